@@ -1,0 +1,1 @@
+//! Engine.IO v4. Gives connections; knows nothing of Socket.IO.

@@ -1,0 +1,14 @@
+//! imks: a Socket.IO compatible messaging server, and the wire library it is built on.
+//!
+//! Three stacks that do not know each other, joined in one place: the wire ([`engine`], [`socket`]),
+//! the data (`models`) and the identity (`pb`, `auth`). Only `messaging` sees all three; `app` wires them.
+//! `docs/architecture.md` says where everything is.
+
+pub mod clock;
+pub mod engine;
+pub mod error;
+pub mod socket;
+#[cfg(feature = "server")]
+pub mod telemetry;
+
+pub use error::{ImksError, ImksResult};

@@ -1,0 +1,3 @@
+//! The `imks` command.
+
+fn main() {}
