@@ -7,6 +7,8 @@
 pub mod clock;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "server")]
+pub mod models;
 pub mod socket;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -1,0 +1,355 @@
+//! Two databases behind one enum: SQL is written once and [`on!`](crate::models::db::on) runs it on
+//! whichever is configured.
+//!
+//! Rules that keep both honest: ids are UUIDs, times are BIGINT microseconds, placeholders are `$1..$n`,
+//! times are passed in and never taken from the database. Where the dialects truly differ (array
+//! parameters, row locks) a file has two constants and a `match`.
+//!
+//! A query future that a client may drop must not hold a transaction: sqlx 0.9 hands on a connection
+//! whose `BEGIN` was cancelled. Run [`transaction!`](crate::models::db::transaction) bodies in a task of
+//! their own wherever the caller can be cancelled.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use sqlx::Connection;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+
+use crate::{ImksError, ImksResult};
+
+/// Where the data is and how carefully it is written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `postgres://…`, `sqlite:PATH`, `sqlite::memory:`, or nothing: the file `imks.db` in [`Self::data_dir`].
+    /// May contain a password, so it is never logged; [`Db::describe`] is what a log line says.
+    pub url: Option<String>,
+    /// Directory of the SQLite file when `url` is not set; created when missing.
+    pub data_dir: PathBuf,
+    /// Connections of the PostgreSQL pool, the append lanes included.
+    pub max_connections: u32,
+    /// Connections of the SQLite pool for reading. Writing always has exactly one.
+    pub sqlite_readers: u32,
+    /// When SQLite reports a commit: `full` after it is on disk, `normal` before (a crash of the machine, not
+    /// of the process, may then lose acked messages).
+    pub sqlite_synchronous: Synchronous,
+    /// How long a SQLite writer waits for another process that is writing.
+    pub sqlite_busy_timeout_ms: u64,
+    /// How long a query waits for a free connection before it fails as overloaded.
+    pub acquire_timeout_ms: u64,
+    /// PostgreSQL gives up on a statement after this time. Migrations are exempt.
+    pub statement_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            data_dir: PathBuf::from("data"),
+            max_connections: 16,
+            sqlite_readers: 4,
+            sqlite_synchronous: Synchronous::Full,
+            sqlite_busy_timeout_ms: 5_000,
+            acquire_timeout_ms: 5_000,
+            statement_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// SQLite's `synchronous` setting, as far as it is safe in WAL mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    /// A commit is on disk before it is reported: an ack survives a power cut.
+    Full,
+    /// A commit survives the process, not the machine.
+    Normal,
+}
+
+/// The store. Cloning shares the pools.
+#[derive(Debug, Clone)]
+pub enum Db {
+    /// PostgreSQL: one pool for everything.
+    Postgres(PgPool),
+    /// SQLite: one connection that writes and several that read.
+    Sqlite(SqliteDb),
+}
+
+/// The two pools of a SQLite file. In memory both are the same single connection.
+#[derive(Debug, Clone)]
+pub struct SqliteDb {
+    /// Exactly one connection: SQLite has one writer, and waiting in this pool is fair where its lock is not.
+    pub writer: SqlitePool,
+    /// Read-only connections; they never wait for the writer (WAL).
+    pub reader: SqlitePool,
+}
+
+/// Runs one expression on whichever database is configured, with `$pool` bound to its pool.
+///
+/// `on!(db, pool => expr)` uses the writing pool, `on!(read db, pool => expr)` the reading one.
+macro_rules! on {
+    (read $db:expr, $pool:ident => $body:expr) => {
+        match $db {
+            $crate::models::db::Db::Postgres($pool) => $body,
+            $crate::models::db::Db::Sqlite(sqlite) => {
+                let $pool = &sqlite.reader;
+                $body
+            }
+        }
+    };
+    ($db:expr, $pool:ident => $body:expr) => {
+        match $db {
+            $crate::models::db::Db::Postgres($pool) => $body,
+            $crate::models::db::Db::Sqlite(sqlite) => {
+                let $pool = &sqlite.writer;
+                $body
+            }
+        }
+    };
+}
+#[allow(unused_imports, reason = "used by every module with SQL")]
+pub(crate) use on;
+
+/// Runs one expression inside a transaction and commits it: `transaction!(db, tx => expr)`, with queries on
+/// `&mut *tx`. A `?` inside leaves the function and rolls back. On SQLite the transaction takes the write lock
+/// at once, so it never fails half way because another process wrote.
+#[allow(unused_macros, reason = "used by the directory and the features")]
+macro_rules! transaction {
+    ($db:expr, $tx:ident => $body:expr) => {
+        match $db {
+            $crate::models::db::Db::Postgres(pool) => {
+                let mut $tx = Box::pin(pool.begin()).await?;
+                let outcome = $body;
+                $tx.commit().await?;
+                outcome
+            }
+            $crate::models::db::Db::Sqlite(sqlite) => {
+                let mut $tx = Box::pin(sqlite.writer.begin_with($crate::models::db::BEGIN_SQLITE)).await?;
+                let outcome = $body;
+                $tx.commit().await?;
+                outcome
+            }
+        }
+    };
+}
+#[allow(unused_imports, reason = "used by the directory and the features")]
+pub(crate) use transaction;
+
+impl Db {
+    /// Opens the database that `config` names; creates a SQLite file and its directory when missing.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] for a URL that names no known database, [`ImksError::Io`] when the directory cannot
+    /// be created, [`ImksError::Database`] when the database does not answer.
+    pub async fn connect(config: &Config) -> ImksResult<Self> {
+        match config.url.as_deref() {
+            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+                Box::pin(connect_postgres(url, config)).await
+            }
+            Some(url) if url.starts_with("sqlite:") => {
+                let options = SqliteConnectOptions::from_str(url).map_err(invalid_url)?;
+                Box::pin(connect_sqlite(options, url.contains(":memory:"), config)).await
+            }
+            Some(_) => Err(ImksError::Config(
+                "the database URL must start with postgres:// or sqlite: (IMKS_DATABASE_URL, DATABASE_URL)"
+                    .into(),
+            )),
+            None => {
+                let file = config.data_dir.join(SQLITE_FILE);
+                Box::pin(connect_sqlite(SqliteConnectOptions::new().filename(file), false, config)).await
+            }
+        }
+    }
+
+    /// Brings the schema up to date. Safe when several processes start at once: PostgreSQL takes an advisory
+    /// lock, SQLite does it all in one write transaction.
+    ///
+    /// # Errors
+    /// [`ImksError::Migration`] when a migration fails or an applied one was changed afterwards.
+    pub async fn migrate(&self) -> ImksResult<()> {
+        match self {
+            Self::Postgres(pool) => {
+                let mut connection = Box::pin(pool.acquire()).await?;
+                sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
+                let outcome = Box::pin(POSTGRES_MIGRATIONS.run_direct(None, &mut *connection, false)).await;
+                // The lock and the setting belong to the session: end it instead of tidying up.
+                let _ = connection.close().await;
+                Ok(outcome?)
+            }
+            Self::Sqlite(sqlite) => {
+                let mut tx = Box::pin(sqlite.writer.begin_with(BEGIN_SQLITE)).await?;
+                Box::pin(SQLITE_MIGRATIONS.run_direct(None, &mut *tx, false)).await?;
+                Ok(tx.commit().await?)
+            }
+        }
+    }
+
+    /// Asks the database for a sign of life and says how long that took.
+    ///
+    /// # Errors
+    /// [`ImksError::Database`] when it does not answer.
+    pub async fn ping(&self) -> ImksResult<Duration> {
+        let started = tokio::time::Instant::now();
+        on!(read self, pool => { sqlx::query("SELECT 1").execute(pool).await?; });
+        Ok(started.elapsed())
+    }
+
+    /// Closes all connections after what they are doing. Queries after this fail.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite(sqlite) => {
+                sqlite.reader.close().await;
+                // Last, so that closing it can fold the WAL back into the file.
+                sqlite.writer.close().await;
+            }
+        }
+    }
+
+    /// `postgres` or `sqlite`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "postgres",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+
+    /// What a log line may say about the store: kind and place, never user or password.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Postgres(pool) => {
+                let options = pool.connect_options();
+                let database = options.get_database().unwrap_or("default");
+                format!("PostgreSQL {database} at {}:{}", options.get_host(), options.get_port())
+            }
+            Self::Sqlite(sqlite) => {
+                format!("SQLite {}", sqlite.writer.connect_options().get_filename().display())
+            }
+        }
+    }
+}
+
+async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(invalid_url)?
+        .application_name("imks")
+        .options([("statement_timeout", format!("{}ms", config.statement_timeout_ms))]);
+    let pool_options = PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
+        // A ping before every query would double the round trips; only connections that rested are suspect.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for < IDLE_IS_SUSPECT {
+                    return Ok(true);
+                }
+                connection.ping().await.map(|()| true)
+            })
+        });
+    Ok(Db::Postgres(Box::pin(pool_options.connect_with(options)).await?))
+}
+
+async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Config) -> ImksResult<Db> {
+    if !memory {
+        create_parent(options.get_filename()).await?;
+    }
+    let synchronous = match config.sqlite_synchronous {
+        Synchronous::Full => SqliteSynchronous::Full,
+        Synchronous::Normal => SqliteSynchronous::Normal,
+    };
+    let options = options
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .busy_timeout(Duration::from_millis(config.sqlite_busy_timeout_ms))
+        .foreign_keys(false)
+        .pragma("cache_size", SQLITE_CACHE)
+        .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT_PAGES);
+    let pool = |connections: u32| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .min_connections(1)
+            .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
+            .test_before_acquire(false)
+            // An in-memory database lives as long as its connection.
+            .idle_timeout(None)
+            .max_lifetime(None)
+    };
+    let writer = pool(1).connect_with(options.clone()).await?;
+    let reader = match memory {
+        true => writer.clone(),
+        false => pool(config.sqlite_readers.max(1)).connect_with(options.pragma("query_only", "ON")).await?,
+    };
+    Ok(Db::Sqlite(SqliteDb { writer, reader }))
+}
+
+async fn create_parent(file: &std::path::Path) -> ImksResult<()> {
+    let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    tokio::fs::create_dir_all(directory)
+        .await
+        .map_err(ImksError::io(format!("cannot create the data directory {}", directory.display())))
+}
+
+/// The parser's own message may quote the URL, and with it a password.
+fn invalid_url(_: sqlx::Error) -> ImksError {
+    ImksError::Config("the database URL is malformed (IMKS_DATABASE_URL, DATABASE_URL)".into())
+}
+
+/// How a writing transaction starts on SQLite: with the write lock, not with a promise of it.
+pub(crate) const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
+
+const SQLITE_FILE: &str = "imks.db";
+/// Page cache per connection; negative means KiB.
+const SQLITE_CACHE: &str = "-16384";
+/// 16 MiB of WAL between checkpoints: fewer, larger ones.
+const SQLITE_CHECKPOINT_PAGES: &str = "4096";
+const IDLE_IS_SUSPECT: Duration = Duration::from_secs(5);
+
+static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrate/postgres");
+static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrate/sqlite");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(directory: &tempfile::TempDir) -> Config {
+        Config { data_dir: directory.path().join("new"), ..Config::default() }
+    }
+
+    #[tokio::test]
+    async fn a_first_start_creates_directory_file_and_schema_and_a_second_one_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let db = Db::connect(&file(&directory)).await.unwrap();
+        db.migrate().await.unwrap();
+        db.migrate().await.unwrap();
+        db.ping().await.unwrap();
+        db.close().await;
+        assert!(directory.path().join("new").join(SQLITE_FILE).exists());
+    }
+
+    #[tokio::test]
+    async fn two_processes_that_start_at_once_both_get_the_schema() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) =
+            (Db::connect(&file(&directory)).await.unwrap(), Db::connect(&file(&directory)).await.unwrap());
+        let (first, second) = tokio::join!(one.migrate(), two.migrate());
+        first.unwrap();
+        second.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_url_of_another_database_is_refused_without_repeating_it() {
+        let config = Config { url: Some("mysql://root:secret@host/db".into()), ..Config::default() };
+        let error = Db::connect(&config).await.unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
