@@ -1,0 +1,93 @@
+//! WebSocket frames of a client, prebuilt, and the reading of a server's.
+
+use super::Outcome;
+
+/// Any key will do for a measurement, but it must not be zero: a server might skip its work then.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// Decimal digits of an ack id in a [`Template`]; ids start at [`FIRST_ACK`], so there are never leading zeros.
+pub const ACK_DIGITS: usize = 7;
+pub const FIRST_ACK: u64 = 1_000_000;
+/// Decimal digits of a broadcast's number, at the front of its payload.
+pub const SEQ_DIGITS: usize = 10;
+
+/// One masked text frame.
+pub fn text(payload: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match payload.len() {
+        len @ 0..126 => frame.push(0x80 | len as u8),
+        len @ 126..0x1_0000 => {
+            frame.push(0x80 | 126);
+            frame.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend((len as u64).to_be_bytes());
+        }
+    }
+    frame.extend(MASK);
+    frame.extend(payload.bytes().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// A prebuilt frame with a number of fixed width in it: sending it again costs a copy and a few digits.
+pub struct Template {
+    frame: Vec<u8>,
+    /// Of the number, in the frame.
+    at: usize,
+    /// Of the number, in the payload: decides which bytes of the key cover it.
+    offset: usize,
+    digits: usize,
+}
+
+impl Template {
+    /// `payload` with the place of the number marked by `digits` times `#`.
+    pub fn new(payload: &str, digits: usize) -> Outcome<Self> {
+        let offset = payload.find(&"#".repeat(digits)).ok_or("the template has no number")?;
+        let frame = text(payload);
+        let at = frame.len() - payload.len() + offset;
+        Ok(Self { frame, at, offset, digits })
+    }
+
+    /// Appends the frame with `number` in its place.
+    pub fn write(&self, number: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.frame);
+        let mut rest = number;
+        for index in (0..self.digits).rev() {
+            out[start + self.at + index] =
+                (b'0' + (rest % 10) as u8) ^ MASK[(self.offset + index) % MASK.len()];
+            rest /= 10;
+        }
+    }
+}
+
+/// A frame of a server: never masked, and for our purposes never fragmented.
+pub struct Incoming<'a> {
+    pub opcode: u8,
+    pub payload: &'a [u8],
+    /// Bytes of the input that this frame took.
+    pub len: usize,
+}
+
+impl<'a> Incoming<'a> {
+    /// The first frame of `bytes`, or `None` while it is incomplete.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (&opcode, &short) = (bytes.first()?, bytes.get(1)?);
+        let (head, len) = match short {
+            126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+            127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize),
+            short => (2, usize::from(short)),
+        };
+        let payload = bytes.get(head..head + len)?;
+        Some(Self { opcode: opcode & 0x0f, payload, len: head + len })
+    }
+}
+
+/// The decimal number at the front of `bytes`.
+pub fn number(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .fold(0, |number, byte| number * 10 + u64::from(byte - b'0'))
+}

@@ -1,0 +1,143 @@
+//! All results as Markdown tables, with ratios and the budgets of `docs/performance.md`.
+
+use std::fmt::Write;
+
+use super::{measure::Measured, server::Kind, workload::Workload};
+
+/// KiB per idle connection that the first system may take, and the goal.
+const IDLE_KIB_FIRST: f64 = 8.0;
+const IDLE_KIB_GOAL: f64 = 3.0;
+
+/// Everything measured in this run.
+#[derive(Default)]
+pub struct Report {
+    results: Vec<(Workload, Kind, Measured)>,
+    failures: Vec<(Workload, Kind)>,
+}
+
+impl Report {
+    pub fn add(&mut self, workload: Workload, kind: Kind, measured: Measured) {
+        self.results.push((workload, kind, measured));
+    }
+
+    pub fn fail(&mut self, workload: Workload, kind: Kind) {
+        self.failures.push((workload, kind));
+    }
+
+    pub fn markdown(&self, workloads: &[Workload], servers: &[Kind]) -> String {
+        let mut text = String::from("## Server CPU, microseconds each: lowest (median)\n\n");
+        self.cost_table(&mut text, workloads, servers);
+        text.push_str("\n## Memory per idle connection, KiB resident\n\n");
+        self.memory_table(&mut text, workloads, servers);
+        text.push_str("\n## Rate per second (highest), latency p50 / p99 in ms (best round)\n\n");
+        self.rate_table(&mut text, workloads, servers);
+        text.push_str("\n## Order and loss (all rounds)\n\n");
+        self.order_table(&mut text, servers);
+        for (workload, kind) in &self.failures {
+            let _ = writeln!(text, "\nFailed once: {} on {}.", workload.name(), kind.name());
+        }
+        text
+    }
+
+    fn cost_table(&self, text: &mut String, workloads: &[Workload], servers: &[Kind]) {
+        header(text, servers, &["imks / socketioxide", "first", "goal", ""]);
+        for workload in workloads {
+            let _ = write!(text, "| {}: {} |", workload.name(), workload.meaning());
+            for kind in servers {
+                match self.lowest(*workload, *kind, |m| Some(m.cpu_us)) {
+                    Some((lowest, median)) => _ = write!(text, " {lowest:.2} ({median:.2}) |"),
+                    None => text.push_str(" - |"),
+                }
+            }
+            let budget = workload.budget();
+            let ratio = self.ratio(*workload);
+            let verdict = ratio.map_or("", |ratio| verdict(ratio, budget.first, budget.goal));
+            let ratio = ratio.map_or("-".to_owned(), |ratio| format!("**{ratio:.2}**"));
+            let _ = writeln!(text, " {ratio} | {:.2} | {:.2} | {verdict} |", budget.first, budget.goal);
+        }
+    }
+
+    fn memory_table(&self, text: &mut String, workloads: &[Workload], servers: &[Kind]) {
+        header(text, servers, &["first", "goal", ""]);
+        for workload in workloads.iter().filter(|w| matches!(w, Workload::Connect | Workload::ConnectUpgrade))
+        {
+            let _ = write!(text, "| {}: {} |", workload.name(), workload.meaning());
+            for kind in servers {
+                match self.lowest(*workload, *kind, |m| m.idle_kib) {
+                    Some((lowest, median)) => _ = write!(text, " {lowest:.2} ({median:.2}) |"),
+                    None => text.push_str(" - |"),
+                }
+            }
+            let ours = self.lowest(*workload, Kind::Imks, |m| m.idle_kib);
+            let verdict = ours.map_or("", |(kib, _)| verdict(kib, IDLE_KIB_FIRST, IDLE_KIB_GOAL));
+            let _ = writeln!(text, " {IDLE_KIB_FIRST} | {IDLE_KIB_GOAL} | {verdict} |");
+        }
+    }
+
+    fn rate_table(&self, text: &mut String, workloads: &[Workload], servers: &[Kind]) {
+        header(text, servers, &[]);
+        for workload in workloads {
+            let _ = write!(text, "| {} |", workload.name());
+            for kind in servers {
+                let best = self.of(*workload, *kind).max_by(|a, b| a.per_second.total_cmp(&b.per_second));
+                let Some(best) = best else {
+                    text.push_str(" - |");
+                    continue;
+                };
+                let (p50, p99) = (best.latency.quantile_ms(0.5), best.latency.quantile_ms(0.99));
+                let _ = write!(text, " {:.0}, {p50:.2} / {p99:.2} |", best.per_second);
+            }
+            text.push('\n');
+        }
+    }
+
+    fn order_table(&self, text: &mut String, servers: &[Kind]) {
+        text.push_str(
+            "| server | out of one sender's order | doubled | lost | of |\n|---|---:|---:|---:|---:|\n",
+        );
+        for kind in servers {
+            let all = || self.results.iter().filter(|(_, of, _)| of == kind).map(|(_, _, measured)| measured);
+            let sum = |field: fn(&Measured) -> u64| all().map(field).sum::<u64>();
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} |",
+                kind.name(),
+                sum(|m| m.unordered),
+                sum(|m| m.doubled),
+                sum(|m| m.lost),
+                sum(|m| m.count)
+            );
+        }
+    }
+
+    fn of(&self, workload: Workload, kind: Kind) -> impl Iterator<Item = &Measured> {
+        self.results.iter().filter(move |(w, k, _)| *w == workload && *k == kind).map(|(_, _, m)| m)
+    }
+
+    /// Lowest and median of a figure over the rounds.
+    fn lowest(&self, w: Workload, k: Kind, figure: fn(&Measured) -> Option<f64>) -> Option<(f64, f64)> {
+        let mut figures: Vec<f64> = self.of(w, k).filter_map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        Some((*figures.first()?, figures[figures.len() / 2]))
+    }
+
+    fn ratio(&self, workload: Workload) -> Option<f64> {
+        let ours = self.lowest(workload, Kind::Imks, |m| Some(m.cpu_us))?.0;
+        let peer = self.lowest(workload, Kind::Socketioxide, |m| Some(m.cpu_us))?.0;
+        (peer > 0.0).then_some(ours / peer)
+    }
+}
+
+fn header(text: &mut String, servers: &[Kind], more: &[&str]) {
+    let names = servers.iter().map(|kind| kind.name()).chain(more.iter().copied());
+    let _ = writeln!(text, "| workload | {} |", names.collect::<Vec<_>>().join(" | "));
+    let _ = writeln!(text, "|---|{}", "---:|".repeat(servers.len() + more.len()));
+}
+
+fn verdict(figure: f64, first: f64, goal: f64) -> &'static str {
+    match figure {
+        figure if figure <= goal => "goal",
+        figure if figure <= first => "first",
+        _ => "**over**",
+    }
+}
