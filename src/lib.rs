@@ -4,9 +4,17 @@
 //! the data (`models`) and the identity (`pb`, `auth`). Only `messaging` sees all three; `app` wires them.
 //! `docs/architecture.md` says where everything is.
 
+#[cfg(feature = "server")]
+pub mod app;
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod clock;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "server")]
+pub mod http;
 #[cfg(feature = "server")]
 pub mod models;
 pub mod socket;

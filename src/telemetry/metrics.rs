@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use super::histogram::{Histogram, HistogramFamily};
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -49,3 +51,18 @@ impl Gauge {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// Time from the start of an event's handler to its answer, by event name.
+pub static EVENT_SECONDS: HistogramFamily = HistogramFamily::new(Histogram::LATENCY);
+/// Events answered with an error that is the caller's fault.
+pub static EVENTS_REFUSED: Counter = Counter::new();
+/// Events answered with `rate_limited`.
+pub static EVENTS_RATE_LIMITED: Counter = Counter::new();
+/// Events answered with an error that is ours: unavailable, timeout, internal.
+pub static EVENTS_FAILED: Counter = Counter::new();
+/// CONNECT packets that made a session.
+pub static CONNECTS_ACCEPTED: Counter = Counter::new();
+/// CONNECT packets that were answered with CONNECT_ERROR.
+pub static CONNECTS_REFUSED: Counter = Counter::new();
+/// Time from the commit of a batch until it is in all local outboxes.
+pub static DISPATCH_SECONDS: Histogram = Histogram::new(Histogram::LATENCY);

@@ -1,0 +1,33 @@
+//! `imks check-config`: the configuration as the server would see it.
+
+use std::process::ExitCode;
+
+use crate::ImksResult;
+use crate::config::{Config, Listing};
+use crate::telemetry::instruments;
+
+/// Options of `imks check-config`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print all variables with their defaults, and all metrics: the tables of docs/operations.md
+    #[arg(long)]
+    pub(super) table: bool,
+}
+
+/// Prints every value; the configuration was checked when it was loaded.
+pub(super) fn run(mut config: Config) -> ImksResult<ExitCode> {
+    let rows = Listing::of(&mut config).rows;
+    let width = rows.iter().map(|row| row.env.len()).max().unwrap_or_default();
+    for row in rows {
+        let value = if row.value.is_empty() { "(not set)" } else { &row.value };
+        super::say(&format!("{:width$}  {value}", row.env))?;
+    }
+    super::say("The configuration can work.")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the tables of docs/operations.md.
+pub(super) fn table() -> ImksResult<()> {
+    super::say(&Listing::of(&mut Config::default()).markdown())?;
+    super::say(instruments::markdown().trim_end())
+}

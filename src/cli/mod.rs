@@ -1,0 +1,162 @@
+//! The command line: one file per subcommand.
+
+mod check_config;
+mod healthcheck;
+mod migrate;
+mod serve;
+mod version;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::{ImksError, ImksResult, telemetry};
+
+/// Real-time messaging server, Socket.IO compatible, in one binary.
+///
+/// Without a subcommand: the server. Without any configuration it is complete: SQLite under ./data,
+/// an embedded directory of users and channels, HTTP and WebSocket on 127.0.0.1:3000.
+#[derive(Debug, Parser)]
+#[command(name = "imks", disable_version_flag = true)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options of every subcommand. All other values come from the file and the environment
+/// (`imks check-config --table` lists them); secrets never stand on a command line.
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// TOML file with the configuration (IMKS_CONFIG)
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port of HTTP and WebSocket (IMKS_LISTEN) [default: 127.0.0.1:3000]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Directory of the SQLite file and of the standalone keys (IMKS_DATA_DIR) [default: ./data]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// gRPC address of an external core (IMKS_CORE_URL)
+    #[arg(long, global = true, value_name = "URL")]
+    core_url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (the default)
+    Serve,
+    /// Bring the database to the newest schema and stop
+    Migrate,
+    /// Say whether the configuration can work, and show it without its secrets
+    CheckConfig(check_config::Args),
+    /// Ask a running server on this machine whether it is well; for containers
+    Healthcheck(healthcheck::Args),
+    /// Print the version
+    Version,
+}
+
+/// Parses the command line, runs the subcommand and says how it ended.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong command line, 78 wrong configuration.
+pub fn main() -> ExitCode {
+    // Before anything can need TLS: two providers in one process would make rustls panic.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(if matches!(error, ImksError::Config(_)) { EXIT_CONFIG } else { EXIT_FAILED })
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> ImksResult<ExitCode> {
+    let command = arguments.command.unwrap_or(Command::Serve);
+    if matches!(command, Command::Version) {
+        version::run()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::CheckConfig(args) = &command
+        && args.table
+    {
+        check_config::table()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = arguments.options.load()?;
+    telemetry::start_logging(&config.telemetry);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("imks")
+        .build()
+        .map_err(ImksError::io("starting the runtime"))?;
+    match command {
+        Command::Serve => runtime.block_on(Box::pin(serve::run(config))),
+        Command::Migrate => runtime.block_on(Box::pin(migrate::run(config))),
+        Command::CheckConfig(_) => check_config::run(config),
+        Command::Healthcheck(args) => runtime.block_on(Box::pin(healthcheck::run(args, &config))),
+        Command::Version => Ok(ExitCode::SUCCESS),
+    }
+}
+
+impl Options {
+    fn load(self) -> ImksResult<Config> {
+        let mut flags = Vec::new();
+        flags.extend(self.listen.map(|address| ("listen", address.to_string())));
+        flags.extend(self.data_dir.map(|path| ("data_dir", path.display().to_string())));
+        flags.extend(self.core_url.map(|url| ("core_url", url)));
+        Config::from_process(self.config, &flags)
+    }
+}
+
+/// Prints to standard output. A closed pipe is the reader's choice, not a failure.
+pub(crate) fn say(text: &str) -> ImksResult<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(ImksError::Io { context: "writing to standard output".into(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An error with its causes, on standard error.
+fn complain(error: &ImksError) {
+    let mut text = format!("imks: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    // Nobody is left to be told when this fails.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+const EXIT_FAILED: u8 = 1;
+/// As sysexits.h: EX_CONFIG.
+const EXIT_CONFIG: u8 = 78;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_has_no_contradictions() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_subcommand_means_serve_and_options_may_follow_a_subcommand() {
+        assert!(Arguments::try_parse_from(["imks", "--listen", "127.0.0.1:0"]).unwrap().command.is_none());
+        let arguments = Arguments::try_parse_from(["imks", "migrate", "--data-dir", "/tmp/x"]).unwrap();
+        assert_eq!(arguments.options.data_dir, Some("/tmp/x".into()));
+    }
+}

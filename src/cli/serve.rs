@@ -1,0 +1,74 @@
+//! `imks serve`: the server, from start to drained.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::{ImksError, ImksResult};
+
+/// Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
+    let drain = config.drain;
+    let mut signals = Signals::new()?;
+    note_file_limit();
+    let app = App::start(config).await?;
+    super::say(&app.greeting())?;
+    signals.next().await;
+    tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining; a second signal ends at once");
+    tokio::select! {
+        outcome = app.drain(drain) => outcome.map(|()| ExitCode::SUCCESS),
+        () = signals.next() => {
+            tracing::warn!("second signal: ending without a drain");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// SIGTERM (service managers) and SIGINT (Ctrl-C) mean the same.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> ImksResult<Self> {
+        let listen = |kind| signal(kind).map_err(ImksError::io("listening for signals"));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Every client needs a descriptor; the usual limit of a shell is 1024.
+fn note_file_limit() {
+    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else { return };
+    let Some(soft) = open_files_soft(&limits).filter(|soft| *soft < FILES_WANTED) else { return };
+    tracing::warn!(soft, "few open files are allowed, so few clients can connect; raise it with `ulimit -n`");
+}
+
+fn open_files_soft(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Below this the operator should know.
+const FILES_WANTED: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_read_from_the_kernel() {
+        let text = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n";
+        assert_eq!(open_files_soft(text), Some(1024));
+        assert_eq!(open_files_soft("Max open files unlimited unlimited files"), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! How one value of the configuration is read from text and shown again.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::models::db::Synchronous;
+use crate::telemetry::LogFormat;
+
+/// A type that can stand in the configuration. What `show` prints, `parse` reads back.
+pub trait Setting: Sized {
+    /// Reads the value; the error completes the sentence "… is not valid: ".
+    fn parse(text: &str) -> Result<Self, String>;
+    /// The value as a person would write it.
+    fn show(&self) -> String;
+}
+
+impl Setting for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Setting for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("a path is needed".into()) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+impl Setting for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "write an address and a port, for example 127.0.0.1:3000".into())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "on" | "yes" | "1" => Ok(true),
+            "false" | "off" | "no" | "0" => Ok(false),
+            _ => Err("write true or false".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Empty means "not set".
+impl<T: Setting> Setting for Option<T> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map(T::show).unwrap_or_default()
+    }
+}
+
+/// Separated by commas.
+impl<T: Setting> Setting for Vec<T> {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
+    }
+
+    fn show(&self) -> String {
+        self.iter().map(T::show).collect::<Vec<_>>().join(",")
+    }
+}
+
+macro_rules! whole_number {
+    ($($type:ty),*) => {$(
+        impl Setting for $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                text.replace('_', "").parse().map_err(|_| format!("write a whole number up to {}", <$type>::MAX))
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
+}
+whole_number!(u16, u32, u64, usize);
+
+/// `250ms`, `25s`, `5m`, `1h`; a bare number is refused, because nobody agrees on its unit.
+impl Setting for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        let hint = || "write a duration with its unit, for example 250ms, 25s, 5m or 1h".to_owned();
+        let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(hint)?;
+        let (number, unit) = text.split_at(split);
+        let number: u64 = number.parse().map_err(|_| hint())?;
+        let millis_per_unit = match unit.trim() {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(hint()),
+        };
+        number.checked_mul(millis_per_unit).map(Duration::from_millis).ok_or_else(hint)
+    }
+
+    fn show(&self) -> String {
+        let millis = self.as_millis();
+        for (unit, millis_per_unit) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+            if millis >= millis_per_unit && millis.is_multiple_of(millis_per_unit) {
+                return format!("{}{unit}", millis / millis_per_unit);
+            }
+        }
+        if millis == 0 { "0s".into() } else { format!("{millis}ms") }
+    }
+}
+
+impl Setting for LogFormat {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "pretty" => Ok(Self::Pretty),
+            "json" => Ok(Self::Json),
+            _ => Err("write pretty or json".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Pretty => "pretty".into(),
+            Self::Json => "json".into(),
+        }
+    }
+}
+
+impl Setting for Synchronous {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "full" => Ok(Self::Full),
+            "normal" => Ok(Self::Normal),
+            _ => Err("write full or normal".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Full => "full".into(),
+            Self::Normal => "normal".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_with_their_unit_and_read_back() {
+        for text in ["250ms", "25s", "5m", "1h", "0s", "90s"] {
+            assert_eq!(Duration::parse(text).unwrap().show(), text);
+        }
+        for text in ["", "25", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(Duration::parse(text).is_err(), "{text:?} should be refused");
+        }
+    }
+
+    #[test]
+    fn lists_and_empty_values_read_back_as_written() {
+        assert_eq!(Vec::<String>::parse("a, b,").unwrap(), ["a", "b"]);
+        assert_eq!(Option::<SocketAddr>::parse("").unwrap(), None);
+        assert_eq!(u32::parse("1_000_000").unwrap(), 1_000_000);
+        assert!(u16::parse("70000").unwrap_err().contains("65535"));
+    }
+}

@@ -1,0 +1,133 @@
+//! Where values come from: a TOML file, the environment, flags. Later ones win, and every value
+//! remembers its origin, so that a complaint can say what to change.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::field::{Field, Listing, Visitor};
+use super::setting::Setting;
+use super::{Config, fields};
+use crate::{ImksError, ImksResult};
+
+/// What the surroundings offer. Tests pass a map instead of the process environment.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Name of the variable that points to the configuration file.
+pub const CONFIG_FILE: &str = "IMKS_CONFIG";
+
+/// Reads file, environment and flags into one [`Config`]; reports every problem at once.
+///
+/// `flags` are pairs of key (as in the file) and text.
+pub fn load(
+    file: Option<PathBuf>,
+    environment: Environment<'_>,
+    flags: &[(&str, String)],
+) -> ImksResult<Config> {
+    let mut values = Values { by_key: BTreeMap::new(), problems: Vec::new() };
+    let known = Listing::of(&mut Config::default());
+    let file = file.or_else(|| environment(CONFIG_FILE).filter(|path| !path.is_empty()).map(PathBuf::from));
+    if let Some(path) = file {
+        values.read_file(&path, &known);
+    }
+    values.read_environment(environment, &known);
+    for (key, text) in flags {
+        values.put(key, text.clone(), format!("--{}", key.replace('_', "-")));
+    }
+    let mut config = Config::default();
+    fields(&mut config, &mut values);
+    let mut problems = values.problems;
+    problems.extend(config.problems());
+    if problems.is_empty() { Ok(config) } else { Err(ImksError::Config(problems.join("\n"))) }
+}
+
+/// Raw text by key, before it is parsed.
+struct Values {
+    by_key: BTreeMap<String, (String, String)>,
+    problems: Vec<String>,
+}
+
+impl Values {
+    fn put(&mut self, key: &str, text: String, origin: String) {
+        self.by_key.insert(key.to_owned(), (text, origin));
+    }
+
+    fn read_file(&mut self, path: &Path, known: &Listing) {
+        let name = path.display().to_string();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                return self.problems.push(format!("The configuration file {name} cannot be read: {error}"));
+            }
+        };
+        let table = match text.parse::<toml::Table>() {
+            Ok(table) => table,
+            Err(error) => {
+                return self.problems.push(format!("The configuration file {name} is not TOML: {error}"));
+            }
+        };
+        self.read_table("", &table, &name, known);
+    }
+
+    fn read_table(&mut self, prefix: &str, table: &toml::Table, name: &str, known: &Listing) {
+        for (key, value) in table {
+            let key = format!("{prefix}{key}");
+            match (value, scalar(value)) {
+                (toml::Value::Table(inner), _) => self.read_table(&format!("{key}."), inner, name, known),
+                (_, Some(text)) if known.has_key(&key) => self.put(&key, text, format!("{key} in {name}")),
+                (_, Some(_)) => self.problems.push(unknown_key(&key, name, known)),
+                (_, None) => self
+                    .problems
+                    .push(format!("{key} in {name} must be text, a number, true/false or a list")),
+            }
+        }
+    }
+
+    fn read_environment(&mut self, environment: Environment<'_>, known: &Listing) {
+        for row in &known.rows {
+            if let Some(text) = environment(row.env) {
+                self.put(row.key, text, row.env.to_owned());
+            }
+            let Some(path) = environment(&format!("{}_FILE", row.env)).filter(|_| row.secret) else {
+                continue;
+            };
+            match std::fs::read_to_string(&path) {
+                Ok(text) => self.put(row.key, text.trim_end().to_owned(), format!("{}_FILE", row.env)),
+                Err(error) => {
+                    self.problems
+                        .push(format!("{}_FILE points to {path}, which cannot be read: {error}", row.env));
+                }
+            }
+        }
+    }
+}
+
+impl Visitor for Values {
+    fn field<T: Setting>(&mut self, field: Field, slot: &mut T) {
+        let Some((text, origin)) = self.by_key.get(field.key) else { return };
+        match T::parse(text) {
+            Ok(value) => *slot = value,
+            Err(why) if field.secret => self.problems.push(format!("{origin} is not valid: {why}")),
+            Err(why) => self.problems.push(format!("{origin} is {text:?}, which is not valid: {why}")),
+        }
+    }
+}
+
+fn scalar(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(truth) => Some(truth.to_string()),
+        toml::Value::Array(items) => {
+            items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+        }
+        _ => None,
+    }
+}
+
+fn unknown_key(key: &str, name: &str, known: &Listing) -> String {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    match known.rows.iter().find(|row| row.key.rsplit('.').next() == Some(last)) {
+        Some(row) => format!("{key} in {name} is not known; did you mean {}?", row.key),
+        None => format!("{key} in {name} is not known; `imks check-config --table` lists all keys"),
+    }
+}

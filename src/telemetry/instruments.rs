@@ -1,0 +1,124 @@
+//! Names of all numbers on `/metrics`: which atomics of [`metrics`](super::metrics) they show.
+
+use super::histogram::{Histogram, HistogramFamily};
+use super::metrics::{self, Counter, Gauge};
+
+/// One metric of `/metrics`.
+#[derive(Debug)]
+pub struct Instrument {
+    /// OpenTelemetry name; on `/metrics` dots become underscores, counters end in `_total` and
+    /// latencies in `_seconds`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// Where the numbers are.
+    pub source: Source,
+}
+
+/// Where the numbers of an instrument are.
+#[derive(Debug)]
+pub enum Source {
+    /// Grows only; one row per value of the label.
+    Counters(Option<&'static str>, &'static [(&'static str, &'static Counter)]),
+    /// Goes up and down; one row per value of the label.
+    Gauges(Option<&'static str>, &'static [(&'static str, &'static Gauge)]),
+    /// How long something takes.
+    Latency(&'static Histogram),
+    /// How long something takes, by a label.
+    Latencies(&'static str, &'static HistogramFamily),
+    /// How many at once.
+    Sizes(&'static Histogram),
+}
+
+impl Instrument {
+    /// The name as it stands on `/metrics`.
+    pub fn exposed_name(&self) -> String {
+        let name = self.name.replace('.', "_");
+        match self.source {
+            Source::Counters(..) => format!("{name}_total"),
+            Source::Gauges(..) | Source::Sizes(_) => name,
+            Source::Latency(_) | Source::Latencies(..) => format!("{name}_seconds"),
+        }
+    }
+
+    /// The label, if there is one.
+    pub fn label(&self) -> Option<&'static str> {
+        match self.source {
+            Source::Counters(label, _) | Source::Gauges(label, _) => label,
+            Source::Latencies(label, _) => Some(label),
+            Source::Latency(_) | Source::Sizes(_) => None,
+        }
+    }
+}
+
+/// The table of `docs/operations.md`.
+pub fn markdown() -> String {
+    let mut text = String::from("| metric | label | meaning |\n| --- | --- | --- |\n");
+    for instrument in INSTRUMENTS {
+        let label = instrument.label().map(|label| format!("`{label}`")).unwrap_or_default();
+        text.push_str(&format!("| `{}` | {label} | {} |\n", instrument.exposed_name(), instrument.help));
+    }
+    text
+}
+
+/// Every metric but `imks_build_info`.
+pub static INSTRUMENTS: &[Instrument] = &[
+    Instrument {
+        name: "imks.event.duration",
+        help: "Time from the start of an event's handler to its answer",
+        source: Source::Latencies("event", &metrics::EVENT_SECONDS),
+    },
+    Instrument {
+        name: "imks.event.errors",
+        help: "Events that were answered with an error, by what kind",
+        source: Source::Counters(
+            Some("kind"),
+            &[
+                ("refused", &metrics::EVENTS_REFUSED),
+                ("rate_limited", &metrics::EVENTS_RATE_LIMITED),
+                ("failed", &metrics::EVENTS_FAILED),
+            ],
+        ),
+    },
+    Instrument {
+        name: "imks.connects",
+        help: "Socket.IO CONNECT packets to the users' namespace, by outcome",
+        source: Source::Counters(
+            Some("outcome"),
+            &[("accepted", &metrics::CONNECTS_ACCEPTED), ("refused", &metrics::CONNECTS_REFUSED)],
+        ),
+    },
+    Instrument {
+        name: "imks.dispatch",
+        help: "Time from the commit of a batch until it is in all local outboxes",
+        source: Source::Latency(&metrics::DISPATCH_SECONDS),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the other tables of this crate may expose in another way.
+    const NOT_IN_THE_TABLE: &[&str] = &[];
+
+    #[test]
+    fn every_number_that_is_recorded_can_be_scraped() {
+        let recorded = include_str!("metrics.rs").lines().filter_map(|line| line.strip_prefix("pub static "));
+        let table = include_str!("instruments.rs");
+        for name in recorded.filter_map(|line| line.split(':').next()) {
+            let exposed = table.contains(&format!("&metrics::{name}"));
+            assert!(exposed || NOT_IN_THE_TABLE.contains(&name), "{name} is in no instrument");
+        }
+    }
+
+    #[test]
+    fn the_operations_document_lists_every_metric() {
+        let document = include_str!("../../docs/operations.md");
+        let table = markdown();
+        assert!(
+            document.contains(&table),
+            "docs/operations.md is stale, its table of metrics should be:\n{table}"
+        );
+    }
+}
