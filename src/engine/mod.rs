@@ -1,1 +1,140 @@
 //! Engine.IO v4. Gives connections; knows nothing of Socket.IO.
+//!
+//! [`Engine::handle`] answers HTTP requests and WebSocket upgrades, [`Engine::accept`] hands out a
+//! [`Connection`] per session. A connection does its I/O when its holder polls it: wire, session, heartbeat
+//! and queue live in the holder's task. Anybody may send through its [`Outbox`].
+
+#![allow(dead_code, reason = "the network wires follow")]
+
+#[cfg(feature = "server")]
+use std::fmt;
+
+pub mod codec;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+mod driver;
+mod frame;
+#[cfg(feature = "server")]
+mod handshake;
+#[cfg(feature = "server")]
+mod heartbeat;
+#[cfg(feature = "server")]
+mod memory;
+#[cfg(feature = "server")]
+mod outbox;
+pub mod packet;
+#[cfg(feature = "server")]
+mod polling;
+#[cfg(feature = "server")]
+mod server;
+#[cfg(feature = "server")]
+mod session;
+
+pub use frame::{Frame, FrameWriter};
+pub use packet::{Message, Packet};
+#[cfg(feature = "server")]
+pub use {
+    config::Config,
+    driver::{Connection, Event},
+    handshake::{Handshake, Sid},
+    memory::MemoryPeer,
+    outbox::{Close, Outbox, OutboxLimits, Pressure, SendError},
+    server::Engine,
+};
+
+/// How a session is carried.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Transport {
+    /// HTTP long-polling.
+    Polling = 0,
+    /// WebSocket.
+    WebSocket = 1,
+}
+
+#[cfg(feature = "server")]
+impl Transport {
+    /// Name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::WebSocket => "websocket",
+        }
+    }
+
+    fn from_repr(value: u8) -> Self {
+        if value == Self::Polling as u8 { Self::Polling } else { Self::WebSocket }
+    }
+}
+
+/// Why a session ended.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The wire failed, or the peer broke the rules of the transport.
+    TransportError,
+    /// The peer closed.
+    TransportClose,
+    /// The server closed this connection.
+    ForcedClose,
+    /// No pong in time.
+    PingTimeout,
+    /// A packet that is none.
+    ParseError,
+    /// The server stops.
+    ServerShutdown,
+    /// The peer reads too slowly: its queue was full.
+    Slow,
+    /// A message above `max_payload`, on a WebSocket.
+    TooLarge,
+}
+
+#[cfg(feature = "server")]
+impl CloseReason {
+    /// All of them, for tables.
+    pub const ALL: [Self; 8] = [
+        Self::TransportError,
+        Self::TransportClose,
+        Self::ForcedClose,
+        Self::PingTimeout,
+        Self::ParseError,
+        Self::ServerShutdown,
+        Self::Slow,
+        Self::TooLarge,
+    ];
+
+    /// The reference server's words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TransportError | Self::Slow | Self::TooLarge => "transport error",
+            Self::TransportClose => "transport close",
+            Self::ForcedClose => "forced close",
+            Self::PingTimeout => "ping timeout",
+            Self::ParseError => "parse error",
+            Self::ServerShutdown => "server shutting down",
+        }
+    }
+
+    /// Label in metrics and logs; tells apart what the reference does not.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TransportError => "transport_error",
+            Self::TransportClose => "transport_close",
+            Self::ForcedClose => "forced_close",
+            Self::PingTimeout => "ping_timeout",
+            Self::ParseError => "parse_error",
+            Self::ServerShutdown => "server_shutdown",
+            Self::Slow => "slow_consumer",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,217 @@
+//! One outgoing message, encoded and framed once, shared by everybody who receives it.
+//!
+//! The bytes are a complete server WebSocket frame (RFC 6455 section 5.2, unmasked), so that a broadcast
+//! costs each receiver a reference count. What follows the frame header is the Engine.IO packet itself,
+//! which is what polling needs.
+
+use std::io;
+
+use bytes::Bytes;
+
+/// A complete, shared, preframed outgoing message. Cloning it copies a pointer.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    bytes: Bytes,
+    header: u8,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Binary,
+    /// WebSocket control frame: never part of a polling payload.
+    Control,
+}
+
+impl Frame {
+    /// An Engine.IO text message: `4` followed by `message`.
+    pub fn text(message: &str) -> Self {
+        let mut writer = Self::writer(message.len());
+        writer.push_str(message);
+        writer.finish()
+    }
+
+    /// Starts a text message of about `capacity` bytes; what is written follows the `4`.
+    pub fn writer(capacity: usize) -> FrameWriter {
+        let mut buffer = Vec::with_capacity(HEADER_ROOM + 1 + capacity);
+        buffer.extend_from_slice(&[0; HEADER_ROOM]);
+        buffer.push(b'4');
+        FrameWriter { buffer }
+    }
+
+    /// An Engine.IO binary message.
+    pub fn binary(data: &[u8]) -> Self {
+        let mut buffer = Vec::with_capacity(HEADER_ROOM + data.len());
+        buffer.extend_from_slice(&[0; HEADER_ROOM]);
+        buffer.extend_from_slice(data);
+        frame(buffer, BINARY, Kind::Binary)
+    }
+
+    /// The whole WebSocket frame, header included.
+    pub fn wire(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The Engine.IO packet: `4…` for text, the raw bytes for binary.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[usize::from(self.header)..]
+    }
+
+    /// Whether the message is binary.
+    pub fn is_binary(&self) -> bool {
+        self.kind == Kind::Binary
+    }
+
+    /// Bytes on a WebSocket, header included.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Never true: a frame has at least its header.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Any Engine.IO text packet, for example `0{…}`.
+    pub(crate) fn packet(packet: &str) -> Self {
+        let mut buffer = Vec::with_capacity(HEADER_ROOM + packet.len());
+        buffer.extend_from_slice(&[0; HEADER_ROOM]);
+        buffer.extend_from_slice(packet.as_bytes());
+        frame(buffer, TEXT, Kind::Text)
+    }
+
+    /// A short text packet that is framed already: two bytes of header, then the packet.
+    pub(crate) const fn preframed(bytes: &'static [u8]) -> Self {
+        Self { bytes: Bytes::from_static(bytes), header: 2, kind: Kind::Text }
+    }
+
+    /// A WebSocket control frame (close, pong) with at most 125 bytes of `payload`; longer ones are cut.
+    pub(crate) fn control(opcode: u8, payload: &[u8]) -> Self {
+        let payload = &payload[..payload.len().min(125)];
+        let mut buffer = Vec::with_capacity(2 + payload.len());
+        buffer.extend_from_slice(&[FIN | opcode, payload.len() as u8]);
+        buffer.extend_from_slice(payload);
+        Self { bytes: Bytes::from(buffer), header: 2, kind: Kind::Control }
+    }
+
+    /// Whether this is a WebSocket control frame, which polling must not send.
+    pub(crate) fn is_control(&self) -> bool {
+        self.kind == Kind::Control
+    }
+}
+
+/// A text message that is being written. What is written must be UTF-8; `serde_json` writes nothing else.
+#[derive(Debug)]
+pub struct FrameWriter {
+    buffer: Vec<u8>,
+}
+
+impl FrameWriter {
+    /// Appends text.
+    pub fn push_str(&mut self, text: &str) {
+        self.buffer.extend_from_slice(text.as_bytes());
+    }
+
+    /// Ends the message: fills in the header, copies nothing.
+    pub fn finish(self) -> Frame {
+        frame(self.buffer, TEXT, Kind::Text)
+    }
+}
+
+impl io::Write for FrameWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `buffer` starts with [`HEADER_ROOM`] free bytes; the header goes right before the payload.
+fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
+    let length = buffer.len() - HEADER_ROOM;
+    let header: u8 = match length {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => 10,
+    };
+    let start = HEADER_ROOM - usize::from(header);
+    buffer[start] = FIN | opcode;
+    match header {
+        2 => buffer[start + 1] = length as u8,
+        4 => {
+            buffer[start + 1] = 126;
+            buffer[start + 2..HEADER_ROOM].copy_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            buffer[start + 1] = 127;
+            buffer[start + 2..HEADER_ROOM].copy_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    let mut bytes = Bytes::from(buffer);
+    bytes::Buf::advance(&mut bytes, start);
+    Frame { bytes, header, kind }
+}
+
+/// `2`: the heartbeat.
+pub(crate) const PING: Frame = Frame::preframed(b"\x81\x012");
+/// `3probe`: the answer to a probe.
+pub(crate) const PONG_PROBE: Frame = Frame::preframed(b"\x81\x063probe");
+/// `1`: the end, on polling.
+pub(crate) const CLOSE: Frame = Frame::preframed(b"\x81\x011");
+/// `6`: nothing to say, on polling.
+pub(crate) const NOOP: Frame = Frame::preframed(b"\x81\x016");
+
+const FIN: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+/// Longest header of an unmasked frame.
+const HEADER_ROOM: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_text_message_is_a_whole_websocket_frame_and_an_engine_packet() {
+        let frame = Frame::text("2[\"a\"]");
+        assert_eq!(frame.wire().as_ref(), b"\x81\x0742[\"a\"]");
+        assert_eq!(frame.payload(), b"42[\"a\"]");
+        assert!(!frame.is_binary());
+    }
+
+    #[test]
+    fn each_length_has_its_header() {
+        for (length, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let frame = Frame::binary(&vec![7; length]);
+            assert_eq!((frame.len(), frame.payload().len()), (length + header, length));
+            assert!(frame.is_binary());
+        }
+    }
+
+    #[test]
+    fn the_fixed_frames_carry_their_packets() {
+        for (frame, packet) in [(PING, "2"), (PONG_PROBE, "3probe"), (CLOSE, "1"), (NOOP, "6")] {
+            assert_eq!(frame.payload(), packet.as_bytes());
+            assert_eq!(frame.wire()[1] as usize, packet.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_announced_length_is_the_length(text in "\\PC{0,300}") {
+            let frame = Frame::text(&text);
+            prop_assert_eq!(&frame.payload()[1..], text.as_bytes());
+            let length = match frame.wire()[1] {
+                126 => usize::from(u16::from_be_bytes([frame.wire()[2], frame.wire()[3]])),
+                short => usize::from(short),
+            };
+            prop_assert_eq!(length, frame.payload().len());
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The facts of a connection's first request, in one compact copy: never slices of the HTTP buffers, which
+//! would stay in memory as long as the connection.
+
+use std::{cell::RefCell, fmt, net::SocketAddr, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, Uri};
+
+use super::Transport;
+use crate::{
+    ImksError, ImksResult,
+    clock::{self, Micros},
+};
+
+/// Engine.IO session id: a bearer secret. 22 characters of base64url, 128 random bits; an owner node can be
+/// put in front of them. `Debug` and `Display` show four characters.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Sid(Arc<str>);
+
+impl Sid {
+    /// A new one from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// [`ImksError::Internal`] if the operating system has none.
+    pub fn random() -> ImksResult<Self> {
+        let mut text = [0; SID_CHARACTERS];
+        let bits = random_bits()?;
+        let written = URL_SAFE_NO_PAD.encode_slice(bits, &mut text).unwrap_or(0);
+        Ok(Self(String::from_utf8_lossy(&text[..written]).into()))
+    }
+
+    /// One that the application made.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`] unless it is 8 to 128 characters of `A-Z a-z 0-9 _ - . ~`.
+    pub fn custom(text: &str) -> ImksResult<Self> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.~".contains(&byte);
+        if !(8..=128).contains(&text.len()) || !text.bytes().all(good) {
+            return Err(ImksError::invalid("sid", "8 to 128 characters of A-Z a-z 0-9 _ - . ~"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The whole secret: for the client it belongs to, and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Sid {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Sid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}…", self.0.get(..4).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Sid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sid({self})")
+    }
+}
+
+/// 128 bits; a handful is fetched at once to save system calls, and each is forgotten when it is handed out.
+fn random_bits() -> ImksResult<[u8; 16]> {
+    POOL.with_borrow_mut(|pool| {
+        if pool.1 == 0 {
+            getrandom::fill(&mut pool.0).map_err(|_| ImksError::Internal("no random numbers"))?;
+            pool.1 = pool.0.len();
+        }
+        pool.1 -= 16;
+        let mut bits = [0; 16];
+        let taken = &mut pool.0[pool.1..pool.1 + 16];
+        bits.copy_from_slice(taken);
+        taken.fill(0);
+        Ok(bits)
+    })
+}
+
+thread_local! {
+    static POOL: RefCell<([u8; 256], usize)> = const { RefCell::new(([0; 256], 0)) };
+}
+
+/// Facts of the first request.
+pub struct Handshake {
+    /// Session id.
+    pub sid: Sid,
+    /// The other end of the TCP connection.
+    pub peer: SocketAddr,
+    /// Whether the request came over TLS.
+    pub secure: bool,
+    /// When it came.
+    pub issued: Micros,
+    /// The transport it came over.
+    pub transport: Transport,
+    /// First line: path and query. Then one `name:value` line per header.
+    head: Box<str>,
+}
+
+impl Handshake {
+    pub(super) fn new(
+        sid: Sid,
+        peer: SocketAddr,
+        transport: Transport,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Self {
+        let url = uri.path_and_query().map_or("/", |url| url.as_str());
+        let length = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 2).sum::<usize>();
+        let mut head = String::with_capacity(url.len() + length);
+        head.push_str(url);
+        for (name, value) in headers {
+            head.push('\n');
+            head.push_str(name.as_str());
+            head.push(':');
+            // Never with a line feed: HTTP does not allow it in a value.
+            head.push_str(&String::from_utf8_lossy(value.as_bytes()));
+        }
+        Self { sid, peer, secure: false, issued: clock::now_micros(), transport, head: head.into() }
+    }
+
+    /// Path and query, as sent.
+    pub fn url(&self) -> &str {
+        self.head.split('\n').next().unwrap_or_default()
+    }
+
+    /// First value of a header; `name` in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All headers in the order they came, names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.head.split('\n').skip(1).filter_map(|line| line.split_once(':'))
+    }
+
+    /// Decoded name and value of each query parameter, in the order they came.
+    pub fn query(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        query_pairs(self.url().split_once('?').map_or("", |(_, query)| query))
+            .map(|(name, value)| (percent_decode(name), percent_decode(value)))
+    }
+
+    /// Whether a browser sent it from a page (it has an `Origin`).
+    pub fn xdomain(&self) -> bool {
+        self.header("origin").is_some()
+    }
+}
+
+impl fmt::Debug for Handshake {
+    /// Without the head: it may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake")
+            .field("sid", &self.sid)
+            .field("peer", &self.peer)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Raw name and value of each query parameter.
+pub(super) fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// Decodes `%XX` and `+`; bad escapes stay as they are, bad UTF-8 is replaced.
+fn percent_decode(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.as_bytes();
+    while let Some((&first, rest)) = bytes.split_first() {
+        bytes = rest;
+        let escaped = || Some(hex(*rest.first()?)? << 4 | hex(*rest.get(1)?)?);
+        match first {
+            b'+' => decoded.push(b' '),
+            b'%' if let Some(byte) = escaped() => {
+                decoded.push(byte);
+                bytes = &rest[2..];
+            }
+            other => decoded.push(other),
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+/// 16 bytes as base64url.
+const SID_CHARACTERS: usize = 22;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sid_has_128_bits_and_is_shown_by_four_characters() {
+        let (a, b) = (Sid::random().unwrap(), Sid::random().unwrap());
+        assert!(a != b && a.expose().len() == 22);
+        assert_eq!(format!("{a} {a:?}"), format!("{0}… Sid({0}…)", &a.expose()[..4]));
+    }
+
+    #[test]
+    fn a_custom_sid_that_could_break_json_or_a_header_is_refused() {
+        for bad in ["", "short", "with\"quote", "with space1", "new\nline1", "ümlaut-sid"] {
+            assert!(Sid::custom(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Sid::custom("custom-id-1").unwrap().expose(), "custom-id-1");
+    }
+
+    #[test]
+    fn the_head_is_kept_whole_in_one_copy() {
+        let uri: Uri = "/socket.io/?EIO=4&a=%26%3D%3Fa&b=x+y&c&d=%zz".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("Origin", "http://a:1".parse().unwrap());
+        headers.insert("x-raw", http::HeaderValue::from_bytes(b"\xff").unwrap());
+        let peer = "127.0.0.1:9".parse().unwrap();
+        let handshake = Handshake::new(Sid::random().unwrap(), peer, Transport::Polling, &uri, &headers);
+        assert_eq!(handshake.url(), "/socket.io/?EIO=4&a=%26%3D%3Fa&b=x+y&c&d=%zz");
+        assert_eq!((handshake.header("ORIGIN"), handshake.xdomain()), (Some("http://a:1"), true));
+        assert_eq!((handshake.header("x-raw"), handshake.header("no")), (Some("\u{fffd}"), None));
+        let query: Vec<_> = handshake.query().map(|(name, value)| format!("{name}:{value}")).collect();
+        assert_eq!(query, ["EIO:4", "a:&=?a", "b:x y", "c:", "d:%zz"]);
+    }
+}

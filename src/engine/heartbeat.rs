@@ -1,0 +1,157 @@
+//! Ping and pong deadlines of one session. The server pings, the client answers; the next ping is due one
+//! interval after the pong. Time is an argument.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Heartbeat of one session.
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    interval: Duration,
+    timeout: Duration,
+    state: State,
+    suspended: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The next ping is due at this time.
+    Idle(Instant),
+    /// A ping is out; the pong is due at this time. One other packet may move it once.
+    Pinged { deadline: Instant, refreshed: bool },
+}
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Send a ping.
+    Ping,
+    /// The peer did not answer.
+    Timeout,
+}
+
+impl Heartbeat {
+    pub(super) fn new(interval: Duration, timeout: Duration, now: Instant) -> Self {
+        Self { interval, timeout, state: State::Idle(now + interval), suspended: false }
+    }
+
+    /// A pong, asked for or not, puts the next ping one interval away.
+    pub(super) fn handle_pong(&mut self, now: Instant) {
+        self.state = State::Idle(now + self.interval);
+    }
+
+    /// Any other packet shows life: the first one after a ping restarts the wait for the pong, once. A peer
+    /// that talks but never answers is still found.
+    pub(super) fn handle_other(&mut self, now: Instant) {
+        if let State::Pinged { deadline, refreshed: refreshed @ false } = &mut self.state {
+            *deadline = now + self.timeout;
+            *refreshed = true;
+        }
+    }
+
+    /// The wait for a pong starts anew, because the ping may have gone to a transport that was replaced.
+    pub(super) fn handle_switch(&mut self, now: Instant) {
+        if let State::Pinged { deadline, .. } = &mut self.state {
+            *deadline = now + self.timeout;
+        }
+    }
+
+    /// While nobody reads what the peer sends, a missing pong proves nothing. Pings go on.
+    pub(super) fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// Reading goes on: the peer gets the whole timeout again to show its pong.
+    pub(super) fn resume(&mut self, now: Instant) {
+        if std::mem::take(&mut self.suspended) {
+            self.handle_switch(now);
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Beat> {
+        match self.state {
+            State::Idle(due) if now >= due => {
+                // Counted from the time it was due, so that timer slack does not add up; but a server that
+                // was too busy to ping in time does not take that from its client.
+                let sent = if now - due <= SLACK { due } else { now };
+                self.state = State::Pinged { deadline: sent + self.timeout, refreshed: false };
+                Some(Beat::Ping)
+            }
+            State::Pinged { deadline, .. } if now >= deadline && !self.suspended => Some(Beat::Timeout),
+            _ => None,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Idle(due) => Some(due),
+            State::Pinged { .. } if self.suspended => None,
+            State::Pinged { deadline, .. } => Some(deadline),
+        }
+    }
+}
+
+/// How late a timer fires on a healthy machine.
+const SLACK: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_millis(300);
+    const TIMEOUT: Duration = Duration::from_millis(200);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn start() -> (Heartbeat, Instant) {
+        let now = Instant::now();
+        (Heartbeat::new(INTERVAL, TIMEOUT, now), now)
+    }
+
+    #[test]
+    fn the_first_ping_comes_after_the_interval_and_the_timeout_after_both() {
+        let (mut heartbeat, start) = start();
+        assert_eq!(heartbeat.handle_timeout(start + ms(299)), None);
+        assert_eq!(heartbeat.handle_timeout(start + ms(301)), Some(Beat::Ping));
+        assert_eq!(heartbeat.poll_timeout(), Some(start + ms(500)));
+        assert_eq!(heartbeat.handle_timeout(start + ms(499)), None);
+        assert_eq!(heartbeat.handle_timeout(start + ms(500)), Some(Beat::Timeout));
+    }
+
+    #[test]
+    fn the_next_ping_comes_one_interval_after_the_pong() {
+        let (mut heartbeat, start) = start();
+        heartbeat.handle_timeout(start + ms(300));
+        heartbeat.handle_pong(start + ms(450));
+        assert_eq!(heartbeat.poll_timeout(), Some(start + ms(750)));
+    }
+
+    #[test]
+    fn a_peer_that_talks_but_never_answers_gains_one_timeout() {
+        let (mut heartbeat, start) = start();
+        heartbeat.handle_timeout(start + ms(300));
+        heartbeat.handle_other(start + ms(400));
+        heartbeat.handle_other(start + ms(590));
+        assert_eq!(heartbeat.handle_timeout(start + ms(600)), Some(Beat::Timeout));
+    }
+
+    #[test]
+    fn a_pong_that_nobody_reads_is_not_missed() {
+        let (mut heartbeat, start) = start();
+        heartbeat.suspend();
+        assert_eq!(heartbeat.handle_timeout(start + ms(300)), Some(Beat::Ping));
+        assert_eq!((heartbeat.handle_timeout(start + ms(900)), heartbeat.poll_timeout()), (None, None));
+        heartbeat.resume(start + ms(1_000));
+        assert_eq!(heartbeat.poll_timeout(), Some(start + ms(1_200)));
+    }
+
+    #[test]
+    fn a_server_that_pings_late_waits_as_long_as_ever() {
+        let (mut heartbeat, start) = start();
+        heartbeat.handle_timeout(start + ms(450));
+        assert_eq!(heartbeat.poll_timeout(), Some(start + ms(650)));
+    }
+}

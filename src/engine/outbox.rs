@@ -1,0 +1,402 @@
+//! What a connection still has to send: filled by anybody, drained by the connection.
+//!
+//! A push is one short lock and at most one wake. The connection takes everything that is due with one
+//! lock per turn and writes it in one go; a sender never touches the wire. At rest the queue owns no memory.
+//!
+//! Bounds and policy: see [`OutboxLimits`]. Whoever reads too slowly is closed with `CloseReason::Slow`;
+//! nobody ever waits.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    task::Waker,
+};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{Frame, Transport, polling::Inbox};
+
+/// Bounds of an outgoing queue. A message is accepted when the queue was below the bound before it, so one
+/// message may be larger than what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxLimits {
+    /// Packets queued at most, always.
+    pub packets_max: usize,
+    /// Bytes queued at most, always, on a WebSocket.
+    pub bytes_max: usize,
+    /// Packets queued at most while the WebSocket takes nothing more.
+    pub blocked_packets_max: usize,
+    /// Bytes queued at most while the WebSocket takes nothing more.
+    pub blocked_bytes_max: usize,
+    /// Bytes queued at most for a polling client.
+    pub polling_bytes_max: usize,
+    /// Above this many packets a sender is told about the pressure.
+    pub pressure_packets: usize,
+}
+
+impl Default for OutboxLimits {
+    fn default() -> Self {
+        Self {
+            packets_max: 4096,
+            bytes_max: 16 << 20,
+            blocked_packets_max: 256,
+            blocked_bytes_max: 1 << 20,
+            polling_bytes_max: 1 << 20,
+            pressure_packets: 128,
+        }
+    }
+}
+
+/// Sending half of a connection: clone it freely, push from anywhere.
+#[derive(Clone)]
+pub struct Outbox(pub(super) Arc<Shared>);
+
+/// True: this receiver's queue is past its soft mark, and the sending task should end its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure(pub bool);
+
+/// Why nothing was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The connection is closed, or closing.
+    #[error("connection closed")]
+    Closed,
+    /// The queue was full; the connection is being closed as a slow consumer.
+    #[error("slow consumer")]
+    Slow,
+}
+
+/// How to close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// After what is queued. `CloseReason::ForcedClose`, WebSocket code 1000.
+    Graceful,
+    /// After what is queued, because the server stops. `CloseReason::ServerShutdown`, WebSocket code 1001.
+    Shutdown,
+    /// At once; what is queued is lost. `CloseReason::ForcedClose`.
+    Now,
+}
+
+impl Outbox {
+    /// Queues one message.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after a close, [`SendError::Slow`] when the queue is full, which closes it.
+    pub fn send(&self, frame: Frame) -> Result<Pressure, SendError> {
+        let mut queue = self.0.queue.lock();
+        self.0.admit(&mut queue)?;
+        queue.push(frame);
+        Ok(self.0.pushed(queue))
+    }
+
+    /// Queues messages that stay adjacent on the wire (a binary event and its attachments): all or none.
+    ///
+    /// # Errors
+    /// As [`Outbox::send`].
+    pub fn send_all(&self, frames: &[Frame]) -> Result<Pressure, SendError> {
+        let mut queue = self.0.queue.lock();
+        self.0.admit(&mut queue)?;
+        queue.frames.reserve(frames.len());
+        frames.iter().for_each(|frame| queue.push(frame.clone()));
+        Ok(self.0.pushed(queue))
+    }
+
+    /// Queues the messages only if the wire can take them now: a WebSocket that is not blocked, or a polling
+    /// request that waits with nothing to carry. Says whether they were queued.
+    pub fn send_volatile(&self, frames: &[Frame]) -> bool {
+        let mut queue = self.0.queue.lock();
+        let ready = match self.0.transport() {
+            Transport::WebSocket => !queue.blocked,
+            Transport::Polling => queue.poll_waiting && queue.frames.is_empty(),
+        };
+        if !ready || self.0.admit(&mut queue).is_err() {
+            return false;
+        }
+        frames.iter().for_each(|frame| queue.push(frame.clone()));
+        self.0.pushed(queue);
+        true
+    }
+
+    /// Closes the connection; nothing can be queued any more. Repeating it changes nothing, except that
+    /// [`Close::Now`] cuts a graceful close short.
+    pub fn close(&self, close: Close) {
+        let mut queue = self.0.queue.lock();
+        match queue.closing {
+            None => queue.closing = Some(close),
+            Some(_) if close == Close::Now => queue.closing = Some(close),
+            Some(_) => return,
+        }
+        self.0.wake(queue);
+    }
+
+    /// Whether a close was asked for or has happened.
+    pub fn is_closed(&self) -> bool {
+        self.0.queue.lock().closing.is_some()
+    }
+
+    /// The transport that carries the connection now.
+    pub fn transport(&self) -> Transport {
+        self.0.transport()
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = self.0.queue.lock();
+        f.debug_struct("Outbox").field("packets", &queue.frames.len()).field("bytes", &queue.bytes).finish()
+    }
+}
+
+/// The one allocation that a connection shares with its senders and, on polling, with the HTTP handlers.
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    /// The connection has been woken, or runs: it will look at the queue before it sleeps, no wake needed.
+    scheduled: AtomicBool,
+    transport: AtomicU8,
+    limits: Arc<OutboxLimits>,
+}
+
+/// Guarded state of a connection that others touch.
+#[derive(Default)]
+pub(super) struct Queue {
+    frames: VecDeque<Frame>,
+    /// Bytes in `frames`.
+    bytes: usize,
+    /// Taken by the connection but not yet on the wire; counted while the wire is blocked.
+    backlog: Backlog,
+    waker: Option<Waker>,
+    closing: Option<Close>,
+    slow: bool,
+    blocked: bool,
+    poll_waiting: bool,
+    /// Where HTTP requests of a polling session arrive.
+    pub(super) inbox: Option<Box<Inbox>>,
+}
+
+/// Size of what a connection holds back because its wire is blocked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Backlog {
+    pub(super) packets: usize,
+    pub(super) bytes: usize,
+}
+
+/// What a connection learns when it looks at its queue.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) frames: VecDeque<Frame>,
+    pub(super) closing: Option<Close>,
+    pub(super) slow: bool,
+}
+
+impl Queue {
+    fn push(&mut self, frame: Frame) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    /// Whether somebody has closed it, or the connection is gone.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(transport: Transport, limits: Arc<OutboxLimits>, inbox: Option<Box<Inbox>>) -> Self {
+        Self {
+            queue: Mutex::new(Queue { inbox, ..Queue::default() }),
+            scheduled: AtomicBool::new(true),
+            transport: AtomicU8::new(transport as u8),
+            limits,
+        }
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        Transport::from_repr(self.transport.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_transport(&self, transport: Transport) {
+        self.transport.store(transport as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock()
+    }
+
+    /// Called by the connection when it starts to run.
+    pub(super) fn enter(&self) {
+        self.scheduled.store(true, Ordering::Relaxed);
+    }
+
+    /// Called by the connection before it sleeps: what is queued (if it can `take` it), and from now on a
+    /// push wakes it again.
+    pub(super) fn take_and_arm(&self, waker: &Waker, take: bool, poll_waiting: bool) -> Taken {
+        let mut queue = self.queue.lock();
+        self.scheduled.store(false, Ordering::Relaxed);
+        if !queue.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            queue.waker = Some(waker.clone());
+        }
+        let frames = if take { std::mem::take(&mut queue.frames) } else { VecDeque::new() };
+        if take {
+            queue.bytes = 0;
+        }
+        queue.poll_waiting = poll_waiting && frames.is_empty();
+        Taken { frames, closing: queue.closing, slow: queue.slow }
+    }
+
+    /// Whether anything waits to be taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.lock().frames.is_empty()
+    }
+
+    /// The wire takes nothing more and `backlog` is held back, or (`None`) everything is out again.
+    pub(super) fn set_blocked(&self, backlog: Option<Backlog>) {
+        let mut queue = self.queue.lock();
+        queue.blocked = backlog.is_some();
+        queue.backlog = backlog.unwrap_or_default();
+    }
+
+    /// The connection is gone: nothing is accepted any more and everything that waits is dropped.
+    pub(super) fn finish(&self) -> Option<Box<Inbox>> {
+        let mut queue = self.queue.lock();
+        queue.closing.get_or_insert(Close::Now);
+        queue.waker = None;
+        queue.bytes = 0;
+        let frames = std::mem::take(&mut queue.frames);
+        let inbox = queue.inbox.take();
+        drop(queue);
+        drop(frames);
+        inbox
+    }
+
+    /// Releases the lock, then wakes the connection unless it is awake.
+    pub(super) fn wake(&self, queue: MutexGuard<'_, Queue>) {
+        if self.scheduled.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let waker = queue.waker.clone();
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn admit(&self, queue: &mut Queue) -> Result<(), SendError> {
+        if queue.closing.is_some() {
+            return Err(if queue.slow { SendError::Slow } else { SendError::Closed });
+        }
+        if !self.is_full(queue) {
+            return Ok(());
+        }
+        queue.slow = true;
+        queue.closing = Some(Close::Now);
+        queue.frames = VecDeque::new();
+        queue.bytes = 0;
+        if !self.scheduled.swap(true, Ordering::Relaxed)
+            && let Some(waker) = &queue.waker
+        {
+            waker.wake_by_ref();
+        }
+        Err(SendError::Slow)
+    }
+
+    fn is_full(&self, queue: &Queue) -> bool {
+        let limits = &*self.limits;
+        let packets = queue.frames.len() + queue.backlog.packets;
+        let bytes = queue.bytes + queue.backlog.bytes;
+        let (packets_max, bytes_max) = match (self.transport(), queue.blocked) {
+            (Transport::Polling, _) => (limits.packets_max, limits.polling_bytes_max),
+            (Transport::WebSocket, true) => (limits.blocked_packets_max, limits.blocked_bytes_max),
+            (Transport::WebSocket, false) => (limits.packets_max, limits.bytes_max),
+        };
+        packets >= packets_max || bytes >= bytes_max
+    }
+
+    fn pushed(&self, queue: MutexGuard<'_, Queue>) -> Pressure {
+        let pressure = Pressure(queue.frames.len() + queue.backlog.packets > self.limits.pressure_packets);
+        self.wake(queue);
+        pressure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(transport: Transport) -> Outbox {
+        Outbox(Arc::new(Shared::new(transport, Arc::new(OutboxLimits::default()), None)))
+    }
+
+    fn take(outbox: &Outbox) -> Taken {
+        outbox.0.take_and_arm(Waker::noop(), true, false)
+    }
+
+    #[test]
+    fn messages_leave_in_the_order_they_were_sent() {
+        let outbox = outbox(Transport::WebSocket);
+        outbox.send(Frame::text("a")).unwrap();
+        outbox.send_all(&[Frame::text("b"), Frame::binary(b"c")]).unwrap();
+        let payloads: Vec<_> = take(&outbox).frames.iter().map(|frame| frame.payload().to_vec()).collect();
+        assert_eq!(payloads, [b"4a".to_vec(), b"4b".to_vec(), b"c".to_vec()]);
+    }
+
+    #[test]
+    fn a_reader_that_stops_reading_is_closed_after_256_packets() {
+        let outbox = outbox(Transport::WebSocket);
+        outbox.0.set_blocked(Some(Backlog { packets: 1, bytes: 10 }));
+        for _ in 0..255 {
+            outbox.send(Frame::text("a")).unwrap();
+        }
+        assert_eq!(outbox.send(Frame::text("a")), Err(SendError::Slow));
+        assert!(outbox.is_closed() && take(&outbox).slow);
+    }
+
+    #[test]
+    fn a_reader_that_stops_reading_is_closed_after_a_mebibyte() {
+        let outbox = outbox(Transport::WebSocket);
+        outbox.0.set_blocked(Some(Backlog::default()));
+        outbox.send(Frame::binary(&vec![0; 2 << 20])).unwrap();
+        assert_eq!(outbox.send(Frame::text("a")), Err(SendError::Slow));
+    }
+
+    #[test]
+    fn a_burst_to_a_reader_that_keeps_up_is_accepted_with_pressure() {
+        let outbox = outbox(Transport::WebSocket);
+        for sent in 1..=4096 {
+            assert_eq!(outbox.send(Frame::text("a")), Ok(Pressure(sent > 128)));
+        }
+        assert_eq!(outbox.send(Frame::text("a")), Err(SendError::Slow));
+    }
+
+    #[test]
+    fn a_client_that_does_not_poll_is_closed_after_a_mebibyte() {
+        let outbox = outbox(Transport::Polling);
+        outbox.send(Frame::binary(&vec![0; 1 << 20])).unwrap();
+        assert_eq!(outbox.send(Frame::text("a")), Err(SendError::Slow));
+    }
+
+    #[test]
+    fn volatile_messages_need_a_wire_that_can_take_them_now() {
+        let outbox = outbox(Transport::Polling);
+        assert!(!outbox.send_volatile(&[Frame::text("a")]));
+        outbox.0.take_and_arm(Waker::noop(), true, true);
+        assert!(outbox.send_volatile(&[Frame::text("a")]));
+        assert!(!outbox.send_volatile(&[Frame::text("b")]));
+    }
+
+    #[test]
+    fn nothing_is_accepted_after_a_close() {
+        let outbox = outbox(Transport::WebSocket);
+        outbox.send(Frame::text("a")).unwrap();
+        outbox.close(Close::Graceful);
+        outbox.close(Close::Shutdown);
+        assert_eq!(outbox.send(Frame::text("b")), Err(SendError::Closed));
+        let taken = take(&outbox);
+        assert_eq!((taken.frames.len(), taken.closing), (1, Some(Close::Graceful)));
+        outbox.close(Close::Now);
+        assert_eq!(take(&outbox).closing, Some(Close::Now));
+    }
+}
