@@ -7,6 +7,8 @@
 #[cfg(feature = "server")]
 pub mod app;
 #[cfg(feature = "server")]
+pub mod auth;
+#[cfg(feature = "server")]
 pub mod cli;
 pub mod clock;
 #[cfg(feature = "server")]
@@ -17,6 +19,8 @@ pub mod error;
 pub mod http;
 #[cfg(feature = "server")]
 pub mod models;
+#[cfg(feature = "server")]
+pub mod pb;
 pub mod socket;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -1,0 +1,127 @@
+//! The keys that are accepted now. Pure: answers of the core and the time go in.
+
+use std::collections::HashMap;
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+
+use crate::clock::Micros;
+use crate::pb::{SigningAlgorithm, SigningKey};
+
+/// Keys by issuer and name. The issuer belongs to the key: one issuer's key must not verify another's token,
+/// whatever it is called (CVE-2026-49998).
+#[derive(Default, Clone)]
+pub(super) struct KeySet {
+    keys: HashMap<(String, String), Key>,
+}
+
+#[derive(Clone)]
+struct Key {
+    verifier: Verifier,
+    not_before: Micros,
+    not_after: Micros,
+    listed_at: Micros,
+}
+
+/// A public key together with the one algorithm it is for.
+#[derive(Clone)]
+pub(super) struct Verifier {
+    algorithm: SigningAlgorithm,
+    key: DecodingKey,
+}
+
+impl KeySet {
+    /// The set after an answer at `now`. A key that is not in it any more is kept until its own end, but not
+    /// longer than `grace`; a revoked one goes at once.
+    pub(super) fn updated(&self, answer: Vec<SigningKey>, now: Micros, grace: Micros) -> Self {
+        let mut keys = self.keys.clone();
+        keys.retain(|_, key| key.not_after.min(key.listed_at.saturating_add(grace)) > now);
+        for key in answer {
+            let name = (key.issuer.clone(), key.kid.clone());
+            if key.revoked {
+                keys.remove(&name);
+            } else {
+                keys.insert(name, Key::new(&key, now));
+            }
+        }
+        Self { keys }
+    }
+
+    /// The same keys, confirmed by the core at `now`.
+    pub(super) fn confirmed(mut self, now: Micros) -> Self {
+        for key in self.keys.values_mut() {
+            key.listed_at = now;
+        }
+        self
+    }
+
+    /// The key of that name, when its signatures are good at `now`.
+    pub(super) fn get(&self, issuer: &str, kid: &str, now: Micros) -> Option<Verifier> {
+        let key = self.keys.get(&(issuer.to_owned(), kid.to_owned()))?;
+        (key.not_before <= now && now < key.not_after).then(|| key.verifier.clone())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+impl Key {
+    fn new(key: &SigningKey, now: Micros) -> Self {
+        let decoding = match key.algorithm {
+            SigningAlgorithm::EdDsa => DecodingKey::from_ed_der(&key.public_key),
+            SigningAlgorithm::Es256 => DecodingKey::from_ec_der(&key.public_key),
+        };
+        Self {
+            verifier: Verifier { algorithm: key.algorithm, key: decoding },
+            not_before: key.not_before,
+            not_after: key.not_after.unwrap_or(Micros::MAX),
+            listed_at: now,
+        }
+    }
+}
+
+impl Verifier {
+    /// Whether `signature` (base64url) is this key's over `message`. The header's `alg` has to name the key's
+    /// algorithm; it never chooses one.
+    pub(super) fn verify(&self, alg: &str, message: &str, signature: &str) -> bool {
+        let (name, algorithm) = match self.algorithm {
+            SigningAlgorithm::EdDsa => ("EdDSA", Algorithm::EdDSA),
+            SigningAlgorithm::Es256 => ("ES256", Algorithm::ES256),
+        };
+        let verified = || jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, algorithm);
+        alg == name && verified().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(kid: &str, not_after: Option<Micros>, revoked: bool) -> SigningKey {
+        let (issuer, kid) = ("imks".to_owned(), kid.to_owned());
+        let public_key = vec![7; 32];
+        SigningKey { issuer, kid, algorithm: SigningAlgorithm::EdDsa, public_key, not_before: 0, not_after, revoked }
+    }
+
+    #[test]
+    fn a_key_that_left_the_list_is_good_until_its_end_or_the_grace() {
+        let set = KeySet::default().updated(vec![key("a", Some(50), false), key("b", None, false)], 0, 100);
+        let set = set.updated(vec![key("c", None, false)], 10, 100);
+        assert!(set.get("imks", "a", 49).is_some());
+        assert!(set.get("imks", "a", 50).is_none(), "its own end");
+        assert!(set.get("imks", "b", 49).is_some());
+        assert!(set.updated(vec![], 100, 100).get("imks", "b", 100).is_none(), "the grace is over");
+    }
+
+    #[test]
+    fn a_revoked_key_goes_at_once() {
+        let set = KeySet::default().updated(vec![key("a", None, false)], 0, 100);
+        assert!(set.updated(vec![key("a", None, true)], 1, 100).get("imks", "a", 1).is_none());
+    }
+
+    #[test]
+    fn one_issuers_key_does_not_answer_to_another_issuer() {
+        let set = KeySet::default().updated(vec![key("a", None, false)], 0, 100);
+        assert!(set.get("other", "a", 1).is_none());
+    }
+}

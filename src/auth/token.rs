@@ -1,0 +1,345 @@
+//! Tokens, checked locally: no call to the core as long as its keys are known (messaging.md 3.3).
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::claims::{Unverified, invalid};
+use super::keys::{KeySet, Verifier};
+use super::revocation::Revocations;
+use crate::clock::{Micros, now_micros};
+use crate::error::{ImksError, ImksResult};
+use crate::pb::{Change, CoreClient, Revocation, Verdict, Watch, WatchKind, jittered};
+
+/// Which tokens are accepted.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Accepted `iss`; a key is used for its own issuer only.
+    pub issuers: Vec<String>,
+    /// Required in `aud`.
+    pub audience: String,
+    /// For clocks that differ; at most a minute.
+    pub leeway: Duration,
+    /// Longest life of a token, from its issue and from now.
+    pub lifetime_max: Duration,
+    /// Between two refreshes of the keys, jittered.
+    pub refresh: Duration,
+    /// Least time between two refreshes for unknown keys.
+    pub refresh_pause: Duration,
+    /// How long a key is good after the core stopped listing it, when it has no earlier end.
+    pub key_grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            issuers: vec!["imks".into()],
+            audience: "imks".into(),
+            leeway: Duration::from_secs(5),
+            lifetime_max: Duration::from_secs(31 * 24 * 3600),
+            refresh: Duration::from_secs(300),
+            refresh_pause: Duration::from_secs(10),
+            key_grace: Duration::from_secs(900),
+        }
+    }
+}
+
+/// Who somebody is, according to a verified token and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Id of the user.
+    pub user_id: Uuid,
+    /// Name shown to others.
+    pub username: Arc<str>,
+    /// Session the token belongs to, where the core has sessions.
+    pub session_id: Option<Uuid>,
+    /// When the token was issued.
+    pub issued_at: Micros,
+    /// When it ends, and with it the connection's rights.
+    pub expires_at: Micros,
+}
+
+/// Checks tokens. Cheap to clone; stops following the core when the last clone is dropped.
+#[derive(Clone)]
+pub struct Authenticator(Arc<Inner>);
+
+struct Inner {
+    core: CoreClient,
+    config: Config,
+    keys: RwLock<Arc<KeySet>>,
+    revocations: RwLock<Revocations>,
+    refreshes: Mutex<Refreshes>,
+    wanted: Arc<Notify>,
+    /// Counts refreshes that ended, however they did.
+    ended: watch::Sender<u64>,
+    /// Whether the revocations up to now are known.
+    caught_up: watch::Sender<bool>,
+    revoked: broadcast::Sender<Revocation>,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Refreshes {
+    running: bool,
+    started_at: Option<Instant>,
+    failed: bool,
+    etag: String,
+}
+
+impl Authenticator {
+    /// Fetches the keys and the revocations, and follows both from then on. A core that does not answer
+    /// delays the start by a few seconds, but does not prevent it: tokens are refused as `unavailable` until
+    /// it does.
+    ///
+    /// # Errors
+    /// `Config` when the configuration accepts nothing, or too much.
+    pub async fn start(core: CoreClient, config: Config) -> ImksResult<Self> {
+        if config.issuers.is_empty() || config.audience.is_empty() || config.leeway > LEEWAY_MAX {
+            let text = "tokens need an issuer and an audience, and a leeway of at most a minute";
+            return Err(ImksError::Config(text.into()));
+        }
+        let inner = Arc::new(Inner {
+            core,
+            config,
+            keys: RwLock::default(),
+            revocations: RwLock::default(),
+            refreshes: Mutex::default(),
+            wanted: Arc::default(),
+            ended: watch::Sender::new(0),
+            caught_up: watch::Sender::new(false),
+            revoked: broadcast::Sender::new(REVOKED_QUEUE),
+            stop: CancellationToken::new(),
+        });
+        let (mut ended, mut caught_up) = (inner.ended.subscribe(), inner.caught_up.subscribe());
+        inner.spawn();
+        let ready = async {
+            let _ = ended.wait_for(|count| *count > 0).await;
+            let _ = caught_up.wait_for(|known| *known).await;
+        };
+        if timeout(START_WAIT, ready).await.is_err() {
+            tracing::warn!("the core does not answer yet: signing in is not possible until it does");
+        }
+        Ok(Self(inner))
+    }
+
+    /// Who a token belongs to. Waits only when its key is not known yet.
+    ///
+    /// # Errors
+    /// `Auth`, `TokenExpired`, `TokenRevoked`; `Unavailable` while the keys cannot be known.
+    pub async fn verify(&self, token: &str) -> ImksResult<Identity> {
+        self.verify_at(token, now_micros()).await
+    }
+
+    /// [`Authenticator::verify`] as it would be at `now`.
+    ///
+    /// # Errors
+    /// As [`Authenticator::verify`].
+    pub async fn verify_at(&self, token: &str, now: Micros) -> ImksResult<Identity> {
+        let parsed = Unverified::parse(token)?;
+        if !self.0.config.issuers.contains(&parsed.claims.iss) {
+            return Err(invalid("issuer"));
+        }
+        let key = self.0.key(&parsed.claims.iss, &parsed.header.kid, now).await?;
+        if !key.verify(&parsed.header.alg, parsed.message, parsed.signature) {
+            return Err(invalid("signature"));
+        }
+        let (leeway, lifetime) = (micros(self.0.config.leeway), micros(self.0.config.lifetime_max));
+        let times = parsed.claims.times(now, leeway, lifetime)?;
+        if !parsed.claims.is_for(&self.0.config.audience) {
+            return Err(invalid("audience"));
+        }
+        let (user_id, session_id) = (parsed.claims.sub, parsed.claims.sid);
+        if self.0.revocations.read().contains(user_id, session_id, times.issued_at) {
+            return Err(ImksError::TokenRevoked);
+        }
+        let username = match parsed.claims.username {
+            Some(name) if !name.is_empty() && name.len() <= USERNAME_BYTES_MAX => name.into(),
+            Some(_) => return Err(invalid("username")),
+            None => self.0.username(user_id).await?,
+        };
+        let (issued_at, expires_at) = (times.issued_at, times.expires_at);
+        Ok(Identity { user_id, username, session_id, issued_at, expires_at })
+    }
+
+    /// Asks the core about a token, for what must not act on an old verdict (`auth:refresh`). The token has
+    /// to pass the local check too.
+    ///
+    /// # Errors
+    /// As [`Authenticator::verify`], and `Unavailable` or `Timeout` when the core gives no verdict.
+    pub async fn verify_remote(&self, token: &str) -> ImksResult<Identity> {
+        let identity = self.verify(token).await?;
+        match self.0.core.verify_token(token, &self.0.config.audience).await? {
+            Verdict::Valid { user, .. } if user.id == identity.user_id => Ok(identity),
+            Verdict::Valid { .. } => Err(invalid("another user")),
+            Verdict::Invalid => Err(invalid("core")),
+            Verdict::Expired => Err(ImksError::TokenExpired),
+            Verdict::Revoked => Err(ImksError::TokenRevoked),
+        }
+    }
+
+    /// Whether an identity that was good has been withdrawn since. A map read.
+    pub fn is_revoked(&self, identity: &Identity) -> bool {
+        let revocations = self.0.revocations.read();
+        revocations.contains(identity.user_id, identity.session_id, identity.issued_at)
+    }
+
+    /// Revocations as they come in, for closing connections. A receiver that lags has to check all of its
+    /// connections with [`Authenticator::is_revoked`].
+    pub fn revoked(&self) -> broadcast::Receiver<Revocation> {
+        self.0.revoked.subscribe()
+    }
+
+    /// Refreshes the keys now, for example when the core says that they changed.
+    pub fn refresh(&self) {
+        self.0.wanted.notify_one();
+    }
+}
+
+impl Inner {
+    fn spawn(self: &Arc<Self>) {
+        let tasks = TaskTracker::new();
+        let stop = self.stop.clone();
+        tasks.spawn(stop.clone().run_until_cancelled_owned(follow_keys(Arc::downgrade(self))));
+        let watch = self.core.watch(WatchKind::Revocations);
+        tasks.spawn(stop.run_until_cancelled_owned(follow_revocations(Arc::downgrade(self), watch)));
+    }
+
+    async fn key(&self, issuer: &str, kid: &str, now: Micros) -> ImksResult<Verifier> {
+        if let Some(key) = self.known_key(issuer, kid, now) {
+            return Ok(key);
+        }
+        self.refreshed().await;
+        if let Some(key) = self.known_key(issuer, kid, now) {
+            return Ok(key);
+        }
+        // While the core cannot be asked, nobody knows whether this is a new key or no key.
+        let unknown = self.refreshes.lock().failed || self.keys.read().is_empty();
+        Err(if unknown { ImksError::Unavailable("core") } else { invalid("kid") })
+    }
+
+    fn known_key(&self, issuer: &str, kid: &str, now: Micros) -> Option<Verifier> {
+        self.keys.read().get(issuer, kid, now)
+    }
+
+    /// Waits for a refresh, which all who wait share; returns at once when the last was a moment ago.
+    async fn refreshed(&self) {
+        let mut ended = self.ended.subscribe();
+        {
+            let mut refreshes = self.refreshes.lock();
+            let now = Instant::now();
+            let recent = refreshes.started_at.is_some_and(|at| now < at + self.config.refresh_pause);
+            if !refreshes.running && recent {
+                return;
+            }
+            if !refreshes.running {
+                (refreshes.running, refreshes.started_at) = (true, Some(now));
+                self.wanted.notify_one();
+            }
+        }
+        let _ = timeout(START_WAIT, ended.changed()).await;
+    }
+
+    /// One question to the core; the last good set stays when there is no good answer.
+    async fn fetch_keys(&self) {
+        let etag = {
+            let mut refreshes = self.refreshes.lock();
+            (refreshes.running, refreshes.started_at) = (true, Some(Instant::now()));
+            refreshes.etag.clone()
+        };
+        let answer = self.core.signing_keys(&etag).await;
+        let (now, old) = (now_micros(), self.keys.read().clone());
+        let failed = match answer {
+            Ok(None) => {
+                *self.keys.write() = Arc::new((*old).clone().confirmed(now));
+                false
+            }
+            Ok(Some(answer)) => {
+                let keys = old.updated(answer.keys, now, micros(self.config.key_grace));
+                let empty = keys.is_empty();
+                if !empty {
+                    *self.keys.write() = Arc::new(keys);
+                    self.refreshes.lock().etag = answer.etag;
+                }
+                empty
+            }
+            Err(_) => true,
+        };
+        let mut refreshes = self.refreshes.lock();
+        (refreshes.running, refreshes.failed) = (false, failed);
+        drop(refreshes);
+        self.ended.send_modify(|count| *count += 1);
+    }
+
+    /// When to ask again without being asked to.
+    fn next_refresh(&self, failures: u32) -> Duration {
+        if failures == 0 {
+            return jittered(self.config.refresh);
+        }
+        let without_keys = self.keys.read().is_empty();
+        let pause = if without_keys { RETRY_WITHOUT_KEYS } else { self.config.refresh_pause };
+        jittered((pause * 2_u32.saturating_pow(failures.min(5) - 1)).min(self.config.refresh))
+    }
+
+    async fn username(&self, user: Uuid) -> ImksResult<Arc<str>> {
+        let user = self.core.users(&[user]).await?.pop().filter(|found| found.id == user && !found.deleted);
+        user.map(|user| user.username).ok_or_else(|| invalid("user"))
+    }
+
+    fn revoke(&self, revocation: Revocation) {
+        let lifetime = micros(self.config.lifetime_max);
+        self.revocations.write().add(revocation, now_micros(), lifetime);
+        // Nobody listening is fine: the set answers for itself.
+        let _ = self.revoked.send(revocation);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn follow_keys(inner: Weak<Inner>) {
+    let mut failures = 0;
+    while let Some(inner) = inner.upgrade() {
+        inner.fetch_keys().await;
+        let failed = inner.refreshes.lock().failed;
+        failures = if failed { failures + 1 } else { 0 };
+        let (pause, wanted) = (inner.next_refresh(failures), inner.wanted.clone());
+        // Not held while waiting: the last clone of the authenticator ends this task.
+        drop(inner);
+        let _ = timeout(pause, wanted.notified()).await;
+    }
+}
+
+async fn follow_revocations(inner: Weak<Inner>, mut watch: Watch) {
+    loop {
+        let change = watch.next().await;
+        let Some(inner) = inner.upgrade() else { return };
+        match change {
+            Change::Revoked(revocation) => inner.revoke(revocation),
+            Change::CaughtUp => {
+                inner.caught_up.send_replace(true);
+            }
+            // The stream sends everything again from here; what is known stays true meanwhile.
+            _ => {}
+        }
+    }
+}
+
+fn micros(duration: Duration) -> Micros {
+    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
+}
+
+const LEEWAY_MAX: Duration = Duration::from_secs(60);
+const START_WAIT: Duration = Duration::from_secs(3);
+const RETRY_WITHOUT_KEYS: Duration = Duration::from_millis(250);
+const USERNAME_BYTES_MAX: usize = 256;
+/// Revocations a listener may be behind before it has to check everything.
+const REVOKED_QUEUE: usize = 1_024;

@@ -1,0 +1,76 @@
+//! Spares a core that is down, and the callers the wait: after a row of failures calls fail at once, until
+//! one that is let through succeeds. Pure: the time is an argument.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Closed (calls go through), or open until a time.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    failures: u32,
+    open_until: Option<Instant>,
+}
+
+impl Breaker {
+    /// Whether a call may go through at `now`. While open, one caller per pause is let through to try.
+    pub(super) fn admit(&mut self, now: Instant) -> bool {
+        match self.open_until {
+            Some(until) if now < until => false,
+            Some(_) => {
+                self.open_until = Some(now + PAUSE);
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// The core answered.
+    pub(super) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The core did not answer, or answered that it cannot.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= FAILURES_MAX {
+            self.open_until = Some(now + PAUSE);
+        }
+    }
+}
+
+/// Failures in a row that open it.
+const FAILURES_MAX: u32 = 5;
+/// How long calls fail at once before the next is tried. Short: the core is back within it, or is asked
+/// once more, which costs nothing.
+const PAUSE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_five_failures_calls_fail_at_once_and_one_is_let_through_to_try() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        for _ in 0..5 {
+            assert!(breaker.admit(start));
+            breaker.failed(start);
+        }
+        assert!(!breaker.admit(start));
+        let later = start + PAUSE;
+        assert!(breaker.admit(later), "the one that tries");
+        assert!(!breaker.admit(later), "the others wait for its outcome");
+        breaker.succeeded();
+        assert!(breaker.admit(later));
+    }
+
+    #[test]
+    fn failures_with_successes_between_do_not_open_it() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        for _ in 0..20 {
+            breaker.failed(now);
+            breaker.succeeded();
+        }
+        assert!(breaker.admit(now));
+    }
+}

@@ -1,0 +1,416 @@
+//! One client for every call to the core: one channel, a deadline and a slot per call, retries, a breaker.
+//!
+//! All calls of the contract are reads, so all may be repeated. A call that changes something would have to
+//! bypass [`CoreClient::read`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
+use uuid::Uuid;
+
+use super::breaker::Breaker;
+use super::types::{ChannelInfo, Effective, Membership, Page, SigningKeys, UserInfo, Verdict, malformed};
+use super::v1;
+use super::watch::{Watch, WatchKind};
+use crate::error::{ImksError, ImksResult};
+
+/// How the core is called.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Longest time of one call, its retries included.
+    pub deadline: Duration,
+    /// Calls under way at once; more wait for a slot within their deadline.
+    pub calls_max: usize,
+    /// Further attempts when the core is unreachable.
+    pub retries_max: u32,
+    /// Pause before the first retry, doubled for each further one, jittered.
+    pub retry_pause: Duration,
+    /// Largest answer accepted, in bytes.
+    pub answer_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(2),
+            calls_max: 256,
+            retries_max: 2,
+            retry_pause: Duration::from_millis(40),
+            answer_bytes_max: 4 << 20,
+        }
+    }
+}
+
+/// The core's services. Cheap to clone; all clones share one connection and one budget.
+#[derive(Clone)]
+pub struct CoreClient(Arc<Inner>);
+
+struct Inner {
+    channel: Channel,
+    slots: Semaphore,
+    breaker: Mutex<Breaker>,
+    config: Config,
+}
+
+impl std::fmt::Debug for CoreClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoreClient").finish_non_exhaustive()
+    }
+}
+
+impl CoreClient {
+    /// Connects to `uri` (`http://host:port`) with the first call, and again whenever the connection is lost.
+    ///
+    /// # Errors
+    /// `Config` when the address does not parse.
+    pub fn connect(uri: &str, config: Config) -> ImksResult<Self> {
+        let endpoint = Endpoint::from_shared(uri.to_owned())
+            .map_err(|_| ImksError::Config("the core's address must look like http://host:port".into()))?
+            .connect_timeout(config.deadline)
+            .tcp_nodelay(true)
+            // A watch stream is silent for hours: only a ping tells that the other side is gone.
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE / 2)
+            .keep_alive_while_idle(true);
+        Ok(Self::from_channel(endpoint.connect_lazy(), config))
+    }
+
+    /// Uses a channel that exists, for example the one of an embedded directory.
+    pub fn from_channel(channel: Channel, config: Config) -> Self {
+        let (slots, breaker) = (Semaphore::new(config.calls_max), Mutex::default());
+        Self(Arc::new(Inner { channel, slots, breaker, config }))
+    }
+
+    /// The core's current verdict on a token (messaging.md 3.3, mode RPC).
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout` when there is no verdict.
+    pub async fn verify_token(&self, token: &str, audience: &str) -> ImksResult<Verdict> {
+        let request = v1::VerifyTokenRequest { token: token.to_owned(), audience: audience.to_owned() };
+        self.read(request, |channel, request| async move {
+            self.sized(v1::token_service_client::TokenServiceClient::new(channel)).verify_token(request).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// The keys tokens are signed with; `None` when they are those of `etag`.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn signing_keys(&self, etag: &str) -> ImksResult<Option<SigningKeys>> {
+        let request = v1::GetSigningKeysRequest { etag: etag.to_owned() };
+        let answer = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::token_service_client::TokenServiceClient::new(channel))
+                    .get_signing_keys(request)
+                    .await
+            })
+            .await?;
+        Ok(if answer.not_modified { None } else { Some(answer.into()) })
+    }
+
+    /// Channels by id; those that do not exist are left out. At most [`IDS_MAX`] ids.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn channels(&self, ids: &[Uuid]) -> ImksResult<Vec<ChannelInfo>> {
+        let request = v1::BatchGetChannelsRequest { channel_ids: texts(ids) };
+        let answer = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::channel_service_client::ChannelServiceClient::new(channel))
+                    .batch_get_channels(request)
+                    .await
+            })
+            .await?;
+        answer.channels.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// One channel.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable` or `Timeout`.
+    pub async fn channel(&self, id: Uuid) -> ImksResult<ChannelInfo> {
+        self.channels(&[id]).await?.pop().ok_or(ImksError::NotFound("channel"))
+    }
+
+    /// One page of the channels of a user.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn list_user_channels_page(
+        &self,
+        user: Uuid,
+        page_token: Option<String>,
+    ) -> ImksResult<Page<Membership>> {
+        let page_token = page_token.unwrap_or_default();
+        let request = v1::ListUserChannelsRequest { user_id: user.to_string(), page_size: PAGE, page_token };
+        let answer = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::member_service_client::MemberServiceClient::new(channel))
+                    .list_user_channels(request)
+                    .await
+            })
+            .await?;
+        page(answer.memberships, answer.next_page_token)
+    }
+
+    /// All channels of a user, at most [`CHANNELS_OF_USER_MAX`].
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn list_user_channels(&self, user: Uuid) -> ImksResult<Vec<Membership>> {
+        let (mut all, mut token) = (Vec::new(), None);
+        loop {
+            let page = self.list_user_channels_page(user, token).await?;
+            let ended = page.items.is_empty() || page.next.is_none();
+            all.extend(page.items);
+            token = page.next;
+            if ended || all.len() >= CHANNELS_OF_USER_MAX {
+                all.truncate(CHANNELS_OF_USER_MAX);
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One page of the members of a channel.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn list_channel_members(
+        &self,
+        channel: Uuid,
+        page_token: Option<String>,
+    ) -> ImksResult<Page<Membership>> {
+        let page_token = page_token.unwrap_or_default();
+        let channel_id = channel.to_string();
+        let request = v1::ListChannelMembersRequest { channel_id, page_size: PAGE, page_token };
+        let answer = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::member_service_client::MemberServiceClient::new(channel))
+                    .list_channel_members(request)
+                    .await
+            })
+            .await?;
+        page(answer.memberships, answer.next_page_token)
+    }
+
+    /// The membership of a user in a channel, asked now.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn check_member(&self, user: Uuid, channel: Uuid) -> ImksResult<Option<Membership>> {
+        let request = v1::CheckMemberRequest { user_id: user.to_string(), channel_id: channel.to_string() };
+        let answer = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::member_service_client::MemberServiceClient::new(channel))
+                    .check_member(request)
+                    .await
+            })
+            .await?;
+        answer.membership.map(TryInto::try_into).transpose()
+    }
+
+    /// Users by id; those that never existed are left out. At most [`IDS_MAX`] ids.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn users(&self, ids: &[Uuid]) -> ImksResult<Vec<UserInfo>> {
+        let request = v1::BatchGetUsersRequest { user_ids: texts(ids) };
+        let answer = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::member_service_client::MemberServiceClient::new(channel))
+                    .batch_get_users(request)
+                    .await
+            })
+            .await?;
+        answer.users.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// What a user may do in a channel.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn effective(&self, user: Uuid, channel: Uuid) -> ImksResult<Effective> {
+        let request = v1::GetEffectiveRequest { user_id: user.to_string(), channel_id: channel.to_string() };
+        let answer: Effective = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::permission_service_client::PermissionServiceClient::new(channel))
+                    .get_effective(request)
+                    .await
+            })
+            .await?
+            .try_into()?;
+        // An answer to another question must not become an answer to this one.
+        if answer.channel_id == channel { Ok(answer) } else { Err(malformed("the channel of a permission")) }
+    }
+
+    /// What a user may do in many channels, at most [`IDS_MAX`].
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn effective_many(&self, user: Uuid, channels: &[Uuid]) -> ImksResult<Vec<Effective>> {
+        let request =
+            v1::BatchGetEffectiveRequest { user_id: user.to_string(), channel_ids: texts(channels) };
+        let answer = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::permission_service_client::PermissionServiceClient::new(channel))
+                    .batch_get_effective(request)
+                    .await
+            })
+            .await?;
+        answer.effective.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Asks now whether `user` has `permission` in `channel`: (allowed, may know of the channel).
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`: to be treated as a refusal.
+    pub async fn check(
+        &self,
+        user: Uuid,
+        channel: Uuid,
+        permission: v1::Permission,
+    ) -> ImksResult<(bool, bool)> {
+        let request = v1::CheckRequest {
+            user_id: user.to_string(),
+            channel_id: channel.to_string(),
+            permission: permission.into(),
+            context: String::new(),
+        };
+        let answer = self
+            .read(request, |channel, request| async move {
+                self.sized(v1::permission_service_client::PermissionServiceClient::new(channel))
+                    .check(request)
+                    .await
+            })
+            .await?;
+        Ok((answer.allowed, answer.visible || answer.allowed))
+    }
+
+    /// Follows one of the core's streams; see [`Watch`].
+    pub fn watch(&self, kind: WatchKind) -> Watch {
+        Watch::new(self.0.channel.clone(), kind)
+    }
+
+    /// Runs one read: slot, breaker, deadline, retries.
+    async fn read<Req, Res, F, Fut>(&self, request: Req, send: F) -> ImksResult<Res>
+    where
+        Req: Clone,
+        F: Fn(Channel, tonic::Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let deadline = Instant::now() + self.0.config.deadline;
+        let Ok(slot) = timeout_at(deadline, self.0.slots.acquire()).await else {
+            return Err(ImksError::Overloaded { retry_after: self.0.config.deadline });
+        };
+        let _slot = slot.map_err(|_| ImksError::Internal("the core's slots are closed"))?;
+        if !self.0.breaker.lock().admit(Instant::now()) {
+            return Err(ImksError::Unavailable("core"));
+        }
+        let outcome = timeout_at(deadline, Box::pin(self.attempts(request, deadline, send))).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        self.0.record(outcome.as_ref().err().map(Status::code));
+        outcome.map_err(refused)
+    }
+
+    async fn attempts<Req, Res, F, Fut>(&self, request: Req, deadline: Instant, send: F) -> Result<Res, Status>
+    where
+        Req: Clone,
+        F: Fn(Channel, tonic::Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let mut pause = self.0.config.retry_pause;
+        for _ in 0..self.0.config.retries_max {
+            let mut attempt = tonic::Request::new(request.clone());
+            attempt.set_timeout(deadline.saturating_duration_since(Instant::now()));
+            match send(self.0.channel.clone(), attempt).await {
+                Err(status) if status.code() == Code::Unavailable => {
+                    tokio::time::sleep(jittered(pause)).await;
+                    pause *= 2;
+                }
+                outcome => return outcome.map(Response::into_inner),
+            }
+        }
+        send(self.0.channel.clone(), tonic::Request::new(request)).await.map(Response::into_inner)
+    }
+
+    fn sized<C: SizedAnswers>(&self, client: C) -> C {
+        client.answers_up_to(self.0.config.answer_bytes_max)
+    }
+}
+
+impl Inner {
+    fn record(&self, failure: Option<Code>) {
+        let mut breaker = self.breaker.lock();
+        match failure {
+            Some(Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled) => {
+                breaker.failed(Instant::now());
+            }
+            _ => breaker.succeeded(),
+        }
+    }
+}
+
+/// What a refusal of the core means here. Most of its codes are about imks, not about imks's user: passing
+/// them on would tell a user to sign in again because a service password is wrong.
+fn refused(status: Status) -> ImksError {
+    match status.code() {
+        Code::NotFound | Code::InvalidArgument => status.into(),
+        Code::DeadlineExceeded => ImksError::Timeout("core"),
+        code => {
+            tracing::warn!(?code, "the core did not answer a call");
+            ImksError::Unavailable("core")
+        }
+    }
+}
+
+/// `duration` times 0.75 to 1.25, so that many who wait the same time do not come back together.
+pub(crate) fn jittered(duration: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    duration.mul_f64(0.75 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+}
+
+fn texts(ids: &[Uuid]) -> Vec<String> {
+    ids.iter().take(IDS_MAX).map(Uuid::to_string).collect()
+}
+
+fn page<T, W: TryInto<T, Error = ImksError>>(items: Vec<W>, next: String) -> ImksResult<Page<T>> {
+    let items = items.into_iter().map(TryInto::try_into).collect::<ImksResult<_>>()?;
+    Ok(Page { items, next: (!next.is_empty()).then_some(next) })
+}
+
+/// The generated clients have the limit as an inherent method, each its own.
+trait SizedAnswers {
+    fn answers_up_to(self, bytes: usize) -> Self;
+}
+
+macro_rules! sized_answers {
+    ($($client:ty),+) => {$(
+        impl SizedAnswers for $client {
+            fn answers_up_to(self, bytes: usize) -> Self {
+                self.max_decoding_message_size(bytes)
+            }
+        }
+    )+};
+}
+
+sized_answers!(
+    v1::token_service_client::TokenServiceClient<Channel>,
+    v1::channel_service_client::ChannelServiceClient<Channel>,
+    v1::member_service_client::MemberServiceClient<Channel>,
+    v1::permission_service_client::PermissionServiceClient<Channel>
+);
+
+/// Ids in one batch call; more are not sent.
+pub const IDS_MAX: usize = 500;
+/// Channels of one user that are listed.
+pub const CHANNELS_OF_USER_MAX: usize = 10_000;
+const PAGE: u32 = 500;
+const KEEP_ALIVE: Duration = Duration::from_secs(10);

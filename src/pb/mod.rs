@@ -1,0 +1,20 @@
+//! The core, as imks sees it: generated stubs of `proto/core/v1`, and [`CoreClient`] with deadlines and retries.
+
+mod breaker;
+mod client;
+mod types;
+mod watch;
+
+pub(crate) use client::jittered;
+pub use client::{CHANNELS_OF_USER_MAX, Config, CoreClient, IDS_MAX};
+pub use types::{
+    ChannelInfo, ChannelKind, Effective, Membership, NotifyLevel, Page, Revocation, SigningAlgorithm,
+    SigningKey, SigningKeys, UserInfo, Verdict,
+};
+pub use watch::{Change, Watch, WatchKind};
+
+/// Generated from `proto/core/v1`: messages, clients and server traits as they are on the wire.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms)]
+pub mod v1 {
+    tonic::include_proto!("imks.core.v1");
+}

@@ -1,0 +1,358 @@
+//! The core's answers as imks uses them: parsed at the door, so that a wrong answer cannot get further in.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::v1;
+use crate::clock::Micros;
+use crate::error::{ImksError, ImksResult};
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items, in the core's order.
+    pub items: Vec<T>,
+    /// Token of the next page; `None` on the last one.
+    pub next: Option<String>,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserInfo {
+    /// Id of the user.
+    pub id: Uuid,
+    /// Name shown to others.
+    pub username: Arc<str>,
+    /// Where the picture is; empty when there is none.
+    pub avatar: String,
+    /// Whether a program acts here.
+    pub bot: bool,
+    /// Whether the account is closed.
+    pub deleted: bool,
+}
+
+/// What kind of conversation a channel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelKind {
+    /// Anybody may be added, and everybody knows of it.
+    Public,
+    /// Known to its members only.
+    Private,
+    /// Two people.
+    Dm,
+    /// A few people without a name for it.
+    GroupDm,
+    /// Few write, many read.
+    Announcement,
+}
+
+/// A channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelInfo {
+    /// Id of the channel.
+    pub id: Uuid,
+    /// Workspace, where the core has such a thing.
+    pub workspace_id: Option<Uuid>,
+    /// What kind of conversation it is.
+    pub kind: ChannelKind,
+    /// Name shown to members.
+    pub name: String,
+    /// Nothing changes any more.
+    pub archived: bool,
+    /// Only those with `MANAGE_CHANNEL` write.
+    pub read_only: bool,
+    /// Seconds between two messages of one user; 0 is no limit.
+    pub slow_mode_s: u32,
+    /// Days that messages are kept; `None` is for ever.
+    pub retention_days: Option<u32>,
+    /// Rises with every change.
+    pub version: i64,
+}
+
+/// What a member wants to hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyLevel {
+    /// Every message.
+    All,
+    /// Mentions.
+    Mentions,
+    /// Nothing.
+    None,
+}
+
+/// One user in one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// Id of the channel.
+    pub channel_id: Uuid,
+    /// Id of the user.
+    pub user_id: Uuid,
+    /// Name of the channel.
+    pub name: String,
+    /// Since when.
+    pub joined_at: Micros,
+    /// Last message of the channel at that time, where the core knows it.
+    pub joined_seq: Option<i64>,
+    /// What the member wants to hear of.
+    pub notify_level: NotifyLevel,
+    /// Until when the channel is silent for this member.
+    pub muted_until: Option<Micros>,
+    /// Roles of the member in this channel.
+    pub role_ids: Vec<Uuid>,
+}
+
+impl Membership {
+    /// Whether the channel is silent for this member at `now`.
+    pub fn is_muted(&self, now: Micros) -> bool {
+        self.muted_until.is_some_and(|until| until > now)
+    }
+}
+
+/// What a user may do in a channel, as the core says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effective {
+    /// Id of the channel.
+    pub channel_id: Uuid,
+    /// Bit set over `v1::Permission`; 0 for who is no member.
+    pub bits: u64,
+    /// How long the core wants this to be used, in milliseconds; 0 leaves it to the cache.
+    pub expires_in_ms: u32,
+    /// State of the channel: nothing changes any more.
+    pub archived: bool,
+    /// State of the channel: only those with `MANAGE_CHANNEL` write.
+    pub read_only: bool,
+}
+
+/// The two signature algorithms that are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SigningAlgorithm {
+    /// Ed25519.
+    EdDsa,
+    /// ECDSA over P-256 with SHA-256.
+    Es256,
+}
+
+/// A public key of the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// Who signs with it.
+    pub issuer: String,
+    /// Its name in the header of a token.
+    pub kid: String,
+    /// The one algorithm it is used with, whatever a token says.
+    pub algorithm: SigningAlgorithm,
+    /// Ed25519: 32 bytes; P-256: 65 bytes.
+    pub public_key: Vec<u8>,
+    /// Not accepted before.
+    pub not_before: Micros,
+    /// Not accepted from then on.
+    pub not_after: Option<Micros>,
+    /// To be dropped at once.
+    pub revoked: bool,
+}
+
+/// The set of keys at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKeys {
+    /// Usable keys; those that do not parse are left out.
+    pub keys: Vec<SigningKey>,
+    /// To be sent with the next question.
+    pub etag: String,
+}
+
+/// The core's verdict on a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Good.
+    Valid {
+        /// Whose it is.
+        user: UserInfo,
+        /// Session it belongs to.
+        session_id: Option<Uuid>,
+        /// When it was issued.
+        issued_at: Micros,
+        /// When it ends.
+        expires_at: Micros,
+    },
+    /// Not a token of ours.
+    Invalid,
+    /// Good once.
+    Expired,
+    /// Withdrawn.
+    Revoked,
+}
+
+/// Tokens issued at or before `revoked_at` are void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revocation {
+    /// Of this user.
+    pub user_id: Option<Uuid>,
+    /// Of this session.
+    pub session_id: Option<Uuid>,
+    /// When it was withdrawn.
+    pub revoked_at: Micros,
+}
+
+pub(super) fn id(text: &str) -> ImksResult<Uuid> {
+    // 36 characters: the other spellings that the parser knows are not part of the contract.
+    let parsed = if text.len() == 36 { Uuid::parse_str(text).ok() } else { None };
+    parsed.ok_or_else(|| malformed("an id"))
+}
+
+pub(super) fn optional_id(text: &str) -> ImksResult<Option<Uuid>> {
+    if text.is_empty() { Ok(None) } else { id(text).map(Some) }
+}
+
+/// A wrong answer is an outage for the caller: nothing is decided on it.
+pub(super) fn malformed(what: &'static str) -> ImksError {
+    tracing::warn!(what, "the core's answer does not keep the contract");
+    ImksError::Unavailable("core")
+}
+
+fn some_micros(value: i64) -> Option<Micros> {
+    (value > 0).then_some(value)
+}
+
+impl TryFrom<v1::User> for UserInfo {
+    type Error = ImksError;
+    fn try_from(user: v1::User) -> ImksResult<Self> {
+        Ok(Self {
+            id: id(&user.id)?,
+            username: user.username.into(),
+            avatar: user.avatar,
+            bot: user.bot,
+            deleted: user.deleted,
+        })
+    }
+}
+
+impl TryFrom<v1::Channel> for ChannelInfo {
+    type Error = ImksError;
+    fn try_from(channel: v1::Channel) -> ImksResult<Self> {
+        use v1::channel::Kind;
+        let kind = match channel.kind() {
+            Kind::Public => ChannelKind::Public,
+            Kind::Private => ChannelKind::Private,
+            Kind::Dm => ChannelKind::Dm,
+            Kind::GroupDm => ChannelKind::GroupDm,
+            Kind::Announcement => ChannelKind::Announcement,
+            Kind::Unspecified => return Err(malformed("a channel kind")),
+        };
+        Ok(Self {
+            id: id(&channel.id)?,
+            workspace_id: optional_id(&channel.workspace_id)?,
+            kind,
+            name: channel.name,
+            archived: channel.archived,
+            read_only: channel.read_only,
+            slow_mode_s: channel.slow_mode_s,
+            retention_days: (channel.retention_days > 0).then_some(channel.retention_days),
+            version: channel.version,
+        })
+    }
+}
+
+impl TryFrom<v1::Membership> for Membership {
+    type Error = ImksError;
+    fn try_from(member: v1::Membership) -> ImksResult<Self> {
+        let notify_level = match member.notify_level() {
+            v1::membership::NotifyLevel::None => NotifyLevel::None,
+            v1::membership::NotifyLevel::Mentions => NotifyLevel::Mentions,
+            _ => NotifyLevel::All,
+        };
+        Ok(Self {
+            channel_id: id(&member.channel_id)?,
+            user_id: id(&member.user_id)?,
+            name: member.channel_name,
+            joined_at: member.joined_at_us,
+            joined_seq: member.joined_seq,
+            notify_level,
+            muted_until: some_micros(member.muted_until_us),
+            role_ids: member.role_ids.iter().map(|role| id(role)).collect::<ImksResult<_>>()?,
+        })
+    }
+}
+
+impl TryFrom<v1::Effective> for Effective {
+    type Error = ImksError;
+    fn try_from(effective: v1::Effective) -> ImksResult<Self> {
+        Ok(Self {
+            channel_id: id(&effective.channel_id)?,
+            bits: effective.bits,
+            expires_in_ms: effective.expires_in_ms,
+            archived: effective.archived,
+            read_only: effective.read_only,
+        })
+    }
+}
+
+impl TryFrom<v1::SigningKey> for SigningKey {
+    type Error = ImksError;
+    fn try_from(key: v1::SigningKey) -> ImksResult<Self> {
+        use v1::signing_key::{Algorithm, Status};
+        let algorithm = match key.algorithm() {
+            Algorithm::Eddsa if key.public_key.len() == 32 => SigningAlgorithm::EdDsa,
+            Algorithm::Es256 if key.public_key.len() == 65 && key.public_key[0] == 4 => SigningAlgorithm::Es256,
+            _ => return Err(malformed("a signing key")),
+        };
+        if key.kid.is_empty() || key.kid.len() > KID_BYTES_MAX || key.issuer.is_empty() {
+            return Err(malformed("a signing key's name"));
+        }
+        Ok(Self {
+            revoked: key.status() == Status::Revoked,
+            algorithm,
+            issuer: key.issuer,
+            kid: key.kid,
+            public_key: key.public_key,
+            not_before: key.not_before_us,
+            not_after: some_micros(key.not_after_us),
+        })
+    }
+}
+
+impl From<v1::GetSigningKeysResponse> for SigningKeys {
+    fn from(answer: v1::GetSigningKeysResponse) -> Self {
+        let keys = answer.keys.into_iter().take(KEYS_MAX).filter_map(|key| key.try_into().ok()).collect();
+        Self { keys, etag: answer.etag }
+    }
+}
+
+impl TryFrom<v1::VerifyTokenResponse> for Verdict {
+    type Error = ImksError;
+    fn try_from(answer: v1::VerifyTokenResponse) -> ImksResult<Self> {
+        use v1::verify_token_response::Reason;
+        if !answer.valid {
+            return Ok(match answer.reason() {
+                Reason::Expired => Self::Expired,
+                Reason::Revoked => Self::Revoked,
+                _ => Self::Invalid,
+            });
+        }
+        let user = UserInfo {
+            id: id(&answer.user_id)?,
+            username: answer.username.into(),
+            avatar: String::new(),
+            bot: false,
+            deleted: false,
+        };
+        let session_id = optional_id(&answer.session_id)?;
+        Ok(Self::Valid { user, session_id, issued_at: answer.issued_at_us, expires_at: answer.expires_at_us })
+    }
+}
+
+impl TryFrom<v1::Revocation> for Revocation {
+    type Error = ImksError;
+    fn try_from(revocation: v1::Revocation) -> ImksResult<Self> {
+        Ok(Self {
+            user_id: optional_id(&revocation.user_id)?,
+            session_id: optional_id(&revocation.session_id)?,
+            revoked_at: revocation.revoked_at_us,
+        })
+    }
+}
+
+/// Longest name of a key.
+pub(crate) const KID_BYTES_MAX: usize = 128;
+/// Keys taken from one answer; the rest is ignored.
+const KEYS_MAX: usize = 64;

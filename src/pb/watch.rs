@@ -1,0 +1,215 @@
+//! The core's four streams of changes, opened again for ever, from where they broke off.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status, Streaming};
+use uuid::Uuid;
+
+use super::client::jittered;
+use super::types::{ChannelInfo, Membership, Revocation, id, optional_id};
+use super::v1;
+use crate::error::ImksResult;
+
+/// Which stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchKind {
+    /// Withdrawn tokens.
+    Revocations,
+    /// Channels changed or gone.
+    Channels,
+    /// Who joined, who left.
+    Membership,
+    /// Permissions that may differ from those in a cache.
+    Invalidations,
+}
+
+/// What happened at the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Tokens were withdrawn.
+    Revoked(Revocation),
+    /// A channel is new or different.
+    Channel(ChannelInfo),
+    /// A channel is gone.
+    ChannelRemoved(Uuid),
+    /// A membership is new or different.
+    Joined(Membership),
+    /// A membership ended.
+    Left {
+        /// Who left.
+        user_id: Uuid,
+        /// What was left.
+        channel_id: Uuid,
+    },
+    /// Permissions changed: of the user, in the channel, or of all where both are absent.
+    Invalidated {
+        /// Only of this user.
+        user_id: Option<Uuid>,
+        /// Only in this channel.
+        channel_id: Option<Uuid>,
+    },
+    /// A stream was opened from its beginning: what follows is live, what was before may be unknown.
+    CaughtUp,
+    /// Events were lost: what was built from the stream is to be built again.
+    Reset,
+}
+
+/// A stream of changes that never ends: it reconnects with a jittered pause and goes on at its cursor.
+pub struct Watch {
+    channel: Channel,
+    kind: WatchKind,
+    cursor: String,
+    open: Option<Events>,
+    /// Before the next attempt; none before the first.
+    pause: Option<Duration>,
+}
+
+type Event = ImksResult<(String, Option<Change>)>;
+type Events = BoxStream<'static, Result<Event, Status>>;
+
+impl Watch {
+    pub(super) fn new(channel: Channel, kind: WatchKind) -> Self {
+        Self { channel, kind, cursor: String::new(), open: None, pause: None }
+    }
+
+    /// The next change. Safe to drop and call again: no event is lost by it.
+    pub async fn next(&mut self) -> Change {
+        loop {
+            if let Some(change) = self.step().await {
+                return change;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Option<Change> {
+        let Some(events) = &mut self.open else {
+            self.reopen().await;
+            return None;
+        };
+        match events.next().await {
+            Some(Ok(Ok((cursor, change)))) => {
+                self.pause = Some(PAUSE_MIN);
+                self.cursor = cursor;
+                if change == Some(Change::Reset) {
+                    // From the beginning, so that a stream with a snapshot sends it again.
+                    (self.cursor, self.open) = (String::new(), None);
+                }
+                change
+            }
+            // An event that does not parse may have been important.
+            Some(Ok(Err(_malformed))) => Some(Change::Reset),
+            Some(Err(status)) => {
+                self.interrupted(&status);
+                None
+            }
+            None => {
+                self.interrupted(&Status::unavailable("the stream ended"));
+                None
+            }
+        }
+    }
+
+    async fn reopen(&mut self) {
+        if let Some(pause) = self.pause {
+            tokio::time::sleep(jittered(pause)).await;
+        }
+        self.pause = Some(self.pause.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX)));
+        match self.connect().await {
+            Ok(events) => self.open = Some(events),
+            Err(status) => self.interrupted(&status),
+        }
+    }
+
+    fn interrupted(&mut self, status: &Status) {
+        self.open = None;
+        if status.code() == Code::Unimplemented {
+            // A core without this stream: changes are seen when caches expire.
+            self.pause = Some(PAUSE_MAX);
+        }
+        tracing::debug!(kind = ?self.kind, code = ?status.code(), "a watch stream is interrupted");
+    }
+
+    async fn connect(&mut self) -> Result<Events, Status> {
+        let channel = self.channel.clone();
+        let request = v1::WatchRequest { cursor: self.cursor.clone() };
+        match self.kind {
+            WatchKind::Revocations => {
+                let mut client = v1::token_service_client::TokenServiceClient::new(channel);
+                client.watch_revocations(request).await.map(|events| parsed(events, revocation))
+            }
+            WatchKind::Channels => {
+                let mut client = v1::channel_service_client::ChannelServiceClient::new(channel);
+                client.watch_channels(request).await.map(|events| parsed(events, channel_event))
+            }
+            WatchKind::Membership => {
+                let mut client = v1::member_service_client::MemberServiceClient::new(channel);
+                client.watch_membership(request).await.map(|events| parsed(events, membership))
+            }
+            WatchKind::Invalidations => {
+                let mut client = v1::permission_service_client::PermissionServiceClient::new(channel);
+                client.watch_invalidations(request).await.map(|events| parsed(events, invalidation))
+            }
+        }
+    }
+}
+
+fn parsed<E: Send + 'static>(events: Response<Streaming<E>>, parse: fn(E) -> Event) -> Events {
+    events.into_inner().map(move |event| event.map(parse)).boxed()
+}
+
+fn revocation(event: v1::RevocationEvent) -> Event {
+    use v1::revocation_event::Event as E;
+    let change = match event.event {
+        Some(E::Revoked(revocation)) => Some(Change::Revoked(revocation.try_into()?)),
+        Some(E::CaughtUp(_)) => Some(Change::CaughtUp),
+        Some(E::Reset(_)) => Some(Change::Reset),
+        None => None,
+    };
+    Ok((event.cursor, change))
+}
+
+fn channel_event(event: v1::ChannelEvent) -> Event {
+    use v1::channel_event::Event as E;
+    let change = match event.event {
+        Some(E::Changed(channel)) => Some(Change::Channel(channel.try_into()?)),
+        Some(E::Removed(channel)) => Some(Change::ChannelRemoved(id(&channel)?)),
+        Some(E::CaughtUp(_)) => Some(Change::CaughtUp),
+        Some(E::Reset(_)) => Some(Change::Reset),
+        None => None,
+    };
+    Ok((event.cursor, change))
+}
+
+fn membership(event: v1::MembershipEvent) -> Event {
+    use v1::membership_event::Event as E;
+    let change = match event.event {
+        Some(E::Joined(membership)) => Some(Change::Joined(membership.try_into()?)),
+        Some(E::Left(left)) => {
+            Some(Change::Left { user_id: id(&left.user_id)?, channel_id: id(&left.channel_id)? })
+        }
+        Some(E::CaughtUp(_)) => Some(Change::CaughtUp),
+        Some(E::Reset(_)) => Some(Change::Reset),
+        None => None,
+    };
+    Ok((event.cursor, change))
+}
+
+fn invalidation(event: v1::InvalidationEvent) -> Event {
+    use v1::invalidation_event::Event as E;
+    let change = match event.event {
+        Some(E::Invalidated(of)) => Some(Change::Invalidated {
+            user_id: optional_id(&of.user_id)?,
+            channel_id: optional_id(&of.channel_id)?,
+        }),
+        Some(E::CaughtUp(_)) => Some(Change::CaughtUp),
+        Some(E::Reset(_)) => Some(Change::Reset),
+        None => None,
+    };
+    Ok((event.cursor, change))
+}
+
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
