@@ -100,7 +100,15 @@ mod tests {
     fn key(kid: &str, not_after: Option<Micros>, revoked: bool) -> SigningKey {
         let (issuer, kid) = ("imks".to_owned(), kid.to_owned());
         let public_key = vec![7; 32];
-        SigningKey { issuer, kid, algorithm: SigningAlgorithm::EdDsa, public_key, not_before: 0, not_after, revoked }
+        SigningKey {
+            issuer,
+            kid,
+            algorithm: SigningAlgorithm::EdDsa,
+            public_key,
+            not_before: 0,
+            not_after,
+            revoked,
+        }
     }
 
     #[test]

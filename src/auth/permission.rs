@@ -285,9 +285,8 @@ impl Permissions {
         if let Some(known) = self.0.fetch((user, channel), now).await {
             return known.allows(permission);
         }
-        let known = self.0.outage((user, channel), now).filter(|known| {
-            self.0.tolerates(known, permission, now)
-        });
+        let known =
+            self.0.outage((user, channel), now).filter(|known| self.0.tolerates(known, permission, now));
         known.map_or(Err(ImksError::Unavailable("core")), |known| known.allows(permission))
     }
 

@@ -45,7 +45,10 @@ impl Revocations {
         self.floor = self.floor.max(*median);
         let floor = self.floor;
         self.void_until.retain(|_, until| *until > floor);
-        tracing::error!(kept = self.void_until.len(), "too many revocations: tokens of a whole time are void");
+        tracing::error!(
+            kept = self.void_until.len(),
+            "too many revocations: tokens of a whole time are void"
+        );
     }
 }
 

@@ -320,7 +320,12 @@ impl CoreClient {
         outcome.map_err(refused)
     }
 
-    async fn attempts<Req, Res, F, Fut>(&self, request: Req, deadline: Instant, send: F) -> Result<Res, Status>
+    async fn attempts<Req, Res, F, Fut>(
+        &self,
+        request: Req,
+        deadline: Instant,
+        send: F,
+    ) -> Result<Res, Status>
     where
         Req: Clone,
         F: Fn(Channel, tonic::Request<Req>) -> Fut,

@@ -293,7 +293,9 @@ impl TryFrom<v1::SigningKey> for SigningKey {
         use v1::signing_key::{Algorithm, Status};
         let algorithm = match key.algorithm() {
             Algorithm::Eddsa if key.public_key.len() == 32 => SigningAlgorithm::EdDsa,
-            Algorithm::Es256 if key.public_key.len() == 65 && key.public_key[0] == 4 => SigningAlgorithm::Es256,
+            Algorithm::Es256 if key.public_key.len() == 65 && key.public_key[0] == 4 => {
+                SigningAlgorithm::Es256
+            }
             _ => return Err(malformed("a signing key")),
         };
         if key.kid.is_empty() || key.kid.len() > KID_BYTES_MAX || key.issuer.is_empty() {
