@@ -1,0 +1,46 @@
+# One word per habit. CI runs the same words.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt doc bench audit image release clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+# A debug build: its first one takes about four minutes on two cores, a release build more than ten.
+run: ## build and start a complete server, no configuration; ARGS="--listen 0.0.0.0:3000" adds options
+	@echo "Building imks (debug; the first build takes some minutes; 'make release' makes the fast one) ..."
+	@cargo run -- $(ARGS)
+
+test: ## install or start what is missing, then run every check and every test
+	@tests/run
+
+lint: ## format, clippy for both feature sets, cargo-deny where installed
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --lib --no-default-features --features client -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then \
+		echo "cargo deny check bans licenses sources"; cargo deny --log-level error check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed, left out (cargo install --locked cargo-deny)"; \
+	fi
+
+fmt: ## format
+	cargo fmt
+
+doc: ## the library's documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+bench: ## imks beside its peers, and the persisted path; writes target/bench-report.md (about 20 minutes)
+	@benches/run $(ARGS)
+
+audit: ## known vulnerabilities (needs cargo-deny and the network)
+	cargo deny check advisories
+
+release: ## target/release/imks
+	cargo build --release --bin imks
+
+image: ## the container image
+	docker build -t imks .
+
+clean: ## everything built
+	cargo clean
