@@ -66,3 +66,7 @@ pub static CONNECTS_ACCEPTED: Counter = Counter::new();
 pub static CONNECTS_REFUSED: Counter = Counter::new();
 /// Time from the commit of a batch until it is in all local outboxes.
 pub static DISPATCH_SECONDS: Histogram = Histogram::new(Histogram::LATENCY);
+/// Handlers that panicked; each cost one connection.
+pub static HANDLER_PANICS: Counter = Counter::new();
+/// Connections closed because of a malformed or misplaced Socket.IO packet.
+pub static PROTOCOL_ERRORS: Counter = Counter::new();

@@ -1,0 +1,119 @@
+//! Event name → handler. The registry of one namespace, complete before the first client arrives.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+use super::packet::Args;
+use super::parser::{self, Arguments, One};
+use super::socket::Socket;
+use crate::error::ImksResult;
+
+/// What a handler works on: an event that a client sent.
+#[derive(Debug)]
+pub struct Event {
+    socket: Socket,
+    id: Option<u64>,
+    args: Args,
+}
+
+impl Event {
+    pub(super) fn new(socket: Socket, id: Option<u64>, args: Args) -> Self {
+        Self { socket, id, args }
+    }
+
+    /// Who sent it.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Name of the event.
+    pub fn name(&self) -> &str {
+        self.args.name()
+    }
+
+    /// Its arguments.
+    pub fn args(&self) -> &Args {
+        &self.args
+    }
+
+    /// The first argument as a type.
+    pub fn first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        self.args.first()
+    }
+
+    /// All arguments as a tuple.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        self.args.parse()
+    }
+
+    /// Means to answer, if the client wants an answer. It can be taken once.
+    pub fn take_ack(&mut self) -> Option<Ack> {
+        let id = self.id.take()?;
+        Some(Ack { socket: self.socket.clone(), id })
+    }
+}
+
+/// The client waits for this answer. Dropping it leaves the client to its own timeout.
+#[derive(Debug)]
+pub struct Ack {
+    socket: Socket,
+    id: u64,
+}
+
+impl Ack {
+    /// Answers with one value.
+    pub fn send(self, value: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        self.send_args(&One(value))
+    }
+
+    /// Answers with any arguments. A client that is gone needs no answer: that is no error.
+    pub fn send_args(self, args: &impl Arguments) -> ImksResult<()> {
+        let frames = parser::encode_ack(self.socket.namespace().path(), self.id, args)?;
+        if self.socket.deliver(&frames).is_err() {
+            tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
+        }
+        Ok(())
+    }
+}
+
+/// A future that a connection's task runs to its end.
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// How one event is handled.
+pub(super) enum Handler {
+    /// Done when the call returns.
+    Sync(Box<dyn Fn(Event) + Send + Sync>),
+    /// Done when the future is; it is polled at once, so handlers start in the order their events arrived.
+    Async(Box<dyn Fn(Event) -> BoxFuture<()> + Send + Sync>),
+}
+
+/// The handlers of one namespace.
+#[derive(Default)]
+pub(super) struct Events {
+    by_name: HashMap<Box<str>, Handler>,
+    fallback: Option<Handler>,
+}
+
+impl Events {
+    pub(super) fn insert(&mut self, name: &str, handler: Handler) {
+        self.by_name.insert(name.into(), handler);
+    }
+
+    pub(super) fn set_fallback(&mut self, handler: Handler) {
+        self.fallback = Some(handler);
+    }
+
+    /// The handler for this name, or the one for names without a handler.
+    pub(super) fn get(&self, name: &str) -> Option<&Handler> {
+        self.by_name.get(name).or(self.fallback.as_ref())
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.by_name.keys()).finish()
+    }
+}

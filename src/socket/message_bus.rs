@@ -1,0 +1,193 @@
+//! The cluster protocol, once, over any [`Adapter`]: what one node does to its sockets, all nodes do to theirs.
+//!
+//! Wire format: msgpack of [`Message`], a closed and versioned schema. Input from the bus is hostile input: it is
+//! size-capped, decoded strictly, and dropped with a log line when it is not ours.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::adapter::Adapter;
+use super::namespace::Namespace;
+use super::parser::Frames;
+use super::socket::{Socket, SocketId};
+use crate::engine::Frame;
+use crate::error::{ImksError, ImksResult};
+
+/// This node's end of the bus.
+pub(super) struct MessageBus {
+    node: SocketId,
+    adapter: Arc<dyn Adapter>,
+}
+
+/// Who is meant: the union of the rooms (everybody if there are none), minus the exceptions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) rooms: &'a [&'a str],
+    pub(super) except: &'a [&'a str],
+}
+
+/// What happens to them.
+#[derive(Debug)]
+pub(super) enum Operation<'a> {
+    Broadcast { frames: &'a Frames, volatile: bool },
+    Join { room: &'a str },
+    Leave { room: &'a str },
+    Disconnect { close: bool },
+}
+
+/// One message on the bus.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Message<'a> {
+    version: u8,
+    /// Who sent it; a node ignores its own.
+    node: String,
+    #[serde(borrow)]
+    rooms: Vec<&'a str>,
+    #[serde(borrow)]
+    except: Vec<&'a str>,
+    #[serde(borrow)]
+    operation: WireOperation<'a>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+enum WireOperation<'a> {
+    Broadcast {
+        /// Socket.IO packet without its Engine.IO type character.
+        text: &'a str,
+        #[serde(borrow)]
+        attachments: Vec<&'a serde_bytes::Bytes>,
+        volatile: bool,
+    },
+    Join {
+        room: &'a str,
+    },
+    Leave {
+        room: &'a str,
+    },
+    Disconnect {
+        close: bool,
+    },
+}
+
+impl MessageBus {
+    pub(super) fn new(adapter: Arc<dyn Adapter>) -> ImksResult<Self> {
+        Ok(Self { node: SocketId::random()?, adapter })
+    }
+
+    pub(super) fn adapter(&self) -> &Arc<dyn Adapter> {
+        &self.adapter
+    }
+
+    /// Does it here, and asks all other nodes to do the same.
+    pub(super) fn execute(
+        &self,
+        namespace: &Namespace,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        operation: &Operation<'_>,
+    ) -> ImksResult<()> {
+        apply(namespace, target, skip, operation);
+        if self.adapter.reaches_others() {
+            let message = self.encode(target, skip, operation)?;
+            self.adapter.publish(namespace.path(), message);
+        }
+        Ok(())
+    }
+
+    /// Does here what another node asked for.
+    pub(super) fn receive(&self, namespace: &Namespace, message: &[u8]) -> ImksResult<()> {
+        if message.len() > MESSAGE_BYTES_MAX {
+            return Err(ImksError::PayloadTooLarge);
+        }
+        let message: Message<'_> = rmp_serde::from_slice(message).map_err(unreadable)?;
+        if message.version != VERSION {
+            return Err(ImksError::AdapterSerialization(format!("version {} is not ours", message.version)));
+        }
+        if message.node == self.node.as_str() {
+            return Ok(());
+        }
+        let target = Target { rooms: &message.rooms, except: &message.except };
+        match message.operation {
+            WireOperation::Broadcast { text, attachments, volatile } => {
+                let mut frames = Frames::new();
+                frames.push(Frame::text(text));
+                frames.extend(attachments.iter().map(|attachment| Frame::binary(attachment)));
+                apply(namespace, &target, None, &Operation::Broadcast { frames: &frames, volatile });
+            }
+            WireOperation::Join { room } => apply(namespace, &target, None, &Operation::Join { room }),
+            WireOperation::Leave { room } => apply(namespace, &target, None, &Operation::Leave { room }),
+            WireOperation::Disconnect { close } => {
+                apply(namespace, &target, None, &Operation::Disconnect { close })
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        operation: &Operation<'_>,
+    ) -> ImksResult<Bytes> {
+        let operation = match operation {
+            Operation::Broadcast { frames, volatile } => wire_broadcast(frames, *volatile)?,
+            Operation::Join { room } => WireOperation::Join { room },
+            Operation::Leave { room } => WireOperation::Leave { room },
+            Operation::Disconnect { close } => WireOperation::Disconnect { close: *close },
+        };
+        let mut except = target.except.to_vec();
+        except.extend(skip.map(Socket::id));
+        let node = self.node.as_str().to_owned();
+        let message = Message { version: VERSION, node, rooms: target.rooms.to_vec(), except, operation };
+        rmp_serde::to_vec(&message).map(Bytes::from).map_err(unreadable)
+    }
+}
+
+fn wire_broadcast(frames: &Frames, volatile: bool) -> ImksResult<WireOperation<'_>> {
+    let (packet, attachments) =
+        frames.split_first().ok_or(ImksError::Internal("broadcast without a packet"))?;
+    let text = std::str::from_utf8(packet.payload().get(1..).unwrap_or_default()).map_err(unreadable)?;
+    let attachments = attachments.iter().map(|frame| serde_bytes::Bytes::new(frame.payload())).collect();
+    Ok(WireOperation::Broadcast { text, attachments, volatile })
+}
+
+fn apply(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, operation: &Operation<'_>) {
+    match operation {
+        Operation::Broadcast { frames, volatile: false } => {
+            namespace.for_each_target(target, skip, |socket| {
+                if let Err(error) = socket.deliver(frames) {
+                    tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
+                }
+            });
+        }
+        Operation::Broadcast { frames, volatile: true } => {
+            namespace.for_each_target(target, skip, |socket| socket.deliver_volatile(frames));
+        }
+        _ => {
+            // Joining and leaving change the rooms that are being walked.
+            let mut sockets = Vec::new();
+            namespace.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
+            for socket in sockets {
+                match operation {
+                    Operation::Join { room } => socket.join(room),
+                    Operation::Leave { room } => socket.leave(room),
+                    Operation::Disconnect { close } => socket.disconnect(*close),
+                    Operation::Broadcast { .. } => {}
+                }
+            }
+        }
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> ImksError {
+    ImksError::AdapterSerialization(error.to_string())
+}
+
+const VERSION: u8 = 1;
+
+/// Largest message taken from the bus: a packet with its attachments at their limits, and the envelope.
+const MESSAGE_BYTES_MAX: usize = 12_000_000;

@@ -1,0 +1,365 @@
+//! Socket.IO v5 packets, and the arguments that events and acks carry.
+//!
+//! Arguments stay the JSON text they arrived as: the envelope is checked once, and nothing is built from the
+//! text until a handler asks for a type.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use tungstenite::Utf8Bytes;
+
+use crate::error::{ImksError, ImksResult};
+
+/// One packet and the namespace it is for (Socket.IO protocol v5, "Packet encoding").
+#[derive(Debug, Clone, PartialEq)]
+pub struct Packet {
+    /// Path of the namespace; `/` where the packet names none.
+    pub namespace: Cow<'static, str>,
+    /// What it says.
+    pub body: PacketBody,
+}
+
+/// The packet types. Binary events and binary acks are events and acks whose arguments have attachments.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PacketBody {
+    /// `0`: join the namespace, with the JSON object given as `auth`.
+    Connect(Option<String>),
+    /// `1`: leave the namespace.
+    Disconnect,
+    /// `2` and `5`: an event, with the ack id where an answer is wanted.
+    Event(Option<u64>, Args),
+    /// `3` and `6`: the answer to an event; without an id it answers nothing.
+    Ack(Option<u64>, Args),
+    /// `4`: the namespace is refused, with a JSON string or object that says why.
+    ConnectError(String),
+}
+
+/// The arguments of one event or ack: validated JSON text and the binary attachments it refers to.
+///
+/// An attachment stands in the text as `{"_placeholder":true,"num":N}`, N being its place in
+/// [`Args::attachments`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Args {
+    text: Utf8Bytes,
+    /// Where the whole array lies in `text`.
+    array: Range,
+    /// Where the event name lies in `text`, without quotes where they can be cut off.
+    name: Range,
+    /// Where the arguments lie in `text`, comma separated, without the array's brackets.
+    values: Range,
+    /// The event name, if it was written with escapes.
+    unescaped_name: Option<Box<str>>,
+    attachments: Vec<Bytes>,
+}
+
+type Range = (u32, u32);
+
+impl Args {
+    /// Reads `["name", …]` at `text[start..]`.
+    pub(super) fn event(text: Utf8Bytes, start: usize) -> ImksResult<Self> {
+        let parts = split_array(&text, start)?;
+        let first = parts.first.ok_or_else(invalid_event_name)?;
+        let raw = &text[first.0 as usize..first.1 as usize];
+        let (name, unescaped_name) = match raw.as_bytes().first() {
+            Some(b'"') if !raw.contains('\\') => ((first.0 + 1, first.1 - 1), None),
+            Some(b'"') => (first, Some(serde_json::from_str(raw).map_err(|_| invalid_event_name())?)),
+            // The reference accepts a number as an event name.
+            Some(b'-' | b'0'..=b'9') => (first, None),
+            _ => return Err(invalid_event_name()),
+        };
+        let (array, values) = (parts.array, parts.after_first);
+        let args = Self { text, array, name, values, unescaped_name, attachments: Vec::new() };
+        if RESERVED_EVENTS.contains(&args.name()) {
+            return Err(ImksError::InvalidSocketPacketFormat("reserved event name"));
+        }
+        Ok(args)
+    }
+
+    /// Reads `[…]` at `text[start..]`.
+    pub(super) fn ack(text: Utf8Bytes, start: usize) -> ImksResult<Self> {
+        let parts = split_array(&text, start)?;
+        let values = (parts.first.map_or(parts.after_first.0, |first| first.0), parts.after_first.1);
+        Ok(Self {
+            text,
+            array: parts.array,
+            name: NO_NAME,
+            values,
+            unescaped_name: None,
+            attachments: Vec::new(),
+        })
+    }
+
+    /// No arguments at all.
+    pub fn none() -> Self {
+        Self {
+            text: Utf8Bytes::from_static("[]"),
+            array: (0, 2),
+            name: NO_NAME,
+            values: (1, 1),
+            unescaped_name: None,
+            attachments: Vec::new(),
+        }
+    }
+
+    /// Hands over the attachments once all have arrived.
+    pub(super) fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
+        self.attachments = attachments;
+        self
+    }
+
+    /// False for an ack, and for an event that came without a payload.
+    pub fn has_name(&self) -> bool {
+        self.name != NO_NAME
+    }
+
+    /// The event name; empty where there is none.
+    pub fn name(&self) -> &str {
+        match &self.unescaped_name {
+            Some(name) => name,
+            None => self.slice(self.name),
+        }
+    }
+
+    /// The arguments as JSON text, comma separated, without brackets: `1,{"a":2}`.
+    pub fn json(&self) -> &str {
+        self.slice(self.values)
+    }
+
+    /// The binary attachments, shared, in the order of their placeholders.
+    pub fn attachments(&self) -> &[Bytes] {
+        &self.attachments
+    }
+
+    /// Each argument as JSON text.
+    pub fn values(&self) -> ImksResult<Vec<&RawValue>> {
+        self.deserialize()
+    }
+
+    /// All arguments as a tuple, for example `(String, u32)`.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        self.deserialize()
+    }
+
+    /// The first argument as a type.
+    pub fn first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        self.deserialize::<First<T>>().map(|first| first.0)
+    }
+
+    /// The arguments after the first `n`, as JSON text.
+    pub fn json_after(&self, n: usize) -> ImksResult<&str> {
+        let values = self.values()?;
+        let Some(value) = values.get(n) else { return Ok("") };
+        let start = offset_in(self.json(), value.get());
+        Ok(&self.json()[start..])
+    }
+
+    fn deserialize<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        let has_name = self.has_name();
+        let mut json = serde_json::Deserializer::from_str(self.slice(self.array));
+        Ok(json.deserialize_seq(ArgsVisitor { has_name, marker: PhantomData })?)
+    }
+
+    fn slice(&self, range: Range) -> &str {
+        self.text.get(range.0 as usize..range.1 as usize).unwrap_or_default()
+    }
+}
+
+/// The name of a packet never begins where its text begins: a bracket stands there.
+const NO_NAME: Range = (0, 0);
+
+/// Event names that clients may not use; the reference closes the connection on them.
+const RESERVED_EVENTS: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// Deepest nesting of arrays and objects that is accepted, so that no later reader recurses without end.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+fn invalid_event_name() -> ImksError {
+    ImksError::InvalidSocketPacketFormat("event name is neither text nor a number")
+}
+
+/// Skips the event name, then reads the rest of the array as `T`.
+struct ArgsVisitor<T> {
+    has_name: bool,
+    marker: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ArgsVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array of arguments")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<T, A::Error> {
+        if self.has_name {
+            seq.next_element::<IgnoredAny>()?;
+        }
+        T::deserialize(SeqAccessDeserializer::new(seq))
+    }
+}
+
+/// The first element of a sequence; the others are ignored.
+struct First<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for First<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FirstVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for FirstVisitor<T> {
+            type Value = First<T>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("at least one argument")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<First<T>, A::Error> {
+                let first = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(First(first))
+            }
+        }
+        deserializer.deserialize_seq(FirstVisitor(PhantomData))
+    }
+}
+
+/// Where the parts of an array lie in the text it was read from.
+struct ArrayParts {
+    array: Range,
+    first: Option<Range>,
+    /// From the second element (or the closing bracket) up to the closing bracket.
+    after_first: Range,
+}
+
+/// Validates that `text[start..]` is one JSON array, and finds its first element.
+fn split_array(text: &str, start: usize) -> ImksResult<ArrayParts> {
+    let json = &text[start..];
+    check_depth(json)?;
+    let Elements { first, second } = serde_json::from_str(json)
+        .map_err(|_| ImksError::InvalidSocketPacketFormat("payload is not a JSON array"))?;
+    let end = start + json.trim_end().len();
+    let last = end - 1;
+    let range = |raw: &RawValue| {
+        let from = offset_in(text, raw.get());
+        (from as u32, (from + raw.get().len()) as u32)
+    };
+    let second_start = second.map_or(last as u32, |raw| range(raw).0);
+    Ok(ArrayParts {
+        array: (start as u32, end as u32),
+        first: first.map(range),
+        after_first: (second_start, last as u32),
+    })
+}
+
+/// Where `part`, a slice of `whole`, begins in it.
+fn offset_in(whole: &str, part: &str) -> usize {
+    (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize)
+}
+
+/// serde_json validates ignored values without recursion, hence without a depth limit of its own.
+fn check_depth(json: &str) -> ImksResult<()> {
+    if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).nth(JSON_DEPTH_MAX).is_none() {
+        return Ok(());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > JSON_DEPTH_MAX {
+            return Err(ImksError::InvalidSocketPacketFormat("payload is nested too deep"));
+        }
+    }
+    Ok(())
+}
+
+/// The first two elements of an array, as text; the others are validated only.
+struct Elements<'a> {
+    first: Option<&'a RawValue>,
+    second: Option<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ElementsVisitor;
+        impl<'de> Visitor<'de> for ElementsVisitor {
+            type Value = Elements<'de>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an array")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Elements<'de>, A::Error> {
+                let first = seq.next_element()?;
+                let second = seq.next_element()?;
+                while second.is_some() && seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Elements { first, second })
+            }
+        }
+        deserializer.deserialize_seq(ElementsVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(json: &str) -> ImksResult<Args> {
+        Args::event(Utf8Bytes::from(json), 0)
+    }
+
+    #[test]
+    fn an_event_is_its_name_and_the_text_of_its_arguments() {
+        let args = event(r#" [ "hi" , 1, {"a":[true]} ] "#).unwrap();
+        assert_eq!((args.name(), args.json().trim_end()), ("hi", r#"1, {"a":[true]}"#));
+        assert_eq!(args.values().unwrap().len(), 2);
+        assert_eq!(args.first::<u8>().unwrap(), 1);
+        assert_eq!(args.json_after(1).unwrap().trim_end(), r#"{"a":[true]}"#);
+        let (one, map): (u8, serde_json::Value) = args.parse().unwrap();
+        assert_eq!((one, map["a"][0].as_bool()), (1, Some(true)));
+    }
+
+    #[test]
+    fn an_event_without_arguments_has_none() {
+        let args = event(r#"["hi"]"#).unwrap();
+        assert_eq!((args.json(), args.values().unwrap().len()), ("", 0));
+        assert!(args.first::<u8>().is_err());
+    }
+
+    #[test]
+    fn names_may_be_escaped_or_numbers_but_nothing_else() {
+        assert_eq!(event(r#"["a\u0062c\"",1]"#).unwrap().name(), "abc\"");
+        assert_eq!(event("[1,2]").unwrap().name(), "1");
+        for wrong in ["[]", "[null]", "[{}]", "[[\"a\"]]", "{}", "null", "[true]", "[\"a\"", "[\"a\"]x", ""] {
+            assert!(event(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn reserved_names_are_refused_however_they_are_written() {
+        for name in RESERVED_EVENTS {
+            assert!(event(&format!("[{name:?}]")).is_err());
+        }
+        assert!(event(r#"["c\u006fnnect"]"#).is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded_and_brackets_in_text_do_not_count() {
+        let nested = |depth: usize| format!("[\"a\",{}{}]", "[".repeat(depth), "]".repeat(depth));
+        assert!(event(&nested(JSON_DEPTH_MAX - 1)).is_ok());
+        assert!(event(&nested(JSON_DEPTH_MAX)).is_err());
+        assert!(event(&format!("[\"a\",\"{}\"]", "[".repeat(1_000))).is_ok());
+    }
+
+    #[test]
+    fn an_ack_has_arguments_only() {
+        let args = Args::ack(Utf8Bytes::from("[1,\"two\"]"), 0).unwrap();
+        assert_eq!((args.name(), args.json()), ("", "1,\"two\""));
+        assert_eq!(Args::ack(Utf8Bytes::from("[]"), 0).unwrap().json(), "");
+    }
+}

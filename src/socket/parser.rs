@@ -1,0 +1,444 @@
+//! The default Socket.IO parser: packets to text and binary frames, and back.
+//!
+//! Grammar of the text part (Socket.IO protocol v5, "Packet encoding"):
+//! `<type>[<attachments>-][<namespace>,][<ack id>][<JSON>]`.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+use tungstenite::Utf8Bytes;
+
+use super::packet::{Args, Packet, PacketBody};
+use crate::engine::{Frame, FrameWriter, Message};
+use crate::error::{ImksError, ImksResult};
+
+/// Reassembles packets from messages: a binary event is one text message followed by its attachments.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    pending: Option<Box<Pending>>,
+}
+
+/// What one packet may bring along.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most attachments of one packet.
+    pub attachments_max: usize,
+    /// Most bytes of all attachments of one packet together.
+    pub attachment_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { attachments_max: ATTACHMENTS_MAX, attachment_bytes_max: ATTACHMENT_BYTES_MAX }
+    }
+}
+
+/// A packet whose attachments are still on their way.
+#[derive(Debug)]
+struct Pending {
+    packet: Packet,
+    expected: usize,
+    attachments: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Decoder {
+    /// With these limits.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, pending: None }
+    }
+
+    /// Takes the next message of the connection. `None`: more attachments are needed first.
+    ///
+    /// Every error is final for the connection: the peer and we no longer agree on where packets begin.
+    pub fn add(&mut self, message: Message) -> ImksResult<Option<Packet>> {
+        match (message, self.pending.take()) {
+            (Message::Text(text), None) => self.add_text(text),
+            (Message::Text(_), Some(_)) => Err(malformed("text while attachments are expected")),
+            (Message::Binary(data), Some(pending)) => self.add_attachment(data, pending),
+            (Message::Binary(_), None) => Err(malformed("attachment without a packet")),
+        }
+    }
+
+    fn add_text(&mut self, text: Utf8Bytes) -> ImksResult<Option<Packet>> {
+        let (packet, expected) = decode(text)?;
+        if expected == 0 {
+            return Ok(Some(packet));
+        }
+        if expected > self.limits.attachments_max {
+            return Err(ImksError::InvalidAttachmentCount);
+        }
+        let attachments = Vec::with_capacity(expected);
+        self.pending = Some(Box::new(Pending { packet, expected, attachments, bytes: 0 }));
+        Ok(None)
+    }
+
+    fn add_attachment(&mut self, data: Bytes, mut pending: Box<Pending>) -> ImksResult<Option<Packet>> {
+        pending.bytes += data.len();
+        if pending.bytes > self.limits.attachment_bytes_max {
+            return Err(ImksError::PayloadTooLarge);
+        }
+        pending.attachments.push(data);
+        if pending.attachments.len() < pending.expected {
+            self.pending = Some(pending);
+            return Ok(None);
+        }
+        let Pending { packet, attachments, .. } = *pending;
+        let attach = |args: Args| -> ImksResult<Args> {
+            check_placeholders(&args, attachments.len())?;
+            Ok(args.with_attachments(attachments))
+        };
+        let body = match packet.body {
+            PacketBody::Event(id, args) => PacketBody::Event(id, attach(args)?),
+            PacketBody::Ack(id, args) => PacketBody::Ack(id, attach(args)?),
+            other => other,
+        };
+        Ok(Some(Packet { namespace: packet.namespace, body }))
+    }
+}
+
+/// Reads the text part of a packet; the number says how many attachments follow.
+fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
+    let kind = text.bytes().next().ok_or(ImksError::EmptySocketPacket)?;
+    let mut at = 1;
+    let attachments = match kind {
+        b'5' | b'6' => take_attachment_count(&text, &mut at)?,
+        _ => 0,
+    };
+    let namespace = take_namespace(&text, &mut at);
+    let id = take_ack_id(&text, &mut at)?;
+    let has_payload = at < text.len();
+    let body = match kind {
+        b'0' => PacketBody::Connect(has_payload.then(|| object(&text[at..])).transpose()?),
+        b'1' if has_payload => return Err(malformed("DISCONNECT has a payload")),
+        b'1' => PacketBody::Disconnect,
+        b'2' | b'3' if !has_payload => without_payload(kind, id),
+        b'2' | b'5' => PacketBody::Event(id, Args::event(text, at)?),
+        b'3' | b'6' => PacketBody::Ack(id, Args::ack(text, at)?),
+        b'4' => PacketBody::ConnectError(connect_error(&text[at..])?),
+        _ => return Err(ImksError::InvalidSocketPacketTypeChar(text.chars().next().unwrap_or_default())),
+    };
+    Ok((Packet { namespace, body }, attachments))
+}
+
+/// The reference takes `42` and `43` for packets without arguments.
+fn without_payload(kind: u8, id: Option<u64>) -> PacketBody {
+    match kind {
+        b'2' => PacketBody::Event(id, Args::none()),
+        _ => PacketBody::Ack(id, Args::none()),
+    }
+}
+
+fn take_attachment_count(text: &str, at: &mut usize) -> ImksResult<usize> {
+    let rest = &text[*at..];
+    let digits = rest.find('-').ok_or(ImksError::InvalidAttachmentCount)?;
+    let count = parse_digits(&rest[..digits]).ok_or(ImksError::InvalidAttachmentCount)?;
+    *at += digits + 1;
+    match usize::try_from(count) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(ImksError::InvalidAttachmentCount),
+    }
+}
+
+fn take_namespace(text: &str, at: &mut usize) -> Cow<'static, str> {
+    let rest = &text[*at..];
+    if !rest.starts_with('/') {
+        return Cow::Borrowed(MAIN_NAMESPACE);
+    }
+    let end = rest.find(',').unwrap_or(rest.len());
+    *at = (*at + end + 1).min(text.len());
+    match &rest[..end] {
+        MAIN_NAMESPACE => Cow::Borrowed(MAIN_NAMESPACE),
+        path => Cow::Owned(path.to_owned()),
+    }
+}
+
+fn take_ack_id(text: &str, at: &mut usize) -> ImksResult<Option<u64>> {
+    let rest = &text[*at..];
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 {
+        return Ok(None);
+    }
+    *at += digits;
+    parse_digits(&rest[..digits]).map(Some).ok_or_else(|| malformed("ack id beyond 64 bits"))
+}
+
+fn parse_digits(digits: &str) -> Option<u64> {
+    let only_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    only_digits.then(|| digits.parse().ok()).flatten()
+}
+
+fn object(json: &str) -> ImksResult<String> {
+    let raw: &RawValue = serde_json::from_str(json).map_err(|_| malformed("payload is not JSON"))?;
+    match raw.get().as_bytes().first() {
+        Some(b'{') => Ok(raw.get().to_owned()),
+        _ => Err(malformed("payload is not an object")),
+    }
+}
+
+fn connect_error(json: &str) -> ImksResult<String> {
+    let raw: &RawValue = serde_json::from_str(json).map_err(|_| malformed("payload is not JSON"))?;
+    match raw.get().as_bytes().first() {
+        Some(b'{' | b'"') => Ok(raw.get().to_owned()),
+        _ => Err(malformed("CONNECT_ERROR is neither text nor an object")),
+    }
+}
+
+/// Every placeholder must name an attachment that is there (CVE-2022-2421 is what happens otherwise).
+fn check_placeholders(args: &Args, attachments: usize) -> ImksResult<()> {
+    let values: Vec<serde_json::Value> = args.parse()?;
+    let mut left: Vec<&serde_json::Value> = values.iter().collect();
+    while let Some(value) = left.pop() {
+        match value {
+            serde_json::Value::Array(items) => left.extend(items),
+            serde_json::Value::Object(map)
+                if map.get(PLACEHOLDER) == Some(&serde_json::Value::Bool(true)) =>
+            {
+                let number = map.get("num").and_then(serde_json::Value::as_u64);
+                if number.is_none_or(|number| number >= attachments as u64) {
+                    return Err(malformed("illegal attachments"));
+                }
+            }
+            serde_json::Value::Object(map) => left.extend(map.values()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn malformed(rule: &'static str) -> ImksError {
+    ImksError::InvalidSocketPacketFormat(rule)
+}
+
+/// Something that can stand as the arguments of an event or ack.
+pub trait Arguments {
+    /// Writes the arguments as JSON, comma separated, without brackets.
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()>;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The attachments that [`Placeholder`]s in the JSON refer to.
+    fn attachments(&self) -> &[Bytes] {
+        &[]
+    }
+
+    /// About how many bytes [`Arguments::write_json`] will write; a wrong guess costs a copy.
+    fn size_hint(&self) -> usize {
+        DEFAULT_JSON_BYTES
+    }
+}
+
+/// One argument.
+#[derive(Debug, Clone, Copy)]
+pub struct One<'a, T: ?Sized>(pub &'a T);
+
+impl<T: Serialize + ?Sized> Arguments for One<'_, T> {
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
+        Ok(serde_json::to_writer(out, self.0)?)
+    }
+}
+
+/// No arguments.
+impl Arguments for () {
+    fn write_json(&self, _: &mut FrameWriter) -> ImksResult<()> {
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        true
+    }
+
+    fn size_hint(&self) -> usize {
+        0
+    }
+}
+
+/// Arguments as they were received: text and attachments are shared, not read again.
+impl Arguments for Args {
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
+        out.push_str(self.json());
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.json().is_empty()
+    }
+
+    fn attachments(&self) -> &[Bytes] {
+        self.attachments()
+    }
+
+    fn size_hint(&self) -> usize {
+        self.json().len()
+    }
+}
+
+/// Arguments as JSON text, comma separated, without brackets, and the attachments that the text refers to.
+#[derive(Debug, Clone, Copy)]
+pub struct RawArgs<'a> {
+    /// For example `1,{"a":2}`. Must be valid JSON once put into brackets.
+    pub json: &'a str,
+    /// In the order of the placeholders' numbers.
+    pub attachments: &'a [Bytes],
+}
+
+impl Arguments for RawArgs<'_> {
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
+        out.push_str(self.json);
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.json.is_empty()
+    }
+
+    fn attachments(&self) -> &[Bytes] {
+        self.attachments
+    }
+
+    fn size_hint(&self) -> usize {
+        self.json.len()
+    }
+}
+
+/// Stands in JSON for the attachment with this number.
+#[derive(Debug, Clone, Copy)]
+pub struct Placeholder(pub usize);
+
+impl Serialize for Placeholder {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry(PLACEHOLDER, &true)?;
+        map.serialize_entry("num", &self.0)?;
+        map.end()
+    }
+}
+
+/// The frames of one packet: they leave next to each other.
+pub type Frames = SmallVec<[Frame; 1]>;
+
+/// `2` or `5`: an event; `id` where an answer is wanted.
+pub fn encode_event(
+    namespace: &str,
+    id: Option<u64>,
+    name: &str,
+    args: &impl Arguments,
+) -> ImksResult<Frames> {
+    encode_array(Kind { plain: "2", binary: "5" }, namespace, id, Some(name), args)
+}
+
+/// `3` or `6`: the answer to the event with this id.
+pub fn encode_ack(namespace: &str, id: u64, args: &impl Arguments) -> ImksResult<Frames> {
+    encode_array(Kind { plain: "3", binary: "6" }, namespace, Some(id), None, args)
+}
+
+/// `0`: the namespace is joined, under this socket id.
+pub fn encode_connect(namespace: &str, sid: &str) -> Frame {
+    let mut out = packet_writer("0", namespace, 0);
+    out.push_str("{\"sid\":\"");
+    out.push_str(sid);
+    out.push_str("\"}");
+    out.finish()
+}
+
+/// `1`: the namespace is left.
+pub fn encode_disconnect(namespace: &str) -> Frame {
+    packet_writer("1", namespace, 0).finish()
+}
+
+/// `4`: the namespace is refused, with a JSON object that says why.
+pub fn encode_connect_error(namespace: &str, reason: &impl Serialize) -> ImksResult<Frame> {
+    let mut out = packet_writer("4", namespace, DEFAULT_JSON_BYTES);
+    serde_json::to_writer(&mut out, reason)?;
+    Ok(out.finish())
+}
+
+struct Kind {
+    plain: &'static str,
+    binary: &'static str,
+}
+
+fn encode_array(
+    kind: Kind,
+    namespace: &str,
+    id: Option<u64>,
+    name: Option<&str>,
+    args: &impl Arguments,
+) -> ImksResult<Frames> {
+    let attachments = args.attachments();
+    let json_bytes = args.size_hint() + name.map_or(0, str::len) + ENVELOPE_BYTES;
+    let mut out = if attachments.is_empty() {
+        packet_writer(kind.plain, namespace, json_bytes)
+    } else {
+        binary_packet_writer(kind.binary, attachments.len(), namespace, json_bytes)?
+    };
+    if let Some(id) = id {
+        write!(out, "{id}").map_err(serde_json::Error::io)?;
+    }
+    out.push_str("[");
+    if let Some(name) = name {
+        serde_json::to_writer(&mut out, name)?;
+        if !args.is_empty() {
+            out.push_str(",");
+        }
+    }
+    args.write_json(&mut out)?;
+    out.push_str("]");
+    let mut frames = Frames::new();
+    frames.push(out.finish());
+    frames.extend(attachments.iter().map(|attachment| Frame::binary(attachment)));
+    Ok(frames)
+}
+
+fn packet_writer(kind: &str, namespace: &str, json_bytes: usize) -> FrameWriter {
+    let mut out = Frame::writer(1 + namespace.len() + 1 + json_bytes);
+    out.push_str(kind);
+    push_namespace(&mut out, namespace);
+    out
+}
+
+fn binary_packet_writer(
+    kind: &str,
+    count: usize,
+    namespace: &str,
+    json_bytes: usize,
+) -> ImksResult<FrameWriter> {
+    let mut out = Frame::writer(1 + namespace.len() + 1 + json_bytes);
+    out.push_str(kind);
+    write!(out, "{count}-").map_err(serde_json::Error::io)?;
+    push_namespace(&mut out, namespace);
+    Ok(out)
+}
+
+fn push_namespace(out: &mut FrameWriter, namespace: &str) {
+    if namespace != MAIN_NAMESPACE {
+        out.push_str(namespace);
+        out.push_str(",");
+    }
+}
+
+/// The namespace of packets that name none.
+pub const MAIN_NAMESPACE: &str = "/";
+
+/// The reference's limit since its parser 4.2.6; more closes the connection.
+pub const ATTACHMENTS_MAX: usize = 10;
+
+/// Ten attachments of the default maximum payload.
+pub const ATTACHMENT_BYTES_MAX: usize = 10_000_000;
+
+const PLACEHOLDER: &str = "_placeholder";
+
+/// A guess at the size of one serialised argument.
+const DEFAULT_JSON_BYTES: usize = 256;
+
+/// Brackets, quotes, comma, ack id.
+const ENVELOPE_BYTES: usize = 26;

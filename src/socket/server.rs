@@ -1,0 +1,420 @@
+//! The accept loop, and the one task of a connection: frames in, handlers, acks.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+use tokio_util::task::TaskTracker;
+
+use super::DisconnectReason;
+use super::adapter::Adapter;
+use super::client::{Client, Output};
+use super::events::{BoxFuture, Event, Handler};
+use super::message_bus::MessageBus;
+use super::namespace::{Accept, ConnectError, ConnectPayload, Namespace, NamespaceBuilder, check_path};
+use super::parser::{self, Decoder, Frames, Limits};
+use super::rooms;
+use super::socket::Socket;
+use crate::engine::{Close, CloseReason, Connection, Engine, Event as EngineEvent};
+use crate::error::{ImksError, ImksResult};
+use crate::telemetry::metrics;
+
+/// What a server can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// A connection that has joined no namespace by then is closed.
+    pub connect_timeout: Duration,
+    /// Attachments of one packet.
+    pub limits: Limits,
+    /// Handlers of one connection that may be waiting at once; then the connection is not read from.
+    pub events_in_flight_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(45), limits: Limits::default(), events_in_flight_max: 64 }
+    }
+}
+
+/// Collects namespaces; nothing can be added once clients may come.
+pub struct ServerBuilder {
+    config: Config,
+    adapter: Arc<dyn Adapter>,
+    namespaces: Vec<(String, NamespaceBuilder)>,
+}
+
+impl ServerBuilder {
+    /// Describes a namespace. A path that is given twice gets the later description.
+    pub fn namespace(mut self, path: &str, describe: impl FnOnce(&mut NamespaceBuilder)) -> Self {
+        let mut builder = NamespaceBuilder::default();
+        describe(&mut builder);
+        self.namespaces.push((path.to_owned(), builder));
+        self
+    }
+
+    /// The server, ready to serve an engine. Errs on a path that breaks the rules.
+    pub fn build(self) -> ImksResult<Server> {
+        let bus = Arc::new(MessageBus::new(self.adapter)?);
+        let mut namespaces = HashMap::new();
+        for (path, builder) in self.namespaces {
+            check_path(&path)?;
+            namespaces.insert(path.clone().into_boxed_str(), builder.build(&path, bus.clone()));
+        }
+        let tasks = TaskTracker::new();
+        Ok(Server(Arc::new(Inner { config: self.config, namespaces, bus, tasks })))
+    }
+}
+
+/// A Socket.IO server. Cheap to clone.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    namespaces: HashMap<Box<str>, Namespace>,
+    bus: Arc<MessageBus>,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Starts to describe a server whose nodes are joined by `adapter`.
+    pub fn builder(config: Config, adapter: impl Adapter) -> ServerBuilder {
+        ServerBuilder { config, adapter: Arc::new(adapter), namespaces: Vec::new() }
+    }
+
+    /// A namespace that was described.
+    pub fn namespace(&self, path: &str) -> Option<&Namespace> {
+        self.0.namespaces.get(path)
+    }
+
+    /// All namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.0.namespaces.values()
+    }
+
+    /// Connections that are open on this node.
+    pub fn connections(&self) -> usize {
+        self.0.tasks.len()
+    }
+
+    /// Takes every connection the engine opens until the engine is closed, then waits for them to end.
+    pub async fn serve(&self, engine: Engine) {
+        self.listen_to_bus();
+        while let Some(connection) = engine.accept().await {
+            self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection));
+        }
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    fn listen_to_bus(&self) {
+        let adapter = self.0.bus.adapter();
+        if !adapter.reaches_others() {
+            return;
+        }
+        for namespace in self.0.namespaces.values().cloned() {
+            let (inbox, messages) = mpsc::channel::<bytes::Bytes>(BUS_INBOX_MAX);
+            adapter.subscribe(namespace.path(), inbox);
+            self.0.tasks.spawn(apply_bus_messages(self.0.bus.clone(), namespace, messages));
+        }
+    }
+}
+
+async fn apply_bus_messages(
+    bus: Arc<MessageBus>,
+    namespace: Namespace,
+    mut messages: mpsc::Receiver<bytes::Bytes>,
+) {
+    while let Some(message) = messages.recv().await {
+        if let Err(error) = bus.receive(&namespace, &message) {
+            tracing::warn!(%error, namespace = namespace.path(), "message of another node dropped");
+        }
+    }
+}
+
+/// Everything about one connection, in one task: session, wire, namespaces, running handlers.
+struct ConnectionTask {
+    server: Arc<Inner>,
+    connection: Connection,
+    client: Client<Socket>,
+    /// Handlers that are waiting for something. Made when the first one does.
+    running: Option<Box<FuturesUnordered<BoxFuture<Done>>>>,
+    connect_timer: Option<Pin<Box<Sleep>>>,
+    /// Why we ended the connection, if it was us.
+    ending: bool,
+}
+
+/// What a future of this connection came to.
+enum Done {
+    Handled,
+    Verdict { candidate: Candidate, verdict: Result<Accept, ConnectError> },
+}
+
+/// A socket that is not taken in yet. However its connect hook ends, it leaves no trace in any room.
+struct Candidate(Socket);
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        if !self.0.is_connected() {
+            self.0.namespace().remove(&self.0, DisconnectReason::ServerNamespace);
+        }
+    }
+}
+
+/// Whether a turn may go on.
+enum Turn {
+    GoOn,
+    /// Let others run first.
+    Yield,
+    /// The connection is over.
+    Over,
+}
+
+impl Future for ConnectionTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let task = &mut *self;
+        // A panic in one handler ends one connection, and nothing else.
+        match catch_unwind(AssertUnwindSafe(|| task.turn(cx))) {
+            Ok(poll) => poll,
+            Err(_) => {
+                metrics::HANDLER_PANICS.increment();
+                tracing::error!(peer = %task.connection.handshake().peer, "handler panicked, connection closed");
+                task.connection.outbox().close(Close::Now);
+                task.end(DisconnectReason::Engine(CloseReason::ForcedClose));
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl ConnectionTask {
+    fn new(server: Arc<Inner>, connection: Connection) -> Self {
+        let deadline = Instant::now() + server.config.connect_timeout;
+        let client = Client::new(Decoder::new(server.config.limits), deadline);
+        let connect_timer = Some(Box::pin(tokio::time::sleep_until(deadline)));
+        Self { server, connection, client, running: None, connect_timer, ending: false }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.poll_running(cx);
+            self.poll_connect_timer(cx);
+            let reading = self.in_flight() < self.server.config.events_in_flight_max;
+            let Poll::Ready(event) = self.connection.poll_event(cx, reading) else {
+                return Poll::Pending;
+            };
+            match self.handle_event(event, cx) {
+                Turn::GoOn => {}
+                Turn::Yield => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Turn::Over => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: EngineEvent, cx: &mut Context<'_>) -> Turn {
+        let message = match event {
+            EngineEvent::Message(message) => message,
+            EngineEvent::Closed(reason) => {
+                self.end(DisconnectReason::Engine(reason));
+                return Turn::Over;
+            }
+        };
+        if self.ending {
+            return Turn::GoOn;
+        }
+        match self.client.handle_message(message) {
+            Ok(Some(output)) => self.handle_output(output, cx),
+            Ok(None) => {}
+            Err(error) => self.refuse_connection(&error),
+        }
+        if rooms::take_pressure() { Turn::Yield } else { Turn::GoOn }
+    }
+
+    fn handle_output(&mut self, output: Output<Socket>, cx: &mut Context<'_>) {
+        match output {
+            Output::Connect { namespace, auth } => self.connect(&namespace, auth, cx),
+            Output::Event { socket, id, args } => self.dispatch(Event::new(socket, id, args), cx),
+            Output::Ack { socket, id, args } => socket.resolve_ack(id, args),
+            Output::Leave(socket) => {
+                socket.namespace().clone().remove(&socket, DisconnectReason::ClientNamespace);
+            }
+        }
+    }
+
+    fn connect(&mut self, path: &str, auth: Option<String>, cx: &mut Context<'_>) {
+        let Some(namespace) = self.server.namespaces.get(path).filter(|_| check_path(path).is_ok()).cloned()
+        else {
+            self.refuse(path, &ConnectError::new("Invalid namespace"));
+            return;
+        };
+        let (outbox, handshake) = (self.connection.outbox().clone(), self.connection.handshake().clone());
+        let socket = match Socket::new(namespace.clone(), outbox, handshake) {
+            Ok(socket) => socket,
+            Err(error) => return self.refuse_connection(&error),
+        };
+        let candidate = Candidate(socket.clone());
+        match namespace.admit(socket, ConnectPayload(auth)) {
+            None => self.finish(Done::Verdict { candidate, verdict: Ok(Accept::default()) }, cx),
+            Some(hook) => {
+                let asked = async move {
+                    let verdict = hook.await;
+                    Done::Verdict { candidate, verdict }
+                };
+                self.start(Box::pin(asked), cx);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, event: Event, cx: &mut Context<'_>) {
+        let namespace = event.socket().namespace().clone();
+        match namespace.events().get(event.name()) {
+            Some(Handler::Sync(handler)) => handler(event),
+            Some(Handler::Async(handler)) => {
+                let handling = handler(event);
+                self.start_handler(handling, cx);
+            }
+            None => tracing::debug!(socket_sid = event.socket().id(), event = event.name(), "no handler"),
+        }
+    }
+
+    /// Polls a handler once, so that handlers start in the order of their events; sets it aside if it waits.
+    fn start_handler(&mut self, mut handling: BoxFuture<()>, cx: &mut Context<'_>) {
+        // A waker of its own is made only once it has to wait.
+        if handling.as_mut().poll(cx).is_pending() {
+            self.set_aside(Box::pin(async move {
+                handling.await;
+                Done::Handled
+            }));
+        }
+    }
+
+    fn start(&mut self, mut future: BoxFuture<Done>, cx: &mut Context<'_>) {
+        match future.as_mut().poll(cx) {
+            Poll::Ready(done) => self.finish(done, cx),
+            Poll::Pending => self.set_aside(future),
+        }
+    }
+
+    fn set_aside(&mut self, future: BoxFuture<Done>) {
+        self.running.get_or_insert_default().push(future);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.len())
+    }
+
+    fn poll_running(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let Some(running) = self.running.as_mut().filter(|running| !running.is_empty()) else { return };
+            let Poll::Ready(Some(done)) = running.poll_next_unpin(cx) else { return };
+            self.finish(done, cx);
+        }
+    }
+
+    fn finish(&mut self, done: Done, cx: &mut Context<'_>) {
+        let Done::Verdict { candidate, verdict } = done else { return };
+        let namespace = candidate.0.namespace().clone();
+        match verdict {
+            Ok(accept) => self.welcome(&namespace, &candidate, &accept, cx),
+            Err(refusal) => {
+                drop(candidate);
+                self.refuse(namespace.path(), &refusal);
+            }
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        namespace: &Namespace,
+        candidate: &Candidate,
+        accept: &Accept,
+        cx: &mut Context<'_>,
+    ) {
+        let socket = &candidate.0;
+        namespace.insert(socket);
+        if let Err(error) = greet(namespace, socket, accept) {
+            return self.refuse_connection(&error);
+        }
+        self.client.accepted(namespace.path(), socket.clone());
+        self.connect_timer = None;
+        if let Some(greeting) = namespace.connected(socket.clone()) {
+            self.start_handler(greeting, cx);
+        }
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                Ok(output) => self.handle_output(output, cx),
+                Err(error) => return self.refuse_connection(&error),
+            }
+        }
+    }
+
+    /// `CONNECT_ERROR`: the connection stays.
+    fn refuse(&mut self, path: &str, refusal: &ConnectError) {
+        self.client.refused(path);
+        metrics::CONNECTS_REFUSED.increment();
+        let frame = match parser::encode_connect_error(path, refusal) {
+            Ok(frame) => frame,
+            Err(error) => return self.refuse_connection(&error),
+        };
+        if self.connection.outbox().send(frame).is_err() {
+            tracing::debug!("client left before it was refused");
+        }
+    }
+
+    /// Ends the connection because of what the peer sent.
+    fn refuse_connection(&mut self, error: &ImksError) {
+        tracing::debug!(%error, peer = %self.connection.handshake().peer, "connection closed");
+        metrics::PROTOCOL_ERRORS.increment();
+        self.ending = true;
+        self.connection.outbox().close(Close::Graceful);
+    }
+
+    fn poll_connect_timer(&mut self, cx: &mut Context<'_>) {
+        let Some(timer) = self.connect_timer.as_mut() else { return };
+        if timer.as_mut().poll(cx).is_ready() {
+            self.connect_timer = None;
+            if let Err(error) = self.client.handle_timeout(Instant::now()) {
+                self.refuse_connection(&error);
+            }
+        }
+    }
+
+    /// All sockets of the connection leave. Handlers that are still waiting are dropped; what they asked of the
+    /// database goes on in tasks of its own.
+    fn end(&mut self, reason: DisconnectReason) {
+        let sockets: Vec<Socket> = self.client.drain().collect();
+        for socket in sockets {
+            socket.namespace().remove(&socket, reason);
+        }
+        self.running = None;
+    }
+}
+
+/// The CONNECT reply, the first events, then whatever waited behind them.
+fn greet(namespace: &Namespace, socket: &Socket, accept: &Accept) -> ImksResult<()> {
+    let reply = parser::encode_connect(namespace.path(), socket.id());
+    let mut welcome: Vec<Frames> = vec![smallvec::smallvec![reply]];
+    welcome.extend(accept.encode(namespace.path())?);
+    socket.open(&welcome).map_err(|_| ImksError::SocketNotFound)
+}
+
+impl Drop for ConnectionTask {
+    fn drop(&mut self) {
+        // Only reached with sockets left when the runtime itself is shut down.
+        self.end(DisconnectReason::Engine(CloseReason::ForcedClose));
+    }
+}
+
+/// Messages of other nodes that wait to be applied; more are dropped by the adapter, and counted.
+const BUS_INBOX_MAX: usize = 4_096;

@@ -1,0 +1,364 @@
+//! A client in one namespace: what handlers hold in their hands.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::client::Joined;
+use super::namespace::{Broadcast, Namespace};
+use super::packet::Args;
+use super::parser::{self, Arguments, Frames, One};
+use super::rooms::{self, Membership};
+use crate::engine::{Close, Handshake, Outbox, SendError, Transport};
+use crate::error::{ImksError, ImksResult};
+
+/// A client in one namespace. Cheap to clone; sending never waits.
+#[derive(Clone)]
+pub struct Socket(Arc<Inner>);
+
+struct Inner {
+    id: SocketId,
+    /// One of `JOINING`, `OPEN`, `CLOSED`.
+    state: AtomicU8,
+    outbox: Outbox,
+    namespace: Namespace,
+    handshake: Arc<Handshake>,
+    /// What was sent while joining: it must not overtake the CONNECT reply.
+    held: Mutex<Vec<Frames>>,
+    rooms: Mutex<HashMap<Arc<str>, Membership>>,
+    acks: Mutex<HashMap<u64, oneshot::Sender<Args>>>,
+    data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+const JOINING: u8 = 0;
+const OPEN: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// Public id of a socket: 20 characters of base64url, 120 random bits. Not the Engine.IO session id, which is a
+/// secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SocketId([u8; 20]);
+
+impl SocketId {
+    /// A new random id.
+    pub(super) fn random() -> ImksResult<Self> {
+        let mut random = [0; 15];
+        getrandom::fill(&mut random).map_err(|_| ImksError::Internal("no random numbers"))?;
+        let mut id = [0; 20];
+        URL_SAFE_NO_PAD
+            .encode_slice(random, &mut id)
+            .map_err(|_| ImksError::Internal("socket id does not fit"))?;
+        Ok(Self(id))
+    }
+
+    /// The id, if this can be one.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        text.as_bytes().try_into().ok().map(Self)
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for SocketId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for SocketId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl Socket {
+    pub(super) fn new(namespace: Namespace, outbox: Outbox, handshake: Arc<Handshake>) -> ImksResult<Self> {
+        Ok(Self(Arc::new(Inner {
+            id: SocketId::random()?,
+            state: AtomicU8::new(JOINING),
+            outbox,
+            namespace,
+            handshake,
+            held: Mutex::default(),
+            rooms: Mutex::default(),
+            acks: Mutex::default(),
+            data: Mutex::default(),
+        })))
+    }
+
+    /// Public id, unique in the cluster.
+    pub fn id(&self) -> &str {
+        self.0.id.as_str()
+    }
+
+    /// The namespace this socket is in.
+    pub fn namespace(&self) -> &Namespace {
+        &self.0.namespace
+    }
+
+    /// What the client told about itself when it opened the connection.
+    pub fn handshake(&self) -> &Arc<Handshake> {
+        &self.0.handshake
+    }
+
+    /// Transport of the connection right now.
+    pub fn transport(&self) -> Transport {
+        self.0.outbox.transport()
+    }
+
+    /// False once it left the namespace or the connection ended.
+    pub fn is_connected(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == OPEN
+    }
+
+    /// Sends an event with one argument to this client.
+    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        self.emit_args(event, &One(data))
+    }
+
+    /// Sends an event with any arguments to this client.
+    pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        let frames = parser::encode_event(self.0.namespace.path(), None, event, args)?;
+        self.deliver(&frames).map_err(into_error)
+    }
+
+    /// Sends an event that may be lost: it is dropped unless the connection can take it right now.
+    pub fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        let frames = parser::encode_event(self.0.namespace.path(), None, event, args)?;
+        self.deliver_volatile(&frames);
+        Ok(())
+    }
+
+    /// Sends an event and waits for the client's answer, for at most `timeout`.
+    pub async fn emit_with_ack(
+        &self,
+        event: &str,
+        args: &impl Arguments,
+        timeout: Duration,
+    ) -> ImksResult<Args> {
+        let id = self.0.namespace.next_ack_id();
+        let frames = parser::encode_event(self.0.namespace.path(), Some(id), event, args)?;
+        let answer = self.expect_ack(id)?;
+        let pending = PendingAck { socket: self, id };
+        self.deliver(&frames).map_err(into_error)?;
+        let answer = tokio::time::timeout(timeout, answer).await;
+        drop(pending);
+        match answer {
+            Ok(Ok(args)) => Ok(args),
+            Ok(Err(_)) => Err(ImksError::SocketNotFound),
+            Err(_) => Err(ImksError::Timeout("the client did not acknowledge in time")),
+        }
+    }
+
+    /// Enters a room. Does nothing once disconnected.
+    pub fn join(&self, room: &str) {
+        let mut rooms = self.0.rooms.lock();
+        // Checked under the lock: whoever closes the socket empties the map under it afterwards.
+        if self.0.state.load(Ordering::Acquire) == CLOSED || rooms.contains_key(room) {
+            return;
+        }
+        let name: Arc<str> = Arc::from(room);
+        let membership = self.0.namespace.rooms().join(name, self.clone());
+        rooms.insert(membership.room().clone(), membership);
+    }
+
+    /// Leaves a room.
+    pub fn leave(&self, room: &str) {
+        let membership = self.0.rooms.lock().remove(room);
+        if let Some(membership) = membership {
+            self.0.namespace.rooms().leave(membership);
+        }
+    }
+
+    /// Whether it is in a room; everybody is in the room of their own id.
+    pub fn is_in(&self, room: &str) -> bool {
+        room == self.id() || self.0.rooms.lock().contains_key(room)
+    }
+
+    /// Its rooms, the room of its own id included.
+    pub fn rooms(&self) -> Vec<Arc<str>> {
+        let mut rooms: Vec<_> = self.0.rooms.lock().keys().cloned().collect();
+        rooms.push(Arc::from(self.id()));
+        rooms
+    }
+
+    /// Everybody in a room but this socket.
+    pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
+        self.broadcast().to(room)
+    }
+
+    /// Everybody in the namespace but this socket.
+    pub fn broadcast(&self) -> Broadcast<'_> {
+        Broadcast::new(&self.0.namespace).without(self)
+    }
+
+    /// Makes the client leave the namespace; with `close` the whole connection ends.
+    ///
+    /// The stock client does not reconnect by itself after this ("io server disconnect").
+    pub fn disconnect(&self, close: bool) {
+        if self.is_connected() {
+            let bye = parser::encode_disconnect(self.0.namespace.path());
+            let farewell = self.0.outbox.send(bye);
+            tracing::debug!(socket_sid = %self.0.id, delivered = farewell.is_ok(), "socket disconnected by the server");
+        }
+        self.0.namespace.remove(self, super::DisconnectReason::ServerNamespace);
+        if close {
+            self.0.outbox.close(Close::Graceful);
+        }
+    }
+
+    /// Ends the connection without telling the client to stay away: a stock client reconnects by itself.
+    pub fn close_connection(&self) {
+        self.0.outbox.close(Close::Graceful);
+    }
+
+    /// Keeps a value with the socket, for example the user behind it. Replaces an earlier value.
+    pub fn set_data<T: Send + Sync + 'static>(&self, value: T) {
+        *self.0.data.lock() = Some(Arc::new(value));
+    }
+
+    /// The value that was kept, if it has this type.
+    pub fn data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.data.lock().clone()?.downcast().ok()
+    }
+
+    pub(super) fn socket_id(&self) -> SocketId {
+        self.0.id
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Queues frames for the client. While it is still joining they wait behind the CONNECT reply.
+    pub(super) fn deliver(&self, frames: &Frames) -> Result<(), SendError> {
+        match self.0.state.load(Ordering::Acquire) {
+            OPEN => self.send(frames),
+            JOINING => self.hold(frames),
+            _ => Err(SendError::Closed),
+        }
+    }
+
+    pub(super) fn deliver_volatile(&self, frames: &Frames) {
+        if self.0.state.load(Ordering::Acquire) == OPEN {
+            self.0.outbox.send_volatile(frames);
+        }
+    }
+
+    /// The CONNECT reply and the first events leave, then what was held back; from now on nothing is.
+    pub(super) fn open(&self, welcome: &[Frames]) -> Result<(), SendError> {
+        let mut held = self.0.held.lock();
+        let waiting = std::mem::take(&mut *held);
+        for frames in welcome.iter().chain(&waiting) {
+            self.send(frames)?;
+        }
+        // Fails when the socket was closed meanwhile; then it stays closed.
+        let opened = self.0.state.compare_exchange(JOINING, OPEN, Ordering::AcqRel, Ordering::Acquire);
+        opened.map(|_| ()).map_err(|_| SendError::Closed)
+    }
+
+    /// Answers a question asked by [`Socket::emit_with_ack`]; unknown ids answer nothing.
+    pub(super) fn resolve_ack(&self, id: u64, args: Args) {
+        let waiting = self.0.acks.lock().remove(&id);
+        if let Some(waiting) = waiting {
+            // The one who asked may have given up in the same moment.
+            let _ = waiting.send(args);
+        }
+    }
+
+    /// Ends the socket's life: true for the one caller who did it.
+    pub(super) fn shut(&self) -> bool {
+        self.0.state.swap(CLOSED, Ordering::AcqRel) != CLOSED
+    }
+
+    /// Leaves all rooms and gives up all questions.
+    pub(super) fn release(&self) {
+        let rooms = std::mem::take(&mut *self.0.rooms.lock());
+        for membership in rooms.into_values() {
+            self.0.namespace.rooms().leave(membership);
+        }
+        self.0.acks.lock().clear();
+        self.0.held.lock().clear();
+    }
+
+    fn send(&self, frames: &Frames) -> Result<(), SendError> {
+        let pressure = self.0.outbox.send_all(frames)?;
+        if pressure.0 {
+            rooms::note_pressure();
+        }
+        Ok(())
+    }
+
+    fn hold(&self, frames: &Frames) -> Result<(), SendError> {
+        let mut held = self.0.held.lock();
+        if self.0.state.load(Ordering::Acquire) != JOINING {
+            drop(held);
+            return self.deliver(frames);
+        }
+        if held.len() >= HELD_PACKETS_MAX {
+            self.0.outbox.close(Close::Now);
+            return Err(SendError::Slow);
+        }
+        held.push(frames.clone());
+        Ok(())
+    }
+
+    fn expect_ack(&self, id: u64) -> ImksResult<oneshot::Receiver<Args>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut acks = self.0.acks.lock();
+        if acks.len() >= PENDING_ACKS_MAX {
+            return Err(ImksError::LimitReached("pending acks per socket"));
+        }
+        acks.insert(id, sender);
+        Ok(receiver)
+    }
+}
+
+impl Joined for Socket {
+    fn is_connected(&self) -> bool {
+        Socket::is_connected(self)
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Socket").field(&self.0.id).finish()
+    }
+}
+
+/// Forgets a question when the one who asked stops waiting.
+struct PendingAck<'a> {
+    socket: &'a Socket,
+    id: u64,
+}
+
+impl Drop for PendingAck<'_> {
+    fn drop(&mut self) {
+        self.socket.0.acks.lock().remove(&self.id);
+    }
+}
+
+fn into_error(error: SendError) -> ImksError {
+    match error {
+        SendError::Closed => ImksError::SocketNotFound,
+        SendError::Slow => ImksError::SocketSendFull,
+    }
+}
+
+/// Answers that may be outstanding from one client; more is refused.
+pub const PENDING_ACKS_MAX: usize = 1_024;
+
+/// Packets held back for a client whose connect hook is still running; more closes the connection.
+pub const HELD_PACKETS_MAX: usize = 1_024;
