@@ -442,3 +442,134 @@ const DEFAULT_JSON_BYTES: usize = 256;
 
 /// Brackets, quotes, comma, ack id.
 const ENVELOPE_BYTES: usize = 26;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the peer of a frame receives.
+    fn message(frame: &Frame) -> Message {
+        match frame.is_binary() {
+            true => Message::Binary(Bytes::copy_from_slice(frame.payload())),
+            false => Message::Text(std::str::from_utf8(&frame.payload()[1..]).unwrap().into()),
+        }
+    }
+
+    fn receive(frames: &[Frame]) -> Packet {
+        let mut decoder = Decoder::new(Limits::default());
+        let mut packets = frames.iter().filter_map(|frame| decoder.add(message(frame)).unwrap());
+        let packet = packets.next().unwrap();
+        assert!(packets.next().is_none());
+        packet
+    }
+
+    fn wire(frame: &Frame) -> &str {
+        std::str::from_utf8(&frame.payload()[1..]).unwrap()
+    }
+
+    #[test]
+    fn packets_look_like_the_examples_of_the_protocol_document() {
+        let json = serde_json::json!({"foo": "bar"});
+        assert_eq!(wire(&encode_connect("/", "oSO0OpakMV_3jnilAAAA")), r#"0{"sid":"oSO0OpakMV_3jnilAAAA"}"#);
+        assert_eq!(wire(&encode_connect("/admin", "x")), r#"0/admin,{"sid":"x"}"#);
+        assert_eq!(wire(&encode_disconnect("/admin")), "1/admin,");
+        assert_eq!(wire(&encode_event("/", None, "foo", &()).unwrap()[0]), r#"2["foo"]"#);
+        assert_eq!(
+            wire(&encode_event("/admin", Some(12), "foo", &One(&json)).unwrap()[0]),
+            r#"2/admin,12["foo",{"foo":"bar"}]"#
+        );
+        assert_eq!(wire(&encode_ack("/admin", 13, &One("bar")).unwrap()[0]), r#"3/admin,13["bar"]"#);
+        let refusal = serde_json::json!({"message": "Not authorized"});
+        assert_eq!(wire(&encode_connect_error("/", &refusal).unwrap()), r#"4{"message":"Not authorized"}"#);
+        let attachments = [Bytes::from_static(&[1, 2, 3])];
+        let args = RawArgs { json: r#"{"_placeholder":true,"num":0}"#, attachments: &attachments };
+        let frames = encode_event("/", None, "baz", &args).unwrap();
+        assert_eq!(wire(&frames[0]), r#"51-["baz",{"_placeholder":true,"num":0}]"#);
+        assert_eq!(frames[1].payload(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn the_comma_after_a_namespace_may_be_missing_at_the_end_of_the_packet() {
+        for (text, body) in [("0/custom", PacketBody::Connect(None)), ("1/custom", PacketBody::Disconnect)] {
+            let (packet, _) = decode(text.into()).unwrap();
+            assert_eq!((&*packet.namespace, packet.body), ("/custom", body));
+        }
+        let (packet, _) = decode("0/custom?a=b,".into()).unwrap();
+        assert_eq!(packet.namespace, "/custom?a=b");
+    }
+
+    #[test]
+    fn a_placeholder_must_name_an_attachment_that_is_there() {
+        let placeholders = [
+            r#"{"_placeholder":true,"num":1}"#,
+            r#"{"_placeholder":true,"num":-1}"#,
+            r#"{"_placeholder":true,"num":0.5}"#,
+            r#"{"_placeholder":true,"num":"splice"}"#,
+            r#"{"_placeholder":true}"#,
+            r#"[{"deep":{"_placeholder":true,"num":7}}]"#,
+        ];
+        for placeholder in placeholders {
+            let mut decoder = Decoder::new(Limits::default());
+            decoder.add(Message::Text(format!(r#"51-["a",{placeholder}]"#).into())).unwrap();
+            assert!(decoder.add(Message::Binary(Bytes::from_static(b"x"))).is_err(), "{placeholder}");
+        }
+        let plain = r#"2["a",{"_placeholder":true,"num":7}]"#;
+        let packet = Decoder::new(Limits::default()).add(Message::Text(plain.into())).unwrap();
+        assert!(packet.is_some(), "in a plain event it is data of the application");
+    }
+
+    #[test]
+    fn attachments_are_bounded_in_number_and_bytes_and_nothing_may_come_between() {
+        let add = |decoder: &mut Decoder, text: &str| decoder.add(Message::Text(text.into()));
+        let limits = Limits { attachments_max: 10, attachment_bytes_max: 5 };
+        assert!(add(&mut Decoder::new(limits), r#"511-["a"]"#).is_err());
+        let mut decoder = Decoder::new(limits);
+        assert!(add(&mut decoder, r#"52-["a"]"#).unwrap().is_none());
+        assert!(decoder.add(Message::Binary(Bytes::from_static(b"123"))).unwrap().is_none());
+        assert!(decoder.add(Message::Binary(Bytes::from_static(b"456"))).is_err());
+        let mut decoder = Decoder::new(limits);
+        add(&mut decoder, r#"51-["a"]"#).unwrap();
+        assert!(add(&mut decoder, r#"2["b"]"#).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_arrives_is_a_packet_or_an_error_but_never_a_panic(
+            messages in prop::collection::vec(prop_oneof![
+                "[0-9]{0,3}-?(/[a-z,?]{0,5})?,?[0-9]{0,3}(\\[[\"a-z{}:,0-9\\[\\]]{0,20}\\]?)?".prop_map(|text| Message::Text(text.into())),
+                "\\PC{0,40}".prop_map(|text| Message::Text(text.into())),
+                prop::collection::vec(any::<u8>(), 0..20).prop_map(|data| Message::Binary(data.into())),
+            ], 0..8)
+        ) {
+            let mut decoder = Decoder::new(Limits::default());
+            for message in messages {
+                if decoder.add(message).is_err() {
+                    break;
+                }
+            }
+        }
+
+        #[test]
+        fn an_event_arrives_as_it_was_sent(
+            namespace in "/[a-z]{0,8}",
+            id in any::<Option<u64>>(),
+            name in "\\PC{1,20}",
+            value in prop::collection::vec("\\PC{0,20}", 0..4),
+            attachments in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..ATTACHMENTS_MAX)
+        ) {
+            prop_assume!(!["connect", "disconnect"].contains(&name.as_str()));
+            let attachments: Vec<Bytes> = attachments.into_iter().map(Bytes::from).collect();
+            let json = serde_json::to_string(&value).unwrap();
+            let args = RawArgs { json: &json, attachments: &attachments };
+            let packet = receive(&encode_event(&namespace, id, &name, &args).unwrap());
+            prop_assert_eq!(&*packet.namespace, &namespace);
+            let PacketBody::Event(received_id, received) = packet.body else { panic!("not an event") };
+            prop_assert_eq!(received_id, id);
+            prop_assert_eq!(received.name(), &name);
+            prop_assert_eq!(received.first::<Vec<String>>().unwrap(), value);
+            prop_assert_eq!(received.attachments(), &attachments[..]);
+        }
+    }
+}

@@ -103,17 +103,22 @@ impl Server {
         self.0.tasks.len()
     }
 
+    /// Runs one connection in a task of its own.
+    pub fn take(&self, connection: Connection) {
+        self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection));
+    }
+
     /// Takes every connection the engine opens until the engine is closed, then waits for them to end.
     pub async fn serve(&self, engine: Engine) {
         self.listen_to_bus();
         while let Some(connection) = engine.accept().await {
-            self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection));
+            self.take(connection);
         }
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }
 
-    fn listen_to_bus(&self) {
+    pub(super) fn listen_to_bus(&self) {
         let adapter = self.0.bus.adapter();
         if !adapter.reaches_others() {
             return;
