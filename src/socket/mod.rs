@@ -26,7 +26,8 @@ mod server;
 #[cfg(feature = "server")]
 #[allow(clippy::module_inception, reason = "the thing is called a socket")]
 mod socket;
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;
 
 #[cfg(feature = "server")]

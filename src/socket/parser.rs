@@ -104,8 +104,9 @@ impl Decoder {
 
 /// Reads the text part of a packet; the number says how many attachments follow.
 fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
-    let kind = text.bytes().next().ok_or(ImksError::EmptySocketPacket)?;
-    let mut at = 1;
+    let first = text.chars().next().ok_or(ImksError::EmptySocketPacket)?;
+    let kind = u8::try_from(first).map_err(|_| ImksError::InvalidSocketPacketTypeChar(first))?;
+    let mut at = first.len_utf8();
     let attachments = match kind {
         b'5' | b'6' => take_attachment_count(&text, &mut at)?,
         _ => 0,
@@ -121,7 +122,7 @@ fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
         b'2' | b'5' => PacketBody::Event(id, Args::event(text, at)?),
         b'3' | b'6' => PacketBody::Ack(id, Args::ack(text, at)?),
         b'4' => PacketBody::ConnectError(connect_error(&text[at..])?),
-        _ => return Err(ImksError::InvalidSocketPacketTypeChar(text.chars().next().unwrap_or_default())),
+        _ => return Err(ImksError::InvalidSocketPacketTypeChar(first)),
     };
     Ok((Packet { namespace, body }, attachments))
 }
