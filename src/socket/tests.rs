@@ -371,7 +371,9 @@ async fn packets_out_of_step_close_the_connection() {
 
 /// A bus of two nodes in one process.
 #[derive(Clone, Default)]
-struct Bus(Arc<Mutex<Vec<(String, mpsc::Sender<Bytes>)>>>);
+struct Bus(Arc<Mutex<Vec<Subscription>>>);
+
+type Subscription = (String, mpsc::Sender<Bytes>);
 
 impl Adapter for Bus {
     fn name(&self) -> &'static str {
