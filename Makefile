@@ -28,7 +28,7 @@ fmt: ## format
 	cargo fmt
 
 doc: ## the library's documentation, warnings denied
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --quiet
 
 bench: ## imks beside its peers, and the persisted path; writes target/bench-report.md (about 20 minutes)
 	@benches/run $(ARGS)
