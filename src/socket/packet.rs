@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 use serde::de::value::SeqAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tungstenite::Utf8Bytes;
 
@@ -52,6 +52,10 @@ pub struct Args {
     name: Range,
     /// Where the arguments lie in `text`, comma separated, without the array's brackets.
     values: Range,
+    /// Where the first argument lies in `text`; empty if there is none.
+    first: Range,
+    /// Where the arguments after the first begin in `text`.
+    rest: u32,
     /// The event name, if it was written with escapes.
     unescaped_name: Option<Box<str>>,
     attachments: Vec<Bytes>,
@@ -62,18 +66,17 @@ type Range = (u32, u32);
 impl Args {
     /// Reads `["name", …]` at `text[start..]`.
     pub(super) fn event(text: Utf8Bytes, start: usize) -> ImksResult<Self> {
-        let parts = split_array(&text, start)?;
-        let first = parts.first.ok_or_else(invalid_event_name)?;
-        let raw = &text[first.0 as usize..first.1 as usize];
+        let elements = split_array(&text, start)?;
+        let name = elements.ranges[0].ok_or_else(invalid_event_name)?;
+        let raw = &text[name.0 as usize..name.1 as usize];
         let (name, unescaped_name) = match raw.as_bytes().first() {
-            Some(b'"') if !raw.contains('\\') => ((first.0 + 1, first.1 - 1), None),
-            Some(b'"') => (first, Some(serde_json::from_str(raw).map_err(|_| invalid_event_name())?)),
+            Some(b'"') if !raw.contains('\\') => ((name.0 + 1, name.1 - 1), None),
+            Some(b'"') => (name, Some(serde_json::from_str(raw).map_err(|_| invalid_event_name())?)),
             // The reference accepts a number as an event name.
-            Some(b'-' | b'0'..=b'9') => (first, None),
+            Some(b'-' | b'0'..=b'9') => (name, None),
             _ => return Err(invalid_event_name()),
         };
-        let (array, values) = (parts.array, parts.after_first);
-        let args = Self { text, array, name, values, unescaped_name, attachments: Vec::new() };
+        let args = Self::new(text, name, unescaped_name, elements.array, &elements.ranges[1..]);
         if RESERVED_EVENTS.contains(&args.name()) {
             return Err(ImksError::InvalidSocketPacketFormat("reserved event name"));
         }
@@ -82,26 +85,34 @@ impl Args {
 
     /// Reads `[…]` at `text[start..]`.
     pub(super) fn ack(text: Utf8Bytes, start: usize) -> ImksResult<Self> {
-        let parts = split_array(&text, start)?;
-        let values = (parts.first.map_or(parts.after_first.0, |first| first.0), parts.after_first.1);
-        Ok(Self {
-            text,
-            array: parts.array,
-            name: NO_NAME,
-            values,
-            unescaped_name: None,
-            attachments: Vec::new(),
-        })
+        let elements = split_array(&text, start)?;
+        Ok(Self::new(text, NO_NAME, None, elements.array, &elements.ranges))
     }
 
     /// No arguments at all.
     pub fn none() -> Self {
+        Self::new(Utf8Bytes::from_static("[]"), NO_NAME, None, (0, 2), &[])
+    }
+
+    fn new(
+        text: Utf8Bytes,
+        name: Range,
+        unescaped_name: Option<Box<str>>,
+        array: Range,
+        values: &[Option<Range>],
+    ) -> Self {
+        let end = array.1 - 1;
+        let nth = |n: usize| values.get(n).copied().flatten();
+        let first = nth(0).unwrap_or((end, end));
+        let rest = nth(1).map_or(end, |second| second.0);
         Self {
-            text: Utf8Bytes::from_static("[]"),
-            array: (0, 2),
-            name: NO_NAME,
-            values: (1, 1),
-            unescaped_name: None,
+            text,
+            array,
+            name,
+            values: (first.0, end),
+            first,
+            rest,
+            unescaped_name,
             attachments: Vec::new(),
         }
     }
@@ -147,15 +158,15 @@ impl Args {
 
     /// The first argument as a type.
     pub fn first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
-        self.deserialize::<First<T>>().map(|first| first.0)
+        match self.slice(self.first) {
+            "" => Err(ImksError::InvalidPayload("an argument is missing".into())),
+            first => Ok(serde_json::from_str(first)?),
+        }
     }
 
-    /// The arguments after the first `n`, as JSON text.
-    pub fn json_after(&self, n: usize) -> ImksResult<&str> {
-        let values = self.values()?;
-        let Some(value) = values.get(n) else { return Ok("") };
-        let start = offset_in(self.json(), value.get());
-        Ok(&self.json()[start..])
+    /// The first argument as a type, and the others as JSON text.
+    pub fn split_first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<(T, &'a str)> {
+        Ok((self.first()?, self.slice((self.rest, self.values.1))))
     }
 
     fn deserialize<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
@@ -204,53 +215,24 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ArgsVisitor<T> {
     }
 }
 
-/// The first element of a sequence; the others are ignored.
-struct First<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for First<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FirstVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for FirstVisitor<T> {
-            type Value = First<T>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("at least one argument")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<First<T>, A::Error> {
-                let first = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(First(first))
-            }
-        }
-        deserializer.deserialize_seq(FirstVisitor(PhantomData))
-    }
-}
-
-/// Where the parts of an array lie in the text it was read from.
-struct ArrayParts {
+/// Where an array and its first elements lie in the text it was read from.
+struct Elements {
     array: Range,
-    first: Option<Range>,
-    /// From the second element (or the closing bracket) up to the closing bracket.
-    after_first: Range,
+    ranges: [Option<Range>; 3],
 }
 
-/// Validates that `text[start..]` is one JSON array, and finds its first element.
-fn split_array(text: &str, start: usize) -> ImksResult<ArrayParts> {
+/// Validates that `text[start..]` is one JSON array, and finds its first elements.
+fn split_array(text: &str, start: usize) -> ImksResult<Elements> {
     let json = &text[start..];
     check_depth(json)?;
-    let Elements { first, second } = serde_json::from_str(json)
+    let FirstElements(raw) = serde_json::from_str(json)
         .map_err(|_| ImksError::InvalidSocketPacketFormat("payload is not a JSON array"))?;
-    let end = start + json.trim_end().len();
-    let last = end - 1;
     let range = |raw: &RawValue| {
         let from = offset_in(text, raw.get());
         (from as u32, (from + raw.get().len()) as u32)
     };
-    let second_start = second.map_or(last as u32, |raw| range(raw).0);
-    Ok(ArrayParts {
-        array: (start as u32, end as u32),
-        first: first.map(range),
-        after_first: (second_start, last as u32),
-    })
+    let array = (start as u32, (start + json.trim_ascii_end().len()) as u32);
+    Ok(Elements { array, ranges: raw.map(|raw| raw.map(range)) })
 }
 
 /// Where `part`, a slice of `whole`, begins in it.
@@ -280,25 +262,24 @@ fn check_depth(json: &str) -> ImksResult<()> {
     Ok(())
 }
 
-/// The first two elements of an array, as text; the others are validated only.
-struct Elements<'a> {
-    first: Option<&'a RawValue>,
-    second: Option<&'a RawValue>,
-}
+/// The first elements of an array, as text; the others are validated only.
+struct FirstElements<'a>([Option<&'a RawValue>; 3]);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for FirstElements<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ElementsVisitor;
         impl<'de> Visitor<'de> for ElementsVisitor {
-            type Value = Elements<'de>;
+            type Value = FirstElements<'de>;
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an array")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Elements<'de>, A::Error> {
-                let first = seq.next_element()?;
-                let second = seq.next_element()?;
-                while second.is_some() && seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Elements { first, second })
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<FirstElements<'de>, A::Error> {
+                let mut first = [None; 3];
+                for place in &mut first {
+                    *place = seq.next_element()?;
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(FirstElements(first))
             }
         }
         deserializer.deserialize_seq(ElementsVisitor)
@@ -319,7 +300,7 @@ mod tests {
         assert_eq!((args.name(), args.json().trim_end()), ("hi", r#"1, {"a":[true]}"#));
         assert_eq!(args.values().unwrap().len(), 2);
         assert_eq!(args.first::<u8>().unwrap(), 1);
-        assert_eq!(args.json_after(1).unwrap().trim_end(), r#"{"a":[true]}"#);
+        assert_eq!(args.split_first::<u8>().unwrap(), (1, r#"{"a":[true]} "#));
         let (one, map): (u8, serde_json::Value) = args.parse().unwrap();
         assert_eq!((one, map["a"][0].as_bool()), (1, Some(true)));
     }
