@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
 
 # The dependencies are a layer of their own: a change of imks alone rebuilds imks alone.
-FROM lukemathwalker/cargo-chef:latest-rust-1.95-bookworm AS chef
+FROM rust:1.95-bookworm AS chef
+RUN cargo install --locked cargo-chef
 WORKDIR /imks
 
 FROM chef AS planner

@@ -40,8 +40,9 @@ pub struct Client {
 
 /// What waits to be written, by connection: apart from the connections, so that whoever handles a packet of one can
 /// write to any.
-#[derive(Default)]
 pub struct Lines {
+    /// What connection `i` sends to join the namespace.
+    hello: Box<dyn Fn(usize) -> String>,
     queues: Vec<Vec<u8>>,
     marked: Vec<bool>,
     dirty: Vec<usize>,
@@ -61,6 +62,11 @@ impl Lines {
         write(&mut self.queues[index]);
     }
 
+    pub fn say_hello(&mut self, index: usize) {
+        let packet = (self.hello)(index);
+        self.send(index, &frame::text(&packet));
+    }
+
     fn add(&mut self) {
         self.queues.push(Vec::new());
         self.marked.push(false);
@@ -69,12 +75,22 @@ impl Lines {
 
 impl Client {
     pub fn new() -> Outcome<Self> {
+        Self::with_hello(|_| "40".to_owned())
+    }
+
+    /// Clients that join the namespace with a packet of their own, for example with a token.
+    pub fn with_hello(hello: impl Fn(usize) -> String + 'static) -> Outcome<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             buffer: vec![0; READ_BUFFER],
             connections: Vec::new(),
-            lines: Lines::default(),
+            lines: Lines {
+                hello: Box::new(hello),
+                queues: Vec::new(),
+                marked: Vec::new(),
+                dirty: Vec::new(),
+            },
         })
     }
 

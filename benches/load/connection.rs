@@ -188,7 +188,7 @@ impl Connection {
             (_, Some(b'2')) => lines.send(self.index, &frame::text("3")),
             (Phase::Opening, Some(b'0')) => {
                 self.phase = Phase::Joining;
-                lines.send(self.index, &frame::text("40"));
+                lines.say_hello(self.index);
             }
             (Phase::Opening, Some(b'3')) => {
                 self.phase = Phase::Pausing;

@@ -1,6 +1,9 @@
 //! Echo: each connection keeps a window of events waiting for their acks.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::{
     Outcome,
@@ -21,11 +24,9 @@ pub struct Echo {
 
 /// One connection's side.
 struct Sender {
-    next: u64,
-    /// The ack that must come next.
-    expected: u64,
-    /// By ack id, modulo the window.
-    sent: Vec<Instant>,
+    /// When the events were sent whose acks are missing, from id `oldest` on; `None` once answered.
+    sent: VecDeque<Option<Instant>>,
+    oldest: u64,
 }
 
 struct Running {
@@ -34,6 +35,7 @@ struct Running {
     latency: Histogram,
     count: u64,
     unordered: u64,
+    doubled: u64,
     under_way: u64,
     stopped: bool,
 }
@@ -45,10 +47,11 @@ impl Echo {
         let packet = format!(r#"42{}["echo","{}"]"#, "#".repeat(ACK_DIGITS), "x".repeat(self.bytes));
         let mut running = Running {
             template: Template::new(&packet, ACK_DIGITS)?,
-            senders: (0..connections).map(|_| Sender::new(self.window)).collect(),
+            senders: (0..connections).map(|_| Sender::new()).collect(),
             latency: Histogram::default(),
             count: 0,
             unordered: 0,
+            doubled: 0,
             under_way: 0,
             stopped: false,
         };
@@ -65,19 +68,31 @@ impl Echo {
         running.stopped = true;
         running.drive(&mut client, server, DRAIN)?;
         measured.unordered = running.unordered;
+        measured.doubled = running.doubled;
         measured.lost = running.under_way;
         Ok(measured)
     }
 }
 
 impl Sender {
-    fn new(window: usize) -> Self {
-        Self { next: FIRST_ACK, expected: FIRST_ACK, sent: vec![Instant::now(); window] }
+    fn new() -> Self {
+        Self { sent: VecDeque::new(), oldest: FIRST_ACK }
     }
 
-    fn slot(&mut self, id: u64) -> &mut Instant {
-        let window = self.sent.len();
-        &mut self.sent[id as usize % window]
+    fn send(&mut self, now: Instant) -> u64 {
+        self.sent.push_back(Some(now));
+        self.oldest + self.sent.len() as u64 - 1
+    }
+
+    /// When it was sent, and whether an earlier one is still unanswered.
+    fn answered(&mut self, id: u64) -> Option<(Instant, bool)> {
+        let early = id != self.oldest;
+        let sent = self.sent.get_mut(id.checked_sub(self.oldest)? as usize)?.take()?;
+        while let Some(None) = self.sent.front() {
+            self.sent.pop_front();
+            self.oldest += 1;
+        }
+        Some((sent, early))
     }
 }
 
@@ -101,11 +116,12 @@ impl Running {
 
     fn take(&mut self, index: usize, packet: &[u8], now: Instant, lines: &mut Lines) {
         let Some(ack) = packet.strip_prefix(b"43") else { return };
-        let id = number(ack);
-        let sender = &mut self.senders[index];
-        self.latency.record(now - *sender.slot(id));
-        self.unordered += u64::from(id != sender.expected);
-        sender.expected = id + 1;
+        let Some((sent, early)) = self.senders[index].answered(number(ack)) else {
+            self.doubled += 1;
+            return;
+        };
+        self.latency.record(now - sent);
+        self.unordered += u64::from(early);
         self.count += 1;
         self.under_way -= 1;
         self.send(index, now, lines);
@@ -115,10 +131,7 @@ impl Running {
         if self.stopped {
             return;
         }
-        let sender = &mut self.senders[index];
-        let id = sender.next;
-        sender.next += 1;
-        *sender.slot(id) = now;
+        let id = self.senders[index].send(now);
         self.under_way += 1;
         lines.send_with(index, |out| self.template.write(id, out));
     }

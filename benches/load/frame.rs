@@ -33,31 +33,40 @@ pub fn text(payload: &str) -> Vec<u8> {
 /// A prebuilt frame with a number of fixed width in it: sending it again costs a copy and a few digits.
 pub struct Template {
     frame: Vec<u8>,
-    /// Of the number, in the frame.
-    at: usize,
-    /// Of the number, in the payload: decides which bytes of the key cover it.
-    offset: usize,
+    /// Where in the payload the number stands; it may stand at several places.
+    places: Vec<usize>,
     digits: usize,
 }
 
 impl Template {
-    /// `payload` with the place of the number marked by `digits` times `#`.
+    /// `payload` with each place of the number marked by `digits` times `#`.
     pub fn new(payload: &str, digits: usize) -> Outcome<Self> {
-        let offset = payload.find(&"#".repeat(digits)).ok_or("the template has no number")?;
-        let frame = text(payload);
-        let at = frame.len() - payload.len() + offset;
-        Ok(Self { frame, at, offset, digits })
+        let places: Vec<usize> = payload.match_indices(&"#".repeat(digits)).map(|(at, _)| at).collect();
+        if places.is_empty() {
+            return Err("the template has no number".into());
+        }
+        Ok(Self { frame: text(payload), places, digits })
     }
 
-    /// Appends the frame with `number` in its place.
+    /// Appends the frame with `number` in its places.
     pub fn write(&self, number: u64, out: &mut Vec<u8>) {
-        let start = out.len();
         out.extend_from_slice(&self.frame);
-        let mut rest = number;
-        for index in (0..self.digits).rev() {
-            out[start + self.at + index] =
-                (b'0' + (rest % 10) as u8) ^ MASK[(self.offset + index) % MASK.len()];
-            rest /= 10;
+        for place in &self.places {
+            // The payload is the end of the frame, and its first byte meets the first byte of the key.
+            let payload = out.len() - self.payload_len();
+            let mut rest = number;
+            for at in (*place..*place + self.digits).rev() {
+                out[payload + at] = (b'0' + (rest % 10) as u8) ^ MASK[at % MASK.len()];
+                rest /= 10;
+            }
+        }
+    }
+
+    fn payload_len(&self) -> usize {
+        match self.frame[1] & 0x7f {
+            126 => self.frame.len() - 8,
+            127 => self.frame.len() - 14,
+            _ => self.frame.len() - 6,
         }
     }
 }

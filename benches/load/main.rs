@@ -24,6 +24,7 @@ mod fanout;
 mod frame;
 mod histogram;
 mod idle;
+mod kind;
 mod limits;
 mod measure;
 mod options;
@@ -38,11 +39,7 @@ use std::{
 };
 
 use self::{
-    measure::Measured,
-    options::Options,
-    report::Report,
-    server::{Kind, Server},
-    workload::Workload,
+    kind::Kind, measure::Measured, options::Options, report::Report, server::Server, workload::Workload,
 };
 
 /// Anything that went wrong, in words: a failed run is printed and the others go on.
@@ -83,7 +80,7 @@ fn run(kind: Kind, workload: Workload, round: u32, files: u64, report: &mut Repo
         println!("{:>13} {:<14} skipped: needs more open files than {files}", workload.name(), kind.name());
         return;
     }
-    let measured = Server::start(kind).and_then(|server| workload.run(&server));
+    let measured = Server::start(|port| kind.command(port)).and_then(|server| workload.run(&server));
     match measured {
         Ok(measured) => {
             println!("{:>13} {:<14} round {round}: {}", workload.name(), kind.name(), line(&measured));

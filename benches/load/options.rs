@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Outcome, server::Kind, workload::Workload};
+use super::{Outcome, kind::Kind, workload::Workload};
 
 /// What to run.
 pub struct Options {

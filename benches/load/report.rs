@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{measure::Measured, server::Kind, workload::Workload};
+use super::{kind::Kind, measure::Measured, workload::Workload};
 
 /// KiB per idle connection that the first system may take, and the goal.
 const IDLE_KIB_FIRST: f64 = 8.0;
