@@ -4,6 +4,8 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=proto");
+    // Compiled into the binary by a macro that cargo does not see through.
+    println!("cargo:rerun-if-changed=migrate");
     generate()
 }
 

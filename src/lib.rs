@@ -13,6 +13,8 @@ pub mod cli;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod directory;
 pub mod engine;
 pub mod error;
 #[cfg(feature = "server")]

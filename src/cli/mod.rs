@@ -1,9 +1,12 @@
 //! The command line: one file per subcommand.
 
 mod check_config;
+pub mod core;
+pub mod directory;
 mod healthcheck;
 mod migrate;
 mod serve;
+pub mod token;
 mod version;
 
 use std::io::Write;

@@ -1,0 +1,174 @@
+//! Channels of the directory.
+
+use sqlx::{FromRow, QueryBuilder};
+use uuid::Uuid;
+
+use super::Directory;
+use super::change::{Kind, record};
+use super::user::{LIST_MAX, checked_name};
+use crate::clock::{Micros, now_micros};
+use crate::error::{ImksError, ImksResult};
+use crate::models::db::{Db, on, transaction};
+use crate::pb::v1::channel::Kind as ChannelKind;
+
+/// A channel.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Channel {
+    /// Id of the channel.
+    pub id: Uuid,
+    /// Unique.
+    pub name: String,
+    /// Number of the kind in core/v1/channel.proto.
+    pub kind: i64,
+    /// Nothing changes any more.
+    pub archived: bool,
+    /// Only owners write.
+    pub read_only: bool,
+    /// Seconds between two messages of one user.
+    pub slow_mode_s: i64,
+    /// Days that messages are kept; 0 is for ever.
+    pub retention_days: i64,
+    /// Rises with every change.
+    pub version: i64,
+    /// When it was made.
+    pub created_at: Micros,
+}
+
+/// What a new channel is to be like.
+#[derive(Debug, Clone, Default)]
+pub struct NewChannel {
+    /// Its name.
+    pub name: String,
+    /// Known to its members only.
+    pub private: bool,
+    /// Only owners write.
+    pub read_only: bool,
+    /// Seconds between two messages of one user.
+    pub slow_mode_s: u32,
+}
+
+impl Directory {
+    /// A new channel, without members.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that is not allowed or taken; `Database`.
+    pub async fn create_channel(&self, new: NewChannel) -> ImksResult<Channel> {
+        let kind = if new.private { ChannelKind::Private } else { ChannelKind::Public };
+        let channel = Channel {
+            id: Uuid::now_v7(),
+            name: checked_name("channel", &new.name)?,
+            kind: i64::from(i32::from(kind)),
+            archived: false,
+            read_only: new.read_only,
+            slow_mode_s: new.slow_mode_s.into(),
+            retention_days: 0,
+            version: 1,
+            created_at: now_micros(),
+        };
+        let (db, row) = (self.db().clone(), channel.clone());
+        self.settled(async move { insert(&db, row).await }).await?;
+        Ok(channel)
+    }
+
+    /// A channel by name.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn channel_named(&self, name: &str) -> ImksResult<Option<Channel>> {
+        Ok(on!(read self.db(), pool => sqlx::query_as(BY_NAME).bind(name).fetch_optional(pool).await?))
+    }
+
+    /// A channel by name, made when missing.
+    ///
+    /// # Errors
+    /// As [`Directory::create_channel`].
+    pub async fn ensure_channel(&self, new: NewChannel) -> ImksResult<Channel> {
+        if let Some(channel) = self.channel_named(&new.name).await? {
+            return Ok(channel);
+        }
+        let name = new.name.clone();
+        match self.create_channel(new).await {
+            // Another process was faster.
+            Err(error) => self.channel_named(&name).await?.ok_or(error),
+            made => made,
+        }
+    }
+
+    /// All channels by name, at most 10,000.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn channels(&self) -> ImksResult<Vec<Channel>> {
+        Ok(on!(read self.db(), pool => sqlx::query_as(ALL).bind(LIST_MAX).fetch_all(pool).await?))
+    }
+
+    /// Sets whether a channel is archived and read-only; `None` leaves it as it is.
+    ///
+    /// # Errors
+    /// `NotFound`; `Database`.
+    pub async fn set_channel_state(
+        &self,
+        name: &str,
+        archived: Option<bool>,
+        read_only: Option<bool>,
+    ) -> ImksResult<()> {
+        let channel = self.channel_named(name).await?.ok_or(ImksError::NotFound("channel"))?;
+        let archived = archived.unwrap_or(channel.archived);
+        let read_only = read_only.unwrap_or(channel.read_only);
+        let (db, id) = (self.db().clone(), channel.id);
+        self.settled(async move { set_state(&db, id, archived, read_only, now_micros()).await }).await
+    }
+
+    pub(super) async fn channels_by_id(&self, ids: &[Uuid]) -> ImksResult<Vec<Channel>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(on!(read self.db(), pool => {
+            let mut query = QueryBuilder::new(BY_IDS);
+            let mut list = query.separated(", ");
+            ids.iter().for_each(|id| { list.push_bind(*id); });
+            query.push(")");
+            query.build_query_as().fetch_all(pool).await?
+        }))
+    }
+}
+
+async fn insert(db: &Db, channel: Channel) -> ImksResult<()> {
+    let done = transaction!(db, tx => {
+        let done = sqlx::query(INSERT)
+            .bind(channel.id)
+            .bind(&channel.name)
+            .bind(channel.kind)
+            .bind(channel.read_only)
+            .bind(channel.slow_mode_s)
+            .bind(channel.created_at)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+        if done == 1 {
+            let at = channel.created_at;
+            record!(tx, Kind::Channel, user: None, channel: Some(channel.id), session: None, at: at);
+        }
+        done
+    });
+    if done == 1 { Ok(()) } else { Err(ImksError::invalid("channel", "the name is taken")) }
+}
+
+async fn set_state(db: &Db, id: Uuid, archived: bool, read_only: bool, now: Micros) -> ImksResult<()> {
+    transaction!(db, tx => {
+        sqlx::query(SET_STATE).bind(id).bind(archived).bind(read_only).execute(&mut *tx).await?;
+        record!(tx, Kind::Channel, user: None, channel: Some(id), session: None, at: now);
+    });
+    Ok(())
+}
+
+const INSERT: &str = "INSERT INTO directory_channel (id, name, kind, read_only, slow_mode_s, created_at) \
+     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+const BY_NAME: &str = "SELECT id, name, kind, archived, read_only, slow_mode_s, retention_days, version, created_at \
+     FROM directory_channel WHERE name = $1";
+const BY_IDS: &str = "SELECT id, name, kind, archived, read_only, slow_mode_s, retention_days, version, created_at \
+     FROM directory_channel WHERE id IN (";
+const ALL: &str = "SELECT id, name, kind, archived, read_only, slow_mode_s, retention_days, version, created_at \
+     FROM directory_channel ORDER BY name LIMIT $1";
+const SET_STATE: &str =
+    "UPDATE directory_channel SET archived = $2, read_only = $3, version = version + 1 WHERE id = $1";

@@ -1,0 +1,175 @@
+//! Who is in which channel, and as what.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::change::{Kind, record};
+use super::user::LIST_MAX;
+use super::{Directory, NewChannel, User};
+use crate::clock::{Micros, now_micros};
+use crate::error::{ImksError, ImksResult};
+use crate::models::db::{Db, on, transaction};
+
+/// One user in one channel, with what decides about permissions.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Member {
+    /// Id of the channel.
+    pub channel_id: Uuid,
+    /// Id of the user.
+    pub user_id: Uuid,
+    /// Name of the channel.
+    pub channel_name: String,
+    /// Name of the user.
+    pub username: String,
+    /// Since when.
+    pub joined_at: Micros,
+    /// Number of the level in core/v1/member.proto.
+    pub notify_level: i64,
+    /// 0: not muted.
+    pub muted_until: Micros,
+    /// The member's role.
+    pub role_id: Uuid,
+    /// Name of the role.
+    pub role: String,
+    /// Permissions of the role.
+    pub bits: i64,
+    /// State of the channel.
+    pub archived: bool,
+    /// State of the channel.
+    pub read_only: bool,
+    /// Version of the channel.
+    pub version: i64,
+}
+
+/// Name of a role; `member` unless said otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleName(pub String);
+
+impl Default for RoleName {
+    fn default() -> Self {
+        Self("member".into())
+    }
+}
+
+impl Directory {
+    /// Makes `username` a member of `channel`, or gives a member another role.
+    ///
+    /// # Errors
+    /// `NotFound` for a user, channel or role that does not exist; `Database`.
+    pub async fn add_member(&self, channel: &str, username: &str, role: RoleName) -> ImksResult<()> {
+        let user = self.user(username).await?.ok_or(ImksError::NotFound("user"))?.id;
+        let channel = self.channel_named(channel).await?.ok_or(ImksError::NotFound("channel"))?.id;
+        let role: Option<Uuid> = on!(read self.db(), pool => {
+            sqlx::query_scalar(ROLE).bind(&role.0).fetch_optional(pool).await?
+        });
+        let role = role.ok_or(ImksError::NotFound("role"))?;
+        let db = self.db().clone();
+        self.settled(async move { join(&db, channel, user, role, now_micros()).await }).await
+    }
+
+    /// Ends a membership. Its rights end with it, on every node that follows the directory.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such membership; `Database`.
+    pub async fn remove_member(&self, channel: &str, username: &str) -> ImksResult<()> {
+        let user = self.user(username).await?.ok_or(ImksError::NotFound("user"))?.id;
+        let channel = self.channel_named(channel).await?.ok_or(ImksError::NotFound("channel"))?.id;
+        let db = self.db().clone();
+        let left = self.settled(async move { leave(&db, channel, user, now_micros()).await }).await?;
+        if left { Ok(()) } else { Err(ImksError::NotFound("member")) }
+    }
+
+    /// Members of a channel, at most 10,000.
+    ///
+    /// # Errors
+    /// `NotFound`; `Database`.
+    pub async fn members(&self, channel: &str) -> ImksResult<Vec<Member>> {
+        let channel = self.channel_named(channel).await?.ok_or(ImksError::NotFound("channel"))?.id;
+        self.members_page(channel, Uuid::nil(), LIST_MAX).await
+    }
+
+    /// For development: the user, made when missing, as a member of the channel `general`, made when missing.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that is not allowed; `Database`.
+    pub async fn ensure_development(&self, username: &str) -> ImksResult<User> {
+        let user = self.ensure_user(username).await?;
+        let general = NewChannel { name: GENERAL.into(), ..NewChannel::default() };
+        let channel = self.ensure_channel(general).await?;
+        if self.member(user.id, channel.id).await?.is_none() {
+            self.add_member(GENERAL, username, RoleName::default()).await?;
+        }
+        Ok(user)
+    }
+
+    pub(super) async fn member(&self, user: Uuid, channel: Uuid) -> ImksResult<Option<Member>> {
+        Ok(on!(read self.db(), pool => {
+            sqlx::query_as(ONE).bind(user).bind(channel).fetch_optional(pool).await?
+        }))
+    }
+
+    /// Memberships of a user in channels with ids above `after`, in the order of those.
+    pub(super) async fn memberships_page(
+        &self,
+        user: Uuid,
+        after: Uuid,
+        limit: i64,
+    ) -> ImksResult<Vec<Member>> {
+        Ok(on!(read self.db(), pool => {
+            sqlx::query_as(OF_USER).bind(user).bind(after).bind(limit).fetch_all(pool).await?
+        }))
+    }
+
+    /// Members of a channel with user ids above `after`, in the order of those.
+    pub(super) async fn members_page(
+        &self,
+        channel: Uuid,
+        after: Uuid,
+        limit: i64,
+    ) -> ImksResult<Vec<Member>> {
+        Ok(on!(read self.db(), pool => {
+            sqlx::query_as(OF_CHANNEL).bind(channel).bind(after).bind(limit).fetch_all(pool).await?
+        }))
+    }
+}
+
+async fn join(db: &Db, channel: Uuid, user: Uuid, role: Uuid, now: Micros) -> ImksResult<()> {
+    transaction!(db, tx => {
+        sqlx::query(JOIN).bind(channel).bind(user).bind(role).bind(now).execute(&mut *tx).await?;
+        record!(tx, Kind::Joined, user: Some(user), channel: Some(channel), session: None, at: now);
+    });
+    Ok(())
+}
+
+async fn leave(db: &Db, channel: Uuid, user: Uuid, now: Micros) -> ImksResult<bool> {
+    Ok(transaction!(db, tx => {
+        let left = sqlx::query(LEAVE).bind(channel).bind(user).execute(&mut *tx).await?.rows_affected() == 1;
+        if left {
+            record!(tx, Kind::Left, user: Some(user), channel: Some(channel), session: None, at: now);
+        }
+        left
+    }))
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT m.channel_id, m.user_id, c.name AS channel_name, u.username, m.joined_at, m.notify_level, ",
+            "m.muted_until, m.role_id, r.name AS role, r.bits, c.archived, c.read_only, c.version ",
+            "FROM directory_member m JOIN directory_channel c ON c.id = m.channel_id ",
+            "JOIN directory_user u ON u.id = m.user_id AND u.deleted_at IS NULL ",
+            "JOIN directory_role r ON r.id = m.role_id ",
+            $rest
+        )
+    };
+}
+
+/// The channel that everybody is in, in development.
+pub(super) const GENERAL: &str = "general";
+const ONE: &str = select!("WHERE m.user_id = $1 AND m.channel_id = $2");
+const OF_USER: &str = select!("WHERE m.user_id = $1 AND m.channel_id > $2 ORDER BY m.channel_id LIMIT $3");
+const OF_CHANNEL: &str = select!("WHERE m.channel_id = $1 AND m.user_id > $2 ORDER BY m.user_id LIMIT $3");
+const ROLE: &str = "SELECT id FROM directory_role WHERE name = $1";
+const JOIN: &str = "INSERT INTO directory_member (channel_id, user_id, role_id, joined_at) VALUES ($1, $2, $3, $4) \
+     ON CONFLICT (channel_id, user_id) DO UPDATE SET role_id = excluded.role_id";
+const LEAVE: &str = "DELETE FROM directory_member WHERE channel_id = $1 AND user_id = $2";

@@ -1,0 +1,194 @@
+//! Signing keys of the directory, and the tokens made with them.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Directory, User};
+use crate::clock::{Micros, now_micros};
+use crate::error::{ImksError, ImksResult};
+use crate::models::db::{Db, on, transaction};
+
+/// A key as it is stored. No `Debug`: half of it is a secret.
+#[derive(Clone, FromRow)]
+pub(super) struct KeyRow {
+    pub(super) kid: String,
+    private_key: Vec<u8>,
+    pub(super) public_key: Vec<u8>,
+    pub(super) created_at: Micros,
+    pub(super) not_after: Option<Micros>,
+}
+
+/// What a token of the directory says.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Claims {
+    iss: String,
+    aud: String,
+    pub(super) sub: Uuid,
+    pub(super) sid: Uuid,
+    pub(super) username: String,
+    /// Seconds since the epoch, as all times of a token.
+    pub(super) iat: i64,
+    pub(super) exp: i64,
+}
+
+/// What the directory thinks of a token.
+pub(super) enum Checked {
+    Valid(Claims),
+    Invalid,
+    Expired,
+    Revoked,
+}
+
+impl Directory {
+    /// A token for `user`, good for `ttl`, at most 31 days.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a life that is too long or shorter than a second; `Database`.
+    pub async fn issue_token(&self, user: &User, ttl: Duration) -> ImksResult<String> {
+        if ttl < Duration::from_secs(1) || ttl > TTL_MAX {
+            return Err(ImksError::invalid("ttl", "has to be between a second and 31 days (744h)"));
+        }
+        let key = self.keys().await?.into_iter().find(|key| key.not_after.is_none());
+        let key = key.ok_or(ImksError::Internal("no signing key"))?;
+        let issued_at = now_micros() / 1_000_000;
+        let claims = Claims {
+            iss: self.0.config.issuer.clone(),
+            aud: self.0.config.audience.clone(),
+            sub: user.id,
+            sid: Uuid::now_v7(),
+            username: user.username.clone(),
+            iat: issued_at,
+            exp: issued_at.saturating_add_unsigned(ttl.as_secs()),
+        };
+        let header = Header { kid: Some(key.kid), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&key.private_key))
+            .map_err(|_| ImksError::Internal("a token cannot be signed"))
+    }
+
+    /// Replaces the signing key. What the old one signed is good for [`super::Config::key_overlap`] more.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn rotate_signing_key(&self) -> ImksResult<()> {
+        let (db, key, now) = (self.db().clone(), KeyRow::generate(now_micros())?, now_micros());
+        let overlap = i64::try_from(self.0.config.key_overlap.as_micros()).unwrap_or(i64::MAX);
+        self.settled(async move { replace(&db, key, now.saturating_add(overlap)).await }).await
+    }
+
+    pub(super) async fn ensure_signing_key(&self) -> ImksResult<()> {
+        if self.keys().await?.iter().any(|key| key.not_after.is_none()) {
+            return Ok(());
+        }
+        // Two processes that start at once make two keys; both are listed, so both are good.
+        let (db, key) = (self.db().clone(), KeyRow::generate(now_micros())?);
+        self.settled(async move { insert(&db, key).await }).await
+    }
+
+    /// Keys whose signatures are good, the newest first.
+    pub(super) async fn keys(&self) -> ImksResult<Vec<KeyRow>> {
+        let now = now_micros();
+        Ok(on!(read self.db(), pool => sqlx::query_as(GOOD).bind(now).fetch_all(pool).await?))
+    }
+
+    /// Signature, times, revocation and account of a token, from the database as it is now.
+    pub(super) async fn check_token(&self, token: &str, audience: &str) -> ImksResult<Checked> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Ok(Checked::Invalid);
+        }
+        let Ok(header) = jsonwebtoken::decode_header(token) else { return Ok(Checked::Invalid) };
+        let keys = self.keys().await?;
+        let Some(key) = keys.iter().find(|key| Some(&key.kid) == header.kid.as_ref()) else {
+            return Ok(Checked::Invalid);
+        };
+        let mut rules = Validation::new(Algorithm::EdDSA);
+        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        rules.set_issuer(&[&self.0.config.issuer]);
+        rules.set_audience(&[audience]);
+        rules.leeway = LEEWAY_S;
+        let verifier = DecodingKey::from_ed_der(&key.public_key);
+        let claims = match jsonwebtoken::decode::<Claims>(token, &verifier, &rules) {
+            Ok(token) => token.claims,
+            Err(error) if *error.kind() == jsonwebtoken::errors::ErrorKind::ExpiredSignature => {
+                return Ok(Checked::Expired);
+            }
+            Err(_) => return Ok(Checked::Invalid),
+        };
+        self.check_account(claims).await
+    }
+
+    async fn check_account(&self, claims: Claims) -> ImksResult<Checked> {
+        let revoked_at: Option<Micros> = on!(read self.db(), pool => {
+            sqlx::query_scalar(REVOKED).bind(claims.sub).bind(claims.sid).fetch_one(pool).await?
+        });
+        if revoked_at.is_some_and(|revoked_at| claims.iat.saturating_mul(1_000_000) <= revoked_at) {
+            return Ok(Checked::Revoked);
+        }
+        let user = self.users_by_id(&[claims.sub]).await?.pop();
+        let active = user.is_some_and(|user| user.deleted_at.is_none());
+        Ok(if active { Checked::Valid(claims) } else { Checked::Invalid })
+    }
+}
+
+impl KeyRow {
+    fn generate(now: Micros) -> ImksResult<Self> {
+        let mut private_key = PKCS8_ED25519.to_vec();
+        let mut seed = [0_u8; 32];
+        getrandom::fill(&mut seed).map_err(|_| ImksError::Internal("no randomness"))?;
+        private_key.extend_from_slice(&seed);
+        let public_key = public_key(&private_key).ok_or(ImksError::Internal("no public key"))?;
+        Ok(Self {
+            kid: Uuid::now_v7().to_string(),
+            private_key,
+            public_key,
+            created_at: now,
+            not_after: None,
+        })
+    }
+}
+
+fn public_key(private_key: &[u8]) -> Option<Vec<u8>> {
+    let key = EncodingKey::from_ed_der(private_key);
+    match Jwk::from_encoding_key(&key, Algorithm::EdDSA).ok()?.algorithm {
+        AlgorithmParameters::OctetKeyPair(pair) => URL_SAFE_NO_PAD.decode(pair.x).ok(),
+        _ => None,
+    }
+}
+
+async fn insert(db: &Db, key: KeyRow) -> ImksResult<()> {
+    on!(db, pool => {
+        sqlx::query(INSERT)
+            .bind(&key.kid).bind(&key.private_key).bind(&key.public_key).bind(key.created_at)
+            .execute(pool).await?;
+    });
+    Ok(())
+}
+
+async fn replace(db: &Db, key: KeyRow, old_until: Micros) -> ImksResult<()> {
+    transaction!(db, tx => {
+        sqlx::query(RETIRE).bind(old_until).execute(&mut *tx).await?;
+        sqlx::query(INSERT)
+            .bind(&key.kid).bind(&key.private_key).bind(&key.public_key).bind(key.created_at)
+            .execute(&mut *tx).await?;
+    });
+    Ok(())
+}
+
+/// RFC 8410: a version 1 PKCS #8 Ed25519 private key, up to the 32 bytes of its seed.
+const PKCS8_ED25519: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+const TTL_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+const TOKEN_BYTES_MAX: usize = 8 << 10;
+const LEEWAY_S: u64 = 5;
+const GOOD: &str = "SELECT kid, private_key, public_key, created_at, not_after FROM directory_signing_key \
+     WHERE not_after IS NULL OR not_after > $1 ORDER BY created_at DESC, kid DESC";
+const INSERT: &str =
+    "INSERT INTO directory_signing_key (kid, private_key, public_key, created_at) VALUES ($1, $2, $3, $4)";
+const RETIRE: &str = "UPDATE directory_signing_key SET not_after = $1 WHERE not_after IS NULL";
+const REVOKED: &str = "SELECT MAX(revoked_at) FROM directory_revocation WHERE subject_id IN ($1, $2)";

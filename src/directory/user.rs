@@ -1,0 +1,172 @@
+//! Users of the directory.
+
+use sqlx::{FromRow, QueryBuilder};
+use uuid::Uuid;
+
+use super::Directory;
+use super::change::{Kind, record};
+use crate::clock::{Micros, now_micros};
+use crate::error::{ImksError, ImksResult};
+use crate::models::db::{Db, on, transaction};
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct User {
+    /// Id of the user.
+    pub id: Uuid,
+    /// Unique among those who are not deleted.
+    pub username: String,
+    /// Whether a program acts here.
+    pub bot: bool,
+    /// When the account was made.
+    pub created_at: Micros,
+    /// When it was closed.
+    pub deleted_at: Option<Micros>,
+}
+
+impl Directory {
+    /// A new user.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that is not allowed or taken; `Database`.
+    pub async fn create_user(&self, username: &str, bot: bool) -> ImksResult<User> {
+        let name = checked_name("username", username)?;
+        let user =
+            User { id: Uuid::now_v7(), username: name, bot, created_at: now_micros(), deleted_at: None };
+        let (db, row) = (self.db().clone(), user.clone());
+        self.settled(async move { insert(&db, row).await }).await?;
+        Ok(user)
+    }
+
+    /// A user by name; deleted ones are not found.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn user(&self, username: &str) -> ImksResult<Option<User>> {
+        Ok(on!(read self.db(), pool => {
+            sqlx::query_as(BY_NAME).bind(username).fetch_optional(pool).await?
+        }))
+    }
+
+    /// A user by name, made when missing.
+    ///
+    /// # Errors
+    /// As [`Directory::create_user`].
+    pub async fn ensure_user(&self, username: &str) -> ImksResult<User> {
+        if let Some(user) = self.user(username).await? {
+            return Ok(user);
+        }
+        match self.create_user(username, false).await {
+            // Another process was faster.
+            Err(error) => self.user(username).await?.ok_or(error),
+            made => made,
+        }
+    }
+
+    /// All users that are not deleted, by name, at most [`LIST_MAX`].
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn users(&self) -> ImksResult<Vec<User>> {
+        Ok(on!(read self.db(), pool => sqlx::query_as(ALL).bind(LIST_MAX).fetch_all(pool).await?))
+    }
+
+    /// Closes an account: its tokens are void, its memberships end. The name is free again.
+    ///
+    /// # Errors
+    /// `NotFound`; `Database`.
+    pub async fn remove_user(&self, username: &str) -> ImksResult<()> {
+        let user = self.user(username).await?.ok_or(ImksError::NotFound("user"))?;
+        let db = self.db().clone();
+        self.settled(async move { remove(&db, user.id, now_micros()).await }).await
+    }
+
+    /// Makes void what was issued to a user until now, without closing the account.
+    ///
+    /// # Errors
+    /// `NotFound`; `Database`.
+    pub async fn revoke_user(&self, username: &str) -> ImksResult<()> {
+        let user = self.user(username).await?.ok_or(ImksError::NotFound("user"))?;
+        let db = self.db().clone();
+        self.settled(async move { revoke(&db, user.id, false, now_micros()).await }).await
+    }
+
+    /// Makes void every token of a session.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn revoke_session(&self, session: Uuid) -> ImksResult<()> {
+        let db = self.db().clone();
+        self.settled(async move { revoke(&db, session, true, now_micros()).await }).await
+    }
+
+    pub(super) async fn users_by_id(&self, ids: &[Uuid]) -> ImksResult<Vec<User>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(on!(read self.db(), pool => {
+            let mut query = QueryBuilder::new(BY_IDS);
+            let mut list = query.separated(", ");
+            ids.iter().for_each(|id| { list.push_bind(*id); });
+            query.push(")");
+            query.build_query_as().fetch_all(pool).await?
+        }))
+    }
+}
+
+async fn insert(db: &Db, user: User) -> ImksResult<()> {
+    let done = on!(db, pool => {
+        sqlx::query(INSERT)
+            .bind(user.id).bind(&user.username).bind(user.bot).bind(user.created_at)
+            .execute(pool).await?.rows_affected()
+    });
+    if done == 1 { Ok(()) } else { Err(ImksError::invalid("username", "is taken")) }
+}
+
+async fn remove(db: &Db, user: Uuid, now: Micros) -> ImksResult<()> {
+    transaction!(db, tx => {
+        sqlx::query(DELETE).bind(user).bind(now).execute(&mut *tx).await?;
+        let channels: Vec<Uuid> = sqlx::query_scalar(LEAVE_ALL).bind(user).fetch_all(&mut *tx).await?;
+        sqlx::query(REVOKE).bind(user).bind(false).bind(now).execute(&mut *tx).await?;
+        record!(tx, Kind::Revoked, user: Some(user), channel: None, session: None, at: now);
+        record!(tx, Kind::User, user: Some(user), channel: None, session: None, at: now);
+        for channel in channels {
+            record!(tx, Kind::Left, user: Some(user), channel: Some(channel), session: None, at: now);
+        }
+    });
+    Ok(())
+}
+
+async fn revoke(db: &Db, subject: Uuid, is_session: bool, now: Micros) -> ImksResult<()> {
+    let (user, session) = if is_session { (None, Some(subject)) } else { (Some(subject), None) };
+    transaction!(db, tx => {
+        sqlx::query(REVOKE).bind(subject).bind(is_session).bind(now).execute(&mut *tx).await?;
+        record!(tx, Kind::Revoked, user: user, channel: None, session: session, at: now);
+    });
+    Ok(())
+}
+
+/// Names of users and channels: 1 to 64 letters, digits, `-`, `_`, `.`; they are typed and shown.
+pub(super) fn checked_name(field: &'static str, name: &str) -> ImksResult<String> {
+    let allowed = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || !name.chars().all(allowed) {
+        let rule = "has to be 1 to 64 letters, digits, hyphens, underscores or dots";
+        return Err(ImksError::invalid(field, rule));
+    }
+    Ok(name.to_owned())
+}
+
+const INSERT: &str = "INSERT INTO directory_user (id, username, bot, created_at) VALUES ($1, $2, $3, $4) \
+     ON CONFLICT DO NOTHING";
+const BY_NAME: &str = "SELECT id, username, bot, created_at, deleted_at FROM directory_user \
+     WHERE username = $1 AND deleted_at IS NULL";
+const BY_IDS: &str = "SELECT id, username, bot, created_at, deleted_at FROM directory_user WHERE id IN (";
+const ALL: &str = "SELECT id, username, bot, created_at, deleted_at FROM directory_user \
+     WHERE deleted_at IS NULL ORDER BY username LIMIT $1";
+const DELETE: &str = "UPDATE directory_user SET deleted_at = $2 WHERE id = $1";
+const LEAVE_ALL: &str = "DELETE FROM directory_member WHERE user_id = $1 RETURNING channel_id";
+const REVOKE: &str = "INSERT INTO directory_revocation (subject_id, is_session, revoked_at) VALUES ($1, $2, $3) \
+     ON CONFLICT (subject_id) DO UPDATE SET revoked_at = excluded.revoked_at";
+const NAME_CHARS_MAX: usize = 64;
+/// Rows of a list on the command line.
+pub(super) const LIST_MAX: i64 = 10_000;
