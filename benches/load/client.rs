@@ -96,6 +96,17 @@ impl Client {
 
     /// Opens `count` connections, a bounded number at a time, and returns how long each took.
     pub fn connect(&mut self, address: SocketAddr, count: usize, via: Via) -> Outcome<Histogram> {
+        self.connect_with(address, count, via, |_, _, _, _| {})
+    }
+
+    /// Like [`Self::connect`], for servers that speak first: packets may arrive while others still connect.
+    pub fn connect_with(
+        &mut self,
+        address: SocketAddr,
+        count: usize,
+        via: Via,
+        mut on_packet: impl FnMut(usize, &[u8], Instant, &mut Lines),
+    ) -> Outcome<Histogram> {
         let deadline = Instant::now() + SET_UP_TIMEOUT;
         let mut latency = Histogram::default();
         let mut opening: Vec<usize> = Vec::new();
@@ -106,7 +117,7 @@ impl Client {
             if opening.is_empty() {
                 return Ok(latency);
             }
-            self.turn(Duration::from_millis(100), address, |_, _, _, _| {})?;
+            self.turn(Duration::from_millis(100), address, &mut on_packet)?;
             let connections = &self.connections;
             opening.retain(|index| {
                 let connection = &connections[*index];

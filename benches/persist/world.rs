@@ -1,0 +1,143 @@
+//! Users, channels, tokens and a server, made with the same commands that a person uses.
+
+use std::{
+    fmt::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+
+use super::{Outcome, server::Server};
+
+pub const SENDERS: usize = 200;
+pub const CHANNELS: usize = 1_000;
+
+/// Which database.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+}
+
+impl Database {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// A running server with everybody in it.
+pub struct World {
+    pub server: Server,
+    /// Of those who send to channels of their own.
+    pub spread: Vec<String>,
+    /// Of those who all send to one channel.
+    pub hot: Vec<String>,
+    directory: TempDir,
+    /// The PostgreSQL database to drop at the end.
+    name: Option<String>,
+}
+
+impl World {
+    pub fn create(database: Database) -> Outcome<Self> {
+        let directory = TempDir::new()?;
+        let name = match database {
+            Database::Sqlite => None,
+            Database::Postgres => {
+                let name = format!("imks_bench_{}", std::process::id());
+                administer(&format!("CREATE DATABASE {name}"))?;
+                Some(name)
+            }
+        };
+        let mut environment = vec![("IMKS_DATA_DIR".to_owned(), directory.path().display().to_string())];
+        environment.extend(SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        if let Some(name) = &name {
+            let url = admin_url()?;
+            let (server, _) = url.rsplit_once('/').ok_or("a URL without a database")?;
+            environment.push(("DATABASE_URL".to_owned(), format!("{server}/{name}")));
+        }
+        let seed = directory.path().join("seed.toml");
+        std::fs::write(&seed, seed_file()?)?;
+        let imks = || {
+            let mut command = Command::new(imks());
+            command.envs(environment.iter().cloned()).stdin(Stdio::null());
+            command
+        };
+        run(imks().args(["directory", "import"]).arg(&seed))?;
+        let token = |user: String| run(imks().args(["token", &user]));
+        let spread = (0..SENDERS).map(|n| token(spread_user(n))).collect::<Outcome<_>>()?;
+        let hot = (0..SENDERS).map(|n| token(hot_user(n))).collect::<Outcome<_>>()?;
+        let server = Server::start(|port| {
+            let mut command = imks();
+            command.args(["--listen", &format!("127.0.0.1:{port}")]);
+            command
+        })?;
+        Ok(Self { server, spread, hot, directory, name })
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let dropped =
+            self.name.as_ref().map(|name| administer(&format!("DROP DATABASE {name} WITH (FORCE)")));
+        if let Some(Err(error)) = dropped {
+            println!("{}: {error}", self.directory.path().display());
+        }
+    }
+}
+
+/// The limits of a chat among people would end this load at once.
+const SETTINGS: [(&str, &str); 1] = [("RUST_LOG", "warn")];
+
+fn spread_user(number: usize) -> String {
+    format!("spread{number}")
+}
+
+fn hot_user(number: usize) -> String {
+    format!("hot{number}")
+}
+
+fn seed_file() -> Outcome<String> {
+    let mut text = String::new();
+    for channel in 0..CHANNELS {
+        let user = spread_user(channel % SENDERS);
+        write!(text, "[[channel]]\nname = \"channel{channel}\"\nmembers = [\"{user}\"]\n\n")?;
+    }
+    let everybody: Vec<String> = (0..SENDERS).map(|number| format!("{:?}", hot_user(number))).collect();
+    write!(text, "[[channel]]\nname = \"hot\"\nmembers = [{}]\n", everybody.join(", "))?;
+    Ok(text)
+}
+
+fn run(command: &mut Command) -> Outcome<String> {
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Beside this program: `target/release/deps/persist-…` and `target/release/imks`.
+fn imks() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap_or_default();
+    path.pop();
+    path.pop();
+    path.join("imks")
+}
+
+fn admin_url() -> Outcome<String> {
+    Ok(std::env::var("IMKS_TEST_POSTGRES_URL")
+        .map_err(|_| "IMKS_TEST_POSTGRES_URL is not set: run `make bench`")?)
+}
+
+fn administer(statement: &str) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut connection = Box::pin(PgConnection::connect(&admin_url()?)).await?;
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        Ok(())
+    })
+}
