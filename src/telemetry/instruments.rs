@@ -1,4 +1,4 @@
-//! Names of all numbers on `/metrics`: which atomics of [`metrics`](super::metrics) they show.
+//! Names of all numbers on `/metrics`: which atomics of [`metrics`] they show.
 
 use super::histogram::{Histogram, HistogramFamily};
 use super::metrics::{self, Counter, Gauge};
