@@ -11,6 +11,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -20,6 +21,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::{ImksError, ImksResult};
 
@@ -234,6 +237,34 @@ impl Db {
         }
     }
 }
+
+/// Ids as the JSON text that SQLite's `json_each` takes where PostgreSQL takes an array:
+/// `IN (SELECT unhex(value) FROM json_each($1))`.
+pub(crate) fn json_ids(ids: &[Uuid]) -> String {
+    let mut text = String::with_capacity(2 + ids.len() * 35);
+    let mut digits = Uuid::encode_buffer();
+    text.push('[');
+    for (index, id) in ids.iter().enumerate() {
+        text.push_str(if index == 0 { "\"" } else { ",\"" });
+        text.push_str(id.simple().encode_lower(&mut digits));
+        text.push('"');
+    }
+    text.push(']');
+    text
+}
+
+/// Runs work in a task of its own, so that a caller who goes away does not cancel it half way.
+///
+/// # Errors
+/// What the work answers; [`ImksError::Internal`] when it panics.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = ImksResult<T>> + Send + 'static,
+) -> ImksResult<T> {
+    WRITES.spawn(work).await.map_err(|_| ImksError::Internal("database task failed"))?
+}
+
+/// Work that runs to its end whoever goes away meanwhile. Closing the pools waits for it.
+static WRITES: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
 async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
     let options = PgConnectOptions::from_str(url)

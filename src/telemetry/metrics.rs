@@ -70,3 +70,18 @@ pub static DISPATCH_SECONDS: Histogram = Histogram::new(Histogram::LATENCY);
 pub static HANDLER_PANICS: Counter = Counter::new();
 /// Connections closed because of a malformed or misplaced Socket.IO packet.
 pub static PROTOCOL_ERRORS: Counter = Counter::new();
+
+/// Messages committed to the store.
+pub static MESSAGES_STORED: Counter = Counter::new();
+/// Transactions of the append path.
+pub static APPEND_BATCHES: Counter = Counter::new();
+/// Writes (sends, edits, deletes) in those transactions.
+pub static APPEND_WRITES: Counter = Counter::new();
+/// Microseconds spent in those transactions, begin to commit.
+pub static APPEND_COMMIT_MICROS: Counter = Counter::new();
+/// Writes refused because their lane was full.
+pub static APPEND_REFUSED: Counter = Counter::new();
+/// Transactions tried again after a failure of the database.
+pub static APPEND_RETRIES: Counter = Counter::new();
+/// Writes that failed because of the database.
+pub static APPEND_FAILED: Counter = Counter::new();

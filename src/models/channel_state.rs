@@ -1,0 +1,75 @@
+//! Where a channel stands: its counters, for session:ready, subscriptions and healing.
+
+use serde::Serialize;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::db::{Db, json_ids};
+use crate::ImksResult;
+use crate::clock::Micros;
+
+/// The newest numbers of a channel. A channel without messages has no row and reads as zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow, Serialize)]
+pub struct ChannelHead {
+    /// The channel.
+    pub channel_id: Uuid,
+    /// Number of its newest message.
+    pub last_seq: i64,
+    /// Number of its newest change.
+    #[serde(rename = "rev")]
+    pub last_rev: i64,
+    /// Messages that count as unread, ever.
+    #[serde(skip)]
+    pub last_cseq: i64,
+    /// Its newest message.
+    pub last_message_id: Option<Uuid>,
+    /// When that was written.
+    #[serde(skip)]
+    pub last_message_at: Option<Micros>,
+    /// Changes up to this one are no longer in the log.
+    #[serde(skip)]
+    pub change_horizon: i64,
+}
+
+impl ChannelHead {
+    /// The head of a channel in which nothing was ever written.
+    pub fn empty(channel_id: Uuid) -> Self {
+        Self {
+            channel_id,
+            last_seq: 0,
+            last_rev: 0,
+            last_cseq: 0,
+            last_message_id: None,
+            last_message_at: None,
+            change_horizon: 0,
+        }
+    }
+}
+
+/// The heads of many channels with one query, in the order asked for.
+///
+/// # Errors
+/// [`crate::ImksError::Database`].
+pub async fn heads(db: &Db, channels: &[Uuid]) -> ImksResult<Vec<ChannelHead>> {
+    if channels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<ChannelHead> = match db {
+        Db::Postgres(pool) => sqlx::query_as(HEADS_POSTGRES).bind(channels).fetch_all(pool).await?,
+        Db::Sqlite(sqlite) => {
+            sqlx::query_as(HEADS_SQLITE).bind(json_ids(channels)).fetch_all(&sqlite.reader).await?
+        }
+    };
+    found.sort_unstable_by_key(|head| head.channel_id);
+    let head = |channel: &Uuid| {
+        let index = found.binary_search_by_key(channel, |head| head.channel_id);
+        index.map_or_else(|_| ChannelHead::empty(*channel), |index| found[index])
+    };
+    Ok(channels.iter().map(head).collect())
+}
+
+const HEADS_POSTGRES: &str = "SELECT channel_id, last_seq, last_rev, last_cseq, last_message_id, \
+    last_message_at, change_horizon FROM channel_state WHERE channel_id = ANY($1)";
+const HEADS_SQLITE: &str = "SELECT channel_id, last_seq, last_rev, last_cseq, last_message_id, \
+    last_message_at, change_horizon FROM channel_state \
+    WHERE channel_id IN (SELECT unhex(value) FROM json_each($1))";

@@ -1,0 +1,196 @@
+//! How far somebody has read, and what that leaves unread. Counts are derived from counters, never incremented:
+//!
+//! ```text
+//! unread = messages that count (channel) − those up to the read position
+//!        − deleted ones after it − the reader's own after it
+//! ```
+//!
+//! Own messages move the read position when they are sent, so there are own ones after it only when somebody
+//! marked a channel unread, or when a program sent in the user's name: those have rows of kind "self" in
+//! `message_mention` (messaging.md 4.5).
+
+use serde::Serialize;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::db::{Db, detached, json_ids, transaction};
+use crate::clock;
+use crate::{ImksError, ImksResult};
+
+/// A reader's position in a channel and what it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromRow)]
+pub struct ReadState {
+    /// The channel.
+    pub channel_id: Uuid,
+    /// The newest message that was read.
+    pub read_seq: i64,
+    /// Messages of others after that one, deleted ones and pure thread replies not counted.
+    pub unread_count: i64,
+    /// Mentions of the reader among them, directly or with everybody.
+    pub mention_count: i64,
+    /// Number of this position in the user's own stream (messaging.md, `user_state`); 0 when never marked.
+    pub user_rev: i64,
+}
+
+/// Moves the read position forward to `seq` (or to the newest message, if `seq` is beyond). A position further on
+/// stays: late packets of a second device change nothing.
+///
+/// # Errors
+/// [`ImksError::Database`].
+pub async fn mark(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<ReadState> {
+    let task_db = db.clone();
+    detached(async move { mark_in_task(&task_db, user, channel, seq).await }).await?;
+    one(db, user, channel).await
+}
+
+/// Moves the read position so that `from_seq` is the first unread message, backwards or forwards.
+///
+/// # Errors
+/// [`ImksError::Database`].
+pub async fn mark_unread(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) -> ImksResult<ReadState> {
+    let task_db = db.clone();
+    detached(async move { mark_unread_in_task(&task_db, user, channel, from_seq).await }).await?;
+    one(db, user, channel).await
+}
+
+/// Gives a user who has none a position in each of these channels: everything up to now counts as read. Positions
+/// that exist stay. To be called for new members, and is harmless for old ones.
+///
+/// # Errors
+/// [`ImksError::Database`].
+pub async fn baseline(db: &Db, user: Uuid, channels: &[Uuid]) -> ImksResult<()> {
+    if channels.is_empty() {
+        return Ok(());
+    }
+    let now = clock::now_micros();
+    match db {
+        Db::Postgres(pool) => {
+            sqlx::query(BASELINE_POSTGRES).bind(user).bind(channels).bind(now).execute(pool).await?;
+        }
+        Db::Sqlite(sqlite) => {
+            let channels = json_ids(channels);
+            let query = sqlx::query(BASELINE_SQLITE).bind(user).bind(channels).bind(now);
+            query.execute(&sqlite.writer).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Positions and counts in many channels with one query. Channels without a position are left out: call
+/// [`baseline`] first, nobody has the whole history unread.
+///
+/// # Errors
+/// [`ImksError::Database`].
+pub async fn unread(db: &Db, user: Uuid, channels: &[Uuid]) -> ImksResult<Vec<ReadState>> {
+    if channels.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(match db {
+        Db::Postgres(pool) => {
+            sqlx::query_as(UNREAD_POSTGRES).bind(user).bind(channels).fetch_all(pool).await?
+        }
+        Db::Sqlite(sqlite) => {
+            let query = sqlx::query_as(UNREAD_SQLITE).bind(user).bind(json_ids(channels));
+            query.fetch_all(&sqlite.reader).await?
+        }
+    })
+}
+
+async fn one(db: &Db, user: Uuid, channel: Uuid) -> ImksResult<ReadState> {
+    unread(db, user, &[channel]).await?.pop().ok_or(ImksError::NotFound("read position"))
+}
+
+async fn mark_in_task(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<()> {
+    let now = clock::now_micros();
+    transaction!(db, tx => {
+        let moved = sqlx::query(MARK).bind(user).bind(channel).bind(seq).bind(now).execute(&mut *tx).await?;
+        if moved.rows_affected() > 0 {
+            let rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
+            sqlx::query(SET_USER_REV).bind(user).bind(channel).bind(rev).execute(&mut *tx).await?;
+        }
+    });
+    Ok(())
+}
+
+async fn mark_unread_in_task(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) -> ImksResult<()> {
+    let (now, seq) = (clock::now_micros(), from_seq.max(1) - 1);
+    let lock = match db {
+        Db::Postgres(_) => LOCK_POSTGRES,
+        Db::Sqlite(_) => LOCK_SQLITE,
+    };
+    transaction!(db, tx => {
+        // No message may arrive between moving the position and looking for own messages after it.
+        sqlx::query(lock).bind(channel).execute(&mut *tx).await?;
+        sqlx::query(MARK_EXACTLY).bind(user).bind(channel).bind(seq).bind(now).execute(&mut *tx).await?;
+        let rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
+        sqlx::query(SET_USER_REV).bind(user).bind(channel).bind(rev).execute(&mut *tx).await?;
+        sqlx::query(MARK_OWN).bind(user).bind(channel).bind(seq).execute(&mut *tx).await?;
+    });
+    Ok(())
+}
+
+/// The message at or before `seq` knows how many count up to it; before the first message it is none.
+macro_rules! mark_sql {
+    ($condition:literal) => {
+        concat!(
+            "INSERT INTO message_read_state \
+             (user_id, channel_id, read_seq, read_cseq, read_message_id, joined_seq, updated_at) \
+             SELECT $1, $2, COALESCE(m.seq, 0), COALESCE(m.cseq, 0), m.id, 0, $4 \
+             FROM (SELECT MAX(seq) AS seq FROM message WHERE channel_id = $2 AND seq <= $3) AS newest \
+             LEFT JOIN message m ON m.channel_id = $2 AND m.seq = newest.seq WHERE TRUE \
+             ON CONFLICT (user_id, channel_id) DO UPDATE SET read_seq = excluded.read_seq, \
+               read_cseq = excluded.read_cseq, read_message_id = excluded.read_message_id, \
+               updated_at = excluded.updated_at",
+            $condition
+        )
+    };
+}
+const MARK: &str = mark_sql!(" WHERE excluded.read_seq > message_read_state.read_seq");
+const MARK_EXACTLY: &str = mark_sql!("");
+/// Kind 4: own messages after the position. 8 is the flag of a thread reply that also stands in the channel.
+const MARK_OWN: &str = "INSERT INTO message_mention \
+    (message_id, kind, target_id, author_id, channel_id, seq, thread_id, created_at) \
+    SELECT id, 4, author_id, author_id, channel_id, seq, thread_id, created_at FROM message \
+    WHERE channel_id = $2 AND seq > $3 AND author_id = $1 AND deleted_at IS NULL \
+      AND (thread_id IS NULL OR flags & 8 <> 0) \
+    ON CONFLICT DO NOTHING";
+const NEXT_USER_REV: &str = "INSERT INTO user_state (user_id, last_rev) VALUES ($1, 1) \
+    ON CONFLICT (user_id) DO UPDATE SET last_rev = user_state.last_rev + 1 RETURNING last_rev";
+const SET_USER_REV: &str =
+    "UPDATE message_read_state SET user_rev = $3 WHERE user_id = $1 AND channel_id = $2";
+const LOCK_POSTGRES: &str = "SELECT last_seq FROM channel_state WHERE channel_id = $1 FOR UPDATE";
+const LOCK_SQLITE: &str = "SELECT last_seq FROM channel_state WHERE channel_id = $1";
+
+const BASELINE_POSTGRES: &str = "INSERT INTO message_read_state \
+    (user_id, channel_id, read_seq, read_cseq, read_message_id, joined_seq, updated_at) \
+    SELECT $1, wanted, COALESCE(last_seq, 0), COALESCE(last_cseq, 0), last_message_id, COALESCE(last_seq, 0), $3 \
+    FROM UNNEST($2::uuid[]) AS wanted LEFT JOIN channel_state ON channel_id = wanted \
+    ON CONFLICT (user_id, channel_id) DO NOTHING";
+const BASELINE_SQLITE: &str = "INSERT INTO message_read_state \
+    (user_id, channel_id, read_seq, read_cseq, read_message_id, joined_seq, updated_at) \
+    SELECT $1, unhex(value), COALESCE(last_seq, 0), COALESCE(last_cseq, 0), last_message_id, COALESCE(last_seq, 0), $3 \
+    FROM json_each($2) LEFT JOIN channel_state ON channel_id = unhex(value) WHERE TRUE \
+    ON CONFLICT (user_id, channel_id) DO NOTHING";
+
+macro_rules! unread_sql {
+    ($channels:literal) => {
+        concat!(
+            "SELECT p.channel_id, p.read_seq, p.user_rev, \
+               COALESCE(s.last_cseq, 0) - p.read_cseq \
+               - (SELECT COUNT(*) FROM message_tombstone t \
+                  WHERE t.channel_id = p.channel_id AND t.seq > p.read_seq AND t.counted) \
+               - (SELECT COUNT(*) FROM message_mention o WHERE o.kind = 4 AND o.target_id = p.user_id \
+                  AND o.channel_id = p.channel_id AND o.seq > p.read_seq) AS unread_count, \
+               (SELECT COUNT(*) FROM message_mention d WHERE d.kind = 0 AND d.target_id = p.user_id \
+                  AND d.channel_id = p.channel_id AND d.seq > p.read_seq AND d.author_id <> p.user_id) \
+               + (SELECT COUNT(*) FROM message_mention w WHERE w.kind IN (2, 3) \
+                  AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.author_id <> p.user_id) \
+               AS mention_count \
+             FROM message_read_state p LEFT JOIN channel_state s ON s.channel_id = p.channel_id \
+             WHERE p.user_id = $1 AND p.channel_id ",
+            $channels
+        )
+    };
+}
+const UNREAD_POSTGRES: &str = unread_sql!("= ANY($2)");
+const UNREAD_SQLITE: &str = unread_sql!("IN (SELECT unhex(value) FROM json_each($2))");

@@ -1,0 +1,187 @@
+//! Many rows as the input of one statement, for both databases from one text.
+//!
+//! The text uses a table `r`. PostgreSQL gets it as arrays (`UNNEST`), SQLite as a list of `VALUES`. The length of
+//! that list is the next power of two, so that a handful of prepared statements serves every batch; parameters that
+//! are not bound are NULL there, hence every text says `WHERE r.KEY IS NOT NULL`.
+
+use std::sync::{Arc, OnceLock};
+
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, FromRow};
+use uuid::Uuid;
+
+/// One open connection of either kind.
+pub(crate) enum Connection<'c> {
+    Postgres(&'c mut PgConnection),
+    Sqlite(&'c mut SqliteConnection),
+}
+
+/// A column of the input, one value per row.
+pub(crate) enum Column<'a> {
+    Ids(Vec<Uuid>),
+    MaybeIds(Vec<Option<Uuid>>),
+    Numbers(Vec<i64>),
+    MaybeNumbers(Vec<Option<i64>>),
+    Texts(Vec<&'a str>),
+    MaybeTexts(Vec<Option<&'a str>>),
+    Flags(Vec<bool>),
+}
+
+impl Column<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Ids(values) => values.len(),
+            Self::MaybeIds(values) => values.len(),
+            Self::Numbers(values) => values.len(),
+            Self::MaybeNumbers(values) => values.len(),
+            Self::Texts(values) => values.len(),
+            Self::MaybeTexts(values) => values.len(),
+            Self::Flags(values) => values.len(),
+        }
+    }
+
+    fn postgres_type(&self) -> &'static str {
+        match self {
+            Self::Ids(_) | Self::MaybeIds(_) => "uuid",
+            Self::Numbers(_) | Self::MaybeNumbers(_) => "int8",
+            Self::Texts(_) | Self::MaybeTexts(_) => "text",
+            Self::Flags(_) => "bool",
+        }
+    }
+
+    fn add_all(&self, arguments: &mut PgArguments) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Ids(values) => arguments.add(values.as_slice()),
+            Self::MaybeIds(values) => arguments.add(values.as_slice()),
+            Self::Numbers(values) => arguments.add(values.as_slice()),
+            Self::MaybeNumbers(values) => arguments.add(values.as_slice()),
+            Self::Texts(values) => arguments.add(values.as_slice()),
+            Self::MaybeTexts(values) => arguments.add(values.as_slice()),
+            Self::Flags(values) => arguments.add(values.as_slice()),
+        }
+        .map_err(sqlx::Error::Encode)
+    }
+
+    fn add_one(&self, row: usize, arguments: &mut SqliteArguments) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Ids(values) => arguments.add(values[row]),
+            Self::MaybeIds(values) => arguments.add(values[row]),
+            Self::Numbers(values) => arguments.add(values[row]),
+            Self::MaybeNumbers(values) => arguments.add(values[row]),
+            Self::Texts(values) => arguments.add(values[row]),
+            Self::MaybeTexts(values) => arguments.add(values[row]),
+            Self::Flags(values) => arguments.add(values[row]),
+        }
+        .map_err(sqlx::Error::Encode)
+    }
+}
+
+/// A statement over the table `r`.
+pub(crate) struct RowsSql {
+    /// Names of the columns of `r`, comma separated, in the order they are given.
+    columns: &'static str,
+    /// What to do with them.
+    body: &'static str,
+    postgres: OnceLock<Arc<str>>,
+    sqlite: [OnceLock<Arc<str>>; SIZES],
+}
+
+impl RowsSql {
+    pub(crate) const fn new(columns: &'static str, body: &'static str) -> Self {
+        Self { columns, body, postgres: OnceLock::new(), sqlite: [const { OnceLock::new() }; SIZES] }
+    }
+
+    /// Runs it for its effect. No rows, no statement. Columns are all of one length; at most [`ROWS_LIMIT`] rows.
+    pub(crate) async fn execute(
+        &self,
+        connection: &mut Connection<'_>,
+        columns: &[Column<'_>],
+    ) -> Result<(), sqlx::Error> {
+        if columns[0].len() == 0 {
+            return Ok(());
+        }
+        match connection {
+            Connection::Postgres(connection) => {
+                let text = AssertSqlSafe(self.postgres_text(columns));
+                sqlx::query_with(text, postgres_arguments(columns)?).execute(&mut **connection).await?;
+            }
+            Connection::Sqlite(connection) => {
+                let text = AssertSqlSafe(self.sqlite_text(columns)?);
+                sqlx::query_with(text, sqlite_arguments(columns)?).execute(&mut **connection).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs it for its answer.
+    pub(crate) async fn fetch<T>(
+        &self,
+        connection: &mut Connection<'_>,
+        columns: &[Column<'_>],
+    ) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+    {
+        if columns[0].len() == 0 {
+            return Ok(Vec::new());
+        }
+        match connection {
+            Connection::Postgres(connection) => {
+                let text = AssertSqlSafe(self.postgres_text(columns));
+                sqlx::query_as_with(text, postgres_arguments(columns)?).fetch_all(&mut **connection).await
+            }
+            Connection::Sqlite(connection) => {
+                let text = AssertSqlSafe(self.sqlite_text(columns)?);
+                sqlx::query_as_with(text, sqlite_arguments(columns)?).fetch_all(&mut **connection).await
+            }
+        }
+    }
+
+    fn postgres_text(&self, columns: &[Column<'_>]) -> Arc<str> {
+        let render = || {
+            let arrays: Vec<String> = columns
+                .iter()
+                .enumerate()
+                .map(|(index, column)| format!("${}::{}[]", index + 1, column.postgres_type()))
+                .collect();
+            format!("WITH r({}) AS (SELECT * FROM UNNEST({})) {}", self.columns, arrays.join(", "), self.body)
+                .into()
+        };
+        Arc::clone(self.postgres.get_or_init(render))
+    }
+
+    fn sqlite_text(&self, columns: &[Column<'_>]) -> Result<Arc<str>, sqlx::Error> {
+        let rows = columns[0].len().next_power_of_two();
+        let slot = self.sqlite.get(rows.trailing_zeros() as usize);
+        let slot = slot.ok_or_else(|| sqlx::Error::Protocol("too many rows in one statement".into()))?;
+        let render = || {
+            let row = format!("({})", vec!["?"; columns.len()].join(","));
+            format!("WITH r({}) AS (VALUES {}) {}", self.columns, vec![row; rows].join(","), self.body).into()
+        };
+        Ok(Arc::clone(slot.get_or_init(render)))
+    }
+}
+
+fn postgres_arguments(columns: &[Column<'_>]) -> Result<PgArguments, sqlx::Error> {
+    let mut arguments = PgArguments::default();
+    for column in columns {
+        column.add_all(&mut arguments)?;
+    }
+    Ok(arguments)
+}
+
+fn sqlite_arguments(columns: &[Column<'_>]) -> Result<SqliteArguments, sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(columns.len() * columns[0].len(), 0);
+    for row in 0..columns[0].len() {
+        for column in columns {
+            column.add_one(row, &mut arguments)?;
+        }
+    }
+    Ok(arguments)
+}
+
+/// Most rows of one statement: SQLite takes 32,766 parameters, and the widest table has 15 columns.
+pub(crate) const ROWS_LIMIT: usize = 1 << (SIZES - 1);
+const SIZES: usize = 12;
