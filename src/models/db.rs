@@ -267,10 +267,12 @@ pub(crate) async fn detached<T: Send + 'static>(
 static WRITES: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
 async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
-    let options = PgConnectOptions::from_str(url)
+    let mut options = PgConnectOptions::from_str(url)
         .map_err(invalid_url)?
-        .application_name("imks")
         .options([("statement_timeout", format!("{}ms", config.statement_timeout_ms))]);
+    if options.get_application_name().is_none() {
+        options = options.application_name("imks");
+    }
     let pool_options = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))

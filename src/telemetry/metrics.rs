@@ -73,12 +73,10 @@ pub static PROTOCOL_ERRORS: Counter = Counter::new();
 
 /// Messages committed to the store.
 pub static MESSAGES_STORED: Counter = Counter::new();
-/// Transactions of the append path.
-pub static APPEND_BATCHES: Counter = Counter::new();
-/// Writes (sends, edits, deletes) in those transactions.
-pub static APPEND_WRITES: Counter = Counter::new();
-/// Microseconds spent in those transactions, begin to commit.
-pub static APPEND_COMMIT_MICROS: Counter = Counter::new();
+/// Writes (sends, edits, deletes) per transaction of the append path.
+pub static APPEND_BATCH_SIZE: Histogram = Histogram::new(Histogram::SIZE);
+/// Time of such a transaction, begin to commit: what the database takes.
+pub static APPEND_COMMIT_SECONDS: Histogram = Histogram::new(Histogram::LATENCY);
 /// Writes refused because their lane was full.
 pub static APPEND_REFUSED: Counter = Counter::new();
 /// Transactions tried again after a failure of the database.

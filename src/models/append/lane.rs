@@ -53,7 +53,9 @@ impl Lane {
             Db::Postgres(pool) => {
                 // Every statement of a batch goes by keys it was given; a plan that reads whole tables is never right,
                 // yet that is what a fresh table's statistics suggest.
-                let options = (*pool.connect_options()).clone().options([
+                let options = pool.connect_options();
+                let name = format!("{}-lane", options.get_application_name().unwrap_or_default());
+                let options = (*options).clone().application_name(&name).options([
                     ("enable_seqscan", "off"),
                     ("enable_hashjoin", "off"),
                     ("enable_mergejoin", "off"),
@@ -150,10 +152,8 @@ impl Lane {
             }
         };
         if outcome.is_ok() {
-            metrics::APPEND_BATCHES.increment();
-            metrics::APPEND_WRITES.add(jobs.len() as u64);
-            metrics::APPEND_COMMIT_MICROS
-                .add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+            metrics::APPEND_BATCH_SIZE.observe(jobs.len() as u64);
+            metrics::APPEND_COMMIT_SECONDS.record(started.elapsed());
         }
         outcome
     }

@@ -1,0 +1,108 @@
+//! Several processes write at once: numbers stay whole, nonces stay single.
+
+use std::collections::{HashMap, HashSet};
+
+use imks::models::append::{Committed, Config, NewMessage, Outcome, Write};
+use imks::models::message::{self, Page, Position};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::support::{Writer, code, id, message, on_both};
+
+on_both! {
+    async fn three_processes_and_the_same_sends_make_one_history(store: &Store) {
+        const SENDS: usize = 400;
+        let channels: Vec<Uuid> = (0..5).map(|_| id()).collect();
+        let author = id();
+        let (tasks, mut results) = (TaskTracker::new(), Vec::new());
+        for process in 0..3 {
+            let writer = Writer::start(store.opened_again().await, Config { batch: 16, ..Config::default() });
+            let channels = channels.clone();
+            results.push(tasks.spawn(async move {
+                // Everybody sends the same, each in another order.
+                let sends = (0..SENDS).map(|count| (count * [1, 3, 7][process] + process * 50) % SENDS);
+                let send = |number: usize| {
+                    let nonce = Some(format!("n{number}"));
+                    let message = message(channels[number % 5], author, &format!("body {number}"));
+                    let receipt = writer.appender.submit(Write::Send(NewMessage { nonce, ..message }));
+                    (number, receipt.unwrap())
+                };
+                let mut ids = HashMap::new();
+                for (number, receipt) in sends.map(send).collect::<Vec<_>>() {
+                    let Outcome::Sent { message, .. } = receipt.await.unwrap() else { panic!() };
+                    ids.insert(number, message.id);
+                }
+                writer.appender.drain().await;
+                ids
+            }));
+        }
+        let mut answers = Vec::new();
+        for result in results {
+            answers.push(result.await.unwrap());
+        }
+        assert!(answers.iter().all(|ids| ids == &answers[0]));
+        assert_eq!(store.number("SELECT COUNT(*) FROM message").await, 400);
+        for channel in channels {
+            assert_whole(store, channel, 80).await;
+        }
+    }
+
+    async fn one_sender_is_stored_in_the_order_of_his_calls(store: &Store) {
+        let mut writer = store.writer();
+        let (channel, alice) = (id(), id());
+        let receipts: Vec<_> = (0..1_000)
+            .map(|number| writer.appender.submit(Write::Send(message(channel, alice, &number.to_string()))).unwrap())
+            .collect();
+        for (number, receipt) in (1..).zip(receipts) {
+            let Outcome::Sent { message, .. } = receipt.await.unwrap() else { panic!() };
+            assert_eq!((message.seq, message.body.as_str()), (number, (number - 1).to_string().as_str()));
+        }
+        writer.appender.drain().await;
+        let mut told = Vec::new();
+        for commits in &mut writer.commits {
+            while let Some(batch) = commits.recv().await {
+                told.extend(batch.iter().map(|item| match item {
+                    Committed::Sent(message) => message.seq,
+                    other => panic!("{other:?}"),
+                }));
+            }
+        }
+        assert!(told.into_iter().eq(1..=1_000));
+    }
+
+    async fn a_full_lane_refuses_at_once_and_says_when_to_come_back(store: &Store) {
+        let config = Config { queue: 4, lanes: 1, ..Config::default() };
+        let writer = Writer::start(store.db.clone(), config);
+        let send = || writer.appender.submit(Write::Send(message(id(), id(), "x")));
+        let results: Vec<_> = (0..500).map(|_| send()).collect();
+        let refused = results.iter().filter(|result| result.is_err()).count();
+        assert!(refused > 0, "a queue of four took five hundred");
+        for result in results {
+            match result {
+                Ok(receipt) => drop(receipt.await.unwrap()),
+                Err(error) => assert_eq!((error.code(), error.is_retryable()), ("overloaded", true)),
+            }
+        }
+    }
+
+    async fn draining_keeps_every_accepted_write_and_takes_no_more(store: &Store) {
+        let writer = store.writer();
+        let send = || writer.appender.submit(Write::Send(message(id(), id(), "x")));
+        let receipts: Vec<_> = (0..300).map(|_| send().unwrap()).collect();
+        writer.appender.drain().await;
+        assert_eq!(store.number("SELECT COUNT(*) FROM message").await, 300);
+        for receipt in receipts {
+            receipt.await.unwrap();
+        }
+        assert_eq!(code(send()), "unavailable");
+    }
+}
+
+/// `seq` from 1 to `count` without a hole, and ids in the same order.
+async fn assert_whole(store: &crate::support::Store, channel: Uuid, count: i64) {
+    let page = Page { position: Position::Latest, thread_id: None, limit: 100 };
+    let messages = message::page(&store.db, channel, page).await.unwrap().messages;
+    assert!(messages.iter().map(|message| message.seq).eq(1..=count));
+    assert!(messages.is_sorted_by(|a, b| a.id < b.id && a.created_at <= b.created_at));
+    assert_eq!(messages.iter().map(|message| &message.body).collect::<HashSet<_>>().len() as i64, count);
+}

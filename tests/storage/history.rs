@@ -1,0 +1,134 @@
+//! Reading back: pages, sync, heads, and the exact shape on the wire.
+
+use imks::models::append::NewMessage;
+use imks::models::channel_state::heads;
+use imks::models::message::{self, MessagePage, MessageType, Page, Position};
+use imks::models::message_sync::{Cursor, sync};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Store, code, edit, id, message, on_both};
+
+async fn filled(store: &Store, count: usize) -> (Uuid, Vec<Uuid>) {
+    let (writer, channel, alice) = (store.writer(), id(), id());
+    let mut ids = Vec::new();
+    for number in 1..=count {
+        ids.push(writer.say(channel, alice, &number.to_string()).await.id);
+    }
+    (channel, ids)
+}
+
+async fn page(store: &Store, channel: Uuid, position: Position, limit: u32) -> MessagePage {
+    message::page(&store.db, channel, Page { position, thread_id: None, limit }).await.unwrap()
+}
+
+fn summary(page: &MessagePage) -> (Option<(i64, i64)>, usize, bool, bool) {
+    (page.seq_range, page.messages.len(), page.has_more_before, page.has_more_after)
+}
+
+on_both! {
+    async fn pages_lead_from_the_newest_message_to_the_first_and_back(store: &Store) {
+        let (channel, ids) = filled(store, 25).await;
+        let latest = page(store, channel, Position::Latest, 10).await;
+        assert_eq!(summary(&latest), (Some((16, 25)), 10, true, false));
+        let before = page(store, channel, Position::Before(latest.messages[0].id), 10).await;
+        assert_eq!(summary(&before), (Some((6, 15)), 10, true, true));
+        let first = page(store, channel, Position::Before(before.messages[0].id), 10).await;
+        assert_eq!(summary(&first), (Some((1, 5)), 5, false, true));
+        let after = page(store, channel, Position::After(ids[4]), 10).await;
+        assert_eq!(summary(&after), (Some((6, 15)), 10, true, true));
+        let last = page(store, channel, Position::After(ids[19]), 10).await;
+        assert_eq!(summary(&last), (Some((21, 25)), 5, true, false));
+        let around = page(store, channel, Position::Around(ids[12]), 5).await;
+        assert_eq!(summary(&around), (Some((11, 15)), 5, true, true));
+        let end = page(store, channel, Position::Around(ids[24]), 4).await;
+        assert_eq!(summary(&end), (Some((23, 25)), 3, true, false));
+    }
+
+    async fn an_empty_channel_has_an_empty_page_and_a_head_of_zeros(store: &Store) {
+        let channel = id();
+        assert_eq!(summary(&page(store, channel, Position::Latest, 10).await), (None, 0, false, false));
+        let head = heads(&store.db, &[channel]).await.unwrap()[0];
+        assert_eq!((head.last_seq, head.last_rev, head.last_message_id), (0, 0, None));
+    }
+
+    async fn nobody_can_look_around_a_message_of_another_channel(store: &Store) {
+        let (_, theirs) = filled(store, 1).await;
+        let around = Page { position: Position::Around(theirs[0]), thread_id: None, limit: 5 };
+        assert_eq!(code(message::page(&store.db, id(), around).await), "not_found");
+        assert!(message::get_many(&store.db, id(), &theirs).await.unwrap().is_empty());
+    }
+
+    async fn a_thread_has_pages_of_its_own(store: &Store) {
+        let (writer, channel, alice) = (store.writer(), id(), id());
+        let root = writer.say(channel, alice, "root").await;
+        for number in 0..5 {
+            let reply = NewMessage { thread_id: Some(root.id), ..message(channel, alice, &number.to_string()) };
+            writer.send(reply).await.unwrap();
+            writer.say(channel, alice, "between").await;
+        }
+        let thread = Page { position: Position::Latest, thread_id: Some(root.id), limit: 3 };
+        let thread = message::page(&store.db, channel, thread).await.unwrap();
+        assert_eq!(summary(&thread), (Some((6, 10)), 3, true, false));
+        assert!(thread.messages.iter().all(|message| message.thread_id == Some(root.id)));
+        let nested = NewMessage { thread_id: Some(thread.messages[0].id), ..message(channel, alice, "no") };
+        assert_eq!(code(writer.send(nested).await), "not_found");
+    }
+
+    async fn sync_brings_what_is_new_and_what_changed(store: &Store) {
+        let (channel, _) = filled(store, 5).await;
+        let writer = store.writer();
+        let before = page(store, channel, Position::Latest, 5).await;
+        let cursor = Cursor { channel_id: channel, seq: 5, rev: 0 };
+        writer.edit(edit(&before.messages[1], "edited")).await.unwrap();
+        writer.edit(edit(&before.messages[1], "edited again")).await.unwrap();
+        writer.delete(&before.messages[2]).await.unwrap();
+        writer.say(channel, id(), "six").await;
+        let answer = sync(&store.db, &[cursor], 100).await.unwrap().remove(0);
+        assert_eq!((answer.seq, answer.rev, answer.truncated, answer.reset), (6, 3, false, false));
+        assert_eq!(answer.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), [6]);
+        let changes: Vec<_> =
+            answer.changes.iter().map(|change| (change.rev, change.message.seq, change.message.body.as_str())).collect();
+        assert_eq!(changes, [(2, 2, "edited again"), (3, 3, "")]);
+        let cursor = Cursor { channel_id: channel, seq: answer.seq, rev: answer.rev };
+        let nothing = sync(&store.db, &[cursor], 100).await.unwrap().remove(0);
+        assert!(nothing.messages.is_empty() && nothing.changes.is_empty());
+    }
+
+    async fn sync_after_a_long_absence_gives_the_newest_page_and_says_so(store: &Store) {
+        let (channel, _) = filled(store, 30).await;
+        let answer = sync(&store.db, &[Cursor { channel_id: channel, seq: 3, rev: 0 }], 10).await.unwrap().remove(0);
+        assert_eq!((answer.truncated, answer.seq_range, answer.seq), (true, Some((21, 30)), 30));
+    }
+
+    async fn a_cursor_from_the_future_is_reset(store: &Store) {
+        let (channel, _) = filled(store, 3).await;
+        let answer = sync(&store.db, &[Cursor { channel_id: channel, seq: 99, rev: 9 }], 10).await.unwrap().remove(0);
+        assert_eq!((answer.reset, answer.messages.len(), answer.seq, answer.rev), (true, 3, 3, 0));
+    }
+
+    async fn a_message_looks_exactly_as_the_contract_says(store: &Store) {
+        let (writer, channel, alice) = (store.writer(), id(), id());
+        let nonce = Some("c1f0".to_owned());
+        let (sent, _) = writer.send(NewMessage { nonce, ..message(channel, alice, "hello world") }).await.unwrap();
+        let stored = message::get(&store.db, channel, sent.id).await.unwrap();
+        for view in [serde_json::to_value(&*sent).unwrap(), serde_json::to_value(&stored).unwrap()] {
+            let created_at = view["created_at"].clone();
+            assert_eq!(created_at.as_str().unwrap().len(), "2026-06-11T10:00:00.000Z".len());
+            assert_eq!(view, expected(sent.id, channel, alice, created_at));
+        }
+        assert_eq!(MessageType::from_stored(MessageType::SystemPin as i32), MessageType::SystemPin);
+    }
+}
+
+fn expected(id: Uuid, channel: Uuid, author: Uuid, created_at: Value) -> Value {
+    json!({
+        "id": id, "channel_id": channel, "author": {"id": author, "username": "alice"},
+        "body": "hello world", "created_at": created_at, "reactions": {}, "attachment_count": 0,
+        "seq": 1, "version": 1, "type": "default", "content_type": "markdown",
+        "thread_id": null, "reply_to_message_id": null, "reply_to": null,
+        "attachments": [], "embeds": [], "poll": null,
+        "mentions": {"users": [], "roles": [], "channel": false, "here": false},
+        "flags": 0, "edited_at": null, "deleted_at": null, "pinned": false, "nonce": "c1f0", "thread": null
+    })
+}

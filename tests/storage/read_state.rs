@@ -1,0 +1,179 @@
+//! Read positions and the counts derived from them.
+
+use imks::models::append::NewMessage;
+use imks::models::message::{Mentions, MessageDetail};
+use imks::models::message_read_state::{ReadState, baseline, mark, mark_unread, unread};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use crate::support::{Store, Writer, edit, id, message, on_both};
+
+async fn counts(store: &Store, user: Uuid, channel: Uuid) -> (i64, i64, i64) {
+    let state = unread(&store.db, user, &[channel]).await.unwrap().remove(0);
+    (state.read_seq, state.unread_count, state.mention_count)
+}
+
+fn numbers(state: ReadState) -> (i64, i64) {
+    (state.read_seq, state.unread_count)
+}
+
+on_both! {
+    async fn a_new_member_has_nothing_unread_and_then_what_comes(store: &Store) {
+        let (writer, channel, alice, bob) = (store.writer(), id(), id(), id());
+        for _ in 0..3 {
+            writer.say(channel, alice, "old").await;
+        }
+        baseline(&store.db, bob, &[channel]).await.unwrap();
+        assert_eq!(counts(store, bob, channel).await, (3, 0, 0));
+        writer.say(channel, alice, "new").await;
+        baseline(&store.db, bob, &[channel]).await.unwrap();
+        assert_eq!(counts(store, bob, channel).await, (3, 1, 0));
+        assert_eq!(counts(store, alice, channel).await, (4, 0, 0), "the author has read what she wrote");
+    }
+
+    async fn a_late_packet_of_another_device_moves_nothing_back(store: &Store) {
+        let (writer, channel, alice, bob) = (store.writer(), id(), id(), id());
+        baseline(&store.db, bob, &[channel]).await.unwrap();
+        for _ in 0..5 {
+            writer.say(channel, alice, "x").await;
+        }
+        let first = mark(&store.db, bob, channel, 4).await.unwrap();
+        assert_eq!((numbers(first), first.user_rev), ((4, 1), 1));
+        let late = mark(&store.db, bob, channel, 2).await.unwrap();
+        assert_eq!((numbers(late), late.user_rev), ((4, 1), 1));
+        assert_eq!(numbers(mark(&store.db, bob, channel, 1_000).await.unwrap()), (5, 0));
+        let back = mark_unread(&store.db, bob, channel, 3).await.unwrap();
+        assert_eq!((numbers(back), back.user_rev), ((2, 3), 3));
+    }
+
+    async fn deleted_messages_and_thread_replies_are_not_unread(store: &Store) {
+        let (writer, channel, alice, bob) = (store.writer(), id(), id(), id());
+        baseline(&store.db, bob, &[channel]).await.unwrap();
+        let root = writer.say(channel, alice, "root").await;
+        let gone = writer.say(channel, alice, "gone").await;
+        let reply = || NewMessage { thread_id: Some(root.id), ..message(channel, alice, "in the thread") };
+        let (hidden, _) = writer.send(reply()).await.unwrap();
+        writer.send(NewMessage { also_send_to_channel: true, ..reply() }).await.unwrap();
+        assert_eq!(counts(store, bob, channel).await, (0, 3, 0));
+        writer.delete(&gone).await.unwrap();
+        writer.delete(&hidden).await.unwrap();
+        assert_eq!(counts(store, bob, channel).await, (0, 2, 0));
+    }
+
+    async fn mentions_count_until_read_edited_out_or_deleted(store: &Store) {
+        let (writer, channel, alice, bob) = (store.writer(), id(), id(), id());
+        baseline(&store.db, bob, &[channel]).await.unwrap();
+        let mentions = |users: &[Uuid], channel| Mentions { users: users.into(), channel, ..Mentions::default() };
+        let with = |mentions| NewMessage { mentions, ..message(channel, alice, "you") };
+        let (direct, _) = writer.send(with(mentions(&[bob, bob], false))).await.unwrap();
+        let (wide, _) = writer.send(with(mentions(&[], true))).await.unwrap();
+        assert_eq!(counts(store, bob, channel).await, (0, 2, 2));
+        assert_eq!(counts(store, alice, channel).await, (2, 0, 0));
+        let mut without = edit(&direct, "not you");
+        without.mentions = Some(Mentions::default());
+        writer.edit(without).await.unwrap();
+        assert_eq!(counts(store, bob, channel).await, (0, 2, 1));
+        writer.delete(&wide).await.unwrap();
+        assert_eq!(counts(store, bob, channel).await, (0, 1, 0));
+    }
+
+    async fn counts_equal_a_recount_after_any_sequence_of_events(store: &Store) {
+        let mut runner = TestRunner::deterministic();
+        for _ in 0..6 {
+            let steps = prop::collection::vec(step(), 1..60).new_tree(&mut runner).unwrap().current();
+            Model::start(store).await.run(steps).await;
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Send { author: usize, interactive: bool, thread: bool },
+    Delete(usize),
+    Mark { user: usize, seq: i64 },
+    MarkUnread { user: usize, seq: i64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_usize, prop::bool::weighted(0.7), prop::bool::weighted(0.2))
+            .prop_map(|(author, interactive, thread)| Step::Send { author, interactive, thread }),
+        1 => (0..40_usize).prop_map(Step::Delete),
+        2 => (0..3_usize, 0..40_i64).prop_map(|(user, seq)| Step::Mark { user, seq }),
+        1 => (0..3_usize, 1..40_i64).prop_map(|(user, seq)| Step::MarkUnread { user, seq }),
+    ]
+}
+
+/// The simplest possible opinion of what is unread: looks at every message every time.
+struct Model<'a> {
+    store: &'a Store,
+    writer: Writer,
+    channel: Uuid,
+    users: [Uuid; 3],
+    read: [i64; 3],
+    messages: Vec<(Arc<MessageDetail>, bool)>,
+}
+
+impl<'a> Model<'a> {
+    async fn start(store: &'a Store) -> Self {
+        let (channel, users) = (id(), [id(), id(), id()]);
+        for user in users {
+            baseline(&store.db, user, &[channel]).await.unwrap();
+        }
+        Self { store, writer: store.writer(), channel, users, read: [0; 3], messages: Vec::new() }
+    }
+
+    async fn run(mut self, steps: Vec<Step>) {
+        for (number, step) in steps.iter().enumerate() {
+            self.apply(step).await;
+            for (index, user) in self.users.into_iter().enumerate() {
+                let (read_seq, unread, _) = counts(self.store, user, self.channel).await;
+                let expected = (self.read[index], self.recount(index));
+                assert_eq!((read_seq, unread), expected, "user {index} after {:?}", &steps[..=number]);
+            }
+        }
+    }
+
+    async fn apply(&mut self, step: &Step) {
+        let newest = self.messages.len() as i64;
+        match *step {
+            Step::Send { author, interactive, thread } => {
+                let root = self.messages.first().filter(|(_, deleted)| thread && !deleted);
+                let thread_id = root.map(|(message, _)| message.id);
+                let send =
+                    NewMessage { thread_id, interactive, ..message(self.channel, self.users[author], "x") };
+                let sent = self.writer.send(send).await.unwrap().0;
+                if interactive {
+                    self.read[author] = sent.seq;
+                }
+                self.messages.push((sent, false));
+            }
+            Step::Delete(index) => {
+                let Some((message, deleted)) = self.messages.get_mut(index) else { return };
+                *deleted = true;
+                self.writer.delete(message).await.unwrap();
+            }
+            Step::Mark { user, seq } => {
+                self.read[user] = self.read[user].max(seq.min(newest));
+                mark(&self.store.db, self.users[user], self.channel, seq).await.unwrap();
+            }
+            Step::MarkUnread { user, seq } => {
+                self.read[user] = (seq - 1).min(newest);
+                mark_unread(&self.store.db, self.users[user], self.channel, seq).await.unwrap();
+            }
+        }
+    }
+
+    fn recount(&self, user: usize) -> i64 {
+        let counts = |(message, deleted): &&(Arc<MessageDetail>, bool)| {
+            message.seq > self.read[user]
+                && !deleted
+                && message.author.id != self.users[user]
+                && message.thread_id.is_none()
+        };
+        self.messages.iter().filter(counts).count() as i64
+    }
+}

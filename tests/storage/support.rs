@@ -1,0 +1,200 @@
+//! A store of its own for each test, and short words for what tests do with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use imks::models::append::{
+    Appender, Commits, Config, DeleteMessage, EditMessage, NewMessage, Outcome, Write,
+};
+use imks::models::db::{self, Db};
+use imks::models::message::{AuthorInfo, ContentType, Mentions, MessageDetail, MessageType};
+use imks::{ImksError, ImksResult};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
+
+/// Runs one test body on a fresh SQLite file and on a fresh PostgreSQL schema.
+macro_rules! on_both {
+    ($(async fn $name:ident($store:ident: &Store) $body:block)*) => {
+        $(mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            async fn body($store: &$crate::support::Store) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_sqlite() {
+                let store = $crate::support::Store::sqlite().await;
+                body(&store).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgres() {
+                let store = $crate::support::Store::postgres().await;
+                body(&store).await;
+            }
+        })*
+    };
+}
+pub(crate) use on_both;
+
+pub struct Store {
+    pub db: Db,
+    pub config: db::Config,
+    schema: Option<String>,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl Store {
+    pub async fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = db::Config { data_dir: directory.path().into(), ..db::Config::default() };
+        Self::open(config, None, Some(directory)).await
+    }
+
+    pub async fn postgres() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let schema = format!("imks_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        admin(format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")).await;
+        let separator = if url().contains('?') { '&' } else { '?' };
+        let url =
+            Some(format!("{}{separator}options[search_path]={schema}&application_name={schema}", url()));
+        let config = db::Config { url, max_connections: 6, ..db::Config::default() };
+        Self::open(config, Some(schema), None).await
+    }
+
+    async fn open(config: db::Config, schema: Option<String>, directory: Option<tempfile::TempDir>) -> Self {
+        let db = Db::connect(&config).await.unwrap();
+        db.migrate().await.unwrap();
+        Self { db, config, schema, _directory: directory }
+    }
+
+    /// A second process would do this.
+    pub async fn opened_again(&self) -> Db {
+        Db::connect(&self.config).await.unwrap()
+    }
+
+    pub fn writer(&self) -> Writer {
+        Writer::start(self.db.clone(), Config::default())
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        match &self.db {
+            Db::Postgres(pool) => {
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await.unwrap();
+            }
+            Db::Sqlite(sqlite) => {
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&sqlite.writer).await.unwrap();
+            }
+        }
+    }
+
+    pub async fn number(&self, sql: &'static str) -> i64 {
+        match &self.db {
+            Db::Postgres(pool) => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap(),
+            Db::Sqlite(sqlite) => sqlx::query_scalar(sql).fetch_one(&sqlite.reader).await.unwrap(),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let Some(schema) = self.schema.take() else { return };
+        let clean_up = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(admin(format!("DROP SCHEMA {schema} CASCADE")));
+        };
+        std::thread::spawn(clean_up).join().unwrap();
+    }
+}
+
+fn url() -> String {
+    std::env::var("IMKS_TEST_POSTGRES_URL")
+        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".into())
+}
+
+async fn admin(sql: String) {
+    let mut connection =
+        PgConnection::connect(&url()).await.expect("PostgreSQL for tests, see IMKS_TEST_POSTGRES_URL");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+}
+
+/// An appender whose commits are read by the test.
+pub struct Writer {
+    pub appender: Appender,
+    pub commits: Vec<Commits>,
+}
+
+impl Writer {
+    pub fn start(db: Db, config: Config) -> Self {
+        let (appender, commits) = Appender::start(db, config);
+        Self { appender, commits }
+    }
+
+    pub async fn send(&self, message: NewMessage) -> ImksResult<(Arc<MessageDetail>, bool)> {
+        match self.appender.submit(Write::Send(message))?.await? {
+            Outcome::Sent { message, duplicate } => Ok((message, duplicate)),
+            other => panic!("a send became {other:?}"),
+        }
+    }
+
+    pub async fn say(&self, channel: Uuid, author: Uuid, body: &str) -> Arc<MessageDetail> {
+        self.send(message(channel, author, body)).await.unwrap().0
+    }
+
+    pub async fn edit(&self, edit: EditMessage) -> ImksResult<(Arc<MessageDetail>, bool)> {
+        match self.appender.submit(Write::Edit(edit))?.await? {
+            Outcome::Edited { message, changed, .. } => Ok((message, changed)),
+            other => panic!("an edit became {other:?}"),
+        }
+    }
+
+    pub async fn delete(&self, message: &MessageDetail) -> ImksResult<(i64, bool)> {
+        let delete = DeleteMessage {
+            channel_id: message.channel_id,
+            message_id: message.id,
+            actor_id: message.author.id,
+            required_author: None,
+        };
+        match self.appender.submit(Write::Delete(delete))?.await? {
+            Outcome::Deleted { deletion, changed } => Ok((deletion.rev, changed)),
+            other => panic!("a deletion became {other:?}"),
+        }
+    }
+}
+
+pub fn message(channel: Uuid, author: Uuid, body: &str) -> NewMessage {
+    NewMessage {
+        channel_id: channel,
+        author: AuthorInfo { id: author, username: "alice".into() },
+        body: body.into(),
+        kind: MessageType::Default,
+        content_type: ContentType::Markdown,
+        thread_id: None,
+        also_send_to_channel: false,
+        reply_to_message_id: None,
+        mentions: Mentions::default(),
+        flags: 0,
+        nonce: None,
+        interactive: true,
+    }
+}
+
+pub fn edit(message: &MessageDetail, body: &str) -> EditMessage {
+    EditMessage {
+        channel_id: message.channel_id,
+        message_id: message.id,
+        editor_id: message.author.id,
+        required_author: None,
+        body: body.into(),
+        mentions: None,
+        expected_version: None,
+    }
+}
+
+pub fn id() -> Uuid {
+    Uuid::now_v7()
+}
+
+pub fn code<T: std::fmt::Debug>(result: Result<T, ImksError>) -> &'static str {
+    result.unwrap_err().code()
+}

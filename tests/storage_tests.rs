@@ -1,0 +1,25 @@
+//! What the store promises, on SQLite and on PostgreSQL: every test runs on both.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::large_futures,
+    missing_docs,
+    reason = "a test that fails says so by panicking"
+)]
+
+#[path = "storage/append.rs"]
+mod append;
+#[path = "storage/concurrency.rs"]
+mod concurrency;
+#[path = "storage/fault.rs"]
+mod fault;
+#[path = "storage/history.rs"]
+mod history;
+#[path = "storage/read_state.rs"]
+mod read_state;
+#[path = "storage/schema.rs"]
+mod schema;
+#[path = "storage/support.rs"]
+mod support;
