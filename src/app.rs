@@ -3,16 +3,26 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::{Authenticator, CoreClient, PermissionConfig, Permissions};
 use crate::config::{Config, Drain};
+use crate::directory::{self, Directory};
+use crate::engine::Engine;
 use crate::http::{self, health::Health};
-use crate::models::db::Db;
+use crate::messaging::{self, Messaging, Parts};
+use crate::models::Db;
+use crate::models::append::{Appender, Commits};
+use crate::socket::adapter::local::LocalAdapter;
+use crate::socket::{Namespace, Server};
 use crate::telemetry::exposition::Exposition;
-use crate::{ImksError, ImksResult};
+use crate::{ImksError, ImksResult, pb};
 
 /// A running server.
 pub struct App {
@@ -21,26 +31,51 @@ pub struct App {
     health: Arc<Health>,
     metrics: Arc<Exposition>,
     db: Db,
+    directory: Option<Directory>,
+    appender: Appender,
+    engine: Engine,
+    namespace: Namespace,
+    /// The accept loops of HTTP and of Socket.IO, and the jobs.
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl App {
     /// Starts everything that `config` asks for. When this returns, clients can connect.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] for what cannot work, [`ImksError::Io`] when the address is taken, database errors.
     pub async fn start(config: Config) -> ImksResult<Self> {
+        Box::pin(Self::start_parts(config)).await
+    }
+
+    async fn start_parts(mut config: Config) -> ImksResult<Self> {
         config.validate()?;
-        let db = Db::connect(&config.database).await?;
-        db.migrate().await?;
-        let metrics = Arc::new(Exposition::new()?);
-        let health = Arc::new(health(&db));
+        config.messaging.max_payload = config.engine.max_payload;
+        // First of all: a second server on the same address should not touch the database.
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(ImksError::io(format!("listening on {}", config.listen)))?;
         let addr = listener.local_addr().map_err(ImksError::io("reading the listening address"))?;
+        let db = Db::connect(&config.database).await?;
+        db.migrate().await?;
+        let (core, directory) = core(&config, &db).await?;
+        let (appender, commits) = Appender::start(db.clone(), config.append.clone());
+        let parts = Parts {
+            db: db.clone(),
+            appender: appender.clone(),
+            authenticator: Authenticator::start(core.clone(), config.token.clone()).await?,
+            permissions: Permissions::new(core.clone(), PermissionConfig::default()),
+            core: core.clone(),
+        };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let engine = Engine::new(config.engine.clone())?;
+        let namespace = start_messaging(&config, parts, commits, &engine, &tasks, &stop)?;
+        let metrics = Arc::new(Exposition::new()?);
+        let health = Arc::new(health(&db, core, &engine));
         let router = http::router(health.clone(), metrics.clone());
-        tasks.spawn(http::plain::serve(listener, router, tasks.clone(), stop.clone()));
-        Ok(Self { config, addr, health, metrics, db, tasks, stop })
+        tasks.spawn(http::plain::serve(listener, engine.clone(), router, tasks.clone(), stop.clone()));
+        Ok(Self { config, addr, health, metrics, db, directory, appender, engine, namespace, tasks, stop })
     }
 
     /// Where the server listens; the real port when port 0 was asked for.
@@ -48,45 +83,81 @@ impl App {
         self.addr
     }
 
+    /// The embedded directory, unless an external core is used.
+    pub fn directory(&self) -> Option<&Directory> {
+        self.directory.as_ref()
+    }
+
     /// What was chosen, and the next steps, in a few lines for a person.
     pub fn greeting(&self) -> String {
         let core = self.config.core_url.as_deref().unwrap_or("embedded directory");
         let mut text = format!(
             "imks {version} is ready.\n\
-             \x20 listening  http://{addr}  (Socket.IO at /socket.io/, polling and WebSocket)\n\
+             \x20 listening  http://{addr}  (Socket.IO at {path}/, polling and WebSocket)\n\
              \x20 database   {database}\n\
              \x20 core       {core}\n\
              \x20 adapter    local (one node)\n",
             version = env!("CARGO_PKG_VERSION"),
             addr = self.addr,
+            path = self.config.engine.path.trim_end_matches('/'),
             database = self.db.describe(),
         );
-        if self.config.core_url.is_none() {
+        if self.directory.is_some() {
             text.push_str("  token      imks token alice   (creates the user, a member of #general)\n");
         }
         text.push_str(&format!(
-            "  connect    io(\"http://{}\", {{ auth: {{ token }} }})   with socket.io-client\n  health     curl http://{}/health",
-            self.addr, self.addr
+            "  connect    io(\"http://{}\", {{ auth: {{ token }} }})   with socket.io-client\n",
+            self.addr
         ));
+        text.push_str(&format!("  health     curl http://{}/health", self.addr));
         if self.config.is_reachable_from_outside() {
-            text.push_str(
-                "\nWarning: this is plain HTTP on an address that other machines can reach. Put a proxy with TLS in front.",
-            );
+            text.push_str(PLAINTEXT_WARNING);
         }
         text
     }
 
     /// Goes away politely: not ready, no new sessions, everything acknowledged is on disk, sessions
     /// closed without a Socket.IO DISCONNECT, so that clients come back by themselves.
+    ///
+    /// # Errors
+    /// [`ImksError::Timeout`] when the deadline passed before everything was closed; what was acknowledged is
+    /// stored even then.
     pub async fn drain(self, drain: Drain) -> ImksResult<()> {
         self.health.start_draining();
         tokio::time::sleep(drain.delay).await;
+        let deadline = Instant::now() + drain.deadline;
+        let closed = timeout_at(deadline, Box::pin(self.close_sessions(deadline))).await;
         self.stop.cancel();
         self.tasks.close();
-        let outcome = tokio::time::timeout(drain.deadline, self.tasks.wait()).await;
+        let ended = timeout_at(deadline.max(Instant::now() + LAST_GRACE), self.tasks.wait()).await;
+        if let Some(directory) = &self.directory {
+            directory.close().await;
+        }
         self.db.close().await;
         self.metrics.shutdown();
-        outcome.map_err(|_| ImksError::Timeout("the drain deadline passed before everything was closed"))
+        closed
+            .and(ended)
+            .map_err(|_| ImksError::Timeout("the drain deadline passed before everything was closed"))
+    }
+
+    async fn close_sessions(&self, deadline: Instant) {
+        self.engine.close();
+        self.appender.drain().await;
+        let sockets = self.namespace.sockets();
+        let pause = pause_between(sockets.len(), deadline.saturating_duration_since(Instant::now()));
+        tracing::info!(sessions = sockets.len(), "messages are flushed, closing sessions");
+        for (index, socket) in sockets.iter().enumerate() {
+            let notice = Shutdown { reason: "restart", reconnect_after_ms: spread(RECONNECT_SPREAD) };
+            if socket.emit("server:shutdown", &notice).is_ok() {
+                socket.close_connection();
+            }
+            if index % SLICE == SLICE - 1 {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        while self.engine.sessions() > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }
 
@@ -96,10 +167,100 @@ impl fmt::Debug for App {
     }
 }
 
-fn health(db: &Db) -> Health {
-    let probe = db.clone();
-    Health::new().probe(db.name(), move || {
-        let db = probe.clone();
-        async move { db.ping().await.map(drop) }
-    })
+/// The external core, or the embedded directory: both are asked over gRPC.
+async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Directory>)> {
+    if let Some(url) = &config.core_url {
+        return Ok((CoreClient::connect(url, pb::Config::default())?, None));
+    }
+    let directory = Directory::open(db.clone(), directory::Config::default()).await?;
+    Ok((CoreClient::from_channel(directory.channel(), pb::Config::default()), Some(directory)))
+}
+
+fn start_messaging(
+    config: &Config,
+    parts: Parts,
+    commits: Vec<Commits>,
+    engine: &Engine,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> ImksResult<Namespace> {
+    let messaging = Messaging::new(config.messaging.clone(), parts);
+    let mut jobs = None;
+    let server = Server::builder(config.socket.clone(), LocalAdapter)
+        .namespace("/", |builder| jobs = Some(messaging::register(builder, &messaging)))
+        .build()?;
+    let namespace = server.namespace("/").cloned().ok_or(ImksError::Internal("namespace / is missing"))?;
+    if let Some(jobs) = jobs {
+        jobs.start(&namespace, commits, tasks, stop);
+    }
+    let engine = engine.clone();
+    tasks.spawn(async move { server.serve(engine).await });
+    Ok(namespace)
+}
+
+fn health(db: &Db, core: CoreClient, engine: &Engine) -> Health {
+    let (db_probe, engine) = (db.clone(), engine.clone());
+    Health::new()
+        .probe(db.name(), move || {
+            let db = db_probe.clone();
+            async move { db.ping().await.map(drop) }
+        })
+        .probe("appks_grpc", move || {
+            let core = core.clone();
+            async move { core.signing_keys("").await.map(drop) }
+        })
+        .connections(move || (engine.sessions() as u64, crate::telemetry::instruments::sessions_opened()))
+}
+
+/// Payload of `server:shutdown`.
+#[derive(Debug, Serialize)]
+struct Shutdown {
+    reason: &'static str,
+    /// Different for each client, so that they do not all come back at once.
+    reconnect_after_ms: u64,
+}
+
+/// Between two slices: few sessions go at once, many take up to half of the time there is.
+fn pause_between(sessions: usize, time: Duration) -> Duration {
+    let slices = u32::try_from(sessions / SLICE).unwrap_or(u32::MAX);
+    if slices == 0 { Duration::ZERO } else { (time / 2 / slices).min(PAUSE_MAX) }
+}
+
+/// A random time up to `max`, in milliseconds.
+fn spread(max: Duration) -> u64 {
+    let mut random = [0; 4];
+    // Without random numbers everybody is asked to come back at once, which they do anyway.
+    let known = getrandom::fill(&mut random).is_ok();
+    let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
+    if known { u64::from(u32::from_le_bytes(random)) % millis.max(1) } else { 0 }
+}
+
+const PLAINTEXT_WARNING: &str = "\nWarning: this is plain HTTP on an address that other machines can reach. \
+     Put a proxy with TLS in front.";
+/// Sessions that are closed without a pause between them.
+const SLICE: usize = 200;
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+const RECONNECT_SPREAD: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// What is left to do once the sessions are closed.
+const LAST_GRACE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_sessions_go_at_once_and_many_within_half_of_the_time() {
+        let time = Duration::from_secs(30);
+        assert_eq!(pause_between(SLICE - 1, time), Duration::ZERO);
+        let many = 100_000;
+        let total = pause_between(many, time) * u32::try_from(many / SLICE).unwrap();
+        assert!(total <= time / 2 && total > time / 4, "{total:?}");
+    }
+
+    #[test]
+    fn clients_are_asked_to_come_back_at_different_times() {
+        let times: std::collections::HashSet<u64> = (0..100).map(|_| spread(RECONNECT_SPREAD)).collect();
+        assert!(times.len() > 50 && times.iter().all(|time| *time < 30_000));
+    }
 }

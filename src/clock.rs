@@ -12,6 +12,13 @@ pub fn now_micros() -> Micros {
     Micros::try_from(since_epoch.as_micros()).unwrap_or(Micros::MAX)
 }
 
+/// A new id, ordered by time: UUID v7 of now.
+pub fn new_id() -> uuid::Uuid {
+    let now = u64::try_from(now_micros()).unwrap_or(0);
+    let nanos = u32::try_from(now % 1_000_000).unwrap_or(0) * 1_000;
+    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now / 1_000_000, nanos))
+}
+
 /// RFC 3339 in UTC with milliseconds, for example `2026-06-11T10:00:00.000Z`.
 pub fn rfc3339(micros: Micros) -> String {
     let (days, micros_of_day) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY));

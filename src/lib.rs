@@ -20,6 +20,8 @@ pub mod error;
 #[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]
+pub mod messaging;
+#[cfg(feature = "server")]
 pub mod models;
 #[cfg(feature = "server")]
 pub mod pb;

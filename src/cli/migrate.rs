@@ -1,16 +1,14 @@
 //! `imks migrate`: the database schema, without a server.
 
-use std::process::ExitCode;
-
 use crate::ImksResult;
 use crate::config::Config;
 use crate::models::db::Db;
 
 /// Applies what is missing and stops. The server does the same when it starts.
-pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
+pub(super) async fn run(config: Config) -> ImksResult<()> {
     let db = Db::connect(&config.database).await?;
     db.migrate().await?;
     super::say(&format!("The schema is up to date: {}", db.describe()))?;
     db.close().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -58,6 +58,12 @@ enum Command {
     Migrate,
     /// Say whether the configuration can work, and show it without its secrets
     CheckConfig(check_config::Args),
+    /// Print a token of the embedded directory; creates the user, a member of the channel `general`
+    Token(token::Args),
+    /// Users, channels and members of the embedded directory
+    Directory(directory::Args),
+    /// Run the embedded directory as a core of its own, over gRPC
+    Core(core::Args),
     /// Ask a running server on this machine whether it is well; for containers
     Healthcheck(healthcheck::Args),
     /// Print the version
@@ -99,13 +105,24 @@ fn run(arguments: Arguments) -> ImksResult<ExitCode> {
         .thread_name("imks")
         .build()
         .map_err(ImksError::io("starting the runtime"))?;
+    runtime.block_on(Box::pin(execute(command, config)))
+}
+
+async fn execute(command: Command, config: Config) -> ImksResult<ExitCode> {
     match command {
-        Command::Serve => runtime.block_on(Box::pin(serve::run(config))),
-        Command::Migrate => runtime.block_on(Box::pin(migrate::run(config))),
-        Command::CheckConfig(_) => check_config::run(config),
-        Command::Healthcheck(args) => runtime.block_on(Box::pin(healthcheck::run(args, &config))),
-        Command::Version => Ok(ExitCode::SUCCESS),
+        Command::Serve => return Box::pin(serve::run(config)).await,
+        Command::Healthcheck(args) => return healthcheck::run(args, &config).await,
+        Command::Migrate => Box::pin(migrate::run(config)).await?,
+        Command::CheckConfig(_) => check_config::run(config)?,
+        Command::Token(args) => Box::pin(token::run(args, &config)).await?,
+        Command::Directory(args) => Box::pin(directory::run(args, &config)).await?,
+        Command::Core(args) => {
+            let mut signals = serve::Signals::new()?;
+            Box::pin(core::run(args, &config, async move { signals.next().await })).await?;
+        }
+        Command::Version => {}
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Options {

@@ -27,18 +27,18 @@ pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
 }
 
 /// SIGTERM (service managers) and SIGINT (Ctrl-C) mean the same.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> ImksResult<Self> {
+    pub(super) fn new() -> ImksResult<Self> {
         let listen = |kind| signal(kind).map_err(ImksError::io("listening for signals"));
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

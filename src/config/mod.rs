@@ -1,9 +1,10 @@
 //! Configuration: each module's own `Config`, composed. Defaults < TOML file < environment < flags.
 //!
-//! [`fields`] is the one table of names; the documentation, the parser and `imks check-config` are
+//! [`fields()`] is the one table of names; the documentation, the parser and `imks check-config` are
 //! made from it.
 
 pub mod field;
+mod fields;
 pub mod setting;
 pub mod source;
 
@@ -12,10 +13,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::models::db;
-use crate::telemetry;
-use field::{Field, Visitor};
+use crate::models::{append, db};
+use crate::{auth, engine, messaging, socket, telemetry};
 pub use field::{Listing, Row};
+pub use fields::fields;
 pub use setting::Setting;
 pub use source::{Environment, load};
 
@@ -28,6 +29,16 @@ pub struct Config {
     pub core_url: Option<String>,
     /// The database, and the data directory.
     pub database: db::Config,
+    /// How messages are written.
+    pub append: append::Config,
+    /// Connections.
+    pub engine: engine::Config,
+    /// Namespaces and events.
+    pub socket: socket::Config,
+    /// Which tokens are accepted.
+    pub token: auth::TokenConfig,
+    /// Limits of the features.
+    pub messaging: messaging::Config,
     /// Logs and metrics.
     pub telemetry: telemetry::Config,
     /// How the server goes away.
@@ -49,117 +60,16 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT)),
             core_url: None,
             database: db::Config::default(),
+            append: append::Config::default(),
+            engine: engine::Config::default(),
+            // Shorter than the reference's: who connects here has a token at hand.
+            socket: socket::Config { connect_timeout: CONNECT_TIMEOUT, ..socket::Config::default() },
+            token: auth::TokenConfig::default(),
+            messaging: messaging::Config::default(),
             telemetry: telemetry::Config::default(),
             drain: Drain { delay: Duration::ZERO, deadline: DRAIN_DEADLINE },
         }
     }
-}
-
-/// Shows every value to `visitor`, in the order of the document.
-pub fn fields(config: &mut Config, visitor: &mut impl Visitor) {
-    server_fields(config, visitor);
-    database_fields(&mut config.database, visitor);
-    telemetry_fields(&mut config.telemetry, visitor);
-    drain_fields(&mut config.drain, visitor);
-}
-
-fn server_fields(config: &mut Config, visitor: &mut impl Visitor) {
-    visitor.field(
-        Field::new(
-            "listen",
-            "IMKS_LISTEN",
-            "Address and port of HTTP and WebSocket; port 0 takes a free one",
-        ),
-        &mut config.listen,
-    );
-    visitor.field(
-        Field::new("data_dir", "IMKS_DATA_DIR", "Directory of the SQLite file and of the standalone keys"),
-        &mut config.database.data_dir,
-    );
-    visitor.field(
-        Field::new(
-            "core_url",
-            "IMKS_CORE_URL",
-            "gRPC address of the core, for example `http://core:9000`; not set: the embedded directory",
-        ),
-        &mut config.core_url,
-    );
-}
-
-fn database_fields(config: &mut db::Config, visitor: &mut impl Visitor) {
-    visitor.field(
-        Field::secret(
-            "database.url",
-            "DATABASE_URL",
-            "`postgres://…` or `sqlite:…`; not set: the file `imks.db` in the data directory",
-        ),
-        &mut config.url,
-    );
-    visitor.field(
-        Field::new(
-            "database.connections",
-            "IMKS_DATABASE_CONNECTIONS",
-            "Connections to PostgreSQL, those that write messages included",
-        ),
-        &mut config.max_connections,
-    );
-    visitor.field(
-        Field::new(
-            "database.sqlite_synchronous",
-            "IMKS_SQLITE_SYNCHRONOUS",
-            "`full`: an acknowledged message survives a power cut; `normal`: it survives the process only",
-        ),
-        &mut config.sqlite_synchronous,
-    );
-    let statement = "How long PostgreSQL may work on one statement";
-    millis(
-        Field::new("database.statement_timeout", "IMKS_DATABASE_STATEMENT_TIMEOUT", statement),
-        &mut config.statement_timeout_ms,
-        visitor,
-    );
-    let acquire = "How long a query waits for a free connection before the answer is `overloaded`";
-    millis(
-        Field::new("database.acquire_timeout", "IMKS_DATABASE_ACQUIRE_TIMEOUT", acquire),
-        &mut config.acquire_timeout_ms,
-        visitor,
-    );
-}
-
-/// A duration whose owner counts milliseconds.
-fn millis(field: Field, slot: &mut u64, visitor: &mut impl Visitor) {
-    let mut duration = Duration::from_millis(*slot);
-    visitor.field(field, &mut duration);
-    *slot = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-}
-
-fn telemetry_fields(config: &mut telemetry::Config, visitor: &mut impl Visitor) {
-    visitor.field(
-        Field::new("log.filter", "RUST_LOG", "What is logged, in the syntax of `tracing` filters"),
-        &mut config.filter,
-    );
-    visitor.field(
-        Field::new("log.format", "IMKS_LOG_FORMAT", "`pretty` for people, `json` for machines"),
-        &mut config.format,
-    );
-}
-
-fn drain_fields(config: &mut Drain, visitor: &mut impl Visitor) {
-    visitor.field(
-        Field::new(
-            "drain.delay",
-            "IMKS_DRAIN_DELAY",
-            "After SIGTERM: how long readiness says no while new sessions are still accepted; 5s behind a load balancer",
-        ),
-        &mut config.delay,
-    );
-    visitor.field(
-        Field::new(
-            "drain.deadline",
-            "IMKS_DRAIN_DEADLINE",
-            "After the delay: how long the drain may take at most",
-        ),
-        &mut config.deadline,
-    );
 }
 
 impl fmt::Debug for Config {
@@ -204,6 +114,22 @@ impl Config {
             !self.drain.deadline.is_zero(),
             "IMKS_DRAIN_DEADLINE must be longer than 0s, or nothing that was acknowledged could be flushed",
         );
+        check(
+            self.token.leeway <= Duration::from_secs(60),
+            "IMKS_TOKEN_LEEWAY must be at most 1m, or expired tokens would be accepted for too long",
+        );
+        check(
+            !self.token.issuers.is_empty() && !self.token.audience.is_empty(),
+            "IMKS_TOKEN_ISSUERS and IMKS_TOKEN_AUDIENCE must name who issues tokens and for whom",
+        );
+        check(self.append.lanes > 0 && self.append.batch > 0 && self.append.queue > 0, APPEND_POSITIVE);
+        check(
+            self.database.max_connections as usize > self.append.lanes,
+            "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
+        );
+        if let Err(error) = self.engine.validate() {
+            problems.push(error.to_string());
+        }
         if let Err(why) = telemetry::check_filter(&self.telemetry.filter) {
             problems.push(format!("RUST_LOG is not a log filter: {why}"));
         }
@@ -218,6 +144,8 @@ impl Config {
 }
 
 const PORT_DEFAULT: u16 = 3000;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const APPEND_POSITIVE: &str = "IMKS_APPEND_LANES, IMKS_APPEND_BATCH and IMKS_APPEND_QUEUE must be at least 1";
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

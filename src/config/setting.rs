@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::models::db::Synchronous;
+use crate::socket::rate_limit::Rate;
 use crate::telemetry::LogFormat;
 
 /// A type that can stand in the configuration. What `show` prints, `parse` reads back.
@@ -124,6 +125,23 @@ impl Setting for Duration {
     }
 }
 
+/// `50/100`: fifty per second, a hundred at once. `off`: no limit.
+impl Setting for Rate {
+    fn parse(text: &str) -> Result<Self, String> {
+        let hint = || "write per second / at once, for example 50/100, or off".to_owned();
+        if text == "off" {
+            return Ok(Self::OFF);
+        }
+        let (per_second, burst) = text.split_once('/').ok_or_else(hint)?;
+        let number = |text: &str| text.trim().parse().ok().filter(|number| *number > 0).ok_or_else(hint);
+        Ok(Self::new(number(per_second)?, number(burst)?))
+    }
+
+    fn show(&self) -> String {
+        if self.is_off() { "off".into() } else { format!("{}/{}", self.per_second, self.burst) }
+    }
+}
+
 impl Setting for LogFormat {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -170,6 +188,13 @@ mod tests {
         for text in ["", "25", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
             assert!(Duration::parse(text).is_err(), "{text:?} should be refused");
         }
+    }
+
+    #[test]
+    fn a_rate_is_per_second_and_at_once() {
+        assert_eq!(Rate::parse("50/100").unwrap(), Rate::new(50, 100));
+        assert_eq!(Rate::parse("off").unwrap().show(), "off");
+        assert!(["", "50", "0/1", "1/0", "-1/1", "a/b"].iter().all(|text| Rate::parse(text).is_err()));
     }
 
     #[test]

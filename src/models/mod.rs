@@ -10,6 +10,5 @@ pub mod message_id;
 pub mod message_read_state;
 pub mod message_sync;
 pub(crate) mod rows;
-pub mod sweep;
 
 pub use db::Db;

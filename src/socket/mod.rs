@@ -20,6 +20,8 @@ mod message_bus;
 #[cfg(feature = "server")]
 mod namespace;
 #[cfg(feature = "server")]
+pub mod rate_limit;
+#[cfg(feature = "server")]
 mod rooms;
 #[cfg(feature = "server")]
 mod server;

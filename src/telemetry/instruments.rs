@@ -61,6 +61,11 @@ pub fn markdown() -> String {
     text
 }
 
+/// Sessions opened since the start of this process, for `GET /health`.
+pub fn sessions_opened() -> u64 {
+    metrics::CONNECTS_ACCEPTED.get()
+}
+
 /// Every metric but `imks_build_info`.
 pub static INSTRUMENTS: &[Instrument] = &[
     Instrument {
@@ -86,6 +91,43 @@ pub static INSTRUMENTS: &[Instrument] = &[
         source: Source::Counters(
             Some("outcome"),
             &[("accepted", &metrics::CONNECTS_ACCEPTED), ("refused", &metrics::CONNECTS_REFUSED)],
+        ),
+    },
+    Instrument {
+        name: "imks.handler.panics",
+        help: "Handlers that panicked; each cost one connection",
+        source: Source::Counters(None, &[("", &metrics::HANDLER_PANICS)]),
+    },
+    Instrument {
+        name: "imks.protocol.errors",
+        help: "Connections closed because of a malformed or misplaced Socket.IO packet",
+        source: Source::Counters(None, &[("", &metrics::PROTOCOL_ERRORS)]),
+    },
+    Instrument {
+        name: "imks.messages.stored",
+        help: "Messages committed to the store",
+        source: Source::Counters(None, &[("", &metrics::MESSAGES_STORED)]),
+    },
+    Instrument {
+        name: "imks.append.batch.size",
+        help: "Sends, edits and deletions in one transaction",
+        source: Source::Sizes(&metrics::APPEND_BATCH_SIZE),
+    },
+    Instrument {
+        name: "imks.append.commit",
+        help: "Time of one transaction of the append path, begin to commit",
+        source: Source::Latency(&metrics::APPEND_COMMIT_SECONDS),
+    },
+    Instrument {
+        name: "imks.append.problems",
+        help: "Writes refused because their lane was full, transactions tried again, writes that failed",
+        source: Source::Counters(
+            Some("kind"),
+            &[
+                ("refused", &metrics::APPEND_REFUSED),
+                ("retried", &metrics::APPEND_RETRIES),
+                ("failed", &metrics::APPEND_FAILED),
+            ],
         ),
     },
     Instrument {

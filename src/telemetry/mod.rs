@@ -5,6 +5,8 @@ pub mod histogram;
 pub mod instruments;
 pub mod metrics;
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -44,7 +46,9 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 pub fn start_logging(config: &Config) {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // An embedding program may have a subscriber of its own; then ours is not needed.
     let _ = match config.format {
         LogFormat::Pretty => registry.with(lines.with_target(false)).try_init(),

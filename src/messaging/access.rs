@@ -1,0 +1,136 @@
+//! Who loses a right loses it at once: rooms follow the core's changes.
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use serde::Serialize;
+
+use super::ctx::{Messaging, Push, Session, user_room};
+use crate::auth::{AccessChange, Permission, Revocation};
+use crate::socket::{Namespace, Socket};
+
+/// The user is a member now; this socket is in the channel's room.
+const JOINED: Push<Joined<'_>> = Push::new("channel:joined");
+/// The user is no member any more; all sockets have left the channel's room.
+const LEFT: Push<Left> = Push::new("channel:left");
+
+#[derive(Debug, Serialize)]
+struct Joined<'a> {
+    channel_id: Uuid,
+    name: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Left {
+    channel_id: Uuid,
+    reason: &'static str,
+}
+
+/// Follows memberships, permissions and withdrawn tokens until `stop`.
+pub async fn follow(messaging: Messaging, namespace: Namespace, stop: CancellationToken) {
+    let mut changes = messaging.permissions().changes();
+    let mut revoked = messaging.authenticator().revoked();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            change = changes.recv() => match change {
+                Ok(change) => apply(&messaging, &namespace, change).await,
+                // What was missed is unknown: every room is checked.
+                Err(RecvError::Lagged(_)) => check(&messaging, namespace.sockets(), None).await,
+                Err(RecvError::Closed) => return,
+            },
+            revocation = revoked.recv() => match revocation {
+                Ok(revocation) => withdraw(&messaging, &namespace, &revocation),
+                Err(RecvError::Lagged(_)) => withdraw_all(&messaging, &namespace),
+                Err(RecvError::Closed) => return,
+            },
+        }
+    }
+}
+
+async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChange) {
+    match change {
+        AccessChange::Joined(membership) => {
+            let (user, channel_id) = (membership.user_id, membership.channel_id);
+            let sockets = namespace.sockets_in(&user_room(user));
+            // Most changes are about people who are not here.
+            if sockets.is_empty() || !may_view(messaging, user, channel_id).await {
+                return;
+            }
+            let room = channel_id.to_string();
+            for socket in sockets.iter().filter(|socket| !socket.is_in(&room)) {
+                socket.join(&room);
+                JOINED.to_socket(socket, &Joined { channel_id, name: &membership.name });
+            }
+        }
+        AccessChange::Left { user_id, channel_id } => {
+            leave(&namespace.sockets_in(&user_room(user_id)), channel_id, "removed");
+        }
+        AccessChange::ChannelRemoved(channel_id) => {
+            leave(&namespace.sockets_in(&channel_id.to_string()), channel_id, "channel_removed");
+        }
+        AccessChange::Permissions { user_id, channel_id } => {
+            let sockets = match (user_id, channel_id) {
+                (Some(user), _) => namespace.sockets_in(&user_room(user)),
+                (None, Some(channel)) => namespace.sockets_in(&channel.to_string()),
+                (None, None) => namespace.sockets(),
+            };
+            check(messaging, sockets, channel_id).await;
+        }
+        AccessChange::Channel(_) => {}
+    }
+}
+
+fn leave(sockets: &[Socket], channel_id: Uuid, reason: &'static str) {
+    let room = channel_id.to_string();
+    for socket in sockets.iter().filter(|socket| socket.is_in(&room)) {
+        socket.leave(&room);
+        LEFT.to_socket(socket, &Left { channel_id, reason });
+    }
+}
+
+/// Makes sockets leave the rooms they may not be in: of one channel, or all of theirs.
+async fn check(messaging: &Messaging, sockets: Vec<Socket>, channel: Option<Uuid>) {
+    for socket in sockets {
+        let Some(session) = socket.data::<Session>() else { continue };
+        let channels: Vec<Uuid> = match channel {
+            Some(channel) => vec![channel],
+            None => socket.rooms().iter().filter_map(|room| Uuid::parse_str(room).ok()).collect(),
+        };
+        for channel in channels {
+            if !may_view(messaging, session.identity().user_id, channel).await {
+                leave(std::slice::from_ref(&socket), channel, "forbidden");
+            }
+        }
+    }
+}
+
+/// Without an answer from the core everything stays as it is: outages are not removals.
+async fn may_view(messaging: &Messaging, user: Uuid, channel: Uuid) -> bool {
+    match messaging.permissions().require(user, channel, Permission::ViewChannel).await {
+        Ok(()) => true,
+        Err(error) => error.is_retryable(),
+    }
+}
+
+fn withdraw(messaging: &Messaging, namespace: &Namespace, revocation: &Revocation) {
+    let sockets = match revocation.user_id {
+        Some(user) => namespace.sockets_in(&user_room(user)),
+        None => namespace.sockets(),
+    };
+    disconnect_revoked(messaging, sockets);
+}
+
+fn withdraw_all(messaging: &Messaging, namespace: &Namespace) {
+    disconnect_revoked(messaging, namespace.sockets());
+}
+
+fn disconnect_revoked(messaging: &Messaging, sockets: Vec<Socket>) {
+    for socket in sockets {
+        let Some(session) = socket.data::<Session>() else { continue };
+        if messaging.authenticator().is_revoked(session.identity()) {
+            socket.disconnect(true);
+        }
+    }
+}

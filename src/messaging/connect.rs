@@ -1,0 +1,247 @@
+//! CONNECT: from a token to a session in its rooms, and the first event it gets.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::ctx::{Messaging, Session, user_room};
+use super::expiry::Expiry;
+use super::wire::whole_millis;
+use crate::auth::{Identity, Membership, Permission};
+use crate::clock::{self, Timestamp};
+use crate::models::channel_state::{ChannelHead, heads};
+use crate::models::message_read_state::{ReadState, baseline, unread};
+use crate::socket::{Accept, ConnectError, ConnectPayload, Socket};
+use crate::telemetry::metrics;
+use crate::{ImksError, ImksResult};
+
+/// The `auth` object of the CONNECT packet. Fields that this version does not use are ignored.
+#[derive(Debug, Deserialize)]
+struct Auth {
+    #[serde(default)]
+    token: Option<Value>,
+    #[serde(default)]
+    protocol: Option<Value>,
+}
+
+/// Signs a socket in, or says why not.
+pub(super) async fn connect(
+    messaging: Messaging,
+    expiry: Expiry,
+    socket: Socket,
+    payload: ConnectPayload,
+) -> Result<Accept, ConnectError> {
+    match Box::pin(sign_in(&messaging, &expiry, &socket, &payload)).await {
+        Ok(accept) => {
+            metrics::CONNECTS_ACCEPTED.increment();
+            Ok(accept)
+        }
+        Err(error) => {
+            metrics::CONNECTS_REFUSED.increment();
+            tracing::debug!(socket_sid = socket.id(), %error, "connect refused");
+            Err(refusal(&error))
+        }
+    }
+}
+
+/// Rooms come before the numbers: what is committed after the numbers were read arrives as an event, so a
+/// client that starts from `session:ready` can miss nothing.
+async fn sign_in(
+    messaging: &Messaging,
+    expiry: &Expiry,
+    socket: &Socket,
+    payload: &ConnectPayload,
+) -> ImksResult<Accept> {
+    let token = token(socket, payload)?;
+    let identity = messaging.authenticator().verify(&token).await?;
+    let user = user_room(identity.user_id);
+    let sessions_max = messaging.config().sessions_per_user;
+    if sessions_max > 0 && socket.namespace().sockets_in(&user).len() >= sessions_max {
+        return Err(ImksError::LimitReached("sessions_per_user"));
+    }
+    let memberships = visible_channels(messaging, &identity).await?;
+    socket.set_data(Session::new(identity.clone()));
+    socket.join(&user);
+    for membership in &memberships {
+        socket.join(&membership.channel_id.to_string());
+    }
+    let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
+    let standing = standing(messaging, identity.user_id, &channels).await?;
+    expiry.follow(socket, identity.expires_at);
+    welcome(messaging, &identity, &memberships, &standing)
+}
+
+/// From `auth.token`, else from the `Authorization` header; never from the query string, which ends up in logs.
+fn token(socket: &Socket, payload: &ConnectPayload) -> ImksResult<String> {
+    let auth: Auth =
+        payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
+    if auth.protocol.is_some_and(|protocol| protocol != PROTOCOL) {
+        return Err(ImksError::invalid("protocol", format!("this server speaks version {PROTOCOL}")));
+    }
+    match auth.token {
+        Some(Value::String(token)) if !token.is_empty() => Ok(token),
+        None | Some(Value::Null) => {
+            let header = socket.handshake().header("authorization");
+            let token = header.and_then(|value| value.strip_prefix("Bearer ").map(str::trim));
+            token.filter(|token| !token.is_empty()).map(str::to_owned).ok_or(ImksError::Auth(TOKEN_MISSING))
+        }
+        Some(_) => Err(ImksError::Auth(TOKEN_MISSING)),
+    }
+}
+
+/// The user's channels, as far as they may be seen; at most [`AUTO_JOIN_MAX`], others by `channel:subscribe`.
+async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksResult<Vec<Membership>> {
+    let user = identity.user_id;
+    let mut memberships = messaging.core().list_user_channels(user).await?;
+    memberships.truncate(AUTO_JOIN_MAX);
+    let ids: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
+    messaging.permissions().warm(user, &ids).await?;
+    let may_view = |channel| messaging.permissions().cached(user, channel, Permission::ViewChannel);
+    memberships.retain(|membership| matches!(may_view(membership.channel_id), Some(Ok(()))));
+    Ok(memberships)
+}
+
+/// Where the channels stand, and how far the user has read. Channels that are new to the user count as read.
+async fn standing(messaging: &Messaging, user: Uuid, channels: &[Uuid]) -> ImksResult<Standing> {
+    let db = messaging.db();
+    let mut reads: HashMap<Uuid, ReadState> = by_channel(unread(db, user, channels).await?);
+    let new: Vec<Uuid> = channels.iter().copied().filter(|channel| !reads.contains_key(channel)).collect();
+    if !new.is_empty() {
+        baseline(db, user, &new).await?;
+        reads.extend(by_channel(unread(db, user, &new).await?));
+    }
+    let heads = heads(db, channels).await?.into_iter().map(|head| (head.channel_id, head)).collect();
+    Ok(Standing { heads, reads })
+}
+
+fn by_channel(states: Vec<ReadState>) -> HashMap<Uuid, ReadState> {
+    states.into_iter().map(|state| (state.channel_id, state)).collect()
+}
+
+struct Standing {
+    heads: HashMap<Uuid, ChannelHead>,
+    reads: HashMap<Uuid, ReadState>,
+}
+
+/// `session:ready`, and as many `session:channels` as the rest of the channels needs.
+fn welcome(
+    messaging: &Messaging,
+    identity: &Identity,
+    memberships: &[Membership],
+    standing: &Standing,
+) -> ImksResult<Accept> {
+    let now = clock::now_micros();
+    let channels: Vec<ChannelState<'_>> =
+        memberships.iter().map(|membership| ChannelState::new(membership, standing, now)).collect();
+    let mut chunks = channels.chunks(CHANNELS_PER_EVENT);
+    let first = chunks.next().unwrap_or_default();
+    let ready = SessionReady {
+        session_id: identity.session_id.unwrap_or_else(clock::new_id),
+        protocol: PROTOCOL,
+        resumed: false,
+        server: ServerInfo {
+            name: "imks",
+            version: env!("CARGO_PKG_VERSION"),
+            node: &messaging.config().node,
+        },
+        server_time: Timestamp(now),
+        user: User { id: identity.user_id, username: &identity.username },
+        token_expires_at: Timestamp(identity.expires_at),
+        limits: messaging.config().advertised(),
+        channels: first,
+        channels_complete: chunks.len() == 0,
+    };
+    let mut accept = Accept::default().with_event("session:ready", &ready)?;
+    while let Some(chunk) = chunks.next() {
+        let more = SessionChannels { channels: chunk, channels_complete: chunks.len() == 0 };
+        accept = accept.with_event("session:channels", &more)?;
+    }
+    Ok(accept)
+}
+
+/// CONNECT_ERROR: `{message, data: {code, retryable, retry_after_ms?}}`.
+fn refusal(error: &ImksError) -> ConnectError {
+    let mut data = json!({ "code": error.code(), "retryable": error.is_retryable() });
+    if let (Some(wait), Some(map)) = (error.retry_after(), data.as_object_mut()) {
+        map.insert("retry_after_ms".into(), whole_millis(wait).into());
+    }
+    ConnectError::with_data(error.client_message(), data)
+}
+
+/// Payload of `session:ready`.
+#[derive(Debug, Serialize)]
+struct SessionReady<'a> {
+    session_id: Uuid,
+    protocol: u32,
+    resumed: bool,
+    server: ServerInfo<'a>,
+    server_time: Timestamp,
+    user: User<'a>,
+    token_expires_at: Timestamp,
+    limits: super::AdvertisedLimits,
+    channels: &'a [ChannelState<'a>],
+    channels_complete: bool,
+}
+
+/// Payload of `session:channels`.
+#[derive(Debug, Serialize)]
+struct SessionChannels<'a> {
+    channels: &'a [ChannelState<'a>],
+    channels_complete: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerInfo<'a> {
+    name: &'static str,
+    version: &'static str,
+    node: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct User<'a> {
+    id: Uuid,
+    username: &'a str,
+}
+
+/// How a channel stands for this user.
+#[derive(Debug, Serialize)]
+struct ChannelState<'a> {
+    channel_id: Uuid,
+    name: &'a str,
+    last_seq: i64,
+    rev: i64,
+    last_message_id: Option<Uuid>,
+    read_seq: i64,
+    unread_count: i64,
+    mention_count: i64,
+    muted: bool,
+}
+
+impl<'a> ChannelState<'a> {
+    fn new(membership: &'a Membership, standing: &Standing, now: clock::Micros) -> Self {
+        let id = membership.channel_id;
+        let head = standing.heads.get(&id).copied().unwrap_or_else(|| ChannelHead::empty(id));
+        let read = standing.reads.get(&id);
+        Self {
+            channel_id: id,
+            name: &membership.name,
+            last_seq: head.last_seq,
+            rev: head.last_rev,
+            last_message_id: head.last_message_id,
+            read_seq: read.map_or(head.last_seq, |read| read.read_seq),
+            unread_count: read.map_or(0, |read| read.unread_count),
+            mention_count: read.map_or(0, |read| read.mention_count),
+            muted: membership.is_muted(now),
+        }
+    }
+}
+
+/// Version of the messaging protocol.
+pub const PROTOCOL: u32 = 1;
+/// Channels that a session joins by itself.
+pub const AUTO_JOIN_MAX: usize = 2_000;
+/// Channels in one event.
+const CHANNELS_PER_EVENT: usize = 500;
+const TOKEN_MISSING: &str = "A token is needed, as text in auth.token or in the Authorization header";

@@ -1,0 +1,100 @@
+//! `history` and `message:get`: reading what was written before.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ctx::Ctx;
+use super::input::Few;
+use super::registry::Registry;
+use crate::auth::Permission;
+use crate::models::message::{MessageDetail, MessagePage, PAGE_LIMIT, Page, Position};
+use crate::{ImksError, ImksResult};
+
+/// The events of this feature.
+pub(super) fn register(events: &mut Registry<'_>) {
+    events.on("history", history);
+    events.on("message:get", get);
+}
+
+/// Payload of `history`.
+#[derive(Debug, Deserialize)]
+struct History {
+    channel_id: Uuid,
+    #[serde(default)]
+    before: Option<Uuid>,
+    #[serde(default)]
+    after: Option<Uuid>,
+    #[serde(default)]
+    around: Option<Uuid>,
+    #[serde(default)]
+    thread_id: Option<Uuid>,
+    #[serde(default = "page_size")]
+    limit: u32,
+}
+
+async fn history(ctx: Ctx, request: History) -> ImksResult<MessagePage> {
+    let page = request.page()?;
+    let channel = ctx.channel(request.channel_id, Permission::ReadHistory).await?;
+    channel.page(page).await
+}
+
+impl History {
+    fn page(&self) -> ImksResult<Page> {
+        let position = match (self.before, self.after, self.around) {
+            (None, None, None) => Position::Latest,
+            (Some(id), None, None) => Position::Before(id),
+            (None, Some(id), None) => Position::After(id),
+            (None, None, Some(id)) => Position::Around(id),
+            _ => return Err(ImksError::InvalidPayload("Give one of before, after and around".into())),
+        };
+        if self.limit == 0 || self.limit > PAGE_LIMIT {
+            return Err(ImksError::invalid("limit", format!("must be between 1 and {PAGE_LIMIT}")));
+        }
+        Ok(Page { position, thread_id: self.thread_id, limit: self.limit })
+    }
+}
+
+fn page_size() -> u32 {
+    PAGE_DEFAULT
+}
+
+/// Payload of `message:get`.
+#[derive(Debug, Deserialize)]
+struct Get {
+    channel_id: Uuid,
+    message_ids: Few<Uuid, MESSAGES_MAX>,
+}
+
+/// Answer to `message:get`.
+#[derive(Debug, Serialize)]
+struct Got {
+    messages: Vec<MessageDetail>,
+}
+
+async fn get(ctx: Ctx, request: Get) -> ImksResult<Got> {
+    let channel = ctx.channel(request.channel_id, Permission::ReadHistory).await?;
+    Ok(Got { messages: channel.messages(&request.message_ids.0).await? })
+}
+
+/// Messages in one `message:get`.
+const MESSAGES_MAX: usize = 100;
+const PAGE_DEFAULT: u32 = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_one_position_and_a_size_within_bounds() {
+        let id = "01909a00-0000-7000-8000-000000000001";
+        let page = |rest: &str| {
+            let request: History =
+                serde_json::from_str(&format!(r#"{{"channel_id":"{id}"{rest}}}"#)).unwrap();
+            request.page()
+        };
+        assert_eq!(page("").unwrap().limit, 50);
+        assert_eq!(page(&format!(r#","before":"{id}","after":null"#)).unwrap().limit, 50);
+        assert!(page(&format!(r#","before":"{id}","after":"{id}""#)).is_err());
+        assert!(page(r#","limit":0"#).is_err() && page(r#","limit":101"#).is_err());
+    }
+}

@@ -1,0 +1,198 @@
+//! `message:send`: from a sender's event to a committed message.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::ctx::{Channel, Ctx};
+use super::input::{MessageBody, Nonce};
+use super::registry::Registry;
+use crate::auth::Permission;
+use crate::models::append::{NewMessage, Outcome, Receipt, Write};
+use crate::models::message::{AuthorInfo, ContentType, Mentions, MessageDetail, MessageType};
+use crate::{ImksError, ImksResult};
+
+/// The events of this feature.
+pub(super) fn register(events: &mut Registry<'_>) {
+    events.on("message:send", send);
+}
+
+/// Payload of `message:send`.
+#[derive(Debug, Deserialize)]
+struct SendMessage {
+    channel_id: Uuid,
+    body: MessageBody,
+    #[serde(default)]
+    thread_id: Option<Uuid>,
+    #[serde(default)]
+    reply_to_message_id: Option<Uuid>,
+    #[serde(default)]
+    nonce: Option<Nonce>,
+    #[serde(default)]
+    content_type: ContentType,
+    #[serde(default)]
+    mentions: Option<Mentions>,
+    #[serde(default)]
+    flags: i32,
+    #[serde(default)]
+    also_send_to_channel: bool,
+    /// Parts that this version cannot store: refused rather than dropped in silence.
+    #[serde(default)]
+    attachments: Vec<Box<RawValue>>,
+    #[serde(default)]
+    embeds: Vec<Box<RawValue>>,
+    #[serde(default)]
+    poll: Option<Box<RawValue>>,
+}
+
+/// Answer to `message:send`.
+#[derive(Debug, Serialize)]
+struct Sent {
+    #[serde(serialize_with = "shared")]
+    message: Arc<MessageDetail>,
+    duplicate: bool,
+}
+
+async fn send(ctx: Ctx, request: SendMessage) -> ImksResult<Sent> {
+    let receipt = submit_in_turn(&ctx, request).await?;
+    match receipt.await? {
+        Outcome::Sent { message, duplicate } => Ok(Sent { message, duplicate }),
+        Outcome::Edited { .. } | Outcome::Deleted { .. } => {
+            Err(ImksError::Internal("a send became something else"))
+        }
+    }
+}
+
+/// Holds the line of this connection until the message is in its lane: a permission that has to be asked
+/// for cannot let a later message pass.
+async fn submit_in_turn(ctx: &Ctx, request: SendMessage) -> ImksResult<Receipt> {
+    let _turn = ctx.turn().await;
+    request.check()?;
+    ctx.count_send(request.channel_id)?;
+    let channel = permitted(ctx, &request).await?;
+    channel.submit(Write::Send(request.into_message(ctx)))
+}
+
+async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel> {
+    let permission =
+        if request.thread_id.is_some() { Permission::SendInThreads } else { Permission::SendMessages };
+    let channel = ctx.channel(request.channel_id, permission).await?;
+    if let Some(mentions) = &request.mentions {
+        require_mentions(ctx, request.channel_id, mentions).await?;
+    }
+    Ok(channel)
+}
+
+/// Calling for many people at once is a permission of its own.
+pub(super) async fn require_mentions(ctx: &Ctx, channel: Uuid, mentions: &Mentions) -> ImksResult<()> {
+    if mentions.channel || mentions.here {
+        ctx.channel(channel, Permission::MentionEveryone).await?;
+    }
+    if !mentions.roles.is_empty() {
+        ctx.channel(channel, Permission::MentionRoles).await?;
+    }
+    Ok(())
+}
+
+/// Limits of the lists of mentions.
+pub(super) fn check_mentions(mentions: Option<&Mentions>) -> ImksResult<()> {
+    let Some(mentions) = mentions else { return Ok(()) };
+    if mentions.users.len() > MENTIONED_USERS_MAX {
+        return Err(ImksError::invalid("mentions", format!("has more than {MENTIONED_USERS_MAX} users")));
+    }
+    if mentions.roles.len() > MENTIONED_ROLES_MAX {
+        return Err(ImksError::invalid("mentions", format!("has more than {MENTIONED_ROLES_MAX} roles")));
+    }
+    Ok(())
+}
+
+impl SendMessage {
+    fn check(&self) -> ImksResult<()> {
+        check_mentions(self.mentions.as_ref())?;
+        if self.flags & !FLAGS_OF_CLIENTS != 0 {
+            return Err(ImksError::invalid("flags", "has bits that are not known"));
+        }
+        for (field, given) in [
+            ("attachments", !self.attachments.is_empty()),
+            ("embeds", !self.embeds.is_empty()),
+            ("poll", self.poll.is_some()),
+        ] {
+            if given {
+                return Err(ImksError::invalid(field, "is not supported by this version"));
+            }
+        }
+        Ok(())
+    }
+
+    fn into_message(self, ctx: &Ctx) -> NewMessage {
+        let kind = match self.reply_to_message_id {
+            Some(_) => MessageType::Reply,
+            None => MessageType::Default,
+        };
+        NewMessage {
+            channel_id: self.channel_id,
+            author: AuthorInfo { id: ctx.user(), username: ctx.identity().username.as_ref().into() },
+            body: self.body.into_string(),
+            kind,
+            content_type: self.content_type,
+            thread_id: self.thread_id,
+            also_send_to_channel: self.also_send_to_channel,
+            reply_to_message_id: self.reply_to_message_id,
+            mentions: self.mentions.unwrap_or_default(),
+            flags: self.flags,
+            nonce: self.nonce.map(Nonce::into_string),
+            interactive: true,
+        }
+    }
+}
+
+/// Serialises what an `Arc` holds.
+pub(super) fn shared<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().serialize(serializer)
+}
+
+const MENTIONED_USERS_MAX: usize = 100;
+const MENTIONED_ROLES_MAX: usize = 20;
+/// Silent, no embeds, no notification for mentions.
+const FLAGS_OF_CLIENTS: i32 = 0b111;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> ImksResult<SendMessage> {
+        let request: SendMessage = serde_json::from_str(json)?;
+        request.check().map(|()| request)
+    }
+
+    const CHANNEL: &str = "01909a00-0000-7000-8000-000000000001";
+
+    #[test]
+    fn the_four_fields_of_the_requirements_are_enough_and_nulls_are_absent() {
+        let json = format!(
+            r#"{{"channel_id":"{CHANNEL}","body":"hi","thread_id":null,"reply_to_message_id":null}}"#
+        );
+        let request = parse(&json).unwrap();
+        assert_eq!((request.thread_id, request.nonce), (None, None));
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        assert!(
+            parse(&format!(r#"{{"channel_id":"{CHANNEL}","body":"hi","author":{{"id":1}},"seq":9}}"#))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_refused_instead_of_dropped() {
+        for field in
+            [r#""attachments":["x"]"#, r#""poll":{}"#, r#""embeds":[{}]"#, r#""flags":8"#, r#""flags":-1"#]
+        {
+            let error = parse(&format!(r#"{{"channel_id":"{CHANNEL}","body":"hi",{field}}}"#)).unwrap_err();
+            assert_eq!(error.code(), "invalid_input", "{field}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The features: the only place where sockets, data and identities meet. [`register`] lists them.
+
+mod access;
+mod channel;
+mod connect;
+mod ctx;
+mod dispatch;
+mod edit;
+mod expiry;
+mod history;
+mod input;
+mod message;
+mod read_state;
+mod registry;
+mod session;
+mod sync;
+mod wire;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::models::append::Commits;
+use crate::socket::rate_limit::Rate;
+use crate::socket::{Namespace, NamespaceBuilder};
+pub use ctx::{Channel, Ctx, Messaging, Parts, Session};
+use expiry::Expiry;
+use registry::Registry;
+pub use wire::{Failure, RequestId};
+
+/// What messaging can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of this node, as clients see it.
+    pub node: String,
+    /// Events of one socket.
+    pub events: Rate,
+    /// Messages, edits and deletions of one user.
+    pub sends: Rate,
+    /// The same of one user in one channel.
+    pub sends_per_channel: Rate,
+    /// Sockets of one user on this node; 0 is no limit.
+    pub sessions_per_user: usize,
+    /// Largest packet that the engine accepts, for `session:ready`.
+    pub max_payload: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: "n1".into(),
+            events: Rate::new(50, 100),
+            sends: Rate::new(10, 20),
+            sends_per_channel: Rate::new(5, 10),
+            sessions_per_user: 20,
+            max_payload: 1_000_000,
+        }
+    }
+}
+
+/// The limits that a client is told (messaging.md 3.2).
+#[derive(Debug, Clone, Copy, Serialize)]
+struct AdvertisedLimits {
+    body_chars: usize,
+    attachments: usize,
+    reactions_distinct: usize,
+    typing_lease_ms: u64,
+    typing_refresh_ms: u64,
+    presence_lease_ms: u64,
+    max_payload: usize,
+}
+
+impl Config {
+    fn advertised(&self) -> AdvertisedLimits {
+        AdvertisedLimits {
+            body_chars: input::BODY_CHARS_MAX,
+            attachments: 10,
+            reactions_distinct: 20,
+            typing_lease_ms: 6_000,
+            typing_refresh_ms: 4_000,
+            presence_lease_ms: 60_000,
+            max_payload: self.max_payload,
+        }
+    }
+}
+
+/// What runs beside the connections once the namespace exists.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    messaging: Messaging,
+    expiry: Expiry,
+}
+
+/// Puts every feature on the namespace of the users: one line each.
+pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
+    let expiry = Expiry::default();
+    let (for_connect, expiry_for_connect) = (messaging.clone(), expiry.clone());
+    builder.on_connect(move |socket, payload| {
+        connect::connect(for_connect.clone(), expiry_for_connect.clone(), socket, payload)
+    });
+    let mut events = Registry::new(builder, messaging);
+    session::register(&mut events);
+    channel::register(&mut events);
+    message::register(&mut events);
+    edit::register(&mut events);
+    history::register(&mut events);
+    sync::register(&mut events);
+    read_state::register(&mut events);
+    events.refuse_unknown();
+    Jobs { messaging: messaging.clone(), expiry }
+}
+
+impl Jobs {
+    /// Starts what follows the core and the clock, until `stop`; and a dispatcher per lane, which ends with
+    /// its lane.
+    pub fn start(
+        self,
+        namespace: &Namespace,
+        commits: Vec<Commits>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        for lane in commits {
+            tasks.spawn(dispatch::run(lane, namespace.clone()));
+        }
+        tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
+        tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
+        tasks.spawn(sweep(self.messaging, stop.clone()));
+    }
+}
+
+/// Forgets the rate limits of those who have been quiet.
+async fn sweep(messaging: Messaging, stop: CancellationToken) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => messaging.sweep(Instant::now()),
+        }
+    }
+}
+
+const SWEEP: Duration = Duration::from_secs(30);

@@ -1,0 +1,62 @@
+//! `read:mark`: how far somebody has read, on all their devices.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ctx::{Ctx, Push};
+use super::registry::Registry;
+use crate::auth::Permission;
+use crate::models::message_read_state::ReadState;
+use crate::{ImksError, ImksResult};
+
+/// The user's other devices learn the new position.
+const UPDATED: Push<ReadUpdated> = Push::new("read:updated");
+
+/// The events of this feature.
+pub(super) fn register(events: &mut Registry<'_>) {
+    events.on("read:mark", mark);
+}
+
+/// Payload of `read:mark`.
+#[derive(Debug, Deserialize)]
+struct Mark {
+    channel_id: Uuid,
+    seq: i64,
+    #[serde(default)]
+    thread_id: Option<Uuid>,
+}
+
+/// Answer to `read:mark`.
+#[derive(Debug, Serialize)]
+struct Marked {
+    read_seq: i64,
+    unread_count: i64,
+    mention_count: i64,
+}
+
+/// Payload of `read:updated`.
+#[derive(Debug, Serialize)]
+struct ReadUpdated {
+    channel_id: Uuid,
+    thread_id: Option<Uuid>,
+    read_seq: i64,
+    unread_count: i64,
+    mention_count: i64,
+    user_rev: i64,
+}
+
+async fn mark(ctx: Ctx, request: Mark) -> ImksResult<Marked> {
+    if request.seq < 0 {
+        return Err(ImksError::invalid("seq", "must not be negative"));
+    }
+    if request.thread_id.is_some() {
+        return Err(ImksError::invalid("thread_id", "is not supported by this version"));
+    }
+    let channel = ctx.channel(request.channel_id, Permission::ViewChannel).await?;
+    let state = channel.mark_read(ctx.user(), request.seq).await?;
+    let ReadState { read_seq, unread_count, mention_count, user_rev, .. } = state;
+    let (channel_id, thread_id) = (channel.id(), None);
+    let update = ReadUpdated { channel_id, thread_id, read_seq, unread_count, mention_count, user_rev };
+    UPDATED.to_user(ctx.socket().namespace(), ctx.user(), &update);
+    Ok(Marked { read_seq, unread_count, mention_count })
+}

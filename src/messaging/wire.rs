@@ -1,0 +1,168 @@
+//! The one envelope of every answer: `{ok:true,data}` or `{ok:false,error}` (messaging.md 3.4).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use crate::ImksError;
+use crate::clock::{self, Timestamp};
+
+/// An answer that says yes.
+#[derive(Debug, Serialize)]
+pub struct Success<'a, T> {
+    ok: bool,
+    data: &'a T,
+    meta: Meta<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Meta<'a> {
+    request_id: &'a RequestId,
+    server_time: Timestamp,
+}
+
+impl<'a, T: Serialize> Success<'a, T> {
+    /// Wraps `data`.
+    pub fn new(data: &'a T, request_id: &'a RequestId) -> Self {
+        Self { ok: true, data, meta: Meta { request_id, server_time: Timestamp(clock::now_micros()) } }
+    }
+}
+
+/// An answer that says no.
+#[derive(Debug, Serialize)]
+pub struct Failure<'a> {
+    ok: bool,
+    error: ErrorBody<'a>,
+}
+
+impl<'a> Failure<'a> {
+    /// Says why.
+    pub fn new(error: &ImksError, request_id: &'a RequestId) -> Self {
+        Self { ok: false, error: ErrorBody::new(error, request_id) }
+    }
+}
+
+/// What a peer is told about an error. Programs read `code`; `message` is for logs.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody<'a> {
+    code: &'static str,
+    message: String,
+    retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+    request_id: &'a RequestId,
+}
+
+impl<'a> ErrorBody<'a> {
+    /// Takes from `error` what a peer may know.
+    pub fn new(error: &ImksError, request_id: &'a RequestId) -> Self {
+        Self {
+            code: error.code(),
+            message: error.client_message(),
+            retryable: error.is_retryable(),
+            retry_after_ms: error.retry_after().map(whole_millis),
+            details: Details::of(error),
+            request_id,
+        }
+    }
+}
+
+/// What a program may want to know beside the code.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Details {
+    Field(&'static str),
+    Permission(&'static str),
+    Current(i64),
+    Limit(&'static str),
+    Bucket(&'static str),
+}
+
+impl Details {
+    fn of(error: &ImksError) -> Option<Self> {
+        match error {
+            ImksError::InvalidInput { field, .. } => Some(Self::Field(field)),
+            ImksError::PermissionDenied(permission) => Some(Self::Permission(permission)),
+            ImksError::VersionMismatch { current } => Some(Self::Current(*current)),
+            ImksError::LimitReached(limit) => Some(Self::Limit(limit)),
+            ImksError::RateLimited { bucket, .. } => Some(Self::Bucket(bucket)),
+            _ => None,
+        }
+    }
+}
+
+/// A retry after this many milliseconds is never too early.
+pub(super) fn whole_millis(wait: std::time::Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Names one request in logs and answers. Unique in this process; opaque to the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// The next one.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08x}-{:x}", std::process::id(), self.0)
+    }
+}
+
+impl Serialize for RequestId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn failure(error: &ImksError) -> Value {
+        let id = RequestId::next();
+        let mut value = serde_json::to_value(Failure::new(error, &id)).unwrap();
+        assert_eq!(value["error"].as_object_mut().unwrap().remove("request_id"), Some(json!(id.to_string())));
+        value
+    }
+
+    #[test]
+    fn a_rate_limit_says_when_to_come_back_and_which_bucket_is_empty() {
+        let error =
+            ImksError::RateLimited { bucket: "send:user", retry_after: Duration::from_nanos(1_200_000_001) };
+        let expected = json!({ "ok": false, "error": {
+            "code": "rate_limited", "message": "Too many requests, slow down", "retryable": true,
+            "retry_after_ms": 1201, "details": { "bucket": "send:user" } } });
+        assert_eq!(failure(&error), expected);
+    }
+
+    #[test]
+    fn details_name_the_field_the_permission_or_the_current_version() {
+        let details = |error| failure(&error)["error"]["details"].clone();
+        assert_eq!(details(ImksError::invalid("body", "is empty")), json!({ "field": "body" }));
+        assert_eq!(
+            details(ImksError::PermissionDenied("SEND_MESSAGES")),
+            json!({ "permission": "SEND_MESSAGES" })
+        );
+        assert_eq!(details(ImksError::VersionMismatch { current: 3 }), json!({ "current": 3 }));
+        assert_eq!(details(ImksError::UnknownEvent), Value::Null);
+    }
+
+    #[test]
+    fn success_carries_the_data_and_the_time() {
+        let value = serde_json::to_value(Success::new(&json!({ "a": 1 }), &RequestId::next())).unwrap();
+        assert_eq!((&value["ok"], &value["data"]), (&json!(true), &json!({ "a": 1 })));
+        assert!(value["meta"]["server_time"].as_str().unwrap().ends_with('Z'));
+    }
+}

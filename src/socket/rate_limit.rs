@@ -1,0 +1,170 @@
+//! How often something may happen. Pure: `now` is an argument, nothing waits.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::time::Instant;
+
+/// So many per second on average, and so many at once. A burst of 0 means: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Average per second.
+    pub per_second: u32,
+    /// At once, after a pause.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// No limit.
+    pub const OFF: Self = Self { per_second: 0, burst: 0 };
+
+    /// `burst` at once, `per_second` on average.
+    pub const fn new(per_second: u32, burst: u32) -> Self {
+        Self { per_second, burst }
+    }
+
+    /// Whether anything is limited.
+    pub fn is_off(&self) -> bool {
+        self.burst == 0 || self.per_second == 0
+    }
+
+    /// Time in which one more is earned.
+    fn interval(&self) -> Duration {
+        Duration::from_secs(1) / self.per_second.max(1)
+    }
+}
+
+/// A bucket that fills with the time: what is left is not stored, only when it will be full again
+/// (the generic cell rate algorithm), so a full bucket needs no memory at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    /// Takes one, or says how long to wait until one can be taken.
+    pub fn take(&mut self, rate: &Rate, now: Instant) -> Result<(), Duration> {
+        if rate.is_off() {
+            return Ok(());
+        }
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + rate.interval();
+        let capacity = rate.interval() * rate.burst;
+        let missing = full_at.duration_since(now);
+        if missing > capacity {
+            return Err(missing - capacity);
+        }
+        self.full_at = Some(full_at);
+        Ok(())
+    }
+
+    /// Whether the bucket is as good as new.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|at| at <= now)
+    }
+}
+
+/// One bucket per key, for keys that are not bound to a connection: a user, a user in a channel.
+#[derive(Debug)]
+pub struct Limiter<K: Eq + Hash> {
+    rate: Rate,
+    buckets: DashMap<K, Bucket>,
+}
+
+impl<K: Eq + Hash> Limiter<K> {
+    /// All buckets full.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, buckets: DashMap::new() }
+    }
+
+    /// Takes one of `key`'s, or says how long to wait.
+    pub fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
+        if self.rate.is_off() {
+            return Ok(());
+        }
+        self.buckets.entry(key).or_default().take(&self.rate, now)
+    }
+
+    /// Forgets the buckets that are full: they need not be remembered. Called once in a while.
+    pub fn sweep(&self, now: Instant) {
+        self.buckets.retain(|_, bucket| !bucket.is_full(now));
+    }
+
+    /// How many keys are remembered.
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Whether no key is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_then_one_per_interval_and_the_wait_that_is_told_is_exact() {
+        let (rate, start) = (Rate::new(10, 3), Instant::now());
+        let mut bucket = Bucket::default();
+        for _ in 0..3 {
+            assert_eq!(bucket.take(&rate, start), Ok(()));
+        }
+        let wait = bucket.take(&rate, start).unwrap_err();
+        assert_eq!(wait, Duration::from_millis(100));
+        assert!(bucket.take(&rate, start + wait - Duration::from_nanos(1)).is_err());
+        assert_eq!(bucket.take(&rate, start + wait), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_costs_nothing() {
+        let (rate, start) = (Rate::new(1, 1), Instant::now());
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(&rate, start).is_ok());
+        for _ in 0..100 {
+            assert!(bucket.take(&rate, start).is_err());
+        }
+        assert!(bucket.take(&rate, start + Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn a_limit_that_is_off_never_refuses_and_remembers_nobody() {
+        let limiter = Limiter::new(Rate::OFF);
+        assert!((0..1_000).all(|_| limiter.take("alice", Instant::now()).is_ok()));
+        assert!(limiter.is_empty());
+    }
+
+    #[test]
+    fn keys_do_not_share_and_are_forgotten_when_their_bucket_is_full() {
+        let (limiter, start) = (Limiter::new(Rate::new(1, 1)), Instant::now());
+        assert!(limiter.take("alice", start).is_ok());
+        assert!(limiter.take("alice", start).is_err());
+        assert!(limiter.take("bob", start).is_ok());
+        limiter.sweep(start);
+        assert_eq!(limiter.len(), 2);
+        limiter.sweep(start + Duration::from_secs(1));
+        assert!(limiter.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_burst_plus_rate_times_time(
+            per_second in 1_u32..200, burst in 1_u32..50,
+            pauses in proptest::collection::vec(0_u64..100_000, 1..300),
+        ) {
+            let (rate, start) = (Rate::new(per_second, burst), Instant::now());
+            let (mut bucket, mut now, mut taken) = (Bucket::default(), start, 0_u128);
+            for pause in pauses {
+                now += Duration::from_micros(pause);
+                taken += u128::from(bucket.take(&rate, now).is_ok());
+                let interval = rate.interval().as_nanos();
+                let earned = now.duration_since(start).as_nanos() / interval;
+                prop_assert!(taken <= u128::from(burst) + earned);
+            }
+        }
+    }
+}

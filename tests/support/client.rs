@@ -1,0 +1,175 @@
+//! A Socket.IO client that speaks the raw protocol over one WebSocket, and can be rude.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// Nothing on this machine takes longer, unless it will never come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One connection in the namespace `/`.
+pub struct TestClient {
+    wire: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next_ack: u64,
+    /// Events that arrived while something else was awaited.
+    events: VecDeque<(String, Value)>,
+    /// Acks that arrived while something else was awaited.
+    acks: Vec<(u64, Value)>,
+    /// Payload of `session:ready`.
+    pub ready: Value,
+}
+
+impl TestClient {
+    /// Opens the connection and nothing more: no CONNECT is sent.
+    pub async fn open(addr: SocketAddr) -> Self {
+        let url = format!("ws://{addr}/socket.io/?EIO=4&transport=websocket");
+        let (wire, _) = connect_async(url).await.unwrap();
+        let mut client = Self {
+            wire,
+            next_ack: 0,
+            events: VecDeque::new(),
+            acks: Vec::new(),
+            ready: Value::Null,
+        };
+        assert!(client.packet().await.unwrap().starts_with('0'), "the handshake comes first");
+        client
+    }
+
+    /// Opens, joins and waits for the first event, which must be `session:ready`.
+    pub async fn connect(addr: SocketAddr, token: &str) -> Self {
+        let mut client = Self::open(addr).await;
+        client.join(json!({ "token": token })).await.unwrap();
+        let (name, ready) = client.event().await;
+        assert_eq!(name, "session:ready");
+        client.ready = ready;
+        client
+    }
+
+    /// Sends CONNECT with this `auth`; the payload of CONNECT_ERROR where that is the answer.
+    pub async fn join(&mut self, auth: Value) -> Result<Value, Value> {
+        self.raw(&format!("40{auth}")).await;
+        let packet = self.packet().await.expect("an answer to CONNECT");
+        match packet.split_at(2) {
+            ("40", accepted) => Ok(serde_json::from_str(accepted).unwrap()),
+            ("44", refused) => Err(serde_json::from_str(refused).unwrap()),
+            _ => panic!("no answer to CONNECT: {packet}"),
+        }
+    }
+
+    /// Sends any Engine.IO packet, however wrong.
+    pub async fn raw(&mut self, packet: &str) {
+        self.wire.send(Message::text(packet)).await.unwrap();
+    }
+
+    /// Sends an event without asking for an ack.
+    pub async fn emit(&mut self, event: &str, payload: Value) {
+        self.raw(&format!("42{}", json!([event, payload]))).await;
+    }
+
+    /// Sends an event and asks for an ack, but does not wait for it.
+    pub async fn ask(&mut self, event: &str, payload: Value) -> u64 {
+        let id = self.next_ack;
+        self.next_ack += 1;
+        self.raw(&format!("42{id}{}", json!([event, payload]))).await;
+        id
+    }
+
+    /// The answer to the event that was sent as `id`.
+    pub async fn answer(&mut self, id: u64) -> Value {
+        loop {
+            if let Some(at) = self.acks.iter().position(|(ack, _)| *ack == id) {
+                return self.acks.swap_remove(at).1;
+            }
+            self.receive().await.expect("the connection ended before the ack");
+        }
+    }
+
+    /// Sends an event and waits for its whole answer.
+    pub async fn call(&mut self, event: &str, payload: Value) -> Value {
+        let id = self.ask(event, payload).await;
+        self.answer(id).await
+    }
+
+    /// [`TestClient::call`] that must succeed: its data.
+    pub async fn ok(&mut self, event: &str, payload: Value) -> Value {
+        let mut answer = self.call(event, payload).await;
+        assert_eq!(answer["ok"], true, "{event}: {answer}");
+        answer["data"].take()
+    }
+
+    /// [`TestClient::call`] that must be refused: its error.
+    pub async fn refused(&mut self, event: &str, payload: Value) -> Value {
+        let mut answer = self.call(event, payload).await;
+        assert_eq!(answer["ok"], false, "{event}: {answer}");
+        answer["error"].take()
+    }
+
+    /// The next event.
+    pub async fn event(&mut self) -> (String, Value) {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            self.receive().await.expect("the connection ended before the event");
+        }
+    }
+
+    /// The next event with this name; others are thrown away.
+    pub async fn expect(&mut self, name: &str) -> Value {
+        loop {
+            let (event, payload) = self.event().await;
+            if event == name {
+                return payload;
+            }
+        }
+    }
+
+    /// Events that have arrived when the server has answered a `ping` sent now.
+    pub async fn events_so_far(&mut self) -> Vec<(String, Value)> {
+        self.ok("ping", json!({})).await;
+        self.events.drain(..).collect()
+    }
+
+    /// Waits until the server has ended the connection; events on the way are kept.
+    pub async fn ended(&mut self) {
+        while self.receive().await.is_some() {}
+    }
+
+    /// Events that were kept.
+    pub fn kept(&mut self) -> Vec<(String, Value)> {
+        self.events.drain(..).collect()
+    }
+
+    async fn receive(&mut self) -> Option<()> {
+        let packet = self.packet().await?;
+        if let Some(json) = packet.strip_prefix("42") {
+            let mut event: Vec<Value> = serde_json::from_str(json).unwrap();
+            let payload = event.get_mut(1).map(Value::take).unwrap_or_default();
+            self.events.push_back((event[0].as_str().unwrap().to_owned(), payload));
+        } else if let Some(rest) = packet.strip_prefix("43") {
+            let start = rest.find('[').unwrap();
+            let mut args: Vec<Value> = serde_json::from_str(&rest[start..]).unwrap();
+            self.acks.push((rest[..start].parse().unwrap(), args[0].take()));
+        }
+        Some(())
+    }
+
+    /// The next packet that is no heartbeat; nothing when the connection ended.
+    async fn packet(&mut self) -> Option<String> {
+        loop {
+            let message = timeout(PATIENCE, self.wire.next()).await.expect("the server is silent")?;
+            let Ok(Message::Text(text)) = message else { return None };
+            if text.as_str() != "2" {
+                return Some(text.to_string());
+            }
+            self.raw("3").await;
+        }
+    }
+}
