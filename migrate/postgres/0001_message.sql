@@ -9,8 +9,7 @@ CREATE TABLE channel_state (
     last_message_id UUID,
     last_message_at BIGINT,
     message_count   BIGINT NOT NULL DEFAULT 0,
-    pin_count       BIGINT NOT NULL DEFAULT 0,
-    change_horizon  BIGINT NOT NULL DEFAULT 0
+    pin_count       BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 CREATE TABLE message (

@@ -9,8 +9,7 @@ CREATE TABLE channel_state (
     last_message_id BLOB,
     last_message_at INTEGER,
     message_count   INTEGER NOT NULL DEFAULT 0,
-    pin_count       INTEGER NOT NULL DEFAULT 0,
-    change_horizon  INTEGER NOT NULL DEFAULT 0
+    pin_count       INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE message (

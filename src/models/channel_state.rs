@@ -26,9 +26,6 @@ pub struct ChannelHead {
     /// When that was written.
     #[serde(skip)]
     pub last_message_at: Option<Micros>,
-    /// Changes up to this one are no longer in the log.
-    #[serde(skip)]
-    pub change_horizon: i64,
 }
 
 impl ChannelHead {
@@ -41,7 +38,6 @@ impl ChannelHead {
             last_cseq: 0,
             last_message_id: None,
             last_message_at: None,
-            change_horizon: 0,
         }
     }
 }
@@ -69,7 +65,7 @@ pub async fn heads(db: &Db, channels: &[Uuid]) -> ImksResult<Vec<ChannelHead>> {
 }
 
 const HEADS_POSTGRES: &str = "SELECT channel_id, last_seq, last_rev, last_cseq, last_message_id, \
-    last_message_at, change_horizon FROM channel_state WHERE channel_id = ANY($1)";
+    last_message_at FROM channel_state WHERE channel_id = ANY($1)";
 const HEADS_SQLITE: &str = "SELECT channel_id, last_seq, last_rev, last_cseq, last_message_id, \
-    last_message_at, change_horizon FROM channel_state \
+    last_message_at FROM channel_state \
     WHERE channel_id IN (SELECT unhex(value) FROM json_each($1))";

@@ -61,6 +61,8 @@ pub struct Changes {
     pub rev: i64,
     /// There are more: ask again with `rev`.
     pub more: bool,
+    /// The log does not reach back to the `rev` asked for.
+    pub incomplete: bool,
 }
 
 /// Most messages, and most changes, in one channel's answer.
@@ -99,20 +101,20 @@ async fn channel(db: &Db, cursor: Cursor, head: ChannelHead, limit: i64) -> Imks
         changes: Vec::new(),
         rev: head.last_rev,
         truncated,
-        reset: foreign || cursor.rev < head.change_horizon,
+        reset: foreign,
     };
-    if !answer.reset && cursor.rev < head.last_rev {
+    if !foreign && cursor.rev < head.last_rev {
         let changes = changes_since(db, cursor.channel_id, cursor.rev, SYNC_LIMIT).await?;
         // Too much to tell message by message: a fresh page is cheaper for both sides.
-        answer.reset = changes.more;
+        answer.reset = changes.more || changes.incomplete;
         answer.rev = changes.rev.max(head.last_rev);
-        answer.changes = if changes.more { Vec::new() } else { changes.messages };
+        answer.changes = if answer.reset { Vec::new() } else { changes.messages };
     }
     Ok(answer)
 }
 
 /// Messages of a channel that were changed after `rev`, each once and as it is now, by the number of its last
-/// change. The caller compares `rev` with [`ChannelHead::change_horizon`].
+/// change. For a `rev` below the channel's.
 ///
 /// # Errors
 /// [`crate::ImksError::Database`].
@@ -124,6 +126,10 @@ pub async fn changes_since(db: &Db, channel: Uuid, rev: i64, limit: i64) -> Imks
     if more {
         entries.pop();
     }
+    // Numbers have no holes: if the next change is not in the log, the log was cut after it.
+    let next: i64 = on!(read db, pool => {
+        sqlx::query_scalar(LOGGED).bind(channel).bind(rev + 1).fetch_one(pool).await?
+    });
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.message_id).collect();
     let rows = if ids.is_empty() { Vec::new() } else { rows_by_id(db, &ids).await? };
     let mut messages: Vec<ChangedMessage> = with_replies(db, rows)
@@ -132,7 +138,8 @@ pub async fn changes_since(db: &Db, channel: Uuid, rev: i64, limit: i64) -> Imks
         .map(|message| ChangedMessage { rev: message.rev, message })
         .collect();
     messages.sort_unstable_by_key(|changed| changed.rev);
-    Ok(Changes { messages, rev: entries.last().map_or(rev, |entry| entry.rev), more })
+    let rev = entries.last().map_or(rev, |entry| entry.rev);
+    Ok(Changes { messages, rev, more, incomplete: next == 0 })
 }
 
 #[derive(FromRow)]
@@ -141,5 +148,6 @@ struct Entry {
     rev: i64,
 }
 
+const LOGGED: &str = "SELECT COUNT(*) FROM channel_change WHERE channel_id = $1 AND rev = $2";
 const CHANGES: &str = "SELECT message_id, MAX(rev) AS rev FROM channel_change \
     WHERE channel_id = $1 AND rev > $2 GROUP BY message_id ORDER BY MAX(rev) LIMIT $3";

@@ -10,5 +10,6 @@ pub mod message_id;
 pub mod message_read_state;
 pub mod message_sync;
 pub(crate) mod rows;
+pub mod sweep;
 
 pub use db::Db;

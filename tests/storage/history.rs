@@ -4,6 +4,7 @@ use imks::models::append::NewMessage;
 use imks::models::channel_state::heads;
 use imks::models::message::{self, MessagePage, MessageType, Page, Position};
 use imks::models::message_sync::{Cursor, sync};
+use imks::models::sweep::{CHANGES_LIFETIME, sweep};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -99,6 +100,21 @@ on_both! {
         let (channel, _) = filled(store, 30).await;
         let answer = sync(&store.db, &[Cursor { channel_id: channel, seq: 3, rev: 0 }], 10).await.unwrap().remove(0);
         assert_eq!((answer.truncated, answer.seq_range, answer.seq), (true, Some((21, 30)), 30));
+    }
+
+    async fn what_is_older_than_its_time_is_forgotten_and_a_cursor_before_it_is_reset(store: &Store) {
+        let (channel, _) = filled(store, 2).await;
+        let writer = store.writer();
+        let messages = page(store, channel, Position::Latest, 5).await.messages;
+        writer.edit(edit(&messages[0], "edited")).await.unwrap();
+        writer.edit(edit(&messages[1], "edited")).await.unwrap();
+        let long_after = imks::clock::now_micros() + CHANGES_LIFETIME + 1_000_000;
+        assert_eq!(sweep(&store.db, imks::clock::now_micros()).await.unwrap(), 0);
+        assert_eq!(sweep(&store.db, long_after).await.unwrap(), 2);
+        assert_eq!(store.number("SELECT COUNT(*) FROM message_send_key").await, 0);
+        let answer = |rev| Cursor { channel_id: channel, seq: 2, rev };
+        let answers = sync(&store.db, &[answer(1), answer(2)], 10).await.unwrap();
+        assert_eq!((answers[0].reset, answers[1].reset), (true, false));
     }
 
     async fn a_cursor_from_the_future_is_reset(store: &Store) {

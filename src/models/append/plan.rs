@@ -522,3 +522,81 @@ fn content_hash(message: &NewMessage) -> i64 {
     }
     hash.cast_signed()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::models::append::Mentions;
+    use crate::models::message::{AuthorInfo, ContentType, MessageType};
+
+    const CHANNEL: Uuid = Uuid::from_u128(1);
+
+    fn job(body: &str, key: &str) -> Job {
+        let message = NewMessage {
+            channel_id: CHANNEL,
+            author: AuthorInfo { id: Uuid::from_u128(2), username: "alice".into() },
+            body: body.into(),
+            kind: MessageType::Default,
+            content_type: ContentType::Markdown,
+            thread_id: None,
+            also_send_to_channel: false,
+            reply_to_message_id: None,
+            mentions: Mentions::default(),
+            flags: 0,
+            nonce: None,
+            interactive: true,
+        };
+        let since = tokio::time::Instant::now();
+        Job { write: Write::Send(message), key: key.into(), reply: oneshot::channel().0, since }
+    }
+
+    fn loaded(state: ChannelState, keys: Vec<StoredKey>) -> Loaded {
+        Loaded { states: vec![ChannelState { channel_id: CHANNEL, ..state }], keys, messages: HashMap::new() }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_and_times_follow_seq_however_the_clock_jumps(
+            clocks in prop::collection::vec((0_i64..1 << 50, 1_usize..5), 1..20),
+            random: [u64; 4],
+        ) {
+            let (mut state, mut all) = (ChannelState::default(), Vec::new());
+            for (now, count) in clocks {
+                let jobs: Vec<Job> = (0..count).map(|number| job("x", &number.to_string())).collect();
+                let mut plan = plan(&jobs, loaded(state, vec![]), now, &random);
+                all.append(&mut plan.sends);
+                state = plan.states.remove(0);
+            }
+            prop_assert!(all.iter().map(|minted| minted.seq).eq(1..=all.len() as i64));
+            prop_assert!(all.is_sorted_by(|a, b| a.id < b.id && a.created_at / 1_000 <= b.created_at / 1_000));
+            prop_assert!(all.iter().all(|minted| message_id::seq_of(minted.id) == minted.seq));
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_free_again_after_a_day() {
+        let stored =
+            |age| StoredKey { job: 0, message_id: Uuid::nil(), content_hash: 0, created_at: DAY - age };
+        const DAY: Micros = NONCE_LIFETIME;
+        let verdict = |age| {
+            let plan = plan(&[job("x", "n")], loaded(ChannelState::default(), vec![stored(age)]), DAY, &[0]);
+            plan.verdicts.into_iter().next().unwrap()
+        };
+        assert!(matches!(verdict(DAY), Err(ImksError::NonceConflict)));
+        assert!(matches!(verdict(DAY + 1), Ok(Verdict::Sent)));
+    }
+
+    #[test]
+    fn one_nonce_with_two_contents_in_a_batch_is_a_conflict_for_the_second() {
+        let jobs = [job("one", "n"), job("two", "n"), job("one", "n")];
+        let plan = plan(&jobs, loaded(ChannelState::default(), vec![]), 0, &[0]);
+        assert_eq!(plan.sends.len(), 1);
+        let [first, second, third] = &plan.verdicts[..] else { panic!() };
+        assert!(matches!(first, Ok(Verdict::Sent)));
+        assert!(matches!(second, Err(ImksError::NonceConflict)));
+        assert!(matches!(third, Ok(Verdict::Repeated(0))));
+    }
+}

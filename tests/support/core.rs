@@ -1,0 +1,430 @@
+//! A real gRPC server of the core's contract that answers what it is told to, and fails the way it is told to.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use imks::pb::{Config, CoreClient, v1};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::broadcast;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+/// How every unary call is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As set.
+    Normal,
+    /// With the status `unavailable`.
+    Unavailable,
+    /// Not at all.
+    Silent,
+    /// With answers that break the contract.
+    Wrong,
+    /// With answers that are larger than any limit.
+    Huge,
+}
+
+/// A core for tests. Clones are the same core.
+#[derive(Clone)]
+pub struct FakeCore(Arc<Inner>);
+
+struct Inner {
+    address: SocketAddr,
+    state: Mutex<State>,
+    revocations: broadcast::Sender<v1::revocation_event::Event>,
+    memberships: broadcast::Sender<v1::membership_event::Event>,
+    invalidations: broadcast::Sender<v1::invalidation_event::Event>,
+}
+
+struct State {
+    mode: Mode,
+    keys: Vec<v1::SigningKey>,
+    users: Vec<v1::User>,
+    bits: HashMap<(Uuid, Uuid), v1::Effective>,
+    memberships: HashMap<Uuid, Vec<v1::Membership>>,
+    calls: HashMap<&'static str, usize>,
+    /// Held by a test: calls of `effective` wait for it.
+    gate: Option<Arc<tokio::sync::Semaphore>>,
+    /// Its own: dropping it cuts all connections, as the end of a process does.
+    runtime: Option<Runtime>,
+}
+
+impl FakeCore {
+    /// Starts on a free port.
+    pub async fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let core = Self(Arc::new(Inner {
+            address: listener.local_addr().unwrap(),
+            state: Mutex::new(State {
+                mode: Mode::Normal,
+                keys: Vec::new(),
+                users: Vec::new(),
+                bits: HashMap::new(),
+                memberships: HashMap::new(),
+                calls: HashMap::new(),
+                gate: None,
+                runtime: None,
+            }),
+            revocations: broadcast::Sender::new(64),
+            memberships: broadcast::Sender::new(64),
+            invalidations: broadcast::Sender::new(64),
+        }));
+        core.serve(listener);
+        core
+    }
+
+    /// A client with a short deadline.
+    pub fn client(&self) -> CoreClient {
+        let config = Config { deadline: Duration::from_millis(500), ..Config::default() };
+        CoreClient::connect(&self.url(), config).unwrap()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.0.address)
+    }
+
+    /// From now on, unary calls are answered like this.
+    pub fn mode(&self, mode: Mode) {
+        self.0.state.lock().mode = mode;
+    }
+
+    /// The process is gone: nothing listens, connections are cut.
+    pub fn stop(&self) {
+        let runtime = self.0.state.lock().runtime.take();
+        runtime.unwrap().shutdown_background();
+    }
+
+    /// It is back, on the same port.
+    pub async fn restart(&self) {
+        // The old listener may take a moment to go.
+        loop {
+            match std::net::TcpListener::bind(self.0.address) {
+                Ok(listener) => return self.serve(listener),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    pub fn set_keys(&self, keys: Vec<v1::SigningKey>) {
+        self.0.state.lock().keys = keys;
+    }
+
+    pub fn set_users(&self, users: Vec<v1::User>) {
+        self.0.state.lock().users = users;
+    }
+
+    /// What `user` may do in `channel`.
+    pub fn set_bits(&self, user: Uuid, channel: Uuid, bits: u64) {
+        self.set_effective(
+            user,
+            v1::Effective { channel_id: channel.to_string(), bits, ..Default::default() },
+        );
+    }
+
+    pub fn set_effective(&self, user: Uuid, effective: v1::Effective) {
+        let channel = effective.channel_id.parse().unwrap();
+        self.0.state.lock().bits.insert((user, channel), effective);
+    }
+
+    pub fn set_memberships(&self, user: Uuid, memberships: Vec<v1::Membership>) {
+        self.0.state.lock().memberships.insert(user, memberships);
+    }
+
+    /// Calls of `get_effective` take their answer and then wait until the test adds permits.
+    pub fn gate(&self) -> Arc<tokio::sync::Semaphore> {
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        self.0.state.lock().gate = Some(gate.clone());
+        gate
+    }
+
+    /// How often a call was made, by the name of its method.
+    pub fn calls(&self, name: &str) -> usize {
+        self.0.state.lock().calls.get(name).copied().unwrap_or(0)
+    }
+
+    /// Sends a revocation to all who watch.
+    pub fn revoke(&self, revocation: v1::Revocation) {
+        let _ = self.0.revocations.send(v1::revocation_event::Event::Revoked(revocation));
+    }
+
+    /// Sends an invalidation to all who watch.
+    pub fn invalidate(&self, user: Option<Uuid>, channel: Option<Uuid>) {
+        let text = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
+        let invalidation = v1::invalidation_event::Invalidation {
+            user_id: text(user),
+            channel_id: text(channel),
+            version: 1,
+        };
+        let _ = self.0.invalidations.send(v1::invalidation_event::Event::Invalidated(invalidation));
+    }
+
+    /// Tells all who watch that `user` left `channel`.
+    pub fn leave(&self, user: Uuid, channel: Uuid) {
+        self.0.state.lock().bits.remove(&(user, channel));
+        let left = v1::membership_event::Left { user_id: user.to_string(), channel_id: channel.to_string() };
+        let _ = self.0.memberships.send(v1::membership_event::Event::Left(left));
+    }
+
+    fn serve(&self, listener: std::net::TcpListener) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let router = tonic::transport::Server::builder()
+            .add_service(v1::token_service_server::TokenServiceServer::new(self.clone()))
+            .add_service(v1::channel_service_server::ChannelServiceServer::new(self.clone()))
+            .add_service(v1::member_service_server::MemberServiceServer::new(self.clone()))
+            .add_service(v1::permission_service_server::PermissionServiceServer::new(self.clone()));
+        runtime.spawn(async move {
+            listener.set_nonblocking(true).unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
+            let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+            let _ = router.serve_with_incoming(incoming).await;
+        });
+        self.0.state.lock().runtime = Some(runtime);
+    }
+
+    async fn answer<T>(
+        &self,
+        name: &'static str,
+        normal: T,
+        wrong: T,
+        huge: T,
+    ) -> Result<Response<T>, Status> {
+        let mode = {
+            let mut state = self.0.state.lock();
+            *state.calls.entry(name).or_default() += 1;
+            state.mode
+        };
+        match mode {
+            Mode::Normal => Ok(Response::new(normal)),
+            Mode::Unavailable => Err(Status::unavailable("told to")),
+            Mode::Wrong => Ok(Response::new(wrong)),
+            Mode::Huge => Ok(Response::new(huge)),
+            Mode::Silent => std::future::pending().await,
+        }
+    }
+
+    /// `caught_up` and what comes.
+    fn watch<E, W>(&self, events: &broadcast::Sender<E>, caught_up: E, wire: fn(String, E) -> W) -> Events<W>
+    where
+        E: Clone + Send + 'static,
+        W: Send + 'static,
+    {
+        let receiver = events.subscribe();
+        let live = futures_util::stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.ok().map(|event| (event, receiver))
+        });
+        futures_util::stream::once(async { caught_up })
+            .chain(live)
+            .enumerate()
+            .map(move |(number, event)| Ok(wire(number.to_string(), event)))
+            .boxed()
+    }
+}
+
+type Events<W> = BoxStream<'static, Result<W, Status>>;
+
+fn filler() -> String {
+    "x".repeat(8 << 20)
+}
+
+#[tonic::async_trait]
+impl v1::token_service_server::TokenService for FakeCore {
+    type WatchRevocationsStream = Events<v1::RevocationEvent>;
+
+    async fn verify_token(
+        &self,
+        _: Request<v1::VerifyTokenRequest>,
+    ) -> Result<Response<v1::VerifyTokenResponse>, Status> {
+        let user = self.0.state.lock().users.first().cloned().unwrap_or_default();
+        let normal = v1::VerifyTokenResponse {
+            valid: !user.id.is_empty(),
+            user_id: user.id,
+            username: user.username,
+            ..Default::default()
+        };
+        let wrong = v1::VerifyTokenResponse { valid: true, user_id: "nobody".into(), ..Default::default() };
+        let huge = v1::VerifyTokenResponse { valid: true, username: filler(), ..Default::default() };
+        self.answer("verify_token", normal, wrong, huge).await
+    }
+
+    async fn get_signing_keys(
+        &self,
+        _: Request<v1::GetSigningKeysRequest>,
+    ) -> Result<Response<v1::GetSigningKeysResponse>, Status> {
+        let keys = self.0.state.lock().keys.clone();
+        let normal = v1::GetSigningKeysResponse { keys, ..Default::default() };
+        let garbage = v1::SigningKey { kid: "a".into(), public_key: vec![1, 2, 3], ..Default::default() };
+        let wrong = v1::GetSigningKeysResponse { keys: vec![garbage; 3], ..Default::default() };
+        let huge = v1::GetSigningKeysResponse { etag: filler(), ..Default::default() };
+        self.answer("get_signing_keys", normal, wrong, huge).await
+    }
+
+    async fn watch_revocations(
+        &self,
+        _: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
+        let caught_up = v1::revocation_event::Event::CaughtUp(v1::CaughtUp {});
+        let wire = |cursor, event| v1::RevocationEvent { cursor, event: Some(event) };
+        Ok(Response::new(self.watch(&self.0.revocations, caught_up, wire)))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::channel_service_server::ChannelService for FakeCore {
+    type WatchChannelsStream = Events<v1::ChannelEvent>;
+
+    async fn get_channel(&self, _: Request<v1::GetChannelRequest>) -> Result<Response<v1::Channel>, Status> {
+        Err(Status::not_found("channel"))
+    }
+
+    async fn batch_get_channels(
+        &self,
+        _: Request<v1::BatchGetChannelsRequest>,
+    ) -> Result<Response<v1::BatchGetChannelsResponse>, Status> {
+        Ok(Response::new(v1::BatchGetChannelsResponse::default()))
+    }
+
+    async fn watch_channels(
+        &self,
+        _: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchChannelsStream>, Status> {
+        // A core may leave a stream out.
+        Err(Status::unimplemented("no channel stream"))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::member_service_server::MemberService for FakeCore {
+    type WatchMembershipStream = Events<v1::MembershipEvent>;
+
+    async fn list_user_channels(
+        &self,
+        request: Request<v1::ListUserChannelsRequest>,
+    ) -> Result<Response<v1::ListUserChannelsResponse>, Status> {
+        let request = request.into_inner();
+        let user: Uuid = request.user_id.parse().unwrap();
+        let all = self.0.state.lock().memberships.get(&user).cloned().unwrap_or_default();
+        // Pages of two, whatever is asked for.
+        let from: usize = request.page_token.parse().unwrap_or(0);
+        let memberships: Vec<_> = all.iter().skip(from).take(2).cloned().collect();
+        let next_page_token = if from + 2 < all.len() { (from + 2).to_string() } else { String::new() };
+        let normal = v1::ListUserChannelsResponse { memberships, next_page_token };
+        let garbage = v1::Membership { channel_id: "7".into(), ..Default::default() };
+        let wrong = v1::ListUserChannelsResponse { memberships: vec![garbage], ..Default::default() };
+        let huge = v1::ListUserChannelsResponse { next_page_token: filler(), ..Default::default() };
+        self.answer("list_user_channels", normal, wrong, huge).await
+    }
+
+    async fn list_channel_members(
+        &self,
+        _: Request<v1::ListChannelMembersRequest>,
+    ) -> Result<Response<v1::ListChannelMembersResponse>, Status> {
+        Ok(Response::new(v1::ListChannelMembersResponse::default()))
+    }
+
+    async fn check_member(
+        &self,
+        _: Request<v1::CheckMemberRequest>,
+    ) -> Result<Response<v1::CheckMemberResponse>, Status> {
+        Ok(Response::new(v1::CheckMemberResponse::default()))
+    }
+
+    async fn batch_get_users(
+        &self,
+        request: Request<v1::BatchGetUsersRequest>,
+    ) -> Result<Response<v1::BatchGetUsersResponse>, Status> {
+        let ids = request.into_inner().user_ids;
+        let mut users = self.0.state.lock().users.clone();
+        users.retain(|user| ids.contains(&user.id));
+        let wrong = v1::BatchGetUsersResponse { users: vec![v1::User::default()] };
+        let huge =
+            v1::BatchGetUsersResponse { users: vec![v1::User { username: filler(), ..Default::default() }] };
+        self.answer("batch_get_users", v1::BatchGetUsersResponse { users }, wrong, huge).await
+    }
+
+    async fn resolve_mentions(
+        &self,
+        _: Request<v1::ResolveMentionsRequest>,
+    ) -> Result<Response<v1::ResolveMentionsResponse>, Status> {
+        Ok(Response::new(v1::ResolveMentionsResponse::default()))
+    }
+
+    async fn watch_membership(
+        &self,
+        _: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchMembershipStream>, Status> {
+        let caught_up = v1::membership_event::Event::CaughtUp(v1::CaughtUp {});
+        let wire = |cursor, event| v1::MembershipEvent { cursor, event: Some(event) };
+        Ok(Response::new(self.watch(&self.0.memberships, caught_up, wire)))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::permission_service_server::PermissionService for FakeCore {
+    type WatchInvalidationsStream = Events<v1::InvalidationEvent>;
+
+    async fn get_effective(
+        &self,
+        request: Request<v1::GetEffectiveRequest>,
+    ) -> Result<Response<v1::Effective>, Status> {
+        let request = request.into_inner();
+        let (user, channel) = (request.user_id.parse().unwrap(), request.channel_id.parse().unwrap());
+        let none = v1::Effective { channel_id: request.channel_id, ..Default::default() };
+        let (normal, gate) = {
+            let state = self.0.state.lock();
+            (state.bits.get(&(user, channel)).cloned().unwrap_or(none), state.gate.clone())
+        };
+        let wrong =
+            v1::Effective { channel_id: Uuid::nil().to_string(), bits: u64::MAX, ..Default::default() };
+        let huge = v1::Effective { channel_id: filler(), ..Default::default() };
+        let answer = self.answer("get_effective", normal, wrong, huge).await;
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        answer
+    }
+
+    async fn batch_get_effective(
+        &self,
+        request: Request<v1::BatchGetEffectiveRequest>,
+    ) -> Result<Response<v1::BatchGetEffectiveResponse>, Status> {
+        let request = request.into_inner();
+        let user: Uuid = request.user_id.parse().unwrap();
+        let effective = {
+            let state = self.0.state.lock();
+            let find = |channel_id: String| {
+                let known = state.bits.get(&(user, channel_id.parse().unwrap())).cloned();
+                known.unwrap_or(v1::Effective { channel_id, ..Default::default() })
+            };
+            request.channel_ids.into_iter().map(find).collect()
+        };
+        let (wrong, huge) =
+            (v1::BatchGetEffectiveResponse::default(), v1::BatchGetEffectiveResponse::default());
+        self.answer("batch_get_effective", v1::BatchGetEffectiveResponse { effective }, wrong, huge).await
+    }
+
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        let request = request.into_inner();
+        let key = (request.user_id.parse().unwrap(), request.channel_id.parse().unwrap());
+        let bits = self.0.state.lock().bits.get(&key).map_or(0, |effective| effective.bits);
+        let has = |bit: i32| bits & (1 << bit) != 0;
+        let normal = v1::CheckResponse { allowed: has(request.permission), visible: has(0) };
+        let wrong = v1::CheckResponse::default();
+        self.answer("check", normal, wrong, wrong).await
+    }
+
+    async fn watch_invalidations(
+        &self,
+        _: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchInvalidationsStream>, Status> {
+        let caught_up = v1::invalidation_event::Event::CaughtUp(v1::CaughtUp {});
+        let wire = |cursor, event| v1::InvalidationEvent { cursor, event: Some(event) };
+        Ok(Response::new(self.watch(&self.0.invalidations, caught_up, wire)))
+    }
+}

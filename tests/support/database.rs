@@ -1,0 +1,37 @@
+//! A fresh, migrated database of each kind for a test.
+
+use std::future::Future;
+
+use imks::models::db::{Config, Db};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
+
+/// Runs a test on SQLite and on PostgreSQL, each time with a database of its own.
+pub async fn on_each<F: Fn(Db) -> Fut, Fut: Future<Output = ()>>(test: F) {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config { data_dir: directory.path().into(), ..Config::default() };
+    test(migrated(&config).await).await;
+
+    let server = postgres_url();
+    let name = format!("imks_test_{}", Uuid::now_v7().simple());
+    let mut admin = Box::pin(PgConnection::connect(&server)).await.expect("PostgreSQL; see `make test`");
+    sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
+    let url = server.rsplit_once('/').map(|(host, _)| format!("{host}/{name}")).unwrap();
+    let config = Config { url: Some(url), max_connections: 4, ..Config::default() };
+    let db = migrated(&config).await;
+    test(db.clone()).await;
+    db.close().await;
+    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
+}
+
+async fn migrated(config: &Config) -> Db {
+    let db = Db::connect(config).await.unwrap();
+    db.migrate().await.unwrap();
+    db
+}
+
+fn postgres_url() -> String {
+    std::env::var("IMKS_TEST_POSTGRES_URL")
+        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".into())
+}

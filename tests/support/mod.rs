@@ -1,0 +1,7 @@
+//! What several test files need: a core that misbehaves on demand, and tokens of every kind.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+pub mod core;
+pub mod database;
+pub mod token;
