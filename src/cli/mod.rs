@@ -62,8 +62,8 @@ enum Command {
     Token(token::Args),
     /// Users, channels and members of the embedded directory
     Directory(directory::Args),
-    /// Run the embedded directory as a core of its own, over gRPC
-    Core(core::Args),
+    /// Run the embedded directory as a core of its own, over gRPC (127.0.0.1:9000 unless --listen says otherwise)
+    Core,
     /// Ask a running server on this machine whether it is well; for containers
     Healthcheck(healthcheck::Args),
     /// Print the version
@@ -116,9 +116,9 @@ async fn execute(command: Command, config: Config) -> ImksResult<ExitCode> {
         Command::CheckConfig(_) => check_config::run(config)?,
         Command::Token(args) => Box::pin(token::run(args, &config)).await?,
         Command::Directory(args) => Box::pin(directory::run(args, &config)).await?,
-        Command::Core(args) => {
+        Command::Core => {
             let mut signals = serve::Signals::new()?;
-            Box::pin(core::run(args, &config, async move { signals.next().await })).await?;
+            Box::pin(core::run(&config, async move { signals.next().await })).await?;
         }
         Command::Version => {}
     }
