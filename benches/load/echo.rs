@@ -31,6 +31,9 @@ struct Sender {
 
 struct Running {
     template: Template,
+    /// Length of a right answer.
+    answer_len: usize,
+    wrong: u64,
     senders: Vec<Sender>,
     latency: Histogram,
     count: u64,
@@ -47,6 +50,9 @@ impl Echo {
         let packet = format!(r#"42{}["echo","{}"]"#, "#".repeat(ACK_DIGITS), "x".repeat(self.bytes));
         let mut running = Running {
             template: Template::new(&packet, ACK_DIGITS)?,
+            // The answer is the question without `"echo",`.
+            answer_len: packet.len() - r#""echo","#.len(),
+            wrong: 0,
             senders: (0..connections).map(|_| Sender::new()).collect(),
             latency: Histogram::default(),
             count: 0,
@@ -68,6 +74,9 @@ impl Echo {
         running.stopped = true;
         running.drive(&mut client, server, DRAIN)?;
         measured.unordered = running.unordered;
+        if running.wrong > 0 {
+            return Err(format!("{} acks without the argument", running.wrong).into());
+        }
         measured.doubled = running.doubled;
         measured.lost = running.under_way;
         Ok(measured)
@@ -120,6 +129,7 @@ impl Running {
             self.doubled += 1;
             return;
         };
+        self.wrong += u64::from(packet.len() != self.answer_len);
         self.latency.record(now - sent);
         self.unordered += u64::from(early);
         self.count += 1;
