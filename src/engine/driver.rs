@@ -1,30 +1,68 @@
 //! A connection: drives one session when it is polled. Wire, queue and one timer; no task of its own.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{HeaderMap, Uri};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    CloseReason, Config, Handshake, MemoryPeer, Message, Outbox, Packet, Sid, Transport,
+    Close, CloseReason, Config, Frame, Handshake, MemoryPeer, Message, Outbox, Packet, Sid, Transport, codec,
+    frame,
     memory::{MemoryLink, Received},
-    outbox::Shared,
+    outbox::{Shared, Taken},
+    polling::{Inputs, Polling},
+    registry::Registry,
     session::{Output, Session, Timing, Wire},
+    websocket::{Lost, WebSocket, close_frame},
 };
+use crate::telemetry::metrics;
 
 /// One session, owned by one task. It does its I/O when it is polled.
 pub struct Connection {
     session: Session,
-    link: Arc<MemoryLink>,
+    carrier: Carrier,
+    candidate: Option<Box<WebSocket>>,
     outbox: Outbox,
     handshake: Arc<Handshake>,
-    sleep: Pin<Box<Sleep>>,
-    events: u32,
-    closed: Option<CloseReason>,
+    registry: Option<Arc<Registry>>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// When `sleep` fires. Earlier than needed is fine: it is moved when it fires, not each time.
+    armed: Instant,
+    /// Time of this turn.
+    now: Instant,
+    phase: Phase,
+    /// Close code for the peer, where the wire knows better than the reason.
+    code: Option<u16>,
+    in_turn: bool,
+    /// The wire took less than what was due.
+    blocked: bool,
+    /// Messages handed over in this turn, and their bytes.
+    events: u16,
+    received: usize,
+    inbound_max: u32,
+}
+
+enum Carrier {
+    Polling(Polling),
+    WebSocket(WebSocket),
+    Memory(Arc<MemoryLink>),
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Live,
+    /// The session is closed, the peer is being told.
+    Ending {
+        reason: CloseReason,
+        deadline: Instant,
+    },
+    Ended(CloseReason),
 }
 
 /// What a connection tells its holder.
@@ -34,6 +72,17 @@ pub enum Event {
     Message(Message),
     /// The end; comes once and last.
     Closed(CloseReason),
+}
+
+/// What a new connection is made of.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handshake: Arc<Handshake>,
+    pub(super) registry: Arc<Registry>,
+    /// The socket of a session that starts on WebSocket.
+    pub(super) socket: Option<WebSocket>,
+    /// When the handshake request came.
+    pub(super) now: Instant,
 }
 
 impl Connection {
@@ -51,134 +100,563 @@ impl Connection {
     /// meanwhile is written just before that, all at once. With `reading` false no message comes, everything
     /// else goes on, and a pong that cannot be read is not missed. After [`Event::Closed`], drop it.
     pub fn poll_event(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
-        self.outbox.0.enter();
-        let now = Instant::now();
-        self.session.handle_reading(reading, now);
+        if !std::mem::replace(&mut self.in_turn, true) {
+            self.begin_turn(cx);
+        }
         while reading && self.events < EVENTS_PER_TURN {
-            match self.link.receive(cx.waker()) {
-                Some(Received::Message(message)) => {
-                    self.events += 1;
-                    self.session.handle_packet(Wire::Current, Packet::Message(message), now);
-                }
-                Some(Received::Closed) => {
-                    self.session.handle_lost(Wire::Current, CloseReason::TransportClose)
-                }
-                None => break,
+            if let Some(message) = self.session.poll_message() {
+                self.events += 1;
+                self.received += message.len();
+                return Poll::Ready(Event::Message(message));
             }
-            if let Some(event) = self.outputs(now) {
-                return Poll::Ready(event);
+            if !self.read(cx) {
+                break;
             }
         }
-        if std::mem::take(&mut self.events) >= EVENTS_PER_TURN {
-            cx.waker().wake_by_ref();
-        }
-        self.finish_turn(cx, now)
+        self.end_turn(cx, reading)
     }
 
     /// A connection without a network, and its peer.
     pub fn in_memory(config: &Config) -> (Self, MemoryPeer) {
-        let sid =
-            Sid::random().unwrap_or_else(|_| Sid::custom("in-memory").unwrap_or_else(|_| unreachable!()));
+        let link = Arc::new(MemoryLink::default());
         let uri = Uri::from_static("/socket.io/?EIO=4&transport=websocket");
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+        let sid = Sid::random().unwrap_or_else(|_| Sid::fixed("in-memory"));
         let handshake = Handshake::new(sid, peer, Transport::WebSocket, &uri, &HeaderMap::new());
-        let link = Arc::new(MemoryLink::default());
+        let shared = Arc::new(Shared::new(Transport::WebSocket, Arc::new(config.outbox), None));
+        let carrier = Carrier::Memory(link.clone());
+        let connection = Self::build(carrier, shared, Arc::new(handshake), None, config, Instant::now());
+        (connection, MemoryPeer::new(link))
+    }
+
+    pub(super) fn new(parts: Parts, config: &Config) -> Self {
+        let carrier = match parts.socket {
+            Some(socket) => Carrier::WebSocket(socket),
+            None => Carrier::Polling(Polling::default()),
+        };
+        Self::build(carrier, parts.shared, parts.handshake, Some(parts.registry), config, parts.now)
+    }
+
+    fn build(
+        carrier: Carrier,
+        shared: Arc<Shared>,
+        handshake: Arc<Handshake>,
+        registry: Option<Arc<Registry>>,
+        config: &Config,
+        now: Instant,
+    ) -> Self {
         let timing = Timing {
             ping_interval: config.ping_interval,
             ping_timeout: config.ping_timeout,
             upgrade_timeout: config.upgrade_timeout,
             close_timeout: config.close_timeout,
         };
-        let now = Instant::now();
-        let connection = Self {
-            session: Session::new(Transport::WebSocket, timing, now),
-            link: link.clone(),
-            outbox: Outbox(Arc::new(Shared::new(Transport::WebSocket, Arc::new(config.outbox), None))),
-            handshake: Arc::new(handshake),
-            sleep: Box::pin(tokio::time::sleep_until(now)),
+        Self {
+            session: Session::new(shared.transport(), timing, now),
+            carrier,
+            candidate: None,
+            outbox: Outbox(shared),
+            handshake,
+            registry,
+            sleep: None,
+            armed: now,
+            now,
+            phase: Phase::Live,
+            code: None,
+            in_turn: false,
+            blocked: false,
             events: 0,
-            closed: None,
-        };
-        (connection, MemoryPeer::new(link))
+            received: 0,
+            inbound_max: u32::try_from(config.inbound_messages_max).unwrap_or(u32::MAX),
+        }
     }
 
-    fn finish_turn(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Event> {
+    fn begin_turn(&mut self, cx: &mut Context<'_>) {
+        self.outbox.0.enter();
+        self.now = Instant::now();
+        if matches!(self.carrier, Carrier::Polling(_)) {
+            self.take_requests(cx);
+        }
+    }
+
+    /// Flush, timers, and the end if it has come.
+    fn end_turn(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
+        self.session.handle_reading(reading && !self.is_withholding(), self.now);
+        loop {
+            let moved = self.flush(cx);
+            self.end(cx);
+            if let Some(reason) = self.ended(reading) {
+                return Poll::Ready(Event::Closed(reason));
+            }
+            if !self.poll_timer(cx, moved) {
+                break;
+            }
+        }
+        self.in_turn = false;
+        let events = std::mem::take(&mut self.events);
+        if events > 0 {
+            metrics::ENGINE_MESSAGES_RECEIVED.add(u64::from(events));
+            metrics::ENGINE_BYTES_RECEIVED.add(std::mem::take(&mut self.received) as u64);
+        }
+        if events >= EVENTS_PER_TURN {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Reads once from the wire that carries the session. False when there is nothing.
+    fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.session.is_closed() {
+            return false;
+        }
+        if self.events > 0 {
+            // The holder has worked in between.
+            self.now = Instant::now();
+        }
+        let (session, now) = (&mut self.session, self.now);
+        let read = match &mut self.carrier {
+            Carrier::Polling(_) => return false,
+            Carrier::WebSocket(socket) => {
+                socket.poll_read(cx, &mut |packet| session.handle_packet(Wire::Current, packet, now))
+            }
+            Carrier::Memory(link) => match link.receive(cx.waker()) {
+                Some(Received::Message(message)) => {
+                    session.handle_packet(Wire::Current, Packet::Message(message), now);
+                    Poll::Ready(Ok(()))
+                }
+                Some(Received::Closed) => Poll::Ready(Err(Lost::Stream(CloseReason::TransportClose))),
+                None => Poll::Pending,
+            },
+        };
+        match read {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(lost)) => self.lose(&lost),
+        }
+        self.outputs(cx);
+        true
+    }
+
+    /// Requests of a polling client. Packets first, so that a pong that came in time counts; then the
+    /// deadlines, so that a request that came too late finds the session closed; then the rest.
+    fn take_requests(&mut self, cx: &mut Context<'_>) {
+        let inputs = Polling::inputs(&self.outbox.0);
+        let Inputs { get, post, socket, fault } = inputs;
+        if let Some(post) = post {
+            self.take_post(post, cx);
+        }
+        self.session.handle_timeout(self.now);
+        self.outputs(cx);
+        if let Some(socket) = socket
+            && self.session.handle_attach(self.now)
+        {
+            self.candidate = Some(Box::new(WebSocket::new(socket, self.payload_max())));
+        }
+        self.read_candidate(cx);
+        let Carrier::Polling(polling) = &mut self.carrier else { return };
+        if let Some(get) = get {
+            match self.phase {
+                Phase::Live => polling.get = Some(get),
+                Phase::Ending { reason, .. } => {
+                    polling.get = Some(get);
+                    polling.answer_get(&self.outbox.0, payload(&frame::NOOP));
+                    self.finish(reason);
+                    return;
+                }
+                Phase::Ended(_) => drop(get),
+            }
+        }
+        if fault {
+            self.session.handle_lost(Wire::Current, CloseReason::TransportError);
+            self.outputs(cx);
+        }
+    }
+
+    fn take_post(&mut self, post: super::polling::Post, cx: &mut Context<'_>) {
+        for packet in post.packets {
+            self.session.handle_packet(Wire::Current, packet, self.now);
+        }
+        if post.malformed {
+            // The reply is dropped: the request is refused.
+            self.session.handle_lost(Wire::Current, CloseReason::ParseError);
+        } else if let Carrier::Polling(polling) = &mut self.carrier {
+            polling.post = Some(post.reply);
+        }
+        self.outputs(cx);
+    }
+
+    fn read_candidate(&mut self, cx: &mut Context<'_>) {
+        while let Some(candidate) = &mut self.candidate {
+            let (session, now) = (&mut self.session, self.now);
+            let read = candidate.poll_read(cx, &mut |packet| {
+                // What follows the upgrade packet in the same read belongs to the session already.
+                let wire = match session.transport() {
+                    Transport::Polling => Wire::Candidate,
+                    Transport::WebSocket => Wire::Current,
+                };
+                session.handle_packet(wire, packet, now);
+            });
+            match read {
+                Poll::Pending => return,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(lost)) if self.session.transport() == Transport::WebSocket => {
+                    self.lose(&lost);
+                }
+                Poll::Ready(Err(lost)) => self.session.handle_lost(Wire::Candidate, lost.reason()),
+            }
+            self.outputs(cx);
+        }
+    }
+
+    /// Does what the session says.
+    fn outputs(&mut self, cx: &mut Context<'_>) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Ping => self.send_ping(),
+                Output::PongProbe => {
+                    if let Some(candidate) = &mut self.candidate {
+                        candidate.push(frame::PONG_PROBE);
+                    }
+                }
+                // The flush at the end of the turn looks at the session's state.
+                Output::ReleasePoll => {}
+                Output::Switch => self.switch(),
+                Output::DropCandidate => self.drop_candidate(cx),
+                Output::Closed(reason) => self.close(reason, cx),
+            }
+        }
+    }
+
+    fn send_ping(&mut self) {
+        match &mut self.carrier {
+            Carrier::Polling(polling) => polling.queue.push_back(frame::PING),
+            Carrier::WebSocket(socket) => socket.push(frame::PING),
+            Carrier::Memory(_) => {
+                self.session.handle_packet(Wire::Current, Packet::Pong("".into()), self.now);
+            }
+        }
+    }
+
+    /// The candidate carries the session from now on. What was queued and not polled leaves there.
+    fn switch(&mut self) {
+        let Some(mut socket) = self.candidate.take() else { return };
+        let Carrier::Polling(polling) = &mut self.carrier else { return };
+        polling.answer_get(&self.outbox.0, payload(&frame::NOOP));
+        polling.answer_post(&self.outbox.0);
+        socket.extend(std::mem::take(&mut polling.queue));
+        self.carrier = Carrier::WebSocket(*socket);
+        self.outbox.0.switch_to_websocket();
+        metrics::UPGRADES_SUCCEEDED.increment();
+        if let Some(registry) = &self.registry {
+            registry.switched();
+        }
+    }
+
+    fn drop_candidate(&mut self, cx: &mut Context<'_>) {
+        let Some(mut candidate) = self.candidate.take() else { return };
+        candidate.push(close_frame(UPGRADE_REFUSED));
+        // One attempt: the session does not depend on it.
+        let _ = candidate.poll_flush(cx);
+        Polling::free_candidate(&self.outbox.0);
+        metrics::UPGRADES_FAILED.increment();
+    }
+
+    fn lose(&mut self, lost: &Lost) {
+        if let Lost::Violation(violation) = lost {
+            tracing::info!(sid = %self.handshake.sid, ?violation, limit = self.payload_max(), "bad frame");
+        }
+        self.code = lost.code();
+        self.session.handle_lost(Wire::Current, lost.reason());
+    }
+
+    /// The session has closed: tells the peer, as far as it can be told.
+    fn close(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
+        match &mut self.carrier {
+            Carrier::Memory(_) => self.finish(reason),
+            Carrier::Polling(polling) if reason == CloseReason::TransportClose && polling.get.is_none() => {
+                // The client closes by POST and by GET at once; they may arrive in any order.
+                polling.answer_post(&self.outbox.0);
+                self.outbox.0.refuse_sends();
+                self.phase = Phase::Ending { reason, deadline: self.now + LAST_GET };
+            }
+            Carrier::Polling(polling) => {
+                let last = if reason == CloseReason::TransportClose { frame::NOOP } else { frame::CLOSE };
+                polling.answer_get(&self.outbox.0, payload(&last));
+                polling.answer_post(&self.outbox.0);
+                self.finish(reason);
+            }
+            Carrier::WebSocket(socket) => {
+                socket.discard_queue();
+                socket.push(close_frame(self.code.unwrap_or(close_code(reason))));
+                let flushed = socket.poll_flush(cx);
+                let hopeless = matches!(reason, CloseReason::PingTimeout | CloseReason::Slow);
+                if hopeless || !socket.is_open() || matches!(flushed, Poll::Ready(Err(_))) {
+                    return self.finish(reason);
+                }
+                self.outbox.0.refuse_sends();
+                self.phase = Phase::Ending { reason, deadline: self.now + LINGER };
+            }
+        }
+    }
+
+    /// While ending: everything out, then the peer's end, then ours. Dropping a stream with unread bytes
+    /// would reset it, and the peer could lose what was sent last.
+    fn end(&mut self, cx: &mut Context<'_>) {
+        let Phase::Ending { reason, deadline } = self.phase else { return };
+        let done = match &mut self.carrier {
+            Carrier::WebSocket(socket) => match socket.poll_flush(cx) {
+                Poll::Pending => false,
+                Poll::Ready(Err(_)) => true,
+                Poll::Ready(Ok(())) => {
+                    socket.shutdown(cx);
+                    socket.poll_discard(cx).is_ready()
+                }
+            },
+            _ => false,
+        };
+        if done || self.now >= deadline {
+            self.finish(reason);
+        }
+    }
+
+    /// Frees everything; the holder is told next.
+    fn finish(&mut self, reason: CloseReason) {
+        if matches!(self.phase, Phase::Ended(_)) {
+            return;
+        }
+        self.phase = Phase::Ended(reason);
+        self.outbox.0.finish();
+        if let Carrier::Memory(link) = &self.carrier {
+            link.close();
+        }
+        if let Some(registry) = self.registry.take() {
+            registry.remove(&self.handshake.sid, self.outbox.transport(), reason);
+            tracing::debug!(sid = %self.handshake.sid, reason = reason.name(), "session closed");
+        }
+    }
+
+    /// The reason, once the holder has taken what came before the end.
+    fn ended(&self, reading: bool) -> Option<CloseReason> {
+        match self.phase {
+            Phase::Ended(reason) if !reading || self.session.queued_messages() == 0 => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Writes what is due. Says whether another task polls than last time.
+    fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        if matches!(self.phase, Phase::Ended(_)) {
+            return false;
+        }
+        self.flush_candidate(cx);
+        match &self.carrier {
+            Carrier::Polling(_) => self.flush_polling(cx),
+            Carrier::WebSocket(_) => self.flush_websocket(cx),
+            Carrier::Memory(_) => self.flush_memory(cx),
+        }
+    }
+
+    fn flush_candidate(&mut self, cx: &mut Context<'_>) {
+        let Some(candidate) = &mut self.candidate else { return };
+        if let Poll::Ready(Err(lost)) = candidate.poll_flush(cx) {
+            self.session.handle_lost(Wire::Candidate, lost.reason());
+            self.outputs(cx);
+        }
+    }
+
+    fn flush_websocket(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        loop {
+            let Carrier::WebSocket(socket) = &mut self.carrier else { return moved };
+            let take = !self.blocked && socket.is_open();
+            let taken = self.outbox.0.take_and_arm(cx.waker(), take, false);
+            moved |= taken.moved;
+            let was_blocked = self.blocked;
+            count_sent(&taken);
+            self.obey(&taken, cx);
+            let Carrier::WebSocket(socket) = &mut self.carrier else { return moved };
+            if self.session.is_closed() {
+                return moved;
+            }
+            let waits = !socket.is_open();
+            socket.extend(taken.frames);
+            match socket.poll_flush(cx) {
+                Poll::Pending => self.blocked = socket.is_open(),
+                Poll::Ready(Err(lost)) => self.lose(&lost),
+                Poll::Ready(Ok(())) => {
+                    self.blocked = false;
+                    if !waits && take {
+                        self.session.handle_drained();
+                    }
+                }
+            }
+            self.report_blocked(was_blocked);
+            self.outputs(cx);
+            // What was queued while the wire was blocked, or not there yet, is due now.
+            let again = !self.blocked && (was_blocked || waits) && !self.session.is_closed();
+            if !again || !self.is_open() {
+                return moved;
+            }
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(&self.carrier, Carrier::WebSocket(socket) if socket.is_open())
+    }
+
+    fn report_blocked(&mut self, was_blocked: bool) {
+        let Carrier::WebSocket(socket) = &self.carrier else { return };
+        if self.blocked {
+            self.outbox.0.set_blocked(Some(socket.backlog()));
+        } else if was_blocked {
+            self.outbox.0.set_blocked(None);
+        }
+    }
+
+    fn flush_polling(&mut self, cx: &mut Context<'_>) -> bool {
+        let probed = self.session.is_probed();
+        let Carrier::Polling(polling) = &mut self.carrier else { return false };
+        if self.session.queued_messages() <= self.inbound_max as usize {
+            polling.answer_post(&self.outbox.0);
+        }
+        let ready = polling.get.is_some();
+        let idle = ready && !probed && polling.queue.is_empty();
+        let mut taken = self.outbox.0.take_and_arm(cx.waker(), ready, idle);
+        count_sent(&taken);
+        if taken.requests {
+            // They came while this turn was running and nobody was woken for them.
+            cx.waker().wake_by_ref();
+        }
+        self.obey(&taken, cx);
+        let Carrier::Polling(polling) = &mut self.carrier else { return taken.moved };
+        if !ready || polling.get.is_none() {
+            return taken.moved;
+        }
+        polling.queue.append(&mut taken.frames);
+        let ends = self.session.is_closing() && !self.session.is_upgrading();
+        if ends {
+            polling.queue.push_back(frame::CLOSE);
+        }
+        let queue = std::mem::take(&mut polling.queue);
+        if !queue.is_empty() {
+            polling.answer_get(&self.outbox.0, codec::encode_payload(&queue));
+        } else if probed {
+            polling.answer_get(&self.outbox.0, payload(&frame::NOOP));
+        }
+        if ends {
+            self.session.handle_drained();
+            self.outputs(cx);
+        }
+        taken.moved
+    }
+
+    fn flush_memory(&mut self, cx: &mut Context<'_>) -> bool {
         let taken = self.outbox.0.take_and_arm(cx.waker(), true, false);
-        self.link.send(taken.frames);
+        self.obey(&taken, cx);
+        if let Carrier::Memory(link) = &self.carrier {
+            link.send(taken.frames);
+        }
+        self.session.handle_drained();
+        self.outputs(cx);
+        taken.moved
+    }
+
+    /// What the outbox was told: close, or too slow.
+    fn obey(&mut self, taken: &Taken, cx: &mut Context<'_>) {
         if taken.slow {
             self.session.handle_lost(Wire::Current, CloseReason::Slow);
         } else if let Some(close) = taken.closing {
-            self.session.handle_close(close, now);
-            self.session.handle_drained();
-        }
-        loop {
-            self.session.handle_timeout(now);
-            if let Some(event) = self.outputs(now) {
-                return Poll::Ready(event);
+            self.session.handle_close(close, self.now);
+            if close == Close::Now
+                && let Phase::Ending { reason, .. } = self.phase
+            {
+                self.finish(reason);
             }
-            let Some(deadline) = self.session.poll_timeout() else { return Poll::Pending };
-            self.sleep.as_mut().reset(deadline);
-            if self.sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+        } else {
+            return;
         }
+        self.outputs(cx);
     }
 
-    fn outputs(&mut self, now: Instant) -> Option<Event> {
-        while let Some(output) = self.session.poll_output() {
-            match output {
-                Output::Ping => self.session.handle_packet(Wire::Current, Packet::Pong("".into()), now),
-                Output::Deliver(message) => return Some(Event::Message(message)),
-                Output::Closed(reason) => {
-                    self.closed = Some(reason);
-                    self.outbox.0.finish();
-                    self.link.close();
-                    return Some(Event::Closed(reason));
-                }
-                _ => {}
-            }
+    /// Whether the `ok` of a POST waits for the holder.
+    fn is_withholding(&self) -> bool {
+        matches!(&self.carrier, Carrier::Polling(polling) if polling.post.is_some())
+            && self.session.queued_messages() > self.inbound_max as usize
+    }
+
+    /// Sleeps until the next deadline. True if one has passed and the session was told.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, moved: bool) -> bool {
+        let ending = match self.phase {
+            Phase::Ending { deadline, .. } => Some(deadline),
+            _ => None,
+        };
+        let Some(deadline) = [self.session.poll_timeout(), ending].into_iter().flatten().min() else {
+            return false;
+        };
+        let fresh = self.sleep.is_none();
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if fresh || deadline < self.armed {
+            sleep.as_mut().reset(deadline);
+            self.armed = deadline;
+        } else if !moved && self.armed > self.now {
+            return false;
         }
-        None
+        if sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.now = Instant::now();
+        self.session.handle_timeout(self.now);
+        self.outputs(cx);
+        self.sleep = None;
+        true
+    }
+
+    fn payload_max(&self) -> usize {
+        self.registry.as_ref().map_or(usize::MAX, |registry| registry.payload_max())
     }
 }
 
 impl Drop for Connection {
+    /// A holder that drops a live connection closes it at once; requests that wait are refused.
     fn drop(&mut self) {
-        self.outbox.0.finish();
-        self.link.close();
+        self.finish(CloseReason::ForcedClose);
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("handshake", &self.handshake).finish_non_exhaustive()
+    }
+}
+
+fn payload(frame: &Frame) -> String {
+    codec::encode_payload([frame])
+}
+
+fn count_sent(taken: &Taken) {
+    if !taken.frames.is_empty() {
+        metrics::ENGINE_MESSAGES_SENT.add(taken.frames.len() as u64);
+        metrics::ENGINE_BYTES_SENT.add(taken.frames.iter().map(|frame| frame.len() as u64).sum());
+    }
+}
+
+/// Close code for a reason (RFC 6455 section 7.4; 4000 and above are ours, see docs/protocol.md).
+fn close_code(reason: CloseReason) -> u16 {
+    match reason {
+        CloseReason::ForcedClose | CloseReason::TransportClose => 1000,
+        CloseReason::ServerShutdown => 1001,
+        CloseReason::TransportError | CloseReason::ParseError => 1002,
+        CloseReason::TooLarge => 1009,
+        CloseReason::Slow => 1008,
+        CloseReason::PingTimeout => 4000,
     }
 }
 
 /// Messages handed over before others get their turn.
-const EVENTS_PER_TURN: u32 = 64;
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use super::*;
-    use crate::engine::{Close, Frame};
-
-    #[tokio::test]
-    async fn a_connection_in_memory_echoes_and_closes() {
-        let (mut connection, peer) = Connection::in_memory(&Config::default());
-        peer.send("hello");
-        let event = poll_fn(|cx| connection.poll_event(cx, true)).await;
-        assert_eq!(event, Event::Message(Message::Text("hello".into())));
-        connection.outbox().send(Frame::text("back")).unwrap();
-        connection.outbox().close(Close::Graceful);
-        let event = poll_fn(|cx| connection.poll_event(cx, true)).await;
-        assert_eq!(event, Event::Closed(CloseReason::ForcedClose));
-        assert_eq!(peer.recv().await, Some(Message::Text("back".into())));
-        assert_eq!(peer.recv().await, None);
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_leaves_is_noticed() {
-        let (mut connection, peer) = Connection::in_memory(&Config::default());
-        drop(peer);
-        let event = poll_fn(|cx| connection.poll_event(cx, true)).await;
-        assert_eq!(event, Event::Closed(CloseReason::TransportClose));
-        assert!(connection.outbox().is_closed());
-    }
-}
+const EVENTS_PER_TURN: u16 = 64;
+/// How long the peer may take to end a WebSocket that was closed.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a GET may come after the POST that closed the session.
+const LAST_GET: Duration = Duration::from_millis(100);
+/// Close code of a WebSocket that could not take over.
+const UPGRADE_REFUSED: u16 = 1008;

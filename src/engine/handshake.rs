@@ -41,6 +41,10 @@ impl Sid {
         Ok(Self(text.into()))
     }
 
+    pub(super) fn fixed(text: &'static str) -> Self {
+        Self(text.into())
+    }
+
     /// The whole secret: for the client it belongs to, and for nothing else.
     pub fn expose(&self) -> &str {
         &self.0

@@ -4,8 +4,6 @@
 //! [`Connection`] per session. A connection does its I/O when its holder polls it: wire, session, heartbeat
 //! and queue live in the holder's task. Anybody may send through its [`Outbox`].
 
-#![allow(dead_code, reason = "the network wires follow")]
-
 #[cfg(feature = "server")]
 use std::fmt;
 
@@ -27,9 +25,19 @@ pub mod packet;
 #[cfg(feature = "server")]
 mod polling;
 #[cfg(feature = "server")]
+mod registry;
+#[cfg(feature = "server")]
+mod reply;
+#[cfg(feature = "server")]
+mod request;
+#[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
 mod session;
+#[cfg(feature = "server")]
+mod websocket;
+#[cfg(feature = "server")]
+mod wire_reader;
 
 pub use frame::{Frame, FrameWriter};
 pub use packet::{Message, Packet};

@@ -190,17 +190,16 @@ pub(super) struct Taken {
     pub(super) frames: VecDeque<Frame>,
     pub(super) closing: Option<Close>,
     pub(super) slow: bool,
+    /// The task that polls is another one than last time.
+    pub(super) moved: bool,
+    /// HTTP requests have arrived since the connection last looked.
+    pub(super) requests: bool,
 }
 
 impl Queue {
     fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
         self.frames.push_back(frame);
-    }
-
-    /// Whether somebody has closed it, or the connection is gone.
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.is_some()
     }
 }
 
@@ -218,10 +217,6 @@ impl Shared {
         Transport::from_repr(self.transport.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_transport(&self, transport: Transport) {
-        self.transport.store(transport as u8, Ordering::Relaxed);
-    }
-
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock()
     }
@@ -236,7 +231,8 @@ impl Shared {
     pub(super) fn take_and_arm(&self, waker: &Waker, take: bool, poll_waiting: bool) -> Taken {
         let mut queue = self.queue.lock();
         self.scheduled.store(false, Ordering::Relaxed);
-        if !queue.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        let moved = !queue.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        if moved {
             queue.waker = Some(waker.clone());
         }
         let frames = if take { std::mem::take(&mut queue.frames) } else { VecDeque::new() };
@@ -244,12 +240,23 @@ impl Shared {
             queue.bytes = 0;
         }
         queue.poll_waiting = poll_waiting && frames.is_empty();
-        Taken { frames, closing: queue.closing, slow: queue.slow }
+        let requests = queue.inbox.as_ref().is_some_and(|inbox| inbox.has_news());
+        Taken { frames, closing: queue.closing, slow: queue.slow, moved, requests }
     }
 
-    /// Whether anything waits to be taken.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.lock().frames.is_empty()
+    /// Nothing is accepted any more, but HTTP requests still arrive.
+    pub(super) fn refuse_sends(&self) {
+        self.queue.lock().closing.get_or_insert(Close::Graceful);
+    }
+
+    /// The session leaves polling: requests that arrive from now on are refused.
+    pub(super) fn switch_to_websocket(&self) {
+        let mut queue = self.queue.lock();
+        self.transport.store(Transport::WebSocket as u8, Ordering::Relaxed);
+        queue.poll_waiting = false;
+        let inbox = queue.inbox.take();
+        drop(queue);
+        drop(inbox);
     }
 
     /// The wire takes nothing more and `backlog` is held back, or (`None`) everything is out again.
@@ -260,16 +267,13 @@ impl Shared {
     }
 
     /// The connection is gone: nothing is accepted any more and everything that waits is dropped.
-    pub(super) fn finish(&self) -> Option<Box<Inbox>> {
+    pub(super) fn finish(&self) {
         let mut queue = self.queue.lock();
         queue.closing.get_or_insert(Close::Now);
-        queue.waker = None;
         queue.bytes = 0;
-        let frames = std::mem::take(&mut queue.frames);
-        let inbox = queue.inbox.take();
+        let dropped = (queue.waker.take(), std::mem::take(&mut queue.frames), queue.inbox.take());
         drop(queue);
-        drop(frames);
-        inbox
+        drop(dropped);
     }
 
     /// Releases the lock, then wakes the connection unless it is awake.

@@ -1,5 +1,261 @@
-//! HTTP long-polling: GET and POST over the same driver.
+//! HTTP long-polling. A request hands itself over to the connection through a slot of the shared state and
+//! waits; the connection answers when it runs. One GET and one POST at a time, as the protocol asks; a second
+//! one ends the session, and so does a client that goes away in the middle.
 
-/// Where HTTP requests of a polling session arrive.
-#[derive(Debug, Default)]
-pub(super) struct Inbox;
+use std::{collections::VecDeque, sync::Arc};
+
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::oneshot;
+
+use super::{
+    Frame, Packet, Transport, codec,
+    outbox::{Queue, Shared},
+};
+
+/// Where HTTP requests of a polling session arrive. Holds at most one of each.
+#[derive(Default)]
+pub(super) struct Inbox {
+    get: Option<oneshot::Sender<String>>,
+    /// A GET waits, here or with the connection.
+    get_open: bool,
+    post: Option<Post>,
+    /// A POST is being read, waits here, or waits with the connection.
+    post_open: bool,
+    socket: Option<OnUpgrade>,
+    /// A WebSocket wants to take over.
+    socket_open: bool,
+    /// Requests overlapped, or a client went away in the middle of one.
+    fault: bool,
+}
+
+impl Inbox {
+    /// Whether the connection has something to look at.
+    pub(super) fn has_news(&self) -> bool {
+        self.get.is_some() || self.post.is_some() || self.socket.is_some() || self.fault
+    }
+}
+
+/// Decoded body of a POST.
+pub(super) struct Post {
+    pub(super) packets: Vec<Packet>,
+    /// What followed the packets was none.
+    pub(super) malformed: bool,
+    pub(super) reply: oneshot::Sender<()>,
+}
+
+/// What has arrived since the connection last looked.
+#[derive(Default)]
+pub(super) struct Inputs {
+    pub(super) get: Option<oneshot::Sender<String>>,
+    pub(super) post: Option<Post>,
+    pub(super) socket: Option<OnUpgrade>,
+    pub(super) fault: bool,
+}
+
+/// Why a request of a known session is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The session has ended meanwhile.
+    Unknown,
+    /// The session is carried by a WebSocket, or about to be.
+    Upgraded,
+    /// Another request of the same kind is open.
+    Overlap,
+}
+
+/// A GET that waits for its payload. Dropping it unanswered (the client went away) ends the session.
+pub(super) struct PendingGet {
+    shared: Arc<Shared>,
+    answer: oneshot::Receiver<String>,
+    armed: bool,
+}
+
+/// A POST from its first byte to its answer. Dropping it unanswered ends the session.
+pub(super) struct PendingPost {
+    shared: Arc<Shared>,
+    armed: bool,
+}
+
+impl PendingGet {
+    /// Opens the one GET a session may have.
+    pub(super) fn open(shared: Arc<Shared>) -> Result<Self, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        with_inbox(&shared, |inbox| {
+            if std::mem::replace(&mut inbox.get_open, true) {
+                inbox.fault = true;
+                return Err(Refusal::Overlap);
+            }
+            inbox.get = Some(reply);
+            Ok(())
+        })?;
+        Ok(Self { shared, answer, armed: true })
+    }
+
+    /// Waits for the payload.
+    pub(super) async fn payload(mut self) -> Result<String, Refusal> {
+        let answer = (&mut self.answer).await;
+        self.armed = false;
+        answer.map_err(|_| gone(&self.shared))
+    }
+}
+
+impl Drop for PendingGet {
+    fn drop(&mut self) {
+        if self.armed {
+            abandon(&self.shared);
+        }
+    }
+}
+
+impl PendingPost {
+    /// Opens the one POST a session may have, before its body is read.
+    pub(super) fn open(shared: Arc<Shared>) -> Result<Self, Refusal> {
+        with_inbox(&shared, |inbox| {
+            if std::mem::replace(&mut inbox.post_open, true) {
+                inbox.fault = true;
+                return Err(Refusal::Overlap);
+            }
+            Ok(())
+        })?;
+        Ok(Self { shared, armed: true })
+    }
+
+    /// The body was refused; the session goes on.
+    pub(super) fn cancel(mut self) {
+        self.armed = false;
+        let _ = with_inbox(&self.shared, |inbox| {
+            inbox.post_open = false;
+            Ok(())
+        });
+    }
+
+    /// Hands the body over and waits until its packets are accepted.
+    pub(super) async fn submit(mut self, body: &[u8]) -> Result<(), Refusal> {
+        let (packets, malformed) = decode(body);
+        let (reply, answer) = oneshot::channel();
+        with_inbox(&self.shared, |inbox| {
+            inbox.post = Some(Post { packets, malformed, reply });
+            Ok(())
+        })?;
+        let answer = answer.await;
+        self.armed = false;
+        answer.map_err(|_| gone(&self.shared))
+    }
+}
+
+impl Drop for PendingPost {
+    fn drop(&mut self) {
+        if self.armed {
+            abandon(&self.shared);
+        }
+    }
+}
+
+/// Offers a WebSocket to a session. It must still be polling and have no other candidate.
+pub(super) fn offer_socket(shared: &Arc<Shared>, socket: OnUpgrade) -> Result<(), (Refusal, OnUpgrade)> {
+    let mut socket = Some(socket);
+    let offered = with_inbox(shared, |inbox| {
+        if std::mem::replace(&mut inbox.socket_open, true) {
+            return Err(Refusal::Upgraded);
+        }
+        inbox.socket = socket.take();
+        Ok(())
+    });
+    match (offered, socket) {
+        (Err(refusal), Some(socket)) => Err((refusal, socket)),
+        _ => Ok(()),
+    }
+}
+
+/// Ends a session whose request cannot be answered.
+pub(super) fn abandon(shared: &Arc<Shared>) {
+    let _ = with_inbox(shared, |inbox| {
+        inbox.fault = true;
+        Ok(())
+    });
+}
+
+/// Changes the inbox and wakes the connection.
+fn with_inbox(
+    shared: &Arc<Shared>,
+    change: impl FnOnce(&mut Inbox) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let mut queue = shared.lock();
+    let Some(inbox) = queue.inbox.as_deref_mut() else {
+        drop(queue);
+        return Err(gone(shared));
+    };
+    let changed = change(inbox);
+    shared.wake(queue);
+    changed
+}
+
+fn gone(shared: &Shared) -> Refusal {
+    match shared.transport() {
+        Transport::Polling => Refusal::Unknown,
+        Transport::WebSocket => Refusal::Upgraded,
+    }
+}
+
+fn decode(body: &[u8]) -> (Vec<Packet>, bool) {
+    let mut packets = Vec::new();
+    for packet in codec::decode_payload(body) {
+        match packet {
+            Ok(packet) if packets.len() < PACKETS_MAX => packets.push(packet),
+            _ => return (packets, true),
+        }
+    }
+    (packets, false)
+}
+
+/// The connection's side.
+#[derive(Default)]
+pub(super) struct Polling {
+    /// What the session itself sends: pings.
+    pub(super) queue: VecDeque<Frame>,
+    pub(super) get: Option<oneshot::Sender<String>>,
+    pub(super) post: Option<oneshot::Sender<()>>,
+}
+
+impl Polling {
+    /// What has arrived. Only while the session is carried by polling.
+    pub(super) fn inputs(shared: &Shared) -> Inputs {
+        let mut queue = shared.lock();
+        let Queue { inbox: Some(inbox), .. } = &mut *queue else { return Inputs::default() };
+        Inputs {
+            get: inbox.get.take(),
+            post: inbox.post.take(),
+            socket: inbox.socket.take(),
+            fault: std::mem::take(&mut inbox.fault),
+        }
+    }
+
+    /// Answers the GET that waits, if any. Its place is free before the client can know.
+    pub(super) fn answer_get(&mut self, shared: &Shared, payload: String) {
+        let Some(get) = self.get.take() else { return };
+        if let Some(inbox) = shared.lock().inbox.as_deref_mut() {
+            inbox.get_open = false;
+        }
+        // A client that went away is found by the guard of its request.
+        let _ = get.send(payload);
+    }
+
+    /// Answers the POST that waits, if any.
+    pub(super) fn answer_post(&mut self, shared: &Shared) {
+        let Some(post) = self.post.take() else { return };
+        if let Some(inbox) = shared.lock().inbox.as_deref_mut() {
+            inbox.post_open = false;
+        }
+        let _ = post.send(());
+    }
+
+    /// The candidate is gone; another one may come.
+    pub(super) fn free_candidate(shared: &Shared) {
+        if let Some(inbox) = shared.lock().inbox.as_deref_mut() {
+            inbox.socket_open = false;
+        }
+    }
+}
+
+/// Packets in one body. A million empty ones would fit into the default `max_payload`.
+const PACKETS_MAX: usize = 65_536;

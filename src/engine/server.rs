@@ -1,13 +1,27 @@
-//! Handshake, live-session table, accept queue.
+//! Handshake, live-session table, accept queue; which request goes to which session.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use tokio::sync::{Mutex, mpsc};
+use http::{Method, Request, StatusCode, header, request::Parts};
+use http_body::Body;
+use hyper::upgrade::OnUpgrade;
+use parking_lot::RwLock;
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
 
-use super::{Config, Connection};
-use crate::ImksResult;
+use super::{
+    Config, Connection, Handshake, OutboxLimits, Sid, Transport, driver, frame,
+    outbox::Shared,
+    polling::{self, Inbox, PendingGet, PendingPost, Refusal},
+    registry::Registry,
+    reply::{self, Reply},
+    request::{self, BodyError, Query, RequestError},
+    websocket::{WebSocket, close_frame},
+};
+use crate::{ImksError, ImksResult};
 
 /// An Engine.IO server. Clone it freely.
 #[derive(Clone)]
@@ -16,30 +30,60 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     config: Config,
     prefix: String,
+    /// Of the OPEN packet: before and after the session id.
+    open_end: [String; 2],
+    limits: Arc<OutboxLimits>,
+    registry: Arc<Registry>,
+    accepting: RwLock<Option<mpsc::Sender<Connection>>>,
     accepted: Mutex<mpsc::Receiver<Connection>>,
+    tasks: TaskTracker,
 }
 
 impl Engine {
     /// Checks the configuration and starts with no session.
     ///
     /// # Errors
-    /// [`crate::ImksError::Config`] for values that cannot work.
+    /// [`ImksError::Config`] for values that cannot work.
     pub fn new(config: Config) -> ImksResult<Self> {
         config.validate()?;
-        let (_, accepted) = mpsc::channel(config.accept_queue);
-        Ok(Self(Arc::new(Inner { prefix: config.prefix(), config, accepted: Mutex::new(accepted) })))
+        let (accepting, accepted) = mpsc::channel(config.accept_queue);
+        let offered = config.polling && config.websocket && config.allow_upgrades;
+        Ok(Self(Arc::new(Inner {
+            prefix: config.prefix(),
+            open_end: [open_end(&config, offered), open_end(&config, false)],
+            limits: Arc::new(config.outbox),
+            registry: Arc::new(Registry::new(config.max_payload)),
+            accepting: RwLock::new(Some(accepting)),
+            accepted: Mutex::new(accepted),
+            tasks: TaskTracker::new(),
+            config,
+        })))
     }
 
-    /// Whether a request path is served here.
+    /// Whether a request path is served here: by prefix, as the reference does (protocol.md 3.1).
     pub fn matches(&self, path: &str) -> bool {
         path.starts_with(&self.0.prefix)
     }
 
-    /// Answers one HTTP request.
-    pub async fn handle<B>(&self, _: http::Request<B>, _: SocketAddr) -> http::Response<Full<Bytes>> {
-        let mut response = http::Response::new(Full::default());
-        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-        response
+    /// Answers one HTTP request; a polling GET may take as long as nothing is to say.
+    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Reply
+    where
+        B: Body,
+    {
+        let (mut parts, body) = request.into_parts();
+        let config = &self.0.config;
+        if let Some(cors) = &config.cors
+            && let Some(mut reply) = reply::preflight(cors, &parts)
+        {
+            reply::decorate(config, &parts, &mut reply);
+            return reply;
+        }
+        let upgrade = request::is_upgrade(&parts);
+        let socket = parts.extensions.remove::<OnUpgrade>();
+        let answered = self.route(&parts, body, peer, socket.filter(|_| upgrade)).await;
+        let mut reply = answered.unwrap_or_else(|error| reply::error(&error, upgrade));
+        reply::decorate(config, &parts, &mut reply);
+        reply
     }
 
     /// The next new session; `None` after [`Engine::close`].
@@ -49,11 +93,260 @@ impl Engine {
 
     /// No new sessions from now on (503); existing ones go on.
     pub fn close(&self) {
-        let _ = &self.0.config;
+        self.0.accepting.write().take();
     }
 
     /// Live sessions.
     pub fn sessions(&self) -> usize {
-        0
+        self.0.registry.len()
+    }
+
+    async fn route<B: Body>(
+        &self,
+        parts: &Parts,
+        body: B,
+        peer: SocketAddr,
+        socket: Option<OnUpgrade>,
+    ) -> Result<Reply, RequestError> {
+        let config = &self.0.config;
+        if let Some(hook) = &config.hooks.on_request {
+            hook(parts).map_err(|_| RequestError::BadRequest)?;
+        }
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let transport = query.transport().filter(|transport| match transport {
+            Transport::Polling => config.polling,
+            Transport::WebSocket => config.websocket,
+        });
+        let transport = transport.ok_or(RequestError::TransportUnknown)?;
+        let Some(sid) = query.sid else {
+            return self.open(parts, &query, transport, peer, socket).await;
+        };
+        let shared = self.0.registry.get(sid).ok_or(RequestError::SessionUnknown)?;
+        if query.protocol != Some("4") {
+            return Err(RequestError::BadRequest);
+        }
+        match (transport, socket) {
+            (Transport::WebSocket, Some(socket)) => self.upgrade(parts, &shared, socket),
+            (Transport::Polling, None) if shared.transport() == Transport::Polling => {
+                self.poll(parts, body, shared).await
+            }
+            _ => Err(RequestError::BadRequest),
+        }
+    }
+
+    /// The first request of a session.
+    async fn open(
+        &self,
+        parts: &Parts,
+        query: &Query<'_>,
+        transport: Transport,
+        peer: SocketAddr,
+        socket: Option<OnUpgrade>,
+    ) -> Result<Reply, RequestError> {
+        if parts.method != Method::GET {
+            return Err(RequestError::BadMethod);
+        }
+        let socket = match (transport, socket) {
+            (Transport::WebSocket, Some(socket)) => {
+                Some((request::websocket_key(parts).ok_or(RequestError::BadRequest)?, socket))
+            }
+            (Transport::Polling, None) => None,
+            _ => return Err(RequestError::BadRequest),
+        };
+        if let Some(allow) = &self.0.config.hooks.allow_request {
+            allow(parts).await.map_err(RequestError::Forbidden)?;
+        }
+        if query.protocol != Some("4") {
+            return Err(RequestError::BadProtocol);
+        }
+        let sid = self.generate_id(parts).await?;
+        let handshake = Handshake::new(sid, peer, transport, &parts.uri, &parts.headers);
+        self.0.start(parts, handshake, socket)
+    }
+
+    async fn generate_id(&self, parts: &Parts) -> Result<Sid, RequestError> {
+        let sid = match &self.0.config.hooks.generate_id {
+            None => Sid::random(),
+            Some(generate) => match generate(parts).await {
+                Ok(text) => Sid::custom(&text),
+                Err(reason) => Err(ImksError::invalid("sid", reason)),
+            },
+        };
+        sid.map_err(|error| {
+            tracing::warn!(%error, "no session id");
+            RequestError::BadRequest
+        })
+    }
+
+    /// A WebSocket that wants to take over a session.
+    fn upgrade(&self, parts: &Parts, shared: &Arc<Shared>, socket: OnUpgrade) -> Result<Reply, RequestError> {
+        let key = request::websocket_key(parts).ok_or(RequestError::BadRequest)?;
+        match polling::offer_socket(shared, socket) {
+            Ok(()) => Ok(reply::switching(key)),
+            Err((Refusal::Unknown, _)) => Err(RequestError::SessionUnknown),
+            // Clients do not expect an HTTP error here: it is opened, and closed.
+            Err((_, socket)) => {
+                self.0.refuse_socket(socket);
+                Ok(reply::switching(key))
+            }
+        }
+    }
+
+    /// GET and POST of a polling session.
+    async fn poll<B: Body>(
+        &self,
+        parts: &Parts,
+        body: B,
+        shared: Arc<Shared>,
+    ) -> Result<Reply, RequestError> {
+        match parts.method {
+            Method::GET => match PendingGet::open(shared) {
+                Ok(pending) => {
+                    let payload = pending.payload().await.map_err(refused)?;
+                    Ok(reply::payload(&self.0.config, parts, payload))
+                }
+                Err(Refusal::Overlap) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
+                Err(refusal) => Err(refused(refusal)),
+            },
+            Method::POST => self.post(parts, body, shared).await,
+            _ => Err(RequestError::BadRequest),
+        }
+    }
+
+    async fn post<B: Body>(
+        &self,
+        parts: &Parts,
+        body: B,
+        shared: Arc<Shared>,
+    ) -> Result<Reply, RequestError> {
+        let config = &self.0.config;
+        let pending = match PendingPost::open(shared) {
+            Ok(pending) => pending,
+            Err(Refusal::Overlap) => return Ok(reply::empty(StatusCode::BAD_REQUEST)),
+            Err(refusal) => return Err(refused(refusal)),
+        };
+        let content_type = parts.headers.get(header::CONTENT_TYPE);
+        if content_type.is_some_and(|value| value == "application/octet-stream") {
+            // Dropping `pending` ends the session: version 4 knows no binary bodies.
+            return Ok(reply::empty(StatusCode::BAD_REQUEST));
+        }
+        let body = request::read_body(&parts.headers, body, config.max_payload, config.body_timeout).await;
+        match body {
+            Ok(body) => match pending.submit(&body).await {
+                Ok(()) => Ok(reply::ok()),
+                Err(Refusal::Upgraded) => Err(RequestError::BadRequest),
+                Err(_) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
+            },
+            Err(BodyError::TooLarge) => {
+                tracing::info!(limit = config.max_payload, "body too large");
+                pending.cancel();
+                Ok(reply::empty(StatusCode::PAYLOAD_TOO_LARGE))
+            }
+            Err(BodyError::TooSlow) => Ok(reply::empty(StatusCode::REQUEST_TIMEOUT)),
+            Err(BodyError::Broken) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
+        }
     }
 }
+
+impl Inner {
+    /// A new session and its connection, handed to whoever accepts.
+    fn start(
+        &self,
+        parts: &Parts,
+        handshake: Handshake,
+        socket: Option<(&[u8], OnUpgrade)>,
+    ) -> Result<Reply, RequestError> {
+        // Read first: the client counts from the OPEN packet it gets.
+        let now = Instant::now();
+        let accepting = self.accepting.read();
+        let Some(permit) = accepting.as_ref().and_then(|accepting| accepting.try_reserve().ok()) else {
+            return Ok(reply::unavailable());
+        };
+        if self.registry.len() >= self.config.sessions_max {
+            return Ok(reply::unavailable());
+        }
+        let transport = handshake.transport;
+        let inbox = (transport == Transport::Polling).then(|| Box::new(Inbox::default()));
+        let shared = Arc::new(Shared::new(transport, self.limits.clone(), inbox));
+        if !self.registry.insert(&handshake.sid, &shared) {
+            return Err(RequestError::BadRequest);
+        }
+        let (mut reply, socket) = self.greet(parts, &handshake, socket);
+        if let Some(edit) = &self.config.hooks.initial_headers {
+            edit(reply.headers_mut(), parts);
+        }
+        let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
+        let parts = driver::Parts { shared, handshake, registry, socket, now };
+        permit.send(Connection::new(parts, &self.config));
+        Ok(reply)
+    }
+
+    /// OPEN, and the initial packet if there is one: in the response, or on the WebSocket to come.
+    fn greet(
+        &self,
+        parts: &Parts,
+        handshake: &Handshake,
+        socket: Option<(&[u8], OnUpgrade)>,
+    ) -> (Reply, Option<WebSocket>) {
+        let end = &self.open_end[usize::from(socket.is_some())];
+        let open = [OPEN_START, handshake.sid.expose(), end].concat();
+        let initial = self.config.initial_packet.as_deref();
+        let Some((key, socket)) = socket else {
+            let body = initial.map_or(open.clone(), |initial| format!("{open}\x1e4{initial}"));
+            let mut reply = reply::payload(&self.config, parts, body);
+            if let Some(cookie) = &self.config.cookie
+                && let Ok(value) =
+                    format!("{}={}{}", cookie.name, handshake.sid.expose(), cookie.attributes).parse()
+            {
+                reply.headers_mut().append(header::SET_COOKIE, value);
+            }
+            return (reply, None);
+        };
+        let mut socket = WebSocket::new(socket, self.config.max_payload);
+        socket.push(frame::Frame::packet(&open));
+        if let Some(initial) = initial {
+            socket.push(frame::Frame::text(initial));
+        }
+        (reply::switching(key), Some(socket))
+    }
+
+    /// Opens a WebSocket that no session wants and closes it with a code.
+    fn refuse_socket(&self, socket: OnUpgrade) {
+        let mut socket = WebSocket::new(socket, 0);
+        socket.push(close_frame(SESSION_TAKEN));
+        self.tasks.spawn(async move {
+            let flushed = std::future::poll_fn(|cx| socket.poll_flush(cx));
+            // Nobody depends on the outcome.
+            let _ = tokio::time::timeout(REFUSE_TIME, flushed).await;
+            std::future::poll_fn(|cx| {
+                socket.shutdown(cx);
+                std::task::Poll::Ready(())
+            })
+            .await;
+        });
+    }
+}
+
+fn refused(refusal: Refusal) -> RequestError {
+    match refusal {
+        Refusal::Unknown => RequestError::SessionUnknown,
+        Refusal::Upgraded | Refusal::Overlap => RequestError::BadRequest,
+    }
+}
+
+/// The OPEN packet after the session id. Five keys, no more (protocol.md decision 3).
+fn open_end(config: &Config, upgrades: bool) -> String {
+    format!(
+        r#"","upgrades":[{}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
+        if upgrades { r#""websocket""# } else { "" },
+        config.ping_interval.as_millis(),
+        config.ping_timeout.as_millis(),
+        config.max_payload,
+    )
+}
+
+const OPEN_START: &str = r#"0{"sid":""#;
+/// Close code of a WebSocket for a session that has one.
+const SESSION_TAKEN: u16 = 1008;
+/// How long a refused WebSocket may take to open and close.
+const REFUSE_TIME: Duration = Duration::from_secs(5);

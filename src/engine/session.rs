@@ -1,6 +1,7 @@
 //! One Engine.IO session: open, heartbeat, upgrade, close. Decides everything and does nothing: packets and
 //! time come in through `handle_*`, what should happen comes out of [`Session::poll_output`]. No I/O, no
-//! clock. Rule for callers: after any `handle_*`, drain `poll_output` until it is empty.
+//! clock. Rule for callers: after any `handle_*`, drain `poll_output` until it is empty. Messages are apart,
+//! in `poll_message`: they may wait while the layer above is busy, everything else may not.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -44,8 +45,6 @@ pub(super) enum Output {
     Switch,
     /// The candidate is refused; the session goes on where it is.
     DropCandidate,
-    /// A message for the layer above.
-    Deliver(Message),
     /// The end. Comes once and last.
     Closed(CloseReason),
 }
@@ -60,6 +59,7 @@ pub(super) struct Session {
     upgrade_timeout: Duration,
     close_timeout: Duration,
     outputs: VecDeque<Output>,
+    messages: VecDeque<Message>,
 }
 
 #[derive(Debug)]
@@ -89,6 +89,7 @@ impl Session {
             upgrade_timeout: timing.upgrade_timeout,
             close_timeout: timing.close_timeout,
             outputs: VecDeque::new(),
+            messages: VecDeque::new(),
         }
     }
 
@@ -176,6 +177,21 @@ impl Session {
         output
     }
 
+    /// The next message for the layer above. Messages wait here until it takes them; what arrived before the
+    /// end is still given after it.
+    pub(super) fn poll_message(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front();
+        if self.messages.is_empty() && self.messages.capacity() > 0 {
+            self.messages = VecDeque::new();
+        }
+        message
+    }
+
+    /// Messages that wait.
+    pub(super) fn queued_messages(&self) -> usize {
+        self.messages.len()
+    }
+
     /// When [`Session::handle_timeout`] is due at the latest.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let closing = match self.state {
@@ -185,6 +201,10 @@ impl Session {
         };
         let upgrade = self.upgrade.as_ref().map(|upgrade| upgrade.deadline);
         [self.heartbeat.poll_timeout(), upgrade, closing].into_iter().flatten().min()
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        self.transport
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -209,7 +229,7 @@ impl Session {
             Packet::Message(message) => {
                 self.heartbeat.handle_other(now);
                 if matches!(self.state, State::Open) {
-                    self.output(Output::Deliver(message));
+                    self.messages.push_back(message);
                 }
             }
             Packet::Pong(_) => self.heartbeat.handle_pong(now),

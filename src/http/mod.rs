@@ -1,6 +1,7 @@
 //! Everything over HTTP that is not Socket.IO: health, metrics, and a JSON 404 for the rest.
 
 pub mod health;
+pub mod listener;
 pub mod plain;
 
 use std::sync::Arc;

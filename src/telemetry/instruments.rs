@@ -135,6 +135,96 @@ pub static INSTRUMENTS: &[Instrument] = &[
         help: "Time from the commit of a batch until it is in all local outboxes",
         source: Source::Latency(&metrics::DISPATCH_SECONDS),
     },
+    Instrument {
+        name: "imks.sessions",
+        help: "Live Engine.IO sessions by what carries them now",
+        source: Source::Gauges(
+            Some("transport"),
+            &[("polling", &metrics::SESSIONS_POLLING), ("websocket", &metrics::SESSIONS_WEBSOCKET)],
+        ),
+    },
+    Instrument {
+        name: "imks.sessions.opened",
+        help: "Engine.IO sessions opened, by what they started on",
+        source: Source::Counters(
+            Some("transport"),
+            &[
+                ("polling", &metrics::SESSIONS_OPENED_POLLING),
+                ("websocket", &metrics::SESSIONS_OPENED_WEBSOCKET),
+            ],
+        ),
+    },
+    Instrument {
+        name: "imks.sessions.closed",
+        help: "Engine.IO sessions ended, by reason",
+        source: Source::Counters(
+            Some("reason"),
+            &[
+                ("transport_error", &metrics::ENGINE_CLOSED[0]),
+                ("transport_close", &metrics::ENGINE_CLOSED[1]),
+                ("forced_close", &metrics::ENGINE_CLOSED[2]),
+                ("ping_timeout", &metrics::ENGINE_CLOSED[3]),
+                ("parse_error", &metrics::ENGINE_CLOSED[4]),
+                ("server_shutdown", &metrics::ENGINE_CLOSED[5]),
+                ("slow_consumer", &metrics::ENGINE_CLOSED[6]),
+                ("too_large", &metrics::ENGINE_CLOSED[7]),
+            ],
+        ),
+    },
+    Instrument {
+        name: "imks.upgrades",
+        help: "WebSockets that wanted to take over from polling, by outcome",
+        source: Source::Counters(
+            Some("outcome"),
+            &[("succeeded", &metrics::UPGRADES_SUCCEEDED), ("failed", &metrics::UPGRADES_FAILED)],
+        ),
+    },
+    Instrument {
+        name: "imks.requests.refused",
+        help: "Engine.IO requests refused, by error",
+        source: Source::Counters(
+            Some("error"),
+            &[
+                ("transport_unknown", &metrics::ENGINE_REFUSED[0]),
+                ("session_unknown", &metrics::ENGINE_REFUSED[1]),
+                ("bad_method", &metrics::ENGINE_REFUSED[2]),
+                ("bad_request", &metrics::ENGINE_REFUSED[3]),
+                ("forbidden", &metrics::ENGINE_REFUSED[4]),
+                ("bad_protocol", &metrics::ENGINE_REFUSED[5]),
+            ],
+        ),
+    },
+    Instrument {
+        name: "imks.messages",
+        help: "Engine.IO messages by direction",
+        source: Source::Counters(
+            Some("direction"),
+            &[("in", &metrics::ENGINE_MESSAGES_RECEIVED), ("out", &metrics::ENGINE_MESSAGES_SENT)],
+        ),
+    },
+    Instrument {
+        name: "imks.message.bytes",
+        help: "Bytes of Engine.IO messages by direction; outgoing ones with their framing",
+        source: Source::Counters(
+            Some("direction"),
+            &[("in", &metrics::ENGINE_BYTES_RECEIVED), ("out", &metrics::ENGINE_BYTES_SENT)],
+        ),
+    },
+    Instrument {
+        name: "imks.http.connections",
+        help: "Open connections of the listener that have not become WebSockets",
+        source: Source::Gauges(None, &[("", &metrics::HTTP_CONNECTIONS)]),
+    },
+    Instrument {
+        name: "imks.http.connections.refused",
+        help: "Connections refused because too many are open",
+        source: Source::Counters(None, &[("", &metrics::HTTP_CONNECTIONS_REFUSED)]),
+    },
+    Instrument {
+        name: "imks.http.accept.failures",
+        help: "Failures of accept, for example for want of file descriptors",
+        source: Source::Counters(None, &[("", &metrics::HTTP_ACCEPT_FAILED)]),
+    },
 ];
 
 #[cfg(test)]

@@ -83,3 +83,33 @@ pub static APPEND_REFUSED: Counter = Counter::new();
 pub static APPEND_RETRIES: Counter = Counter::new();
 /// Writes that failed because of the database.
 pub static APPEND_FAILED: Counter = Counter::new();
+/// Live sessions carried by HTTP long-polling.
+pub static SESSIONS_POLLING: Gauge = Gauge::new();
+/// Live sessions carried by WebSocket.
+pub static SESSIONS_WEBSOCKET: Gauge = Gauge::new();
+/// Sessions that started on polling.
+pub static SESSIONS_OPENED_POLLING: Counter = Counter::new();
+/// Sessions that started on WebSocket.
+pub static SESSIONS_OPENED_WEBSOCKET: Counter = Counter::new();
+/// Sessions that ended, by reason, in the order of `CloseReason::ALL`; `slow_consumer` is one of them.
+pub static ENGINE_CLOSED: [Counter; 8] = [const { Counter::new() }; 8];
+/// Polling sessions that went over to WebSocket.
+pub static UPGRADES_SUCCEEDED: Counter = Counter::new();
+/// WebSockets that wanted to take over and could not.
+pub static UPGRADES_FAILED: Counter = Counter::new();
+/// Refused requests by Engine.IO error code (0 to 5).
+pub static ENGINE_REFUSED: [Counter; 6] = [const { Counter::new() }; 6];
+/// Engine.IO messages received.
+pub static ENGINE_MESSAGES_RECEIVED: Counter = Counter::new();
+/// Engine.IO messages sent.
+pub static ENGINE_MESSAGES_SENT: Counter = Counter::new();
+/// Bytes of messages received, without framing.
+pub static ENGINE_BYTES_RECEIVED: Counter = Counter::new();
+/// Bytes of messages sent, with framing.
+pub static ENGINE_BYTES_SENT: Counter = Counter::new();
+/// Open TCP connections of the public listener.
+pub static HTTP_CONNECTIONS: Gauge = Gauge::new();
+/// Connections refused because too many are open.
+pub static HTTP_CONNECTIONS_REFUSED: Counter = Counter::new();
+/// Failures of accept, for example for want of file descriptors.
+pub static HTTP_ACCEPT_FAILED: Counter = Counter::new();

@@ -1,0 +1,75 @@
+//! The live sessions by id, and their numbers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use dashmap::{DashMap, mapref::entry::Entry};
+
+use super::{CloseReason, Sid, Transport, outbox::Shared};
+use crate::telemetry::metrics;
+
+/// Table of live sessions.
+pub(super) struct Registry {
+    sessions: DashMap<Sid, Arc<Shared>>,
+    live: AtomicUsize,
+    payload_max: usize,
+}
+
+impl Registry {
+    pub(super) fn new(payload_max: usize) -> Self {
+        Self { sessions: DashMap::new(), live: AtomicUsize::new(0), payload_max }
+    }
+
+    /// Adds a session; false if the id is taken.
+    pub(super) fn insert(&self, sid: &Sid, shared: &Arc<Shared>) -> bool {
+        let Entry::Vacant(entry) = self.sessions.entry(sid.clone()) else { return false };
+        entry.insert(shared.clone());
+        self.live.fetch_add(1, Ordering::Relaxed);
+        opened(shared.transport()).increment();
+        gauge(shared.transport()).add(1);
+        true
+    }
+
+    pub(super) fn get(&self, sid: &str) -> Option<Arc<Shared>> {
+        self.sessions.get(sid).map(|entry| entry.value().clone())
+    }
+
+    /// Removes a session that has ended on `transport`.
+    pub(super) fn remove(&self, sid: &Sid, transport: Transport, reason: CloseReason) {
+        if self.sessions.remove(sid).is_some() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            gauge(transport).add(-1);
+            metrics::ENGINE_CLOSED[reason as usize].increment();
+        }
+    }
+
+    /// A session has moved from polling to WebSocket.
+    pub(super) fn switched(&self) {
+        gauge(Transport::Polling).add(-1);
+        gauge(Transport::WebSocket).add(1);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn payload_max(&self) -> usize {
+        self.payload_max
+    }
+}
+
+fn opened(transport: Transport) -> &'static metrics::Counter {
+    match transport {
+        Transport::Polling => &metrics::SESSIONS_OPENED_POLLING,
+        Transport::WebSocket => &metrics::SESSIONS_OPENED_WEBSOCKET,
+    }
+}
+
+fn gauge(transport: Transport) -> &'static metrics::Gauge {
+    match transport {
+        Transport::Polling => &metrics::SESSIONS_POLLING,
+        Transport::WebSocket => &metrics::SESSIONS_WEBSOCKET,
+    }
+}

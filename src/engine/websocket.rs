@@ -1,0 +1,321 @@
+//! Server end of a WebSocket, straight on the TCP stream. An idle one owns no buffer: it reads into a buffer
+//! of its thread, and writes shared, preframed messages with one vectored write for everything that is due.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{
+    CloseReason, Frame, Packet, codec,
+    outbox::Backlog,
+    wire_reader::{Incoming, Input, Reader, Violation},
+};
+use crate::ImksError;
+
+/// Wire of one session, or of one that wants to take over.
+pub(super) struct WebSocket {
+    io: Io,
+    reader: Reader,
+    writing: VecDeque<Frame>,
+    /// Bytes of the first frame in `writing` that are out already.
+    written: usize,
+    /// Pongs in `writing`.
+    pongs: u32,
+}
+
+enum Io {
+    /// The HTTP layer has not let go of the stream yet.
+    Waiting(OnUpgrade),
+    Open(TcpStream),
+    Gone,
+}
+
+/// Why a WebSocket can carry no more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// The stream ended or failed.
+    Stream(CloseReason),
+    /// The peer sent a close frame, with this code if any.
+    Peer(Option<u16>),
+    /// The peer broke the rules.
+    Violation(Violation),
+    /// A text that is no Engine.IO packet.
+    Parse,
+}
+
+impl Lost {
+    /// What the session is told.
+    pub(super) fn reason(&self) -> CloseReason {
+        match self {
+            Self::Stream(reason) => *reason,
+            Self::Peer(_) => CloseReason::TransportClose,
+            Self::Violation(Violation::TooLarge(_)) => CloseReason::TooLarge,
+            Self::Violation(Violation::Protocol(_) | Violation::Flood) => CloseReason::TransportError,
+            Self::Violation(Violation::Utf8) | Self::Parse => CloseReason::ParseError,
+        }
+    }
+
+    /// Close code for the peer (RFC 6455 section 7.4); `None` when there is nobody to tell.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Peer(code) => Some(code.unwrap_or(1000)),
+            Self::Violation(Violation::TooLarge(_)) => Some(1009),
+            Self::Violation(Violation::Utf8) => Some(1007),
+            Self::Violation(Violation::Flood) => Some(1008),
+            Self::Violation(Violation::Protocol(_)) | Self::Parse => Some(1002),
+        }
+    }
+}
+
+impl WebSocket {
+    /// A WebSocket whose request is being answered; messages of the peer may have `payload_max` bytes.
+    pub(super) fn new(upgrade: OnUpgrade, payload_max: usize) -> Self {
+        Self {
+            io: Io::Waiting(upgrade),
+            reader: Reader::new(payload_max),
+            writing: VecDeque::new(),
+            written: 0,
+            pongs: 0,
+        }
+    }
+
+    /// Waits for the HTTP layer to hand over the stream. Ready at once afterwards.
+    pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        let upgrade = match &mut self.io {
+            Io::Open(_) => return Poll::Ready(Ok(())),
+            Io::Gone => return Poll::Ready(Err(GONE)),
+            Io::Waiting(upgrade) => upgrade,
+        };
+        let upgraded = ready!(Pin::new(upgrade).poll(cx));
+        self.io = Io::Gone;
+        let Ok(upgraded) = upgraded else { return Poll::Ready(Err(GONE)) };
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return Poll::Ready(Err(GONE)) };
+        self.reader.early(&parts.read_buf);
+        self.io = Io::Open(parts.io.into_inner());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once and hands every packet that is complete to `on_packet`. Pings are answered here.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_packet: &mut dyn FnMut(Packet),
+    ) -> Poll<Result<(), Lost>> {
+        ready!(self.poll_open(cx))?;
+        if let Some(mut early) = self.reader.take_early() {
+            return Poll::Ready(self.decode(&mut early, on_packet));
+        }
+        with_read_buffer(|buffer| {
+            let filled = ready!(self.poll_fill(cx, buffer))?;
+            Poll::Ready(self.decode(&mut buffer[..filled], on_packet))
+        })
+    }
+
+    /// Reads and forgets, after a close: ready when the peer has ended too.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        with_read_buffer(|buffer| {
+            for _ in 0..DISCARDS_PER_TURN {
+                if ready!(self.poll_fill(cx, buffer)).is_err() {
+                    return Poll::Ready(());
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    /// Queues one message.
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.writing.push_back(frame);
+    }
+
+    /// Queues many.
+    pub(super) fn extend(&mut self, mut frames: VecDeque<Frame>) {
+        if self.writing.is_empty() {
+            self.writing = frames;
+        } else {
+            self.writing.append(&mut frames);
+        }
+    }
+
+    /// Forgets what is queued, but for a frame that is half out.
+    pub(super) fn discard_queue(&mut self) {
+        self.writing.truncate(usize::from(self.written > 0));
+    }
+
+    /// Writes everything that is queued, as far as the peer takes it.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        if self.writing.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_open(cx))?;
+        let Io::Open(stream) = &mut self.io else { return Poll::Ready(Err(GONE)) };
+        while let Some(first) = self.writing.front() {
+            let written = if self.writing.len() == 1 {
+                Pin::new(&mut *stream).poll_write(cx, &first.wire()[self.written..])
+            } else {
+                write_many(stream, cx, &self.writing, self.written)
+            };
+            match ready!(written) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(GONE)),
+                Ok(count) => self.written = advance(&mut self.writing, self.written + count),
+            }
+        }
+        self.writing = VecDeque::new();
+        self.pongs = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub(super) fn shutdown(&mut self, cx: &mut Context<'_>) {
+        if let Io::Open(stream) = &mut self.io {
+            // Immediate on a TCP stream; if it fails, the drop that follows says the same.
+            let _ = Pin::new(stream).poll_shutdown(cx);
+        }
+    }
+
+    /// What is queued here.
+    pub(super) fn backlog(&self) -> Backlog {
+        let bytes: usize = self.writing.iter().map(Frame::len).sum();
+        Backlog { packets: self.writing.len(), bytes: bytes.saturating_sub(self.written) }
+    }
+
+    /// Whether the stream was handed over.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.io, Io::Open(_))
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, Lost>> {
+        let Io::Open(stream) = &mut self.io else { return Poll::Ready(Err(GONE)) };
+        let mut buffer = ReadBuf::new(buffer);
+        match ready!(Pin::new(stream).poll_read(cx, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => {
+                Poll::Ready(Err(Lost::Stream(CloseReason::TransportClose)))
+            }
+            Ok(()) => Poll::Ready(Ok(buffer.filled().len())),
+            Err(_) => Poll::Ready(Err(GONE)),
+        }
+    }
+
+    fn decode(&mut self, data: &mut [u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), Lost> {
+        let mut input = Input::new(data);
+        while let Some(incoming) = self.reader.next(&mut input).map_err(Lost::Violation)? {
+            match incoming {
+                Incoming::Text(text) => on_packet(codec::decode_text(text).map_err(parse_error)?),
+                Incoming::Binary(data) => on_packet(Packet::Message(super::Message::Binary(data))),
+                Incoming::Ping(content) => self.pong(&content),
+                Incoming::Close(code) => return Err(Lost::Peer(code)),
+            }
+        }
+        Ok(())
+    }
+
+    /// While the peer reads nothing, only so many of its pings are answered (RFC 6455 section 5.5.3 allows
+    /// that).
+    fn pong(&mut self, content: &Bytes) {
+        if self.pongs < PONGS_MAX {
+            self.pongs += 1;
+            self.writing.push_back(Frame::control(PONG, content));
+        }
+    }
+}
+
+fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
+    READ_BUFFER.with_borrow_mut(|buffer| {
+        if buffer.is_empty() {
+            buffer.resize(READ_BUFFER_BYTES, 0);
+        }
+        read(buffer)
+    })
+}
+
+/// A WebSocket close frame.
+pub(super) fn close_frame(code: u16) -> Frame {
+    Frame::control(CLOSE, &code.to_be_bytes())
+}
+
+fn parse_error(error: ImksError) -> Lost {
+    match error {
+        ImksError::InvalidPacketUtf8 => Lost::Violation(Violation::Utf8),
+        _ => Lost::Parse,
+    }
+}
+
+fn write_many(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    frames: &VecDeque<Frame>,
+    written: usize,
+) -> Poll<io::Result<usize>> {
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let mut skip = written;
+    let mut count = 0;
+    for (slice, frame) in slices.iter_mut().zip(frames) {
+        *slice = IoSlice::new(&frame.wire()[skip..]);
+        skip = 0;
+        count += 1;
+    }
+    Pin::new(stream).poll_write_vectored(cx, &slices[..count])
+}
+
+/// Drops the frames that are wholly within the first `written` bytes; the rest belongs to the next one.
+fn advance(frames: &mut VecDeque<Frame>, mut written: usize) -> usize {
+    while let Some(length) = frames.front().map(Frame::len)
+        && written >= length
+    {
+        written -= length;
+        frames.pop_front();
+    }
+    written
+}
+
+thread_local! {
+    /// One per thread, grown on first use: what an idle connection would otherwise have to keep.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Frames per vectored write.
+const SLICES_MAX: usize = 64;
+/// Pongs that wait for a blocked wire.
+const PONGS_MAX: u32 = 16;
+const DISCARDS_PER_TURN: usize = 16;
+const GONE: Lost = Lost::Stream(CloseReason::TransportError);
+const CLOSE: u8 = 0x8;
+const PONG: u8 = 0xA;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_write_keeps_what_is_left() {
+        let mut frames: VecDeque<_> = [Frame::text("a"), Frame::text("bc"), Frame::text("d")].into();
+        assert_eq!(advance(&mut frames, 6), 2);
+        assert_eq!(frames.front().map(Frame::payload), Some(b"4bc".as_slice()));
+        assert_eq!(advance(&mut frames, 5), 0);
+        assert_eq!(frames.len(), 1);
+    }
+
+    #[test]
+    fn each_end_has_its_code() {
+        assert_eq!(Lost::Violation(Violation::TooLarge(7)).code(), Some(1009));
+        assert_eq!(Lost::Violation(Violation::Utf8).reason(), CloseReason::ParseError);
+        assert_eq!(Lost::Peer(Some(4000)).code(), Some(4000));
+        assert_eq!(GONE.code(), None);
+        assert_eq!(close_frame(1000).wire().as_ref(), b"\x88\x02\x03\xe8");
+    }
+}

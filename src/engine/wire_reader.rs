@@ -1,0 +1,445 @@
+//! WebSocket frames in, messages out (RFC 6455 section 5, server side). Pure: bytes are given, no I/O.
+//!
+//! A message that lies whole in the given bytes is unmasked in place and copied once into memory of its own
+//! size. Only a partial frame or a fragmented message owns a buffer, which grows with what has really
+//! arrived, never with what was announced, and is given away with the message.
+
+use bytes::{Buf, Bytes};
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// A message of the peer that the wire has to act on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Incoming {
+    /// Not yet checked for UTF-8.
+    Text(Bytes),
+    Binary(Bytes),
+    Ping(Bytes),
+    Close(Option<u16>),
+}
+
+/// How a peer broke the rules.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Violation {
+    /// Which rule.
+    Protocol(&'static str),
+    /// A message of at least this many bytes.
+    TooLarge(u64),
+    Utf8,
+    /// Too many control frames, or fragments, that carry nothing.
+    Flood,
+}
+
+/// Bytes that were read and are not used up.
+pub(super) struct Input<'a>(&'a mut [u8]);
+
+impl<'a> Input<'a> {
+    pub(super) fn new(data: &'a mut [u8]) -> Self {
+        Self(data)
+    }
+
+    /// The next `count` bytes, at most what is there.
+    fn take(&mut self, count: usize) -> &'a mut [u8] {
+        let data = std::mem::take(&mut self.0);
+        let count = count.min(data.len());
+        let (taken, rest) = data.split_at_mut(count);
+        self.0 = rest;
+        taken
+    }
+}
+
+/// State between reads.
+pub(super) struct Reader {
+    payload_max: usize,
+    /// A frame of which only the beginning has arrived, still masked.
+    partial: Vec<u8>,
+    fragments: Option<Box<Fragments>>,
+    /// Control frames since the last message.
+    controls: u32,
+    early: Option<Box<[u8]>>,
+}
+
+struct Fragments {
+    opcode: u8,
+    data: Vec<u8>,
+    count: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Header {
+    fin: bool,
+    opcode: u8,
+    mask: [u8; 4],
+    /// Bytes of the header itself.
+    size: usize,
+    /// Bytes of the payload.
+    length: usize,
+}
+
+enum Payload<'a> {
+    Borrowed(&'a [u8]),
+    /// With this many bytes of header in front.
+    Owned(Vec<u8>, usize),
+}
+
+impl Reader {
+    /// Messages may have `payload_max` bytes.
+    pub(super) fn new(payload_max: usize) -> Self {
+        Self { payload_max, partial: Vec::new(), fragments: None, controls: 0, early: None }
+    }
+
+    /// Bytes that arrived together with the request.
+    pub(super) fn early(&mut self, data: &[u8]) {
+        self.early = (!data.is_empty()).then(|| data.into());
+    }
+
+    pub(super) fn take_early(&mut self) -> Option<Box<[u8]>> {
+        self.early.take()
+    }
+
+    /// The next message; `None` when `input` is used up.
+    pub(super) fn next(&mut self, input: &mut Input<'_>) -> Result<Option<Incoming>, Violation> {
+        loop {
+            let message = if self.partial.is_empty() {
+                let Some((header, frame)) = self.whole_frame(input)? else { return Ok(None) };
+                self.accept(header, Payload::Borrowed(&frame[header.size..]))?
+            } else {
+                let Some(header) = self.complete_partial(input)? else { return Ok(None) };
+                let mut frame = std::mem::take(&mut self.partial);
+                unmask(&mut frame[header.size..], header.mask);
+                self.accept(header, Payload::Owned(frame, header.size))?
+            };
+            if message.is_some() {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// A frame that lies whole in the input, unmasked in place; otherwise what there is of it is kept.
+    fn whole_frame<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<(Header, &'a [u8])>, Violation> {
+        let header = self.header(input.0)?;
+        match header {
+            Some(header) if input.0.len() - header.size >= header.length => {
+                let frame = input.take(header.size + header.length);
+                unmask(&mut frame[header.size..], header.mask);
+                Ok(Some((header, frame)))
+            }
+            _ => {
+                self.partial.extend_from_slice(input.take(usize::MAX));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Adds to the partial frame until it is whole.
+    fn complete_partial(&mut self, input: &mut Input<'_>) -> Result<Option<Header>, Violation> {
+        loop {
+            let missing = match self.header(&self.partial)? {
+                Some(header) => match (header.size + header.length).saturating_sub(self.partial.len()) {
+                    0 => return Ok(Some(header)),
+                    missing => missing,
+                },
+                None => 1,
+            };
+            let more = input.take(missing);
+            if more.is_empty() {
+                return Ok(None);
+            }
+            self.partial.extend_from_slice(more);
+        }
+    }
+
+    /// The header at the start of `bytes`, once it is whole; what is wrong with it shows at once.
+    fn header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
+        let [first, second, rest @ ..] = bytes else { return Ok(None) };
+        if first & RESERVED != 0 {
+            return Err(Violation::Protocol("reserved bits"));
+        }
+        if second & MASKED == 0 {
+            return Err(Violation::Protocol("unmasked frame"));
+        }
+        let (fin, opcode, short) = (first & FIN != 0, first & OPCODE, second & !MASKED);
+        if opcode & CONTROL != 0 && (!fin || short > CONTROL_LENGTH_MAX) {
+            return Err(Violation::Protocol("control frame"));
+        }
+        let Some((length, extended)) = length(short, rest) else { return Ok(None) };
+        let length = self.check_length(opcode, length)?;
+        let Some(mask) = rest[extended..].first_chunk::<4>() else { return Ok(None) };
+        Ok(Some(Header { fin, opcode, mask: *mask, size: 2 + extended + 4, length }))
+    }
+
+    fn check_length(&self, opcode: u8, length: u64) -> Result<usize, Violation> {
+        if opcode & CONTROL != 0 {
+            return Ok(length as usize);
+        }
+        let before = self.fragments.as_ref().map_or(0, |fragments| fragments.data.len() as u64);
+        let total = length.saturating_add(before);
+        if total > self.payload_max as u64 {
+            return Err(Violation::TooLarge(total));
+        }
+        Ok(length as usize)
+    }
+
+    fn accept(&mut self, header: Header, payload: Payload<'_>) -> Result<Option<Incoming>, Violation> {
+        match (header.opcode, header.fin) {
+            (CONTINUATION, fin) => self.accept_fragment(fin, &payload),
+            (TEXT | BINARY, _) if self.fragments.is_some() => {
+                Err(Violation::Protocol("message in a message"))
+            }
+            (TEXT | BINARY, true) => {
+                self.controls = 0;
+                Ok(Some(message(header.opcode, payload.into_bytes())))
+            }
+            (TEXT | BINARY, false) => {
+                let data = payload.as_slice().to_vec();
+                self.fragments = Some(Box::new(Fragments { opcode: header.opcode, data, count: 1 }));
+                Ok(None)
+            }
+            _ => self.accept_control(header.opcode, payload),
+        }
+    }
+
+    fn accept_fragment(&mut self, fin: bool, payload: &Payload<'_>) -> Result<Option<Incoming>, Violation> {
+        let Some(mut fragments) = self.fragments.take() else {
+            return Err(Violation::Protocol("continuation of nothing"));
+        };
+        fragments.data.extend_from_slice(payload.as_slice());
+        fragments.count += 1;
+        if fragments.count > FRAGMENTS_MAX {
+            return Err(Violation::Flood);
+        }
+        if !fin {
+            self.fragments = Some(fragments);
+            return Ok(None);
+        }
+        self.controls = 0;
+        Ok(Some(message(fragments.opcode, Payload::Owned(fragments.data, 0).into_bytes())))
+    }
+
+    fn accept_control(&mut self, opcode: u8, payload: Payload<'_>) -> Result<Option<Incoming>, Violation> {
+        self.controls += 1;
+        if self.controls > CONTROLS_MAX {
+            return Err(Violation::Flood);
+        }
+        match opcode {
+            PING => Ok(Some(Incoming::Ping(payload.into_bytes()))),
+            PONG => Ok(None),
+            CLOSE => close_code(payload.as_slice()).map(|code| Some(Incoming::Close(code))),
+            _ => Err(Violation::Protocol("unknown opcode")),
+        }
+    }
+}
+
+impl Payload<'_> {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(data) => data,
+            Self::Owned(data, header) => &data[*header..],
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Borrowed(data) => Bytes::copy_from_slice(data),
+            Self::Owned(mut data, header) => {
+                data.shrink_to_fit();
+                let mut bytes = Bytes::from(data);
+                bytes.advance(header);
+                bytes
+            }
+        }
+    }
+}
+
+fn message(opcode: u8, data: Bytes) -> Incoming {
+    if opcode == TEXT { Incoming::Text(data) } else { Incoming::Binary(data) }
+}
+
+/// Payload length and the bytes it took beyond the short one; `None` if they are not all there.
+fn length(short: u8, rest: &[u8]) -> Option<(u64, usize)> {
+    match short {
+        126 => Some((u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 2)),
+        127 => Some((u64::from_be_bytes(*rest.first_chunk()?), 8)),
+        short => Some((u64::from(short), 0)),
+    }
+}
+
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    match payload {
+        [] => Ok(None),
+        [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            if !CloseCode::from(code).is_allowed() {
+                return Err(Violation::Protocol("close code"));
+            }
+            std::str::from_utf8(reason).map_err(|_| Violation::Utf8)?;
+            Ok(Some(code))
+        }
+        [_] => Err(Violation::Protocol("close frame of one byte")),
+    }
+}
+
+/// Removes the mask, eight bytes at a time.
+fn unmask(data: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut chunks = data.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        if let Ok(bytes) = <[u8; 8]>::try_from(&*chunk) {
+            chunk.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ word).to_ne_bytes());
+        }
+    }
+    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+const FIN: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+const OPCODE: u8 = 0x0F;
+const MASKED: u8 = 0x80;
+const CONTROL: u8 = 0x8;
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+const CONTROL_LENGTH_MAX: u8 = 125;
+/// Fragments of one message, empty ones included.
+const FRAGMENTS_MAX: u32 = 1024;
+/// Control frames between two messages. A client that keeps the heartbeat sends one message per interval.
+const CONTROLS_MAX: u32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A masked client frame.
+    fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [0x11, 0x22, 0x33, 0x44];
+        let mut frame = vec![first];
+        match payload.len() {
+            short @ 0..=125 => frame.push(MASKED | short as u8),
+            medium @ 126..=0xFFFF => {
+                frame.push(MASKED | 126);
+                frame.extend_from_slice(&(medium as u16).to_be_bytes());
+            }
+            long => {
+                frame.push(MASKED | 127);
+                frame.extend_from_slice(&(long as u64).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&mask);
+        let start = frame.len();
+        frame.extend_from_slice(payload);
+        unmask(&mut frame[start..], mask);
+        frame
+    }
+
+    /// Feeds `bytes` in pieces of `size`, gives what came out.
+    fn read(reader: &mut Reader, bytes: &[u8], size: usize) -> Result<Vec<Incoming>, Violation> {
+        let mut messages = Vec::new();
+        for piece in bytes.to_vec().chunks_mut(size) {
+            let mut input = Input::new(piece);
+            while let Some(message) = reader.next(&mut input)? {
+                messages.push(message);
+            }
+        }
+        Ok(messages)
+    }
+
+    fn read_once(bytes: &[u8]) -> Result<Vec<Incoming>, Violation> {
+        read(&mut Reader::new(100_000), bytes, usize::MAX)
+    }
+
+    #[test]
+    fn a_message_is_unmasked() {
+        let message = read_once(&client_frame(FIN | TEXT, b"4hello world")).unwrap();
+        assert_eq!(message, [Incoming::Text(Bytes::from_static(b"4hello world"))]);
+    }
+
+    #[test]
+    fn fragments_become_one_message_with_controls_in_between() {
+        let mut bytes = client_frame(TEXT, b"4he");
+        bytes.extend(client_frame(FIN | PING, b"x"));
+        bytes.extend(client_frame(CONTINUATION, b"l"));
+        bytes.extend(client_frame(FIN | CONTINUATION, b"lo"));
+        let expected =
+            [Incoming::Ping(Bytes::from_static(b"x")), Incoming::Text(Bytes::from_static(b"4hello"))];
+        assert_eq!(read_once(&bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn rude_frames_are_refused() {
+        let unmasked = vec![FIN | TEXT, 1, b'4'];
+        let cases = [
+            ("unmasked", unmasked),
+            ("reserved bits", client_frame(FIN | 0x40 | TEXT, b"4")),
+            ("unknown opcode", client_frame(FIN | 0x3, b"")),
+            ("unknown control", client_frame(FIN | 0xB, b"")),
+            ("long ping", client_frame(FIN | PING, &[0; 126])),
+            ("ping in fragments", client_frame(PING, b"")),
+            ("continuation of nothing", client_frame(FIN | CONTINUATION, b"")),
+            ("message in a message", [client_frame(TEXT, b""), client_frame(FIN | TEXT, b"4")].concat()),
+            ("close of one byte", client_frame(FIN | CLOSE, b"x")),
+            ("close code 1005", client_frame(FIN | CLOSE, &1005u16.to_be_bytes())),
+        ];
+        for (name, bytes) in cases {
+            assert!(matches!(read_once(&bytes), Err(Violation::Protocol(_))), "{name}");
+        }
+        assert_eq!(read_once(&client_frame(FIN | CLOSE, b"\x03\xe8\xff")), Err(Violation::Utf8));
+    }
+
+    #[test]
+    fn an_announced_length_above_the_limit_is_refused_before_anything_arrives() {
+        let header = [&[FIN | TEXT, MASKED | 127][..], &u64::MAX.to_be_bytes()].concat();
+        let mut reader = Reader::new(100);
+        assert_eq!(read(&mut reader, &header, 1), Err(Violation::TooLarge(u64::MAX)));
+        assert!(reader.partial.capacity() < 64);
+    }
+
+    #[test]
+    fn fragments_are_limited_in_sum_and_in_number() {
+        let piece = client_frame(CONTINUATION, &[0; 60]);
+        let bytes = [client_frame(BINARY, &[0; 60]), piece].concat();
+        assert_eq!(read(&mut Reader::new(100), &bytes, usize::MAX), Err(Violation::TooLarge(120)));
+        let mut bytes = client_frame(BINARY, b"");
+        (0..1024).for_each(|_| bytes.extend(client_frame(CONTINUATION, b"")));
+        assert_eq!(read_once(&bytes), Err(Violation::Flood));
+    }
+
+    #[test]
+    fn a_flood_of_pongs_is_cut() {
+        let pong = client_frame(FIN | PONG, b"");
+        assert_eq!(read_once(&pong.repeat(1024)), Ok(vec![]));
+        assert_eq!(read_once(&pong.repeat(1025)), Err(Violation::Flood));
+    }
+
+    #[test]
+    fn an_idle_reader_owns_nothing() {
+        let mut reader = Reader::new(100_000);
+        read(&mut reader, &client_frame(FIN | BINARY, &[7; 70_000]), 1000).unwrap();
+        assert_eq!(reader.partial.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn messages_do_not_depend_on_how_the_bytes_were_cut(
+            messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..6),
+            size in 1usize..400,
+        ) {
+            let bytes: Vec<u8> =
+                messages.iter().flat_map(|message| client_frame(FIN | BINARY, message)).collect();
+            let expected: Vec<_> =
+                messages.into_iter().map(|message| Incoming::Binary(message.into())).collect();
+            prop_assert_eq!(read(&mut Reader::new(1000), &bytes, size).unwrap(), expected);
+        }
+
+        #[test]
+        fn any_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..400), size in 1usize..50) {
+            let _ = read(&mut Reader::new(100), &bytes, size);
+        }
+    }
+}

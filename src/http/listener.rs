@@ -1,0 +1,247 @@
+//! The public listener: accept loop, deadlines, limits, drain. `axum::serve` has none of them.
+//!
+//! A connection has a deadline for its first byte, for each request head (which is also how long it may be
+//! idle between requests), and for the body and the answer of every route beside the engine, which has its
+//! own. It leaves this module when it becomes a WebSocket.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{Either, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use crate::{ImksError, ImksResult, engine::Engine, telemetry::metrics};
+
+/// Limits of the listener.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// From the connection to its first byte.
+    pub first_byte_timeout: Duration,
+    /// From the end of one request (or the connection) to the whole head of the next. Above the ping interval
+    /// of polling clients, so that their kept-alive connections are not cut between two requests.
+    pub head_timeout: Duration,
+    /// For a request and its answer, beside the engine.
+    pub request_timeout: Duration,
+    /// Bytes of a request head.
+    pub head_bytes_max: usize,
+    /// Connections at most that have not become WebSockets; more are answered with 503.
+    pub connections_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            first_byte_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(30),
+            head_bytes_max: 16 << 10,
+            connections_max: 100_000,
+        }
+    }
+}
+
+/// Listens on an address. Accepted connections inherit `TCP_NODELAY`.
+///
+/// # Errors
+/// [`ImksError::Io`] naming the address.
+pub fn bind(addr: SocketAddr) -> ImksResult<TcpListener> {
+    let listen = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    listen().map_err(ImksError::io(format!("listening on {addr}")))
+}
+
+/// Body of any answer.
+pub type AnyBody = Either<Full<Bytes>, Body>;
+
+/// Sends engine paths to the engine and everything else to the router.
+pub fn routes(
+    engine: Engine,
+    router: Router,
+    config: &Config,
+) -> impl Fn(Request<Incoming>, SocketAddr) -> BoxFuture<Response<AnyBody>> + Clone + Send + Sync + 'static {
+    let timeout = config.request_timeout;
+    move |request, peer| {
+        let (engine, router) = (engine.clone(), router.clone());
+        if engine.matches(request.uri().path()) {
+            return Box::pin(async move { engine.handle(request, peer).await.map(Either::Left) });
+        }
+        Box::pin(async move {
+            let answered = tokio::time::timeout(timeout, router.oneshot(request.map(Body::new))).await;
+            match answered {
+                Ok(Ok(response)) => response.map(Either::Right),
+                Err(_) => plain(StatusCode::REQUEST_TIMEOUT),
+            }
+        })
+    }
+}
+
+/// A future on the heap.
+pub type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Accepts until `stop`, each connection in a task of `tasks`. After `stop`, connections end with the request
+/// they are in.
+pub async fn serve<S, F, B>(
+    listener: TcpListener,
+    config: Config,
+    service: S,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) where
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let open = Arc::new(AtomicUsize::new(0));
+    let http = http(&config);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                recover(&error).await;
+                continue;
+            }
+        };
+        let Some(place) = Place::take(&open, config.connections_max) else {
+            refuse(&stream);
+            continue;
+        };
+        let connection = connection(stream, peer, http.clone(), service.clone(), stop.clone());
+        let first_byte = config.first_byte_timeout;
+        tasks.spawn(async move {
+            connection(first_byte).await;
+            drop(place);
+        });
+    }
+}
+
+/// HTTP/1 with the limits of `config`.
+fn http(config: &Config) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(config.head_timeout)
+        .max_header_size(config.head_bytes_max)
+        .max_buf_size(config.head_bytes_max.max(BUFFER_BYTES));
+    http
+}
+
+/// One connection, until it ends or becomes a WebSocket.
+fn connection<S, F, B>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    http: http1::Builder,
+    service: S,
+    stop: CancellationToken,
+) -> impl FnOnce(Duration) -> BoxFuture<()>
+where
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    move |first_byte| {
+        Box::pin(async move {
+            if tokio::time::timeout(first_byte, stream.readable()).await.is_err() {
+                return;
+            }
+            let service = service_fn(move |request| {
+                let response = service(request, peer);
+                async move { Ok::<_, Infallible>(response.await) }
+            });
+            let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+            let ended = tokio::select! {
+                ended = &mut serving => ended,
+                () = stop.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::trace!(%peer, %error, "connection ended");
+            }
+        })
+    }
+}
+
+/// A connection that failed before it was accepted concerns nobody else. Anything else, such as a lack of
+/// file descriptors, passes: wait a moment and go on.
+async fn recover(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    metrics::HTTP_ACCEPT_FAILED.increment();
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+        return;
+    }
+    tracing::warn!(%error, "cannot accept connections, trying again");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Over the limit: a word, if it fits into the socket's buffer, and the end.
+fn refuse(stream: &TcpStream) {
+    metrics::HTTP_CONNECTIONS_REFUSED.increment();
+    let _ = stream.try_write(REFUSAL);
+}
+
+fn plain(status: StatusCode) -> Response<AnyBody> {
+    let mut response = Response::new(Either::Left(Full::default()));
+    *response.status_mut() = status;
+    response
+}
+
+/// One of the connections that may be open.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>, connections_max: usize) -> Option<Self> {
+        if open.load(Ordering::Relaxed) >= connections_max {
+            return None;
+        }
+        open.fetch_add(1, Ordering::Relaxed);
+        metrics::HTTP_CONNECTIONS.add(1);
+        Some(Self(open.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        metrics::HTTP_CONNECTIONS.add(-1);
+    }
+}
+
+const BACKLOG: i32 = 4096;
+const BUFFER_BYTES: usize = 64 << 10;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const REFUSAL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
