@@ -72,9 +72,9 @@ impl Heartbeat {
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Beat> {
         match self.state {
             State::Idle(due) if now >= due => {
-                // Counted from the time it was due, so that timer slack does not add up; but a server that
-                // was too busy to ping in time does not take that from its client.
-                let sent = if now - due <= SLACK { due } else { now };
+                // Counted from the time it was due, so that slack of the timer does not add up; but a server that
+                // was far too busy to ping in time does not take that from its client.
+                let sent = if now - due <= self.timeout / 2 { due } else { now };
                 self.state = State::Pinged { deadline: sent + self.timeout, refreshed: false };
                 Some(Beat::Ping)
             }
@@ -91,9 +91,6 @@ impl Heartbeat {
         }
     }
 }
-
-/// How late a timer fires on a healthy machine.
-const SLACK: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
