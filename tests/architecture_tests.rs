@@ -13,6 +13,7 @@ use architecture::rust::{Token, crate_paths, path_heads, tokens, without_tests};
 use architecture::{files, markdown, read, report, root};
 
 const ARCHITECTURE: &str = "docs/architecture.md";
+const PROTOCOL: &str = "docs/protocol.md";
 
 /// Longest file of `src/`, its unit tests not counted.
 const FILE_LINES_MAX: usize = 500;
@@ -131,6 +132,29 @@ fn comments_have_no_rulers() {
         }
     }
     report(&problems, "Delete the line. If a file needs sections, it wants to be two files.");
+}
+
+#[test]
+fn events_in_the_code_are_the_events_in_the_protocol() {
+    let Some(protocol) = read_if_there(PROTOCOL) else { return };
+    let documented: BTreeSet<String> =
+        markdown::code(&markdown::prose(&protocol)).into_iter().map(str::to_owned).collect();
+    let (mut named, mut texts) = (BTreeSet::new(), BTreeSet::new());
+    for path in files("src/messaging", &[".rs"]).iter().chain(&["src/app.rs".to_owned()]) {
+        let code = product_code(path);
+        named.extend(event_names(&code).into_iter().map(|name| (name, path.clone())));
+        texts.extend(code.into_iter().filter_map(|token| match token {
+            Token::Text(text) => Some(text),
+            _ => None,
+        }));
+    }
+    assert!(named.len() > 10, "found hardly any events: did the way they are registered change?");
+    let unknown = named.iter().filter(|(name, _)| !documented.contains(name));
+    let mut problems: Vec<String> =
+        unknown.map(|(name, path)| format!("{path}: `{name}` is not in {PROTOCOL}")).collect();
+    let gone = documented.iter().filter(|name| is_event_name(name) && !texts.contains(*name));
+    problems.extend(gone.map(|name| format!("{PROTOCOL}: `{name}` is not in the code")));
+    report(&problems, "Describe the event in docs/protocol.md, or remove what is no longer there.");
 }
 
 #[test]
@@ -295,6 +319,28 @@ fn owner(import: &[String], modules: &BTreeSet<String>) -> Option<String> {
     let exported = matches!(&**first, "ImksError" | "ImksResult");
     let target = if exported { "error" } else { first };
     modules.contains(target).then(|| target.to_owned())
+}
+
+/// Names that are registered (`.on("x"`) or sent (`Push::new("x"`, `emit("x"`, `with_event("x"`).
+fn event_names(code: &[Token]) -> Vec<String> {
+    let is = |token: &Token, word: &str| matches!(token, Token::Word(it) if it == word);
+    let names = code.windows(3).enumerate().filter_map(|(at, window)| {
+        let [word, Token::Sign('('), Token::Text(name)] = window else { return None };
+        let push = is(word, "new") && at >= 3 && is(&code[at - 3], "Push");
+        let call = ["on", "emit", "with_event"].iter().any(|it| is(word, it));
+        (push || call).then(|| name.clone())
+    });
+    names.collect()
+}
+
+/// `message:send`: what only events and limits are called.
+fn is_event_name(name: &str) -> bool {
+    let part = |part: &str| !part.is_empty() && part.chars().all(|it| it.is_ascii_lowercase() || it == '_');
+    name.split_once(':').is_some_and(|(what, happened)| part(what) && part(happened))
+}
+
+fn read_if_there(path: &str) -> Option<String> {
+    std::fs::read_to_string(root().join(path)).ok()
 }
 
 fn product_code(path: &str) -> Vec<Token> {
