@@ -18,6 +18,7 @@ use crate::error::{ImksError, ImksResult};
 use crate::pb::{
     Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind, jittered, v1,
 };
+use crate::telemetry::metrics;
 
 /// What a user may do in a channel. The value is the bit position in the core's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -282,12 +283,15 @@ impl Permissions {
         if let Some(answer) = self.cached_at(user, channel, permission, now) {
             return answer;
         }
+        metrics::PERMISSION_QUESTIONS.increment();
         if let Some(known) = self.0.fetch((user, channel), now).await {
             return known.allows(permission);
         }
         let known =
             self.0.outage((user, channel), now).filter(|known| self.0.tolerates(known, permission, now));
-        known.map_or(Err(ImksError::Unavailable("core")), |known| known.allows(permission))
+        let Some(known) = known else { return Err(ImksError::Unavailable("core")) };
+        metrics::PERMISSION_STALE.increment();
+        known.allows(permission)
     }
 
     /// Learns what a user may do in many channels with few calls, for a session that starts.

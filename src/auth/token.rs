@@ -16,6 +16,7 @@ use super::revocation::Revocations;
 use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{Change, CoreClient, Revocation, Verdict, Watch, WatchKind, jittered};
+use crate::telemetry::metrics;
 
 /// Which tokens are accepted.
 #[derive(Debug, Clone)]
@@ -141,30 +142,11 @@ impl Authenticator {
     /// # Errors
     /// As [`Authenticator::verify`].
     pub async fn verify_at(&self, token: &str, now: Micros) -> ImksResult<Identity> {
-        let parsed = Unverified::parse(token)?;
-        if !self.0.config.issuers.contains(&parsed.claims.iss) {
-            return Err(invalid("issuer"));
+        let outcome = self.0.verify(token, now).await;
+        if outcome.is_err() {
+            metrics::TOKENS_REFUSED.increment();
         }
-        let key = self.0.key(&parsed.claims.iss, &parsed.header.kid, now).await?;
-        if !key.verify(&parsed.header.alg, parsed.message, parsed.signature) {
-            return Err(invalid("signature"));
-        }
-        let (leeway, lifetime) = (micros(self.0.config.leeway), micros(self.0.config.lifetime_max));
-        let times = parsed.claims.times(now, leeway, lifetime)?;
-        if !parsed.claims.is_for(&self.0.config.audience) {
-            return Err(invalid("audience"));
-        }
-        let (user_id, session_id) = (parsed.claims.sub, parsed.claims.sid);
-        if self.0.revocations.read().contains(user_id, session_id, times.issued_at) {
-            return Err(ImksError::TokenRevoked);
-        }
-        let username = match parsed.claims.username {
-            Some(name) if !name.is_empty() && name.len() <= USERNAME_BYTES_MAX => name.into(),
-            Some(_) => return Err(invalid("username")),
-            None => self.0.username(user_id).await?,
-        };
-        let (issued_at, expires_at) = (times.issued_at, times.expires_at);
-        Ok(Identity { user_id, username, session_id, issued_at, expires_at })
+        outcome
     }
 
     /// Asks the core about a token, for what must not act on an old verdict (`auth:refresh`). The token has
@@ -202,6 +184,33 @@ impl Authenticator {
 }
 
 impl Inner {
+    async fn verify(&self, token: &str, now: Micros) -> ImksResult<Identity> {
+        let parsed = Unverified::parse(token)?;
+        if !self.config.issuers.contains(&parsed.claims.iss) {
+            return Err(invalid("issuer"));
+        }
+        let key = self.key(&parsed.claims.iss, &parsed.header.kid, now).await?;
+        if !key.verify(&parsed.header.alg, parsed.message, parsed.signature) {
+            return Err(invalid("signature"));
+        }
+        let (leeway, lifetime) = (micros(self.config.leeway), micros(self.config.lifetime_max));
+        let times = parsed.claims.times(now, leeway, lifetime)?;
+        if !parsed.claims.is_for(&self.config.audience) {
+            return Err(invalid("audience"));
+        }
+        let (user_id, session_id) = (parsed.claims.sub, parsed.claims.sid);
+        if self.revocations.read().contains(user_id, session_id, times.issued_at) {
+            return Err(ImksError::TokenRevoked);
+        }
+        let username = match parsed.claims.username {
+            Some(name) if !name.is_empty() && name.len() <= USERNAME_BYTES_MAX => name.into(),
+            Some(_) => return Err(invalid("username")),
+            None => self.username(user_id).await?,
+        };
+        let (issued_at, expires_at) = (times.issued_at, times.expires_at);
+        Ok(Identity { user_id, username, session_id, issued_at, expires_at })
+    }
+
     fn spawn(self: &Arc<Self>) {
         let tasks = TaskTracker::new();
         let stop = self.stop.clone();

@@ -22,6 +22,7 @@ pub struct Args {
 /// # Errors
 /// `Config` with an external core, which issues its own tokens; `InvalidInput`; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
+    Directory::check_ttl(args.ttl)?;
     let directory = open(config).await?;
     let user = directory.ensure_development(&args.user).await?;
     super::say(&directory.issue_token(&user, args.ttl).await?)?;

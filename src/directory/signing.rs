@@ -52,9 +52,7 @@ impl Directory {
     /// # Errors
     /// `InvalidInput` for a life that is too long or shorter than a second; `Database`.
     pub async fn issue_token(&self, user: &User, ttl: Duration) -> ImksResult<String> {
-        if ttl < Duration::from_secs(1) || ttl > TTL_MAX {
-            return Err(ImksError::invalid("ttl", "has to be between a second and 31 days (744h)"));
-        }
+        Self::check_ttl(ttl)?;
         let key = self.keys().await?.into_iter().find(|key| key.not_after.is_none());
         let key = key.ok_or(ImksError::Internal("no signing key"))?;
         let issued_at = now_micros() / 1_000_000;
@@ -70,6 +68,17 @@ impl Directory {
         let header = Header { kid: Some(key.kid), ..Header::new(Algorithm::EdDSA) };
         jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&key.private_key))
             .map_err(|_| ImksError::Internal("a token cannot be signed"))
+    }
+
+    /// Whether a token may live that long.
+    ///
+    /// # Errors
+    /// `InvalidInput`.
+    pub fn check_ttl(ttl: Duration) -> ImksResult<()> {
+        if ttl < Duration::from_secs(1) || ttl > TTL_MAX {
+            return Err(ImksError::invalid("ttl", "has to be between a second and 31 days (744h)"));
+        }
+        Ok(())
     }
 
     /// Replaces the signing key. What the old one signed is good for [`super::Config::key_overlap`] more.

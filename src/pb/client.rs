@@ -19,6 +19,7 @@ use super::types::{ChannelInfo, Effective, Membership, Page, SigningKeys, UserIn
 use super::v1;
 use super::watch::{Watch, WatchKind};
 use crate::error::{ImksError, ImksResult};
+use crate::telemetry::metrics;
 
 /// How the core is called.
 #[derive(Debug, Clone)]
@@ -316,6 +317,7 @@ impl CoreClient {
         }
         let outcome = timeout_at(deadline, Box::pin(self.attempts(request, deadline, send))).await;
         let outcome = outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        metrics::CORE_CALLS.increment();
         self.0.record(outcome.as_ref().err().map(Status::code));
         outcome.map_err(refused)
     }
@@ -356,6 +358,7 @@ impl Inner {
         let mut breaker = self.breaker.lock();
         match failure {
             Some(Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled) => {
+                metrics::CORE_FAILURES.increment();
                 breaker.failed(Instant::now());
             }
             _ => breaker.succeeded(),

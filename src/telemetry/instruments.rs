@@ -225,6 +225,27 @@ pub static INSTRUMENTS: &[Instrument] = &[
         help: "Failures of accept, for example for want of file descriptors",
         source: Source::Counters(None, &[("", &metrics::HTTP_ACCEPT_FAILED)]),
     },
+    Instrument {
+        name: "imks.core.calls",
+        help: "Calls to the core: all, and those without a usable answer",
+        source: Source::Counters(
+            Some("kind"),
+            &[("all", &metrics::CORE_CALLS), ("failed", &metrics::CORE_FAILURES)],
+        ),
+    },
+    Instrument {
+        name: "imks.tokens.refused",
+        help: "Tokens that were refused, for whatever reason",
+        source: Source::Counters(None, &[("", &metrics::TOKENS_REFUSED)]),
+    },
+    Instrument {
+        name: "imks.permission.misses",
+        help: "Permission checks that had to ask the core, and those answered with an old answer because it was silent",
+        source: Source::Counters(
+            Some("kind"),
+            &[("asked", &metrics::PERMISSION_QUESTIONS), ("stale", &metrics::PERMISSION_STALE)],
+        ),
+    },
 ];
 
 #[cfg(test)]

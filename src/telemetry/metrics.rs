@@ -113,3 +113,14 @@ pub static HTTP_CONNECTIONS: Gauge = Gauge::new();
 pub static HTTP_CONNECTIONS_REFUSED: Counter = Counter::new();
 /// Failures of accept, for example for want of file descriptors.
 pub static HTTP_ACCEPT_FAILED: Counter = Counter::new();
+
+/// Calls to the core.
+pub static CORE_CALLS: Counter = Counter::new();
+/// Calls to the core without a usable answer.
+pub static CORE_FAILURES: Counter = Counter::new();
+/// Tokens that were refused, for whatever reason.
+pub static TOKENS_REFUSED: Counter = Counter::new();
+/// Permission checks that had to ask the core.
+pub static PERMISSION_QUESTIONS: Counter = Counter::new();
+/// Permission checks answered with an old answer, because the core was silent.
+pub static PERMISSION_STALE: Counter = Counter::new();
