@@ -1,0 +1,70 @@
+//! The contract of the load generator: `echo` acks its arguments; `join` and `leave` a room, acked; `broadcast`
+//! a payload to everybody in a room, the sender included, as `msg`.
+
+use std::time::Duration;
+
+use imks::ImksResult;
+use imks::engine;
+use imks::socket::adapter::local::LocalAdapter;
+use imks::socket::parser::RawArgs;
+use imks::socket::{self, Event, NamespaceBuilder, Server};
+
+/// Defaults.
+pub fn engine() -> engine::Config {
+    engine::Config::default()
+}
+
+/// Ping after 5 s, pong within 4 s, payload up to 1 MB.
+pub fn short_engine() -> engine::Config {
+    engine::Config {
+        ping_interval: Duration::from_secs(5),
+        ping_timeout: Duration::from_secs(4),
+        max_payload: 1_000_000,
+        ..engine::Config::default()
+    }
+}
+
+/// Defaults.
+pub fn server() -> ImksResult<Server> {
+    Server::builder(socket::Config::default(), LocalAdapter).namespace("/", events).build()
+}
+
+/// CONNECT within 5 s.
+pub fn short_server() -> ImksResult<Server> {
+    let config = socket::Config { connect_timeout: Duration::from_secs(5), ..socket::Config::default() };
+    Server::builder(config, LocalAdapter).namespace("/", events).build()
+}
+
+fn events(namespace: &mut NamespaceBuilder) {
+    namespace.on_sync("echo", |mut event| {
+        if let Some(ack) = event.take_ack() {
+            report(ack.send_args(event.args()));
+        }
+    });
+    namespace.on_sync("join", |event| with_room(event, |event, room| event.socket().join(room)));
+    namespace.on_sync("leave", |event| with_room(event, |event, room| event.socket().leave(room)));
+    namespace.on_sync("broadcast", |event| report(broadcast(&event)));
+}
+
+fn with_room(mut event: Event, act: impl Fn(&Event, &str)) {
+    let room = match event.first::<String>() {
+        Ok(room) => room,
+        Err(error) => return report(Err(error)),
+    };
+    act(&event, &room);
+    if let Some(ack) = event.take_ack() {
+        report(ack.send_args(&()));
+    }
+}
+
+fn broadcast(event: &Event) -> ImksResult<()> {
+    let (room, json) = event.args().split_first::<std::borrow::Cow<'_, str>>()?;
+    let payload = RawArgs { json, attachments: event.args().attachments() };
+    event.socket().namespace().to(&room).emit_args("msg", &payload)
+}
+
+fn report(result: ImksResult<()>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "event not handled");
+    }
+}

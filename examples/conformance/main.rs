@@ -1,0 +1,115 @@
+//! Serves the contracts that the public protocol suites, client suites and the load generator expect.
+//!
+//! ```text
+//! cargo run --release --example conformance -- PROFILE --port N
+//! ```
+//!
+//! Profiles: `engine-v4`, `socket-v5`, `engine-client`, `socket-client`, `load`, `short-deadlines`.
+
+mod engine_profiles;
+mod load;
+mod socket_profiles;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use imks::engine::Engine;
+use imks::http::listener;
+use imks::socket::Server;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Serves one contract until it is interrupted.
+#[derive(Debug, Parser)]
+struct Args {
+    /// What to serve.
+    profile: Profile,
+    /// Port on 127.0.0.1.
+    #[arg(long, default_value_t = 3000)]
+    port: u16,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Profile {
+    /// Engine.IO v4 protocol suite: echo, heartbeat of 300 + 200 ms.
+    EngineV4,
+    /// Socket.IO v5 protocol suite.
+    SocketV5,
+    /// Test suite of the reference Engine.IO client.
+    EngineClient,
+    /// Test suite of the reference Socket.IO client.
+    SocketClient,
+    /// Load generator: echo, join, leave, broadcast; default deadlines.
+    Load,
+    /// As `load`, with deadlines of seconds.
+    ShortDeadlines,
+}
+
+impl Profile {
+    fn serve(self) -> imks::ImksResult<(Engine, Application)> {
+        Ok(match self {
+            Self::EngineV4 => {
+                (Engine::new(engine_profiles::v4())?, Application::Engine(engine_profiles::echo))
+            }
+            Self::EngineClient => {
+                let (config, headers) = engine_profiles::client();
+                (Engine::new(config)?, Application::EngineClient(headers))
+            }
+            Self::SocketV5 => {
+                (Engine::new(socket_profiles::v5_engine())?, Application::Socket(socket_profiles::v5()?))
+            }
+            Self::SocketClient => (
+                Engine::new(socket_profiles::client_engine())?,
+                Application::Socket(socket_profiles::client()?),
+            ),
+            Self::Load => (Engine::new(load::engine())?, Application::Socket(load::server()?)),
+            Self::ShortDeadlines => {
+                (Engine::new(load::short_engine())?, Application::Socket(load::short_server()?))
+            }
+        })
+    }
+}
+
+enum Application {
+    Engine(engine_profiles::Handler),
+    EngineClient(engine_profiles::PostHeaders),
+    Socket(Server),
+}
+
+impl Application {
+    async fn run(self, engine: Engine) {
+        match self {
+            Self::Engine(handler) => engine_profiles::run(engine, handler).await,
+            Self::EngineClient(headers) => engine_profiles::run_client(engine, headers).await,
+            Self::Socket(server) => server.serve(engine).await,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let served = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(imks::ImksError::io("starting the runtime"))
+        .and_then(|runtime| runtime.block_on(serve(&Args::parse())));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: &Args) -> imks::ImksResult<()> {
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    let (engine, application) = args.profile.serve()?;
+    let listener = listener::bind(([127, 0, 0, 1], args.port).into())?;
+    let config = listener::Config::default();
+    let routes = listener::routes(engine.clone(), axum::Router::new(), &config);
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    tasks.spawn(application.run(engine));
+    tracing::info!(port = args.port, profile = ?args.profile, "listening");
+    listener::serve(listener, config, routes, tasks, stop).await;
+    Ok(())
+}
