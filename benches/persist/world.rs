@@ -91,7 +91,12 @@ impl Drop for World {
 }
 
 /// The limits of a chat among people would end this load at once.
-const SETTINGS: [(&str, &str); 1] = [("RUST_LOG", "warn")];
+const SETTINGS: [(&str, &str); 4] = [
+    ("RUST_LOG", "warn"),
+    ("IMKS_LIMIT_EVENTS", "off"),
+    ("IMKS_LIMIT_SENDS", "off"),
+    ("IMKS_LIMIT_SENDS_PER_CHANNEL", "off"),
+];
 
 fn spread_user(number: usize) -> String {
     format!("spread{number}")

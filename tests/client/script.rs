@@ -1,0 +1,78 @@
+//! A script under `tests/js`, run by Node with the official client.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+/// How long a script may say nothing. Its own patience is shorter and its complaint better.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A running script. It prints JSON lines; we write words.
+pub(crate) struct Script {
+    name: &'static str,
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<Value>,
+}
+
+impl Script {
+    pub(crate) fn start(name: &'static str, environment: &[(&str, &str)]) -> Self {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js");
+        let mut child = Command::new("node")
+            .arg(name)
+            .current_dir(directory)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node runs");
+        let stdin = child.stdin.take().expect("its input");
+        let stdout = BufReader::new(child.stdout.take().expect("its output"));
+        let (say, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = say.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            }
+        });
+        Self { name, child, stdin, lines }
+    }
+
+    /// Runs it to its good end.
+    pub(crate) fn run(name: &'static str, environment: &[(&str, &str)]) {
+        Self::start(name, environment).done();
+    }
+
+    /// The next line that `wanted` accepts.
+    pub(crate) fn hears(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            match self.lines.recv_timeout(SILENCE) {
+                Ok(line) if wanted(&line) => return line,
+                Ok(_) => {}
+                Err(_) => {
+                    let _ = self.child.kill();
+                    let status = self.child.wait();
+                    panic!("{} ended or fell silent: {status:?}; its complaint is above", self.name);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn tell(&mut self, word: &str) {
+        writeln!(self.stdin, "{word}").expect("the script listens");
+    }
+
+    /// Waits for its last line and its good end.
+    pub(crate) fn done(mut self) -> Value {
+        let last = self.hears(|line| line["done"] == true);
+        drop(self.stdin);
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{}: {status}", self.name);
+        last
+    }
+}

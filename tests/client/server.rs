@@ -1,0 +1,96 @@
+//! The real binary as a process of its own: what a person runs, and what `kill -9` really kills.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use super::database::Database;
+
+/// How long it may take until it says that it listens.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running `imks`; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// On a free port.
+    pub(crate) fn start(database: &Database) -> Self {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        Self::start_at(database, port.expect("a free port"))
+    }
+
+    fn start_at(database: &Database, address: SocketAddr) -> Self {
+        let mut command = imks(database);
+        command.args(["--listen", &address.to_string()]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("imks starts");
+        let stdout = BufReader::new(child.stdout.take().expect("its output"));
+        let (say, heard) = mpsc::channel();
+        // Reads on to the end: a full pipe would block the server.
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = say.send(line);
+            }
+        });
+        loop {
+            match heard.recv_timeout(START_TIMEOUT) {
+                Ok(line) if line.contains(&address.to_string()) => break,
+                Ok(_) => {}
+                Err(_) => panic!("imks did not say that it listens on {address}"),
+            }
+        }
+        Self { child, address }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// `kill -9`, then a new process on the same port and database.
+    pub(crate) fn kill_and_restart(&mut self, database: &Database) {
+        self.kill();
+        *self = Self::start_at(database, self.address);
+    }
+
+    /// SIGTERM, then a new process on the same port and database.
+    pub(crate) fn drain_and_restart(&mut self, database: &Database) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().is_ok_and(|status| status.success()));
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "a drain ends with success: {status}");
+        *self = Self::start_at(database, self.address);
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A development token, as a person gets it.
+pub(crate) fn token(database: &Database, user: &str, more: &[&str]) -> String {
+    let output = imks(database).args(["token", user]).args(more).output().expect("imks token runs");
+    assert!(output.status.success(), "imks token: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+}
+
+fn imks(database: &Database) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
+    // Nothing of the person's own environment may change what is tested.
+    command.env_clear().envs(std::env::vars().filter(|(name, _)| name == "PATH"));
+    command.envs(database.environment()).stdin(Stdio::null());
+    command
+}

@@ -1,0 +1,144 @@
+//! The official JavaScript client, unmodified, against the real binary on both databases.
+//!
+//! `make test` installs the client and starts PostgreSQL.
+
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "client/database.rs"]
+mod database;
+#[path = "client/script.rs"]
+mod script;
+#[path = "client/server.rs"]
+mod server;
+
+use database::{Database, Kind};
+use script::Script;
+use server::{Server, token};
+
+/// Deaths of the server in one crash test.
+const KILLS: usize = 4;
+/// Acknowledged messages between two deaths, at least.
+const ACKS_PER_LIFE: u64 = 500;
+const SENDERS: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
+
+fn people_talk(kind: Kind, via: &str) {
+    let database = Database::create(kind);
+    let server = Server::start(&database);
+    let (alice, bob) = (token(&database, "alice", &[]), token(&database, "bob", &[]));
+    let environment = [("URL", &*server.url()), ("VIA", via), ("TOKEN_ALICE", &alice), ("TOKEN_BOB", &bob)];
+    Script::run("conversation.js", &environment);
+}
+
+#[test]
+fn two_people_talk_over_polling_on_sqlite() {
+    people_talk(Kind::Sqlite, "polling");
+}
+
+#[test]
+fn two_people_talk_over_websocket_on_sqlite() {
+    people_talk(Kind::Sqlite, "websocket");
+}
+
+#[test]
+fn two_people_talk_with_an_upgrade_on_sqlite() {
+    people_talk(Kind::Sqlite, "upgrade");
+}
+
+#[test]
+fn two_people_talk_over_polling_on_postgres() {
+    people_talk(Kind::Postgres, "polling");
+}
+
+#[test]
+fn two_people_talk_over_websocket_on_postgres() {
+    people_talk(Kind::Postgres, "websocket");
+}
+
+#[test]
+fn two_people_talk_with_an_upgrade_on_postgres() {
+    people_talk(Kind::Postgres, "upgrade");
+}
+
+fn wrong_tokens_are_refused(via: &str) {
+    let database = Database::create(Kind::Sqlite).with("IMKS_TOKEN_LEEWAY", "0s");
+    let server = Server::start(&database);
+    let alice = token(&database, "alice", &[]);
+    let short = token(&database, "alice", &["--ttl", "1s"]);
+    let environment =
+        [("URL", &*server.url()), ("VIA", via), ("TOKEN_ALICE", &alice), ("TOKEN_SHORT", &short)];
+    Script::run("refusals.js", &environment);
+}
+
+#[test]
+fn wrong_tokens_are_refused_with_a_stable_code_over_polling() {
+    wrong_tokens_are_refused("polling");
+}
+
+#[test]
+fn wrong_tokens_are_refused_with_a_stable_code_over_websocket() {
+    wrong_tokens_are_refused("websocket");
+}
+
+fn a_client_comes_back(kind: Kind, via: &str, restart: fn(&mut Server, &Database)) {
+    let database = Database::create(kind);
+    let mut server = Server::start(&database);
+    let alice = token(&database, "alice", &[]);
+    let environment = [("URL", &*server.url()), ("VIA", via), ("TOKEN_ALICE", &alice)];
+    let mut script = Script::start("reconnect.js", &environment);
+    script.hears(|line| line["connected"] == true);
+    restart(&mut server, &database);
+    script.tell("restarted");
+    script.done();
+}
+
+#[test]
+fn a_client_comes_back_by_itself_after_a_restart_over_polling() {
+    a_client_comes_back(Kind::Sqlite, "polling", Server::drain_and_restart);
+}
+
+#[test]
+fn a_client_comes_back_by_itself_after_a_restart_over_websocket() {
+    a_client_comes_back(Kind::Postgres, "websocket", Server::drain_and_restart);
+}
+
+#[test]
+fn a_client_comes_back_by_itself_after_a_crash() {
+    a_client_comes_back(Kind::Sqlite, "upgrade", Server::kill_and_restart);
+}
+
+/// `restart` again and again under load, then compare every ack with the history.
+fn nothing_acknowledged_is_lost(kind: Kind, restart: fn(&mut Server, &Database)) {
+    let database = Database::create(kind).without_rate_limits();
+    let mut server = Server::start(&database);
+    let tokens: Vec<String> = SENDERS.iter().map(|user| token(&database, user, &[])).collect();
+    let environment = [("URL", &*server.url()), ("TOKENS", &*tokens.join(","))];
+    let mut script = Script::start("ledger.js", &environment);
+    let mut acked = 0;
+    for _ in 0..KILLS {
+        let enough = acked + ACKS_PER_LIFE;
+        let line = script.hears(|line| line["acked"].as_u64() >= Some(enough));
+        acked = line["acked"].as_u64().unwrap();
+        restart(&mut server, &database);
+    }
+    let enough = acked + ACKS_PER_LIFE;
+    script.hears(|line| line["acked"].as_u64() >= Some(enough));
+    script.tell("finish");
+    let last = script.done();
+    assert_eq!(last["acked"], last["stored"], "every message that was sent is acknowledged in the end");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_on_sqlite() {
+    nothing_acknowledged_is_lost(Kind::Sqlite, Server::kill_and_restart);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_on_postgres() {
+    nothing_acknowledged_is_lost(Kind::Postgres, Server::kill_and_restart);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_doubled_when_the_server_drains_under_load() {
+    nothing_acknowledged_is_lost(Kind::Sqlite, Server::drain_and_restart);
+}
