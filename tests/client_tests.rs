@@ -125,6 +125,7 @@ fn nothing_acknowledged_is_lost(kind: Kind, restart: fn(&mut Server, &Database))
     script.hears(|line| line["acked"].as_u64() >= Some(enough));
     script.tell("finish");
     let last = script.done();
+    println!("{last}");
     assert_eq!(last["acked"], last["stored"], "every message that was sent is acknowledged in the end");
 }
 

@@ -15,6 +15,7 @@ const IN_FLIGHT = 4;
 const acked = new Map(); // nonce → {id, seq}
 const attempted = new Set();
 let stopped = false;
+let repeated = 0; // answers to a second try whose first one had been stored
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -35,6 +36,7 @@ async function deliver(socket, channel_id, nonce) {
     }
     if (answer.ok) {
       const { id, seq } = answer.data.message;
+      if (answer.data.duplicate) repeated++;
       const earlier = acked.get(nonce);
       assert.ok(!earlier || (earlier.id === id && earlier.seq === seq), "one nonce, one message");
       acked.set(nonce, { id, seq });
@@ -101,5 +103,5 @@ clearInterval(report);
 const messages = await history(sockets[0], channel_id);
 compare(messages);
 for (const socket of sockets) socket.close();
-tell({ done: true, acked: acked.size, stored: messages.length });
+tell({ done: true, acked: acked.size, stored: messages.length, repeated });
 process.exit(0);
