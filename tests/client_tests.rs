@@ -3,7 +3,7 @@
 //! `make test` installs the client and starts PostgreSQL.
 
 #![cfg(feature = "server")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 #[path = "client/database.rs"]
 mod database;
