@@ -193,7 +193,7 @@ fn cpu_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-const COLUMNS: &str = "id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, flags, nonce, created_at";
+const COLUMNS: &str = "id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, flags, nonce, content_hash, created_at";
 
 /// The rows that an appender would write, without deciding anything.
 struct BareRows {
@@ -211,7 +211,7 @@ impl BareRows {
     fn row(&mut self) -> (Uuid, Uuid, i64, Uuid, String) {
         self.next += 1;
         let seq = (self.next / CHANNELS + 1) as i64;
-        let id = message_id::mint(imks::clock::now_micros() / 1_000, seq, self.next as u64 * 7_919);
+        let id = message_id::mint(imks::clock::now_micros() / 1_000, seq, self.authors[0].as_u64_pair().1 ^ self.next as u64);
         let (channel, author) = (self.channels[self.next % CHANNELS], self.authors[self.next % SENDERS]);
         (id, channel, seq, author, format!("nonce-{}", self.next))
     }
@@ -233,7 +233,7 @@ async fn bare_postgres(pool: &PgPool, limit: Duration) -> Line {
                     let before = Instant::now();
                     sqlx::query(AssertSqlSafe(format!(
                         "INSERT INTO message ({COLUMNS}) SELECT id, channel, seq, seq, author, 'alice', 0, 0, body, 0, \
-                         nonce, at FROM UNNEST($1::uuid[], $2::uuid[], $3::int8[], $4::uuid[], $5::text[], $6::text[], \
+                         nonce, seq, at FROM UNNEST($1::uuid[], $2::uuid[], $3::int8[], $4::uuid[], $5::text[], $6::text[], \
                          $7::int8[]) AS r(id, channel, seq, author, body, nonce, at)"
                     )))
                     .bind(batch.iter().map(|row| row.0).collect::<Vec<_>>())
@@ -265,7 +265,7 @@ async fn bare_sqlite(pool: &SqlitePool, limit: Duration) -> Line {
     let mut rows = BareRows::new();
     let mut latencies = Vec::new();
     let mut connection = pool.acquire().await.unwrap();
-    let values = vec!["(?,?,?,?,?,?,?,?,?,?,?,?)"; BARE_BATCH].join(",");
+    let values = vec!["(?,?,?,?,?,?,?,?,?,?,?,?,?)"; BARE_BATCH].join(",");
     let sql: Arc<str> = format!("INSERT INTO message ({COLUMNS}) VALUES {values}").into();
     while meter.started.elapsed() < limit {
         let batch: Vec<_> = (0..BARE_BATCH).map(|_| rows.row()).collect();
@@ -274,7 +274,7 @@ async fn bare_sqlite(pool: &SqlitePool, limit: Duration) -> Line {
         for (id, channel, seq, author, nonce) in batch {
             query =
                 query.bind(id).bind(channel).bind(seq).bind(seq).bind(author).bind("alice").bind(0).bind(0);
-            query = query.bind(BODY).bind(0).bind(nonce).bind(imks::clock::now_micros());
+            query = query.bind(BODY).bind(0).bind(nonce).bind(seq).bind(imks::clock::now_micros());
         }
         query.execute(&mut *connection).await.unwrap();
         latencies.push(before.elapsed().as_micros() as u32);

@@ -28,6 +28,7 @@ CREATE TABLE message (
     mentions            TEXT,
     flags               INTEGER NOT NULL DEFAULT 0,
     nonce               TEXT,
+    content_hash        INTEGER NOT NULL,
     version             INTEGER NOT NULL DEFAULT 1,
     rev                 INTEGER NOT NULL DEFAULT 0,
     created_at          INTEGER NOT NULL,
@@ -49,21 +50,13 @@ CREATE TABLE message (
 ) STRICT;
 -- History, sync and arithmetic all walk this one; unique, so that a hole-free numbering is also the database's opinion.
 CREATE UNIQUE INDEX message_channel_seq ON message (channel_id, seq);
+-- One message per nonce. A day later the nonce is taken off the old message when somebody uses it again.
+CREATE UNIQUE INDEX message_nonce ON message (channel_id, author_id, nonce) WHERE nonce IS NOT NULL;
+-- Who writes in a channel has read it: the author's newest message is his read position, without a row to update
+-- for every send. Messages that a program sent in his name (flag 16) do not count.
+CREATE INDEX message_own ON message (channel_id, author_id, seq) WHERE flags & 16 = 0;
 CREATE INDEX message_thread_seq ON message (thread_id, seq) WHERE thread_id IS NOT NULL;
 CREATE INDEX message_expires ON message (expires_at) WHERE expires_at IS NOT NULL;
-
--- What a nonce was used for, 24 hours long. The channel leads the key, so that the lock on the channel row
--- serialises every possible duplicate.
-CREATE TABLE message_send_key (
-    channel_id   BLOB    NOT NULL,
-    author_id    BLOB    NOT NULL,
-    nonce        TEXT    NOT NULL,
-    message_id   BLOB    NOT NULL,
-    seq          INTEGER NOT NULL,
-    content_hash INTEGER NOT NULL,
-    created_at   INTEGER NOT NULL,
-    PRIMARY KEY (channel_id, author_id, nonce)
-) STRICT, WITHOUT ROWID;
 
 -- One row per durable mutation of a message: what a client that was away has to look at again.
 CREATE TABLE channel_change (
@@ -123,6 +116,7 @@ CREATE TABLE message_read_state (
     read_cseq       INTEGER NOT NULL DEFAULT 0,
     read_message_id BLOB,
     joined_seq      INTEGER NOT NULL DEFAULT 0,
+    own_floor       INTEGER NOT NULL DEFAULT 0,
     notify_level    INTEGER NOT NULL DEFAULT 0,
     muted_until     INTEGER,
     user_rev        INTEGER NOT NULL DEFAULT 0,

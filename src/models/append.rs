@@ -26,7 +26,6 @@ use uuid::Uuid;
 
 use super::Db;
 use super::message::{AuthorInfo, ContentType, Mentions, MessageDetail, MessageType};
-use super::message_id;
 use crate::clock::Timestamp;
 use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
@@ -227,8 +226,6 @@ struct Shared {
 #[derive(Debug)]
 struct Job {
     write: Write,
-    /// The nonce the write is known by: the client's, or one of ours, so that a replay finds it again.
-    key: Box<str>,
     reply: oneshot::Sender<ImksResult<Outcome>>,
     since: tokio::time::Instant,
 }
@@ -289,10 +286,10 @@ impl Appender {
     /// [`ImksError::PermissionDenied`], or [`ImksError::Unavailable`] when the outcome is unknown and a retry with
     /// the same nonce is the way to find out.
     pub fn submit(&self, write: Write) -> ImksResult<Receipt> {
-        let key = checked_key(&write)?;
+        check_text(&write)?;
         let lane = &self.shared.lanes[lane_of(write.channel(), self.shared.lanes.len())];
         let (reply, receipt) = oneshot::channel();
-        let job = Job { write, key, reply, since: tokio::time::Instant::now() };
+        let job = Job { write, reply, since: tokio::time::Instant::now() };
         match lane.try_send(job) {
             Ok(()) => Ok(Receipt(receipt)),
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -312,29 +309,18 @@ impl Appender {
 }
 
 /// PostgreSQL cannot store NUL in text; refusing it for both databases keeps them alike.
-fn checked_key(write: &Write) -> ImksResult<Box<str>> {
+fn check_text(write: &Write) -> ImksResult<()> {
     let (body, nonce) = match write {
-        Write::Send(message) => (message.body.as_str(), message.nonce.as_deref()),
-        Write::Edit(edit) => (edit.body.as_str(), None),
-        Write::Delete(_) => ("", None),
+        Write::Send(message) => (message.body.as_str(), message.nonce.as_deref().unwrap_or_default()),
+        Write::Edit(edit) => (edit.body.as_str(), ""),
+        Write::Delete(_) => return Ok(()),
     };
-    if memchr::memchr(0, body.as_bytes()).is_some() {
-        return Err(ImksError::invalid("body", "must not contain the character U+0000"));
-    }
-    match nonce {
-        Some(nonce) if nonce.contains(['\0', SERVER_MARK]) => {
-            Err(ImksError::invalid("nonce", "must not contain control characters"))
+    for (field, text) in [("body", body), ("nonce", nonce)] {
+        if memchr::memchr(0, text.as_bytes()).is_some() {
+            return Err(ImksError::invalid(field, "must not contain the character U+0000"));
         }
-        Some(nonce) => Ok(nonce.into()),
-        None if matches!(write, Write::Send(_)) => server_nonce(),
-        None => Ok("".into()),
     }
-}
-
-/// A name for a send whose client gave none. Starts with a character that clients' nonces may not start with.
-fn server_nonce() -> ImksResult<Box<str>> {
-    let unique = message_id::random_numbers(2)?;
-    Ok(format!("{SERVER_MARK}{:016x}{:016x}", unique[0], unique[1]).into())
+    Ok(())
 }
 
 /// Channel ids are v7: their last bytes are random, their first are not.
@@ -343,6 +329,5 @@ fn lane_of(channel: Uuid, lanes: usize) -> usize {
     usize::try_from(low).unwrap_or(0) % lanes
 }
 
-const SERVER_MARK: char = '\u{1}';
 /// What a client is told when a lane is full; about as long as a full lane takes to empty.
 const RETRY_AFTER: Duration = Duration::from_millis(500);

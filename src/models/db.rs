@@ -303,6 +303,7 @@ async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Co
         .synchronous(synchronous)
         .busy_timeout(Duration::from_millis(config.sqlite_busy_timeout_ms))
         .foreign_keys(false)
+        .statement_cache_capacity(SQLITE_STATEMENTS)
         .pragma("cache_size", SQLITE_CACHE)
         .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT_PAGES);
     let pool = |connections: u32| {
@@ -340,6 +341,8 @@ fn invalid_url(_: sqlx::Error) -> ImksError {
 /// How a writing transaction starts on SQLite: with the write lock, not with a promise of it.
 pub(crate) const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
 
+/// The append path prepares each of its statements for batches of 1, 2, 4, … rows.
+const SQLITE_STATEMENTS: usize = 256;
 const SQLITE_FILE: &str = "imks.db";
 /// Page cache per connection; negative means KiB.
 const SQLITE_CACHE: &str = "-16384";

@@ -137,6 +137,10 @@ pub const FLAG_NO_MENTION_NOTIFY: i32 = 4;
 /// `flags`: a thread reply that also stands in the channel. Set by the server from `also_send_to_channel`.
 pub const FLAG_ALSO_IN_CHANNEL: i32 = 8;
 
+/// `flags`: a program sent it in the author's name, who has therefore not read up to it. Set by the server; the
+/// index `message_own` is about messages without it.
+pub const FLAG_AUTOMATED: i32 = 16;
+
 /// Who is mentioned, as given by the sender.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,13 +1,14 @@
 //! How far somebody has read, and what that leaves unread. Counts are derived from counters, never incremented:
 //!
 //! ```text
-//! unread = messages that count (channel) − those up to the read position
-//!        − deleted ones after it − the reader's own after it
+//! position = the newest of: what was marked as read, the reader's own newest message
+//! unread   = messages that count (channel) − those up to the position
+//!            − deleted ones after it − the reader's own after it
 //! ```
 //!
-//! Own messages move the read position when they are sent, so there are own ones after it only when somebody
-//! marked a channel unread, or when a program sent in the user's name: those have rows of kind "self" in
-//! `message_mention` (messaging.md 4.5).
+//! There are own messages after the position only when somebody marked a channel unread, or when a program sent in
+//! the user's name: those have rows of kind "self" in `message_mention` (messaging.md 4.5). `own_floor` is the
+//! channel's newest message at the moment of marking unread: own messages up to it move the position no more.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -131,22 +132,26 @@ async fn mark_unread_in_task(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) 
 
 /// The message at or before `seq` knows how many count up to it; before the first message it is none.
 macro_rules! mark_sql {
-    ($condition:literal) => {
+    ($floor:literal, $update:literal) => {
         concat!(
             "INSERT INTO message_read_state \
-             (user_id, channel_id, read_seq, read_cseq, read_message_id, joined_seq, updated_at) \
-             SELECT $1, $2, COALESCE(m.seq, 0), COALESCE(m.cseq, 0), m.id, 0, $4 \
-             FROM (SELECT MAX(seq) AS seq FROM message WHERE channel_id = $2 AND seq <= $3) AS newest \
+             (user_id, channel_id, read_seq, read_cseq, read_message_id, own_floor, updated_at) \
+             SELECT $1, $2, COALESCE(m.seq, 0), COALESCE(m.cseq, 0), m.id, ",
+            $floor,
+            ", $4 FROM (SELECT MAX(seq) AS seq FROM message WHERE channel_id = $2 AND seq <= $3) AS newest \
              LEFT JOIN message m ON m.channel_id = $2 AND m.seq = newest.seq WHERE TRUE \
              ON CONFLICT (user_id, channel_id) DO UPDATE SET read_seq = excluded.read_seq, \
                read_cseq = excluded.read_cseq, read_message_id = excluded.read_message_id, \
                updated_at = excluded.updated_at",
-            $condition
+            $update
         )
     };
 }
-const MARK: &str = mark_sql!(" WHERE excluded.read_seq > message_read_state.read_seq");
-const MARK_EXACTLY: &str = mark_sql!("");
+const MARK: &str = mark_sql!("0", " WHERE excluded.read_seq > message_read_state.read_seq");
+const MARK_EXACTLY: &str = mark_sql!(
+    "COALESCE((SELECT last_seq FROM channel_state WHERE channel_id = $2), 0)",
+    ", own_floor = excluded.own_floor"
+);
 /// Kind 4: own messages after the position. 8 is the flag of a thread reply that also stands in the channel.
 const MARK_OWN: &str = "INSERT INTO message_mention \
     (message_id, kind, target_id, author_id, channel_id, seq, thread_id, created_at) \
@@ -172,6 +177,7 @@ const BASELINE_SQLITE: &str = "INSERT INTO message_read_state \
     FROM json_each($2) LEFT JOIN channel_state ON channel_id = unhex(value) WHERE TRUE \
     ON CONFLICT (user_id, channel_id) DO NOTHING";
 
+/// `(flags & 16) = 0` is what the index `message_own` is about.
 macro_rules! unread_sql {
     ($channels:literal) => {
         concat!(
@@ -186,9 +192,16 @@ macro_rules! unread_sql {
                + (SELECT COUNT(*) FROM message_mention w WHERE w.kind IN (2, 3) \
                   AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.author_id <> p.user_id) \
                AS mention_count \
-             FROM message_read_state p LEFT JOIN channel_state s ON s.channel_id = p.channel_id \
-             WHERE p.user_id = $1 AND p.channel_id ",
-            $channels
+             FROM (SELECT q.user_id, q.channel_id, q.user_rev, \
+                 COALESCE(own.seq, q.read_seq) AS read_seq, COALESCE(own.cseq, q.read_cseq) AS read_cseq \
+               FROM (SELECT r.user_id, r.channel_id, r.user_rev, r.read_seq, r.read_cseq, \
+                   (SELECT MAX(m.seq) FROM message m WHERE m.channel_id = r.channel_id \
+                    AND m.author_id = r.user_id AND m.seq > r.own_floor AND m.seq > r.read_seq \
+                    AND (m.flags & 16) = 0) AS own_seq \
+                 FROM message_read_state r WHERE r.user_id = $1 AND r.channel_id ",
+            $channels,
+            ") AS q LEFT JOIN message own ON own.channel_id = q.channel_id AND own.seq = q.own_seq) AS p \
+             LEFT JOIN channel_state s ON s.channel_id = p.channel_id"
         )
     };
 }

@@ -17,6 +17,16 @@ pub(crate) enum Connection<'c> {
     Sqlite(&'c mut SqliteConnection),
 }
 
+impl Connection<'_> {
+    /// Runs a statement without parameters for its effect.
+    pub(crate) async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Postgres(connection) => sqlx::query(sql).execute(&mut **connection).await.map(drop),
+            Self::Sqlite(connection) => sqlx::query(sql).execute(&mut **connection).await.map(drop),
+        }
+    }
+}
+
 /// A column of the input, one value per row.
 pub(crate) enum Column<'a> {
     Ids(Vec<Uuid>),
@@ -182,6 +192,6 @@ fn sqlite_arguments(columns: &[Column<'_>]) -> Result<SqliteArguments, sqlx::Err
     Ok(arguments)
 }
 
-/// Most rows of one statement: SQLite takes 32,766 parameters, and the widest table has 15 columns.
+/// Most rows of one statement: SQLite takes 32,766 parameters, and the widest table has 16 columns.
 pub(crate) const ROWS_LIMIT: usize = 1 << (SIZES - 1);
-const SIZES: usize = 12;
+const SIZES: usize = 11;

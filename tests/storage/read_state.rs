@@ -27,6 +27,7 @@ on_both! {
             writer.say(channel, alice, "old").await;
         }
         baseline(&store.db, bob, &[channel]).await.unwrap();
+        baseline(&store.db, alice, &[channel]).await.unwrap();
         assert_eq!(counts(store, bob, channel).await, (3, 0, 0));
         writer.say(channel, alice, "new").await;
         baseline(&store.db, bob, &[channel]).await.unwrap();
@@ -66,6 +67,7 @@ on_both! {
     async fn mentions_count_until_read_edited_out_or_deleted(store: &Store) {
         let (writer, channel, alice, bob) = (store.writer(), id(), id(), id());
         baseline(&store.db, bob, &[channel]).await.unwrap();
+        baseline(&store.db, alice, &[channel]).await.unwrap();
         let mentions = |users: &[Uuid], channel| Mentions { users: users.into(), channel, ..Mentions::default() };
         let with = |mentions| NewMessage { mentions, ..message(channel, alice, "you") };
         let (direct, _) = writer.send(with(mentions(&[bob, bob], false))).await.unwrap();

@@ -26,6 +26,8 @@ pub(super) struct Lane {
     session: Session,
     config: Config,
     commits: mpsc::Sender<Vec<Committed>>,
+    /// Batches for which nonces are looked up before anything is inserted.
+    careful: u32,
 }
 
 enum Session {
@@ -43,8 +45,8 @@ struct Failure {
     error: ImksError,
     /// Trying again can help.
     transient: bool,
-    /// It may have been committed all the same.
-    uncertain: bool,
+    /// A unique index objects: a nonce is there already.
+    repeated: bool,
 }
 
 impl Lane {
@@ -65,7 +67,7 @@ impl Lane {
             }
             Db::Sqlite(sqlite) => Session::Sqlite(sqlite.writer),
         };
-        Self { session, config, commits }
+        Self { session, config, commits, careful: 0 }
     }
 
     /// Runs until drained.
@@ -103,9 +105,8 @@ impl Lane {
     async fn commit_all(&mut self, batch: Vec<Job>) {
         let mut waiting = VecDeque::from([batch]);
         while let Some(mut jobs) = waiting.pop_front() {
-            let mut replayed = false;
-            match self.commit_persistently(&jobs, &mut replayed).await {
-                Ok(plan) => self.deliver(jobs, plan, replayed).await,
+            match self.commit_persistently(&jobs).await {
+                Ok(plan) => self.deliver(jobs, plan).await,
                 Err(failure) if !failure.transient && jobs.len() > 1 => {
                     let second = jobs.split_off(jobs.len() / 2);
                     waiting.push_front(second);
@@ -117,16 +118,22 @@ impl Lane {
     }
 
     /// Tries until the batch is committed, refused, or too old.
-    async fn commit_persistently(&mut self, jobs: &[Job], replayed: &mut bool) -> Result<Plan, Failure> {
+    async fn commit_persistently(&mut self, jobs: &[Job]) -> Result<Plan, Failure> {
         let oldest = jobs.first().map_or_else(Instant::now, |job| job.since);
         let deadline = oldest + Duration::from_millis(self.config.outage_ms);
         let mut pause = FIRST_PAUSE;
+        let mut unanswered = None;
+        self.careful = self.careful.saturating_sub(1);
         loop {
-            let failure = match self.commit_once(jobs, *replayed).await {
+            let failure = match self.commit_once(jobs, &mut unanswered).await {
                 Ok(plan) => return Ok(plan),
                 Err(failure) => failure,
             };
-            *replayed |= failure.uncertain;
+            if failure.repeated && self.careful == 0 {
+                // Somebody repeats sends; where one repetition is, there are more.
+                self.careful = CAREFUL_BATCHES;
+                continue;
+            }
             if !failure.transient || Instant::now() + pause > deadline {
                 return Err(failure);
             }
@@ -137,13 +144,14 @@ impl Lane {
         }
     }
 
-    async fn commit_once(&mut self, jobs: &[Job], replayed: bool) -> Result<Plan, Failure> {
+    async fn commit_once(&mut self, jobs: &[Job], unanswered: &mut Option<Plan>) -> Result<Plan, Failure> {
         let started = Instant::now();
-        let limit = Duration::from_millis(self.config.batch_timeout_ms);
+        let careful = self.careful > 0;
         let outcome = match &mut self.session {
-            Session::Sqlite(pool) => commit_sqlite(pool, jobs, replayed).await,
+            Session::Sqlite(pool) => commit_sqlite(pool, jobs, careful, unanswered).await,
             Session::Postgres { options, connection } => {
-                let attempt = Box::pin(commit_postgres(options, connection, jobs, replayed));
+                let limit = Duration::from_millis(self.config.batch_timeout_ms);
+                let attempt = Box::pin(commit_postgres(options, connection, jobs, careful, unanswered));
                 let outcome = timeout(limit, attempt).await.unwrap_or_else(|_| Err(Failure::timeout()));
                 if outcome.as_ref().is_err_and(|failure| failure.transient) {
                     *connection = None;
@@ -159,7 +167,7 @@ impl Lane {
     }
 
     /// Answers the senders, then hands on what is new.
-    async fn deliver(&self, jobs: Vec<Job>, mut plan: Plan, replayed: bool) {
+    async fn deliver(&self, jobs: Vec<Job>, mut plan: Plan) {
         let verdicts = std::mem::take(&mut plan.verdicts);
         let mut sends = plan.sends.into_iter();
         let mut sent: Vec<Arc<MessageDetail>> = Vec::with_capacity(sends.len());
@@ -175,8 +183,7 @@ impl Lane {
                 (Ok(verdict), _) => outcome(verdict),
                 (Err(error), _) => Err(error),
             };
-            // After a commit of unknown outcome even what was found done may never have been told.
-            news.extend(outcome.as_ref().ok().and_then(|outcome| news_of(outcome, replayed)));
+            news.extend(outcome.as_ref().ok().and_then(news_of));
             let _ = reply.send(outcome);
         }
         metrics::MESSAGES_STORED.add(sent.len() as u64);
@@ -187,63 +194,73 @@ impl Lane {
     }
 }
 
-async fn commit_sqlite(pool: &SqlitePool, jobs: &[Job], replayed: bool) -> Result<Plan, Failure> {
-    let mut connection = Box::pin(pool.acquire()).await.map_err(Failure::before)?;
-    sqlx::query(BEGIN_SQLITE).execute(&mut *connection).await.map_err(Failure::before)?;
-    let now = clock::now_micros();
-    let applied = store::apply(&mut Connection::Sqlite(&mut connection), jobs, now, replayed).await;
-    let committed = match applied {
-        Ok(plan) => {
-            sqlx::query("COMMIT").execute(&mut *connection).await.map(|_| plan).map_err(Failure::at_commit)
-        }
-        Err(error) => Err(Failure::before(error)),
-    };
-    if committed.is_err() && sqlx::query("ROLLBACK").execute(&mut *connection).await.is_err() {
+async fn commit_sqlite(
+    pool: &SqlitePool,
+    jobs: &[Job],
+    careful: bool,
+    unanswered: &mut Option<Plan>,
+) -> Result<Plan, Failure> {
+    let mut pooled = Box::pin(pool.acquire()).await.map_err(Failure::new)?;
+    sqlx::query(BEGIN_SQLITE).execute(&mut *pooled).await.map_err(Failure::new)?;
+    let outcome = transact(&mut Connection::Sqlite(&mut pooled), jobs, careful, unanswered).await;
+    if outcome.is_err() && sqlx::query("ROLLBACK").execute(&mut *pooled).await.is_err() {
         // Some failures roll back by themselves; if this one did not, nobody may get this connection.
-        connection.close_on_drop();
+        pooled.close_on_drop();
     }
-    committed
+    outcome
 }
 
+/// After a transient failure the caller drops the connection, which rolls back.
 async fn commit_postgres(
     options: &PgConnectOptions,
     slot: &mut Option<PgConnection>,
     jobs: &[Job],
-    replayed: bool,
+    careful: bool,
+    unanswered: &mut Option<Plan>,
 ) -> Result<Plan, Failure> {
     let connection = match slot {
         Some(connection) => connection,
-        None => slot.insert(Box::pin(options.connect()).await.map_err(Failure::before)?),
+        None => slot.insert(Box::pin(options.connect()).await.map_err(Failure::new)?),
     };
-    sqlx::query("BEGIN").execute(&mut *connection).await.map_err(Failure::before)?;
-    let now = clock::now_micros();
-    match store::apply(&mut Connection::Postgres(connection), jobs, now, replayed).await {
-        Ok(plan) => {
-            sqlx::query("COMMIT").execute(&mut *connection).await.map_err(Failure::at_commit)?;
-            Ok(plan)
-        }
-        Err(error) => {
-            let failure = Failure::before(error);
-            if !failure.transient && sqlx::query("ROLLBACK").execute(&mut *connection).await.is_err() {
-                *slot = None;
-            }
-            Err(failure)
+    sqlx::query("BEGIN").execute(&mut *connection).await.map_err(Failure::new)?;
+    let outcome = transact(&mut Connection::Postgres(connection), jobs, careful, unanswered).await;
+    if outcome.as_ref().is_err_and(|failure| !failure.transient) {
+        sqlx::query("ROLLBACK").execute(&mut *connection).await.map_err(Failure::new)?;
+    }
+    outcome
+}
+
+/// From the locks to the commit. `unanswered` is the plan of an attempt whose commit may have happened: until that
+/// is known under the locks, nothing new is decided.
+async fn transact(
+    connection: &mut Connection<'_>,
+    jobs: &[Job],
+    careful: bool,
+    unanswered: &mut Option<Plan>,
+) -> Result<Plan, Failure> {
+    let states = store::lock(connection, jobs).await.map_err(Failure::new)?;
+    if let Some(plan) = unanswered.as_ref() {
+        let committed = store::was_committed(connection, plan).await.map_err(Failure::new)?;
+        if let Some(plan) = unanswered.take().filter(|_| committed) {
+            connection.run("COMMIT").await.map_err(Failure::new)?;
+            return Ok(plan);
         }
     }
+    let now = clock::now_micros();
+    let plan = store::apply(connection, jobs, states, now, careful).await.map_err(Failure::new)?;
+    let plan = unanswered.insert(plan);
+    connection.run("COMMIT").await.map_err(Failure::new)?;
+    Ok(std::mem::take(plan))
 }
 
 impl Failure {
-    fn before(error: sqlx::Error) -> Self {
-        Self { transient: is_transient(&error), error: error.into(), uncertain: false }
-    }
-
-    fn at_commit(error: sqlx::Error) -> Self {
-        let transient = is_transient(&error);
-        Self { transient, error: error.into(), uncertain: transient }
+    fn new(error: sqlx::Error) -> Self {
+        let repeated = error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation);
+        Self { transient: is_transient(&error), repeated, error: error.into() }
     }
 
     fn timeout() -> Self {
-        Self { error: ImksError::Timeout("database"), transient: true, uncertain: true }
+        Self { error: ImksError::Timeout("database"), transient: true, repeated: false }
     }
 }
 
@@ -327,21 +344,17 @@ fn view(message: Message, reply_to: Option<Box<ReplyPreview>>) -> Arc<MessageDet
     Arc::new(MessageDetail { reply_to, ..message.into() })
 }
 
-fn news_of(outcome: &Outcome, replayed: bool) -> Option<Committed> {
-    match outcome {
-        Outcome::Sent { message, duplicate } if replayed || !duplicate => {
-            Some(Committed::Sent(Arc::clone(message)))
-        }
-        Outcome::Edited { message, changed, .. } if replayed || *changed => {
-            Some(Committed::Edited(Arc::clone(message)))
-        }
-        Outcome::Deleted { deletion, changed } if replayed || *changed => {
-            Some(Committed::Deleted(Arc::clone(deletion)))
-        }
-        _ => None,
-    }
+fn news_of(outcome: &Outcome) -> Option<Committed> {
+    Some(match outcome {
+        Outcome::Sent { message, duplicate: false } => Committed::Sent(Arc::clone(message)),
+        Outcome::Edited { message, changed: true, .. } => Committed::Edited(Arc::clone(message)),
+        Outcome::Deleted { deletion, changed: true } => Committed::Deleted(Arc::clone(deletion)),
+        _ => return None,
+    })
 }
 
+/// How long after a repeated send the lane expects more of them.
+const CAREFUL_BATCHES: u32 = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 

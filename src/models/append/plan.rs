@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{DeleteMessage, Deletion, EditMessage, Job, NewMessage, Write};
 use crate::clock::{Micros, Timestamp};
-use crate::models::message::{FLAG_ALSO_IN_CHANNEL, Message, ReplyPreview};
+use crate::models::message::{FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, Message, ReplyPreview};
 use crate::models::message_id;
 use crate::{ImksError, ImksResult};
 
@@ -51,7 +51,8 @@ pub(super) struct Loaded {
 pub(super) struct Plan {
     pub verdicts: Vec<ImksResult<Verdict>>,
     pub sends: Vec<Minted>,
-    pub reads: Vec<Read>,
+    /// Old messages whose nonce is used anew.
+    pub released: Vec<Uuid>,
     pub mentions: Vec<Mention>,
     /// Messages whose mention rows are replaced.
     pub unmention: Vec<Uuid>,
@@ -97,17 +98,6 @@ pub(super) struct Minted {
     pub content_hash: i64,
     pub mentions: Option<String>,
     pub reply_to: Option<Box<ReplyPreview>>,
-}
-
-/// An author who has read up to the own message.
-#[derive(Debug)]
-pub(super) struct Read {
-    pub user_id: Uuid,
-    pub channel_id: Uuid,
-    pub seq: i64,
-    pub cseq: i64,
-    pub message_id: Uuid,
-    pub at: Micros,
 }
 
 /// A row of `message_mention`.
@@ -183,7 +173,6 @@ pub(super) fn plan(jobs: &[Job], loaded: Loaded, now: Micros, random: &[u64]) ->
         states: loaded.states.into_iter().map(|state| (state, false)).collect(),
         messages: loaded.messages,
         seen: HashMap::with_capacity(sends),
-        positions: HashMap::with_capacity(sends),
         dirty: Vec::new(),
         plan: Plan { sends: Vec::with_capacity(sends), ..Plan::default() },
         now,
@@ -192,7 +181,7 @@ pub(super) fn plan(jobs: &[Job], loaded: Loaded, now: Micros, random: &[u64]) ->
     planner.states.sort_unstable_by_key(|(state, _)| state.channel_id);
     for (index, job) in jobs.iter().enumerate() {
         let verdict = match &job.write {
-            Write::Send(message) => planner.send(index, message, &job.key),
+            Write::Send(message) => planner.send(index, message),
             Write::Edit(edit) => planner.edit(edit),
             Write::Delete(delete) => planner.delete(delete),
         };
@@ -207,8 +196,6 @@ struct Planner<'a> {
     messages: HashMap<Uuid, Message>,
     /// Sends of this batch by (channel, author, nonce).
     seen: HashMap<(Uuid, Uuid, &'a str), usize>,
-    /// Where in [`Plan::reads`] somebody's position in a channel is.
-    positions: HashMap<(Uuid, Uuid), usize>,
     dirty: Vec<Uuid>,
     plan: Plan,
     now: Micros,
@@ -216,27 +203,30 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn send(&mut self, job: usize, message: &'a NewMessage, key: &'a str) -> ImksResult<Verdict> {
+    fn send(&mut self, job: usize, message: &'a NewMessage) -> ImksResult<Verdict> {
         let content_hash = content_hash(message);
+        let Some(nonce) = message.nonce.as_deref() else {
+            let reply_to = self.checked_references(message)?;
+            return self.mint(job, message, content_hash, reply_to);
+        };
         if let Some(verdict) = self.stored_before(job, content_hash) {
             return verdict;
         }
         let reply_to = self.checked_references(message)?;
-        let next = self.plan.sends.len();
-        match self.seen.entry((message.channel_id, message.author.id, key)) {
+        match self.seen.entry((message.channel_id, message.author.id, nonce)) {
             Entry::Occupied(first) if self.plan.sends[*first.get()].content_hash != content_hash => {
                 return Err(ImksError::NonceConflict);
             }
             Entry::Occupied(first) => return Ok(Verdict::Repeated(*first.get())),
-            Entry::Vacant(free) => free.insert(next),
+            Entry::Vacant(free) => free.insert(self.plan.sends.len()),
         };
-        self.mint(job, message, content_hash, reply_to)?;
-        Ok(Verdict::Sent)
+        self.mint(job, message, content_hash, reply_to)
     }
 
     fn stored_before(&mut self, job: usize, content_hash: i64) -> Option<ImksResult<Verdict>> {
-        let key = i64::try_from(job).ok().and_then(|job| self.keys.get(&job))?;
+        let key = *i64::try_from(job).ok().and_then(|job| self.keys.get(&job))?;
         if key.created_at < self.now - NONCE_LIFETIME {
+            self.plan.released.push(key.message_id);
             return None;
         }
         if key.content_hash != content_hash {
@@ -272,7 +262,7 @@ impl<'a> Planner<'a> {
         message: &NewMessage,
         content_hash: i64,
         reply_to: Option<Box<ReplyPreview>>,
-    ) -> ImksResult<()> {
+    ) -> ImksResult<Verdict> {
         let random = self.random.get(self.plan.sends.len()).copied().unwrap_or_default();
         let now = self.now;
         let flags = flags(message);
@@ -286,9 +276,7 @@ impl<'a> Planner<'a> {
         state.last_message_at = Some(created_at);
         state.message_count += 1;
         let (seq, cseq) = (state.last_seq, state.last_cseq);
-        if message.interactive {
-            self.read(message, seq, cseq, id);
-        } else if is_counted(message.thread_id, flags) {
+        if !message.interactive && is_counted(message.thread_id, flags) {
             self.plan.mentions.push(Mention {
                 kind: MENTION_SELF,
                 target_id: message.author.id,
@@ -308,19 +296,7 @@ impl<'a> Planner<'a> {
             mentions,
             reply_to,
         });
-        Ok(())
-    }
-
-    fn read(&mut self, message: &NewMessage, seq: i64, cseq: i64, message_id: Uuid) {
-        let (user_id, channel_id) = (message.author.id, message.channel_id);
-        let read = Read { user_id, channel_id, seq, cseq, message_id, at: self.now };
-        match self.positions.entry((user_id, channel_id)) {
-            Entry::Occupied(earlier) => self.plan.reads[*earlier.get()] = read,
-            Entry::Vacant(free) => {
-                free.insert(self.plan.reads.len());
-                self.plan.reads.push(read);
-            }
-        }
+        Ok(Verdict::Sent)
     }
 
     fn mention(&self, message: &NewMessage, seq: i64, message_id: Uuid) -> Mention {
@@ -477,11 +453,12 @@ fn deletion(row: &Message, deleted_at: Micros) -> Deletion {
     }
 }
 
+/// The sender's flags and those that only the server sets.
 fn flags(message: &NewMessage) -> i32 {
-    match message.thread_id.is_some() && message.also_send_to_channel {
-        true => message.flags | FLAG_ALSO_IN_CHANNEL,
-        false => message.flags & !FLAG_ALSO_IN_CHANNEL,
-    }
+    let also_in_channel = message.thread_id.is_some() && message.also_send_to_channel;
+    message.flags & !(FLAG_ALSO_IN_CHANNEL | FLAG_AUTOMATED)
+        | if also_in_channel { FLAG_ALSO_IN_CHANNEL } else { 0 }
+        | if message.interactive { 0 } else { FLAG_AUTOMATED }
 }
 
 /// Whether a message counts as unread in its channel; a reply that stands only in its thread does not.
@@ -546,11 +523,11 @@ mod tests {
             reply_to_message_id: None,
             mentions: Mentions::default(),
             flags: 0,
-            nonce: None,
+            nonce: Some(key.into()),
             interactive: true,
         };
         let since = tokio::time::Instant::now();
-        Job { write: Write::Send(message), key: key.into(), reply: oneshot::channel().0, since }
+        Job { write: Write::Send(message), reply: oneshot::channel().0, since }
     }
 
     fn loaded(state: ChannelState, keys: Vec<StoredKey>) -> Loaded {

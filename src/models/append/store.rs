@@ -13,19 +13,20 @@ use crate::models::message::{Message, message_columns};
 use crate::models::message_id;
 use crate::models::rows::{Column, Connection, RowsSql};
 
-/// Reads under locks what the batch needs, decides, and writes. The transaction is the caller's.
+/// Reads under the channels' locks what the batch needs, decides, and writes. The transaction is the caller's.
 ///
-/// `replayed`: an earlier attempt may have been committed, so keys of our own making can exist too.
+/// `careful`: look for sends with the same nonce first. Otherwise the unique index is asked by inserting, which is
+/// cheaper as long as nobody repeats anything; the caller comes back careful when it objects.
 pub(super) async fn apply(
     connection: &mut Connection<'_>,
     jobs: &[Job],
+    states: Vec<ChannelState>,
     now: Micros,
-    replayed: bool,
+    careful: bool,
 ) -> Result<Plan, sqlx::Error> {
-    // Keys are looked up after the locks were granted, in a statement and thus a snapshot of its own:
-    // whoever sent the same nonce elsewhere has committed by now.
-    let states = lock(connection, &channels_of(jobs)).await?;
-    let keys = stored_keys(connection, jobs, replayed).await?;
+    // Looked up after the locks were granted, in a statement and thus a snapshot of its own: whoever sent the same
+    // nonce elsewhere has committed by now.
+    let keys = if careful { stored_keys(connection, jobs).await? } else { Vec::new() };
     let messages = referred_messages(connection, jobs, &keys).await?;
     let random =
         message_id::random_numbers(jobs.len()).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
@@ -36,6 +37,23 @@ pub(super) async fn apply(
     Ok(plan)
 }
 
+/// Whether an earlier attempt, whose commit was never answered, took effect after all. Asked under the locks, so
+/// that what is still on its way has arrived or never will.
+pub(super) async fn was_committed(connection: &mut Connection<'_>, plan: &Plan) -> Result<bool, sqlx::Error> {
+    if let Some(sent) = plan.sends.first() {
+        return Ok(!fetch_messages(connection, vec![sent.id]).await?.is_empty());
+    }
+    let Some(change) = plan.changes.first() else { return Ok(false) };
+    let columns = [
+        Column::Ids(vec![change.channel_id]),
+        Column::Numbers(vec![change.rev]),
+        Column::Ids(vec![change.message_id]),
+        Column::Numbers(vec![change.at]),
+    ];
+    let found: Vec<(i64,)> = FIND_CHANGE.fetch(connection, &columns).await?;
+    Ok(!found.is_empty())
+}
+
 fn channels_of(jobs: &[Job]) -> Vec<Uuid> {
     let mut channels: Vec<Uuid> = jobs.iter().map(|job| job.write.channel()).collect();
     channels.sort_unstable();
@@ -44,7 +62,11 @@ fn channels_of(jobs: &[Job]) -> Vec<Uuid> {
 }
 
 /// Locks the channels' rows in id order, so that no two batches wait for each other; creates missing ones.
-async fn lock(connection: &mut Connection<'_>, channels: &[Uuid]) -> Result<Vec<ChannelState>, sqlx::Error> {
+pub(super) async fn lock(
+    connection: &mut Connection<'_>,
+    jobs: &[Job],
+) -> Result<Vec<ChannelState>, sqlx::Error> {
+    let channels = &channels_of(jobs);
     let states = lock_existing(connection, channels).await?;
     if states.len() == channels.len() {
         return Ok(states);
@@ -67,21 +89,15 @@ async fn lock_existing(
     }
 }
 
-async fn stored_keys(
-    connection: &mut Connection<'_>,
-    jobs: &[Job],
-    replayed: bool,
-) -> Result<Vec<StoredKey>, sqlx::Error> {
+async fn stored_keys(connection: &mut Connection<'_>, jobs: &[Job]) -> Result<Vec<StoredKey>, sqlx::Error> {
     let (mut numbers, mut channels, mut authors, mut nonces) = (vec![], vec![], vec![], vec![]);
     for (number, job) in (0..).zip(jobs) {
         let Write::Send(message) = &job.write else { continue };
-        if message.nonce.is_none() && !replayed {
-            continue;
-        }
+        let Some(nonce) = message.nonce.as_deref() else { continue };
         numbers.push(number);
         channels.push(message.channel_id);
         authors.push(message.author.id);
-        nonces.push(&*job.key);
+        nonces.push(nonce);
     }
     let columns =
         [Column::Numbers(numbers), Column::Ids(channels), Column::Ids(authors), Column::Texts(nonces)];
@@ -123,6 +139,7 @@ async fn fetch_messages(
 }
 
 async fn write_sends(connection: &mut Connection<'_>, jobs: &[Job], plan: &Plan) -> Result<(), sqlx::Error> {
+    RELEASE_NONCES.execute(connection, &[Column::Ids(plan.released.clone())]).await?;
     if plan.sends.is_empty() {
         return Ok(());
     }
@@ -147,28 +164,10 @@ async fn write_sends(connection: &mut Connection<'_>, jobs: &[Job], plan: &Plan)
         Column::MaybeTexts(sends().map(|(minted, _)| minted.mentions.as_deref()).collect()),
         Column::Numbers(sends().map(|(minted, _)| i64::from(minted.flags)).collect()),
         Column::MaybeTexts(sends().map(|(_, message)| message.nonce.as_deref()).collect()),
-        Column::Numbers(sends().map(|(minted, _)| minted.created_at).collect()),
-    ];
-    INSERT_MESSAGES.execute(connection, &columns).await?;
-    let keys = [
-        Column::Ids(sends().map(|(_, message)| message.channel_id).collect()),
-        Column::Ids(sends().map(|(_, message)| message.author.id).collect()),
-        Column::Texts(sends().map(|(minted, _)| &*jobs[minted.job].key).collect()),
-        Column::Ids(sends().map(|(minted, _)| minted.id).collect()),
-        Column::Numbers(sends().map(|(minted, _)| minted.seq).collect()),
         Column::Numbers(sends().map(|(minted, _)| minted.content_hash).collect()),
         Column::Numbers(sends().map(|(minted, _)| minted.created_at).collect()),
     ];
-    INSERT_KEYS.execute(connection, &keys).await?;
-    let reads = [
-        Column::Ids(plan.reads.iter().map(|read| read.user_id).collect()),
-        Column::Ids(plan.reads.iter().map(|read| read.channel_id).collect()),
-        Column::Numbers(plan.reads.iter().map(|read| read.seq).collect()),
-        Column::Numbers(plan.reads.iter().map(|read| read.cseq).collect()),
-        Column::Ids(plan.reads.iter().map(|read| read.message_id).collect()),
-        Column::Numbers(plan.reads.iter().map(|read| read.at).collect()),
-    ];
-    MOVE_READ_POSITIONS.execute(connection, &reads).await
+    INSERT_MESSAGES.execute(connection, &columns).await
 }
 
 async fn write_mutations(connection: &mut Connection<'_>, plan: &Plan) -> Result<(), sqlx::Error> {
@@ -276,8 +275,8 @@ static ENSURE: RowsSql = RowsSql::new(
 );
 static KEYS: RowsSql = RowsSql::new(
     "job, channel_id, author_id, nonce",
-    "SELECT r.job, k.message_id, k.content_hash, k.created_at FROM r JOIN message_send_key k \
-     ON k.channel_id = r.channel_id AND k.author_id = r.author_id AND k.nonce = r.nonce WHERE r.job IS NOT NULL",
+    "SELECT r.job, m.id AS message_id, m.content_hash, m.created_at FROM r JOIN message m \
+     ON m.channel_id = r.channel_id AND m.author_id = r.author_id AND m.nonce = r.nonce WHERE r.job IS NOT NULL",
 );
 static MESSAGES: RowsSql = RowsSql::new(
     "wanted",
@@ -289,25 +288,17 @@ static MESSAGES: RowsSql = RowsSql::new(
 );
 static INSERT_MESSAGES: RowsSql = RowsSql::new(
     "id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, thread_id, \
-     reply_to_message_id, mentions, flags, nonce, created_at",
+     reply_to_message_id, mentions, flags, nonce, content_hash, created_at",
     "INSERT INTO message (id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, \
-     thread_id, reply_to_message_id, mentions, flags, nonce, created_at) SELECT * FROM r WHERE r.id IS NOT NULL",
+     thread_id, reply_to_message_id, mentions, flags, nonce, content_hash, created_at) \
+     SELECT * FROM r WHERE r.id IS NOT NULL",
 );
-/// A key that is still there after its 24 hours may be used again.
-static INSERT_KEYS: RowsSql = RowsSql::new(
-    "channel_id, author_id, nonce, message_id, seq, content_hash, created_at",
-    "INSERT INTO message_send_key (channel_id, author_id, nonce, message_id, seq, content_hash, created_at) \
-     SELECT * FROM r WHERE r.channel_id IS NOT NULL ON CONFLICT (channel_id, author_id, nonce) DO UPDATE SET \
-     message_id = excluded.message_id, seq = excluded.seq, content_hash = excluded.content_hash, \
-     created_at = excluded.created_at",
-);
-static MOVE_READ_POSITIONS: RowsSql = RowsSql::new(
-    "user_id, channel_id, seq, cseq, message_id, at",
-    "INSERT INTO message_read_state \
-     (user_id, channel_id, read_seq, read_cseq, read_message_id, joined_seq, updated_at) \
-     SELECT user_id, channel_id, seq, cseq, message_id, seq, at FROM r WHERE r.user_id IS NOT NULL \
-     ON CONFLICT (user_id, channel_id) DO UPDATE SET read_seq = excluded.read_seq, \
-     read_cseq = excluded.read_cseq, read_message_id = excluded.read_message_id, updated_at = excluded.updated_at",
+static RELEASE_NONCES: RowsSql =
+    RowsSql::new("id", "UPDATE message SET nonce = NULL FROM r WHERE message.id = r.id");
+static FIND_CHANGE: RowsSql = RowsSql::new(
+    "channel_id, rev, message_id, at",
+    "SELECT c.rev FROM r JOIN channel_change c ON c.channel_id = r.channel_id AND c.rev = r.rev \
+     AND c.message_id = r.message_id AND c.at = r.at",
 );
 static UNMENTION: RowsSql = RowsSql::new(
     "id",
