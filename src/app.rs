@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,7 +14,7 @@ use crate::auth::{Authenticator, CoreClient, PermissionConfig, Permissions};
 use crate::config::{Config, Drain};
 use crate::directory::{self, Directory};
 use crate::engine::Engine;
-use crate::http::{self, health::Health};
+use crate::http::{self, health::Health, listener};
 use crate::messaging::{self, Messaging, Parts};
 use crate::models::Db;
 use crate::models::append::{Appender, Commits};
@@ -53,10 +52,8 @@ impl App {
         config.validate()?;
         config.messaging.max_payload = config.engine.max_payload;
         // First of all: a second server on the same address should not touch the database.
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(ImksError::io(format!("listening on {}", config.listen)))?;
-        let addr = listener.local_addr().map_err(ImksError::io("reading the listening address"))?;
+        let socket = listener::bind(config.listen)?;
+        let addr = socket.local_addr().map_err(ImksError::io("reading the listening address"))?;
         let db = Db::connect(&config.database).await?;
         db.migrate().await?;
         let (core, directory) = core(&config, &db).await?;
@@ -74,7 +71,8 @@ impl App {
         let metrics = Arc::new(Exposition::new()?);
         let health = Arc::new(health(&db, core, &engine));
         let router = http::router(health.clone(), metrics.clone());
-        tasks.spawn(http::plain::serve(listener, engine.clone(), router, tasks.clone(), stop.clone()));
+        let routes = listener::routes(engine.clone(), router, &config.http);
+        tasks.spawn(listener::serve(socket, config.http.clone(), routes, tasks.clone(), stop.clone()));
         Ok(Self { config, addr, health, metrics, db, directory, appender, engine, namespace, tasks, stop })
     }
 

@@ -6,6 +6,7 @@ use super::field::{Field, Visitor};
 use super::setting::Setting;
 use super::{Config, Drain};
 use crate::engine::config::Origins;
+use crate::http::listener;
 use crate::models::{append, db};
 use crate::{engine, messaging, telemetry};
 
@@ -14,6 +15,7 @@ pub fn fields(config: &mut Config, visitor: &mut impl Visitor) {
     server_fields(config, visitor);
     database_fields(&mut config.database, visitor);
     append_fields(&mut config.append, visitor);
+    http_fields(&mut config.http, visitor);
     engine_fields(&mut config.engine, visitor);
     connect_fields(config, visitor);
     limit_fields(&mut config.messaging, visitor);
@@ -112,6 +114,29 @@ fn append_fields(config: &mut append::Config, visitor: &mut impl Visitor) {
         ),
         &mut config.outage_ms,
         visitor,
+    );
+}
+
+fn http_fields(config: &mut listener::Config, visitor: &mut impl Visitor) {
+    visitor.field(
+        Field::new("http.first_byte", "IMKS_HTTP_FIRST_BYTE", "How long a new TCP connection may be silent"),
+        &mut config.first_byte_timeout,
+    );
+    visitor.field(
+        Field::new(
+            "http.head",
+            "IMKS_HTTP_HEAD",
+            "How long a request head may take, which is also how long a kept-alive connection may be idle",
+        ),
+        &mut config.head_timeout,
+    );
+    visitor.field(
+        Field::new(
+            "http.connections_max",
+            "IMKS_HTTP_CONNECTIONS_MAX",
+            "TCP connections that are no WebSocket; more are answered with 503",
+        ),
+        &mut config.connections_max,
     );
 }
 

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::http::listener;
 use crate::models::{append, db};
 use crate::{auth, engine, messaging, socket, telemetry};
 pub use field::{Listing, Row};
@@ -31,6 +32,8 @@ pub struct Config {
     pub database: db::Config,
     /// How messages are written.
     pub append: append::Config,
+    /// The listener.
+    pub http: listener::Config,
     /// Connections.
     pub engine: engine::Config,
     /// Namespaces and events.
@@ -61,6 +64,7 @@ impl Default for Config {
             core_url: None,
             database: db::Config::default(),
             append: append::Config::default(),
+            http: listener::Config::default(),
             engine: engine::Config::default(),
             // Shorter than the reference's: who connects here has a token at hand.
             socket: socket::Config { connect_timeout: CONNECT_TIMEOUT, ..socket::Config::default() },

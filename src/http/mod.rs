@@ -2,7 +2,6 @@
 
 pub mod health;
 pub mod listener;
-pub mod plain;
 
 use std::sync::Arc;
 

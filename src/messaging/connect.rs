@@ -98,9 +98,16 @@ async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksRes
     memberships.truncate(AUTO_JOIN_MAX);
     let ids: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
     messaging.permissions().warm(user, &ids).await?;
-    let may_view = |channel| messaging.permissions().cached(user, channel, Permission::ViewChannel);
-    memberships.retain(|membership| matches!(may_view(membership.channel_id), Some(Ok(()))));
-    Ok(memberships)
+    let mut visible = Vec::with_capacity(memberships.len());
+    for membership in memberships {
+        // A map read, unless the core took something back since a moment ago.
+        match messaging.permissions().require(user, membership.channel_id, Permission::ViewChannel).await {
+            Ok(()) => visible.push(membership),
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(visible)
 }
 
 /// Where the channels stand, and how far the user has read. Channels that are new to the user count as read.

@@ -63,7 +63,7 @@ pub fn markdown() -> String {
 
 /// Sessions opened since the start of this process, for `GET /health`.
 pub fn sessions_opened() -> u64 {
-    metrics::CONNECTS_ACCEPTED.get()
+    metrics::SESSIONS_OPENED_POLLING.get() + metrics::SESSIONS_OPENED_WEBSOCKET.get()
 }
 
 /// Every metric but `imks_build_info`.

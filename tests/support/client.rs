@@ -31,13 +31,8 @@ impl TestClient {
     pub async fn open(addr: SocketAddr) -> Self {
         let url = format!("ws://{addr}/socket.io/?EIO=4&transport=websocket");
         let (wire, _) = connect_async(url).await.unwrap();
-        let mut client = Self {
-            wire,
-            next_ack: 0,
-            events: VecDeque::new(),
-            acks: Vec::new(),
-            ready: Value::Null,
-        };
+        let mut client =
+            Self { wire, next_ack: 0, events: VecDeque::new(), acks: Vec::new(), ready: Value::Null };
         assert!(client.packet().await.unwrap().starts_with('0'), "the handshake comes first");
         client
     }

@@ -1,0 +1,136 @@
+//! CONNECT, `session:ready`, and what is refused at the door.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::TestClient;
+use crate::on_both;
+use crate::server::{Kind, TestServer, first_channel};
+
+on_both! {
+    async fn the_first_event_says_who_where_and_what_is_unread(server: TestServer) {
+        let mut bob = server.client("bob").await;
+        let channel = first_channel(&bob);
+        // Alice exists, and has read everything up to here, before Bob writes.
+        server.client("alice").await;
+        for number in 0..3 {
+            bob.ok("message:send", json!({ "channel_id": channel, "body": number.to_string() })).await;
+        }
+        let alice = server.client("alice").await;
+        let ready = &alice.ready;
+        assert_eq!((&ready["protocol"], &ready["resumed"]), (&json!(1), &json!(false)));
+        assert_eq!((&ready["server"]["name"], &ready["user"]["username"]), (&json!("imks"), &json!("alice")));
+        assert_eq!((&ready["limits"]["body_chars"], &ready["limits"]["max_payload"]), (&json!(8000), &json!(1_000_000)));
+        assert!(ready["server_time"].is_string() && ready["token_expires_at"].is_string());
+        assert_eq!(ready["channels_complete"], true);
+        let state = &ready["channels"][0];
+        assert_eq!((&state["channel_id"], &state["name"]), (&json!(channel), &json!("general")));
+        assert_eq!((&state["last_seq"], &state["rev"], &state["read_seq"]), (&json!(3), &json!(0), &json!(0)));
+        assert_eq!((&state["unread_count"], &state["mention_count"], &state["muted"]), (&json!(3), &json!(0), &json!(false)));
+    }
+
+    async fn who_writes_has_read(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let channel = first_channel(&alice);
+        alice.ok("message:send", json!({ "channel_id": channel, "body": "hi" })).await;
+        let again = server.client("alice").await;
+        let state = &again.ready["channels"][0];
+        assert_eq!((&state["read_seq"], &state["unread_count"]), (&json!(1), &json!(0)));
+    }
+
+    async fn a_new_member_has_nothing_unread(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let channel = first_channel(&alice);
+        alice.ok("message:send", json!({ "channel_id": channel, "body": "hi" })).await;
+        let carol = server.client("carol").await;
+        let state = &carol.ready["channels"][0];
+        assert_eq!((&state["last_seq"], &state["read_seq"], &state["unread_count"]), (&json!(1), &json!(1), &json!(0)));
+    }
+}
+
+async fn refused(server: &TestServer, auth: Value) -> Value {
+    let mut client = TestClient::open(server.addr()).await;
+    client.join(auth).await.expect_err("the token should be refused")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_token_is_refused_with_a_stable_code_and_no_detail() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let good = server.token("alice").await;
+    let (head, rest) = good.split_once('.').unwrap();
+    let (claims, _) = rest.split_once('.').unwrap();
+    let unsigned = format!("{head}.{claims}.");
+    let forged = format!("{head}.{claims}.{}", "A".repeat(86));
+    let long = "x".repeat(100_000);
+    for token in [
+        json!(""),
+        json!("x"),
+        json!(null),
+        json!(7),
+        json!({}),
+        json!(["x"]),
+        json!(unsigned),
+        json!(forged),
+        json!(long),
+    ] {
+        let error = refused(&server, json!({ "token": token })).await;
+        assert_eq!(error["data"], json!({ "code": "unauthenticated", "retryable": false }), "{error}");
+    }
+    assert_eq!(refused(&server, json!({})).await["data"]["code"], "unauthenticated");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_token_is_refused_as_such() {
+    let server = TestServer::start_with(Kind::Sqlite, |config| config.token.leeway = Duration::ZERO).await;
+    let user = server.directory().ensure_development("alice").await.unwrap();
+    let short = server.directory().issue_token(&user, Duration::from_secs(1)).await.unwrap();
+    let mut client = TestClient::connect(server.addr(), &short).await;
+    // The server ends the session by itself; only then is the token certainly over.
+    client.expect("auth:expired").await;
+    assert_eq!(refused(&server, json!({ "token": short })).await["data"]["code"], "token_expired");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_lives_on_with_a_new_token_of_the_same_user() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let user = server.directory().ensure_development("alice").await.unwrap();
+    let short = server.directory().issue_token(&user, Duration::from_secs(30)).await.unwrap();
+    let mut client = TestClient::connect(server.addr(), &short).await;
+    let left = client.expect("auth:expiring").await["expires_in_ms"].as_i64().unwrap();
+    assert!((1..=30_000).contains(&left), "{left}");
+    let others = server.token("bob").await;
+    assert_eq!(client.refused("auth:refresh", json!({ "token": others })).await["code"], "unauthenticated");
+    let longer = server.token("alice").await;
+    let answer = client.ok("auth:refresh", json!({ "token": longer })).await;
+    assert_ne!(answer["token_expires_at"], client.ready["token_expires_at"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_may_have_so_many_sessions_and_no_more() {
+    let server = TestServer::start_with(Kind::Sqlite, |config| config.messaging.sessions_per_user = 2).await;
+    let token = server.token("alice").await;
+    let _first = TestClient::connect(server.addr(), &token).await;
+    let _second = TestClient::connect(server.addr(), &token).await;
+    assert_eq!(refused(&server, json!({ "token": token })).await["data"]["code"], "limit_reached");
+    server.client("bob").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_channels_come_in_several_events() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    for number in 0..501 {
+        server.channel(&format!("c{number}"), &["alice"]).await;
+    }
+    let mut alice = server.client("alice").await;
+    assert_eq!(alice.ready["channels"].as_array().unwrap().len(), 500);
+    assert_eq!(alice.ready["channels_complete"], false);
+    let (name, rest) = alice.event().await;
+    assert_eq!((name.as_str(), rest["channels"].as_array().unwrap().len()), ("session:channels", 2));
+    assert_eq!(rest["channels_complete"], true);
+    server.stop().await;
+}

@@ -1,0 +1,84 @@
+//! `message:edit` and `message:delete`.
+
+use serde_json::{Value, json};
+
+use crate::on_both;
+use crate::server::first_channel;
+
+on_both! {
+    async fn an_edit_reaches_everybody_with_a_revision_and_the_same_text_changes_nothing(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "tpyo" })).await;
+        let edit = json!({ "channel_id": channel, "message_id": sent["message"]["id"], "body": "typo" });
+        let edited = alice.ok("message:edit", edit.clone()).await;
+        assert_eq!((&edited["message"]["body"], &edited["rev"]), (&json!("typo"), &json!(1)));
+        assert_eq!(edited["message"]["version"], 2);
+        bob.expect("message:new").await;
+        let update = bob.expect("message:updated").await;
+        assert_eq!((&update["body"], &update["rev"], &update["kind"]), (&json!("typo"), &json!(1), &json!("edit")));
+        assert_eq!((&update["id"], &update["seq"]), (&sent["message"]["id"], &json!(1)));
+        assert!(update["edited_at"].is_string() && update["event_id"].is_string());
+        assert_eq!(alice.ok("message:edit", edit).await["rev"], 1);
+        assert_eq!(bob.events_so_far().await, []);
+    }
+
+    async fn a_lost_update_is_noticed_with_expected_version(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "one" })).await;
+        let edit = |body: &str| json!({ "channel_id": channel, "message_id": sent["message"]["id"],
+            "body": body, "expected_version": 1 });
+        alice.ok("message:edit", edit("two")).await;
+        let error = alice.refused("message:edit", edit("three")).await;
+        assert_eq!((&error["code"], &error["details"]), (&json!("version_mismatch"), &json!({ "current": 2 })));
+    }
+
+    async fn nobody_edits_or_deletes_what_others_wrote(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "mine" })).await;
+        let target = json!({ "channel_id": channel, "message_id": sent["message"]["id"], "body": "yours" });
+        assert_eq!(bob.refused("message:edit", target.clone()).await["code"], "forbidden");
+        let error = bob.refused("message:delete", target.clone()).await;
+        assert_eq!((&error["code"], &error["details"]["permission"]), (&json!("forbidden"), &json!("MANAGE_MESSAGES")));
+        let page = bob.ok("history", json!({ "channel_id": channel })).await;
+        assert_eq!(page["messages"][0]["body"], "mine");
+    }
+
+    async fn a_deleted_message_is_a_tombstone_for_everybody(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "oops" })).await;
+        let id = sent["message"]["id"].clone();
+        let target = json!({ "channel_id": channel, "message_id": id });
+        let deleted = alice.ok("message:delete", target.clone()).await;
+        assert_eq!((&deleted["message_id"], &deleted["rev"]), (&id, &json!(1)));
+        let event = bob.expect("message:deleted").await;
+        assert_eq!((&event["id"], &event["rev"], &event["seq"]), (&id, &json!(1), &json!(1)));
+        assert_eq!(event["deleted_by"], sent["message"]["author"]["id"]);
+        let again = alice.ok("message:delete", target.clone()).await;
+        assert_eq!(again, deleted, "deleting twice is no error");
+        let page = bob.ok("history", json!({ "channel_id": channel })).await;
+        assert_eq!((&page["messages"][0]["body"], &page["messages"][0]["deleted_at"].is_string()),
+            (&json!(""), &true));
+        let mut edit = target;
+        edit["body"] = "back again".into();
+        assert_eq!(alice.refused("message:edit", edit).await["code"], "message_deleted");
+        assert_eq!(bob.events_so_far().await.into_iter().filter(|(name, _)| name != "message:new")
+            .collect::<Vec<(String, Value)>>(), []);
+    }
+
+    async fn an_owner_of_the_channel_deletes_what_others_wrote(server: TestServer) {
+        let channel = server.channel("club", &["bob"]).await;
+        server.directory().ensure_user("carol").await.unwrap();
+        let owner = imks::directory::RoleName("owner".into());
+        server.directory().add_member("club", "carol", owner).await.unwrap();
+        let (mut bob, mut carol) = (server.client("bob").await, server.client("carol").await);
+        let sent = bob.ok("message:send", json!({ "channel_id": channel, "body": "spam" })).await;
+        let target = json!({ "channel_id": channel, "message_id": sent["message"]["id"] });
+        carol.ok("message:delete", target).await;
+        let event = bob.expect("message:deleted").await;
+        assert_ne!(event["deleted_by"], sent["message"]["author"]["id"]);
+    }
+}

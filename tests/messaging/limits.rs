@@ -1,0 +1,39 @@
+//! Rate limits: who is too fast is told when to come back.
+
+use imks::socket::rate_limit::Rate;
+use serde_json::json;
+
+use crate::server::{Kind, TestServer, first_channel};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_third_message_at_once_is_refused_with_the_time_to_wait() {
+    let slow = |config: &mut imks::config::Config| config.messaging.sends_per_channel = Rate::new(1, 2);
+    let server = TestServer::start_with(Kind::Sqlite, slow).await;
+    let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+    let channel = first_channel(&alice);
+    let request = json!({ "channel_id": channel, "body": "hi" });
+    alice.ok("message:send", request.clone()).await;
+    alice.ok("message:send", request.clone()).await;
+    let error = alice.refused("message:send", request.clone()).await;
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("rate_limited"), &json!(true)));
+    assert_eq!(error["details"], json!({ "bucket": "send:user_channel" }));
+    assert!((1..=1000).contains(&error["retry_after_ms"].as_u64().unwrap()), "{error}");
+    bob.ok("message:send", request.clone()).await;
+    let mut other_device = server.client("alice").await;
+    assert_eq!(other_device.refused("message:send", request).await["code"], "rate_limited");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_events_of_any_kind_is_limited_per_connection() {
+    let server =
+        TestServer::start_with(Kind::Sqlite, |config| config.messaging.events = Rate::new(1, 5)).await;
+    let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+    for _ in 0..5 {
+        alice.ok("ping", json!({})).await;
+    }
+    let error = alice.refused("no:such:event", json!({})).await;
+    assert_eq!(error["details"], json!({ "bucket": "events:socket" }));
+    bob.ok("ping", json!({})).await;
+    server.stop().await;
+}

@@ -1,0 +1,97 @@
+//! `message:send` and `message:new`.
+
+use serde_json::{Value, json};
+
+use crate::on_both;
+use crate::server::first_channel;
+
+on_both! {
+    async fn a_message_is_acked_and_everybody_in_the_channel_gets_it(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "hello world",
+            "thread_id": null, "reply_to_message_id": null, "nonce": "n1" })).await;
+        assert_eq!(sent["duplicate"], false);
+        let message = &sent["message"];
+        assert_eq!(message["body"], "hello world");
+        assert_eq!(message["author"]["username"], "alice");
+        assert_eq!((&message["reactions"], &message["attachment_count"]), (&json!({}), &json!(0)));
+        assert_eq!((&message["seq"], &message["nonce"]), (&json!(1), &json!("n1")));
+        assert!(message["created_at"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(&bob.expect("message:new").await, message);
+        assert_eq!(&alice.expect("message:new").await, message, "the sender's devices get it too");
+    }
+
+    async fn the_same_nonce_is_stored_once_and_told_once(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let request = json!({ "channel_id": first_channel(&alice), "body": "once", "nonce": "same" });
+        let first = alice.ok("message:send", request.clone()).await;
+        let again = alice.ok("message:send", request.clone()).await;
+        let mut other_device = server.client("alice").await;
+        let elsewhere = other_device.ok("message:send", request.clone()).await;
+        assert_eq!((&first["duplicate"], &again["duplicate"]), (&json!(false), &json!(true)));
+        assert_eq!(first["message"]["id"], again["message"]["id"]);
+        assert_eq!(first["message"]["id"], elsewhere["message"]["id"]);
+        bob.expect("message:new").await;
+        let more: Vec<_> = bob.events_so_far().await;
+        assert!(more.is_empty(), "{more:?}");
+        let mut changed = request;
+        changed["body"] = "something else".into();
+        assert_eq!(alice.refused("message:send", changed).await["code"], "nonce_conflict");
+    }
+
+    async fn messages_sent_at_once_are_stored_in_the_order_they_were_sent(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let mut asked = Vec::new();
+        for number in 0..100 {
+            asked.push(alice.ask("message:send", json!({ "channel_id": channel, "body": number.to_string() })).await);
+        }
+        for (number, id) in asked.into_iter().enumerate() {
+            let answer = alice.answer(id).await;
+            assert_eq!(answer["data"]["message"]["seq"], json!(number + 1), "{answer}");
+        }
+        for number in 0..100 {
+            let message = bob.expect("message:new").await;
+            assert_eq!((&message["body"], &message["seq"]), (&json!(number.to_string()), &json!(number + 1)));
+        }
+    }
+
+    async fn a_reply_quotes_what_it_answers(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let channel = first_channel(&alice);
+        let question = alice.ok("message:send", json!({ "channel_id": channel, "body": "really?" })).await;
+        let reply = json!({ "channel_id": channel, "body": "yes", "reply_to_message_id": question["message"]["id"] });
+        let answer = alice.ok("message:send", reply).await;
+        assert_eq!(answer["message"]["type"], "reply");
+        assert_eq!(answer["message"]["reply_to"]["body"], "really?");
+        let missing = json!({ "channel_id": channel, "body": "yes",
+            "reply_to_message_id": "01909a00-0000-7000-8000-000000000001" });
+        assert_eq!(alice.refused("message:send", missing).await["code"], "not_found");
+    }
+
+    async fn without_an_ack_the_message_is_stored_and_errors_come_as_an_event(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let channel = first_channel(&alice);
+        alice.emit("message:send", json!({ "channel_id": channel, "body": "quiet" })).await;
+        assert_eq!(alice.expect("message:new").await["body"], "quiet");
+        alice.emit("message:send", json!({ "channel_id": channel, "body": "", "nonce": "n7" })).await;
+        let error = alice.expect("error").await;
+        assert_eq!((&error["code"], &error["event"], &error["nonce"]),
+            (&json!("invalid_input"), &json!("message:send"), &json!("n7")));
+        assert_eq!(error["details"], json!({ "field": "body" }));
+        assert!(error["request_id"].is_string());
+    }
+
+    async fn text_is_stored_exactly_as_it_was_sent(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let channel = first_channel(&alice);
+        let longest = "👍".repeat(8_000);
+        for body in ["'; DROP TABLE message; --", "\u{202e}rtl\u{200b} <script>", "a\r\n\tb\u{7f}", &longest] {
+            let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": body })).await;
+            let page = alice.ok("history", json!({ "channel_id": channel, "around": sent["message"]["id"] })).await;
+            let last = page["messages"].as_array().unwrap().last().unwrap();
+            assert_eq!(last["body"], Value::from(body));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Messaging, as a client sees it: a real server, real connections, both databases.
+
+#![cfg(feature = "server")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "tests"
+)]
+
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/server.rs"]
+mod server;
+
+#[path = "messaging/access.rs"]
+mod access;
+#[path = "messaging/bad_input.rs"]
+mod bad_input;
+#[path = "messaging/connect.rs"]
+mod connect;
+#[path = "messaging/drain.rs"]
+mod drain;
+#[path = "messaging/edit.rs"]
+mod edit;
+#[path = "messaging/history.rs"]
+mod history;
+#[path = "messaging/limits.rs"]
+mod limits;
+#[path = "messaging/read_state.rs"]
+mod read_state;
+#[path = "messaging/send.rs"]
+mod send;
+#[path = "messaging/sync.rs"]
+mod sync;
+
+/// Writes the test of a sentence for both databases.
+macro_rules! on_both {
+    ($($(#[$meta:meta])* async fn $name:ident($server:ident: TestServer) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            async fn run(kind: $crate::server::Kind) {
+                let $server = $crate::server::TestServer::start(kind).await;
+                $body
+                $server.stop().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_sqlite() {
+                Box::pin(run($crate::server::Kind::Sqlite)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgres() {
+                Box::pin(run($crate::server::Kind::Postgres)).await;
+            }
+        }
+    )*};
+}
+use on_both;
