@@ -261,7 +261,18 @@ async fn a_flood_of_unknown_keys_is_one_question() {
     });
     let answers = futures_util::future::join_all(attempts).await;
     assert!(answers.iter().all(|answer| *answer == "unauthenticated"));
+    for n in 0..50 {
+        let token = Key::ed25519(&format!("later{n}")).token(Uuid::now_v7());
+        assert_eq!(code(&world.auth, &token).await, "unauthenticated");
+    }
     assert!(world.core.calls("get_signing_keys") <= 2, "at the start, and once more at most");
+}
+
+#[tokio::test]
+async fn a_key_that_is_new_right_after_the_start_is_found_at_once() {
+    let (world, new) = (world().await, Key::ed25519("new"));
+    world.core.set_keys(vec![new.listed()]);
+    assert_eq!(code(&world.auth, &new.token(Uuid::now_v7())).await, "ok");
 }
 
 #[tokio::test]

@@ -88,7 +88,8 @@ struct Inner {
 #[derive(Default)]
 struct Refreshes {
     running: bool,
-    started_at: Option<Instant>,
+    /// When an unknown key last caused one. The periodic ones do not count: a key may be new right after them.
+    caused_at: Option<Instant>,
     failed: bool,
     etag: String,
 }
@@ -242,12 +243,12 @@ impl Inner {
         {
             let mut refreshes = self.refreshes.lock();
             let now = Instant::now();
-            let recent = refreshes.started_at.is_some_and(|at| now < at + self.config.refresh_pause);
+            let recent = refreshes.caused_at.is_some_and(|at| now < at + self.config.refresh_pause);
             if !refreshes.running && recent {
                 return;
             }
             if !refreshes.running {
-                (refreshes.running, refreshes.started_at) = (true, Some(now));
+                (refreshes.running, refreshes.caused_at) = (true, Some(now));
                 self.wanted.notify_one();
             }
         }
@@ -258,7 +259,7 @@ impl Inner {
     async fn fetch_keys(&self) {
         let etag = {
             let mut refreshes = self.refreshes.lock();
-            (refreshes.running, refreshes.started_at) = (true, Some(Instant::now()));
+            refreshes.running = true;
             refreshes.etag.clone()
         };
         let answer = self.core.signing_keys(&etag).await;
