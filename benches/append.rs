@@ -211,7 +211,11 @@ impl BareRows {
     fn row(&mut self) -> (Uuid, Uuid, i64, Uuid, String) {
         self.next += 1;
         let seq = (self.next / CHANNELS + 1) as i64;
-        let id = message_id::mint(imks::clock::now_micros() / 1_000, seq, self.authors[0].as_u64_pair().1 ^ self.next as u64);
+        let id = message_id::mint(
+            imks::clock::now_micros() / 1_000,
+            seq,
+            self.authors[0].as_u64_pair().1 ^ self.next as u64,
+        );
         let (channel, author) = (self.channels[self.next % CHANNELS], self.authors[self.next % SENDERS]);
         (id, channel, seq, author, format!("nonce-{}", self.next))
     }

@@ -12,17 +12,17 @@ pub async fn on_each<F: Fn(Db) -> Fut, Fut: Future<Output = ()>>(test: F) {
     let config = Config { data_dir: directory.path().into(), ..Config::default() };
     test(migrated(&config).await).await;
 
-    let server = postgres_url();
-    let name = format!("imks_test_{}", Uuid::now_v7().simple());
+    // A schema of its own: much cheaper than a database of its own.
+    let (server, name) = (postgres_url(), format!("imks_test_{}", Uuid::now_v7().simple()));
     let mut admin = Box::pin(PgConnection::connect(&server)).await.expect("PostgreSQL; see `make test`");
-    sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
-    let url = server.rsplit_once('/').map(|(host, _)| format!("{host}/{name}")).unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {name}"))).execute(&mut admin).await.unwrap();
+    let separator = if server.contains('?') { '&' } else { '?' };
+    let url = format!("{server}{separator}options[search_path]={name}");
     let config = Config { url: Some(url), max_connections: 4, ..Config::default() };
     let db = migrated(&config).await;
     test(db.clone()).await;
     db.close().await;
-    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!("DROP SCHEMA {name} CASCADE"))).execute(&mut admin).await.unwrap();
 }
 
 async fn migrated(config: &Config) -> Db {
