@@ -276,3 +276,232 @@ impl Session {
         self.outputs.push_back(output);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TIMING: Timing = Timing {
+        ping_interval: Duration::from_millis(300),
+        ping_timeout: Duration::from_millis(200),
+        upgrade_timeout: Duration::from_millis(100),
+        close_timeout: Duration::from_millis(400),
+    };
+
+    fn text(content: &str) -> Packet {
+        Packet::Message(Message::Text(content.into()))
+    }
+
+    fn probe() -> Packet {
+        Packet::Ping(PROBE.into())
+    }
+
+    /// A session in a test: time in milliseconds since its start.
+    struct Bench {
+        session: Session,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new(transport: Transport) -> Self {
+            let start = Instant::now();
+            Self { session: Session::new(transport, TIMING, start), start }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        fn packet(&mut self, ms: u64, wire: Wire, packet: Packet) -> Vec<Output> {
+            self.session.handle_packet(wire, packet, self.at(ms));
+            self.outputs()
+        }
+
+        fn time(&mut self, ms: u64) -> Vec<Output> {
+            self.session.handle_timeout(self.at(ms));
+            self.outputs()
+        }
+
+        fn outputs(&mut self) -> Vec<Output> {
+            std::iter::from_fn(|| self.session.poll_output()).collect()
+        }
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_is_pinged_and_closed() {
+        let mut bench = Bench::new(Transport::WebSocket);
+        assert_eq!(bench.session.poll_timeout(), Some(bench.at(300)));
+        assert_eq!((bench.time(299), bench.time(300)), (vec![], vec![Output::Ping]));
+        assert_eq!(bench.time(500), [Output::Closed(CloseReason::PingTimeout)]);
+        assert_eq!((bench.session.poll_timeout(), bench.time(900)), (None, vec![]));
+    }
+
+    #[test]
+    fn an_upgrade_goes_probe_then_switch() {
+        let mut bench = Bench::new(Transport::Polling);
+        assert!(bench.session.handle_attach(bench.at(0)));
+        assert!(!bench.session.handle_attach(bench.at(0)), "one at a time");
+        let probed = bench.packet(1, Wire::Candidate, probe());
+        assert_eq!(probed, [Output::PongProbe, Output::ReleasePoll]);
+        assert_eq!(bench.packet(2, Wire::Candidate, Packet::Upgrade), [Output::Switch]);
+        assert!(!bench.session.handle_attach(bench.at(3)), "never again");
+        assert_eq!(bench.time(150), []);
+    }
+
+    #[test]
+    fn an_upgrade_that_fails_leaves_the_session_as_it_was() {
+        let mut bench = Bench::new(Transport::Polling);
+        bench.session.handle_attach(bench.at(0));
+        assert_eq!(bench.packet(1, Wire::Candidate, text("early")), [Output::DropCandidate]);
+        bench.session.handle_attach(bench.at(2));
+        assert_eq!(bench.time(102), [Output::DropCandidate]);
+        bench.session.handle_attach(bench.at(103));
+        bench.session.handle_lost(Wire::Candidate, CloseReason::TransportClose);
+        assert_eq!(bench.outputs(), [Output::DropCandidate]);
+        assert_eq!(bench.packet(104, Wire::Current, text("a")), []);
+        assert_eq!(bench.session.poll_message(), Some(Message::Text("a".into())));
+    }
+
+    #[test]
+    fn a_graceful_close_waits_for_the_upgrade_and_for_the_queue() {
+        let mut bench = Bench::new(Transport::Polling);
+        bench.session.handle_attach(bench.at(0));
+        bench.session.handle_close(Close::Shutdown, bench.at(1));
+        bench.session.handle_drained();
+        assert_eq!(bench.outputs(), []);
+        bench.packet(2, Wire::Candidate, Packet::Upgrade);
+        bench.session.handle_drained();
+        assert_eq!(bench.outputs(), [Output::Closed(CloseReason::ServerShutdown)]);
+    }
+
+    #[test]
+    fn a_graceful_close_that_nobody_reads_ends_at_its_deadline() {
+        let mut bench = Bench::new(Transport::Polling);
+        bench.packet(0, Wire::Current, Packet::Pong("".into()));
+        bench.session.handle_close(Close::Graceful, bench.at(50));
+        bench.packet(300, Wire::Current, Packet::Pong("".into()));
+        assert_eq!(bench.time(450), [Output::Closed(CloseReason::ForcedClose)]);
+    }
+
+    #[test]
+    fn a_client_may_not_ping() {
+        let mut bench = Bench::new(Transport::WebSocket);
+        let outputs = bench.packet(1, Wire::Current, Packet::Ping("".into()));
+        assert_eq!(outputs, [Output::Closed(CloseReason::TransportError)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Input {
+        Packet(bool, u8),
+        Attach,
+        Lost(bool),
+        Close(u8),
+        Drained,
+        Reading(bool),
+        Wait(u64),
+    }
+
+    fn inputs() -> impl Strategy<Value = Vec<Input>> {
+        let input = prop_oneof![
+            8 => (any::<bool>(), 0u8..10).prop_map(|(current, kind)| Input::Packet(current, kind)),
+            3 => Just(Input::Attach),
+            1 => any::<bool>().prop_map(Input::Lost),
+            1 => (0u8..3).prop_map(Input::Close),
+            1 => Just(Input::Drained),
+            1 => any::<bool>().prop_map(Input::Reading),
+            4 => (0u64..150).prop_map(Input::Wait),
+        ];
+        proptest::collection::vec(input, 0..60)
+    }
+
+    fn wire(current: bool) -> Wire {
+        if current { Wire::Current } else { Wire::Candidate }
+    }
+
+    fn packet(kind: u8, number: usize) -> Packet {
+        match kind {
+            0 => Packet::Close,
+            1 => Packet::Ping("".into()),
+            2 => probe(),
+            3 => Packet::Pong("".into()),
+            4 => Packet::Upgrade,
+            5 => Packet::Noop,
+            _ => text(&number.to_string()),
+        }
+    }
+
+    fn apply(session: &mut Session, input: &Input, number: usize, now: Instant) {
+        match input {
+            Input::Packet(current, kind) => session.handle_packet(wire(*current), packet(*kind, number), now),
+            Input::Attach => drop(session.handle_attach(now)),
+            Input::Lost(current) => session.handle_lost(wire(*current), CloseReason::TransportError),
+            Input::Close(0) => session.handle_close(Close::Now, now),
+            Input::Close(1) => session.handle_close(Close::Graceful, now),
+            Input::Close(_) => session.handle_close(Close::Shutdown, now),
+            Input::Drained => session.handle_drained(),
+            Input::Reading(reading) => session.handle_reading(*reading, now),
+            Input::Wait(_) => session.handle_timeout(now),
+        }
+    }
+
+    /// The number of a message, if `input` is one that a session in this state has to deliver.
+    fn expected(session: &Session, input: &Input, number: usize) -> Option<usize> {
+        let delivered = matches!(input, Input::Packet(true, 6..)) && matches!(session.state, State::Open);
+        delivered.then_some(number)
+    }
+
+    proptest! {
+        #[test]
+        fn any_interleaving_keeps_the_promises(inputs in inputs(), polling in any::<bool>()) {
+            let transport = if polling { Transport::Polling } else { Transport::WebSocket };
+            let mut now = Instant::now();
+            let mut session = Session::new(transport, TIMING, now);
+            let (mut outputs, mut sent) = (Vec::new(), Vec::new());
+            let mut attached = 0;
+            for (number, input) in inputs.iter().enumerate() {
+                if let Input::Wait(ms) = input {
+                    now += Duration::from_millis(*ms);
+                }
+                sent.extend(expected(&session, input, number));
+                let candidate = session.is_upgrading();
+                apply(&mut session, input, number, now);
+                attached += usize::from(!candidate && session.is_upgrading());
+                outputs.extend(std::iter::from_fn(|| session.poll_output()));
+                // Time that is due is never left lying.
+                session.handle_timeout(now);
+                outputs.extend(std::iter::from_fn(|| session.poll_output()));
+                prop_assert!(session.poll_timeout().is_none_or(|due| due > now));
+            }
+            let received: Vec<_> = std::iter::from_fn(|| session.poll_message()).collect();
+            let sent: Vec<_> =
+                sent.iter().map(|number| Message::Text(number.to_string().into())).collect();
+            prop_assert_eq!(received, sent, "no message lost, doubled or out of order");
+            let count = |wanted: &dyn Fn(&Output) -> bool| outputs.iter().filter(|output| wanted(output)).count();
+            let closed = count(&|output| matches!(output, Output::Closed(_)));
+            prop_assert!(closed <= 1 && session.is_closed() == (closed == 1));
+            prop_assert!(closed == 0 || matches!(outputs.last(), Some(Output::Closed(_))), "the end is the last");
+            let switched = count(&|output| *output == Output::Switch);
+            let dropped = count(&|output| *output == Output::DropCandidate);
+            prop_assert!(switched <= 1);
+            prop_assert_eq!(switched + dropped + usize::from(session.is_upgrading()), attached, "each attempt ends once");
+        }
+
+        #[test]
+        fn a_session_that_hears_nothing_more_always_ends(inputs in inputs()) {
+            let mut now = Instant::now();
+            let mut session = Session::new(Transport::Polling, TIMING, now);
+            for (number, input) in inputs.iter().enumerate() {
+                apply(&mut session, input, number, now);
+            }
+            session.handle_reading(true, now);
+            for _ in 0..5 {
+                let Some(due) = session.poll_timeout() else { break };
+                now = now.max(due);
+                session.handle_timeout(now);
+            }
+            prop_assert!(session.is_closed());
+        }
+    }
+}

@@ -33,6 +33,14 @@ pub(super) struct WebSocket {
     written: usize,
     /// Pongs in `writing`.
     pongs: u32,
+    /// What the peer sends now means nothing: it broke the rules, or has closed.
+    deaf: Option<Deaf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deaf {
+    Broken,
+    Closed,
 }
 
 enum Io {
@@ -89,6 +97,7 @@ impl WebSocket {
             writing: VecDeque::new(),
             written: 0,
             pongs: 0,
+            deaf: None,
         }
     }
 
@@ -124,12 +133,19 @@ impl WebSocket {
         })
     }
 
-    /// Reads and forgets, after a close: ready when the peer has ended too.
+    /// Reads and forgets, after a close: ready when the peer has closed too.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Nothing can be sent any more.
+        self.pongs = PONGS_MAX;
         with_read_buffer(|buffer| {
             for _ in 0..DISCARDS_PER_TURN {
-                if ready!(self.poll_fill(cx, buffer)).is_err() {
+                if self.deaf == Some(Deaf::Closed) {
                     return Poll::Ready(());
+                }
+                let Ok(filled) = ready!(self.poll_fill(cx, buffer)) else { return Poll::Ready(()) };
+                if self.deaf.is_none() {
+                    // Only the close frame matters, and it is remembered.
+                    let _ = self.decode(&mut buffer[..filled], &mut drop);
                 }
             }
             cx.waker().wake_by_ref();
@@ -211,6 +227,16 @@ impl WebSocket {
     }
 
     fn decode(&mut self, data: &mut [u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), Lost> {
+        let decoded = self.decode_frames(data, on_packet);
+        match decoded {
+            Err(Lost::Peer(_)) => self.deaf = Some(Deaf::Closed),
+            Err(Lost::Violation(_)) => self.deaf = Some(Deaf::Broken),
+            _ => {}
+        }
+        decoded
+    }
+
+    fn decode_frames(&mut self, data: &mut [u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), Lost> {
         let mut input = Input::new(data);
         while let Some(incoming) = self.reader.next(&mut input).map_err(Lost::Violation)? {
             match incoming {

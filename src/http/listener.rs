@@ -137,10 +137,16 @@ pub async fn serve<S, F, B>(
             refuse(&stream);
             continue;
         };
-        let connection = connection(stream, peer, http.clone(), service.clone(), stop.clone());
-        let first_byte = config.first_byte_timeout;
+        let connection = Connection {
+            stream,
+            peer,
+            http: http.clone(),
+            service: service.clone(),
+            stop: stop.clone(),
+            first_byte_timeout: config.first_byte_timeout,
+        };
         tasks.spawn(async move {
-            connection(first_byte).await;
+            connection.run().await;
             drop(place);
         });
     }
@@ -157,41 +163,43 @@ fn http(config: &Config) -> http1::Builder {
 }
 
 /// One connection, until it ends or becomes a WebSocket.
-fn connection<S, F, B>(
+struct Connection<S> {
     stream: TcpStream,
     peer: SocketAddr,
     http: http1::Builder,
     service: S,
     stop: CancellationToken,
-) -> impl FnOnce(Duration) -> BoxFuture<()>
-where
-    S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    move |first_byte| {
-        Box::pin(async move {
-            if tokio::time::timeout(first_byte, stream.readable()).await.is_err() {
-                return;
+    first_byte_timeout: Duration,
+}
+
+impl<S> Connection<S> {
+    async fn run<F, B>(self)
+    where
+        S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let Self { stream, peer, http, service, stop, first_byte_timeout } = self;
+        if tokio::time::timeout(first_byte_timeout, stream.readable()).await.is_err() {
+            return;
+        }
+        let service = service_fn(move |request| {
+            let response = service(request, peer);
+            async move { Ok::<_, Infallible>(response.await) }
+        });
+        let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
             }
-            let service = service_fn(move |request| {
-                let response = service(request, peer);
-                async move { Ok::<_, Infallible>(response.await) }
-            });
-            let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
-            let ended = tokio::select! {
-                ended = &mut serving => ended,
-                () = stop.cancelled() => {
-                    serving.as_mut().graceful_shutdown();
-                    serving.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::trace!(%peer, %error, "connection ended");
-            }
-        })
+        };
+        if let Err(error) = ended {
+            tracing::trace!(%peer, %error, "connection ended");
+        }
     }
 }
 
