@@ -9,6 +9,7 @@
 //! whose `BEGIN` was cancelled. Run [`transaction!`](crate::models::db::transaction) bodies in a task of
 //! their own wherever the caller can be cancelled.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use sqlx::Connection;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -273,6 +274,11 @@ async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
     if options.get_application_name().is_none() {
         options = options.application_name("imks");
     }
+    if is_loopback(options.get_host()) && !url.contains("sslmode") {
+        // TLS to oneself protects nothing, and sqlx leaves Nagle's algorithm on: every batch of more than one TLS
+        // record would wait 40 ms for a delayed acknowledgement.
+        options = options.ssl_mode(PgSslMode::Disable);
+    }
     let pool_options = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
@@ -287,6 +293,10 @@ async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
             })
         });
     Ok(Db::Postgres(Box::pin(pool_options.connect_with(options)).await?))
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Config) -> ImksResult<Db> {
