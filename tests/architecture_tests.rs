@@ -29,7 +29,7 @@ const LONG_FILES: &[(&str, &str)] = &[
 ];
 
 /// Documents that others are writing.
-const AWAITED: &[&str] = &["docs/protocol.md", "docs/performance.md"];
+const AWAITED: &[&str] = &["docs/performance.md"];
 
 /// Words of the import table that stand for several modules.
 const LEAVES: &str = "leaves";
@@ -199,6 +199,23 @@ fn files_that_documents_name_exist() {
         }
     }
     report(&problems, "The document names a file that is not there: correct it, or say that it is planned.");
+}
+
+#[test]
+fn documents_that_comments_name_exist() {
+    let mut problems = Vec::new();
+    for path in ["src", "tests", "benches", "examples"].iter().flat_map(|it| files(it, &[".rs"])) {
+        for token in tokens(&read(&path)) {
+            let Token::Comment(text, line) = token else { continue };
+            let words = text.split(|it: char| !(it.is_ascii_alphanumeric() || "/._-".contains(it)));
+            let unknown = words.filter(|word| !is_known_document(word.trim_end_matches('.')));
+            problems.extend(unknown.map(|word| format!("{path}:{line}: {word}")));
+        }
+    }
+    report(
+        &problems,
+        "Name a document of this repository by its path, such as docs/protocol.md or docs/adr/0007.",
+    );
 }
 
 #[test]
@@ -429,6 +446,17 @@ fn broken(document: &str, link: &str) -> Option<&'static str> {
     }
     let text = markdown::prose(&std::fs::read_to_string(&target).unwrap());
     (!markdown::anchors(&text).iter().any(|it| it == anchor)).then_some("has no such heading")
+}
+
+/// True also for everything that does not look like a document at all.
+fn is_known_document(word: &str) -> bool {
+    match word.strip_prefix("docs/adr/") {
+        Some(number) => files("docs/adr", &[".md"]).iter().any(|path| path[9..].starts_with(number)),
+        None if word.ends_with(".md") && word.len() > 3 => {
+            root().join(word).exists() || AWAITED.contains(&word)
+        }
+        None => true,
+    }
 }
 
 /// `src/socket/parser.rs`, but not `src/message_X.rs` or a command line.

@@ -1,4 +1,4 @@
-//! Who may do what in a channel (messaging.md 3.3), against a core that may be down, slow or wrong.
+//! Who may do what in a channel (docs/rpc.md), against a core that may be down, slow or wrong.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! Which tokens are let in (trust.md, "Authentication"), against a core that may be down, slow or wrong.
+//! Which tokens are let in (docs/rpc.md), against a core that may be down, slow or wrong.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 

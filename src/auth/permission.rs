@@ -1,5 +1,5 @@
 //! What somebody may do in a channel: the core's answers, kept for a minute, given up on its word
-//! (messaging.md 3.3).
+//! (docs/rpc.md).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;

@@ -1,4 +1,4 @@
-//! Tokens, checked locally: no call to the core as long as its keys are known (messaging.md 3.3).
+//! Tokens, checked locally: no call to the core as long as its keys are known (docs/rpc.md).
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Engine.IO v4 packets (protocol.md of Engine.IO, "Packet types").
+//! Engine.IO v4 packets (Engine.IO protocol, "Packet types").
 
 use bytes::Bytes;
 use tungstenite::Utf8Bytes;

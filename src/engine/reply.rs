@@ -50,7 +50,7 @@ pub(super) fn unavailable() -> Reply {
     reply
 }
 
-/// An Engine.IO error (protocol.md 3.4): JSON over HTTP, plain text to a WebSocket request.
+/// An Engine.IO error (docs/protocol.md, "Transport"): JSON over HTTP, plain text to a WebSocket request.
 pub(super) fn error(error: &RequestError, upgrade: bool) -> Reply {
     metrics::ENGINE_REFUSED[error.code()].increment();
     let status = match error {

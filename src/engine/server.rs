@@ -60,7 +60,7 @@ impl Engine {
         })))
     }
 
-    /// Whether a request path is served here: by prefix, as the reference does (protocol.md 3.1).
+    /// Whether a request path is served here: by prefix, as the reference does.
     pub fn matches(&self, path: &str) -> bool {
         path.starts_with(&self.0.prefix)
     }
@@ -334,7 +334,7 @@ fn refused(refusal: Refusal) -> RequestError {
     }
 }
 
-/// The OPEN packet after the session id. Five keys, no more (protocol.md decision 3).
+/// The OPEN packet after the session id. Five keys, no more.
 fn open_end(config: &Config, upgrades: bool) -> String {
     format!(
         r#"","upgrades":[{}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,

@@ -61,7 +61,7 @@ impl Default for Config {
     }
 }
 
-/// The limits that a client is told (messaging.md 3.2).
+/// The limits that a client is told (docs/protocol.md, `session:ready`).
 #[derive(Debug, Clone, Copy, Serialize)]
 struct AdvertisedLimits {
     body_chars: usize,

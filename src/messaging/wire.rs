@@ -1,4 +1,4 @@
-//! The one envelope of every answer: `{ok:true,data}` or `{ok:false,error}` (messaging.md 3.4).
+//! The one envelope of every answer: `{ok:true,data}` or `{ok:false,error}` (docs/protocol.md, "Answers").
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -4,7 +4,7 @@
 //! A lane that is idle writes at once; a busy one takes everything that arrived during its last commit, and
 //! commits that together: many senders share one transaction. Within it the channel's counters are locked, repeats
 //! are recognised, `seq`, `rev` and ids are given out in arrival order, and everything is inserted with a
-//! handful of statements (messaging.md 4.3).
+//! handful of statements (docs/adr/0007).
 //!
 //! **Invariant**: a receipt resolves with success only after the commit. **Invariant**: what reaches [`Commits`]
 //! is committed and in `seq` and `rev` order per channel.
@@ -175,7 +175,7 @@ pub enum Outcome {
     },
 }
 
-/// A deletion, as in `message:deleted` (messaging.md 3.6).
+/// A deletion, as in `message:deleted` (docs/protocol.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
 pub struct Deletion {

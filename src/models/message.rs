@@ -15,7 +15,7 @@ use crate::{ImksError, ImksResult};
 
 /// A stored message.
 #[derive(Debug, Clone, FromRow)]
-#[allow(missing_docs, reason = "named as the columns, which messaging.md 4.2 and the wire contract explain")]
+#[allow(missing_docs, reason = "named as the columns, which the migrations and docs/protocol.md explain")]
 pub struct Message {
     pub id: Uuid,
     pub channel_id: Uuid,
@@ -192,7 +192,7 @@ pub struct ReplyPreview {
 pub const PREVIEW_CHARS: usize = 200;
 
 /// A message as everybody in the channel sees it: the payload of `message:new`, field for field
-/// (messaging.md 3.6). Holds nothing that depends on who looks at it.
+/// (docs/protocol.md). Holds nothing that depends on who looks at it.
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
 pub struct MessageDetail {

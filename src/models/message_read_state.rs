@@ -7,7 +7,7 @@
 //! ```
 //!
 //! There are own messages after the position only when somebody marked a channel unread, or when a program sent in
-//! the user's name: those have rows of kind "self" in `message_mention` (messaging.md 4.5). `own_floor` is the
+//! the user's name: those have rows of kind "self" in `message_mention`. `own_floor` is the
 //! channel's newest message at the moment of marking unread: own messages up to it move the position no more.
 
 use serde::Serialize;
@@ -29,7 +29,7 @@ pub struct ReadState {
     pub unread_count: i64,
     /// Mentions of the reader among them, directly or with everybody.
     pub mention_count: i64,
-    /// Number of this position in the user's own stream (messaging.md, `user_state`); 0 when never marked.
+    /// Number of this position in the user's own stream (table `user_state`); 0 when never marked.
     pub user_rev: i64,
 }
 

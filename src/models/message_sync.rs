@@ -1,4 +1,4 @@
-//! What a client missed: messages after its `seq`, changed messages after its `rev` (messaging.md 3.7).
+//! What a client missed: messages after its `seq`, changed messages after its `rev` (docs/protocol.md, `sync`).
 //!
 //! Heads are read first and rows after them, so an answer may hold more than its `seq` and `rev` say, never less.
 

@@ -5,7 +5,7 @@ use super::db::{Db, on};
 use crate::ImksResult;
 use crate::clock::Micros;
 
-/// How long a client may be away and still learn of every change one by one (messaging.md 3.7).
+/// How long a client may be away and still learn of every change one by one (docs/protocol.md, `sync`).
 pub const CHANGES_LIFETIME: Micros = 14 * 24 * 3_600 * 1_000_000;
 
 /// Rows that one call forgets at most.

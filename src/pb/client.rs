@@ -88,7 +88,7 @@ impl CoreClient {
         Self(Arc::new(Inner { channel, slots, breaker, config }))
     }
 
-    /// The core's current verdict on a token (messaging.md 3.3, mode RPC).
+    /// The core's current verdict on a token (docs/rpc.md, "Local or asked").
     ///
     /// # Errors
     /// `Unavailable` or `Timeout` when there is no verdict.

@@ -1,4 +1,4 @@
-//! HTTP long-polling, the rows of protocol.md 4.1.
+//! HTTP long-polling.
 
 use std::{io::Read, time::Duration};
 

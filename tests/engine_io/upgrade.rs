@@ -1,4 +1,4 @@
-//! From polling to WebSocket, protocol.md 3.7: what happens at every step, and when a step never comes.
+//! From polling to WebSocket: what happens at every step, and when a step never comes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! WebSocket sessions, the rows of protocol.md 4.2.
+//! WebSocket sessions.
 
 use std::time::Duration;
 

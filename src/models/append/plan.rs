@@ -1,5 +1,5 @@
 //! What a batch of writes does to the channels it touches: numbers, ids, verdicts. Pure: everything it needs was
-//! read under the channels' locks before, everything it decides is written after (messaging.md 4.3 and 4.5).
+//! read under the channels' locks before, everything it decides is written after (docs/adr/0007).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

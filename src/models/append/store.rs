@@ -258,7 +258,7 @@ async fn write_counters(connection: &mut Connection<'_>, plan: &Plan) -> Result<
     UPDATE_COUNTERS.execute(connection, &states).await
 }
 
-/// Earlier texts kept per message (messaging.md 3.8).
+/// Earlier texts kept per message.
 pub(crate) const EDITS_KEPT: i64 = 50;
 const MENTIONS_PER_STATEMENT: usize = 1_024;
 
