@@ -140,22 +140,44 @@ fn events_in_the_code_are_the_events_in_the_protocol() {
     let Some(protocol) = read_if_there(PROTOCOL) else { return };
     let documented: BTreeSet<String> =
         markdown::code(&markdown::prose(&protocol)).into_iter().map(str::to_owned).collect();
-    let (mut named, mut texts) = (BTreeSet::new(), BTreeSet::new());
+    let (mut named, mut literals) = (BTreeSet::new(), BTreeSet::new());
     for path in files("src/messaging", &[".rs"]).iter().chain(&["src/app.rs".to_owned()]) {
         let code = product_code(path);
         named.extend(event_names(&code).into_iter().map(|name| (name, path.clone())));
-        texts.extend(code.into_iter().filter_map(|token| match token {
-            Token::Text(text) => Some(text),
-            _ => None,
-        }));
+        literals.extend(texts(&code));
     }
     assert!(named.len() > 10, "found hardly any events: did the way they are registered change?");
     let unknown = named.iter().filter(|(name, _)| !documented.contains(name));
     let mut problems: Vec<String> =
         unknown.map(|(name, path)| format!("{path}: `{name}` is not in {PROTOCOL}")).collect();
-    let gone = documented.iter().filter(|name| is_event_name(name) && !texts.contains(*name));
+    let gone = documented.iter().filter(|name| is_event_name(name) && !literals.contains(*name));
     problems.extend(gone.map(|name| format!("{PROTOCOL}: `{name}` is not in the code")));
     report(&problems, "Describe the event in docs/protocol.md, or remove what is no longer there.");
+}
+
+#[test]
+fn error_codes_in_the_code_are_the_error_codes_in_the_protocol() {
+    let protocol = read(PROTOCOL);
+    let (_, codes) =
+        protocol.split_once("### Error codes").expect("docs/protocol.md has a table of error codes");
+    let documented: BTreeSet<String> = markdown::table(codes)
+        .iter()
+        .flat_map(|row| markdown::code(&row[0]).into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let source = read("src/error.rs");
+    let decided = ["pub fn code", "fn database_code", "fn grpc_code"].iter().flat_map(|name| {
+        let start = source.find(name).unwrap_or_else(|| panic!("src/error.rs has no `{name}`"));
+        let body = source[start..].split("\n    }\n").next().unwrap().split("\n}\n").next().unwrap();
+        texts(&tokens(body))
+    });
+    // `#[cfg(feature = "server")]` stands there too.
+    let unknown = decided.filter(|code| code != "server" && !documented.contains(code));
+    let mut problems: Vec<String> = unknown.map(|code| format!("`{code}` is not in {PROTOCOL}")).collect();
+    let used: BTreeSet<String> =
+        files("src", &[".rs"]).iter().flat_map(|path| texts(&product_code(path))).collect();
+    let gone = documented.difference(&used).map(|code| format!("{PROTOCOL}: `{code}` is not in the code"));
+    problems.extend(gone);
+    report(&problems, "Correct the table \"Error codes\" in docs/protocol.md.");
 }
 
 #[test]
@@ -337,6 +359,15 @@ fn owner(import: &[String], modules: &BTreeSet<String>) -> Option<String> {
     let exported = matches!(&**first, "ImksError" | "ImksResult");
     let target = if exported { "error" } else { first };
     modules.contains(target).then(|| target.to_owned())
+}
+
+/// The string literals.
+fn texts(code: &[Token]) -> Vec<String> {
+    let texts = code.iter().filter_map(|token| match token {
+        Token::Text(text) => Some(text.clone()),
+        _ => None,
+    });
+    texts.collect()
 }
 
 /// Names that are registered (`.on("x"`) or sent (`Push::new("x"`, `emit("x"`, `with_event("x"`).
