@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Authenticator, CoreClient, PermissionConfig, Permissions};
 use crate::config::{Config, Drain};
-use crate::directory::{self, Directory};
+use crate::directory::Directory;
 use crate::engine::Engine;
 use crate::http::{self, health::Health, listener};
 use crate::messaging::{self, Messaging, Parts};
@@ -170,7 +170,7 @@ async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Direct
     if let Some(url) = &config.core_url {
         return Ok((CoreClient::connect(url, pb::Config::default())?, None));
     }
-    let directory = Directory::open(db.clone(), directory::Config::default()).await?;
+    let directory = Directory::open(db.clone(), config.directory()).await?;
     Ok((CoreClient::from_channel(directory.channel(), pb::Config::default()), Some(directory)))
 }
 

@@ -38,5 +38,5 @@ pub(super) async fn open(config: &Config) -> ImksResult<Directory> {
     }
     let db = Db::connect(&config.database).await?;
     db.migrate().await?;
-    Directory::open(db, crate::directory::Config::default()).await
+    Directory::open(db, config.directory()).await
 }

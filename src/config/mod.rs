@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::http::listener;
 use crate::models::{append, db};
-use crate::{auth, engine, messaging, socket, telemetry};
+use crate::{auth, directory, engine, messaging, socket, telemetry};
 pub use field::{Listing, Row};
 pub use fields::fields;
 pub use setting::Setting;
@@ -87,6 +87,13 @@ impl Config {
     /// Reads file, process environment and flags; see [`load`].
     pub fn from_process(file: Option<PathBuf>, flags: &[(&str, String)]) -> crate::ImksResult<Self> {
         load(file, &|name| std::env::var(name).ok(), flags)
+    }
+
+    /// The embedded directory issues the tokens that this server accepts.
+    pub fn directory(&self) -> directory::Config {
+        let defaults = directory::Config::default();
+        let issuer = self.token.issuers.first().cloned().unwrap_or(defaults.issuer);
+        directory::Config { issuer, audience: self.token.audience.clone(), ..defaults }
     }
 
     /// Whether somebody on another machine could connect.

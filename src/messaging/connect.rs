@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::ctx::{Messaging, Session, user_room};
+use super::ctx::{Messaging, Session, timed, user_room};
 use super::expiry::Expiry;
 use super::wire::whole_millis;
 use crate::auth::{Identity, Membership, Permission};
@@ -69,7 +69,9 @@ async fn sign_in(
     }
     let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
     let standing = standing(messaging, identity.user_id, &channels).await?;
-    expiry.follow(socket, identity.expires_at);
+    if let Some(session) = socket.data::<Session>() {
+        expiry.follow(socket, &session);
+    }
     welcome(messaging, &identity, &memberships, &standing)
 }
 
@@ -113,13 +115,14 @@ async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksRes
 /// Where the channels stand, and how far the user has read. Channels that are new to the user count as read.
 async fn standing(messaging: &Messaging, user: Uuid, channels: &[Uuid]) -> ImksResult<Standing> {
     let db = messaging.db();
-    let mut reads: HashMap<Uuid, ReadState> = by_channel(unread(db, user, channels).await?);
+    let mut reads: HashMap<Uuid, ReadState> = by_channel(timed("unread", unread(db, user, channels)).await?);
     let new: Vec<Uuid> = channels.iter().copied().filter(|channel| !reads.contains_key(channel)).collect();
     if !new.is_empty() {
-        baseline(db, user, &new).await?;
-        reads.extend(by_channel(unread(db, user, &new).await?));
+        timed("baseline", baseline(db, user, &new)).await?;
+        reads.extend(by_channel(timed("unread", unread(db, user, &new)).await?));
     }
-    let heads = heads(db, channels).await?.into_iter().map(|head| (head.channel_id, head)).collect();
+    let heads =
+        timed("heads", heads(db, channels)).await?.into_iter().map(|head| (head.channel_id, head)).collect();
     Ok(Standing { heads, reads })
 }
 

@@ -21,6 +21,7 @@ use crate::models::message::{self, MessageDetail, MessagePage, Page};
 use crate::models::message_read_state::{self, ReadState};
 use crate::socket::rate_limit::{Bucket, Limiter};
 use crate::socket::{Namespace, Socket};
+use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
 
 /// The parts that messaging is made of.
@@ -99,6 +100,8 @@ impl fmt::Debug for Messaging {
 pub struct Session {
     identity: Identity,
     expires_at: AtomicI64,
+    /// When [`super::expiry`] looks at it next.
+    look_at: AtomicI64,
     events: Mutex<Bucket>,
     /// Fair, so that writes are submitted in the order their events arrived.
     turn: tokio::sync::Mutex<()>,
@@ -108,7 +111,8 @@ impl Session {
     /// A session of somebody whose token was verified.
     pub(super) fn new(identity: Identity) -> Self {
         let expires_at = AtomicI64::new(identity.expires_at);
-        Self { identity, expires_at, events: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        let (look_at, turn) = (AtomicI64::new(0), tokio::sync::Mutex::default());
+        Self { identity, expires_at, look_at, events: Mutex::default(), turn }
     }
 
     /// Whose it is.
@@ -119,6 +123,14 @@ impl Session {
     /// When its token ends; later after `auth:refresh`.
     pub fn expires_at(&self) -> Micros {
         self.expires_at.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn look_at(&self) -> Micros {
+        self.look_at.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_look_at(&self, at: Micros) {
+        self.look_at.store(at, Ordering::Relaxed);
     }
 
     /// A new token was shown.
@@ -219,24 +231,32 @@ impl Channel {
 
     /// A page of history.
     pub async fn page(&self, page: Page) -> ImksResult<MessagePage> {
-        message::page(&self.messaging.0.parts.db, self.id, page).await
+        timed("history", message::page(self.messaging.db(), self.id, page)).await
     }
 
     /// The newest numbers.
     pub async fn head(&self) -> ImksResult<ChannelHead> {
-        let head = heads(&self.messaging.0.parts.db, &[self.id]).await?.pop();
+        let head = timed("heads", heads(self.messaging.db(), &[self.id])).await?.pop();
         Ok(head.unwrap_or_else(|| ChannelHead::empty(self.id)))
     }
 
     /// Moves the user's read position forward.
     pub async fn mark_read(&self, user: Uuid, seq: i64) -> ImksResult<ReadState> {
-        message_read_state::mark(&self.messaging.0.parts.db, user, self.id, seq).await
+        timed("read_mark", message_read_state::mark(self.messaging.db(), user, self.id, seq)).await
     }
 
     /// Messages by id; those that are not in this channel are left out.
     pub async fn messages(&self, ids: &[Uuid]) -> ImksResult<Vec<MessageDetail>> {
-        message::get_many(&self.messaging.0.parts.db, self.id, ids).await
+        timed("messages", message::get_many(self.messaging.db(), self.id, ids)).await
     }
+}
+
+/// Measures a query of the database under a name of ours.
+pub(super) async fn timed<T>(query: &'static str, work: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let outcome = work.await;
+    metrics::DATABASE_SECONDS.child(query).record(started.elapsed());
+    outcome
 }
 
 /// An event that the server sends, with the type of its payload.

@@ -34,9 +34,16 @@ pub struct Expiry(Arc<Mutex<Waiting>>);
 type Waiting = BTreeSet<(Micros, Box<str>)>;
 
 impl Expiry {
-    /// Follows a socket whose token ends at `expires_at`.
-    pub(super) fn follow(&self, socket: &Socket, expires_at: Micros) {
-        self.0.lock().insert((expires_at - WARNING, socket.id().into()));
+    /// Follows a socket until it is gone.
+    pub(super) fn follow(&self, socket: &Socket, session: &Session) {
+        self.look_again(socket.id().into(), session, session.expires_at() - WARNING);
+    }
+
+    /// The socket is gone.
+    pub(super) fn forget(&self, socket: &Socket) {
+        if let Some(session) = socket.data::<Session>() {
+            self.0.lock().remove(&(session.look_at(), socket.id().into()));
+        }
     }
 
     /// Warns and ends sessions until `stop`.
@@ -56,19 +63,29 @@ impl Expiry {
             // Sockets that left meanwhile are simply not found.
             let Some(socket) = namespace.socket(&id) else { continue };
             let Some(session) = socket.data::<Session>() else { continue };
-            match step(session.expires_at(), now) {
-                Step::Later(at) => drop(self.0.lock().insert((at, id))),
+            let next = match step(session.expires_at(), now) {
+                Step::Later(at) => at,
                 Step::Warn(expires_in_ms, at) => {
                     EXPIRING.to_socket(&socket, &Expiring { expires_in_ms });
-                    self.0.lock().insert((at, id));
+                    at
                 }
                 Step::Expired(at) => {
                     EXPIRED.to_socket(&socket, &Expired {});
-                    self.0.lock().insert((at, id));
+                    at
                 }
-                Step::End => socket.disconnect(true),
-            }
+                Step::End => {
+                    socket.disconnect(true);
+                    continue;
+                }
+            };
+            self.look_again(id, &session, next);
         }
+    }
+
+    fn look_again(&self, id: Box<str>, session: &Session, at: Micros) {
+        let mut waiting = self.0.lock();
+        session.set_look_at(at);
+        waiting.insert((at, id));
     }
 
     fn due(&self, now: Micros) -> Vec<Box<str>> {

@@ -19,13 +19,15 @@ mod wire;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::models::append::Commits;
+use crate::clock;
+use crate::models::{append::Commits, sweep};
 use crate::socket::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
+use ctx::timed;
 pub use ctx::{Channel, Ctx, Messaging, Parts, Session};
 use expiry::Expiry;
 use registry::Registry;
@@ -101,6 +103,8 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     builder.on_connect(move |socket, payload| {
         connect::connect(for_connect.clone(), expiry_for_connect.clone(), socket, payload)
     });
+    let expiry_for_disconnect = expiry.clone();
+    builder.on_disconnect(move |socket, _| expiry_for_disconnect.forget(socket));
     let mut events = Registry::new(builder, messaging);
     session::register(&mut events);
     channel::register(&mut events);
@@ -128,19 +132,32 @@ impl Jobs {
         }
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
-        tasks.spawn(sweep(self.messaging, stop.clone()));
+        tasks.spawn(forget(self.messaging, stop.clone()));
     }
 }
 
-/// Forgets the rate limits of those who have been quiet.
-async fn sweep(messaging: Messaging, stop: CancellationToken) {
-    let mut ticks = interval(SWEEP);
+/// Forgets the rate limits of those who have been quiet, and what the database need not remember any more.
+async fn forget(messaging: Messaging, stop: CancellationToken) {
+    let mut ticks = interval(FORGET);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => messaging.sweep(Instant::now()),
         }
+        forget_changes(&messaging, &stop).await;
     }
 }
 
-const SWEEP: Duration = Duration::from_secs(30);
+/// In small steps, so that nobody waits long for a lock.
+async fn forget_changes(messaging: &Messaging, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        match timed("sweep", sweep::sweep(messaging.db(), clock::now_micros())).await {
+            Ok(forgotten) if forgotten >= sweep::SWEEP_STEP.unsigned_abs() => {}
+            Ok(_) => return,
+            Err(error) => return tracing::warn!(%error, "old changes were not forgotten"),
+        }
+    }
+}
+
+const FORGET: Duration = Duration::from_secs(30);

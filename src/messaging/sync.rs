@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ctx::Ctx;
+use super::ctx::{Ctx, timed};
 use super::registry::Registry;
 use crate::auth::Permission;
 use crate::models::message_read_state::{ReadState, unread};
@@ -54,7 +54,7 @@ async fn sync(ctx: Ctx, request: Sync) -> ImksResult<Synced> {
     let (allowed, removed_channels) = split(&ctx, request.channels).await?;
     let (channels, more) = answer(&ctx, &allowed, request.limit_per_channel, request.total_limit).await?;
     let answered: Vec<Uuid> = channels.iter().map(|channel| channel.channel_id).collect();
-    let read_states = unread(ctx.messaging().db(), ctx.user(), &answered).await?;
+    let read_states = timed("unread", unread(ctx.messaging().db(), ctx.user(), &answered)).await?;
     let rev = read_states.iter().map(|state| state.user_rev).max().unwrap_or(0);
     let user = UserSync { rev, read_states, drafts: [], bookmarks: [] };
     Ok(Synced { channels, removed_channels, user, more })
@@ -85,7 +85,7 @@ async fn answer(
         if items >= in_total {
             return Ok((channels, true));
         }
-        let answers = message_sync::sync(ctx.messaging().db(), group, per_channel).await?;
+        let answers = timed("sync", message_sync::sync(ctx.messaging().db(), group, per_channel)).await?;
         items += answers.iter().map(|answer| answer.messages.len() + answer.changes.len()).sum::<usize>();
         channels.extend(answers);
     }

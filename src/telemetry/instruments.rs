@@ -109,6 +109,11 @@ pub static INSTRUMENTS: &[Instrument] = &[
         source: Source::Counters(None, &[("", &metrics::MESSAGES_STORED)]),
     },
     Instrument {
+        name: "imks.database.query",
+        help: "Time of one query by its name, waiting for a connection included",
+        source: Source::Latencies("query", &metrics::DATABASE_SECONDS),
+    },
+    Instrument {
         name: "imks.append.batch.size",
         help: "Sends, edits and deletions in one transaction",
         source: Source::Sizes(&metrics::APPEND_BATCH_SIZE),

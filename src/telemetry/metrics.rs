@@ -124,3 +124,5 @@ pub static TOKENS_REFUSED: Counter = Counter::new();
 pub static PERMISSION_QUESTIONS: Counter = Counter::new();
 /// Permission checks answered with an old answer, because the core was silent.
 pub static PERMISSION_STALE: Counter = Counter::new();
+/// Time of one query of the database by its name, as seen by who asked: waiting for a connection included.
+pub static DATABASE_SECONDS: HistogramFamily = HistogramFamily::new(Histogram::LATENCY);
