@@ -100,9 +100,7 @@ impl Connection {
     /// meanwhile is written just before that, all at once. With `reading` false no message comes, everything
     /// else goes on, and a pong that cannot be read is not missed. After [`Event::Closed`], drop it.
     pub fn poll_event(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
-        if !std::mem::replace(&mut self.in_turn, true) {
-            self.begin_turn(cx);
-        }
+        self.begin(cx);
         while reading && self.events < EVENTS_PER_TURN {
             if let Some(message) = self.session.poll_message() {
                 self.events += 1;
@@ -114,6 +112,14 @@ impl Connection {
             }
         }
         self.end_turn(cx, reading)
+    }
+
+    /// Starts a turn, unless one is under way: what the holder sends on this connection before
+    /// [`Connection::poll_event`] leaves in the same turn, and does not wake the holder once more.
+    pub fn begin(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.in_turn, true) {
+            self.begin_turn(cx);
+        }
     }
 
     /// A connection without a network, and its peer.

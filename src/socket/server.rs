@@ -209,6 +209,7 @@ impl ConnectionTask {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.begin(cx);
         loop {
             self.poll_running(cx);
             self.poll_connect_timer(cx);
