@@ -40,6 +40,8 @@ pub struct Connection {
     /// Close code for the peer, where the wire knows better than the reason.
     code: Option<u16>,
     in_turn: bool,
+    /// The holder wants no farewell: one attempt to tell the peer, and the end.
+    abrupt: bool,
     /// The wire took less than what was due.
     blocked: bool,
     /// Messages handed over in this turn, and their bytes.
@@ -170,6 +172,7 @@ impl Connection {
             phase: Phase::Live,
             code: None,
             in_turn: false,
+            abrupt: false,
             blocked: false,
             events: 0,
             received: 0,
@@ -396,7 +399,7 @@ impl Connection {
                 socket.push(close_frame(self.code.unwrap_or(close_code(reason))));
                 let flushed = socket.poll_flush(cx);
                 let hopeless = matches!(reason, CloseReason::PingTimeout | CloseReason::Slow);
-                if hopeless || !socket.is_open() || matches!(flushed, Poll::Ready(Err(_))) {
+                if hopeless || self.abrupt || !socket.is_open() || matches!(flushed, Poll::Ready(Err(_))) {
                     return self.finish(reason);
                 }
                 self.outbox.0.refuse_sends();
@@ -572,8 +575,9 @@ impl Connection {
         if taken.slow {
             self.session.handle_lost(Wire::Current, CloseReason::Slow);
         } else if let Some(close) = taken.closing {
+            self.abrupt = close == Close::Now;
             self.session.handle_close(close, self.now);
-            if close == Close::Now
+            if self.abrupt
                 && let Phase::Ending { reason, .. } = self.phase
             {
                 self.finish(reason);

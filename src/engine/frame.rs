@@ -21,6 +21,7 @@ enum Kind {
     Text,
     Binary,
     /// WebSocket control frame: never part of a polling payload.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers send them"))]
     Control,
 }
 
@@ -73,6 +74,14 @@ impl Frame {
         self.bytes.is_empty()
     }
 
+    /// Whether this is a WebSocket control frame, which polling must not send.
+    pub(crate) fn is_control(&self) -> bool {
+        self.kind == Kind::Control
+    }
+}
+
+#[cfg(feature = "server")]
+impl Frame {
     /// Any Engine.IO text packet, for example `0{…}`.
     pub(crate) fn packet(packet: &str) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + packet.len());
@@ -93,11 +102,6 @@ impl Frame {
         buffer.extend_from_slice(&[FIN | opcode, payload.len() as u8]);
         buffer.extend_from_slice(payload);
         Self { bytes: Bytes::from(buffer), header: 2, kind: Kind::Control }
-    }
-
-    /// Whether this is a WebSocket control frame, which polling must not send.
-    pub(crate) fn is_control(&self) -> bool {
-        self.kind == Kind::Control
     }
 }
 
@@ -157,12 +161,16 @@ fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
 }
 
 /// `2`: the heartbeat.
+#[cfg(feature = "server")]
 pub(crate) const PING: Frame = Frame::preframed(b"\x81\x012");
 /// `3probe`: the answer to a probe.
+#[cfg(feature = "server")]
 pub(crate) const PONG_PROBE: Frame = Frame::preframed(b"\x81\x063probe");
 /// `1`: the end, on polling.
+#[cfg(feature = "server")]
 pub(crate) const CLOSE: Frame = Frame::preframed(b"\x81\x011");
 /// `6`: nothing to say, on polling.
+#[cfg(feature = "server")]
 pub(crate) const NOOP: Frame = Frame::preframed(b"\x81\x016");
 
 const FIN: u8 = 0x80;

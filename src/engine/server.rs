@@ -118,6 +118,9 @@ impl Engine {
             Transport::WebSocket => config.websocket,
         });
         let transport = transport.ok_or(RequestError::TransportUnknown)?;
+        if parts.headers.get(header::ORIGIN).is_some_and(|origin| origin.to_str().is_err()) {
+            return Err(RequestError::BadRequest);
+        }
         let Some(sid) = query.sid else {
             return self.open(parts, &query, transport, peer, socket).await;
         };

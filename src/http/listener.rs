@@ -182,8 +182,9 @@ impl<S> Connection<S> {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let Self { stream, peer, http, service, stop, first_byte_timeout } = self;
-        if tokio::time::timeout(first_byte_timeout, stream.readable()).await.is_err() {
-            return;
+        tokio::select! {
+            first = tokio::time::timeout(first_byte_timeout, stream.readable()) => if first.is_err() { return },
+            () = stop.cancelled() => return,
         }
         let service = service_fn(move |request| {
             let response = service(request, peer);

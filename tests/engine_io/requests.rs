@@ -59,6 +59,9 @@ async fn refused_requests_get_their_status_and_code() {
         assert_eq!(body["code"], code, "{method} {query}");
         assert_eq!(answer.header("content-type"), Some("application/json"));
     }
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let origin = server.request("GET", path, &[("Origin", "http://ümlaut")], "").await;
+    assert!(origin.status == 400 && origin.body.contains(r#""code":3"#), "an origin that is none");
     let unknown = server.get("/socket.io/?EIO=4&transport=polling&sid=abc").await;
     assert_eq!(unknown.body, r#"{"code":1,"message":"Session ID unknown"}"#);
 }

@@ -137,6 +137,11 @@ async fn the_server_closes_after_what_is_queued() {
 async fn a_peer_that_never_ends_does_not_hold_a_close() {
     let mut server = Server::start(Config::default()).await;
     let mut stream = server.dial_raw(PATH).await;
+    stream.write_all(&frame(0x81, b"4now")).await.unwrap();
+    let start = tokio::time::Instant::now();
+    assert_eq!(server.closed().await, CloseReason::ForcedClose);
+    assert!(start.elapsed() < Duration::from_secs(1), "at once");
+    let mut stream = server.dial_raw(PATH).await;
     stream.write_all(&frame(0x81, b"4close")).await.unwrap();
     let start = tokio::time::Instant::now();
     assert_eq!(server.closed().await, CloseReason::ForcedClose);
