@@ -195,30 +195,44 @@ fn cpu_time() -> Duration {
 
 const COLUMNS: &str = "id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, flags, nonce, content_hash, created_at";
 
-/// The rows that an appender would write, without deciding anything.
+/// The rows that an appender would write, in the same random channels, without deciding anything.
 struct BareRows {
-    channels: Vec<Uuid>,
+    channels: Vec<(Uuid, i64)>,
     authors: Vec<Uuid>,
-    next: usize,
+    random: u64,
+    next: u64,
 }
 
 impl BareRows {
-    fn new() -> Self {
-        let many = |count| (0..count).map(|_| Uuid::now_v7()).collect();
-        Self { channels: many(CHANNELS), authors: many(SENDERS), next: 0 }
+    /// A loader's own share of the channels: nothing coordinates loaders.
+    fn new(loaders: usize) -> Self {
+        let channels = (0..CHANNELS / loaders).map(|_| (Uuid::now_v7(), 0)).collect();
+        let authors: Vec<Uuid> = (0..SENDERS).map(|_| Uuid::now_v7()).collect();
+        let random = authors[0].as_u64_pair().1;
+        Self { channels, authors, random, next: 0 }
     }
 
     fn row(&mut self) -> (Uuid, Uuid, i64, Uuid, String) {
         self.next += 1;
-        let seq = (self.next / CHANNELS + 1) as i64;
-        let id = message_id::mint(
-            imks::clock::now_micros() / 1_000,
-            seq,
-            self.authors[0].as_u64_pair().1 ^ self.next as u64,
-        );
-        let (channel, author) = (self.channels[self.next % CHANNELS], self.authors[self.next % SENDERS]);
-        (id, channel, seq, author, format!("nonce-{}", self.next))
+        self.random = xorshift(self.random);
+        let (count, authors) = (self.channels.len(), self.authors.len());
+        let (channel, seq) = &mut self.channels[self.random as usize % count];
+        *seq += 1;
+        let id = message_id::mint(imks::clock::now_micros() / 1_000, *seq, self.random);
+        (
+            id,
+            *channel,
+            *seq,
+            self.authors[(self.random >> 32) as usize % authors],
+            format!("nonce-{}", self.next),
+        )
     }
+}
+
+fn xorshift(mut random: u64) -> u64 {
+    random ^= random << 13;
+    random ^= random >> 7;
+    random ^ (random << 17)
 }
 
 async fn bare_postgres(pool: &PgPool, limit: Duration) -> Line {
@@ -228,7 +242,7 @@ async fn bare_postgres(pool: &PgPool, limit: Duration) -> Line {
         .map(|_| {
             let (pool, done) = (pool.clone(), Arc::clone(&meter.done));
             tasks.spawn(async move {
-                let mut rows = BareRows::new();
+                let mut rows = BareRows::new(BARE_CONNECTIONS);
                 let mut latencies = Vec::new();
                 let mut connection = pool.acquire().await.unwrap();
                 let started = Instant::now();
@@ -266,7 +280,7 @@ async fn bare_postgres(pool: &PgPool, limit: Duration) -> Line {
 
 async fn bare_sqlite(pool: &SqlitePool, limit: Duration) -> Line {
     let meter = Meter::start();
-    let mut rows = BareRows::new();
+    let mut rows = BareRows::new(1);
     let mut latencies = Vec::new();
     let mut connection = pool.acquire().await.unwrap();
     let values = vec!["(?,?,?,?,?,?,?,?,?,?,?,?,?)"; BARE_BATCH].join(",");
@@ -346,9 +360,7 @@ impl Sender {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
+            random = xorshift(random);
             let channel = self.channels[random as usize % self.channels.len()];
             let message = self.message(channel, format!("nonce-{}-{count}", self.number));
             let before = Instant::now();

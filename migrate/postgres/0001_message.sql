@@ -94,7 +94,8 @@ CREATE TABLE message_edit (
     PRIMARY KEY (message_id, version)
 );
 
--- kind: 0 user, 1 role, 2 channel, 3 here, 4 the author's own message behind his read position.
+-- kind: 0 user, 1 role, 2 channel, 3 here (the channel is the target of both), 4 the author's own message behind
+-- his read position.
 CREATE TABLE message_mention (
     message_id UUID    NOT NULL,
     kind       INTEGER NOT NULL,
@@ -106,8 +107,7 @@ CREATE TABLE message_mention (
     created_at BIGINT  NOT NULL,
     PRIMARY KEY (message_id, kind, target_id)
 );
-CREATE INDEX message_mention_target ON message_mention (target_id, channel_id, seq) WHERE kind IN (0, 4);
-CREATE INDEX message_mention_wide ON message_mention (channel_id, seq) WHERE kind IN (1, 2, 3);
+CREATE INDEX message_mention_target ON message_mention (target_id, channel_id, seq);
 
 -- How far somebody has read; counts are derived from this and the channel's counters, never incremented.
 CREATE TABLE message_read_state (

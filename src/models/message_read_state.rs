@@ -190,7 +190,7 @@ macro_rules! unread_sql {
                (SELECT COUNT(*) FROM message_mention d WHERE d.kind = 0 AND d.target_id = p.user_id \
                   AND d.channel_id = p.channel_id AND d.seq > p.read_seq AND d.author_id <> p.user_id) \
                + (SELECT COUNT(*) FROM message_mention w WHERE w.kind IN (2, 3) \
-                  AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.author_id <> p.user_id) \
+                  AND w.target_id = p.channel_id AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.author_id <> p.user_id) \
                AS mention_count \
              FROM (SELECT q.user_id, q.channel_id, q.user_rev, \
                  COALESCE(own.seq, q.read_seq) AS read_seq, COALESCE(own.cseq, q.read_cseq) AS read_cseq \
