@@ -72,7 +72,7 @@ impl Ack {
     /// Answers with any arguments. A client that is gone needs no answer: that is no error.
     pub fn send_args(self, args: &impl Arguments) -> ImksResult<()> {
         let frames = parser::encode_ack(self.socket.namespace().path(), self.id, args)?;
-        if self.socket.deliver(&frames).is_err() {
+        if self.socket.deliver_owned(frames).is_err() {
             tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
         }
         Ok(())

@@ -376,7 +376,9 @@ fn encode_array(
     args: &impl Arguments,
 ) -> ImksResult<Frames> {
     let attachments = args.attachments();
-    let json_bytes = args.size_hint() + name.map_or(0, str::len) + ENVELOPE_BYTES;
+    // Exact where the arguments' size is known: a frame that fits its buffer needs no second allocation.
+    let name_bytes = name.map_or(0, |name| name.len() + QUOTES + usize::from(!args.is_empty()));
+    let json_bytes = id.map_or(0, decimal_digits) + BRACKETS + name_bytes + args.size_hint();
     let mut out = if attachments.is_empty() {
         packet_writer(kind.plain, namespace, json_bytes)
     } else {
@@ -401,10 +403,15 @@ fn encode_array(
 }
 
 fn packet_writer(kind: &str, namespace: &str, json_bytes: usize) -> FrameWriter {
-    let mut out = Frame::writer(1 + namespace.len() + 1 + json_bytes);
+    let namespace_bytes = if namespace == MAIN_NAMESPACE { 0 } else { namespace.len() + 1 };
+    let mut out = Frame::writer(kind.len() + namespace_bytes + json_bytes);
     out.push_str(kind);
     push_namespace(&mut out, namespace);
     out
+}
+
+fn decimal_digits(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
 fn binary_packet_writer(
@@ -441,8 +448,11 @@ const PLACEHOLDER: &str = "_placeholder";
 /// A guess at the size of one serialised argument.
 const DEFAULT_JSON_BYTES: usize = 256;
 
-/// Brackets, quotes, comma, ack id.
-const ENVELOPE_BYTES: usize = 26;
+/// Around the array.
+const BRACKETS: usize = 2;
+
+/// Around a name.
+const QUOTES: usize = 2;
 
 #[cfg(test)]
 mod tests {

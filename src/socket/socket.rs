@@ -18,7 +18,7 @@ use super::namespace::{Broadcast, Namespace};
 use super::packet::Args;
 use super::parser::{self, Arguments, Frames, One};
 use super::rooms::{self, Membership};
-use crate::engine::{Close, Handshake, Outbox, SendError, Transport};
+use crate::engine::{Close, Handshake, Outbox, Pressure, SendError, Transport};
 use crate::error::{ImksError, ImksResult};
 
 /// A client in one namespace. Cheap to clone; sending never waits.
@@ -131,7 +131,7 @@ impl Socket {
     /// Sends an event with any arguments to this client.
     pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         let frames = parser::encode_event(self.0.namespace.path(), None, event, args)?;
-        self.deliver(&frames).map_err(into_error)
+        self.deliver_owned(frames).map_err(into_error)
     }
 
     /// Sends an event that may be lost: it is dropped unless the connection can take it right now.
@@ -251,6 +251,16 @@ impl Socket {
         }
     }
 
+    /// As [`Socket::deliver`], for frames that nobody else gets: a single one is moved, not shared.
+    pub(super) fn deliver_owned(&self, mut frames: Frames) -> Result<(), SendError> {
+        if frames.len() > 1 || self.0.state.load(Ordering::Acquire) != OPEN {
+            return self.deliver(&frames);
+        }
+        let Some(frame) = frames.pop() else { return Ok(()) };
+        note(self.0.outbox.send(frame)?);
+        Ok(())
+    }
+
     pub(super) fn deliver_volatile(&self, frames: &Frames) {
         if self.0.state.load(Ordering::Acquire) == OPEN {
             self.0.outbox.send_volatile(frames);
@@ -294,10 +304,7 @@ impl Socket {
     }
 
     fn send(&self, frames: &Frames) -> Result<(), SendError> {
-        let pressure = self.0.outbox.send_all(frames)?;
-        if pressure.0 {
-            rooms::note_pressure();
-        }
+        note(self.0.outbox.send_all(frames)?);
         Ok(())
     }
 
@@ -347,6 +354,12 @@ struct PendingAck<'a> {
 impl Drop for PendingAck<'_> {
     fn drop(&mut self) {
         self.socket.0.acks.lock().remove(&self.id);
+    }
+}
+
+fn note(pressure: Pressure) {
+    if pressure.0 {
+        rooms::note_pressure();
     }
 }
 
