@@ -40,7 +40,7 @@ release: ## target/release/imks
 	cargo build --release --bin imks
 
 image: ## the container image
-	docker build -t imks .
+	docker build -t imks --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
 
 clean: ## everything built
 	cargo clean

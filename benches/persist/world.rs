@@ -30,35 +30,30 @@ impl Database {
     }
 }
 
-/// A running server with everybody in it.
+/// A running server with everybody in it. Fields are dropped in this order: the server leaves before its database.
 pub struct World {
     pub server: Server,
     /// Of those who send to channels of their own.
     pub spread: Vec<String>,
     /// Of those who all send to one channel.
     pub hot: Vec<String>,
-    directory: TempDir,
-    /// The PostgreSQL database to drop at the end.
-    name: Option<String>,
+    _directory: TempDir,
+    _postgres: Option<Postgres>,
+}
+
+/// A database of this run's own, gone when dropped.
+struct Postgres {
+    name: String,
 }
 
 impl World {
     pub fn create(database: Database) -> Outcome<Self> {
         let directory = TempDir::new()?;
-        let name = match database {
-            Database::Sqlite => None,
-            Database::Postgres => {
-                let name = format!("imks_bench_{}", std::process::id());
-                administer(&format!("CREATE DATABASE {name}"))?;
-                Some(name)
-            }
-        };
+        let postgres = (database == Database::Postgres).then(Postgres::create).transpose()?;
         let mut environment = vec![("IMKS_DATA_DIR".to_owned(), directory.path().display().to_string())];
         environment.extend(SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        if let Some(name) = &name {
-            let url = admin_url()?;
-            let (server, _) = url.rsplit_once('/').ok_or("a URL without a database")?;
-            environment.push(("DATABASE_URL".to_owned(), format!("{server}/{name}")));
+        if let Some(postgres) = &postgres {
+            environment.push(("DATABASE_URL".to_owned(), postgres.url()?));
         }
         let seed = directory.path().join("seed.toml");
         std::fs::write(&seed, seed_file()?)?;
@@ -76,16 +71,28 @@ impl World {
             command.args(["--listen", &format!("127.0.0.1:{port}")]);
             command
         })?;
-        Ok(Self { server, spread, hot, directory, name })
+        Ok(Self { server, spread, hot, _directory: directory, _postgres: postgres })
     }
 }
 
-impl Drop for World {
+impl Postgres {
+    fn create() -> Outcome<Self> {
+        let name = format!("imks_bench_{}", std::process::id());
+        administer(&format!("CREATE DATABASE {name}"))?;
+        Ok(Self { name })
+    }
+
+    fn url(&self) -> Outcome<String> {
+        let url = admin_url()?;
+        let (server, _) = url.rsplit_once('/').ok_or("a URL without a database")?;
+        Ok(format!("{server}/{}", self.name))
+    }
+}
+
+impl Drop for Postgres {
     fn drop(&mut self) {
-        let dropped =
-            self.name.as_ref().map(|name| administer(&format!("DROP DATABASE {name} WITH (FORCE)")));
-        if let Some(Err(error)) = dropped {
-            println!("{}: {error}", self.directory.path().display());
+        if let Err(error) = administer(&format!("DROP DATABASE {} WITH (FORCE)", self.name)) {
+            println!("{} stays: {error}", self.name);
         }
     }
 }
