@@ -28,9 +28,6 @@ const LONG_FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Documents that others are writing.
-const AWAITED: &[&str] = &["docs/performance.md"];
-
 /// Words of the import table that stand for several modules.
 const LEAVES: &str = "leaves";
 const EVERYTHING: &str = "everything";
@@ -215,7 +212,7 @@ fn files_that_documents_name_exist() {
     for path in documents() {
         let text = markdown::prose(&read(&path));
         for name in markdown::code(&text).into_iter().filter(|name| is_project_path(name)) {
-            if !root().join(name.trim_end_matches('/')).exists() && !AWAITED.contains(&name) {
+            if !root().join(name.trim_end_matches('/')).exists() {
                 problems.push(format!("{path}: `{name}`"));
             }
         }
@@ -466,9 +463,6 @@ fn broken(document: &str, link: &str) -> Option<&'static str> {
     let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
     let directory = root().join(document).parent().unwrap().to_owned();
     let target = if file.is_empty() { root().join(document) } else { directory.join(file) };
-    if AWAITED.iter().any(|name| target.ends_with(name.trim_start_matches("docs/"))) && !target.exists() {
-        return None;
-    }
     if !target.exists() {
         return Some("does not exist");
     }
@@ -483,9 +477,7 @@ fn broken(document: &str, link: &str) -> Option<&'static str> {
 fn is_known_document(word: &str) -> bool {
     match word.strip_prefix("docs/adr/") {
         Some(number) => files("docs/adr", &[".md"]).iter().any(|path| path[9..].starts_with(number)),
-        None if word.ends_with(".md") && word.len() > 3 => {
-            root().join(word).exists() || AWAITED.contains(&word)
-        }
+        None if word.ends_with(".md") && word.len() > 3 => root().join(word).exists(),
         None => true,
     }
 }
