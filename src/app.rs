@@ -14,10 +14,10 @@ use crate::auth::{Authenticator, CoreClient, PermissionConfig, Permissions};
 use crate::config::{Config, Drain};
 use crate::directory::Directory;
 use crate::engine::Engine;
-use crate::http::{self, health::Health, listener};
+use crate::http::{self, Audience, health::Health, listener};
 use crate::messaging::{self, Messaging, Parts};
 use crate::models::Db;
-use crate::models::append::{Appender, Commits};
+use crate::models::append::Appender;
 use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::{Namespace, Server};
 use crate::telemetry::exposition::Exposition;
@@ -27,11 +27,14 @@ use crate::{ImksError, ImksResult, pb};
 pub struct App {
     config: Config,
     addr: SocketAddr,
+    internal_addr: Option<SocketAddr>,
     health: Arc<Health>,
     metrics: Arc<Exposition>,
     db: Db,
     directory: Option<Directory>,
     appender: Appender,
+    /// They tell what was committed; over when all of it is told.
+    dispatchers: TaskTracker,
     engine: Engine,
     namespace: Namespace,
     /// The accept loops of HTTP and of Socket.IO, and the jobs.
@@ -67,18 +70,43 @@ impl App {
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let engine = Engine::new(config.engine.clone())?;
-        let namespace = start_messaging(&config, parts, commits, &engine, &tasks, &stop)?;
+        let namespace = start_messaging(&config, parts, &engine, &tasks, &stop)?;
+        let dispatchers = messaging::dispatch(&namespace, commits);
         let metrics = Arc::new(Exposition::new()?);
         let health = Arc::new(health(&db, core, &engine));
-        let router = http::router(health.clone(), metrics.clone());
-        let routes = listener::routes(engine.clone(), router, &config.http);
+        let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
+        let routes = listener::routes(
+            engine.clone(),
+            http::router(audience, health.clone(), metrics.clone()),
+            &config.http,
+        );
         tasks.spawn(listener::serve(socket, config.http.clone(), routes, tasks.clone(), stop.clone()));
-        Ok(Self { config, addr, health, metrics, db, directory, appender, engine, namespace, tasks, stop })
+        let internal_addr = start_internal(&config, &health, &metrics, &tasks, &stop)?;
+        Ok(Self {
+            config,
+            addr,
+            internal_addr,
+            health,
+            metrics,
+            db,
+            directory,
+            appender,
+            dispatchers,
+            engine,
+            namespace,
+            tasks,
+            stop,
+        })
     }
 
     /// Where the server listens; the real port when port 0 was asked for.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where operators reach `/metrics`, when they have a listener of their own.
+    pub fn internal_addr(&self) -> Option<SocketAddr> {
+        self.internal_addr
     }
 
     /// The embedded directory, unless an external core is used.
@@ -108,6 +136,9 @@ impl App {
             self.addr
         ));
         text.push_str(&format!("  health     curl http://{}/health", self.addr));
+        if let Some(internal) = self.internal_addr {
+            text.push_str(&format!("\n  metrics    curl http://{internal}/metrics"));
+        }
         if self.config.is_reachable_from_outside() {
             text.push_str(PLAINTEXT_WARNING);
         }
@@ -141,6 +172,9 @@ impl App {
     async fn close_sessions(&self, deadline: Instant) {
         self.engine.close();
         self.appender.drain().await;
+        self.dispatchers.wait().await;
+        // The senders' tasks still have to put their acks into the outboxes.
+        tokio::time::sleep(ACKS_GRACE).await;
         let sockets = self.namespace.sockets();
         let pause = pause_between(sockets.len(), deadline.saturating_duration_since(Instant::now()));
         tracing::info!(sessions = sockets.len(), "messages are flushed, closing sessions");
@@ -174,10 +208,26 @@ async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Direct
     Ok((CoreClient::from_channel(directory.channel(), pb::Config::default()), Some(directory)))
 }
 
+/// The listener of operators, if there is one.
+fn start_internal(
+    config: &Config,
+    health: &Arc<Health>,
+    metrics: &Arc<Exposition>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> ImksResult<Option<SocketAddr>> {
+    let Some(address) = config.internal_listen else { return Ok(None) };
+    let socket = listener::bind(address)?;
+    let addr = socket.local_addr().map_err(ImksError::io("reading the internal address"))?;
+    let router = http::router(Audience::Operators, health.clone(), metrics.clone());
+    let routes = listener::router_only(router, &config.http);
+    tasks.spawn(listener::serve(socket, config.http.clone(), routes, tasks.clone(), stop.clone()));
+    Ok(Some(addr))
+}
+
 fn start_messaging(
     config: &Config,
     parts: Parts,
-    commits: Vec<Commits>,
     engine: &Engine,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -189,7 +239,7 @@ fn start_messaging(
         .build()?;
     let namespace = server.namespace("/").cloned().ok_or(ImksError::Internal("namespace / is missing"))?;
     if let Some(jobs) = jobs {
-        jobs.start(&namespace, commits, tasks, stop);
+        jobs.start(&namespace, tasks, stop);
     }
     let engine = engine.clone();
     tasks.spawn(async move { server.serve(engine).await });
@@ -240,6 +290,7 @@ const SLICE: usize = 200;
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 const RECONNECT_SPREAD: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const ACKS_GRACE: Duration = Duration::from_millis(50);
 /// What is left to do once the sessions are closed.
 const LAST_GRACE: Duration = Duration::from_secs(2);
 

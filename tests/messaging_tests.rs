@@ -21,6 +21,8 @@ mod server;
 mod access;
 #[path = "messaging/bad_input.rs"]
 mod bad_input;
+#[path = "messaging/command_line.rs"]
+mod command_line;
 #[path = "messaging/connect.rs"]
 mod connect;
 #[path = "messaging/drain.rs"]
@@ -29,6 +31,8 @@ mod drain;
 mod edit;
 #[path = "messaging/history.rs"]
 mod history;
+#[path = "messaging/http.rs"]
+mod http;
 #[path = "messaging/limits.rs"]
 mod limits;
 #[path = "messaging/read_state.rs"]

@@ -33,6 +33,14 @@ fn server_fields(config: &mut Config, visitor: &mut impl Visitor) {
         &mut config.listen,
     );
     visitor.field(
+        Field::new(
+            "internal_listen",
+            "IMKS_INTERNAL_LISTEN",
+            "Address and port for operators: `/metrics` and `/health`; not set: `/metrics` is on the public port",
+        ),
+        &mut config.internal_listen,
+    );
+    visitor.field(
         Field::new("data_dir", "IMKS_DATA_DIR", "Directory of the SQLite file and of the standalone keys"),
         &mut config.database.data_dir,
     );

@@ -26,6 +26,8 @@ pub use source::{Environment, load};
 pub struct Config {
     /// Address of HTTP and WebSocket. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Address of `/metrics` for operators; without it they are on [`Self::listen`].
+    pub internal_listen: Option<SocketAddr>,
     /// An external core; without it the embedded directory is the core.
     pub core_url: Option<String>,
     /// The database, and the data directory.
@@ -61,6 +63,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT)),
+            internal_listen: None,
             core_url: None,
             database: db::Config::default(),
             append: append::Config::default(),

@@ -85,12 +85,24 @@ pub fn routes(
     router: Router,
     config: &Config,
 ) -> impl Fn(Request<Incoming>, SocketAddr) -> BoxFuture<Response<AnyBody>> + Clone + Send + Sync + 'static {
-    let timeout = config.request_timeout;
+    let others = router_only(router, config);
     move |request, peer| {
-        let (engine, router) = (engine.clone(), router.clone());
+        let engine = engine.clone();
         if engine.matches(request.uri().path()) {
             return Box::pin(async move { engine.handle(request, peer).await.map(Either::Left) });
         }
+        others(request, peer)
+    }
+}
+
+/// Sends everything to the router.
+pub fn router_only(
+    router: Router,
+    config: &Config,
+) -> impl Fn(Request<Incoming>, SocketAddr) -> BoxFuture<Response<AnyBody>> + Clone + Send + Sync + 'static {
+    let timeout = config.request_timeout;
+    move |request, _| {
+        let router = router.clone();
         Box::pin(async move {
             let answered = tokio::time::timeout(timeout, router.oneshot(request.map(Body::new))).await;
             match answered {

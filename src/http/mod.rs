@@ -24,13 +24,27 @@ struct Parts {
     metrics: Arc<Exposition>,
 }
 
-/// The routes beside `/socket.io/`.
-pub fn router(health: Arc<Health>, metrics: Arc<Exposition>) -> Router {
-    Router::new()
+/// Who can reach the routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody: there is no listener for operators.
+    All,
+    /// Clients, while operators have a listener of their own.
+    Clients,
+    /// Operators.
+    Operators,
+}
+
+/// The routes beside `/socket.io/`. Clients do not get the numbers when operators have their own listener.
+pub fn router(audience: Audience, health: Arc<Health>, metrics: Arc<Exposition>) -> Router {
+    let mut router = Router::new()
         .route("/health", get(whole_health))
         .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
-        .route("/metrics", get(scrape))
+        .route("/health/ready", get(ready));
+    if audience != Audience::Clients {
+        router = router.route("/metrics", get(scrape));
+    }
+    router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(protect))
@@ -106,7 +120,7 @@ mod tests {
     use super::*;
 
     async fn get_json(health: Health, path: &str) -> (u16, serde_json::Value) {
-        let router = router(Arc::new(health), Arc::new(Exposition::new().unwrap()));
+        let router = router(Audience::All, Arc::new(health), Arc::new(Exposition::new().unwrap()));
         let response = router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
         let status = response.status().as_u16();
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
@@ -118,6 +132,18 @@ mod tests {
     async fn a_page_that_does_not_exist_is_answered_in_json() {
         let (status, body) = get_json(Health::new(), "/nothing").await;
         assert_eq!((status, &body["ok"], &body["error"]["code"]), (404, &json!(false), &json!("not_found")));
+    }
+
+    #[tokio::test]
+    async fn clients_do_not_get_the_numbers_when_operators_have_a_listener_of_their_own() {
+        let status = async |audience| {
+            let router = router(audience, Arc::default(), Arc::new(Exposition::new().unwrap()));
+            let request = Request::get("/metrics").body(Body::empty()).unwrap();
+            router.oneshot(request).await.unwrap().status().as_u16()
+        };
+        assert_eq!(status(Audience::All).await, 200);
+        assert_eq!(status(Audience::Clients).await, 404);
+        assert_eq!(status(Audience::Operators).await, 200);
     }
 
     #[tokio::test]

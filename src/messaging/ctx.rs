@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -103,6 +103,8 @@ pub struct Session {
     /// When [`super::expiry`] looks at it next.
     look_at: AtomicI64,
     events: Mutex<Bucket>,
+    /// Events refused for their rate, less those accepted.
+    refusals: AtomicU32,
     /// Fair, so that writes are submitted in the order their events arrived.
     turn: tokio::sync::Mutex<()>,
 }
@@ -112,7 +114,7 @@ impl Session {
     pub(super) fn new(identity: Identity) -> Self {
         let expires_at = AtomicI64::new(identity.expires_at);
         let (look_at, turn) = (AtomicI64::new(0), tokio::sync::Mutex::default());
-        Self { identity, expires_at, look_at, events: Mutex::default(), turn }
+        Self { identity, expires_at, look_at, events: Mutex::default(), refusals: AtomicU32::new(0), turn }
     }
 
     /// Whose it is.
@@ -123,6 +125,23 @@ impl Session {
     /// When its token ends; later after `auth:refresh`.
     pub fn expires_at(&self) -> Micros {
         self.expires_at.load(Ordering::Relaxed)
+    }
+
+    fn forgive_refusal(&self) {
+        if self.refusals.load(Ordering::Relaxed) > 0 {
+            self.refusals.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Who never listens to `rate_limited` has to go.
+    fn note_refusal(&self, socket: &Socket) {
+        if self.refusals.fetch_add(1, Ordering::Relaxed) == REFUSALS_MAX {
+            tracing::warn!(
+                socket_sid = socket.id(),
+                "disconnected: goes on sending although it is rate limited"
+            );
+            socket.disconnect(true);
+        }
     }
 
     pub(super) fn look_at(&self) -> Micros {
@@ -152,7 +171,11 @@ impl Ctx {
     pub(super) fn begin(messaging: &Messaging, socket: &Socket) -> ImksResult<Self> {
         let session = socket.data::<Session>().ok_or(ImksError::Auth("This connection is not signed in"))?;
         let taken = session.events.lock().take(&messaging.config().events, Instant::now());
-        taken.map_err(|retry_after| ImksError::RateLimited { bucket: "events:socket", retry_after })?;
+        if let Err(retry_after) = taken {
+            session.note_refusal(socket);
+            return Err(ImksError::RateLimited { bucket: "events:socket", retry_after });
+        }
+        session.forgive_refusal();
         Ok(Self { messaging: messaging.clone(), socket: socket.clone(), session })
     }
 
@@ -299,3 +322,6 @@ impl<T: Serialize + ?Sized> Push<T> {
 pub fn user_room(user: Uuid) -> String {
     format!("user:{user}")
 }
+
+/// So many more events refused for their rate than accepted, and the connection is closed.
+const REFUSALS_MAX: u32 = 1_000;

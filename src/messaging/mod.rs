@@ -118,22 +118,22 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
 }
 
 impl Jobs {
-    /// Starts what follows the core and the clock, until `stop`; and a dispatcher per lane, which ends with
-    /// its lane.
-    pub fn start(
-        self,
-        namespace: &Namespace,
-        commits: Vec<Commits>,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) {
-        for lane in commits {
-            tasks.spawn(dispatch::run(lane, namespace.clone()));
-        }
+    /// Starts what follows the core and the clock, until `stop`.
+    pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) {
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
         tasks.spawn(forget(self.messaging, stop.clone()));
     }
+}
+
+/// Starts a dispatcher per lane; each ends with its lane.
+pub fn dispatch(namespace: &Namespace, commits: Vec<Commits>) -> TaskTracker {
+    let dispatchers = TaskTracker::new();
+    for lane in commits {
+        dispatchers.spawn(dispatch::run(lane, namespace.clone()));
+    }
+    dispatchers.close();
+    dispatchers
 }
 
 /// Forgets the rate limits of those who have been quiet, and what the database need not remember any more.

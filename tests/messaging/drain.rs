@@ -1,6 +1,6 @@
 //! Going away: nothing acknowledged is lost, and clients come back by themselves.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::TestClient;
 use crate::server::{Kind, TestServer, first_channel};
@@ -22,8 +22,20 @@ async fn drains(kind: Kind) {
     let events = alice.kept();
     let shutdown = events.iter().find(|(name, _)| name == "server:shutdown").expect("a word before the end");
     assert!(shutdown.1["reconnect_after_ms"].as_u64().unwrap() < 30_000);
-    let told = events.iter().filter(|(name, _)| name == "message:new").count();
-    assert_eq!(told, 20, "everything that was accepted is stored and told before the end");
+    let mut told: Vec<Value> = events
+        .into_iter()
+        .filter(|(name, _)| name == "message:new")
+        .map(|(_, message)| message["id"].clone())
+        .collect();
+    let (stored, refused): (Vec<Value>, Vec<Value>) =
+        alice.kept_answers().into_iter().partition(|answer| answer["data"]["message"].is_object());
+    let mut stored: Vec<Value> =
+        stored.into_iter().map(|answer| answer["data"]["message"]["id"].clone()).collect();
+    told.sort_by_key(Value::to_string);
+    stored.sort_by_key(Value::to_string);
+    assert_eq!(told, stored, "what was stored is acked and told before the end");
+    assert!(refused.iter().all(|answer| answer["error"]["retryable"] == true), "{refused:?}");
+    assert_eq!(told.len() + refused.len(), 20, "every message is answered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -37,3 +37,18 @@ async fn a_flood_of_events_of_any_kind_is_limited_per_connection() {
     bob.ok("ping", json!({})).await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_floods_on_and_on_is_disconnected_and_nobody_else() {
+    let server =
+        TestServer::start_with(Kind::Sqlite, |config| config.messaging.events = Rate::new(50, 100)).await;
+    let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+    for _ in 0..3_000 {
+        if alice.try_raw(r#"42["no:such:event",{}]"#).await.is_err() {
+            break;
+        }
+    }
+    alice.ended().await;
+    bob.ok("ping", json!({})).await;
+    server.stop().await;
+}

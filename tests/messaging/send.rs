@@ -94,4 +94,27 @@ on_both! {
             assert_eq!(last["body"], Value::from(body));
         }
     }
+
+    async fn the_order_holds_while_permissions_have_to_be_asked_for_again(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        for round in 0..10 {
+            let mut asked = Vec::new();
+            for number in 0..20 {
+                let request = json!({ "channel_id": channel, "body": (round * 20 + number).to_string() });
+                asked.push(alice.ask("message:send", request).await);
+            }
+            // Every new role makes the server forget what it knows about this member.
+            let role = if round % 2 == 0 { "owner" } else { "member" };
+            let role = imks::directory::RoleName(role.into());
+            server.directory().add_member("general", "alice", role).await.unwrap();
+            for id in asked {
+                assert_eq!(alice.answer(id).await["ok"], true);
+            }
+        }
+        for number in 0..200 {
+            let message = bob.expect("message:new").await;
+            assert_eq!((&message["body"], &message["seq"]), (&json!(number.to_string()), &json!(number + 1)));
+        }
+    }
 }

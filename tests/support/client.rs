@@ -63,6 +63,11 @@ impl TestClient {
         self.wire.send(Message::text(packet)).await.unwrap();
     }
 
+    /// Like [`TestClient::raw`], where the connection may be gone.
+    pub async fn try_raw(&mut self, packet: &str) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        self.wire.send(Message::text(packet)).await
+    }
+
     /// Sends an event without asking for an ack.
     pub async fn emit(&mut self, event: &str, payload: Value) {
         self.raw(&format!("42{}", json!([event, payload]))).await;
@@ -142,6 +147,11 @@ impl TestClient {
         self.events.drain(..).collect()
     }
 
+    /// Answers that were kept.
+    pub fn kept_answers(&mut self) -> Vec<Value> {
+        self.acks.drain(..).map(|(_, answer)| answer).collect()
+    }
+
     async fn receive(&mut self) -> Option<()> {
         let packet = self.packet().await?;
         if let Some(json) = packet.strip_prefix("42") {
@@ -164,7 +174,7 @@ impl TestClient {
             if text.as_str() != "2" {
                 return Some(text.to_string());
             }
-            self.raw("3").await;
+            self.try_raw("3").await.ok()?;
         }
     }
 }

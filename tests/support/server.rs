@@ -50,6 +50,10 @@ impl TestServer {
         self.app.addr()
     }
 
+    pub fn internal_addr(&self) -> SocketAddr {
+        self.app.internal_addr().expect("a listener for operators")
+    }
+
     pub fn directory(&self) -> &Directory {
         self.app.directory().expect("the embedded directory")
     }
