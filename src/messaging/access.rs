@@ -1,10 +1,10 @@
 //! Who loses a right loses it at once: rooms follow the core's changes.
 
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-use serde::Serialize;
 
 use super::ctx::{Messaging, Push, Session, user_room};
 use crate::auth::{AccessChange, Permission, Revocation};
@@ -92,16 +92,24 @@ fn leave(sockets: &[Socket], channel_id: Uuid, reason: &'static str) {
 
 /// Makes sockets leave the rooms they may not be in: of one channel, or all of theirs.
 async fn check(messaging: &Messaging, sockets: Vec<Socket>, channel: Option<Uuid>) {
-    for socket in sockets {
-        let Some(session) = socket.data::<Session>() else { continue };
-        let channels: Vec<Uuid> = match channel {
-            Some(channel) => vec![channel],
-            None => socket.rooms().iter().filter_map(|room| Uuid::parse_str(room).ok()).collect(),
-        };
-        for channel in channels {
-            if !may_view(messaging, session.identity().user_id, channel).await {
-                leave(std::slice::from_ref(&socket), channel, "forbidden");
-            }
+    let checks = stream::iter(sockets);
+    checks.for_each_concurrent(CHECKS_AT_ONCE, |socket| check_socket(messaging, socket, channel)).await;
+}
+
+async fn check_socket(messaging: &Messaging, socket: Socket, channel: Option<Uuid>) {
+    let Some(session) = socket.data::<Session>() else { return };
+    let user = session.identity().user_id;
+    let channels: Vec<Uuid> = match channel {
+        Some(channel) => vec![channel],
+        None => socket.rooms().iter().filter_map(|room| Uuid::parse_str(room).ok()).collect(),
+    };
+    // One call for many channels; what it did not bring is asked for one by one.
+    if channels.len() > 1 && messaging.permissions().warm(user, &channels).await.is_err() {
+        tracing::debug!("permissions not fetched in advance");
+    }
+    for channel in channels {
+        if !may_view(messaging, user, channel).await {
+            leave(std::slice::from_ref(&socket), channel, "forbidden");
         }
     }
 }
@@ -134,3 +142,6 @@ fn disconnect_revoked(messaging: &Messaging, sockets: Vec<Socket>) {
         }
     }
 }
+
+/// Sockets that are checked at the same time, when permissions of many have changed.
+const CHECKS_AT_ONCE: usize = 32;

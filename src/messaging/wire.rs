@@ -1,5 +1,6 @@
 //! The one envelope of every answer: `{ok:true,data}` or `{ok:false,error}` (docs/protocol.md, "Answers").
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
@@ -98,7 +99,7 @@ pub(super) fn whole_millis(wait: std::time::Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// Names one request in logs and answers. Unique in this process; opaque to the peer.
+/// Names one request in logs and answers. Opaque to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestId(u64);
 
@@ -112,8 +113,20 @@ impl RequestId {
 
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:08x}-{:x}", std::process::id(), self.0)
+        write!(f, "{:08x}-{:x}", process(), self.0)
     }
+}
+
+/// Different in each process, so that requests of several nodes can be told apart in one log.
+fn process() -> u32 {
+    static PROCESS: OnceLock<u32> = OnceLock::new();
+    *PROCESS.get_or_init(|| {
+        let mut random = [0; 4];
+        match getrandom::fill(&mut random) {
+            Ok(()) => u32::from_le_bytes(random),
+            Err(_) => std::process::id(),
+        }
+    })
 }
 
 impl Serialize for RequestId {
