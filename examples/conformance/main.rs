@@ -4,7 +4,7 @@
 //! cargo run --release --example conformance -- PROFILE --port N
 //! ```
 //!
-//! Profiles: `engine-v4`, `socket-v5`, `engine-client`, `socket-client`, `load`, `short-deadlines`.
+//! Profiles: `engine-v4`, `socket-v5`, `socket-v5-msgpack`, `engine-client`, `socket-client`, `load`, `short-deadlines`.
 
 mod engine_profiles;
 mod load;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use imks::engine::Engine;
 use imks::http::listener;
-use imks::socket::Server;
+use imks::socket::{self, Server};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +35,8 @@ enum Profile {
     EngineV4,
     /// Socket.IO v5 protocol suite.
     SocketV5,
+    /// As `socket-v5`, with the msgpack parser.
+    SocketV5Msgpack,
     /// Test suite of the reference Engine.IO client.
     EngineClient,
     /// Test suite of the reference Socket.IO client.
@@ -56,7 +58,12 @@ impl Profile {
                 (Engine::new(config)?, Application::EngineClient(headers))
             }
             Self::SocketV5 => {
-                (Engine::new(socket_profiles::v5_engine())?, Application::Socket(socket_profiles::v5()?))
+                let server = socket_profiles::v5(socket::Parser::Default)?;
+                (Engine::new(socket_profiles::v5_engine())?, Application::Socket(server))
+            }
+            Self::SocketV5Msgpack => {
+                let server = socket_profiles::v5(socket::Parser::MsgPack)?;
+                (Engine::new(socket_profiles::v5_engine())?, Application::Socket(server))
             }
             Self::SocketClient => (
                 Engine::new(socket_profiles::client_engine())?,

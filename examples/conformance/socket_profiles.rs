@@ -5,7 +5,9 @@ use std::time::Duration;
 use imks::engine::{Config, Handshake};
 use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::parser::{Placeholder, RawArgs};
-use imks::socket::{self, Accept, ConnectError, ConnectPayload, Event, NamespaceBuilder, Server, Socket};
+use imks::socket::{
+    self, Accept, ConnectError, ConnectPayload, Event, NamespaceBuilder, Parser, Server, Socket,
+};
 use imks::{ImksResult, clock};
 use serde_json::{Value, json, value::RawValue};
 
@@ -19,8 +21,9 @@ pub fn v5_engine() -> Config {
 }
 
 /// Socket.IO v5 protocol suite.
-pub fn v5() -> ImksResult<Server> {
-    let config = socket::Config { connect_timeout: Duration::from_secs(1), ..socket::Config::default() };
+pub fn v5(parser: Parser) -> ImksResult<Server> {
+    let config =
+        socket::Config { connect_timeout: Duration::from_secs(1), parser, ..socket::Config::default() };
     Server::builder(config, LocalAdapter)
         .namespace("/", |namespace| {
             say_auth(namespace);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::adapter::Adapter;
+use super::dialect::Parcel;
 use super::namespace::Namespace;
 use super::parser::Frames;
 use super::socket::{Socket, SocketId};
@@ -158,14 +159,16 @@ fn wire_broadcast(frames: &Frames, volatile: bool) -> ImksResult<WireOperation<'
 fn apply(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, operation: &Operation<'_>) {
     match operation {
         Operation::Broadcast { frames, volatile: false } => {
+            let parcel = Parcel::new(frames);
             namespace.for_each_target(target, skip, |socket| {
-                if let Err(error) = socket.deliver(frames) {
+                if let Err(error) = socket.deliver_parcel(&parcel) {
                     tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
                 }
             });
         }
         Operation::Broadcast { frames, volatile: true } => {
-            namespace.for_each_target(target, skip, |socket| socket.deliver_volatile(frames));
+            let parcel = Parcel::new(frames);
+            namespace.for_each_target(target, skip, |socket| socket.deliver_volatile(&parcel));
         }
         _ => {
             // Joining and leaving change the rooms that are being walked.

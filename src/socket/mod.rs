@@ -6,6 +6,7 @@
 //!                            └── outboxes ◀── rooms ◀── message_bus ◀─┘
 //! ```
 
+pub mod msgpack;
 pub mod packet;
 pub mod parser;
 
@@ -13,6 +14,8 @@ pub mod parser;
 pub mod adapter;
 #[cfg(feature = "server")]
 pub mod client;
+#[cfg(feature = "server")]
+mod dialect;
 #[cfg(feature = "server")]
 mod events;
 #[cfg(feature = "server")]
@@ -34,6 +37,7 @@ mod tests;
 
 #[cfg(feature = "server")]
 pub use self::{
+    dialect::Parser,
     events::{Ack, Event},
     namespace::{
         Accept, Broadcast, ConnectError, ConnectPayload, NAMESPACE_CHARS_MAX, Namespace, NamespaceBuilder,

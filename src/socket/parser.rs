@@ -20,6 +20,8 @@ use crate::error::{ImksError, ImksResult};
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
+    /// Each packet is one binary message.
+    msgpack: bool,
     pending: Option<Box<Pending>>,
 }
 
@@ -50,13 +52,24 @@ struct Pending {
 impl Decoder {
     /// With these limits.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, pending: None }
+        Self { limits, msgpack: false, pending: None }
+    }
+
+    /// With these limits, for packets of the msgpack parser.
+    pub fn msgpack(limits: Limits) -> Self {
+        Self { limits, msgpack: true, pending: None }
     }
 
     /// Takes the next message of the connection. `None`: more attachments are needed first.
     ///
     /// Every error is final for the connection: the peer and we no longer agree on where packets begin.
     pub fn add(&mut self, message: Message) -> ImksResult<Option<Packet>> {
+        if self.msgpack {
+            return match message {
+                Message::Binary(data) => super::msgpack::decode(&data, &self.limits).map(Some),
+                Message::Text(_) => Err(malformed("text for the msgpack parser")),
+            };
+        }
         match (message, self.pending.take()) {
             (Message::Text(text), None) => self.add_text(text),
             (Message::Text(_), Some(_)) => Err(malformed("text while attachments are expected")),
@@ -102,27 +115,45 @@ impl Decoder {
     }
 }
 
-/// Reads the text part of a packet; the number says how many attachments follow.
-fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
+/// The text part of a packet before its payload.
+pub(super) struct Head<'a> {
+    /// Packet type, 0 to 9.
+    pub(super) kind: u8,
+    /// Attachments that follow.
+    pub(super) attachments: usize,
+    pub(super) namespace: Cow<'static, str>,
+    pub(super) id: Option<u64>,
+    /// The payload; empty if there is none.
+    pub(super) json: &'a str,
+}
+
+/// Splits the text part of a packet.
+pub(super) fn split_head(text: &str) -> ImksResult<Head<'_>> {
     let first = text.chars().next().ok_or(ImksError::EmptySocketPacket)?;
-    let kind = u8::try_from(first).map_err(|_| ImksError::InvalidSocketPacketTypeChar(first))?;
-    let mut at = first.len_utf8();
+    let kind = first.to_digit(10).ok_or(ImksError::InvalidSocketPacketTypeChar(first))? as u8;
+    let mut at = 1;
     let attachments = match kind {
-        b'5' | b'6' => take_attachment_count(&text, &mut at)?,
+        5 | 6 => take_attachment_count(text, &mut at)?,
         _ => 0,
     };
-    let namespace = take_namespace(&text, &mut at);
-    let id = take_ack_id(&text, &mut at)?;
-    let has_payload = at < text.len();
+    let namespace = take_namespace(text, &mut at);
+    let id = take_ack_id(text, &mut at)?;
+    Ok(Head { kind, attachments, namespace, id, json: &text[at..] })
+}
+
+/// Reads the text part of a packet; the number says how many attachments follow.
+fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
+    let Head { kind, attachments, namespace, id, json } = split_head(&text)?;
+    let (has_payload, at) = (!json.is_empty(), text.len() - json.len());
     let body = match kind {
-        b'0' => PacketBody::Connect(has_payload.then(|| object(&text[at..])).transpose()?),
-        b'1' if has_payload => return Err(malformed("DISCONNECT has a payload")),
-        b'1' => PacketBody::Disconnect,
-        b'2' | b'3' if !has_payload => without_payload(kind, id),
-        b'2' | b'5' => PacketBody::Event(id, Args::event(text, at)?),
-        b'3' | b'6' => PacketBody::Ack(id, Args::ack(text, at)?),
-        b'4' => PacketBody::ConnectError(connect_error(&text[at..])?),
-        _ => return Err(ImksError::InvalidSocketPacketTypeChar(first)),
+        0 => PacketBody::Connect(has_payload.then(|| object(json)).transpose()?),
+        1 if has_payload => return Err(malformed("DISCONNECT has a payload")),
+        1 => PacketBody::Disconnect,
+        2 | 3 if !has_payload => without_payload(kind, id),
+        2 | 5 => PacketBody::Event(id, Args::event(text, at)?),
+        3 | 6 => PacketBody::Ack(id, Args::ack(text, at)?),
+        4 => PacketBody::ConnectError(connect_error(json)?),
+        _ => return Err(ImksError::InvalidSocketPacketTypeChar(char::from(b'0' + kind))),
     };
     Ok((Packet { namespace, body }, attachments))
 }
@@ -130,7 +161,7 @@ fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
 /// The reference takes `42` and `43` for packets without arguments.
 fn without_payload(kind: u8, id: Option<u64>) -> PacketBody {
     match kind {
-        b'2' => PacketBody::Event(id, Args::none()),
+        2 => PacketBody::Event(id, Args::none()),
         _ => PacketBody::Ack(id, Args::none()),
     }
 }
@@ -443,7 +474,8 @@ pub const ATTACHMENTS_MAX: usize = 10;
 /// Ten attachments of the default maximum payload.
 pub const ATTACHMENT_BYTES_MAX: usize = 10_000_000;
 
-const PLACEHOLDER: &str = "_placeholder";
+/// Key that marks a placeholder for an attachment.
+pub(super) const PLACEHOLDER: &str = "_placeholder";
 
 /// A guess at the size of one serialised argument.
 const DEFAULT_JSON_BYTES: usize = 256;

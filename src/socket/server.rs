@@ -15,10 +15,11 @@ use tokio_util::task::TaskTracker;
 use super::DisconnectReason;
 use super::adapter::Adapter;
 use super::client::{Client, Output};
+use super::dialect::{Dialect, Parcel, Parser};
 use super::events::{BoxFuture, Event, Handler};
 use super::message_bus::MessageBus;
 use super::namespace::{Accept, ConnectError, ConnectPayload, Namespace, NamespaceBuilder, check_path};
-use super::parser::{self, Decoder, Frames, Limits};
+use super::parser::{self, Frames, Limits};
 use super::rooms;
 use super::socket::Socket;
 use crate::engine::{Close, CloseReason, Connection, Engine, Event as EngineEvent};
@@ -30,6 +31,8 @@ use crate::telemetry::metrics;
 pub struct Config {
     /// A connection that has joined no namespace by then is closed.
     pub connect_timeout: Duration,
+    /// Encoding of packets; clients must be set to the same.
+    pub parser: Parser,
     /// Attachments of one packet.
     pub limits: Limits,
     /// Handlers of one connection that may be waiting at once; then the connection is not read from.
@@ -38,7 +41,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(45), limits: Limits::default(), events_in_flight_max: 64 }
+        Self {
+            connect_timeout: Duration::from_secs(45),
+            parser: Parser::default(),
+            limits: Limits::default(),
+            events_in_flight_max: 64,
+        }
     }
 }
 
@@ -147,6 +155,7 @@ async fn apply_bus_messages(
 struct ConnectionTask {
     server: Arc<Inner>,
     connection: Connection,
+    dialect: Dialect,
     client: Client<Socket>,
     /// Handlers that are waiting for something. Made when the first one does.
     running: Option<Box<FuturesUnordered<BoxFuture<Done>>>>,
@@ -203,9 +212,10 @@ impl Future for ConnectionTask {
 impl ConnectionTask {
     fn new(server: Arc<Inner>, connection: Connection) -> Self {
         let deadline = Instant::now() + server.config.connect_timeout;
-        let client = Client::new(Decoder::new(server.config.limits), deadline);
+        let dialect = Dialect::new(server.config.parser);
+        let client = Client::new(dialect.decoder(server.config.limits), deadline);
         let connect_timer = Some(Box::pin(tokio::time::sleep_until(deadline)));
-        Self { server, connection, client, running: None, connect_timer, ending: false }
+        Self { server, connection, dialect, client, running: None, connect_timer, ending: false }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -265,7 +275,7 @@ impl ConnectionTask {
             return;
         };
         let (outbox, handshake) = (self.connection.outbox().clone(), self.connection.handshake().clone());
-        let socket = match Socket::new(namespace.clone(), outbox, handshake) {
+        let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect) {
             Ok(socket) => socket,
             Err(error) => return self.refuse_connection(&error),
         };
@@ -373,7 +383,9 @@ impl ConnectionTask {
             Ok(frame) => frame,
             Err(error) => return self.refuse_connection(&error),
         };
-        if self.connection.outbox().send(frame).is_err() {
+        let frames = smallvec::smallvec![frame];
+        let sent = self.connection.outbox().send_all(Parcel::new(&frames).wrapped_for(self.dialect));
+        if sent.is_err() {
             tracing::debug!("client left before it was refused");
         }
     }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::client::Joined;
+use super::dialect::{Dialect, Parcel};
 use super::namespace::{Broadcast, Namespace};
 use super::packet::Args;
 use super::parser::{self, Arguments, Frames, One};
@@ -29,6 +30,7 @@ struct Inner {
     id: SocketId,
     /// One of `JOINING`, `OPEN`, `CLOSED`.
     state: AtomicU8,
+    dialect: Dialect,
     outbox: Outbox,
     namespace: Namespace,
     handshake: Arc<Handshake>,
@@ -84,10 +86,16 @@ impl fmt::Display for SocketId {
 }
 
 impl Socket {
-    pub(super) fn new(namespace: Namespace, outbox: Outbox, handshake: Arc<Handshake>) -> ImksResult<Self> {
+    pub(super) fn new(
+        namespace: Namespace,
+        outbox: Outbox,
+        handshake: Arc<Handshake>,
+        dialect: Dialect,
+    ) -> ImksResult<Self> {
         Ok(Self(Arc::new(Inner {
             id: SocketId::random()?,
             state: AtomicU8::new(JOINING),
+            dialect,
             outbox,
             namespace,
             handshake,
@@ -137,7 +145,7 @@ impl Socket {
     /// Sends an event that may be lost: it is dropped unless the connection can take it right now.
     pub fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         let frames = parser::encode_event(self.0.namespace.path(), None, event, args)?;
-        self.deliver_volatile(&frames);
+        self.deliver_volatile(&Parcel::new(&frames));
         Ok(())
     }
 
@@ -210,7 +218,7 @@ impl Socket {
     pub fn disconnect(&self, close: bool) {
         if self.is_connected() {
             let bye = parser::encode_disconnect(self.0.namespace.path());
-            let farewell = self.0.outbox.send(bye);
+            let farewell = self.send(&Parcel::new(&smallvec::smallvec![bye]));
             tracing::debug!(socket_sid = %self.0.id, delivered = farewell.is_ok(), "socket disconnected by the server");
         }
         self.0.namespace.remove(self, super::DisconnectReason::ServerNamespace);
@@ -244,16 +252,22 @@ impl Socket {
 
     /// Queues frames for the client. While it is still joining they wait behind the CONNECT reply.
     pub(super) fn deliver(&self, frames: &Frames) -> Result<(), SendError> {
+        self.deliver_parcel(&Parcel::new(frames))
+    }
+
+    /// As [`Socket::deliver`], for frames that others get too.
+    pub(super) fn deliver_parcel(&self, parcel: &Parcel<'_>) -> Result<(), SendError> {
         match self.0.state.load(Ordering::Acquire) {
-            OPEN => self.send(frames),
-            JOINING => self.hold(frames),
+            OPEN => self.send(parcel),
+            JOINING => self.hold(parcel.frames()),
             _ => Err(SendError::Closed),
         }
     }
 
     /// As [`Socket::deliver`], for frames that nobody else gets: a single one is moved, not shared.
     pub(super) fn deliver_owned(&self, mut frames: Frames) -> Result<(), SendError> {
-        if frames.len() > 1 || self.0.state.load(Ordering::Acquire) != OPEN {
+        let plain = frames.len() == 1 && self.0.dialect == Dialect::Default;
+        if !plain || self.0.state.load(Ordering::Acquire) != OPEN {
             return self.deliver(&frames);
         }
         let Some(frame) = frames.pop() else { return Ok(()) };
@@ -261,9 +275,9 @@ impl Socket {
         Ok(())
     }
 
-    pub(super) fn deliver_volatile(&self, frames: &Frames) {
+    pub(super) fn deliver_volatile(&self, parcel: &Parcel<'_>) {
         if self.0.state.load(Ordering::Acquire) == OPEN {
-            self.0.outbox.send_volatile(frames);
+            self.0.outbox.send_volatile(parcel.wrapped_for(self.0.dialect));
         }
     }
 
@@ -272,7 +286,7 @@ impl Socket {
         let mut held = self.0.held.lock();
         let waiting = std::mem::take(&mut *held);
         for frames in welcome.iter().chain(&waiting) {
-            self.send(frames)?;
+            self.send(&Parcel::new(frames))?;
         }
         // Fails when the socket was closed meanwhile; then it stays closed.
         let opened = self.0.state.compare_exchange(JOINING, OPEN, Ordering::AcqRel, Ordering::Acquire);
@@ -303,8 +317,8 @@ impl Socket {
         self.0.held.lock().clear();
     }
 
-    fn send(&self, frames: &Frames) -> Result<(), SendError> {
-        note(self.0.outbox.send_all(frames)?);
+    fn send(&self, parcel: &Parcel<'_>) -> Result<(), SendError> {
+        note(self.0.outbox.send_all(parcel.wrapped_for(self.0.dialect))?);
         Ok(())
     }
 

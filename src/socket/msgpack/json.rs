@@ -1,0 +1,116 @@
+//! From msgpack to JSON text with placeholders, and the attachments they stand for.
+
+use std::io::Write;
+
+use bytes::Bytes;
+
+use super::super::packet::JSON_DEPTH_MAX;
+use super::super::parser::PLACEHOLDER;
+use super::reader::{Reader, Token};
+use super::{is_undefined, malformed};
+use crate::clock;
+use crate::error::{ImksError, ImksResult};
+
+/// Writes JSON from msgpack.
+pub(super) struct JsonWriter {
+    out: Vec<u8>,
+    attachments: Vec<Bytes>,
+    attachments_max: usize,
+    /// The peer sent a map that looks like one of our placeholders.
+    lookalike: bool,
+}
+
+impl JsonWriter {
+    pub(super) fn new(bytes: usize, attachments_max: usize) -> Self {
+        let out = Vec::with_capacity(bytes + bytes / 4);
+        Self { out, attachments: Vec::new(), attachments_max, lookalike: false }
+    }
+
+    /// Copies one value.
+    pub(super) fn copy(&mut self, reader: &mut Reader<'_>, depth: usize) -> ImksResult<()> {
+        if depth > JSON_DEPTH_MAX {
+            return Err(malformed("payload is nested too deep"));
+        }
+        match reader.next()? {
+            Token::Nil | Token::Undefined => self.out.extend_from_slice(b"null"),
+            Token::Bool(true) => self.out.extend_from_slice(b"true"),
+            Token::Bool(false) => self.out.extend_from_slice(b"false"),
+            Token::Unsigned(value) => self.write(format_args!("{value}"))?,
+            Token::Signed(value) => self.write(format_args!("{value}"))?,
+            Token::Float(value) => self.json(&value)?,
+            Token::Text(text) => self.json(text)?,
+            Token::Date(millis) => self.json(&clock::rfc3339(millis.saturating_mul(1_000)))?,
+            Token::Binary(data) => self.attach(data)?,
+            Token::Array(length) => self.copy_array(length, reader, depth)?,
+            Token::Map(length) => self.copy_map(length, reader, depth)?,
+        }
+        Ok(())
+    }
+
+    fn copy_array(&mut self, length: u32, reader: &mut Reader<'_>, depth: usize) -> ImksResult<()> {
+        self.out.push(b'[');
+        for index in 0..length {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            self.copy(reader, depth + 1)?;
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn copy_map(&mut self, length: u32, reader: &mut Reader<'_>, depth: usize) -> ImksResult<()> {
+        self.out.push(b'{');
+        let mut first = true;
+        for _ in 0..length {
+            let key = reader.next()?;
+            if is_undefined(reader.rest.get(..3).unwrap_or_default()) {
+                // JSON.stringify leaves such entries out.
+                reader.skip()?;
+                continue;
+            }
+            if !std::mem::take(&mut first) {
+                self.out.push(b',');
+            }
+            match key {
+                Token::Text(key) => {
+                    self.lookalike |= key == PLACEHOLDER;
+                    self.json(key)?;
+                }
+                Token::Unsigned(key) => self.write(format_args!("\"{key}\""))?,
+                Token::Signed(key) => self.write(format_args!("\"{key}\""))?,
+                _ => return Err(malformed("key is neither text nor an integer")),
+            }
+            self.out.push(b':');
+            self.copy(reader, depth + 1)?;
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn attach(&mut self, data: &[u8]) -> ImksResult<()> {
+        if self.attachments.len() >= self.attachments_max {
+            return Err(ImksError::InvalidAttachmentCount);
+        }
+        let number = self.attachments.len();
+        self.write(format_args!("{{\"{}\":true,\"num\":{number}}}", PLACEHOLDER))?;
+        self.attachments.push(Bytes::copy_from_slice(data));
+        Ok(())
+    }
+
+    fn json(&mut self, value: &(impl serde::Serialize + ?Sized)) -> ImksResult<()> {
+        Ok(serde_json::to_writer(&mut self.out, value)?)
+    }
+
+    fn write(&mut self, text: std::fmt::Arguments<'_>) -> ImksResult<()> {
+        Ok(self.out.write_fmt(text).map_err(serde_json::Error::io)?)
+    }
+
+    pub(super) fn finish(self) -> ImksResult<(Vec<u8>, Vec<Bytes>)> {
+        // Beside real attachments, a placeholder of the peer's own making would refer to one of them.
+        match self.lookalike && !self.attachments.is_empty() {
+            true => Err(malformed("illegal attachments")),
+            false => Ok((self.out, self.attachments)),
+        }
+    }
+}
