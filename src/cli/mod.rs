@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, unknown_variables};
 use crate::{ImksError, ImksResult, telemetry};
 
 /// Real-time messaging server, Socket.IO compatible, in one binary.
@@ -100,6 +100,9 @@ fn run(arguments: Arguments) -> ImksResult<ExitCode> {
     }
     let config = arguments.options.load()?;
     telemetry::start_logging(&config.telemetry);
+    for name in unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+        tracing::warn!(name, "this variable is not known; `imks check-config --table` lists all");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("imks")

@@ -19,7 +19,7 @@ use crate::{auth, directory, engine, messaging, socket, telemetry};
 pub use field::{Listing, Row};
 pub use fields::fields;
 pub use setting::Setting;
-pub use source::{Environment, load};
+pub use source::{Environment, load, unknown_variables};
 
 /// Everything that can be set. `Debug` shows it as `imks check-config` does, secrets redacted.
 #[derive(Clone)]
@@ -208,6 +208,13 @@ mod tests {
         {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_noticed() {
+        let names =
+            ["IMKS_LISTN", "IMKS_LISTEN", "DATABASE_URL_FILE", "IMKS_SERVICE_HOST", "IMKS_CONFIG", "HOME"];
+        assert_eq!(unknown_variables(names.iter().map(ToString::to_string)), ["IMKS_LISTN"]);
     }
 
     #[test]

@@ -40,6 +40,18 @@ pub fn load(
     if problems.is_empty() { Ok(config) } else { Err(ImksError::Config(problems.join("\n"))) }
 }
 
+/// Variables that look like ours and are not: most likely misspelt. They are told and not refused, because
+/// Kubernetes makes variables of its own for a service that is called imks.
+pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let known = Listing::of(&mut Config::default());
+    let is_known = |name: &str| {
+        let name = name.strip_suffix("_FILE").unwrap_or(name);
+        name == CONFIG_FILE || known.rows.iter().any(|row| row.env == name)
+    };
+    let foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
+    names.filter(|name| name.starts_with(PREFIX) && !is_known(name) && !foreign(name)).collect()
+}
+
 /// Raw text by key, before it is parsed.
 struct Values {
     by_key: BTreeMap<String, (String, String)>,
@@ -131,3 +143,7 @@ fn unknown_key(key: &str, name: &str, known: &Listing) -> String {
         None => format!("{key} in {name} is not known; `imks check-config --table` lists all keys"),
     }
 }
+
+const PREFIX: &str = "IMKS_";
+/// Made by Kubernetes, or read by the tests and benches.
+const FOREIGN: [&str; 5] = ["IMKS_SERVICE_", "IMKS_PORT", "IMKS_TEST_", "IMKS_BENCH_", "IMKS_UPDATE_"];
