@@ -4,7 +4,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 
-use super::OutboxLimits;
+use super::{NodeId, OutboxLimits};
 use crate::{ImksError, ImksResult};
 
 /// Settings of an [`super::Engine`].
@@ -39,6 +39,8 @@ pub struct Config {
     pub http_compression: Option<usize>,
     /// Headers added to each response.
     pub extra_headers: Vec<(HeaderName, HeaderValue)>,
+    /// This node's name in the session ids it makes; a random one when absent.
+    pub node: Option<NodeId>,
     /// Code of the application that is asked on the way.
     pub hooks: Hooks,
     /// Bounds of the outgoing queue of each connection.
@@ -72,6 +74,7 @@ impl Default for Config {
             cors: None,
             http_compression: Some(1024),
             extra_headers: Vec::new(),
+            node: None,
             hooks: Hooks::default(),
             outbox: OutboxLimits::default(),
             body_timeout: Duration::from_secs(30),
@@ -168,7 +171,8 @@ pub struct Hooks {
     pub on_request: Option<OnRequest>,
     /// The first request of a session. 403 on polling, 400 on WebSocket.
     pub allow_request: Option<AllowRequest>,
-    /// Instead of 128 random bits.
+    /// Instead of this node's id and 128 random bits. Such sessions name no owner: behind several nodes they need
+    /// sticky sessions.
     pub generate_id: Option<GenerateId>,
     /// Headers of the handshake response.
     pub initial_headers: Option<EditHeaders>,

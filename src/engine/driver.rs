@@ -12,8 +12,8 @@ use http::{HeaderMap, Uri};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    Close, CloseReason, Config, Frame, Handshake, MemoryPeer, Message, Outbox, Packet, Sid, Transport, codec,
-    frame,
+    Close, CloseReason, Config, Frame, Handshake, MemoryPeer, Message, NodeId, Outbox, Packet, Sid,
+    Transport, codec, frame,
     memory::{MemoryLink, Received},
     outbox::{Shared, Taken},
     polling::{Inputs, Polling},
@@ -129,7 +129,7 @@ impl Connection {
         let link = Arc::new(MemoryLink::default());
         let uri = Uri::from_static("/socket.io/?EIO=4&transport=websocket");
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
-        let sid = Sid::random().unwrap_or_else(|_| Sid::fixed("in-memory"));
+        let sid = NodeId::random().and_then(Sid::random).unwrap_or_else(|_| Sid::fixed("in-memory"));
         let handshake = Handshake::new(sid, peer, Transport::WebSocket, &uri, &HeaderMap::new());
         let shared = Arc::new(Shared::new(Transport::WebSocket, Arc::new(config.outbox), None));
         let carrier = Carrier::Memory(link.clone());

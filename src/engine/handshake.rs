@@ -12,21 +12,50 @@ use crate::{
     clock::{self, Micros},
 };
 
-/// Engine.IO session id: a bearer secret. 22 characters of base64url, 128 random bits; an owner node can be
-/// put in front of them. `Debug` and `Display` show four characters.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Sid(Arc<str>);
+/// Name of a node inside its session ids: 5 random bytes. No secret; short, because each request carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeId([u8; NODE_BYTES]);
 
-impl Sid {
+impl NodeId {
     /// A new one from the operating system's random numbers.
     ///
     /// # Errors
     /// [`ImksError::Internal`] if the operating system has none.
     pub fn random() -> ImksResult<Self> {
+        let [a, b, c, d, e, ..] = random_bits()?;
+        Ok(Self([a, b, c, d, e]))
+    }
+}
+
+/// Engine.IO session id: a bearer secret. 28 characters of base64url: the node that owns the session, then 128
+/// random bits. `Debug` and `Display` show four characters of the random ones.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Sid(Arc<str>);
+
+impl Sid {
+    /// A new one of this node, from the operating system's random numbers.
+    ///
+    /// # Errors
+    /// [`ImksError::Internal`] if the operating system has none.
+    pub fn random(node: NodeId) -> ImksResult<Self> {
+        let mut bytes = [0; SID_BYTES];
+        bytes[..NODE_BYTES].copy_from_slice(&node.0);
+        bytes[NODE_BYTES..].copy_from_slice(&random_bits()?);
         let mut text = [0; SID_CHARACTERS];
-        let bits = random_bits()?;
-        let written = URL_SAFE_NO_PAD.encode_slice(bits, &mut text).unwrap_or(0);
+        let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).unwrap_or(0);
         Ok(Self(String::from_utf8_lossy(&text[..written]).into()))
+    }
+
+    /// The node that made the session id, as far as `text` can be one of [`Sid::random`]; whether the session
+    /// exists only that node knows. `None` for anything else, also for ids made by the application.
+    pub fn owner(text: &str) -> Option<NodeId> {
+        if text.len() != SID_CHARACTERS {
+            return None;
+        }
+        let mut bytes = [0; SID_BYTES];
+        let read = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        let node = bytes.first_chunk().filter(|_| read == SID_BYTES)?;
+        Some(NodeId(*node))
     }
 
     /// One that the application made.
@@ -59,7 +88,9 @@ impl std::borrow::Borrow<str> for Sid {
 
 impl fmt::Display for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}…", self.0.get(..4).unwrap_or_default())
+        // The first characters of ours are the same for all sessions of a node.
+        let start = if self.0.len() == SID_CHARACTERS { SHOWN_FROM } else { 0 };
+        write!(f, "{}…", self.0.get(start..start + 4).unwrap_or_default())
     }
 }
 
@@ -193,8 +224,13 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
-/// 16 bytes as base64url.
-const SID_CHARACTERS: usize = 22;
+const NODE_BYTES: usize = 5;
+/// Owner and 128 random bits: a multiple of three, so that each text stands for other bytes.
+const SID_BYTES: usize = NODE_BYTES + 16;
+/// [`SID_BYTES`] as base64url.
+const SID_CHARACTERS: usize = 28;
+/// The first character with random bits only.
+const SHOWN_FROM: usize = 7;
 
 #[cfg(test)]
 mod tests {
@@ -202,9 +238,33 @@ mod tests {
 
     #[test]
     fn a_sid_has_128_bits_and_is_shown_by_four_characters() {
-        let (a, b) = (Sid::random().unwrap(), Sid::random().unwrap());
-        assert!(a != b && a.expose().len() == 22);
-        assert_eq!(format!("{a} {a:?}"), format!("{0}… Sid({0}…)", &a.expose()[..4]));
+        let node = NodeId::random().unwrap();
+        let (a, b) = (Sid::random(node).unwrap(), Sid::random(node).unwrap());
+        assert!(a != b && a.expose().len() == 28);
+        assert_eq!(format!("{a} {a:?}"), format!("{0}… Sid({0}…)", &a.expose()[7..11]));
+        assert!(a.to_string() != b.to_string(), "the node is not what is shown");
+    }
+
+    #[test]
+    fn a_sid_names_the_node_that_owns_it_and_nothing_else_does() {
+        let (ours, theirs) = (NodeId::random().unwrap(), NodeId::random().unwrap());
+        for node in [ours, theirs] {
+            assert_eq!(Sid::owner(Sid::random(node).unwrap().expose()), Some(node));
+        }
+        let sid = Sid::random(ours).unwrap();
+        let sid = sid.expose();
+        let wrong = [
+            "",
+            "__proto__",
+            "custom-id-1",
+            &sid[1..],
+            &format!("{sid}A"),
+            &sid.replace(&sid[20..21], "="),
+            &"é".repeat(14),
+        ];
+        for wrong in wrong {
+            assert_eq!(Sid::owner(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
@@ -222,7 +282,8 @@ mod tests {
         headers.insert("Origin", "http://a:1".parse().unwrap());
         headers.insert("x-raw", http::HeaderValue::from_bytes(b"\xff").unwrap());
         let peer = "127.0.0.1:9".parse().unwrap();
-        let handshake = Handshake::new(Sid::random().unwrap(), peer, Transport::Polling, &uri, &headers);
+        let sid = Sid::random(NodeId::random().unwrap()).unwrap();
+        let handshake = Handshake::new(sid, peer, Transport::Polling, &uri, &headers);
         assert_eq!(handshake.url(), "/socket.io/?EIO=4&a=%26%3D%3Fa&b=x+y&c&d=%zz");
         assert_eq!((handshake.header("ORIGIN"), handshake.xdomain()), (Some("http://a:1"), true));
         assert_eq!((handshake.header("x-raw"), handshake.header("no")), (Some("\u{fffd}"), None));

@@ -45,7 +45,7 @@ pub use packet::{Message, Packet};
 pub use {
     config::Config,
     driver::{Connection, Event},
-    handshake::{Handshake, Sid},
+    handshake::{Handshake, NodeId, Sid},
     memory::MemoryPeer,
     outbox::{Close, Outbox, OutboxLimits, Pressure, SendError},
     server::Engine,

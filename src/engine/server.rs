@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Config, Connection, Handshake, OutboxLimits, Sid, Transport, driver, frame,
+    Config, Connection, Handshake, NodeId, OutboxLimits, Sid, Transport, driver, frame,
     outbox::Shared,
     polling::{self, Inbox, PendingGet, PendingPost, Refusal},
     registry::Registry,
@@ -21,7 +21,7 @@ use super::{
     request::{self, BodyError, Query, RequestError},
     websocket::{WebSocket, close_frame},
 };
-use crate::{ImksError, ImksResult};
+use crate::{ImksError, ImksResult, telemetry::metrics};
 
 /// An Engine.IO server. Clone it freely.
 #[derive(Clone)]
@@ -29,6 +29,7 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    node: NodeId,
     prefix: String,
     /// Of the OPEN packet: before and after the session id.
     open_end: [String; 2],
@@ -49,6 +50,7 @@ impl Engine {
         let (accepting, accepted) = mpsc::channel(config.accept_queue);
         let offered = config.polling && config.websocket && config.allow_upgrades;
         Ok(Self(Arc::new(Inner {
+            node: config.node.map_or_else(NodeId::random, Ok)?,
             prefix: config.prefix(),
             open_end: [open_end(&config, offered), open_end(&config, false)],
             limits: Arc::new(config.outbox),
@@ -124,7 +126,9 @@ impl Engine {
         let Some(sid) = query.sid else {
             return self.open(parts, &query, transport, peer, socket).await;
         };
-        let shared = self.0.registry.get(sid).ok_or(RequestError::SessionUnknown)?;
+        let Some(shared) = self.0.registry.get(sid) else {
+            return self.0.elsewhere(sid);
+        };
         if query.protocol != Some("4") {
             return Err(RequestError::BadRequest);
         }
@@ -169,7 +173,7 @@ impl Engine {
 
     async fn generate_id(&self, parts: &Parts) -> Result<Sid, RequestError> {
         let sid = match &self.0.config.hooks.generate_id {
-            None => Sid::random(),
+            None => Sid::random(self.0.node),
             Some(generate) => match generate(parts).await {
                 Ok(text) => Sid::custom(&text),
                 Err(reason) => Err(ImksError::invalid("sid", reason)),
@@ -252,6 +256,15 @@ impl Engine {
 }
 
 impl Inner {
+    /// A request for a session that is not here. One that another node owns would be relayed to that node from
+    /// here; as long as nodes do not talk to each other, it is unknown like all others.
+    fn elsewhere(&self, sid: &str) -> Result<Reply, RequestError> {
+        if Sid::owner(sid).is_some_and(|owner| owner != self.node) {
+            metrics::SESSIONS_ELSEWHERE.increment();
+        }
+        Err(RequestError::SessionUnknown)
+    }
+
     /// A new session and its connection, handed to whoever accepts.
     fn start(
         &self,

@@ -251,6 +251,11 @@ pub static INSTRUMENTS: &[Instrument] = &[
             &[("asked", &metrics::PERMISSION_QUESTIONS), ("stale", &metrics::PERMISSION_STALE)],
         ),
     },
+    Instrument {
+        name: "imks.engine.elsewhere",
+        help: "Requests for a session that another node made: without sticky sessions the load balancer sent them to the wrong one",
+        source: Source::Counters(None, &[("", &metrics::SESSIONS_ELSEWHERE)]),
+    },
 ];
 
 #[cfg(test)]

@@ -126,3 +126,5 @@ pub static PERMISSION_QUESTIONS: Counter = Counter::new();
 pub static PERMISSION_STALE: Counter = Counter::new();
 /// Time of one query of the database by its name, as seen by who asked: waiting for a connection included.
 pub static DATABASE_SECONDS: HistogramFamily = HistogramFamily::new(Histogram::LATENCY);
+/// Requests for a session that another node made: the load balancer sent them to the wrong one.
+pub static SESSIONS_ELSEWHERE: Counter = Counter::new();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use imks::{
     engine::{
-        Config,
+        Config, NodeId, Sid,
         config::{Cookie, Cors, Hooks, Origins},
     },
     http::listener,
@@ -22,9 +22,22 @@ async fn a_polling_handshake_answers_open_with_the_five_keys() {
     assert_eq!(answer.header("access-control-allow-origin"), None);
     let open: serde_json::Value = serde_json::from_str(answer.body.strip_prefix('0').unwrap()).unwrap();
     assert_eq!(open.as_object().unwrap().len(), 5);
-    assert_eq!(open["sid"].as_str().unwrap().len(), 22);
+    assert_eq!(open["sid"].as_str().unwrap().len(), 28);
     let rest = (&open["upgrades"], &open["pingInterval"], &open["pingTimeout"], &open["maxPayload"]);
     assert_eq!(rest, (&serde_json::json!(["websocket"]), &25000.into(), &20000.into(), &1_000_000.into()));
+}
+
+#[tokio::test]
+async fn a_session_id_names_its_node_and_a_session_of_another_node_is_unknown_here() {
+    let node = NodeId::random().unwrap();
+    let here = Server::start(Config { node: Some(node), ..Config::default() }).await;
+    let there = Server::start(Config::default()).await;
+    let path = here.open().await;
+    let sid = path.split("sid=").nth(1).unwrap();
+    assert_eq!(Sid::owner(sid), Some(node));
+    let answer = there.get(&path).await;
+    assert_eq!((answer.status, &*answer.body), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
+    assert_eq!(there.dial_refused(&path.replace("polling", "websocket")).await.0, 400);
 }
 
 #[tokio::test]
