@@ -6,10 +6,11 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
+use super::listeners::args_of;
 use super::packet::Args;
-use super::parser::{self, Arguments, One};
+use super::parser::{self, Arguments, MAIN_NAMESPACE, One};
 use super::socket::Socket;
-use crate::error::ImksResult;
+use crate::error::{ImksError, ImksResult};
 
 /// What a handler works on: an event that a client sent.
 #[derive(Debug)]
@@ -49,10 +50,52 @@ impl Event {
         self.args.parse()
     }
 
+    /// The same event with another name and other arguments, for packet middleware that replaces it.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidSocketPacketFormat`] for a name that clients may not use.
+    pub fn replaced(self, name: &str, args: &impl Arguments) -> ImksResult<Self> {
+        let frames = parser::encode_event(MAIN_NAMESPACE, None, name, args)?;
+        Ok(Self { args: args_of(&frames)?, ..self })
+    }
+
+    /// Whether the client waits for an answer that was not taken yet.
+    pub fn wants_ack(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Means to answer, if the client wants an answer. It can be taken once.
     pub fn take_ack(&mut self) -> Option<Ack> {
         let id = self.id.take()?;
         Some(Ack { socket: self.socket.clone(), id })
+    }
+}
+
+/// Why an event was not handled.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EventError {
+    /// For people.
+    pub message: String,
+    /// For programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
+}
+
+impl EventError {
+    /// Without data.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), data: None }
+    }
+
+    /// With data.
+    pub fn with_data(message: impl Into<String>, data: serde_json::Value) -> Self {
+        Self { message: message.into(), data: Some(data) }
+    }
+}
+
+impl From<ImksError> for EventError {
+    fn from(error: ImksError) -> Self {
+        Self { message: error.client_message(), data: None }
     }
 }
 
@@ -98,6 +141,17 @@ pub(super) struct Events {
 }
 
 impl Events {
+    /// Handles an event to its end.
+    pub(super) async fn handle(&self, event: Event) {
+        match self.get(event.name()) {
+            Some(Handler::Sync(handler)) => handler(event),
+            Some(Handler::Async(handler)) => handler(event).await,
+            None => {
+                tracing::debug!(socket_sid = event.socket().id(), event = event.name(), "no handler");
+            }
+        }
+    }
+
     pub(super) fn insert(&mut self, name: &str, handler: Handler) {
         self.by_name.insert(name.into(), handler);
     }

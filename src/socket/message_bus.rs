@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::adapter::Adapter;
 use super::dialect::Parcel;
+use super::listeners::{args_of, show_outgoing};
 use super::namespace::Namespace;
 use super::parser::Frames;
-use super::socket::{Socket, SocketId};
+use super::socket::Socket;
+use super::socket_id::SocketId;
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
 
@@ -20,6 +24,8 @@ use crate::error::{ImksError, ImksResult};
 pub(super) struct MessageBus {
     node: SocketId,
     adapter: Arc<dyn Adapter>,
+    /// One per namespace, which ends when its subscription does.
+    tasks: TaskTracker,
 }
 
 /// Who is meant: the union of the rooms (everybody if there are none), minus the exceptions.
@@ -76,11 +82,24 @@ enum WireOperation<'a> {
 
 impl MessageBus {
     pub(super) fn new(adapter: Arc<dyn Adapter>) -> ImksResult<Self> {
-        Ok(Self { node: SocketId::random()?, adapter })
+        Ok(Self { node: SocketId::random()?, adapter, tasks: TaskTracker::new() })
     }
 
-    pub(super) fn adapter(&self) -> &Arc<dyn Adapter> {
-        &self.adapter
+    /// From now on does in this namespace what other nodes ask for.
+    pub(super) fn listen(self: &Arc<Self>, namespace: &Namespace) {
+        if !self.adapter.reaches_others() {
+            return;
+        }
+        let (inbox, messages) = mpsc::channel(BUS_INBOX_MAX);
+        self.adapter.subscribe(namespace.path(), inbox);
+        self.tasks.spawn(apply_messages(self.clone(), namespace.clone(), messages));
+    }
+
+    /// Stops that.
+    pub(super) fn unlisten(&self, path: &str) {
+        if self.adapter.reaches_others() {
+            self.adapter.unsubscribe(path);
+        }
     }
 
     /// Does it here, and asks all other nodes to do the same.
@@ -148,6 +167,14 @@ impl MessageBus {
     }
 }
 
+async fn apply_messages(bus: Arc<MessageBus>, namespace: Namespace, mut messages: mpsc::Receiver<Bytes>) {
+    while let Some(message) = messages.recv().await {
+        if let Err(error) = bus.receive(&namespace, &message) {
+            tracing::warn!(%error, namespace = namespace.path(), "message of another node dropped");
+        }
+    }
+}
+
 fn wire_broadcast(frames: &Frames, volatile: bool) -> ImksResult<WireOperation<'_>> {
     let (packet, attachments) =
         frames.split_first().ok_or(ImksError::Internal("broadcast without a packet"))?;
@@ -157,6 +184,11 @@ fn wire_broadcast(frames: &Frames, volatile: bool) -> ImksResult<WireOperation<'
 }
 
 fn apply(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, operation: &Operation<'_>) {
+    if namespace.watches_outgoing()
+        && let Operation::Broadcast { frames, .. } = operation
+    {
+        show(namespace, target, skip, frames);
+    }
     match operation {
         Operation::Broadcast { frames, volatile: false } => {
             let parcel = Parcel::new(frames);
@@ -186,9 +218,24 @@ fn apply(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, oper
     }
 }
 
+/// Shows a broadcast to those who watch what is sent, once per receiver.
+fn show(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, frames: &Frames) {
+    let args = match args_of(frames) {
+        Ok(args) => args,
+        Err(error) => return tracing::debug!(%error, "broadcast not shown to listeners"),
+    };
+    // Listeners may join and leave rooms, which are locked while they are walked.
+    let mut sockets = Vec::new();
+    namespace.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
+    sockets.iter().for_each(|socket| show_outgoing(socket, &args));
+}
+
 fn unreadable(error: impl std::fmt::Display) -> ImksError {
     ImksError::AdapterSerialization(error.to_string())
 }
+
+/// Messages of other nodes that wait to be applied; more are dropped by the adapter, and counted.
+const BUS_INBOX_MAX: usize = 4_096;
 
 const VERSION: u8 = 1;
 

@@ -12,16 +12,33 @@ pub mod parser;
 
 #[cfg(feature = "server")]
 pub mod adapter;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod api_tests;
+#[cfg(feature = "server")]
+mod broadcast;
 #[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]
+mod connect;
+#[cfg(feature = "server")]
 mod dialect;
 #[cfg(feature = "server")]
+mod dynamic;
+#[cfg(feature = "server")]
 mod events;
+#[cfg(feature = "server")]
+mod listeners;
 #[cfg(feature = "server")]
 mod message_bus;
 #[cfg(feature = "server")]
 mod namespace;
+#[cfg(feature = "server")]
+mod namespace_builder;
+#[cfg(feature = "server")]
+mod open_connections;
+#[cfg(feature = "server")]
+mod pouch;
 #[cfg(feature = "server")]
 pub mod rate_limit;
 #[cfg(feature = "server")]
@@ -29,22 +46,30 @@ mod rooms;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
+mod server_builder;
+#[cfg(feature = "server")]
 #[allow(clippy::module_inception, reason = "the thing is called a socket")]
 mod socket;
+#[cfg(feature = "server")]
+mod socket_id;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod tests;
 
 #[cfg(feature = "server")]
 pub use self::{
+    broadcast::Broadcast,
+    connect::{Accept, ConnectError, ConnectPayload},
     dialect::Parser,
-    events::{Ack, Event},
-    namespace::{
-        Accept, Broadcast, ConnectError, ConnectPayload, NAMESPACE_CHARS_MAX, Namespace, NamespaceBuilder,
-    },
+    dynamic::{DynamicNamespace, NamespaceMatch},
+    events::{Ack, Event, EventError},
+    namespace::{NAMESPACE_CHARS_MAX, Namespace},
+    namespace_builder::{NamespaceBuilder, RoomChange},
     reason::DisconnectReason,
-    server::{Config, Server, ServerBuilder},
-    socket::{HELD_PACKETS_MAX, PENDING_ACKS_MAX, Socket, SocketId},
+    server::Server,
+    server_builder::{Config, ServerBuilder},
+    socket::{HELD_PACKETS_MAX, PENDING_ACKS_MAX, Socket},
+    socket_id::SocketId,
 };
 
 #[cfg(feature = "server")]

@@ -1,19 +1,24 @@
 //! A namespace: who may join, who is in it, what its events do, and how to reach everybody.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
-use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
+use serde::Serialize;
 
 use super::DisconnectReason;
-use super::events::{BoxFuture, Event, Events, Handler};
-use super::message_bus::{MessageBus, Operation, Target};
-use super::parser::{self, Arguments, Frames, One};
+use super::broadcast::Broadcast;
+use super::connect::{Accept, ConnectError, ConnectPayload};
+use super::dynamic::Dynamic;
+use super::events::{BoxFuture, Events};
+use super::listeners::Listeners;
+use super::message_bus::{MessageBus, Target};
+use super::namespace_builder::{Description, Hooks};
+use super::parser::Arguments;
 use super::rooms::{Room, Rooms};
-use super::socket::{Socket, SocketId};
+use super::socket::Socket;
+use super::socket_id::SocketId;
 use crate::error::{ImksError, ImksResult};
 
 /// A namespace of a running server. Cheap to clone.
@@ -22,14 +27,19 @@ pub struct Namespace(Arc<Inner>);
 
 struct Inner {
     path: Box<str>,
-    hooks: Hooks,
-    events: Events,
+    description: Arc<Description>,
     rooms: Rooms,
     /// Every socket of the namespace, dense, for broadcasts to all.
     everybody: Room,
     by_id: DashMap<SocketId, Entry>,
     ack_ids: AtomicU64,
     bus: Arc<MessageBus>,
+    /// Somebody wants to see what clients send, here or at one socket.
+    watch_incoming: AtomicBool,
+    /// Somebody wants to see what is sent to clients.
+    watch_outgoing: AtomicBool,
+    /// Who counts its users, if it was made on demand.
+    home: Option<Weak<Dynamic>>,
 }
 
 struct Entry {
@@ -37,172 +47,27 @@ struct Entry {
     slot: u32,
 }
 
-/// What a client sends along when it joins a namespace.
-#[derive(Debug)]
-pub struct ConnectPayload(pub(super) Option<String>);
-
-impl ConnectPayload {
-    /// The `auth` option as JSON; `{}` where the client gave none.
-    pub fn json(&self) -> &str {
-        self.0.as_deref().unwrap_or("{}")
-    }
-
-    /// The `auth` option as a type.
-    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
-        Ok(serde_json::from_str(self.json())?)
-    }
-}
-
-/// The client may join. Events added here reach it right after the CONNECT reply, before any other event.
-#[derive(Debug, Default)]
-pub struct Accept(Vec<(Box<str>, Box<serde_json::value::RawValue>)>);
-
-impl Accept {
-    /// Adds an event with one argument.
-    pub fn with_event(mut self, event: &str, data: &impl Serialize) -> ImksResult<Self> {
-        self.0.push((event.into(), serde_json::value::to_raw_value(data)?));
-        Ok(self)
-    }
-
-    pub(super) fn encode(&self, namespace: &str) -> ImksResult<Vec<Frames>> {
-        self.0.iter().map(|(event, data)| parser::encode_event(namespace, None, event, &One(data))).collect()
-    }
-}
-
-impl From<()> for Accept {
-    fn from((): ()) -> Self {
-        Self::default()
-    }
-}
-
-/// Why a client may not join; it gets both as the `connect_error` event.
-#[derive(Debug, Clone, Serialize)]
-pub struct ConnectError {
-    /// For people.
-    pub message: String,
-    /// For programs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<serde_json::Value>,
-}
-
-impl ConnectError {
-    /// Without data.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), data: None }
-    }
-
-    /// With data.
-    pub fn with_data(message: impl Into<String>, data: serde_json::Value) -> Self {
-        Self { message: message.into(), data: Some(data) }
-    }
-}
-
-type ConnectHook =
-    Box<dyn Fn(Socket, ConnectPayload) -> BoxFuture<Result<Accept, ConnectError>> + Send + Sync>;
-type ConnectedHook = Box<dyn Fn(Socket) -> BoxFuture<()> + Send + Sync>;
-type DisconnectHook = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
-
-#[derive(Default)]
-struct Hooks {
-    connect: Option<ConnectHook>,
-    connected: Option<ConnectedHook>,
-    disconnecting: Option<DisconnectHook>,
-    disconnected: Option<DisconnectHook>,
-}
-
-/// Says what a namespace does, before its server is built.
-#[derive(Default)]
-pub struct NamespaceBuilder {
-    hooks: Hooks,
-    events: Events,
-}
-
-impl NamespaceBuilder {
-    /// Decides whether a client may join. Runs before the CONNECT reply: authenticate here, join rooms here; what
-    /// is sent to the socket meanwhile waits behind the reply. Packets of the client wait as well.
-    pub fn on_connect<F, Fut, A>(&mut self, hook: F) -> &mut Self
-    where
-        F: Fn(Socket, ConnectPayload) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<A, ConnectError>> + Send + 'static,
-        A: Into<Accept>,
-    {
-        self.hooks.connect = Some(Box::new(move |socket, payload| {
-            let joining = hook(socket, payload);
-            Box::pin(async move { joining.await.map(Into::into) })
-        }));
-        self
-    }
-
-    /// Runs right after the CONNECT reply, before the client's first event.
-    pub fn on_connected<F, Fut>(&mut self, hook: F) -> &mut Self
-    where
-        F: Fn(Socket) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        self.hooks.connected = Some(Box::new(move |socket| Box::pin(hook(socket))));
-        self
-    }
-
-    /// Runs when a client goes, while it is still in its rooms.
-    pub fn on_disconnecting(
-        &mut self,
-        hook: impl Fn(&Socket, DisconnectReason) + Send + Sync + 'static,
-    ) -> &mut Self {
-        self.hooks.disconnecting = Some(Box::new(hook));
-        self
-    }
-
-    /// Runs when a client has gone and left its rooms.
-    pub fn on_disconnect(
-        &mut self,
-        hook: impl Fn(&Socket, DisconnectReason) + Send + Sync + 'static,
-    ) -> &mut Self {
-        self.hooks.disconnected = Some(Box::new(hook));
-        self
-    }
-
-    /// Handles an event. Handlers of one connection start in the order its events arrived; one that waits does not
-    /// hold up the next.
-    pub fn on<F, Fut>(&mut self, event: &str, handler: F) -> &mut Self
-    where
-        F: Fn(Event) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        self.events.insert(event, Handler::Async(Box::new(move |event| Box::pin(handler(event)))));
-        self
-    }
-
-    /// Handles an event without ever waiting: the cheapest way.
-    pub fn on_sync(&mut self, event: &str, handler: impl Fn(Event) + Send + Sync + 'static) -> &mut Self {
-        self.events.insert(event, Handler::Sync(Box::new(handler)));
-        self
-    }
-
-    /// Handles events that have no handler of their own; without it they are ignored.
-    pub fn on_unknown<F, Fut>(&mut self, handler: F) -> &mut Self
-    where
-        F: Fn(Event) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        self.events.set_fallback(Handler::Async(Box::new(move |event| Box::pin(handler(event)))));
-        self
-    }
-
-    pub(super) fn build(self, path: &str, bus: Arc<MessageBus>) -> Namespace {
-        Namespace(Arc::new(Inner {
+impl Namespace {
+    pub(super) fn new(
+        path: &str,
+        description: Arc<Description>,
+        bus: Arc<MessageBus>,
+        home: Option<Weak<Dynamic>>,
+    ) -> Self {
+        Self(Arc::new(Inner {
             path: path.into(),
-            hooks: self.hooks,
-            events: self.events,
+            watch_incoming: AtomicBool::new(description.listeners.watch_incoming()),
+            watch_outgoing: AtomicBool::new(description.listeners.watch_outgoing()),
+            description,
             rooms: Rooms::default(),
             everybody: Room::new(Arc::from("")),
             by_id: DashMap::new(),
             ack_ids: AtomicU64::new(0),
             bus,
+            home,
         }))
     }
-}
 
-impl Namespace {
     /// Path, for example `/` or `/admin`.
     pub fn path(&self) -> &str {
         &self.0.path
@@ -263,13 +128,50 @@ impl Namespace {
         Broadcast::new(self).emit(event, data)
     }
 
+    /// Sends an event with any arguments to everybody.
+    pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        Broadcast::new(self).emit_args(event, args)
+    }
+
     /// Sends an event with one argument to everybody in a room, on all nodes.
     pub fn emit_to_room(&self, room: &str, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
         self.to(room).emit(event, data)
     }
 
     pub(super) fn events(&self) -> &Events {
-        &self.0.events
+        &self.0.description.events
+    }
+
+    pub(super) fn hooks(&self) -> &Hooks {
+        &self.0.description.hooks
+    }
+
+    pub(super) fn listeners(&self) -> &Listeners {
+        &self.0.description.listeners
+    }
+
+    pub(super) fn bus(&self) -> &Arc<MessageBus> {
+        &self.0.bus
+    }
+
+    /// One load: whether an event of a client has to be shown to anybody but its handler.
+    pub(super) fn watches_incoming(&self) -> bool {
+        self.0.watch_incoming.load(Ordering::Relaxed)
+    }
+
+    /// One load: whether an event to clients has to be shown to anybody.
+    pub(super) fn watches_outgoing(&self) -> bool {
+        self.0.watch_outgoing.load(Ordering::Relaxed)
+    }
+
+    /// A socket of this namespace has listeners of its own from now on.
+    pub(super) fn watch(&self, listeners: &Listeners) {
+        if listeners.watch_incoming() {
+            self.0.watch_incoming.store(true, Ordering::Relaxed);
+        }
+        if listeners.watch_outgoing() {
+            self.0.watch_outgoing.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn rooms(&self) -> &Rooms {
@@ -280,17 +182,17 @@ impl Namespace {
         self.0.ack_ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The connect hook's verdict on a client; without a hook everybody may join.
+    /// The verdict of middleware and connect hook on a client; without them everybody may join.
     pub(super) fn admit(
         &self,
         socket: Socket,
         payload: ConnectPayload,
     ) -> Option<BoxFuture<Result<Accept, ConnectError>>> {
-        self.0.hooks.connect.as_ref().map(|hook| hook(socket, payload))
+        self.hooks().admit(socket, payload)
     }
 
     pub(super) fn connected(&self, socket: Socket) -> Option<BoxFuture<()>> {
-        self.0.hooks.connected.as_ref().map(|hook| hook(socket))
+        self.hooks().connected.as_ref().map(|hook| hook(socket))
     }
 
     /// Takes a socket in, so that broadcasts reach it.
@@ -305,17 +207,25 @@ impl Namespace {
             return;
         }
         let was_member = self.0.by_id.contains_key(&socket.socket_id());
-        if let Some(hook) = self.0.hooks.disconnecting.as_ref().filter(|_| was_member) {
+        if let Some(hook) = self.hooks().disconnecting.as_ref().filter(|_| was_member) {
             hook(socket, reason);
         }
         socket.release();
         if let Some((_, entry)) = self.0.by_id.remove(&socket.socket_id()) {
             self.0.everybody.remove(entry.slot);
         }
-        if let Some(hook) = self.0.hooks.disconnected.as_ref().filter(|_| was_member) {
+        if let Some(hook) = self.hooks().disconnected.as_ref().filter(|_| was_member) {
             hook(socket, reason);
         }
+        self.let_go();
         tracing::debug!(socket_sid = %socket.id(), namespace = self.path(), reason = reason.as_str(), "socket left");
+    }
+
+    /// One user less of a namespace that was made on demand.
+    pub(super) fn let_go(&self) {
+        if let Some(home) = self.0.home.as_ref().and_then(Weak::upgrade) {
+            home.release(self.path());
+        }
     }
 
     /// Calls `visit` once for each socket of this node that a broadcast is for.
@@ -376,83 +286,6 @@ impl Namespace {
 impl fmt::Debug for Namespace {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Namespace").field(&self.path()).finish()
-    }
-}
-
-impl fmt::Debug for NamespaceBuilder {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("NamespaceBuilder").field(&self.events).finish()
-    }
-}
-
-/// Chooses who gets an event, then sends it: the union of the rooms, each socket once, minus the exceptions.
-#[derive(Debug)]
-#[must_use = "nothing is sent before `emit`"]
-pub struct Broadcast<'a> {
-    namespace: &'a Namespace,
-    rooms: SmallVec<[&'a str; 2]>,
-    except: SmallVec<[&'a str; 2]>,
-    sender: Option<&'a Socket>,
-    volatile: bool,
-}
-
-impl<'a> Broadcast<'a> {
-    pub(super) fn new(namespace: &'a Namespace) -> Self {
-        Self { namespace, rooms: SmallVec::new(), except: SmallVec::new(), sender: None, volatile: false }
-    }
-
-    pub(super) fn without(mut self, sender: &'a Socket) -> Self {
-        self.sender = Some(sender);
-        self
-    }
-
-    /// Those in this room as well.
-    pub fn to(mut self, room: &'a str) -> Self {
-        self.rooms.push(room);
-        self
-    }
-
-    /// Not those in this room.
-    pub fn except(mut self, room: &'a str) -> Self {
-        self.except.push(room);
-        self
-    }
-
-    /// Dropped for each client that cannot take it right now.
-    pub fn volatile(mut self) -> Self {
-        self.volatile = true;
-        self
-    }
-
-    /// Sends an event with one argument. It is encoded once, for all clients of all nodes.
-    pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
-        self.emit_args(event, &One(data))
-    }
-
-    /// Sends an event with any arguments. It is encoded once, for all clients of all nodes.
-    pub fn emit_args(self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        let frames = parser::encode_event(self.namespace.path(), None, event, args)?;
-        self.execute(&Operation::Broadcast { frames: &frames, volatile: self.volatile })
-    }
-
-    /// Makes them all enter a room.
-    pub fn sockets_join(self, room: &str) -> ImksResult<()> {
-        self.execute(&Operation::Join { room })
-    }
-
-    /// Makes them all leave a room.
-    pub fn sockets_leave(self, room: &str) -> ImksResult<()> {
-        self.execute(&Operation::Leave { room })
-    }
-
-    /// Makes them all leave the namespace; with `close` their connections end.
-    pub fn disconnect_sockets(self, close: bool) -> ImksResult<()> {
-        self.execute(&Operation::Disconnect { close })
-    }
-
-    fn execute(&self, operation: &Operation<'_>) -> ImksResult<()> {
-        let target = Target { rooms: &self.rooms, except: &self.except };
-        self.namespace.0.bus.execute(self.namespace, &target, self.sender, operation)
     }
 }
 

@@ -35,23 +35,33 @@ pub(super) struct Membership {
     slot: u32,
 }
 
+/// What entering a room came to.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) membership: Membership,
+    /// Nobody was in the room before.
+    pub(super) created: bool,
+}
+
 impl Rooms {
     /// Enters a room. The caller makes sure that a socket enters a room once.
-    pub(super) fn join(&self, name: Arc<str>, socket: Socket) -> Membership {
+    pub(super) fn join(&self, name: Arc<str>, socket: Socket) -> Entered {
         // The entry's lock is held until the member stands in the room, so that a leaver cannot remove the
         // room in between.
-        let entry = self.by_name.entry(name.clone()).or_insert_with(|| Arc::new(Room::new(name)));
+        let mut created = false;
+        let entry = self.by_name.entry(name.clone()).or_insert_with(|| {
+            created = true;
+            Arc::new(Room::new(name))
+        });
         let room = entry.value().clone();
         let slot = room.insert(socket);
-        Membership { room, slot }
+        Entered { membership: Membership { room, slot }, created }
     }
 
-    /// Leaves a room; the last one out closes it.
-    pub(super) fn leave(&self, membership: Membership) {
+    /// Leaves a room; the last one out closes it. Says whether that happened.
+    pub(super) fn leave(&self, membership: Membership) -> bool {
         let Membership { room, slot } = membership;
-        if room.remove(slot) {
-            self.by_name.remove_if(&room.name, |_, room| room.is_empty());
-        }
+        room.remove(slot) && self.by_name.remove_if(&room.name, |_, room| room.is_empty()).is_some()
     }
 
     /// The room, if anybody is in it.

@@ -2,82 +2,32 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
 
 use super::DisconnectReason;
 use super::adapter::Adapter;
 use super::client::{Client, Output};
-use super::dialect::{Dialect, Parcel, Parser};
+use super::connect::{Accept, ConnectError, ConnectPayload};
+use super::dialect::{Dialect, Parcel};
+use super::dynamic::{Dynamic, DynamicNamespace};
 use super::events::{BoxFuture, Event, Handler};
+use super::listeners;
 use super::message_bus::MessageBus;
-use super::namespace::{Accept, ConnectError, ConnectPayload, Namespace, NamespaceBuilder, check_path};
-use super::parser::{self, Frames, Limits};
+use super::namespace::Namespace;
+use super::open_connections::OpenConnections;
+use super::parser::{self, Frames};
 use super::rooms;
+use super::server_builder::{Config, ServerBuilder};
 use super::socket::Socket;
 use crate::engine::{Close, CloseReason, Connection, Engine, Event as EngineEvent};
 use crate::error::{ImksError, ImksResult};
 use crate::telemetry::metrics;
-
-/// What a server can be told.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// A connection that has joined no namespace by then is closed.
-    pub connect_timeout: Duration,
-    /// Encoding of packets; clients must be set to the same.
-    pub parser: Parser,
-    /// Attachments of one packet.
-    pub limits: Limits,
-    /// Handlers of one connection that may be waiting at once; then the connection is not read from.
-    pub events_in_flight_max: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(45),
-            parser: Parser::default(),
-            limits: Limits::default(),
-            events_in_flight_max: 64,
-        }
-    }
-}
-
-/// Collects namespaces; nothing can be added once clients may come.
-pub struct ServerBuilder {
-    config: Config,
-    adapter: Arc<dyn Adapter>,
-    namespaces: Vec<(String, NamespaceBuilder)>,
-}
-
-impl ServerBuilder {
-    /// Describes a namespace. A path that is given twice gets the later description.
-    pub fn namespace(mut self, path: &str, describe: impl FnOnce(&mut NamespaceBuilder)) -> Self {
-        let mut builder = NamespaceBuilder::default();
-        describe(&mut builder);
-        self.namespaces.push((path.to_owned(), builder));
-        self
-    }
-
-    /// The server, ready to serve an engine. Errs on a path that breaks the rules.
-    pub fn build(self) -> ImksResult<Server> {
-        let bus = Arc::new(MessageBus::new(self.adapter)?);
-        let mut namespaces = HashMap::new();
-        for (path, builder) in self.namespaces {
-            check_path(&path)?;
-            namespaces.insert(path.clone().into_boxed_str(), builder.build(&path, bus.clone()));
-        }
-        let tasks = TaskTracker::new();
-        Ok(Server(Arc::new(Inner { config: self.config, namespaces, bus, tasks })))
-    }
-}
 
 /// A Socket.IO server. Cheap to clone.
 #[derive(Clone)]
@@ -86,14 +36,26 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     config: Config,
     namespaces: HashMap<Box<str>, Namespace>,
+    dynamic: Arc<Dynamic>,
     bus: Arc<MessageBus>,
     tasks: TaskTracker,
+    open: OpenConnections,
 }
 
 impl Server {
     /// Starts to describe a server whose nodes are joined by `adapter`.
     pub fn builder(config: Config, adapter: impl Adapter) -> ServerBuilder {
-        ServerBuilder { config, adapter: Arc::new(adapter), namespaces: Vec::new() }
+        ServerBuilder::new(config, Arc::new(adapter))
+    }
+
+    pub(super) fn new(
+        config: Config,
+        namespaces: HashMap<Box<str>, Namespace>,
+        dynamic: Arc<Dynamic>,
+        bus: Arc<MessageBus>,
+    ) -> Self {
+        let (tasks, open) = (TaskTracker::new(), OpenConnections::default());
+        Self(Arc::new(Inner { config, namespaces, dynamic, bus, tasks, open }))
     }
 
     /// A namespace that was described.
@@ -101,9 +63,14 @@ impl Server {
         self.0.namespaces.get(path)
     }
 
-    /// All namespaces.
+    /// All namespaces that were described by name.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
         self.0.namespaces.values()
+    }
+
+    /// A dynamic namespace, by the name it was described with.
+    pub fn dynamic_namespace(&self, name: &str) -> Option<DynamicNamespace> {
+        self.0.dynamic.parent(name)
     }
 
     /// Connections that are open on this node.
@@ -111,42 +78,49 @@ impl Server {
         self.0.tasks.len()
     }
 
-    /// Runs one connection in a task of its own.
+    /// Runs one connection in a task of its own. A closed server closes it at once.
     pub fn take(&self, connection: Connection) {
         self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection));
     }
 
-    /// Takes every connection the engine opens until the engine is closed, then waits for them to end.
+    /// Takes every connection the engine opens until the engine or the server is closed, then waits for them to
+    /// end. A server that was closed closes its engine: new sessions are refused.
     pub async fn serve(&self, engine: Engine) {
         self.listen_to_bus();
-        while let Some(connection) = engine.accept().await {
+        let closed = self.0.open.closed();
+        let mut closed = pin!(closed);
+        loop {
+            let next = tokio::select! {
+                connection = engine.accept() => connection,
+                () = &mut closed => None,
+            };
+            let Some(connection) = next else { break };
             self.take(connection);
         }
+        engine.close();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        self.leave_bus();
+    }
+
+    /// Ends every connection after what is queued for it, and waits until all have ended. Clients are not told to
+    /// stay away (no DISCONNECT packet): stock clients reconnect by themselves. Handlers see
+    /// [`CloseReason::ServerShutdown`].
+    pub async fn close(&self) {
+        self.0.open.close();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        self.leave_bus();
     }
 
     pub(super) fn listen_to_bus(&self) {
-        let adapter = self.0.bus.adapter();
-        if !adapter.reaches_others() {
-            return;
-        }
-        for namespace in self.0.namespaces.values().cloned() {
-            let (inbox, messages) = mpsc::channel::<bytes::Bytes>(BUS_INBOX_MAX);
-            adapter.subscribe(namespace.path(), inbox);
-            self.0.tasks.spawn(apply_bus_messages(self.0.bus.clone(), namespace, messages));
-        }
+        self.0.namespaces.values().for_each(|namespace| self.0.bus.listen(namespace));
     }
-}
 
-async fn apply_bus_messages(
-    bus: Arc<MessageBus>,
-    namespace: Namespace,
-    mut messages: mpsc::Receiver<bytes::Bytes>,
-) {
-    while let Some(message) = messages.recv().await {
-        if let Err(error) = bus.receive(&namespace, &message) {
-            tracing::warn!(%error, namespace = namespace.path(), "message of another node dropped");
+    fn leave_bus(&self) {
+        let children = self.0.dynamic.children();
+        for namespace in self.0.namespaces.values().chain(&children) {
+            self.0.bus.unlisten(namespace.path());
         }
     }
 }
@@ -162,12 +136,23 @@ struct ConnectionTask {
     connect_timer: Option<Pin<Box<Sleep>>>,
     /// Why we ended the connection, if it was us.
     ending: bool,
+    /// Among the open connections.
+    key: u64,
 }
 
 /// What a future of this connection came to.
 enum Done {
     Handled,
-    Verdict { candidate: Candidate, verdict: Result<Accept, ConnectError> },
+    Verdict {
+        candidate: Candidate,
+        verdict: Result<Accept, ConnectError>,
+    },
+    /// A namespace that is made on demand was looked for.
+    Found {
+        path: Arc<str>,
+        payload: ConnectPayload,
+        namespace: ImksResult<Option<Namespace>>,
+    },
 }
 
 /// A socket that is not taken in yet. However its connect hook ends, it leaves no trace in any room.
@@ -215,7 +200,8 @@ impl ConnectionTask {
         let dialect = Dialect::new(server.config.parser);
         let client = Client::new(dialect.decoder(server.config.limits), deadline);
         let connect_timer = Some(Box::pin(tokio::time::sleep_until(deadline)));
-        Self { server, connection, dialect, client, running: None, connect_timer, ending: false }
+        let key = server.open.insert(connection.outbox().clone());
+        Self { server, connection, dialect, client, running: None, connect_timer, ending: false, key }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -269,18 +255,49 @@ impl ConnectionTask {
     }
 
     fn connect(&mut self, path: &str, auth: Option<String>, cx: &mut Context<'_>) {
-        let Some(namespace) = self.server.namespaces.get(path).filter(|_| check_path(path).is_ok()).cloned()
-        else {
-            self.refuse(path, &ConnectError::new("Invalid namespace"));
-            return;
+        let payload = ConnectPayload::new(auth);
+        if let Some(namespace) = self.server.namespaces.get(path).cloned() {
+            return self.ask_to_join(namespace, payload, cx);
+        }
+        if !self.server.dynamic.is_used() {
+            return self.refuse(path, &ConnectError::new("Invalid namespace"));
+        }
+        let (dynamic, path) = (self.server.dynamic.clone(), Arc::<str>::from(path));
+        let looking = async move {
+            let namespace = dynamic.find(path.clone(), payload.clone()).await;
+            Done::Found { path, payload, namespace }
         };
+        self.start(Box::pin(looking), cx);
+    }
+
+    fn found(
+        &mut self,
+        path: &str,
+        payload: ConnectPayload,
+        namespace: ImksResult<Option<Namespace>>,
+        cx: &mut Context<'_>,
+    ) {
+        match namespace {
+            Ok(Some(namespace)) => self.ask_to_join(namespace, payload, cx),
+            Ok(None) => self.refuse(path, &ConnectError::new("Invalid namespace")),
+            Err(error) => {
+                tracing::warn!(%error, "namespace not created");
+                self.refuse(path, &ConnectError::new("Too many namespaces"));
+            }
+        }
+    }
+
+    fn ask_to_join(&mut self, namespace: Namespace, payload: ConnectPayload, cx: &mut Context<'_>) {
         let (outbox, handshake) = (self.connection.outbox().clone(), self.connection.handshake().clone());
         let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect) {
             Ok(socket) => socket,
-            Err(error) => return self.refuse_connection(&error),
+            Err(error) => {
+                namespace.let_go();
+                return self.refuse_connection(&error);
+            }
         };
         let candidate = Candidate(socket.clone());
-        match namespace.admit(socket, ConnectPayload(auth)) {
+        match namespace.admit(socket, payload) {
             None => self.finish(Done::Verdict { candidate, verdict: Ok(Accept::default()) }, cx),
             Some(hook) => {
                 let asked = async move {
@@ -294,6 +311,9 @@ impl ConnectionTask {
 
     fn dispatch(&mut self, event: Event, cx: &mut Context<'_>) {
         let namespace = event.socket().namespace().clone();
+        if namespace.watches_incoming() {
+            return self.start_handler(Box::pin(listeners::handle_watched(namespace, event)), cx);
+        }
         match namespace.events().get(event.name()) {
             Some(Handler::Sync(handler)) => handler(event),
             Some(Handler::Async(handler)) => {
@@ -339,7 +359,11 @@ impl ConnectionTask {
     }
 
     fn finish(&mut self, done: Done, cx: &mut Context<'_>) {
-        let Done::Verdict { candidate, verdict } = done else { return };
+        let (candidate, verdict) = match done {
+            Done::Handled => return,
+            Done::Found { path, payload, namespace } => return self.found(&path, payload, namespace, cx),
+            Done::Verdict { candidate, verdict } => (candidate, verdict),
+        };
         let namespace = candidate.0.namespace().clone();
         match verdict {
             Ok(accept) => self.welcome(&namespace, &candidate, &accept, cx),
@@ -431,8 +455,6 @@ impl Drop for ConnectionTask {
     fn drop(&mut self) {
         // Only reached with sockets left when the runtime itself is shut down.
         self.end(DisconnectReason::Engine(CloseReason::ForcedClose));
+        self.server.open.remove(self.key);
     }
 }
-
-/// Messages of other nodes that wait to be applied; more are dropped by the adapter, and counted.
-const BUS_INBOX_MAX: usize = 4_096;

@@ -1,24 +1,26 @@
 //! A client in one namespace: what handlers hold in their hands.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::broadcast::Broadcast;
 use super::client::Joined;
 use super::dialect::{Dialect, Parcel};
-use super::namespace::{Broadcast, Namespace};
+use super::listeners::{args_of, show_outgoing};
+use super::namespace::Namespace;
+use super::namespace_builder::RoomChange;
 use super::packet::Args;
 use super::parser::{self, Arguments, Frames, One};
-use super::rooms::{self, Membership};
+use super::pouch::Pouch;
+use super::rooms::{self, Entered, Membership};
+use super::socket_id::SocketId;
 use crate::engine::{Close, Handshake, Outbox, Pressure, SendError, Transport};
 use crate::error::{ImksError, ImksResult};
 
@@ -38,52 +40,12 @@ struct Inner {
     held: Mutex<Vec<Frames>>,
     rooms: Mutex<HashMap<Arc<str>, Membership>>,
     acks: Mutex<HashMap<u64, oneshot::Sender<Args>>>,
-    data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    pouch: Pouch,
 }
 
 const JOINING: u8 = 0;
 const OPEN: u8 = 1;
 const CLOSED: u8 = 2;
-
-/// Public id of a socket: 20 characters of base64url, 120 random bits. Not the Engine.IO session id, which is a
-/// secret.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SocketId([u8; 20]);
-
-impl SocketId {
-    /// A new random id.
-    pub(super) fn random() -> ImksResult<Self> {
-        let mut random = [0; 15];
-        getrandom::fill(&mut random).map_err(|_| ImksError::Internal("no random numbers"))?;
-        let mut id = [0; 20];
-        URL_SAFE_NO_PAD
-            .encode_slice(random, &mut id)
-            .map_err(|_| ImksError::Internal("socket id does not fit"))?;
-        Ok(Self(id))
-    }
-
-    /// The id, if this can be one.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        text.as_bytes().try_into().ok().map(Self)
-    }
-
-    /// As text.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for SocketId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for SocketId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
 
 impl Socket {
     pub(super) fn new(
@@ -102,7 +64,7 @@ impl Socket {
             held: Mutex::default(),
             rooms: Mutex::default(),
             acks: Mutex::default(),
-            data: Mutex::default(),
+            pouch: Pouch::default(),
         })))
     }
 
@@ -138,13 +100,21 @@ impl Socket {
 
     /// Sends an event with any arguments to this client.
     pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        let frames = parser::encode_event(self.0.namespace.path(), None, event, args)?;
+        let frames = self.encode(None, event, args)?;
         self.deliver_owned(frames).map_err(into_error)
+    }
+
+    fn encode(&self, id: Option<u64>, event: &str, args: &impl Arguments) -> ImksResult<Frames> {
+        let frames = parser::encode_event(self.0.namespace.path(), id, event, args)?;
+        if self.0.namespace.watches_outgoing() {
+            show_outgoing(self, &args_of(&frames)?);
+        }
+        Ok(frames)
     }
 
     /// Sends an event that may be lost: it is dropped unless the connection can take it right now.
     pub fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        let frames = parser::encode_event(self.0.namespace.path(), None, event, args)?;
+        let frames = self.encode(None, event, args)?;
         self.deliver_volatile(&Parcel::new(&frames));
         Ok(())
     }
@@ -157,7 +127,7 @@ impl Socket {
         timeout: Duration,
     ) -> ImksResult<Args> {
         let id = self.0.namespace.next_ack_id();
-        let frames = parser::encode_event(self.0.namespace.path(), Some(id), event, args)?;
+        let frames = self.encode(Some(id), event, args)?;
         let answer = self.expect_ack(id)?;
         let pending = PendingAck { socket: self, id };
         self.deliver(&frames).map_err(into_error)?;
@@ -178,15 +148,35 @@ impl Socket {
             return;
         }
         let name: Arc<str> = Arc::from(room);
-        let membership = self.0.namespace.rooms().join(name, self.clone());
+        let Entered { membership, created } = self.0.namespace.rooms().join(name, self.clone());
         rooms.insert(membership.room().clone(), membership);
+        drop(rooms);
+        if let Some(hook) = &self.0.namespace.hooks().room {
+            if created {
+                hook(self, RoomChange::Created(room));
+            }
+            hook(self, RoomChange::Joined(room));
+        }
     }
 
     /// Leaves a room.
     pub fn leave(&self, room: &str) {
         let membership = self.0.rooms.lock().remove(room);
         if let Some(membership) = membership {
+            self.vacate(membership);
+        }
+    }
+
+    fn vacate(&self, membership: Membership) {
+        let Some(hook) = &self.0.namespace.hooks().room else {
             self.0.namespace.rooms().leave(membership);
+            return;
+        };
+        let name = membership.room().clone();
+        let deleted = self.0.namespace.rooms().leave(membership);
+        hook(self, RoomChange::Left(&name));
+        if deleted {
+            hook(self, RoomChange::Deleted(&name));
         }
     }
 
@@ -232,14 +222,8 @@ impl Socket {
         self.0.outbox.close(Close::Graceful);
     }
 
-    /// Keeps a value with the socket, for example the user behind it. Replaces an earlier value.
-    pub fn set_data<T: Send + Sync + 'static>(&self, value: T) {
-        *self.0.data.lock() = Some(Arc::new(value));
-    }
-
-    /// The value that was kept, if it has this type.
-    pub fn data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        self.0.data.lock().clone()?.downcast().ok()
+    pub(super) fn pouch(&self) -> &Pouch {
+        &self.0.pouch
     }
 
     pub(super) fn socket_id(&self) -> SocketId {
@@ -310,9 +294,7 @@ impl Socket {
     /// Leaves all rooms and gives up all questions.
     pub(super) fn release(&self) {
         let rooms = std::mem::take(&mut *self.0.rooms.lock());
-        for membership in rooms.into_values() {
-            self.0.namespace.rooms().leave(membership);
-        }
+        rooms.into_values().for_each(|membership| self.vacate(membership));
         self.0.acks.lock().clear();
         self.0.held.lock().clear();
     }

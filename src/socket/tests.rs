@@ -14,17 +14,17 @@ use super::adapter::local::LocalAdapter;
 use super::{Accept, ConnectError, NamespaceBuilder, Server, Socket};
 use crate::engine::{self, Connection, MemoryPeer, Message};
 
-fn server(describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
+pub(super) fn server(describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
     Server::builder(Default::default(), LocalAdapter).namespace("/", describe).build().unwrap()
 }
 
-fn open(server: &Server) -> MemoryPeer {
+pub(super) fn open(server: &Server) -> MemoryPeer {
     let (connection, peer) = Connection::in_memory(&engine::Config::default());
     server.take(connection);
     peer
 }
 
-async fn text(peer: &MemoryPeer) -> String {
+pub(super) async fn text(peer: &MemoryPeer) -> String {
     match peer.recv().await {
         Some(Message::Text(text)) => text.as_str().to_owned(),
         other => panic!("expected text, got {other:?}"),
@@ -32,7 +32,7 @@ async fn text(peer: &MemoryPeer) -> String {
 }
 
 /// Joins `/`; the answer is the socket id.
-async fn join(server: &Server) -> (MemoryPeer, String) {
+pub(super) async fn join(server: &Server) -> (MemoryPeer, String) {
     let peer = open(server);
     peer.send("0");
     let reply = text(&peer).await;
@@ -41,12 +41,12 @@ async fn join(server: &Server) -> (MemoryPeer, String) {
 }
 
 /// Waits until everything that was sent before has been handled.
-async fn settle(peer: &MemoryPeer) {
+pub(super) async fn settle(peer: &MemoryPeer) {
     peer.send("0/no-such-namespace,");
     assert_eq!(text(peer).await, r#"4/no-such-namespace,{"message":"Invalid namespace"}"#);
 }
 
-fn rooms(builder: &mut NamespaceBuilder) {
+pub(super) fn rooms(builder: &mut NamespaceBuilder) {
     builder.on_sync("join", |event| event.socket().join(&event.first::<String>().unwrap()));
     builder.on_sync("leave", |event| event.socket().leave(&event.first::<String>().unwrap()));
     builder.on_sync("say", |event| {
@@ -371,7 +371,7 @@ async fn packets_out_of_step_close_the_connection() {
 
 /// A bus of two nodes in one process.
 #[derive(Clone, Default)]
-struct Bus(Arc<Mutex<Vec<Subscription>>>);
+pub(super) struct Bus(Arc<Mutex<Vec<Subscription>>>);
 
 type Subscription = (String, mpsc::Sender<Bytes>);
 

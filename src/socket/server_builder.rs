@@ -1,0 +1,106 @@
+//! What a server does, said before clients may come.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::adapter::Adapter;
+use super::dialect::Parser;
+use super::dynamic::{Dynamic, DynamicLimits, NamespaceMatch, NewNamespaceHook, Parent};
+use super::message_bus::MessageBus;
+use super::namespace::{Namespace, check_path};
+use super::namespace_builder::NamespaceBuilder;
+use super::parser::Limits;
+use super::server::Server;
+use crate::error::ImksResult;
+
+/// What a server can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// A connection that has joined no namespace by then is closed.
+    pub connect_timeout: Duration,
+    /// Encoding of packets; clients must be set to the same.
+    pub parser: Parser,
+    /// Attachments of one packet.
+    pub limits: Limits,
+    /// Handlers of one connection that may be waiting at once; then the connection is not read from.
+    pub events_in_flight_max: usize,
+    /// Namespaces that clients may cause to exist at once on this node; then [`NamespaceMatch`]es are refused.
+    pub dynamic_namespaces_max: usize,
+    /// Whether a dynamic namespace ends with its last socket. Without it, it stays until the server ends.
+    pub cleanup_empty_child_namespaces: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(45),
+            parser: Parser::default(),
+            limits: Limits::default(),
+            events_in_flight_max: 64,
+            dynamic_namespaces_max: 10_000,
+            cleanup_empty_child_namespaces: false,
+        }
+    }
+}
+
+/// Collects namespaces; nothing can be added once clients may come.
+pub struct ServerBuilder {
+    config: Config,
+    adapter: Arc<dyn Adapter>,
+    namespaces: Vec<(String, NamespaceBuilder)>,
+    parents: Vec<Parent>,
+    on_new_namespace: Option<NewNamespaceHook>,
+}
+
+impl ServerBuilder {
+    pub(super) fn new(config: Config, adapter: Arc<dyn Adapter>) -> Self {
+        Self { config, adapter, namespaces: Vec::new(), parents: Vec::new(), on_new_namespace: None }
+    }
+
+    /// Describes a namespace. A path that is given twice gets the later description.
+    pub fn namespace(mut self, path: &str, describe: impl FnOnce(&mut NamespaceBuilder)) -> Self {
+        let mut builder = NamespaceBuilder::default();
+        describe(&mut builder);
+        self.namespaces.push((path.to_owned(), builder));
+        self
+    }
+
+    /// Describes namespaces that are made on demand: when a client asks for a path that nobody described by name,
+    /// the dynamic namespaces are tried in the order given. `name` is for [`Server::dynamic_namespace`].
+    pub fn dynamic_namespace(
+        mut self,
+        name: &str,
+        paths: impl Into<NamespaceMatch>,
+        describe: impl FnOnce(&mut NamespaceBuilder),
+    ) -> Self {
+        let mut builder = NamespaceBuilder::default();
+        describe(&mut builder);
+        let description = Arc::new(builder.build());
+        self.parents.push(Parent { name: name.to_owned(), rule: paths.into(), description });
+        self
+    }
+
+    /// Hears of every namespace that is made on demand, before its first socket is in it.
+    pub fn on_new_namespace(mut self, hook: impl Fn(&Namespace) + Send + Sync + 'static) -> Self {
+        self.on_new_namespace = Some(Box::new(hook));
+        self
+    }
+
+    /// The server, ready to serve an engine. Errs on a path that breaks the rules.
+    pub fn build(self) -> ImksResult<Server> {
+        let bus = Arc::new(MessageBus::new(self.adapter)?);
+        let mut namespaces = HashMap::new();
+        for (path, builder) in self.namespaces {
+            check_path(&path)?;
+            let namespace = Namespace::new(&path, Arc::new(builder.build()), bus.clone(), None);
+            namespaces.insert(path.into_boxed_str(), namespace);
+        }
+        let limits = DynamicLimits {
+            children_max: self.config.dynamic_namespaces_max,
+            cleanup: self.config.cleanup_empty_child_namespaces,
+        };
+        let dynamic = Dynamic::new(self.parents, limits, self.on_new_namespace, bus.clone());
+        Ok(Server::new(self.config, namespaces, dynamic, bus))
+    }
+}

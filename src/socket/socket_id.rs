@@ -1,0 +1,48 @@
+//! The public id of a socket.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::error::{ImksError, ImksResult};
+
+/// Public id of a socket: 20 characters of base64url, 120 random bits. Not the Engine.IO session id, which is a
+/// secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SocketId([u8; 20]);
+
+impl SocketId {
+    /// A new random id.
+    pub(super) fn random() -> ImksResult<Self> {
+        let mut random = [0; 15];
+        getrandom::fill(&mut random).map_err(|_| ImksError::Internal("no random numbers"))?;
+        let mut id = [0; 20];
+        URL_SAFE_NO_PAD
+            .encode_slice(random, &mut id)
+            .map_err(|_| ImksError::Internal("socket id does not fit"))?;
+        Ok(Self(id))
+    }
+
+    /// The id, if this can be one.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        text.as_bytes().try_into().ok().map(Self)
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for SocketId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for SocketId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
