@@ -41,7 +41,7 @@ fn server_fields(config: &mut Config, visitor: &mut impl Visitor) {
         &mut config.internal_listen,
     );
     visitor.field(
-        Field::new("data_dir", "IMKS_DATA_DIR", "Directory of the SQLite file and of the standalone keys"),
+        Field::new("data_dir", "IMKS_DATA_DIR", "Directory of the SQLite file"),
         &mut config.database.data_dir,
     );
     visitor.field(

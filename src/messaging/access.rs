@@ -6,8 +6,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ctx::{Messaging, Push, Session, user_room};
+use super::ctx::{Messaging, Push, Session, timed, user_room};
 use crate::auth::{AccessChange, Permission, Revocation};
+use crate::models::message_read_state::baseline;
 use crate::socket::{Namespace, Socket};
 
 /// The user is a member now; this socket is in the channel's room.
@@ -49,10 +50,19 @@ pub async fn follow(messaging: Messaging, namespace: Namespace, stop: Cancellati
     }
 }
 
+/// A new member has read everything there is, and nothing of what comes.
+async fn start_reading(messaging: &Messaging, user: Uuid, channel: Uuid) {
+    if let Err(error) = timed("baseline", baseline(messaging.db(), user, &[channel])).await {
+        // The user's next connect makes up for it.
+        tracing::warn!(%error, "read position of a new member was not set");
+    }
+}
+
 async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChange) {
     match change {
         AccessChange::Joined(membership) => {
             let (user, channel_id) = (membership.user_id, membership.channel_id);
+            start_reading(messaging, user, channel_id).await;
             let sockets = namespace.sockets_in(&user_room(user));
             // Most changes are about people who are not here.
             if sockets.is_empty() || !may_view(messaging, user, channel_id).await {
@@ -137,7 +147,7 @@ fn withdraw_all(messaging: &Messaging, namespace: &Namespace) {
 fn disconnect_revoked(messaging: &Messaging, sockets: Vec<Socket>) {
     for socket in sockets {
         let Some(session) = socket.data::<Session>() else { continue };
-        if messaging.authenticator().is_revoked(session.identity()) {
+        if messaging.authenticator().is_revoked(&session.latest()) {
             socket.disconnect(true);
         }
     }

@@ -99,6 +99,8 @@ impl fmt::Debug for Messaging {
 #[derive(Debug)]
 pub struct Session {
     identity: Identity,
+    /// Of the token shown last: what it says counts for expiry and revocation.
+    latest: Mutex<Identity>,
     expires_at: AtomicI64,
     /// When [`super::expiry`] looks at it next.
     look_at: AtomicI64,
@@ -113,8 +115,17 @@ impl Session {
     /// A session of somebody whose token was verified.
     pub(super) fn new(identity: Identity) -> Self {
         let expires_at = AtomicI64::new(identity.expires_at);
+        let latest = Mutex::new(identity.clone());
         let (look_at, turn) = (AtomicI64::new(0), tokio::sync::Mutex::default());
-        Self { identity, expires_at, look_at, events: Mutex::default(), refusals: AtomicU32::new(0), turn }
+        Self {
+            identity,
+            latest,
+            expires_at,
+            look_at,
+            events: Mutex::default(),
+            refusals: AtomicU32::new(0),
+            turn,
+        }
     }
 
     /// Whose it is.
@@ -152,9 +163,15 @@ impl Session {
         self.look_at.store(at, Ordering::Relaxed);
     }
 
-    /// A new token was shown.
-    pub(super) fn extend(&self, expires_at: Micros) {
-        self.expires_at.store(expires_at, Ordering::Relaxed);
+    /// A new token of the same user was shown.
+    pub(super) fn renew(&self, identity: Identity) {
+        self.expires_at.store(identity.expires_at, Ordering::Relaxed);
+        *self.latest.lock() = identity;
+    }
+
+    /// What the token shown last says.
+    pub(super) fn latest(&self) -> Identity {
+        self.latest.lock().clone()
     }
 }
 

@@ -32,8 +32,9 @@ async fn refresh(ctx: Ctx, request: Refresh) -> ImksResult<Refreshed> {
     if identity.user_id != ctx.user() {
         return Err(ImksError::Auth("The token belongs to somebody else"));
     }
-    ctx.session().extend(identity.expires_at);
-    Ok(Refreshed { token_expires_at: Timestamp(identity.expires_at) })
+    let token_expires_at = Timestamp(identity.expires_at);
+    ctx.session().renew(identity);
+    Ok(Refreshed { token_expires_at })
 }
 
 /// Payload of `ping`: `t` comes back as it is.

@@ -161,8 +161,7 @@ impl Db {
                 Box::pin(connect_sqlite(options, url.contains(":memory:"), config)).await
             }
             Some(_) => Err(ImksError::Config(
-                "the database URL must start with postgres:// or sqlite: (IMKS_DATABASE_URL, DATABASE_URL)"
-                    .into(),
+                "the database URL must start with postgres:// or sqlite: (DATABASE_URL)".into(),
             )),
             None => {
                 let file = config.data_dir.join(SQLITE_FILE);
@@ -345,7 +344,7 @@ async fn create_parent(file: &std::path::Path) -> ImksResult<()> {
 
 /// The parser's own message may quote the URL, and with it a password.
 fn invalid_url(_: sqlx::Error) -> ImksError {
-    ImksError::Config("the database URL is malformed (IMKS_DATABASE_URL, DATABASE_URL)".into())
+    ImksError::Config("the database URL is malformed (DATABASE_URL)".into())
 }
 
 /// How a writing transaction starts on SQLite: with the write lock, not with a promise of it.

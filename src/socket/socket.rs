@@ -219,7 +219,7 @@ impl Socket {
 
     /// Ends the connection without telling the client to stay away: a stock client reconnects by itself.
     pub fn close_connection(&self) {
-        self.0.outbox.close(Close::Graceful);
+        self.0.outbox.close(Close::Shutdown);
     }
 
     pub(super) fn pouch(&self) -> &Pouch {
