@@ -1,11 +1,15 @@
 //! One event for many sockets, on all nodes.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use smallvec::SmallVec;
 
-use super::message_bus::{Operation, Target};
+use super::answers::Answers;
+use super::message_bus::{MessageBus, Operation, Reach, Target};
 use super::namespace::Namespace;
 use super::parser::{self, Arguments, One};
+use super::remote_socket::FetchedSockets;
 use super::socket::Socket;
 use crate::error::ImksResult;
 
@@ -18,11 +22,19 @@ pub struct Broadcast<'a> {
     except: SmallVec<[&'a str; 2]>,
     sender: Option<&'a Socket>,
     volatile: bool,
+    local: bool,
 }
 
 impl<'a> Broadcast<'a> {
     pub(super) fn new(namespace: &'a Namespace) -> Self {
-        Self { namespace, rooms: SmallVec::new(), except: SmallVec::new(), sender: None, volatile: false }
+        Self {
+            namespace,
+            rooms: SmallVec::new(),
+            except: SmallVec::new(),
+            sender: None,
+            volatile: false,
+            local: false,
+        }
     }
 
     pub(super) fn without(mut self, sender: &'a Socket) -> Self {
@@ -46,6 +58,43 @@ impl<'a> Broadcast<'a> {
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
         self
+    }
+
+    /// Only those connected to this node.
+    pub fn local(mut self) -> Self {
+        self.local = true;
+        self
+    }
+
+    /// Accepted for the reference's sake and without effect: WebSocket frames are not compressed, and polling
+    /// compresses whole payloads by their size.
+    pub fn compress(self, _compress: bool) -> Self {
+        self
+    }
+
+    /// Asks them all with one event, and waits until everybody answered or left, for at most `timeout`. What is
+    /// there by then is the result, which also names who did not answer.
+    pub async fn emit_with_ack(
+        self,
+        event: &str,
+        args: &impl Arguments,
+        timeout: Duration,
+    ) -> ImksResult<Answers> {
+        let asked = self.bus().ask(
+            self.namespace,
+            &self.target(),
+            self.sender,
+            (event, args),
+            self.scope(timeout),
+        )?;
+        Ok(asked.answers(timeout).await)
+    }
+
+    /// The sockets of all nodes, with what their nodes tell about them. Other nodes are given
+    /// [`Config::request_timeout`](super::Config::request_timeout).
+    pub async fn fetch_sockets(self) -> ImksResult<FetchedSockets> {
+        let asked = self.bus().fetch(self.namespace, &self.target(), self.sender, self.local)?;
+        Ok(asked.sockets().await)
     }
 
     /// Sends an event with one argument. It is encoded once, for all clients of all nodes.
@@ -75,7 +124,19 @@ impl<'a> Broadcast<'a> {
     }
 
     fn execute(&self, operation: &Operation<'_>) -> ImksResult<()> {
-        let target = Target { rooms: &self.rooms, except: &self.except };
-        self.namespace.bus().execute(self.namespace, &target, self.sender, operation)
+        let reach = if self.local { Reach::Local } else { Reach::All };
+        self.bus().execute(self.namespace, &self.target(), self.sender, operation, reach)
+    }
+
+    fn scope(&self, timeout: Duration) -> Option<Duration> {
+        (!self.local).then_some(timeout)
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target { rooms: &self.rooms, except: &self.except }
+    }
+
+    fn bus(&self) -> &'a MessageBus {
+        self.namespace.bus()
     }
 }

@@ -179,6 +179,10 @@ impl Dynamic {
         Some(DynamicNamespace { registry: self.clone(), parent })
     }
 
+    pub(super) fn child(&self, path: &str) -> Option<Namespace> {
+        self.children.get(path).map(|child| child.namespace.clone())
+    }
+
     pub(super) fn children(&self) -> Vec<Namespace> {
         self.children.iter().map(|child| child.namespace.clone()).collect()
     }

@@ -4,6 +4,7 @@
 //! size-capped, decoded strictly, and dropped with a log line when it is not ours.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,19 +12,24 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::adapter::Adapter;
+use super::cluster::Cluster;
+use super::cluster_wire::{MESSAGE_BYTES_MAX, VERSION, unreadable};
 use super::dialect::Parcel;
 use super::listeners::{args_of, show_outgoing};
 use super::namespace::Namespace;
 use super::parser::Frames;
 use super::socket::Socket;
-use super::socket_id::SocketId;
+use super::socket_id::NodeId;
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
+use crate::telemetry::metrics;
 
 /// This node's end of the bus.
 pub(super) struct MessageBus {
-    node: SocketId,
+    node: NodeId,
     adapter: Arc<dyn Adapter>,
+    cluster: Arc<Cluster>,
+    request_timeout: Duration,
     /// One per namespace, which ends when its subscription does.
     tasks: TaskTracker,
 }
@@ -33,6 +39,13 @@ pub(super) struct MessageBus {
 pub(super) struct Target<'a> {
     pub(super) rooms: &'a [&'a str],
     pub(super) except: &'a [&'a str],
+}
+
+/// Which nodes do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    Local,
+    All,
 }
 
 /// What happens to them.
@@ -81,8 +94,18 @@ enum WireOperation<'a> {
 }
 
 impl MessageBus {
-    pub(super) fn new(adapter: Arc<dyn Adapter>) -> ImksResult<Self> {
-        Ok(Self { node: SocketId::random()?, adapter, tasks: TaskTracker::new() })
+    pub(super) fn new(adapter: Arc<dyn Adapter>, request_timeout: Duration) -> ImksResult<Self> {
+        let node = NodeId::random()?;
+        let cluster = Arc::new(Cluster::new(node, adapter.clone()));
+        Ok(Self { node, adapter, cluster, request_timeout, tasks: TaskTracker::new() })
+    }
+
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.request_timeout
     }
 
     /// From now on does in this namespace what other nodes ask for.
@@ -109,9 +132,10 @@ impl MessageBus {
         target: &Target<'_>,
         skip: Option<&Socket>,
         operation: &Operation<'_>,
+        reach: Reach,
     ) -> ImksResult<()> {
         apply(namespace, target, skip, operation);
-        if self.adapter.reaches_others() {
+        if reach == Reach::All && self.adapter.reaches_others() {
             let message = self.encode(target, skip, operation)?;
             self.adapter.publish(namespace.path(), message);
         }
@@ -170,6 +194,7 @@ impl MessageBus {
 async fn apply_messages(bus: Arc<MessageBus>, namespace: Namespace, mut messages: mpsc::Receiver<Bytes>) {
     while let Some(message) = messages.recv().await {
         if let Err(error) = bus.receive(&namespace, &message) {
+            metrics::BUS_MESSAGES_DROPPED.increment();
             tracing::warn!(%error, namespace = namespace.path(), "message of another node dropped");
         }
     }
@@ -230,14 +255,5 @@ fn show(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, frame
     sockets.iter().for_each(|socket| show_outgoing(socket, &args));
 }
 
-fn unreadable(error: impl std::fmt::Display) -> ImksError {
-    ImksError::AdapterSerialization(error.to_string())
-}
-
 /// Messages of other nodes that wait to be applied; more are dropped by the adapter, and counted.
 const BUS_INBOX_MAX: usize = 4_096;
-
-const VERSION: u8 = 1;
-
-/// Largest message taken from the bus: a packet with its attachments at their limits, and the envelope.
-const MESSAGE_BYTES_MAX: usize = 12_000_000;

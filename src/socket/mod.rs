@@ -12,6 +12,8 @@ pub mod parser;
 
 #[cfg(feature = "server")]
 pub mod adapter;
+#[cfg(feature = "server")]
+mod answers;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod api_tests;
@@ -19,6 +21,15 @@ mod api_tests;
 mod broadcast;
 #[cfg(feature = "server")]
 pub mod client;
+#[cfg(feature = "server")]
+mod cluster;
+#[cfg(feature = "server")]
+mod cluster_calls;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod cluster_tests;
+#[cfg(feature = "server")]
+mod cluster_wire;
 #[cfg(feature = "server")]
 mod connect;
 #[cfg(feature = "server")]
@@ -30,6 +41,8 @@ mod events;
 #[cfg(feature = "server")]
 mod listeners;
 #[cfg(feature = "server")]
+mod members;
+#[cfg(feature = "server")]
 mod message_bus;
 #[cfg(feature = "server")]
 mod namespace;
@@ -40,13 +53,19 @@ mod open_connections;
 #[cfg(feature = "server")]
 mod pouch;
 #[cfg(feature = "server")]
+mod questions;
+#[cfg(feature = "server")]
 pub mod rate_limit;
+#[cfg(feature = "server")]
+mod remote_socket;
 #[cfg(feature = "server")]
 mod rooms;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
 mod server_builder;
+#[cfg(feature = "server")]
+mod server_events;
 #[cfg(feature = "server")]
 #[allow(clippy::module_inception, reason = "the thing is called a socket")]
 mod socket;
@@ -58,6 +77,7 @@ mod tests;
 
 #[cfg(feature = "server")]
 pub use self::{
+    answers::{Answer, Answers},
     broadcast::Broadcast,
     connect::{Accept, ConnectError, ConnectPayload},
     dialect::Parser,
@@ -66,10 +86,12 @@ pub use self::{
     namespace::{NAMESPACE_CHARS_MAX, Namespace},
     namespace_builder::{NamespaceBuilder, RoomChange},
     reason::DisconnectReason,
+    remote_socket::{FetchedSockets, RemoteHandshake, RemoteSocket},
     server::Server,
     server_builder::{Config, ServerBuilder},
+    server_events::{ServerAnswers, ServerEvent},
     socket::{HELD_PACKETS_MAX, PENDING_ACKS_MAX, Socket},
-    socket_id::SocketId,
+    socket_id::{NodeId, SocketId},
 };
 
 #[cfg(feature = "server")]

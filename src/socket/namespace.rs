@@ -3,20 +3,24 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use serde::Serialize;
 
 use super::DisconnectReason;
+use super::answers::{Answers, Asking, Questioner, Tickets};
 use super::broadcast::Broadcast;
 use super::connect::{Accept, ConnectError, ConnectPayload};
 use super::dynamic::Dynamic;
 use super::events::{BoxFuture, Events};
-use super::listeners::Listeners;
+use super::listeners::{Listeners, args_of, show_outgoing};
 use super::message_bus::{MessageBus, Target};
 use super::namespace_builder::{Description, Hooks};
-use super::parser::Arguments;
+use super::parser::{self, Arguments};
+use super::remote_socket::FetchedSockets;
 use super::rooms::{Room, Rooms};
+use super::server_events::{ServerAnswers, ServerHandler};
 use super::socket::Socket;
 use super::socket_id::SocketId;
 use crate::error::{ImksError, ImksResult};
@@ -133,6 +137,42 @@ impl Namespace {
         Broadcast::new(self).emit_args(event, args)
     }
 
+    /// Asks everybody in the namespace; see [`Broadcast::emit_with_ack`].
+    pub async fn emit_with_ack(
+        &self,
+        event: &str,
+        args: &impl Arguments,
+        timeout: Duration,
+    ) -> ImksResult<Answers> {
+        Broadcast::new(self).emit_with_ack(event, args, timeout).await
+    }
+
+    /// Everybody, on all nodes; see [`Broadcast::fetch_sockets`].
+    pub async fn fetch_sockets(&self) -> ImksResult<FetchedSockets> {
+        Broadcast::new(self).fetch_sockets().await
+    }
+
+    /// Everybody, to make them join or leave rooms, or to choose with operators.
+    pub fn everybody(&self) -> Broadcast<'_> {
+        Broadcast::new(self)
+    }
+
+    /// Sends an event to all other nodes, where
+    /// [`NamespaceBuilder::on_server_event`](super::NamespaceBuilder::on_server_event) handles it. Not to this one.
+    pub fn server_side_emit(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        self.0.bus.server_event(self, event, args)
+    }
+
+    /// As [`Namespace::server_side_emit`], and waits until all nodes answered, for at most `timeout`.
+    pub async fn server_side_emit_with_ack(
+        &self,
+        event: &str,
+        args: &impl Arguments,
+        timeout: Duration,
+    ) -> ImksResult<ServerAnswers> {
+        self.0.bus.server_question(self, event, args)?.answers(timeout).await
+    }
+
     /// Sends an event with one argument to everybody in a room, on all nodes.
     pub fn emit_to_room(&self, room: &str, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
         self.to(room).emit(event, data)
@@ -140,6 +180,30 @@ impl Namespace {
 
     pub(super) fn events(&self) -> &Events {
         &self.0.description.events
+    }
+
+    pub(super) fn server_handler(&self, event: &str) -> Option<ServerHandler> {
+        self.0.description.server_events.get(event)
+    }
+
+    /// Prepares to ask all of them at once, under one ack id.
+    pub(super) fn question(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        event: &str,
+        args: &impl Arguments,
+        questioner: Arc<dyn Questioner>,
+    ) -> ImksResult<Asking> {
+        let id = self.next_ack_id();
+        let frames = parser::encode_event(self.path(), Some(id), event, args)?;
+        let mut sockets = Vec::new();
+        self.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
+        if self.watches_outgoing() {
+            let args = args_of(&frames)?;
+            sockets.iter().for_each(|socket| show_outgoing(socket, &args));
+        }
+        Ok(Asking { tickets: Tickets { id, sockets }, frames, questioner })
     }
 
     pub(super) fn hooks(&self) -> &Hooks {

@@ -8,6 +8,7 @@ use super::connect::{Accept, ConnectError, ConnectPayload};
 use super::events::{BoxFuture, Event, EventError, Events, Handler};
 use super::listeners::Listeners;
 use super::packet::Args;
+use super::server_events::{ServerEvent, ServerHandlers};
 use super::socket::Socket;
 
 type ConnectHook =
@@ -24,6 +25,7 @@ pub(super) struct Description {
     pub(super) hooks: Hooks,
     pub(super) events: Events,
     pub(super) listeners: Listeners,
+    pub(super) server_events: ServerHandlers,
 }
 
 #[derive(Default)]
@@ -199,6 +201,16 @@ impl NamespaceBuilder {
         hook: impl Fn(&Socket, RoomChange<'_>) + Send + Sync + 'static,
     ) -> &mut Self {
         self.0.hooks.room = Some(Box::new(hook));
+        self
+    }
+
+    /// Handles an event that another node sends with [`Namespace::server_side_emit`](super::Namespace).
+    pub fn on_server_event<F, Fut>(&mut self, event: &str, handler: F) -> &mut Self
+    where
+        F: Fn(ServerEvent) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.0.server_events.insert(event, Arc::new(move |event| Box::pin(handler(event))));
         self
     }
 

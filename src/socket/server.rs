@@ -25,6 +25,7 @@ use super::parser::{self, Frames};
 use super::rooms;
 use super::server_builder::{Config, ServerBuilder};
 use super::socket::Socket;
+use super::socket_id::NodeId;
 use crate::engine::{Close, CloseReason, Connection, Engine, Event as EngineEvent};
 use crate::error::{ImksError, ImksResult};
 use crate::telemetry::metrics;
@@ -115,6 +116,18 @@ impl Server {
 
     pub(super) fn listen_to_bus(&self) {
         self.0.namespaces.values().for_each(|namespace| self.0.bus.listen(namespace));
+        let server = Arc::downgrade(&self.0);
+        self.0.bus.cluster().start(move |path| server.upgrade()?.find(path));
+    }
+
+    /// Nodes of the cluster that gave a sign of life lately, this one included.
+    pub fn server_count(&self) -> usize {
+        self.0.bus.cluster().others().len() + 1
+    }
+
+    /// Name of this node among the others.
+    pub fn node(&self) -> NodeId {
+        self.0.bus.cluster().node
     }
 
     fn leave_bus(&self) {
@@ -122,6 +135,14 @@ impl Server {
         for namespace in self.0.namespaces.values().chain(&children) {
             self.0.bus.unlisten(namespace.path());
         }
+        self.0.bus.cluster().stop();
+    }
+}
+
+impl Inner {
+    /// A namespace that exists now.
+    fn find(&self, path: &str) -> Option<Namespace> {
+        self.namespaces.get(path).cloned().or_else(|| self.dynamic.child(path))
     }
 }
 

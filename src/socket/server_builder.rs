@@ -29,6 +29,8 @@ pub struct Config {
     pub dynamic_namespaces_max: usize,
     /// Whether a dynamic namespace ends with its last socket. Without it, it stays until the server ends.
     pub cleanup_empty_child_namespaces: bool,
+    /// How long other nodes are waited for, where the caller gives no time of its own.
+    pub request_timeout: Duration,
 }
 
 impl Default for Config {
@@ -40,6 +42,7 @@ impl Default for Config {
             events_in_flight_max: 64,
             dynamic_namespaces_max: 10_000,
             cleanup_empty_child_namespaces: false,
+            request_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -89,7 +92,7 @@ impl ServerBuilder {
 
     /// The server, ready to serve an engine. Errs on a path that breaks the rules.
     pub fn build(self) -> ImksResult<Server> {
-        let bus = Arc::new(MessageBus::new(self.adapter)?);
+        let bus = Arc::new(MessageBus::new(self.adapter, self.config.request_timeout)?);
         let mut namespaces = HashMap::new();
         for (path, builder) in self.namespaces {
             check_path(&path)?;

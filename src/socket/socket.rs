@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::answers::Ticket;
 use super::broadcast::Broadcast;
 use super::client::Joined;
 use super::dialect::{Dialect, Parcel};
@@ -39,8 +40,15 @@ struct Inner {
     /// What was sent while joining: it must not overtake the CONNECT reply.
     held: Mutex<Vec<Frames>>,
     rooms: Mutex<HashMap<Arc<str>, Membership>>,
-    acks: Mutex<HashMap<u64, oneshot::Sender<Args>>>,
+    acks: Mutex<HashMap<u64, Waiter>>,
     pouch: Pouch,
+}
+
+/// Who waits for an answer of this socket.
+enum Waiter {
+    Alone(oneshot::Sender<Args>),
+    /// One of many that were asked the same.
+    Among(Ticket),
 }
 
 const JOINING: u8 = 0;
@@ -280,9 +288,11 @@ impl Socket {
     /// Answers a question asked by [`Socket::emit_with_ack`]; unknown ids answer nothing.
     pub(super) fn resolve_ack(&self, id: u64, args: Args) {
         let waiting = self.0.acks.lock().remove(&id);
-        if let Some(waiting) = waiting {
+        match waiting {
             // The one who asked may have given up in the same moment.
-            let _ = waiting.send(args);
+            Some(Waiter::Alone(waiting)) => drop(waiting.send(args)),
+            Some(Waiter::Among(ticket)) => ticket.answer(args),
+            None => {}
         }
     }
 
@@ -295,7 +305,8 @@ impl Socket {
     pub(super) fn release(&self) {
         let rooms = std::mem::take(&mut *self.0.rooms.lock());
         rooms.into_values().for_each(|membership| self.vacate(membership));
-        self.0.acks.lock().clear();
+        let unanswered = std::mem::take(&mut *self.0.acks.lock());
+        drop(unanswered);
         self.0.held.lock().clear();
     }
 
@@ -320,12 +331,36 @@ impl Socket {
 
     fn expect_ack(&self, id: u64) -> ImksResult<oneshot::Receiver<Args>> {
         let (sender, receiver) = oneshot::channel();
-        let mut acks = self.0.acks.lock();
-        if acks.len() >= PENDING_ACKS_MAX {
-            return Err(ImksError::LimitReached("pending acks per socket"));
-        }
-        acks.insert(id, sender);
+        self.wait_for(id, Waiter::Alone(sender))?;
         Ok(receiver)
+    }
+
+    /// Leaves a ticket for an answer. A socket that is gone, or owes too many answers, gives it back at once.
+    pub(super) fn expect_answer(&self, id: u64, ticket: Ticket) -> ImksResult<()> {
+        self.wait_for(id, Waiter::Among(ticket))
+    }
+
+    /// Nobody waits for this answer any more.
+    pub(super) fn forget_ack(&self, id: u64) {
+        let waiter = self.0.acks.lock().remove(&id);
+        drop(waiter);
+    }
+
+    fn wait_for(&self, id: u64, waiter: Waiter) -> ImksResult<()> {
+        let mut acks = self.0.acks.lock();
+        // Checked under the lock: whoever closes the socket empties the map under it afterwards.
+        let closed = self.0.state.load(Ordering::Acquire) == CLOSED;
+        if closed || acks.len() >= PENDING_ACKS_MAX {
+            // Dropped without the lock: a ticket speaks when it is dropped.
+            drop(acks);
+            drop(waiter);
+            return Err(match closed {
+                true => ImksError::SocketNotFound,
+                false => ImksError::LimitReached("pending acks per socket"),
+            });
+        }
+        acks.insert(id, waiter);
+        Ok(())
     }
 }
 
@@ -349,7 +384,7 @@ struct PendingAck<'a> {
 
 impl Drop for PendingAck<'_> {
     fn drop(&mut self) {
-        self.socket.0.acks.lock().remove(&self.id);
+        self.socket.forget_ack(self.id);
     }
 }
 

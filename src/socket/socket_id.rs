@@ -35,6 +35,9 @@ impl SocketId {
     }
 }
 
+/// Name of a node of a cluster: random, made when it starts.
+pub type NodeId = SocketId;
+
 impl fmt::Debug for SocketId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())

@@ -104,6 +104,11 @@ pub static INSTRUMENTS: &[Instrument] = &[
         source: Source::Counters(None, &[("", &metrics::PROTOCOL_ERRORS)]),
     },
     Instrument {
+        name: "imks.bus.messages.dropped",
+        help: "Messages of other nodes that could not be read or served",
+        source: Source::Counters(None, &[("", &metrics::BUS_MESSAGES_DROPPED)]),
+    },
+    Instrument {
         name: "imks.messages.stored",
         help: "Messages committed to the store",
         source: Source::Counters(None, &[("", &metrics::MESSAGES_STORED)]),

@@ -114,6 +114,9 @@ pub static HTTP_CONNECTIONS_REFUSED: Counter = Counter::new();
 /// Failures of accept, for example for want of file descriptors.
 pub static HTTP_ACCEPT_FAILED: Counter = Counter::new();
 
+/// Messages of other nodes that could not be read or served.
+pub static BUS_MESSAGES_DROPPED: Counter = Counter::new();
+
 /// Calls to the core.
 pub static CORE_CALLS: Counter = Counter::new();
 /// Calls to the core without a usable answer.
