@@ -1,5 +1,7 @@
 //! Builds every part once, owns their tasks, and takes them down in order.
 
+mod front;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use crate::auth::{Authenticator, CoreClient, PermissionConfig, Permissions};
 use crate::config::{Config, Drain};
 use crate::directory::Directory;
 use crate::engine::Engine;
+use crate::http::tls::Certificates;
 use crate::http::{self, Audience, health::Health, listener};
 use crate::messaging::{self, Messaging, Parts};
 use crate::models::Db;
@@ -22,11 +25,12 @@ use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::{Namespace, Server};
 use crate::telemetry::exposition::Exposition;
 use crate::{ImksError, ImksResult, pb};
+use front::{Front, Served};
 
 /// A running server.
 pub struct App {
     config: Config,
-    addr: SocketAddr,
+    front: Served,
     internal_addr: Option<SocketAddr>,
     health: Arc<Health>,
     metrics: Arc<Exposition>,
@@ -55,8 +59,7 @@ impl App {
         config.validate()?;
         config.messaging.max_payload = config.engine.max_payload;
         // First of all: a second server on the same address should not touch the database.
-        let socket = listener::bind(config.listen)?;
-        let addr = socket.local_addr().map_err(ImksError::io("reading the listening address"))?;
+        let front = Front::bind(&mut config)?;
         let db = Db::connect(&config.database).await?;
         db.migrate().await?;
         let (core, directory) = core(&config, &db).await?;
@@ -75,16 +78,12 @@ impl App {
         let metrics = Arc::new(Exposition::new()?);
         let health = Arc::new(health(&db, core, &engine));
         let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
-        let routes = listener::routes(
-            engine.clone(),
-            http::router(audience, health.clone(), metrics.clone()),
-            &config.http,
-        );
-        tasks.spawn(listener::serve(socket, config.http.clone(), routes, tasks.clone(), stop.clone()));
+        let router = http::router(audience, health.clone(), metrics.clone());
+        let front = front.serve(&config, router, &engine, &tasks, &stop);
         let internal_addr = start_internal(&config, &health, &metrics, &tasks, &stop)?;
         Ok(Self {
             config,
-            addr,
+            front,
             internal_addr,
             health,
             metrics,
@@ -101,7 +100,20 @@ impl App {
 
     /// Where the server listens; the real port when port 0 was asked for.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.front.addr
+    }
+
+    /// Where WebTransport listens, over UDP.
+    pub fn webtransport_addr(&self) -> Option<SocketAddr> {
+        self.front.udp_addr
+    }
+
+    /// Reads the certificate again; connections go on.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] naming what is wrong with the files; the old certificate stays in use.
+    pub fn reload_certificate(&self) -> ImksResult<()> {
+        self.front.certificates.as_ref().map_or(Ok(()), Certificates::reload)
     }
 
     /// Where operators reach `/metrics`, when they have a listener of their own.
@@ -117,29 +129,32 @@ impl App {
     /// What was chosen, and the next steps, in a few lines for a person.
     pub fn greeting(&self) -> String {
         let core = self.config.core_url.as_deref().unwrap_or("embedded directory");
+        let scheme = if self.config.tls.is_on() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", self.front.addr);
         let mut text = format!(
             "imks {version} is ready.\n\
-             \x20 listening  http://{addr}  (Socket.IO at {path}/, polling and WebSocket)\n\
+             \x20 listening  {url}  (Socket.IO at {path}/, polling and WebSocket)\n\
              \x20 database   {database}\n\
              \x20 core       {core}\n\
              \x20 adapter    local (one node)\n",
             version = env!("CARGO_PKG_VERSION"),
-            addr = self.addr,
             path = self.config.engine.path.trim_end_matches('/'),
             database = self.db.describe(),
         );
+        if let Some(udp) = self.front.udp_addr {
+            text.push_str(&format!("  quic       https://{udp}  (WebTransport over UDP)\n"));
+        }
         if self.directory.is_some() {
             text.push_str("  token      imks token alice   (creates the user, a member of #general)\n");
         }
         text.push_str(&format!(
-            "  connect    io(\"http://{}\", {{ auth: {{ token }} }})   with socket.io-client\n",
-            self.addr
+            "  connect    io(\"{url}\", {{ auth: {{ token }} }})   with socket.io-client\n"
         ));
-        text.push_str(&format!("  health     curl http://{}/health", self.addr));
+        text.push_str(&format!("  health     curl {url}/health"));
         if let Some(internal) = self.internal_addr {
             text.push_str(&format!("\n  metrics    curl http://{internal}/metrics"));
         }
-        if self.config.is_reachable_from_outside() {
+        if self.config.is_reachable_from_outside() && !self.config.tls.is_on() {
             text.push_str(PLAINTEXT_WARNING);
         }
         text
@@ -195,7 +210,7 @@ impl App {
 
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("App").field("addr", &self.front.addr).finish_non_exhaustive()
     }
 }
 
@@ -221,7 +236,9 @@ fn start_internal(
     let addr = socket.local_addr().map_err(ImksError::io("reading the internal address"))?;
     let router = http::router(Audience::Operators, health.clone(), metrics.clone());
     let routes = listener::router_only(router, &config.http);
-    tasks.spawn(listener::serve(socket, config.http.clone(), routes, tasks.clone(), stop.clone()));
+    // Operators and their tools are on a private network: no TLS.
+    let limits = listener::Config { tls: None, ..config.http.clone() };
+    tasks.spawn(listener::serve(socket, limits, routes, tasks.clone(), stop.clone()));
     Ok(Some(addr))
 }
 
@@ -284,7 +301,7 @@ fn spread(max: Duration) -> u64 {
 }
 
 const PLAINTEXT_WARNING: &str = "\nWarning: this is plain HTTP on an address that other machines can reach. \
-     Put a proxy with TLS in front.";
+     Set IMKS_TLS_CERT and IMKS_TLS_KEY, or put a proxy with TLS in front.";
 /// Sessions that are closed without a pause between them.
 const SLICE: usize = 200;
 const PAUSE_MAX: Duration = Duration::from_millis(500);

@@ -1,7 +1,7 @@
 //! Serves the contracts that the public protocol suites, client suites and the load generator expect.
 //!
 //! ```text
-//! cargo run --release --example conformance -- PROFILE --port N
+//! cargo run --release --example conformance -- PROFILE --port N [--tls] [--webtransport]
 //! ```
 //!
 //! Profiles: `engine-v4`, `socket-v5`, `socket-v5-msgpack`, `engine-client`, `socket-client`, `load`, `short-deadlines`.
@@ -13,8 +13,9 @@ mod socket_profiles;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use imks::engine::Engine;
-use imks::http::listener;
+use imks::engine::{self, Engine};
+use imks::http::tls::{self, Certificates};
+use imks::http::{listener, webtransport};
 use imks::socket::{self, Server};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,12 @@ struct Args {
     /// Port on 127.0.0.1.
     #[arg(long, default_value_t = 3000)]
     port: u16,
+    /// HTTPS and secure WebSockets, with a self-signed certificate.
+    #[arg(long)]
+    tls: bool,
+    /// WebTransport too, on the same port; the hash of its certificate is served as by imks.
+    #[arg(long)]
+    webtransport: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -48,31 +55,26 @@ enum Profile {
 }
 
 impl Profile {
-    fn serve(self) -> imks::ImksResult<(Engine, Application)> {
+    fn parts(self) -> imks::ImksResult<(engine::Config, Application)> {
         Ok(match self {
-            Self::EngineV4 => {
-                (Engine::new(engine_profiles::v4())?, Application::Engine(engine_profiles::echo))
-            }
+            Self::EngineV4 => (engine_profiles::v4(), Application::Engine(engine_profiles::echo)),
             Self::EngineClient => {
                 let (config, headers) = engine_profiles::client();
-                (Engine::new(config)?, Application::EngineClient(headers))
+                (config, Application::EngineClient(headers))
             }
             Self::SocketV5 => {
                 let server = socket_profiles::v5(socket::Parser::Default)?;
-                (Engine::new(socket_profiles::v5_engine())?, Application::Socket(server))
+                (socket_profiles::v5_engine(), Application::Socket(server))
             }
             Self::SocketV5Msgpack => {
                 let server = socket_profiles::v5(socket::Parser::MsgPack)?;
-                (Engine::new(socket_profiles::v5_engine())?, Application::Socket(server))
+                (socket_profiles::v5_engine(), Application::Socket(server))
             }
-            Self::SocketClient => (
-                Engine::new(socket_profiles::client_engine())?,
-                Application::Socket(socket_profiles::client()?),
-            ),
-            Self::Load => (Engine::new(load::engine())?, Application::Socket(load::server()?)),
-            Self::ShortDeadlines => {
-                (Engine::new(load::short_engine())?, Application::Socket(load::short_server()?))
+            Self::SocketClient => {
+                (socket_profiles::client_engine(), Application::Socket(socket_profiles::client()?))
             }
+            Self::Load => (load::engine(), Application::Socket(load::server()?)),
+            Self::ShortDeadlines => (load::short_engine(), Application::Socket(load::short_server()?)),
         })
     }
 }
@@ -110,11 +112,27 @@ fn main() -> ExitCode {
 
 async fn serve(args: &Args) -> imks::ImksResult<()> {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
-    let (engine, application) = args.profile.serve()?;
-    let listener = listener::bind(([127, 0, 0, 1], args.port).into())?;
-    let config = listener::Config::default();
-    let routes = listener::routes(engine.clone(), axum::Router::new(), &config);
+    let (mut engine, application) = args.profile.parts()?;
+    engine.webtransport = args.webtransport;
+    let heartbeat = webtransport::Heartbeat { interval: engine.ping_interval, timeout: engine.ping_timeout };
+    let engine = Engine::new(engine)?;
+    let address = ([127, 0, 0, 1], args.port).into();
+    let listener = listener::bind(address)?;
+    let mut config = listener::Config::default();
+    let mut router = axum::Router::new();
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    if args.tls || args.webtransport {
+        let certificates = Certificates::self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
+        config.tls = args.tls.then(|| certificates.tls(&tls::Config::default())).transpose()?;
+        if args.webtransport {
+            let socket = webtransport::bind(address)?;
+            let limits = webtransport::Config::default();
+            let quic = webtransport::Listener::new(socket, &certificates, &limits, heartbeat)?;
+            tasks.spawn(quic.serve(engine.clone(), tasks.clone(), stop.clone()));
+            router = router.merge(webtransport::routes(certificates));
+        }
+    }
+    let routes = listener::routes(engine.clone(), router, &config);
     tasks.spawn(application.run(engine));
     tracing::info!(port = args.port, profile = ?args.profile, "listening");
     listener::serve(listener, config, routes, tasks, stop).await;

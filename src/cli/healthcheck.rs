@@ -2,10 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
 use crate::{ImksError, ImksResult};
@@ -21,7 +27,12 @@ pub(super) struct Args {
 /// Exits with 0 when the server on the configured port is well, with 1 otherwise.
 pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
     let path = if args.ready { "/health/ready" } else { "/health/live" };
-    let status = match tokio::time::timeout(DEADLINE, status(reachable(config.listen), path)).await {
+    let status = match tokio::time::timeout(
+        DEADLINE,
+        status(reachable(config.listen), config.tls.is_on(), path),
+    )
+    .await
+    {
         Ok(status) => status?,
         Err(_) => return Err(ImksError::Timeout("no answer from the server")),
     };
@@ -39,15 +50,77 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn status(address: SocketAddr, path: &str) -> ImksResult<u16> {
-    let mut stream =
+async fn status(address: SocketAddr, tls: bool, path: &str) -> ImksResult<u16> {
+    let stream =
         TcpStream::connect(address).await.map_err(ImksError::io(format!("connecting to {address}")))?;
+    if !tls {
+        return ask(stream, address, path).await;
+    }
+    let stream = TlsConnector::from(Arc::new(trusting()?))
+        .connect(address.ip().into(), stream)
+        .await
+        .map_err(ImksError::io("TLS with the server"))?;
+    ask(stream, address, path).await
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    address: SocketAddr,
+    path: &str,
+) -> ImksResult<u16> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(ImksError::io("asking for the health"))?;
     let mut head = [0; STATUS_LINE];
     stream.read_exact(&mut head).await.map_err(ImksError::io("reading the health"))?;
     let status = head.get(STATUS_DIGITS).and_then(|digits| std::str::from_utf8(digits).ok());
     status.and_then(|digits| digits.parse().ok()).ok_or(ImksError::Unavailable("the answer is not HTTP"))
+}
+
+/// Accepts any certificate: the question is whether this server answers, and nothing secret is sent. Its name is
+/// seldom the address that the check uses.
+fn trusting() -> ImksResult<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ImksError::Config(error.to_string()))?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer)).with_no_client_auth())
+}
+
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// `HTTP/1.1 200`

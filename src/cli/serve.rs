@@ -15,13 +15,26 @@ pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
     note_file_limit();
     let app = App::start(config).await?;
     super::say(&app.greeting())?;
-    signals.next().await;
+    until_stopped(&app, &mut signals).await?;
     tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining; a second signal ends at once");
     tokio::select! {
         outcome = app.drain(drain) => outcome.map(|()| ExitCode::SUCCESS),
         () = signals.next() => {
             tracing::warn!("second signal: ending without a drain");
             Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Serves until a signal says stop; SIGHUP reads the certificate again.
+async fn until_stopped(app: &App, signals: &mut Signals) -> ImksResult<()> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(ImksError::io("listening for signals"))?;
+    loop {
+        tokio::select! {
+            () = signals.next() => return Ok(()),
+            _ = hangup.recv() => if let Err(error) = app.reload_certificate() {
+                tracing::error!(%error, "the certificate was not exchanged, the old one stays in use");
+            },
         }
     }
 }

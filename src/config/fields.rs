@@ -6,7 +6,7 @@ use super::field::{Field, Visitor};
 use super::setting::Setting;
 use super::{Config, Drain};
 use crate::engine::config::Origins;
-use crate::http::listener;
+use crate::http::{listener, tls, webtransport};
 use crate::models::{append, db};
 use crate::{engine, messaging, telemetry};
 
@@ -16,6 +16,8 @@ pub fn fields(config: &mut Config, visitor: &mut impl Visitor) {
     database_fields(&mut config.database, visitor);
     append_fields(&mut config.append, visitor);
     http_fields(&mut config.http, visitor);
+    tls_fields(&mut config.tls, visitor);
+    webtransport_fields(&mut config.webtransport, visitor);
     engine_fields(&mut config.engine, visitor);
     connect_fields(config, visitor);
     limit_fields(&mut config.messaging, visitor);
@@ -145,6 +147,84 @@ fn http_fields(config: &mut listener::Config, visitor: &mut impl Visitor) {
             "TCP connections that are no WebSocket; more are answered with 503",
         ),
         &mut config.connections_max,
+    );
+}
+
+fn tls_fields(config: &mut tls::Config, visitor: &mut impl Visitor) {
+    visitor.field(
+        Field::new(
+            "tls.cert",
+            "IMKS_TLS_CERT",
+            "PEM file with the certificate and its chain: HTTPS and secure WebSockets instead of plain ones",
+        ),
+        &mut config.cert,
+    );
+    visitor.field(
+        Field::new("tls.key", "IMKS_TLS_KEY", "PEM file with the private key of the certificate"),
+        &mut config.key,
+    );
+    visitor.field(
+        Field::new(
+            "tls.min_version",
+            "IMKS_TLS_MIN_VERSION",
+            "Oldest version of TLS over TCP, `1.2` or `1.3`; WebTransport always has 1.3",
+        ),
+        &mut config.min_version,
+    );
+    visitor.field(
+        Field::new(
+            "tls.require",
+            "IMKS_REQUIRE_TLS",
+            "Refuse to start without a certificate on an address that other machines can reach",
+        ),
+        &mut config.require,
+    );
+    visitor.field(
+        Field::new(
+            "tls.reload",
+            "IMKS_TLS_RELOAD",
+            "How often the two files are looked at; SIGHUP does it at once",
+        ),
+        &mut config.reload,
+    );
+    visitor.field(
+        Field::new("tls.handshake", "IMKS_TLS_HANDSHAKE", "How long a TLS handshake may take"),
+        &mut config.handshake_timeout,
+    );
+}
+
+fn webtransport_fields(config: &mut webtransport::Config, visitor: &mut impl Visitor) {
+    visitor.field(
+        Field::new(
+            "webtransport.mode",
+            "IMKS_WEBTRANSPORT",
+            "`auto`: if a certificate is configured; `on`: without one too, with a development certificate; `off`",
+        ),
+        &mut config.mode,
+    );
+    visitor.field(
+        Field::new(
+            "webtransport.listen",
+            "IMKS_WEBTRANSPORT_LISTEN",
+            "UDP address and port of WebTransport; not set: the same as `IMKS_LISTEN`, as clients expect",
+        ),
+        &mut config.listen,
+    );
+    visitor.field(
+        Field::new(
+            "webtransport.connections_max",
+            "IMKS_WEBTRANSPORT_CONNECTIONS_MAX",
+            "QUIC connections at once; more are refused",
+        ),
+        &mut config.connections_max,
+    );
+    visitor.field(
+        Field::new(
+            "webtransport.connections_per_address",
+            "IMKS_WEBTRANSPORT_CONNECTIONS_PER_ADDRESS",
+            "The same from one IPv4 address or one IPv6 network of 64 bits",
+        ),
+        &mut config.connections_per_address_max,
     );
 }
 

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::http::listener;
+use crate::http::{listener, tls, webtransport};
 use crate::models::{append, db};
 use crate::{auth, directory, engine, messaging, socket, telemetry};
 pub use field::{Listing, Row};
@@ -36,6 +36,10 @@ pub struct Config {
     pub append: append::Config,
     /// The listener.
     pub http: listener::Config,
+    /// The certificate.
+    pub tls: tls::Config,
+    /// QUIC.
+    pub webtransport: webtransport::Config,
     /// Connections.
     pub engine: engine::Config,
     /// Namespaces and events.
@@ -68,6 +72,8 @@ impl Default for Config {
             database: db::Config::default(),
             append: append::Config::default(),
             http: listener::Config::default(),
+            tls: tls::Config::default(),
+            webtransport: webtransport::Config::default(),
             engine: engine::Config::default(),
             // Shorter than the reference's: who connects here has a token at hand.
             socket: socket::Config { connect_timeout: CONNECT_TIMEOUT, ..socket::Config::default() },
@@ -102,6 +108,15 @@ impl Config {
     /// Whether somebody on another machine could connect.
     pub fn is_reachable_from_outside(&self) -> bool {
         !self.listen.ip().is_loopback()
+    }
+
+    /// Whether WebTransport is served.
+    pub fn serves_webtransport(&self) -> bool {
+        match self.webtransport.mode {
+            webtransport::Mode::Auto => self.tls.is_on(),
+            webtransport::Mode::On => true,
+            webtransport::Mode::Off => false,
+        }
     }
 
     /// Everything that cannot work, each in a sentence that says what to change.
@@ -141,6 +156,7 @@ impl Config {
             self.database.max_connections as usize > self.append.lanes,
             "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
         );
+        problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
         if let Err(error) = self.engine.validate() {
             problems.push(error.to_string());
         }

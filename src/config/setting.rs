@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::http::tls::Version;
+use crate::http::webtransport::Mode;
 use crate::models::db::Synchronous;
 use crate::socket::rate_limit::Rate;
 use crate::telemetry::LogFormat;
@@ -172,6 +174,42 @@ impl Setting for Synchronous {
         match self {
             Self::Full => "full".into(),
             Self::Normal => "normal".into(),
+        }
+    }
+}
+
+impl Setting for Version {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "1.2" => Ok(Self::V1_2),
+            "1.3" => Ok(Self::V1_3),
+            _ => Err("write 1.2 or 1.3".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::V1_2 => "1.2".into(),
+            Self::V1_3 => "1.3".into(),
+        }
+    }
+}
+
+impl Setting for Mode {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("write auto, on or off".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::On => "on".into(),
+            Self::Off => "off".into(),
         }
     }
 }

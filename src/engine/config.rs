@@ -19,7 +19,8 @@ pub struct Config {
     pub ping_interval: Duration,
     /// From a ping to the latest pong.
     pub ping_timeout: Duration,
-    /// How long a WebSocket may take to take over from polling.
+    /// How long a WebSocket or WebTransport stream may take to take over from polling, and a WebTransport
+    /// session to send its first packet.
     pub upgrade_timeout: Duration,
     /// Bytes of an incoming message, and of a POST body, at most.
     pub max_payload: usize,
@@ -27,7 +28,9 @@ pub struct Config {
     pub polling: bool,
     /// Whether sessions may use WebSocket.
     pub websocket: bool,
-    /// Whether a polling session is offered the WebSocket.
+    /// Whether sessions may use WebTransport; needs a listener that calls [`super::Engine::handle_webtransport`].
+    pub webtransport: bool,
+    /// Whether a polling session is offered the other transports.
     pub allow_upgrades: bool,
     /// A text message that follows the OPEN packet.
     pub initial_packet: Option<String>,
@@ -68,6 +71,7 @@ impl Default for Config {
             max_payload: 1_000_000,
             polling: true,
             websocket: true,
+            webtransport: false,
             allow_upgrades: true,
             initial_packet: None,
             cookie: None,
@@ -96,8 +100,10 @@ impl Config {
         if !self.path.starts_with('/') {
             return wrong("engine path must start with /");
         }
-        if !self.polling && !self.websocket {
-            return wrong("engine: at least one of the transports polling and websocket must be on");
+        if !self.polling && !self.websocket && !self.webtransport {
+            return wrong(
+                "engine: at least one of the transports polling, websocket and webtransport must be on",
+            );
         }
         if self.ping_interval.is_zero() || self.ping_timeout.is_zero() || self.upgrade_timeout.is_zero() {
             return wrong("engine: ping interval, ping timeout and upgrade timeout must be above zero");

@@ -13,13 +13,15 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     Close, CloseReason, Config, Frame, Handshake, MemoryPeer, Message, NodeId, Outbox, Packet, Sid,
-    Transport, codec, frame,
+    Transport, codec,
+    duplex::Duplex,
+    frame,
     memory::{MemoryLink, Received},
     outbox::{Shared, Taken},
-    polling::{Inputs, Polling},
+    polling::{Inputs, Offer, Polling},
     registry::Registry,
     session::{Output, Session, Timing, Wire},
-    websocket::{Lost, WebSocket, close_frame},
+    websocket::{Lost, WebSocket},
 };
 use crate::telemetry::metrics;
 
@@ -27,7 +29,7 @@ use crate::telemetry::metrics;
 pub struct Connection {
     session: Session,
     carrier: Carrier,
-    candidate: Option<Box<WebSocket>>,
+    candidate: Option<Box<Duplex>>,
     outbox: Outbox,
     handshake: Arc<Handshake>,
     registry: Option<Arc<Registry>>,
@@ -52,7 +54,7 @@ pub struct Connection {
 
 enum Carrier {
     Polling(Polling),
-    WebSocket(WebSocket),
+    Duplex(Duplex),
     Memory(Arc<MemoryLink>),
 }
 
@@ -81,8 +83,8 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) handshake: Arc<Handshake>,
     pub(super) registry: Arc<Registry>,
-    /// The socket of a session that starts on WebSocket.
-    pub(super) socket: Option<WebSocket>,
+    /// The wire of a session that does not start on polling.
+    pub(super) wire: Option<Duplex>,
     /// When the handshake request came.
     pub(super) now: Instant,
 }
@@ -130,7 +132,7 @@ impl Connection {
         let uri = Uri::from_static("/socket.io/?EIO=4&transport=websocket");
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
         let sid = NodeId::random().and_then(Sid::random).unwrap_or_else(|_| Sid::fixed("in-memory"));
-        let handshake = Handshake::new(sid, peer, Transport::WebSocket, &uri, &HeaderMap::new());
+        let handshake = Handshake::new(sid, peer, Transport::WebSocket, false, &uri, &HeaderMap::new());
         let shared = Arc::new(Shared::new(Transport::WebSocket, Arc::new(config.outbox), None));
         let carrier = Carrier::Memory(link.clone());
         let connection = Self::build(carrier, shared, Arc::new(handshake), None, config, Instant::now());
@@ -138,8 +140,8 @@ impl Connection {
     }
 
     pub(super) fn new(parts: Parts, config: &Config) -> Self {
-        let carrier = match parts.socket {
-            Some(socket) => Carrier::WebSocket(socket),
+        let carrier = match parts.wire {
+            Some(wire) => Carrier::Duplex(wire),
             None => Carrier::Polling(Polling::default()),
         };
         Self::build(carrier, parts.shared, parts.handshake, Some(parts.registry), config, parts.now)
@@ -225,7 +227,7 @@ impl Connection {
         let (session, now) = (&mut self.session, self.now);
         let read = match &mut self.carrier {
             Carrier::Polling(_) => return false,
-            Carrier::WebSocket(socket) => {
+            Carrier::Duplex(socket) => {
                 socket.poll_read(cx, &mut |packet| session.handle_packet(Wire::Current, packet, now))
             }
             Carrier::Memory(link) => match link.receive(cx.waker()) {
@@ -250,16 +252,20 @@ impl Connection {
     /// deadlines, so that a request that came too late finds the session closed; then the rest.
     fn take_requests(&mut self, cx: &mut Context<'_>) {
         let inputs = Polling::inputs(&self.outbox.0);
-        let Inputs { get, post, socket, fault } = inputs;
+        let Inputs { get, post, offer, fault } = inputs;
         if let Some(post) = post {
             self.take_post(post, cx);
         }
         self.session.handle_timeout(self.now);
         self.outputs(cx);
-        if let Some(socket) = socket
-            && self.session.handle_attach(self.now)
-        {
-            self.candidate = Some(Box::new(WebSocket::new(socket, self.payload_max())));
+        if let Some(offer) = offer {
+            let wire = match offer {
+                Offer::WebSocket(socket) => Duplex::WebSocket(WebSocket::new(socket, self.payload_max())),
+                Offer::WebTransport(wire) => Duplex::WebTransport(wire),
+            };
+            if self.session.handle_attach(wire.transport(), self.now) {
+                self.candidate = Some(Box::new(wire));
+            }
         }
         self.read_candidate(cx);
         let Carrier::Polling(polling) = &mut self.carrier else { return };
@@ -301,14 +307,14 @@ impl Connection {
                 // What follows the upgrade packet in the same read belongs to the session already.
                 let wire = match session.transport() {
                     Transport::Polling => Wire::Candidate,
-                    Transport::WebSocket => Wire::Current,
+                    Transport::WebSocket | Transport::WebTransport => Wire::Current,
                 };
                 session.handle_packet(wire, packet, now);
             });
             match read {
                 Poll::Pending => return,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(lost)) if self.session.transport() == Transport::WebSocket => {
+                Poll::Ready(Err(lost)) if self.session.transport() != Transport::Polling => {
                     self.lose(&lost);
                 }
                 Poll::Ready(Err(lost)) => self.session.handle_lost(Wire::Candidate, lost.reason()),
@@ -339,7 +345,7 @@ impl Connection {
     fn send_ping(&mut self) {
         match &mut self.carrier {
             Carrier::Polling(polling) => polling.queue.push_back(frame::PING),
-            Carrier::WebSocket(socket) => socket.push(frame::PING),
+            Carrier::Duplex(socket) => socket.push(frame::PING),
             Carrier::Memory(_) => {
                 self.session.handle_packet(Wire::Current, Packet::Pong("".into()), self.now);
             }
@@ -353,17 +359,18 @@ impl Connection {
         polling.answer_get(&self.outbox.0, payload(&frame::NOOP));
         polling.answer_post(&self.outbox.0);
         socket.extend(std::mem::take(&mut polling.queue));
-        self.carrier = Carrier::WebSocket(*socket);
-        self.outbox.0.switch_to_websocket();
+        let transport = socket.transport();
+        self.carrier = Carrier::Duplex(*socket);
+        self.outbox.0.switch_to(transport);
         metrics::UPGRADES_SUCCEEDED.increment();
         if let Some(registry) = &self.registry {
-            registry.switched();
+            registry.switched(transport);
         }
     }
 
     fn drop_candidate(&mut self, cx: &mut Context<'_>) {
         let Some(mut candidate) = self.candidate.take() else { return };
-        candidate.push(close_frame(UPGRADE_REFUSED));
+        candidate.push_close(UPGRADE_REFUSED);
         // One attempt: the session does not depend on it.
         let _ = candidate.poll_flush(cx);
         Polling::free_candidate(&self.outbox.0);
@@ -371,8 +378,8 @@ impl Connection {
     }
 
     fn lose(&mut self, lost: &Lost) {
-        if let Lost::Violation(violation) = lost {
-            tracing::info!(sid = %self.handshake.sid, ?violation, limit = self.payload_max(), "bad frame");
+        if matches!(lost, Lost::Violation(_) | Lost::Oversize(_)) {
+            tracing::info!(sid = %self.handshake.sid, ?lost, limit = self.payload_max(), "bad frame");
         }
         self.code = lost.code();
         self.session.handle_lost(Wire::Current, lost.reason());
@@ -394,9 +401,9 @@ impl Connection {
                 polling.answer_post(&self.outbox.0);
                 self.finish(reason);
             }
-            Carrier::WebSocket(socket) => {
+            Carrier::Duplex(socket) => {
                 socket.discard_queue();
-                socket.push(close_frame(self.code.unwrap_or(close_code(reason))));
+                socket.push_close(self.code.unwrap_or(close_code(reason)));
                 let flushed = socket.poll_flush(cx);
                 let hopeless = matches!(reason, CloseReason::PingTimeout | CloseReason::Slow);
                 if hopeless || self.abrupt || !socket.is_open() || matches!(flushed, Poll::Ready(Err(_))) {
@@ -413,7 +420,7 @@ impl Connection {
     fn end(&mut self, cx: &mut Context<'_>) {
         let Phase::Ending { reason, deadline } = self.phase else { return };
         let done = match &mut self.carrier {
-            Carrier::WebSocket(socket) => match socket.poll_flush(cx) {
+            Carrier::Duplex(socket) => match socket.poll_flush(cx) {
                 Poll::Pending => false,
                 Poll::Ready(Err(_)) => true,
                 Poll::Ready(Ok(())) => {
@@ -460,7 +467,7 @@ impl Connection {
         self.flush_candidate(cx);
         match &self.carrier {
             Carrier::Polling(_) => self.flush_polling(cx),
-            Carrier::WebSocket(_) => self.flush_websocket(cx),
+            Carrier::Duplex(_) => self.flush_duplex(cx),
             Carrier::Memory(_) => self.flush_memory(cx),
         }
     }
@@ -473,17 +480,17 @@ impl Connection {
         }
     }
 
-    fn flush_websocket(&mut self, cx: &mut Context<'_>) -> bool {
+    fn flush_duplex(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         loop {
-            let Carrier::WebSocket(socket) = &mut self.carrier else { return moved };
+            let Carrier::Duplex(socket) = &mut self.carrier else { return moved };
             let take = !self.blocked && socket.is_open();
             let taken = self.outbox.0.take_and_arm(cx.waker(), take, false);
             moved |= taken.moved;
             let was_blocked = self.blocked;
             count_sent(&taken);
             self.obey(&taken, cx);
-            let Carrier::WebSocket(socket) = &mut self.carrier else { return moved };
+            let Carrier::Duplex(socket) = &mut self.carrier else { return moved };
             if self.session.is_closed() {
                 return moved;
             }
@@ -510,11 +517,11 @@ impl Connection {
     }
 
     fn is_open(&self) -> bool {
-        matches!(&self.carrier, Carrier::WebSocket(socket) if socket.is_open())
+        matches!(&self.carrier, Carrier::Duplex(socket) if socket.is_open())
     }
 
     fn report_blocked(&mut self, was_blocked: bool) {
-        let Carrier::WebSocket(socket) = &self.carrier else { return };
+        let Carrier::Duplex(socket) = &self.carrier else { return };
         if self.blocked {
             self.outbox.0.set_blocked(Some(socket.backlog()));
         } else if was_blocked {

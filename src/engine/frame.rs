@@ -59,6 +59,14 @@ impl Frame {
         &self.bytes[usize::from(self.header)..]
     }
 
+    /// The message as it stands on a WebTransport stream: first byte, and the rest.
+    #[cfg(feature = "server")]
+    pub(crate) fn stream_parts(&self) -> (u8, &[u8]) {
+        // The length is coded as on a WebSocket; the bit that says `masked` there says `binary` here.
+        let kind = if self.is_binary() { 0x80 } else { 0 };
+        (kind | self.bytes[1], &self.bytes[2..])
+    }
+
     /// Whether the message is binary.
     pub fn is_binary(&self) -> bool {
         self.kind == Kind::Binary

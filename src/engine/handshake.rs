@@ -141,6 +141,7 @@ impl Handshake {
         sid: Sid,
         peer: SocketAddr,
         transport: Transport,
+        secure: bool,
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Self {
@@ -155,7 +156,7 @@ impl Handshake {
             // Never with a line feed: HTTP does not allow it in a value.
             head.push_str(&String::from_utf8_lossy(value.as_bytes()));
         }
-        Self { sid, peer, secure: false, issued: clock::now_micros(), transport, head: head.into() }
+        Self { sid, peer, secure, issued: clock::now_micros(), transport, head: head.into() }
     }
 
     /// Path and query, as sent.
@@ -283,7 +284,7 @@ mod tests {
         headers.insert("x-raw", http::HeaderValue::from_bytes(b"\xff").unwrap());
         let peer = "127.0.0.1:9".parse().unwrap();
         let sid = Sid::random(NodeId::random().unwrap()).unwrap();
-        let handshake = Handshake::new(sid, peer, Transport::Polling, &uri, &headers);
+        let handshake = Handshake::new(sid, peer, Transport::Polling, false, &uri, &headers);
         assert_eq!(handshake.url(), "/socket.io/?EIO=4&a=%26%3D%3Fa&b=x+y&c&d=%zz");
         assert_eq!((handshake.header("ORIGIN"), handshake.xdomain()), (Some("http://a:1"), true));
         assert_eq!((handshake.header("x-raw"), handshake.header("no")), (Some("\u{fffd}"), None));

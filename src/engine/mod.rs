@@ -1,6 +1,7 @@
 //! Engine.IO v4. Gives connections; knows nothing of Socket.IO.
 //!
-//! [`Engine::handle`] answers HTTP requests and WebSocket upgrades, [`Engine::accept`] hands out a
+//! [`Engine::handle`] answers HTTP requests and WebSocket upgrades, [`Engine::handle_webtransport`] the session
+//! requests of WebTransport, [`Engine::accept`] hands out a
 //! [`Connection`] per session. A connection does its I/O when its holder polls it: wire, session, heartbeat
 //! and queue live in the holder's task. Anybody may send through its [`Outbox`].
 
@@ -12,6 +13,8 @@ pub mod codec;
 pub mod config;
 #[cfg(feature = "server")]
 mod driver;
+#[cfg(feature = "server")]
+mod duplex;
 mod frame;
 #[cfg(feature = "server")]
 mod handshake;
@@ -37,6 +40,10 @@ mod session;
 #[cfg(feature = "server")]
 mod websocket;
 #[cfg(feature = "server")]
+mod webtransport;
+#[cfg(feature = "server")]
+mod webtransport_reader;
+#[cfg(feature = "server")]
 mod wire_reader;
 
 pub use frame::{Frame, FrameWriter};
@@ -48,7 +55,9 @@ pub use {
     handshake::{Handshake, NodeId, Sid},
     memory::MemoryPeer,
     outbox::{Close, Outbox, OutboxLimits, Pressure, SendError},
+    request::Secure,
     server::Engine,
+    webtransport::Guard,
 };
 
 /// How a session is carried.
@@ -60,6 +69,8 @@ pub enum Transport {
     Polling = 0,
     /// WebSocket.
     WebSocket = 1,
+    /// WebTransport over HTTP/3.
+    WebTransport = 2,
 }
 
 #[cfg(feature = "server")]
@@ -69,11 +80,16 @@ impl Transport {
         match self {
             Self::Polling => "polling",
             Self::WebSocket => "websocket",
+            Self::WebTransport => "webtransport",
         }
     }
 
     fn from_repr(value: u8) -> Self {
-        if value == Self::Polling as u8 { Self::Polling } else { Self::WebSocket }
+        match value {
+            0 => Self::Polling,
+            1 => Self::WebSocket,
+            _ => Self::WebTransport,
+        }
     }
 }
 

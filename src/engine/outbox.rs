@@ -26,11 +26,11 @@ use super::{Frame, Transport, polling::Inbox};
 pub struct OutboxLimits {
     /// Packets queued at most, always.
     pub packets_max: usize,
-    /// Bytes queued at most, always, on a WebSocket.
+    /// Bytes queued at most, always, on a WebSocket or WebTransport stream.
     pub bytes_max: usize,
-    /// Packets queued at most while the WebSocket takes nothing more.
+    /// Packets queued at most while the WebSocket or stream takes nothing more.
     pub blocked_packets_max: usize,
-    /// Bytes queued at most while the WebSocket takes nothing more.
+    /// Bytes queued at most while the WebSocket or stream takes nothing more.
     pub blocked_bytes_max: usize,
     /// Bytes queued at most for a polling client.
     pub polling_bytes_max: usize,
@@ -110,7 +110,7 @@ impl Outbox {
     pub fn send_volatile(&self, frames: &[Frame]) -> bool {
         let mut queue = self.0.queue.lock();
         let ready = match self.0.transport() {
-            Transport::WebSocket => !queue.blocked,
+            Transport::WebSocket | Transport::WebTransport => !queue.blocked,
             Transport::Polling => queue.poll_waiting && queue.frames.is_empty(),
         };
         if !ready || self.0.admit(&mut queue).is_err() {
@@ -250,9 +250,9 @@ impl Shared {
     }
 
     /// The session leaves polling: requests that arrive from now on are refused.
-    pub(super) fn switch_to_websocket(&self) {
+    pub(super) fn switch_to(&self, transport: Transport) {
         let mut queue = self.queue.lock();
-        self.transport.store(Transport::WebSocket as u8, Ordering::Relaxed);
+        self.transport.store(transport as u8, Ordering::Relaxed);
         queue.poll_waiting = false;
         let inbox = queue.inbox.take();
         drop(queue);
@@ -313,8 +313,8 @@ impl Shared {
         let bytes = queue.bytes + queue.backlog.bytes;
         let (packets_max, bytes_max) = match (self.transport(), queue.blocked) {
             (Transport::Polling, _) => (limits.packets_max, limits.polling_bytes_max),
-            (Transport::WebSocket, true) => (limits.blocked_packets_max, limits.blocked_bytes_max),
-            (Transport::WebSocket, false) => (limits.packets_max, limits.bytes_max),
+            (_, true) => (limits.blocked_packets_max, limits.blocked_bytes_max),
+            (_, false) => (limits.packets_max, limits.bytes_max),
         };
         packets >= packets_max || bytes >= bytes_max
     }

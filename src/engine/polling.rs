@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::{
     Frame, Packet, Transport, codec,
     outbox::{Queue, Shared},
+    webtransport::WebTransport,
 };
 
 /// Where HTTP requests of a polling session arrive. Holds at most one of each.
@@ -21,9 +22,9 @@ pub(super) struct Inbox {
     post: Option<Post>,
     /// A POST is being read, waits here, or waits with the connection.
     post_open: bool,
-    socket: Option<OnUpgrade>,
-    /// A WebSocket wants to take over.
-    socket_open: bool,
+    offer: Option<Offer>,
+    /// A wire wants to take over.
+    offer_open: bool,
     /// Requests overlapped, or a client went away in the middle of one.
     fault: bool,
 }
@@ -31,7 +32,7 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Whether the connection has something to look at.
     pub(super) fn has_news(&self) -> bool {
-        self.get.is_some() || self.post.is_some() || self.socket.is_some() || self.fault
+        self.get.is_some() || self.post.is_some() || self.offer.is_some() || self.fault
     }
 }
 
@@ -48,8 +49,14 @@ pub(super) struct Post {
 pub(super) struct Inputs {
     pub(super) get: Option<oneshot::Sender<String>>,
     pub(super) post: Option<Post>,
-    pub(super) socket: Option<OnUpgrade>,
+    pub(super) offer: Option<Offer>,
     pub(super) fault: bool,
+}
+
+/// A wire that wants to take over.
+pub(super) enum Offer {
+    WebSocket(OnUpgrade),
+    WebTransport(Box<WebTransport>),
 }
 
 /// Why a request of a known session is refused.
@@ -57,7 +64,7 @@ pub(super) struct Inputs {
 pub(super) enum Refusal {
     /// The session has ended meanwhile.
     Unknown,
-    /// The session is carried by a WebSocket, or about to be.
+    /// The session is carried by another wire, or about to be.
     Upgraded,
     /// Another request of the same kind is open.
     Overlap,
@@ -151,18 +158,18 @@ impl Drop for PendingPost {
     }
 }
 
-/// Offers a WebSocket to a session. It must still be polling and have no other candidate.
-pub(super) fn offer_socket(shared: &Arc<Shared>, socket: OnUpgrade) -> Result<(), (Refusal, OnUpgrade)> {
-    let mut socket = Some(socket);
+/// Offers a wire to a session. It must still be polling and have no other candidate.
+pub(super) fn offer(shared: &Arc<Shared>, offer: Offer) -> Result<(), (Refusal, Offer)> {
+    let mut offer = Some(offer);
     let offered = with_inbox(shared, |inbox| {
-        if std::mem::replace(&mut inbox.socket_open, true) {
+        if std::mem::replace(&mut inbox.offer_open, true) {
             return Err(Refusal::Upgraded);
         }
-        inbox.socket = socket.take();
+        inbox.offer = offer.take();
         Ok(())
     });
-    match (offered, socket) {
-        (Err(refusal), Some(socket)) => Err((refusal, socket)),
+    match (offered, offer) {
+        (Err(refusal), Some(offer)) => Err((refusal, offer)),
         _ => Ok(()),
     }
 }
@@ -193,7 +200,7 @@ fn with_inbox(
 fn gone(shared: &Shared) -> Refusal {
     match shared.transport() {
         Transport::Polling => Refusal::Unknown,
-        Transport::WebSocket => Refusal::Upgraded,
+        Transport::WebSocket | Transport::WebTransport => Refusal::Upgraded,
     }
 }
 
@@ -225,7 +232,7 @@ impl Polling {
         Inputs {
             get: inbox.get.take(),
             post: inbox.post.take(),
-            socket: inbox.socket.take(),
+            offer: inbox.offer.take(),
             fault: std::mem::take(&mut inbox.fault),
         }
     }
@@ -252,7 +259,7 @@ impl Polling {
     /// The candidate is gone; another one may come.
     pub(super) fn free_candidate(shared: &Shared) {
         if let Some(inbox) = shared.lock().inbox.as_deref_mut() {
-            inbox.socket_open = false;
+            inbox.offer_open = false;
         }
     }
 }

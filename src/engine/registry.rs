@@ -45,10 +45,10 @@ impl Registry {
         }
     }
 
-    /// A session has moved from polling to WebSocket.
-    pub(super) fn switched(&self) {
+    /// A session has moved from polling to `transport`.
+    pub(super) fn switched(&self, transport: Transport) {
         gauge(Transport::Polling).add(-1);
-        gauge(Transport::WebSocket).add(1);
+        gauge(transport).add(1);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -64,6 +64,7 @@ fn opened(transport: Transport) -> &'static metrics::Counter {
     match transport {
         Transport::Polling => &metrics::SESSIONS_OPENED_POLLING,
         Transport::WebSocket => &metrics::SESSIONS_OPENED_WEBSOCKET,
+        Transport::WebTransport => &metrics::SESSIONS_OPENED_WEBTRANSPORT,
     }
 }
 
@@ -71,5 +72,6 @@ fn gauge(transport: Transport) -> &'static metrics::Gauge {
     match transport {
         Transport::Polling => &metrics::SESSIONS_POLLING,
         Transport::WebSocket => &metrics::SESSIONS_WEBSOCKET,
+        Transport::WebTransport => &metrics::SESSIONS_WEBTRANSPORT,
     }
 }

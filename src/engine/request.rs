@@ -47,6 +47,10 @@ impl RequestError {
     }
 }
 
+/// In the extensions of a request: it came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Secure;
+
 /// The query parameters that matter.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Query<'a> {

@@ -11,15 +11,19 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
+use wtransport::endpoint::SessionRequest;
 
 use super::{
-    Config, Connection, Handshake, NodeId, OutboxLimits, Sid, Transport, driver, frame,
+    Config, Connection, Handshake, NodeId, OutboxLimits, Sid, Transport, driver,
+    duplex::Duplex,
+    frame,
     outbox::Shared,
-    polling::{self, Inbox, PendingGet, PendingPost, Refusal},
+    polling::{self, Inbox, Offer, PendingGet, PendingPost, Refusal},
     registry::Registry,
     reply::{self, Reply},
     request::{self, BodyError, Query, RequestError},
     websocket::{WebSocket, close_frame},
+    webtransport::{self, First, Guard, WebTransport},
 };
 use crate::{ImksError, ImksResult, telemetry::metrics};
 
@@ -48,11 +52,13 @@ impl Engine {
     pub fn new(config: Config) -> ImksResult<Self> {
         config.validate()?;
         let (accepting, accepted) = mpsc::channel(config.accept_queue);
-        let offered = config.polling && config.websocket && config.allow_upgrades;
+        let upgrades = [("\"websocket\"", config.websocket), ("\"webtransport\"", config.webtransport)];
+        let offered = upgrades.iter().filter(|(_, on)| *on && config.allow_upgrades).map(|(name, _)| *name);
+        let offered = offered.collect::<Vec<_>>().join(",");
         Ok(Self(Arc::new(Inner {
             node: config.node.map_or_else(NodeId::random, Ok)?,
             prefix: config.prefix(),
-            open_end: [open_end(&config, offered), open_end(&config, false)],
+            open_end: [open_end(&config, &offered), open_end(&config, "")],
             limits: Arc::new(config.outbox),
             registry: Arc::new(Registry::new(config.max_payload)),
             accepting: RwLock::new(Some(accepting)),
@@ -88,6 +94,22 @@ impl Engine {
         reply
     }
 
+    /// Answers one session request of WebTransport: it becomes a session, or carries one from now on, or is
+    /// closed. `guard` is kept until then, and as long as the session uses it.
+    pub async fn handle_webtransport(&self, request: SessionRequest, guard: Guard) {
+        let deadline = self.0.config.upgrade_timeout;
+        let handled = tokio::time::timeout(deadline, Box::pin(self.open_webtransport(request, guard))).await;
+        match handled {
+            Ok(Ok(())) => return,
+            Ok(Err(SessionRefused::Request(error))) => {
+                metrics::ENGINE_REFUSED[error.code()].increment();
+                tracing::debug!(error = error.message(), "WebTransport session refused");
+            }
+            Ok(Err(SessionRefused::Busy | SessionRefused::Gone)) | Err(_) => {}
+        }
+        metrics::WEBTRANSPORT_ABANDONED.increment();
+    }
+
     /// The next new session; `None` after [`Engine::close`].
     pub async fn accept(&self) -> Option<Connection> {
         self.0.accepted.lock().await.recv().await
@@ -118,6 +140,8 @@ impl Engine {
         let transport = query.transport().filter(|transport| match transport {
             Transport::Polling => config.polling,
             Transport::WebSocket => config.websocket,
+            // It never comes as an HTTP/1 request.
+            Transport::WebTransport => false,
         });
         let transport = transport.ok_or(RequestError::TransportUnknown)?;
         if parts.headers.get(header::ORIGIN).is_some_and(|origin| origin.to_str().is_err()) {
@@ -139,6 +163,59 @@ impl Engine {
             }
             _ => Err(RequestError::BadRequest),
         }
+    }
+
+    async fn open_webtransport(&self, request: SessionRequest, guard: Guard) -> Result<(), SessionRefused> {
+        let config = &self.0.config;
+        let peer = request.remote_address();
+        let parts = webtransport::head(request.path(), request.authority(), request.headers());
+        let Some(parts) = parts.filter(|parts| config.webtransport && self.matches(parts.uri.path())) else {
+            request.not_found().await;
+            return Err(SessionRefused::Request(RequestError::TransportUnknown));
+        };
+        if let Some(hook) = &config.hooks.on_request
+            && hook(&parts).is_err()
+        {
+            request.forbidden().await;
+            return Err(SessionRefused::Request(RequestError::BadRequest));
+        }
+        if self.0.accepting.read().is_none() {
+            request.too_many_requests().await;
+            return Err(SessionRefused::Busy);
+        }
+        let session = request.accept().await.map_err(|_| SessionRefused::Gone)?;
+        let session = webtransport::Session::new(session, guard);
+        let opened = WebTransport::open(session, config.max_payload).await;
+        let (wire, first) = opened.ok_or(SessionRefused::Request(RequestError::BadRequest))?;
+        match first {
+            First::Open => self.start_webtransport(&parts, peer, wire).await,
+            First::Upgrade(sid) => self.upgrade_webtransport(&sid, wire).map_err(SessionRefused::Request),
+        }
+    }
+
+    async fn start_webtransport(
+        &self,
+        parts: &Parts,
+        peer: SocketAddr,
+        wire: Box<WebTransport>,
+    ) -> Result<(), SessionRefused> {
+        let refused = SessionRefused::Request;
+        if let Some(allow) = &self.0.config.hooks.allow_request {
+            allow(parts).await.map_err(RequestError::Forbidden).map_err(refused)?;
+        }
+        // The stock client sends no query.
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        if query.protocol.is_some_and(|protocol| protocol != "4") {
+            return Err(refused(RequestError::BadProtocol));
+        }
+        let sid = self.generate_id(parts).await.map_err(refused)?;
+        let handshake = Handshake::new(sid, peer, Transport::WebTransport, true, &parts.uri, &parts.headers);
+        self.0.start_webtransport(handshake, wire)
+    }
+
+    fn upgrade_webtransport(&self, sid: &str, wire: Box<WebTransport>) -> Result<(), RequestError> {
+        let shared = self.0.registry.get(sid).ok_or(RequestError::SessionUnknown)?;
+        polling::offer(&shared, Offer::WebTransport(wire)).map_err(|(refusal, _)| refused(refusal))
     }
 
     /// The first request of a session.
@@ -167,7 +244,8 @@ impl Engine {
             return Err(RequestError::BadProtocol);
         }
         let sid = self.generate_id(parts).await?;
-        let handshake = Handshake::new(sid, peer, transport, &parts.uri, &parts.headers);
+        let secure = parts.extensions.get::<request::Secure>().is_some();
+        let handshake = Handshake::new(sid, peer, transport, secure, &parts.uri, &parts.headers);
         self.0.start(parts, handshake, socket)
     }
 
@@ -188,15 +266,13 @@ impl Engine {
     /// A WebSocket that wants to take over a session.
     fn upgrade(&self, parts: &Parts, shared: &Arc<Shared>, socket: OnUpgrade) -> Result<Reply, RequestError> {
         let key = request::websocket_key(parts).ok_or(RequestError::BadRequest)?;
-        match polling::offer_socket(shared, socket) {
-            Ok(()) => Ok(reply::switching(key)),
-            Err((Refusal::Unknown, _)) => Err(RequestError::SessionUnknown),
+        match polling::offer(shared, Offer::WebSocket(socket)) {
+            Err((Refusal::Unknown, _)) => return Err(RequestError::SessionUnknown),
             // Clients do not expect an HTTP error here: it is opened, and closed.
-            Err((_, socket)) => {
-                self.0.refuse_socket(socket);
-                Ok(reply::switching(key))
-            }
+            Err((_, Offer::WebSocket(socket))) => self.0.refuse_socket(socket),
+            _ => {}
         }
+        Ok(reply::switching(key))
     }
 
     /// GET and POST of a polling session.
@@ -275,26 +351,53 @@ impl Inner {
         // Read first: the client counts from the OPEN packet it gets.
         let now = Instant::now();
         let accepting = self.accepting.read();
-        let Some(permit) = accepting.as_ref().and_then(|accepting| accepting.try_reserve().ok()) else {
-            return Ok(reply::unavailable());
-        };
-        if self.registry.len() >= self.config.sessions_max {
-            return Ok(reply::unavailable());
-        }
-        let transport = handshake.transport;
-        let inbox = (transport == Transport::Polling).then(|| Box::new(Inbox::default()));
-        let shared = Arc::new(Shared::new(transport, self.limits.clone(), inbox));
-        if !self.registry.insert(&handshake.sid, &shared) {
-            return Err(RequestError::BadRequest);
-        }
-        let (mut reply, socket) = self.greet(parts, &handshake, socket);
+        let Some(permit) = self.reserve(accepting.as_ref()) else { return Ok(reply::unavailable()) };
+        let shared = self.register(&handshake)?;
+        let (mut reply, wire) = self.greet(parts, &handshake, socket);
         if let Some(edit) = &self.config.hooks.initial_headers {
             edit(reply.headers_mut(), parts);
         }
         let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
-        let parts = driver::Parts { shared, handshake, registry, socket, now };
+        let parts = driver::Parts { shared, handshake, registry, wire, now };
         permit.send(Connection::new(parts, &self.config));
         Ok(reply)
+    }
+
+    /// The same for a session that starts on WebTransport.
+    fn start_webtransport(
+        &self,
+        handshake: Handshake,
+        mut wire: Box<WebTransport>,
+    ) -> Result<(), SessionRefused> {
+        let now = Instant::now();
+        let accepting = self.accepting.read();
+        let permit = self.reserve(accepting.as_ref()).ok_or(SessionRefused::Busy)?;
+        let shared = self.register(&handshake).map_err(SessionRefused::Request)?;
+        wire.push(frame::Frame::packet(&[OPEN_START, handshake.sid.expose(), &self.open_end[1]].concat()));
+        if let Some(initial) = self.config.initial_packet.as_deref() {
+            wire.push(frame::Frame::text(initial));
+        }
+        let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
+        let wire = Some(Duplex::WebTransport(wire));
+        permit.send(Connection::new(driver::Parts { shared, handshake, registry, wire, now }, &self.config));
+        Ok(())
+    }
+
+    /// A place in the accept queue; `None` when there are too many sessions, or no new ones are wanted.
+    fn reserve<'a>(
+        &self,
+        accepting: Option<&'a mpsc::Sender<Connection>>,
+    ) -> Option<mpsc::Permit<'a, Connection>> {
+        let permit = accepting?.try_reserve().ok()?;
+        (self.registry.len() < self.config.sessions_max).then_some(permit)
+    }
+
+    fn register(&self, handshake: &Handshake) -> Result<Arc<Shared>, RequestError> {
+        let transport = handshake.transport;
+        let inbox = (transport == Transport::Polling).then(|| Box::new(Inbox::default()));
+        let shared = Arc::new(Shared::new(transport, self.limits.clone(), inbox));
+        let is_new = self.registry.insert(&handshake.sid, &shared);
+        is_new.then_some(shared).ok_or(RequestError::BadRequest)
     }
 
     /// OPEN, and the initial packet if there is one: in the response, or on the WebSocket to come.
@@ -303,7 +406,7 @@ impl Inner {
         parts: &Parts,
         handshake: &Handshake,
         socket: Option<(&[u8], OnUpgrade)>,
-    ) -> (Reply, Option<WebSocket>) {
+    ) -> (Reply, Option<Duplex>) {
         let end = &self.open_end[usize::from(socket.is_some())];
         let open = [OPEN_START, handshake.sid.expose(), end].concat();
         let initial = self.config.initial_packet.as_deref();
@@ -323,7 +426,7 @@ impl Inner {
         if let Some(initial) = initial {
             socket.push(frame::Frame::text(initial));
         }
-        (reply::switching(key), Some(socket))
+        (reply::switching(key), Some(Duplex::WebSocket(socket)))
     }
 
     /// Opens a WebSocket that no session wants and closes it with a code.
@@ -343,6 +446,13 @@ impl Inner {
     }
 }
 
+/// Why a WebTransport session was closed before it carried anything.
+enum SessionRefused {
+    Request(RequestError),
+    Busy,
+    Gone,
+}
+
 fn refused(refusal: Refusal) -> RequestError {
     match refusal {
         Refusal::Unknown => RequestError::SessionUnknown,
@@ -351,10 +461,9 @@ fn refused(refusal: Refusal) -> RequestError {
 }
 
 /// The OPEN packet after the session id. Five keys, no more.
-fn open_end(config: &Config, upgrades: bool) -> String {
+fn open_end(config: &Config, upgrades: &str) -> String {
     format!(
-        r#"","upgrades":[{}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
-        if upgrades { r#""websocket""# } else { "" },
+        r#"","upgrades":[{upgrades}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
         config.ping_interval.as_millis(),
         config.ping_timeout.as_millis(),
         config.max_payload,

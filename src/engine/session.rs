@@ -28,7 +28,7 @@ pub(super) struct Timing {
 pub(super) enum Wire {
     /// The one that carries the session.
     Current,
-    /// A WebSocket that wants to take over from polling.
+    /// A WebSocket or WebTransport stream that wants to take over from polling.
     Candidate,
 }
 
@@ -75,6 +75,7 @@ enum State {
 
 #[derive(Debug)]
 struct Upgrade {
+    to: Transport,
     probed: bool,
     deadline: Instant,
 }
@@ -102,11 +103,11 @@ impl Session {
         }
     }
 
-    /// A WebSocket wants to take over. Says whether it may try.
-    pub(super) fn handle_attach(&mut self, now: Instant) -> bool {
+    /// Another wire wants to take over. Says whether it may try.
+    pub(super) fn handle_attach(&mut self, to: Transport, now: Instant) -> bool {
         let allowed = !self.is_closed() && self.transport == Transport::Polling && self.upgrade.is_none();
         if allowed {
-            self.upgrade = Some(Upgrade { probed: false, deadline: now + self.upgrade_timeout });
+            self.upgrade = Some(Upgrade { to, probed: false, deadline: now + self.upgrade_timeout });
         }
         allowed
     }
@@ -249,8 +250,8 @@ impl Session {
                 self.output(Output::ReleasePoll);
             }
             Packet::Upgrade => {
+                self.transport = upgrade.to;
                 self.upgrade = None;
-                self.transport = Transport::WebSocket;
                 self.heartbeat.handle_switch(now);
                 self.output(Output::Switch);
             }
@@ -341,23 +342,23 @@ mod tests {
     #[test]
     fn an_upgrade_goes_probe_then_switch() {
         let mut bench = Bench::new(Transport::Polling);
-        assert!(bench.session.handle_attach(bench.at(0)));
-        assert!(!bench.session.handle_attach(bench.at(0)), "one at a time");
+        assert!(bench.session.handle_attach(Transport::WebSocket, bench.at(0)));
+        assert!(!bench.session.handle_attach(Transport::WebSocket, bench.at(0)), "one at a time");
         let probed = bench.packet(1, Wire::Candidate, probe());
         assert_eq!(probed, [Output::PongProbe, Output::ReleasePoll]);
         assert_eq!(bench.packet(2, Wire::Candidate, Packet::Upgrade), [Output::Switch]);
-        assert!(!bench.session.handle_attach(bench.at(3)), "never again");
+        assert!(!bench.session.handle_attach(Transport::WebSocket, bench.at(3)), "never again");
         assert_eq!(bench.time(150), []);
     }
 
     #[test]
     fn an_upgrade_that_fails_leaves_the_session_as_it_was() {
         let mut bench = Bench::new(Transport::Polling);
-        bench.session.handle_attach(bench.at(0));
+        bench.session.handle_attach(Transport::WebSocket, bench.at(0));
         assert_eq!(bench.packet(1, Wire::Candidate, text("early")), [Output::DropCandidate]);
-        bench.session.handle_attach(bench.at(2));
+        bench.session.handle_attach(Transport::WebSocket, bench.at(2));
         assert_eq!(bench.time(102), [Output::DropCandidate]);
-        bench.session.handle_attach(bench.at(103));
+        bench.session.handle_attach(Transport::WebSocket, bench.at(103));
         bench.session.handle_lost(Wire::Candidate, CloseReason::TransportClose);
         assert_eq!(bench.outputs(), [Output::DropCandidate]);
         assert_eq!(bench.packet(104, Wire::Current, text("a")), []);
@@ -367,7 +368,7 @@ mod tests {
     #[test]
     fn a_graceful_close_waits_for_the_upgrade_and_for_the_queue() {
         let mut bench = Bench::new(Transport::Polling);
-        bench.session.handle_attach(bench.at(0));
+        bench.session.handle_attach(Transport::WebSocket, bench.at(0));
         bench.session.handle_close(Close::Shutdown, bench.at(1));
         bench.session.handle_drained();
         assert_eq!(bench.outputs(), []);
@@ -435,7 +436,7 @@ mod tests {
     fn apply(session: &mut Session, input: &Input, number: usize, now: Instant) {
         match input {
             Input::Packet(current, kind) => session.handle_packet(wire(*current), packet(*kind, number), now),
-            Input::Attach => drop(session.handle_attach(now)),
+            Input::Attach => drop(session.handle_attach(Transport::WebSocket, now)),
             Input::Lost(current) => session.handle_lost(wire(*current), CloseReason::TransportError),
             Input::Close(0) => session.handle_close(Close::Now, now),
             Input::Close(1) => session.handle_close(Close::Graceful, now),

@@ -1,4 +1,4 @@
-//! Server end of a WebSocket, straight on the TCP stream. An idle one owns no buffer: it reads into a buffer
+//! Server end of a WebSocket, straight on the TCP or TLS stream. An idle one owns no buffer: it reads into a buffer
 //! of its thread, and writes shared, preframed messages with one vectored write for everything that is due.
 
 use std::{
@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::server::TlsStream;
 
 use super::{
     CloseReason, Frame, Packet, codec,
@@ -35,6 +36,8 @@ pub(super) struct WebSocket {
     pongs: u32,
     /// What the peer sends now means nothing: it broke the rules, or has closed.
     deaf: Option<Deaf>,
+    /// TLS may hold bytes that are not out.
+    encrypted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,7 @@ enum Io {
     /// The HTTP layer has not let go of the stream yet.
     Waiting(OnUpgrade),
     Open(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
     Gone,
 }
 
@@ -61,6 +65,8 @@ pub(super) enum Lost {
     Violation(Violation),
     /// A text that is no Engine.IO packet.
     Parse,
+    /// A frame of that many bytes, on a WebTransport stream.
+    Oversize(u64),
 }
 
 impl Lost {
@@ -71,7 +77,7 @@ impl Lost {
             Self::Peer(_) => CloseReason::TransportClose,
             Self::Violation(Violation::TooLarge(_)) => CloseReason::TooLarge,
             Self::Violation(Violation::Protocol(_) | Violation::Flood) => CloseReason::TransportError,
-            Self::Violation(Violation::Utf8) | Self::Parse => CloseReason::ParseError,
+            Self::Violation(Violation::Utf8) | Self::Parse | Self::Oversize(_) => CloseReason::ParseError,
         }
     }
 
@@ -80,7 +86,7 @@ impl Lost {
         match self {
             Self::Stream(_) => None,
             Self::Peer(code) => Some(code.unwrap_or(1000)),
-            Self::Violation(Violation::TooLarge(_)) => Some(1009),
+            Self::Violation(Violation::TooLarge(_)) | Self::Oversize(_) => Some(1009),
             Self::Violation(Violation::Utf8) => Some(1007),
             Self::Violation(Violation::Flood) => Some(1008),
             Self::Violation(Violation::Protocol(_)) | Self::Parse => Some(1002),
@@ -98,22 +104,33 @@ impl WebSocket {
             written: 0,
             pongs: 0,
             deaf: None,
+            encrypted: false,
         }
     }
 
     /// Waits for the HTTP layer to hand over the stream. Ready at once afterwards.
     pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         let upgrade = match &mut self.io {
-            Io::Open(_) => return Poll::Ready(Ok(())),
+            Io::Open(_) | Io::Secure(_) => return Poll::Ready(Ok(())),
             Io::Gone => return Poll::Ready(Err(GONE)),
             Io::Waiting(upgrade) => upgrade,
         };
         let upgraded = ready!(Pin::new(upgrade).poll(cx));
         self.io = Io::Gone;
         let Ok(upgraded) = upgraded else { return Poll::Ready(Err(GONE)) };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return Poll::Ready(Err(GONE)) };
-        self.reader.early(&parts.read_buf);
-        self.io = Io::Open(parts.io.into_inner());
+        match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => {
+                self.reader.early(&parts.read_buf);
+                self.io = Io::Open(parts.io.into_inner());
+            }
+            Err(upgraded) => {
+                let Ok(parts) = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() else {
+                    return Poll::Ready(Err(GONE));
+                };
+                self.reader.early(&parts.read_buf);
+                self.io = Io::Secure(Box::new(parts.io.into_inner()));
+            }
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -174,22 +191,22 @@ impl WebSocket {
 
     /// Writes everything that is queued, as far as the peer takes it.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        if self.writing.is_empty() {
+        if self.writing.is_empty() && !self.encrypted {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_open(cx))?;
-        let Io::Open(stream) = &mut self.io else { return Poll::Ready(Err(GONE)) };
-        while let Some(first) = self.writing.front() {
-            let written = if self.writing.len() == 1 {
-                Pin::new(&mut *stream).poll_write(cx, &first.wire()[self.written..])
-            } else {
-                write_many(stream, cx, &self.writing, self.written)
-            };
-            match ready!(written) {
-                Ok(0) | Err(_) => return Poll::Ready(Err(GONE)),
-                Ok(count) => self.written = advance(&mut self.writing, self.written + count),
+        let written = match &mut self.io {
+            Io::Open(stream) => write_all(stream, cx, &mut self.writing, &mut self.written),
+            Io::Secure(stream) => {
+                self.encrypted = true;
+                ready!(write_all(&mut **stream, cx, &mut self.writing, &mut self.written))?;
+                let flushed = ready!(Pin::new(&mut **stream).poll_flush(cx));
+                self.encrypted = false;
+                Poll::Ready(flushed.map_err(|_| GONE))
             }
-        }
+            _ => Poll::Ready(Err(GONE)),
+        };
+        ready!(written)?;
         self.writing = VecDeque::new();
         self.pongs = 0;
         Poll::Ready(Ok(()))
@@ -197,10 +214,12 @@ impl WebSocket {
 
     /// Tells the peer that nothing more comes.
     pub(super) fn shutdown(&mut self, cx: &mut Context<'_>) {
-        if let Io::Open(stream) = &mut self.io {
-            // Immediate on a TCP stream; if it fails, the drop that follows says the same.
-            let _ = Pin::new(stream).poll_shutdown(cx);
-        }
+        // Immediate on a TCP stream; if it fails, the drop that follows says the same.
+        let _ = match &mut self.io {
+            Io::Open(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Secure(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            _ => return,
+        };
     }
 
     /// What is queued here.
@@ -211,13 +230,17 @@ impl WebSocket {
 
     /// Whether the stream was handed over.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.io, Io::Open(_))
+        matches!(self.io, Io::Open(_) | Io::Secure(_))
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, Lost>> {
-        let Io::Open(stream) = &mut self.io else { return Poll::Ready(Err(GONE)) };
         let mut buffer = ReadBuf::new(buffer);
-        match ready!(Pin::new(stream).poll_read(cx, &mut buffer)) {
+        let read = match &mut self.io {
+            Io::Open(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Io::Secure(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buffer),
+            _ => return Poll::Ready(Err(GONE)),
+        };
+        match ready!(read) {
             Ok(()) if buffer.filled().is_empty() => {
                 Poll::Ready(Err(Lost::Stream(CloseReason::TransportClose)))
             }
@@ -259,7 +282,8 @@ impl WebSocket {
     }
 }
 
-fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
+/// Lends the buffer of this thread.
+pub(super) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     READ_BUFFER.with_borrow_mut(|buffer| {
         if buffer.is_empty() {
             buffer.resize(READ_BUFFER_BYTES, 0);
@@ -280,8 +304,29 @@ fn parse_error(error: ImksError) -> Lost {
     }
 }
 
-fn write_many(
-    stream: &mut TcpStream,
+/// Writes all frames, as far as the stream takes them; `written` bytes of the first one are out already.
+fn write_all<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    frames: &mut VecDeque<Frame>,
+    written: &mut usize,
+) -> Poll<Result<(), Lost>> {
+    while let Some(first) = frames.front() {
+        let count = if frames.len() == 1 {
+            Pin::new(&mut *stream).poll_write(cx, &first.wire()[*written..])
+        } else {
+            write_many(stream, cx, frames, *written)
+        };
+        match ready!(count) {
+            Ok(0) | Err(_) => return Poll::Ready(Err(GONE)),
+            Ok(count) => *written = advance(frames, *written + count),
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+fn write_many<S: AsyncWrite + Unpin>(
+    stream: &mut S,
     cx: &mut Context<'_>,
     frames: &VecDeque<Frame>,
     written: usize,

@@ -2,7 +2,7 @@
 //!
 //! A connection has a deadline for its first byte, for each request head (which is also how long it may be
 //! idle between requests), and for the body and the answer of every route beside the engine, which has its
-//! own. It leaves this module when it becomes a WebSocket.
+//! own. It leaves this module when it becomes a WebSocket. With TLS there is a deadline for the handshake too.
 
 use std::{
     convert::Infallible,
@@ -25,11 +25,19 @@ use http_body_util::{Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::{ImksError, ImksResult, engine::Engine, telemetry::metrics};
+use super::tls::Tls;
+use crate::{
+    ImksError, ImksResult,
+    engine::{Engine, Secure},
+    telemetry::metrics,
+};
 
 /// Limits of the listener.
 #[derive(Clone, Debug)]
@@ -45,6 +53,8 @@ pub struct Config {
     pub head_bytes_max: usize,
     /// Connections at most that have not become WebSockets; more are answered with 503.
     pub connections_max: usize,
+    /// TLS; plain HTTP without it.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Config {
@@ -55,6 +65,7 @@ impl Default for Config {
             request_timeout: Duration::from_secs(30),
             head_bytes_max: 16 << 10,
             connections_max: 100_000,
+            tls: None,
         }
     }
 }
@@ -156,6 +167,7 @@ pub async fn serve<S, F, B>(
             service: service.clone(),
             stop: stop.clone(),
             first_byte_timeout: config.first_byte_timeout,
+            tls: config.tls.clone(),
         };
         tasks.spawn(async move {
             connection.run().await;
@@ -182,6 +194,7 @@ struct Connection<S> {
     service: S,
     stop: CancellationToken,
     first_byte_timeout: Duration,
+    tls: Option<Tls>,
 }
 
 impl<S> Connection<S> {
@@ -193,11 +206,39 @@ impl<S> Connection<S> {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { stream, peer, http, service, stop, first_byte_timeout } = self;
+        let Self { stream, peer, http, service, stop, first_byte_timeout, tls } = self;
         tokio::select! {
             first = tokio::time::timeout(first_byte_timeout, stream.readable()) => if first.is_err() { return },
             () = stop.cancelled() => return,
         }
+        let Some(tls) = tls else { return Self::serve(stream, peer, http, service, stop).await };
+        let secured = move |mut request: Request<Incoming>, peer| {
+            request.extensions_mut().insert(Secure);
+            service(request, peer)
+        };
+        // On the heap, so that a connection without TLS is not larger because of it.
+        Box::pin(async move {
+            if let Some(stream) = tls.accept(stream).await {
+                Connection::serve(stream, peer, http, secured, stop).await;
+            }
+        })
+        .await;
+    }
+
+    async fn serve<I, F, B>(
+        stream: I,
+        peer: SocketAddr,
+        http: http1::Builder,
+        service: S,
+        stop: CancellationToken,
+    ) where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let service = service_fn(move |request| {
             let response = service(request, peer);
             async move { Ok::<_, Infallible>(response.await) }

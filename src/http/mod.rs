@@ -1,7 +1,10 @@
 //! Everything over HTTP that is not Socket.IO: health, metrics, and a JSON 404 for the rest.
 
+pub mod certificate;
 pub mod health;
 pub mod listener;
+pub mod tls;
+pub mod webtransport;
 
 use std::sync::Arc;
 

@@ -63,7 +63,9 @@ pub fn markdown() -> String {
 
 /// Sessions opened since the start of this process, for `GET /health`.
 pub fn sessions_opened() -> u64 {
-    metrics::SESSIONS_OPENED_POLLING.get() + metrics::SESSIONS_OPENED_WEBSOCKET.get()
+    metrics::SESSIONS_OPENED_POLLING.get()
+        + metrics::SESSIONS_OPENED_WEBSOCKET.get()
+        + metrics::SESSIONS_OPENED_WEBTRANSPORT.get()
 }
 
 /// Every metric but `imks_build_info`.
@@ -150,7 +152,11 @@ pub static INSTRUMENTS: &[Instrument] = &[
         help: "Live Engine.IO sessions by what carries them now",
         source: Source::Gauges(
             Some("transport"),
-            &[("polling", &metrics::SESSIONS_POLLING), ("websocket", &metrics::SESSIONS_WEBSOCKET)],
+            &[
+                ("polling", &metrics::SESSIONS_POLLING),
+                ("websocket", &metrics::SESSIONS_WEBSOCKET),
+                ("webtransport", &metrics::SESSIONS_WEBTRANSPORT),
+            ],
         ),
     },
     Instrument {
@@ -161,6 +167,7 @@ pub static INSTRUMENTS: &[Instrument] = &[
             &[
                 ("polling", &metrics::SESSIONS_OPENED_POLLING),
                 ("websocket", &metrics::SESSIONS_OPENED_WEBSOCKET),
+                ("webtransport", &metrics::SESSIONS_OPENED_WEBTRANSPORT),
             ],
         ),
     },
@@ -183,7 +190,7 @@ pub static INSTRUMENTS: &[Instrument] = &[
     },
     Instrument {
         name: "imks.upgrades",
-        help: "WebSockets that wanted to take over from polling, by outcome",
+        help: "WebSockets and WebTransport streams that wanted to take over from polling, by outcome",
         source: Source::Counters(
             Some("outcome"),
             &[("succeeded", &metrics::UPGRADES_SUCCEEDED), ("failed", &metrics::UPGRADES_FAILED)],
@@ -234,6 +241,33 @@ pub static INSTRUMENTS: &[Instrument] = &[
         name: "imks.http.accept.failures",
         help: "Failures of accept, for example for want of file descriptors",
         source: Source::Counters(None, &[("", &metrics::HTTP_ACCEPT_FAILED)]),
+    },
+    Instrument {
+        name: "imks.webtransport.connections",
+        help: "Open QUIC connections, with a session or on the way to one",
+        source: Source::Gauges(None, &[("", &metrics::WEBTRANSPORT_CONNECTIONS)]),
+    },
+    Instrument {
+        name: "imks.webtransport.handshakes",
+        help: "QUIC connections that were asked to prove their address first, refused, or did not become a session",
+        source: Source::Counters(
+            Some("outcome"),
+            &[
+                ("retried", &metrics::WEBTRANSPORT_RETRIED),
+                ("refused", &metrics::WEBTRANSPORT_REFUSED),
+                ("abandoned", &metrics::WEBTRANSPORT_ABANDONED),
+            ],
+        ),
+    },
+    Instrument {
+        name: "imks.tls.not_after.timestamp",
+        help: "End of validity of the certificate in use, in seconds since 1970; 0 without TLS",
+        source: Source::Gauges(None, &[("", &metrics::TLS_NOT_AFTER)]),
+    },
+    Instrument {
+        name: "imks.tls.handshake.failures",
+        help: "TLS handshakes over TCP that failed or took too long",
+        source: Source::Counters(None, &[("", &metrics::TLS_HANDSHAKES_FAILED)]),
     },
     Instrument {
         name: "imks.core.calls",

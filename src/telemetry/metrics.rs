@@ -46,6 +46,11 @@ impl Gauge {
         self.0.fetch_add(delta, Ordering::Relaxed);
     }
 
+    /// Changes to `value`.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// The value now.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
@@ -87,15 +92,19 @@ pub static APPEND_FAILED: Counter = Counter::new();
 pub static SESSIONS_POLLING: Gauge = Gauge::new();
 /// Live sessions carried by WebSocket.
 pub static SESSIONS_WEBSOCKET: Gauge = Gauge::new();
+/// Live sessions carried by WebTransport.
+pub static SESSIONS_WEBTRANSPORT: Gauge = Gauge::new();
 /// Sessions that started on polling.
 pub static SESSIONS_OPENED_POLLING: Counter = Counter::new();
 /// Sessions that started on WebSocket.
 pub static SESSIONS_OPENED_WEBSOCKET: Counter = Counter::new();
+/// Sessions that started on WebTransport.
+pub static SESSIONS_OPENED_WEBTRANSPORT: Counter = Counter::new();
 /// Sessions that ended, by reason, in the order of `CloseReason::ALL`; `slow_consumer` is one of them.
 pub static ENGINE_CLOSED: [Counter; 8] = [const { Counter::new() }; 8];
-/// Polling sessions that went over to WebSocket.
+/// Polling sessions that went over to WebSocket or WebTransport.
 pub static UPGRADES_SUCCEEDED: Counter = Counter::new();
-/// WebSockets that wanted to take over and could not.
+/// WebSockets and WebTransport streams that wanted to take over and could not.
 pub static UPGRADES_FAILED: Counter = Counter::new();
 /// Refused requests by Engine.IO error code (0 to 5).
 pub static ENGINE_REFUSED: [Counter; 6] = [const { Counter::new() }; 6];
@@ -113,6 +122,18 @@ pub static HTTP_CONNECTIONS: Gauge = Gauge::new();
 pub static HTTP_CONNECTIONS_REFUSED: Counter = Counter::new();
 /// Failures of accept, for example for want of file descriptors.
 pub static HTTP_ACCEPT_FAILED: Counter = Counter::new();
+/// Open QUIC connections of the WebTransport listener.
+pub static WEBTRANSPORT_CONNECTIONS: Gauge = Gauge::new();
+/// QUIC connections that were asked to prove their address first.
+pub static WEBTRANSPORT_RETRIED: Counter = Counter::new();
+/// QUIC connections refused because too many are open.
+pub static WEBTRANSPORT_REFUSED: Counter = Counter::new();
+/// QUIC connections that did not become a session.
+pub static WEBTRANSPORT_ABANDONED: Counter = Counter::new();
+/// End of validity of the certificate in use, in seconds since 1970; 0 without TLS.
+pub static TLS_NOT_AFTER: Gauge = Gauge::new();
+/// TLS handshakes over TCP that failed or took too long.
+pub static TLS_HANDSHAKES_FAILED: Counter = Counter::new();
 
 /// Messages of other nodes that could not be read or served.
 pub static BUS_MESSAGES_DROPPED: Counter = Counter::new();

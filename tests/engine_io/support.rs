@@ -256,9 +256,26 @@ async fn hold(mut connection: Connection, report: mpsc::Sender<CloseReason>) {
     loop {
         match poll_fn(|cx| connection.poll_event(cx, !deaf)).await {
             Event::Closed(reason) => return report.send(reason).await.unwrap_or_default(),
+            Event::Message(Message::Text(text)) if text == "facts" => {
+                let _ = outbox.send(Frame::text(&facts(&connection)));
+            }
             Event::Message(message) => deaf = answer(&outbox, &message),
         }
     }
+}
+
+/// What the server knows about the first request.
+fn facts(connection: &Connection) -> String {
+    let handshake = connection.handshake();
+    serde_json::json!({
+        "transport": handshake.transport.name(),
+        "now": connection.outbox().transport().name(),
+        "secure": handshake.secure,
+        "address": handshake.peer.ip().to_string(),
+        "url": handshake.url(),
+        "origin": handshake.header("origin"),
+    })
+    .to_string()
 }
 
 /// Says whether the holder stops reading.

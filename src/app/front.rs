@@ -1,0 +1,100 @@
+//! What clients connect to: TCP, UDP, and the certificate of both.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::http::{listener, tls::Certificates, webtransport};
+use crate::{ImksError, ImksResult};
+
+/// Bound, but not served yet.
+pub(super) struct Front {
+    tcp: TcpListener,
+    udp: Option<webtransport::Listener>,
+    served: Served,
+}
+
+/// What is left to ask once it is served.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) addr: SocketAddr,
+    pub(super) udp_addr: Option<SocketAddr>,
+    pub(super) certificates: Option<Certificates>,
+}
+
+impl Front {
+    /// Reads the certificate, binds the addresses, and tells the engine what it may offer.
+    pub(super) fn bind(config: &mut Config) -> ImksResult<Self> {
+        let certificates = certificates(config)?;
+        if let Some(certificates) = certificates.as_ref().filter(|_| config.tls.is_on()) {
+            config.http.tls = Some(certificates.tls(&config.tls)?);
+        }
+        config.engine.webtransport = config.serves_webtransport();
+        let tcp = listener::bind(config.listen)?;
+        let addr = tcp.local_addr().map_err(ImksError::io("reading the listening address"))?;
+        let udp = match certificates.as_ref().filter(|_| config.serves_webtransport()) {
+            Some(certificates) => Some(quic(config, udp(config, addr)?, certificates)?),
+            None => None,
+        };
+        let udp_addr = udp.as_ref().map(webtransport::Listener::addr).transpose()?;
+        Ok(Self { tcp, udp, served: Served { addr, udp_addr, certificates } })
+    }
+
+    /// Serves clients in tasks of `tasks` until `stop`.
+    pub(super) fn serve(
+        self,
+        config: &Config,
+        mut router: Router,
+        engine: &Engine,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Served {
+        if let Some(certificates) = &self.served.certificates {
+            tasks.spawn(certificates.clone().watch(config.tls.reload, stop.clone()));
+            if self.udp.is_some() {
+                router = router.merge(webtransport::routes(certificates.clone()));
+            }
+        }
+        if let Some(udp) = self.udp {
+            tasks.spawn(udp.serve(engine.clone(), tasks.clone(), stop.clone()));
+        }
+        let routes = listener::routes(engine.clone(), router, &config.http);
+        tasks.spawn(listener::serve(self.tcp, config.http.clone(), routes, tasks.clone(), stop.clone()));
+        self.served
+    }
+}
+
+/// The configured one, or for WebTransport alone one that is made for development.
+fn certificates(config: &Config) -> ImksResult<Option<Certificates>> {
+    if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
+        return Certificates::open(cert.clone(), key.clone()).map(Some);
+    }
+    if !config.serves_webtransport() {
+        return Ok(None);
+    }
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    names.push(config.listen.ip().to_string());
+    names.dedup();
+    Certificates::self_signed(names).map(Some)
+}
+
+fn udp(config: &Config, tcp: SocketAddr) -> ImksResult<UdpSocket> {
+    webtransport::bind(config.webtransport.listen.unwrap_or(tcp))
+}
+
+fn quic(
+    config: &Config,
+    socket: UdpSocket,
+    certificates: &Certificates,
+) -> ImksResult<webtransport::Listener> {
+    let heartbeat = webtransport::Heartbeat {
+        interval: config.engine.ping_interval,
+        timeout: config.engine.ping_timeout,
+    };
+    webtransport::Listener::new(socket, certificates, &config.webtransport, heartbeat)
+}

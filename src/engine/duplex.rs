@@ -1,0 +1,112 @@
+//! A wire that carries packets both ways at any time: WebSocket or WebTransport.
+
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll},
+};
+
+use super::{
+    Frame, Packet, Transport,
+    outbox::Backlog,
+    websocket::{Lost, WebSocket, close_frame},
+    webtransport::WebTransport,
+};
+
+/// Wire of one session, or of one that wants to take over from polling.
+pub(super) enum Duplex {
+    WebSocket(WebSocket),
+    WebTransport(Box<WebTransport>),
+}
+
+impl Duplex {
+    /// Its name.
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::WebSocket(_) => Transport::WebSocket,
+            Self::WebTransport(_) => Transport::WebTransport,
+        }
+    }
+
+    /// Reads once and hands every packet that is complete to `on_packet`.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_packet: &mut dyn FnMut(Packet),
+    ) -> Poll<Result<(), Lost>> {
+        match self {
+            Self::WebSocket(wire) => wire.poll_read(cx, on_packet),
+            Self::WebTransport(wire) => wire.poll_read(cx, on_packet),
+        }
+    }
+
+    /// Reads and forgets, after a close: ready when the peer has closed too.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::WebSocket(wire) => wire.poll_discard(cx),
+            Self::WebTransport(wire) => wire.poll_discard(cx),
+        }
+    }
+
+    /// Queues one message.
+    pub(super) fn push(&mut self, frame: Frame) {
+        match self {
+            Self::WebSocket(wire) => wire.push(frame),
+            Self::WebTransport(wire) => wire.push(frame),
+        }
+    }
+
+    /// Queues many.
+    pub(super) fn extend(&mut self, frames: VecDeque<Frame>) {
+        match self {
+            Self::WebSocket(wire) => wire.extend(frames),
+            Self::WebTransport(wire) => wire.extend(frames),
+        }
+    }
+
+    /// Queues the end. Only a WebSocket can say why.
+    pub(super) fn push_close(&mut self, code: u16) {
+        if let Self::WebSocket(wire) = self {
+            wire.push(close_frame(code));
+        }
+    }
+
+    /// Forgets what is queued, but for a message that is half out.
+    pub(super) fn discard_queue(&mut self) {
+        match self {
+            Self::WebSocket(wire) => wire.discard_queue(),
+            Self::WebTransport(wire) => wire.discard_queue(),
+        }
+    }
+
+    /// Writes everything that is queued, as far as the peer takes it.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        match self {
+            Self::WebSocket(wire) => wire.poll_flush(cx),
+            Self::WebTransport(wire) => wire.poll_flush(cx),
+        }
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub(super) fn shutdown(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::WebSocket(wire) => wire.shutdown(cx),
+            Self::WebTransport(wire) => wire.shutdown(),
+        }
+    }
+
+    /// What is queued here.
+    pub(super) fn backlog(&self) -> Backlog {
+        match self {
+            Self::WebSocket(wire) => wire.backlog(),
+            Self::WebTransport(wire) => wire.backlog(),
+        }
+    }
+
+    /// Whether it is there: a WebSocket waits for the HTTP layer first.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::WebSocket(wire) => wire.is_open(),
+            Self::WebTransport(_) => true,
+        }
+    }
+}

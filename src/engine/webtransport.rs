@@ -1,0 +1,367 @@
+//! Server end of a WebTransport session: one bidirectional stream of the peer carries the Engine.IO session.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue, Method, Request, Version, header, request::Parts};
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use wtransport::{Connection, RecvStream, SendStream, VarInt, quinn};
+
+use super::{
+    CloseReason, Frame, Message, Packet, codec,
+    outbox::Backlog,
+    request::Secure,
+    websocket::{Lost, with_read_buffer},
+    webtransport_reader::{Incoming, Reader, Violation},
+};
+
+/// Something that is kept as long as a WebTransport session, for example a place among a limited number.
+pub type Guard = Box<dyn Send + Sync>;
+
+/// Wire of one session, or of one that wants to take over.
+pub(super) struct WebTransport {
+    sending: SendStream,
+    receiving: RecvStream,
+    reader: Reader,
+    /// What was read together with the first packet.
+    early: Option<Box<[u8]>>,
+    writing: VecDeque<Frame>,
+    /// Bytes of the first frame in `writing` that are out already, as they stand on this wire.
+    written: usize,
+    /// After a close: ready when the peer has everything and had a moment to go away itself.
+    leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    session: Session,
+}
+
+/// What the first packet of a stream asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// A new session.
+    Open,
+    /// To carry the session with this id.
+    Upgrade(String),
+}
+
+/// Closes the session, and the QUIC connection with it, when dropped: a handle that is only forgotten would
+/// stay open as long as some stream of the peer is.
+pub(super) struct Session {
+    connection: Connection,
+    _guard: Guard,
+}
+
+impl Session {
+    pub(super) fn new(connection: Connection, guard: Guard) -> Self {
+        Self { connection, _guard: guard }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.connection.close(NO_ERROR, b"");
+    }
+}
+
+impl WebTransport {
+    /// Waits for the first stream of the peer and its first packet; frames after it may have `payload_max`
+    /// bytes. `None` if the peer breaks the rules or goes away.
+    pub(super) async fn open(session: Session, payload_max: usize) -> Option<(Box<Self>, First)> {
+        let (sending, receiving) = session.connection.accept_bi().await.ok()?;
+        let mut wire = Box::new(Self {
+            sending,
+            receiving,
+            reader: Reader::new(FIRST_PACKET_BYTES_MAX),
+            early: None,
+            writing: VecDeque::new(),
+            written: 0,
+            leaving: None,
+            session,
+        });
+        let first = poll_fn(|cx| wire.poll_first(cx)).await.ok()?;
+        wire.reader = Reader::new(payload_max);
+        Some((wire, first))
+    }
+
+    /// Reads once and hands every packet that is complete to `on_packet`.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_packet: &mut dyn FnMut(Packet),
+    ) -> Poll<Result<(), Lost>> {
+        if let Some(early) = self.early.take() {
+            return Poll::Ready(self.decode(&early, on_packet));
+        }
+        with_read_buffer(|buffer| {
+            let filled = ready!(self.poll_fill(cx, buffer))?;
+            Poll::Ready(self.decode(&buffer[..filled], on_packet))
+        })
+    }
+
+    /// Reads and forgets, after a close: ready when the peer has gone, or has everything and does not go.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stopped = self.sending.quic_stream().stopped();
+        let leaving = self.leaving.get_or_insert_with(|| {
+            Box::pin(async move {
+                // Ready when everything is acknowledged, or cannot be any more.
+                let _ = stopped.await;
+                tokio::time::sleep(GRACE).await;
+            })
+        });
+        if leaving.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        with_read_buffer(|buffer| {
+            for _ in 0..DISCARDS_PER_TURN {
+                if ready!(self.poll_fill(cx, buffer)).is_err() {
+                    return Poll::Ready(());
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    /// Queues one message.
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.writing.push_back(frame);
+    }
+
+    /// Queues many.
+    pub(super) fn extend(&mut self, mut frames: VecDeque<Frame>) {
+        self.writing.append(&mut frames);
+    }
+
+    /// Forgets what is queued, but for a frame that is half out.
+    pub(super) fn discard_queue(&mut self) {
+        self.writing.truncate(usize::from(self.written > 0));
+    }
+
+    /// Writes everything that is queued, as far as the peer takes it.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        while !self.writing.is_empty() {
+            let written = with_write_buffer(|buffer| {
+                gather(buffer, &self.writing, self.written);
+                Pin::new(&mut self.sending).poll_write(cx, buffer)
+            });
+            match ready!(written) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(self.lost())),
+                Ok(count) => self.written = advance(&mut self.writing, self.written + count),
+            }
+        }
+        self.writing = VecDeque::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub(super) fn shutdown(&mut self) {
+        // It fails only if it was done before, or nobody listens any more.
+        let _ = self.sending.quic_stream_mut().finish();
+    }
+
+    /// What is queued here.
+    pub(super) fn backlog(&self) -> Backlog {
+        let bytes: usize = self.writing.iter().map(stream_length).sum();
+        Backlog { packets: self.writing.len(), bytes: bytes.saturating_sub(self.written) }
+    }
+
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<First, Lost>> {
+        with_read_buffer(|buffer| {
+            loop {
+                let filled = ready!(self.poll_fill(cx, buffer))?;
+                let mut input = &buffer[..filled];
+                if let Some(frame) = self.reader.next(&mut input).map_err(violation)? {
+                    self.early = (!input.is_empty()).then(|| input.into());
+                    return Poll::Ready(first_packet(&frame).ok_or(Lost::Parse));
+                }
+            }
+        })
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, Lost>> {
+        let mut buffer = ReadBuf::new(buffer);
+        match ready!(Pin::new(&mut self.receiving).poll_read(cx, &mut buffer)) {
+            Ok(()) if buffer.filled().is_empty() => {
+                Poll::Ready(Err(Lost::Stream(CloseReason::TransportClose)))
+            }
+            Ok(()) => Poll::Ready(Ok(buffer.filled().len())),
+            Err(_) => Poll::Ready(Err(self.lost())),
+        }
+    }
+
+    fn decode(&mut self, mut data: &[u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), Lost> {
+        while let Some(frame) = self.reader.next(&mut data).map_err(violation)? {
+            match frame {
+                Incoming::Text(text) => on_packet(codec::decode_text(text).map_err(|_| Lost::Parse)?),
+                Incoming::Binary(data) => on_packet(Packet::Message(Message::Binary(data))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the stream can carry no more: a peer that closes the session, the connection or its stream means
+    /// to go; anything else has happened to it.
+    fn lost(&self) -> Lost {
+        use quinn::ConnectionError::{ApplicationClosed, LocallyClosed};
+        match self.session.connection.quic_connection().close_reason() {
+            None | Some(ApplicationClosed(_) | LocallyClosed) => Lost::Stream(CloseReason::TransportClose),
+            Some(_) => Lost::Stream(CloseReason::TransportError),
+        }
+    }
+}
+
+/// The head of a session request in the shape of an HTTP request, for hooks and the handshake. `None` if it
+/// cannot be one.
+pub(super) fn head(path: &str, authority: &str, headers: &HashMap<String, String>) -> Option<Parts> {
+    let mut request = Request::builder().method(Method::CONNECT).version(Version::HTTP_3).uri(path);
+    let fields = request.headers_mut()?;
+    fields.insert(header::HOST, HeaderValue::from_str(authority).ok()?);
+    for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with(':')) {
+        fields.append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
+    }
+    let mut parts = request.body(()).ok()?.into_parts().0;
+    parts.extensions.insert(Secure);
+    Some(parts)
+}
+
+fn first_packet(frame: &Incoming) -> Option<First> {
+    #[derive(Deserialize)]
+    struct Data {
+        sid: String,
+    }
+    let Incoming::Text(text) = frame else { return None };
+    match text.strip_prefix(b"0")? {
+        [] => Some(First::Open),
+        data => serde_json::from_slice(data).ok().map(|data: Data| First::Upgrade(data.sid)),
+    }
+}
+
+fn violation(violation: Violation) -> Lost {
+    match violation {
+        Violation::Empty => Lost::Parse,
+        Violation::TooLarge(bytes) => Lost::Oversize(bytes),
+    }
+}
+
+/// Fills `buffer` with what is next.
+fn gather(buffer: &mut Vec<u8>, frames: &VecDeque<Frame>, written: usize) {
+    buffer.clear();
+    let mut skip = written;
+    for frame in frames {
+        let (first, rest) = frame.stream_parts();
+        if skip == 0 {
+            buffer.push(first);
+        }
+        let rest = &rest[skip.saturating_sub(1)..];
+        skip = 0;
+        buffer.extend_from_slice(&rest[..rest.len().min(WRITE_BYTES)]);
+        if buffer.len() >= WRITE_BYTES || rest.len() > WRITE_BYTES {
+            return;
+        }
+    }
+}
+
+/// Drops the frames that are wholly within the first `written` bytes; the rest belongs to the next one.
+fn advance(frames: &mut VecDeque<Frame>, mut written: usize) -> usize {
+    while let Some(length) = frames.front().map(stream_length)
+        && written >= length
+    {
+        written -= length;
+        frames.pop_front();
+    }
+    written
+}
+
+fn stream_length(frame: &Frame) -> usize {
+    frame.stream_parts().1.len() + 1
+}
+
+fn with_write_buffer<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    WRITE_BUFFER.with_borrow_mut(write)
+}
+
+thread_local! {
+    /// One per thread: QUIC copies what is written, but pays for each call.
+    static WRITE_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes that are handed to QUIC at once, about.
+const WRITE_BYTES: usize = 64 << 10;
+/// An open packet with the longest session id fits.
+const FIRST_PACKET_BYTES_MAX: usize = 256;
+/// How long a peer that has received everything may take to close by itself. A browser that is told the end
+/// of the session forgets what it has not read yet.
+const GRACE: Duration = Duration::from_millis(200);
+const DISCARDS_PER_TURN: usize = 16;
+/// `H3_NO_ERROR` (RFC 9114 section 8.1).
+const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn first(text: &'static str) -> Option<First> {
+        first_packet(&Incoming::Text(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[test]
+    fn the_first_packet_opens_or_upgrades() {
+        assert_eq!(first("0"), Some(First::Open));
+        assert_eq!(first(r#"0{"sid":"abc","more":1}"#), Some(First::Upgrade("abc".into())));
+        for text in ["", "1", "2probe", "4hello", "0abc", "0{}", r#"0{"sid":1}"#, r#"0"abc""#] {
+            assert_eq!(first(text), None, "{text:?}");
+        }
+        assert_eq!(first_packet(&Incoming::Binary("0".into())), None);
+    }
+
+    #[test]
+    fn a_partial_write_goes_on_where_it_stopped() {
+        let mut frames: VecDeque<_> = [Frame::text("a"), Frame::binary(b"bc"), Frame::text("d")].into();
+        let mut all = Vec::new();
+        gather(&mut all, &frames, 0);
+        assert_eq!(all, b"\x024a\x82bc\x024d");
+        let mut written = 0;
+        let mut sent = Vec::new();
+        while !frames.is_empty() {
+            let mut buffer = Vec::new();
+            gather(&mut buffer, &frames, written);
+            let count = buffer.len().min(2);
+            sent.extend_from_slice(&buffer[..count]);
+            written = advance(&mut frames, written + count);
+        }
+        assert_eq!(sent, all);
+    }
+
+    #[test]
+    fn a_large_message_leaves_in_pieces() {
+        let mut frames: VecDeque<_> = [Frame::binary(&vec![7; 3 * WRITE_BYTES]), Frame::text("last")].into();
+        let (mut written, mut sent) = (0, Vec::new());
+        while !frames.is_empty() {
+            let mut buffer = Vec::new();
+            gather(&mut buffer, &frames, written);
+            assert!(buffer.len() <= WRITE_BYTES + 1);
+            sent.extend_from_slice(&buffer);
+            written = advance(&mut frames, written + buffer.len());
+        }
+        let expected =
+            [&[0xFF][..], &(3 * WRITE_BYTES as u64).to_be_bytes(), &vec![7; 3 * WRITE_BYTES], b"\x054last"];
+        assert_eq!(sent, expected.concat());
+    }
+
+    #[test]
+    fn the_head_of_a_session_request_is_seen_as_http() {
+        let headers = [(":method", "CONNECT"), ("origin", "http://a"), ("user-agent", "x")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let parts = head("/socket.io/?a=1", "localhost:3000", &headers).unwrap();
+        assert_eq!((parts.uri.path(), parts.uri.query()), ("/socket.io/", Some("a=1")));
+        assert!(parts.headers["host"] == "localhost:3000" && parts.headers["origin"] == "http://a");
+        assert_eq!(parts.headers.len(), 3);
+    }
+}

@@ -1,0 +1,384 @@
+//! The WebTransport listener: QUIC on a UDP port, admission, drain. What it accepts goes to the engine.
+//!
+//! Before anything is allocated for a peer, it is counted: many connections at once, or from one address, are
+//! first asked to prove that address (QUIC retry), then refused. Every step of the handshake has a deadline.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Json, Router, http::header, response::IntoResponse, routing::get};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wtransport::{
+    endpoint::IncomingSessionFuture,
+    quinn::{
+        self, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+        crypto::rustls::QuicServerConfig,
+    },
+};
+
+use super::tls::Certificates;
+use crate::{ImksError, ImksResult, engine::Engine, telemetry::metrics};
+
+/// What can be said about WebTransport.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether it is served.
+    pub mode: Mode,
+    /// UDP address; where HTTP listens, if not set.
+    pub listen: Option<SocketAddr>,
+    /// QUIC connections at most.
+    pub connections_max: usize,
+    /// QUIC connections of one IPv4 address, or of one IPv6 network of 64 bits, at most.
+    pub connections_per_address_max: usize,
+    /// From the first packet of a connection to its session request.
+    pub handshake_timeout: Duration,
+}
+
+/// Whether WebTransport is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// When a certificate is configured.
+    Auto,
+    /// Always; without a configured certificate, with one that is made for development.
+    On,
+    /// Never.
+    Off,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            listen: None,
+            connections_max: 100_000,
+            connections_per_address_max: 1_000,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// When Engine.IO sends its pings, and how long it waits: QUIC must be more patient.
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    /// Time between two pings.
+    pub interval: Duration,
+    /// How long a pong may take.
+    pub timeout: Duration,
+}
+
+/// Binds the UDP port.
+///
+/// # Errors
+/// [`ImksError::Io`] naming the address.
+pub fn bind(addr: SocketAddr) -> ImksResult<UdpSocket> {
+    UdpSocket::bind(addr).map_err(ImksError::io(format!("listening on {addr}/udp")))
+}
+
+/// A QUIC endpoint that waits for [`Listener::serve`].
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+    admission: Arc<Admission>,
+    handshake_timeout: Duration,
+    /// After that long without a sign of life a connection is gone.
+    idle: Duration,
+}
+
+impl Listener {
+    /// Listens with the certificate that `certificates` shows at any time. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ImksError::Io`] from the socket, [`ImksError::Config`] if QUIC cannot use the certificate.
+    pub fn new(
+        socket: UdpSocket,
+        certificates: &Certificates,
+        config: &Config,
+        heartbeat: Heartbeat,
+    ) -> ImksResult<Self> {
+        let wrong = |error: &dyn fmt::Display| ImksError::Config(format!("QUIC: {error}"));
+        let crypto = QuicServerConfig::try_from(certificates.quic()?).map_err(|error| wrong(&error))?;
+        let idle = (heartbeat.interval + heartbeat.timeout).max(IDLE_MIN);
+        let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(Arc::new(transport(heartbeat, idle).map_err(|error| wrong(&error))?));
+        server.max_incoming(INCOMING_MAX);
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)
+            .map_err(ImksError::io("starting QUIC"))?;
+        let admission = Arc::new(Admission {
+            connections_max: config.connections_max,
+            per_address_max: config.connections_per_address_max,
+            handshakes: AtomicUsize::new(0),
+            open: Mutex::default(),
+        });
+        Ok(Self { endpoint, admission, handshake_timeout: config.handshake_timeout, idle })
+    }
+
+    /// The UDP address.
+    ///
+    /// # Errors
+    /// [`ImksError::Io`] if the system does not tell.
+    pub fn addr(&self) -> ImksResult<SocketAddr> {
+        self.endpoint.local_addr().map_err(ImksError::io("reading the UDP address"))
+    }
+
+    /// Hands sessions to `engine` until `stop`, each handshake in a task of `tasks`; then closes what is left.
+    pub async fn serve(self, engine: Engine, tasks: TaskTracker, stop: CancellationToken) {
+        while let Some(Some(incoming)) = stop.run_until_cancelled(self.endpoint.accept()).await {
+            let Some(place) = self.admit(incoming) else { continue };
+            let (engine, stop) = (engine.clone(), stop.clone());
+            let (timeout, idle) = (self.handshake_timeout, self.idle);
+            tasks.spawn(async move {
+                let handled = Box::pin(handle(place, engine, timeout, idle, &stop));
+                stop.run_until_cancelled(handled).await;
+            });
+        }
+        self.endpoint.close(NO_ERROR, b"");
+        let _ = tokio::time::timeout(CLOSE_TIME, self.endpoint.wait_idle()).await;
+    }
+
+    fn admit(&self, incoming: Incoming) -> Option<(Incoming, Place)> {
+        let (peer, validated) = (incoming.remote_address(), incoming.remote_address_validated());
+        match self.admission.decide(peer.ip(), validated, self.endpoint.open_connections()) {
+            Verdict::Accept(place) => return Some((incoming, place)),
+            Verdict::Retry => {
+                metrics::WEBTRANSPORT_RETRIED.increment();
+                // It fails only for an address that has proved itself already.
+                let _ = incoming.retry();
+            }
+            Verdict::Refuse => {
+                metrics::WEBTRANSPORT_REFUSED.increment();
+                incoming.refuse();
+            }
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("addr", &self.endpoint.local_addr().ok()).finish_non_exhaustive()
+    }
+}
+
+async fn handle(
+    (incoming, mut place): (Incoming, Place),
+    engine: Engine,
+    timeout: Duration,
+    idle: Duration,
+    stop: &CancellationToken,
+) {
+    let request = IncomingSessionFuture::with_quic_incoming(incoming);
+    match tokio::time::timeout(timeout, request).await {
+        Ok(Ok(request)) => {
+            place.end_handshake();
+            engine.handle_webtransport(request, Box::new(place)).await;
+        }
+        Ok(Err(error)) => {
+            metrics::WEBTRANSPORT_ABANDONED.increment();
+            tracing::debug!(%error, "no WebTransport session");
+        }
+        Err(_) => {
+            metrics::WEBTRANSPORT_ABANDONED.increment();
+            place.end_handshake();
+            // QUIC may need that long to forget a peer that stopped halfway; until then it counts.
+            stop.run_until_cancelled(tokio::time::sleep(idle)).await;
+        }
+    }
+}
+
+/// Small windows: a peer that does not read, or sends what nobody asked for, costs at most about 2 MiB.
+fn transport(heartbeat: Heartbeat, idle: Duration) -> Result<TransportConfig, quinn::VarIntBoundsExceeded> {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IdleTimeout::try_from(idle)?))
+        // Browsers give up after 30 s of silence; pings of Engine.IO come often enough by default.
+        .keep_alive_interval((heartbeat.interval > PING_OFTEN_ENOUGH).then_some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(STREAMS_MAX)
+        .max_concurrent_uni_streams(STREAMS_MAX)
+        .stream_receive_window(VarInt::from_u32(512 << 10))
+        .receive_window(VarInt::from_u32(1 << 20))
+        .send_window(1 << 20)
+        // HTTP/3 wants datagrams announced; nobody here sends or reads them.
+        .datagram_receive_buffer_size(Some(16 << 10))
+        .datagram_send_buffer_size(16 << 10);
+    Ok(transport)
+}
+
+/// Who may come in.
+#[derive(Debug)]
+struct Admission {
+    connections_max: usize,
+    per_address_max: usize,
+    /// Connections that have sent no session request yet.
+    handshakes: AtomicUsize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+enum Verdict {
+    Accept(Place),
+    Retry,
+    Refuse,
+}
+
+impl Admission {
+    /// An address that is not proved may be somebody else's: it is never the reason for a refusal.
+    fn decide(self: &Arc<Self>, ip: IpAddr, validated: bool, connections: usize) -> Verdict {
+        let network = network(ip);
+        let mut open = self.open.lock();
+        let of_network = open.get(&network).copied().unwrap_or(0);
+        let handshakes = self.handshakes.load(Ordering::Relaxed);
+        let full = connections >= self.connections_max || handshakes >= HANDSHAKES_MAX;
+        let crowded = full
+            || handshakes >= HANDSHAKES_MAX / 8
+            || connections >= self.connections_max / 2
+            || of_network >= self.per_address_max / 2;
+        if full && (validated || connections >= self.connections_max) {
+            return Verdict::Refuse;
+        }
+        if crowded && !validated {
+            return Verdict::Retry;
+        }
+        if of_network >= self.per_address_max {
+            return Verdict::Refuse;
+        }
+        *open.entry(network).or_default() += 1;
+        drop(open);
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        metrics::WEBTRANSPORT_CONNECTIONS.add(1);
+        Verdict::Accept(Place { admission: self.clone(), network, handshake: true })
+    }
+}
+
+/// One of the connections that may be open.
+#[derive(Debug)]
+struct Place {
+    admission: Arc<Admission>,
+    network: IpAddr,
+    handshake: bool,
+}
+
+impl Place {
+    fn end_handshake(&mut self) {
+        if std::mem::take(&mut self.handshake) {
+            self.admission.handshakes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.end_handshake();
+        metrics::WEBTRANSPORT_CONNECTIONS.add(-1);
+        let mut open = self.admission.open.lock();
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// What one subscriber can choose addresses from.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// `GET /webtransport/certificate-hashes`: what a page passes on as `serverCertificateHashes`.
+pub fn routes(certificates: Certificates) -> Router {
+    Router::new().route(HASHES_PATH, get(move || async move { hashes(&certificates) }))
+}
+
+fn hashes(certificates: &Certificates) -> impl IntoResponse + use<> {
+    let hashes: Vec<_> = certificates
+        .hashes()
+        .iter()
+        .map(|hash| json!({ "algorithm": "sha-256", "value": STANDARD.encode(hash) }))
+        .collect();
+    // Whoever connects can see the certificate: its hash is no secret from any page.
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, Json(json!({ "hashes": hashes })))
+}
+
+/// Where [`routes`] answers.
+pub const HASHES_PATH: &str = "/webtransport/certificate-hashes";
+/// Connections at once that have sent no session request yet.
+const HANDSHAKES_MAX: usize = 1024;
+/// Connections that wait to be looked at.
+const INCOMING_MAX: usize = 1024;
+/// The control streams of HTTP/3, the session request and the one stream of the session, and some more.
+const STREAMS_MAX: VarInt = VarInt::from_u32(8);
+const IDLE_MIN: Duration = Duration::from_secs(10);
+const PING_OFTEN_ENOUGH: Duration = Duration::from_secs(25);
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// `H3_NO_ERROR` (RFC 9114 section 8.1).
+const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission() -> Arc<Admission> {
+        Arc::new(Admission {
+            connections_max: 100,
+            per_address_max: 4,
+            handshakes: AtomicUsize::new(0),
+            open: Mutex::default(),
+        })
+    }
+
+    fn accepted(verdict: Verdict) -> Place {
+        match verdict {
+            Verdict::Accept(place) => place,
+            Verdict::Retry => panic!("retry"),
+            Verdict::Refuse => panic!("refused"),
+        }
+    }
+
+    #[test]
+    fn an_address_with_many_connections_proves_itself_and_is_then_refused() {
+        let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
+        let _first = [(); 2].map(|()| accepted(admission.decide(ip, false, 0)));
+        assert!(matches!(admission.decide(ip, false, 0), Verdict::Retry));
+        let second = [(); 2].map(|()| accepted(admission.decide(ip, true, 0)));
+        assert!(matches!(admission.decide(ip, true, 0), Verdict::Refuse));
+        assert!(matches!(admission.decide("10.0.0.2".parse().unwrap(), false, 0), Verdict::Accept(_)));
+        drop(second);
+        accepted(admission.decide(ip, true, 0));
+    }
+
+    #[test]
+    fn a_full_server_refuses_and_a_busy_one_asks_for_proof() {
+        let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
+        assert!(matches!(admission.decide(ip, true, 100), Verdict::Refuse));
+        assert!(matches!(admission.decide(ip, false, 50), Verdict::Retry));
+        accepted(admission.decide(ip, true, 50));
+        assert!(admission.open.lock().is_empty());
+    }
+
+    #[test]
+    fn a_network_counts_as_one_address() {
+        let [a, b, c] =
+            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|ip| network(ip.parse().unwrap()));
+        assert!(a == b && a != c);
+        assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), network("10.0.0.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,111 @@
+// The stock client in a real browser, over WebTransport. The server echoes; see tests/transport_tests.rs.
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import { PATIENCE_MS, env, tell } from "./client.js";
+
+const ARGUMENTS = [
+  "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync",
+];
+
+// A page in a secure context, with the client's own browser build.
+async function page_server() {
+  const bundle = await readFile(new URL("./node_modules/socket.io-client/dist/socket.io.js", import.meta.url));
+  const server = createServer((request, response) => {
+    const script = request.url === "/socket.io.js";
+    response.setHeader("content-type", script ? "text/javascript" : "text/html");
+    response.end(script ? bundle : '<!doctype html><script src="/socket.io.js"></script>');
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return server;
+}
+
+// Runs in the page.
+async function talk({ url, transports, patience }) {
+  const answer = await fetch(`${url}/webtransport/certificate-hashes`).then((it) => it.json());
+  const serverCertificateHashes = answer.hashes.map(({ algorithm, value }) => ({
+    algorithm,
+    value: Uint8Array.from(atob(value), (it) => it.charCodeAt(0)),
+  }));
+  const socket = io(url, {
+    transports,
+    forceNew: true,
+    reconnection: false,
+    transportOptions: { webtransport: { serverCertificateHashes } },
+  });
+  const seen = [];
+  const heard = (what, subscribe) =>
+    new Promise((resolve, reject) => {
+      setTimeout(() => reject(new Error(`no answer in time: ${what}; seen ${seen}`)), patience);
+      subscribe(resolve, reject);
+    });
+  const upgraded = heard("upgrade", (resolve) => {
+    if (transports.length === 1) return resolve("webtransport");
+    socket.io.on("open", () => socket.io.engine.once("upgrade", ({ name }) => resolve(name)));
+  });
+  upgraded.catch(() => {});
+  await heard("connect", (resolve, reject) => {
+    socket.on("connect", resolve);
+    socket.on("connect_error", (error) => reject(new Error(`${error.message} ${error.description}`)));
+  });
+  const first = socket.io.engine.transport.name;
+  await upgraded;
+  const transport = socket.io.engine.transport.name;
+  const text = await socket.timeout(patience).emitWithAck("echo", "héllo €😀");
+  const binary = await socket.timeout(patience).emitWithAck("echo", new Uint8Array([0, 1, 254, 255]));
+  const long = await socket.timeout(patience).emitWithAck("echo", "x".repeat(200_000));
+  const facts = await socket.timeout(patience).emitWithAck("facts");
+  const closed = heard("disconnect", (resolve) => socket.on("disconnect", resolve));
+  const last = heard("last", (resolve) => socket.on("last", resolve));
+  socket.emit(transports.includes("polling") ? "drop" : "leave");
+  return {
+    first, transport, text, facts,
+    binary: [...new Uint8Array(binary)],
+    long: long.length,
+    last: await last,
+    closed: await closed,
+  };
+}
+
+const pages = await page_server();
+const profile = await mkdtemp(join(tmpdir(), "imks-chromium-"));
+const browser = await chromium.launchPersistentContext(profile, {
+  executablePath: process.env.IMKS_TEST_CHROMIUM ?? "/usr/bin/chromium",
+  args: ARGUMENTS,
+});
+try {
+  const page = await browser.newPage();
+  page.on("console", (message) => console.error(`page: ${message.text()}`));
+  const origin = `http://localhost:${pages.address().port}`;
+  await page.goto(`${origin}/`);
+  const url = env("URL");
+  const fresh = await page.evaluate(talk, { url, transports: ["webtransport"], patience: PATIENCE_MS });
+  const upgrade = await page.evaluate(talk, {
+    url,
+    transports: ["polling", "webtransport"],
+    patience: PATIENCE_MS,
+  });
+  for (const talked of [fresh, upgrade]) {
+    assert.equal(talked.transport, "webtransport");
+    assert.equal(talked.text, "héllo €😀");
+    assert.deepEqual(talked.binary, [0, 1, 254, 255]);
+    assert.equal(talked.long, 200_000);
+    assert.equal(talked.last, "last");
+  }
+  assert.deepEqual([fresh.first, upgrade.first], ["webtransport", "polling"]);
+  assert.deepEqual([fresh.facts.transport, upgrade.facts.transport], ["webtransport", "polling"]);
+  assert.deepEqual([fresh.facts.secure, fresh.facts.address], [true, "127.0.0.1"]);
+  assert.equal(fresh.facts.origin, origin);
+  assert.equal(fresh.closed, "io server disconnect");
+  assert.match(upgrade.closed, /^transport (close|error)$/);
+  if (process.env.VERBOSE) console.error(fresh, upgrade);
+  tell({ done: true });
+} finally {
+  await browser.close();
+  pages.close();
+  await rm(profile, { recursive: true, force: true });
+}

@@ -1,0 +1,71 @@
+//! The stock client in a real browser.
+
+use imks::{
+    engine::{self, config::Cors},
+    http::{
+        listener,
+        tls::Certificates,
+        webtransport::{self, Heartbeat, Listener},
+    },
+    socket::{self, NamespaceBuilder, Server, adapter::local::LocalAdapter},
+};
+use serde_json::json;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::script::Script;
+
+fn events(namespace: &mut NamespaceBuilder) {
+    namespace.on_sync("echo", |mut event| {
+        let args = event.args().clone();
+        event.take_ack().unwrap().send_args(&args).unwrap();
+    });
+    namespace.on_sync("facts", |mut event| {
+        let handshake = event.socket().handshake();
+        let facts = json!({
+            "transport": handshake.transport.name(),
+            "secure": handshake.secure,
+            "address": handshake.peer.ip().to_string(),
+            "origin": handshake.header("origin"),
+        });
+        event.take_ack().unwrap().send_args(&socket::parser::One(&facts)).unwrap();
+    });
+    namespace.on_sync("leave", |event| {
+        event.socket().emit("last", "last").unwrap();
+        event.socket().disconnect(true);
+    });
+    namespace.on_sync("drop", |event| {
+        event.socket().emit("last", "last").unwrap();
+        event.socket().close_connection();
+    });
+}
+
+#[test]
+fn a_browser_talks_over_webtransport_from_the_start_and_after_an_upgrade() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let url = runtime.block_on(async {
+        let config = engine::Config {
+            webtransport: true,
+            websocket: false,
+            cors: Some(Cors::default()),
+            ..engine::Config::default()
+        };
+        let heartbeat = Heartbeat { interval: config.ping_interval, timeout: config.ping_timeout };
+        let engine = engine::Engine::new(config).unwrap();
+        let limits = listener::Config::default();
+        let tcp = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = tcp.local_addr().unwrap();
+        let certificates = Certificates::self_signed(vec!["127.0.0.1".into()]).unwrap();
+        let udp = webtransport::bind(addr).unwrap();
+        let quic = Listener::new(udp, &certificates, &webtransport::Config::default(), heartbeat).unwrap();
+        let server = Server::builder(socket::Config::default(), LocalAdapter);
+        let server = server.namespace("/", events).build().unwrap();
+        let routes = listener::routes(engine.clone(), webtransport::routes(certificates), &limits);
+        tasks.spawn(quic.serve(engine.clone(), tasks.clone(), stop.clone()));
+        tasks.spawn(listener::serve(tcp, limits, routes, tasks.clone(), stop.clone()));
+        tasks.spawn(async move { server.serve(engine).await });
+        format!("http://{addr}")
+    });
+    Script::run("browser.js", &[("URL", &url)]);
+    stop.cancel();
+}

@@ -1,0 +1,21 @@
+//! TLS and WebTransport over real sockets, with clients in Rust and, for WebTransport, a real browser.
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, clippy::large_futures, reason = "tests")]
+
+#[path = "client/script.rs"]
+#[allow(dead_code, reason = "tests of clients use the rest")]
+mod script;
+#[path = "engine_io/support.rs"]
+#[allow(dead_code, reason = "tests of the engine use the rest")]
+mod support;
+
+mod transport {
+    pub mod browser;
+    pub mod certificate;
+    pub mod relay;
+    pub mod tls;
+    pub mod webtransport;
+    pub mod webtransport_rude;
+    pub mod wt_client;
+}
