@@ -267,9 +267,12 @@ pub(crate) async fn detached<T: Send + 'static>(
 static WRITES: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
 async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
-    let mut options = PgConnectOptions::from_str(url)
-        .map_err(invalid_url)?
-        .options([("statement_timeout", format!("{}ms", config.statement_timeout_ms))]);
+    let mut options = PgConnectOptions::from_str(url).map_err(invalid_url)?.options([
+        ("statement_timeout", format!("{}ms", config.statement_timeout_ms)),
+        // Statements are prepared once and their plan is kept. A plan made while the tables were small would
+        // scan them, and would still scan them a million messages later, until the next ANALYZE.
+        ("enable_seqscan", "off".to_owned()),
+    ]);
     if options.get_application_name().is_none() {
         options = options.application_name("imks");
     }

@@ -331,9 +331,11 @@ impl ConnectionTask {
     }
 
     fn dispatch(&mut self, event: Event, cx: &mut Context<'_>) {
-        let namespace = event.socket().namespace().clone();
+        // The connection's own reference count, where the namespace's would be everybody's.
+        let socket = event.socket().clone();
+        let namespace = socket.namespace();
         if namespace.watches_incoming() {
-            return self.start_handler(Box::pin(listeners::handle_watched(namespace, event)), cx);
+            return self.start_handler(Box::pin(listeners::handle_watched(namespace.clone(), event)), cx);
         }
         match namespace.events().get(event.name()) {
             Some(Handler::Sync(handler)) => handler(event),

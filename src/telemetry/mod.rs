@@ -56,4 +56,4 @@ pub fn start_logging(config: &Config) {
     };
 }
 
-const FILTER_DEFAULT: &str = "info";
+const FILTER_DEFAULT: &str = "info,sqlx::query=error";

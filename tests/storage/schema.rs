@@ -46,3 +46,19 @@ fn both_directories_have_the_same_migrations() {
     };
     assert_eq!(names("sqlite"), names("postgres"));
 }
+
+/// The plan of a prepared statement is kept: made while the table is empty, it must not be a scan that every later
+/// execution repeats over a million messages.
+#[tokio::test]
+async fn a_plan_made_while_the_tables_are_empty_uses_their_indexes() {
+    let store = crate::support::Store::postgres().await;
+    let imks::models::db::Db::Postgres(pool) = &store.db else { panic!("not PostgreSQL") };
+    let plan: Vec<String> = sqlx::query_scalar(
+        "EXPLAIN SELECT MAX(m.seq) FROM message m WHERE m.channel_id = '01909a00-0000-7000-8000-000000000001' \
+         AND m.author_id = '01909a00-0000-7000-8000-000000000002' AND m.seq > 0",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    assert!(!plan.iter().any(|line| line.contains("Seq Scan")), "{plan:#?}");
+}
