@@ -2,6 +2,7 @@
 
 use crate::ImksResult;
 use crate::config::{Config, Listing};
+use crate::http::tls::Certificates;
 use crate::telemetry::instruments;
 
 /// Options of `imks check-config`.
@@ -12,13 +13,16 @@ pub(super) struct Args {
     pub(super) table: bool,
 }
 
-/// Prints every value; the configuration was checked when it was loaded.
+/// Prints every value; the configuration was checked when it was loaded, the certificate is now.
 pub(super) fn run(mut config: Config) -> ImksResult<()> {
     let rows = Listing::of(&mut config).rows;
     let width = rows.iter().map(|row| row.env.len()).max().unwrap_or_default();
     for row in rows {
         let value = if row.value.is_empty() { "(not set)" } else { &row.value };
         super::say(&format!("{:width$}  {value}", row.env))?;
+    }
+    if let (Some(cert), Some(key)) = (config.tls.cert, config.tls.key) {
+        Certificates::open(cert, key)?;
     }
     super::say("The configuration can work.")?;
     Ok(())

@@ -8,6 +8,7 @@ use imks::{
 };
 
 use super::wt_client::WtServer;
+use crate::support::within;
 
 fn impatient() -> Config {
     Config { upgrade_timeout: Duration::from_millis(100), ..Config::default() }
@@ -148,6 +149,54 @@ async fn one_address_has_only_so_many_connections() {
     assert!(server.try_dial(server.addr, "/socket.io/").await.is_err());
     drop((first, second));
     server.http.drained().await;
+    goes_on(&server).await;
+}
+
+#[tokio::test]
+async fn abandoned_handshakes_give_their_places_back() {
+    let limits = webtransport::Config {
+        connections_per_address_max: 3,
+        handshake_timeout: Duration::from_millis(100),
+        ..webtransport::Config::default()
+    };
+    let server = WtServer::with_limits(impatient(), limits).await;
+    for _ in 0..4 {
+        let silent = server.dial().await;
+        let halfway = server.stream("").await;
+        // Before HTTP/3, and gone without a word.
+        drop(server.quic().await);
+        silent.closed().await;
+        halfway.session.closed().await;
+    }
+    goes_on(&server).await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_speaks_http_3_is_closed() {
+    let limits = webtransport::Config {
+        handshake_timeout: Duration::from_millis(100),
+        ..webtransport::Config::default()
+    };
+    let server = WtServer::with_limits(Config::default(), limits).await;
+    let (connection, _endpoint) = server.quic().await;
+    within(connection.closed()).await;
+    goes_on(&server).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_bytes_of_noise_on_the_port_do_no_harm() {
+    let server = WtServer::start(Config::default()).await;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut state = 1u64;
+    for length in 0..100 {
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(length * 12)
+        .collect();
+        socket.send_to(&noise, server.addr).unwrap();
+    }
     goes_on(&server).await;
 }
 

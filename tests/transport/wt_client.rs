@@ -14,6 +14,7 @@ use wtransport::{
     ClientConfig, Connection, Endpoint, RecvStream, SendStream,
     endpoint::{ConnectOptions, endpoint_side},
     error::{ConnectingError, ConnectionError},
+    quinn,
     tls::Sha256Digest,
 };
 
@@ -67,6 +68,19 @@ impl WtServer {
         let options = options.add_header("origin", "https://page.example").build();
         let connection = within(endpoint.connect(options)).await?;
         Ok(Session { connection, _endpoint: endpoint })
+    }
+
+    /// A QUIC connection that says nothing.
+    pub async fn quic(&self) -> (quinn::Connection, quinn::Endpoint) {
+        let hashes = self.certificates.hashes().into_iter().map(Sha256Digest::new);
+        let config = ClientConfig::builder()
+            .with_bind_address("127.0.0.1:0".parse().unwrap())
+            .with_server_certificate_hashes(hashes)
+            .build();
+        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        endpoint.set_default_client_config(config.quic_config().clone());
+        let connecting = endpoint.connect(self.addr, "localhost").unwrap();
+        (within(connecting).await.unwrap(), endpoint)
     }
 
     /// A stream whose first packet is `first`.
