@@ -3,14 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stdout, clippy::large_futures, reason = "tests")]
 
+#[path = "client/database.rs"]
+#[allow(dead_code, reason = "tests of clients use the rest")]
+mod database;
 #[path = "client/script.rs"]
 #[allow(dead_code, reason = "tests of clients use the rest")]
 mod script;
+#[path = "client/server.rs"]
+#[allow(dead_code, reason = "tests of clients use the rest")]
+mod server;
 #[path = "engine_io/support.rs"]
 #[allow(dead_code, reason = "tests of the engine use the rest")]
 mod support;
 
 mod transport {
+    pub mod binary;
     pub mod browser;
     pub mod certificate;
     pub mod relay;

@@ -124,7 +124,7 @@ thread_local! {
 pub struct Handshake {
     /// Session id.
     pub sid: Sid,
-    /// The other end of the TCP connection.
+    /// The other end of the TCP or QUIC connection.
     pub peer: SocketAddr,
     /// Whether the request came over TLS.
     pub secure: bool,
