@@ -125,6 +125,21 @@ impl FrameWriter {
         self.buffer.extend_from_slice(text.as_bytes());
     }
 
+    /// Bytes written so far; what was written after the `4`.
+    pub fn len(&self) -> usize {
+        self.buffer.len() - HEADER_ROOM - 1
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What was written, from the byte `start` on.
+    pub(crate) fn written(&self, start: usize) -> &[u8] {
+        self.buffer.get(HEADER_ROOM + 1 + start..).unwrap_or_default()
+    }
+
     /// Ends the message: fills in the header, copies nothing.
     pub fn finish(self) -> Frame {
         frame(self.buffer, TEXT, Kind::Text)

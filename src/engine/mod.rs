@@ -54,7 +54,7 @@ pub use {
     driver::{Connection, Event},
     handshake::{Handshake, NodeId, Sid},
     memory::MemoryPeer,
-    outbox::{Close, Outbox, OutboxLimits, Pressure, SendError},
+    outbox::{Close, Outbox, OutboxLimits, Pressure, Queued, SendError},
     request::Secure,
     server::Engine,
     webtransport::Guard,

@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    task::Waker,
+    task::{Context, Poll, Waker},
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -58,6 +58,15 @@ pub struct Outbox(pub(super) Arc<Shared>);
 /// True: this receiver's queue is past its soft mark, and the sending task should end its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pressure(pub bool);
+
+/// What waits in an outgoing queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// Engine.IO packets; an attachment counts as one.
+    pub packets: usize,
+    /// Their bytes, WebSocket headers included.
+    pub bytes: usize,
+}
 
 /// Why nothing was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,6 +147,38 @@ impl Outbox {
         self.0.queue.lock().closing.is_some()
     }
 
+    /// What waits to be written, the part included that a blocked wire holds back.
+    pub fn queued(&self) -> Queued {
+        let queue = self.0.queue.lock();
+        Queued {
+            packets: queue.frames.len() + queue.backlog.packets,
+            bytes: queue.bytes + queue.backlog.bytes,
+        }
+    }
+
+    /// Waits until the queue is no longer past its soft mark ([`OutboxLimits::pressure_packets`]).
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] or [`SendError::Slow`] once nothing can be queued any more.
+    pub async fn drained(&self) -> Result<(), SendError> {
+        std::future::poll_fn(|cx| self.poll_drained(cx)).await
+    }
+
+    fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut queue = self.0.queue.lock();
+        if queue.closing.is_some() {
+            return Poll::Ready(Err(if queue.slow { SendError::Slow } else { SendError::Closed }));
+        }
+        if !self.0.is_pressed(&queue) {
+            return Poll::Ready(Ok(()));
+        }
+        let waiting = queue.waiting_for_room.get_or_insert_default();
+        if !waiting.iter().any(|known| known.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// The transport that carries the connection now.
     pub fn transport(&self) -> Transport {
         self.0.transport()
@@ -173,6 +214,9 @@ pub(super) struct Queue {
     slow: bool,
     blocked: bool,
     poll_waiting: bool,
+    /// Who asked to be woken when there is room again. Nobody, as a rule.
+    #[allow(clippy::box_collection, reason = "one pointer in every connection, not three")]
+    waiting_for_room: Option<Box<Vec<Waker>>>,
     /// Where HTTP requests of a polling session arrive.
     pub(super) inbox: Option<Box<Inbox>>,
 }
@@ -241,6 +285,7 @@ impl Shared {
         }
         queue.poll_waiting = poll_waiting && frames.is_empty();
         let requests = queue.inbox.as_ref().is_some_and(|inbox| inbox.has_news());
+        self.tell_room(&mut queue);
         Taken { frames, closing: queue.closing, slow: queue.slow, moved, requests }
     }
 
@@ -264,6 +309,7 @@ impl Shared {
         let mut queue = self.queue.lock();
         queue.blocked = backlog.is_some();
         queue.backlog = backlog.unwrap_or_default();
+        self.tell_room(&mut queue);
     }
 
     /// The connection is gone: nothing is accepted any more and everything that waits is dropped.
@@ -272,8 +318,10 @@ impl Shared {
         queue.closing.get_or_insert(Close::Now);
         queue.bytes = 0;
         let dropped = (queue.waker.take(), std::mem::take(&mut queue.frames), queue.inbox.take());
+        let waiting = queue.waiting_for_room.take();
         drop(queue);
         drop(dropped);
+        waiting.into_iter().flat_map(|waiting| *waiting).for_each(Waker::wake);
     }
 
     /// Releases the lock, then wakes the connection unless it is awake.
@@ -319,8 +367,20 @@ impl Shared {
         packets >= packets_max || bytes >= bytes_max
     }
 
+    fn is_pressed(&self, queue: &Queue) -> bool {
+        queue.frames.len() + queue.backlog.packets > self.limits.pressure_packets
+    }
+
+    /// Wakes those who wait for room, if there is some.
+    fn tell_room(&self, queue: &mut Queue) {
+        if queue.waiting_for_room.is_some() && !self.is_pressed(queue) {
+            let waiting = queue.waiting_for_room.take();
+            waiting.into_iter().flat_map(|waiting| *waiting).for_each(Waker::wake);
+        }
+    }
+
     fn pushed(&self, queue: MutexGuard<'_, Queue>) -> Pressure {
-        let pressure = Pressure(queue.frames.len() + queue.backlog.packets > self.limits.pressure_packets);
+        let pressure = Pressure(self.is_pressed(&queue));
         self.wake(queue);
         pressure
     }
@@ -389,6 +449,22 @@ mod tests {
         outbox.0.take_and_arm(Waker::noop(), true, true);
         assert!(outbox.send_volatile(&[Frame::text("a")]));
         assert!(!outbox.send_volatile(&[Frame::text("b")]));
+    }
+
+    #[test]
+    fn whoever_waits_for_room_is_told_when_there_is_some_or_none_will_be() {
+        let outbox = outbox(Transport::WebSocket);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.poll_drained(&mut cx), Poll::Ready(Ok(())));
+        (0..129).for_each(|_| assert!(outbox.send(Frame::text("a")).is_ok()));
+        assert_eq!((outbox.queued().packets, outbox.poll_drained(&mut cx)), (129, Poll::Pending));
+        outbox.0.set_blocked(Some(Backlog { packets: take(&outbox).frames.len(), bytes: 0 }));
+        assert_eq!(outbox.poll_drained(&mut cx), Poll::Pending);
+        outbox.0.set_blocked(Some(Backlog { packets: 128, bytes: 0 }));
+        assert_eq!(outbox.poll_drained(&mut cx), Poll::Ready(Ok(())));
+        assert!(outbox.0.lock().waiting_for_room.is_none());
+        outbox.close(Close::Now);
+        assert_eq!(outbox.poll_drained(&mut cx), Poll::Ready(Err(SendError::Closed)));
     }
 
     #[test]

@@ -87,6 +87,13 @@ pub fn bind(addr: SocketAddr) -> ImksResult<TcpListener> {
     listen().map_err(ImksError::io(format!("listening on {addr}")))
 }
 
+/// Serves nothing but an engine, with default limits, until the process ends: for first steps and examples.
+pub async fn serve_engine(socket: TcpListener, engine: Engine) {
+    let config = Config::default();
+    let routes = routes(engine, Router::new(), &config);
+    serve(socket, config, routes, TaskTracker::new(), CancellationToken::new()).await;
+}
+
 /// Body of any answer.
 pub type AnyBody = Either<Full<Bytes>, Body>;
 

@@ -6,6 +6,8 @@
 //!                            └── outboxes ◀── rooms ◀── message_bus ◀─┘
 //! ```
 
+mod arguments;
+mod binary;
 pub mod msgpack;
 pub mod packet;
 pub mod parser;
@@ -74,7 +76,13 @@ mod socket_id;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod tests;
+#[cfg(feature = "server")]
+mod typed;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod typed_tests;
 
+pub use self::binary::Binary;
 #[cfg(feature = "server")]
 pub use self::{
     answers::{Answer, Answers},
@@ -92,6 +100,7 @@ pub use self::{
     server_events::{ServerAnswers, ServerEvent},
     socket::{HELD_PACKETS_MAX, PENDING_ACKS_MAX, Socket},
     socket_id::{NodeId, SocketId},
+    typed::{IntoAck, Reply},
 };
 
 #[cfg(feature = "server")]

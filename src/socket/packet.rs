@@ -8,11 +8,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::forward_to_deserialize_any;
 use serde_json::value::RawValue;
 use tungstenite::Utf8Bytes;
 
+use super::binary;
 use crate::error::{ImksError, ImksResult};
 
 /// One packet and the namespace it is for (Socket.IO protocol v5, "Packet encoding").
@@ -160,7 +161,7 @@ impl Args {
     pub fn first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         match self.slice(self.first) {
             "" => Err(ImksError::InvalidPayload("an argument is missing".into())),
-            first => Ok(serde_json::from_str(first)?),
+            first => Ok(binary::reading(&self.attachments, || serde_json::from_str(first))?),
         }
     }
 
@@ -170,6 +171,10 @@ impl Args {
     }
 
     fn deserialize<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        binary::reading(&self.attachments, || self.deserialize_text())
+    }
+
+    fn deserialize_text<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         let has_name = self.has_name();
         let mut json = serde_json::Deserializer::from_str(self.slice(self.array));
         Ok(json.deserialize_seq(ArgsVisitor { has_name, marker: PhantomData })?)
@@ -211,7 +216,27 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ArgsVisitor<T> {
         if self.has_name {
             seq.next_element::<IgnoredAny>()?;
         }
-        T::deserialize(SeqAccessDeserializer::new(seq))
+        T::deserialize(ArgsDeserializer(seq))
+    }
+}
+
+/// The arguments as a sequence, and as `()` where there are none.
+struct ArgsDeserializer<A>(A);
+
+impl<'de, A: SeqAccess<'de>> Deserializer<'de> for ArgsDeserializer<A> {
+    type Error = A::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, A::Error> {
+        visitor.visit_seq(self.0)
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, A::Error> {
+        visitor.visit_unit()
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 

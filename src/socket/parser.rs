@@ -12,6 +12,9 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use tungstenite::Utf8Bytes;
 
+use super::arguments::DEFAULT_JSON_BYTES;
+pub use super::arguments::{Arguments, One, Placeholder, RawArgs};
+use super::binary;
 use super::packet::{Args, Packet, PacketBody};
 use crate::engine::{Frame, FrameWriter, Message};
 use crate::error::{ImksError, ImksResult};
@@ -247,114 +250,6 @@ fn malformed(rule: &'static str) -> ImksError {
     ImksError::InvalidSocketPacketFormat(rule)
 }
 
-/// Something that can stand as the arguments of an event or ack.
-pub trait Arguments {
-    /// Writes the arguments as JSON, comma separated, without brackets.
-    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()>;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        false
-    }
-
-    /// The attachments that [`Placeholder`]s in the JSON refer to.
-    fn attachments(&self) -> &[Bytes] {
-        &[]
-    }
-
-    /// About how many bytes [`Arguments::write_json`] will write; a wrong guess costs a copy.
-    fn size_hint(&self) -> usize {
-        DEFAULT_JSON_BYTES
-    }
-}
-
-/// One argument.
-#[derive(Debug, Clone, Copy)]
-pub struct One<'a, T: ?Sized>(pub &'a T);
-
-impl<T: Serialize + ?Sized> Arguments for One<'_, T> {
-    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        Ok(serde_json::to_writer(out, self.0)?)
-    }
-}
-
-/// No arguments.
-impl Arguments for () {
-    fn write_json(&self, _: &mut FrameWriter) -> ImksResult<()> {
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        true
-    }
-
-    fn size_hint(&self) -> usize {
-        0
-    }
-}
-
-/// Arguments as they were received: text and attachments are shared, not read again.
-impl Arguments for Args {
-    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        out.push_str(self.json());
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.json().is_empty()
-    }
-
-    fn attachments(&self) -> &[Bytes] {
-        self.attachments()
-    }
-
-    fn size_hint(&self) -> usize {
-        self.json().len()
-    }
-}
-
-/// Arguments as JSON text, comma separated, without brackets, and the attachments that the text refers to.
-#[derive(Debug, Clone, Copy)]
-pub struct RawArgs<'a> {
-    /// For example `1,{"a":2}`. Must be valid JSON once put into brackets.
-    pub json: &'a str,
-    /// In the order of the placeholders' numbers.
-    pub attachments: &'a [Bytes],
-}
-
-impl Arguments for RawArgs<'_> {
-    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        out.push_str(self.json);
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.json.is_empty()
-    }
-
-    fn attachments(&self) -> &[Bytes] {
-        self.attachments
-    }
-
-    fn size_hint(&self) -> usize {
-        self.json.len()
-    }
-}
-
-/// Stands in JSON for the attachment with this number.
-#[derive(Debug, Clone, Copy)]
-pub struct Placeholder(pub usize);
-
-impl Serialize for Placeholder {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry(PLACEHOLDER, &true)?;
-        map.serialize_entry("num", &self.0)?;
-        map.end()
-    }
-}
-
 /// The frames of one packet: they leave next to each other.
 pub type Frames = SmallVec<[Frame; 1]>;
 
@@ -415,6 +310,7 @@ fn encode_array(
     } else {
         binary_packet_writer(kind.binary, attachments.len(), namespace, json_bytes)?
     };
+    let start = out.len();
     if let Some(id) = id {
         write!(out, "{id}").map_err(serde_json::Error::io)?;
     }
@@ -425,11 +321,24 @@ fn encode_array(
             out.push_str(",");
         }
     }
-    args.write_json(&mut out)?;
+    let mut found = Vec::new();
+    if args.may_hold_binary() {
+        let written;
+        (written, found) = binary::writing(attachments.len(), || args.write_json(&mut out));
+        written?;
+    } else {
+        args.write_json(&mut out)?;
+    }
     out.push_str("]");
+    if !found.is_empty() {
+        // The number of attachments stands in front of the text and is known only now.
+        let (text, count) = (out, attachments.len() + found.len());
+        out = binary_packet_writer(kind.binary, count, namespace, text.len() - start)?;
+        out.write_all(text.written(start)).map_err(serde_json::Error::io)?;
+    }
     let mut frames = Frames::new();
     frames.push(out.finish());
-    frames.extend(attachments.iter().map(|attachment| Frame::binary(attachment)));
+    frames.extend(attachments.iter().chain(&found).map(|attachment| Frame::binary(attachment)));
     Ok(frames)
 }
 
@@ -476,9 +385,6 @@ pub const ATTACHMENT_BYTES_MAX: usize = 10_000_000;
 
 /// Key that marks a placeholder for an attachment.
 pub(super) const PLACEHOLDER: &str = "_placeholder";
-
-/// A guess at the size of one serialised argument.
-const DEFAULT_JSON_BYTES: usize = 256;
 
 /// Around the array.
 const BRACKETS: usize = 2;

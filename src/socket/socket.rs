@@ -22,7 +22,7 @@ use super::parser::{self, Arguments, Frames, One};
 use super::pouch::Pouch;
 use super::rooms::{self, Entered, Membership};
 use super::socket_id::SocketId;
-use crate::engine::{Close, Handshake, Outbox, Pressure, SendError, Transport};
+use crate::engine::{Close, Handshake, Outbox, Pressure, Queued, SendError, Transport};
 use crate::error::{ImksError, ImksResult};
 
 /// A client in one namespace. Cheap to clone; sending never waits.
@@ -146,6 +146,21 @@ impl Socket {
             Ok(Err(_)) => Err(ImksError::SocketNotFound),
             Err(_) => Err(ImksError::Timeout("the client did not acknowledge in time")),
         }
+    }
+
+    /// What waits to be written to this client's connection, all its namespaces together.
+    pub fn queued(&self) -> Queued {
+        self.0.outbox.queued()
+    }
+
+    /// Waits until the connection's queue is below its soft mark: for a producer that has more to send than a
+    /// client can take at once. Sending itself never waits, and closes a client that falls too far behind.
+    ///
+    /// # Errors
+    /// [`ImksError::SocketNotFound`] when the connection is closed, [`ImksError::SocketSendFull`] when that was
+    /// because the client read too slowly.
+    pub async fn drained(&self) -> ImksResult<()> {
+        self.0.outbox.drained().await.map_err(into_error)
     }
 
     /// Enters a room. Does nothing once disconnected.
