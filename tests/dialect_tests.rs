@@ -37,6 +37,34 @@ fn a_client_with_the_msgpack_parser_talks_with_an_upgrade() {
     msgpack("upgrade");
 }
 
+fn version2(via: &str, other: &str) {
+    let engine = engine::Config { allow_eio3: true, ..engine::Config::default() };
+    let server = Running::start(engine, Config::default());
+    let environment = [("URL", &*server.url()), ("DIALECT", "v2"), ("OTHER", other), ("VIA", via)];
+    Script::run("dialect.js", &environment);
+}
+
+#[test]
+fn a_client_of_socket_io_2_talks_over_polling() {
+    version2("polling", "v2");
+}
+
+#[test]
+fn a_client_of_socket_io_2_talks_over_websocket() {
+    version2("websocket", "v2");
+}
+
+#[test]
+fn a_client_of_socket_io_2_talks_with_an_upgrade() {
+    version2("upgrade", "v2");
+}
+
+#[test]
+fn clients_of_socket_io_2_and_4_share_a_room() {
+    version2("polling", "v5");
+    version2("upgrade", "v5");
+}
+
 #[test]
 fn a_client_of_the_default_dialect_has_the_same_conversation() {
     let server = Running::start(engine::Config::default(), Config::default());

@@ -26,6 +26,11 @@ pub fn v4() -> Config {
     }
 }
 
+/// Engine.IO v3 protocol suite.
+pub fn v3() -> Config {
+    Config { allow_eio3: true, ..v4() }
+}
+
 /// Sends every message back as it came.
 pub fn echo(connection: &Connection, message: Message) {
     send(connection, &frame(&message));

@@ -4,7 +4,7 @@
 //! cargo run --release --example conformance -- PROFILE --port N [--tls] [--webtransport]
 //! ```
 //!
-//! Profiles: `engine-v4`, `socket-v5`, `socket-v5-msgpack`, `engine-client`, `socket-client`, `load`, `short-deadlines`.
+//! Profiles: `engine-v4`, `engine-v3`, `socket-v5`, `socket-v5-msgpack`, `engine-client`, `socket-client`, `load`, `short-deadlines`.
 
 mod engine_profiles;
 mod load;
@@ -40,6 +40,8 @@ struct Args {
 enum Profile {
     /// Engine.IO v4 protocol suite: echo, heartbeat of 300 + 200 ms.
     EngineV4,
+    /// Engine.IO v3 protocol suite: as `engine-v4`, with clients of version 3 allowed.
+    EngineV3,
     /// Socket.IO v5 protocol suite.
     SocketV5,
     /// As `socket-v5`, with the msgpack parser.
@@ -58,6 +60,7 @@ impl Profile {
     fn parts(self) -> imks::ImksResult<(engine::Config, Application)> {
         Ok(match self {
             Self::EngineV4 => (engine_profiles::v4(), Application::Engine(engine_profiles::echo)),
+            Self::EngineV3 => (engine_profiles::v3(), Application::Engine(engine_profiles::echo)),
             Self::EngineClient => {
                 let (config, headers) = engine_profiles::client();
                 (config, Application::EngineClient(headers))

@@ -19,6 +19,7 @@ pub fn fields(config: &mut Config, visitor: &mut impl Visitor) {
     tls_fields(&mut config.tls, visitor);
     webtransport_fields(&mut config.webtransport, visitor);
     engine_fields(&mut config.engine, visitor);
+    client_fields(&mut config.engine, visitor);
     connect_fields(config, visitor);
     limit_fields(&mut config.messaging, visitor);
     telemetry_fields(&mut config.telemetry, visitor);
@@ -279,6 +280,26 @@ fn engine_fields(config: &mut engine::Config, visitor: &mut impl Visitor) {
         &mut origins,
     );
     origins.apply(config);
+}
+
+/// For clients that are old, or that come from here.
+fn client_fields(config: &mut engine::Config, visitor: &mut impl Visitor) {
+    visitor.field(
+        Field::new(
+            "engine.allow_eio3",
+            "IMKS_ENGINE_ALLOW_EIO3",
+            "Whether clients of Socket.IO v2 (Engine.IO 3) are served; their socket id is their session id, a secret otherwise",
+        ),
+        &mut config.allow_eio3,
+    );
+    visitor.field(
+        Field::new(
+            "engine.client_bundle_dir",
+            "IMKS_CLIENT_BUNDLE_DIR",
+            "Directory `dist` of the npm package socket.io-client, served as `/socket.io/socket.io.js`",
+        ),
+        &mut config.client_bundle_dir,
+    );
 }
 
 /// The part of the engine's cross-origin settings that can be configured.

@@ -1,6 +1,6 @@
 //! What an engine can be told, with the defaults of the reference server.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 
@@ -32,6 +32,11 @@ pub struct Config {
     pub webtransport: bool,
     /// Whether a polling session is offered the other transports.
     pub allow_upgrades: bool,
+    /// Whether clients of Engine.IO v3 (Socket.IO v2) are served too. Their session id, a secret otherwise, is their
+    /// public socket id as well: such a client makes one from the other by itself.
+    pub allow_eio3: bool,
+    /// Directory `dist` of the npm package `socket.io-client`, whose browser builds are served under the path.
+    pub client_bundle_dir: Option<PathBuf>,
     /// A text message that follows the OPEN packet.
     pub initial_packet: Option<String>,
     /// A cookie with the session id on the handshake response of polling.
@@ -73,6 +78,8 @@ impl Default for Config {
             websocket: true,
             webtransport: false,
             allow_upgrades: true,
+            allow_eio3: false,
+            client_bundle_dir: None,
             initial_packet: None,
             cookie: None,
             cors: None,

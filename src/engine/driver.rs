@@ -12,8 +12,8 @@ use http::{HeaderMap, Uri};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    Close, CloseReason, Config, Frame, Handshake, MemoryPeer, Message, NodeId, Outbox, Packet, Sid,
-    Transport, codec,
+    Close, CloseReason, Config, Handshake, MemoryPeer, Message, NodeId, Outbox, Packet, Protocol, Sid,
+    Transport,
     duplex::Duplex,
     frame,
     memory::{MemoryLink, Received},
@@ -162,7 +162,10 @@ impl Connection {
             close_timeout: config.close_timeout,
         };
         Self {
-            session: Session::new(shared.transport(), timing, now),
+            session: match shared.protocol {
+                Protocol::V4 => Session::new(shared.transport(), timing, now),
+                Protocol::V3 { .. } => Session::legacy(shared.transport(), timing, now),
+            },
             carrier,
             candidate: None,
             outbox: Outbox(shared),
@@ -260,7 +263,9 @@ impl Connection {
         self.outputs(cx);
         if let Some(offer) = offer {
             let wire = match offer {
-                Offer::WebSocket(socket) => Duplex::WebSocket(WebSocket::new(socket, self.payload_max())),
+                Offer::WebSocket(socket) => Duplex::WebSocket(
+                    WebSocket::new(socket, self.payload_max()).speaking(self.outbox.0.protocol),
+                ),
                 Offer::WebTransport(wire) => Duplex::WebTransport(wire),
             };
             if self.session.handle_attach(wire.transport(), self.now) {
@@ -274,7 +279,7 @@ impl Connection {
                 Phase::Live => polling.get = Some(get),
                 Phase::Ending { reason, .. } => {
                     polling.get = Some(get);
-                    polling.answer_get(&self.outbox.0, payload(&frame::NOOP));
+                    polling.answer_frame(&self.outbox.0, &frame::NOOP);
                     self.finish(reason);
                     return;
                 }
@@ -328,6 +333,7 @@ impl Connection {
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Ping => self.send_ping(),
+                Output::Pong => self.send_pong(),
                 Output::PongProbe => {
                     if let Some(candidate) = &mut self.candidate {
                         candidate.push(frame::PONG_PROBE);
@@ -352,11 +358,20 @@ impl Connection {
         }
     }
 
+    /// The answer to a client of version 3.
+    fn send_pong(&mut self) {
+        match &mut self.carrier {
+            Carrier::Polling(polling) => polling.queue.push_back(frame::PONG),
+            Carrier::Duplex(wire) => wire.push(frame::PONG),
+            Carrier::Memory(_) => {}
+        }
+    }
+
     /// The candidate carries the session from now on. What was queued and not polled leaves there.
     fn switch(&mut self) {
         let Some(mut socket) = self.candidate.take() else { return };
         let Carrier::Polling(polling) = &mut self.carrier else { return };
-        polling.answer_get(&self.outbox.0, payload(&frame::NOOP));
+        polling.answer_frame(&self.outbox.0, &frame::NOOP);
         polling.answer_post(&self.outbox.0);
         socket.extend(std::mem::take(&mut polling.queue));
         let transport = socket.transport();
@@ -397,7 +412,7 @@ impl Connection {
             }
             Carrier::Polling(polling) => {
                 let last = if reason == CloseReason::TransportClose { frame::NOOP } else { frame::CLOSE };
-                polling.answer_get(&self.outbox.0, payload(&last));
+                polling.answer_frame(&self.outbox.0, &last);
                 polling.answer_post(&self.outbox.0);
                 self.finish(reason);
             }
@@ -555,9 +570,9 @@ impl Connection {
         }
         let queue = std::mem::take(&mut polling.queue);
         if !queue.is_empty() {
-            polling.answer_get(&self.outbox.0, codec::encode_payload(&queue));
+            polling.answer_frames(&self.outbox.0, &queue);
         } else if probed {
-            polling.answer_get(&self.outbox.0, payload(&frame::NOOP));
+            polling.answer_frame(&self.outbox.0, &frame::NOOP);
         }
         if ends {
             self.session.handle_drained();
@@ -646,10 +661,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-fn payload(frame: &Frame) -> String {
-    codec::encode_payload([frame])
-}
-
 fn count_sent(taken: &Taken) {
     if !taken.frames.is_empty() {
         metrics::ENGINE_MESSAGES_SENT.add(taken.frames.len() as u64);
@@ -682,6 +693,7 @@ const UPGRADE_REFUSED: u16 = 1008;
 mod tests {
     use std::future::poll_fn;
 
+    use super::super::Frame;
     use super::*;
 
     #[tokio::test]

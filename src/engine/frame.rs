@@ -20,6 +20,9 @@ pub struct Frame {
 enum Kind {
     Text,
     Binary,
+    /// Binary, with the type byte of Engine.IO v3 in front of the data.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers send them"))]
+    TypedBinary,
     /// WebSocket control frame: never part of a polling payload.
     #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers send them"))]
     Control,
@@ -69,7 +72,7 @@ impl Frame {
 
     /// Whether the message is binary.
     pub fn is_binary(&self) -> bool {
-        self.kind == Kind::Binary
+        matches!(self.kind, Kind::Binary | Kind::TypedBinary)
     }
 
     /// Bytes on a WebSocket, header included.
@@ -90,6 +93,22 @@ impl Frame {
 
 #[cfg(feature = "server")]
 impl Frame {
+    /// A binary message of Engine.IO v3: its type, then the data.
+    #[cfg(feature = "server")]
+    pub(crate) fn typed_binary(kind: u8, data: &[u8]) -> Self {
+        let mut buffer = Vec::with_capacity(HEADER_ROOM + 1 + data.len());
+        buffer.extend_from_slice(&[0; HEADER_ROOM]);
+        buffer.push(kind);
+        buffer.extend_from_slice(data);
+        frame(buffer, BINARY, Kind::TypedBinary)
+    }
+
+    /// Whether the payload begins with a type byte of Engine.IO v3.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_typed(&self) -> bool {
+        self.kind == Kind::TypedBinary
+    }
+
     /// Any Engine.IO text packet, for example `0{…}`.
     pub(crate) fn packet(packet: &str) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + packet.len());
@@ -186,6 +205,9 @@ fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
 /// `2`: the heartbeat.
 #[cfg(feature = "server")]
 pub(crate) const PING: Frame = Frame::preframed(b"\x81\x012");
+/// `3`: the answer to a ping of an Engine.IO v3 client.
+#[cfg(feature = "server")]
+pub(crate) const PONG: Frame = Frame::preframed(b"\x81\x013");
 /// `3probe`: the answer to a probe.
 #[cfg(feature = "server")]
 pub(crate) const PONG_PROBE: Frame = Frame::preframed(b"\x81\x063probe");

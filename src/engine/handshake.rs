@@ -6,7 +6,7 @@ use std::{cell::RefCell, fmt, net::SocketAddr, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Uri};
 
-use super::Transport;
+use super::{Protocol, Transport};
 use crate::{
     ImksError, ImksResult,
     clock::{self, Micros},
@@ -132,6 +132,8 @@ pub struct Handshake {
     pub issued: Micros,
     /// The transport it came over.
     pub transport: Transport,
+    /// The version of Engine.IO it asked for.
+    pub protocol: Protocol,
     /// First line: path and query. Then one `name:value` line per header.
     head: Box<str>,
 }
@@ -156,7 +158,15 @@ impl Handshake {
             // Never with a line feed: HTTP does not allow it in a value.
             head.push_str(&String::from_utf8_lossy(value.as_bytes()));
         }
-        Self { sid, peer, secure, issued: clock::now_micros(), transport, head: head.into() }
+        Self {
+            sid,
+            peer,
+            secure,
+            issued: clock::now_micros(),
+            transport,
+            protocol: Protocol::V4,
+            head: head.into(),
+        }
     }
 
     /// Path and query, as sent.
@@ -198,12 +208,12 @@ impl fmt::Debug for Handshake {
 }
 
 /// Raw name and value of each query parameter.
-pub(super) fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// Decodes `%XX` and `+`; bad escapes stay as they are, bad UTF-8 is replaced.
-fn percent_decode(text: &str) -> String {
+pub(crate) fn percent_decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let Some((&first, rest)) = bytes.split_first() {

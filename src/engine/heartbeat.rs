@@ -1,5 +1,6 @@
 //! Ping and pong deadlines of one session. The server pings, the client answers; the next ping is due one
-//! interval after the pong. Time is an argument.
+//! interval after the pong. In version 3 it is the other way round: the client pings, and both times together are
+//! what it has from one ping to the next. Time is an argument.
 
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub(super) struct Heartbeat {
 enum State {
     /// The next ping is due at this time.
     Idle(Instant),
+    /// The client's next ping is due at this time (version 3).
+    Waiting(Instant),
     /// A ping is out; the pong is due at this time. One other packet may move it once.
     Pinged { deadline: Instant, refreshed: bool },
 }
@@ -36,6 +39,16 @@ impl Heartbeat {
         Self { interval, timeout, state: State::Idle(now + interval), suspended: false }
     }
 
+    /// For a client that pings (version 3).
+    pub(super) fn passive(interval: Duration, timeout: Duration, now: Instant) -> Self {
+        Self { interval, timeout, state: State::Waiting(now + interval + timeout), suspended: false }
+    }
+
+    /// Whether it is the client who pings.
+    pub(super) fn is_passive(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+
     /// A pong, asked for or not, puts the next ping one interval away.
     pub(super) fn handle_pong(&mut self, now: Instant) {
         self.state = State::Idle(now + self.interval);
@@ -44,6 +57,9 @@ impl Heartbeat {
     /// Any other packet shows life: the first one after a ping restarts the wait for the pong, once. A peer
     /// that talks but never answers is still found.
     pub(super) fn handle_other(&mut self, now: Instant) {
+        if let State::Waiting(deadline) = &mut self.state {
+            *deadline = now + self.interval + self.timeout;
+        }
         if let State::Pinged { deadline, refreshed: refreshed @ false } = &mut self.state {
             *deadline = now + self.timeout;
             *refreshed = true;
@@ -54,6 +70,9 @@ impl Heartbeat {
     pub(super) fn handle_switch(&mut self, now: Instant) {
         if let State::Pinged { deadline, .. } = &mut self.state {
             *deadline = now + self.timeout;
+        }
+        if self.is_passive() {
+            self.handle_other(now);
         }
     }
 
@@ -78,7 +97,11 @@ impl Heartbeat {
                 self.state = State::Pinged { deadline: sent + self.timeout, refreshed: false };
                 Some(Beat::Ping)
             }
-            State::Pinged { deadline, .. } if now >= deadline && !self.suspended => Some(Beat::Timeout),
+            State::Waiting(deadline) | State::Pinged { deadline, .. }
+                if now >= deadline && !self.suspended =>
+            {
+                Some(Beat::Timeout)
+            }
             _ => None,
         }
     }
@@ -86,8 +109,8 @@ impl Heartbeat {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Idle(due) => Some(due),
-            State::Pinged { .. } if self.suspended => None,
-            State::Pinged { deadline, .. } => Some(deadline),
+            State::Waiting(_) | State::Pinged { .. } if self.suspended => None,
+            State::Waiting(deadline) | State::Pinged { deadline, .. } => Some(deadline),
         }
     }
 }
@@ -143,6 +166,22 @@ mod tests {
         assert_eq!((heartbeat.handle_timeout(start + ms(900)), heartbeat.poll_timeout()), (None, None));
         heartbeat.resume(start + ms(1_000));
         assert_eq!(heartbeat.poll_timeout(), Some(start + ms(1_200)));
+    }
+
+    #[test]
+    fn a_client_that_pings_itself_has_both_times_from_one_sign_of_life_to_the_next() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::passive(INTERVAL, TIMEOUT, start);
+        assert_eq!(heartbeat.handle_timeout(start + ms(499)), None);
+        heartbeat.handle_other(start + ms(400));
+        assert_eq!(
+            (heartbeat.poll_timeout(), heartbeat.handle_timeout(start + ms(899))),
+            (Some(start + ms(900)), None)
+        );
+        heartbeat.suspend();
+        assert_eq!((heartbeat.handle_timeout(start + ms(900)), heartbeat.poll_timeout()), (None, None));
+        heartbeat.resume(start + ms(1_000));
+        assert_eq!(heartbeat.handle_timeout(start + ms(1_500)), Some(Beat::Timeout));
     }
 
     #[test]

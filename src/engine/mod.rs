@@ -8,6 +8,8 @@
 #[cfg(feature = "server")]
 use std::fmt;
 
+#[cfg(feature = "server")]
+mod client_bundle;
 pub mod codec;
 #[cfg(feature = "server")]
 pub mod config;
@@ -20,6 +22,10 @@ mod frame;
 mod handshake;
 #[cfg(feature = "server")]
 mod heartbeat;
+#[cfg(feature = "server")]
+mod jsonp;
+#[cfg(feature = "server")]
+pub mod legacy;
 #[cfg(feature = "server")]
 mod memory;
 #[cfg(feature = "server")]
@@ -47,6 +53,8 @@ mod webtransport_reader;
 mod wire_reader;
 
 pub use frame::{Frame, FrameWriter};
+#[cfg(feature = "server")]
+pub(crate) use handshake::{percent_decode, query_pairs};
 pub use packet::{Message, Packet};
 #[cfg(feature = "server")]
 pub use {
@@ -91,6 +99,20 @@ impl Transport {
             _ => Self::WebTransport,
         }
     }
+}
+
+/// Version of Engine.IO that the client of a session speaks.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// `EIO=3`, as clients of Socket.IO v2.
+    V3 {
+        /// The client wants binary data as text.
+        base64: bool,
+    },
+    /// `EIO=4`.
+    #[default]
+    V4,
 }
 
 /// Why a session ended.

@@ -18,7 +18,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Frame, Transport, polling::Inbox};
+use super::{Frame, Protocol, Transport, polling::Inbox};
 
 /// Bounds of an outgoing queue. A message is accepted when the queue was below the bound before it, so one
 /// message may be larger than what is left.
@@ -198,6 +198,7 @@ pub(super) struct Shared {
     /// The connection has been woken, or runs: it will look at the queue before it sleeps, no wake needed.
     scheduled: AtomicBool,
     transport: AtomicU8,
+    pub(super) protocol: Protocol,
     limits: Arc<OutboxLimits>,
 }
 
@@ -253,8 +254,14 @@ impl Shared {
             queue: Mutex::new(Queue { inbox, ..Queue::default() }),
             scheduled: AtomicBool::new(true),
             transport: AtomicU8::new(transport as u8),
+            protocol: Protocol::V4,
             limits,
         }
+    }
+
+    /// For a client of this version.
+    pub(super) fn speaking(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     pub(super) fn transport(&self) -> Transport {

@@ -8,15 +8,40 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
 use super::{
-    Frame, Packet, Transport, codec,
+    Frame, Packet, Protocol, Transport, codec, legacy,
     outbox::{Queue, Shared},
     webtransport::WebTransport,
 };
+use crate::ImksResult;
+
+/// Body of the answer to a GET.
+#[derive(Debug)]
+pub(super) struct Payload {
+    pub(super) body: Vec<u8>,
+    /// Not text: only in version 3.
+    pub(super) binary: bool,
+}
+
+impl Payload {
+    /// What a client of this version is sent.
+    pub(super) fn new<'a>(
+        protocol: Protocol,
+        frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>,
+    ) -> Self {
+        match protocol {
+            Protocol::V4 => Self { body: codec::encode_payload(frames).into_bytes(), binary: false },
+            Protocol::V3 { base64 } => {
+                let (body, binary) = legacy::encode_payload(frames, base64);
+                Self { body, binary }
+            }
+        }
+    }
+}
 
 /// Where HTTP requests of a polling session arrive. Holds at most one of each.
 #[derive(Default)]
 pub(super) struct Inbox {
-    get: Option<oneshot::Sender<String>>,
+    get: Option<oneshot::Sender<Payload>>,
     /// A GET waits, here or with the connection.
     get_open: bool,
     post: Option<Post>,
@@ -47,7 +72,7 @@ pub(super) struct Post {
 /// What has arrived since the connection last looked.
 #[derive(Default)]
 pub(super) struct Inputs {
-    pub(super) get: Option<oneshot::Sender<String>>,
+    pub(super) get: Option<oneshot::Sender<Payload>>,
     pub(super) post: Option<Post>,
     pub(super) offer: Option<Offer>,
     pub(super) fault: bool,
@@ -73,7 +98,7 @@ pub(super) enum Refusal {
 /// A GET that waits for its payload. Dropping it unanswered (the client went away) ends the session.
 pub(super) struct PendingGet {
     shared: Arc<Shared>,
-    answer: oneshot::Receiver<String>,
+    answer: oneshot::Receiver<Payload>,
     armed: bool,
 }
 
@@ -99,7 +124,7 @@ impl PendingGet {
     }
 
     /// Waits for the payload.
-    pub(super) async fn payload(mut self) -> Result<String, Refusal> {
+    pub(super) async fn payload(mut self) -> Result<Payload, Refusal> {
         let answer = (&mut self.answer).await;
         self.armed = false;
         answer.map_err(|_| gone(&self.shared))
@@ -127,6 +152,11 @@ impl PendingPost {
         Ok(Self { shared, armed: true })
     }
 
+    /// Version of the session.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.shared.protocol
+    }
+
     /// The body was refused; the session goes on.
     pub(super) fn cancel(mut self) {
         self.armed = false;
@@ -137,8 +167,11 @@ impl PendingPost {
     }
 
     /// Hands the body over and waits until its packets are accepted.
-    pub(super) async fn submit(mut self, body: &[u8]) -> Result<(), Refusal> {
-        let (packets, malformed) = decode(body);
+    pub(super) async fn submit(mut self, body: &[u8], binary: bool) -> Result<(), Refusal> {
+        let (packets, malformed) = match self.shared.protocol {
+            Protocol::V4 => collect(codec::decode_payload(body)),
+            Protocol::V3 { .. } => collect(legacy::decode_payload(body, binary)),
+        };
         let (reply, answer) = oneshot::channel();
         with_inbox(&self.shared, |inbox| {
             inbox.post = Some(Post { packets, malformed, reply });
@@ -204,9 +237,9 @@ fn gone(shared: &Shared) -> Refusal {
     }
 }
 
-fn decode(body: &[u8]) -> (Vec<Packet>, bool) {
+fn collect(decoded: impl Iterator<Item = ImksResult<Packet>>) -> (Vec<Packet>, bool) {
     let mut packets = Vec::new();
-    for packet in codec::decode_payload(body) {
+    for packet in decoded {
         match packet {
             Ok(packet) if packets.len() < PACKETS_MAX => packets.push(packet),
             _ => return (packets, true),
@@ -220,7 +253,7 @@ fn decode(body: &[u8]) -> (Vec<Packet>, bool) {
 pub(super) struct Polling {
     /// What the session itself sends: pings.
     pub(super) queue: VecDeque<Frame>,
-    pub(super) get: Option<oneshot::Sender<String>>,
+    pub(super) get: Option<oneshot::Sender<Payload>>,
     pub(super) post: Option<oneshot::Sender<()>>,
 }
 
@@ -238,13 +271,27 @@ impl Polling {
     }
 
     /// Answers the GET that waits, if any. Its place is free before the client can know.
-    pub(super) fn answer_get(&mut self, shared: &Shared, payload: String) {
+    fn answer_get(&mut self, shared: &Shared, payload: Payload) {
         let Some(get) = self.get.take() else { return };
         if let Some(inbox) = shared.lock().inbox.as_deref_mut() {
             inbox.get_open = false;
         }
         // A client that went away is found by the guard of its request.
         let _ = get.send(payload);
+    }
+
+    /// Answers the GET that waits, if any, with these packets.
+    pub(super) fn answer_frames(&mut self, shared: &Shared, frames: &VecDeque<Frame>) {
+        if self.get.is_some() {
+            self.answer_get(shared, Payload::new(shared.protocol, frames));
+        }
+    }
+
+    /// Answers the GET that waits, if any, with this packet.
+    pub(super) fn answer_frame(&mut self, shared: &Shared, frame: &Frame) {
+        if self.get.is_some() {
+            self.answer_get(shared, Payload::new(shared.protocol, [frame]));
+        }
     }
 
     /// Answers the POST that waits, if any.

@@ -16,6 +16,8 @@ use http_body_util::Full;
 
 use super::{
     config::{Config, Cors, Origins},
+    jsonp,
+    polling::Payload,
     request::RequestError,
 };
 use crate::telemetry::metrics;
@@ -67,15 +69,20 @@ pub(super) fn error(error: &RequestError, upgrade: bool) -> Reply {
 }
 
 /// A polling payload, compressed if it is worth it and the client can.
-pub(super) fn payload(config: &Config, parts: &Parts, payload: String) -> Reply {
+pub(super) fn payload(config: &Config, parts: &Parts, payload: Payload) -> Reply {
+    let (body, content_type) = match (payload.binary, jsonp::index(parts)) {
+        (true, _) => (payload.body, "application/octet-stream"),
+        (false, Some(index)) => (jsonp::wrap(index, &payload.body), "text/javascript; charset=UTF-8"),
+        (false, None) => (payload.body, "text/plain; charset=UTF-8"),
+    };
     let threshold = config.http_compression.unwrap_or(usize::MAX);
-    let coding = if payload.len() >= threshold { accepted_coding(&parts.headers) } else { None };
-    let packed = coding.and_then(|coding| Some((coding, compress(coding, payload.as_bytes())?)));
+    let coding = if body.len() >= threshold { accepted_coding(&parts.headers) } else { None };
+    let packed = coding.and_then(|coding| Some((coding, compress(coding, &body)?)));
     let (coding, body) = match packed {
         Some((coding, body)) => (Some(coding), Bytes::from(body)),
-        None => (None, Bytes::from(payload)),
+        None => (None, Bytes::from(body)),
     };
-    let mut reply = no_store(text(StatusCode::OK, "text/plain; charset=UTF-8", body));
+    let mut reply = no_store(text(StatusCode::OK, content_type, body));
     if let Some(coding) = coding {
         reply.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
     }
@@ -162,7 +169,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 /// `gzip` or `deflate`, whichever the client names first without `q=0`.
-fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
+pub(super) fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
     let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
     accepted.split(',').find_map(|entry| {
         let (name, quality) = entry.split_once(';').unwrap_or((entry, ""));
@@ -172,7 +179,8 @@ fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
     })
 }
 
-fn compress(coding: &str, body: &[u8]) -> Option<Vec<u8>> {
+/// The body in this coding, if that works.
+pub(super) fn compress(coding: &str, body: &[u8]) -> Option<Vec<u8>> {
     let packed = Vec::with_capacity(body.len() / 4);
     match coding {
         "gzip" => {

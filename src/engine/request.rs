@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, header, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::{Transport, handshake::query_pairs};
+use super::{Protocol, Transport, handshake::query_pairs};
 
 /// Engine.IO error, with its code on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,9 @@ pub(super) struct Query<'a> {
     pub(super) transport: Option<&'a str>,
     pub(super) sid: Option<&'a str>,
     pub(super) protocol: Option<&'a str>,
+    base64: Option<&'a str>,
+    /// Index of the callback that a script element waits with (JSONP).
+    pub(super) jsonp: Option<&'a str>,
 }
 
 impl<'a> Query<'a> {
@@ -68,11 +71,22 @@ impl<'a> Query<'a> {
                 "transport" => &mut parsed.transport,
                 "sid" => &mut parsed.sid,
                 "EIO" => &mut parsed.protocol,
+                "b64" => &mut parsed.base64,
+                "j" => &mut parsed.jsonp,
                 _ => continue,
             };
             *place = Some(if place.is_some() { "" } else { value });
         }
         parsed
+    }
+
+    /// The version asked for, if it is one of those that exist.
+    pub(super) fn version(&self) -> Option<Protocol> {
+        match self.protocol {
+            Some("4") => Some(Protocol::V4),
+            Some("3") => Some(Protocol::V3 { base64: self.base64.is_some() }),
+            _ => None,
+        }
     }
 
     pub(super) fn transport(&self) -> Option<Transport> {

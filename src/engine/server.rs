@@ -14,11 +14,13 @@ use tokio_util::task::TaskTracker;
 use wtransport::endpoint::SessionRequest;
 
 use super::{
-    Config, Connection, Handshake, NodeId, OutboxLimits, Sid, Transport, driver,
+    Config, Connection, Handshake, NodeId, OutboxLimits, Protocol, Sid, Transport,
+    client_bundle::ClientBundle,
+    driver,
     duplex::Duplex,
-    frame,
+    frame, jsonp,
     outbox::Shared,
-    polling::{self, Inbox, Offer, PendingGet, PendingPost, Refusal},
+    polling::{self, Inbox, Offer, Payload, PendingGet, PendingPost, Refusal},
     registry::Registry,
     reply::{self, Reply},
     request::{self, BodyError, Query, RequestError},
@@ -35,6 +37,7 @@ struct Inner {
     config: Config,
     node: NodeId,
     prefix: String,
+    client_bundle: Option<ClientBundle>,
     /// Of the OPEN packet: before and after the session id.
     open_end: [String; 2],
     limits: Arc<OutboxLimits>,
@@ -58,6 +61,7 @@ impl Engine {
         Ok(Self(Arc::new(Inner {
             node: config.node.map_or_else(NodeId::random, Ok)?,
             prefix: config.prefix(),
+            client_bundle: config.client_bundle_dir.as_deref().map(ClientBundle::read).transpose()?,
             open_end: [open_end(&config, &offered), open_end(&config, "")],
             limits: Arc::new(config.outbox),
             registry: Arc::new(Registry::new(config.max_payload)),
@@ -82,6 +86,13 @@ impl Engine {
         let config = &self.0.config;
         if let Some(cors) = &config.cors
             && let Some(mut reply) = reply::preflight(cors, &parts)
+        {
+            reply::decorate(config, &parts, &mut reply);
+            return reply;
+        }
+        if let Some(bundle) = &self.0.client_bundle
+            && let Some(name) = parts.uri.path().strip_prefix(&self.0.prefix)
+            && let Some(mut reply) = bundle.answer(name, &parts)
         {
             reply::decorate(config, &parts, &mut reply);
             return reply;
@@ -153,7 +164,9 @@ impl Engine {
         let Some(shared) = self.0.registry.get(sid) else {
             return self.0.elsewhere(sid);
         };
-        if query.protocol != Some("4") {
+        let same_version =
+            |version| std::mem::discriminant(&version) == std::mem::discriminant(&shared.protocol);
+        if !query.version().is_some_and(same_version) {
             return Err(RequestError::BadRequest);
         }
         match (transport, socket) {
@@ -237,15 +250,16 @@ impl Engine {
             (Transport::Polling, None) => None,
             _ => return Err(RequestError::BadRequest),
         };
-        if let Some(allow) = &self.0.config.hooks.allow_request {
+        let config = &self.0.config;
+        if let Some(allow) = &config.hooks.allow_request {
             allow(parts).await.map_err(RequestError::Forbidden)?;
         }
-        if query.protocol != Some("4") {
-            return Err(RequestError::BadProtocol);
-        }
+        let known = query.version().filter(|version| config.allow_eio3 || *version == Protocol::V4);
+        let protocol = known.ok_or(RequestError::BadProtocol)?;
         let sid = self.generate_id(parts).await?;
         let secure = parts.extensions.get::<request::Secure>().is_some();
-        let handshake = Handshake::new(sid, peer, transport, secure, &parts.uri, &parts.headers);
+        let mut handshake = Handshake::new(sid, peer, transport, secure, &parts.uri, &parts.headers);
+        handshake.protocol = protocol;
         self.0.start(parts, handshake, socket)
     }
 
@@ -309,13 +323,14 @@ impl Engine {
             Err(refusal) => return Err(refused(refusal)),
         };
         let content_type = parts.headers.get(header::CONTENT_TYPE);
-        if content_type.is_some_and(|value| value == "application/octet-stream") {
+        let binary = content_type.is_some_and(|value| value == "application/octet-stream");
+        if binary && pending.protocol() == Protocol::V4 {
             // Dropping `pending` ends the session: version 4 knows no binary bodies.
             return Ok(reply::empty(StatusCode::BAD_REQUEST));
         }
         let body = request::read_body(&parts.headers, body, config.max_payload, config.body_timeout).await;
         match body {
-            Ok(body) => match pending.submit(&body).await {
+            Ok(body) => match pending.submit(&jsonp::unwrap(parts, body), binary).await {
                 Ok(()) => Ok(reply::ok()),
                 Err(Refusal::Upgraded) => Err(RequestError::BadRequest),
                 Err(_) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
@@ -395,7 +410,8 @@ impl Inner {
     fn register(&self, handshake: &Handshake) -> Result<Arc<Shared>, RequestError> {
         let transport = handshake.transport;
         let inbox = (transport == Transport::Polling).then(|| Box::new(Inbox::default()));
-        let shared = Arc::new(Shared::new(transport, self.limits.clone(), inbox));
+        let shared = Shared::new(transport, self.limits.clone(), inbox).speaking(handshake.protocol);
+        let shared = Arc::new(shared);
         let is_new = self.registry.insert(&handshake.sid, &shared);
         is_new.then_some(shared).ok_or(RequestError::BadRequest)
     }
@@ -411,8 +427,9 @@ impl Inner {
         let open = [OPEN_START, handshake.sid.expose(), end].concat();
         let initial = self.config.initial_packet.as_deref();
         let Some((key, socket)) = socket else {
-            let body = initial.map_or(open.clone(), |initial| format!("{open}\x1e4{initial}"));
-            let mut reply = reply::payload(&self.config, parts, body);
+            let frames = std::iter::once(frame::Frame::packet(&open)).chain(initial.map(frame::Frame::text));
+            let frames: Vec<_> = frames.collect();
+            let mut reply = reply::payload(&self.config, parts, Payload::new(handshake.protocol, &frames));
             if let Some(cookie) = &self.config.cookie
                 && let Ok(value) =
                     format!("{}={}{}", cookie.name, handshake.sid.expose(), cookie.attributes).parse()
@@ -421,7 +438,7 @@ impl Inner {
             }
             return (reply, None);
         };
-        let mut socket = WebSocket::new(socket, self.config.max_payload);
+        let mut socket = WebSocket::new(socket, self.config.max_payload).speaking(handshake.protocol);
         socket.push(frame::Frame::packet(&open));
         if let Some(initial) = initial {
             socket.push(frame::Frame::text(initial));

@@ -37,6 +37,8 @@ pub(super) enum Wire {
 pub(super) enum Output {
     /// Send a ping on the current wire.
     Ping,
+    /// Answer a ping on the current wire (version 3).
+    Pong,
     /// Answer the probe on the candidate.
     PongProbe,
     /// From now on a polling request is answered at once, with a noop if nothing is queued.
@@ -92,6 +94,12 @@ impl Session {
             outputs: VecDeque::new(),
             messages: VecDeque::new(),
         }
+    }
+
+    /// For a client of Engine.IO v3.
+    pub(super) fn legacy(transport: Transport, timing: Timing, now: Instant) -> Self {
+        let heartbeat = Heartbeat::passive(timing.ping_interval, timing.ping_timeout, now);
+        Self { heartbeat, ..Self::new(transport, timing, now) }
     }
 
     /// A packet has arrived.
@@ -233,10 +241,14 @@ impl Session {
                     self.messages.push_back(message);
                 }
             }
-            Packet::Pong(_) => self.heartbeat.handle_pong(now),
+            Packet::Ping(_) if self.heartbeat.is_passive() => {
+                self.heartbeat.handle_other(now);
+                self.output(Output::Pong);
+            }
+            Packet::Pong(_) if !self.heartbeat.is_passive() => self.heartbeat.handle_pong(now),
             Packet::Close => self.close(CloseReason::TransportClose),
-            // In version 4 only the server pings.
-            Packet::Ping(_) => self.close(CloseReason::TransportError),
+            // In version 4 only the server pings, in version 3 only the client.
+            Packet::Ping(_) | Packet::Pong(_) => self.close(CloseReason::TransportError),
             Packet::Open(_) | Packet::Upgrade | Packet::Noop => self.heartbeat.handle_other(now),
         }
     }
@@ -384,6 +396,18 @@ mod tests {
         bench.session.handle_close(Close::Graceful, bench.at(50));
         bench.packet(300, Wire::Current, Packet::Pong("".into()));
         assert_eq!(bench.time(450), [Output::Closed(CloseReason::ForcedClose)]);
+    }
+
+    #[test]
+    fn a_client_of_version_3_pings_and_is_answered() {
+        let start = Instant::now();
+        let mut bench = Bench { session: Session::legacy(Transport::WebSocket, TIMING, start), start };
+        assert_eq!(bench.packet(400, Wire::Current, Packet::Ping("".into())), [Output::Pong]);
+        assert_eq!(bench.time(899), []);
+        assert_eq!(bench.time(900), [Output::Closed(CloseReason::PingTimeout)]);
+        let mut bench = Bench { session: Session::legacy(Transport::WebSocket, TIMING, start), start };
+        let outputs = bench.packet(1, Wire::Current, Packet::Pong("".into()));
+        assert_eq!(outputs, [Output::Closed(CloseReason::TransportError)], "only the client pings");
     }
 
     #[test]

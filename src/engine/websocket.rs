@@ -19,11 +19,11 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    CloseReason, Frame, Packet, codec,
+    CloseReason, Frame, Packet, Protocol, codec, legacy,
     outbox::Backlog,
     wire_reader::{Incoming, Input, Reader, Violation},
 };
-use crate::ImksError;
+use crate::{ImksError, ImksResult};
 
 /// Wire of one session, or of one that wants to take over.
 pub(super) struct WebSocket {
@@ -38,6 +38,7 @@ pub(super) struct WebSocket {
     deaf: Option<Deaf>,
     /// TLS may hold bytes that are not out.
     encrypted: bool,
+    protocol: Protocol,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,7 +106,13 @@ impl WebSocket {
             pongs: 0,
             deaf: None,
             encrypted: false,
+            protocol: Protocol::V4,
         }
+    }
+
+    /// For a client of this version.
+    pub(super) fn speaking(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// Waits for the HTTP layer to hand over the stream. Ready at once afterwards.
@@ -177,6 +184,9 @@ impl WebSocket {
 
     /// Queues many.
     pub(super) fn extend(&mut self, mut frames: VecDeque<Frame>) {
+        if let Protocol::V3 { base64 } = self.protocol {
+            frames = frames.into_iter().map(|frame| legacy::websocket_frame(frame, base64)).collect();
+        }
         if self.writing.is_empty() {
             self.writing = frames;
         } else {
@@ -263,13 +273,27 @@ impl WebSocket {
         let mut input = Input::new(data);
         while let Some(incoming) = self.reader.next(&mut input).map_err(Lost::Violation)? {
             match incoming {
-                Incoming::Text(text) => on_packet(codec::decode_text(text).map_err(parse_error)?),
-                Incoming::Binary(data) => on_packet(Packet::Message(super::Message::Binary(data))),
+                Incoming::Text(text) => on_packet(self.decode_text(text).map_err(parse_error)?),
+                Incoming::Binary(data) => on_packet(self.decode_binary(data).map_err(parse_error)?),
                 Incoming::Ping(content) => self.pong(&content),
                 Incoming::Close(code) => return Err(Lost::Peer(code)),
             }
         }
         Ok(())
+    }
+
+    fn decode_text(&self, text: Bytes) -> ImksResult<Packet> {
+        match self.protocol {
+            Protocol::V4 => codec::decode_text(text),
+            Protocol::V3 { .. } => legacy::decode_text(text),
+        }
+    }
+
+    fn decode_binary(&self, data: Bytes) -> ImksResult<Packet> {
+        match self.protocol {
+            Protocol::V4 => Ok(Packet::Message(super::Message::Binary(data))),
+            Protocol::V3 { .. } => legacy::decode_binary(data),
+        }
     }
 
     /// While the peer reads nothing, only so many of its pings are answered (RFC 6455 section 5.5.3 allows

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::packet::{Args, Packet, PacketBody};
-use super::parser::Decoder;
+use super::parser::{Decoder, MAIN_NAMESPACE};
 use crate::engine::Message;
 use crate::error::{ImksError, ImksResult};
 
@@ -86,6 +86,11 @@ impl<S: Joined> Client<S> {
             Some(packet) => self.handle_packet(packet),
             None => Ok(None),
         }
+    }
+
+    /// A client of Socket.IO v2 joins the main namespace without a word.
+    pub fn handle_open(&mut self) -> ImksResult<Option<Output<S>>> {
+        self.handle_connect(Cow::Borrowed(MAIN_NAMESPACE), None)
     }
 
     /// The namespace took the client in; packets that waited come out of [`Client::poll_output`].

@@ -3,8 +3,16 @@
 
 use std::cell::OnceCell;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use super::msgpack;
-use super::parser::{Decoder, Frames, Limits};
+use super::packet::{Packet, PacketBody};
+use super::parser::{self, Decoder, Frames, Limits};
+use crate::engine::{
+    Frame, Handshake, Outbox, Pressure, Protocol, SendError, legacy, percent_decode, query_pairs,
+};
+use crate::error::ImksResult;
 
 /// Encoding of packets, the same for all clients of a server (the `parser` option of both ends).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,20 +31,29 @@ pub(super) enum Dialect {
     Default,
     /// Socket.IO v5 and msgpack.
     MsgPack,
+    /// Clients of Socket.IO v2, over Engine.IO v3.
+    Version2,
 }
 
 impl Dialect {
-    pub(super) fn new(parser: Parser) -> Self {
-        match parser {
-            Parser::Default => Self::Default,
-            Parser::MsgPack => Self::MsgPack,
+    pub(super) fn new(parser: Parser, handshake: &Handshake) -> Self {
+        match (parser, handshake.protocol) {
+            (Parser::MsgPack, _) => Self::MsgPack,
+            (Parser::Default, Protocol::V3 { .. }) => Self::Version2,
+            (Parser::Default, Protocol::V4) => Self::Default,
         }
+    }
+
+    /// Sends a packet to a client that has no socket.
+    pub(super) fn send(self, outbox: &Outbox, frame: Frame) -> Result<Pressure, SendError> {
+        outbox.send_all(Parcel::new(&smallvec::smallvec![frame]).wrapped_for(self))
     }
 
     pub(super) fn decoder(self, limits: Limits) -> Decoder {
         match self {
             Self::Default => Decoder::new(limits),
             Self::MsgPack => Decoder::msgpack(limits),
+            Self::Version2 => Decoder::version2(limits),
         }
     }
 }
@@ -46,11 +63,12 @@ impl Dialect {
 pub(super) struct Parcel<'a> {
     frames: &'a Frames,
     msgpack: OnceCell<Frames>,
+    version2: OnceCell<Frames>,
 }
 
 impl<'a> Parcel<'a> {
     pub(super) fn new(frames: &'a Frames) -> Self {
-        Self { frames, msgpack: OnceCell::new() }
+        Self { frames, msgpack: OnceCell::new(), version2: OnceCell::new() }
     }
 
     /// As the default parser has it.
@@ -63,6 +81,8 @@ impl<'a> Parcel<'a> {
         match dialect {
             Dialect::Default => self.frames,
             Dialect::MsgPack => self.msgpack.get_or_init(|| to_msgpack(self.frames)),
+            Dialect::Version2 if is_same_in_version2(self.frames) => self.frames,
+            Dialect::Version2 => self.version2.get_or_init(|| to_version2(self.frames)),
         }
     }
 }
@@ -74,5 +94,110 @@ fn to_msgpack(frames: &Frames) -> Frames {
             tracing::error!(%error, "packet not sent: the application's JSON is not valid");
             Frames::new()
         }
+    }
+}
+
+/// Events and acks without attachments.
+fn is_same_in_version2(frames: &Frames) -> bool {
+    matches!(&frames[..], [frame] if !matches!(frame.payload(), [_, b'0' | b'4', ..]))
+}
+
+fn to_version2(frames: &Frames) -> Frames {
+    let Some((packet, attachments)) = frames.split_first() else { return Frames::new() };
+    let text = std::str::from_utf8(packet.payload().get(1..).unwrap_or_default()).unwrap_or_default();
+    let mut converted: Frames = smallvec::smallvec![
+        match text.as_bytes().first() {
+            Some(b'0') => connect_of_version2(text),
+            Some(b'4') => error_of_version2(text),
+            _ => Ok(packet.clone()),
+        }
+        .unwrap_or_else(|_| packet.clone())
+    ];
+    converted.extend(attachments.iter().map(legacy::typed));
+    converted
+}
+
+/// CONNECT says nothing but the namespace: these clients make their socket id themselves.
+fn connect_of_version2(text: &str) -> ImksResult<Frame> {
+    let head = parser::split_head(text)?;
+    Ok(Frame::text(&text[..text.len() - head.json.len()]))
+}
+
+/// ERROR, as CONNECT_ERROR was called, says either the data of the refusal or its message.
+fn error_of_version2(text: &str) -> ImksResult<Frame> {
+    #[derive(Deserialize)]
+    struct Refusal<'a> {
+        #[serde(borrow)]
+        message: &'a RawValue,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+    }
+    let head = parser::split_head(text)?;
+    let refusal: Refusal<'_> = serde_json::from_str(head.json)?;
+    let reason = refusal.data.unwrap_or(refusal.message).get();
+    Ok(Frame::text(&format!("{}{reason}", &text[..text.len() - head.json.len()])))
+}
+
+/// What newer clients send as `auth` comes as the query of the namespace (`/chat?token=x`).
+pub(super) fn from_version2(mut packet: Packet) -> Packet {
+    let Some((path, query)) = packet.namespace.split_once('?') else { return packet };
+    if let PacketBody::Connect(auth @ None) = &mut packet.body {
+        let fields =
+            query_pairs(query).map(|(name, value)| (percent_decode(name), percent_decode(value).into()));
+        *auth = Some(serde_json::Value::Object(fields.collect()).to_string());
+    }
+    packet.namespace = match path {
+        parser::MAIN_NAMESPACE => parser::MAIN_NAMESPACE.into(),
+        path => path.to_owned().into(),
+    };
+    packet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::parser::{One, RawArgs, encode_connect, encode_connect_error, encode_event};
+
+    fn version2(frames: Frames) -> Vec<Vec<u8>> {
+        let parcel = Parcel::new(&frames);
+        parcel.wrapped_for(Dialect::Version2).iter().map(|frame| frame.payload().to_vec()).collect()
+    }
+
+    #[test]
+    fn clients_of_version_2_get_their_forms_of_connect_and_error() {
+        let one = |frame| version2(smallvec::smallvec![frame]);
+        assert_eq!(one(encode_connect("/", "id")), [b"40"]);
+        assert_eq!(one(encode_connect("/x", "id")), [b"40/x,"]);
+        let refusal = |json: serde_json::Value| one(encode_connect_error("/x", &json).unwrap());
+        assert_eq!(refusal(serde_json::json!({"message": "no"})), [b"44/x,\"no\""]);
+        assert_eq!(
+            refusal(serde_json::json!({"message": "no", "data": {"code": 1}})),
+            [b"44/x,{\"code\":1}"]
+        );
+    }
+
+    #[test]
+    fn a_broadcast_is_shared_by_all_dialects_as_far_as_they_agree() {
+        let frames = encode_event("/", None, "a", &One(&1)).unwrap();
+        let parcel = Parcel::new(&frames);
+        assert!(std::ptr::eq(parcel.wrapped_for(Dialect::Version2), &frames));
+        let attachments = [bytes::Bytes::from_static(&[7])];
+        let args = RawArgs { json: r#"{"_placeholder":true,"num":0}"#, attachments: &attachments };
+        let frames = encode_event("/", None, "a", &args).unwrap();
+        let parcel = Parcel::new(&frames);
+        let (first, second) = (parcel.wrapped_for(Dialect::Version2), parcel.wrapped_for(Dialect::Version2));
+        assert!(std::ptr::eq(first, second), "converted once");
+        assert_eq!(first[1].payload(), [4, 7]);
+        assert_eq!(parcel.wrapped_for(Dialect::Default)[1].payload(), [7]);
+    }
+
+    #[test]
+    fn the_query_of_a_namespace_is_what_a_client_of_version_2_says_about_itself() {
+        let packet =
+            |namespace: &'static str, body| from_version2(Packet { namespace: namespace.into(), body });
+        let read = packet("/x?token=a%20b&c", PacketBody::Connect(None));
+        assert_eq!(read.namespace, "/x");
+        assert_eq!(read.body, PacketBody::Connect(Some(r#"{"c":"","token":"a b"}"#.into())));
+        assert_eq!(packet("/?a=b", PacketBody::Disconnect).namespace, "/");
     }
 }

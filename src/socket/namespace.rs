@@ -1,7 +1,7 @@
 //! A namespace: who may join, who is in it, what its events do, and how to reach everybody.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ struct Inner {
     /// Every socket of the namespace, dense, for broadcasts to all.
     everybody: Room,
     by_id: DashMap<SocketId, Entry>,
+    /// Sockets whose id has the form of Socket.IO v2.
+    of_version2: AtomicUsize,
     ack_ids: AtomicU64,
     bus: Arc<MessageBus>,
     /// Somebody wants to see what clients send, here or at one socket.
@@ -66,6 +68,7 @@ impl Namespace {
             rooms: Rooms::default(),
             everybody: Room::new(Arc::from("")),
             by_id: DashMap::new(),
+            of_version2: AtomicUsize::new(0),
             ack_ids: AtomicU64::new(0),
             bus,
             home,
@@ -99,7 +102,12 @@ impl Namespace {
 
     /// A socket of this node.
     pub fn socket(&self, id: &str) -> Option<Socket> {
-        self.0.by_id.get(&SocketId::parse(id)?).map(|entry| entry.socket.clone())
+        let place = match SocketId::parse(id) {
+            Some(place) => place,
+            None if self.0.of_version2.load(Ordering::Relaxed) > 0 => SocketId::of_version2(id),
+            None => return None,
+        };
+        self.0.by_id.get(&place).map(|entry| entry.socket.clone()).filter(|socket| socket.id() == id)
     }
 
     /// All sockets of this node that are in a room.
@@ -261,6 +269,9 @@ impl Namespace {
 
     /// Takes a socket in, so that broadcasts reach it.
     pub(super) fn insert(&self, socket: &Socket) {
+        if socket.is_of_version2() {
+            self.0.of_version2.fetch_add(1, Ordering::Relaxed);
+        }
         let slot = self.0.everybody.insert(socket.clone());
         self.0.by_id.insert(socket.socket_id(), Entry { socket: socket.clone(), slot });
     }
@@ -277,6 +288,9 @@ impl Namespace {
         socket.release();
         if let Some((_, entry)) = self.0.by_id.remove(&socket.socket_id()) {
             self.0.everybody.remove(entry.slot);
+            if socket.is_of_version2() {
+                self.0.of_version2.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         if let Some(hook) = self.hooks().disconnected.as_ref().filter(|_| was_member) {
             hook(socket, reason);

@@ -14,7 +14,7 @@ use super::DisconnectReason;
 use super::adapter::Adapter;
 use super::client::{Client, Output};
 use super::connect::{Accept, ConnectError, ConnectPayload};
-use super::dialect::{Dialect, Parcel};
+use super::dialect::Dialect;
 use super::dynamic::{Dynamic, DynamicNamespace};
 use super::events::{BoxFuture, Event, Handler};
 use super::listeners;
@@ -26,7 +26,7 @@ use super::rooms;
 use super::server_builder::{Config, ServerBuilder};
 use super::socket::Socket;
 use super::socket_id::NodeId;
-use crate::engine::{Close, CloseReason, Connection, Engine, Event as EngineEvent};
+use crate::engine::{Close, CloseReason, Connection, Engine, Event as EngineEvent, Protocol};
 use crate::error::{ImksError, ImksResult};
 use crate::telemetry::metrics;
 
@@ -155,6 +155,8 @@ struct ConnectionTask {
     /// Handlers that are waiting for something. Made when the first one does.
     running: Option<Box<FuturesUnordered<BoxFuture<Done>>>>,
     connect_timer: Option<Pin<Box<Sleep>>>,
+    /// Of Socket.IO v2, and new: it joins the main namespace without asking.
+    joins_unasked: bool,
     /// Why we ended the connection, if it was us.
     ending: bool,
     /// Among the open connections.
@@ -218,15 +220,31 @@ impl Future for ConnectionTask {
 impl ConnectionTask {
     fn new(server: Arc<Inner>, connection: Connection) -> Self {
         let deadline = Instant::now() + server.config.connect_timeout;
-        let dialect = Dialect::new(server.config.parser);
+        let dialect = Dialect::new(server.config.parser, connection.handshake());
         let client = Client::new(dialect.decoder(server.config.limits), deadline);
         let connect_timer = Some(Box::pin(tokio::time::sleep_until(deadline)));
         let key = server.open.insert(connection.outbox().clone());
-        Self { server, connection, dialect, client, running: None, connect_timer, ending: false, key }
+        let joins_unasked = connection.handshake().protocol != Protocol::V4;
+        Self {
+            server,
+            connection,
+            dialect,
+            client,
+            running: None,
+            connect_timer,
+            joins_unasked,
+            ending: false,
+            key,
+        }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.connection.begin(cx);
+        if std::mem::take(&mut self.joins_unasked)
+            && let Ok(Some(output)) = self.client.handle_open()
+        {
+            self.handle_output(output, cx);
+        }
         loop {
             self.poll_running(cx);
             self.poll_connect_timer(cx);
@@ -430,9 +448,7 @@ impl ConnectionTask {
             Ok(frame) => frame,
             Err(error) => return self.refuse_connection(&error),
         };
-        let frames = smallvec::smallvec![frame];
-        let sent = self.connection.outbox().send_all(Parcel::new(&frames).wrapped_for(self.dialect));
-        if sent.is_err() {
+        if self.dialect.send(self.connection.outbox(), frame).is_err() {
             tracing::debug!("client left before it was refused");
         }
     }

@@ -22,7 +22,11 @@ use super::parser::{self, Arguments, Frames, One};
 use super::pouch::Pouch;
 use super::rooms::{self, Entered, Membership};
 use super::socket_id::SocketId;
+<<<<<<< HEAD
 use crate::engine::{Close, Handshake, Outbox, Pressure, Queued, SendError, Transport};
+=======
+use crate::engine::{Close, Handshake, Outbox, Pressure, Protocol, SendError, Transport};
+>>>>>>> c232552 (feat: clients of Socket.IO v2 over Engine.IO v3; the client's browser builds are served)
 use crate::error::{ImksError, ImksResult};
 
 /// A client in one namespace. Cheap to clone; sending never waits.
@@ -31,6 +35,8 @@ pub struct Socket(Arc<Inner>);
 
 struct Inner {
     id: SocketId,
+    /// The whole id of a client of Socket.IO v2.
+    id_of_version2: Option<Box<str>>,
     /// One of `JOINING`, `OPEN`, `CLOSED`.
     state: AtomicU8,
     dialect: Dialect,
@@ -62,8 +68,14 @@ impl Socket {
         handshake: Arc<Handshake>,
         dialect: Dialect,
     ) -> ImksResult<Self> {
+        let id_of_version2 = id_of_version2(&namespace, &handshake);
+        let id = match &id_of_version2 {
+            None => SocketId::random()?,
+            Some(id) => SocketId::of_version2(id),
+        };
         Ok(Self(Arc::new(Inner {
-            id: SocketId::random()?,
+            id,
+            id_of_version2,
             state: AtomicU8::new(JOINING),
             dialect,
             outbox,
@@ -78,7 +90,7 @@ impl Socket {
 
     /// Public id, unique in the cluster.
     pub fn id(&self) -> &str {
-        self.0.id.as_str()
+        self.0.id_of_version2.as_deref().unwrap_or_else(|| self.0.id.as_str())
     }
 
     /// The namespace this socket is in.
@@ -249,6 +261,11 @@ impl Socket {
         &self.0.pouch
     }
 
+    /// Whether its id has another form than usual.
+    pub(super) fn is_of_version2(&self) -> bool {
+        self.0.id_of_version2.is_some()
+    }
+
     pub(super) fn socket_id(&self) -> SocketId {
         self.0.id
     }
@@ -376,6 +393,15 @@ impl Socket {
         }
         acks.insert(id, waiter);
         Ok(())
+    }
+}
+
+/// Clients of Socket.IO v2 are not told their id: they make it of the session id and the namespace.
+fn id_of_version2(namespace: &Namespace, handshake: &Handshake) -> Option<Box<str>> {
+    match (handshake.protocol, namespace.path()) {
+        (Protocol::V4, _) => None,
+        (Protocol::V3 { .. }, parser::MAIN_NAMESPACE) => Some(handshake.sid.expose().into()),
+        (Protocol::V3 { .. }, path) => Some(format!("{path}#{}", handshake.sid.expose()).into()),
     }
 }
 

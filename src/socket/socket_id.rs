@@ -29,6 +29,15 @@ impl SocketId {
         text.as_bytes().try_into().ok().map(Self)
     }
 
+    /// The place of a client of Socket.IO v2, whose id is its session's: as much of the end of it as fits. What is
+    /// found there must be compared with the whole id.
+    pub(super) fn of_version2(text: &str) -> Self {
+        let mut id = [b'#'; 20];
+        let end = &text.as_bytes()[text.len().saturating_sub(id.len())..];
+        id[20 - end.len()..].copy_from_slice(end);
+        Self(id)
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -4,8 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 
-use super::super::packet::JSON_DEPTH_MAX;
-use super::super::parser::PLACEHOLDER;
+use super::super::packet::{JSON_DEPTH_MAX, PLACEHOLDER};
 use super::reader::{Reader, Token};
 use super::{is_undefined, malformed};
 use crate::clock;

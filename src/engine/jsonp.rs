@@ -1,0 +1,81 @@
+//! Polling by script element, for browsers that know no cross-origin requests (`j=` in the query): the payload comes
+//! as the argument of a callback, and is sent as a form.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::request::Parts;
+
+use super::{handshake::percent_decode, request::Query};
+
+/// The callback a request waits with, if it comes from a script element.
+pub(super) fn index(parts: &Parts) -> Option<&str> {
+    Query::parse(parts.uri.query().unwrap_or_default()).jsonp
+}
+
+/// A text payload as a script: `___eio[<index>]("<payload>");`, of the index its digits only.
+pub(super) fn wrap(index: &str, payload: &[u8]) -> Vec<u8> {
+    let payload = String::from_utf8_lossy(payload);
+    // Text to JSON text cannot fail. The two separators end lines in a script, though not in JSON.
+    let quoted = serde_json::to_string(&payload).unwrap_or_default();
+    let quoted = quoted.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+    let digits: String = index.chars().filter(char::is_ascii_digit).collect();
+    format!("___eio[{digits}]({quoted});").into_bytes()
+}
+
+/// The payload in the body of a POST: of a script's form the field `d`, otherwise the body itself.
+pub(super) fn unwrap(parts: &Parts, body: Bytes) -> Bytes {
+    if index(parts).is_none() {
+        return body;
+    }
+    let form = String::from_utf8_lossy(&body);
+    let field = form.split('&').find_map(|field| field.strip_prefix("d="));
+    let text = percent_decode(field.unwrap_or_default());
+    Bytes::from(lines(&text).into_owned())
+}
+
+/// A form cannot carry line feeds as they are: the client writes them as `\n`, and what was `\n` before as `\\n`.
+fn lines(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\n") {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("\\n") {
+        let escaped = rest[..at].ends_with('\\');
+        plain.push_str(&rest[..at - usize::from(escaped)]);
+        plain.push_str(if escaped { "\\n" } else { "\n" });
+        rest = &rest[at + 2..];
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_payload_is_a_harmless_script() {
+        let script = wrap("1);alert(2", "4\"\u{2028}\\é".as_bytes());
+        assert_eq!(String::from_utf8(script).unwrap(), r#"___eio[12]("4\"\u2028\\é");"#);
+    }
+
+    #[test]
+    fn a_form_brings_a_payload_with_its_line_feeds() {
+        let parts = |uri: &str| http::Request::post(uri).body(()).unwrap().into_parts().0;
+        let body = Bytes::from_static(b"d=8%3A4a%5Cnb%5C%5Cn+c");
+        assert_eq!(unwrap(&parts("/?EIO=3&j=0"), body.clone()), "8:4a\nb\\n c");
+        assert_eq!(unwrap(&parts("/?EIO=3"), body.clone()), body);
+    }
+
+    proptest! {
+        #[test]
+        fn any_form_is_read(form in "\\PC{0,20}d=[\\\\n%+a0-9]{0,20}") {
+            let parts = http::Request::post("/?j=1").body(()).unwrap().into_parts().0;
+            unwrap(&parts, Bytes::from(form));
+        }
+    }
+}
