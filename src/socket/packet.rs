@@ -185,23 +185,6 @@ impl Args {
     }
 }
 
-/// Stands in JSON for the attachment with this number.
-#[derive(Debug, Clone, Copy)]
-pub struct Placeholder(pub usize);
-
-impl serde::Serialize for Placeholder {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry(PLACEHOLDER, &true)?;
-        map.serialize_entry("num", &self.0)?;
-        map.end()
-    }
-}
-
-/// Key that marks a placeholder for an attachment.
-pub(super) const PLACEHOLDER: &str = "_placeholder";
-
 /// The name of a packet never begins where its text begins: a bracket stands there.
 const NO_NAME: Range = (0, 0);
 

@@ -12,15 +12,10 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use tungstenite::Utf8Bytes;
 
-<<<<<<< HEAD
 use super::arguments::DEFAULT_JSON_BYTES;
 pub use super::arguments::{Arguments, One, Placeholder, RawArgs};
 use super::binary;
 use super::packet::{Args, Packet, PacketBody};
-=======
-pub use super::packet::Placeholder;
-use super::packet::{Args, PLACEHOLDER, Packet, PacketBody};
->>>>>>> c232552 (feat: clients of Socket.IO v2 over Engine.IO v3; the client's browser builds are served)
 use crate::engine::{Frame, FrameWriter, Message};
 use crate::error::{ImksError, ImksResult};
 
@@ -275,103 +270,6 @@ fn malformed(rule: &'static str) -> ImksError {
     ImksError::InvalidSocketPacketFormat(rule)
 }
 
-<<<<<<< HEAD
-=======
-/// Something that can stand as the arguments of an event or ack.
-pub trait Arguments {
-    /// Writes the arguments as JSON, comma separated, without brackets.
-    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()>;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        false
-    }
-
-    /// The attachments that [`Placeholder`]s in the JSON refer to.
-    fn attachments(&self) -> &[Bytes] {
-        &[]
-    }
-
-    /// About how many bytes [`Arguments::write_json`] will write; a wrong guess costs a copy.
-    fn size_hint(&self) -> usize {
-        DEFAULT_JSON_BYTES
-    }
-}
-
-/// One argument.
-#[derive(Debug, Clone, Copy)]
-pub struct One<'a, T: ?Sized>(pub &'a T);
-
-impl<T: Serialize + ?Sized> Arguments for One<'_, T> {
-    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        Ok(serde_json::to_writer(out, self.0)?)
-    }
-}
-
-/// No arguments.
-impl Arguments for () {
-    fn write_json(&self, _: &mut FrameWriter) -> ImksResult<()> {
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        true
-    }
-
-    fn size_hint(&self) -> usize {
-        0
-    }
-}
-
-/// Arguments as they were received: text and attachments are shared, not read again.
-impl Arguments for Args {
-    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        out.push_str(self.json());
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.json().is_empty()
-    }
-
-    fn attachments(&self) -> &[Bytes] {
-        self.attachments()
-    }
-
-    fn size_hint(&self) -> usize {
-        self.json().len()
-    }
-}
-
-/// Arguments as JSON text, comma separated, without brackets, and the attachments that the text refers to.
-#[derive(Debug, Clone, Copy)]
-pub struct RawArgs<'a> {
-    /// For example `1,{"a":2}`. Must be valid JSON once put into brackets.
-    pub json: &'a str,
-    /// In the order of the placeholders' numbers.
-    pub attachments: &'a [Bytes],
-}
-
-impl Arguments for RawArgs<'_> {
-    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        out.push_str(self.json);
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.json.is_empty()
-    }
-
-    fn attachments(&self) -> &[Bytes] {
-        self.attachments
-    }
-
-    fn size_hint(&self) -> usize {
-        self.json.len()
-    }
-}
-
->>>>>>> c232552 (feat: clients of Socket.IO v2 over Engine.IO v3; the client's browser builds are served)
 /// The frames of one packet: they leave next to each other.
 pub type Frames = SmallVec<[Frame; 1]>;
 
@@ -505,13 +403,8 @@ pub const ATTACHMENTS_MAX: usize = 10;
 /// Ten attachments of the default maximum payload.
 pub const ATTACHMENT_BYTES_MAX: usize = 10_000_000;
 
-<<<<<<< HEAD
 /// Key that marks a placeholder for an attachment.
 pub(super) const PLACEHOLDER: &str = "_placeholder";
-=======
-/// A guess at the size of one serialised argument.
-const DEFAULT_JSON_BYTES: usize = 256;
->>>>>>> c232552 (feat: clients of Socket.IO v2 over Engine.IO v3; the client's browser builds are served)
 
 /// Around the array.
 const BRACKETS: usize = 2;

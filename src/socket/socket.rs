@@ -22,11 +22,7 @@ use super::parser::{self, Arguments, Frames, One};
 use super::pouch::Pouch;
 use super::rooms::{self, Entered, Membership};
 use super::socket_id::SocketId;
-<<<<<<< HEAD
-use crate::engine::{Close, Handshake, Outbox, Pressure, Queued, SendError, Transport};
-=======
-use crate::engine::{Close, Handshake, Outbox, Pressure, Protocol, SendError, Transport};
->>>>>>> c232552 (feat: clients of Socket.IO v2 over Engine.IO v3; the client's browser builds are served)
+use crate::engine::{Close, Handshake, Outbox, Pressure, Protocol, Queued, SendError, Transport};
 use crate::error::{ImksError, ImksResult};
 
 /// A client in one namespace. Cheap to clone; sending never waits.

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use bytes::Bytes;
 
-use super::super::packet::{JSON_DEPTH_MAX, PLACEHOLDER};
+use super::super::packet::JSON_DEPTH_MAX;
+use super::super::parser::PLACEHOLDER;
 use super::reader::{Reader, Token};
 use super::{is_undefined, malformed};
 use crate::clock;
