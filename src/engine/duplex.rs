@@ -63,10 +63,11 @@ impl Duplex {
         }
     }
 
-    /// Queues the end. Only a WebSocket can say why.
+    /// Queues the end, with a code that says why.
     pub(super) fn push_close(&mut self, code: u16) {
-        if let Self::WebSocket(wire) = self {
-            wire.push(close_frame(code));
+        match self {
+            Self::WebSocket(wire) => wire.push(close_frame(code)),
+            Self::WebTransport(wire) => wire.set_code(code),
         }
     }
 

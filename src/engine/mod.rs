@@ -23,6 +23,8 @@ mod handshake;
 #[cfg(feature = "server")]
 mod heartbeat;
 #[cfg(feature = "server")]
+mod http3;
+#[cfg(feature = "server")]
 mod jsonp;
 #[cfg(feature = "server")]
 pub mod legacy;
@@ -61,11 +63,11 @@ pub use {
     config::Config,
     driver::{Connection, Event},
     handshake::{Handshake, NodeId, Sid},
+    http3::{Guard, SessionRequest},
     memory::MemoryPeer,
     outbox::{Close, Outbox, OutboxLimits, Pressure, Queued, SendError},
     request::Secure,
     server::Engine,
-    webtransport::Guard,
 };
 
 /// How a session is carried.

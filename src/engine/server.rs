@@ -11,21 +11,23 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
-use wtransport::endpoint::SessionRequest;
+use wtransport::proto::session::SessionResponse;
 
 use super::{
     Config, Connection, Handshake, NodeId, OutboxLimits, Protocol, Sid, Transport,
     client_bundle::ClientBundle,
     driver,
     duplex::Duplex,
-    frame, jsonp,
+    frame,
+    http3::SessionRequest,
+    jsonp,
     outbox::Shared,
     polling::{self, Inbox, Offer, Payload, PendingGet, PendingPost, Refusal},
     registry::Registry,
     reply::{self, Reply},
     request::{self, BodyError, Query, RequestError},
     websocket::{WebSocket, close_frame},
-    webtransport::{self, First, Guard, WebTransport},
+    webtransport::{self, First, WebTransport},
 };
 use crate::{ImksError, ImksResult, telemetry::metrics};
 
@@ -106,10 +108,10 @@ impl Engine {
     }
 
     /// Answers one session request of WebTransport: it becomes a session, or carries one from now on, or is
-    /// closed. `guard` is kept until then, and as long as the session uses it.
-    pub async fn handle_webtransport(&self, request: SessionRequest, guard: Guard) {
+    /// closed.
+    pub async fn handle_webtransport(&self, request: SessionRequest) {
         let deadline = self.0.config.upgrade_timeout;
-        let handled = tokio::time::timeout(deadline, Box::pin(self.open_webtransport(request, guard))).await;
+        let handled = tokio::time::timeout(deadline, Box::pin(self.open_webtransport(request))).await;
         match handled {
             Ok(Ok(())) => return,
             Ok(Err(SessionRefused::Request(error))) => {
@@ -178,26 +180,25 @@ impl Engine {
         }
     }
 
-    async fn open_webtransport(&self, request: SessionRequest, guard: Guard) -> Result<(), SessionRefused> {
+    async fn open_webtransport(&self, request: SessionRequest) -> Result<(), SessionRefused> {
         let config = &self.0.config;
         let peer = request.remote_address();
         let parts = webtransport::head(request.path(), request.authority(), request.headers());
         let Some(parts) = parts.filter(|parts| config.webtransport && self.matches(parts.uri.path())) else {
-            request.not_found().await;
+            request.refuse(SessionResponse::not_found()).await;
             return Err(SessionRefused::Request(RequestError::TransportUnknown));
         };
         if let Some(hook) = &config.hooks.on_request
             && hook(&parts).is_err()
         {
-            request.forbidden().await;
+            request.refuse(SessionResponse::forbidden()).await;
             return Err(SessionRefused::Request(RequestError::BadRequest));
         }
         if self.0.accepting.read().is_none() {
-            request.too_many_requests().await;
+            request.refuse(SessionResponse::too_many_requests()).await;
             return Err(SessionRefused::Busy);
         }
-        let session = request.accept().await.map_err(|_| SessionRefused::Gone)?;
-        let session = webtransport::Session::new(session, guard);
+        let session = request.accept().await.ok_or(SessionRefused::Gone)?;
         let opened = WebTransport::open(session, config.max_payload).await;
         let (wire, first) = opened.ok_or(SessionRefused::Request(RequestError::BadRequest))?;
         match first {

@@ -12,21 +12,21 @@ use std::{
 use http::{HeaderName, HeaderValue, Method, Request, Version, header, request::Parts};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use wtransport::{Connection, RecvStream, SendStream, VarInt, quinn};
+use wtransport::quinn::{ConnectionError, RecvStream, SendStream};
 
 use super::{
     CloseReason, Frame, Message, Packet, codec,
+    http3::Session,
     outbox::Backlog,
     request::Secure,
     websocket::{Lost, with_read_buffer},
     webtransport_reader::{Incoming, Reader, Violation},
 };
 
-/// Something that is kept as long as a WebTransport session, for example a place among a limited number.
-pub type Guard = Box<dyn Send + Sync>;
-
 /// Wire of one session, or of one that wants to take over.
 pub(super) struct WebTransport {
+    /// First, so that it is dropped first.
+    session: Session,
     sending: SendStream,
     receiving: RecvStream,
     reader: Reader,
@@ -35,9 +35,12 @@ pub(super) struct WebTransport {
     writing: VecDeque<Frame>,
     /// Bytes of the first frame in `writing` that are out already, as they stand on this wire.
     written: usize,
+    /// Close code for the peer.
+    code: u16,
+    /// The peer was told the end of the session.
+    told: bool,
     /// After a close: ready when the peer has everything and had a moment to go away itself.
     leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    session: Session,
 }
 
 /// What the first packet of a stream asks for.
@@ -49,37 +52,20 @@ pub(super) enum First {
     Upgrade(String),
 }
 
-/// Closes the session, and the QUIC connection with it, when dropped: a handle that is only forgotten would
-/// stay open as long as some stream of the peer is.
-pub(super) struct Session {
-    connection: Connection,
-    _guard: Guard,
-}
-
-impl Session {
-    pub(super) fn new(connection: Connection, guard: Guard) -> Self {
-        Self { connection, _guard: guard }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.connection.close(NO_ERROR, b"");
-    }
-}
-
 impl WebTransport {
     /// Waits for the first stream of the peer and its first packet; frames after it may have `payload_max`
     /// bytes. `None` if the peer breaks the rules or goes away.
-    pub(super) async fn open(session: Session, payload_max: usize) -> Option<(Box<Self>, First)> {
-        let (sending, receiving) = session.connection.accept_bi().await.ok()?;
+    pub(super) async fn open(mut session: Session, payload_max: usize) -> Option<(Box<Self>, First)> {
+        let (sending, receiving, early) = session.stream().await?;
         let mut wire = Box::new(Self {
             sending,
             receiving,
             reader: Reader::new(FIRST_PACKET_BYTES_MAX),
-            early: None,
+            early: (!early.is_empty()).then(|| early.into()),
             writing: VecDeque::new(),
             written: 0,
+            code: 1000,
+            told: false,
             leaving: None,
             session,
         });
@@ -105,8 +91,8 @@ impl WebTransport {
 
     /// Reads and forgets, after a close: ready when the peer has gone, or has everything and does not go.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let stopped = self.sending.quic_stream().stopped();
         let leaving = self.leaving.get_or_insert_with(|| {
+            let stopped = self.sending.stopped();
             Box::pin(async move {
                 // Ready when everything is acknowledged, or cannot be any more.
                 let _ = stopped.await;
@@ -114,7 +100,11 @@ impl WebTransport {
             })
         });
         if leaving.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+            if std::mem::replace(&mut self.told, true) {
+                return Poll::Ready(());
+            }
+            self.leaving = Some(Box::pin(self.session.end(self.code)));
+            cx.waker().wake_by_ref();
         }
         with_read_buffer(|buffer| {
             for _ in 0..DISCARDS_PER_TURN {
@@ -137,6 +127,11 @@ impl WebTransport {
         self.writing.append(&mut frames);
     }
 
+    /// Says why the session will be closed.
+    pub(super) fn set_code(&mut self, code: u16) {
+        self.code = code;
+    }
+
     /// Forgets what is queued, but for a frame that is half out.
     pub(super) fn discard_queue(&mut self) {
         self.writing.truncate(usize::from(self.written > 0));
@@ -147,7 +142,7 @@ impl WebTransport {
         while !self.writing.is_empty() {
             let written = with_write_buffer(|buffer| {
                 gather(buffer, &self.writing, self.written);
-                Pin::new(&mut self.sending).poll_write(cx, buffer)
+                AsyncWrite::poll_write(Pin::new(&mut self.sending), cx, buffer)
             });
             match ready!(written) {
                 Ok(0) | Err(_) => return Poll::Ready(Err(self.lost())),
@@ -161,7 +156,7 @@ impl WebTransport {
     /// Tells the peer that nothing more comes.
     pub(super) fn shutdown(&mut self) {
         // It fails only if it was done before, or nobody listens any more.
-        let _ = self.sending.quic_stream_mut().finish();
+        let _ = self.sending.finish();
     }
 
     /// What is queued here.
@@ -171,21 +166,37 @@ impl WebTransport {
     }
 
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<First, Lost>> {
+        if let Some(early) = self.early.take()
+            && let Some(first) = self.decode_first(&early)?
+        {
+            return Poll::Ready(Ok(first));
+        }
         with_read_buffer(|buffer| {
             loop {
                 let filled = ready!(self.poll_fill(cx, buffer))?;
-                let mut input = &buffer[..filled];
-                if let Some(frame) = self.reader.next(&mut input).map_err(violation)? {
-                    self.early = (!input.is_empty()).then(|| input.into());
-                    return Poll::Ready(first_packet(&frame).ok_or(Lost::Parse));
+                if let Some(first) = self.decode_first(&buffer[..filled])? {
+                    return Poll::Ready(Ok(first));
                 }
             }
         })
     }
 
+    fn decode_first(&mut self, mut data: &[u8]) -> Result<Option<First>, Lost> {
+        let Some(frame) = self.reader.next(&mut data).map_err(violation)? else { return Ok(None) };
+        self.early = (!data.is_empty()).then(|| data.into());
+        first_packet(&frame).map(Some).ok_or(Lost::Parse)
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, Lost>> {
         let mut buffer = ReadBuf::new(buffer);
-        match ready!(Pin::new(&mut self.receiving).poll_read(cx, &mut buffer)) {
+        let read = match AsyncRead::poll_read(Pin::new(&mut self.receiving), cx, &mut buffer) {
+            Poll::Ready(read) => read,
+            Poll::Pending => {
+                ready!(self.session.poll_ended(cx));
+                return Poll::Ready(Err(self.lost()));
+            }
+        };
+        match read {
             Ok(()) if buffer.filled().is_empty() => {
                 Poll::Ready(Err(Lost::Stream(CloseReason::TransportClose)))
             }
@@ -207,9 +218,8 @@ impl WebTransport {
     /// Why the stream can carry no more: a peer that closes the session, the connection or its stream means
     /// to go; anything else has happened to it.
     fn lost(&self) -> Lost {
-        use quinn::ConnectionError::{ApplicationClosed, LocallyClosed};
-        match self.session.connection.quic_connection().close_reason() {
-            None | Some(ApplicationClosed(_) | LocallyClosed) => Lost::Stream(CloseReason::TransportClose),
+        match self.session.close_reason() {
+            None | Some(ConnectionError::ApplicationClosed(_)) => Lost::Stream(CloseReason::TransportClose),
             Some(_) => Lost::Stream(CloseReason::TransportError),
         }
     }
@@ -294,12 +304,10 @@ thread_local! {
 const WRITE_BYTES: usize = 64 << 10;
 /// An open packet with the longest session id fits.
 const FIRST_PACKET_BYTES_MAX: usize = 256;
-/// How long a peer that has received everything may take to close by itself. A browser that is told the end
-/// of the session forgets what it has not read yet.
+/// How long a peer that has received everything may take to read it, before it is told the end of the session:
+/// a browser then forgets what it has not read yet.
 const GRACE: Duration = Duration::from_millis(200);
 const DISCARDS_PER_TURN: usize = 16;
-/// `H3_NO_ERROR` (RFC 9114 section 8.1).
-const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
 #[cfg(test)]
 mod tests {

@@ -19,16 +19,17 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use wtransport::{
-    endpoint::IncomingSessionFuture,
-    quinn::{
-        self, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-        crypto::rustls::QuicServerConfig,
-    },
+use wtransport::quinn::{
+    self, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig,
 };
 
 use super::tls::Certificates;
-use crate::{ImksError, ImksResult, engine::Engine, telemetry::metrics};
+use crate::{
+    ImksError, ImksResult,
+    engine::{Engine, SessionRequest},
+    telemetry::metrics,
+};
 
 /// What can be said about WebTransport.
 #[derive(Clone, Debug)]
@@ -90,8 +91,6 @@ pub struct Listener {
     endpoint: quinn::Endpoint,
     admission: Arc<Admission>,
     handshake_timeout: Duration,
-    /// After that long without a sign of life a connection is gone.
-    idle: Duration,
 }
 
 impl Listener {
@@ -120,7 +119,7 @@ impl Listener {
             handshakes: AtomicUsize::new(0),
             open: Mutex::default(),
         });
-        Ok(Self { endpoint, admission, handshake_timeout: config.handshake_timeout, idle })
+        Ok(Self { endpoint, admission, handshake_timeout: config.handshake_timeout })
     }
 
     /// The UDP address.
@@ -134,11 +133,10 @@ impl Listener {
     /// Hands sessions to `engine` until `stop`, each handshake in a task of `tasks`; then closes what is left.
     pub async fn serve(self, engine: Engine, tasks: TaskTracker, stop: CancellationToken) {
         while let Some(Some(incoming)) = stop.run_until_cancelled(self.endpoint.accept()).await {
-            let Some(place) = self.admit(incoming) else { continue };
-            let (engine, stop) = (engine.clone(), stop.clone());
-            let (timeout, idle) = (self.handshake_timeout, self.idle);
+            let Some(admitted) = self.admit(incoming) else { continue };
+            let (engine, stop, timeout) = (engine.clone(), stop.clone(), self.handshake_timeout);
             tasks.spawn(async move {
-                let handled = Box::pin(handle(place, engine, timeout, idle, &stop));
+                let handled = Box::pin(handle(admitted, engine, timeout));
                 stop.run_until_cancelled(handled).await;
             });
         }
@@ -146,10 +144,10 @@ impl Listener {
         let _ = tokio::time::timeout(CLOSE_TIME, self.endpoint.wait_idle()).await;
     }
 
-    fn admit(&self, incoming: Incoming) -> Option<(Incoming, Place)> {
+    fn admit(&self, incoming: Incoming) -> Option<Admitted> {
         let (peer, validated) = (incoming.remote_address(), incoming.remote_address_validated());
         match self.admission.decide(peer.ip(), validated, self.endpoint.open_connections()) {
-            Verdict::Accept(place) => return Some((incoming, place)),
+            Verdict::Accept(place, shaking) => return Some((incoming, place, shaking)),
             Verdict::Retry => {
                 metrics::WEBTRANSPORT_RETRIED.increment();
                 // It fails only for an address that has proved itself already.
@@ -170,30 +168,19 @@ impl fmt::Debug for Listener {
     }
 }
 
-async fn handle(
-    (incoming, mut place): (Incoming, Place),
-    engine: Engine,
-    timeout: Duration,
-    idle: Duration,
-    stop: &CancellationToken,
-) {
-    let request = IncomingSessionFuture::with_quic_incoming(incoming);
-    match tokio::time::timeout(timeout, request).await {
-        Ok(Ok(request)) => {
-            place.end_handshake();
-            engine.handle_webtransport(request, Box::new(place)).await;
-        }
-        Ok(Err(error)) => {
-            metrics::WEBTRANSPORT_ABANDONED.increment();
-            tracing::debug!(%error, "no WebTransport session");
-        }
-        Err(_) => {
-            metrics::WEBTRANSPORT_ABANDONED.increment();
-            place.end_handshake();
-            // QUIC may need that long to forget a peer that stopped halfway; until then it counts.
-            stop.run_until_cancelled(tokio::time::sleep(idle)).await;
-        }
+async fn handle((incoming, place, shaking): Admitted, engine: Engine, timeout: Duration) {
+    let request = tokio::time::timeout(timeout, receive(incoming, place)).await;
+    drop(shaking);
+    match request {
+        Ok(Some(request)) => engine.handle_webtransport(request).await,
+        Ok(None) | Err(_) => metrics::WEBTRANSPORT_ABANDONED.increment(),
     }
+}
+
+/// From the first packet of a connection to its session request.
+async fn receive(incoming: Incoming, place: Place) -> Option<SessionRequest> {
+    let connection = incoming.await.ok()?;
+    SessionRequest::receive(connection, Box::new(place)).await
 }
 
 /// Small windows: a peer that does not read, or sends what nobody asked for, costs at most about 2 MiB.
@@ -214,6 +201,8 @@ fn transport(heartbeat: Heartbeat, idle: Duration) -> Result<TransportConfig, qu
     Ok(transport)
 }
 
+type Admitted = (Incoming, Place, Shaking);
+
 /// Who may come in.
 #[derive(Debug)]
 struct Admission {
@@ -225,7 +214,7 @@ struct Admission {
 }
 
 enum Verdict {
-    Accept(Place),
+    Accept(Place, Shaking),
     Retry,
     Refuse,
 }
@@ -255,7 +244,7 @@ impl Admission {
         drop(open);
         self.handshakes.fetch_add(1, Ordering::Relaxed);
         metrics::WEBTRANSPORT_CONNECTIONS.add(1);
-        Verdict::Accept(Place { admission: self.clone(), network, handshake: true })
+        Verdict::Accept(Place { admission: self.clone(), network }, Shaking(self.clone()))
     }
 }
 
@@ -264,20 +253,20 @@ impl Admission {
 struct Place {
     admission: Arc<Admission>,
     network: IpAddr,
-    handshake: bool,
 }
 
-impl Place {
-    fn end_handshake(&mut self) {
-        if std::mem::take(&mut self.handshake) {
-            self.admission.handshakes.fetch_sub(1, Ordering::Relaxed);
-        }
+/// One of the connections that have sent no session request yet.
+#[derive(Debug)]
+struct Shaking(Arc<Admission>);
+
+impl Drop for Shaking {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.end_handshake();
         metrics::WEBTRANSPORT_CONNECTIONS.add(-1);
         let mut open = self.admission.open.lock();
         if let Some(count) = open.get_mut(&self.network) {
@@ -347,7 +336,7 @@ mod tests {
 
     fn accepted(verdict: Verdict) -> Place {
         match verdict {
-            Verdict::Accept(place) => place,
+            Verdict::Accept(place, _) => place,
             Verdict::Retry => panic!("retry"),
             Verdict::Refuse => panic!("refused"),
         }
@@ -360,7 +349,7 @@ mod tests {
         assert!(matches!(admission.decide(ip, false, 0), Verdict::Retry));
         let second = [(); 2].map(|()| accepted(admission.decide(ip, true, 0)));
         assert!(matches!(admission.decide(ip, true, 0), Verdict::Refuse));
-        assert!(matches!(admission.decide("10.0.0.2".parse().unwrap(), false, 0), Verdict::Accept(_)));
+        assert!(matches!(admission.decide("10.0.0.2".parse().unwrap(), false, 0), Verdict::Accept(..)));
         drop(second);
         accepted(admission.decide(ip, true, 0));
     }

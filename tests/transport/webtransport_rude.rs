@@ -178,8 +178,26 @@ async fn a_client_that_never_speaks_http_3_is_closed() {
         ..webtransport::Config::default()
     };
     let server = WtServer::with_limits(Config::default(), limits).await;
-    let (connection, _endpoint) = server.quic().await;
-    within(connection.closed()).await;
+    let (silent, _endpoint) = server.quic().await;
+    // Halfway through the type of a stream, of a frame, and with a request that is none.
+    let (uni, _endpoint) = server.quic().await;
+    let mut stream = uni.open_uni().await.unwrap();
+    stream.write_all(&[0x40]).await.unwrap();
+    let (bi, _endpoint) = server.quic().await;
+    let (mut stream, _receiving) = bi.open_bi().await.unwrap();
+    stream.write_all(&[0x01, 0x40]).await.unwrap();
+    let (wrong, _endpoint) = server.quic().await;
+    let (mut stream, _receiving) = wrong.open_bi().await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let (many, _endpoint) = server.quic().await;
+    let mut streams = Vec::new();
+    while let Some(Ok(stream)) = futures_util::FutureExt::now_or_never(many.open_uni()) {
+        streams.push(stream);
+    }
+    assert!(streams.len() < 10, "{}", streams.len());
+    for connection in [silent, uni, bi, wrong, many] {
+        within(connection.closed()).await;
+    }
     goes_on(&server).await;
 }
 

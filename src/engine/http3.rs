@@ -1,0 +1,256 @@
+//! As much of HTTP/3 as one WebTransport session needs (RFC 9114, RFC 9220 and the WebTransport draft that
+//! browsers speak): the server's settings, one session request and its answer, one stream, and the end.
+//!
+//! Encodings come from `wtransport::proto`. The QUIC connection is held here from its first moment, so that a peer
+//! that stops anywhere on the way is closed, and nothing runs beside the task that holds it.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use wtransport::{
+    VarInt,
+    proto::{
+        bytes::{BufferReader, BufferWriter},
+        frame::{Frame, FrameKind},
+        headers::Headers,
+        session::{SessionRequest as Request, SessionResponse},
+        settings::Settings,
+        stream_header::StreamHeader,
+    },
+    quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt as QuicVarInt},
+};
+
+/// Something that is kept as long as a WebTransport session, for example a place among a limited number.
+pub type Guard = Box<dyn Send + Sync>;
+
+/// A request for a WebTransport session that waits for its answer. Dropping it closes the connection.
+pub struct SessionRequest {
+    session: Session,
+    request: Request,
+}
+
+/// One WebTransport session, which is all its QUIC connection is for. Dropping it closes both.
+pub(super) struct Session {
+    /// First, so that what is dropped after it says nothing any more.
+    closing: Closing,
+    connection: Connection,
+    /// The stream of the session request: the session lives as long as it is open.
+    request: (SendStream, RecvStream),
+    /// The peer takes it as an error when these end before the connection does.
+    _control: SendStream,
+    /// The peer's control streams. What is in them does not matter: no table, no push, no other request.
+    _ignored: Vec<RecvStream>,
+}
+
+/// Closes the QUIC connection when dropped: a handle that is only forgotten would stay open as long as some
+/// stream of the peer is.
+struct Closing {
+    connection: Connection,
+    _guard: Guard,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.connection.close(NO_ERROR, b"");
+    }
+}
+
+impl SessionRequest {
+    /// Waits for the session request of a new connection. `guard` is kept until the session is over. `None` if
+    /// the peer goes away or asks for anything else.
+    pub async fn receive(connection: Connection, guard: Guard) -> Option<Self> {
+        let closing = Closing { connection: connection.clone(), _guard: guard };
+        let mut control = connection.open_uni().await.ok()?;
+        control.write_all(&greeting()?).await.ok()?;
+        let mut ignored = Vec::new();
+        let mut request = loop {
+            tokio::select! {
+                stream = connection.accept_uni() => ignored.push(stream.ok()?),
+                stream = connection.accept_bi() => break stream.ok()?,
+            }
+        };
+        let parse = |frame: &Frame<'_>| match frame.kind() {
+            FrameKind::Headers => {
+                Some(Headers::with_frame(frame).ok().and_then(|it| Request::try_from(it).ok()))
+            }
+            FrameKind::Exercise(_) => None,
+            _ => Some(None),
+        };
+        let (parsed, _) = read_frame(&mut request.1, parse).await?;
+        let session = Session { closing, connection, request, _control: control, _ignored: ignored };
+        Some(Self { session, request: parsed? })
+    }
+
+    /// The other end of the QUIC connection.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.session.connection.remote_address()
+    }
+
+    /// Path and query.
+    pub(super) fn path(&self) -> &str {
+        self.request.path()
+    }
+
+    /// Host and port that the peer meant.
+    pub(super) fn authority(&self) -> &str {
+        self.request.authority()
+    }
+
+    /// All headers, pseudo headers included.
+    pub(super) fn headers(&self) -> &HashMap<String, String> {
+        self.request.headers().as_ref()
+    }
+
+    /// Opens the session.
+    pub(super) async fn accept(mut self) -> Option<Session> {
+        let answer = encode(&SessionResponse::ok().headers().generate_frame())?;
+        self.session.request.0.write_all(&answer).await.ok()?;
+        Some(self.session)
+    }
+
+    /// Refuses it and waits until the peer knows.
+    pub(super) async fn refuse(mut self, response: SessionResponse) {
+        let sending = &mut self.session.request.0;
+        let Some(answer) = encode(&response.headers().generate_frame()) else { return };
+        if sending.write_all(&answer).await.is_ok() && sending.finish().is_ok() {
+            // Ready when it is acknowledged, or cannot be any more.
+            let _ = sending.stopped().await;
+        }
+    }
+}
+
+impl Session {
+    /// The first bidirectional stream that the peer opens, and what was read of it already.
+    pub(super) async fn stream(&mut self) -> Option<(SendStream, RecvStream, Vec<u8>)> {
+        let (sending, mut receiving) = self.connection.accept_bi().await.ok()?;
+        let own = u64::from(QuicVarInt::from(self.request.0.id()));
+        let (id, rest) =
+            read_frame(&mut receiving, |frame| Some(frame.session_id().map(|id| id.into_u64()))).await?;
+        (id == Some(own)).then_some((sending, receiving, rest))
+    }
+
+    /// Ready when the peer has ended the session.
+    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut capsule = [0; 64];
+        // What a capsule says does not matter: the one that ends the session is followed by the end of the stream.
+        while let Poll::Ready(read) = self.request.1.poll_read(cx, &mut capsule) {
+            if !matches!(read, Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Why the connection is gone, if it is.
+    pub(super) fn close_reason(&self) -> Option<ConnectionError> {
+        self.connection.close_reason()
+    }
+
+    /// Ends the session with a code, and gives the peer a moment to close the connection itself.
+    pub(super) fn end(&mut self, code: u16) -> impl Future<Output = ()> + Send + 'static {
+        let connection = self.closing.connection.clone();
+        // Flow control never holds back so little, or the peer withholds it on purpose.
+        let capsule = encode(&Frame::new_data(close_capsule(code).into())).unwrap_or_default();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let written = std::pin::Pin::new(&mut self.request.0).poll_write(&mut cx, &capsule);
+        let whole = matches!(written, Poll::Ready(Ok(count)) if count == capsule.len());
+        let told = whole && self.request.0.finish().is_ok();
+        async move {
+            if told {
+                let _ = tokio::time::timeout(GRACE, connection.closed()).await;
+            }
+        }
+    }
+}
+
+/// The server's control stream: its type, and the settings.
+fn greeting() -> Option<Vec<u8>> {
+    let settings = Settings::builder()
+        .qpack_max_table_capacity(VarInt::from_u32(0))
+        .qpack_blocked_streams(VarInt::from_u32(0))
+        .enable_connect_protocol()
+        .enable_webtransport()
+        .enable_h3_datagrams()
+        .webtransport_max_sessions(VarInt::from_u32(1))
+        .build();
+    let header = StreamHeader::new_control();
+    let mut bytes = vec![0; header.write_size()];
+    header.write_to_buffer(&mut BufferWriter::new(&mut bytes)).ok()?;
+    bytes.extend_from_slice(&encode(&settings.generate_frame())?);
+    Some(bytes)
+}
+
+/// `CLOSE_WEBTRANSPORT_SESSION`: type, length, code, no text.
+fn close_capsule(code: u16) -> Vec<u8> {
+    let [high, low] = code.to_be_bytes();
+    vec![0x68, 0x43, 4, 0, 0, high, low]
+}
+
+fn encode(frame: &Frame<'_>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; frame.write_size()];
+    frame.write_to_buffer(&mut BufferWriter::new(&mut bytes)).ok()?;
+    Some(bytes)
+}
+
+/// Reads frames until `parse` gives a value for one; also what was read after it.
+async fn read_frame<T>(
+    stream: &mut RecvStream,
+    parse: impl Fn(&Frame<'_>) -> Option<T>,
+) -> Option<(T, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 1024];
+    loop {
+        let mut reader = BufferReader::new(&bytes);
+        while let Some(frame) = Frame::read_from_buffer(&mut reader).ok()? {
+            if let Some(value) = parse(&frame) {
+                return Some((value, reader.buffer_remaining().to_vec()));
+            }
+        }
+        if bytes.len() > HEAD_BYTES_MAX {
+            return None;
+        }
+        let count = stream.read(&mut piece).await.ok()??;
+        bytes.extend_from_slice(&piece[..count]);
+    }
+}
+
+/// Longest session request, with what may come before it.
+const HEAD_BYTES_MAX: usize = 8 << 10;
+/// How long a peer that is told the end may take to close the connection.
+const GRACE: Duration = Duration::from_millis(200);
+/// `H3_NO_ERROR` (RFC 9114 section 8.1).
+const NO_ERROR: QuicVarInt = QuicVarInt::from_u32(0x100);
+
+#[cfg(test)]
+mod tests {
+    use wtransport::proto::{
+        capsule::{Capsule, capsules::CloseWebTransportSession},
+        settings::SettingId,
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_session_has_its_code() {
+        let bytes = encode(&Frame::new_data(close_capsule(1001).into())).unwrap();
+        let frame = Frame::read_from_buffer(&mut BufferReader::new(&bytes)).unwrap().unwrap();
+        let capsule = Capsule::with_frame(&frame).unwrap();
+        let close = CloseWebTransportSession::with_capsule(&capsule).unwrap();
+        assert_eq!((close.error_code(), close.reason()), (VarInt::from_u32(1001), ""));
+    }
+
+    #[test]
+    fn the_settings_announce_webtransport() {
+        let bytes = greeting().unwrap();
+        assert_eq!(bytes[0], 0, "a control stream");
+        let frame = Frame::read_from_buffer(&mut BufferReader::new(&bytes[1..])).unwrap().unwrap();
+        let settings = Settings::with_frame(&frame).unwrap();
+        for id in [SettingId::EnableWebTransport, SettingId::EnableConnectProtocol, SettingId::H3Datagram] {
+            assert_eq!(settings.get(id), Some(VarInt::from_u32(1)), "{id:?}");
+        }
+    }
+}
