@@ -10,8 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::{rt::TokioIo, server::conn::auto};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -125,19 +125,9 @@ impl WebSocket {
         let upgraded = ready!(Pin::new(upgrade).poll(cx));
         self.io = Io::Gone;
         let Ok(upgraded) = upgraded else { return Poll::Ready(Err(GONE)) };
-        match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => {
-                self.reader.early(&parts.read_buf);
-                self.io = Io::Open(parts.io.into_inner());
-            }
-            Err(upgraded) => {
-                let Ok(parts) = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() else {
-                    return Poll::Ready(Err(GONE));
-                };
-                self.reader.early(&parts.read_buf);
-                self.io = Io::Secure(Box::new(parts.io.into_inner()));
-            }
-        }
+        let Some((io, early)) = take_stream(upgraded) else { return Poll::Ready(Err(GONE)) };
+        self.reader.early(&early);
+        self.io = io;
         Poll::Ready(Ok(()))
     }
 
@@ -319,6 +309,20 @@ pub(super) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
 /// A WebSocket close frame.
 pub(super) fn close_frame(code: u16) -> Frame {
     Frame::control(CLOSE, &code.to_be_bytes())
+}
+
+/// The stream below a connection that became a WebSocket: our listener's, or that of `axum::serve`.
+fn take_stream(upgraded: Upgraded) -> Option<(Io, Bytes)> {
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return Some((Io::Open(parts.io.into_inner()), parts.read_buf)),
+        Err(other) => other,
+    };
+    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+        Ok(parts) => return Some((Io::Secure(Box::new(parts.io.into_inner())), parts.read_buf)),
+        Err(other) => other,
+    };
+    let parts = auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+    Some((Io::Open(parts.io.into_inner()), parts.read_buf))
 }
 
 fn parse_error(error: ImksError) -> Lost {
