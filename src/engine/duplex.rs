@@ -111,3 +111,13 @@ impl Duplex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_websocket_costs_nothing_for_the_other_wire_that_could_be_there() {
+        assert_eq!(size_of::<Duplex>(), size_of::<WebSocket>());
+    }
+}

@@ -229,6 +229,10 @@ impl Engine {
 
     fn upgrade_webtransport(&self, sid: &str, wire: Box<WebTransport>) -> Result<(), RequestError> {
         let shared = self.0.registry.get(sid).ok_or(RequestError::SessionUnknown)?;
+        // Version 3 has no form for it.
+        if shared.protocol != Protocol::V4 {
+            return Err(RequestError::BadRequest);
+        }
         polling::offer(&shared, Offer::WebTransport(wire)).map_err(|(refusal, _)| refused(refusal))
     }
 

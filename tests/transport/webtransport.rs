@@ -93,6 +93,13 @@ async fn the_server_closes_after_what_it_has_sent() {
     stream.session.closed().await;
     assert_eq!(server.http.closed().await, CloseReason::ForcedClose);
     server.http.drained().await;
+    for (word, reason) in [("4shutdown:", CloseReason::ServerShutdown), ("4now:", CloseReason::ForcedClose)] {
+        let mut stream = server.open().await;
+        stream.send(word).await;
+        assert_eq!(stream.next().await, None);
+        stream.session.closed().await;
+        assert_eq!(server.http.closed().await, reason);
+    }
 }
 
 #[tokio::test]
