@@ -61,7 +61,8 @@ pub fn client_engine() -> Config {
 /// Test suite of the reference Socket.IO client.
 pub fn client() -> ImksResult<Server> {
     let plain = |_: &mut NamespaceBuilder| {};
-    Server::builder(socket::Config::default(), LocalAdapter)
+    let config = socket::Config { recovery: Some(socket::Recovery::default()), ..socket::Config::default() };
+    Server::builder(config, LocalAdapter)
         .namespace("/", main_namespace)
         .namespace("/foo", |namespace| {
             namespace.on_sync("getId", |mut event| {

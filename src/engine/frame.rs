@@ -159,6 +159,20 @@ impl FrameWriter {
         self.buffer.get(HEADER_ROOM + 1 + start..).unwrap_or_default()
     }
 
+    /// What was written after the `4`.
+    #[cfg(feature = "server")]
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(self.written(0)).unwrap_or_default()
+    }
+
+    /// Writes over what stands at `at` after the `4`.
+    #[cfg(feature = "server")]
+    pub(crate) fn overwrite(&mut self, at: usize, text: &str) {
+        if let Some(place) = self.buffer.get_mut(HEADER_ROOM + 1 + at..HEADER_ROOM + 1 + at + text.len()) {
+            place.copy_from_slice(text.as_bytes());
+        }
+    }
+
     /// Ends the message: fills in the header, copies nothing.
     pub fn finish(self) -> Frame {
         frame(self.buffer, TEXT, Kind::Text)

@@ -11,6 +11,7 @@ use super::namespace::Namespace;
 use super::parser::{self, Arguments, One};
 use super::remote_socket::FetchedSockets;
 use super::socket::Socket;
+use super::unstamped::Unstamped;
 use crate::error::ImksResult;
 
 /// Chooses who gets an event, then sends it: the union of the rooms, each socket once, minus the exceptions.
@@ -104,6 +105,11 @@ impl<'a> Broadcast<'a> {
 
     /// Sends an event with any arguments. It is encoded once, for all clients of all nodes.
     pub fn emit_args(self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        if let Some(store) = self.namespace.sessions().filter(|_| !self.volatile) {
+            let event = Unstamped::event(self.namespace.path(), event, args)?;
+            let (target, reach) = (self.target(), self.reach());
+            return self.bus().publish(store, self.namespace, &target, self.sender, event, reach);
+        }
         let frames = parser::encode_event(self.namespace.path(), None, event, args)?;
         self.execute(&Operation::Broadcast { frames: &frames, volatile: self.volatile })
     }
@@ -124,8 +130,11 @@ impl<'a> Broadcast<'a> {
     }
 
     fn execute(&self, operation: &Operation<'_>) -> ImksResult<()> {
-        let reach = if self.local { Reach::Local } else { Reach::All };
-        self.bus().execute(self.namespace, &self.target(), self.sender, operation, reach)
+        self.bus().execute(self.namespace, &self.target(), self.sender, operation, self.reach())
+    }
+
+    fn reach(&self) -> Reach {
+        if self.local { Reach::Local } else { Reach::All }
     }
 
     fn scope(&self, timeout: Duration) -> Option<Duration> {

@@ -5,20 +5,35 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::parser::{self, Frames, One};
+use super::unstamped::Unstamped;
 use crate::error::ImksResult;
 
 /// What a client sends along when it joins a namespace.
 #[derive(Debug, Clone)]
-pub struct ConnectPayload(Option<Arc<str>>);
+pub struct ConnectPayload {
+    auth: Option<Arc<str>>,
+    /// It cannot go on with an earlier session.
+    anew: bool,
+}
 
 impl ConnectPayload {
     pub(super) fn new(auth: Option<String>) -> Self {
-        Self(auth.map(Arc::from))
+        Self { auth: auth.map(Arc::from), anew: false }
+    }
+
+    /// The same, for a client that cannot go on with its earlier session.
+    pub(super) fn anew(self) -> Self {
+        Self { anew: true, ..self }
+    }
+
+    /// What may name an earlier session.
+    pub(super) fn credentials(&self) -> Option<&str> {
+        self.auth.as_deref().filter(|_| !self.anew)
     }
 
     /// The `auth` option as JSON; `{}` where the client gave none.
     pub fn json(&self) -> &str {
-        self.0.as_deref().unwrap_or("{}")
+        self.auth.as_deref().unwrap_or("{}")
     }
 
     /// The `auth` option as a type.
@@ -29,17 +44,40 @@ impl ConnectPayload {
 
 /// The client may join. Events added here reach it right after the CONNECT reply, before any other event.
 #[derive(Debug, Default)]
-pub struct Accept(Vec<(Box<str>, Box<serde_json::value::RawValue>)>);
+pub struct Accept {
+    events: Vec<(Box<str>, Box<serde_json::value::RawValue>)>,
+    owner: Option<Box<str>>,
+}
 
 impl Accept {
     /// Adds an event with one argument.
     pub fn with_event(mut self, event: &str, data: &impl Serialize) -> ImksResult<Self> {
-        self.0.push((event.into(), serde_json::value::to_raw_value(data)?));
+        self.events.push((event.into(), serde_json::value::to_raw_value(data)?));
         Ok(self)
     }
 
+    /// Says whom the connect hook authenticated. With connection state recovery, only a client of the same owner can
+    /// go on with this session; others who know its private id get a new one.
+    pub fn with_owner(mut self, owner: impl Into<Box<str>>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    pub(super) fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
     pub(super) fn encode(&self, namespace: &str) -> ImksResult<Vec<Frames>> {
-        self.0.iter().map(|(event, data)| parser::encode_event(namespace, None, event, &One(data))).collect()
+        let encode = |(event, data): &(Box<str>, _)| parser::encode_event(namespace, None, event, &One(data));
+        self.events.iter().map(encode).collect()
+    }
+
+    /// The events, and the last of them with room for an offset: whoever has it, has them all.
+    pub(super) fn encode_recoverable(&self, namespace: &str) -> ImksResult<(Vec<Frames>, Option<Unstamped>)> {
+        let Some(((event, data), earlier)) = self.events.split_last() else { return Ok((Vec::new(), None)) };
+        let last = Unstamped::event(namespace, event, &One(data))?;
+        let encode = |(event, data): &(Box<str>, _)| parser::encode_event(namespace, None, event, &One(data));
+        Ok((earlier.iter().map(encode).collect::<ImksResult<_>>()?, Some(last)))
     }
 }
 

@@ -14,6 +14,7 @@ use super::message_bus::MessageBus;
 use super::namespace::{Namespace, check_path};
 use super::namespace_builder::Description;
 use super::parser::{Arguments, One};
+use super::session_store::{Recovery, SessionStore};
 use crate::error::{ImksError, ImksResult};
 
 /// Which paths belong to a dynamic namespace.
@@ -146,10 +147,11 @@ pub(super) struct Parent {
 }
 
 /// From the server's configuration.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct DynamicLimits {
     pub(super) children_max: usize,
     pub(super) cleanup: bool,
+    pub(super) recovery: Option<Recovery>,
 }
 
 struct Child {
@@ -222,7 +224,8 @@ impl Dynamic {
                     .map_err(|_| ImksError::LimitReached("dynamic namespaces"))?;
                 let description = self.parents[parent].description.clone();
                 let home = Some(Arc::downgrade(self));
-                let namespace = Namespace::new(path, description, self.bus.clone(), home);
+                let sessions = self.limits.recovery.as_ref().map(SessionStore::new).transpose()?;
+                let namespace = Namespace::new(path, description, self.bus.clone(), home, sessions);
                 self.bus.listen(&namespace);
                 place.insert(Child { namespace: namespace.clone(), parent, users: 1 });
                 namespace

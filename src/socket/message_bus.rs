@@ -18,8 +18,11 @@ use super::dialect::Parcel;
 use super::listeners::{args_of, show_outgoing};
 use super::namespace::Namespace;
 use super::parser::Frames;
+use super::recovery;
+use super::session_store::SessionStore;
 use super::socket::Socket;
 use super::socket_id::NodeId;
+use super::unstamped::{self, Unstamped};
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
 use crate::telemetry::metrics;
@@ -142,6 +145,32 @@ impl MessageBus {
         Ok(())
     }
 
+    /// Sends an event that clients who are away get when they come back.
+    pub(super) fn publish(
+        &self,
+        store: &SessionStore,
+        namespace: &Namespace,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        event: Unstamped,
+        reach: Reach,
+    ) -> ImksResult<()> {
+        if namespace.watches_outgoing() {
+            show(namespace, target, skip, &event.plain());
+        }
+        let message = if reach == Reach::All && self.adapter.reaches_others() {
+            let broadcast = Operation::Broadcast { frames: &event.plain(), volatile: false };
+            Some(self.encode(target, skip, &broadcast)?)
+        } else {
+            None
+        };
+        recovery::publish(store, namespace, target, skip, event);
+        if let Some(message) = message {
+            self.adapter.publish(namespace.path(), message);
+        }
+        Ok(())
+    }
+
     /// Does here what another node asked for.
     pub(super) fn receive(&self, namespace: &Namespace, message: &[u8]) -> ImksResult<()> {
         if message.len() > MESSAGE_BYTES_MAX {
@@ -157,6 +186,15 @@ impl MessageBus {
         let target = Target { rooms: &message.rooms, except: &message.except };
         match message.operation {
             WireOperation::Broadcast { text, attachments, volatile } => {
+                if let Some(store) =
+                    namespace.sessions().filter(|_| !volatile && unstamped::is_plain_event(text))
+                {
+                    let attachments =
+                        attachments.iter().map(|attachment| Frame::binary(attachment)).collect();
+                    let event = Unstamped::foreign(text, attachments)?;
+                    recovery::publish(store, namespace, &target, None, event);
+                    return Ok(());
+                }
                 let mut frames = Frames::new();
                 frames.push(Frame::text(text));
                 frames.extend(attachments.iter().map(|attachment| Frame::binary(attachment)));
@@ -228,6 +266,9 @@ fn apply(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, oper
             namespace.for_each_target(target, skip, |socket| socket.deliver_volatile(&parcel));
         }
         _ => {
+            if let Some(store) = namespace.sessions() {
+                recovery::apply_to_absent(store, target, skip, operation);
+            }
             // Joining and leaving change the rooms that are being walked.
             let mut sockets = Vec::new();
             namespace.for_each_target(target, skip, |socket| sockets.push(socket.clone()));

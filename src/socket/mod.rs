@@ -59,6 +59,11 @@ mod questions;
 #[cfg(feature = "server")]
 pub mod rate_limit;
 #[cfg(feature = "server")]
+mod recovery;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod recovery_tests;
+#[cfg(feature = "server")]
 mod remote_socket;
 #[cfg(feature = "server")]
 mod rooms;
@@ -68,6 +73,8 @@ mod server;
 mod server_builder;
 #[cfg(feature = "server")]
 mod server_events;
+#[cfg(feature = "server")]
+mod session_store;
 #[cfg(feature = "server")]
 #[allow(clippy::module_inception, reason = "the thing is called a socket")]
 mod socket;
@@ -81,6 +88,8 @@ mod typed;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod typed_tests;
+#[cfg(feature = "server")]
+mod unstamped;
 
 pub use self::binary::Binary;
 #[cfg(feature = "server")]
@@ -98,6 +107,7 @@ pub use self::{
     server::Server,
     server_builder::{Config, ServerBuilder},
     server_events::{ServerAnswers, ServerEvent},
+    session_store::{Recovery, RecoveryStatus},
     socket::{HELD_PACKETS_MAX, PENDING_ACKS_MAX, Socket},
     socket_id::{NodeId, SocketId},
     typed::{IntoAck, Reply},

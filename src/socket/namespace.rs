@@ -21,6 +21,7 @@ use super::parser::{self, Arguments};
 use super::remote_socket::FetchedSockets;
 use super::rooms::{Room, Rooms};
 use super::server_events::{ServerAnswers, ServerHandler};
+use super::session_store::{RecoveryStatus, SessionStore};
 use super::socket::Socket;
 use super::socket_id::SocketId;
 use crate::error::{ImksError, ImksResult};
@@ -46,6 +47,8 @@ struct Inner {
     watch_outgoing: AtomicBool,
     /// Who counts its users, if it was made on demand.
     home: Option<Weak<Dynamic>>,
+    /// For clients that come back after a short absence.
+    sessions: Option<Arc<SessionStore>>,
 }
 
 struct Entry {
@@ -59,6 +62,7 @@ impl Namespace {
         description: Arc<Description>,
         bus: Arc<MessageBus>,
         home: Option<Weak<Dynamic>>,
+        sessions: Option<Arc<SessionStore>>,
     ) -> Self {
         Self(Arc::new(Inner {
             path: path.into(),
@@ -72,6 +76,7 @@ impl Namespace {
             ack_ids: AtomicU64::new(0),
             bus,
             home,
+            sessions,
         }))
     }
 
@@ -186,6 +191,15 @@ impl Namespace {
         self.to(room).emit(event, data)
     }
 
+    /// What is kept for clients that come back; `None` where they cannot.
+    pub fn recovery_status(&self) -> Option<RecoveryStatus> {
+        self.sessions().map(SessionStore::status)
+    }
+
+    pub(super) fn sessions(&self) -> Option<&SessionStore> {
+        self.0.sessions.as_deref()
+    }
+
     pub(super) fn events(&self) -> &Events {
         &self.0.description.events
     }
@@ -273,20 +287,29 @@ impl Namespace {
             self.0.of_version2.fetch_add(1, Ordering::Relaxed);
         }
         let slot = self.0.everybody.insert(socket.clone());
-        self.0.by_id.insert(socket.socket_id(), Entry { socket: socket.clone(), slot });
+        let earlier = self.0.by_id.insert(socket.socket_id(), Entry { socket: socket.clone(), slot });
+        // Who comes back may find itself still leaving.
+        if let Some(earlier) = earlier {
+            self.0.everybody.remove(earlier.slot);
+        }
     }
 
     /// Lets a socket go, whoever asks first: hooks, rooms, registry.
     pub(super) fn remove(&self, socket: &Socket, reason: DisconnectReason) {
+        // Another socket may have the same id: it came back, or wants to.
+        let is_it = |entry: &Entry| entry.socket.is_same(socket);
+        let was_member = self.0.by_id.get(&socket.socket_id()).is_some_and(|entry| is_it(&entry));
         if !socket.shut() {
             return;
         }
-        let was_member = self.0.by_id.contains_key(&socket.socket_id());
+        if let Some((store, link)) = socket.session() {
+            store.depart(link, reason.is_recoverable());
+        }
         if let Some(hook) = self.hooks().disconnecting.as_ref().filter(|_| was_member) {
             hook(socket, reason);
         }
         socket.release();
-        if let Some((_, entry)) = self.0.by_id.remove(&socket.socket_id()) {
+        if let Some((_, entry)) = self.0.by_id.remove_if(&socket.socket_id(), |_, entry| is_it(entry)) {
             self.0.everybody.remove(entry.slot);
             if socket.is_of_version2() {
                 self.0.of_version2.fetch_sub(1, Ordering::Relaxed);

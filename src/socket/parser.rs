@@ -266,7 +266,7 @@ fn check_placeholders(args: &Args, attachments: usize) -> ImksResult<()> {
     Ok(())
 }
 
-fn malformed(rule: &'static str) -> ImksError {
+pub(super) fn malformed(rule: &'static str) -> ImksError {
     ImksError::InvalidSocketPacketFormat(rule)
 }
 
@@ -280,12 +280,12 @@ pub fn encode_event(
     name: &str,
     args: &impl Arguments,
 ) -> ImksResult<Frames> {
-    encode_array(Kind { plain: "2", binary: "5" }, namespace, id, Some(name), args)
+    encode_array(EVENT, namespace, id, Some(name), args)
 }
 
 /// `3` or `6`: the answer to the event with this id.
 pub fn encode_ack(namespace: &str, id: u64, args: &impl Arguments) -> ImksResult<Frames> {
-    encode_array(Kind { plain: "3", binary: "6" }, namespace, Some(id), None, args)
+    encode_array(ACK, namespace, Some(id), None, args)
 }
 
 /// `0`: the namespace is joined, under this socket id.
@@ -309,10 +309,13 @@ pub fn encode_connect_error(namespace: &str, reason: &impl Serialize) -> ImksRes
     Ok(out.finish())
 }
 
-struct Kind {
+pub(super) struct Kind {
     plain: &'static str,
     binary: &'static str,
 }
+
+pub(super) const EVENT: Kind = Kind { plain: "2", binary: "5" };
+const ACK: Kind = Kind { plain: "3", binary: "6" };
 
 fn encode_array(
     kind: Kind,
@@ -321,10 +324,26 @@ fn encode_array(
     name: Option<&str>,
     args: &impl Arguments,
 ) -> ImksResult<Frames> {
+    let (text, mut attachments) = write_array(kind, namespace, id, name, args, "")?;
+    let mut frames = Frames::new();
+    frames.push(text.finish());
+    frames.append(&mut attachments);
+    Ok(frames)
+}
+
+/// The text of an event or ack with `tail` after its arguments, and its attachments.
+pub(super) fn write_array(
+    kind: Kind,
+    namespace: &str,
+    id: Option<u64>,
+    name: Option<&str>,
+    args: &impl Arguments,
+    tail: &str,
+) -> ImksResult<(FrameWriter, Frames)> {
     let attachments = args.attachments();
     // Exact where the arguments' size is known: a frame that fits its buffer needs no second allocation.
     let name_bytes = name.map_or(0, |name| name.len() + QUOTES + usize::from(!args.is_empty()));
-    let json_bytes = id.map_or(0, decimal_digits) + BRACKETS + name_bytes + args.size_hint();
+    let json_bytes = id.map_or(0, decimal_digits) + BRACKETS + name_bytes + args.size_hint() + tail.len();
     let mut out = if attachments.is_empty() {
         packet_writer(kind.plain, namespace, json_bytes)
     } else {
@@ -349,6 +368,7 @@ fn encode_array(
     } else {
         args.write_json(&mut out)?;
     }
+    out.push_str(tail);
     out.push_str("]");
     if !found.is_empty() {
         // The number of attachments stands in front of the text and is known only now.
@@ -356,13 +376,10 @@ fn encode_array(
         out = binary_packet_writer(kind.binary, count, namespace, text.len() - start)?;
         out.write_all(text.written(start)).map_err(serde_json::Error::io)?;
     }
-    let mut frames = Frames::new();
-    frames.push(out.finish());
-    frames.extend(attachments.iter().chain(&found).map(|attachment| Frame::binary(attachment)));
-    Ok(frames)
+    Ok((out, attachments.iter().chain(&found).map(|attachment| Frame::binary(attachment)).collect()))
 }
 
-fn packet_writer(kind: &str, namespace: &str, json_bytes: usize) -> FrameWriter {
+pub(super) fn packet_writer(kind: &str, namespace: &str, json_bytes: usize) -> FrameWriter {
     let namespace_bytes = if namespace == MAIN_NAMESPACE { 0 } else { namespace.len() + 1 };
     let mut out = Frame::writer(kind.len() + namespace_bytes + json_bytes);
     out.push_str(kind);

@@ -24,6 +24,31 @@ pub(super) struct Pouch {
 
 type Data = SmallVec<[Arc<dyn Any + Send + Sync>; 1]>;
 
+/// What stays when the client goes and comes back: data, not listeners.
+#[derive(Clone, Default)]
+pub(super) struct Kept {
+    data: Data,
+    shared: Vec<(&'static str, ToJson)>,
+}
+
+impl Pouch {
+    /// Filled with what was kept.
+    pub(super) fn filled(kept: Kept) -> Self {
+        let Kept { data, shared } = kept;
+        let pouch = Self { data: Mutex::new(data), extras: OnceLock::new() };
+        if !shared.is_empty() {
+            pouch.extras.get_or_init(Default::default).lock().shared = shared;
+        }
+        pouch
+    }
+
+    /// What it holds now.
+    pub(super) fn kept(&self) -> Kept {
+        let shared = self.extras.get().map(|extras| extras.lock().shared.clone()).unwrap_or_default();
+        Kept { data: self.data.lock().clone(), shared }
+    }
+}
+
 #[derive(Default)]
 struct Extras {
     listeners: Listeners,
@@ -31,13 +56,14 @@ struct Extras {
     shared: Vec<(&'static str, ToJson)>,
 }
 
-type ToJson = Box<dyn Fn() -> ImksResult<serde_json::Value> + Send + Sync>;
+type ToJson = Arc<dyn Fn() -> ImksResult<serde_json::Value> + Send + Sync>;
 
 impl Socket {
     /// Keeps a value with the socket, for example the user behind it. One value per type: an earlier value of the
     /// same type is replaced.
     pub fn set_data<T: Send + Sync + 'static>(&self, value: T) {
         self.keep(Arc::new(value));
+        self.data_changed();
     }
 
     /// As [`Socket::set_data`], and shown to other nodes as `data.NAME` of a [`RemoteSocket`].
@@ -46,10 +72,18 @@ impl Socket {
     pub fn share_data<T: Serialize + Send + Sync + 'static>(&self, name: &'static str, value: T) {
         let value = Arc::new(value);
         self.keep(value.clone());
-        let to_json: ToJson = Box::new(move || Ok(serde_json::to_value(&*value)?));
+        let to_json: ToJson = Arc::new(move || Ok(serde_json::to_value(&*value)?));
         let mut extras = self.extras();
         extras.shared.retain(|(known, _)| *known != name);
         extras.shared.push((name, to_json));
+        drop(extras);
+        self.data_changed();
+    }
+
+    fn data_changed(&self) {
+        if let Some((store, link)) = self.session() {
+            store.set_data(link, || self.pouch().kept());
+        }
     }
 
     /// The value of this type, if one was kept.
@@ -62,7 +96,10 @@ impl Socket {
     pub fn remove_data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         let mut data = self.pouch().data.lock();
         let place = data.iter().position(|value| value.is::<T>())?;
-        data.swap_remove(place).downcast().ok()
+        let value = data.swap_remove(place);
+        drop(data);
+        self.data_changed();
+        value.downcast().ok()
     }
 
     fn keep<T: Send + Sync + 'static>(&self, value: Arc<T>) {

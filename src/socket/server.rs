@@ -21,7 +21,8 @@ use super::listeners;
 use super::message_bus::MessageBus;
 use super::namespace::Namespace;
 use super::open_connections::OpenConnections;
-use super::parser::{self, Frames};
+use super::parser;
+use super::recovery::{self, NotTakenIn};
 use super::rooms;
 use super::server_builder::{Config, ServerBuilder};
 use super::socket::Socket;
@@ -168,6 +169,7 @@ enum Done {
     Handled,
     Verdict {
         candidate: Candidate,
+        payload: ConnectPayload,
         verdict: Result<Accept, ConnectError>,
     },
     /// A namespace that is made on demand was looked for.
@@ -267,6 +269,8 @@ impl ConnectionTask {
         let message = match event {
             EngineEvent::Message(message) => message,
             EngineEvent::Closed(reason) => {
+                // Who breaks the rules of packets does not come back to the session.
+                let reason = if self.ending { CloseReason::ParseError } else { reason };
                 self.end(DisconnectReason::Engine(reason));
                 return Turn::Over;
             }
@@ -284,7 +288,7 @@ impl ConnectionTask {
 
     fn handle_output(&mut self, output: Output<Socket>, cx: &mut Context<'_>) {
         match output {
-            Output::Connect { namespace, auth } => self.connect(&namespace, auth, cx),
+            Output::Connect { namespace, auth } => self.connect(&namespace, ConnectPayload::new(auth), cx),
             Output::Event { socket, id, args } => self.dispatch(Event::new(socket, id, args), cx),
             Output::Ack { socket, id, args } => socket.resolve_ack(id, args),
             Output::Leave(socket) => {
@@ -293,8 +297,7 @@ impl ConnectionTask {
         }
     }
 
-    fn connect(&mut self, path: &str, auth: Option<String>, cx: &mut Context<'_>) {
-        let payload = ConnectPayload::new(auth);
+    fn connect(&mut self, path: &str, payload: ConnectPayload, cx: &mut Context<'_>) {
         if let Some(namespace) = self.server.namespaces.get(path).cloned() {
             return self.ask_to_join(namespace, payload, cx);
         }
@@ -328,7 +331,7 @@ impl ConnectionTask {
 
     fn ask_to_join(&mut self, namespace: Namespace, payload: ConnectPayload, cx: &mut Context<'_>) {
         let (outbox, handshake) = (self.connection.outbox().clone(), self.connection.handshake().clone());
-        let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect) {
+        let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect, &payload) {
             Ok(socket) => socket,
             Err(error) => {
                 namespace.let_go();
@@ -336,12 +339,14 @@ impl ConnectionTask {
             }
         };
         let candidate = Candidate(socket.clone());
-        match namespace.admit(socket, payload) {
-            None => self.finish(Done::Verdict { candidate, verdict: Ok(Accept::default()) }, cx),
+        let trusted = socket.session().is_some_and(|(_, link)| link.is_trusted());
+        let asking = if trusted { None } else { namespace.admit(socket, payload.clone()) };
+        match asking {
+            None => self.finish(Done::Verdict { candidate, payload, verdict: Ok(Accept::default()) }, cx),
             Some(hook) => {
                 let asked = async move {
                     let verdict = hook.await;
-                    Done::Verdict { candidate, verdict }
+                    Done::Verdict { candidate, payload, verdict }
                 };
                 self.start(Box::pin(asked), cx);
             }
@@ -400,33 +405,30 @@ impl ConnectionTask {
     }
 
     fn finish(&mut self, done: Done, cx: &mut Context<'_>) {
-        let (candidate, verdict) = match done {
+        let (candidate, payload, verdict) = match done {
             Done::Handled => return,
             Done::Found { path, payload, namespace } => return self.found(&path, payload, namespace, cx),
-            Done::Verdict { candidate, verdict } => (candidate, verdict),
+            Done::Verdict { candidate, payload, verdict } => (candidate, payload, verdict),
         };
         let namespace = candidate.0.namespace().clone();
-        match verdict {
-            Ok(accept) => self.welcome(&namespace, &candidate, &accept, cx),
+        let accept = match verdict {
+            Ok(accept) => accept,
             Err(refusal) => {
                 drop(candidate);
-                self.refuse(namespace.path(), &refusal);
+                return self.refuse(namespace.path(), &refusal);
             }
+        };
+        match recovery::take_in(&namespace, &candidate.0, &accept) {
+            Ok(()) => self.welcome(&namespace, &candidate.0, cx),
+            Err(NotTakenIn::StartAnew) => {
+                drop(candidate);
+                self.connect(namespace.path(), payload.anew(), cx);
+            }
+            Err(NotTakenIn::Failed(error)) => self.refuse_connection(&error),
         }
     }
 
-    fn welcome(
-        &mut self,
-        namespace: &Namespace,
-        candidate: &Candidate,
-        accept: &Accept,
-        cx: &mut Context<'_>,
-    ) {
-        let socket = &candidate.0;
-        namespace.insert(socket);
-        if let Err(error) = greet(namespace, socket, accept) {
-            return self.refuse_connection(&error);
-        }
+    fn welcome(&mut self, namespace: &Namespace, socket: &Socket, cx: &mut Context<'_>) {
         self.client.accepted(namespace.path(), socket.clone());
         self.connect_timer = None;
         if let Some(greeting) = namespace.connected(socket.clone()) {
@@ -480,14 +482,6 @@ impl ConnectionTask {
         }
         self.running = None;
     }
-}
-
-/// The CONNECT reply, the first events, then whatever waited behind them.
-fn greet(namespace: &Namespace, socket: &Socket, accept: &Accept) -> ImksResult<()> {
-    let reply = parser::encode_connect(namespace.path(), socket.id());
-    let mut welcome: Vec<Frames> = vec![smallvec::smallvec![reply]];
-    welcome.extend(accept.encode(namespace.path())?);
-    socket.open(&welcome).map_err(|_| ImksError::SocketNotFound)
 }
 
 impl Drop for ConnectionTask {

@@ -12,6 +12,7 @@ use super::namespace::{Namespace, check_path};
 use super::namespace_builder::NamespaceBuilder;
 use super::parser::Limits;
 use super::server::Server;
+use super::session_store::{Recovery, SessionStore};
 use crate::error::ImksResult;
 
 /// What a server can be told.
@@ -23,6 +24,8 @@ pub struct Config {
     pub parser: Parser,
     /// Attachments of one packet.
     pub limits: Limits,
+    /// Clients that lost their connection may come back to their session; not when absent.
+    pub recovery: Option<Recovery>,
     /// Handlers of one connection that may be waiting at once; then the connection is not read from.
     pub events_in_flight_max: usize,
     /// Namespaces that clients may cause to exist at once on this node; then [`NamespaceMatch`]es are refused.
@@ -39,6 +42,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(45),
             parser: Parser::default(),
             limits: Limits::default(),
+            recovery: None,
             events_in_flight_max: 64,
             dynamic_namespaces_max: 10_000,
             cleanup_empty_child_namespaces: false,
@@ -96,12 +100,14 @@ impl ServerBuilder {
         let mut namespaces = HashMap::new();
         for (path, builder) in self.namespaces {
             check_path(&path)?;
-            let namespace = Namespace::new(&path, Arc::new(builder.build()), bus.clone(), None);
+            let sessions = self.config.recovery.as_ref().map(SessionStore::new).transpose()?;
+            let namespace = Namespace::new(&path, Arc::new(builder.build()), bus.clone(), None, sessions);
             namespaces.insert(path.into_boxed_str(), namespace);
         }
         let limits = DynamicLimits {
             children_max: self.config.dynamic_namespaces_max,
             cleanup: self.config.cleanup_empty_child_namespaces,
+            recovery: self.config.recovery.clone(),
         };
         let dynamic = Dynamic::new(self.parents, limits, self.on_new_namespace, bus.clone());
         Ok(Server::new(self.config, namespaces, dynamic, bus))

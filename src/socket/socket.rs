@@ -1,5 +1,7 @@
 //! A client in one namespace: what handlers hold in their hands.
 
+mod in_rooms;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -13,15 +15,18 @@ use tokio::sync::oneshot;
 use super::answers::Ticket;
 use super::broadcast::Broadcast;
 use super::client::Joined;
+use super::connect::ConnectPayload;
 use super::dialect::{Dialect, Parcel};
 use super::listeners::{args_of, show_outgoing};
 use super::namespace::Namespace;
-use super::namespace_builder::RoomChange;
 use super::packet::Args;
 use super::parser::{self, Arguments, Frames, One};
 use super::pouch::Pouch;
-use super::rooms::{self, Entered, Membership};
+use super::recovery;
+use super::rooms::{self, Membership};
+use super::session_store::{Link, Position, SessionStore};
 use super::socket_id::SocketId;
+use super::unstamped::Unstamped;
 use crate::engine::{Close, Handshake, Outbox, Pressure, Protocol, Queued, SendError, Transport};
 use crate::error::{ImksError, ImksResult};
 
@@ -40,10 +45,18 @@ struct Inner {
     namespace: Namespace,
     handshake: Arc<Handshake>,
     /// What was sent while joining: it must not overtake the CONNECT reply.
-    held: Mutex<Vec<Frames>>,
+    held: Mutex<Vec<Held>>,
     rooms: Mutex<HashMap<Arc<str>, Membership>>,
     acks: Mutex<HashMap<u64, Waiter>>,
     pouch: Pouch,
+    /// The session that the client may come back to.
+    link: Option<Box<Link>>,
+}
+
+struct Held {
+    frames: Frames,
+    /// Where it stands in the log of its namespace, if that is kept.
+    position: Option<Position>,
 }
 
 /// Who waits for an answer of this socket.
@@ -63,11 +76,18 @@ impl Socket {
         outbox: Outbox,
         handshake: Arc<Handshake>,
         dialect: Dialect,
+        payload: &ConnectPayload,
     ) -> ImksResult<Self> {
         let id_of_version2 = id_of_version2(&namespace, &handshake);
-        let id = match &id_of_version2 {
-            None => SocketId::random()?,
-            Some(id) => SocketId::of_version2(id),
+        let link = match namespace.sessions().filter(|_| id_of_version2.is_none()) {
+            Some(store) => Some(Box::new(store.begin(payload.credentials())?)),
+            None => None,
+        };
+        let data = link.as_ref().map(|link| link.data()).unwrap_or_default();
+        let id = match (&id_of_version2, &link) {
+            (None, None) => SocketId::random()?,
+            (None, Some(link)) => link.socket_id(),
+            (Some(id), _) => SocketId::of_version2(id),
         };
         Ok(Self(Arc::new(Inner {
             id,
@@ -80,7 +100,8 @@ impl Socket {
             held: Mutex::default(),
             rooms: Mutex::default(),
             acks: Mutex::default(),
-            pouch: Pouch::default(),
+            pouch: Pouch::filled(data),
+            link,
         })))
     }
 
@@ -116,6 +137,13 @@ impl Socket {
 
     /// Sends an event with any arguments to this client.
     pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        if let Some((store, _)) = self.session() {
+            let event = Unstamped::event(self.0.namespace.path(), event, args)?;
+            if self.0.namespace.watches_outgoing() {
+                show_outgoing(self, &args_of(&event.plain())?);
+            }
+            return recovery::emit(store, self, event);
+        }
         let frames = self.encode(None, event, args)?;
         self.deliver_owned(frames).map_err(into_error)
     }
@@ -171,58 +199,6 @@ impl Socket {
         self.0.outbox.drained().await.map_err(into_error)
     }
 
-    /// Enters a room. Does nothing once disconnected.
-    pub fn join(&self, room: &str) {
-        let mut rooms = self.0.rooms.lock();
-        // Checked under the lock: whoever closes the socket empties the map under it afterwards.
-        if self.0.state.load(Ordering::Acquire) == CLOSED || rooms.contains_key(room) {
-            return;
-        }
-        let name: Arc<str> = Arc::from(room);
-        let Entered { membership, created } = self.0.namespace.rooms().join(name, self.clone());
-        rooms.insert(membership.room().clone(), membership);
-        drop(rooms);
-        if let Some(hook) = &self.0.namespace.hooks().room {
-            if created {
-                hook(self, RoomChange::Created(room));
-            }
-            hook(self, RoomChange::Joined(room));
-        }
-    }
-
-    /// Leaves a room.
-    pub fn leave(&self, room: &str) {
-        let membership = self.0.rooms.lock().remove(room);
-        if let Some(membership) = membership {
-            self.vacate(membership);
-        }
-    }
-
-    fn vacate(&self, membership: Membership) {
-        let Some(hook) = &self.0.namespace.hooks().room else {
-            self.0.namespace.rooms().leave(membership);
-            return;
-        };
-        let name = membership.room().clone();
-        let deleted = self.0.namespace.rooms().leave(membership);
-        hook(self, RoomChange::Left(&name));
-        if deleted {
-            hook(self, RoomChange::Deleted(&name));
-        }
-    }
-
-    /// Whether it is in a room; everybody is in the room of their own id.
-    pub fn is_in(&self, room: &str) -> bool {
-        room == self.id() || self.0.rooms.lock().contains_key(room)
-    }
-
-    /// Its rooms, the room of its own id included.
-    pub fn rooms(&self) -> Vec<Arc<str>> {
-        let mut rooms: Vec<_> = self.0.rooms.lock().keys().cloned().collect();
-        rooms.push(Arc::from(self.id()));
-        rooms
-    }
-
     /// Everybody in a room but this socket.
     pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
         self.broadcast().to(room)
@@ -253,6 +229,16 @@ impl Socket {
         self.0.outbox.close(Close::Shutdown);
     }
 
+    /// What ties it to the store of sessions, where clients may come back.
+    pub(super) fn session(&self) -> Option<(&SessionStore, &Link)> {
+        let link = self.0.link.as_deref()?;
+        Some((self.0.namespace.sessions()?, link))
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
     pub(super) fn pouch(&self) -> &Pouch {
         &self.0.pouch
     }
@@ -279,8 +265,30 @@ impl Socket {
     pub(super) fn deliver_parcel(&self, parcel: &Parcel<'_>) -> Result<(), SendError> {
         match self.0.state.load(Ordering::Acquire) {
             OPEN => self.send(parcel),
-            JOINING => self.hold(parcel.frames()),
+            JOINING => self.hold(parcel.frames(), None),
             _ => Err(SendError::Closed),
+        }
+    }
+
+    /// As [`Socket::deliver_parcel`], for an event that stands in the log of its namespace.
+    pub(super) fn deliver_numbered(&self, parcel: &Parcel<'_>, position: Position) -> Result<(), SendError> {
+        match self.0.state.load(Ordering::Acquire) {
+            OPEN => {
+                self.note_sent(position);
+                self.send(parcel)
+            }
+            JOINING => self.hold(parcel.frames(), Some(position)),
+            _ => {
+                // It has not left its rooms yet: the client will miss this one.
+                self.note_sent(position);
+                Err(SendError::Closed)
+            }
+        }
+    }
+
+    fn note_sent(&self, position: Position) {
+        if let Some(link) = &self.0.link {
+            link.note_sent(position);
         }
     }
 
@@ -301,13 +309,22 @@ impl Socket {
         }
     }
 
-    /// The CONNECT reply and the first events leave, then what was held back; from now on nothing is.
-    pub(super) fn open(&self, welcome: &[Frames]) -> Result<(), SendError> {
+    /// The CONNECT reply and the first events leave, then what was held back; from now on nothing is. Without
+    /// `numbered`, what stands in the log is part of the welcome already.
+    pub(super) fn open(&self, welcome: &[Frames], numbered: bool) -> Result<(), SendError> {
         let mut held = self.0.held.lock();
         let waiting = std::mem::take(&mut *held);
-        for frames in welcome.iter().chain(&waiting) {
-            self.send(&Parcel::new(frames))?;
+        let mut all = Frames::new();
+        let mut add = |frames| all.extend(Parcel::new(frames).wrapped_for(self.0.dialect).iter().cloned());
+        welcome.iter().for_each(&mut add);
+        for Held { frames, position } in &waiting {
+            if numbered || position.is_none() {
+                add(frames);
+                position.iter().for_each(|position| self.note_sent(*position));
+            }
         }
+        // All or none: a connection that is full now would be closed in the midst of it.
+        note(self.0.outbox.send_all(&all)?);
         // Fails when the socket was closed meanwhile; then it stays closed.
         let opened = self.0.state.compare_exchange(JOINING, OPEN, Ordering::AcqRel, Ordering::Acquire);
         opened.map(|_| ()).map_err(|_| SendError::Closed)
@@ -332,7 +349,10 @@ impl Socket {
     /// Leaves all rooms and gives up all questions.
     pub(super) fn release(&self) {
         let rooms = std::mem::take(&mut *self.0.rooms.lock());
-        rooms.into_values().for_each(|membership| self.vacate(membership));
+        for (room, membership) in rooms {
+            let deleted = self.0.namespace.rooms().leave(membership);
+            self.tell_left(&room, deleted);
+        }
         let unanswered = std::mem::take(&mut *self.0.acks.lock());
         drop(unanswered);
         self.0.held.lock().clear();
@@ -343,7 +363,7 @@ impl Socket {
         Ok(())
     }
 
-    fn hold(&self, frames: &Frames) -> Result<(), SendError> {
+    fn hold(&self, frames: &Frames, position: Option<Position>) -> Result<(), SendError> {
         let mut held = self.0.held.lock();
         if self.0.state.load(Ordering::Acquire) != JOINING {
             drop(held);
@@ -353,7 +373,7 @@ impl Socket {
             self.0.outbox.close(Close::Now);
             return Err(SendError::Slow);
         }
-        held.push(frames.clone());
+        held.push(Held { frames: frames.clone(), position });
         Ok(())
     }
 

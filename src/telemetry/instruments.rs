@@ -295,6 +295,19 @@ pub static INSTRUMENTS: &[Instrument] = &[
         help: "Requests for a session that another node made: without sticky sessions the load balancer sent them to the wrong one",
         source: Source::Counters(None, &[("", &metrics::SESSIONS_ELSEWHERE)]),
     },
+    Instrument {
+        name: "imks.socket.recoveries",
+        help: "Clients that wanted to go on with their session after a short absence, and how that ended",
+        source: Source::Counters(
+            Some("outcome"),
+            &[("recovered", &metrics::RECOVERIES), ("new_session", &metrics::RECOVERIES_REFUSED)],
+        ),
+    },
+    Instrument {
+        name: "imks.socket.away",
+        help: "Sessions whose client is away and may come back",
+        source: Source::Gauges(None, &[("", &metrics::RECOVERY_AWAY)]),
+    },
 ];
 
 #[cfg(test)]

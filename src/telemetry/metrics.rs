@@ -167,3 +167,9 @@ pub static PERMISSION_STALE: Counter = Counter::new();
 pub static DATABASE_SECONDS: HistogramFamily = HistogramFamily::new(Histogram::LATENCY);
 /// Requests for a session that another node made: the load balancer sent them to the wrong one.
 pub static SESSIONS_ELSEWHERE: Counter = Counter::new();
+/// Clients that came back to their session after a short absence.
+pub static RECOVERIES: Counter = Counter::new();
+/// Clients that wanted to come back and got a new session.
+pub static RECOVERIES_REFUSED: Counter = Counter::new();
+/// Sessions whose client is away and may come back.
+pub static RECOVERY_AWAY: Gauge = Gauge::new();

@@ -1,0 +1,131 @@
+//! A client with a private id and an offset.
+
+use serde_json::{Value, json};
+
+use super::main;
+use crate::engine::{self, Connection, MemoryPeer, Message};
+use crate::socket::{Server, Socket};
+
+/// What the stock client does, with its private id and its last offset.
+pub(super) struct Client {
+    pub(super) server: Server,
+    pub(super) peer: MemoryPeer,
+    pub(super) sid: String,
+    pub(super) pid: String,
+    pub(super) offset: Option<String>,
+    pub(super) recovered: bool,
+    /// First argument of every event, in the order of arrival.
+    pub(super) received: Vec<Value>,
+    pub(super) auth: Value,
+}
+
+impl Client {
+    pub(super) async fn join(server: &Server) -> Self {
+        Self::join_as(server, json!({})).await
+    }
+
+    pub(super) async fn join_as(server: &Server, auth: Value) -> Self {
+        let peer = open(server);
+        let (sid, pid) = Default::default();
+        let server = server.clone();
+        let (offset, received) = (None, Vec::new());
+        let mut client = Self { server, peer, sid, pid, offset, recovered: false, received, auth };
+        client.connect().await;
+        client
+    }
+
+    /// Sends CONNECT and reads until the reply.
+    pub(super) async fn connect(&mut self) {
+        assert_eq!(self.try_connect().await, None);
+    }
+
+    /// As [`Client::connect`]; gives the reason if it is refused.
+    pub(super) async fn try_connect(&mut self) -> Option<Value> {
+        let mut auth = self.auth.clone();
+        if !self.pid.is_empty() {
+            auth["pid"] = json!(self.pid);
+        }
+        if let Some(offset) = &self.offset {
+            auth["offset"] = json!(offset);
+        }
+        self.peer.send(&format!("0{auth}"));
+        let mut early = Vec::new();
+        loop {
+            let text = text(&self.peer).await;
+            if let Some(refusal) = text.strip_prefix('4') {
+                return Some(serde_json::from_str(refusal).unwrap());
+            }
+            let Some(reply) = text.strip_prefix('0') else {
+                early.push(text);
+                continue;
+            };
+            let reply: Value = serde_json::from_str(reply).unwrap();
+            let pid = reply["pid"].as_str().unwrap().to_owned();
+            self.sid = reply["sid"].as_str().unwrap().to_owned();
+            self.recovered = self.pid == pid;
+            self.pid = pid;
+            early.iter().for_each(|text| self.process(text));
+            return None;
+        }
+    }
+
+    fn process(&mut self, text: &str) {
+        let Some(event) = text.strip_prefix('2') else { return };
+        let args: Vec<Value> =
+            serde_json::from_str(event.trim_start_matches(|digit: char| digit.is_ascii_digit())).unwrap();
+        self.received.push(args[1].clone());
+        if let Some(offset) = args.last().and_then(Value::as_str) {
+            self.offset = Some(offset.to_owned());
+        }
+    }
+
+    /// Reads what has arrived; the last `lost` packets get lost on the way.
+    pub(super) async fn read(&mut self, lost: usize) {
+        self.peer.send("0/no-such-namespace,");
+        let mut texts = Vec::new();
+        loop {
+            let text = text(&self.peer).await;
+            if text.starts_with("4/no-such-namespace,") {
+                break;
+            }
+            texts.push(text);
+        }
+        let read = texts.len().saturating_sub(lost);
+        texts[..read].iter().for_each(|text| self.process(text));
+    }
+
+    pub(super) fn socket(&self) -> Socket {
+        main(&self.server).socket(&self.sid).unwrap()
+    }
+
+    /// The connection breaks, and the server notices.
+    pub(super) async fn drop_connection(&mut self) {
+        let socket = self.socket();
+        self.peer.close();
+        while socket.is_connected() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(super) async fn come_back(&mut self) {
+        self.peer = open(&self.server);
+        self.connect().await;
+    }
+
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.received.iter().filter_map(Value::as_u64).collect()
+    }
+}
+
+pub(super) fn open(server: &Server) -> MemoryPeer {
+    let (connection, peer) = Connection::in_memory(&engine::Config::default());
+    server.take(connection);
+    peer
+}
+
+pub(super) async fn text(peer: &MemoryPeer) -> String {
+    match peer.recv().await {
+        Some(Message::Text(text)) => text.as_str().to_owned(),
+        other => panic!("expected text, got {other:?}"),
+    }
+}

@@ -1,0 +1,81 @@
+//! Which packets were sent to a client lately: a quiet client in a busy namespace needs little of a long log.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use super::log::Position;
+
+/// Positions of the last packets that were meant for one session.
+#[derive(Debug)]
+pub(super) struct Sent(Mutex<Positions>);
+
+#[derive(Debug)]
+struct Positions {
+    /// In order.
+    recent: VecDeque<Position>,
+    /// All later ones are in `recent`.
+    known_after: Position,
+}
+
+/// What came after a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// This one.
+    At(Position),
+    /// Nothing so far.
+    Nothing,
+    /// Too long ago to tell.
+    Unknown,
+}
+
+impl Sent {
+    pub(super) fn new(began: Position) -> Self {
+        Self(Mutex::new(Positions { recent: VecDeque::new(), known_after: began }))
+    }
+
+    /// Notes a packet; those that were noted before are nothing new.
+    pub(super) fn note(&self, position: Position) {
+        let mut positions = self.0.lock();
+        if positions.recent.back().is_some_and(|last| *last >= position) {
+            return;
+        }
+        if positions.recent.len() >= RECENT_MAX
+            && let Some(oldest) = positions.recent.pop_front()
+        {
+            positions.known_after = oldest;
+        }
+        positions.recent.push_back(position);
+    }
+
+    /// The first packet after a position.
+    pub(super) fn next(&self, position: Position) -> Next {
+        let positions = self.0.lock();
+        if position < positions.known_after {
+            return Next::Unknown;
+        }
+        let later = positions.recent.iter().find(|recent| **recent > position);
+        later.map_or(Next::Nothing, |later| Next::At(*later))
+    }
+}
+
+/// Packets on their way to one client whose places are remembered. A client that loses more of them, and got nothing
+/// since long before that, starts anew.
+const RECENT_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_next_is_known_for_the_last_packets_only() {
+        let sent = Sent::new(5);
+        assert_eq!((sent.next(5), sent.next(4)), (Next::Nothing, Next::Unknown));
+        for n in 1..=33 {
+            sent.note(n * 10);
+            sent.note(n * 10);
+        }
+        assert_eq!((sent.next(9), sent.next(10)), (Next::Unknown, Next::At(20)));
+        assert_eq!((sent.next(329), sent.next(330)), (Next::At(330), Next::Nothing));
+    }
+}
