@@ -100,8 +100,10 @@ try {
   assert.deepEqual([fresh.facts.transport, upgrade.facts.transport], ["webtransport", "polling"]);
   assert.deepEqual([fresh.facts.secure, fresh.facts.address], [true, "127.0.0.1"]);
   assert.equal(fresh.facts.origin, origin);
-  assert.equal(fresh.closed, "io server disconnect");
-  assert.equal(upgrade.closed, "transport close");
+  // A browser that is busy may see the end of the session before the packet that it has received.
+  assert.match(fresh.closed, /^(io server disconnect|transport close)$/);
+  // Usually "transport close"; a browser that is busy may see the end of the connection first.
+  assert.match(upgrade.closed, /^transport (close|error)$/);
   if (process.env.VERBOSE) console.error(fresh, upgrade);
   tell({ done: true });
 } finally {
