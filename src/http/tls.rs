@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -121,8 +122,8 @@ struct Shown {
     stamp: Stamp,
 }
 
-/// Time and size of the files; a symbolic link is followed, however it was exchanged.
-type Stamp = [Option<(SystemTime, u64)>; 2];
+/// Time, size and inode of the files; a symbolic link is followed, however it was exchanged.
+type Stamp = [Option<(SystemTime, u64, u64)>; 2];
 
 impl Certificates {
     /// Reads and checks the files.
@@ -256,7 +257,7 @@ impl Source {
         let Self::Files { cert, key } = self else { return Stamp::default() };
         [cert, key].map(|path| {
             let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
+            Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
         })
     }
 }
