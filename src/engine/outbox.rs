@@ -142,6 +142,17 @@ impl Outbox {
         self.0.wake(queue);
     }
 
+    /// Asks whoever holds the connection to take leave of the client in its own words, and then to close.
+    pub(crate) fn ask_farewell(&self) {
+        self.0.farewell.store(true, Ordering::Release);
+        self.0.wake(self.0.queue.lock());
+    }
+
+    /// Whether [`Outbox::ask_farewell`] was called.
+    pub(crate) fn farewell_asked(&self) -> bool {
+        self.0.farewell.load(Ordering::Acquire)
+    }
+
     /// Whether a close was asked for or has happened.
     pub fn is_closed(&self) -> bool {
         self.0.queue.lock().closing.is_some()
@@ -197,6 +208,8 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// The connection has been woken, or runs: it will look at the queue before it sleeps, no wake needed.
     scheduled: AtomicBool,
+    /// The holder should end the connection, in its own words.
+    farewell: AtomicBool,
     transport: AtomicU8,
     pub(super) protocol: Protocol,
     limits: Arc<OutboxLimits>,
@@ -253,6 +266,7 @@ impl Shared {
         Self {
             queue: Mutex::new(Queue { inbox, ..Queue::default() }),
             scheduled: AtomicBool::new(true),
+            farewell: AtomicBool::new(false),
             transport: AtomicU8::new(transport as u8),
             protocol: Protocol::V4,
             limits,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::DisconnectReason;
 use super::parser::{self, Frames, One};
+use super::socket::Socket;
 use super::unstamped::Unstamped;
 use crate::error::ImksResult;
 
@@ -106,5 +108,16 @@ impl ConnectError {
     /// With data.
     pub fn with_data(message: impl Into<String>, data: serde_json::Value) -> Self {
         Self { message: message.into(), data: Some(data) }
+    }
+}
+
+/// A socket that is not taken in yet. However its connect hook ends, it leaves no trace in any room.
+pub(super) struct Candidate(pub(super) Socket);
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        if !self.0.is_connected() {
+            self.0.namespace().remove(&self.0, DisconnectReason::ServerNamespace);
+        }
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::DisconnectReason;
 use super::adapter::Adapter;
 use super::client::{Client, Output};
-use super::connect::{Accept, ConnectError, ConnectPayload};
+use super::connect::{Accept, Candidate, ConnectError, ConnectPayload};
 use super::dialect::Dialect;
 use super::dynamic::{Dynamic, DynamicNamespace};
 use super::events::{BoxFuture, Event, Handler};
@@ -180,17 +180,6 @@ enum Done {
     },
 }
 
-/// A socket that is not taken in yet. However its connect hook ends, it leaves no trace in any room.
-struct Candidate(Socket);
-
-impl Drop for Candidate {
-    fn drop(&mut self) {
-        if !self.0.is_connected() {
-            self.0.namespace().remove(&self.0, DisconnectReason::ServerNamespace);
-        }
-    }
-}
-
 /// Whether a turn may go on.
 enum Turn {
     GoOn,
@@ -250,8 +239,15 @@ impl ConnectionTask {
         loop {
             self.poll_running(cx);
             self.poll_connect_timer(cx);
+            if self.connection.outbox().farewell_asked() {
+                self.say_farewell();
+            }
             let reading = self.in_flight() < self.server.config.events_in_flight_max;
             let Poll::Ready(event) = self.connection.poll_event(cx, reading) else {
+                // Asked for while this turn ran: nobody wakes us for that.
+                if self.connection.outbox().farewell_asked() && !self.ending {
+                    continue;
+                }
                 return Poll::Pending;
             };
             match self.handle_event(event, cx) {
@@ -460,6 +456,16 @@ impl ConnectionTask {
         tracing::debug!(%error, peer = %self.connection.handshake().peer, "connection closed");
         metrics::PROTOCOL_ERRORS.increment();
         self.ending = true;
+        self.connection.outbox().close(Close::Graceful);
+    }
+
+    /// Tells the client to leave every namespace, or it would come back to those it was not told about.
+    fn say_farewell(&mut self) {
+        if std::mem::replace(&mut self.ending, true) {
+            return;
+        }
+        let sockets: Vec<Socket> = self.client.drain().collect();
+        sockets.iter().for_each(|socket| socket.disconnect(false));
         self.connection.outbox().close(Close::Graceful);
     }
 

@@ -209,7 +209,7 @@ impl Socket {
         Broadcast::new(&self.0.namespace).without(self)
     }
 
-    /// Makes the client leave the namespace; with `close` the whole connection ends.
+    /// Makes the client leave the namespace; with `close` every namespace of the connection, which then ends.
     ///
     /// The stock client does not reconnect by itself after this ("io server disconnect").
     pub fn disconnect(&self, close: bool) {
@@ -220,7 +220,7 @@ impl Socket {
         }
         self.0.namespace.remove(self, super::DisconnectReason::ServerNamespace);
         if close {
-            self.0.outbox.close(Close::Graceful);
+            self.0.outbox.ask_farewell();
         }
     }
 
