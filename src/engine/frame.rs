@@ -21,10 +21,10 @@ enum Kind {
     Text,
     Binary,
     /// Binary, with the type byte of Engine.IO v3 in front of the data.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers send them"))]
+    #[cfg_attr(not(any(feature = "server", fuzzing)), allow(dead_code, reason = "only servers send them"))]
     TypedBinary,
     /// WebSocket control frame: never part of a polling payload.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers send them"))]
+    #[cfg_attr(not(any(feature = "server", fuzzing)), allow(dead_code, reason = "only servers send them"))]
     Control,
 }
 
@@ -63,7 +63,7 @@ impl Frame {
     }
 
     /// The message as it stands on a WebTransport stream: first byte, and the rest.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", fuzzing))]
     pub(crate) fn stream_parts(&self) -> (u8, &[u8]) {
         // The length is coded as on a WebSocket; the bit that says `masked` there says `binary` here.
         let kind = if self.is_binary() { 0x80 } else { 0 };
@@ -91,10 +91,10 @@ impl Frame {
     }
 }
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
 impl Frame {
     /// A binary message of Engine.IO v3: its type, then the data.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", fuzzing))]
     pub(crate) fn typed_binary(kind: u8, data: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + 1 + data.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -104,7 +104,7 @@ impl Frame {
     }
 
     /// Whether the payload begins with a type byte of Engine.IO v3.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", fuzzing))]
     pub(crate) fn is_typed(&self) -> bool {
         self.kind == Kind::TypedBinary
     }
@@ -217,19 +217,19 @@ fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
 }
 
 /// `2`: the heartbeat.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
 pub(crate) const PING: Frame = Frame::preframed(b"\x81\x012");
 /// `3`: the answer to a ping of an Engine.IO v3 client.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
 pub(crate) const PONG: Frame = Frame::preframed(b"\x81\x013");
 /// `3probe`: the answer to a probe.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
 pub(crate) const PONG_PROBE: Frame = Frame::preframed(b"\x81\x063probe");
 /// `1`: the end, on polling.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
 pub(crate) const CLOSE: Frame = Frame::preframed(b"\x81\x011");
 /// `6`: nothing to say, on polling.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
 pub(crate) const NOOP: Frame = Frame::preframed(b"\x81\x016");
 
 const FIN: u8 = 0x80;

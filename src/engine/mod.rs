@@ -17,6 +17,7 @@ pub mod config;
 mod driver;
 #[cfg(feature = "server")]
 mod duplex;
+#[cfg_attr(fuzzing, allow(dead_code, reason = "the targets need the decoders only"))]
 mod frame;
 #[cfg(feature = "server")]
 mod handshake;
@@ -26,7 +27,7 @@ mod heartbeat;
 mod http3;
 #[cfg(feature = "server")]
 mod jsonp;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
 pub mod legacy;
 #[cfg(feature = "server")]
 mod memory;
@@ -51,9 +52,11 @@ mod websocket;
 mod webtransport;
 #[cfg(feature = "server")]
 mod webtransport_reader;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
 mod wire_reader;
 
+#[cfg(fuzzing)]
+pub use wire_reader::fuzzing::read_websocket;
 pub use frame::{Frame, FrameWriter};
 #[cfg(feature = "server")]
 pub(crate) use handshake::{percent_decode, query_pairs};

@@ -310,6 +310,31 @@ const FRAGMENTS_MAX: u32 = 1024;
 /// Control frames between two messages. A client that keeps the heartbeat sends one message per interval.
 const CONTROLS_MAX: u32 = 1024;
 
+#[cfg(fuzzing)]
+pub(super) mod fuzzing {
+    use super::{Input, Reader};
+
+    /// Reads `data` as a client's side of a WebSocket, cut into pieces of `piece` bytes. Gives the bytes of all
+    /// messages.
+    pub fn read_websocket(data: &[u8], piece: usize, payload_max: usize) -> usize {
+        let mut reader = Reader::new(payload_max);
+        let mut bytes = 0;
+        for piece in data.chunks(piece.max(1)) {
+            let mut piece = piece.to_vec();
+            let mut input = Input::new(&mut piece);
+            loop {
+                match reader.next(&mut input) {
+                    Ok(Some(super::Incoming::Text(data) | super::Incoming::Binary(data))) => bytes += data.len(),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => return bytes,
+                }
+            }
+        }
+        bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
