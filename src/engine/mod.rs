@@ -53,14 +53,15 @@ mod webtransport;
 #[cfg(feature = "server")]
 mod webtransport_reader;
 #[cfg(any(feature = "server", fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "the targets need the decoders only"))]
 mod wire_reader;
 
-#[cfg(fuzzing)]
-pub use wire_reader::fuzzing::read_websocket;
 pub use frame::{Frame, FrameWriter};
 #[cfg(feature = "server")]
 pub(crate) use handshake::{percent_decode, query_pairs};
 pub use packet::{Message, Packet};
+#[cfg(fuzzing)]
+pub use wire_reader::fuzzing::read_websocket;
 #[cfg(feature = "server")]
 pub use {
     config::Config,

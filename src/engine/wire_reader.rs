@@ -324,7 +324,9 @@ pub(super) mod fuzzing {
             let mut input = Input::new(&mut piece);
             loop {
                 match reader.next(&mut input) {
-                    Ok(Some(super::Incoming::Text(data) | super::Incoming::Binary(data))) => bytes += data.len(),
+                    Ok(Some(super::Incoming::Text(data) | super::Incoming::Binary(data))) => {
+                        bytes += data.len()
+                    }
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(_) => return bytes,
