@@ -7,6 +7,7 @@
 
 #[path = "client/database.rs"]
 mod database;
+#[allow(dead_code, reason = "shared with dialect_tests, which uses what is left")]
 #[path = "client/script.rs"]
 mod script;
 #[path = "client/server.rs"]

@@ -16,7 +16,7 @@ mod markdown;
 mod player;
 #[path = "differential/rows.rs"]
 mod rows;
-#[allow(dead_code, reason = "shared with client_tests, which uses all of it")]
+#[allow(dead_code, reason = "shared with client_tests")]
 #[path = "client/script.rs"]
 mod script;
 

@@ -1,7 +1,8 @@
-//! A script under `tests/js`, run by Node with the official client.
+//! A script under `tests/js`, run by Node with an official client, or one with the client of another language.
 
 use std::{
     io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -13,6 +14,33 @@ use serde_json::Value;
 /// How long a script may say nothing. Its own patience is shorter and its complaint better.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// What runs a script.
+#[derive(Clone, Copy)]
+pub(crate) enum Interpreter {
+    Node,
+    /// The one that tests/services made, with its packages.
+    Python,
+    /// None: the program that tests/services built.
+    Rust,
+}
+
+impl Interpreter {
+    fn command(self, name: &str) -> Command {
+        let (directory, program) = match self {
+            Self::Node => ("tests/js", "node".into()),
+            Self::Python => ("tests/python", root("target/python/bin/python")),
+            Self::Rust => ("tests/rust_client", root("target/rust_client/debug/imks-tests-rust-client")),
+        };
+        let mut command = Command::new(program);
+        command.arg(name).current_dir(root(directory));
+        command
+    }
+}
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
 /// A running script. It prints JSON lines; we write words.
 pub(crate) struct Script {
     name: &'static str,
@@ -23,15 +51,17 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn start(name: &'static str, environment: &[(&str, &str)]) -> Self {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js");
-        let mut child = Command::new("node")
-            .arg(name)
-            .current_dir(directory)
+        Self::start_with(Interpreter::Node, name, environment)
+    }
+
+    fn start_with(interpreter: Interpreter, name: &'static str, environment: &[(&str, &str)]) -> Self {
+        let mut child = interpreter
+            .command(name)
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("node runs");
+            .expect("it runs: `make test` installs what is missing");
         let stdin = child.stdin.take().expect("its input");
         let stdout = BufReader::new(child.stdout.take().expect("its output"));
         let (say, lines) = mpsc::channel();
@@ -46,6 +76,11 @@ impl Script {
     /// Runs it to its good end.
     pub(crate) fn run(name: &'static str, environment: &[(&str, &str)]) {
         Self::start(name, environment).done();
+    }
+
+    /// The same with another interpreter.
+    pub(crate) fn run_with(interpreter: Interpreter, name: &'static str, environment: &[(&str, &str)]) {
+        Self::start_with(interpreter, name, environment).done();
     }
 
     /// The next line that `wanted` accepts.

@@ -1,9 +1,11 @@
 // One conversation in the words of tests/dialect_tests.rs, with the client that DIALECT names: `v2` is
-// socket.io-client 2.5 (Engine.IO 3), `msgpack` the current client with the msgpack parser, `v5` the current one.
+// socket.io-client 2.5 (Engine.IO 3), `v4.0` the first of protocol 5, `msgpack` the current client with the msgpack
+// parser, `v5` the current one.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { io as current } from "socket.io-client";
 import legacy from "socket.io-client-2";
+import { io as first } from "socket.io-client-4-0";
 import msgpack from "socket.io-msgpack-parser";
 
 const { URL, DIALECT, VIA, OTHER = DIALECT } = process.env;
@@ -21,7 +23,8 @@ function open(dialect, path = "/", { auth, via = VIA, ...rest } = {}) {
     const query = auth ? `?${new URLSearchParams(auth)}` : "";
     return legacy(URL + path + query, options);
   }
-  return current(URL + path, { ...options, auth, ...(dialect === "msgpack" ? { parser: msgpack } : {}) });
+  const io = dialect === "v4.0" ? first : current;
+  return io(URL + path, { ...options, auth, ...(dialect === "msgpack" ? { parser: msgpack } : {}) });
 }
 
 const ask = (socket, ...args) =>
