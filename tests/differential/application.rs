@@ -35,8 +35,7 @@ pub(crate) struct Deadlines {
 pub(crate) const PATIENT: Deadlines =
     Deadlines { ping_interval: 25_000, ping_timeout: 20_000, connect_timeout: 45_000 };
 /// Short enough to be waited for.
-pub(crate) const HASTY: Deadlines =
-    Deadlines { ping_interval: 300, ping_timeout: 200, connect_timeout: 1_000 };
+pub(crate) const HASTY: Deadlines = Deadlines { ping_interval: 300, ping_timeout: 200, connect_timeout: 750 };
 
 impl Deadlines {
     /// The reference's options.
