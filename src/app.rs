@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,7 @@ pub struct App {
     /// They tell what was committed; over when all of it is told.
     dispatchers: TaskTracker,
     engine: Engine,
+    server: Server,
     namespace: Namespace,
     /// The accept loops of HTTP and of Socket.IO, and the jobs.
     tasks: TaskTracker,
@@ -73,7 +74,7 @@ impl App {
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let engine = Engine::new(config.engine.clone())?;
-        let namespace = start_messaging(&config, parts, &engine, &tasks, &stop)?;
+        let (server, namespace) = start_messaging(&config, parts, &engine, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&namespace, commits);
         let metrics = Arc::new(Exposition::new()?);
         let health = Arc::new(health(&db, core, &engine));
@@ -92,6 +93,7 @@ impl App {
             appender,
             dispatchers,
             engine,
+            server,
             namespace,
             tasks,
             stop,
@@ -202,8 +204,9 @@ impl App {
                 tokio::time::sleep(pause).await;
             }
         }
-        while self.engine.sessions() > 0 {
-            tokio::time::sleep(LOOK_AGAIN).await;
+        // Those that joined nothing go too. A polling client that does not come for its goodbye is not waited for.
+        if timeout(FAREWELL, self.server.close()).await.is_err() {
+            tracing::info!(sessions = self.engine.sessions(), "closed without a goodbye: they did not poll");
         }
     }
 }
@@ -248,7 +251,7 @@ fn start_messaging(
     engine: &Engine,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> ImksResult<Namespace> {
+) -> ImksResult<(Server, Namespace)> {
     let messaging = Messaging::new(config.messaging.clone(), parts);
     let mut jobs = None;
     let server = Server::builder(config.socket.clone(), LocalAdapter)
@@ -258,9 +261,14 @@ fn start_messaging(
     if let Some(jobs) = jobs {
         jobs.start(&namespace, tasks, stop);
     }
-    let engine = engine.clone();
-    tasks.spawn(async move { server.serve(engine).await });
-    Ok(namespace)
+    let (served, engine, stop) = (server.clone(), engine.clone(), stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = served.serve(engine) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    Ok((server, namespace))
 }
 
 fn health(db: &Db, core: CoreClient, engine: &Engine) -> Health {
@@ -306,7 +314,8 @@ const PLAINTEXT_WARNING: &str = "\nWarning: this is plain HTTP on an address tha
 const SLICE: usize = 200;
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 const RECONNECT_SPREAD: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a client may take to fetch its goodbye: longer than a poll takes to come back.
+const FAREWELL: Duration = Duration::from_secs(5);
 const ACKS_GRACE: Duration = Duration::from_millis(50);
 /// What is left to do once the sessions are closed.
 const LAST_GRACE: Duration = Duration::from_secs(2);

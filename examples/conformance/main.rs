@@ -138,6 +138,7 @@ async fn serve(args: &Args) -> imks::ImksResult<()> {
     let routes = listener::routes(engine.clone(), router, &config);
     tasks.spawn(application.run(engine));
     tracing::info!(port = args.port, profile = ?args.profile, "listening");
-    listener::serve(listener, config, routes, tasks, stop).await;
-    Ok(())
+    // In a task, as in the real server: what it spawns then stays on its own worker instead of crossing threads.
+    let serving = tasks.spawn(listener::serve(listener, config, routes, tasks.clone(), stop));
+    serving.await.map_err(|_| imks::ImksError::Internal("the listener panicked"))
 }

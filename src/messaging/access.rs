@@ -69,7 +69,11 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
                 return;
             }
             let room = channel_id.to_string();
-            for socket in sockets.iter().filter(|socket| !socket.is_in(&room)) {
+            let wants = |socket: &&Socket| {
+                let left = socket.data::<Session>().is_some_and(|session| session.has_left(channel_id));
+                !left && !socket.is_in(&room)
+            };
+            for socket in sockets.iter().filter(wants) {
                 socket.join(&room);
                 JOINED.to_socket(socket, &Joined { channel_id, name: &membership.name });
             }

@@ -62,6 +62,7 @@ async fn subscribe(ctx: Ctx, request: Channels) -> ImksResult<Answers> {
 async fn enter(ctx: &Ctx, id: Uuid) -> Answer {
     let entered = async {
         let channel = ctx.channel(id, Permission::ViewChannel).await?;
+        ctx.session().come_back(id);
         ctx.socket().join(&id.to_string());
         channel.head().await
     };
@@ -82,7 +83,11 @@ async fn enter(ctx: &Ctx, id: Uuid) -> Answer {
 
 async fn unsubscribe(ctx: Ctx, request: Channels) -> ImksResult<Answers> {
     let leave = |id: Uuid| {
-        ctx.socket().leave(&id.to_string());
+        let room = id.to_string();
+        if ctx.socket().is_in(&room) {
+            ctx.session().leave(id);
+        }
+        ctx.socket().leave(&room);
         Answer { channel_id: id, ok: true, last_seq: None, rev: None, error: None }
     };
     Ok(Answers { channels: request.channel_ids.0.into_iter().map(leave).collect() })

@@ -56,14 +56,14 @@ async fn sign_in(
     let token = token(socket, payload)?;
     let identity = messaging.authenticator().verify(&token).await?;
     let user = user_room(identity.user_id);
+    let memberships = visible_channels(messaging, &identity).await?;
+    socket.set_data(Session::new(identity.clone()));
     // Joined before it is counted, so that many that come at once cannot pass together.
     socket.join(&user);
     let sessions_max = messaging.config().sessions_per_user;
     if sessions_max > 0 && socket.namespace().sockets_in(&user).len() > sessions_max {
         return Err(ImksError::LimitReached("sessions_per_user"));
     }
-    let memberships = visible_channels(messaging, &identity).await?;
-    socket.set_data(Session::new(identity.clone()));
     for membership in &memberships {
         socket.join(&membership.channel_id.to_string());
     }

@@ -1,5 +1,6 @@
 //! What handlers work with: the parts of the server, who asks, and proofs of permission.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -109,6 +110,9 @@ pub struct Session {
     refusals: AtomicU32,
     /// Fair, so that writes are submitted in the order their events arrived.
     turn: tokio::sync::Mutex<()>,
+    /// Channels that the client left by itself: a late word of the core does not bring it back. Each was one of
+    /// its rooms, so there are no more than it had rooms.
+    left: Mutex<HashSet<Uuid>>,
 }
 
 impl Session {
@@ -125,6 +129,7 @@ impl Session {
             events: Mutex::default(),
             refusals: AtomicU32::new(0),
             turn,
+            left: Mutex::default(),
         }
     }
 
@@ -161,6 +166,21 @@ impl Session {
 
     pub(super) fn set_look_at(&self, at: Micros) {
         self.look_at.store(at, Ordering::Relaxed);
+    }
+
+    /// The client left a channel that it was in.
+    pub(super) fn leave(&self, channel: Uuid) {
+        self.left.lock().insert(channel);
+    }
+
+    /// The client came back to a channel.
+    pub(super) fn come_back(&self, channel: Uuid) {
+        self.left.lock().remove(&channel);
+    }
+
+    /// Whether the client left the channel by itself.
+    pub(super) fn has_left(&self, channel: Uuid) -> bool {
+        self.left.lock().contains(&channel)
     }
 
     /// A new token of the same user was shown.

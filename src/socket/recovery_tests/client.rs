@@ -41,14 +41,7 @@ impl Client {
 
     /// As [`Client::connect`]; gives the reason if it is refused.
     pub(super) async fn try_connect(&mut self) -> Option<Value> {
-        let mut auth = self.auth.clone();
-        if !self.pid.is_empty() {
-            auth["pid"] = json!(self.pid);
-        }
-        if let Some(offset) = &self.offset {
-            auth["offset"] = json!(offset);
-        }
-        self.peer.send(&format!("0{auth}"));
+        self.peer.send(&self.hello());
         let mut early = Vec::new();
         loop {
             let text = text(&self.peer).await;
@@ -77,6 +70,18 @@ impl Client {
         if let Some(offset) = args.last().and_then(Value::as_str) {
             self.offset = Some(offset.to_owned());
         }
+    }
+
+    /// CONNECT with all it knows of its session.
+    pub(super) fn hello(&self) -> String {
+        let mut auth = self.auth.clone();
+        if !self.pid.is_empty() {
+            auth["pid"] = json!(self.pid);
+        }
+        if let Some(offset) = &self.offset {
+            auth["offset"] = json!(offset);
+        }
+        format!("0{auth}")
     }
 
     /// Reads what has arrived; the last `lost` packets get lost on the way.

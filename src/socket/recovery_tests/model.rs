@@ -168,7 +168,7 @@ impl World {
             Step::DropAtOnce(client) if !self.models[client].connected => {
                 let before = self.server.connections();
                 let peer = open(&self.server);
-                peer.send(&format!(r#"0{{"pid":"{}"}}"#, self.clients[client].pid));
+                peer.send(&self.clients[client].hello());
                 peer.close();
                 while self.server.connections() > before {
                     tokio::task::yield_now().await;
