@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod engine_io {
+    pub mod deflate;
     pub mod heartbeat;
     pub mod polling;
     pub mod requests;

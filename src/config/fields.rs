@@ -19,6 +19,7 @@ pub fn fields(config: &mut Config, visitor: &mut impl Visitor) {
     tls_fields(&mut config.tls, visitor);
     webtransport_fields(&mut config.webtransport, visitor);
     engine_fields(&mut config.engine, visitor);
+    deflate_fields(&mut config.engine, visitor);
     client_fields(&mut config.engine, visitor);
     connect_fields(config, visitor);
     limit_fields(&mut config.messaging, visitor);
@@ -280,6 +281,25 @@ fn engine_fields(config: &mut engine::Config, visitor: &mut impl Visitor) {
         &mut origins,
     );
     origins.apply(config);
+}
+
+fn deflate_fields(config: &mut engine::Config, visitor: &mut impl Visitor) {
+    visitor.field(
+        Field::new(
+            "engine.per_message_deflate",
+            "IMKS_ENGINE_PER_MESSAGE_DEFLATE",
+            "Whether WebSocket messages are compressed for clients that offer it; costs CPU time, see below",
+        ),
+        &mut config.per_message_deflate,
+    );
+    visitor.field(
+        Field::new(
+            "engine.per_message_deflate_threshold",
+            "IMKS_ENGINE_PER_MESSAGE_DEFLATE_THRESHOLD",
+            "Bytes of a message, from which on it is compressed",
+        ),
+        &mut config.per_message_deflate_threshold,
+    );
 }
 
 /// For clients that are old, or that come from here.

@@ -45,6 +45,12 @@ pub struct Config {
     pub cors: Option<Cors>,
     /// Poll responses of at least this many bytes are compressed if the client can; never when absent.
     pub http_compression: Option<usize>,
+    /// Whether WebSocket messages may be compressed, for clients that offer it (permessage-deflate, RFC 7692). Neither
+    /// side keeps state between messages, so it costs no memory at rest, and small messages gain nothing. Secrets and
+    /// text of others in one message can be guessed from its length.
+    pub per_message_deflate: bool,
+    /// Bytes of a message, from which on it leaves compressed.
+    pub per_message_deflate_threshold: usize,
     /// Headers added to each response.
     pub extra_headers: Vec<(HeaderName, HeaderValue)>,
     /// This node's name in the session ids it makes; a random one when absent.
@@ -84,6 +90,8 @@ impl Default for Config {
             cookie: None,
             cors: None,
             http_compression: Some(1024),
+            per_message_deflate: false,
+            per_message_deflate_threshold: 1024,
             extra_headers: Vec::new(),
             node: None,
             hooks: Hooks::default(),

@@ -18,10 +18,10 @@ use super::{
     frame,
     memory::{MemoryLink, Received},
     outbox::{Shared, Taken},
-    polling::{Inputs, Offer, Polling},
+    polling::{Inputs, Polling},
     registry::Registry,
     session::{Output, Session, Timing, Wire},
-    websocket::{Lost, WebSocket},
+    websocket::Lost,
 };
 use crate::telemetry::metrics;
 
@@ -105,7 +105,7 @@ impl Connection {
     /// else goes on, and a pong that cannot be read is not missed. After [`Event::Closed`], drop it.
     pub fn poll_event(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
         self.begin(cx);
-        while reading && self.events < EVENTS_PER_TURN {
+        while reading && self.events < EVENTS_PER_TURN && self.received < BYTES_PER_TURN {
             if let Some(message) = self.session.poll_message() {
                 self.events += 1;
                 self.received += message.len();
@@ -141,7 +141,10 @@ impl Connection {
 
     pub(super) fn new(parts: Parts, config: &Config) -> Self {
         let carrier = match parts.wire {
-            Some(wire) => Carrier::Duplex(wire),
+            Some(wire) => {
+                parts.shared.compress_from(wire.threshold());
+                Carrier::Duplex(wire)
+            }
             None => Carrier::Polling(Polling::default()),
         };
         Self::build(carrier, parts.shared, parts.handshake, Some(parts.registry), config, parts.now)
@@ -207,12 +210,12 @@ impl Connection {
             }
         }
         self.in_turn = false;
-        let events = std::mem::take(&mut self.events);
+        let (events, received) = (std::mem::take(&mut self.events), std::mem::take(&mut self.received));
         if events > 0 {
             metrics::ENGINE_MESSAGES_RECEIVED.add(u64::from(events));
-            metrics::ENGINE_BYTES_RECEIVED.add(std::mem::take(&mut self.received) as u64);
+            metrics::ENGINE_BYTES_RECEIVED.add(received as u64);
         }
-        if events >= EVENTS_PER_TURN {
+        if events >= EVENTS_PER_TURN || received >= BYTES_PER_TURN {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -261,16 +264,10 @@ impl Connection {
         }
         self.session.handle_timeout(self.now);
         self.outputs(cx);
-        if let Some(offer) = offer {
-            let wire = match offer {
-                Offer::WebSocket(socket) => Duplex::WebSocket(
-                    WebSocket::new(socket, self.payload_max()).speaking(self.outbox.0.protocol),
-                ),
-                Offer::WebTransport(wire) => Duplex::WebTransport(wire),
-            };
-            if self.session.handle_attach(wire.transport(), self.now) {
-                self.candidate = Some(Box::new(wire));
-            }
+        if let Some(wire) = offer
+            && self.session.handle_attach(wire.transport(), self.now)
+        {
+            self.candidate = Some(wire);
         }
         self.read_candidate(cx);
         let Carrier::Polling(polling) = &mut self.carrier else { return };
@@ -374,9 +371,10 @@ impl Connection {
         polling.answer_frame(&self.outbox.0, &frame::NOOP);
         polling.answer_post(&self.outbox.0);
         socket.extend(std::mem::take(&mut polling.queue));
-        let transport = socket.transport();
+        let (transport, threshold) = (socket.transport(), socket.threshold());
         self.carrier = Carrier::Duplex(*socket);
         self.outbox.0.switch_to(transport);
+        self.outbox.0.compress_from(threshold);
         metrics::UPGRADES_SUCCEEDED.increment();
         if let Some(registry) = &self.registry {
             registry.switched(transport);
@@ -682,6 +680,8 @@ fn close_code(reason: CloseReason) -> u16 {
 
 /// Messages handed over before others get their turn.
 const EVENTS_PER_TURN: u16 = 64;
+/// Their bytes: a few compressed ones can be much work.
+const BYTES_PER_TURN: usize = 1 << 20;
 /// How long the peer may take to end a WebSocket that was closed.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a GET may come after the POST that closed the session.

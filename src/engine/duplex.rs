@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Frame, Packet, Transport,
+    deflate::Threshold,
     outbox::Backlog,
     websocket::{Lost, WebSocket, close_frame},
     webtransport::WebTransport,
@@ -24,6 +25,14 @@ impl Duplex {
         match self {
             Self::WebSocket(_) => Transport::WebSocket,
             Self::WebTransport(_) => Transport::WebTransport,
+        }
+    }
+
+    /// From how many bytes on messages that are queued should be compressed.
+    pub(super) fn threshold(&self) -> Threshold {
+        match self {
+            Self::WebSocket(wire) => wire.threshold(),
+            Self::WebTransport(_) => Threshold::NEVER,
         }
     }
 

@@ -14,6 +14,8 @@ pub struct Frame {
     bytes: Bytes,
     header: u8,
     kind: Kind,
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers compress"))]
+    deflate: Deflate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,18 @@ enum Kind {
     /// WebSocket control frame: never part of a polling payload.
     #[cfg_attr(not(any(feature = "server", fuzzing)), allow(dead_code, reason = "only servers send them"))]
     Control,
+}
+
+/// Where a frame stands with permessage-deflate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deflate {
+    /// It may be compressed.
+    Open,
+    /// Its sender does not want that, or it would be no smaller.
+    Refused,
+    /// It is, and only a WebSocket that negotiated it can carry it.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers compress"))]
+    Done,
 }
 
 impl Frame {
@@ -50,6 +64,12 @@ impl Frame {
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
         buffer.extend_from_slice(data);
         frame(buffer, BINARY, Kind::Binary)
+    }
+
+    /// The same message, not to be compressed on its way.
+    #[must_use]
+    pub fn uncompressed(self) -> Self {
+        Self { deflate: Deflate::Refused, ..self }
     }
 
     /// The whole WebSocket frame, header included.
@@ -109,6 +129,26 @@ impl Frame {
         self.kind == Kind::TypedBinary
     }
 
+    /// Whether its sender lets it be compressed.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_compressible(&self) -> bool {
+        self.deflate == Deflate::Open
+    }
+
+    /// As a WebSocket with permessage-deflate carries it: compressed, if that is allowed and makes it smaller.
+    #[cfg(feature = "server")]
+    pub(crate) fn deflated(&self) -> Self {
+        if self.deflate != Deflate::Open || self.is_control() {
+            return self.clone();
+        }
+        let mut buffer = vec![0; HEADER_ROOM];
+        if !super::deflate::deflate(self.payload(), &mut buffer) {
+            return self.clone().uncompressed();
+        }
+        let opcode = if self.is_binary() { BINARY } else { TEXT };
+        Self { deflate: Deflate::Done, ..frame(buffer, DEFLATED | opcode, self.kind) }
+    }
+
     /// Any Engine.IO text packet, for example `0{…}`.
     pub(crate) fn packet(packet: &str) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + packet.len());
@@ -119,7 +159,7 @@ impl Frame {
 
     /// A short text packet that is framed already: two bytes of header, then the packet.
     pub(crate) const fn preframed(bytes: &'static [u8]) -> Self {
-        Self { bytes: Bytes::from_static(bytes), header: 2, kind: Kind::Text }
+        Self { bytes: Bytes::from_static(bytes), header: 2, kind: Kind::Text, deflate: Deflate::Open }
     }
 
     /// A WebSocket control frame (close, pong) with at most 125 bytes of `payload`; longer ones are cut.
@@ -128,7 +168,7 @@ impl Frame {
         let mut buffer = Vec::with_capacity(2 + payload.len());
         buffer.extend_from_slice(&[FIN | opcode, payload.len() as u8]);
         buffer.extend_from_slice(payload);
-        Self { bytes: Bytes::from(buffer), header: 2, kind: Kind::Control }
+        Self { bytes: Bytes::from(buffer), header: 2, kind: Kind::Control, deflate: Deflate::Refused }
     }
 }
 
@@ -213,7 +253,7 @@ fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
     }
     let mut bytes = Bytes::from(buffer);
     bytes::Buf::advance(&mut bytes, start);
-    Frame { bytes, header, kind }
+    Frame { bytes, header, kind, deflate: Deflate::Open }
 }
 
 /// `2`: the heartbeat.
@@ -233,6 +273,9 @@ pub(crate) const CLOSE: Frame = Frame::preframed(b"\x81\x011");
 pub(crate) const NOOP: Frame = Frame::preframed(b"\x81\x016");
 
 const FIN: u8 = 0x80;
+/// First frame of a compressed message (RSV1).
+#[cfg(feature = "server")]
+const DEFLATED: u8 = 0x40;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 /// Longest header of an unmasked frame.

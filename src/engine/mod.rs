@@ -13,6 +13,10 @@ mod client_bundle;
 pub mod codec;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(any(feature = "server", fuzzing))]
+mod deflate;
+#[cfg(test)]
+mod deflate_tests;
 #[cfg(feature = "server")]
 mod driver;
 #[cfg(feature = "server")]
@@ -61,7 +65,7 @@ pub use frame::{Frame, FrameWriter};
 pub(crate) use handshake::{percent_decode, query_pairs};
 pub use packet::{Message, Packet};
 #[cfg(fuzzing)]
-pub use wire_reader::fuzzing::read_websocket;
+pub use wire_reader::fuzzing::{read_deflated_websocket, read_websocket};
 #[cfg(feature = "server")]
 pub use {
     config::Config,

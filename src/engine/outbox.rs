@@ -7,18 +7,19 @@
 //! nobody ever waits.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
 };
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Frame, Protocol, Transport, polling::Inbox};
+use super::{Frame, Protocol, Transport, deflate::Threshold, polling::Inbox};
 
 /// Bounds of an outgoing queue. A message is accepted when the queue was below the bound before it, so one
 /// message may be larger than what is left.
@@ -96,6 +97,7 @@ impl Outbox {
     /// # Errors
     /// [`SendError::Closed`] after a close, [`SendError::Slow`] when the queue is full, which closes it.
     pub fn send(&self, frame: Frame) -> Result<Pressure, SendError> {
+        let frame = if self.0.compresses(&frame) { frame.deflated() } else { frame };
         let mut queue = self.0.queue.lock();
         self.0.admit(&mut queue)?;
         queue.push(frame);
@@ -107,6 +109,7 @@ impl Outbox {
     /// # Errors
     /// As [`Outbox::send`].
     pub fn send_all(&self, frames: &[Frame]) -> Result<Pressure, SendError> {
+        let frames = &*self.for_wire(frames);
         let mut queue = self.0.queue.lock();
         self.0.admit(&mut queue)?;
         queue.frames.reserve(frames.len());
@@ -117,6 +120,7 @@ impl Outbox {
     /// Queues the messages only if the wire can take them now: a WebSocket that is not blocked, or a polling
     /// request that waits with nothing to carry. Says whether they were queued.
     pub fn send_volatile(&self, frames: &[Frame]) -> bool {
+        let frames = &*self.for_wire(frames);
         let mut queue = self.0.queue.lock();
         let ready = match self.0.transport() {
             Transport::WebSocket | Transport::WebTransport => !queue.blocked,
@@ -128,6 +132,30 @@ impl Outbox {
         frames.iter().for_each(|frame| queue.push(frame.clone()));
         self.0.pushed(queue);
         true
+    }
+
+    /// Whether the wire wants one of these messages compressed: permessage-deflate was negotiated, and it is large.
+    pub(crate) fn compresses(&self, frames: &[Frame]) -> bool {
+        frames.iter().any(|frame| self.0.compresses(frame))
+    }
+
+    /// The messages as that wire carries them, which is how sending makes them by itself: to do it once for many.
+    pub(crate) fn compressed<'a>(&self, frames: &'a [Frame]) -> impl Iterator<Item = Frame> + use<'a, '_> {
+        frames.iter().map(|frame| if self.0.compresses(frame) { frame.deflated() } else { frame.clone() })
+    }
+
+    fn for_wire<'a>(&self, frames: &'a [Frame]) -> Cow<'a, [Frame]> {
+        match self.compresses(frames) {
+            true => Cow::Owned(self.compressed(frames).collect()),
+            false => Cow::Borrowed(frames),
+        }
+    }
+
+    /// As if permessage-deflate had been negotiated.
+    #[cfg(test)]
+    pub(crate) fn compressing(self, threshold: usize) -> Self {
+        self.0.compress_from(Threshold::bytes(threshold));
+        self
     }
 
     /// Closes the connection; nothing can be queued any more. Repeating it changes nothing, except that
@@ -211,6 +239,8 @@ pub(super) struct Shared {
     /// The holder should end the connection, in its own words.
     farewell: AtomicBool,
     transport: AtomicU8,
+    /// From how many bytes on the wire wants messages compressed.
+    threshold: AtomicU32,
     pub(super) protocol: Protocol,
     limits: Arc<OutboxLimits>,
 }
@@ -268,6 +298,7 @@ impl Shared {
             scheduled: AtomicBool::new(true),
             farewell: AtomicBool::new(false),
             transport: AtomicU8::new(transport as u8),
+            threshold: AtomicU32::new(Threshold::NEVER.get()),
             protocol: Protocol::V4,
             limits,
         }
@@ -280,6 +311,18 @@ impl Shared {
 
     pub(super) fn transport(&self) -> Transport {
         Transport::from_repr(self.transport.load(Ordering::Relaxed))
+    }
+
+    /// The wire takes compressed messages. It is the last one that the session has, so none can go astray.
+    pub(super) fn compress_from(&self, threshold: Threshold) {
+        self.threshold.store(threshold.get(), Ordering::Relaxed);
+    }
+
+    fn compresses(&self, frame: &Frame) -> bool {
+        let threshold = self.threshold.load(Ordering::Relaxed);
+        threshold != Threshold::NEVER.get()
+            && frame.is_compressible()
+            && frame.payload().len() >= threshold as usize
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -486,6 +529,30 @@ mod tests {
         assert!(outbox.0.lock().waiting_for_room.is_none());
         outbox.close(Close::Now);
         assert_eq!(outbox.poll_drained(&mut cx), Poll::Ready(Err(SendError::Closed)));
+    }
+
+    #[test]
+    fn large_messages_leave_compressed_where_that_was_negotiated() {
+        let large = || Frame::text(&"x".repeat(1_023));
+        let rows = [
+            (large(), true),
+            (Frame::text(&"x".repeat(1_022)), false),
+            (large().uncompressed(), false),
+            (Frame::binary(&[7; 1_024]), true),
+        ];
+        let outbox = outbox(Transport::WebSocket).compressing(1_024);
+        let compressed = |frames: VecDeque<Frame>| frames.iter().all(|frame| frame.wire()[0] & 0x40 != 0);
+        for (frame, expected) in rows {
+            outbox.send(frame.clone()).unwrap();
+            assert_eq!(compressed(take(&outbox).frames), expected);
+            outbox.send_all(std::slice::from_ref(&frame)).unwrap();
+            assert_eq!(compressed(take(&outbox).frames), expected);
+            assert!(outbox.send_volatile(&[frame]));
+            assert!(outbox.queued().bytes < 1_040 && compressed(take(&outbox).frames) == expected);
+        }
+        let plain = super::tests::outbox(Transport::WebSocket);
+        plain.send(large()).unwrap();
+        assert!(!compressed(take(&plain).frames));
     }
 
     #[test]

@@ -4,13 +4,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
 use super::{
-    Frame, Packet, Protocol, Transport, codec, legacy,
+    Frame, Packet, Protocol, Transport, codec,
+    duplex::Duplex,
+    legacy,
     outbox::{Queue, Shared},
-    webtransport::WebTransport,
 };
 use crate::ImksResult;
 
@@ -20,6 +20,8 @@ pub(super) struct Payload {
     pub(super) body: Vec<u8>,
     /// Not text: only in version 3.
     pub(super) binary: bool,
+    /// The sender of some packet in it does not mind.
+    pub(super) compressible: bool,
 }
 
 impl Payload {
@@ -28,13 +30,13 @@ impl Payload {
         protocol: Protocol,
         frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>,
     ) -> Self {
-        match protocol {
-            Protocol::V4 => Self { body: codec::encode_payload(frames).into_bytes(), binary: false },
-            Protocol::V3 { base64 } => {
-                let (body, binary) = legacy::encode_payload(frames, base64);
-                Self { body, binary }
-            }
-        }
+        let frames = frames.into_iter();
+        let compressible = frames.clone().any(Frame::is_compressible);
+        let (body, binary) = match protocol {
+            Protocol::V4 => (codec::encode_payload(frames).into_bytes(), false),
+            Protocol::V3 { base64 } => legacy::encode_payload(frames, base64),
+        };
+        Self { body, binary, compressible }
     }
 }
 
@@ -47,8 +49,9 @@ pub(super) struct Inbox {
     post: Option<Post>,
     /// A POST is being read, waits here, or waits with the connection.
     post_open: bool,
-    offer: Option<Offer>,
-    /// A wire wants to take over.
+    /// A wire that wants to take over.
+    offer: Option<Box<Duplex>>,
+    /// There is one, here or with the connection.
     offer_open: bool,
     /// Requests overlapped, or a client went away in the middle of one.
     fault: bool,
@@ -74,14 +77,8 @@ pub(super) struct Post {
 pub(super) struct Inputs {
     pub(super) get: Option<oneshot::Sender<Payload>>,
     pub(super) post: Option<Post>,
-    pub(super) offer: Option<Offer>,
+    pub(super) offer: Option<Box<Duplex>>,
     pub(super) fault: bool,
-}
-
-/// A wire that wants to take over.
-pub(super) enum Offer {
-    WebSocket(OnUpgrade),
-    WebTransport(Box<WebTransport>),
 }
 
 /// Why a request of a known session is refused.
@@ -192,8 +189,8 @@ impl Drop for PendingPost {
 }
 
 /// Offers a wire to a session. It must still be polling and have no other candidate.
-pub(super) fn offer(shared: &Arc<Shared>, offer: Offer) -> Result<(), (Refusal, Offer)> {
-    let mut offer = Some(offer);
+pub(super) fn offer(shared: &Arc<Shared>, wire: Box<Duplex>) -> Result<(), (Refusal, Box<Duplex>)> {
+    let mut offer = Some(wire);
     let offered = with_inbox(shared, |inbox| {
         if std::mem::replace(&mut inbox.offer_open, true) {
             return Err(Refusal::Upgraded);
@@ -202,7 +199,7 @@ pub(super) fn offer(shared: &Arc<Shared>, offer: Offer) -> Result<(), (Refusal, 
         Ok(())
     });
     match (offered, offer) {
-        (Err(refusal), Some(offer)) => Err((refusal, offer)),
+        (Err(refusal), Some(wire)) => Err((refusal, wire)),
         _ => Ok(()),
     }
 }

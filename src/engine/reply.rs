@@ -76,7 +76,8 @@ pub(super) fn payload(config: &Config, parts: &Parts, payload: Payload) -> Reply
         (false, None) => (payload.body, "text/plain; charset=UTF-8"),
     };
     let threshold = config.http_compression.unwrap_or(usize::MAX);
-    let coding = if body.len() >= threshold { accepted_coding(&parts.headers) } else { None };
+    let worth_it = payload.compressible && body.len() >= threshold;
+    let coding = if worth_it { accepted_coding(&parts.headers) } else { None };
     let packed = coding.and_then(|coding| Some((coding, compress(coding, &body)?)));
     let (coding, body) = match packed {
         Some((coding, body)) => (Some(coding), Bytes::from(body)),
@@ -94,8 +95,8 @@ fn no_store(mut reply: Reply) -> Reply {
     reply
 }
 
-/// `101 Switching Protocols`.
-pub(super) fn switching(key: &[u8]) -> Reply {
+/// `101 Switching Protocols`, with the extensions that were agreed on.
+pub(super) fn switching(key: &[u8], extensions: Option<HeaderValue>) -> Reply {
     let mut reply = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = reply.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -103,6 +104,9 @@ pub(super) fn switching(key: &[u8]) -> Reply {
     let accept = tungstenite::handshake::derive_accept_key(key);
     if let Ok(accept) = HeaderValue::try_from(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(extensions) = extensions {
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
     }
     reply
 }
@@ -216,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_accept_key_is_that_of_the_rfc() {
-        let reply = switching(b"dGhlIHNhbXBsZSBub25jZQ==");
+        let reply = switching(b"dGhlIHNhbXBsZSBub25jZQ==", None);
         assert_eq!(reply.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

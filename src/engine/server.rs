@@ -22,11 +22,11 @@ use super::{
     http3::SessionRequest,
     jsonp,
     outbox::Shared,
-    polling::{self, Inbox, Offer, Payload, PendingGet, PendingPost, Refusal},
+    polling::{self, Inbox, Payload, PendingGet, PendingPost, Refusal},
     registry::Registry,
     reply::{self, Reply},
     request::{self, BodyError, Query, RequestError},
-    websocket::{WebSocket, close_frame},
+    websocket::WebSocket,
     webtransport::{self, First, WebTransport},
 };
 use crate::{ImksError, ImksResult, telemetry::metrics};
@@ -233,7 +233,8 @@ impl Engine {
         if shared.protocol != Protocol::V4 {
             return Err(RequestError::BadRequest);
         }
-        polling::offer(&shared, Offer::WebTransport(wire)).map_err(|(refusal, _)| refused(refusal))
+        let wire = Box::new(Duplex::WebTransport(wire));
+        polling::offer(&shared, wire).map_err(|(refusal, _)| refused(refusal))
     }
 
     /// The first request of a session.
@@ -285,13 +286,14 @@ impl Engine {
     /// A WebSocket that wants to take over a session.
     fn upgrade(&self, parts: &Parts, shared: &Arc<Shared>, socket: OnUpgrade) -> Result<Reply, RequestError> {
         let key = request::websocket_key(parts).ok_or(RequestError::BadRequest)?;
-        match polling::offer(shared, Offer::WebSocket(socket)) {
+        let (wire, extensions) = WebSocket::accept(socket, parts, shared.protocol, &self.0.config);
+        match polling::offer(shared, Box::new(Duplex::WebSocket(wire))) {
             Err((Refusal::Unknown, _)) => return Err(RequestError::SessionUnknown),
             // Clients do not expect an HTTP error here: it is opened, and closed.
-            Err((_, Offer::WebSocket(socket))) => self.0.refuse_socket(socket),
-            _ => {}
+            Err((_, wire)) => self.0.refuse_wire(*wire),
+            Ok(()) => {}
         }
-        Ok(reply::switching(key))
+        Ok(reply::switching(key, extensions))
     }
 
     /// GET and POST of a polling session.
@@ -443,24 +445,23 @@ impl Inner {
             }
             return (reply, None);
         };
-        let mut socket = WebSocket::new(socket, self.config.max_payload).speaking(handshake.protocol);
+        let (mut socket, extensions) = WebSocket::accept(socket, parts, handshake.protocol, &self.config);
         socket.push(frame::Frame::packet(&open));
         if let Some(initial) = initial {
             socket.push(frame::Frame::text(initial));
         }
-        (reply::switching(key), Some(Duplex::WebSocket(socket)))
+        (reply::switching(key, extensions), Some(Duplex::WebSocket(socket)))
     }
 
     /// Opens a WebSocket that no session wants and closes it with a code.
-    fn refuse_socket(&self, socket: OnUpgrade) {
-        let mut socket = WebSocket::new(socket, 0);
-        socket.push(close_frame(SESSION_TAKEN));
+    fn refuse_wire(&self, mut wire: Duplex) {
+        wire.push_close(SESSION_TAKEN);
         self.tasks.spawn(async move {
-            let flushed = std::future::poll_fn(|cx| socket.poll_flush(cx));
+            let flushed = std::future::poll_fn(|cx| wire.poll_flush(cx));
             // Nobody depends on the outcome.
             let _ = tokio::time::timeout(REFUSE_TIME, flushed).await;
             std::future::poll_fn(|cx| {
-                socket.shutdown(cx);
+                wire.shutdown(cx);
                 std::task::Poll::Ready(())
             })
             .await;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderValue, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use tokio::{
@@ -19,7 +20,9 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    CloseReason, Frame, Packet, Protocol, codec, legacy,
+    CloseReason, Config, Frame, Packet, Protocol, codec,
+    deflate::{self, Threshold},
+    legacy,
     outbox::Backlog,
     wire_reader::{Incoming, Input, Reader, Violation},
 };
@@ -39,6 +42,8 @@ pub(super) struct WebSocket {
     /// TLS may hold bytes that are not out.
     encrypted: bool,
     protocol: Protocol,
+    /// Of messages to the peer; [`Threshold::NEVER`] where permessage-deflate was not negotiated.
+    threshold: Threshold,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,7 +83,9 @@ impl Lost {
             Self::Peer(_) => CloseReason::TransportClose,
             Self::Violation(Violation::TooLarge(_)) => CloseReason::TooLarge,
             Self::Violation(Violation::Protocol(_) | Violation::Flood) => CloseReason::TransportError,
-            Self::Violation(Violation::Utf8) | Self::Parse | Self::Oversize(_) => CloseReason::ParseError,
+            Self::Violation(Violation::Utf8 | Violation::Deflate) | Self::Parse | Self::Oversize(_) => {
+                CloseReason::ParseError
+            }
         }
     }
 
@@ -88,7 +95,7 @@ impl Lost {
             Self::Stream(_) => None,
             Self::Peer(code) => Some(code.unwrap_or(1000)),
             Self::Violation(Violation::TooLarge(_)) | Self::Oversize(_) => Some(1009),
-            Self::Violation(Violation::Utf8) => Some(1007),
+            Self::Violation(Violation::Utf8 | Violation::Deflate) => Some(1007),
             Self::Violation(Violation::Flood) => Some(1008),
             Self::Violation(Violation::Protocol(_)) | Self::Parse => Some(1002),
         }
@@ -96,23 +103,39 @@ impl Lost {
 }
 
 impl WebSocket {
-    /// A WebSocket whose request is being answered; messages of the peer may have `payload_max` bytes.
-    pub(super) fn new(upgrade: OnUpgrade, payload_max: usize) -> Self {
-        Self {
+    /// A WebSocket for a client of this version, whose request is being answered, and the extensions for the answer.
+    pub(super) fn accept(
+        upgrade: OnUpgrade,
+        request: &Parts,
+        protocol: Protocol,
+        config: &Config,
+    ) -> (Self, Option<HeaderValue>) {
+        let mut reader = Reader::new(config.max_payload);
+        // Frames to clients of version 3 are made on their way, too late to compress them once for all.
+        let wanted = config.per_message_deflate && protocol == Protocol::V4;
+        let extensions = wanted.then(|| deflate::accept(&request.headers)).flatten();
+        let mut threshold = Threshold::NEVER;
+        if extensions.is_some() {
+            threshold = Threshold::bytes(config.per_message_deflate_threshold);
+            reader.inflate();
+        }
+        let wire = Self {
             io: Io::Waiting(upgrade),
-            reader: Reader::new(payload_max),
+            reader,
             writing: VecDeque::new(),
             written: 0,
             pongs: 0,
             deaf: None,
             encrypted: false,
-            protocol: Protocol::V4,
-        }
+            protocol,
+            threshold,
+        };
+        (wire, extensions)
     }
 
-    /// For a client of this version.
-    pub(super) fn speaking(self, protocol: Protocol) -> Self {
-        Self { protocol, ..self }
+    /// From how many bytes on messages to the peer should be compressed.
+    pub(super) fn threshold(&self) -> Threshold {
+        self.threshold
     }
 
     /// Waits for the HTTP layer to hand over the stream. Ready at once afterwards.
@@ -156,11 +179,12 @@ impl WebSocket {
                 if self.deaf == Some(Deaf::Closed) {
                     return Poll::Ready(());
                 }
-                let Ok(filled) = ready!(self.poll_fill(cx, buffer)) else { return Poll::Ready(()) };
-                if self.deaf.is_none() {
-                    // Only the close frame matters, and it is remembered.
-                    let _ = self.decode(&mut buffer[..filled], &mut drop);
+                if let Some(mut early) = self.reader.take_early() {
+                    self.discard(&mut early);
+                    continue;
                 }
+                let Ok(filled) = ready!(self.poll_fill(cx, buffer)) else { return Poll::Ready(()) };
+                self.discard(&mut buffer[..filled]);
             }
             cx.waker().wake_by_ref();
             Poll::Pending
@@ -246,6 +270,13 @@ impl WebSocket {
             }
             Ok(()) => Poll::Ready(Ok(buffer.filled().len())),
             Err(_) => Poll::Ready(Err(GONE)),
+        }
+    }
+
+    fn discard(&mut self, data: &mut [u8]) {
+        if self.deaf.is_none() {
+            // Only the close frame matters, and it is remembered.
+            let _ = self.decode(data, &mut drop);
         }
     }
 

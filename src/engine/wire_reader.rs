@@ -1,11 +1,13 @@
 //! WebSocket frames in, messages out (RFC 6455 section 5, server side). Pure: bytes are given, no I/O.
 //!
-//! A message that lies whole in the given bytes is unmasked in place and copied once into memory of its own
-//! size. Only a partial frame or a fragmented message owns a buffer, which grows with what has really
+//! A message that lies whole in the given bytes is unmasked in place and copied (or inflated) once into memory of
+//! its own size. Only a partial frame or a fragmented message owns a buffer, which grows with what has really
 //! arrived, never with what was announced, and is given away with the message.
 
 use bytes::{Buf, Bytes};
 use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::deflate::inflate;
 
 /// A message of the peer that the wire has to act on.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(super) enum Violation {
     /// A message of at least this many bytes.
     TooLarge(u64),
     Utf8,
+    /// A compressed message that is none.
+    Deflate,
     /// Too many control frames, or fragments, that carry nothing.
     Flood,
 }
@@ -54,12 +58,17 @@ pub(super) struct Reader {
     partial: Vec<u8>,
     fragments: Option<Box<Fragments>>,
     /// Control frames since the last message.
-    controls: u32,
+    controls: u16,
+    /// Messages may be compressed.
+    inflates: bool,
+    /// Bytes of messages inflated since the last pause.
+    inflated: u32,
     early: Option<Box<[u8]>>,
 }
 
 struct Fragments {
     opcode: u8,
+    deflated: bool,
     data: Vec<u8>,
     count: u32,
 }
@@ -68,6 +77,8 @@ struct Fragments {
 struct Header {
     fin: bool,
     opcode: u8,
+    /// First frame of a compressed message.
+    deflated: bool,
     mask: [u8; 4],
     /// Bytes of the header itself.
     size: usize,
@@ -84,10 +95,23 @@ enum Payload<'a> {
 impl Reader {
     /// Messages may have `payload_max` bytes.
     pub(super) fn new(payload_max: usize) -> Self {
-        Self { payload_max, partial: Vec::new(), fragments: None, controls: 0, early: None }
+        Self {
+            payload_max,
+            partial: Vec::new(),
+            fragments: None,
+            controls: 0,
+            inflates: false,
+            inflated: 0,
+            early: None,
+        }
     }
 
-    /// Bytes that arrived together with the request.
+    /// From now on messages may be compressed: permessage-deflate was negotiated, without context takeover.
+    pub(super) fn inflate(&mut self) {
+        self.inflates = true;
+    }
+
+    /// Bytes to be read before all others: they arrived together with the request, or were too much at once.
     pub(super) fn early(&mut self, data: &[u8]) {
         self.early = (!data.is_empty()).then(|| data.into());
     }
@@ -96,8 +120,14 @@ impl Reader {
         self.early.take()
     }
 
-    /// The next message; `None` when `input` is used up.
+    /// The next message; `None` when `input` is used up, or what was inflated is enough for now and the rest waits in
+    /// [`Reader::take_early`].
     pub(super) fn next(&mut self, input: &mut Input<'_>) -> Result<Option<Incoming>, Violation> {
+        if self.inflated >= INFLATED_BYTES_AT_ONCE {
+            self.inflated = 0;
+            self.early(input.take(usize::MAX));
+            return Ok(None);
+        }
         loop {
             let message = if self.partial.is_empty() {
                 let Some((header, frame)) = self.whole_frame(input)? else { return Ok(None) };
@@ -151,7 +181,9 @@ impl Reader {
     /// The header at the start of `bytes`, once it is whole; what is wrong with it shows at once.
     fn header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
-        if first & RESERVED != 0 {
+        let deflated =
+            first & RESERVED == DEFLATED && self.inflates && matches!(first & OPCODE, TEXT | BINARY);
+        if first & RESERVED != 0 && !deflated {
             return Err(Violation::Protocol("reserved bits"));
         }
         if second & MASKED == 0 {
@@ -164,7 +196,7 @@ impl Reader {
         let Some((length, extended)) = length(short, rest) else { return Ok(None) };
         let length = self.check_length(opcode, length)?;
         let Some(mask) = rest[extended..].first_chunk::<4>() else { return Ok(None) };
-        Ok(Some(Header { fin, opcode, mask: *mask, size: 2 + extended + 4, length }))
+        Ok(Some(Header { fin, opcode, deflated, mask: *mask, size: 2 + extended + 4, length }))
     }
 
     fn check_length(&self, opcode: u8, length: u64) -> Result<usize, Violation> {
@@ -185,13 +217,11 @@ impl Reader {
             (TEXT | BINARY, _) if self.fragments.is_some() => {
                 Err(Violation::Protocol("message in a message"))
             }
-            (TEXT | BINARY, true) => {
-                self.controls = 0;
-                Ok(Some(message(header.opcode, payload.into_bytes())))
-            }
+            (TEXT | BINARY, true) => self.message(header.opcode, header.deflated, payload).map(Some),
             (TEXT | BINARY, false) => {
+                let Header { opcode, deflated, .. } = header;
                 let data = payload.as_slice().to_vec();
-                self.fragments = Some(Box::new(Fragments { opcode: header.opcode, data, count: 1 }));
+                self.fragments = Some(Box::new(Fragments { opcode, deflated, data, count: 1 }));
                 Ok(None)
             }
             _ => self.accept_control(header.opcode, payload),
@@ -211,8 +241,21 @@ impl Reader {
             self.fragments = Some(fragments);
             return Ok(None);
         }
+        let Fragments { opcode, deflated, data, .. } = *fragments;
+        self.message(opcode, deflated, Payload::Owned(data, 0)).map(Some)
+    }
+
+    fn message(&mut self, opcode: u8, deflated: bool, payload: Payload<'_>) -> Result<Incoming, Violation> {
         self.controls = 0;
-        Ok(Some(message(fragments.opcode, Payload::Owned(fragments.data, 0).into_bytes())))
+        let data = match deflated {
+            false => payload.into_bytes(),
+            true => {
+                let data = inflate(payload.as_slice(), self.payload_max)?;
+                self.inflated = self.inflated.saturating_add(u32::try_from(data.len()).unwrap_or(u32::MAX));
+                data
+            }
+        };
+        Ok(if opcode == TEXT { Incoming::Text(data) } else { Incoming::Binary(data) })
     }
 
     fn accept_control(&mut self, opcode: u8, payload: Payload<'_>) -> Result<Option<Incoming>, Violation> {
@@ -248,10 +291,6 @@ impl Payload<'_> {
             }
         }
     }
-}
-
-fn message(opcode: u8, data: Bytes) -> Incoming {
-    if opcode == TEXT { Incoming::Text(data) } else { Incoming::Binary(data) }
 }
 
 /// Payload length and the bytes it took beyond the short one; `None` if they are not all there.
@@ -295,6 +334,8 @@ fn unmask(data: &mut [u8], mask: [u8; 4]) {
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+/// The one reserved bit that has a meaning (RSV1, RFC 7692 section 6).
+const DEFLATED: u8 = 0x40;
 const OPCODE: u8 = 0x0F;
 const MASKED: u8 = 0x80;
 const CONTROL: u8 = 0x8;
@@ -308,34 +349,54 @@ const CONTROL_LENGTH_MAX: u8 = 125;
 /// Fragments of one message, empty ones included.
 const FRAGMENTS_MAX: u32 = 1024;
 /// Control frames between two messages. A client that keeps the heartbeat sends one message per interval.
-const CONTROLS_MAX: u32 = 1024;
+const CONTROLS_MAX: u16 = 1024;
+/// After this many bytes out of compressed messages the layer above has its turn: 64 KiB that were read could become
+/// 64 MiB.
+const INFLATED_BYTES_AT_ONCE: u32 = 64 << 10;
 
 #[cfg(fuzzing)]
 pub(super) mod fuzzing {
-    use super::{Input, Reader};
+    use super::{Incoming, Input, Reader};
 
     /// Reads `data` as a client's side of a WebSocket, cut into pieces of `piece` bytes. Gives the bytes of all
     /// messages.
     pub fn read_websocket(data: &[u8], piece: usize, payload_max: usize) -> usize {
+        read(Reader::new(payload_max), data, piece)
+    }
+
+    /// The same after permessage-deflate was negotiated.
+    pub fn read_deflated_websocket(data: &[u8], piece: usize, payload_max: usize) -> usize {
         let mut reader = Reader::new(payload_max);
+        reader.inflate();
+        read(reader, data, piece)
+    }
+
+    fn read(mut reader: Reader, data: &[u8], piece: usize) -> usize {
         let mut bytes = 0;
         for piece in data.chunks(piece.max(1)) {
-            let mut piece = piece.to_vec();
-            let mut input = Input::new(&mut piece);
-            loop {
-                match reader.next(&mut input) {
-                    Ok(Some(super::Incoming::Text(data) | super::Incoming::Binary(data))) => {
-                        bytes += data.len()
+            let mut waiting = Some(Box::from(piece));
+            while let Some(mut piece) = waiting {
+                let mut input = Input::new(&mut piece);
+                loop {
+                    match reader.next(&mut input) {
+                        Ok(Some(Incoming::Text(data) | Incoming::Binary(data))) => {
+                            assert!(data.len() <= reader.payload_max);
+                            bytes += data.len();
+                        }
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(_) => return bytes,
                     }
-                    Ok(Some(_)) => {}
-                    Ok(None) => break,
-                    Err(_) => return bytes,
                 }
+                waiting = reader.take_early();
             }
         }
         bytes
     }
 }
+
+#[cfg(test)]
+pub(super) use tests::client_frame;
 
 #[cfg(test)]
 mod tests {
@@ -344,7 +405,7 @@ mod tests {
     use super::*;
 
     /// A masked client frame.
-    fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [0x11, 0x22, 0x33, 0x44];
         let mut frame = vec![first];
         match payload.len() {

@@ -228,6 +228,19 @@ pub static INSTRUMENTS: &[Instrument] = &[
         ),
     },
     Instrument {
+        name: "imks.deflate.bytes",
+        help: "Bytes of WebSocket messages that were compressed (once for all receivers) and inflated: before and after",
+        source: Source::Counters(
+            Some("step"),
+            &[
+                ("to_compress", &metrics::DEFLATE_TAKEN),
+                ("compressed", &metrics::DEFLATE_MADE),
+                ("to_inflate", &metrics::INFLATE_TAKEN),
+                ("inflated", &metrics::INFLATE_MADE),
+            ],
+        ),
+    },
+    Instrument {
         name: "imks.http.connections",
         help: "Open connections of the listener that have not become WebSockets",
         source: Source::Gauges(None, &[("", &metrics::HTTP_CONNECTIONS)]),

@@ -131,6 +131,14 @@ pub static ENGINE_MESSAGES_SENT: Counter = Counter::new();
 pub static ENGINE_BYTES_RECEIVED: Counter = Counter::new();
 /// Bytes of messages sent, with framing.
 pub static ENGINE_BYTES_SENT: Counter = Counter::new();
+/// Bytes of messages that permessage-deflate made smaller, once for all receivers.
+pub static DEFLATE_TAKEN: Counter = Counter::new();
+/// Bytes it made of them.
+pub static DEFLATE_MADE: Counter = Counter::new();
+/// Bytes of messages that arrived compressed.
+pub static INFLATE_TAKEN: Counter = Counter::new();
+/// Bytes that came out of them.
+pub static INFLATE_MADE: Counter = Counter::new();
 /// Open TCP connections of the public listener.
 pub static HTTP_CONNECTIONS: Gauge = Gauge::new();
 /// Connections refused because too many are open.
