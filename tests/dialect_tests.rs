@@ -126,6 +126,37 @@ fn a_client_in_rust_talks_with_an_upgrade() {
     rust("upgrade");
 }
 
+/// Every message, be it small, is worth compressing.
+fn deflating() -> engine::Config {
+    engine::Config {
+        per_message_deflate: true,
+        per_message_deflate_threshold: 1,
+        allow_eio3: true,
+        ..engine::Config::default()
+    }
+}
+
+#[test]
+fn clients_of_all_dialects_talk_compressed_if_they_can() {
+    for (dialect, other) in [("v5", "v5"), ("v5", "v2"), ("v2", "v5"), ("v4.0", "v5")] {
+        let server = Running::start(deflating(), Config::default());
+        for via in ["websocket", "upgrade"] {
+            let environment = [("URL", &*server.url()), ("DIALECT", dialect), ("OTHER", other), ("VIA", via)];
+            Script::run("dialect.js", &environment);
+        }
+    }
+    let msgpack = Config { parser: Parser::MsgPack, ..Config::default() };
+    let server = Running::start(deflating(), msgpack);
+    Script::run("dialect.js", &[("URL", &server.url()), ("DIALECT", "msgpack"), ("VIA", "upgrade")]);
+}
+
+#[test]
+fn the_stock_client_negotiates_compression_and_it_saves_bytes() {
+    let config = engine::Config { per_message_deflate: true, ..engine::Config::default() };
+    let server = Running::start(config, Config::default());
+    Script::run("deflate.js", &[("URL", &server.url())]);
+}
+
 #[test]
 fn a_client_of_the_default_dialect_has_the_same_conversation() {
     let server = Running::start(engine::Config::default(), Config::default());

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-use super::dialect::Parcel;
+use super::dialect::{Parcel, with_compression};
 use super::packet::Args;
 use super::parser::Frames;
 use super::socket::Socket;
@@ -90,6 +90,11 @@ impl Asking {
     /// Who will be asked.
     pub(super) fn asked(&self) -> Vec<SocketId> {
         self.tickets.sockets.iter().map(Socket::socket_id).collect()
+    }
+
+    /// The same question; without `compress` it is not to be compressed on its way.
+    pub(super) fn with_compression(self, compress: bool) -> Self {
+        Self { frames: with_compression(self.frames, compress), ..self }
     }
 
     /// Sends it. The tickets are to be kept until the answers are not wanted any more.

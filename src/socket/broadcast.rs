@@ -6,9 +6,11 @@ use serde::Serialize;
 use smallvec::SmallVec;
 
 use super::answers::Answers;
+use super::dialect::with_compression;
 use super::message_bus::{MessageBus, Operation, Reach, Target};
 use super::namespace::Namespace;
 use super::parser::{self, Arguments, One};
+use super::questions::Asked;
 use super::remote_socket::FetchedSockets;
 use super::socket::Socket;
 use super::unstamped::Unstamped;
@@ -24,6 +26,7 @@ pub struct Broadcast<'a> {
     sender: Option<&'a Socket>,
     volatile: bool,
     local: bool,
+    compress: bool,
 }
 
 impl<'a> Broadcast<'a> {
@@ -35,6 +38,7 @@ impl<'a> Broadcast<'a> {
             sender: None,
             volatile: false,
             local: false,
+            compress: true,
         }
     }
 
@@ -67,9 +71,11 @@ impl<'a> Broadcast<'a> {
         self
     }
 
-    /// Accepted for the reference's sake and without effect: WebSocket frames are not compressed, and polling
-    /// compresses whole payloads by their size.
-    pub fn compress(self, _compress: bool) -> Self {
+    /// Whether the event may be compressed on its way, which is so unless it is said otherwise here. On a WebSocket it
+    /// is where [`Config::per_message_deflate`](crate::engine::Config::per_message_deflate) is on and the client can; a
+    /// polling answer is, if some packet in it may be.
+    pub fn compress(mut self, compress: bool) -> Self {
+        self.compress = compress;
         self
     }
 
@@ -85,7 +91,7 @@ impl<'a> Broadcast<'a> {
             self.namespace,
             &self.target(),
             self.sender,
-            (event, args),
+            Asked { event, args, compress: self.compress },
             self.scope(timeout),
         )?;
         Ok(asked.answers(timeout).await)
@@ -107,10 +113,12 @@ impl<'a> Broadcast<'a> {
     pub fn emit_args(self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         if let Some(store) = self.namespace.sessions().filter(|_| !self.volatile) {
             let event = Unstamped::event(self.namespace.path(), event, args)?;
+            let event = event.with_compression(self.compress);
             let (target, reach) = (self.target(), self.reach());
             return self.bus().publish(store, self.namespace, &target, self.sender, event, reach);
         }
         let frames = parser::encode_event(self.namespace.path(), None, event, args)?;
+        let frames = with_compression(frames, self.compress);
         self.execute(&Operation::Broadcast { frames: &frames, volatile: self.volatile })
     }
 

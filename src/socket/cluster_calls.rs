@@ -13,6 +13,7 @@ use super::message_bus::Target;
 use super::namespace::Namespace;
 use super::packet::Args;
 use super::parser::Arguments;
+use super::questions::Asked;
 use super::remote_socket::RemoteSocket;
 use super::server_events::ServerEvent;
 use super::socket_id::{NodeId, SocketId};
@@ -32,9 +33,11 @@ impl Caller {
         match call {
             Call::Fetch { rooms, except } => self.fetch(namespace.as_ref(), &Target { rooms, except }),
             Call::ServerEvent { packet, answer } => self.server_event(namespace, packet.args()?, *answer),
-            Call::Ask { rooms, except, packet, timeout_millis } => {
+            Call::Ask { rooms, except, packet, compress, timeout_millis } => {
                 let timeout = Duration::from_millis(*timeout_millis).min(ASK_TIMEOUT_MAX);
-                self.ask(namespace.as_ref(), &Target { rooms, except }, &packet.args()?, timeout)
+                let args = &packet.args()?;
+                let asked = Asked { event: args.name(), args, compress: *compress };
+                self.ask(namespace.as_ref(), &Target { rooms, except }, asked, timeout)
             }
         }
     }
@@ -87,7 +90,7 @@ impl Caller {
         self,
         namespace: Option<&Namespace>,
         target: &Target<'_>,
-        args: &Args,
+        Asked { event, args, compress }: Asked<'_, Args>,
         timeout: Duration,
     ) -> ImksResult<()> {
         let Some(namespace) = namespace else {
@@ -96,7 +99,8 @@ impl Caller {
         };
         let cluster = self.cluster.clone();
         let relay = Arc::new(Relay::new(self));
-        let asking = namespace.question(target, None, args.name(), args, relay.clone())?;
+        let asking = namespace.question(target, None, event, args, relay.clone())?;
+        let asking = asking.with_compression(compress);
         let asked: Vec<SocketId> = asking.asked();
         relay.left.store(asked.len(), Ordering::Release);
         relay.caller.reply(Reply::Asked { sockets: asked.iter().map(SocketId::as_str).collect() });

@@ -13,7 +13,7 @@ use super::adapter::Adapter;
 use super::cluster_wire::{Body, Call, Envelope, Reply};
 use super::socket_id::SocketId;
 use super::tests::{Bus, join, rooms, settle, text};
-use super::{Namespace, NamespaceBuilder, Server};
+use super::{Namespace, NamespaceBuilder, Server, parser};
 use crate::engine::MemoryPeer;
 
 /// A bus that loses or doubles messages: how many copies of the message on this channel arrive.
@@ -323,4 +323,29 @@ async fn what_no_node_of_ours_would_say_is_dropped_and_harms_nothing() {
     answer(&anna, "1").await;
     assert_eq!(asking.await.unwrap().answers.len(), 1);
     settle(&anna).await;
+}
+
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_to_be_compressed_is_not_on_other_nodes_either() {
+    let (first, second) = two().await;
+    let (bert, bert_id) = join(&second).await;
+    let socket = main(&second).socket(&bert_id).unwrap();
+    let _ = socket.outbox().clone().compressing(1);
+    // A peer in memory cannot inflate: it gets text only where nothing was compressed.
+    let data = json!({"of": vec!["many"; 100]});
+    main(&first).everybody().compress(false).emit("plain", &data).unwrap();
+    assert_eq!(text(&bert).await, format!(r#"2["plain",{data}]"#));
+    main(&first).everybody().emit("packed", &data).unwrap();
+    assert!(!text(&bert).await.contains("packed"));
+    socket.emit_uncompressed("plain", &parser::One(&data)).unwrap();
+    assert_eq!(text(&bert).await, format!(r#"2["plain",{data}]"#));
+    let asking = TaskTracker::new().spawn(async move {
+        let (everybody, args) = (main(&first), parser::One(&data));
+        let asked = everybody.to(&bert_id).compress(false).emit_with_ack("plain", &args, ANSWER_TIME);
+        asked.await.unwrap().answers.len()
+    });
+    answer(&bert, "1").await;
+    assert_eq!(asking.await.unwrap(), 1);
 }

@@ -70,6 +70,7 @@ pub(super) enum Call<'a> {
         except: Vec<&'a str>,
         #[serde(borrow)]
         packet: WirePacket<'a>,
+        compress: bool,
         timeout_millis: u64,
     },
 }
@@ -189,7 +190,7 @@ pub(super) fn unreadable(error: impl std::fmt::Display) -> ImksError {
 }
 
 /// Of both kinds of messages; nodes of different versions ignore each other.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 
 /// Largest message taken from the bus: a packet with its attachments at their limits, and the envelope.
 pub(super) const MESSAGE_BYTES_MAX: usize = 12_000_000;

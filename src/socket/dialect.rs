@@ -46,7 +46,7 @@ impl Dialect {
 
     /// Sends a packet to a client that has no socket.
     pub(super) fn send(self, outbox: &Outbox, frame: Frame) -> Result<Pressure, SendError> {
-        outbox.send_all(Parcel::new(&smallvec::smallvec![frame]).wrapped_for(self))
+        outbox.send_all(Parcel::new(&smallvec::smallvec![frame]).wrapped_for(self, outbox))
     }
 
     pub(super) fn decoder(self, limits: Limits) -> Decoder {
@@ -62,13 +62,21 @@ impl Dialect {
 #[derive(Debug)]
 pub(super) struct Parcel<'a> {
     frames: &'a Frames,
+    deflated: OnceCell<Frames>,
     msgpack: OnceCell<Frames>,
+    msgpack_deflated: OnceCell<Frames>,
     version2: OnceCell<Frames>,
 }
 
 impl<'a> Parcel<'a> {
     pub(super) fn new(frames: &'a Frames) -> Self {
-        Self { frames, msgpack: OnceCell::new(), version2: OnceCell::new() }
+        Self {
+            frames,
+            deflated: OnceCell::new(),
+            msgpack: OnceCell::new(),
+            msgpack_deflated: OnceCell::new(),
+            version2: OnceCell::new(),
+        }
     }
 
     /// As the default parser has it.
@@ -76,20 +84,31 @@ impl<'a> Parcel<'a> {
         self.frames
     }
 
-    /// As a client of this dialect wants it.
-    pub(super) fn wrapped_for(&self, dialect: Dialect) -> &Frames {
-        match dialect {
-            Dialect::Default => self.frames,
-            Dialect::MsgPack => self.msgpack.get_or_init(|| to_msgpack(self.frames)),
-            Dialect::Version2 if is_same_in_version2(self.frames) => self.frames,
-            Dialect::Version2 => self.version2.get_or_init(|| to_version2(self.frames)),
+    /// As a client of this dialect wants it, on the wire that it has now.
+    pub(super) fn wrapped_for(&self, dialect: Dialect, outbox: &Outbox) -> &Frames {
+        let (frames, deflated) = match dialect {
+            Dialect::Default => (self.frames, &self.deflated),
+            Dialect::MsgPack => {
+                (self.msgpack.get_or_init(|| to_msgpack(self.frames)), &self.msgpack_deflated)
+            }
+            Dialect::Version2 if is_same_in_version2(self.frames) => return self.frames,
+            Dialect::Version2 => return self.version2.get_or_init(|| to_version2(self.frames)),
+        };
+        if outbox.compresses(frames) {
+            return deflated.get_or_init(|| outbox.compressed(frames).collect());
         }
+        frames
     }
+}
+
+/// The same packet; without `compress` it is not to be compressed on its way.
+pub(super) fn with_compression(frames: Frames, compress: bool) -> Frames {
+    if compress { frames } else { frames.into_iter().map(Frame::uncompressed).collect() }
 }
 
 fn to_msgpack(frames: &Frames) -> Frames {
     match msgpack::encode(frames) {
-        Ok(frame) => smallvec::smallvec![frame],
+        Ok(frame) => with_compression(smallvec::smallvec![frame], frames.iter().any(Frame::is_compressible)),
         Err(error) => {
             tracing::error!(%error, "packet not sent: the application's JSON is not valid");
             Frames::new()
@@ -155,12 +174,23 @@ pub(super) fn from_version2(mut packet: Packet) -> Packet {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::engine::{Config, Connection};
     use crate::socket::parser::{One, RawArgs, encode_connect, encode_connect_error, encode_event};
+
+    fn outbox() -> Outbox {
+        Connection::in_memory(&Config::default()).0.outbox().clone()
+    }
 
     fn version2(frames: Frames) -> Vec<Vec<u8>> {
         let parcel = Parcel::new(&frames);
-        parcel.wrapped_for(Dialect::Version2).iter().map(|frame| frame.payload().to_vec()).collect()
+        parcel
+            .wrapped_for(Dialect::Version2, &outbox())
+            .iter()
+            .map(|frame| frame.payload().to_vec())
+            .collect()
     }
 
     #[test]
@@ -179,16 +209,37 @@ mod tests {
     #[test]
     fn a_broadcast_is_shared_by_all_dialects_as_far_as_they_agree() {
         let frames = encode_event("/", None, "a", &One(&1)).unwrap();
-        let parcel = Parcel::new(&frames);
-        assert!(std::ptr::eq(parcel.wrapped_for(Dialect::Version2), &frames));
-        let attachments = [bytes::Bytes::from_static(&[7])];
+        let (parcel, outbox) = (Parcel::new(&frames), outbox());
+        assert!(std::ptr::eq(parcel.wrapped_for(Dialect::Version2, &outbox), &frames));
+        let attachments = [Bytes::from_static(&[7])];
         let args = RawArgs { json: r#"{"_placeholder":true,"num":0}"#, attachments: &attachments };
         let frames = encode_event("/", None, "a", &args).unwrap();
         let parcel = Parcel::new(&frames);
-        let (first, second) = (parcel.wrapped_for(Dialect::Version2), parcel.wrapped_for(Dialect::Version2));
+        let version2 = || parcel.wrapped_for(Dialect::Version2, &outbox);
+        let (first, second) = (version2(), version2());
         assert!(std::ptr::eq(first, second), "converted once");
         assert_eq!(first[1].payload(), [4, 7]);
-        assert_eq!(parcel.wrapped_for(Dialect::Default)[1].payload(), [7]);
+        assert_eq!(parcel.wrapped_for(Dialect::Default, &outbox)[1].payload(), [7]);
+    }
+
+    #[test]
+    fn a_broadcast_is_compressed_once_for_all_who_can_read_it() {
+        let attachments = [Bytes::from(vec![7; 2_000])];
+        let args = RawArgs { json: r#"{"_placeholder":true,"num":0}"#, attachments: &attachments };
+        let frames = encode_event("/", None, "a", &args).unwrap();
+        let parcel = Parcel::new(&frames);
+        let (plain, packing, other) = (outbox(), outbox().compressing(1_024), outbox().compressing(1_024));
+        let wire = |dialect, outbox| parcel.wrapped_for(dialect, outbox).last().unwrap().wire().clone();
+        for dialect in [Dialect::Default, Dialect::MsgPack] {
+            let packed = wire(dialect, &packing);
+            assert!(packed.len() < 200 && wire(dialect, &plain).len() > 2_000);
+            assert_eq!(packed.as_ptr(), wire(dialect, &other).as_ptr(), "once, and shared");
+        }
+        assert!(wire(Dialect::Version2, &plain).len() > 2_000);
+        let refused = with_compression(frames.clone(), false);
+        for dialect in [Dialect::Default, Dialect::MsgPack] {
+            assert!(Parcel::new(&refused).wrapped_for(dialect, &packing).last().unwrap().len() > 2_000);
+        }
     }
 
     #[test]

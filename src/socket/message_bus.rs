@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::adapter::Adapter;
 use super::cluster::Cluster;
 use super::cluster_wire::{MESSAGE_BYTES_MAX, VERSION, unreadable};
-use super::dialect::Parcel;
+use super::dialect::{Parcel, with_compression};
 use super::listeners::{args_of, show_outgoing};
 use super::namespace::Namespace;
 use super::parser::Frames;
@@ -84,6 +84,7 @@ enum WireOperation<'a> {
         #[serde(borrow)]
         attachments: Vec<&'a serde_bytes::Bytes>,
         volatile: bool,
+        compress: bool,
     },
     Join {
         room: &'a str,
@@ -185,19 +186,21 @@ impl MessageBus {
         }
         let target = Target { rooms: &message.rooms, except: &message.except };
         match message.operation {
-            WireOperation::Broadcast { text, attachments, volatile } => {
+            WireOperation::Broadcast { text, attachments, volatile, compress } => {
                 if let Some(store) =
                     namespace.sessions().filter(|_| !volatile && unstamped::is_plain_event(text))
                 {
                     let attachments =
                         attachments.iter().map(|attachment| Frame::binary(attachment)).collect();
                     let event = Unstamped::foreign(text, attachments)?;
+                    let event = event.with_compression(compress);
                     recovery::publish(store, namespace, &target, None, event);
                     return Ok(());
                 }
                 let mut frames = Frames::new();
                 frames.push(Frame::text(text));
                 frames.extend(attachments.iter().map(|attachment| Frame::binary(attachment)));
+                let frames = with_compression(frames, compress);
                 apply(namespace, &target, None, &Operation::Broadcast { frames: &frames, volatile });
             }
             WireOperation::Join { room } => apply(namespace, &target, None, &Operation::Join { room }),
@@ -243,7 +246,7 @@ fn wire_broadcast(frames: &Frames, volatile: bool) -> ImksResult<WireOperation<'
         frames.split_first().ok_or(ImksError::Internal("broadcast without a packet"))?;
     let text = std::str::from_utf8(packet.payload().get(1..).unwrap_or_default()).map_err(unreadable)?;
     let attachments = attachments.iter().map(|frame| serde_bytes::Bytes::new(frame.payload())).collect();
-    Ok(WireOperation::Broadcast { text, attachments, volatile })
+    Ok(WireOperation::Broadcast { text, attachments, volatile, compress: packet.is_compressible() })
 }
 
 fn apply(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, operation: &Operation<'_>) {

@@ -15,6 +15,13 @@ use super::server_events::ServerAnswers;
 use super::socket::Socket;
 use crate::error::ImksResult;
 
+/// What clients are asked.
+pub(super) struct Asked<'a, A> {
+    pub(super) event: &'a str,
+    pub(super) args: &'a A,
+    pub(super) compress: bool,
+}
+
 impl MessageBus {
     /// Asks clients here, and on all other nodes if they are given a time.
     pub(super) fn ask(
@@ -22,13 +29,14 @@ impl MessageBus {
         namespace: &Namespace,
         target: &Target<'_>,
         skip: Option<&Socket>,
-        (event, args): (&str, &impl Arguments),
+        Asked { event, args, compress }: Asked<'_, impl Arguments>,
         others: Option<Duration>,
     ) -> ImksResult<AskedClients> {
         let nodes = if others.is_some() { self.cluster().others() } else { Vec::new() };
         let remote = !nodes.is_empty();
         let gathering = Arc::new(Gathering::new(self.cluster().node, nodes));
         let asking = namespace.question(target, skip, event, args, gathering.clone())?;
+        let asking = asking.with_compression(compress);
         let question = match others.filter(|_| remote) {
             None => None,
             Some(timeout) => {
@@ -37,6 +45,7 @@ impl MessageBus {
                     rooms: target.rooms.to_vec(),
                     except: target.except.iter().copied().chain(skip.map(Socket::id)).collect(),
                     packet: WirePacket::of(&frames)?,
+                    compress,
                     timeout_millis: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
                 };
                 let collected = Collected::Clients(gathering.clone());

@@ -16,7 +16,7 @@ use super::answers::Ticket;
 use super::broadcast::Broadcast;
 use super::client::Joined;
 use super::connect::ConnectPayload;
-use super::dialect::{Dialect, Parcel};
+use super::dialect::{Dialect, Parcel, with_compression};
 use super::listeners::{args_of, show_outgoing};
 use super::namespace::Namespace;
 use super::packet::Args;
@@ -138,11 +138,7 @@ impl Socket {
     /// Sends an event with any arguments to this client.
     pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         if let Some((store, _)) = self.session() {
-            let event = Unstamped::event(self.0.namespace.path(), event, args)?;
-            if self.0.namespace.watches_outgoing() {
-                show_outgoing(self, &args_of(&event.plain())?);
-            }
-            return recovery::emit(store, self, event);
+            return self.emit_logged(store, Unstamped::event(self.0.namespace.path(), event, args)?);
         }
         let frames = self.encode(None, event, args)?;
         self.deliver_owned(frames).map_err(into_error)
@@ -154,6 +150,24 @@ impl Socket {
             show_outgoing(self, &args_of(&frames)?);
         }
         Ok(frames)
+    }
+
+    /// Sends an event that is not to be compressed on its way: secrets beside what others may choose, or data that is
+    /// compressed already.
+    pub fn emit_uncompressed(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        if let Some((store, _)) = self.session() {
+            let event = Unstamped::event(self.0.namespace.path(), event, args)?.with_compression(false);
+            return self.emit_logged(store, event);
+        }
+        let frames = self.encode(None, event, args)?;
+        self.deliver_owned(with_compression(frames, false)).map_err(into_error)
+    }
+
+    fn emit_logged(&self, store: &SessionStore, event: Unstamped) -> ImksResult<()> {
+        if self.0.namespace.watches_outgoing() {
+            show_outgoing(self, &args_of(&event.plain())?);
+        }
+        recovery::emit(store, self, event)
     }
 
     /// Sends an event that may be lost: it is dropped unless the connection can take it right now.
@@ -305,7 +319,7 @@ impl Socket {
 
     pub(super) fn deliver_volatile(&self, parcel: &Parcel<'_>) {
         if self.0.state.load(Ordering::Acquire) == OPEN {
-            self.0.outbox.send_volatile(parcel.wrapped_for(self.0.dialect));
+            self.0.outbox.send_volatile(parcel.wrapped_for(self.0.dialect, &self.0.outbox));
         }
     }
 
@@ -315,7 +329,9 @@ impl Socket {
         let mut held = self.0.held.lock();
         let waiting = std::mem::take(&mut *held);
         let mut all = Frames::new();
-        let mut add = |frames| all.extend(Parcel::new(frames).wrapped_for(self.0.dialect).iter().cloned());
+        let mut add = |frames| {
+            all.extend(Parcel::new(frames).wrapped_for(self.0.dialect, &self.0.outbox).iter().cloned())
+        };
         welcome.iter().for_each(&mut add);
         for Held { frames, position } in &waiting {
             if numbered || position.is_none() {
@@ -359,7 +375,7 @@ impl Socket {
     }
 
     fn send(&self, parcel: &Parcel<'_>) -> Result<(), SendError> {
-        note(self.0.outbox.send_all(parcel.wrapped_for(self.0.dialect))?);
+        note(self.0.outbox.send_all(parcel.wrapped_for(self.0.dialect, &self.0.outbox))?);
         Ok(())
     }
 

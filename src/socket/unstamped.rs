@@ -1,6 +1,7 @@
 //! An event on its way into the log of its namespace: encoded once, and stamped with its offset there.
 
 use super::arguments::Arguments;
+use super::dialect::with_compression;
 use super::parser::{EVENT, Frames, malformed, packet_writer, split_head, write_array};
 use crate::engine::{Frame, FrameWriter};
 use crate::error::ImksResult;
@@ -11,13 +12,20 @@ use crate::error::ImksResult;
 pub(super) struct Unstamped {
     text: FrameWriter,
     attachments: Frames,
+    compressible: bool,
 }
 
 impl Unstamped {
     /// Encodes an event.
     pub(super) fn event(namespace: &str, name: &str, args: &impl Arguments) -> ImksResult<Self> {
         let (text, attachments) = write_array(EVENT, namespace, None, Some(name), args, OFFSET_ROOM)?;
-        Ok(Self { text, attachments })
+        Ok(Self { text, attachments, compressible: true })
+    }
+
+    /// The same; without `compress` it is not to be compressed on its way.
+    pub(super) fn with_compression(self, compress: bool) -> Self {
+        let attachments = with_compression(self.attachments, compress);
+        Self { attachments, compressible: compress, ..self }
     }
 
     /// An event that another node encoded, without an offset.
@@ -27,7 +35,7 @@ impl Unstamped {
         out.push_str(open);
         out.push_str(OFFSET_ROOM);
         out.push_str("]");
-        Ok(Self { text: out, attachments })
+        Ok(Self { text: out, attachments, compressible: true })
     }
 
     /// The event with its offset, which is [`OFFSET_CHARACTERS`] long.
@@ -37,7 +45,7 @@ impl Unstamped {
         let mut frames = Frames::new();
         frames.push(self.text.finish());
         frames.append(&mut self.attachments);
-        frames
+        with_compression(frames, self.compressible)
     }
 
     /// The event as other nodes get it: the offset of this node means nothing to them.
@@ -49,7 +57,7 @@ impl Unstamped {
         let mut frames = Frames::new();
         frames.push(out.finish());
         frames.extend(self.attachments.iter().cloned());
-        frames
+        with_compression(frames, self.compressible)
     }
 }
 
@@ -106,6 +114,10 @@ mod tests {
                 assert_eq!(wire(&frames[0]), text.replace("OFFSET", offset));
                 assert_eq!(frames.len(), plain.len());
             }
+        }
+        let refused = Unstamped::event("/", "hi", &binary).unwrap().with_compression(false);
+        for frames in [refused.plain(), refused.stamp(offset)] {
+            assert!(frames.len() == 2 && !frames.iter().any(Frame::is_compressible));
         }
         assert!(Unstamped::foreign("2", Frames::new()).is_err());
         assert_eq!(wire(&encode_connect_recoverable("/a", "x", "y")), r#"0/a,{"sid":"x","pid":"y"}"#);

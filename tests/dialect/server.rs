@@ -85,12 +85,16 @@ fn events(namespace: &mut NamespaceBuilder) {
         event.socket().join(&event.first::<String>().expect("a room"));
         event.take_ack().expect("asked for").send_args(&()).expect("an answer");
     });
-    namespace.on_sync("share", share);
+    namespace.on_sync("share", |event| share(&event, true));
+    namespace.on_sync("share-uncompressed", |event| share(&event, false));
+    namespace.on_sync("message-uncompressed", |event| {
+        event.socket().emit_uncompressed("message-back", event.args()).expect("the client is there");
+    });
     namespace.on_sync("leave-me", |event| event.socket().disconnect(false));
 }
 
-fn share(event: Event) {
+fn share(event: &Event, compress: bool) {
     let (room, json) = event.args().split_first::<String>().expect("a room");
     let args = RawArgs { json, attachments: event.args().attachments() };
-    event.socket().namespace().to(&room).emit_args("shared", &args).expect("sent");
+    event.socket().namespace().to(&room).compress(compress).emit_args("shared", &args).expect("sent");
 }
