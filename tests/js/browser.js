@@ -1,28 +1,7 @@
 // The stock client in a real browser, over WebTransport. The server echoes; see tests/transport_tests.rs.
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { createServer } from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { chromium } from "playwright-core";
+import { browse } from "./chromium.js";
 import { PATIENCE_MS, env, tell } from "./client.js";
-
-const ARGUMENTS = [
-  "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
-];
-
-// A page in a secure context, with the client's own browser build.
-async function page_server() {
-  const bundle = await readFile(new URL("./node_modules/socket.io-client/dist/socket.io.js", import.meta.url));
-  const server = createServer((request, response) => {
-    const script = request.url === "/socket.io.js";
-    response.setHeader("content-type", script ? "text/javascript" : "text/html");
-    response.end(script ? bundle : '<!doctype html><script src="/socket.io.js"></script>');
-  });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return server;
-}
 
 // Runs in the page.
 async function talk({ url, transports, patience }) {
@@ -71,17 +50,7 @@ async function talk({ url, transports, patience }) {
   };
 }
 
-const pages = await page_server();
-const profile = await mkdtemp(join(tmpdir(), "imks-chromium-"));
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.IMKS_TEST_CHROMIUM ?? "/usr/bin/chromium",
-  args: ARGUMENTS,
-});
-try {
-  const page = await browser.newPage();
-  page.on("console", (message) => console.error(`page: ${message.text()}`));
-  const origin = `http://localhost:${pages.address().port}`;
-  await page.goto(`${origin}/`);
+await browse(async (page, origin) => {
   const url = env("URL");
   const fresh = await page.evaluate(talk, { url, transports: ["webtransport"], patience: PATIENCE_MS });
   const upgrade = await page.evaluate(talk, {
@@ -106,8 +75,4 @@ try {
   assert.match(upgrade.closed, /^transport (close|error)$/);
   if (process.env.VERBOSE) console.error(fresh, upgrade);
   tell({ done: true });
-} finally {
-  await browser.close();
-  pages.close();
-  await rm(profile, { recursive: true, force: true });
-}
+});

@@ -1,5 +1,6 @@
 //! The stock client in a real browser.
 
+use axum::Router;
 use imks::{
     engine::{self, config::Cors},
     http::{
@@ -8,6 +9,7 @@ use imks::{
         webtransport::{self, Heartbeat, Listener},
     },
     socket::{self, NamespaceBuilder, Server, adapter::local::LocalAdapter},
+    telemetry::metrics,
 };
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,6 +39,36 @@ fn events(namespace: &mut NamespaceBuilder) {
         event.socket().emit("last", "last").unwrap();
         event.socket().close_connection();
     });
+}
+
+#[test]
+fn a_browser_compresses_its_websocket_messages_and_reads_ours() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let url = runtime.block_on(async {
+        let cors = Some(Cors::default());
+        let config = engine::Config { per_message_deflate: true, cors, ..engine::Config::default() };
+        let engine = engine::Engine::new(config).unwrap();
+        let limits = listener::Config::default();
+        let tcp = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let url = format!("http://{}", tcp.local_addr().unwrap());
+        let server = Server::builder(socket::Config::default(), LocalAdapter);
+        let server = server.namespace("/", events).build().unwrap();
+        let routes = listener::routes(engine.clone(), Router::new(), &limits);
+        tasks.spawn(listener::serve(tcp, limits, routes, tasks.clone(), stop.clone()));
+        tasks.spawn(async move { server.serve(engine).await });
+        url
+    });
+    let count = |counter: &metrics::Counter| counter.get();
+    let before = [&metrics::DEFLATE_TAKEN, &metrics::INFLATE_MADE].map(count);
+    Script::run("browser_deflate.js", &[("URL", &url)]);
+    stop.cancel();
+    let after = [&metrics::DEFLATE_TAKEN, &metrics::INFLATE_MADE].map(count);
+    // Two connections with two rounds of three texts.
+    let long_texts = 2 * 2 * (500_000 + 20_000 * "héllo €😀 ".len() as u64);
+    for (before, after) in before.into_iter().zip(after) {
+        assert!(after - before > long_texts, "{before} to {after}");
+    }
 }
 
 #[test]
