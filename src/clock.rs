@@ -33,6 +33,21 @@ pub fn rfc3339(micros: Micros) -> String {
     )
 }
 
+/// As `Date.prototype.toString` of JavaScript writes it, in UTC:
+/// `Thu Jun 11 2026 10:00:00 GMT+0000 (Coordinated Universal Time)`.
+pub fn javascript_date(micros: Micros) -> String {
+    let (days, second) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY) / 1_000_000);
+    let (year, month, day) = civil_from_days(days);
+    let weekday = WEEKDAYS[days.rem_euclid(7) as usize];
+    let month = MONTHS[(month - 1).rem_euclid(12) as usize];
+    format!(
+        "{weekday} {month} {day:02} {year:04} {:02}:{:02}:{:02} GMT+0000 (Coordinated Universal Time)",
+        second / 3_600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 /// A time that serialises as [`rfc3339`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub Micros);
@@ -57,6 +72,10 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// 1970 began on a Thursday.
+const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 #[cfg(test)]
@@ -69,5 +88,12 @@ mod tests {
         assert_eq!(rfc3339(951_827_696_789_123), "2000-02-29T12:34:56.789Z");
         assert_eq!(rfc3339(1_795_143_600_000_000), "2026-11-20T03:00:00.000Z");
         assert_eq!(rfc3339(-1_000), "1969-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn times_read_as_javascript_writes_them() {
+        let text = javascript_date(1_795_143_600_000_000);
+        assert_eq!(text, "Fri Nov 20 2026 03:00:00 GMT+0000 (Coordinated Universal Time)");
+        assert_eq!(javascript_date(-1), "Wed Dec 31 1969 23:59:59 GMT+0000 (Coordinated Universal Time)");
     }
 }

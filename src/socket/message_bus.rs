@@ -112,6 +112,11 @@ impl MessageBus {
         self.request_timeout
     }
 
+    /// Whether there can be other nodes.
+    pub(super) fn reaches_others(&self) -> bool {
+        self.adapter.reaches_others()
+    }
+
     /// From now on does in this namespace what other nodes ask for.
     pub(super) fn listen(self: &Arc<Self>, namespace: &Namespace) {
         if !self.adapter.reaches_others() {

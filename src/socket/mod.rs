@@ -15,6 +15,8 @@ pub mod parser;
 #[cfg(feature = "server")]
 pub mod adapter;
 #[cfg(feature = "server")]
+pub mod admin;
+#[cfg(feature = "server")]
 mod answers;
 #[cfg(test)]
 #[cfg(feature = "server")]

@@ -17,6 +17,7 @@ type Middleware = Arc<dyn Fn(Socket, ConnectPayload) -> BoxFuture<Result<(), Con
 type ConnectedHook = Box<dyn Fn(Socket) -> BoxFuture<()> + Send + Sync>;
 type DisconnectHook = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
 type RoomHook = Box<dyn Fn(&Socket, RoomChange<'_>) + Send + Sync>;
+type DataHook = Box<dyn Fn(&Socket) + Send + Sync>;
 type RefusedHook = Box<dyn Fn(&Socket, &EventError) + Send + Sync>;
 
 /// What a namespace does; the children of a dynamic namespace share one.
@@ -37,6 +38,8 @@ pub(super) struct Hooks {
     pub(super) disconnected: Option<DisconnectHook>,
     pub(super) room: Option<RoomHook>,
     pub(super) refused: Option<RefusedHook>,
+    /// Hears of changes of what a socket shows to other nodes.
+    pub(super) data: Option<DataHook>,
 }
 
 impl Hooks {
@@ -212,6 +215,10 @@ impl NamespaceBuilder {
     {
         self.0.server_events.insert(event, Arc::new(move |event| Box::pin(handler(event))));
         self
+    }
+
+    pub(super) fn hooks_mut(&mut self) -> &mut Hooks {
+        &mut self.0.hooks
     }
 
     pub(super) fn build(self) -> Description {

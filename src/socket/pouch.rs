@@ -70,14 +70,21 @@ impl Socket {
     ///
     /// [`RemoteSocket`]: super::RemoteSocket
     pub fn share_data<T: Serialize + Send + Sync + 'static>(&self, name: &'static str, value: T) {
+        self.share_quietly(name, value);
+        self.data_changed();
+        if let Some(hook) = &self.namespace().hooks().data {
+            hook(self);
+        }
+    }
+
+    /// The same, and nobody is told.
+    pub(super) fn share_quietly<T: Serialize + Send + Sync + 'static>(&self, name: &'static str, value: T) {
         let value = Arc::new(value);
         self.keep(value.clone());
         let to_json: ToJson = Arc::new(move || Ok(serde_json::to_value(&*value)?));
         let mut extras = self.extras();
         extras.shared.retain(|(known, _)| *known != name);
         extras.shared.push((name, to_json));
-        drop(extras);
-        self.data_changed();
     }
 
     fn data_changed(&self) {

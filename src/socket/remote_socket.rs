@@ -54,7 +54,8 @@ pub struct RemoteHandshake {
     pub transport: String,
     /// Whether it came from a page of another origin.
     pub xdomain: bool,
-    /// Headers in their order, names in lower case; `authorization` and `cookie` left out.
+    /// Headers in their order, names in lower case; those with credentials left out: `authorization`,
+    /// `proxy-authorization` and `cookie`.
     pub headers: Vec<(String, String)>,
 }
 
@@ -176,4 +177,4 @@ impl RemoteSocket {
 }
 
 /// Headers that are nobody else's business.
-const SECRET_HEADERS: [&str; 2] = ["authorization", "cookie"];
+const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];

@@ -1,5 +1,7 @@
 //! The accept loop, and the one task of a connection: frames in, handlers, acks.
 
+mod among_others;
+
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -12,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::DisconnectReason;
 use super::adapter::Adapter;
+use super::admin::Admin;
 use super::client::{Client, Output};
 use super::connect::{Accept, Candidate, ConnectError, ConnectPayload};
 use super::dialect::Dialect;
@@ -26,10 +29,10 @@ use super::recovery::{self, NotTakenIn};
 use super::rooms;
 use super::server_builder::{Config, ServerBuilder};
 use super::socket::Socket;
-use super::socket_id::NodeId;
 use crate::engine::{Close, CloseReason, Connection, Engine, Event as EngineEvent, Protocol};
 use crate::error::{ImksError, ImksResult};
 use crate::telemetry::metrics;
+pub(super) use among_others::WeakServer;
 
 /// A Socket.IO server. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +43,7 @@ struct Inner {
     namespaces: HashMap<Box<str>, Namespace>,
     dynamic: Arc<Dynamic>,
     bus: Arc<MessageBus>,
+    admin: Option<Arc<Admin>>,
     tasks: TaskTracker,
     open: OpenConnections,
 }
@@ -55,9 +59,14 @@ impl Server {
         namespaces: HashMap<Box<str>, Namespace>,
         dynamic: Arc<Dynamic>,
         bus: Arc<MessageBus>,
+        admin: Option<Arc<Admin>>,
     ) -> Self {
         let (tasks, open) = (TaskTracker::new(), OpenConnections::default());
-        Self(Arc::new(Inner { config, namespaces, dynamic, bus, tasks, open }))
+        let server = Self(Arc::new(Inner { config, namespaces, dynamic, bus, admin, tasks, open }));
+        if let Some(admin) = &server.0.admin {
+            admin.bind(server.downgrade());
+        }
+        server
     }
 
     /// A namespace that was described.
@@ -113,37 +122,6 @@ impl Server {
         self.0.tasks.close();
         self.0.tasks.wait().await;
         self.leave_bus();
-    }
-
-    pub(super) fn listen_to_bus(&self) {
-        self.0.namespaces.values().for_each(|namespace| self.0.bus.listen(namespace));
-        let server = Arc::downgrade(&self.0);
-        self.0.bus.cluster().start(move |path| server.upgrade()?.find(path));
-    }
-
-    /// Nodes of the cluster that gave a sign of life lately, this one included.
-    pub fn server_count(&self) -> usize {
-        self.0.bus.cluster().others().len() + 1
-    }
-
-    /// Name of this node among the others.
-    pub fn node(&self) -> NodeId {
-        self.0.bus.cluster().node
-    }
-
-    fn leave_bus(&self) {
-        let children = self.0.dynamic.children();
-        for namespace in self.0.namespaces.values().chain(&children) {
-            self.0.bus.unlisten(namespace.path());
-        }
-        self.0.bus.cluster().stop();
-    }
-}
-
-impl Inner {
-    /// A namespace that exists now.
-    fn find(&self, path: &str) -> Option<Namespace> {
-        self.namespaces.get(path).cloned().or_else(|| self.dynamic.child(path))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::adapter::Adapter;
+use super::admin::{self, Admin};
 use super::dialect::Parser;
 use super::dynamic::{Dynamic, DynamicLimits, NamespaceMatch, NewNamespaceHook, Parent};
 use super::message_bus::MessageBus;
@@ -56,13 +57,21 @@ pub struct ServerBuilder {
     config: Config,
     adapter: Arc<dyn Adapter>,
     namespaces: Vec<(String, NamespaceBuilder)>,
-    parents: Vec<Parent>,
+    parents: Vec<(String, NamespaceMatch, NamespaceBuilder)>,
+    admin: Option<admin::Config>,
     on_new_namespace: Option<NewNamespaceHook>,
 }
 
 impl ServerBuilder {
     pub(super) fn new(config: Config, adapter: Arc<dyn Adapter>) -> Self {
-        Self { config, adapter, namespaces: Vec::new(), parents: Vec::new(), on_new_namespace: None }
+        Self {
+            config,
+            adapter,
+            namespaces: Vec::new(),
+            parents: Vec::new(),
+            admin: None,
+            on_new_namespace: None,
+        }
     }
 
     /// Describes a namespace. A path that is given twice gets the later description.
@@ -83,8 +92,7 @@ impl ServerBuilder {
     ) -> Self {
         let mut builder = NamespaceBuilder::default();
         describe(&mut builder);
-        let description = Arc::new(builder.build());
-        self.parents.push(Parent { name: name.to_owned(), rule: paths.into(), description });
+        self.parents.push((name.to_owned(), paths.into(), builder));
         self
     }
 
@@ -94,22 +102,54 @@ impl ServerBuilder {
         self
     }
 
-    /// The server, ready to serve an engine. Errs on a path that breaks the rules.
-    pub fn build(self) -> ImksResult<Server> {
+    /// Lets the stock Admin UI see this server, and do something to it; see [`admin`].
+    pub fn instrument(mut self, admin: admin::Config) -> Self {
+        self.admin = Some(admin);
+        self
+    }
+
+    /// The server, ready to serve an engine.
+    ///
+    /// # Errors
+    /// [`ImksError::Namespace`](crate::ImksError::Namespace) for a path that breaks the rules,
+    /// [`ImksError::Config`](crate::ImksError::Config) for an Admin UI that cannot work.
+    pub fn build(mut self) -> ImksResult<Server> {
+        let admin = self.admin.take().map(Admin::new).transpose()?;
+        if let Some(admin) = &admin {
+            self.observe(admin);
+        }
         let bus = Arc::new(MessageBus::new(self.adapter, self.config.request_timeout)?);
         let mut namespaces = HashMap::new();
         for (path, builder) in self.namespaces {
             check_path(&path)?;
-            let sessions = self.config.recovery.as_ref().map(SessionStore::new).transpose()?;
+            // What a page missed, it is told anew.
+            let recovers = admin.as_ref().is_none_or(|admin| admin.path() != path);
+            let recovery = self.config.recovery.as_ref().filter(|_| recovers);
+            let sessions = recovery.map(SessionStore::new).transpose()?;
             let namespace = Namespace::new(&path, Arc::new(builder.build()), bus.clone(), None, sessions);
             namespaces.insert(path.into_boxed_str(), namespace);
         }
+        let parent = |(name, rule, builder): (_, _, NamespaceBuilder)| Parent {
+            name,
+            rule,
+            description: Arc::new(builder.build()),
+        };
+        let parents = self.parents.into_iter().map(parent).collect();
         let limits = DynamicLimits {
             children_max: self.config.dynamic_namespaces_max,
             cleanup: self.config.cleanup_empty_child_namespaces,
             recovery: self.config.recovery.clone(),
         };
-        let dynamic = Dynamic::new(self.parents, limits, self.on_new_namespace, bus.clone());
-        Ok(Server::new(self.config, namespaces, dynamic, bus))
+        let dynamic = Dynamic::new(parents, limits, self.on_new_namespace, bus.clone());
+        Ok(Server::new(self.config, namespaces, dynamic, bus, admin))
+    }
+
+    /// The namespace of the Admin UI, and what it wants to see of the others.
+    fn observe(&mut self, admin: &Arc<Admin>) {
+        self.namespaces.push((admin.path().to_owned(), admin.describe()));
+        for (path, builder) in &mut self.namespaces {
+            admin.observe(Some(path), builder);
+        }
+        self.parents.iter_mut().for_each(|(_, _, builder)| admin.observe(None, builder));
     }
 }

@@ -1,0 +1,268 @@
+//! Who may enter: a name and a password, or the session that they were given for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::Auth;
+use super::sessions::{MemorySessions, SESSION_TTL, SessionStore};
+use crate::error::{ImksError, ImksResult};
+use crate::socket::connect::{Accept, ConnectError, ConnectPayload};
+use crate::socket::namespace_builder::NamespaceBuilder;
+use crate::socket::socket::Socket;
+
+/// Decides who may enter.
+pub(super) struct Gate {
+    /// `None`: everybody.
+    credentials: Option<Credentials>,
+    sessions: Sessions,
+    /// Passwords that are being compared.
+    checks: Arc<Semaphore>,
+    /// Logins that wait for that, or are at it.
+    waiting: Semaphore,
+}
+
+struct Credentials {
+    username: String,
+    hash: Arc<str>,
+}
+
+enum Sessions {
+    /// Of this node; new ones are told to the others.
+    Memory(Arc<MemorySessions>),
+    Elsewhere(Arc<dyn SessionStore>),
+}
+
+/// What a page says about itself, as the option `auth`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claim {
+    session_id: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+impl Gate {
+    pub(super) fn new(auth: Auth, sessions: Option<Arc<dyn SessionStore>>) -> ImksResult<Self> {
+        let credentials = match auth {
+            Auth::None => {
+                tracing::warn!("the Admin UI is open to everybody who reaches this server");
+                None
+            }
+            Auth::Basic { username, password_hash } => {
+                check_hash(&password_hash)
+                    .map_err(|why| ImksError::Config(format!("password hash: {why}")))?;
+                Some(Credentials { username, hash: password_hash.into() })
+            }
+        };
+        let sessions = match sessions {
+            Some(store) => Sessions::Elsewhere(store),
+            None => Sessions::Memory(Arc::default()),
+        };
+        let (checks, waiting) = (Arc::new(Semaphore::new(CHECKS_MAX)), Semaphore::new(LOGINS_MAX));
+        Ok(Self { credentials, sessions, checks, waiting })
+    }
+
+    /// Learns of sessions that other nodes have opened.
+    pub(super) fn listen(&self, builder: &mut NamespaceBuilder) {
+        let Sessions::Memory(sessions) = &self.sessions else { return };
+        let sessions = sessions.clone();
+        builder.on_server_event(SESSION, move |event| {
+            let sessions = sessions.clone();
+            async move {
+                if let Ok((id,)) = event.parse::<(String,)>()
+                    && is_session_id(&id)
+                {
+                    sessions.insert(&id, Instant::now(), SESSION_TTL);
+                }
+            }
+        });
+    }
+
+    /// The verdict on somebody who wants to enter. After a password it comes with a session.
+    pub(super) async fn admit(
+        &self,
+        socket: &Socket,
+        payload: &ConnectPayload,
+    ) -> Result<Accept, ConnectError> {
+        let Some(credentials) = &self.credentials else { return Ok(Accept::default()) };
+        let claim: Claim = payload.parse().unwrap_or_default();
+        if let Some(id) = claim.session_id.filter(|id| is_session_id(id))
+            && self.knows(&id).await
+        {
+            return Ok(Accept::default());
+        }
+        let (Some(username), Some(password)) = (claim.username, claim.password) else {
+            return Err(invalid_credentials());
+        };
+        let peer = socket.handshake().peer;
+        if !self.is_right(credentials, &username, password).await? {
+            tracing::warn!(%peer, "login to the Admin UI refused");
+            return Err(invalid_credentials());
+        }
+        tracing::info!(%peer, username, "login to the Admin UI");
+        let accept = match self.open_session(socket).await {
+            Ok(id) => Accept::default().with_event(SESSION, &id),
+            Err(error) => Err(error),
+        };
+        accept.map_err(|error| {
+            tracing::error!(%error, "no session for the Admin UI");
+            ConnectError::new("the session could not be kept, try again")
+        })
+    }
+
+    async fn knows(&self, id: &str) -> bool {
+        let store = match &self.sessions {
+            Sessions::Memory(sessions) => return sessions.contains(id, Instant::now()),
+            Sessions::Elsewhere(store) => store,
+        };
+        store.contains(id).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "sessions of the Admin UI cannot be read");
+            false
+        })
+    }
+
+    async fn open_session(&self, socket: &Socket) -> ImksResult<String> {
+        let id = new_session_id()?;
+        match &self.sessions {
+            Sessions::Elsewhere(store) => store.insert(&id, SESSION_TTL).await?,
+            Sessions::Memory(sessions) => {
+                sessions.insert(&id, Instant::now(), SESSION_TTL);
+                socket.namespace().server_side_emit(SESSION, &(&id,))?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// Compares name and password. Who floods this with guesses waits in line, and gets one thread and a fraction of
+    /// its time; everybody else does not notice.
+    async fn is_right(
+        &self,
+        credentials: &Credentials,
+        username: &str,
+        password: String,
+    ) -> Result<bool, ConnectError> {
+        let _place = self.waiting.try_acquire().map_err(|_| ConnectError::new(BUSY))?;
+        let check = self.checks.clone().acquire_owned().await.map_err(|_| ConnectError::new(BUSY))?;
+        // Compared in any case: how long the answer takes does not tell whether the name was right.
+        let right = username == credentials.username;
+        let (checked, check) = verify(credentials.hash.clone(), password, check).await?;
+        if checked && right {
+            return Ok(true);
+        }
+        tokio::time::sleep(REFUSAL_PAUSE).await;
+        drop(check);
+        Ok(false)
+    }
+}
+
+/// On a thread of its own, which keeps its permit to the end even if nobody waits any more.
+async fn verify(
+    hash: Arc<str>,
+    password: String,
+    check: OwnedSemaphorePermit,
+) -> Result<(bool, OwnedSemaphorePermit), ConnectError> {
+    let checking = tokio::task::spawn_blocking(move || (bcrypt::verify(password, &hash), check));
+    match checking.await {
+        Ok((Ok(matches), check)) => Ok((matches, check)),
+        Ok((Err(error), _)) => {
+            tracing::error!(%error, "password not compared");
+            Err(invalid_credentials())
+        }
+        Err(error) => {
+            tracing::error!(%error, "password not compared");
+            Err(ConnectError::new(BUSY))
+        }
+    }
+}
+
+/// The page opens its login again on exactly these words.
+fn invalid_credentials() -> ConnectError {
+    ConnectError::new("invalid credentials")
+}
+
+/// 16 hexadecimal digits from the operating system's random numbers.
+fn new_session_id() -> ImksResult<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|_| ImksError::Internal("no random numbers"))?;
+    Ok(format!("{:016x}", u64::from_be_bytes(random)))
+}
+
+fn is_session_id(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether `hash` is a bcrypt hash that can be compared in reasonable time; the error says why not.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn check_hash(hash: &str) -> Result<(), String> {
+    let parts: bcrypt::HashParts = hash
+        .parse()
+        .map_err(|_| "it must be a bcrypt hash, for example from `imks admin hash`".to_owned())?;
+    match parts.get_cost() {
+        cost if cost > BCRYPT_COST_MAX => {
+            Err(format!("its cost is {cost}; more than {BCRYPT_COST_MAX} takes seconds per login"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The bcrypt hash of a password, for [`Auth::Basic`]. Takes a good part of a second.
+///
+/// # Errors
+/// [`ImksError::InvalidInput`] for an empty password, and for one of more than 72 bytes, which bcrypt cannot take in.
+pub fn hash_password(password: &str) -> ImksResult<String> {
+    if password.is_empty() {
+        return Err(ImksError::invalid("password", "must not be empty"));
+    }
+    bcrypt::non_truncating_hash(password, BCRYPT_COST)
+        .map_err(|error| ImksError::invalid("password", error.to_string()))
+}
+
+/// Event that carries a session, to the page and between nodes.
+const SESSION: &str = "session";
+/// Work factor of new hashes: 2^12 rounds, a quarter of a second.
+pub const BCRYPT_COST: u32 = 12;
+/// Work factor that is accepted; each step doubles the time.
+const BCRYPT_COST_MAX: u32 = 15;
+/// Passwords compared at once: guessing never takes more than one core.
+const CHECKS_MAX: usize = 1;
+/// Logins under way at once; more are told to try again.
+const LOGINS_MAX: usize = 16;
+/// How long the next comparison waits after a wrong password.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(250);
+const BUSY: &str = "too many logins at once, try again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_checked_before_it_is_needed() {
+        // `htpasswd -B` and bcryptjs write 2y and 2a, we write 2b.
+        for version in ["2a", "2b", "2y"] {
+            let hash = format!("${version}$10$heqvAkYMez.Va6Et2uXInOnkCT6/uQj1brkrbyG3LpopDklcq7ZOS");
+            assert_eq!(check_hash(&hash), Ok(()));
+        }
+        assert!(check_hash("secret").unwrap_err().contains("imks admin hash"));
+        let slow = "$2b$31$heqvAkYMez.Va6Et2uXInOnkCT6/uQj1brkrbyG3LpopDklcq7ZOS";
+        assert!(check_hash(slow).unwrap_err().contains("cost"));
+    }
+
+    #[test]
+    fn a_password_is_hashed_whole_or_not_at_all() {
+        assert!(hash_password("").is_err());
+        assert!(hash_password(&"x".repeat(73)).is_err());
+    }
+
+    #[test]
+    fn session_ids_have_16_digits() {
+        let (a, b) = (new_session_id().unwrap(), new_session_id().unwrap());
+        assert!(a != b && is_session_id(&a) && is_session_id(&b));
+        assert!(!is_session_id("") && !is_session_id("0123456789abcdeg") && !is_session_id(&format!("{a}0")));
+    }
+}

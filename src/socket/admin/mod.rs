@@ -1,0 +1,247 @@
+//! The Admin UI protocol: the namespace that the stock page (npm `@socket.io/admin-ui` 0.5) connects to.
+//!
+//! A server that was told nothing about it does nothing for it: everything hangs on hooks that
+//! [`ServerBuilder::instrument`](super::ServerBuilder::instrument) adds to the namespaces before they exist.
+
+mod auth;
+mod commands;
+mod sessions;
+mod shapes;
+mod stats;
+mod stream;
+
+use std::fmt;
+use std::hash::RandomState;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::namespace_builder::NamespaceBuilder;
+use super::parser::Arguments;
+use super::server::{Server, WeakServer};
+use super::socket::Socket;
+use crate::error::{ImksError, ImksResult};
+use auth::Gate;
+pub use auth::{BCRYPT_COST, check_hash, hash_password};
+pub use sessions::{SESSION_TTL, SESSIONS_MAX, SessionStore};
+
+/// What the Admin UI may see and do.
+#[derive(Clone)]
+pub struct Config {
+    /// Who may enter.
+    pub auth: Auth,
+    /// How much is shown.
+    pub mode: Mode,
+    /// Nothing can be done, only watched.
+    pub read_only: bool,
+    /// Path of the namespace; the page asks for it ("advanced options").
+    pub namespace: String,
+    /// Name of this server in the page, different for each server of a cluster; without it the name of the machine
+    /// and a random part.
+    pub server_id: Option<String>,
+    /// Where sessions are kept; without it in memory, and told to the other nodes.
+    pub sessions: Option<Arc<dyn SessionStore>>,
+}
+
+/// Who may enter. There is no default: an open door is asked for by name.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Everybody who reaches the server. For development, or behind a proxy that authenticates.
+    None,
+    /// Who knows a name and a password.
+    Basic {
+        /// The name.
+        username: String,
+        /// bcrypt hash of the password, as [`hash_password`] makes it.
+        password_hash: String,
+    },
+}
+
+/// How much is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Counters only.
+    #[default]
+    Production,
+    /// Every socket, room and event as well, with its payload. Costs a packet to the page for each.
+    Development,
+}
+
+impl Config {
+    /// Production mode under `/admin`.
+    pub fn new(auth: Auth) -> Self {
+        Self {
+            auth,
+            mode: Mode::default(),
+            read_only: false,
+            namespace: NAMESPACE_DEFAULT.into(),
+            server_id: None,
+            sessions: None,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("auth", &self.auth)
+            .field("mode", &self.mode)
+            .field("read_only", &self.read_only)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Auth {
+    /// Without the hash.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => formatter.write_str("None"),
+            Self::Basic { username, .. } => formatter.debug_tuple("Basic").field(username).finish(),
+        }
+    }
+}
+
+/// The Admin UI of one server.
+pub(super) struct Admin {
+    namespace: String,
+    mode: Mode,
+    read_only: bool,
+    server_id: Option<String>,
+    gate: Gate,
+    /// Set once the server exists; its namespaces have our hooks and may not keep it alive.
+    server: OnceLock<WeakServer>,
+    /// Makes ids of connections that say nothing about their session ids.
+    hasher: RandomState,
+    /// Sockets that may still be upgraded from polling; development mode only.
+    polling: Mutex<Vec<Socket>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Admin {
+    pub(super) fn new(config: Config) -> ImksResult<Arc<Self>> {
+        if config.namespace == MAIN_NAMESPACE {
+            return Err(ImksError::Config("the Admin UI needs a namespace of its own, not /".into()));
+        }
+        Ok(Arc::new(Self {
+            gate: Gate::new(config.auth, config.sessions)?,
+            namespace: config.namespace,
+            mode: config.mode,
+            read_only: config.read_only,
+            server_id: config.server_id,
+            server: OnceLock::new(),
+            hasher: RandomState::new(),
+            polling: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Path of its namespace.
+    pub(super) fn path(&self) -> &str {
+        &self.namespace
+    }
+
+    /// What its namespace does.
+    pub(super) fn describe(self: &Arc<Self>) -> NamespaceBuilder {
+        let mut builder = NamespaceBuilder::default();
+        let admin = self.clone();
+        builder.on_connect(move |socket, payload| {
+            let admin = admin.clone();
+            async move { admin.gate.admit(&socket, &payload).await }
+        });
+        let admin = self.clone();
+        builder.on_connected(move |socket| {
+            let admin = admin.clone();
+            async move { admin.greet(&socket).await }
+        });
+        self.gate.listen(&mut builder);
+        if !self.read_only {
+            commands::register(self, &mut builder);
+        }
+        builder
+    }
+
+    /// Adds to a namespace what the page wants to see of it.
+    pub(super) fn observe(self: &Arc<Self>, path: Option<&str>, builder: &mut NamespaceBuilder) {
+        if self.mode == Mode::Development {
+            let shows_events = path != Some(self.path());
+            stream::observe(self, shows_events, builder);
+        }
+    }
+
+    /// The server exists.
+    pub(super) fn bind(&self, server: WeakServer) {
+        // Once: a builder builds one server.
+        let _ = self.server.set(server);
+    }
+
+    /// Clients may come: numbers flow until [`Admin::stop`].
+    pub(super) fn start(self: &Arc<Self>) {
+        if self.tasks.is_empty() {
+            self.tasks.spawn(stats::run(self.clone()));
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    fn server(&self) -> Option<Server> {
+        self.server.get()?.upgrade()
+    }
+
+    /// Sends an event to every page on every node.
+    fn tell(&self, event: &str, args: &impl Arguments) {
+        let Some(server) = self.server() else { return };
+        let Some(namespace) = server.namespace(&self.namespace) else { return };
+        if namespace.is_empty() && !server.reaches_others() {
+            return;
+        }
+        if let Err(error) = namespace.emit_args(event, args) {
+            tracing::debug!(%error, event, "not shown in the Admin UI");
+        }
+    }
+
+    /// What a page that has just connected is told.
+    async fn greet(&self, socket: &Socket) {
+        let greeted = async {
+            socket.emit("config", &Features { supported_features: self.features() })?;
+            if let (Mode::Development, Some(server)) = (self.mode, self.server()) {
+                socket.emit("all_sockets", &stream::all_sockets(self, &server).await)?;
+            }
+            ImksResult::Ok(())
+        };
+        if let Err(error) = greeted.await {
+            tracing::debug!(%error, socket_sid = socket.id(), "the page left before it was greeted");
+        }
+    }
+
+    fn features(&self) -> Vec<&'static str> {
+        let mut features = Vec::new();
+        if !self.read_only {
+            features.extend(commands::FEATURES);
+        }
+        features.push("AGGREGATED_EVENTS");
+        if self.mode == Mode::Development {
+            features.push("ALL_EVENTS");
+        }
+        features
+    }
+}
+
+/// Payload of `config`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Features {
+    supported_features: Vec<&'static str>,
+}
+
+/// Where the page looks by default.
+pub const NAMESPACE_DEFAULT: &str = "/admin";
+const MAIN_NAMESPACE: &str = super::parser::MAIN_NAMESPACE;

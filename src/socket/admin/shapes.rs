@@ -1,0 +1,135 @@
+//! What the page is shown, in the shapes of npm `@socket.io/admin-ui` 0.5 (`typed-events.d.ts`).
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::clock::{self, Timestamp};
+use crate::engine::FrameWriter;
+use crate::engine::{percent_decode, query_pairs};
+use crate::error::ImksResult;
+use crate::socket::packet::Args;
+use crate::socket::parser::Arguments;
+use crate::socket::remote_socket::{RemoteHandshake, RemoteSocket};
+
+/// A socket. What its node does not tell is left out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ShownSocket {
+    id: String,
+    /// The same for all sockets of one connection.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    client_id: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    transport: Value,
+    nsp: String,
+    data: Value,
+    handshake: ShownHandshake,
+    rooms: Vec<String>,
+}
+
+/// The first request of a connection: without the option `auth`, cookies and credentials, which a
+/// [`RemoteHandshake`] does not have.
+#[derive(Serialize)]
+struct ShownHandshake {
+    address: String,
+    headers: Map<String, Value>,
+    query: Map<String, Value>,
+    /// Milliseconds since 1970.
+    issued: i64,
+    secure: bool,
+    time: String,
+    url: String,
+    xdomain: bool,
+}
+
+impl ShownSocket {
+    /// `id` may differ from the one that the other nodes know.
+    pub(super) fn new(socket: &RemoteSocket, id: &str, nsp: &str) -> Self {
+        let mut data = socket.data().clone();
+        let mut facts = data.as_object_mut().and_then(|data| data.remove(FACTS)).unwrap_or_default();
+        Self {
+            id: id.to_owned(),
+            client_id: facts["clientId"].take(),
+            transport: facts["transport"].take(),
+            nsp: nsp.to_owned(),
+            data,
+            handshake: ShownHandshake::new(socket.handshake()),
+            rooms: socket.rooms().to_vec(),
+        }
+    }
+}
+
+impl ShownHandshake {
+    fn new(handshake: &RemoteHandshake) -> Self {
+        let header = |name| handshake.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+        let peer = || match handshake.address.parse::<std::net::SocketAddr>() {
+            Ok(address) => address.ip().to_string(),
+            Err(_) => handshake.address.clone(),
+        };
+        let address = header("cf-connecting-ip").or_else(|| header("x-forwarded-for")).cloned();
+        let query = handshake.url.split_once('?').map_or("", |(_, query)| query);
+        Self {
+            address: address.unwrap_or_else(peer),
+            headers: headers(handshake),
+            query: query_pairs(query)
+                .map(|(name, value)| (percent_decode(name), percent_decode(value).into()))
+                .collect(),
+            issued: handshake.issued / 1_000,
+            secure: handshake.secure,
+            time: clock::javascript_date(handshake.issued),
+            url: handshake.url.clone(),
+            xdomain: handshake.xdomain,
+        }
+    }
+}
+
+/// By name; values of a header that came twice are joined.
+fn headers(handshake: &RemoteHandshake) -> Map<String, Value> {
+    let mut headers = Map::new();
+    for (name, value) in &handshake.headers {
+        match headers.get_mut(name) {
+            Some(Value::String(known)) => known.extend([", ", value]),
+            _ => drop(headers.insert(name.clone(), value.clone().into())),
+        }
+    }
+    headers
+}
+
+/// Arguments of `event_received` and `event_sent`: namespace, socket, `[event, …arguments]`, time. What was sent is
+/// passed on as it is, attachments included.
+pub(super) struct ShownEvent<'a> {
+    pub(super) nsp: &'a str,
+    pub(super) id: &'a str,
+    pub(super) args: &'a Args,
+    pub(super) at: Timestamp,
+}
+
+impl Arguments for ShownEvent<'_> {
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
+        serde_json::to_writer(&mut *out, self.nsp)?;
+        out.push_str(",");
+        serde_json::to_writer(&mut *out, self.id)?;
+        out.push_str(",[");
+        serde_json::to_writer(&mut *out, self.args.name())?;
+        if !self.args.json().is_empty() {
+            out.push_str(",");
+            out.push_str(self.args.json());
+        }
+        out.push_str("],");
+        Ok(serde_json::to_writer(out, &self.at)?)
+    }
+
+    fn attachments(&self) -> &[bytes::Bytes] {
+        self.args.attachments()
+    }
+
+    fn size_hint(&self) -> usize {
+        self.args.json().len() + ENVELOPE_BYTES
+    }
+}
+
+/// Name under which a node shares what the page wants to know of a socket: `{clientId, transport}`, as the
+/// reference does.
+pub(super) const FACTS: &str = "_admin";
+/// About what stands around the arguments of a shown event.
+const ENVELOPE_BYTES: usize = 128;

@@ -1,0 +1,194 @@
+//! Development mode: every socket, room and event, as it happens.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::json;
+
+use super::Admin;
+use super::shapes::{FACTS, ShownEvent, ShownSocket};
+use crate::clock::{Timestamp, now_micros};
+use crate::engine::{Outbox, Transport};
+use crate::socket::DisconnectReason;
+use crate::socket::namespace::Namespace;
+use crate::socket::namespace_builder::{NamespaceBuilder, RoomChange};
+use crate::socket::packet::Args;
+use crate::socket::parser::One;
+use crate::socket::remote_socket::RemoteSocket;
+use crate::socket::server::Server;
+use crate::socket::socket::Socket;
+
+/// Shows what happens in a namespace, before its own hooks see it.
+pub(super) fn observe(admin: &Arc<Admin>, shows_events: bool, builder: &mut NamespaceBuilder) {
+    let hooks = builder.hooks_mut();
+    let (watcher, hook) = (admin.clone(), hooks.connected.take());
+    hooks.connected = Some(Box::new(move |socket| {
+        watcher.connected(&socket);
+        match &hook {
+            Some(hook) => hook(socket),
+            None => Box::pin(async {}),
+        }
+    }));
+    let (watcher, hook) = (admin.clone(), hooks.disconnecting.take());
+    hooks.disconnecting = Some(Box::new(move |socket, reason| {
+        watcher.disconnecting(socket, reason);
+        hook.iter().for_each(|hook| hook(socket, reason));
+    }));
+    let (watcher, hook) = (admin.clone(), hooks.room.take());
+    hooks.room = Some(Box::new(move |socket, change| {
+        watcher.room_changed(socket, change);
+        hook.iter().for_each(|hook| hook(socket, change));
+    }));
+    let watcher = admin.clone();
+    hooks.data = Some(Box::new(move |socket| watcher.data_changed(socket)));
+    if shows_events {
+        let watcher = admin.clone();
+        builder.on_any(move |event| watcher.event("event_received", event.socket(), event.args()));
+        let watcher = admin.clone();
+        builder.on_any_outgoing(move |socket, args| watcher.event("event_sent", socket, args));
+    }
+}
+
+/// Every socket of every namespace, on all nodes, as far as they answer.
+pub(super) async fn all_sockets(admin: &Admin, server: &Server) -> Vec<ShownSocket> {
+    let found = stream::iter(server.every_namespace())
+        .map(|namespace| sockets_of(namespace, server))
+        .buffered(NAMESPACES_AT_ONCE);
+    let mut found = std::pin::pin!(found);
+    let mut all = Vec::new();
+    while let Some(sockets) = found.next().await {
+        all.extend(sockets);
+        if all.len() > SOCKETS_SHOWN_MAX {
+            tracing::warn!(
+                shown = SOCKETS_SHOWN_MAX,
+                namespace = admin.path(),
+                "more sockets than the page gets"
+            );
+            all.truncate(SOCKETS_SHOWN_MAX);
+            break;
+        }
+    }
+    all
+}
+
+/// Ours as we know them, those of other nodes as they tell.
+async fn sockets_of(namespace: Namespace, server: &Server) -> Vec<ShownSocket> {
+    let ours = namespace.sockets();
+    let mut sockets: Vec<_> = ours.iter().map(|socket| shown(socket, server)).collect();
+    if !server.reaches_others() {
+        return sockets;
+    }
+    match namespace.fetch_sockets().await {
+        Ok(found) => {
+            let theirs = found.sockets.iter().filter(|socket| socket.node() != server.node());
+            sockets.extend(theirs.map(|socket| ShownSocket::new(socket, socket.id(), namespace.path())));
+        }
+        Err(error) => {
+            tracing::warn!(%error, namespace = namespace.path(), "sockets of other nodes not shown")
+        }
+    }
+    sockets
+}
+
+fn shown(socket: &Socket, server: &Server) -> ShownSocket {
+    let snapshot = RemoteSocket::of(socket, server.node());
+    ShownSocket::new(&snapshot, socket.id(), socket.namespace().path())
+}
+
+impl Admin {
+    fn connected(&self, socket: &Socket) {
+        let Some(server) = self.server() else { return };
+        let client_id = self.client_id(socket);
+        socket.share_quietly(FACTS, Facts { client_id, outbox: socket.outbox().clone() });
+        let (nsp, id, now) = (socket.namespace().path(), socket.id(), now());
+        self.tell("room_joined", &(nsp, id, id, now));
+        self.tell("socket_connected", &(shown(socket, &server), now));
+        if socket.transport() == Transport::Polling {
+            self.polling.lock().push(socket.clone());
+        }
+    }
+
+    fn disconnecting(&self, socket: &Socket, reason: DisconnectReason) {
+        let (nsp, id, now) = (socket.namespace().path(), socket.id(), now());
+        self.tell("socket_disconnected", &(nsp, id, reason.as_str(), now));
+        self.tell("room_left", &(nsp, id, id, now));
+    }
+
+    fn room_changed(&self, socket: &Socket, change: RoomChange<'_>) {
+        let (event, room) = match change {
+            RoomChange::Joined(room) => ("room_joined", room),
+            RoomChange::Left(room) => ("room_left", room),
+            RoomChange::Created(_) | RoomChange::Deleted(_) => return,
+        };
+        self.tell(event, &(socket.namespace().path(), room, socket.id(), now()));
+    }
+
+    fn data_changed(&self, socket: &Socket) {
+        // Before it is connected, nobody knows it; then its data goes with `socket_connected`.
+        if socket.data::<Facts>().is_none() {
+            return;
+        }
+        let mut data = socket.shared_data();
+        data.as_object_mut().and_then(|data| data.remove(FACTS));
+        let update = json!({ "id": socket.id(), "nsp": socket.namespace().path(), "data": data });
+        self.tell("socket_updated", &One(&update));
+    }
+
+    fn event(&self, direction: &str, socket: &Socket, args: &Args) {
+        let (nsp, id, at) = (socket.namespace().path(), socket.id(), now());
+        self.tell(direction, &ShownEvent { nsp, id, args, at });
+    }
+
+    /// Tells of sockets that are not on polling any more. Looking for them now and then costs connections nothing.
+    pub(super) fn look_for_upgrades(&self) {
+        let mut upgraded = Vec::new();
+        self.polling.lock().retain(|socket| {
+            let polls = socket.transport() == Transport::Polling;
+            if !polls && socket.is_connected() {
+                upgraded.push(socket.clone());
+            }
+            polls && socket.is_connected()
+        });
+        for socket in upgraded {
+            let (nsp, transport) = (socket.namespace().path(), socket.transport().name());
+            let update = json!({ "id": socket.id(), "nsp": nsp, "transport": transport });
+            self.tell("socket_updated", &One(&update));
+        }
+    }
+
+    /// The reference shows the first characters of the session id; ours is a secret, so they are made of it instead.
+    fn client_id(&self, socket: &Socket) -> String {
+        let hash = self.hasher.hash_one(socket.handshake().sid.expose());
+        format!("{:012x}", hash & CLIENT_ID_MASK)
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp(now_micros())
+}
+
+/// What a socket tells the pages of other nodes, in its shared data.
+struct Facts {
+    client_id: String,
+    outbox: Outbox,
+}
+
+impl Serialize for Facts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut facts = serializer.serialize_map(Some(2))?;
+        facts.serialize_entry("clientId", &self.client_id)?;
+        // Of the moment somebody asks.
+        facts.serialize_entry("transport", self.outbox.transport().name())?;
+        facts.end()
+    }
+}
+
+/// Twelve hexadecimal digits.
+const CLIENT_ID_MASK: u64 = 0xffff_ffff_ffff;
+/// Sockets in `all_sockets`: more than a page can show, and still a packet that can be sent.
+const SOCKETS_SHOWN_MAX: usize = 10_000;
+/// Namespaces that other nodes are asked about at once.
+const NAMESPACES_AT_ONCE: usize = 16;
