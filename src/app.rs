@@ -7,17 +7,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Authenticator, CoreClient, PermissionConfig, Permissions};
-use crate::config::{Config, Drain};
+use crate::config::{Config, Drain, Setting};
 use crate::directory::Directory;
 use crate::engine::Engine;
 use crate::http::tls::Certificates;
-use crate::http::{self, Audience, health::Health, listener};
+use crate::http::{self, Audience, admin_ui, health::Health, listener};
 use crate::messaging::{self, Messaging, Parts};
 use crate::models::Db;
 use crate::models::append::Appender;
@@ -78,8 +79,7 @@ impl App {
         let dispatchers = messaging::dispatch(&namespace, commits);
         let metrics = Arc::new(Exposition::new()?);
         let health = Arc::new(health(&db, core, &engine));
-        let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
-        let router = http::router(audience, health.clone(), metrics.clone());
+        let router = public_routes(&config, &health, &metrics)?;
         let front = front.serve(&config, router, &engine, &tasks, &stop);
         let internal_addr = start_internal(&config, &health, &metrics, &tasks, &stop)?;
         Ok(Self {
@@ -145,6 +145,12 @@ impl App {
         );
         if let Some(udp) = self.front.udp_addr {
             text.push_str(&format!("  quic       https://{udp}  (WebTransport over UDP)\n"));
+        }
+        if self.config.admin.enabled {
+            let admin = &self.config.admin;
+            let mode = admin.mode.show();
+            let page = admin.ui_dir.as_ref().map(|_| format!(", page {url}/admin/")).unwrap_or_default();
+            text.push_str(&format!("  admin      namespace {}, {mode} mode{page}\n", admin.namespace));
         }
         if self.directory.is_some() {
             text.push_str("  token      imks token alice   (creates the user, a member of #general)\n");
@@ -226,6 +232,16 @@ async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Direct
     Ok((CoreClient::from_channel(directory.channel(), pb::Config::default()), Some(directory)))
 }
 
+/// What is beside Socket.IO on the public listener.
+fn public_routes(config: &Config, health: &Arc<Health>, metrics: &Arc<Exposition>) -> ImksResult<Router> {
+    let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
+    let router = http::router(audience, health.clone(), metrics.clone());
+    match config.admin.ui_dir.as_deref().filter(|_| config.admin.enabled) {
+        Some(directory) => Ok(router.merge(admin_ui::routes(directory)?)),
+        None => Ok(router),
+    }
+}
+
 /// The listener of operators, if there is one.
 fn start_internal(
     config: &Config,
@@ -254,9 +270,12 @@ fn start_messaging(
 ) -> ImksResult<(Server, Namespace)> {
     let messaging = Messaging::new(config.messaging.clone(), parts);
     let mut jobs = None;
-    let server = Server::builder(config.socket.clone(), LocalAdapter)
-        .namespace("/", |builder| jobs = Some(messaging::register(builder, &messaging)))
-        .build()?;
+    let mut server = Server::builder(config.socket.clone(), LocalAdapter)
+        .namespace("/", |builder| jobs = Some(messaging::register(builder, &messaging)));
+    if let Some(admin) = config.admin.instrumentation() {
+        server = server.instrument(admin);
+    }
+    let server = server.build()?;
     let namespace = server.namespace("/").cloned().ok_or(ImksError::Internal("namespace / is missing"))?;
     if let Some(jobs) = jobs {
         jobs.start(&namespace, tasks, stop);

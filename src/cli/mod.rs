@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod admin;
 mod check_config;
 pub mod core;
 pub mod directory;
@@ -62,6 +63,8 @@ enum Command {
     Token(token::Args),
     /// Users, channels and members of the embedded directory
     Directory(directory::Args),
+    /// What an operator of the Admin UI needs
+    Admin(admin::Args),
     /// Run the embedded directory as a core of its own, over gRPC (127.0.0.1:9000 unless --listen says otherwise)
     Core,
     /// Ask a running server on this machine whether it is well; for containers
@@ -88,9 +91,10 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> ImksResult<ExitCode> {
     let command = arguments.command.unwrap_or(Command::Serve);
-    if matches!(command, Command::Version) {
-        version::run()?;
-        return Ok(ExitCode::SUCCESS);
+    match &command {
+        Command::Version => return version::run().map(|()| ExitCode::SUCCESS),
+        Command::Admin(args) => return admin::run(args).map(|()| ExitCode::SUCCESS),
+        _ => {}
     }
     if let Command::CheckConfig(args) = &command
         && args.table
@@ -123,7 +127,7 @@ async fn execute(command: Command, config: Config) -> ImksResult<ExitCode> {
             let mut signals = serve::Signals::new()?;
             Box::pin(core::run(&config, async move { signals.next().await })).await?;
         }
-        Command::Version => {}
+        Command::Version | Command::Admin(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::field::{Field, Visitor};
 use super::setting::Setting;
-use super::{Config, Drain};
+use super::{Config, Drain, admin};
 use crate::engine::config::Origins;
 use crate::http::{listener, tls, webtransport};
 use crate::models::{append, db};
@@ -23,6 +23,7 @@ pub fn fields(config: &mut Config, visitor: &mut impl Visitor) {
     client_fields(&mut config.engine, visitor);
     connect_fields(config, visitor);
     limit_fields(&mut config.messaging, visitor);
+    admin::fields(&mut config.admin, visitor);
     telemetry_fields(&mut config.telemetry, visitor);
     drain_fields(&mut config.drain, visitor);
 }

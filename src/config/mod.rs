@@ -3,6 +3,7 @@
 //! [`fields()`] is the one table of names; the documentation, the parser and `imks check-config` are
 //! made from it.
 
+mod admin;
 pub mod field;
 mod fields;
 pub mod setting;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use crate::http::{listener, tls, webtransport};
 use crate::models::{append, db};
 use crate::{auth, directory, engine, messaging, socket, telemetry};
+pub use admin::{Admin, AdminAuth};
 pub use field::{Listing, Row};
 pub use fields::fields;
 pub use setting::Setting;
@@ -48,6 +50,8 @@ pub struct Config {
     pub token: auth::TokenConfig,
     /// Limits of the features.
     pub messaging: messaging::Config,
+    /// The Admin UI.
+    pub admin: Admin,
     /// Logs and metrics.
     pub telemetry: telemetry::Config,
     /// How the server goes away.
@@ -79,6 +83,7 @@ impl Default for Config {
             socket: socket::Config { connect_timeout: CONNECT_TIMEOUT, ..socket::Config::default() },
             token: auth::TokenConfig::default(),
             messaging: messaging::Config::default(),
+            admin: Admin::default(),
             telemetry: telemetry::Config::default(),
             drain: Drain { delay: Duration::ZERO, deadline: DRAIN_DEADLINE },
         }
@@ -157,6 +162,7 @@ impl Config {
             "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
         );
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
+        problems.extend(self.admin.problems());
         if let Err(error) = self.engine.validate() {
             problems.push(error.to_string());
         }

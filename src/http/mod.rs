@@ -1,5 +1,6 @@
-//! Everything over HTTP that is not Socket.IO: health, metrics, and a JSON 404 for the rest.
+//! Everything over HTTP that is not Socket.IO: health, metrics, the Admin UI, and a JSON 404 for the rest.
 
+pub mod admin_ui;
 pub mod certificate;
 pub mod health;
 pub mod listener;

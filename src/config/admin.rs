@@ -1,0 +1,220 @@
+//! The Admin UI: off, and never on without credentials by accident.
+
+use std::path::PathBuf;
+
+use super::field::{Field, Visitor};
+use super::setting::Setting;
+use crate::socket::admin::{self, Mode};
+
+/// Whether and how the stock Admin UI is served.
+#[derive(Clone)]
+pub struct Admin {
+    /// Whether it is served at all.
+    pub enabled: bool,
+    /// How people prove who they are.
+    pub auth: AdminAuth,
+    /// Name of the operator.
+    pub username: Option<String>,
+    /// bcrypt hash of the operator's password.
+    pub password_hash: Option<String>,
+    /// How much is shown.
+    pub mode: Mode,
+    /// Nothing can be done, only watched.
+    pub read_only: bool,
+    /// Path of its namespace.
+    pub namespace: String,
+    /// Name of this server in the page.
+    pub server_id: Option<String>,
+    /// Files of the page, served under `/admin/`.
+    pub ui_dir: Option<PathBuf>,
+}
+
+/// How people prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminAuth {
+    /// With name and password.
+    Basic,
+    /// Not at all.
+    None,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            auth: AdminAuth::Basic,
+            username: None,
+            password_hash: None,
+            mode: Mode::default(),
+            read_only: false,
+            namespace: admin::NAMESPACE_DEFAULT.into(),
+            server_id: None,
+            ui_dir: None,
+        }
+    }
+}
+
+impl Admin {
+    /// What the server is to be told; nothing while it is off.
+    pub fn instrumentation(&self) -> Option<admin::Config> {
+        let auth = match (self.auth, &self.username, &self.password_hash) {
+            (AdminAuth::None, ..) => admin::Auth::None,
+            (AdminAuth::Basic, Some(username), Some(hash)) => {
+                admin::Auth::Basic { username: username.clone(), password_hash: hash.clone() }
+            }
+            // Refused by `problems`.
+            (AdminAuth::Basic, ..) => return None,
+        };
+        self.enabled.then(|| admin::Config {
+            mode: self.mode,
+            read_only: self.read_only,
+            namespace: self.namespace.clone(),
+            server_id: self.server_id.clone(),
+            ..admin::Config::new(auth)
+        })
+    }
+
+    /// Everything that cannot work, each in a sentence that says what to change.
+    pub(super) fn problems(&self) -> Vec<String> {
+        if !self.enabled {
+            return Vec::new();
+        }
+        let mut problems = Vec::new();
+        match (self.auth, &self.username, &self.password_hash) {
+            (AdminAuth::None, ..) => {}
+            (AdminAuth::Basic, Some(_), Some(hash)) => {
+                let wrong = admin::check_hash(hash).err();
+                problems.extend(wrong.map(|why| format!("IMKS_ADMIN_PASSWORD_HASH is not valid: {why}")));
+            }
+            (AdminAuth::Basic, ..) => problems.push(CREDENTIALS_NEEDED.into()),
+        }
+        if !self.namespace.starts_with('/') || self.namespace == "/" {
+            problems.push("IMKS_ADMIN_NAMESPACE must start with / and be more than that".into());
+        }
+        problems
+    }
+}
+
+/// Shows every value to `visitor`.
+pub(super) fn fields(config: &mut Admin, visitor: &mut impl Visitor) {
+    visitor.field(
+        Field::new("admin.enabled", "IMKS_ADMIN", "Whether the stock Socket.IO Admin UI may connect"),
+        &mut config.enabled,
+    );
+    visitor.field(
+        Field::new(
+            "admin.auth",
+            "IMKS_ADMIN_AUTH",
+            "`basic`: name and password; `none`: whoever reaches this server is let in",
+        ),
+        &mut config.auth,
+    );
+    visitor.field(
+        Field::new("admin.username", "IMKS_ADMIN_USERNAME", "Name that the Admin UI signs in with"),
+        &mut config.username,
+    );
+    visitor.field(
+        Field::secret(
+            "admin.password_hash",
+            "IMKS_ADMIN_PASSWORD_HASH",
+            "bcrypt hash of the password; `imks admin hash` makes one",
+        ),
+        &mut config.password_hash,
+    );
+    visitor.field(
+        Field::new(
+            "admin.mode",
+            "IMKS_ADMIN_MODE",
+            "`production`: counters; `development`: every socket, room and event with its payload as well",
+        ),
+        &mut config.mode,
+    );
+    visitor.field(
+        Field::new("admin.read_only", "IMKS_ADMIN_READ_ONLY", "Whether the Admin UI can only watch"),
+        &mut config.read_only,
+    );
+    place_fields(config, visitor);
+}
+
+fn place_fields(config: &mut Admin, visitor: &mut impl Visitor) {
+    visitor.field(
+        Field::new("admin.namespace", "IMKS_ADMIN_NAMESPACE", "Namespace that the Admin UI connects to"),
+        &mut config.namespace,
+    );
+    visitor.field(
+        Field::new(
+            "admin.server_id",
+            "IMKS_ADMIN_SERVER_ID",
+            "Name of this server in the Admin UI, different for each; not set: the machine's name and a random part",
+        ),
+        &mut config.server_id,
+    );
+    visitor.field(
+        Field::new(
+            "admin.ui_dir",
+            "IMKS_ADMIN_UI_DIR",
+            "Directory `ui/dist` of the npm package @socket.io/admin-ui, served as `/admin/`",
+        ),
+        &mut config.ui_dir,
+    );
+}
+
+impl Setting for AdminAuth {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "basic" => Ok(Self::Basic),
+            "none" => Ok(Self::None),
+            _ => Err("write basic or none".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Basic => "basic".into(),
+            Self::None => "none".into(),
+        }
+    }
+}
+
+impl Setting for Mode {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "production" => Ok(Self::Production),
+            "development" => Ok(Self::Development),
+            _ => Err("write production or development".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Production => "production".into(),
+            Self::Development => "development".into(),
+        }
+    }
+}
+
+const CREDENTIALS_NEEDED: &str = "IMKS_ADMIN=true needs IMKS_ADMIN_USERNAME and IMKS_ADMIN_PASSWORD_HASH, or \
+     IMKS_ADMIN_AUTH=none if everybody may enter";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_off_and_without_credentials_it_stays_off() {
+        assert!(Admin::default().instrumentation().is_none());
+        let careless = Admin { enabled: true, ..Admin::default() };
+        assert_eq!(careless.problems(), [CREDENTIALS_NEEDED]);
+        assert!(careless.instrumentation().is_none());
+        let open = Admin { auth: AdminAuth::None, ..careless };
+        assert!(open.problems().is_empty());
+        assert_eq!(open.instrumentation().unwrap().auth, admin::Auth::None);
+    }
+
+    #[test]
+    fn a_password_is_no_hash() {
+        let (username, password_hash) = (Some("admin".into()), Some("secret".into()));
+        let config = Admin { enabled: true, username, password_hash, ..Admin::default() };
+        assert!(config.problems()[0].contains("bcrypt hash"));
+    }
+}
