@@ -385,6 +385,7 @@ impl Sender {
             flags: 0,
             nonce: Some(nonce),
             interactive: true,
+            slow_mode: Duration::ZERO,
         }
     }
 }

@@ -133,6 +133,12 @@ pub enum ImksError {
         /// When a retry can succeed.
         retry_after: Duration,
     },
+    /// The channel is in slow mode, and the user's last message there is too young.
+    #[error("slow mode")]
+    SlowMode {
+        /// When a retry can succeed.
+        retry_after: Duration,
+    },
     /// Larger than allowed.
     #[error("payload too large")]
     PayloadTooLarge,
@@ -182,6 +188,7 @@ impl ImksError {
             Self::FailedPrecondition(code) => code,
             Self::LimitReached(_) => "limit_reached",
             Self::RateLimited { .. } => "rate_limited",
+            Self::SlowMode { .. } => "slow_mode",
             Self::PayloadTooLarge => "payload_too_large",
             Self::Overloaded { .. } | Self::SocketSendFull => "overloaded",
             Self::Timeout(_) => "timeout",
@@ -212,7 +219,9 @@ impl ImksError {
     /// When a retry can succeed, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. } | Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::RateLimited { retry_after, .. }
+            | Self::SlowMode { retry_after }
+            | Self::Overloaded { retry_after } => Some(*retry_after),
             _ => None,
         }
     }
@@ -244,6 +253,7 @@ impl ImksError {
             Self::NotFound(what) => format!("No such {what}, or it is not visible to you"),
             Self::LimitReached(limit) => format!("The limit {limit} is reached"),
             Self::RateLimited { .. } => "Too many requests, slow down".into(),
+            Self::SlowMode { .. } => "This channel is in slow mode, wait before the next message".into(),
             Self::VersionMismatch { .. } => "Changed by somebody else in the meantime".into(),
             Self::NonceConflict => "This nonce was already used with other content".into(),
             Self::MessageDeleted => "The message was deleted".into(),

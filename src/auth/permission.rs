@@ -121,6 +121,13 @@ impl Permission {
     }
 }
 
+/// A permission that was given, and what goes with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Time between two messages of this user in the channel; zero for none.
+    pub slow_mode: Duration,
+}
+
 /// How long answers are kept.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -208,6 +215,7 @@ struct Known {
     bits: u64,
     archived: bool,
     read_only: bool,
+    slow_mode: Duration,
     asked_at: Instant,
     fresh_until: Instant,
     /// The core was silent when asked again; do not ask before this.
@@ -235,7 +243,7 @@ impl Permissions {
     }
 
     /// The answer, when it is known: one map read, for the hot path. `None`: ask [`Permissions::require`].
-    pub fn cached(&self, user: Uuid, channel: Uuid, permission: Permission) -> Option<ImksResult<()>> {
+    pub fn cached(&self, user: Uuid, channel: Uuid, permission: Permission) -> Option<ImksResult<Grant>> {
         self.cached_at(user, channel, permission, Instant::now())
     }
 
@@ -246,7 +254,7 @@ impl Permissions {
         channel: Uuid,
         permission: Permission,
         now: Instant,
-    ) -> Option<ImksResult<()>> {
+    ) -> Option<ImksResult<Grant>> {
         if permission.is_sensitive() {
             return None;
         }
@@ -262,7 +270,7 @@ impl Permissions {
     /// # Errors
     /// `NotFound` for who may not see the channel, whether there is one or not; `PermissionDenied`;
     /// `FailedPrecondition` for an archived or read-only channel; `Unavailable` when the core is silent.
-    pub async fn require(&self, user: Uuid, channel: Uuid, permission: Permission) -> ImksResult<()> {
+    pub async fn require(&self, user: Uuid, channel: Uuid, permission: Permission) -> ImksResult<Grant> {
         self.require_at(user, channel, permission, Instant::now()).await
     }
 
@@ -276,9 +284,9 @@ impl Permissions {
         channel: Uuid,
         permission: Permission,
         now: Instant,
-    ) -> ImksResult<()> {
+    ) -> ImksResult<Grant> {
         if permission.is_sensitive() {
-            return self.ask(user, channel, permission).await;
+            return self.ask(user, channel, permission).await.map(|()| Grant::default());
         }
         if let Some(answer) = self.cached_at(user, channel, permission, now) {
             return answer;
@@ -346,7 +354,7 @@ impl Permissions {
 }
 
 impl Known {
-    fn allows(&self, permission: Permission) -> ImksResult<()> {
+    fn allows(&self, permission: Permission) -> ImksResult<Grant> {
         let has = |permission: Permission| self.bits & permission.bit() != 0;
         if !has(Permission::ViewChannel) {
             return Err(ImksError::NotFound("channel"));
@@ -357,7 +365,11 @@ impl Known {
         if self.read_only && permission.writes() && !has(Permission::ManageChannel) {
             return Err(ImksError::FailedPrecondition("channel_read_only"));
         }
-        if has(permission) { Ok(()) } else { Err(ImksError::PermissionDenied(permission.name())) }
+        if !has(permission) {
+            return Err(ImksError::PermissionDenied(permission.name()));
+        }
+        let exempt = has(Permission::ManageMessages) || has(Permission::ManageChannel);
+        Ok(Grant { slow_mode: if exempt { Duration::ZERO } else { self.slow_mode } })
     }
 }
 
@@ -420,6 +432,7 @@ impl Inner {
             bits: effective.bits,
             archived: effective.archived,
             read_only: effective.read_only,
+            slow_mode: Duration::from_secs(effective.slow_mode_s.into()).min(SLOW_MODE_MAX),
             asked_at: now,
             fresh_until: now + jittered(ttl),
             outage_until: None,
@@ -532,6 +545,8 @@ async fn follow(inner: Weak<Inner>, mut watch: Watch) {
     }
 }
 
+/// Longest time between two messages of one user; more is taken as this.
+pub const SLOW_MODE_MAX: Duration = Duration::from_secs(21_600);
 /// Enough that two connections rarely meet at one lock.
 const SHARDS: usize = 64;
 /// Changes a listener may be behind before it has to check everything.

@@ -401,6 +401,10 @@ fn limit_fields(config: &mut messaging::Config, visitor: &mut impl Visitor) {
         &mut config.events,
     );
     visitor.field(
+        Field::new("limits.connects", "IMKS_LIMIT_CONNECTS", "Connections that one user opens"),
+        &mut config.connects,
+    );
+    visitor.field(
         Field::new("limits.sends", "IMKS_LIMIT_SENDS", "Messages, edits and deletions of one user"),
         &mut config.sends,
     );

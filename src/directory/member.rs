@@ -37,6 +37,8 @@ pub struct Member {
     pub archived: bool,
     /// State of the channel.
     pub read_only: bool,
+    /// Of the channel: seconds between two messages of one user, 0 for none.
+    pub slow_mode_s: i64,
     /// Version of the channel.
     pub version: i64,
 }
@@ -155,7 +157,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT m.channel_id, m.user_id, c.name AS channel_name, u.username, m.joined_at, m.notify_level, ",
-            "m.muted_until, m.role_id, r.name AS role, r.bits, c.archived, c.read_only, c.version ",
+            "m.muted_until, m.role_id, r.name AS role, r.bits, c.archived, c.read_only, c.slow_mode_s, c.version ",
             "FROM directory_member m JOIN directory_channel c ON c.id = m.channel_id ",
             "JOIN directory_user u ON u.id = m.user_id AND u.deleted_at IS NULL ",
             "JOIN directory_role r ON r.id = m.role_id ",

@@ -243,6 +243,7 @@ fn effective(channel: Uuid, member: Option<&Member>) -> v1::Effective {
         expires_in_ms: 0,
         archived: member.archived,
         read_only: member.read_only,
+        slow_mode_s: u32::try_from(member.slow_mode_s).unwrap_or_default(),
     }
 }
 

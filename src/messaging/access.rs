@@ -131,7 +131,7 @@ async fn check_socket(messaging: &Messaging, socket: Socket, channel: Option<Uui
 /// Without an answer from the core everything stays as it is: outages are not removals.
 async fn may_view(messaging: &Messaging, user: Uuid, channel: Uuid) -> bool {
     match messaging.permissions().require(user, channel, Permission::ViewChannel).await {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(error) => error.is_retryable(),
     }
 }

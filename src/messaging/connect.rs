@@ -55,6 +55,7 @@ async fn sign_in(
 ) -> ImksResult<Accept> {
     let token = token(socket, payload)?;
     let identity = messaging.authenticator().verify(&token).await?;
+    messaging.count_connect(identity.user_id)?;
     let user = user_room(identity.user_id);
     let memberships = visible_channels(messaging, &identity).await?;
     socket.set_data(Session::new(identity.clone()));
@@ -104,7 +105,7 @@ async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksRes
     for membership in memberships {
         // A map read, unless the core took something back since a moment ago.
         match messaging.permissions().require(user, membership.channel_id, Permission::ViewChannel).await {
-            Ok(()) => visible.push(membership),
+            Ok(_) => visible.push(membership),
             Err(error) if error.is_retryable() => return Err(error),
             Err(_) => {}
         }

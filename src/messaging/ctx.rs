@@ -5,6 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -47,6 +48,7 @@ pub struct Messaging(Arc<Inner>);
 struct Inner {
     config: Config,
     parts: Parts,
+    connects: Limiter<Uuid>,
     sends: Limiter<Uuid>,
     sends_per_channel: Limiter<(Uuid, Uuid)>,
 }
@@ -54,8 +56,9 @@ struct Inner {
 impl Messaging {
     /// Puts the parts together.
     pub fn new(config: Config, parts: Parts) -> Self {
-        let (sends, sends_per_channel) = (Limiter::new(config.sends), Limiter::new(config.sends_per_channel));
-        Self(Arc::new(Inner { config, parts, sends, sends_per_channel }))
+        let (connects, sends) = (Limiter::new(config.connects), Limiter::new(config.sends));
+        let sends_per_channel = Limiter::new(config.sends_per_channel);
+        Self(Arc::new(Inner { config, parts, connects, sends, sends_per_channel }))
     }
 
     /// What was configured.
@@ -83,8 +86,15 @@ impl Messaging {
         &self.0.parts.db
     }
 
+    /// Takes one connect from the bucket of the user.
+    pub(super) fn count_connect(&self, user: Uuid) -> ImksResult<()> {
+        let refuse = |retry_after| ImksError::RateLimited { bucket: "connect:user", retry_after };
+        self.0.connects.take(user, Instant::now()).map_err(refuse)
+    }
+
     /// Forgets rate limits that nobody is near; called once in a while.
     pub fn sweep(&self, now: Instant) {
+        self.0.connects.sweep(now);
         self.0.sends.sweep(now);
         self.0.sends_per_channel.sweep(now);
     }
@@ -256,11 +266,11 @@ impl Ctx {
     /// `NotFound` for who may not see the channel, `PermissionDenied`, `FailedPrecondition`, `Unavailable`.
     pub async fn channel(&self, id: Uuid, permission: Permission) -> ImksResult<Channel> {
         let permissions = &self.messaging.0.parts.permissions;
-        match permissions.cached(self.user(), id, permission) {
+        let grant = match permissions.cached(self.user(), id, permission) {
             Some(answer) => answer?,
             None => permissions.require(self.user(), id, permission).await?,
-        }
-        Ok(Channel { messaging: self.messaging.clone(), id })
+        };
+        Ok(Channel { messaging: self.messaging.clone(), id, slow_mode: grant.slow_mode })
     }
 
     /// Takes one send from the buckets of the user and of the user in this channel.
@@ -276,12 +286,18 @@ impl Ctx {
 pub struct Channel {
     messaging: Messaging,
     id: Uuid,
+    slow_mode: Duration,
 }
 
 impl Channel {
     /// Which one.
     pub fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// Time between two messages of the user here; zero for none.
+    pub fn slow_mode(&self) -> Duration {
+        self.slow_mode
     }
 
     /// Puts a write into its lane, at once. What is committed reaches the channel's room by itself.

@@ -1,6 +1,7 @@
 //! `message:send`: from a sender's event to a committed message.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -72,7 +73,8 @@ async fn submit_in_turn(ctx: &Ctx, request: SendMessage) -> ImksResult<Receipt> 
     request.check()?;
     ctx.count_send(request.channel_id)?;
     let channel = permitted(ctx, &request).await?;
-    channel.submit(Write::Send(request.into_message(ctx)))
+    let message = NewMessage { slow_mode: channel.slow_mode(), ..request.into_message(ctx) };
+    channel.submit(Write::Send(message))
 }
 
 async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel> {
@@ -144,6 +146,7 @@ impl SendMessage {
             flags: self.flags,
             nonce: self.nonce.map(Nonce::into_string),
             interactive: true,
+            slow_mode: Duration::ZERO,
         }
     }
 }

@@ -44,6 +44,9 @@ pub struct Config {
     pub sends: Rate,
     /// The same of one user in one channel.
     pub sends_per_channel: Rate,
+    /// Connects of one user. Generous, since all devices come back at once after a restart, and a stock client that
+    /// was refused does not try again by itself.
+    pub connects: Rate,
     /// Sockets of one user on this node; 0 is no limit.
     pub sessions_per_user: usize,
     /// Largest packet that the engine accepts, for `session:ready`.
@@ -57,6 +60,7 @@ impl Default for Config {
             events: Rate::new(50, 100),
             sends: Rate::new(10, 20),
             sends_per_channel: Rate::new(5, 10),
+            connects: Rate::new(1, 40),
             sessions_per_user: 20,
             max_payload: 1_000_000,
         }

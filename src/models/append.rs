@@ -113,6 +113,9 @@ pub struct NewMessage {
     pub nonce: Option<String>,
     /// A person sent it, who has thereby read the channel. False for scheduled messages, webhooks and bots.
     pub interactive: bool,
+    /// Refuse when the author's last message in the channel, scheduled ones and those of programs aside, is
+    /// younger; zero for no limit.
+    pub slow_mode: Duration,
 }
 
 /// A new text for a message.

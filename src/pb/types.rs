@@ -122,6 +122,8 @@ pub struct Effective {
     pub archived: bool,
     /// State of the channel: only those with `MANAGE_CHANNEL` write.
     pub read_only: bool,
+    /// State of the channel: seconds between two messages of one user; 0 for none.
+    pub slow_mode_s: u32,
 }
 
 /// The two signature algorithms that are accepted.
@@ -283,6 +285,7 @@ impl TryFrom<v1::Effective> for Effective {
             expires_in_ms: effective.expires_in_ms,
             archived: effective.archived,
             read_only: effective.read_only,
+            slow_mode_s: effective.slow_mode_s,
         })
     }
 }

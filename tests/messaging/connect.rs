@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use imks::socket::rate_limit::Rate;
 use serde_json::{Value, json};
 
 use crate::client::TestClient;
@@ -116,6 +117,20 @@ async fn a_user_may_have_so_many_sessions_and_no_more() {
     let _first = TestClient::connect(server.addr(), &token).await;
     let _second = TestClient::connect(server.addr(), &token).await;
     assert_eq!(refused(&server, json!({ "token": token })).await["data"]["code"], "limit_reached");
+    server.client("bob").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_connects_again_and_again_is_told_when_to_come_back() {
+    let server =
+        TestServer::start_with(Kind::Sqlite, |config| config.messaging.connects = Rate::new(1, 2)).await;
+    let token = server.token("alice").await;
+    let _first = TestClient::connect(server.addr(), &token).await;
+    let _second = TestClient::connect(server.addr(), &token).await;
+    let data = &refused(&server, json!({ "token": token })).await["data"];
+    assert_eq!((&data["code"], &data["retryable"]), (&json!("rate_limited"), &json!(true)));
+    assert!((1..=1_000).contains(&data["retry_after_ms"].as_u64().unwrap()), "{data}");
     server.client("bob").await;
     server.stop().await;
 }

@@ -25,6 +25,32 @@ async fn the_third_message_at_once_is_refused_with_the_time_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_slow_mode_the_next_message_waits_and_a_retry_or_a_moderator_does_not() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let directory = server.directory();
+    let new = imks::directory::NewChannel { name: "slow".into(), slow_mode_s: 600, ..Default::default() };
+    let channel = directory.create_channel(new).await.unwrap().id.to_string();
+    for (name, role) in [("alice", "member"), ("bob", "member"), ("carol", "moderator")] {
+        directory.ensure_user(name).await.unwrap();
+        let role = imks::directory::RoleName(role.into());
+        directory.add_member("slow", name, role).await.unwrap();
+    }
+    let mut alice = server.client("alice").await;
+    let request = |nonce: &str| json!({ "channel_id": channel, "body": "hi", "nonce": nonce });
+    alice.ok("message:send", request("1")).await;
+    let again = alice.ok("message:send", request("1")).await;
+    assert_eq!(again["duplicate"], true);
+    let error = alice.refused("message:send", request("2")).await;
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("slow_mode"), &json!(true)));
+    assert!((590_000..=600_000).contains(&error["retry_after_ms"].as_u64().unwrap()), "{error}");
+    server.client("bob").await.ok("message:send", request("1")).await;
+    let mut carol = server.client("carol").await;
+    carol.ok("message:send", request("1")).await;
+    carol.ok("message:send", request("2")).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_events_of_any_kind_is_limited_per_connection() {
     let server =
         TestServer::start_with(Kind::Sqlite, |config| config.messaging.events = Rate::new(1, 5)).await;

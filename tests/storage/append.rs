@@ -1,5 +1,7 @@
 //! The write path: numbers, nonces, edits, deletes.
 
+use std::time::Duration;
+
 use imks::models::append::{Committed, EditMessage, NewMessage, Write};
 use imks::models::message::{self, Page, Position};
 use imks::models::message_edit;
@@ -38,6 +40,26 @@ on_both! {
             writer.send(NewMessage { channel_id: id(), ..with_nonce("hello") }).await.unwrap();
         assert!(elsewhere.id != first.id && !duplicate);
         assert_eq!(writer.say(channel, alice, "next").await.seq, 2);
+    }
+
+    async fn slow_mode_holds_after_a_restart_and_a_retry_passes_it(store: &Store) {
+        let (channel, alice, bob) = (id(), id(), id());
+        let slow = |author, nonce: &str| NewMessage {
+            nonce: Some(nonce.into()),
+            slow_mode: Duration::from_secs(3_600),
+            ..message(channel, author, "hello")
+        };
+        let (first, _) = store.writer().send(slow(alice, "a")).await.unwrap();
+        let writer = store.writer();
+        let (again, duplicate) = writer.send(slow(alice, "a")).await.unwrap();
+        assert_eq!((again.id, duplicate), (first.id, true));
+        let refusal = writer.send(slow(alice, "b")).await.unwrap_err();
+        assert_eq!((refusal.code(), refusal.is_retryable()), ("slow_mode", true));
+        assert!(refusal.retry_after().is_some_and(|wait| wait > Duration::from_secs(3_500)));
+        writer.send(slow(bob, "b")).await.unwrap();
+        let elsewhere = NewMessage { channel_id: id(), ..slow(alice, "b") };
+        writer.send(elsewhere).await.unwrap();
+        assert_eq!(store.number("SELECT COUNT(*) FROM message").await, 3);
     }
 
     async fn a_burst_of_repeats_in_one_batch_is_one_message(store: &Store) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use imks::models::append::{
     Appender, Commits, Config, DeleteMessage, EditMessage, NewMessage, Outcome, Write,
@@ -176,6 +177,7 @@ pub fn message(channel: Uuid, author: Uuid, body: &str) -> NewMessage {
         flags: 0,
         nonce: None,
         interactive: true,
+        slow_mode: Duration::ZERO,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -36,12 +37,22 @@ pub(super) struct StoredKey {
     pub created_at: Micros,
 }
 
+/// The latest message of somebody who sends in slow mode.
+#[derive(Debug, Clone, Copy, FromRow)]
+pub(super) struct LastSend {
+    pub channel_id: Uuid,
+    pub author_id: Uuid,
+    pub at: Micros,
+}
+
 /// What the locks showed.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     /// Every channel of the batch, by id.
     pub states: Vec<ChannelState>,
     pub keys: Vec<StoredKey>,
+    /// Of those who send in slow mode, as far as they have sent before.
+    pub last_sends: Vec<LastSend>,
     /// Every message the batch refers to, as far as it exists.
     pub messages: HashMap<Uuid, Message>,
 }
@@ -173,6 +184,11 @@ pub(super) fn plan(jobs: &[Job], loaded: Loaded, now: Micros, random: &[u64]) ->
         states: loaded.states.into_iter().map(|state| (state, false)).collect(),
         messages: loaded.messages,
         seen: HashMap::with_capacity(sends),
+        last_sends: loaded
+            .last_sends
+            .iter()
+            .map(|last| ((last.channel_id, last.author_id), last.at))
+            .collect(),
         dirty: Vec::new(),
         plan: Plan { sends: Vec::with_capacity(sends), ..Plan::default() },
         now,
@@ -196,6 +212,8 @@ struct Planner<'a> {
     messages: HashMap<Uuid, Message>,
     /// Sends of this batch by (channel, author, nonce).
     seen: HashMap<(Uuid, Uuid, &'a str), usize>,
+    /// Of those who send in slow mode, by (channel, author).
+    last_sends: HashMap<(Uuid, Uuid), Micros>,
     dirty: Vec<Uuid>,
     plan: Plan,
     now: Micros,
@@ -207,18 +225,23 @@ impl<'a> Planner<'a> {
         let content_hash = content_hash(message);
         let Some(nonce) = message.nonce.as_deref() else {
             let reply_to = self.checked_references(message)?;
+            self.wait_over(message)?;
             return self.mint(job, message, content_hash, reply_to);
         };
         if let Some(verdict) = self.stored_before(job, content_hash) {
             return verdict;
         }
         let reply_to = self.checked_references(message)?;
+        let wait_over = self.wait_over(message);
         match self.seen.entry((message.channel_id, message.author.id, nonce)) {
             Entry::Occupied(first) if self.plan.sends[*first.get()].content_hash != content_hash => {
                 return Err(ImksError::NonceConflict);
             }
             Entry::Occupied(first) => return Ok(Verdict::Repeated(*first.get())),
-            Entry::Vacant(free) => free.insert(self.plan.sends.len()),
+            Entry::Vacant(free) => {
+                wait_over?;
+                free.insert(self.plan.sends.len())
+            }
         };
         self.mint(job, message, content_hash, reply_to)
     }
@@ -237,6 +260,16 @@ impl<'a> Planner<'a> {
         };
         let reply_to = self.quoted_by(message);
         Some(Ok(Verdict::Stored { message: Box::new(message.clone()), reply_to }))
+    }
+
+    /// Slow mode: whether the author may send again. A repeat never comes here.
+    fn wait_over(&self, message: &NewMessage) -> ImksResult<()> {
+        let Some(last) = self.last_sends.get(&(message.channel_id, message.author.id)) else { return Ok(()) };
+        let passed = Duration::from_micros(u64::try_from(self.now - last).unwrap_or_default());
+        match message.slow_mode.saturating_sub(passed) {
+            Duration::ZERO => Ok(()),
+            retry_after => Err(ImksError::SlowMode { retry_after }),
+        }
     }
 
     fn quoted_by(&self, message: &Message) -> Option<Box<ReplyPreview>> {
@@ -276,6 +309,9 @@ impl<'a> Planner<'a> {
         state.last_message_at = Some(created_at);
         state.message_count += 1;
         let (seq, cseq) = (state.last_seq, state.last_cseq);
+        if !message.slow_mode.is_zero() {
+            self.last_sends.insert((message.channel_id, message.author.id), created_at);
+        }
         if !message.interactive && is_counted(message.thread_id, flags) {
             self.plan.mentions.push(Mention {
                 kind: MENTION_SELF,
@@ -525,13 +561,14 @@ mod tests {
             flags: 0,
             nonce: Some(key.into()),
             interactive: true,
+            slow_mode: Duration::ZERO,
         };
         let since = tokio::time::Instant::now();
         Job { write: Write::Send(message), reply: oneshot::channel().0, since }
     }
 
     fn loaded(state: ChannelState, keys: Vec<StoredKey>) -> Loaded {
-        Loaded { states: vec![ChannelState { channel_id: CHANNEL, ..state }], keys, messages: HashMap::new() }
+        Loaded { states: vec![ChannelState { channel_id: CHANNEL, ..state }], keys, ..Loaded::default() }
     }
 
     proptest! {
@@ -564,6 +601,33 @@ mod tests {
         };
         assert!(matches!(verdict(DAY), Err(ImksError::NonceConflict)));
         assert!(matches!(verdict(DAY + 1), Ok(Verdict::Sent)));
+    }
+
+    #[test]
+    fn in_slow_mode_one_message_passes_and_its_repeat_is_no_second_one() {
+        let slow = |body, key| {
+            let mut job = job(body, key);
+            let Write::Send(message) = &mut job.write else { panic!() };
+            message.slow_mode = Duration::from_secs(10);
+            job
+        };
+        let author_id = Uuid::from_u128(2);
+        let at = |seconds: i64| {
+            let last_sends = vec![LastSend { channel_id: CHANNEL, author_id, at: 100_000_000 }];
+            let loaded = Loaded { last_sends, ..loaded(ChannelState::default(), vec![]) };
+            let jobs = [slow("one", "a"), slow("two", "b"), slow("one", "a"), job("free", "c")];
+            plan(&jobs, loaded, (100 + seconds) * 1_000_000, &[0; 4]).verdicts
+        };
+        let [early, later, repeat, exempt] = &at(4)[..] else { panic!() };
+        for refused in [early, later, repeat] {
+            let wait = refused.as_ref().unwrap_err().retry_after().unwrap();
+            assert_eq!(wait, Duration::from_secs(6));
+        }
+        assert!(matches!(exempt, Ok(Verdict::Sent)));
+        let [first, second, repeat, _] = &at(10)[..] else { panic!() };
+        assert!(matches!(first, Ok(Verdict::Sent)));
+        assert_eq!(second.as_ref().unwrap_err().retry_after(), Some(Duration::from_secs(10)));
+        assert!(matches!(repeat, Ok(Verdict::Repeated(0))));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::plan::{self, ChannelState, Loaded, Plan, StoredKey};
+use super::plan::{self, ChannelState, LastSend, Loaded, Plan, StoredKey};
 use super::{Job, Write};
 use crate::clock::Micros;
 use crate::models::db::json_ids;
@@ -15,7 +15,7 @@ use crate::models::rows::{Column, Connection, RowsSql};
 
 /// Reads under the channels' locks what the batch needs, decides, and writes. The transaction is the caller's.
 ///
-/// `careful`: look for sends with the same nonce first. Otherwise the unique index is asked by inserting, which is
+/// `careful`: look for sends with the same nonce first, as always where slow mode would refuse the repeat. Otherwise the unique index is asked by inserting, which is
 /// cheaper as long as nobody repeats anything; the caller comes back careful when it objects.
 pub(super) async fn apply(
     connection: &mut Connection<'_>,
@@ -26,11 +26,13 @@ pub(super) async fn apply(
 ) -> Result<Plan, sqlx::Error> {
     // Looked up after the locks were granted, in a statement and thus a snapshot of its own: whoever sent the same
     // nonce elsewhere has committed by now.
+    let careful = careful || slow_sends(jobs).next().is_some();
     let keys = if careful { stored_keys(connection, jobs).await? } else { Vec::new() };
+    let last_sends = last_sends(connection, jobs).await?;
     let messages = referred_messages(connection, jobs, &keys).await?;
     let random =
         message_id::random_numbers(jobs.len()).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-    let plan = plan::plan(jobs, Loaded { states, keys, messages }, now, &random);
+    let plan = plan::plan(jobs, Loaded { states, keys, last_sends, messages }, now, &random);
     write_sends(connection, jobs, &plan).await?;
     write_mutations(connection, &plan).await?;
     write_counters(connection, &plan).await?;
@@ -102,6 +104,19 @@ async fn stored_keys(connection: &mut Connection<'_>, jobs: &[Job]) -> Result<Ve
     let columns =
         [Column::Numbers(numbers), Column::Ids(channels), Column::Ids(authors), Column::Texts(nonces)];
     KEYS.fetch(connection, &columns).await
+}
+
+/// Sends that the author's last message may forbid.
+fn slow_sends(jobs: &[Job]) -> impl Iterator<Item = (Uuid, Uuid)> {
+    jobs.iter().filter_map(|job| match &job.write {
+        Write::Send(message) if !message.slow_mode.is_zero() => Some((message.channel_id, message.author.id)),
+        _ => None,
+    })
+}
+
+async fn last_sends(connection: &mut Connection<'_>, jobs: &[Job]) -> Result<Vec<LastSend>, sqlx::Error> {
+    let (channels, authors) = slow_sends(jobs).unzip();
+    LAST_SENDS.fetch(connection, &[Column::Ids(channels), Column::Ids(authors)]).await
 }
 
 /// Messages to edit or delete, those sent before with the same nonce, thread roots and reply targets.
@@ -277,6 +292,13 @@ static KEYS: RowsSql = RowsSql::new(
     "job, channel_id, author_id, nonce",
     "SELECT r.job, m.id AS message_id, m.content_hash, m.created_at FROM r JOIN message m \
      ON m.channel_id = r.channel_id AND m.author_id = r.author_id AND m.nonce = r.nonce WHERE r.job IS NOT NULL",
+);
+/// Walks `message_own`, whose condition it repeats.
+static LAST_SENDS: RowsSql = RowsSql::new(
+    "channel_id, author_id",
+    "SELECT m.channel_id, m.author_id, m.created_at AS at FROM r JOIN message m ON m.channel_id = r.channel_id \
+     AND m.author_id = r.author_id AND m.flags & 16 = 0 AND m.seq = (SELECT MAX(n.seq) FROM message n \
+     WHERE n.channel_id = r.channel_id AND n.author_id = r.author_id AND n.flags & 16 = 0)",
 );
 static MESSAGES: RowsSql = RowsSql::new(
     "wanted",
