@@ -12,10 +12,16 @@
 
 #[path = "support/client.rs"]
 mod client;
+#[path = "support/core.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod core;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/token.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod token;
 
 #[path = "messaging/access.rs"]
 mod access;
@@ -35,6 +41,8 @@ mod history;
 mod http;
 #[path = "messaging/limits.rs"]
 mod limits;
+#[path = "messaging/moderation.rs"]
+mod moderation;
 #[path = "messaging/read_state.rs"]
 mod read_state;
 #[path = "messaging/send.rs"]

@@ -150,7 +150,7 @@ impl Authenticator {
         outcome
     }
 
-    /// Asks the core about a token, for what must not act on an old verdict (`auth:refresh`). The token has
+    /// Asks the core about a token, for what must not act on an old verdict (`auth:refresh`, sensitive permissions). The token has
     /// to pass the local check too.
     ///
     /// # Errors

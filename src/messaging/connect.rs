@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::ctx::{Messaging, Session, timed, user_room};
+use super::ctx::{Messaging, Session, Token, timed, user_room};
 use super::expiry::Expiry;
 use super::wire::whole_millis;
 use crate::auth::{Identity, Membership, Permission};
@@ -58,7 +58,7 @@ async fn sign_in(
     messaging.count_connect(identity.user_id)?;
     let user = user_room(identity.user_id);
     let memberships = visible_channels(messaging, &identity).await?;
-    socket.set_data(Session::new(identity.clone()));
+    socket.set_data(Session::new(identity.clone(), Token::new(&token)));
     // Joined before it is counted, so that many that come at once cannot pass together.
     socket.join(&user);
     let sessions_max = messaging.config().sessions_per_user;

@@ -110,8 +110,8 @@ impl fmt::Debug for Messaging {
 #[derive(Debug)]
 pub struct Session {
     identity: Identity,
-    /// Of the token shown last: what it says counts for expiry and revocation.
-    latest: Mutex<Identity>,
+    /// The token shown last, and what it says, which counts for expiry and revocation.
+    latest: Mutex<Shown>,
     expires_at: AtomicI64,
     /// When [`super::expiry`] looks at it next.
     look_at: AtomicI64,
@@ -125,11 +125,33 @@ pub struct Session {
     left: Mutex<HashSet<Uuid>>,
 }
 
+#[derive(Debug)]
+struct Shown {
+    identity: Identity,
+    token: Token,
+}
+
+/// A token as it was shown, for questions to the core. Whoever has it is the user: it never reaches a log.
+#[derive(Clone)]
+pub(super) struct Token(Arc<str>);
+
+impl Token {
+    pub(super) fn new(token: &str) -> Self {
+        Self(token.into())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
 impl Session {
     /// A session of somebody whose token was verified.
-    pub(super) fn new(identity: Identity) -> Self {
+    pub(super) fn new(identity: Identity, token: Token) -> Self {
         let expires_at = AtomicI64::new(identity.expires_at);
-        let latest = Mutex::new(identity.clone());
+        let latest = Mutex::new(Shown { identity: identity.clone(), token });
         let (look_at, turn) = (AtomicI64::new(0), tokio::sync::Mutex::default());
         Self {
             identity,
@@ -194,14 +216,14 @@ impl Session {
     }
 
     /// A new token of the same user was shown.
-    pub(super) fn renew(&self, identity: Identity) {
+    pub(super) fn renew(&self, identity: Identity, token: Token) {
         self.expires_at.store(identity.expires_at, Ordering::Relaxed);
-        *self.latest.lock() = identity;
+        *self.latest.lock() = Shown { identity, token };
     }
 
     /// What the token shown last says.
     pub(super) fn latest(&self) -> Identity {
-        self.latest.lock().clone()
+        self.latest.lock().identity.clone()
     }
 }
 
@@ -260,12 +282,17 @@ impl Ctx {
         tokio::task::unconstrained(self.session.turn.lock()).await
     }
 
-    /// Proof that the user may do this in the channel.
+    /// Proof that the user may do this in the channel. What is sensitive asks the core about the token too.
     ///
     /// # Errors
-    /// `NotFound` for who may not see the channel, `PermissionDenied`, `FailedPrecondition`, `Unavailable`.
+    /// `NotFound` for who may not see the channel, `PermissionDenied`, `FailedPrecondition`, `Unavailable`; for what
+    /// is sensitive also those of [`Authenticator::verify_remote`].
     pub async fn channel(&self, id: Uuid, permission: Permission) -> ImksResult<Channel> {
         let permissions = &self.messaging.0.parts.permissions;
+        if permission.is_sensitive() {
+            let token = self.session.latest.lock().token.clone();
+            self.messaging.authenticator().verify_remote(&token.0).await?;
+        }
         let grant = match permissions.cached(self.user(), id, permission) {
             Some(answer) => answer?,
             None => permissions.require(self.user(), id, permission).await?,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::ctx::Ctx;
+use super::ctx::{Ctx, Token};
 use super::registry::Registry;
 use crate::clock::{self, Timestamp};
 use crate::{ImksError, ImksResult};
@@ -33,7 +33,7 @@ async fn refresh(ctx: Ctx, request: Refresh) -> ImksResult<Refreshed> {
         return Err(ImksError::Auth("The token belongs to somebody else"));
     }
     let token_expires_at = Timestamp(identity.expires_at);
-    ctx.session().renew(identity);
+    ctx.session().renew(identity, Token::new(&request.token));
     Ok(Refreshed { token_expires_at })
 }
 

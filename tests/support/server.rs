@@ -39,6 +39,7 @@ impl TestServer {
         if kind == Kind::Postgres {
             config.database.url = Some(super::postgres::create().await);
         }
+        config.messaging.connects = Rate::OFF;
         config.messaging.events = Rate::OFF;
         config.messaging.sends = Rate::OFF;
         config.messaging.sends_per_channel = Rate::OFF;
