@@ -2,7 +2,7 @@
 
 # The dependencies are a layer of their own: a change of imks alone rebuilds imks alone.
 FROM rust:1.95-bookworm AS chef
-RUN cargo install --locked cargo-chef
+RUN cargo install --locked cargo-chef@0.1.78
 WORKDIR /imks
 
 FROM chef AS planner
@@ -19,7 +19,7 @@ RUN cargo build --release --locked --bin imks \
 
 # No shell, no package manager, no root: uid 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="imks" \
@@ -30,8 +30,10 @@ LABEL org.opencontainers.image.title="imks" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=builder /imks/target/release/imks /imks
 COPY --from=builder --chown=nonroot:nonroot /data /data
+# Temporary files of SQLite go to the volume too: nothing else may be writable.
 ENV IMKS_LISTEN=0.0.0.0:3000 \
     IMKS_DATA_DIR=/data \
+    SQLITE_TMPDIR=/data \
     IMKS_LOG_FORMAT=json
 # SQLite and the keys of a standalone server; with PostgreSQL and an external core it stays empty.
 VOLUME /data

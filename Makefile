@@ -40,7 +40,8 @@ release: ## target/release/imks
 	cargo build --release --bin imks
 
 image: ## the container image
-	docker build -t imks --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
+	docker build -t imks --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
 
 clean: ## everything built
 	cargo clean
