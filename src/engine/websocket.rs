@@ -36,7 +36,7 @@ pub(super) struct WebSocket {
     /// Bytes of the first frame in `writing` that are out already.
     written: usize,
     /// Pongs in `writing`.
-    pongs: u32,
+    pongs: u8,
     /// What the peer sends now means nothing: it broke the rules, or has closed.
     deaf: Option<Deaf>,
     /// TLS may hold bytes that are not out.
@@ -421,7 +421,7 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Frames per vectored write.
 const SLICES_MAX: usize = 64;
 /// Pongs that wait for a blocked wire.
-const PONGS_MAX: u32 = 16;
+const PONGS_MAX: u8 = 16;
 const DISCARDS_PER_TURN: usize = 16;
 const GONE: Lost = Lost::Stream(CloseReason::TransportError);
 const CLOSE: u8 = 0x8;
