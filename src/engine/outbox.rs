@@ -20,6 +20,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{Frame, Protocol, Transport, deflate::Threshold, polling::Inbox};
+use crate::telemetry::metrics;
 
 /// Bounds of an outgoing queue. A message is accepted when the queue was below the bound before it, so one
 /// message may be larger than what is left.
@@ -37,6 +38,8 @@ pub struct OutboxLimits {
     pub polling_bytes_max: usize,
     /// Above this many packets a sender is told about the pressure.
     pub pressure_packets: usize,
+    /// Above this many bytes too.
+    pub pressure_bytes: usize,
 }
 
 impl Default for OutboxLimits {
@@ -48,6 +51,7 @@ impl Default for OutboxLimits {
             blocked_bytes_max: 1 << 20,
             polling_bytes_max: 1 << 20,
             pressure_packets: 128,
+            pressure_bytes: 256 << 10,
         }
     }
 }
@@ -127,6 +131,7 @@ impl Outbox {
             Transport::Polling => queue.poll_waiting && queue.frames.is_empty(),
         };
         if !ready || self.0.admit(&mut queue).is_err() {
+            metrics::VOLATILE_DROPPED.increment();
             return false;
         }
         frames.iter().for_each(|frame| queue.push(frame.clone()));
@@ -195,7 +200,8 @@ impl Outbox {
         }
     }
 
-    /// Waits until the queue is no longer past its soft mark ([`OutboxLimits::pressure_packets`]).
+    /// Waits until the queue is no longer past its soft mark ([`OutboxLimits::pressure_packets`] and
+    /// [`OutboxLimits::pressure_bytes`]).
     ///
     /// # Errors
     /// [`SendError::Closed`] or [`SendError::Slow`] once nothing can be queued any more.
@@ -253,6 +259,8 @@ pub(super) struct Queue {
     bytes: usize,
     /// Taken by the connection but not yet on the wire; counted while the wire is blocked.
     backlog: Backlog,
+    /// Bytes that wait for the client, as the metrics have them.
+    waiting_bytes: u32,
     waker: Option<Waker>,
     closing: Option<Close>,
     slow: bool,
@@ -288,6 +296,18 @@ impl Queue {
     fn push(&mut self, frame: Frame) {
         self.bytes += frame.len();
         self.frames.push_back(frame);
+    }
+
+    /// Keeps the metrics true: what is queued waits for the client (its wire takes nothing, or it does not poll), or
+    /// nothing does. Never on the way of a client that keeps up.
+    fn count_waiting(&mut self, waits: bool) {
+        let bytes = if waits { self.bytes + self.backlog.bytes } else { 0 };
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut self.waiting_bytes, bytes);
+        if before != bytes {
+            metrics::OUTBOX_WAITING_BYTES.add(i64::from(bytes) - i64::from(before));
+            metrics::OUTBOX_WAITING_SESSIONS.add(i64::from(bytes > 0) - i64::from(before > 0));
+        }
     }
 }
 
@@ -349,6 +369,9 @@ impl Shared {
         }
         queue.poll_waiting = poll_waiting && frames.is_empty();
         let requests = queue.inbox.as_ref().is_some_and(|inbox| inbox.has_news());
+        if queue.inbox.is_some() {
+            queue.count_waiting(!take);
+        }
         self.tell_room(&mut queue);
         Taken { frames, closing: queue.closing, slow: queue.slow, moved, requests }
     }
@@ -363,6 +386,7 @@ impl Shared {
         let mut queue = self.queue.lock();
         self.transport.store(transport as u8, Ordering::Relaxed);
         queue.poll_waiting = false;
+        queue.count_waiting(false);
         let inbox = queue.inbox.take();
         drop(queue);
         drop(inbox);
@@ -373,6 +397,7 @@ impl Shared {
         let mut queue = self.queue.lock();
         queue.blocked = backlog.is_some();
         queue.backlog = backlog.unwrap_or_default();
+        queue.count_waiting(backlog.is_some());
         self.tell_room(&mut queue);
     }
 
@@ -381,6 +406,7 @@ impl Shared {
         let mut queue = self.queue.lock();
         queue.closing.get_or_insert(Close::Now);
         queue.bytes = 0;
+        queue.count_waiting(false);
         let dropped = (queue.waker.take(), std::mem::take(&mut queue.frames), queue.inbox.take());
         let waiting = queue.waiting_for_room.take();
         drop(queue);
@@ -433,6 +459,7 @@ impl Shared {
 
     fn is_pressed(&self, queue: &Queue) -> bool {
         queue.frames.len() + queue.backlog.packets > self.limits.pressure_packets
+            || queue.bytes + queue.backlog.bytes > self.limits.pressure_bytes
     }
 
     /// Wakes those who wait for room, if there is some.
@@ -529,6 +556,42 @@ mod tests {
         assert!(outbox.0.lock().waiting_for_room.is_none());
         outbox.close(Close::Now);
         assert_eq!(outbox.poll_drained(&mut cx), Poll::Ready(Err(SendError::Closed)));
+    }
+
+    #[test]
+    fn a_few_large_messages_are_pressure_too() {
+        let outbox = outbox(Transport::WebSocket);
+        let large = Frame::binary(&vec![0; 100 << 10]);
+        let pressure = [(); 3].map(|()| outbox.send(large.clone()).unwrap().0);
+        assert_eq!(pressure, [false, false, true]);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(outbox.poll_drained(&mut cx), Poll::Pending);
+        outbox.0.set_blocked(Some(Backlog { packets: 3, bytes: 3 * large.len() }));
+        take(&outbox);
+        assert_eq!(outbox.poll_drained(&mut cx), Poll::Pending, "the wire holds them back");
+        outbox.0.set_blocked(None);
+        assert_eq!(outbox.poll_drained(&mut cx), Poll::Ready(Ok(())));
+    }
+
+    #[test]
+    fn what_waits_for_slow_clients_is_counted_until_it_is_out_or_they_are_gone() {
+        let (websocket, polling) = (outbox(Transport::WebSocket), outbox(Transport::Polling));
+        let waiting = || [&websocket, &polling].map(|outbox| outbox.0.lock().waiting_bytes);
+        polling.0.lock().inbox = Some(Box::default());
+        websocket.send(Frame::text("123")).unwrap();
+        assert_eq!(waiting(), [0, 0], "it is about to be written");
+        websocket.0.set_blocked(Some(Backlog { packets: 1, bytes: 100 }));
+        polling.send(Frame::text("1234")).unwrap();
+        polling.0.take_and_arm(Waker::noop(), false, false);
+        assert_eq!(waiting(), [106, 7]);
+        assert!(metrics::OUTBOX_WAITING_SESSIONS.get() >= 2 && metrics::OUTBOX_WAITING_BYTES.get() >= 113);
+        let dropped = metrics::VOLATILE_DROPPED.get();
+        assert!(!websocket.send_volatile(&[Frame::text("a")]) && !polling.send_volatile(&[Frame::text("a")]));
+        assert!(metrics::VOLATILE_DROPPED.get() >= dropped + 2);
+        polling.0.take_and_arm(Waker::noop(), true, false);
+        assert_eq!(waiting(), [106, 0]);
+        websocket.0.finish();
+        assert_eq!(waiting(), [0, 0]);
     }
 
     #[test]

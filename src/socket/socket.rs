@@ -203,8 +203,10 @@ impl Socket {
         self.0.outbox.queued()
     }
 
-    /// Waits until the connection's queue is below its soft mark: for a producer that has more to send than a
-    /// client can take at once. Sending itself never waits, and closes a client that falls too far behind.
+    /// Waits until the connection's queue is below its soft mark, 128 packets and 256 KiB
+    /// ([`OutboxLimits`](crate::engine::OutboxLimits)): for a producer that has more to send than a client can take at
+    /// once. Sending itself never waits, and closes a client that falls too far behind. Ready at once for a client that
+    /// keeps up; what the reference's `drain` event is for.
     ///
     /// # Errors
     /// [`ImksError::SocketNotFound`] when the connection is closed, [`ImksError::SocketSendFull`] when that was

@@ -228,6 +228,21 @@ pub static INSTRUMENTS: &[Instrument] = &[
         ),
     },
     Instrument {
+        name: "imks.outbox.waiting.sessions",
+        help: "Sessions with packets that wait for the client: its wire takes nothing more, or it does not poll",
+        source: Source::Gauges(None, &[("", &metrics::OUTBOX_WAITING_SESSIONS)]),
+    },
+    Instrument {
+        name: "imks.outbox.waiting.bytes",
+        help: "Bytes of these packets; at the bound a session is closed as `slow_consumer`",
+        source: Source::Gauges(None, &[("", &metrics::OUTBOX_WAITING_BYTES)]),
+    },
+    Instrument {
+        name: "imks.volatile.dropped",
+        help: "Volatile events that were dropped because a client could not take them right then",
+        source: Source::Counters(None, &[("", &metrics::VOLATILE_DROPPED)]),
+    },
+    Instrument {
         name: "imks.deflate.bytes",
         help: "Bytes of WebSocket messages that were compressed (once for all receivers) and inflated: before and after",
         source: Source::Counters(

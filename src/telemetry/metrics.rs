@@ -131,6 +131,12 @@ pub static ENGINE_MESSAGES_SENT: Counter = Counter::new();
 pub static ENGINE_BYTES_RECEIVED: Counter = Counter::new();
 /// Bytes of messages sent, with framing.
 pub static ENGINE_BYTES_SENT: Counter = Counter::new();
+/// Volatile events that were dropped because a client could not take them right then.
+pub static VOLATILE_DROPPED: Counter = Counter::new();
+/// Sessions with packets that wait for the client.
+pub static OUTBOX_WAITING_SESSIONS: Gauge = Gauge::new();
+/// Their bytes.
+pub static OUTBOX_WAITING_BYTES: Gauge = Gauge::new();
 /// Bytes of messages that permessage-deflate made smaller, once for all receivers.
 pub static DEFLATE_TAKEN: Counter = Counter::new();
 /// Bytes it made of them.

@@ -208,3 +208,20 @@ async fn large_payloads_are_compressed_if_the_client_can() {
     let small = server.request("GET", &session, &[("Accept-Encoding", "gzip")], "").await;
     assert_eq!(small.header("content-encoding"), None);
 }
+
+#[tokio::test]
+async fn a_producer_that_waits_for_room_does_not_lose_a_client_that_polls_slowly() {
+    let server = Server::start(Config::default()).await;
+    let session = server.open().await;
+    assert_eq!(server.post(&session, "4pour:100").await.status, 200);
+    let mut received = 0;
+    while received < 100 {
+        let answer = server.get(&session).await;
+        assert_eq!(answer.status, 200);
+        // Never more than the soft mark and one message.
+        let packets = answer.body.split('\x1e').count();
+        assert!(packets <= 5, "{packets}");
+        received += packets;
+    }
+    assert_eq!(received, 100);
+}

@@ -291,6 +291,15 @@ fn answer(outbox: &Outbox, message: &Message) -> bool {
             ("now", _) => outbox.close(Close::Now),
             ("deaf", _) => return true,
             ("long", length) => drop(outbox.send(Frame::text(&"x".repeat(length.parse().unwrap())))),
+            ("pour", count) => {
+                let (outbox, count) = (outbox.clone(), count.parse().unwrap());
+                TaskTracker::new().spawn(async move {
+                    for _ in 0..count {
+                        outbox.send(Frame::text(&"x".repeat(64 << 10))).unwrap();
+                        outbox.drained().await.unwrap();
+                    }
+                });
+            }
             ("flood", count) => (0..count.parse().unwrap()).for_each(|_| {
                 let _ = outbox.send(Frame::text(&"x".repeat(64 << 10)));
             }),

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use imks::engine::{CloseReason, Config};
+use imks::{
+    engine::{CloseReason, Config},
+    telemetry::metrics,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -207,4 +210,24 @@ async fn a_request_that_leaves_before_its_answer_leaves_no_session() {
     last.read_exact(&mut byte).await.unwrap();
     drop(last);
     server.drained().await;
+}
+
+#[tokio::test]
+async fn a_producer_that_waits_for_room_does_not_lose_a_slow_reader() {
+    let server = Server::start(Config::default()).await;
+    let mut stream = server.dial_raw(PATH).await;
+    read_frame(&mut stream).await.unwrap();
+    stream.write_all(&frame(0x81, b"4pour:400")).await.unwrap();
+    // 26 MB are more than the system takes for a reader that does not read.
+    within(async {
+        while metrics::OUTBOX_WAITING_SESSIONS.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    for _ in 0..400 {
+        assert_eq!(read_frame(&mut stream).await.unwrap().1.len(), 1 + (64 << 10));
+    }
+    stream.write_all(&frame(0x81, b"4still here")).await.unwrap();
+    assert_eq!(read_frame(&mut stream).await, Some((0x81, b"4still here".to_vec())));
 }
