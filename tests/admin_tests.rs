@@ -17,8 +17,11 @@ mod script;
 #[allow(dead_code, reason = "tests of clients use the rest")]
 mod server;
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use database::{Database, Kind};
-use imks::socket::admin::{Auth, Config, Mode};
+use imks::socket::admin::{Auth, Config, Mode, check_hash};
 use script::Script;
 use server::{Server, token};
 
@@ -120,4 +123,38 @@ fn the_stock_page_shows_counters_in_production_mode() {
 #[test]
 fn the_stock_page_shows_sockets_in_development_mode_and_disconnects_one() {
     an_operator_signs_in("development");
+}
+
+/// `imks` with these arguments, settings and input: exit code, output, complaint.
+fn run(arguments: &[&str], settings: &[(&str, &str)], input: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args(arguments).env_clear().envs(settings.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_hash_is_made_of_a_line_of_input_and_nothing_else_is_printed() {
+    let (code, hash, _) = run(&["admin", "hash"], &[], "correct horse\n");
+    assert_eq!((code, check_hash(hash.trim())), (Some(0), Ok(())));
+    let settings = [
+        ("IMKS_ADMIN", "true"),
+        ("IMKS_ADMIN_USERNAME", USERNAME),
+        ("IMKS_ADMIN_PASSWORD_HASH", hash.trim()),
+    ];
+    let (code, shown, complaint) = run(&["check-config"], &settings, "");
+    assert_eq!(code, Some(0), "{complaint}");
+    assert!(!shown.contains(hash.trim()), "the hash is a secret");
+    assert_eq!(run(&["admin", "hash"], &[], "\n").0, Some(1));
+}
+
+#[test]
+fn without_credentials_the_server_does_not_start() {
+    let (code, _, complaint) = run(&["serve"], &[("IMKS_ADMIN", "true")], "");
+    assert_eq!(code, Some(78));
+    assert!(complaint.contains("IMKS_ADMIN_PASSWORD_HASH"), "{complaint}");
 }

@@ -14,7 +14,7 @@ use super::namespace_builder::NamespaceBuilder;
 use super::parser::Limits;
 use super::server::Server;
 use super::session_store::{Recovery, SessionStore};
-use crate::error::ImksResult;
+use crate::error::{ImksError, ImksResult};
 
 /// What a server can be told.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ impl ServerBuilder {
     pub fn build(mut self) -> ImksResult<Server> {
         let admin = self.admin.take().map(Admin::new).transpose()?;
         if let Some(admin) = &admin {
-            self.observe(admin);
+            self.observe(admin)?;
         }
         let bus = Arc::new(MessageBus::new(self.adapter, self.config.request_timeout)?);
         let mut namespaces = HashMap::new();
@@ -145,11 +145,15 @@ impl ServerBuilder {
     }
 
     /// The namespace of the Admin UI, and what it wants to see of the others.
-    fn observe(&mut self, admin: &Arc<Admin>) {
+    fn observe(&mut self, admin: &Arc<Admin>) -> ImksResult<()> {
+        if self.namespaces.iter().any(|(path, _)| path == admin.path()) {
+            return Err(ImksError::Config(format!("{} is the namespace of the Admin UI", admin.path())));
+        }
         self.namespaces.push((admin.path().to_owned(), admin.describe()));
         for (path, builder) in &mut self.namespaces {
             admin.observe(Some(path), builder);
         }
         self.parents.iter_mut().for_each(|(_, _, builder)| admin.observe(None, builder));
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Auth;
@@ -137,8 +137,8 @@ impl Gate {
         Ok(id)
     }
 
-    /// Compares name and password. Who floods this with guesses waits in line, and gets one thread and a fraction of
-    /// its time; everybody else does not notice.
+    /// Compares name and password, on a thread of its own. Who floods this with guesses waits in line, and gets one
+    /// thread and a fraction of its time; everybody else does not notice.
     async fn is_right(
         &self,
         credentials: &Credentials,
@@ -147,36 +147,28 @@ impl Gate {
     ) -> Result<bool, ConnectError> {
         let _place = self.waiting.try_acquire().map_err(|_| ConnectError::new(BUSY))?;
         let check = self.checks.clone().acquire_owned().await.map_err(|_| ConnectError::new(BUSY))?;
-        // Compared in any case: how long the answer takes does not tell whether the name was right.
-        let right = username == credentials.username;
-        let (checked, check) = verify(credentials.hash.clone(), password, check).await?;
-        if checked && right {
-            return Ok(true);
+        let (known, hash) = (username == credentials.username, credentials.hash.clone());
+        let comparing = tokio::task::spawn_blocking(move || {
+            // In any case: how long the answer takes does not tell whether the name was right.
+            let right = bcrypt::verify(password, &hash).map(|matches| matches && known);
+            if !matches!(right, Ok(true)) {
+                // Here, where it is kept even if the one who asked does not wait for it.
+                std::thread::sleep(REFUSAL_PAUSE);
+            }
+            drop(check);
+            right
+        });
+        match comparing.await {
+            Ok(Ok(right)) => Ok(right),
+            Ok(Err(error)) => Err(not_compared(&error)),
+            Err(error) => Err(not_compared(&error)),
         }
-        tokio::time::sleep(REFUSAL_PAUSE).await;
-        drop(check);
-        Ok(false)
     }
 }
 
-/// On a thread of its own, which keeps its permit to the end even if nobody waits any more.
-async fn verify(
-    hash: Arc<str>,
-    password: String,
-    check: OwnedSemaphorePermit,
-) -> Result<(bool, OwnedSemaphorePermit), ConnectError> {
-    let checking = tokio::task::spawn_blocking(move || (bcrypt::verify(password, &hash), check));
-    match checking.await {
-        Ok((Ok(matches), check)) => Ok((matches, check)),
-        Ok((Err(error), _)) => {
-            tracing::error!(%error, "password not compared");
-            Err(invalid_credentials())
-        }
-        Err(error) => {
-            tracing::error!(%error, "password not compared");
-            Err(ConnectError::new(BUSY))
-        }
-    }
+fn not_compared(error: &dyn std::fmt::Display) -> ConnectError {
+    tracing::error!(%error, "password of the Admin UI not compared");
+    ConnectError::new("the password could not be compared")
 }
 
 /// The page opens its login again on exactly these words.
@@ -232,10 +224,10 @@ const BCRYPT_COST_MAX: u32 = 15;
 /// Passwords compared at once: guessing never takes more than one core.
 const CHECKS_MAX: usize = 1;
 /// Logins under way at once; more are told to try again.
-const LOGINS_MAX: usize = 16;
+pub(super) const LOGINS_MAX: usize = 16;
 /// How long the next comparison waits after a wrong password.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(250);
-const BUSY: &str = "too many logins at once, try again";
+pub(super) const BUSY: &str = "too many logins at once, try again";
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,8 @@ mod sessions;
 mod shapes;
 mod stats;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::hash::RandomState;

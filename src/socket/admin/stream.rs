@@ -107,7 +107,11 @@ impl Admin {
         self.tell("room_joined", &(nsp, id, id, now));
         self.tell("socket_connected", &(shown(socket, &server), now));
         if socket.transport() == Transport::Polling {
-            self.polling.lock().push(socket.clone());
+            let mut polling = self.polling.lock();
+            if polling.len() == polling.capacity() {
+                polling.retain(Socket::is_connected);
+            }
+            polling.push(socket.clone());
         }
     }
 
