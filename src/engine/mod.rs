@@ -16,9 +16,13 @@ pub mod config;
 #[cfg(any(feature = "server", fuzzing))]
 mod deflate;
 #[cfg(test)]
+#[cfg(feature = "server")]
 mod deflate_tests;
 #[cfg(feature = "server")]
 mod driver;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod driver_tests;
 #[cfg(feature = "server")]
 mod duplex;
 #[cfg_attr(fuzzing, allow(dead_code, reason = "the targets need the decoders only"))]
