@@ -254,6 +254,19 @@ async fn who_stays_away_too_long_starts_anew_and_nothing_is_left_of_the_old_sess
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_left_after_a_packet_is_forgotten_in_time_though_the_packet_stays() {
+    let server = server();
+    let _stays = Client::join(&server).await;
+    let mut leaves = Client::join(&server).await;
+    main(&server).emit("e", &1).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    leaves.drop_connection().await;
+    tokio::time::sleep(Duration::from_secs(122)).await;
+    let status = main(&server).recovery_status().unwrap();
+    assert_eq!((status.sessions, status.away, status.packets), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn packets_that_nobody_can_miss_any_more_are_forgotten_while_clients_stay() {
     let server = server();
     let _client = Client::join(&server).await;

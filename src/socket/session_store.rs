@@ -452,7 +452,8 @@ impl SessionStore {
         let oldest_packet = state.log.oldest().map(|at| at + keep);
         let next = oldest_session.into_iter().chain(oldest_packet).min();
         state.purging = next.is_some();
-        next.map(|next| next.max(now + PURGE_INTERVAL))
+        // Who leaves before the oldest packet is too old is looked at in time, too.
+        next.map(|next| next.min(now + away_max).max(now + PURGE_INTERVAL))
     }
 }
 
