@@ -13,7 +13,12 @@ pub const SEQ_DIGITS: usize = 10;
 
 /// One masked text frame.
 pub fn text(payload: &str) -> Vec<u8> {
-    let mut frame = vec![0x81];
+    masked(0x81, payload.as_bytes())
+}
+
+/// One masked frame; `first` is its first byte.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
     match payload.len() {
         len @ 0..126 => frame.push(0x80 | len as u8),
         len @ 126..0x1_0000 => {
@@ -26,7 +31,7 @@ pub fn text(payload: &str) -> Vec<u8> {
         }
     }
     frame.extend(MASK);
-    frame.extend(payload.bytes().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
 

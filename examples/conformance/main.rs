@@ -4,10 +4,12 @@
 //! cargo run --release --example conformance -- PROFILE --port N [--tls] [--webtransport]
 //! ```
 //!
-//! Profiles: `engine-v4`, `engine-v3`, `socket-v5`, `socket-v5-msgpack`, `engine-client`, `socket-client`, `load`, `short-deadlines`.
+//! Profiles: `engine-v4`, `engine-v3`, `socket-v5`, `socket-v5-msgpack`, `engine-client`, `socket-client`, `load`,
+//! `short-deadlines`, `soak`, `soak-msgpack`.
 
 mod engine_profiles;
 mod load;
+mod soak;
 mod socket_profiles;
 
 use std::process::ExitCode;
@@ -54,6 +56,10 @@ enum Profile {
     Load,
     /// As `load`, with deadlines of seconds.
     ShortDeadlines,
+    /// `benches/soak`: sessions of every kind that come and go; `GET /holdings` says what is left of them.
+    Soak,
+    /// As `soak`, with the msgpack parser.
+    SoakMsgpack,
 }
 
 impl Profile {
@@ -78,6 +84,8 @@ impl Profile {
             }
             Self::Load => (load::engine(), Application::Socket(load::server()?)),
             Self::ShortDeadlines => (load::short_engine(), Application::Socket(load::short_server()?)),
+            Self::Soak => (soak::engine(), Application::Soak(soak::server(socket::Parser::Default)?)),
+            Self::SoakMsgpack => (soak::engine(), Application::Soak(soak::server(socket::Parser::MsgPack)?)),
         })
     }
 }
@@ -86,14 +94,23 @@ enum Application {
     Engine(engine_profiles::Handler),
     EngineClient(engine_profiles::PostHeaders),
     Socket(Server),
+    Soak(Server),
 }
 
 impl Application {
+    /// What it serves beside the engine.
+    fn routes(&self, engine: &Engine) -> axum::Router {
+        match self {
+            Self::Soak(server) => soak::routes(server.clone(), engine.clone()),
+            _ => axum::Router::new(),
+        }
+    }
+
     async fn run(self, engine: Engine) {
         match self {
             Self::Engine(handler) => engine_profiles::run(engine, handler).await,
             Self::EngineClient(headers) => engine_profiles::run_client(engine, headers).await,
-            Self::Socket(server) => server.serve(engine).await,
+            Self::Socket(server) | Self::Soak(server) => server.serve(engine).await,
         }
     }
 }
@@ -122,7 +139,7 @@ async fn serve(args: &Args) -> imks::ImksResult<()> {
     let address = ([127, 0, 0, 1], args.port).into();
     let listener = listener::bind(address)?;
     let mut config = listener::Config::default();
-    let mut router = axum::Router::new();
+    let mut router = application.routes(&engine);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     if args.tls || args.webtransport {
         let certificates = Certificates::self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
