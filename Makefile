@@ -1,7 +1,7 @@
 # One word per habit. CI runs the same words.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt doc bench audit image release clean
+.PHONY: help run test lint fmt doc bench fuzz audit image release clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ doc: ## the library's documentation, warnings denied
 
 bench: ## imks beside its peers, and the persisted path; writes target/bench-report.md (about 20 minutes)
 	@benches/run $(ARGS)
+
+fuzz: ## every fuzz target for a minute, SECONDS=600 for ten; installs cargo-fuzz where missing
+	@fuzz/run $(SECONDS)
 
 audit: ## known vulnerabilities (needs cargo-deny and the network)
 	cargo deny check advisories

@@ -54,4 +54,8 @@ pub mod socket;
 #[cfg(feature = "server")]
 pub mod telemetry;
 
+// The checks of the fuzz targets, which tests run too, speak of this crate by its name.
+#[cfg(test)]
+extern crate self as imks;
+
 pub use error::{ImksError, ImksResult};

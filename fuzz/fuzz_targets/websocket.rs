@@ -1,11 +1,3 @@
-//! The server's WebSocket reader: what comes out does not depend on how the bytes were cut.
 #![no_main]
 
-use imks::engine::read_websocket;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| {
-    let Some((piece, data)) = data.split_first() else { return };
-    let whole = read_websocket(data, data.len(), 10_000);
-    assert_eq!(read_websocket(data, usize::from(*piece), 10_000), whole);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| imks_fuzz::websocket::check(data));

@@ -58,7 +58,8 @@ mod session;
 mod websocket;
 #[cfg(feature = "server")]
 mod webtransport;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "the targets need the decoders only"))]
 mod webtransport_reader;
 #[cfg(any(feature = "server", fuzzing))]
 #[cfg_attr(fuzzing, allow(dead_code, reason = "the targets need the decoders only"))]
@@ -68,8 +69,6 @@ pub use frame::{Frame, FrameWriter};
 #[cfg(feature = "server")]
 pub(crate) use handshake::{percent_decode, query_pairs};
 pub use packet::{Message, Packet};
-#[cfg(fuzzing)]
-pub use wire_reader::fuzzing::{read_deflated_websocket, read_websocket};
 #[cfg(feature = "server")]
 pub use {
     config::Config,
@@ -80,6 +79,11 @@ pub use {
     outbox::{Close, Outbox, OutboxLimits, Pressure, Queued, SendError},
     request::Secure,
     server::Engine,
+};
+#[cfg(any(test, fuzzing))]
+pub use {
+    webtransport_reader::fuzzing::read_webtransport,
+    wire_reader::fuzzing::{read_deflated_websocket, read_websocket},
 };
 
 /// How a session is carried.

@@ -124,6 +124,31 @@ fn take<'a>(input: &mut &'a [u8], count: usize) -> &'a [u8] {
 /// First bit of a frame.
 pub(super) const BINARY: u8 = 0x80;
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing {
+    use bytes::Bytes;
+
+    use super::{Incoming, Reader};
+
+    /// Reads `data` as a client's side of a stream, cut into pieces of `piece` bytes. Gives all frames, with whether
+    /// they are binary, and whether the stream was refused after them.
+    pub fn read_webtransport(data: &[u8], piece: usize, payload_max: usize) -> (Vec<(bool, Bytes)>, bool) {
+        let mut reader = Reader::new(payload_max);
+        let mut frames = Vec::new();
+        for mut piece in data.chunks(piece.max(1)) {
+            loop {
+                match reader.next(&mut piece) {
+                    Ok(Some(Incoming::Text(payload))) => frames.push((false, payload)),
+                    Ok(Some(Incoming::Binary(payload))) => frames.push((true, payload)),
+                    Ok(None) => break,
+                    Err(_) => return (frames, true),
+                }
+            }
+        }
+        (frames, false)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -354,7 +354,7 @@ const CONTROLS_MAX: u16 = 1024;
 /// 64 MiB.
 const INFLATED_BYTES_AT_ONCE: u32 = 64 << 10;
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing {
     use super::{Incoming, Input, Reader};
 
@@ -376,22 +376,29 @@ pub(super) mod fuzzing {
         for piece in data.chunks(piece.max(1)) {
             let mut waiting = Some(Box::from(piece));
             while let Some(mut piece) = waiting {
-                let mut input = Input::new(&mut piece);
-                loop {
-                    match reader.next(&mut input) {
-                        Ok(Some(Incoming::Text(data) | Incoming::Binary(data))) => {
-                            assert!(data.len() <= reader.payload_max);
-                            bytes += data.len();
-                        }
-                        Ok(Some(_)) => {}
-                        Ok(None) => break,
-                        Err(_) => return bytes,
-                    }
+                if !read_piece(&mut reader, &mut piece, &mut bytes) {
+                    return bytes;
                 }
                 waiting = reader.take_early();
             }
         }
         bytes
+    }
+
+    /// False when the peer broke a rule.
+    fn read_piece(reader: &mut Reader, piece: &mut [u8], bytes: &mut usize) -> bool {
+        let mut input = Input::new(piece);
+        loop {
+            match reader.next(&mut input) {
+                Ok(Some(Incoming::Text(data) | Incoming::Binary(data))) => {
+                    assert!(data.len() <= reader.payload_max);
+                    *bytes += data.len();
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
     }
 }
 

@@ -42,6 +42,9 @@ mod dialect;
 mod dynamic;
 #[cfg(feature = "server")]
 mod events;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod fuzz_corpus;
 #[cfg(feature = "server")]
 mod listeners;
 #[cfg(feature = "server")]
