@@ -1,4 +1,4 @@
-//! Clients of other dialects, unmodified, against one server.
+//! Clients of other dialects, and clients that come back to their session, unmodified, against one server.
 //!
 //! `make test` installs the clients.
 
@@ -11,8 +11,10 @@ mod script;
 #[path = "dialect/server.rs"]
 mod server;
 
+use std::time::Duration;
+
 use imks::engine;
-use imks::socket::{Config, Parser};
+use imks::socket::{Config, Parser, Recovery};
 use script::{Interpreter, Script};
 use server::Running;
 
@@ -161,4 +163,49 @@ fn the_stock_client_negotiates_compression_and_it_saves_bytes() {
 fn a_client_of_the_default_dialect_has_the_same_conversation() {
     let server = Running::start(engine::Config::default(), Config::default());
     Script::run("dialect.js", &[("URL", &server.url()), ("DIALECT", "v5"), ("VIA", "upgrade")]);
+}
+
+fn comes_back(via: &str, cut: &str, recovery: Recovery, more: &[(&str, &str)]) {
+    let config = Config { recovery: Some(recovery), ..Config::default() };
+    // So that a client that vanishes between two polls is not waited for too long.
+    let beat = Duration::from_secs(5);
+    let engine = engine::Config { ping_interval: beat, ping_timeout: beat, ..engine::Config::default() };
+    let server = Running::start(engine, config);
+    let url = server.url();
+    let environment = [&[("URL", &*url), ("VIA", via), ("CUT", cut)], more].concat();
+    Script::run("recovery.js", &environment);
+}
+
+#[test]
+fn a_client_recovers_when_its_polls_are_cut() {
+    comes_back("polling", "network", Recovery::default(), &[]);
+}
+
+#[test]
+fn a_client_recovers_when_its_websocket_is_cut() {
+    comes_back("websocket", "network", Recovery::default(), &[]);
+}
+
+#[test]
+fn a_client_recovers_when_it_is_cut_after_an_upgrade() {
+    comes_back("upgrade", "network", Recovery::default(), &[]);
+}
+
+#[test]
+fn a_client_recovers_when_it_closes_its_transport_on_polling() {
+    comes_back("polling", "client", Recovery::default(), &[]);
+}
+
+#[test]
+fn a_client_recovers_when_it_closes_its_transport_on_websocket() {
+    comes_back("websocket", "client", Recovery::default(), &[]);
+}
+
+#[test]
+fn a_client_that_comes_back_too_late_starts_anew() {
+    for via in ["polling", "websocket"] {
+        let recovery =
+            Recovery { max_disconnection_duration: Duration::from_millis(500), ..Recovery::default() };
+        comes_back(via, "network", recovery, &[("LATE", "yes")]);
+    }
 }

@@ -90,6 +90,18 @@ fn events(namespace: &mut NamespaceBuilder) {
     namespace.on_sync("message-uncompressed", |event| {
         event.socket().emit_uncompressed("message-back", event.args()).expect("the client is there");
     });
+    namespace.on_sync("remember", |mut event| {
+        event.socket().set_data(event.first::<serde_json::Value>().expect("a value"));
+        event.take_ack().expect("asked for").send_args(&()).expect("an answer");
+    });
+    namespace.on_sync("recall", |mut event| {
+        let data = event.socket().data::<serde_json::Value>();
+        event.take_ack().expect("asked for").send(&data.as_deref()).expect("an answer");
+    });
+    namespace.on_sync("sessions", |mut event| {
+        let status = event.socket().namespace().recovery_status().expect("recovery is on");
+        event.take_ack().expect("asked for").send(&status.sessions).expect("an answer");
+    });
     namespace.on_sync("leave-me", |event| event.socket().disconnect(false));
 }
 
