@@ -13,12 +13,19 @@ mod script;
 #[path = "client/server.rs"]
 mod server;
 
+use std::time::Duration;
+
 use database::{Database, Kind};
 use script::Script;
 use server::{Server, token};
 
 /// Deaths of the server in one crash test.
 const KILLS: usize = 4;
+/// How long a drain waits for clients to take their leave (docs/operations.md).
+const FAREWELL: Duration = Duration::from_secs(5);
+/// For a busy machine. Far below the deadline of the whole drain, 30 seconds.
+const LEEWAY: Duration = Duration::from_secs(5);
+const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 /// Acknowledged messages between two deaths, at least.
 const ACKS_PER_LIFE: u64 = 500;
 const SENDERS: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
@@ -106,6 +113,27 @@ fn a_client_comes_back_by_itself_after_a_restart_over_websocket() {
 #[test]
 fn a_client_comes_back_by_itself_after_a_crash() {
     a_client_comes_back(Kind::Sqlite, "upgrade", Server::kill_and_restart);
+}
+
+#[test]
+fn a_server_that_nobody_is_connected_to_ends_at_once() {
+    let mut server = Server::start(&Database::create(Kind::Sqlite));
+    let took = server.drain();
+    assert!(took < FAREWELL / 2, "{took:?}");
+}
+
+#[test]
+fn a_client_that_never_polls_holds_a_drain_up_for_five_seconds_only() {
+    let database = Database::create(Kind::Sqlite);
+    let mut server = Server::start(&database);
+    let open = server.http("GET", POLLING, "");
+    let open: serde_json::Value = serde_json::from_str(&open[1..]).unwrap();
+    let session = format!("{POLLING}&sid={}", open["sid"].as_str().unwrap());
+    let hello = serde_json::json!({ "token": token(&database, "alice", &[]), "protocol": 1 });
+    assert_eq!(server.http("POST", &session, &format!("40{hello}")), "ok");
+    assert!(server.http("GET", &session, "").starts_with("40{"));
+    let took = server.drain();
+    assert!((FAREWELL..FAREWELL + LEEWAY).contains(&took), "{took:?}");
 }
 
 /// `restart` again and again under load, then compare every ack with the history.

@@ -1,12 +1,12 @@
 //! The real binary as a process of its own: what a person runs, and what `kill -9` really kills.
 
 use std::{
-    io::{BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::database::Database;
@@ -59,12 +59,31 @@ impl Server {
         *self = Self::start_at(database, self.address);
     }
 
-    /// SIGTERM, then a new process on the same port and database.
-    pub(crate) fn drain_and_restart(&mut self, database: &Database) {
+    /// SIGTERM, and how long it takes until the process has ended, with success.
+    #[allow(clippy::disallowed_methods, reason = "another process has real time only")]
+    pub(crate) fn drain(&mut self) -> Duration {
         let pid = self.child.id().to_string();
+        let start = Instant::now();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().is_ok_and(|status| status.success()));
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "a drain ends with success: {status}");
+        start.elapsed()
+    }
+
+    /// The body of an answer to one HTTP request on a connection of its own.
+    pub(crate) fn http(&self, method: &str, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+        write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer.split_once("\r\n\r\n").expect("HTTP").1.to_owned()
+    }
+
+    /// SIGTERM, then a new process on the same port and database.
+    pub(crate) fn drain_and_restart(&mut self, database: &Database) {
+        self.drain();
         *self = Self::start_at(database, self.address);
     }
 
