@@ -67,8 +67,11 @@ async fn large_messages_go_both_ways_compressed_and_small_ones_as_they_are() {
     assert_eq!(inflated(&payload), large);
     stream.write_all(&frame(FIN | RSV1 | TEXT, &deflated(b"4small"))).await.unwrap();
     assert_eq!(read_frame(&mut stream).await, Some((FIN | TEXT, b"4small".to_vec())));
-    stream.write_all(&frame(FIN | TEXT, b"4plain")).await.unwrap();
-    assert_eq!(read_frame(&mut stream).await, Some((FIN | TEXT, b"4plain".to_vec())));
+    stream.write_all(&frame(FIN | TEXT, b"4echo")).await.unwrap();
+    assert_eq!(read_frame(&mut stream).await, Some((FIN | TEXT, b"4echo".to_vec())));
+    stream.write_all(&frame(FIN | TEXT, b"4plain:2000")).await.unwrap();
+    let (first, payload) = read_frame(&mut stream).await.unwrap();
+    assert_eq!((first, payload.len()), (FIN | TEXT, 2_001), "its sender does not want it compressed");
 }
 
 #[tokio::test]

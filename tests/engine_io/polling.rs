@@ -210,6 +210,17 @@ async fn large_payloads_are_compressed_if_the_client_can() {
 }
 
 #[tokio::test]
+async fn a_payload_is_compressed_unless_no_packet_in_it_should_be() {
+    let server = Server::start(Config::default()).await;
+    let session = server.open().await;
+    for (commands, coding) in [("4plain:2000", None), ("4plain:2000\x1e4long:1", Some("gzip"))] {
+        server.post(&session, commands).await;
+        let polled = server.request("GET", &session, &[("Accept-Encoding", "gzip")], "").await;
+        assert_eq!(polled.header("content-encoding"), coding);
+    }
+}
+
+#[tokio::test]
 async fn a_producer_that_waits_for_room_does_not_lose_a_client_that_polls_slowly() {
     let server = Server::start(Config::default()).await;
     let session = server.open().await;

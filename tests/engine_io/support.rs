@@ -291,6 +291,9 @@ fn answer(outbox: &Outbox, message: &Message) -> bool {
             ("now", _) => outbox.close(Close::Now),
             ("deaf", _) => return true,
             ("long", length) => drop(outbox.send(Frame::text(&"x".repeat(length.parse().unwrap())))),
+            ("plain", length) => {
+                let _ = outbox.send(Frame::text(&"x".repeat(length.parse().unwrap())).uncompressed());
+            }
             ("pour", count) => {
                 let (outbox, count) = (outbox.clone(), count.parse().unwrap());
                 TaskTracker::new().spawn(async move {
