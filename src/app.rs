@@ -3,7 +3,7 @@
 mod front;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,14 +132,15 @@ impl App {
     pub fn greeting(&self) -> String {
         let core = self.config.core_url.as_deref().unwrap_or("embedded directory");
         let scheme = if self.config.tls.is_on() { "https" } else { "http" };
-        let url = format!("{scheme}://{}", self.front.addr);
+        let url = format!("{scheme}://{}", reachable(self.front.addr));
         let mut text = format!(
             "imks {version} is ready.\n\
-             \x20 listening  {url}  (Socket.IO at {path}/, polling and WebSocket)\n\
+             \x20 listening  {scheme}://{address}  (Socket.IO at {path}/, polling and WebSocket)\n\
              \x20 database   {database}\n\
              \x20 core       {core}\n\
              \x20 adapter    local (one node)\n",
             version = env!("CARGO_PKG_VERSION"),
+            address = self.front.addr,
             path = self.config.engine.path.trim_end_matches('/'),
             database = self.db.describe(),
         );
@@ -160,7 +161,7 @@ impl App {
         ));
         text.push_str(&format!("  health     curl {url}/health"));
         if let Some(internal) = self.internal_addr {
-            text.push_str(&format!("\n  metrics    curl http://{internal}/metrics"));
+            text.push_str(&format!("\n  metrics    curl http://{}/metrics", reachable(internal)));
         }
         if self.config.is_reachable_from_outside() && !self.config.tls.is_on() {
             text.push_str(PLAINTEXT_WARNING);
@@ -230,6 +231,16 @@ async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Direct
     }
     let directory = Directory::open(db.clone(), config.directory()).await?;
     Ok((CoreClient::from_channel(directory.channel(), pb::Config::default()), Some(directory)))
+}
+
+/// Where a program on this machine finds what listens on `address`: all addresses are none to connect to.
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 /// What is beside Socket.IO on the public listener.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use crate::app::reachable;
 use crate::config::Config;
 use crate::{ImksError, ImksResult};
 
@@ -22,7 +23,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "whoever reaches this port reads the directory: keep it on a private network");
     }
-    super::say(&format!("The core is ready: IMKS_CORE_URL=http://{address}"))?;
+    super::say(&format!("The core is ready: IMKS_CORE_URL=http://{}", reachable(address)))?;
     directory.serve_on(listener, shutdown).await?;
     directory.close().await;
     Ok(())

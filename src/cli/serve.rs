@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
@@ -12,7 +13,7 @@ use crate::{ImksError, ImksResult};
 pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
     let drain = config.drain;
     let mut signals = Signals::new()?;
-    note_file_limit();
+    raise_file_limit();
     let app = App::start(config).await?;
     super::say(&app.greeting())?;
     until_stopped(&app, &mut signals).await?;
@@ -59,29 +60,19 @@ impl Signals {
     }
 }
 
-/// Every client needs a descriptor; the usual limit of a shell is 1024.
-fn note_file_limit() {
-    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else { return };
-    let Some(soft) = open_files_soft(&limits).filter(|soft| *soft < FILES_WANTED) else { return };
-    tracing::warn!(soft, "few open files are allowed, so few clients can connect; raise it with `ulimit -n`");
-}
-
-fn open_files_soft(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+/// Every client needs a descriptor; the usual soft limit of a shell is 1024, and the hard one is ours to use.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised, the old limit is what the operator is told.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok();
+    let allowed = if raised { limit.maximum } else { limit.current };
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < FILES_WANTED) {
+        tracing::warn!(
+            allowed,
+            "few open files are allowed, so few clients can connect; raise it with `ulimit -n`"
+        );
+    }
 }
 
 /// Below this the operator should know.
 const FILES_WANTED: u64 = 4096;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limit_of_open_files_is_read_from_the_kernel() {
-        let text = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n";
-        assert_eq!(open_files_soft(text), Some(1024));
-        assert_eq!(open_files_soft("Max open files unlimited unlimited files"), None);
-    }
-}

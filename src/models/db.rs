@@ -10,7 +10,7 @@
 //! their own wherever the caller can be cancelled.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -303,7 +303,7 @@ fn is_loopback(host: &str) -> bool {
 
 async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Config) -> ImksResult<Db> {
     if !memory {
-        create_parent(options.get_filename()).await?;
+        create_private(options.get_filename()).await?;
     }
     let synchronous = match config.sqlite_synchronous {
         Synchronous::Full => SqliteSynchronous::Full,
@@ -336,13 +336,17 @@ async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Co
     Ok(Db::Sqlite(SqliteDb { writer, reader }))
 }
 
-async fn create_parent(file: &std::path::Path) -> ImksResult<()> {
-    let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) else {
-        return Ok(());
-    };
-    tokio::fs::create_dir_all(directory)
-        .await
-        .map_err(ImksError::io(format!("cannot create the data directory {}", directory.display())))
+/// The file, and the directory if it is missing, for nobody else to read: messages are in there, and the keys of a
+/// standalone server. SQLite gives its other files the mode of this one.
+async fn create_private(file: &Path) -> ImksResult<()> {
+    if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        let created = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).await;
+        created
+            .map_err(ImksError::io(format!("cannot create the data directory {}", directory.display())))?;
+    }
+    let opened =
+        tokio::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file).await;
+    opened.map(drop).map_err(ImksError::io(format!("cannot open the database file {}", file.display())))
 }
 
 /// The parser's own message may quote the URL, and with it a password.

@@ -1,5 +1,7 @@
 //! The commands of an operator, as they are typed.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 fn imks(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -39,6 +41,23 @@ fn a_token_is_printed_alone_so_that_a_shell_can_take_it() {
     let token = text(&output.stdout);
     assert!(output.status.success());
     assert_eq!((token.trim_end().split('.').count(), token.lines().count()), (3, 1), "{token}");
+}
+
+#[test]
+fn the_database_of_a_standalone_server_is_for_its_owner_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let output = imks(&["token", "alice", "--data-dir", data.to_str().unwrap()], &[]);
+    assert!(output.status.success());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&data), mode(&data.join("imks.db"))), (0o700, 0o600));
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_named() {
+    let output = imks(&["token", "alice", "--data-dir", "/proc/imks"], &[]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("/proc/imks"), "{}", text(&output.stderr));
 }
 
 #[test]
