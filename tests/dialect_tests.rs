@@ -209,3 +209,23 @@ fn a_client_that_comes_back_too_late_starts_anew() {
         comes_back(via, "network", recovery, &[("LATE", "yes")]);
     }
 }
+
+/// The browser builds of an npm package under tests/js.
+fn bundle(package: &str) -> engine::Config {
+    let dist =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/js/node_modules").to_owned() + "/" + package + "/dist";
+    engine::Config { client_bundle_dir: Some(dist.into()), allow_eio3: true, ..engine::Config::default() }
+}
+
+#[test]
+fn a_page_uses_the_client_that_the_server_serves_and_recovers() {
+    let config = Config { recovery: Some(Recovery::default()), ..Config::default() };
+    let server = Running::start(bundle("socket.io-client"), config);
+    Script::run("bundle.js", &[("URL", &server.url())]);
+}
+
+#[test]
+fn a_page_polls_with_script_elements() {
+    let server = Running::start(bundle("socket.io-client-2"), Config::default());
+    Script::run("bundle.js", &[("URL", &server.url()), ("JSONP", "yes")]);
+}

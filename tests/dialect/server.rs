@@ -53,11 +53,18 @@ async fn serve(engine: engine::Config, config: Config) -> SocketAddr {
     let listener = listener::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = listener.local_addr().expect("its address");
     let limits = listener::Config::default();
-    let routes = listener::routes(engine.clone(), Router::new(), &limits);
+    let routes = listener::routes(engine.clone(), pages(), &limits);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     tasks.spawn(async move { server.serve(engine).await });
     tasks.spawn(listener::serve(listener, limits, routes, tasks.clone(), stop));
     address
+}
+
+/// A page that takes the client from this server, as a script and as a module.
+fn pages() -> Router {
+    const PAGE: &str = r#"<!doctype html><script src="/socket.io/socket.io.js"></script>
+        <script type="module">import { io } from "/socket.io/socket.io.esm.min.js"; window.esm = io;</script>"#;
+    Router::new().route("/page", axum::routing::get(|| async { axum::response::Html(PAGE) }))
 }
 
 fn events(namespace: &mut NamespaceBuilder) {
