@@ -46,6 +46,8 @@ pub(super) struct Inbox {
     get: Option<oneshot::Sender<Payload>>,
     /// A GET waits, here or with the connection.
     get_open: bool,
+    /// Answers the POST whose body is being read; dropped with the session.
+    post_reply: Option<oneshot::Sender<()>>,
     post: Option<Post>,
     /// A POST is being read, waits here, or waits with the connection.
     post_open: bool,
@@ -102,6 +104,7 @@ pub(super) struct PendingGet {
 /// A POST from its first byte to its answer. Dropping it unanswered ends the session.
 pub(super) struct PendingPost {
     shared: Arc<Shared>,
+    answer: oneshot::Receiver<()>,
     armed: bool,
 }
 
@@ -139,14 +142,22 @@ impl Drop for PendingGet {
 impl PendingPost {
     /// Opens the one POST a session may have, before its body is read.
     pub(super) fn open(shared: Arc<Shared>) -> Result<Self, Refusal> {
+        let (reply, answer) = oneshot::channel();
         with_inbox(&shared, |inbox| {
             if std::mem::replace(&mut inbox.post_open, true) {
                 inbox.fault = true;
                 return Err(Refusal::Overlap);
             }
+            inbox.post_reply = Some(reply);
             Ok(())
         })?;
-        Ok(Self { shared, armed: true })
+        Ok(Self { shared, answer, armed: true })
+    }
+
+    /// Waits until polling carries the session no more.
+    pub(super) async fn gone(&mut self) -> Refusal {
+        let _ = (&mut self.answer).await;
+        gone(&self.shared)
     }
 
     /// Version of the session.
@@ -159,6 +170,7 @@ impl PendingPost {
         self.armed = false;
         let _ = with_inbox(&self.shared, |inbox| {
             inbox.post_open = false;
+            inbox.post_reply = None;
             Ok(())
         });
     }
@@ -169,12 +181,11 @@ impl PendingPost {
             Protocol::V4 => collect(codec::decode_payload(body)),
             Protocol::V3 { .. } => collect(legacy::decode_payload(body, binary)),
         };
-        let (reply, answer) = oneshot::channel();
         with_inbox(&self.shared, |inbox| {
-            inbox.post = Some(Post { packets, malformed, reply });
+            inbox.post = inbox.post_reply.take().map(|reply| Post { packets, malformed, reply });
             Ok(())
         })?;
-        let answer = answer.await;
+        let answer = (&mut self.answer).await;
         self.armed = false;
         answer.map_err(|_| gone(&self.shared))
     }

@@ -17,7 +17,7 @@ use http_body_util::Full;
 use super::{
     config::{Config, Cors, Origins},
     jsonp,
-    polling::Payload,
+    polling::{Payload, Refusal},
     request::RequestError,
 };
 use crate::telemetry::metrics;
@@ -37,6 +37,14 @@ pub(super) fn empty(status: StatusCode) -> Reply {
     let mut reply = Response::new(Full::default());
     *reply.status_mut() = status;
     reply
+}
+
+/// For a POST whose session ended before its packets were accepted.
+pub(super) fn refused_post(refusal: Refusal) -> Result<Reply, RequestError> {
+    match refusal {
+        Refusal::Upgraded => Err(RequestError::BadRequest),
+        Refusal::Unknown | Refusal::Overlap => Ok(empty(StatusCode::BAD_REQUEST)),
+    }
 }
 
 /// `ok`, as the reference sends it.

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, header, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::{Protocol, Transport, handshake::query_pairs};
+use super::{Protocol, Transport, handshake::query_pairs, polling::Refusal};
 
 /// Engine.IO error, with its code on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub(super) enum RequestError {
     /// With the words of the application.
     Forbidden(String),
     BadProtocol,
+}
+
+impl From<Refusal> for RequestError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unknown => Self::SessionUnknown,
+            Refusal::Upgraded | Refusal::Overlap => Self::BadRequest,
+        }
+    }
 }
 
 impl RequestError {

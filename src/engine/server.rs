@@ -234,7 +234,7 @@ impl Engine {
             return Err(RequestError::BadRequest);
         }
         let wire = Box::new(Duplex::WebTransport(wire));
-        polling::offer(&shared, wire).map_err(|(refusal, _)| refused(refusal))
+        polling::offer(&shared, wire).map_err(|(refusal, _)| refusal.into())
     }
 
     /// The first request of a session.
@@ -306,11 +306,11 @@ impl Engine {
         match parts.method {
             Method::GET => match PendingGet::open(shared) {
                 Ok(pending) => {
-                    let payload = pending.payload().await.map_err(refused)?;
+                    let payload = pending.payload().await?;
                     Ok(reply::payload(&self.0.config, parts, payload))
                 }
                 Err(Refusal::Overlap) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
-                Err(refusal) => Err(refused(refusal)),
+                Err(refusal) => Err(refusal.into()),
             },
             Method::POST => self.post(parts, body, shared).await,
             _ => Err(RequestError::BadRequest),
@@ -324,10 +324,10 @@ impl Engine {
         shared: Arc<Shared>,
     ) -> Result<Reply, RequestError> {
         let config = &self.0.config;
-        let pending = match PendingPost::open(shared) {
+        let mut pending = match PendingPost::open(shared) {
             Ok(pending) => pending,
             Err(Refusal::Overlap) => return Ok(reply::empty(StatusCode::BAD_REQUEST)),
-            Err(refusal) => return Err(refused(refusal)),
+            Err(refusal) => return Err(refusal.into()),
         };
         let content_type = parts.headers.get(header::CONTENT_TYPE);
         let binary = content_type.is_some_and(|value| value == "application/octet-stream");
@@ -335,12 +335,17 @@ impl Engine {
             // Dropping `pending` ends the session: version 4 knows no binary bodies.
             return Ok(reply::empty(StatusCode::BAD_REQUEST));
         }
-        let body = request::read_body(&parts.headers, body, config.max_payload, config.body_timeout).await;
+        let body = request::read_body(&parts.headers, body, config.max_payload, config.body_timeout);
+        let body = tokio::select! {
+            biased;
+            body = body => body,
+            // Nobody waits for the rest of the body.
+            refusal = pending.gone() => return reply::refused_post(refusal),
+        };
         match body {
             Ok(body) => match pending.submit(&jsonp::unwrap(parts, body), binary).await {
                 Ok(()) => Ok(reply::ok()),
-                Err(Refusal::Upgraded) => Err(RequestError::BadRequest),
-                Err(_) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
+                Err(refusal) => reply::refused_post(refusal),
             },
             Err(BodyError::TooLarge) => {
                 tracing::info!(limit = config.max_payload, "body too large");
@@ -474,13 +479,6 @@ enum SessionRefused {
     Request(RequestError),
     Busy,
     Gone,
-}
-
-fn refused(refusal: Refusal) -> RequestError {
-    match refusal {
-        Refusal::Unknown => RequestError::SessionUnknown,
-        Refusal::Upgraded | Refusal::Overlap => RequestError::BadRequest,
-    }
 }
 
 /// The OPEN packet after the session id. Five keys, no more.

@@ -3,7 +3,6 @@
 use std::{io::Read, time::Duration};
 
 use imks::engine::{CloseReason, Config};
-use tokio::io::AsyncWriteExt;
 
 use super::support::*;
 
@@ -57,8 +56,8 @@ async fn overlapping_posts_end_the_session() {
     let second = server.post(&session, "4b").await;
     assert_eq!((second.status, second.body.as_str()), (400, ""));
     assert_eq!(server.closed().await, CloseReason::TransportError);
-    slow.write_all(b"aaaaaaa").await.unwrap();
-    assert!(read_head(&mut slow).await.starts_with("HTTP/1.1 400"));
+    let first = read_head(&mut slow).await;
+    assert!(first.starts_with("HTTP/1.1 400"), "nobody waits for the rest of the body: {first}");
 }
 
 #[tokio::test]
