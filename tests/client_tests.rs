@@ -31,10 +31,15 @@ const ACKS_PER_LIFE: u64 = 500;
 const SENDERS: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
 
 fn people_talk(kind: Kind, via: &str) {
-    let database = Database::create(kind);
-    let server = Server::start(&database);
-    let (alice, bob) = (token(&database, "alice", &[]), token(&database, "bob", &[]));
-    let environment = [("URL", &*server.url()), ("VIA", via), ("TOKEN_ALICE", &alice), ("TOKEN_BOB", &bob)];
+    people_talk_with(&Database::create(kind), via, "json");
+}
+
+fn people_talk_with(database: &Database, via: &str, parser: &str) {
+    let server = Server::start(database);
+    let (alice, bob) = (token(database, "alice", &[]), token(database, "bob", &[]));
+    let url = server.url();
+    let people = [("TOKEN_ALICE", &*alice), ("TOKEN_BOB", &bob)];
+    let environment = [&[("URL", &*url), ("VIA", via), ("PARSER", parser)], &people[..]].concat();
     Script::run("conversation.js", &environment);
 }
 
@@ -66,6 +71,14 @@ fn two_people_talk_over_websocket_on_postgres() {
 #[test]
 fn two_people_talk_with_an_upgrade_on_postgres() {
     people_talk(Kind::Postgres, "upgrade");
+}
+
+#[test]
+fn two_people_talk_with_the_msgpack_parser() {
+    for via in ["polling", "websocket"] {
+        let database = Database::create(Kind::Sqlite).with("IMKS_PARSER", "msgpack");
+        people_talk_with(&database, via, "msgpack");
+    }
 }
 
 fn wrong_tokens_are_refused(via: &str) {

@@ -374,6 +374,14 @@ fn connect_fields(config: &mut Config, visitor: &mut impl Visitor) {
         &mut config.socket.events_in_flight_max,
     );
     visitor.field(
+        Field::new(
+            "socket.parser",
+            "IMKS_PARSER",
+            "How packets are written: `json`, or `msgpack` for clients with npm socket.io-msgpack-parser, and only for them",
+        ),
+        &mut config.socket.parser,
+    );
+    visitor.field(
         Field::new("token.issuers", "IMKS_TOKEN_ISSUERS", "Accepted `iss` of tokens"),
         &mut config.token.issuers,
     );

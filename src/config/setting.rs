@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::http::tls::Version;
 use crate::http::webtransport::Mode;
 use crate::models::db::Synchronous;
+use crate::socket::Parser;
 use crate::socket::rate_limit::Rate;
 use crate::telemetry::LogFormat;
 
@@ -157,6 +158,23 @@ impl Setting for LogFormat {
         match self {
             Self::Pretty => "pretty".into(),
             Self::Json => "json".into(),
+        }
+    }
+}
+
+impl Setting for Parser {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Self::Default),
+            "msgpack" => Ok(Self::MsgPack),
+            _ => Err("write json or msgpack".into()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Default => "json".into(),
+            Self::MsgPack => "msgpack".into(),
         }
     }
 }

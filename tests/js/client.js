@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
+import msgpack from "socket.io-msgpack-parser";
 
 export const PATIENCE_MS = 10_000;
 
@@ -22,6 +23,7 @@ export function client(url, token, options = {}) {
     auth: token === undefined ? {} : { token, protocol: 1 },
     reconnectionDelay: 50,
     reconnectionDelayMax: 200,
+    ...(process.env.PARSER === "msgpack" ? { parser: msgpack } : {}),
     ...rest,
   });
   socket.received = [];
