@@ -30,7 +30,7 @@ const CLIENTS: usize = 300;
 const SLOW_CLIENTS: usize = 60;
 /// Clients of one kind at once: few enough for a debug build, whose clients must not miss the deadlines.
 const AT_ONCE: usize = 16;
-/// How long the last traces may stay: absent clients may come back for five seconds, and packets stay half as long
+/// How long the last traces may stay: absent clients may come back for ten seconds, and packets stay half as long
 /// again.
 const EMPTY_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -1,10 +1,11 @@
-//! Whether memory comes back: 10,000 sessions of every kind come and go, again and again, and after each round, once
+//! Whether memory comes back: 10,000 sessions of every kind (of WebTransport: of all its kinds) come and go, again and again, and after each round, once
 //! the server says that it holds nothing any more, its resident memory is read. The first round warms the allocator
 //! up; what later rounds add is what leaks. See `docs/performance.md`.
 //!
 //! ```text
 //! cargo build --release --example conformance
-//! cargo bench --bench soak -- [--count N] [--rounds N] [--only KIND,…]
+//! cargo bench --bench soak -- [--count N] [--rounds N] [--profiles soak,soak-msgpack]
+//!                             [--only KIND,…]
 //! ```
 //!
 //! A kind is named as in the output; a part of its name stands for all that have it.
@@ -37,15 +38,19 @@ use futures_util::{TryStreamExt, stream};
 use serde_json::Value;
 
 use self::{
-    client::{Dialer, Kind, Outcome, Parser, Target, visit},
+    client::{Carrier, Dialer, Kind, Outcome, Parser, Target, visit},
     server::Server,
 };
 
 /// Clients at once.
 const AT_ONCE: usize = 64;
-/// The same, of kinds that wait for a deadline of the server. Each end may need two files for each.
-const WAITING_AT_ONCE: usize = 2_000;
-/// How long the server may hold something after the last client has gone: absent clients may come back for five
+/// The same, of kinds that wait for a deadline of the server. Each may need two files for a while.
+const WAITING_AT_ONCE: usize = 5_000;
+/// The same, by WebTransport: the first datagrams of more would not fit into the buffer of the server's UDP socket.
+const WAITING_WEBTRANSPORT_AT_ONCE: usize = 100;
+/// A session of WebTransport costs as much as fifty others: its kinds share the count.
+const WEBTRANSPORT_KINDS: usize = 7;
+/// How long the server may hold something after the last client has gone: absent clients may come back for ten
 /// seconds, and what they could have missed is kept half as long again.
 const EMPTY_TIMEOUT: Duration = Duration::from_secs(60);
 /// For QUIC and the kernel to forget the last connections.
@@ -55,25 +60,29 @@ struct Options {
     count: usize,
     rounds: usize,
     only: Vec<String>,
+    profiles: Vec<String>,
 }
 
+/// Profiles of the conformance example, and how their clients speak.
+const PROFILES: [(&str, Parser); 2] = [("soak", Parser::Default), ("soak-msgpack", Parser::MsgPack)];
+
 fn main() -> Outcome<()> {
-    let mut options = Options { count: 10_000, rounds: 3, only: Vec::new() };
+    let profiles = PROFILES.map(|(profile, _)| profile.to_owned()).to_vec();
+    let mut options = Options { count: 10_000, rounds: 3, only: Vec::new(), profiles };
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
         let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
         match arg.as_str() {
             "--count" => options.count = value.parse()?,
             "--rounds" => options.rounds = value.parse()?,
+            "--profiles" => options.profiles = value.split(',').map(str::to_owned).collect(),
             "--only" => options.only = value.split(',').map(str::to_owned).collect(),
             _ => return Err(format!("unknown option {arg}").into()),
         }
     }
     limits::raise_open_files()?;
-    for (profile, parser) in [("soak", Parser::Default), ("soak-msgpack", Parser::MsgPack)] {
-        soak(profile, parser, &options)?;
-    }
-    Ok(())
+    let wanted = PROFILES.iter().filter(|(profile, _)| options.profiles.iter().any(|it| it == profile));
+    wanted.into_iter().try_for_each(|(profile, parser)| soak(profile, *parser, &options))
 }
 
 fn soak(profile: &str, parser: Parser, options: &Options) -> Outcome<()> {
@@ -94,7 +103,11 @@ fn soak(profile: &str, parser: Parser, options: &Options) -> Outcome<()> {
     for round in 1..=options.rounds {
         for kind in &kinds {
             let start = Instant::now();
-            runtime.block_on(all(&target, parser, *kind, options.count))?;
+            let count = match kind.carrier {
+                Carrier::WebTransport => options.count.div_ceil(WEBTRANSPORT_KINDS),
+                _ => options.count,
+            };
+            runtime.block_on(all(&target, parser, *kind, count))?;
             let seconds = start.elapsed().as_secs_f64();
             let mib = server.resident_kib()? / 1024.0;
             println!("  round {round}, {}: {seconds:.1} s, {mib:.1} MiB right after", name(*kind));
@@ -107,7 +120,11 @@ fn soak(profile: &str, parser: Parser, options: &Options) -> Outcome<()> {
 }
 
 async fn all(target: &Target, parser: Parser, kind: Kind, count: usize) -> Outcome<()> {
-    let at_once = if kind.waits() { WAITING_AT_ONCE } else { AT_ONCE };
+    let at_once = match kind.carrier {
+        _ if !kind.waits() => AT_ONCE,
+        Carrier::WebTransport => WAITING_WEBTRANSPORT_AT_ONCE,
+        _ => WAITING_AT_ONCE,
+    };
     let visits =
         stream::iter((0..count).map(Ok)).try_for_each_concurrent(at_once, |number| {
             let visited = visit(target, parser, kind, number);

@@ -22,9 +22,9 @@ pub fn engine() -> engine::Config {
     }
 }
 
-/// CONNECT within six seconds; who comes back within five goes on.
+/// CONNECT within six seconds; who comes back within ten goes on.
 pub fn server(parser: Parser) -> ImksResult<Server> {
-    let recovery = Recovery { max_disconnection_duration: Duration::from_secs(5), ..Recovery::default() };
+    let recovery = Recovery { max_disconnection_duration: Duration::from_secs(10), ..Recovery::default() };
     let config = socket::Config {
         connect_timeout: Duration::from_secs(6),
         parser,
