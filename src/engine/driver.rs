@@ -2,14 +2,18 @@
 
 use std::{
     fmt,
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use http::{HeaderMap, Uri};
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep},
+};
 
 use super::{
     Close, CloseReason, Config, Handshake, MemoryPeer, Message, NodeId, Outbox, Packet, Protocol, Sid,
@@ -196,8 +200,13 @@ impl Connection {
         }
     }
 
-    /// Flush, timers, and the end if it has come.
+    /// Flush, timers, and the end if it has come: outside of the runtime's budget, which may be used up before our turn
+    /// begins. What looks ready to wait must be ready to wake us, and a wire is not blocked because we are.
     fn end_turn(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
+        pin!(unconstrained(poll_fn(|cx| self.finish_turn(cx, reading)))).poll(cx)
+    }
+
+    fn finish_turn(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
         self.session.handle_reading(reading && !self.is_withholding(), self.now);
         loop {
             let moved = self.flush(cx);

@@ -2,10 +2,16 @@
 
 use std::{
     future::poll_fn,
-    task::{Context, Poll},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
-use tokio::time::Sleep;
+use tokio::{task::coop, time::Sleep};
 
 use super::{Close, CloseReason, Config, Connection, Event, Frame, Handshake, Message, outbox::Shared};
 
@@ -43,6 +49,39 @@ async fn many_messages_give_others_their_turn() {
         Poll::Ready(std::iter::from_fn(|| connection.poll_event(cx, true).is_ready().then_some(())).count())
     };
     assert_eq!((poll_fn(&mut turn).await, poll_fn(&mut turn).await), (64, 36));
+}
+
+/// What wakes a connection, counted.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A task may be polled when others before it have used up what the runtime lets one turn do. It is polled again then,
+/// and everything that looks ready to wait must be ready to wake it.
+#[tokio::test(start_paused = true)]
+async fn the_heartbeat_goes_on_though_a_turn_begins_without_budget() {
+    let config = Config::default();
+    let (mut connection, _peer) = Connection::in_memory(&config);
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let mut turn = || connection.poll_event(&mut Context::from_waker(&waker), true).is_pending();
+    let used_up = poll_fn(|cx| {
+        while coop::has_budget_remaining() {
+            let _ = pin!(coop::consume_budget()).poll(cx);
+        }
+        Poll::Ready(turn())
+    });
+    assert!(used_up.await);
+    tokio::task::yield_now().await;
+    assert!(turn());
+    wakes.0.store(0, Ordering::Relaxed);
+    tokio::time::advance(config.ping_interval + Duration::from_millis(1)).await;
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "the ping is due");
 }
 
 /// What an idle WebSocket connection costs in this layer, without the task that holds it.
