@@ -18,6 +18,7 @@ use axum::{Json, Router, http::header, response::IntoResponse, routing::get};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
 use serde_json::json;
+use socket2::SockRef;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wtransport::quinn::{
     self, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
@@ -83,7 +84,22 @@ pub struct Heartbeat {
 /// # Errors
 /// [`ImksError::Io`] naming the address.
 pub fn bind(addr: SocketAddr) -> ImksResult<UdpSocket> {
-    UdpSocket::bind(addr).map_err(ImksError::io(format!("listening on {addr}/udp")))
+    let socket = UdpSocket::bind(addr).map_err(ImksError::io(format!("listening on {addr}/udp")))?;
+    let options = SockRef::from(&socket);
+    let enlarged = options
+        .set_recv_buffer_size(UDP_BUFFER_BYTES)
+        .and_then(|()| options.set_send_buffer_size(UDP_BUFFER_BYTES))
+        .and_then(|()| options.recv_buffer_size());
+    // The kernel gives what it allows, and says so twice as large as it is.
+    let given = enlarged.map_err(ImksError::io("enlarging the buffers of the UDP socket"))? / 2;
+    if given < UDP_BUFFER_BYTES {
+        tracing::info!(
+            given,
+            wanted = UDP_BUFFER_BYTES,
+            "small UDP buffer, raise net.core.rmem_max and wmem_max"
+        );
+    }
+    Ok(socket)
 }
 
 /// A QUIC endpoint that waits for [`Listener::serve`].
@@ -200,6 +216,9 @@ fn transport(heartbeat: Heartbeat, idle: Duration) -> Result<TransportConfig, qu
         .datagram_send_buffer_size(16 << 10);
     Ok(transport)
 }
+
+/// All clients share one socket, and the usual 208 KiB hold the first packets of fewer than a hundred that come at once.
+const UDP_BUFFER_BYTES: usize = 2 << 20;
 
 type Admitted = (Incoming, Place, Shaking);
 

@@ -1,7 +1,8 @@
 //! A session carried by the one stream of a WebTransport session.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
+use socket2::SockRef;
 use wtransport::{
     ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt, endpoint::endpoint_side::Client,
     tls::Sha256Digest,
@@ -15,8 +16,11 @@ pub struct Dialer(Endpoint<Client>);
 impl Dialer {
     /// For a server whose certificate has one of these hashes.
     pub fn new(hashes: impl IntoIterator<Item = [u8; 32]>) -> Outcome<Self> {
+        let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+        // What the server says to many clients at once has to fit in.
+        SockRef::from(&socket).set_recv_buffer_size(BUFFER_BYTES)?;
         let config = ClientConfig::builder()
-            .with_bind_address(([127, 0, 0, 1], 0).into())
+            .with_bind_socket(socket)
             .with_server_certificate_hashes(hashes.into_iter().map(Sha256Digest::new))
             .build();
         Ok(Self(Endpoint::client(config)?))
@@ -79,3 +83,5 @@ impl WebTransport {
         Ok(())
     }
 }
+
+const BUFFER_BYTES: usize = 2 << 20;
