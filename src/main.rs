@@ -1,5 +1,10 @@
 //! The `imks` command.
 
+/// Gives memory back when clients have gone, as the system's does not (docs/adr/0021-the-allocator.md).
+#[cfg(feature = "server")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> std::process::ExitCode {
     #[cfg(feature = "server")]
     return imks::cli::main();

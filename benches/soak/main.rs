@@ -1,6 +1,6 @@
-//! Whether memory comes back: 10,000 sessions of every kind (of WebTransport: of all its kinds) come and go, again and again, and after each round, once
-//! the server says that it holds nothing any more, its resident memory is read. The first round warms the allocator
-//! up; what later rounds add is what leaks. See `docs/performance.md`.
+//! Whether memory comes back: 10,000 sessions of every kind (of WebTransport: of all its kinds together) come and go,
+//! again and again, and after each round, once the server says that it holds nothing any more, its resident memory is
+//! read. What later rounds add is what leaks. See `docs/performance.md`.
 //!
 //! ```text
 //! cargo build --release --example conformance
@@ -46,15 +46,15 @@ use self::{
 const AT_ONCE: usize = 64;
 /// The same, of kinds that wait for a deadline of the server. Each may need two files for a while.
 const WAITING_AT_ONCE: usize = 5_000;
-/// The same, by WebTransport: the first datagrams of more would not fit into the buffer of the server's UDP socket.
+/// The same, by WebTransport: what more of them send at once may not fit into the buffers of the two UDP sockets.
 const WAITING_WEBTRANSPORT_AT_ONCE: usize = 100;
 /// A session of WebTransport costs as much as fifty others: its kinds share the count.
 const WEBTRANSPORT_KINDS: usize = 7;
 /// How long the server may hold something after the last client has gone: absent clients may come back for ten
 /// seconds, and what they could have missed is kept half as long again.
 const EMPTY_TIMEOUT: Duration = Duration::from_secs(60);
-/// For QUIC and the kernel to forget the last connections.
-const SETTLE: Duration = Duration::from_secs(3);
+/// For QUIC and the kernel to forget the last connections, and the allocator to give back what it does not need (10 s).
+const SETTLE: Duration = Duration::from_secs(15);
 
 struct Options {
     count: usize,

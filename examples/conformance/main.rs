@@ -22,6 +22,10 @@ use imks::socket::{self, Server};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// As in `imks` itself.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Serves one contract until it is interrupted.
 #[derive(Debug, Parser)]
 struct Args {
