@@ -111,8 +111,8 @@ impl ServerBuilder {
     /// The server, ready to serve an engine.
     ///
     /// # Errors
-    /// [`ImksError::Namespace`](crate::ImksError::Namespace) for a path that breaks the rules,
-    /// [`ImksError::Config`](crate::ImksError::Config) for an Admin UI that cannot work.
+    /// [`ImksError::Namespace`] for a path that breaks the rules,
+    /// [`ImksError::Config`] for an Admin UI that cannot work.
     pub fn build(mut self) -> ImksResult<Server> {
         let admin = self.admin.take().map(Admin::new).transpose()?;
         if let Some(admin) = &admin {
