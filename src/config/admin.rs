@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::field::{Field, Visitor};
-use super::setting::Setting;
+use super::setting::words;
 use crate::socket::admin::{self, Mode};
 
 /// Whether and how the stock Admin UI is served.
@@ -159,39 +159,8 @@ fn place_fields(config: &mut Admin, visitor: &mut impl Visitor) {
     );
 }
 
-impl Setting for AdminAuth {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "basic" => Ok(Self::Basic),
-            "none" => Ok(Self::None),
-            _ => Err("write basic or none".into()),
-        }
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Basic => "basic".into(),
-            Self::None => "none".into(),
-        }
-    }
-}
-
-impl Setting for Mode {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "production" => Ok(Self::Production),
-            "development" => Ok(Self::Development),
-            _ => Err("write production or development".into()),
-        }
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Production => "production".into(),
-            Self::Development => "development".into(),
-        }
-    }
-}
+words!(AdminAuth { "basic" => Basic, "none" => None });
+words!(Mode { "production" => Production, "development" => Development });
 
 const CREDENTIALS_NEEDED: &str = "IMKS_ADMIN=true needs IMKS_ADMIN_USERNAME and IMKS_ADMIN_PASSWORD_HASH, or \
      IMKS_ADMIN_AUTH=none if everybody may enter";

@@ -145,90 +145,38 @@ impl Setting for Rate {
     }
 }
 
-impl Setting for LogFormat {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "pretty" => Ok(Self::Pretty),
-            "json" => Ok(Self::Json),
-            _ => Err("write pretty or json".into()),
-        }
-    }
+/// A setting that is one of a few words.
+macro_rules! words {
+    ($type:ty { $($word:literal => $value:ident),+ $(,)? }) => {
+        impl $crate::config::setting::Setting for $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$value),)+
+                    _ => Err($crate::config::setting::one_of(&[$($word),+])),
+                }
+            }
 
-    fn show(&self) -> String {
-        match self {
-            Self::Pretty => "pretty".into(),
-            Self::Json => "json".into(),
+            fn show(&self) -> String {
+                match self {
+                    $(Self::$value => $word.into(),)+
+                }
+            }
         }
-    }
+    };
 }
+pub(super) use words;
 
-impl Setting for Parser {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "json" => Ok(Self::Default),
-            "msgpack" => Ok(Self::MsgPack),
-            _ => Err("write json or msgpack".into()),
-        }
-    }
+words!(LogFormat { "pretty" => Pretty, "json" => Json });
+words!(Parser { "json" => Default, "msgpack" => MsgPack });
+words!(Synchronous { "full" => Full, "normal" => Normal });
+words!(Version { "1.2" => V1_2, "1.3" => V1_3 });
+words!(Mode { "auto" => Auto, "on" => On, "off" => Off });
 
-    fn show(&self) -> String {
-        match self {
-            Self::Default => "json".into(),
-            Self::MsgPack => "msgpack".into(),
-        }
-    }
-}
-
-impl Setting for Synchronous {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "full" => Ok(Self::Full),
-            "normal" => Ok(Self::Normal),
-            _ => Err("write full or normal".into()),
-        }
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Full => "full".into(),
-            Self::Normal => "normal".into(),
-        }
-    }
-}
-
-impl Setting for Version {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "1.2" => Ok(Self::V1_2),
-            "1.3" => Ok(Self::V1_3),
-            _ => Err("write 1.2 or 1.3".into()),
-        }
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::V1_2 => "1.2".into(),
-            Self::V1_3 => "1.3".into(),
-        }
-    }
-}
-
-impl Setting for Mode {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "on" => Ok(Self::On),
-            "off" => Ok(Self::Off),
-            _ => Err("write auto, on or off".into()),
-        }
-    }
-
-    fn show(&self) -> String {
-        match self {
-            Self::Auto => "auto".into(),
-            Self::On => "on".into(),
-            Self::Off => "off".into(),
-        }
+/// `write auto, on or off`
+pub(super) fn one_of(words: &[&str]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("write {} or {last}", first.join(", ")),
+        _ => format!("write {}", words.concat()),
     }
 }
 
@@ -259,5 +207,14 @@ mod tests {
         assert_eq!(Option::<SocketAddr>::parse("").unwrap(), None);
         assert_eq!(u32::parse("1_000_000").unwrap(), 1_000_000);
         assert!(u16::parse("70000").unwrap_err().contains("65535"));
+    }
+
+    #[test]
+    fn words_are_read_back_and_others_are_told_the_choice() {
+        for text in ["auto", "on", "off"] {
+            assert_eq!(Mode::parse(text).unwrap().show(), text);
+        }
+        assert_eq!(Mode::parse("yes").unwrap_err(), "write auto, on or off");
+        assert_eq!(LogFormat::parse("xml").unwrap_err(), "write pretty or json");
     }
 }
