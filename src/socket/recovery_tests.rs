@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
-use self::client::{Client, open, text};
+use self::client::Client;
 use super::adapter::local::LocalAdapter;
 use super::parser::{Placeholder, RawArgs};
-use super::tests::Bus;
+use super::tests::{Bus, open, text};
 use super::{Config, Namespace, NamespaceBuilder, Recovery, RecoveryStatus, Server};
 use crate::engine::Message;
 

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::main;
-use crate::engine::{self, Connection, MemoryPeer, Message};
+use crate::engine::MemoryPeer;
+use crate::socket::tests::{open, text};
 use crate::socket::{Server, Socket};
 
 /// What the stock client does, with its private id and its last offset.
@@ -119,18 +120,5 @@ impl Client {
 
     pub(super) fn numbers(&self) -> Vec<u64> {
         self.received.iter().filter_map(Value::as_u64).collect()
-    }
-}
-
-pub(super) fn open(server: &Server) -> MemoryPeer {
-    let (connection, peer) = Connection::in_memory(&engine::Config::default());
-    server.take(connection);
-    peer
-}
-
-pub(super) async fn text(peer: &MemoryPeer) -> String {
-    match peer.recv().await {
-        Some(Message::Text(text)) => text.as_str().to_owned(),
-        other => panic!("expected text, got {other:?}"),
     }
 }

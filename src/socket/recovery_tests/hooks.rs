@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::client::{Client, open};
+use super::client::Client;
 use super::{main, server_with};
+use crate::socket::tests::open;
 use crate::socket::{Accept, ConnectError, ConnectPayload, Recovery, Server, Socket};
 
 #[derive(serde::Deserialize)]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio_util::task::TaskTracker;
 
-use super::client::{Client, open};
+use super::client::Client;
 use super::{main, server_with};
 use crate::engine::MemoryPeer;
+use crate::socket::tests::open;
 use crate::socket::{Recovery, RecoveryStatus, Server};
 
 /// Something that happens.
