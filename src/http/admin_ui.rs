@@ -44,16 +44,15 @@ struct Page {
 
 impl Page {
     fn read(&mut self, directory: &Path, below: &str, depth: usize) -> ImksResult<()> {
-        let broken = ImksError::io("reading the files of the Admin UI");
-        let entries = std::fs::read_dir(directory).map_err(broken)?;
-        for entry in entries.map_while(Result::ok) {
+        let broken = || ImksError::io("reading the files of the Admin UI");
+        for entry in std::fs::read_dir(directory).map_err(broken())? {
+            let entry = entry.map_err(broken())?;
             let (path, Ok(name)) = (entry.path(), entry.file_name().into_string()) else { continue };
             let name = format!("{below}{name}");
             if path.is_dir() && depth > 0 {
                 self.read(&path, &format!("{name}/"), depth - 1)?;
             } else if let Some(content_type) = content_type(&name) {
-                let content =
-                    std::fs::read(&path).map_err(ImksError::io("reading a file of the Admin UI"))?;
+                let content = std::fs::read(&path).map_err(broken())?;
                 self.bytes += content.len();
                 self.files.insert(name, (content_type, content.into()));
             }
