@@ -85,21 +85,23 @@ pub struct Heartbeat {
 /// [`ImksError::Io`] naming the address.
 pub fn bind(addr: SocketAddr) -> ImksResult<UdpSocket> {
     let socket = UdpSocket::bind(addr).map_err(ImksError::io(format!("listening on {addr}/udp")))?;
-    let options = SockRef::from(&socket);
-    let enlarged = options
+    enlarge_buffers(&SockRef::from(&socket));
+    Ok(socket)
+}
+
+/// As far as the system allows it. With less everything works, but for bursts.
+fn enlarge_buffers(socket: &SockRef<'_>) {
+    let enlarged = socket
         .set_recv_buffer_size(UDP_BUFFER_BYTES)
-        .and_then(|()| options.set_send_buffer_size(UDP_BUFFER_BYTES))
-        .and_then(|()| options.recv_buffer_size());
-    // The kernel gives what it allows, and says so twice as large as it is.
-    let given = enlarged.map_err(ImksError::io("enlarging the buffers of the UDP socket"))? / 2;
-    if given < UDP_BUFFER_BYTES {
+        .and_then(|()| socket.set_send_buffer_size(UDP_BUFFER_BYTES))
+        .and_then(|()| socket.recv_buffer_size());
+    if !matches!(enlarged, Ok(given) if given >= UDP_BUFFER_BYTES) {
         tracing::info!(
-            given,
+            given = ?enlarged,
             wanted = UDP_BUFFER_BYTES,
-            "small UDP buffer, raise net.core.rmem_max and wmem_max"
+            "small UDP buffer: raise net.core.rmem_max and net.core.wmem_max"
         );
     }
-    Ok(socket)
 }
 
 /// A QUIC endpoint that waits for [`Listener::serve`].
