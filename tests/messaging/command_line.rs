@@ -1,8 +1,9 @@
 //! The commands of an operator, as they are typed.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn imks(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
@@ -58,6 +59,27 @@ fn a_data_directory_that_cannot_be_written_is_named() {
     let output = imks(&["token", "alice", "--data-dir", "/proc/imks"], &[]);
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("/proc/imks"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_server_uses_as_many_open_files_as_the_system_lets_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let serve = format!("ulimit -S -n 256; exec {} serve --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_imks"));
+    let mut server = Command::new("sh")
+        .args(["-c", &serve])
+        .env("IMKS_DATA_DIR", directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("is ready")));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard] = [0, 1].map(|column| files.split_whitespace().nth(column).unwrap());
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(soft, hard);
+    assert_ne!(hard, "256");
 }
 
 #[test]
