@@ -305,7 +305,10 @@ proptest! {
         let mut payload = deflated(&message);
         payload.truncate(cut.index(payload.len()));
         if let Ok(start) = inflate(&payload, 100_000) {
-            prop_assert!(message.starts_with(&start));
+            // Where just the last four bytes of a stored block are missing, those that the receiver has to append take
+            // their place (RFC 7692 section 7.2.2): to it the peer has said them.
+            let said = start.strip_suffix(&[0, 0, 0xff, 0xff]).unwrap_or(&start);
+            prop_assert!(message.starts_with(said));
         }
     }
 }
