@@ -29,33 +29,72 @@
 //! The directory `examples/` has a chat, acknowledgements, middleware, binary payloads, namespaces on demand, and an
 //! axum application with Socket.IO in it.
 
-#[cfg(feature = "server")]
-pub mod app;
-#[cfg(feature = "server")]
-pub mod auth;
-#[cfg(feature = "server")]
-pub mod cli;
-pub mod clock;
-#[cfg(feature = "server")]
-pub mod config;
-#[cfg(feature = "server")]
-pub mod directory;
+#[cfg(feature = "wire")]
 pub mod engine;
 pub mod error;
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 pub mod http;
-#[cfg(feature = "server")]
-pub mod messaging;
-#[cfg(feature = "server")]
-pub mod models;
-#[cfg(feature = "server")]
-pub mod pb;
+#[cfg(feature = "wire")]
 pub mod socket;
-#[cfg(feature = "server")]
+
+// The inside of the program `imks`: private, so that the compiler finds what nobody uses. Integration tests and
+// benchmarks reach it through the feature `testing`.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod app;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod app;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod auth;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod auth;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod cli;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod cli;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod clock;
+#[cfg(not(feature = "testing"))]
+mod clock;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod config;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod config;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod directory;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod directory;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod messaging;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod messaging;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod models;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod models;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod pb;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod pb;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
 pub mod telemetry;
+#[cfg(all(feature = "socketio", not(feature = "testing")))]
+mod telemetry;
 
 // The checks of the fuzz targets, which tests run too, speak of this crate by its name.
 #[cfg(test)]
 extern crate self as imks;
 
+#[cfg(feature = "server")]
+#[doc(hidden)]
+pub use cli::main as run_command_line;
 pub use error::{ImksError, ImksResult};
