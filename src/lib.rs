@@ -34,6 +34,8 @@ pub mod engine;
 pub mod error;
 #[cfg(feature = "socketio")]
 pub mod http;
+#[cfg(feature = "socketio")]
+pub mod rate_limit;
 #[cfg(feature = "wire")]
 pub mod socket;
 

@@ -14,7 +14,7 @@ pub struct SocketId([u8; 20]);
 
 impl SocketId {
     /// A new random id.
-    pub(super) fn random() -> ImksResult<Self> {
+    pub(crate) fn random() -> ImksResult<Self> {
         let mut random = [0; 15];
         getrandom::fill(&mut random).map_err(|_| ImksError::Internal("no random numbers"))?;
         let mut id = [0; 20];
@@ -25,13 +25,13 @@ impl SocketId {
     }
 
     /// The id, if this can be one.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         text.as_bytes().try_into().ok().map(Self)
     }
 
     /// The place of a client of Socket.IO v2, whose id is its session's: as much of the end of it as fits. What is
     /// found there must be compared with the whole id.
-    pub(super) fn of_version2(text: &str) -> Self {
+    pub(crate) fn of_version2(text: &str) -> Self {
         let mut id = [b'#'; 20];
         let end = &text.as_bytes()[text.len().saturating_sub(id.len())..];
         id[20 - end.len()..].copy_from_slice(end);

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::Auth;
 use super::sessions::{MemorySessions, SESSION_TTL, SessionStore};
 use crate::error::{ImksError, ImksResult};
-use crate::socket::connect::{Accept, ConnectError, ConnectPayload};
-use crate::socket::namespace_builder::NamespaceBuilder;
-use crate::socket::socket::Socket;
+use crate::socket::namespace::builder::NamespaceBuilder;
+use crate::socket::namespace::connect::{Accept, ConnectError, ConnectPayload};
+use crate::socket::namespace::socket::Socket;
 
 /// Decides who may enter.
 pub(super) struct Gate {

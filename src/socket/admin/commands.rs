@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::Admin;
 use crate::error::{ImksError, ImksResult};
-use crate::socket::arguments::RawArgs;
-use crate::socket::broadcast::Broadcast;
-use crate::socket::events::Event;
-use crate::socket::namespace_builder::NamespaceBuilder;
+use crate::socket::codec::arguments::RawArgs;
+use crate::socket::namespace::broadcast::Broadcast;
+use crate::socket::namespace::builder::NamespaceBuilder;
+use crate::socket::namespace::events::Event;
 
 /// What the page is told that it can do.
 pub(super) const FEATURES: [&str; 7] =

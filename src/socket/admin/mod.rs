@@ -1,7 +1,7 @@
 //! The Admin UI protocol: the namespace that the stock page (npm `@socket.io/admin-ui` 0.5) connects to.
 //!
 //! A server that was told nothing about it does nothing for it: everything hangs on hooks that
-//! [`ServerBuilder::instrument`](super::ServerBuilder::instrument) adds to the namespaces before they exist.
+//! [`ServerBuilder::instrument`](crate::socket::ServerBuilder::instrument) adds to the namespaces before they exist.
 
 mod auth;
 mod commands;
@@ -21,11 +21,12 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::namespace_builder::NamespaceBuilder;
-use super::parser::Arguments;
-use super::server::{Server, WeakServer};
-use super::socket::Socket;
 use crate::error::{ImksError, ImksResult};
+use crate::socket::codec::parser::Arguments;
+use crate::socket::namespace::builder::NamespaceBuilder;
+use crate::socket::namespace::socket::Socket;
+use crate::socket::server::WeakServer;
+use crate::socket::server::server::Server;
 use auth::Gate;
 pub use auth::{BCRYPT_COST, check_hash, hash_password};
 pub use sessions::{SESSION_TTL, SESSIONS_MAX, SessionStore};
@@ -109,7 +110,7 @@ impl fmt::Debug for Auth {
 }
 
 /// The Admin UI of one server.
-pub(super) struct Admin {
+pub(crate) struct Admin {
     namespace: String,
     mode: Mode,
     read_only: bool,
@@ -126,7 +127,7 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    pub(super) fn new(config: Config) -> ImksResult<Arc<Self>> {
+    pub(crate) fn new(config: Config) -> ImksResult<Arc<Self>> {
         if config.namespace == MAIN_NAMESPACE {
             return Err(ImksError::Config("the Admin UI needs a namespace of its own, not /".into()));
         }
@@ -145,12 +146,12 @@ impl Admin {
     }
 
     /// Path of its namespace.
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.namespace
     }
 
     /// What its namespace does.
-    pub(super) fn describe(self: &Arc<Self>) -> NamespaceBuilder {
+    pub(crate) fn describe(self: &Arc<Self>) -> NamespaceBuilder {
         let mut builder = NamespaceBuilder::default();
         let admin = self.clone();
         builder.on_connect(move |socket, payload| {
@@ -170,7 +171,7 @@ impl Admin {
     }
 
     /// Adds to a namespace what the page wants to see of it.
-    pub(super) fn observe(self: &Arc<Self>, path: Option<&str>, builder: &mut NamespaceBuilder) {
+    pub(crate) fn observe(self: &Arc<Self>, path: Option<&str>, builder: &mut NamespaceBuilder) {
         if self.mode == Mode::Development {
             let shows_events = path != Some(self.path());
             stream::observe(self, shows_events, builder);
@@ -178,19 +179,19 @@ impl Admin {
     }
 
     /// The server exists.
-    pub(super) fn bind(&self, server: WeakServer) {
+    pub(crate) fn bind(&self, server: WeakServer) {
         // Once: a builder builds one server.
         let _ = self.server.set(server);
     }
 
     /// Clients may come: numbers flow until [`Admin::stop`].
-    pub(super) fn start(self: &Arc<Self>) {
+    pub(crate) fn start(self: &Arc<Self>) {
         if self.tasks.is_empty() {
             self.tasks.spawn(stats::run(self.clone()));
         }
     }
 
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
@@ -246,4 +247,4 @@ struct Features {
 
 /// Where the page looks by default.
 pub const NAMESPACE_DEFAULT: &str = "/admin";
-const MAIN_NAMESPACE: &str = super::parser::MAIN_NAMESPACE;
+const MAIN_NAMESPACE: &str = crate::socket::codec::parser::MAIN_NAMESPACE;

@@ -7,9 +7,9 @@ use crate::clock::{self, Timestamp};
 use crate::engine::FrameWriter;
 use crate::engine::{percent_decode, query_pairs};
 use crate::error::ImksResult;
-use crate::socket::packet::Args;
-use crate::socket::parser::Arguments;
-use crate::socket::remote_socket::{RemoteHandshake, RemoteSocket};
+use crate::socket::codec::packet::Args;
+use crate::socket::codec::parser::Arguments;
+use crate::socket::namespace::remote_socket::{RemoteHandshake, RemoteSocket};
 
 /// A socket. What its node does not tell is left out.
 #[derive(Serialize)]

@@ -10,8 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::Admin;
 use crate::clock::{Micros, now_micros};
 use crate::engine::CloseReason;
-use crate::socket::parser::One;
-use crate::socket::server::Server;
+use crate::socket::codec::parser::One;
+use crate::socket::server::server::Server;
 use crate::telemetry::metrics;
 
 /// Until the server stops.

@@ -13,13 +13,13 @@ use super::shapes::{FACTS, ShownEvent, ShownSocket};
 use crate::clock::{Timestamp, now_micros};
 use crate::engine::{Outbox, Transport};
 use crate::socket::DisconnectReason;
-use crate::socket::namespace::Namespace;
-use crate::socket::namespace_builder::{NamespaceBuilder, RoomChange};
-use crate::socket::packet::Args;
-use crate::socket::parser::One;
-use crate::socket::remote_socket::RemoteSocket;
-use crate::socket::server::Server;
-use crate::socket::socket::Socket;
+use crate::socket::codec::packet::Args;
+use crate::socket::codec::parser::One;
+use crate::socket::namespace::builder::{NamespaceBuilder, RoomChange};
+use crate::socket::namespace::namespace::Namespace;
+use crate::socket::namespace::remote_socket::RemoteSocket;
+use crate::socket::namespace::socket::Socket;
+use crate::socket::server::server::Server;
 
 /// Shows what happens in a namespace, before its own hooks see it.
 pub(super) fn observe(admin: &Arc<Admin>, shows_events: bool, builder: &mut NamespaceBuilder) {

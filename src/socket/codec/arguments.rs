@@ -1,0 +1,158 @@
+//! What can stand as the arguments of an event or ack, and how it becomes JSON text.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::packet::Args;
+use super::parser::PLACEHOLDER;
+use crate::engine::FrameWriter;
+use crate::error::ImksResult;
+
+/// Something that can stand as the arguments of an event or ack.
+pub trait Arguments {
+    /// Writes the arguments as JSON, comma separated, without brackets.
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()>;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The attachments that [`Placeholder`]s in the JSON refer to.
+    fn attachments(&self) -> &[Bytes] {
+        &[]
+    }
+
+    /// Whether [`Arguments::write_json`] may meet a [`Binary`](crate::socket::Binary), which becomes an attachment.
+    fn may_hold_binary(&self) -> bool {
+        false
+    }
+
+    /// About how many bytes [`Arguments::write_json`] will write; a wrong guess costs a copy.
+    fn size_hint(&self) -> usize {
+        DEFAULT_JSON_BYTES
+    }
+}
+
+/// One argument.
+#[derive(Debug, Clone, Copy)]
+pub struct One<'a, T: ?Sized>(pub &'a T);
+
+impl<T: Serialize + ?Sized> Arguments for One<'_, T> {
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
+        Ok(serde_json::to_writer(out, self.0)?)
+    }
+
+    fn may_hold_binary(&self) -> bool {
+        true
+    }
+}
+
+/// The fields of a tuple, one argument each.
+macro_rules! tuple_arguments {
+    ($first:ident $(, $other:ident)*) => {
+        impl<$first: Serialize $(, $other: Serialize)*> Arguments for ($first, $($other,)*) {
+            #[allow(non_snake_case, reason = "fields are named as their types")]
+            fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
+                let ($first, $($other,)*) = self;
+                serde_json::to_writer(&mut *out, $first)?;
+                $(
+                    out.push_str(",");
+                    serde_json::to_writer(&mut *out, $other)?;
+                )*
+                Ok(())
+            }
+
+            fn may_hold_binary(&self) -> bool {
+                true
+            }
+        }
+    };
+}
+
+tuple_arguments!(A);
+tuple_arguments!(A, B);
+tuple_arguments!(A, B, C);
+tuple_arguments!(A, B, C, D);
+tuple_arguments!(A, B, C, D, E);
+tuple_arguments!(A, B, C, D, E, F);
+
+/// No arguments.
+impl Arguments for () {
+    fn write_json(&self, _: &mut FrameWriter) -> ImksResult<()> {
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        true
+    }
+
+    fn size_hint(&self) -> usize {
+        0
+    }
+}
+
+/// Arguments as they were received: text and attachments are shared, not read again.
+impl Arguments for Args {
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
+        out.push_str(self.json());
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.json().is_empty()
+    }
+
+    fn attachments(&self) -> &[Bytes] {
+        self.attachments()
+    }
+
+    fn size_hint(&self) -> usize {
+        self.json().len()
+    }
+}
+
+/// Arguments as JSON text, comma separated, without brackets, and the attachments that the text refers to.
+#[derive(Debug, Clone, Copy)]
+pub struct RawArgs<'a> {
+    /// For example `1,{"a":2}`. Must be valid JSON once put into brackets.
+    pub json: &'a str,
+    /// In the order of the placeholders' numbers.
+    pub attachments: &'a [Bytes],
+}
+
+impl Arguments for RawArgs<'_> {
+    fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
+        out.push_str(self.json);
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.json.is_empty()
+    }
+
+    fn attachments(&self) -> &[Bytes] {
+        self.attachments
+    }
+
+    fn size_hint(&self) -> usize {
+        self.json.len()
+    }
+}
+
+/// Stands in JSON for the attachment with this number.
+#[derive(Debug, Clone, Copy)]
+pub struct Placeholder(pub usize);
+
+impl Serialize for Placeholder {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry(PLACEHOLDER, &true)?;
+        map.serialize_entry("num", &self.0)?;
+        map.end()
+    }
+}
+
+/// A guess at the size of one serialised argument.
+pub(crate) const DEFAULT_JSON_BYTES: usize = 256;

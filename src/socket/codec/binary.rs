@@ -1,0 +1,152 @@
+//! Binary values inside typed payloads: a field of type [`Binary`] is an attachment on the wire.
+//!
+//! Reading and writing go through `serde`, which has no room for attachments. They lie in the thread while one
+//! payload is read or written, which happens without a pause.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+use super::parser::{PLACEHOLDER, Placeholder};
+
+/// Bytes that travel as a binary attachment. Reading one out of an event shares the received bytes; writing one
+/// adds an attachment to the packet and leaves its placeholder in the JSON.
+///
+/// Written by anything but an emit or an ack, it is what `serde` makes of bytes.
+///
+/// ```
+/// # use imks::socket::Binary;
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Upload {
+///     name: String,
+///     content: Binary,
+/// }
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Binary(pub Bytes);
+
+impl fmt::Debug for Binary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Binary({} bytes)", self.0.len())
+    }
+}
+
+impl From<Bytes> for Binary {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Binary {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl AsRef<[u8]> for Binary {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for Binary {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+thread_local! {
+    /// Attachments of the payload that is being read.
+    static READING: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
+    /// Attachments found in the payload that is being written, and the number of the first.
+    static WRITING: RefCell<Option<(usize, Vec<Bytes>)>> = const { RefCell::new(None) };
+}
+
+/// Reads a payload with these attachments at hand.
+pub(crate) fn reading<R>(attachments: &[Bytes], read: impl FnOnce() -> R) -> R {
+    if attachments.is_empty() {
+        return read();
+    }
+    let outer = READING.replace(Some(attachments.to_vec()));
+    let _restore = Restore(outer);
+    read()
+}
+
+/// Puts back what was being read outside, even if reading inside panics.
+struct Restore(Option<Vec<Bytes>>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        READING.set(self.0.take());
+    }
+}
+
+/// Writes a payload; what it holds of [`Binary`] is given back, numbered from `first`.
+pub(crate) fn writing<R>(first: usize, write: impl FnOnce() -> R) -> (R, Vec<Bytes>) {
+    WRITING.set(Some((first, Vec::new())));
+    let written = write();
+    let found = WRITING.take().map(|(_, found)| found).unwrap_or_default();
+    (written, found)
+}
+
+impl Serialize for Binary {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let number = WRITING.with_borrow_mut(|writing| {
+            let (first, found) = writing.as_mut()?;
+            found.push(self.0.clone());
+            Some(*first + found.len() - 1)
+        });
+        match number {
+            Some(number) => Placeholder(number).serialize(serializer),
+            None => serializer.serialize_bytes(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Binary {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BinaryVisitor)
+    }
+}
+
+struct BinaryVisitor;
+
+impl<'de> Visitor<'de> for BinaryVisitor {
+    type Value = Binary;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("binary data")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Binary, A::Error> {
+        let (mut is_placeholder, mut number) = (false, None);
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            match &*key {
+                PLACEHOLDER => is_placeholder = map.next_value()?,
+                "num" => number = Some(map.next_value::<usize>()?),
+                _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
+            }
+        }
+        let number =
+            number.filter(|_| is_placeholder).ok_or_else(|| A::Error::custom("not a placeholder"))?;
+        let found = READING.with_borrow(|reading| reading.as_ref()?.get(number).cloned());
+        found.map(Binary).ok_or_else(|| A::Error::custom("placeholder without an attachment"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Binary, A::Error> {
+        let mut bytes = Vec::new();
+        while let Some(byte) = seq.next_element::<u8>()? {
+            bytes.push(byte);
+        }
+        Ok(Binary(bytes.into()))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Binary, E> {
+        Ok(Binary(Bytes::copy_from_slice(bytes)))
+    }
+}

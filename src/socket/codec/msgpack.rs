@@ -1,0 +1,388 @@
+//! The msgpack parser (npm `socket.io-msgpack-parser` 3): each packet is one binary message, a msgpack map
+//! `{type, nsp, data?, id?}` in which binary values stand where they belong.
+//!
+//! Inside, packets stay what they are with the default parser, JSON text with placeholders and attachments. This
+//! file copies one form into the other, value by value; no tree of values is ever built.
+
+mod json;
+mod reader;
+mod transcoder;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use tungstenite::Utf8Bytes;
+
+use self::json::JsonWriter;
+use self::reader::{Reader, Token};
+use self::transcoder::{FIXMAP, Transcoder, push_text, push_unsigned};
+use super::packet::{Args, Packet, PacketBody};
+use super::parser::{self, Limits};
+use crate::engine::Frame;
+use crate::error::{ImksError, ImksResult};
+
+/// Reads one packet.
+///
+/// # Errors
+/// Whatever the reference refuses: types beyond 0 to 4, a namespace that is no text, data of the wrong kind for the
+/// type, ids that are no integer from 0 on, trailing bytes. Moreover, as with the default parser: event names that
+/// are neither text nor a number, reserved names, nesting deeper than [`JSON_DEPTH_MAX`](super::packet::JSON_DEPTH_MAX), and more attachments than
+/// `limits` allows.
+pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
+    let fields = Fields::read(message)?;
+    let namespace = match fields.namespace.ok_or_else(|| malformed("no namespace"))? {
+        parser::MAIN_NAMESPACE => Cow::Borrowed(parser::MAIN_NAMESPACE),
+        path => Cow::Owned(path.to_owned()),
+    };
+    let id = fields.id;
+    let body = match fields.kind.ok_or_else(|| malformed("no packet type"))? {
+        0 => PacketBody::Connect(fields.data.map(|data| text_of(data, is_map)).transpose()?),
+        1 if fields.data.is_some() => return Err(malformed("DISCONNECT has a payload")),
+        1 => PacketBody::Disconnect,
+        2 => {
+            let (text, attachments) = fields.array(limits)?;
+            PacketBody::Event(id, Args::event(text, 0)?.with_attachments(attachments))
+        }
+        3 => {
+            let (text, attachments) = fields.array(limits)?;
+            PacketBody::Ack(id, Args::ack(text, 0)?.with_attachments(attachments))
+        }
+        4 => {
+            let data = fields.data.ok_or_else(|| malformed("CONNECT_ERROR without a reason"))?;
+            PacketBody::ConnectError(text_of(data, |token| is_map(token) || matches!(token, Token::Text(_)))?)
+        }
+        _ => return Err(malformed("unknown packet type")),
+    };
+    Ok(Packet { namespace, body })
+}
+
+/// Turns the frames of one packet of the default parser into the one frame of this parser.
+///
+/// # Errors
+/// Frames that are no such packet: only an application that writes invalid JSON itself can cause it.
+pub fn encode(frames: &[Frame]) -> ImksResult<Frame> {
+    let (packet, attachments) = frames.split_first().ok_or(ImksError::EmptySocketPacket)?;
+    let text = std::str::from_utf8(packet.payload().get(1..).unwrap_or_default())
+        .map_err(|_| ImksError::InvalidPacketUtf8)?;
+    let head = parser::split_head(text)?;
+    let json = head.json.trim_ascii();
+    let mut out = Vec::with_capacity(text.len() + ENVELOPE_BYTES);
+    let entries = 2 + u8::from(head.id.is_some()) + u8::from(!json.is_empty());
+    out.push(FIXMAP | entries);
+    push_text(&mut out, "type");
+    // Binary events and acks are events and acks here.
+    out.push(if head.kind > 4 { head.kind - 3 } else { head.kind });
+    push_text(&mut out, "nsp");
+    push_text(&mut out, &head.namespace);
+    if let Some(id) = head.id {
+        push_text(&mut out, "id");
+        push_unsigned(&mut out, id);
+    }
+    if !json.is_empty() {
+        push_text(&mut out, "data");
+        Transcoder { json, attachments, out: &mut out }.run()?;
+    }
+    Ok(Frame::binary(&out))
+}
+
+/// What the map of a packet says.
+#[derive(Default)]
+struct Fields<'a> {
+    kind: Option<u64>,
+    namespace: Option<&'a str>,
+    id: Option<u64>,
+    /// The value, still msgpack.
+    data: Option<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    /// Keys beyond the four are ignored; of a key that comes twice the last one counts, as in the reference.
+    fn read(message: &'a [u8]) -> ImksResult<Self> {
+        let mut reader = Reader { rest: message };
+        let Token::Map(entries) = reader.next()? else { return Err(malformed("packet is no map")) };
+        let mut fields = Self::default();
+        for _ in 0..entries {
+            let Token::Text(key) = reader.next()? else { return Err(malformed("key is no text")) };
+            match key {
+                "type" => fields.kind = Some(integer(&reader.next()?)?),
+                "nsp" => match reader.next()? {
+                    Token::Text(path) => fields.namespace = Some(path),
+                    _ => return Err(malformed("namespace is no text")),
+                },
+                "id" => match reader.next()? {
+                    Token::Undefined => fields.id = None,
+                    token => fields.id = Some(integer(&token)?),
+                },
+                "data" => fields.data = Some(reader.skip()?).filter(|data| !is_undefined(data)),
+                _ => drop(reader.skip()?),
+            }
+        }
+        match reader.rest {
+            [] => Ok(fields),
+            _ => Err(malformed("trailing bytes")),
+        }
+    }
+
+    /// The arguments of an event or ack.
+    fn array(&self, limits: &Limits) -> ImksResult<(Utf8Bytes, Vec<Bytes>)> {
+        let data = self.data.ok_or_else(|| malformed("no arguments"))?;
+        let is_array = matches!(Reader { rest: data }.next()?, Token::Array(_));
+        if !is_array {
+            return Err(malformed("arguments are no array"));
+        }
+        let mut writer = JsonWriter::new(data.len(), limits.attachments_max);
+        writer.copy(&mut Reader { rest: data }, 0)?;
+        let (text, attachments) = writer.finish()?;
+        Ok((utf8(text)?, attachments))
+    }
+}
+
+/// A value without binary parts, as JSON text.
+fn text_of(data: &[u8], allowed: impl Fn(&Token<'_>) -> bool) -> ImksResult<String> {
+    if !allowed(&Reader { rest: data }.next()?) {
+        return Err(malformed("data of another kind than the packet type wants"));
+    }
+    let mut writer = JsonWriter::new(data.len(), 0);
+    writer.copy(&mut Reader { rest: data }, 0)?;
+    let (text, _) = writer.finish()?;
+    String::from_utf8(text).map_err(|_| ImksError::InvalidPacketUtf8)
+}
+
+fn is_map(token: &Token<'_>) -> bool {
+    matches!(token, Token::Map(_))
+}
+
+fn is_undefined(data: &[u8]) -> bool {
+    matches!(data, [0xd4, 0, _])
+}
+
+/// An integer from 0 on. JavaScript has no integers of its own, so a float without a fraction is one too.
+fn integer(token: &Token<'_>) -> ImksResult<u64> {
+    match token {
+        Token::Unsigned(value) => Ok(*value),
+        Token::Float(value) if value.fract() == 0.0 && (0.0..=SAFE_INTEGER_MAX).contains(value) => {
+            Ok(*value as u64)
+        }
+        _ => Err(malformed("not an integer from 0 on")),
+    }
+}
+
+fn utf8(text: Vec<u8>) -> ImksResult<Utf8Bytes> {
+    Utf8Bytes::try_from(Bytes::from(text)).map_err(|_| ImksError::InvalidPacketUtf8)
+}
+
+fn malformed(rule: &'static str) -> ImksError {
+    ImksError::InvalidSocketPacketFormat(rule)
+}
+
+/// Largest integer that a float holds exactly (ECMAScript `Number.MAX_SAFE_INTEGER`).
+const SAFE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
+
+/// Keys, type and id.
+const ENVELOPE_BYTES: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::socket::codec::packet::JSON_DEPTH_MAX;
+    use crate::socket::codec::parser::{
+        ATTACHMENTS_MAX, Frames, RawArgs, encode_ack, encode_connect, encode_connect_error,
+        encode_disconnect, encode_event,
+    };
+
+    fn limits() -> Limits {
+        Limits::default()
+    }
+
+    /// Sends a packet of the default parser through msgpack.
+    fn through(frames: &Frames) -> Packet {
+        decode(encode(frames).unwrap().payload(), &limits()).unwrap()
+    }
+
+    /// `{type, nsp, …}` as the npm parser writes it, given the rest in hex.
+    fn packet(entries: u8, kind: u8, rest: &[u8]) -> Vec<u8> {
+        let mut packet = vec![FIXMAP | entries];
+        push_text(&mut packet, "type");
+        packet.push(kind);
+        push_text(&mut packet, "nsp");
+        push_text(&mut packet, "/");
+        packet.extend_from_slice(rest);
+        packet
+    }
+
+    fn data(value: &[u8]) -> Vec<u8> {
+        [&[0xa4, b'd', b'a', b't', b'a'], value].concat()
+    }
+
+    #[test]
+    fn an_event_of_the_npm_parser_is_read() {
+        // {type: 2, data: ["hi", new Date(0), undefined, <01 02>, {a: undefined, b: 1.5}], options: {compress: true}, id: 7, nsp: "/x"}
+        let message = [
+            b"\x85\xa4type\x02\xa4data\x95\xa2hi\xd7\x00\x00\x00\x00\x00\x00\x00\x00\x00\xd4\x00\x00\xc4\x02\x01\x02\x82\xa1a\xd4\x00\x00\xa1b\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00".as_slice(),
+            b"\xa7options\x81\xa8compress\xc3\xa2id\x07\xa3nsp\xa2/x",
+        ]
+        .concat();
+        let packet = decode(&message, &limits()).unwrap();
+        assert_eq!(packet.namespace, "/x");
+        let PacketBody::Event(Some(7), args) = packet.body else { panic!("not that event") };
+        assert_eq!(args.name(), "hi");
+        let expected = r#""1970-01-01T00:00:00.000Z",null,{"_placeholder":true,"num":0},{"b":1.5}"#;
+        assert_eq!(args.json(), expected);
+        assert_eq!(args.attachments(), [Bytes::from_static(&[1, 2])]);
+    }
+
+    #[test]
+    fn each_type_has_its_data_and_no_other() {
+        let map = [0x80];
+        let good: [(u8, u8, Vec<u8>); 7] = [
+            (2, 0, vec![]),
+            (3, 0, data(&map)),
+            (2, 1, vec![]),
+            (3, 2, data(b"\x91\xa1a")),
+            (3, 3, data(b"\x90")),
+            (3, 4, data(b"\xa2no")),
+            (3, 4, data(&map)),
+        ];
+        for (entries, kind, rest) in good {
+            assert!(decode(&packet(entries, kind, &rest), &limits()).is_ok(), "{kind} {rest:?}");
+        }
+        let bad: [(u8, u8, Vec<u8>); 13] = [
+            (3, 0, data(b"\x90")),
+            (3, 0, data(b"\xc0")),
+            (3, 0, data(b"\x81\xa1a\xc4\x00")),
+            (3, 1, data(&map)),
+            (2, 2, vec![]),
+            (3, 2, data(b"\x90")),
+            (3, 2, data(b"\x91\xc0")),
+            (3, 2, data(b"\x91\xa7connect")),
+            (3, 3, data(&map)),
+            (3, 4, data(b"\x01")),
+            (3, 5, data(b"\x91\xa1a")),
+            (3, 2, data(b"\x91\xa1a\xc0")),
+            (3, 2, data(b"\xdd\xff\xff\xff\xff\xa1a")),
+        ];
+        for (entries, kind, rest) in bad {
+            assert!(decode(&packet(entries, kind, &rest), &limits()).is_err(), "{kind} {rest:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_integers_and_namespaces_text() {
+        let event = |id: &[u8]| packet(4, 2, &[&data(b"\x91\xa1a"), b"\xa2id".as_slice(), id].concat());
+        assert!(decode(&event(b"\x05"), &limits()).is_ok());
+        assert!(decode(&event(b"\xcb\x40\x00\x00\x00\x00\x00\x00\x00"), &limits()).is_ok(), "2.0");
+        for id in [b"\xff".as_slice(), b"\xa11", b"\xc0", b"\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00"] {
+            assert!(decode(&event(id), &limits()).is_err(), "{id:?}");
+        }
+        assert!(decode(b"\x82\xa4type\x00\xa3nsp\x01", &limits()).is_err());
+        assert!(decode(b"\x81\xa4type\x00", &limits()).is_err());
+        assert!(decode(b"\x90", &limits()).is_err());
+    }
+
+    #[test]
+    fn depth_and_attachments_are_bounded() {
+        let nested = |depth: usize| {
+            packet(3, 2, &data(&[b"\x92\xa1a".to_vec(), vec![0x91; depth], vec![0xc0]].concat()))
+        };
+        assert!(decode(&nested(JSON_DEPTH_MAX - 2), &limits()).is_ok());
+        assert!(decode(&nested(JSON_DEPTH_MAX + 1), &limits()).is_err());
+        assert!(decode(&nested(100_000), &limits()).is_err());
+        let binaries = |count: u8| {
+            packet(
+                3,
+                2,
+                &data(&[vec![0xdc, 0, count + 1, 0xa1, b'a'], [0xc4, 0].repeat(count.into())].concat()),
+            )
+        };
+        assert!(decode(&binaries(10), &limits()).is_ok());
+        assert!(decode(&binaries(11), &limits()).is_err());
+    }
+
+    #[test]
+    fn a_placeholder_of_the_clients_own_making_stays_data_and_never_meets_an_attachment() {
+        let lookalike = b"\x82\xac_placeholder\xc3\xa3num\x00";
+        let alone = packet(3, 2, &data(&[b"\x92\xa1a".as_slice(), lookalike].concat()));
+        let PacketBody::Event(None, args) = decode(&alone, &limits()).unwrap().body else {
+            panic!("no event")
+        };
+        assert_eq!((args.json(), args.attachments().len()), (r#"{"_placeholder":true,"num":0}"#, 0));
+        let mixed = packet(3, 2, &data(&[b"\x93\xa1a\xc4\x00".as_slice(), lookalike].concat()));
+        assert!(decode(&mixed, &limits()).is_err());
+    }
+
+    #[test]
+    fn what_the_server_says_is_one_message() {
+        let reply = encode(&[encode_connect("/x", "id")]).unwrap();
+        assert_eq!(reply.payload(), b"\x83\xa4type\x00\xa3nsp\xa2/x\xa4data\x81\xa3sid\xa2id");
+        assert!(reply.is_binary());
+        let bye = encode(&[encode_disconnect("/")]).unwrap();
+        assert_eq!(bye.payload(), b"\x82\xa4type\x01\xa3nsp\xa1/");
+        let refusal = encode_connect_error("/", &serde_json::json!({"message": "no"})).unwrap();
+        assert_eq!(
+            encode(&[refusal]).unwrap().payload(),
+            b"\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xa2no"
+        );
+        let attachment = [Bytes::from_static(&[9])];
+        let args = RawArgs { json: r#"{"a":[{"num":0,"_placeholder":true}]}"#, attachments: &attachment };
+        let ack = encode(&encode_ack("/", 3, &args).unwrap()).unwrap();
+        assert_eq!(
+            ack.payload(),
+            b"\x84\xa4type\x03\xa3nsp\xa1/\xa2id\x03\xa4data\x91\x81\xa1a\x91\xc4\x01\x09"
+        );
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<u64>().prop_map(Into::into),
+            any::<i32>().prop_map(|halves| (f64::from(halves) / 2.0).into()),
+            "\\PC{0,40}".prop_map(Into::into),
+            "[\"\\\\\u{0}-\u{1f}]{0,5}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 64, 20, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..20).prop_map(Into::into),
+                prop::collection::hash_map("\\PC{0,8}", inner, 0..20)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_packet_or_an_error(message in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = decode(&message, &limits());
+        }
+
+        #[test]
+        fn any_data_in_a_well_formed_packet_is_accepted_or_refused(kind in 0_u8..6, value in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = decode(&packet(3, kind, &data(&value)), &limits());
+        }
+
+        #[test]
+        fn an_event_arrives_as_it_was_sent(
+            namespace in "/[a-z]{0,40}",
+            id in any::<Option<u64>>(),
+            value in json(),
+            pretty in any::<bool>(),
+            attachments in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..ATTACHMENTS_MAX)
+        ) {
+            let attachments: Vec<Bytes> = attachments.into_iter().map(Bytes::from).collect();
+            let mut values = vec![value.clone()];
+            values.extend((0..attachments.len()).map(|num| serde_json::json!({"_placeholder": true, "num": num})));
+            let write = if pretty { serde_json::to_string_pretty } else { serde_json::to_string };
+            let written = write(&values).unwrap();
+            let args = RawArgs { json: &written[1..written.len() - 1], attachments: &attachments };
+            let packet = through(&encode_event(&namespace, id, "e", &args).unwrap());
+            prop_assert_eq!(&*packet.namespace, &namespace);
+            let PacketBody::Event(received_id, received) = packet.body else { panic!("not an event") };
+            prop_assert_eq!(received_id, id);
+            prop_assert_eq!(received.first::<serde_json::Value>().unwrap(), value);
+            prop_assert_eq!(received.attachments(), &attachments[..]);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Handlers whose arguments and answers are types.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::builder::NamespaceBuilder;
+use super::events::{Ack, EventError};
+use super::socket::Socket;
+use crate::error::ImksResult;
+use crate::socket::codec::packet::Args;
+
+/// What a typed handler may return: it becomes the answer, if the client wants one.
+pub trait IntoAck {
+    /// Sends it.
+    ///
+    /// # Errors
+    /// Those of serialization.
+    fn into_ack(self, ack: Ack) -> ImksResult<()>;
+}
+
+/// An answer of one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply<T>(pub T);
+
+impl<T: Serialize> IntoAck for Reply<T> {
+    fn into_ack(self, ack: Ack) -> ImksResult<()> {
+        ack.send(&self.0)
+    }
+}
+
+/// An answer without arguments.
+impl IntoAck for () {
+    fn into_ack(self, ack: Ack) -> ImksResult<()> {
+        ack.send_args(&())
+    }
+}
+
+/// Arguments as they came.
+impl IntoAck for Args {
+    fn into_ack(self, ack: Ack) -> ImksResult<()> {
+        ack.send_args(&self)
+    }
+}
+
+/// An error is answered with `{"error":{"message":…,"data":…}}`.
+impl<T: IntoAck, E: Into<EventError>> IntoAck for Result<T, E> {
+    fn into_ack(self, ack: Ack) -> ImksResult<()> {
+        match self {
+            Ok(answer) => answer.into_ack(ack),
+            Err(error) => ack.send(&Refused { error: error.into() }),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Refused {
+    error: EventError,
+}
+
+impl NamespaceBuilder {
+    /// Handles an event whose arguments are the fields of a tuple, `(String,)` for one; what the handler returns is
+    /// the answer. Arguments of another shape are answered with an error, and the handler does not run.
+    ///
+    /// ```
+    /// # use imks::socket::{Reply, Server, Socket, adapter::local::LocalAdapter};
+    /// # fn main() -> imks::ImksResult<()> {
+    /// let server = Server::builder(Default::default(), LocalAdapter)
+    ///     .namespace("/", |ns| {
+    ///         ns.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
+    ///     })
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn on_typed<T, F, Fut, R>(&mut self, event: &str, handler: F) -> &mut Self
+    where
+        T: DeserializeOwned,
+        F: Fn(Socket, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = R> + Send + 'static,
+        R: IntoAck,
+    {
+        self.on(event, move |mut event| {
+            let ack = event.take_ack();
+            let work = event.parse().map(|args| handler(event.socket().clone(), args));
+            async move {
+                let outcome = match work {
+                    Ok(work) => answer(ack, work.await),
+                    Err(error) => {
+                        tracing::debug!(socket_sid = event.socket().id(), event = event.name(), %error, "not for this handler");
+                        answer(ack, Err::<(), _>(error))
+                    }
+                };
+                if let Err(error) = outcome {
+                    tracing::warn!(%error, event = event.name(), "answer not sent");
+                }
+            }
+        })
+    }
+}
+
+fn answer(ack: Option<Ack>, value: impl IntoAck) -> ImksResult<()> {
+    ack.map_or(Ok(()), |ack| value.into_ack(ack))
+}

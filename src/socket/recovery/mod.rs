@@ -1,0 +1,4 @@
+//! Connection state recovery: sessions, and the packets that their clients may have missed.
+
+pub(crate) mod event;
+pub(crate) mod session_store;

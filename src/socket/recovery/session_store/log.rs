@@ -1,0 +1,201 @@
+//! The last packets of a namespace by position. Frames are kept by reference: an entry costs its envelope, and its
+//! bytes only once all receivers have sent theirs.
+
+use std::collections::VecDeque;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::record::Memberships;
+use crate::error::{ImksError, ImksResult};
+use crate::socket::codec::parser::Frames;
+use crate::socket::recovery::event::OFFSET_CHARACTERS;
+use crate::socket::socket_id::SocketId;
+
+/// Place of a packet in the log of its namespace; the first packet has 1.
+pub(crate) type Position = u64;
+
+/// What a client is handed to say how far it got: opaque to it, 16 bytes as base64url. A log that was lost (another
+/// epoch) or belongs to another namespace is never mistaken for this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Epoch(u64);
+
+impl Epoch {
+    pub(super) fn random() -> ImksResult<Self> {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|_| ImksError::Internal("no random numbers"))?;
+        Ok(Self(u64::from_be_bytes(bytes)))
+    }
+
+    /// The offset of a position.
+    pub(super) fn offset(self, position: Position) -> OffsetText {
+        let bytes = u128::from(self.0) << 64 | u128::from(position);
+        let mut text = [0; OFFSET_CHARACTERS];
+        // Sixteen bytes are 22 characters: it fits.
+        let written = URL_SAFE_NO_PAD.encode_slice(bytes.to_be_bytes(), &mut text);
+        debug_assert_eq!(written.ok(), Some(OFFSET_CHARACTERS));
+        OffsetText(text)
+    }
+
+    /// The position of an offset of this epoch.
+    pub(super) fn position(self, offset: &str) -> Option<Position> {
+        let mut bytes = [0; 16];
+        let read = URL_SAFE_NO_PAD.decode_slice(offset, &mut bytes).ok()?;
+        let value = u128::from_be_bytes(bytes);
+        (read == bytes.len() && (value >> 64) as u64 == self.0).then_some(value as u64)
+    }
+}
+
+/// An offset as it stands on the wire.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OffsetText([u8; OFFSET_CHARACTERS]);
+
+impl OffsetText {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// Who a packet is for.
+#[derive(Debug)]
+pub(crate) enum Addressees {
+    /// One socket.
+    One(SocketId),
+    /// The union of the rooms (everybody if there are none) without those in the other rooms and without one socket.
+    Rooms { rooms: Names, except: Names, skip: Option<SocketId> },
+}
+
+/// Names of rooms.
+pub(crate) type Names = SmallVec<[Box<str>; 1]>;
+
+impl Addressees {
+    /// Whether a session got the packet, or would have if its client had been there.
+    pub(super) fn include(&self, id: SocketId, memberships: &Memberships, position: Position) -> bool {
+        match self {
+            Self::One(one) => *one == id && memberships.began_before(position),
+            Self::Rooms { rooms, except, skip } => {
+                let was_in = |name: &str| {
+                    if name == id.as_str() {
+                        memberships.was_member(position)
+                    } else {
+                        memberships.was_in(name, position)
+                    }
+                };
+                let meant = if rooms.is_empty() {
+                    memberships.was_member(position)
+                } else {
+                    rooms.iter().any(|room| was_in(room))
+                };
+                meant && *skip != Some(id) && !except.iter().any(|room| was_in(room))
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Rooms { rooms, except, .. } => rooms.iter().chain(except).map(|name| name.len()).sum(),
+        }
+    }
+}
+
+/// One packet.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) addressees: Addressees,
+    pub(super) frames: Frames,
+    at: Instant,
+    bytes: usize,
+}
+
+/// The last packets, without a hole.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    entries: VecDeque<Entry>,
+    /// Position of the newest packet, kept or not.
+    last: Position,
+    bytes: usize,
+}
+
+impl Log {
+    /// Position of the newest packet.
+    pub(super) fn last(&self) -> Position {
+        self.last
+    }
+
+    /// Position of the oldest packet that is kept; the next one if none is.
+    pub(super) fn first(&self) -> Position {
+        self.last + 1 - self.entries.len() as u64
+    }
+
+    /// Takes the next position. The packet is not kept: nobody can come back for it.
+    pub(super) fn skip(&mut self) -> Position {
+        self.last += 1;
+        self.entries.clear();
+        self.bytes = 0;
+        self.last
+    }
+
+    /// Keeps the packet at the next position, at the cost of the oldest ones.
+    pub(super) fn push(&mut self, addressees: Addressees, frames: Frames, at: Instant, bounds: Bounds) {
+        let wire: usize = frames.iter().map(crate::engine::Frame::len).sum();
+        let bytes = ENTRY_BYTES + wire + addressees.bytes();
+        self.last += 1;
+        self.bytes += bytes;
+        self.entries.push_back(Entry { addressees, frames, at, bytes });
+        while self.entries.len() > bounds.packets_max || self.bytes > bounds.bytes_max {
+            self.pop();
+        }
+    }
+
+    /// Packets after a position, oldest first.
+    pub(super) fn after(&self, position: Position) -> impl Iterator<Item = (Position, &Entry)> {
+        let first = self.first();
+        let skipped = usize::try_from((position + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        self.entries.iter().enumerate().skip(skipped).map(move |(n, entry)| (first + n as u64, entry))
+    }
+
+    /// Forgets packets that are older than this.
+    pub(super) fn purge(&mut self, before: Instant) {
+        while self.entries.front().is_some_and(|entry| entry.at < before) {
+            self.pop();
+        }
+    }
+
+    /// Forgets everything and gives its memory back; positions go on.
+    pub(super) fn clear(&mut self) {
+        self.entries = VecDeque::new();
+        self.bytes = 0;
+    }
+
+    /// When the oldest packet came.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.entries.front().map(|entry| entry.at)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn pop(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= entry.bytes;
+        }
+    }
+}
+
+/// How much a log keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) packets_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// What an entry costs beside its bytes.
+const ENTRY_BYTES: usize = size_of::<Entry>();

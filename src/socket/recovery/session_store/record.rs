@@ -1,0 +1,161 @@
+//! What is known of one session: who it is, where it was, and since when.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::log::Position;
+use super::sent::Sent;
+use crate::socket::namespace::data::Kept;
+use crate::socket::socket_id::SocketId;
+
+/// A session of one namespace.
+pub(super) struct Record {
+    pub(super) id: SocketId,
+    /// Whom the connect hook authenticated, if it said so.
+    pub(super) owner: Option<Box<str>>,
+    pub(super) data: Kept,
+    pub(super) memberships: Memberships,
+    pub(super) state: State,
+    /// What was sent to the client.
+    pub(super) sent: Arc<Sent>,
+    /// The connect hook gave events along.
+    pub(super) greeted: bool,
+    /// A connection whose connect hook is being asked.
+    pub(super) joining: Option<Joining>,
+}
+
+impl Record {
+    /// Whether this claim is the connected socket.
+    pub(super) fn is_held_by(&self, claim: u64) -> bool {
+        matches!(self.state, State::Live(held) if held == claim)
+    }
+}
+
+/// Where the client is.
+#[derive(Debug)]
+pub(super) enum State {
+    /// It has not been taken in yet.
+    New,
+    /// It is connected; the number says by which claim.
+    Live(u64),
+    /// Its connection ended.
+    Away {
+        /// Key of the queue of those who are away.
+        since: (Instant, u64),
+        /// Position of the newest packet at that moment.
+        position: Position,
+    },
+}
+
+/// A candidate for a session.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub(super) claim: u64,
+    pub(super) memberships: Memberships,
+    /// Rooms of the session that the connect hook took away.
+    pub(super) dropped: HashSet<Box<str>>,
+}
+
+/// Which packets a session was there for. A packet reaches whoever is in its rooms at its position; so rooms are kept
+/// with the positions at which they were entered and left.
+#[derive(Debug, Clone)]
+pub(super) struct Memberships {
+    /// Position before the first packet that may be for the session.
+    began: Position,
+    /// Position at which it became a member of the namespace.
+    member: Option<Position>,
+    rooms: HashMap<Arc<str>, Position>,
+    left: VecDeque<Stay>,
+    /// Before this position it is not known any more.
+    known_from: Position,
+}
+
+/// A room that was left.
+#[derive(Debug, Clone)]
+struct Stay {
+    room: Arc<str>,
+    from: Position,
+    to: Position,
+}
+
+impl Memberships {
+    pub(super) fn new(began: Position) -> Self {
+        Self { began, member: None, rooms: HashMap::new(), left: VecDeque::new(), known_from: began }
+    }
+
+    pub(super) fn began(&self) -> Position {
+        self.began
+    }
+
+    pub(super) fn known_from(&self) -> Position {
+        self.known_from
+    }
+
+    pub(super) fn rooms(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rooms.keys()
+    }
+
+    pub(super) fn became_member(&mut self, at: Position) {
+        self.member.get_or_insert(at);
+    }
+
+    pub(super) fn joined(&mut self, room: Arc<str>, at: Position) {
+        self.rooms.entry(room).or_insert(at);
+    }
+
+    /// `first` is the oldest position that anybody can still ask for.
+    pub(super) fn left(&mut self, room: &str, at: Position, first: Position) {
+        let Some((room, from)) = self.rooms.remove_entry(room) else { return };
+        while self.left.front().is_some_and(|stay| stay.to < first) {
+            self.left.pop_front();
+        }
+        if from == at {
+            return;
+        }
+        if self.left.len() >= LEFT_ROOMS_MAX
+            && let Some(oldest) = self.left.pop_front()
+        {
+            self.known_from = self.known_from.max(oldest.to);
+        }
+        self.left.push_back(Stay { room, from, to: at });
+    }
+
+    /// As if it had never been in these rooms.
+    pub(super) fn forget(&mut self, rooms: &HashSet<Box<str>>) {
+        self.rooms.retain(|room, _| !rooms.contains(&**room));
+        self.left.retain(|stay| !rooms.contains(&*stay.room));
+    }
+
+    /// Adds what a candidate entered and left meanwhile.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (room, at) in &other.rooms {
+            self.joined(room.clone(), *at);
+        }
+        self.left.extend(other.left.iter().cloned());
+        if other.known_from > other.began {
+            self.known_from = self.known_from.max(other.known_from);
+        }
+    }
+
+    pub(super) fn began_before(&self, position: Position) -> bool {
+        position > self.began
+    }
+
+    pub(super) fn was_member(&self, position: Position) -> bool {
+        self.member.is_some_and(|since| position > since)
+    }
+
+    pub(super) fn is_in(&self, room: &str) -> bool {
+        self.rooms.contains_key(room)
+    }
+
+    pub(super) fn was_in(&self, room: &str, position: Position) -> bool {
+        self.rooms.get(room).is_some_and(|since| position > *since)
+            || self.left.iter().any(|stay| position > stay.from && position <= stay.to && *stay.room == *room)
+    }
+}
+
+/// Rooms that a session left, as far as packets for them are still kept; beyond that, older packets are not replayed.
+const LEFT_ROOMS_MAX: usize = 64;

@@ -1,0 +1,86 @@
+//! The state of a store: its sessions, who of them is away, and the log.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::link::{Link, Pid};
+use super::log::{Log, Position};
+use super::record::{Joining, Memberships, Record, State};
+use crate::socket::socket_id::SocketId;
+use crate::telemetry::metrics;
+
+/// Everything a store keeps under its lock.
+#[derive(Default)]
+pub(super) struct Sessions {
+    pub(super) log: Log,
+    pub(super) by_pid: HashMap<Pid, Record>,
+    /// Those who are away, in the order in which they left.
+    pub(super) away: BTreeMap<(Instant, u64), Pid>,
+    claims: u64,
+    /// A task looks after what gets too old.
+    pub(super) purging: bool,
+}
+
+impl Sessions {
+    pub(super) fn next_claim(&mut self) -> u64 {
+        self.claims += 1;
+        self.claims
+    }
+
+    /// Where the rooms of a socket are kept: with its session once it is open, aside before.
+    pub(super) fn memberships(&mut self, link: &Link) -> Option<&mut Memberships> {
+        let record = self.by_pid.get_mut(&link.pid)?;
+        if record.is_held_by(link.claim) {
+            return Some(&mut record.memberships);
+        }
+        record.joining.as_mut().filter(|joining| joining.claim == link.claim).map(|it| &mut it.memberships)
+    }
+
+    pub(super) fn joining(&mut self, link: &Link) -> Option<&mut Joining> {
+        let joining = self.by_pid.get_mut(&link.pid)?.joining.as_mut()?;
+        (joining.claim == link.claim).then_some(joining)
+    }
+
+    pub(super) fn remove(&mut self, pid: Pid) {
+        if let Some(record) = self.by_pid.remove(&pid)
+            && let State::Away { since, .. } = record.state
+        {
+            self.away.remove(&since);
+            metrics::RECOVERY_AWAY.add(-1);
+        }
+    }
+
+    pub(super) fn remove_first_away(&mut self) {
+        if let Some((_, pid)) = self.away.first_key_value() {
+            let pid = *pid;
+            self.remove(pid);
+        }
+    }
+}
+
+/// The session of a client that is away.
+pub(crate) struct AwaySession<'a> {
+    pub(super) record: &'a mut Record,
+    pub(super) at: Position,
+    pub(super) first: Position,
+}
+
+impl AwaySession<'_> {
+    pub(crate) fn socket_id(&self) -> SocketId {
+        self.record.id
+    }
+
+    pub(crate) fn is_in(&self, room: &str) -> bool {
+        *room == *self.record.id.as_str() || self.record.memberships.is_in(room)
+    }
+
+    pub(crate) fn join(&mut self, room: &str) {
+        self.record.memberships.joined(Arc::from(room), self.at);
+    }
+
+    pub(crate) fn leave(&mut self, room: &str) {
+        self.record.memberships.left(room, self.at, self.first);
+    }
+}

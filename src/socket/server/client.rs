@@ -1,0 +1,369 @@
+//! One connection as Socket.IO sees it: which namespaces it joined, and what each packet means there.
+//!
+//! Pure: packets and times go in, [`Output`]s come out. `S` is whatever the caller keeps for a joined namespace.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::engine::Message;
+use crate::error::{ImksError, ImksResult};
+use crate::socket::codec::packet::{Args, Packet, PacketBody};
+use crate::socket::codec::parser::{Decoder, MAIN_NAMESPACE};
+
+/// What a joined namespace is represented by.
+pub trait Joined: Clone {
+    /// False once the server side has left; packets that cross that on the wire are dropped.
+    fn is_connected(&self) -> bool;
+}
+
+/// What the caller should do next.
+#[derive(Debug, PartialEq)]
+pub enum Output<S> {
+    /// Ask the namespace whether the client may join; then call [`Client::accepted`] or [`Client::refused`].
+    Connect {
+        /// Path as the client sent it.
+        namespace: Cow<'static, str>,
+        /// JSON object of the `auth` option.
+        auth: Option<String>,
+    },
+    /// Run the handler of an event.
+    Event {
+        /// Where it arrived.
+        socket: S,
+        /// Present when the client waits for an answer.
+        id: Option<u64>,
+        /// Name and arguments.
+        args: Args,
+    },
+    /// Hand an answer to whoever asked.
+    Ack {
+        /// Where it arrived.
+        socket: S,
+        /// Which question it answers.
+        id: u64,
+        /// The answer.
+        args: Args,
+    },
+    /// The client left this namespace.
+    Leave(S),
+}
+
+/// State machine of one connection.
+#[derive(Debug)]
+pub struct Client<S> {
+    decoder: Decoder,
+    namespaces: SmallVec<[(Cow<'static, str>, State<S>); 1]>,
+    /// Packets that waited for a namespace to accept the client.
+    replay: VecDeque<Packet>,
+    /// Until when a first namespace must be joined; never set again afterwards.
+    connect_deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum State<S> {
+    /// The connect hook is running. Packets wait instead of ending the connection.
+    Joining(Vec<Packet>),
+    Joined(S),
+}
+
+impl<S: Joined> Client<S> {
+    /// A connection that has joined nothing yet, and must by `connect_deadline`.
+    pub fn new(decoder: Decoder, connect_deadline: Instant) -> Self {
+        Self {
+            decoder,
+            namespaces: SmallVec::new(),
+            replay: VecDeque::new(),
+            connect_deadline: Some(connect_deadline),
+        }
+    }
+
+    /// Takes the next message of the connection. Every error ends the connection.
+    pub fn handle_message(&mut self, message: Message) -> ImksResult<Option<Output<S>>> {
+        match self.decoder.add(message)? {
+            Some(packet) => self.handle_packet(packet),
+            None => Ok(None),
+        }
+    }
+
+    /// A client of Socket.IO v2 joins the main namespace without a word.
+    pub fn handle_open(&mut self) -> ImksResult<Option<Output<S>>> {
+        self.handle_connect(Cow::Borrowed(MAIN_NAMESPACE), None)
+    }
+
+    /// The namespace took the client in; packets that waited come out of [`Client::poll_output`].
+    pub fn accepted(&mut self, namespace: &str, socket: S) {
+        self.connect_deadline = None;
+        let Some(state) = self.state_mut(namespace) else { return };
+        if let State::Joining(waiting) = std::mem::replace(state, State::Joined(socket)) {
+            self.replay.extend(waiting);
+        }
+    }
+
+    /// The namespace refused the client, who may try again on the same connection.
+    pub fn refused(&mut self, namespace: &str) {
+        self.namespaces.retain(|(path, _)| path != namespace);
+    }
+
+    /// Packets that became due without a new message.
+    pub fn poll_output(&mut self) -> Option<ImksResult<Output<S>>> {
+        while let Some(packet) = self.replay.pop_front() {
+            if let Some(output) = self.handle_packet(packet).transpose() {
+                return Some(output);
+            }
+        }
+        None
+    }
+
+    /// When [`Client::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.connect_deadline
+    }
+
+    /// Errs when no namespace was joined in time.
+    pub fn handle_timeout(&mut self, now: Instant) -> ImksResult<()> {
+        match self.connect_deadline {
+            Some(deadline) if now >= deadline => Err(ImksError::Timeout("no namespace joined in time")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything joined, for the end of the connection.
+    pub fn drain(&mut self) -> impl Iterator<Item = S> + '_ {
+        self.replay.clear();
+        self.namespaces.drain(..).filter_map(|(_, state)| match state {
+            State::Joined(socket) => Some(socket),
+            State::Joining(_) => None,
+        })
+    }
+
+    fn handle_packet(&mut self, packet: Packet) -> ImksResult<Option<Output<S>>> {
+        let Packet { namespace, body } = packet;
+        if let PacketBody::Connect(auth) = body {
+            return self.handle_connect(namespace, auth);
+        }
+        match self.state_mut(&namespace) {
+            // As the reference does: a peer that talks to a namespace it did not join is out of step.
+            None => Err(malformed("packet for a namespace that was not joined")),
+            Some(State::Joining(waiting)) if waiting.len() < WAITING_PACKETS_MAX => {
+                waiting.push(Packet { namespace, body });
+                Ok(None)
+            }
+            Some(State::Joining(_)) => Err(malformed("too many packets before the namespace answered")),
+            Some(State::Joined(socket)) => {
+                let socket = socket.clone();
+                self.handle_joined(&namespace, socket, body)
+            }
+        }
+    }
+
+    fn handle_connect(
+        &mut self,
+        namespace: Cow<'static, str>,
+        auth: Option<String>,
+    ) -> ImksResult<Option<Output<S>>> {
+        match self.state_mut(&namespace) {
+            // The answer to the first CONNECT answers this one too: one socket, no ghost.
+            Some(State::Joining(_)) => return Ok(None),
+            Some(State::Joined(socket)) if socket.is_connected() => {
+                return Err(malformed("CONNECT to a namespace that was joined before"));
+            }
+            _ => {}
+        }
+        self.refused(&namespace);
+        if self.namespaces.len() >= NAMESPACES_MAX {
+            return Err(ImksError::LimitReached("namespaces per connection"));
+        }
+        self.namespaces.push((namespace.clone(), State::Joining(Vec::new())));
+        Ok(Some(Output::Connect { namespace, auth }))
+    }
+
+    fn handle_joined(
+        &mut self,
+        namespace: &str,
+        socket: S,
+        body: PacketBody,
+    ) -> ImksResult<Option<Output<S>>> {
+        match body {
+            PacketBody::Connect(_) | PacketBody::ConnectError(_) => {
+                Err(malformed("CONNECT_ERROR from a client"))
+            }
+            PacketBody::Disconnect => {
+                self.refused(namespace);
+                Ok(Some(Output::Leave(socket)))
+            }
+            _ if !socket.is_connected() => Ok(None),
+            PacketBody::Event(_, args) if !args.has_name() => Ok(None),
+            PacketBody::Event(id, args) => Ok(Some(Output::Event { socket, id, args })),
+            PacketBody::Ack(Some(id), args) => Ok(Some(Output::Ack { socket, id, args })),
+            PacketBody::Ack(None, _) => Ok(None),
+        }
+    }
+
+    fn state_mut(&mut self, namespace: &str) -> Option<&mut State<S>> {
+        self.namespaces.iter_mut().find(|(path, _)| path == namespace).map(|(_, state)| state)
+    }
+}
+
+fn malformed(rule: &'static str) -> ImksError {
+    ImksError::InvalidSocketPacketFormat(rule)
+}
+
+/// Packets kept for a namespace whose connect hook has not answered yet.
+pub const WAITING_PACKETS_MAX: usize = 64;
+
+/// Namespaces one connection may have joined or be joining.
+pub const NAMESPACES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tungstenite::Utf8Bytes;
+
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Fake(&'static str, bool);
+
+    impl Joined for Fake {
+        fn is_connected(&self) -> bool {
+            self.1
+        }
+    }
+
+    fn client() -> Client<Fake> {
+        Client::new(Decoder::new(Default::default()), Instant::now() + Duration::from_secs(45))
+    }
+
+    fn say(client: &mut Client<Fake>, text: &str) -> ImksResult<Option<Output<Fake>>> {
+        client.handle_message(Message::Text(Utf8Bytes::from(text)))
+    }
+
+    fn joined() -> Client<Fake> {
+        let mut client = client();
+        say(&mut client, "0").unwrap();
+        client.accepted("/", Fake("a", true));
+        client
+    }
+
+    #[test]
+    fn a_client_joins_speaks_and_leaves() {
+        let mut client = client();
+        let Some(Output::Connect { namespace, auth }) = say(&mut client, r#"0{"token":"x"}"#).unwrap() else {
+            panic!("no connect")
+        };
+        assert_eq!((&*namespace, auth.as_deref()), ("/", Some(r#"{"token":"x"}"#)));
+        client.accepted("/", Fake("a", true));
+        let Some(Output::Event { id, args, .. }) = say(&mut client, r#"27["hi",1]"#).unwrap() else {
+            panic!("no event")
+        };
+        assert_eq!((id, args.name(), args.json()), (Some(7), "hi", "1"));
+        assert_eq!(say(&mut client, "1").unwrap(), Some(Output::Leave(Fake("a", true))));
+        assert!(say(&mut client, r#"2["hi"]"#).is_err(), "not joined any more");
+    }
+
+    #[test]
+    fn events_sent_while_the_connect_hook_runs_arrive_after_it_in_order() {
+        let mut client = client();
+        say(&mut client, "0").unwrap();
+        assert_eq!(say(&mut client, r#"2["one"]"#).unwrap(), None);
+        assert_eq!(say(&mut client, r#"2["two"]"#).unwrap(), None);
+        assert!(client.poll_output().is_none());
+        client.accepted("/", Fake("a", true));
+        let mut names = Vec::new();
+        while let Some(output) = client.poll_output() {
+            let Output::Event { args, .. } = output.unwrap() else { panic!("not an event") };
+            names.push(args.name().to_owned());
+        }
+        assert_eq!(names, ["one", "two"]);
+    }
+
+    #[test]
+    fn packets_kept_for_a_slow_connect_hook_are_bounded() {
+        let mut client = client();
+        say(&mut client, "0").unwrap();
+        for _ in 0..WAITING_PACKETS_MAX {
+            say(&mut client, r#"2["hi"]"#).unwrap();
+        }
+        assert!(say(&mut client, r#"2["hi"]"#).is_err());
+    }
+
+    #[test]
+    fn a_second_connect_is_merged_while_joining_and_fatal_once_joined() {
+        let mut client = client();
+        say(&mut client, "0").unwrap();
+        assert_eq!(say(&mut client, "0").unwrap(), None);
+        client.accepted("/", Fake("a", true));
+        assert!(say(&mut client, "0").is_err());
+    }
+
+    #[test]
+    fn a_refused_client_may_try_again_and_reaches_its_deadline_otherwise() {
+        let mut client = client();
+        say(&mut client, "0").unwrap();
+        client.refused("/");
+        assert!(say(&mut client, "0").unwrap().is_some());
+        client.refused("/");
+        let deadline = client.poll_timeout().unwrap();
+        assert!(client.handle_timeout(deadline - Duration::from_millis(1)).is_ok());
+        assert!(client.handle_timeout(deadline).is_err());
+    }
+
+    #[test]
+    fn leaving_the_only_namespace_does_not_start_the_deadline_again() {
+        let mut client = joined();
+        say(&mut client, "1").unwrap();
+        assert_eq!(client.poll_timeout(), None);
+    }
+
+    #[test]
+    fn packets_that_cross_a_disconnect_by_the_server_are_dropped_and_a_new_connect_is_taken() {
+        let mut client = client();
+        say(&mut client, "0").unwrap();
+        client.accepted("/", Fake("gone", false));
+        assert_eq!(say(&mut client, r#"2["hi"]"#).unwrap(), None);
+        assert!(matches!(say(&mut client, "0").unwrap(), Some(Output::Connect { .. })));
+    }
+
+    #[test]
+    fn what_the_reference_ignores_is_ignored_and_what_it_closes_on_closes() {
+        for ignored in ["2", "3", "3[1]"] {
+            assert_eq!(say(&mut joined(), ignored).unwrap(), None, "{ignored}");
+        }
+        let fatal = [
+            "",
+            "7",
+            "9",
+            "abc",
+            "2[]",
+            "2[null]",
+            "2{}",
+            "2[\"connect\"]",
+            "1{}",
+            "4{}",
+            "4\"x\"",
+            "0[1]",
+            "0null",
+            "0\"a\"",
+            "2-1[\"a\"]",
+            "21.5[\"a\"]",
+            "2abc[\"a\"]",
+            "299999999999999999999[\"a\"]",
+            "50-[\"a\"]",
+            "5-[\"a\"]",
+            "5abc-[\"a\"]",
+            "51.5-[\"a\"]",
+            "51[\"a\"]",
+            "511-[\"a\"]",
+            "2/other,[\"a\"]",
+            "3{}",
+        ];
+        for text in fatal {
+            assert!(say(&mut joined(), text).is_err(), "{text}");
+        }
+        assert!(joined().handle_message(Message::Binary("x".into())).is_err(), "attachment without a packet");
+    }
+}

@@ -1,0 +1,377 @@
+//! The one task of a connection: frames in, handlers, acks.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, Sleep};
+
+use super::client::{Client, Output};
+use super::server::Inner;
+use crate::engine::{Close, CloseReason, Connection, Event as EngineEvent, Protocol};
+use crate::error::{ImksError, ImksResult};
+use crate::socket::DisconnectReason;
+use crate::socket::codec::dialect::Dialect;
+use crate::socket::codec::parser;
+use crate::socket::namespace::connect::{Accept, Candidate, ConnectError, ConnectPayload};
+use crate::socket::namespace::delivery::{self, NotTakenIn};
+use crate::socket::namespace::events::{BoxFuture, Event, Handler};
+use crate::socket::namespace::listeners;
+use crate::socket::namespace::namespace::Namespace;
+use crate::socket::namespace::rooms;
+use crate::socket::namespace::socket::Socket;
+use crate::telemetry::metrics;
+
+/// Everything about one connection, in one task: session, wire, namespaces, running handlers.
+pub(super) struct ConnectionTask {
+    server: Arc<Inner>,
+    connection: Connection,
+    dialect: Dialect,
+    client: Client<Socket>,
+    /// Handlers that are waiting for something. Made when the first one does.
+    running: Option<Box<FuturesUnordered<BoxFuture<Done>>>>,
+    connect_timer: Option<Pin<Box<Sleep>>>,
+    /// Of Socket.IO v2, and new: it joins the main namespace without asking.
+    joins_unasked: bool,
+    /// Why we ended the connection, if it was us.
+    ending: bool,
+    /// Among the open connections.
+    key: u64,
+}
+
+/// What a future of this connection came to.
+enum Done {
+    Handled,
+    Verdict {
+        candidate: Candidate,
+        payload: ConnectPayload,
+        verdict: Result<Accept, ConnectError>,
+    },
+    /// A namespace that is made on demand was looked for.
+    Found {
+        path: Arc<str>,
+        payload: ConnectPayload,
+        namespace: ImksResult<Option<Namespace>>,
+    },
+}
+
+/// Whether a turn may go on.
+enum Turn {
+    GoOn,
+    /// Let others run first.
+    Yield,
+    /// The connection is over.
+    Over,
+}
+
+impl Future for ConnectionTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let task = &mut *self;
+        // A panic in one handler ends one connection, and nothing else.
+        match catch_unwind(AssertUnwindSafe(|| task.turn(cx))) {
+            Ok(poll) => poll,
+            Err(_) => {
+                metrics::HANDLER_PANICS.increment();
+                tracing::error!(peer = %task.connection.handshake().peer, "handler panicked, connection closed");
+                task.connection.outbox().close(Close::Now);
+                task.end(DisconnectReason::Engine(CloseReason::ForcedClose));
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl ConnectionTask {
+    pub(super) fn new(server: Arc<Inner>, connection: Connection) -> Self {
+        let deadline = Instant::now() + server.config.connect_timeout;
+        let dialect = Dialect::new(server.config.parser, connection.handshake());
+        let client = Client::new(dialect.decoder(server.config.limits), deadline);
+        let connect_timer =
+            client.poll_timeout().map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        let key = server.open.insert(connection.outbox().clone());
+        let joins_unasked = connection.handshake().protocol != Protocol::V4;
+        Self {
+            server,
+            connection,
+            dialect,
+            client,
+            running: None,
+            connect_timer,
+            joins_unasked,
+            ending: false,
+            key,
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.begin(cx);
+        if std::mem::take(&mut self.joins_unasked)
+            && let Ok(Some(output)) = self.client.handle_open()
+        {
+            self.handle_output(output, cx);
+        }
+        loop {
+            self.poll_running(cx);
+            self.poll_connect_timer(cx);
+            if self.connection.outbox().farewell_asked() {
+                self.say_farewell();
+            }
+            let reading = self.in_flight() < self.server.config.events_in_flight_max;
+            let Poll::Ready(event) = self.connection.poll_event(cx, reading) else {
+                // Asked for while this turn ran: nobody wakes us for that.
+                if self.connection.outbox().farewell_asked() && !self.ending {
+                    continue;
+                }
+                return Poll::Pending;
+            };
+            match self.handle_event(event, cx) {
+                Turn::GoOn => {}
+                Turn::Yield => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Turn::Over => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: EngineEvent, cx: &mut Context<'_>) -> Turn {
+        let message = match event {
+            EngineEvent::Message(message) => message,
+            EngineEvent::Closed(reason) => {
+                // Who breaks the rules of packets does not come back to the session.
+                let reason = if self.ending { CloseReason::ParseError } else { reason };
+                self.end(DisconnectReason::Engine(reason));
+                return Turn::Over;
+            }
+        };
+        if self.ending {
+            return Turn::GoOn;
+        }
+        match self.client.handle_message(message) {
+            Ok(Some(output)) => self.handle_output(output, cx),
+            Ok(None) => {}
+            Err(error) => self.refuse_connection(&error),
+        }
+        if rooms::take_pressure() { Turn::Yield } else { Turn::GoOn }
+    }
+
+    fn handle_output(&mut self, output: Output<Socket>, cx: &mut Context<'_>) {
+        match output {
+            Output::Connect { namespace, auth } => self.connect(&namespace, ConnectPayload::new(auth), cx),
+            Output::Event { socket, id, args } => self.dispatch(Event::new(socket, id, args), cx),
+            Output::Ack { socket, id, args } => socket.resolve_ack(id, args),
+            Output::Leave(socket) => {
+                socket.namespace().clone().remove(&socket, DisconnectReason::ClientNamespace);
+            }
+        }
+    }
+
+    fn connect(&mut self, path: &str, payload: ConnectPayload, cx: &mut Context<'_>) {
+        if let Some(namespace) = self.server.namespaces.get(path).cloned() {
+            return self.ask_to_join(namespace, payload, cx);
+        }
+        if !self.server.dynamic.is_used() {
+            return self.refuse(path, &ConnectError::new("Invalid namespace"));
+        }
+        let (dynamic, path) = (self.server.dynamic.clone(), Arc::<str>::from(path));
+        let looking = async move {
+            let namespace = dynamic.find(path.clone(), payload.clone()).await;
+            Done::Found { path, payload, namespace }
+        };
+        self.start(Box::pin(looking), cx);
+    }
+
+    fn found(
+        &mut self,
+        path: &str,
+        payload: ConnectPayload,
+        namespace: ImksResult<Option<Namespace>>,
+        cx: &mut Context<'_>,
+    ) {
+        match namespace {
+            Ok(Some(namespace)) => self.ask_to_join(namespace, payload, cx),
+            Ok(None) => self.refuse(path, &ConnectError::new("Invalid namespace")),
+            Err(error) => {
+                tracing::warn!(%error, "namespace not created");
+                self.refuse(path, &ConnectError::new("Too many namespaces"));
+            }
+        }
+    }
+
+    fn ask_to_join(&mut self, namespace: Namespace, payload: ConnectPayload, cx: &mut Context<'_>) {
+        let (outbox, handshake) = (self.connection.outbox().clone(), self.connection.handshake().clone());
+        let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect, &payload) {
+            Ok(socket) => socket,
+            Err(error) => {
+                namespace.let_go();
+                return self.refuse_connection(&error);
+            }
+        };
+        let candidate = Candidate(socket.clone());
+        let trusted = socket.session().is_some_and(|(_, link)| link.is_trusted());
+        let asking = if trusted { None } else { namespace.admit(socket, payload.clone()) };
+        match asking {
+            None => self.finish(Done::Verdict { candidate, payload, verdict: Ok(Accept::default()) }, cx),
+            Some(hook) => {
+                let asked = async move {
+                    let verdict = hook.await;
+                    Done::Verdict { candidate, payload, verdict }
+                };
+                self.start(Box::pin(asked), cx);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, event: Event, cx: &mut Context<'_>) {
+        // The connection's own reference count, where the namespace's would be everybody's.
+        let socket = event.socket().clone();
+        let namespace = socket.namespace();
+        if namespace.watches_incoming() {
+            return self.start_handler(Box::pin(listeners::handle_watched(namespace.clone(), event)), cx);
+        }
+        match namespace.events().get(event.name()) {
+            Some(Handler::Sync(handler)) => handler(event),
+            Some(Handler::Async(handler)) => {
+                let handling = handler(event);
+                self.start_handler(handling, cx);
+            }
+            None => tracing::debug!(socket_sid = event.socket().id(), event = event.name(), "no handler"),
+        }
+    }
+
+    /// Polls a handler once, so that handlers start in the order of their events; sets it aside if it waits.
+    fn start_handler(&mut self, mut handling: BoxFuture<()>, cx: &mut Context<'_>) {
+        // A waker of its own is made only once it has to wait.
+        if handling.as_mut().poll(cx).is_pending() {
+            self.set_aside(Box::pin(async move {
+                handling.await;
+                Done::Handled
+            }));
+        }
+    }
+
+    fn start(&mut self, mut future: BoxFuture<Done>, cx: &mut Context<'_>) {
+        match future.as_mut().poll(cx) {
+            Poll::Ready(done) => self.finish(done, cx),
+            Poll::Pending => self.set_aside(future),
+        }
+    }
+
+    fn set_aside(&mut self, future: BoxFuture<Done>) {
+        self.running.get_or_insert_default().push(future);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.len())
+    }
+
+    fn poll_running(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let Some(running) = self.running.as_mut().filter(|running| !running.is_empty()) else { return };
+            let Poll::Ready(Some(done)) = running.poll_next_unpin(cx) else { return };
+            self.finish(done, cx);
+        }
+    }
+
+    fn finish(&mut self, done: Done, cx: &mut Context<'_>) {
+        let (candidate, payload, verdict) = match done {
+            Done::Handled => return,
+            Done::Found { path, payload, namespace } => return self.found(&path, payload, namespace, cx),
+            Done::Verdict { candidate, payload, verdict } => (candidate, payload, verdict),
+        };
+        let namespace = candidate.0.namespace().clone();
+        let accept = match verdict {
+            Ok(accept) => accept,
+            Err(refusal) => {
+                drop(candidate);
+                return self.refuse(namespace.path(), &refusal);
+            }
+        };
+        match delivery::take_in(&namespace, &candidate.0, &accept) {
+            Ok(()) => self.welcome(&namespace, &candidate.0, cx),
+            Err(NotTakenIn::StartAnew) => {
+                drop(candidate);
+                self.connect(namespace.path(), payload.anew(), cx);
+            }
+            Err(NotTakenIn::Failed(error)) => self.refuse_connection(&error),
+        }
+    }
+
+    fn welcome(&mut self, namespace: &Namespace, socket: &Socket, cx: &mut Context<'_>) {
+        self.client.accepted(namespace.path(), socket.clone());
+        self.connect_timer = None;
+        if let Some(greeting) = namespace.connected(socket.clone()) {
+            self.start_handler(greeting, cx);
+        }
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                Ok(output) => self.handle_output(output, cx),
+                Err(error) => return self.refuse_connection(&error),
+            }
+        }
+    }
+
+    /// `CONNECT_ERROR`: the connection stays.
+    fn refuse(&mut self, path: &str, refusal: &ConnectError) {
+        self.client.refused(path);
+        metrics::CONNECTS_REFUSED.increment();
+        let frame = match parser::encode_connect_error(path, refusal) {
+            Ok(frame) => frame,
+            Err(error) => return self.refuse_connection(&error),
+        };
+        if self.dialect.send(self.connection.outbox(), frame).is_err() {
+            tracing::debug!("client left before it was refused");
+        }
+    }
+
+    /// Ends the connection because of what the peer sent.
+    fn refuse_connection(&mut self, error: &ImksError) {
+        tracing::debug!(%error, peer = %self.connection.handshake().peer, "connection closed");
+        metrics::PROTOCOL_ERRORS.increment();
+        self.ending = true;
+        self.connection.outbox().close(Close::Graceful);
+    }
+
+    /// Tells the client to leave every namespace, or it would come back to those it was not told about.
+    fn say_farewell(&mut self) {
+        if std::mem::replace(&mut self.ending, true) {
+            return;
+        }
+        let sockets: Vec<Socket> = self.client.drain().collect();
+        sockets.iter().for_each(|socket| socket.disconnect(false));
+        self.connection.outbox().close(Close::Graceful);
+    }
+
+    fn poll_connect_timer(&mut self, cx: &mut Context<'_>) {
+        let Some(timer) = self.connect_timer.as_mut() else { return };
+        if timer.as_mut().poll(cx).is_ready() {
+            self.connect_timer = None;
+            if let Err(error) = self.client.handle_timeout(Instant::now()) {
+                self.refuse_connection(&error);
+            }
+        }
+    }
+
+    /// All sockets of the connection leave. Handlers that are still waiting are dropped; what they asked of the
+    /// database goes on in tasks of its own.
+    fn end(&mut self, reason: DisconnectReason) {
+        let sockets: Vec<Socket> = self.client.drain().collect();
+        for socket in sockets {
+            socket.namespace().remove(&socket, reason);
+        }
+        self.running = None;
+    }
+}
+
+impl Drop for ConnectionTask {
+    fn drop(&mut self) {
+        // Only reached with sockets left when the runtime itself is shut down.
+        self.end(DisconnectReason::Engine(CloseReason::ForcedClose));
+        self.server.open.remove(self.key);
+    }
+}

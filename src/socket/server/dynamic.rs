@@ -1,0 +1,285 @@
+//! Namespaces made on demand: a client asks for a path, and whoever described paths like it decides.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use serde::Serialize;
+
+use crate::error::{ImksError, ImksResult};
+use crate::socket::cluster::message_bus::MessageBus;
+use crate::socket::codec::parser::{Arguments, One};
+use crate::socket::namespace::builder::Description;
+use crate::socket::namespace::connect::ConnectPayload;
+use crate::socket::namespace::events::BoxFuture;
+use crate::socket::namespace::namespace::{Namespace, check_path};
+use crate::socket::recovery::session_store::{Recovery, SessionStore};
+
+/// Which paths belong to a dynamic namespace.
+pub struct NamespaceMatch(Rule);
+
+enum Rule {
+    Pattern(Box<str>),
+    Predicate(Box<dyn Fn(&str) -> bool + Send + Sync>),
+    Ask(Box<dyn Fn(Arc<str>, ConnectPayload) -> BoxFuture<bool> + Send + Sync>),
+}
+
+impl NamespaceMatch {
+    /// Paths that look like this: `*` stands for one or more characters other than `/`. `/room-*` matches
+    /// `/room-12`, `/shop/*/orders` matches `/shop/7/orders`.
+    pub fn pattern(pattern: &str) -> Self {
+        Self(Rule::Pattern(pattern.into()))
+    }
+
+    /// Paths for which this is true.
+    pub fn when(predicate: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Rule::Predicate(Box::new(predicate)))
+    }
+
+    /// Paths that this allows, for this client: it is asked for every client, also when the namespace exists
+    /// already. It runs before any middleware.
+    pub fn ask<F, Fut>(allow: F) -> Self
+    where
+        F: Fn(Arc<str>, ConnectPayload) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = bool> + Send + 'static,
+    {
+        Self(Rule::Ask(Box::new(move |path, payload| Box::pin(allow(path, payload)))))
+    }
+
+    async fn allows(&self, path: &Arc<str>, payload: &ConnectPayload) -> bool {
+        match &self.0 {
+            Rule::Pattern(pattern) => matches_pattern(pattern, path),
+            Rule::Predicate(predicate) => predicate(path),
+            Rule::Ask(allow) => allow(path.clone(), payload.clone()).await,
+        }
+    }
+}
+
+impl From<&str> for NamespaceMatch {
+    fn from(pattern: &str) -> Self {
+        Self::pattern(pattern)
+    }
+}
+
+impl fmt::Debug for NamespaceMatch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match &self.0 {
+            Rule::Pattern(pattern) => pattern,
+            Rule::Predicate(_) => "predicate",
+            Rule::Ask(_) => "ask",
+        })
+    }
+}
+
+fn matches_pattern(pattern: &str, path: &str) -> bool {
+    let Some((fixed, rest)) = pattern.split_once('*') else { return pattern == path };
+    let Some(path) = path.strip_prefix(fixed) else { return false };
+    // Every length the star may have; the rest of the pattern decides. Paths have at most 256 characters.
+    let star = path.find('/').unwrap_or(path.len());
+    let ends = path.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= star);
+    ends.into_iter().any(|end| matches_pattern(rest, &path[end..]))
+}
+
+/// A description of namespaces that come and go. Cheap to clone.
+#[derive(Clone)]
+pub struct DynamicNamespace {
+    registry: Arc<Dynamic>,
+    parent: usize,
+}
+
+impl DynamicNamespace {
+    /// The namespaces that exist now on this node.
+    pub fn children(&self) -> Vec<Namespace> {
+        let children = self.registry.children.iter();
+        children.filter(|child| child.parent == self.parent).map(|child| child.namespace.clone()).collect()
+    }
+
+    /// One of them.
+    pub fn child(&self, path: &str) -> Option<Namespace> {
+        let child = self.registry.children.get(path).filter(|child| child.parent == self.parent)?;
+        Some(child.namespace.clone())
+    }
+
+    /// Sends an event with one argument to everybody in every child of this node, and to everybody in the same
+    /// namespaces on other nodes.
+    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        self.emit_args(event, &One(data))
+    }
+
+    /// As [`DynamicNamespace::emit`], with any arguments.
+    pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        self.children().iter().try_for_each(|child| child.emit_args(event, args))
+    }
+
+    /// Sends an event with one argument to everybody in this room of every child.
+    pub fn emit_to_room(&self, room: &str, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        self.children().iter().try_for_each(|child| child.emit_to_room(room, event, data))
+    }
+}
+
+impl fmt::Debug for DynamicNamespace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.registry.parents.get(self.parent).map(|parent| &parent.name);
+        formatter.debug_tuple("DynamicNamespace").field(&name).finish()
+    }
+}
+
+/// All dynamic namespaces of a server, and their children.
+pub(crate) struct Dynamic {
+    parents: Vec<Parent>,
+    children: DashMap<Box<str>, Child>,
+    /// Of `children`; counted apart, because a map that is locked for one entry cannot be measured.
+    len: AtomicUsize,
+    limits: DynamicLimits,
+    on_new: Option<NewNamespaceHook>,
+    bus: Arc<MessageBus>,
+}
+
+pub(crate) type NewNamespaceHook = Box<dyn Fn(&Namespace) + Send + Sync>;
+
+/// One description.
+pub(crate) struct Parent {
+    pub(crate) name: String,
+    pub(crate) rule: NamespaceMatch,
+    pub(crate) description: Arc<Description>,
+}
+
+/// From the server's configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct DynamicLimits {
+    pub(crate) children_max: usize,
+    pub(crate) cleanup: bool,
+    pub(crate) recovery: Option<Recovery>,
+}
+
+struct Child {
+    namespace: Namespace,
+    parent: usize,
+    /// Sockets that are in it or ask to be. Changed under the map's lock only.
+    users: usize,
+}
+
+impl Dynamic {
+    pub(crate) fn new(
+        parents: Vec<Parent>,
+        limits: DynamicLimits,
+        on_new: Option<NewNamespaceHook>,
+        bus: Arc<MessageBus>,
+    ) -> Arc<Self> {
+        Arc::new(Self { parents, children: DashMap::new(), len: AtomicUsize::new(0), limits, on_new, bus })
+    }
+
+    /// Whether a path that nobody described by name may still be somewhere.
+    pub(crate) fn is_used(&self) -> bool {
+        !self.parents.is_empty()
+    }
+
+    pub(crate) fn parent(self: &Arc<Self>, name: &str) -> Option<DynamicNamespace> {
+        let parent = self.parents.iter().position(|parent| parent.name == name)?;
+        Some(DynamicNamespace { registry: self.clone(), parent })
+    }
+
+    pub(crate) fn child(&self, path: &str) -> Option<Namespace> {
+        self.children.get(path).map(|child| child.namespace.clone())
+    }
+
+    pub(crate) fn children(&self) -> Vec<Namespace> {
+        self.children.iter().map(|child| child.namespace.clone()).collect()
+    }
+
+    /// The namespace of this path for this client, counted as used by it. `Ok(None)`: nobody wants the path.
+    pub(crate) async fn find(
+        self: Arc<Self>,
+        path: Arc<str>,
+        payload: ConnectPayload,
+    ) -> ImksResult<Option<Namespace>> {
+        if check_path(&path).is_err() {
+            return Ok(None);
+        }
+        let owner = self.children.get(&*path).map(|child| child.parent);
+        let candidates = match owner {
+            Some(parent) => parent..parent + 1,
+            None => 0..self.parents.len(),
+        };
+        for parent in candidates {
+            if self.parents[parent].rule.allows(&path, &payload).await {
+                return self.acquire(&path, parent).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn acquire(self: &Arc<Self>, path: &str, parent: usize) -> ImksResult<Namespace> {
+        let created = match self.children.entry(path.into()) {
+            Entry::Occupied(mut child) => {
+                child.get_mut().users += 1;
+                return Ok(child.get().namespace.clone());
+            }
+            Entry::Vacant(place) => {
+                let within = |len: usize| (len < self.limits.children_max).then_some(len + 1);
+                self.len
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+                    .map_err(|_| ImksError::LimitReached("dynamic namespaces"))?;
+                let description = self.parents[parent].description.clone();
+                let home = Some(Arc::downgrade(self));
+                let sessions = self.limits.recovery.as_ref().map(SessionStore::new).transpose()?;
+                let namespace = Namespace::new(path, description, self.bus.clone(), home, sessions);
+                self.bus.listen(&namespace);
+                place.insert(Child { namespace: namespace.clone(), parent, users: 1 });
+                namespace
+            }
+        };
+        tracing::debug!(namespace = path, "namespace created");
+        if let Some(hook) = &self.on_new {
+            hook(&created);
+        }
+        Ok(created)
+    }
+
+    /// One user less; the last one closes the namespace where that is wanted.
+    pub(crate) fn release(&self, path: &str) {
+        let removed = self.children.remove_if_mut(path, |_, child| {
+            child.users = child.users.saturating_sub(1);
+            let unused = child.users == 0 && self.limits.cleanup;
+            if unused {
+                // Under the lock: who makes the namespace anew subscribes after this.
+                self.bus.unlisten(path);
+            }
+            unused
+        });
+        if removed.is_some() {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            tracing::debug!(namespace = path, "namespace removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches_pattern;
+
+    #[test]
+    fn a_star_stands_for_part_of_one_segment() {
+        for (pattern, path) in [
+            ("/room-*", "/room-12"),
+            ("/shop/*/orders", "/shop/7/orders"),
+            ("/*", "/é"),
+            ("/a*b*c", "/axbbyc"),
+            ("/fixed", "/fixed"),
+        ] {
+            assert!(matches_pattern(pattern, path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("/room-*", "/room-"),
+            ("/room-*", "/room-1/2"),
+            ("/shop/*/orders", "/shop//orders"),
+            ("/shop/*/orders", "/shop/7/8/orders"),
+            ("/*", "/"),
+            ("/fixed", "/fixed2"),
+        ] {
+            assert!(!matches_pattern(pattern, path), "{pattern} {path}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A server: its namespaces, its accept loop, its end.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use super::builder::{Config, ServerBuilder};
+use super::connection::ConnectionTask;
+use super::dynamic::{Dynamic, DynamicNamespace};
+use super::open_connections::OpenConnections;
+use crate::engine::{Connection, Engine};
+use crate::socket::adapter::Adapter;
+use crate::socket::admin::Admin;
+use crate::socket::cluster::message_bus::MessageBus;
+use crate::socket::namespace::namespace::Namespace;
+
+/// A Socket.IO server. Cheap to clone.
+#[derive(Clone)]
+pub struct Server(pub(super) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(super) config: Config,
+    pub(super) namespaces: HashMap<Box<str>, Namespace>,
+    pub(super) dynamic: Arc<Dynamic>,
+    pub(super) bus: Arc<MessageBus>,
+    pub(super) admin: Option<Arc<Admin>>,
+    tasks: TaskTracker,
+    pub(super) open: OpenConnections,
+}
+
+impl Server {
+    /// Starts to describe a server whose nodes are joined by `adapter`.
+    pub fn builder(config: Config, adapter: impl Adapter) -> ServerBuilder {
+        ServerBuilder::new(config, Arc::new(adapter))
+    }
+
+    pub(crate) fn new(
+        config: Config,
+        namespaces: HashMap<Box<str>, Namespace>,
+        dynamic: Arc<Dynamic>,
+        bus: Arc<MessageBus>,
+        admin: Option<Arc<Admin>>,
+    ) -> Self {
+        let (tasks, open) = (TaskTracker::new(), OpenConnections::default());
+        let server = Self(Arc::new(Inner { config, namespaces, dynamic, bus, admin, tasks, open }));
+        if let Some(admin) = &server.0.admin {
+            admin.bind(server.downgrade());
+        }
+        server
+    }
+
+    /// A namespace that was described.
+    pub fn namespace(&self, path: &str) -> Option<&Namespace> {
+        self.0.namespaces.get(path)
+    }
+
+    /// All namespaces that were described by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.0.namespaces.values()
+    }
+
+    /// A dynamic namespace, by the name it was described with.
+    pub fn dynamic_namespace(&self, name: &str) -> Option<DynamicNamespace> {
+        self.0.dynamic.parent(name)
+    }
+
+    /// Connections that are open on this node.
+    pub fn connections(&self) -> usize {
+        self.0.tasks.len()
+    }
+
+    /// Runs one connection in a task of its own. A closed server closes it at once.
+    pub fn take(&self, connection: Connection) {
+        self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection));
+    }
+
+    /// Takes every connection the engine opens until the engine or the server is closed, then waits for them to
+    /// end. A server that was closed closes its engine: new sessions are refused.
+    pub async fn serve(&self, engine: Engine) {
+        self.listen_to_bus();
+        let closed = self.0.open.closed();
+        let mut closed = pin!(closed);
+        loop {
+            let next = tokio::select! {
+                connection = engine.accept() => connection,
+                () = &mut closed => None,
+            };
+            let Some(connection) = next else { break };
+            self.take(connection);
+        }
+        engine.close();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        self.leave_bus();
+    }
+
+    /// Ends every connection after what is queued for it, and waits until all have ended. Clients are not told to
+    /// stay away (no DISCONNECT packet): stock clients reconnect by themselves. Handlers see
+    /// [`CloseReason::ServerShutdown`].
+    pub async fn close(&self) {
+        self.0.open.close();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        self.leave_bus();
+    }
+}

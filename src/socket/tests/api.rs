@@ -1,0 +1,259 @@
+//! What users of the library build with: middleware, listeners, dynamic namespaces, data, closing.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::socket::adapter::local::LocalAdapter;
+use crate::socket::tests::{join, open, rooms, server, settle, text};
+use crate::socket::{
+    Config, ConnectError, ConnectPayload, EventError, NamespaceMatch, RoomChange, Server, Socket,
+};
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+#[tokio::test]
+async fn middleware_runs_in_order_and_the_first_refusal_is_what_the_client_hears() {
+    let log = Log::default();
+    let server = server(|ns| {
+        let (first, second, hook) = (log.clone(), log.clone(), log.clone());
+        ns.middleware(move |_, _| {
+            first.lock().push("first".into());
+            async { Ok(()) }
+        });
+        ns.middleware(move |_, payload: ConnectPayload| {
+            second.lock().push("second".into());
+            async move {
+                tokio::task::yield_now().await;
+                match payload.json() {
+                    "{}" => Err(ConnectError::with_data("who?", json!({"code": 1}))),
+                    _ => Ok(()),
+                }
+            }
+        });
+        ns.on_connect(move |_, _| {
+            hook.lock().push("hook".into());
+            async { Ok(()) }
+        });
+    });
+    let peer = open(&server);
+    peer.send("0");
+    assert_eq!(text(&peer).await, r#"4{"message":"who?","data":{"code":1}}"#);
+    assert_eq!(*log.lock(), ["first", "second"]);
+    peer.send(r#"0{"token":1}"#);
+    assert!(text(&peer).await.starts_with("0{"));
+    assert_eq!(log.lock()[2..], ["first", "second", "hook"]);
+}
+
+#[tokio::test]
+async fn packet_middleware_passes_replaces_and_refuses() {
+    let refused = Log::default();
+    let server = server(|ns| {
+        ns.on_sync("echo", |mut event| {
+            let args = event.args().clone();
+            event.take_ack().unwrap().send_args(&args).unwrap();
+        });
+        ns.packet_middleware(|event| async move {
+            match event.name() {
+                "old" => event
+                    .replaced("echo", &crate::socket::codec::parser::One(&"replaced"))
+                    .map_err(EventError::from),
+                "bad" => Err(EventError::new("not today")),
+                _ => Ok(event),
+            }
+        });
+        let refused = refused.clone();
+        ns.on_event_refused(move |_, error| refused.lock().push(error.message.clone()));
+    });
+    let (peer, _) = join(&server).await;
+    peer.send(r#"20["echo",1]"#);
+    assert_eq!(text(&peer).await, "30[1]");
+    peer.send(r#"21["old",1]"#);
+    assert_eq!(text(&peer).await, r#"31["replaced"]"#);
+    peer.send(r#"22["bad",1]"#);
+    settle(&peer).await;
+    assert_eq!(*refused.lock(), ["not today"]);
+}
+
+#[tokio::test]
+async fn catch_all_listeners_see_what_comes_and_what_goes_out_of_namespace_and_socket() {
+    let log = Log::default();
+    let server = server(|ns| {
+        rooms(ns);
+        let (incoming, outgoing) = (log.clone(), log.clone());
+        ns.on_any(move |event| incoming.lock().push(format!("in {}", event.name())));
+        ns.on_any_outgoing(move |_, args| outgoing.lock().push(format!("out {}", args.name())));
+    });
+    let (peer, id) = join(&server).await;
+    let namespace = server.namespace("/").unwrap();
+    let socket = namespace.socket(&id).unwrap();
+    let own = log.clone();
+    socket.on_any_outgoing(move |_, args| own.lock().push(format!("own {} {}", args.name(), args.json())));
+    peer.send(r#"2["join","r"]"#);
+    settle(&peer).await;
+    namespace.to("r").emit("news", &1).unwrap();
+    socket.emit("direct", &2).unwrap();
+    assert_eq!(*log.lock(), ["in join", "out news", "own news 1", "out direct", "own direct 2"]);
+    socket.off_any();
+    socket.emit("quiet", &3).unwrap();
+    assert_eq!(log.lock().last().unwrap(), "out quiet");
+}
+
+#[tokio::test]
+async fn listeners_of_one_socket_are_not_those_of_another() {
+    let log = Log::default();
+    let server = server(rooms);
+    let (anna, id) = join(&server).await;
+    let (bert, _) = join(&server).await;
+    let socket = server.namespace("/").unwrap().socket(&id).unwrap();
+    let seen = log.clone();
+    socket.on_any(move |event| seen.lock().push(event.socket().id().to_owned()));
+    socket.packet_middleware(|event| async move {
+        if event.args().json().contains("forbidden") { Err(EventError::new("no")) } else { Ok(event) }
+    });
+    for peer in [&anna, &bert] {
+        peer.send(r#"2["join","forbidden"]"#);
+        settle(peer).await;
+    }
+    assert_eq!(*log.lock(), [id]);
+    assert_eq!(server.namespace("/").unwrap().sockets_in("forbidden").len(), 1);
+}
+
+fn dynamic(config: Config, paths: impl Into<NamespaceMatch>) -> Server {
+    Server::builder(config, LocalAdapter).dynamic_namespace("rooms", paths, rooms).build().unwrap()
+}
+
+#[tokio::test]
+async fn a_namespace_is_made_when_a_client_asks_for_a_path_like_the_pattern() {
+    let created = Log::default();
+    let seen = created.clone();
+    let server = Server::builder(Config::default(), LocalAdapter)
+        .dynamic_namespace("rooms", "/room-*", rooms)
+        .dynamic_namespace("even", NamespaceMatch::when(|path| path.len() % 2 == 0), rooms)
+        .on_new_namespace(move |namespace| seen.lock().push(namespace.path().to_owned()))
+        .build()
+        .unwrap();
+    let peer = open(&server);
+    for (path, allowed) in [("/room-1", true), ("/room-1/x", false), ("/abc", true), ("/abcd", false)] {
+        peer.send(&format!("0{path},"));
+        let answer = text(&peer).await;
+        assert_eq!(answer.starts_with(&format!("0{path},{{\"sid\"")), allowed, "{answer}");
+    }
+    assert_eq!(*created.lock(), ["/room-1", "/abc"]);
+    let parent = server.dynamic_namespace("rooms").unwrap();
+    parent.emit("to all", &1).unwrap();
+    assert_eq!(text(&peer).await, r#"2/room-1,["to all",1]"#);
+    parent.child("/room-1").unwrap().emit("to one", &2).unwrap();
+    assert_eq!(text(&peer).await, r#"2/room-1,["to one",2]"#);
+    assert!(parent.child("/abc").is_none() && server.dynamic_namespace("other").is_none());
+}
+
+#[tokio::test]
+async fn a_function_decides_for_each_client_who_may_open_and_join_a_namespace() {
+    let ask = NamespaceMatch::ask(|path, payload: ConnectPayload| async move {
+        tokio::task::yield_now().await;
+        path.starts_with("/private/") && payload.json().contains("secret")
+    });
+    let server = dynamic(Config::default(), ask);
+    let (anna, bert) = (open(&server), open(&server));
+    anna.send(r#"0/private/a,{"token":"secret"}"#);
+    assert!(text(&anna).await.starts_with("0/private/a,"));
+    bert.send("0/private/a,{}");
+    assert_eq!(text(&bert).await, r#"4/private/a,{"message":"Invalid namespace"}"#);
+}
+
+#[tokio::test]
+async fn empty_dynamic_namespaces_end_and_the_number_of_them_is_bounded() {
+    let config =
+        Config { dynamic_namespaces_max: 1, cleanup_empty_child_namespaces: true, ..Config::default() };
+    let server = dynamic(config, "/*");
+    let parent = server.dynamic_namespace("rooms").unwrap();
+    let peer = open(&server);
+    peer.send("0/a,");
+    assert!(text(&peer).await.starts_with("0/a,"));
+    peer.send("0/b,");
+    assert_eq!(text(&peer).await, r#"4/b,{"message":"Too many namespaces"}"#);
+    peer.send("1/a,");
+    peer.send("0/b,");
+    assert!(text(&peer).await.starts_with("0/b,"));
+    assert_eq!(parent.children().len(), 1);
+    peer.close();
+    while server.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(parent.children().is_empty());
+}
+
+#[tokio::test]
+async fn a_dynamic_namespace_whose_only_client_was_refused_ends_as_well() {
+    let config = Config { cleanup_empty_child_namespaces: true, ..Config::default() };
+    let server = Server::builder(config, LocalAdapter)
+        .dynamic_namespace("all", "/*", |ns| {
+            ns.middleware(|_, _| async { Err(ConnectError::new("no")) });
+        })
+        .build()
+        .unwrap();
+    let peer = open(&server);
+    peer.send("0/a,");
+    assert_eq!(text(&peer).await, r#"4/a,{"message":"no"}"#);
+    assert!(server.dynamic_namespace("all").unwrap().children().is_empty());
+}
+
+#[tokio::test]
+async fn paths_that_break_the_rules_make_no_namespace() {
+    let server = dynamic(Config::default(), NamespaceMatch::when(|_| true));
+    let peer = open(&server);
+    for path in [format!("/{}", "a".repeat(256)), "/a\u{7}".to_owned()] {
+        peer.send(&format!("0{path},"));
+        assert!(text(&peer).await.contains("Invalid namespace"));
+    }
+}
+
+#[tokio::test]
+async fn rooms_tell_who_comes_and_goes() {
+    let log = Log::default();
+    let server = server(|ns| {
+        rooms(ns);
+        let log = log.clone();
+        ns.on_room_change(move |_: &Socket, change: RoomChange<'_>| log.lock().push(format!("{change:?}")));
+    });
+    let (peer, _) = join(&server).await;
+    peer.send(r#"2["join","r"]"#);
+    peer.send(r#"2["join","r"]"#);
+    peer.send(r#"2["leave","r"]"#);
+    settle(&peer).await;
+    assert_eq!(*log.lock(), [r#"Created("r")"#, r#"Joined("r")"#, r#"Left("r")"#, r#"Deleted("r")"#]);
+}
+
+#[tokio::test]
+async fn a_socket_keeps_one_value_per_type() {
+    let server = server(|_| {});
+    let (_peer, id) = join(&server).await;
+    let socket = server.namespace("/").unwrap().socket(&id).unwrap();
+    socket.set_data(1_u32);
+    socket.set_data("text".to_owned());
+    socket.share_data("age", 7_i64);
+    socket.set_data(2_u32);
+    assert_eq!((*socket.data::<u32>().unwrap(), socket.data::<String>().unwrap().as_str()), (2, "text"));
+    assert_eq!((socket.shared_data(), *socket.data::<i64>().unwrap()), (json!({"age": 7}), 7));
+    assert_eq!(*socket.remove_data::<u32>().unwrap(), 2);
+    assert!(socket.data::<u32>().is_none() && socket.data::<u8>().is_none());
+}
+
+#[tokio::test]
+async fn closing_the_server_ends_every_connection_without_telling_clients_to_stay_away() {
+    let log = Log::default();
+    let server = server(|ns| {
+        let log = log.clone();
+        ns.on_disconnect(move |_: &Socket, reason| log.lock().push(reason.as_str().into()));
+    });
+    let (joined, id) = join(&server).await;
+    let idle = open(&server);
+    server.namespace("/").unwrap().socket(&id).unwrap().emit("last", &1).unwrap();
+    server.close().await;
+    assert_eq!(text(&joined).await, r#"2["last",1]"#);
+    assert_eq!((joined.recv().await, idle.recv().await), (None, None));
+    assert_eq!(*log.lock(), ["server shutting down"]);
+    assert_eq!(open(&server).recv().await, None);
+}

@@ -1,0 +1,439 @@
+//! The Socket.IO layer over connections without a network.
+
+mod api;
+mod cluster;
+mod fuzz_corpus;
+mod recovery;
+mod typed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::task::TaskTracker;
+
+use crate::engine::{self, Connection, MemoryPeer, Message};
+use crate::socket::adapter::Adapter;
+use crate::socket::adapter::local::LocalAdapter;
+use crate::socket::{Accept, ConnectError, NamespaceBuilder, Server, Socket};
+
+pub(super) fn server(describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
+    Server::builder(Default::default(), LocalAdapter).namespace("/", describe).build().unwrap()
+}
+
+pub(super) fn open(server: &Server) -> MemoryPeer {
+    let (connection, peer) = Connection::in_memory(&engine::Config::default());
+    server.take(connection);
+    peer
+}
+
+pub(super) async fn text(peer: &MemoryPeer) -> String {
+    match peer.recv().await {
+        Some(Message::Text(text)) => text.as_str().to_owned(),
+        other => panic!("expected text, got {other:?}"),
+    }
+}
+
+/// Joins `/`; the answer is the socket id.
+pub(super) async fn join(server: &Server) -> (MemoryPeer, String) {
+    let peer = open(server);
+    peer.send("0");
+    let reply = text(&peer).await;
+    let reply: serde_json::Value = serde_json::from_str(reply.strip_prefix('0').unwrap()).unwrap();
+    (peer, reply["sid"].as_str().unwrap().to_owned())
+}
+
+/// Waits until everything that was sent before has been handled.
+pub(super) async fn settle(peer: &MemoryPeer) {
+    peer.send("0/no-such-namespace,");
+    assert_eq!(text(peer).await, r#"4/no-such-namespace,{"message":"Invalid namespace"}"#);
+}
+
+pub(super) fn rooms(builder: &mut NamespaceBuilder) {
+    builder.on_sync("join", |event| event.socket().join(&event.first::<String>().unwrap()));
+    builder.on_sync("leave", |event| event.socket().leave(&event.first::<String>().unwrap()));
+    builder.on_sync("say", |event| {
+        let (room, what): (String, String) = event.parse().unwrap();
+        event.socket().namespace().to(&room).emit("said", &what).unwrap();
+    });
+    builder.on_sync("say to others", |event| {
+        let (room, what): (String, String) = event.parse().unwrap();
+        event.socket().to(&room).emit("said", &what).unwrap();
+    });
+}
+
+#[tokio::test]
+async fn an_event_is_answered_with_what_the_handler_says() {
+    let server = server(|ns| {
+        ns.on_sync("echo", |mut event| event.take_ack().unwrap().send_args(event.args()).unwrap());
+    });
+    let (peer, _) = join(&server).await;
+    peer.send(r#"27["echo",1,{"a":"b"}]"#);
+    assert_eq!(text(&peer).await, r#"37[1,{"a":"b"}]"#);
+    peer.send(r#"28["echo"]"#);
+    assert_eq!(text(&peer).await, "38[]");
+}
+
+#[tokio::test]
+async fn a_binary_event_is_answered_with_its_attachments_in_order() {
+    let server = server(|ns| {
+        ns.on_sync("echo", |mut event| event.take_ack().unwrap().send_args(event.args()).unwrap());
+    });
+    let (peer, _) = join(&server).await;
+    peer.send(r#"52-7["echo",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#);
+    peer.send_message(Message::Binary(Bytes::from_static(&[1, 2])));
+    peer.send_message(Message::Binary(Bytes::from_static(&[3])));
+    assert_eq!(text(&peer).await, r#"62-7[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#);
+    assert_eq!(peer.recv().await, Some(Message::Binary(Bytes::from_static(&[1, 2]))));
+    assert_eq!(peer.recv().await, Some(Message::Binary(Bytes::from_static(&[3]))));
+}
+
+#[tokio::test]
+async fn a_waiting_handler_holds_up_neither_the_next_event_nor_the_order_in_which_events_start() {
+    let gate = Arc::new(Notify::new());
+    let started = Arc::new(Mutex::new(Vec::new()));
+    let server = server(|ns| {
+        let (gate, started) = (gate.clone(), started.clone());
+        ns.on("slow", move |mut event| {
+            started.lock().push(event.first::<u32>().unwrap());
+            let gate = gate.clone();
+            async move {
+                gate.notified().await;
+                event.take_ack().unwrap().send(&"slow").unwrap();
+            }
+        });
+        ns.on_sync("quick", |mut event| event.take_ack().unwrap().send(&"quick").unwrap());
+    });
+    let (peer, _) = join(&server).await;
+    peer.send(r#"20["slow",1]"#);
+    peer.send(r#"21["slow",2]"#);
+    peer.send(r#"22["quick"]"#);
+    assert_eq!(text(&peer).await, r#"32["quick"]"#);
+    assert_eq!(*started.lock(), [1, 2]);
+    gate.notify_one();
+    assert_eq!(text(&peer).await, r#"30["slow"]"#);
+    gate.notify_one();
+    assert_eq!(text(&peer).await, r#"31["slow"]"#);
+}
+
+#[tokio::test]
+async fn handlers_in_flight_are_bounded_and_the_rest_waits_on_the_wire() {
+    let gate = Arc::new(Notify::new());
+    let started = Arc::new(Mutex::new(0_usize));
+    let config = crate::socket::Config { events_in_flight_max: 2, ..Default::default() };
+    let server = Server::builder(config, LocalAdapter)
+        .namespace("/", |ns| {
+            let (gate, started) = (gate.clone(), started.clone());
+            ns.on("slow", move |mut event| {
+                *started.lock() += 1;
+                let gate = gate.clone();
+                async move {
+                    gate.notified().await;
+                    event.take_ack().unwrap().send(&()).unwrap();
+                }
+            });
+        })
+        .build()
+        .unwrap();
+    let (peer, _) = join(&server).await;
+    for id in 0..5 {
+        peer.send(&format!(r#"2{id}["slow"]"#));
+    }
+    for done in 0..5_usize {
+        while *started.lock() < (done + 2).min(5) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*started.lock(), (done + 2).min(5));
+        gate.notify_one();
+        text(&peer).await;
+    }
+}
+
+#[tokio::test]
+async fn a_room_is_reached_once_each_without_exceptions_and_the_sender_on_request() {
+    let server = server(rooms);
+    let (anna, anna_id) = join(&server).await;
+    let (bert, bert_id) = join(&server).await;
+    let (cleo, _) = join(&server).await;
+    for (peer, room) in [(&anna, "r"), (&bert, "r"), (&bert, "s"), (&cleo, "s")] {
+        peer.send(&format!(r#"2["join",{room:?}]"#));
+        settle(peer).await;
+    }
+    anna.send(r#"2["say","r","all"]"#);
+    assert_eq!(
+        (text(&anna).await, text(&bert).await),
+        (r#"2["said","all"]"#.into(), r#"2["said","all"]"#.into())
+    );
+    anna.send(r#"2["say to others","r","others"]"#);
+    assert_eq!(text(&bert).await, r#"2["said","others"]"#);
+    let namespace = server.namespace("/").unwrap();
+    namespace.to("r").to("s").except(&anna_id).emit("union", &1).unwrap();
+    assert_eq!((text(&bert).await, text(&cleo).await), (r#"2["union",1]"#.into(), r#"2["union",1]"#.into()));
+    namespace.to(&bert_id).emit("own room", &2).unwrap();
+    assert_eq!(text(&bert).await, r#"2["own room",2]"#);
+    namespace.except("s").emit("not s", &3).unwrap();
+    assert_eq!(text(&anna).await, r#"2["not s",3]"#);
+    for peer in [&anna, &bert, &cleo] {
+        settle(peer).await;
+    }
+}
+
+#[tokio::test]
+async fn who_left_a_room_hears_nothing_more_and_an_empty_room_is_gone() {
+    let server = server(rooms);
+    let (anna, _) = join(&server).await;
+    let (bert, _) = join(&server).await;
+    for peer in [&anna, &bert] {
+        peer.send(r#"2["join","r"]"#);
+        settle(peer).await;
+    }
+    bert.send(r#"2["leave","r"]"#);
+    settle(&bert).await;
+    anna.send(r#"2["say","r","hi"]"#);
+    assert_eq!(text(&anna).await, r#"2["said","hi"]"#);
+    settle(&bert).await;
+    assert_eq!(server.namespace("/").unwrap().rooms_len(), 1);
+    anna.close();
+    while server.namespace("/").unwrap().len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.namespace("/").unwrap().rooms_len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_sent_during_the_connect_hook_follows_the_reply_and_the_first_events() {
+    let server = server(|ns| {
+        ns.on_connect(|socket, payload| async move {
+            socket.join("r");
+            socket.namespace().to("r").emit("live", &1).unwrap();
+            socket.emit("direct", &2).unwrap();
+            tokio::task::yield_now().await;
+            let auth: serde_json::Value = payload.parse().unwrap();
+            Accept::default().with_event("ready", &auth).map_err(|_| ConnectError::new("no"))
+        });
+    });
+    let peer = open(&server);
+    peer.send(r#"0{"token":"x"}"#);
+    assert!(text(&peer).await.starts_with(r#"0{"sid":""#));
+    assert_eq!(text(&peer).await, r#"2["ready",{"token":"x"}]"#);
+    assert_eq!(text(&peer).await, r#"2["live",1]"#);
+    assert_eq!(text(&peer).await, r#"2["direct",2]"#);
+}
+
+#[tokio::test]
+async fn a_refused_client_is_told_why_stays_connected_and_leaves_no_trace() {
+    let server = server(|ns| {
+        ns.on_connect(|socket, payload| async move {
+            socket.join("r");
+            tokio::task::yield_now().await;
+            match payload.json() {
+                "{}" => Err(ConnectError::with_data("not authorized", json!({"code": 42}))),
+                _ => Ok(()),
+            }
+        });
+    });
+    let peer = open(&server);
+    peer.send("0");
+    assert_eq!(text(&peer).await, r#"4{"message":"not authorized","data":{"code":42}}"#);
+    assert_eq!(server.namespace("/").unwrap().rooms_len(), 0);
+    peer.send(r#"0{"token":1}"#);
+    assert!(text(&peer).await.starts_with("0{"));
+    assert_eq!(server.namespace("/").unwrap().rooms_len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_its_connect_hook_runs_leaves_no_trace() {
+    let joined = Arc::new(Notify::new());
+    let server = server(|ns| {
+        let joined = joined.clone();
+        ns.on_connect(move |socket, _| {
+            let joined = joined.clone();
+            async move {
+                socket.join("r");
+                joined.notify_one();
+                std::future::pending::<Result<(), ConnectError>>().await
+            }
+        });
+    });
+    let peer = open(&server);
+    peer.send("0");
+    joined.notified().await;
+    peer.close();
+    while server.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let namespace = server.namespace("/").unwrap();
+    assert_eq!((namespace.len(), namespace.rooms_len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_panic_in_a_handler_ends_one_connection_and_nothing_else() {
+    let server = server(|ns| {
+        rooms(ns);
+        ns.on_sync("bomb", |_| panic!("boom"));
+        ns.on("slow bomb", |_| async {
+            tokio::task::yield_now().await;
+            panic!("boom")
+        });
+    });
+    let (anna, _) = join(&server).await;
+    for bomb in ["bomb", "slow bomb"] {
+        let (bert, _) = join(&server).await;
+        bert.send(r#"2["join","r"]"#);
+        bert.send(&format!("2[{bomb:?}]"));
+        assert_eq!(bert.recv().await, None);
+    }
+    settle(&anna).await;
+    let namespace = server.namespace("/").unwrap();
+    assert_eq!((namespace.len(), namespace.rooms_len()), (1, 0));
+}
+
+#[tokio::test]
+async fn the_server_can_ask_a_client_and_hears_its_answer() {
+    let server = server(|_| {});
+    let (peer, id) = join(&server).await;
+    let socket = server.namespace("/").unwrap().socket(&id).unwrap();
+    let asking = TaskTracker::new().spawn(async move {
+        socket.emit_with_ack("question", &(), Duration::from_secs(5)).await.unwrap().json().to_owned()
+    });
+    assert_eq!(text(&peer).await, r#"20["question"]"#);
+    peer.send("39[\"wrong id\"]");
+    peer.send("30[42]");
+    assert_eq!(asking.await.unwrap(), "42");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_answer_is_a_timeout_and_one_that_left_is_not_found() {
+    let server = server(|_| {});
+    let (peer, id) = join(&server).await;
+    let socket = server.namespace("/").unwrap().socket(&id).unwrap();
+    let late = socket.emit_with_ack("question", &(), Duration::from_secs(1)).await;
+    assert_eq!(late.unwrap_err().code(), "timeout");
+    let asking = {
+        let socket = socket.clone();
+        TaskTracker::new()
+            .spawn(async move { socket.emit_with_ack("question", &(), Duration::from_secs(5)).await })
+    };
+    text(&peer).await;
+    text(&peer).await;
+    peer.close();
+    assert_eq!(asking.await.unwrap().unwrap_err().code(), "not_found");
+}
+
+#[tokio::test]
+async fn disconnecting_tells_the_client_and_runs_the_hooks_once_with_rooms_still_there() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let server = server(|ns| {
+        rooms(ns);
+        let (before, after) = (log.clone(), log.clone());
+        ns.on_disconnecting(move |socket: &Socket, reason| {
+            before.lock().push(format!("{} {}", reason.as_str(), socket.is_in("r")));
+        });
+        ns.on_disconnect(move |socket: &Socket, reason| {
+            after.lock().push(format!("{} {}", reason.as_str(), socket.is_in("r")));
+        });
+    });
+    let (peer, id) = join(&server).await;
+    peer.send(r#"2["join","r"]"#);
+    settle(&peer).await;
+    let socket = server.namespace("/").unwrap().socket(&id).unwrap();
+    socket.disconnect(false);
+    socket.disconnect(false);
+    assert_eq!(text(&peer).await, "1");
+    assert_eq!(*log.lock(), ["server namespace disconnect true", "server namespace disconnect false"]);
+    socket.join("r");
+    assert!(!socket.is_in("r"), "joining after the end does nothing");
+    settle(&peer).await;
+    peer.send("0");
+    assert!(text(&peer).await.starts_with("0{"));
+    peer.send("1");
+    settle(&peer).await;
+    assert_eq!(log.lock()[2..], ["client namespace disconnect false", "client namespace disconnect false"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_joins_nothing_is_closed_and_one_that_left_again_is_not() {
+    let server = server(|_| {});
+    let idle = open(&server);
+    let (left, _) = join(&server).await;
+    left.send("1");
+    settle(&left).await;
+    assert_eq!(idle.recv().await, None);
+    settle(&left).await;
+}
+
+#[tokio::test]
+async fn packets_out_of_step_close_the_connection() {
+    for packet in ["2[\"x\"]", "1", "3[1]", "4{}", "0[1]", "0null", "9"] {
+        let server = server(|_| {});
+        let peer = open(&server);
+        peer.send(packet);
+        assert_eq!(peer.recv().await, None, "{packet}");
+    }
+}
+
+/// A bus of two nodes in one process.
+#[derive(Clone, Default)]
+pub(super) struct Bus(Arc<Mutex<Vec<Subscription>>>);
+
+type Subscription = (String, mpsc::Sender<Bytes>);
+
+impl Adapter for Bus {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn reaches_others(&self) -> bool {
+        true
+    }
+
+    fn publish(&self, channel: &str, message: Bytes) {
+        for (subscribed, inbox) in self.0.lock().iter() {
+            if subscribed == channel {
+                inbox.try_send(message.clone()).unwrap();
+            }
+        }
+    }
+
+    fn subscribe(&self, channel: &str, inbox: mpsc::Sender<Bytes>) {
+        self.0.lock().push((channel.to_owned(), inbox));
+    }
+
+    fn unsubscribe(&self, channel: &str) {
+        self.0.lock().retain(|(subscribed, _)| subscribed != channel);
+    }
+}
+
+#[tokio::test]
+async fn what_one_node_does_to_a_room_the_other_node_does_too() {
+    let bus = Bus::default();
+    let node = || {
+        let server = Server::builder(Default::default(), bus.clone()).namespace("/", rooms).build().unwrap();
+        server.listen_to_bus();
+        server
+    };
+    let (first, second) = (node(), node());
+    let (anna, anna_id) = join(&first).await;
+    let (bert, _) = join(&second).await;
+    for peer in [&anna, &bert] {
+        peer.send(r#"2["join","r"]"#);
+        settle(peer).await;
+    }
+    anna.send(r#"2["say","r","both"]"#);
+    assert_eq!(
+        (text(&anna).await, text(&bert).await),
+        (r#"2["said","both"]"#.into(), r#"2["said","both"]"#.into())
+    );
+    anna.send(r#"2["say to others","r","one"]"#);
+    assert_eq!(text(&bert).await, r#"2["said","one"]"#);
+    let namespace = second.namespace("/").unwrap();
+    namespace.to(&anna_id).sockets_join("s").unwrap();
+    namespace.to("s").emit("in s", &1).unwrap();
+    assert_eq!(text(&anna).await, r#"2["in s",1]"#);
+    namespace.to("s").disconnect_sockets(false).unwrap();
+    assert_eq!(text(&anna).await, "1");
+    settle(&bert).await;
+}
