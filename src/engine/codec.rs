@@ -1,10 +1,11 @@
 //! Engine.IO v4 encoding: text packets, binary packets, polling payloads. Functions only.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes};
 use tungstenite::Utf8Bytes;
 
-use super::{Frame, Message, Packet};
+use crate::engine::{Frame, Message, Packet};
 use crate::{ImksError, ImksResult};
 
 /// Decodes one text packet: a WebSocket text frame, or one part of a polling payload. A message keeps

@@ -1,10 +1,16 @@
 //! What an engine can be told, with the defaults of the reference server.
 
-use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{NodeId, OutboxLimits};
+use crate::engine::{NodeId, OutboxLimits};
 use crate::{ImksError, ImksResult};
 
 /// Settings of an [`super::Engine`].
@@ -130,7 +136,7 @@ impl Config {
     }
 
     /// The prefix of every path that is served.
-    pub(super) fn prefix(&self) -> String {
+    pub(crate) fn prefix(&self) -> String {
         let trimmed = self.path.trim_end_matches('/');
         if self.add_trailing_slash { format!("{trimmed}/") } else { trimmed.into() }
     }
@@ -202,8 +208,9 @@ pub struct Hooks {
 }
 
 impl fmt::Debug for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hooks")
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Hooks")
             .field("on_request", &self.on_request.is_some())
             .field("allow_request", &self.allow_request.is_some())
             .field("generate_id", &self.generate_id.is_some())

@@ -1,27 +1,23 @@
 //! A wire that carries packets both ways at any time: WebSocket or WebTransport.
 
-use std::{
-    collections::VecDeque,
-    task::{Context, Poll},
-};
+use std::collections::VecDeque;
+use std::task::{Context, Poll};
 
-use super::{
-    Frame, Packet, Transport,
-    deflate::Threshold,
-    outbox::Backlog,
-    websocket::{Lost, WebSocket, close_frame},
-    webtransport::WebTransport,
-};
+use crate::engine::deflate::Threshold;
+use crate::engine::outbox::Backlog;
+use crate::engine::websocket::{Lost, WebSocket, close_frame};
+use crate::engine::webtransport::WebTransport;
+use crate::engine::{Frame, Packet, Transport};
 
 /// Wire of one session, or of one that wants to take over from polling.
-pub(super) enum Duplex {
+pub(crate) enum Duplex {
     WebSocket(WebSocket),
     WebTransport(Box<WebTransport>),
 }
 
 impl Duplex {
     /// Its name.
-    pub(super) fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         match self {
             Self::WebSocket(_) => Transport::WebSocket,
             Self::WebTransport(_) => Transport::WebTransport,
@@ -29,7 +25,7 @@ impl Duplex {
     }
 
     /// From how many bytes on messages that are queued should be compressed.
-    pub(super) fn threshold(&self) -> Threshold {
+    pub(crate) fn threshold(&self) -> Threshold {
         match self {
             Self::WebSocket(wire) => wire.threshold(),
             Self::WebTransport(_) => Threshold::NEVER,
@@ -37,7 +33,7 @@ impl Duplex {
     }
 
     /// Reads once and hands every packet that is complete to `on_packet`.
-    pub(super) fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         on_packet: &mut dyn FnMut(Packet),
@@ -49,7 +45,7 @@ impl Duplex {
     }
 
     /// Reads and forgets, after a close: ready when the peer has closed too.
-    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::WebSocket(wire) => wire.poll_discard(cx),
             Self::WebTransport(wire) => wire.poll_discard(cx),
@@ -57,7 +53,7 @@ impl Duplex {
     }
 
     /// Queues one message.
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub(crate) fn push(&mut self, frame: Frame) {
         match self {
             Self::WebSocket(wire) => wire.push(frame),
             Self::WebTransport(wire) => wire.push(frame),
@@ -65,7 +61,7 @@ impl Duplex {
     }
 
     /// Queues many.
-    pub(super) fn extend(&mut self, frames: VecDeque<Frame>) {
+    pub(crate) fn extend(&mut self, frames: VecDeque<Frame>) {
         match self {
             Self::WebSocket(wire) => wire.extend(frames),
             Self::WebTransport(wire) => wire.extend(frames),
@@ -73,7 +69,7 @@ impl Duplex {
     }
 
     /// Queues the end, with a code that says why.
-    pub(super) fn push_close(&mut self, code: u16) {
+    pub(crate) fn push_close(&mut self, code: u16) {
         match self {
             Self::WebSocket(wire) => wire.push(close_frame(code)),
             Self::WebTransport(wire) => wire.set_code(code),
@@ -81,7 +77,7 @@ impl Duplex {
     }
 
     /// Forgets what is queued, but for a message that is half out.
-    pub(super) fn discard_queue(&mut self) {
+    pub(crate) fn discard_queue(&mut self) {
         match self {
             Self::WebSocket(wire) => wire.discard_queue(),
             Self::WebTransport(wire) => wire.discard_queue(),
@@ -89,7 +85,7 @@ impl Duplex {
     }
 
     /// Writes everything that is queued, as far as the peer takes it.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         match self {
             Self::WebSocket(wire) => wire.poll_flush(cx),
             Self::WebTransport(wire) => wire.poll_flush(cx),
@@ -97,7 +93,7 @@ impl Duplex {
     }
 
     /// Tells the peer that nothing more comes.
-    pub(super) fn shutdown(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn shutdown(&mut self, cx: &mut Context<'_>) {
         match self {
             Self::WebSocket(wire) => wire.shutdown(cx),
             Self::WebTransport(wire) => wire.shutdown(),
@@ -105,7 +101,7 @@ impl Duplex {
     }
 
     /// What is queued here.
-    pub(super) fn backlog(&self) -> Backlog {
+    pub(crate) fn backlog(&self) -> Backlog {
         match self {
             Self::WebSocket(wire) => wire.backlog(),
             Self::WebTransport(wire) => wire.backlog(),
@@ -113,7 +109,7 @@ impl Duplex {
     }
 
     /// Whether it is there: a WebSocket waits for the HTTP layer first.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         match self {
             Self::WebSocket(wire) => wire.is_open(),
             Self::WebTransport(_) => true,

@@ -14,7 +14,7 @@ pub struct Frame {
     bytes: Bytes,
     header: u8,
     kind: Kind,
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers compress"))]
+    #[cfg_attr(not(feature = "socketio"), allow(dead_code, reason = "only servers compress"))]
     deflate: Deflate,
 }
 
@@ -23,10 +23,10 @@ enum Kind {
     Text,
     Binary,
     /// Binary, with the type byte of Engine.IO v3 in front of the data.
-    #[cfg_attr(not(any(feature = "server", fuzzing)), allow(dead_code, reason = "only servers send them"))]
+    #[cfg_attr(not(any(feature = "socketio", fuzzing)), allow(dead_code, reason = "only servers send them"))]
     TypedBinary,
     /// WebSocket control frame: never part of a polling payload.
-    #[cfg_attr(not(any(feature = "server", fuzzing)), allow(dead_code, reason = "only servers send them"))]
+    #[cfg_attr(not(any(feature = "socketio", fuzzing)), allow(dead_code, reason = "only servers send them"))]
     Control,
 }
 
@@ -38,7 +38,7 @@ enum Deflate {
     /// Its sender does not want that, or it would be no smaller.
     Refused,
     /// It is, and only a WebSocket that negotiated it can carry it.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only servers compress"))]
+    #[cfg_attr(not(feature = "socketio"), allow(dead_code, reason = "only servers compress"))]
     Done,
 }
 
@@ -83,7 +83,7 @@ impl Frame {
     }
 
     /// The message as it stands on a WebTransport stream: first byte, and the rest.
-    #[cfg(any(feature = "server", fuzzing))]
+    #[cfg(any(feature = "socketio", fuzzing))]
     pub(crate) fn stream_parts(&self) -> (u8, &[u8]) {
         // The length is coded as on a WebSocket; the bit that says `masked` there says `binary` here.
         let kind = if self.is_binary() { 0x80 } else { 0 };
@@ -111,10 +111,10 @@ impl Frame {
     }
 }
 
-#[cfg(any(feature = "server", fuzzing))]
+#[cfg(any(feature = "socketio", fuzzing))]
 impl Frame {
     /// A binary message of Engine.IO v3: its type, then the data.
-    #[cfg(any(feature = "server", fuzzing))]
+    #[cfg(any(feature = "socketio", fuzzing))]
     pub(crate) fn typed_binary(kind: u8, data: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + 1 + data.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -124,19 +124,19 @@ impl Frame {
     }
 
     /// Whether the payload begins with a type byte of Engine.IO v3.
-    #[cfg(any(feature = "server", fuzzing))]
+    #[cfg(any(feature = "socketio", fuzzing))]
     pub(crate) fn is_typed(&self) -> bool {
         self.kind == Kind::TypedBinary
     }
 
     /// Whether its sender lets it be compressed.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "socketio")]
     pub(crate) fn is_compressible(&self) -> bool {
         self.deflate == Deflate::Open
     }
 
     /// As a WebSocket with permessage-deflate carries it: compressed, if that is allowed and makes it smaller.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "socketio")]
     pub(crate) fn deflated(&self) -> Self {
         if self.deflate != Deflate::Open || self.is_control() {
             return self.clone();
@@ -200,13 +200,13 @@ impl FrameWriter {
     }
 
     /// What was written after the `4`.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "socketio")]
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(self.written(0)).unwrap_or_default()
     }
 
     /// Writes over what stands at `at` after the `4`.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "socketio")]
     pub(crate) fn overwrite(&mut self, at: usize, text: &str) {
         if let Some(place) = self.buffer.get_mut(HEADER_ROOM + 1 + at..HEADER_ROOM + 1 + at + text.len()) {
             place.copy_from_slice(text.as_bytes());
@@ -257,24 +257,24 @@ fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
 }
 
 /// `2`: the heartbeat.
-#[cfg(any(feature = "server", fuzzing))]
+#[cfg(any(feature = "socketio", fuzzing))]
 pub(crate) const PING: Frame = Frame::preframed(b"\x81\x012");
 /// `3`: the answer to a ping of an Engine.IO v3 client.
-#[cfg(any(feature = "server", fuzzing))]
+#[cfg(any(feature = "socketio", fuzzing))]
 pub(crate) const PONG: Frame = Frame::preframed(b"\x81\x013");
 /// `3probe`: the answer to a probe.
-#[cfg(any(feature = "server", fuzzing))]
+#[cfg(any(feature = "socketio", fuzzing))]
 pub(crate) const PONG_PROBE: Frame = Frame::preframed(b"\x81\x063probe");
 /// `1`: the end, on polling.
-#[cfg(any(feature = "server", fuzzing))]
+#[cfg(any(feature = "socketio", fuzzing))]
 pub(crate) const CLOSE: Frame = Frame::preframed(b"\x81\x011");
 /// `6`: nothing to say, on polling.
-#[cfg(any(feature = "server", fuzzing))]
+#[cfg(any(feature = "socketio", fuzzing))]
 pub(crate) const NOOP: Frame = Frame::preframed(b"\x81\x016");
 
 const FIN: u8 = 0x80;
 /// First frame of a compressed message (RSV1).
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 const DEFLATED: u8 = 0x40;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;

@@ -1,16 +1,18 @@
 //! The facts of a connection's first request, in one compact copy: never slices of the HTTP buffers, which
 //! would stay in memory as long as the connection.
 
-use std::{cell::RefCell, fmt, net::SocketAddr, sync::Arc};
+use std::cell::RefCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, Uri};
 
-use super::{Protocol, Transport};
-use crate::{
-    ImksError, ImksResult,
-    clock::{self, Micros},
-};
+use crate::clock::{self, Micros};
+use crate::engine::{Protocol, Transport};
+use crate::{ImksError, ImksResult};
 
 /// Name of a node inside its session ids: 5 random bytes. No secret; short, because each request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +72,7 @@ impl Sid {
         Ok(Self(text.into()))
     }
 
-    pub(super) fn fixed(text: &'static str) -> Self {
+    pub(crate) fn fixed(text: &'static str) -> Self {
         Self(text.into())
     }
 
@@ -87,16 +89,16 @@ impl std::borrow::Borrow<str> for Sid {
 }
 
 impl fmt::Display for Sid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The first characters of ours are the same for all sessions of a node.
         let start = if self.0.len() == SID_CHARACTERS { SHOWN_FROM } else { 0 };
-        write!(f, "{}…", self.0.get(start..start + 4).unwrap_or_default())
+        write!(formatter, "{}…", self.0.get(start..start + 4).unwrap_or_default())
     }
 }
 
 impl fmt::Debug for Sid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sid({self})")
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Sid({self})")
     }
 }
 
@@ -120,6 +122,10 @@ thread_local! {
     static POOL: RefCell<([u8; 256], usize)> = const { RefCell::new(([0; 256], 0)) };
 }
 
+/// Marks a request that came over TLS; it stands in the extensions of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Secure;
+
 /// Facts of the first request.
 pub struct Handshake {
     /// Session id.
@@ -139,7 +145,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    pub(super) fn new(
+    pub(crate) fn new(
         sid: Sid,
         peer: SocketAddr,
         transport: Transport,
@@ -198,8 +204,9 @@ impl Handshake {
 
 impl fmt::Debug for Handshake {
     /// Without the head: it may hold secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handshake")
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Handshake")
             .field("sid", &self.sid)
             .field("peer", &self.peer)
             .field("transport", &self.transport)

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Heartbeat of one session.
 #[derive(Debug)]
-pub(super) struct Heartbeat {
+pub(crate) struct Heartbeat {
     interval: Duration,
     timeout: Duration,
     state: State,
@@ -27,7 +27,7 @@ enum State {
 
 /// What is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Beat {
+pub(crate) enum Beat {
     /// Send a ping.
     Ping,
     /// The peer did not answer.
@@ -35,28 +35,28 @@ pub(super) enum Beat {
 }
 
 impl Heartbeat {
-    pub(super) fn new(interval: Duration, timeout: Duration, now: Instant) -> Self {
+    pub(crate) fn new(interval: Duration, timeout: Duration, now: Instant) -> Self {
         Self { interval, timeout, state: State::Idle(now + interval), suspended: false }
     }
 
     /// For a client that pings (version 3).
-    pub(super) fn passive(interval: Duration, timeout: Duration, now: Instant) -> Self {
+    pub(crate) fn passive(interval: Duration, timeout: Duration, now: Instant) -> Self {
         Self { interval, timeout, state: State::Waiting(now + interval + timeout), suspended: false }
     }
 
     /// Whether it is the client who pings.
-    pub(super) fn is_passive(&self) -> bool {
+    pub(crate) fn is_passive(&self) -> bool {
         matches!(self.state, State::Waiting(_))
     }
 
     /// A pong, asked for or not, puts the next ping one interval away.
-    pub(super) fn handle_pong(&mut self, now: Instant) {
+    pub(crate) fn handle_pong(&mut self, now: Instant) {
         self.state = State::Idle(now + self.interval);
     }
 
     /// Any other packet shows life: the first one after a ping restarts the wait for the pong, once. A peer
     /// that talks but never answers is still found.
-    pub(super) fn handle_other(&mut self, now: Instant) {
+    pub(crate) fn handle_other(&mut self, now: Instant) {
         if let State::Waiting(deadline) = &mut self.state {
             *deadline = now + self.interval + self.timeout;
         }
@@ -67,7 +67,7 @@ impl Heartbeat {
     }
 
     /// The wait for a pong starts anew, because the ping may have gone to a transport that was replaced.
-    pub(super) fn handle_switch(&mut self, now: Instant) {
+    pub(crate) fn handle_switch(&mut self, now: Instant) {
         if let State::Pinged { deadline, .. } = &mut self.state {
             *deadline = now + self.timeout;
         }
@@ -77,18 +77,18 @@ impl Heartbeat {
     }
 
     /// While nobody reads what the peer sends, a missing pong proves nothing. Pings go on.
-    pub(super) fn suspend(&mut self) {
+    pub(crate) fn suspend(&mut self) {
         self.suspended = true;
     }
 
     /// Reading goes on: the peer gets the whole timeout again to show its pong.
-    pub(super) fn resume(&mut self, now: Instant) {
+    pub(crate) fn resume(&mut self, now: Instant) {
         if std::mem::take(&mut self.suspended) {
             self.handle_switch(now);
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Beat> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Beat> {
         match self.state {
             State::Idle(due) if now >= due => {
                 // Counted from the time it was due, so that slack of the timer does not add up; but a server that
@@ -106,7 +106,7 @@ impl Heartbeat {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Idle(due) => Some(due),
             State::Waiting(_) | State::Pinged { .. } if self.suspended => None,

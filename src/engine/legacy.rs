@@ -3,10 +3,11 @@
 
 use std::io::Write;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes};
 
-use super::{Frame, Message, Packet, codec};
+use crate::engine::{Frame, Message, Packet, codec};
 use crate::{ImksError, ImksResult};
 
 /// Decodes one text packet: a WebSocket text frame, or one part of a text payload.

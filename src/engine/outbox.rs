@@ -6,20 +6,18 @@
 //! Bounds and policy: see [`OutboxLimits`]. Whoever reads too slowly is closed with `CloseReason::Slow`;
 //! nobody ever waits.
 
-use std::{
-    borrow::Cow,
-    collections::VecDeque,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
-    },
-    task::{Context, Poll, Waker},
-};
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Frame, Protocol, Transport, deflate::Threshold, polling::Inbox};
+use crate::engine::deflate::Threshold;
+use crate::engine::polling::Inbox;
+use crate::engine::{Close, Frame, Protocol, Transport};
 use crate::telemetry::metrics;
 
 /// Bounds of an outgoing queue. A message is accepted when the queue was below the bound before it, so one
@@ -58,7 +56,7 @@ impl Default for OutboxLimits {
 
 /// Sending half of a connection: clone it freely, push from anywhere.
 #[derive(Clone)]
-pub struct Outbox(pub(super) Arc<Shared>);
+pub struct Outbox(pub(crate) Arc<Shared>);
 
 /// True: this receiver's queue is past its soft mark, and the sending task should end its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,17 +80,6 @@ pub enum SendError {
     /// The queue was full; the connection is being closed as a slow consumer.
     #[error("slow consumer")]
     Slow,
-}
-
-/// How to close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
-    /// After what is queued. `CloseReason::ForcedClose`, WebSocket code 1000.
-    Graceful,
-    /// After what is queued, because the server stops. `CloseReason::ServerShutdown`, WebSocket code 1001.
-    Shutdown,
-    /// At once; what is queued is lost. `CloseReason::ForcedClose`.
-    Now,
 }
 
 impl Outbox {
@@ -231,14 +218,18 @@ impl Outbox {
 }
 
 impl fmt::Debug for Outbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queue = self.0.queue.lock();
-        f.debug_struct("Outbox").field("packets", &queue.frames.len()).field("bytes", &queue.bytes).finish()
+        formatter
+            .debug_struct("Outbox")
+            .field("packets", &queue.frames.len())
+            .field("bytes", &queue.bytes)
+            .finish()
     }
 }
 
 /// The one allocation that a connection shares with its senders and, on polling, with the HTTP handlers.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     queue: Mutex<Queue>,
     /// The connection has been woken, or runs: it will look at the queue before it sleeps, no wake needed.
     scheduled: AtomicBool,
@@ -247,13 +238,13 @@ pub(super) struct Shared {
     transport: AtomicU8,
     /// From how many bytes on the wire wants messages compressed.
     threshold: AtomicU32,
-    pub(super) protocol: Protocol,
+    pub(crate) protocol: Protocol,
     limits: Arc<OutboxLimits>,
 }
 
 /// Guarded state of a connection that others touch.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     frames: VecDeque<Frame>,
     /// Bytes in `frames`.
     bytes: usize,
@@ -270,26 +261,26 @@ pub(super) struct Queue {
     #[allow(clippy::box_collection, reason = "one pointer in every connection, not three")]
     waiting_for_room: Option<Box<Vec<Waker>>>,
     /// Where HTTP requests of a polling session arrive.
-    pub(super) inbox: Option<Box<Inbox>>,
+    pub(crate) inbox: Option<Box<Inbox>>,
 }
 
 /// Size of what a connection holds back because its wire is blocked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Backlog {
-    pub(super) packets: usize,
-    pub(super) bytes: usize,
+pub(crate) struct Backlog {
+    pub(crate) packets: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What a connection learns when it looks at its queue.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
-    pub(super) frames: VecDeque<Frame>,
-    pub(super) closing: Option<Close>,
-    pub(super) slow: bool,
+pub(crate) struct Taken {
+    pub(crate) frames: VecDeque<Frame>,
+    pub(crate) closing: Option<Close>,
+    pub(crate) slow: bool,
     /// The task that polls is another one than last time.
-    pub(super) moved: bool,
+    pub(crate) moved: bool,
     /// HTTP requests have arrived since the connection last looked.
-    pub(super) requests: bool,
+    pub(crate) requests: bool,
 }
 
 impl Queue {
@@ -312,7 +303,7 @@ impl Queue {
 }
 
 impl Shared {
-    pub(super) fn new(transport: Transport, limits: Arc<OutboxLimits>, inbox: Option<Box<Inbox>>) -> Self {
+    pub(crate) fn new(transport: Transport, limits: Arc<OutboxLimits>, inbox: Option<Box<Inbox>>) -> Self {
         Self {
             queue: Mutex::new(Queue { inbox, ..Queue::default() }),
             scheduled: AtomicBool::new(true),
@@ -325,16 +316,16 @@ impl Shared {
     }
 
     /// For a client of this version.
-    pub(super) fn speaking(self, protocol: Protocol) -> Self {
+    pub(crate) fn speaking(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
     }
 
-    pub(super) fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         Transport::from_repr(self.transport.load(Ordering::Relaxed))
     }
 
     /// The wire takes compressed messages. It is the last one that the session has, so none can go astray.
-    pub(super) fn compress_from(&self, threshold: Threshold) {
+    pub(crate) fn compress_from(&self, threshold: Threshold) {
         self.threshold.store(threshold.get(), Ordering::Relaxed);
     }
 
@@ -345,18 +336,18 @@ impl Shared {
             && frame.payload().len() >= threshold as usize
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock()
     }
 
     /// Called by the connection when it starts to run.
-    pub(super) fn enter(&self) {
+    pub(crate) fn enter(&self) {
         self.scheduled.store(true, Ordering::Relaxed);
     }
 
     /// Called by the connection before it sleeps: what is queued (if it can `take` it), and from now on a
     /// push wakes it again.
-    pub(super) fn take_and_arm(&self, waker: &Waker, take: bool, poll_waiting: bool) -> Taken {
+    pub(crate) fn take_and_arm(&self, waker: &Waker, take: bool, poll_waiting: bool) -> Taken {
         let mut queue = self.queue.lock();
         self.scheduled.store(false, Ordering::Relaxed);
         let moved = !queue.waker.as_ref().is_some_and(|known| known.will_wake(waker));
@@ -377,12 +368,12 @@ impl Shared {
     }
 
     /// Nothing is accepted any more, but HTTP requests still arrive.
-    pub(super) fn refuse_sends(&self) {
+    pub(crate) fn refuse_sends(&self) {
         self.queue.lock().closing.get_or_insert(Close::Graceful);
     }
 
     /// The session leaves polling: requests that arrive from now on are refused.
-    pub(super) fn switch_to(&self, transport: Transport) {
+    pub(crate) fn switch_to(&self, transport: Transport) {
         let mut queue = self.queue.lock();
         self.transport.store(transport as u8, Ordering::Relaxed);
         queue.poll_waiting = false;
@@ -393,7 +384,7 @@ impl Shared {
     }
 
     /// The wire takes nothing more and `backlog` is held back, or (`None`) everything is out again.
-    pub(super) fn set_blocked(&self, backlog: Option<Backlog>) {
+    pub(crate) fn set_blocked(&self, backlog: Option<Backlog>) {
         let mut queue = self.queue.lock();
         queue.blocked = backlog.is_some();
         queue.backlog = backlog.unwrap_or_default();
@@ -402,7 +393,7 @@ impl Shared {
     }
 
     /// The connection is gone: nothing is accepted any more and everything that waits is dropped.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let mut queue = self.queue.lock();
         queue.closing.get_or_insert(Close::Now);
         queue.bytes = 0;
@@ -415,7 +406,7 @@ impl Shared {
     }
 
     /// Releases the lock, then wakes the connection unless it is awake.
-    pub(super) fn wake(&self, queue: MutexGuard<'_, Queue>) {
+    pub(crate) fn wake(&self, queue: MutexGuard<'_, Queue>) {
         if self.scheduled.swap(true, Ordering::Relaxed) {
             return;
         }

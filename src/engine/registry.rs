@@ -1,29 +1,29 @@
 //! The live sessions by id, and their numbers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dashmap::{DashMap, mapref::entry::Entry};
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
 
-use super::{CloseReason, Sid, Transport, outbox::Shared};
+use crate::engine::outbox::Shared;
+use crate::engine::{CloseReason, Sid, Transport};
 use crate::telemetry::metrics;
 
 /// Table of live sessions.
-pub(super) struct Registry {
+pub(crate) struct Registry {
     sessions: DashMap<Sid, Arc<Shared>>,
     live: AtomicUsize,
     payload_max: usize,
 }
 
 impl Registry {
-    pub(super) fn new(payload_max: usize) -> Self {
+    pub(crate) fn new(payload_max: usize) -> Self {
         Self { sessions: DashMap::new(), live: AtomicUsize::new(0), payload_max }
     }
 
     /// Adds a session; false if the id is taken.
-    pub(super) fn insert(&self, sid: &Sid, shared: &Arc<Shared>) -> bool {
+    pub(crate) fn insert(&self, sid: &Sid, shared: &Arc<Shared>) -> bool {
         let Entry::Vacant(entry) = self.sessions.entry(sid.clone()) else { return false };
         entry.insert(shared.clone());
         self.live.fetch_add(1, Ordering::Relaxed);
@@ -32,12 +32,12 @@ impl Registry {
         true
     }
 
-    pub(super) fn get(&self, sid: &str) -> Option<Arc<Shared>> {
+    pub(crate) fn get(&self, sid: &str) -> Option<Arc<Shared>> {
         self.sessions.get(sid).map(|entry| entry.value().clone())
     }
 
     /// Removes a session that has ended on `transport`.
-    pub(super) fn remove(&self, sid: &Sid, transport: Transport, reason: CloseReason) {
+    pub(crate) fn remove(&self, sid: &Sid, transport: Transport, reason: CloseReason) {
         if self.sessions.remove(sid).is_some() {
             self.live.fetch_sub(1, Ordering::Relaxed);
             gauge(transport).add(-1);
@@ -46,16 +46,16 @@ impl Registry {
     }
 
     /// A session has moved from polling to `transport`.
-    pub(super) fn switched(&self, transport: Transport) {
+    pub(crate) fn switched(&self, transport: Transport) {
         gauge(Transport::Polling).add(-1);
         gauge(transport).add(1);
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
-    pub(super) fn payload_max(&self) -> usize {
+    pub(crate) fn payload_max(&self) -> usize {
         self.payload_max
     }
 }

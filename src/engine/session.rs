@@ -3,29 +3,28 @@
 //! clock. Rule for callers: after any `handle_*`, drain `poll_output` until it is empty. Messages are apart,
 //! in `poll_message`: they may wait while the layer above is busy, everything else may not.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{
-    Close, CloseReason, Message, Packet, Transport,
-    heartbeat::{Beat, Heartbeat},
-    packet::PROBE,
-};
+use crate::engine::heartbeat::{Beat, Heartbeat};
+use crate::engine::packet::PROBE;
+use crate::engine::{Close, CloseReason, Message, Packet, Transport};
 
 /// Deadlines of a session.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timing {
-    pub(super) ping_interval: Duration,
-    pub(super) ping_timeout: Duration,
-    pub(super) upgrade_timeout: Duration,
+pub(crate) struct Timing {
+    pub(crate) ping_interval: Duration,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) upgrade_timeout: Duration,
     /// How long a graceful close may take to hand over what is queued.
-    pub(super) close_timeout: Duration,
+    pub(crate) close_timeout: Duration,
 }
 
 /// The transport something comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     /// The one that carries the session.
     Current,
     /// A WebSocket or WebTransport stream that wants to take over from polling.
@@ -34,7 +33,7 @@ pub(super) enum Wire {
 
 /// What the caller has to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Output {
+pub(crate) enum Output {
     /// Send a ping on the current wire.
     Ping,
     /// Answer a ping on the current wire (version 3).
@@ -53,7 +52,7 @@ pub(super) enum Output {
 
 /// State of one session.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     state: State,
     transport: Transport,
     upgrade: Option<Upgrade>,
@@ -83,7 +82,7 @@ struct Upgrade {
 }
 
 impl Session {
-    pub(super) fn new(transport: Transport, timing: Timing, now: Instant) -> Self {
+    pub(crate) fn new(transport: Transport, timing: Timing, now: Instant) -> Self {
         Self {
             state: State::Open,
             transport,
@@ -97,13 +96,13 @@ impl Session {
     }
 
     /// For a client of Engine.IO v3.
-    pub(super) fn legacy(transport: Transport, timing: Timing, now: Instant) -> Self {
+    pub(crate) fn legacy(transport: Transport, timing: Timing, now: Instant) -> Self {
         let heartbeat = Heartbeat::passive(timing.ping_interval, timing.ping_timeout, now);
         Self { heartbeat, ..Self::new(transport, timing, now) }
     }
 
     /// A packet has arrived.
-    pub(super) fn handle_packet(&mut self, wire: Wire, packet: Packet, now: Instant) {
+    pub(crate) fn handle_packet(&mut self, wire: Wire, packet: Packet, now: Instant) {
         match (&self.state, wire) {
             (State::Closed, _) => {}
             (_, Wire::Current) => self.handle_current(packet, now),
@@ -112,7 +111,7 @@ impl Session {
     }
 
     /// Another wire wants to take over. Says whether it may try.
-    pub(super) fn handle_attach(&mut self, to: Transport, now: Instant) -> bool {
+    pub(crate) fn handle_attach(&mut self, to: Transport, now: Instant) -> bool {
         let allowed = !self.is_closed() && self.transport == Transport::Polling && self.upgrade.is_none();
         if allowed {
             self.upgrade = Some(Upgrade { to, probed: false, deadline: now + self.upgrade_timeout });
@@ -121,7 +120,7 @@ impl Session {
     }
 
     /// A wire has ended by itself, or its peer has broken the rules.
-    pub(super) fn handle_lost(&mut self, wire: Wire, reason: CloseReason) {
+    pub(crate) fn handle_lost(&mut self, wire: Wire, reason: CloseReason) {
         match wire {
             Wire::Current => self.close(reason),
             Wire::Candidate if self.upgrade.take().is_some() => self.output(Output::DropCandidate),
@@ -130,7 +129,7 @@ impl Session {
     }
 
     /// The holder wants to close.
-    pub(super) fn handle_close(&mut self, close: Close, now: Instant) {
+    pub(crate) fn handle_close(&mut self, close: Close, now: Instant) {
         let reason = match close {
             Close::Now => return self.close(CloseReason::ForcedClose),
             Close::Graceful => CloseReason::ForcedClose,
@@ -142,7 +141,7 @@ impl Session {
     }
 
     /// Everything that was queued has left on the current wire.
-    pub(super) fn handle_drained(&mut self) {
+    pub(crate) fn handle_drained(&mut self) {
         if let State::Closing { reason, .. } = self.state
             && self.upgrade.is_none()
         {
@@ -151,7 +150,7 @@ impl Session {
     }
 
     /// Time has passed.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         match self.state {
             State::Closed => return,
             State::Closing { reason, deadline } if now >= deadline => return self.close(reason),
@@ -169,7 +168,7 @@ impl Session {
     }
 
     /// The holder reads, or does not: what it does not read is not held against the peer.
-    pub(super) fn handle_reading(&mut self, reading: bool, now: Instant) {
+    pub(crate) fn handle_reading(&mut self, reading: bool, now: Instant) {
         if reading {
             self.heartbeat.resume(now);
         } else {
@@ -178,7 +177,7 @@ impl Session {
     }
 
     /// The next thing to do.
-    pub(super) fn poll_output(&mut self) -> Option<Output> {
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
         if output.is_none() && self.outputs.capacity() > 0 {
             self.outputs = VecDeque::new();
@@ -188,7 +187,7 @@ impl Session {
 
     /// The next message for the layer above. Messages wait here until it takes them; what arrived before the
     /// end is still given after it.
-    pub(super) fn poll_message(&mut self) -> Option<Message> {
+    pub(crate) fn poll_message(&mut self) -> Option<Message> {
         let message = self.messages.pop_front();
         if self.messages.is_empty() && self.messages.capacity() > 0 {
             self.messages = VecDeque::new();
@@ -197,12 +196,12 @@ impl Session {
     }
 
     /// Messages that wait.
-    pub(super) fn queued_messages(&self) -> usize {
+    pub(crate) fn queued_messages(&self) -> usize {
         self.messages.len()
     }
 
     /// When [`Session::handle_timeout`] is due at the latest.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let closing = match self.state {
             State::Open => None,
             State::Closing { deadline, .. } => Some(deadline),
@@ -212,24 +211,24 @@ impl Session {
         [self.heartbeat.poll_timeout(), upgrade, closing].into_iter().flatten().min()
     }
 
-    pub(super) fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         self.transport
     }
 
-    pub(super) fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         matches!(self.state, State::Closing { .. })
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
 
-    pub(super) fn is_upgrading(&self) -> bool {
+    pub(crate) fn is_upgrading(&self) -> bool {
         self.upgrade.is_some()
     }
 
     /// Whether a probe was answered and the poll must not be held.
-    pub(super) fn is_probed(&self) -> bool {
+    pub(crate) fn is_probed(&self) -> bool {
         self.upgrade.as_ref().is_some_and(|upgrade| upgrade.probed)
     }
 

@@ -4,25 +4,19 @@
 //! Encodings come from `wtransport::proto`. The QUIC connection is held here from its first moment, so that a peer
 //! that stops anywhere on the way is closed, and nothing runs beside the task that holds it.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use wtransport::{
-    VarInt,
-    proto::{
-        bytes::{BufferReader, BufferWriter},
-        frame::{Frame, FrameKind},
-        headers::Headers,
-        session::{SessionRequest as Request, SessionResponse},
-        settings::Settings,
-        stream_header::StreamHeader,
-    },
-    quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt as QuicVarInt},
-};
+use wtransport::VarInt;
+use wtransport::proto::bytes::{BufferReader, BufferWriter};
+use wtransport::proto::frame::{Frame, FrameKind};
+use wtransport::proto::headers::Headers;
+use wtransport::proto::session::{SessionRequest as Request, SessionResponse};
+use wtransport::proto::settings::Settings;
+use wtransport::proto::stream_header::StreamHeader;
+use wtransport::quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt as QuicVarInt};
 
 /// Something that is kept as long as a WebTransport session, for example a place among a limited number.
 pub type Guard = Box<dyn Send + Sync>;
@@ -34,7 +28,7 @@ pub struct SessionRequest {
 }
 
 /// One WebTransport session, which is all its QUIC connection is for. Dropping it closes both.
-pub(super) struct Session {
+pub(crate) struct Session {
     /// First, so that what is dropped after it says nothing any more.
     closing: Closing,
     connection: Connection,
@@ -91,29 +85,29 @@ impl SessionRequest {
     }
 
     /// Path and query.
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.request.path()
     }
 
     /// Host and port that the peer meant.
-    pub(super) fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         self.request.authority()
     }
 
     /// All headers, pseudo headers included.
-    pub(super) fn headers(&self) -> &HashMap<String, String> {
+    pub(crate) fn headers(&self) -> &HashMap<String, String> {
         self.request.headers().as_ref()
     }
 
     /// Opens the session.
-    pub(super) async fn accept(mut self) -> Option<Session> {
+    pub(crate) async fn accept(mut self) -> Option<Session> {
         let answer = encode(&SessionResponse::ok().headers().generate_frame())?;
         self.session.request.0.write_all(&answer).await.ok()?;
         Some(self.session)
     }
 
     /// Refuses it and waits until the peer knows.
-    pub(super) async fn refuse(mut self, response: SessionResponse) {
+    pub(crate) async fn refuse(mut self, response: SessionResponse) {
         let sending = &mut self.session.request.0;
         let Some(answer) = encode(&response.headers().generate_frame()) else { return };
         if sending.write_all(&answer).await.is_ok() && sending.finish().is_ok() {
@@ -125,7 +119,7 @@ impl SessionRequest {
 
 impl Session {
     /// The first bidirectional stream that the peer opens, and what was read of it already.
-    pub(super) async fn stream(&mut self) -> Option<(SendStream, RecvStream, Vec<u8>)> {
+    pub(crate) async fn stream(&mut self) -> Option<(SendStream, RecvStream, Vec<u8>)> {
         let (sending, mut receiving) = self.connection.accept_bi().await.ok()?;
         let own = u64::from(QuicVarInt::from(self.request.0.id()));
         let (id, rest) =
@@ -134,7 +128,7 @@ impl Session {
     }
 
     /// Ready when the peer has ended the session.
-    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut capsule = [0; 64];
         // What a capsule says does not matter: the one that ends the session is followed by the end of the stream.
         while let Poll::Ready(read) = self.request.1.poll_read(cx, &mut capsule) {
@@ -146,12 +140,12 @@ impl Session {
     }
 
     /// Why the connection is gone, if it is.
-    pub(super) fn close_reason(&self) -> Option<ConnectionError> {
+    pub(crate) fn close_reason(&self) -> Option<ConnectionError> {
         self.connection.close_reason()
     }
 
     /// Ends the session with a code, and gives the peer a moment to close the connection itself.
-    pub(super) fn end(&mut self, code: u16) -> impl Future<Output = ()> + Send + 'static {
+    pub(crate) fn end(&mut self, code: u16) -> impl Future<Output = ()> + Send + 'static {
         let connection = self.closing.connection.clone();
         // Flow control never holds back so little, or the peer withholds it on purpose.
         let capsule = encode(&Frame::new_data(close_capsule(code).into())).unwrap_or_default();

@@ -3,29 +3,23 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use flate2::{
-    Compression,
-    write::{GzEncoder, ZlibEncoder},
-};
-use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
-    header::{self, HeaderName},
-    request::Parts,
-};
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
+use http::header::{self, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
-use super::{
-    config::{Config, Cors, Origins},
-    jsonp,
-    polling::{Payload, Refusal},
-    request::RequestError,
-};
+use crate::engine::config::{Config, Cors, Origins};
+use crate::engine::polling::jsonp;
+use crate::engine::polling::{Payload, Refusal};
+use crate::engine::server::request::{self, RequestError};
 use crate::telemetry::metrics;
 
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(crate) type Reply = Response<Full<Bytes>>;
 
 /// A text answer.
-pub(super) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+pub(crate) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = empty(status);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     *reply.body_mut() = Full::new(body.into());
@@ -33,14 +27,14 @@ pub(super) fn text(status: StatusCode, content_type: &'static str, body: impl In
 }
 
 /// An answer without a body.
-pub(super) fn empty(status: StatusCode) -> Reply {
+pub(crate) fn empty(status: StatusCode) -> Reply {
     let mut reply = Response::new(Full::default());
     *reply.status_mut() = status;
     reply
 }
 
 /// For a POST whose session ended before its packets were accepted.
-pub(super) fn refused_post(refusal: Refusal) -> Result<Reply, RequestError> {
+pub(crate) fn refused_post(refusal: Refusal) -> Result<Reply, RequestError> {
     match refusal {
         Refusal::Upgraded => Err(RequestError::BadRequest),
         Refusal::Unknown | Refusal::Overlap => Ok(empty(StatusCode::BAD_REQUEST)),
@@ -48,12 +42,12 @@ pub(super) fn refused_post(refusal: Refusal) -> Result<Reply, RequestError> {
 }
 
 /// `ok`, as the reference sends it.
-pub(super) fn ok() -> Reply {
+pub(crate) fn ok() -> Reply {
     no_store(text(StatusCode::OK, "text/html", Bytes::from_static(b"ok")))
 }
 
 /// Too busy, or about to stop.
-pub(super) fn unavailable() -> Reply {
+pub(crate) fn unavailable() -> Reply {
     let body = r#"{"code":"overloaded","message":"The server is busy, retry later"}"#;
     let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body);
     reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
@@ -61,7 +55,7 @@ pub(super) fn unavailable() -> Reply {
 }
 
 /// An Engine.IO error (docs/protocol.md, "Transport"): JSON over HTTP, plain text to a WebSocket request.
-pub(super) fn error(error: &RequestError, upgrade: bool) -> Reply {
+pub(crate) fn error(error: &RequestError, upgrade: bool) -> Reply {
     metrics::ENGINE_REFUSED[error.code()].increment();
     let status = match error {
         RequestError::Forbidden(_) if !upgrade => StatusCode::FORBIDDEN,
@@ -77,8 +71,8 @@ pub(super) fn error(error: &RequestError, upgrade: bool) -> Reply {
 }
 
 /// A polling payload, compressed if it is worth it and the client can.
-pub(super) fn payload(config: &Config, parts: &Parts, payload: Payload) -> Reply {
-    let (body, content_type) = match (payload.binary, jsonp::index(parts)) {
+pub(crate) fn payload(config: &Config, parts: &Parts, payload: Payload) -> Reply {
+    let (body, content_type) = match (payload.binary, request::jsonp_index(parts)) {
         (true, _) => (payload.body, "application/octet-stream"),
         (false, Some(index)) => (jsonp::wrap(index, &payload.body), "text/javascript; charset=UTF-8"),
         (false, None) => (payload.body, "text/plain; charset=UTF-8"),
@@ -104,7 +98,7 @@ fn no_store(mut reply: Reply) -> Reply {
 }
 
 /// `101 Switching Protocols`, with the extensions that were agreed on.
-pub(super) fn switching(key: &[u8], extensions: Option<HeaderValue>) -> Reply {
+pub(crate) fn switching(key: &[u8], extensions: Option<HeaderValue>) -> Reply {
     let mut reply = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = reply.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -120,7 +114,7 @@ pub(super) fn switching(key: &[u8], extensions: Option<HeaderValue>) -> Reply {
 }
 
 /// The answer to a preflight request; `None` if this is none.
-pub(super) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
+pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
     if parts.method != Method::OPTIONS {
         return None;
     }
@@ -139,7 +133,7 @@ pub(super) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
 }
 
 /// Adds what every answer carries.
-pub(super) fn decorate(config: &Config, parts: &Parts, reply: &mut Reply) {
+pub(crate) fn decorate(config: &Config, parts: &Parts, reply: &mut Reply) {
     let headers = reply.headers_mut();
     if let Some(cors) = &config.cors {
         allow_origin(cors, &parts.headers, headers);
@@ -181,7 +175,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 /// `gzip` or `deflate`, whichever the client names first without `q=0`.
-pub(super) fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
+pub(crate) fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
     let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
     accepted.split(',').find_map(|entry| {
         let (name, quality) = entry.split_once(';').unwrap_or((entry, ""));
@@ -192,7 +186,7 @@ pub(super) fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 /// The body in this coding, if that works.
-pub(super) fn compress(coding: &str, body: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn compress(coding: &str, body: &[u8]) -> Option<Vec<u8>> {
     let packed = Vec::with_capacity(body.len() / 4);
     match coding {
         "gzip" => {

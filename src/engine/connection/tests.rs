@@ -1,19 +1,17 @@
 //! Connections without a network, driven by hand.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
-    time::Duration,
-};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
-use tokio::{task::coop, time::Sleep};
+use tokio::task::coop;
+use tokio::time::Sleep;
 
-use super::{Close, CloseReason, Config, Connection, Event, Frame, Handshake, Message, outbox::Shared};
+use crate::engine::outbox::Shared;
+use crate::engine::{Close, CloseReason, Config, Connection, Event, Frame, Handshake, Message};
 
 #[tokio::test]
 async fn a_connection_in_memory_echoes_and_closes() {

@@ -1,35 +1,38 @@
 //! Handshake, live-session table, accept queue; which request goes to which session.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Method, Request, StatusCode, header, request::Parts};
+use http::request::Parts;
+use http::{Method, Request, StatusCode, header};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::RwLock;
-use tokio::{
-    sync::{Mutex, mpsc},
-    time::Instant,
-};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use wtransport::proto::session::SessionResponse;
 
-use super::{
-    Config, Connection, Handshake, NodeId, OutboxLimits, Protocol, Sid, Transport,
-    client_bundle::ClientBundle,
-    driver,
-    duplex::Duplex,
-    frame,
-    http3::SessionRequest,
-    jsonp,
-    outbox::Shared,
-    polling::{self, Inbox, Payload, PendingGet, PendingPost, Refusal},
-    registry::Registry,
-    reply::{self, Reply},
-    request::{self, BodyError, Query, RequestError},
-    websocket::WebSocket,
-    webtransport::{self, First, WebTransport},
+use self::client_bundle::ClientBundle;
+use self::reply::Reply;
+use self::request::{BodyError, Query, RequestError};
+use crate::engine::duplex::Duplex;
+use crate::engine::outbox::Shared;
+use crate::engine::polling::{self, Inbox, Payload, PendingGet, PendingPost, Refusal};
+use crate::engine::registry::Registry;
+use crate::engine::websocket::WebSocket;
+use crate::engine::webtransport::{self, First, WebTransport};
+use crate::engine::{
+    Config, Connection, Handshake, NodeId, OutboxLimits, Protocol, Secure, SessionRequest, Sid, Transport,
+    connection, frame,
 };
-use crate::{ImksError, ImksResult, telemetry::metrics};
+use crate::telemetry::metrics;
+use crate::{ImksError, ImksResult};
+
+mod client_bundle;
+mod reply;
+mod request;
 
 /// An Engine.IO server. Clone it freely.
 #[derive(Clone)]
@@ -263,7 +266,7 @@ impl Engine {
         let known = query.version().filter(|version| config.allow_eio3 || *version == Protocol::V4);
         let protocol = known.ok_or(RequestError::BadProtocol)?;
         let sid = self.generate_id(parts).await?;
-        let secure = parts.extensions.get::<request::Secure>().is_some();
+        let secure = parts.extensions.get::<Secure>().is_some();
         let mut handshake = Handshake::new(sid, peer, transport, secure, &parts.uri, &parts.headers);
         handshake.protocol = protocol;
         self.0.start(parts, handshake, socket)
@@ -343,7 +346,7 @@ impl Engine {
             refusal = pending.gone() => return reply::refused_post(refusal),
         };
         match body {
-            Ok(body) => match pending.submit(&jsonp::unwrap(parts, body), binary).await {
+            Ok(body) => match pending.submit(&request::payload(parts, body), binary).await {
                 Ok(()) => Ok(reply::ok()),
                 Err(refusal) => reply::refused_post(refusal),
             },
@@ -385,7 +388,7 @@ impl Inner {
             edit(reply.headers_mut(), parts);
         }
         let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
-        let parts = driver::Parts { shared, handshake, registry, wire, now };
+        let parts = connection::Parts { shared, handshake, registry, wire, now };
         permit.send(Connection::new(parts, &self.config));
         Ok(reply)
     }
@@ -406,7 +409,10 @@ impl Inner {
         }
         let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
         let wire = Some(Duplex::WebTransport(wire));
-        permit.send(Connection::new(driver::Parts { shared, handshake, registry, wire, now }, &self.config));
+        permit.send(Connection::new(
+            connection::Parts { shared, handshake, registry, wire, now },
+            &self.config,
+        ));
         Ok(())
     }
 

@@ -2,31 +2,29 @@
 //! waits; the connection answers when it runs. One GET and one POST at a time, as the protocol asks; a second
 //! one ends the session, and so does a client that goes away in the middle.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{
-    Frame, Packet, Protocol, Transport, codec,
-    duplex::Duplex,
-    legacy,
-    outbox::{Queue, Shared},
-};
 use crate::ImksResult;
+use crate::engine::duplex::Duplex;
+use crate::engine::outbox::{Queue, Shared};
+use crate::engine::{Frame, Packet, Protocol, Transport, codec, legacy};
 
 /// Body of the answer to a GET.
 #[derive(Debug)]
-pub(super) struct Payload {
-    pub(super) body: Vec<u8>,
+pub(crate) struct Payload {
+    pub(crate) body: Vec<u8>,
     /// Not text: only in version 3.
-    pub(super) binary: bool,
+    pub(crate) binary: bool,
     /// The sender of some packet in it does not mind.
-    pub(super) compressible: bool,
+    pub(crate) compressible: bool,
 }
 
 impl Payload {
     /// What a client of this version is sent.
-    pub(super) fn new<'a>(
+    pub(crate) fn new<'a>(
         protocol: Protocol,
         frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>,
     ) -> Self {
@@ -42,7 +40,7 @@ impl Payload {
 
 /// Where HTTP requests of a polling session arrive. Holds at most one of each.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     get: Option<oneshot::Sender<Payload>>,
     /// A GET waits, here or with the connection.
     get_open: bool,
@@ -61,31 +59,31 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// Whether the connection has something to look at.
-    pub(super) fn has_news(&self) -> bool {
+    pub(crate) fn has_news(&self) -> bool {
         self.get.is_some() || self.post.is_some() || self.offer.is_some() || self.fault
     }
 }
 
 /// Decoded body of a POST.
-pub(super) struct Post {
-    pub(super) packets: Vec<Packet>,
+pub(crate) struct Post {
+    pub(crate) packets: Vec<Packet>,
     /// What followed the packets was none.
-    pub(super) malformed: bool,
-    pub(super) reply: oneshot::Sender<()>,
+    pub(crate) malformed: bool,
+    pub(crate) reply: oneshot::Sender<()>,
 }
 
 /// What has arrived since the connection last looked.
 #[derive(Default)]
-pub(super) struct Inputs {
-    pub(super) get: Option<oneshot::Sender<Payload>>,
-    pub(super) post: Option<Post>,
-    pub(super) offer: Option<Box<Duplex>>,
-    pub(super) fault: bool,
+pub(crate) struct Inputs {
+    pub(crate) get: Option<oneshot::Sender<Payload>>,
+    pub(crate) post: Option<Post>,
+    pub(crate) offer: Option<Box<Duplex>>,
+    pub(crate) fault: bool,
 }
 
 /// Why a request of a known session is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// The session has ended meanwhile.
     Unknown,
     /// The session is carried by another wire, or about to be.
@@ -95,14 +93,14 @@ pub(super) enum Refusal {
 }
 
 /// A GET that waits for its payload. Dropping it unanswered (the client went away) ends the session.
-pub(super) struct PendingGet {
+pub(crate) struct PendingGet {
     shared: Arc<Shared>,
     answer: oneshot::Receiver<Payload>,
     armed: bool,
 }
 
 /// A POST from its first byte to its answer. Dropping it unanswered ends the session.
-pub(super) struct PendingPost {
+pub(crate) struct PendingPost {
     shared: Arc<Shared>,
     answer: oneshot::Receiver<()>,
     armed: bool,
@@ -110,7 +108,7 @@ pub(super) struct PendingPost {
 
 impl PendingGet {
     /// Opens the one GET a session may have.
-    pub(super) fn open(shared: Arc<Shared>) -> Result<Self, Refusal> {
+    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, Refusal> {
         let (reply, answer) = oneshot::channel();
         with_inbox(&shared, |inbox| {
             if std::mem::replace(&mut inbox.get_open, true) {
@@ -124,7 +122,7 @@ impl PendingGet {
     }
 
     /// Waits for the payload.
-    pub(super) async fn payload(mut self) -> Result<Payload, Refusal> {
+    pub(crate) async fn payload(mut self) -> Result<Payload, Refusal> {
         let answer = (&mut self.answer).await;
         self.armed = false;
         answer.map_err(|_| gone(&self.shared))
@@ -141,7 +139,7 @@ impl Drop for PendingGet {
 
 impl PendingPost {
     /// Opens the one POST a session may have, before its body is read.
-    pub(super) fn open(shared: Arc<Shared>) -> Result<Self, Refusal> {
+    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, Refusal> {
         let (reply, answer) = oneshot::channel();
         with_inbox(&shared, |inbox| {
             if std::mem::replace(&mut inbox.post_open, true) {
@@ -155,18 +153,18 @@ impl PendingPost {
     }
 
     /// Waits until polling carries the session no more.
-    pub(super) async fn gone(&mut self) -> Refusal {
+    pub(crate) async fn gone(&mut self) -> Refusal {
         let _ = (&mut self.answer).await;
         gone(&self.shared)
     }
 
     /// Version of the session.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(crate) fn protocol(&self) -> Protocol {
         self.shared.protocol
     }
 
     /// The body was refused; the session goes on.
-    pub(super) fn cancel(mut self) {
+    pub(crate) fn cancel(mut self) {
         self.armed = false;
         let _ = with_inbox(&self.shared, |inbox| {
             inbox.post_open = false;
@@ -176,7 +174,7 @@ impl PendingPost {
     }
 
     /// Hands the body over and waits until its packets are accepted.
-    pub(super) async fn submit(mut self, body: &[u8], binary: bool) -> Result<(), Refusal> {
+    pub(crate) async fn submit(mut self, body: &[u8], binary: bool) -> Result<(), Refusal> {
         let (packets, malformed) = match self.shared.protocol {
             Protocol::V4 => collect(codec::decode_payload(body)),
             Protocol::V3 { .. } => collect(legacy::decode_payload(body, binary)),
@@ -200,7 +198,7 @@ impl Drop for PendingPost {
 }
 
 /// Offers a wire to a session. It must still be polling and have no other candidate.
-pub(super) fn offer(shared: &Arc<Shared>, wire: Box<Duplex>) -> Result<(), (Refusal, Box<Duplex>)> {
+pub(crate) fn offer(shared: &Arc<Shared>, wire: Box<Duplex>) -> Result<(), (Refusal, Box<Duplex>)> {
     let mut offer = Some(wire);
     let offered = with_inbox(shared, |inbox| {
         if std::mem::replace(&mut inbox.offer_open, true) {
@@ -216,7 +214,7 @@ pub(super) fn offer(shared: &Arc<Shared>, wire: Box<Duplex>) -> Result<(), (Refu
 }
 
 /// Ends a session whose request cannot be answered.
-pub(super) fn abandon(shared: &Arc<Shared>) {
+pub(crate) fn abandon(shared: &Arc<Shared>) {
     let _ = with_inbox(shared, |inbox| {
         inbox.fault = true;
         Ok(())
@@ -258,16 +256,16 @@ fn collect(decoded: impl Iterator<Item = ImksResult<Packet>>) -> (Vec<Packet>, b
 
 /// The connection's side.
 #[derive(Default)]
-pub(super) struct Polling {
+pub(crate) struct Polling {
     /// What the session itself sends: pings.
-    pub(super) queue: VecDeque<Frame>,
-    pub(super) get: Option<oneshot::Sender<Payload>>,
-    pub(super) post: Option<oneshot::Sender<()>>,
+    pub(crate) queue: VecDeque<Frame>,
+    pub(crate) get: Option<oneshot::Sender<Payload>>,
+    pub(crate) post: Option<oneshot::Sender<()>>,
 }
 
 impl Polling {
     /// What has arrived. Only while the session is carried by polling.
-    pub(super) fn inputs(shared: &Shared) -> Inputs {
+    pub(crate) fn inputs(shared: &Shared) -> Inputs {
         let mut queue = shared.lock();
         let Queue { inbox: Some(inbox), .. } = &mut *queue else { return Inputs::default() };
         Inputs {
@@ -289,21 +287,21 @@ impl Polling {
     }
 
     /// Answers the GET that waits, if any, with these packets.
-    pub(super) fn answer_frames(&mut self, shared: &Shared, frames: &VecDeque<Frame>) {
+    pub(crate) fn answer_frames(&mut self, shared: &Shared, frames: &VecDeque<Frame>) {
         if self.get.is_some() {
             self.answer_get(shared, Payload::new(shared.protocol, frames));
         }
     }
 
     /// Answers the GET that waits, if any, with this packet.
-    pub(super) fn answer_frame(&mut self, shared: &Shared, frame: &Frame) {
+    pub(crate) fn answer_frame(&mut self, shared: &Shared, frame: &Frame) {
         if self.get.is_some() {
             self.answer_get(shared, Payload::new(shared.protocol, [frame]));
         }
     }
 
     /// Answers the POST that waits, if any.
-    pub(super) fn answer_post(&mut self, shared: &Shared) {
+    pub(crate) fn answer_post(&mut self, shared: &Shared) {
         let Some(post) = self.post.take() else { return };
         if let Some(inbox) = shared.lock().inbox.as_deref_mut() {
             inbox.post_open = false;
@@ -312,7 +310,7 @@ impl Polling {
     }
 
     /// The candidate is gone; another one may come.
-    pub(super) fn free_candidate(shared: &Shared) {
+    pub(crate) fn free_candidate(shared: &Shared) {
         if let Some(inbox) = shared.lock().inbox.as_deref_mut() {
             inbox.offer_open = false;
         }

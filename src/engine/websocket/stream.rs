@@ -1,35 +1,31 @@
 //! Server end of a WebSocket, straight on the TCP or TLS stream. An idle one owns no buffer: it reads into a buffer
 //! of its thread, and writes shared, preframed messages with one vectored write for everything that is due.
 
-use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    io::{self, IoSlice},
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, request::Parts};
+use http::HeaderValue;
+use http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::{rt::TokioIo, server::conn::auto};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::{
-    CloseReason, Config, Frame, Packet, Protocol, codec,
-    deflate::{self, Threshold},
-    legacy,
-    outbox::Backlog,
-    wire_reader::{Incoming, Input, Reader, Violation},
-};
+use crate::engine::deflate::Threshold;
+use crate::engine::outbox::Backlog;
+use crate::engine::websocket::extension;
+use crate::engine::websocket::reader::{Incoming, Input, Reader, Violation};
+use crate::engine::{CloseReason, Config, Frame, Message, Packet, Protocol, codec, legacy};
 use crate::{ImksError, ImksResult};
 
 /// Wire of one session, or of one that wants to take over.
-pub(super) struct WebSocket {
+pub(crate) struct WebSocket {
     io: Io,
     reader: Reader,
     writing: VecDeque<Frame>,
@@ -62,7 +58,7 @@ enum Io {
 
 /// Why a WebSocket can carry no more.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     /// The stream ended or failed.
     Stream(CloseReason),
     /// The peer sent a close frame, with this code if any.
@@ -77,7 +73,7 @@ pub(super) enum Lost {
 
 impl Lost {
     /// What the session is told.
-    pub(super) fn reason(&self) -> CloseReason {
+    pub(crate) fn reason(&self) -> CloseReason {
         match self {
             Self::Stream(reason) => *reason,
             Self::Peer(_) => CloseReason::TransportClose,
@@ -90,7 +86,7 @@ impl Lost {
     }
 
     /// Close code for the peer (RFC 6455 section 7.4); `None` when there is nobody to tell.
-    pub(super) fn code(&self) -> Option<u16> {
+    pub(crate) fn code(&self) -> Option<u16> {
         match self {
             Self::Stream(_) => None,
             Self::Peer(code) => Some(code.unwrap_or(1000)),
@@ -104,7 +100,7 @@ impl Lost {
 
 impl WebSocket {
     /// A WebSocket for a client of this version, whose request is being answered, and the extensions for the answer.
-    pub(super) fn accept(
+    pub(crate) fn accept(
         upgrade: OnUpgrade,
         request: &Parts,
         protocol: Protocol,
@@ -113,7 +109,7 @@ impl WebSocket {
         let mut reader = Reader::new(config.max_payload);
         // Frames to clients of version 3 are made on their way, too late to compress them once for all.
         let wanted = config.per_message_deflate && protocol == Protocol::V4;
-        let extensions = wanted.then(|| deflate::accept(&request.headers)).flatten();
+        let extensions = wanted.then(|| extension::accept(&request.headers)).flatten();
         let mut threshold = Threshold::NEVER;
         if extensions.is_some() {
             threshold = Threshold::bytes(config.per_message_deflate_threshold);
@@ -134,12 +130,12 @@ impl WebSocket {
     }
 
     /// From how many bytes on messages to the peer should be compressed.
-    pub(super) fn threshold(&self) -> Threshold {
+    pub(crate) fn threshold(&self) -> Threshold {
         self.threshold
     }
 
     /// Waits for the HTTP layer to hand over the stream. Ready at once afterwards.
-    pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         let upgrade = match &mut self.io {
             Io::Open(_) | Io::Secure(_) => return Poll::Ready(Ok(())),
             Io::Gone => return Poll::Ready(Err(GONE)),
@@ -155,7 +151,7 @@ impl WebSocket {
     }
 
     /// Reads once and hands every packet that is complete to `on_packet`. Pings are answered here.
-    pub(super) fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         on_packet: &mut dyn FnMut(Packet),
@@ -171,7 +167,7 @@ impl WebSocket {
     }
 
     /// Reads and forgets, after a close: ready when the peer has closed too.
-    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Nothing can be sent any more.
         self.pongs = PONGS_MAX;
         with_read_buffer(|buffer| {
@@ -192,12 +188,12 @@ impl WebSocket {
     }
 
     /// Queues one message.
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub(crate) fn push(&mut self, frame: Frame) {
         self.writing.push_back(frame);
     }
 
     /// Queues many.
-    pub(super) fn extend(&mut self, mut frames: VecDeque<Frame>) {
+    pub(crate) fn extend(&mut self, mut frames: VecDeque<Frame>) {
         if let Protocol::V3 { base64 } = self.protocol {
             frames = frames.into_iter().map(|frame| legacy::websocket_frame(frame, base64)).collect();
         }
@@ -209,12 +205,12 @@ impl WebSocket {
     }
 
     /// Forgets what is queued, but for a frame that is half out.
-    pub(super) fn discard_queue(&mut self) {
+    pub(crate) fn discard_queue(&mut self) {
         self.writing.truncate(usize::from(self.written > 0));
     }
 
     /// Writes everything that is queued, as far as the peer takes it.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         if self.writing.is_empty() && !self.encrypted {
             return Poll::Ready(Ok(()));
         }
@@ -237,7 +233,7 @@ impl WebSocket {
     }
 
     /// Tells the peer that nothing more comes.
-    pub(super) fn shutdown(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn shutdown(&mut self, cx: &mut Context<'_>) {
         // Immediate on a TCP stream; if it fails, the drop that follows says the same.
         let _ = match &mut self.io {
             Io::Open(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -247,13 +243,13 @@ impl WebSocket {
     }
 
     /// What is queued here.
-    pub(super) fn backlog(&self) -> Backlog {
+    pub(crate) fn backlog(&self) -> Backlog {
         let bytes: usize = self.writing.iter().map(Frame::len).sum();
         Backlog { packets: self.writing.len(), bytes: bytes.saturating_sub(self.written) }
     }
 
     /// Whether the stream was handed over.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.io, Io::Open(_) | Io::Secure(_))
     }
 
@@ -312,7 +308,7 @@ impl WebSocket {
 
     fn decode_binary(&self, data: Bytes) -> ImksResult<Packet> {
         match self.protocol {
-            Protocol::V4 => Ok(Packet::Message(super::Message::Binary(data))),
+            Protocol::V4 => Ok(Packet::Message(Message::Binary(data))),
             Protocol::V3 { .. } => legacy::decode_binary(data),
         }
     }
@@ -328,7 +324,7 @@ impl WebSocket {
 }
 
 /// Lends the buffer of this thread.
-pub(super) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
+pub(crate) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     READ_BUFFER.with_borrow_mut(|buffer| {
         if buffer.is_empty() {
             buffer.resize(READ_BUFFER_BYTES, 0);
@@ -338,7 +334,7 @@ pub(super) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// A WebSocket close frame.
-pub(super) fn close_frame(code: u16) -> Frame {
+pub(crate) fn close_frame(code: u16) -> Frame {
     Frame::control(CLOSE, &code.to_be_bytes())
 }
 

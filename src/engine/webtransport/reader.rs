@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 
 /// One whole frame.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     /// An Engine.IO packet, not yet checked for UTF-8.
     Text(Bytes),
     /// Content of a message.
@@ -18,7 +18,7 @@ pub(super) enum Incoming {
 
 /// How a peer broke the rules.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Violation {
+pub(crate) enum Violation {
     /// A frame without a payload.
     Empty,
     /// A frame of this many bytes.
@@ -26,7 +26,7 @@ pub(super) enum Violation {
 }
 
 /// State between reads.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     payload_max: usize,
     /// A frame of which only the beginning has arrived.
     partial: Vec<u8>,
@@ -43,13 +43,13 @@ struct Header {
 
 impl Reader {
     /// Frames may have `payload_max` bytes.
-    pub(super) fn new(payload_max: usize) -> Self {
+    pub(crate) fn new(payload_max: usize) -> Self {
         Self { payload_max, partial: Vec::new() }
     }
 
     /// The next frame; `None` when `input` is used up. It grows with what has really arrived, never with what
     /// was announced.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, Violation> {
+    pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, Violation> {
         if self.partial.is_empty() {
             return self.whole_frame(input);
         }
@@ -122,10 +122,10 @@ fn take<'a>(input: &mut &'a [u8], count: usize) -> &'a [u8] {
 }
 
 /// First bit of a frame.
-pub(super) const BINARY: u8 = 0x80;
+pub(crate) const BINARY: u8 = 0x80;
 
 #[cfg(any(test, fuzzing))]
-pub(super) mod fuzzing {
+pub(crate) mod fuzzing {
     use bytes::Bytes;
 
     use super::{Incoming, Reader};

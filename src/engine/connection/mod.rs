@@ -1,33 +1,32 @@
 //! A connection: drives one session when it is polled. Wire, queue and one timer; no task of its own.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{HeaderMap, Uri};
-use tokio::{
-    task::unconstrained,
-    time::{Instant, Sleep},
-};
+use tokio::task::unconstrained;
+use tokio::time::{Instant, Sleep};
 
-use super::{
-    Close, CloseReason, Config, Handshake, MemoryPeer, Message, NodeId, Outbox, Packet, Protocol, Sid,
-    Transport,
-    duplex::Duplex,
-    frame,
-    memory::{MemoryLink, Received},
-    outbox::{Shared, Taken},
-    polling::{Inputs, Polling},
-    registry::Registry,
-    session::{Output, Session, Timing, Wire},
-    websocket::Lost,
+pub use self::memory::MemoryPeer;
+use self::memory::{MemoryLink, Received};
+use crate::engine::duplex::Duplex;
+use crate::engine::outbox::{Shared, Taken};
+use crate::engine::polling::{Inputs, Polling, Post};
+use crate::engine::registry::Registry;
+use crate::engine::session::{Output, Session, Timing, Wire};
+use crate::engine::websocket::Lost;
+use crate::engine::{
+    Close, CloseReason, Config, Handshake, Message, NodeId, Outbox, Packet, Protocol, Sid, Transport, frame,
 };
 use crate::telemetry::metrics;
+
+mod memory;
+#[cfg(test)]
+mod tests;
 
 /// One session, owned by one task. It does its I/O when it is polled.
 pub struct Connection {
@@ -83,14 +82,14 @@ pub enum Event {
 }
 
 /// What a new connection is made of.
-pub(super) struct Parts {
-    pub(super) shared: Arc<Shared>,
-    pub(super) handshake: Arc<Handshake>,
-    pub(super) registry: Arc<Registry>,
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) handshake: Arc<Handshake>,
+    pub(crate) registry: Arc<Registry>,
     /// The wire of a session that does not start on polling.
-    pub(super) wire: Option<Duplex>,
+    pub(crate) wire: Option<Duplex>,
     /// When the handshake request came.
-    pub(super) now: Instant,
+    pub(crate) now: Instant,
 }
 
 impl Connection {
@@ -143,7 +142,7 @@ impl Connection {
         (connection, MemoryPeer::new(link))
     }
 
-    pub(super) fn new(parts: Parts, config: &Config) -> Self {
+    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
         let carrier = match parts.wire {
             Some(wire) => {
                 parts.shared.compress_from(wire.threshold());
@@ -298,7 +297,7 @@ impl Connection {
         }
     }
 
-    fn take_post(&mut self, post: super::polling::Post, cx: &mut Context<'_>) {
+    fn take_post(&mut self, post: Post, cx: &mut Context<'_>) {
         for packet in post.packets {
             self.session.handle_packet(Wire::Current, packet, self.now);
         }
@@ -663,8 +662,8 @@ impl Drop for Connection {
 }
 
 impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("handshake", &self.handshake).finish_non_exhaustive()
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Connection").field("handshake", &self.handshake).finish_non_exhaustive()
     }
 }
 

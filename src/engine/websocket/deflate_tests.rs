@@ -3,13 +3,16 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use flate2::{Compress, Compression, FlushCompress, write::DeflateEncoder};
-use http::{HeaderMap, HeaderValue, header::SEC_WEBSOCKET_EXTENSIONS};
+use flate2::write::DeflateEncoder;
+use flate2::{Compress, Compression, FlushCompress};
+use http::header::SEC_WEBSOCKET_EXTENSIONS;
+use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
-use super::Frame;
-use super::deflate::{accept, inflate};
-use super::wire_reader::{Incoming, Input, Reader, Violation, client_frame};
+use crate::engine::Frame;
+use crate::engine::inflate::{InflateError, inflate};
+use crate::engine::websocket::extension::accept;
+use crate::engine::websocket::reader::{Incoming, Input, Reader, Violation, client_frame};
 
 const BOTH: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 const FIN: u8 = 0x80;
@@ -171,7 +174,7 @@ fn a_stream_that_is_none_is_refused() {
         ("more after the end", [&ended[..], b"\0\0"].concat()),
     ];
     for (name, payload) in payloads {
-        assert_eq!(inflate(&payload, 1_000), Err(Violation::Deflate), "{name}");
+        assert_eq!(inflate(&payload, 1_000), Err(InflateError::Corrupt), "{name}");
     }
 }
 
@@ -180,11 +183,11 @@ fn a_bomb_costs_no_more_than_a_message_may_have() {
     let bomb = deflated(&vec![0; 20 << 20]);
     assert!(bomb.len() < 30_000, "a thousand times smaller");
     for max in [1, 1_000, 300_000, 1_000_000] {
-        assert_eq!(inflate(&bomb, max), Err(Violation::TooLarge(max as u64 + 1)));
+        assert_eq!(inflate(&bomb, max), Err(InflateError::TooLarge(max as u64 + 1)));
     }
     let exact = deflated(&vec![0; 1_000_000]);
     assert_eq!(inflate(&exact, 1_000_000).map(|message| message.len()), Ok(1_000_000));
-    assert_eq!(inflate(&exact, 999_999), Err(Violation::TooLarge(1_000_000)));
+    assert_eq!(inflate(&exact, 999_999), Err(InflateError::TooLarge(1_000_000)));
     let fragments = bomb
         .chunks(1_000)
         .enumerate()
@@ -296,7 +299,7 @@ proptest! {
         payload.truncate(cut.index(payload.len() + 1));
         match inflate(&payload, 1_000) {
             Ok(message) => prop_assert!(message.len() <= 1_000),
-            Err(error) => prop_assert!(matches!(error, Violation::Deflate | Violation::TooLarge(1_001))),
+            Err(error) => prop_assert!(matches!(error, InflateError::Corrupt | InflateError::TooLarge(1_001))),
         }
     }
 

@@ -1,16 +1,18 @@
 //! The browser builds of the client, served beside the engine (`<path>/socket.io.js` and its siblings). Read and
 //! compressed once, at start; nothing else of their directory can be reached.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
+use std::path::Path;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::reply::{self, Reply};
+use crate::engine::server::reply::{self, Reply};
 use crate::{ImksError, ImksResult};
 
 /// The files of one version of the client.
-pub(super) struct ClientBundle {
+pub(crate) struct ClientBundle {
     files: HashMap<&'static str, File>,
     etag: HeaderValue,
 }
@@ -28,7 +30,7 @@ impl ClientBundle {
     ///
     /// # Errors
     /// [`ImksError::Config`] if none of the files is there, or nothing tells their version.
-    pub(super) fn read(directory: &Path) -> ImksResult<Self> {
+    pub(crate) fn read(directory: &Path) -> ImksResult<Self> {
         let mut files = HashMap::new();
         for name in NAMES {
             if let Ok(content) = std::fs::read(directory.join(name)) {
@@ -49,7 +51,7 @@ impl ClientBundle {
     }
 
     /// The answer to a request for `name`; `None` if this is no file of the bundle.
-    pub(super) fn answer(&self, name: &str, parts: &Parts) -> Option<Reply> {
+    pub(crate) fn answer(&self, name: &str, parts: &Parts) -> Option<Reply> {
         let file = self.files.get(name).filter(|_| matches!(parts.method, Method::GET | Method::HEAD))?;
         let mut reply = match self.is_known(&parts.headers) {
             true => reply::empty(StatusCode::NOT_MODIFIED),

@@ -1,10 +1,13 @@
 //! A connection without a network, for tests of the layer above.
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, task::Waker};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::{Frame, Message};
+use crate::engine::{Frame, Message};
 
 /// The peer of a [`super::Connection::in_memory`]. It answers pings by itself.
 #[derive(Debug)]
@@ -12,7 +15,7 @@ pub struct MemoryPeer(Arc<MemoryLink>);
 
 /// What the two ends share.
 #[derive(Debug, Default)]
-pub(super) struct MemoryLink(Mutex<Link>);
+pub(crate) struct MemoryLink(Mutex<Link>);
 
 #[derive(Debug, Default)]
 struct Link {
@@ -25,13 +28,13 @@ struct Link {
 }
 
 /// What the server end finds.
-pub(super) enum Received {
+pub(crate) enum Received {
     Message(Message),
     Closed,
 }
 
 impl MemoryPeer {
-    pub(super) fn new(link: Arc<MemoryLink>) -> Self {
+    pub(crate) fn new(link: Arc<MemoryLink>) -> Self {
         Self(link)
     }
 
@@ -93,7 +96,7 @@ impl Drop for MemoryPeer {
 
 impl MemoryLink {
     /// What the peer sent, or `None` after keeping the waker.
-    pub(super) fn receive(&self, waker: &Waker) -> Option<Received> {
+    pub(crate) fn receive(&self, waker: &Waker) -> Option<Received> {
         let mut link = self.0.lock();
         if let Some(message) = link.to_server.pop_front() {
             return Some(Received::Message(message));
@@ -105,11 +108,11 @@ impl MemoryLink {
         None
     }
 
-    pub(super) fn send(&self, frames: impl IntoIterator<Item = Frame>) {
+    pub(crate) fn send(&self, frames: impl IntoIterator<Item = Frame>) {
         self.change(|link| link.to_client.extend(frames.into_iter().filter(|frame| !frame.is_control())));
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.change(|link| link.server_closed = true);
     }
 

@@ -1,30 +1,26 @@
 //! Server end of a WebTransport session: one bidirectional stream of the peer carries the Engine.IO session.
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, VecDeque},
-    future::{Future, poll_fn},
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Request, Version, header, request::Parts};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Version, header};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wtransport::quinn::{ConnectionError, RecvStream, SendStream};
 
-use super::{
-    CloseReason, Frame, Message, Packet, codec,
-    http3::Session,
-    outbox::Backlog,
-    request::Secure,
-    websocket::{Lost, with_read_buffer},
-    webtransport_reader::{Incoming, Reader, Violation},
-};
+use crate::engine::outbox::Backlog;
+use crate::engine::websocket::{Lost, with_read_buffer};
+use crate::engine::webtransport::http3::Session;
+use crate::engine::webtransport::reader::{Incoming, Reader, Violation};
+use crate::engine::{CloseReason, Frame, Message, Packet, Secure, codec};
 
 /// Wire of one session, or of one that wants to take over.
-pub(super) struct WebTransport {
+pub(crate) struct WebTransport {
     /// First, so that it is dropped first.
     session: Session,
     sending: SendStream,
@@ -45,7 +41,7 @@ pub(super) struct WebTransport {
 
 /// What the first packet of a stream asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum First {
+pub(crate) enum First {
     /// A new session.
     Open,
     /// To carry the session with this id.
@@ -55,7 +51,7 @@ pub(super) enum First {
 impl WebTransport {
     /// Waits for the first stream of the peer and its first packet; frames after it may have `payload_max`
     /// bytes. `None` if the peer breaks the rules or goes away.
-    pub(super) async fn open(mut session: Session, payload_max: usize) -> Option<(Box<Self>, First)> {
+    pub(crate) async fn open(mut session: Session, payload_max: usize) -> Option<(Box<Self>, First)> {
         let (sending, receiving, early) = session.stream().await?;
         let mut wire = Box::new(Self {
             sending,
@@ -75,7 +71,7 @@ impl WebTransport {
     }
 
     /// Reads once and hands every packet that is complete to `on_packet`.
-    pub(super) fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         on_packet: &mut dyn FnMut(Packet),
@@ -90,7 +86,7 @@ impl WebTransport {
     }
 
     /// Reads and forgets, after a close: ready when the peer has gone, or has everything and does not go.
-    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let leaving = self.leaving.get_or_insert_with(|| {
             let stopped = self.sending.stopped();
             Box::pin(async move {
@@ -118,27 +114,27 @@ impl WebTransport {
     }
 
     /// Queues one message.
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub(crate) fn push(&mut self, frame: Frame) {
         self.writing.push_back(frame);
     }
 
     /// Queues many.
-    pub(super) fn extend(&mut self, mut frames: VecDeque<Frame>) {
+    pub(crate) fn extend(&mut self, mut frames: VecDeque<Frame>) {
         self.writing.append(&mut frames);
     }
 
     /// Says why the session will be closed.
-    pub(super) fn set_code(&mut self, code: u16) {
+    pub(crate) fn set_code(&mut self, code: u16) {
         self.code = code;
     }
 
     /// Forgets what is queued, but for a frame that is half out.
-    pub(super) fn discard_queue(&mut self) {
+    pub(crate) fn discard_queue(&mut self) {
         self.writing.truncate(usize::from(self.written > 0));
     }
 
     /// Writes everything that is queued, as far as the peer takes it.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         while !self.writing.is_empty() {
             let written = with_write_buffer(|buffer| {
                 gather(buffer, &self.writing, self.written);
@@ -154,13 +150,13 @@ impl WebTransport {
     }
 
     /// Tells the peer that nothing more comes.
-    pub(super) fn shutdown(&mut self) {
+    pub(crate) fn shutdown(&mut self) {
         // It fails only if it was done before, or nobody listens any more.
         let _ = self.sending.finish();
     }
 
     /// What is queued here.
-    pub(super) fn backlog(&self) -> Backlog {
+    pub(crate) fn backlog(&self) -> Backlog {
         let bytes: usize = self.writing.iter().map(stream_length).sum();
         Backlog { packets: self.writing.len(), bytes: bytes.saturating_sub(self.written) }
     }
@@ -227,7 +223,7 @@ impl WebTransport {
 
 /// The head of a session request in the shape of an HTTP request, for hooks and the handshake. `None` if it
 /// cannot be one.
-pub(super) fn head(path: &str, authority: &str, headers: &HashMap<String, String>) -> Option<Parts> {
+pub(crate) fn head(path: &str, authority: &str, headers: &HashMap<String, String>) -> Option<Parts> {
     let mut request = Request::builder().method(Method::CONNECT).version(Version::HTTP_3).uri(path);
     let fields = request.headers_mut()?;
     fields.insert(header::HOST, HeaderValue::from_str(authority).ok()?);

@@ -4,17 +4,11 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::request::Parts;
 
-use super::{handshake::percent_decode, request::Query};
-
-/// The callback a request waits with, if it comes from a script element.
-pub(super) fn index(parts: &Parts) -> Option<&str> {
-    Query::parse(parts.uri.query().unwrap_or_default()).jsonp
-}
+use crate::engine::handshake::percent_decode;
 
 /// A text payload as a script: `___eio[<index>]("<payload>");`, of the index its digits only.
-pub(super) fn wrap(index: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn wrap(index: &str, payload: &[u8]) -> Vec<u8> {
     let payload = String::from_utf8_lossy(payload);
     // Text to JSON text cannot fail. The two separators end lines in a script, though not in JSON.
     let quoted = serde_json::to_string(&payload).unwrap_or_default();
@@ -23,12 +17,9 @@ pub(super) fn wrap(index: &str, payload: &[u8]) -> Vec<u8> {
     format!("___eio[{digits}]({quoted});").into_bytes()
 }
 
-/// The payload in the body of a POST: of a script's form the field `d`, otherwise the body itself.
-pub(super) fn unwrap(parts: &Parts, body: Bytes) -> Bytes {
-    if index(parts).is_none() {
-        return body;
-    }
-    let form = String::from_utf8_lossy(&body);
+/// Returns the payload in the form that a script posts: its field `d`.
+pub(crate) fn unwrap(body: &[u8]) -> Bytes {
+    let form = String::from_utf8_lossy(body);
     let field = form.split('&').find_map(|field| field.strip_prefix("d="));
     let text = percent_decode(field.unwrap_or_default());
     Bytes::from(lines(&text).into_owned())
@@ -65,17 +56,13 @@ mod tests {
 
     #[test]
     fn a_form_brings_a_payload_with_its_line_feeds() {
-        let parts = |uri: &str| http::Request::post(uri).body(()).unwrap().into_parts().0;
-        let body = Bytes::from_static(b"d=8%3A4a%5Cnb%5C%5Cn+c");
-        assert_eq!(unwrap(&parts("/?EIO=3&j=0"), body.clone()), "8:4a\nb\\n c");
-        assert_eq!(unwrap(&parts("/?EIO=3"), body.clone()), body);
+        assert_eq!(unwrap(b"d=8%3A4a%5Cnb%5C%5Cn+c"), "8:4a\nb\\n c");
     }
 
     proptest! {
         #[test]
         fn any_form_is_read(form in "\\PC{0,20}d=[\\\\n%+a0-9]{0,20}") {
-            let parts = http::Request::post("/?j=1").body(()).unwrap().into_parts().0;
-            unwrap(&parts, Bytes::from(form));
+            unwrap(form.as_bytes());
         }
     }
 }

@@ -1,18 +1,23 @@
 //! What a request asks for, and which rule it breaks.
 
-use std::{pin::pin, time::Duration};
+use std::pin::pin;
+use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Method, header, request::Parts};
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::{Protocol, Transport, handshake::query_pairs, polling::Refusal};
+use crate::engine::handshake::query_pairs;
+use crate::engine::polling::{Refusal, jsonp};
+use crate::engine::{Protocol, Transport};
 
 /// Engine.IO error, with its code on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum RequestError {
+pub(crate) enum RequestError {
     TransportUnknown,
     SessionUnknown,
     BadMethod,
@@ -32,7 +37,7 @@ impl From<Refusal> for RequestError {
 }
 
 impl RequestError {
-    pub(super) fn code(&self) -> usize {
+    pub(crate) fn code(&self) -> usize {
         match self {
             Self::TransportUnknown => 0,
             Self::SessionUnknown => 1,
@@ -43,7 +48,7 @@ impl RequestError {
         }
     }
 
-    pub(super) fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         match self {
             Self::TransportUnknown => "Transport unknown",
             Self::SessionUnknown => "Session ID unknown",
@@ -56,24 +61,20 @@ impl RequestError {
     }
 }
 
-/// In the extensions of a request: it came over TLS.
-#[derive(Clone, Copy, Debug)]
-pub struct Secure;
-
 /// The query parameters that matter.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Query<'a> {
-    pub(super) transport: Option<&'a str>,
-    pub(super) sid: Option<&'a str>,
-    pub(super) protocol: Option<&'a str>,
+pub(crate) struct Query<'a> {
+    pub(crate) transport: Option<&'a str>,
+    pub(crate) sid: Option<&'a str>,
+    pub(crate) protocol: Option<&'a str>,
     base64: Option<&'a str>,
     /// Index of the callback that a script element waits with (JSONP).
-    pub(super) jsonp: Option<&'a str>,
+    pub(crate) jsonp: Option<&'a str>,
 }
 
 impl<'a> Query<'a> {
     /// A parameter that is given twice counts as one with an impossible value.
-    pub(super) fn parse(query: &'a str) -> Self {
+    pub(crate) fn parse(query: &'a str) -> Self {
         let mut parsed = Self::default();
         for (name, value) in query_pairs(query) {
             let place = match name {
@@ -90,7 +91,7 @@ impl<'a> Query<'a> {
     }
 
     /// The version asked for, if it is one of those that exist.
-    pub(super) fn version(&self) -> Option<Protocol> {
+    pub(crate) fn version(&self) -> Option<Protocol> {
         match self.protocol {
             Some("4") => Some(Protocol::V4),
             Some("3") => Some(Protocol::V3 { base64: self.base64.is_some() }),
@@ -98,7 +99,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    pub(super) fn transport(&self) -> Option<Transport> {
+    pub(crate) fn transport(&self) -> Option<Transport> {
         match self.transport {
             Some("polling") => Some(Transport::Polling),
             Some("websocket") => Some(Transport::WebSocket),
@@ -107,14 +108,27 @@ impl<'a> Query<'a> {
     }
 }
 
+/// Returns the index of the callback that a request waits with, if it comes from a script element (JSONP).
+pub(crate) fn jsonp_index(parts: &Parts) -> Option<&str> {
+    Query::parse(parts.uri.query().unwrap_or_default()).jsonp
+}
+
+/// Returns the payload in the body of a POST: of a script's form one field, otherwise the body itself.
+pub(crate) fn payload(parts: &Parts, body: Bytes) -> Bytes {
+    match jsonp_index(parts) {
+        Some(_) => jsonp::unwrap(&body),
+        None => body,
+    }
+}
+
 /// Whether a request wants to leave HTTP for WebSocket.
-pub(super) fn is_upgrade(parts: &Parts) -> bool {
+pub(crate) fn is_upgrade(parts: &Parts) -> bool {
     has_token(&parts.headers, header::UPGRADE, "websocket")
         && has_token(&parts.headers, header::CONNECTION, "upgrade")
 }
 
 /// The `Sec-WebSocket-Key` of a request that keeps RFC 6455 section 4.2.1.
-pub(super) fn websocket_key(parts: &Parts) -> Option<&[u8]> {
+pub(crate) fn websocket_key(parts: &Parts) -> Option<&[u8]> {
     let version = parts.headers.get(header::SEC_WEBSOCKET_VERSION)?;
     let key = parts.headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes();
     let mut nonce = [0; 18];
@@ -134,7 +148,7 @@ fn has_token(headers: &HeaderMap, name: http::HeaderName, token: &str) -> bool {
 
 /// Why a body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     TooLarge,
     TooSlow,
     /// The client went away, or sent no valid HTTP.
@@ -142,7 +156,7 @@ pub(super) enum BodyError {
 }
 
 /// Reads a body of at most `bytes_max`, declared or not, within `timeout`.
-pub(super) async fn read_body<B>(
+pub(crate) async fn read_body<B>(
     headers: &HeaderMap,
     body: B,
     bytes_max: usize,

@@ -7,11 +7,11 @@
 use bytes::{Buf, Bytes};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::deflate::inflate;
+use crate::engine::inflate::{InflateError, inflate};
 
 /// A message of the peer that the wire has to act on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     /// Not yet checked for UTF-8.
     Text(Bytes),
     Binary(Bytes),
@@ -21,7 +21,7 @@ pub(super) enum Incoming {
 
 /// How a peer broke the rules.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Violation {
+pub(crate) enum Violation {
     /// Which rule.
     Protocol(&'static str),
     /// A message of at least this many bytes.
@@ -33,11 +33,20 @@ pub(super) enum Violation {
     Flood,
 }
 
+impl From<InflateError> for Violation {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::TooLarge(bytes) => Self::TooLarge(bytes),
+            InflateError::Corrupt => Self::Deflate,
+        }
+    }
+}
+
 /// Bytes that were read and are not used up.
-pub(super) struct Input<'a>(&'a mut [u8]);
+pub(crate) struct Input<'a>(&'a mut [u8]);
 
 impl<'a> Input<'a> {
-    pub(super) fn new(data: &'a mut [u8]) -> Self {
+    pub(crate) fn new(data: &'a mut [u8]) -> Self {
         Self(data)
     }
 
@@ -52,7 +61,7 @@ impl<'a> Input<'a> {
 }
 
 /// State between reads.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     payload_max: usize,
     /// A frame of which only the beginning has arrived, still masked.
     partial: Vec<u8>,
@@ -94,7 +103,7 @@ enum Payload<'a> {
 
 impl Reader {
     /// Messages may have `payload_max` bytes.
-    pub(super) fn new(payload_max: usize) -> Self {
+    pub(crate) fn new(payload_max: usize) -> Self {
         Self {
             payload_max,
             partial: Vec::new(),
@@ -107,22 +116,22 @@ impl Reader {
     }
 
     /// From now on messages may be compressed: permessage-deflate was negotiated, without context takeover.
-    pub(super) fn inflate(&mut self) {
+    pub(crate) fn inflate(&mut self) {
         self.inflates = true;
     }
 
     /// Bytes to be read before all others: they arrived together with the request, or were too much at once.
-    pub(super) fn early(&mut self, data: &[u8]) {
+    pub(crate) fn early(&mut self, data: &[u8]) {
         self.early = (!data.is_empty()).then(|| data.into());
     }
 
-    pub(super) fn take_early(&mut self) -> Option<Box<[u8]>> {
+    pub(crate) fn take_early(&mut self) -> Option<Box<[u8]>> {
         self.early.take()
     }
 
     /// The next message; `None` when `input` is used up, or what was inflated is enough for now and the rest waits in
     /// [`Reader::take_early`].
-    pub(super) fn next(&mut self, input: &mut Input<'_>) -> Result<Option<Incoming>, Violation> {
+    pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Option<Incoming>, Violation> {
         if self.inflated >= INFLATED_BYTES_AT_ONCE {
             self.inflated = 0;
             self.early(input.take(usize::MAX));
@@ -355,7 +364,7 @@ const CONTROLS_MAX: u16 = 1024;
 const INFLATED_BYTES_AT_ONCE: u32 = 64 << 10;
 
 #[cfg(any(test, fuzzing))]
-pub(super) mod fuzzing {
+pub(crate) mod fuzzing {
     use super::{Incoming, Input, Reader};
 
     /// Reads `data` as a client's side of a WebSocket, cut into pieces of `piece` bytes. Gives the bytes of all
@@ -403,7 +412,7 @@ pub(super) mod fuzzing {
 }
 
 #[cfg(test)]
-pub(super) use tests::client_frame;
+pub(crate) use tests::client_frame;
 
 #[cfg(test)]
 mod tests {
@@ -412,7 +421,7 @@ mod tests {
     use super::*;
 
     /// A masked client frame.
-    pub(in super::super) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [0x11, 0x22, 0x33, 0x44];
         let mut frame = vec![first];
         match payload.len() {

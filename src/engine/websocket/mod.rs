@@ -1,0 +1,14 @@
+//! The server's end of a WebSocket.
+
+#[cfg(all(test, feature = "socketio"))]
+mod deflate_tests;
+#[cfg(feature = "socketio")]
+mod extension;
+mod reader;
+#[cfg(feature = "socketio")]
+mod stream;
+
+#[cfg(any(test, fuzzing))]
+pub use reader::fuzzing::{read_deflated_websocket, read_websocket};
+#[cfg(feature = "socketio")]
+pub(crate) use stream::{Lost, WebSocket, close_frame, with_read_buffer};
