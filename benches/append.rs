@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use imks::models::append::{Appender, Config, NewMessage, Write};
-use imks::models::db::{self, Db};
-use imks::models::message::{AuthorInfo, ContentType, Mentions, MessageType};
-use imks::models::message_id;
+use imks::testing::models::append::{Appender, Config, NewMessage, Write};
+use imks::testing::models::db::{self, Db};
+use imks::testing::models::message::{AuthorInfo, ContentType, Mentions, MessageType};
+use imks::testing::models::message_id;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, SqlitePool};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -218,7 +218,7 @@ impl BareRows {
         let (count, authors) = (self.channels.len(), self.authors.len());
         let (channel, seq) = &mut self.channels[self.random as usize % count];
         *seq += 1;
-        let id = message_id::mint(imks::clock::now_micros() / 1_000, *seq, self.random);
+        let id = message_id::mint(imks::testing::clock::now_micros() / 1_000, *seq, self.random);
         (
             id,
             *channel,
@@ -260,7 +260,7 @@ async fn bare_postgres(pool: &PgPool, limit: Duration) -> Line {
                     .bind(batch.iter().map(|row| row.3).collect::<Vec<_>>())
                     .bind(vec![BODY; BARE_BATCH])
                     .bind(batch.iter().map(|row| row.4.as_str()).collect::<Vec<_>>())
-                    .bind(vec![imks::clock::now_micros(); BARE_BATCH])
+                    .bind(vec![imks::testing::clock::now_micros(); BARE_BATCH])
                     .execute(&mut *connection)
                     .await
                     .unwrap();
@@ -292,7 +292,7 @@ async fn bare_sqlite(pool: &SqlitePool, limit: Duration) -> Line {
         for (id, channel, seq, author, nonce) in batch {
             query =
                 query.bind(id).bind(channel).bind(seq).bind(seq).bind(author).bind("alice").bind(0).bind(0);
-            query = query.bind(BODY).bind(0).bind(nonce).bind(seq).bind(imks::clock::now_micros());
+            query = query.bind(BODY).bind(0).bind(nonce).bind(seq).bind(imks::testing::clock::now_micros());
         }
         query.execute(&mut *connection).await.unwrap();
         latencies.push(before.elapsed().as_micros() as u32);

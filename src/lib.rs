@@ -29,68 +29,72 @@
 //! The directory `examples/` has a chat, acknowledgements, middleware, binary payloads, namespaces on demand, and an
 //! axum application with Socket.IO in it.
 
+#[cfg(feature = "server")]
+mod app;
+#[cfg(feature = "server")]
+mod auth;
+#[cfg(feature = "server")]
+mod cli;
+mod clock;
+#[cfg(feature = "server")]
+mod config;
+#[cfg(feature = "server")]
+mod directory;
 #[cfg(feature = "wire")]
 pub mod engine;
 pub mod error;
 #[cfg(feature = "socketio")]
 pub mod http;
+#[cfg(feature = "server")]
+mod messaging;
+#[cfg(feature = "server")]
+mod models;
+#[cfg(feature = "server")]
+mod pb;
 #[cfg(feature = "socketio")]
 pub mod rate_limit;
 #[cfg(feature = "wire")]
 pub mod socket;
-
-// The inside of the program `imks`: private, so that the compiler finds what nobody uses. Integration tests and
-// benchmarks reach it through the feature `testing`.
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod app;
-#[cfg(all(feature = "server", not(feature = "testing")))]
-mod app;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod auth;
-#[cfg(all(feature = "server", not(feature = "testing")))]
-mod auth;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod cli;
-#[cfg(all(feature = "server", not(feature = "testing")))]
-mod cli;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod clock;
-#[cfg(not(feature = "testing"))]
-mod clock;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod config;
-#[cfg(all(feature = "server", not(feature = "testing")))]
-mod config;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod directory;
-#[cfg(all(feature = "server", not(feature = "testing")))]
-mod directory;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod messaging;
-#[cfg(all(feature = "server", not(feature = "testing")))]
-mod messaging;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod models;
-#[cfg(all(feature = "server", not(feature = "testing")))]
-mod models;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod pb;
-#[cfg(all(feature = "server", not(feature = "testing")))]
-mod pb;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod telemetry;
-#[cfg(all(feature = "socketio", not(feature = "testing")))]
+#[cfg(feature = "socketio")]
 mod telemetry;
+
+/// The inside of the server, for its own integration tests and benchmarks: private otherwise, so that the compiler
+/// finds what nobody uses.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+#[allow(missing_docs, reason = "documented where they are")]
+pub mod testing {
+    pub mod app {
+        pub use crate::app::*;
+    }
+    pub mod auth {
+        pub use crate::auth::*;
+    }
+    pub mod cli {
+        pub use crate::cli::*;
+    }
+    pub mod clock {
+        pub use crate::clock::*;
+    }
+    pub mod config {
+        pub use crate::config::*;
+    }
+    pub mod directory {
+        pub use crate::directory::*;
+    }
+    pub mod messaging {
+        pub use crate::messaging::*;
+    }
+    pub mod models {
+        pub use crate::models::*;
+    }
+    pub mod pb {
+        pub use crate::pb::*;
+    }
+    pub mod telemetry {
+        pub use crate::telemetry::*;
+    }
+}
 
 // The checks of the fuzz targets, which tests run too, speak of this crate by its name.
 #[cfg(test)]

@@ -6,10 +6,10 @@ mod support;
 
 use std::time::Duration;
 
-use imks::auth::{AccessChange, Authenticator, Permission, Permissions, TokenConfig};
-use imks::directory::{Config, Directory, NewChannel, RoleName, Seed, User};
-use imks::models::db::Db;
-use imks::pb::{CoreClient, Verdict, v1};
+use imks::testing::auth::{AccessChange, Authenticator, Permission, Permissions, TokenConfig};
+use imks::testing::directory::{Config, Directory, NewChannel, RoleName, Seed, User};
+use imks::testing::models::db::Db;
+use imks::testing::pb::{CoreClient, Verdict, v1};
 use support::database::on_each;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
@@ -33,10 +33,10 @@ struct World {
 async fn world(db: Db) -> World {
     let directory = Directory::open(db.clone(), Config::default()).await.unwrap();
     let command_line = Directory::open(db, Config::default()).await.unwrap();
-    let core = CoreClient::from_channel(directory.channel(), imks::pb::Config::default());
+    let core = CoreClient::from_channel(directory.channel(), imks::testing::pb::Config::default());
     let config = TokenConfig { refresh_pause: Duration::ZERO, ..TokenConfig::default() };
     let auth = Authenticator::start(core.clone(), config).await.unwrap();
-    let permissions = Permissions::new(core.clone(), imks::auth::PermissionConfig::default());
+    let permissions = Permissions::new(core.clone(), imks::testing::auth::PermissionConfig::default());
     let mut changes = permissions.changes();
     // All three streams say that they follow.
     for _ in 0..3 {
@@ -325,7 +325,7 @@ async fn the_same_directory_is_a_core_on_a_port() {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let server = directory.serve_on(listener, async { drop(stopped.await) });
         let client = async {
-            let core = CoreClient::connect(&url, imks::pb::Config::default()).unwrap();
+            let core = CoreClient::connect(&url, imks::testing::pb::Config::default()).unwrap();
             let auth = Authenticator::start(core.clone(), TokenConfig::default()).await.unwrap();
             let token = directory.issue_token(&alice, HOUR).await.unwrap();
             assert_eq!(auth.verify(&token).await.unwrap().user_id, alice.id);

@@ -6,8 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use imks::auth::{AccessChange, Permission, PermissionConfig, Permissions};
-use imks::pb::v1;
+use imks::testing::auth::{AccessChange, Permission, PermissionConfig, Permissions};
+use imks::testing::pb::v1;
 use support::core::{FakeCore, Mode};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;

@@ -7,9 +7,9 @@ mod support;
 use std::time::Duration;
 
 use imks::ImksError;
-use imks::auth::{Authenticator, TokenConfig};
-use imks::clock::now_micros;
-use imks::pb::v1;
+use imks::testing::auth::{Authenticator, TokenConfig};
+use imks::testing::clock::now_micros;
+use imks::testing::pb::v1;
 use serde_json::{Value, json};
 use support::core::{FakeCore, Mode};
 use support::token::{Key, claims};

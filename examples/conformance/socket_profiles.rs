@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use imks::ImksResult;
 use imks::engine::{Config, Handshake};
 use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::parser::{Placeholder, RawArgs};
 use imks::socket::{
     self, Accept, ConnectError, ConnectPayload, Event, NamespaceBuilder, Parser, Server, Socket,
 };
-use imks::{ImksResult, clock};
+use imks::testing::clock;
 use serde_json::{Value, json, value::RawValue};
 
 /// Heartbeat of 300 + 200 ms.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::SinkExt;
 use imks::{
     engine::{CloseReason, Config},
-    telemetry::metrics,
+    testing::telemetry::metrics,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

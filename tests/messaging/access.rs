@@ -46,7 +46,7 @@ on_both! {
     async fn a_new_member_is_in_the_room_without_a_reconnect(server: TestServer) {
         let channel = server.channel("club", &["bob"]).await;
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
-        server.directory().add_member("club", "alice", imks::directory::RoleName::default()).await.unwrap();
+        server.directory().add_member("club", "alice", imks::testing::directory::RoleName::default()).await.unwrap();
         assert_eq!(alice.expect("channel:joined").await["channel_id"], json!(channel));
         bob.ok("message:send", json!({ "channel_id": channel, "body": "welcome" })).await;
         assert_eq!(alice.expect("message:new").await["body"], "welcome");
@@ -80,10 +80,15 @@ async fn a_user_whose_tokens_are_withdrawn_is_disconnected() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_read_only_channel_members_read_and_do_not_write() {
     let server = TestServer::start(Kind::Sqlite).await;
-    let new = imks::directory::NewChannel { name: "news".into(), read_only: true, ..Default::default() };
+    let new =
+        imks::testing::directory::NewChannel { name: "news".into(), read_only: true, ..Default::default() };
     let channel = server.directory().create_channel(new).await.unwrap().id.to_string();
     server.directory().ensure_user("alice").await.unwrap();
-    server.directory().add_member("news", "alice", imks::directory::RoleName::default()).await.unwrap();
+    server
+        .directory()
+        .add_member("news", "alice", imks::testing::directory::RoleName::default())
+        .await
+        .unwrap();
     let mut alice = server.client("alice").await;
     let error = alice.refused("message:send", json!({ "channel_id": channel, "body": "x" })).await;
     assert_eq!(error["code"], "channel_read_only");

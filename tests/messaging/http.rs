@@ -72,8 +72,9 @@ async fn what_is_not_there_is_said_in_json() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_can_have_a_listener_of_their_own() {
-    let internal =
-        |config: &mut imks::config::Config| config.internal_listen = Some("127.0.0.1:0".parse().unwrap());
+    let internal = |config: &mut imks::testing::config::Config| {
+        config.internal_listen = Some("127.0.0.1:0".parse().unwrap())
+    };
     let server = TestServer::start_with(Kind::Sqlite, internal).await;
     let operators = server.internal_addr();
     assert_eq!(get(operators, "/metrics").await.0, 200);

@@ -7,7 +7,8 @@ use crate::server::{Kind, TestServer, first_channel};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_third_message_at_once_is_refused_with_the_time_to_wait() {
-    let slow = |config: &mut imks::config::Config| config.messaging.sends_per_channel = Rate::new(1, 2);
+    let slow =
+        |config: &mut imks::testing::config::Config| config.messaging.sends_per_channel = Rate::new(1, 2);
     let server = TestServer::start_with(Kind::Sqlite, slow).await;
     let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
     let channel = first_channel(&alice);
@@ -28,11 +29,12 @@ async fn the_third_message_at_once_is_refused_with_the_time_to_wait() {
 async fn in_slow_mode_the_next_message_waits_and_a_retry_or_a_moderator_does_not() {
     let server = TestServer::start(Kind::Sqlite).await;
     let directory = server.directory();
-    let new = imks::directory::NewChannel { name: "slow".into(), slow_mode_s: 600, ..Default::default() };
+    let new =
+        imks::testing::directory::NewChannel { name: "slow".into(), slow_mode_s: 600, ..Default::default() };
     let channel = directory.create_channel(new).await.unwrap().id.to_string();
     for (name, role) in [("alice", "member"), ("bob", "member"), ("carol", "moderator")] {
         directory.ensure_user(name).await.unwrap();
-        let role = imks::directory::RoleName(role.into());
+        let role = imks::testing::directory::RoleName(role.into());
         directory.add_member("slow", name, role).await.unwrap();
     }
     let mut alice = server.client("alice").await;

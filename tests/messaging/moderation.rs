@@ -1,6 +1,6 @@
 //! What is sensitive is asked of the core each time: the permission, and the token.
 
-use imks::pb::v1;
+use imks::testing::pb::v1;
 use serde_json::json;
 use uuid::Uuid;
 

@@ -106,7 +106,7 @@ on_both! {
             }
             // Every new role makes the server forget what it knows about this member.
             let role = if round % 2 == 0 { "owner" } else { "member" };
-            let role = imks::directory::RoleName(role.into());
+            let role = imks::testing::directory::RoleName(role.into());
             server.directory().add_member("general", "alice", role).await.unwrap();
             for id in asked {
                 assert_eq!(alice.answer(id).await["ok"], true);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use imks::models::append::{Committed, EditMessage, NewMessage, Write};
-use imks::models::message::{self, Page, Position};
-use imks::models::message_edit;
+use imks::testing::models::append::{Committed, EditMessage, NewMessage, Write};
+use imks::testing::models::message::{self, Page, Position};
+use imks::testing::models::message_edit;
 use uuid::Uuid;
 
 use crate::support::{code, edit, id, message, on_both};
@@ -69,7 +69,7 @@ on_both! {
         let receipts: Vec<_> = (0..50).map(|_| writer.appender.submit(send()).unwrap()).collect();
         let mut ids: Vec<Uuid> = Vec::new();
         for receipt in receipts {
-            let imks::models::append::Outcome::Sent { message, .. } = receipt.await.unwrap() else { panic!() };
+            let imks::testing::models::append::Outcome::Sent { message, .. } = receipt.await.unwrap() else { panic!() };
             ids.push(message.id);
         }
         ids.dedup();

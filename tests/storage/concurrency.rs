@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use imks::models::append::{Committed, Config, NewMessage, Outcome, Write};
-use imks::models::message::{self, Page, Position};
+use imks::testing::models::append::{Committed, Config, NewMessage, Outcome, Write};
+use imks::testing::models::message::{self, Page, Position};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 

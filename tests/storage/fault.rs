@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use imks::models::append::{Config, Outcome, Write};
-use imks::models::db::Db;
+use imks::testing::models::append::{Config, Outcome, Write};
+use imks::testing::models::db::Db;
 use uuid::Uuid;
 
 use crate::support::{Store, Writer, code, id, message, on_both};
@@ -65,7 +65,7 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_away_makes_sends_fail_retryably_and_its_return_needs_no_restart() {
     let store = Store::sqlite().await;
-    let config = imks::models::db::Config { sqlite_busy_timeout_ms: 20, ..store.config.clone() };
+    let config = imks::testing::models::db::Config { sqlite_busy_timeout_ms: 20, ..store.config.clone() };
     let patient = Config { outage_ms: 100, ..Config::default() };
     let writer = Writer::start(Db::connect(&config).await.unwrap(), patient);
     let Db::Sqlite(sqlite) = &store.db else { panic!() };

@@ -1,10 +1,10 @@
 //! Reading back: pages, sync, heads, and the exact shape on the wire.
 
-use imks::models::append::NewMessage;
-use imks::models::channel_state::heads;
-use imks::models::message::{self, MessagePage, MessageType, Page, Position};
-use imks::models::message_sync::{Cursor, sync};
-use imks::models::sweep::{CHANGES_LIFETIME, sweep};
+use imks::testing::models::append::NewMessage;
+use imks::testing::models::channel_state::heads;
+use imks::testing::models::message::{self, MessagePage, MessageType, Page, Position};
+use imks::testing::models::message_sync::{Cursor, sync};
+use imks::testing::models::sweep::{CHANGES_LIFETIME, sweep};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -108,8 +108,8 @@ on_both! {
         let messages = page(store, channel, Position::Latest, 5).await.messages;
         writer.edit(edit(&messages[0], "edited")).await.unwrap();
         writer.edit(edit(&messages[1], "edited")).await.unwrap();
-        let long_after = imks::clock::now_micros() + CHANGES_LIFETIME + 1_000_000;
-        assert_eq!(sweep(&store.db, imks::clock::now_micros()).await.unwrap(), 0);
+        let long_after = imks::testing::clock::now_micros() + CHANGES_LIFETIME + 1_000_000;
+        assert_eq!(sweep(&store.db, imks::testing::clock::now_micros()).await.unwrap(), 0);
         assert_eq!(sweep(&store.db, long_after).await.unwrap(), 2);
         let answer = |rev| Cursor { channel_id: channel, seq: 2, rev };
         let answers = sync(&store.db, &[answer(1), answer(2)], 10).await.unwrap();

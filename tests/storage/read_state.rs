@@ -1,8 +1,8 @@
 //! Read positions and the counts derived from them.
 
-use imks::models::append::NewMessage;
-use imks::models::message::{Mentions, MessageDetail};
-use imks::models::message_read_state::{ReadState, baseline, mark, mark_unread, unread};
+use imks::testing::models::append::NewMessage;
+use imks::testing::models::message::{Mentions, MessageDetail};
+use imks::testing::models::message_read_state::{ReadState, baseline, mark, mark_unread, unread};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

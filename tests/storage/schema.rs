@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use imks::models::db::Db;
+use imks::testing::models::db::Db;
 
 use crate::support::Store;
 
@@ -52,7 +52,7 @@ fn both_directories_have_the_same_migrations() {
 #[tokio::test]
 async fn a_plan_made_while_the_tables_are_empty_uses_their_indexes() {
     let store = crate::support::Store::postgres().await;
-    let imks::models::db::Db::Postgres(pool) = &store.db else { panic!("not PostgreSQL") };
+    let imks::testing::models::db::Db::Postgres(pool) = &store.db else { panic!("not PostgreSQL") };
     let plan: Vec<String> = sqlx::query_scalar(
         "EXPLAIN SELECT MAX(m.seq) FROM message m WHERE m.channel_id = '01909a00-0000-7000-8000-000000000001' \
          AND m.author_id = '01909a00-0000-7000-8000-000000000002' AND m.seq > 0",

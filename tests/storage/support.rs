@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use imks::models::append::{
+use imks::testing::models::append::{
     Appender, Commits, Config, DeleteMessage, EditMessage, NewMessage, Outcome, Write,
 };
-use imks::models::db::{self, Db};
-use imks::models::message::{AuthorInfo, ContentType, Mentions, MessageDetail, MessageType};
+use imks::testing::models::db::{self, Db};
+use imks::testing::models::message::{AuthorInfo, ContentType, Mentions, MessageDetail, MessageType};
 use imks::{ImksError, ImksResult};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use imks::models::db::{Config, Db};
+use imks::testing::models::db::{Config, Db};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use imks::app::App;
-use imks::config::{Config, Drain};
-use imks::directory::{Directory, NewChannel, RoleName};
 use imks::socket::rate_limit::Rate;
+use imks::testing::app::App;
+use imks::testing::config::{Config, Drain};
+use imks::testing::directory::{Directory, NewChannel, RoleName};
 use serde_json::Value;
 use tempfile::TempDir;
 

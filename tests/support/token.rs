@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use imks::clock::now_micros;
-use imks::pb::v1;
-use imks::pb::v1::signing_key::{Algorithm as WireAlgorithm, Status};
+use imks::testing::clock::now_micros;
+use imks::testing::pb::v1;
+use imks::testing::pb::v1::signing_key::{Algorithm as WireAlgorithm, Status};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};

@@ -9,7 +9,7 @@ use imks::{
         webtransport::{self, Heartbeat, Listener},
     },
     socket::{self, NamespaceBuilder, Server, adapter::local::LocalAdapter},
-    telemetry::metrics,
+    testing::telemetry::metrics,
 };
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

@@ -25,7 +25,7 @@ impl Made {
     /// Valid from `from` to `to`, seen from now.
     pub fn new(from: impl Fn(SystemTime) -> SystemTime, to: impl Fn(SystemTime) -> SystemTime) -> Self {
         let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
-        let now = imks::clock::now_micros();
+        let now = imks::testing::clock::now_micros();
         let now = SystemTime::UNIX_EPOCH + Duration::from_micros(now.try_into().unwrap());
         params.not_before = from(now).into();
         params.not_after = to(now).into();
