@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use architecture::rust::{Token, crate_paths, path_heads, tokens, without_tests};
 use architecture::{files, markdown, read, report, root};
+use imks::error::Code;
 
 const ARCHITECTURE: &str = "docs/architecture.md";
 const PROTOCOL: &str = "docs/protocol.md";
@@ -157,24 +158,24 @@ fn error_codes_in_the_code_are_the_error_codes_in_the_protocol() {
     let protocol = read(PROTOCOL);
     let (_, codes) =
         protocol.split_once("### Error codes").expect("docs/protocol.md has a table of error codes");
-    let documented: BTreeSet<String> = markdown::table(codes)
+    let documented: BTreeSet<(String, bool, String)> = markdown::table(codes)
         .iter()
-        .flat_map(|row| markdown::code(&row[0]).into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|row| {
+            let is_retryable = row[1].starts_with("yes") || row[1].starts_with("once");
+            let codes = markdown::code(&row[0]).into_iter();
+            codes.map(move |code| (code.to_owned(), is_retryable, row[3].clone())).collect::<Vec<_>>()
+        })
         .collect();
-    let source = read("src/error.rs");
-    let decided = ["pub fn code", "fn database_code", "fn grpc_code"].iter().flat_map(|name| {
-        let start = source.find(name).unwrap_or_else(|| panic!("src/error.rs has no `{name}`"));
-        let body = source[start..].split("\n    }\n").next().unwrap().split("\n}\n").next().unwrap();
-        texts(&tokens(body))
-    });
-    // `#[cfg(feature = "server")]` stands there too.
-    let unknown = decided.filter(|code| code != "server" && !documented.contains(code));
-    let mut problems: Vec<String> = unknown.map(|code| format!("`{code}` is not in {PROTOCOL}")).collect();
-    let used: BTreeSet<String> =
-        files("src", &[".rs"]).iter().flat_map(|path| texts(&product_code(path))).collect();
-    let gone = documented.difference(&used).map(|code| format!("{PROTOCOL}: `{code}` is not in the code"));
-    problems.extend(gone);
-    report(&problems, "Correct the table \"Error codes\" in docs/protocol.md.");
+    let row = |code: &Code| (code.to_string(), code.is_retryable(), code.http_status().to_string());
+    let decided: BTreeSet<_> = Code::ALL.iter().map(row).collect();
+    let unknown = decided.difference(&documented).map(|row| format!("{row:?} is not in {PROTOCOL}"));
+    let gone = documented.difference(&decided).map(|row| format!("{PROTOCOL}: {row:?} is not in the code"));
+    let mut problems: Vec<String> = unknown.chain(gone).collect();
+    for path in files("src", &[".rs"]).iter().filter(|path| !path.starts_with("src/error/")) {
+        let by_hand = codes_by_hand(&product_code(path));
+        problems.extend(by_hand.into_iter().map(|text| format!("{path}: {text} is written without `Code`")));
+    }
+    report(&problems, "Correct the table \"Error codes\" in docs/protocol.md, or take the text from `Code`.");
 }
 
 #[test]
@@ -365,6 +366,19 @@ fn texts(code: &[Token]) -> Vec<String> {
         _ => None,
     });
     texts.collect()
+}
+
+/// Error codes that JSON is given as text: `"code": "x"` of `json!`, or inside of a longer literal.
+fn codes_by_hand(code: &[Token]) -> Vec<String> {
+    let entries = code.windows(3).filter_map(|window| match window {
+        [Token::Text(key), Token::Sign(':'), Token::Text(value)] if key == "code" => Some(value.clone()),
+        _ => None,
+    });
+    let is_text = |text: &String| {
+        let value = text.replace([' ', '\\'], "");
+        value.split_once(r#""code":""#).is_some_and(|(_, value)| !value.starts_with('{'))
+    };
+    entries.chain(texts(code).into_iter().filter(is_text)).collect()
 }
 
 /// Names that are registered (`.on("x"`) or sent (`Push::new("x"`, `emit("x"`, `with_event("x"`).

@@ -55,7 +55,7 @@ impl World {
     async fn code(&self, user: Uuid, channel: Uuid, permission: Permission) -> &'static str {
         match self.permissions.require(user, channel, permission).await {
             Ok(_) => "ok",
-            Err(error) => error.code(),
+            Err(error) => error.code().as_str(),
         }
     }
 

@@ -48,7 +48,7 @@ impl World {
     async fn code_at(&self, permission: Permission, now: Instant) -> &'static str {
         match self.permissions.require_at(self.user, self.channel, permission, now).await {
             Ok(_) => "ok",
-            Err(error) => error.code(),
+            Err(error) => error.code().as_str(),
         }
     }
 }

@@ -42,7 +42,7 @@ fn eager() -> TokenConfig {
 async fn code(auth: &Authenticator, token: &str) -> &'static str {
     match auth.verify(token).await {
         Ok(_) => "ok",
-        Err(error) => error.code(),
+        Err(error) => error.code().as_str(),
     }
 }
 

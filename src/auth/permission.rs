@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::error::{ImksError, ImksResult};
+use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::{
     Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind, jittered, v1,
 };
@@ -268,7 +268,7 @@ impl Permissions {
     /// all others who ask the same; for a sensitive permission it always asks.
     ///
     /// # Errors
-    /// `NotFound` for who may not see the channel, whether there is one or not; `PermissionDenied`;
+    /// `NotFound` for who may not see the channel, whether there is one or not; `Forbidden`;
     /// `FailedPrecondition` for an archived or read-only channel; `Unavailable` when the core is silent.
     pub async fn require(&self, user: Uuid, channel: Uuid, permission: Permission) -> ImksResult<Grant> {
         self.require_at(user, channel, permission, Instant::now()).await
@@ -347,7 +347,7 @@ impl Permissions {
     async fn ask(&self, user: Uuid, channel: Uuid, permission: Permission) -> ImksResult<()> {
         match self.0.core.check(user, channel, permission.on_wire()).await? {
             (true, _) => Ok(()),
-            (false, true) => Err(ImksError::PermissionDenied(permission.name())),
+            (false, true) => Err(ImksError::Forbidden(permission.name())),
             (false, false) => Err(ImksError::NotFound("channel")),
         }
     }
@@ -360,13 +360,13 @@ impl Known {
             return Err(ImksError::NotFound("channel"));
         }
         if self.archived && permission.writes() {
-            return Err(ImksError::FailedPrecondition("channel_archived"));
+            return Err(ImksError::FailedPrecondition(Precondition::ChannelArchived));
         }
         if self.read_only && permission.writes() && !has(Permission::ManageChannel) {
-            return Err(ImksError::FailedPrecondition("channel_read_only"));
+            return Err(ImksError::FailedPrecondition(Precondition::ChannelReadOnly));
         }
         if !has(permission) {
-            return Err(ImksError::PermissionDenied(permission.name()));
+            return Err(ImksError::Forbidden(permission.name()));
         }
         let exempt = has(Permission::ManageMessages) || has(Permission::ManageChannel);
         Ok(Grant { slow_mode: if exempt { Duration::ZERO } else { self.slow_mode } })

@@ -149,7 +149,7 @@ impl KeyRow {
     fn generate(now: Micros) -> ImksResult<Self> {
         let mut private_key = PKCS8_ED25519.to_vec();
         let mut seed = [0_u8; 32];
-        getrandom::fill(&mut seed).map_err(|_| ImksError::Internal("no randomness"))?;
+        getrandom::fill(&mut seed)?;
         private_key.extend_from_slice(&seed);
         let public_key = public_key(&private_key).ok_or(ImksError::Internal("no public key"))?;
         Ok(Self {

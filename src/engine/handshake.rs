@@ -22,7 +22,7 @@ impl NodeId {
     /// A new one from the operating system's random numbers.
     ///
     /// # Errors
-    /// [`ImksError::Internal`] if the operating system has none.
+    /// [`ImksError::Randomness`] if the operating system has none.
     pub fn random() -> ImksResult<Self> {
         let [a, b, c, d, e, ..] = random_bits()?;
         Ok(Self([a, b, c, d, e]))
@@ -38,7 +38,7 @@ impl Sid {
     /// A new one of this node, from the operating system's random numbers.
     ///
     /// # Errors
-    /// [`ImksError::Internal`] if the operating system has none.
+    /// [`ImksError::Randomness`] if the operating system has none.
     pub fn random(node: NodeId) -> ImksResult<Self> {
         let mut bytes = [0; SID_BYTES];
         bytes[..NODE_BYTES].copy_from_slice(&node.0);
@@ -106,7 +106,7 @@ impl fmt::Debug for Sid {
 fn random_bits() -> ImksResult<[u8; 16]> {
     POOL.with_borrow_mut(|pool| {
         if pool.1 == 0 {
-            getrandom::fill(&mut pool.0).map_err(|_| ImksError::Internal("no random numbers"))?;
+            getrandom::fill(&mut pool.0)?;
             pool.1 = pool.0.len();
         }
         pool.1 -= 16;

@@ -39,7 +39,7 @@ pub fn decode_binary(mut packet: Bytes) -> ImksResult<Packet> {
             packet.advance(1);
             Ok(Packet::Message(Message::Binary(packet)))
         }
-        Some(other) => Err(ImksError::InvalidEnginePacketTypeChar(char::from(*other))),
+        Some(other) => Err(ImksError::InvalidEnginePacketType(*other)),
         None => Err(ImksError::EmptyEnginePacket),
     }
 }

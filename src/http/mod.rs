@@ -89,9 +89,7 @@ async fn not_found() -> Response {
 }
 
 async fn method_not_allowed() -> Response {
-    let body = json!({ "ok": false, "error": {
-        "code": "method_not_allowed", "message": "This page answers other methods", "retryable": false } });
-    (StatusCode::METHOD_NOT_ALLOWED, Json(body)).into_response()
+    failure(&ImksError::MethodNotAllowed)
 }
 
 /// An error in the one envelope of the protocol.

@@ -8,6 +8,7 @@ use super::input::Few;
 use super::registry::Registry;
 use crate::ImksResult;
 use crate::auth::Permission;
+use crate::error::Code;
 
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
@@ -41,7 +42,7 @@ struct Answer {
 
 #[derive(Debug, Serialize)]
 struct Refusal {
-    code: &'static str,
+    code: Code,
     retryable: bool,
 }
 

@@ -285,7 +285,7 @@ impl Ctx {
     /// Proof that the user may do this in the channel. What is sensitive asks the core about the token too.
     ///
     /// # Errors
-    /// `NotFound` for who may not see the channel, `PermissionDenied`, `FailedPrecondition`, `Unavailable`; for what
+    /// `NotFound` for who may not see the channel, `Forbidden`, `FailedPrecondition`, `Unavailable`; for what
     /// is sensitive also those of [`Authenticator::verify_remote`].
     pub async fn channel(&self, id: Uuid, permission: Permission) -> ImksResult<Channel> {
         let permissions = &self.messaging.0.parts.permissions;

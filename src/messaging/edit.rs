@@ -89,7 +89,7 @@ async fn delete(ctx: Ctx, request: Delete) -> ImksResult<Deleted> {
     let receipt = submit_delete(&ctx, request).await?;
     let outcome = match receipt.await {
         // Not the author: then the core is asked, each time, whether they may delete what others wrote.
-        Err(ImksError::PermissionDenied(_)) => {
+        Err(ImksError::Forbidden(_)) => {
             let channel = ctx.channel(request.channel_id, Permission::ManageMessages).await?;
             channel.submit(request.write(ctx.user(), None))?.await?
         }
@@ -107,7 +107,7 @@ async fn submit_delete(ctx: &Ctx, request: Delete) -> ImksResult<Receipt> {
     match ctx.channel(request.channel_id, Permission::SendMessages).await {
         Ok(channel) => channel.submit(request.write(ctx.user(), Some(ctx.user()))),
         // Moderators of a channel in which they do not write.
-        Err(ImksError::PermissionDenied(_)) => {
+        Err(ImksError::Forbidden(_)) => {
             let channel = ctx.channel(request.channel_id, Permission::ManageMessages).await?;
             channel.submit(request.write(ctx.user(), None))
         }

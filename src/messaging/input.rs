@@ -96,7 +96,7 @@ fn explain(error: &serde_json::Error) -> ImksError {
     if let Some((name, reason)) = text.strip_prefix(REFUSAL).and_then(|text| text.split_once(": "))
         && let Some(field) = FIELDS.iter().find(|field| **field == name)
     {
-        return ImksError::invalid(field, reason);
+        return ImksError::invalid(*field, reason);
     }
     ImksError::InvalidPayload(text.chars().take(EXPLANATION_CHARS_MAX).collect())
 }
@@ -126,7 +126,7 @@ mod tests {
         assert!(body(&"ä".repeat(8_000)).is_ok());
         let error = body(&"a".repeat(8_001)).unwrap_err();
         assert_eq!(
-            (error.code(), error.client_message().starts_with("body: is longer")),
+            (error.code().as_str(), error.client_message().starts_with("body: is longer")),
             ("invalid_input", true)
         );
         assert!(body(&"👍".repeat(8_000)).is_ok(), "exactly 32 KiB minus 768");

@@ -11,6 +11,7 @@ use tracing::Instrument;
 use super::ctx::{Ctx, Messaging, Push};
 use super::input;
 use super::wire::{ErrorBody, Failure, RequestId, Success};
+use crate::error::Code;
 use crate::socket::{Ack, Event, NamespaceBuilder};
 use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
@@ -106,18 +107,18 @@ fn fail(event: &Event, ack: Option<Ack>, error: &ImksError, request_id: &Request
 fn note(event: &Event, error: &ImksError, request_id: &RequestId) {
     let (sid, name) = (event.socket().id(), event.name());
     match error.code() {
-        "rate_limited" => metrics::EVENTS_RATE_LIMITED.increment(),
-        "unavailable" | "overloaded" | "timeout" => {
+        Code::RateLimited => metrics::EVENTS_RATE_LIMITED.increment(),
+        Code::Unavailable | Code::Overloaded | Code::Timeout => {
             metrics::EVENTS_FAILED.increment();
             tracing::warn!(socket_sid = sid, event = name, %request_id, %error, "event failed");
         }
-        "internal" => {
+        Code::Internal => {
             metrics::EVENTS_FAILED.increment();
             tracing::error!(socket_sid = sid, event = name, %request_id, ?error, "event failed");
         }
         code => {
             metrics::EVENTS_REFUSED.increment();
-            tracing::debug!(socket_sid = sid, event = name, %request_id, code, "event refused");
+            tracing::debug!(socket_sid = sid, event = name, %request_id, %code, "event refused");
         }
     }
 }

@@ -66,7 +66,7 @@ async fn split(ctx: &Ctx, cursors: Vec<Cursor>) -> ImksResult<(Vec<Cursor>, Vec<
     for cursor in cursors {
         match ctx.channel(cursor.channel_id, Permission::ReadHistory).await {
             Ok(_) => allowed.push(cursor),
-            Err(ImksError::NotFound(_) | ImksError::PermissionDenied(_)) => removed.push(cursor.channel_id),
+            Err(ImksError::NotFound(_) | ImksError::Forbidden(_)) => removed.push(cursor.channel_id),
             Err(error) => return Err(error),
         }
     }

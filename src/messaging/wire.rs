@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::ImksError;
 use crate::clock::{self, Timestamp};
+use crate::error::Code;
 
 /// An answer that says yes.
 #[derive(Debug, Serialize)]
@@ -38,7 +39,7 @@ pub struct Failure<'a> {
 
 impl<'a> Failure<'a> {
     /// Says why.
-    pub fn new(error: &ImksError, request_id: &'a RequestId) -> Self {
+    pub fn new(error: &'a ImksError, request_id: &'a RequestId) -> Self {
         Self { ok: false, error: ErrorBody::new(error, request_id) }
     }
 }
@@ -46,19 +47,19 @@ impl<'a> Failure<'a> {
 /// What a peer is told about an error. Programs read `code`; `message` is for logs.
 #[derive(Debug, Serialize)]
 pub struct ErrorBody<'a> {
-    code: &'static str,
+    code: Code,
     message: String,
     retryable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<Details>,
+    details: Option<Details<'a>>,
     request_id: &'a RequestId,
 }
 
 impl<'a> ErrorBody<'a> {
     /// Takes from `error` what a peer may know.
-    pub fn new(error: &ImksError, request_id: &'a RequestId) -> Self {
+    pub fn new(error: &'a ImksError, request_id: &'a RequestId) -> Self {
         Self {
             code: error.code(),
             message: error.client_message(),
@@ -73,19 +74,20 @@ impl<'a> ErrorBody<'a> {
 /// What a program may want to know beside the code.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Details {
-    Field(&'static str),
+enum Details<'a> {
+    Field(&'a str),
     Permission(&'static str),
     Current(i64),
     Limit(&'static str),
     Bucket(&'static str),
 }
 
-impl Details {
-    fn of(error: &ImksError) -> Option<Self> {
+impl<'a> Details<'a> {
+    fn of(error: &'a ImksError) -> Option<Self> {
         match error {
             ImksError::InvalidInput { field, .. } => Some(Self::Field(field)),
-            ImksError::PermissionDenied(permission) => Some(Self::Permission(permission)),
+            ImksError::InvalidField { field, .. } => Some(Self::Field(field)),
+            ImksError::Forbidden(permission) => Some(Self::Permission(permission)),
             ImksError::VersionMismatch { current } => Some(Self::Current(*current)),
             ImksError::LimitReached(limit) => Some(Self::Limit(limit)),
             ImksError::RateLimited { bucket, .. } => Some(Self::Bucket(bucket)),
@@ -164,10 +166,7 @@ mod tests {
     fn details_name_the_field_the_permission_or_the_current_version() {
         let details = |error| failure(&error)["error"]["details"].clone();
         assert_eq!(details(ImksError::invalid("body", "is empty")), json!({ "field": "body" }));
-        assert_eq!(
-            details(ImksError::PermissionDenied("SEND_MESSAGES")),
-            json!({ "permission": "SEND_MESSAGES" })
-        );
+        assert_eq!(details(ImksError::Forbidden("SEND_MESSAGES")), json!({ "permission": "SEND_MESSAGES" }));
         assert_eq!(details(ImksError::VersionMismatch { current: 3 }), json!({ "current": 3 }));
         assert_eq!(details(ImksError::UnknownEvent), Value::Null);
     }

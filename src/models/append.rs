@@ -286,7 +286,7 @@ impl Appender {
     /// [`ImksError::InvalidInput`] for a body with a NUL character, [`ImksError::Overloaded`] when the lane is
     /// full, [`ImksError::Unavailable`] while draining. The receipt then tells: [`ImksError::NonceConflict`],
     /// [`ImksError::NotFound`], [`ImksError::MessageDeleted`], [`ImksError::VersionMismatch`],
-    /// [`ImksError::PermissionDenied`], or [`ImksError::Unavailable`] when the outcome is unknown and a retry with
+    /// [`ImksError::Forbidden`], or [`ImksError::Unavailable`] when the outcome is unknown and a retry with
     /// the same nonce is the way to find out.
     pub fn submit(&self, write: Write) -> ImksResult<Receipt> {
         check_text(&write)?;

@@ -11,7 +11,7 @@
 
 use uuid::{Builder, Uuid};
 
-use crate::{ImksError, ImksResult};
+use crate::ImksResult;
 
 /// Bits of `seq` that an id carries; more than 10^12 messages per channel.
 const SEQ_BITS: u32 = 40;
@@ -39,10 +39,10 @@ pub fn seq_of(id: Uuid) -> i64 {
 /// `count` random numbers in one call to the operating system.
 ///
 /// # Errors
-/// [`ImksError::Internal`] when the system has no randomness.
+/// [`crate::ImksError::Randomness`] when the system has no random numbers.
 pub(crate) fn random_numbers(count: usize) -> ImksResult<Vec<u64>> {
     let mut bytes = vec![0; count * size_of::<u64>()];
-    getrandom::fill(&mut bytes).map_err(|_| ImksError::Internal("no randomness"))?;
+    getrandom::fill(&mut bytes)?;
     Ok(bytes.as_chunks().0.iter().map(|chunk| u64::from_ne_bytes(*chunk)).collect())
 }
 

@@ -16,7 +16,7 @@ impl SocketId {
     /// A new random id.
     pub(crate) fn random() -> ImksResult<Self> {
         let mut random = [0; 15];
-        getrandom::fill(&mut random).map_err(|_| ImksError::Internal("no random numbers"))?;
+        getrandom::fill(&mut random)?;
         let mut id = [0; 20];
         URL_SAFE_NO_PAD
             .encode_slice(random, &mut id)

@@ -54,7 +54,7 @@ on_both! {
         let (again, duplicate) = writer.send(slow(alice, "a")).await.unwrap();
         assert_eq!((again.id, duplicate), (first.id, true));
         let refusal = writer.send(slow(alice, "b")).await.unwrap_err();
-        assert_eq!((refusal.code(), refusal.is_retryable()), ("slow_mode", true));
+        assert_eq!((refusal.code().as_str(), refusal.is_retryable()), ("slow_mode", true));
         assert!(refusal.retry_after().is_some_and(|wait| wait > Duration::from_secs(3_500)));
         writer.send(slow(bob, "b")).await.unwrap();
         let elsewhere = NewMessage { channel_id: id(), ..slow(alice, "b") };

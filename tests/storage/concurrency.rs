@@ -80,7 +80,7 @@ on_both! {
         for result in results {
             match result {
                 Ok(receipt) => drop(receipt.await.unwrap()),
-                Err(error) => assert_eq!((error.code(), error.is_retryable()), ("overloaded", true)),
+                Err(error) => assert_eq!((error.code().as_str(), error.is_retryable()), ("overloaded", true)),
             }
         }
     }

@@ -198,5 +198,5 @@ pub fn id() -> Uuid {
 }
 
 pub fn code<T: std::fmt::Debug>(result: Result<T, ImksError>) -> &'static str {
-    result.unwrap_err().code()
+    result.unwrap_err().code().as_str()
 }

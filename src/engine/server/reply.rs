@@ -14,6 +14,7 @@ use crate::engine::config::{Config, Cors, Origins};
 use crate::engine::polling::jsonp;
 use crate::engine::polling::{Payload, Refusal};
 use crate::engine::server::request::{self, RequestError};
+use crate::error::Code;
 use crate::telemetry::metrics;
 
 pub(crate) type Reply = Response<Full<Bytes>>;
@@ -48,7 +49,7 @@ pub(crate) fn ok() -> Reply {
 
 /// Too busy, or about to stop.
 pub(crate) fn unavailable() -> Reply {
-    let body = r#"{"code":"overloaded","message":"The server is busy, retry later"}"#;
+    let body = format!(r#"{{"code":"{}","message":"The server is busy, retry later"}}"#, Code::Overloaded);
     let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body);
     reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     reply

@@ -439,7 +439,7 @@ impl<'a> Planner<'a> {
         let row = self.messages.get_mut(&id).filter(|row| row.channel_id == channel);
         let row = row.ok_or(ImksError::NotFound("message"))?;
         match author {
-            Some(author) if author != row.author_id => Err(ImksError::PermissionDenied("MANAGE_MESSAGES")),
+            Some(author) if author != row.author_id => Err(ImksError::Forbidden("MANAGE_MESSAGES")),
             _ => Ok(row),
         }
     }

@@ -179,7 +179,7 @@ fn invalid_credentials() -> ConnectError {
 /// 16 hexadecimal digits from the operating system's random numbers.
 fn new_session_id() -> ImksResult<String> {
     let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|_| ImksError::Internal("no random numbers"))?;
+    getrandom::fill(&mut random)?;
     Ok(format!("{:016x}", u64::from_be_bytes(random)))
 }
 

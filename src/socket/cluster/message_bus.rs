@@ -184,7 +184,7 @@ impl MessageBus {
         }
         let message: Message<'_> = rmp_serde::from_slice(message).map_err(unreadable)?;
         if message.version != VERSION {
-            return Err(ImksError::AdapterSerialization(format!("version {} is not ours", message.version)));
+            return Err(unreadable(format!("version {} is not ours", message.version)));
         }
         if message.node == self.node.as_str() {
             return Ok(());

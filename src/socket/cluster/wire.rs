@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tungstenite::Utf8Bytes;
 
 use crate::engine::Message;
-use crate::error::{ImksError, ImksResult};
+use crate::error::{Cause, ImksError, ImksResult};
 use crate::socket::codec::packet::{Args, PacketBody};
 use crate::socket::codec::parser::{
     Arguments, Decoder, Frames, Limits, MAIN_NAMESPACE, encode_ack, encode_event,
@@ -175,7 +175,7 @@ impl<'a> Envelope<'a> {
         }
         let envelope: Self = rmp_serde::from_slice(message).map_err(unreadable)?;
         if envelope.version != VERSION {
-            return Err(unreadable(format_args!("version {} is not ours", envelope.version)));
+            return Err(unreadable(format!("version {} is not ours", envelope.version)));
         }
         Ok(envelope)
     }
@@ -187,8 +187,8 @@ pub(crate) fn parse_id(id: &str) -> ImksResult<SocketId> {
     SocketId::parse(id).filter(|_| id.bytes().all(good)).ok_or_else(|| unreadable("an id that is none"))
 }
 
-pub(crate) fn unreadable(error: impl std::fmt::Display) -> ImksError {
-    ImksError::AdapterSerialization(error.to_string())
+pub(crate) fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImksError {
+    ImksError::AdapterSerialization(Cause::new(error))
 }
 
 /// Of both kinds of messages; nodes of different versions ignore each other.

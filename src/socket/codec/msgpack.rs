@@ -30,12 +30,13 @@ use crate::error::{ImksError, ImksResult};
 /// `limits` allows.
 pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
     let fields = Fields::read(message)?;
-    let namespace = match fields.namespace.ok_or_else(|| malformed("no namespace"))? {
+    let namespace = match fields.namespace.ok_or(ImksError::MissingNamespace)? {
         parser::MAIN_NAMESPACE => Cow::Borrowed(parser::MAIN_NAMESPACE),
         path => Cow::Owned(path.to_owned()),
     };
     let id = fields.id;
-    let body = match fields.kind.ok_or_else(|| malformed("no packet type"))? {
+    let kind = fields.kind.ok_or_else(|| malformed("no packet type"))?;
+    let body = match kind {
         0 => PacketBody::Connect(fields.data.map(|data| text_of(data, is_map)).transpose()?),
         1 if fields.data.is_some() => return Err(malformed("DISCONNECT has a payload")),
         1 => PacketBody::Disconnect,
@@ -51,7 +52,10 @@ pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
             let data = fields.data.ok_or_else(|| malformed("CONNECT_ERROR without a reason"))?;
             PacketBody::ConnectError(text_of(data, |token| is_map(token) || matches!(token, Token::Text(_)))?)
         }
-        _ => return Err(malformed("unknown packet type")),
+        _ => {
+            return Err(u8::try_from(kind)
+                .map_or(malformed("unknown packet type"), ImksError::InvalidSocketPacketType));
+        }
     };
     Ok(Packet { namespace, body })
 }

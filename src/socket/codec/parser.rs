@@ -176,7 +176,7 @@ fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
         2 | 5 => PacketBody::Event(id, Args::event(text, at)?),
         3 | 6 => PacketBody::Ack(id, Args::ack(text, at)?),
         4 => PacketBody::ConnectError(connect_error(json)?),
-        _ => return Err(ImksError::InvalidSocketPacketTypeChar(char::from(b'0' + kind))),
+        _ => return Err(ImksError::InvalidSocketPacketType(kind)),
     };
     Ok((Packet { namespace, body }, attachments))
 }

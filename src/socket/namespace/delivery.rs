@@ -51,7 +51,7 @@ pub(crate) fn take_in(namespace: &Namespace, socket: &Socket, accept: &Accept) -
         let reply = parser::encode_connect(namespace.path(), socket.id());
         let mut welcome: Vec<Frames> = vec![smallvec::smallvec![reply]];
         welcome.extend(accept.encode(namespace.path()).map_err(NotTakenIn::Failed)?);
-        return socket.open(&welcome, true).map_err(|_| NotTakenIn::Failed(ImksError::SocketNotFound));
+        return socket.open(&welcome, true).map_err(|_| NotTakenIn::Failed(socket.not_found()));
     };
     if link.is_back() {
         if !store.is_owner(link, accept.owner()) {
@@ -83,7 +83,7 @@ pub(crate) fn take_in(namespace: &Namespace, socket: &Socket, accept: &Accept) -
     moved.iter().for_each(|(room, created)| socket.tell_entered(room, *created));
     opened.map_err(|refused| match refused {
         Refused::Lost => NotTakenIn::StartAnew,
-        Refused::Closed => NotTakenIn::Failed(ImksError::SocketNotFound),
+        Refused::Closed => NotTakenIn::Failed(socket.not_found()),
     })
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn emit(store: &SessionStore, socket: &Socket, event: Unstamped) -> I
     });
     match sent {
         Err(SendError::Closed) if !socket.session().is_some_and(|(_, link)| store.is_known(link)) => {
-            Err(ImksError::SocketNotFound)
+            Err(socket.not_found())
         }
         Err(SendError::Slow) => Err(ImksError::SocketSendFull),
         _ => Ok(()),

@@ -141,7 +141,7 @@ impl Socket {
             return self.emit_logged(store, Unstamped::event(self.0.namespace.path(), event, args)?);
         }
         let frames = self.encode(None, event, args)?;
-        self.deliver_owned(frames).map_err(into_error)
+        self.deliver_owned(frames).map_err(|error| self.send_error(error))
     }
 
     fn encode(&self, id: Option<u64>, event: &str, args: &impl Arguments) -> ImksResult<Frames> {
@@ -160,7 +160,7 @@ impl Socket {
             return self.emit_logged(store, event);
         }
         let frames = self.encode(None, event, args)?;
-        self.deliver_owned(with_compression(frames, false)).map_err(into_error)
+        self.deliver_owned(with_compression(frames, false)).map_err(|error| self.send_error(error))
     }
 
     fn emit_logged(&self, store: &SessionStore, event: Unstamped) -> ImksResult<()> {
@@ -188,12 +188,12 @@ impl Socket {
         let frames = self.encode(Some(id), event, args)?;
         let answer = self.expect_ack(id)?;
         let pending = PendingAck { socket: self, id };
-        self.deliver(&frames).map_err(into_error)?;
+        self.deliver(&frames).map_err(|error| self.send_error(error))?;
         let answer = tokio::time::timeout(timeout, answer).await;
         drop(pending);
         match answer {
             Ok(Ok(args)) => Ok(args),
-            Ok(Err(_)) => Err(ImksError::SocketNotFound),
+            Ok(Err(_)) => Err(self.not_found()),
             Err(_) => Err(ImksError::Timeout("the client did not acknowledge in time")),
         }
     }
@@ -212,7 +212,7 @@ impl Socket {
     /// [`ImksError::SocketNotFound`] when the connection is closed, [`ImksError::SocketSendFull`] when that was
     /// because the client read too slowly.
     pub async fn drained(&self) -> ImksResult<()> {
-        self.0.outbox.drained().await.map_err(into_error)
+        self.0.outbox.drained().await.map_err(|error| self.send_error(error))
     }
 
     /// Everybody in a room but this socket.
@@ -421,12 +421,23 @@ impl Socket {
             drop(acks);
             drop(waiter);
             return Err(match closed {
-                true => ImksError::SocketNotFound,
+                true => self.not_found(),
                 false => ImksError::LimitReached("pending acks per socket"),
             });
         }
         acks.insert(id, waiter);
         Ok(())
+    }
+
+    pub(super) fn send_error(&self, error: SendError) -> ImksError {
+        match error {
+            SendError::Closed => self.not_found(),
+            SendError::Slow => ImksError::SocketSendFull,
+        }
+    }
+
+    pub(super) fn not_found(&self) -> ImksError {
+        ImksError::SocketNotFound(self.id().into())
     }
 }
 
@@ -466,13 +477,6 @@ impl Drop for PendingAck<'_> {
 fn note(pressure: Pressure) {
     if pressure.0 {
         rooms::note_pressure();
-    }
-}
-
-fn into_error(error: SendError) -> ImksError {
-    match error {
-        SendError::Closed => ImksError::SocketNotFound,
-        SendError::Slow => ImksError::SocketSendFull,
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::log::{Epoch, Position};
 use super::sent::Sent;
-use crate::error::{ImksError, ImksResult};
+use crate::error::ImksResult;
 use crate::socket::namespace::data::Kept;
 use crate::socket::socket_id::SocketId;
 
@@ -21,7 +21,7 @@ pub(super) struct Pid([u8; 16]);
 impl Pid {
     pub(super) fn random() -> ImksResult<Self> {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|_| ImksError::Internal("no random numbers"))?;
+        getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))
     }
 

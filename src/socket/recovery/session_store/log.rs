@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::record::Memberships;
-use crate::error::{ImksError, ImksResult};
+use crate::error::ImksResult;
 use crate::socket::codec::parser::Frames;
 use crate::socket::recovery::event::OFFSET_CHARACTERS;
 use crate::socket::socket_id::SocketId;
@@ -25,7 +25,7 @@ pub(super) struct Epoch(u64);
 impl Epoch {
     pub(super) fn random() -> ImksResult<Self> {
         let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(|_| ImksError::Internal("no random numbers"))?;
+        getrandom::fill(&mut bytes)?;
         Ok(Self(u64::from_be_bytes(bytes)))
     }
 
