@@ -1,6 +1,7 @@
 //! Builds every part once, owns their tasks, and takes them down in order.
 
 mod front;
+mod instruments;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,9 +25,9 @@ use crate::models::Db;
 use crate::models::append::Appender;
 use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::{Namespace, Server};
-use crate::telemetry::exposition::Exposition;
-use crate::{ImksError, ImksResult, pb};
+use crate::{ImksError, ImksResult, engine, pb};
 use front::{Front, Served};
+pub(crate) use instruments::INSTRUMENTS;
 
 /// A running server.
 pub struct App {
@@ -34,7 +35,6 @@ pub struct App {
     front: Served,
     internal_addr: Option<SocketAddr>,
     health: Arc<Health>,
-    metrics: Arc<Exposition>,
     db: Db,
     directory: Option<Directory>,
     appender: Appender,
@@ -77,17 +77,15 @@ impl App {
         let engine = Engine::new(config.engine.clone())?;
         let (server, namespace) = start_messaging(&config, parts, &engine, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&namespace, commits);
-        let metrics = Arc::new(Exposition::new()?);
         let health = Arc::new(health(&db, core, &engine));
-        let router = public_routes(&config, &health, &metrics)?;
+        let router = public_routes(&config, &health)?;
         let front = front.serve(&config, router, &engine, &tasks, &stop);
-        let internal_addr = start_internal(&config, &health, &metrics, &tasks, &stop)?;
+        let internal_addr = start_internal(&config, &health, &tasks, &stop)?;
         Ok(Self {
             config,
             front,
             internal_addr,
             health,
-            metrics,
             db,
             directory,
             appender,
@@ -187,7 +185,6 @@ impl App {
             directory.close().await;
         }
         self.db.close().await;
-        self.metrics.shutdown();
         closed
             .and(ended)
             .map_err(|_| ImksError::Timeout("the drain deadline passed before everything was closed"))
@@ -244,9 +241,9 @@ pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// What is beside Socket.IO on the public listener.
-fn public_routes(config: &Config, health: &Arc<Health>, metrics: &Arc<Exposition>) -> ImksResult<Router> {
+fn public_routes(config: &Config, health: &Arc<Health>) -> ImksResult<Router> {
     let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
-    let router = http::router(audience, health.clone(), metrics.clone());
+    let router = http::router(audience, health.clone(), INSTRUMENTS);
     match config.admin.ui_dir.as_deref().filter(|_| config.admin.enabled) {
         Some(directory) => Ok(router.merge(admin_ui::routes(directory)?)),
         None => Ok(router),
@@ -257,14 +254,13 @@ fn public_routes(config: &Config, health: &Arc<Health>, metrics: &Arc<Exposition
 fn start_internal(
     config: &Config,
     health: &Arc<Health>,
-    metrics: &Arc<Exposition>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> ImksResult<Option<SocketAddr>> {
     let Some(address) = config.internal_listen else { return Ok(None) };
     let socket = listener::bind(address)?;
     let addr = socket.local_addr().map_err(ImksError::io("reading the internal address"))?;
-    let router = http::router(Audience::Operators, health.clone(), metrics.clone());
+    let router = http::router(Audience::Operators, health.clone(), INSTRUMENTS);
     let routes = listener::router_only(router, &config.http);
     // Operators and their tools are on a private network: no TLS.
     let limits = listener::Config { tls: None, ..config.http.clone() };
@@ -312,7 +308,7 @@ fn health(db: &Db, core: CoreClient, engine: &Engine) -> Health {
             let core = core.clone();
             async move { core.signing_keys("").await.map(drop) }
         })
-        .connections(move || (engine.sessions() as u64, crate::telemetry::instruments::sessions_opened()))
+        .connections(move || (engine.sessions() as u64, engine::metrics::SESSIONS_OPENED.total()))
 }
 
 /// Payload of `server:shutdown`.

@@ -6,6 +6,7 @@
 
 mod claims;
 mod keys;
+pub mod metrics;
 mod permission;
 mod revocation;
 mod token;

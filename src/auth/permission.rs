@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::metrics::{self, PermissionMiss};
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::{
     Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind, jittered, v1,
 };
-use crate::telemetry::metrics;
 
 /// What a user may do in a channel. The value is the bit position in the core's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -291,14 +291,17 @@ impl Permissions {
         if let Some(answer) = self.cached_at(user, channel, permission, now) {
             return answer;
         }
-        metrics::PERMISSION_QUESTIONS.increment();
         if let Some(known) = self.0.fetch((user, channel), now).await {
+            metrics::PERMISSION_MISSES.of(PermissionMiss::Answered).increment();
             return known.allows(permission);
         }
         let known =
             self.0.outage((user, channel), now).filter(|known| self.0.tolerates(known, permission, now));
-        let Some(known) = known else { return Err(ImksError::Unavailable("core")) };
-        metrics::PERMISSION_STALE.increment();
+        let Some(known) = known else {
+            metrics::PERMISSION_MISSES.of(PermissionMiss::Failed).increment();
+            return Err(ImksError::Unavailable("core"));
+        };
+        metrics::PERMISSION_MISSES.of(PermissionMiss::Stale).increment();
         known.allows(permission)
     }
 

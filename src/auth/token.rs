@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::claims::{Unverified, invalid};
 use super::keys::{KeySet, Verifier};
+use super::metrics;
 use super::revocation::Revocations;
 use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{Change, CoreClient, Revocation, Verdict, Watch, WatchKind, jittered};
-use crate::telemetry::metrics;
 
 /// Which tokens are accepted.
 #[derive(Debug, Clone)]

@@ -1,9 +1,10 @@
 //! `imks check-config`: the configuration as the server would see it.
 
 use crate::ImksResult;
+use crate::app::INSTRUMENTS;
 use crate::config::{Config, Listing};
 use crate::http::tls::Certificates;
-use crate::telemetry::instruments;
+use crate::telemetry::instrument;
 
 /// Options of `imks check-config`.
 #[derive(Debug, clap::Args)]
@@ -31,5 +32,5 @@ pub(super) fn run(mut config: Config) -> ImksResult<()> {
 /// Prints the tables of docs/operations.md.
 pub(super) fn table() -> ImksResult<()> {
     super::say(&Listing::of(&mut Config::default()).markdown())?;
-    super::say(instruments::markdown().trim_end())
+    super::say(instrument::markdown(INSTRUMENTS).trim_end())
 }

@@ -4,6 +4,8 @@
 //! made from it.
 
 mod admin;
+#[cfg(test)]
+pub(crate) mod document;
 pub mod field;
 mod fields;
 pub mod setting;
@@ -262,11 +264,6 @@ mod tests {
 
     #[test]
     fn the_operations_document_lists_every_variable_with_its_default() {
-        let document = include_str!("../../docs/operations.md");
-        let table = Listing::of(&mut Config::default()).markdown();
-        assert!(
-            document.contains(&table),
-            "docs/operations.md is stale: replace its table with the output of `imks check-config --table`:\n{table}"
-        );
+        document::check("variables", &Listing::of(&mut Config::default()).markdown());
     }
 }

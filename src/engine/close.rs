@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::telemetry::Label;
+
 /// How a holder closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
@@ -36,7 +38,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, for tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; <Self as Label>::NAMES.len()] = [
         Self::TransportError,
         Self::TransportClose,
         Self::ForcedClose,
@@ -61,16 +63,7 @@ impl CloseReason {
 
     /// Label in metrics and logs; tells apart what the reference does not.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::TransportError => "transport_error",
-            Self::TransportClose => "transport_close",
-            Self::ForcedClose => "forced_close",
-            Self::PingTimeout => "ping_timeout",
-            Self::ParseError => "parse_error",
-            Self::ServerShutdown => "server_shutdown",
-            Self::Slow => "slow_consumer",
-            Self::TooLarge => "too_large",
-        }
+        Label::name(&self)
     }
 }
 

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use flate2::{Compress, Compression, FlushCompress};
 
-use crate::telemetry::metrics;
+use crate::engine::metrics::{self, DeflateStep};
 
 /// From how many bytes on the messages of a connection are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub(crate) fn deflate(message: &[u8], out: &mut Vec<u8>) -> bool {
         let payload = scratch[..written].strip_suffix(&FLUSHED).filter(|_| whole);
         let smaller = payload.is_some();
         if let Some(payload) = payload {
-            metrics::DEFLATE_TAKEN.add(message.len() as u64);
-            metrics::DEFLATE_MADE.add(payload.len() as u64);
+            metrics::DEFLATE_BYTES.of(DeflateStep::ToCompress).add(message.len() as u64);
+            metrics::DEFLATE_BYTES.of(DeflateStep::Compressed).add(payload.len() as u64);
             out.extend_from_slice(payload);
         }
         scratch.truncate(SCRATCH_BYTES);

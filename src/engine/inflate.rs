@@ -7,7 +7,7 @@ use bytes::Bytes;
 use flate2::{Decompress, FlushDecompress, Status};
 
 #[cfg(feature = "socketio")]
-use crate::telemetry::metrics;
+use crate::engine::metrics::{self, DeflateStep};
 
 /// Why a compressed message cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub(crate) fn inflate(payload: &[u8], max: usize) -> Result<Bytes, InflateError>
         inflater.rest();
         #[cfg(feature = "socketio")]
         if let Ok(message) = &message {
-            metrics::INFLATE_TAKEN.add(payload.len() as u64);
-            metrics::INFLATE_MADE.add(message.len() as u64);
+            metrics::DEFLATE_BYTES.of(DeflateStep::ToInflate).add(payload.len() as u64);
+            metrics::DEFLATE_BYTES.of(DeflateStep::Inflated).add(message.len() as u64);
         }
         message
     })

@@ -33,6 +33,9 @@ mod handshake;
 #[cfg(feature = "socketio")]
 mod heartbeat;
 #[cfg(feature = "socketio")]
+#[doc(hidden)]
+pub mod metrics;
+#[cfg(feature = "socketio")]
 mod outbox;
 #[cfg(feature = "socketio")]
 mod polling;

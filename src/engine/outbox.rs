@@ -16,9 +16,9 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::deflate::Threshold;
+use crate::engine::metrics;
 use crate::engine::polling::Inbox;
 use crate::engine::{Close, Frame, Protocol, Transport};
-use crate::telemetry::metrics;
 
 /// Bounds of an outgoing queue. A message is accepted when the queue was below the bound before it, so one
 /// message may be larger than what is left.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use crate::engine::metrics;
 use crate::engine::outbox::Shared;
 use crate::engine::{CloseReason, Sid, Transport};
-use crate::telemetry::metrics;
 
 /// Table of live sessions.
 pub(crate) struct Registry {
@@ -27,8 +27,8 @@ impl Registry {
         let Entry::Vacant(entry) = self.sessions.entry(sid.clone()) else { return false };
         entry.insert(shared.clone());
         self.live.fetch_add(1, Ordering::Relaxed);
-        opened(shared.transport()).increment();
-        gauge(shared.transport()).add(1);
+        metrics::SESSIONS_OPENED.of(shared.transport()).increment();
+        metrics::SESSIONS.of(shared.transport()).add(1);
         true
     }
 
@@ -40,15 +40,15 @@ impl Registry {
     pub(crate) fn remove(&self, sid: &Sid, transport: Transport, reason: CloseReason) {
         if self.sessions.remove(sid).is_some() {
             self.live.fetch_sub(1, Ordering::Relaxed);
-            gauge(transport).add(-1);
-            metrics::ENGINE_CLOSED[reason as usize].increment();
+            metrics::SESSIONS.of(transport).add(-1);
+            metrics::SESSIONS_CLOSED.of(reason).increment();
         }
     }
 
     /// A session has moved from polling to `transport`.
     pub(crate) fn switched(&self, transport: Transport) {
-        gauge(Transport::Polling).add(-1);
-        gauge(transport).add(1);
+        metrics::SESSIONS.of(Transport::Polling).add(-1);
+        metrics::SESSIONS.of(transport).add(1);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -57,21 +57,5 @@ impl Registry {
 
     pub(crate) fn payload_max(&self) -> usize {
         self.payload_max
-    }
-}
-
-fn opened(transport: Transport) -> &'static metrics::Counter {
-    match transport {
-        Transport::Polling => &metrics::SESSIONS_OPENED_POLLING,
-        Transport::WebSocket => &metrics::SESSIONS_OPENED_WEBSOCKET,
-        Transport::WebTransport => &metrics::SESSIONS_OPENED_WEBTRANSPORT,
-    }
-}
-
-fn gauge(transport: Transport) -> &'static metrics::Gauge {
-    match transport {
-        Transport::Polling => &metrics::SESSIONS_POLLING,
-        Transport::WebSocket => &metrics::SESSIONS_WEBSOCKET,
-        Transport::WebTransport => &metrics::SESSIONS_WEBTRANSPORT,
     }
 }

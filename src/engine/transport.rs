@@ -1,5 +1,7 @@
 //! What carries a session: the transport, and the version of the protocol.
 
+use crate::telemetry::Label;
+
 /// How a session is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -15,11 +17,7 @@ pub enum Transport {
 impl Transport {
     /// Name on the wire.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Polling => "polling",
-            Self::WebSocket => "websocket",
-            Self::WebTransport => "webtransport",
-        }
+        Label::name(&self)
     }
 
     pub(crate) fn from_repr(value: u8) -> Self {

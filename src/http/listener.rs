@@ -32,11 +32,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+use super::metrics;
 use super::tls::Tls;
 use crate::{
     ImksError, ImksResult,
     engine::{Engine, Secure},
-    telemetry::metrics,
 };
 
 /// Limits of the listener.
@@ -268,7 +268,7 @@ impl<S> Connection<S> {
 /// file descriptors, passes: wait a moment and go on.
 async fn recover(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    metrics::HTTP_ACCEPT_FAILED.increment();
+    metrics::ACCEPT_FAILURES.increment();
     if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
         return;
     }
@@ -278,7 +278,7 @@ async fn recover(error: &io::Error) {
 
 /// Over the limit: a word, if it fits into the socket's buffer, and the end.
 fn refuse(stream: &TcpStream) {
-    metrics::HTTP_CONNECTIONS_REFUSED.increment();
+    metrics::CONNECTIONS_REFUSED.increment();
     let _ = stream.try_write(REFUSAL);
 }
 
@@ -297,7 +297,7 @@ impl Place {
             return None;
         }
         open.fetch_add(1, Ordering::Relaxed);
-        metrics::HTTP_CONNECTIONS.add(1);
+        metrics::CONNECTIONS.add(1);
         Some(Self(open.clone()))
     }
 }
@@ -305,7 +305,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-        metrics::HTTP_CONNECTIONS.add(-1);
+        metrics::CONNECTIONS.add(-1);
     }
 }
 

@@ -4,6 +4,8 @@ pub mod admin_ui;
 pub mod certificate;
 pub mod health;
 pub mod listener;
+#[doc(hidden)]
+pub mod metrics;
 pub mod tls;
 pub mod webtransport;
 
@@ -18,14 +20,14 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use crate::ImksError;
-use crate::telemetry::exposition::{self, Exposition};
+use crate::telemetry::{Catalog, prometheus};
 use health::{Health, Readiness};
 
 /// What the routes need.
 #[derive(Debug, Clone)]
 struct Parts {
     health: Arc<Health>,
-    metrics: Arc<Exposition>,
+    metrics: Catalog,
 }
 
 /// Who can reach the routes.
@@ -40,7 +42,7 @@ pub enum Audience {
 }
 
 /// The routes beside `/socket.io/`. Clients do not get the numbers when operators have their own listener.
-pub fn router(audience: Audience, health: Arc<Health>, metrics: Arc<Exposition>) -> Router {
+pub fn router(audience: Audience, health: Arc<Health>, metrics: Catalog) -> Router {
     let mut router = Router::new()
         .route("/health", get(whole_health))
         .route("/health/live", get(live))
@@ -78,10 +80,7 @@ async fn ready(State(parts): State<Parts>) -> Response {
 }
 
 async fn scrape(State(parts): State<Parts>) -> Response {
-    match parts.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response(),
-        Err(error) => failure(&error),
-    }
+    ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], prometheus::text(parts.metrics)).into_response()
 }
 
 async fn not_found() -> Response {
@@ -121,8 +120,10 @@ mod tests {
 
     use super::*;
 
+    static METRICS: Catalog = &[metrics::INSTRUMENTS];
+
     async fn get_json(health: Health, path: &str) -> (u16, serde_json::Value) {
-        let router = router(Audience::All, Arc::new(health), Arc::new(Exposition::new().unwrap()));
+        let router = router(Audience::All, Arc::new(health), METRICS);
         let response = router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
         let status = response.status().as_u16();
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
@@ -139,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn clients_do_not_get_the_numbers_when_operators_have_a_listener_of_their_own() {
         let status = async |audience| {
-            let router = router(audience, Arc::default(), Arc::new(Exposition::new().unwrap()));
+            let router = router(audience, Arc::default(), METRICS);
             let request = Request::get("/metrics").body(Body::empty()).unwrap();
             router.oneshot(request).await.unwrap().status().as_u16()
         };

@@ -21,7 +21,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::certificate::Identity;
-use crate::{ImksError, ImksResult, clock, telemetry::metrics};
+use super::metrics;
+use crate::{ImksError, ImksResult, clock};
 
 /// What can be said about TLS.
 #[derive(Clone, Debug)]
@@ -285,7 +286,7 @@ impl Tls {
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake took too long"),
         }
-        metrics::TLS_HANDSHAKES_FAILED.increment();
+        metrics::TLS_HANDSHAKE_FAILURES.increment();
         None
     }
 }

@@ -28,8 +28,10 @@ use wtransport::quinn::{
 use super::tls::Certificates;
 use crate::{
     ImksError, ImksResult,
-    engine::{Engine, SessionRequest},
-    telemetry::metrics,
+    engine::{
+        Engine, SessionRequest,
+        metrics::{self, QuicHandshake},
+    },
 };
 
 /// What can be said about WebTransport.
@@ -167,12 +169,12 @@ impl Listener {
         match self.admission.decide(peer.ip(), validated, self.endpoint.open_connections()) {
             Verdict::Accept(place, shaking) => return Some((incoming, place, shaking)),
             Verdict::Retry => {
-                metrics::WEBTRANSPORT_RETRIED.increment();
+                metrics::QUIC_HANDSHAKES.of(QuicHandshake::Retried).increment();
                 // It fails only for an address that has proved itself already.
                 let _ = incoming.retry();
             }
             Verdict::Refuse => {
-                metrics::WEBTRANSPORT_REFUSED.increment();
+                metrics::QUIC_HANDSHAKES.of(QuicHandshake::Refused).increment();
                 incoming.refuse();
             }
         }
@@ -191,7 +193,7 @@ async fn handle((incoming, place, shaking): Admitted, engine: Engine, timeout: D
     drop(shaking);
     match request {
         Ok(Some(request)) => engine.handle_webtransport(request).await,
-        Ok(None) | Err(_) => metrics::WEBTRANSPORT_ABANDONED.increment(),
+        Ok(None) | Err(_) => metrics::QUIC_HANDSHAKES.of(QuicHandshake::Abandoned).increment(),
     }
 }
 
@@ -264,7 +266,7 @@ impl Admission {
         *open.entry(network).or_default() += 1;
         drop(open);
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        metrics::WEBTRANSPORT_CONNECTIONS.add(1);
+        super::metrics::QUIC_CONNECTIONS.add(1);
         Verdict::Accept(Place { admission: self.clone(), network }, Shaking(self.clone()))
     }
 }
@@ -288,7 +290,7 @@ impl Drop for Shaking {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        metrics::WEBTRANSPORT_CONNECTIONS.add(-1);
+        super::metrics::QUIC_CONNECTIONS.add(-1);
         let mut open = self.admission.open.lock();
         if let Some(count) = open.get_mut(&self.network) {
             *count -= 1;

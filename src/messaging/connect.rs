@@ -13,8 +13,8 @@ use crate::auth::{Identity, Membership, Permission};
 use crate::clock::{self, Timestamp};
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_read_state::{ReadState, baseline, unread};
+use crate::socket::metrics;
 use crate::socket::{Accept, ConnectError, ConnectPayload, Socket};
-use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
 
 /// The `auth` object of the CONNECT packet. Fields that this version does not use are ignored.
@@ -35,7 +35,7 @@ pub(super) async fn connect(
 ) -> Result<Accept, ConnectError> {
     match Box::pin(sign_in(&messaging, &expiry, &socket, &payload)).await {
         Ok(accept) => {
-            metrics::CONNECTS_ACCEPTED.increment();
+            metrics::CONNECTS.of(metrics::Connect::Accepted).increment();
             Ok(accept)
         }
         Err(error) => {

@@ -21,9 +21,9 @@ use crate::models::append::{Appender, Receipt, Write};
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message::{self, MessageDetail, MessagePage, Page};
 use crate::models::message_read_state::{self, ReadState};
+use crate::models::metrics;
 use crate::socket::rate_limit::{Bucket, Limiter};
 use crate::socket::{Namespace, Socket};
-use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
 
 /// The parts that messaging is made of.

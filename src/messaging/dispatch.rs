@@ -5,11 +5,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ctx::Push;
+use super::metrics;
 use crate::clock;
 use crate::models::append::{Commits, Committed, Deletion};
 use crate::models::message::MessageDetail;
 use crate::socket::Namespace;
-use crate::telemetry::metrics;
 
 /// A new message, to its channel.
 const NEW: Push<MessageDetail> = Push::new("message:new");

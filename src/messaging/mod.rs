@@ -10,6 +10,7 @@ mod expiry;
 mod history;
 mod input;
 mod message;
+pub mod metrics;
 mod read_state;
 mod registry;
 mod session;

@@ -10,10 +10,10 @@ use tracing::Instrument;
 
 use super::ctx::{Ctx, Messaging, Push};
 use super::input;
+use super::metrics::{self, EventError};
 use super::wire::{ErrorBody, Failure, RequestId, Success};
 use crate::error::Code;
 use crate::socket::{Ack, Event, NamespaceBuilder};
-use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
 
 /// Registers the events of the features.
@@ -107,17 +107,17 @@ fn fail(event: &Event, ack: Option<Ack>, error: &ImksError, request_id: &Request
 fn note(event: &Event, error: &ImksError, request_id: &RequestId) {
     let (sid, name) = (event.socket().id(), event.name());
     match error.code() {
-        Code::RateLimited => metrics::EVENTS_RATE_LIMITED.increment(),
+        Code::RateLimited => metrics::EVENT_ERRORS.of(EventError::RateLimited).increment(),
         Code::Unavailable | Code::Overloaded | Code::Timeout => {
-            metrics::EVENTS_FAILED.increment();
+            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
             tracing::warn!(socket_sid = sid, event = name, %request_id, %error, "event failed");
         }
         Code::Internal => {
-            metrics::EVENTS_FAILED.increment();
+            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
             tracing::error!(socket_sid = sid, event = name, %request_id, ?error, "event failed");
         }
         code => {
-            metrics::EVENTS_REFUSED.increment();
+            metrics::EVENT_ERRORS.of(EventError::Refused).increment();
             tracing::debug!(socket_sid = sid, event = name, %request_id, %code, "event refused");
         }
     }

@@ -26,8 +26,8 @@ use uuid::Uuid;
 
 use super::Db;
 use super::message::{AuthorInfo, ContentType, Mentions, MessageDetail, MessageType};
+use super::metrics::{self, AppendProblem};
 use crate::clock::Timestamp;
-use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
 
 /// How writes are gathered.
@@ -296,7 +296,7 @@ impl Appender {
         match lane.try_send(job) {
             Ok(()) => Ok(Receipt(receipt)),
             Err(mpsc::error::TrySendError::Full(_)) => {
-                metrics::APPEND_REFUSED.increment();
+                metrics::APPEND_PROBLEMS.of(AppendProblem::Refused).increment();
                 Err(ImksError::Overloaded { retry_after: RETRY_AFTER })
             }
             Err(mpsc::error::TrySendError::Closed(_)) => Err(ImksError::Unavailable("shutting down")),

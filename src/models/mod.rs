@@ -9,6 +9,7 @@ pub mod message_edit;
 pub mod message_id;
 pub mod message_read_state;
 pub mod message_sync;
+pub mod metrics;
 pub(crate) mod rows;
 pub mod sweep;
 

@@ -15,11 +15,11 @@ use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use super::breaker::Breaker;
+use super::metrics::{self, Call};
 use super::types::{ChannelInfo, Effective, Membership, Page, SigningKeys, UserInfo, Verdict, malformed};
 use super::v1;
 use super::watch::{Watch, WatchKind};
 use crate::error::{ImksError, ImksResult};
-use crate::telemetry::metrics;
 
 /// How the core is called.
 #[derive(Debug, Clone)]
@@ -317,7 +317,6 @@ impl CoreClient {
         }
         let outcome = timeout_at(deadline, Box::pin(self.attempts(request, deadline, send))).await;
         let outcome = outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
-        metrics::CORE_CALLS.increment();
         self.0.record(outcome.as_ref().err().map(Status::code));
         outcome.map_err(refused)
     }
@@ -358,10 +357,13 @@ impl Inner {
         let mut breaker = self.breaker.lock();
         match failure {
             Some(Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled) => {
-                metrics::CORE_FAILURES.increment();
+                metrics::CORE_CALLS.of(Call::Failed).increment();
                 breaker.failed(Instant::now());
             }
-            _ => breaker.succeeded(),
+            _ => {
+                metrics::CORE_CALLS.of(Call::Answered).increment();
+                breaker.succeeded();
+            }
         }
     }
 }

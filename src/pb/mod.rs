@@ -2,6 +2,7 @@
 
 mod breaker;
 mod client;
+pub mod metrics;
 mod types;
 mod watch;
 

@@ -15,6 +15,9 @@ pub mod admin;
 #[cfg(feature = "server")]
 mod cluster;
 #[cfg(feature = "server")]
+#[doc(hidden)]
+pub mod metrics;
+#[cfg(feature = "server")]
 mod namespace;
 #[cfg(feature = "server")]
 mod reason;

@@ -1,102 +1,129 @@
-//! How long and how many: a histogram of plain atomics. Recording costs two additions.
+//! Histograms of plain atomics: how long something takes, and how many at once. Recording costs two additions.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use super::instrument::{Kind, Metric, Value};
 
-/// Counts observations by size. Bounds are given once, in the unit of the observations.
+/// A histogram of durations: recorded in microseconds, exposed in seconds.
 #[derive(Debug)]
-pub struct Histogram {
+pub struct Latency(Buckets);
+
+impl Latency {
+    /// Creates an empty histogram.
+    pub const fn new() -> Self {
+        Self(Buckets::new(LATENCY_BOUNDS))
+    }
+
+    /// Records one duration.
+    pub fn record(&self, elapsed: Duration) {
+        self.0.observe(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metric for Latency {
+    const KIND: Kind = Kind::Latency;
+
+    fn value(&self) -> Value {
+        Value::Histogram(self.0.snapshot(MICROS_PER_SECOND))
+    }
+}
+
+/// A histogram of sizes, for example of batches.
+#[derive(Debug)]
+pub struct Size(Buckets);
+
+impl Size {
+    /// Creates an empty histogram.
+    pub const fn new() -> Self {
+        Self(Buckets::new(SIZE_BOUNDS))
+    }
+
+    /// Records one size.
+    pub fn observe(&self, value: u64) {
+        self.0.observe(value);
+    }
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metric for Size {
+    const KIND: Kind = Kind::Size;
+
+    fn value(&self) -> Value {
+        Value::Histogram(self.0.snapshot(1.0))
+    }
+}
+
+/// A histogram at one moment, in the unit in which it is exposed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Upper bounds of the buckets, ascending. A value on a bound belongs to its bucket.
+    pub bounds: Vec<f64>,
+    /// Observations in each bucket, not cumulative; the last one counts those above all bounds.
+    pub counts: Vec<u64>,
+    /// Sum of all observations.
+    pub sum: f64,
+}
+
+impl Snapshot {
+    /// Returns the number of all observations.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// Observations by size. Bounds are in the unit of the observations.
+#[derive(Debug)]
+struct Buckets {
     bounds: &'static [u64],
-    /// One per bound and one for what is above all of them; not cumulative.
-    buckets: [AtomicU64; BUCKETS_MAX],
+    /// One per bound, and one above them.
+    counts: [AtomicU64; BUCKETS_MAX],
     sum: AtomicU64,
 }
 
-impl Histogram {
-    /// Bounds of latencies, in microseconds: 50 µs to 10 s.
-    pub const LATENCY: &'static [u64] = &[
-        50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-        2_500_000, 10_000_000,
-    ];
-    /// Bounds of batch sizes.
-    pub const SIZE: &'static [u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
-
-    /// Empty. At most 16 bounds count.
-    pub const fn new(bounds: &'static [u64]) -> Self {
-        Self { bounds, buckets: [const { AtomicU64::new(0) }; BUCKETS_MAX], sum: AtomicU64::new(0) }
+impl Buckets {
+    const fn new(bounds: &'static [u64]) -> Self {
+        assert!(bounds.len() < BUCKETS_MAX, "too many bounds");
+        Self { bounds, counts: [const { AtomicU64::new(0) }; BUCKETS_MAX], sum: AtomicU64::new(0) }
     }
 
-    /// Records a size.
-    pub fn observe(&self, value: u64) {
-        let index = self.bounds.partition_point(|bound| *bound < value).min(BUCKETS_MAX - 1);
-        if let Some(bucket) = self.buckets.get(index) {
-            bucket.fetch_add(1, Ordering::Relaxed);
-        }
+    fn observe(&self, value: u64) {
+        let index = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[index].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    /// Records a latency, in microseconds.
-    pub fn record(&self, elapsed: Duration) {
-        self.observe(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    /// What was seen so far.
-    pub fn snapshot(&self) -> Snapshot {
-        let mut count = 0;
-        let buckets = self.bounds.iter().zip(&self.buckets).map(|(bound, bucket)| {
-            count += bucket.load(Ordering::Relaxed);
-            (*bound, count)
-        });
-        let buckets: Vec<_> = buckets.collect();
-        let above = self.buckets.get(self.bounds.len()).map_or(0, |bucket| bucket.load(Ordering::Relaxed));
-        Snapshot { buckets, count: count + above, sum: self.sum.load(Ordering::Relaxed) }
-    }
-}
-
-/// A histogram at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Upper bound and how many observations were at most that.
-    pub buckets: Vec<(u64, u64)>,
-    /// All observations.
-    pub count: u64,
-    /// Their sum.
-    pub sum: u64,
-}
-
-/// One histogram per value of one label. Values come from the code, never from a peer.
-#[derive(Debug)]
-pub struct HistogramFamily {
-    bounds: &'static [u64],
-    children: RwLock<BTreeMap<&'static str, Arc<Histogram>>>,
-}
-
-impl HistogramFamily {
-    /// Empty.
-    pub const fn new(bounds: &'static [u64]) -> Self {
-        Self { bounds, children: RwLock::new(BTreeMap::new()) }
-    }
-
-    /// The histogram of `label`. Hot paths keep it: looking it up takes a lock.
-    pub fn child(&self, label: &'static str) -> Arc<Histogram> {
-        if let Some(child) = self.children.read().get(label) {
-            return child.clone();
+    #[allow(clippy::cast_precision_loss, reason = "both formats have only floating point numbers")]
+    fn snapshot(&self, unit: f64) -> Snapshot {
+        let counts = self.counts.iter().take(self.bounds.len() + 1);
+        Snapshot {
+            bounds: self.bounds.iter().map(|bound| *bound as f64 / unit).collect(),
+            counts: counts.map(|count| count.load(Ordering::Relaxed)).collect(),
+            sum: self.sum.load(Ordering::Relaxed) as f64 / unit,
         }
-        self.children.write().entry(label).or_insert_with(|| Arc::new(Histogram::new(self.bounds))).clone()
-    }
-
-    /// All histograms at this moment.
-    pub fn snapshots(&self) -> Vec<(&'static str, Snapshot)> {
-        self.children.read().iter().map(|(label, child)| (*label, child.snapshot())).collect()
     }
 }
 
+/// In microseconds: 50 µs to 10 s.
+const LATENCY_BOUNDS: &[u64] = &[
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 10_000_000,
+];
+const SIZE_BOUNDS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 /// Sixteen bounds, and one bucket above them.
 const BUCKETS_MAX: usize = 17;
+const MICROS_PER_SECOND: f64 = 1_000_000.0;
 
 #[cfg(test)]
 mod tests {
@@ -104,16 +131,22 @@ mod tests {
 
     #[test]
     fn a_value_on_a_bound_belongs_to_it_and_one_above_all_is_only_counted() {
-        let histogram = Histogram::new(&[10, 20]);
+        let buckets = Buckets::new(&[10, 20]);
         for value in [1, 10, 11, 20, 21] {
-            histogram.observe(value);
+            buckets.observe(value);
         }
-        let expected = Snapshot { buckets: vec![(10, 2), (20, 4)], count: 5, sum: 63 };
-        assert_eq!(histogram.snapshot(), expected);
+        let expected = Snapshot { bounds: vec![10.0, 20.0], counts: vec![2, 2, 1], sum: 63.0 };
+        assert_eq!(buckets.snapshot(1.0), expected);
+        assert_eq!(expected.count(), 5);
     }
 
     #[test]
-    fn no_list_of_bounds_is_longer_than_the_buckets() {
-        assert!(Histogram::LATENCY.len() < BUCKETS_MAX && Histogram::SIZE.len() < BUCKETS_MAX);
+    fn durations_are_exposed_in_seconds() {
+        let latency = Latency::new();
+        latency.record(Duration::from_millis(3));
+        latency.record(Duration::from_secs(3600));
+        let Value::Histogram(snapshot) = latency.value() else { panic!("not a histogram") };
+        assert_eq!((snapshot.bounds[0], snapshot.bounds[15]), (0.000_05, 10.0));
+        assert_eq!((snapshot.counts[6], snapshot.counts[16], snapshot.sum), (1, 1, 3600.003));
     }
 }

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use imks::{
-    engine::{CloseReason, Config},
-    testing::telemetry::metrics,
-};
+use imks::engine::{CloseReason, Config, metrics};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -2,14 +2,17 @@
 
 use axum::Router;
 use imks::{
-    engine::{self, config::Cors},
+    engine::{
+        self,
+        config::Cors,
+        metrics::{DEFLATE_BYTES, DeflateStep},
+    },
     http::{
         listener,
         tls::Certificates,
         webtransport::{self, Heartbeat, Listener},
     },
     socket::{self, NamespaceBuilder, Server, adapter::local::LocalAdapter},
-    testing::telemetry::metrics,
 };
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -59,11 +62,10 @@ fn a_browser_compresses_its_websocket_messages_and_reads_ours() {
         tasks.spawn(async move { server.serve(engine).await });
         url
     });
-    let count = |counter: &metrics::Counter| counter.get();
-    let before = [&metrics::DEFLATE_TAKEN, &metrics::INFLATE_MADE].map(count);
+    let before = [DeflateStep::ToCompress, DeflateStep::Inflated].map(|step| DEFLATE_BYTES.of(step).get());
     Script::run("browser_deflate.js", &[("URL", &url)]);
     stop.cancel();
-    let after = [&metrics::DEFLATE_TAKEN, &metrics::INFLATE_MADE].map(count);
+    let after = [DeflateStep::ToCompress, DeflateStep::Inflated].map(|step| DEFLATE_BYTES.of(step).get());
     // Two connections with two rounds of three texts.
     let long_texts = 2 * 2 * (500_000 + 20_000 * "héllo €😀 ".len() as u64);
     for (before, after) in before.into_iter().zip(after) {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 pub use self::memory::MemoryPeer;
 use self::memory::{MemoryLink, Received};
 use crate::engine::duplex::Duplex;
+use crate::engine::metrics::{self, Direction, Upgrade};
 use crate::engine::outbox::{Shared, Taken};
 use crate::engine::polling::{Inputs, Polling, Post};
 use crate::engine::registry::Registry;
@@ -22,7 +23,6 @@ use crate::engine::websocket::Lost;
 use crate::engine::{
     Close, CloseReason, Config, Handshake, Message, NodeId, Outbox, Packet, Protocol, Sid, Transport, frame,
 };
-use crate::telemetry::metrics;
 
 mod memory;
 #[cfg(test)]
@@ -220,8 +220,8 @@ impl Connection {
         self.in_turn = false;
         let (events, received) = (std::mem::take(&mut self.events), std::mem::take(&mut self.received));
         if events > 0 {
-            metrics::ENGINE_MESSAGES_RECEIVED.add(u64::from(events));
-            metrics::ENGINE_BYTES_RECEIVED.add(received as u64);
+            metrics::MESSAGES.of(Direction::In).add(u64::from(events));
+            metrics::MESSAGE_BYTES.of(Direction::In).add(received as u64);
         }
         if events >= EVENTS_PER_TURN || received >= BYTES_PER_TURN {
             cx.waker().wake_by_ref();
@@ -383,7 +383,7 @@ impl Connection {
         self.carrier = Carrier::Duplex(*socket);
         self.outbox.0.switch_to(transport);
         self.outbox.0.compress_from(threshold);
-        metrics::UPGRADES_SUCCEEDED.increment();
+        metrics::UPGRADES.of(Upgrade::Succeeded).increment();
         if let Some(registry) = &self.registry {
             registry.switched(transport);
         }
@@ -395,7 +395,7 @@ impl Connection {
         // One attempt: the session does not depend on it.
         let _ = candidate.poll_flush(cx);
         Polling::free_candidate(&self.outbox.0);
-        metrics::UPGRADES_FAILED.increment();
+        metrics::UPGRADES.of(Upgrade::Failed).increment();
     }
 
     fn lose(&mut self, lost: &Lost) {
@@ -669,8 +669,10 @@ impl fmt::Debug for Connection {
 
 fn count_sent(taken: &Taken) {
     if !taken.frames.is_empty() {
-        metrics::ENGINE_MESSAGES_SENT.add(taken.frames.len() as u64);
-        metrics::ENGINE_BYTES_SENT.add(taken.frames.iter().map(|frame| frame.len() as u64).sum());
+        metrics::MESSAGES.of(Direction::Out).add(taken.frames.len() as u64);
+        metrics::MESSAGE_BYTES
+            .of(Direction::Out)
+            .add(taken.frames.iter().map(|frame| frame.len() as u64).sum());
     }
 }
 

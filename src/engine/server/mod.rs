@@ -18,6 +18,7 @@ use self::client_bundle::ClientBundle;
 use self::reply::Reply;
 use self::request::{BodyError, Query, RequestError};
 use crate::engine::duplex::Duplex;
+use crate::engine::metrics::{self, QuicHandshake};
 use crate::engine::outbox::Shared;
 use crate::engine::polling::{self, Inbox, Payload, PendingGet, PendingPost, Refusal};
 use crate::engine::registry::Registry;
@@ -27,12 +28,11 @@ use crate::engine::{
     Config, Connection, Handshake, NodeId, OutboxLimits, Protocol, Secure, SessionRequest, Sid, Transport,
     connection, frame,
 };
-use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
 
 mod client_bundle;
 mod reply;
-mod request;
+pub(in crate::engine) mod request;
 
 /// An Engine.IO server. Clone it freely.
 #[derive(Clone)]
@@ -118,12 +118,12 @@ impl Engine {
         match handled {
             Ok(Ok(())) => return,
             Ok(Err(SessionRefused::Request(error))) => {
-                metrics::ENGINE_REFUSED[error.code()].increment();
+                metrics::REQUESTS_REFUSED.of(&error).increment();
                 tracing::debug!(error = error.message(), "WebTransport session refused");
             }
             Ok(Err(SessionRefused::Busy | SessionRefused::Gone)) | Err(_) => {}
         }
-        metrics::WEBTRANSPORT_ABANDONED.increment();
+        metrics::QUIC_HANDSHAKES.of(QuicHandshake::Abandoned).increment();
     }
 
     /// The next new session; `None` after [`Engine::close`].

@@ -11,11 +11,11 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::engine::config::{Config, Cors, Origins};
+use crate::engine::metrics;
 use crate::engine::polling::jsonp;
 use crate::engine::polling::{Payload, Refusal};
 use crate::engine::server::request::{self, RequestError};
 use crate::error::Code;
-use crate::telemetry::metrics;
 
 pub(crate) type Reply = Response<Full<Bytes>>;
 
@@ -57,7 +57,7 @@ pub(crate) fn unavailable() -> Reply {
 
 /// An Engine.IO error (docs/protocol.md, "Transport"): JSON over HTTP, plain text to a WebSocket request.
 pub(crate) fn error(error: &RequestError, upgrade: bool) -> Reply {
-    metrics::ENGINE_REFUSED[error.code()].increment();
+    metrics::REQUESTS_REFUSED.of(error).increment();
     let status = match error {
         RequestError::Forbidden(_) if !upgrade => StatusCode::FORBIDDEN,
         _ => StatusCode::BAD_REQUEST,

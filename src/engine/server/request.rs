@@ -17,7 +17,7 @@ use crate::engine::{Protocol, Transport};
 
 /// Engine.IO error, with its code on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RequestError {
+pub enum RequestError {
     TransportUnknown,
     SessionUnknown,
     BadMethod,

@@ -17,8 +17,8 @@ use super::{Committed, Config, Job, NewMessage, Outcome, Write, store};
 use crate::clock::{self, Timestamp};
 use crate::models::db::{BEGIN_SQLITE, Db};
 use crate::models::message::{Message, MessageDetail, ReplyPreview};
+use crate::models::metrics::{self, AppendProblem};
 use crate::models::rows::{Connection, ROWS_LIMIT};
-use crate::telemetry::metrics;
 use crate::{ImksError, ImksResult};
 
 /// A task that owns one connection and the order of its channels.
@@ -137,7 +137,7 @@ impl Lane {
             if !failure.transient || Instant::now() + pause > deadline {
                 return Err(failure);
             }
-            metrics::APPEND_RETRIES.increment();
+            metrics::APPEND_PROBLEMS.of(AppendProblem::Retried).increment();
             tracing::warn!(error = ?failure.error, writes = jobs.len(), "batch not committed, trying again");
             sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
@@ -282,7 +282,7 @@ fn is_transient(error: &sqlx::Error) -> bool {
 
 fn refuse(jobs: Vec<Job>, failure: &Failure) {
     tracing::error!(error = ?failure.error, writes = jobs.len(), "writes refused by the database");
-    metrics::APPEND_FAILED.add(jobs.len() as u64);
+    metrics::APPEND_PROBLEMS.of(AppendProblem::Failed).add(jobs.len() as u64);
     for job in jobs {
         let error = match failure.transient {
             true => ImksError::Unavailable("database"),

@@ -9,10 +9,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Admin;
 use crate::clock::{Micros, now_micros};
-use crate::engine::CloseReason;
+use crate::engine::metrics::{self, Direction};
+use crate::engine::{CloseReason, Transport};
 use crate::socket::codec::parser::One;
 use crate::socket::server::server::Server;
-use crate::telemetry::metrics;
 
 /// Until the server stops.
 pub(super) async fn run(admin: Arc<Admin>) {
@@ -74,7 +74,7 @@ impl<'a> Stats<'a> {
     fn new(admin: &Admin, server: &Server, host: &'a str, started: Instant, events: Vec<Bucket>) -> Self {
         let node = server.node();
         let clients_count = server.connections();
-        let polling = usize::try_from(metrics::SESSIONS_POLLING.get()).unwrap_or(0);
+        let polling = usize::try_from(metrics::SESSIONS.of(Transport::Polling).get()).unwrap_or(0);
         Self {
             server_id: admin.server_id.clone().unwrap_or_else(|| format!("{host}#{node}")),
             hostname: host,
@@ -101,20 +101,15 @@ struct Totals(Vec<(&'static str, Option<&'static str>, u64)>);
 
 impl Totals {
     fn read() -> Self {
-        let opened = [
-            &metrics::SESSIONS_OPENED_POLLING,
-            &metrics::SESSIONS_OPENED_WEBSOCKET,
-            &metrics::SESSIONS_OPENED_WEBTRANSPORT,
-        ];
         let mut totals = vec![
-            ("rawConnection", None, opened.iter().map(|counter| counter.get()).sum()),
-            ("packetsIn", None, metrics::ENGINE_MESSAGES_RECEIVED.get()),
-            ("bytesIn", None, metrics::ENGINE_BYTES_RECEIVED.get()),
-            ("packetsOut", None, metrics::ENGINE_MESSAGES_SENT.get()),
-            ("bytesOut", None, metrics::ENGINE_BYTES_SENT.get()),
+            ("rawConnection", None, metrics::SESSIONS_OPENED.total()),
+            ("packetsIn", None, metrics::MESSAGES.of(Direction::In).get()),
+            ("bytesIn", None, metrics::MESSAGE_BYTES.of(Direction::In).get()),
+            ("packetsOut", None, metrics::MESSAGES.of(Direction::Out).get()),
+            ("bytesOut", None, metrics::MESSAGE_BYTES.of(Direction::Out).get()),
         ];
         for reason in CloseReason::ALL {
-            let (count, reason) = (metrics::ENGINE_CLOSED[reason as usize].get(), Some(reason.as_str()));
+            let (count, reason) = (metrics::SESSIONS_CLOSED.of(reason).get(), Some(reason.as_str()));
             match totals.iter_mut().find(|(_, known, _)| *known == reason) {
                 // Some reasons of ours are one of the reference's.
                 Some((_, _, known)) => *known += count,

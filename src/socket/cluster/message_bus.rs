@@ -18,6 +18,7 @@ use crate::error::{ImksError, ImksResult};
 use crate::socket::adapter::Adapter;
 use crate::socket::codec::dialect::{Parcel, with_compression};
 use crate::socket::codec::parser::Frames;
+use crate::socket::metrics;
 use crate::socket::namespace::delivery;
 use crate::socket::namespace::listeners::{args_of, show_outgoing};
 use crate::socket::namespace::namespace::Namespace;
@@ -25,7 +26,6 @@ use crate::socket::namespace::socket::Socket;
 use crate::socket::recovery::event::{self, Unstamped};
 use crate::socket::recovery::session_store::SessionStore;
 use crate::socket::socket_id::NodeId;
-use crate::telemetry::metrics;
 
 /// This node's end of the bus.
 pub(crate) struct MessageBus {

@@ -21,11 +21,11 @@ use super::wire::{Body, Call, Envelope, Reply, parse_id, unreadable};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::adapter::Adapter;
 use crate::socket::codec::packet::Args;
+use crate::socket::metrics;
 use crate::socket::namespace::ack_collector::Gathering;
 use crate::socket::namespace::namespace::Namespace;
 use crate::socket::namespace::remote_socket::RemoteSocket;
 use crate::socket::socket_id::NodeId;
-use crate::telemetry::metrics;
 
 /// This node among the others.
 pub(crate) struct Cluster {

@@ -33,9 +33,9 @@ use super::event::Unstamped;
 use crate::engine::Frame;
 use crate::error::ImksResult;
 use crate::socket::codec::parser::Frames;
+use crate::socket::metrics::{self, Return};
 use crate::socket::namespace::data::Kept;
 use crate::socket::socket_id::SocketId;
-use crate::telemetry::metrics;
 
 /// How clients may come back. Bounds are per namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +141,7 @@ impl SessionStore {
             if let Some(link) = self.claim(&credentials) {
                 return Ok(link);
             }
-            metrics::RECOVERIES_REFUSED.increment();
+            metrics::RECOVERIES.of(Return::NewSession).increment();
         }
         self.begin_anew()
     }
@@ -295,7 +295,7 @@ impl SessionStore {
             record.greeted = accepted.greeted;
         }
         if link.is_back() {
-            metrics::RECOVERIES.increment();
+            metrics::RECOVERIES.of(Return::Recovered).increment();
         }
         Ok(())
     }

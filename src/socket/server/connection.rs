@@ -15,6 +15,7 @@ use crate::error::{ImksError, ImksResult};
 use crate::socket::DisconnectReason;
 use crate::socket::codec::dialect::Dialect;
 use crate::socket::codec::parser;
+use crate::socket::metrics::{self, Connect};
 use crate::socket::namespace::connect::{Accept, Candidate, ConnectError, ConnectPayload};
 use crate::socket::namespace::delivery::{self, NotTakenIn};
 use crate::socket::namespace::events::{BoxFuture, Event, Handler};
@@ -22,7 +23,6 @@ use crate::socket::namespace::listeners;
 use crate::socket::namespace::namespace::Namespace;
 use crate::socket::namespace::rooms;
 use crate::socket::namespace::socket::Socket;
-use crate::telemetry::metrics;
 
 /// Everything about one connection, in one task: session, wire, namespaces, running handlers.
 pub(super) struct ConnectionTask {
@@ -319,7 +319,7 @@ impl ConnectionTask {
     /// `CONNECT_ERROR`: the connection stays.
     fn refuse(&mut self, path: &str, refusal: &ConnectError) {
         self.client.refused(path);
-        metrics::CONNECTS_REFUSED.increment();
+        metrics::CONNECTS.of(Connect::Refused).increment();
         let frame = match parser::encode_connect_error(path, refusal) {
             Ok(frame) => frame,
             Err(error) => return self.refuse_connection(&error),

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::link::{Link, Pid};
 use super::log::{Log, Position};
 use super::record::{Joining, Memberships, Record, State};
+use crate::socket::metrics;
 use crate::socket::socket_id::SocketId;
-use crate::telemetry::metrics;
 
 /// Everything a store keeps under its lock.
 #[derive(Default)]

@@ -1,0 +1,102 @@
+//! What the engine counts.
+
+use crate::engine::server::request::RequestError;
+use crate::engine::{CloseReason, Transport};
+use crate::telemetry::{instruments, label};
+
+/// How a request of another transport to take over from polling ended.
+pub enum Upgrade {
+    /// The session moved.
+    Succeeded,
+    /// The session stayed on polling, or ended.
+    Failed,
+}
+
+/// Where a message goes.
+pub enum Direction {
+    /// From the client.
+    In,
+    /// To the client.
+    Out,
+}
+
+/// Where in permessage-deflate bytes are counted.
+pub enum DeflateStep {
+    /// Before compression.
+    ToCompress,
+    /// After compression.
+    Compressed,
+    /// Before decompression.
+    ToInflate,
+    /// After decompression.
+    Inflated,
+}
+
+/// What became of a QUIC connection that did not carry a session.
+pub enum QuicHandshake {
+    /// It was asked to prove its address first.
+    Retried,
+    /// Too many are open.
+    Refused,
+    /// It did not become a session.
+    Abandoned,
+}
+
+label!(Transport { Polling = "polling", WebSocket = "websocket", WebTransport = "webtransport" });
+label!(CloseReason {
+    TransportError = "transport_error",
+    TransportClose = "transport_close",
+    ForcedClose = "forced_close",
+    PingTimeout = "ping_timeout",
+    ParseError = "parse_error",
+    ServerShutdown = "server_shutdown",
+    Slow = "slow_consumer",
+    TooLarge = "too_large",
+});
+label!(RequestError {
+    TransportUnknown = "transport_unknown",
+    SessionUnknown = "session_unknown",
+    BadMethod = "bad_method",
+    BadRequest = "bad_request",
+    Forbidden = "forbidden",
+    BadProtocol = "bad_protocol",
+});
+label!(Upgrade { Succeeded = "succeeded", Failed = "failed" });
+label!(Direction { In = "in", Out = "out" });
+label!(DeflateStep {
+    ToCompress = "to_compress",
+    Compressed = "compressed",
+    ToInflate = "to_inflate",
+    Inflated = "inflated",
+});
+label!(QuicHandshake { Retried = "retried", Refused = "refused", Abandoned = "abandoned" });
+
+instruments! {
+    /// Live Engine.IO sessions by what carries them now
+    SESSIONS: Gauge[transport: Transport] = "imks_sessions";
+    /// Engine.IO sessions opened, by what they started on
+    SESSIONS_OPENED: Counter[transport: Transport] = "imks_sessions_opened_total";
+    /// Engine.IO sessions ended, by reason
+    SESSIONS_CLOSED: Counter[reason: CloseReason] = "imks_sessions_closed_total";
+    /// Requests for a session that another node made: without sticky sessions the load balancer sent them to the
+    /// wrong one
+    SESSIONS_ELSEWHERE: Counter = "imks_engine_elsewhere_total";
+    /// WebSockets and WebTransport streams that wanted to take over from polling, by outcome
+    UPGRADES: Counter[outcome: Upgrade] = "imks_upgrades_total";
+    /// QUIC connections that were asked to prove their address first, refused, or did not become a session
+    QUIC_HANDSHAKES: Counter[outcome: QuicHandshake] = "imks_webtransport_handshakes_total";
+    /// Engine.IO requests refused, by error
+    REQUESTS_REFUSED: Counter[error: RequestError] = "imks_requests_refused_total";
+    /// Engine.IO messages by direction
+    MESSAGES: Counter[direction: Direction] = "imks_messages_total";
+    /// Bytes of Engine.IO messages by direction; outgoing ones with their framing
+    MESSAGE_BYTES: Counter[direction: Direction] = "imks_message_bytes_total";
+    /// Sessions with packets that wait for the client: its wire takes nothing more, or it does not poll
+    OUTBOX_WAITING_SESSIONS: Gauge = "imks_outbox_waiting_sessions";
+    /// Bytes of packets that wait for clients; at the bound a session is closed as `slow_consumer`
+    OUTBOX_WAITING_BYTES: Gauge = "imks_outbox_waiting_bytes";
+    /// Volatile events that were dropped because a client could not take them right then
+    VOLATILE_DROPPED: Counter = "imks_volatile_dropped_total";
+    /// Bytes of WebSocket messages that were compressed (once for all receivers) and inflated: before and after
+    DEFLATE_BYTES: Counter[step: DeflateStep] = "imks_deflate_bytes_total";
+}

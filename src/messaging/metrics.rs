@@ -1,0 +1,24 @@
+//! What the features count.
+
+use crate::telemetry::{instruments, label};
+
+/// Whose fault it is that an event was answered with an error.
+pub enum EventError {
+    /// The caller's.
+    Refused,
+    /// The caller's: too many in too little time.
+    RateLimited,
+    /// The server's: unavailable, timeout, internal.
+    Failed,
+}
+
+label!(EventError { Refused = "refused", RateLimited = "rate_limited", Failed = "failed" });
+
+instruments! {
+    /// Time from the start of an event's handler to its answer
+    EVENT_SECONDS: Latency[event] = "imks_event_duration_seconds";
+    /// Events that were answered with an error, by what kind
+    EVENT_ERRORS: Counter[kind: EventError] = "imks_event_errors_total";
+    /// Time from the commit of a batch until it is in all local outboxes
+    DISPATCH_SECONDS: Latency = "imks_dispatch_seconds";
+}
