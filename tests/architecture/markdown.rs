@@ -40,6 +40,22 @@ pub fn links(text: &str) -> Vec<String> {
     ends.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()).collect()
 }
 
+/// `[`Engine`](path)` and `[`Engine`]` become `Engine`.
+pub fn without_item_links(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("[`") {
+        let (name, after) = after.split_once("`]").unwrap_or((after, ""));
+        plain.push_str(before);
+        plain.push_str(&format!("`{name}`"));
+        rest = match after.strip_prefix('(') {
+            Some(link) => link.split_once(')').map_or("", |(_, after)| after),
+            None => after,
+        };
+    }
+    plain + rest
+}
+
 /// Anchors that the headings of a document make, as GitHub names them.
 pub fn anchors(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));

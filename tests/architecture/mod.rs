@@ -1,8 +1,16 @@
-//! Reading the project: its files, its Rust as tokens, its documents as tables and links.
+//! Reading the project: its files, its Rust as tokens, its documents as tables and links; and what must be true of it.
 
-pub mod markdown;
-pub mod rust;
+mod comments;
+mod documents;
+mod imports;
+mod limits;
+mod map;
+mod markdown;
+mod modules;
+mod names;
+mod rust;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -38,6 +46,24 @@ pub fn files(directory: &str, endings: &[&str]) -> Vec<String> {
 /// Fails with everything that is wrong, and what to do about it.
 pub fn report(problems: &[String], advice: &str) {
     assert!(problems.is_empty(), "\n\n{}\n\n{advice}\n", problems.join("\n"));
+}
+
+/// Compares what stands between `<!-- name` and `<!-- /name -->` of a document with what the code says, or with
+/// `IMKS_UPDATE_DOCS` writes it.
+pub fn update_or_compare(document: &str, name: &str, wanted: &str) {
+    let text = read(document);
+    let current = markdown::section(&text, name).unwrap_or_else(|| panic!("{document} has `<!-- {name}`"));
+    if std::env::var_os("IMKS_UPDATE_DOCS").is_some() {
+        let start = current.as_ptr().addr() - text.as_ptr().addr();
+        let updated = [&text[..start], wanted, &text[start + current.len()..]].concat();
+        fs::write(root().join(document), updated).unwrap();
+        return;
+    }
+    let (known, wanted): (BTreeSet<_>, BTreeSet<_>) = (current.lines().collect(), wanted.lines().collect());
+    let missing = wanted.difference(&known).map(|line| format!("+ {line}"));
+    let problems: Vec<String> =
+        known.difference(&wanted).map(|line| format!("- {line}")).chain(missing).collect();
+    report(&problems, "Run: IMKS_UPDATE_DOCS=1 cargo test --test architecture_tests");
 }
 
 fn from_root(path: &Path) -> String {

@@ -1,276 +1,298 @@
-//! As much of Rust as the checks need: tokens, and the paths that start at the crate's root.
+//! As much of Rust as the checks need: product code as tokens, and what is named in it.
 
-/// One token; comments are kept, since some rules are about them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Token {
-    /// A name or a keyword; a number too.
-    Word(String),
-    /// The content of a string literal as it stands in the file.
-    Text(String),
-    /// A line comment with its slashes, and its line number.
-    Comment(String, usize),
-    /// Everything else.
-    Sign(char),
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+
+/// The tokens of a source file without what is built for tests only.
+pub fn product_code(source: &str) -> Vec<TokenTree> {
+    let tokens: TokenStream = source.parse().expect("the compiler reads it too");
+    without_tests(tokens)
 }
 
-impl Token {
-    fn is(&self, word: &str) -> bool {
-        matches!(self, Self::Word(it) if it == word)
+/// Every string literal, as it stands between its quotes.
+pub fn texts(code: &[TokenTree]) -> Vec<String> {
+    let mut found = Vec::new();
+    visit(code, &mut |level, at| found.extend(text(&level[at])));
+    found
+}
+
+/// Names that are the first part of a path: `sqlx` in `sqlx::query` and in `use sqlx::{…}`.
+pub fn path_heads(code: &[TokenTree]) -> Vec<String> {
+    let mut found = Vec::new();
+    visit(code, &mut |level, at| {
+        let head = !is_path_sign(level, at.wrapping_sub(2)) && is_path_sign(level, at + 1);
+        found.extend(word(&level[at]).filter(|_| head));
+    });
+    found
+}
+
+/// First arguments of the calls of one of `functions` that are string literals: `x` in `on("x", …)`.
+pub fn text_arguments(code: &[TokenTree], functions: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    visit(code, &mut |level, at| {
+        let called = word(&level[at]).is_some_and(|name| functions.contains(&&*name));
+        if let (true, Some(TokenTree::Group(arguments))) = (called, level.get(at + 1)) {
+            found.extend(arguments.stream().into_iter().next().as_ref().and_then(text));
+        }
+    });
+    found
+}
+
+/// String literals that follow the literal `key` and a colon, as in `json!`.
+pub fn text_values(code: &[TokenTree], key: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    visit(code, &mut |level, at| {
+        let is_key = text(&level[at]).is_some_and(|it| it == key) && is_sign(level.get(at + 1), ':');
+        found.extend(level.get(at + 2).filter(|_| is_key).and_then(text));
+    });
+    found
+}
+
+/// One name that a file uses from elsewhere, or a path written out in it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Path {
+    /// As it stands there: it may begin with `crate`, `self` or `super`.
+    pub segments: Vec<String>,
+    /// The inline modules around it.
+    pub within: Vec<String>,
+    /// The name that a `use` gives it here.
+    pub alias: Option<String>,
+    /// `pub use`, whatever its reach.
+    pub exported: bool,
+}
+
+/// All paths of more than one segment, and everything that is imported.
+pub fn paths(code: &[TokenTree]) -> Vec<Path> {
+    let mut found = Vec::new();
+    paths_of_level(code, &mut Vec::new(), &mut found);
+    found
+}
+
+/// A constant with its value as it is written.
+pub struct Constant {
+    pub name: String,
+    pub value: String,
+    /// The first sentence of its doc comment.
+    pub meaning: String,
+}
+
+/// The constants of a file, those of inline modules and functions included.
+pub fn constants(code: &[TokenTree]) -> Vec<Constant> {
+    let mut found = Vec::new();
+    visit(code, &mut |level, at| {
+        if word(&level[at]).as_deref() != Some("const") || !is_sign(level.get(at + 2), ':') {
+            return;
+        }
+        let Some(name) = level.get(at + 1).and_then(word) else { return };
+        let rest = level[at..].iter().skip_while(|token| !is_sign(Some(token), '=')).skip(1);
+        let value: TokenStream = rest.take_while(|token| !is_sign(Some(token), ';')).cloned().collect();
+        let meaning = sentence(&documentation(level, at));
+        found.push(Constant { name, value: value.to_string(), meaning });
+    });
+    found
+}
+
+/// Names of the modules that have a file of their own.
+pub fn declared_modules(code: &[TokenTree]) -> Vec<String> {
+    let declared =
+        code.windows(3).filter(|it| word(&it[0]).as_deref() == Some("mod") && is_sign(it.get(2), ';'));
+    declared.filter_map(|it| word(&it[1])).collect()
+}
+
+/// Calls `look` with each token and its neighbours, from the outside in.
+fn visit(code: &[TokenTree], look: &mut impl FnMut(&[TokenTree], usize)) {
+    for (at, token) in code.iter().enumerate() {
+        look(code, at);
+        if let TokenTree::Group(group) = token {
+            visit(&inside(group), look);
+        }
     }
 }
 
-/// Takes a source file apart.
-pub fn tokens(source: &str) -> Vec<Token> {
-    let characters: Vec<char> = source.chars().collect();
-    let mut reader = Reader { characters, at: 0, line: 1, tokens: Vec::new() };
-    while reader.at < reader.characters.len() {
-        reader.step();
-    }
-    reader.tokens
-}
-
-/// The tokens without inline modules that are built for tests only.
-pub fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
+fn without_tests(stream: TokenStream) -> Vec<TokenTree> {
+    let tokens: Vec<TokenTree> = stream.into_iter().collect();
     let mut kept = Vec::with_capacity(tokens.len());
     let mut at = 0;
     while at < tokens.len() {
-        match test_module(&tokens, at) {
-            Some(end) => at = end,
-            None => {
-                kept.push(tokens[at].clone());
-                at += 1;
-            }
+        if is_test_attribute(&tokens[at..]) {
+            at = end_of_item(&tokens, at + 2);
+            continue;
         }
+        kept.push(match &tokens[at] {
+            TokenTree::Group(group) => {
+                let content = without_tests(group.stream()).into_iter().collect();
+                TokenTree::Group(Group::new(group.delimiter(), content))
+            }
+            token => token.clone(),
+        });
+        at += 1;
     }
     kept
 }
 
-/// Every path below the crate's root that is named in `tokens`: `use crate::a::{b, c}` gives `a::b` and `a::c`.
-/// `depth` says how many `super::` lead from this file to the root.
-pub fn crate_paths(tokens: &[Token], depth: usize) -> Vec<Vec<String>> {
-    let mut paths = Vec::new();
+/// `#[cfg(test)]`, also among others, but not `#[cfg(not(test))]`.
+fn is_test_attribute(tokens: &[TokenTree]) -> bool {
+    let [TokenTree::Punct(sign), TokenTree::Group(attribute), ..] = tokens else { return false };
+    let attribute = attribute.stream().to_string();
+    let names = |wanted: &str| attribute.split(|it: char| !it.is_alphanumeric()).any(|it| it == wanted);
+    sign.as_char() == '#'
+        && attribute.starts_with("cfg ") | attribute.starts_with("cfg(")
+        && names("test")
+        && !names("not")
+}
+
+/// Items end with their braces or a semicolon; fields, variants and arms with a comma.
+fn end_of_item(tokens: &[TokenTree], start: usize) -> usize {
+    const ITEMS: [&str; 13] = [
+        "pub", "mod", "use", "fn", "async", "impl", "struct", "enum", "trait", "const", "static", "type",
+        "let",
+    ];
+    let mut first = start;
+    while is_sign(tokens.get(first), '#') {
+        first += 2;
+    }
+    let item = tokens.get(first).and_then(word).is_some_and(|it| ITEMS.contains(&&*it));
+    let ends = |token: &TokenTree| match token {
+        TokenTree::Group(group) => item && group.delimiter() == Delimiter::Brace,
+        token => is_sign(Some(token), if item { ';' } else { ',' }),
+    };
+    let length = tokens.iter().skip(first).position(ends);
+    length.map_or(tokens.len(), |length| first + length + 1)
+}
+
+fn paths_of_level(code: &[TokenTree], within: &mut Vec<String>, found: &mut Vec<Path>) {
     let mut at = 0;
-    while at < tokens.len() {
-        let start = if tokens[at].is("crate") && follows(tokens, at + 1) {
-            Some(at + 3)
-        } else {
-            after_supers(tokens, at, depth)
-        };
-        if let Some(start) = start {
-            let mut next = start;
-            use_tree(tokens, &mut next, &mut Vec::new(), &mut paths);
+    while at < code.len() {
+        let name = word(&code[at]);
+        match (name.as_deref(), &code[at], code.get(at + 1), code.get(at + 2)) {
+            (Some("mod"), _, Some(module), Some(TokenTree::Group(content))) => {
+                within.push(word(module).unwrap_or_default());
+                paths_of_level(&inside(content), within, found);
+                within.pop();
+                at += 2;
+            }
+            (Some("use"), ..) => {
+                let exported = at > 0 && is_visibility(&code[at - 1]);
+                at = use_tree(code, at + 1, &[], &mut |segments, alias| {
+                    let within = within.clone();
+                    found.push(Path { segments, within, alias: Some(alias), exported });
+                });
+            }
+            (Some(_), ..) if is_path_sign(code, at + 1) && !is_path_sign(code, at.wrapping_sub(2)) => {
+                let (segments, end) = written_out(code, at);
+                found.push(Path { segments, within: within.clone(), alias: None, exported: false });
+                at = end - 1;
+            }
+            (_, TokenTree::Group(group), ..) => paths_of_level(&inside(group), within, found),
+            _ => {}
         }
         at += 1;
     }
-    paths
 }
 
-/// Names that are the first part of a path: `sqlx` in `sqlx::query` and in `use sqlx::{…}`.
-pub fn path_heads(tokens: &[Token]) -> Vec<&str> {
-    let heads = tokens.iter().enumerate().filter_map(|(at, token)| match token {
-        Token::Word(word) if follows(tokens, at + 1) && !(at >= 2 && follows(tokens, at - 2)) => {
-            Some(&**word)
+/// `a::b::<T>` gives `a::b`.
+fn written_out(code: &[TokenTree], start: usize) -> (Vec<String>, usize) {
+    let (mut segments, mut at) = (Vec::new(), start);
+    while let Some(segment) = code.get(at).and_then(word) {
+        segments.push(segment);
+        at += 1;
+        if !is_path_sign(code, at) {
+            break;
         }
-        _ => None,
-    });
-    heads.collect()
+        at += 2;
+    }
+    (segments, at)
 }
 
-struct Reader {
-    characters: Vec<char>,
-    at: usize,
-    line: usize,
-    tokens: Vec<Token>,
+/// Tells every name of one tree; returns where it ends.
+fn use_tree(
+    code: &[TokenTree],
+    start: usize,
+    prefix: &[String],
+    tell: &mut dyn FnMut(Vec<String>, String),
+) -> usize {
+    let (segments, mut at) = written_out(code, start);
+    let mut path = [prefix, &segments].concat();
+    match code.get(at) {
+        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+            let trees = inside(group);
+            let mut next = 0;
+            while next < trees.len() {
+                next = use_tree(&trees, next, &path, tell) + 1;
+            }
+            return at + 1;
+        }
+        Some(token) if word(token).as_deref() == Some("as") => {
+            let alias = code.get(at + 1).and_then(word).unwrap_or_default();
+            tell(path, alias);
+            at += 2;
+        }
+        _ => {
+            if path.len() > prefix.len() && path.last().is_some_and(|it| it == "self") && !prefix.is_empty() {
+                path.pop();
+            }
+            let glob = is_sign(code.get(at), '*');
+            let alias = if glob { "*".to_owned() } else { path.last().cloned().unwrap_or_default() };
+            tell(path, alias);
+            at += usize::from(glob);
+        }
+    }
+    at
 }
 
-impl Reader {
-    fn peek(&self, ahead: usize) -> char {
-        self.characters.get(self.at + ahead).copied().unwrap_or('\0')
+/// The doc comment in front of an item whose keyword is at `at`.
+fn documentation(level: &[TokenTree], at: usize) -> String {
+    let mut start = at;
+    while start > 0 && is_visibility(&level[start - 1]) {
+        start -= 1;
     }
-
-    fn step(&mut self) {
-        match (self.peek(0), self.peek(1)) {
-            ('\n', _) => {
-                self.line += 1;
-                self.at += 1;
-            }
-            ('/', '/') => self.line_comment(),
-            ('/', '*') => self.block_comment(),
-            ('"', _) => self.text(),
-            ('\'', '\\') => self.skip_to_quote(3),
-            ('\'', _) if self.peek(2) == '\'' => self.at += 3,
-            (first, _) if first.is_alphanumeric() || first == '_' => self.word(),
-            (space, _) if space.is_whitespace() => self.at += 1,
-            (sign, _) => {
-                self.tokens.push(Token::Sign(sign));
-                self.at += 1;
-            }
-        }
-    }
-
-    fn line_comment(&mut self) {
-        let end = self.position(self.at, |character| character == '\n');
-        let comment = self.slice(self.at, end);
-        self.tokens.push(Token::Comment(comment, self.line));
-        self.at = end;
-    }
-
-    fn block_comment(&mut self) {
-        let mut open = 0;
-        loop {
-            match (self.peek(0), self.peek(1)) {
-                ('/', '*') => (open, self.at) = (open + 1, self.at + 2),
-                ('*', '/') => (open, self.at) = (open - 1, self.at + 2),
-                ('\0', _) => return,
-                (character, _) => {
-                    self.line += usize::from(character == '\n');
-                    self.at += 1;
-                }
-            }
-            if open == 0 {
-                return;
-            }
-        }
-    }
-
-    fn text(&mut self) {
-        let start = self.at + 1;
-        let mut end = start;
-        while end < self.characters.len() && self.characters[end] != '"' {
-            end += if self.characters[end] == '\\' { 2 } else { 1 };
-        }
-        self.push_text(start, end.min(self.characters.len()));
-        self.at = end + 1;
-    }
-
-    /// `r"…"` and `r#"…"#`, from the first `#` or quote on.
-    fn raw_text(&mut self) {
-        let hashes = self.position(self.at, |character| character != '#') - self.at;
-        let start = self.at + hashes + 1;
-        let mut end = start;
-        while end < self.characters.len()
-            && !(self.characters[end] == '"' && self.slice(end + 1, end + 1 + hashes) == "#".repeat(hashes))
+    let mut lines = Vec::new();
+    while start >= 2 && is_sign(level.get(start - 2), '#') {
+        start -= 2;
+        let TokenTree::Group(attribute) = &level[start + 1] else { break };
+        if let [name, _, content] = &inside(attribute)[..]
+            && word(name).as_deref() == Some("doc")
         {
-            end += 1;
-        }
-        self.push_text(start, end);
-        self.at = end + 1 + hashes;
-    }
-
-    fn push_text(&mut self, start: usize, end: usize) {
-        let text = self.slice(start, end);
-        self.line += text.matches('\n').count();
-        self.tokens.push(Token::Text(text));
-    }
-
-    fn word(&mut self) {
-        let end = self.position(self.at, |character| !(character.is_alphanumeric() || character == '_'));
-        let word = self.slice(self.at, end);
-        self.at = end;
-        let raw = matches!(&*word, "r" | "br" | "cr");
-        if raw && (self.peek(0) == '"' || (self.peek(0) == '#' && matches!(self.peek(1), '"' | '#'))) {
-            self.raw_text();
-        } else {
-            self.tokens.push(Token::Word(word));
+            lines.extend(text(content));
         }
     }
-
-    fn skip_to_quote(&mut self, ahead: usize) {
-        self.at = self.position(self.at + ahead, |character| character == '\'') + 1;
-    }
-
-    fn position(&self, from: usize, wanted: impl Fn(char) -> bool) -> usize {
-        (from..self.characters.len()).find(|at| wanted(self.characters[*at])).unwrap_or(self.characters.len())
-    }
-
-    fn slice(&self, start: usize, end: usize) -> String {
-        self.characters[start.min(end)..end.min(self.characters.len())].iter().collect()
-    }
+    lines.reverse();
+    lines.concat().trim().to_owned()
 }
 
-fn follows(tokens: &[Token], at: usize) -> bool {
-    matches!(tokens.get(at..at + 2), Some([Token::Sign(':'), Token::Sign(':')]))
+fn sentence(text: &str) -> String {
+    text.split_once(". ").map_or(text, |(first, _)| first).trim_end_matches('.').to_owned()
 }
 
-/// Where the path goes on after `super::super::…`, when there are enough of them to reach the root.
-fn after_supers(tokens: &[Token], at: usize, depth: usize) -> Option<usize> {
-    if at >= 2 && follows(tokens, at - 2) {
-        return None;
-    }
-    let (mut next, mut supers) = (at, 0);
-    while tokens.get(next).is_some_and(|token| token.is("super")) && follows(tokens, next + 1) {
-        (next, supers) = (next + 3, supers + 1);
-    }
-    (supers > 0 && supers >= depth).then_some(next)
+fn inside(group: &Group) -> Vec<TokenTree> {
+    group.stream().into_iter().collect()
 }
 
-fn use_tree(tokens: &[Token], at: &mut usize, prefix: &mut Vec<String>, paths: &mut Vec<Vec<String>>) {
-    let length = prefix.len();
-    loop {
-        match tokens.get(*at) {
-            Some(Token::Word(word)) => {
-                prefix.push(word.clone());
-                *at += 1;
-                if follows(tokens, *at) {
-                    *at += 2;
-                    continue;
-                }
-                paths.push(prefix.clone());
-            }
-            Some(Token::Sign('{')) => use_group(tokens, at, prefix, paths),
-            // `a::*`, or the turbofish of a call: the path up to here.
-            _ => paths.push(prefix.clone()),
-        }
-        prefix.truncate(length);
-        return;
-    }
-}
-
-fn use_group(tokens: &[Token], at: &mut usize, prefix: &mut Vec<String>, paths: &mut Vec<Vec<String>>) {
-    *at += 1;
-    while let Some(token) = tokens.get(*at) {
-        match token {
-            Token::Sign('}') => {
-                *at += 1;
-                return;
-            }
-            Token::Word(word) if word != "as" => use_tree(tokens, at, prefix, paths),
-            Token::Word(_) => *at += 2,
-            Token::Sign('{') => use_group(tokens, at, prefix, paths),
-            _ => *at += 1,
-        }
-    }
-}
-
-/// The end of `#[cfg(test)] … mod name { … }` that starts here.
-fn test_module(tokens: &[Token], start: usize) -> Option<usize> {
-    let (mut at, mut for_tests) = (start, false);
-    while let Some([Token::Sign('#'), Token::Sign('[')]) = tokens.get(at..at + 2) {
-        let end = closing(tokens, at + 1, '[', ']')?;
-        let attribute = &tokens[at + 2..end];
-        for_tests |= attribute[0].is("cfg") && attribute.iter().any(|token| token.is("test"));
-        at = end + 1;
-    }
-    match tokens.get(at..at + 3) {
-        Some([first, Token::Word(_), Token::Sign('{')]) if for_tests && first.is("mod") => {
-            closing(tokens, at + 2, '{', '}').map(|end| end + 1)
-        }
+fn word(token: &TokenTree) -> Option<String> {
+    match token {
+        TokenTree::Ident(name) => Some(name.to_string()),
         _ => None,
     }
 }
 
-/// The sign that closes the one at `at`.
-fn closing(tokens: &[Token], at: usize, open: char, close: char) -> Option<usize> {
-    let mut depth = 0;
-    for (offset, token) in tokens[at..].iter().enumerate() {
-        match token {
-            Token::Sign(sign) if *sign == open => depth += 1,
-            Token::Sign(sign) if *sign == close => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some(at + offset);
-        }
+fn text(token: &TokenTree) -> Option<String> {
+    let TokenTree::Literal(literal) = token else { return None };
+    let written = literal.to_string();
+    let (_, content) = written.split_once('"')?;
+    Some(content.rsplit_once('"')?.0.replace("\\\"", "\"").replace("\\\\", "\\"))
+}
+
+fn is_visibility(token: &TokenTree) -> bool {
+    match token {
+        TokenTree::Ident(name) => name == "pub",
+        TokenTree::Group(group) => group.delimiter() == Delimiter::Parenthesis,
+        _ => false,
     }
-    None
+}
+
+fn is_sign(token: Option<&TokenTree>, sign: char) -> bool {
+    matches!(token, Some(TokenTree::Punct(it)) if it.as_char() == sign)
+}
+
+fn is_path_sign(level: &[TokenTree], at: usize) -> bool {
+    is_sign(level.get(at), ':') && is_sign(level.get(at.wrapping_add(1)), ':')
 }
