@@ -64,7 +64,9 @@ fn error_codes_in_the_code_are_the_error_codes_in_the_protocol() {
     let unknown = decided.difference(&documented).map(|row| format!("{row:?} is not in {PROTOCOL}"));
     let gone = documented.difference(&decided).map(|row| format!("{PROTOCOL}: {row:?} is not in the code"));
     let mut problems: Vec<String> = unknown.chain(gone).collect();
-    for (_, file, code) in Modules::read().code().filter(|(module, ..)| !module.starts_with(&["error".to_owned()])) {
+    for (_, file, code) in
+        Modules::read().code().filter(|(module, ..)| !module.starts_with(&["error".to_owned()]))
+    {
         let by_hand = codes_by_hand(code);
         problems.extend(by_hand.into_iter().map(|text| format!("{file}: {text} is written without `Code`")));
     }
@@ -75,8 +77,14 @@ fn error_codes_in_the_code_are_the_error_codes_in_the_protocol() {
 fn a_code_that_is_written_by_hand_is_found() {
     let found = |source: &str| codes_by_hand(&rust::product_code(source));
     assert_eq!(found(r#"fn f() { json!({"code": "x", "message": "y"}) }"#), ["x"]);
-    assert_eq!(found(r##"const A: &str = r#"{"code":"x"}"#; const B: &str = "{\"code\": \"y\"}";"##).len(), 2);
-    assert!(found(r##"fn f() { json!({"code": Code::X, "error": "code"}); let a = r#"{"code":"{code}"}"#; }"##).is_empty());
+    assert_eq!(
+        found(r##"const A: &str = r#"{"code":"x"}"#; const B: &str = "{\"code\": \"y\"}";"##).len(),
+        2
+    );
+    assert!(
+        found(r##"fn f() { json!({"code": Code::X, "error": "code"}); let a = r#"{"code":"{code}"}"#; }"##)
+            .is_empty()
+    );
 }
 
 /// Error codes that JSON is given as text: `"code": "x"` of `json!`, or inside of a longer literal.
