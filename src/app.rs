@@ -20,6 +20,7 @@ use crate::directory::Directory;
 use crate::engine::Engine;
 use crate::http::tls::Certificates;
 use crate::http::{self, Audience, admin_ui, health::Health, listener};
+use crate::messaging::api::Api;
 use crate::messaging::{self, Messaging, Parts};
 use crate::models::Db;
 use crate::models::append::Appender;
@@ -75,10 +76,11 @@ impl App {
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let engine = Engine::new(config.engine.clone())?;
-        let (server, namespace) = start_messaging(&config, parts, &engine, &tasks, &stop)?;
+        let (server, namespace, api) = start_messaging(&config, parts, &engine, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&namespace, commits);
         let health = Arc::new(health(&db, core, &engine));
-        let router = public_routes(&config, &health)?;
+        let router =
+            public_routes(&config, &health)?.merge(http::api::routes(&api, config.engine.max_payload));
         let front = front.serve(&config, router, &engine, &tasks, &stop);
         let internal_addr = start_internal(&config, &health, &tasks, &stop)?;
         Ok(Self {
@@ -274,7 +276,7 @@ fn start_messaging(
     engine: &Engine,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> ImksResult<(Server, Namespace)> {
+) -> ImksResult<(Server, Namespace, Api)> {
     let messaging = Messaging::new(config.messaging.clone(), parts);
     let mut jobs = None;
     let mut server = Server::builder(config.socket.clone(), LocalAdapter)
@@ -284,9 +286,8 @@ fn start_messaging(
     }
     let server = server.build()?;
     let namespace = server.namespace("/").cloned().ok_or(ImksError::Internal("namespace / is missing"))?;
-    if let Some(jobs) = jobs {
-        jobs.start(&namespace, tasks, stop);
-    }
+    let jobs = jobs.ok_or(ImksError::Internal("the features of / were not registered"))?;
+    let api = jobs.start(&namespace, tasks, stop);
     let (served, engine, stop) = (server.clone(), engine.clone(), stop.clone());
     tasks.spawn(async move {
         tokio::select! {
@@ -294,7 +295,7 @@ fn start_messaging(
             () = stop.cancelled() => {}
         }
     });
-    Ok((server, namespace))
+    Ok((server, namespace, api))
 }
 
 fn health(db: &Db, core: CoreClient, engine: &Engine) -> Health {

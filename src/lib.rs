@@ -42,6 +42,9 @@ mod config;
 mod directory;
 #[cfg(feature = "wire")]
 pub mod engine;
+#[cfg(feature = "socketio")]
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server has requests that succeed"))]
+mod envelope;
 pub mod error;
 #[cfg(feature = "socketio")]
 pub mod http;

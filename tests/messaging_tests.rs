@@ -25,6 +25,8 @@ mod token;
 
 #[path = "messaging/access.rs"]
 mod access;
+#[path = "messaging/api.rs"]
+mod api;
 #[path = "messaging/bad_input.rs"]
 mod bad_input;
 #[path = "messaging/command_line.rs"]

@@ -1,6 +1,8 @@
 //! Everything over HTTP that is not Socket.IO: health, metrics, the Admin UI, and a JSON 404 for the rest.
 
 pub mod admin_ui;
+#[cfg(feature = "server")]
+pub mod api;
 pub mod certificate;
 pub mod health;
 pub mod listener;
@@ -20,6 +22,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use crate::ImksError;
+use crate::envelope::{Failure, RequestId};
 use crate::telemetry::{Catalog, prometheus};
 use health::{Health, Readiness};
 
@@ -94,9 +97,7 @@ async fn method_not_allowed() -> Response {
 /// An error in the one envelope of the protocol.
 pub fn failure(error: &ImksError) -> Response {
     let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = json!({ "ok": false, "error": {
-        "code": error.code(), "message": error.client_message(), "retryable": error.is_retryable() } });
-    (status, Json(body)).into_response()
+    (status, Json(Failure::new(error, &RequestId::next()))).into_response()
 }
 
 /// Headers of every answer: nothing is guessed, nothing is cached.

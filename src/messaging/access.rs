@@ -6,7 +6,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ctx::{Messaging, Push, Session, timed, user_room};
+use super::parts::{Messaging, timed};
+use super::push::{Push, user_room};
+use super::session::Session;
 use crate::auth::{AccessChange, Permission, Revocation};
 use crate::models::message_read_state::baseline;
 use crate::socket::{Namespace, Socket};
@@ -70,7 +72,8 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             }
             let room = channel_id.to_string();
             let wants = |socket: &&Socket| {
-                let left = socket.data::<Session>().is_some_and(|session| session.has_left(channel_id));
+                let left =
+                    socket.data::<Session>().is_some_and(|session| session.has_unsubscribed(channel_id));
                 !left && !socket.is_in(&room)
             };
             for socket in sockets.iter().filter(wants) {

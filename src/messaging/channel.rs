@@ -1,98 +1,199 @@
-//! `channel:subscribe` and `channel:unsubscribe`: entering and leaving the room of a channel.
+//! A channel with proof of what the caller may do in it: the only way to read or write messages.
+//!
+//! [`Ctx`](super::Ctx) gives the proofs. Each offers what its permission allows, and fills in its own channel, author
+//! and slow mode:
+//!
+//! | proof | permission | from |
+//! | --- | --- | --- |
+//! | `Channel<View>` | `VIEW_CHANNEL` | [`Ctx::visible`](super::Ctx::visible) |
+//! | `Channel<Read>` | `READ_HISTORY` | [`Ctx::readable`](super::Ctx::readable) |
+//! | `Channel<Write>` | the one that was asked for | [`Ctx::writable`](super::Ctx::writable) |
+//! | `Channel<Moderate>` | `MANAGE_MESSAGES`, for which the core is asked each time | [`Ctx::moderated`](super::Ctx::moderated) |
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
 use uuid::Uuid;
 
-use super::ctx::Ctx;
-use super::input::Few;
-use super::registry::Registry;
+use super::budget::Reservation;
+use super::parts::{Messaging, timed};
+use super::session::Session;
+use super::turn::Turn;
 use crate::ImksResult;
-use crate::auth::Permission;
-use crate::error::Code;
+use crate::models::append::{Receipt, Write as Append};
+use crate::models::channel_state::{ChannelHead, heads};
+use crate::models::message::{self, AuthorInfo, MessageDetail, MessagePage, Page};
+use crate::models::message_read_state::{self, ReadState};
+use crate::models::message_sync::{self, ChannelSync, Cursor};
 
-/// The events of this feature.
-pub(super) fn register(events: &mut Registry<'_>) {
-    events.on("channel:subscribe", subscribe);
-    events.on("channel:unsubscribe", unsubscribe);
+/// Proof that the channel may be seen.
+#[derive(Debug)]
+pub enum View {}
+
+/// Proof that what was written in the channel may be read.
+#[derive(Debug)]
+pub enum Read {}
+
+/// Proof that the caller may write in the channel, and change what they wrote themselves.
+#[derive(Debug)]
+pub enum Write {}
+
+/// Proof that the caller may change what others wrote.
+#[derive(Debug)]
+pub enum Moderate {}
+
+/// A channel in which the caller may do what `P` says.
+///
+/// A proof of another kind does not have the method:
+///
+/// ```
+/// # use imks::testing::messaging::{Channel, Read, Turn, Write};
+/// # use imks::testing::models::append;
+/// fn write(channel: Channel<Write>, turn: Turn, write: append::Write) {
+///     let _ = channel.submit(turn, |_| write);
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use imks::testing::messaging::{Channel, Read, Turn, Write};
+/// # use imks::testing::models::append;
+/// fn write(channel: Channel<Read>, turn: Turn, write: append::Write) {
+///     let _ = channel.submit(turn, |_| write);
+/// }
+/// ```
+pub struct Channel<P> {
+    messaging: Messaging,
+    session: Arc<Session>,
+    id: Uuid,
+    slow_mode: Duration,
+    proof: PhantomData<P>,
 }
 
-/// Payload of both events.
-#[derive(Debug, Deserialize)]
-struct Channels {
-    channel_ids: Few<Uuid, CHANNELS_MAX>,
-}
-
-/// Answer to both events: one entry per channel, in the order asked for.
-#[derive(Debug, Serialize)]
-struct Answers {
-    channels: Vec<Answer>,
-}
-
-#[derive(Debug, Serialize)]
-struct Answer {
-    channel_id: Uuid,
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seq: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rev: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Refusal>,
-}
-
-#[derive(Debug, Serialize)]
-struct Refusal {
-    code: Code,
-    retryable: bool,
-}
-
-async fn subscribe(ctx: Ctx, request: Channels) -> ImksResult<Answers> {
-    let ids = request.channel_ids.0;
-    // What stays unknown is asked for one by one below.
-    if let Err(error) = ctx.messaging().permissions().warm(ctx.user(), &ids).await {
-        tracing::debug!(%error, "permissions not fetched in advance");
+impl<P> Channel<P> {
+    /// For [`Ctx`](super::Ctx), which has asked for the permission.
+    pub(super) fn new(messaging: &Messaging, session: &Arc<Session>, id: Uuid, slow_mode: Duration) -> Self {
+        let (messaging, session) = (messaging.clone(), session.clone());
+        Self { messaging, session, id, slow_mode, proof: PhantomData }
     }
-    let mut channels = Vec::with_capacity(ids.len());
-    for id in ids {
-        channels.push(enter(&ctx, id).await);
+
+    /// Id of the channel.
+    pub fn id(&self) -> Uuid {
+        self.id
     }
-    Ok(Answers { channels })
 }
 
-/// First the room, then the numbers: what comes after the numbers arrives as an event.
-async fn enter(ctx: &Ctx, id: Uuid) -> Answer {
-    let entered = async {
-        let channel = ctx.channel(id, Permission::ViewChannel).await?;
-        ctx.session().come_back(id);
-        ctx.socket().join(&id.to_string());
-        channel.head().await
-    };
-    match entered.await {
-        Ok(head) => Answer {
-            channel_id: id,
-            ok: true,
-            last_seq: Some(head.last_seq),
-            rev: Some(head.last_rev),
-            error: None,
-        },
-        Err(error) => {
-            let refusal = Refusal { code: error.code(), retryable: error.is_retryable() };
-            Answer { channel_id: id, ok: false, last_seq: None, rev: None, error: Some(refusal) }
+impl Channel<View> {
+    /// The newest numbers of the channel.
+    pub async fn head(&self) -> ImksResult<ChannelHead> {
+        let head = timed("heads", heads(self.messaging.db(), &[self.id])).await?.pop();
+        Ok(head.unwrap_or_else(|| ChannelHead::empty(self.id)))
+    }
+
+    /// Moves the caller's read position forward.
+    pub async fn mark_read(&self, seq: i64) -> ImksResult<ReadState> {
+        let user = self.session.identity().user_id;
+        timed("read_mark", message_read_state::mark(self.messaging.db(), user, self.id, seq)).await
+    }
+}
+
+impl Channel<Read> {
+    /// A page of history.
+    pub async fn page(&self, _room: &Reservation, page: Page) -> ImksResult<MessagePage> {
+        timed("history", message::page(self.messaging.db(), self.id, page)).await
+    }
+
+    /// Messages by id; those that are not in this channel are left out.
+    pub async fn messages(&self, _room: &Reservation, ids: &[Uuid]) -> ImksResult<Vec<MessageDetail>> {
+        timed("messages", message::get_many(self.messaging.db(), self.id, ids)).await
+    }
+}
+
+impl Channel<Write> {
+    /// Puts a write into its lane, at once. What is committed reaches the channel's room by itself.
+    pub fn submit(&self, turn: Turn, write: impl FnOnce(Scope) -> Append) -> ImksResult<Receipt> {
+        let submitted = self.messaging.appender().submit(write(self.scope(true)));
+        drop(turn);
+        submitted
+    }
+}
+
+impl Channel<Moderate> {
+    /// Puts a change of what somebody else wrote into its lane, at once.
+    pub fn submit(&self, turn: Turn, write: impl FnOnce(Scope) -> Append) -> ImksResult<Receipt> {
+        let submitted = self.messaging.appender().submit(write(self.scope(false)));
+        drop(turn);
+        submitted
+    }
+}
+
+/// Where a write goes and whose it is, as the proof says.
+#[derive(Debug)]
+pub struct Scope {
+    /// The channel.
+    pub channel_id: Uuid,
+    /// Who writes.
+    pub actor: AuthorInfo,
+    /// Who must have written what is changed; nobody in particular for a moderator.
+    pub required_author: Option<Uuid>,
+    /// Time between two messages of the caller here; zero for none.
+    pub slow_mode: Duration,
+}
+
+impl<P> Channel<P> {
+    fn scope(&self, own_only: bool) -> Scope {
+        let identity = self.session.identity();
+        Scope {
+            channel_id: self.id,
+            actor: AuthorInfo { id: identity.user_id, username: identity.username.as_ref().into() },
+            required_author: own_only.then_some(identity.user_id),
+            slow_mode: self.slow_mode,
         }
     }
 }
 
-async fn unsubscribe(ctx: Ctx, request: Channels) -> ImksResult<Answers> {
-    let leave = |id: Uuid| {
-        let room = id.to_string();
-        if ctx.socket().is_in(&room) {
-            ctx.session().leave(id);
-        }
-        ctx.socket().leave(&room);
-        Answer { channel_id: id, ok: true, last_seq: None, rev: None, error: None }
-    };
-    Ok(Answers { channels: request.channel_ids.0.into_iter().map(leave).collect() })
+impl<P> fmt::Debug for Channel<P> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Channel").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
-/// Channels in one event.
-const CHANNELS_MAX: usize = 100;
+/// Several channels that the caller may read.
+#[derive(Debug)]
+pub struct ReadableChannels {
+    messaging: Messaging,
+    user: Uuid,
+    ids: HashSet<Uuid>,
+}
+
+impl ReadableChannels {
+    /// For [`Ctx`](super::Ctx), which has asked for the permission in each.
+    pub(super) fn new(messaging: &Messaging, user: Uuid, ids: HashSet<Uuid>) -> Self {
+        Self { messaging: messaging.clone(), user, ids }
+    }
+
+    /// What was missed since `cursors`; those of other channels are left out.
+    pub async fn sync(
+        &self,
+        _room: &Reservation,
+        cursors: &[Cursor],
+        limit: i64,
+    ) -> ImksResult<Vec<ChannelSync>> {
+        let readable = |cursor: &&Cursor| self.ids.contains(&cursor.channel_id);
+        let cursors: Vec<Cursor> = cursors.iter().filter(readable).copied().collect();
+        timed("sync", message_sync::sync(self.messaging.db(), &cursors, limit)).await
+    }
+
+    /// How far the caller has read in these channels; others are left out.
+    pub async fn read_states(&self, channels: &[Uuid]) -> ImksResult<Vec<ReadState>> {
+        let channels: Vec<Uuid> = channels.iter().filter(|id| self.ids.contains(id)).copied().collect();
+        timed("unread", message_read_state::unread(self.messaging.db(), self.user, &channels)).await
+    }
+
+    /// Whether the caller may read this one.
+    pub fn contains(&self, channel: Uuid) -> bool {
+        self.ids.contains(&channel)
+    }
+}

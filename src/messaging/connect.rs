@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::ctx::{Messaging, Session, Token, timed, user_room};
 use super::expiry::Expiry;
-use super::wire::whole_millis;
+use super::parts::{Messaging, timed};
+use super::push::user_room;
+use super::session::{Session, Token};
 use crate::auth::{Identity, Membership, Permission};
 use crate::clock::{self, Timestamp};
+use crate::envelope::{ErrorBody, RequestId};
+use crate::error::Code;
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_read_state::{ReadState, baseline, unread};
 use crate::socket::metrics;
@@ -69,11 +72,11 @@ async fn sign_in(
         socket.join(&membership.channel_id.to_string());
     }
     let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
-    let standing = standing(messaging, identity.user_id, &channels).await?;
+    let states = channel_states(messaging, identity.user_id, &channels).await?;
     if let Some(session) = socket.data::<Session>() {
         expiry.follow(socket, &session);
     }
-    welcome(messaging, &identity, &memberships, &standing)
+    welcome(messaging, &identity, &memberships, &states)
 }
 
 /// From `auth.token`, else from the `Authorization` header; never from the query string, which ends up in logs.
@@ -87,8 +90,7 @@ fn token(socket: &Socket, payload: &ConnectPayload) -> ImksResult<String> {
         Some(Value::String(token)) if !token.is_empty() => Ok(token),
         None | Some(Value::Null) => {
             let header = socket.handshake().header("authorization");
-            let token = header.and_then(|value| value.strip_prefix("Bearer ").map(str::trim));
-            token.filter(|token| !token.is_empty()).map(str::to_owned).ok_or(ImksError::Auth(TOKEN_MISSING))
+            header.and_then(Token::bearer).map(str::to_owned).ok_or(ImksError::Auth(TOKEN_MISSING))
         }
         Some(_) => Err(ImksError::Auth(TOKEN_MISSING)),
     }
@@ -114,7 +116,7 @@ async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksRes
 }
 
 /// Where the channels stand, and how far the user has read. Channels that are new to the user count as read.
-async fn standing(messaging: &Messaging, user: Uuid, channels: &[Uuid]) -> ImksResult<Standing> {
+async fn channel_states(messaging: &Messaging, user: Uuid, channels: &[Uuid]) -> ImksResult<ChannelStates> {
     let db = messaging.db();
     let mut reads: HashMap<Uuid, ReadState> = by_channel(timed("unread", unread(db, user, channels)).await?);
     let new: Vec<Uuid> = channels.iter().copied().filter(|channel| !reads.contains_key(channel)).collect();
@@ -124,14 +126,14 @@ async fn standing(messaging: &Messaging, user: Uuid, channels: &[Uuid]) -> ImksR
     }
     let heads =
         timed("heads", heads(db, channels)).await?.into_iter().map(|head| (head.channel_id, head)).collect();
-    Ok(Standing { heads, reads })
+    Ok(ChannelStates { heads, reads })
 }
 
 fn by_channel(states: Vec<ReadState>) -> HashMap<Uuid, ReadState> {
     states.into_iter().map(|state| (state.channel_id, state)).collect()
 }
 
-struct Standing {
+struct ChannelStates {
     heads: HashMap<Uuid, ChannelHead>,
     reads: HashMap<Uuid, ReadState>,
 }
@@ -141,11 +143,11 @@ fn welcome(
     messaging: &Messaging,
     identity: &Identity,
     memberships: &[Membership],
-    standing: &Standing,
+    states: &ChannelStates,
 ) -> ImksResult<Accept> {
     let now = clock::now_micros();
     let channels: Vec<ChannelState<'_>> =
-        memberships.iter().map(|membership| ChannelState::new(membership, standing, now)).collect();
+        memberships.iter().map(|membership| ChannelState::new(membership, states, now)).collect();
     let mut chunks = channels.chunks(CHANNELS_PER_EVENT);
     let first = chunks.next().unwrap_or_default();
     let ready = SessionReady {
@@ -172,13 +174,21 @@ fn welcome(
     Ok(accept)
 }
 
-/// CONNECT_ERROR: `{message, data: {code, retryable, retry_after_ms?}}`.
+/// CONNECT_ERROR: the error as in every answer, with a message of its own where the client can only connect again.
 fn refusal(error: &ImksError) -> ConnectError {
-    let mut data = json!({ "code": error.code(), "retryable": error.is_retryable() });
-    if let (Some(wait), Some(map)) = (error.retry_after(), data.as_object_mut()) {
-        map.insert("retry_after_ms".into(), whole_millis(wait).into());
+    let message = match error.code() {
+        Code::Unavailable | Code::Timeout => {
+            "Signing in is not possible right now, connect again in a moment".into()
+        }
+        Code::Overloaded => "The server is busy, connect again in a moment".into(),
+        Code::RateLimited => "Too many connects, connect again later".into(),
+        _ => error.client_message(),
+    };
+    let body = ErrorBody::new(error, &RequestId::next()).with_message(message.clone());
+    match serde_json::to_value(&body) {
+        Ok(data) => ConnectError::with_data(message, data),
+        Err(_) => ConnectError::new(message),
     }
-    ConnectError::with_data(error.client_message(), data)
 }
 
 /// Payload of `session:ready`.
@@ -231,10 +241,10 @@ struct ChannelState<'a> {
 }
 
 impl<'a> ChannelState<'a> {
-    fn new(membership: &'a Membership, standing: &Standing, now: clock::Micros) -> Self {
+    fn new(membership: &'a Membership, states: &ChannelStates, now: clock::Micros) -> Self {
         let id = membership.channel_id;
-        let head = standing.heads.get(&id).copied().unwrap_or_else(|| ChannelHead::empty(id));
-        let read = standing.reads.get(&id);
+        let head = states.heads.get(&id).copied().unwrap_or_else(|| ChannelHead::empty(id));
+        let read = states.reads.get(&id);
         Self {
             channel_id: id,
             name: &membership.name,

@@ -4,8 +4,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::ctx::Push;
 use super::metrics;
+use super::push::Push;
 use crate::clock;
 use crate::models::append::{Commits, Committed, Deletion};
 use crate::models::message::MessageDetail;

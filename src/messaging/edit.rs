@@ -5,10 +5,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::channel::Scope;
 use super::ctx::Ctx;
 use super::input::MessageBody;
 use super::message::{check_mentions, require_mentions, shared};
 use super::registry::Registry;
+use super::turn::Turn;
 use crate::auth::Permission;
 use crate::clock::Timestamp;
 use crate::models::append::{DeleteMessage, EditMessage, Outcome, Receipt, Write};
@@ -17,8 +19,8 @@ use crate::{ImksError, ImksResult};
 
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on("message:edit", edit);
-    events.on("message:delete", delete);
+    events.on_write("message:edit", edit);
+    events.on_write("message:delete", delete);
 }
 
 /// Payload of `message:edit`.
@@ -41,8 +43,14 @@ struct Edited {
     rev: i64,
 }
 
-async fn edit(ctx: Ctx, request: Edit) -> ImksResult<Edited> {
-    let receipt = submit_edit(&ctx, request).await?;
+async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<Edited> {
+    check_mentions(request.mentions.as_ref())?;
+    ctx.count_send(request.channel_id)?;
+    let channel = ctx.writable(request.channel_id, Permission::SendMessages).await?;
+    if let Some(mentions) = &request.mentions {
+        require_mentions(&ctx, request.channel_id, mentions).await?;
+    }
+    let receipt = channel.submit(turn, |scope| request.into_write(scope))?;
     match receipt.await? {
         Outcome::Edited { message, rev, .. } => Ok(Edited { message, rev }),
         Outcome::Sent { .. } | Outcome::Deleted { .. } => {
@@ -51,23 +59,18 @@ async fn edit(ctx: Ctx, request: Edit) -> ImksResult<Edited> {
     }
 }
 
-async fn submit_edit(ctx: &Ctx, request: Edit) -> ImksResult<Receipt> {
-    let _turn = ctx.turn().await;
-    check_mentions(request.mentions.as_ref())?;
-    ctx.count_send(request.channel_id)?;
-    let channel = ctx.channel(request.channel_id, Permission::SendMessages).await?;
-    if let Some(mentions) = &request.mentions {
-        require_mentions(ctx, request.channel_id, mentions).await?;
+impl Edit {
+    fn into_write(self, scope: Scope) -> Write {
+        Write::Edit(EditMessage {
+            channel_id: scope.channel_id,
+            message_id: self.message_id,
+            editor_id: scope.actor.id,
+            required_author: scope.required_author,
+            body: self.body.into_string(),
+            mentions: self.mentions,
+            expected_version: self.expected_version,
+        })
     }
-    channel.submit(Write::Edit(EditMessage {
-        channel_id: request.channel_id,
-        message_id: request.message_id,
-        editor_id: ctx.user(),
-        required_author: Some(ctx.user()),
-        body: request.body.into_string(),
-        mentions: request.mentions,
-        expected_version: request.expected_version,
-    }))
 }
 
 /// Payload of `message:delete`.
@@ -85,13 +88,15 @@ struct Deleted {
     deleted_at: Timestamp,
 }
 
-async fn delete(ctx: Ctx, request: Delete) -> ImksResult<Deleted> {
-    let receipt = submit_delete(&ctx, request).await?;
+async fn delete(ctx: Ctx, turn: Turn, request: Delete) -> ImksResult<Deleted> {
+    ctx.count_send(request.channel_id)?;
+    let receipt = submit_delete(&ctx, turn, request).await?;
     let outcome = match receipt.await {
         // Not the author: then the core is asked, each time, whether they may delete what others wrote.
-        Err(ImksError::Forbidden(_)) => {
-            let channel = ctx.channel(request.channel_id, Permission::ManageMessages).await?;
-            channel.submit(request.write(ctx.user(), None))?.await?
+        Err(ImksError::Forbidden(_) | ImksError::NotAuthor) => {
+            let turn = ctx.next_turn().await;
+            let channel = ctx.moderated(request.channel_id).await?;
+            channel.submit(turn, |scope| request.into_write(scope))?.await?
         }
         outcome => outcome?,
     };
@@ -101,23 +106,25 @@ async fn delete(ctx: Ctx, request: Delete) -> ImksResult<Deleted> {
     Ok(Deleted { message_id: deletion.id, rev: deletion.rev, deleted_at: deletion.deleted_at })
 }
 
-async fn submit_delete(ctx: &Ctx, request: Delete) -> ImksResult<Receipt> {
-    let _turn = ctx.turn().await;
-    ctx.count_send(request.channel_id)?;
-    match ctx.channel(request.channel_id, Permission::SendMessages).await {
-        Ok(channel) => channel.submit(request.write(ctx.user(), Some(ctx.user()))),
+async fn submit_delete(ctx: &Ctx, turn: Turn, request: Delete) -> ImksResult<Receipt> {
+    match ctx.writable(request.channel_id, Permission::SendMessages).await {
+        Ok(channel) => channel.submit(turn, |scope| request.into_write(scope)),
         // Moderators of a channel in which they do not write.
         Err(ImksError::Forbidden(_)) => {
-            let channel = ctx.channel(request.channel_id, Permission::ManageMessages).await?;
-            channel.submit(request.write(ctx.user(), None))
+            let channel = ctx.moderated(request.channel_id).await?;
+            channel.submit(turn, |scope| request.into_write(scope))
         }
         Err(error) => Err(error),
     }
 }
 
 impl Delete {
-    fn write(self, actor_id: Uuid, required_author: Option<Uuid>) -> Write {
-        let Self { channel_id, message_id } = self;
-        Write::Delete(DeleteMessage { channel_id, message_id, actor_id, required_author })
+    fn into_write(self, scope: Scope) -> Write {
+        Write::Delete(DeleteMessage {
+            channel_id: scope.channel_id,
+            message_id: self.message_id,
+            actor_id: scope.actor.id,
+            required_author: scope.required_author,
+        })
     }
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::ctx::{Push, Session};
+use super::push::Push;
+use super::session::Session;
 use crate::clock::{self, Micros};
 use crate::socket::{Namespace, Socket};
 

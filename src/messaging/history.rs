@@ -3,17 +3,17 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
-use super::input::Few;
-use super::registry::Registry;
-use crate::auth::Permission;
+use super::input::BoundedList;
+use super::registry::{Large, Registry};
 use crate::models::message::{MessageDetail, MessagePage, PAGE_LIMIT, Page, Position};
 use crate::{ImksError, ImksResult};
 
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on("history", history);
-    events.on("message:get", get);
+    events.on_read("history", history).get("/channels/{channel_id}/messages");
+    events.on_read("message:get", get);
 }
 
 /// Payload of `history`.
@@ -32,10 +32,15 @@ struct History {
     limit: u32,
 }
 
-async fn history(ctx: Ctx, request: History) -> ImksResult<MessagePage> {
+impl Large for History {
+    fn answer_size(&self) -> AnswerSize {
+        AnswerSize::of_messages(self.limit as usize)
+    }
+}
+
+async fn history(ctx: Ctx, room: Reservation, request: History) -> ImksResult<MessagePage> {
     let page = request.page()?;
-    let channel = ctx.channel(request.channel_id, Permission::ReadHistory).await?;
-    channel.page(page).await
+    ctx.readable(request.channel_id).await?.page(&room, page).await
 }
 
 impl History {
@@ -62,7 +67,7 @@ fn page_size() -> u32 {
 #[derive(Debug, Deserialize)]
 struct Get {
     channel_id: Uuid,
-    message_ids: Few<Uuid, MESSAGES_MAX>,
+    message_ids: BoundedList<Uuid, MESSAGES_MAX>,
 }
 
 /// Answer to `message:get`.
@@ -71,9 +76,15 @@ struct Got {
     messages: Vec<MessageDetail>,
 }
 
-async fn get(ctx: Ctx, request: Get) -> ImksResult<Got> {
-    let channel = ctx.channel(request.channel_id, Permission::ReadHistory).await?;
-    Ok(Got { messages: channel.messages(&request.message_ids.0).await? })
+impl Large for Get {
+    fn answer_size(&self) -> AnswerSize {
+        AnswerSize::of_messages(self.message_ids.0.len())
+    }
+}
+
+async fn get(ctx: Ctx, room: Reservation, request: Get) -> ImksResult<Got> {
+    let channel = ctx.readable(request.channel_id).await?;
+    Ok(Got { messages: channel.messages(&room, &request.message_ids.0).await? })
 }
 
 /// Messages in one `message:get`.

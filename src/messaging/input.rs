@@ -1,8 +1,10 @@
-//! Values that cannot be wrong once they exist: their limits are checked while they are read.
+//! Values that cannot be wrong once they exist: their limits are checked while they are read. What is wrong is said in
+//! plain words, with the name of the field.
+
+use std::borrow::Cow;
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error};
 
-use crate::socket::packet::Args;
 use crate::{ImksError, ImksResult};
 
 /// Text of a message: 1 to 8,000 Unicode scalar values, at most 32 KiB, no U+0000, not only white space.
@@ -20,13 +22,13 @@ impl<'de> Deserialize<'de> for MessageBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         if text.len() > BODY_BYTES_MAX || text.chars().count() > BODY_CHARS_MAX {
-            return Err(refusal("body", format!("is longer than {BODY_CHARS_MAX} characters or 32 KiB")));
+            return Err(refusal(format!("is longer than {BODY_CHARS_MAX} characters or 32 KiB")));
         }
         if text.trim().is_empty() {
-            return Err(refusal("body", "is empty"));
+            return Err(refusal("is empty"));
         }
         if text.contains('\0') {
-            return Err(refusal("body", "must not contain the character U+0000"));
+            return Err(refusal("must not contain the character U+0000"));
         }
         Ok(Self(text))
     }
@@ -47,11 +49,11 @@ impl<'de> Deserialize<'de> for Nonce {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         match text.chars().take(NONCE_CHARS_MAX + 1).count() {
-            0 => Err(refusal("nonce", "is empty")),
+            0 => Err(refusal("is empty")),
             length if length > NONCE_CHARS_MAX => {
-                Err(refusal("nonce", format!("is longer than {NONCE_CHARS_MAX} characters")))
+                Err(refusal(format!("is longer than {NONCE_CHARS_MAX} characters")))
             }
-            _ if text.chars().any(char::is_control) => Err(refusal("nonce", "has control characters")),
+            _ if text.chars().any(char::is_control) => Err(refusal("has control characters")),
             _ => Ok(Self(text)),
         }
     }
@@ -59,57 +61,133 @@ impl<'de> Deserialize<'de> for Nonce {
 
 /// One to `MAX` items.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Few<T, const MAX: usize>(pub Vec<T>);
+pub struct BoundedList<T, const MAX: usize>(pub Vec<T>);
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Few<T, MAX> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let items = Vec::deserialize(deserializer)?;
         match items.len() {
-            0 => Err(refusal("list", "is empty")),
-            length if length > MAX => Err(refusal("list", format!("has more than {MAX} items"))),
+            0 => Err(refusal("is empty")),
+            length if length > MAX => Err(refusal(format!("has more than {MAX} items"))),
             _ => Ok(Self(items)),
         }
     }
 }
 
-/// The first argument of an event, which must be an object; further ones are ignored.
-pub fn request<T: DeserializeOwned>(args: &Args) -> ImksResult<T> {
-    if !args.json().trim_start().starts_with('{') {
+/// The parameters of a request, as they arrived.
+#[derive(Debug)]
+pub enum Payload<'a> {
+    /// JSON: the first argument of an event, or the body of an HTTP request. It must be an object.
+    Json(Cow<'a, str>),
+    /// Pairs of names and values: the path and the query of an HTTP request.
+    Form(Cow<'a, str>),
+}
+
+/// Reads the parameters of a request.
+pub fn request<T: DeserializeOwned>(payload: &Payload<'_>) -> ImksResult<T> {
+    match payload {
+        Payload::Json(json) => from_json(json),
+        Payload::Form(form) => {
+            let pairs = form_urlencoded::parse(form.as_bytes());
+            let read = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
+            read.map_err(|error| explain(&error.path().to_string(), &error.inner().to_string()))
+        }
+    }
+}
+
+fn from_json<T: DeserializeOwned>(json: &str) -> ImksResult<T> {
+    let json = json.trim_start();
+    if !json.starts_with('{') {
         return Err(ImksError::InvalidPayload("The first argument must be an object".into()));
     }
-    match args.first() {
-        Ok(request) => Ok(request),
-        Err(ImksError::Json(error)) => Err(explain(&error)),
-        Err(error) => Err(error),
-    }
+    // Following the path costs an allocation per field, so it is done only where there is something to explain.
+    serde_json::from_str(json).map_err(|_| {
+        let mut reader = serde_json::Deserializer::from_str(json);
+        match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+            Ok(_) => ImksError::InvalidPayload("Something follows the object".into()),
+            Err(error) => explain(&error.path().to_string(), &error.inner().to_string()),
+        }
+    })
 }
 
 /// A field's own rule is broken, rather than the shape of the payload.
-fn refusal<E: Error>(field: &'static str, reason: impl std::fmt::Display) -> E {
-    E::custom(format_args!("{REFUSAL}{field}: {reason}"))
+fn refusal<E: Error>(reason: impl std::fmt::Display) -> E {
+    E::custom(format_args!("{REFUSAL}{reason}"))
 }
 
-/// From the text of a parser's error to a sentence for the peer.
-fn explain(error: &serde_json::Error) -> ImksError {
-    let text = error.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    if let Some((name, reason)) = text.strip_prefix(REFUSAL).and_then(|text| text.split_once(": "))
-        && let Some(field) = FIELDS.iter().find(|field| **field == name)
-    {
-        return ImksError::invalid(*field, reason);
+/// From a parser's error to a sentence for the peer.
+fn explain(path: &str, error: &str) -> ImksError {
+    let error = error.rsplit_once(" at line ").map_or(error, |(text, _)| text);
+    let field = field_of(path, error);
+    if let Some(reason) = error.strip_prefix(REFUSAL) {
+        return ImksError::invalid(field, reason);
     }
-    ImksError::InvalidPayload(text.chars().take(EXPLANATION_CHARS_MAX).collect())
+    let reason = cut(&plain_words(error));
+    if field.is_empty() {
+        return ImksError::InvalidPayload(reason);
+    }
+    ImksError::InvalidField { field, reason }
+}
+
+/// The name of the field that an error is about. The path of a field that is missing, or there twice, ends at what
+/// holds it.
+fn field_of(path: &str, error: &str) -> String {
+    let parent = if path == "." { "" } else { path };
+    let counted = error.strip_prefix("missing field `").or_else(|| error.strip_prefix("duplicate field `"));
+    cut(&match counted.and_then(|rest| rest.strip_suffix('`')) {
+        Some(name) if parent.is_empty() => name.to_owned(),
+        Some(name) => format!("{parent}.{name}"),
+        None => parent.to_owned(),
+    })
+}
+
+/// What a parser of a type expects, as a person would say it.
+fn plain_words(error: &str) -> String {
+    if error.starts_with("missing field") {
+        return "is missing".into();
+    }
+    if error.starts_with("UUID parsing failed") {
+        return "must be a UUID".into();
+    }
+    if error.starts_with("duplicate field") {
+        return "is there twice".into();
+    }
+    if let Some((_, variants)) = error.split_once(", expected one of ") {
+        return format!("must be one of {}", variants.replace('`', ""));
+    }
+    let expected = error.rsplit_once(", expected ").map_or(error, |(_, expected)| expected);
+    let negative = error.starts_with("invalid value: integer `-");
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" if negative => "must not be negative".into(),
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => {
+            "must be a whole number".into()
+        }
+        "a string" | "a borrowed string" => "must be text".into(),
+        "a boolean" => "must be true or false".into(),
+        "a sequence" => "must be a list".into(),
+        "a map" => "must be an object".into(),
+        _ if expected.contains("UUID") => "must be a UUID".into(),
+        _ if expected.starts_with("struct ") => "must be an object".into(),
+        _ if error.starts_with("invalid digit") || error.contains("number too") => {
+            "must be a whole number".into()
+        }
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+/// A parser's error may quote what the peer sent; that much of it goes back.
+fn cut(text: &str) -> String {
+    text.chars().take(EXPLANATION_CHARS_MAX).collect()
 }
 
 /// Longest body in Unicode scalar values.
 pub const BODY_CHARS_MAX: usize = 8_000;
 const BODY_BYTES_MAX: usize = 32 * 1024;
 const NONCE_CHARS_MAX: usize = 64;
-/// A parser's error may quote what the peer sent; that much of it goes back.
+/// Longest explanation, in characters.
 const EXPLANATION_CHARS_MAX: usize = 200;
 /// Marks our own sentences in a parser's error. A peer cannot forge it: quoted input stands later in the text.
 const REFUSAL: &str = "refused ";
-const FIELDS: [&str; 3] = ["body", "nonce", "list"];
 
 #[cfg(test)]
 mod tests {
@@ -117,8 +195,39 @@ mod tests {
 
     use super::*;
 
-    fn body(text: &str) -> Result<MessageBody, ImksError> {
-        serde_json::from_value(serde_json::json!(text)).map_err(|error| explain(&error))
+    /// A payload with a field of every kind.
+    #[derive(Debug, serde::Deserialize)]
+    #[allow(dead_code, reason = "read from text, and looked at by no test")]
+    struct Sample {
+        body: MessageBody,
+        #[serde(default)]
+        nonce: Option<Nonce>,
+        #[serde(default)]
+        id: Option<uuid::Uuid>,
+        #[serde(default)]
+        seq: i64,
+        #[serde(default)]
+        limit: u32,
+        #[serde(default)]
+        flag: bool,
+        #[serde(default)]
+        ids: Option<BoundedList<uuid::Uuid, 2>>,
+        #[serde(default)]
+        nested: Option<Nested>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[allow(dead_code, reason = "read from text, and looked at by no test")]
+    struct Nested {
+        users: Vec<uuid::Uuid>,
+    }
+
+    fn read(json: &str) -> ImksResult<Sample> {
+        request(&Payload::Json(json.into()))
+    }
+
+    fn body(text: &str) -> ImksResult<String> {
+        read(&serde_json::json!({ "body": text }).to_string()).map(|sample| sample.body.into_string())
     }
 
     #[test]
@@ -138,17 +247,64 @@ mod tests {
             assert_eq!(body(refused).unwrap_err().code(), "invalid_input", "{refused:?}");
         }
         for kept in ["a", " a ", "\u{202e}rtl\u{200b}", "'; DROP TABLE message; --"] {
-            assert_eq!(body(kept).unwrap().into_string(), kept);
+            assert_eq!(body(kept).unwrap(), kept);
         }
     }
 
     #[test]
-    fn a_wrong_type_is_a_wrong_payload_and_little_of_it_is_repeated() {
-        let error = serde_json::from_str::<Nonce>("{}").unwrap_err();
-        assert_eq!(explain(&error).code(), "invalid_payload");
-        let long = format!("\"{}\"", "x".repeat(10_000));
-        let error = explain(&serde_json::from_str::<u8>(&long).unwrap_err());
-        assert!(error.client_message().chars().count() <= 200);
+    fn what_is_wrong_is_said_in_plain_words_with_the_name_of_the_field() {
+        let uuid = "01909a00-0000-7000-8000-000000000001";
+        for (fields, message) in [
+            (r#""id":"general""#, "id: must be a UUID"),
+            (r#""id":7"#, "id: must be a UUID"),
+            (r#""seq":1.5"#, "seq: must be a whole number"),
+            (r#""seq":"1""#, "seq: must be a whole number"),
+            (r#""limit":-1"#, "limit: must not be negative"),
+            (r#""flag":1"#, "flag: must be true or false"),
+            (r#""ids":[]"#, "ids: is empty"),
+            (r#""ids":7"#, "ids: must be a list"),
+            (r#""ids":["x"]"#, "ids[0]: must be a UUID"),
+            (r#""nested":{}"#, "nested.users: is missing"),
+            (r#""nested":[]"#, "nested: must be an object"),
+            (r#""nested":7"#, "nested: must be an object"),
+            (r#""nonce":"""#, "nonce: is empty"),
+            (r#""seq":1,"seq":2"#, "seq: is there twice"),
+        ] {
+            let message_of =
+                |fields: &str| read(&format!(r#"{{"body":"x",{fields}}}"#)).unwrap_err().client_message();
+            assert_eq!(message_of(fields), message, "{fields}");
+        }
+        assert_eq!(read("{}").unwrap_err().client_message(), "body: is missing");
+        assert_eq!(read(r#"{"body":5}"#).unwrap_err().client_message(), "body: must be text");
+        assert_eq!(read(r#"{"body":5}"#).unwrap_err().code(), "invalid_payload");
+        let many = format!(r#"{{"body":"x","ids":["{uuid}","{uuid}","{uuid}"]}}"#);
+        assert_eq!(read(&many).unwrap_err().client_message(), "ids: has more than 2 items");
+    }
+
+    #[test]
+    fn a_query_is_read_like_an_object() {
+        let uuid = "01909a00-0000-7000-8000-000000000001";
+        let read = |form: &str| request::<Sample>(&Payload::Form(form.to_owned().into()));
+        let sample = read(&format!("body=a%20b&limit=7&id={uuid}&other=1")).unwrap();
+        assert_eq!((sample.body.into_string().as_str(), sample.limit), ("a b", 7));
+        assert_eq!(sample.id.map(|id| id.to_string()).as_deref(), Some(uuid));
+        for (form, message) in [
+            ("body=x&limit=many", "limit: must be a whole number"),
+            ("body=x&limit=-1", "limit: must be a whole number"),
+            ("body=x&id=general", "id: must be a UUID"),
+            ("body=x&id=", "id: must be a UUID"),
+            ("limit=1", "body: is missing"),
+        ] {
+            assert_eq!(read(form).unwrap_err().client_message(), message, "{form}");
+        }
+    }
+
+    #[test]
+    fn little_of_a_wrong_payload_is_repeated() {
+        let long = format!(r#"{{"body":"x","{}":1,"nonce":{{}}}}"#, "n".repeat(10_000));
+        assert!(read(&long).unwrap_err().client_message().chars().count() <= 410);
+        let error = read(&format!(r#"{{"body":"x","seq":"{}"}}"#, "x".repeat(10_000))).unwrap_err();
+        assert_eq!(error.client_message(), "seq: must be a whole number");
     }
 
     #[test]
@@ -162,7 +318,9 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_panic(text in ".*") {
             let _ = body(&text);
-            let _ = serde_json::from_str::<MessageBody>(&text).map_err(|error| explain(&error));
+            let _ = read(&text);
+            let _ = read(&format!("{{{text}}}"));
+            let _ = request::<Sample>(&Payload::Form(text.into()));
         }
     }
 }

@@ -1,23 +1,25 @@
 //! `message:send`: from a sender's event to a committed message.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::ctx::{Channel, Ctx};
+use super::channel::{Channel, Scope, Write};
+use super::ctx::Ctx;
 use super::input::{MessageBody, Nonce};
 use super::registry::Registry;
+use super::turn::Turn;
 use crate::auth::Permission;
-use crate::models::append::{NewMessage, Outcome, Receipt, Write};
-use crate::models::message::{AuthorInfo, ContentType, Mentions, MessageDetail, MessageType};
+use crate::models::append::{NewMessage, Outcome, Write as Append};
+use crate::models::message::{ContentType, Mentions, MessageDetail, MessageType};
 use crate::{ImksError, ImksResult};
 
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on("message:send", send);
+    let created = |sent: &Sent| if sent.duplicate { 200 } else { 201 };
+    events.on_write("message:send", send).post("/channels/{channel_id}/messages", created);
 }
 
 /// Payload of `message:send`.
@@ -56,8 +58,11 @@ struct Sent {
     duplicate: bool,
 }
 
-async fn send(ctx: Ctx, request: SendMessage) -> ImksResult<Sent> {
-    let receipt = submit_in_turn(&ctx, request).await?;
+async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Sent> {
+    request.check()?;
+    ctx.count_send(request.channel_id)?;
+    let channel = permitted(&ctx, &request).await?;
+    let receipt = channel.submit(turn, |scope| Append::Send(request.into_message(scope)))?;
     match receipt.await? {
         Outcome::Sent { message, duplicate } => Ok(Sent { message, duplicate }),
         Outcome::Edited { .. } | Outcome::Deleted { .. } => {
@@ -66,21 +71,10 @@ async fn send(ctx: Ctx, request: SendMessage) -> ImksResult<Sent> {
     }
 }
 
-/// Holds the line of this connection until the message is in its lane: a permission that has to be asked
-/// for cannot let a later message pass.
-async fn submit_in_turn(ctx: &Ctx, request: SendMessage) -> ImksResult<Receipt> {
-    let _turn = ctx.turn().await;
-    request.check()?;
-    ctx.count_send(request.channel_id)?;
-    let channel = permitted(ctx, &request).await?;
-    let message = NewMessage { slow_mode: channel.slow_mode(), ..request.into_message(ctx) };
-    channel.submit(Write::Send(message))
-}
-
-async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel> {
+async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write>> {
     let permission =
         if request.thread_id.is_some() { Permission::SendInThreads } else { Permission::SendMessages };
-    let channel = ctx.channel(request.channel_id, permission).await?;
+    let channel = ctx.writable(request.channel_id, permission).await?;
     if let Some(mentions) = &request.mentions {
         require_mentions(ctx, request.channel_id, mentions).await?;
     }
@@ -90,10 +84,10 @@ async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel> {
 /// Calling for many people at once is a permission of its own.
 pub(super) async fn require_mentions(ctx: &Ctx, channel: Uuid, mentions: &Mentions) -> ImksResult<()> {
     if mentions.channel || mentions.here {
-        ctx.channel(channel, Permission::MentionEveryone).await?;
+        ctx.require(channel, Permission::MentionEveryone).await?;
     }
     if !mentions.roles.is_empty() {
-        ctx.channel(channel, Permission::MentionRoles).await?;
+        ctx.require(channel, Permission::MentionRoles).await?;
     }
     Ok(())
 }
@@ -128,14 +122,14 @@ impl SendMessage {
         Ok(())
     }
 
-    fn into_message(self, ctx: &Ctx) -> NewMessage {
+    fn into_message(self, scope: Scope) -> NewMessage {
         let kind = match self.reply_to_message_id {
             Some(_) => MessageType::Reply,
             None => MessageType::Default,
         };
         NewMessage {
-            channel_id: self.channel_id,
-            author: AuthorInfo { id: ctx.user(), username: ctx.identity().username.as_ref().into() },
+            channel_id: scope.channel_id,
+            author: scope.actor,
             body: self.body.into_string(),
             kind,
             content_type: self.content_type,
@@ -146,7 +140,7 @@ impl SendMessage {
             flags: self.flags,
             nonce: self.nonce.map(Nonce::into_string),
             interactive: true,
-            slow_mode: Duration::ZERO,
+            slow_mode: scope.slow_mode,
         }
     }
 }

@@ -19,6 +19,8 @@ instruments! {
     EVENT_SECONDS: Latency[event] = "imks_event_duration_seconds";
     /// Events that were answered with an error, by what kind
     EVENT_ERRORS: Counter[kind: EventError] = "imks_event_errors_total";
+    /// Bytes reserved for large answers under way
+    ANSWER_BYTES: Gauge = "imks_answer_bytes";
     /// Time from the commit of a batch until it is in all local outboxes
     DISPATCH_SECONDS: Latency = "imks_dispatch_seconds";
 }

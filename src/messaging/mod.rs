@@ -1,8 +1,11 @@
 //! The features: the only place where sockets, data and identities meet. [`register`] lists them.
 
 mod access;
+pub mod api;
+mod budget;
 mod channel;
 mod connect;
+mod connection;
 mod ctx;
 mod dispatch;
 mod edit;
@@ -11,11 +14,14 @@ mod history;
 mod input;
 mod message;
 pub mod metrics;
+mod parts;
+mod push;
 mod read_state;
 mod registry;
 mod session;
+mod subscription;
 mod sync;
-mod wire;
+mod turn;
 
 use std::time::Duration;
 
@@ -26,13 +32,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::models::{append::Commits, sweep};
-use crate::socket::rate_limit::Rate;
+use crate::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
-use ctx::timed;
-pub use ctx::{Channel, Ctx, Messaging, Parts, Session};
+use api::{Api, Route};
+pub use budget::{AnswerLimits, Reservation};
+pub use channel::{Channel, Moderate, Read, Scope, View, Write};
+pub use ctx::Ctx;
 use expiry::Expiry;
+use parts::timed;
+pub use parts::{Messaging, Parts};
 use registry::Registry;
-pub use wire::{Failure, RequestId};
+pub use session::Session;
+pub use turn::Turn;
 
 /// What messaging can be told.
 #[derive(Debug, Clone)]
@@ -50,6 +61,8 @@ pub struct Config {
     pub connects: Rate,
     /// Sockets of one user on this node; 0 is no limit.
     pub sessions_per_user: usize,
+    /// Memory of large answers under way.
+    pub answers: AnswerLimits,
     /// Largest packet that the engine accepts, for `session:ready`.
     pub max_payload: usize,
 }
@@ -63,6 +76,7 @@ impl Default for Config {
             sends_per_channel: Rate::new(5, 10),
             connects: Rate::new(1, 40),
             sessions_per_user: 20,
+            answers: AnswerLimits::default(),
             max_payload: 1_000_000,
         }
     }
@@ -72,33 +86,21 @@ impl Default for Config {
 #[derive(Debug, Clone, Copy, Serialize)]
 struct AdvertisedLimits {
     body_chars: usize,
-    attachments: usize,
-    reactions_distinct: usize,
-    typing_lease_ms: u64,
-    typing_refresh_ms: u64,
-    presence_lease_ms: u64,
     max_payload: usize,
 }
 
 impl Config {
     fn advertised(&self) -> AdvertisedLimits {
-        AdvertisedLimits {
-            body_chars: input::BODY_CHARS_MAX,
-            attachments: 10,
-            reactions_distinct: 20,
-            typing_lease_ms: 6_000,
-            typing_refresh_ms: 4_000,
-            presence_lease_ms: 60_000,
-            max_payload: self.max_payload,
-        }
+        AdvertisedLimits { body_chars: input::BODY_CHARS_MAX, max_payload: self.max_payload }
     }
 }
 
-/// What runs beside the connections once the namespace exists.
-#[derive(Debug, Clone)]
+/// What runs beside the connections once the namespace exists, and the routes of the HTTP API.
+#[derive(Debug)]
 pub struct Jobs {
     messaging: Messaging,
     expiry: Expiry,
+    routes: Vec<Route>,
 }
 
 /// Puts every feature on the namespace of the users: one line each.
@@ -111,23 +113,25 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     let expiry_for_disconnect = expiry.clone();
     builder.on_disconnect(move |socket, _| expiry_for_disconnect.forget(socket));
     let mut events = Registry::new(builder, messaging);
-    session::register(&mut events);
-    channel::register(&mut events);
+    connection::register(&mut events);
+    subscription::register(&mut events);
     message::register(&mut events);
     edit::register(&mut events);
     history::register(&mut events);
     sync::register(&mut events);
     read_state::register(&mut events);
     events.refuse_unknown();
-    Jobs { messaging: messaging.clone(), expiry }
+    let routes = events.into_routes();
+    Jobs { messaging: messaging.clone(), expiry, routes }
 }
 
 impl Jobs {
-    /// Starts what follows the core and the clock, until `stop`.
-    pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) {
+    /// Starts what follows the core and the clock, until `stop`. Returns the HTTP API.
+    pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) -> Api {
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
         tasks.spawn(forget(self.messaging, stop.clone()));
+        Api { namespace: namespace.clone(), routes: self.routes }
     }
 }
 

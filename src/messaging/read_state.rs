@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ctx::{Ctx, Push};
+use super::ctx::Ctx;
+use super::push::Push;
 use super::registry::Registry;
-use crate::auth::Permission;
 use crate::models::message_read_state::ReadState;
 use crate::{ImksError, ImksResult};
 
@@ -52,11 +52,11 @@ async fn mark(ctx: Ctx, request: Mark) -> ImksResult<Marked> {
     if request.thread_id.is_some() {
         return Err(ImksError::invalid("thread_id", "is not supported by this version"));
     }
-    let channel = ctx.channel(request.channel_id, Permission::ViewChannel).await?;
-    let state = channel.mark_read(ctx.user(), request.seq).await?;
+    let channel = ctx.visible(request.channel_id).await?;
+    let state = channel.mark_read(request.seq).await?;
     let ReadState { read_seq, unread_count, mention_count, user_rev, .. } = state;
     let (channel_id, thread_id) = (channel.id(), None);
     let update = ReadUpdated { channel_id, thread_id, read_seq, unread_count, mention_count, user_rev };
-    UPDATED.to_user(ctx.socket().namespace(), ctx.user(), &update);
+    ctx.tell_user(&UPDATED, &update);
     Ok(Marked { read_seq, unread_count, mention_count })
 }

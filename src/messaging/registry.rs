@@ -1,6 +1,8 @@
-//! One registration function: it parses once, counts, times, answers, and turns errors into their wire shape.
+//! The one table of handlers. A feature registers each request once; Socket.IO and HTTP both mount it. Registering
+//! parses, counts, times, answers, and turns errors into their wire shape.
 
 use std::future::{Ready, ready};
+use std::marker::PhantomData;
 
 use futures_util::future::Either;
 use serde::de::DeserializeOwned;
@@ -8,63 +10,253 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::ctx::{Ctx, Messaging, Push};
-use super::input;
+use super::api::{Answer, ApiRequest, Method, Route};
+use super::budget::{AnswerSize, Reservation};
+use super::ctx::{Caller, Ctx};
+use super::input::{self, Nonce, Payload};
 use super::metrics::{self, EventError};
-use super::wire::{ErrorBody, Failure, RequestId, Success};
+use super::parts::Messaging;
+use super::push::Push;
+use super::turn::Turn;
+use crate::envelope::{ErrorBody, Failure, RequestId, Success};
 use crate::error::Code;
-use crate::socket::{Ack, Event, NamespaceBuilder};
+use crate::socket::{Event, NamespaceBuilder, Socket};
 use crate::{ImksError, ImksResult};
 
-/// Registers the events of the features.
-pub struct Registry<'a> {
+/// Registers the requests of the features.
+pub(super) struct Registry<'a> {
     builder: &'a mut NamespaceBuilder,
     messaging: Messaging,
+    routes: Vec<Route>,
+}
+
+/// What a handler came to.
+pub(super) struct Handled<Res> {
+    data: Res,
+    /// Held until the answer has left.
+    room: Option<Reservation>,
+}
+
+impl<Res> Handled<Res> {
+    fn small(data: Res) -> Self {
+        Self { data, room: None }
+    }
+}
+
+/// A request whose answer may be large.
+pub(super) trait Large {
+    /// How large the answer may become.
+    fn answer_size(&self) -> AnswerSize;
 }
 
 impl<'a> Registry<'a> {
     /// Registers on `builder`.
-    pub fn new(builder: &'a mut NamespaceBuilder, messaging: &Messaging) -> Self {
-        Self { builder, messaging: messaging.clone() }
+    pub(super) fn new(builder: &'a mut NamespaceBuilder, messaging: &Messaging) -> Self {
+        Self { builder, messaging: messaging.clone(), routes: Vec::new() }
     }
 
-    /// Handles an event whose first argument is a `Req` and whose answer is a `Res`.
-    ///
-    /// Handlers of one connection start in the order in which their events arrived.
-    pub fn on<Req, Res, F, Fut>(&mut self, name: &'static str, handler: F) -> &mut Self
+    /// The routes that were registered beside their events.
+    pub(super) fn into_routes(self) -> Vec<Route> {
+        self.routes
+    }
+
+    /// Handles a request with a small answer.
+    pub(super) fn on<Req, Res, F, Fut>(
+        &mut self,
+        name: &'static str,
+        handler: F,
+    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
     where
-        Req: DeserializeOwned,
+        Req: DeserializeOwned + Send + 'static,
         Res: Serialize + Send + 'static,
-        F: Fn(Ctx, Req) -> Fut + Send + Sync + 'static,
+        F: Fn(Ctx, Req) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<Res>> + Send + 'static,
     {
+        self.mount(name, move |ctx, request| {
+            let handling = handler(ctx, request);
+            async move { handling.await.map(Handled::small) }
+        })
+    }
+
+    /// Handles a request that concerns the connection itself.
+    pub(super) fn on_socket<Req, Res, F, Fut>(&mut self, name: &'static str, handler: F)
+    where
+        Req: DeserializeOwned + Send + 'static,
+        Res: Serialize + Send + 'static,
+        F: Fn(Ctx, Socket, Req) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
+    {
+        self.on(name, move |ctx: Ctx, request| {
+            let handler = handler.clone();
+            async move {
+                let socket = ctx.socket()?;
+                handler(ctx, socket, request).await
+            }
+        });
+    }
+
+    /// Handles a write: the handler gets its turn, in the order in which requests of the session arrived.
+    pub(super) fn on_write<Req, Res, F, Fut>(
+        &mut self,
+        name: &'static str,
+        handler: F,
+    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
+    where
+        Req: DeserializeOwned + Send + 'static,
+        Res: Serialize + Send + 'static,
+        F: Fn(Ctx, Turn, Req) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
+    {
+        self.mount(name, move |ctx: Ctx, request| {
+            let handler = handler.clone();
+            async move {
+                // Before anything else: the place in the line is taken when this is polled for the first time.
+                let turn = ctx.next_turn().await;
+                handler(ctx, turn, request).await.map(Handled::small)
+            }
+        })
+    }
+
+    /// Handles a request with a large answer: the handler gets room for it, which is held until the answer has left.
+    pub(super) fn on_read<Req, Res, F, Fut>(
+        &mut self,
+        name: &'static str,
+        handler: F,
+    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
+    where
+        Req: Large + DeserializeOwned + Send + 'static,
+        Res: Serialize + Send + 'static,
+        F: Fn(Ctx, Reservation, Req) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
+    {
+        self.mount(name, move |ctx: Ctx, request: Req| {
+            let handler = handler.clone();
+            async move {
+                let room = ctx.reserve(request.answer_size()).await?;
+                let data = handler(ctx, room.clone(), request).await?;
+                Ok(Handled { data, room: Some(room) })
+            }
+        })
+    }
+
+    fn mount<Req, Res, H>(&mut self, name: &'static str, handler: H) -> Entry<'_, 'a, Req, Res, H>
+    where
+        Req: DeserializeOwned + Send + 'static,
+        Res: Serialize + Send + 'static,
+        H: Handler<Req, Res>,
+    {
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(name));
-        self.builder.on(name, move |event: Event| {
+        let of_events = handler.clone();
+        self.builder.on(name, move |mut event: Event| {
             let (started, seconds) = (Instant::now(), seconds.clone());
             let handling = match begin(&messaging, &event) {
-                Ok((ctx, request)) => Either::Left(handler(ctx, request)),
+                Ok((ctx, request)) => Either::Left(of_events.call(ctx, request)),
                 Err(error) => Either::Right(refused(error)),
             };
             let span = tracing::debug_span!("event", name, socket_sid = event.socket().id(), namespace = "/");
             async move {
-                answer(event, handling.await);
+                let room = answer(&mut event, handling.await);
                 seconds.record(started.elapsed());
+                hold(room, event.socket()).await;
             }
             .instrument(span)
         });
-        self
+        Entry { registry: self, name, handler, types: PhantomData }
     }
 
     /// Answers every event that has no handler.
-    pub fn refuse_unknown(&mut self) {
+    pub(super) fn refuse_unknown(&mut self) {
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(UNKNOWN));
-        self.builder.on_unknown(move |event: Event| {
-            let outcome = Ctx::begin(&messaging, event.socket()).and(Err::<(), _>(ImksError::UnknownEvent));
-            answer(event, outcome);
+        self.builder.on_unknown(move |mut event: Event| {
+            let caller = Caller::on_socket(&messaging, event.socket());
+            fail(&mut event, &caller.err().unwrap_or(ImksError::UnknownEvent));
             seconds.record(std::time::Duration::ZERO);
             ready(())
         });
     }
+}
+
+/// A function that handles a parsed request.
+pub(super) trait Handler<Req, Res>: Clone + Send + Sync + 'static {
+    /// What the function returns.
+    type Handling: Future<Output = ImksResult<Handled<Res>>> + Send + 'static;
+
+    /// Handles one request.
+    fn call(&self, ctx: Ctx, request: Req) -> Self::Handling;
+}
+
+impl<Req, Res, F, Fut> Handler<Req, Res> for F
+where
+    F: Fn(Ctx, Req) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = ImksResult<Handled<Res>>> + Send + 'static,
+{
+    type Handling = Fut;
+
+    fn call(&self, ctx: Ctx, request: Req) -> Fut {
+        self(ctx, request)
+    }
+}
+
+/// A registered request, which can be mounted on a route as well.
+pub(super) struct Entry<'r, 'a, Req, Res, H> {
+    registry: &'r mut Registry<'a>,
+    name: &'static str,
+    handler: H,
+    types: PhantomData<fn(Req) -> Res>,
+}
+
+impl<Req, Res, H> Entry<'_, '_, Req, Res, H>
+where
+    Req: DeserializeOwned + Send + 'static,
+    Res: Serialize + Send + 'static,
+    H: Handler<Req, Res>,
+{
+    /// Answers `GET path` as well: parameters come from the path and the query.
+    pub(super) fn get(self, path: &'static str) {
+        self.route(Method::Get, path, |_| 200);
+    }
+
+    /// Answers `POST path` as well: parameters come from the path and the JSON body.
+    pub(super) fn post(self, path: &'static str, status: fn(&Res) -> u16) {
+        self.route(Method::Post, path, status);
+    }
+
+    fn route(self, method: Method, path: &'static str, status: fn(&Res) -> u16) {
+        let Self { registry, name, handler, .. } = self;
+        let (messaging, seconds) = (registry.messaging.clone(), metrics::EVENT_SECONDS.child(name));
+        let answer = move |request: ApiRequest| {
+            let (messaging, handler, seconds) = (messaging.clone(), handler.clone(), seconds.clone());
+            let answering = async move {
+                let (started, request_id) = (Instant::now(), RequestId::next());
+                let outcome = call(&messaging, request, &handler).await;
+                let answer = match outcome {
+                    Ok(Handled { data, room }) => {
+                        Answer::success(status(&data), &Success::new(&data, &request_id), room)
+                    }
+                    Err(error) => {
+                        note(name, None, &error, &request_id);
+                        Answer::failure(&error, &request_id)
+                    }
+                };
+                seconds.record(started.elapsed());
+                answer
+            };
+            let span = tracing::debug_span!("request", name, path);
+            Box::pin(answering.instrument(span)) as _
+        };
+        registry.routes.push(Route::new(method, path, answer));
+    }
+}
+
+/// Handles a request that came over HTTP.
+async fn call<Req: DeserializeOwned, Res>(
+    messaging: &Messaging,
+    request: ApiRequest,
+    handler: &impl Handler<Req, Res>,
+) -> ImksResult<Handled<Res>> {
+    let caller = request.caller(messaging).await?;
+    let payload = input::request(&request.payload()?)?;
+    handler.call(Ctx::new(messaging, caller), payload).await
 }
 
 fn refused<T>(error: ImksError) -> Ready<ImksResult<T>> {
@@ -72,75 +264,89 @@ fn refused<T>(error: ImksError) -> Ready<ImksResult<T>> {
 }
 
 fn begin<Req: DeserializeOwned>(messaging: &Messaging, event: &Event) -> ImksResult<(Ctx, Req)> {
-    let ctx = Ctx::begin(messaging, event.socket())?;
-    Ok((ctx, input::request(event.args())?))
+    let caller = Caller::on_socket(messaging, event.socket())?;
+    Ok((Ctx::new(messaging, caller), input::request(&Payload::Json(event.args().first_json().into()))?))
 }
 
-/// Acks, or tells an error to who did not ask for an ack.
-fn answer<Res: Serialize>(mut event: Event, outcome: ImksResult<Res>) {
-    let request_id = RequestId::next();
-    let sent = match (outcome, event.take_ack()) {
-        (Ok(data), Some(ack)) => ack.send(&Success::new(&data, &request_id)),
-        (Ok(_), None) => Ok(()),
-        (Err(error), ack) => {
-            note(&event, &error, &request_id);
-            fail(&event, ack, &error, &request_id)
+/// Acks, or tells an error to a client that did not ask for an ack. Returns what is held until the answer has left.
+fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) -> Option<Reservation> {
+    let Handled { data, room } = match outcome {
+        Ok(handled) => handled,
+        Err(error) => {
+            fail(event, &error);
+            return None;
         }
     };
+    let ack = event.take_ack()?;
+    note_sent(event, ack.send(&Success::new(&data, &RequestId::next())));
+    room
+}
+
+/// Holds a reservation until the client has taken what was sent to it, or is gone.
+async fn hold(room: Option<Reservation>, socket: &Socket) {
+    let Some(room) = room else { return };
+    if let Err(error) = socket.drained().await {
+        tracing::debug!(socket_sid = socket.id(), %error, "client left with a large answer on its way");
+    }
+    drop(room);
+}
+
+/// Answers with an error: as an ack where one was asked for, else as the event `error`.
+fn fail(event: &mut Event, error: &ImksError) {
+    let request_id = RequestId::next();
+    note(event.name(), Some(event.socket().id()), error, &request_id);
+    if let Some(ack) = event.take_ack() {
+        return note_sent(event, ack.send(&Failure::new(error, &request_id)));
+    }
+    let nonce = event.first::<OnlyNonce>().ok().and_then(|request| request.nonce);
+    let name = event.name().chars().take(EVENT_NAME_CHARS_MAX).collect();
+    let payload = ErrorEvent { error: ErrorBody::new(error, &request_id), event: name, nonce };
+    ERROR.to_socket(event.socket(), &payload);
+}
+
+fn note_sent(event: &Event, sent: ImksResult<()>) {
     if let Err(error) = sent {
         tracing::debug!(socket_sid = event.socket().id(), %error, "answer not sent");
     }
 }
 
-fn fail(event: &Event, ack: Option<Ack>, error: &ImksError, request_id: &RequestId) -> ImksResult<()> {
-    if let Some(ack) = ack {
-        return ack.send(&Failure::new(error, request_id));
-    }
-    let nonce = event.first::<OnlyNonce>().ok().and_then(|request| request.nonce);
-    let name = event.name().chars().take(EVENT_NAME_CHARS_MAX).collect();
-    let told = ErrorEvent { error: ErrorBody::new(error, request_id), event: name, nonce };
-    ERROR.to_socket(event.socket(), &told);
-    Ok(())
-}
-
 /// Counts and logs a refusal. Bodies are never logged.
-fn note(event: &Event, error: &ImksError, request_id: &RequestId) {
-    let (sid, name) = (event.socket().id(), event.name());
+fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id: &RequestId) {
     match error.code() {
         Code::RateLimited => metrics::EVENT_ERRORS.of(EventError::RateLimited).increment(),
         Code::Unavailable | Code::Overloaded | Code::Timeout => {
             metrics::EVENT_ERRORS.of(EventError::Failed).increment();
-            tracing::warn!(socket_sid = sid, event = name, %request_id, %error, "event failed");
+            tracing::warn!(socket_sid = sid, event = name, %request_id, %error, "request failed");
         }
         Code::Internal => {
             metrics::EVENT_ERRORS.of(EventError::Failed).increment();
-            tracing::error!(socket_sid = sid, event = name, %request_id, ?error, "event failed");
+            tracing::error!(socket_sid = sid, event = name, %request_id, ?error, "request failed");
         }
         code => {
             metrics::EVENT_ERRORS.of(EventError::Refused).increment();
-            tracing::debug!(socket_sid = sid, event = name, %request_id, %code, "event refused");
+            tracing::debug!(socket_sid = sid, event = name, %request_id, %code, "request refused");
         }
     }
 }
 
 /// Payload of the event `error`.
 #[derive(Debug, Serialize)]
-struct ErrorEvent<'a> {
+struct ErrorEvent {
     #[serde(flatten)]
-    error: ErrorBody<'a>,
+    error: ErrorBody,
     event: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    nonce: Option<input::Nonce>,
+    nonce: Option<Nonce>,
 }
 
 #[derive(Debug, Deserialize)]
 struct OnlyNonce {
     #[serde(default)]
-    nonce: Option<input::Nonce>,
+    nonce: Option<Nonce>,
 }
 
 /// Sent for a request without an ack.
-const ERROR: Push<ErrorEvent<'_>> = Push::new("error");
+const ERROR: Push<ErrorEvent> = Push::new("error");
 /// Label of all events without a handler: names from peers must not become time series.
 const UNKNOWN: &str = "unknown";
 /// That much of an unknown name goes back to the peer.

@@ -5,16 +5,17 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ctx::{Ctx, timed};
-use super::registry::Registry;
-use crate::auth::Permission;
-use crate::models::message_read_state::{ReadState, unread};
-use crate::models::message_sync::{self, ChannelSync, Cursor, SYNC_LIMIT};
+use super::budget::{ANSWER_BYTES_MAX, AnswerSize, COPIES, Reservation};
+use super::channel::ReadableChannels;
+use super::ctx::Ctx;
+use super::registry::{Large, Registry};
+use crate::models::message_read_state::ReadState;
+use crate::models::message_sync::{ChannelSync, Cursor, SYNC_LIMIT};
 use crate::{ImksError, ImksResult};
 
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on("sync", sync);
+    events.on_read("sync", sync);
 }
 
 /// Payload of `sync`.
@@ -31,7 +32,7 @@ struct Sync {
 #[derive(Debug, Serialize)]
 struct Synced {
     channels: Vec<ChannelSync>,
-    /// Channels that the user may not read (any more).
+    /// Channels that the user may not read, or not any more.
     removed_channels: Vec<Uuid>,
     user: UserSync,
     /// Not all channels were answered: ask again for those that are missing.
@@ -43,49 +44,40 @@ struct Synced {
 struct UserSync {
     rev: i64,
     read_states: Vec<ReadState>,
-    drafts: [(); 0],
-    bookmarks: [(); 0],
 }
 
-async fn sync(ctx: Ctx, request: Sync) -> ImksResult<Synced> {
+impl Large for Sync {
+    /// One at a time: what is on its way to a slow client is not asked for again.
+    fn answer_size(&self) -> AnswerSize {
+        AnswerSize::alone(ANSWER_BYTES_MAX * COPIES)
+    }
+}
+
+async fn sync(ctx: Ctx, room: Reservation, request: Sync) -> ImksResult<Synced> {
     request.check()?;
     let ids: Vec<Uuid> = request.channels.iter().map(|cursor| cursor.channel_id).collect();
-    ctx.messaging().permissions().warm(ctx.user(), &ids).await?;
-    let (allowed, removed_channels) = split(&ctx, request.channels).await?;
-    let (channels, more) = answer(&ctx, &allowed, request.limit_per_channel, request.total_limit).await?;
+    let (readable, removed_channels) = ctx.readable_among(&ids).await?;
+    let (channels, more) = answer(&readable, &room, &request).await?;
     let answered: Vec<Uuid> = channels.iter().map(|channel| channel.channel_id).collect();
-    let read_states = timed("unread", unread(ctx.messaging().db(), ctx.user(), &answered)).await?;
+    let read_states = readable.read_states(&answered).await?;
     let rev = read_states.iter().map(|state| state.user_rev).max().unwrap_or(0);
-    let user = UserSync { rev, read_states, drafts: [], bookmarks: [] };
-    Ok(Synced { channels, removed_channels, user, more })
-}
-
-/// Cursors of channels that may be read, and the other channels.
-async fn split(ctx: &Ctx, cursors: Vec<Cursor>) -> ImksResult<(Vec<Cursor>, Vec<Uuid>)> {
-    let (mut allowed, mut removed) = (Vec::with_capacity(cursors.len()), Vec::new());
-    for cursor in cursors {
-        match ctx.channel(cursor.channel_id, Permission::ReadHistory).await {
-            Ok(_) => allowed.push(cursor),
-            Err(ImksError::NotFound(_) | ImksError::Forbidden(_)) => removed.push(cursor.channel_id),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((allowed, removed))
+    Ok(Synced { channels, removed_channels, user: UserSync { rev, read_states }, more })
 }
 
 /// Channel by channel in small groups, until the limit of the whole answer is reached.
 async fn answer(
-    ctx: &Ctx,
-    cursors: &[Cursor],
-    per_channel: i64,
-    in_total: usize,
+    readable: &ReadableChannels,
+    room: &Reservation,
+    request: &Sync,
 ) -> ImksResult<(Vec<ChannelSync>, bool)> {
-    let (mut channels, mut items) = (Vec::with_capacity(cursors.len()), 0);
+    let (mut channels, mut items) = (Vec::with_capacity(request.channels.len()), 0);
+    let cursors: Vec<Cursor> =
+        request.channels.iter().filter(|cursor| readable.contains(cursor.channel_id)).copied().collect();
     for group in cursors.chunks(GROUP) {
-        if items >= in_total {
+        if items >= request.total_limit {
             return Ok((channels, true));
         }
-        let answers = timed("sync", message_sync::sync(ctx.messaging().db(), group, per_channel)).await?;
+        let answers = readable.sync(room, group, request.limit_per_channel).await?;
         items += answers.iter().map(|answer| answer.messages.len() + answer.changes.len()).sum::<usize>();
         channels.extend(answers);
     }

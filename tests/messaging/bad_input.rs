@@ -77,6 +77,26 @@ fn wrong_requests(channel: &str) -> Vec<Wrong> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_names_the_field_and_says_what_it_wants() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    for (event, request, field, message) in [
+        ("message:send", json!({ "channel_id": "general", "body": "x" }), "channel_id", "must be a UUID"),
+        ("message:send", json!({ "channel_id": channel, "body": 5 }), "body", "must be text"),
+        ("message:send", json!({ "channel_id": channel }), "body", "is missing"),
+        ("read:mark", json!({ "channel_id": channel, "seq": 1.5 }), "seq", "must be a whole number"),
+        ("message:get", json!({ "channel_id": channel, "message_ids": [] }), "message_ids", "is empty"),
+        ("sync", json!({ "channels": [{ "seq": 1, "rev": 0 }] }), "channels[0].channel_id", "is missing"),
+    ] {
+        let error = alice.refused(event, request).await;
+        assert_eq!(error["details"], json!({ "field": field }), "{error}");
+        assert_eq!(error["message"], format!("{field}: {message}"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_without_arguments_is_no_object() {
     let server = TestServer::start(Kind::Sqlite).await;
     let mut alice = server.client("alice").await;

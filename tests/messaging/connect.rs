@@ -76,7 +76,13 @@ async fn a_wrong_token_is_refused_with_a_stable_code_and_no_detail() {
         json!(long),
     ] {
         let error = refused(&server, json!({ "token": token })).await;
-        assert_eq!(error["data"], json!({ "code": "unauthenticated", "retryable": false }), "{error}");
+        let data = &error["data"];
+        assert_eq!(
+            (&data["code"], &data["retryable"]),
+            (&json!("unauthenticated"), &json!(false)),
+            "{error}"
+        );
+        assert_eq!((&data["message"], &data["details"]), (&error["message"], &json!(null)), "{error}");
     }
     assert_eq!(refused(&server, json!({})).await["data"]["code"], "unauthenticated");
     server.stop().await;

@@ -142,6 +142,11 @@ impl Args {
         self.slice(self.values)
     }
 
+    /// The first argument as JSON text; empty when there is none.
+    pub fn first_json(&self) -> &str {
+        self.slice(self.first)
+    }
+
     /// The binary attachments, shared, in the order of their placeholders.
     pub fn attachments(&self) -> &[Bytes] {
         &self.attachments

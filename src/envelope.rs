@@ -1,4 +1,5 @@
-//! The one envelope of every answer: `{ok:true,data}` or `{ok:false,error}` (docs/protocol.md, "Answers").
+//! The envelope of every answer, over Socket.IO and over HTTP: `{ok:true,data}` or `{ok:false,error}`
+//! (docs/protocol.md, "Answers").
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use crate::ImksError;
 use crate::clock::{self, Timestamp};
 use crate::error::Code;
 
-/// An answer that says yes.
+/// The answer to a request that was carried out.
 #[derive(Debug, Serialize)]
 pub struct Success<'a, T> {
     ok: bool,
@@ -30,63 +31,70 @@ impl<'a, T: Serialize> Success<'a, T> {
     }
 }
 
-/// An answer that says no.
+/// The answer to a request that was refused or failed.
 #[derive(Debug, Serialize)]
-pub struct Failure<'a> {
+pub struct Failure {
     ok: bool,
-    error: ErrorBody<'a>,
+    error: ErrorBody,
 }
 
-impl<'a> Failure<'a> {
-    /// Says why.
-    pub fn new(error: &'a ImksError, request_id: &'a RequestId) -> Self {
+impl Failure {
+    /// Wraps what `error` tells a peer.
+    pub fn new(error: &ImksError, request_id: &RequestId) -> Self {
         Self { ok: false, error: ErrorBody::new(error, request_id) }
     }
 }
 
 /// What a peer is told about an error. Programs read `code`; `message` is for logs.
 #[derive(Debug, Serialize)]
-pub struct ErrorBody<'a> {
+pub struct ErrorBody {
     code: Code,
     message: String,
     retryable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<Details<'a>>,
-    request_id: &'a RequestId,
+    details: Option<Details>,
+    request_id: RequestId,
 }
 
-impl<'a> ErrorBody<'a> {
+impl ErrorBody {
     /// Takes from `error` what a peer may know.
-    pub fn new(error: &'a ImksError, request_id: &'a RequestId) -> Self {
+    pub fn new(error: &ImksError, request_id: &RequestId) -> Self {
         Self {
             code: error.code(),
             message: error.client_message(),
             retryable: error.is_retryable(),
             retry_after_ms: error.retry_after().map(whole_millis),
             details: Details::of(error),
-            request_id,
+            request_id: *request_id,
         }
+    }
+}
+
+impl ErrorBody {
+    /// Replaces the message, for a place where other words fit better.
+    pub fn with_message(self, message: String) -> Self {
+        Self { message, ..self }
     }
 }
 
 /// What a program may want to know beside the code.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Details<'a> {
-    Field(&'a str),
+enum Details {
+    Field(String),
     Permission(&'static str),
     Current(i64),
     Limit(&'static str),
     Bucket(&'static str),
 }
 
-impl<'a> Details<'a> {
-    fn of(error: &'a ImksError) -> Option<Self> {
+impl Details {
+    fn of(error: &ImksError) -> Option<Self> {
         match error {
-            ImksError::InvalidInput { field, .. } => Some(Self::Field(field)),
-            ImksError::InvalidField { field, .. } => Some(Self::Field(field)),
+            ImksError::InvalidInput { field, .. } => Some(Self::Field(field.clone().into_owned())),
+            ImksError::InvalidField { field, .. } => Some(Self::Field(field.clone())),
             ImksError::Forbidden(permission) => Some(Self::Permission(permission)),
             ImksError::VersionMismatch { current } => Some(Self::Current(*current)),
             ImksError::LimitReached(limit) => Some(Self::Limit(limit)),
@@ -97,7 +105,7 @@ impl<'a> Details<'a> {
 }
 
 /// A retry after this many milliseconds is never too early.
-pub(super) fn whole_millis(wait: std::time::Duration) -> u64 {
+fn whole_millis(wait: std::time::Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
@@ -106,7 +114,7 @@ pub(super) fn whole_millis(wait: std::time::Duration) -> u64 {
 pub struct RequestId(u64);
 
 impl RequestId {
-    /// The next one.
+    /// Returns an id that this process has not used.
     pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -114,8 +122,8 @@ impl RequestId {
 }
 
 impl std::fmt::Display for RequestId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:08x}-{:x}", process(), self.0)
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{:08x}-{:x}", process(), self.0)
     }
 }
 

@@ -1,0 +1,88 @@
+//! The HTTP API under [`PREFIX`]: the routes of `messaging`, mounted on axum.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, Request};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use http_body_util::LengthLimitError;
+
+use super::{method_not_allowed, protect};
+use crate::messaging::api::{Answer, Api, Call, Method};
+use crate::{ImksError, ImksResult};
+
+/// All routes of the API. A body is `body_bytes_max` long at most.
+pub fn routes(api: &Api, body_bytes_max: usize) -> Router {
+    let mut router = Router::new();
+    for (route, namespace) in api.routes() {
+        let path = format!("{PREFIX}{}", route.path());
+        let method = method_filter(route.method());
+        let answer = move |Path(parameters): Path<Vec<(String, String)>>, request: Request| async move {
+            let answer = match read(parameters, request, body_bytes_max).await {
+                Ok(call) => route.answer(namespace, call).await,
+                Err(error) => Answer::refusal(&error),
+            };
+            respond(answer)
+        };
+        router = router.route(&path, on(method, answer));
+    }
+    router.method_not_allowed_fallback(method_not_allowed).layer(middleware::from_fn(protect))
+}
+
+fn method_filter(method: Method) -> MethodFilter {
+    match method {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+    }
+}
+
+async fn read(
+    parameters: Vec<(String, String)>,
+    request: Request,
+    body_bytes_max: usize,
+) -> ImksResult<Call> {
+    let (parts, body) = request.into_parts();
+    Ok(Call {
+        authorization: text(&parts.headers, header::AUTHORIZATION.as_str())?,
+        idempotency_key: text(&parts.headers, IDEMPOTENCY_KEY)?,
+        parameters,
+        query: parts.uri.query().map(str::to_owned),
+        body: to_bytes(body, body_bytes_max).await.map_err(unreadable)?,
+    })
+}
+
+fn text(headers: &HeaderMap, name: &str) -> ImksResult<Option<String>> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text =
+        value.to_str().map_err(|_| ImksError::InvalidPayload(format!("The header {name} is not text")))?;
+    Ok(Some(text.to_owned()))
+}
+
+fn unreadable(error: axum::Error) -> ImksError {
+    if error.into_inner().is::<LengthLimitError>() {
+        return ImksError::PayloadTooLarge;
+    }
+    ImksError::InvalidPayload("The body could not be read".into())
+}
+
+fn respond(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, Body::from(answer.body)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(wait) = answer.retry_after {
+        // Whole seconds, and never too early.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// In front of every path of the API.
+const PREFIX: &str = "/api/v1";
+const IDEMPOTENCY_KEY: &str = "idempotency-key";

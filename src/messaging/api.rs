@@ -1,0 +1,211 @@
+//! The HTTP API as values: requests without a socket for the handlers of the same table. `http` mounts it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::budget::Reservation;
+use super::ctx::Caller;
+use super::input::Payload;
+use super::parts::Messaging;
+use super::session::{Session, Token};
+use crate::envelope::{Failure, RequestId};
+use crate::socket::Namespace;
+use crate::{ImksError, ImksResult};
+
+/// The routes of the features.
+#[derive(Debug)]
+pub struct Api {
+    pub(super) namespace: Namespace,
+    pub(super) routes: Vec<Route>,
+}
+
+/// Method of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Writes.
+    Post,
+}
+
+/// One route and its handler. Cheap to clone.
+#[derive(Clone)]
+pub struct Route {
+    method: Method,
+    path: &'static str,
+    answer: Arc<dyn Fn(ApiRequest) -> Answering + Send + Sync>,
+}
+
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A request to one of the routes.
+#[derive(Debug)]
+pub struct ApiRequest {
+    method: Method,
+    namespace: Namespace,
+    call: Call,
+}
+
+/// What an HTTP request brings along.
+#[derive(Debug, Default)]
+pub struct Call {
+    /// The header `Authorization`.
+    pub authorization: Option<String>,
+    /// The header `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+    /// Parameters in the path, decoded.
+    pub parameters: Vec<(String, String)>,
+    /// The query, as it came.
+    pub query: Option<String>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Api {
+    /// All routes, each with the function that answers it.
+    pub fn routes(&self) -> impl Iterator<Item = (Route, Namespace)> + '_ {
+        self.routes.iter().map(|route| (route.clone(), self.namespace.clone()))
+    }
+}
+
+impl Route {
+    pub(super) fn new(
+        method: Method,
+        path: &'static str,
+        answer: impl Fn(ApiRequest) -> Answering + Send + Sync + 'static,
+    ) -> Self {
+        Self { method, path, answer: Arc::new(answer) }
+    }
+
+    /// Its method.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Its path below the prefix of the API; parameters stand in braces.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, namespace: Namespace, call: Call) -> Answer {
+        (self.answer)(ApiRequest { method: self.method, namespace, call }).await
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Route").field("method", &self.method).field("path", &self.path).finish()
+    }
+}
+
+impl ApiRequest {
+    /// Who made the request, by the token in its header `Authorization`.
+    pub(super) async fn caller(&self, messaging: &Messaging) -> ImksResult<Caller> {
+        let token = self.call.authorization.as_deref().and_then(Token::bearer);
+        let token = token.ok_or(ImksError::Auth("A token is needed in the header Authorization: Bearer"))?;
+        let identity = messaging.authenticator().verify(token).await?;
+        Caller::over_http(messaging, Session::new(identity, Token::new(token)), &self.namespace)
+    }
+
+    /// The parameters of the request, those of the path included.
+    pub(super) fn payload(&self) -> ImksResult<Payload<'static>> {
+        match self.method {
+            Method::Get => self.form(),
+            Method::Post => self.json(),
+        }
+    }
+
+    fn form(&self) -> ImksResult<Payload<'static>> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(&self.call.parameters);
+        let query = self.call.query.as_deref().unwrap_or_default();
+        Ok(Payload::Form(form.extend_pairs(form_urlencoded::parse(query.as_bytes())).finish().into()))
+    }
+
+    fn json(&self) -> ImksResult<Payload<'static>> {
+        let body: Value = serde_json::from_slice(&self.call.body)
+            .map_err(|_| ImksError::InvalidPayload("The body must be JSON".into()))?;
+        let Value::Object(mut fields) = body else {
+            return Err(ImksError::InvalidPayload("The body must be an object".into()));
+        };
+        for (name, value) in &self.call.parameters {
+            set(&mut fields, name, value)?;
+        }
+        if let Some(key) = &self.call.idempotency_key {
+            set(&mut fields, "nonce", unquoted(key))?;
+        }
+        Ok(Payload::Json(Value::Object(fields).to_string().into()))
+    }
+}
+
+/// Adds what the path or a header says; the body may repeat it, but not contradict it.
+fn set(fields: &mut Map<String, Value>, name: &str, value: &str) -> ImksResult<()> {
+    match fields.insert(name.into(), value.into()) {
+        None | Some(Value::Null) => Ok(()),
+        Some(before) if before == value => Ok(()),
+        Some(_) => {
+            let text = format!("{name}: is not what the path or the header Idempotency-Key says");
+            Err(ImksError::InvalidPayload(text))
+        }
+    }
+}
+
+/// An idempotency key may be written as a structured field, in quotes.
+fn unquoted(key: &str) -> &str {
+    let key = key.trim();
+    key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key)
+}
+
+/// What an HTTP request is answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status of HTTP.
+    pub status: u16,
+    /// When a retry can succeed, where that is known.
+    pub retry_after: Option<Duration>,
+    /// The envelope, as JSON. Its memory is accounted for until it is dropped.
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn success(status: u16, envelope: &impl Serialize, room: Option<Reservation>) -> Self {
+        Self { status, retry_after: None, body: encode(envelope, room) }
+    }
+
+    /// An error that was found before a handler could be called.
+    pub fn refusal(error: &ImksError) -> Self {
+        Self::failure(error, &RequestId::next())
+    }
+
+    pub(super) fn failure(error: &ImksError, request_id: &RequestId) -> Self {
+        let body = encode(&Failure::new(error, request_id), None);
+        Self { status: error.http_status(), retry_after: error.retry_after(), body }
+    }
+}
+
+fn encode(envelope: &impl Serialize, room: Option<Reservation>) -> Bytes {
+    // Only a type that refuses to be serialised fails, and the envelope has none.
+    let text = serde_json::to_vec(envelope).unwrap_or_default();
+    let Some(room) = room else { return Bytes::from(text) };
+    room.shrink_to(text.capacity());
+    Bytes::from_owner(Accounted { text, _room: room })
+}
+
+/// Bytes that hold their reservation.
+struct Accounted {
+    text: Vec<u8>,
+    _room: Reservation,
+}
+
+impl AsRef<[u8]> for Accounted {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}

@@ -1,0 +1,58 @@
+//! `auth:refresh` and `ping`: what concerns the connection itself.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::ctx::Ctx;
+use super::registry::Registry;
+use super::session::Token;
+use crate::clock::{self, Timestamp};
+use crate::socket::Socket;
+use crate::{ImksError, ImksResult};
+
+/// The events of this feature.
+pub(super) fn register(events: &mut Registry<'_>) {
+    events.on_socket("auth:refresh", refresh);
+    events.on("ping", ping);
+}
+
+/// Payload of `auth:refresh`.
+#[derive(Debug, Deserialize)]
+struct Refresh {
+    token: String,
+}
+
+/// Answer to `auth:refresh`.
+#[derive(Debug, Serialize)]
+struct Refreshed {
+    token_expires_at: Timestamp,
+}
+
+/// A new token for the same user; the core is asked, because this prolongs a session.
+async fn refresh(ctx: Ctx, _: Socket, request: Refresh) -> ImksResult<Refreshed> {
+    let identity = ctx.authenticator().verify_remote(&request.token).await?;
+    if identity.user_id != ctx.user() {
+        return Err(ImksError::Auth("The token belongs to somebody else"));
+    }
+    let token_expires_at = Timestamp(identity.expires_at);
+    ctx.session().renew(identity, Token::new(&request.token));
+    Ok(Refreshed { token_expires_at })
+}
+
+/// Payload of `ping`: `t` comes back as it is.
+#[derive(Debug, Deserialize)]
+struct Ping {
+    #[serde(default)]
+    t: Option<Box<RawValue>>,
+}
+
+/// Answer to `ping`.
+#[derive(Debug, Serialize)]
+struct Pong {
+    t: Option<Box<RawValue>>,
+    server_time: Timestamp,
+}
+
+async fn ping(_: Ctx, request: Ping) -> ImksResult<Pong> {
+    Ok(Pong { t: request.t, server_time: Timestamp(clock::now_micros()) })
+}
