@@ -1,11 +1,12 @@
 //! A wire that carries packets both ways at any time: WebSocket or WebTransport.
 
 use std::collections::VecDeque;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use crate::engine::close::WireEnd;
 use crate::engine::deflate::Threshold;
 use crate::engine::outbox::Backlog;
-use crate::engine::websocket::{Lost, WebSocket, close_frame};
+use crate::engine::websocket::{WebSocket, close_frame};
 use crate::engine::webtransport::WebTransport;
 use crate::engine::{Frame, Packet, Transport};
 
@@ -16,7 +17,7 @@ pub(crate) enum Duplex {
 }
 
 impl Duplex {
-    /// Its name.
+    /// Returns the transport that it is.
     pub(crate) fn transport(&self) -> Transport {
         match self {
             Self::WebSocket(_) => Transport::WebSocket,
@@ -24,7 +25,7 @@ impl Duplex {
         }
     }
 
-    /// From how many bytes on messages that are queued should be compressed.
+    /// Returns from how many bytes on messages that are queued should be compressed.
     pub(crate) fn threshold(&self) -> Threshold {
         match self {
             Self::WebSocket(wire) => wire.threshold(),
@@ -37,7 +38,7 @@ impl Duplex {
         &mut self,
         cx: &mut Context<'_>,
         on_packet: &mut dyn FnMut(Packet),
-    ) -> Poll<Result<(), Lost>> {
+    ) -> Poll<Result<(), WireEnd>> {
         match self {
             Self::WebSocket(wire) => wire.poll_read(cx, on_packet),
             Self::WebTransport(wire) => wire.poll_read(cx, on_packet),
@@ -45,7 +46,7 @@ impl Duplex {
     }
 
     /// Reads and forgets, after a close: ready when the peer has closed too.
-    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::WebSocket(wire) => wire.poll_discard(cx),
             Self::WebTransport(wire) => wire.poll_discard(cx),
@@ -60,6 +61,15 @@ impl Duplex {
         }
     }
 
+    /// Queues one message in front of all that are not half out: a ping that waited behind a large message would come
+    /// too late.
+    pub(crate) fn push_first(&mut self, frame: Frame) {
+        match self {
+            Self::WebSocket(wire) => wire.push_first(frame),
+            Self::WebTransport(wire) => wire.push_first(frame),
+        }
+    }
+
     /// Queues many.
     pub(crate) fn extend(&mut self, frames: VecDeque<Frame>) {
         match self {
@@ -68,11 +78,12 @@ impl Duplex {
         }
     }
 
-    /// Queues the end, with a code that says why.
-    pub(crate) fn push_close(&mut self, code: u16) {
-        match self {
-            Self::WebSocket(wire) => wire.push(close_frame(code)),
-            Self::WebTransport(wire) => wire.set_code(code),
+    /// Queues the end, with the content of a close frame: nothing, or a code and a reason.
+    pub(crate) fn push_close(&mut self, content: &[u8]) {
+        match (self, content.first_chunk()) {
+            (Self::WebSocket(wire), _) => wire.push(close_frame(content)),
+            (Self::WebTransport(wire), Some(code)) => wire.set_code(u16::from_be_bytes(*code)),
+            (Self::WebTransport(_), None) => {}
         }
     }
 
@@ -85,22 +96,32 @@ impl Duplex {
     }
 
     /// Writes everything that is queued, as far as the peer takes it.
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         match self {
             Self::WebSocket(wire) => wire.poll_flush(cx),
             Self::WebTransport(wire) => wire.poll_flush(cx),
         }
     }
 
+    /// Ends it after a close: everything out, then the peer's end, then ours. Dropping a stream with unread bytes would
+    /// reset it, and the peer could lose what was sent last.
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.poll_flush(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        self.shutdown(cx);
+        self.poll_discard(cx)
+    }
+
     /// Tells the peer that nothing more comes.
-    pub(crate) fn shutdown(&mut self, cx: &mut Context<'_>) {
+    fn shutdown(&mut self, cx: &mut Context<'_>) {
         match self {
             Self::WebSocket(wire) => wire.shutdown(cx),
             Self::WebTransport(wire) => wire.shutdown(),
         }
     }
 
-    /// What is queued here.
+    /// Returns what is queued here.
     pub(crate) fn backlog(&self) -> Backlog {
         match self {
             Self::WebSocket(wire) => wire.backlog(),

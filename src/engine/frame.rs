@@ -8,14 +8,23 @@ use std::io;
 
 use bytes::Bytes;
 
+#[cfg(feature = "socketio")]
+pub use self::server::Reservation;
+#[cfg(feature = "socketio")]
+pub(crate) use self::server::{CLOSE, NOOP, PING, PONG, PONG_PROBE};
+
+#[cfg(feature = "socketio")]
+mod server;
+
 /// A complete, shared, preframed outgoing message. Cloning it copies a pointer.
 #[derive(Clone, Debug)]
 pub struct Frame {
     bytes: Bytes,
     header: u8,
     kind: Kind,
-    #[cfg_attr(not(feature = "socketio"), allow(dead_code, reason = "only servers compress"))]
     deflate: Deflate,
+    /// It answers a request of the client that it goes to.
+    answer: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +32,8 @@ enum Kind {
     Text,
     Binary,
     /// Binary, with the type byte of Engine.IO v3 in front of the data.
-    #[cfg_attr(not(any(feature = "socketio", fuzzing)), allow(dead_code, reason = "only servers send them"))]
     TypedBinary,
     /// WebSocket control frame: never part of a polling payload.
-    #[cfg_attr(not(any(feature = "socketio", fuzzing)), allow(dead_code, reason = "only servers send them"))]
     Control,
 }
 
@@ -38,7 +45,6 @@ enum Deflate {
     /// Its sender does not want that, or it would be no smaller.
     Refused,
     /// It is, and only a WebSocket that negotiated it can carry it.
-    #[cfg_attr(not(feature = "socketio"), allow(dead_code, reason = "only servers compress"))]
     Done,
 }
 
@@ -82,14 +88,6 @@ impl Frame {
         &self.bytes[usize::from(self.header)..]
     }
 
-    /// The message as it stands on a WebTransport stream: first byte, and the rest.
-    #[cfg(any(feature = "socketio", fuzzing))]
-    pub(crate) fn stream_parts(&self) -> (u8, &[u8]) {
-        // The length is coded as on a WebSocket; the bit that says `masked` there says `binary` here.
-        let kind = if self.is_binary() { 0x80 } else { 0 };
-        (kind | self.bytes[1], &self.bytes[2..])
-    }
-
     /// Whether the message is binary.
     pub fn is_binary(&self) -> bool {
         matches!(self.kind, Kind::Binary | Kind::TypedBinary)
@@ -105,16 +103,15 @@ impl Frame {
         self.bytes.is_empty()
     }
 
-    /// Whether this is a WebSocket control frame, which polling must not send.
-    pub(crate) fn is_control(&self) -> bool {
-        self.kind == Kind::Control
+    /// Any Engine.IO text packet, for example `0{…}`.
+    pub(crate) fn packet(packet: &str) -> Self {
+        let mut buffer = Vec::with_capacity(HEADER_ROOM + packet.len());
+        buffer.extend_from_slice(&[0; HEADER_ROOM]);
+        buffer.extend_from_slice(packet.as_bytes());
+        frame(buffer, TEXT, Kind::Text)
     }
-}
 
-#[cfg(any(feature = "socketio", fuzzing))]
-impl Frame {
     /// A binary message of Engine.IO v3: its type, then the data.
-    #[cfg(any(feature = "socketio", fuzzing))]
     pub(crate) fn typed_binary(kind: u8, data: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + 1 + data.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -124,51 +121,13 @@ impl Frame {
     }
 
     /// Whether the payload begins with a type byte of Engine.IO v3.
-    #[cfg(any(feature = "socketio", fuzzing))]
     pub(crate) fn is_typed(&self) -> bool {
         self.kind == Kind::TypedBinary
     }
 
-    /// Whether its sender lets it be compressed.
-    #[cfg(feature = "socketio")]
-    pub(crate) fn is_compressible(&self) -> bool {
-        self.deflate == Deflate::Open
-    }
-
-    /// As a WebSocket with permessage-deflate carries it: compressed, if that is allowed and makes it smaller.
-    #[cfg(feature = "socketio")]
-    pub(crate) fn deflated(&self) -> Self {
-        if self.deflate != Deflate::Open || self.is_control() {
-            return self.clone();
-        }
-        let mut buffer = vec![0; HEADER_ROOM];
-        if !super::deflate::deflate(self.payload(), &mut buffer) {
-            return self.clone().uncompressed();
-        }
-        let opcode = if self.is_binary() { BINARY } else { TEXT };
-        Self { deflate: Deflate::Done, ..frame(buffer, DEFLATED | opcode, self.kind) }
-    }
-
-    /// Any Engine.IO text packet, for example `0{…}`.
-    pub(crate) fn packet(packet: &str) -> Self {
-        let mut buffer = Vec::with_capacity(HEADER_ROOM + packet.len());
-        buffer.extend_from_slice(&[0; HEADER_ROOM]);
-        buffer.extend_from_slice(packet.as_bytes());
-        frame(buffer, TEXT, Kind::Text)
-    }
-
-    /// A short text packet that is framed already: two bytes of header, then the packet.
-    pub(crate) const fn preframed(bytes: &'static [u8]) -> Self {
-        Self { bytes: Bytes::from_static(bytes), header: 2, kind: Kind::Text, deflate: Deflate::Open }
-    }
-
-    /// A WebSocket control frame (close, pong) with at most 125 bytes of `payload`; longer ones are cut.
-    pub(crate) fn control(opcode: u8, payload: &[u8]) -> Self {
-        let payload = &payload[..payload.len().min(125)];
-        let mut buffer = Vec::with_capacity(2 + payload.len());
-        buffer.extend_from_slice(&[FIN | opcode, payload.len() as u8]);
-        buffer.extend_from_slice(payload);
-        Self { bytes: Bytes::from(buffer), header: 2, kind: Kind::Control, deflate: Deflate::Refused }
+    /// Whether this is a WebSocket control frame, which polling must not send.
+    pub(crate) fn is_control(&self) -> bool {
+        self.kind == Kind::Control
     }
 }
 
@@ -253,29 +212,10 @@ fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
     }
     let mut bytes = Bytes::from(buffer);
     bytes::Buf::advance(&mut bytes, start);
-    Frame { bytes, header, kind, deflate: Deflate::Open }
+    Frame { bytes, header, kind, deflate: Deflate::Open, answer: false }
 }
 
-/// `2`: the heartbeat.
-#[cfg(any(feature = "socketio", fuzzing))]
-pub(crate) const PING: Frame = Frame::preframed(b"\x81\x012");
-/// `3`: the answer to a ping of an Engine.IO v3 client.
-#[cfg(any(feature = "socketio", fuzzing))]
-pub(crate) const PONG: Frame = Frame::preframed(b"\x81\x013");
-/// `3probe`: the answer to a probe.
-#[cfg(any(feature = "socketio", fuzzing))]
-pub(crate) const PONG_PROBE: Frame = Frame::preframed(b"\x81\x063probe");
-/// `1`: the end, on polling.
-#[cfg(any(feature = "socketio", fuzzing))]
-pub(crate) const CLOSE: Frame = Frame::preframed(b"\x81\x011");
-/// `6`: nothing to say, on polling.
-#[cfg(any(feature = "socketio", fuzzing))]
-pub(crate) const NOOP: Frame = Frame::preframed(b"\x81\x016");
-
 const FIN: u8 = 0x80;
-/// First frame of a compressed message (RSV1).
-#[cfg(feature = "socketio")]
-const DEFLATED: u8 = 0x40;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 /// Longest header of an unmasked frame.
@@ -301,14 +241,6 @@ mod tests {
             let frame = Frame::binary(&vec![7; length]);
             assert_eq!((frame.len(), frame.payload().len()), (length + header, length));
             assert!(frame.is_binary());
-        }
-    }
-
-    #[test]
-    fn the_fixed_frames_carry_their_packets() {
-        for (frame, packet) in [(PING, "2"), (PONG_PROBE, "3probe"), (CLOSE, "1"), (NOOP, "6")] {
-            assert_eq!(frame.payload(), packet.as_bytes());
-            assert_eq!(frame.wire()[1] as usize, packet.len());
         }
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct Heartbeat {
     timeout: Duration,
     state: State,
     suspended: bool,
+    /// When the peer has read what it was sent, as far as that is known to take time.
+    read_by: Instant,
 }
 
 #[derive(Debug)]
@@ -36,12 +38,13 @@ pub(crate) enum Beat {
 
 impl Heartbeat {
     pub(crate) fn new(interval: Duration, timeout: Duration, now: Instant) -> Self {
-        Self { interval, timeout, state: State::Idle(now + interval), suspended: false }
+        Self { interval, timeout, state: State::Idle(now + interval), suspended: false, read_by: now }
     }
 
     /// For a client that pings (version 3).
     pub(crate) fn passive(interval: Duration, timeout: Duration, now: Instant) -> Self {
-        Self { interval, timeout, state: State::Waiting(now + interval + timeout), suspended: false }
+        let state = State::Waiting(now + interval + timeout);
+        Self { state, ..Self::new(interval, timeout, now) }
     }
 
     /// Whether it is the client who pings.
@@ -61,7 +64,7 @@ impl Heartbeat {
             *deadline = now + self.interval + self.timeout;
         }
         if let State::Pinged { deadline, refreshed: refreshed @ false } = &mut self.state {
-            *deadline = now + self.timeout;
+            *deadline = (*deadline).max(now + self.timeout);
             *refreshed = true;
         }
     }
@@ -73,6 +76,17 @@ impl Heartbeat {
         }
         if self.is_passive() {
             self.handle_other(now);
+        }
+    }
+
+    /// A peer that was slow to take what it is sent takes it: it lives, and it cannot answer a ping before it has read,
+    /// by `read_by`, what was sent before.
+    pub(crate) fn handle_progress(&mut self, read_by: Instant) {
+        self.read_by = read_by;
+        match &mut self.state {
+            State::Idle(_) => {}
+            State::Waiting(deadline) => *deadline = (*deadline).max(read_by + self.interval + self.timeout),
+            State::Pinged { deadline, .. } => *deadline = (*deadline).max(read_by + self.timeout),
         }
     }
 
@@ -94,7 +108,8 @@ impl Heartbeat {
                 // Counted from the time it was due, so that slack of the timer does not add up; but a server that
                 // was far too busy to ping in time does not take that from its client.
                 let sent = if now - due <= self.timeout / 2 { due } else { now };
-                self.state = State::Pinged { deadline: sent + self.timeout, refreshed: false };
+                let deadline = sent.max(self.read_by) + self.timeout;
+                self.state = State::Pinged { deadline, refreshed: false };
                 Some(Beat::Ping)
             }
             State::Waiting(deadline) | State::Pinged { deadline, .. }
@@ -166,6 +181,29 @@ mod tests {
         assert_eq!((heartbeat.handle_timeout(start + ms(900)), heartbeat.poll_timeout()), (None, None));
         heartbeat.resume(start + ms(1_000));
         assert_eq!(heartbeat.poll_timeout(), Some(start + ms(1_200)));
+    }
+
+    #[test]
+    fn a_peer_that_takes_what_it_is_sent_is_not_dead_and_one_that_takes_nothing_more_is() {
+        let (mut heartbeat, start) = start();
+        heartbeat.handle_timeout(start + ms(300));
+        for progress in [450, 600, 750] {
+            heartbeat.handle_progress(start + ms(progress));
+            assert_eq!(heartbeat.handle_timeout(start + ms(progress + 199)), None);
+        }
+        assert_eq!(heartbeat.handle_timeout(start + ms(950)), Some(Beat::Timeout));
+    }
+
+    #[test]
+    fn a_ping_is_answered_after_what_was_sent_before_it() {
+        let (mut heartbeat, start) = start();
+        heartbeat.handle_progress(start + ms(1_000));
+        assert_eq!(heartbeat.handle_timeout(start + ms(300)), Some(Beat::Ping));
+        heartbeat.handle_other(start + ms(310));
+        assert_eq!(heartbeat.poll_timeout(), Some(start + ms(1_200)));
+        let mut passive = Heartbeat::passive(INTERVAL, TIMEOUT, start);
+        passive.handle_progress(start + ms(1_000));
+        assert_eq!(passive.poll_timeout(), Some(start + ms(1_500)));
     }
 
     #[test]

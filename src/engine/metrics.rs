@@ -1,6 +1,6 @@
 //! What the engine counts.
 
-use crate::engine::server::request::RequestError;
+use crate::engine::request_error::RequestError;
 use crate::engine::{CloseReason, Transport};
 use crate::telemetry::{instruments, label};
 

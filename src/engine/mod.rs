@@ -6,6 +6,7 @@
 //! and queue live in the holder's task. Anybody may send through its [`Outbox`].
 
 pub mod codec;
+#[cfg_attr(not(feature = "socketio"), allow(dead_code, reason = "a client sends fewer kinds of frames"))]
 mod frame;
 pub mod packet;
 
@@ -42,12 +43,16 @@ mod polling;
 #[cfg(feature = "socketio")]
 mod registry;
 #[cfg(feature = "socketio")]
+mod request_error;
+#[cfg(feature = "socketio")]
 mod server;
 #[cfg(feature = "socketio")]
 mod session;
 #[cfg(feature = "socketio")]
 mod transport;
 
+#[cfg(test)]
+pub use connection::MemoryPeer;
 pub use frame::{Frame, FrameWriter};
 pub use packet::{Message, Packet};
 #[cfg(any(test, fuzzing))]
@@ -59,7 +64,8 @@ pub use webtransport::read_webtransport;
 pub use self::{
     close::{Close, CloseReason},
     config::Config,
-    connection::{Connection, Event, MemoryPeer},
+    connection::{Connection, Event},
+    frame::Reservation,
     handshake::{Handshake, NodeId, Secure, Sid},
     outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError},
     server::Engine,

@@ -6,15 +6,51 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use crate::engine::metrics;
-use crate::engine::outbox::Shared;
-use crate::engine::{CloseReason, Sid, Transport};
+use crate::engine::duplex::Duplex;
+use crate::engine::outbox::Queue;
+use crate::engine::polling::{Inbox, Refusal};
+use crate::engine::{CloseReason, Protocol, Sid, Transport, metrics};
 
 /// Table of live sessions.
 pub(crate) struct Registry {
-    sessions: DashMap<Sid, Arc<Shared>>,
+    sessions: DashMap<Sid, LiveSession>,
     live: AtomicUsize,
     payload_max: usize,
+}
+
+/// What a request can reach of a live session.
+#[derive(Clone)]
+pub(crate) struct LiveSession {
+    queue: Arc<Queue>,
+    /// As long as it is carried by polling.
+    inbox: Option<Arc<Inbox>>,
+}
+
+impl LiveSession {
+    pub(crate) fn new(queue: Arc<Queue>, inbox: Option<Arc<Inbox>>) -> Self {
+        Self { queue, inbox }
+    }
+
+    /// Returns where its requests arrive, if polling carries it.
+    pub(crate) fn inbox(&self) -> Option<&Arc<Inbox>> {
+        self.inbox.as_ref()
+    }
+
+    /// Offers a wire to the session. It must still be polling and have no other candidate.
+    pub(crate) fn offer(&self, wire: Box<Duplex>) -> Result<(), (Refusal, Box<Duplex>)> {
+        match &self.inbox {
+            Some(inbox) => inbox.offer(wire),
+            None => Err((Refusal::Upgraded, wire)),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.queue.protocol
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.queue.transport()
+    }
 }
 
 impl Registry {
@@ -23,16 +59,17 @@ impl Registry {
     }
 
     /// Adds a session; false if the id is taken.
-    pub(crate) fn insert(&self, sid: &Sid, shared: &Arc<Shared>) -> bool {
+    pub(crate) fn insert(&self, sid: &Sid, session: LiveSession) -> bool {
         let Entry::Vacant(entry) = self.sessions.entry(sid.clone()) else { return false };
-        entry.insert(shared.clone());
+        let transport = session.transport();
+        entry.insert(session);
         self.live.fetch_add(1, Ordering::Relaxed);
-        metrics::SESSIONS_OPENED.of(shared.transport()).increment();
-        metrics::SESSIONS.of(shared.transport()).add(1);
+        metrics::SESSIONS_OPENED.of(transport).increment();
+        metrics::SESSIONS.of(transport).add(1);
         true
     }
 
-    pub(crate) fn get(&self, sid: &str) -> Option<Arc<Shared>> {
+    pub(crate) fn get(&self, sid: &str) -> Option<LiveSession> {
         self.sessions.get(sid).map(|entry| entry.value().clone())
     }
 
@@ -45,8 +82,10 @@ impl Registry {
         }
     }
 
-    /// A session has moved from polling to `transport`.
-    pub(crate) fn switched(&self, transport: Transport) {
+    /// Moves a session from polling to `transport`.
+    pub(crate) fn switched(&self, sid: &Sid, transport: Transport) {
+        let inbox = self.sessions.get_mut(sid).and_then(|mut session| session.inbox.take());
+        drop(inbox);
         metrics::SESSIONS.of(Transport::Polling).add(-1);
         metrics::SESSIONS.of(transport).add(1);
     }
@@ -55,6 +94,7 @@ impl Registry {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// Returns how large a message of a client may be.
     pub(crate) fn payload_max(&self) -> usize {
         self.payload_max
     }

@@ -1,13 +1,23 @@
-//! A connection without a network, for tests of the layer above.
+//! A connection without a network, for tests of this layer and the one above.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
+use http::{HeaderMap, Uri};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use crate::engine::{Frame, Message};
+use super::Connection;
+use super::carrier::Carrier;
+use super::flushed::Flushed;
+use crate::engine::close::WireEnd;
+use crate::engine::outbox::{Drained, Queue};
+use crate::engine::{
+    CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol, Sid, Transport,
+};
 
 /// The peer of a [`super::Connection::in_memory`]. It answers pings by itself.
 #[derive(Debug)]
@@ -15,7 +25,7 @@ pub struct MemoryPeer(Arc<MemoryLink>);
 
 /// What the two ends share.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryLink(Mutex<Link>);
+struct MemoryLink(Mutex<Link>);
 
 #[derive(Debug, Default)]
 struct Link {
@@ -27,17 +37,10 @@ struct Link {
     client_waker: Option<Waker>,
 }
 
-/// What the server end finds.
-pub(crate) enum Received {
-    Message(Message),
-    Closed,
-}
+/// Carrier of a session whose client is a [`MemoryPeer`].
+pub(super) struct MemoryCarrier(Arc<MemoryLink>);
 
 impl MemoryPeer {
-    pub(crate) fn new(link: Arc<MemoryLink>) -> Self {
-        Self(link)
-    }
-
     /// Sends a text message, without the Engine.IO `4`.
     pub fn send(&self, text: &str) {
         self.send_message(Message::Text(text.into()));
@@ -94,30 +97,43 @@ impl Drop for MemoryPeer {
     }
 }
 
-impl MemoryLink {
-    /// What the peer sent, or `None` after keeping the waker.
-    pub(crate) fn receive(&self, waker: &Waker) -> Option<Received> {
-        let mut link = self.0.lock();
+impl MemoryCarrier {
+    /// Returns a carrier and the client at its other end.
+    pub(super) fn pair() -> (Self, MemoryPeer) {
+        let link = Arc::new(MemoryLink::default());
+        (Self(link.clone()), MemoryPeer(link))
+    }
+
+    pub(super) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_packet: &mut dyn FnMut(Packet),
+    ) -> Poll<Result<(), WireEnd>> {
+        let mut link = self.0.0.lock();
         if let Some(message) = link.to_server.pop_front() {
-            return Some(Received::Message(message));
+            on_packet(Packet::Message(message));
+            return Poll::Ready(Ok(()));
         }
         if link.client_closed {
-            return Some(Received::Closed);
+            return Poll::Ready(Err(WireEnd::Stream(CloseReason::TransportClose)));
         }
-        link.server_waker = Some(waker.clone());
-        None
+        link.server_waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
-    pub(crate) fn send(&self, frames: impl IntoIterator<Item = Frame>) {
-        self.change(|link| link.to_client.extend(frames.into_iter().filter(|frame| !frame.is_control())));
+    pub(super) fn flush(&mut self, drained: Drained) -> Flushed {
+        self.change(|link| {
+            link.to_client.extend(drained.frames.into_iter().filter(|frame| !frame.is_control()));
+        });
+        Flushed::All
     }
 
-    pub(crate) fn close(&self) {
+    pub(super) fn finish(&mut self) {
         self.change(|link| link.server_closed = true);
     }
 
     fn change(&self, change: impl FnOnce(&mut Link)) {
-        let mut link = self.0.lock();
+        let mut link = self.0.0.lock();
         change(&mut link);
         if let Some(waker) = link.client_waker.take() {
             waker.wake();
@@ -125,11 +141,26 @@ impl MemoryLink {
     }
 }
 
-/// The message in a preframed one.
+/// Returns the message in a frame.
 fn message_of(frame: &Frame) -> Message {
     if frame.is_binary() {
         return Message::Binary(bytes::Bytes::copy_from_slice(frame.payload()));
     }
     let text = String::from_utf8_lossy(frame.payload().get(1..).unwrap_or_default());
     Message::Text(text.into_owned().into())
+}
+
+impl Connection {
+    /// Returns a connection without a network, and its peer.
+    pub fn in_memory(config: &Config) -> (Self, MemoryPeer) {
+        let (carrier, client) = MemoryCarrier::pair();
+        let uri = Uri::from_static("/socket.io/?EIO=4&transport=websocket");
+        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        let sid = Sid::custom("in-memory").expect("a valid id");
+        let handshake = Handshake::new(sid, peer, Transport::WebSocket, false, &uri, &HeaderMap::new());
+        let queue = Queue::new(Transport::WebSocket, Protocol::V4, Arc::new(config.outbox));
+        let (outbox, handshake) = (Outbox(Arc::new(queue)), Arc::new(handshake));
+        let carrier = Carrier::Memory(carrier);
+        (Self::build(carrier, outbox, handshake, None, config, Instant::now()), client)
+    }
 }

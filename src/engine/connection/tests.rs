@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
-use crate::engine::outbox::Shared;
+use crate::engine::outbox::Queue;
 use crate::engine::{Close, CloseReason, Config, Connection, Event, Frame, Handshake, Message};
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn the_heartbeat_goes_on_though_a_turn_begins_without_budget() {
 fn an_idle_connection_is_small() {
     let sizes = [
         ("Connection", size_of::<Connection>(), 640),
-        ("Shared", size_of::<Shared>(), 256),
+        ("Queue", size_of::<Queue>(), 256),
         ("Handshake", size_of::<Handshake>(), 128),
         ("Sleep", size_of::<Sleep>(), 192),
         ("Frame", size_of::<Frame>(), 40),

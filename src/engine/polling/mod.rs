@@ -1,6 +1,11 @@
-//! HTTP long-polling.
+//! HTTP long-polling. A request hands itself over to the connection through a slot of the inbox and waits; the
+//! connection answers when it runs.
 
+mod inbox;
 pub(crate) mod jsonp;
+mod payload;
 mod requests;
 
-pub(crate) use requests::{Inbox, Inputs, Payload, PendingGet, PendingPost, Polling, Post, Refusal, offer};
+pub(crate) use self::inbox::{GetReply, Inbox, Inputs, Post, PostReply, Refusal};
+pub(crate) use self::payload::Payload;
+pub(crate) use self::requests::{PendingGet, PendingPost};

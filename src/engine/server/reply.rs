@@ -14,7 +14,8 @@ use crate::engine::config::{Config, Cors, Origins};
 use crate::engine::metrics;
 use crate::engine::polling::jsonp;
 use crate::engine::polling::{Payload, Refusal};
-use crate::engine::server::request::{self, RequestError};
+use crate::engine::request_error::RequestError;
+use crate::engine::server::request;
 use crate::error::Code;
 
 pub(crate) type Reply = Response<Full<Bytes>>;

@@ -13,50 +13,14 @@ use http_body_util::BodyExt;
 
 use crate::engine::handshake::query_pairs;
 use crate::engine::polling::{Refusal, jsonp};
+use crate::engine::request_error::RequestError;
 use crate::engine::{Protocol, Transport};
-
-/// Engine.IO error, with its code on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestError {
-    TransportUnknown,
-    SessionUnknown,
-    BadMethod,
-    BadRequest,
-    /// With the words of the application.
-    Forbidden(String),
-    BadProtocol,
-}
 
 impl From<Refusal> for RequestError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unknown => Self::SessionUnknown,
             Refusal::Upgraded | Refusal::Overlap => Self::BadRequest,
-        }
-    }
-}
-
-impl RequestError {
-    pub(crate) fn code(&self) -> usize {
-        match self {
-            Self::TransportUnknown => 0,
-            Self::SessionUnknown => 1,
-            Self::BadMethod => 2,
-            Self::BadRequest => 3,
-            Self::Forbidden(_) => 4,
-            Self::BadProtocol => 5,
-        }
-    }
-
-    pub(crate) fn message(&self) -> &str {
-        match self {
-            Self::TransportUnknown => "Transport unknown",
-            Self::SessionUnknown => "Session ID unknown",
-            Self::BadMethod => "Bad handshake method",
-            Self::BadRequest => "Bad request",
-            Self::Forbidden(text) if text.is_empty() => "Forbidden",
-            Self::Forbidden(text) => text,
-            Self::BadProtocol => "Unsupported protocol version",
         }
     }
 }

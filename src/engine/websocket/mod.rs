@@ -11,4 +11,4 @@ mod stream;
 #[cfg(any(test, fuzzing))]
 pub use reader::fuzzing::{read_deflated_websocket, read_websocket};
 #[cfg(feature = "socketio")]
-pub(crate) use stream::{Lost, WebSocket, close_frame, with_read_buffer};
+pub(crate) use stream::{WebSocket, close_frame, with_read_buffer};

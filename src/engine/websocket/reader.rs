@@ -5,7 +5,6 @@
 //! arrived, never with what was announced, and is given away with the message.
 
 use bytes::{Buf, Bytes};
-use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::engine::inflate::{InflateError, inflate};
 
@@ -15,8 +14,10 @@ pub(crate) enum Incoming {
     /// Not yet checked for UTF-8.
     Text(Bytes),
     Binary(Bytes),
+    /// Content that the pong repeats.
     Ping(Bytes),
-    Close(Option<u16>),
+    /// Content that the answer repeats: nothing, or a code and a reason.
+    Close(Bytes),
 }
 
 /// How a peer broke the rules.
@@ -27,9 +28,9 @@ pub(crate) enum Violation {
     /// A message of at least this many bytes.
     TooLarge(u64),
     Utf8,
-    /// A compressed message that is none.
+    /// A compressed message that cannot be inflated.
     Deflate,
-    /// Too many control frames, or fragments, that carry nothing.
+    /// Too many control frames, or fragments, that carry nothing or next to nothing.
     Flood,
 }
 
@@ -79,7 +80,8 @@ struct Fragments {
     opcode: u8,
     deflated: bool,
     data: Vec<u8>,
-    count: u32,
+    /// How many of them were tiny.
+    tiny: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -230,7 +232,8 @@ impl Reader {
             (TEXT | BINARY, false) => {
                 let Header { opcode, deflated, .. } = header;
                 let data = payload.as_slice().to_vec();
-                self.fragments = Some(Box::new(Fragments { opcode, deflated, data, count: 1 }));
+                let tiny = u32::from(is_tiny(&data));
+                self.fragments = Some(Box::new(Fragments { opcode, deflated, data, tiny }));
                 Ok(None)
             }
             _ => self.accept_control(header.opcode, payload),
@@ -242,8 +245,8 @@ impl Reader {
             return Err(Violation::Protocol("continuation of nothing"));
         };
         fragments.data.extend_from_slice(payload.as_slice());
-        fragments.count += 1;
-        if fragments.count > FRAGMENTS_MAX {
+        fragments.tiny += u32::from(is_tiny(payload.as_slice()));
+        if fragments.tiny > TINY_FRAGMENTS_MAX {
             return Err(Violation::Flood);
         }
         if !fin {
@@ -275,7 +278,10 @@ impl Reader {
         match opcode {
             PING => Ok(Some(Incoming::Ping(payload.into_bytes()))),
             PONG => Ok(None),
-            CLOSE => close_code(payload.as_slice()).map(|code| Some(Incoming::Close(code))),
+            CLOSE => {
+                check_close(payload.as_slice())?;
+                Ok(Some(Incoming::Close(payload.into_bytes())))
+            }
             _ => Err(Violation::Protocol("unknown opcode")),
         }
     }
@@ -311,18 +317,21 @@ fn length(short: u8, rest: &[u8]) -> Option<(u64, usize)> {
     }
 }
 
-fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
-    match payload {
-        [] => Ok(None),
-        [high, low, reason @ ..] => {
-            let code = u16::from_be_bytes([*high, *low]);
-            if !CloseCode::from(code).is_allowed() {
-                return Err(Violation::Protocol("close code"));
-            }
-            std::str::from_utf8(reason).map_err(|_| Violation::Utf8)?;
-            Ok(Some(code))
-        }
+fn is_tiny(fragment: &[u8]) -> bool {
+    fragment.len() < TINY_FRAGMENT_BYTES
+}
+
+/// Checks the content of a close frame: nothing, or a code that may be sent (RFC 6455 section 7.4) and a reason.
+fn check_close(content: &[u8]) -> Result<(), Violation> {
+    match content {
+        [] => Ok(()),
         [_] => Err(Violation::Protocol("close frame of one byte")),
+        [high, low, reason @ ..] => match u16::from_be_bytes([*high, *low]) {
+            1000..=1003 | 1007..=1014 | 3000..=4999 => {
+                std::str::from_utf8(reason).map(drop).map_err(|_| Violation::Utf8)
+            }
+            _ => Err(Violation::Protocol("close code")),
+        },
     }
 }
 
@@ -355,8 +364,10 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 const CONTROL_LENGTH_MAX: u8 = 125;
-/// Fragments of one message, empty ones included.
-const FRAGMENTS_MAX: u32 = 1024;
+/// Fragments below this many bytes are tiny.
+const TINY_FRAGMENT_BYTES: usize = 64;
+/// Tiny fragments of one message. Larger ones are bounded by the size of the message.
+const TINY_FRAGMENTS_MAX: u32 = 16_384;
 /// Control frames between two messages. A client that keeps the heartbeat sends one message per interval.
 const CONTROLS_MAX: u16 = 1024;
 /// After this many bytes out of compressed messages the layer above has its turn: 64 KiB that were read could become
@@ -510,8 +521,33 @@ mod tests {
         let bytes = [client_frame(BINARY, &[0; 60]), piece].concat();
         assert_eq!(read(&mut Reader::new(100), &bytes, usize::MAX), Err(Violation::TooLarge(120)));
         let mut bytes = client_frame(BINARY, b"");
-        (0..1024).for_each(|_| bytes.extend(client_frame(CONTINUATION, b"")));
+        (1..16_384).for_each(|_| bytes.extend(client_frame(CONTINUATION, b"")));
+        assert_eq!(read_once(&bytes), Ok(vec![]));
+        bytes.extend(client_frame(CONTINUATION, b"x"));
         assert_eq!(read_once(&bytes), Err(Violation::Flood));
+    }
+
+    #[test]
+    fn fragments_of_an_honest_client_are_not_counted_as_a_flood() {
+        for (size, count) in [(512, 1_172), (64, 20_000), (1, 16_000)] {
+            let mut bytes = client_frame(BINARY, &vec![7; size]);
+            (2..count).for_each(|_| bytes.extend(client_frame(CONTINUATION, &vec![7; size])));
+            bytes.extend(client_frame(FIN | CONTINUATION, &vec![7; size]));
+            let messages = read(&mut Reader::new(2_000_000), &bytes, 1_000).unwrap();
+            assert_eq!(messages, [Incoming::Binary(vec![7; size * count].into())], "{size}");
+        }
+    }
+
+    #[test]
+    fn a_close_frame_keeps_its_code_and_reason() {
+        for content in [&b""[..], &1000_u16.to_be_bytes(), b"\x03\xf6gateway", b"\x0f\xa0mine"] {
+            let closed = read_once(&client_frame(FIN | CLOSE, content)).unwrap();
+            assert_eq!(closed, [Incoming::Close(Bytes::copy_from_slice(content))]);
+        }
+        for code in [0_u16, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
+            let refused = read_once(&client_frame(FIN | CLOSE, &code.to_be_bytes()));
+            assert_eq!(refused, Err(Violation::Protocol("close code")), "{code}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::engine::close::WireEnd;
 use crate::engine::deflate::Threshold;
 use crate::engine::outbox::Backlog;
 use crate::engine::websocket::extension;
@@ -34,7 +35,7 @@ pub(crate) struct WebSocket {
     /// Pongs in `writing`.
     pongs: u8,
     /// What the peer sends now means nothing: it broke the rules, or has closed.
-    deaf: Option<Deaf>,
+    read_end: Option<ReadEnd>,
     /// TLS may hold bytes that are not out.
     encrypted: bool,
     protocol: Protocol,
@@ -43,8 +44,8 @@ pub(crate) struct WebSocket {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Deaf {
-    Broken,
+enum ReadEnd {
+    Violation,
     Closed,
 }
 
@@ -56,45 +57,16 @@ enum Io {
     Gone,
 }
 
-/// Why a WebSocket can carry no more.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// The stream ended or failed.
-    Stream(CloseReason),
-    /// The peer sent a close frame, with this code if any.
-    Peer(Option<u16>),
-    /// The peer broke the rules.
-    Violation(Violation),
-    /// A text that is no Engine.IO packet.
-    Parse,
-    /// A frame of that many bytes, on a WebTransport stream.
-    Oversize(u64),
-}
-
-impl Lost {
-    /// What the session is told.
-    pub(crate) fn reason(&self) -> CloseReason {
-        match self {
-            Self::Stream(reason) => *reason,
-            Self::Peer(_) => CloseReason::TransportClose,
-            Self::Violation(Violation::TooLarge(_)) => CloseReason::TooLarge,
-            Self::Violation(Violation::Protocol(_) | Violation::Flood) => CloseReason::TransportError,
-            Self::Violation(Violation::Utf8 | Violation::Deflate) | Self::Parse | Self::Oversize(_) => {
-                CloseReason::ParseError
-            }
-        }
-    }
-
-    /// Close code for the peer (RFC 6455 section 7.4); `None` when there is nobody to tell.
-    pub(crate) fn code(&self) -> Option<u16> {
-        match self {
-            Self::Stream(_) => None,
-            Self::Peer(code) => Some(code.unwrap_or(1000)),
-            Self::Violation(Violation::TooLarge(_)) | Self::Oversize(_) => Some(1009),
-            Self::Violation(Violation::Utf8 | Violation::Deflate) => Some(1007),
-            Self::Violation(Violation::Flood) => Some(1008),
-            Self::Violation(Violation::Protocol(_)) | Self::Parse => Some(1002),
-        }
+impl From<Violation> for WireEnd {
+    fn from(violation: Violation) -> Self {
+        let (reason, code, rule) = match violation {
+            Violation::Protocol(rule) => (CloseReason::TransportError, 1002, rule),
+            Violation::TooLarge(_) => (CloseReason::TooLarge, 1009, "message too large"),
+            Violation::Utf8 => (CloseReason::ParseError, 1007, "text that is not UTF-8"),
+            Violation::Deflate => (CloseReason::ParseError, 1007, "message that cannot be inflated"),
+            Violation::Flood => (CloseReason::TransportError, 1008, "too many frames without content"),
+        };
+        Self::Violation { reason, code, rule }
     }
 }
 
@@ -121,7 +93,7 @@ impl WebSocket {
             writing: VecDeque::new(),
             written: 0,
             pongs: 0,
-            deaf: None,
+            read_end: None,
             encrypted: false,
             protocol,
             threshold,
@@ -135,7 +107,7 @@ impl WebSocket {
     }
 
     /// Waits for the HTTP layer to hand over the stream. Ready at once afterwards.
-    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         let upgrade = match &mut self.io {
             Io::Open(_) | Io::Secure(_) => return Poll::Ready(Ok(())),
             Io::Gone => return Poll::Ready(Err(GONE)),
@@ -155,7 +127,7 @@ impl WebSocket {
         &mut self,
         cx: &mut Context<'_>,
         on_packet: &mut dyn FnMut(Packet),
-    ) -> Poll<Result<(), Lost>> {
+    ) -> Poll<Result<(), WireEnd>> {
         ready!(self.poll_open(cx))?;
         if let Some(mut early) = self.reader.take_early() {
             return Poll::Ready(self.decode(&mut early, on_packet));
@@ -172,7 +144,7 @@ impl WebSocket {
         self.pongs = PONGS_MAX;
         with_read_buffer(|buffer| {
             for _ in 0..DISCARDS_PER_TURN {
-                if self.deaf == Some(Deaf::Closed) {
+                if self.read_end == Some(ReadEnd::Closed) {
                     return Poll::Ready(());
                 }
                 if let Some(mut early) = self.reader.take_early() {
@@ -192,10 +164,15 @@ impl WebSocket {
         self.writing.push_back(frame);
     }
 
+    /// Queues one message in front of all that are not half out.
+    pub(crate) fn push_first(&mut self, frame: Frame) {
+        self.writing.insert(usize::from(self.written > 0), frame);
+    }
+
     /// Queues many.
     pub(crate) fn extend(&mut self, mut frames: VecDeque<Frame>) {
         if let Protocol::V3 { base64 } = self.protocol {
-            frames = frames.into_iter().map(|frame| legacy::websocket_frame(frame, base64)).collect();
+            frames = frames.into_iter().map(|frame| legacy_frame(frame, base64)).collect();
         }
         if self.writing.is_empty() {
             self.writing = frames;
@@ -210,7 +187,7 @@ impl WebSocket {
     }
 
     /// Writes everything that is queued, as far as the peer takes it.
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         if self.writing.is_empty() && !self.encrypted {
             return Poll::Ready(Ok(()));
         }
@@ -242,10 +219,14 @@ impl WebSocket {
         };
     }
 
-    /// What is queued here.
+    /// Returns what is queued here.
     pub(crate) fn backlog(&self) -> Backlog {
-        let bytes: usize = self.writing.iter().map(Frame::len).sum();
-        Backlog { packets: self.writing.len(), bytes: bytes.saturating_sub(self.written) }
+        let mut backlog = Backlog::default();
+        let mut written = self.written;
+        for frame in &self.writing {
+            backlog.add(frame, frame.len() - std::mem::take(&mut written));
+        }
+        backlog
     }
 
     /// Whether the stream was handed over.
@@ -253,7 +234,7 @@ impl WebSocket {
         matches!(self.io, Io::Open(_) | Io::Secure(_))
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, Lost>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, WireEnd>> {
         let mut buffer = ReadBuf::new(buffer);
         let read = match &mut self.io {
             Io::Open(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
@@ -262,7 +243,7 @@ impl WebSocket {
         };
         match ready!(read) {
             Ok(()) if buffer.filled().is_empty() => {
-                Poll::Ready(Err(Lost::Stream(CloseReason::TransportClose)))
+                Poll::Ready(Err(WireEnd::Stream(CloseReason::TransportClose)))
             }
             Ok(()) => Poll::Ready(Ok(buffer.filled().len())),
             Err(_) => Poll::Ready(Err(GONE)),
@@ -270,30 +251,30 @@ impl WebSocket {
     }
 
     fn discard(&mut self, data: &mut [u8]) {
-        if self.deaf.is_none() {
+        if self.read_end.is_none() {
             // Only the close frame matters, and it is remembered.
             let _ = self.decode(data, &mut drop);
         }
     }
 
-    fn decode(&mut self, data: &mut [u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), Lost> {
+    fn decode(&mut self, data: &mut [u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), WireEnd> {
         let decoded = self.decode_frames(data, on_packet);
         match decoded {
-            Err(Lost::Peer(_)) => self.deaf = Some(Deaf::Closed),
-            Err(Lost::Violation(_)) => self.deaf = Some(Deaf::Broken),
+            Err(WireEnd::Peer(_)) => self.read_end = Some(ReadEnd::Closed),
+            Err(WireEnd::Violation { .. }) => self.read_end = Some(ReadEnd::Violation),
             _ => {}
         }
         decoded
     }
 
-    fn decode_frames(&mut self, data: &mut [u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), Lost> {
+    fn decode_frames(&mut self, data: &mut [u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), WireEnd> {
         let mut input = Input::new(data);
-        while let Some(incoming) = self.reader.next(&mut input).map_err(Lost::Violation)? {
+        while let Some(incoming) = self.reader.next(&mut input)? {
             match incoming {
                 Incoming::Text(text) => on_packet(self.decode_text(text).map_err(parse_error)?),
                 Incoming::Binary(data) => on_packet(self.decode_binary(data).map_err(parse_error)?),
                 Incoming::Ping(content) => self.pong(&content),
-                Incoming::Close(code) => return Err(Lost::Peer(code)),
+                Incoming::Close(content) => return Err(WireEnd::Peer(content)),
             }
         }
         Ok(())
@@ -323,6 +304,13 @@ impl WebSocket {
     }
 }
 
+/// Returns the frame in the form of version 3; an answer stays one.
+fn legacy_frame(frame: Frame, base64: bool) -> Frame {
+    let is_answer = frame.is_answer();
+    let frame = legacy::websocket_frame(frame, base64);
+    if is_answer { frame.into_answer(None) } else { frame }
+}
+
 /// Lends the buffer of this thread.
 pub(crate) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     READ_BUFFER.with_borrow_mut(|buffer| {
@@ -333,9 +321,9 @@ pub(crate) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     })
 }
 
-/// A WebSocket close frame.
-pub(crate) fn close_frame(code: u16) -> Frame {
-    Frame::control(CLOSE, &code.to_be_bytes())
+/// Returns a WebSocket close frame with this content: nothing, or a code and a reason.
+pub(crate) fn close_frame(content: &[u8]) -> Frame {
+    Frame::control(CLOSE, content)
 }
 
 /// The stream below a connection that became a WebSocket: our listener's, or that of `axum::serve`.
@@ -352,10 +340,14 @@ fn take_stream(upgraded: Upgraded) -> Option<(Io, Bytes)> {
     Some((Io::Open(parts.io.into_inner()), parts.read_buf))
 }
 
-fn parse_error(error: ImksError) -> Lost {
+fn parse_error(error: ImksError) -> WireEnd {
     match error {
-        ImksError::InvalidPacketUtf8 => Lost::Violation(Violation::Utf8),
-        _ => Lost::Parse,
+        ImksError::InvalidPacketUtf8 => Violation::Utf8.into(),
+        _ => WireEnd::Violation {
+            reason: CloseReason::ParseError,
+            code: 1002,
+            rule: "not an Engine.IO packet",
+        },
     }
 }
 
@@ -365,7 +357,7 @@ fn write_all<S: AsyncWrite + Unpin>(
     cx: &mut Context<'_>,
     frames: &mut VecDeque<Frame>,
     written: &mut usize,
-) -> Poll<Result<(), Lost>> {
+) -> Poll<Result<(), WireEnd>> {
     while let Some(first) = frames.front() {
         let count = if frames.len() == 1 {
             Pin::new(&mut *stream).poll_write(cx, &first.wire()[*written..])
@@ -419,7 +411,7 @@ const SLICES_MAX: usize = 64;
 /// Pongs that wait for a blocked wire.
 const PONGS_MAX: u8 = 16;
 const DISCARDS_PER_TURN: usize = 16;
-const GONE: Lost = Lost::Stream(CloseReason::TransportError);
+const GONE: WireEnd = WireEnd::Stream(CloseReason::TransportError);
 const CLOSE: u8 = 0x8;
 const PONG: u8 = 0xA;
 
@@ -437,11 +429,13 @@ mod tests {
     }
 
     #[test]
-    fn each_end_has_its_code() {
-        assert_eq!(Lost::Violation(Violation::TooLarge(7)).code(), Some(1009));
-        assert_eq!(Lost::Violation(Violation::Utf8).reason(), CloseReason::ParseError);
-        assert_eq!(Lost::Peer(Some(4000)).code(), Some(4000));
-        assert_eq!(GONE.code(), None);
-        assert_eq!(close_frame(1000).wire().as_ref(), b"\x88\x02\x03\xe8");
+    fn each_violation_has_its_code() {
+        let code = |violation: Violation| match WireEnd::from(violation) {
+            WireEnd::Violation { code, .. } => code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(Violation::TooLarge(7)), 1009);
+        assert_eq!(WireEnd::from(Violation::Utf8).reason(), CloseReason::ParseError);
+        assert_eq!(close_frame(&1000_u16.to_be_bytes()).wire().as_ref(), b"\x88\x02\x03\xe8");
     }
 }

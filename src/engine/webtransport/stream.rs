@@ -13,8 +13,9 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wtransport::quinn::{ConnectionError, RecvStream, SendStream};
 
+use crate::engine::close::WireEnd;
 use crate::engine::outbox::Backlog;
-use crate::engine::websocket::{Lost, with_read_buffer};
+use crate::engine::websocket::with_read_buffer;
 use crate::engine::webtransport::http3::Session;
 use crate::engine::webtransport::reader::{Incoming, Reader, Violation};
 use crate::engine::{CloseReason, Frame, Message, Packet, Secure, codec};
@@ -75,7 +76,7 @@ impl WebTransport {
         &mut self,
         cx: &mut Context<'_>,
         on_packet: &mut dyn FnMut(Packet),
-    ) -> Poll<Result<(), Lost>> {
+    ) -> Poll<Result<(), WireEnd>> {
         if let Some(early) = self.early.take() {
             return Poll::Ready(self.decode(&early, on_packet));
         }
@@ -118,6 +119,11 @@ impl WebTransport {
         self.writing.push_back(frame);
     }
 
+    /// Queues one message in front of all that are not half out.
+    pub(crate) fn push_first(&mut self, frame: Frame) {
+        self.writing.insert(usize::from(self.written > 0), frame);
+    }
+
     /// Queues many.
     pub(crate) fn extend(&mut self, mut frames: VecDeque<Frame>) {
         self.writing.append(&mut frames);
@@ -134,7 +140,7 @@ impl WebTransport {
     }
 
     /// Writes everything that is queued, as far as the peer takes it.
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         while !self.writing.is_empty() {
             let written = with_write_buffer(|buffer| {
                 gather(buffer, &self.writing, self.written);
@@ -155,13 +161,17 @@ impl WebTransport {
         let _ = self.sending.finish();
     }
 
-    /// What is queued here.
+    /// Returns what is queued here.
     pub(crate) fn backlog(&self) -> Backlog {
-        let bytes: usize = self.writing.iter().map(stream_length).sum();
-        Backlog { packets: self.writing.len(), bytes: bytes.saturating_sub(self.written) }
+        let mut backlog = Backlog::default();
+        let mut written = self.written;
+        for frame in &self.writing {
+            backlog.add(frame, stream_length(frame) - std::mem::take(&mut written));
+        }
+        backlog
     }
 
-    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<First, Lost>> {
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<First, WireEnd>> {
         if let Some(early) = self.early.take()
             && let Some(first) = self.decode_first(&early)?
         {
@@ -177,13 +187,13 @@ impl WebTransport {
         })
     }
 
-    fn decode_first(&mut self, mut data: &[u8]) -> Result<Option<First>, Lost> {
-        let Some(frame) = self.reader.next(&mut data).map_err(violation)? else { return Ok(None) };
+    fn decode_first(&mut self, mut data: &[u8]) -> Result<Option<First>, WireEnd> {
+        let Some(frame) = self.reader.next(&mut data)? else { return Ok(None) };
         self.early = (!data.is_empty()).then(|| data.into());
-        first_packet(&frame).map(Some).ok_or(Lost::Parse)
+        first_packet(&frame).map(Some).ok_or(NO_PACKET)
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, Lost>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, WireEnd>> {
         let mut buffer = ReadBuf::new(buffer);
         let read = match AsyncRead::poll_read(Pin::new(&mut self.receiving), cx, &mut buffer) {
             Poll::Ready(read) => read,
@@ -194,17 +204,17 @@ impl WebTransport {
         };
         match read {
             Ok(()) if buffer.filled().is_empty() => {
-                Poll::Ready(Err(Lost::Stream(CloseReason::TransportClose)))
+                Poll::Ready(Err(WireEnd::Stream(CloseReason::TransportClose)))
             }
             Ok(()) => Poll::Ready(Ok(buffer.filled().len())),
             Err(_) => Poll::Ready(Err(self.lost())),
         }
     }
 
-    fn decode(&mut self, mut data: &[u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), Lost> {
-        while let Some(frame) = self.reader.next(&mut data).map_err(violation)? {
+    fn decode(&mut self, mut data: &[u8], on_packet: &mut dyn FnMut(Packet)) -> Result<(), WireEnd> {
+        while let Some(frame) = self.reader.next(&mut data)? {
             match frame {
-                Incoming::Text(text) => on_packet(codec::decode_text(text).map_err(|_| Lost::Parse)?),
+                Incoming::Text(text) => on_packet(codec::decode_text(text).map_err(|_| NO_PACKET)?),
                 Incoming::Binary(data) => on_packet(Packet::Message(Message::Binary(data))),
             }
         }
@@ -213,10 +223,12 @@ impl WebTransport {
 
     /// Why the stream can carry no more: a peer that closes the session, the connection or its stream means
     /// to go; anything else has happened to it.
-    fn lost(&self) -> Lost {
+    fn lost(&self) -> WireEnd {
         match self.session.close_reason() {
-            None | Some(ConnectionError::ApplicationClosed(_)) => Lost::Stream(CloseReason::TransportClose),
-            Some(_) => Lost::Stream(CloseReason::TransportError),
+            None | Some(ConnectionError::ApplicationClosed(_)) => {
+                WireEnd::Stream(CloseReason::TransportClose)
+            }
+            Some(_) => WireEnd::Stream(CloseReason::TransportError),
         }
     }
 }
@@ -247,10 +259,13 @@ fn first_packet(frame: &Incoming) -> Option<First> {
     }
 }
 
-fn violation(violation: Violation) -> Lost {
-    match violation {
-        Violation::Empty => Lost::Parse,
-        Violation::TooLarge(bytes) => Lost::Oversize(bytes),
+impl From<Violation> for WireEnd {
+    fn from(violation: Violation) -> Self {
+        let (code, rule) = match violation {
+            Violation::Empty => (1002, "empty frame"),
+            Violation::TooLarge(_) => (1009, "frame too large"),
+        };
+        Self::Violation { reason: CloseReason::ParseError, code, rule }
     }
 }
 
@@ -296,6 +311,9 @@ thread_local! {
     static WRITE_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// The end of a stream with something else than Engine.IO packets.
+const NO_PACKET: WireEnd =
+    WireEnd::Violation { reason: CloseReason::ParseError, code: 1002, rule: "not an Engine.IO packet" };
 /// Bytes that are handed to QUIC at once, about.
 const WRITE_BYTES: usize = 64 << 10;
 /// An open packet with the longest session id fits.

@@ -236,7 +236,7 @@ impl Socket {
         }
         self.0.namespace.remove(self, crate::socket::DisconnectReason::ServerNamespace);
         if close {
-            self.0.outbox.ask_farewell();
+            self.0.outbox.request_disconnect();
         }
     }
 

@@ -117,13 +117,13 @@ impl ConnectionTask {
         loop {
             self.poll_running(cx);
             self.poll_connect_timer(cx);
-            if self.connection.outbox().farewell_asked() {
+            if self.connection.outbox().disconnect_requested() {
                 self.say_farewell();
             }
             let reading = self.in_flight() < self.server.config.events_in_flight_max;
             let Poll::Ready(event) = self.connection.poll_event(cx, reading) else {
                 // Asked for while this turn ran: nobody wakes us for that.
-                if self.connection.outbox().farewell_asked() && !self.ending {
+                if self.connection.outbox().disconnect_requested() && !self.ending {
                     continue;
                 }
                 return Poll::Pending;

@@ -1,0 +1,199 @@
+//! A session on HTTP long-polling.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::flushed::Flushed;
+use crate::engine::duplex::Duplex;
+use crate::engine::outbox::{Drained, Take};
+use crate::engine::polling::{GetReply, Inbox, Payload, PostReply};
+use crate::engine::session::{Session, Wire};
+use crate::engine::{CloseReason, Config, Frame, frame};
+
+/// Carrier of a session that has one request after the other.
+pub(super) struct PollingCarrier {
+    pub(super) inbox: Arc<Inbox>,
+    /// What the session itself sends: pings.
+    pub(super) own: VecDeque<Frame>,
+    pub(super) get: Option<GetReply>,
+    pub(super) post: Option<PostReply>,
+    /// A wire that wants to take over.
+    pub(super) candidate: Option<Box<Duplex>>,
+    /// A candidate that was refused and still has to hear why. At most one; the next one takes its place.
+    leaving: Option<Box<Duplex>>,
+    /// Bytes of the last answer that no GET has followed yet.
+    unread: usize,
+    inbound_max: u32,
+    payload_max: usize,
+}
+
+impl PollingCarrier {
+    pub(super) fn new(inbox: Arc<Inbox>, config: &Config) -> Self {
+        Self {
+            inbox,
+            own: VecDeque::new(),
+            get: None,
+            post: None,
+            candidate: None,
+            leaving: None,
+            unread: 0,
+            inbound_max: u32::try_from(config.inbound_messages_max).unwrap_or(u32::MAX),
+            payload_max: config.max_payload,
+        }
+    }
+
+    pub(super) fn ping(&mut self) {
+        self.own.push_back(frame::PING);
+    }
+
+    pub(super) fn pong(&mut self) {
+        self.own.push_back(frame::PONG);
+    }
+
+    pub(super) fn capacity(&self, session: &Session) -> (Take, bool) {
+        if self.get.is_none() {
+            return (Take::Nothing, false);
+        }
+        let packets = PAYLOAD_PACKETS_MAX.saturating_sub(self.own.len());
+        let idle = self.own.is_empty() && !session.is_poll_released();
+        (Take::UpTo { packets, bytes: self.payload_max }, idle)
+    }
+
+    pub(super) fn flush(
+        &mut self,
+        drained: Drained,
+        session: &mut Session,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Flushed {
+        if self.inbox.has_news() {
+            // It came while this turn was running and nobody was woken for it.
+            cx.waker().wake_by_ref();
+        }
+        if !self.is_over_bound(session) {
+            self.answer_post();
+        }
+        self.flush_wires(session, cx);
+        if self.get.is_none() {
+            return Flushed::Partly;
+        }
+        self.own.extend(drained.frames);
+        let ends = session.is_closing() && !session.is_upgrading();
+        if !self.own.is_empty() {
+            let frames = std::mem::take(&mut self.own);
+            self.answer_get(&frames, session, now);
+        } else if ends {
+            // In an answer of its own: a client acts on a close before it looks at what came with it.
+            self.answer_get([&frame::CLOSE], session, now);
+            return Flushed::All;
+        } else if session.is_poll_released() && !self.inbox.is_posting() {
+            self.answer_get([&frame::NOOP], session, now);
+        }
+        Flushed::Partly
+    }
+
+    /// Whether a POST waits for its `ok` because too much that came before it was not taken yet.
+    pub(super) fn is_withholding(&self, session: &Session) -> bool {
+        self.post.is_some() && self.is_over_bound(session)
+    }
+
+    fn is_over_bound(&self, session: &Session) -> bool {
+        session.queued_messages() > self.inbound_max as usize
+            || session.queued_message_bytes() > self.payload_max.saturating_mul(INBOUND_PAYLOADS_MAX)
+    }
+
+    pub(super) fn close(&mut self, reason: CloseReason) -> Option<Duration> {
+        let by_client = reason == CloseReason::TransportClose;
+        if by_client && self.get.is_none() {
+            // The client closes by POST and by GET at once; they may arrive in any order.
+            self.answer_post();
+            return Some(LAST_GET);
+        }
+        self.answer_last(if by_client { frame::NOOP } else { frame::CLOSE });
+        self.answer_post();
+        None
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.inbox.close();
+    }
+
+    fn flush_wires(&mut self, session: &mut Session, cx: &mut Context<'_>) {
+        if self.leaving.as_mut().is_some_and(|wire| wire.poll_end(cx).is_ready()) {
+            self.leaving = None;
+        }
+        let Some(candidate) = &mut self.candidate else { return };
+        if let Poll::Ready(Err(end)) = candidate.poll_flush(cx) {
+            session.handle_lost(Wire::Candidate, end.reason());
+        }
+    }
+
+    /// Notes that the client has read what it was sent, since it asks for more.
+    pub(super) fn handle_get(&mut self, session: &mut Session, now: Instant) {
+        if std::mem::take(&mut self.unread) >= LARGE_PAYLOAD {
+            session.handle_progress(now);
+        }
+    }
+
+    /// Answers the GET that waits, if any. The next one may come before the client can know.
+    fn answer_get<'a>(
+        &mut self,
+        frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>,
+        session: &mut Session,
+        now: Instant,
+    ) {
+        let Some(get) = self.get.take() else { return };
+        let payload = Payload::new(self.inbox.protocol(), frames);
+        self.unread = payload.body.len();
+        if self.unread >= LARGE_PAYLOAD {
+            session.handle_progress(now + reading_time(self.unread));
+        }
+        self.inbox.free_get();
+        // A client that went away is found by the guard of its request.
+        let _ = get.send(payload);
+    }
+
+    /// Answers the GET that waits, if any, for the last time.
+    pub(super) fn answer_last(&mut self, frame: Frame) {
+        let Some(get) = self.get.take() else { return };
+        self.inbox.free_get();
+        // Whoever went away needs no answer.
+        let _ = get.send(Payload::new(self.inbox.protocol(), [&frame]));
+    }
+
+    /// Answers the POST that waits, if any.
+    pub(super) fn answer_post(&mut self) {
+        let Some(post) = self.post.take() else { return };
+        self.inbox.free_post();
+        // A client that went away is found by the guard of its request.
+        let _ = post.send(());
+    }
+
+    /// Refuses the candidate, if there still is one: it is closed, and hears why.
+    pub(super) fn refuse_candidate(&mut self, content: &[u8], cx: &mut Context<'_>) {
+        let Some(mut wire) = self.candidate.take() else { return };
+        wire.push_close(content);
+        self.leaving = wire.poll_end(cx).is_pending().then_some(wire);
+    }
+}
+
+/// Returns how long a client on the slowest line that is served takes to read so much.
+fn reading_time(bytes: usize) -> Duration {
+    Duration::from_secs(bytes as u64 / LINE_BYTES_PER_SECOND_MIN)
+}
+
+/// Packets in one answer: the stock Python client gives up on more.
+const PAYLOAD_PACKETS_MAX: usize = 16;
+/// Payloads of `max_payload` bytes whose messages wait for the holder before the `ok` of a POST is withheld. Two, for
+/// clients that send twice before they poll.
+const INBOUND_PAYLOADS_MAX: usize = 2;
+/// From how many bytes on an answer takes time to be read.
+const LARGE_PAYLOAD: usize = 64 << 10;
+/// The slowest line on which the heartbeat leaves a client time to read a large answer.
+const LINE_BYTES_PER_SECOND_MIN: u64 = 32 << 10;
+/// How long a GET may come after the POST that closed the session.
+const LAST_GET: Duration = Duration::from_millis(100);

@@ -1,0 +1,138 @@
+//! Requests of a polling client, and its way to a carrier with a wire of its own.
+
+use std::task::{Context, Poll};
+
+use super::carrier::Carrier;
+use super::duplex::DuplexCarrier;
+use super::polling::PollingCarrier;
+use super::{Connection, Phase};
+use crate::engine::duplex::Duplex;
+use crate::engine::metrics::{self, Upgrade};
+use crate::engine::polling::{GetReply, Inputs, Post};
+use crate::engine::session::Wire;
+use crate::engine::{CloseReason, Frame, Transport, frame};
+
+impl Connection {
+    /// Takes the requests that have arrived. Packets first, so that a pong that came in time counts; then the
+    /// deadlines, so that a request that came too late finds the session closed; then the rest.
+    pub(super) fn take_requests(&mut self, cx: &mut Context<'_>) {
+        let Carrier::Polling(polling) = &self.carrier else { return };
+        let Inputs { get, post, candidate, failure } = polling.inbox.take();
+        if let Some(post) = post {
+            self.take_post(post, cx);
+        }
+        self.session.handle_timeout(self.now);
+        self.outputs(cx);
+        if let Some(wire) = candidate {
+            self.take_candidate(wire);
+        }
+        self.read_candidate(cx);
+        if let Some(get) = get {
+            self.take_get(get);
+        }
+        if let Some(reason) = failure {
+            self.session.handle_lost(Wire::Current, reason);
+            self.outputs(cx);
+        }
+    }
+
+    fn take_post(&mut self, post: Post, cx: &mut Context<'_>) {
+        for packet in post.packets {
+            self.session.handle_packet(Wire::Current, packet, self.now);
+        }
+        if post.malformed {
+            // The reply is dropped: the request is refused.
+            self.session.handle_lost(Wire::Current, CloseReason::ParseError);
+        } else if let Carrier::Polling(polling) = &mut self.carrier {
+            polling.post = Some(post.reply);
+        }
+        self.outputs(cx);
+    }
+
+    fn take_get(&mut self, get: GetReply) {
+        let Carrier::Polling(polling) = &mut self.carrier else { return };
+        polling.handle_get(&mut self.session, self.now);
+        match self.phase {
+            Phase::Live => polling.get = Some(get),
+            Phase::Ending { reason, .. } => {
+                polling.get = Some(get);
+                polling.answer_last(frame::NOOP);
+                self.finish(reason);
+            }
+            Phase::Ended(_) => drop(get),
+        }
+    }
+
+    fn take_candidate(&mut self, wire: Box<Duplex>) {
+        let Carrier::Polling(polling) = &mut self.carrier else { return };
+        if self.session.handle_attach(wire.transport(), self.now) {
+            polling.candidate = Some(wire);
+        }
+    }
+
+    fn read_candidate(&mut self, cx: &mut Context<'_>) {
+        while let Carrier::Polling(polling) = &mut self.carrier
+            && let Some(candidate) = &mut polling.candidate
+        {
+            let (session, now) = (&mut self.session, self.now);
+            let read = candidate.poll_read(cx, &mut |packet| {
+                // What follows the upgrade packet in the same read belongs to the session already.
+                let wire = match session.transport() {
+                    Transport::Polling => Wire::Candidate,
+                    Transport::WebSocket | Transport::WebTransport => Wire::Current,
+                };
+                session.handle_packet(wire, packet, now);
+            });
+            match read {
+                Poll::Pending => return,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(end)) if session.transport() != Transport::Polling => self.lose(&end),
+                Poll::Ready(Err(end)) => {
+                    if let Some(content) = end.reply() {
+                        polling.refuse_candidate(&content, cx);
+                    }
+                    self.session.handle_lost(Wire::Candidate, end.reason());
+                }
+            }
+            self.outputs(cx);
+        }
+    }
+
+    /// Sends a packet to the candidate.
+    pub(super) fn push_candidate(&mut self, frame: Frame) {
+        if let Carrier::Polling(PollingCarrier { candidate: Some(candidate), .. }) = &mut self.carrier {
+            candidate.push(frame);
+        }
+    }
+
+    /// Lets the candidate carry the session from now on. What was queued and not polled leaves there.
+    pub(super) fn switch(&mut self) {
+        let Carrier::Polling(polling) = &mut self.carrier else { return };
+        let Some(mut wire) = polling.candidate.take() else { return };
+        polling.answer_last(frame::NOOP);
+        polling.answer_post();
+        wire.extend(std::mem::take(&mut polling.own));
+        let (transport, inbox) = (wire.transport(), polling.inbox.clone());
+        let queue = &self.outbox.0;
+        queue.switch_to(transport);
+        queue.compress_from(wire.threshold());
+        // After the switch, which is what a request that finds it closed is told.
+        inbox.close();
+        self.carrier = Carrier::Duplex(DuplexCarrier::new(*wire));
+        metrics::UPGRADES.of(Upgrade::Succeeded).increment();
+        if let Some(registry) = &self.registry {
+            registry.switched(&self.handshake.sid, transport);
+        }
+    }
+
+    /// Gives the candidate up; another one may come.
+    pub(super) fn drop_candidate(&mut self, cx: &mut Context<'_>) {
+        let Carrier::Polling(polling) = &mut self.carrier else { return };
+        polling.refuse_candidate(&UPGRADE_REFUSED.to_be_bytes(), cx);
+        polling.inbox.free_candidate();
+        metrics::UPGRADES.of(Upgrade::Failed).increment();
+    }
+}
+
+/// Close code of a wire that could not take over.
+const UPGRADE_REFUSED: u16 = 1008;

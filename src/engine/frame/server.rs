@@ -1,0 +1,114 @@
+//! What only servers send: fixed packets, control frames, answers, and the forms of a message on other wires.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{BINARY, Deflate, FIN, Frame, Kind, TEXT, frame};
+use crate::engine::deflate;
+
+/// Something that is kept until an answer has left, for example a part of a memory budget.
+pub type Reservation = Arc<dyn Any + Send + Sync>;
+
+impl Frame {
+    /// The message as it stands on a WebTransport stream: first byte, and the rest.
+    pub(crate) fn stream_parts(&self) -> (u8, &[u8]) {
+        // The length is coded as on a WebSocket; the bit that says `masked` there says `binary` here.
+        let kind = if self.is_binary() { 0x80 } else { 0 };
+        (kind | self.bytes[1], &self.bytes[2..])
+    }
+
+    /// Whether its sender lets it be compressed.
+    pub(crate) fn is_compressible(&self) -> bool {
+        self.deflate == Deflate::Open
+    }
+
+    /// As a WebSocket with permessage-deflate carries it: compressed, if that is allowed and makes it smaller.
+    pub(crate) fn deflated(&self) -> Self {
+        if self.deflate != Deflate::Open || self.is_control() {
+            return self.clone();
+        }
+        let mut buffer = vec![0; super::HEADER_ROOM];
+        if !deflate::deflate(self.payload(), &mut buffer) {
+            return self.clone().uncompressed();
+        }
+        let opcode = if self.is_binary() { BINARY } else { TEXT };
+        Self { deflate: Deflate::Done, ..frame(buffer, DEFLATED | opcode, self.kind) }
+    }
+
+    /// Marks the message as an answer to a request of the client that it goes to; `reservation` lives as long as it.
+    pub(crate) fn into_answer(mut self, reservation: Option<&Reservation>) -> Self {
+        if let Some(reservation) = reservation {
+            self.bytes = Bytes::from_owner(Reserved(self.bytes, reservation.clone()));
+        }
+        Self { answer: true, ..self }
+    }
+
+    /// Whether the message answers a request of the client that it goes to.
+    pub(crate) fn is_answer(&self) -> bool {
+        self.answer
+    }
+
+    /// A short text packet that is framed already: two bytes of header, then the packet.
+    pub(crate) const fn preframed(bytes: &'static [u8]) -> Self {
+        Self {
+            bytes: Bytes::from_static(bytes),
+            header: 2,
+            kind: Kind::Text,
+            deflate: Deflate::Open,
+            answer: false,
+        }
+    }
+
+    /// A WebSocket control frame (close, pong) with at most 125 bytes of `payload`; longer ones are cut.
+    pub(crate) fn control(opcode: u8, payload: &[u8]) -> Self {
+        let payload = &payload[..payload.len().min(125)];
+        let mut buffer = Vec::with_capacity(2 + payload.len());
+        buffer.extend_from_slice(&[FIN | opcode, payload.len() as u8]);
+        buffer.extend_from_slice(payload);
+        Self {
+            bytes: Bytes::from(buffer),
+            header: 2,
+            kind: Kind::Control,
+            deflate: Deflate::Refused,
+            answer: false,
+        }
+    }
+}
+
+/// The bytes of an answer, with what was reserved for them.
+struct Reserved(Bytes, #[expect(dead_code, reason = "it is dropped with the bytes")] Reservation);
+
+impl AsRef<[u8]> for Reserved {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// `2`: the heartbeat.
+pub(crate) const PING: Frame = Frame::preframed(b"\x81\x012");
+/// `3`: the answer to a ping of an Engine.IO v3 client.
+pub(crate) const PONG: Frame = Frame::preframed(b"\x81\x013");
+/// `3probe`: the answer to a probe.
+pub(crate) const PONG_PROBE: Frame = Frame::preframed(b"\x81\x063probe");
+/// `1`: the end, on polling.
+pub(crate) const CLOSE: Frame = Frame::preframed(b"\x81\x011");
+/// `6`: nothing to say, on polling.
+pub(crate) const NOOP: Frame = Frame::preframed(b"\x81\x016");
+
+/// First frame of a compressed message (RSV1).
+const DEFLATED: u8 = 0x40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fixed_frames_carry_their_packets() {
+        for (frame, packet) in [(PING, "2"), (PONG_PROBE, "3probe"), (CLOSE, "1"), (NOOP, "6")] {
+            assert_eq!(frame.payload(), packet.as_bytes());
+            assert_eq!(frame.wire()[1] as usize, packet.len());
+        }
+    }
+}

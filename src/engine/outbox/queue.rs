@@ -1,0 +1,387 @@
+//! The outgoing queue of one connection: the one allocation that the connection shares with its senders.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{Backlog, OutboxLimits, Pressure, Queued, SendError};
+use crate::engine::deflate::Threshold;
+use crate::engine::{Close, Frame, Protocol, Transport, metrics};
+
+/// Queue of one connection, with what senders have to know of its wire.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Bytes of answers that wait, as `state` counts them: read for each message, which must not cost a lock.
+    answer_bytes: AtomicUsize,
+    /// The connection has been woken, or runs: it will look at the queue before it sleeps, no wake needed.
+    scheduled: AtomicBool,
+    /// The holder should end the connection, in its own words.
+    disconnect: AtomicBool,
+    transport: AtomicU8,
+    /// From how many bytes on the wire wants messages compressed.
+    threshold: AtomicU32,
+    /// Version that the client speaks.
+    pub(crate) protocol: Protocol,
+    limits: Arc<OutboxLimits>,
+}
+
+#[derive(Default)]
+struct State {
+    frames: VecDeque<Frame>,
+    /// What is in `frames`.
+    queued: Backlog,
+    /// Taken by the connection, but held back by a blocked wire.
+    held: Backlog,
+    /// Bytes that wait for the client, as the metrics have them.
+    waiting_bytes: u32,
+    waker: Option<Waker>,
+    closing: Option<Close>,
+    slow: bool,
+    blocked: bool,
+    /// A polling request waits with nothing to carry.
+    poll_waiting: bool,
+    /// Who asked to be woken when there is room again. Nobody, as a rule.
+    #[allow(clippy::box_collection, reason = "one pointer in every connection, not three")]
+    waiting_for_room: Option<Box<Vec<Waker>>>,
+}
+
+/// How much a connection can take from its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    /// The wire is blocked, or not there.
+    Nothing,
+    /// At most so many packets and bytes, but one packet whatever its size.
+    UpTo {
+        packets: usize,
+        bytes: usize,
+    },
+    All,
+}
+
+/// What a connection learns when it looks at its queue.
+#[derive(Debug, Default)]
+pub(crate) struct Drained {
+    pub(crate) frames: VecDeque<Frame>,
+    pub(crate) closing: Option<Close>,
+    pub(crate) slow: bool,
+    /// The task that polls is another one than last time.
+    pub(crate) moved: bool,
+    /// More waits than was taken.
+    pub(crate) more: bool,
+}
+
+impl State {
+    fn push(&mut self, frame: Frame) {
+        self.queued.add(&frame, frame.len());
+        self.frames.push_back(frame);
+    }
+
+    fn take(&mut self, take: Take) -> VecDeque<Frame> {
+        let Take::UpTo { packets, bytes } = take else {
+            let everything = take == Take::All;
+            return if everything { self.take_all() } else { VecDeque::new() };
+        };
+        if self.frames.len() <= packets && self.queued.total().bytes <= bytes {
+            return self.take_all();
+        }
+        let mut taken = VecDeque::new();
+        let mut room = bytes;
+        while let Some(frame) = self.frames.front()
+            && taken.len() < packets
+            && (taken.is_empty() || frame.len() <= room)
+        {
+            room = room.saturating_sub(frame.len());
+            self.queued.remove(frame);
+            taken.extend(self.frames.pop_front());
+        }
+        taken
+    }
+
+    fn take_all(&mut self) -> VecDeque<Frame> {
+        self.queued = Backlog::default();
+        std::mem::take(&mut self.frames)
+    }
+
+    fn pushes(&self) -> Queued {
+        let (queued, held) = (self.queued.pushes, self.held.pushes);
+        Queued { packets: queued.packets + held.packets, bytes: queued.bytes + held.bytes }
+    }
+
+    fn total(&self) -> Queued {
+        let (queued, held) = (self.queued.total(), self.held.total());
+        Queued { packets: queued.packets + held.packets, bytes: queued.bytes + held.bytes }
+    }
+
+    fn refusal(&self) -> Option<SendError> {
+        self.closing.map(|_| if self.slow { SendError::Slow } else { SendError::Closed })
+    }
+
+    /// Keeps the metrics true: what is queued waits for the client (its wire takes nothing, or it does not poll), or
+    /// nothing does. Never on the way of a client that keeps up.
+    fn count_waiting(&mut self, waits: bool) {
+        let bytes = if waits { self.total().bytes } else { 0 };
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut self.waiting_bytes, bytes);
+        if before != bytes {
+            metrics::OUTBOX_WAITING_BYTES.add(i64::from(bytes) - i64::from(before));
+            metrics::OUTBOX_WAITING_SESSIONS.add(i64::from(bytes > 0) - i64::from(before > 0));
+        }
+    }
+}
+
+/// The senders' side.
+impl Queue {
+    /// Returns the empty queue of a connection that `transport` carries first.
+    pub(crate) fn new(transport: Transport, protocol: Protocol, limits: Arc<OutboxLimits>) -> Self {
+        Self {
+            state: Mutex::default(),
+            answer_bytes: AtomicUsize::new(0),
+            scheduled: AtomicBool::new(true),
+            disconnect: AtomicBool::new(false),
+            transport: AtomicU8::new(transport as u8),
+            threshold: AtomicU32::new(Threshold::NEVER.get()),
+            protocol,
+            limits,
+        }
+    }
+
+    pub(super) fn push(&self, frames: impl IntoIterator<Item = Frame>) -> Result<Pressure, SendError> {
+        let mut state = self.state.lock();
+        self.admit(&mut state)?;
+        frames.into_iter().for_each(|frame| state.push(frame));
+        let pressure = Pressure(self.is_pressed(&state));
+        self.wake_locked(state);
+        Ok(pressure)
+    }
+
+    pub(super) fn push_answer(&self, frames: impl IntoIterator<Item = Frame>) -> Result<(), SendError> {
+        let mut state = self.state.lock();
+        if let Some(refusal) = state.refusal() {
+            return Err(refusal);
+        }
+        frames.into_iter().for_each(|frame| state.push(frame));
+        self.publish_answers(&state);
+        self.wake_locked(state);
+        Ok(())
+    }
+
+    pub(super) fn push_volatile(&self, frames: impl IntoIterator<Item = Frame>) -> bool {
+        let mut state = self.state.lock();
+        let ready = match self.transport() {
+            Transport::WebSocket | Transport::WebTransport => !state.blocked,
+            Transport::Polling => state.poll_waiting && state.frames.is_empty(),
+        };
+        if !ready || self.admit(&mut state).is_err() {
+            metrics::VOLATILE_DROPPED.increment();
+            return false;
+        }
+        frames.into_iter().for_each(|frame| state.push(frame));
+        self.wake_locked(state);
+        true
+    }
+
+    pub(super) fn close(&self, close: Close) {
+        let mut state = self.state.lock();
+        match state.closing {
+            None => state.closing = Some(close),
+            Some(_) if close == Close::Now => state.closing = Some(close),
+            Some(_) => return,
+        }
+        self.wake_locked(state);
+    }
+
+    pub(super) fn request_disconnect(&self) {
+        self.disconnect.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn disconnect_requested(&self) -> bool {
+        self.disconnect.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closing.is_some()
+    }
+
+    pub(super) fn waiting(&self) -> Queued {
+        self.state.lock().total()
+    }
+
+    pub(super) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut state = self.state.lock();
+        if let Some(refusal) = state.refusal() {
+            return Poll::Ready(Err(refusal));
+        }
+        if !self.is_pressed(&state) {
+            return Poll::Ready(Ok(()));
+        }
+        let waiting = state.waiting_for_room.get_or_insert_default();
+        if !waiting.iter().any(|known| known.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn compresses(&self, frame: &Frame) -> bool {
+        let threshold = self.threshold.load(Ordering::Relaxed);
+        threshold != Threshold::NEVER.get()
+            && frame.is_compressible()
+            && frame.payload().len() >= threshold as usize
+    }
+
+    /// Returns the transport that carries the connection now.
+    pub(crate) fn transport(&self) -> Transport {
+        Transport::from_repr(self.transport.load(Ordering::Relaxed))
+    }
+
+    /// Wakes the connection unless it is awake.
+    pub(crate) fn wake(&self) {
+        self.wake_locked(self.state.lock());
+    }
+
+    fn wake_locked(&self, state: MutexGuard<'_, State>) {
+        if self.scheduled.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let waker = state.waker.clone();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn admit(&self, state: &mut State) -> Result<(), SendError> {
+        if let Some(refusal) = state.refusal() {
+            return Err(refusal);
+        }
+        if !self.is_full(state) {
+            return Ok(());
+        }
+        state.slow = true;
+        state.closing = Some(Close::Now);
+        drop(state.take_all());
+        self.publish_answers(state);
+        if !self.scheduled.swap(true, Ordering::Relaxed)
+            && let Some(waker) = &state.waker
+        {
+            waker.wake_by_ref();
+        }
+        Err(SendError::Slow)
+    }
+
+    fn is_full(&self, state: &State) -> bool {
+        let limits = &*self.limits;
+        let (packets_max, bytes_max) = match (self.transport(), state.blocked) {
+            (Transport::Polling, _) => (limits.packets_max, limits.polling_bytes_max),
+            (_, true) => (limits.blocked_packets_max, limits.blocked_bytes_max),
+            (_, false) => (limits.packets_max, limits.bytes_max),
+        };
+        let Queued { packets, bytes } = state.pushes();
+        packets >= packets_max || bytes >= bytes_max
+    }
+
+    fn is_pressed(&self, state: &State) -> bool {
+        let Queued { packets, bytes } = state.total();
+        packets > self.limits.pressure_packets || bytes > self.limits.pressure_bytes
+    }
+
+    fn publish_answers(&self, state: &State) {
+        let bytes = state.queued.answers.bytes + state.held.answers.bytes;
+        self.answer_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The connection's side.
+impl Queue {
+    /// Marks the connection as running.
+    pub(crate) fn enter(&self) {
+        self.scheduled.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes what is queued before the connection sleeps; from now on a push wakes it again.
+    pub(crate) fn take_and_arm(&self, waker: &Waker, take: Take, poll_waiting: bool) -> Drained {
+        let mut state = self.state.lock();
+        self.scheduled.store(false, Ordering::Relaxed);
+        let moved = !state.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        if moved {
+            state.waker = Some(waker.clone());
+        }
+        let answers_before = state.queued.answers.bytes;
+        let frames = state.take(take);
+        if state.queued.answers.bytes != answers_before {
+            self.publish_answers(&state);
+        }
+        state.poll_waiting = poll_waiting && frames.is_empty();
+        if self.transport() == Transport::Polling {
+            let waits = !state.frames.is_empty();
+            state.count_waiting(waits);
+        }
+        self.wake_waiting(&mut state);
+        let more = !state.frames.is_empty();
+        Drained { frames, closing: state.closing, slow: state.slow, moved, more }
+    }
+
+    /// Whether so many answers wait that the client's next request has to.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.answer_bytes.load(Ordering::Relaxed) > self.limits.answer_bytes_high
+    }
+
+    /// Has messages of this size and more compressed. The wire is the last one that the session has, so none can go
+    /// astray.
+    pub(crate) fn compress_from(&self, threshold: Threshold) {
+        self.threshold.store(threshold.get(), Ordering::Relaxed);
+    }
+
+    /// Refuses what is sent from now on; what is queued stays.
+    pub(crate) fn refuse_sends(&self) {
+        self.state.lock().closing.get_or_insert(Close::Graceful);
+    }
+
+    /// Moves the session from polling to `transport`.
+    pub(crate) fn switch_to(&self, transport: Transport) {
+        let mut state = self.state.lock();
+        self.transport.store(transport as u8, Ordering::Relaxed);
+        state.poll_waiting = false;
+        state.count_waiting(false);
+    }
+
+    /// Notes that the wire takes nothing more and holds `held` back, or (`None`) that everything is out again.
+    pub(crate) fn set_blocked(&self, held: Option<Backlog>) {
+        let mut state = self.state.lock();
+        state.blocked = held.is_some();
+        state.held = held.unwrap_or_default();
+        state.count_waiting(held.is_some());
+        self.publish_answers(&state);
+        self.wake_waiting(&mut state);
+    }
+
+    /// Ends the queue: nothing is accepted any more and everything that waits is dropped.
+    pub(crate) fn finish(&self) {
+        let mut state = self.state.lock();
+        state.closing.get_or_insert(Close::Now);
+        let dropped = (state.waker.take(), state.take_all());
+        state.held = Backlog::default();
+        state.count_waiting(false);
+        self.publish_answers(&state);
+        let waiting = state.waiting_for_room.take();
+        drop(state);
+        drop(dropped);
+        waiting.into_iter().flat_map(|waiting| *waiting).for_each(Waker::wake);
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> u32 {
+        self.state.lock().waiting_bytes
+    }
+
+    /// Wakes those who wait for room, if there is some.
+    fn wake_waiting(&self, state: &mut State) {
+        if state.waiting_for_room.is_some() && !self.is_pressed(state) {
+            let waiting = state.waiting_for_room.take();
+            waiting.into_iter().flat_map(|waiting| *waiting).for_each(Waker::wake);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Bodies of a polling session: what a GET is answered with, what a POST brings.
+
+use crate::ImksResult;
+use crate::engine::{Frame, Packet, Protocol, codec, legacy};
+
+/// Body of the answer to a GET.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    pub(crate) body: Vec<u8>,
+    /// Not text: only in version 3.
+    pub(crate) binary: bool,
+    /// Some packet in it may be compressed.
+    pub(crate) compressible: bool,
+}
+
+impl Payload {
+    /// Encodes what a client of this version is sent.
+    pub(crate) fn new<'a>(
+        protocol: Protocol,
+        frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>,
+    ) -> Self {
+        let frames = frames.into_iter();
+        let compressible = frames.clone().any(Frame::is_compressible);
+        let (body, binary) = match protocol {
+            Protocol::V4 => (codec::encode_payload(frames).into_bytes(), false),
+            Protocol::V3 { base64 } => legacy::encode_payload(frames, base64),
+        };
+        Self { body, binary, compressible }
+    }
+}
+
+/// Decodes the body of a POST. Gives the packets before the first one that is malformed, and whether there was one.
+pub(crate) fn decode(protocol: Protocol, body: &[u8], binary: bool) -> (Vec<Packet>, bool) {
+    match protocol {
+        Protocol::V4 => collect(codec::decode_payload(body)),
+        Protocol::V3 { .. } => collect(legacy::decode_payload(body, binary)),
+    }
+}
+
+fn collect(decoded: impl Iterator<Item = ImksResult<Packet>>) -> (Vec<Packet>, bool) {
+    let mut packets = Vec::new();
+    for packet in decoded {
+        match packet {
+            Ok(packet) if packets.len() < PACKETS_MAX => packets.push(packet),
+            _ => return (packets, true),
+        }
+    }
+    (packets, false)
+}
+
+/// Packets in the body of one POST. A million empty ones would fit into the default `max_payload`.
+const PACKETS_MAX: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_of_too_many_packets_is_malformed() {
+        let body = |count: usize| vec!["4"; count].join("\x1e");
+        let (packets, malformed) = decode(Protocol::V4, body(PACKETS_MAX).as_bytes(), false);
+        assert_eq!((packets.len(), malformed), (PACKETS_MAX, false));
+        assert!(decode(Protocol::V4, body(PACKETS_MAX + 1).as_bytes(), false).1);
+    }
+}

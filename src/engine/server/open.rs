@@ -1,0 +1,168 @@
+//! The first request of a session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, header};
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::reply::{self, Reply};
+use super::request::{self, Query};
+use super::{Engine, Inner};
+use crate::ImksError;
+use crate::engine::connection::{self, Start};
+use crate::engine::duplex::Duplex;
+use crate::engine::outbox::Queue;
+use crate::engine::polling::{Inbox, Payload};
+use crate::engine::registry::LiveSession;
+use crate::engine::request_error::RequestError;
+use crate::engine::websocket::WebSocket;
+use crate::engine::{Config, Connection, Frame, Handshake, Protocol, Secure, Sid, Transport};
+
+impl Engine {
+    /// Answers the first request of a session.
+    pub(super) async fn open(
+        &self,
+        parts: &Parts,
+        query: &Query<'_>,
+        transport: Transport,
+        peer: SocketAddr,
+        socket: Option<OnUpgrade>,
+    ) -> Result<Reply, RequestError> {
+        if parts.method != Method::GET {
+            return Err(RequestError::BadMethod);
+        }
+        let socket = match (transport, socket) {
+            (Transport::WebSocket, Some(socket)) => {
+                Some((request::websocket_key(parts).ok_or(RequestError::BadRequest)?, socket))
+            }
+            (Transport::Polling, None) => None,
+            _ => return Err(RequestError::BadRequest),
+        };
+        let config = &self.0.config;
+        if let Some(allow) = &config.hooks.allow_request {
+            allow(parts).await.map_err(RequestError::Forbidden)?;
+        }
+        let known = query.version().filter(|version| config.allow_eio3 || *version == Protocol::V4);
+        let protocol = known.ok_or(RequestError::BadProtocol)?;
+        let sid = self.generate_id(parts).await?;
+        let secure = parts.extensions.get::<Secure>().is_some();
+        let mut handshake = Handshake::new(sid, peer, transport, secure, &parts.uri, &parts.headers);
+        handshake.protocol = protocol;
+        self.0.start(parts, handshake, socket)
+    }
+
+    pub(super) async fn generate_id(&self, parts: &Parts) -> Result<Sid, RequestError> {
+        let sid = match &self.0.config.hooks.generate_id {
+            None => Sid::random(self.0.node),
+            Some(generate) => match generate(parts).await {
+                Ok(text) => Sid::custom(&text),
+                Err(reason) => Err(ImksError::invalid("sid", reason)),
+            },
+        };
+        sid.map_err(|error| {
+            tracing::warn!(%error, "no session id");
+            RequestError::BadRequest
+        })
+    }
+}
+
+impl Inner {
+    /// Starts a session and hands its connection to whoever accepts.
+    pub(super) fn start(
+        &self,
+        parts: &Parts,
+        handshake: Handshake,
+        socket: Option<(&[u8], OnUpgrade)>,
+    ) -> Result<Reply, RequestError> {
+        // Read first: the client counts from the OPEN packet it gets.
+        let now = Instant::now();
+        let accepting = self.accepting.read();
+        let Some(permit) = self.reserve(accepting.as_ref()) else { return Ok(reply::unavailable()) };
+        let queue = self.queue(&handshake);
+        let (mut reply, start) = self.greet(parts, &handshake, &queue, socket);
+        self.register(&handshake, &queue, &start)?;
+        if let Some(edit) = &self.config.hooks.initial_headers {
+            edit(reply.headers_mut(), parts);
+        }
+        let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
+        let parts = connection::Parts { queue, start, handshake, registry, now };
+        permit.send(Connection::new(parts, &self.config));
+        Ok(reply)
+    }
+
+    /// Returns a place in the accept queue; `None` when there are too many sessions, or no new ones are wanted.
+    pub(super) fn reserve<'a>(
+        &self,
+        accepting: Option<&'a mpsc::Sender<Connection>>,
+    ) -> Option<mpsc::Permit<'a, Connection>> {
+        let permit = accepting?.try_reserve().ok()?;
+        (self.registry.len() < self.config.sessions_max).then_some(permit)
+    }
+
+    /// Returns the empty queue of a new session.
+    pub(super) fn queue(&self, handshake: &Handshake) -> Arc<Queue> {
+        Arc::new(Queue::new(handshake.transport, handshake.protocol, self.limits.clone()))
+    }
+
+    pub(super) fn register(
+        &self,
+        handshake: &Handshake,
+        queue: &Arc<Queue>,
+        start: &Start,
+    ) -> Result<(), RequestError> {
+        let inbox = match start {
+            Start::Polling(inbox) => Some(inbox.clone()),
+            Start::Wire(_) => None,
+        };
+        let is_new = self.registry.insert(&handshake.sid, LiveSession::new(queue.clone(), inbox));
+        is_new.then_some(()).ok_or(RequestError::BadRequest)
+    }
+
+    /// Makes OPEN, and the initial packet if there is one: in the response, or on the WebSocket to come.
+    fn greet(
+        &self,
+        parts: &Parts,
+        handshake: &Handshake,
+        queue: &Arc<Queue>,
+        socket: Option<(&[u8], OnUpgrade)>,
+    ) -> (Reply, Start) {
+        let end = &self.open_end[usize::from(socket.is_some())];
+        let open = [OPEN_START, handshake.sid.expose(), end].concat();
+        let initial = self.config.initial_packet.as_deref();
+        let Some((key, socket)) = socket else {
+            let frames = std::iter::once(Frame::packet(&open)).chain(initial.map(Frame::text));
+            let frames: Vec<_> = frames.collect();
+            let mut reply = reply::payload(&self.config, parts, Payload::new(handshake.protocol, &frames));
+            if let Some(cookie) = &self.config.cookie
+                && let Ok(value) =
+                    format!("{}={}{}", cookie.name, handshake.sid.expose(), cookie.attributes).parse()
+            {
+                reply.headers_mut().append(header::SET_COOKIE, value);
+            }
+            return (reply, Start::Polling(Arc::new(Inbox::new(queue.clone()))));
+        };
+        let (mut socket, extensions) = WebSocket::accept(socket, parts, handshake.protocol, &self.config);
+        socket.push(Frame::packet(&open));
+        if let Some(initial) = initial {
+            socket.push(Frame::text(initial));
+        }
+        (reply::switching(key, extensions), Start::Wire(Duplex::WebSocket(socket)))
+    }
+}
+
+/// Returns the OPEN packet after the session id. Five keys, no more.
+pub(super) fn open_end(config: &Config, upgrades: &str) -> String {
+    format!(
+        r#"","upgrades":[{upgrades}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
+        config.ping_interval.as_millis(),
+        config.ping_timeout.as_millis(),
+        config.max_payload,
+    )
+}
+
+/// The OPEN packet before the session id.
+pub(super) const OPEN_START: &str = r#"0{"sid":""#;

@@ -1,0 +1,113 @@
+//! Requests of a session that lives: GET and POST of polling, and a WebSocket that wants to take over.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Method, StatusCode, header};
+use http_body::Body;
+use hyper::upgrade::OnUpgrade;
+
+use super::reply::{self, Reply};
+use super::request::{self, BodyError};
+use super::{Engine, Inner};
+use crate::engine::Protocol;
+use crate::engine::duplex::Duplex;
+use crate::engine::polling::{Inbox, PendingGet, PendingPost, Refusal};
+use crate::engine::registry::LiveSession;
+use crate::engine::request_error::RequestError;
+use crate::engine::websocket::WebSocket;
+
+impl Engine {
+    /// Answers a WebSocket that wants to take over a session.
+    pub(super) fn upgrade(
+        &self,
+        parts: &Parts,
+        session: &LiveSession,
+        socket: OnUpgrade,
+    ) -> Result<Reply, RequestError> {
+        let key = request::websocket_key(parts).ok_or(RequestError::BadRequest)?;
+        let (wire, extensions) = WebSocket::accept(socket, parts, session.protocol(), &self.0.config);
+        match session.offer(Box::new(Duplex::WebSocket(wire))) {
+            Err((Refusal::Unknown, _)) => return Err(RequestError::SessionUnknown),
+            // Clients do not expect an HTTP error here: it is opened, and closed.
+            Err((_, wire)) => self.0.refuse_wire(*wire),
+            Ok(()) => {}
+        }
+        Ok(reply::switching(key, extensions))
+    }
+
+    /// Answers GET and POST of a polling session.
+    pub(super) async fn poll<B: Body>(
+        &self,
+        parts: &Parts,
+        body: B,
+        inbox: Arc<Inbox>,
+    ) -> Result<Reply, RequestError> {
+        match parts.method {
+            Method::GET => match PendingGet::open(inbox) {
+                Ok(pending) => {
+                    let payload = pending.payload().await?;
+                    Ok(reply::payload(&self.0.config, parts, payload))
+                }
+                Err(Refusal::Overlap) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
+                Err(refusal) => Err(refusal.into()),
+            },
+            Method::POST => self.post(parts, body, inbox).await,
+            _ => Err(RequestError::BadRequest),
+        }
+    }
+
+    async fn post<B: Body>(&self, parts: &Parts, body: B, inbox: Arc<Inbox>) -> Result<Reply, RequestError> {
+        let config = &self.0.config;
+        let mut pending = match PendingPost::open(inbox) {
+            Ok(pending) => pending,
+            Err(Refusal::Overlap) => return Ok(reply::empty(StatusCode::BAD_REQUEST)),
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let content_type = parts.headers.get(header::CONTENT_TYPE);
+        let binary = content_type.is_some_and(|value| value == "application/octet-stream");
+        if binary && pending.protocol() == Protocol::V4 {
+            // Dropping `pending` ends the session: version 4 knows no binary bodies.
+            return Ok(reply::empty(StatusCode::BAD_REQUEST));
+        }
+        let body = request::read_body(&parts.headers, body, config.max_payload, config.body_timeout);
+        let body = tokio::select! {
+            biased;
+            body = body => body,
+            // Nobody waits for the rest of the body.
+            refusal = pending.gone() => return reply::refused_post(refusal),
+        };
+        match body {
+            Ok(body) => match pending.submit(&request::payload(parts, body), binary).await {
+                Ok(()) => Ok(reply::ok()),
+                Err(refusal) => reply::refused_post(refusal),
+            },
+            Err(BodyError::TooLarge) => {
+                tracing::info!(limit = config.max_payload, "body too large");
+                pending.refuse_size();
+                Ok(reply::empty(StatusCode::PAYLOAD_TOO_LARGE))
+            }
+            Err(BodyError::TooSlow) => Ok(reply::empty(StatusCode::REQUEST_TIMEOUT)),
+            Err(BodyError::Broken) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
+        }
+    }
+}
+
+impl Inner {
+    /// Opens a wire that no session wants, closes it with a code, and waits until the peer has read that.
+    fn refuse_wire(&self, mut wire: Duplex) {
+        wire.push_close(&SESSION_TAKEN.to_be_bytes());
+        self.tasks.spawn(async move {
+            let ended = poll_fn(|cx| wire.poll_end(cx));
+            // Nobody depends on the outcome.
+            let _ = tokio::time::timeout(REFUSE_TIME, ended).await;
+        });
+    }
+}
+
+/// Close code of a WebSocket for a session that has one.
+const SESSION_TAKEN: u16 = 1008;
+/// How long a refused WebSocket may take to open and close.
+const REFUSE_TIME: Duration = Duration::from_secs(5);
