@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use imks::error::Code;
 use imks::testing::auth::{AccessChange, Authenticator, Permission, Permissions, TokenConfig};
 use imks::testing::directory::{Config, Directory, NewChannel, RoleName, Seed, User};
 use imks::testing::models::db::Db;
@@ -202,9 +203,11 @@ async fn a_seed_file_makes_a_team_once_however_often_it_is_read() {
     "#;
     on_each(|db| async move {
         let world = world(db).await;
-        for _ in 0..2 {
-            assert_eq!(world.directory.import(Seed::parse(text).unwrap()).await.unwrap(), (1, 2, 6));
-        }
+        let first = world.directory.import(Seed::parse(text).unwrap()).await.unwrap();
+        assert_eq!((first.users.there, first.channels.made, first.memberships.made), (0, 2, 6));
+        let second = world.directory.import(Seed::parse(text).unwrap()).await.unwrap();
+        assert_eq!((second.users.made, second.channels.made, second.memberships.made), (0, 0, 0));
+        assert_eq!((second.users.there, second.channels.there), (first.users.made, 2));
         assert_eq!(world.directory.users().await.unwrap().len(), 4);
         assert_eq!(world.directory.members("team").await.unwrap().len(), 4);
         let id = async |name: &str| world.directory.user(name).await.unwrap().unwrap().id;
@@ -233,9 +236,11 @@ async fn a_channel_archived_by_another_process_stops_writers() {
         world.command_line.set_channel_state("general", Some(true), None).await.unwrap();
         world.seen(|change| matches!(change, AccessChange::Channel(channel) if channel.archived)).await;
         assert_eq!(world.code(alice, general, Permission::SendMessages).await, "channel_archived");
-        let channel = world.core.channel(general).await.unwrap();
-        assert!(channel.archived);
-        assert_eq!(world.core.channel(Uuid::now_v7()).await.unwrap_err().code(), "not_found");
+        let mut client = v1::channel_service_client::ChannelServiceClient::new(world.directory.channel());
+        let request = |id: Uuid| v1::GetChannelRequest { channel_id: id.to_string() };
+        assert!(client.get_channel(request(general)).await.unwrap().into_inner().archived);
+        let unknown = client.get_channel(request(Uuid::now_v7())).await.unwrap_err();
+        assert_eq!(unknown.code(), tonic::Code::NotFound);
     })
     .await;
 }
@@ -246,17 +251,21 @@ async fn a_name_is_taken_once_and_has_to_be_a_name() {
         let world = world(db).await;
         world.directory.create_user("alice", false).await.unwrap();
         let long = "a".repeat(65);
-        for name in ["alice", "", " ", "a b", "a\n", "<b>", &long] {
+        for name in ["", " ", "a b", "a\n", "<b>", &long] {
             let error = world.directory.create_user(name, false).await.unwrap_err();
             assert_eq!(error.code(), "invalid_input", "{name:?}");
         }
+        let taken = world.directory.create_user("alice", false).await.unwrap_err();
+        assert_eq!(
+            (taken.code(), taken.to_string()),
+            (Code::Conflict, "the user \"alice\" exists already".into())
+        );
         world.directory.create_user("Zoë.O-Neill_2", false).await.unwrap();
         let new = |name: &str| NewChannel { name: name.into(), ..NewChannel::default() };
         world.directory.create_channel(new("team")).await.unwrap();
-        assert_eq!(world.directory.create_channel(new("team")).await.unwrap_err().code(), "invalid_input");
-        let role = RoleName("emperor".into());
-        let error = world.directory.add_member("team", "alice", role).await.unwrap_err();
-        assert_eq!(error.code(), "not_found");
+        assert_eq!(world.directory.create_channel(new("team")).await.unwrap_err().code(), "conflict");
+        let error = world.directory.add_member("team", "bob", RoleName::Member).await.unwrap_err();
+        assert_eq!((error.code(), error.to_string()), (Code::NotFound, "there is no user \"bob\"".into()));
     })
     .await;
 }
@@ -292,10 +301,13 @@ async fn channels_and_members_are_listed_page_by_page_and_learnt_at_once() {
             let known = world.permissions.cached(alice, *channel, Permission::SendMessages);
             assert!(matches!(known, Some(Ok(_))));
         }
-        let members = world.core.list_channel_members(channels[0], None).await.unwrap();
-        assert_eq!((members.items.len(), members.next), (2, None));
-        assert!(world.core.check_member(alice, channels[0]).await.unwrap().is_some());
-        assert!(world.core.check_member(Uuid::now_v7(), channels[0]).await.unwrap().is_none());
+        let mut client = v1::member_service_client::MemberServiceClient::new(world.directory.channel());
+        let request =
+            v1::ListChannelMembersRequest { channel_id: channels[0].to_string(), ..Default::default() };
+        let members = client.list_channel_members(request).await.unwrap().into_inner();
+        assert_eq!((members.memberships.len(), members.next_page_token.as_str()), (2, ""));
+        assert!(world.core.is_member(alice, channels[0]).await.unwrap());
+        assert!(!world.core.is_member(Uuid::now_v7(), channels[0]).await.unwrap());
     })
     .await;
 }

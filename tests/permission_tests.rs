@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use imks::testing::auth::{AccessChange, Permission, PermissionConfig, Permissions};
-use imks::testing::pb::v1;
+use imks::testing::pb::{CoreClient, v1};
 use support::core::{FakeCore, Mode};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -296,4 +296,15 @@ async fn a_user_with_many_channels_gets_all_pages() {
     assert_eq!(core.calls("list_user_channels"), 4, "pages of two");
     core.mode(Mode::Wrong);
     assert!(core.client().list_user_channels(user).await.unwrap_err().is_retryable());
+}
+
+#[tokio::test]
+async fn every_attempt_of_a_call_tells_the_core_how_long_it_waits() {
+    let world = world(MEMBER).await;
+    let config = imks::testing::pb::Config { retries_max: 2, ..Default::default() };
+    let client = CoreClient::connect(&world.core.url(), config).unwrap();
+    world.core.mode(Mode::Unavailable);
+    let answer = client.check(world.user, world.channel, v1::Permission::PinMessages).await;
+    assert!(answer.unwrap_err().is_retryable());
+    assert_eq!((world.core.calls("check"), world.core.checks_with_timeout()), (3, 3));
 }

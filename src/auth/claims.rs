@@ -1,5 +1,5 @@
-//! The text of a token, taken apart strictly. Nothing here is believed before its signature is checked; it
-//! decides only which key to check with. Pure.
+//! The text of a token, taken apart strictly. Nothing here is believed before its signature is checked; it only names
+//! the key to check with. Pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,53 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use crate::clock::Micros;
-use crate::error::{ImksError, ImksResult};
+use crate::error::ImksError;
+
+/// Why a token is refused. `Invalid` says why to the log only: a peer learns nothing from it.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Not a token that this server accepts.
+    Invalid(&'static str),
+    /// The token ended.
+    Expired,
+    /// The token was withdrawn.
+    Revoked,
+    /// The token, or its key, was made in the future: the clock of this server or of the core is wrong.
+    NotYetValid,
+    /// Whether the token is good cannot be known now.
+    Unknown(ImksError),
+}
+
+impl Refusal {
+    /// Returns the reason, for the log.
+    pub(super) fn why(&self) -> &'static str {
+        match self {
+            Self::Invalid(why) => why,
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::NotYetValid => "not valid yet",
+            Self::Unknown(_) => "cannot be checked now",
+        }
+    }
+}
+
+impl From<Refusal> for ImksError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(_) => Self::Auth("The token is missing or not valid"),
+            Refusal::Expired => Self::TokenExpired,
+            Refusal::Revoked => Self::TokenRevoked,
+            Refusal::NotYetValid => Self::TokenNotYetValid,
+            Refusal::Unknown(error) => error,
+        }
+    }
+}
+
+impl From<ImksError> for Refusal {
+    fn from(error: ImksError) -> Self {
+        Self::Unknown(error)
+    }
+}
 
 /// A token of the right shape. Borrowed from its text; not verified.
 pub(super) struct Unverified<'a> {
@@ -80,15 +126,15 @@ impl<'a> Unverified<'a> {
     /// Takes a token apart.
     ///
     /// # Errors
-    /// `Auth` for everything that is not exactly a signed token; the answer never says why.
-    pub(super) fn parse(token: &'a str) -> ImksResult<Self> {
+    /// `Invalid` for everything that is not exactly a signed token.
+    pub(super) fn parse(token: &'a str) -> Result<Self, Refusal> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(invalid("size"));
+            return Err(Refusal::Invalid("size"));
         }
-        let (message, signature) = token.rsplit_once('.').ok_or(invalid("parts"))?;
-        let (header, claims) = message.split_once('.').ok_or(invalid("parts"))?;
+        let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Invalid("parts"))?;
+        let (header, claims) = message.split_once('.').ok_or(Refusal::Invalid("parts"))?;
         if claims.contains('.') || signature.is_empty() {
-            return Err(invalid("parts"));
+            return Err(Refusal::Invalid("parts"));
         }
         let header: Header = decode(header)?;
         header.check()?;
@@ -97,15 +143,15 @@ impl<'a> Unverified<'a> {
 }
 
 impl Header {
-    fn check(&self) -> ImksResult<()> {
+    fn check(&self) -> Result<(), Refusal> {
         let foreign_key = [&self.jku, &self.jwk, &self.x5u, &self.x5c].into_iter().any(Option::is_some);
         let other_form = [&self.crit, &self.b64, &self.enc, &self.zip].into_iter().any(Option::is_some);
         if foreign_key || other_form {
-            return Err(invalid("header"));
+            return Err(Refusal::Invalid("header"));
         }
         let is_token = |typ: &String| ["jwt", "at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known));
         if !self.typ.as_ref().is_none_or(is_token) {
-            return Err(invalid("type"));
+            return Err(Refusal::Invalid("type"));
         }
         Ok(())
     }
@@ -120,44 +166,44 @@ impl Claims {
         }
     }
 
-    /// Checks the times at `now`, with `leeway` for clocks that differ. `lifetime_max` bounds a token's life,
-    /// from now and from its issue, so that one with an end in a thousand years is worth nothing.
+    /// Checks the times at `now`, with `leeway` for clocks that differ. `lifetime_max` bounds a token's life from its
+    /// issue, so that one with an end in a thousand years is worth nothing.
     ///
     /// # Errors
-    /// `TokenExpired`; `Auth` for every other time that cannot be.
-    pub(super) fn times(&self, now: Micros, leeway: Micros, lifetime_max: Micros) -> ImksResult<Times> {
+    /// `Expired`, `NotYetValid`; `Invalid` for every other time that cannot be.
+    pub(super) fn times(&self, now: Micros, leeway: Micros, lifetime_max: Micros) -> Result<Times, Refusal> {
         let issued_at = micros(self.iat)?;
         let expires_at = micros(self.exp)?;
         let not_before = self.nbf.map(micros).transpose()?.unwrap_or(issued_at);
         if expires_at.saturating_add(leeway) <= now {
-            return Err(ImksError::TokenExpired);
+            return Err(Refusal::Expired);
+        }
+        if expires_at > issued_at.saturating_add(lifetime_max) || expires_at <= issued_at {
+            return Err(Refusal::Invalid("times"));
         }
         let soonest = now.saturating_add(leeway);
-        let latest = soonest.min(issued_at).saturating_add(lifetime_max);
-        if issued_at > soonest || not_before > soonest || expires_at > latest || expires_at <= issued_at {
-            return Err(invalid("times"));
+        // Nobody issues a token in the future: one of the two clocks is wrong.
+        if issued_at > soonest {
+            return Err(Refusal::NotYetValid);
+        }
+        if not_before > soonest {
+            return Err(Refusal::Invalid("nbf"));
         }
         Ok(Times { issued_at, expires_at })
     }
 }
 
-/// The one answer to every token that is no token. Why is for the log, at a level that is off by default.
-pub(super) fn invalid(why: &'static str) -> ImksError {
-    tracing::debug!(why, "token refused");
-    ImksError::Auth("The token is missing or not valid")
+fn micros(seconds: u64) -> Result<Micros, Refusal> {
+    let micros = Micros::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1_000_000));
+    micros.ok_or(Refusal::Invalid("times"))
 }
 
-fn micros(seconds: u64) -> ImksResult<Micros> {
-    let seconds = Micros::try_from(seconds).map_err(|_| invalid("times"))?;
-    seconds.checked_mul(1_000_000).ok_or_else(|| invalid("times"))
+fn decode<T: DeserializeOwned>(part: &str) -> Result<T, Refusal> {
+    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Invalid("base64"))?;
+    serde_json::from_slice(&json).map_err(|_| Refusal::Invalid("json"))
 }
 
-fn decode<T: DeserializeOwned>(part: &str) -> ImksResult<T> {
-    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| invalid("base64"))?;
-    serde_json::from_slice(&json).map_err(|_| invalid("json"))
-}
-
-/// For an optional member: absent is `None`, null is an error like every other wrong type.
+/// Reads an optional member: absent is `None`, null is an error like every other wrong type.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }

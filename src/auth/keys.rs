@@ -54,10 +54,19 @@ impl KeySet {
         self
     }
 
-    /// The key of that name, when its signatures are good at `now`.
+    /// Returns the key of that name, when its signatures are good at `now`.
     pub(super) fn get(&self, issuer: &str, kid: &str, now: Micros) -> Option<Verifier> {
-        let key = self.keys.get(&(issuer.to_owned(), kid.to_owned()))?;
+        let key = self.key(issuer, kid)?;
         (key.not_before <= now && now < key.not_after).then(|| key.verifier.clone())
+    }
+
+    /// Whether the key of that name is good, but only from a time after `now` on.
+    pub(super) fn is_early(&self, issuer: &str, kid: &str, now: Micros) -> bool {
+        self.key(issuer, kid).is_some_and(|key| now < key.not_before)
+    }
+
+    fn key(&self, issuer: &str, kid: &str) -> Option<&Key> {
+        self.keys.get(&(issuer.to_owned(), kid.to_owned()))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::claims::{Unverified, invalid};
+use super::claims::{Refusal, Unverified};
 use super::keys::{KeySet, Verifier};
 use super::metrics;
 use super::revocation::Revocations;
@@ -76,6 +76,8 @@ struct Inner {
     keys: RwLock<Arc<KeySet>>,
     revocations: RwLock<Revocations>,
     refreshes: Mutex<Refreshes>,
+    /// When the log was last told of a token from the future.
+    clock_warned_at: Mutex<Option<Instant>>,
     wanted: Arc<Notify>,
     /// Counts refreshes that ended, however they did.
     ended: watch::Sender<u64>,
@@ -112,6 +114,7 @@ impl Authenticator {
             keys: RwLock::default(),
             revocations: RwLock::default(),
             refreshes: Mutex::default(),
+            clock_warned_at: Mutex::default(),
             wanted: Arc::default(),
             ended: watch::Sender::new(0),
             caught_up: watch::Sender::new(false),
@@ -130,10 +133,11 @@ impl Authenticator {
         Ok(Self(inner))
     }
 
-    /// Who a token belongs to. Waits only when its key is not known yet.
+    /// Returns who a token belongs to. Waits only when its key is not known yet.
     ///
     /// # Errors
-    /// `Auth`, `TokenExpired`, `TokenRevoked`; `Unavailable` while the keys cannot be known.
+    /// `Auth`, `TokenExpired`, `TokenRevoked`; `TokenNotYetValid` when clocks differ by more than the leeway;
+    /// `Unavailable` while the keys cannot be known.
     pub async fn verify(&self, token: &str) -> ImksResult<Identity> {
         self.verify_at(token, now_micros()).await
     }
@@ -141,28 +145,24 @@ impl Authenticator {
     /// [`Authenticator::verify`] as it would be at `now`.
     ///
     /// # Errors
-    /// As [`Authenticator::verify`].
+    /// The errors of [`Authenticator::verify`].
     pub async fn verify_at(&self, token: &str, now: Micros) -> ImksResult<Identity> {
-        let outcome = self.0.verify(token, now).await;
-        if outcome.is_err() {
-            metrics::TOKENS_REFUSED.increment();
-        }
-        outcome
+        self.0.verify(token, now).await.map_err(|refusal| self.0.refused(refusal))
     }
 
     /// Asks the core about a token, for what must not act on an old verdict (`auth:refresh`, sensitive permissions). The token has
     /// to pass the local check too.
     ///
     /// # Errors
-    /// As [`Authenticator::verify`], and `Unavailable` or `Timeout` when the core gives no verdict.
+    /// The errors of [`Authenticator::verify`], and `Unavailable` or `Timeout` when the core gives no verdict.
     pub async fn verify_remote(&self, token: &str) -> ImksResult<Identity> {
         let identity = self.verify(token).await?;
         match self.0.core.verify_token(token, &self.0.config.audience).await? {
             Verdict::Valid { user, .. } if user.id == identity.user_id => Ok(identity),
-            Verdict::Valid { .. } => Err(invalid("another user")),
-            Verdict::Invalid => Err(invalid("core")),
-            Verdict::Expired => Err(ImksError::TokenExpired),
-            Verdict::Revoked => Err(ImksError::TokenRevoked),
+            Verdict::Valid { .. } => Err(self.0.refused(Refusal::Invalid("another user"))),
+            Verdict::Invalid => Err(self.0.refused(Refusal::Invalid("core"))),
+            Verdict::Expired => Err(self.0.refused(Refusal::Expired)),
+            Verdict::Revoked => Err(self.0.refused(Refusal::Revoked)),
         }
     }
 
@@ -177,35 +177,30 @@ impl Authenticator {
     pub fn revoked(&self) -> broadcast::Receiver<Revocation> {
         self.0.revoked.subscribe()
     }
-
-    /// Refreshes the keys now, for example when the core says that they changed.
-    pub fn refresh(&self) {
-        self.0.wanted.notify_one();
-    }
 }
 
 impl Inner {
-    async fn verify(&self, token: &str, now: Micros) -> ImksResult<Identity> {
+    async fn verify(&self, token: &str, now: Micros) -> Result<Identity, Refusal> {
         let parsed = Unverified::parse(token)?;
         if !self.config.issuers.contains(&parsed.claims.iss) {
-            return Err(invalid("issuer"));
+            return Err(Refusal::Invalid("issuer"));
         }
         let key = self.key(&parsed.claims.iss, &parsed.header.kid, now).await?;
         if !key.verify(&parsed.header.alg, parsed.message, parsed.signature) {
-            return Err(invalid("signature"));
+            return Err(Refusal::Invalid("signature"));
         }
         let (leeway, lifetime) = (micros(self.config.leeway), micros(self.config.lifetime_max));
         let times = parsed.claims.times(now, leeway, lifetime)?;
         if !parsed.claims.is_for(&self.config.audience) {
-            return Err(invalid("audience"));
+            return Err(Refusal::Invalid("audience"));
         }
         let (user_id, session_id) = (parsed.claims.sub, parsed.claims.sid);
         if self.revocations.read().contains(user_id, session_id, times.issued_at) {
-            return Err(ImksError::TokenRevoked);
+            return Err(Refusal::Revoked);
         }
         let username = match parsed.claims.username {
             Some(name) if !name.is_empty() && name.len() <= USERNAME_BYTES_MAX => name.into(),
-            Some(_) => return Err(invalid("username")),
+            Some(_) => return Err(Refusal::Invalid("username")),
             None => self.username(user_id).await?,
         };
         let (issued_at, expires_at) = (times.issued_at, times.expires_at);
@@ -220,9 +215,27 @@ impl Inner {
         tasks.spawn(stop.run_until_cancelled_owned(follow_revocations(Arc::downgrade(self), watch)));
     }
 
-    async fn key(&self, issuer: &str, kid: &str, now: Micros) -> ImksResult<Verifier> {
+    /// Counts and logs a refusal: the one place that does.
+    fn refused(&self, refusal: Refusal) -> ImksError {
+        metrics::TOKENS_REFUSED.increment();
+        let mut warned_at = self.clock_warned_at.lock();
+        let may_warn = warned_at.is_none_or(|at| at.elapsed() > CLOCK_WARNING_PAUSE);
+        if may_warn && matches!(refusal, Refusal::NotYetValid) {
+            *warned_at = Some(Instant::now());
+            tracing::warn!(
+                "a good token is not valid yet: the clock of this machine or of the core is wrong"
+            );
+        }
+        tracing::debug!(why = refusal.why(), "token refused");
+        refusal.into()
+    }
+
+    async fn key(&self, issuer: &str, kid: &str, now: Micros) -> Result<Verifier, Refusal> {
         if let Some(key) = self.known_key(issuer, kid, now) {
             return Ok(key);
+        }
+        if self.keys.read().is_early(issuer, kid, now) {
+            return Err(Refusal::NotYetValid);
         }
         self.refreshed().await;
         if let Some(key) = self.known_key(issuer, kid, now) {
@@ -230,7 +243,7 @@ impl Inner {
         }
         // While the core cannot be asked, nobody knows whether this is a new key or no key.
         let unknown = self.refreshes.lock().failed || self.keys.read().is_empty();
-        Err(if unknown { ImksError::Unavailable("core") } else { invalid("kid") })
+        Err(if unknown { Refusal::Unknown(ImksError::Unavailable("core")) } else { Refusal::Invalid("kid") })
     }
 
     fn known_key(&self, issuer: &str, kid: &str, now: Micros) -> Option<Verifier> {
@@ -296,9 +309,9 @@ impl Inner {
         jittered((pause * 2_u32.saturating_pow(failures.min(5) - 1)).min(self.config.refresh))
     }
 
-    async fn username(&self, user: Uuid) -> ImksResult<Arc<str>> {
+    async fn username(&self, user: Uuid) -> Result<Arc<str>, Refusal> {
         let user = self.core.users(&[user]).await?.pop().filter(|found| found.id == user && !found.deleted);
-        user.map(|user| user.username).ok_or_else(|| invalid("user"))
+        user.map(|user| user.username).ok_or(Refusal::Invalid("user"))
     }
 
     fn revoke(&self, revocation: Revocation) {
@@ -347,9 +360,15 @@ fn micros(duration: Duration) -> Micros {
     Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
 }
 
+/// Longest leeway for clocks that differ.
 const LEEWAY_MAX: Duration = Duration::from_secs(60);
+/// How long the start, and a token with an unknown key, wait for the core.
 const START_WAIT: Duration = Duration::from_secs(3);
+/// Pause before the keys are asked for again while there are none.
 const RETRY_WITHOUT_KEYS: Duration = Duration::from_millis(250);
+/// Between two warnings about a clock: each connect of each client would be one otherwise.
+const CLOCK_WARNING_PAUSE: Duration = Duration::from_secs(60);
+/// Longest name that a token may carry.
 const USERNAME_BYTES_MAX: usize = 256;
 /// Revocations a listener may be behind before it has to check everything.
 const REVOKED_QUEUE: usize = 1_024;

@@ -7,18 +7,22 @@ use crate::app::reachable;
 use crate::config::Config;
 use crate::{ImksError, ImksResult};
 
-/// Serves on the address of `--listen`, 127.0.0.1:9000 unless one is set, until `shutdown` ends. There is no
-/// authentication: the port belongs on a private network.
+/// Returns the configuration that file, environment and flags are read over. The server's own default address is taken
+/// by the server that this core is for.
+pub(super) fn base() -> Config {
+    Config { listen: ADDRESS, ..Config::default() }
+}
+
+/// Serves on the configured address until `shutdown` ends. There is no authentication: the port belongs on a private
+/// network.
 ///
 /// # Errors
 /// `Io` when the address cannot be listened on; `Config` when an external core is configured; `Database`.
 pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> ImksResult<()> {
     let directory = super::token::open(config).await?;
-    // The server's own default is taken by the server that this core is for.
-    let wanted = if config.listen == Config::default().listen { ADDRESS } else { config.listen };
-    let listener = tokio::net::TcpListener::bind(wanted)
+    let listener = tokio::net::TcpListener::bind(config.listen)
         .await
-        .map_err(ImksError::io(format!("listening on {wanted}")))?;
+        .map_err(ImksError::io(format!("listening on {}", config.listen)))?;
     let address = listener.local_addr().map_err(ImksError::io("reading the listening address"))?;
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "whoever reaches this port reads the directory: keep it on a private network");
@@ -29,4 +33,5 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     Ok(())
 }
 
+/// Where the core listens unless something else is said.
 const ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9000));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use crate::config::Config;
-use crate::directory::{Directory, NewChannel, RoleName, Seed};
+use crate::directory::{Count, Directory, Imported, NewChannel, RoleName, Seed};
 use crate::{ImksError, ImksResult};
 
 /// Options of `imks directory`.
@@ -96,9 +96,9 @@ enum MemberCommand {
         channel: String,
         /// Name of the user
         user: String,
-        /// guest, member, moderator or owner
+        /// What the member may do
         #[arg(long, default_value = "member")]
-        role: String,
+        role: RoleName,
     },
     /// End a membership, and with it its rights
     Remove {
@@ -114,12 +114,27 @@ enum MemberCommand {
     },
 }
 
-/// Does what was asked for; prints lists and ids as tab-separated lines.
+impl What {
+    fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::User(UserCommand::List)
+                | Self::Channel(ChannelCommand::List)
+                | Self::Member(MemberCommand::List { .. })
+        )
+    }
+}
+
+/// Runs the command; prints lists and ids as tab-separated lines.
 ///
 /// # Errors
-/// `Config` with an external core; `InvalidInput`, `NotFound`, `Database`.
+/// `Config` with an external core, or without a database to list from; `InvalidInput`, `UnknownName`, `Conflict`,
+/// `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
-    let directory = super::token::open(config).await?;
+    let directory = match args.what.only_reads() {
+        true => super::token::open_existing(config).await?,
+        false => super::token::open(config).await?,
+    };
     let lines = match args.what {
         What::User(command) => user(&directory, command).await?,
         What::Channel(command) => channel(&directory, command).await?,
@@ -169,7 +184,7 @@ async fn channel(directory: &Directory, command: ChannelCommand) -> ImksResult<V
 async fn member(directory: &Directory, command: MemberCommand) -> ImksResult<Vec<String>> {
     match command {
         MemberCommand::Add { channel, user, role } => {
-            directory.add_member(&channel, &user, RoleName(role)).await.map(|()| Vec::new())
+            directory.add_member(&channel, &user, role).await.map(|_| Vec::new())
         }
         MemberCommand::Remove { channel, user } => {
             directory.remove_member(&channel, &user).await.map(|()| Vec::new())
@@ -185,6 +200,9 @@ async fn import(directory: &Directory, file: PathBuf) -> ImksResult<String> {
     let text = tokio::fs::read_to_string(&file)
         .await
         .map_err(ImksError::io(format!("reading {}", file.display())))?;
-    let (users, channels, memberships) = directory.import(Seed::parse(&text)?).await?;
-    Ok(format!("{users} users, {channels} channels, {memberships} memberships"))
+    let Imported { users, channels, memberships } = directory.import(Seed::parse(&text)?).await?;
+    let line =
+        |what: &str, count: Count| format!("{what}: {} made, {} there already", count.made, count.there);
+    let lines = [line("users", users), line("channels", channels), line("memberships", memberships)];
+    Ok(lines.join("\n"))
 }

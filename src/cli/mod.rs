@@ -102,7 +102,8 @@ fn run(arguments: Arguments) -> ImksResult<ExitCode> {
         check_config::table()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config = arguments.options.load()?;
+    let base = if matches!(command, Command::Core) { core::base() } else { Config::default() };
+    let config = arguments.options.load(base)?;
     telemetry::start_logging(&config.telemetry);
     for name in unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
         tracing::warn!(name, "this variable is not known; `imks check-config --table` lists all");
@@ -133,16 +134,16 @@ async fn execute(command: Command, config: Config) -> ImksResult<ExitCode> {
 }
 
 impl Options {
-    fn load(self) -> ImksResult<Config> {
+    fn load(self, base: Config) -> ImksResult<Config> {
         let mut flags = Vec::new();
         flags.extend(self.listen.map(|address| ("listen", address.to_string())));
         flags.extend(self.data_dir.map(|path| ("data_dir", path.display().to_string())));
         flags.extend(self.core_url.map(|url| ("core_url", url)));
-        Config::from_process(self.config, &flags)
+        Config::from_process(base, self.config, &flags)
     }
 }
 
-/// Prints to standard output. A closed pipe is the reader's choice, not a failure.
+/// Writes a line to standard output. A closed pipe is the reader's choice, not a failure.
 pub(crate) fn say(text: &str) -> ImksResult<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
@@ -153,16 +154,24 @@ pub(crate) fn say(text: &str) -> ImksResult<()> {
     }
 }
 
-/// An error with its causes, on standard error.
+/// Writes a line for a person to standard error. A closed one changes nothing about the work.
+pub(crate) fn hint(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Writes an error with its causes to standard error.
 fn complain(error: &ImksError) {
     let mut text = format!("imks: {error}");
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
+        // Some libraries say their cause themselves, and have it as their source as well.
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(&format!(": {inner_text}"));
+        }
         cause = inner.source();
     }
-    // Nobody is left to be told when this fails.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    hint(&text);
 }
 
 const EXIT_FAILED: u8 = 1;

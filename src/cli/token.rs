@@ -30,13 +30,27 @@ pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     Ok(())
 }
 
-/// The embedded directory on the configured database.
+/// Opens the embedded directory on the configured database, which is made when it is missing.
 pub(super) async fn open(config: &Config) -> ImksResult<Directory> {
     if config.core_url.is_some() {
         let text = "users and tokens are the core's business while IMKS_CORE_URL is set";
         return Err(ImksError::Config(text.into()));
     }
     let db = Db::connect(&config.database).await?;
+    // On standard error, so that what a shell takes from standard output stays alone.
+    super::hint(&format!("database: {}", db.describe()));
     db.migrate().await?;
     Directory::open(db, config.directory()).await
+}
+
+/// Opens the embedded directory on a database that exists: who only reads makes none.
+pub(super) async fn open_existing(config: &Config) -> ImksResult<Directory> {
+    if let Some(file) = config.database.missing_file() {
+        let text = format!(
+            "there is no database {}: start the server first, or name its directory with --data-dir",
+            file.display()
+        );
+        return Err(ImksError::Config(text));
+    }
+    open(config).await
 }

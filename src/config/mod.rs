@@ -100,9 +100,13 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// Reads file, process environment and flags; see [`load`].
-    pub fn from_process(file: Option<PathBuf>, flags: &[(&str, String)]) -> crate::ImksResult<Self> {
-        load(file, &|name| std::env::var(name).ok(), flags)
+    /// Reads file, process environment and flags over the values of `base`; see [`load`].
+    pub fn from_process(
+        base: Self,
+        file: Option<PathBuf>,
+        flags: &[(&str, String)],
+    ) -> crate::ImksResult<Self> {
+        load(base, file, &|name| std::env::var(name).ok(), flags)
     }
 
     /// The embedded directory issues the tokens that this server accepts.
@@ -194,7 +198,7 @@ mod tests {
 
     fn load_from(env: &[(&str, &str)], flags: &[(&str, String)]) -> crate::ImksResult<Config> {
         let map: HashMap<String, String> = env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        load(None, &|name| map.get(name).cloned(), flags)
+        load(Config::default(), None, &|name| map.get(name).cloned(), flags)
     }
 
     fn file(text: &str) -> tempfile::NamedTempFile {

@@ -15,10 +15,11 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Name of the variable that points to the configuration file.
 pub const CONFIG_FILE: &str = "IMKS_CONFIG";
 
-/// Reads file, environment and flags into one [`Config`]; reports every problem at once.
+/// Reads file, environment and flags over the values of `base`; reports every problem at once.
 ///
 /// `flags` are pairs of key (as in the file) and text.
 pub fn load(
+    base: Config,
     file: Option<PathBuf>,
     environment: Environment<'_>,
     flags: &[(&str, String)],
@@ -33,7 +34,7 @@ pub fn load(
     for (key, text) in flags {
         values.put(key, text.clone(), format!("--{}", key.replace('_', "-")));
     }
-    let mut config = Config::default();
+    let mut config = base;
     fields(&mut config, &mut values);
     let mut problems = values.problems;
     problems.extend(config.problems());

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Directory;
 use super::change::{Kind, record};
-use super::user::{LIST_MAX, checked_name};
+use super::user::{LIST_MAX, checked_name, unknown};
 use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
@@ -48,10 +48,10 @@ pub struct NewChannel {
 }
 
 impl Directory {
-    /// A new channel, without members.
+    /// Makes a channel, without members.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that is not allowed or taken; `Database`.
+    /// `InvalidInput` for a name that is not allowed; `Conflict` for one that is taken; `Database`.
     pub async fn create_channel(&self, new: NewChannel) -> ImksResult<Channel> {
         let kind = if new.private { ChannelKind::Private } else { ChannelKind::Public };
         let channel = Channel {
@@ -70,7 +70,7 @@ impl Directory {
         Ok(channel)
     }
 
-    /// A channel by name.
+    /// Returns the channel of that name, if there is one.
     ///
     /// # Errors
     /// `Database`.
@@ -78,10 +78,10 @@ impl Directory {
         Ok(on!(read self.db(), pool => sqlx::query_as(BY_NAME).bind(name).fetch_optional(pool).await?))
     }
 
-    /// A channel by name, made when missing.
+    /// Returns the channel of that name, which is made when missing.
     ///
     /// # Errors
-    /// As [`Directory::create_channel`].
+    /// The errors of [`Directory::create_channel`].
     pub async fn ensure_channel(&self, new: NewChannel) -> ImksResult<Channel> {
         if let Some(channel) = self.channel_named(&new.name).await? {
             return Ok(channel);
@@ -94,7 +94,7 @@ impl Directory {
         }
     }
 
-    /// All channels by name, at most 10,000.
+    /// Returns all channels by name, at most 10,000.
     ///
     /// # Errors
     /// `Database`.
@@ -105,14 +105,14 @@ impl Directory {
     /// Sets whether a channel is archived and read-only; `None` leaves it as it is.
     ///
     /// # Errors
-    /// `NotFound`; `Database`.
+    /// `UnknownName`; `Database`.
     pub async fn set_channel_state(
         &self,
         name: &str,
         archived: Option<bool>,
         read_only: Option<bool>,
     ) -> ImksResult<()> {
-        let channel = self.channel_named(name).await?.ok_or(ImksError::NotFound("channel"))?;
+        let channel = self.channel_named(name).await?.ok_or_else(|| unknown("channel", name))?;
         let archived = archived.unwrap_or(channel.archived);
         let read_only = read_only.unwrap_or(channel.read_only);
         let (db, id) = (self.db().clone(), channel.id);
@@ -151,7 +151,7 @@ async fn insert(db: &Db, channel: Channel) -> ImksResult<()> {
         }
         done
     });
-    if done == 1 { Ok(()) } else { Err(ImksError::invalid("channel", "the name is taken")) }
+    if done == 1 { Ok(()) } else { Err(ImksError::Conflict { what: "channel", name: channel.name }) }
 }
 
 async fn set_state(db: &Db, id: Uuid, archived: bool, read_only: bool, now: Micros) -> ImksResult<()> {

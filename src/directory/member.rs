@@ -4,10 +4,10 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::change::{Kind, record};
-use super::user::LIST_MAX;
+use super::user::{LIST_MAX, unknown};
 use super::{Directory, NewChannel, User};
 use crate::clock::{Micros, now_micros};
-use crate::error::{ImksError, ImksResult};
+use crate::error::ImksResult;
 use crate::models::db::{Db, on, transaction};
 
 /// One user in one channel, with what decides about permissions.
@@ -43,54 +43,73 @@ pub struct Member {
     pub version: i64,
 }
 
-/// Name of a role; `member` unless said otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleName(pub String);
+/// The roles of the directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RoleName {
+    /// Reads.
+    Guest,
+    /// Reads and writes.
+    #[default]
+    Member,
+    /// Also changes what others wrote.
+    Moderator,
+    /// Also changes the channel.
+    Owner,
+}
 
-impl Default for RoleName {
-    fn default() -> Self {
-        Self("member".into())
+impl RoleName {
+    /// Returns the name in the table of roles.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Guest => "guest",
+            Self::Member => "member",
+            Self::Moderator => "moderator",
+            Self::Owner => "owner",
+        }
     }
 }
 
 impl Directory {
-    /// Makes `username` a member of `channel`, or gives a member another role.
+    /// Makes `username` a member of `channel`, or gives a member another role. Says whether anything changed.
     ///
     /// # Errors
-    /// `NotFound` for a user, channel or role that does not exist; `Database`.
-    pub async fn add_member(&self, channel: &str, username: &str, role: RoleName) -> ImksResult<()> {
-        let user = self.user(username).await?.ok_or(ImksError::NotFound("user"))?.id;
-        let channel = self.channel_named(channel).await?.ok_or(ImksError::NotFound("channel"))?.id;
-        let role: Option<Uuid> = on!(read self.db(), pool => {
-            sqlx::query_scalar(ROLE).bind(&role.0).fetch_optional(pool).await?
+    /// `UnknownName` for a user or channel that does not exist; `Database`.
+    pub async fn add_member(&self, channel: &str, username: &str, role: RoleName) -> ImksResult<bool> {
+        let user = self.user_id(username).await?;
+        let channel = self.channel_id(channel).await?;
+        let role: Uuid = on!(read self.db(), pool => {
+            sqlx::query_scalar(ROLE).bind(role.as_str()).fetch_one(pool).await?
         });
-        let role = role.ok_or(ImksError::NotFound("role"))?;
+        if self.member(user, channel).await?.is_some_and(|member| member.role_id == role) {
+            return Ok(false);
+        }
         let db = self.db().clone();
-        self.settled(async move { join(&db, channel, user, role, now_micros()).await }).await
+        self.settled(async move { join(&db, channel, user, role, now_micros()).await }).await?;
+        Ok(true)
     }
 
     /// Ends a membership. Its rights end with it, on every node that follows the directory.
     ///
     /// # Errors
-    /// `NotFound` when there is no such membership; `Database`.
+    /// `UnknownName` when there is no such membership; `Database`.
     pub async fn remove_member(&self, channel: &str, username: &str) -> ImksResult<()> {
-        let user = self.user(username).await?.ok_or(ImksError::NotFound("user"))?.id;
-        let channel = self.channel_named(channel).await?.ok_or(ImksError::NotFound("channel"))?.id;
+        let user = self.user_id(username).await?;
+        let channel = self.channel_id(channel).await?;
         let db = self.db().clone();
         let left = self.settled(async move { leave(&db, channel, user, now_micros()).await }).await?;
-        if left { Ok(()) } else { Err(ImksError::NotFound("member")) }
+        if left { Ok(()) } else { Err(unknown("member", username)) }
     }
 
-    /// Members of a channel, at most 10,000.
+    /// Returns the members of a channel, at most 10,000.
     ///
     /// # Errors
-    /// `NotFound`; `Database`.
+    /// `UnknownName`; `Database`.
     pub async fn members(&self, channel: &str) -> ImksResult<Vec<Member>> {
-        let channel = self.channel_named(channel).await?.ok_or(ImksError::NotFound("channel"))?.id;
+        let channel = self.channel_id(channel).await?;
         self.members_page(channel, Uuid::nil(), LIST_MAX).await
     }
 
-    /// For development: the user, made when missing, as a member of the channel `general`, made when missing.
+    /// For development: returns the user as a member of the channel `general`; both are made when missing.
     ///
     /// # Errors
     /// `InvalidInput` for a name that is not allowed; `Database`.
@@ -102,6 +121,14 @@ impl Directory {
             self.add_member(GENERAL, username, RoleName::default()).await?;
         }
         Ok(user)
+    }
+
+    async fn user_id(&self, username: &str) -> ImksResult<Uuid> {
+        Ok(self.user(username).await?.ok_or_else(|| unknown("user", username))?.id)
+    }
+
+    async fn channel_id(&self, name: &str) -> ImksResult<Uuid> {
+        Ok(self.channel_named(name).await?.ok_or_else(|| unknown("channel", name))?.id)
     }
 
     pub(super) async fn member(&self, user: Uuid, channel: Uuid) -> ImksResult<Option<Member>> {

@@ -17,7 +17,6 @@ mod user;
 mod watch;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ use tonic::transport::{Channel as GrpcChannel, Endpoint, Server, Uri};
 
 pub use channel::{Channel, NewChannel};
 pub use member::{Member, RoleName};
-pub use seed::Seed;
+pub use seed::{Count, Imported, Seed};
 pub use user::User;
 
 use crate::error::{ImksError, ImksResult};
@@ -65,7 +64,7 @@ impl Default for Config {
     }
 }
 
-/// The directory. Cheap to clone.
+/// The embedded directory. Cheap to clone.
 #[derive(Clone)]
 pub struct Directory(Arc<Inner>);
 
@@ -81,7 +80,7 @@ struct Inner {
 }
 
 impl Directory {
-    /// A directory on `db`, which has to be migrated. Makes the first signing key where there is none.
+    /// Opens a directory on `db`, which has to be migrated. Makes the first signing key where there is none.
     ///
     /// # Errors
     /// `Database`.
@@ -99,7 +98,7 @@ impl Directory {
         Ok(directory)
     }
 
-    /// A gRPC channel to this directory inside the process. The services live as long as the channel.
+    /// Returns a gRPC channel to this directory inside the process. The services live as long as the channel.
     pub fn channel(&self) -> GrpcChannel {
         let (dial, accept) = mpsc::channel::<DuplexStream>(PIPES_WAITING);
         let incoming = futures_util::stream::unfold(accept, |mut accept| async {
@@ -126,26 +125,11 @@ impl Directory {
         Endpoint::from_static("http://directory").connect_with_connector_lazy(connector)
     }
 
-    /// Serves the core's contract on `address` until `shutdown` ends. There is no authentication: whoever
+    /// Serves the core's contract on `listener` until `shutdown` ends. There is no authentication: whoever
     /// reaches the port reads the directory.
     ///
     /// # Errors
-    /// `Io` or `Internal` when the address cannot be served.
-    pub async fn serve(
-        &self,
-        address: SocketAddr,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> ImksResult<()> {
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .map_err(ImksError::io(format!("listening on {address}")))?;
-        self.serve_on(listener, shutdown).await
-    }
-
-    /// [`Directory::serve`] on a listener that exists.
-    ///
-    /// # Errors
-    /// As [`Directory::serve`].
+    /// `GrpcTransport` when the listener fails.
     pub async fn serve_on(
         &self,
         listener: tokio::net::TcpListener,

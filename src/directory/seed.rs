@@ -11,6 +11,8 @@
 //! members = ["bob"]      # users are made when missing
 //! ```
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::{Directory, NewChannel, RoleName};
@@ -67,25 +69,79 @@ impl Seed {
     }
 }
 
+/// What an import made, and what it found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Accounts.
+    pub users: Count,
+    /// Channels.
+    pub channels: Count,
+    /// Memberships, by channel and user; one with a new role counts as made.
+    pub memberships: Count,
+}
+
+/// How many things of one kind were made, and how many were there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Made by this import.
+    pub made: usize,
+    /// There before it.
+    pub there: usize,
+}
+
+impl Count {
+    fn add(&mut self, is_new: bool) {
+        match is_new {
+            true => self.made += 1,
+            false => self.there += 1,
+        }
+    }
+}
+
 impl Directory {
-    /// Makes what the seed names and does not exist yet: (users, channels, memberships) it names.
+    /// Makes what the seed names and does not exist yet.
     ///
     /// # Errors
-    /// As for the single things; what was made before an error stays.
-    pub async fn import(&self, seed: Seed) -> ImksResult<(usize, usize, usize)> {
+    /// The errors of the single steps; what was made before an error stays.
+    pub async fn import(&self, seed: Seed) -> ImksResult<Imported> {
+        let (mut done, mut users) = (Imported::default(), HashSet::new());
         for user in &seed.user {
-            if self.user(&user.name).await?.is_none() {
-                self.create_user(&user.name, user.bot).await?;
+            self.import_user(&user.name, user.bot, &mut users, &mut done.users).await?;
+        }
+        for channel in &seed.channel {
+            let is_new = self.channel_named(&channel.name).await?.is_none();
+            self.import_channel(channel).await?;
+            done.channels.add(is_new);
+            for (role, names) in channel.members_by_role() {
+                for name in names {
+                    self.import_user(name, false, &mut users, &mut done.users).await?;
+                    done.memberships.add(self.add_member(&channel.name, name, role).await?);
+                }
             }
         }
-        let mut memberships = 0;
-        for channel in &seed.channel {
-            memberships += self.import_channel(channel).await?;
-        }
-        Ok((seed.user.len(), seed.channel.len(), memberships))
+        Ok(done)
     }
 
-    async fn import_channel(&self, seed: &SeedChannel) -> ImksResult<usize> {
+    /// Makes a user who is missing; counts each name of the seed once.
+    async fn import_user<'a>(
+        &self,
+        name: &'a str,
+        bot: bool,
+        seen: &mut HashSet<&'a str>,
+        count: &mut Count,
+    ) -> ImksResult<()> {
+        if !seen.insert(name) {
+            return Ok(());
+        }
+        let is_new = self.user(name).await?.is_none();
+        if is_new {
+            self.create_user(name, bot).await?;
+        }
+        count.add(is_new);
+        Ok(())
+    }
+
+    async fn import_channel(&self, seed: &SeedChannel) -> ImksResult<()> {
         let new = NewChannel {
             name: seed.name.clone(),
             private: seed.private,
@@ -96,20 +152,17 @@ impl Directory {
         if seed.archived {
             self.set_channel_state(&seed.name, Some(true), None).await?;
         }
-        let roles = [
-            ("owner", &seed.owners),
-            ("moderator", &seed.moderators),
-            ("member", &seed.members),
-            ("guest", &seed.guests),
-        ];
-        let mut count = 0;
-        for (role, names) in roles {
-            for name in names {
-                self.ensure_user(name).await?;
-                self.add_member(&seed.name, name, RoleName(role.into())).await?;
-                count += 1;
-            }
-        }
-        Ok(count)
+        Ok(())
+    }
+}
+
+impl SeedChannel {
+    fn members_by_role(&self) -> [(RoleName, &[String]); 4] {
+        [
+            (RoleName::Owner, &self.owners),
+            (RoleName::Moderator, &self.moderators),
+            (RoleName::Member, &self.members),
+            (RoleName::Guest, &self.guests),
+        ]
     }
 }

@@ -25,10 +25,10 @@ pub struct User {
 }
 
 impl Directory {
-    /// A new user.
+    /// Makes a user.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that is not allowed or taken; `Database`.
+    /// `InvalidInput` for a name that is not allowed; `Conflict` for one that is taken; `Database`.
     pub async fn create_user(&self, username: &str, bot: bool) -> ImksResult<User> {
         let name = checked_name("username", username)?;
         let user =
@@ -38,7 +38,7 @@ impl Directory {
         Ok(user)
     }
 
-    /// A user by name; deleted ones are not found.
+    /// Returns the user of that name, unless the account is closed.
     ///
     /// # Errors
     /// `Database`.
@@ -48,10 +48,10 @@ impl Directory {
         }))
     }
 
-    /// A user by name, made when missing.
+    /// Returns the user of that name, who is made when missing.
     ///
     /// # Errors
-    /// As [`Directory::create_user`].
+    /// The errors of [`Directory::create_user`].
     pub async fn ensure_user(&self, username: &str) -> ImksResult<User> {
         if let Some(user) = self.user(username).await? {
             return Ok(user);
@@ -63,7 +63,7 @@ impl Directory {
         }
     }
 
-    /// All users that are not deleted, by name, at most [`LIST_MAX`].
+    /// Returns all users that are not deleted, by name, at most [`LIST_MAX`].
     ///
     /// # Errors
     /// `Database`.
@@ -74,27 +74,28 @@ impl Directory {
     /// Closes an account: its tokens are void, its memberships end. The name is free again.
     ///
     /// # Errors
-    /// `NotFound`; `Database`.
+    /// `UnknownName`; `Database`.
     pub async fn remove_user(&self, username: &str) -> ImksResult<()> {
-        let user = self.user(username).await?.ok_or(ImksError::NotFound("user"))?;
+        let user = self.user(username).await?.ok_or_else(|| unknown("user", username))?;
         let db = self.db().clone();
         self.settled(async move { remove(&db, user.id, now_micros()).await }).await
     }
 
-    /// Makes void what was issued to a user until now, without closing the account.
+    /// Withdraws all tokens that a user has now, without closing the account.
     ///
     /// # Errors
-    /// `NotFound`; `Database`.
+    /// `UnknownName`; `Database`.
     pub async fn revoke_user(&self, username: &str) -> ImksResult<()> {
-        let user = self.user(username).await?.ok_or(ImksError::NotFound("user"))?;
+        let user = self.user(username).await?.ok_or_else(|| unknown("user", username))?;
         let db = self.db().clone();
         self.settled(async move { revoke(&db, user.id, false, now_micros()).await }).await
     }
 
-    /// Makes void every token of a session.
+    /// Withdraws every token of a session.
     ///
     /// # Errors
     /// `Database`.
+    #[cfg(feature = "testing")]
     pub async fn revoke_session(&self, session: Uuid) -> ImksResult<()> {
         let db = self.db().clone();
         self.settled(async move { revoke(&db, session, true, now_micros()).await }).await
@@ -120,7 +121,7 @@ async fn insert(db: &Db, user: User) -> ImksResult<()> {
             .bind(user.id).bind(&user.username).bind(user.bot).bind(user.created_at)
             .execute(pool).await?.rows_affected()
     });
-    if done == 1 { Ok(()) } else { Err(ImksError::invalid("username", "is taken")) }
+    if done == 1 { Ok(()) } else { Err(ImksError::Conflict { what: "user", name: user.username }) }
 }
 
 async fn remove(db: &Db, user: Uuid, now: Micros) -> ImksResult<()> {
@@ -146,11 +147,17 @@ async fn revoke(db: &Db, subject: Uuid, is_session: bool, now: Micros) -> ImksRe
     Ok(())
 }
 
-/// Names of users and channels: 1 to 64 letters, digits, `-`, `_`, `.`; they are typed and shown.
+/// Returns the error for a name that nothing has.
+pub(super) fn unknown(what: &'static str, name: &str) -> ImksError {
+    ImksError::UnknownName { what, name: name.to_owned() }
+}
+
+/// Checks a name of a user or channel: 1 to 64 letters, digits, `-`, `_`, `.`; names are typed and shown.
 pub(super) fn checked_name(field: &'static str, name: &str) -> ImksResult<String> {
     let allowed = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || !name.chars().all(allowed) {
-        let rule = "has to be 1 to 64 letters, digits, hyphens, underscores or dots";
+        let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
+        let rule = format!("{shown:?} is not 1 to 64 letters, digits, hyphens, underscores or dots");
         return Err(ImksError::invalid(field, rule));
     }
     Ok(name.to_owned())
@@ -167,6 +174,7 @@ const DELETE: &str = "UPDATE directory_user SET deleted_at = $2 WHERE id = $1";
 const LEAVE_ALL: &str = "DELETE FROM directory_member WHERE user_id = $1 RETURNING channel_id";
 const REVOKE: &str = "INSERT INTO directory_revocation (subject_id, is_session, revoked_at) VALUES ($1, $2, $3) \
      ON CONFLICT (subject_id) DO UPDATE SET revoked_at = excluded.revoked_at";
+/// Longest name of a user or channel.
 const NAME_CHARS_MAX: usize = 64;
 /// Rows of a list on the command line.
 pub(super) const LIST_MAX: i64 = 10_000;

@@ -101,6 +101,16 @@ pub enum ImksError {
     #[cfg(feature = "server")]
     #[error("database")]
     Database(#[from] sqlx::Error),
+    /// The database cannot be opened: its file is damaged, or its server does not answer or refuses.
+    #[cfg(feature = "server")]
+    #[error("cannot open the database {place}")]
+    DatabaseOpen {
+        /// The file, or the server without user and password.
+        place: String,
+        /// Why it failed.
+        #[source]
+        source: sqlx::Error,
+    },
     /// A migration failed.
     #[cfg(feature = "server")]
     #[error("migration")]
@@ -126,6 +136,9 @@ pub enum ImksError {
     /// The token was withdrawn before its end.
     #[error("token revoked")]
     TokenRevoked,
+    /// The token is good from a later time on: the clock of the server or of the issuer is wrong.
+    #[error("token not yet valid")]
+    TokenNotYetValid,
     /// Known, but not allowed; the text names the permission that is missing.
     #[error("permission denied: {0}")]
     Forbidden(&'static str),
@@ -286,11 +299,12 @@ impl ImksError {
             Self::Overloaded { .. } | Self::SocketSendFull => Code::Overloaded,
             Self::Timeout(_) => Code::Timeout,
             Self::Unavailable(_)
+            | Self::TokenNotYetValid
             | Self::AdapterRedis(_)
             | Self::AdapterNats(_)
             | Self::AdapterMessageBus(_) => Code::Unavailable,
             #[cfg(feature = "server")]
-            Self::Database(error) => backend::database_code(error),
+            Self::Database(error) | Self::DatabaseOpen { source: error, .. } => backend::database_code(error),
             #[cfg(feature = "server")]
             Self::GrpcStatus(status) => backend::grpc_code(status.code()),
             #[cfg(feature = "server")]

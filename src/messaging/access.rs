@@ -18,6 +18,12 @@ const JOINED: Push<Joined<'_>> = Push::new("channel:joined");
 /// The user is no member any more; all sockets have left the channel's room.
 const LEFT: Push<Left> = Push::new("channel:left");
 
+/// The token of the connection was withdrawn; the connection ends.
+const REVOKED: Push<Revoked> = Push::new("auth:revoked");
+
+#[derive(Debug, Serialize)]
+struct Revoked {}
+
 #[derive(Debug, Serialize)]
 struct Joined<'a> {
     channel_id: Uuid,
@@ -126,8 +132,17 @@ async fn check_socket(messaging: &Messaging, socket: Socket, channel: Option<Uui
     }
     for channel in channels {
         if !may_view(messaging, user, channel).await {
-            leave(std::slice::from_ref(&socket), channel, "forbidden");
+            leave(std::slice::from_ref(&socket), channel, why_lost(messaging, user, channel).await);
         }
+    }
+}
+
+/// Why somebody may not see a channel any more. The end of a membership changes permissions too, and that news may
+/// come first, so the core is asked which of the two it was.
+async fn why_lost(messaging: &Messaging, user: Uuid, channel: Uuid) -> &'static str {
+    match messaging.permissions().is_member(user, channel).await {
+        Ok(false) => "removed",
+        Ok(true) | Err(_) => "forbidden",
     }
 }
 
@@ -155,6 +170,7 @@ fn disconnect_revoked(messaging: &Messaging, sockets: Vec<Socket>) {
     for socket in sockets {
         let Some(session) = socket.data::<Session>() else { continue };
         if messaging.authenticator().is_revoked(&session.latest()) {
+            REVOKED.to_socket(&socket, &Revoked {});
             socket.disconnect(true);
         }
     }

@@ -9,6 +9,7 @@
 //! whose `BEGIN` was cancelled. Run [`transaction!`](crate::models::db::transaction) bodies in a task of
 //! their own wherever the caller can be cancelled.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -63,6 +64,20 @@ impl Default for Config {
             acquire_timeout_ms: 5_000,
             statement_timeout_ms: 10_000,
         }
+    }
+}
+
+impl Config {
+    /// Returns the SQLite file that [`Db::connect`] would make, when there is none.
+    pub fn missing_file(&self) -> Option<PathBuf> {
+        let file = match self.url.as_deref() {
+            None => self.data_dir.join(SQLITE_FILE),
+            Some(url) if url.starts_with("sqlite:") && !url.contains(":memory:") => {
+                SqliteConnectOptions::from_str(url).ok()?.get_filename().to_owned()
+            }
+            Some(_) => return None,
+        };
+        (!file.exists()).then_some(file)
     }
 }
 
@@ -180,6 +195,8 @@ impl Db {
             Self::Postgres(pool) => {
                 let mut connection = Box::pin(pool.acquire()).await?;
                 sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
+                // PostgreSQL notes at each start that the table of migrations exists already.
+                sqlx::query("SET client_min_messages = warning").execute(&mut *connection).await?;
                 let outcome = Box::pin(POSTGRES_MIGRATIONS.run_direct(None, &mut *connection, false)).await;
                 // The lock and the setting belong to the session: end it instead of tidying up.
                 let _ = connection.close().await;
@@ -328,25 +345,44 @@ async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Co
             .idle_timeout(None)
             .max_lifetime(None)
     };
-    let writer = pool(1).connect_with(options.clone()).await?;
-    let reader = match memory {
-        true => writer.clone(),
-        false => pool(config.sqlite_readers.max(1)).connect_with(options.pragma("query_only", "ON")).await?,
+    let place = format!("file {}", options.get_filename().display());
+    let opened = async {
+        let writer = pool(1).connect_with(options.clone()).await?;
+        let reader = match memory {
+            true => writer.clone(),
+            false => {
+                pool(config.sqlite_readers.max(1)).connect_with(options.pragma("query_only", "ON")).await?
+            }
+        };
+        Ok(Db::Sqlite(SqliteDb { writer, reader }))
     };
-    Ok(Db::Sqlite(SqliteDb { writer, reader }))
+    opened.await.map_err(|source| ImksError::DatabaseOpen { place, source })
 }
 
-/// The file, and the directory if it is missing, for nobody else to read: messages are in there, and the keys of a
-/// standalone server. SQLite gives its other files the mode of this one.
+/// Makes the file, and the directory if it is missing, for nobody else to read: messages are in there, and the keys of
+/// a standalone server. SQLite gives its other files the mode of this one.
 async fn create_private(file: &Path) -> ImksResult<()> {
     if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         let created = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).await;
         created
             .map_err(ImksError::io(format!("cannot create the data directory {}", directory.display())))?;
     }
-    let opened =
-        tokio::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file).await;
-    opened.map(drop).map_err(ImksError::io(format!("cannot open the database file {}", file.display())))
+    let failed = ImksError::io(format!("cannot open the database file {}", file.display()));
+    let created = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).await;
+    match created {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        created => return created.map(drop).map_err(failed),
+    }
+    // Opened for writing: a file that cannot be written should be told by its name.
+    let existing = tokio::fs::OpenOptions::new().write(true).open(file).await;
+    let length = async { existing?.metadata().await }.await.map_err(failed)?.len();
+    if length == 0 {
+        tracing::warn!(
+            file = %file.display(),
+            "the database file is empty: there are no messages and no users in it, and all tokens issued before are void"
+        );
+    }
+    Ok(())
 }
 
 /// The parser's own message may quote the URL, and with it a password.

@@ -1,11 +1,11 @@
-//! Spares a core that is down, and the callers the wait: after a row of failures calls fail at once, until
-//! one that is let through succeeds. Pure: the time is an argument.
+//! Circuit breaker: after several failures in a row calls fail at once, so that nobody waits for a core that is down,
+//! until a call that is let through succeeds. Pure: the time is an argument.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Closed (calls go through), or open until a time.
+/// The state of the breaker: closed (calls go through), or open until a time.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
@@ -25,12 +25,12 @@ impl Breaker {
         }
     }
 
-    /// The core answered.
+    /// Notes that the core answered.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    /// The core did not answer, or answered that it cannot.
+    /// Notes that the core did not answer, or answered that it cannot.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {
@@ -39,10 +39,10 @@ impl Breaker {
     }
 }
 
-/// Failures in a row that open it.
+/// Failures in a row that open the breaker.
 const FAILURES_MAX: u32 = 5;
-/// How long calls fail at once before the next is tried. Short: the core is back within it, or is asked
-/// once more, which costs nothing.
+/// How long calls fail at once before one is let through. Short, because one call to a core that is still down costs
+/// nothing.
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

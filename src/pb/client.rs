@@ -1,4 +1,4 @@
-//! One client for every call to the core: one channel, a deadline and a slot per call, retries, a breaker.
+//! The client for every call to the core: one connection, a deadline and a slot per call, retries, a breaker.
 //!
 //! All calls of the contract are reads, so all may be repeated. A call that changes something would have to
 //! bypass [`CoreClient::read`].
@@ -16,8 +16,11 @@ use uuid::Uuid;
 
 use super::breaker::Breaker;
 use super::metrics::{self, Call};
-use super::types::{ChannelInfo, Effective, Membership, Page, SigningKeys, UserInfo, Verdict, malformed};
+use super::types::{Allowed, Effective, Membership, SigningKeys, UserInfo, Verdict, malformed};
 use super::v1;
+use super::v1::member_service_client::MemberServiceClient;
+use super::v1::permission_service_client::PermissionServiceClient;
+use super::v1::token_service_client::TokenServiceClient;
 use super::watch::{Watch, WatchKind};
 use crate::error::{ImksError, ImksResult};
 
@@ -48,7 +51,7 @@ impl Default for Config {
     }
 }
 
-/// The core's services. Cheap to clone; all clones share one connection and one budget.
+/// The services of the core. Cheap to clone; all clones share one connection and one budget.
 #[derive(Clone)]
 pub struct CoreClient(Arc<Inner>);
 
@@ -63,6 +66,19 @@ impl std::fmt::Debug for CoreClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CoreClient").finish_non_exhaustive()
     }
+}
+
+/// Runs one call of the contract as a read, on a stub of the service that takes answers up to the limit, and gives
+/// its answer or leaves the function with the error.
+macro_rules! call {
+    ($core:expr, $client:ident::$method:ident($request:expr)) => {{
+        let bytes_max = $core.0.config.answer_bytes_max;
+        $core
+            .read($request, |channel, request| async move {
+                $client::new(channel).max_decoding_message_size(bytes_max).$method(request).await
+            })
+            .await?
+    }};
 }
 
 impl CoreClient {
@@ -88,91 +104,38 @@ impl CoreClient {
         Self(Arc::new(Inner { channel, slots, breaker, config }))
     }
 
-    /// The core's current verdict on a token (docs/rpc.md, "Local or asked").
+    /// Returns the core's current verdict on a token (docs/rpc.md, "Local or asked").
     ///
     /// # Errors
     /// `Unavailable` or `Timeout` when there is no verdict.
     pub async fn verify_token(&self, token: &str, audience: &str) -> ImksResult<Verdict> {
         let request = v1::VerifyTokenRequest { token: token.to_owned(), audience: audience.to_owned() };
-        self.read(request, |channel, request| async move {
-            self.sized(v1::token_service_client::TokenServiceClient::new(channel)).verify_token(request).await
-        })
-        .await?
-        .try_into()
+        call!(self, TokenServiceClient::verify_token(request)).try_into()
     }
 
-    /// The keys tokens are signed with; `None` when they are those of `etag`.
+    /// Returns the keys that tokens are signed with; `None` when they are those of `etag`.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
     pub async fn signing_keys(&self, etag: &str) -> ImksResult<Option<SigningKeys>> {
         let request = v1::GetSigningKeysRequest { etag: etag.to_owned() };
-        let answer = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::token_service_client::TokenServiceClient::new(channel))
-                    .get_signing_keys(request)
-                    .await
-            })
-            .await?;
+        let answer = call!(self, TokenServiceClient::get_signing_keys(request));
         Ok(if answer.not_modified { None } else { Some(answer.into()) })
     }
 
-    /// Channels by id; those that do not exist are left out. At most [`IDS_MAX`] ids.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Timeout`.
-    pub async fn channels(&self, ids: &[Uuid]) -> ImksResult<Vec<ChannelInfo>> {
-        let request = v1::BatchGetChannelsRequest { channel_ids: texts(ids) };
-        let answer = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::channel_service_client::ChannelServiceClient::new(channel))
-                    .batch_get_channels(request)
-                    .await
-            })
-            .await?;
-        answer.channels.into_iter().map(TryInto::try_into).collect()
-    }
-
-    /// One channel.
-    ///
-    /// # Errors
-    /// `NotFound`, `Unavailable` or `Timeout`.
-    pub async fn channel(&self, id: Uuid) -> ImksResult<ChannelInfo> {
-        self.channels(&[id]).await?.pop().ok_or(ImksError::NotFound("channel"))
-    }
-
-    /// One page of the channels of a user.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Timeout`.
-    pub async fn list_user_channels_page(
-        &self,
-        user: Uuid,
-        page_token: Option<String>,
-    ) -> ImksResult<Page<Membership>> {
-        let page_token = page_token.unwrap_or_default();
-        let request = v1::ListUserChannelsRequest { user_id: user.to_string(), page_size: PAGE, page_token };
-        let answer = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::member_service_client::MemberServiceClient::new(channel))
-                    .list_user_channels(request)
-                    .await
-            })
-            .await?;
-        page(answer.memberships, answer.next_page_token)
-    }
-
-    /// All channels of a user, at most [`CHANNELS_OF_USER_MAX`].
+    /// Returns all channels of a user, at most [`CHANNELS_OF_USER_MAX`].
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
     pub async fn list_user_channels(&self, user: Uuid) -> ImksResult<Vec<Membership>> {
-        let (mut all, mut token) = (Vec::new(), None);
+        let (mut all, mut page_token) = (Vec::new(), String::new());
         loop {
-            let page = self.list_user_channels_page(user, token).await?;
-            let ended = page.items.is_empty() || page.next.is_none();
-            all.extend(page.items);
-            token = page.next;
+            let request =
+                v1::ListUserChannelsRequest { user_id: user.to_string(), page_size: PAGE_SIZE, page_token };
+            let page = call!(self, MemberServiceClient::list_user_channels(request));
+            let ended = page.memberships.is_empty() || page.next_page_token.is_empty();
+            all.extend(parse_all::<_, Membership>(page.memberships)?);
+            page_token = page.next_page_token;
             if ended || all.len() >= CHANNELS_OF_USER_MAX {
                 all.truncate(CHANNELS_OF_USER_MAX);
                 return Ok(all);
@@ -180,119 +143,57 @@ impl CoreClient {
         }
     }
 
-    /// One page of the members of a channel.
+    /// Whether a user is a member of a channel, asked now.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
-    pub async fn list_channel_members(
-        &self,
-        channel: Uuid,
-        page_token: Option<String>,
-    ) -> ImksResult<Page<Membership>> {
-        let page_token = page_token.unwrap_or_default();
-        let channel_id = channel.to_string();
-        let request = v1::ListChannelMembersRequest { channel_id, page_size: PAGE, page_token };
-        let answer = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::member_service_client::MemberServiceClient::new(channel))
-                    .list_channel_members(request)
-                    .await
-            })
-            .await?;
-        page(answer.memberships, answer.next_page_token)
-    }
-
-    /// The membership of a user in a channel, asked now.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Timeout`.
-    pub async fn check_member(&self, user: Uuid, channel: Uuid) -> ImksResult<Option<Membership>> {
+    pub async fn is_member(&self, user: Uuid, channel: Uuid) -> ImksResult<bool> {
         let request = v1::CheckMemberRequest { user_id: user.to_string(), channel_id: channel.to_string() };
-        let answer = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::member_service_client::MemberServiceClient::new(channel))
-                    .check_member(request)
-                    .await
-            })
-            .await?;
-        answer.membership.map(TryInto::try_into).transpose()
+        Ok(call!(self, MemberServiceClient::check_member(request)).membership.is_some())
     }
 
-    /// Users by id; those that never existed are left out. At most [`IDS_MAX`] ids.
+    /// Returns users by id; those that never existed are left out. At most [`IDS_MAX`] ids.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
     pub async fn users(&self, ids: &[Uuid]) -> ImksResult<Vec<UserInfo>> {
         let request = v1::BatchGetUsersRequest { user_ids: texts(ids) };
-        let answer = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::member_service_client::MemberServiceClient::new(channel))
-                    .batch_get_users(request)
-                    .await
-            })
-            .await?;
-        answer.users.into_iter().map(TryInto::try_into).collect()
+        parse_all(call!(self, MemberServiceClient::batch_get_users(request)).users)
     }
 
-    /// What a user may do in a channel.
+    /// Returns what a user may do in a channel.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
     pub async fn effective(&self, user: Uuid, channel: Uuid) -> ImksResult<Effective> {
         let request = v1::GetEffectiveRequest { user_id: user.to_string(), channel_id: channel.to_string() };
-        let answer: Effective = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::permission_service_client::PermissionServiceClient::new(channel))
-                    .get_effective(request)
-                    .await
-            })
-            .await?
-            .try_into()?;
+        let answer: Effective = call!(self, PermissionServiceClient::get_effective(request)).try_into()?;
         // An answer to another question must not become an answer to this one.
         if answer.channel_id == channel { Ok(answer) } else { Err(malformed("the channel of a permission")) }
     }
 
-    /// What a user may do in many channels, at most [`IDS_MAX`].
+    /// Returns what a user may do in many channels, at most [`IDS_MAX`].
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
     pub async fn effective_many(&self, user: Uuid, channels: &[Uuid]) -> ImksResult<Vec<Effective>> {
         let request =
             v1::BatchGetEffectiveRequest { user_id: user.to_string(), channel_ids: texts(channels) };
-        let answer = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::permission_service_client::PermissionServiceClient::new(channel))
-                    .batch_get_effective(request)
-                    .await
-            })
-            .await?;
-        answer.effective.into_iter().map(TryInto::try_into).collect()
+        parse_all(call!(self, PermissionServiceClient::batch_get_effective(request)).effective)
     }
 
-    /// Asks now whether `user` has `permission` in `channel`: (allowed, may know of the channel).
+    /// Asks now whether `user` has `permission` in `channel`.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`: to be treated as a refusal.
-    pub async fn check(
-        &self,
-        user: Uuid,
-        channel: Uuid,
-        permission: v1::Permission,
-    ) -> ImksResult<(bool, bool)> {
+    pub async fn check(&self, user: Uuid, channel: Uuid, permission: v1::Permission) -> ImksResult<Allowed> {
         let request = v1::CheckRequest {
             user_id: user.to_string(),
             channel_id: channel.to_string(),
             permission: permission.into(),
             context: String::new(),
         };
-        let answer = self
-            .read(request, |channel, request| async move {
-                self.sized(v1::permission_service_client::PermissionServiceClient::new(channel))
-                    .check(request)
-                    .await
-            })
-            .await?;
-        Ok((answer.allowed, answer.visible || answer.allowed))
+        Ok(call!(self, PermissionServiceClient::check(request)).into())
     }
 
     /// Follows one of the core's streams; see [`Watch`].
@@ -308,10 +209,9 @@ impl CoreClient {
         Fut: Future<Output = Result<Response<Res>, Status>>,
     {
         let deadline = Instant::now() + self.0.config.deadline;
-        let Ok(slot) = timeout_at(deadline, self.0.slots.acquire()).await else {
+        let Ok(Ok(_slot)) = timeout_at(deadline, self.0.slots.acquire()).await else {
             return Err(ImksError::Overloaded { retry_after: self.0.config.deadline });
         };
-        let _slot = slot.map_err(|_| ImksError::Internal("the core's slots are closed"))?;
         if !self.0.breaker.lock().admit(Instant::now()) {
             return Err(ImksError::Unavailable("core"));
         }
@@ -332,23 +232,18 @@ impl CoreClient {
         F: Fn(Channel, tonic::Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Res>, Status>>,
     {
-        let mut pause = self.0.config.retry_pause;
-        for _ in 0..self.0.config.retries_max {
+        let (mut pause, mut retries) = (self.0.config.retry_pause, self.0.config.retries_max);
+        loop {
             let mut attempt = tonic::Request::new(request.clone());
             attempt.set_timeout(deadline.saturating_duration_since(Instant::now()));
             match send(self.0.channel.clone(), attempt).await {
-                Err(status) if status.code() == Code::Unavailable => {
+                Err(status) if status.code() == Code::Unavailable && retries > 0 => {
                     tokio::time::sleep(jittered(pause)).await;
-                    pause *= 2;
+                    (pause, retries) = (pause * 2, retries - 1);
                 }
                 outcome => return outcome.map(Response::into_inner),
             }
         }
-        send(self.0.channel.clone(), tonic::Request::new(request)).await.map(Response::into_inner)
-    }
-
-    fn sized<C: SizedAnswers>(&self, client: C) -> C {
-        client.answers_up_to(self.0.config.answer_bytes_max)
     }
 }
 
@@ -368,11 +263,16 @@ impl Inner {
     }
 }
 
-/// What a refusal of the core means here. Most of its codes are about imks, not about imks's user: passing
-/// them on would tell a user to sign in again because a service password is wrong.
+/// Turns a refusal of the core into what it means here (docs/rpc.md, "Status codes"). A status about the question is
+/// passed on; tonic uses `OutOfRange` for an answer above the limit. The others are about imks, not about its user: passing them on would tell a user to sign in again because
+/// the password of a service is wrong.
 fn refused(status: Status) -> ImksError {
     match status.code() {
-        Code::NotFound | Code::InvalidArgument => status.into(),
+        Code::NotFound
+        | Code::InvalidArgument
+        | Code::AlreadyExists
+        | Code::Aborted
+        | Code::FailedPrecondition => status.into(),
         Code::DeadlineExceeded => ImksError::Timeout("core"),
         code => {
             tracing::warn!(?code, "the core did not answer a call");
@@ -391,36 +291,14 @@ fn texts(ids: &[Uuid]) -> Vec<String> {
     ids.iter().take(IDS_MAX).map(Uuid::to_string).collect()
 }
 
-fn page<T, W: TryInto<T, Error = ImksError>>(items: Vec<W>, next: String) -> ImksResult<Page<T>> {
-    let items = items.into_iter().map(TryInto::try_into).collect::<ImksResult<_>>()?;
-    Ok(Page { items, next: (!next.is_empty()).then_some(next) })
+fn parse_all<W: TryInto<T, Error = ImksError>, T>(items: Vec<W>) -> ImksResult<Vec<T>> {
+    items.into_iter().map(TryInto::try_into).collect()
 }
 
-/// The generated clients have the limit as an inherent method, each its own.
-trait SizedAnswers {
-    fn answers_up_to(self, bytes: usize) -> Self;
-}
-
-macro_rules! sized_answers {
-    ($($client:ty),+) => {$(
-        impl SizedAnswers for $client {
-            fn answers_up_to(self, bytes: usize) -> Self {
-                self.max_decoding_message_size(bytes)
-            }
-        }
-    )+};
-}
-
-sized_answers!(
-    v1::token_service_client::TokenServiceClient<Channel>,
-    v1::channel_service_client::ChannelServiceClient<Channel>,
-    v1::member_service_client::MemberServiceClient<Channel>,
-    v1::permission_service_client::PermissionServiceClient<Channel>
-);
-
-/// Ids in one batch call; more are not sent.
+/// Ids in one batch call; what is beyond is not sent.
 pub const IDS_MAX: usize = 500;
 /// Channels of one user that are listed.
-pub const CHANNELS_OF_USER_MAX: usize = 10_000;
-const PAGE: u32 = 500;
+const CHANNELS_OF_USER_MAX: usize = 10_000;
+/// Memberships in one page of a list.
+const PAGE_SIZE: u32 = 500;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

@@ -7,10 +7,9 @@ mod types;
 mod watch;
 
 pub(crate) use client::jittered;
-pub use client::{CHANNELS_OF_USER_MAX, Config, CoreClient, IDS_MAX};
+pub use client::{Config, CoreClient, IDS_MAX};
 pub use types::{
-    ChannelInfo, ChannelKind, Effective, Membership, NotifyLevel, Page, Revocation, SigningAlgorithm,
-    SigningKey, SigningKeys, UserInfo, Verdict,
+    Allowed, ChannelInfo, Effective, Membership, Revocation, SigningAlgorithm, SigningKey, Verdict,
 };
 pub use watch::{Change, Watch, WatchKind};
 

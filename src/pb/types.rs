@@ -8,15 +8,6 @@ use super::v1;
 use crate::clock::Micros;
 use crate::error::{ImksError, ImksResult};
 
-/// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<T> {
-    /// The items, in the core's order.
-    pub items: Vec<T>,
-    /// Token of the next page; `None` on the last one.
-    pub next: Option<String>,
-}
-
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserInfo {
@@ -124,6 +115,17 @@ pub struct Effective {
     pub read_only: bool,
     /// State of the channel: seconds between two messages of one user; 0 for none.
     pub slow_mode_s: u32,
+}
+
+/// The core's answer to a question about one permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowed {
+    /// The user has the permission.
+    Yes,
+    /// The user sees the channel, and lacks the permission.
+    No,
+    /// The user may not even know of the channel.
+    Hidden,
 }
 
 /// The two signature algorithms that are accepted.
@@ -287,6 +289,16 @@ impl TryFrom<v1::Effective> for Effective {
             read_only: effective.read_only,
             slow_mode_s: effective.slow_mode_s,
         })
+    }
+}
+
+impl From<v1::CheckResponse> for Allowed {
+    fn from(answer: v1::CheckResponse) -> Self {
+        match (answer.allowed, answer.visible) {
+            (true, _) => Self::Yes,
+            (false, true) => Self::No,
+            (false, false) => Self::Hidden,
+        }
     }
 }
 

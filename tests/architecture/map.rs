@@ -11,7 +11,6 @@ const FILE_LINES_MAX: usize = 500;
 /// Files that may be longer, and why.
 const LONG_FILES: &[(&str, &str)] = &[
     ("src/engine/connection/mod.rs", "the one place where session, wires, queue and timer meet"),
-    ("src/auth/permission.rs", "the permissions with a line each, and the one cache that answers for them"),
     (
         "src/models/append/plan.rs",
         "one pure decision about one batch; its steps read and fill the same state",

@@ -1,5 +1,6 @@
 //! Who may do what, and how fast that changes.
 
+use imks::testing::directory::RoleName;
 use serde_json::json;
 
 use crate::on_both;
@@ -43,10 +44,22 @@ on_both! {
         assert_eq!(error["code"], "not_found");
     }
 
+    async fn who_is_removed_is_told_removed_whichever_of_the_two_news_comes_first(server: TestServer) {
+        let channel = server.channel("club", &["alice", "bob"]).await;
+        let mut alice = server.client("alice").await;
+        for round in 0..12 {
+            server.directory().remove_member("club", "alice").await.unwrap();
+            let left = alice.expect("channel:left").await;
+            assert_eq!((&left["channel_id"], &left["reason"]), (&json!(channel), &json!("removed")), "{round}");
+            server.directory().add_member("club", "alice", RoleName::Member).await.unwrap();
+            alice.expect("channel:joined").await;
+        }
+    }
+
     async fn a_new_member_is_in_the_room_without_a_reconnect(server: TestServer) {
         let channel = server.channel("club", &["bob"]).await;
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
-        server.directory().add_member("club", "alice", imks::testing::directory::RoleName::default()).await.unwrap();
+        server.directory().add_member("club", "alice", RoleName::Member).await.unwrap();
         assert_eq!(alice.expect("channel:joined").await["channel_id"], json!(channel));
         bob.ok("message:send", json!({ "channel_id": channel, "body": "welcome" })).await;
         assert_eq!(alice.expect("message:new").await["body"], "welcome");
@@ -72,6 +85,7 @@ async fn a_user_whose_tokens_are_withdrawn_is_disconnected() {
     let server = TestServer::start(Kind::Sqlite).await;
     let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
     server.directory().revoke_user("alice").await.unwrap();
+    assert_eq!(alice.expect("auth:revoked").await, json!({}), "says why, before the connection ends");
     alice.ended().await;
     bob.ok("ping", json!({})).await;
     server.stop().await;
@@ -84,11 +98,7 @@ async fn in_a_read_only_channel_members_read_and_do_not_write() {
         imks::testing::directory::NewChannel { name: "news".into(), read_only: true, ..Default::default() };
     let channel = server.directory().create_channel(new).await.unwrap().id.to_string();
     server.directory().ensure_user("alice").await.unwrap();
-    server
-        .directory()
-        .add_member("news", "alice", imks::testing::directory::RoleName::default())
-        .await
-        .unwrap();
+    server.directory().add_member("news", "alice", RoleName::Member).await.unwrap();
     let mut alice = server.client("alice").await;
     let error = alice.refused("message:send", json!({ "channel_id": channel, "body": "x" })).await;
     assert_eq!(error["code"], "channel_read_only");

@@ -92,3 +92,93 @@ fn a_server_that_is_not_there_is_not_healthy() {
 fn the_version_is_printed() {
     assert_eq!(text(&imks(&["version"], &[]).stdout), concat!("imks ", env!("CARGO_PKG_VERSION"), "\n"));
 }
+
+/// Runs a command on a database of its own.
+fn on(directory: &Path, arguments: &[&str]) -> Output {
+    imks(&[arguments, &["--data-dir", directory.to_str().unwrap()]].concat(), &[])
+}
+
+#[test]
+fn a_core_listens_where_it_is_told_even_if_that_is_the_default_of_a_server() {
+    let directory = tempfile::tempdir().unwrap();
+    // Whoever holds the port, here or elsewhere: the complaint names it.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:3000");
+    let output = on(directory.path(), &["core", "--listen", "127.0.0.1:3000"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("listening on 127.0.0.1:3000"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_is_wrong_is_repeated_and_a_wrong_command_line_ends_with_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = on(directory.path(), arguments);
+        (output.status.code(), text(&output.stderr))
+    };
+    assert_eq!(run(&["directory", "user", "add", "alice"]).0, Some(0));
+    assert_eq!(run(&["directory", "channel", "add", "team"]).0, Some(0));
+    for (arguments, code, parts) in [
+        (&["user", "add", "alice"][..], 1, &["user", "alice", "exists"][..]),
+        (&["user", "add", "al ice"], 1, &["al ice", "letters"]),
+        (&["user", "remove", "bob"], 1, &["no user", "bob"]),
+        (&["channel", "archive", "club"], 1, &["no channel", "club"]),
+        (&["member", "add", "team", "bob"], 1, &["no user", "bob"]),
+        (&["member", "remove", "team", "alice"], 1, &["no member", "alice"]),
+        (
+            &["member", "add", "team", "alice", "--role", "king"],
+            2,
+            &["king", "guest, member, moderator, owner"],
+        ),
+    ] {
+        let (status, complaint) = run(&[&["directory"], arguments].concat());
+        assert_eq!(status, Some(code), "{arguments:?}: {complaint}");
+        assert!(parts.iter().all(|part| complaint.contains(part)), "{arguments:?}: {complaint}");
+    }
+}
+
+#[test]
+fn an_import_says_what_it_made_and_what_was_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let seed = directory.path().join("seed.toml");
+    let channel = "[[channel]]\nname = \"team\"\nowners = [\"alice\"]\nmembers = [\"bob\"]\n";
+    std::fs::write(&seed, format!("[[user]]\nname = \"alice\"\n{channel}")).unwrap();
+    let import = || text(&on(directory.path(), &["directory", "import", seed.to_str().unwrap()]).stdout);
+    let counts = |users, channels, memberships| {
+        format!("users: {users}\nchannels: {channels}\nmemberships: {memberships}\n")
+    };
+    let there = "0 made, 2 there already";
+    assert_eq!(
+        import(),
+        counts("2 made, 0 there already", "1 made, 0 there already", "2 made, 0 there already")
+    );
+    assert_eq!(import(), counts(there, "0 made, 1 there already", there));
+}
+
+#[test]
+fn a_command_that_reads_makes_no_database_and_the_others_say_which_they_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("elsewhere");
+    for arguments in [&["user", "list"][..], &["channel", "list"], &["member", "list", "general"]] {
+        let output = on(&data, &[&["directory"], arguments].concat());
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}");
+        assert!(text(&output.stderr).contains(data.to_str().unwrap()), "{}", text(&output.stderr));
+        assert!(!data.exists());
+    }
+    let output = on(&data, &["token", "alice"]);
+    assert!(text(&output.stderr).contains(data.to_str().unwrap()), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+}
+
+#[test]
+fn a_damaged_database_is_named_once_and_an_empty_one_is_told_loudly() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("imks.db");
+    std::fs::write(&file, b"this is not a database, however long you look at it").unwrap();
+    let complaint = text(&on(directory.path(), &["token", "alice"]).stderr);
+    assert!(complaint.contains(file.to_str().unwrap()), "{complaint}");
+    assert_eq!(complaint.matches("file is not a database").count(), 1, "{complaint}");
+    std::fs::write(&file, b"").unwrap();
+    let output = on(directory.path(), &["token", "alice"]);
+    let told = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success() && told.contains("the database file is empty"), "{told}");
+}

@@ -72,7 +72,7 @@ on_both! {
     async fn an_owner_of_the_channel_deletes_what_others_wrote(server: TestServer) {
         let channel = server.channel("club", &["bob"]).await;
         server.directory().ensure_user("carol").await.unwrap();
-        let owner = imks::testing::directory::RoleName("owner".into());
+        let owner = imks::testing::directory::RoleName::Owner;
         server.directory().add_member("club", "carol", owner).await.unwrap();
         let (mut bob, mut carol) = (server.client("bob").await, server.client("carol").await);
         let sent = bob.ok("message:send", json!({ "channel_id": channel, "body": "spam" })).await;

@@ -1,6 +1,7 @@
 //! Rate limits: who is too fast is told when to come back.
 
 use imks::socket::rate_limit::Rate;
+use imks::testing::directory::RoleName;
 use serde_json::json;
 
 use crate::server::{Kind, TestServer, first_channel};
@@ -32,9 +33,10 @@ async fn in_slow_mode_the_next_message_waits_and_a_retry_or_a_moderator_does_not
     let new =
         imks::testing::directory::NewChannel { name: "slow".into(), slow_mode_s: 600, ..Default::default() };
     let channel = directory.create_channel(new).await.unwrap().id.to_string();
-    for (name, role) in [("alice", "member"), ("bob", "member"), ("carol", "moderator")] {
+    for (name, role) in
+        [("alice", RoleName::Member), ("bob", RoleName::Member), ("carol", RoleName::Moderator)]
+    {
         directory.ensure_user(name).await.unwrap();
-        let role = imks::testing::directory::RoleName(role.into());
         directory.add_member("slow", name, role).await.unwrap();
     }
     let mut alice = server.client("alice").await;

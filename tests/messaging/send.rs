@@ -1,5 +1,6 @@
 //! `message:send` and `message:new`.
 
+use imks::testing::directory::RoleName;
 use serde_json::{Value, json};
 
 use crate::on_both;
@@ -105,8 +106,7 @@ on_both! {
                 asked.push(alice.ask("message:send", request).await);
             }
             // Every new role makes the server forget what it knows about this member.
-            let role = if round % 2 == 0 { "owner" } else { "member" };
-            let role = imks::testing::directory::RoleName(role.into());
+            let role = if round % 2 == 0 { RoleName::Owner } else { RoleName::Member };
             server.directory().add_member("general", "alice", role).await.unwrap();
             for id in asked {
                 assert_eq!(alice.answer(id).await["ok"], true);

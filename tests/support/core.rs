@@ -49,6 +49,8 @@ struct State {
     bits: HashMap<(Uuid, Uuid), v1::Effective>,
     memberships: HashMap<Uuid, Vec<v1::Membership>>,
     calls: HashMap<&'static str, usize>,
+    /// Calls of `check` that said how long the caller waits.
+    checks_with_timeout: usize,
     /// Held by a test: calls of `effective` wait for it.
     gate: Option<Arc<tokio::sync::Semaphore>>,
     /// Its own: dropping it cuts all connections, as the end of a process does.
@@ -68,6 +70,7 @@ impl FakeCore {
                 bits: HashMap::new(),
                 memberships: HashMap::new(),
                 calls: HashMap::new(),
+                checks_with_timeout: 0,
                 gate: None,
                 runtime: None,
             }),
@@ -109,6 +112,11 @@ impl FakeCore {
                 Err(_) => tokio::task::yield_now().await,
             }
         }
+    }
+
+    /// How many calls of `check` said how long the caller waits.
+    pub fn checks_with_timeout(&self) -> usize {
+        self.0.state.lock().checks_with_timeout
     }
 
     pub fn set_keys(&self, keys: Vec<v1::SigningKey>) {
@@ -410,6 +418,8 @@ impl v1::permission_service_server::PermissionService for FakeCore {
     }
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        self.0.state.lock().checks_with_timeout +=
+            usize::from(request.metadata().contains_key("grpc-timeout"));
         let request = request.into_inner();
         let key = (request.user_id.parse().unwrap(), request.channel_id.parse().unwrap());
         let bits = self.0.state.lock().bits.get(&key).map_or(0, |effective| effective.bits);
