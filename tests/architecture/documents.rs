@@ -22,7 +22,8 @@ fn links_in_documents_lead_somewhere() {
 #[test]
 fn files_that_documents_name_exist() {
     let mut problems = Vec::new();
-    for path in documents() {
+    // A decision that no longer holds names files of its time.
+    for path in documents().into_iter().filter(|path| !status(&read(path)).contains("superseded by")) {
         let text = markdown::prose(&read(&path));
         let present = text.split("## Not built yet").next().unwrap_or_default();
         for name in markdown::code(present).into_iter().filter(|name| is_project_path(name)) {
