@@ -11,7 +11,7 @@ use super::{markdown, read, report, rust};
 const PROTOCOL: &str = "docs/protocol.md";
 
 /// Calls that register an event.
-const REGISTRATIONS: [&str; 2] = ["on", "on_write"];
+const REGISTRATIONS: [&str; 4] = ["on", "on_read", "on_write", "on_socket"];
 
 /// Calls that send an event, or describe one that is sent.
 const SENDS: [&str; 3] = ["emit", "with_event", "new"];
