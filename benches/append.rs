@@ -18,10 +18,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use imks::testing::models::append::{Appender, Config, NewMessage, Write};
+use imks::testing::models::append::{Appender, Authority, Config, Scope};
 use imks::testing::models::db::{self, Db};
-use imks::testing::models::message::{AuthorInfo, ContentType, Mentions, MessageType};
+use imks::testing::models::message::{AuthorInfo, ContentType, MessageType};
 use imks::testing::models::message_id;
+use imks::testing::models::message_send::NewMessage;
+use imks::testing::models::text::{Mentions, MessageBody, Nonce};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, SqlitePool};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -218,7 +220,7 @@ impl BareRows {
         let (count, authors) = (self.channels.len(), self.authors.len());
         let (channel, seq) = &mut self.channels[self.random as usize % count];
         *seq += 1;
-        let id = message_id::mint(imks::testing::clock::now_micros() / 1_000, *seq, self.random);
+        let id = message_id::new(imks::testing::clock::now_micros() / 1_000, *seq, self.random);
         (
             id,
             *channel,
@@ -362,20 +364,23 @@ impl Sender {
             }
             random = xorshift(random);
             let channel = self.channels[random as usize % self.channels.len()];
-            let message = self.message(channel, format!("nonce-{}-{count}", self.number));
+            let message = self.message(&format!("nonce-{}-{count}", self.number));
             let before = Instant::now();
-            self.appender.submit(Write::Send(message)).unwrap().await.unwrap();
+            self.appender.submit(self.scope(channel), message).unwrap().await.unwrap();
             latencies.push(before.elapsed().as_micros() as u32);
             done.fetch_add(1, Ordering::Relaxed);
         }
         latencies
     }
 
-    fn message(&self, channel_id: Uuid, nonce: String) -> NewMessage {
+    fn scope(&self, channel_id: Uuid) -> Scope {
+        let actor = AuthorInfo { id: self.author, username: "alice".into() };
+        Scope { channel_id, actor, slow_mode: Duration::ZERO, authority: Authority::Own }
+    }
+
+    fn message(&self, nonce: &str) -> NewMessage {
         NewMessage {
-            channel_id,
-            author: AuthorInfo { id: self.author, username: "alice".into() },
-            body: BODY.into(),
+            body: MessageBody::new(BODY).unwrap(),
             kind: MessageType::Default,
             content_type: ContentType::Markdown,
             thread_id: None,
@@ -383,9 +388,8 @@ impl Sender {
             reply_to_message_id: None,
             mentions: Mentions::default(),
             flags: 0,
-            nonce: Some(nonce),
+            nonce: Some(Nonce::new(nonce).unwrap()),
             interactive: true,
-            slow_mode: Duration::ZERO,
         }
     }
 }

@@ -23,9 +23,10 @@ use super::parts::{Messaging, timed};
 use super::session::Session;
 use super::turn::Turn;
 use crate::ImksResult;
-use crate::models::append::{Receipt, Write as Append};
+use crate::models::append::{Authority, Mutation, Receipt, Scope};
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message::{self, AuthorInfo, MessageDetail, MessagePage, Page};
+use crate::models::message_delete::{DeleteMessage, Deleted};
 use crate::models::message_read_state::{self, ReadState};
 use crate::models::message_sync::{self, ChannelSync, Cursor};
 
@@ -51,17 +52,17 @@ pub enum Moderate {}
 ///
 /// ```
 /// # use imks::testing::messaging::{Channel, Read, Turn, Write};
-/// # use imks::testing::models::append;
-/// fn write(channel: Channel<Write>, turn: Turn, write: append::Write) {
-///     let _ = channel.submit(turn, |_| write);
+/// # use imks::testing::models::message_edit::EditMessage;
+/// fn write(channel: Channel<Write>, turn: Turn, edit: EditMessage) {
+///     let _ = channel.submit(turn, edit);
 /// }
 /// ```
 ///
 /// ```compile_fail
 /// # use imks::testing::messaging::{Channel, Read, Turn, Write};
-/// # use imks::testing::models::append;
-/// fn write(channel: Channel<Read>, turn: Turn, write: append::Write) {
-///     let _ = channel.submit(turn, |_| write);
+/// # use imks::testing::models::message_edit::EditMessage;
+/// fn write(channel: Channel<Read>, turn: Turn, edit: EditMessage) {
+///     let _ = channel.submit(turn, edit);
 /// }
 /// ```
 pub struct Channel<P> {
@@ -112,45 +113,32 @@ impl Channel<Read> {
 }
 
 impl Channel<Write> {
-    /// Puts a write into its lane, at once. What is committed reaches the channel's room by itself.
-    pub fn submit(&self, turn: Turn, write: impl FnOnce(Scope) -> Append) -> ImksResult<Receipt> {
-        let submitted = self.messaging.appender().submit(write(self.scope(true)));
-        drop(turn);
-        submitted
+    /// Puts a mutation into its lane, at once. What is committed reaches the channel's room by itself.
+    pub fn submit<M: Mutation>(&self, turn: Turn, mutation: M) -> ImksResult<Receipt<M::Done>> {
+        self.put(turn, Authority::Own, mutation)
     }
 }
 
 impl Channel<Moderate> {
-    /// Puts a change of what somebody else wrote into its lane, at once.
-    pub fn submit(&self, turn: Turn, write: impl FnOnce(Scope) -> Append) -> ImksResult<Receipt> {
-        let submitted = self.messaging.appender().submit(write(self.scope(false)));
-        drop(turn);
-        submitted
+    /// Deletes a message of somebody else.
+    pub fn delete(&self, turn: Turn, deletion: DeleteMessage) -> ImksResult<Receipt<Deleted>> {
+        self.put(turn, Authority::Any, deletion)
     }
 }
 
-/// Where a write goes and whose it is, as the proof says.
-#[derive(Debug)]
-pub struct Scope {
-    /// The channel.
-    pub channel_id: Uuid,
-    /// Who writes.
-    pub actor: AuthorInfo,
-    /// Who must have written what is changed; nobody in particular for a moderator.
-    pub required_author: Option<Uuid>,
-    /// Time between two messages of the caller here; zero for none.
-    pub slow_mode: Duration,
-}
-
 impl<P> Channel<P> {
-    fn scope(&self, own_only: bool) -> Scope {
+    fn put<M: Mutation>(
+        &self,
+        turn: Turn,
+        authority: Authority,
+        mutation: M,
+    ) -> ImksResult<Receipt<M::Done>> {
         let identity = self.session.identity();
-        Scope {
-            channel_id: self.id,
-            actor: AuthorInfo { id: identity.user_id, username: identity.username.as_ref().into() },
-            required_author: own_only.then_some(identity.user_id),
-            slow_mode: self.slow_mode,
-        }
+        let actor = AuthorInfo { id: identity.user_id, username: identity.username.as_ref().into() };
+        let scope = Scope { channel_id: self.id, actor, slow_mode: self.slow_mode, authority };
+        let submitted = self.messaging.appender().submit(scope, mutation);
+        drop(turn);
+        submitted
     }
 }
 

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::channel::Scope;
 use super::ctx::Ctx;
-use super::input::MessageBody;
-use super::message::{check_mentions, require_mentions, shared};
+use super::message::require_mentions;
 use super::registry::Registry;
 use super::turn::Turn;
 use crate::auth::Permission;
 use crate::clock::Timestamp;
-use crate::models::append::{DeleteMessage, EditMessage, Outcome, Receipt, Write};
-use crate::models::message::{Mentions, MessageDetail};
+use crate::models::append::Receipt;
+use crate::models::message::MessageDetail;
+use crate::models::message_delete::{DeleteMessage, Deleted};
+use crate::models::message_edit::EditMessage;
+use crate::models::text::{Mentions, MessageBody};
 use crate::{ImksError, ImksResult};
 
 /// The events of this feature.
@@ -37,40 +38,21 @@ struct Edit {
 
 /// Answer to `message:edit`.
 #[derive(Debug, Serialize)]
-struct Edited {
-    #[serde(serialize_with = "shared")]
+struct EditAnswer {
     message: Arc<MessageDetail>,
     rev: i64,
 }
 
-async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<Edited> {
-    check_mentions(request.mentions.as_ref())?;
+async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<EditAnswer> {
     ctx.count_send(request.channel_id)?;
     let channel = ctx.writable(request.channel_id, Permission::SendMessages).await?;
     if let Some(mentions) = &request.mentions {
         require_mentions(&ctx, request.channel_id, mentions).await?;
     }
-    let receipt = channel.submit(turn, |scope| request.into_write(scope))?;
-    match receipt.await? {
-        Outcome::Edited { message, rev, .. } => Ok(Edited { message, rev }),
-        Outcome::Sent { .. } | Outcome::Deleted { .. } => {
-            Err(ImksError::Internal("an edit became something else"))
-        }
-    }
-}
-
-impl Edit {
-    fn into_write(self, scope: Scope) -> Write {
-        Write::Edit(EditMessage {
-            channel_id: scope.channel_id,
-            message_id: self.message_id,
-            editor_id: scope.actor.id,
-            required_author: scope.required_author,
-            body: self.body.into_string(),
-            mentions: self.mentions,
-            expected_version: self.expected_version,
-        })
-    }
+    let Edit { message_id, body, expected_version, mentions, .. } = request;
+    let edit = EditMessage { message_id, body, mentions, expected_version };
+    let message = channel.submit(turn, edit)?.await?.message;
+    Ok(EditAnswer { rev: message.rev, message })
 }
 
 /// Payload of `message:delete`.
@@ -82,49 +64,37 @@ struct Delete {
 
 /// Answer to `message:delete`.
 #[derive(Debug, Serialize)]
-struct Deleted {
+struct DeleteAnswer {
     message_id: Uuid,
     rev: i64,
     deleted_at: Timestamp,
 }
 
-async fn delete(ctx: Ctx, turn: Turn, request: Delete) -> ImksResult<Deleted> {
+async fn delete(ctx: Ctx, turn: Turn, request: Delete) -> ImksResult<DeleteAnswer> {
     ctx.count_send(request.channel_id)?;
-    let receipt = submit_delete(&ctx, turn, request).await?;
-    let outcome = match receipt.await {
-        // Not the author: then the core is asked, each time, whether they may delete what others wrote.
-        Err(ImksError::Forbidden(_) | ImksError::NotAuthor) => {
+    let deletion = DeleteMessage { message_id: request.message_id };
+    let receipt = submit_delete(&ctx, turn, request.channel_id, deletion).await?;
+    let deletion = match receipt.await {
+        // Then the core is asked, each time, whether they may delete what others wrote.
+        Err(ImksError::NotAuthor) => {
             let turn = ctx.next_turn().await;
-            let channel = ctx.moderated(request.channel_id).await?;
-            channel.submit(turn, |scope| request.into_write(scope))?.await?
+            ctx.moderated(request.channel_id).await?.delete(turn, deletion)?.await?.deletion
         }
-        outcome => outcome?,
+        deleted => deleted?.deletion,
     };
-    let Outcome::Deleted { deletion, .. } = outcome else {
-        return Err(ImksError::Internal("a deletion became something else"));
-    };
-    Ok(Deleted { message_id: deletion.id, rev: deletion.rev, deleted_at: deletion.deleted_at })
+    Ok(DeleteAnswer { message_id: deletion.id, rev: deletion.rev, deleted_at: deletion.deleted_at })
 }
 
-async fn submit_delete(ctx: &Ctx, turn: Turn, request: Delete) -> ImksResult<Receipt> {
-    match ctx.writable(request.channel_id, Permission::SendMessages).await {
-        Ok(channel) => channel.submit(turn, |scope| request.into_write(scope)),
+async fn submit_delete(
+    ctx: &Ctx,
+    turn: Turn,
+    channel: Uuid,
+    deletion: DeleteMessage,
+) -> ImksResult<Receipt<Deleted>> {
+    match ctx.writable(channel, Permission::SendMessages).await {
+        Ok(channel) => channel.submit(turn, deletion),
         // Moderators of a channel in which they do not write.
-        Err(ImksError::Forbidden(_)) => {
-            let channel = ctx.moderated(request.channel_id).await?;
-            channel.submit(turn, |scope| request.into_write(scope))
-        }
+        Err(ImksError::Forbidden(_)) => ctx.moderated(channel).await?.delete(turn, deletion),
         Err(error) => Err(error),
-    }
-}
-
-impl Delete {
-    fn into_write(self, scope: Scope) -> Write {
-        Write::Delete(DeleteMessage {
-            channel_id: scope.channel_id,
-            message_id: self.message_id,
-            actor_id: scope.actor.id,
-            required_author: scope.required_author,
-        })
     }
 }

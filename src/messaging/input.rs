@@ -3,61 +3,10 @@
 
 use std::borrow::Cow;
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
+use crate::models::text::{REFUSAL, refusal};
 use crate::{ImksError, ImksResult};
-
-/// Text of a message: 1 to 8,000 Unicode scalar values, at most 32 KiB, no U+0000, not only white space.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessageBody(String);
-
-impl MessageBody {
-    /// The text.
-    pub fn into_string(self) -> String {
-        self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for MessageBody {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.len() > BODY_BYTES_MAX || text.chars().count() > BODY_CHARS_MAX {
-            return Err(refusal(format!("is longer than {BODY_CHARS_MAX} characters or 32 KiB")));
-        }
-        if text.trim().is_empty() {
-            return Err(refusal("is empty"));
-        }
-        if text.contains('\0') {
-            return Err(refusal("must not contain the character U+0000"));
-        }
-        Ok(Self(text))
-    }
-}
-
-/// A client's name for one send: 1 to 64 characters without control characters.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Nonce(String);
-
-impl Nonce {
-    /// The text.
-    pub fn into_string(self) -> String {
-        self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Nonce {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.chars().take(NONCE_CHARS_MAX + 1).count() {
-            0 => Err(refusal("is empty")),
-            length if length > NONCE_CHARS_MAX => {
-                Err(refusal(format!("is longer than {NONCE_CHARS_MAX} characters")))
-            }
-            _ if text.chars().any(char::is_control) => Err(refusal("has control characters")),
-            _ => Ok(Self(text)),
-        }
-    }
-}
 
 /// One to `MAX` items.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,11 +57,6 @@ fn from_json<T: DeserializeOwned>(json: &str) -> ImksResult<T> {
             Err(error) => explain(&error.path().to_string(), &error.inner().to_string()),
         }
     })
-}
-
-/// A field's own rule is broken, rather than the shape of the payload.
-fn refusal<E: Error>(reason: impl std::fmt::Display) -> E {
-    E::custom(format_args!("{REFUSAL}{reason}"))
 }
 
 /// From a parser's error to a sentence for the peer.
@@ -180,20 +124,15 @@ fn cut(text: &str) -> String {
     text.chars().take(EXPLANATION_CHARS_MAX).collect()
 }
 
-/// Longest body in Unicode scalar values.
-pub const BODY_CHARS_MAX: usize = 8_000;
-const BODY_BYTES_MAX: usize = 32 * 1024;
-const NONCE_CHARS_MAX: usize = 64;
 /// Longest explanation, in characters.
 const EXPLANATION_CHARS_MAX: usize = 200;
-/// Marks our own sentences in a parser's error. A peer cannot forge it: quoted input stands later in the text.
-const REFUSAL: &str = "refused ";
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::models::text::{MessageBody, Nonce};
 
     /// A payload with a field of every kind.
     #[derive(Debug, serde::Deserialize)]
@@ -227,28 +166,7 @@ mod tests {
     }
 
     fn body(text: &str) -> ImksResult<String> {
-        read(&serde_json::json!({ "body": text }).to_string()).map(|sample| sample.body.into_string())
-    }
-
-    #[test]
-    fn a_body_of_eight_thousand_characters_fits_and_one_more_does_not() {
-        assert!(body(&"ä".repeat(8_000)).is_ok());
-        let error = body(&"a".repeat(8_001)).unwrap_err();
-        assert_eq!(
-            (error.code().as_str(), error.client_message().starts_with("body: is longer")),
-            ("invalid_input", true)
-        );
-        assert!(body(&"👍".repeat(8_000)).is_ok(), "exactly 32 KiB minus 768");
-    }
-
-    #[test]
-    fn empty_and_nul_are_refused_and_everything_else_is_kept_as_it_is() {
-        for refused in ["", " \n\t", "a\0b"] {
-            assert_eq!(body(refused).unwrap_err().code(), "invalid_input", "{refused:?}");
-        }
-        for kept in ["a", " a ", "\u{202e}rtl\u{200b}", "'; DROP TABLE message; --"] {
-            assert_eq!(body(kept).unwrap(), kept);
-        }
+        read(&serde_json::json!({ "body": text }).to_string()).map(|sample| sample.body.as_str().into())
     }
 
     #[test]
@@ -286,7 +204,7 @@ mod tests {
         let uuid = "01909a00-0000-7000-8000-000000000001";
         let read = |form: &str| request::<Sample>(&Payload::Form(form.to_owned().into()));
         let sample = read(&format!("body=a%20b&limit=7&id={uuid}&other=1")).unwrap();
-        assert_eq!((sample.body.into_string().as_str(), sample.limit), ("a b", 7));
+        assert_eq!((sample.body.as_str(), sample.limit), ("a b", 7));
         assert_eq!(sample.id.map(|id| id.to_string()).as_deref(), Some(uuid));
         for (form, message) in [
             ("body=x&limit=many", "limit: must be a whole number"),
@@ -305,13 +223,6 @@ mod tests {
         assert!(read(&long).unwrap_err().client_message().chars().count() <= 410);
         let error = read(&format!(r#"{{"body":"x","seq":"{}"}}"#, "x".repeat(10_000))).unwrap_err();
         assert_eq!(error.client_message(), "seq: must be a whole number");
-    }
-
-    #[test]
-    fn a_nonce_has_up_to_sixty_four_characters() {
-        let nonce = |text: String| serde_json::from_value::<Nonce>(text.into()).is_ok();
-        assert!(nonce("n".repeat(64)) && !nonce("n".repeat(65)) && !nonce(String::new()));
-        assert!(!nonce("a\nb".into()));
     }
 
     proptest! {

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::channel::{Channel, Scope, Write};
+use super::channel::{Channel, Write};
 use super::ctx::Ctx;
-use super::input::{MessageBody, Nonce};
 use super::registry::Registry;
 use super::turn::Turn;
 use crate::auth::Permission;
-use crate::models::append::{NewMessage, Outcome, Write as Append};
-use crate::models::message::{ContentType, Mentions, MessageDetail, MessageType};
+use crate::models::message::{ContentType, MessageDetail, MessageType};
+use crate::models::message_send::{NewMessage, Sent};
+use crate::models::text::{Mentions, MessageBody, Nonce};
 use crate::{ImksError, ImksResult};
 
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    let created = |sent: &Sent| if sent.duplicate { 200 } else { 201 };
+    let created = |sent: &Answer| if sent.duplicate { 200 } else { 201 };
     events.on_write("message:send", send).post("/channels/{channel_id}/messages", created);
 }
 
@@ -52,23 +52,17 @@ struct SendMessage {
 
 /// Answer to `message:send`.
 #[derive(Debug, Serialize)]
-struct Sent {
-    #[serde(serialize_with = "shared")]
+struct Answer {
     message: Arc<MessageDetail>,
     duplicate: bool,
 }
 
-async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Sent> {
+async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> {
     request.check()?;
     ctx.count_send(request.channel_id)?;
     let channel = permitted(&ctx, &request).await?;
-    let receipt = channel.submit(turn, |scope| Append::Send(request.into_message(scope)))?;
-    match receipt.await? {
-        Outcome::Sent { message, duplicate } => Ok(Sent { message, duplicate }),
-        Outcome::Edited { .. } | Outcome::Deleted { .. } => {
-            Err(ImksError::Internal("a send became something else"))
-        }
-    }
+    let Sent { message, duplicate } = channel.submit(turn, request.into_message())?.await?;
+    Ok(Answer { message, duplicate })
 }
 
 async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write>> {
@@ -92,21 +86,8 @@ pub(super) async fn require_mentions(ctx: &Ctx, channel: Uuid, mentions: &Mentio
     Ok(())
 }
 
-/// Limits of the lists of mentions.
-pub(super) fn check_mentions(mentions: Option<&Mentions>) -> ImksResult<()> {
-    let Some(mentions) = mentions else { return Ok(()) };
-    if mentions.users.len() > MENTIONED_USERS_MAX {
-        return Err(ImksError::invalid("mentions", format!("has more than {MENTIONED_USERS_MAX} users")));
-    }
-    if mentions.roles.len() > MENTIONED_ROLES_MAX {
-        return Err(ImksError::invalid("mentions", format!("has more than {MENTIONED_ROLES_MAX} roles")));
-    }
-    Ok(())
-}
-
 impl SendMessage {
     fn check(&self) -> ImksResult<()> {
-        check_mentions(self.mentions.as_ref())?;
         if self.flags & !FLAGS_OF_CLIENTS != 0 {
             return Err(ImksError::invalid("flags", "has bits that are not known"));
         }
@@ -122,15 +103,13 @@ impl SendMessage {
         Ok(())
     }
 
-    fn into_message(self, scope: Scope) -> NewMessage {
+    fn into_message(self) -> NewMessage {
         let kind = match self.reply_to_message_id {
             Some(_) => MessageType::Reply,
             None => MessageType::Default,
         };
         NewMessage {
-            channel_id: scope.channel_id,
-            author: scope.actor,
-            body: self.body.into_string(),
+            body: self.body,
             kind,
             content_type: self.content_type,
             thread_id: self.thread_id,
@@ -138,20 +117,12 @@ impl SendMessage {
             reply_to_message_id: self.reply_to_message_id,
             mentions: self.mentions.unwrap_or_default(),
             flags: self.flags,
-            nonce: self.nonce.map(Nonce::into_string),
+            nonce: self.nonce,
             interactive: true,
-            slow_mode: scope.slow_mode,
         }
     }
 }
 
-/// Serialises what an `Arc` holds.
-pub(super) fn shared<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
-    value.as_ref().serialize(serializer)
-}
-
-const MENTIONED_USERS_MAX: usize = 100;
-const MENTIONED_ROLES_MAX: usize = 20;
 /// Silent, no embeds, no notification for mentions.
 const FLAGS_OF_CLIENTS: i32 = 0b111;
 

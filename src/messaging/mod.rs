@@ -31,12 +31,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
-use crate::models::{append::Commits, sweep};
+use crate::models::append::Commits;
+use crate::models::sweep;
+use crate::models::text::BODY_CHARS_MAX;
 use crate::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
 use api::{Api, Route};
 pub use budget::{AnswerLimits, Reservation};
-pub use channel::{Channel, Moderate, Read, Scope, View, Write};
+pub use channel::{Channel, Moderate, Read, View, Write};
 pub use ctx::Ctx;
 use expiry::Expiry;
 use parts::timed;
@@ -91,7 +93,7 @@ struct AdvertisedLimits {
 
 impl Config {
     fn advertised(&self) -> AdvertisedLimits {
-        AdvertisedLimits { body_chars: input::BODY_CHARS_MAX, max_payload: self.max_payload }
+        AdvertisedLimits { body_chars: BODY_CHARS_MAX, max_payload: self.max_payload }
     }
 }
 

@@ -20,12 +20,6 @@ impl<T: Serialize + ?Sized> Push<T> {
         Self { name, payload: PhantomData }
     }
 
-    /// Sends it to everybody in a channel's room. For what is committed.
-    pub(super) fn to_channel(&self, namespace: &Namespace, channel: Uuid, payload: &T) {
-        let mut room = Uuid::encode_buffer();
-        self.log(namespace.emit_to_room(channel.hyphenated().encode_lower(&mut room), self.name, payload));
-    }
-
     /// Sends it to all devices of a user.
     pub(super) fn to_user(&self, namespace: &Namespace, user: Uuid, payload: &T) {
         self.log(namespace.emit_to_room(&user_room(user), self.name, payload));

@@ -13,13 +13,14 @@ use tracing::Instrument;
 use super::api::{Answer, ApiRequest, Method, Route};
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::{Caller, Ctx};
-use super::input::{self, Nonce, Payload};
+use super::input::{self, Payload};
 use super::metrics::{self, EventError};
 use super::parts::Messaging;
 use super::push::Push;
 use super::turn::Turn;
 use crate::envelope::{ErrorBody, Failure, RequestId, Success};
 use crate::error::Code;
+use crate::models::text::Nonce;
 use crate::socket::{Event, NamespaceBuilder, Socket};
 use crate::{ImksError, ImksResult};
 

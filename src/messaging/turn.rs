@@ -14,7 +14,7 @@ use super::session::Session;
 ///
 /// ```
 /// # use imks::testing::messaging::{Channel, Moderate, Turn};
-/// # use imks::testing::models::append::DeleteMessage;
+/// # use imks::testing::models::message_delete::DeleteMessage;
 /// fn in_turn(channel: Channel<Moderate>, turn: Turn, write: DeleteMessage) {
 ///     let _ = channel.delete(turn, write);
 /// }
@@ -22,7 +22,7 @@ use super::session::Session;
 ///
 /// ```compile_fail
 /// # use imks::testing::messaging::{Channel, Moderate, Turn};
-/// # use imks::testing::models::append::DeleteMessage;
+/// # use imks::testing::models::message_delete::DeleteMessage;
 /// fn in_turn(channel: Channel<Moderate>, turn: Turn, write: DeleteMessage) {
 ///     let _ = channel.delete(write);
 /// }

@@ -10,11 +10,13 @@ use uuid::Uuid;
 
 use super::db::{Db, json_ids, on};
 use super::message_id::seq_of;
+use super::rows::{RowsSql, sql_number};
+use super::text::{Mentions, Nonce};
 use crate::clock::{Micros, Timestamp};
 use crate::{ImksError, ImksResult};
 
 /// A stored message.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone, Default, FromRow)]
 #[allow(missing_docs, reason = "named as the columns, which the migrations and docs/protocol.md explain")]
 pub struct Message {
     pub id: Uuid,
@@ -53,7 +55,6 @@ macro_rules! message_columns {
          deleted_at, deleted_by, pinned_at, reactions, attachment_count"
     };
 }
-pub(crate) use message_columns;
 
 /// Who wrote a message, as it was known at that moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,67 +65,59 @@ pub struct AuthorInfo {
     pub username: Box<str>,
 }
 
-/// `type` of a message on the wire; the numbers are what is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names say it")]
-#[repr(i32)]
-pub enum MessageType {
-    #[default]
-    Default = 0,
-    Reply = 1,
-    Poll = 2,
-    Bot = 3,
-    Webhook = 4,
-    Call = 5,
-    E2ee = 6,
-    Forwarded = 7,
-    SystemJoin = 16,
-    SystemLeave = 17,
-    SystemRename = 18,
-    SystemPin = 19,
+/// Declares an enum whose numbers are stored and whose names are on the wire.
+macro_rules! stored_enum {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$of_variant:meta])* $variant:ident = $number:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[allow(missing_docs, reason = "the names say it")]
+        #[repr(i32)]
+        pub enum $name {
+            $($(#[$of_variant])* $variant = $number,)*
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// From the stored number; a number of a later version reads as the default.
+            pub fn from_stored(number: i32) -> Self {
+                match number {
+                    $($number => Self::$variant,)*
+                    _ => Self::default(),
+                }
+            }
+        }
+    };
 }
 
-impl MessageType {
-    /// From the stored number; a number of a later version reads as `default`.
-    pub fn from_stored(number: i32) -> Self {
-        match number {
-            1 => Self::Reply,
-            2 => Self::Poll,
-            3 => Self::Bot,
-            4 => Self::Webhook,
-            5 => Self::Call,
-            6 => Self::E2ee,
-            7 => Self::Forwarded,
-            16 => Self::SystemJoin,
-            17 => Self::SystemLeave,
-            18 => Self::SystemRename,
-            19 => Self::SystemPin,
-            _ => Self::Default,
-        }
+stored_enum! {
+    /// `type` of a message.
+    pub enum MessageType {
+        #[default]
+        Default = 0,
+        Reply = 1,
+        Poll = 2,
+        Bot = 3,
+        Webhook = 4,
+        Call = 5,
+        E2ee = 6,
+        Forwarded = 7,
+        SystemJoin = 16,
+        SystemLeave = 17,
+        SystemRename = 18,
+        SystemPin = 19,
     }
 }
 
-/// How a body is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names say it")]
-#[repr(i32)]
-pub enum ContentType {
-    #[default]
-    Markdown = 0,
-    Plain = 1,
-    E2ee = 2,
-}
-
-impl ContentType {
-    /// From the stored number; a number of a later version reads as `markdown`.
-    pub fn from_stored(number: i32) -> Self {
-        match number {
-            1 => Self::Plain,
-            2 => Self::E2ee,
-            _ => Self::Markdown,
-        }
+stored_enum! {
+    /// How a body is to be read.
+    pub enum ContentType {
+        #[default]
+        Markdown = 0,
+        Plain = 1,
+        E2ee = 2,
     }
 }
 
@@ -134,41 +127,12 @@ pub const FLAG_SILENT: i32 = 1;
 pub const FLAG_SUPPRESS_EMBEDS: i32 = 2;
 /// `flags`: mentions are links only.
 pub const FLAG_NO_MENTION_NOTIFY: i32 = 4;
-/// `flags`: a thread reply that also stands in the channel. Set by the server from `also_send_to_channel`.
-pub const FLAG_ALSO_IN_CHANNEL: i32 = 8;
-
-/// `flags`: a program sent it in the author's name, who has therefore not read up to it. Set by the server; the
-/// index `message_own` is about messages without it.
-pub const FLAG_AUTOMATED: i32 = 16;
-
-/// Who is mentioned, as given by the sender.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Mentions {
-    /// Mentioned users.
-    pub users: Vec<Uuid>,
-    /// Mentioned roles.
-    pub roles: Vec<Uuid>,
-    /// Everybody in the channel.
-    pub channel: bool,
-    /// Everybody who is online.
-    pub here: bool,
-}
-
-impl Mentions {
-    /// Whether nobody is mentioned.
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.roles.is_empty() && !self.channel && !self.here
-    }
-
-    /// JSON for the column; nothing when nobody is mentioned.
-    pub(crate) fn stored(&self) -> Option<String> {
-        (!self.is_empty()).then(|| serde_json::to_string(self).unwrap_or_default())
-    }
-
-    fn from_stored(text: Option<&str>) -> Self {
-        text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
-    }
+sql_number! {
+    /// `flags`: a thread reply that also stands in the channel. Set by the server from `also_send_to_channel`.
+    pub const FLAG_ALSO_IN_CHANNEL: i32 = flag_also_in_channel = 8;
+    /// `flags`: a program sent it in the author's name, who has therefore not read up to it. Set by the server; the
+    /// index `message_own` is about messages without it.
+    pub const FLAG_AUTOMATED: i32 = flag_automated = 16;
 }
 
 /// The message a reply answers, as it is now: an edit shows, a deleted one has no body.
@@ -222,7 +186,7 @@ pub struct MessageDetail {
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
     pub pinned: bool,
-    pub nonce: Option<String>,
+    pub nonce: Option<Nonce>,
     pub thread: Option<Box<RawValue>>,
 
     /// Number of the last change to this message; 0 when it was never changed. Goes out beside the message.
@@ -233,12 +197,19 @@ pub struct MessageDetail {
 /// Parts of a message that have tables of their own.
 pub type Parts = Vec<Box<RawValue>>;
 
-impl From<Message> for MessageDetail {
-    fn from(row: Message) -> Self {
+/// Whether a message counts as unread in its channel; a reply that stands only in its thread does not.
+pub(crate) fn is_counted(thread: Option<Uuid>, flags: i32) -> bool {
+    thread.is_none() || flags & FLAG_ALSO_IN_CHANNEL != 0
+}
+
+impl Message {
+    /// The message as everybody sees it, with what it quotes.
+    pub(crate) fn into_detail(self, reply_to: Option<Box<ReplyPreview>>) -> MessageDetail {
+        let row = self;
         let deleted = row.deleted_at.is_some();
         let mentions = Mentions::from_stored(row.mentions.as_deref().filter(|_| !deleted));
         let reactions = row.reactions.filter(|_| !deleted).and_then(|json| RawValue::from_string(json).ok());
-        Self {
+        MessageDetail {
             id: row.id,
             channel_id: row.channel_id,
             author: AuthorInfo { id: row.author_id, username: row.author_username.into() },
@@ -252,7 +223,7 @@ impl From<Message> for MessageDetail {
             content_type: ContentType::from_stored(row.content_type),
             thread_id: row.thread_id,
             reply_to_message_id: row.reply_to_message_id,
-            reply_to: None,
+            reply_to,
             attachments: Vec::new(),
             embeds: Vec::new(),
             poll: None,
@@ -261,7 +232,7 @@ impl From<Message> for MessageDetail {
             edited_at: row.edited_at.map(Timestamp),
             deleted_at: row.deleted_at.map(Timestamp),
             pinned: row.pinned_at.is_some() && !deleted,
-            nonce: row.nonce,
+            nonce: row.nonce.map(Nonce::from_stored),
             thread: None,
             rev: row.rev,
         }
@@ -392,7 +363,7 @@ pub(crate) async fn with_replies(db: &Db, rows: Vec<Message>) -> ImksResult<Vec<
     };
     let view = |row: Message| {
         let reply_to = row.reply_to_message_id.and_then(|id| quoted.get(&id)).cloned().map(Box::new);
-        MessageDetail { reply_to, ..row.into() }
+        row.into_detail(reply_to)
     };
     Ok(rows.into_iter().map(view).collect())
 }
@@ -493,4 +464,28 @@ const BY_IDS_SQLITE: &str = concat!(
     "SELECT ",
     message_columns!(),
     " FROM message WHERE id IN (SELECT unhex(value) FROM json_each($1))"
+);
+
+/// Messages by id, inside a transaction.
+pub(crate) static BY_IDS: RowsSql = RowsSql::new(
+    "wanted",
+    concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM message WHERE id IN (SELECT wanted FROM r WHERE wanted IS NOT NULL)"
+    ),
+);
+pub(crate) static INSERT: RowsSql = RowsSql::new(
+    "id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, thread_id, \
+     reply_to_message_id, mentions, flags, nonce, content_hash, created_at",
+    "INSERT INTO message (id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, \
+     thread_id, reply_to_message_id, mentions, flags, nonce, content_hash, created_at) \
+     SELECT * FROM r WHERE r.id IS NOT NULL",
+);
+/// Everything about a message that can change. Without a body the old one stays, wherever the database keeps it.
+pub(crate) static UPDATE: RowsSql = RowsSql::new(
+    "id, body, mentions, version, rev, edited_at, edit_count, deleted_at, deleted_by, pinned_at, reactions",
+    "UPDATE message SET body = COALESCE(r.body, message.body), mentions = r.mentions, version = r.version, \
+     rev = r.rev, edited_at = r.edited_at, edit_count = r.edit_count, deleted_at = r.deleted_at, \
+     deleted_by = r.deleted_by, pinned_at = r.pinned_at, reactions = r.reactions FROM r WHERE message.id = r.id",
 );

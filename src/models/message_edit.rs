@@ -1,12 +1,175 @@
-//! Earlier texts of a message. Written by the append path, at most 50 per message.
+//! Editing a message, and the texts that edits replaced.
+
+use std::sync::Arc;
 
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::append::records::{Record, Removable};
+use super::append::{LockedChannel, Mutation, References};
+use super::channel_change::ChangeKind;
 use super::db::{Db, on};
-use crate::ImksResult;
+use super::message::{Message, MessageDetail};
+use super::message_mention::{MentionRows, targets};
+use super::rows::{Column, RowsSql};
+use super::text::{Mentions, MessageBody};
 use crate::clock::{Micros, Timestamp};
+use crate::{ImksError, ImksResult};
+
+/// A new text for a message.
+#[derive(Debug, Clone)]
+pub struct EditMessage {
+    /// Which one.
+    pub message_id: Uuid,
+    /// The new text.
+    pub body: MessageBody,
+    /// The new mentions; nothing leaves them as they are.
+    pub mentions: Option<Mentions>,
+    /// Refuses when the stored version is another one.
+    pub expected_version: Option<i64>,
+}
+
+/// A message that has the text asked for.
+#[derive(Debug, Clone)]
+pub struct Edited {
+    /// The message as everybody sees it; it carries the number of its last change.
+    pub message: Arc<MessageDetail>,
+    /// Whether this edit changed anything.
+    pub changed: bool,
+}
+
+impl Mutation for EditMessage {
+    type Done = Edited;
+
+    fn refers(&self, references: &mut References<'_>) {
+        references.message(self.message_id);
+    }
+
+    fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Edited> {
+        let row = channel.own_message(self.message_id)?;
+        if row.deleted_at.is_some() {
+            return Err(ImksError::MessageDeleted);
+        }
+        let mentions = self.mentions.as_ref().map_or_else(|| row.mentions.clone(), Mentions::stored);
+        let mentions_changed = row.mentions != mentions;
+        // Before the version check: a client that repeats its own edit must not be told that it lost.
+        if row.body == self.body.as_str() && !mentions_changed {
+            return Ok(Edited { message: channel.detail(self.message_id)?, changed: false });
+        }
+        if self.expected_version.is_some_and(|expected| expected != row.version) {
+            return Err(ImksError::VersionMismatch { current: row.version });
+        }
+        let replaced = ReplacedText::of(row, channel);
+        let (message_id, oldest) = (self.message_id, row.version - TEXTS_KEPT);
+        if mentions_changed {
+            self.rewrite_mentions(channel)?;
+        }
+        let at = channel.now();
+        channel.change(message_id, ChangeKind::Edit, |row| {
+            row.body = self.body.as_str().into();
+            row.mentions = mentions;
+            row.version += 1;
+            row.edit_count += 1;
+            row.edited_at = Some(at.max(row.created_at));
+        })?;
+        channel.remove::<ReplacedText>((message_id, oldest));
+        channel.insert(replaced);
+        let message = channel.detail(message_id)?;
+        let update = MessageUpdate { message: Arc::clone(&message), kind: "edit" };
+        channel.tell_change("message:updated", message.rev, update);
+        Ok(Edited { message, changed: true })
+    }
+}
+
+impl EditMessage {
+    fn rewrite_mentions(&self, channel: &mut LockedChannel<'_>) -> ImksResult<()> {
+        let row = channel.message(self.message_id)?;
+        let targets = self.mentions.as_ref().map(|mentions| targets(mentions, row.channel_id));
+        let rows = MentionRows {
+            message_id: row.id,
+            author_id: row.author_id,
+            channel_id: row.channel_id,
+            seq: row.seq,
+            thread_id: row.thread_id,
+            at: channel.now(),
+            targets: targets.unwrap_or_default(),
+        };
+        channel.remove::<MentionRows>(self.message_id);
+        channel.insert(rows);
+        Ok(())
+    }
+}
+
+/// Payload of `message:updated`: all of the message, so that who missed the original can insert it.
+#[derive(Debug, Serialize)]
+struct MessageUpdate {
+    #[serde(flatten)]
+    message: Arc<MessageDetail>,
+    kind: &'static str,
+}
+
+/// A row of `message_edit`: the text that a message had before an edit.
+#[derive(Debug)]
+struct ReplacedText {
+    message_id: Uuid,
+    version: i64,
+    channel_id: Uuid,
+    editor_id: Uuid,
+    body: String,
+    mentions: Option<String>,
+    at: Micros,
+}
+
+impl ReplacedText {
+    fn of(row: &Message, channel: &LockedChannel<'_>) -> Self {
+        Self {
+            message_id: row.id,
+            version: row.version,
+            channel_id: row.channel_id,
+            editor_id: channel.scope().actor.id,
+            body: row.body.clone(),
+            mentions: row.mentions.clone(),
+            at: channel.now(),
+        }
+    }
+}
+
+impl Record for ReplacedText {
+    /// Message and version.
+    type Key = (Uuid, i64);
+
+    fn key(&self) -> Self::Key {
+        (self.message_id, self.version)
+    }
+
+    fn insert() -> &'static RowsSql {
+        &INSERT
+    }
+
+    fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>> {
+        vec![
+            Column::Ids(rows.iter().map(|row| row.message_id).collect()),
+            Column::Numbers(rows.iter().map(|row| row.version).collect()),
+            Column::Ids(rows.iter().map(|row| row.channel_id).collect()),
+            Column::Ids(rows.iter().map(|row| row.editor_id).collect()),
+            Column::Texts(rows.iter().map(|row| row.body.as_str()).collect()),
+            Column::MaybeTexts(rows.iter().map(|row| row.mentions.as_deref()).collect()),
+            Column::Numbers(rows.iter().map(|row| row.at).collect()),
+        ]
+    }
+}
+
+impl Removable for ReplacedText {
+    fn delete() -> &'static RowsSql {
+        &DELETE
+    }
+
+    fn key_columns(keys: &[Self::Key]) -> Vec<Column<'_>> {
+        let (messages, versions) = keys.iter().copied().unzip();
+        vec![Column::Ids(messages), Column::Numbers(versions)]
+    }
+}
 
 /// A text that an edit replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,3 +216,15 @@ impl From<Row> for MessageEdit {
 
 const EDITS: &str = "SELECT version, editor_id, body, edited_at FROM message_edit \
     WHERE message_id = $1 AND channel_id = $2 ORDER BY version DESC";
+static INSERT: RowsSql = RowsSql::new(
+    "message_id, version, channel_id, editor_id, body, mentions, edited_at",
+    "INSERT INTO message_edit (message_id, version, channel_id, editor_id, body, mentions, edited_at) \
+     SELECT * FROM r WHERE r.message_id IS NOT NULL",
+);
+static DELETE: RowsSql = RowsSql::new(
+    "message_id, version",
+    "DELETE FROM message_edit WHERE (message_id, version) IN \
+     (SELECT message_id, version FROM r WHERE message_id IS NOT NULL)",
+);
+/// Earlier texts kept per message.
+pub(crate) const TEXTS_KEPT: i64 = 50;

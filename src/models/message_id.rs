@@ -20,7 +20,7 @@ const RANDOM_BITS: u32 = 34;
 
 /// The id of message `seq`, created in millisecond `ms`. `random` makes ids of different channels differ; its
 /// upper 30 bits are ignored.
-pub fn mint(ms: i64, seq: i64, random: u64) -> Uuid {
+pub fn new(ms: i64, seq: i64, random: u64) -> Uuid {
     let ms = u64::try_from(ms).unwrap_or(0) & ((1 << 48) - 1);
     let seq = u64::try_from(seq).unwrap_or(0) & ((1 << SEQ_BITS) - 1);
     let high = (ms << 16) | (0x7 << 12) | (seq >> LOW_SEQ_BITS);
@@ -55,11 +55,11 @@ mod tests {
     proptest! {
         #[test]
         fn ids_are_valid_v7_and_sort_by_time_then_seq(ms in 0_i64..1 << 48, seq in 0_i64..1 << 40, a: u64, b: u64) {
-            let (one, next) = (mint(ms, seq, a), mint(ms, seq + 1, b));
+            let (one, next) = (new(ms, seq, a), new(ms, seq + 1, b));
             prop_assert_eq!((one.get_version_num(), one.get_variant()), (7, uuid::Variant::RFC4122));
             prop_assert_eq!(seq_of(one), seq);
             prop_assert!(seq + 1 == 1 << 40 || one < next);
-            prop_assert!(ms + 1 == 1 << 48 || next < mint(ms + 1, 0, 0));
+            prop_assert!(ms + 1 == 1 << 48 || next < new(ms + 1, 0, 0));
             let (seconds, nanos) = one.get_timestamp().unwrap().to_unix();
             prop_assert_eq!(seconds * 1_000 + u64::from(nanos) / 1_000_000, u64::try_from(ms).unwrap());
         }

@@ -15,6 +15,8 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::db::{Db, detached, json_ids, transaction};
+use super::message::{flag_also_in_channel, flag_automated};
+use super::message_mention::{mention_channel, mention_here, mention_self, mention_user};
 use crate::clock;
 use crate::{ImksError, ImksResult};
 
@@ -152,13 +154,17 @@ const MARK_EXACTLY: &str = mark_sql!(
     "COALESCE((SELECT last_seq FROM channel_state WHERE channel_id = $2), 0)",
     ", own_floor = excluded.own_floor"
 );
-/// Kind 4: own messages after the position. 8 is the flag of a thread reply that also stands in the channel.
-const MARK_OWN: &str = "INSERT INTO message_mention \
-    (message_id, kind, target_id, author_id, channel_id, seq, thread_id, created_at) \
-    SELECT id, 4, author_id, author_id, channel_id, seq, thread_id, created_at FROM message \
-    WHERE channel_id = $2 AND seq > $3 AND author_id = $1 AND deleted_at IS NULL \
-      AND (thread_id IS NULL OR flags & 8 <> 0) \
-    ON CONFLICT DO NOTHING";
+/// Own messages after the position, as far as they count.
+const MARK_OWN: &str = concat!(
+    "INSERT INTO message_mention \
+     (message_id, kind, target_id, author_id, channel_id, seq, thread_id, created_at) SELECT id, ",
+    mention_self!(),
+    ", author_id, author_id, channel_id, seq, thread_id, created_at FROM message \
+     WHERE channel_id = $2 AND seq > $3 AND author_id = $1 AND deleted_at IS NULL \
+       AND (thread_id IS NULL OR flags & ",
+    flag_also_in_channel!(),
+    " <> 0) ON CONFLICT DO NOTHING"
+);
 const NEXT_USER_REV: &str = "INSERT INTO user_state (user_id, last_rev) VALUES ($1, 1) \
     ON CONFLICT (user_id) DO UPDATE SET last_rev = user_state.last_rev + 1 RETURNING last_rev";
 const SET_USER_REV: &str =
@@ -177,7 +183,7 @@ const BASELINE_SQLITE: &str = "INSERT INTO message_read_state \
     FROM json_each($2) LEFT JOIN channel_state ON channel_id = unhex(value) WHERE TRUE \
     ON CONFLICT (user_id, channel_id) DO NOTHING";
 
-/// `(flags & 16) = 0` is what the index `message_own` is about.
+/// Walks the index `message_own`, whose condition it repeats.
 macro_rules! unread_sql {
     ($channels:literal) => {
         concat!(
@@ -185,11 +191,19 @@ macro_rules! unread_sql {
                COALESCE(s.last_cseq, 0) - p.read_cseq \
                - (SELECT COUNT(*) FROM message_tombstone t \
                   WHERE t.channel_id = p.channel_id AND t.seq > p.read_seq AND t.counted) \
-               - (SELECT COUNT(*) FROM message_mention o WHERE o.kind = 4 AND o.target_id = p.user_id \
+               - (SELECT COUNT(*) FROM message_mention o WHERE o.kind = ",
+            mention_self!(),
+            " AND o.target_id = p.user_id \
                   AND o.channel_id = p.channel_id AND o.seq > p.read_seq) AS unread_count, \
-               (SELECT COUNT(*) FROM message_mention d WHERE d.kind = 0 AND d.target_id = p.user_id \
+               (SELECT COUNT(*) FROM message_mention d WHERE d.kind = ",
+            mention_user!(),
+            " AND d.target_id = p.user_id \
                   AND d.channel_id = p.channel_id AND d.seq > p.read_seq AND d.author_id <> p.user_id) \
-               + (SELECT COUNT(*) FROM message_mention w WHERE w.kind IN (2, 3) \
+               + (SELECT COUNT(*) FROM message_mention w WHERE w.kind IN (",
+            mention_channel!(),
+            ", ",
+            mention_here!(),
+            ") \
                   AND w.target_id = p.channel_id AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.author_id <> p.user_id) \
                AS mention_count \
              FROM (SELECT q.user_id, q.channel_id, q.user_rev, \
@@ -197,7 +211,9 @@ macro_rules! unread_sql {
                FROM (SELECT r.user_id, r.channel_id, r.user_rev, r.read_seq, r.read_cseq, \
                    (SELECT MAX(m.seq) FROM message m WHERE m.channel_id = r.channel_id \
                     AND m.author_id = r.user_id AND m.seq > r.own_floor AND m.seq > r.read_seq \
-                    AND (m.flags & 16) = 0) AS own_seq \
+                    AND (m.flags & ",
+            flag_automated!(),
+            ") = 0) AS own_seq \
                  FROM message_read_state r WHERE r.user_id = $1 AND r.channel_id ",
             $channels,
             ") AS q LEFT JOIN message own ON own.channel_id = q.channel_id AND own.seq = q.own_seq) AS p \

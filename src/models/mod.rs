@@ -2,15 +2,20 @@
 //! no users' sessions; the only DDL is in `migrate/`.
 
 pub mod append;
+pub(crate) mod channel_change;
 pub mod channel_state;
 pub mod db;
 pub mod message;
+pub mod message_delete;
 pub mod message_edit;
 pub mod message_id;
+pub(crate) mod message_mention;
 pub mod message_read_state;
+pub mod message_send;
 pub mod message_sync;
 pub mod metrics;
 pub(crate) mod rows;
 pub mod sweep;
+pub mod text;
 
 pub use db::Db;

@@ -4,6 +4,7 @@
 //! that list is the next power of two, so that a handful of prepared statements serves every batch; parameters that
 //! are not bound are NULL there, hence every text says `WHERE r.KEY IS NOT NULL`.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
@@ -102,7 +103,7 @@ impl RowsSql {
         Self { columns, body, postgres: OnceLock::new(), sqlite: [const { OnceLock::new() }; SIZES] }
     }
 
-    /// Runs it for its effect. No rows, no statement. Columns are all of one length; at most [`ROWS_LIMIT`] rows.
+    /// Runs it for its effect. No rows, no statement. Columns are all of one length.
     pub(crate) async fn execute(
         &self,
         connection: &mut Connection<'_>,
@@ -117,8 +118,11 @@ impl RowsSql {
                 sqlx::query_with(text, postgres_arguments(columns)?).execute(&mut **connection).await?;
             }
             Connection::Sqlite(connection) => {
-                let text = AssertSqlSafe(self.sqlite_text(columns)?);
-                sqlx::query_with(text, sqlite_arguments(columns)?).execute(&mut **connection).await?;
+                for rows in chunks(columns) {
+                    let text = AssertSqlSafe(self.sqlite_text(columns.len(), rows.len())?);
+                    let query = sqlx::query_with(text, sqlite_arguments(columns, rows)?);
+                    query.execute(&mut **connection).await?;
+                }
             }
         }
         Ok(())
@@ -142,8 +146,13 @@ impl RowsSql {
                 sqlx::query_as_with(text, postgres_arguments(columns)?).fetch_all(&mut **connection).await
             }
             Connection::Sqlite(connection) => {
-                let text = AssertSqlSafe(self.sqlite_text(columns)?);
-                sqlx::query_as_with(text, sqlite_arguments(columns)?).fetch_all(&mut **connection).await
+                let mut found = Vec::new();
+                for rows in chunks(columns) {
+                    let text = AssertSqlSafe(self.sqlite_text(columns.len(), rows.len())?);
+                    let query = sqlx::query_as_with(text, sqlite_arguments(columns, rows)?);
+                    found.append(&mut query.fetch_all(&mut **connection).await?);
+                }
+                Ok(found)
             }
         }
     }
@@ -161,12 +170,12 @@ impl RowsSql {
         Arc::clone(self.postgres.get_or_init(render))
     }
 
-    fn sqlite_text(&self, columns: &[Column<'_>]) -> Result<Arc<str>, sqlx::Error> {
-        let rows = columns[0].len().next_power_of_two();
+    fn sqlite_text(&self, columns: usize, rows: usize) -> Result<Arc<str>, sqlx::Error> {
+        let rows = rows.next_power_of_two();
         let slot = self.sqlite.get(rows.trailing_zeros() as usize);
         let slot = slot.ok_or_else(|| sqlx::Error::Protocol("too many rows in one statement".into()))?;
         let render = || {
-            let row = format!("({})", vec!["?"; columns.len()].join(","));
+            let row = format!("({})", vec!["?"; columns].join(","));
             format!("WITH r({}) AS (VALUES {}) {}", self.columns, vec![row; rows].join(","), self.body).into()
         };
         Ok(Arc::clone(slot.get_or_init(render)))
@@ -181,10 +190,16 @@ fn postgres_arguments(columns: &[Column<'_>]) -> Result<PgArguments, sqlx::Error
     Ok(arguments)
 }
 
-fn sqlite_arguments(columns: &[Column<'_>]) -> Result<SqliteArguments, sqlx::Error> {
+/// The rows of one statement each: SQLite has a limit on parameters.
+fn chunks(columns: &[Column<'_>]) -> Vec<Range<usize>> {
+    let rows = columns[0].len();
+    (0..rows).step_by(ROWS_LIMIT).map(|from| from..rows.min(from + ROWS_LIMIT)).collect()
+}
+
+fn sqlite_arguments(columns: &[Column<'_>], rows: Range<usize>) -> Result<SqliteArguments, sqlx::Error> {
     let mut arguments = SqliteArguments::default();
-    arguments.reserve(columns.len() * columns[0].len(), 0);
-    for row in 0..columns[0].len() {
+    arguments.reserve(columns.len() * rows.len(), 0);
+    for row in rows {
         for column in columns {
             column.add_one(row, &mut arguments)?;
         }
@@ -192,6 +207,23 @@ fn sqlite_arguments(columns: &[Column<'_>]) -> Result<SqliteArguments, sqlx::Err
     Ok(arguments)
 }
 
-/// Most rows of one statement: SQLite takes 32,766 parameters, and the widest table has 16 columns.
+/// Most rows of one statement on SQLite, which takes 32,766 parameters; the widest table has 16 columns.
 pub(crate) const ROWS_LIMIT: usize = 1 << (SIZES - 1);
 const SIZES: usize = 11;
+
+/// Declares constants that stand in Rust and, by a macro for `concat!`, in SQL: `NAME: type = macro_name = number`.
+macro_rules! sql_number {
+    ($($(#[$meta:meta])* $vis:vis const $name:ident: $type:ty = $literal:ident = $number:literal;)*) => {$(
+        $(#[$meta])*
+        $vis const $name: $type = $number;
+        #[allow(unused_macros, reason = "not every number stands in SQL")]
+        macro_rules! $literal {
+            () => {
+                $number
+            };
+        }
+        #[allow(unused_imports, reason = "not every number stands in SQL of another file")]
+        pub(crate) use $literal;
+    )*};
+}
+pub(crate) use sql_number;

@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use imks::testing::models::append::{Committed, Config, NewMessage, Outcome, Write};
+use imks::testing::models::append::Config;
 use imks::testing::models::message::{self, Page, Position};
+use imks::testing::models::message_send::NewMessage;
+use imks::testing::models::text::Nonce;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::support::{Writer, code, id, message, on_both};
+use crate::support::{Writer, code, id, message, on_both, scope};
 
 on_both! {
     async fn three_processes_and_the_same_sends_make_one_history(store: &Store) {
@@ -22,15 +24,13 @@ on_both! {
                 // Everybody sends the same, each in another order.
                 let sends = (0..SENDS).map(|count| (count * [1, 3, 7][process] + process * 50) % SENDS);
                 let send = |number: usize| {
-                    let nonce = Some(format!("n{number}"));
-                    let message = message(channels[number % 5], author, &format!("body {number}"));
-                    let receipt = writer.appender.submit(Write::Send(NewMessage { nonce, ..message }));
-                    (number, receipt.unwrap())
+                    let nonce = Some(Nonce::new(&format!("n{number}")).unwrap());
+                    let message = NewMessage { nonce, ..message(&format!("body {number}")) };
+                    (number, writer.submit(scope(channels[number % 5], author), message).unwrap())
                 };
                 let mut ids = HashMap::new();
                 for (number, receipt) in sends.map(send).collect::<Vec<_>>() {
-                    let Outcome::Sent { message, .. } = receipt.await.unwrap() else { panic!() };
-                    ids.insert(number, message.id);
+                    ids.insert(number, receipt.await.unwrap().message.id);
                 }
                 writer.appender.drain().await;
                 ids
@@ -48,32 +48,23 @@ on_both! {
     }
 
     async fn one_sender_is_stored_in_the_order_of_his_calls(store: &Store) {
-        let mut writer = store.writer();
+        let writer = store.writer();
         let (channel, alice) = (id(), id());
         let receipts: Vec<_> = (0..1_000)
-            .map(|number| writer.appender.submit(Write::Send(message(channel, alice, &number.to_string()))).unwrap())
+            .map(|number| writer.submit(scope(channel, alice), message(&number.to_string())).unwrap())
             .collect();
         for (number, receipt) in (1..).zip(receipts) {
-            let Outcome::Sent { message, .. } = receipt.await.unwrap() else { panic!() };
+            let message = receipt.await.unwrap().message;
             assert_eq!((message.seq, message.body.as_str()), (number, (number - 1).to_string().as_str()));
         }
-        writer.appender.drain().await;
-        let mut told = Vec::new();
-        for commits in &mut writer.commits {
-            while let Some(batch) = commits.recv().await {
-                told.extend(batch.iter().map(|item| match item {
-                    Committed::Sent(message) => message.seq,
-                    other => panic!("{other:?}"),
-                }));
-            }
-        }
-        assert!(told.into_iter().eq(1..=1_000));
+        let told = writer.told().await;
+        assert!(told.iter().map(|(_, payload)| payload["seq"].as_i64().unwrap()).eq(1..=1_000));
     }
 
     async fn a_full_lane_refuses_at_once_and_says_when_to_come_back(store: &Store) {
         let config = Config { queue: 4, lanes: 1, ..Config::default() };
         let writer = Writer::start(store.db.clone(), config);
-        let send = || writer.appender.submit(Write::Send(message(id(), id(), "x")));
+        let send = || writer.submit(scope(id(), id()), message("x"));
         let results: Vec<_> = (0..500).map(|_| send()).collect();
         let refused = results.iter().filter(|result| result.is_err()).count();
         assert!(refused > 0, "a queue of four took five hundred");
@@ -87,7 +78,7 @@ on_both! {
 
     async fn draining_keeps_every_accepted_write_and_takes_no_more(store: &Store) {
         let writer = store.writer();
-        let send = || writer.appender.submit(Write::Send(message(id(), id(), "x")));
+        let send = || writer.submit(scope(id(), id()), message("x"));
         let receipts: Vec<_> = (0..300).map(|_| send().unwrap()).collect();
         writer.appender.drain().await;
         assert_eq!(store.number("SELECT COUNT(*) FROM message").await, 300);

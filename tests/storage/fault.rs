@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use imks::testing::models::append::{Config, Outcome, Write};
+use imks::testing::models::append::Config;
 use imks::testing::models::db::Db;
 use uuid::Uuid;
 
-use crate::support::{Store, Writer, code, id, message, on_both};
+use crate::support::{Store, Writer, code, id, message, on_both, scope};
 
 on_both! {
     async fn one_bad_message_harms_no_other_of_its_batch(store: &Store) {
@@ -15,12 +15,12 @@ on_both! {
         let (channel, alice) = (id(), id());
         let body = |number| if number == 37 { "poison".to_owned() } else { format!("body {number}") };
         let receipts: Vec<_> = (0..100)
-            .map(|number| writer.appender.submit(Write::Send(message(channel, alice, &body(number)))).unwrap())
+            .map(|number| writer.submit(scope(channel, alice), message(&body(number))).unwrap())
             .collect();
         let mut seqs = Vec::new();
         for (number, receipt) in receipts.into_iter().enumerate() {
             match receipt.await {
-                Ok(Outcome::Sent { message, .. }) => seqs.push(message.seq),
+                Ok(sent) => seqs.push(sent.message.seq),
                 other => assert_eq!((number, code(other)), (37, "internal")),
             }
         }
@@ -48,9 +48,7 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
     let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
                WHERE application_name = current_schema() || '-lane'";
     for round in 0..20 {
-        let send = |number: i32| {
-            writer.appender.submit(Write::Send(message(channel, alice, &format!("{round}.{number}"))))
-        };
+        let send = |number: i32| writer.submit(scope(channel, alice), message(&format!("{round}.{number}")));
         let receipts: Vec<_> = (0..50).map(|number| send(number).unwrap()).collect();
         sqlx::query(cut).execute(pool).await.unwrap();
         for receipt in receipts {
@@ -70,7 +68,7 @@ async fn a_database_that_is_away_makes_sends_fail_retryably_and_its_return_needs
     let writer = Writer::start(Db::connect(&config).await.unwrap(), patient);
     let Db::Sqlite(sqlite) = &store.db else { panic!() };
     let other = sqlite.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    assert_eq!(code(writer.send(message(id(), id(), "while away")).await), "unavailable");
+    assert_eq!(code(writer.send(scope(id(), id()), message("while away")).await), "unavailable");
     other.rollback().await.unwrap();
     assert_eq!(writer.say(id(), id(), "back").await.seq, 1);
 }
@@ -81,7 +79,7 @@ async fn a_writer_waits_out_a_short_absence() {
     let writer = Writer::start(store.opened_again().await, Config::default());
     let Db::Sqlite(sqlite) = &store.db else { panic!() };
     let other = sqlite.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let receipt = writer.appender.submit(Write::Send(message(id(), id(), "patience"))).unwrap();
+    let receipt = writer.submit(scope(id(), id()), message("patience")).unwrap();
     let early = tokio::time::timeout(Duration::from_millis(100), receipt).await;
     assert!(early.is_err(), "acked what another process still forbids");
     other.rollback().await.unwrap();

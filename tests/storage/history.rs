@@ -1,14 +1,15 @@
 //! Reading back: pages, sync, heads, and the exact shape on the wire.
 
-use imks::testing::models::append::NewMessage;
 use imks::testing::models::channel_state::heads;
-use imks::testing::models::message::{self, MessagePage, MessageType, Page, Position};
+use imks::testing::models::message::{self, MessagePage, Page, Position};
+use imks::testing::models::message_send::NewMessage;
 use imks::testing::models::message_sync::{Cursor, sync};
 use imks::testing::models::sweep::{CHANGES_LIFETIME, sweep};
+use imks::testing::models::text::Nonce;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Store, code, edit, id, message, on_both};
+use crate::support::{Store, author_of, code, edit, id, message, on_both, scope};
 
 async fn filled(store: &Store, count: usize) -> (Uuid, Vec<Uuid>) {
     let (writer, channel, alice) = (store.writer(), id(), id());
@@ -64,16 +65,16 @@ on_both! {
         let (writer, channel, alice) = (store.writer(), id(), id());
         let root = writer.say(channel, alice, "root").await;
         for number in 0..5 {
-            let reply = NewMessage { thread_id: Some(root.id), ..message(channel, alice, &number.to_string()) };
-            writer.send(reply).await.unwrap();
+            let reply = NewMessage { thread_id: Some(root.id), ..message(&number.to_string()) };
+            writer.send(scope(channel, alice), reply).await.unwrap();
             writer.say(channel, alice, "between").await;
         }
         let thread = Page { position: Position::Latest, thread_id: Some(root.id), limit: 3 };
         let thread = message::page(&store.db, channel, thread).await.unwrap();
         assert_eq!(summary(&thread), (Some((6, 10)), 3, true, false));
         assert!(thread.messages.iter().all(|message| message.thread_id == Some(root.id)));
-        let nested = NewMessage { thread_id: Some(thread.messages[0].id), ..message(channel, alice, "no") };
-        assert_eq!(code(writer.send(nested).await), "not_found");
+        let nested = NewMessage { thread_id: Some(thread.messages[0].id), ..message("no") };
+        assert_eq!(code(writer.send(scope(channel, alice), nested).await), "not_found");
     }
 
     async fn sync_brings_what_is_new_and_what_changed(store: &Store) {
@@ -81,8 +82,8 @@ on_both! {
         let writer = store.writer();
         let before = page(store, channel, Position::Latest, 5).await;
         let cursor = Cursor { channel_id: channel, seq: 5, rev: 0 };
-        writer.edit(edit(&before.messages[1], "edited")).await.unwrap();
-        writer.edit(edit(&before.messages[1], "edited again")).await.unwrap();
+        writer.edit(author_of(&before.messages[1]), edit(&before.messages[1], "edited")).await.unwrap();
+        writer.edit(author_of(&before.messages[1]), edit(&before.messages[1], "edited again")).await.unwrap();
         writer.delete(&before.messages[2]).await.unwrap();
         writer.say(channel, id(), "six").await;
         let answer = sync(&store.db, &[cursor], 100).await.unwrap().remove(0);
@@ -106,8 +107,8 @@ on_both! {
         let (channel, _) = filled(store, 2).await;
         let writer = store.writer();
         let messages = page(store, channel, Position::Latest, 5).await.messages;
-        writer.edit(edit(&messages[0], "edited")).await.unwrap();
-        writer.edit(edit(&messages[1], "edited")).await.unwrap();
+        writer.edit(author_of(&messages[0]), edit(&messages[0], "edited")).await.unwrap();
+        writer.edit(author_of(&messages[1]), edit(&messages[1], "edited")).await.unwrap();
         let long_after = imks::testing::clock::now_micros() + CHANGES_LIFETIME + 1_000_000;
         assert_eq!(sweep(&store.db, imks::testing::clock::now_micros()).await.unwrap(), 0);
         assert_eq!(sweep(&store.db, long_after).await.unwrap(), 2);
@@ -124,15 +125,14 @@ on_both! {
 
     async fn a_message_looks_exactly_as_the_contract_says(store: &Store) {
         let (writer, channel, alice) = (store.writer(), id(), id());
-        let nonce = Some("c1f0".to_owned());
-        let (sent, _) = writer.send(NewMessage { nonce, ..message(channel, alice, "hello world") }).await.unwrap();
+        let send = NewMessage { nonce: Some(Nonce::new("c1f0").unwrap()), ..message("hello world") };
+        let (sent, _) = writer.send(scope(channel, alice), send).await.unwrap();
         let stored = message::get(&store.db, channel, sent.id).await.unwrap();
         for view in [serde_json::to_value(&*sent).unwrap(), serde_json::to_value(&stored).unwrap()] {
             let created_at = view["created_at"].clone();
             assert_eq!(created_at.as_str().unwrap().len(), "2026-06-11T10:00:00.000Z".len());
             assert_eq!(view, expected(sent.id, channel, alice, created_at));
         }
-        assert_eq!(MessageType::from_stored(MessageType::SystemPin as i32), MessageType::SystemPin);
     }
 }
 

@@ -1,15 +1,17 @@
 //! Read positions and the counts derived from them.
 
-use imks::testing::models::append::NewMessage;
-use imks::testing::models::message::{Mentions, MessageDetail};
+use std::sync::Arc;
+
+use imks::testing::models::message::MessageDetail;
 use imks::testing::models::message_read_state::{ReadState, baseline, mark, mark_unread, unread};
+use imks::testing::models::message_send::NewMessage;
+use imks::testing::models::text::Mentions;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use std::sync::Arc;
 use uuid::Uuid;
 
-use crate::support::{Store, Writer, edit, id, message, on_both};
+use crate::support::{Store, Writer, author_of, edit, id, message, on_both, scope};
 
 async fn counts(store: &Store, user: Uuid, channel: Uuid) -> (i64, i64, i64) {
     let state = unread(&store.db, user, &[channel]).await.unwrap().remove(0);
@@ -55,9 +57,9 @@ on_both! {
         baseline(&store.db, bob, &[channel]).await.unwrap();
         let root = writer.say(channel, alice, "root").await;
         let gone = writer.say(channel, alice, "gone").await;
-        let reply = || NewMessage { thread_id: Some(root.id), ..message(channel, alice, "in the thread") };
-        let (hidden, _) = writer.send(reply()).await.unwrap();
-        writer.send(NewMessage { also_send_to_channel: true, ..reply() }).await.unwrap();
+        let reply = || NewMessage { thread_id: Some(root.id), ..message("in the thread") };
+        let (hidden, _) = writer.send(scope(channel, alice), reply()).await.unwrap();
+        writer.send(scope(channel, alice), NewMessage { also_send_to_channel: true, ..reply() }).await.unwrap();
         assert_eq!(counts(store, bob, channel).await, (0, 3, 0));
         writer.delete(&gone).await.unwrap();
         writer.delete(&hidden).await.unwrap();
@@ -69,14 +71,14 @@ on_both! {
         baseline(&store.db, bob, &[channel]).await.unwrap();
         baseline(&store.db, alice, &[channel]).await.unwrap();
         let mentions = |users: &[Uuid], channel| Mentions { users: users.into(), channel, ..Mentions::default() };
-        let with = |mentions| NewMessage { mentions, ..message(channel, alice, "you") };
-        let (direct, _) = writer.send(with(mentions(&[bob, bob], false))).await.unwrap();
-        let (wide, _) = writer.send(with(mentions(&[], true))).await.unwrap();
+        let with = |mentions| NewMessage { mentions, ..message("you") };
+        let (direct, _) = writer.send(scope(channel, alice), with(mentions(&[bob, bob], false))).await.unwrap();
+        let (wide, _) = writer.send(scope(channel, alice), with(mentions(&[], true))).await.unwrap();
         assert_eq!(counts(store, bob, channel).await, (0, 2, 2));
         assert_eq!(counts(store, alice, channel).await, (2, 0, 0));
         let mut without = edit(&direct, "not you");
         without.mentions = Some(Mentions::default());
-        writer.edit(without).await.unwrap();
+        writer.edit(author_of(&direct), without).await.unwrap();
         assert_eq!(counts(store, bob, channel).await, (0, 2, 1));
         writer.delete(&wide).await.unwrap();
         assert_eq!(counts(store, bob, channel).await, (0, 1, 0));
@@ -145,9 +147,9 @@ impl<'a> Model<'a> {
             Step::Send { author, interactive, thread } => {
                 let root = self.messages.first().filter(|(_, deleted)| thread && !deleted);
                 let thread_id = root.map(|(message, _)| message.id);
-                let send =
-                    NewMessage { thread_id, interactive, ..message(self.channel, self.users[author], "x") };
-                let sent = self.writer.send(send).await.unwrap().0;
+                let send = NewMessage { thread_id, interactive, ..message("x") };
+                let scope = scope(self.channel, self.users[author]);
+                let sent = self.writer.send(scope, send).await.unwrap().0;
                 if interactive {
                     self.read[author] = sent.seq;
                 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use imks::testing::models::append::{
-    Appender, Commits, Config, DeleteMessage, EditMessage, NewMessage, Outcome, Write,
-};
+use imks::testing::models::append::{Appender, Authority, Commits, Config, Mutation, Receipt, Scope};
 use imks::testing::models::db::{self, Db};
-use imks::testing::models::message::{AuthorInfo, ContentType, Mentions, MessageDetail, MessageType};
+use imks::testing::models::message::{AuthorInfo, ContentType, MessageDetail, MessageType};
+use imks::testing::models::message_delete::DeleteMessage;
+use imks::testing::models::message_edit::EditMessage;
+use imks::testing::models::message_send::{NewMessage, Sent};
+use imks::testing::models::text::{Mentions, MessageBody};
 use imks::{ImksError, ImksResult};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
@@ -131,43 +134,61 @@ impl Writer {
         Self { appender, commits }
     }
 
-    pub async fn send(&self, message: NewMessage) -> ImksResult<(Arc<MessageDetail>, bool)> {
-        match self.appender.submit(Write::Send(message))?.await? {
-            Outcome::Sent { message, duplicate } => Ok((message, duplicate)),
-            other => panic!("a send became {other:?}"),
-        }
+    pub fn submit<M: Mutation>(&self, scope: Scope, mutation: M) -> ImksResult<Receipt<M::Done>> {
+        self.appender.submit(scope, mutation)
+    }
+
+    pub async fn send(&self, scope: Scope, message: NewMessage) -> ImksResult<(Arc<MessageDetail>, bool)> {
+        let Sent { message, duplicate } = self.submit(scope, message)?.await?;
+        Ok((message, duplicate))
     }
 
     pub async fn say(&self, channel: Uuid, author: Uuid, body: &str) -> Arc<MessageDetail> {
-        self.send(message(channel, author, body)).await.unwrap().0
+        self.send(scope(channel, author), message(body)).await.unwrap().0
     }
 
-    pub async fn edit(&self, edit: EditMessage) -> ImksResult<(Arc<MessageDetail>, bool)> {
-        match self.appender.submit(Write::Edit(edit))?.await? {
-            Outcome::Edited { message, changed, .. } => Ok((message, changed)),
-            other => panic!("an edit became {other:?}"),
-        }
+    pub async fn edit(&self, scope: Scope, edit: EditMessage) -> ImksResult<(Arc<MessageDetail>, bool)> {
+        let edited = self.submit(scope, edit)?.await?;
+        Ok((edited.message, edited.changed))
     }
 
     pub async fn delete(&self, message: &MessageDetail) -> ImksResult<(i64, bool)> {
-        let delete = DeleteMessage {
-            channel_id: message.channel_id,
-            message_id: message.id,
-            actor_id: message.author.id,
-            required_author: None,
-        };
-        match self.appender.submit(Write::Delete(delete))?.await? {
-            Outcome::Deleted { deletion, changed } => Ok((deletion.rev, changed)),
-            other => panic!("a deletion became {other:?}"),
+        let delete = DeleteMessage { message_id: message.id };
+        let deleted = self.submit(author_of(message), delete)?.await?;
+        Ok((deleted.deletion.rev, deleted.changed))
+    }
+
+    /// Drains, and gives all events that were told: their names and payloads.
+    pub async fn told(mut self) -> Vec<(&'static str, Value)> {
+        self.appender.drain().await;
+        let mut all = Vec::new();
+        for commits in &mut self.commits {
+            while let Some(transaction) = commits.recv().await {
+                for told in transaction {
+                    let mut json = Vec::new();
+                    told.write_json(&mut json).unwrap();
+                    all.push((told.event(), serde_json::from_slice(&json).unwrap()));
+                }
+            }
         }
+        all
     }
 }
 
-pub fn message(channel: Uuid, author: Uuid, body: &str) -> NewMessage {
+/// Somebody who may change their own messages in a channel.
+pub fn scope(channel: Uuid, user: Uuid) -> Scope {
+    let actor = AuthorInfo { id: user, username: "alice".into() };
+    Scope { channel_id: channel, actor, slow_mode: Duration::ZERO, authority: Authority::Own }
+}
+
+/// The author of a message, in its channel.
+pub fn author_of(message: &MessageDetail) -> Scope {
+    scope(message.channel_id, message.author.id)
+}
+
+pub fn message(body: &str) -> NewMessage {
     NewMessage {
-        channel_id: channel,
-        author: AuthorInfo { id: author, username: "alice".into() },
-        body: body.into(),
+        body: MessageBody::new(body).unwrap(),
         kind: MessageType::Default,
         content_type: ContentType::Markdown,
         thread_id: None,
@@ -177,20 +198,12 @@ pub fn message(channel: Uuid, author: Uuid, body: &str) -> NewMessage {
         flags: 0,
         nonce: None,
         interactive: true,
-        slow_mode: Duration::ZERO,
     }
 }
 
 pub fn edit(message: &MessageDetail, body: &str) -> EditMessage {
-    EditMessage {
-        channel_id: message.channel_id,
-        message_id: message.id,
-        editor_id: message.author.id,
-        required_author: None,
-        body: body.into(),
-        mentions: None,
-        expected_version: None,
-    }
+    let body = MessageBody::new(body).unwrap();
+    EditMessage { message_id: message.id, body, mentions: None, expected_version: None }
 }
 
 pub fn id() -> Uuid {

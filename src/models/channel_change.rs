@@ -1,0 +1,62 @@
+//! The log of a channel's changes: one row per `rev`, what a client that was away has to look at again.
+
+use uuid::Uuid;
+
+use super::rows::{Column, RowsSql};
+use crate::clock::Micros;
+
+/// `channel_change.kind`: what was done to the message. Every feature that changes messages has its number here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(crate) enum ChangeKind {
+    Edit = 0,
+    Delete = 1,
+}
+
+/// A row of `channel_change`.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub channel_id: Uuid,
+    pub rev: i64,
+    pub kind: ChangeKind,
+    pub message_id: Uuid,
+    pub seq: i64,
+    pub actor_id: Uuid,
+    pub at: Micros,
+}
+
+impl Change {
+    /// The input of [`INSERT`].
+    pub(crate) fn columns(changes: &[Self]) -> Vec<Column<'_>> {
+        vec![
+            Column::Ids(changes.iter().map(|change| change.channel_id).collect()),
+            Column::Numbers(changes.iter().map(|change| change.rev).collect()),
+            Column::Numbers(changes.iter().map(|change| i64::from(change.kind as i32)).collect()),
+            Column::Ids(changes.iter().map(|change| change.message_id).collect()),
+            Column::Numbers(changes.iter().map(|change| change.seq).collect()),
+            Column::Ids(changes.iter().map(|change| change.actor_id).collect()),
+            Column::Numbers(changes.iter().map(|change| change.at).collect()),
+        ]
+    }
+
+    /// The input of [`FIND`].
+    pub(crate) fn key_columns(&self) -> Vec<Column<'_>> {
+        vec![
+            Column::Ids(vec![self.channel_id]),
+            Column::Numbers(vec![self.rev]),
+            Column::Ids(vec![self.message_id]),
+            Column::Numbers(vec![self.at]),
+        ]
+    }
+}
+
+pub(crate) static INSERT: RowsSql = RowsSql::new(
+    "channel_id, rev, kind, message_id, seq, actor_id, at",
+    "INSERT INTO channel_change (channel_id, rev, kind, message_id, seq, actor_id, at) \
+     SELECT * FROM r WHERE r.channel_id IS NOT NULL",
+);
+pub(crate) static FIND: RowsSql = RowsSql::new(
+    "channel_id, rev, message_id, at",
+    "SELECT c.rev FROM r JOIN channel_change c ON c.channel_id = r.channel_id AND c.rev = r.rev \
+     AND c.message_id = r.message_id AND c.at = r.at",
+);

@@ -1,0 +1,126 @@
+//! Deleting a message: it becomes a tombstone, which keeps its place in the order and has no content.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::append::records::Record;
+use super::append::{LockedChannel, Mutation, References};
+use super::channel_change::ChangeKind;
+use super::message::{Message, is_counted};
+use super::message_mention::MentionRows;
+use super::rows::{Column, RowsSql};
+use crate::ImksResult;
+use crate::clock::{Micros, Timestamp};
+
+/// A message to delete.
+#[derive(Debug, Clone, Copy)]
+pub struct DeleteMessage {
+    /// Which one.
+    pub message_id: Uuid,
+}
+
+/// A message that is a tombstone.
+#[derive(Debug, Clone)]
+pub struct Deleted {
+    /// What is known about the deletion.
+    pub deletion: Arc<Deletion>,
+    /// Whether it was this call that deleted it.
+    pub changed: bool,
+}
+
+/// A deletion: payload of `message:deleted`, but for its `rev`, which every change has (docs/protocol.md).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
+pub struct Deletion {
+    pub channel_id: Uuid,
+    pub id: Uuid,
+    #[serde(skip)]
+    pub rev: i64,
+    pub deleted_at: Timestamp,
+    pub deleted_by: Uuid,
+    pub thread_id: Option<Uuid>,
+    pub seq: i64,
+}
+
+impl Mutation for DeleteMessage {
+    type Done = Deleted;
+
+    fn refers(&self, references: &mut References<'_>) {
+        references.message(self.message_id);
+    }
+
+    fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Deleted> {
+        let row = channel.own_message(self.message_id)?;
+        if let Some(deleted_at) = row.deleted_at {
+            return Ok(Deleted { deletion: Arc::new(deletion(row, deleted_at)), changed: false });
+        }
+        let (at, actor) = (channel.now().max(row.created_at), channel.scope().actor.id);
+        let row = channel.change(self.message_id, ChangeKind::Delete, |row| {
+            (row.deleted_at, row.deleted_by) = (Some(at), Some(actor));
+        })?;
+        let (deletion, tombstone) = (Arc::new(deletion(row, at)), Tombstone::of(row));
+        channel.remove::<MentionRows>(self.message_id);
+        channel.insert(tombstone);
+        channel.uncount()?;
+        channel.tell_change("message:deleted", deletion.rev, Arc::clone(&deletion));
+        Ok(Deleted { deletion, changed: true })
+    }
+}
+
+fn deletion(row: &Message, deleted_at: Micros) -> Deletion {
+    Deletion {
+        channel_id: row.channel_id,
+        id: row.id,
+        rev: row.rev,
+        deleted_at: Timestamp(deleted_at),
+        deleted_by: row.deleted_by.unwrap_or_default(),
+        thread_id: row.thread_id,
+        seq: row.seq,
+    }
+}
+
+/// A row of `message_tombstone`: unread counts stay exact without a look at the messages.
+#[derive(Debug)]
+struct Tombstone {
+    channel_id: Uuid,
+    seq: i64,
+    counted: bool,
+    thread_id: Option<Uuid>,
+}
+
+impl Tombstone {
+    fn of(row: &Message) -> Self {
+        let counted = is_counted(row.thread_id, row.flags);
+        Self { channel_id: row.channel_id, seq: row.seq, counted, thread_id: row.thread_id }
+    }
+}
+
+impl Record for Tombstone {
+    /// Channel and `seq`.
+    type Key = (Uuid, i64);
+
+    fn key(&self) -> Self::Key {
+        (self.channel_id, self.seq)
+    }
+
+    fn insert() -> &'static RowsSql {
+        &INSERT_TOMBSTONES
+    }
+
+    fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>> {
+        vec![
+            Column::Ids(rows.iter().map(|row| row.channel_id).collect()),
+            Column::Numbers(rows.iter().map(|row| row.seq).collect()),
+            Column::Flags(rows.iter().map(|row| row.counted).collect()),
+            Column::MaybeIds(rows.iter().map(|row| row.thread_id).collect()),
+        ]
+    }
+}
+
+static INSERT_TOMBSTONES: RowsSql = RowsSql::new(
+    "channel_id, seq, counted, thread_id",
+    "INSERT INTO message_tombstone (channel_id, seq, counted, thread_id) \
+     SELECT * FROM r WHERE r.channel_id IS NOT NULL",
+);

@@ -1,0 +1,231 @@
+//! Sending a message: what is checked under the channel's lock, and what is told of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::append::records::Lookup;
+use super::append::{LockedChannel, Mutation, References};
+use super::message::{
+    ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, Message, MessageDetail, MessageType, ReplyPreview,
+    flag_automated, is_counted,
+};
+use super::message_mention::{MENTION_SELF, MentionRows, targets};
+use super::rows::{Column, RowsSql};
+use super::text::{Mentions, MessageBody, Nonce};
+use crate::clock::Micros;
+use crate::{ImksError, ImksResult};
+
+/// A message to send.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// Its text.
+    pub body: MessageBody,
+    /// `type` on the wire.
+    pub kind: MessageType,
+    /// How the body is to be read.
+    pub content_type: ContentType,
+    /// Root of the thread this belongs to; must be a message of the same channel that is no thread reply itself.
+    pub thread_id: Option<Uuid>,
+    /// Whether a reply in a thread also stands in the channel, and counts as unread there.
+    pub also_send_to_channel: bool,
+    /// The message this answers; must be in the same channel.
+    pub reply_to_message_id: Option<Uuid>,
+    /// Who is mentioned.
+    pub mentions: Mentions,
+    /// `FLAG_*` of [`super::message`].
+    pub flags: i32,
+    /// The client's name for this send: repeated within 24 hours by the same author in the same channel, it returns
+    /// the first message.
+    pub nonce: Option<Nonce>,
+    /// Whether a person sent it, who has thereby read the channel. False for scheduled messages, webhooks and bots.
+    pub interactive: bool,
+}
+
+/// A message that is stored, now or before by an earlier send with the same nonce.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// The message as everybody sees it.
+    pub message: Arc<MessageDetail>,
+    /// Whether it was there already.
+    pub duplicate: bool,
+}
+
+impl Mutation for NewMessage {
+    type Done = Sent;
+
+    fn refers(&self, references: &mut References<'_>) {
+        for id in self.thread_id.into_iter().chain(self.reply_to_message_id) {
+            references.message(id);
+        }
+        let scope = references.scope();
+        let (author, slow) = ((scope.channel_id, scope.actor.id), !scope.slow_mode.is_zero());
+        if let Some(nonce) = &self.nonce {
+            // Slow mode would refuse a repeat, which never gets as far as the unique index.
+            references.nonce(nonce, slow);
+        }
+        if slow {
+            references.rows::<LastSend>(author);
+        }
+    }
+
+    fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Sent> {
+        let content_hash = self.content_hash();
+        if let Some(nonce) = &self.nonce
+            && let Some(message) = channel.sent_before(nonce, content_hash)?
+        {
+            return Ok(Sent { message, duplicate: true });
+        }
+        self.check_thread(channel)?;
+        let reply_to = self.quoted(channel)?;
+        self.check_slow_mode(channel)?;
+        let message = channel.append(self.row(channel), content_hash, reply_to)?;
+        self.mention(channel, &message);
+        channel.tell("message:new", Arc::clone(&message) as _);
+        Ok(Sent { message, duplicate: false })
+    }
+}
+
+impl NewMessage {
+    fn check_thread(&self, channel: &LockedChannel<'_>) -> ImksResult<()> {
+        let Some(thread) = self.thread_id else { return Ok(()) };
+        let root = channel.message(thread).ok().filter(|root| root.thread_id.is_none());
+        match root.ok_or(ImksError::NotFound("thread"))?.deleted_at {
+            Some(_) => Err(ImksError::MessageDeleted),
+            None => Ok(()),
+        }
+    }
+
+    fn quoted(&self, channel: &LockedChannel<'_>) -> ImksResult<Option<Box<ReplyPreview>>> {
+        let Some(target) = self.reply_to_message_id else { return Ok(None) };
+        Ok(Some(Box::new(channel.message(target)?.into())))
+    }
+
+    /// In slow mode: whether the author may send again.
+    fn check_slow_mode(&self, channel: &mut LockedChannel<'_>) -> ImksResult<()> {
+        let slow_mode = channel.scope().slow_mode;
+        if slow_mode.is_zero() {
+            return Ok(());
+        }
+        let (author, now) = (channel.scope().actor.id, channel.now());
+        let mine =
+            |message: &&MessageDetail| message.author.id == author && message.flags & FLAG_AUTOMATED == 0;
+        let in_batch = channel.appended().rfind(mine).map(|message| message.created_at.0);
+        let stored = channel.rows::<LastSend>(&(channel.scope().channel_id, author))?;
+        let Some(last) = in_batch.or(stored.first().map(|last| last.at)) else { return Ok(()) };
+        let passed = Duration::from_micros(u64::try_from(now - last).unwrap_or_default());
+        match slow_mode.saturating_sub(passed) {
+            Duration::ZERO => Ok(()),
+            retry_after => Err(ImksError::SlowMode { retry_after }),
+        }
+    }
+
+    /// The row without what only the channel can give it.
+    fn row(&self, channel: &LockedChannel<'_>) -> Message {
+        let author = &channel.scope().actor;
+        Message {
+            author_id: author.id,
+            author_username: author.username.as_ref().into(),
+            kind: self.kind as i32,
+            content_type: self.content_type as i32,
+            body: self.body.as_str().into(),
+            thread_id: self.thread_id,
+            reply_to_message_id: self.reply_to_message_id,
+            mentions: self.mentions.stored(),
+            flags: self.stored_flags(),
+            nonce: self.nonce.as_ref().map(|nonce| nonce.as_str().into()),
+            version: 1,
+            ..Message::default()
+        }
+    }
+
+    fn mention(&self, channel: &mut LockedChannel<'_>, message: &MessageDetail) {
+        let mut targets = targets(&self.mentions, message.channel_id);
+        if !self.interactive && is_counted(message.thread_id, message.flags) {
+            targets.push((MENTION_SELF, message.author.id));
+        }
+        if !targets.is_empty() {
+            channel.insert(MentionRows {
+                message_id: message.id,
+                author_id: message.author.id,
+                channel_id: message.channel_id,
+                seq: message.seq,
+                thread_id: message.thread_id,
+                at: channel.now(),
+                targets,
+            });
+        }
+    }
+
+    /// The sender's flags and those that only the server sets.
+    fn stored_flags(&self) -> i32 {
+        let also_in_channel = self.thread_id.is_some() && self.also_send_to_channel;
+        self.flags & !(FLAG_ALSO_IN_CHANNEL | FLAG_AUTOMATED)
+            | if also_in_channel { FLAG_ALSO_IN_CHANNEL } else { 0 }
+            | if self.interactive { 0 } else { FLAG_AUTOMATED }
+    }
+
+    /// Tells whether two sends with one nonce say the same. FNV-1a, because it must not change between versions of
+    /// the standard library.
+    fn content_hash(&self) -> i64 {
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        let mut add = |bytes: &[u8]| {
+            for byte in bytes.iter().chain(&[0xff]) {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        add(self.body.as_str().as_bytes());
+        add(&(self.kind as i32).to_be_bytes());
+        add(&(self.content_type as i32).to_be_bytes());
+        add(&self.stored_flags().to_be_bytes());
+        add(self.thread_id.unwrap_or_default().as_bytes());
+        add(self.reply_to_message_id.unwrap_or_default().as_bytes());
+        for (kind, target) in targets(&self.mentions, Uuid::nil()) {
+            add(&kind.to_be_bytes());
+            add(target.as_bytes());
+        }
+        hash.cast_signed()
+    }
+}
+
+/// The latest message of somebody who sends in slow mode, those of programs aside.
+#[derive(Debug, FromRow)]
+struct LastSend {
+    channel_id: Uuid,
+    author_id: Uuid,
+    at: Micros,
+}
+
+impl Lookup for LastSend {
+    /// Channel and author.
+    type Key = (Uuid, Uuid);
+
+    fn key(&self) -> Self::Key {
+        (self.channel_id, self.author_id)
+    }
+
+    fn select() -> &'static RowsSql {
+        &LAST_SENDS
+    }
+
+    fn key_columns(keys: &[Self::Key]) -> Vec<Column<'_>> {
+        let (channels, authors) = keys.iter().copied().unzip();
+        vec![Column::Ids(channels), Column::Ids(authors)]
+    }
+}
+
+/// Walks the index `message_own`, whose condition it repeats.
+static LAST_SENDS: RowsSql = RowsSql::new(
+    "channel_id, author_id",
+    concat!(
+        "SELECT m.channel_id, m.author_id, m.created_at AS at FROM r JOIN message m ON m.channel_id = r.channel_id \
+         AND m.author_id = r.author_id AND m.flags & ",
+        flag_automated!(),
+        " = 0 AND m.seq = (SELECT MAX(n.seq) FROM message n WHERE n.channel_id = r.channel_id \
+         AND n.author_id = r.author_id AND n.flags & ",
+        flag_automated!(),
+        " = 0)"
+    ),
+);

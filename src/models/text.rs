@@ -1,0 +1,222 @@
+//! What clients write, as types that cannot be wrong once they exist: limits are checked while they are read.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use uuid::Uuid;
+
+use crate::{ImksError, ImksResult};
+
+/// The text of a message: 1 to [`BODY_CHARS_MAX`] Unicode scalar values, at most [`BODY_BYTES_MAX`] bytes, without
+/// U+0000, not only white space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageBody(String);
+
+impl MessageBody {
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`].
+    pub fn new(text: impl Into<String>) -> ImksResult<Self> {
+        let text = text.into();
+        if text.len() > BODY_BYTES_MAX || text.chars().count() > BODY_CHARS_MAX {
+            let reason = format!("is longer than {BODY_CHARS_MAX} characters or {BODY_BYTES_MAX} bytes");
+            return Err(ImksError::invalid("body", reason));
+        }
+        if text.trim().is_empty() {
+            return Err(ImksError::invalid("body", "is empty"));
+        }
+        // PostgreSQL cannot store it; refused for both databases, so that they stay alike.
+        if memchr::memchr(0, text.as_bytes()).is_some() {
+            return Err(ImksError::invalid("body", "must not contain the character U+0000"));
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for MessageBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(refused)
+    }
+}
+
+/// A client's name for one send: 1 to [`NONCE_CHARS_MAX`] characters without control characters. Cloning shares the
+/// text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Nonce(#[serde(serialize_with = "text")] Arc<str>);
+
+impl Nonce {
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`].
+    pub fn new(text: &str) -> ImksResult<Self> {
+        match text.chars().take(NONCE_CHARS_MAX + 1).count() {
+            0 => Err(ImksError::invalid("nonce", "is empty")),
+            length if length > NONCE_CHARS_MAX => {
+                Err(ImksError::invalid("nonce", format!("is longer than {NONCE_CHARS_MAX} characters")))
+            }
+            _ if text.chars().any(char::is_control) => {
+                Err(ImksError::invalid("nonce", "has control characters"))
+            }
+            _ => Ok(Self(text.into())),
+        }
+    }
+
+    /// A nonce that was checked before it was stored.
+    pub(crate) fn from_stored(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+impl<'de> Deserialize<'de> for Nonce {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(&String::deserialize(deserializer)?).map_err(refused)
+    }
+}
+
+/// Who is mentioned: at most [`MENTIONED_USERS_MAX`] users and [`MENTIONED_ROLES_MAX`] roles.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mentions {
+    /// Mentioned users.
+    #[serde(deserialize_with = "few_users")]
+    pub users: Vec<Uuid>,
+    /// Mentioned roles.
+    #[serde(deserialize_with = "few_roles")]
+    pub roles: Vec<Uuid>,
+    /// Everybody in the channel.
+    pub channel: bool,
+    /// Everybody who is online.
+    pub here: bool,
+}
+
+impl Mentions {
+    /// Whether nobody is mentioned.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.roles.is_empty() && !self.channel && !self.here
+    }
+
+    /// JSON for the column; nothing when nobody is mentioned.
+    pub(crate) fn stored(&self) -> Option<String> {
+        (!self.is_empty()).then(|| serde_json::to_string(self).unwrap_or_default())
+    }
+
+    /// What [`Mentions::stored`] wrote.
+    pub(crate) fn from_stored(text: Option<&str>) -> Self {
+        text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
+}
+
+fn few_users<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Uuid>, D::Error> {
+    few(deserializer, MENTIONED_USERS_MAX)
+}
+
+fn few_roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Uuid>, D::Error> {
+    few(deserializer, MENTIONED_ROLES_MAX)
+}
+
+fn few<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Vec<Uuid>, D::Error> {
+    let ids = Vec::deserialize(deserializer)?;
+    if ids.len() > max {
+        return Err(refusal(format_args!("has more than {max} items")));
+    }
+    Ok(ids)
+}
+
+/// The error of a deserialiser that says that a field breaks its own rule, rather than the shape of the payload.
+pub fn refusal<E: Error>(reason: impl Display) -> E {
+    E::custom(format_args!("{REFUSAL}{reason}"))
+}
+
+/// The error of a deserialiser for the refusal of a constructor.
+pub(crate) fn refused<E: Error>(error: ImksError) -> E {
+    match error {
+        ImksError::InvalidInput { reason, .. } => refusal(reason),
+        error => E::custom(error),
+    }
+}
+
+/// Marks our own sentences in the text of a parser's error. A peer cannot forge it: quoted input stands later in
+/// the text.
+pub const REFUSAL: &str = "refused ";
+/// Longest body, in Unicode scalar values.
+pub const BODY_CHARS_MAX: usize = 8_000;
+/// Longest body, in bytes.
+pub const BODY_BYTES_MAX: usize = 32 * 1024;
+/// Longest nonce, in characters.
+pub const NONCE_CHARS_MAX: usize = 64;
+/// Users whom one message may mention.
+pub const MENTIONED_USERS_MAX: usize = 100;
+/// Roles that one message may mention.
+pub const MENTIONED_ROLES_MAX: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_body_of_eight_thousand_characters_fits_and_one_more_does_not() {
+        assert!(MessageBody::new("ä".repeat(8_000)).is_ok());
+        assert!(MessageBody::new("👍".repeat(8_000)).is_ok(), "exactly 32 KiB minus 768");
+        assert_eq!(MessageBody::new("a".repeat(8_001)).unwrap_err().code(), "invalid_input");
+        assert_eq!(MessageBody::new("👍".repeat(8_193)).unwrap_err().code(), "invalid_input");
+    }
+
+    #[test]
+    fn empty_and_nul_are_refused_and_everything_else_is_kept_as_it_is() {
+        for text in ["", " \n\t", "a\0b"] {
+            assert_eq!(MessageBody::new(text).unwrap_err().code(), "invalid_input", "{text:?}");
+        }
+        for text in ["a", " a ", "\u{202e}rtl\u{200b}", "'; DROP TABLE message; --"] {
+            assert_eq!(MessageBody::new(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn a_nonce_has_up_to_sixty_four_characters_and_looks_the_same_on_the_wire() {
+        let nonce = |text: &str| serde_json::from_value::<Nonce>(json!(text));
+        assert!(nonce(&"n".repeat(65)).is_err() && nonce("").is_err() && nonce("a\nb").is_err());
+        assert_eq!(json!(nonce(&"n".repeat(64)).unwrap()), json!("n".repeat(64)));
+    }
+
+    #[test]
+    fn mentions_are_limited_while_they_are_read_and_survive_the_column() {
+        let of = |users: usize, roles: usize| json!({ "users": vec![Uuid::nil(); users], "roles": vec![Uuid::nil(); roles] });
+        let parse = |value| serde_json::from_value::<Mentions>(value);
+        let most = parse(of(100, 20)).unwrap();
+        assert_eq!(Mentions::from_stored(most.stored().as_deref()), most);
+        for many in [of(101, 0), of(0, 21)] {
+            let text = parse(many).unwrap_err().to_string();
+            assert!(text.starts_with("refused has more than"), "{text}");
+        }
+        assert_eq!(Mentions::default().stored(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_constructor_panic(text in ".*") {
+            let (_, _) = (MessageBody::new(text.as_str()), Nonce::new(&text));
+        }
+    }
+}
