@@ -301,11 +301,11 @@ fn start_messaging(
 fn health(db: &Db, core: CoreClient, engine: &Engine) -> Health {
     let (db_probe, engine) = (db.clone(), engine.clone());
     Health::new()
-        .probe(db.name(), move || {
+        .needs(db.name(), move || {
             let db = db_probe.clone();
             async move { db.ping().await.map(drop) }
         })
-        .probe("appks_grpc", move || {
+        .uses("appks_grpc", move || {
             let core = core.clone();
             async move { core.signing_keys("").await.map(drop) }
         })

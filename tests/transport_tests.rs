@@ -20,6 +20,7 @@ mod transport {
     pub mod binary;
     pub mod browser;
     pub mod certificate;
+    pub mod http;
     pub mod relay;
     pub mod tls;
     pub mod webtransport;

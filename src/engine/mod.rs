@@ -70,6 +70,7 @@ pub use self::{
     outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError},
     server::Engine,
     transport::{Protocol, Transport},
+    websocket::{RawStream, TakeStream},
     webtransport::{Guard, SessionRequest},
 };
 #[cfg(feature = "socketio")]

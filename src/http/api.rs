@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use http_body_util::LengthLimitError;
 
-use super::{method_not_allowed, protect};
+use super::routes::{method_not_allowed, protect};
 use crate::messaging::api::{Answer, Api, Call, Method};
 use crate::{ImksError, ImksResult};
 

@@ -21,7 +21,7 @@ type Checks = BTreeMap<&'static str, Check>;
 pub struct Health {
     started: Instant,
     draining: AtomicBool,
-    probes: Vec<(&'static str, Probe)>,
+    parts: Vec<Part>,
     connections: Connections,
     /// Probes run here, so that neither a deadline nor a client that goes away cancels a database query.
     tasks: TaskTracker,
@@ -29,28 +29,56 @@ pub struct Health {
     last: tokio::sync::Mutex<Option<(Instant, Checks)>>,
 }
 
+/// A part of the server, and how to ask it.
+struct Part {
+    name: &'static str,
+    /// Nothing works without it.
+    is_needed: bool,
+    probe: Probe,
+}
+
 /// Body of `GET /health`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// `ok`, `draining` or `unavailable`.
-    pub status: &'static str,
+    pub status: Status,
     /// Version of imks.
     pub version: &'static str,
     /// Seconds since the start.
     pub uptime: u64,
-    /// One entry per part; parts that are not configured are `disabled`.
-    pub checks: BTreeMap<&'static str, Check>,
+    /// One entry per part.
+    pub checks: Checks,
     /// Live sessions.
     pub connections: ConnectionCounts,
 }
 
+/// How the server is as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every part answers.
+    Healthy,
+    /// Those who are connected go on, but a part is away, or the server stops.
+    Degraded,
+    /// A part is away without which nothing works.
+    Unhealthy,
+}
+
 /// How one part is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Check {
-    /// `ok`, `error` or `disabled`.
-    pub status: &'static str,
+    pub status: PartStatus,
     /// How long the part took to answer.
     pub latency_ms: Option<f64>,
+}
+
+/// Whether a part answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartStatus {
+    Up,
+    Down,
+    /// Not configured.
+    Disabled,
 }
 
 /// Live sessions.
@@ -69,12 +97,12 @@ pub enum Readiness {
     Ready,
     /// No: the server goes away.
     Draining,
-    /// No: a part that is needed does not answer.
+    /// No: a part does not answer.
     Unavailable,
 }
 
 impl Readiness {
-    /// The word on the wire.
+    /// Returns the word on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ready => "ok",
@@ -84,37 +112,43 @@ impl Readiness {
     }
 }
 
-impl Report {
-    /// Whether every part that is needed answers.
-    pub fn is_ok(&self) -> bool {
-        self.status != Readiness::Unavailable.name()
-    }
-}
-
 impl Health {
-    /// Without parts; the clock of the uptime starts now.
+    /// Makes one without parts; the clock of the uptime starts now.
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
             draining: AtomicBool::new(false),
-            probes: Vec::new(),
+            parts: Vec::new(),
             connections: Box::new(|| (0, 0)),
             tasks: TaskTracker::new(),
             last: tokio::sync::Mutex::new(None),
         }
     }
 
-    /// Adds a part that the server needs.
-    pub fn probe<F, Fut>(mut self, name: &'static str, probe: F) -> Self
+    /// Adds a part without which nothing works.
+    pub fn needs<F, Fut>(self, name: &'static str, probe: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<()>> + Send + 'static,
     {
-        self.probes.push((name, Box::new(move || Box::pin(probe()))));
+        self.part(name, true, Box::new(move || Box::pin(probe())))
+    }
+
+    /// Adds a part without which those who are connected go on.
+    pub fn uses<F, Fut>(self, name: &'static str, probe: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ImksResult<()>> + Send + 'static,
+    {
+        self.part(name, false, Box::new(move || Box::pin(probe())))
+    }
+
+    fn part(mut self, name: &'static str, is_needed: bool, probe: Probe) -> Self {
+        self.parts.push(Part { name, is_needed, probe });
         self
     }
 
-    /// Where the counts of sessions come from: open now, and opened since the start.
+    /// Sets where the counts of sessions come from: open now, and opened since the start.
     pub fn connections(mut self, count: impl Fn() -> (u64, u64) + Send + Sync + 'static) -> Self {
         self.connections = Box::new(count);
         self
@@ -125,24 +159,44 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether new clients should come.
-    pub async fn readiness(&self) -> Readiness {
-        if self.draining.load(Ordering::Relaxed) {
-            return Readiness::Draining;
-        }
-        let well = self.checks().await.values().all(|check| check.status != ERROR);
-        if well { Readiness::Ready } else { Readiness::Unavailable }
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
-    /// The whole state.
+    /// Whether new clients should come.
+    pub async fn readiness(&self) -> Readiness {
+        if self.is_draining() {
+            return Readiness::Draining;
+        }
+        let all_up = self.checks().await.values().all(|check| check.status != PartStatus::Down);
+        if all_up { Readiness::Ready } else { Readiness::Unavailable }
+    }
+
+    /// Returns the whole state.
     pub async fn report(&self) -> Report {
         let (active, total) = (self.connections)();
+        let checks = self.checks().await;
         Report {
-            status: self.readiness().await.name(),
+            status: self.status(&checks),
             version: env!("CARGO_PKG_VERSION"),
             uptime: self.started.elapsed().as_secs(),
-            checks: self.checks().await,
+            checks,
             connections: ConnectionCounts { active, total },
+        }
+    }
+
+    fn status(&self, checks: &Checks) -> Status {
+        let mut down = self
+            .parts
+            .iter()
+            .filter(|part| checks.get(part.name).is_some_and(|check| check.status == PartStatus::Down));
+        match (down.any(|part| part.is_needed), self.is_draining()) {
+            (true, _) => Status::Unhealthy,
+            (false, true) => Status::Degraded,
+            (false, false) if checks.values().any(|check| check.status == PartStatus::Down) => {
+                Status::Degraded
+            }
+            (false, false) => Status::Healthy,
         }
     }
 
@@ -152,8 +206,8 @@ impl Health {
             return checks.clone();
         }
         let started = Instant::now();
-        let running: Vec<_> =
-            self.probes.iter().map(|(name, probe)| (*name, self.tasks.spawn(timed(probe())))).collect();
+        let ask = |part: &Part| (part.name, self.tasks.spawn(timed((part.probe)())));
+        let running: Vec<_> = self.parts.iter().map(ask).collect();
         let mut checks: Checks = PARTS.iter().map(|part| (*part, DISABLED)).collect();
         for (name, task) in running {
             checks.insert(name, answer(name, task, started).await);
@@ -170,8 +224,8 @@ impl Default for Health {
 }
 
 impl fmt::Debug for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health").field("draining", &self.draining).finish_non_exhaustive()
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Health").field("draining", &self.draining).finish_non_exhaustive()
     }
 }
 
@@ -183,14 +237,14 @@ async fn timed(probe: impl Future<Output = ImksResult<()>>) -> (ImksResult<()>, 
 
 async fn answer(name: &str, task: JoinHandle<(ImksResult<()>, Duration)>, started: Instant) -> Check {
     match tokio::time::timeout_at(started + DEADLINE, task).await {
-        Ok(Ok((Ok(()), elapsed))) => Check { status: "ok", latency_ms: Some(millis(elapsed)) },
+        Ok(Ok((Ok(()), elapsed))) => Check { status: PartStatus::Up, latency_ms: Some(millis(elapsed)) },
         Ok(Ok((Err(error), elapsed))) => {
             tracing::warn!(part = name, %error, "health check failed");
-            Check { status: ERROR, latency_ms: Some(millis(elapsed)) }
+            Check { status: PartStatus::Down, latency_ms: Some(millis(elapsed)) }
         }
         Ok(Err(_)) | Err(_) => {
             tracing::warn!(part = name, "health check gave no answer");
-            Check { status: ERROR, latency_ms: None }
+            Check { status: PartStatus::Down, latency_ms: None }
         }
     }
 }
@@ -200,9 +254,8 @@ fn millis(elapsed: Duration) -> f64 {
     (elapsed.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
-const ERROR: &str = "error";
-const DISABLED: Check = Check { status: "disabled", latency_ms: None };
-/// Parts that always stand in the report.
+const DISABLED: Check = Check { status: PartStatus::Disabled, latency_ms: None };
+/// Parts that always stand in the report; `appks_grpc` is the core.
 const PARTS: [&str; 4] = ["postgres", "redis", "nats", "appks_grpc"];
 /// A part that does not answer in this time is not well.
 const DEADLINE: Duration = Duration::from_secs(2);

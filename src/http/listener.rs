@@ -1,43 +1,35 @@
 //! The public listener: accept loop, deadlines, limits, drain. `axum::serve` has none of them.
 //!
 //! A connection has a deadline for its first byte, for each request head (which is also how long it may be
-//! idle between requests), and for the body and the answer of every route beside the engine, which has its
-//! own. It leaves this module when it becomes a WebSocket. With TLS there is a deadline for the handshake too.
+//! idle between requests), for each piece of an answer that the peer takes, and for the body and the answer of every
+//! route beside the engine, which has its own. It leaves this module when it becomes a WebSocket. With TLS there is a
+//! deadline for the handshake too.
 
-use std::{
-    convert::Infallible,
-    error::Error,
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use axum::{Router, body::Body};
+use axum::Router;
+use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::{Either, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::metrics;
-use super::tls::Tls;
-use crate::{
-    ImksError, ImksResult,
-    engine::{Engine, Secure},
-};
+use crate::engine::Engine;
+use crate::http::connection::{Connection, Served};
+use crate::http::metrics;
+use crate::http::refusal;
+use crate::http::tls::Tls;
+use crate::{ImksError, ImksResult};
 
 /// Limits of the listener.
 #[derive(Clone, Debug)]
@@ -47,6 +39,8 @@ pub struct Config {
     /// From the end of one request (or the connection) to the whole head of the next. Above the ping interval
     /// of polling clients, so that their kept-alive connections are not cut between two requests.
     pub head_timeout: Duration,
+    /// From one piece of an answer that the peer takes to the next.
+    pub write_timeout: Duration,
     /// For a request and its answer, beside the engine.
     pub request_timeout: Duration,
     /// Bytes of a request head.
@@ -62,6 +56,7 @@ impl Default for Config {
         Self {
             first_byte_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             head_bytes_max: 16 << 10,
             connections_max: 100_000,
@@ -85,6 +80,46 @@ pub fn bind(addr: SocketAddr) -> ImksResult<TcpListener> {
         TcpListener::from_std(socket.into())
     };
     listen().map_err(ImksError::io(format!("listening on {addr}")))
+}
+
+/// Listens on an address, and where that is a loopback address also on the other one (`127.0.0.1` and `[::1]`) with the
+/// same port: browsers take either for `localhost`.
+///
+/// # Errors
+/// [`ImksError::Io`] naming the address; the second one may be missing.
+pub fn bind_loopbacks(addr: SocketAddr) -> ImksResult<Vec<TcpListener>> {
+    let first = bind(addr)?;
+    let addr = first.local_addr().map_err(ImksError::io("reading the listening address"))?;
+    let second = other_loopback(addr).and_then(|other| or_warn(bind(other)));
+    Ok(std::iter::once(first).chain(second).collect())
+}
+
+/// The loopback address of the other family.
+pub(crate) fn other_loopback(addr: SocketAddr) -> Option<SocketAddr> {
+    match addr {
+        SocketAddr::V4(v4) if *v4.ip() == Ipv4Addr::LOCALHOST => {
+            Some((Ipv6Addr::LOCALHOST, v4.port()).into())
+        }
+        SocketAddr::V6(v6) if *v6.ip() == Ipv6Addr::LOCALHOST => {
+            Some((Ipv4Addr::LOCALHOST, v6.port()).into())
+        }
+        _ => None,
+    }
+}
+
+/// A machine may be without IPv6; a port that somebody else has is worth a warning, for browsers may go there.
+pub(crate) fn or_warn<T>(bound: ImksResult<T>) -> Option<T> {
+    match bound {
+        Ok(bound) => Some(bound),
+        Err(ImksError::Io { context, source }) if source.kind() == io::ErrorKind::AddrInUse => {
+            tracing::warn!(error = %source, "{context} failed; clients that connect to `localhost` may reach another program");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%error, "one loopback address only");
+            None
+        }
+    }
 }
 
 /// Serves nothing but an engine, with default limits, until the process ends: for first steps and examples.
@@ -125,7 +160,7 @@ pub fn router_only(
             let answered = tokio::time::timeout(timeout, router.oneshot(request.map(Body::new))).await;
             match answered {
                 Ok(Ok(response)) => response.map(Either::Right),
-                Err(_) => plain(StatusCode::REQUEST_TIMEOUT),
+                Err(_) => refusal::TOO_SLOW.response(),
             }
         })
     }
@@ -136,7 +171,7 @@ pub type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Accepts until `stop`, each connection in a task of `tasks`. After `stop`, connections end with the request
 /// they are in.
-pub async fn serve<S, F, B>(
+pub async fn serve<S, F>(
     listener: TcpListener,
     config: Config,
     service: S,
@@ -144,13 +179,10 @@ pub async fn serve<S, F, B>(
     stop: CancellationToken,
 ) where
     S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    F: Future<Output = Response<AnyBody>> + Send + 'static,
 {
     let open = Arc::new(AtomicUsize::new(0));
-    let http = http(&config);
+    let served = Arc::new(Served::new(&config, service, stop.clone()));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -163,104 +195,15 @@ pub async fn serve<S, F, B>(
                 continue;
             }
         };
-        let Some(place) = Place::take(&open, config.connections_max) else {
+        let Some(slot) = ConnectionSlot::take(&open, config.connections_max) else {
             refuse(&stream);
             continue;
         };
-        let connection = Connection {
-            stream,
-            peer,
-            http: http.clone(),
-            service: service.clone(),
-            stop: stop.clone(),
-            first_byte_timeout: config.first_byte_timeout,
-            tls: config.tls.clone(),
-        };
+        let connection = Connection::new(stream, peer, served.clone());
         tasks.spawn(async move {
             connection.run().await;
-            drop(place);
+            drop(slot);
         });
-    }
-}
-
-/// HTTP/1 with the limits of `config`.
-fn http(config: &Config) -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(config.head_timeout)
-        .max_header_size(config.head_bytes_max)
-        .max_buf_size(config.head_bytes_max.max(BUFFER_BYTES));
-    http
-}
-
-/// One connection, until it ends or becomes a WebSocket.
-struct Connection<S> {
-    stream: TcpStream,
-    peer: SocketAddr,
-    http: http1::Builder,
-    service: S,
-    stop: CancellationToken,
-    first_byte_timeout: Duration,
-    tls: Option<Tls>,
-}
-
-impl<S> Connection<S> {
-    async fn run<F, B>(self)
-    where
-        S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: http_body::Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let Self { stream, peer, http, service, stop, first_byte_timeout, tls } = self;
-        tokio::select! {
-            first = tokio::time::timeout(first_byte_timeout, stream.readable()) => if first.is_err() { return },
-            () = stop.cancelled() => return,
-        }
-        let Some(tls) = tls else { return Self::serve(stream, peer, http, service, stop).await };
-        let secured = move |mut request: Request<Incoming>, peer| {
-            request.extensions_mut().insert(Secure);
-            service(request, peer)
-        };
-        // On the heap, so that a connection without TLS is not larger because of it.
-        Box::pin(async move {
-            if let Some(stream) = tls.accept(stream).await {
-                Connection::serve(stream, peer, http, secured, stop).await;
-            }
-        })
-        .await;
-    }
-
-    async fn serve<I, F, B>(
-        stream: I,
-        peer: SocketAddr,
-        http: http1::Builder,
-        service: S,
-        stop: CancellationToken,
-    ) where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: http_body::Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let service = service_fn(move |request| {
-            let response = service(request, peer);
-            async move { Ok::<_, Infallible>(response.await) }
-        });
-        let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
-        let ended = tokio::select! {
-            ended = &mut serving => ended,
-            () = stop.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::trace!(%peer, %error, "connection ended");
-        }
     }
 }
 
@@ -279,19 +222,14 @@ async fn recover(error: &io::Error) {
 /// Over the limit: a word, if it fits into the socket's buffer, and the end.
 fn refuse(stream: &TcpStream) {
     metrics::CONNECTIONS_REFUSED.increment();
-    let _ = stream.try_write(REFUSAL);
-}
-
-fn plain(status: StatusCode) -> Response<AnyBody> {
-    let mut response = Response::new(Either::Left(Full::default()));
-    *response.status_mut() = status;
-    response
+    // A peer that takes not even this much is not worth more.
+    let _ = stream.try_write(&refusal::BUSY.bytes());
 }
 
 /// One of the connections that may be open.
-struct Place(Arc<AtomicUsize>);
+struct ConnectionSlot(Arc<AtomicUsize>);
 
-impl Place {
+impl ConnectionSlot {
     fn take(open: &Arc<AtomicUsize>, connections_max: usize) -> Option<Self> {
         if open.load(Ordering::Relaxed) >= connections_max {
             return None;
@@ -302,15 +240,13 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
         metrics::CONNECTIONS.add(-1);
     }
 }
 
+/// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 4096;
-const BUFFER_BYTES: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const REFUSAL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

@@ -74,7 +74,7 @@ async fn refused_requests_get_their_status_and_code() {
     }
     let path = "/socket.io/?EIO=4&transport=polling";
     let origin = server.request("GET", path, &[("Origin", "http://ümlaut")], "").await;
-    assert!(origin.status == 400 && origin.body.contains(r#""code":3"#), "an origin that is none");
+    assert_eq!(origin.status, 200, "bytes from 0x80 on are letters to Node");
     let unknown = server.get("/socket.io/?EIO=4&transport=polling&sid=abc").await;
     assert_eq!(unknown.body, r#"{"code":1,"message":"Session ID unknown"}"#);
 }
@@ -94,6 +94,9 @@ async fn a_websocket_request_is_refused_before_it_is_accepted() {
     let bad_key =
         upgrade_head("/socket.io/?EIO=4&transport=websocket").replace("dGhlIHNhbXBsZSBub25jZQ==", "short");
     assert_eq!(Answer::read(&mut server.raw(&bad_key).await).await.status, 400);
+    let old = upgrade_head("/socket.io/?EIO=4&transport=websocket").replace("Version: 13", "Version: 8");
+    let refused = Answer::read(&mut server.raw(&old).await).await;
+    assert_eq!((refused.status, refused.header("sec-websocket-version")), (400, Some("13")));
     assert_eq!(server.engine.sessions(), 0);
 }
 
@@ -170,6 +173,7 @@ async fn foreign_origins_are_allowed_by_exact_name_only() {
     }
     let headers = [("Origin", "https://good.example"), ("Access-Control-Request-Headers", "x-token")];
     let preflight = server.request("OPTIONS", path, &headers, "").await;
+    assert_eq!(preflight.headers("vary"), ["Origin, Access-Control-Request-Headers"]);
     assert_eq!((preflight.status, preflight.body.as_str()), (204, ""));
     assert_eq!(preflight.header("access-control-allow-headers"), Some("x-token"));
     assert_eq!(preflight.header("access-control-allow-credentials"), Some("true"));

@@ -21,6 +21,8 @@ pub struct Server {
     pub addr: SocketAddr,
     pub engine: Engine,
     closed: mpsc::Receiver<CloseReason>,
+    /// The listener and its connections.
+    connections: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -36,12 +38,18 @@ impl Server {
     }
 
     pub async fn with_listener(config: Config, limits: listener::Config) -> Self {
+        Self::with_routes(config, limits, Router::new()).await
+    }
+
+    /// With routes beside the engine.
+    pub async fn with_routes(config: Config, limits: listener::Config, router: Router) -> Self {
         let engine = Engine::new(config).unwrap();
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (tasks, connections, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = socket.local_addr().unwrap();
-        let routes = listener::routes(engine.clone(), Router::new(), &limits);
-        tasks.spawn(listener::serve(socket, limits, routes, tasks.clone(), stop.clone()));
+        let routes = listener::routes(engine.clone(), router, &limits);
+        let serving = listener::serve(socket, limits, routes, connections.clone(), stop.clone());
+        connections.spawn(serving);
         let (report, closed) = mpsc::channel(1000);
         let (accepting, holders) = (engine.clone(), tasks.clone());
         tasks.spawn(async move {
@@ -49,7 +57,15 @@ impl Server {
                 holders.spawn(hold(connection, report.clone()));
             }
         });
-        Self { addr, engine, closed, stop }
+        Self { addr, engine, closed, connections, stop }
+    }
+
+    #[allow(dead_code, reason = "tests of the transports use it")]
+    /// Stops the listener and waits for its connections; sessions stay.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.connections.close();
+        self.connections.wait().await;
     }
 
     /// Why the next session ended.

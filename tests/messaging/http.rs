@@ -26,10 +26,10 @@ async fn health_counts_the_connections_that_are_open() {
     let bob = server.client("bob").await;
     let (status, body) = get(server.addr(), "/health").await;
     let health: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, &health["status"]), (200, &json!("ok")));
+    assert_eq!((status, &health["status"]), (200, &json!("healthy")));
     assert_eq!(
         (&health["checks"]["sqlite"]["status"], &health["checks"]["appks_grpc"]["status"]),
-        (&json!("ok"), &json!("ok"))
+        (&json!("up"), &json!("up"))
     );
     assert_eq!((&health["connections"]["active"], &health["connections"]["total"]), (&json!(2), &json!(2)));
     drop(bob);

@@ -50,6 +50,11 @@ impl ClientBundle {
         Ok(Self { files, etag })
     }
 
+    /// Whether `name` is a file that a bundle may have.
+    pub(crate) fn has(name: &str) -> bool {
+        NAMES.contains(&name)
+    }
+
     /// The answer to a request for `name`; `None` if this is no file of the bundle.
     pub(crate) fn answer(&self, name: &str, parts: &Parts) -> Option<Reply> {
         let file = self.files.get(name).filter(|_| matches!(parts.method, Method::GET | Method::HEAD))?;

@@ -1,6 +1,7 @@
 //! Live sessions, accept queue; which request goes to which session.
 
 mod client_bundle;
+mod cors;
 mod open;
 mod reply;
 mod request;
@@ -10,8 +11,8 @@ mod webtransport;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::Request;
 use http::request::Parts;
-use http::{Request, header};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::RwLock;
@@ -19,6 +20,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::TaskTracker;
 
 use self::client_bundle::ClientBundle;
+use self::cors::RefusedOrigins;
 use self::reply::Reply;
 use self::request::Query;
 use crate::ImksResult;
@@ -35,6 +37,7 @@ struct Inner {
     node: NodeId,
     prefix: String,
     client_bundle: Option<ClientBundle>,
+    refused_origins: RefusedOrigins,
     /// Of the OPEN packet: before and after the session id.
     open_end: [String; 2],
     limits: Arc<OutboxLimits>,
@@ -58,6 +61,7 @@ impl Engine {
         Ok(Self(Arc::new(Inner {
             node: config.node.map_or_else(NodeId::random, Ok)?,
             prefix: config.prefix(),
+            refused_origins: RefusedOrigins::default(),
             client_bundle: config.client_bundle_dir.as_deref().map(ClientBundle::read).transpose()?,
             open_end: [open::open_end(&config, &offered), open::open_end(&config, "")],
             limits: Arc::new(config.outbox),
@@ -80,26 +84,33 @@ impl Engine {
         B: Body,
     {
         let (mut parts, body) = request.into_parts();
-        let config = &self.0.config;
-        if let Some(cors) = &config.cors
-            && let Some(mut reply) = reply::preflight(cors, &parts)
-        {
-            reply::decorate(config, &parts, &mut reply);
-            return reply;
-        }
-        if let Some(bundle) = &self.0.client_bundle
-            && let Some(name) = parts.uri.path().strip_prefix(&self.0.prefix)
-            && let Some(mut reply) = bundle.answer(name, &parts)
-        {
-            reply::decorate(config, &parts, &mut reply);
-            return reply;
-        }
         let upgrade = request::is_upgrade(&parts);
-        let socket = parts.extensions.remove::<OnUpgrade>();
-        let answered = self.route(&parts, body, peer, socket.filter(|_| upgrade)).await;
-        let mut reply = answered.unwrap_or_else(|error| reply::error(&error, upgrade));
-        reply::decorate(config, &parts, &mut reply);
+        let socket = parts.extensions.remove::<OnUpgrade>().filter(|_| upgrade);
+        let mut reply = match self.answer_alone(&parts) {
+            Some(reply) => reply,
+            None => {
+                let answered = self.route(&parts, body, peer, socket).await;
+                answered.unwrap_or_else(|error| reply::error(&error, &parts, upgrade))
+            }
+        };
+        reply::decorate(&self.0.config, &parts, &mut reply);
+        if !upgrade {
+            self.0.refused_origins.note(self.0.config.cors.as_ref(), &parts.headers);
+        }
         reply
+    }
+
+    /// Answers a request that concerns no session: a preflight, or one for the browser build of the client.
+    fn answer_alone(&self, parts: &Parts) -> Option<Reply> {
+        let inner = &self.0;
+        if let Some(reply) = inner.config.cors.as_ref().and_then(|cors| cors::preflight(cors, parts)) {
+            return Some(reply);
+        }
+        let name = parts.uri.path().strip_prefix(&inner.prefix).filter(|name| !name.is_empty())?;
+        match &inner.client_bundle {
+            Some(bundle) => bundle.answer(name, parts),
+            None => ClientBundle::has(name).then(reply::no_client_bundle),
+        }
     }
 
     /// Returns the next new session; `None` after [`Engine::close`].
@@ -136,9 +147,6 @@ impl Engine {
             Transport::WebTransport => false,
         });
         let transport = transport.ok_or(RequestError::TransportUnknown)?;
-        if parts.headers.get(header::ORIGIN).is_some_and(|origin| origin.to_str().is_err()) {
-            return Err(RequestError::BadRequest);
-        }
         let Some(sid) = query.sid else {
             return self.open(parts, &query, transport, peer, socket).await;
         };

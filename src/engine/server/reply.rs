@@ -1,21 +1,22 @@
 //! HTTP answers of the engine: status, headers, compression, cross-origin rules.
 
+use std::cmp::{Ordering, Reverse};
 use std::io::Write;
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use http::header::{self, HeaderName};
+use http::header;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
-use crate::engine::config::{Config, Cors, Origins};
+use crate::engine::config::Config;
 use crate::engine::metrics;
+use crate::engine::polling::Payload;
 use crate::engine::polling::jsonp;
-use crate::engine::polling::{Payload, Refusal};
 use crate::engine::request_error::RequestError;
-use crate::engine::server::request;
+use crate::engine::server::{cors, request};
 use crate::error::Code;
 
 pub(crate) type Reply = Response<Full<Bytes>>;
@@ -35,41 +36,56 @@ pub(crate) fn empty(status: StatusCode) -> Reply {
     reply
 }
 
-/// For a POST whose session ended before its packets were accepted.
-pub(crate) fn refused_post(refusal: Refusal) -> Result<Reply, RequestError> {
-    match refusal {
-        Refusal::Upgraded => Err(RequestError::BadRequest),
-        Refusal::Unknown | Refusal::Overlap => Ok(empty(StatusCode::BAD_REQUEST)),
-    }
-}
-
 /// `ok`, as the reference sends it.
 pub(crate) fn ok() -> Reply {
     no_store(text(StatusCode::OK, "text/html", Bytes::from_static(b"ok")))
 }
 
-/// Too busy, or about to stop.
+/// The answer when the server is too busy, or about to stop.
 pub(crate) fn unavailable() -> Reply {
-    let body = format!(r#"{{"code":"{}","message":"The server is busy, retry later"}}"#, Code::Overloaded);
-    let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, "application/json", body);
+    let mut reply =
+        refused(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, "The server is busy, retry later");
     reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     reply
 }
 
+/// The answer to a body that is not taken, with a code of docs/protocol.md ("Error codes").
+pub(crate) fn refused(status: StatusCode, code: Code, message: &str) -> Reply {
+    json(status, &code.as_str().into(), message)
+}
+
+/// The answer to a request for the browser build of the client where that is not served.
+pub(crate) fn no_client_bundle() -> Reply {
+    json(
+        StatusCode::BAD_REQUEST,
+        &RequestError::TransportUnknown.code().into(),
+        "The client is not served here: set IMKS_CLIENT_BUNDLE_DIR (engine::Config::client_bundle_dir) to the \
+         directory dist of the npm package socket.io-client",
+    )
+}
+
 /// An Engine.IO error (docs/protocol.md, "Transport"): JSON over HTTP, plain text to a WebSocket request.
-pub(crate) fn error(error: &RequestError, upgrade: bool) -> Reply {
+pub(crate) fn error(error: &RequestError, parts: &Parts, upgrade: bool) -> Reply {
     metrics::REQUESTS_REFUSED.of(error).increment();
     let status = match error {
         RequestError::Forbidden(_) if !upgrade => StatusCode::FORBIDDEN,
         _ => StatusCode::BAD_REQUEST,
     };
-    if upgrade {
-        let mut reply = text(status, "text/html", error.message().to_owned());
-        reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return reply;
+    if !upgrade {
+        return json(status, &error.code().into(), error.message());
     }
-    let message = serde_json::Value::from(error.message());
-    text(status, "application/json", format!(r#"{{"code":{},"message":{message}}}"#, error.code()))
+    let mut reply = text(status, "text/html", error.message().to_owned());
+    let headers = reply.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if parts.headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version != request::VERSION) {
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(request::VERSION));
+    }
+    reply
+}
+
+fn json(status: StatusCode, code: &serde_json::Value, message: &str) -> Reply {
+    let message = serde_json::Value::from(message);
+    text(status, "application/json", format!(r#"{{"code":{code},"message":{message}}}"#))
 }
 
 /// A polling payload, compressed if it is worth it and the client can.
@@ -115,30 +131,11 @@ pub(crate) fn switching(key: &[u8], extensions: Option<HeaderValue>) -> Reply {
     reply
 }
 
-/// The answer to a preflight request; `None` if this is none.
-pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
-    if parts.method != Method::OPTIONS {
-        return None;
-    }
-    let mut reply = empty(StatusCode::NO_CONTENT);
-    let headers = reply.headers_mut();
-    let methods = if cors.methods.is_empty() { DEFAULT_METHODS.into() } else { cors.methods.join(",") };
-    insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, &methods);
-    if !cors.headers.is_empty() {
-        insert(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, &cors.headers.join(","));
-    } else if let Some(asked) = parts.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
-        headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
-    }
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    Some(reply)
-}
-
 /// Adds what every answer carries.
 pub(crate) fn decorate(config: &Config, parts: &Parts, reply: &mut Reply) {
     let headers = reply.headers_mut();
     if let Some(cors) = &config.cors {
-        allow_origin(cors, &parts.headers, headers);
+        cors::allow_origin(cors, &parts.headers, headers);
     }
     for (name, value) in &config.extra_headers {
         headers.append(name.clone(), value.clone());
@@ -148,43 +145,31 @@ pub(crate) fn decorate(config: &Config, parts: &Parts, reply: &mut Reply) {
     }
 }
 
-/// Exact comparison of whole origins; nothing is reflected that is not in the list.
-fn allow_origin(cors: &Cors, request: &HeaderMap, headers: &mut HeaderMap) {
-    match &cors.origins {
-        Origins::Any => {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        }
-        Origins::List(allowed) => {
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
-            let Some(origin) = request.get(header::ORIGIN) else { return };
-            if !allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) {
-                return;
-            }
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            if cors.credentials {
-                let yes = HeaderValue::from_static("true");
-                headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
-            }
-        }
-    }
-}
-
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // A configured value that is no header value is left out.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
-}
-
-/// `gzip` or `deflate`, whichever the client names first without `q=0`.
+/// Returns `gzip` or `deflate`: the one that the client weighs more, then the one that it names itself (not by `*`),
+/// then the one that it names first.
 pub(crate) fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
-    let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
-    accepted.split(',').find_map(|entry| {
-        let (name, quality) = entry.split_once(';').unwrap_or((entry, ""));
-        let refused = quality.trim().strip_prefix("q=").is_some_and(|q| q.trim().parse() == Ok(0.0));
-        let coding = ["gzip", "deflate"].into_iter().find(|coding| name.trim().eq_ignore_ascii_case(coding));
-        coding.filter(|_| !refused)
-    })
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let accepted: Vec<(&str, f32)> = values.flat_map(|value| value.split(',')).map(weighted).collect();
+    let preference = |coding: &str| {
+        let named = accepted.iter().position(|(name, _)| name.eq_ignore_ascii_case(coding));
+        let place = named.or_else(|| accepted.iter().position(|(name, _)| *name == "*"))?;
+        let weight = accepted[place].1;
+        (weight > 0.0).then_some((weight, named.is_some(), Reverse(place)))
+    };
+    // Of equal ones the last is taken: `gzip`.
+    let preferences = ["deflate", "gzip"].map(|coding| (preference(coding), coding));
+    let best = preferences.into_iter().filter(|(preference, _)| preference.is_some());
+    best.max_by(|(one, _), (other, _)| one.partial_cmp(other).unwrap_or(Ordering::Equal))
+        .map(|(_, coding)| coding)
+}
+
+/// Name and weight of one entry of `Accept-Encoding`; a weight that is not a number refuses the coding.
+fn weighted(entry: &str) -> (&str, f32) {
+    let mut parts = entry.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default();
+    let weight =
+        parts.find_map(|parameter| parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q=")));
+    (name, weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
 }
 
 /// The body in this coding, if that works.
@@ -203,8 +188,6 @@ pub(crate) fn compress(coding: &str, body: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-const DEFAULT_METHODS: &str = "GET,HEAD,PUT,PATCH,POST,DELETE";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +203,13 @@ mod tests {
         assert_eq!(coding("br, deflate;q=0.5"), Some("deflate"));
         assert_eq!(coding("gzip;q=0, identity"), None);
         assert_eq!(coding("br"), None);
+        assert_eq!(coding("gzip;q=0.2, deflate;q=0.8"), Some("deflate"));
+        assert_eq!(coding("deflate, gzip"), Some("deflate"));
+        assert_eq!(coding("*"), Some("gzip"));
+        assert_eq!(coding("*, deflate"), Some("deflate"));
+        assert_eq!(coding("gzip;q=0, *;q=0.5"), Some("deflate"));
+        assert_eq!(coding("*;q=0"), None);
+        assert_eq!(coding("gzip;level=1;q=0"), None);
     }
 
     #[test]

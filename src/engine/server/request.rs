@@ -97,8 +97,11 @@ pub(crate) fn websocket_key(parts: &Parts) -> Option<&[u8]> {
     let key = parts.headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes();
     let mut nonce = [0; 18];
     let decoded = STANDARD.decode_slice(key, &mut nonce).ok()?;
-    (parts.method == Method::GET && version == "13" && decoded == 16).then_some(key)
+    (parts.method == Method::GET && version == VERSION && decoded == 16).then_some(key)
 }
+
+/// The version of the WebSocket protocol, the only one.
+pub(crate) const VERSION: &str = "13";
 
 fn has_token(headers: &HeaderMap, name: http::HeaderName, token: &str) -> bool {
     let values = headers.get_all(name);
@@ -139,7 +142,8 @@ where
     })
     .await
     .unwrap_or(Err(BodyError::TooSlow));
-    if result == Err(BodyError::TooLarge) {
+    // One that asks first (`Expect: 100-continue`) sends nothing after the answer.
+    if result == Err(BodyError::TooLarge) && !headers.contains_key(header::EXPECT) {
         // A client that is still sending would see a reset instead of the answer.
         let _ = tokio::time::timeout(timeout.min(DRAIN_TIME), collect(&mut body, DRAIN_BYTES)).await;
     }

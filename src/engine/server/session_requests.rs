@@ -18,6 +18,7 @@ use crate::engine::polling::{Inbox, PendingGet, PendingPost, Refusal};
 use crate::engine::registry::LiveSession;
 use crate::engine::request_error::RequestError;
 use crate::engine::websocket::WebSocket;
+use crate::error::Code;
 
 impl Engine {
     /// Answers a WebSocket that wants to take over a session.
@@ -51,7 +52,6 @@ impl Engine {
                     let payload = pending.payload().await?;
                     Ok(reply::payload(&self.0.config, parts, payload))
                 }
-                Err(Refusal::Overlap) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
                 Err(refusal) => Err(refusal.into()),
             },
             Method::POST => self.post(parts, body, inbox).await,
@@ -61,36 +61,36 @@ impl Engine {
 
     async fn post<B: Body>(&self, parts: &Parts, body: B, inbox: Arc<Inbox>) -> Result<Reply, RequestError> {
         let config = &self.0.config;
-        let mut pending = match PendingPost::open(inbox) {
-            Ok(pending) => pending,
-            Err(Refusal::Overlap) => return Ok(reply::empty(StatusCode::BAD_REQUEST)),
-            Err(refusal) => return Err(refusal.into()),
-        };
+        let mut pending = PendingPost::open(inbox)?;
         let content_type = parts.headers.get(header::CONTENT_TYPE);
         let binary = content_type.is_some_and(|value| value == "application/octet-stream");
         if binary && pending.protocol() == Protocol::V4 {
             // Dropping `pending` ends the session: version 4 knows no binary bodies.
-            return Ok(reply::empty(StatusCode::BAD_REQUEST));
+            return Err(RequestError::BadRequest);
         }
         let body = request::read_body(&parts.headers, body, config.max_payload, config.body_timeout);
         let body = tokio::select! {
             biased;
             body = body => body,
             // Nobody waits for the rest of the body.
-            refusal = pending.gone() => return reply::refused_post(refusal),
+            _ = pending.gone() => return Err(RequestError::BadRequest),
         };
         match body {
             Ok(body) => match pending.submit(&request::payload(parts, body), binary).await {
                 Ok(()) => Ok(reply::ok()),
-                Err(refusal) => reply::refused_post(refusal),
+                // The session was there when the request came.
+                Err(_) => Err(RequestError::BadRequest),
             },
             Err(BodyError::TooLarge) => {
                 tracing::info!(limit = config.max_payload, "body too large");
                 pending.refuse_size();
-                Ok(reply::empty(StatusCode::PAYLOAD_TOO_LARGE))
+                let status = StatusCode::PAYLOAD_TOO_LARGE;
+                Ok(reply::refused(status, Code::PayloadTooLarge, "The body is larger than maxPayload"))
             }
-            Err(BodyError::TooSlow) => Ok(reply::empty(StatusCode::REQUEST_TIMEOUT)),
-            Err(BodyError::Broken) => Ok(reply::empty(StatusCode::BAD_REQUEST)),
+            Err(BodyError::TooSlow) => {
+                Ok(reply::refused(StatusCode::REQUEST_TIMEOUT, Code::Timeout, "The body took too long"))
+            }
+            Err(BodyError::Broken) => Err(RequestError::BadRequest),
         }
     }
 }

@@ -51,7 +51,7 @@ enum ReadEnd {
 
 enum Io {
     /// The HTTP layer has not let go of the stream yet.
-    Waiting(OnUpgrade),
+    Waiting(OnUpgrade, Option<TakeStream>),
     Open(TcpStream),
     Secure(Box<TlsStream<TcpStream>>),
     Gone,
@@ -88,7 +88,7 @@ impl WebSocket {
             reader.inflate();
         }
         let wire = Self {
-            io: Io::Waiting(upgrade),
+            io: Io::Waiting(upgrade, request.extensions.get().copied()),
             reader,
             writing: VecDeque::new(),
             written: 0,
@@ -108,17 +108,21 @@ impl WebSocket {
 
     /// Waits for the HTTP layer to hand over the stream. Ready at once afterwards.
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
-        let upgrade = match &mut self.io {
+        let (upgrade, take) = match &mut self.io {
             Io::Open(_) | Io::Secure(_) => return Poll::Ready(Ok(())),
             Io::Gone => return Poll::Ready(Err(GONE)),
-            Io::Waiting(upgrade) => upgrade,
+            Io::Waiting(upgrade, take) => (upgrade, *take),
         };
         let upgraded = ready!(Pin::new(upgrade).poll(cx));
         self.io = Io::Gone;
         let Ok(upgraded) = upgraded else { return Poll::Ready(Err(GONE)) };
-        let Some((io, early)) = take_stream(upgraded) else { return Poll::Ready(Err(GONE)) };
+        let TakeStream(take) = take.unwrap_or(TakeStream(take_known));
+        let Some((stream, early)) = take(upgraded) else {
+            tracing::error!("{UNKNOWN_STREAM}");
+            return Poll::Ready(Err(GONE));
+        };
         self.reader.early(&early);
-        self.io = io;
+        self.io = stream.0;
         Poll::Ready(Ok(()))
     }
 
@@ -326,18 +330,45 @@ pub(crate) fn close_frame(content: &[u8]) -> Frame {
     Frame::control(CLOSE, content)
 }
 
-/// The stream below a connection that became a WebSocket: our listener's, or that of `axum::serve`.
-fn take_stream(upgraded: Upgraded) -> Option<(Io, Bytes)> {
-    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => return Some((Io::Open(parts.io.into_inner()), parts.read_buf)),
+/// The stream that a WebSocket goes on with when HTTP is done with it.
+pub struct RawStream(Io);
+
+impl From<TcpStream> for RawStream {
+    fn from(stream: TcpStream) -> Self {
+        Self(Io::Open(stream))
+    }
+}
+
+impl From<TlsStream<TcpStream>> for RawStream {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self(Io::Secure(Box::new(stream)))
+    }
+}
+
+/// In the extensions of a request: how to get the stream back from hyper, and what was read of it, where a listener
+/// wraps it. Not needed where hyper (or `axum::serve`) runs on a `TcpStream` or a `tokio_rustls` stream itself.
+#[derive(Clone, Copy, Debug)]
+pub struct TakeStream(pub fn(Upgraded) -> Option<(RawStream, Bytes)>);
+
+/// Takes the stream from an accept loop that wraps it in nothing but hyper's own types.
+fn take_known(upgraded: Upgraded) -> Option<(RawStream, Bytes)> {
+    let upgraded = match take_plain::<TcpStream>(upgraded) {
+        Ok(taken) => return Some(taken),
         Err(other) => other,
     };
-    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
-        Ok(parts) => return Some((Io::Secure(Box::new(parts.io.into_inner())), parts.read_buf)),
+    take_plain::<TlsStream<TcpStream>>(upgraded).ok()
+}
+
+fn take_plain<S>(upgraded: Upgraded) -> Result<(RawStream, Bytes), Upgraded>
+where
+    S: Into<RawStream> + AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let upgraded = match upgraded.downcast::<TokioIo<S>>() {
+        Ok(parts) => return Ok((parts.io.into_inner().into(), parts.read_buf)),
         Err(other) => other,
     };
-    let parts = auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
-    Some((Io::Open(parts.io.into_inner()), parts.read_buf))
+    let parts = auto::upgrade::downcast::<TokioIo<S>>(upgraded)?;
+    Ok((parts.io.into_inner().into(), parts.read_buf))
 }
 
 fn parse_error(error: ImksError) -> WireEnd {
@@ -410,6 +441,10 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 const SLICES_MAX: usize = 64;
 /// Pongs that wait for a blocked wire.
 const PONGS_MAX: u8 = 16;
+/// Logged where a WebSocket cannot go on.
+const UNKNOWN_STREAM: &str = "a WebSocket has no stream: the accept loop runs HTTP on a stream of its own type. Serve \
+     TcpStream or tokio_rustls streams (axum::serve, hyper, hyper-util), or put engine::TakeStream into the extensions \
+     of its requests";
 const DISCARDS_PER_TURN: usize = 16;
 const GONE: WireEnd = WireEnd::Stream(CloseReason::TransportError);
 const CLOSE: u8 = 0x8;

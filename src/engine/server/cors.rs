@@ -1,0 +1,153 @@
+//! Cross-origin rules: which web pages may read the answers, and a word in the log for those that may not.
+
+use std::collections::HashSet;
+
+use http::header::{self, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
+
+use crate::engine::config::{Cors, Origins};
+use crate::engine::server::reply::{self, Reply};
+
+/// Returns the answer to a preflight request; `None` for all other requests.
+pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
+    if parts.method != Method::OPTIONS {
+        return None;
+    }
+    let mut reply = reply::empty(StatusCode::NO_CONTENT);
+    let headers = reply.headers_mut();
+    let methods = if cors.methods.is_empty() { DEFAULT_METHODS.into() } else { cors.methods.join(",") };
+    insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, &methods);
+    if !cors.headers.is_empty() {
+        insert(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, &cors.headers.join(","));
+    } else {
+        headers.insert(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+        if let Some(wanted) = parts.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
+    }
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    Some(reply)
+}
+
+/// Adds to an answer what browsers want to know. Whole origins are compared exactly; nothing is reflected that is not
+/// in the list.
+pub(crate) fn allow_origin(cors: &Cors, request: &HeaderMap, headers: &mut HeaderMap) {
+    let Origins::List(_) = &cors.origins else {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        return;
+    };
+    vary_by_origin(headers);
+    let Some(origin) = request.get(header::ORIGIN).filter(|origin| is_allowed(cors, origin)) else { return };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    if cors.credentials {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+}
+
+fn is_allowed(cors: &Cors, origin: &HeaderValue) -> bool {
+    match &cors.origins {
+        Origins::Any => true,
+        Origins::List(allowed) => allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()),
+    }
+}
+
+/// One header in the order of the reference.
+fn vary_by_origin(headers: &mut HeaderMap) {
+    let both = "Origin, Access-Control-Request-Headers";
+    let value = if headers.contains_key(header::VARY) { both } else { "Origin" };
+    headers.insert(header::VARY, HeaderValue::from_static(value));
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // A configured value that is no header value is left out.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// Origins whose pages could not read an answer: each is logged once, for the browser shows it to its user only.
+#[derive(Default)]
+pub(crate) struct RefusedOrigins(Mutex<HashSet<Box<[u8]>>>);
+
+impl RefusedOrigins {
+    /// Notes a request from a page of another origin that is not allowed by `cors`.
+    pub(crate) fn note(&self, cors: Option<&Cors>, request: &HeaderMap) {
+        let Some(origin) = request.get(header::ORIGIN) else { return };
+        if cors.is_some_and(|cors| is_allowed(cors, origin)) || is_same_origin(origin, request) {
+            return;
+        }
+        if self.is_new(&origin.as_bytes()[..origin.len().min(ORIGIN_BYTES_MAX)]) {
+            tracing::warn!(
+                origin = %String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(ORIGIN_BYTES_MAX)]).escape_debug(),
+                "the browser keeps answers from pages of this origin; to allow it, add it to IMKS_CORS_ORIGINS (engine::Config::cors)"
+            );
+        }
+    }
+
+    fn is_new(&self, origin: &[u8]) -> bool {
+        let mut refused = self.0.lock();
+        refused.len() < REFUSED_ORIGINS_MAX && !refused.contains(origin) && refused.insert(origin.into())
+    }
+}
+
+/// Whether the page came from the host that the request goes to. A proxy may have changed that one.
+fn is_same_origin(origin: &HeaderValue, request: &HeaderMap) -> bool {
+    let origin = origin.as_bytes();
+    let Some(authority) = origin.windows(3).position(|part| part == b"://").map(|at| &origin[at + 3..])
+    else {
+        return false;
+    };
+    let hosts = [header::HOST, HeaderName::from_static("x-forwarded-host")];
+    hosts.iter().filter_map(|name| request.get(name)).any(|host| host.as_bytes() == authority)
+}
+
+const DEFAULT_METHODS: &str = "GET,HEAD,PUT,PATCH,POST,DELETE";
+/// Number of refused origins that are logged; more say nothing new, and the set must not grow with what peers send.
+const REFUSED_ORIGINS_MAX: usize = 64;
+/// Bytes of an origin that are remembered and logged.
+const ORIGIN_BYTES_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        headers.iter().map(pair).collect()
+    }
+
+    fn refused(log: &RefusedOrigins) -> usize {
+        log.0.lock().len()
+    }
+
+    #[test]
+    fn a_refused_origin_is_noted_once_and_few_are_remembered() {
+        let log = RefusedOrigins::default();
+        let foreign = request(&[("origin", "http://localhost:5173"), ("host", "localhost:3000")]);
+        log.note(None, &foreign);
+        log.note(None, &foreign);
+        assert_eq!(refused(&log), 1);
+        for number in 0..1000 {
+            log.note(None, &request(&[("origin", &format!("http://{number}.example"))]));
+        }
+        assert_eq!(refused(&log), REFUSED_ORIGINS_MAX);
+    }
+
+    #[test]
+    fn pages_of_this_server_and_allowed_ones_are_not_noted() {
+        let log = RefusedOrigins::default();
+        log.note(None, &request(&[("host", "a:1")]));
+        log.note(None, &request(&[("origin", "https://a:1"), ("host", "a:1")]));
+        log.note(None, &request(&[("origin", "https://a"), ("host", "10.0.0.1"), ("x-forwarded-host", "a")]));
+        let origins = Origins::List(vec!["https://good".into()]);
+        let cors = Cors { origins, ..Cors::default() };
+        log.note(Some(&cors), &request(&[("origin", "https://good"), ("host", "a")]));
+        assert_eq!(refused(&log), 0);
+        log.note(Some(&cors), &request(&[("origin", "null"), ("host", "a")]));
+        assert_eq!(refused(&log), 1);
+    }
+}

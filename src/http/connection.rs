@@ -1,0 +1,180 @@
+//! One connection of the public listener, until it ends or becomes a WebSocket.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Version, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{RawStream, Secure, TakeStream};
+use crate::http::listener::{AnyBody, Config};
+use crate::http::refusal;
+use crate::http::stream::{HttpStream, Shared};
+use crate::http::tls::Tls;
+
+/// What all connections of a listener share.
+pub(super) struct Served<S> {
+    http: http1::Builder,
+    service: S,
+    streams: Arc<Shared>,
+    stop: CancellationToken,
+    first_byte_timeout: Duration,
+    tls: Option<Tls>,
+}
+
+impl<S> Served<S> {
+    pub(super) fn new(config: &Config, service: S, stop: CancellationToken) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(config.head_timeout)
+            .max_headers(HEADERS_MAX)
+            .max_header_size(config.head_bytes_max)
+            .max_buf_size(config.head_bytes_max.max(BUFFER_BYTES));
+        Self {
+            http,
+            service,
+            streams: Arc::new(Shared::new(config.write_timeout)),
+            stop,
+            first_byte_timeout: config.first_byte_timeout,
+            tls: config.tls.clone(),
+        }
+    }
+}
+
+/// One accepted connection.
+pub(super) struct Connection<S> {
+    stream: TcpStream,
+    peer: SocketAddr,
+    served: Arc<Served<S>>,
+}
+
+impl<S> Connection<S> {
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, served: Arc<Served<S>>) -> Self {
+        Self { stream, peer, served }
+    }
+
+    /// Serves the connection. After the listener was stopped it ends with the request it is in, and at once if the peer
+    /// owes something.
+    pub(super) async fn run<F>(self)
+    where
+        S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<AnyBody>> + Send + 'static,
+    {
+        let Self { stream, peer, served } = self;
+        let first = tokio::time::timeout(served.first_byte_timeout, stream.readable());
+        let Some(Ok(Ok(()))) = served.stop.run_until_cancelled(first).await else { return };
+        let Some(tls) = served.tls.clone() else { return served.serve(stream, peer, false).await };
+        // On the heap, so that a connection without TLS is not larger because of it.
+        Box::pin(async move {
+            if speaks_http(&stream).await {
+                return refuse_plain(stream).await;
+            }
+            if let Some(Some(stream)) = served.stop.run_until_cancelled(tls.accept(stream)).await {
+                served.serve(stream, peer, true).await;
+            }
+        })
+        .await;
+    }
+}
+
+impl<S> Served<S> {
+    async fn serve<I, F>(&self, stream: I, peer: SocketAddr, secure: bool)
+    where
+        I: Into<RawStream> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<AnyBody>> + Send + 'static,
+    {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            let answer = has_host(&request).then(|| {
+                prepare::<I>(&mut request, secure);
+                (self.service)(request, peer)
+            });
+            async move {
+                match answer {
+                    Some(answer) => Ok::<_, Infallible>(answer.await),
+                    None => Ok(refusal::NO_HOST.response()),
+                }
+            }
+        });
+        let stream = TokioIo::new(HttpStream::new(stream, self.streams.clone()));
+        let mut serving = pin!(self.http.serve_connection(stream, service).with_upgrades());
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = self.stop.cancelled() => {
+                self.streams.start_draining();
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::trace!(%peer, %error, "connection ended");
+        }
+    }
+}
+
+/// HTTP/1.1 demands a host (RFC 9112 section 3.2).
+fn has_host(request: &Request<Incoming>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().contains_key(header::HOST)
+}
+
+/// Notes what the layer above cannot see.
+fn prepare<I>(request: &mut Request<Incoming>, secure: bool)
+where
+    I: Into<RawStream> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let upgrades = request.extensions().get::<OnUpgrade>().is_some();
+    let extensions = request.extensions_mut();
+    if upgrades {
+        extensions.insert(TakeStream(take_stream::<I>));
+    }
+    if secure {
+        extensions.insert(Secure);
+    }
+}
+
+fn take_stream<I>(upgraded: Upgraded) -> Option<(RawStream, Bytes)>
+where
+    I: Into<RawStream> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let parts = upgraded.downcast::<TokioIo<HttpStream<I>>>().ok()?;
+    Some((parts.io.into_inner().into_inner().into(), parts.read_buf))
+}
+
+/// Whether the peer began with a word of HTTP; a TLS handshake begins with the byte 22.
+async fn speaks_http(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
+}
+
+/// Tells a peer that speaks HTTP what this port wants. Its request is read first: a stream that is closed with bytes
+/// unread is reset, and the answer lost.
+async fn refuse_plain(mut stream: TcpStream) {
+    let answer = async {
+        let _ = stream.try_read(&mut [0; BUFFER_BYTES / 16]);
+        stream.write_all(&refusal::NOT_TLS.bytes()).await?;
+        stream.shutdown().await
+    };
+    if !matches!(tokio::time::timeout(REFUSE_TIMEOUT, answer).await, Ok(Ok(()))) {
+        tracing::trace!("plain HTTP on a port with TLS was not answered");
+    }
+}
+
+/// Headers of one request. Twice as many as browsers and proxies have been seen to send; hyper makes room for all of
+/// them with each request.
+const HEADERS_MAX: usize = 256;
+/// Bytes that hyper may hold of a request.
+const BUFFER_BYTES: usize = 64 << 10;
+/// How long the answer to plain HTTP on a port with TLS may take.
+const REFUSE_TIMEOUT: Duration = Duration::from_secs(1);

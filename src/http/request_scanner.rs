@@ -1,0 +1,273 @@
+//! Where requests begin and end in the bytes of one HTTP/1 connection, found before hyper reads them.
+//!
+//! Two things need it: characters of a query that Node takes and `http::Uri` refuses are escaped on their way, and a
+//! drain can tell a peer that owes the rest of its request from one that waits for an answer.
+
+use memchr::memchr;
+
+/// Follows the framing of requests. Pure: bytes in, replacement out.
+#[derive(Debug)]
+pub(super) struct RequestScanner(State);
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Before the first byte of a request; empty lines may come first.
+    Start,
+    Line(Part),
+    Headers(Header, Framing),
+    /// Bytes of a body that are still to come.
+    Body(u64),
+    /// A body whose end this scanner does not find: chunked, or with lengths that contradict each other.
+    Untracked,
+}
+
+/// Part of the request line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Method,
+    Path,
+    Query,
+    Version,
+}
+
+/// Place in a header line.
+#[derive(Debug, Clone, Copy)]
+enum Header {
+    /// In the name, so far equal to these bytes of a name that matters.
+    Name(&'static [u8], usize),
+    LineStart,
+    /// In the value of `Content-Length`.
+    Length(Digits),
+    /// Until the end of the line.
+    Skip,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Digits {
+    None,
+    Some(u64),
+    /// A space after the digits.
+    Done(u64),
+}
+
+/// Length of the body, as the headers have it so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    None,
+    Length(u64),
+    Unclear,
+}
+
+impl RequestScanner {
+    pub(super) fn new() -> Self {
+        Self(State::Start)
+    }
+
+    /// Whether the peer has begun a request and owes the rest of it.
+    pub(super) fn is_incomplete(&self) -> bool {
+        !matches!(self.0, State::Start | State::Untracked)
+    }
+
+    /// Takes the next bytes of the connection. `Some` is what stands for them: the same with escapes.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut escaped: Option<Vec<u8>> = None;
+        let (mut at, mut copied) = (0, 0);
+        while at < bytes.len() {
+            if let State::Line(Part::Query) = self.0
+                && let Some(escape) = escape(bytes[at])
+            {
+                let escaped = escaped.get_or_insert_default();
+                escaped.extend_from_slice(&bytes[copied..at]);
+                escaped.extend_from_slice(escape);
+                copied = at + 1;
+            }
+            at += self.step(&bytes[at..]);
+        }
+        if let Some(escaped) = &mut escaped {
+            escaped.extend_from_slice(&bytes[copied..]);
+        }
+        escaped
+    }
+
+    /// Goes on by some bytes, at least one.
+    fn step(&mut self, rest: &[u8]) -> usize {
+        match self.0 {
+            State::Start => {
+                if !matches!(rest[0], b'\r' | b'\n') {
+                    self.0 = State::Line(Part::Method);
+                }
+                1
+            }
+            State::Line(part) => {
+                self.0 = match (part, rest[0]) {
+                    (_, b'\n') => State::Headers(Header::LineStart, Framing::None),
+                    (Part::Method, b' ') => State::Line(Part::Path),
+                    (Part::Path, b'?') => State::Line(Part::Query),
+                    (Part::Path | Part::Query, b' ') => State::Line(Part::Version),
+                    _ => return 1,
+                };
+                1
+            }
+            State::Headers(header, framing) => self.step_header(header, framing, rest),
+            State::Body(left) => {
+                let taken = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                self.0 = State::after_body(left - taken as u64);
+                taken
+            }
+            State::Untracked => rest.len(),
+        }
+    }
+
+    fn step_header(&mut self, header: Header, framing: Framing, rest: &[u8]) -> usize {
+        let byte = rest[0];
+        let (header, framing) = match header {
+            Header::LineStart => match byte {
+                b'\r' => (Header::LineStart, framing),
+                b'\n' => {
+                    self.0 = framing.body();
+                    return 1;
+                }
+                b'c' | b'C' => (Header::Name(CONTENT_LENGTH, 1), framing),
+                b't' | b'T' => (Header::Name(TRANSFER_ENCODING, 1), framing),
+                _ => (Header::Skip, framing),
+            },
+            Header::Name(name, known) => match name.get(known) {
+                Some(expected) if byte.eq_ignore_ascii_case(expected) => {
+                    (Header::Name(name, known + 1), framing)
+                }
+                None if byte == b':' && name == CONTENT_LENGTH => (Header::Length(Digits::None), framing),
+                None if byte == b':' => (Header::Skip, Framing::Unclear),
+                _ if byte == b'\n' => (Header::LineStart, framing),
+                _ => (Header::Skip, framing),
+            },
+            Header::Length(digits) => match digits.next(byte) {
+                Some(digits) => (Header::Length(digits), framing),
+                None if byte == b'\n' => (Header::LineStart, framing.with_length(digits)),
+                None => (Header::Skip, Framing::Unclear),
+            },
+            Header::Skip => match memchr(b'\n', rest) {
+                Some(end) => {
+                    self.0 = State::Headers(Header::LineStart, framing);
+                    return end + 1;
+                }
+                None => return rest.len(),
+            },
+        };
+        self.0 = State::Headers(header, framing);
+        1
+    }
+}
+
+impl State {
+    fn after_body(left: u64) -> Self {
+        if left == 0 { Self::Start } else { Self::Body(left) }
+    }
+}
+
+impl Digits {
+    /// The value of a length header goes on; `None` where this is no longer a number.
+    fn next(self, byte: u8) -> Option<Self> {
+        match (self, byte) {
+            (Self::None, b' ' | b'\t') => Some(self),
+            (Self::None, b'0'..=b'9') => Some(Self::Some(u64::from(byte - b'0'))),
+            (Self::Some(value), b'0'..=b'9') => {
+                Some(Self::Some(value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?))
+            }
+            (Self::Some(value) | Self::Done(value), b' ' | b'\t' | b'\r') => Some(Self::Done(value)),
+            _ => None,
+        }
+    }
+}
+
+impl Framing {
+    fn with_length(self, digits: Digits) -> Self {
+        match (self, digits) {
+            (Self::None, Digits::Some(length) | Digits::Done(length)) => Self::Length(length),
+            (Self::Length(before), Digits::Some(length) | Digits::Done(length)) if before == length => self,
+            _ => Self::Unclear,
+        }
+    }
+
+    fn body(self) -> State {
+        match self {
+            Self::None => State::Start,
+            Self::Length(length) => State::after_body(length),
+            Self::Unclear => State::Untracked,
+        }
+    }
+}
+
+/// What Node's parser takes in a query, and `http::Uri` does not.
+fn escape(byte: u8) -> Option<&'static [u8]> {
+    match byte {
+        b'"' => Some(b"%22"),
+        b'<' => Some(b"%3C"),
+        b'>' => Some(b"%3E"),
+        _ => None,
+    }
+}
+
+const CONTENT_LENGTH: &[u8] = b"content-length";
+const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What hyper reads, when the bytes come in pieces of `piece`, and whether something is missing at the end.
+    fn read(bytes: &[u8], piece: usize) -> (Vec<u8>, bool) {
+        let mut scanner = RequestScanner::new();
+        let mut read = Vec::new();
+        for piece in bytes.chunks(piece) {
+            read.extend(scanner.scan(piece).unwrap_or_else(|| piece.to_vec()));
+        }
+        (read, scanner.is_incomplete())
+    }
+
+    #[test]
+    fn a_query_is_escaped_and_nothing_else_is() {
+        let sent = "GET /<a>?f=\"<b>\" HTTP/1.1\r\nX: \"<>\"\r\ncontent-length: 4\r\n\r\nP ?\"\
+                    POST /?> HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /?< HTTP/1.1\n\n";
+        let taken = "GET /<a>?f=%22%3Cb%3E%22 HTTP/1.1\r\nX: \"<>\"\r\ncontent-length: 4\r\n\r\nP ?\"\
+                     POST /?%3E HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /?%3C HTTP/1.1\n\n";
+        for piece in [1, 2, 3, 7, 1000] {
+            assert_eq!(read(sent.as_bytes(), piece), (taken.into(), false), "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_body_of_unknown_length_is_left_alone() {
+        for framing in [
+            "Transfer-Encoding: chunked",
+            "Content-Length: 1\r\nContent-Length: 2",
+            "Content-Length: +1",
+            "Content-Length: 1, 1",
+            "Content-Length: 99999999999999999999",
+            "Content-Length:",
+        ] {
+            let sent = format!("POST / HTTP/1.1\r\n{framing}\r\n\r\nGET /?\" HTTP/1.1\r\n\r\n");
+            assert_eq!(read(sent.as_bytes(), 5), (sent.clone().into_bytes(), false), "{framing}");
+        }
+    }
+
+    #[test]
+    fn a_peer_owes_the_rest_of_what_it_has_begun() {
+        for begun in ["G", "GET / HTTP/1.1\r\nHo", "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n4"] {
+            assert!(read(begun.as_bytes(), 1000).1, "{begun}");
+        }
+        for whole in ["", "\r\n", "GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length : 2\r\n\r\n"] {
+            assert!(!read(whole.as_bytes(), 1000).1, "{whole}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bodies_of_known_length_arrive_as_they_were_sent(body in prop::collection::vec(any::<u8>(), 0..200), piece in 1usize..50) {
+            let mut sent = format!("POST /?a HTTP/1.1\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
+            sent.extend(&body);
+            prop_assert_eq!(read(&sent, piece), (sent.clone(), false));
+        }
+    }
+}

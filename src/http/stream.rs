@@ -1,0 +1,207 @@
+//! The byte stream below HTTP/1: a deadline for writes, an end for peers that owe something while the server drains,
+//! and answers with a body where hyper makes empty ones.
+
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::http::refusal::Refusal;
+use crate::http::request_scanner::RequestScanner;
+
+/// What all streams of a listener share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    write_timeout: Duration,
+    draining: AtomicBool,
+}
+
+impl Shared {
+    /// Peers may take `write_timeout` from one piece of an answer to the next.
+    pub(super) fn new(write_timeout: Duration) -> Self {
+        Self { write_timeout, draining: AtomicBool::new(false) }
+    }
+
+    /// From now on nobody is waited for who owes the rest of a request, or does not read.
+    pub(super) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn write_timeout(&self) -> Duration {
+        if self.is_draining() { self.write_timeout.min(DRAIN_WRITE_TIMEOUT) } else { self.write_timeout }
+    }
+}
+
+/// A TCP or TLS stream as hyper reads and writes it.
+#[derive(Debug)]
+pub(super) struct HttpStream<S> {
+    stream: S,
+    requests: RequestScanner,
+    /// Read from the stream and not yet by hyper; only bytes that were changed wait here.
+    unread: Bytes,
+    /// Written in place of an answer of hyper, which ends the connection.
+    refusal: Bytes,
+    /// Set while the peer takes nothing.
+    stalled: Option<Stalled>,
+    shared: Arc<Shared>,
+}
+
+/// A write that waits.
+#[derive(Debug)]
+struct Stalled {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<S> HttpStream<S> {
+    pub(super) fn new(stream: S, shared: Arc<Shared>) -> Self {
+        Self {
+            stream,
+            requests: RequestScanner::new(),
+            unread: Bytes::new(),
+            refusal: Bytes::new(),
+            stalled: None,
+            shared,
+        }
+    }
+
+    /// The stream itself, for what comes after HTTP.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    /// Fails when the peer has taken nothing for too long. `outcome` is that of a write.
+    fn check_deadline<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let now = Instant::now();
+        let timeout = self.shared.write_timeout();
+        let stalled = self.stalled.get_or_insert_with(|| Stalled {
+            since: now,
+            timer: Box::pin(tokio::time::sleep_until(now + timeout)),
+        });
+        // It is earlier since the server drains.
+        let deadline = stalled.since + timeout;
+        if stalled.timer.deadline() != deadline {
+            stalled.timer.as_mut().reset(deadline);
+        }
+        ready!(stalled.timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> HttpStream<S> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Pending if self.shared.is_draining() && self.requests.is_incomplete() => {
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(outcome) => outcome?,
+        }
+        if let Some(escaped) = self.requests.scan(&buf.filled()[before..]) {
+            buf.set_filled(before);
+            self.unread = escaped.into();
+            self.give_unread(buf);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn give_unread(&mut self, buf: &mut ReadBuf<'_>) {
+        let given = self.unread.len().min(buf.remaining());
+        buf.put_slice(&self.unread.split_to(given));
+    }
+}
+
+impl<S: AsyncWrite + Unpin> HttpStream<S> {
+    fn poll_write_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.refusal.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.refusal))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.refusal.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the bytes of an answer of hyper itself, if these are some: how many.
+    fn replace(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.refusal = Refusal::instead_of(bytes)?.bytes();
+        Some(bytes.len())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HttpStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() {
+            return self.poll_fill(cx, buf);
+        }
+        self.give_unread(buf);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HttpStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(taken) = self.replace(bytes) {
+            return Poll::Ready(Ok(taken));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.check_deadline(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(taken) = slices.first().and_then(|slice| self.replace(slice)) {
+            return Poll::Ready(Ok(taken));
+        }
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.check_deadline(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = match self.poll_write_refusal(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.stream).poll_flush(cx),
+            other => other,
+        };
+        self.check_deadline(cx, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.check_deadline(cx, outcome)
+    }
+}
+
+/// How long a peer that reads nothing keeps a server from stopping.
+const DRAIN_WRITE_TIMEOUT: Duration = Duration::from_millis(500);
