@@ -8,15 +8,6 @@ use super::{files, markdown, read, report, update_or_compare};
 /// Longest file of `src/`, its unit tests not counted.
 const FILE_LINES_MAX: usize = 500;
 
-/// Files that may be longer, and why.
-const LONG_FILES: &[(&str, &str)] = &[
-    ("src/engine/connection/mod.rs", "the one place where session, wires, queue and timer meet"),
-    (
-        "src/models/append/plan.rs",
-        "one pure decision about one batch; its steps read and fill the same state",
-    ),
-];
-
 #[test]
 fn the_map_in_agents_md_shows_every_file() {
     update_or_compare("AGENTS.md", "map", &map());
@@ -27,19 +18,11 @@ fn files_stay_short_enough_to_be_read() {
     let mut problems = Vec::new();
     for path in all_source_files() {
         let lines = lines_without_tests(&read(&path));
-        if lines > FILE_LINES_MAX && !LONG_FILES.iter().any(|(long, _)| *long == path) {
+        if lines > FILE_LINES_MAX {
             problems.push(format!("{path}: {lines} lines without its tests"));
         }
     }
-    let short = LONG_FILES.iter().filter(|(path, _)| {
-        !super::root().join(path).exists() || lines_without_tests(&read(path)) <= FILE_LINES_MAX
-    });
-    problems.extend(
-        short.map(|(path, _)| format!("{path} is not that long (any more): LONG_FILES needs no line")),
-    );
-    let advice = "Split the file where a person would name the parts, or add it with a reason to LONG_FILES in \
-                  tests/architecture/map.rs.";
-    report(&problems, advice);
+    report(&problems, "Split the file where a person would name the parts.");
 }
 
 #[test]
