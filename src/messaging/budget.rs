@@ -59,6 +59,11 @@ impl AnswerSize {
         Self::up_to(count.saturating_mul(MESSAGE_BYTES_MAX).min(ANSWER_BYTES_MAX) * COPIES)
     }
 
+    /// What a session is told about so many channels when it begins.
+    pub fn of_channels(count: usize) -> Self {
+        Self::up_to(count.saturating_mul(CHANNEL_BYTES_MAX) * COPIES)
+    }
+
     /// An answer of up to `bytes` that waits for every other large answer of its connection.
     pub const fn alone(bytes: usize) -> Self {
         Self { bytes, alone: true }
@@ -208,6 +213,8 @@ impl Drop for Shares {
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Largest message in an answer: a body of 8,000 characters that are all escaped, and what stands beside it.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Largest entry about a channel in `session:ready`.
+const CHANNEL_BYTES_MAX: usize = 1 << 10;
 /// An answer is in memory as rows and as text.
 pub(super) const COPIES: usize = 2;
 const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::budget::AnswerSize;
 use super::expiry::Expiry;
 use super::parts::{Messaging, timed};
 use super::push::user_room;
@@ -58,10 +59,13 @@ async fn sign_in(
 ) -> ImksResult<Accept> {
     let token = token(socket, payload)?;
     let identity = messaging.authenticator().verify(&token).await?;
-    messaging.count_connect(identity.user_id)?;
+    messaging.rates().connects.take(identity.user_id)?;
     let user = user_room(identity.user_id);
     let memberships = visible_channels(messaging, &identity).await?;
     socket.set_data(Session::new(identity.clone(), Token::new(&token)));
+    let session = socket.data::<Session>().ok_or(ImksError::Internal("a session was not kept"))?;
+    let size = AnswerSize::of_channels(memberships.len());
+    let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
     // Joined before it is counted, so that many that come at once cannot pass together.
     socket.join(&user);
     let sessions_max = messaging.config().sessions_per_user;
@@ -73,10 +77,10 @@ async fn sign_in(
     }
     let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
     let states = channel_states(messaging, identity.user_id, &channels).await?;
-    if let Some(session) = socket.data::<Session>() {
-        expiry.follow(socket, &session);
-    }
-    welcome(messaging, &identity, &memberships, &states)
+    expiry.follow(socket, &session);
+    let accept = welcome(messaging, &identity, &memberships, &states);
+    drop(room);
+    accept
 }
 
 /// From `auth.token`, else from the `Authorization` header; never from the query string, which ends up in logs.
@@ -166,10 +170,10 @@ fn welcome(
         channels: first,
         channels_complete: chunks.len() == 0,
     };
-    let mut accept = Accept::default().with_event("session:ready", &ready)?;
+    let mut accept = Accept::default().with_event(READY, &ready)?;
     while let Some(chunk) = chunks.next() {
         let more = SessionChannels { channels: chunk, channels_complete: chunks.len() == 0 };
-        accept = accept.with_event("session:channels", &more)?;
+        accept = accept.with_event(CHANNELS, &more)?;
     }
     Ok(accept)
 }
@@ -259,6 +263,10 @@ impl<'a> ChannelState<'a> {
     }
 }
 
+/// The first event of a connection.
+const READY: &str = "session:ready";
+/// The channels that do not fit into the first event.
+const CHANNELS: &str = "session:channels";
 /// Version of the messaging protocol.
 pub const PROTOCOL: u32 = 1;
 /// Channels that a session joins by itself.

@@ -4,16 +4,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ctx::Ctx;
-use super::registry::Registry;
+use super::registry::{Registry, Request};
 use super::session::Token;
 use crate::clock::{self, Timestamp};
 use crate::socket::Socket;
 use crate::{ImksError, ImksResult};
 
+const REFRESH: Request<Refresh, Refreshed> = Request::new("auth:refresh");
+const PING: Request<Ping, Pong> = Request::new("ping");
+
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on_socket("auth:refresh", refresh);
-    events.on("ping", ping);
+    events.on_socket(REFRESH, refresh);
+    events.on(PING, ping);
 }
 
 /// Payload of `auth:refresh`.

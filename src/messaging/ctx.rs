@@ -44,7 +44,7 @@ impl Caller {
         session: Session,
         namespace: &Namespace,
     ) -> ImksResult<Self> {
-        messaging.count_request(session.identity().user_id)?;
+        messaging.rates().requests.take(session.identity().user_id)?;
         Ok(Self { session: Arc::new(session), via: Via::Http(namespace.clone()) })
     }
 }
@@ -107,7 +107,7 @@ impl Ctx {
 
     /// Takes one send from the buckets of the user and of the user in this channel.
     pub fn count_send(&self, channel: Uuid) -> ImksResult<()> {
-        self.messaging.count_send(self.user(), channel)
+        self.messaging.rates().count_send(self.user(), channel)
     }
 
     /// Room for a large answer: waits for others to finish, and holds it until the reservation is dropped.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::ctx::Ctx;
 use super::message::require_mentions;
-use super::registry::Registry;
+use super::registry::{Registry, Request};
 use super::turn::Turn;
 use crate::auth::Permission;
 use crate::clock::Timestamp;
@@ -18,10 +18,13 @@ use crate::models::message_edit::EditMessage;
 use crate::models::text::{Mentions, MessageBody};
 use crate::{ImksError, ImksResult};
 
+const EDIT: Request<Edit, EditAnswer> = Request::new("message:edit");
+const DELETE: Request<Delete, DeleteAnswer> = Request::new("message:delete");
+
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on_write("message:edit", edit);
-    events.on_write("message:delete", delete);
+    events.on_write(EDIT, edit);
+    events.on_write(DELETE, delete);
 }
 
 /// Payload of `message:edit`.
@@ -77,8 +80,8 @@ async fn delete(ctx: Ctx, turn: Turn, request: Delete) -> ImksResult<DeleteAnswe
     let deletion = match receipt.await {
         // Then the core is asked, each time, whether they may delete what others wrote.
         Err(ImksError::NotAuthor) => {
-            let turn = ctx.next_turn().await;
-            ctx.moderated(request.channel_id).await?.delete(turn, deletion)?.await?.deletion
+            let channel = ctx.moderated(request.channel_id).await?;
+            channel.delete(ctx.next_turn().await, deletion)?.await?.deletion
         }
         deleted => deleted?.deletion,
     };

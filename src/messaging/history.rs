@@ -6,14 +6,17 @@ use uuid::Uuid;
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
 use super::input::BoundedList;
-use super::registry::{Large, Registry};
+use super::registry::{Large, Registry, Request};
 use crate::models::message::{MessageDetail, MessagePage, PAGE_LIMIT, Page, Position};
 use crate::{ImksError, ImksResult};
 
+const HISTORY: Request<History, MessagePage> = Request::new("history");
+const GET: Request<Get, Got> = Request::new("message:get");
+
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on_read("history", history).get("/channels/{channel_id}/messages");
-    events.on_read("message:get", get);
+    events.on_read(HISTORY, history).get("/channels/{channel_id}/messages");
+    events.on_read(GET, get);
 }
 
 /// Payload of `history`.

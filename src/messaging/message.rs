@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::channel::{Channel, Write};
 use super::ctx::Ctx;
-use super::registry::Registry;
+use super::registry::{Registry, Request};
 use super::turn::Turn;
 use crate::auth::Permission;
 use crate::models::message::{ContentType, MessageDetail, MessageType};
@@ -16,10 +16,12 @@ use crate::models::message_send::{NewMessage, Sent};
 use crate::models::text::{Mentions, MessageBody, Nonce};
 use crate::{ImksError, ImksResult};
 
+const SEND: Request<SendMessage, Answer> = Request::new("message:send");
+
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     let created = |sent: &Answer| if sent.duplicate { 200 } else { 201 };
-    events.on_write("message:send", send).post("/channels/{channel_id}/messages", created);
+    events.on_write(SEND, send).post("/channels/{channel_id}/messages", created);
 }
 
 /// Payload of `message:send`.

@@ -16,6 +16,7 @@ mod message;
 pub mod metrics;
 mod parts;
 mod push;
+mod rates;
 mod read_state;
 mod registry;
 mod session;

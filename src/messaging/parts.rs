@@ -4,16 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::Config;
 use super::budget::AnswerBudget;
+use super::rates::Rates;
 use crate::auth::{Authenticator, CoreClient, Permissions};
 use crate::models::Db;
 use crate::models::append::Appender;
 use crate::models::metrics;
-use crate::rate_limit::Limiter;
-use crate::{ImksError, ImksResult};
 
 /// The parts that messaging is made of.
 #[derive(Clone)]
@@ -37,10 +35,7 @@ pub struct Messaging(Arc<Inner>);
 struct Inner {
     config: Config,
     parts: Parts,
-    connects: Limiter<Uuid>,
-    requests: Limiter<Uuid>,
-    sends: Limiter<Uuid>,
-    sends_per_channel: Limiter<(Uuid, Uuid)>,
+    rates: Rates,
     answers: AnswerBudget,
 }
 
@@ -48,10 +43,7 @@ impl Messaging {
     /// Puts the parts together.
     pub fn new(config: Config, parts: Parts) -> Self {
         Self(Arc::new(Inner {
-            connects: Limiter::new(config.connects),
-            requests: Limiter::new(config.events),
-            sends: Limiter::new(config.sends),
-            sends_per_channel: Limiter::new(config.sends_per_channel),
+            rates: Rates::new(&config),
             answers: AnswerBudget::new(config.answers.clone()),
             config,
             parts,
@@ -89,35 +81,15 @@ impl Messaging {
         &self.0.answers
     }
 
-    /// Takes one connect from the bucket of the user.
-    pub(super) fn count_connect(&self, user: Uuid) -> ImksResult<()> {
-        take(&self.0.connects, user, "connect:user")
+    pub(super) fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 
-    /// Takes one HTTP request from the bucket of the user.
-    pub(super) fn count_request(&self, user: Uuid) -> ImksResult<()> {
-        take(&self.0.requests, user, "requests:user")
-    }
-
-    /// Takes one send from the buckets of the user and of the user in this channel.
-    pub(super) fn count_send(&self, user: Uuid, channel: Uuid) -> ImksResult<()> {
-        take(&self.0.sends_per_channel, (user, channel), "send:user_channel")?;
-        take(&self.0.sends, user, "send:user")
-    }
-
-    /// Forgets rate limits and budgets that nobody is near; called once in a while.
+    /// Forgets rates and budgets that nobody is near; called once in a while.
     pub fn sweep(&self, now: Instant) {
-        self.0.connects.sweep(now);
-        self.0.requests.sweep(now);
-        self.0.sends.sweep(now);
-        self.0.sends_per_channel.sweep(now);
+        self.0.rates.sweep(now);
         self.0.answers.sweep();
     }
-}
-
-fn take<K: Eq + std::hash::Hash>(limiter: &Limiter<K>, key: K, bucket: &'static str) -> ImksResult<()> {
-    let refuse = |retry_after| ImksError::RateLimited { bucket, retry_after };
-    limiter.take(key, Instant::now()).map_err(refuse)
 }
 
 impl fmt::Debug for Messaging {

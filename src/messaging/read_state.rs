@@ -5,16 +5,18 @@ use uuid::Uuid;
 
 use super::ctx::Ctx;
 use super::push::Push;
-use super::registry::Registry;
+use super::registry::{Registry, Request};
 use crate::models::message_read_state::ReadState;
 use crate::{ImksError, ImksResult};
 
 /// The user's other devices learn the new position.
 const UPDATED: Push<ReadUpdated> = Push::new("read:updated");
 
+const MARK: Request<Mark, Marked> = Request::new("read:mark");
+
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on("read:mark", mark);
+    events.on(MARK, mark);
 }
 
 /// Payload of `read:mark`.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use super::api::{Answer, ApiRequest, Method, Route};
 use super::budget::{AnswerSize, Reservation};
@@ -17,12 +18,27 @@ use super::input::{self, Payload};
 use super::metrics::{self, EventError};
 use super::parts::Messaging;
 use super::push::Push;
+use super::rates::RateLimit;
 use super::turn::Turn;
 use crate::envelope::{ErrorBody, Failure, RequestId, Success};
 use crate::error::Code;
 use crate::models::text::Nonce;
+use crate::rate_limit::Rate;
 use crate::socket::{Event, NamespaceBuilder, Socket};
 use crate::{ImksError, ImksResult};
+
+/// An event that a client sends, with the types of its payload and of its answer.
+pub(super) struct Request<Req, Res> {
+    name: &'static str,
+    types: PhantomData<fn(Req) -> Res>,
+}
+
+impl<Req, Res> Request<Req, Res> {
+    /// An event with this name.
+    pub(super) const fn new(name: &'static str) -> Self {
+        Self { name, types: PhantomData }
+    }
+}
 
 /// Registers the requests of the features.
 pub(super) struct Registry<'a> {
@@ -61,10 +77,16 @@ impl<'a> Registry<'a> {
         self.routes
     }
 
+    /// A rate limit for something that only one feature does, with a bucket per user.
+    #[allow(dead_code, reason = "reactions count by it")]
+    pub(super) fn rate_limit(&self, name: &'static str, rate: Rate) -> RateLimit<Uuid> {
+        self.messaging.rates().add(name, rate)
+    }
+
     /// Handles a request with a small answer.
     pub(super) fn on<Req, Res, F, Fut>(
         &mut self,
-        name: &'static str,
+        request: Request<Req, Res>,
         handler: F,
     ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
     where
@@ -73,21 +95,21 @@ impl<'a> Registry<'a> {
         F: Fn(Ctx, Req) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<Res>> + Send + 'static,
     {
-        self.mount(name, move |ctx, request| {
+        self.mount(request, move |ctx, request| {
             let handling = handler(ctx, request);
             async move { handling.await.map(Handled::small) }
         })
     }
 
     /// Handles a request that concerns the connection itself.
-    pub(super) fn on_socket<Req, Res, F, Fut>(&mut self, name: &'static str, handler: F)
+    pub(super) fn on_socket<Req, Res, F, Fut>(&mut self, request: Request<Req, Res>, handler: F)
     where
         Req: DeserializeOwned + Send + 'static,
         Res: Serialize + Send + 'static,
         F: Fn(Ctx, Socket, Req) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<Res>> + Send + 'static,
     {
-        self.on(name, move |ctx: Ctx, request| {
+        self.on(request, move |ctx: Ctx, request| {
             let handler = handler.clone();
             async move {
                 let socket = ctx.socket()?;
@@ -99,7 +121,7 @@ impl<'a> Registry<'a> {
     /// Handles a write: the handler gets its turn, in the order in which requests of the session arrived.
     pub(super) fn on_write<Req, Res, F, Fut>(
         &mut self,
-        name: &'static str,
+        request: Request<Req, Res>,
         handler: F,
     ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
     where
@@ -108,7 +130,7 @@ impl<'a> Registry<'a> {
         F: Fn(Ctx, Turn, Req) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<Res>> + Send + 'static,
     {
-        self.mount(name, move |ctx: Ctx, request| {
+        self.mount(request, move |ctx: Ctx, request| {
             let handler = handler.clone();
             async move {
                 // Before anything else: the place in the line is taken when this is polled for the first time.
@@ -121,7 +143,7 @@ impl<'a> Registry<'a> {
     /// Handles a request with a large answer: the handler gets room for it, which is held until the answer has left.
     pub(super) fn on_read<Req, Res, F, Fut>(
         &mut self,
-        name: &'static str,
+        request: Request<Req, Res>,
         handler: F,
     ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
     where
@@ -130,7 +152,7 @@ impl<'a> Registry<'a> {
         F: Fn(Ctx, Reservation, Req) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<Res>> + Send + 'static,
     {
-        self.mount(name, move |ctx: Ctx, request: Req| {
+        self.mount(request, move |ctx: Ctx, request: Req| {
             let handler = handler.clone();
             async move {
                 let room = ctx.reserve(request.answer_size()).await?;
@@ -140,12 +162,13 @@ impl<'a> Registry<'a> {
         })
     }
 
-    fn mount<Req, Res, H>(&mut self, name: &'static str, handler: H) -> Entry<'_, 'a, Req, Res, H>
+    fn mount<Req, Res, H>(&mut self, request: Request<Req, Res>, handler: H) -> Entry<'_, 'a, Req, Res, H>
     where
         Req: DeserializeOwned + Send + 'static,
         Res: Serialize + Send + 'static,
         H: Handler<Req, Res>,
     {
+        let name = request.name;
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(name));
         let of_events = handler.clone();
         self.builder.on(name, move |mut event: Event| {
@@ -295,12 +318,12 @@ async fn hold(room: Option<Reservation>, socket: &Socket) {
 /// Answers with an error: as an ack where one was asked for, else as the event `error`.
 fn fail(event: &mut Event, error: &ImksError) {
     let request_id = RequestId::next();
-    note(event.name(), Some(event.socket().id()), error, &request_id);
+    let name: String = event.name().chars().take(EVENT_NAME_CHARS_MAX).collect();
+    note(&name, Some(event.socket().id()), error, &request_id);
     if let Some(ack) = event.take_ack() {
         return note_sent(event, ack.send(&Failure::new(error, &request_id)));
     }
     let nonce = event.first::<OnlyNonce>().ok().and_then(|request| request.nonce);
-    let name = event.name().chars().take(EVENT_NAME_CHARS_MAX).collect();
     let payload = ErrorEvent { error: ErrorBody::new(error, &request_id), event: name, nonce };
     ERROR.to_socket(event.socket(), &payload);
 }
@@ -350,5 +373,5 @@ struct OnlyNonce {
 const ERROR: Push<ErrorEvent> = Push::new("error");
 /// Label of all events without a handler: names from peers must not become time series.
 const UNKNOWN: &str = "unknown";
-/// That much of an unknown name goes back to the peer.
+/// That much of an unknown name goes back to the peer, and into the log.
 const EVENT_NAME_CHARS_MAX: usize = 64;

@@ -5,16 +5,19 @@ use uuid::Uuid;
 
 use super::ctx::Ctx;
 use super::input::BoundedList;
-use super::registry::Registry;
+use super::registry::{Registry, Request};
 use crate::ImksResult;
 use crate::envelope::{ErrorBody, RequestId};
 use crate::models::channel_state::ChannelHead;
 use crate::socket::Socket;
 
+const SUBSCRIBE: Request<Channels, Answers> = Request::new("channel:subscribe");
+const UNSUBSCRIBE: Request<Channels, Answers> = Request::new("channel:unsubscribe");
+
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on_socket("channel:subscribe", subscribe);
-    events.on_socket("channel:unsubscribe", unsubscribe);
+    events.on_socket(SUBSCRIBE, subscribe);
+    events.on_socket(UNSUBSCRIBE, unsubscribe);
 }
 
 /// Payload of both events.

@@ -8,14 +8,16 @@ use uuid::Uuid;
 use super::budget::{ANSWER_BYTES_MAX, AnswerSize, COPIES, Reservation};
 use super::channel::ReadableChannels;
 use super::ctx::Ctx;
-use super::registry::{Large, Registry};
+use super::registry::{Large, Registry, Request};
 use crate::models::message_read_state::ReadState;
 use crate::models::message_sync::{ChannelSync, Cursor, SYNC_LIMIT};
 use crate::{ImksError, ImksResult};
 
+const SYNC: Request<Sync, Synced> = Request::new("sync");
+
 /// The events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on_read("sync", sync);
+    events.on_read(SYNC, sync);
 }
 
 /// Payload of `sync`.
