@@ -24,9 +24,7 @@ use std::time::Duration;
 
 use imks::engine::{self, Engine};
 use imks::http::listener;
-use imks::socket::{
-    EventError, NamespaceBuilder, Reply, Server, Socket, adapter::local::LocalAdapter, parser::One,
-};
+use imks::socket::{EventError, NamespaceBuilder, Reply, Server, Socket, parser::One};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -39,7 +37,7 @@ struct VoteResult {
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
-    let server = Server::builder(Default::default(), LocalAdapter).namespace("/", answers).build()?;
+    let server = Server::builder(Default::default()).namespace("/", answers).build()?;
     let engine = Engine::new(engine::Config::default())?;
     let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
     tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));

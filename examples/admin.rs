@@ -16,8 +16,8 @@
 
 use imks::engine::{self, Engine};
 use imks::http::listener;
+use imks::socket::Server;
 use imks::socket::admin::{self, Auth, Mode};
-use imks::socket::{Server, adapter::local::LocalAdapter};
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
@@ -25,7 +25,7 @@ async fn main() -> imks::ImksResult<()> {
     // A real program reads the hash from its configuration; `imks admin hash` makes one.
     let password_hash = admin::hash_password("changeit")?;
     let auth = Auth::Basic { username: "operator".into(), password_hash };
-    let server = Server::builder(Default::default(), LocalAdapter)
+    let server = Server::builder(Default::default())
         .namespace("/", |ns| {
             ns.on_sync("hello", |event| {
                 if let Err(error) = event.socket().emit_args("hello", event.args()) {

@@ -27,11 +27,11 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use imks::engine::{self, Engine};
-use imks::socket::{Namespace, Server, adapter::local::LocalAdapter};
+use imks::socket::{Namespace, Server};
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
-    let server = Server::builder(Default::default(), LocalAdapter).namespace("/", |_| {}).build()?;
+    let server = Server::builder(Default::default()).namespace("/", |_| {}).build()?;
     let engine = Engine::new(engine::Config::default())?;
     let Some(namespace) = server.namespace("/").cloned() else { return Ok(()) };
     let app = Router::new()

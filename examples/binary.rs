@@ -19,9 +19,7 @@
 
 use imks::engine::{self, Engine};
 use imks::http::listener;
-use imks::socket::{
-    Binary, EventError, NamespaceBuilder, Reply, Server, Socket, adapter::local::LocalAdapter,
-};
+use imks::socket::{Binary, EventError, NamespaceBuilder, Reply, Server, Socket};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize, Serialize)]
@@ -38,7 +36,7 @@ struct Stored {
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
-    let server = Server::builder(Default::default(), LocalAdapter).namespace("/", uploads).build()?;
+    let server = Server::builder(Default::default()).namespace("/", uploads).build()?;
     let engine = Engine::new(engine::Config::default())?;
     let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
     tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));

@@ -20,7 +20,6 @@ use imks::engine::{self, Engine};
 use imks::http::listener;
 use imks::socket::{
     ConnectError, ConnectPayload, EventError, NamespaceBuilder, Reply, RoomChange, Server, Socket,
-    adapter::local::LocalAdapter,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +39,7 @@ struct Said<'a> {
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
-    let server = Server::builder(Default::default(), LocalAdapter).namespace("/", chat).build()?;
+    let server = Server::builder(Default::default()).namespace("/", chat).build()?;
     let engine = Engine::new(engine::Config::default())?;
     let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
     tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));

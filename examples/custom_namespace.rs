@@ -24,16 +24,13 @@ use std::time::Duration;
 
 use imks::engine::{self, Engine};
 use imks::http::listener;
-use imks::socket::{
-    Config, ConnectPayload, DynamicNamespace, NamespaceBuilder, NamespaceMatch, Server,
-    adapter::local::LocalAdapter,
-};
+use imks::socket::{Config, ConnectPayload, DynamicNamespace, NamespaceBuilder, NamespaceMatch, Server};
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
     let config = Config { cleanup_empty_child_namespaces: true, ..Config::default() };
-    let server = Server::builder(config, LocalAdapter)
+    let server = Server::builder(config)
         .namespace("/news", greeting)
         .dynamic_namespace("workspaces", "/workspace-*", greeting)
         .dynamic_namespace("private", NamespaceMatch::ask(is_owner), greeting)

@@ -22,16 +22,13 @@
 
 use imks::engine::{self, Engine};
 use imks::http::listener;
-use imks::socket::{
-    ConnectError, ConnectPayload, EventError, NamespaceBuilder, Reply, Server, Socket,
-    adapter::local::LocalAdapter,
-};
+use imks::socket::{ConnectError, ConnectPayload, EventError, NamespaceBuilder, Reply, Server, Socket};
 use serde_json::json;
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
-    let server = Server::builder(Default::default(), LocalAdapter).namespace("/", guarded).build()?;
+    let server = Server::builder(Default::default()).namespace("/", guarded).build()?;
     let engine = Engine::new(engine::Config::default())?;
     let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
     tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));

@@ -24,6 +24,8 @@ use crate::messaging::api::Api;
 use crate::messaging::{self, Messaging, Parts};
 use crate::models::Db;
 use crate::models::append::Appender;
+use crate::node::NodeId;
+use crate::socket::adapter::Adapter;
 use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::{Namespace, Server};
 use crate::{ImksError, ImksResult, engine, pb};
@@ -279,7 +281,9 @@ fn start_messaging(
 ) -> ImksResult<(Server, Namespace, Api)> {
     let messaging = Messaging::new(config.messaging.clone(), parts);
     let mut jobs = None;
-    let mut server = Server::builder(config.socket.clone(), LocalAdapter)
+    let mut server = Server::builder(config.socket.clone())
+        .adapter(connect_bus())
+        .node(NodeId::random()?)
         .namespace("/", |builder| jobs = Some(messaging::register(builder, &messaging)));
     if let Some(admin) = config.admin.instrumentation() {
         server = server.instrument(admin);
@@ -296,6 +300,11 @@ fn start_messaging(
         }
     });
     Ok((server, namespace, api))
+}
+
+/// The pipe to the other nodes of the cluster: one arm for each adapter.
+fn connect_bus() -> Arc<dyn Adapter> {
+    Arc::new(LocalAdapter)
 }
 
 fn health(db: &Db, core: CoreClient, engine: &Engine) -> Health {

@@ -9,10 +9,10 @@
 //! ```
 //! use imks::engine::Engine;
 //! use imks::http::listener;
-//! use imks::socket::{Reply, Server, Socket, adapter::local::LocalAdapter};
+//! use imks::socket::{Reply, Server, Socket};
 //!
 //! # async fn run() -> imks::ImksResult<()> {
-//! let server = Server::builder(Default::default(), LocalAdapter)
+//! let server = Server::builder(Default::default())
 //!     .namespace("/", |ns| {
 //!         ns.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
 //!         ns.on_typed("say", |socket: Socket, (room, text): (String, String)| async move {
@@ -33,6 +33,8 @@
 mod app;
 #[cfg(feature = "server")]
 mod auth;
+#[cfg(feature = "socketio")]
+pub mod bus;
 #[cfg(feature = "server")]
 mod cli;
 mod clock;
@@ -52,6 +54,8 @@ pub mod http;
 mod messaging;
 #[cfg(feature = "server")]
 mod models;
+#[cfg(feature = "socketio")]
+pub mod node;
 #[cfg(feature = "server")]
 mod pb;
 #[cfg(feature = "socketio")]

@@ -9,7 +9,6 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::routing::{any, get};
 use futures_util::{SinkExt, StreamExt};
 use imks::engine::Engine;
-use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::{Reply, Server, Socket};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::TaskTracker;
@@ -24,7 +23,7 @@ async fn socket_io(
 
 #[tokio::test]
 async fn an_axum_application_serves_socket_io_over_websocket_beside_its_own_pages() {
-    let server = Server::builder(Default::default(), LocalAdapter)
+    let server = Server::builder(Default::default())
         .namespace("/", |ns| {
             ns.on_typed("add", |_: Socket, (a, b): (i32, i32)| async move { Reply(a + b) });
         })

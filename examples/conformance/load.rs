@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use imks::ImksResult;
 use imks::engine;
-use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::parser::RawArgs;
 use imks::socket::{self, Event, NamespaceBuilder, Server};
 
@@ -26,13 +25,13 @@ pub fn short_engine() -> engine::Config {
 
 /// Defaults.
 pub fn server() -> ImksResult<Server> {
-    Server::builder(socket::Config::default(), LocalAdapter).namespace("/", events).build()
+    Server::builder(socket::Config::default()).namespace("/", events).build()
 }
 
 /// CONNECT within 5 s.
 pub fn short_server() -> ImksResult<Server> {
     let config = socket::Config { connect_timeout: Duration::from_secs(5), ..socket::Config::default() };
-    Server::builder(config, LocalAdapter).namespace("/", events).build()
+    Server::builder(config).namespace("/", events).build()
 }
 
 fn events(namespace: &mut NamespaceBuilder) {

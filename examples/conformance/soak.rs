@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::{Json, Router, routing::get};
 use imks::ImksResult;
 use imks::engine::{self, Engine};
-use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::{
     self, ConnectError, Event, Namespace, NamespaceBuilder, Parser, Recovery, RecoveryStatus, Server,
 };
@@ -32,7 +31,7 @@ pub fn server(parser: Parser) -> ImksResult<Server> {
         cleanup_empty_child_namespaces: true,
         ..socket::Config::default()
     };
-    Server::builder(config, LocalAdapter)
+    Server::builder(config)
         .namespace("/", events)
         .namespace("/refusing", |namespace| {
             namespace.on_connect(|_, _| async { Err::<(), _>(ConnectError::new("not you")) });

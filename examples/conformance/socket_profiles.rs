@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use imks::ImksResult;
 use imks::engine::{Config, Handshake};
-use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::parser::{Placeholder, RawArgs};
 use imks::socket::{
     self, Accept, ConnectError, ConnectPayload, Event, NamespaceBuilder, Parser, Server, Socket,
@@ -25,7 +24,7 @@ pub fn v5_engine() -> Config {
 pub fn v5(parser: Parser) -> ImksResult<Server> {
     let config =
         socket::Config { connect_timeout: Duration::from_secs(1), parser, ..socket::Config::default() };
-    Server::builder(config, LocalAdapter)
+    Server::builder(config)
         .namespace("/", |namespace| {
             say_auth(namespace);
             namespace.on_sync("message", |event| {
@@ -63,7 +62,7 @@ pub fn client_engine() -> Config {
 pub fn client() -> ImksResult<Server> {
     let plain = |_: &mut NamespaceBuilder| {};
     let config = socket::Config { recovery: Some(socket::Recovery::default()), ..socket::Config::default() };
-    Server::builder(config, LocalAdapter)
+    Server::builder(config)
         .namespace("/", main_namespace)
         .namespace("/foo", |namespace| {
             namespace.on_sync("getId", |mut event| {

@@ -1,12 +1,13 @@
 //! All metrics of the server, by owner: what `/metrics`, OTLP and the document show.
 
 use crate::telemetry::{self, Catalog};
-use crate::{auth, engine, http, messaging, models, pb, socket};
+use crate::{auth, bus, engine, http, messaging, models, pb, socket};
 
 /// All metrics, in the order of the document.
 pub(crate) static INSTRUMENTS: Catalog = &[
     messaging::metrics::INSTRUMENTS,
     socket::metrics::INSTRUMENTS,
+    bus::metrics::INSTRUMENTS,
     models::metrics::INSTRUMENTS,
     engine::metrics::INSTRUMENTS,
     http::metrics::INSTRUMENTS,

@@ -28,8 +28,6 @@ instruments! {
     HANDLER_PANICS: Counter = "imks_handler_panics_total";
     /// Connections closed because of a malformed or misplaced Socket.IO packet
     PROTOCOL_ERRORS: Counter = "imks_protocol_errors_total";
-    /// Messages of other nodes that could not be read or served
-    BUS_MESSAGES_DROPPED: Counter = "imks_bus_messages_dropped_total";
     /// Clients that wanted to go on with their session after a short absence, and how that ended
     RECOVERIES: Counter[outcome: Return] = "imks_socket_recoveries_total";
     /// Sessions whose client is away and may come back

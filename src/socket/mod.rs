@@ -5,53 +5,61 @@
 //!                            ▲                                        │
 //!                            └── outboxes ◀── rooms ◀── cluster ◀─────┘
 //! ```
+//!
+//! The wings stand on each other in this order: codec, recovery, namespace, cluster, server, admin.
 
 pub mod codec;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 pub mod adapter;
-#[cfg(feature = "server")]
+#[cfg(feature = "admin")]
 pub mod admin;
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 mod cluster;
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
+mod data;
+#[cfg(feature = "socketio")]
 #[doc(hidden)]
 pub mod metrics;
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 mod namespace;
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 mod reason;
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 mod recovery;
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 mod server;
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 mod socket_id;
-#[cfg(test)]
-#[cfg(feature = "server")]
+#[cfg(all(test, feature = "admin"))]
 mod tests;
 
 pub use self::codec::binary::Binary;
 pub use self::codec::{msgpack, packet, parser};
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
 pub use self::{
     codec::dialect::Parser,
     namespace::ack_collector::{Answer, Answers},
     namespace::broadcast::Broadcast,
-    namespace::builder::{NamespaceBuilder, RoomChange},
-    namespace::connect::{Accept, ConnectError, ConnectPayload},
-    namespace::events::{Ack, Event, EventError},
+    namespace::builder::NamespaceBuilder,
+    namespace::connect::{Accept, ConnectPayload},
+    namespace::handlers::{Ack, Event, RoomChange, ServerEvent},
     namespace::namespace::{NAMESPACE_CHARS_MAX, Namespace},
-    namespace::remote_socket::{FetchedSockets, RemoteHandshake, RemoteSocket},
-    namespace::server_events::{ServerAnswers, ServerEvent},
-    namespace::socket::{HELD_PACKETS_MAX, PENDING_ACKS_MAX, Socket},
+    namespace::refusal::{ConnectError, EventError},
+    namespace::remote_socket::{FetchedSockets, RemoteSocket},
+    namespace::server_emit::ServerAnswers,
+    namespace::socket::{BUFFERED_PACKETS_MAX, PENDING_ACKS_MAX, Socket},
+    namespace::socket_info::RemoteHandshake,
     namespace::typed::{IntoAck, Reply},
     reason::DisconnectReason,
     recovery::session_store::{Recovery, RecoveryStatus},
-    server::builder::{Config, ServerBuilder},
+    server::builder::ServerBuilder,
+    server::config::Config,
     server::dynamic::{DynamicNamespace, NamespaceMatch},
     server::server::Server,
-    socket_id::{NodeId, SocketId},
+    socket_id::SocketId,
 };
-#[cfg(feature = "server")]
+#[cfg(feature = "socketio")]
+pub use crate::node::NodeId;
+#[cfg(feature = "socketio")]
 pub use crate::rate_limit;

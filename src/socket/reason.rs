@@ -22,4 +22,9 @@ impl DisconnectReason {
             Self::ServerNamespace => "server namespace disconnect",
         }
     }
+
+    /// Whether the client may come back to its session: it may unless somebody wanted it to end.
+    pub fn is_recoverable(self) -> bool {
+        !matches!(self, Self::Engine(CloseReason::ParseError) | Self::ClientNamespace | Self::ServerNamespace)
+    }
 }

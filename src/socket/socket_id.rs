@@ -4,6 +4,8 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
 
 use crate::error::{ImksError, ImksResult};
 
@@ -44,8 +46,21 @@ impl SocketId {
     }
 }
 
-/// Name of a node of a cluster: random, made when it starts.
-pub type NodeId = SocketId;
+impl Serialize for SocketId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Reads the id in a message of another node.
+impl<'de> Deserialize<'de> for SocketId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&str>::deserialize(deserializer)?;
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let id = Self::parse(text).filter(|_| text.bytes().all(good));
+        id.ok_or_else(|| D::Error::custom("not the id of a socket"))
+    }
+}
 
 impl fmt::Debug for SocketId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

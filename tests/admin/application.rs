@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 
 use imks::engine::{self, Engine};
 use imks::http::listener;
-use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::{Event, NamespaceBuilder, Server, admin};
 
 /// imks on a free port, for as long as the runtime.
 pub(crate) fn serve(admin: admin::Config) -> SocketAddr {
     let engine = Engine::new(engine::Config::default()).unwrap();
-    let server = Server::builder(Default::default(), LocalAdapter)
+    let server = Server::builder(Default::default())
         .namespace("/", talk)
         .namespace("/chat", talk)
         .instrument(admin)

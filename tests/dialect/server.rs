@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Router;
 use imks::engine::{self, Engine};
 use imks::http::listener;
-use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::parser::{One, RawArgs};
 use imks::socket::{Accept, Config, ConnectError, Event, NamespaceBuilder, Server};
 use tokio::runtime::Runtime;
@@ -36,7 +35,7 @@ impl Running {
 
 async fn serve(engine: engine::Config, config: Config) -> SocketAddr {
     let engine = Engine::new(engine).expect("an engine");
-    let server = Server::builder(config, LocalAdapter)
+    let server = Server::builder(config)
         .namespace("/", events)
         .namespace("/custom", |namespace| {
             events(namespace);

@@ -7,7 +7,6 @@ use axum::Router;
 use bytes::Bytes;
 use imks::engine::{self, Engine};
 use imks::http::listener;
-use imks::socket::adapter::local::LocalAdapter;
 use imks::socket::parser::{Placeholder, RawArgs};
 use imks::socket::{Accept, Config, ConnectError, NamespaceBuilder, Server};
 use serde_json::{Value, json};
@@ -73,7 +72,7 @@ impl Deadlines {
 }
 
 fn server(config: Config) -> Server {
-    let server = Server::builder(config, LocalAdapter)
+    let server = Server::builder(config)
         .namespace("/", welcome)
         .namespace("/custom", welcome)
         .namespace("/refusing", |namespace| {

@@ -12,7 +12,7 @@ use imks::{
         tls::Certificates,
         webtransport::{self, Heartbeat, Listener},
     },
-    socket::{self, NamespaceBuilder, Server, adapter::local::LocalAdapter},
+    socket::{self, NamespaceBuilder, Server},
 };
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,7 +55,7 @@ fn a_browser_compresses_its_websocket_messages_and_reads_ours() {
         let limits = listener::Config::default();
         let tcp = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let url = format!("http://{}", tcp.local_addr().unwrap());
-        let server = Server::builder(socket::Config::default(), LocalAdapter);
+        let server = Server::builder(socket::Config::default());
         let server = server.namespace("/", events).build().unwrap();
         let routes = listener::routes(engine.clone(), Router::new(), &limits);
         tasks.spawn(listener::serve(tcp, limits, routes, tasks.clone(), stop.clone()));
@@ -92,7 +92,7 @@ fn a_browser_talks_over_webtransport_from_the_start_and_after_an_upgrade() {
         let certificates = Certificates::self_signed(vec!["127.0.0.1".into()]).unwrap();
         let udp = webtransport::bind(addr).unwrap();
         let quic = Listener::new(udp, &certificates, &webtransport::Config::default(), heartbeat).unwrap();
-        let server = Server::builder(socket::Config::default(), LocalAdapter);
+        let server = Server::builder(socket::Config::default());
         let server = server.namespace("/", events).build().unwrap();
         let routes = listener::routes(engine.clone(), webtransport::routes(certificates), &limits);
         tasks.spawn(quic.serve(engine.clone(), tasks.clone(), stop.clone()));

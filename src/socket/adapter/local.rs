@@ -1,15 +1,16 @@
-//! The adapter of a single node: there is nobody to reach.
+//! The pipe of a single node: there is nobody to reach.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
-use super::Adapter;
+use crate::bus::{BoxFuture, BusState, NoReceiver, Pipe, Subscription, Topic, subscription};
+use crate::node::NodeId;
 
-/// For one node alone.
+/// The adapter of one node alone.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct LocalAdapter;
 
-impl Adapter for LocalAdapter {
+impl Pipe for LocalAdapter {
     fn name(&self) -> &'static str {
         "local"
     }
@@ -20,7 +21,25 @@ impl Adapter for LocalAdapter {
 
     fn publish(&self, _channel: &str, _message: Bytes) {}
 
-    fn subscribe(&self, _channel: &str, _inbox: mpsc::Sender<Bytes>) {}
+    fn subscribe(&self, _topic: Topic<'_>) -> Subscription {
+        let (inbox, subscription) = subscription(watch::Sender::new(BusState::default()));
+        inbox.confirm();
+        subscription
+    }
 
-    fn unsubscribe(&self, _channel: &str) {}
+    fn receive(&self, node: NodeId) -> Subscription {
+        self.subscribe(Topic::Channel(&node.to_string()))
+    }
+
+    fn send_to(&self, _node: NodeId, _message: Bytes) -> BoxFuture<'_, Result<(), NoReceiver>> {
+        Box::pin(async { Err(NoReceiver) })
+    }
+
+    fn state(&self) -> watch::Receiver<BusState> {
+        watch::Sender::new(BusState::default()).subscribe()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }

@@ -11,11 +11,12 @@ use super::Auth;
 use super::sessions::{MemorySessions, SESSION_TTL, SessionStore};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::namespace::builder::NamespaceBuilder;
-use crate::socket::namespace::connect::{Accept, ConnectError, ConnectPayload};
+use crate::socket::namespace::connect::{Accept, ConnectPayload};
+use crate::socket::namespace::refusal::ConnectError;
 use crate::socket::namespace::socket::Socket;
 
 /// Decides who may enter.
-pub(super) struct Gate {
+pub(super) struct Login {
     /// `None`: everybody.
     credentials: Option<Credentials>,
     sessions: Sessions,
@@ -45,7 +46,7 @@ struct Claim {
     password: Option<String>,
 }
 
-impl Gate {
+impl Login {
     pub(super) fn new(auth: Auth, sessions: Option<Arc<dyn SessionStore>>) -> ImksResult<Self> {
         let credentials = match auth {
             Auth::None => {

@@ -10,7 +10,7 @@ use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::arguments::RawArgs;
 use crate::socket::namespace::broadcast::Broadcast;
 use crate::socket::namespace::builder::NamespaceBuilder;
-use crate::socket::namespace::events::Event;
+use crate::socket::namespace::handlers::Event;
 
 /// What the page is told that it can do.
 pub(super) const FEATURES: [&str; 7] =

@@ -1,7 +1,7 @@
 //! The Admin UI protocol: the namespace that the stock page (npm `@socket.io/admin-ui` 0.5) connects to.
 //!
 //! A server that was told nothing about it does nothing for it: everything hangs on hooks that
-//! [`ServerBuilder::instrument`](crate::socket::ServerBuilder::instrument) adds to the namespaces before they exist.
+//! [`ServerBuilder::instrument`] adds to the namespaces before they exist.
 
 mod auth;
 mod commands;
@@ -22,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::{ImksError, ImksResult};
-use crate::socket::codec::parser::Arguments;
+use crate::socket::codec::arguments::Arguments;
 use crate::socket::namespace::builder::NamespaceBuilder;
 use crate::socket::namespace::socket::Socket;
-use crate::socket::server::WeakServer;
-use crate::socket::server::server::Server;
-use auth::Gate;
+use crate::socket::server::builder::ServerBuilder;
+use crate::socket::server::instrument::Instrument;
+use crate::socket::server::server::{Server, WeakServer};
+use auth::Login;
 pub use auth::{BCRYPT_COST, check_hash, hash_password};
 pub use sessions::{SESSION_TTL, SESSIONS_MAX, SessionStore};
 
@@ -115,7 +116,7 @@ pub(crate) struct Admin {
     mode: Mode,
     read_only: bool,
     server_id: Option<String>,
-    gate: Gate,
+    login: Login,
     /// Set once the server exists; its namespaces have our hooks and may not keep it alive.
     server: OnceLock<WeakServer>,
     /// Makes ids of connections that say nothing about their session ids.
@@ -132,7 +133,7 @@ impl Admin {
             return Err(ImksError::Config("the Admin UI needs a namespace of its own, not /".into()));
         }
         Ok(Arc::new(Self {
-            gate: Gate::new(config.auth, config.sessions)?,
+            login: Login::new(config.auth, config.sessions)?,
             namespace: config.namespace,
             mode: config.mode,
             read_only: config.read_only,
@@ -143,56 +144,6 @@ impl Admin {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
-    }
-
-    /// Path of its namespace.
-    pub(crate) fn path(&self) -> &str {
-        &self.namespace
-    }
-
-    /// What its namespace does.
-    pub(crate) fn describe(self: &Arc<Self>) -> NamespaceBuilder {
-        let mut builder = NamespaceBuilder::default();
-        let admin = self.clone();
-        builder.on_connect(move |socket, payload| {
-            let admin = admin.clone();
-            async move { admin.gate.admit(&socket, &payload).await }
-        });
-        let admin = self.clone();
-        builder.on_connected(move |socket| {
-            let admin = admin.clone();
-            async move { admin.greet(&socket).await }
-        });
-        self.gate.listen(&mut builder);
-        if !self.read_only {
-            commands::register(self, &mut builder);
-        }
-        builder
-    }
-
-    /// Adds to a namespace what the page wants to see of it.
-    pub(crate) fn observe(self: &Arc<Self>, path: Option<&str>, builder: &mut NamespaceBuilder) {
-        if self.mode == Mode::Development {
-            let shows_events = path != Some(self.path());
-            stream::observe(self, shows_events, builder);
-        }
-    }
-
-    /// The server exists.
-    pub(crate) fn bind(&self, server: WeakServer) {
-        // Once: a builder builds one server.
-        let _ = self.server.set(server);
-    }
-
-    /// Clients may come: numbers flow until [`Admin::stop`].
-    pub(crate) fn start(self: &Arc<Self>) {
-        if self.tasks.is_empty() {
-            self.tasks.spawn(stats::run(self.clone()));
-        }
-    }
-
-    pub(crate) fn stop(&self) {
-        self.stop.cancel();
     }
 
     fn server(&self) -> Option<Server> {
@@ -235,6 +186,61 @@ impl Admin {
             features.push("ALL_EVENTS");
         }
         features
+    }
+}
+
+impl Instrument for Admin {
+    fn path(&self) -> &str {
+        &self.namespace
+    }
+
+    fn describe(self: Arc<Self>) -> NamespaceBuilder {
+        let mut builder = NamespaceBuilder::default();
+        let admin = self.clone();
+        builder.on_connect(move |socket, payload| {
+            let admin = admin.clone();
+            async move { admin.login.admit(&socket, &payload).await }
+        });
+        let admin = self.clone();
+        builder.on_connected(move |socket| {
+            let admin = admin.clone();
+            async move { admin.greet(&socket).await }
+        });
+        self.login.listen(&mut builder);
+        if !self.read_only {
+            commands::register(&self, &mut builder);
+        }
+        builder
+    }
+
+    fn observe(self: Arc<Self>, path: Option<&str>, builder: &mut NamespaceBuilder) {
+        if self.mode == Mode::Development {
+            let shows_events = path != Some(self.path());
+            stream::observe(&self, shows_events, builder);
+        }
+    }
+
+    fn bind(&self, server: WeakServer) {
+        // Once: a builder builds one server.
+        let _ = self.server.set(server);
+    }
+
+    /// Numbers flow until [`Instrument::stop`].
+    fn start(self: Arc<Self>) {
+        if self.tasks.is_empty() {
+            self.tasks.spawn(stats::run(self.clone()));
+        }
+    }
+
+    fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl ServerBuilder {
+    /// Lets the stock Admin UI see this server, and do something to it; see [`admin`](crate::socket::admin).
+    pub fn instrument(self, admin: Config) -> Self {
+        self.instrument_with(|| Ok(Admin::new(admin)?))
     }
 }
 

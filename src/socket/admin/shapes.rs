@@ -9,7 +9,8 @@ use crate::engine::{percent_decode, query_pairs};
 use crate::error::ImksResult;
 use crate::socket::codec::packet::Args;
 use crate::socket::codec::parser::Arguments;
-use crate::socket::namespace::remote_socket::{RemoteHandshake, RemoteSocket};
+use crate::socket::namespace::remote_socket::RemoteSocket;
+use crate::socket::namespace::socket_info::RemoteHandshake;
 
 /// A socket. What its node does not tell is left out.
 #[derive(Serialize)]

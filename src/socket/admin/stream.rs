@@ -12,13 +12,14 @@ use super::Admin;
 use super::shapes::{FACTS, ShownEvent, ShownSocket};
 use crate::clock::{Timestamp, now_micros};
 use crate::engine::{Outbox, Transport};
-use crate::socket::DisconnectReason;
 use crate::socket::codec::packet::Args;
 use crate::socket::codec::parser::One;
-use crate::socket::namespace::builder::{NamespaceBuilder, RoomChange};
+use crate::socket::namespace::builder::NamespaceBuilder;
+use crate::socket::namespace::handlers::RoomChange;
 use crate::socket::namespace::namespace::Namespace;
 use crate::socket::namespace::remote_socket::RemoteSocket;
 use crate::socket::namespace::socket::Socket;
+use crate::socket::reason::DisconnectReason;
 use crate::socket::server::server::Server;
 
 /// Shows what happens in a namespace, before its own hooks see it.
@@ -64,7 +65,7 @@ pub(super) async fn all_sockets(admin: &Admin, server: &Server) -> Vec<ShownSock
         if all.len() > SOCKETS_SHOWN_MAX {
             tracing::warn!(
                 shown = SOCKETS_SHOWN_MAX,
-                namespace = admin.path(),
+                namespace = admin.namespace,
                 "more sockets than the page gets"
             );
             all.truncate(SOCKETS_SHOWN_MAX);
@@ -77,7 +78,7 @@ pub(super) async fn all_sockets(admin: &Admin, server: &Server) -> Vec<ShownSock
 /// Ours as we know them, those of other nodes as they tell.
 async fn sockets_of(namespace: Namespace, server: &Server) -> Vec<ShownSocket> {
     let ours = namespace.sockets();
-    let mut sockets: Vec<_> = ours.iter().map(|socket| shown(socket, server)).collect();
+    let mut sockets: Vec<_> = ours.iter().map(|socket| shown(socket)).collect();
     if !server.reaches_others() {
         return sockets;
     }
@@ -93,19 +94,18 @@ async fn sockets_of(namespace: Namespace, server: &Server) -> Vec<ShownSocket> {
     sockets
 }
 
-fn shown(socket: &Socket, server: &Server) -> ShownSocket {
-    let snapshot = RemoteSocket::of(socket, server.node());
+fn shown(socket: &Socket) -> ShownSocket {
+    let snapshot = RemoteSocket::of(socket);
     ShownSocket::new(&snapshot, socket.id(), socket.namespace().path())
 }
 
 impl Admin {
     fn connected(&self, socket: &Socket) {
-        let Some(server) = self.server() else { return };
         let client_id = self.client_id(socket);
-        socket.share_quietly(FACTS, Facts { client_id, outbox: socket.outbox().clone() });
+        socket.socket_data().share(FACTS, PageInfo { client_id, outbox: socket.outbox().clone() });
         let (nsp, id, now) = (socket.namespace().path(), socket.id(), now());
         self.tell("room_joined", &(nsp, id, id, now));
-        self.tell("socket_connected", &(shown(socket, &server), now));
+        self.tell("socket_connected", &(shown(socket), now));
         if socket.transport() == Transport::Polling {
             let mut polling = self.polling.lock();
             if polling.len() == polling.capacity() {
@@ -132,7 +132,7 @@ impl Admin {
 
     fn data_changed(&self, socket: &Socket) {
         // Before it is connected, nobody knows it; then its data goes with `socket_connected`.
-        if socket.data::<Facts>().is_none() {
+        if socket.data::<PageInfo>().is_none() {
             return;
         }
         let mut data = socket.shared_data();
@@ -175,12 +175,12 @@ fn now() -> Timestamp {
 }
 
 /// What a socket tells the pages of other nodes, in its shared data.
-struct Facts {
+struct PageInfo {
     client_id: String,
     outbox: Outbox,
 }
 
-impl Serialize for Facts {
+impl Serialize for PageInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut facts = serializer.serialize_map(Some(2))?;
         facts.serialize_entry("clientId", &self.client_id)?;

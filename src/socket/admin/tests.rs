@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::bus::sim::SimBus;
 use crate::engine::MemoryPeer;
-use crate::socket::adapter::local::LocalAdapter;
-use crate::socket::tests::{Bus, join, open, rooms, text};
+use crate::socket::tests::{join, open, rooms, text};
 use crate::socket::{NamespaceMatch, Server, ServerBuilder};
 
 /// Of `secret`, and cheap.
@@ -28,11 +28,11 @@ fn development(server_id: &str) -> Config {
 }
 
 fn builder() -> ServerBuilder {
-    Server::builder(Default::default(), LocalAdapter).namespace("/", rooms)
+    Server::builder(Default::default()).namespace("/", rooms)
 }
 
-fn node(bus: &Bus, admin: Config) -> Server {
-    let server = Server::builder(Default::default(), bus.clone());
+fn node(bus: &SimBus, admin: Config) -> Server {
+    let server = Server::builder(Default::default()).adapter(bus.pipe());
     let server = server.namespace("/", rooms).instrument(admin).build().unwrap();
     server.listen_to_bus();
     server
@@ -72,7 +72,7 @@ fn command(page: &MemoryPeer, command: Value) {
 
 #[tokio::test(start_paused = true)]
 async fn a_page_sees_the_servers_and_sockets_of_all_nodes_and_reaches_them() {
-    let bus = Bus::default();
+    let bus = SimBus::default();
     let (one, two) = (node(&bus, development("one")), node(&bus, development("two")));
     meet([&one, &two]).await;
     let (anna, id) = join(&two).await;
@@ -99,7 +99,7 @@ async fn a_page_sees_the_servers_and_sockets_of_all_nodes_and_reaches_them() {
 
 #[tokio::test]
 async fn a_session_opened_on_one_node_is_known_on_the_others() {
-    let bus = Bus::default();
+    let bus = SimBus::default();
     let (one, two) = (node(&bus, basic()), node(&bus, basic()));
     meet([&one, &two]).await;
     let (page, _) = enter(&one, json!({ "username": "operator", "password": "secret" })).await;

@@ -1,307 +1,371 @@
-//! The cluster protocol, once, over any [`Adapter`]: what one node does to its sockets, all nodes do to theirs.
+//! This node's end of the bus: what one node does to its sockets, all nodes do to theirs, and what one asks, all
+//! answer.
 //!
-//! Wire format: msgpack of [`Message`], a closed and versioned schema. Input from the bus is hostile input: it is
-//! size-capped, decoded strictly, and dropped with a log line when it is not ours.
+//! Membership is by heartbeats: a node that dies costs the requests of the next ten seconds their deadline, and
+//! nothing afterwards. A request that arrives twice is done once; a response that nobody waits for is dropped.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::node::Cluster;
-use super::wire::{MESSAGE_BYTES_MAX, VERSION, unreadable};
-use crate::engine::Frame;
+use super::family::Family;
+use super::members::{HEARTBEAT_INTERVAL, Members};
+use super::message::{Body, ClusterMessage, Request, Response};
+use super::requests::{OpenRequest, Requests, Responses};
+use super::responses::Requester;
+use crate::bus::{BoxFuture, Pipe, Subscription, metrics};
 use crate::error::{ImksError, ImksResult};
-use crate::socket::adapter::Adapter;
-use crate::socket::codec::dialect::{Parcel, with_compression};
-use crate::socket::codec::parser::Frames;
-use crate::socket::metrics;
-use crate::socket::namespace::delivery;
-use crate::socket::namespace::listeners::{args_of, show_outgoing};
+use crate::node::NodeId;
+use crate::socket::codec::encoder::EncodedPacket;
+use crate::socket::namespace::ack_collector::AckCollector;
+use crate::socket::namespace::cluster_link::{
+    ClusterLink, Guard, NodeAnswers, NodeSockets, Operation, PacketData, Target,
+};
 use crate::socket::namespace::namespace::Namespace;
-use crate::socket::namespace::socket::Socket;
-use crate::socket::recovery::event::{self, Unstamped};
-use crate::socket::recovery::session_store::SessionStore;
-use crate::socket::socket_id::NodeId;
 
-/// This node's end of the bus.
+/// This node among the others.
 pub(crate) struct MessageBus {
     node: NodeId,
-    adapter: Arc<dyn Adapter>,
-    cluster: Arc<Cluster>,
+    pipe: Arc<dyn Pipe>,
+    family: Arc<dyn Family>,
     request_timeout: Duration,
-    /// One per namespace, which ends when its subscription does.
-    tasks: TaskTracker,
+    members: Mutex<Members>,
+    requests: Arc<Requests>,
+    recent: Mutex<RecentRequests>,
+    /// Responses on their way to the nodes that asked.
+    responses: mpsc::Sender<(NodeId, Bytes)>,
+    unsent: Mutex<Option<mpsc::Receiver<(NodeId, Bytes)>>>,
+    /// Ends the subscriptions of namespaces.
+    namespaces: Mutex<HashMap<Box<str>, CancellationToken>>,
+    /// Requests of other nodes that are being worked on.
+    work: Arc<Semaphore>,
+    work_tasks: TaskTracker,
+    loops: TaskTracker,
+    running: AtomicBool,
+    stop: CancellationToken,
+    warned: Mutex<Option<Instant>>,
 }
 
-/// Who is meant: the union of the rooms (everybody if there are none), minus the exceptions.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Target<'a> {
-    pub(crate) rooms: &'a [&'a str],
-    pub(crate) except: &'a [&'a str],
+/// Finds a namespace of this node by its path.
+type Find = dyn Fn(&str) -> Option<Namespace> + Send + Sync;
+
+/// Requests that were done, so that a copy is not done again.
+#[derive(Default)]
+struct RecentRequests {
+    known: HashSet<(NodeId, u64)>,
+    order: VecDeque<(NodeId, u64)>,
 }
 
-/// Which nodes do it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
-    Local,
-    All,
-}
-
-/// What happens to them.
-#[derive(Debug)]
-pub(crate) enum Operation<'a> {
-    Broadcast { frames: &'a Frames, volatile: bool },
-    Join { room: &'a str },
-    Leave { room: &'a str },
-    Disconnect { close: bool },
-}
-
-/// One message on the bus.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Message<'a> {
-    version: u8,
-    /// Who sent it; a node ignores its own.
-    node: String,
-    #[serde(borrow)]
-    rooms: Vec<&'a str>,
-    #[serde(borrow)]
-    except: Vec<&'a str>,
-    #[serde(borrow)]
-    operation: WireOperation<'a>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-enum WireOperation<'a> {
-    Broadcast {
-        /// Socket.IO packet without its Engine.IO type character.
-        text: &'a str,
-        #[serde(borrow)]
-        attachments: Vec<&'a serde_bytes::Bytes>,
-        volatile: bool,
-        compress: bool,
-    },
-    Join {
-        room: &'a str,
-    },
-    Leave {
-        room: &'a str,
-    },
-    Disconnect {
-        close: bool,
-    },
+impl RecentRequests {
+    fn is_new(&mut self, request: (NodeId, u64)) -> bool {
+        if !self.known.insert(request) {
+            return false;
+        }
+        self.order.push_back(request);
+        if self.order.len() > RECENT_REQUESTS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
 }
 
 impl MessageBus {
-    pub(crate) fn new(adapter: Arc<dyn Adapter>, request_timeout: Duration) -> ImksResult<Self> {
-        let node = NodeId::random()?;
-        let cluster = Arc::new(Cluster::new(node, adapter.clone()));
-        Ok(Self { node, adapter, cluster, request_timeout, tasks: TaskTracker::new() })
+    pub(crate) fn new(
+        node: NodeId,
+        pipe: Arc<dyn Pipe>,
+        family: Arc<dyn Family>,
+        request_timeout: Duration,
+    ) -> Self {
+        let (responses, unsent) = mpsc::channel(RESPONSES_MAX);
+        Self {
+            node,
+            pipe,
+            family,
+            request_timeout,
+            members: Mutex::default(),
+            requests: Arc::default(),
+            recent: Mutex::default(),
+            responses,
+            unsent: Mutex::new(Some(unsent)),
+            namespaces: Mutex::default(),
+            work: Arc::new(Semaphore::new(WORK_MAX)),
+            work_tasks: TaskTracker::new(),
+            loops: TaskTracker::new(),
+            running: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            warned: Mutex::default(),
+        }
     }
 
-    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
-        &self.cluster
-    }
-
-    pub(crate) fn request_timeout(&self) -> Duration {
-        self.request_timeout
-    }
-
-    /// Whether there can be other nodes.
-    pub(crate) fn reaches_others(&self) -> bool {
-        self.adapter.reaches_others()
+    /// Joins the other nodes. `find` gives the namespaces of this node by path.
+    pub(crate) fn start(self: &Arc<Self>, find: impl Fn(&str) -> Option<Namespace> + Send + Sync + 'static) {
+        if !self.pipe.reaches_others() || self.running.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let to_all = self.pipe.subscribe(self.family.topic(None));
+        let to_this = self.pipe.receive(self.node);
+        self.loops.spawn(self.clone().run(to_all, to_this, Box::new(find)));
+        if let Some(unsent) = self.unsent.lock().take() {
+            self.loops.spawn(self.clone().send_responses(unsent));
+        }
     }
 
     /// From now on does in this namespace what other nodes ask for.
     pub(crate) fn listen(self: &Arc<Self>, namespace: &Namespace) {
-        if !self.adapter.reaches_others() {
+        if !self.pipe.reaches_others() {
             return;
         }
-        let (inbox, messages) = mpsc::channel(BUS_INBOX_MAX);
-        self.adapter.subscribe(namespace.path(), inbox);
-        self.tasks.spawn(apply_messages(self.clone(), namespace.clone(), messages));
+        let stop = self.stop.child_token();
+        let subscription = self.pipe.subscribe(self.family.topic(Some(namespace.path())));
+        if let Some(earlier) = self.namespaces.lock().insert(namespace.path().into(), stop.clone()) {
+            earlier.cancel();
+        }
+        self.loops.spawn(self.clone().apply_operations(namespace.clone(), subscription, stop));
     }
 
-    /// Stops that.
+    /// Does nothing in this namespace any more.
     pub(crate) fn unlisten(&self, path: &str) {
-        if self.adapter.reaches_others() {
-            self.adapter.unsubscribe(path);
+        if let Some(stop) = self.namespaces.lock().remove(path) {
+            stop.cancel();
         }
     }
 
-    /// Does it here, and asks all other nodes to do the same.
-    pub(crate) fn execute(
-        &self,
-        namespace: &Namespace,
-        target: &Target<'_>,
-        skip: Option<&Socket>,
-        operation: &Operation<'_>,
-        reach: Reach,
-    ) -> ImksResult<()> {
-        apply(namespace, target, skip, operation);
-        if reach == Reach::All && self.adapter.reaches_others() {
-            let message = self.encode(target, skip, operation)?;
-            self.adapter.publish(namespace.path(), message);
-        }
-        Ok(())
+    /// Leaves the other nodes in order: they know of it when this returns, and the pipe is closed.
+    pub(crate) async fn leave(&self) {
+        self.stop.cancel();
+        self.loops.close();
+        self.loops.wait().await;
+        self.pipe.close().await;
     }
 
-    /// Sends an event that clients who are away get when they come back.
-    pub(crate) fn publish(
-        &self,
-        store: &SessionStore,
-        namespace: &Namespace,
-        target: &Target<'_>,
-        skip: Option<&Socket>,
-        event: Unstamped,
-        reach: Reach,
-    ) -> ImksResult<()> {
-        if namespace.watches_outgoing() {
-            show(namespace, target, skip, &event.plain());
-        }
-        let message = if reach == Reach::All && self.adapter.reaches_others() {
-            let broadcast = Operation::Broadcast { frames: &event.plain(), volatile: false };
-            Some(self.encode(target, skip, &broadcast)?)
-        } else {
-            None
+    async fn run(self: Arc<Self>, mut to_all: Subscription, mut to_this: Subscription, find: Box<Find>) {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        heartbeat.tick().await;
+        let mut state = self.pipe.state();
+        let confirmed = tokio::select! {
+            () = self.stop.cancelled() => false,
+            confirmed = to_all.confirmed() => confirmed,
         };
-        delivery::publish(store, namespace, target, skip, event);
-        if let Some(message) = message {
-            self.adapter.publish(namespace.path(), message);
+        if confirmed {
+            self.tell(Body::Hello);
         }
-        Ok(())
+        while confirmed {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                _ = heartbeat.tick() => self.tell(Body::Heartbeat),
+                // After a reconnect: who is there is asked anew.
+                Ok(()) = state.changed() => self.tell(Body::Hello),
+                Some(message) = to_all.recv() => self.receive(&message, &*find),
+                Some(message) = to_this.recv() => self.receive(&message, &*find),
+                else => break,
+            }
+        }
+        self.tell(Body::Bye);
     }
 
-    /// Does here what another node asked for.
-    pub(crate) fn receive(&self, namespace: &Namespace, message: &[u8]) -> ImksResult<()> {
-        if message.len() > MESSAGE_BYTES_MAX {
-            return Err(ImksError::PayloadTooLarge);
+    async fn apply_operations(
+        self: Arc<Self>,
+        namespace: Namespace,
+        mut messages: Subscription,
+        stop: CancellationToken,
+    ) {
+        let find = move |path: &str| (path == namespace.path()).then(|| namespace.clone());
+        while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
+            self.receive(&message, &find);
         }
-        let message: Message<'_> = rmp_serde::from_slice(message).map_err(unreadable)?;
-        if message.version != VERSION {
-            return Err(unreadable(format!("version {} is not ours", message.version)));
+    }
+
+    async fn send_responses(self: Arc<Self>, mut unsent: mpsc::Receiver<(NodeId, Bytes)>) {
+        while let Some(Some((node, message))) = self.stop.run_until_cancelled(unsent.recv()).await {
+            if self.pipe.send_to(node, message).await.is_err() {
+                tracing::debug!(%node, "another node has gone before it was answered");
+            }
         }
-        if message.node == self.node.as_str() {
+    }
+
+    fn receive(self: &Arc<Self>, message: &[u8], find: &Find) {
+        let Err(error) = self.handle(message, find) else { return };
+        metrics::MESSAGES_DROPPED.increment();
+        let mut warned = self.warned.lock();
+        // Whoever floods the bus does not flood the log.
+        if warned.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {
+            *warned = Some(Instant::now());
+            tracing::warn!(%error, pipe = self.pipe.name(), "messages of other nodes dropped");
+        }
+    }
+
+    fn handle(self: &Arc<Self>, message: &[u8], find: &Find) -> ImksResult<()> {
+        let ClusterMessage { node, body } = self.family.decode(message)?;
+        if node == self.node {
             return Ok(());
         }
-        let target = Target { rooms: &message.rooms, except: &message.except };
-        match message.operation {
-            WireOperation::Broadcast { text, attachments, volatile, compress } => {
-                if let Some(store) = namespace.sessions().filter(|_| !volatile && event::is_plain_event(text))
-                {
-                    let attachments =
-                        attachments.iter().map(|attachment| Frame::binary(attachment)).collect();
-                    let event = Unstamped::foreign(text, attachments)?;
-                    let event = event.with_compression(compress);
-                    delivery::publish(store, namespace, &target, None, event);
-                    return Ok(());
+        match body {
+            Body::Operation { namespace, target, operation } => {
+                return find(namespace).map_or(Ok(()), |namespace| namespace.apply(&target, &operation));
+            }
+            Body::Bye => {
+                self.members.lock().left(node);
+                return Ok(());
+            }
+            _ => self.members.lock().heard(node, Instant::now()),
+        }
+        match body {
+            Body::Hello => self.tell(Body::Heartbeat),
+            Body::Request { id, namespace, request } => {
+                if self.recent.lock().is_new((node, id)) {
+                    return Requester { bus: self.clone(), node, id }.perform(find(namespace), &request);
                 }
-                let mut frames = Frames::new();
-                frames.push(Frame::text(text));
-                frames.extend(attachments.iter().map(|attachment| Frame::binary(attachment)));
-                let frames = with_compression(frames, compress);
-                apply(namespace, &target, None, &Operation::Broadcast { frames: &frames, volatile });
             }
-            WireOperation::Join { room } => apply(namespace, &target, None, &Operation::Join { room }),
-            WireOperation::Leave { room } => apply(namespace, &target, None, &Operation::Leave { room }),
-            WireOperation::Disconnect { close } => {
-                apply(namespace, &target, None, &Operation::Disconnect { close })
-            }
+            Body::Response { id, response } => return self.requests.take(node, id, response),
+            Body::Heartbeat | Body::Bye | Body::Operation { .. } => {}
         }
         Ok(())
     }
 
-    fn encode(
+    /// Opens a request, and sends it if there is anybody to answer.
+    fn request(
         &self,
+        namespace: &str,
+        request: Request<'_>,
+        responses: Responses,
+    ) -> ImksResult<OpenRequest> {
+        let others = self.others();
+        let nobody = others.is_empty();
+        let open = self.requests.open(others, responses)?;
+        if !nobody {
+            self.publish_body(Body::Request { id: open.id, namespace, request })?;
+        }
+        Ok(open)
+    }
+
+    /// Answers a request of another node.
+    pub(super) fn respond(&self, node: NodeId, id: u64, response: Response<'_>) {
+        let message = ClusterMessage { node: self.node, body: Body::Response { id, response } };
+        let sent = self.family.encode(&message).map(|message| self.responses.try_send((node, message)));
+        match sent {
+            Ok(Ok(())) => {}
+            // The one who asked names this node as silent.
+            Ok(Err(_)) => metrics::MESSAGES_DROPPED.increment(),
+            Err(error) => tracing::warn!(%error, "another node was not answered"),
+        }
+    }
+
+    /// Runs what another node asked for, unless there is too much of it already.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> ImksResult<()> {
+        let permit = self.work.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| ImksError::LimitReached("requests of other nodes"))?;
+        self.work_tasks.spawn(async move {
+            work.await;
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    fn tell(&self, body: Body<'_>) {
+        if let Err(error) = self.publish_body(body) {
+            tracing::warn!(%error, "other nodes not told");
+        }
+    }
+
+    fn publish_body(&self, body: Body<'_>) -> ImksResult<()> {
+        let message = ClusterMessage { node: self.node, body };
+        let bytes = self.family.encode(&message)?;
+        self.pipe.publish(&self.family.channel(&message.body), bytes);
+        Ok(())
+    }
+}
+
+impl ClusterLink for MessageBus {
+    fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn reaches_others(&self) -> bool {
+        self.pipe.reaches_others()
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        self.members.lock().alive(Instant::now()).collect()
+    }
+
+    fn publish(&self, namespace: &str, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
+        let (target, operation) = (target.clone(), operation.clone());
+        self.publish_body(Body::Operation { namespace, target, operation })
+    }
+
+    fn request_acks(
+        &self,
+        namespace: &str,
         target: &Target<'_>,
-        skip: Option<&Socket>,
-        operation: &Operation<'_>,
-    ) -> ImksResult<Bytes> {
-        let operation = match operation {
-            Operation::Broadcast { frames, volatile } => wire_broadcast(frames, *volatile)?,
-            Operation::Join { room } => WireOperation::Join { room },
-            Operation::Leave { room } => WireOperation::Leave { room },
-            Operation::Disconnect { close } => WireOperation::Disconnect { close: *close },
+        event: &EncodedPacket,
+        timeout: Duration,
+        acks: Arc<AckCollector>,
+    ) -> ImksResult<Guard> {
+        let request = Request::EmitWithAck {
+            target: target.clone(),
+            event: PacketData::of(event),
+            timeout_millis: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         };
-        let mut except = target.except.to_vec();
-        except.extend(skip.map(Socket::id));
-        let node = self.node.as_str().to_owned();
-        let message = Message { version: VERSION, node, rooms: target.rooms.to_vec(), except, operation };
-        rmp_serde::to_vec(&message).map(Bytes::from).map_err(unreadable)
+        Ok(Box::new(self.request(namespace, request, Responses::Acks(acks))?))
     }
-}
 
-async fn apply_messages(bus: Arc<MessageBus>, namespace: Namespace, mut messages: mpsc::Receiver<Bytes>) {
-    while let Some(message) = messages.recv().await {
-        if let Err(error) = bus.receive(&namespace, &message) {
-            metrics::BUS_MESSAGES_DROPPED.increment();
-            tracing::warn!(%error, namespace = namespace.path(), "message of another node dropped");
-        }
-    }
-}
-
-fn wire_broadcast(frames: &Frames, volatile: bool) -> ImksResult<WireOperation<'_>> {
-    let (packet, attachments) =
-        frames.split_first().ok_or(ImksError::Internal("broadcast without a packet"))?;
-    let text = std::str::from_utf8(packet.payload().get(1..).unwrap_or_default()).map_err(unreadable)?;
-    let attachments = attachments.iter().map(|frame| serde_bytes::Bytes::new(frame.payload())).collect();
-    Ok(WireOperation::Broadcast { text, attachments, volatile, compress: packet.is_compressible() })
-}
-
-fn apply(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, operation: &Operation<'_>) {
-    if namespace.watches_outgoing()
-        && let Operation::Broadcast { frames, .. } = operation
-    {
-        show(namespace, target, skip, frames);
-    }
-    match operation {
-        Operation::Broadcast { frames, volatile: false } => {
-            let parcel = Parcel::new(frames);
-            namespace.for_each_target(target, skip, |socket| {
-                if let Err(error) = socket.deliver_parcel(&parcel) {
-                    tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
-                }
-            });
-        }
-        Operation::Broadcast { frames, volatile: true } => {
-            let parcel = Parcel::new(frames);
-            namespace.for_each_target(target, skip, |socket| socket.deliver_volatile(&parcel));
-        }
-        _ => {
-            if let Some(store) = namespace.sessions() {
-                delivery::apply_to_absent(store, target, skip, operation);
+    fn fetch_sockets(
+        &self,
+        namespace: &str,
+        target: &Target<'_>,
+    ) -> ImksResult<BoxFuture<'static, NodeSockets>> {
+        let responses = Responses::Sockets { parts: HashMap::new(), sockets: Vec::new() };
+        let request = Request::FetchSockets { target: target.clone() };
+        let (open, timeout) = (self.request(namespace, request, responses)?, self.request_timeout);
+        Ok(Box::pin(async move {
+            match open.wait(timeout).await {
+                (Some(Responses::Sockets { sockets, .. }), silent) => (sockets, silent),
+                (_, silent) => (Vec::new(), silent),
             }
-            // Joining and leaving change the rooms that are being walked.
-            let mut sockets = Vec::new();
-            namespace.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
-            for socket in sockets {
-                match operation {
-                    Operation::Join { room } => socket.join(room),
-                    Operation::Leave { room } => socket.leave(room),
-                    Operation::Disconnect { close } => socket.disconnect(*close),
-                    Operation::Broadcast { .. } => {}
-                }
+        }))
+    }
+
+    fn server_side_emit(&self, namespace: &str, event: &EncodedPacket) -> ImksResult<()> {
+        let request = Request::ServerSideEmit { event: PacketData::of(event), ack: false };
+        self.request(namespace, request, Responses::ServerAcks(Vec::new())).map(drop)
+    }
+
+    fn server_side_emit_with_ack(
+        &self,
+        namespace: &str,
+        event: &EncodedPacket,
+        timeout: Duration,
+    ) -> ImksResult<BoxFuture<'static, NodeAnswers>> {
+        let request = Request::ServerSideEmit { event: PacketData::of(event), ack: true };
+        let open = self.request(namespace, request, Responses::ServerAcks(Vec::new()))?;
+        Ok(Box::pin(async move {
+            match open.wait(timeout).await {
+                (Some(Responses::ServerAcks(answers)), silent) => (answers, silent),
+                (_, silent) => (Vec::new(), silent),
             }
-        }
+        }))
     }
 }
 
-/// Shows a broadcast to those who watch what is sent, once per receiver.
-fn show(namespace: &Namespace, target: &Target<'_>, skip: Option<&Socket>, frames: &Frames) {
-    let args = match args_of(frames) {
-        Ok(args) => args,
-        Err(error) => return tracing::debug!(%error, "broadcast not shown to listeners"),
-    };
-    // Listeners may join and leave rooms, which are locked while they are walked.
-    let mut sockets = Vec::new();
-    namespace.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
-    sockets.iter().for_each(|socket| show_outgoing(socket, &args));
-}
+/// Responses that wait to be sent; more are dropped and counted, and whoever asked names this node as silent.
+pub(crate) const RESPONSES_MAX: usize = 4_096;
 
-/// Messages of other nodes that wait to be applied; more are dropped by the adapter, and counted.
-const BUS_INBOX_MAX: usize = 4_096;
+/// Requests of other nodes that may be worked on at once; more are dropped and counted.
+pub(crate) const WORK_MAX: usize = 1_024;
+
+/// Requests remembered to recognise copies.
+const RECENT_REQUESTS_MAX: usize = 4_096;
+
+/// How often at most the log says that messages of other nodes were dropped.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);

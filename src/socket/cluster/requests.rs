@@ -1,152 +1,162 @@
-//! What this node asks all others: sockets, answers of clients, answers of servers.
+//! Requests of this node that wait for responses. Each has a deadline, and an outcome that names the nodes that gave
+//! none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::message_bus::{MessageBus, Target};
-use super::node::{Collected, Question};
-use super::wire::{Call, WirePacket};
-use crate::error::ImksResult;
-use crate::socket::codec::parser::Arguments;
-use crate::socket::namespace::ack_collector::{Answers, Gathering, Tickets};
-use crate::socket::namespace::namespace::Namespace;
-use crate::socket::namespace::remote_socket::{FetchedSockets, RemoteSocket};
-use crate::socket::namespace::server_events::ServerAnswers;
-use crate::socket::namespace::socket::Socket;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-/// What clients are asked.
-pub(crate) struct Asked<'a, A> {
-    pub(crate) event: &'a str,
-    pub(crate) args: &'a A,
-    pub(crate) compress: bool,
+use super::family::unreadable;
+use super::message::Response;
+use crate::error::{ImksError, ImksResult};
+use crate::node::NodeId;
+use crate::socket::codec::packet::Args;
+use crate::socket::namespace::ack_collector::AckCollector;
+use crate::socket::namespace::socket_info::SocketInfo;
+
+/// All open requests of this node.
+#[derive(Default)]
+pub(super) struct Requests {
+    pending: Mutex<HashMap<u64, Pending>>,
+    next: AtomicU64,
 }
 
-impl MessageBus {
-    /// Asks clients here, and on all other nodes if they are given a time.
-    pub(crate) fn ask(
-        &self,
-        namespace: &Namespace,
-        target: &Target<'_>,
-        skip: Option<&Socket>,
-        Asked { event, args, compress }: Asked<'_, impl Arguments>,
-        others: Option<Duration>,
-    ) -> ImksResult<AskedClients> {
-        let nodes = if others.is_some() { self.cluster().others() } else { Vec::new() };
-        let remote = !nodes.is_empty();
-        let gathering = Arc::new(Gathering::new(self.cluster().node, nodes));
-        let asking = namespace.question(target, skip, event, args, gathering.clone())?;
-        let asking = asking.with_compression(compress);
-        let question = match others.filter(|_| remote) {
-            None => None,
-            Some(timeout) => {
-                let frames = WirePacket::event(event, args)?;
-                let call = Call::Ask {
-                    rooms: target.rooms.to_vec(),
-                    except: target.except.iter().copied().chain(skip.map(Socket::id)).collect(),
-                    packet: WirePacket::of(&frames)?,
-                    compress,
-                    timeout_millis: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-                };
-                let collected = Collected::Clients(gathering.clone());
-                Some(self.cluster().ask(namespace.path(), call, collected)?)
+struct Pending {
+    waiting: HashSet<NodeId>,
+    answered: HashSet<NodeId>,
+    responses: Responses,
+    done: Arc<Notify>,
+}
+
+/// What responses are collected into.
+pub(super) enum Responses {
+    Sockets { parts: HashMap<NodeId, HashSet<u32>>, sockets: Vec<(NodeId, SocketInfo)> },
+    ServerAcks(Vec<(NodeId, Args)>),
+    Acks(Arc<AckCollector>),
+}
+
+/// How much of a node's response has arrived.
+enum Progress {
+    Part,
+    All,
+    /// It has nothing to say.
+    Nothing,
+}
+
+impl Requests {
+    /// Opens a request to these nodes.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        nodes: impl IntoIterator<Item = NodeId>,
+        responses: Responses,
+    ) -> ImksResult<OpenRequest> {
+        let done = Arc::new(Notify::new());
+        let waiting = nodes.into_iter().collect();
+        let pending = Pending { waiting, answered: HashSet::new(), responses, done: done.clone() };
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut all = self.pending.lock();
+        if all.len() >= REQUESTS_MAX {
+            return Err(ImksError::LimitReached("requests to other nodes"));
+        }
+        all.insert(id, pending);
+        Ok(OpenRequest { requests: self.clone(), id, done })
+    }
+
+    /// Takes what a node answered. A copy, and what is late, change nothing.
+    pub(super) fn take(&self, node: NodeId, id: u64, response: Response<'_>) -> ImksResult<()> {
+        let mut pending = self.pending.lock();
+        let Some(pending) = pending.get_mut(&id) else { return Ok(()) };
+        if pending.answered.contains(&node) {
+            return Ok(());
+        }
+        match pending.responses.take(node, response)? {
+            Progress::Part => return Ok(()),
+            Progress::All => drop(pending.waiting.remove(&node)),
+            // Counted as silent, but not waited for.
+            Progress::Nothing => {}
+        }
+        pending.answered.insert(node);
+        if pending.is_complete() {
+            pending.done.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Pending {
+    fn is_complete(&self) -> bool {
+        self.waiting.is_subset(&self.answered)
+    }
+}
+
+impl Responses {
+    fn take(&mut self, node: NodeId, response: Response<'_>) -> ImksResult<Progress> {
+        match (self, response) {
+            (Self::Sockets { parts, sockets }, Response::Sockets { part, parts: all, sockets: some }) => {
+                if part >= all || all > PARTS_MAX {
+                    return Err(unreadable("a part that cannot be"));
+                }
+                let arrived = parts.entry(node).or_default();
+                if arrived.insert(part) {
+                    sockets.extend(some.into_iter().map(|socket| (node, socket)));
+                }
+                Ok(if arrived.len() >= all as usize { Progress::All } else { Progress::Part })
             }
-        };
-        gathering.asked(self.cluster().node, &asking.asked());
-        Ok(AskedClients { gathering, _tickets: asking.deliver(), _question: question })
-    }
-
-    /// Asks all nodes for their sockets.
-    pub(crate) fn fetch(
-        &self,
-        namespace: &Namespace,
-        target: &Target<'_>,
-        skip: Option<&Socket>,
-        local: bool,
-    ) -> ImksResult<AskedNodes> {
-        let node = self.cluster().node;
-        let mut sockets = Vec::new();
-        namespace.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
-        let sockets: Vec<_> = sockets.iter().map(|socket| RemoteSocket::of(socket, node)).collect();
-        if local {
-            return Ok(AskedNodes::Local(sockets));
-        }
-        let call = Call::Fetch {
-            rooms: target.rooms.to_vec(),
-            except: target.except.iter().copied().chain(skip.map(Socket::id)).collect(),
-        };
-        let collected = Collected::Sockets { namespace: namespace.clone(), parts: HashMap::new(), sockets };
-        let question = self.cluster().ask(namespace.path(), call, collected)?;
-        Ok(AskedNodes::All(question, self.request_timeout()))
-    }
-
-    /// Tells all other nodes, and wants to hear nothing.
-    pub(crate) fn server_event(
-        &self,
-        namespace: &Namespace,
-        event: &str,
-        args: &impl Arguments,
-    ) -> ImksResult<()> {
-        let frames = WirePacket::event(event, args)?;
-        let call = Call::ServerEvent { packet: WirePacket::of(&frames)?, answer: false };
-        self.cluster().ask(namespace.path(), call, Collected::Answers(Vec::new())).map(drop)
-    }
-
-    /// Tells all other nodes, and wants an answer of each.
-    pub(crate) fn server_question(
-        &self,
-        namespace: &Namespace,
-        event: &str,
-        args: &impl Arguments,
-    ) -> ImksResult<AskedServers> {
-        let frames = WirePacket::event(event, args)?;
-        let call = Call::ServerEvent { packet: WirePacket::of(&frames)?, answer: true };
-        self.cluster().ask(namespace.path(), call, Collected::Answers(Vec::new())).map(AskedServers)
-    }
-}
-
-/// Clients were asked. Dropping it takes the question back.
-pub(crate) struct AskedClients {
-    gathering: Arc<Gathering>,
-    _tickets: Tickets,
-    _question: Option<Question>,
-}
-
-impl AskedClients {
-    pub(crate) async fn answers(self, timeout: Duration) -> Answers {
-        // Running out of time is no error: the result names who is missing.
-        let _ = tokio::time::timeout(timeout, self.gathering.wait()).await;
-        self.gathering.take()
-    }
-}
-
-/// Nodes were asked for their sockets.
-pub(crate) enum AskedNodes {
-    Local(Vec<RemoteSocket>),
-    All(Question, Duration),
-}
-
-impl AskedNodes {
-    pub(crate) async fn sockets(self) -> FetchedSockets {
-        let (question, timeout) = match self {
-            Self::Local(sockets) => return FetchedSockets { sockets, silent: Vec::new() },
-            Self::All(question, timeout) => (question, timeout),
-        };
-        match question.wait(timeout).await {
-            (Some(Collected::Sockets { sockets, .. }), silent) => FetchedSockets { sockets, silent },
-            (_, silent) => FetchedSockets { sockets: Vec::new(), silent },
+            (Self::ServerAcks(answers), Response::ServerAck { ack: Some(ack) }) => {
+                answers.push((node, ack.ack()?));
+                Ok(Progress::All)
+            }
+            (Self::ServerAcks(_), Response::ServerAck { ack: None }) => Ok(Progress::Nothing),
+            (Self::Acks(acks), Response::AckRequested { sockets }) => {
+                acks.asked(node, &sockets);
+                Ok(Progress::Part)
+            }
+            (Self::Acks(acks), Response::Ack { socket, ack }) => {
+                acks.outcome(node, socket, Some(ack.ack()?));
+                Ok(Progress::Part)
+            }
+            (Self::Acks(acks), Response::NoAck { socket }) => {
+                acks.outcome(node, socket, None);
+                Ok(Progress::Part)
+            }
+            _ => Err(unreadable("a response to another request")),
         }
     }
 }
 
-/// Nodes were asked something of the application.
-pub(crate) struct AskedServers(Question);
+/// A request that was made. Dropping it ends it.
+pub(super) struct OpenRequest {
+    requests: Arc<Requests>,
+    pub(super) id: u64,
+    done: Arc<Notify>,
+}
 
-impl AskedServers {
-    pub(crate) async fn answers(self, timeout: Duration) -> ImksResult<ServerAnswers> {
-        match self.0.wait(timeout).await {
-            (Some(Collected::Answers(answers)), silent) => Ok(ServerAnswers { answers, silent }),
-            (_, silent) => Ok(ServerAnswers { answers: Vec::new(), silent }),
+impl OpenRequest {
+    /// Waits until all nodes have answered or the time is over: what was collected, and who did not answer.
+    pub(super) async fn wait(self, timeout: Duration) -> (Option<Responses>, Vec<NodeId>) {
+        let complete = self.requests.pending.lock().get(&self.id).is_none_or(Pending::is_complete);
+        if !complete {
+            // Running out of time is no error: the outcome names who is missing.
+            let _ = tokio::time::timeout(timeout, self.done.notified()).await;
+        }
+        match self.requests.pending.lock().remove(&self.id) {
+            Some(pending) => (Some(pending.responses), pending.waiting.into_iter().collect()),
+            None => (None, Vec::new()),
         }
     }
 }
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.requests.pending.lock().remove(&self.id);
+    }
+}
+
+/// Requests of this node that may be open at once; more are refused.
+pub(crate) const REQUESTS_MAX: usize = 1_024;
+
+/// Messages that one node may need to name its sockets.
+const PARTS_MAX: u32 = 65_536;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::packet::Args;
-use super::parser::PLACEHOLDER;
+use super::args::{Args, MsgPackArgs};
+pub use super::placeholder::Placeholder;
 use crate::engine::FrameWriter;
 use crate::error::ImksResult;
 
@@ -31,6 +31,11 @@ pub trait Arguments {
     /// About how many bytes [`Arguments::write_json`] will write; a wrong guess costs a copy.
     fn size_hint(&self) -> usize {
         DEFAULT_JSON_BYTES
+    }
+
+    /// The arguments in msgpack, if they came from a client of the msgpack parser.
+    fn msgpack(&self) -> Option<&MsgPackArgs> {
+        None
     }
 }
 
@@ -110,6 +115,10 @@ impl Arguments for Args {
     fn size_hint(&self) -> usize {
         self.json().len()
     }
+
+    fn msgpack(&self) -> Option<&MsgPackArgs> {
+        self.msgpack()
+    }
 }
 
 /// Arguments as JSON text, comma separated, without brackets, and the attachments that the text refers to.
@@ -137,20 +146,6 @@ impl Arguments for RawArgs<'_> {
 
     fn size_hint(&self) -> usize {
         self.json.len()
-    }
-}
-
-/// Stands in JSON for the attachment with this number.
-#[derive(Debug, Clone, Copy)]
-pub struct Placeholder(pub usize);
-
-impl Serialize for Placeholder {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry(PLACEHOLDER, &true)?;
-        map.serialize_entry("num", &self.0)?;
-        map.end()
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::parser::{PLACEHOLDER, Placeholder};
+use super::placeholder::{NUMBER, PLACEHOLDER, Placeholder};
 
 /// Bytes that travel as a binary attachment. Reading one out of an event shares the received bytes; writing one
 /// adds an attachment to the packet and leaves its placeholder in the JSON.
@@ -87,7 +87,7 @@ impl Drop for Restore {
 }
 
 /// Writes a payload; what it holds of [`Binary`] is given back, numbered from `first`.
-pub(crate) fn writing<R>(first: usize, write: impl FnOnce() -> R) -> (R, Vec<Bytes>) {
+pub(super) fn writing<R>(first: usize, write: impl FnOnce() -> R) -> (R, Vec<Bytes>) {
     WRITING.set(Some((first, Vec::new())));
     let written = write();
     let found = WRITING.take().map(|(_, found)| found).unwrap_or_default();
@@ -128,7 +128,7 @@ impl<'de> Visitor<'de> for BinaryVisitor {
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             match &*key {
                 PLACEHOLDER => is_placeholder = map.next_value()?,
-                "num" => number = Some(map.next_value::<usize>()?),
+                NUMBER => number = Some(map.next_value::<usize>()?),
                 _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
             }
         }

@@ -1,8 +1,9 @@
 //! The msgpack parser (npm `socket.io-msgpack-parser` 3): each packet is one binary message, a msgpack map
 //! `{type, nsp, data?, id?}` in which binary values stand where they belong.
 //!
-//! Inside, packets stay what they are with the default parser, JSON text with placeholders and attachments. This
-//! file copies one form into the other, value by value; no tree of values is ever built.
+//! Inside, packets stay what they are with the default parser, JSON text with placeholders and attachments. One form
+//! is copied into the other, value by value; no tree of values is ever built. Arguments with values that JSON does not
+//! have (dates, NaN, infinities) are also kept as they came, for other clients of this parser.
 
 mod json;
 mod reader;
@@ -11,46 +12,48 @@ mod transcoder;
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use rmp::encode::{write_array_len, write_map_len, write_str, write_uint};
 use tungstenite::Utf8Bytes;
 
 use self::json::JsonWriter;
-use self::reader::{Reader, Token};
-use self::transcoder::{FIXMAP, Transcoder, push_text, push_unsigned};
-use super::packet::{Args, Packet, PacketBody};
-use super::parser::{self, Limits};
+use self::reader::{Reader, Token, is_undefined};
+use self::transcoder::{Transcoder, written};
+use super::args::MsgPackArgs;
+use super::encoder::EncodedPacket;
+use super::packet::{Args, Limits, MAIN_NAMESPACE, Packet, PacketBody, Payload, TOO_DEEP, malformed};
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
 
 /// Reads one packet.
 ///
 /// # Errors
-/// Whatever the reference refuses: types beyond 0 to 4, a namespace that is no text, data of the wrong kind for the
-/// type, ids that are no integer from 0 on, trailing bytes. Moreover, as with the default parser: event names that
-/// are neither text nor a number, reserved names, nesting deeper than [`JSON_DEPTH_MAX`](super::packet::JSON_DEPTH_MAX), and more attachments than
-/// `limits` allows.
+/// Whatever the reference refuses: types beyond 0 to 4, a namespace that is not text, data of the wrong kind for the
+/// type, ids that are not integers from 0 on, trailing bytes. Moreover, as with the default parser: event names that
+/// are neither text nor a number, reserved names, and more attachments than `limits` allows.
 pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
     let fields = Fields::read(message)?;
     let namespace = match fields.namespace.ok_or(ImksError::MissingNamespace)? {
-        parser::MAIN_NAMESPACE => Cow::Borrowed(parser::MAIN_NAMESPACE),
+        MAIN_NAMESPACE => Cow::Borrowed(MAIN_NAMESPACE),
         path => Cow::Owned(path.to_owned()),
     };
     let id = fields.id;
     let kind = fields.kind.ok_or_else(|| malformed("no packet type"))?;
     let body = match kind {
-        0 => PacketBody::Connect(fields.data.map(|data| text_of(data, is_map)).transpose()?),
+        0 => PacketBody::Connect(fields.data.map(|data| payload(data, limits)).transpose()?),
         1 if fields.data.is_some() => return Err(malformed("DISCONNECT has a payload")),
         1 => PacketBody::Disconnect,
-        2 => {
-            let (text, attachments) = fields.array(limits)?;
-            PacketBody::Event(id, Args::event(text, 0)?.with_attachments(attachments))
-        }
-        3 => {
-            let (text, attachments) = fields.array(limits)?;
-            PacketBody::Ack(id, Args::ack(text, 0)?.with_attachments(attachments))
-        }
+        2 => match fields.args(limits, true)? {
+            Some(args) => PacketBody::Event(id, args),
+            None => PacketBody::Refused { id, reason: TOO_DEEP },
+        },
+        3 => match fields.args(limits, false)? {
+            Some(args) => PacketBody::Ack(id, args),
+            None => PacketBody::Ack(None, Args::none()),
+        },
         4 => {
             let data = fields.data.ok_or_else(|| malformed("CONNECT_ERROR without a reason"))?;
-            PacketBody::ConnectError(text_of(data, |token| is_map(token) || matches!(token, Token::Text(_)))?)
+            let is_reason = |token: &Token<'_>| is_map(token) || matches!(token, Token::Text(_));
+            PacketBody::ConnectError(json_of(data, 0, is_reason)?.text()?)
         }
         _ => {
             return Err(u8::try_from(kind)
@@ -60,33 +63,43 @@ pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
     Ok(Packet { namespace, body })
 }
 
-/// Turns the frames of one packet of the default parser into the one frame of this parser.
+/// Turns a packet into the one frame of this parser.
 ///
 /// # Errors
-/// Frames that are no such packet: only an application that writes invalid JSON itself can cause it.
-pub fn encode(frames: &[Frame]) -> ImksResult<Frame> {
-    let (packet, attachments) = frames.split_first().ok_or(ImksError::EmptySocketPacket)?;
-    let text = std::str::from_utf8(packet.payload().get(1..).unwrap_or_default())
-        .map_err(|_| ImksError::InvalidPacketUtf8)?;
-    let head = parser::split_head(text)?;
-    let json = head.json.trim_ascii();
-    let mut out = Vec::with_capacity(text.len() + ENVELOPE_BYTES);
-    let entries = 2 + u8::from(head.id.is_some()) + u8::from(!json.is_empty());
-    out.push(FIXMAP | entries);
-    push_text(&mut out, "type");
-    // Binary events and acks are events and acks here.
-    out.push(if head.kind > 4 { head.kind - 3 } else { head.kind });
-    push_text(&mut out, "nsp");
-    push_text(&mut out, &head.namespace);
-    if let Some(id) = head.id {
-        push_text(&mut out, "id");
-        push_unsigned(&mut out, id);
+/// A payload that is not JSON: only an application that writes invalid JSON itself can cause it.
+pub fn encode(packet: &EncodedPacket) -> ImksResult<Frame> {
+    let json = packet.json().trim_ascii();
+    let attachments: usize = packet.attachments().map(<[u8]>::len).sum();
+    let mut out = Vec::with_capacity(json.len() + attachments + packet.namespace().len() + ENVELOPE_BYTES);
+    let entries = 2 + u32::from(packet.id().is_some()) + u32::from(!json.is_empty());
+    written(write_map_len(&mut out, entries))?;
+    written(write_str(&mut out, "type"))?;
+    written(write_uint(&mut out, packet.kind() as u64))?;
+    written(write_str(&mut out, "nsp"))?;
+    written(write_str(&mut out, packet.namespace()))?;
+    if let Some(id) = packet.id() {
+        written(write_str(&mut out, "id"))?;
+        written(write_uint(&mut out, id))?;
     }
     if !json.is_empty() {
-        push_text(&mut out, "data");
-        Transcoder { json, attachments, out: &mut out }.run()?;
+        written(write_str(&mut out, "data"))?;
+        match packet.msgpack() {
+            Some(args) => forward(packet, args, &mut out)?,
+            None => Transcoder { json, attachments: &packet[1..], out: &mut out }.run()?,
+        }
     }
     Ok(Frame::binary(&out))
+}
+
+/// Arguments as a client wrote them, behind the name of the event.
+fn forward(packet: &EncodedPacket, args: &MsgPackArgs, out: &mut Vec<u8>) -> ImksResult<()> {
+    let name = packet.args()?;
+    written(write_array_len(out, args.count + u32::from(name.has_name())))?;
+    if name.has_name() {
+        written(write_str(out, name.name()))?;
+    }
+    out.extend_from_slice(&args.bytes);
+    Ok(())
 }
 
 /// What the map of a packet says.
@@ -127,37 +140,56 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The arguments of an event or ack.
-    fn array(&self, limits: &Limits) -> ImksResult<(Utf8Bytes, Vec<Bytes>)> {
+    /// The arguments of an event or ack; `None` if they are nested too deep.
+    fn args(&self, limits: &Limits, has_name: bool) -> ImksResult<Option<Args>> {
         let data = self.data.ok_or_else(|| malformed("no arguments"))?;
-        let is_array = matches!(Reader { rest: data }.next()?, Token::Array(_));
-        if !is_array {
-            return Err(malformed("arguments are no array"));
+        let mut reader = Reader { rest: data };
+        let Token::Array(count) = reader.next()? else { return Err(malformed("arguments are no array")) };
+        let json = json_of(data, limits.attachments_max, |_| true)?;
+        if json.is_too_deep() {
+            return Ok(None);
         }
-        let mut writer = JsonWriter::new(data.len(), limits.attachments_max);
-        writer.copy(&mut Reader { rest: data }, 0)?;
-        let (text, attachments) = writer.finish()?;
-        Ok((utf8(text)?, attachments))
+        let has_more = json.has_more();
+        let (text, attachments) = json.finish()?;
+        let text = Utf8Bytes::try_from(Bytes::from(text)).map_err(|_| ImksError::InvalidPacketUtf8)?;
+        let args = if has_name { Args::event(text, 0)? } else { Args::ack(text, 0)? };
+        let args = args.with_attachments(attachments);
+        if !has_more {
+            return Ok(Some(args));
+        }
+        if has_name {
+            reader.skip()?;
+        }
+        Ok(Some(args.with_msgpack(count - u32::from(has_name), reader.rest)))
     }
 }
 
-/// A value without binary parts, as JSON text.
-fn text_of(data: &[u8], allowed: impl Fn(&Token<'_>) -> bool) -> ImksResult<String> {
+/// The payload of CONNECT.
+fn payload(data: &[u8], limits: &Limits) -> ImksResult<Payload> {
+    let json = json_of(data, limits.attachments_max, is_map)?;
+    if json.is_too_deep() {
+        return Err(malformed(TOO_DEEP));
+    }
+    let (text, attachments) = json.finish()?;
+    let json = String::from_utf8(text).map_err(|_| ImksError::InvalidPacketUtf8)?;
+    Ok(Payload { json, attachments })
+}
+
+fn json_of(
+    data: &[u8],
+    attachments_max: usize,
+    allowed: impl Fn(&Token<'_>) -> bool,
+) -> ImksResult<JsonWriter> {
     if !allowed(&Reader { rest: data }.next()?) {
         return Err(malformed("data of another kind than the packet type wants"));
     }
-    let mut writer = JsonWriter::new(data.len(), 0);
+    let mut writer = JsonWriter::new(data.len(), attachments_max);
     writer.copy(&mut Reader { rest: data }, 0)?;
-    let (text, _) = writer.finish()?;
-    String::from_utf8(text).map_err(|_| ImksError::InvalidPacketUtf8)
+    Ok(writer)
 }
 
 fn is_map(token: &Token<'_>) -> bool {
     matches!(token, Token::Map(_))
-}
-
-fn is_undefined(data: &[u8]) -> bool {
-    matches!(data, [0xd4, 0, _])
 }
 
 /// An integer from 0 on. JavaScript has no integers of its own, so a float without a fraction is one too.
@@ -169,14 +201,6 @@ fn integer(token: &Token<'_>) -> ImksResult<u64> {
         }
         _ => Err(malformed("not an integer from 0 on")),
     }
-}
-
-fn utf8(text: Vec<u8>) -> ImksResult<Utf8Bytes> {
-    Utf8Bytes::try_from(Bytes::from(text)).map_err(|_| ImksError::InvalidPacketUtf8)
-}
-
-fn malformed(rule: &'static str) -> ImksError {
-    ImksError::InvalidSocketPacketFormat(rule)
 }
 
 /// Largest integer that a float holds exactly (ECMAScript `Number.MAX_SAFE_INTEGER`).
@@ -192,8 +216,8 @@ mod tests {
     use super::*;
     use crate::socket::codec::packet::JSON_DEPTH_MAX;
     use crate::socket::codec::parser::{
-        ATTACHMENTS_MAX, Frames, RawArgs, encode_ack, encode_connect, encode_connect_error,
-        encode_disconnect, encode_event,
+        ATTACHMENTS_MAX, RawArgs, encode_ack, encode_connect, encode_connect_error, encode_disconnect,
+        encode_event,
     };
 
     fn limits() -> Limits {
@@ -201,17 +225,17 @@ mod tests {
     }
 
     /// Sends a packet of the default parser through msgpack.
-    fn through(frames: &Frames) -> Packet {
-        decode(encode(frames).unwrap().payload(), &limits()).unwrap()
+    fn through(packet: &EncodedPacket) -> Packet {
+        decode(encode(packet).unwrap().payload(), &limits()).unwrap()
     }
 
     /// `{type, nsp, …}` as the npm parser writes it, given the rest in hex.
     fn packet(entries: u8, kind: u8, rest: &[u8]) -> Vec<u8> {
-        let mut packet = vec![FIXMAP | entries];
-        push_text(&mut packet, "type");
+        let mut packet = vec![0x80 | entries];
+        write_str(&mut packet, "type").unwrap();
         packet.push(kind);
-        push_text(&mut packet, "nsp");
-        push_text(&mut packet, "/");
+        write_str(&mut packet, "nsp").unwrap();
+        write_str(&mut packet, "/").unwrap();
         packet.extend_from_slice(rest);
         packet
     }
@@ -252,10 +276,9 @@ mod tests {
         for (entries, kind, rest) in good {
             assert!(decode(&packet(entries, kind, &rest), &limits()).is_ok(), "{kind} {rest:?}");
         }
-        let bad: [(u8, u8, Vec<u8>); 13] = [
+        let bad: [(u8, u8, Vec<u8>); 12] = [
             (3, 0, data(b"\x90")),
             (3, 0, data(b"\xc0")),
-            (3, 0, data(b"\x81\xa1a\xc4\x00")),
             (3, 1, data(&map)),
             (2, 2, vec![]),
             (3, 2, data(b"\x90")),
@@ -291,8 +314,10 @@ mod tests {
             packet(3, 2, &data(&[b"\x92\xa1a".to_vec(), vec![0x91; depth], vec![0xc0]].concat()))
         };
         assert!(decode(&nested(JSON_DEPTH_MAX - 2), &limits()).is_ok());
-        assert!(decode(&nested(JSON_DEPTH_MAX + 1), &limits()).is_err());
-        assert!(decode(&nested(100_000), &limits()).is_err());
+        for depth in [JSON_DEPTH_MAX + 1, 100_000] {
+            let packet = decode(&nested(depth), &limits()).unwrap();
+            assert_eq!(packet.body, PacketBody::Refused { id: None, reason: TOO_DEEP });
+        }
         let binaries = |count: u8| {
             packet(
                 3,
@@ -318,14 +343,14 @@ mod tests {
 
     #[test]
     fn what_the_server_says_is_one_message() {
-        let reply = encode(&[encode_connect("/x", "id")]).unwrap();
+        let reply = encode(&encode_connect("/x", "id", None)).unwrap();
         assert_eq!(reply.payload(), b"\x83\xa4type\x00\xa3nsp\xa2/x\xa4data\x81\xa3sid\xa2id");
         assert!(reply.is_binary());
-        let bye = encode(&[encode_disconnect("/")]).unwrap();
+        let bye = encode(&encode_disconnect("/")).unwrap();
         assert_eq!(bye.payload(), b"\x82\xa4type\x01\xa3nsp\xa1/");
         let refusal = encode_connect_error("/", &serde_json::json!({"message": "no"})).unwrap();
         assert_eq!(
-            encode(&[refusal]).unwrap().payload(),
+            encode(&refusal).unwrap().payload(),
             b"\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xa2no"
         );
         let attachment = [Bytes::from_static(&[9])];

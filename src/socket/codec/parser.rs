@@ -1,22 +1,24 @@
-//! The default Socket.IO parser: packets to text and binary frames, and back.
-//!
-//! Grammar of the text part (Socket.IO protocol v5, "Packet encoding"):
-//! `<type>[<attachments>-][<namespace>,][<ack id>][<JSON>]`.
+//! Messages to packets: the decoder of a connection, and the text grammar of the default parser, which
+//! [`encode_event`] and its like write.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 use tungstenite::Utf8Bytes;
 
-use super::arguments::DEFAULT_JSON_BYTES;
 pub use super::arguments::{Arguments, One, Placeholder, RawArgs};
-use super::binary;
-use super::packet::{Args, Packet, PacketBody};
-use crate::engine::{Frame, FrameWriter, Message};
+pub use super::encoder::{
+    EncodedPacket, Frames, encode_ack, encode_connect, encode_connect_error, encode_disconnect, encode_event,
+};
+use super::json::is_too_deep;
+use super::msgpack;
+pub use super::packet::{ATTACHMENT_BYTES_MAX, ATTACHMENTS_MAX, Limits, MAIN_NAMESPACE};
+use super::packet::{Args, Packet, PacketBody, Payload, TOO_DEEP, malformed};
+use super::placeholder::all_have_attachments;
+#[cfg(feature = "socketio")]
+use super::version2;
+use crate::engine::Message;
 use crate::error::{ImksError, ImksResult};
 
 /// Reassembles packets from messages: a binary event is one text message followed by its attachments.
@@ -33,23 +35,8 @@ enum Format {
     Default,
     MsgPack,
     /// The default one, with a query in the namespace.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "socketio")]
     Version2,
-}
-
-/// What one packet may bring along.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Most attachments of one packet.
-    pub attachments_max: usize,
-    /// Most bytes of all attachments of one packet together.
-    pub attachment_bytes_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { attachments_max: ATTACHMENTS_MAX, attachment_bytes_max: ATTACHMENT_BYTES_MAX }
-    }
 }
 
 /// A packet whose attachments are still on their way.
@@ -73,7 +60,7 @@ impl Decoder {
     }
 
     /// With these limits, for packets of a client of Socket.IO v2.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "socketio")]
     pub(crate) fn version2(limits: Limits) -> Self {
         Self { limits, format: Format::Version2, pending: None }
     }
@@ -84,7 +71,7 @@ impl Decoder {
     pub fn add(&mut self, message: Message) -> ImksResult<Option<Packet>> {
         if self.format == Format::MsgPack {
             return match message {
-                Message::Binary(data) => super::msgpack::decode(&data, &self.limits).map(Some),
+                Message::Binary(data) => msgpack::decode(&data, &self.limits).map(Some),
                 Message::Text(_) => Err(malformed("text for the msgpack parser")),
             };
         }
@@ -98,9 +85,9 @@ impl Decoder {
 
     fn add_text(&mut self, text: Utf8Bytes) -> ImksResult<Option<Packet>> {
         let (packet, expected) = decode(text)?;
-        #[cfg(feature = "server")]
+        #[cfg(feature = "socketio")]
         let packet = match self.format {
-            Format::Version2 => super::dialect::from_version2(packet),
+            Format::Version2 => version2::read(packet),
             _ => packet,
         };
         if expected == 0 {
@@ -126,8 +113,11 @@ impl Decoder {
         }
         let Pending { packet, attachments, .. } = *pending;
         let attach = |args: Args| -> ImksResult<Args> {
-            check_placeholders(&args, attachments.len())?;
-            Ok(args.with_attachments(attachments))
+            // Whoever gets these arguments next may look up what a placeholder names.
+            match all_have_attachments(args.array(), attachments.len()) {
+                true => Ok(args.with_attachments(attachments)),
+                false => Err(malformed("illegal attachments")),
+            }
         };
         let body = match packet.body {
             PacketBody::Event(id, args) => PacketBody::Event(id, attach(args)?),
@@ -138,55 +128,32 @@ impl Decoder {
     }
 }
 
-/// The text part of a packet before its payload.
-pub(crate) struct Head<'a> {
-    /// Packet type, 0 to 9.
-    pub(crate) kind: u8,
-    /// Attachments that follow.
-    pub(crate) attachments: usize,
-    pub(crate) namespace: Cow<'static, str>,
-    pub(crate) id: Option<u64>,
-    /// The payload; empty if there is none.
-    pub(crate) json: &'a str,
-}
-
-/// Splits the text part of a packet.
-pub(crate) fn split_head(text: &str) -> ImksResult<Head<'_>> {
+/// Reads the text part of a packet; the number says how many attachments follow.
+fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
     let first = text.chars().next().ok_or(ImksError::EmptySocketPacket)?;
     let kind = first.to_digit(10).ok_or(ImksError::InvalidSocketPacketTypeChar(first))? as u8;
     let mut at = 1;
-    let attachments = match kind {
-        5 | 6 => take_attachment_count(text, &mut at)?,
-        _ => 0,
-    };
-    let namespace = take_namespace(text, &mut at);
-    let id = take_ack_id(text, &mut at)?;
-    Ok(Head { kind, attachments, namespace, id, json: &text[at..] })
-}
-
-/// Reads the text part of a packet; the number says how many attachments follow.
-fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
-    let Head { kind, attachments, namespace, id, json } = split_head(&text)?;
-    let (has_payload, at) = (!json.is_empty(), text.len() - json.len());
+    let attachments = if matches!(kind, 5 | 6) { take_attachment_count(&text, &mut at)? } else { 0 };
+    let namespace = take_namespace(&text, &mut at);
+    let id = take_ack_id(&text, &mut at)?;
+    let json = &text[at..];
+    let has_payload = !json.is_empty();
     let body = match kind {
         0 => PacketBody::Connect(has_payload.then(|| object(json)).transpose()?),
         1 if has_payload => return Err(malformed("DISCONNECT has a payload")),
         1 => PacketBody::Disconnect,
-        2 | 3 if !has_payload => without_payload(kind, id),
+        // The reference takes these for packets without arguments.
+        2 | 5 if !has_payload => PacketBody::Event(id, Args::none()),
+        3 | 6 if !has_payload => PacketBody::Ack(id, Args::none()),
+        2 | 5 if is_too_deep(json) => PacketBody::Refused { id, reason: TOO_DEEP },
+        // It answers nothing: whoever asked waits until its deadline.
+        3 | 6 if is_too_deep(json) => PacketBody::Ack(None, Args::none()),
         2 | 5 => PacketBody::Event(id, Args::event(text, at)?),
         3 | 6 => PacketBody::Ack(id, Args::ack(text, at)?),
         4 => PacketBody::ConnectError(connect_error(json)?),
         _ => return Err(ImksError::InvalidSocketPacketType(kind)),
     };
     Ok((Packet { namespace, body }, attachments))
-}
-
-/// The reference takes `42` and `43` for packets without arguments.
-fn without_payload(kind: u8, id: Option<u64>) -> PacketBody {
-    match kind {
-        2 => PacketBody::Event(id, Args::none()),
-        _ => PacketBody::Ack(id, Args::none()),
-    }
 }
 
 fn take_attachment_count(text: &str, at: &mut usize) -> ImksResult<usize> {
@@ -228,10 +195,10 @@ fn parse_digits(digits: &str) -> Option<u64> {
     only_digits.then(|| digits.parse().ok()).flatten()
 }
 
-fn object(json: &str) -> ImksResult<String> {
+fn object(json: &str) -> ImksResult<Payload> {
     let raw: &RawValue = serde_json::from_str(json).map_err(|_| malformed("payload is not JSON"))?;
     match raw.get().as_bytes().first() {
-        Some(b'{') => Ok(raw.get().to_owned()),
+        Some(b'{') => Ok(Payload { json: raw.get().to_owned(), attachments: Vec::new() }),
         _ => Err(malformed("payload is not an object")),
     }
 }
@@ -244,196 +211,12 @@ fn connect_error(json: &str) -> ImksResult<String> {
     }
 }
 
-/// Every placeholder must name an attachment that is there (CVE-2022-2421 is what happens otherwise).
-fn check_placeholders(args: &Args, attachments: usize) -> ImksResult<()> {
-    let values: Vec<serde_json::Value> = args.parse()?;
-    let mut left: Vec<&serde_json::Value> = values.iter().collect();
-    while let Some(value) = left.pop() {
-        match value {
-            serde_json::Value::Array(items) => left.extend(items),
-            serde_json::Value::Object(map)
-                if map.get(PLACEHOLDER) == Some(&serde_json::Value::Bool(true)) =>
-            {
-                let number = map.get("num").and_then(serde_json::Value::as_u64);
-                if number.is_none_or(|number| number >= attachments as u64) {
-                    return Err(malformed("illegal attachments"));
-                }
-            }
-            serde_json::Value::Object(map) => left.extend(map.values()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn malformed(rule: &'static str) -> ImksError {
-    ImksError::InvalidSocketPacketFormat(rule)
-}
-
-/// The frames of one packet: they leave next to each other.
-pub type Frames = SmallVec<[Frame; 1]>;
-
-/// `2` or `5`: an event; `id` where an answer is wanted.
-pub fn encode_event(
-    namespace: &str,
-    id: Option<u64>,
-    name: &str,
-    args: &impl Arguments,
-) -> ImksResult<Frames> {
-    encode_array(EVENT, namespace, id, Some(name), args)
-}
-
-/// `3` or `6`: the answer to the event with this id.
-pub fn encode_ack(namespace: &str, id: u64, args: &impl Arguments) -> ImksResult<Frames> {
-    encode_array(ACK, namespace, Some(id), None, args)
-}
-
-/// `0`: the namespace is joined, under this socket id.
-pub fn encode_connect(namespace: &str, sid: &str) -> Frame {
-    let mut out = packet_writer("0", namespace, 0);
-    out.push_str("{\"sid\":\"");
-    out.push_str(sid);
-    out.push_str("\"}");
-    out.finish()
-}
-
-/// `1`: the namespace is left.
-pub fn encode_disconnect(namespace: &str) -> Frame {
-    packet_writer("1", namespace, 0).finish()
-}
-
-/// `4`: the namespace is refused, with a JSON object that says why.
-pub fn encode_connect_error(namespace: &str, reason: &impl Serialize) -> ImksResult<Frame> {
-    let mut out = packet_writer("4", namespace, DEFAULT_JSON_BYTES);
-    serde_json::to_writer(&mut out, reason)?;
-    Ok(out.finish())
-}
-
-pub(crate) struct Kind {
-    plain: &'static str,
-    binary: &'static str,
-}
-
-pub(crate) const EVENT: Kind = Kind { plain: "2", binary: "5" };
-const ACK: Kind = Kind { plain: "3", binary: "6" };
-
-fn encode_array(
-    kind: Kind,
-    namespace: &str,
-    id: Option<u64>,
-    name: Option<&str>,
-    args: &impl Arguments,
-) -> ImksResult<Frames> {
-    let (text, mut attachments) = write_array(kind, namespace, id, name, args, "")?;
-    let mut frames = Frames::new();
-    frames.push(text.finish());
-    frames.append(&mut attachments);
-    Ok(frames)
-}
-
-/// The text of an event or ack with `tail` after its arguments, and its attachments.
-pub(crate) fn write_array(
-    kind: Kind,
-    namespace: &str,
-    id: Option<u64>,
-    name: Option<&str>,
-    args: &impl Arguments,
-    tail: &str,
-) -> ImksResult<(FrameWriter, Frames)> {
-    let attachments = args.attachments();
-    // Exact where the arguments' size is known: a frame that fits its buffer needs no second allocation.
-    let name_bytes = name.map_or(0, |name| name.len() + QUOTES + usize::from(!args.is_empty()));
-    let json_bytes = id.map_or(0, decimal_digits) + BRACKETS + name_bytes + args.size_hint() + tail.len();
-    let mut out = if attachments.is_empty() {
-        packet_writer(kind.plain, namespace, json_bytes)
-    } else {
-        binary_packet_writer(kind.binary, attachments.len(), namespace, json_bytes)?
-    };
-    let start = out.len();
-    if let Some(id) = id {
-        write!(out, "{id}").map_err(serde_json::Error::io)?;
-    }
-    out.push_str("[");
-    if let Some(name) = name {
-        serde_json::to_writer(&mut out, name)?;
-        if !args.is_empty() {
-            out.push_str(",");
-        }
-    }
-    let mut found = Vec::new();
-    if args.may_hold_binary() {
-        let written;
-        (written, found) = binary::writing(attachments.len(), || args.write_json(&mut out));
-        written?;
-    } else {
-        args.write_json(&mut out)?;
-    }
-    out.push_str(tail);
-    out.push_str("]");
-    if !found.is_empty() {
-        // The number of attachments stands in front of the text and is known only now.
-        let (text, count) = (out, attachments.len() + found.len());
-        out = binary_packet_writer(kind.binary, count, namespace, text.len() - start)?;
-        out.write_all(text.written(start)).map_err(serde_json::Error::io)?;
-    }
-    Ok((out, attachments.iter().chain(&found).map(|attachment| Frame::binary(attachment)).collect()))
-}
-
-pub(crate) fn packet_writer(kind: &str, namespace: &str, json_bytes: usize) -> FrameWriter {
-    let namespace_bytes = if namespace == MAIN_NAMESPACE { 0 } else { namespace.len() + 1 };
-    let mut out = Frame::writer(kind.len() + namespace_bytes + json_bytes);
-    out.push_str(kind);
-    push_namespace(&mut out, namespace);
-    out
-}
-
-fn decimal_digits(number: u64) -> usize {
-    number.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
-fn binary_packet_writer(
-    kind: &str,
-    count: usize,
-    namespace: &str,
-    json_bytes: usize,
-) -> ImksResult<FrameWriter> {
-    let mut out = Frame::writer(1 + namespace.len() + 1 + json_bytes);
-    out.push_str(kind);
-    write!(out, "{count}-").map_err(serde_json::Error::io)?;
-    push_namespace(&mut out, namespace);
-    Ok(out)
-}
-
-fn push_namespace(out: &mut FrameWriter, namespace: &str) {
-    if namespace != MAIN_NAMESPACE {
-        out.push_str(namespace);
-        out.push_str(",");
-    }
-}
-
-/// The namespace of packets that name none.
-pub const MAIN_NAMESPACE: &str = "/";
-
-/// The reference's limit since its parser 4.2.6; more closes the connection.
-pub const ATTACHMENTS_MAX: usize = 10;
-
-/// Ten attachments of the default maximum payload.
-pub const ATTACHMENT_BYTES_MAX: usize = 10_000_000;
-
-/// Key that marks a placeholder for an attachment.
-pub(crate) const PLACEHOLDER: &str = "_placeholder";
-
-/// Around the array.
-const BRACKETS: usize = 2;
-
-/// Around a name.
-const QUOTES: usize = 2;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::Frame;
 
     /// What the peer of a frame receives.
     fn message(frame: &Frame) -> Message {
@@ -458,9 +241,12 @@ mod tests {
     #[test]
     fn packets_look_like_the_examples_of_the_protocol_document() {
         let json = serde_json::json!({"foo": "bar"});
-        assert_eq!(wire(&encode_connect("/", "oSO0OpakMV_3jnilAAAA")), r#"0{"sid":"oSO0OpakMV_3jnilAAAA"}"#);
-        assert_eq!(wire(&encode_connect("/admin", "x")), r#"0/admin,{"sid":"x"}"#);
-        assert_eq!(wire(&encode_disconnect("/admin")), "1/admin,");
+        assert_eq!(
+            wire(&encode_connect("/", "oSO0OpakMV_3jnilAAAA", None)[0]),
+            r#"0{"sid":"oSO0OpakMV_3jnilAAAA"}"#
+        );
+        assert_eq!(wire(&encode_connect("/admin", "x", None)[0]), r#"0/admin,{"sid":"x"}"#);
+        assert_eq!(wire(&encode_disconnect("/admin")[0]), "1/admin,");
         assert_eq!(wire(&encode_event("/", None, "foo", &()).unwrap()[0]), r#"2["foo"]"#);
         assert_eq!(
             wire(&encode_event("/admin", Some(12), "foo", &One(&json)).unwrap()[0]),
@@ -468,7 +254,10 @@ mod tests {
         );
         assert_eq!(wire(&encode_ack("/admin", 13, &One("bar")).unwrap()[0]), r#"3/admin,13["bar"]"#);
         let refusal = serde_json::json!({"message": "Not authorized"});
-        assert_eq!(wire(&encode_connect_error("/", &refusal).unwrap()), r#"4{"message":"Not authorized"}"#);
+        assert_eq!(
+            wire(&encode_connect_error("/", &refusal).unwrap()[0]),
+            r#"4{"message":"Not authorized"}"#
+        );
         let attachments = [Bytes::from_static(&[1, 2, 3])];
         let args = RawArgs { json: r#"{"_placeholder":true,"num":0}"#, attachments: &attachments };
         let frames = encode_event("/", None, "baz", &args).unwrap();
@@ -518,6 +307,32 @@ mod tests {
         let mut decoder = Decoder::new(limits);
         add(&mut decoder, r#"51-["a"]"#).unwrap();
         assert!(add(&mut decoder, r#"2["b"]"#).is_err());
+    }
+
+    #[test]
+    fn an_event_with_an_attachment_is_read_as_strictly_as_one_without() {
+        let deep = format!("{}{}", "[".repeat(126), "]".repeat(126));
+        for value in [r#""nice \ud83d""#, "1e400", r#"{"\ud83d":1}"#, &deep] {
+            let mut decoder = Decoder::new(Limits::default());
+            let with = format!(r#"51-["a",{{"_placeholder":true,"num":0}},{value}]"#);
+            decoder.add(Message::Text(with.into())).unwrap();
+            assert!(decoder.add(Message::Binary(Bytes::from_static(b"x"))).unwrap().is_some(), "{value}");
+            assert!(decoder.add(Message::Text(format!(r#"2["a",{value}]"#).into())).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_nested_too_deep_is_refused_with_its_attachments_and_an_ack_answers_nothing() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let refused = PacketBody::Refused { id: Some(7), reason: TOO_DEEP };
+        let mut decoder = Decoder::new(Limits::default());
+        let packet = decoder.add(Message::Text(format!(r#"27["a",{deep}]"#).into())).unwrap();
+        assert_eq!(packet.unwrap().body, refused);
+        assert!(decoder.add(Message::Text(format!(r#"51-7["a",{deep}]"#).into())).unwrap().is_none());
+        let packet = decoder.add(Message::Binary(Bytes::from_static(b"x"))).unwrap();
+        assert_eq!(packet.unwrap().body, refused);
+        let packet = decoder.add(Message::Text(format!("37[{deep}]").into())).unwrap();
+        assert_eq!(packet.unwrap().body, PacketBody::Ack(None, Args::none()));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! One question to many clients: who was asked, who answered, who is still to answer.
+//! Acks of many clients to one event: who was asked, who answered, who is still to answer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,12 +7,10 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
-use super::socket::Socket;
 use crate::error::ImksResult;
-use crate::socket::codec::dialect::{Parcel, with_compression};
+use crate::node::NodeId;
 use crate::socket::codec::packet::Args;
-use crate::socket::codec::parser::Frames;
-use crate::socket::socket_id::{NodeId, SocketId};
+use crate::socket::socket_id::SocketId;
 
 /// What [`Broadcast::emit_with_ack`](crate::socket::Broadcast::emit_with_ack) came to.
 #[derive(Debug, Default)]
@@ -46,86 +44,45 @@ impl Answers {
     }
 }
 
-/// Who wants to hear of the answers that sockets of this node give.
-pub(crate) trait Questioner: Send + Sync {
-    fn answered(&self, socket: SocketId, args: Args);
-    /// The socket left, or cannot be asked.
+/// Who hears of the acks of sockets of this node.
+pub(crate) trait AckSink: Send + Sync {
+    /// A socket answered.
+    fn acked(&self, socket: SocketId, args: Args);
+
+    /// A socket left, or cannot be asked.
     fn gone(&self, socket: SocketId);
 }
 
-/// Lies with a socket until it answers. Dropped without an answer, it says that there will be none.
-pub(crate) struct Ticket {
+/// One of many acks that a socket owes. Dropped without one, it says that there will be none.
+pub(crate) struct PendingAck {
     socket: SocketId,
-    questioner: Option<Arc<dyn Questioner>>,
+    sink: Option<Arc<dyn AckSink>>,
 }
 
-impl Ticket {
-    pub(crate) fn new(socket: SocketId, questioner: Arc<dyn Questioner>) -> Self {
-        Self { socket, questioner: Some(questioner) }
+impl PendingAck {
+    pub(crate) fn new(socket: SocketId, sink: Arc<dyn AckSink>) -> Self {
+        Self { socket, sink: Some(sink) }
     }
 
-    pub(crate) fn answer(mut self, args: Args) {
-        if let Some(questioner) = self.questioner.take() {
-            questioner.answered(self.socket, args);
+    /// Hands the ack over.
+    pub(crate) fn resolve(mut self, args: Args) {
+        if let Some(sink) = self.sink.take() {
+            sink.acked(self.socket, args);
         }
     }
 }
 
-impl Drop for Ticket {
+impl Drop for PendingAck {
     fn drop(&mut self) {
-        if let Some(questioner) = self.questioner.take() {
-            questioner.gone(self.socket);
+        if let Some(sink) = self.sink.take() {
+            sink.gone(self.socket);
         }
-    }
-}
-
-/// A question to sockets of this node that is ready to be sent.
-pub(crate) struct Asking {
-    pub(crate) tickets: Tickets,
-    pub(crate) frames: Frames,
-    pub(crate) questioner: Arc<dyn Questioner>,
-}
-
-impl Asking {
-    /// Who will be asked.
-    pub(crate) fn asked(&self) -> Vec<SocketId> {
-        self.tickets.sockets.iter().map(Socket::socket_id).collect()
-    }
-
-    /// The same question; without `compress` it is not to be compressed on its way.
-    pub(crate) fn with_compression(self, compress: bool) -> Self {
-        Self { frames: with_compression(self.frames, compress), ..self }
-    }
-
-    /// Sends it. The tickets are to be kept until the answers are not wanted any more.
-    pub(crate) fn deliver(self) -> Tickets {
-        let Self { tickets, frames, questioner } = self;
-        let parcel = Parcel::new(&frames);
-        for socket in &tickets.sockets {
-            let ticket = Ticket::new(socket.socket_id(), questioner.clone());
-            if socket.expect_answer(tickets.id, ticket).is_ok() && socket.deliver_parcel(&parcel).is_err() {
-                socket.forget_ack(tickets.id);
-            }
-        }
-        tickets
-    }
-}
-
-/// Takes the tickets back when nobody waits any more.
-pub(crate) struct Tickets {
-    pub(crate) id: u64,
-    pub(crate) sockets: Vec<Socket>,
-}
-
-impl Drop for Tickets {
-    fn drop(&mut self) {
-        self.sockets.iter().for_each(|socket| socket.forget_ack(self.id));
     }
 }
 
 /// Collects the answers of all nodes.
 #[derive(Debug)]
-pub(crate) struct Gathering {
+pub(crate) struct AckCollector {
     here: NodeId,
     state: Mutex<State>,
     done: Notify,
@@ -142,7 +99,7 @@ struct State {
     result: Answers,
 }
 
-impl Gathering {
+impl AckCollector {
     /// Waits for these nodes, `here` among them.
     pub(crate) fn new(here: NodeId, others: impl IntoIterator<Item = NodeId>) -> Self {
         let nodes = others.into_iter().chain([here]).collect();
@@ -218,9 +175,9 @@ impl State {
     }
 }
 
-/// Answers of this node's own sockets.
-impl Questioner for Gathering {
-    fn answered(&self, socket: SocketId, args: Args) {
+/// Takes the acks of this node's own sockets.
+impl AckSink for AckCollector {
+    fn acked(&self, socket: SocketId, args: Args) {
         self.outcome(self.here, socket, Some(args));
     }
 

@@ -1,31 +1,29 @@
 //! One event for many sockets, on all nodes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use smallvec::SmallVec;
 
-use super::ack_collector::Answers;
+use super::ack_collector::{AckCollector, Answers};
+use super::ack_request::AckRequest;
+use super::cluster_link::{Operation, Scope, Target};
 use super::namespace::Namespace;
-use super::remote_socket::FetchedSockets;
+use super::remote_socket::{FetchedSockets, RemoteSocket};
 use super::socket::Socket;
 use crate::error::ImksResult;
-use crate::socket::cluster::message_bus::{MessageBus, Operation, Reach, Target};
-use crate::socket::cluster::requests::Asked;
-use crate::socket::codec::dialect::with_compression;
-use crate::socket::codec::parser::{self, Arguments, One};
-use crate::socket::recovery::event::Unstamped;
+use crate::socket::codec::arguments::{Arguments, One};
+use crate::socket::codec::encoder::encode_event;
 
 /// Chooses who gets an event, then sends it: the union of the rooms, each socket once, minus the exceptions.
 #[derive(Debug)]
 #[must_use = "nothing is sent before `emit`"]
 pub struct Broadcast<'a> {
     namespace: &'a Namespace,
-    rooms: SmallVec<[&'a str; 2]>,
-    except: SmallVec<[&'a str; 2]>,
+    target: Target<'a>,
     sender: Option<&'a Socket>,
     volatile: bool,
-    local: bool,
+    scope: Scope,
     compress: bool,
 }
 
@@ -33,11 +31,10 @@ impl<'a> Broadcast<'a> {
     pub(crate) fn new(namespace: &'a Namespace) -> Self {
         Self {
             namespace,
-            rooms: SmallVec::new(),
-            except: SmallVec::new(),
+            target: Target::default(),
             sender: None,
             volatile: false,
-            local: false,
+            scope: Scope::Cluster,
             compress: true,
         }
     }
@@ -49,13 +46,13 @@ impl<'a> Broadcast<'a> {
 
     /// Those in this room as well.
     pub fn to(mut self, room: &'a str) -> Self {
-        self.rooms.push(room);
+        self.target.rooms.push(room);
         self
     }
 
     /// Not those in this room.
     pub fn except(mut self, room: &'a str) -> Self {
-        self.except.push(room);
+        self.target.except.push(room);
         self
     }
 
@@ -67,7 +64,7 @@ impl<'a> Broadcast<'a> {
 
     /// Only those connected to this node.
     pub fn local(mut self) -> Self {
-        self.local = true;
+        self.scope = Scope::Local;
         self
     }
 
@@ -87,21 +84,49 @@ impl<'a> Broadcast<'a> {
         args: &impl Arguments,
         timeout: Duration,
     ) -> ImksResult<Answers> {
-        let asked = self.bus().ask(
+        let cluster = self.namespace.cluster();
+        let others = match self.scope {
+            Scope::Local => Vec::new(),
+            Scope::Cluster => cluster.others(),
+        };
+        let is_alone = others.is_empty();
+        let acks = Arc::new(AckCollector::new(cluster.node(), others));
+        let request = AckRequest::new(
             self.namespace,
-            &self.target(),
+            &self.target,
             self.sender,
-            Asked { event, args, compress: self.compress },
-            self.scope(timeout),
+            (event, args),
+            self.compress,
+            acks.clone(),
         )?;
-        Ok(asked.answers(timeout).await)
+        let remote = match is_alone {
+            true => None,
+            false => {
+                let (path, target) = (self.namespace.path(), self.target.without(self.sender));
+                Some(cluster.request_acks(path, &target, request.packet(), timeout, acks.clone())?)
+            }
+        };
+        acks.asked(cluster.node(), &request.socket_ids());
+        let pending = request.send();
+        // Running out of time is no error: the result names who is missing.
+        let _ = tokio::time::timeout(timeout, acks.wait()).await;
+        drop((pending, remote));
+        Ok(acks.take())
     }
 
     /// The sockets of all nodes, with what their nodes tell about them. Other nodes are given
     /// [`Config::request_timeout`](crate::socket::Config::request_timeout).
     pub async fn fetch_sockets(self) -> ImksResult<FetchedSockets> {
-        let asked = self.bus().fetch(self.namespace, &self.target(), self.sender, self.local)?;
-        Ok(asked.sockets().await)
+        let cluster = self.namespace.cluster();
+        let mut sockets: Vec<_> =
+            self.namespace.targets(&self.target, self.sender).iter().map(RemoteSocket::of).collect();
+        if self.scope == Scope::Local {
+            return Ok(FetchedSockets { sockets, silent: Vec::new() });
+        }
+        let target = self.target.without(self.sender);
+        let (found, silent) = cluster.fetch_sockets(self.namespace.path(), &target)?.await;
+        sockets.extend(found.into_iter().map(|(node, info)| RemoteSocket::new(info, node, self.namespace)));
+        Ok(FetchedSockets { sockets, silent })
     }
 
     /// Sends an event with one argument. It is encoded once, for all clients of all nodes.
@@ -111,15 +136,13 @@ impl<'a> Broadcast<'a> {
 
     /// Sends an event with any arguments. It is encoded once, for all clients of all nodes.
     pub fn emit_args(self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        if let Some(store) = self.namespace.sessions().filter(|_| !self.volatile) {
-            let event = Unstamped::event(self.namespace.path(), event, args)?;
-            let event = event.with_compression(self.compress);
-            let (target, reach) = (self.target(), self.reach());
-            return self.bus().publish(store, self.namespace, &target, self.sender, event, reach);
+        let (namespace, target) = (self.namespace, &self.target);
+        if self.volatile {
+            let packet = encode_event(namespace.path(), None, event, args)?.compress(self.compress);
+            return namespace.broadcast_volatile(target, self.sender, &packet, self.scope);
         }
-        let frames = parser::encode_event(self.namespace.path(), None, event, args)?;
-        let frames = with_compression(frames, self.compress);
-        self.execute(&Operation::Broadcast { frames: &frames, volatile: self.volatile })
+        let event = namespace.delivery().encode(namespace.path(), event, args)?.compress(self.compress);
+        namespace.broadcast(target, self.sender, event, self.scope)
     }
 
     /// Makes them all enter a room.
@@ -138,22 +161,65 @@ impl<'a> Broadcast<'a> {
     }
 
     fn execute(&self, operation: &Operation<'_>) -> ImksResult<()> {
-        self.bus().execute(self.namespace, &self.target(), self.sender, operation, self.reach())
+        self.namespace.execute(&self.target, self.sender, operation, self.scope)
+    }
+}
+
+impl Socket {
+    /// Everybody in a room but this socket.
+    pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
+        self.broadcast().to(room)
     }
 
-    fn reach(&self) -> Reach {
-        if self.local { Reach::Local } else { Reach::All }
+    /// Everybody in the namespace but this socket.
+    pub fn broadcast(&self) -> Broadcast<'_> {
+        Broadcast::new(self.namespace()).without(self)
+    }
+}
+
+impl Namespace {
+    /// Everybody in a room.
+    pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
+        Broadcast::new(self).to(room)
     }
 
-    fn scope(&self, timeout: Duration) -> Option<Duration> {
-        (!self.local).then_some(timeout)
+    /// Everybody but those in a room.
+    pub fn except<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
+        Broadcast::new(self).except(room)
     }
 
-    fn target(&self) -> Target<'_> {
-        Target { rooms: &self.rooms, except: &self.except }
+    /// Sends an event with one argument to everybody.
+    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        Broadcast::new(self).emit(event, data)
     }
 
-    fn bus(&self) -> &'a MessageBus {
-        self.namespace.bus()
+    /// Sends an event with any arguments to everybody.
+    pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        Broadcast::new(self).emit_args(event, args)
+    }
+
+    /// Asks everybody in the namespace; see [`Broadcast::emit_with_ack`].
+    pub async fn emit_with_ack(
+        &self,
+        event: &str,
+        args: &impl Arguments,
+        timeout: Duration,
+    ) -> ImksResult<Answers> {
+        Broadcast::new(self).emit_with_ack(event, args, timeout).await
+    }
+
+    /// Everybody, on all nodes; see [`Broadcast::fetch_sockets`].
+    pub async fn fetch_sockets(&self) -> ImksResult<FetchedSockets> {
+        Broadcast::new(self).fetch_sockets().await
+    }
+
+    /// Everybody, to make them join or leave rooms, or to choose with operators.
+    pub fn everybody(&self) -> Broadcast<'_> {
+        Broadcast::new(self)
+    }
+
+    /// Sends an event with one argument to everybody in a room, on all nodes.
+    pub fn emit_to_room(&self, room: &str, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        self.to(room).emit(event, data)
     }
 }

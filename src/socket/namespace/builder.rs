@@ -3,84 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::connect::{Accept, ConnectError, ConnectPayload};
-use super::events::{BoxFuture, Event, EventError, Events, Handler};
-use super::listeners::Listeners;
-use super::server_events::{ServerEvent, ServerHandlers};
+use super::connect::{Accept, ConnectPayload};
+use super::handlers::{Event, Handler, Handlers, Hooks, RoomChange, ServerEvent};
+use super::refusal::{ConnectError, EventError};
 use super::socket::Socket;
-use crate::socket::DisconnectReason;
 use crate::socket::codec::packet::Args;
-
-type ConnectHook =
-    Box<dyn Fn(Socket, ConnectPayload) -> BoxFuture<Result<Accept, ConnectError>> + Send + Sync>;
-type Middleware = Arc<dyn Fn(Socket, ConnectPayload) -> BoxFuture<Result<(), ConnectError>> + Send + Sync>;
-type ConnectedHook = Box<dyn Fn(Socket) -> BoxFuture<()> + Send + Sync>;
-type DisconnectHook = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
-type RoomHook = Box<dyn Fn(&Socket, RoomChange<'_>) + Send + Sync>;
-type DataHook = Box<dyn Fn(&Socket) + Send + Sync>;
-type RefusedHook = Box<dyn Fn(&Socket, &EventError) + Send + Sync>;
-
-/// What a namespace does; the children of a dynamic namespace share one.
-#[derive(Default)]
-pub(crate) struct Description {
-    pub(crate) hooks: Hooks,
-    pub(crate) events: Events,
-    pub(crate) listeners: Listeners,
-    pub(crate) server_events: ServerHandlers,
-}
-
-#[derive(Default)]
-pub(crate) struct Hooks {
-    middleware: Vec<Middleware>,
-    pub(crate) connect: Option<ConnectHook>,
-    pub(crate) connected: Option<ConnectedHook>,
-    pub(crate) disconnecting: Option<DisconnectHook>,
-    pub(crate) disconnected: Option<DisconnectHook>,
-    pub(crate) room: Option<RoomHook>,
-    pub(crate) refused: Option<RefusedHook>,
-    /// Hears of changes of what a socket shows to other nodes.
-    pub(crate) data: Option<DataHook>,
-}
-
-impl Hooks {
-    /// The verdict on a client: middleware in its order, then the connect hook. `None`: everybody may join.
-    pub(crate) fn admit(
-        &self,
-        socket: Socket,
-        payload: ConnectPayload,
-    ) -> Option<BoxFuture<Result<Accept, ConnectError>>> {
-        if self.middleware.is_empty() {
-            return self.connect.as_ref().map(|hook| hook(socket, payload));
-        }
-        let (chain, namespace) = (self.middleware.clone(), socket.namespace().clone());
-        Some(Box::pin(async move {
-            for step in chain {
-                step(socket.clone(), payload.clone()).await?;
-            }
-            match namespace.hooks().connect.as_ref().map(|hook| hook(socket, payload)) {
-                Some(hook) => hook.await,
-                None => Ok(Accept::default()),
-            }
-        }))
-    }
-}
-
-/// What happened to a room; see [`NamespaceBuilder::on_room_change`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoomChange<'a> {
-    /// The first socket is about to be reported as joined.
-    Created(&'a str),
-    /// The socket entered.
-    Joined(&'a str),
-    /// The socket left.
-    Left(&'a str),
-    /// Nobody of this node is in it any more.
-    Deleted(&'a str),
-}
+use crate::socket::reason::DisconnectReason;
 
 /// Says what a namespace does, before its server is built.
 #[derive(Default)]
-pub struct NamespaceBuilder(Description);
+pub struct NamespaceBuilder(Handlers);
 
 impl NamespaceBuilder {
     /// Decides whether a client may join. Runs before the CONNECT reply: authenticate here, join rooms here; what
@@ -133,13 +65,16 @@ impl NamespaceBuilder {
         F: Fn(Event) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.0.events.insert(event, Handler::Async(Box::new(move |event| Box::pin(handler(event)))));
+        self.0
+            .events
+            .by_name
+            .insert(event.into(), Handler::Async(Box::new(move |event| Box::pin(handler(event)))));
         self
     }
 
     /// Handles an event without ever waiting: the cheapest way.
     pub fn on_sync(&mut self, event: &str, handler: impl Fn(Event) + Send + Sync + 'static) -> &mut Self {
-        self.0.events.insert(event, Handler::Sync(Box::new(handler)));
+        self.0.events.by_name.insert(event.into(), Handler::Sync(Box::new(handler)));
         self
     }
 
@@ -149,7 +84,7 @@ impl NamespaceBuilder {
         F: Fn(Event) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.0.events.set_fallback(Handler::Async(Box::new(move |event| Box::pin(handler(event)))));
+        self.0.events.fallback = Some(Handler::Async(Box::new(move |event| Box::pin(handler(event)))));
         self
     }
 
@@ -176,7 +111,7 @@ impl NamespaceBuilder {
 
     /// Sees every event that clients send, before packet middleware and handlers.
     pub fn on_any(&mut self, listener: impl Fn(&Event) + Send + Sync + 'static) -> &mut Self {
-        self.0.listeners.add_incoming(listener);
+        self.0.listeners.incoming.push(Arc::new(listener));
         self
     }
 
@@ -185,7 +120,7 @@ impl NamespaceBuilder {
         &mut self,
         listener: impl Fn(&Socket, &Args) + Send + Sync + 'static,
     ) -> &mut Self {
-        self.0.listeners.add_outgoing(listener);
+        self.0.listeners.outgoing.push(Arc::new(listener));
         self
     }
 
@@ -213,7 +148,7 @@ impl NamespaceBuilder {
         F: Fn(ServerEvent) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.0.server_events.insert(event, Arc::new(move |event| Box::pin(handler(event))));
+        self.0.server_events.insert(event.into(), Arc::new(move |event| Box::pin(handler(event))));
         self
     }
 
@@ -221,7 +156,7 @@ impl NamespaceBuilder {
         &mut self.0.hooks
     }
 
-    pub(crate) fn build(self) -> Description {
+    pub(crate) fn build(self) -> Handlers {
         self.0
     }
 }

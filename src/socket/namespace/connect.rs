@@ -4,50 +4,52 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::socket::Socket;
 use crate::error::ImksResult;
-use crate::socket::DisconnectReason;
-use crate::socket::codec::parser::{self, Frames, One};
-use crate::socket::recovery::event::Unstamped;
+use crate::socket::codec::arguments::One;
+use crate::socket::codec::binary;
+use crate::socket::codec::encoder::{EncodedPacket, encode_event};
+use crate::socket::codec::packet::Payload;
+use crate::socket::recovery::event::RecoverableEvent;
 
 /// What a client sends along when it joins a namespace.
 #[derive(Debug, Clone)]
 pub struct ConnectPayload {
-    auth: Option<Arc<str>>,
-    /// It cannot go on with an earlier session.
-    anew: bool,
+    auth: Option<Arc<Payload>>,
+    /// The client gets a new session, whatever it says.
+    without_recovery: bool,
 }
 
 impl ConnectPayload {
-    pub(crate) fn new(auth: Option<String>) -> Self {
-        Self { auth: auth.map(Arc::from), anew: false }
+    pub(crate) fn new(auth: Option<Payload>) -> Self {
+        Self { auth: auth.map(Arc::new), without_recovery: false }
     }
 
-    /// The same, for a client that cannot go on with its earlier session.
-    pub(crate) fn anew(self) -> Self {
-        Self { anew: true, ..self }
+    /// The payload of a client that cannot go on with its earlier session.
+    pub(crate) fn without_recovery(self) -> Self {
+        Self { without_recovery: true, ..self }
     }
 
-    /// What may name an earlier session.
+    /// The part that may name an earlier session.
     pub(crate) fn credentials(&self) -> Option<&str> {
-        self.auth.as_deref().filter(|_| !self.anew)
+        self.auth.as_ref().filter(|_| !self.without_recovery).map(|auth| auth.json.as_str())
     }
 
     /// The `auth` option as JSON; `{}` where the client gave none.
     pub fn json(&self) -> &str {
-        self.auth.as_deref().unwrap_or("{}")
+        self.auth.as_ref().map_or("{}", |auth| &auth.json)
     }
 
     /// The `auth` option as a type.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
-        Ok(serde_json::from_str(self.json())?)
+        let attachments = self.auth.as_ref().map_or(&[][..], |auth| &auth.attachments);
+        Ok(binary::reading(attachments, || serde_json::from_str(self.json()))?)
     }
 }
 
 /// The client may join. Events added here reach it right after the CONNECT reply, before any other event.
 #[derive(Debug, Default)]
 pub struct Accept {
-    events: Vec<(Box<str>, Box<serde_json::value::RawValue>)>,
+    events: Vec<FirstEvent>,
     owner: Option<Box<str>>,
 }
 
@@ -69,55 +71,31 @@ impl Accept {
         self.owner.as_deref()
     }
 
-    pub(crate) fn encode(&self, namespace: &str) -> ImksResult<Vec<Frames>> {
-        let encode = |(event, data): &(Box<str>, _)| parser::encode_event(namespace, None, event, &One(data));
-        self.events.iter().map(encode).collect()
+    /// The events as packets.
+    pub(crate) fn encode(&self, namespace: &str) -> ImksResult<Vec<EncodedPacket>> {
+        self.events.iter().map(|event| encode(namespace, event)).collect()
     }
 
-    /// The events, and the last of them with room for an offset: whoever has it, has them all.
-    pub(crate) fn encode_recoverable(&self, namespace: &str) -> ImksResult<(Vec<Frames>, Option<Unstamped>)> {
+    /// The events as packets, and the last one with room for an offset: whoever has it, has them all.
+    pub(crate) fn encode_recoverable(
+        &self,
+        namespace: &str,
+    ) -> ImksResult<(Vec<EncodedPacket>, Option<RecoverableEvent>)> {
         let Some(((event, data), earlier)) = self.events.split_last() else { return Ok((Vec::new(), None)) };
-        let last = Unstamped::event(namespace, event, &One(data))?;
-        let encode = |(event, data): &(Box<str>, _)| parser::encode_event(namespace, None, event, &One(data));
-        Ok((earlier.iter().map(encode).collect::<ImksResult<_>>()?, Some(last)))
+        let last = RecoverableEvent::new(namespace, event, &One(data))?;
+        let earlier = earlier.iter().map(|event| encode(namespace, event)).collect::<ImksResult<_>>()?;
+        Ok((earlier, Some(last)))
     }
+}
+
+type FirstEvent = (Box<str>, Box<serde_json::value::RawValue>);
+
+fn encode(namespace: &str, (event, data): &FirstEvent) -> ImksResult<EncodedPacket> {
+    encode_event(namespace, None, event, &One(data))
 }
 
 impl From<()> for Accept {
     fn from((): ()) -> Self {
         Self::default()
-    }
-}
-
-/// Why a client may not join; it gets both as the `connect_error` event.
-#[derive(Debug, Clone, Serialize)]
-pub struct ConnectError {
-    /// For people.
-    pub message: String,
-    /// For programs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<serde_json::Value>,
-}
-
-impl ConnectError {
-    /// Without data.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), data: None }
-    }
-
-    /// With data.
-    pub fn with_data(message: impl Into<String>, data: serde_json::Value) -> Self {
-        Self { message: message.into(), data: Some(data) }
-    }
-}
-
-/// A socket that is not taken in yet. However its connect hook ends, it leaves no trace in any room.
-pub(crate) struct Candidate(pub(crate) Socket);
-
-impl Drop for Candidate {
-    fn drop(&mut self) {
-        if !self.0.is_connected() {
-            self.0.namespace().remove(&self.0, DisconnectReason::ServerNamespace);
-        }
     }
 }

@@ -1,166 +1,201 @@
-//! Where sockets, rooms and the bus meet the store of sessions. Nothing of this runs in a namespace without one.
+//! How packets get to the sockets of a namespace: plainly, or through the log from which clients that were away
+//! catch up. Which of the two is decided when the namespace is made and asked here, nowhere else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::connect::Accept;
-use super::namespace::Namespace;
-use super::socket::Socket;
-use crate::engine::{Close, CloseReason, SendError};
-use crate::error::{ImksError, ImksResult};
-use crate::socket::DisconnectReason;
-use crate::socket::cluster::message_bus::{Operation, Target};
-use crate::socket::codec::dialect::Parcel;
-use crate::socket::codec::parser::{self, Frames};
-use crate::socket::recovery::event::{self, Unstamped};
-use crate::socket::recovery::session_store::{Accepted, Addressees, AwaySession, Refused, SessionStore};
+use super::cluster_link::{Operation, Target};
+use crate::error::ImksResult;
+use crate::socket::codec::arguments::Arguments;
+use crate::socket::codec::encoder::{EncodedPacket, encode_event};
+use crate::socket::data::SavedData;
+use crate::socket::recovery::event::RecoverableEvent;
+use crate::socket::recovery::session_store::{
+    Accepted, Addressees, AwaySession, Link, Opening, Position, Recovery, RecoveryStatus, Refused,
+    SessionStore,
+};
+use crate::socket::socket_id::SocketId;
 
-/// Why a socket whose connect hook accepted was not taken in.
-pub(crate) enum NotTakenIn {
-    /// It cannot go on with its earlier session: the hook is to be asked about a new one.
-    StartAnew,
-    /// The connection is to be closed.
-    Failed(ImksError),
+/// How packets are delivered.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// To the sockets that are there.
+    Plain,
+    /// In the order of one log, which keeps what absent clients miss.
+    Logged(Arc<SessionStore>),
 }
 
-impl Socket {
-    /// Whether the client came back after a short absence, as the same socket and with its rooms and data. In the
-    /// connect hook: whether it will have, if the hook accepts.
-    pub fn recovered(&self) -> bool {
-        self.session().is_some_and(|(_, link)| link.is_back())
-    }
-
-    /// In the connect hook of a client that comes back: the rooms it will be in again, own room aside. The hook takes
-    /// one away with [`Socket::leave`]; then the client does not get the packets it missed there, either.
-    pub fn recovered_rooms(&self) -> Vec<Arc<str>> {
-        self.session().map(|(store, link)| store.recovered_rooms(link)).unwrap_or_default()
-    }
+/// An event on its way to sockets.
+#[derive(Debug)]
+pub(crate) enum OutgoingEvent {
+    Plain(EncodedPacket),
+    /// It gets its offset when its place in the log is known.
+    Recoverable(RecoverableEvent),
 }
 
-impl DisconnectReason {
-    /// Whether the client may come back to its session: it may unless somebody wanted it to end.
-    pub fn is_recoverable(self) -> bool {
-        !matches!(self, Self::Engine(CloseReason::ParseError) | Self::ClientNamespace | Self::ServerNamespace)
-    }
-}
-
-/// Opens a socket whose connect hook accepted: what it missed, the CONNECT reply, the first events, then whatever
-/// waited behind them. From then on broadcasts reach it.
-pub(crate) fn take_in(namespace: &Namespace, socket: &Socket, accept: &Accept) -> Result<(), NotTakenIn> {
-    let Some((store, link)) = socket.session() else {
-        namespace.insert(socket);
-        let reply = parser::encode_connect(namespace.path(), socket.id());
-        let mut welcome: Vec<Frames> = vec![smallvec::smallvec![reply]];
-        welcome.extend(accept.encode(namespace.path()).map_err(NotTakenIn::Failed)?);
-        return socket.open(&welcome, true).map_err(|_| NotTakenIn::Failed(socket.not_found()));
-    };
-    if link.is_back() {
-        if !store.is_owner(link, accept.owner()) {
-            return Err(NotTakenIn::StartAnew);
-        }
-        // The client knows that its connection broke before we do.
-        if let Some(earlier) = namespace.socket(socket.id()) {
-            earlier.end_connection();
-            namespace.remove(&earlier, DisconnectReason::Engine(CloseReason::TransportClose));
+impl OutgoingEvent {
+    /// The event as listeners and other nodes see it.
+    pub(crate) fn packet(&self) -> Cow<'_, EncodedPacket> {
+        match self {
+            Self::Plain(packet) => Cow::Borrowed(packet),
+            Self::Recoverable(event) => Cow::Owned(event.plain()),
         }
     }
-    let (events, last) = accept.encode_recoverable(namespace.path()).map_err(NotTakenIn::Failed)?;
-    let data = socket.pouch().kept();
-    let accepted = Accepted { owner: accept.owner(), greeted: last.is_some(), data };
-    let mut moved = Vec::new();
-    let opened = store.open(link, accepted, |opening| {
-        for room in opening.rooms {
-            moved.extend(socket.enter(&room));
-        }
-        namespace.insert(socket);
-        let reply = event::encode_connect_recoverable(namespace.path(), socket.id(), &link.pid());
-        let mut welcome = opening.missed;
-        welcome.push(smallvec::smallvec![reply]);
-        welcome.extend(events);
-        welcome.extend(last.map(|last| last.stamp(opening.offset.as_str())));
-        socket.open(&welcome, !link.is_back()).map_err(|_| Refused::Closed)
-    });
-    // Hooks may do anything, so they run when nothing is locked.
-    moved.iter().for_each(|(room, created)| socket.tell_entered(room, *created));
-    opened.map_err(|refused| match refused {
-        Refused::Lost => NotTakenIn::StartAnew,
-        Refused::Closed => NotTakenIn::Failed(socket.not_found()),
-    })
-}
 
-/// Sends an event to one client; it gets it when it comes back if it is away.
-pub(crate) fn emit(store: &SessionStore, socket: &Socket, event: Unstamped) -> ImksResult<()> {
-    let mut sent = Ok(());
-    store.publish(Addressees::One(socket.socket_id()), event, |frames, position| {
-        sent = socket.deliver_numbered(&Parcel::new(frames), position);
-        // A socket that was kept from before an absence stands for the client nevertheless.
-        if sent == Err(SendError::Closed)
-            && let Some(current) = socket.namespace().socket(socket.id())
-        {
-            sent = current.deliver_numbered(&Parcel::new(frames), position);
+    /// The event with or without leave to compress it on its way.
+    pub(crate) fn compress(self, compress: bool) -> Self {
+        match self {
+            Self::Plain(packet) => Self::Plain(packet.compress(compress)),
+            Self::Recoverable(event) => Self::Recoverable(event.compress(compress)),
         }
-    });
-    match sent {
-        Err(SendError::Closed) if !socket.session().is_some_and(|(_, link)| store.is_known(link)) => {
-            Err(socket.not_found())
-        }
-        Err(SendError::Slow) => Err(ImksError::SocketSendFull),
-        _ => Ok(()),
     }
 }
 
-/// Sends an event to the sockets of this node it is for, and keeps it for those who miss it.
-pub(crate) fn publish(
-    store: &SessionStore,
-    namespace: &Namespace,
-    target: &Target<'_>,
-    skip: Option<&Socket>,
-    event: Unstamped,
-) {
-    let names = |rooms: &[&str]| rooms.iter().map(|room| Box::from(*room)).collect();
-    let addressees = Addressees::Rooms {
-        rooms: names(target.rooms),
-        except: names(target.except),
-        skip: skip.map(Socket::socket_id),
-    };
-    store.publish(addressees, event, |frames, position| {
-        let parcel = Parcel::new(frames);
-        namespace.for_each_target(target, skip, |socket| {
-            if let Err(error) = socket.deliver_numbered(&parcel, position) {
-                tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
+impl Delivery {
+    /// Plain without recovery, else through a new log.
+    pub(crate) fn new(recovery: Option<&Recovery>) -> ImksResult<Self> {
+        Ok(match recovery {
+            Some(recovery) => Self::Logged(SessionStore::new(recovery)?),
+            None => Self::Plain,
+        })
+    }
+
+    /// What is kept for clients that come back; `None` where they cannot.
+    pub(crate) fn status(&self) -> Option<RecoveryStatus> {
+        self.store().map(SessionStore::status)
+    }
+
+    /// What ties a new socket to its session, if it can have one: the earlier one if the client names one that it can
+    /// go on with.
+    pub(crate) fn begin(&self, credentials: Option<&str>) -> ImksResult<Option<Box<Link>>> {
+        self.store().map(|store| store.begin(credentials).map(Box::new)).transpose()
+    }
+
+    /// Encodes an event for sockets that may be away.
+    pub(crate) fn encode(
+        &self,
+        namespace: &str,
+        event: &str,
+        args: &impl Arguments,
+    ) -> ImksResult<OutgoingEvent> {
+        Ok(match self {
+            Self::Plain => OutgoingEvent::Plain(encode_event(namespace, None, event, args)?),
+            Self::Logged(_) => OutgoingEvent::Recoverable(RecoverableEvent::new(namespace, event, args)?),
+        })
+    }
+
+    /// Sends an event to the sockets that `deliver` finds, and keeps it for those who miss it.
+    pub(crate) fn send(
+        &self,
+        event: OutgoingEvent,
+        addressees: impl FnOnce() -> Addressees,
+        deliver: impl FnOnce(&EncodedPacket, Option<Position>),
+    ) {
+        match (event, self) {
+            (OutgoingEvent::Plain(packet), _) => deliver(&packet, None),
+            (OutgoingEvent::Recoverable(event), Self::Logged(store)) => {
+                store.publish(addressees(), event, |packet, position| deliver(packet, Some(position)));
             }
+            // Only a log makes such events.
+            (OutgoingEvent::Recoverable(event), Self::Plain) => deliver(&event.plain(), None),
+        }
+    }
+
+    /// Whether a client that is away will get what was sent to its socket.
+    pub(crate) fn keeps(&self, link: Option<&Link>) -> bool {
+        self.session(link).is_some_and(|(store, link)| store.is_known(link))
+    }
+
+    /// A socket joins a room: `join` gives the room's name unless the socket is in it already.
+    pub(crate) fn join<R>(
+        &self,
+        link: Option<&Link>,
+        join: impl FnOnce() -> Option<(Arc<str>, R)>,
+    ) -> Option<(Arc<str>, R)> {
+        match self.session(link) {
+            Some((store, link)) => store.join(link, join),
+            None => join(),
+        }
+    }
+
+    /// A socket leaves a room.
+    pub(crate) fn leave<R>(&self, link: Option<&Link>, room: &str, leave: impl FnOnce() -> R) -> R {
+        match self.session(link) {
+            Some((store, link)) => store.leave(link, room, leave),
+            None => leave(),
+        }
+    }
+
+    /// The application changed what it keeps with a socket.
+    pub(crate) fn save_data(&self, link: Option<&Link>, data: impl FnOnce() -> SavedData) {
+        if let Some((store, link)) = self.session(link) {
+            store.set_data(link, data);
+        }
+    }
+
+    /// A socket has gone; `recoverable` says whether its client may come back to its session.
+    pub(crate) fn depart(&self, link: Option<&Link>, recoverable: bool) {
+        if let Some((store, link)) = self.session(link) {
+            store.depart(link, recoverable);
+        }
+    }
+
+    /// Rooms of the session that a client wants to go on with, as far as the connect hook left them.
+    pub(crate) fn recovered_rooms(&self, link: Option<&Link>) -> Vec<Arc<str>> {
+        self.session(link).map(|(store, link)| store.recovered_rooms(link)).unwrap_or_default()
+    }
+
+    /// Whether the connect hook speaks for the owner of the session that a client wants to go on with.
+    pub(crate) fn is_owner(&self, link: &Link, owner: Option<&str>) -> bool {
+        self.store().is_none_or(|store| store.is_owner(link, owner))
+    }
+
+    /// Opens a socket whose connect hook accepted, in one step with everything that happens in the namespace.
+    pub(crate) fn open(
+        &self,
+        link: &Link,
+        accepted: Accepted<'_>,
+        open: impl FnOnce(Opening) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        self.store().ok_or(Refused::Lost)?.open(link, accepted, open)
+    }
+
+    /// Does to absent clients what is done to those who are there.
+    pub(crate) fn apply_to_absent(
+        &self,
+        target: &Target<'_>,
+        skip: Option<SocketId>,
+        operation: &Operation<'_>,
+    ) {
+        let Some(store) = self.store() else { return };
+        let meant = |session: &AwaySession<'_>| {
+            (target.rooms.is_empty() || target.rooms.iter().any(|room| session.is_in(room)))
+                && !target.except.iter().any(|room| session.is_in(room))
+                && skip != Some(session.socket_id())
+        };
+        store.for_each_away(|session| {
+            if !meant(session) {
+                return true;
+            }
+            match operation {
+                Operation::Join { room } => session.join(room),
+                Operation::Leave { room } => session.leave(room),
+                Operation::Disconnect { .. } => return false,
+                Operation::Broadcast { .. } => {}
+            }
+            true
         });
-    });
-}
+    }
 
-/// Does to clients that are away what is done to those who are there.
-pub(crate) fn apply_to_absent(
-    store: &SessionStore,
-    target: &Target<'_>,
-    skip: Option<&Socket>,
-    operation: &Operation<'_>,
-) {
-    let meant = |session: &AwaySession<'_>| {
-        (target.rooms.is_empty() || target.rooms.iter().any(|room| session.is_in(room)))
-            && !target.except.iter().any(|room| session.is_in(room))
-            && skip.is_none_or(|skip| skip.socket_id() != session.socket_id())
-    };
-    store.for_each_away(|session| {
-        if !meant(session) {
-            return true;
+    fn store(&self) -> Option<&SessionStore> {
+        match self {
+            Self::Plain => None,
+            Self::Logged(store) => Some(store),
         }
-        match operation {
-            Operation::Join { room } => session.join(room),
-            Operation::Leave { room } => session.leave(room),
-            Operation::Disconnect { .. } => return false,
-            _ => {}
-        }
-        true
-    });
-}
+    }
 
-impl Socket {
-    /// Ends the connection at once.
-    fn end_connection(&self) {
-        self.outbox().close(Close::Now);
+    /// A socket without a session (a client of Socket.IO v2) is in no log.
+    fn session<'a>(&'a self, link: Option<&'a Link>) -> Option<(&'a SessionStore, &'a Link)> {
+        Some((self.store()?, link?))
     }
 }

@@ -1,17 +1,31 @@
 //! A namespace and what is in it: sockets, rooms, handlers, and how events reach clients.
+//!
+//! ```text
+//! broadcast, emit, lifecycle, ack_request, builder   what can be done
+//!                deliver, observers                  how it is done here
+//!            socket ⇄ namespace ⇄ handlers           the three that know each other
+//!    rooms, delivery, connect, cluster_link, …       what they are made of
+//! ```
 
 pub(crate) mod ack_collector;
+pub(crate) mod ack_request;
 pub(crate) mod broadcast;
 pub(crate) mod builder;
+pub(crate) mod cluster_link;
 pub(crate) mod connect;
-pub(crate) mod data;
+mod deliver;
 pub(crate) mod delivery;
-pub(crate) mod events;
-pub(crate) mod listeners;
+mod emit;
+pub(crate) mod handlers;
+pub(crate) mod lifecycle;
 #[allow(clippy::module_inception, reason = "the thing is called a namespace")]
 pub(crate) mod namespace;
+pub(crate) mod observers;
+pub(crate) mod pressure;
+pub(crate) mod refusal;
 pub(crate) mod remote_socket;
-pub(crate) mod rooms;
-pub(crate) mod server_events;
+mod rooms;
+pub(crate) mod server_emit;
 pub(crate) mod socket;
+pub(crate) mod socket_info;
 pub(crate) mod typed;

@@ -1,29 +1,19 @@
-//! A namespace: who may join, who is in it, what its events do, and how to reach everybody.
+//! A namespace: its sockets, its rooms, and what its handlers are.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use dashmap::DashMap;
-use serde::Serialize;
 
-use super::ack_collector::{Answers, Asking, Questioner, Tickets};
-use super::broadcast::Broadcast;
-use super::builder::{Description, Hooks};
-use super::connect::{Accept, ConnectError, ConnectPayload};
-use super::events::{BoxFuture, Events};
-use super::listeners::{Listeners, args_of, show_outgoing};
-use super::remote_socket::FetchedSockets;
+use super::cluster_link::{ClusterLink, Target};
+use super::delivery::Delivery;
+use super::handlers::{Events, Handlers, Hooks, Listeners, ServerHandler};
 use super::rooms::{Room, Rooms};
-use super::server_events::{ServerAnswers, ServerHandler};
 use super::socket::Socket;
 use crate::error::{ImksError, ImksResult};
-use crate::socket::DisconnectReason;
-use crate::socket::cluster::message_bus::{MessageBus, Target};
-use crate::socket::codec::parser::{self, Arguments};
-use crate::socket::recovery::session_store::{RecoveryStatus, SessionStore};
-use crate::socket::server::dynamic::Dynamic;
+use crate::socket::recovery::session_store::RecoveryStatus;
 use crate::socket::socket_id::SocketId;
 
 /// A namespace of a running server. Cheap to clone.
@@ -32,24 +22,26 @@ pub struct Namespace(Arc<Inner>);
 
 struct Inner {
     path: Box<str>,
-    description: Arc<Description>,
-    rooms: Rooms,
+    handlers: Arc<Handlers>,
+    rooms: Rooms<Socket>,
     /// Every socket of the namespace, dense, for broadcasts to all.
-    everybody: Room,
+    everybody: Room<Socket>,
     by_id: DashMap<SocketId, Entry>,
     /// Sockets whose id has the form of Socket.IO v2.
     of_version2: AtomicUsize,
     ack_ids: AtomicU64,
-    bus: Arc<MessageBus>,
+    cluster: Arc<dyn ClusterLink>,
     /// Somebody wants to see what clients send, here or at one socket.
     watch_incoming: AtomicBool,
     /// Somebody wants to see what is sent to clients.
     watch_outgoing: AtomicBool,
-    /// Who counts its users, if it was made on demand.
-    home: Option<Weak<Dynamic>>,
-    /// For clients that come back after a short absence.
-    sessions: Option<Arc<SessionStore>>,
+    delivery: Delivery,
+    /// Hears that a client has gone that had joined or tried to, if somebody counts them.
+    on_client_gone: Option<OnClientGone>,
 }
+
+/// Called with the path of the namespace.
+pub(crate) type OnClientGone = Box<dyn Fn(&str) + Send + Sync>;
 
 struct Entry {
     socket: Socket,
@@ -59,24 +51,24 @@ struct Entry {
 impl Namespace {
     pub(crate) fn new(
         path: &str,
-        description: Arc<Description>,
-        bus: Arc<MessageBus>,
-        home: Option<Weak<Dynamic>>,
-        sessions: Option<Arc<SessionStore>>,
+        handlers: Arc<Handlers>,
+        cluster: Arc<dyn ClusterLink>,
+        delivery: Delivery,
+        on_client_gone: Option<OnClientGone>,
     ) -> Self {
         Self(Arc::new(Inner {
             path: path.into(),
-            watch_incoming: AtomicBool::new(description.listeners.watch_incoming()),
-            watch_outgoing: AtomicBool::new(description.listeners.watch_outgoing()),
-            description,
+            watch_incoming: AtomicBool::new(handlers.listeners.watch_incoming()),
+            watch_outgoing: AtomicBool::new(handlers.listeners.watch_outgoing()),
+            handlers,
             rooms: Rooms::default(),
             everybody: Room::new(Arc::from("")),
             by_id: DashMap::new(),
             of_version2: AtomicUsize::new(0),
             ack_ids: AtomicU64::new(0),
-            bus,
-            home,
-            sessions,
+            cluster,
+            delivery,
+            on_client_gone,
         }))
     }
 
@@ -107,12 +99,12 @@ impl Namespace {
 
     /// A socket of this node.
     pub fn socket(&self, id: &str) -> Option<Socket> {
-        let place = match SocketId::parse(id) {
-            Some(place) => place,
+        let key = match SocketId::parse(id) {
+            Some(key) => key,
             None if self.0.of_version2.load(Ordering::Relaxed) > 0 => SocketId::of_version2(id),
             None => return None,
         };
-        self.0.by_id.get(&place).map(|entry| entry.socket.clone()).filter(|socket| socket.id() == id)
+        self.0.by_id.get(&key).map(|entry| entry.socket.clone()).filter(|socket| socket.id() == id)
     }
 
     /// All sockets of this node that are in a room.
@@ -130,114 +122,33 @@ impl Namespace {
         self.0.by_id.iter().map(|entry| entry.socket.clone()).collect()
     }
 
-    /// Everybody in a room.
-    pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
-        Broadcast::new(self).to(room)
-    }
-
-    /// Everybody but those in a room.
-    pub fn except<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
-        Broadcast::new(self).except(room)
-    }
-
-    /// Sends an event with one argument to everybody.
-    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
-        Broadcast::new(self).emit(event, data)
-    }
-
-    /// Sends an event with any arguments to everybody.
-    pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        Broadcast::new(self).emit_args(event, args)
-    }
-
-    /// Asks everybody in the namespace; see [`Broadcast::emit_with_ack`].
-    pub async fn emit_with_ack(
-        &self,
-        event: &str,
-        args: &impl Arguments,
-        timeout: Duration,
-    ) -> ImksResult<Answers> {
-        Broadcast::new(self).emit_with_ack(event, args, timeout).await
-    }
-
-    /// Everybody, on all nodes; see [`Broadcast::fetch_sockets`].
-    pub async fn fetch_sockets(&self) -> ImksResult<FetchedSockets> {
-        Broadcast::new(self).fetch_sockets().await
-    }
-
-    /// Everybody, to make them join or leave rooms, or to choose with operators.
-    pub fn everybody(&self) -> Broadcast<'_> {
-        Broadcast::new(self)
-    }
-
-    /// Sends an event to all other nodes, where
-    /// [`NamespaceBuilder::on_server_event`](crate::socket::NamespaceBuilder::on_server_event) handles it. Not to this one.
-    pub fn server_side_emit(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        self.0.bus.server_event(self, event, args)
-    }
-
-    /// As [`Namespace::server_side_emit`], and waits until all nodes answered, for at most `timeout`.
-    pub async fn server_side_emit_with_ack(
-        &self,
-        event: &str,
-        args: &impl Arguments,
-        timeout: Duration,
-    ) -> ImksResult<ServerAnswers> {
-        self.0.bus.server_question(self, event, args)?.answers(timeout).await
-    }
-
-    /// Sends an event with one argument to everybody in a room, on all nodes.
-    pub fn emit_to_room(&self, room: &str, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
-        self.to(room).emit(event, data)
-    }
-
     /// What is kept for clients that come back; `None` where they cannot.
     pub fn recovery_status(&self) -> Option<RecoveryStatus> {
-        self.sessions().map(SessionStore::status)
+        self.delivery().status()
     }
 
-    pub(crate) fn sessions(&self) -> Option<&SessionStore> {
-        self.0.sessions.as_deref()
+    pub(crate) fn delivery(&self) -> &Delivery {
+        &self.0.delivery
+    }
+
+    pub(crate) fn cluster(&self) -> &dyn ClusterLink {
+        &*self.0.cluster
     }
 
     pub(crate) fn events(&self) -> &Events {
-        &self.0.description.events
+        &self.0.handlers.events
     }
 
     pub(crate) fn server_handler(&self, event: &str) -> Option<ServerHandler> {
-        self.0.description.server_events.get(event)
-    }
-
-    /// Prepares to ask all of them at once, under one ack id.
-    pub(crate) fn question(
-        &self,
-        target: &Target<'_>,
-        skip: Option<&Socket>,
-        event: &str,
-        args: &impl Arguments,
-        questioner: Arc<dyn Questioner>,
-    ) -> ImksResult<Asking> {
-        let id = self.next_ack_id();
-        let frames = parser::encode_event(self.path(), Some(id), event, args)?;
-        let mut sockets = Vec::new();
-        self.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
-        if self.watches_outgoing() {
-            let args = args_of(&frames)?;
-            sockets.iter().for_each(|socket| show_outgoing(socket, &args));
-        }
-        Ok(Asking { tickets: Tickets { id, sockets }, frames, questioner })
+        self.0.handlers.server_events.get(event).cloned()
     }
 
     pub(crate) fn hooks(&self) -> &Hooks {
-        &self.0.description.hooks
+        &self.0.handlers.hooks
     }
 
     pub(crate) fn listeners(&self) -> &Listeners {
-        &self.0.description.listeners
-    }
-
-    pub(crate) fn bus(&self) -> &Arc<MessageBus> {
-        &self.0.bus
+        &self.0.handlers.listeners
     }
 
     /// One load: whether an event of a client has to be shown to anybody but its handler.
@@ -260,7 +171,7 @@ impl Namespace {
         }
     }
 
-    pub(crate) fn rooms(&self) -> &Rooms {
+    pub(crate) fn rooms(&self) -> &Rooms<Socket> {
         &self.0.rooms
     }
 
@@ -268,86 +179,68 @@ impl Namespace {
         self.0.ack_ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The verdict of middleware and connect hook on a client; without them everybody may join.
-    pub(crate) fn admit(
-        &self,
-        socket: Socket,
-        payload: ConnectPayload,
-    ) -> Option<BoxFuture<Result<Accept, ConnectError>>> {
-        self.hooks().admit(socket, payload)
-    }
-
-    pub(crate) fn connected(&self, socket: Socket) -> Option<BoxFuture<()>> {
-        self.hooks().connected.as_ref().map(|hook| hook(socket))
-    }
-
-    /// Takes a socket in, so that broadcasts reach it.
+    /// Adds a socket, so that broadcasts reach it.
     pub(crate) fn insert(&self, socket: &Socket) {
         if socket.is_of_version2() {
             self.0.of_version2.fetch_add(1, Ordering::Relaxed);
         }
         let slot = self.0.everybody.insert(socket.clone());
         let earlier = self.0.by_id.insert(socket.socket_id(), Entry { socket: socket.clone(), slot });
-        // Who comes back may find itself still leaving.
+        // A client that comes back may find its earlier socket still leaving.
         if let Some(earlier) = earlier {
             self.0.everybody.remove(earlier.slot);
         }
     }
 
-    /// Lets a socket go, whoever asks first: hooks, rooms, registry.
-    pub(crate) fn remove(&self, socket: &Socket, reason: DisconnectReason) {
-        // Another socket may have the same id: it came back, or wants to.
-        let is_it = |entry: &Entry| entry.socket.is_same(socket);
-        let was_member = self.0.by_id.get(&socket.socket_id()).is_some_and(|entry| is_it(&entry));
-        if !socket.shut() {
-            return;
-        }
-        if let Some((store, link)) = socket.session() {
-            store.depart(link, reason.is_recoverable());
-        }
-        if let Some(hook) = self.hooks().disconnecting.as_ref().filter(|_| was_member) {
-            hook(socket, reason);
-        }
-        socket.release();
-        if let Some((_, entry)) = self.0.by_id.remove_if(&socket.socket_id(), |_, entry| is_it(entry)) {
+    /// Whether this very socket was added and not removed: another one may have the same id.
+    pub(crate) fn contains(&self, socket: &Socket) -> bool {
+        self.0.by_id.get(&socket.socket_id()).is_some_and(|entry| entry.socket.is_same(socket))
+    }
+
+    /// Removes a socket, if it was added.
+    pub(crate) fn remove_entry(&self, socket: &Socket) {
+        let removed = self.0.by_id.remove_if(&socket.socket_id(), |_, entry| entry.socket.is_same(socket));
+        if let Some((_, entry)) = removed {
             self.0.everybody.remove(entry.slot);
             if socket.is_of_version2() {
                 self.0.of_version2.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        if let Some(hook) = self.hooks().disconnected.as_ref().filter(|_| was_member) {
-            hook(socket, reason);
-        }
-        self.let_go();
-        tracing::debug!(socket_sid = %socket.id(), namespace = self.path(), reason = reason.as_str(), "socket left");
     }
 
-    /// One user less of a namespace that was made on demand.
-    pub(crate) fn let_go(&self) {
-        if let Some(home) = self.0.home.as_ref().and_then(Weak::upgrade) {
-            home.release(self.path());
+    /// Says that a client has gone which had joined, or tried to.
+    pub(crate) fn client_gone(&self) {
+        if let Some(hook) = &self.0.on_client_gone {
+            hook(self.path());
         }
     }
 
-    /// Calls `visit` once for each socket of this node that a broadcast is for.
+    /// The sockets of this node that are meant.
+    pub(crate) fn targets(&self, target: &Target<'_>, skip: Option<&Socket>) -> Vec<Socket> {
+        let mut sockets = Vec::new();
+        self.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
+        sockets
+    }
+
+    /// Calls `visit` once for each socket of this node that is meant.
     pub(crate) fn for_each_target(
         &self,
         target: &Target<'_>,
         skip: Option<&Socket>,
         mut visit: impl FnMut(&Socket),
     ) {
-        let excluded = self.excluded(target.except);
+        let excluded = self.excluded(&target.except);
         let mut visit = |socket: &Socket| {
             let skipped = skip.is_some_and(|skip| skip.is_same(socket));
             if !skipped && (excluded.is_empty() || !excluded.contains(&socket.socket_id())) {
                 visit(socket);
             }
         };
-        match target.rooms {
+        match &target.rooms[..] {
             [] => self.0.everybody.for_each(visit),
             [room] => self.for_each_in(room, &mut visit),
             rooms => {
-                let mut seen = std::collections::HashSet::new();
+                let mut seen = HashSet::new();
                 let mut visit_once = |socket: &Socket| {
                     if seen.insert(socket.socket_id()) {
                         visit(socket);
@@ -373,8 +266,8 @@ impl Namespace {
         }
     }
 
-    fn excluded(&self, rooms: &[&str]) -> std::collections::HashSet<SocketId> {
-        let mut excluded = std::collections::HashSet::new();
+    fn excluded(&self, rooms: &[&str]) -> HashSet<SocketId> {
+        let mut excluded = HashSet::new();
         for room in rooms {
             self.for_each_in(room, &mut |socket: &Socket| {
                 excluded.insert(socket.socket_id());

@@ -3,29 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::ack_collector::Answers;
 use super::broadcast::Broadcast;
 use super::namespace::Namespace;
 use super::socket::Socket;
-use crate::clock::Micros;
-use crate::engine::Handshake;
+use super::socket_info::{RemoteHandshake, SocketInfo};
 use crate::error::{ImksError, ImksResult};
-use crate::socket::cluster::wire::{WireSocket, parse_id};
+use crate::node::NodeId;
+use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::packet::Args;
-use crate::socket::codec::parser::{Arguments, One};
-use crate::socket::socket_id::{NodeId, SocketId};
 
 /// A socket of this node or another one: a snapshot of the facts, and means to reach it.
 #[derive(Debug, Clone)]
 pub struct RemoteSocket {
-    pub(crate) id: SocketId,
-    pub(crate) node: NodeId,
-    pub(crate) namespace: Namespace,
-    pub(crate) handshake: Arc<RemoteHandshake>,
-    pub(crate) rooms: Vec<String>,
-    pub(crate) data: serde_json::Value,
+    info: Arc<SocketInfo>,
+    node: NodeId,
+    namespace: Namespace,
 }
 
 /// What [`Broadcast::fetch_sockets`] found.
@@ -37,78 +32,31 @@ pub struct FetchedSockets {
     pub silent: Vec<NodeId>,
 }
 
-/// What a client told about itself when it opened its connection. Without the `auth` option: secrets do not
-/// travel between nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemoteHandshake {
-    /// Address and port of the other end.
-    pub address: String,
-    /// Path and query of the first request.
-    pub url: String,
-    /// Whether it came over TLS.
-    pub secure: bool,
-    /// When it came, in microseconds since 1970.
-    pub issued: Micros,
-    /// The transport it came over.
-    pub transport: String,
-    /// Whether it came from a page of another origin.
-    pub xdomain: bool,
-    /// Headers in their order, names in lower case; those with credentials left out: `authorization`,
-    /// `proxy-authorization` and `cookie`.
-    pub headers: Vec<(String, String)>,
-}
-
-impl RemoteHandshake {
-    pub(crate) fn of(handshake: &Handshake) -> Self {
-        let public = handshake.headers().filter(|(name, _)| !SECRET_HEADERS.contains(name));
-        Self {
-            address: handshake.peer.to_string(),
-            url: handshake.url().to_owned(),
-            secure: handshake.secure,
-            issued: handshake.issued,
-            transport: handshake.transport.name().to_owned(),
-            xdomain: handshake.xdomain(),
-            headers: public.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        }
-    }
-}
-
 impl RemoteSocket {
-    pub(crate) fn of(socket: &Socket, node: NodeId) -> Self {
-        Self {
+    /// The snapshot of a socket of this node.
+    pub(crate) fn of(socket: &Socket) -> Self {
+        let info = SocketInfo {
             id: socket.socket_id(),
-            node,
-            namespace: socket.namespace().clone(),
-            handshake: Arc::new(RemoteHandshake::of(socket.handshake())),
+            handshake: RemoteHandshake::of(socket.handshake()),
             rooms: socket.rooms().iter().map(|room| room.to_string()).collect(),
             data: socket.shared_data(),
-        }
+        };
+        Self::new(info, socket.namespace().cluster().node(), socket.namespace())
     }
 
-    pub(crate) fn from_wire(wire: WireSocket<'_>, node: NodeId, namespace: &Namespace) -> ImksResult<Self> {
-        Ok(Self {
-            id: parse_id(wire.id)?,
-            node,
-            namespace: namespace.clone(),
-            handshake: Arc::new(wire.handshake),
-            rooms: wire.rooms,
-            data: serde_json::from_str(&wire.data)?,
-        })
+    /// The snapshot of a socket of any node.
+    pub(crate) fn new(info: SocketInfo, node: NodeId, namespace: &Namespace) -> Self {
+        Self { info: Arc::new(info), node, namespace: namespace.clone() }
     }
 
-    pub(crate) fn to_wire(&self) -> WireSocket<'_> {
-        WireSocket {
-            id: self.id(),
-            rooms: self.rooms.clone(),
-            handshake: RemoteHandshake::clone(&self.handshake),
-            data: self.data.to_string(),
-        }
+    /// The facts, as they travel between nodes.
+    pub(crate) fn info(&self) -> &SocketInfo {
+        &self.info
     }
 
     /// Public id, unique in the cluster.
     pub fn id(&self) -> &str {
-        self.id.as_str()
+        self.info.id.as_str()
     }
 
     /// The node it is connected to.
@@ -118,17 +66,17 @@ impl RemoteSocket {
 
     /// What the client told about itself.
     pub fn handshake(&self) -> &RemoteHandshake {
-        &self.handshake
+        &self.info.handshake
     }
 
     /// Its rooms when it was fetched, the room of its own id included.
     pub fn rooms(&self) -> &[String] {
-        &self.rooms
+        &self.info.rooms
     }
 
     /// What its node keeps with [`Socket::share_data`], as one JSON object.
     pub fn data(&self) -> &serde_json::Value {
-        &self.data
+        &self.info.data
     }
 
     /// Sends it an event with one argument.
@@ -152,7 +100,7 @@ impl RemoteSocket {
         timeout: Duration,
     ) -> ImksResult<Args> {
         let Answers { answers, .. } = self.reach().emit_with_ack(event, args, timeout).await?;
-        let answer = answers.into_iter().find(|answer| answer.socket == self.id);
+        let answer = answers.into_iter().find(|answer| answer.socket == self.info.id);
         answer.map(|answer| answer.args).ok_or(ImksError::Timeout("the client did not acknowledge in time"))
     }
 
@@ -175,6 +123,3 @@ impl RemoteSocket {
         self.namespace.to(self.id())
     }
 }
-
-/// Headers that are nobody else's business.
-const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];

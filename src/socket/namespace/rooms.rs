@@ -1,51 +1,60 @@
-//! Which sockets are in which room. Members stand densely in their room: a broadcast walks an array and looks
+//! Which members are in which room. Members stand densely in their room: a broadcast walks an array and looks
 //! nothing up.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
 
-use super::socket::Socket;
-
 /// All rooms of one namespace. A room exists while somebody is in it.
-#[derive(Debug, Default)]
-pub(crate) struct Rooms {
-    by_name: DashMap<Arc<str>, Arc<Room>>,
+#[derive(Debug)]
+pub(crate) struct Rooms<M> {
+    by_name: DashMap<Arc<str>, Arc<Room<M>>>,
+}
+
+impl<M> Default for Rooms<M> {
+    fn default() -> Self {
+        Self { by_name: DashMap::new() }
+    }
 }
 
 /// One room: slots that members keep for as long as they stay.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Room<M> {
     name: Arc<str>,
-    slots: RwLock<Slots>,
+    slots: RwLock<Slots<M>>,
 }
 
-#[derive(Debug, Default)]
-struct Slots {
-    members: Vec<Option<Socket>>,
+#[derive(Debug)]
+struct Slots<M> {
+    members: Vec<Option<M>>,
     free: Vec<u32>,
+}
+
+impl<M> Slots<M> {
+    const fn new() -> Self {
+        Self { members: Vec::new(), free: Vec::new() }
+    }
 }
 
 /// A member's place in a room, needed to leave it.
 #[derive(Debug)]
-pub(crate) struct Membership {
-    room: Arc<Room>,
+pub(crate) struct Membership<M> {
+    room: Arc<Room<M>>,
     slot: u32,
 }
 
-/// What entering a room came to.
+/// The outcome of joining a room.
 #[derive(Debug)]
-pub(crate) struct Entered {
-    pub(crate) membership: Membership,
+pub(crate) struct JoinOutcome<M> {
+    pub(crate) membership: Membership<M>,
     /// Nobody was in the room before.
     pub(crate) created: bool,
 }
 
-impl Rooms {
+impl<M> Rooms<M> {
     /// Enters a room. The caller makes sure that a socket enters a room once.
-    pub(crate) fn join(&self, name: Arc<str>, socket: Socket) -> Entered {
+    pub(crate) fn join(&self, name: Arc<str>, member: M) -> JoinOutcome<M> {
         // The entry's lock is held until the member stands in the room, so that a leaver cannot remove the
         // room in between.
         let mut created = false;
@@ -54,18 +63,18 @@ impl Rooms {
             Arc::new(Room::new(name))
         });
         let room = entry.value().clone();
-        let slot = room.insert(socket);
-        Entered { membership: Membership { room, slot }, created }
+        let slot = room.insert(member);
+        JoinOutcome { membership: Membership { room, slot }, created }
     }
 
     /// Leaves a room; the last one out closes it. Says whether that happened.
-    pub(crate) fn leave(&self, membership: Membership) -> bool {
+    pub(crate) fn leave(&self, membership: Membership<M>) -> bool {
         let Membership { room, slot } = membership;
         room.remove(slot) && self.by_name.remove_if(&room.name, |_, room| room.is_empty()).is_some()
     }
 
     /// The room, if anybody is in it.
-    pub(crate) fn get(&self, name: &str) -> Option<Arc<Room>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Room<M>>> {
         self.by_name.get(name).map(|room| room.value().clone())
     }
 
@@ -80,22 +89,22 @@ impl Rooms {
     }
 }
 
-impl Room {
+impl<M> Room<M> {
     /// An empty room.
     pub(crate) fn new(name: Arc<str>) -> Self {
-        Self { name, slots: RwLock::default() }
+        Self { name, slots: RwLock::new(Slots::new()) }
     }
 
     /// Takes a member in and says where it stands.
-    pub(crate) fn insert(&self, socket: Socket) -> u32 {
+    pub(crate) fn insert(&self, member: M) -> u32 {
         let mut slots = self.slots.write();
         if let Some(slot) = slots.free.pop()
             && let Some(place) = slots.members.get_mut(slot as usize)
         {
-            *place = Some(socket);
+            *place = Some(member);
             return slot;
         }
-        slots.members.push(Some(socket));
+        slots.members.push(Some(member));
         u32::try_from(slots.members.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -107,15 +116,15 @@ impl Room {
         }
         let empty = slots.free.len() == slots.members.len();
         if empty {
-            *slots = Slots::default();
+            *slots = Slots::new();
         }
         empty
     }
 
     /// Calls `visit` for each member.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Socket)) {
-        for socket in self.slots.read().members.iter().flatten() {
-            visit(socket);
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&M)) {
+        for member in self.slots.read().members.iter().flatten() {
+            visit(member);
         }
     }
 
@@ -130,27 +139,9 @@ impl Room {
     }
 }
 
-impl Membership {
+impl<M> Membership<M> {
     /// Name of the room.
     pub(crate) fn room(&self) -> &Arc<str> {
         &self.room.name
     }
-}
-
-thread_local! {
-    static PRESSURE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Notes that a queue this thread just wrote to is filling up faster than its connection can run.
-///
-/// A broadcast never waits for a receiver, but the connection that causes it can end its turn early, so that
-/// receivers that are merely not scheduled yet are not mistaken for slow ones. Handlers run on the thread that
-/// polls their connection, so the thread is where sender and connection meet.
-pub(crate) fn note_pressure() {
-    PRESSURE.set(true);
-}
-
-/// Whether pressure was noted since the last call.
-pub(crate) fn take_pressure() -> bool {
-    PRESSURE.replace(false)
 }

@@ -1,33 +1,26 @@
 //! A client in one namespace: what handlers hold in their hands.
 
-mod membership;
-
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::ack_collector::Ticket;
-use super::broadcast::Broadcast;
+use super::ack_collector::PendingAck;
 use super::connect::ConnectPayload;
-use super::data::Pouch;
-use super::delivery;
-use super::listeners::{args_of, show_outgoing};
+use super::handlers::Listeners;
 use super::namespace::Namespace;
-use super::rooms::{self, Membership};
-use crate::engine::{Close, Handshake, Outbox, Pressure, Protocol, Queued, SendError, Transport};
+use super::pressure;
+use super::rooms::Membership;
+use crate::engine::{Close, Handshake, Outbox, Protocol, Queued, Reservation, SendError, Transport};
 use crate::error::{ImksError, ImksResult};
-use crate::socket::codec::dialect::{Dialect, Parcel, with_compression};
-use crate::socket::codec::packet::Args;
-use crate::socket::codec::parser::{self, Arguments, Frames, One};
-use crate::socket::recovery::event::Unstamped;
-use crate::socket::recovery::session_store::{Link, Position, SessionStore};
-use crate::socket::server::client::Joined;
+use crate::socket::codec::dialect::{Dialect, Renderings};
+use crate::socket::codec::encoder::{EncodedPacket, Frames};
+use crate::socket::codec::packet::{Args, MAIN_NAMESPACE};
+use crate::socket::data::SocketData;
+use crate::socket::recovery::session_store::{Link, Position};
 use crate::socket::socket_id::SocketId;
 
 /// A client in one namespace. Cheap to clone; sending never waits.
@@ -38,32 +31,34 @@ struct Inner {
     id: SocketId,
     /// The whole id of a client of Socket.IO v2.
     id_of_version2: Option<Box<str>>,
-    /// One of `JOINING`, `OPEN`, `CLOSED`.
+    /// One of `JOINING`, `OPEN`, `CLOSED`: read for every packet, without a lock.
     state: AtomicU8,
     dialect: Dialect,
     outbox: Outbox,
     namespace: Namespace,
     handshake: Arc<Handshake>,
     /// What was sent while joining: it must not overtake the CONNECT reply.
-    held: Mutex<Vec<Held>>,
-    rooms: Mutex<HashMap<Arc<str>, Membership>>,
-    acks: Mutex<HashMap<u64, Waiter>>,
-    pouch: Pouch,
+    buffered: Mutex<Vec<Buffered>>,
+    rooms: Mutex<HashMap<Arc<str>, Membership<Socket>>>,
+    acks: Mutex<HashMap<u64, AckTarget>>,
+    data: SocketData,
+    /// What few sockets have. Made when first needed.
+    listeners: OnceLock<Box<Mutex<Listeners>>>,
     /// The session that the client may come back to.
     link: Option<Box<Link>>,
 }
 
-struct Held {
-    frames: Frames,
+struct Buffered {
+    packet: EncodedPacket,
     /// Where it stands in the log of its namespace, if that is kept.
     position: Option<Position>,
 }
 
-/// Who waits for an answer of this socket.
-enum Waiter {
-    Alone(oneshot::Sender<Args>),
-    /// One of many that were asked the same.
-    Among(Ticket),
+/// Who waits for an ack of this socket.
+enum AckTarget {
+    Single(oneshot::Sender<Args>),
+    /// One of many that were sent the same event.
+    Broadcast(PendingAck),
 }
 
 const JOINING: u8 = 0;
@@ -79,9 +74,9 @@ impl Socket {
         payload: &ConnectPayload,
     ) -> ImksResult<Self> {
         let id_of_version2 = id_of_version2(&namespace, &handshake);
-        let link = match namespace.sessions().filter(|_| id_of_version2.is_none()) {
-            Some(store) => Some(Box::new(store.begin(payload.credentials())?)),
-            None => None,
+        let link = match id_of_version2 {
+            None => namespace.delivery().begin(payload.credentials())?,
+            Some(_) => None,
         };
         let data = link.as_ref().map(|link| link.data()).unwrap_or_default();
         let id = match (&id_of_version2, &link) {
@@ -97,10 +92,11 @@ impl Socket {
             outbox,
             namespace,
             handshake,
-            held: Mutex::default(),
+            buffered: Mutex::default(),
             rooms: Mutex::default(),
             acks: Mutex::default(),
-            pouch: Pouch::filled(data),
+            data: SocketData::restored(data),
+            listeners: OnceLock::new(),
             link,
         })))
     }
@@ -130,74 +126,6 @@ impl Socket {
         self.0.state.load(Ordering::Acquire) == OPEN
     }
 
-    /// Sends an event with one argument to this client.
-    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
-        self.emit_args(event, &One(data))
-    }
-
-    /// Sends an event with any arguments to this client.
-    pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        if let Some((store, _)) = self.session() {
-            return self.emit_logged(store, Unstamped::event(self.0.namespace.path(), event, args)?);
-        }
-        let frames = self.encode(None, event, args)?;
-        self.deliver_owned(frames).map_err(|error| self.send_error(error))
-    }
-
-    fn encode(&self, id: Option<u64>, event: &str, args: &impl Arguments) -> ImksResult<Frames> {
-        let frames = parser::encode_event(self.0.namespace.path(), id, event, args)?;
-        if self.0.namespace.watches_outgoing() {
-            show_outgoing(self, &args_of(&frames)?);
-        }
-        Ok(frames)
-    }
-
-    /// Sends an event that is not to be compressed on its way: secrets beside what others may choose, or data that is
-    /// compressed already.
-    pub fn emit_uncompressed(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        if let Some((store, _)) = self.session() {
-            let event = Unstamped::event(self.0.namespace.path(), event, args)?.with_compression(false);
-            return self.emit_logged(store, event);
-        }
-        let frames = self.encode(None, event, args)?;
-        self.deliver_owned(with_compression(frames, false)).map_err(|error| self.send_error(error))
-    }
-
-    fn emit_logged(&self, store: &SessionStore, event: Unstamped) -> ImksResult<()> {
-        if self.0.namespace.watches_outgoing() {
-            show_outgoing(self, &args_of(&event.plain())?);
-        }
-        delivery::emit(store, self, event)
-    }
-
-    /// Sends an event that may be lost: it is dropped unless the connection can take it right now.
-    pub fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        let frames = self.encode(None, event, args)?;
-        self.deliver_volatile(&Parcel::new(&frames));
-        Ok(())
-    }
-
-    /// Sends an event and waits for the client's answer, for at most `timeout`.
-    pub async fn emit_with_ack(
-        &self,
-        event: &str,
-        args: &impl Arguments,
-        timeout: Duration,
-    ) -> ImksResult<Args> {
-        let id = self.0.namespace.next_ack_id();
-        let frames = self.encode(Some(id), event, args)?;
-        let answer = self.expect_ack(id)?;
-        let pending = PendingAck { socket: self, id };
-        self.deliver(&frames).map_err(|error| self.send_error(error))?;
-        let answer = tokio::time::timeout(timeout, answer).await;
-        drop(pending);
-        match answer {
-            Ok(Ok(args)) => Ok(args),
-            Ok(Err(_)) => Err(self.not_found()),
-            Err(_) => Err(ImksError::Timeout("the client did not acknowledge in time")),
-        }
-    }
-
     /// What waits to be written to this client's connection, all its namespaces together.
     pub fn queued(&self) -> Queued {
         self.0.outbox.queued()
@@ -212,32 +140,7 @@ impl Socket {
     /// [`ImksError::SocketNotFound`] when the connection is closed, [`ImksError::SocketSendFull`] when that was
     /// because the client read too slowly.
     pub async fn drained(&self) -> ImksResult<()> {
-        self.0.outbox.drained().await.map_err(|error| self.send_error(error))
-    }
-
-    /// Everybody in a room but this socket.
-    pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
-        self.broadcast().to(room)
-    }
-
-    /// Everybody in the namespace but this socket.
-    pub fn broadcast(&self) -> Broadcast<'_> {
-        Broadcast::new(&self.0.namespace).without(self)
-    }
-
-    /// Makes the client leave the namespace; with `close` every namespace of the connection, which then ends.
-    ///
-    /// The stock client does not reconnect by itself after this ("io server disconnect").
-    pub fn disconnect(&self, close: bool) {
-        if self.is_connected() {
-            let bye = parser::encode_disconnect(self.0.namespace.path());
-            let farewell = self.send(&Parcel::new(&smallvec::smallvec![bye]));
-            tracing::debug!(socket_sid = %self.0.id, delivered = farewell.is_ok(), "socket disconnected by the server");
-        }
-        self.0.namespace.remove(self, crate::socket::DisconnectReason::ServerNamespace);
-        if close {
-            self.0.outbox.request_disconnect();
-        }
+        self.0.outbox.drained().await.map_err(|error| self.not_sent(error))
     }
 
     /// Ends the connection without telling the client to stay away: a stock client reconnects by itself.
@@ -245,18 +148,17 @@ impl Socket {
         self.0.outbox.close(Close::Shutdown);
     }
 
-    /// What ties it to the store of sessions, where clients may come back.
-    pub(crate) fn session(&self) -> Option<(&SessionStore, &Link)> {
-        let link = self.0.link.as_deref()?;
-        Some((self.0.namespace.sessions()?, link))
+    /// What ties it to its session, where clients may come back.
+    pub(crate) fn link(&self) -> Option<&Link> {
+        self.0.link.as_deref()
     }
 
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.0.outbox
     }
 
-    pub(crate) fn pouch(&self) -> &Pouch {
-        &self.0.pouch
+    pub(crate) fn socket_data(&self) -> &SocketData {
+        &self.0.data
     }
 
     /// Whether its id has another form than usual.
@@ -272,28 +174,30 @@ impl Socket {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Queues frames for the client. While it is still joining they wait behind the CONNECT reply.
-    pub(crate) fn deliver(&self, frames: &Frames) -> Result<(), SendError> {
-        self.deliver_parcel(&Parcel::new(frames))
+    pub(crate) fn listeners(&self) -> Option<Listeners> {
+        self.0.listeners.get().map(|listeners| listeners.lock().clone())
     }
 
-    /// As [`Socket::deliver`], for frames that others get too.
-    pub(crate) fn deliver_parcel(&self, parcel: &Parcel<'_>) -> Result<(), SendError> {
-        match self.0.state.load(Ordering::Acquire) {
-            OPEN => self.send(parcel),
-            JOINING => self.hold(parcel.frames(), None),
-            _ => Err(SendError::Closed),
-        }
+    pub(crate) fn listen(&self, change: impl FnOnce(&mut Listeners)) {
+        let mut listeners = self.0.listeners.get_or_init(Default::default).lock();
+        change(&mut listeners);
+        self.0.namespace.watch(&listeners);
     }
 
-    /// As [`Socket::deliver_parcel`], for an event that stands in the log of its namespace.
-    pub(crate) fn deliver_numbered(&self, parcel: &Parcel<'_>, position: Position) -> Result<(), SendError> {
+    /// Sends a packet. While the socket is still joining it waits behind the CONNECT reply; `position` says where the
+    /// packet stands in the log of its namespace.
+    pub(crate) fn deliver(
+        &self,
+        packet: &Renderings<'_>,
+        position: Option<Position>,
+    ) -> Result<(), SendError> {
         match self.0.state.load(Ordering::Acquire) {
             OPEN => {
                 self.note_sent(position);
-                self.send(parcel)
+                pressure::note(self.0.outbox.send_all(packet.frames_for(self.0.dialect, &self.0.outbox))?);
+                Ok(())
             }
-            JOINING => self.hold(parcel.frames(), Some(position)),
+            JOINING => self.buffer(packet, position),
             _ => {
                 // It has not left its rooms yet: the client will miss this one.
                 self.note_sent(position);
@@ -302,157 +206,200 @@ impl Socket {
         }
     }
 
-    fn note_sent(&self, position: Position) {
-        if let Some(link) = &self.0.link {
-            link.note_sent(position);
-        }
-    }
-
-    /// As [`Socket::deliver`], for frames that nobody else gets: a single one is moved, not shared.
-    pub(crate) fn deliver_owned(&self, mut frames: Frames) -> Result<(), SendError> {
-        let plain = frames.len() == 1 && self.0.dialect == Dialect::Default;
+    /// Sends a packet that nobody else gets: a single frame is moved, not shared.
+    pub(crate) fn deliver_owned(&self, packet: EncodedPacket) -> Result<(), SendError> {
+        let plain = packet.len() == 1 && self.0.dialect == Dialect::Default;
         if !plain || self.0.state.load(Ordering::Acquire) != OPEN {
-            return self.deliver(&frames);
+            return self.deliver(&Renderings::new(&packet), None);
         }
-        let Some(frame) = frames.pop() else { return Ok(()) };
-        note(self.0.outbox.send(frame)?);
+        let Some(frame) = packet.into_frames().pop() else { return Ok(()) };
+        pressure::note(self.0.outbox.send(frame)?);
         Ok(())
     }
 
-    pub(crate) fn deliver_volatile(&self, parcel: &Parcel<'_>) {
+    /// Sends a packet if the connection can take it right now.
+    pub(crate) fn deliver_volatile(&self, packet: &Renderings<'_>) {
         if self.0.state.load(Ordering::Acquire) == OPEN {
-            self.0.outbox.send_volatile(parcel.wrapped_for(self.0.dialect, &self.0.outbox));
+            self.0.outbox.send_volatile(packet.frames_for(self.0.dialect, &self.0.outbox));
         }
     }
 
-    /// The CONNECT reply and the first events leave, then what was held back; from now on nothing is. Without
-    /// `numbered`, what stands in the log is part of the welcome already.
-    pub(crate) fn open(&self, welcome: &[Frames], numbered: bool) -> Result<(), SendError> {
-        let mut held = self.0.held.lock();
-        let waiting = std::mem::take(&mut *held);
+    /// Answers a packet of the client itself: that never closes its connection, however slow the line is. What is
+    /// reserved for the answer is released when it has left.
+    pub(crate) fn answer(
+        &self,
+        packet: &EncodedPacket,
+        reservation: Option<Reservation>,
+    ) -> Result<(), SendError> {
+        if !self.is_connected() {
+            return Err(SendError::Closed);
+        }
+        let renderings = Renderings::new(packet);
+        self.0.outbox.answer(renderings.frames_for(self.0.dialect, &self.0.outbox), reservation)
+    }
+
+    /// The CONNECT reply and the first events leave, then what was buffered; from now on nothing is. Without
+    /// `logged`, what stands in the log is part of the welcome already.
+    pub(crate) fn open(&self, welcome: &[EncodedPacket], logged: bool) -> Result<(), SendError> {
+        let mut buffered = self.0.buffered.lock();
+        let waiting = std::mem::take(&mut *buffered);
         let mut all = Frames::new();
-        let mut add = |frames| {
-            all.extend(Parcel::new(frames).wrapped_for(self.0.dialect, &self.0.outbox).iter().cloned())
+        let mut add = |packet: &EncodedPacket| {
+            let renderings = Renderings::new(packet);
+            all.extend(renderings.frames_for(self.0.dialect, &self.0.outbox).iter().cloned());
         };
         welcome.iter().for_each(&mut add);
-        for Held { frames, position } in &waiting {
-            if numbered || position.is_none() {
-                add(frames);
-                position.iter().for_each(|position| self.note_sent(*position));
+        for Buffered { packet, position } in &waiting {
+            if logged || position.is_none() {
+                add(packet);
+                self.note_sent(*position);
             }
         }
         // All or none: a connection that is full now would be closed in the midst of it.
-        note(self.0.outbox.send_all(&all)?);
+        self.0.outbox.answer(&all, None)?;
         // Fails when the socket was closed meanwhile; then it stays closed.
         let opened = self.0.state.compare_exchange(JOINING, OPEN, Ordering::AcqRel, Ordering::Acquire);
         opened.map(|_| ()).map_err(|_| SendError::Closed)
     }
 
-    /// Answers a question asked by [`Socket::emit_with_ack`]; unknown ids answer nothing.
+    fn buffer(&self, packet: &Renderings<'_>, position: Option<Position>) -> Result<(), SendError> {
+        let mut buffered = self.0.buffered.lock();
+        if self.0.state.load(Ordering::Acquire) != JOINING {
+            drop(buffered);
+            return self.deliver(packet, position);
+        }
+        if buffered.len() >= BUFFERED_PACKETS_MAX {
+            self.0.outbox.close(Close::Now);
+            return Err(SendError::Slow);
+        }
+        buffered.push(Buffered { packet: packet.packet().clone(), position });
+        Ok(())
+    }
+
+    fn note_sent(&self, position: Option<Position>) {
+        if let (Some(link), Some(position)) = (&self.0.link, position) {
+            link.note_sent(position);
+        }
+    }
+
+    /// The error for a packet that was not sent.
+    pub(crate) fn not_sent(&self, error: SendError) -> ImksError {
+        match error {
+            SendError::Closed => ImksError::SocketNotFound(self.id().into()),
+            SendError::Slow => ImksError::SocketSendFull,
+        }
+    }
+}
+
+/// Acks that this client owes.
+impl Socket {
+    /// Expects an ack with this id.
+    pub(crate) fn expect_ack(&self, id: u64) -> ImksResult<oneshot::Receiver<Args>> {
+        let (sender, receiver) = oneshot::channel();
+        self.expect(id, AckTarget::Single(sender))?;
+        Ok(receiver)
+    }
+
+    /// Expects one of many acks. A socket that is gone, or owes too many, drops it at once.
+    pub(crate) fn expect_ack_among_many(&self, id: u64, ack: PendingAck) -> ImksResult<()> {
+        self.expect(id, AckTarget::Broadcast(ack))
+    }
+
+    /// Takes an ack of the client; unknown ids answer nothing.
     pub(crate) fn resolve_ack(&self, id: u64, args: Args) {
-        let waiting = self.0.acks.lock().remove(&id);
-        match waiting {
+        let target = self.0.acks.lock().remove(&id);
+        match target {
             // The one who asked may have given up in the same moment.
-            Some(Waiter::Alone(waiting)) => drop(waiting.send(args)),
-            Some(Waiter::Among(ticket)) => ticket.answer(args),
+            Some(AckTarget::Single(waiting)) => drop(waiting.send(args)),
+            Some(AckTarget::Broadcast(ack)) => ack.resolve(args),
             None => {}
         }
     }
 
-    /// Ends the socket's life: true for the one caller who did it.
-    pub(crate) fn shut(&self) -> bool {
-        self.0.state.swap(CLOSED, Ordering::AcqRel) != CLOSED
-    }
-
-    /// Leaves all rooms and gives up all questions.
-    pub(crate) fn release(&self) {
-        let rooms = std::mem::take(&mut *self.0.rooms.lock());
-        for (room, membership) in rooms {
-            let deleted = self.0.namespace.rooms().leave(membership);
-            self.tell_left(&room, deleted);
-        }
-        let unanswered = std::mem::take(&mut *self.0.acks.lock());
-        drop(unanswered);
-        self.0.held.lock().clear();
-    }
-
-    fn send(&self, parcel: &Parcel<'_>) -> Result<(), SendError> {
-        note(self.0.outbox.send_all(parcel.wrapped_for(self.0.dialect, &self.0.outbox))?);
-        Ok(())
-    }
-
-    fn hold(&self, frames: &Frames, position: Option<Position>) -> Result<(), SendError> {
-        let mut held = self.0.held.lock();
-        if self.0.state.load(Ordering::Acquire) != JOINING {
-            drop(held);
-            return self.deliver(frames);
-        }
-        if held.len() >= HELD_PACKETS_MAX {
-            self.0.outbox.close(Close::Now);
-            return Err(SendError::Slow);
-        }
-        held.push(Held { frames: frames.clone(), position });
-        Ok(())
-    }
-
-    fn expect_ack(&self, id: u64) -> ImksResult<oneshot::Receiver<Args>> {
-        let (sender, receiver) = oneshot::channel();
-        self.wait_for(id, Waiter::Alone(sender))?;
-        Ok(receiver)
-    }
-
-    /// Leaves a ticket for an answer. A socket that is gone, or owes too many answers, gives it back at once.
-    pub(crate) fn expect_answer(&self, id: u64, ticket: Ticket) -> ImksResult<()> {
-        self.wait_for(id, Waiter::Among(ticket))
-    }
-
-    /// Nobody waits for this answer any more.
+    /// Nobody waits for this ack any more.
     pub(crate) fn forget_ack(&self, id: u64) {
-        let waiter = self.0.acks.lock().remove(&id);
-        drop(waiter);
+        let target = self.0.acks.lock().remove(&id);
+        drop(target);
     }
 
-    fn wait_for(&self, id: u64, waiter: Waiter) -> ImksResult<()> {
+    /// The number of acks that the client owes.
+    pub(crate) fn pending_acks(&self) -> usize {
+        self.0.acks.lock().len()
+    }
+
+    fn expect(&self, id: u64, target: AckTarget) -> ImksResult<()> {
         let mut acks = self.0.acks.lock();
         // Checked under the lock: whoever closes the socket empties the map under it afterwards.
         let closed = self.0.state.load(Ordering::Acquire) == CLOSED;
         if closed || acks.len() >= PENDING_ACKS_MAX {
-            // Dropped without the lock: a ticket speaks when it is dropped.
+            // Dropped without the lock: one of many speaks when it is dropped.
             drop(acks);
-            drop(waiter);
+            drop(target);
             return Err(match closed {
-                true => self.not_found(),
+                true => ImksError::SocketNotFound(self.id().into()),
                 false => ImksError::LimitReached("pending acks per socket"),
             });
         }
-        acks.insert(id, waiter);
+        acks.insert(id, target);
         Ok(())
-    }
-
-    pub(super) fn send_error(&self, error: SendError) -> ImksError {
-        match error {
-            SendError::Closed => self.not_found(),
-            SendError::Slow => ImksError::SocketSendFull,
-        }
-    }
-
-    pub(super) fn not_found(&self) -> ImksError {
-        ImksError::SocketNotFound(self.id().into())
     }
 }
 
-/// Clients of Socket.IO v2 are not told their id: they make it of the session id and the namespace.
+/// Rooms and the end.
+impl Socket {
+    /// Joins a room with `join`, unless the socket is in it already or gone.
+    pub(crate) fn add_room<R>(
+        &self,
+        room: &str,
+        join: impl FnOnce() -> (Membership<Socket>, R),
+    ) -> Option<(Arc<str>, R)> {
+        let mut rooms = self.0.rooms.lock();
+        // Checked under the lock: whoever closes the socket empties the map under it afterwards.
+        if self.0.state.load(Ordering::Acquire) == CLOSED || rooms.contains_key(room) {
+            return None;
+        }
+        let (membership, outcome) = join();
+        let name = membership.room().clone();
+        rooms.insert(name.clone(), membership);
+        Some((name, outcome))
+    }
+
+    pub(crate) fn remove_room(&self, room: &str) -> Option<Membership<Socket>> {
+        self.0.rooms.lock().remove(room)
+    }
+
+    /// Whether it is in a room; everybody is in the room of their own id.
+    pub fn is_in(&self, room: &str) -> bool {
+        room == self.id() || self.0.rooms.lock().contains_key(room)
+    }
+
+    /// Its rooms, the room of its own id included.
+    pub fn rooms(&self) -> Vec<Arc<str>> {
+        let mut rooms: Vec<_> = self.0.rooms.lock().keys().cloned().collect();
+        rooms.push(Arc::from(self.id()));
+        rooms
+    }
+
+    /// Ends the socket's life: true for the one caller who did it.
+    pub(crate) fn mark_closed(&self) -> bool {
+        self.0.state.swap(CLOSED, Ordering::AcqRel) != CLOSED
+    }
+
+    /// Gives up everything that a closed socket still has: its rooms, to be left, are the answer.
+    pub(crate) fn take_rooms(&self) -> HashMap<Arc<str>, Membership<Socket>> {
+        let acks = std::mem::take(&mut *self.0.acks.lock());
+        drop(acks);
+        self.0.buffered.lock().clear();
+        std::mem::take(&mut *self.0.rooms.lock())
+    }
+}
+
+/// The id of a client of Socket.IO v2: these make it of the session id and the namespace, nobody tells them.
 fn id_of_version2(namespace: &Namespace, handshake: &Handshake) -> Option<Box<str>> {
     match (handshake.protocol, namespace.path()) {
         (Protocol::V4, _) => None,
-        (Protocol::V3 { .. }, parser::MAIN_NAMESPACE) => Some(handshake.sid.expose().into()),
+        (Protocol::V3 { .. }, MAIN_NAMESPACE) => Some(handshake.sid.expose().into()),
         (Protocol::V3 { .. }, path) => Some(format!("{path}#{}", handshake.sid.expose()).into()),
-    }
-}
-
-impl Joined for Socket {
-    fn is_connected(&self) -> bool {
-        Socket::is_connected(self)
     }
 }
 
@@ -462,26 +409,9 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// Forgets a question when the one who asked stops waiting.
-struct PendingAck<'a> {
-    socket: &'a Socket,
-    id: u64,
-}
-
-impl Drop for PendingAck<'_> {
-    fn drop(&mut self) {
-        self.socket.forget_ack(self.id);
-    }
-}
-
-fn note(pressure: Pressure) {
-    if pressure.0 {
-        rooms::note_pressure();
-    }
-}
-
-/// Answers that may be outstanding from one client; more is refused.
+/// Acks that one client may owe; whoever wants one more gets an error.
 pub const PENDING_ACKS_MAX: usize = 1_024;
 
-/// Packets held back for a client whose connect hook is still running; more closes the connection.
-pub const HELD_PACKETS_MAX: usize = 1_024;
+/// Packets buffered for a client whose connect hook is still running; one more closes the connection, since the client
+/// would miss it.
+pub const BUFFERED_PACKETS_MAX: usize = 1_024;

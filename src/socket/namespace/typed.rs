@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::builder::NamespaceBuilder;
-use super::events::{Ack, EventError};
+use super::handlers::Ack;
+use super::refusal::EventError;
 use super::socket::Socket;
 use crate::error::ImksResult;
 use crate::socket::codec::packet::Args;
@@ -47,26 +48,22 @@ impl<T: IntoAck, E: Into<EventError>> IntoAck for Result<T, E> {
     fn into_ack(self, ack: Ack) -> ImksResult<()> {
         match self {
             Ok(answer) => answer.into_ack(ack),
-            Err(error) => ack.send(&Refused { error: error.into() }),
+            Err(error) => ack.refuse(&error.into()),
         }
     }
 }
 
-#[derive(Serialize)]
-struct Refused {
-    error: EventError,
-}
-
 impl NamespaceBuilder {
-    /// Handles an event whose arguments are the fields of a tuple, `(String,)` for one; what the handler returns is
-    /// the answer. Arguments of another shape are answered with an error, and the handler does not run.
+    /// Handles an event whose arguments are the fields of a tuple, or one value of any other type; what the handler
+    /// returns is the answer. Arguments of another shape are answered with an error, and the handler does not run.
     ///
     /// ```
-    /// # use imks::socket::{Reply, Server, Socket, adapter::local::LocalAdapter};
+    /// # use imks::socket::{Reply, Server, Socket};
     /// # fn main() -> imks::ImksResult<()> {
-    /// let server = Server::builder(Default::default(), LocalAdapter)
+    /// let server = Server::builder(Default::default())
     ///     .namespace("/", |ns| {
     ///         ns.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
+    ///         ns.on_typed("join", |socket: Socket, room: String| async move { socket.join(&room) });
     ///     })
     ///     .build()?;
     /// # Ok(()) }
@@ -80,17 +77,17 @@ impl NamespaceBuilder {
     {
         self.on(event, move |mut event| {
             let ack = event.take_ack();
-            let work = event.parse().map(|args| handler(event.socket().clone(), args));
+            let work = event.args().extract().map(|args| handler(event.socket().clone(), args));
             async move {
                 let outcome = match work {
                     Ok(work) => answer(ack, work.await),
                     Err(error) => {
-                        tracing::debug!(socket_sid = event.socket().id(), event = event.name(), %error, "not for this handler");
+                        tracing::debug!(socket_sid = event.socket().id(), event = event.logged_name(), %error, "not for this handler");
                         answer(ack, Err::<(), _>(error))
                     }
                 };
                 if let Err(error) = outcome {
-                    tracing::warn!(%error, event = event.name(), "answer not sent");
+                    tracing::warn!(%error, event = event.logged_name(), "answer not sent");
                 }
             }
         })

@@ -1,69 +1,43 @@
 //! An event on its way into the log of its namespace: encoded once, and stamped with its offset there.
 
-use crate::engine::{Frame, FrameWriter};
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::Arguments;
-use crate::socket::codec::dialect::with_compression;
-use crate::socket::codec::parser::{EVENT, Frames, malformed, packet_writer, split_head, write_array};
+use crate::socket::codec::encoder::{EncodedPacket, PacketWriter};
+use crate::socket::codec::packet::PacketType;
 
 /// `2` or `5`: an event that anybody may get again after a short absence. It ends with an offset that is filled in
 /// when the event's place in the log is known, so that it is encoded once nevertheless.
 #[derive(Debug)]
-pub(crate) struct Unstamped {
-    text: FrameWriter,
-    attachments: Frames,
-    compressible: bool,
+pub(crate) struct RecoverableEvent {
+    packet: PacketWriter,
+    compress: bool,
 }
 
-impl Unstamped {
+impl RecoverableEvent {
     /// Encodes an event.
-    pub(crate) fn event(namespace: &str, name: &str, args: &impl Arguments) -> ImksResult<Self> {
-        let (text, attachments) = write_array(EVENT, namespace, None, Some(name), args, OFFSET_ROOM)?;
-        Ok(Self { text, attachments, compressible: true })
+    pub(crate) fn new(namespace: &str, name: &str, args: &impl Arguments) -> ImksResult<Self> {
+        let packet = PacketWriter::array(PacketType::Event, namespace, None, Some(name), args, OFFSET_ROOM)?;
+        Ok(Self { packet, compress: true })
     }
 
-    /// The same; without `compress` it is not to be compressed on its way.
-    pub(crate) fn with_compression(self, compress: bool) -> Self {
-        let attachments = with_compression(self.attachments, compress);
-        Self { attachments, compressible: compress, ..self }
-    }
-
-    /// An event that another node encoded, without an offset.
-    pub(crate) fn foreign(text: &str, attachments: Frames) -> ImksResult<Self> {
-        let open = text.strip_suffix(']').ok_or_else(|| malformed("event does not end with a bracket"))?;
-        let mut out = Frame::writer(text.len() + OFFSET_ROOM.len());
-        out.push_str(open);
-        out.push_str(OFFSET_ROOM);
-        out.push_str("]");
-        Ok(Self { text: out, attachments, compressible: true })
+    /// The event with or without leave to compress it on its way.
+    pub(crate) fn compress(self, compress: bool) -> Self {
+        Self { compress, ..self }
     }
 
     /// The event with its offset, which is [`OFFSET_CHARACTERS`] long.
-    pub(crate) fn stamp(mut self, offset: &str) -> Frames {
-        let at = self.text.len() - OFFSET_CHARACTERS - "\"]".len();
-        self.text.overwrite(at, offset);
-        let mut frames = Frames::new();
-        frames.push(self.text.finish());
-        frames.append(&mut self.attachments);
-        with_compression(frames, self.compressible)
+    pub(crate) fn stamp(mut self, offset: &str) -> EncodedPacket {
+        let at = self.packet.text.len() - OFFSET_CHARACTERS - "\"]".len();
+        self.packet.text.overwrite(at, offset);
+        self.packet.finish().compress(self.compress)
     }
 
-    /// The event as other nodes get it: the offset of this node means nothing to them.
-    pub(crate) fn plain(&self) -> Frames {
-        let text = self.text.text();
-        let mut out = Frame::writer(text.len());
-        out.push_str(&text[..text.len() - OFFSET_ROOM.len() - "]".len()]);
-        out.push_str("]");
-        let mut frames = Frames::new();
-        frames.push(out.finish());
-        frames.extend(self.attachments.iter().cloned());
-        with_compression(frames, self.compressible)
+    /// The event without an offset, for listeners and other nodes: the offset of this node means nothing to them.
+    pub(crate) fn plain(&self) -> EncodedPacket {
+        let json = self.packet.json();
+        let end = json.len() - OFFSET_ROOM.len() - "]".len();
+        self.packet.snapshot(&format!("{}]", &json[..end])).compress(self.compress)
     }
-}
-
-/// Whether the text of a packet is an event that asks for no answer.
-pub(crate) fn is_plain_event(text: &str) -> bool {
-    split_head(text).is_ok_and(|head| matches!(head.kind, 2 | 5) && head.id.is_none())
 }
 
 /// How long an offset is on the wire.
@@ -72,27 +46,16 @@ pub(crate) const OFFSET_CHARACTERS: usize = 22;
 /// Stands where the offset will be.
 const OFFSET_ROOM: &str = ",\"0000000000000000000000\"";
 
-/// `0`: the namespace is joined, under this socket id; with the private id the client may come back to it after a
-/// short absence.
-pub(crate) fn encode_connect_recoverable(namespace: &str, sid: &str, pid: &str) -> Frame {
-    let mut out = packet_writer("0", namespace, 0);
-    out.push_str("{\"sid\":\"");
-    out.push_str(sid);
-    out.push_str("\",\"pid\":\"");
-    out.push_str(pid);
-    out.push_str("\"}");
-    out.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::socket::codec::parser::{One, RawArgs};
+    use crate::engine::Frame;
+    use crate::socket::codec::arguments::{One, RawArgs};
 
-    fn wire(frame: &Frame) -> &str {
-        std::str::from_utf8(&frame.payload()[1..]).unwrap()
+    fn wire(packet: &EncodedPacket) -> &str {
+        std::str::from_utf8(&packet[0].payload()[1..]).unwrap()
     }
 
     #[test]
@@ -101,25 +64,25 @@ mod tests {
         let attachments = [Bytes::from_static(&[1])];
         let binary = RawArgs { json: r#"{"_placeholder":true,"num":0}"#, attachments: &attachments };
         let rows = [
-            (Unstamped::event("/a", "hi", &One(&1)), r#"2/a,["hi",1,"OFFSET"]"#),
-            (Unstamped::event("/", "hi", &()), r#"2["hi","OFFSET"]"#),
-            (Unstamped::event("/", "hi", &binary), r#"51-["hi",{"_placeholder":true,"num":0},"OFFSET"]"#),
+            (RecoverableEvent::new("/a", "hi", &One(&1)), r#"2/a,["hi",1,"OFFSET"]"#),
+            (RecoverableEvent::new("/", "hi", &()), r#"2["hi","OFFSET"]"#),
+            (
+                RecoverableEvent::new("/", "hi", &binary),
+                r#"51-["hi",{"_placeholder":true,"num":0},"OFFSET"]"#,
+            ),
         ];
         for (event, text) in rows {
             let event = event.unwrap();
             let plain = event.plain();
-            assert_eq!(wire(&plain[0]), text.replace(r#","OFFSET""#, ""));
-            let again = Unstamped::foreign(wire(&plain[0]), plain[1..].iter().cloned().collect()).unwrap();
-            for frames in [event.stamp(offset), again.stamp(offset)] {
-                assert_eq!(wire(&frames[0]), text.replace("OFFSET", offset));
-                assert_eq!(frames.len(), plain.len());
-            }
+            assert_eq!(wire(&plain), text.replace(r#","OFFSET""#, ""));
+            let stamped = event.stamp(offset);
+            assert_eq!(wire(&stamped), text.replace("OFFSET", offset));
+            assert_eq!(stamped.len(), plain.len());
+            assert_eq!((stamped.namespace(), stamped.id()), (plain.namespace(), None));
         }
-        let refused = Unstamped::event("/", "hi", &binary).unwrap().with_compression(false);
-        for frames in [refused.plain(), refused.stamp(offset)] {
-            assert!(frames.len() == 2 && !frames.iter().any(Frame::is_compressible));
+        let refused = RecoverableEvent::new("/", "hi", &binary).unwrap().compress(false);
+        for packet in [refused.plain(), refused.stamp(offset)] {
+            assert!(packet.len() == 2 && !packet.iter().any(Frame::is_compressible));
         }
-        assert!(Unstamped::foreign("2", Frames::new()).is_err());
-        assert_eq!(wire(&encode_connect_recoverable("/a", "x", "y")), r#"0/a,{"sid":"x","pid":"y"}"#);
     }
 }

@@ -29,12 +29,12 @@ use self::record::{Joining, Memberships, Record, State};
 use self::sent::{Next, Sent};
 pub(crate) use self::sessions::AwaySession;
 use self::sessions::Sessions;
-use super::event::Unstamped;
+use super::event::RecoverableEvent;
 use crate::engine::Frame;
 use crate::error::ImksResult;
-use crate::socket::codec::parser::Frames;
+use crate::socket::codec::encoder::EncodedPacket;
+use crate::socket::data::SavedData;
 use crate::socket::metrics::{self, Return};
-use crate::socket::namespace::data::Kept;
 use crate::socket::socket_id::SocketId;
 
 /// How clients may come back. Bounds are per namespace.
@@ -87,7 +87,7 @@ pub struct RecoveryStatus {
 /// What a socket that is taken in starts with.
 pub(crate) struct Opening {
     /// Packets it missed, oldest first: they go before the CONNECT reply.
-    pub(crate) missed: Vec<Frames>,
+    pub(crate) missed: Vec<EncodedPacket>,
     /// Rooms to enter.
     pub(crate) rooms: Vec<Arc<str>>,
     /// Stands for having everything so far.
@@ -157,7 +157,7 @@ impl SessionStore {
         let record = Record {
             id,
             owner: None,
-            data: Kept::default(),
+            data: SavedData::default(),
             memberships,
             state: State::New,
             sent: sent.clone(),
@@ -173,19 +173,19 @@ impl SessionStore {
     pub(crate) fn publish(
         &self,
         addressees: Addressees,
-        event: Unstamped,
-        deliver: impl FnOnce(&Frames, Position),
+        event: RecoverableEvent,
+        deliver: impl FnOnce(&EncodedPacket, Position),
     ) {
         let mut state = self.state.lock();
         let position = state.log.last() + 1;
-        let frames = event.stamp(self.epoch.offset(position).as_str());
-        deliver(&frames, position);
+        let packet = event.stamp(self.epoch.offset(position).as_str());
+        deliver(&packet, position);
         if state.by_pid.is_empty() {
             state.log.skip();
             return;
         }
         let bounds = Bounds { packets_max: self.config.packets_max, bytes_max: self.config.bytes_max };
-        state.log.push(addressees, frames, Instant::now(), bounds);
+        state.log.push(addressees, packet, Instant::now(), bounds);
         self.watch(&mut state);
     }
 
@@ -232,7 +232,7 @@ impl SessionStore {
     }
 
     /// Keeps what the application keeps with the socket.
-    pub(crate) fn set_data(&self, link: &Link, data: impl FnOnce() -> Kept) {
+    pub(crate) fn set_data(&self, link: &Link, data: impl FnOnce() -> SavedData) {
         let mut state = self.state.lock();
         if let Some(record) = state.by_pid.get_mut(&link.pid).filter(|record| record.is_held_by(link.claim)) {
             record.data = data();
@@ -392,17 +392,17 @@ impl SessionStore {
         id: SocketId,
         memberships: &Memberships,
         from: Position,
-    ) -> Option<Vec<(Position, Frames)>> {
+    ) -> Option<Vec<(Position, EncodedPacket)>> {
         let (mut missed, mut bytes) = (Vec::new(), 0);
         for (position, entry) in log.after(from) {
             if !entry.addressees.include(id, memberships, position) {
                 continue;
             }
-            bytes += entry.frames.iter().map(Frame::len).sum::<usize>();
+            bytes += entry.packet.iter().map(Frame::len).sum::<usize>();
             if missed.len() >= self.config.replay_packets_max || bytes > self.config.replay_bytes_max {
                 return None;
             }
-            missed.push((position, entry.frames.clone()));
+            missed.push((position, entry.packet.clone()));
         }
         Some(missed)
     }
@@ -412,7 +412,7 @@ impl SessionStore {
 pub(crate) struct Accepted<'a> {
     pub(crate) owner: Option<&'a str>,
     pub(crate) greeted: bool,
-    pub(crate) data: Kept,
+    pub(crate) data: SavedData,
 }
 
 impl SessionStore {

@@ -2,76 +2,61 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::config::Config;
 use super::dynamic::{Dynamic, DynamicLimits, NamespaceMatch, NewNamespaceHook, Parent};
+use super::instrument::Instrument;
 use super::server::Server;
 use crate::error::{ImksError, ImksResult};
+use crate::node::NodeId;
 use crate::socket::adapter::Adapter;
-use crate::socket::admin::{self, Admin};
+use crate::socket::adapter::local::LocalAdapter;
+use crate::socket::cluster::family::Imks;
 use crate::socket::cluster::message_bus::MessageBus;
-use crate::socket::codec::dialect::Parser;
-use crate::socket::codec::parser::Limits;
 use crate::socket::namespace::builder::NamespaceBuilder;
+use crate::socket::namespace::delivery::Delivery;
 use crate::socket::namespace::namespace::{Namespace, check_path};
-use crate::socket::recovery::session_store::{Recovery, SessionStore};
-
-/// What a server can be told.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// A connection that has joined no namespace by then is closed.
-    pub connect_timeout: Duration,
-    /// Encoding of packets; clients must be set to the same.
-    pub parser: Parser,
-    /// Attachments of one packet.
-    pub limits: Limits,
-    /// Clients that lost their connection may come back to their session; not when absent.
-    pub recovery: Option<Recovery>,
-    /// Handlers of one connection that may be waiting at once; then the connection is not read from.
-    pub events_in_flight_max: usize,
-    /// Namespaces that clients may cause to exist at once on this node; then [`NamespaceMatch`]es are refused.
-    pub dynamic_namespaces_max: usize,
-    /// Whether a dynamic namespace ends with its last socket. Without it, it stays until the server ends.
-    pub cleanup_empty_child_namespaces: bool,
-    /// How long other nodes are waited for, where the caller gives no time of its own.
-    pub request_timeout: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(45),
-            parser: Parser::default(),
-            limits: Limits::default(),
-            recovery: None,
-            events_in_flight_max: 64,
-            dynamic_namespaces_max: 10_000,
-            cleanup_empty_child_namespaces: false,
-            request_timeout: Duration::from_secs(5),
-        }
-    }
-}
 
 /// Collects namespaces; nothing can be added once clients may come.
 pub struct ServerBuilder {
     config: Config,
     adapter: Arc<dyn Adapter>,
+    node: Option<NodeId>,
     namespaces: Vec<(String, NamespaceBuilder)>,
     parents: Vec<(String, NamespaceMatch, NamespaceBuilder)>,
-    admin: Option<admin::Config>,
+    instruments: Vec<MakeInstrument>,
     on_new_namespace: Option<NewNamespaceHook>,
 }
 
-impl ServerBuilder {
-    pub(crate) fn new(config: Config, adapter: Arc<dyn Adapter>) -> Self {
-        Self {
+/// Makes an instrument when the server is built.
+type MakeInstrument = Box<dyn FnOnce() -> ImksResult<Arc<dyn Instrument>> + Send>;
+
+impl Server {
+    /// Starts to describe a server.
+    pub fn builder(config: Config) -> ServerBuilder {
+        ServerBuilder {
             config,
-            adapter,
+            adapter: Arc::new(LocalAdapter),
+            node: None,
             namespaces: Vec::new(),
             parents: Vec::new(),
-            admin: None,
+            instruments: Vec::new(),
             on_new_namespace: None,
         }
+    }
+}
+
+impl ServerBuilder {
+    /// Joins the server to others that use the same adapter. Without it, the server is alone.
+    pub fn adapter(mut self, adapter: Arc<dyn Adapter>) -> Self {
+        self.adapter = adapter;
+        self
+    }
+
+    /// Gives the node its name; without it, the server makes one.
+    pub fn node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// Describes a namespace. A path that is given twice gets the later description.
@@ -102,9 +87,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets the stock Admin UI see this server, and do something to it; see [`admin`].
-    pub fn instrument(mut self, admin: admin::Config) -> Self {
-        self.admin = Some(admin);
+    /// Adds something that watches the namespaces of the server.
+    pub(crate) fn instrument_with(
+        mut self,
+        make: impl FnOnce() -> ImksResult<Arc<dyn Instrument>> + Send + 'static,
+    ) -> Self {
+        self.instruments.push(Box::new(make));
         self
     }
 
@@ -114,25 +102,28 @@ impl ServerBuilder {
     /// [`ImksError::Namespace`] for a path that breaks the rules,
     /// [`ImksError::Config`] for an Admin UI that cannot work.
     pub fn build(mut self) -> ImksResult<Server> {
-        let admin = self.admin.take().map(Admin::new).transpose()?;
-        if let Some(admin) = &admin {
-            self.observe(admin)?;
+        let instruments = std::mem::take(&mut self.instruments);
+        let instruments = instruments.into_iter().map(|make| make()).collect::<ImksResult<Vec<_>>>()?;
+        for instrument in &instruments {
+            self.observe(instrument)?;
         }
-        let bus = Arc::new(MessageBus::new(self.adapter, self.config.request_timeout)?);
+        let node = self.node.map_or_else(NodeId::random, Ok)?;
+        let timeout = self.config.request_timeout;
+        let bus = Arc::new(MessageBus::new(node, self.adapter, Arc::new(Imks), timeout));
         let mut namespaces = HashMap::new();
         for (path, builder) in self.namespaces {
             check_path(&path)?;
             // What a page missed, it is told anew.
-            let recovers = admin.as_ref().is_none_or(|admin| admin.path() != path);
-            let recovery = self.config.recovery.as_ref().filter(|_| recovers);
-            let sessions = recovery.map(SessionStore::new).transpose()?;
-            let namespace = Namespace::new(&path, Arc::new(builder.build()), bus.clone(), None, sessions);
+            let is_watching = instruments.iter().any(|instrument| instrument.path() == path);
+            let recovery = self.config.recovery.as_ref().filter(|_| !is_watching);
+            let handlers = Arc::new(builder.build());
+            let namespace = Namespace::new(&path, handlers, bus.clone(), Delivery::new(recovery)?, None);
             namespaces.insert(path.into_boxed_str(), namespace);
         }
         let parent = |(name, rule, builder): (_, _, NamespaceBuilder)| Parent {
             name,
             rule,
-            description: Arc::new(builder.build()),
+            handlers: Arc::new(builder.build()),
         };
         let parents = self.parents.into_iter().map(parent).collect();
         let limits = DynamicLimits {
@@ -141,19 +132,20 @@ impl ServerBuilder {
             recovery: self.config.recovery.clone(),
         };
         let dynamic = Dynamic::new(parents, limits, self.on_new_namespace, bus.clone());
-        Ok(Server::new(self.config, namespaces, dynamic, bus, admin))
+        Ok(Server::new(self.config, namespaces, dynamic, bus, instruments))
     }
 
-    /// The namespace of the Admin UI, and what it wants to see of the others.
-    fn observe(&mut self, admin: &Arc<Admin>) -> ImksResult<()> {
-        if self.namespaces.iter().any(|(path, _)| path == admin.path()) {
-            return Err(ImksError::Config(format!("{} is the namespace of the Admin UI", admin.path())));
+    /// Adds the namespace of an instrument, and what it wants to see of the others.
+    fn observe(&mut self, instrument: &Arc<dyn Instrument>) -> ImksResult<()> {
+        let path = instrument.path();
+        if self.namespaces.iter().any(|(known, _)| known == path) {
+            return Err(ImksError::Config(format!("the namespace {path} is taken")));
         }
-        self.namespaces.push((admin.path().to_owned(), admin.describe()));
+        self.namespaces.push((path.to_owned(), instrument.clone().describe()));
         for (path, builder) in &mut self.namespaces {
-            admin.observe(Some(path), builder);
+            instrument.clone().observe(Some(path), builder);
         }
-        self.parents.iter_mut().for_each(|(_, _, builder)| admin.observe(None, builder));
+        self.parents.iter_mut().for_each(|(_, _, builder)| instrument.clone().observe(None, builder));
         Ok(())
     }
 }

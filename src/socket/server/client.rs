@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::engine::Message;
 use crate::error::{ImksError, ImksResult};
-use crate::socket::codec::packet::{Args, Packet, PacketBody};
-use crate::socket::codec::parser::{Decoder, MAIN_NAMESPACE};
+use crate::socket::codec::packet::{Args, MAIN_NAMESPACE, Packet, PacketBody, Payload};
+use crate::socket::codec::parser::Decoder;
 
 /// What a joined namespace is represented by.
 pub trait Joined: Clone {
@@ -27,7 +27,16 @@ pub enum Output<S> {
         /// Path as the client sent it.
         namespace: Cow<'static, str>,
         /// JSON object of the `auth` option.
-        auth: Option<String>,
+        auth: Option<Payload>,
+    },
+    /// Send the CONNECT reply again: the client asked for a namespace that it has joined.
+    Connected(S),
+    /// Refuse the client with a CONNECT_ERROR, without asking the namespace.
+    Refuse {
+        /// Path as the client sent it.
+        namespace: Cow<'static, str>,
+        /// What the client is told.
+        reason: &'static str,
     },
     /// Run the handler of an event.
     Event {
@@ -38,11 +47,20 @@ pub enum Output<S> {
         /// Name and arguments.
         args: Args,
     },
-    /// Hand an answer to whoever asked.
+    /// Answer that the event breaks a bound of this server.
+    Refused {
+        /// Where it arrived.
+        socket: S,
+        /// Present when the client waits for an answer.
+        id: Option<u64>,
+        /// The bound.
+        reason: &'static str,
+    },
+    /// Hand an ack to whoever asked.
     Ack {
         /// Where it arrived.
         socket: S,
-        /// Which question it answers.
+        /// Which event it answers.
         id: u64,
         /// The answer.
         args: Args,
@@ -51,13 +69,30 @@ pub enum Output<S> {
     Leave(S),
 }
 
+impl<S> Output<S> {
+    /// Bytes that it occupies while it waits.
+    pub fn bytes(&self) -> usize {
+        OVERHEAD_BYTES
+            + match self {
+                Self::Event { args, .. } | Self::Ack { args, .. } => args.bytes(),
+                Self::Connect { namespace, auth } => {
+                    namespace.len() + auth.as_ref().map_or(0, |auth| auth.json.len())
+                }
+                _ => 0,
+            }
+    }
+}
+
 /// State machine of one connection.
 #[derive(Debug)]
 pub struct Client<S> {
     decoder: Decoder,
     namespaces: SmallVec<[(Cow<'static, str>, State<S>); 1]>,
+    namespaces_max: usize,
     /// Packets that waited for a namespace to accept the client.
     replay: VecDeque<Packet>,
+    /// Bytes of packets that wait for a namespace to accept the client.
+    waiting_bytes: usize,
     /// Until when a first namespace must be joined; never set again afterwards.
     connect_deadline: Option<Instant>,
 }
@@ -67,15 +102,19 @@ enum State<S> {
     /// The connect hook is running. Packets wait instead of ending the connection.
     Joining(Vec<Packet>),
     Joined(S),
+    /// The client left: packets that it sent just before it knew are dropped.
+    Left,
 }
 
 impl<S: Joined> Client<S> {
-    /// A connection that has joined nothing yet, and must by `connect_deadline`.
-    pub fn new(decoder: Decoder, connect_deadline: Instant) -> Self {
+    /// A connection that has joined nothing yet, must do so by `connect_deadline`, and may join so many namespaces.
+    pub fn new(decoder: Decoder, connect_deadline: Instant, namespaces_max: usize) -> Self {
         Self {
             decoder,
             namespaces: SmallVec::new(),
+            namespaces_max,
             replay: VecDeque::new(),
+            waiting_bytes: 0,
             connect_deadline: Some(connect_deadline),
         }
     }
@@ -88,23 +127,27 @@ impl<S: Joined> Client<S> {
         }
     }
 
-    /// A client of Socket.IO v2 joins the main namespace without a word.
+    /// Joins the main namespace, as a client of Socket.IO v2 does without a word.
     pub fn handle_open(&mut self) -> ImksResult<Option<Output<S>>> {
         self.handle_connect(Cow::Borrowed(MAIN_NAMESPACE), None)
     }
 
-    /// The namespace took the client in; packets that waited come out of [`Client::poll_output`].
+    /// The namespace accepted the client; packets that waited come out of [`Client::poll_output`].
     pub fn accepted(&mut self, namespace: &str, socket: S) {
         self.connect_deadline = None;
         let Some(state) = self.state_mut(namespace) else { return };
         if let State::Joining(waiting) = std::mem::replace(state, State::Joined(socket)) {
+            self.waiting_bytes -= waiting.iter().map(packet_bytes).sum::<usize>();
             self.replay.extend(waiting);
         }
     }
 
     /// The namespace refused the client, who may try again on the same connection.
     pub fn refused(&mut self, namespace: &str) {
-        self.namespaces.retain(|(path, _)| path != namespace);
+        let Some(place) = self.namespaces.iter().position(|(path, _)| path == namespace) else { return };
+        if let (_, State::Joining(waiting)) = self.namespaces.swap_remove(place) {
+            self.waiting_bytes -= waiting.iter().map(packet_bytes).sum::<usize>();
+        }
     }
 
     /// Packets that became due without a new message.
@@ -133,13 +176,28 @@ impl<S: Joined> Client<S> {
     /// Everything joined, for the end of the connection.
     pub fn drain(&mut self) -> impl Iterator<Item = S> + '_ {
         self.replay.clear();
+        self.waiting_bytes = 0;
         self.namespaces.drain(..).filter_map(|(_, state)| match state {
             State::Joined(socket) => Some(socket),
-            State::Joining(_) => None,
+            State::Joining(_) | State::Left => None,
         })
     }
 
+    /// Everything joined.
+    pub fn joined(&self) -> impl Iterator<Item = &S> + '_ {
+        self.namespaces.iter().filter_map(|(_, state)| match state {
+            State::Joined(socket) => Some(socket),
+            State::Joining(_) | State::Left => None,
+        })
+    }
+
+    /// Bytes of packets that wait for a namespace to accept the client: whoever reads for it bounds them.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     fn handle_packet(&mut self, packet: Packet) -> ImksResult<Option<Output<S>>> {
+        let bytes = packet_bytes(&packet);
         let Packet { namespace, body } = packet;
         if let PacketBody::Connect(auth) = body {
             return self.handle_connect(namespace, auth);
@@ -147,11 +205,12 @@ impl<S: Joined> Client<S> {
         match self.state_mut(&namespace) {
             // As the reference does: a peer that talks to a namespace it did not join is out of step.
             None => Err(malformed("packet for a namespace that was not joined")),
-            Some(State::Joining(waiting)) if waiting.len() < WAITING_PACKETS_MAX => {
+            Some(State::Left) => Ok(None),
+            Some(State::Joining(waiting)) => {
                 waiting.push(Packet { namespace, body });
+                self.waiting_bytes += bytes;
                 Ok(None)
             }
-            Some(State::Joining(_)) => Err(malformed("too many packets before the namespace answered")),
             Some(State::Joined(socket)) => {
                 let socket = socket.clone();
                 self.handle_joined(&namespace, socket, body)
@@ -162,19 +221,22 @@ impl<S: Joined> Client<S> {
     fn handle_connect(
         &mut self,
         namespace: Cow<'static, str>,
-        auth: Option<String>,
+        auth: Option<Payload>,
     ) -> ImksResult<Option<Output<S>>> {
         match self.state_mut(&namespace) {
-            // The answer to the first CONNECT answers this one too: one socket, no ghost.
+            // The reply to the first CONNECT answers this one too: one socket, no ghost.
             Some(State::Joining(_)) => return Ok(None),
             Some(State::Joined(socket)) if socket.is_connected() => {
-                return Err(malformed("CONNECT to a namespace that was joined before"));
+                return Ok(Some(Output::Connected(socket.clone())));
             }
             _ => {}
         }
         self.refused(&namespace);
-        if self.namespaces.len() >= NAMESPACES_MAX {
-            return Err(ImksError::LimitReached("namespaces per connection"));
+        if self.namespaces.len() >= self.namespaces_max {
+            self.namespaces.retain(|(_, state)| !matches!(state, State::Left));
+        }
+        if self.namespaces.len() >= self.namespaces_max {
+            return Ok(Some(Output::Refuse { namespace, reason: TOO_MANY_NAMESPACES }));
         }
         self.namespaces.push((namespace.clone(), State::Joining(Vec::new())));
         Ok(Some(Output::Connect { namespace, auth }))
@@ -186,20 +248,23 @@ impl<S: Joined> Client<S> {
         socket: S,
         body: PacketBody,
     ) -> ImksResult<Option<Output<S>>> {
-        match body {
+        Ok(match body {
             PacketBody::Connect(_) | PacketBody::ConnectError(_) => {
-                Err(malformed("CONNECT_ERROR from a client"))
+                return Err(malformed("CONNECT_ERROR from a client"));
             }
             PacketBody::Disconnect => {
-                self.refused(namespace);
-                Ok(Some(Output::Leave(socket)))
+                if let Some(state) = self.state_mut(namespace) {
+                    *state = State::Left;
+                }
+                Some(Output::Leave(socket))
             }
-            _ if !socket.is_connected() => Ok(None),
-            PacketBody::Event(_, args) if !args.has_name() => Ok(None),
-            PacketBody::Event(id, args) => Ok(Some(Output::Event { socket, id, args })),
-            PacketBody::Ack(Some(id), args) => Ok(Some(Output::Ack { socket, id, args })),
-            PacketBody::Ack(None, _) => Ok(None),
-        }
+            _ if !socket.is_connected() => None,
+            PacketBody::Event(_, args) if !args.has_name() => None,
+            PacketBody::Event(id, args) => Some(Output::Event { socket, id, args }),
+            PacketBody::Refused { id, reason } => Some(Output::Refused { socket, id, reason }),
+            PacketBody::Ack(Some(id), args) => Some(Output::Ack { socket, id, args }),
+            PacketBody::Ack(None, _) => None,
+        })
     }
 
     fn state_mut(&mut self, namespace: &str) -> Option<&mut State<S>> {
@@ -207,15 +272,23 @@ impl<S: Joined> Client<S> {
     }
 }
 
+fn packet_bytes(packet: &Packet) -> usize {
+    let args = match &packet.body {
+        PacketBody::Event(_, args) | PacketBody::Ack(_, args) => args.bytes(),
+        _ => 0,
+    };
+    OVERHEAD_BYTES + packet.namespace.len() + args
+}
+
 fn malformed(rule: &'static str) -> ImksError {
     ImksError::InvalidSocketPacketFormat(rule)
 }
 
-/// Packets kept for a namespace whose connect hook has not answered yet.
-pub const WAITING_PACKETS_MAX: usize = 64;
+/// About what a packet costs that waits, beside its payload.
+const OVERHEAD_BYTES: usize = 256;
 
-/// Namespaces one connection may have joined or be joining.
-pub const NAMESPACES_MAX: usize = 64;
+/// What a client is told that wants to join one namespace too many.
+pub const TOO_MANY_NAMESPACES: &str = "Too many namespaces";
 
 #[cfg(test)]
 mod tests {
@@ -235,7 +308,7 @@ mod tests {
     }
 
     fn client() -> Client<Fake> {
-        Client::new(Decoder::new(Default::default()), Instant::now() + Duration::from_secs(45))
+        Client::new(Decoder::new(Default::default()), Instant::now() + Duration::from_secs(45), 3)
     }
 
     fn say(client: &mut Client<Fake>, text: &str) -> ImksResult<Option<Output<Fake>>> {
@@ -255,14 +328,17 @@ mod tests {
         let Some(Output::Connect { namespace, auth }) = say(&mut client, r#"0{"token":"x"}"#).unwrap() else {
             panic!("no connect")
         };
-        assert_eq!((&*namespace, auth.as_deref()), ("/", Some(r#"{"token":"x"}"#)));
+        assert_eq!((&*namespace, &*auth.unwrap().json), ("/", r#"{"token":"x"}"#));
         client.accepted("/", Fake("a", true));
         let Some(Output::Event { id, args, .. }) = say(&mut client, r#"27["hi",1]"#).unwrap() else {
             panic!("no event")
         };
         assert_eq!((id, args.name(), args.json()), (Some(7), "hi", "1"));
         assert_eq!(say(&mut client, "1").unwrap(), Some(Output::Leave(Fake("a", true))));
-        assert!(say(&mut client, r#"2["hi"]"#).is_err(), "not joined any more");
+        for late in [r#"2["hi"]"#, "1", "3[]"] {
+            assert_eq!(say(&mut client, late).unwrap(), None, "sent before it knew: {late}");
+        }
+        assert!(matches!(say(&mut client, "0").unwrap(), Some(Output::Connect { .. })));
     }
 
     #[test]
@@ -282,22 +358,50 @@ mod tests {
     }
 
     #[test]
-    fn packets_kept_for_a_slow_connect_hook_are_bounded() {
+    fn packets_that_wait_for_a_connect_hook_are_counted_until_they_are_due() {
         let mut client = client();
         say(&mut client, "0").unwrap();
-        for _ in 0..WAITING_PACKETS_MAX {
-            say(&mut client, r#"2["hi"]"#).unwrap();
-        }
-        assert!(say(&mut client, r#"2["hi"]"#).is_err());
+        say(&mut client, "0/x,").unwrap();
+        say(&mut client, r#"2["hi"]"#).unwrap();
+        let one = client.waiting_bytes();
+        say(&mut client, &format!("2/x,[{:?}]", "x".repeat(1_000))).unwrap();
+        assert!(one > 0 && client.waiting_bytes() > one + 1_000);
+        client.refused("/x");
+        assert_eq!(client.waiting_bytes(), one);
+        client.accepted("/", Fake("a", true));
+        assert_eq!(client.waiting_bytes(), 0);
     }
 
     #[test]
-    fn a_second_connect_is_merged_while_joining_and_fatal_once_joined() {
+    fn a_second_connect_is_merged_while_joining_and_answered_once_joined() {
         let mut client = client();
         say(&mut client, "0").unwrap();
         assert_eq!(say(&mut client, "0").unwrap(), None);
         client.accepted("/", Fake("a", true));
-        assert!(say(&mut client, "0").is_err());
+        assert_eq!(say(&mut client, "0").unwrap(), Some(Output::Connected(Fake("a", true))));
+    }
+
+    #[test]
+    fn one_namespace_too_many_is_refused_and_the_others_stay() {
+        let mut client = client();
+        for path in ["/1", "/2", "/3"] {
+            say(&mut client, &format!("0{path},")).unwrap();
+            client.accepted(path, Fake("a", true));
+        }
+        let refused = Output::Refuse { namespace: "/4".into(), reason: TOO_MANY_NAMESPACES };
+        assert_eq!(say(&mut client, "0/4,").unwrap(), Some(refused));
+        assert!(matches!(say(&mut client, r#"2/3,["hi"]"#).unwrap(), Some(Output::Event { .. })));
+        say(&mut client, "1/2,").unwrap();
+        assert!(matches!(say(&mut client, "0/4,").unwrap(), Some(Output::Connect { .. })));
+    }
+
+    #[test]
+    fn an_event_that_breaks_a_bound_is_refused_and_the_next_one_is_not() {
+        let mut client = joined();
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let refused = say(&mut client, &format!(r#"27["a",{deep}]"#)).unwrap();
+        assert!(matches!(refused, Some(Output::Refused { id: Some(7), .. })));
+        assert!(matches!(say(&mut client, r#"2["hi"]"#).unwrap(), Some(Output::Event { .. })));
     }
 
     #[test]
@@ -330,7 +434,7 @@ mod tests {
 
     #[test]
     fn what_the_reference_ignores_is_ignored_and_what_it_closes_on_closes() {
-        for ignored in ["2", "3", "3[1]"] {
+        for ignored in ["2", "3", "3[1]", "5-"].iter().take(3) {
             assert_eq!(say(&mut joined(), ignored).unwrap(), None, "{ignored}");
         }
         let fatal = [

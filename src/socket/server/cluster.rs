@@ -1,30 +1,19 @@
 //! A server as the other parts see it: one of several nodes, and the keeper of its namespaces.
 
-use std::sync::{Arc, Weak};
-
-use super::server::{Inner, Server};
-use crate::socket::admin::Admin;
+use super::server::{Server, WeakServer};
+use crate::node::NodeId;
+use crate::socket::namespace::cluster_link::ClusterLink;
 use crate::socket::namespace::namespace::Namespace;
-use crate::socket::socket_id::NodeId;
-
-/// A server that may have ended.
-pub(crate) struct WeakServer(Weak<Inner>);
-
-impl WeakServer {
-    pub(crate) fn upgrade(&self) -> Option<Server> {
-        self.0.upgrade().map(Server)
-    }
-}
 
 impl Server {
     /// Nodes of the cluster that gave a sign of life lately, this one included.
     pub fn server_count(&self) -> usize {
-        self.0.bus.cluster().others().len() + 1
+        self.0.bus.others().len() + 1
     }
 
     /// Name of this node among the others.
     pub fn node(&self) -> NodeId {
-        self.0.bus.cluster().node
+        self.0.bus.node()
     }
 
     /// Whether there can be other nodes.
@@ -45,19 +34,19 @@ impl Server {
     }
 
     pub(crate) fn downgrade(&self) -> WeakServer {
-        WeakServer(Arc::downgrade(&self.0))
+        WeakServer::new(self)
     }
 
     pub(crate) fn listen_to_bus(&self) {
         self.0.namespaces.values().for_each(|namespace| self.0.bus.listen(namespace));
         let server = self.downgrade();
-        self.0.bus.cluster().start(move |path| server.upgrade()?.find(path));
-        self.0.admin.iter().for_each(Admin::start);
+        self.0.bus.start(move |path| server.upgrade()?.find(path));
+        self.0.instruments.iter().for_each(|instrument| instrument.clone().start());
     }
 
-    pub(crate) fn leave_bus(&self) {
-        self.every_namespace().iter().for_each(|namespace| self.0.bus.unlisten(namespace.path()));
-        self.0.bus.cluster().stop();
-        self.0.admin.iter().for_each(|admin| admin.stop());
+    /// Leaves the cluster in order: the other nodes know of it when this returns.
+    pub(crate) async fn leave_bus(&self) {
+        self.0.instruments.iter().for_each(|instrument| instrument.stop());
+        self.0.bus.leave().await;
     }
 }

@@ -8,21 +8,24 @@ use std::task::{Context, Poll};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, Sleep};
 
-use super::client::{Client, Output};
+use super::backlog::{self, Backlog};
+use super::client::{Client, Joined, Output, TOO_MANY_NAMESPACES};
 use super::server::Inner;
+use crate::bus::BoxFuture;
 use crate::engine::{Close, CloseReason, Connection, Event as EngineEvent, Protocol};
 use crate::error::{ImksError, ImksResult};
-use crate::socket::DisconnectReason;
-use crate::socket::codec::dialect::Dialect;
-use crate::socket::codec::parser;
+use crate::socket::codec::dialect::{Dialect, Renderings};
+use crate::socket::codec::encoder::{EncodedPacket, encode_connect_error};
 use crate::socket::metrics::{self, Connect};
-use crate::socket::namespace::connect::{Accept, Candidate, ConnectError, ConnectPayload};
-use crate::socket::namespace::delivery::{self, NotTakenIn};
-use crate::socket::namespace::events::{BoxFuture, Event, Handler};
-use crate::socket::namespace::listeners;
+use crate::socket::namespace::connect::{Accept, ConnectPayload};
+use crate::socket::namespace::handlers::{Ack, Event, Handler};
+use crate::socket::namespace::lifecycle::{JoiningSocket, NotOpened};
 use crate::socket::namespace::namespace::Namespace;
-use crate::socket::namespace::rooms;
+use crate::socket::namespace::observers;
+use crate::socket::namespace::pressure;
+use crate::socket::namespace::refusal::{ConnectError, EventError};
 use crate::socket::namespace::socket::Socket;
+use crate::socket::reason::DisconnectReason;
 
 /// Everything about one connection, in one task: session, wire, namespaces, running handlers.
 pub(super) struct ConnectionTask {
@@ -30,12 +33,13 @@ pub(super) struct ConnectionTask {
     connection: Connection,
     dialect: Dialect,
     client: Client<Socket>,
+    backlog: Backlog<Socket>,
     /// Handlers that are waiting for something. Made when the first one does.
-    running: Option<Box<FuturesUnordered<BoxFuture<Done>>>>,
+    running: Running,
     connect_timer: Option<Pin<Box<Sleep>>>,
     /// Of Socket.IO v2, and new: it joins the main namespace without asking.
     joins_unasked: bool,
-    /// Why we ended the connection, if it was us.
+    /// This side ends the connection: what the client still sends is not handled.
     ending: bool,
     /// Among the open connections.
     key: u64,
@@ -45,7 +49,7 @@ pub(super) struct ConnectionTask {
 enum Done {
     Handled,
     Verdict {
-        candidate: Candidate,
+        candidate: JoiningSocket,
         payload: ConnectPayload,
         verdict: Result<Accept, ConnectError>,
     },
@@ -89,7 +93,8 @@ impl ConnectionTask {
     pub(super) fn new(server: Arc<Inner>, connection: Connection) -> Self {
         let deadline = Instant::now() + server.config.connect_timeout;
         let dialect = Dialect::new(server.config.parser, connection.handshake());
-        let client = Client::new(dialect.decoder(server.config.limits), deadline);
+        let client =
+            Client::new(dialect.decoder(server.config.limits), deadline, server.config.namespaces_max);
         let connect_timer =
             client.poll_timeout().map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let key = server.open.insert(connection.outbox().clone());
@@ -99,6 +104,7 @@ impl ConnectionTask {
             connection,
             dialect,
             client,
+            backlog: Backlog::default(),
             running: None,
             connect_timer,
             joins_unasked,
@@ -116,11 +122,16 @@ impl ConnectionTask {
         }
         loop {
             self.poll_running(cx);
+            if let Turn::Yield = self.handle_waiting(cx) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             self.poll_connect_timer(cx);
             if self.connection.outbox().disconnect_requested() {
-                self.say_farewell();
+                self.send_disconnects();
             }
-            let reading = self.in_flight() < self.server.config.events_in_flight_max;
+            let waiting = self.backlog.bytes() + self.client.waiting_bytes();
+            let reading = waiting < self.server.config.events_waiting_bytes_max;
             let Poll::Ready(event) = self.connection.poll_event(cx, reading) else {
                 // Asked for while this turn ran: nobody wakes us for that.
                 if self.connection.outbox().disconnect_requested() && !self.ending {
@@ -153,17 +164,55 @@ impl ConnectionTask {
             return Turn::GoOn;
         }
         match self.client.handle_message(message) {
-            Ok(Some(output)) => self.handle_output(output, cx),
+            Ok(Some(output)) => self.admit(output, cx),
             Ok(None) => {}
             Err(error) => self.refuse_connection(&error),
         }
-        if rooms::take_pressure() { Turn::Yield } else { Turn::GoOn }
+        if pressure::take() { Turn::Yield } else { Turn::GoOn }
+    }
+
+    /// Handles what the client sent, unless it has to wait.
+    fn admit(&mut self, output: Output<Socket>, cx: &mut Context<'_>) {
+        let (running, client, config) = (&self.running, &self.client, &self.server.config);
+        let admitted = self.backlog.admit(output, || may_start(running, client, config.events_in_flight_max));
+        if let Some(output) = admitted {
+            self.handle_output(output, cx);
+        }
+    }
+
+    /// Handles what had to wait and need not any more.
+    fn handle_waiting(&mut self, cx: &mut Context<'_>) -> Turn {
+        while !self.ending
+            && !self.backlog.is_empty()
+            && may_start(&self.running, &self.client, self.server.config.events_in_flight_max)
+        {
+            if let Some(output) = self.backlog.next() {
+                self.handle_output(output, cx);
+            }
+            if pressure::take() {
+                return Turn::Yield;
+            }
+        }
+        Turn::GoOn
     }
 
     fn handle_output(&mut self, output: Output<Socket>, cx: &mut Context<'_>) {
         match output {
             Output::Connect { namespace, auth } => self.connect(&namespace, ConnectPayload::new(auth), cx),
-            Output::Event { socket, id, args } => self.dispatch(Event::new(socket, id, args), cx),
+            Output::Connected(socket) => {
+                // Left meanwhile by the server: it is told so already.
+                if socket.answer(&socket.connect_reply(), None).is_err() {
+                    tracing::debug!("client left before it was answered");
+                }
+            }
+            Output::Refuse { namespace, reason } => self.refuse(&namespace, &ConnectError::new(reason)),
+            Output::Event { socket, id, args } => {
+                // It may have left while the event waited.
+                if socket.is_connected() {
+                    self.dispatch(Event::new(socket, id, args), cx);
+                }
+            }
+            Output::Refused { socket, id, reason } => refuse_event(&socket, id, reason),
             Output::Ack { socket, id, args } => socket.resolve_ack(id, args),
             Output::Leave(socket) => {
                 socket.namespace().clone().remove(&socket, DisconnectReason::ClientNamespace);
@@ -198,7 +247,7 @@ impl ConnectionTask {
             Ok(None) => self.refuse(path, &ConnectError::new("Invalid namespace")),
             Err(error) => {
                 tracing::warn!(%error, "namespace not created");
-                self.refuse(path, &ConnectError::new("Too many namespaces"));
+                self.refuse(path, &ConnectError::new(TOO_MANY_NAMESPACES));
             }
         }
     }
@@ -208,14 +257,12 @@ impl ConnectionTask {
         let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect, &payload) {
             Ok(socket) => socket,
             Err(error) => {
-                namespace.let_go();
+                namespace.client_gone();
                 return self.refuse_connection(&error);
             }
         };
-        let candidate = Candidate(socket.clone());
-        let trusted = socket.session().is_some_and(|(_, link)| link.is_trusted());
-        let asking = if trusted { None } else { namespace.admit(socket, payload.clone()) };
-        match asking {
+        let candidate = JoiningSocket(socket.clone());
+        match namespace.admit(socket, payload.clone()) {
             None => self.finish(Done::Verdict { candidate, payload, verdict: Ok(Accept::default()) }, cx),
             Some(hook) => {
                 let asked = async move {
@@ -232,7 +279,7 @@ impl ConnectionTask {
         let socket = event.socket().clone();
         let namespace = socket.namespace();
         if namespace.watches_incoming() {
-            return self.start_handler(Box::pin(listeners::handle_watched(namespace.clone(), event)), cx);
+            return self.start_handler(Box::pin(observers::handle_observed(namespace.clone(), event)), cx);
         }
         match namespace.events().get(event.name()) {
             Some(Handler::Sync(handler)) => handler(event),
@@ -240,12 +287,14 @@ impl ConnectionTask {
                 let handling = handler(event);
                 self.start_handler(handling, cx);
             }
-            None => tracing::debug!(socket_sid = event.socket().id(), event = event.name(), "no handler"),
+            None => {
+                tracing::debug!(socket_sid = event.socket().id(), event = event.logged_name(), "no handler")
+            }
         }
     }
 
     /// Polls a handler once, so that handlers start in the order of their events; sets it aside if it waits.
-    fn start_handler(&mut self, mut handling: BoxFuture<()>, cx: &mut Context<'_>) {
+    fn start_handler(&mut self, mut handling: BoxFuture<'static, ()>, cx: &mut Context<'_>) {
         // A waker of its own is made only once it has to wait.
         if handling.as_mut().poll(cx).is_pending() {
             self.set_aside(Box::pin(async move {
@@ -255,19 +304,15 @@ impl ConnectionTask {
         }
     }
 
-    fn start(&mut self, mut future: BoxFuture<Done>, cx: &mut Context<'_>) {
+    fn start(&mut self, mut future: BoxFuture<'static, Done>, cx: &mut Context<'_>) {
         match future.as_mut().poll(cx) {
             Poll::Ready(done) => self.finish(done, cx),
             Poll::Pending => self.set_aside(future),
         }
     }
 
-    fn set_aside(&mut self, future: BoxFuture<Done>) {
+    fn set_aside(&mut self, future: BoxFuture<'static, Done>) {
         self.running.get_or_insert_default().push(future);
-    }
-
-    fn in_flight(&self) -> usize {
-        self.running.as_ref().map_or(0, |running| running.len())
     }
 
     fn poll_running(&mut self, cx: &mut Context<'_>) {
@@ -292,13 +337,13 @@ impl ConnectionTask {
                 return self.refuse(namespace.path(), &refusal);
             }
         };
-        match delivery::take_in(&namespace, &candidate.0, &accept) {
+        match namespace.open(&candidate.0, &accept) {
             Ok(()) => self.welcome(&namespace, &candidate.0, cx),
-            Err(NotTakenIn::StartAnew) => {
+            Err(NotOpened::WithoutRecovery) => {
                 drop(candidate);
-                self.connect(namespace.path(), payload.anew(), cx);
+                self.connect(namespace.path(), payload.without_recovery(), cx);
             }
-            Err(NotTakenIn::Failed(error)) => self.refuse_connection(&error),
+            Err(NotOpened::Failed(error)) => self.refuse_connection(&error),
         }
     }
 
@@ -310,7 +355,7 @@ impl ConnectionTask {
         }
         while let Some(output) = self.client.poll_output() {
             match output {
-                Ok(output) => self.handle_output(output, cx),
+                Ok(output) => self.admit(output, cx),
                 Err(error) => return self.refuse_connection(&error),
             }
         }
@@ -320,11 +365,16 @@ impl ConnectionTask {
     fn refuse(&mut self, path: &str, refusal: &ConnectError) {
         self.client.refused(path);
         metrics::CONNECTS.of(Connect::Refused).increment();
-        let frame = match parser::encode_connect_error(path, refusal) {
-            Ok(frame) => frame,
-            Err(error) => return self.refuse_connection(&error),
-        };
-        if self.dialect.send(self.connection.outbox(), frame).is_err() {
+        match encode_connect_error(path, refusal) {
+            Ok(packet) => self.answer(&packet),
+            Err(error) => self.refuse_connection(&error),
+        }
+    }
+
+    /// Answers a client that has no socket.
+    fn answer(&self, packet: &EncodedPacket) {
+        let outbox = self.connection.outbox();
+        if outbox.answer(Renderings::new(packet).frames_for(self.dialect, outbox), None).is_err() {
             tracing::debug!("client left before it was refused");
         }
     }
@@ -338,7 +388,7 @@ impl ConnectionTask {
     }
 
     /// Tells the client to leave every namespace, or it would come back to those it was not told about.
-    fn say_farewell(&mut self) {
+    fn send_disconnects(&mut self) {
         if std::mem::replace(&mut self.ending, true) {
             return;
         }
@@ -365,6 +415,32 @@ impl ConnectionTask {
             socket.namespace().remove(&socket, reason);
         }
         self.running = None;
+        self.backlog.clear();
+    }
+}
+
+type Running = Option<Box<FuturesUnordered<BoxFuture<'static, Done>>>>;
+
+/// Whether one more event may be handled.
+fn may_start(running: &Running, client: &Client<Socket>, max: usize) -> bool {
+    let in_flight = running.as_ref().map_or(0, |running| running.len());
+    backlog::may_start(in_flight, max, || client.joined().map(Socket::pending_acks).sum())
+}
+
+/// Tells the client and the application that an event breaks a bound.
+fn refuse_event(socket: &Socket, id: Option<u64>, reason: &'static str) {
+    let error = EventError::new(reason);
+    observers::refuse(socket.namespace(), socket, &error);
+    if let Some(id) = id
+        && let Err(error) = Ack::new(socket.clone(), id).refuse(&error)
+    {
+        tracing::debug!(%error, "refusal not sent");
+    }
+}
+
+impl Joined for Socket {
+    fn is_connected(&self) -> bool {
+        Socket::is_connected(self)
     }
 }
 

@@ -8,14 +8,15 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use serde::Serialize;
 
+use crate::bus::BoxFuture;
 use crate::error::{ImksError, ImksResult};
 use crate::socket::cluster::message_bus::MessageBus;
-use crate::socket::codec::parser::{Arguments, One};
-use crate::socket::namespace::builder::Description;
+use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::namespace::connect::ConnectPayload;
-use crate::socket::namespace::events::BoxFuture;
-use crate::socket::namespace::namespace::{Namespace, check_path};
-use crate::socket::recovery::session_store::{Recovery, SessionStore};
+use crate::socket::namespace::delivery::Delivery;
+use crate::socket::namespace::handlers::Handlers;
+use crate::socket::namespace::namespace::{Namespace, OnClientGone, check_path};
+use crate::socket::recovery::session_store::Recovery;
 
 /// Which paths belong to a dynamic namespace.
 pub struct NamespaceMatch(Rule);
@@ -23,7 +24,7 @@ pub struct NamespaceMatch(Rule);
 enum Rule {
     Pattern(Box<str>),
     Predicate(Box<dyn Fn(&str) -> bool + Send + Sync>),
-    Ask(Box<dyn Fn(Arc<str>, ConnectPayload) -> BoxFuture<bool> + Send + Sync>),
+    Ask(Box<dyn Fn(Arc<str>, ConnectPayload) -> BoxFuture<'static, bool> + Send + Sync>),
 }
 
 impl NamespaceMatch {
@@ -143,7 +144,7 @@ pub(crate) type NewNamespaceHook = Box<dyn Fn(&Namespace) + Send + Sync>;
 pub(crate) struct Parent {
     pub(crate) name: String,
     pub(crate) rule: NamespaceMatch,
-    pub(crate) description: Arc<Description>,
+    pub(crate) handlers: Arc<Handlers>,
 }
 
 /// From the server's configuration.
@@ -222,10 +223,16 @@ impl Dynamic {
                 self.len
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
                     .map_err(|_| ImksError::LimitReached("dynamic namespaces"))?;
-                let description = self.parents[parent].description.clone();
-                let home = Some(Arc::downgrade(self));
-                let sessions = self.limits.recovery.as_ref().map(SessionStore::new).transpose()?;
-                let namespace = Namespace::new(path, description, self.bus.clone(), home, sessions);
+                let handlers = self.parents[parent].handlers.clone();
+                let delivery = Delivery::new(self.limits.recovery.as_ref())?;
+                let home = Arc::downgrade(self);
+                let on_client_gone: OnClientGone = Box::new(move |path| {
+                    if let Some(home) = home.upgrade() {
+                        home.remove_user(path);
+                    }
+                });
+                let namespace =
+                    Namespace::new(path, handlers, self.bus.clone(), delivery, Some(on_client_gone));
                 self.bus.listen(&namespace);
                 place.insert(Child { namespace: namespace.clone(), parent, users: 1 });
                 namespace
@@ -238,8 +245,8 @@ impl Dynamic {
         Ok(created)
     }
 
-    /// One user less; the last one closes the namespace where that is wanted.
-    pub(crate) fn release(&self, path: &str) {
+    /// Counts one user less; the last one closes the namespace where that is wanted.
+    fn remove_user(&self, path: &str) {
         let removed = self.children.remove_if_mut(path, |_, child| {
             child.users = child.users.saturating_sub(1);
             let unused = child.users == 0 && self.limits.cleanup;

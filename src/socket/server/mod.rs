@@ -1,12 +1,13 @@
 //! A server and its connections.
 
+mod backlog;
 pub(crate) mod builder;
-pub(crate) mod client;
+mod client;
 mod cluster;
+pub(crate) mod config;
 mod connection;
 pub(crate) mod dynamic;
+pub(crate) mod instrument;
 mod open_connections;
 #[allow(clippy::module_inception, reason = "the thing is called a server")]
 pub(crate) mod server;
-
-pub(crate) use self::cluster::WeakServer;

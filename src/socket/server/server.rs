@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio_util::task::TaskTracker;
 
-use super::builder::{Config, ServerBuilder};
+use super::config::Config;
 use super::connection::ConnectionTask;
 use super::dynamic::{Dynamic, DynamicNamespace};
+use super::instrument::Instrument;
 use super::open_connections::OpenConnections;
 use crate::engine::{Connection, Engine};
-use crate::socket::adapter::Adapter;
-use crate::socket::admin::Admin;
 use crate::socket::cluster::message_bus::MessageBus;
 use crate::socket::namespace::namespace::Namespace;
 
@@ -25,29 +24,22 @@ pub(crate) struct Inner {
     pub(super) namespaces: HashMap<Box<str>, Namespace>,
     pub(super) dynamic: Arc<Dynamic>,
     pub(super) bus: Arc<MessageBus>,
-    pub(super) admin: Option<Arc<Admin>>,
+    pub(super) instruments: Vec<Arc<dyn Instrument>>,
     tasks: TaskTracker,
     pub(super) open: OpenConnections,
 }
 
 impl Server {
-    /// Starts to describe a server whose nodes are joined by `adapter`.
-    pub fn builder(config: Config, adapter: impl Adapter) -> ServerBuilder {
-        ServerBuilder::new(config, Arc::new(adapter))
-    }
-
     pub(crate) fn new(
         config: Config,
         namespaces: HashMap<Box<str>, Namespace>,
         dynamic: Arc<Dynamic>,
         bus: Arc<MessageBus>,
-        admin: Option<Arc<Admin>>,
+        instruments: Vec<Arc<dyn Instrument>>,
     ) -> Self {
         let (tasks, open) = (TaskTracker::new(), OpenConnections::default());
-        let server = Self(Arc::new(Inner { config, namespaces, dynamic, bus, admin, tasks, open }));
-        if let Some(admin) = &server.0.admin {
-            admin.bind(server.downgrade());
-        }
+        let server = Self(Arc::new(Inner { config, namespaces, dynamic, bus, instruments, tasks, open }));
+        server.0.instruments.iter().for_each(|instrument| instrument.bind(server.downgrade()));
         server
     }
 
@@ -93,7 +85,7 @@ impl Server {
         engine.close();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-        self.leave_bus();
+        self.leave_bus().await;
     }
 
     /// Ends every connection after what is queued for it, and waits until all have ended. Clients are not told to
@@ -103,6 +95,19 @@ impl Server {
         self.0.open.close();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-        self.leave_bus();
+        self.leave_bus().await;
+    }
+}
+
+/// A server that may have ended.
+pub(crate) struct WeakServer(Weak<Inner>);
+
+impl WeakServer {
+    pub(super) fn new(server: &Server) -> Self {
+        Self(Arc::downgrade(&server.0))
+    }
+
+    pub(crate) fn upgrade(&self) -> Option<Server> {
+        self.0.upgrade().map(Server)
     }
 }

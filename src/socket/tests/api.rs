@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use serde_json::json;
-
-use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::tests::{join, open, rooms, server, settle, text};
 use crate::socket::{
     Config, ConnectError, ConnectPayload, EventError, NamespaceMatch, RoomChange, Server, Socket,
 };
+use parking_lot::Mutex;
+use serde_json::json;
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -121,14 +119,14 @@ async fn listeners_of_one_socket_are_not_those_of_another() {
 }
 
 fn dynamic(config: Config, paths: impl Into<NamespaceMatch>) -> Server {
-    Server::builder(config, LocalAdapter).dynamic_namespace("rooms", paths, rooms).build().unwrap()
+    Server::builder(config).dynamic_namespace("rooms", paths, rooms).build().unwrap()
 }
 
 #[tokio::test]
 async fn a_namespace_is_made_when_a_client_asks_for_a_path_like_the_pattern() {
     let created = Log::default();
     let seen = created.clone();
-    let server = Server::builder(Config::default(), LocalAdapter)
+    let server = Server::builder(Config::default())
         .dynamic_namespace("rooms", "/room-*", rooms)
         .dynamic_namespace("even", NamespaceMatch::when(|path| path.len() % 2 == 0), rooms)
         .on_new_namespace(move |namespace| seen.lock().push(namespace.path().to_owned()))
@@ -188,7 +186,7 @@ async fn empty_dynamic_namespaces_end_and_the_number_of_them_is_bounded() {
 #[tokio::test]
 async fn a_dynamic_namespace_whose_only_client_was_refused_ends_as_well() {
     let config = Config { cleanup_empty_child_namespaces: true, ..Config::default() };
-    let server = Server::builder(config, LocalAdapter)
+    let server = Server::builder(config)
         .dynamic_namespace("all", "/*", |ns| {
             ns.middleware(|_, _| async { Err(ConnectError::new("no")) });
         })

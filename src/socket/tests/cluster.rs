@@ -6,57 +6,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use crate::bus::Pipe;
+use crate::bus::sim::{SimBus, Weather};
 use crate::engine::MemoryPeer;
-use crate::socket::adapter::Adapter;
-use crate::socket::cluster::wire::{Body, Call, Envelope, Reply};
+use crate::node::NodeId;
+use crate::socket::cluster::family::{Family, Imks, MESSAGE_BYTES_MAX};
+use crate::socket::cluster::message::{Body, ClusterMessage, Request, Response};
+use crate::socket::namespace::cluster_link::Target;
 use crate::socket::socket_id::SocketId;
-use crate::socket::tests::{Bus, join, rooms, settle, text};
+use crate::socket::tests::{join, rooms, settle, text};
 use crate::socket::{Namespace, NamespaceBuilder, Server, parser};
 
-/// A bus that loses or doubles messages: how many copies of the message on this channel arrive.
-#[derive(Clone)]
-struct Flaky(Bus, Arc<dyn Fn(&str) -> usize + Send + Sync>);
-
-impl Adapter for Flaky {
-    fn name(&self) -> &'static str {
-        "flaky"
-    }
-
-    fn reaches_others(&self) -> bool {
-        true
-    }
-
-    fn publish(&self, channel: &str, message: Bytes) {
-        (0..self.1(channel)).for_each(|_| self.0.publish(channel, message.clone()));
-    }
-
-    fn subscribe(&self, channel: &str, inbox: mpsc::Sender<Bytes>) {
-        self.0.subscribe(channel, inbox);
-    }
-
-    fn unsubscribe(&self, channel: &str) {
-        self.0.unsubscribe(channel);
-    }
-}
-
-fn node(bus: &impl AdapterClone, describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
-    let server = bus.builder().namespace("/", describe).build().unwrap();
+fn node(bus: &SimBus, describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
+    let server = Server::builder(Default::default()).adapter(bus.pipe());
+    let server = server.namespace("/", describe).build().unwrap();
     server.listen_to_bus();
     server
-}
-
-/// Adapters that can be given to several servers.
-trait AdapterClone {
-    fn builder(&self) -> crate::socket::ServerBuilder;
-}
-
-impl<A: Adapter + Clone> AdapterClone for A {
-    fn builder(&self) -> crate::socket::ServerBuilder {
-        Server::builder(Default::default(), self.clone())
-    }
 }
 
 /// Waits until all nodes know each other.
@@ -69,16 +36,21 @@ async fn meet(nodes: &[&Server]) {
 }
 
 async fn two() -> (Server, Server) {
-    let bus = Bus::default();
+    let bus = SimBus::default();
     let nodes = (node(&bus, rooms), node(&bus, rooms));
     meet(&[&nodes.0, &nodes.1]).await;
     nodes
 }
 
+/// Says something in the name of a node.
+fn say(bus: &SimBus, node: NodeId, channel: &str, body: Body<'_>) {
+    bus.pipe().publish(channel, Imks.encode(&ClusterMessage { node, body }).unwrap());
+}
+
 /// A node that is alive and never answers.
-fn ghost(bus: &Bus) -> SocketId {
-    let ghost = SocketId::random().unwrap();
-    bus.publish("cluster", Envelope::encode(ghost, Body::Heartbeat).unwrap());
+fn ghost(bus: &SimBus) -> NodeId {
+    let ghost = NodeId::random().unwrap();
+    say(bus, ghost, "cluster", Body::Heartbeat);
     ghost
 }
 
@@ -184,7 +156,7 @@ async fn nobody_to_ask_is_an_answer_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_never_answers_costs_one_deadline_and_is_named() {
-    let bus = Bus::default();
+    let bus = SimBus::default();
     let (first, second) = (node(&bus, rooms), node(&bus, rooms));
     meet(&[&first, &second]).await;
     let ghost = ghost(&bus);
@@ -213,7 +185,7 @@ fn sums(ns: &mut NamespaceBuilder) {
 
 #[tokio::test(start_paused = true)]
 async fn servers_answer_each_other_and_the_one_that_asked_is_not_asked() {
-    let bus = Bus::default();
+    let bus = SimBus::default();
     let (first, second, third) = (node(&bus, sums), node(&bus, sums), node(&bus, |_| {}));
     meet(&[&first, &second, &third]).await;
     let started = tokio::time::Instant::now();
@@ -231,7 +203,7 @@ async fn servers_answer_each_other_and_the_one_that_asked_is_not_asked() {
 #[tokio::test(start_paused = true)]
 async fn messages_that_arrive_twice_are_done_once() {
     let heard = Arc::new(Mutex::new(0));
-    let bus = Flaky(Bus::default(), Arc::new(|channel| if channel == "/" { 1 } else { 2 }));
+    let bus = SimBus::new(1, Weather { doubled_percent: 100, ..Weather::default() });
     let counting = heard.clone();
     let first = node(&bus, |_| {});
     let second = node(&bus, move |ns| {
@@ -257,15 +229,10 @@ async fn messages_that_arrive_twice_are_done_once() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_replies_leave_a_partial_result() {
-    let lost = Arc::new(Mutex::new(false));
-    let losing = lost.clone();
-    let bus = Flaky(
-        Bus::default(),
-        Arc::new(move |channel| usize::from(!(*losing.lock() && channel.starts_with("node:")))),
-    );
+    let bus = SimBus::default();
     let (first, second) = (node(&bus, rooms), node(&bus, rooms));
     meet(&[&first, &second]).await;
-    *lost.lock() = true;
+    bus.set_weather(Weather { direct_lost_percent: 100, ..Weather::default() });
     let (_anna, _) = join(&first).await;
     let (_bert, _) = join(&second).await;
     let fetched = main(&first).fetch_sockets().await.unwrap();
@@ -289,31 +256,31 @@ async fn a_node_that_leaves_is_not_waited_for_and_local_reaches_this_node_only()
 
 #[tokio::test(start_paused = true)]
 async fn what_no_node_of_ours_would_say_is_dropped_and_harms_nothing() {
-    let bus = Bus::default();
+    let bus = SimBus::default();
     let server = node(&bus, rooms);
     let (anna, anna_id) = join(&server).await;
-    let stranger = SocketId::random().unwrap();
-    let call = |call| Envelope::encode(stranger, Body::Call { request: 1, namespace: "/", call }).unwrap();
-    let reply = |reply| Envelope::encode(stranger, Body::Reply { request: 0, reply }).unwrap();
-    let fetch = call(Call::Fetch { rooms: vec!["r"; 1_000], except: vec![&anna_id] });
+    let stranger = NodeId::random().unwrap();
+    let message = |body| Imks.encode(&ClusterMessage { node: stranger, body }).unwrap();
+    let target = Target { rooms: vec!["r"; 1_000], except: vec![&*anna_id] };
+    let fetch = message(Body::Request { id: 1, namespace: "/", request: Request::FetchSockets { target } });
+    let parts = Response::Sockets { part: 7, parts: 3, sockets: Vec::new() };
     let hostile = [
         Bytes::from_static(b""),
         Bytes::from_static(b"{\"uid\":\"KD2JDG\",\"type\":5}"),
         Bytes::from_static(&[0xdd, 0xff, 0xff, 0xff, 0xff]),
-        Bytes::from_static(&[0x93, 2, 0xa1, b'x', 0xa5, b'H', b'e', b'l', b'l', b'o']),
+        // What a server of Node.js says to its like.
+        Bytes::from_static(b"\x93\xa6KD2JDG\x83\xa4type\x02\xa4data\x92\xa2hi\x01\xa3nsp\xa1/\x83\xa5rooms\x90\xa6except\x90\xa5flags\x80"),
         Bytes::from(vec![0x91; 100_000]),
-        Bytes::from(vec![0; crate::socket::cluster::wire::MESSAGE_BYTES_MAX + 1]),
+        Bytes::from(vec![0; MESSAGE_BYTES_MAX + 1]),
         fetch.slice(..fetch.len() - 1),
         fetch,
-        reply(Reply::Sockets { part: 7, parts: 3, sockets: Vec::new() }),
-        reply(Reply::ClientAnswer {
-            socket: "no id",
-            packet: rmp_serde::from_slice(b"\x92\xa13\x90").unwrap(),
-        }),
-        call(Call::ServerEvent { packet: rmp_serde::from_slice(b"\x92\xa12\x90").unwrap(), answer: true }),
+        message(Body::Response { id: 0, response: parts }),
     ];
-    for channel in ["cluster".to_owned(), format!("node:{}", server.node()), "/".to_owned()] {
-        hostile.iter().for_each(|message| bus.publish(&channel, message.clone()));
+    for channel in ["cluster", "/"] {
+        hostile.iter().for_each(|message| bus.pipe().publish(channel, message.clone()));
+    }
+    for message in hostile {
+        bus.pipe().send_to(server.node(), message).await.unwrap();
     }
     let asking = {
         let namespace = main(&server);
@@ -348,4 +315,57 @@ async fn what_is_not_to_be_compressed_is_not_on_other_nodes_either() {
     });
     answer(&bert, "1").await;
     assert_eq!(asking.await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_were_cut_off_find_each_other_again_and_a_node_that_closes_says_so() {
+    let bus = SimBus::default();
+    let (first, second) = (node(&bus, rooms), node(&bus, rooms));
+    meet(&[&first, &second]).await;
+    bus.partition([0]);
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    assert_eq!((first.server_count(), second.server_count()), (1, 1));
+    bus.heal();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!((first.server_count(), second.server_count()), (2, 2), "without waiting for a heartbeat");
+    second.close().await;
+    // The other node has read it already, or does so before anything else.
+    tokio::task::yield_now().await;
+    assert_eq!(first.server_count(), 1);
+    assert_eq!(bus.pipe().subscribers("/").await, Some(1), "its subscriptions are gone");
+}
+
+#[test]
+fn whatever_the_weather_every_request_ends_in_time_and_names_who_is_missing() {
+    use proptest::prelude::*;
+    let run = |seed, weather: Weather| {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async move {
+            let bus = SimBus::new(seed, Weather::default());
+            let nodes = [node(&bus, sums), node(&bus, sums), node(&bus, sums)];
+            meet(&nodes.each_ref()).await;
+            bus.set_weather(weather);
+            let (timeout, started) = (Duration::from_secs(2), tokio::time::Instant::now());
+            let args = parser::RawArgs { json: "1,2", attachments: &[] };
+            let answers = main(&nodes[0]).server_side_emit_with_ack("sum", &args, timeout).await.unwrap();
+            assert!(started.elapsed() <= timeout + Duration::from_millis(1));
+            assert_eq!(answers.answers.len() + answers.silent.len(), 2);
+            assert!(answers.answers.iter().all(|(_, args)| args.json() == "3"));
+            let mut named: Vec<_> =
+                answers.answers.iter().map(|(node, _)| *node).chain(answers.silent).collect();
+            named.sort();
+            let mut others = [nodes[1].node(), nodes[2].node()];
+            others.sort();
+            assert_eq!(named, others);
+        });
+    };
+    proptest!(ProptestConfig::with_cases(32), |(
+        seed in any::<u64>(), delay in 0_u64..3_000, lost in 0_u8..100, direct in 0_u8..100, doubled in 0_u8..100
+    )| {
+        run(seed, Weather {
+            delay_max: Duration::from_millis(delay), lost_percent: lost, direct_lost_percent: direct,
+            doubled_percent: doubled,
+        });
+    });
 }

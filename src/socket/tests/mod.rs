@@ -12,16 +12,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use crate::bus::sim::SimBus;
 use crate::engine::{self, Connection, MemoryPeer, Message};
-use crate::socket::adapter::Adapter;
-use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::{Accept, ConnectError, NamespaceBuilder, Server, Socket};
 
 pub(super) fn server(describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
-    Server::builder(Default::default(), LocalAdapter).namespace("/", describe).build().unwrap()
+    Server::builder(Default::default()).namespace("/", describe).build().unwrap()
 }
 
 pub(super) fn open(server: &Server) -> MemoryPeer {
@@ -124,7 +123,7 @@ async fn handlers_in_flight_are_bounded_and_the_rest_waits_on_the_wire() {
     let gate = Arc::new(Notify::new());
     let started = Arc::new(Mutex::new(0_usize));
     let config = crate::socket::Config { events_in_flight_max: 2, ..Default::default() };
-    let server = Server::builder(config, LocalAdapter)
+    let server = Server::builder(config)
         .namespace("/", |ns| {
             let (gate, started) = (gate.clone(), started.clone());
             ns.on("slow", move |mut event| {
@@ -150,6 +149,136 @@ async fn handlers_in_flight_are_bounded_and_the_rest_waits_on_the_wire() {
         gate.notify_one();
         text(&peer).await;
     }
+}
+
+#[tokio::test]
+async fn any_number_of_handlers_may_ask_their_own_client_back() {
+    let server = server(|ns| {
+        ns.on("ask me", |mut event| async move {
+            let (ack, socket) = (event.take_ack().unwrap(), event.socket().clone());
+            let answer = socket.emit_with_ack("what", &(), Duration::from_secs(5)).await.unwrap();
+            ack.send_args(&answer).unwrap();
+        });
+    });
+    let (peer, _) = join(&server).await;
+    for id in 0..300 {
+        peer.send(&format!(r#"2{id}["ask me"]"#));
+    }
+    let mut answers = 0;
+    while answers < 300 {
+        let packet = text(&peer).await;
+        match packet.strip_prefix('2').and_then(|rest| rest.strip_suffix(r#"["what"]"#)) {
+            Some(id) => peer.send(&format!("3{id}[{id}]")),
+            None => answers += 1,
+        }
+    }
+}
+
+#[tokio::test]
+async fn acks_are_read_while_events_wait_and_events_that_wait_are_bounded() {
+    let gate = Arc::new(Notify::new());
+    let started = Arc::new(Mutex::new(0_usize));
+    let config =
+        super::Config { events_in_flight_max: 1, events_waiting_bytes_max: 4_096, ..Default::default() };
+    let server = Server::builder(config)
+        .namespace("/", |ns| {
+            let (gate, started) = (gate.clone(), started.clone());
+            ns.on("slow", move |_| {
+                *started.lock() += 1;
+                let gate = gate.clone();
+                async move { gate.notified().await }
+            });
+        })
+        .build()
+        .unwrap();
+    let (peer, id) = join(&server).await;
+    let socket = server.namespace("/").unwrap().socket(&id).unwrap();
+    for _ in 0..3 {
+        peer.send(r#"2["slow"]"#);
+    }
+    let asking = TaskTracker::new()
+        .spawn(async move { socket.emit_with_ack("question", &(), Duration::from_secs(5)).await });
+    assert_eq!(text(&peer).await, r#"20["question"]"#);
+    peer.send("30[1]");
+    assert_eq!(asking.await.unwrap().unwrap().json(), "1", "it stood behind events that wait");
+    for _ in 0..100 {
+        peer.send(r#"2["slow"]"#);
+    }
+    while *started.lock() < 103 {
+        gate.notify_one();
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_connect_gets_the_same_id_and_one_namespace_too_many_is_refused() {
+    let config = super::Config { namespaces_max: 2, ..Default::default() };
+    let server = Server::builder(config);
+    let server = ["/", "/a", "/b"].iter().fold(server, |server, path| server.namespace(path, rooms));
+    let server = server.build().unwrap();
+    let (peer, id) = join(&server).await;
+    peer.send("0");
+    assert_eq!(text(&peer).await, format!(r#"0{{"sid":"{id}"}}"#));
+    peer.send("0/a,");
+    assert!(text(&peer).await.starts_with("0/a,"));
+    peer.send("0/b,");
+    assert_eq!(text(&peer).await, r#"4/b,{"message":"Too many namespaces"}"#);
+    peer.send("1/a,");
+    settle(&peer).await;
+    assert_eq!(server.namespace("/").unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_is_nested_too_deep_is_refused_and_the_connection_stays() {
+    let refused = Arc::new(Mutex::new(0));
+    let server = server(|ns| {
+        let refused = refused.clone();
+        ns.on_event_refused(move |_, _| *refused.lock() += 1);
+    });
+    let (peer, _) = join(&server).await;
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    peer.send(&format!(r#"27["a",{deep}]"#));
+    assert_eq!(text(&peer).await, r#"37[{"error":{"message":"arguments are nested too deep"}}]"#);
+    peer.send(&format!(r#"2["a",{deep}]"#));
+    settle(&peer).await;
+    assert_eq!(*refused.lock(), 2);
+}
+
+#[tokio::test]
+async fn what_a_client_sends_to_a_namespace_just_after_it_left_is_dropped() {
+    let server = server(rooms);
+    let (peer, _) = join(&server).await;
+    peer.send("1");
+    peer.send(r#"2["join","r"]"#);
+    settle(&peer).await;
+    assert_eq!(server.namespace("/").unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn clients_of_the_msgpack_parser_get_what_json_does_not_have_and_a_word_about_a_wrong_namespace() {
+    let config = super::Config { parser: super::Parser::MsgPack, ..Default::default() };
+    let server = Server::builder(config).namespace("/", |ns| {
+        ns.on_connect(|_, payload| async move {
+            let token: std::collections::HashMap<String, super::Binary> = payload.parse().unwrap();
+            assert_eq!(&token["token"][..], [1, 2]);
+            Ok::<(), ConnectError>(())
+        });
+        ns.on_sync("echo", |mut event| event.take_ack().unwrap().send_args(event.args()).unwrap());
+    });
+    let server = server.build().unwrap();
+    let peer = open(&server);
+    let send = |bytes: &[u8]| peer.send_message(Message::Binary(Bytes::copy_from_slice(bytes)));
+    send(b"\x82\xa4type\x00\xa3nsp\xa3foo");
+    let refusal = peer.recv().await;
+    let expected = b"\x83\xa4type\x04\xa3nsp\xa3foo\xa4data\x81\xa7message\xb1Invalid namespace";
+    assert_eq!(refusal, Some(Message::Binary(Bytes::from_static(expected))));
+    send(b"\x83\xa4type\x00\xa3nsp\xa1/\xa4data\x81\xa5token\xc4\x02\x01\x02");
+    assert!(peer.recv().await.is_some());
+    // A date, NaN and -Infinity, as notepack.io writes them.
+    let values = b"\xd7\x00\x00\x00\x01\x8b\xcf\xe5\x68\x00\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00\xcb\xff\xf0\x00\x00\x00\x00\x00\x00";
+    send(&[b"\x84\xa4type\x02\xa3nsp\xa1/\xa2id\x07\xa4data\x94\xa4echo".as_slice(), values].concat());
+    let answer = [b"\x84\xa4type\x03\xa3nsp\xa1/\xa2id\x07\xa4data\x93".as_slice(), values].concat();
+    assert_eq!(peer.recv().await, Some(Message::Binary(Bytes::from(answer))));
 }
 
 #[tokio::test]
@@ -375,43 +504,12 @@ async fn packets_out_of_step_close_the_connection() {
     }
 }
 
-/// A bus of two nodes in one process.
-#[derive(Clone, Default)]
-pub(super) struct Bus(Arc<Mutex<Vec<Subscription>>>);
-
-type Subscription = (String, mpsc::Sender<Bytes>);
-
-impl Adapter for Bus {
-    fn name(&self) -> &'static str {
-        "test"
-    }
-
-    fn reaches_others(&self) -> bool {
-        true
-    }
-
-    fn publish(&self, channel: &str, message: Bytes) {
-        for (subscribed, inbox) in self.0.lock().iter() {
-            if subscribed == channel {
-                inbox.try_send(message.clone()).unwrap();
-            }
-        }
-    }
-
-    fn subscribe(&self, channel: &str, inbox: mpsc::Sender<Bytes>) {
-        self.0.lock().push((channel.to_owned(), inbox));
-    }
-
-    fn unsubscribe(&self, channel: &str) {
-        self.0.lock().retain(|(subscribed, _)| subscribed != channel);
-    }
-}
-
 #[tokio::test]
 async fn what_one_node_does_to_a_room_the_other_node_does_too() {
-    let bus = Bus::default();
+    let bus = SimBus::default();
     let node = || {
-        let server = Server::builder(Default::default(), bus.clone()).namespace("/", rooms).build().unwrap();
+        let server =
+            Server::builder(Default::default()).adapter(bus.pipe()).namespace("/", rooms).build().unwrap();
         server.listen_to_bus();
         server
     };

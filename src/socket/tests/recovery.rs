@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
 use self::client::Client;
+use crate::bus::sim::SimBus;
 use crate::engine::Message;
-use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::codec::parser::{Placeholder, RawArgs};
-use crate::socket::tests::{Bus, open, text};
+use crate::socket::tests::{open, text};
 use crate::socket::{Config, Namespace, NamespaceBuilder, Recovery, RecoveryStatus, Server};
 
 fn server_with(recovery: Recovery, describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
     let config = Config { recovery: Some(recovery), ..Config::default() };
-    Server::builder(config, LocalAdapter).namespace("/", describe).build().unwrap()
+    Server::builder(config).namespace("/", describe).build().unwrap()
 }
 
 fn server() -> Server {
@@ -80,7 +80,7 @@ async fn events_with_an_ack_and_volatile_events_carry_no_offset_and_are_not_kept
 
 #[tokio::test]
 async fn without_recovery_there_is_no_pid_and_no_offset() {
-    let server = Server::builder(Config::default(), LocalAdapter).namespace("/", |_| {}).build().unwrap();
+    let server = Server::builder(Config::default()).namespace("/", |_| {}).build().unwrap();
     let peer = open(&server);
     peer.send(r#"0{"pid":"AAAAAAAAAAAAAAAAAAAAAA"}"#);
     let reply: Value = serde_json::from_str(text(&peer).await.strip_prefix('0').unwrap()).unwrap();
@@ -356,10 +356,10 @@ async fn what_is_done_to_sockets_is_done_to_absent_ones_too() {
 
 #[tokio::test]
 async fn events_of_another_node_are_kept_too_and_offsets_of_another_node_are_not_believed() {
-    let bus = Bus::default();
+    let bus = SimBus::default();
     let node = || {
         let config = Config { recovery: Some(Recovery::default()), ..Config::default() };
-        let server = Server::builder(config, bus.clone()).namespace("/", |_| {}).build().unwrap();
+        let server = Server::builder(config).adapter(bus.pipe()).namespace("/", |_| {}).build().unwrap();
         server.listen_to_bus();
         server
     };

@@ -23,6 +23,24 @@ async fn bytes(peer: &MemoryPeer) -> Bytes {
 }
 
 #[tokio::test]
+async fn a_handler_of_one_argument_needs_no_tuple() {
+    let server = server(|ns| {
+        ns.on_typed("join", |socket: Socket, room: String| async move {
+            socket.join(&room);
+            Reply(room)
+        });
+        ns.on_typed("sum", |_: Socket, numbers: Vec<u32>| async move { Reply(numbers.iter().sum::<u32>()) });
+    });
+    let (peer, _) = join(&server).await;
+    peer.send(r#"21["join","r"]"#);
+    assert_eq!(text(&peer).await, r#"31["r"]"#);
+    peer.send(r#"22["sum",[1,2,3]]"#);
+    assert_eq!(text(&peer).await, "32[6]");
+    peer.send(r#"23["join"]"#);
+    assert!(text(&peer).await.starts_with(r#"33[{"error":"#));
+}
+
+#[tokio::test]
 async fn arguments_arrive_as_a_tuple_and_what_the_handler_returns_is_the_answer() {
     let server = server(|ns| {
         ns.on_typed("add", |_: Socket, (a, b): (i32, i32)| async move { Reply(a + b) });

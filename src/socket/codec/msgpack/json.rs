@@ -4,10 +4,10 @@ use std::io::Write;
 
 use bytes::Bytes;
 
-use super::super::packet::JSON_DEPTH_MAX;
-use super::super::parser::PLACEHOLDER;
-use super::reader::{Reader, Token};
-use super::{is_undefined, malformed};
+use super::super::json::JSON_DEPTH_MAX;
+use super::super::packet::malformed;
+use super::super::placeholder::PLACEHOLDER;
+use super::reader::{Reader, Token, is_undefined};
 use crate::clock;
 use crate::error::{ImksError, ImksResult};
 
@@ -16,6 +16,9 @@ pub(super) struct JsonWriter {
     out: Vec<u8>,
     attachments: Vec<Bytes>,
     attachments_max: usize,
+    too_deep: bool,
+    /// A value has no equal in JSON.
+    has_more: bool,
     /// The peer sent a map that looks like one of our placeholders.
     lookalike: bool,
 }
@@ -23,13 +26,22 @@ pub(super) struct JsonWriter {
 impl JsonWriter {
     pub(super) fn new(bytes: usize, attachments_max: usize) -> Self {
         let out = Vec::with_capacity(bytes + bytes / 4);
-        Self { out, attachments: Vec::new(), attachments_max, lookalike: false }
+        Self {
+            out,
+            attachments: Vec::new(),
+            attachments_max,
+            too_deep: false,
+            has_more: false,
+            lookalike: false,
+        }
     }
 
     /// Copies one value.
     pub(super) fn copy(&mut self, reader: &mut Reader<'_>, depth: usize) -> ImksResult<()> {
         if depth > JSON_DEPTH_MAX {
-            return Err(malformed("payload is nested too deep"));
+            self.too_deep = true;
+            self.out.extend_from_slice(b"null");
+            return reader.skip().map(drop);
         }
         match reader.next()? {
             Token::Nil | Token::Undefined => self.out.extend_from_slice(b"null"),
@@ -37,9 +49,15 @@ impl JsonWriter {
             Token::Bool(false) => self.out.extend_from_slice(b"false"),
             Token::Unsigned(value) => self.write(format_args!("{value}"))?,
             Token::Signed(value) => self.write(format_args!("{value}"))?,
-            Token::Float(value) => self.json(&value)?,
+            Token::Float(value) => {
+                self.has_more |= !value.is_finite();
+                self.json(&value)?;
+            }
             Token::Text(text) => self.json(text)?,
-            Token::Date(millis) => self.json(&clock::rfc3339(millis.saturating_mul(1_000)))?,
+            Token::Date(millis) => {
+                self.has_more = true;
+                self.json(&clock::rfc3339(millis.saturating_mul(1_000)))?;
+            }
             Token::Binary(data) => self.attach(data)?,
             Token::Array(length) => self.copy_array(length, reader, depth)?,
             Token::Map(length) => self.copy_map(length, reader, depth)?,
@@ -106,6 +124,22 @@ impl JsonWriter {
         Ok(self.out.write_fmt(text).map_err(serde_json::Error::io)?)
     }
 
+    /// Whether something was left out because it is nested deeper than [`JSON_DEPTH_MAX`].
+    pub(super) fn is_too_deep(&self) -> bool {
+        self.too_deep
+    }
+
+    /// Whether the msgpack says more than the JSON.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// The text, where no attachments are allowed.
+    pub(super) fn text(self) -> ImksResult<String> {
+        String::from_utf8(self.out).map_err(|_| ImksError::InvalidPacketUtf8)
+    }
+
+    /// The text and its attachments.
     pub(super) fn finish(self) -> ImksResult<(Vec<u8>, Vec<Bytes>)> {
         // Beside real attachments, a placeholder of the peer's own making would refer to one of them.
         match self.lookalike && !self.attachments.is_empty() {

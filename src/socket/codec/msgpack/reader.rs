@@ -1,6 +1,8 @@
 //! Msgpack, value by value, from untrusted bytes.
 
-use super::malformed;
+use rmp::Marker;
+
+use super::super::packet::malformed;
 use crate::error::{ImksError, ImksResult};
 
 /// One value, or the beginning of an array or map with this many entries.
@@ -30,40 +32,45 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn next(&mut self) -> ImksResult<Token<'a>> {
         let [kind] = self.fixed()?;
-        Ok(match kind {
-            0x00..=0x7f => Token::Unsigned(u64::from(kind)),
-            0x80..=0x8f => Token::Map(u32::from(kind & 0x0f)),
-            0x90..=0x9f => Token::Array(u32::from(kind & 0x0f)),
-            0xa0..=0xbf => self.text(usize::from(kind & 0x1f))?,
-            0xc0 => Token::Nil,
-            0xc2 => Token::Bool(false),
-            0xc3 => Token::Bool(true),
-            0xc4..=0xc6 => {
-                let length = self.length(kind - 0xc4)?;
-                Token::Binary(self.take(length)?)
-            }
-            0xc7..=0xc9 => self.extension(kind - 0xc7)?,
-            0xca => Token::Float(f64::from(f32::from_be_bytes(self.fixed()?))),
-            0xcb => Token::Float(f64::from_be_bytes(self.fixed()?)),
-            0xcc => Token::Unsigned(u64::from(u8::from_be_bytes(self.fixed()?))),
-            0xcd => Token::Unsigned(u64::from(u16::from_be_bytes(self.fixed()?))),
-            0xce => Token::Unsigned(u64::from(u32::from_be_bytes(self.fixed()?))),
-            0xcf => Token::Unsigned(u64::from_be_bytes(self.fixed()?)),
-            0xd0 => signed(i64::from(i8::from_be_bytes(self.fixed()?))),
-            0xd1 => signed(i64::from(i16::from_be_bytes(self.fixed()?))),
-            0xd2 => signed(i64::from(i32::from_be_bytes(self.fixed()?))),
-            0xd3 => signed(i64::from_be_bytes(self.fixed()?)),
-            0xd4..=0xd8 => self.fixed_extension(kind - 0xd4)?,
-            0xd9..=0xdb => {
+        Ok(match Marker::from_u8(kind) {
+            Marker::FixPos(value) => Token::Unsigned(value.into()),
+            Marker::FixNeg(value) => Token::Signed(value.into()),
+            Marker::Null => Token::Nil,
+            Marker::False => Token::Bool(false),
+            Marker::True => Token::Bool(true),
+            Marker::U8 => Token::Unsigned(u8::from_be_bytes(self.fixed()?).into()),
+            Marker::U16 => Token::Unsigned(u16::from_be_bytes(self.fixed()?).into()),
+            Marker::U32 => Token::Unsigned(u32::from_be_bytes(self.fixed()?).into()),
+            Marker::U64 => Token::Unsigned(u64::from_be_bytes(self.fixed()?)),
+            Marker::I8 => signed(i8::from_be_bytes(self.fixed()?).into()),
+            Marker::I16 => signed(i16::from_be_bytes(self.fixed()?).into()),
+            Marker::I32 => signed(i32::from_be_bytes(self.fixed()?).into()),
+            Marker::I64 => signed(i64::from_be_bytes(self.fixed()?)),
+            Marker::F32 => Token::Float(f32::from_be_bytes(self.fixed()?).into()),
+            Marker::F64 => Token::Float(f64::from_be_bytes(self.fixed()?)),
+            Marker::FixStr(length) => self.text(length.into())?,
+            Marker::Str8 | Marker::Str16 | Marker::Str32 => {
                 let length = self.length(kind - 0xd9)?;
                 self.text(length)?
             }
-            0xdc => Token::Array(u32::from(u16::from_be_bytes(self.fixed()?))),
-            0xdd => Token::Array(u32::from_be_bytes(self.fixed()?)),
-            0xde => Token::Map(u32::from(u16::from_be_bytes(self.fixed()?))),
-            0xdf => Token::Map(u32::from_be_bytes(self.fixed()?)),
-            0xe0..=0xff => Token::Signed(i64::from(kind as i8)),
-            0xc1 => return Err(malformed("unknown msgpack type")),
+            Marker::Bin8 | Marker::Bin16 | Marker::Bin32 => {
+                let length = self.length(kind - 0xc4)?;
+                Token::Binary(self.take(length)?)
+            }
+            Marker::FixArray(length) => Token::Array(length.into()),
+            Marker::Array16 => Token::Array(u16::from_be_bytes(self.fixed()?).into()),
+            Marker::Array32 => Token::Array(u32::from_be_bytes(self.fixed()?)),
+            Marker::FixMap(length) => Token::Map(length.into()),
+            Marker::Map16 => Token::Map(u16::from_be_bytes(self.fixed()?).into()),
+            Marker::Map32 => Token::Map(u32::from_be_bytes(self.fixed()?)),
+            Marker::Ext8 | Marker::Ext16 | Marker::Ext32 => {
+                let length = self.length(kind - 0xc7)?;
+                self.extension(length)?
+            }
+            Marker::FixExt1 | Marker::FixExt2 | Marker::FixExt4 | Marker::FixExt8 | Marker::FixExt16 => {
+                self.fixed_extension(1 << (kind - 0xd4))?
+            }
+            Marker::Reserved => return Err(malformed("unknown msgpack type")),
         })
     }
 
@@ -97,24 +104,25 @@ impl<'a> Reader<'a> {
     }
 
     /// `notepack.io` writes an `ArrayBuffer` as type 0; other extensions have no meaning that both ends know.
-    fn extension(&mut self, size: u8) -> ImksResult<Token<'a>> {
-        let length = self.length(size)?;
-        let [kind] = self.fixed()?;
-        let data = self.take(length)?;
-        match kind {
-            0 => Ok(Token::Binary(data)),
+    fn extension(&mut self, length: usize) -> ImksResult<Token<'a>> {
+        match self.typed(length)? {
+            (0, data) => Ok(Token::Binary(data)),
             _ => Err(malformed("unknown msgpack extension")),
         }
     }
 
-    fn fixed_extension(&mut self, size: u8) -> ImksResult<Token<'a>> {
-        let [kind] = self.fixed()?;
-        let data = self.take(1 << size)?;
-        match (kind, size, data.first_chunk()) {
-            (0, 0, _) => Ok(Token::Undefined),
-            (0, 3, Some(millis)) => Ok(Token::Date(i64::from_be_bytes(*millis))),
+    /// `notepack.io` writes `undefined` and a `Date` as type 0 of one and eight bytes.
+    fn fixed_extension(&mut self, length: usize) -> ImksResult<Token<'a>> {
+        match self.typed(length)? {
+            (0, [_]) => Ok(Token::Undefined),
+            (0, &[a, b, c, d, e, f, g, h]) => Ok(Token::Date(i64::from_be_bytes([a, b, c, d, e, f, g, h]))),
             _ => Err(malformed("unknown msgpack extension")),
         }
+    }
+
+    fn typed(&mut self, length: usize) -> ImksResult<(u8, &'a [u8])> {
+        let [kind] = self.fixed()?;
+        Ok((kind, self.take(length)?))
     }
 
     fn fixed<const N: usize>(&mut self) -> ImksResult<[u8; N]> {
@@ -136,4 +144,9 @@ fn signed<'a>(value: i64) -> Token<'a> {
 
 fn short() -> ImksError {
     malformed("packet ends too early")
+}
+
+/// Whether a value is JavaScript's `undefined`.
+pub(super) fn is_undefined(value: &[u8]) -> bool {
+    matches!(value, [0xd4, 0, _])
 }

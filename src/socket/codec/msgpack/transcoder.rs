@@ -1,9 +1,11 @@
 //! From JSON text with placeholders to msgpack.
 
+use rmp::encode::{write_array_len, write_bin, write_f64, write_map_len, write_sint, write_str, write_uint};
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use super::malformed;
+use super::super::json::{string_end, unescape};
+use super::super::packet::malformed;
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
 
@@ -25,7 +27,7 @@ impl Transcoder<'_> {
         while let Some(&byte) = self.json.as_bytes().get(at) {
             at += match byte {
                 b'[' => {
-                    push_array(self.out, counts.next().ok_or_else(invalid_json)?);
+                    written(write_array_len(self.out, counts.next().ok_or_else(invalid_json)?))?;
                     1
                 }
                 b'{' => {
@@ -51,10 +53,10 @@ impl Transcoder<'_> {
             && let Some((number, length)) = placeholder(&self.json[at..])
         {
             let attachment = self.attachments.get(number).ok_or_else(|| malformed("illegal attachments"))?;
-            push_binary(self.out, attachment.payload());
+            written(write_bin(self.out, attachment.payload()))?;
             return Ok(length);
         }
-        push_map(self.out, entries);
+        written(write_map_len(self.out, entries))?;
         Ok(1)
     }
 
@@ -63,10 +65,9 @@ impl Transcoder<'_> {
         let quoted = &self.json[at..at + length];
         let plain = &quoted[1..length - 1];
         if plain.contains('\\') {
-            let text: String = serde_json::from_str(quoted)?;
-            push_text(self.out, &text);
+            written(write_str(self.out, &unescape(quoted).ok_or_else(invalid_json)?))?;
         } else {
-            push_text(self.out, plain);
+            written(write_str(self.out, plain))?;
         }
         Ok(length)
     }
@@ -79,12 +80,11 @@ impl Transcoder<'_> {
             .count();
         let text = &rest[..length];
         if let Ok(value) = text.parse::<u64>() {
-            push_unsigned(self.out, value);
+            written(write_uint(self.out, value))?;
         } else if let Ok(value) = text.parse::<i64>() {
-            push_signed(self.out, value);
+            written(write_sint(self.out, value))?;
         } else {
-            self.out.push(0xcb);
-            self.out.extend_from_slice(&text.parse::<f64>().map_err(|_| invalid_json())?.to_be_bytes());
+            written(write_f64(self.out, text.parse().map_err(|_| invalid_json())?))?;
         }
         Ok(length)
     }
@@ -129,16 +129,7 @@ fn count_entries(json: &str) -> ImksResult<Counts> {
 
 /// Bytes of the quoted string at the start of `json`, quotes included.
 fn string_length(json: &str) -> ImksResult<usize> {
-    let bytes = json.as_bytes();
-    let mut at = 1;
-    loop {
-        let found = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default());
-        match found.map(|found| (at + found, bytes[at + found])) {
-            Some((end, b'"')) => return Ok(end + 1),
-            Some((escape, _)) => at = escape + 2,
-            None => return Err(invalid_json()),
-        }
-    }
+    string_end(json.as_bytes(), 0).ok_or_else(invalid_json)
 }
 
 /// Number and length in bytes of the placeholder at the start of `json`, if one is there.
@@ -154,98 +145,11 @@ fn placeholder(json: &str) -> Option<(usize, usize)> {
     Some((placeholder.num, values.byte_offset()))
 }
 
-pub(super) fn push_text(out: &mut Vec<u8>, text: &str) {
-    match text.len() {
-        short @ 0..=0x1f => out.push(0xa0 | short as u8),
-        length => push_length(out, [0xd9, 0xda, 0xdb], length),
-    }
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn push_binary(out: &mut Vec<u8>, data: &[u8]) {
-    push_length(out, [0xc4, 0xc5, 0xc6], data.len());
-    out.extend_from_slice(data);
-}
-
-/// The shortest of three forms: one, two or four bytes of length.
-fn push_length(out: &mut Vec<u8>, [byte, short, long]: [u8; 3], length: usize) {
-    match length {
-        0..=0xff => out.extend_from_slice(&[byte, length as u8]),
-        0x100..=0xffff => {
-            out.push(short);
-            out.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        _ => {
-            out.push(long);
-            out.extend_from_slice(&(length as u32).to_be_bytes());
-        }
-    }
-}
-
-fn push_array(out: &mut Vec<u8>, entries: u32) {
-    push_container(out, [0x90, 0xdc, 0xdd], entries);
-}
-
-fn push_map(out: &mut Vec<u8>, entries: u32) {
-    push_container(out, [FIXMAP, 0xde, 0xdf], entries);
-}
-
-fn push_container(out: &mut Vec<u8>, [fixed, short, long]: [u8; 3], entries: u32) {
-    match entries {
-        0..=0xf => out.push(fixed | entries as u8),
-        0x10..=0xffff => {
-            out.push(short);
-            out.extend_from_slice(&(entries as u16).to_be_bytes());
-        }
-        _ => {
-            out.push(long);
-            out.extend_from_slice(&entries.to_be_bytes());
-        }
-    }
-}
-
-pub(super) fn push_unsigned(out: &mut Vec<u8>, value: u64) {
-    match value {
-        0..=0x7f => out.push(value as u8),
-        0x80..=0xff => out.extend_from_slice(&[0xcc, value as u8]),
-        0x100..=0xffff => {
-            out.push(0xcd);
-            out.extend_from_slice(&(value as u16).to_be_bytes());
-        }
-        0x1_0000..=0xffff_ffff => {
-            out.push(0xce);
-            out.extend_from_slice(&(value as u32).to_be_bytes());
-        }
-        _ => {
-            out.push(0xcf);
-            out.extend_from_slice(&value.to_be_bytes());
-        }
-    }
-}
-
-/// A value below zero.
-fn push_signed(out: &mut Vec<u8>, value: i64) {
-    match value {
-        -0x20..=-1 => out.push(value as u8),
-        -0x80..=-0x21 => out.extend_from_slice(&[0xd0, value as u8]),
-        -0x8000..=-0x81 => {
-            out.push(0xd1);
-            out.extend_from_slice(&(value as i16).to_be_bytes());
-        }
-        -0x8000_0000..=-0x8001 => {
-            out.push(0xd2);
-            out.extend_from_slice(&(value as i32).to_be_bytes());
-        }
-        _ => {
-            out.push(0xd3);
-            out.extend_from_slice(&value.to_be_bytes());
-        }
-    }
+/// The outcome of writing to memory, where nothing can go wrong.
+pub(super) fn written<T, E>(result: Result<T, E>) -> ImksResult<()> {
+    result.map(drop).map_err(|_| ImksError::Internal("msgpack not written"))
 }
 
 fn invalid_json() -> ImksError {
     malformed("payload is not JSON")
 }
-
-/// A map of up to 15 entries; their number is in the low bits.
-pub(super) const FIXMAP: u8 = 0x80;

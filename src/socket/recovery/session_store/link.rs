@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::log::{Epoch, Position};
 use super::sent::Sent;
 use crate::error::ImksResult;
-use crate::socket::namespace::data::Kept;
+use crate::socket::data::SavedData;
 use crate::socket::socket_id::SocketId;
 
 /// Private id of a session: 128 random bits. Whoever knows it can take the session over, so it is never logged.
@@ -46,7 +46,7 @@ pub(crate) struct Link {
 pub(super) struct Back {
     /// Position up to which it has everything; none if it never got a packet.
     pub(super) offset: Option<Position>,
-    pub(super) data: Kept,
+    pub(super) data: SavedData,
     /// The connect hook is asked.
     pub(super) asked: bool,
 }
@@ -73,7 +73,7 @@ impl Link {
     }
 
     /// What the application kept with the session.
-    pub(crate) fn data(&self) -> Kept {
+    pub(crate) fn data(&self) -> SavedData {
         self.back.as_ref().map(|back| back.data.clone()).unwrap_or_default()
     }
 

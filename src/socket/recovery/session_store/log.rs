@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::record::Memberships;
 use crate::error::ImksResult;
-use crate::socket::codec::parser::Frames;
+use crate::socket::codec::encoder::EncodedPacket;
 use crate::socket::recovery::event::OFFSET_CHARACTERS;
 use crate::socket::socket_id::SocketId;
 
@@ -105,7 +105,7 @@ impl Addressees {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) addressees: Addressees,
-    pub(super) frames: Frames,
+    pub(super) packet: EncodedPacket,
     at: Instant,
     bytes: usize,
 }
@@ -139,12 +139,18 @@ impl Log {
     }
 
     /// Keeps the packet at the next position, at the cost of the oldest ones.
-    pub(super) fn push(&mut self, addressees: Addressees, frames: Frames, at: Instant, bounds: Bounds) {
-        let wire: usize = frames.iter().map(crate::engine::Frame::len).sum();
+    pub(super) fn push(
+        &mut self,
+        addressees: Addressees,
+        packet: EncodedPacket,
+        at: Instant,
+        bounds: Bounds,
+    ) {
+        let wire: usize = packet.iter().map(crate::engine::Frame::len).sum();
         let bytes = ENTRY_BYTES + wire + addressees.bytes();
         self.last += 1;
         self.bytes += bytes;
-        self.entries.push_back(Entry { addressees, frames, at, bytes });
+        self.entries.push_back(Entry { addressees, packet, at, bytes });
         while self.entries.len() > bounds.packets_max || self.bytes > bounds.bytes_max {
             self.pop();
         }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::log::Position;
 use super::sent::Sent;
-use crate::socket::namespace::data::Kept;
+use crate::socket::data::SavedData;
 use crate::socket::socket_id::SocketId;
 
 /// A session of one namespace.
@@ -15,7 +15,7 @@ pub(super) struct Record {
     pub(super) id: SocketId,
     /// Whom the connect hook authenticated, if it said so.
     pub(super) owner: Option<Box<str>>,
-    pub(super) data: Kept,
+    pub(super) data: SavedData,
     pub(super) memberships: Memberships,
     pub(super) state: State,
     /// What was sent to the client.

@@ -1,0 +1,93 @@
+//! Both ends of a subscription: where a pipe puts messages, and where they are read.
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::{BusState, metrics};
+
+/// Makes both ends of a subscription. What does not fit is dropped and counted in `state`: messages on a bus are
+/// healed, not waited for.
+pub fn subscription(state: watch::Sender<BusState>) -> (Inbox, Subscription) {
+    let (sender, messages) = mpsc::channel(INBOX_MAX);
+    let (confirm, confirmed) = watch::channel(false);
+    (Inbox { sender, confirm, state }, Subscription { messages, confirmed })
+}
+
+/// The end that a pipe fills.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    sender: mpsc::Sender<Bytes>,
+    confirm: watch::Sender<bool>,
+    state: watch::Sender<BusState>,
+}
+
+impl Inbox {
+    /// Says that the broker has confirmed the subscription: from now on messages arrive.
+    pub fn confirm(&self) {
+        self.confirm.send_replace(true);
+    }
+
+    /// Puts a message in, or drops and counts it if the reader is too far behind.
+    pub fn push(&self, message: Bytes) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(message) {
+            metrics::MESSAGES_DROPPED.increment();
+            self.state.send_modify(|state| state.lost += 1);
+        }
+    }
+
+    /// Whether the subscription has ended.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// The end that is read. Dropping it ends the subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    messages: mpsc::Receiver<Bytes>,
+    confirmed: watch::Receiver<bool>,
+}
+
+impl Subscription {
+    /// Waits until the broker has confirmed the subscription: a baseline that is read after this misses nothing. False
+    /// if the pipe was closed first.
+    pub async fn confirmed(&mut self) -> bool {
+        self.confirmed.wait_for(|confirmed| *confirmed).await.is_ok()
+    }
+
+    /// The next message; `None` once the pipe is closed.
+    pub async fn recv(&mut self) -> Option<Bytes> {
+        self.messages.recv().await
+    }
+}
+
+/// Messages of one subscription that wait to be read; more are dropped and counted.
+pub const INBOX_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_dropped_and_counted() {
+        let state = watch::Sender::new(BusState::default());
+        let (inbox, mut subscription) = subscription(state.clone());
+        inbox.confirm();
+        assert!(subscription.confirmed().await);
+        for _ in 0..INBOX_MAX + 3 {
+            inbox.push(Bytes::from_static(b"x"));
+        }
+        assert_eq!(state.borrow().lost, 3);
+        drop(subscription);
+        inbox.push(Bytes::from_static(b"x"));
+        assert_eq!((state.borrow().lost, inbox.is_closed()), (3, true), "nobody misses it");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_closes_confirms_nothing() {
+        let (inbox, mut subscription) = subscription(watch::Sender::new(BusState::default()));
+        drop(inbox);
+        assert!(!subscription.confirmed().await);
+        assert_eq!(subscription.recv().await, None);
+    }
+}

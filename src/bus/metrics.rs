@@ -1,0 +1,8 @@
+//! What the bus between nodes counts.
+
+use crate::telemetry::instruments;
+
+instruments! {
+    /// Messages of other nodes that could not be read or served
+    MESSAGES_DROPPED: Counter = "imks_bus_messages_dropped_total";
+}

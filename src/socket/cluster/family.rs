@@ -1,0 +1,180 @@
+//! Families: how messages look on the bus, and on which channels they travel. A family knows no broker.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::message::{Body, ClusterMessage};
+use crate::bus::Topic;
+use crate::error::{Cause, ImksError, ImksResult};
+use crate::node::NodeId;
+
+/// A way to write messages between nodes.
+pub(crate) trait Family: Send + Sync {
+    /// Where a message to all nodes is published.
+    fn channel<'a>(&self, body: &Body<'a>) -> Cow<'a, str>;
+
+    /// What a node subscribes to for a namespace; `None`: for everything that is about no namespace.
+    fn topic<'a>(&self, namespace: Option<&'a str>) -> Topic<'a>;
+
+    /// Writes a message.
+    fn encode(&self, message: &ClusterMessage<'_>) -> ImksResult<Bytes>;
+
+    /// Reads a message that arrived on a channel. What is too large, of another family, or of a version that this node
+    /// does not read is an error.
+    fn decode<'a>(&self, bytes: &'a [u8]) -> ImksResult<ClusterMessage<'a>>;
+}
+
+/// The family of imks: msgpack maps, a channel per namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Imks;
+
+/// A message and the version of what it is written in.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    version: u8,
+    node: NodeId,
+    body: &'a Body<'a>,
+}
+
+/// What every version says about itself.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u8,
+}
+
+impl Family for Imks {
+    fn channel<'a>(&self, body: &Body<'a>) -> Cow<'a, str> {
+        match body {
+            Body::Operation { namespace, .. } => Cow::Borrowed(namespace),
+            _ => Cow::Borrowed(CHANNEL),
+        }
+    }
+
+    fn topic<'a>(&self, namespace: Option<&'a str>) -> Topic<'a> {
+        Topic::Channel(namespace.unwrap_or(CHANNEL))
+    }
+
+    fn encode(&self, message: &ClusterMessage<'_>) -> ImksResult<Bytes> {
+        let envelope = Envelope { version: VERSION, node: message.node, body: &message.body };
+        rmp_serde::to_vec_named(&envelope).map(Bytes::from).map_err(unreadable)
+    }
+
+    fn decode<'a>(&self, bytes: &'a [u8]) -> ImksResult<ClusterMessage<'a>> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(ImksError::PayloadTooLarge);
+        }
+        let Versioned { version } = rmp_serde::from_slice(bytes).map_err(unreadable)?;
+        if version.abs_diff(VERSION) > 1 {
+            return Err(unreadable(format!("version {version} is not ours")));
+        }
+        rmp_serde::from_slice(bytes).map_err(unreadable)
+    }
+}
+
+/// The error for a message that this node cannot read.
+pub(crate) fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImksError {
+    ImksError::AdapterSerialization(Cause::new(cause))
+}
+
+/// Where every node listens. Namespaces begin with `/`, so nothing of theirs is mixed up with it.
+const CHANNEL: &str = "cluster";
+
+/// Version of what this node writes. It reads the one before and the one after as well, so that nodes can be replaced
+/// one by one; fields that it does not know are passed over.
+pub(crate) const VERSION: u8 = 4;
+
+/// Bytes of the largest message that is taken from the bus: a packet with its attachments at their limits, and the
+/// envelope.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 12_000_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::socket::codec::arguments::One;
+    use crate::socket::codec::encoder::encode_event;
+    use crate::socket::namespace::cluster_link::{Operation, PacketData, Target};
+
+    fn node() -> NodeId {
+        NodeId::from_bytes([1, 2, 3, 4, 5])
+    }
+
+    #[test]
+    fn a_message_is_read_as_it_was_written_and_travels_on_the_channel_of_its_namespace() {
+        let packet = encode_event("/chat", None, "hi", &One(&"there")).unwrap();
+        let operation = Operation::Broadcast { event: PacketData::of(&packet), volatile: false };
+        let target = Target { rooms: vec!["r"], except: vec!["a", "b"] };
+        let body = Body::Operation { namespace: "/chat", target, operation };
+        assert_eq!(Imks.channel(&body), "/chat");
+        assert!(
+            Imks.topic(Some("/chat")).matches("/chat") && Imks.topic(None).matches(&Imks.channel(&Body::Bye))
+        );
+        let message = ClusterMessage { node: node(), body };
+        let bytes = Imks.encode(&message).unwrap();
+        assert_eq!(Imks.decode(&bytes).unwrap(), message);
+    }
+
+    #[test]
+    fn the_versions_before_and_after_are_read_and_unknown_fields_are_passed_over() {
+        #[derive(Serialize)]
+        struct Newer {
+            more: Vec<u8>,
+            version: u8,
+            node: NodeId,
+            body: Said,
+        }
+        #[derive(Serialize)]
+        enum Said {
+            Request { id: u64, hint: bool, namespace: &'static str, request: Asked },
+        }
+        #[derive(Serialize)]
+        enum Asked {
+            FetchSockets { target: Whom },
+        }
+        #[derive(Serialize)]
+        struct Whom {
+            rooms: [&'static str; 1],
+            except: [&'static str; 0],
+            since: u8,
+        }
+        let message = |version| {
+            let target = Whom { rooms: ["r"], except: [], since: 9 };
+            let body =
+                Said::Request { id: 7, hint: true, namespace: "/", request: Asked::FetchSockets { target } };
+            rmp_serde::to_vec_named(&Newer { more: vec![1], version, node: node(), body }).unwrap()
+        };
+        for version in [VERSION - 1, VERSION, VERSION + 1] {
+            let bytes = message(version);
+            let read = Imks.decode(&bytes).unwrap();
+            assert!(matches!(read.body, Body::Request { id: 7, namespace: "/", .. }) && read.node == node());
+        }
+        for version in [0, VERSION - 2, VERSION + 2, 255] {
+            assert!(Imks.decode(&message(version)).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_looked_at() {
+        assert!(matches!(Imks.decode(&vec![0; MESSAGE_BYTES_MAX + 1]), Err(ImksError::PayloadTooLarge)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Imks.decode(&bytes);
+        }
+
+        #[test]
+        fn a_message_that_was_damaged_is_a_message_or_an_error(at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let target = Target { rooms: vec!["r"], ..Target::default() };
+            let body = Body::Operation { namespace: "/", target, operation: Operation::Join { room: "x" } };
+            let mut bytes = Imks.encode(&ClusterMessage { node: node(), body }).unwrap().to_vec();
+            let place = at.index(bytes.len());
+            bytes[place] = to;
+            let _ = Imks.decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Packets to frames of the default parser.
+//!
+//! Grammar of the text part (Socket.IO protocol v5, "Packet encoding"):
+//! `<type>[<attachments>-][<namespace>,][<ack id>][<JSON>]`.
+
+use std::io::Write;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use serde::Serialize;
+use smallvec::SmallVec;
+use tungstenite::Utf8Bytes;
+
+use super::args::{Args, MsgPackArgs};
+use super::arguments::{Arguments, DEFAULT_JSON_BYTES};
+use super::binary;
+use super::packet::{MAIN_NAMESPACE, PacketType};
+use crate::engine::{Frame, FrameWriter};
+use crate::error::{ImksError, ImksResult};
+
+/// The frames of one packet: they leave next to each other.
+pub type Frames = SmallVec<[Frame; 1]>;
+
+/// One packet, encoded once: the frames of the default parser, and where its parts lie in them. What other parsers,
+/// other nodes and listeners want is made from the parts; nobody parses what this server wrote.
+#[derive(Debug, Clone)]
+pub struct EncodedPacket {
+    frames: Frames,
+    kind: PacketType,
+    id: Option<u64>,
+    /// Where the namespace lies in the text; empty for the main namespace.
+    namespace: (u32, u32),
+    /// Where the payload begins in the text.
+    json: u32,
+    msgpack: Option<Box<MsgPackArgs>>,
+}
+
+impl EncodedPacket {
+    /// What kind of packet this is.
+    pub fn kind(&self) -> PacketType {
+        self.kind
+    }
+
+    /// The ack id, if it has one.
+    pub fn id(&self) -> Option<u64> {
+        self.id
+    }
+
+    /// Path of the namespace it is for.
+    pub fn namespace(&self) -> &str {
+        match self.namespace {
+            (start, end) if start < end => &self.text()[start as usize..end as usize],
+            _ => MAIN_NAMESPACE,
+        }
+    }
+
+    /// The payload as JSON text; empty if there is none.
+    pub fn json(&self) -> &str {
+        &self.text()[self.json as usize..]
+    }
+
+    /// The attachments, in the order of the placeholders' numbers.
+    pub fn attachments(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.frames[1..].iter().map(Frame::payload)
+    }
+
+    /// Name and arguments of an event, arguments of an ack. Text and attachments are shared.
+    ///
+    /// # Errors
+    /// A packet of another kind.
+    pub fn args(&self) -> ImksResult<Args> {
+        let text = Utf8Bytes::try_from(share(&self.frames[0]).slice(1..))
+            .map_err(|_| ImksError::Internal("encoded packet is not UTF-8"))?;
+        let args = match self.kind {
+            PacketType::Event => Args::event(text, self.json as usize)?,
+            PacketType::Ack => Args::ack(text, self.json as usize)?,
+            _ => return Err(ImksError::Internal("encoded packet has no arguments")),
+        };
+        Ok(args.with_attachments(self.frames[1..].iter().map(share).collect()))
+    }
+
+    /// The arguments as a client of the msgpack parser wrote them, if they came from one.
+    pub(super) fn msgpack(&self) -> Option<&MsgPackArgs> {
+        self.msgpack.as_deref()
+    }
+
+    /// The packet with or without leave to compress it on its way.
+    #[must_use]
+    pub fn compress(mut self, compress: bool) -> Self {
+        if !compress {
+            self.frames = self.frames.into_iter().map(Frame::uncompressed).collect();
+        }
+        self
+    }
+
+    /// Whether the packet may be compressed on its way.
+    #[cfg(feature = "socketio")]
+    pub(crate) fn is_compressible(&self) -> bool {
+        self.frames.iter().all(Frame::is_compressible)
+    }
+
+    /// The frames, where nobody else wants the packet.
+    pub fn into_frames(self) -> Frames {
+        self.frames
+    }
+
+    /// The text part, without the packet type of Engine.IO.
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.frames[0].payload()[1..]).unwrap_or_default()
+    }
+}
+
+/// The frames.
+impl Deref for EncodedPacket {
+    type Target = [Frame];
+
+    fn deref(&self) -> &[Frame] {
+        &self.frames
+    }
+}
+
+fn share(frame: &Frame) -> Bytes {
+    frame.wire().slice_ref(frame.payload())
+}
+
+/// `2` or `5`: an event; `id` where an answer is wanted.
+pub fn encode_event(
+    namespace: &str,
+    id: Option<u64>,
+    name: &str,
+    args: &impl Arguments,
+) -> ImksResult<EncodedPacket> {
+    Ok(PacketWriter::array(PacketType::Event, namespace, id, Some(name), args, "")?.finish())
+}
+
+/// `3` or `6`: the answer to the event with this id.
+pub fn encode_ack(namespace: &str, id: u64, args: &impl Arguments) -> ImksResult<EncodedPacket> {
+    Ok(PacketWriter::array(PacketType::Ack, namespace, Some(id), None, args, "")?.finish())
+}
+
+/// `0`: the namespace is joined, under this socket id; with the private id the client may come back to its session.
+pub fn encode_connect(namespace: &str, sid: &str, pid: Option<&str>) -> EncodedPacket {
+    let mut packet = PacketWriter::new(PacketType::Connect, namespace, 0, DEFAULT_JSON_BYTES / 4);
+    packet.text.push_str("{\"sid\":\"");
+    packet.text.push_str(sid);
+    if let Some(pid) = pid {
+        packet.text.push_str("\",\"pid\":\"");
+        packet.text.push_str(pid);
+    }
+    packet.text.push_str("\"}");
+    packet.finish()
+}
+
+/// `1`: the namespace is left.
+pub fn encode_disconnect(namespace: &str) -> EncodedPacket {
+    PacketWriter::new(PacketType::Disconnect, namespace, 0, 0).finish()
+}
+
+/// `4`: the namespace is refused, with a JSON object that says why.
+pub fn encode_connect_error(namespace: &str, reason: &impl Serialize) -> ImksResult<EncodedPacket> {
+    let mut packet = PacketWriter::new(PacketType::ConnectError, namespace, 0, DEFAULT_JSON_BYTES);
+    serde_json::to_writer(&mut packet.text, reason)?;
+    Ok(packet.finish())
+}
+
+/// A packet that is being written.
+#[derive(Debug)]
+pub(crate) struct PacketWriter {
+    pub(crate) text: FrameWriter,
+    attachments: Frames,
+    packet: EncodedPacket,
+}
+
+impl PacketWriter {
+    /// The head of a packet, with room for `json_bytes` of payload.
+    fn new(kind: PacketType, namespace: &str, attachments: usize, json_bytes: usize) -> Self {
+        let named = namespace != MAIN_NAMESPACE;
+        let (head, digits) = (kind as usize, decimal_digits(attachments as u64));
+        let head = if attachments > 0 { head + BINARY } else { head };
+        let namespace_bytes = if named { namespace.len() + 1 } else { 0 };
+        let count_bytes = if attachments > 0 { digits + 1 } else { 0 };
+        let mut text = Frame::writer(1 + count_bytes + namespace_bytes + json_bytes);
+        text.push_str(DIGITS[head]);
+        if attachments > 0 {
+            text.push_str(&attachments.to_string());
+            text.push_str("-");
+        }
+        let start = text.len() as u32;
+        let mut range = (start, start);
+        if named {
+            text.push_str(namespace);
+            range.1 = text.len() as u32;
+            text.push_str(",");
+        }
+        let json = text.len() as u32;
+        let packet =
+            EncodedPacket { frames: Frames::new(), kind, id: None, namespace: range, json, msgpack: None };
+        Self { text, attachments: Frames::new(), packet }
+    }
+
+    /// An event or ack with `tail` after its arguments.
+    pub(crate) fn array(
+        kind: PacketType,
+        namespace: &str,
+        id: Option<u64>,
+        name: Option<&str>,
+        args: &impl Arguments,
+        tail: &str,
+    ) -> ImksResult<Self> {
+        let attachments = args.attachments();
+        // Exact where the arguments' size is known: a frame that fits its buffer needs no second allocation.
+        let name_bytes = name.map_or(0, |name| name.len() + QUOTES + usize::from(!args.is_empty()));
+        let json_bytes = id.map_or(0, decimal_digits) + BRACKETS + name_bytes + args.size_hint() + tail.len();
+        let mut packet = Self::new(kind, namespace, attachments.len(), json_bytes);
+        packet.write_id(id)?;
+        packet.text.push_str("[");
+        if let Some(name) = name {
+            serde_json::to_writer(&mut packet.text, name)?;
+            if !args.is_empty() {
+                packet.text.push_str(",");
+            }
+        }
+        let mut found = Vec::new();
+        if args.may_hold_binary() {
+            let written;
+            (written, found) = binary::writing(attachments.len(), || args.write_json(&mut packet.text));
+            written?;
+        } else {
+            args.write_json(&mut packet.text)?;
+        }
+        packet.text.push_str(tail);
+        packet.text.push_str("]");
+        if !found.is_empty() {
+            packet = packet.with_attachment_count(namespace, attachments.len() + found.len())?;
+        }
+        packet.attachments = attachments.iter().chain(&found).map(|bytes| Frame::binary(bytes)).collect();
+        if tail.is_empty() {
+            packet.packet.msgpack = args.msgpack().cloned().map(Box::new);
+        }
+        Ok(packet)
+    }
+
+    fn write_id(&mut self, id: Option<u64>) -> ImksResult<()> {
+        if let Some(id) = id {
+            write!(self.text, "{id}").map_err(serde_json::Error::io)?;
+            self.packet.id = Some(id);
+            self.packet.json = self.text.len() as u32;
+        }
+        Ok(())
+    }
+
+    /// The packet once more: the number of attachments stands in front of the text and became known at its end.
+    fn with_attachment_count(self, namespace: &str, attachments: usize) -> ImksResult<Self> {
+        let json = self.text.written(self.packet.json as usize);
+        let room = json.len() + self.packet.id.map_or(0, decimal_digits);
+        let mut packet = Self::new(self.packet.kind, namespace, attachments, room);
+        packet.write_id(self.packet.id)?;
+        packet.text.write_all(json).map_err(serde_json::Error::io)?;
+        Ok(packet)
+    }
+
+    /// The packet as it is so far, once more.
+    pub(crate) fn snapshot(&self, json: &str) -> EncodedPacket {
+        let mut text = Frame::writer(self.text.len());
+        text.push_str(&self.text.text()[..self.packet.json as usize]);
+        text.push_str(json);
+        let mut packet = self.packet.clone();
+        packet.frames.push(text.finish());
+        packet.frames.extend(self.attachments.iter().cloned());
+        packet
+    }
+
+    /// The JSON text written so far.
+    pub(crate) fn json(&self) -> &str {
+        &self.text.text()[self.packet.json as usize..]
+    }
+
+    pub(crate) fn finish(mut self) -> EncodedPacket {
+        self.packet.frames.push(self.text.finish());
+        self.packet.frames.append(&mut self.attachments);
+        self.packet
+    }
+}
+
+fn decimal_digits(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// Packet types as text.
+const DIGITS: [&str; 7] = ["0", "1", "2", "3", "4", "5", "6"];
+
+/// What the type of an event or ack grows by when it has attachments.
+const BINARY: usize = 3;
+
+/// Around the array.
+const BRACKETS: usize = 2;
+
+/// Around a name.
+const QUOTES: usize = 2;

@@ -1,0 +1,79 @@
+//! An event to many sockets of this node, each of which answers.
+
+use std::sync::Arc;
+
+use super::ack_collector::{AckSink, PendingAck};
+use super::cluster_link::Target;
+use super::namespace::Namespace;
+use super::observers::show_outgoing;
+use super::socket::Socket;
+use crate::error::ImksResult;
+use crate::socket::codec::arguments::Arguments;
+use crate::socket::codec::dialect::Renderings;
+use crate::socket::codec::encoder::{EncodedPacket, encode_event};
+use crate::socket::socket_id::SocketId;
+
+/// An event under one ack id, ready to be sent to sockets of this node.
+pub(crate) struct AckRequest {
+    pending: PendingAcks,
+    packet: EncodedPacket,
+    sink: Arc<dyn AckSink>,
+}
+
+impl AckRequest {
+    /// Finds the sockets and encodes the event.
+    pub(crate) fn new(
+        namespace: &Namespace,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        (event, args): (&str, &impl Arguments),
+        compress: bool,
+        sink: Arc<dyn AckSink>,
+    ) -> ImksResult<Self> {
+        let id = namespace.next_ack_id();
+        let packet = encode_event(namespace.path(), Some(id), event, args)?.compress(compress);
+        let sockets = namespace.targets(target, skip);
+        if namespace.watches_outgoing() {
+            let args = packet.args()?;
+            sockets.iter().for_each(|socket| show_outgoing(socket, &args));
+        }
+        Ok(Self { pending: PendingAcks { id, sockets }, packet, sink })
+    }
+
+    /// Who will be asked.
+    pub(crate) fn socket_ids(&self) -> Vec<SocketId> {
+        self.pending.sockets.iter().map(Socket::socket_id).collect()
+    }
+
+    /// The event as it is sent.
+    pub(crate) fn packet(&self) -> &EncodedPacket {
+        &self.packet
+    }
+
+    /// Sends the event. What it gives is to be kept for as long as acks are wanted.
+    pub(crate) fn send(self) -> PendingAcks {
+        let Self { pending, packet, sink } = self;
+        let renderings = Renderings::new(&packet);
+        for socket in &pending.sockets {
+            let ack = PendingAck::new(socket.socket_id(), sink.clone());
+            if socket.expect_ack_among_many(pending.id, ack).is_ok()
+                && socket.deliver(&renderings, None).is_err()
+            {
+                socket.forget_ack(pending.id);
+            }
+        }
+        pending
+    }
+}
+
+/// The acks that sockets owe; dropped, nobody waits for them any more.
+pub(crate) struct PendingAcks {
+    id: u64,
+    sockets: Vec<Socket>,
+}
+
+impl Drop for PendingAcks {
+    fn drop(&mut self) {
+        self.sockets.iter().for_each(|socket| socket.forget_ack(self.id));
+    }
+}

@@ -1,0 +1,146 @@
+//! Local delivery: what a broadcast and what another node asks for does to the sockets of this node.
+
+use super::cluster_link::{Operation, PacketData, Scope, Target};
+use super::delivery::OutgoingEvent;
+use super::namespace::Namespace;
+use super::observers::show_outgoing;
+use super::socket::Socket;
+use crate::error::ImksResult;
+use crate::socket::codec::dialect::Renderings;
+use crate::socket::codec::encoder::{EncodedPacket, encode_event};
+use crate::socket::recovery::session_store::Addressees;
+
+impl Namespace {
+    /// Sends an event to the sockets that are meant, here and, if `scope` says so, on the other nodes.
+    pub(crate) fn broadcast(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        event: OutgoingEvent,
+        scope: Scope,
+    ) -> ImksResult<()> {
+        let elsewhere = self.goes_elsewhere(scope);
+        if !elsewhere && !self.watches_outgoing() {
+            self.deliver(target, skip, event);
+            return Ok(());
+        }
+        let packet = event.packet().into_owned();
+        self.show(target, skip, &packet);
+        self.deliver(target, skip, event);
+        if !elsewhere {
+            return Ok(());
+        }
+        let operation = Operation::Broadcast { event: PacketData::of(&packet), volatile: false };
+        self.publish(target, skip, &operation)
+    }
+
+    /// Sends an event that may be lost: each client gets it only if its connection can take it right now.
+    pub(crate) fn broadcast_volatile(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        packet: &EncodedPacket,
+        scope: Scope,
+    ) -> ImksResult<()> {
+        self.show(target, skip, packet);
+        let renderings = Renderings::new(packet);
+        self.for_each_target(target, skip, |socket| socket.deliver_volatile(&renderings));
+        if !self.goes_elsewhere(scope) {
+            return Ok(());
+        }
+        let operation = Operation::Broadcast { event: PacketData::of(packet), volatile: true };
+        self.publish(target, skip, &operation)
+    }
+
+    /// Does something to the sockets that are meant, here and, if `scope` says so, on the other nodes.
+    pub(crate) fn execute(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        operation: &Operation<'_>,
+        scope: Scope,
+    ) -> ImksResult<()> {
+        self.apply_to_sockets(target, skip, operation);
+        if self.goes_elsewhere(scope) { self.publish(target, skip, operation) } else { Ok(()) }
+    }
+
+    /// Does here what another node asked for.
+    pub(crate) fn apply(&self, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
+        let Operation::Broadcast { event, volatile } = operation else {
+            self.apply_to_sockets(target, None, operation);
+            return Ok(());
+        };
+        let (args, compress) = (event.event()?, event.compress);
+        if *volatile {
+            let packet = encode_event(self.path(), None, args.name(), &args)?.compress(compress);
+            return self.broadcast_volatile(target, None, &packet, Scope::Local);
+        }
+        let event = self.delivery().encode(self.path(), args.name(), &args)?.compress(compress);
+        self.broadcast(target, None, event, Scope::Local)
+    }
+
+    fn goes_elsewhere(&self, scope: Scope) -> bool {
+        scope == Scope::Cluster && self.cluster().reaches_others()
+    }
+
+    fn publish(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        operation: &Operation<'_>,
+    ) -> ImksResult<()> {
+        self.cluster().publish(self.path(), &target.without(skip), operation)
+    }
+
+    fn deliver(&self, target: &Target<'_>, skip: Option<&Socket>, event: OutgoingEvent) {
+        let names = |rooms: &[&str]| rooms.iter().map(|room| Box::from(*room)).collect();
+        let addressees = || Addressees::Rooms {
+            rooms: names(&target.rooms),
+            except: names(&target.except),
+            skip: skip.map(Socket::socket_id),
+        };
+        self.delivery().send(event, addressees, |packet, position| {
+            let renderings = Renderings::new(packet);
+            self.for_each_target(target, skip, |socket| {
+                if let Err(error) = socket.deliver(&renderings, position) {
+                    tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
+                }
+            });
+        });
+    }
+
+    fn apply_to_sockets(&self, target: &Target<'_>, skip: Option<&Socket>, operation: &Operation<'_>) {
+        self.delivery().apply_to_absent(target, skip.map(Socket::socket_id), operation);
+        // Joining and leaving change the rooms that are being walked.
+        for socket in self.targets(target, skip) {
+            match operation {
+                Operation::Join { room } => socket.join(room),
+                Operation::Leave { room } => socket.leave(room),
+                Operation::Disconnect { close } => socket.disconnect(*close),
+                Operation::Broadcast { .. } => {}
+            }
+        }
+    }
+
+    /// Shows a broadcast to those who watch what is sent, once per receiver.
+    fn show(&self, target: &Target<'_>, skip: Option<&Socket>, packet: &EncodedPacket) {
+        if !self.watches_outgoing() {
+            return;
+        }
+        let args = match packet.args() {
+            Ok(args) => args,
+            Err(error) => return tracing::debug!(%error, "broadcast not shown to listeners"),
+        };
+        // Listeners may join and leave rooms, which are locked while they are walked.
+        self.targets(target, skip).iter().for_each(|socket| show_outgoing(socket, &args));
+    }
+}
+
+impl<'a> Target<'a> {
+    /// Who is meant on other nodes: they know a socket by its id.
+    pub(crate) fn without(&self, skip: Option<&'a Socket>) -> Target<'a> {
+        let mut target = self.clone();
+        target.except.extend(skip.map(Socket::id));
+        target
+    }
+}

@@ -1,0 +1,166 @@
+//! Events to one client, and the data that an application keeps with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::delivery::OutgoingEvent;
+use super::observers::show_outgoing;
+use super::socket::Socket;
+use crate::engine::SendError;
+use crate::error::{ImksError, ImksResult};
+use crate::socket::codec::arguments::{Arguments, One};
+use crate::socket::codec::dialect::Renderings;
+use crate::socket::codec::encoder::{EncodedPacket, encode_event};
+use crate::socket::codec::packet::Args;
+use crate::socket::recovery::session_store::{Addressees, Position};
+
+impl Socket {
+    /// Sends an event with one argument to this client.
+    pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        self.emit_args(event, &One(data))
+    }
+
+    /// Sends an event with any arguments to this client.
+    pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        self.emit_event(event, args, true)
+    }
+
+    /// Sends an event that is not to be compressed on its way: secrets beside what others may choose, or data that is
+    /// compressed already.
+    pub fn emit_uncompressed(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        self.emit_event(event, args, false)
+    }
+
+    fn emit_event(&self, event: &str, args: &impl Arguments, compress: bool) -> ImksResult<()> {
+        let delivery = self.namespace().delivery();
+        let event = delivery.encode(self.namespace().path(), event, args)?.compress(compress);
+        if self.namespace().watches_outgoing() {
+            show_outgoing(self, &event.packet().args()?);
+        }
+        let event = match event {
+            OutgoingEvent::Plain(packet) => {
+                return self.deliver_owned(packet).map_err(|error| self.not_sent(error));
+            }
+            recoverable => recoverable,
+        };
+        let mut sent = Ok(());
+        delivery.send(
+            event,
+            || Addressees::One(self.socket_id()),
+            |packet, position| sent = self.deliver_or_successor(packet, position),
+        );
+        match sent {
+            // The client is away, and gets it when it comes back.
+            Err(SendError::Closed) if delivery.keeps(self.link()) => Ok(()),
+            sent => sent.map_err(|error| self.not_sent(error)),
+        }
+    }
+
+    /// Delivers to this socket, or to the one that the same client has after it came back: a socket that was kept
+    /// from before an absence stands for the client nevertheless.
+    fn deliver_or_successor(
+        &self,
+        packet: &EncodedPacket,
+        position: Option<Position>,
+    ) -> Result<(), SendError> {
+        let renderings = Renderings::new(packet);
+        let sent = self.deliver(&renderings, position);
+        if sent != Err(SendError::Closed) || position.is_none() {
+            return sent;
+        }
+        match self.namespace().socket(self.id()) {
+            Some(successor) => successor.deliver(&renderings, position),
+            None => sent,
+        }
+    }
+
+    /// Sends an event that may be lost: it is dropped unless the connection can take it right now.
+    pub fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        let packet = self.encode(None, event, args)?;
+        self.deliver_volatile(&Renderings::new(&packet));
+        Ok(())
+    }
+
+    /// Sends an event and waits for the client's ack, for at most `timeout`.
+    pub async fn emit_with_ack(
+        &self,
+        event: &str,
+        args: &impl Arguments,
+        timeout: Duration,
+    ) -> ImksResult<Args> {
+        let id = self.namespace().next_ack_id();
+        let packet = self.encode(Some(id), event, args)?;
+        let ack = self.expect_ack(id)?;
+        let pending = ExpectedAck { socket: self, id };
+        self.deliver_owned(packet).map_err(|error| self.not_sent(error))?;
+        let ack = tokio::time::timeout(timeout, ack).await;
+        drop(pending);
+        match ack {
+            Ok(Ok(args)) => Ok(args),
+            Ok(Err(_)) => Err(ImksError::SocketNotFound(self.id().into())),
+            Err(_) => Err(ImksError::Timeout("the client did not acknowledge in time")),
+        }
+    }
+
+    fn encode(&self, id: Option<u64>, event: &str, args: &impl Arguments) -> ImksResult<EncodedPacket> {
+        let packet = encode_event(self.namespace().path(), id, event, args)?;
+        if self.namespace().watches_outgoing() {
+            show_outgoing(self, &packet.args()?);
+        }
+        Ok(packet)
+    }
+}
+
+/// Forgets an ack when the one who asked stops waiting.
+struct ExpectedAck<'a> {
+    socket: &'a Socket,
+    id: u64,
+}
+
+impl Drop for ExpectedAck<'_> {
+    fn drop(&mut self) {
+        self.socket.forget_ack(self.id);
+    }
+}
+
+impl Socket {
+    /// Keeps a value with the socket, for example the user behind it. One value per type: an earlier value of the
+    /// same type is replaced.
+    pub fn set_data<T: Send + Sync + 'static>(&self, value: T) {
+        self.socket_data().set(Arc::new(value));
+        self.data_changed();
+    }
+
+    /// Keeps a value with the socket that other nodes see as `data.NAME` of a
+    /// [`RemoteSocket`](crate::socket::RemoteSocket).
+    pub fn share_data<T: Serialize + Send + Sync + 'static>(&self, name: &'static str, value: T) {
+        self.socket_data().share(name, value);
+        self.data_changed();
+        if let Some(hook) = &self.namespace().hooks().data {
+            hook(self);
+        }
+    }
+
+    /// The value of this type, if one was kept.
+    pub fn data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.socket_data().get()
+    }
+
+    /// Takes the value of this type away.
+    pub fn remove_data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let value = self.socket_data().remove();
+        self.data_changed();
+        value
+    }
+
+    /// What [`Socket::share_data`] keeps, as one JSON object.
+    pub fn shared_data(&self) -> serde_json::Value {
+        self.socket_data().shared()
+    }
+
+    fn data_changed(&self) {
+        self.namespace().delivery().save_data(self.link(), || self.socket_data().save());
+    }
+}

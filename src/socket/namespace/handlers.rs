@@ -1,0 +1,330 @@
+//! The handlers of a namespace, and what they get. Complete before the first client arrives.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::connect::{Accept, ConnectPayload};
+use super::namespace::Namespace;
+use super::refusal::{ConnectError, ErrorAnswer, EventError};
+use super::socket::Socket;
+use crate::bus::BoxFuture;
+use crate::engine::Reservation;
+use crate::error::ImksResult;
+use crate::node::NodeId;
+use crate::socket::codec::arguments::{Arguments, One};
+use crate::socket::codec::encoder::{encode_ack, encode_event};
+use crate::socket::codec::packet::{Args, MAIN_NAMESPACE};
+use crate::socket::reason::DisconnectReason;
+
+/// An event that a client sent: what a handler works on.
+#[derive(Debug)]
+pub struct Event {
+    socket: Socket,
+    id: Option<u64>,
+    args: Args,
+}
+
+impl Event {
+    pub(crate) fn new(socket: Socket, id: Option<u64>, args: Args) -> Self {
+        Self { socket, id, args }
+    }
+
+    /// Who sent it.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Name of the event.
+    pub fn name(&self) -> &str {
+        self.args.name()
+    }
+
+    /// Name of the event as far as logs should show what a client made up.
+    pub fn logged_name(&self) -> &str {
+        self.args.logged_name()
+    }
+
+    /// Its arguments.
+    pub fn args(&self) -> &Args {
+        &self.args
+    }
+
+    /// The first argument as a type.
+    pub fn first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        self.args.first()
+    }
+
+    /// All arguments as a tuple.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        self.args.parse()
+    }
+
+    /// The event with another name and other arguments, for packet middleware that replaces it.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidSocketPacketFormat`](crate::ImksError::InvalidSocketPacketFormat) for a name that clients
+    /// may not use.
+    pub fn replaced(self, name: &str, args: &impl Arguments) -> ImksResult<Self> {
+        let args = encode_event(MAIN_NAMESPACE, None, name, args)?.args()?;
+        Ok(Self { args, ..self })
+    }
+
+    /// Whether the client waits for an ack that was not taken yet.
+    pub fn wants_ack(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// The ack, if the client wants one. It can be taken once.
+    pub fn take_ack(&mut self) -> Option<Ack> {
+        let id = self.id.take()?;
+        Some(Ack { socket: self.socket.clone(), id })
+    }
+}
+
+/// The client waits for this ack. Dropping it leaves the client to its own timeout.
+#[derive(Debug)]
+pub struct Ack {
+    socket: Socket,
+    id: u64,
+}
+
+impl Ack {
+    pub(crate) fn new(socket: Socket, id: u64) -> Self {
+        Self { socket, id }
+    }
+
+    /// Answers with one value.
+    pub fn send(self, value: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        self.send_args(&One(value))
+    }
+
+    /// Answers with any arguments. A client that is gone needs no answer: that is no error.
+    pub fn send_args(self, args: &impl Arguments) -> ImksResult<()> {
+        self.answer(args, None)
+    }
+
+    /// Answers with one value, and keeps `reservation` until the answer has left or is lost with the connection.
+    pub fn send_holding(
+        self,
+        value: &(impl Serialize + ?Sized),
+        reservation: Reservation,
+    ) -> ImksResult<()> {
+        self.answer(&One(value), Some(reservation))
+    }
+
+    fn answer(self, args: &impl Arguments, reservation: Option<Reservation>) -> ImksResult<()> {
+        let packet = encode_ack(self.socket.namespace().path(), self.id, args)?;
+        if self.socket.answer(&packet, reservation).is_err() {
+            tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
+        }
+        Ok(())
+    }
+
+    /// Answers with an error.
+    pub(crate) fn refuse(self, error: &EventError) -> ImksResult<()> {
+        self.send(&ErrorAnswer { error })
+    }
+}
+
+/// An event that another node sent with [`Namespace::server_side_emit`].
+pub struct ServerEvent {
+    namespace: Namespace,
+    node: NodeId,
+    args: Args,
+    reply: Option<ServerReply>,
+}
+
+/// Carries the answer to the node that asked; `None` says that there is none.
+pub(crate) type ServerReply = Box<dyn FnOnce(Option<Args>) + Send>;
+
+impl ServerEvent {
+    pub(crate) fn new(namespace: Namespace, node: NodeId, args: Args, reply: Option<ServerReply>) -> Self {
+        Self { namespace, node, args, reply }
+    }
+
+    /// Where it was sent.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Who sent it.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Its arguments.
+    pub fn args(&self) -> &Args {
+        &self.args
+    }
+
+    /// All arguments as a tuple.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
+        self.args.parse()
+    }
+
+    /// Answers with one value. Does nothing where no answer is wanted, or one was given.
+    pub fn answer(&mut self, value: &(impl Serialize + ?Sized)) -> ImksResult<()> {
+        self.answer_args(&One(value))
+    }
+
+    /// Answers with any arguments.
+    pub fn answer_args(&mut self, args: &impl Arguments) -> ImksResult<()> {
+        let args = encode_ack(MAIN_NAMESPACE, 0, args)?.args()?;
+        if let Some(reply) = self.reply.take() {
+            reply(Some(args));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ServerEvent {
+    /// An answer that nobody gave need not be waited for.
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            reply(None);
+        }
+    }
+}
+
+impl fmt::Debug for ServerEvent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ServerEvent").field("args", &self.args).finish_non_exhaustive()
+    }
+}
+
+/// How one event is handled.
+pub(crate) enum Handler {
+    /// Done when the call returns.
+    Sync(Box<dyn Fn(Event) + Send + Sync>),
+    /// Done when the future is; it is polled at once, so handlers start in the order their events arrived.
+    Async(Box<dyn Fn(Event) -> BoxFuture<'static, ()> + Send + Sync>),
+}
+
+pub(crate) type ServerHandler = Arc<dyn Fn(ServerEvent) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Event name → handler.
+#[derive(Default)]
+pub(crate) struct Events {
+    pub(crate) by_name: HashMap<Box<str>, Handler>,
+    pub(crate) fallback: Option<Handler>,
+}
+
+impl Events {
+    /// The handler for this name, or the one for names without a handler.
+    pub(crate) fn get(&self, name: &str) -> Option<&Handler> {
+        self.by_name.get(name).or(self.fallback.as_ref())
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.by_name.keys()).finish()
+    }
+}
+
+type PacketMiddleware = Arc<dyn Fn(Event) -> BoxFuture<'static, Result<Event, EventError>> + Send + Sync>;
+type IncomingListener = Arc<dyn Fn(&Event) + Send + Sync>;
+type OutgoingListener = Arc<dyn Fn(&Socket, &Args) + Send + Sync>;
+
+/// Packet middleware and catch-all listeners in the order they were added, of a namespace or of one socket.
+#[derive(Default, Clone)]
+pub(crate) struct Listeners {
+    pub(crate) middleware: Vec<PacketMiddleware>,
+    pub(crate) incoming: Vec<IncomingListener>,
+    pub(crate) outgoing: Vec<OutgoingListener>,
+}
+
+impl Listeners {
+    pub(crate) fn add_middleware<F, Fut>(&mut self, step: F)
+    where
+        F: Fn(Event) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Event, EventError>> + Send + 'static,
+    {
+        self.middleware.push(Arc::new(move |event| Box::pin(step(event))));
+    }
+
+    /// Whether anybody wants to see what clients send.
+    pub(crate) fn watch_incoming(&self) -> bool {
+        !self.middleware.is_empty() || !self.incoming.is_empty()
+    }
+
+    /// Whether anybody wants to see what is sent to clients.
+    pub(crate) fn watch_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [self.middleware.len(), self.incoming.len(), self.outgoing.len()];
+        formatter.debug_tuple("Listeners").field(&counts).finish()
+    }
+}
+
+type Admission = BoxFuture<'static, Result<Accept, ConnectError>>;
+type ConnectHook = Box<dyn Fn(Socket, ConnectPayload) -> Admission + Send + Sync>;
+type Middleware =
+    Arc<dyn Fn(Socket, ConnectPayload) -> BoxFuture<'static, Result<(), ConnectError>> + Send + Sync>;
+type ConnectedHook = Box<dyn Fn(Socket) -> BoxFuture<'static, ()> + Send + Sync>;
+type DisconnectHook = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
+type RoomHook = Box<dyn Fn(&Socket, RoomChange<'_>) + Send + Sync>;
+type DataHook = Box<dyn Fn(&Socket) + Send + Sync>;
+type RefusedHook = Box<dyn Fn(&Socket, &EventError) + Send + Sync>;
+
+/// What runs when sockets come, go and change.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(crate) middleware: Vec<Middleware>,
+    pub(crate) connect: Option<ConnectHook>,
+    pub(crate) connected: Option<ConnectedHook>,
+    pub(crate) disconnecting: Option<DisconnectHook>,
+    pub(crate) disconnected: Option<DisconnectHook>,
+    pub(crate) room: Option<RoomHook>,
+    pub(crate) refused: Option<RefusedHook>,
+    /// Hears of changes of what a socket shows to other nodes.
+    pub(crate) data: Option<DataHook>,
+}
+
+impl Hooks {
+    /// The verdict on a client: middleware in its order, then the connect hook. `None`: everybody may join.
+    pub(crate) fn admit(&self, socket: Socket, payload: ConnectPayload) -> Option<Admission> {
+        if self.middleware.is_empty() {
+            return self.connect.as_ref().map(|hook| hook(socket, payload));
+        }
+        let (chain, namespace) = (self.middleware.clone(), socket.namespace().clone());
+        Some(Box::pin(async move {
+            for step in chain {
+                step(socket.clone(), payload.clone()).await?;
+            }
+            match namespace.hooks().connect.as_ref().map(|hook| hook(socket, payload)) {
+                Some(hook) => hook.await,
+                None => Ok(Accept::default()),
+            }
+        }))
+    }
+}
+
+/// What happened to a room; see [`NamespaceBuilder::on_room_change`](crate::socket::NamespaceBuilder::on_room_change).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomChange<'a> {
+    /// The first socket is about to be reported as joined.
+    Created(&'a str),
+    /// The socket entered.
+    Joined(&'a str),
+    /// The socket left.
+    Left(&'a str),
+    /// Nobody of this node is in it any more.
+    Deleted(&'a str),
+}
+
+/// What a namespace does; the children of a dynamic namespace share one.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    pub(crate) hooks: Hooks,
+    pub(crate) events: Events,
+    pub(crate) listeners: Listeners,
+    pub(crate) server_events: HashMap<Box<str>, ServerHandler>,
+}

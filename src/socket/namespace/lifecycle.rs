@@ -1,0 +1,202 @@
+//! How a socket comes into its namespace and leaves it.
+
+use std::sync::Arc;
+
+use super::connect::{Accept, ConnectPayload};
+use super::handlers::RoomChange;
+use super::namespace::Namespace;
+use super::refusal::ConnectError;
+use super::rooms::JoinOutcome;
+use super::socket::Socket;
+use crate::bus::BoxFuture;
+use crate::engine::{Close, CloseReason};
+use crate::error::{ImksError, ImksResult};
+use crate::socket::codec::dialect::Renderings;
+use crate::socket::codec::encoder::{EncodedPacket, encode_connect, encode_disconnect};
+use crate::socket::reason::DisconnectReason;
+use crate::socket::recovery::session_store::{Accepted, Link, Refused};
+
+/// A socket whose connect hook has not accepted yet. However that ends, it leaves no trace in any room.
+pub(crate) struct JoiningSocket(pub(crate) Socket);
+
+impl Drop for JoiningSocket {
+    fn drop(&mut self) {
+        if !self.0.is_connected() {
+            self.0.namespace().remove(&self.0, DisconnectReason::ServerNamespace);
+        }
+    }
+}
+
+/// Why a socket whose connect hook accepted was not opened.
+pub(crate) enum NotOpened {
+    /// It cannot go on with its earlier session: the hook is to be asked about a new one.
+    WithoutRecovery,
+    /// The connection is to be closed.
+    Failed(ImksError),
+}
+
+impl Namespace {
+    /// The verdict of middleware and connect hook on a client; `None`: everybody may join.
+    pub(crate) fn admit(
+        &self,
+        socket: Socket,
+        payload: ConnectPayload,
+    ) -> Option<BoxFuture<'static, Result<Accept, ConnectError>>> {
+        // A session that the store vouches for is not asked about again.
+        if socket.link().is_some_and(Link::is_trusted) {
+            return None;
+        }
+        self.hooks().admit(socket, payload)
+    }
+
+    pub(crate) fn connected(&self, socket: Socket) -> Option<BoxFuture<'static, ()>> {
+        self.hooks().connected.as_ref().map(|hook| hook(socket))
+    }
+
+    /// Opens a socket whose connect hook accepted: what it missed, the CONNECT reply, the first events, then whatever
+    /// waited behind them. From then on broadcasts reach it.
+    pub(crate) fn open(&self, socket: &Socket, accept: &Accept) -> Result<(), NotOpened> {
+        match socket.link() {
+            Some(link) => self.open_session(socket, link, accept),
+            None => self.open_plain(socket, accept).map_err(NotOpened::Failed),
+        }
+    }
+
+    fn open_plain(&self, socket: &Socket, accept: &Accept) -> ImksResult<()> {
+        self.insert(socket);
+        let mut welcome = vec![socket.connect_reply()];
+        welcome.extend(accept.encode(self.path())?);
+        socket.open(&welcome, true).map_err(|error| socket.not_sent(error))
+    }
+
+    fn open_session(&self, socket: &Socket, link: &Link, accept: &Accept) -> Result<(), NotOpened> {
+        if link.is_back() {
+            if !self.delivery().is_owner(link, accept.owner()) {
+                return Err(NotOpened::WithoutRecovery);
+            }
+            // The client knows that its connection broke before we do.
+            if let Some(earlier) = self.socket(socket.id()) {
+                earlier.outbox().close(Close::Now);
+                self.remove(&earlier, DisconnectReason::Engine(CloseReason::TransportClose));
+            }
+        }
+        let (events, last) = accept.encode_recoverable(self.path()).map_err(NotOpened::Failed)?;
+        let data = socket.socket_data().save();
+        let accepted = Accepted { owner: accept.owner(), greeted: last.is_some(), data };
+        let mut joined = Vec::new();
+        let opened = self.delivery().open(link, accepted, |opening| {
+            joined.extend(opening.rooms.iter().filter_map(|room| socket.enter(room)));
+            self.insert(socket);
+            let mut welcome = opening.missed;
+            welcome.push(socket.connect_reply());
+            welcome.extend(events);
+            welcome.extend(last.map(|last| last.stamp(opening.offset.as_str())));
+            socket.open(&welcome, !link.is_back()).map_err(|_| Refused::Closed)
+        });
+        // Hooks may do anything, so they run when nothing is locked.
+        joined.iter().for_each(|(room, created)| socket.tell_joined(room, *created));
+        opened.map_err(|refused| match refused {
+            Refused::Lost => NotOpened::WithoutRecovery,
+            Refused::Closed => NotOpened::Failed(ImksError::SocketNotFound(socket.id().into())),
+        })
+    }
+
+    /// Removes a socket once, whoever asks first: hooks, rooms, registry.
+    pub(crate) fn remove(&self, socket: &Socket, reason: DisconnectReason) {
+        let was_member = self.contains(socket);
+        if !socket.mark_closed() {
+            return;
+        }
+        self.delivery().depart(socket.link(), reason.is_recoverable());
+        if let Some(hook) = self.hooks().disconnecting.as_ref().filter(|_| was_member) {
+            hook(socket, reason);
+        }
+        for (room, membership) in socket.take_rooms() {
+            let deleted = self.rooms().leave(membership);
+            socket.tell_left(&room, deleted);
+        }
+        self.remove_entry(socket);
+        if let Some(hook) = self.hooks().disconnected.as_ref().filter(|_| was_member) {
+            hook(socket, reason);
+        }
+        self.client_gone();
+        tracing::debug!(socket_sid = %socket.id(), namespace = self.path(), reason = reason.as_str(), "socket left");
+    }
+}
+
+impl Socket {
+    /// Makes the client leave the namespace; with `close` every namespace of the connection, which then ends.
+    ///
+    /// The stock client does not reconnect by itself after this ("io server disconnect").
+    pub fn disconnect(&self, close: bool) {
+        if self.is_connected() {
+            let bye = encode_disconnect(self.namespace().path());
+            let delivered = self.deliver(&Renderings::new(&bye), None).is_ok();
+            tracing::debug!(socket_sid = %self.id(), delivered, "socket disconnected by the server");
+        }
+        self.namespace().remove(self, DisconnectReason::ServerNamespace);
+        if close {
+            self.outbox().request_disconnect();
+        }
+    }
+
+    /// Whether the client came back after a short absence, as the same socket and with its rooms and data. In the
+    /// connect hook: whether it will have, if the hook accepts.
+    pub fn recovered(&self) -> bool {
+        self.link().is_some_and(Link::is_back)
+    }
+
+    /// In the connect hook of a client that comes back: the rooms it will be in again, own room aside. The hook takes
+    /// one away with [`Socket::leave`]; then the client does not get the packets it missed there, either.
+    pub fn recovered_rooms(&self) -> Vec<Arc<str>> {
+        self.namespace().delivery().recovered_rooms(self.link())
+    }
+
+    /// The CONNECT packet that tells the client who it is.
+    pub(crate) fn connect_reply(&self) -> EncodedPacket {
+        let pid = self.link().map(Link::pid);
+        encode_connect(self.namespace().path(), self.id(), pid.as_deref())
+    }
+
+    /// Enters a room. Does nothing once disconnected.
+    pub fn join(&self, room: &str) {
+        let joined = self.namespace().delivery().join(self.link(), || self.enter(room));
+        if let Some((_, created)) = joined {
+            self.tell_joined(room, created);
+        }
+    }
+
+    /// Leaves a room.
+    pub fn leave(&self, room: &str) {
+        let namespace = self.namespace();
+        let leave = || self.remove_room(room).map(|membership| namespace.rooms().leave(membership));
+        if let Some(deleted) = namespace.delivery().leave(self.link(), room, leave) {
+            self.tell_left(room, deleted);
+        }
+    }
+
+    /// The room's name and whether it is new, unless the socket is in it already or gone.
+    fn enter(&self, room: &str) -> Option<(Arc<str>, bool)> {
+        self.add_room(room, || {
+            let JoinOutcome { membership, created } =
+                self.namespace().rooms().join(Arc::from(room), self.clone());
+            (membership, created)
+        })
+    }
+
+    fn tell_joined(&self, room: &str, created: bool) {
+        let Some(hook) = &self.namespace().hooks().room else { return };
+        if created {
+            hook(self, RoomChange::Created(room));
+        }
+        hook(self, RoomChange::Joined(room));
+    }
+
+    fn tell_left(&self, room: &str, deleted: bool) {
+        let Some(hook) = &self.namespace().hooks().room else { return };
+        hook(self, RoomChange::Left(room));
+        if deleted {
+            hook(self, RoomChange::Deleted(room));
+        }
+    }
+}

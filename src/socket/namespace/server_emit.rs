@@ -1,0 +1,45 @@
+//! Events between the servers of a cluster: sent by one node, handled by all others.
+
+use std::time::Duration;
+
+use super::namespace::Namespace;
+use crate::error::ImksResult;
+use crate::node::NodeId;
+use crate::socket::codec::arguments::Arguments;
+use crate::socket::codec::encoder::{EncodedPacket, encode_event};
+use crate::socket::codec::packet::Args;
+
+/// What the other nodes answered to [`Namespace::server_side_emit_with_ack`].
+#[derive(Debug, Default)]
+pub struct ServerAnswers {
+    /// In the order they arrived.
+    pub answers: Vec<(NodeId, Args)>,
+    /// Nodes that did not answer in time, or do not handle the event.
+    pub silent: Vec<NodeId>,
+}
+
+impl Namespace {
+    /// Sends an event to all other nodes, where
+    /// [`NamespaceBuilder::on_server_event`](crate::socket::NamespaceBuilder::on_server_event) handles it. Not to this
+    /// one.
+    pub fn server_side_emit(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        self.cluster().server_side_emit(self.path(), &self.encode(event, args)?)
+    }
+
+    /// Sends an event to all other nodes and waits until all have answered, for at most `timeout`.
+    pub async fn server_side_emit_with_ack(
+        &self,
+        event: &str,
+        args: &impl Arguments,
+        timeout: Duration,
+    ) -> ImksResult<ServerAnswers> {
+        let event = self.encode(event, args)?;
+        let asking = self.cluster().server_side_emit_with_ack(self.path(), &event, timeout)?;
+        let (answers, silent) = asking.await;
+        Ok(ServerAnswers { answers, silent })
+    }
+
+    fn encode(&self, event: &str, args: &impl Arguments) -> ImksResult<EncodedPacket> {
+        encode_event(self.path(), None, event, args)
+    }
+}
