@@ -103,21 +103,26 @@ impl Ack {
 
     /// Answers with any arguments. A client that is gone needs no answer: that is no error.
     pub fn send_args(self, args: &impl Arguments) -> ImksResult<()> {
-        self.answer(args, None)
+        self.answer(args, |_| None)
     }
 
-    /// Answers with one value, and keeps `reservation` until the answer has left or is lost with the connection.
+    /// Answers with one value. `hold` is told the bytes of the answer, and what it gives is kept until the answer has
+    /// left or is lost with the connection.
     pub fn send_holding(
         self,
         value: &(impl Serialize + ?Sized),
-        reservation: Reservation,
+        hold: impl FnOnce(usize) -> Reservation,
     ) -> ImksResult<()> {
-        self.answer(&One(value), Some(reservation))
+        self.answer(&One(value), |bytes| Some(hold(bytes)))
     }
 
-    fn answer(self, args: &impl Arguments, reservation: Option<Reservation>) -> ImksResult<()> {
+    fn answer(
+        self,
+        args: &impl Arguments,
+        hold: impl FnOnce(usize) -> Option<Reservation>,
+    ) -> ImksResult<()> {
         let packet = encode_ack(self.socket.namespace().path(), self.id, args)?;
-        if self.socket.answer(&packet, reservation).is_err() {
+        if self.socket.answer(&packet, hold).is_err() {
             tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
         }
         Ok(())

@@ -14,7 +14,7 @@ use super::handlers::Listeners;
 use super::namespace::Namespace;
 use super::pressure;
 use super::rooms::Membership;
-use crate::engine::{Close, Handshake, Outbox, Protocol, Queued, Reservation, SendError, Transport};
+use crate::engine::{Close, Frame, Handshake, Outbox, Protocol, Queued, Reservation, SendError, Transport};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::{Dialect, Renderings};
 use crate::socket::codec::encoder::{EncodedPacket, Frames};
@@ -224,18 +224,19 @@ impl Socket {
         }
     }
 
-    /// Answers a packet of the client itself: that never closes its connection, however slow the line is. What is
-    /// reserved for the answer is released when it has left.
+    /// Answers a packet of the client itself: that never closes its connection, however slow the line is. `hold` is
+    /// told the bytes of the answer; what it gives is dropped when the answer has left.
     pub(crate) fn answer(
         &self,
         packet: &EncodedPacket,
-        reservation: Option<Reservation>,
+        hold: impl FnOnce(usize) -> Option<Reservation>,
     ) -> Result<(), SendError> {
         if !self.is_connected() {
             return Err(SendError::Closed);
         }
         let renderings = Renderings::new(packet);
-        self.0.outbox.answer(renderings.frames_for(self.0.dialect, &self.0.outbox), reservation)
+        let frames = renderings.frames_for(self.0.dialect, &self.0.outbox);
+        self.0.outbox.answer(frames, hold(frames.iter().map(Frame::len).sum()))
     }
 
     /// The CONNECT reply and the first events leave, then what was buffered; from now on nothing is. Without

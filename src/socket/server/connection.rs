@@ -201,7 +201,7 @@ impl ConnectionTask {
             Output::Connect { namespace, auth } => self.connect(&namespace, ConnectPayload::new(auth), cx),
             Output::Connected(socket) => {
                 // Left meanwhile by the server: it is told so already.
-                if socket.answer(&socket.connect_reply(), None).is_err() {
+                if socket.answer(&socket.connect_reply(), |_| None).is_err() {
                     tracing::debug!("client left before it was answered");
                 }
             }
@@ -297,8 +297,10 @@ impl ConnectionTask {
     fn start_handler(&mut self, mut handling: BoxFuture<'static, ()>, cx: &mut Context<'_>) {
         // A waker of its own is made only once it has to wait.
         if handling.as_mut().poll(cx).is_pending() {
+            let token = self.server.handlers.token();
             self.set_aside(Box::pin(async move {
                 handling.await;
+                drop(token);
                 Done::Handled
             }));
         }

@@ -26,6 +26,8 @@ pub(crate) struct Inner {
     pub(super) bus: Arc<MessageBus>,
     pub(super) instruments: Vec<Arc<dyn Instrument>>,
     tasks: TaskTracker,
+    /// Handlers that wait for something.
+    pub(super) handlers: TaskTracker,
     pub(super) open: OpenConnections,
 }
 
@@ -37,8 +39,9 @@ impl Server {
         bus: Arc<MessageBus>,
         instruments: Vec<Arc<dyn Instrument>>,
     ) -> Self {
-        let (tasks, open) = (TaskTracker::new(), OpenConnections::default());
-        let server = Self(Arc::new(Inner { config, namespaces, dynamic, bus, instruments, tasks, open }));
+        let (tasks, handlers, open) = (TaskTracker::new(), TaskTracker::new(), OpenConnections::default());
+        let server =
+            Self(Arc::new(Inner { config, namespaces, dynamic, bus, instruments, tasks, handlers, open }));
         server.0.instruments.iter().for_each(|instrument| instrument.bind(server.downgrade()));
         server
     }
@@ -61,6 +64,13 @@ impl Server {
     /// Connections that are open on this node.
     pub fn connections(&self) -> usize {
         self.0.tasks.len()
+    }
+
+    /// Waits until no handler waits for anything: what handlers answer is queued for their clients then. New events may
+    /// start new handlers meanwhile, so the caller bounds the time.
+    pub async fn idle(&self) {
+        self.0.handlers.close();
+        self.0.handlers.wait().await;
     }
 
     /// Runs one connection in a task of its own. A closed server closes it at once.

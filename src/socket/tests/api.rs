@@ -12,6 +12,43 @@ use serde_json::json;
 type Log = Arc<Mutex<Vec<String>>>;
 
 #[tokio::test]
+async fn a_server_is_idle_when_its_handlers_have_answered_and_answers_hold_what_is_reserved_for_them() {
+    let (gate, held) = (Arc::new(tokio::sync::Notify::new()), Arc::new(()));
+    let server = {
+        let (gate, held) = (gate.clone(), held.clone());
+        server(move |ns| {
+            ns.on("slow", move |mut event| {
+                let (gate, held) = (gate.clone(), held.clone());
+                async move {
+                    gate.notified().await;
+                    let ack = event.take_ack().unwrap();
+                    ack.send_holding(&"x".repeat(1_000), |bytes| {
+                        assert!((1_000..1_100).contains(&bytes));
+                        held
+                    })
+                    .unwrap();
+                }
+            });
+        })
+    };
+    let (peer, _) = join(&server).await;
+    server.idle().await;
+    peer.send(r#"21["slow"]"#);
+    settle(&peer).await;
+    let early = tokio::time::timeout(std::time::Duration::from_millis(1), server.idle()).await;
+    assert!(early.is_err());
+    gate.notify_one();
+    server.idle().await;
+    assert!(text(&peer).await.starts_with("31["));
+    settle(&peer).await;
+    drop(server);
+    drop(peer);
+    while Arc::strong_count(&held) > 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn middleware_runs_in_order_and_the_first_refusal_is_what_the_client_hears() {
     let log = Log::default();
     let server = server(|ns| {
