@@ -119,7 +119,7 @@ impl Fresh {
                 admin(format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; CHECKPOINT"))
                     .await;
                 let url = Some(format!("{}?options[search_path]={schema}", postgres_url()));
-                (db::Config { url, ..db::Config::default() }, Some(schema), None)
+                (db::Config { url: url.map(Into::into), ..db::Config::default() }, Some(schema), None)
             }
             _ => {
                 let parent =

@@ -1,5 +1,7 @@
 //! Builds every part once, owns their tasks, and takes them down in order.
 
+#[cfg(test)]
+mod document;
 mod front;
 mod instruments;
 
@@ -14,7 +16,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Authenticator, CoreClient, PermissionConfig, Permissions};
+use crate::auth::{Authenticator, CoreClient, Permissions};
+use crate::clock::random_up_to;
 use crate::config::{Config, Drain, Setting};
 use crate::directory::Directory;
 use crate::engine::Engine;
@@ -25,10 +28,12 @@ use crate::messaging::{self, Messaging, Parts};
 use crate::models::Db;
 use crate::models::append::Appender;
 use crate::node::NodeId;
+use crate::secret::Secret;
 use crate::socket::adapter::Adapter;
 use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::{Namespace, Server};
-use crate::{ImksError, ImksResult, engine, pb};
+use crate::telemetry::otlp::Exporter;
+use crate::{ImksError, ImksResult, engine};
 use front::{Front, Served};
 pub(crate) use instruments::INSTRUMENTS;
 
@@ -36,6 +41,8 @@ pub(crate) use instruments::INSTRUMENTS;
 pub struct App {
     config: Config,
     front: Served,
+    /// Pushes metrics, where a collector is configured.
+    exporter: Option<Exporter>,
     internal_addr: Option<SocketAddr>,
     health: Arc<Health>,
     db: Db,
@@ -65,6 +72,7 @@ impl App {
         config.messaging.max_payload = config.engine.max_payload;
         // First of all: a second server on the same address should not touch the database.
         let front = Front::bind(&mut config)?;
+        let exporter = Exporter::start(&config.otlp, INSTRUMENTS)?;
         let db = Db::connect(&config.database).await?;
         db.migrate().await?;
         let (core, directory) = core(&config, &db).await?;
@@ -73,7 +81,7 @@ impl App {
             db: db.clone(),
             appender: appender.clone(),
             authenticator: Authenticator::start(core.clone(), config.token.clone()).await?,
-            permissions: Permissions::new(core.clone(), PermissionConfig::default()),
+            permissions: Permissions::new(core.clone(), config.permissions.clone()),
             core: core.clone(),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -88,6 +96,7 @@ impl App {
         Ok(Self {
             config,
             front,
+            exporter,
             internal_addr,
             health,
             db,
@@ -132,7 +141,7 @@ impl App {
 
     /// What was chosen, and the next steps, in a few lines for a person.
     pub fn greeting(&self) -> String {
-        let core = self.config.core_url.as_deref().unwrap_or("embedded directory");
+        let core = self.config.core_url.as_ref().map_or("embedded directory".into(), Secret::to_string);
         let scheme = if self.config.tls.is_on() { "https" } else { "http" };
         let url = format!("{scheme}://{}", reachable(self.front.addr));
         let mut text = format!(
@@ -189,6 +198,9 @@ impl App {
             directory.close().await;
         }
         self.db.close().await;
+        if let Some(exporter) = &self.exporter {
+            exporter.shutdown().await;
+        }
         closed
             .and(ended)
             .map_err(|_| ImksError::Timeout("the drain deadline passed before everything was closed"))
@@ -204,7 +216,7 @@ impl App {
         let pause = pause_between(sockets.len(), deadline.saturating_duration_since(Instant::now()));
         tracing::info!(sessions = sockets.len(), "messages are flushed, closing sessions");
         for (index, socket) in sockets.iter().enumerate() {
-            let notice = Shutdown { reason: "restart", reconnect_after_ms: spread(RECONNECT_SPREAD) };
+            let notice = Shutdown { reason: "restart", reconnect_after_ms: reconnect_after_ms() };
             if socket.emit("server:shutdown", &notice).is_ok() {
                 socket.close_connection();
             }
@@ -228,10 +240,10 @@ impl fmt::Debug for App {
 /// The external core, or the embedded directory: both are asked over gRPC.
 async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Directory>)> {
     if let Some(url) = &config.core_url {
-        return Ok((CoreClient::connect(url, pb::Config::default())?, None));
+        return Ok((CoreClient::connect(url.expose(), config.core.clone())?, None));
     }
     let directory = Directory::open(db.clone(), config.directory()).await?;
-    Ok((CoreClient::from_channel(directory.channel(), pb::Config::default()), Some(directory)))
+    Ok((CoreClient::from_channel(directory.channel(), config.core.clone()), Some(directory)))
 }
 
 /// Where a program on this machine finds what listens on `address`: all addresses are none to connect to.
@@ -329,19 +341,15 @@ struct Shutdown {
     reconnect_after_ms: u64,
 }
 
+/// A time for each client of its own, so that they do not all come back at once.
+fn reconnect_after_ms() -> u64 {
+    u64::try_from(random_up_to(RECONNECT_SPREAD).as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Between two slices: few sessions go at once, many take up to half of the time there is.
 fn pause_between(sessions: usize, time: Duration) -> Duration {
     let slices = u32::try_from(sessions / SLICE).unwrap_or(u32::MAX);
     if slices == 0 { Duration::ZERO } else { (time / 2 / slices).min(PAUSE_MAX) }
-}
-
-/// A random time up to `max`, in milliseconds.
-fn spread(max: Duration) -> u64 {
-    let mut random = [0; 4];
-    // Without random numbers everybody is asked to come back at once, which they do anyway.
-    let known = getrandom::fill(&mut random).is_ok();
-    let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
-    if known { u64::from(u32::from_le_bytes(random)) % millis.max(1) } else { 0 }
 }
 
 const PLAINTEXT_WARNING: &str = "\nWarning: this is plain HTTP on an address that other machines can reach. \
@@ -371,7 +379,7 @@ mod tests {
 
     #[test]
     fn clients_are_asked_to_come_back_at_different_times() {
-        let times: std::collections::HashSet<u64> = (0..100).map(|_| spread(RECONNECT_SPREAD)).collect();
-        assert!(times.len() > 50 && times.iter().all(|time| *time < 30_000));
+        let times: std::collections::HashSet<u64> = (0..100).map(|_| reconnect_after_ms()).collect();
+        assert!(times.len() > 50 && times.iter().all(|time| *time <= 30_000));
     }
 }

@@ -1,51 +1,50 @@
-//! Calendar time, and identifiers made from it. The only place that reads the wall clock.
+//! Calendar time, identifiers made from it, and random pauses. The only place that reads the wall clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970-01-01T00:00:00Z, the unit of every stored time.
 pub type Micros = i64;
 
-/// Now, in microseconds since the epoch. Before 1970 reads as 0.
+/// Returns the time in microseconds since the epoch. A clock before 1970 reads as 0.
 #[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now_micros() -> Micros {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Micros::try_from(since_epoch.as_micros()).unwrap_or(Micros::MAX)
 }
 
-/// A new id, ordered by time: UUID v7 of now.
+/// Makes a new id, ordered by time: a UUID v7 of now.
 pub fn new_id() -> uuid::Uuid {
     let now = u64::try_from(now_micros()).unwrap_or(0);
     let nanos = u32::try_from(now % 1_000_000).unwrap_or(0) * 1_000;
     uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now / 1_000_000, nanos))
 }
 
-/// RFC 3339 in UTC with milliseconds, for example `2026-06-11T10:00:00.000Z`.
+/// Writes RFC 3339 in UTC with milliseconds, for example `2026-06-11T10:00:00.000Z`.
 pub fn rfc3339(micros: Micros) -> String {
-    let (days, micros_of_day) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY));
-    let (year, month, day) = civil_from_days(days);
-    let millis = micros_of_day / 1_000;
+    let Civil { year, month, day, hour, minute, second, milli, .. } = Civil::of(micros);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// Writes a time as `Date.prototype.toString` of JavaScript does, in UTC:
+/// `Thu Jun 11 2026 10:00:00 GMT+0000 (Coordinated Universal Time)`.
+pub fn javascript_date(micros: Micros) -> String {
+    let Civil { year, month, day, weekday, hour, minute, second, .. } = Civil::of(micros);
+    let (weekday, month) = (WEEKDAYS[weekday], MONTHS[month - 1]);
     format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        millis / 3_600_000,
-        millis / 60_000 % 60,
-        millis / 1_000 % 60,
-        millis % 1_000
+        "{weekday} {month} {day:02} {year:04} {hour:02}:{minute:02}:{second:02} \
+         GMT+0000 (Coordinated Universal Time)"
     )
 }
 
-/// As `Date.prototype.toString` of JavaScript writes it, in UTC:
-/// `Thu Jun 11 2026 10:00:00 GMT+0000 (Coordinated Universal Time)`.
-pub fn javascript_date(micros: Micros) -> String {
-    let (days, second) = (micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY) / 1_000_000);
-    let (year, month, day) = civil_from_days(days);
-    let weekday = WEEKDAYS[days.rem_euclid(7) as usize];
-    let month = MONTHS[(month - 1).rem_euclid(12) as usize];
-    format!(
-        "{weekday} {month} {day:02} {year:04} {:02}:{:02}:{:02} GMT+0000 (Coordinated Universal Time)",
-        second / 3_600,
-        second / 60 % 60,
-        second % 60
-    )
+/// Returns `duration` times 0.75 to 1.25, so that many who wait the same time do not come back together.
+pub fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(0.75) + random_up_to(duration / 2)
+}
+
+/// Returns a random time up to `max`; half of it where the system has no random numbers.
+pub fn random_up_to(max: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    max.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// A time that serialises as [`rfc3339`].
@@ -58,18 +57,44 @@ impl serde::Serialize for Timestamp {
     }
 }
 
-/// Days since the epoch to (year, month, day) in the proleptic Gregorian calendar
-/// (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`).
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+/// A moment in the proleptic Gregorian calendar, in UTC.
+struct Civil {
+    year: i64,
+    /// From 1.
+    month: usize,
+    day: i64,
+    /// Days since Thursday.
+    weekday: usize,
+    hour: i64,
+    minute: i64,
+    second: i64,
+    milli: i64,
+}
+
+impl Civil {
+    /// Splits a time. The date is Howard Hinnant's `civil_from_days` ("chrono-Compatible Low-Level Date Algorithms"),
+    /// which counts years from March.
+    fn of(micros: Micros) -> Self {
+        let days = micros.div_euclid(MICROS_PER_DAY);
+        let milli = micros.rem_euclid(MICROS_PER_DAY) / 1_000;
+        let shifted = days + 719_468;
+        let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let months_since_march = (5 * day_of_year + 2) / 153;
+        let month = (months_since_march + 2) % 12 + 1;
+        Self {
+            year: year_of_era + era * 400 + i64::from(month <= 2),
+            month: month as usize,
+            day: day_of_year - (153 * months_since_march + 2) / 5 + 1,
+            weekday: days.rem_euclid(7) as usize,
+            hour: milli / 3_600_000,
+            minute: milli / 60_000 % 60,
+            second: milli / 1_000 % 60,
+            milli: milli % 1_000,
+        }
+    }
 }
 
 /// 1970 began on a Thursday.
@@ -95,5 +120,32 @@ mod tests {
         let text = javascript_date(1_795_143_600_000_000);
         assert_eq!(text, "Fri Nov 20 2026 03:00:00 GMT+0000 (Coordinated Universal Time)");
         assert_eq!(javascript_date(-1), "Wed Dec 31 1969 23:59:59 GMT+0000 (Coordinated Universal Time)");
+    }
+
+    #[test]
+    fn every_day_of_four_centuries_follows_the_one_before() {
+        let mut before = Civil::of(-MICROS_PER_DAY);
+        for day in 0..146_097 {
+            let today = Civil::of(day * MICROS_PER_DAY);
+            let next_day =
+                (today.year, today.month, today.day) == (before.year, before.month, before.day + 1);
+            let next_month = today.day == 1
+                && before.day >= 28
+                && (today.year, today.month)
+                    == (before.year + i64::from(before.month == 12), before.month % 12 + 1);
+            assert!(next_day || next_month, "{day}");
+            assert_eq!(today.weekday, (before.weekday + 1) % 7);
+            before = today;
+        }
+        assert_eq!((before.year, before.month, before.day), (2369, 12, 31));
+    }
+
+    #[test]
+    fn jitter_is_a_quarter_up_or_down() {
+        let second = Duration::from_secs(1);
+        let times: Vec<Duration> = (0..100).map(|_| jittered(second)).collect();
+        assert!(times.iter().all(|time| (0.75..=1.25).contains(&time.as_secs_f64())), "{times:?}");
+        assert!(times.windows(2).any(|pair| pair[0] != pair[1]));
+        assert!((0..100).all(|_| random_up_to(second) <= second));
     }
 }

@@ -60,6 +60,8 @@ pub mod node;
 mod pb;
 #[cfg(feature = "socketio")]
 pub mod rate_limit;
+#[cfg(feature = "server")]
+mod secret;
 #[cfg(feature = "wire")]
 pub mod socket;
 #[cfg(feature = "socketio")]

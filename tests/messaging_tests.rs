@@ -51,6 +51,8 @@ mod read_state;
 mod send;
 #[path = "messaging/sync.rs"]
 mod sync;
+#[path = "messaging/telemetry.rs"]
+mod telemetry;
 
 /// Writes the test of a sentence for both databases.
 macro_rules! on_both {

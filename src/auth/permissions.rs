@@ -16,9 +16,10 @@ use uuid::Uuid;
 use super::grant_cache::{Concerned, GrantCache, Key};
 use super::metrics::{self, PermissionMiss};
 use super::permission::{CachedGrant, Grant, Permission};
+use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{
-    Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind, jittered,
+    Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind,
 };
 
 /// How long answers are kept.

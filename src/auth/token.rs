@@ -14,9 +14,9 @@ use super::claims::{Refusal, Unverified};
 use super::keys::{KeySet, Verifier};
 use super::metrics;
 use super::revocation::Revocations;
-use crate::clock::{Micros, now_micros};
+use crate::clock::{Micros, jittered, now_micros};
 use crate::error::{ImksError, ImksResult};
-use crate::pb::{Change, CoreClient, Revocation, Verdict, Watch, WatchKind, jittered};
+use crate::pb::{Change, CoreClient, Revocation, Verdict, Watch, WatchKind};
 
 /// Which tokens are accepted.
 #[derive(Debug, Clone)]

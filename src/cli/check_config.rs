@@ -17,10 +17,10 @@ pub(super) struct Args {
 /// Prints every value; the configuration was checked when it was loaded, the certificate is now.
 pub(super) fn run(mut config: Config) -> ImksResult<()> {
     let rows = Listing::of(&mut config).rows;
-    let width = rows.iter().map(|row| row.env.len()).max().unwrap_or_default();
+    let width = rows.iter().map(|row| row.field.env.len()).max().unwrap_or_default();
     for row in rows {
         let value = if row.value.is_empty() { "(not set)" } else { &row.value };
-        super::say(&format!("{:width$}  {value}", row.env))?;
+        super::say(&format!("{:width$}  {value}", row.field.env))?;
     }
     if let (Some(cert), Some(key)) = (config.tls.cert, config.tls.key) {
         Certificates::open(cert, key)?;

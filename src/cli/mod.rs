@@ -11,14 +11,14 @@ pub mod token;
 mod version;
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, unknown_variables};
-use crate::{ImksError, ImksResult, telemetry};
+use crate::config::{Config, Flags, unknown_variables};
+use crate::telemetry::logging;
+use crate::{ImksError, ImksResult};
 
 /// Real-time messaging server, Socket.IO compatible, in one binary.
 ///
@@ -40,15 +40,8 @@ struct Options {
     /// TOML file with the configuration (IMKS_CONFIG)
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address and port of HTTP and WebSocket (IMKS_LISTEN) [default: 127.0.0.1:3000]
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
-    /// Directory of the SQLite file and of the standalone keys (IMKS_DATA_DIR) [default: ./data]
-    #[arg(long, global = true, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// gRPC address of an external core (IMKS_CORE_URL)
-    #[arg(long, global = true, value_name = "URL")]
-    core_url: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,7 +97,7 @@ fn run(arguments: Arguments) -> ImksResult<ExitCode> {
     }
     let base = if matches!(command, Command::Core) { core::base() } else { Config::default() };
     let config = arguments.options.load(base)?;
-    telemetry::start_logging(&config.telemetry);
+    logging::start(&config.log);
     for name in unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
         tracing::warn!(name, "this variable is not known; `imks check-config --table` lists all");
     }
@@ -135,11 +128,7 @@ async fn execute(command: Command, config: Config) -> ImksResult<ExitCode> {
 
 impl Options {
     fn load(self, base: Config) -> ImksResult<Config> {
-        let mut flags = Vec::new();
-        flags.extend(self.listen.map(|address| ("listen", address.to_string())));
-        flags.extend(self.data_dir.map(|path| ("data_dir", path.display().to_string())));
-        flags.extend(self.core_url.map(|url| ("core_url", url)));
-        Config::from_process(base, self.config, &flags)
+        Config::from_process(base, self.config, &self.flags.0)
     }
 }
 
@@ -193,6 +182,6 @@ mod tests {
     fn no_subcommand_means_serve_and_options_may_follow_a_subcommand() {
         assert!(Arguments::try_parse_from(["imks", "--listen", "127.0.0.1:0"]).unwrap().command.is_none());
         let arguments = Arguments::try_parse_from(["imks", "migrate", "--data-dir", "/tmp/x"]).unwrap();
-        assert_eq!(arguments.options.data_dir, Some("/tmp/x".into()));
+        assert_eq!(arguments.options.flags, Flags(vec![("data_dir", "/tmp/x".to_owned())]));
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::field::{Field, Visitor};
 use super::setting::words;
+use crate::secret::Secret;
 use crate::socket::admin::{self, Mode};
 
 /// Whether and how the stock Admin UI is served.
@@ -16,7 +16,7 @@ pub struct Admin {
     /// Name of the operator.
     pub username: Option<String>,
     /// bcrypt hash of the operator's password.
-    pub password_hash: Option<String>,
+    pub password_hash: Option<Secret>,
     /// How much is shown.
     pub mode: Mode,
     /// Nothing can be done, only watched.
@@ -60,7 +60,7 @@ impl Admin {
         let auth = match (self.auth, &self.username, &self.password_hash) {
             (AdminAuth::None, ..) => admin::Auth::None,
             (AdminAuth::Basic, Some(username), Some(hash)) => {
-                admin::Auth::Basic { username: username.clone(), password_hash: hash.clone() }
+                admin::Auth::Basic { username: username.clone(), password_hash: hash.expose().to_owned() }
             }
             // Refused by `problems`.
             (AdminAuth::Basic, ..) => return None,
@@ -83,7 +83,7 @@ impl Admin {
         match (self.auth, &self.username, &self.password_hash) {
             (AdminAuth::None, ..) => {}
             (AdminAuth::Basic, Some(_), Some(hash)) => {
-                let wrong = admin::check_hash(hash).err();
+                let wrong = admin::check_hash(hash.expose()).err();
                 problems.extend(wrong.map(|why| format!("IMKS_ADMIN_PASSWORD_HASH is not valid: {why}")));
             }
             (AdminAuth::Basic, ..) => problems.push(CREDENTIALS_NEEDED.into()),
@@ -93,70 +93,6 @@ impl Admin {
         }
         problems
     }
-}
-
-/// Shows every value to `visitor`.
-pub(super) fn fields(config: &mut Admin, visitor: &mut impl Visitor) {
-    visitor.field(
-        Field::new("admin.enabled", "IMKS_ADMIN", "Whether the stock Socket.IO Admin UI may connect"),
-        &mut config.enabled,
-    );
-    visitor.field(
-        Field::new(
-            "admin.auth",
-            "IMKS_ADMIN_AUTH",
-            "`basic`: name and password; `none`: whoever reaches this server is let in",
-        ),
-        &mut config.auth,
-    );
-    visitor.field(
-        Field::new("admin.username", "IMKS_ADMIN_USERNAME", "Name that the Admin UI signs in with"),
-        &mut config.username,
-    );
-    visitor.field(
-        Field::secret(
-            "admin.password_hash",
-            "IMKS_ADMIN_PASSWORD_HASH",
-            "bcrypt hash of the password; `imks admin hash` makes one",
-        ),
-        &mut config.password_hash,
-    );
-    visitor.field(
-        Field::new(
-            "admin.mode",
-            "IMKS_ADMIN_MODE",
-            "`production`: counters; `development`: every socket, room and event with its payload as well",
-        ),
-        &mut config.mode,
-    );
-    visitor.field(
-        Field::new("admin.read_only", "IMKS_ADMIN_READ_ONLY", "Whether the Admin UI can only watch"),
-        &mut config.read_only,
-    );
-    place_fields(config, visitor);
-}
-
-fn place_fields(config: &mut Admin, visitor: &mut impl Visitor) {
-    visitor.field(
-        Field::new("admin.namespace", "IMKS_ADMIN_NAMESPACE", "Namespace that the Admin UI connects to"),
-        &mut config.namespace,
-    );
-    visitor.field(
-        Field::new(
-            "admin.server_id",
-            "IMKS_ADMIN_SERVER_ID",
-            "Name of this server in the Admin UI, different for each; not set: the machine's name and a random part",
-        ),
-        &mut config.server_id,
-    );
-    visitor.field(
-        Field::new(
-            "admin.ui_dir",
-            "IMKS_ADMIN_UI_DIR",
-            "Directory `ui/dist` of the npm package @socket.io/admin-ui, served as `/admin/`",
-        ),
-        &mut config.ui_dir,
-    );
 }
 
 words!(AdminAuth { "basic" => Basic, "none" => None });

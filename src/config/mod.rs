@@ -4,10 +4,9 @@
 //! made from it.
 
 mod admin;
-#[cfg(test)]
-pub(crate) mod document;
 pub mod field;
 mod fields;
+mod flags;
 pub mod setting;
 pub mod source;
 
@@ -18,14 +17,17 @@ use std::time::Duration;
 
 use crate::http::{listener, tls, webtransport};
 use crate::models::{append, db};
-use crate::{auth, directory, engine, messaging, socket, telemetry};
-pub use admin::{Admin, AdminAuth};
-pub use field::{Listing, Row};
+use crate::secret::Secret;
+use crate::telemetry::{logging, otlp};
+use crate::{auth, directory, engine, messaging, pb, socket};
+pub use admin::Admin;
+pub use field::Listing;
 pub use fields::fields;
+pub use flags::Flags;
 pub use setting::Setting;
-pub use source::{Environment, load, unknown_variables};
+pub use source::{load, unknown_variables};
 
-/// Everything that can be set. `Debug` shows it as `imks check-config` does, secrets redacted.
+/// Everything that can be set. `Debug` shows it as `imks check-config` does, without what is secret.
 #[derive(Clone)]
 pub struct Config {
     /// Address of HTTP and WebSocket. Port 0 takes a free one.
@@ -33,7 +35,13 @@ pub struct Config {
     /// Address of `/metrics` for operators; without it they are on [`Self::listen`].
     pub internal_listen: Option<SocketAddr>,
     /// An external core; without it the embedded directory is the core.
-    pub core_url: Option<String>,
+    pub core_url: Option<Secret>,
+    /// Calls to the core.
+    pub core: pb::Config,
+    /// What is kept of the core's answers about permissions.
+    pub permissions: auth::PermissionConfig,
+    /// The embedded directory; who issues its tokens stands in [`Self::token`].
+    pub directory: directory::Config,
     /// The database, and the data directory.
     pub database: db::Config,
     /// How messages are written.
@@ -54,8 +62,10 @@ pub struct Config {
     pub messaging: messaging::Config,
     /// The Admin UI.
     pub admin: Admin,
-    /// Logs and metrics.
-    pub telemetry: telemetry::Config,
+    /// Logs.
+    pub log: logging::Config,
+    /// Where metrics are pushed to.
+    pub otlp: otlp::Config,
     /// How the server goes away.
     pub drain: Drain,
 }
@@ -75,6 +85,9 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT)),
             internal_listen: None,
             core_url: None,
+            core: pb::Config::default(),
+            permissions: auth::PermissionConfig::default(),
+            directory: directory::Config::default(),
             database: db::Config::default(),
             append: append::Config::default(),
             http: listener::Config::default(),
@@ -86,16 +99,17 @@ impl Default for Config {
             token: auth::TokenConfig::default(),
             messaging: messaging::Config::default(),
             admin: Admin::default(),
-            telemetry: telemetry::Config::default(),
+            log: logging::Config::default(),
+            otlp: otlp::Config::default(),
             drain: Drain { delay: Duration::ZERO, deadline: DRAIN_DEADLINE },
         }
     }
 }
 
 impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = Listing::of(&mut self.clone()).rows;
-        f.debug_map().entries(rows.iter().map(|row| (row.key, &row.value))).finish()
+        formatter.debug_map().entries(rows.iter().map(|row| (row.field.key, &row.value))).finish()
     }
 }
 
@@ -111,9 +125,8 @@ impl Config {
 
     /// The embedded directory issues the tokens that this server accepts.
     pub fn directory(&self) -> directory::Config {
-        let defaults = directory::Config::default();
-        let issuer = self.token.issuers.first().cloned().unwrap_or(defaults.issuer);
-        directory::Config { issuer, audience: self.token.audience.clone(), ..defaults }
+        let issuer = self.token.issuers.first().unwrap_or(&self.directory.issuer).clone();
+        directory::Config { issuer, audience: self.token.audience.clone(), ..self.directory.clone() }
     }
 
     /// Whether somebody on another machine could connect.
@@ -138,16 +151,15 @@ impl Config {
                 problems.push(sentence.to_owned());
             }
         };
-        let scheme = |url: &str, allowed: &[&str]| allowed.iter().any(|scheme| url.starts_with(scheme));
+        let scheme = |url: &Option<Secret>, allowed: &[&str]| {
+            url.as_ref().is_none_or(|url| allowed.iter().any(|scheme| url.expose().starts_with(scheme)))
+        };
         check(
-            self.database
-                .url
-                .as_deref()
-                .is_none_or(|url| scheme(url, &["postgres://", "postgresql://", "sqlite:"])),
+            scheme(&self.database.url, &["postgres://", "postgresql://", "sqlite:"]),
             "DATABASE_URL must start with postgres:// or sqlite:",
         );
         check(
-            self.core_url.as_deref().is_none_or(|url| scheme(url, &["http://", "https://"])),
+            scheme(&self.core_url, &["http://", "https://"]),
             "IMKS_CORE_URL must start with http:// or https://",
         );
         check(
@@ -169,10 +181,9 @@ impl Config {
         );
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
         problems.extend(self.admin.problems());
-        if let Err(error) = self.engine.validate() {
-            problems.push(error.to_string());
-        }
-        if let Err(why) = telemetry::check_filter(&self.telemetry.filter) {
+        problems.extend(self.engine.validate().err().map(|error| error.to_string()));
+        problems.extend(self.otlp.validate().err().map(|error| error.to_string()));
+        if let Err(why) = logging::check_filter(&self.log.filter) {
             problems.push(format!("RUST_LOG is not a log filter: {why}"));
         }
         problems
@@ -250,24 +261,37 @@ mod tests {
         let file = file("postgres://im:hunter2@db/imks\n");
         let path = file.path().to_str().unwrap();
         let mut config = load_from(&[("DATABASE_URL_FILE", path)], &[]).unwrap();
-        assert_eq!(config.database.url.as_deref(), Some("postgres://im:hunter2@db/imks"));
+        assert_eq!(config.database.url, Some("postgres://im:hunter2@db/imks".into()));
         for shown in [format!("{config:?}"), format!("{:?}", Listing::of(&mut config))] {
-            assert!(shown.contains("im:***@db") && !shown.contains("hunter2"), "{shown}");
+            assert!(shown.contains("***@db") && !shown.contains("hunter2"), "{shown}");
         }
+    }
+
+    #[test]
+    fn no_secret_is_told_by_a_problem() {
+        let broken = file("[database]\nurl = \"postgres://im:hunter2@db\n");
+        let env = [
+            (source::CONFIG_FILE, broken.path().to_str().unwrap()),
+            ("DATABASE_URL", "hunter2://im:hunter2@db"),
+            ("IMKS_CORE_URL", "user:hunter2@core"),
+            ("IMKS_ADMIN", "true"),
+            ("IMKS_ADMIN_USERNAME", "operator"),
+            ("IMKS_ADMIN_PASSWORD_HASH", "hunter2"),
+        ];
+        let text = load_from(&env, &[]).unwrap_err().to_string();
+        for part in ["is not TOML, see line 2", "DATABASE_URL", "IMKS_CORE_URL", "IMKS_ADMIN_PASSWORD_HASH"] {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
     }
 
     #[test]
     fn what_is_shown_can_be_read_back() {
         let rows = Listing::of(&mut Config::default()).rows;
         let flags: Vec<(&str, String)> =
-            rows.iter().filter(|row| !row.secret).map(|row| (row.key, row.value.clone())).collect();
+            rows.iter().filter(|row| !row.secret).map(|row| (row.field.key, row.value.clone())).collect();
         let mut again = load_from(&[], &flags).unwrap();
-        let values = |rows: &[Row]| rows.iter().map(|row| row.value.clone()).collect::<Vec<_>>();
+        let values = |rows: &[field::Row]| rows.iter().map(|row| row.value.clone()).collect::<Vec<_>>();
         assert_eq!(values(&rows), values(&Listing::of(&mut again).rows));
-    }
-
-    #[test]
-    fn the_operations_document_lists_every_variable_with_its_default() {
-        document::check("variables", &Listing::of(&mut Config::default()).markdown());
     }
 }

@@ -4,15 +4,21 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::config::{Cors, Origins};
 use crate::http::tls::Version;
 use crate::http::webtransport::Mode;
 use crate::models::db::Synchronous;
+use crate::secret::Secret;
 use crate::socket::Parser;
 use crate::socket::rate_limit::Rate;
-use crate::telemetry::LogFormat;
+use crate::telemetry::logging::LogFormat;
+use crate::telemetry::otlp::Millis;
 
 /// A type that can stand in the configuration. What `show` prints, `parse` reads back.
 pub trait Setting: Sized {
+    /// Whether the value is a secret: it may stand in a file of its own, and is not shown.
+    const SECRET: bool = false;
+
     /// Reads the value; the error completes the sentence "… is not valid: ".
     fn parse(text: &str) -> Result<Self, String>;
     /// The value as a person would write it.
@@ -63,8 +69,22 @@ impl Setting for bool {
     }
 }
 
+impl Setting for Secret {
+    const SECRET: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.into())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// Empty means "not set".
 impl<T: Setting> Setting for Option<T> {
+    const SECRET: bool = T::SECRET;
+
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
     }
@@ -128,6 +148,36 @@ impl Setting for Duration {
     }
 }
 
+/// A bare number is milliseconds here: the specification of OpenTelemetry has it so.
+impl Setting for Millis {
+    fn parse(text: &str) -> Result<Self, String> {
+        let bare = text.bytes().all(|byte| byte.is_ascii_digit());
+        Duration::parse(&if bare { format!("{text}ms") } else { text.to_owned() }).map(Self)
+    }
+
+    fn show(&self) -> String {
+        self.0.show()
+    }
+}
+
+/// `*`, or origins separated by commas. Credentials stay off: identity comes from the token, never from a cookie.
+impl Setting for Cors {
+    fn parse(text: &str) -> Result<Self, String> {
+        let origins = match Vec::parse(text)? {
+            list if list == [ANY_ORIGIN] => Origins::Any,
+            list => Origins::List(list),
+        };
+        Ok(Self { origins, ..Self::default() })
+    }
+
+    fn show(&self) -> String {
+        match &self.origins {
+            Origins::Any => ANY_ORIGIN.into(),
+            Origins::List(list) => list.show(),
+        }
+    }
+}
+
 /// `50/100`: fifty per second, a hundred at once. `off`: no limit.
 impl Setting for Rate {
     fn parse(text: &str) -> Result<Self, String> {
@@ -166,6 +216,8 @@ macro_rules! words {
 }
 pub(super) use words;
 
+const ANY_ORIGIN: &str = "*";
+
 words!(LogFormat { "pretty" => Pretty, "json" => Json });
 words!(Parser { "json" => Default, "msgpack" => MsgPack });
 words!(Synchronous { "full" => Full, "normal" => Normal });
@@ -192,6 +244,8 @@ mod tests {
         for text in ["", "25", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "18446744073709551615h"] {
             assert!(Duration::parse(text).is_err(), "{text:?} should be refused");
         }
+        assert_eq!(Millis::parse("60000").unwrap().show(), "1m");
+        assert!(Millis::parse("").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::field::{Field, Listing, Visitor};
+use super::field::{Field, Listing, Row, Visitor};
 use super::setting::Setting;
 use super::{Config, fields};
 use crate::{ImksError, ImksResult};
@@ -47,7 +47,7 @@ pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let known = Listing::of(&mut Config::default());
     let is_known = |name: &str| {
         let name = name.strip_suffix("_FILE").unwrap_or(name);
-        name == CONFIG_FILE || known.rows.iter().any(|row| row.env == name)
+        name == CONFIG_FILE || known.rows.iter().any(|row| row.field.env == name)
     };
     let foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
     names.filter(|name| name.starts_with(PREFIX) && !is_known(name) && !foreign(name)).collect()
@@ -75,7 +75,10 @@ impl Values {
         let table = match text.parse::<toml::Table>() {
             Ok(table) => table,
             Err(error) => {
-                return self.problems.push(format!("The configuration file {name} is not TOML: {error}"));
+                // Only the reason: the line that the error shows may hold a password.
+                let reason = error.message();
+                let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+                return self.problems.push(format!("{name} is not TOML, see line {line}: {reason}"));
             }
         };
         self.read_table("", &table, &name, known);
@@ -86,7 +89,9 @@ impl Values {
             let key = format!("{prefix}{key}");
             match (value, scalar(value)) {
                 (toml::Value::Table(inner), _) => self.read_table(&format!("{key}."), inner, name, known),
-                (_, Some(text)) if known.has_key(&key) => self.put(&key, text, format!("{key} in {name}")),
+                (_, Some(text)) if known.row(&key).is_some() => {
+                    self.put(&key, text, format!("{key} in {name}"))
+                }
                 (_, Some(_)) => self.problems.push(unknown_key(&key, name, known)),
                 (_, None) => self
                     .problems
@@ -96,18 +101,16 @@ impl Values {
     }
 
     fn read_environment(&mut self, environment: Environment<'_>, known: &Listing) {
-        for row in &known.rows {
-            if let Some(text) = environment(row.env) {
-                self.put(row.key, text, row.env.to_owned());
+        for Row { field, secret, .. } in &known.rows {
+            if let Some(text) = environment(field.env) {
+                self.put(field.key, text, field.env.to_owned());
             }
-            let Some(path) = environment(&format!("{}_FILE", row.env)).filter(|_| row.secret) else {
-                continue;
-            };
+            let variable = format!("{}_FILE", field.env);
+            let Some(path) = environment(&variable).filter(|_| *secret) else { continue };
             match std::fs::read_to_string(&path) {
-                Ok(text) => self.put(row.key, text.trim_end().to_owned(), format!("{}_FILE", row.env)),
+                Ok(text) => self.put(field.key, text.trim_end().to_owned(), variable),
                 Err(error) => {
-                    self.problems
-                        .push(format!("{}_FILE points to {path}, which cannot be read: {error}", row.env));
+                    self.problems.push(format!("{variable} points to {path}, which cannot be read: {error}"));
                 }
             }
         }
@@ -119,7 +122,7 @@ impl Visitor for Values {
         let Some((text, origin)) = self.by_key.get(field.key) else { return };
         match T::parse(text) {
             Ok(value) => *slot = value,
-            Err(why) if field.secret => self.problems.push(format!("{origin} is not valid: {why}")),
+            Err(why) if T::SECRET => self.problems.push(format!("{origin} is not valid: {why}")),
             Err(why) => self.problems.push(format!("{origin} is {text:?}, which is not valid: {why}")),
         }
     }
@@ -139,8 +142,8 @@ fn scalar(value: &toml::Value) -> Option<String> {
 
 fn unknown_key(key: &str, name: &str, known: &Listing) -> String {
     let last = key.rsplit('.').next().unwrap_or(key);
-    match known.rows.iter().find(|row| row.key.rsplit('.').next() == Some(last)) {
-        Some(row) => format!("{key} in {name} is not known; did you mean {}?", row.key),
+    match known.rows.iter().find(|row| row.field.key.rsplit('.').next() == Some(last)) {
+        Some(row) => format!("{key} in {name} is not known; did you mean {}?", row.field.key),
         None => format!("{key} in {name} is not known; `imks check-config --table` lists all keys"),
     }
 }

@@ -177,7 +177,12 @@ impl<'a> Registry<'a> {
                 Ok((ctx, request)) => Either::Left(of_events.call(ctx, request)),
                 Err(error) => Either::Right(refused(error)),
             };
-            let span = tracing::debug_span!("event", name, socket_sid = event.socket().id(), namespace = "/");
+            let span = tracing::debug_span!(
+                "event",
+                event = name,
+                socket_sid = event.socket().id(),
+                namespace = "/"
+            );
             async move {
                 let room = answer(&mut event, handling.await);
                 seconds.record(started.elapsed());

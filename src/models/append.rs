@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,8 +37,7 @@ pub use mutation::{Authority, Mutation, References, Scope};
 pub use told::{Payload, Told};
 
 /// How mutations are gathered into transactions.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Lanes on PostgreSQL, each with a connection of its own. SQLite has one writer, hence one lane.
     pub lanes: usize,
@@ -48,11 +46,11 @@ pub struct Config {
     /// Mutations in one transaction.
     pub batch: usize,
     /// How long an idle lane waits for company before it writes. Zero is right unless commits are very slow.
-    pub linger_ms: u64,
+    pub linger: Duration,
     /// How long a mutation waits for a database that is away before it fails as unavailable.
-    pub outage_ms: u64,
+    pub outage: Duration,
     /// How long one transaction may take before its connection is given up and the batch is tried again.
-    pub batch_timeout_ms: u64,
+    pub batch_timeout: Duration,
     /// Transactions that may wait to be broadcast; after that the lane waits for its reader.
     pub commits_queue: usize,
 }
@@ -63,9 +61,9 @@ impl Default for Config {
             lanes: 4,
             queue: 4_096,
             batch: 256,
-            linger_ms: 0,
-            outage_ms: 5_000,
-            batch_timeout_ms: 10_000,
+            linger: Duration::ZERO,
+            outage: Duration::from_secs(5),
+            batch_timeout: Duration::from_secs(10),
             commits_queue: 64,
         }
     }

@@ -16,7 +16,6 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use serde::Deserialize;
 use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
@@ -26,15 +25,14 @@ use sqlx::sqlite::{
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::secret::Secret;
 use crate::{ImksError, ImksResult};
 
 /// Where the data is and how carefully it is written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// `postgres://…`, `sqlite:PATH`, `sqlite::memory:`, or nothing: the file `imks.db` in [`Self::data_dir`].
-    /// May contain a password, so it is never logged; [`Db::describe`] is what a log line says.
-    pub url: Option<String>,
+    pub url: Option<Secret>,
     /// Directory of the SQLite file when `url` is not set; created when missing.
     pub data_dir: PathBuf,
     /// Connections of the PostgreSQL pool, the append lanes included.
@@ -45,11 +43,11 @@ pub struct Config {
     /// of the process, may then lose acked messages).
     pub sqlite_synchronous: Synchronous,
     /// How long a SQLite writer waits for another process that is writing.
-    pub sqlite_busy_timeout_ms: u64,
+    pub sqlite_busy_timeout: Duration,
     /// How long a query waits for a free connection before it fails as overloaded.
-    pub acquire_timeout_ms: u64,
+    pub acquire_timeout: Duration,
     /// PostgreSQL gives up on a statement after this time. Migrations are exempt.
-    pub statement_timeout_ms: u64,
+    pub statement_timeout: Duration,
 }
 
 impl Default for Config {
@@ -60,9 +58,9 @@ impl Default for Config {
             max_connections: 16,
             sqlite_readers: 4,
             sqlite_synchronous: Synchronous::Full,
-            sqlite_busy_timeout_ms: 5_000,
-            acquire_timeout_ms: 5_000,
-            statement_timeout_ms: 10_000,
+            sqlite_busy_timeout: Duration::from_secs(5),
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -82,8 +80,7 @@ impl Config {
 }
 
 /// SQLite's `synchronous` setting, as far as it is safe in WAL mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Synchronous {
     /// A commit is on disk before it is reported: an ack survives a power cut.
     Full,
@@ -167,7 +164,7 @@ impl Db {
     /// [`ImksError::Config`] for a URL that names no known database, [`ImksError::Io`] when the directory cannot
     /// be created, [`ImksError::Database`] when the database does not answer.
     pub async fn connect(config: &Config) -> ImksResult<Self> {
-        match config.url.as_deref() {
+        match config.url.as_ref().map(Secret::expose) {
             Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
                 Box::pin(connect_postgres(url, config)).await
             }
@@ -285,7 +282,7 @@ static WRITES: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
 async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
     let mut options = PgConnectOptions::from_str(url).map_err(invalid_url)?.options([
-        ("statement_timeout", format!("{}ms", config.statement_timeout_ms)),
+        ("statement_timeout", format!("{}ms", config.statement_timeout.as_millis())),
         // Statements are prepared once and their plan is kept. A plan made while the tables were small would
         // scan them, and would still scan them a million messages later, until the next ANALYZE.
         ("enable_seqscan", "off".to_owned()),
@@ -300,7 +297,7 @@ async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
     }
     let pool_options = PgPoolOptions::new()
         .max_connections(config.max_connections)
-        .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
+        .acquire_timeout(config.acquire_timeout)
         // A ping before every query would double the round trips; only connections that rested are suspect.
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
@@ -330,7 +327,7 @@ async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Co
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous)
-        .busy_timeout(Duration::from_millis(config.sqlite_busy_timeout_ms))
+        .busy_timeout(config.sqlite_busy_timeout)
         .foreign_keys(false)
         .statement_cache_capacity(SQLITE_STATEMENTS)
         .pragma("cache_size", SQLITE_CACHE)
@@ -339,7 +336,7 @@ async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Co
         SqlitePoolOptions::new()
             .max_connections(connections)
             .min_connections(1)
-            .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
+            .acquire_timeout(config.acquire_timeout)
             .test_before_acquire(false)
             // An in-memory database lives as long as its connection.
             .idle_timeout(None)

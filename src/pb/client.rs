@@ -22,6 +22,7 @@ use super::v1::member_service_client::MemberServiceClient;
 use super::v1::permission_service_client::PermissionServiceClient;
 use super::v1::token_service_client::TokenServiceClient;
 use super::watch::{Watch, WatchKind};
+use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult};
 
 /// How the core is called.
@@ -279,12 +280,6 @@ fn refused(status: Status) -> ImksError {
             ImksError::Unavailable("core")
         }
     }
-}
-
-/// `duration` times 0.75 to 1.25, so that many who wait the same time do not come back together.
-pub(crate) fn jittered(duration: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    duration.mul_f64(0.75 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 fn texts(ids: &[Uuid]) -> Vec<String> {

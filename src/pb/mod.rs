@@ -6,7 +6,6 @@ pub mod metrics;
 mod types;
 mod watch;
 
-pub(crate) use client::jittered;
 pub use client::{Config, CoreClient, IDS_MAX};
 pub use types::{
     Allowed, ChannelInfo, Effective, Membership, Revocation, SigningAlgorithm, SigningKey, Verdict,

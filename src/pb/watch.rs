@@ -8,9 +8,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::client::jittered;
 use super::types::{ChannelInfo, Membership, Revocation, id, optional_id};
 use super::v1;
+use crate::clock::jittered;
 use crate::error::ImksResult;
 
 /// Which stream.

@@ -39,7 +39,7 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 /// Starts logging to standard error, once per process: a second call changes nothing.
 ///
 /// Control characters in logged text are escaped by the formatter, so a peer cannot forge a line.
-pub fn start_logging(config: &Config) {
+pub fn start(config: &Config) {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     let lines = lines(config.format, std::io::stderr().is_terminal(), std::io::stderr);
     // An embedding program may have a subscriber of its own; then ours is not needed.
@@ -60,3 +60,140 @@ where
 }
 
 const FILTER_DEFAULT: &str = "info,sqlx::query=error";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fmt;
+    use std::io::Write;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+    use super::*;
+
+    /// JSON in which no object has two members of one name.
+    struct Strict;
+
+    impl<'de> serde::Deserialize<'de> for Strict {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(StrictVisitor)
+        }
+    }
+
+    struct StrictVisitor;
+
+    impl<'de> Visitor<'de> for StrictVisitor {
+        type Value = Strict;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("JSON")
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+
+        fn visit_str<E>(self, _: &str) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+
+        fn visit_unit<E>(self) -> Result<Strict, E> {
+            Ok(Strict)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Strict, A::Error> {
+            while items.next_element::<Strict>()?.is_some() {}
+            Ok(Strict)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Strict, A::Error> {
+            let mut names = HashSet::new();
+            while let Some((name, _)) = members.next_entry::<String, Strict>()? {
+                if let Some(twice) = names.replace(name) {
+                    return Err(A::Error::custom(format!("two members {twice:?}")));
+                }
+            }
+            Ok(Strict)
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(log: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = lines(LogFormat::Json, false, move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
+        let bytes = written.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_json_is_strict_whatever_a_peer_sends() {
+        let text = written(|| {
+            let name = "message:send\n\"\u{7f}\u{1b}[31m";
+            let _outer = tracing::info_span!("connection", socket_sid = name).entered();
+            let _inner = tracing::info_span!("event", event = name, namespace = "/").entered();
+            tracing::warn!(event = name, error = %name, "event failed");
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        serde_json::from_str::<Strict>(&text).map(drop).unwrap();
+    }
+
+    #[test]
+    fn two_members_of_one_name_are_noticed() {
+        let text = written(|| {
+            let _span = tracing::info_span!("event", name = "message:send").entered();
+            tracing::info!("handled");
+        });
+        let error = serde_json::from_str::<Strict>(&text).map(drop).unwrap_err();
+        assert!(error.to_string().contains("two members \"name\""), "{error}");
+    }
+
+    /// The JSON of a span has a member `name` already.
+    #[test]
+    fn no_span_of_the_product_has_a_field_name() {
+        let sources = files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+        for path in sources.into_iter().filter(|path| !path.ends_with("logging.rs")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for span in text.split("span!(").skip(1) {
+                let arguments = span.split(';').next().unwrap();
+                let fields = arguments.split(',').map(|it| it.split(['=', ')']).next().unwrap().trim());
+                let fields: Vec<_> = fields.map(|it| it.trim_start_matches(['%', '?'])).collect();
+                assert!(!fields.contains(&"name"), "{}: {arguments}", path.display());
+            }
+        }
+    }
+
+    fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+        let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let paths = paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] });
+        paths.filter(|path| path.extension().is_some_and(|it| it == "rs")).collect()
+    }
+}

@@ -1,4 +1,4 @@
-//! What the telemetry counts of itself.
+//! What the telemetry says of itself.
 
 use super::{instruments, label};
 
@@ -7,9 +7,21 @@ pub enum Build {
     /// This program.
     Current,
 }
+
+/// How a push of metrics ended.
+pub enum Export {
+    /// The collector took it.
+    Succeeded,
+    /// The collector refused it, or did not answer in time.
+    Failed,
+}
+
 label!(Build { Current = env!("CARGO_PKG_VERSION") });
+label!(Export { Succeeded = "succeeded", Failed = "failed" });
 
 instruments! {
     /// Always 1; its label says which version runs
     BUILD_INFO: One[version: Build] = "imks_build_info";
+    /// Pushes of metrics to an OTLP collector, by outcome
+    EXPORTS: Counter[outcome: Export] = "imks_otlp_exports_total";
 }

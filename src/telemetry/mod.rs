@@ -9,6 +9,8 @@ pub mod labels;
 pub mod logging;
 pub mod metrics;
 #[cfg(feature = "server")]
+pub mod otlp;
+#[cfg(feature = "server")]
 pub mod prometheus;
 
 pub use counter::{Counter, Gauge};
@@ -17,5 +19,3 @@ pub(crate) use instrument::instruments;
 pub use instrument::{Catalog, Instrument, One};
 pub(crate) use labels::label;
 pub use labels::{By, Label, Open};
-#[cfg(feature = "server")]
-pub use logging::{Config, LogFormat, check_filter, start_logging};

@@ -26,7 +26,8 @@ async fn a_moderator_whose_token_the_core_no_longer_wants_deletes_nothing() {
     }
     let known = |id: Uuid| v1::User { id: id.to_string(), username: "carol".into(), ..Default::default() };
     core.set_users(vec![known(moderator)]);
-    let server = TestServer::start_with(Kind::Sqlite, |config| config.core_url = Some(core.url())).await;
+    let server =
+        TestServer::start_with(Kind::Sqlite, |config| config.core_url = Some(core.url().into())).await;
     let mut alice = TestClient::connect(server.addr(), &key.token(author)).await;
     let mut carol = TestClient::connect(server.addr(), &key.token(moderator)).await;
     let channel = first_channel(&alice);

@@ -63,8 +63,11 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_away_makes_sends_fail_retryably_and_its_return_needs_no_restart() {
     let store = Store::sqlite().await;
-    let config = imks::testing::models::db::Config { sqlite_busy_timeout_ms: 20, ..store.config.clone() };
-    let patient = Config { outage_ms: 100, ..Config::default() };
+    let config = imks::testing::models::db::Config {
+        sqlite_busy_timeout: Duration::from_millis(20),
+        ..store.config.clone()
+    };
+    let patient = Config { outage: Duration::from_millis(100), ..Config::default() };
     let writer = Writer::start(Db::connect(&config).await.unwrap(), patient);
     let Db::Sqlite(sqlite) = &store.db else { panic!() };
     let other = sqlite.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();

@@ -62,7 +62,7 @@ impl Store {
         let separator = if url().contains('?') { '&' } else { '?' };
         let url =
             Some(format!("{}{separator}options[search_path]={schema}&application_name={schema}", url()));
-        let config = db::Config { url, max_connections: 6, ..db::Config::default() };
+        let config = db::Config { url: url.map(Into::into), max_connections: 6, ..db::Config::default() };
         Self::open(config, Some(schema), None).await
     }
 

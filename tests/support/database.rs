@@ -18,7 +18,7 @@ pub async fn on_each<F: Fn(Db) -> Fut, Fut: Future<Output = ()>>(test: F) {
     sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {name}"))).execute(&mut admin).await.unwrap();
     let separator = if server.contains('?') { '&' } else { '?' };
     let url = format!("{server}{separator}options[search_path]={name}");
-    let config = Config { url: Some(url), max_connections: 4, ..Config::default() };
+    let config = Config { url: Some(url.into()), max_connections: 4, ..Config::default() };
     let db = migrated(&config).await;
     test(db.clone()).await;
     db.close().await;

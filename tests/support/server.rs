@@ -37,7 +37,7 @@ impl TestServer {
         let mut config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
         config.database.data_dir = directory.path().into();
         if kind == Kind::Postgres {
-            config.database.url = Some(super::postgres::create().await);
+            config.database.url = Some(super::postgres::create().await.into());
         }
         config.messaging.connects = Rate::OFF;
         config.messaging.events = Rate::OFF;

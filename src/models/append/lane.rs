@@ -77,8 +77,8 @@ impl Lane {
             if taken == 0 {
                 break;
             }
-            if self.config.linger_ms > 0 && taken < limit {
-                sleep(Duration::from_millis(self.config.linger_ms)).await;
+            if !self.config.linger.is_zero() && taken < limit {
+                sleep(self.config.linger).await;
                 while batch.len() < limit
                     && let Ok(job) = jobs.try_recv()
                 {
@@ -111,7 +111,7 @@ impl Lane {
     /// Tries until the batch is committed, refused, or too old.
     async fn commit_persistently(&mut self, jobs: &mut [Job]) -> Result<Effects, Failure> {
         let oldest = jobs.first().map_or_else(Instant::now, |job| job.since);
-        let deadline = oldest + Duration::from_millis(self.config.outage_ms);
+        let deadline = oldest + self.config.outage;
         let mut pause = FIRST_PAUSE;
         let mut unanswered = None;
         self.expect_repeats = self.expect_repeats.saturating_sub(1);
@@ -145,7 +145,7 @@ impl Lane {
         let outcome = match &mut self.connection {
             LaneConnection::Sqlite(pool) => commit_sqlite(pool, jobs, expect_repeats, unanswered).await,
             LaneConnection::Postgres { options, connection } => {
-                let limit = Duration::from_millis(self.config.batch_timeout_ms);
+                let limit = self.config.batch_timeout;
                 let attempt =
                     Box::pin(commit_postgres(options, connection, jobs, expect_repeats, unanswered));
                 let outcome = timeout(limit, attempt).await.unwrap_or_else(|_| Err(Failure::timeout()));

@@ -1,0 +1,44 @@
+//! The values that may stand on the command line, with the names and sentences of the one table.
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+use super::{Config, Listing};
+
+/// Values given as options, by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags(pub Vec<(&'static str, String)>);
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let listing = Listing::of(&mut Config::default());
+        let options = OPTIONS.iter().filter_map(|(key, option)| Some((listing.row(key)?, *option)));
+        command.args(options.map(|(row, option)| {
+            let default = if row.value.is_empty() { "not set" } else { &row.value };
+            Arg::new(row.field.key)
+                .long(option)
+                .help(format!("{} ({}) [default: {default}]", row.field.help, row.field.env))
+                .value_name("VALUE")
+                .global(true)
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let text = |key| matches.get_one::<String>(key).cloned();
+        let given = OPTIONS.iter().filter_map(|(key, _)| Some((*key, text(key)?)));
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.extend(Self::from_arg_matches(matches)?.0);
+        Ok(())
+    }
+}
+
+/// Keys and their options. Secrets have none: every user of the machine can read a command line.
+const OPTIONS: [(&str, &str); 3] = [("listen", "listen"), ("data_dir", "data-dir"), ("core_url", "core-url")];

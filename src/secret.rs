@@ -1,0 +1,139 @@
+//! Text that must not be seen: whoever prints it gets it without what is secret.
+
+use std::fmt;
+
+/// A password, a hash, or a URL that may contain credentials. `Debug` and `Display` leave out what is secret.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Returns the text itself, for whom it is meant; never for a log, an error or a page.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&redact(&self.0))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self}")
+    }
+}
+
+/// Shows of a URL its scheme, host, port and path, and hides everything of a text that is not surely a URL.
+fn redact(text: &str) -> String {
+    shown(text).unwrap_or_else(|| HIDDEN.into())
+}
+
+/// Where the credentials of a URL end can only be guessed when they contain reserved characters (`/`, `?`, `#`, `@`).
+/// So only text behind the last `@` of the whole URL is shown, and nothing at all where that may be a parameter.
+fn shown(text: &str) -> Option<String> {
+    if let Some(path) = text.strip_prefix("sqlite:") {
+        let path = path.split('?').next().unwrap_or_default();
+        return (!path.contains('@')).then(|| format!("sqlite:{path}"));
+    }
+    let (scheme, rest) = text.split_once("://")?;
+    let (credentials, rest) = match rest.rsplit_once('@') {
+        Some((credentials, _)) if credentials.contains(['?', '#']) => return None,
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    let address = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) =
+        address.split_once('/').map_or((address, ""), |(authority, path)| (authority, path));
+    let slash = if address.contains('/') { "/" } else { "" };
+    let is_shown = is_scheme(scheme) && is_authority(authority) && is_path(path);
+    is_shown.then(|| format!("{scheme}://{credentials}{authority}{slash}{path}"))
+}
+
+fn is_scheme(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Accepts a host, an IPv6 address in brackets, and lists of hosts; each may have a port. What stands behind a colon
+/// and is not a port may be a password.
+fn is_authority(text: &str) -> bool {
+    text.split(',').all(|host| {
+        let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("", port),
+            Some(_) => return false,
+            None => host.find(':').map_or((host, ""), |colon| host.split_at(colon)),
+        };
+        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        is_name && (port.is_empty() || port.strip_prefix(':').is_some_and(|it| it.parse::<u16>().is_ok()))
+    })
+}
+
+/// Accepts the name of a database or a short path, not parameters in disguise.
+fn is_path(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte))
+}
+
+const HIDDEN: &str = "(hidden)";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn of_a_url_the_credentials_and_parameters_are_hidden() {
+        for (url, shown) in [
+            ("postgres://im:hunter2@db:5432/imks?password=x", "postgres://***@db:5432/imks"),
+            ("postgres://im:p@ss:word@db/imks", "postgres://***@db/imks"),
+            ("postgres://im:hun/ter2@db/imks", "postgres://***@db/imks"),
+            ("postgres://db/imks?user=a&password=x", "postgres://db/imks"),
+            ("postgres://db/imks?user=a&password=x@y", HIDDEN),
+            ("postgres://im:hun?ter2@db/imks", HIDDEN),
+            ("postgres://im:hunter2", HIDDEN),
+            ("postgres://a:1,b:2/imks", "postgres://a:1,b:2/imks"),
+            ("http://user:secret@core:9000", "http://***@core:9000"),
+            ("https://[::1]:9000/path", "https://[::1]:9000/path"),
+            ("sqlite://data/imks.db", "sqlite://data/imks.db"),
+            ("sqlite::memory:", "sqlite::memory:"),
+            ("$2b$12$abcdefghijklmnopqrstuv", HIDDEN),
+            ("hunter2", HIDDEN),
+            ("", HIDDEN),
+        ] {
+            assert_eq!(redact(url), shown, "{url}");
+        }
+    }
+
+    proptest! {
+        /// Marks stand for the characters of a password, so that any part of it would be seen.
+        #[test]
+        fn no_part_of_a_password_is_shown(
+            password in r"[\u{e0}-\u{ff}/?#@:&=%\[\],.]{1,24}",
+            template in prop::sample::select(vec![
+                "postgres://im:PASSWORD@db/imks",
+                "postgres://im:PASSWORD@db:5432/imks?sslmode=require",
+                "postgresql://PASSWORD@db",
+                "postgres://db/imks?password=PASSWORD",
+                "postgres://db/imks?user=im&password=PASSWORD&sslmode=require",
+                "postgres://im:PASSWORD@/imks?host=/run/postgresql",
+                "http://user:PASSWORD@core:9000",
+                "https://PASSWORD:x@core/path",
+                "PASSWORD",
+                "key=PASSWORD",
+            ]),
+        ) {
+            let secret = Secret::from(template.replace("PASSWORD", &password));
+            for shown in [secret.to_string(), format!("{secret:?}")] {
+                let leaked = shown.chars().any(|it| ('\u{e0}'..='\u{ff}').contains(&it));
+                prop_assert!(!leaked, "{shown} of {}", secret.expose());
+            }
+        }
+    }
+}
