@@ -22,8 +22,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::telemetry::instrument::Kind;
     use crate::telemetry::prometheus;
+    use crate::telemetry::source::Kind;
 
     #[test]
     fn every_file_that_declares_metrics_is_listed() {

@@ -169,6 +169,8 @@ settings! {
             "Waiting packets from which on senders are told to slow down";
         pressure_bytes: "IMKS_OUTBOX_PRESSURE_BYTES" =
             "Waiting bytes from which on senders are told to slow down";
+        answer_bytes (answer_bytes_high): "IMKS_OUTBOX_ANSWER_BYTES" =
+            "Bytes of answers to a client's own requests that may wait for it; beyond that nothing more is read from it";
     }
     "socket." in config.socket => {
         connect_timeout: "IMKS_CONNECT_TIMEOUT" = "How long a new connection may take to sign in";
@@ -199,6 +201,15 @@ settings! {
             "Messages, edits and deletions of one user in one channel";
         sessions_per_user: "IMKS_LIMIT_SESSIONS_PER_USER" =
             "Connections of one user at once; 0 is no limit";
+    }
+    "limits.answers_" in config.messaging.answers => {
+        connection (connection_bytes): "IMKS_LIMIT_ANSWERS_CONNECTION" =
+            "Bytes of large answers under way on one connection";
+        user (user_bytes): "IMKS_LIMIT_ANSWERS_USER" = "Bytes of large answers under way for one user";
+        server (server_bytes): "IMKS_LIMIT_ANSWERS_SERVER" =
+            "Bytes of large answers under way on this server";
+        wait: "IMKS_LIMIT_ANSWERS_WAIT" =
+            "How long a request for a large answer waits for others before it is refused with `overloaded`";
     }
     "admin." in config.admin => {
         enabled: "IMKS_ADMIN" = "Whether the stock Socket.IO Admin UI may connect";
@@ -241,26 +252,28 @@ settings! {
 mod tests {
     use std::path::Path;
 
-    /// Where each `Config` stands, its name in the table, and its fields that have no setting: `engine` and `socket`
+    /// Where each struct of values stands, its name in the table, and its fields that have no setting: `engine` and `socket`
     /// are a library too, and some values follow from others.
-    const CONFIGS: &[(&str, &str, &[&str])] = &[
-        ("pb/client.rs", "config.core", &[]),
-        ("auth/permission.rs", "config.permissions", &[]),
-        ("auth/token.rs", "config.token", &[]),
+    const CONFIGS: &[(&str, &str, &str, &[&str])] = &[
+        ("pb/client.rs", "Config", "config.core", &[]),
+        ("auth/permission.rs", "Config", "config.permissions", &[]),
+        ("auth/token.rs", "Config", "config.token", &[]),
         // Who issues tokens is a setting of `token`.
-        ("directory/mod.rs", "config.directory", &["issuer", "audience"]),
-        ("models/db.rs", "config.database", &[]),
-        ("models/append.rs", "config.append", &[]),
+        ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
+        ("models/db.rs", "Config", "config.database", &[]),
+        ("models/append.rs", "Config", "config.append", &[]),
         // Made from the settings of `tls`.
-        ("http/listener.rs", "config.http", &["tls"]),
-        ("http/tls.rs", "config.tls", &[]),
-        ("http/webtransport.rs", "config.webtransport", &[]),
-        ("engine/config.rs", "config.engine", OF_THE_ENGINE_LIBRARY),
-        ("socket/server/builder.rs", "config.socket", OF_THE_SOCKET_LIBRARY),
-        // A setting of `engine`.
-        ("messaging/mod.rs", "config.messaging", &["max_payload"]),
-        ("telemetry/logging.rs", "config.log", &[]),
-        ("telemetry/otlp/mod.rs", "config.otlp", &[]),
+        ("http/listener.rs", "Config", "config.http", &["tls"]),
+        ("http/tls.rs", "Config", "config.tls", &[]),
+        ("http/webtransport.rs", "Config", "config.webtransport", &[]),
+        ("engine/config.rs", "Config", "config.engine", OF_THE_ENGINE_LIBRARY),
+        ("engine/outbox/limits.rs", "OutboxLimits", "config.engine.outbox", &[]),
+        ("socket/server/builder.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),
+        ("messaging/budget.rs", "AnswerLimits", "config.messaging.answers", &[]),
+        // A setting of `engine`, and a struct of its own.
+        ("messaging/mod.rs", "Config", "config.messaging", &["max_payload", "answers"]),
+        ("telemetry/logging.rs", "Config", "config.log", &[]),
+        ("telemetry/otlp/mod.rs", "Config", "config.otlp", &[]),
     ];
     /// Follow from other settings (`webtransport`, `node`, `outbox`), would break stock clients, or need code.
     const OF_THE_ENGINE_LIBRARY: &[&str] = &[
@@ -285,10 +298,11 @@ mod tests {
 
     #[test]
     fn every_value_can_be_set_or_says_why_not() {
-        for (file, owner, not_set) in CONFIGS {
+        for (file, name, owner, not_set) in CONFIGS {
             let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).join(file);
             let source = std::fs::read_to_string(source).unwrap();
-            let body = source.split_once("pub struct Config {").unwrap().1.split_once("\n}").unwrap().0;
+            let body =
+                source.split_once(&format!("pub struct {name} {{")).unwrap().1.split_once("\n}").unwrap().0;
             let fields = body.lines().filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
             for (field, _) in fields {
                 assert_eq!(is_set(owner, field), !not_set.contains(&field), "{field} of {file}");

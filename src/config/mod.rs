@@ -242,9 +242,12 @@ mod tests {
         let path = file.path().to_str().unwrap();
         let env = [(source::CONFIG_FILE, path), ("IMKS_LISTEN", "3000"), ("DATABASE_URL", "mysql://x")];
         let text = load_from(&env, &[]).unwrap_err().to_string();
-        for part in
-            ["lissten", "did you mean drain.deadline?", "IMKS_LISTEN is \"3000\"", "DATABASE_URL must start"]
-        {
+        for part in [
+            "lissten",
+            "did you mean core.deadline or drain.deadline?",
+            "IMKS_LISTEN is \"3000\"",
+            "DATABASE_URL must start",
+        ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
     }

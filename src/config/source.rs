@@ -142,9 +142,10 @@ fn scalar(value: &toml::Value) -> Option<String> {
 
 fn unknown_key(key: &str, name: &str, known: &Listing) -> String {
     let last = key.rsplit('.').next().unwrap_or(key);
-    match known.rows.iter().find(|row| row.field.key.rsplit('.').next() == Some(last)) {
-        Some(row) => format!("{key} in {name} is not known; did you mean {}?", row.field.key),
-        None => format!("{key} in {name} is not known; `imks check-config --table` lists all keys"),
+    let alike = known.rows.iter().map(|row| row.field.key).filter(|key| key.rsplit('.').next() == Some(last));
+    match alike.collect::<Vec<_>>().join(" or ").as_str() {
+        "" => format!("{key} in {name} is not known; `imks check-config --table` lists all keys"),
+        alike => format!("{key} in {name} is not known; did you mean {alike}?"),
     }
 }
 

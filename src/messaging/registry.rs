@@ -270,7 +270,7 @@ where
                 seconds.record(started.elapsed());
                 answer
             };
-            let span = tracing::debug_span!("request", name, path);
+            let span = tracing::debug_span!("request", event = name, path);
             Box::pin(answering.instrument(span)) as _
         };
         registry.routes.push(Route::new(method, path, answer));

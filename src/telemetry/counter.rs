@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-use super::instrument::{Kind, Metric, Value};
+use super::source::{Kind, Metric, Value};
 
 /// A number that only grows. Each thread adds to a cell of its own cache line, so that threads which count the
 /// same thing do not slow each other down.
@@ -75,6 +75,25 @@ impl Metric for Gauge {
 
     fn value(&self) -> Value {
         Value::Gauge(self.get())
+    }
+}
+
+/// A gauge that is always 1, for a label that says something about the process.
+#[derive(Debug, Default)]
+pub struct One(());
+
+impl One {
+    /// Creates the gauge.
+    pub const fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Metric for One {
+    const KIND: Kind = Kind::Gauge;
+
+    fn value(&self) -> Value {
+        Value::Gauge(1)
     }
 }
 

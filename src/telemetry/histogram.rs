@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::instrument::{Kind, Metric, Value};
+use super::source::{Kind, Metric, Snapshot, Value};
 
 /// A histogram of durations: recorded in microseconds, exposed in seconds.
 #[derive(Debug)]
@@ -62,24 +62,6 @@ impl Metric for Size {
 
     fn value(&self) -> Value {
         Value::Histogram(self.0.snapshot(1.0))
-    }
-}
-
-/// A histogram at one moment, in the unit in which it is exposed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
-    /// Upper bounds of the buckets, ascending. A value on a bound belongs to its bucket.
-    pub bounds: Vec<f64>,
-    /// Observations in each bucket, not cumulative; the last one counts those above all bounds.
-    pub counts: Vec<u64>,
-    /// Sum of all observations.
-    pub sum: f64,
-}
-
-impl Snapshot {
-    /// Returns the number of all observations.
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
     }
 }
 

@@ -1,8 +1,6 @@
 //! What is measured: name, meaning and numbers of every metric, declared once, beside its owner.
 
-use std::fmt;
-
-use super::histogram::Snapshot;
+use super::source::Source;
 
 /// One metric, as operators see it.
 #[derive(Debug)]
@@ -19,86 +17,6 @@ pub struct Instrument {
 
 /// The instruments of a program, by owner.
 pub type Catalog = &'static [&'static [Instrument]];
-
-/// What an instrument measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A number that only grows.
-    Counter,
-    /// A number that goes up and down.
-    Gauge,
-    /// A histogram of durations in seconds.
-    Latency,
-    /// A histogram of sizes.
-    Size,
-}
-
-/// The numbers of an instrument.
-pub trait Source: fmt::Debug + Sync {
-    /// Returns what is measured.
-    fn kind(&self) -> Kind;
-
-    /// Reads the numbers: one, or one for each value of the label.
-    fn points(&self) -> Vec<Point>;
-}
-
-/// One number of an instrument at one moment.
-#[derive(Debug)]
-pub struct Point {
-    /// Value of the label.
-    pub label: Option<&'static str>,
-    /// The number.
-    pub value: Value,
-}
-
-/// A number at one moment.
-#[derive(Debug)]
-pub enum Value {
-    /// Count since the start of the process.
-    Counter(u64),
-    /// Value now.
-    Gauge(i64),
-    /// Distribution since the start of the process.
-    Histogram(Snapshot),
-}
-
-/// A single number, without a label.
-pub trait Metric: fmt::Debug + Send + Sync {
-    /// What is measured.
-    const KIND: Kind;
-
-    /// Reads the number.
-    fn value(&self) -> Value;
-}
-
-impl<M: Metric> Source for M {
-    fn kind(&self) -> Kind {
-        M::KIND
-    }
-
-    fn points(&self) -> Vec<Point> {
-        vec![Point { label: None, value: self.value() }]
-    }
-}
-
-/// A gauge that is always 1, for a label that says something about the process.
-#[derive(Debug, Default)]
-pub struct One(());
-
-impl One {
-    /// Creates the gauge.
-    pub const fn new() -> Self {
-        Self(())
-    }
-}
-
-impl Metric for One {
-    const KIND: Kind = Kind::Gauge;
-
-    fn value(&self) -> Value {
-        Value::Gauge(1)
-    }
-}
 
 /// Declares metrics, and lists them in a static `INSTRUMENTS`:
 ///

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::counter::Counter;
-use super::instrument::{Kind, Metric, Point, Source};
+use super::source::{Kind, Metric, Point, Source};
 
 /// An enum whose variants are the values of a label; implemented by [`label!`].
 pub trait Label {

@@ -12,10 +12,11 @@ pub mod metrics;
 pub mod otlp;
 #[cfg(feature = "server")]
 pub mod prometheus;
+pub mod source;
 
-pub use counter::{Counter, Gauge};
+pub use counter::{Counter, Gauge, One};
 pub use histogram::{Latency, Size};
 pub(crate) use instrument::instruments;
-pub use instrument::{Catalog, Instrument, One};
+pub use instrument::{Catalog, Instrument};
 pub(crate) use labels::label;
 pub use labels::{By, Label, Open};

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::histogram::Snapshot;
-use super::instrument::{Instrument, Kind, Point, Value};
+use super::instrument::Instrument;
+use super::source::{Kind, Point, Snapshot, Value};
 
 /// Content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";

@@ -31,7 +31,35 @@ fn a_wrong_configuration_is_told_in_whole_and_ends_with_78() {
 fn a_configuration_is_shown_without_its_secrets() {
     let output = imks(&["check-config"], &[("DATABASE_URL", "postgres://im:hunter2@db/imks")]);
     let shown = text(&output.stdout);
-    assert!(output.status.success() && shown.contains("postgres://im:***@db/imks"), "{shown}");
+    assert!(output.status.success() && shown.contains("postgres://***@db/imks"), "{shown}");
+}
+
+#[test]
+fn no_output_shows_a_secret_whatever_its_url_looks_like() {
+    for database in [
+        "postgres://im:hun/ter2@127.0.0.1:1/imks",
+        "postgres://im:hun?ter2@127.0.0.1:1/imks",
+        "postgres://im:hun@ter2@127.0.0.1:1/imks",
+        "postgres://im:hunter2",
+        "postgres://127.0.0.1:1/imks?user=im&password=hunter2",
+        "hunter2",
+    ] {
+        let environment = [
+            ("DATABASE_URL", database),
+            ("IMKS_CORE_URL", "http://hun:ter2@127.0.0.1:1"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://hun:ter2@127.0.0.1:1"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2"),
+            ("IMKS_ADMIN_PASSWORD_HASH", "hunter2"),
+            ("IMKS_DATABASE_ACQUIRE_TIMEOUT", "200ms"),
+            ("RUST_LOG", "trace"),
+        ];
+        for command in ["check-config", "migrate", "token"] {
+            let arguments: &[&str] = if command == "token" { &[command, "alice"] } else { &[command] };
+            let output = imks(arguments, &environment);
+            let told = text(&output.stdout) + &text(&output.stderr);
+            assert!(!told.contains("hun") && !told.contains("ter2"), "{command} with {database}: {told}");
+        }
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::clock::now_micros;
-use crate::telemetry::instrument::{Kind, Point, Value};
+use crate::telemetry::source::{Kind, Point, Value};
 use crate::telemetry::{Catalog, Instrument};
 
 /// What is told, and since when.
