@@ -18,9 +18,7 @@ use super::metrics::{self, PermissionMiss};
 use super::permission::{CachedGrant, Grant, Permission};
 use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult};
-use crate::pb::{
-    Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind,
-};
+use crate::pb::{Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind};
 
 /// How long answers are kept.
 #[derive(Debug, Clone)]

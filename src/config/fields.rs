@@ -95,6 +95,8 @@ settings! {
             "How long a new TCP connection may be silent";
         head (head_timeout): "IMKS_HTTP_HEAD" =
             "How long a request head may take, which is also how long a kept-alive connection may be idle";
+        write (write_timeout): "IMKS_HTTP_WRITE" =
+            "How long a peer may take nothing of an answer before it is cut";
         head_bytes (head_bytes_max): "IMKS_HTTP_HEAD_BYTES" = "Largest request head, in bytes";
         request (request_timeout): "IMKS_HTTP_REQUEST" =
             "How long a request beside Socket.IO may take, its answer included";
@@ -256,7 +258,7 @@ mod tests {
     /// are a library too, and some values follow from others.
     const CONFIGS: &[(&str, &str, &str, &[&str])] = &[
         ("pb/client.rs", "Config", "config.core", &[]),
-        ("auth/permission.rs", "Config", "config.permissions", &[]),
+        ("auth/permissions.rs", "Config", "config.permissions", &[]),
         ("auth/token.rs", "Config", "config.token", &[]),
         // Who issues tokens is a setting of `token`.
         ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
