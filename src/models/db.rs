@@ -68,7 +68,7 @@ impl Default for Config {
 impl Config {
     /// Returns the SQLite file that [`Db::connect`] would make, when there is none.
     pub fn missing_file(&self) -> Option<PathBuf> {
-        let file = match self.url.as_deref() {
+        let file = match self.url.as_ref().map(Secret::expose) {
             None => self.data_dir.join(SQLITE_FILE),
             Some(url) if url.starts_with("sqlite:") && !url.contains(":memory:") => {
                 SqliteConnectOptions::from_str(url).ok()?.get_filename().to_owned()
