@@ -178,6 +178,10 @@ settings! {
         connect_timeout: "IMKS_CONNECT_TIMEOUT" = "How long a new connection may take to sign in";
         events_in_flight (events_in_flight_max): "IMKS_EVENTS_IN_FLIGHT" =
             "Events of one connection that may wait for their answer; beyond that no further events are read";
+        events_waiting_bytes (events_waiting_bytes_max): "IMKS_EVENTS_WAITING_BYTES" =
+            "Bytes of events of one connection that may wait to be handled; then it is not read from";
+        namespaces (namespaces_max): "IMKS_NAMESPACES" =
+            "Namespaces that one connection may join; one more is refused";
         parser: "IMKS_PARSER" =
             "How packets are written: `json`, or `msgpack` for clients with npm socket.io-msgpack-parser, and only for them";
     }
@@ -270,7 +274,7 @@ mod tests {
         ("http/webtransport.rs", "Config", "config.webtransport", &[]),
         ("engine/config.rs", "Config", "config.engine", OF_THE_ENGINE_LIBRARY),
         ("engine/outbox/limits.rs", "OutboxLimits", "config.engine.outbox", &[]),
-        ("socket/server/builder.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),
+        ("socket/server/config.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),
         ("messaging/budget.rs", "AnswerLimits", "config.messaging.answers", &[]),
         // A setting of `engine`, and a struct of its own.
         ("messaging/mod.rs", "Config", "config.messaging", &["max_payload", "answers"]),

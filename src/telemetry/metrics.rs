@@ -3,6 +3,7 @@
 use super::{instruments, label};
 
 /// The one value of the label `version`.
+#[allow(dead_code, reason = "only its name is used")]
 pub enum Build {
     /// This program.
     Current,

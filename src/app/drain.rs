@@ -1,0 +1,116 @@
+//! The end of the server: what was accepted is stored, answered and told before sessions are closed.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::App;
+use crate::clock::random_up_to;
+use crate::config::Drain;
+use crate::{ImksError, ImksResult};
+
+impl App {
+    /// Goes away politely: it is not ready, takes no new sessions, puts everything acknowledged on disk, and closes
+    /// sessions without a Socket.IO DISCONNECT, so that clients come back by themselves.
+    ///
+    /// # Errors
+    /// [`ImksError::Timeout`] when the deadline passed before everything was closed; what was acknowledged is
+    /// stored even then.
+    pub async fn drain(self, drain: Drain) -> ImksResult<()> {
+        self.health.start_draining();
+        tokio::time::sleep(drain.delay).await;
+        let deadline = Instant::now() + drain.deadline;
+        let closed = timeout_at(deadline, Box::pin(self.close_sessions(deadline))).await;
+        self.stop.cancel();
+        self.tasks.close();
+        let ended = timeout_at(deadline.max(Instant::now() + LAST_GRACE), self.tasks.wait()).await;
+        if let Some(directory) = &self.directory {
+            directory.close().await;
+        }
+        self.db.close().await;
+        if let Some(exporter) = &self.exporter {
+            exporter.shutdown().await;
+        }
+        closed
+            .and(ended)
+            .map_err(|_| ImksError::Timeout("the drain deadline passed before everything was closed"))
+    }
+
+    async fn close_sessions(&self, deadline: Instant) {
+        self.engine.close();
+        self.appender.drain().await;
+        self.dispatchers.wait().await;
+        // What was written is acknowledged by handlers that are still under way. Clients that go on asking do not hold
+        // up the end.
+        if timeout(HANDLERS_GRACE, self.server.idle()).await.is_err() {
+            tracing::info!("clients go on asking while sessions are closed");
+        }
+        let sockets = self.namespace.sockets();
+        let pause = pause_between(sockets.len(), deadline.saturating_duration_since(Instant::now()));
+        tracing::info!(sessions = sockets.len(), "messages are flushed, closing sessions");
+        for (index, socket) in sockets.iter().enumerate() {
+            let notice = Shutdown { reason: "restart", reconnect_after_ms: reconnect_after_ms() };
+            if socket.emit("server:shutdown", &notice).is_ok() {
+                socket.close_connection();
+            }
+            if index % SLICE == SLICE - 1 {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        // Those that joined nothing go too. A polling client that does not come for its goodbye is not waited for.
+        if timeout(FAREWELL, self.server.close()).await.is_err() {
+            tracing::info!(sessions = self.engine.sessions(), "closed without a goodbye: they did not poll");
+        }
+    }
+}
+
+/// Payload of `server:shutdown`.
+#[derive(Debug, Serialize)]
+struct Shutdown {
+    reason: &'static str,
+    /// Different for each client, so that they do not all come back at once.
+    reconnect_after_ms: u64,
+}
+
+/// Picks a time for one client, so that they do not all come back at once.
+fn reconnect_after_ms() -> u64 {
+    u64::try_from(random_up_to(RECONNECT_SPREAD).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns the pause between two slices: few sessions go at once, many take up to half of the time there is.
+fn pause_between(sessions: usize, time: Duration) -> Duration {
+    let slices = u32::try_from(sessions / SLICE).unwrap_or(u32::MAX);
+    if slices == 0 { Duration::ZERO } else { (time / 2 / slices).min(PAUSE_MAX) }
+}
+
+/// Sessions that are closed without a pause between them.
+const SLICE: usize = 200;
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+const RECONNECT_SPREAD: Duration = Duration::from_secs(30);
+/// How long a client may take to fetch its goodbye: longer than a poll takes to come back.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long handlers may take to answer once nothing is written any more.
+const HANDLERS_GRACE: Duration = Duration::from_secs(1);
+/// What is left to do once the sessions are closed.
+const LAST_GRACE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_sessions_go_at_once_and_many_within_half_of_the_time() {
+        let time = Duration::from_secs(30);
+        assert_eq!(pause_between(SLICE - 1, time), Duration::ZERO);
+        let many = 100_000;
+        let total = pause_between(many, time) * u32::try_from(many / SLICE).unwrap();
+        assert!(total <= time / 2 && total > time / 4, "{total:?}");
+    }
+
+    #[test]
+    fn clients_are_asked_to_come_back_at_different_times() {
+        let times: std::collections::HashSet<u64> = (0..100).map(|_| reconnect_after_ms()).collect();
+        assert!(times.len() > 50 && times.iter().all(|time| *time <= 30_000));
+    }
+}

@@ -1,0 +1,63 @@
+//! What a person reads when the server has started.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::App;
+use crate::config::Setting;
+use crate::secret::Secret;
+
+impl App {
+    /// Says what was chosen and what to do next, in a few lines for a person.
+    pub fn greeting(&self) -> String {
+        let core = self.config.core_url.as_ref().map_or("embedded directory".into(), Secret::to_string);
+        let scheme = if self.config.tls.is_on() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", reachable(self.front.addr));
+        let mut text = format!(
+            "imks {version} is ready.\n\
+             \x20 listening  {scheme}://{address}  (Socket.IO at {path}/, polling and WebSocket)\n\
+             \x20 database   {database}\n\
+             \x20 core       {core}\n\
+             \x20 adapter    local (one node)\n",
+            version = env!("CARGO_PKG_VERSION"),
+            address = self.front.addr,
+            path = self.config.engine.path.trim_end_matches('/'),
+            database = self.db.describe(),
+        );
+        if let Some(udp) = self.front.udp_addr {
+            text.push_str(&format!("  quic       https://{udp}  (WebTransport over UDP)\n"));
+        }
+        if self.config.admin.enabled {
+            let admin = &self.config.admin;
+            let mode = admin.mode.show();
+            let page = admin.ui_dir.as_ref().map(|_| format!(", page {url}/admin/")).unwrap_or_default();
+            text.push_str(&format!("  admin      namespace {}, {mode} mode{page}\n", admin.namespace));
+        }
+        if self.directory.is_some() {
+            text.push_str("  token      imks token alice   (creates the user, a member of #general)\n");
+        }
+        text.push_str(&format!(
+            "  connect    io(\"{url}\", {{ auth: {{ token }} }})   with socket.io-client\n"
+        ));
+        text.push_str(&format!("  health     curl {url}/health"));
+        if let Some(internal) = self.internal_addr {
+            text.push_str(&format!("\n  metrics    curl http://{}/metrics", reachable(internal)));
+        }
+        if self.config.is_reachable_from_outside() && !self.config.tls.is_on() {
+            text.push_str(PLAINTEXT_WARNING);
+        }
+        text
+    }
+}
+
+/// Returns where a program on this machine reaches what listens on `address`: loopback, if that is every address.
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+const PLAINTEXT_WARNING: &str = "\nWarning: this is plain HTTP on an address that other machines can reach. \
+     Set IMKS_TLS_CERT and IMKS_TLS_KEY, or put a proxy with TLS in front.";
