@@ -45,6 +45,8 @@ mod http;
 mod limits;
 #[path = "messaging/moderation.rs"]
 mod moderation;
+#[path = "messaging/reaction.rs"]
+mod reaction;
 #[path = "messaging/read_state.rs"]
 mod read_state;
 #[path = "messaging/send.rs"]

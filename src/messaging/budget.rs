@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::metrics;
+use crate::models::message::ANSWER_BYTES_MAX;
 use crate::{ImksError, ImksResult};
 
 /// How much memory the large answers under way may take.
@@ -157,7 +158,7 @@ async fn take(
 ///
 /// ```
 /// # use imks::testing::messaging::{Channel, Read, Reservation};
-/// # use imks::testing::models::message::Page;
+/// # use imks::testing::models::message_page::Page;
 /// async fn within_bounds(channel: Channel<Read>, room: Reservation, page: Page) {
 ///     let _ = channel.page(&room, page).await;
 /// }
@@ -165,7 +166,7 @@ async fn take(
 ///
 /// ```compile_fail
 /// # use imks::testing::messaging::{Channel, Read, Reservation};
-/// # use imks::testing::models::message::Page;
+/// # use imks::testing::models::message_page::Page;
 /// async fn within_bounds(channel: Channel<Read>, room: Reservation, page: Page) {
 ///     let _ = channel.page(page).await;
 /// }
@@ -209,8 +210,6 @@ impl Drop for Shares {
     }
 }
 
-/// Bytes at which an answer with messages ends; the message that reaches them is still part of it.
-pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Largest message in an answer: a body of 8,000 characters that are all escaped, and what stands beside it.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Largest entry about a channel in `session:ready`.

@@ -25,10 +25,10 @@ use super::turn::Turn;
 use crate::ImksResult;
 use crate::models::append::{Authority, Mutation, Receipt, Scope};
 use crate::models::channel_state::{ChannelHead, heads};
-use crate::models::message::{self, AuthorInfo, MessageDetail, MessagePage, Page};
-use crate::models::message_delete::{DeleteMessage, Deleted};
+use crate::models::message::{AuthorInfo, MessageDetail};
+use crate::models::message_page::{self, MessagePage, Page};
 use crate::models::message_read_state::{self, ReadState};
-use crate::models::message_sync::{self, ChannelSync, Cursor};
+use crate::models::message_sync::{self, ChannelSync, Cursor, Limits};
 
 /// Proof that the channel may be seen.
 #[derive(Debug)]
@@ -103,12 +103,19 @@ impl Channel<View> {
 impl Channel<Read> {
     /// A page of history.
     pub async fn page(&self, _room: &Reservation, page: Page) -> ImksResult<MessagePage> {
-        timed("history", message::page(self.messaging.db(), self.id, page)).await
+        let reader = self.session.identity().user_id;
+        timed("history", message_page::page(self.messaging.db(), reader, self.id, page)).await
     }
 
-    /// Messages by id; those that are not in this channel are left out.
-    pub async fn messages(&self, _room: &Reservation, ids: &[Uuid]) -> ImksResult<Vec<MessageDetail>> {
-        timed("messages", message::get_many(self.messaging.db(), self.id, ids)).await
+    /// Messages by id, and whether there are more than fit into one answer; those that are not in this channel are
+    /// left out.
+    pub async fn messages(
+        &self,
+        _room: &Reservation,
+        ids: &[Uuid],
+    ) -> ImksResult<(Vec<MessageDetail>, bool)> {
+        let reader = self.session.identity().user_id;
+        timed("messages", message_page::get_many(self.messaging.db(), reader, self.id, ids)).await
     }
 }
 
@@ -120,9 +127,9 @@ impl Channel<Write> {
 }
 
 impl Channel<Moderate> {
-    /// Deletes a message of somebody else.
-    pub fn delete(&self, turn: Turn, deletion: DeleteMessage) -> ImksResult<Receipt<Deleted>> {
-        self.put(turn, Authority::Any, deletion)
+    /// Puts a mutation of what somebody else wrote into its lane, at once.
+    pub fn submit<M: Mutation>(&self, turn: Turn, mutation: M) -> ImksResult<Receipt<M::Done>> {
+        self.put(turn, Authority::Any, mutation)
     }
 }
 
@@ -162,26 +169,22 @@ impl ReadableChannels {
         Self { messaging: messaging.clone(), user, ids }
     }
 
-    /// What was missed since `cursors`; those of other channels are left out.
+    /// What was missed since `cursors`, and whether some were left out because the answer is full; cursors of other
+    /// channels are ignored.
     pub async fn sync(
         &self,
         _room: &Reservation,
         cursors: &[Cursor],
-        limit: i64,
-    ) -> ImksResult<Vec<ChannelSync>> {
+        limits: Limits,
+    ) -> ImksResult<(Vec<ChannelSync>, bool)> {
         let readable = |cursor: &&Cursor| self.ids.contains(&cursor.channel_id);
         let cursors: Vec<Cursor> = cursors.iter().filter(readable).copied().collect();
-        timed("sync", message_sync::sync(self.messaging.db(), &cursors, limit)).await
+        timed("sync", message_sync::sync(self.messaging.db(), self.user, &cursors, limits)).await
     }
 
     /// How far the caller has read in these channels; others are left out.
     pub async fn read_states(&self, channels: &[Uuid]) -> ImksResult<Vec<ReadState>> {
         let channels: Vec<Uuid> = channels.iter().filter(|id| self.ids.contains(id)).copied().collect();
         timed("unread", message_read_state::unread(self.messaging.db(), self.user, &channels)).await
-    }
-
-    /// Whether the caller may read this one.
-    pub fn contains(&self, channel: Uuid) -> bool {
-        self.ids.contains(&channel)
     }
 }

@@ -13,7 +13,7 @@ use crate::auth::Permission;
 use crate::clock::Timestamp;
 use crate::models::append::Receipt;
 use crate::models::message::MessageDetail;
-use crate::models::message_delete::{DeleteMessage, Deleted};
+use crate::models::message_delete::{DeleteMessage, Deletion};
 use crate::models::message_edit::EditMessage;
 use crate::models::text::{Mentions, MessageBody};
 use crate::{ImksError, ImksResult};
@@ -54,7 +54,7 @@ async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<EditAnswer> {
     }
     let Edit { message_id, body, expected_version, mentions, .. } = request;
     let edit = EditMessage { message_id, body, mentions, expected_version };
-    let message = channel.submit(turn, edit)?.await?.message;
+    let message = channel.submit(turn, edit)?.await?;
     Ok(EditAnswer { rev: message.rev, message })
 }
 
@@ -81,9 +81,9 @@ async fn delete(ctx: Ctx, turn: Turn, request: Delete) -> ImksResult<DeleteAnswe
         // Then the core is asked, each time, whether they may delete what others wrote.
         Err(ImksError::NotAuthor) => {
             let channel = ctx.moderated(request.channel_id).await?;
-            channel.delete(ctx.next_turn().await, deletion)?.await?.deletion
+            channel.submit(ctx.next_turn().await, deletion)?.await?
         }
-        deleted => deleted?.deletion,
+        deletion => deletion?,
     };
     Ok(DeleteAnswer { message_id: deletion.id, rev: deletion.rev, deleted_at: deletion.deleted_at })
 }
@@ -93,11 +93,11 @@ async fn submit_delete(
     turn: Turn,
     channel: Uuid,
     deletion: DeleteMessage,
-) -> ImksResult<Receipt<Deleted>> {
+) -> ImksResult<Receipt<Arc<Deletion>>> {
     match ctx.writable(channel, Permission::SendMessages).await {
         Ok(channel) => channel.submit(turn, deletion),
         // Moderators of a channel in which they do not write.
-        Err(ImksError::Forbidden(_)) => ctx.moderated(channel).await?.delete(turn, deletion),
+        Err(ImksError::Forbidden(_)) => ctx.moderated(channel).await?.submit(turn, deletion),
         Err(error) => Err(error),
     }
 }

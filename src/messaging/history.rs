@@ -7,7 +7,8 @@ use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
 use super::input::BoundedList;
 use super::registry::{Large, Registry, Request};
-use crate::models::message::{MessageDetail, MessagePage, PAGE_LIMIT, Page, Position};
+use crate::models::message::MessageDetail;
+use crate::models::message_page::{MessagePage, PAGE_LIMIT, Page, Position};
 use crate::{ImksError, ImksResult};
 
 const HISTORY: Request<History, MessagePage> = Request::new("history");
@@ -77,6 +78,8 @@ struct Get {
 #[derive(Debug, Serialize)]
 struct Got {
     messages: Vec<MessageDetail>,
+    /// Not all of them fitted: ask again for those that are missing.
+    more: bool,
 }
 
 impl Large for Get {
@@ -87,7 +90,8 @@ impl Large for Get {
 
 async fn get(ctx: Ctx, room: Reservation, request: Get) -> ImksResult<Got> {
     let channel = ctx.readable(request.channel_id).await?;
-    Ok(Got { messages: channel.messages(&room, &request.message_ids.0).await? })
+    let (messages, more) = channel.messages(&room, &request.message_ids.0).await?;
+    Ok(Got { messages, more })
 }
 
 /// Messages in one `message:get`.

@@ -11,7 +11,9 @@ use super::ctx::Ctx;
 use super::registry::{Registry, Request};
 use super::turn::Turn;
 use crate::auth::Permission;
-use crate::models::message::{ContentType, MessageDetail, MessageType};
+use crate::models::message::{
+    ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, MessageDetail, MessageType,
+};
 use crate::models::message_send::{NewMessage, Sent};
 use crate::models::text::{Mentions, MessageBody, Nonce};
 use crate::{ImksError, ImksResult};
@@ -125,8 +127,7 @@ impl SendMessage {
     }
 }
 
-/// Silent, no embeds, no notification for mentions.
-const FLAGS_OF_CLIENTS: i32 = 0b111;
+const FLAGS_OF_CLIENTS: i32 = FLAG_SILENT | FLAG_SUPPRESS_EMBEDS | FLAG_NO_MENTION_NOTIFY;
 
 #[cfg(test)]
 mod tests {

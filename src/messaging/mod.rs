@@ -17,6 +17,7 @@ pub mod metrics;
 mod parts;
 mod push;
 mod rates;
+mod reaction;
 mod read_state;
 mod registry;
 mod session;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::models::append::Commits;
+use crate::models::message_reaction;
 use crate::models::sweep;
 use crate::models::text::BODY_CHARS_MAX;
 use crate::rate_limit::Rate;
@@ -89,12 +91,17 @@ impl Default for Config {
 #[derive(Debug, Clone, Copy, Serialize)]
 struct AdvertisedLimits {
     body_chars: usize,
+    reactions_distinct: usize,
     max_payload: usize,
 }
 
 impl Config {
     fn advertised(&self) -> AdvertisedLimits {
-        AdvertisedLimits { body_chars: BODY_CHARS_MAX, max_payload: self.max_payload }
+        AdvertisedLimits {
+            body_chars: BODY_CHARS_MAX,
+            reactions_distinct: message_reaction::DISTINCT_MAX,
+            max_payload: self.max_payload,
+        }
     }
 }
 
@@ -123,6 +130,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     history::register(&mut events);
     sync::register(&mut events);
     read_state::register(&mut events);
+    reaction::register(&mut events);
     events.refuse_unknown();
     let routes = events.into_routes();
     Jobs { messaging: messaging.clone(), expiry, routes }

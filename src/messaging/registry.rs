@@ -78,7 +78,6 @@ impl<'a> Registry<'a> {
     }
 
     /// A rate limit for something that only one feature does, with a bucket per user.
-    #[allow(dead_code, reason = "reactions count by it")]
     pub(super) fn rate_limit(&self, name: &'static str, rate: Rate) -> RateLimit<Uuid> {
         self.messaging.rates().add(name, rate)
     }

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::budget::{ANSWER_BYTES_MAX, AnswerSize, COPIES, Reservation};
-use super::channel::ReadableChannels;
+use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
 use super::registry::{Large, Registry, Request};
+use crate::models::message::ANSWER_BYTES_MAX;
 use crate::models::message_read_state::ReadState;
-use crate::models::message_sync::{ChannelSync, Cursor, SYNC_LIMIT};
+use crate::models::message_sync::{ChannelSync, Cursor, Limits, SYNC_LIMIT};
 use crate::{ImksError, ImksResult};
 
 const SYNC: Request<Sync, Synced> = Request::new("sync");
@@ -25,7 +25,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 struct Sync {
     channels: Vec<Cursor>,
     #[serde(default = "per_channel")]
-    limit_per_channel: i64,
+    limit_per_channel: usize,
     #[serde(default = "in_total")]
     total_limit: usize,
 }
@@ -59,31 +59,16 @@ async fn sync(ctx: Ctx, room: Reservation, request: Sync) -> ImksResult<Synced> 
     request.check()?;
     let ids: Vec<Uuid> = request.channels.iter().map(|cursor| cursor.channel_id).collect();
     let (readable, removed_channels) = ctx.readable_among(&ids).await?;
-    let (channels, more) = answer(&readable, &room, &request).await?;
+    let limits = Limits {
+        per_channel: request.limit_per_channel,
+        total: request.total_limit,
+        bytes: ANSWER_BYTES_MAX,
+    };
+    let (channels, more) = readable.sync(&room, &request.channels, limits).await?;
     let answered: Vec<Uuid> = channels.iter().map(|channel| channel.channel_id).collect();
     let read_states = readable.read_states(&answered).await?;
     let rev = read_states.iter().map(|state| state.user_rev).max().unwrap_or(0);
     Ok(Synced { channels, removed_channels, user: UserSync { rev, read_states }, more })
-}
-
-/// Channel by channel in small groups, until the limit of the whole answer is reached.
-async fn answer(
-    readable: &ReadableChannels,
-    room: &Reservation,
-    request: &Sync,
-) -> ImksResult<(Vec<ChannelSync>, bool)> {
-    let (mut channels, mut items) = (Vec::with_capacity(request.channels.len()), 0);
-    let cursors: Vec<Cursor> =
-        request.channels.iter().filter(|cursor| readable.contains(cursor.channel_id)).copied().collect();
-    for group in cursors.chunks(GROUP) {
-        if items >= request.total_limit {
-            return Ok((channels, true));
-        }
-        let answers = readable.sync(room, group, request.limit_per_channel).await?;
-        items += answers.iter().map(|answer| answer.messages.len() + answer.changes.len()).sum::<usize>();
-        channels.extend(answers);
-    }
-    Ok((channels, false))
 }
 
 impl Sync {
@@ -109,7 +94,7 @@ impl Sync {
     }
 }
 
-fn per_channel() -> i64 {
+fn per_channel() -> usize {
     SYNC_LIMIT
 }
 
@@ -119,7 +104,5 @@ fn in_total() -> usize {
 
 /// Channels in one call.
 const CHANNELS_MAX: usize = 500;
-/// Messages and changes in one answer; the group in which it is reached is still answered whole.
+/// Messages and changes in one answer.
 const TOTAL_MAX: usize = 2_000;
-/// Channels between two looks at the total.
-const GROUP: usize = 10;

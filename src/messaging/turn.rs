@@ -16,7 +16,7 @@ use super::session::Session;
 /// # use imks::testing::messaging::{Channel, Moderate, Turn};
 /// # use imks::testing::models::message_delete::DeleteMessage;
 /// fn in_turn(channel: Channel<Moderate>, turn: Turn, write: DeleteMessage) {
-///     let _ = channel.delete(turn, write);
+///     let _ = channel.submit(turn, write);
 /// }
 /// ```
 ///
@@ -24,7 +24,7 @@ use super::session::Session;
 /// # use imks::testing::messaging::{Channel, Moderate, Turn};
 /// # use imks::testing::models::message_delete::DeleteMessage;
 /// fn in_turn(channel: Channel<Moderate>, turn: Turn, write: DeleteMessage) {
-///     let _ = channel.delete(write);
+///     let _ = channel.submit(write);
 /// }
 /// ```
 #[derive(Debug)]

@@ -63,7 +63,7 @@ impl Default for Config {
             batch: 256,
             linger: Duration::ZERO,
             outage: Duration::from_secs(5),
-            batch_timeout: Duration::from_secs(10),
+            batch_timeout: Duration::from_millis(2_500),
             commits_queue: 64,
         }
     }

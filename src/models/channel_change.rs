@@ -11,6 +11,7 @@ use crate::clock::Micros;
 pub(crate) enum ChangeKind {
     Edit = 0,
     Delete = 1,
+    Reaction = 2,
 }
 
 /// A row of `channel_change`.

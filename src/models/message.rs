@@ -1,19 +1,14 @@
-//! Messages: the stored row, the view that goes over the wire, and reading them back.
+//! Messages: the stored row, and the view that goes over the wire.
 
-use std::collections::HashMap;
-
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::db::{Db, json_ids, on};
-use super::message_id::seq_of;
+use super::message_reaction::Reactions;
 use super::rows::{RowsSql, sql_number};
 use super::text::{Mentions, Nonce};
 use crate::clock::{Micros, Timestamp};
-use crate::{ImksError, ImksResult};
 
 /// A stored message.
 #[derive(Debug, Clone, Default, FromRow)]
@@ -55,6 +50,7 @@ macro_rules! message_columns {
          deleted_at, deleted_by, pinned_at, reactions, attachment_count"
     };
 }
+pub(crate) use message_columns;
 
 /// Who wrote a message, as it was known at that moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,7 +75,8 @@ macro_rules! stored_enum {
 
         impl $name {
             /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// From the stored number; a number of a later version reads as the default.
             pub fn from_stored(number: i32) -> Self {
@@ -166,8 +163,7 @@ pub struct MessageDetail {
     /// Empty once deleted.
     pub body: String,
     pub created_at: Timestamp,
-    #[serde(serialize_with = "object_or_empty")]
-    pub reactions: Option<Box<RawValue>>,
+    pub reactions: Reactions,
     pub attachment_count: i32,
 
     pub seq: i64,
@@ -194,6 +190,19 @@ pub struct MessageDetail {
     pub rev: i64,
 }
 
+impl Message {
+    /// About how many bytes it takes in memory, and in an answer.
+    pub(crate) fn bytes(&self) -> usize {
+        let parts = [&self.mentions, &self.reactions].into_iter().flatten().map(String::len).sum::<usize>();
+        self.body.len() + parts + DETAIL_BYTES
+    }
+}
+
+/// What a message takes beside its text.
+const DETAIL_BYTES: usize = 512;
+/// Bytes at which an answer with messages ends; the message that reaches them is still part of it.
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+
 /// Parts of a message that have tables of their own.
 pub type Parts = Vec<Box<RawValue>>;
 
@@ -208,7 +217,7 @@ impl Message {
         let row = self;
         let deleted = row.deleted_at.is_some();
         let mentions = Mentions::from_stored(row.mentions.as_deref().filter(|_| !deleted));
-        let reactions = row.reactions.filter(|_| !deleted).and_then(|json| RawValue::from_string(json).ok());
+        let reactions = Reactions::from_stored(row.reactions.as_deref().filter(|_| !deleted));
         MessageDetail {
             id: row.id,
             channel_id: row.channel_id,
@@ -256,216 +265,6 @@ impl From<&Message> for ReplyPreview {
     }
 }
 
-/// Where in a channel a page lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Position {
-    /// The newest messages.
-    Latest,
-    /// Older than this message, which need not exist any more.
-    Before(Uuid),
-    /// Newer than this message, which need not exist any more.
-    After(Uuid),
-    /// This message in the middle; it must exist.
-    Around(Uuid),
-}
-
-/// A request for a page of history.
-#[derive(Debug, Clone, Copy)]
-pub struct Page {
-    /// Where.
-    pub position: Position,
-    /// Only replies in this thread.
-    pub thread_id: Option<Uuid>,
-    /// At most this many, between 1 and [`PAGE_LIMIT`]; anything else is moved there.
-    pub limit: u32,
-}
-
-/// Most messages in one page.
-pub const PAGE_LIMIT: u32 = 100;
-
-/// A page of history, oldest first.
-#[derive(Debug, Clone, Serialize)]
-pub struct MessagePage {
-    /// The messages; deleted ones without their body.
-    pub messages: Vec<MessageDetail>,
-    /// There are older ones.
-    pub has_more_before: bool,
-    /// There are newer ones.
-    pub has_more_after: bool,
-    /// First and last `seq` of the page; nothing when it is empty.
-    pub seq_range: Option<(i64, i64)>,
-}
-
-/// A page of a channel's history.
-///
-/// # Errors
-/// [`ImksError::NotFound`] when the message to look around does not exist in this channel, otherwise
-/// [`ImksError::Database`].
-pub async fn page(db: &Db, channel: Uuid, page: Page) -> ImksResult<MessagePage> {
-    let limit = i64::from(page.limit.clamp(1, PAGE_LIMIT));
-    let scan = Scan { db, channel, thread: page.thread_id };
-    let (rows, before, after) = match page.position {
-        Position::Latest => {
-            let (rows, more) = scan.older(i64::MAX, limit).await?;
-            (rows, more, false)
-        }
-        Position::Before(id) => {
-            let (rows, more) = scan.older(seq_of(id), limit).await?;
-            (rows, more, scan.any_from(seq_of(id)).await?)
-        }
-        Position::After(id) => {
-            let (rows, more) = scan.newer(seq_of(id), limit).await?;
-            (rows, seq_of(id) > 0 && scan.any_until(seq_of(id)).await?, more)
-        }
-        Position::Around(id) => scan.around(id, limit).await?,
-    };
-    let seq_range = rows.first().zip(rows.last()).map(|(first, last)| (first.seq, last.seq));
-    let messages = with_replies(db, rows).await?;
-    Ok(MessagePage { messages, has_more_before: before, has_more_after: after, seq_range })
-}
-
-/// The messages with these ids that are in this channel, oldest first. Unknown ids are left out.
-///
-/// # Errors
-/// [`ImksError::Database`].
-pub async fn get_many(db: &Db, channel: Uuid, ids: &[Uuid]) -> ImksResult<Vec<MessageDetail>> {
-    let mut rows = rows_by_id(db, ids).await?;
-    rows.retain(|row| row.channel_id == channel);
-    rows.sort_unstable_by_key(|row| row.seq);
-    with_replies(db, rows).await
-}
-
-/// One message of this channel.
-///
-/// # Errors
-/// [`ImksError::NotFound`] when there is none with this id, [`ImksError::Database`].
-pub async fn get(db: &Db, channel: Uuid, id: Uuid) -> ImksResult<MessageDetail> {
-    get_many(db, channel, &[id]).await?.pop().ok_or(ImksError::NotFound("message"))
-}
-
-/// Up to `limit` messages with a `seq` greater than `seq`, oldest first, and whether there are more.
-pub(crate) async fn newer_than(
-    db: &Db,
-    channel: Uuid,
-    seq: i64,
-    limit: i64,
-) -> ImksResult<(Vec<MessageDetail>, bool)> {
-    let (rows, more) = Scan { db, channel, thread: None }.newer(seq, limit).await?;
-    Ok((with_replies(db, rows).await?, more))
-}
-
-/// Rows to views, with what replies quote: one more query when there are replies, none otherwise.
-pub(crate) async fn with_replies(db: &Db, rows: Vec<Message>) -> ImksResult<Vec<MessageDetail>> {
-    let missing: Vec<Uuid> = rows.iter().filter_map(|row| row.reply_to_message_id).collect();
-    let quoted: HashMap<Uuid, ReplyPreview> = match missing.is_empty() {
-        true => HashMap::new(),
-        false => rows_by_id(db, &missing).await?.iter().map(|row| (row.id, row.into())).collect(),
-    };
-    let view = |row: Message| {
-        let reply_to = row.reply_to_message_id.and_then(|id| quoted.get(&id)).cloned().map(Box::new);
-        row.into_detail(reply_to)
-    };
-    Ok(rows.into_iter().map(view).collect())
-}
-
-pub(crate) async fn rows_by_id(db: &Db, ids: &[Uuid]) -> ImksResult<Vec<Message>> {
-    Ok(match db {
-        Db::Postgres(pool) => sqlx::query_as(BY_IDS_POSTGRES).bind(ids).fetch_all(pool).await?,
-        Db::Sqlite(sqlite) => {
-            sqlx::query_as(BY_IDS_SQLITE).bind(json_ids(ids)).fetch_all(&sqlite.reader).await?
-        }
-    })
-}
-
-struct Scan<'a> {
-    db: &'a Db,
-    channel: Uuid,
-    thread: Option<Uuid>,
-}
-
-impl Scan<'_> {
-    /// Rows with a smaller `seq`, oldest first, and whether there are even older ones.
-    async fn older(&self, seq: i64, limit: i64) -> ImksResult<(Vec<Message>, bool)> {
-        let (mut rows, more) = self.rows([OLDER, OLDER_IN_THREAD], seq, limit).await?;
-        rows.reverse();
-        Ok((rows, more))
-    }
-
-    /// Rows with a greater `seq`, oldest first, and whether there are even newer ones.
-    async fn newer(&self, seq: i64, limit: i64) -> ImksResult<(Vec<Message>, bool)> {
-        self.rows([NEWER, NEWER_IN_THREAD], seq, limit).await
-    }
-
-    async fn around(&self, id: Uuid, limit: i64) -> ImksResult<(Vec<Message>, bool, bool)> {
-        let found = rows_by_id(self.db, &[id]).await?.pop().filter(|row| row.channel_id == self.channel);
-        let seq = found.ok_or(ImksError::NotFound("message"))?.seq;
-        let (mut rows, before) = self.older(seq, limit / 2).await?;
-        let (newer, after) = self.newer(seq - 1, limit - limit / 2).await?;
-        rows.extend(newer);
-        Ok((rows, before, after))
-    }
-
-    async fn any_from(&self, seq: i64) -> ImksResult<bool> {
-        Ok(!self.newer(seq - 1, 1).await?.0.is_empty())
-    }
-
-    async fn any_until(&self, seq: i64) -> ImksResult<bool> {
-        Ok(!self.older(seq + 1, 1).await?.0.is_empty())
-    }
-
-    async fn rows(&self, sql: [&'static str; 2], seq: i64, limit: i64) -> ImksResult<(Vec<Message>, bool)> {
-        let one_more = limit + 1;
-        let mut rows: Vec<Message> = match self.thread {
-            None => on!(read self.db, pool => {
-                sqlx::query_as(sql[0]).bind(self.channel).bind(seq).bind(one_more).fetch_all(pool).await?
-            }),
-            Some(thread) => on!(read self.db, pool => {
-                let query = sqlx::query_as(sql[1]).bind(self.channel).bind(seq).bind(one_more).bind(thread);
-                query.fetch_all(pool).await?
-            }),
-        };
-        let more = rows.len() > usize::try_from(limit).unwrap_or(0);
-        if more {
-            rows.pop();
-        }
-        Ok((rows, more))
-    }
-}
-
-fn object_or_empty<S: Serializer>(value: &Option<Box<RawValue>>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(json) => json.serialize(serializer),
-        None => serializer.serialize_map(Some(0))?.end(),
-    }
-}
-
-const OLDER: &str = concat!(
-    "SELECT ",
-    message_columns!(),
-    " FROM message WHERE channel_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
-);
-const NEWER: &str = concat!(
-    "SELECT ",
-    message_columns!(),
-    " FROM message WHERE channel_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
-);
-const OLDER_IN_THREAD: &str = concat!(
-    "SELECT ",
-    message_columns!(),
-    " FROM message WHERE thread_id = $4 AND seq < $2 AND channel_id = $1 ORDER BY seq DESC LIMIT $3"
-);
-const NEWER_IN_THREAD: &str = concat!(
-    "SELECT ",
-    message_columns!(),
-    " FROM message WHERE thread_id = $4 AND seq > $2 AND channel_id = $1 ORDER BY seq LIMIT $3"
-);
-const BY_IDS_POSTGRES: &str = concat!("SELECT ", message_columns!(), " FROM message WHERE id = ANY($1)");
-const BY_IDS_SQLITE: &str = concat!(
-    "SELECT ",
-    message_columns!(),
-    " FROM message WHERE id IN (SELECT unhex(value) FROM json_each($1))"
-);
-
 /// Messages by id, inside a transaction.
 pub(crate) static BY_IDS: RowsSql = RowsSql::new(
     "wanted",
@@ -489,3 +288,75 @@ pub(crate) static UPDATE: RowsSql = RowsSql::new(
      rev = r.rev, edited_at = r.edited_at, edit_count = r.edit_count, deleted_at = r.deleted_at, \
      deleted_by = r.deleted_by, pinned_at = r.pinned_at, reactions = r.reactions FROM r WHERE message.id = r.id",
 );
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn stored_numbers_read_back_as_what_they_were_and_later_ones_as_the_default() {
+        for kind in MessageType::ALL {
+            assert_eq!(MessageType::from_stored(*kind as i32), *kind);
+        }
+        for content_type in ContentType::ALL {
+            assert_eq!(ContentType::from_stored(*content_type as i32), *content_type);
+        }
+        assert_eq!(MessageType::from_stored(99), MessageType::Default);
+        assert_eq!(ContentType::from_stored(-1), ContentType::Markdown);
+    }
+
+    #[test]
+    fn names_on_the_wire_are_those_of_the_protocol() {
+        assert_eq!(
+            json!(MessageType::ALL),
+            json!([
+                "default",
+                "reply",
+                "poll",
+                "bot",
+                "webhook",
+                "call",
+                "e2ee",
+                "forwarded",
+                "system_join",
+                "system_leave",
+                "system_rename",
+                "system_pin"
+            ])
+        );
+        assert_eq!(json!(ContentType::ALL), json!(["markdown", "plain", "e2ee"]));
+    }
+
+    #[test]
+    fn a_tombstone_shows_nothing_of_what_it_was() {
+        let row = Message {
+            body: "secret".into(),
+            mentions: Some(r#"{"channel":true}"#.into()),
+            reactions: Some(r#"{"👍":{"count":1,"user_ids":[]}}"#.into()),
+            pinned_at: Some(1),
+            attachment_count: 2,
+            ..Message::default()
+        };
+        let live = json!(row.clone().into_detail(None));
+        assert_eq!(
+            (&live["body"], &live["pinned"], &live["mentions"]["channel"]),
+            (&json!("secret"), &json!(true), &json!(true))
+        );
+        let preview = ReplyPreview::from(&Message { deleted_at: Some(1), ..row.clone() });
+        assert_eq!((preview.body.as_str(), preview.deleted_at.is_some()), ("", true));
+        let gone = json!(Message { deleted_at: Some(1), ..row }.into_detail(Some(Box::new(preview))));
+        assert!(!gone.to_string().contains("secret") && !gone.to_string().contains("👍"));
+        assert_eq!(
+            (&gone["mentions"]["channel"], &gone["pinned"], &gone["attachment_count"]),
+            (&json!(false), &json!(false), &json!(0))
+        );
+    }
+
+    #[test]
+    fn a_reply_quotes_the_first_two_hundred_characters() {
+        let row = Message { body: "ä".repeat(300), ..Message::default() };
+        assert_eq!(ReplyPreview::from(&row).body.chars().count(), PREVIEW_CHARS);
+    }
+}

@@ -21,15 +21,6 @@ pub struct DeleteMessage {
     pub message_id: Uuid,
 }
 
-/// A message that is a tombstone.
-#[derive(Debug, Clone)]
-pub struct Deleted {
-    /// What is known about the deletion.
-    pub deletion: Arc<Deletion>,
-    /// Whether it was this call that deleted it.
-    pub changed: bool,
-}
-
 /// A deletion: payload of `message:deleted`, but for its `rev`, which every change has (docs/protocol.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
@@ -45,16 +36,16 @@ pub struct Deletion {
 }
 
 impl Mutation for DeleteMessage {
-    type Done = Deleted;
+    type Done = Arc<Deletion>;
 
     fn refers(&self, references: &mut References<'_>) {
         references.message(self.message_id);
     }
 
-    fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Deleted> {
+    fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Arc<Deletion>> {
         let row = channel.own_message(self.message_id)?;
         if let Some(deleted_at) = row.deleted_at {
-            return Ok(Deleted { deletion: Arc::new(deletion(row, deleted_at)), changed: false });
+            return Ok(Arc::new(deletion(row, deleted_at)));
         }
         let (at, actor) = (channel.now().max(row.created_at), channel.scope().actor.id);
         let row = channel.change(self.message_id, ChangeKind::Delete, |row| {
@@ -65,7 +56,7 @@ impl Mutation for DeleteMessage {
         channel.insert(tombstone);
         channel.uncount()?;
         channel.tell_change("message:deleted", deletion.rev, Arc::clone(&deletion));
-        Ok(Deleted { deletion, changed: true })
+        Ok(deletion)
     }
 }
 

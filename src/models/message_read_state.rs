@@ -50,6 +50,7 @@ pub async fn mark(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<Re
 ///
 /// # Errors
 /// [`ImksError::Database`].
+#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for `read:mark_unread`, which comes"))]
 pub async fn mark_unread(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) -> ImksResult<ReadState> {
     let task_db = db.clone();
     detached(async move { mark_unread_in_task(&task_db, user, channel, from_seq).await }).await?;

@@ -10,6 +10,8 @@ pub mod message_delete;
 pub mod message_edit;
 pub mod message_id;
 pub(crate) mod message_mention;
+pub mod message_page;
+pub mod message_reaction;
 pub mod message_read_state;
 pub mod message_send;
 pub mod message_sync;

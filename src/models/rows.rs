@@ -12,6 +12,9 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
+use super::db::Db;
+use crate::ImksResult;
+
 /// One open connection of either kind.
 pub(crate) enum Connection<'c> {
     Postgres(&'c mut PgConnection),
@@ -153,6 +156,23 @@ impl RowsSql {
                     found.append(&mut query.fetch_all(&mut **connection).await?);
                 }
                 Ok(found)
+            }
+        }
+    }
+
+    /// Runs it for its answer on a connection for reading.
+    pub(crate) async fn read<T>(&self, db: &Db, columns: &[Column<'_>]) -> ImksResult<Vec<T>>
+    where
+        T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+    {
+        match db {
+            Db::Postgres(pool) => {
+                let mut connection = pool.acquire().await?;
+                Ok(self.fetch(&mut Connection::Postgres(&mut connection), columns).await?)
+            }
+            Db::Sqlite(sqlite) => {
+                let mut connection = sqlite.reader.acquire().await?;
+                Ok(self.fetch(&mut Connection::Sqlite(&mut connection), columns).await?)
             }
         }
     }

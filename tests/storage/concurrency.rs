@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use imks::testing::models::append::Config;
-use imks::testing::models::message::{self, Page, Position};
+use imks::testing::models::message_page::Position;
 use imks::testing::models::message_send::NewMessage;
 use imks::testing::models::text::Nonce;
 use tokio_util::task::TaskTracker;
@@ -91,8 +91,7 @@ on_both! {
 
 /// `seq` from 1 to `count` without a hole, and ids in the same order.
 async fn assert_whole(store: &crate::support::Store, channel: Uuid, count: i64) {
-    let page = Page { position: Position::Latest, thread_id: None, limit: 100 };
-    let messages = message::page(&store.db, channel, page).await.unwrap().messages;
+    let messages = store.page(channel, Position::Latest, 100).await.messages;
     assert!(messages.iter().map(|message| message.seq).eq(1..=count));
     assert!(messages.is_sorted_by(|a, b| a.id < b.id && a.created_at <= b.created_at));
     assert_eq!(messages.iter().map(|message| &message.body).collect::<HashSet<_>>().len() as i64, count);

@@ -9,6 +9,7 @@ use imks::testing::models::db::{self, Db};
 use imks::testing::models::message::{AuthorInfo, ContentType, MessageDetail, MessageType};
 use imks::testing::models::message_delete::DeleteMessage;
 use imks::testing::models::message_edit::EditMessage;
+use imks::testing::models::message_page::{self, MessagePage, Page, Position};
 use imks::testing::models::message_send::{NewMessage, Sent};
 use imks::testing::models::text::{Mentions, MessageBody};
 use imks::{ImksError, ImksResult};
@@ -92,6 +93,16 @@ impl Store {
         }
     }
 
+    /// A message as somebody sees it.
+    pub async fn seen(&self, reader: Uuid, channel: Uuid, message: Uuid) -> MessageDetail {
+        message_page::get_many(&self.db, reader, channel, &[message]).await.unwrap().0.remove(0)
+    }
+
+    pub async fn page(&self, channel: Uuid, position: Position, limit: u32) -> MessagePage {
+        let page = Page { position, thread_id: None, limit };
+        message_page::page(&self.db, Uuid::nil(), channel, page).await.unwrap()
+    }
+
     pub async fn number(&self, sql: &'static str) -> i64 {
         match &self.db {
             Db::Postgres(pool) => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap(),
@@ -147,15 +158,13 @@ impl Writer {
         self.send(scope(channel, author), message(body)).await.unwrap().0
     }
 
-    pub async fn edit(&self, scope: Scope, edit: EditMessage) -> ImksResult<(Arc<MessageDetail>, bool)> {
-        let edited = self.submit(scope, edit)?.await?;
-        Ok((edited.message, edited.changed))
+    pub async fn edit(&self, scope: Scope, edit: EditMessage) -> ImksResult<Arc<MessageDetail>> {
+        self.submit(scope, edit)?.await
     }
 
-    pub async fn delete(&self, message: &MessageDetail) -> ImksResult<(i64, bool)> {
+    pub async fn delete(&self, message: &MessageDetail) -> ImksResult<i64> {
         let delete = DeleteMessage { message_id: message.id };
-        let deleted = self.submit(author_of(message), delete)?.await?;
-        Ok((deleted.deletion.rev, deleted.changed))
+        Ok(self.submit(author_of(message), delete)?.await?.rev)
     }
 
     /// Drains, and gives all events that were told: their names and payloads.

@@ -119,6 +119,11 @@ impl LockedChannel<'_> {
         self.batch.loaded.rows.rows(key).ok_or(ImksError::Internal("rows are not loaded yet"))
     }
 
+    /// What the batch has done to all rows of a table of the feature so far, in the order of the first write to each.
+    pub(crate) fn writes<R: Record>(&self) -> impl Iterator<Item = (&R::Key, Write<&R>)> {
+        self.batch.effects.records.writes()
+    }
+
     /// What the batch has done to a row of the feature so far.
     pub(crate) fn write_of<R: Record>(&self, key: &R::Key) -> Option<Write<&R>> {
         self.batch.effects.records.write_of(key)

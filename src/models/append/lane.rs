@@ -116,7 +116,7 @@ impl Lane {
         let mut unanswered = None;
         self.expect_repeats = self.expect_repeats.saturating_sub(1);
         loop {
-            let failure = match self.commit_once(jobs, &mut unanswered).await {
+            let failure = match self.commit_once(jobs, deadline, &mut unanswered).await {
                 Ok(effects) => return Ok(effects),
                 Err(failure) => failure,
             };
@@ -138,6 +138,7 @@ impl Lane {
     async fn commit_once(
         &mut self,
         jobs: &mut [Job],
+        deadline: Instant,
         unanswered: &mut Option<Effects>,
     ) -> Result<Effects, Failure> {
         let started = Instant::now();
@@ -145,7 +146,8 @@ impl Lane {
         let outcome = match &mut self.connection {
             LaneConnection::Sqlite(pool) => commit_sqlite(pool, jobs, expect_repeats, unanswered).await,
             LaneConnection::Postgres { options, connection } => {
-                let limit = self.config.batch_timeout;
+                let left = deadline.saturating_duration_since(started).max(SHORTEST_ATTEMPT);
+                let limit = self.config.batch_timeout.min(left);
                 let attempt =
                     Box::pin(commit_postgres(options, connection, jobs, expect_repeats, unanswered));
                 let outcome = timeout(limit, attempt).await.unwrap_or_else(|_| Err(Failure::timeout()));
@@ -248,5 +250,7 @@ fn refuse(jobs: Vec<Job>, failure: &Failure) {
 
 /// Batches after a repeated send in which the lane expects more of them.
 const REPEATS_EXPECTED: u32 = 64;
+/// How long a batch is tried although its time is over: it may have waited for others, not for the database.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);

@@ -82,9 +82,17 @@ impl Records {
 
     /// What the batch does to this row so far.
     pub(super) fn write_of<R: Record>(&self, key: &R::Key) -> Option<Write<&R>> {
-        let mut tables = self.0.iter();
-        let table = tables.find_map(|table| (table.as_ref() as &dyn Any).downcast_ref::<TableOf<R>>())?;
-        Some(table.rows[*table.index.get(key)?].as_ref().map_or(Write::Removed, Write::Stored))
+        let table = self.table::<R>()?;
+        Some(as_write(&table.writes[*table.index.get(key)?]).1)
+    }
+
+    /// What the batch does to all rows of a table so far, in the order of the first write to each.
+    pub(super) fn writes<R: Record>(&self) -> impl Iterator<Item = (&R::Key, Write<&R>)> {
+        self.table::<R>().into_iter().flat_map(|table| table.writes.iter().map(as_write))
+    }
+
+    fn table<R: Record>(&self) -> Option<&TableOf<R>> {
+        self.0.iter().find_map(|table| (table.as_ref() as &dyn Any).downcast_ref())
     }
 
     /// One statement that removes and one that stores for each table.
@@ -110,6 +118,10 @@ impl Records {
     }
 }
 
+fn as_write<R: Record>((key, row): &(R::Key, Option<R>)) -> (&R::Key, Write<&R>) {
+    (key, row.as_ref().map_or(Write::Removed, Write::Stored))
+}
+
 /// A statement with its input.
 type Statement<'a> = (&'static RowsSql, Vec<Column<'a>>);
 
@@ -121,45 +133,45 @@ trait Table: Any + Debug + Send + Sync {
 
 #[derive(Debug)]
 struct TableOf<R: Record> {
-    /// Where in `rows` a key is.
+    /// Where in `writes` a key is.
     index: HashMap<R::Key, usize>,
-    /// In the order of the first write to each key; nothing where the last write removed it.
-    rows: Vec<Option<R>>,
+    /// The last write to each key, in the order of the first; no row where it removed it.
+    writes: Vec<(R::Key, Option<R>)>,
     removed: Vec<R::Key>,
     delete: Option<fn(&[R::Key]) -> Statement<'_>>,
 }
 
 impl<R: Record> Default for TableOf<R> {
     fn default() -> Self {
-        Self { index: HashMap::new(), rows: Vec::new(), removed: Vec::new(), delete: None }
+        Self { index: HashMap::new(), writes: Vec::new(), removed: Vec::new(), delete: None }
     }
 }
 
 impl<R: Record> TableOf<R> {
     fn insert(&mut self, row: R) {
-        match self.index.entry(row.key()) {
-            Entry::Occupied(known) => self.rows[*known.get()] = Some(row),
-            Entry::Vacant(new) => {
-                new.insert(self.rows.len());
-                self.rows.push(Some(row));
-            }
-        }
+        self.write(row.key(), Some(row));
     }
 
     fn remove(&mut self, key: R::Key) {
-        let at = *self.index.entry(key.clone()).or_insert(self.rows.len());
-        match self.rows.get_mut(at) {
-            Some(row) => *row = None,
-            None => self.rows.push(None),
+        self.removed.push(key.clone());
+        self.write(key, None);
+    }
+
+    fn write(&mut self, key: R::Key, row: Option<R>) {
+        match self.index.entry(key) {
+            Entry::Occupied(known) => self.writes[*known.get()].1 = row,
+            Entry::Vacant(new) => {
+                self.writes.push((new.key().clone(), row));
+                new.insert(self.writes.len() - 1);
+            }
         }
-        self.removed.push(key);
     }
 }
 
 impl<R: Record> Table for TableOf<R> {
     fn statements(&self) -> Vec<Statement<'_>> {
         let delete = self.delete.filter(|_| !self.removed.is_empty()).map(|delete| delete(&self.removed));
-        let rows: Vec<&R> = self.rows.iter().flatten().collect();
+        let rows: Vec<&R> = self.writes.iter().filter_map(|(_, row)| row.as_ref()).collect();
         let insert = (!rows.is_empty()).then(|| (R::insert(), R::columns(&rows)));
         delete.into_iter().chain(insert).collect()
     }

@@ -1,0 +1,65 @@
+//! `reaction:add` and `reaction:remove`.
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::ctx::Ctx;
+use super::rates::RateLimit;
+use super::registry::{Registry, Request};
+use super::turn::Turn;
+use crate::ImksResult;
+use crate::auth::Permission;
+use crate::models::message_reaction::{AddReaction, Emoji, Reacted, RemoveReaction};
+use crate::rate_limit::Rate;
+
+const ADD: Request<Add, Reacted> = Request::new("reaction:add");
+const REMOVE: Request<Remove, Reacted> = Request::new("reaction:remove");
+
+/// The events of this feature.
+pub(super) fn register(events: &mut Registry<'_>) {
+    let limit = events.rate_limit("reaction:user", RATE);
+    let limit_of_remove = limit.clone();
+    events.on_write(ADD, move |ctx, turn, request| add(ctx, turn, request, limit.clone()));
+    events.on_write(REMOVE, move |ctx, turn, request| remove(ctx, turn, request, limit_of_remove.clone()));
+}
+
+/// Payload of `reaction:add`.
+#[derive(Debug, Deserialize)]
+struct Add {
+    channel_id: Uuid,
+    message_id: Uuid,
+    emoji: Emoji,
+}
+
+async fn add(ctx: Ctx, turn: Turn, request: Add, limit: RateLimit<Uuid>) -> ImksResult<Reacted> {
+    limit.take(ctx.user())?;
+    let Add { channel_id, message_id, emoji } = request;
+    let channel = ctx.writable(channel_id, Permission::AddReactions).await?;
+    channel.submit(turn, AddReaction { message_id, emoji })?.await
+}
+
+/// Payload of `reaction:remove`.
+#[derive(Debug, Deserialize)]
+struct Remove {
+    channel_id: Uuid,
+    message_id: Uuid,
+    emoji: Emoji,
+    /// Whose; the caller's when absent.
+    #[serde(default)]
+    user_id: Option<Uuid>,
+}
+
+async fn remove(ctx: Ctx, turn: Turn, request: Remove, limit: RateLimit<Uuid>) -> ImksResult<Reacted> {
+    limit.take(ctx.user())?;
+    let Remove { channel_id, message_id, emoji, user_id } = request;
+    let of_others = user_id.is_some_and(|user| user != ctx.user());
+    let removal = RemoveReaction { message_id, emoji, user_id };
+    let receipt = match of_others {
+        true => ctx.moderated(channel_id).await?.submit(turn, removal)?,
+        false => ctx.writable(channel_id, Permission::AddReactions).await?.submit(turn, removal)?,
+    };
+    receipt.await
+}
+
+/// Reactions of one user, added and taken back.
+const RATE: Rate = Rate::new(5, 10);

@@ -1,0 +1,255 @@
+//! Reading messages back: pages of history, messages by id.
+
+use std::collections::HashMap;
+
+use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::db::{Db, json_ids, on};
+use super::message::{ANSWER_BYTES_MAX, Message, MessageDetail, ReplyPreview, message_columns};
+use super::message_id::seq_of;
+use super::message_reaction;
+use crate::{ImksError, ImksResult};
+
+/// Where in a channel a page lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// The newest messages.
+    Latest,
+    /// Older than this message, which need not exist any more.
+    Before(Uuid),
+    /// Newer than this message, which need not exist any more.
+    After(Uuid),
+    /// This message in the middle; it must exist.
+    Around(Uuid),
+}
+
+/// A request for a page of history.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Where.
+    pub position: Position,
+    /// Only replies in this thread.
+    pub thread_id: Option<Uuid>,
+    /// At most this many, between 1 and [`PAGE_LIMIT`]; anything else is moved there.
+    pub limit: u32,
+}
+
+/// Most messages in one page.
+pub const PAGE_LIMIT: u32 = 100;
+
+/// A page of history, oldest first. It ends at [`ANSWER_BYTES_MAX`] before it has as many messages as were asked for.
+#[derive(Debug, Clone, Serialize)]
+pub struct MessagePage {
+    /// The messages; deleted ones without their body.
+    pub messages: Vec<MessageDetail>,
+    /// There are older ones.
+    pub has_more_before: bool,
+    /// There are newer ones.
+    pub has_more_after: bool,
+    /// First and last `seq` of the page; nothing when it is empty.
+    pub seq_range: Option<(i64, i64)>,
+}
+
+/// A page of a channel's history, as `reader` sees it.
+///
+/// # Errors
+/// [`ImksError::NotFound`] when the message to look around does not exist in this channel, otherwise
+/// [`ImksError::Database`].
+pub async fn page(db: &Db, reader: Uuid, channel: Uuid, page: Page) -> ImksResult<MessagePage> {
+    let room = Room { rows: page.limit.clamp(1, PAGE_LIMIT) as usize, bytes: ANSWER_BYTES_MAX };
+    let scan = Scan { db, channel, thread: page.thread_id };
+    let (rows, before, after) = match page.position {
+        Position::Latest => {
+            let (rows, more) = scan.older(i64::MAX, room).await?;
+            (rows, more, false)
+        }
+        Position::Before(id) => {
+            let (rows, more) = scan.older(seq_of(id), room).await?;
+            (rows, more, scan.any_from(seq_of(id)).await?)
+        }
+        Position::After(id) => {
+            let (rows, more) = scan.newer(seq_of(id), room).await?;
+            (rows, seq_of(id) > 0 && scan.any_until(seq_of(id)).await?, more)
+        }
+        Position::Around(id) => scan.around(id, room).await?,
+    };
+    let seq_range = rows.first().zip(rows.last()).map(|(first, last)| (first.seq, last.seq));
+    let messages = views(db, reader, rows).await?;
+    Ok(MessagePage { messages, has_more_before: before, has_more_after: after, seq_range })
+}
+
+/// The messages with these ids that are in this channel, as `reader` sees them, oldest first, and whether there are
+/// more of them than fit into [`ANSWER_BYTES_MAX`]. Unknown ids are left out.
+///
+/// # Errors
+/// [`ImksError::Database`].
+pub async fn get_many(
+    db: &Db,
+    reader: Uuid,
+    channel: Uuid,
+    ids: &[Uuid],
+) -> ImksResult<(Vec<MessageDetail>, bool)> {
+    let (mut rows, more) = rows_by_id(db, ids, ANSWER_BYTES_MAX).await?;
+    rows.retain(|row| row.channel_id == channel);
+    rows.sort_unstable_by_key(|row| row.seq);
+    Ok((views(db, reader, rows).await?, more))
+}
+
+/// The newest messages up to number `seq`, as many as there is room for, oldest first.
+pub(crate) async fn newest(db: &Db, channel: Uuid, seq: i64, room: Room) -> ImksResult<Vec<Message>> {
+    Ok(Scan { db, channel, thread: None }.older(seq.saturating_add(1), room).await?.0)
+}
+
+/// Rows as `reader` sees them. What belongs to messages and has a table of its own has its line here; each costs a
+/// query only where there is something of it.
+pub(crate) async fn views(db: &Db, reader: Uuid, rows: Vec<Message>) -> ImksResult<Vec<MessageDetail>> {
+    let mut messages = with_replies(db, rows).await?;
+    message_reaction::mark_own(db, reader, &mut messages).await?;
+    Ok(messages)
+}
+
+async fn with_replies(db: &Db, rows: Vec<Message>) -> ImksResult<Vec<MessageDetail>> {
+    let quoted: Vec<Uuid> = rows.iter().filter_map(|row| row.reply_to_message_id).collect();
+    let quoted: HashMap<Uuid, ReplyPreview> = match quoted.is_empty() {
+        true => HashMap::new(),
+        false => {
+            let (quoted, _) = rows_by_id(db, &quoted, usize::MAX).await?;
+            quoted.iter().map(|row| (row.id, row.into())).collect()
+        }
+    };
+    let view = |row: Message| {
+        let reply_to = row.reply_to_message_id.and_then(|id| quoted.get(&id)).cloned().map(Box::new);
+        row.into_detail(reply_to)
+    };
+    Ok(rows.into_iter().map(view).collect())
+}
+
+/// The messages with these ids, until they take `bytes`, and whether there are more.
+pub(crate) async fn rows_by_id(db: &Db, ids: &[Uuid], bytes: usize) -> ImksResult<(Vec<Message>, bool)> {
+    let room = Room { rows: ids.len(), bytes };
+    Ok(match db {
+        Db::Postgres(pool) => room.fill(sqlx::query_as(BY_IDS_POSTGRES).bind(ids).fetch(pool)).await?,
+        Db::Sqlite(sqlite) => {
+            room.fill(sqlx::query_as(BY_IDS_SQLITE).bind(json_ids(ids)).fetch(&sqlite.reader)).await?
+        }
+    })
+}
+
+/// How much an answer may still take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub rows: usize,
+    pub bytes: usize,
+}
+
+impl Room {
+    /// Takes rows until it is full, and says whether there are more.
+    async fn fill(
+        mut self,
+        mut rows: BoxStream<'_, Result<Message, sqlx::Error>>,
+    ) -> ImksResult<(Vec<Message>, bool)> {
+        let mut taken = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            if self.is_full() {
+                return Ok((taken, true));
+            }
+            self.take(&row);
+            taken.push(row);
+        }
+        Ok((taken, false))
+    }
+
+    /// The message that reaches the bound is still taken.
+    pub(crate) fn take(&mut self, row: &Message) {
+        self.rows = self.rows.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(row.bytes());
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.rows == 0 || self.bytes == 0
+    }
+}
+
+struct Scan<'a> {
+    db: &'a Db,
+    channel: Uuid,
+    thread: Option<Uuid>,
+}
+
+impl Scan<'_> {
+    /// Rows with a smaller `seq`, oldest first, and whether there are even older ones.
+    async fn older(&self, seq: i64, room: Room) -> ImksResult<(Vec<Message>, bool)> {
+        let (mut rows, more) = self.rows([OLDER, OLDER_IN_THREAD], seq, room).await?;
+        rows.reverse();
+        Ok((rows, more))
+    }
+
+    /// Rows with a greater `seq`, oldest first, and whether there are even newer ones.
+    async fn newer(&self, seq: i64, room: Room) -> ImksResult<(Vec<Message>, bool)> {
+        self.rows([NEWER, NEWER_IN_THREAD], seq, room).await
+    }
+
+    async fn around(&self, id: Uuid, room: Room) -> ImksResult<(Vec<Message>, bool, bool)> {
+        let (found, _) = rows_by_id(self.db, &[id], ANSWER_BYTES_MAX).await?;
+        let found = found.into_iter().find(|row| row.channel_id == self.channel);
+        let seq = found.ok_or(ImksError::NotFound("message"))?.seq;
+        let before = Room { rows: room.rows / 2, bytes: room.bytes / 2 };
+        let after = Room { rows: room.rows - before.rows, bytes: room.bytes - before.bytes };
+        let (mut rows, more_before) = self.older(seq, before).await?;
+        let (newer, more_after) = self.newer(seq - 1, after).await?;
+        rows.extend(newer);
+        Ok((rows, more_before, more_after))
+    }
+
+    async fn any_from(&self, seq: i64) -> ImksResult<bool> {
+        Ok(!self.newer(seq - 1, ONE).await?.0.is_empty())
+    }
+
+    async fn any_until(&self, seq: i64) -> ImksResult<bool> {
+        Ok(!self.older(seq + 1, ONE).await?.0.is_empty())
+    }
+
+    async fn rows(&self, sql: [&'static str; 2], seq: i64, room: Room) -> ImksResult<(Vec<Message>, bool)> {
+        let one_more = i64::try_from(room.rows).unwrap_or(i64::MAX).saturating_add(1);
+        match self.thread {
+            None => on!(read self.db, pool => {
+                room.fill(sqlx::query_as(sql[0]).bind(self.channel).bind(seq).bind(one_more).fetch(pool)).await
+            }),
+            Some(thread) => on!(read self.db, pool => {
+                let query = sqlx::query_as(sql[1]).bind(self.channel).bind(seq).bind(one_more).bind(thread);
+                room.fill(query.fetch(pool)).await
+            }),
+        }
+    }
+}
+
+const ONE: Room = Room { rows: 1, bytes: ANSWER_BYTES_MAX };
+const OLDER: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM message WHERE channel_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
+);
+const NEWER: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM message WHERE channel_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
+);
+const OLDER_IN_THREAD: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM message WHERE thread_id = $4 AND seq < $2 AND channel_id = $1 ORDER BY seq DESC LIMIT $3"
+);
+const NEWER_IN_THREAD: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM message WHERE thread_id = $4 AND seq > $2 AND channel_id = $1 ORDER BY seq LIMIT $3"
+);
+const BY_IDS_POSTGRES: &str = concat!("SELECT ", message_columns!(), " FROM message WHERE id = ANY($1)");
+const BY_IDS_SQLITE: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM message WHERE id IN (SELECT unhex(value) FROM json_each($1))"
+);
