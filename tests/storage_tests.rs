@@ -23,5 +23,7 @@ mod reaction;
 mod read_state;
 #[path = "storage/schema.rs"]
 mod schema;
+#[path = "storage/silence.rs"]
+mod silence;
 #[path = "storage/support.rs"]
 mod support;

@@ -14,12 +14,17 @@ impl From<tonic::Status> for ImksError {
 pub(super) fn database_code(error: &sqlx::Error) -> Code {
     match error {
         sqlx::Error::PoolTimedOut => Code::Overloaded,
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => Code::Timeout,
+        sqlx::Error::Database(error) if error.code().as_deref() == Some(STATEMENT_TIMEOUT) => Code::Timeout,
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
             Code::Internal
         }
         _ => Code::Unavailable,
     }
 }
+
+/// SQLSTATE of a statement that PostgreSQL ended because it took too long.
+const STATEMENT_TIMEOUT: &str = "57014";
 
 /// Returns the code of a gRPC status (docs/rpc.md, "Status codes").
 pub(super) const fn grpc_code(status: GrpcCode) -> Code {

@@ -9,22 +9,20 @@
 //! whose `BEGIN` was cancelled. Run [`transaction!`](crate::models::db::transaction) bodies in a task of
 //! their own wherever the caller can be cancelled.
 
-use std::io::ErrorKind;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+mod postgres;
+mod sqlite;
+
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::Connection;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub use self::postgres::PostgresPool;
 use crate::secret::Secret;
 use crate::{ImksError, ImksResult};
 
@@ -44,9 +42,9 @@ pub struct Config {
     pub sqlite_synchronous: Synchronous,
     /// How long a SQLite writer waits for another process that is writing.
     pub sqlite_busy_timeout: Duration,
-    /// How long a query waits for a free connection before it fails as overloaded.
+    /// How long a query waits for a connection before it fails as overloaded.
     pub acquire_timeout: Duration,
-    /// PostgreSQL gives up on a statement after this time. Migrations are exempt.
+    /// PostgreSQL gives up on a statement after this time, and this side half a second later. Migrations are exempt.
     pub statement_timeout: Duration,
 }
 
@@ -59,8 +57,8 @@ impl Default for Config {
             sqlite_readers: 4,
             sqlite_synchronous: Synchronous::Full,
             sqlite_busy_timeout: Duration::from_secs(5),
-            acquire_timeout: Duration::from_secs(5),
-            statement_timeout: Duration::from_secs(10),
+            acquire_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -92,7 +90,7 @@ pub enum Synchronous {
 #[derive(Debug, Clone)]
 pub enum Db {
     /// PostgreSQL: one pool for everything.
-    Postgres(PgPool),
+    Postgres(PostgresPool),
     /// SQLite: one connection that writes and several that read.
     Sqlite(SqliteDb),
 }
@@ -140,10 +138,15 @@ macro_rules! transaction {
     ($db:expr, $tx:ident => $body:expr) => {
         match $db {
             $crate::models::db::Db::Postgres(pool) => {
-                let mut $tx = Box::pin(pool.begin()).await?;
-                let outcome = $body;
-                $tx.commit().await?;
-                outcome
+                let mut lease = pool.lease().await?;
+                let work = Box::pin(async {
+                    let mut $tx = sqlx::Connection::begin(lease.connection()?).await?;
+                    let outcome = $body;
+                    $tx.commit().await?;
+                    Ok::<_, $crate::ImksError>(outcome)
+                });
+                let outcome = pool.transacted(work).await;
+                lease.settle(outcome)?
             }
             $crate::models::db::Db::Sqlite(sqlite) => {
                 let mut $tx = Box::pin(sqlite.writer.begin_with($crate::models::db::BEGIN_SQLITE)).await?;
@@ -166,18 +169,19 @@ impl Db {
     pub async fn connect(config: &Config) -> ImksResult<Self> {
         match config.url.as_ref().map(Secret::expose) {
             Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Box::pin(connect_postgres(url, config)).await
+                Box::pin(PostgresPool::connect(url, config)).await.map(Self::Postgres)
             }
             Some(url) if url.starts_with("sqlite:") => {
                 let options = SqliteConnectOptions::from_str(url).map_err(invalid_url)?;
-                Box::pin(connect_sqlite(options, url.contains(":memory:"), config)).await
+                Box::pin(sqlite::connect(options, url.contains(":memory:"), config)).await.map(Self::Sqlite)
             }
             Some(_) => Err(ImksError::Config(
                 "the database URL must start with postgres:// or sqlite: (DATABASE_URL)".into(),
             )),
             None => {
                 let file = config.data_dir.join(SQLITE_FILE);
-                Box::pin(connect_sqlite(SqliteConnectOptions::new().filename(file), false, config)).await
+                let options = SqliteConnectOptions::new().filename(file);
+                Box::pin(sqlite::connect(options, false, config)).await.map(Self::Sqlite)
             }
         }
     }
@@ -274,113 +278,11 @@ pub(crate) fn json_ids(ids: &[Uuid]) -> String {
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = ImksResult<T>> + Send + 'static,
 ) -> ImksResult<T> {
-    WRITES.spawn(work).await.map_err(|_| ImksError::Internal("database task failed"))?
+    TASKS.spawn(work).await.map_err(|_| ImksError::Internal("database task failed"))?
 }
 
-/// Work that runs to its end whoever goes away meanwhile. Closing the pools waits for it.
-static WRITES: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
-
-async fn connect_postgres(url: &str, config: &Config) -> ImksResult<Db> {
-    let mut options = PgConnectOptions::from_str(url).map_err(invalid_url)?.options([
-        ("statement_timeout", format!("{}ms", config.statement_timeout.as_millis())),
-        // Statements are prepared once and their plan is kept. A plan made while the tables were small would
-        // scan them, and would still scan them a million messages later, until the next ANALYZE.
-        ("enable_seqscan", "off".to_owned()),
-    ]);
-    if options.get_application_name().is_none() {
-        options = options.application_name("imks");
-    }
-    if is_loopback(options.get_host()) && !url.contains("sslmode") {
-        // TLS to oneself protects nothing, and sqlx leaves Nagle's algorithm on: every batch of more than one TLS
-        // record would wait 40 ms for a delayed acknowledgement.
-        options = options.ssl_mode(PgSslMode::Disable);
-    }
-    let pool_options = PgPoolOptions::new()
-        .max_connections(config.max_connections)
-        .acquire_timeout(config.acquire_timeout)
-        // A ping before every query would double the round trips; only connections that rested are suspect.
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for < IDLE_IS_SUSPECT {
-                    return Ok(true);
-                }
-                connection.ping().await.map(|()| true)
-            })
-        });
-    Ok(Db::Postgres(Box::pin(pool_options.connect_with(options)).await?))
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-async fn connect_sqlite(options: SqliteConnectOptions, memory: bool, config: &Config) -> ImksResult<Db> {
-    if !memory {
-        create_private(options.get_filename()).await?;
-    }
-    let synchronous = match config.sqlite_synchronous {
-        Synchronous::Full => SqliteSynchronous::Full,
-        Synchronous::Normal => SqliteSynchronous::Normal,
-    };
-    let options = options
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(synchronous)
-        .busy_timeout(config.sqlite_busy_timeout)
-        .foreign_keys(false)
-        .statement_cache_capacity(SQLITE_STATEMENTS)
-        .pragma("cache_size", SQLITE_CACHE)
-        .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT_PAGES);
-    let pool = |connections: u32| {
-        SqlitePoolOptions::new()
-            .max_connections(connections)
-            .min_connections(1)
-            .acquire_timeout(config.acquire_timeout)
-            .test_before_acquire(false)
-            // An in-memory database lives as long as its connection.
-            .idle_timeout(None)
-            .max_lifetime(None)
-    };
-    let place = format!("file {}", options.get_filename().display());
-    let opened = async {
-        let writer = pool(1).connect_with(options.clone()).await?;
-        let reader = match memory {
-            true => writer.clone(),
-            false => {
-                pool(config.sqlite_readers.max(1)).connect_with(options.pragma("query_only", "ON")).await?
-            }
-        };
-        Ok(Db::Sqlite(SqliteDb { writer, reader }))
-    };
-    opened.await.map_err(|source| ImksError::DatabaseOpen { place, source })
-}
-
-/// Makes the file, and the directory if it is missing, for nobody else to read: messages are in there, and the keys of
-/// a standalone server. SQLite gives its other files the mode of this one.
-async fn create_private(file: &Path) -> ImksResult<()> {
-    if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        let created = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).await;
-        created
-            .map_err(ImksError::io(format!("cannot create the data directory {}", directory.display())))?;
-    }
-    let failed = ImksError::io(format!("cannot open the database file {}", file.display()));
-    let created = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).await;
-    match created {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        created => return created.map(drop).map_err(failed),
-    }
-    // Opened for writing: a file that cannot be written should be told by its name.
-    let existing = tokio::fs::OpenOptions::new().write(true).open(file).await;
-    let length = async { existing?.metadata().await }.await.map_err(failed)?.len();
-    if length == 0 {
-        tracing::warn!(
-            file = %file.display(),
-            "the database file is empty: there are no messages and no users in it, and all tokens issued before are void"
-        );
-    }
-    Ok(())
-}
+/// Work that runs to its end whoever goes away meanwhile; the pools wait for the connections that it holds.
+static TASKS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
 /// The parser's own message may quote the URL, and with it a password.
 fn invalid_url(_: sqlx::Error) -> ImksError {
@@ -390,15 +292,7 @@ fn invalid_url(_: sqlx::Error) -> ImksError {
 /// How a writing transaction starts on SQLite: with the write lock, not with a promise of it.
 pub(crate) const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
 
-/// The append path prepares each of its statements for batches of 1, 2, 4, … rows.
-const SQLITE_STATEMENTS: usize = 256;
 const SQLITE_FILE: &str = "imks.db";
-/// Page cache per connection; negative means KiB.
-const SQLITE_CACHE: &str = "-16384";
-/// 16 MiB of WAL between checkpoints: fewer, larger ones.
-const SQLITE_CHECKPOINT_PAGES: &str = "4096";
-const IDLE_IS_SUSPECT: Duration = Duration::from_secs(5);
-
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrate/postgres");
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrate/sqlite");
 
