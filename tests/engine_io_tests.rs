@@ -4,9 +4,11 @@
 
 mod engine_io {
     pub mod deflate;
+    pub mod forward;
     pub mod heartbeat;
     pub mod polling;
     pub mod requests;
+    pub mod slow_reader;
     pub mod support;
     pub mod upgrade;
     pub mod websocket;

@@ -1,7 +1,9 @@
 //! Engine.IO v4 encoding: text packets, binary packets, polling payloads. Functions only.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use bytes::{Buf, Bytes};
 use tungstenite::Utf8Bytes;
 
@@ -24,7 +26,7 @@ pub fn decode_text(mut packet: Bytes) -> ImksResult<Packet> {
         b'3' => Ok(Packet::Pong(utf8(packet)?)),
         b'5' => Ok(Packet::Upgrade),
         b'6' => Ok(Packet::Noop),
-        b'b' => decode_base64(&packet),
+        b'b' => Ok(Packet::Message(Message::Binary(decode_base64(&packet)?))),
         other => Err(ImksError::InvalidEnginePacketTypeChar(char::from(other))),
     }
 }
@@ -85,15 +87,33 @@ pub fn encode_payload<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> String
     payload
 }
 
-fn decode_base64(text: &[u8]) -> ImksResult<Packet> {
-    let data = STANDARD.decode(text).map_err(|_| ImksError::InvalidBase64)?;
-    Ok(Packet::Message(Message::Binary(data.into())))
+/// Decodes base64 in every form that official clients write: in lines, without padding, in the alphabet for URLs.
+///
+/// # Errors
+/// [`ImksError::InvalidBase64`] for other characters, or a number of them that cannot be.
+pub(crate) fn decode_base64(text: &[u8]) -> ImksResult<Bytes> {
+    if let Ok(data) = LENIENT.decode(text) {
+        return Ok(data.into());
+    }
+    let plain = text.iter().filter(|byte| !byte.is_ascii_whitespace()).map(|byte| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => *other,
+    });
+    let data = LENIENT.decode(plain.collect::<Vec<_>>()).map_err(|_| ImksError::InvalidBase64)?;
+    Ok(data.into())
 }
 
 fn utf8(bytes: Bytes) -> ImksResult<Utf8Bytes> {
     Utf8Bytes::try_from(bytes).map_err(|_| ImksError::InvalidPacketUtf8)
 }
 
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 /// Between the packets of a polling payload.
 const SEPARATOR: u8 = 0x1e;
 
@@ -145,6 +165,39 @@ mod tests {
         {
             let decoded: Vec<_> = decode_payload(payload.as_bytes()).collect();
             assert_eq!((decoded.len(), decoded[good].is_err()), (good + 1, true), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn base64_is_read_as_clients_write_it() {
+        let data: Vec<u8> = (0..=255).collect();
+        let strict = STANDARD.encode(&data);
+        let lines = |end: &str| {
+            strict
+                .as_bytes()
+                .chunks(76)
+                .map(|line| format!("{}{end}", String::from_utf8_lossy(line)))
+                .collect()
+        };
+        let written: [String; 6] = [
+            strict.clone(),
+            lines("\n"),
+            lines("\r\n"),
+            strict.trim_end_matches('=').into(),
+            strict.replace('+', "-").replace('/', "_"),
+            strict.trim_end_matches('=').replace('+', "-").replace('/', "_"),
+        ];
+        for text in written {
+            assert_eq!(decode_text(format!("b{text}").into()).unwrap(), binary(&data), "{text}");
+        }
+        assert_eq!(
+            decode_text("bAR==".into()).unwrap(),
+            binary(&[1]),
+            "bits that are left over do not matter"
+        );
+        assert_eq!(decode_text("b".into()).unwrap(), binary(&[]));
+        for bad in ["b!!!", "bA", "bAA=A", "bé"] {
+            assert!(matches!(decode_text(bad.into()), Err(ImksError::InvalidBase64)), "{bad}");
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::engine::forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable};
 use crate::engine::{NodeId, OutboxLimits};
 use crate::{ImksError, ImksResult};
 
@@ -188,6 +189,11 @@ pub type AllowRequest = Arc<dyn Fn(&Parts) -> HookFuture<Result<(), String>> + S
 pub type GenerateId = Arc<dyn Fn(&Parts) -> HookFuture<Result<String, String>> + Send + Sync>;
 /// Sees every request first; an error refuses it with code 3.
 pub type OnRequest = Arc<dyn Fn(&Parts) -> Result<(), String> + Send + Sync>;
+/// Hands a request to the node that owns its session, where [`super::Engine::handle_forwarded`] answers it. Dropping the
+/// future tells that node that the client went away. An owner that is unknown or dead is [`OwnerUnreachable`] at once.
+pub type Forward = Arc<
+    dyn Fn(NodeId, ForwardedRequest) -> HookFuture<Result<ForwardedReply, OwnerUnreachable>> + Send + Sync,
+>;
 /// Changes the headers of a response.
 pub type EditHeaders = Arc<dyn Fn(&mut HeaderMap, &Parts) + Send + Sync>;
 
@@ -201,6 +207,10 @@ pub struct Hooks {
     /// Instead of this node's id and 128 random bits. Such sessions name no owner: behind several nodes they need
     /// sticky sessions.
     pub generate_id: Option<GenerateId>,
+    /// Polling requests of sessions that another node owns; without it they are unknown here, and several nodes need
+    /// sticky sessions. A WebSocket or WebTransport stream that wants to take over is never forwarded: the client stays
+    /// on polling.
+    pub forward: Option<Forward>,
     /// Headers of the handshake response.
     pub initial_headers: Option<EditHeaders>,
     /// Headers of every response.
@@ -214,6 +224,7 @@ impl fmt::Debug for Hooks {
             .field("on_request", &self.on_request.is_some())
             .field("allow_request", &self.allow_request.is_some())
             .field("generate_id", &self.generate_id.is_some())
+            .field("forward", &self.forward.is_some())
             .field("initial_headers", &self.initial_headers.is_some())
             .field("headers", &self.headers.is_some())
             .finish()

@@ -1,6 +1,7 @@
 //! The facts of a connection's first request, in one compact copy: never slices of the HTTP buffers, which
 //! would stay in memory as long as the connection.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
@@ -70,10 +71,6 @@ impl Sid {
             return Err(ImksError::invalid("sid", "8 to 128 characters of A-Z a-z 0-9 _ - . ~"));
         }
         Ok(Self(text.into()))
-    }
-
-    pub(crate) fn fixed(text: &'static str) -> Self {
-        Self(text.into())
     }
 
     /// The whole secret: for the client it belongs to, and for nothing else.
@@ -190,10 +187,10 @@ impl Handshake {
         self.head.split('\n').skip(1).filter_map(|line| line.split_once(':'))
     }
 
-    /// Decoded name and value of each query parameter, in the order they came.
+    /// Returns the decoded name and value of each query parameter, in the order they came.
     pub fn query(&self) -> impl Iterator<Item = (String, String)> + '_ {
         query_pairs(self.url().split_once('?').map_or("", |(_, query)| query))
-            .map(|(name, value)| (percent_decode(name), percent_decode(value)))
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
     }
 
     /// Whether a browser sent it from a page (it has an `Origin`).
@@ -214,32 +211,9 @@ impl fmt::Debug for Handshake {
     }
 }
 
-/// Raw name and value of each query parameter.
-pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-}
-
-/// Decodes `%XX` and `+`; bad escapes stay as they are, bad UTF-8 is replaced.
-pub(crate) fn percent_decode(text: &str) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.as_bytes();
-    while let Some((&first, rest)) = bytes.split_first() {
-        bytes = rest;
-        let escaped = || Some(hex(*rest.first()?)? << 4 | hex(*rest.get(1)?)?);
-        match first {
-            b'+' => decoded.push(b' '),
-            b'%' if let Some(byte) = escaped() => {
-                decoded.push(byte);
-                bytes = &rest[2..];
-            }
-            other => decoded.push(other),
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|value| value as u8)
+/// Returns the decoded name and value of each query parameter, in the order they came.
+pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    form_urlencoded::parse(query.as_bytes())
 }
 
 const NODE_BYTES: usize = 5;

@@ -20,10 +20,7 @@ pub fn decode_text(mut packet: Bytes) -> ImksResult<Packet> {
     }
     packet.advance(1);
     match packet.split_first() {
-        Some((b'4', base64)) => {
-            let data = STANDARD.decode(base64).map_err(|_| ImksError::InvalidBase64)?;
-            Ok(Packet::Message(Message::Binary(data.into())))
-        }
+        Some((b'4', base64)) => Ok(Packet::Message(Message::Binary(codec::decode_base64(base64)?))),
         Some((other, _)) => Err(ImksError::InvalidEnginePacketTypeChar(char::from(*other))),
         None => Err(ImksError::EmptyEnginePacket),
     }
@@ -207,6 +204,16 @@ mod tests {
         assert_eq!(decode(as_text, false).unwrap(), packets);
         assert_eq!(decode(as_binary, true).unwrap(), packets);
         assert_eq!(encode_payload(&[Frame::text("a")], false), (b"2:4a".to_vec(), false));
+    }
+
+    #[test]
+    fn base64_is_read_as_clients_write_it() {
+        for text in ["AQIDBA==", "AQID\nBA==", "AQIDBA", "AQ\r\nIDBA"] {
+            let packet = format!("b4{text}");
+            assert_eq!(decode_text(packet.clone().into()).unwrap(), binary(&[1, 2, 3, 4]), "{text:?}");
+            let payload = format!("{}:{packet}", packet.len());
+            assert_eq!(decode(payload.as_bytes(), false).unwrap(), [binary(&[1, 2, 3, 4])], "{text:?}");
+        }
     }
 
     #[test]

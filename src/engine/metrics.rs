@@ -58,6 +58,7 @@ label!(RequestError {
     SessionUnknown = "session_unknown",
     BadMethod = "bad_method",
     BadRequest = "bad_request",
+    BadHandshake = "bad_handshake",
     Forbidden = "forbidden",
     BadProtocol = "bad_protocol",
 });

@@ -30,6 +30,8 @@ mod deflate;
 #[cfg(feature = "socketio")]
 mod duplex;
 #[cfg(feature = "socketio")]
+mod forward;
+#[cfg(feature = "socketio")]
 mod handshake;
 #[cfg(feature = "socketio")]
 mod heartbeat;
@@ -65,6 +67,7 @@ pub use self::{
     close::{Close, CloseReason},
     config::Config,
     connection::{Connection, Event},
+    forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable},
     frame::Reservation,
     handshake::{Handshake, NodeId, Secure, Sid},
     outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError},
@@ -74,4 +77,4 @@ pub use self::{
     webtransport::{Guard, SessionRequest},
 };
 #[cfg(feature = "socketio")]
-pub(crate) use handshake::{percent_decode, query_pairs};
+pub(crate) use handshake::query_pairs;

@@ -15,7 +15,6 @@ use crate::engine::{CloseReason, Protocol, Sid, Transport, metrics};
 pub(crate) struct Registry {
     sessions: DashMap<Sid, LiveSession>,
     live: AtomicUsize,
-    payload_max: usize,
 }
 
 /// What a request can reach of a live session.
@@ -54,8 +53,8 @@ impl LiveSession {
 }
 
 impl Registry {
-    pub(crate) fn new(payload_max: usize) -> Self {
-        Self { sessions: DashMap::new(), live: AtomicUsize::new(0), payload_max }
+    pub(crate) fn new() -> Self {
+        Self { sessions: DashMap::new(), live: AtomicUsize::new(0) }
     }
 
     /// Adds a session; false if the id is taken.
@@ -92,10 +91,5 @@ impl Registry {
 
     pub(crate) fn len(&self) -> usize {
         self.live.load(Ordering::Relaxed)
-    }
-
-    /// Returns how large a message of a client may be.
-    pub(crate) fn payload_max(&self) -> usize {
-        self.payload_max
     }
 }

@@ -7,6 +7,8 @@ pub enum RequestError {
     SessionUnknown,
     BadMethod,
     BadRequest,
+    /// A WebSocket handshake that breaks a rule, with the words of the reference.
+    BadHandshake(&'static str),
     /// With the words of the application.
     Forbidden(String),
     BadProtocol,
@@ -18,7 +20,7 @@ impl RequestError {
             Self::TransportUnknown => 0,
             Self::SessionUnknown => 1,
             Self::BadMethod => 2,
-            Self::BadRequest => 3,
+            Self::BadRequest | Self::BadHandshake(_) => 3,
             Self::Forbidden(_) => 4,
             Self::BadProtocol => 5,
         }
@@ -30,6 +32,7 @@ impl RequestError {
             Self::SessionUnknown => "Session ID unknown",
             Self::BadMethod => "Bad handshake method",
             Self::BadRequest => "Bad request",
+            Self::BadHandshake(text) => text,
             Self::Forbidden(text) if text.is_empty() => "Forbidden",
             Self::Forbidden(text) => text,
             Self::BadProtocol => "Unsupported protocol version",

@@ -49,7 +49,6 @@ async fn refused_requests_get_their_status_and_code() {
         ("GET", "EIO=4&transport=abc".into(), 0),
         ("GET", "EIO=4&transport=webtransport".into(), 0),
         ("GET", "EIO=4&transport=__proto__".into(), 0),
-        ("GET", "EIO=4&transport=polling&transport=polling".into(), 0),
         ("GET", "EIO=4&transport=polling&sid=abc".into(), 1),
         ("GET", "EIO=4&transport=polling&sid=__proto__".into(), 1),
         ("POST", "EIO=4&transport=polling&sid=".into(), 1),
@@ -57,6 +56,7 @@ async fn refused_requests_get_their_status_and_code() {
         ("PUT", "EIO=4&transport=polling".into(), 2),
         ("OPTIONS", "EIO=4&transport=polling".into(), 2),
         ("GET", "EIO=4&transport=websocket".into(), 3),
+        ("GET", "EIO=4&transport=polling&transport=websocket".into(), 3),
         ("GET", format!("EIO=4&transport=websocket&sid={sid}"), 3),
         ("GET", format!("EIO=3&transport=polling&sid={sid}"), 3),
         ("PUT", format!("EIO=4&transport=polling&sid={sid}"), 3),
@@ -77,6 +77,26 @@ async fn refused_requests_get_their_status_and_code() {
     assert_eq!(origin.status, 200, "bytes from 0x80 on are letters to Node");
     let unknown = server.get("/socket.io/?EIO=4&transport=polling&sid=abc").await;
     assert_eq!(unknown.body, r#"{"code":1,"message":"Session ID unknown"}"#);
+}
+
+#[tokio::test]
+async fn a_query_is_decoded_and_of_repeated_parameters_the_last_counts() {
+    let server = Server::start(Config::default()).await;
+    for query in ["EIO=%34&transport=pol%6Cing", "EIO=3&EIO=4&transport=x&transport=polling"] {
+        assert_eq!(server.get(&format!("/socket.io/?{query}")).await.status, 200, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_subprotocol_that_is_offered_is_chosen() {
+    let server = Server::start(Config::default()).await;
+    let head = upgrade_head("/socket.io/?EIO=4&transport=websocket");
+    let offer =
+        |value: &str| head.replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Protocol: {value}\r\n\r\n"));
+    let answer = read_head(&mut server.raw(&offer("chat-v2, chat-v1")).await).await.to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 101") && answer.contains("sec-websocket-protocol: chat-v2\r\n"));
+    let refused = Answer::read(&mut server.raw(&offer("a, a")).await).await;
+    assert_eq!((refused.status, &*refused.body), (400, "Invalid Sec-WebSocket-Protocol header"));
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! An echo server on a real port, and clients that can be rude.
 
-use std::{future::poll_fn, net::SocketAddr, time::Duration};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use futures_util::{SinkExt, StreamExt};
@@ -20,6 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub struct Server {
     pub addr: SocketAddr,
     pub engine: Engine,
+    /// Most bytes that waited for one client when it sent something.
+    queued_max: Arc<AtomicUsize>,
     closed: mpsc::Receiver<CloseReason>,
     /// The listener and its connections.
     connections: TaskTracker,
@@ -52,12 +58,14 @@ impl Server {
         connections.spawn(serving);
         let (report, closed) = mpsc::channel(1000);
         let (accepting, holders) = (engine.clone(), tasks.clone());
+        let queued_max = Arc::new(AtomicUsize::new(0));
+        let queued = queued_max.clone();
         tasks.spawn(async move {
             while let Some(connection) = accepting.accept().await {
-                holders.spawn(hold(connection, report.clone()));
+                holders.spawn(hold(connection, report.clone(), queued.clone()));
             }
         });
-        Self { addr, engine, closed, connections, stop }
+        Self { addr, engine, queued_max, closed, connections, stop }
     }
 
     #[allow(dead_code, reason = "tests of the transports use it")]
@@ -66,6 +74,18 @@ impl Server {
         self.stop.cancel();
         self.connections.close();
         self.connections.wait().await;
+    }
+
+    /// The most bytes that waited for one client when it sent something.
+    #[allow(dead_code, reason = "tests of slow readers use it")]
+    pub fn queued_max(&self) -> usize {
+        self.queued_max.load(Ordering::Relaxed)
+    }
+
+    /// Whether a session has ended that nobody asked about yet.
+    #[allow(dead_code, reason = "tests of slow readers use it")]
+    pub fn has_closed(&mut self) -> bool {
+        self.closed.try_recv().is_ok()
     }
 
     /// Why the next session ended.
@@ -266,7 +286,7 @@ impl Client {
     }
 }
 
-async fn hold(mut connection: Connection, report: mpsc::Sender<CloseReason>) {
+async fn hold(mut connection: Connection, report: mpsc::Sender<CloseReason>, queued: Arc<AtomicUsize>) {
     let outbox = connection.outbox().clone();
     let mut deaf = false;
     loop {
@@ -275,7 +295,10 @@ async fn hold(mut connection: Connection, report: mpsc::Sender<CloseReason>) {
             Event::Message(Message::Text(text)) if text == "facts" => {
                 let _ = outbox.send(Frame::text(&facts(&connection)));
             }
-            Event::Message(message) => deaf = answer(&outbox, &message),
+            Event::Message(message) => {
+                deaf = answer(&outbox, &message);
+                queued.fetch_max(outbox.queued().bytes, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -306,6 +329,10 @@ fn answer(outbox: &Outbox, message: &Message) -> bool {
             ("shutdown", _) => outbox.close(Close::Shutdown),
             ("now", _) => outbox.close(Close::Now),
             ("deaf", _) => return true,
+            ("answer", length) => {
+                let _ = outbox.answer(&[Frame::text(&"x".repeat(length.parse().unwrap()))], None);
+            }
+            ("reply", text) => drop(outbox.answer(&[Frame::text(text)], None)),
             ("long", length) => drop(outbox.send(Frame::text(&"x".repeat(length.parse().unwrap())))),
             ("plain", length) => {
                 let _ = outbox.send(Frame::text(&"x".repeat(length.parse().unwrap())).uncompressed());

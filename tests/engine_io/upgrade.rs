@@ -40,6 +40,57 @@ async fn a_poll_that_waits_is_released_by_the_probe() {
 }
 
 #[tokio::test]
+async fn a_poll_is_held_for_the_answer_to_a_post_that_is_under_way() {
+    let server = Server::start(Config::default()).await;
+    let session = server.open().await;
+    let mut client = server.dial(&as_websocket(&session)).await;
+    let (polled, ()) = tokio::join!(server.get(&session), async {
+        let head =
+            format!("POST {session} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\n4h");
+        let mut post = server.raw(&head).await;
+        client.send("2probe").await;
+        assert_eq!(client.text().await, "3probe");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        post.write_all(b"i!").await.unwrap();
+        assert_eq!(Answer::read(&mut post).await.body, "ok");
+    });
+    assert_eq!(polled.body, "4hi!", "not a noop");
+    assert_eq!(server.get(&session).await.body, "6");
+}
+
+#[tokio::test]
+async fn the_noop_leaves_a_post_that_was_sent_with_the_probe_time_to_arrive() {
+    let server = Server::start(Config::default()).await;
+    let session = server.open().await;
+    let mut client = server.dial(&as_websocket(&session)).await;
+    client.send("2probe").await;
+    assert_eq!(client.text().await, "3probe");
+    let (polled, sent) = tokio::join!(server.get(&session), async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        server.post(&session, "4connect").await
+    });
+    assert_eq!((&*polled.body, &*sent.body), ("4connect", "ok"));
+}
+
+#[tokio::test]
+async fn a_candidate_that_closes_or_breaks_a_rule_is_answered_in_kind() {
+    let server = Server::start(Config { max_payload: 1000, ..Config::default() }).await;
+    let session = server.open().await;
+    let rows: [(Vec<u8>, &[u8]); 3] = [
+        (frame(0x88, b"\x03\xe8bye"), b"\x03\xe8bye"),
+        (frame(0x88, b""), b""),
+        (frame(0x81, &[b'4'; 1001]), &1009_u16.to_be_bytes()),
+    ];
+    for (sent, answer) in rows {
+        let mut stream = server.dial_raw(&as_websocket(&session)).await;
+        stream.write_all(&sent).await.unwrap();
+        assert_eq!(read_frame(&mut stream).await, Some((0x88, answer.to_vec())));
+        assert_eq!(server.post(&session, "4on").await.body, "ok");
+        assert_eq!(server.get(&session).await.body, "4on");
+    }
+}
+
+#[tokio::test]
 async fn the_probe_may_be_left_out_and_messages_may_follow_at_once() {
     let server = Server::start(Config::default()).await;
     let session = server.open().await;

@@ -98,6 +98,31 @@ async fn frames_that_break_the_rules_end_it_with_a_code() {
 }
 
 #[tokio::test]
+async fn a_close_frame_is_answered_with_its_own_content() {
+    let mut server = Server::start(Config::default()).await;
+    for content in [&b""[..], b"\x03\xe8", b"\x03\xf6gateway", b"\x0f\xa0mine"] {
+        let mut stream = server.dial_raw(PATH).await;
+        assert!(read_frame(&mut stream).await.unwrap().1.starts_with(b"0{"));
+        stream.write_all(&frame(0x88, content)).await.unwrap();
+        assert_eq!(read_frame(&mut stream).await, Some((0x88, content.to_vec())));
+        assert_eq!(server.closed().await, CloseReason::TransportClose);
+    }
+}
+
+#[tokio::test]
+async fn base64_in_a_text_frame_may_be_written_in_any_form() {
+    let server = Server::start(Config::default()).await;
+    let mut client = server.websocket().await;
+    for text in ["bAQIDBA==", "bAQIDBA", "bAQ\r\nIDBA==", "b-_8="] {
+        client.send(text).await;
+        let tokio_tungstenite::tungstenite::Message::Binary(data) = client.next().await else {
+            panic!("not binary: {text:?}")
+        };
+        assert!(data[..] == [1, 2, 3, 4] || data[..] == [0xfb, 0xff], "{text:?}");
+    }
+}
+
+#[tokio::test]
 async fn frames_may_come_in_any_pieces_even_with_the_request() {
     let server = Server::start(Config::default()).await;
     let mut bytes = upgrade_head(PATH).into_bytes();

@@ -12,8 +12,12 @@ use crate::engine::deflate;
 pub type Reservation = Arc<dyn Any + Send + Sync>;
 
 impl Frame {
-    /// The message as it stands on a WebTransport stream: first byte, and the rest.
+    /// Returns the message as it stands on a WebTransport stream: first byte, and the rest.
     pub(crate) fn stream_parts(&self) -> (u8, &[u8]) {
+        if self.is_binary() && self.payload().is_empty() {
+            // No frame may be empty there: `b`, the base64 of nothing, as a text of one byte.
+            return (1, b"b");
+        }
         // The length is coded as on a WebSocket; the bit that says `masked` there says `binary` here.
         let kind = if self.is_binary() { 0x80 } else { 0 };
         (kind | self.bytes[1], &self.bytes[2..])
@@ -24,7 +28,8 @@ impl Frame {
         self.deflate == Deflate::Open
     }
 
-    /// As a WebSocket with permessage-deflate carries it: compressed, if that is allowed and makes it smaller.
+    /// Returns the message as a WebSocket with permessage-deflate carries it: compressed, if that is allowed and makes it
+    /// smaller.
     pub(crate) fn deflated(&self) -> Self {
         if self.deflate != Deflate::Open || self.is_control() {
             return self.clone();
@@ -50,7 +55,7 @@ impl Frame {
         self.answer
     }
 
-    /// A short text packet that is framed already: two bytes of header, then the packet.
+    /// Makes a short text packet that is framed already: two bytes of header, then the packet.
     pub(crate) const fn preframed(bytes: &'static [u8]) -> Self {
         Self {
             bytes: Bytes::from_static(bytes),
@@ -61,7 +66,7 @@ impl Frame {
         }
     }
 
-    /// A WebSocket control frame (close, pong) with at most 125 bytes of `payload`; longer ones are cut.
+    /// Makes a WebSocket control frame (close, pong) with at most 125 bytes of `payload`; longer ones are cut.
     pub(crate) fn control(opcode: u8, payload: &[u8]) -> Self {
         let payload = &payload[..payload.len().min(125)];
         let mut buffer = Vec::with_capacity(2 + payload.len());

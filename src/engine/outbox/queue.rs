@@ -69,8 +69,6 @@ pub(crate) struct Drained {
     pub(crate) slow: bool,
     /// The task that polls is another one than last time.
     pub(crate) moved: bool,
-    /// More waits than was taken.
-    pub(crate) more: bool,
 }
 
 impl State {
@@ -320,8 +318,7 @@ impl Queue {
             state.count_waiting(waits);
         }
         self.wake_waiting(&mut state);
-        let more = !state.frames.is_empty();
-        Drained { frames, closing: state.closing, slow: state.slow, moved, more }
+        Drained { frames, closing: state.closing, slow: state.slow, moved }
     }
 
     /// Whether so many answers wait that the client's next request has to.

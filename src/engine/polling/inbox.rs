@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Payload;
+use crate::ImksError;
 use crate::engine::duplex::Duplex;
 use crate::engine::outbox::Queue;
 use crate::engine::{CloseReason, Packet, Protocol, Transport};
@@ -69,6 +70,15 @@ pub(crate) enum Refusal {
     Overlap,
 }
 
+impl From<Refusal> for ImksError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unknown => Self::UpgradeSessionClosed,
+            Refusal::Upgraded | Refusal::Overlap => Self::UpgradeInvalidState,
+        }
+    }
+}
+
 /// The HTTP requests' side.
 impl Inbox {
     pub(crate) fn new(queue: Arc<Queue>) -> Self {
@@ -123,6 +133,16 @@ impl Inbox {
             slots.post = slots.post_reply.take().map(|reply| Post { packets, malformed, reply });
             Ok(())
         })
+    }
+
+    /// Lets the next POST in; the one under way brings nothing.
+    pub(super) fn cancel_post(&self) {
+        // A session that carries on elsewhere, or has ended, is not concerned.
+        let _ = self.change(|slots| {
+            slots.post_open = false;
+            slots.post_reply = None;
+            Ok(())
+        });
     }
 
     /// Ends the session, one of whose requests cannot be answered.

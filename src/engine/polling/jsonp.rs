@@ -5,24 +5,20 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::engine::handshake::percent_decode;
-
 /// A text payload as a script: `___eio[<index>]("<payload>");`, of the index its digits only.
 pub(crate) fn wrap(index: &str, payload: &[u8]) -> Vec<u8> {
     let payload = String::from_utf8_lossy(payload);
-    // Text to JSON text cannot fail. The two separators end lines in a script, though not in JSON.
-    let quoted = serde_json::to_string(&payload).unwrap_or_default();
+    let quoted = serde_json::Value::from(payload).to_string();
+    // They end lines in a script, though not in JSON.
     let quoted = quoted.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
     let digits: String = index.chars().filter(char::is_ascii_digit).collect();
     format!("___eio[{digits}]({quoted});").into_bytes()
 }
 
-/// Returns the payload in the form that a script posts: its field `d`.
-pub(crate) fn unwrap(body: &[u8]) -> Bytes {
-    let form = String::from_utf8_lossy(body);
-    let field = form.split('&').find_map(|field| field.strip_prefix("d="));
-    let text = percent_decode(field.unwrap_or_default());
-    Bytes::from(lines(&text).into_owned())
+/// Returns the payload in the form that a script posts: its field `d`, if it has one.
+pub(crate) fn unwrap(body: &[u8]) -> Option<Bytes> {
+    let field = form_urlencoded::parse(body).find(|(name, _)| name == "d");
+    field.map(|(_, text)| Bytes::from(lines(&text).into_owned()))
 }
 
 /// A form cannot carry line feeds as they are: the client writes them as `\n`, and what was `\n` before as `\\n`.
@@ -56,7 +52,8 @@ mod tests {
 
     #[test]
     fn a_form_brings_a_payload_with_its_line_feeds() {
-        assert_eq!(unwrap(b"d=8%3A4a%5Cnb%5C%5Cn+c"), "8:4a\nb\\n c");
+        assert_eq!(unwrap(b"d=8%3A4a%5Cnb%5C%5Cn+c").unwrap(), "8:4a\nb\\n c");
+        assert_eq!((unwrap(b""), unwrap(b"e=4&D=3")), (None, None));
     }
 
     proptest! {

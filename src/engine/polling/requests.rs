@@ -65,6 +65,12 @@ impl PendingPost {
         self.inbox.protocol()
     }
 
+    /// Leaves the session as it is: the body brings nothing.
+    pub(crate) fn ignore(mut self) {
+        self.armed = false;
+        self.inbox.cancel_post();
+    }
+
     /// Ends the session: the body is larger than it may be.
     pub(crate) fn refuse_size(mut self) {
         self.armed = false;

@@ -2,7 +2,9 @@
 
 mod client_bundle;
 mod cors;
+mod forward;
 mod open;
+mod open_packet;
 mod reply;
 mod request;
 mod session_requests;
@@ -21,12 +23,13 @@ use tokio_util::task::TaskTracker;
 
 use self::client_bundle::ClientBundle;
 use self::cors::RefusedOrigins;
+use self::open_packet::OpenPacket;
 use self::reply::Reply;
 use self::request::Query;
 use crate::ImksResult;
-use crate::engine::registry::Registry;
+use crate::engine::registry::{LiveSession, Registry};
 use crate::engine::request_error::RequestError;
-use crate::engine::{Config, Connection, NodeId, OutboxLimits, Sid, Transport, metrics};
+use crate::engine::{Config, Connection, NodeId, OutboxLimits, Transport};
 
 /// An Engine.IO server. Clone it freely.
 #[derive(Clone)]
@@ -38,8 +41,7 @@ struct Inner {
     prefix: String,
     client_bundle: Option<ClientBundle>,
     refused_origins: RefusedOrigins,
-    /// Of the OPEN packet: before and after the session id.
-    open_end: [String; 2],
+    open_packet: OpenPacket,
     limits: Arc<OutboxLimits>,
     registry: Arc<Registry>,
     accepting: RwLock<Option<mpsc::Sender<Connection>>>,
@@ -55,17 +57,14 @@ impl Engine {
     pub fn new(config: Config) -> ImksResult<Self> {
         config.validate()?;
         let (accepting, accepted) = mpsc::channel(config.accept_queue);
-        let upgrades = [("\"websocket\"", config.websocket), ("\"webtransport\"", config.webtransport)];
-        let offered = upgrades.iter().filter(|(_, on)| *on && config.allow_upgrades).map(|(name, _)| *name);
-        let offered = offered.collect::<Vec<_>>().join(",");
         Ok(Self(Arc::new(Inner {
             node: config.node.map_or_else(NodeId::random, Ok)?,
             prefix: config.prefix(),
             refused_origins: RefusedOrigins::default(),
             client_bundle: config.client_bundle_dir.as_deref().map(ClientBundle::read).transpose()?,
-            open_end: [open::open_end(&config, &offered), open::open_end(&config, "")],
+            open_packet: OpenPacket::new(&config),
             limits: Arc::new(config.outbox),
-            registry: Arc::new(Registry::new(config.max_payload)),
+            registry: Arc::new(Registry::new()),
             accepting: RwLock::new(Some(accepting)),
             accepted: Mutex::new(accepted),
             tasks: TaskTracker::new(),
@@ -147,32 +146,34 @@ impl Engine {
             Transport::WebTransport => false,
         });
         let transport = transport.ok_or(RequestError::TransportUnknown)?;
-        let Some(sid) = query.sid else {
+        let Some(sid) = query.sid.as_deref() else {
             return self.open(parts, &query, transport, peer, socket).await;
         };
-        let Some(session) = self.0.registry.get(sid) else {
-            return self.0.elsewhere(sid);
-        };
+        match self.0.registry.get(sid) {
+            Some(session) => self.session_request(parts, body, &query, transport, socket, &session).await,
+            None if transport == Transport::Polling => self.forward(sid, parts, body).await,
+            None => Err(self.0.unknown(sid)),
+        }
+    }
+
+    async fn session_request<B: Body>(
+        &self,
+        parts: &Parts,
+        body: B,
+        query: &Query<'_>,
+        transport: Transport,
+        socket: Option<OnUpgrade>,
+        session: &LiveSession,
+    ) -> Result<Reply, RequestError> {
         let same_version =
             |version| std::mem::discriminant(&version) == std::mem::discriminant(&session.protocol());
         if !query.version().is_some_and(same_version) {
             return Err(RequestError::BadRequest);
         }
         match (transport, socket, session.inbox()) {
-            (Transport::WebSocket, Some(socket), _) => self.upgrade(parts, &session, socket),
+            (Transport::WebSocket, Some(socket), _) => self.upgrade(parts, session, socket),
             (Transport::Polling, None, Some(inbox)) => self.poll(parts, body, inbox.clone()).await,
             _ => Err(RequestError::BadRequest),
         }
-    }
-}
-
-impl Inner {
-    /// A request for a session that is not here. One that another node owns would be relayed to that node from
-    /// here; as long as nodes do not talk to each other, it is unknown like all others.
-    fn elsewhere(&self, sid: &str) -> Result<Reply, RequestError> {
-        if Sid::owner(sid).is_some_and(|owner| owner != self.node) {
-            metrics::SESSIONS_ELSEWHERE.increment();
-        }
-        Err(RequestError::SessionUnknown)
     }
 }

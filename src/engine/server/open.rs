@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::reply::{self, Reply};
-use super::request::{self, Query};
+use super::request::{self, Query, WebSocketHandshake};
 use super::{Engine, Inner};
 use crate::ImksError;
 use crate::engine::connection::{self, Start};
@@ -20,7 +20,7 @@ use crate::engine::polling::{Inbox, Payload};
 use crate::engine::registry::LiveSession;
 use crate::engine::request_error::RequestError;
 use crate::engine::websocket::WebSocket;
-use crate::engine::{Config, Connection, Frame, Handshake, Protocol, Secure, Sid, Transport};
+use crate::engine::{Connection, Frame, Handshake, Protocol, Secure, Sid, Transport};
 
 impl Engine {
     /// Answers the first request of a session.
@@ -36,9 +36,7 @@ impl Engine {
             return Err(RequestError::BadMethod);
         }
         let socket = match (transport, socket) {
-            (Transport::WebSocket, Some(socket)) => {
-                Some((request::websocket_key(parts).ok_or(RequestError::BadRequest)?, socket))
-            }
+            (Transport::WebSocket, Some(socket)) => Some((request::websocket_handshake(parts)?, socket)),
             (Transport::Polling, None) => None,
             _ => return Err(RequestError::BadRequest),
         };
@@ -76,7 +74,7 @@ impl Inner {
         &self,
         parts: &Parts,
         handshake: Handshake,
-        socket: Option<(&[u8], OnUpgrade)>,
+        socket: Option<(WebSocketHandshake<'_>, OnUpgrade)>,
     ) -> Result<Reply, RequestError> {
         // Read first: the client counts from the OPEN packet it gets.
         let now = Instant::now();
@@ -128,13 +126,12 @@ impl Inner {
         parts: &Parts,
         handshake: &Handshake,
         queue: &Arc<Queue>,
-        socket: Option<(&[u8], OnUpgrade)>,
+        socket: Option<(WebSocketHandshake<'_>, OnUpgrade)>,
     ) -> (Reply, Start) {
-        let end = &self.open_end[usize::from(socket.is_some())];
-        let open = [OPEN_START, handshake.sid.expose(), end].concat();
+        let open = self.open_packet.of(&handshake.sid, handshake.transport);
         let initial = self.config.initial_packet.as_deref();
-        let Some((key, socket)) = socket else {
-            let frames = std::iter::once(Frame::packet(&open)).chain(initial.map(Frame::text));
+        let Some((asked, socket)) = socket else {
+            let frames = std::iter::once(open).chain(initial.map(Frame::text));
             let frames: Vec<_> = frames.collect();
             let mut reply = reply::payload(&self.config, parts, Payload::new(handshake.protocol, &frames));
             if let Some(cookie) = &self.config.cookie
@@ -146,23 +143,10 @@ impl Inner {
             return (reply, Start::Polling(Arc::new(Inbox::new(queue.clone()))));
         };
         let (mut socket, extensions) = WebSocket::accept(socket, parts, handshake.protocol, &self.config);
-        socket.push(Frame::packet(&open));
+        socket.push(open);
         if let Some(initial) = initial {
             socket.push(Frame::text(initial));
         }
-        (reply::switching(key, extensions), Start::Wire(Duplex::WebSocket(socket)))
+        (reply::switching(asked, extensions), Start::Wire(Duplex::WebSocket(socket)))
     }
 }
-
-/// Returns the OPEN packet after the session id. Five keys, no more.
-pub(super) fn open_end(config: &Config, upgrades: &str) -> String {
-    format!(
-        r#"","upgrades":[{upgrades}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
-        config.ping_interval.as_millis(),
-        config.ping_timeout.as_millis(),
-        config.max_payload,
-    )
-}
-
-/// The OPEN packet before the session id.
-pub(super) const OPEN_START: &str = r#"0{"sid":""#;

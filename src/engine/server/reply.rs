@@ -16,7 +16,8 @@ use crate::engine::metrics;
 use crate::engine::polling::Payload;
 use crate::engine::polling::jsonp;
 use crate::engine::request_error::RequestError;
-use crate::engine::server::{cors, request};
+use crate::engine::server::cors;
+use crate::engine::server::request::{self, WebSocketHandshake};
 use crate::error::Code;
 
 pub(crate) type Reply = Response<Full<Bytes>>;
@@ -92,7 +93,7 @@ fn json(status: StatusCode, code: &serde_json::Value, message: &str) -> Reply {
 pub(crate) fn payload(config: &Config, parts: &Parts, payload: Payload) -> Reply {
     let (body, content_type) = match (payload.binary, request::jsonp_index(parts)) {
         (true, _) => (payload.body, "application/octet-stream"),
-        (false, Some(index)) => (jsonp::wrap(index, &payload.body), "text/javascript; charset=UTF-8"),
+        (false, Some(index)) => (jsonp::wrap(&index, &payload.body), "text/javascript; charset=UTF-8"),
         (false, None) => (payload.body, "text/plain; charset=UTF-8"),
     };
     let threshold = config.http_compression.unwrap_or(usize::MAX);
@@ -116,14 +117,17 @@ fn no_store(mut reply: Reply) -> Reply {
 }
 
 /// `101 Switching Protocols`, with the extensions that were agreed on.
-pub(crate) fn switching(key: &[u8], extensions: Option<HeaderValue>) -> Reply {
+pub(crate) fn switching(asked: WebSocketHandshake<'_>, extensions: Option<HeaderValue>) -> Reply {
     let mut reply = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = reply.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    let accept = tungstenite::handshake::derive_accept_key(key);
+    let accept = tungstenite::handshake::derive_accept_key(asked.key);
     if let Ok(accept) = HeaderValue::try_from(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(protocol) = asked.protocol.and_then(|protocol| HeaderValue::from_str(protocol).ok()) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     if let Some(extensions) = extensions {
         headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
@@ -214,7 +218,9 @@ mod tests {
 
     #[test]
     fn the_accept_key_is_that_of_the_rfc() {
-        let reply = switching(b"dGhlIHNhbXBsZSBub25jZQ==", None);
+        let asked = WebSocketHandshake { key: b"dGhlIHNhbXBsZSBub25jZQ==", protocol: Some("chat-v2") };
+        let reply = switching(asked, None);
+        assert_eq!(reply.headers()["sec-websocket-protocol"], "chat-v2");
         assert_eq!(reply.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

@@ -1,5 +1,6 @@
 //! What a request asks for, and which rule it breaks.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -25,23 +26,23 @@ impl From<Refusal> for RequestError {
     }
 }
 
-/// The query parameters that matter.
+/// The query parameters that matter, decoded.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query<'a> {
-    pub(crate) transport: Option<&'a str>,
-    pub(crate) sid: Option<&'a str>,
-    pub(crate) protocol: Option<&'a str>,
-    base64: Option<&'a str>,
+    transport: Option<Cow<'a, str>>,
+    pub(crate) sid: Option<Cow<'a, str>>,
+    pub(crate) protocol: Option<Cow<'a, str>>,
+    base64: Option<Cow<'a, str>>,
     /// Index of the callback that a script element waits with (JSONP).
-    pub(crate) jsonp: Option<&'a str>,
+    pub(crate) jsonp: Option<Cow<'a, str>>,
 }
 
 impl<'a> Query<'a> {
-    /// A parameter that is given twice counts as one with an impossible value.
+    /// Reads a query. Of a parameter that is repeated the last one counts.
     pub(crate) fn parse(query: &'a str) -> Self {
         let mut parsed = Self::default();
         for (name, value) in query_pairs(query) {
-            let place = match name {
+            let parameter = match &*name {
                 "transport" => &mut parsed.transport,
                 "sid" => &mut parsed.sid,
                 "EIO" => &mut parsed.protocol,
@@ -49,14 +50,14 @@ impl<'a> Query<'a> {
                 "j" => &mut parsed.jsonp,
                 _ => continue,
             };
-            *place = Some(if place.is_some() { "" } else { value });
+            *parameter = Some(value);
         }
         parsed
     }
 
-    /// The version asked for, if it is one of those that exist.
+    /// Returns the version asked for, if it is one of those that exist.
     pub(crate) fn version(&self) -> Option<Protocol> {
-        match self.protocol {
+        match self.protocol.as_deref() {
             Some("4") => Some(Protocol::V4),
             Some("3") => Some(Protocol::V3 { base64: self.base64.is_some() }),
             _ => None,
@@ -64,7 +65,7 @@ impl<'a> Query<'a> {
     }
 
     pub(crate) fn transport(&self) -> Option<Transport> {
-        match self.transport {
+        match self.transport.as_deref() {
             Some("polling") => Some(Transport::Polling),
             Some("websocket") => Some(Transport::WebSocket),
             _ => None,
@@ -73,15 +74,15 @@ impl<'a> Query<'a> {
 }
 
 /// Returns the index of the callback that a request waits with, if it comes from a script element (JSONP).
-pub(crate) fn jsonp_index(parts: &Parts) -> Option<&str> {
+pub(crate) fn jsonp_index(parts: &Parts) -> Option<Cow<'_, str>> {
     Query::parse(parts.uri.query().unwrap_or_default()).jsonp
 }
 
-/// Returns the payload in the body of a POST: of a script's form one field, otherwise the body itself.
-pub(crate) fn payload(parts: &Parts, body: Bytes) -> Bytes {
+/// Returns the payload in the body of a POST: of a script's form one field, which may be missing, otherwise the body.
+pub(crate) fn payload(parts: &Parts, body: Bytes) -> Option<Bytes> {
     match jsonp_index(parts) {
         Some(_) => jsonp::unwrap(&body),
-        None => body,
+        None => Some(body),
     }
 }
 
@@ -91,13 +92,44 @@ pub(crate) fn is_upgrade(parts: &Parts) -> bool {
         && has_token(&parts.headers, header::CONNECTION, "upgrade")
 }
 
-/// The `Sec-WebSocket-Key` of a request that keeps RFC 6455 section 4.2.1.
-pub(crate) fn websocket_key(parts: &Parts) -> Option<&[u8]> {
-    let version = parts.headers.get(header::SEC_WEBSOCKET_VERSION)?;
-    let key = parts.headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes();
-    let mut nonce = [0; 18];
-    let decoded = STANDARD.decode_slice(key, &mut nonce).ok()?;
-    (parts.method == Method::GET && version == VERSION && decoded == 16).then_some(key)
+/// A WebSocket handshake that keeps RFC 6455 section 4.2.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WebSocketHandshake<'a> {
+    pub(crate) key: &'a [u8],
+    /// The subprotocol that the client would like best, if it names any. All are spoken alike.
+    pub(crate) protocol: Option<&'a str>,
+}
+
+/// Checks a WebSocket handshake; the texts of the refusals are those of the reference.
+pub(crate) fn websocket_handshake(parts: &Parts) -> Result<WebSocketHandshake<'_>, RequestError> {
+    let bad = RequestError::BadHandshake;
+    if parts.method != Method::GET {
+        return Err(RequestError::BadMethod);
+    }
+    let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).map_or(&[][..], HeaderValue::as_bytes);
+    if STANDARD.decode_slice(key, &mut [0; 18]) != Ok(16) {
+        return Err(bad("Missing or invalid Sec-WebSocket-Key header"));
+    }
+    if parts.headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
+        return Err(bad("Missing or invalid Sec-WebSocket-Version header"));
+    }
+    let protocol = first_protocol(&parts.headers).ok_or(bad("Invalid Sec-WebSocket-Protocol header"))?;
+    Ok(WebSocketHandshake { key, protocol })
+}
+
+/// Returns the first subprotocol that is offered, if any is. `None` unless all of them are tokens, and different ones.
+fn first_protocol(headers: &HeaderMap) -> Option<Option<&str>> {
+    let mut offered = Vec::new();
+    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
+        for name in value.to_str().ok()?.split(',').map(str::trim) {
+            let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            if name.is_empty() || !name.bytes().all(is_token) || offered.contains(&name) {
+                return None;
+            }
+            offered.push(name);
+        }
+    }
+    Some(offered.first().copied())
 }
 
 /// The version of the WebSocket protocol, the only one.
@@ -190,10 +222,18 @@ mod tests {
     }
 
     #[test]
-    fn repeated_parameters_are_no_transport_and_no_session() {
+    fn of_repeated_parameters_the_last_counts() {
         let query = Query::parse("transport=polling&transport=websocket&EIO=4&EIO=4&sid=a&sid=b&x");
-        assert_eq!((query.transport(), query.protocol, query.sid), (None, Some(""), Some("")));
+        assert_eq!(query.transport(), Some(Transport::WebSocket));
+        assert_eq!((query.version(), query.sid.as_deref()), (Some(Protocol::V4), Some("b")));
         assert_eq!(Query::parse("transport=__proto__").transport(), None);
+    }
+
+    #[test]
+    fn parameters_are_decoded() {
+        let query = Query::parse("EIO=%34&transport=pol%6Cing&s%69d=a%2Bb");
+        assert_eq!((query.version(), query.transport()), (Some(Protocol::V4), Some(Transport::Polling)));
+        assert_eq!(query.sid.as_deref(), Some("a+b"));
     }
 
     #[test]
@@ -203,14 +243,38 @@ mod tests {
         assert!(!is_upgrade(&parts(&[("connection", "upgrade"), ("upgrade", "h2c")])));
     }
 
+    const KEY: (&str, &str) = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    const VERSION_13: (&str, &str) = ("sec-websocket-version", "13");
+
     #[test]
-    fn a_websocket_key_is_sixteen_bytes() {
-        let key = |key, version| {
-            let parts = parts(&[("sec-websocket-key", key), ("sec-websocket-version", version)]);
-            websocket_key(&parts).is_some()
+    fn a_handshake_that_breaks_a_rule_is_told_which() {
+        let protocol = |value| ("sec-websocket-protocol", value);
+        let rows: [(&[_], _); 7] = [
+            (&[VERSION_13], "Missing or invalid Sec-WebSocket-Key header"),
+            (&[VERSION_13, ("sec-websocket-key", "short")], "Missing or invalid Sec-WebSocket-Key header"),
+            (&[KEY], "Missing or invalid Sec-WebSocket-Version header"),
+            (&[KEY, ("sec-websocket-version", "8")], "Missing or invalid Sec-WebSocket-Version header"),
+            (&[KEY, VERSION_13, protocol("")], "Invalid Sec-WebSocket-Protocol header"),
+            (&[KEY, VERSION_13, protocol("a, a")], "Invalid Sec-WebSocket-Protocol header"),
+            (&[KEY, VERSION_13, protocol("a b")], "Invalid Sec-WebSocket-Protocol header"),
+        ];
+        for (headers, text) in rows {
+            let refused = websocket_handshake(&parts(headers)).map(drop);
+            assert_eq!(refused, Err(RequestError::BadHandshake(text)), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_subprotocol_is_chosen() {
+        let chosen = |values: &[&'static str]| {
+            let protocols = values.iter().map(|value| ("sec-websocket-protocol", *value));
+            let headers: Vec<_> = [KEY, VERSION_13].into_iter().chain(protocols).collect();
+            let parts = parts(&headers);
+            websocket_handshake(&parts).unwrap().protocol.map(str::to_owned)
         };
-        assert!(key("dGhlIHNhbXBsZSBub25jZQ==", "13"));
-        assert!(!key("dGhlIHNhbXBsZSBub25jZQ==", "8") && !key("short", "13") && !key("", "13"));
+        assert_eq!(chosen(&[]), None);
+        assert_eq!(chosen(&["chat-v2"]).as_deref(), Some("chat-v2"));
+        assert_eq!(chosen(&["b, a", "c"]).as_deref(), Some("b"));
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use super::reply::{self, Reply};
 use super::request::{self, BodyError};
 use super::{Engine, Inner};
+use crate::ImksError;
 use crate::engine::Protocol;
 use crate::engine::duplex::Duplex;
 use crate::engine::polling::{Inbox, PendingGet, PendingPost, Refusal};
@@ -28,15 +29,18 @@ impl Engine {
         session: &LiveSession,
         socket: OnUpgrade,
     ) -> Result<Reply, RequestError> {
-        let key = request::websocket_key(parts).ok_or(RequestError::BadRequest)?;
+        let asked = request::websocket_handshake(parts)?;
         let (wire, extensions) = WebSocket::accept(socket, parts, session.protocol(), &self.0.config);
         match session.offer(Box::new(Duplex::WebSocket(wire))) {
             Err((Refusal::Unknown, _)) => return Err(RequestError::SessionUnknown),
             // Clients do not expect an HTTP error here: it is opened, and closed.
-            Err((_, wire)) => self.0.refuse_wire(*wire),
+            Err((refusal, wire)) => {
+                tracing::debug!(error = %ImksError::from(refusal), "upgrade refused");
+                self.0.refuse_wire(*wire);
+            }
             Ok(()) => {}
         }
-        Ok(reply::switching(key, extensions))
+        Ok(reply::switching(asked, extensions))
     }
 
     /// Answers GET and POST of a polling session.
@@ -76,10 +80,16 @@ impl Engine {
             _ = pending.gone() => return Err(RequestError::BadRequest),
         };
         match body {
-            Ok(body) => match pending.submit(&request::payload(parts, body), binary).await {
-                Ok(()) => Ok(reply::ok()),
+            Ok(body) => match request::payload(parts, body) {
                 // The session was there when the request came.
-                Err(_) => Err(RequestError::BadRequest),
+                Some(payload) => {
+                    pending.submit(&payload, binary).await.map_err(|_| RequestError::BadRequest)?;
+                    Ok(reply::ok())
+                }
+                None => {
+                    pending.ignore();
+                    Ok(reply::ok())
+                }
             },
             Err(BodyError::TooLarge) => {
                 tracing::info!(limit = config.max_payload, "body too large");

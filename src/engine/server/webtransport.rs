@@ -7,7 +7,6 @@ use http::request::Parts;
 use tokio::time::Instant;
 use wtransport::proto::session::SessionResponse;
 
-use super::open::OPEN_START;
 use super::request::Query;
 use super::{Engine, Inner};
 use crate::engine::connection::{self, Start};
@@ -101,7 +100,7 @@ impl Inner {
         let now = Instant::now();
         let accepting = self.accepting.read();
         let permit = self.reserve(accepting.as_ref()).ok_or(SessionRefused::Busy)?;
-        wire.push(Frame::packet(&[OPEN_START, handshake.sid.expose(), &self.open_end[1]].concat()));
+        wire.push(self.open_packet.of(&handshake.sid, Transport::WebTransport));
         if let Some(initial) = self.config.initial_packet.as_deref() {
             wire.push(Frame::text(initial));
         }

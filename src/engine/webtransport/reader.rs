@@ -216,6 +216,7 @@ mod tests {
         }
         let text = Frame::text("a");
         assert_eq!(text.stream_parts(), (2, &b"4a"[..]));
+        assert_eq!(Frame::binary(&[]).stream_parts(), (1, &b"b"[..]), "an empty frame is not allowed");
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::{self, Timestamp};
 use crate::engine::FrameWriter;
-use crate::engine::{percent_decode, query_pairs};
+use crate::engine::query_pairs;
 use crate::error::ImksResult;
 use crate::socket::codec::packet::Args;
 use crate::socket::codec::parser::Arguments;
@@ -72,9 +72,7 @@ impl ShownHandshake {
         Self {
             address: address.unwrap_or_else(peer),
             headers: headers(handshake),
-            query: query_pairs(query)
-                .map(|(name, value)| (percent_decode(name), percent_decode(value).into()))
-                .collect(),
+            query: query_pairs(query).map(|(name, value)| (name.into_owned(), value.into())).collect(),
             issued: handshake.issued / 1_000,
             secure: handshake.secure,
             time: clock::javascript_date(handshake.issued),

@@ -5,14 +5,13 @@ use serde_json::value::RawValue;
 
 use super::encoder::{EncodedPacket, Frames};
 use super::packet::{MAIN_NAMESPACE, Packet, PacketBody, PacketType, Payload};
-use crate::engine::{Frame, legacy, percent_decode, query_pairs};
+use crate::engine::{Frame, legacy, query_pairs};
 
 /// Reads what newer clients send as `auth` out of the query of the namespace (`/chat?token=x`).
 pub(super) fn read(mut packet: Packet) -> Packet {
     let Some((path, query)) = packet.namespace.split_once('?') else { return packet };
     if let PacketBody::Connect(auth @ None) = &mut packet.body {
-        let fields =
-            query_pairs(query).map(|(name, value)| (percent_decode(name), percent_decode(value).into()));
+        let fields = query_pairs(query).map(|(name, value)| (name.into_owned(), value.into()));
         let json = serde_json::Value::Object(fields.collect()).to_string();
         *auth = Some(Payload { json, attachments: Vec::new() });
     }

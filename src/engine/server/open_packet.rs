@@ -1,0 +1,38 @@
+//! The OPEN packet: the first one of each session.
+
+use crate::engine::{Config, Frame, Sid, Transport};
+
+/// The OPEN packets of an engine. Between two sessions only the id differs.
+pub(super) struct OpenPacket {
+    /// What follows the session id on polling.
+    polling: String,
+    /// What follows the session id on a wire from which no upgrade is offered.
+    wire: String,
+}
+
+impl OpenPacket {
+    pub(super) fn new(config: &Config) -> Self {
+        let upgrades = [("\"websocket\"", config.websocket), ("\"webtransport\"", config.webtransport)];
+        let offered = upgrades.iter().filter(|(_, on)| *on && config.allow_upgrades).map(|(name, _)| *name);
+        Self { polling: end(config, &offered.collect::<Vec<_>>().join(",")), wire: end(config, "") }
+    }
+
+    /// Returns the packet for a session that starts on `transport`.
+    pub(super) fn of(&self, sid: &Sid, transport: Transport) -> Frame {
+        let end = match transport {
+            Transport::Polling => &self.polling,
+            Transport::WebSocket | Transport::WebTransport => &self.wire,
+        };
+        Frame::packet(&[r#"0{"sid":""#, sid.expose(), end].concat())
+    }
+}
+
+/// Returns the packet after the session id. Five keys, no more.
+fn end(config: &Config, upgrades: &str) -> String {
+    format!(
+        r#"","upgrades":[{upgrades}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
+        config.ping_interval.as_millis(),
+        config.ping_timeout.as_millis(),
+        config.max_payload,
+    )
+}
