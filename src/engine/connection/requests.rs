@@ -47,6 +47,12 @@ impl Connection {
             polling.post = Some(post.reply);
         }
         self.outputs(cx);
+        if let Carrier::Polling(polling) = &mut self.carrier
+            && self.session.is_closed()
+        {
+            // Its packets come too late, which is no mistake of the client.
+            polling.answer_post();
+        }
     }
 
     fn take_get(&mut self, get: GetReply) {
