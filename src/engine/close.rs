@@ -39,7 +39,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// All of them, for tables.
+    /// All reasons, for tables.
     pub const ALL: [Self; <Self as Label>::NAMES.len()] = [
         Self::TransportError,
         Self::TransportClose,
@@ -51,7 +51,7 @@ impl CloseReason {
         Self::TooLarge,
     ];
 
-    /// The reference server's words.
+    /// Returns the reference server's words.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TransportError | Self::Slow | Self::TooLarge => "transport error",
@@ -63,7 +63,7 @@ impl CloseReason {
         }
     }
 
-    /// Label in metrics and logs; tells apart what the reference does not.
+    /// Returns the label in metrics and logs; tells apart what the reference does not.
     pub fn name(self) -> &'static str {
         Label::name(&self)
     }

@@ -9,7 +9,7 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use crate::engine::metrics::{self, DeflateStep};
 
-/// From how many bytes on the messages of a connection are compressed.
+/// Size in bytes from which on the messages of a connection are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Threshold(u32);
 
@@ -17,12 +17,12 @@ impl Threshold {
     /// The peer cannot read compressed messages.
     pub(crate) const NEVER: Self = Self(u32::MAX);
 
-    /// From this many bytes on.
+    /// Returns the threshold of this many bytes.
     pub(crate) fn bytes(bytes: usize) -> Self {
         Self(u32::try_from(bytes).unwrap_or(u32::MAX).min(u32::MAX - 1))
     }
 
-    /// As a number that can be compared with a length.
+    /// Returns the number of bytes, to be compared with a length.
     pub(crate) fn get(self) -> u32 {
         self.0
     }

@@ -42,14 +42,14 @@ enum Kind {
 enum Deflate {
     /// It may be compressed.
     Open,
-    /// Its sender does not want that, or it would be no smaller.
+    /// It stays uncompressed: its sender wants that, or compression does not make it smaller.
     Refused,
-    /// It is, and only a WebSocket that negotiated it can carry it.
+    /// It is compressed; only a WebSocket that negotiated that can carry it.
     Done,
 }
 
 impl Frame {
-    /// An Engine.IO text message: `4` followed by `message`.
+    /// Makes an Engine.IO text message: `4` followed by `message`.
     pub fn text(message: &str) -> Self {
         let mut writer = Self::writer(message.len());
         writer.push_str(message);
@@ -64,7 +64,7 @@ impl Frame {
         FrameWriter { buffer }
     }
 
-    /// An Engine.IO binary message.
+    /// Makes an Engine.IO binary message.
     pub fn binary(data: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + data.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -72,18 +72,18 @@ impl Frame {
         frame(buffer, BINARY, Kind::Binary)
     }
 
-    /// The same message, not to be compressed on its way.
+    /// Returns the message with compression ruled out.
     #[must_use]
     pub fn uncompressed(self) -> Self {
         Self { deflate: Deflate::Refused, ..self }
     }
 
-    /// The whole WebSocket frame, header included.
+    /// Returns the whole WebSocket frame, header included.
     pub fn wire(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The Engine.IO packet: `4…` for text, the raw bytes for binary.
+    /// Returns the Engine.IO packet: `4…` for text, the raw bytes for binary.
     pub fn payload(&self) -> &[u8] {
         &self.bytes[usize::from(self.header)..]
     }
@@ -93,7 +93,7 @@ impl Frame {
         matches!(self.kind, Kind::Binary | Kind::TypedBinary)
     }
 
-    /// Bytes on a WebSocket, header included.
+    /// Returns the size in bytes on a WebSocket, header included.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -103,7 +103,7 @@ impl Frame {
         self.bytes.is_empty()
     }
 
-    /// Any Engine.IO text packet, for example `0{…}`.
+    /// Makes any Engine.IO text packet, for example `0{…}`.
     pub(crate) fn packet(packet: &str) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + packet.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -111,7 +111,7 @@ impl Frame {
         frame(buffer, TEXT, Kind::Text)
     }
 
-    /// A binary message of Engine.IO v3: its type, then the data.
+    /// Makes a binary message of Engine.IO v3: its type, then the data.
     pub(crate) fn typed_binary(kind: u8, data: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + 1 + data.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);

@@ -20,7 +20,7 @@ use crate::{ImksError, ImksResult};
 pub struct NodeId([u8; NODE_BYTES]);
 
 impl NodeId {
-    /// A new one from the operating system's random numbers.
+    /// Makes an id from the operating system's random numbers.
     ///
     /// # Errors
     /// [`ImksError::Randomness`] if the operating system has none.
@@ -36,7 +36,7 @@ impl NodeId {
 pub struct Sid(Arc<str>);
 
 impl Sid {
-    /// A new one of this node, from the operating system's random numbers.
+    /// Makes an id of this node, from the operating system's random numbers.
     ///
     /// # Errors
     /// [`ImksError::Randomness`] if the operating system has none.
@@ -49,7 +49,7 @@ impl Sid {
         Ok(Self(String::from_utf8_lossy(&text[..written]).into()))
     }
 
-    /// The node that made the session id, as far as `text` can be one of [`Sid::random`]; whether the session
+    /// Returns the node that made the session id, as far as `text` can be one of [`Sid::random`]; whether the session
     /// exists only that node knows. `None` for anything else, also for ids made by the application.
     pub fn owner(text: &str) -> Option<NodeId> {
         if text.len() != SID_CHARACTERS {
@@ -61,7 +61,7 @@ impl Sid {
         Some(NodeId(*node))
     }
 
-    /// One that the application made.
+    /// Takes an id that the application made.
     ///
     /// # Errors
     /// [`ImksError::InvalidInput`] unless it is 8 to 128 characters of `A-Z a-z 0-9 _ - . ~`.
@@ -73,7 +73,7 @@ impl Sid {
         Ok(Self(text.into()))
     }
 
-    /// The whole secret: for the client it belongs to, and for nothing else.
+    /// Returns the whole secret: for the client it belongs to, and for nothing else.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -172,17 +172,17 @@ impl Handshake {
         }
     }
 
-    /// Path and query, as sent.
+    /// Returns path and query as they were sent.
     pub fn url(&self) -> &str {
         self.head.split('\n').next().unwrap_or_default()
     }
 
-    /// First value of a header; `name` in any case.
+    /// Returns the first value of a header; `name` in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// All headers in the order they came, names in lower case.
+    /// Returns all headers in the order they came, names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.head.split('\n').skip(1).filter_map(|line| line.split_once(':'))
     }

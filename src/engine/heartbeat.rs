@@ -85,8 +85,8 @@ impl Heartbeat {
         self.read_by = read_by;
         match &mut self.state {
             State::Idle(_) => {}
-            State::Waiting(deadline) => *deadline = (*deadline).max(read_by + self.interval + self.timeout),
-            State::Pinged { deadline, .. } => *deadline = (*deadline).max(read_by + self.timeout),
+            State::Waiting(deadline) => *deadline = read_by + self.interval + self.timeout,
+            State::Pinged { deadline, .. } => *deadline = read_by + self.timeout,
         }
     }
 
@@ -201,6 +201,8 @@ mod tests {
         assert_eq!(heartbeat.handle_timeout(start + ms(300)), Some(Beat::Ping));
         heartbeat.handle_other(start + ms(310));
         assert_eq!(heartbeat.poll_timeout(), Some(start + ms(1_200)));
+        heartbeat.handle_progress(start + ms(700));
+        assert_eq!(heartbeat.poll_timeout(), Some(start + ms(900)), "it has read faster");
         let mut passive = Heartbeat::passive(INTERVAL, TIMEOUT, start);
         passive.handle_progress(start + ms(1_000));
         assert_eq!(passive.poll_timeout(), Some(start + ms(1_500)));

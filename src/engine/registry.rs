@@ -21,7 +21,7 @@ pub(crate) struct Registry {
 #[derive(Clone)]
 pub(crate) struct LiveSession {
     queue: Arc<Queue>,
-    /// As long as it is carried by polling.
+    /// Where its requests arrive; absent once polling does not carry it.
     inbox: Option<Arc<Inbox>>,
 }
 

@@ -15,7 +15,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Name on the wire.
+    /// Returns the name on the wire.
     pub fn name(self) -> &'static str {
         Label::name(&self)
     }

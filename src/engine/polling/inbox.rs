@@ -18,7 +18,7 @@ pub(crate) type PostReply = oneshot::Sender<()>;
 
 /// Requests on their way to the connection. Holds at most one of each kind.
 pub(crate) struct Inbox {
-    /// Of the same session: a request that arrives wakes the connection.
+    /// The session's outgoing queue: a request that arrives wakes the connection through it.
     queue: Arc<Queue>,
     /// Absent once polling carries the session no more.
     slots: Mutex<Option<Slots>>,

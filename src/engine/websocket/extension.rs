@@ -3,14 +3,14 @@
 use http::header::SEC_WEBSOCKET_EXTENSIONS;
 use http::{HeaderMap, HeaderValue};
 
-/// The `Sec-WebSocket-Extensions` of the response, for the first offer that can be kept; `None` if there is none.
+/// Returns the `Sec-WebSocket-Extensions` of the response for the first offer that can be kept.
 pub(crate) fn accept(request: &HeaderMap) -> Option<HeaderValue> {
     // A quoted value is a token inside its quotes (RFC 6455 section 9.1), so it has no comma and no semicolon.
     let values = request.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).find_map(answer).map(HeaderValue::from_static)
 }
 
-/// The answer to one offer. Messages are made with a window of 15 bits, whatever the client would like, and a client
+/// Returns the answer to one offer. Messages are made with a window of 15 bits, whatever the client would like, and a client
 /// may use as many as it likes. An offer with anything that is unknown, malformed or said twice is declined (RFC 7692
 /// section 7.1).
 fn answer(offer: &str) -> Option<&'static str> {

@@ -117,12 +117,13 @@ impl Reader {
         }
     }
 
-    /// From now on messages may be compressed: permessage-deflate was negotiated, without context takeover.
+    /// Accepts compressed messages from now on: permessage-deflate was negotiated, without context takeover.
     pub(crate) fn inflate(&mut self) {
         self.inflates = true;
     }
 
-    /// Bytes to be read before all others: they arrived together with the request, or were too much at once.
+    /// Keeps bytes that are to be read before all others: they arrived together with the request, or were too much at
+    /// once.
     pub(crate) fn early(&mut self, data: &[u8]) {
         self.early = (!data.is_empty()).then(|| data.into());
     }
@@ -384,7 +385,7 @@ pub(crate) mod fuzzing {
         read(Reader::new(payload_max), data, piece)
     }
 
-    /// The same after permessage-deflate was negotiated.
+    /// Reads `data` as [`read_websocket`] does, after permessage-deflate was negotiated.
     pub fn read_deflated_websocket(data: &[u8], piece: usize, payload_max: usize) -> usize {
         let mut reader = Reader::new(payload_max);
         reader.inflate();

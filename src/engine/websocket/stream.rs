@@ -34,18 +34,21 @@ pub(crate) struct WebSocket {
     written: usize,
     /// Pongs in `writing`.
     pongs: u8,
-    /// What the peer sends now means nothing: it broke the rules, or has closed.
+    /// Why what the peer sends now means nothing.
     read_end: Option<ReadEnd>,
     /// TLS may hold bytes that are not out.
     encrypted: bool,
     protocol: Protocol,
-    /// Of messages to the peer; [`Threshold::NEVER`] where permessage-deflate was not negotiated.
+    /// Size from which on messages to the peer are compressed; [`Threshold::NEVER`] where permessage-deflate was not
+    /// negotiated.
     threshold: Threshold,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadEnd {
+    /// The peer broke a rule.
     Violation,
+    /// The peer has closed.
     Closed,
 }
 
@@ -101,7 +104,7 @@ impl WebSocket {
         (wire, extensions)
     }
 
-    /// From how many bytes on messages to the peer should be compressed.
+    /// Returns the size in bytes from which on messages to the peer should be compressed.
     pub(crate) fn threshold(&self) -> Threshold {
         self.threshold
     }

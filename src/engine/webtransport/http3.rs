@@ -1,4 +1,4 @@
-//! As much of HTTP/3 as one WebTransport session needs (RFC 9114, RFC 9220 and the WebTransport draft that
+//! The part of HTTP/3 that one WebTransport session needs (RFC 9114, RFC 9220 and the WebTransport draft that
 //! browsers speak): the server's settings, one session request and its answer, one stream, and the end.
 //!
 //! Encodings come from `wtransport::proto`. The QUIC connection is held here from its first moment, so that a peer
