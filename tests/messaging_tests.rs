@@ -43,6 +43,8 @@ mod history;
 mod http;
 #[path = "messaging/limits.rs"]
 mod limits;
+#[path = "messaging/memory.rs"]
+mod memory;
 #[path = "messaging/moderation.rs"]
 mod moderation;
 #[path = "messaging/reaction.rs"]

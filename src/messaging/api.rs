@@ -1,5 +1,6 @@
 //! The HTTP API as values: requests without a socket for the handlers of the same table. `http` mounts it.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -194,14 +195,14 @@ fn encode(envelope: &impl Serialize, room: Option<Reservation>) -> Bytes {
     // Only a type that refuses to be serialised fails, and the envelope has none.
     let text = serde_json::to_vec(envelope).unwrap_or_default();
     let Some(room) = room else { return Bytes::from(text) };
-    room.shrink_to(text.capacity());
+    let room = room.for_bytes(text.capacity());
     Bytes::from_owner(Accounted { text, _room: room })
 }
 
 /// Bytes that hold their reservation.
 struct Accounted {
     text: Vec<u8>,
-    _room: Reservation,
+    _room: Arc<dyn Any + Send + Sync>,
 }
 
 impl AsRef<[u8]> for Accounted {

@@ -3,6 +3,7 @@
 //! Whoever may give a large answer reserves its size before the database is read, and the reservation is given back
 //! when the answer has left. So the memory of answers has a bound, whatever one user, or a thousand users, ask for.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -185,8 +186,14 @@ impl Reservation {
         Self(Arc::new(Mutex::new(shares)))
     }
 
+    /// Keeps what an encoded answer needs, for whoever holds its bytes.
+    pub(super) fn for_bytes(self, bytes: usize) -> Arc<dyn Any + Send + Sync> {
+        self.shrink_to(bytes);
+        self.0
+    }
+
     /// Gives back what the answer does not need, now that its size is known.
-    pub(super) fn shrink_to(&self, bytes: usize) {
+    fn shrink_to(&self, bytes: usize) {
         let shares = &mut *self.0.lock();
         let before = shares.bytes();
         for permit in &mut shares.0 {

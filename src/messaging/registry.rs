@@ -183,9 +183,8 @@ impl<'a> Registry<'a> {
                 namespace = "/"
             );
             async move {
-                let room = answer(&mut event, handling.await);
+                answer(&mut event, handling.await);
                 seconds.record(started.elapsed());
-                hold(room, event.socket()).await;
             }
             .instrument(span)
         });
@@ -296,27 +295,20 @@ fn begin<Req: DeserializeOwned>(messaging: &Messaging, event: &Event) -> ImksRes
     Ok((Ctx::new(messaging, caller), input::request(&Payload::Json(event.args().first_json().into()))?))
 }
 
-/// Acks, or tells an error to a client that did not ask for an ack. Returns what is held until the answer has left.
-fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) -> Option<Reservation> {
+/// Acks, or tells an error to a client that did not ask for an ack.
+fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) {
     let Handled { data, room } = match outcome {
         Ok(handled) => handled,
-        Err(error) => {
-            fail(event, &error);
-            return None;
-        }
+        Err(error) => return fail(event, &error),
     };
-    let ack = event.take_ack()?;
-    note_sent(event, ack.send(&Success::new(&data, &RequestId::next())));
-    room
-}
-
-/// Holds a reservation until the client has taken what was sent to it, or is gone.
-async fn hold(room: Option<Reservation>, socket: &Socket) {
-    let Some(room) = room else { return };
-    if let Err(error) = socket.drained().await {
-        tracing::debug!(socket_sid = socket.id(), %error, "client left with a large answer on its way");
-    }
-    drop(room);
+    let Some(ack) = event.take_ack() else { return };
+    let request_id = RequestId::next();
+    let envelope = Success::new(&data, &request_id);
+    let sent = match room {
+        Some(room) => ack.send_holding(&envelope, |bytes| room.for_bytes(bytes)),
+        None => ack.send(&envelope),
+    };
+    note_sent(event, sent);
 }
 
 /// Answers with an error: as an ack where one was asked for, else as the event `error`.
