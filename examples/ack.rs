@@ -22,8 +22,7 @@
 
 use std::time::Duration;
 
-use imks::engine::{self, Engine};
-use imks::http::listener;
+use imks::http::SocketIo;
 use imks::socket::{EventError, NamespaceBuilder, Reply, Server, Socket, parser::One};
 use serde::Serialize;
 
@@ -38,10 +37,7 @@ struct VoteResult {
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
     let server = Server::builder(Default::default()).namespace("/", answers).build()?;
-    let engine = Engine::new(engine::Config::default())?;
-    let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
-    tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));
-    Ok(())
+    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
 }
 
 fn answers(ns: &mut NamespaceBuilder) {
@@ -55,8 +51,8 @@ fn answers(ns: &mut NamespaceBuilder) {
     ns.on_typed("call a vote", |socket: Socket, (question,): (String,)| async move {
         let everybody = socket.namespace().everybody();
         let asked = everybody.emit_with_ack("vote", &One(&question), Duration::from_secs(2)).await;
-        let answers = asked.map_err(EventError::from)?;
-        let votes: Vec<bool> = answers.first().map_err(EventError::from)?;
+        let answers = asked?;
+        let votes: Vec<bool> = answers.first()?;
         let yes = votes.iter().filter(|vote| **vote).count();
         Ok::<_, EventError>(Reply(VoteResult { yes, no: votes.len() - yes, silent: answers.silent.len() }))
     });

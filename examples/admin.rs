@@ -14,8 +14,7 @@
 //!
 //! What to see: the socket, the event it sends and the one it gets. Send it another one from the page, or disconnect it.
 
-use imks::engine::{self, Engine};
-use imks::http::listener;
+use imks::http::SocketIo;
 use imks::socket::Server;
 use imks::socket::admin::{self, Auth, Mode};
 
@@ -35,8 +34,5 @@ async fn main() -> imks::ImksResult<()> {
         })
         .instrument(admin::Config { mode: Mode::Development, ..admin::Config::new(auth) })
         .build()?;
-    let engine = Engine::new(engine::Config::default())?;
-    let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
-    tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));
-    Ok(())
+    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
 }

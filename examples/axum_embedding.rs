@@ -1,5 +1,5 @@
-//! Socket.IO inside an existing axum application, on `axum::serve`: the engine answers everything below its path, the
-//! router everything else, and handlers of the router reach the clients.
+//! Socket.IO inside an existing axum application, on `axum::serve`: one service of the router answers Socket.IO clients,
+//! its routes everything else, and handlers of the routes reach the clients.
 //!
 //! ```text
 //! cargo run --example axum_embedding
@@ -23,38 +23,23 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::response::Response;
-use axum::routing::{any, get, post};
-use imks::engine::{self, Engine};
+use axum::extract::State;
+use axum::routing::{get, post};
+use imks::http::SocketIo;
 use imks::socket::{Namespace, Server};
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     let server = Server::builder(Default::default()).namespace("/", |_| {}).build()?;
-    let engine = Engine::new(engine::Config::default())?;
     let Some(namespace) = server.namespace("/").cloned() else { return Ok(()) };
     let app = Router::new()
         .route("/", get(clients))
         .route("/notify", post(notify))
         .with_state(namespace)
-        .route("/socket.io/", any(socket_io).with_state(engine.clone()))
+        .route_service("/socket.io/", SocketIo::start(server, Default::default())?)
         .into_make_service_with_connect_info::<SocketAddr>();
     let listener = imks::http::listener::bind(([127, 0, 0, 1], 3000).into())?;
-    let http = async { axum::serve(listener, app).await.map_err(imks::ImksError::io("serving")) };
-    tokio::select! {
-        () = server.serve(engine) => Ok(()),
-        served = http => served,
-    }
-}
-
-/// Requests and upgrades of Socket.IO clients.
-async fn socket_io(
-    State(engine): State<Engine>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-) -> Response {
-    engine.handle(request, peer).await.map(axum::body::Body::new)
+    axum::serve(listener, app).await.map_err(imks::ImksError::io("serving"))
 }
 
 async fn clients(State(namespace): State<Namespace>) -> String {

@@ -17,8 +17,7 @@
 //!
 //! What to see: the answer with the size and the first bytes, and the whole file, sent back to everybody.
 
-use imks::engine::{self, Engine};
-use imks::http::listener;
+use imks::http::SocketIo;
 use imks::socket::{Binary, EventError, NamespaceBuilder, Reply, Server, Socket};
 use serde::{Deserialize, Serialize};
 
@@ -37,10 +36,7 @@ struct Stored {
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     let server = Server::builder(Default::default()).namespace("/", uploads).build()?;
-    let engine = Engine::new(engine::Config::default())?;
-    let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
-    tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));
-    Ok(())
+    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
 }
 
 fn uploads(ns: &mut NamespaceBuilder) {

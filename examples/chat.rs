@@ -16,8 +16,7 @@
 //!
 //! What to see: each terminal prints who is in the lobby, and what the others say, join and leave.
 
-use imks::engine::{self, Engine};
-use imks::http::listener;
+use imks::http::SocketIo;
 use imks::socket::{
     ConnectError, ConnectPayload, EventError, NamespaceBuilder, Reply, RoomChange, Server, Socket,
 };
@@ -40,10 +39,7 @@ struct Said<'a> {
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     let server = Server::builder(Default::default()).namespace("/", chat).build()?;
-    let engine = Engine::new(engine::Config::default())?;
-    let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
-    tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));
-    Ok(())
+    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
 }
 
 fn chat(ns: &mut NamespaceBuilder) {

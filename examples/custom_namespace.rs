@@ -22,8 +22,7 @@
 
 use std::time::Duration;
 
-use imks::engine::{self, Engine};
-use imks::http::listener;
+use imks::http::SocketIo;
 use imks::socket::{Config, ConnectPayload, DynamicNamespace, NamespaceBuilder, NamespaceMatch, Server};
 
 #[tokio::main]
@@ -36,14 +35,10 @@ async fn main() -> imks::ImksResult<()> {
         .dynamic_namespace("private", NamespaceMatch::ask(is_owner), greeting)
         .on_new_namespace(|namespace| tracing::info!(path = namespace.path(), "namespace made"))
         .build()?;
-    let engine = Engine::new(engine::Config::default())?;
-    let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
-    tokio::join!(
-        server.serve(engine.clone()),
-        listener::serve_engine(listener, engine),
-        notices(server.dynamic_namespace("workspaces")),
-    );
-    Ok(())
+    let io = SocketIo::start(server, Default::default())?;
+    let workspaces = io.server().dynamic_namespace("workspaces");
+    let (served, ()) = tokio::join!(io.listen(([127, 0, 0, 1], 3000)), notices(workspaces));
+    served
 }
 
 /// `/private/NAME` is for those who give that name.

@@ -20,8 +20,7 @@
 //! What to see: the first client is refused with a message and data; the second one is greeted twice, although `hello`
 //! is an old name; `admin:reset` is refused. The server logs every event in and out, and every refusal.
 
-use imks::engine::{self, Engine};
-use imks::http::listener;
+use imks::http::SocketIo;
 use imks::socket::{ConnectError, ConnectPayload, EventError, NamespaceBuilder, Reply, Server, Socket};
 use serde_json::json;
 
@@ -29,10 +28,7 @@ use serde_json::json;
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
     let server = Server::builder(Default::default()).namespace("/", guarded).build()?;
-    let engine = Engine::new(engine::Config::default())?;
-    let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
-    tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));
-    Ok(())
+    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
 }
 
 fn guarded(ns: &mut NamespaceBuilder) {

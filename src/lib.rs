@@ -7,8 +7,7 @@
 //! The wire alone is a Socket.IO server library:
 //!
 //! ```
-//! use imks::engine::Engine;
-//! use imks::http::listener;
+//! use imks::http::SocketIo;
 //! use imks::socket::{Reply, Server, Socket};
 //!
 //! # async fn run() -> imks::ImksResult<()> {
@@ -20,11 +19,20 @@
 //!         });
 //!     })
 //!     .build()?;
-//! let engine = Engine::new(Default::default())?;
-//! let listener = listener::bind(([127, 0, 0, 1], 3000).into())?;
-//! tokio::join!(server.serve(engine.clone()), listener::serve_engine(listener, engine));
-//! # Ok(()) }
+//! SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
+//! # }
 //! ```
+//!
+//! [`http::SocketIo`] is also a tower service, for applications that serve HTTP themselves.
+//!
+//! | feature | what it builds |
+//! | --- | --- |
+//! | `wire` | packets and codecs of Engine.IO and Socket.IO, without a network |
+//! | `client` | the client library, on `wire` |
+//! | `socketio` | a Socket.IO server: [`engine`], [`socket`] and the listeners of [`http`] |
+//! | `admin` | `socketio`, and the stock Admin UI may connect |
+//! | `server` | the messaging server `imks`, on `socketio`; it has no public interface but its command line |
+//! | `full` | `server` and `client`: the default |
 //!
 //! The directory `examples/` has a chat, acknowledgements, middleware, binary payloads, namespaces on demand, and an
 //! axum application with Socket.IO in it.

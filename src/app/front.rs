@@ -1,6 +1,6 @@
 //! What clients connect to: TCP, UDP, and the certificate of both.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -9,13 +9,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::http::{listener, tls::Certificates, webtransport};
+use crate::http::tls::Certificates;
+use crate::http::{listener, webtransport};
 use crate::{ImksError, ImksResult};
 
 /// Bound, but not served yet.
 pub(super) struct Front {
-    tcp: TcpListener,
-    udp: Option<webtransport::Listener>,
+    /// One per address: `localhost` has two.
+    tcp: Vec<TcpListener>,
+    udp: Vec<webtransport::Listener>,
     served: Served,
 }
 
@@ -35,13 +37,14 @@ impl Front {
             config.http.tls = Some(certificates.tls(&config.tls)?);
         }
         config.engine.webtransport = config.serves_webtransport();
-        let tcp = listener::bind(config.listen)?;
-        let addr = tcp.local_addr().map_err(ImksError::io("reading the listening address"))?;
+        let tcp = listener::bind_loopbacks(config.listen)?;
+        let bound = tcp.first().ok_or(ImksError::Internal("no listener"))?;
+        let addr = bound.local_addr().map_err(ImksError::io("reading the listening address"))?;
         let udp = match certificates.as_ref().filter(|_| config.serves_webtransport()) {
-            Some(certificates) => Some(quic(config, udp(config, addr)?, certificates)?),
-            None => None,
+            Some(certificates) => quic(config, addr, certificates)?,
+            None => Vec::new(),
         };
-        let udp_addr = udp.as_ref().map(webtransport::Listener::addr).transpose()?;
+        let udp_addr = udp.first().map(webtransport::Listener::addr).transpose()?;
         Ok(Self { tcp, udp, served: Served { addr, udp_addr, certificates } })
     }
 
@@ -56,15 +59,18 @@ impl Front {
     ) -> Served {
         if let Some(certificates) = &self.served.certificates {
             tasks.spawn(certificates.clone().watch(config.tls.reload, stop.clone()));
-            if self.udp.is_some() {
+            if !self.udp.is_empty() {
                 router = router.merge(webtransport::routes(certificates.clone()));
             }
         }
-        if let Some(udp) = self.udp {
+        for udp in self.udp {
             tasks.spawn(udp.serve(engine.clone(), tasks.clone(), stop.clone()));
         }
         let routes = listener::routes(engine.clone(), router, &config.http);
-        tasks.spawn(listener::serve(self.tcp, config.http.clone(), routes, tasks.clone(), stop.clone()));
+        for tcp in self.tcp {
+            let routes = routes.clone();
+            tasks.spawn(listener::serve(tcp, config.http.clone(), routes, tasks.clone(), stop.clone()));
+        }
         self.served
     }
 }
@@ -83,18 +89,17 @@ fn certificates(config: &Config) -> ImksResult<Option<Certificates>> {
     Certificates::self_signed(names).map(Some)
 }
 
-fn udp(config: &Config, tcp: SocketAddr) -> ImksResult<UdpSocket> {
-    webtransport::bind(config.webtransport.listen.unwrap_or(tcp))
-}
-
+/// Listens with QUIC where it is configured, or where TCP listens.
 fn quic(
     config: &Config,
-    socket: UdpSocket,
+    tcp: SocketAddr,
     certificates: &Certificates,
-) -> ImksResult<webtransport::Listener> {
+) -> ImksResult<Vec<webtransport::Listener>> {
     let heartbeat = webtransport::Heartbeat {
         interval: config.engine.ping_interval,
         timeout: config.engine.ping_timeout,
     };
-    webtransport::Listener::new(socket, certificates, &config.webtransport, heartbeat)
+    let sockets = webtransport::bind_loopbacks(config.webtransport.listen.unwrap_or(tcp))?;
+    let listen = |socket| webtransport::Listener::new(socket, certificates, &config.webtransport, heartbeat);
+    sockets.into_iter().map(listen).collect()
 }

@@ -1,20 +1,23 @@
 //! A certificate chain with its private key: read from PEM files and checked, or made for development.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustls::{
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
-};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{ImksError, ImksResult, clock::Micros};
+use crate::clock::Micros;
+use crate::{ImksError, ImksResult};
 
-/// Something a server can show and prove.
+/// A certificate chain that a server can show, with the key that proves it.
 #[derive(Clone)]
-pub struct Identity {
+pub struct ServerCertificate {
     pub(super) certified: Arc<CertifiedKey>,
     /// End of validity of the first certificate, in seconds since 1970.
     pub not_after: i64,
@@ -22,7 +25,7 @@ pub struct Identity {
     pub sha256: [u8; 32],
 }
 
-impl Identity {
+impl ServerCertificate {
     /// Reads a chain (leaf first) and the key of its leaf, and checks that they can be used at `now`.
     ///
     /// # Errors
@@ -36,20 +39,20 @@ impl Identity {
         }
         let private = PrivateKeyDer::from_pem_file(key)
             .map_err(|error| unusable(key, "private key", &error.to_string()))?;
-        let identity =
+        let certificate =
             Self::new(chain, private).map_err(|error| unusable(cert, "certificate", &error.to_string()))?;
-        match identity.certified.keys_match() {
+        match certificate.certified.keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(_) => {
                 let text = format!("the key in {} belongs to another certificate", key.display());
                 return Err(unusable(cert, "certificate", &text));
             }
         }
-        identity.check_validity(cert, now)?;
-        Ok(identity)
+        certificate.check_validity(cert, now)?;
+        Ok(certificate)
     }
 
-    /// A new self-signed certificate, as short-lived as browsers demand for `serverCertificateHashes`: ECDSA
+    /// Makes a self-signed certificate, as short-lived as browsers demand for `serverCertificateHashes`: ECDSA
     /// P-256, valid for less than 14 days.
     ///
     /// # Errors
@@ -67,7 +70,7 @@ impl Identity {
         Self::new(vec![cert.der().clone()], private)
     }
 
-    /// Time from `now` to the end of validity; zero when it is over.
+    /// Returns the time from `now` to the end of validity; zero when it is over.
     pub fn remaining(&self, now: Micros) -> Duration {
         let seconds = self.not_after.saturating_sub(seconds(now));
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
@@ -106,10 +109,13 @@ impl Identity {
     }
 }
 
-impl fmt::Debug for Identity {
-    /// Without the key.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("not_after", &self.not_after).finish_non_exhaustive()
+impl fmt::Debug for ServerCertificate {
+    /// Shows nothing of the key.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServerCertificate")
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -133,14 +139,14 @@ mod tests {
 
     #[test]
     fn a_development_certificate_lives_less_than_fourteen_days() {
-        let identity =
-            Identity::self_signed(&["localhost".into(), "127.0.0.1".into()], now_micros()).unwrap();
-        let leaf = identity.certified.end_entity_cert().unwrap();
+        let certificate =
+            ServerCertificate::self_signed(&["localhost".into(), "127.0.0.1".into()], now_micros()).unwrap();
+        let leaf = certificate.certified.end_entity_cert().unwrap();
         let (_, parsed) = X509Certificate::from_der(leaf).unwrap();
         let validity = parsed.validity();
         let days = (validity.not_after.timestamp() - validity.not_before.timestamp()) / 86_400;
         assert!((13..14).contains(&days));
-        assert!(identity.certified.keys_match().is_ok());
-        assert_eq!(identity.remaining(i64::MAX), Duration::ZERO);
+        assert!(certificate.certified.keys_match().is_ok());
+        assert_eq!(certificate.remaining(i64::MAX), Duration::ZERO);
     }
 }

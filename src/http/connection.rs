@@ -19,8 +19,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{RawStream, Secure, TakeStream};
-use crate::http::listener::{AnyBody, Config};
-use crate::http::refusal;
+use crate::http::config::{AnyBody, Config};
+use crate::http::refusal::{self, Refusal};
 use crate::http::stream::{HttpStream, Shared};
 use crate::http::tls::Tls;
 
@@ -97,14 +97,17 @@ impl<S> Served<S> {
         F: Future<Output = Response<AnyBody>> + Send + 'static,
     {
         let service = service_fn(|mut request: Request<Incoming>| {
-            let answer = has_host(&request).then(|| {
-                prepare::<I>(&mut request, secure);
-                (self.service)(request, peer)
-            });
+            let answer = match broken_rule(&request) {
+                None => {
+                    prepare::<I>(&mut request, secure);
+                    Ok((self.service)(request, peer))
+                }
+                Some(refusal) => Err(refusal.response()),
+            };
             async move {
                 match answer {
-                    Some(answer) => Ok::<_, Infallible>(answer.await),
-                    None => Ok(refusal::NO_HOST.response()),
+                    Ok(answer) => Ok::<_, Infallible>(answer.await),
+                    Err(refusal) => Ok(refusal),
                 }
             }
         });
@@ -124,9 +127,16 @@ impl<S> Served<S> {
     }
 }
 
-/// HTTP/1.1 demands a host (RFC 9112 section 3.2).
-fn has_host(request: &Request<Incoming>) -> bool {
-    request.version() != Version::HTTP_11 || request.headers().contains_key(header::HOST)
+/// Returns the answer to a request that breaks a rule which hyper leaves to its users: HTTP/1.1 demands a host (RFC 9112
+/// section 3.2), and there is one expectation only (RFC 9110 section 10.1.1).
+fn broken_rule(request: &Request<Incoming>) -> Option<&'static Refusal> {
+    let headers = request.headers();
+    if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
+        return Some(&refusal::NO_HOST);
+    }
+    let expectation = headers.get(header::EXPECT)?;
+    let known = expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    (!known).then_some(&refusal::EXPECTATION)
 }
 
 /// Notes what the layer above cannot see.

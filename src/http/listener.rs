@@ -14,9 +14,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,45 +24,11 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::engine::Engine;
+pub use crate::http::config::{AnyBody, BoxFuture, Config};
 use crate::http::connection::{Connection, Served};
 use crate::http::metrics;
 use crate::http::refusal;
-use crate::http::tls::Tls;
 use crate::{ImksError, ImksResult};
-
-/// Limits of the listener.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// From the connection to its first byte.
-    pub first_byte_timeout: Duration,
-    /// From the end of one request (or the connection) to the whole head of the next. Above the ping interval
-    /// of polling clients, so that their kept-alive connections are not cut between two requests.
-    pub head_timeout: Duration,
-    /// From one piece of an answer that the peer takes to the next.
-    pub write_timeout: Duration,
-    /// For a request and its answer, beside the engine.
-    pub request_timeout: Duration,
-    /// Bytes of a request head.
-    pub head_bytes_max: usize,
-    /// Connections at most that have not become WebSockets; more are answered with 503.
-    pub connections_max: usize,
-    /// TLS; plain HTTP without it.
-    pub tls: Option<Tls>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            first_byte_timeout: Duration::from_secs(10),
-            head_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(30),
-            head_bytes_max: 16 << 10,
-            connections_max: 100_000,
-            tls: None,
-        }
-    }
-}
 
 /// Listens on an address. Accepted connections inherit `TCP_NODELAY`.
 ///
@@ -122,16 +87,6 @@ pub(crate) fn or_warn<T>(bound: ImksResult<T>) -> Option<T> {
     }
 }
 
-/// Serves nothing but an engine, with default limits, until the process ends: for first steps and examples.
-pub async fn serve_engine(socket: TcpListener, engine: Engine) {
-    let config = Config::default();
-    let routes = routes(engine, Router::new(), &config);
-    serve(socket, config, routes, TaskTracker::new(), CancellationToken::new()).await;
-}
-
-/// Body of any answer.
-pub type AnyBody = Either<Full<Bytes>, Body>;
-
 /// Sends engine paths to the engine and everything else to the router.
 pub fn routes(
     engine: Engine,
@@ -165,9 +120,6 @@ pub fn router_only(
         })
     }
 }
-
-/// A future on the heap.
-pub type BoxFuture<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Accepts until `stop`, each connection in a task of `tasks`. After `stop`, connections end with the request
 /// they are in.

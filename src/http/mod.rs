@@ -2,12 +2,14 @@
 //! Socket.IO.
 
 pub mod certificate;
+mod config;
 mod connection;
 pub mod listener;
 #[doc(hidden)]
 pub mod metrics;
 mod refusal;
 mod request_scanner;
+mod socketio;
 mod stream;
 pub mod tls;
 pub mod webtransport;
@@ -20,6 +22,8 @@ pub(crate) mod api;
 pub(crate) mod health;
 #[cfg(feature = "server")]
 mod routes;
+
+pub use socketio::SocketIo;
 
 #[cfg(feature = "server")]
 pub(crate) use routes::{Audience, failure, router};

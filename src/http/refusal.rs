@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 
 use crate::error::Code;
-use crate::http::listener::AnyBody;
+use crate::http::config::AnyBody;
 
 /// Why the HTTP layer refuses something.
 #[derive(Debug)]
@@ -68,6 +68,11 @@ pub(super) static MALFORMED: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The request is not valid HTTP/1.1");
 pub(super) static NO_HOST: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidPayload, "The header Host is missing");
+pub(super) static EXPECTATION: Refusal = Refusal::new(
+    StatusCode::EXPECTATION_FAILED,
+    Code::InvalidPayload,
+    "The only expectation is 100-continue",
+);
 pub(super) static NOT_TLS: Refusal = Refusal::new(
     StatusCode::BAD_REQUEST,
     Code::InvalidPayload,
@@ -109,7 +114,16 @@ mod tests {
 
     #[test]
     fn a_refusal_is_json_with_a_code() {
-        for refusal in [&MALFORMED, &NO_HOST, &NOT_TLS, &TARGET_TOO_LONG, &HEAD_TOO_LARGE, &TOO_SLOW, &BUSY] {
+        for refusal in [
+            &MALFORMED,
+            &NO_HOST,
+            &EXPECTATION,
+            &NOT_TLS,
+            &TARGET_TOO_LONG,
+            &HEAD_TOO_LARGE,
+            &TOO_SLOW,
+            &BUSY,
+        ] {
             let body: serde_json::Value = serde_json::from_str(&refusal.body()).unwrap();
             assert_eq!(body["error"]["code"], refusal.code.as_str());
             let bytes = refusal.bytes();

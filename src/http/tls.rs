@@ -1,30 +1,27 @@
 //! TLS for the public listeners: one certificate for TCP and QUIC, exchanged while connections go on.
 
-use std::{
-    fmt,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
-use rustls::{
-    ServerConfig, SupportedProtocolVersion,
-    crypto::aws_lc_rs,
-    server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
-    version::TLS13,
-};
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::certificate::Identity;
-use super::metrics;
+use crate::http::certificate::ServerCertificate;
+use crate::http::metrics;
 use crate::{ImksError, ImksResult, clock};
 
-/// What can be said about TLS.
+/// Settings of TLS.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// PEM file with the certificate and what leads to its root, in this order.
@@ -105,7 +102,7 @@ pub struct Certificates(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     source: Source,
-    shown: RwLock<Shown>,
+    current: RwLock<Current>,
 }
 
 #[derive(Debug)]
@@ -115,10 +112,10 @@ enum Source {
 }
 
 #[derive(Debug)]
-struct Shown {
-    current: Identity,
+struct Current {
+    certificate: ServerCertificate,
     /// A development certificate that will be shown soon: its hash is told before it is needed.
-    next: Option<Identity>,
+    next: Option<ServerCertificate>,
     /// What the files looked like when they were last read, successfully or not.
     stamp: Stamp,
 }
@@ -137,7 +134,7 @@ impl Certificates {
         Self::new(source, stamp)
     }
 
-    /// Makes a short-lived one for development, and a new one in time.
+    /// Makes a short-lived certificate for development, and a new one in time.
     ///
     /// # Errors
     /// [`ImksError::Config`] for names that cannot stand in a certificate.
@@ -146,10 +143,10 @@ impl Certificates {
     }
 
     fn new(source: Source, stamp: Stamp) -> ImksResult<Self> {
-        let current = source.read()?;
-        metrics::TLS_NOT_AFTER.set(current.not_after);
-        let shown = RwLock::new(Shown { current, next: None, stamp });
-        Ok(Self(Arc::new(Inner { source, shown })))
+        let certificate = source.read()?;
+        metrics::TLS_NOT_AFTER.set(certificate.not_after);
+        let current = RwLock::new(Current { certificate, next: None, stamp });
+        Ok(Self(Arc::new(Inner { source, current })))
     }
 
     /// Whether it was made here, so that clients can only know it by its hash.
@@ -160,45 +157,45 @@ impl Certificates {
     /// SHA-256 of the development certificates that are shown now and next; none for one from files, which
     /// clients check in the ordinary way.
     pub fn hashes(&self) -> Vec<[u8; 32]> {
-        let shown = self.0.shown.read();
-        let all = std::iter::once(&shown.current).chain(&shown.next);
-        all.filter(|_| self.is_self_signed()).map(|identity| identity.sha256).collect()
+        let current = self.0.current.read();
+        let all = std::iter::once(&current.certificate).chain(&current.next);
+        all.filter(|_| self.is_self_signed()).map(|certificate| certificate.sha256).collect()
     }
 
     /// Reads the files again and shows what is in them from now on; connections that are open go on. A
     /// development certificate is renewed if its time has come.
     ///
     /// # Errors
-    /// As [`Certificates::open`]; the old one stays then.
+    /// [`ImksError::Config`] naming the file and what is wrong with it; the old certificate stays then.
     pub fn reload(&self) -> ImksResult<()> {
         if self.is_self_signed() {
             return self.renew();
         }
         let stamp = self.0.source.stamp();
         let read = self.0.source.read();
-        let mut shown = self.0.shown.write();
-        shown.stamp = stamp;
-        shown.current = read?;
-        metrics::TLS_NOT_AFTER.set(shown.current.not_after);
-        tracing::info!(not_after = %time(shown.current.not_after), "a new certificate is in use");
+        let mut current = self.0.current.write();
+        current.stamp = stamp;
+        current.certificate = read?;
+        metrics::TLS_NOT_AFTER.set(current.certificate.not_after);
+        tracing::info!(not_after = %time(current.certificate.not_after), "a new certificate is in use");
         Ok(())
     }
 
     /// Looks at the files, or at the age of a development certificate, each `interval` until `stop`.
     pub async fn watch(self, interval: Duration, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-            let changed = self.is_self_signed() || self.0.source.stamp() != self.0.shown.read().stamp;
+            let changed = self.is_self_signed() || self.0.source.stamp() != self.0.current.read().stamp;
             if changed && let Err(error) = self.reload() {
                 tracing::error!(%error, "the certificate was not exchanged, the old one stays in use");
             }
-            let remaining = self.0.shown.read().current.remaining(clock::now_micros());
+            let remaining = self.0.current.read().certificate.remaining(clock::now_micros());
             if remaining.is_zero() {
                 tracing::error!("the certificate has expired: clients refuse it");
             }
         }
     }
 
-    /// For connections over TCP.
+    /// Returns the acceptor of connections over TCP.
     ///
     /// # Errors
     /// [`ImksError::Config`] if the library does not know the version.
@@ -209,7 +206,7 @@ impl Certificates {
         Ok(Tls { acceptor, handshake_timeout: config.handshake_timeout })
     }
 
-    /// For QUIC: version 1.3, HTTP/3 only, no early data.
+    /// Returns the configuration of QUIC: version 1.3, HTTP/3 only, no early data.
     ///
     /// # Errors
     /// [`ImksError::Config`] if the library does not know the version.
@@ -231,26 +228,26 @@ impl Certificates {
 
     fn renew(&self) -> ImksResult<()> {
         let now = clock::now_micros();
-        let mut shown = self.0.shown.write();
-        let remaining = shown.current.remaining(now);
-        if remaining < ANNOUNCE_BEFORE && shown.next.is_none() {
-            shown.next = Some(self.0.source.read()?);
+        let mut current = self.0.current.write();
+        let remaining = current.certificate.remaining(now);
+        if remaining < ANNOUNCE_BEFORE && current.next.is_none() {
+            current.next = Some(self.0.source.read()?);
         }
         if remaining < RENEW_BEFORE
-            && let Some(next) = shown.next.take()
+            && let Some(next) = current.next.take()
         {
             metrics::TLS_NOT_AFTER.set(next.not_after);
-            shown.current = next;
+            current.certificate = next;
         }
         Ok(())
     }
 }
 
 impl Source {
-    fn read(&self) -> ImksResult<Identity> {
+    fn read(&self) -> ImksResult<ServerCertificate> {
         match self {
-            Self::Files { cert, key } => Identity::read(cert, key, clock::now_micros()),
-            Self::SelfSigned { names } => Identity::self_signed(names, clock::now_micros()),
+            Self::Files { cert, key } => ServerCertificate::read(cert, key, clock::now_micros()),
+            Self::SelfSigned { names } => ServerCertificate::self_signed(names, clock::now_micros()),
         }
     }
 
@@ -265,7 +262,7 @@ impl Source {
 
 impl ResolvesServerCert for Inner {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.shown.read().current.certified.clone())
+        Some(self.current.read().certificate.certified.clone())
     }
 }
 
@@ -292,8 +289,11 @@ impl Tls {
 }
 
 impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("handshake_timeout", &self.handshake_timeout).finish_non_exhaustive()
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Tls")
+            .field("handshake_timeout", &self.handshake_timeout)
+            .finish_non_exhaustive()
     }
 }
 

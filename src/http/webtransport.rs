@@ -3,38 +3,36 @@
 //! Before anything is allocated for a peer, it is counted: many connections at once, or from one address, are
 //! first asked to prove that address (QUIC retry), then refused. Every step of the handshake has a deadline.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    net::{IpAddr, SocketAddr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use axum::{Json, Router, http::header, response::IntoResponse, routing::get};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use axum::Router;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde_json::json;
 use socket2::SockRef;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wtransport::quinn::crypto::rustls::QuicServerConfig;
 use wtransport::quinn::{
     self, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-    crypto::rustls::QuicServerConfig,
 };
 
-use super::tls::Certificates;
-use crate::{
-    ImksError, ImksResult,
-    engine::{
-        Engine, SessionRequest,
-        metrics::{self, QuicHandshake},
-    },
-};
+use crate::engine::metrics::{self, QuicHandshake};
+use crate::engine::{Engine, SessionRequest};
+use crate::http::listener;
+use crate::http::tls::Certificates;
+use crate::{ImksError, ImksResult};
 
-/// What can be said about WebTransport.
+/// Settings of the WebTransport listener.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Whether it is served.
@@ -91,7 +89,19 @@ pub fn bind(addr: SocketAddr) -> ImksResult<UdpSocket> {
     Ok(socket)
 }
 
-/// As far as the system allows it. With less everything works, but for bursts.
+/// Binds the UDP port on an address, and where that is a loopback address also on the other one: browsers take either
+/// for `localhost`, and do not try the second.
+///
+/// # Errors
+/// [`ImksError::Io`] naming the address; the second one may be missing.
+pub fn bind_loopbacks(addr: SocketAddr) -> ImksResult<Vec<UdpSocket>> {
+    let first = bind(addr)?;
+    let addr = first.local_addr().map_err(ImksError::io("reading the UDP address"))?;
+    let second = listener::other_loopback(addr).and_then(|other| listener::or_warn(bind(other)));
+    Ok(std::iter::once(first).chain(second).collect())
+}
+
+/// Enlarges the buffers as far as the system allows it. With less everything works, but for bursts.
 fn enlarge_buffers(socket: &SockRef<'_>) {
     let enlarged = socket
         .set_recv_buffer_size(UDP_BUFFER_BYTES)
@@ -142,7 +152,7 @@ impl Listener {
         Ok(Self { endpoint, admission, handshake_timeout: config.handshake_timeout })
     }
 
-    /// The UDP address.
+    /// Returns the UDP address.
     ///
     /// # Errors
     /// [`ImksError::Io`] if the system does not tell.
@@ -167,7 +177,7 @@ impl Listener {
     fn admit(&self, incoming: Incoming) -> Option<Admitted> {
         let (peer, validated) = (incoming.remote_address(), incoming.remote_address_validated());
         match self.admission.decide(peer.ip(), validated, self.endpoint.open_connections()) {
-            Verdict::Accept(place, shaking) => return Some((incoming, place, shaking)),
+            Verdict::Accept(slot, handshake) => return Some((incoming, slot, handshake)),
             Verdict::Retry => {
                 metrics::QUIC_HANDSHAKES.of(QuicHandshake::Retried).increment();
                 // It fails only for an address that has proved itself already.
@@ -183,14 +193,17 @@ impl Listener {
 }
 
 impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("addr", &self.endpoint.local_addr().ok()).finish_non_exhaustive()
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Listener")
+            .field("addr", &self.endpoint.local_addr().ok())
+            .finish_non_exhaustive()
     }
 }
 
-async fn handle((incoming, place, shaking): Admitted, engine: Engine, timeout: Duration) {
-    let request = tokio::time::timeout(timeout, receive(incoming, place)).await;
-    drop(shaking);
+async fn handle((incoming, slot, handshake): Admitted, engine: Engine, timeout: Duration) {
+    let request = tokio::time::timeout(timeout, receive(incoming, slot)).await;
+    drop(handshake);
     match request {
         Ok(Some(request)) => engine.handle_webtransport(request).await,
         Ok(None) | Err(_) => metrics::QUIC_HANDSHAKES.of(QuicHandshake::Abandoned).increment(),
@@ -198,9 +211,9 @@ async fn handle((incoming, place, shaking): Admitted, engine: Engine, timeout: D
 }
 
 /// From the first packet of a connection to its session request.
-async fn receive(incoming: Incoming, place: Place) -> Option<SessionRequest> {
+async fn receive(incoming: Incoming, slot: ConnectionSlot) -> Option<SessionRequest> {
     let connection = incoming.await.ok()?;
-    SessionRequest::receive(connection, Box::new(place)).await
+    SessionRequest::receive(connection, Box::new(slot)).await
 }
 
 /// Small windows: a peer that does not read, or sends what nobody asked for, costs at most about 2 MiB.
@@ -224,7 +237,7 @@ fn transport(heartbeat: Heartbeat, idle: Duration) -> Result<TransportConfig, qu
 /// All clients share one socket, and the usual 208 KiB hold the first packets of fewer than a hundred that come at once.
 const UDP_BUFFER_BYTES: usize = 2 << 20;
 
-type Admitted = (Incoming, Place, Shaking);
+type Admitted = (Incoming, ConnectionSlot, HandshakeSlot);
 
 /// Who may come in.
 #[derive(Debug)]
@@ -237,7 +250,7 @@ struct Admission {
 }
 
 enum Verdict {
-    Accept(Place, Shaking),
+    Accept(ConnectionSlot, HandshakeSlot),
     Retry,
     Refuse,
 }
@@ -267,28 +280,28 @@ impl Admission {
         drop(open);
         self.handshakes.fetch_add(1, Ordering::Relaxed);
         super::metrics::QUIC_CONNECTIONS.add(1);
-        Verdict::Accept(Place { admission: self.clone(), network }, Shaking(self.clone()))
+        Verdict::Accept(ConnectionSlot { admission: self.clone(), network }, HandshakeSlot(self.clone()))
     }
 }
 
 /// One of the connections that may be open.
 #[derive(Debug)]
-struct Place {
+struct ConnectionSlot {
     admission: Arc<Admission>,
     network: IpAddr,
 }
 
 /// One of the connections that have sent no session request yet.
 #[derive(Debug)]
-struct Shaking(Arc<Admission>);
+struct HandshakeSlot(Arc<Admission>);
 
-impl Drop for Shaking {
+impl Drop for HandshakeSlot {
     fn drop(&mut self) {
         self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         super::metrics::QUIC_CONNECTIONS.add(-1);
         let mut open = self.admission.open.lock();
@@ -301,7 +314,7 @@ impl Drop for Place {
     }
 }
 
-/// What one subscriber can choose addresses from.
+/// Returns the network that one subscriber can choose addresses from.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
@@ -324,9 +337,10 @@ fn hashes(certificates: &Certificates) -> impl IntoResponse + use<> {
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_TYPE, "application/json"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, Json(json!({ "hashes": hashes })))
+    (headers, json!({ "hashes": hashes }).to_string())
 }
 
 /// Where [`routes`] answers.
@@ -357,9 +371,9 @@ mod tests {
         })
     }
 
-    fn accepted(verdict: Verdict) -> Place {
+    fn accepted(verdict: Verdict) -> ConnectionSlot {
         match verdict {
-            Verdict::Accept(place, _) => place,
+            Verdict::Accept(slot, _) => slot,
             Verdict::Retry => panic!("retry"),
             Verdict::Refuse => panic!("refused"),
         }

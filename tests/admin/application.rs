@@ -2,25 +2,23 @@
 
 use std::net::SocketAddr;
 
-use imks::engine::{self, Engine};
-use imks::http::listener;
+use imks::http::{SocketIo, listener};
 use imks::socket::{Event, NamespaceBuilder, Server, admin};
 
 /// imks on a free port, for as long as the runtime.
 pub(crate) fn serve(admin: admin::Config) -> SocketAddr {
-    let engine = Engine::new(engine::Config::default()).unwrap();
     let server = Server::builder(Default::default())
         .namespace("/", talk)
         .namespace("/chat", talk)
         .instrument(admin)
         .build()
         .unwrap();
+    let io = SocketIo::start(server, Default::default()).unwrap();
+    // The port must be known before it is listened on.
     let listener = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    let tasks = tokio_util::task::TaskTracker::new();
-    let served = engine.clone();
-    tasks.spawn(async move { server.serve(served).await });
-    tasks.spawn(async move { listener::serve_engine(listener, engine).await });
+    drop(listener);
+    tokio_util::task::TaskTracker::new().spawn(async move { io.listen(address).await });
     address
 }
 

@@ -60,6 +60,7 @@ async fn what_is_not_http_is_refused_in_json() {
         ("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400, "invalid_payload"),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400, "invalid_payload"),
         ("GET / HTTP/1.1\r\n\r\n", 400, "invalid_payload"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n", 417, "invalid_payload"),
         (&large, 431, "payload_too_large"),
     ] {
         let answer = answer_to(&server, request).await;
