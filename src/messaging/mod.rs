@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::models::append::Commits;
-use crate::models::message_reaction;
+use crate::models::message_reaction_total::DISTINCT_MAX;
 use crate::models::sweep;
 use crate::models::text::BODY_CHARS_MAX;
 use crate::rate_limit::Rate;
@@ -99,7 +99,7 @@ impl Config {
     fn advertised(&self) -> AdvertisedLimits {
         AdvertisedLimits {
             body_chars: BODY_CHARS_MAX,
-            reactions_distinct: message_reaction::DISTINCT_MAX,
+            reactions_distinct: DISTINCT_MAX,
             max_payload: self.max_payload,
         }
     }

@@ -9,7 +9,8 @@ use super::registry::{Registry, Request};
 use super::turn::Turn;
 use crate::ImksResult;
 use crate::auth::Permission;
-use crate::models::message_reaction::{AddReaction, Emoji, Reacted, RemoveReaction};
+use crate::models::emoji::Emoji;
+use crate::models::message_reaction::{AddReaction, Reacted, RemoveReaction};
 use crate::rate_limit::Rate;
 
 const ADD: Request<Add, Reacted> = Request::new("reaction:add");

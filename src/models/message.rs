@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::message_reaction::Reactions;
+use super::message_reaction_total::Reactions;
 use super::rows::{RowsSql, sql_number};
 use super::text::{Mentions, Nonce};
 use crate::clock::{Micros, Timestamp};

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use imks::testing::models::append::{Authority, Config, Scope};
+use imks::testing::models::emoji::Emoji;
 use imks::testing::models::message::MessageDetail;
 use imks::testing::models::message_delete::DeleteMessage;
-use imks::testing::models::message_reaction::{AddReaction, Emoji, Reacted, RemoveReaction};
+use imks::testing::models::message_reaction::{AddReaction, Reacted, RemoveReaction};
 use imks::testing::models::message_sync::{self, Cursor, Limits};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
