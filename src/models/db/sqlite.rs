@@ -42,7 +42,8 @@ pub(super) async fn connect(
     };
     let place = format!("file {}", options.get_filename().display());
     let opened = async {
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = options.clone().pragma("cache_size", SQLITE_WRITER_CACHE);
+        let writer = pool(1).connect_with(writer).await?;
         let reader = match memory {
             true => writer.clone(),
             false => {
@@ -82,7 +83,9 @@ async fn create_private(file: &Path) -> ImksResult<()> {
 
 /// The append path prepares each of its statements for batches of 1, 2, 4, … rows.
 const SQLITE_STATEMENTS: usize = 256;
-/// Page cache per connection; negative means KiB.
+/// Page cache of a connection that reads; negative means KiB.
 const SQLITE_CACHE: &str = "-16384";
-/// 16 MiB of WAL between checkpoints: fewer, larger ones.
-const SQLITE_CHECKPOINT_PAGES: &str = "4096";
+/// Page cache of the connection that writes: each message goes to a random page of each index.
+const SQLITE_WRITER_CACHE: &str = "-65536";
+/// 64 MiB of WAL between checkpoints: a page that is written again and again is copied back once.
+const SQLITE_CHECKPOINT_PAGES: &str = "16384";
