@@ -52,7 +52,7 @@ pub use self::{
     namespace::socket_info::RemoteHandshake,
     namespace::typed::{IntoAck, Reply},
     reason::DisconnectReason,
-    recovery::session_store::{Recovery, RecoveryStatus},
+    recovery::config::{Recovery, RecoveryStatus},
     server::builder::ServerBuilder,
     server::config::Config,
     server::dynamic::{DynamicNamespace, NamespaceMatch},

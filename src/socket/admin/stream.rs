@@ -78,7 +78,7 @@ pub(super) async fn all_sockets(admin: &Admin, server: &Server) -> Vec<ShownSock
 /// Ours as we know them, those of other nodes as they tell.
 async fn sockets_of(namespace: Namespace, server: &Server) -> Vec<ShownSocket> {
     let ours = namespace.sockets();
-    let mut sockets: Vec<_> = ours.iter().map(|socket| shown(socket)).collect();
+    let mut sockets: Vec<_> = ours.iter().map(shown).collect();
     if !server.reaches_others() {
         return sockets;
     }

@@ -4,7 +4,7 @@
 //! Membership is by heartbeats: a node that dies costs the requests of the next ten seconds their deadline, and
 //! nothing afterwards. A request that arrives twice is done once; a response that nobody waits for is dropped.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,25 +19,22 @@ use tokio_util::task::TaskTracker;
 use super::family::Family;
 use super::members::{HEARTBEAT_INTERVAL, Members};
 use super::message::{Body, ClusterMessage, Request, Response};
+use super::recent::RecentRequests;
 use super::requests::{OpenRequest, Requests, Responses};
 use super::responses::Requester;
-use crate::bus::{BoxFuture, Pipe, Subscription, metrics};
+use crate::bus::{Pipe, Subscription, metrics};
 use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
-use crate::socket::codec::encoder::EncodedPacket;
-use crate::socket::namespace::ack_collector::AckCollector;
-use crate::socket::namespace::cluster_link::{
-    ClusterLink, Guard, NodeAnswers, NodeSockets, Operation, PacketData, Target,
-};
+use crate::socket::namespace::cluster_link::ClusterLink;
 use crate::socket::namespace::namespace::Namespace;
 
 /// This node among the others.
 pub(crate) struct MessageBus {
-    node: NodeId,
-    pipe: Arc<dyn Pipe>,
+    pub(super) node: NodeId,
+    pub(super) pipe: Arc<dyn Pipe>,
     family: Arc<dyn Family>,
-    request_timeout: Duration,
-    members: Mutex<Members>,
+    pub(super) request_timeout: Duration,
+    pub(super) members: Mutex<Members>,
     requests: Arc<Requests>,
     recent: Mutex<RecentRequests>,
     /// Responses on their way to the nodes that asked.
@@ -56,28 +53,6 @@ pub(crate) struct MessageBus {
 
 /// Finds a namespace of this node by its path.
 type Find = dyn Fn(&str) -> Option<Namespace> + Send + Sync;
-
-/// Requests that were done, so that a copy is not done again.
-#[derive(Default)]
-struct RecentRequests {
-    known: HashSet<(NodeId, u64)>,
-    order: VecDeque<(NodeId, u64)>,
-}
-
-impl RecentRequests {
-    fn is_new(&mut self, request: (NodeId, u64)) -> bool {
-        if !self.known.insert(request) {
-            return false;
-        }
-        self.order.push_back(request);
-        if self.order.len() > RECENT_REQUESTS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
 
 impl MessageBus {
     pub(crate) fn new(
@@ -148,30 +123,35 @@ impl MessageBus {
         self.pipe.close().await;
     }
 
-    async fn run(self: Arc<Self>, mut to_all: Subscription, mut to_this: Subscription, find: Box<Find>) {
-        let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        heartbeat.tick().await;
-        let mut state = self.pipe.state();
+    async fn run(self: Arc<Self>, mut to_all: Subscription, to_this: Subscription, find: Box<Find>) {
         let confirmed = tokio::select! {
             () = self.stop.cancelled() => false,
             confirmed = to_all.confirmed() => confirmed,
         };
         if confirmed {
             self.tell(Body::Hello);
+            self.talk(to_all, to_this, &*find).await;
         }
-        while confirmed {
+        self.tell(Body::Bye);
+    }
+
+    /// Listens and gives signs of life until this node leaves or the pipe is closed.
+    async fn talk(self: &Arc<Self>, mut to_all: Subscription, mut to_this: Subscription, find: &Find) {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        heartbeat.tick().await;
+        let mut state = self.pipe.state();
+        loop {
             tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return,
                 _ = heartbeat.tick() => self.tell(Body::Heartbeat),
                 // After a reconnect: who is there is asked anew.
                 Ok(()) = state.changed() => self.tell(Body::Hello),
-                Some(message) = to_all.recv() => self.receive(&message, &*find),
-                Some(message) = to_this.recv() => self.receive(&message, &*find),
-                else => break,
+                Some(message) = to_all.recv() => self.receive(&message, find),
+                Some(message) = to_this.recv() => self.receive(&message, find),
+                else => return,
             }
         }
-        self.tell(Body::Bye);
     }
 
     async fn apply_operations(
@@ -234,7 +214,7 @@ impl MessageBus {
     }
 
     /// Opens a request, and sends it if there is anybody to answer.
-    fn request(
+    pub(super) fn request(
         &self,
         namespace: &str,
         request: Request<'_>,
@@ -278,83 +258,11 @@ impl MessageBus {
         }
     }
 
-    fn publish_body(&self, body: Body<'_>) -> ImksResult<()> {
+    pub(super) fn publish_body(&self, body: Body<'_>) -> ImksResult<()> {
         let message = ClusterMessage { node: self.node, body };
         let bytes = self.family.encode(&message)?;
         self.pipe.publish(&self.family.channel(&message.body), bytes);
         Ok(())
-    }
-}
-
-impl ClusterLink for MessageBus {
-    fn node(&self) -> NodeId {
-        self.node
-    }
-
-    fn reaches_others(&self) -> bool {
-        self.pipe.reaches_others()
-    }
-
-    fn others(&self) -> Vec<NodeId> {
-        self.members.lock().alive(Instant::now()).collect()
-    }
-
-    fn publish(&self, namespace: &str, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
-        let (target, operation) = (target.clone(), operation.clone());
-        self.publish_body(Body::Operation { namespace, target, operation })
-    }
-
-    fn request_acks(
-        &self,
-        namespace: &str,
-        target: &Target<'_>,
-        event: &EncodedPacket,
-        timeout: Duration,
-        acks: Arc<AckCollector>,
-    ) -> ImksResult<Guard> {
-        let request = Request::EmitWithAck {
-            target: target.clone(),
-            event: PacketData::of(event),
-            timeout_millis: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        };
-        Ok(Box::new(self.request(namespace, request, Responses::Acks(acks))?))
-    }
-
-    fn fetch_sockets(
-        &self,
-        namespace: &str,
-        target: &Target<'_>,
-    ) -> ImksResult<BoxFuture<'static, NodeSockets>> {
-        let responses = Responses::Sockets { parts: HashMap::new(), sockets: Vec::new() };
-        let request = Request::FetchSockets { target: target.clone() };
-        let (open, timeout) = (self.request(namespace, request, responses)?, self.request_timeout);
-        Ok(Box::pin(async move {
-            match open.wait(timeout).await {
-                (Some(Responses::Sockets { sockets, .. }), silent) => (sockets, silent),
-                (_, silent) => (Vec::new(), silent),
-            }
-        }))
-    }
-
-    fn server_side_emit(&self, namespace: &str, event: &EncodedPacket) -> ImksResult<()> {
-        let request = Request::ServerSideEmit { event: PacketData::of(event), ack: false };
-        self.request(namespace, request, Responses::ServerAcks(Vec::new())).map(drop)
-    }
-
-    fn server_side_emit_with_ack(
-        &self,
-        namespace: &str,
-        event: &EncodedPacket,
-        timeout: Duration,
-    ) -> ImksResult<BoxFuture<'static, NodeAnswers>> {
-        let request = Request::ServerSideEmit { event: PacketData::of(event), ack: true };
-        let open = self.request(namespace, request, Responses::ServerAcks(Vec::new()))?;
-        Ok(Box::pin(async move {
-            match open.wait(timeout).await {
-                (Some(Responses::ServerAcks(answers)), silent) => (answers, silent),
-                (_, silent) => (Vec::new(), silent),
-            }
-        }))
     }
 }
 
@@ -363,9 +271,6 @@ pub(crate) const RESPONSES_MAX: usize = 4_096;
 
 /// Requests of other nodes that may be worked on at once; more are dropped and counted.
 pub(crate) const WORK_MAX: usize = 1_024;
-
-/// Requests remembered to recognise copies.
-const RECENT_REQUESTS_MAX: usize = 4_096;
 
 /// How often at most the log says that messages of other nodes were dropped.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);

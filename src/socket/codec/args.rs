@@ -14,6 +14,7 @@ use super::binary;
 use super::json::{is_too_deep, unescape};
 use super::packet_type::PacketType;
 use super::placeholder::all_have_attachments;
+use super::shape::Shape;
 use crate::error::{ImksError, ImksResult};
 
 /// The arguments of one event or ack: validated JSON text and the binary attachments it refers to.
@@ -309,80 +310,6 @@ fn split_array(text: &str, start: usize) -> ImksResult<Elements> {
 /// Where `part`, a slice of `whole`, begins in it.
 fn offset_in(whole: &str, part: &str) -> usize {
     (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize)
-}
-
-/// What a type wants to be read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    /// Several values, or none.
-    Tuple,
-    /// One value.
-    Single,
-}
-
-impl Shape {
-    fn of<'a, T: Deserialize<'a>>() -> Self {
-        match T::deserialize(Probe) {
-            Err(shape) => shape,
-            // A type that reads nothing takes whatever is there.
-            Ok(_) => Self::Tuple,
-        }
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, formatter)
-    }
-}
-
-impl std::error::Error for Shape {}
-
-impl serde::de::Error for Shape {
-    fn custom<T: fmt::Display>(_: T) -> Self {
-        Self::Single
-    }
-}
-
-/// Answers a type with what it asked for.
-struct Probe;
-
-impl<'de> Deserializer<'de> for Probe {
-    type Error = Shape;
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Shape> {
-        Err(Shape::Single)
-    }
-
-    fn deserialize_unit<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Shape> {
-        Err(Shape::Tuple)
-    }
-
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Shape> {
-        Err(Shape::Tuple)
-    }
-
-    fn deserialize_tuple_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: usize,
-        _: V,
-    ) -> Result<V::Value, Shape> {
-        Err(Shape::Tuple)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Shape> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit_struct
-        seq map struct enum identifier ignored_any
-    }
 }
 
 /// The first elements of an array, as text; the others are validated only.

@@ -12,5 +12,6 @@ pub mod packet;
 mod packet_type;
 pub mod parser;
 mod placeholder;
+mod shape;
 #[cfg(feature = "socketio")]
 mod version2;

@@ -9,10 +9,10 @@ use crate::error::ImksResult;
 use crate::socket::codec::arguments::Arguments;
 use crate::socket::codec::encoder::{EncodedPacket, encode_event};
 use crate::socket::data::SavedData;
+use crate::socket::recovery::config::{Recovery, RecoveryStatus};
 use crate::socket::recovery::event::RecoverableEvent;
 use crate::socket::recovery::session_store::{
-    Accepted, Addressees, AwaySession, Link, Opening, Position, Recovery, RecoveryStatus, Refused,
-    SessionStore,
+    Accepted, Addressees, AwaySession, Link, Position, Refused, Restored, SessionStore,
 };
 use crate::socket::socket_id::SocketId;
 
@@ -155,7 +155,7 @@ impl Delivery {
         &self,
         link: &Link,
         accepted: Accepted<'_>,
-        open: impl FnOnce(Opening) -> Result<(), Refused>,
+        open: impl FnOnce(Restored) -> Result<(), Refused>,
     ) -> Result<(), Refused> {
         self.store().ok_or(Refused::Lost)?.open(link, accepted, open)
     }

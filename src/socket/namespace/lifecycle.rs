@@ -70,7 +70,7 @@ impl Namespace {
     }
 
     fn open_session(&self, socket: &Socket, link: &Link, accept: &Accept) -> Result<(), NotOpened> {
-        if link.is_back() {
+        if link.is_resumed() {
             if !self.delivery().is_owner(link, accept.owner()) {
                 return Err(NotOpened::WithoutRecovery);
             }
@@ -91,7 +91,7 @@ impl Namespace {
             welcome.push(socket.connect_reply());
             welcome.extend(events);
             welcome.extend(last.map(|last| last.stamp(opening.offset.as_str())));
-            socket.open(&welcome, !link.is_back()).map_err(|_| Refused::Closed)
+            socket.open(&welcome, !link.is_resumed()).map_err(|_| Refused::Closed)
         });
         // Hooks may do anything, so they run when nothing is locked.
         joined.iter().for_each(|(room, created)| socket.tell_joined(room, *created));
@@ -143,7 +143,7 @@ impl Socket {
     /// Whether the client came back after a short absence, as the same socket and with its rooms and data. In the
     /// connect hook: whether it will have, if the hook accepts.
     pub fn recovered(&self) -> bool {
-        self.link().is_some_and(Link::is_back)
+        self.link().is_some_and(Link::is_resumed)
     }
 
     /// In the connect hook of a client that comes back: the rooms it will be in again, own room aside. The hook takes

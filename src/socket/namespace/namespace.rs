@@ -13,7 +13,7 @@ use super::handlers::{Events, Handlers, Hooks, Listeners, ServerHandler};
 use super::rooms::{Room, Rooms};
 use super::socket::Socket;
 use crate::error::{ImksError, ImksResult};
-use crate::socket::recovery::session_store::RecoveryStatus;
+use crate::socket::recovery::config::RecoveryStatus;
 use crate::socket::socket_id::SocketId;
 
 /// A namespace of a running server. Cheap to clone.

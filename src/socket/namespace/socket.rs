@@ -1,14 +1,17 @@
 //! A client in one namespace: what handlers hold in their hands.
 
+mod acks;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
-use super::ack_collector::PendingAck;
+use self::acks::AckTarget;
+pub use self::acks::PENDING_ACKS_MAX;
+
 use super::connect::ConnectPayload;
 use super::handlers::Listeners;
 use super::namespace::Namespace;
@@ -18,7 +21,7 @@ use crate::engine::{Close, Frame, Handshake, Outbox, Protocol, Queued, Reservati
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::{Dialect, Renderings};
 use crate::socket::codec::encoder::{EncodedPacket, Frames};
-use crate::socket::codec::packet::{Args, MAIN_NAMESPACE};
+use crate::socket::codec::packet::MAIN_NAMESPACE;
 use crate::socket::data::SocketData;
 use crate::socket::recovery::session_store::{Link, Position};
 use crate::socket::socket_id::SocketId;
@@ -52,13 +55,6 @@ struct Buffered {
     packet: EncodedPacket,
     /// Where it stands in the log of its namespace, if that is kept.
     position: Option<Position>,
-}
-
-/// Who waits for an ack of this socket.
-enum AckTarget {
-    Single(oneshot::Sender<Args>),
-    /// One of many that were sent the same event.
-    Broadcast(PendingAck),
 }
 
 const JOINING: u8 = 0;
@@ -292,60 +288,6 @@ impl Socket {
     }
 }
 
-/// Acks that this client owes.
-impl Socket {
-    /// Expects an ack with this id.
-    pub(crate) fn expect_ack(&self, id: u64) -> ImksResult<oneshot::Receiver<Args>> {
-        let (sender, receiver) = oneshot::channel();
-        self.expect(id, AckTarget::Single(sender))?;
-        Ok(receiver)
-    }
-
-    /// Expects one of many acks. A socket that is gone, or owes too many, drops it at once.
-    pub(crate) fn expect_ack_among_many(&self, id: u64, ack: PendingAck) -> ImksResult<()> {
-        self.expect(id, AckTarget::Broadcast(ack))
-    }
-
-    /// Takes an ack of the client; unknown ids answer nothing.
-    pub(crate) fn resolve_ack(&self, id: u64, args: Args) {
-        let target = self.0.acks.lock().remove(&id);
-        match target {
-            // The one who asked may have given up in the same moment.
-            Some(AckTarget::Single(waiting)) => drop(waiting.send(args)),
-            Some(AckTarget::Broadcast(ack)) => ack.resolve(args),
-            None => {}
-        }
-    }
-
-    /// Nobody waits for this ack any more.
-    pub(crate) fn forget_ack(&self, id: u64) {
-        let target = self.0.acks.lock().remove(&id);
-        drop(target);
-    }
-
-    /// The number of acks that the client owes.
-    pub(crate) fn pending_acks(&self) -> usize {
-        self.0.acks.lock().len()
-    }
-
-    fn expect(&self, id: u64, target: AckTarget) -> ImksResult<()> {
-        let mut acks = self.0.acks.lock();
-        // Checked under the lock: whoever closes the socket empties the map under it afterwards.
-        let closed = self.0.state.load(Ordering::Acquire) == CLOSED;
-        if closed || acks.len() >= PENDING_ACKS_MAX {
-            // Dropped without the lock: one of many speaks when it is dropped.
-            drop(acks);
-            drop(target);
-            return Err(match closed {
-                true => ImksError::SocketNotFound(self.id().into()),
-                false => ImksError::LimitReached("pending acks per socket"),
-            });
-        }
-        acks.insert(id, target);
-        Ok(())
-    }
-}
-
 /// Rooms and the end.
 impl Socket {
     /// Joins a room with `join`, unless the socket is in it already or gone.
@@ -409,9 +351,6 @@ impl fmt::Debug for Socket {
         formatter.debug_tuple("Socket").field(&self.0.id).finish()
     }
 }
-
-/// Acks that one client may owe; whoever wants one more gets an error.
-pub const PENDING_ACKS_MAX: usize = 1_024;
 
 /// Packets buffered for a client whose connect hook is still running; one more closes the connection, since the client
 /// would miss it.

@@ -9,83 +9,37 @@
 
 mod link;
 mod log;
+mod purge;
 mod record;
+mod replay;
 mod sent;
 mod sessions;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::link::Link;
-use self::link::{Back, Credentials, Pid};
+use self::link::{Credentials, Pid};
 pub(crate) use self::log::{Addressees, Position};
-use self::log::{Bounds, Epoch, Log, OffsetText};
+use self::log::{Bounds, Epoch, OffsetText};
 use self::record::{Joining, Memberships, Record, State};
-use self::sent::{Next, Sent};
+use self::sent::SentPositions;
 pub(crate) use self::sessions::AwaySession;
 use self::sessions::Sessions;
+use super::config::{Recovery, RecoveryStatus};
 use super::event::RecoverableEvent;
-use crate::engine::Frame;
 use crate::error::ImksResult;
 use crate::socket::codec::encoder::EncodedPacket;
 use crate::socket::data::SavedData;
 use crate::socket::metrics::{self, Return};
 use crate::socket::socket_id::SocketId;
 
-/// How clients may come back. Bounds are per namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recovery {
-    /// How long a client may be away.
-    pub max_disconnection_duration: Duration,
-    /// Whether the connect hook is left out when a client comes back. Events it would give along are not sent
-    /// again then. Sessions whose hook named an owner are asked nevertheless.
-    pub skip_middlewares: bool,
-    /// Packets kept at most; the oldest go first.
-    pub packets_max: usize,
-    /// Bytes of packets kept at most; the oldest go first.
-    pub bytes_max: usize,
-    /// Absent clients remembered at most; who left first is forgotten first.
-    pub sessions_max: usize,
-    /// Packets sent to one client that comes back at most; who missed more starts anew.
-    pub replay_packets_max: usize,
-    /// Bytes sent to one client that comes back at most; who missed more starts anew.
-    pub replay_bytes_max: usize,
-}
-
-impl Default for Recovery {
-    fn default() -> Self {
-        Self {
-            max_disconnection_duration: Duration::from_secs(120),
-            skip_middlewares: false,
-            packets_max: 16_384,
-            bytes_max: 32 << 20,
-            sessions_max: 16_384,
-            replay_packets_max: 1_024,
-            replay_bytes_max: 512 << 10,
-        }
-    }
-}
-
-/// What a store holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RecoveryStatus {
-    /// Sessions, connected or not.
-    pub sessions: usize,
-    /// Sessions whose client is away.
-    pub away: usize,
-    /// Packets.
-    pub packets: usize,
-    /// Bytes of these packets.
-    pub bytes: usize,
-}
-
 /// What a socket that is taken in starts with.
-pub(crate) struct Opening {
+pub(crate) struct Restored {
     /// Packets it missed, oldest first: they go before the CONNECT reply.
     pub(crate) missed: Vec<EncodedPacket>,
     /// Rooms to enter.
@@ -143,16 +97,16 @@ impl SessionStore {
             }
             metrics::RECOVERIES.of(Return::NewSession).increment();
         }
-        self.begin_anew()
+        self.begin_new()
     }
 
     /// A new session. It is recorded at once, although nobody can claim it before its client was told its private id.
-    fn begin_anew(&self) -> ImksResult<Link> {
+    fn begin_new(&self) -> ImksResult<Link> {
         let (pid, id) = (Pid::random()?, SocketId::random()?);
         let mut state = self.state.lock();
         let claim = state.next_claim();
         let memberships = Memberships::new(state.log.last());
-        let sent = Arc::new(Sent::new(state.log.last()));
+        let sent = Arc::new(SentPositions::new(state.log.last()));
         let joining = Some(Joining { claim, memberships: memberships.clone(), dropped: Default::default() });
         let record = Record {
             id,
@@ -165,7 +119,7 @@ impl SessionStore {
             joining,
         };
         state.by_pid.insert(pid, record);
-        Ok(Link { pid, id, claim, sent, back: None })
+        Ok(Link { pid, id, claim, sent, resume: None })
     }
 
     /// Gives an event its place among all others, keeps it for those who miss it, and delivers it to those who are
@@ -223,7 +177,7 @@ impl SessionStore {
     /// Rooms of the session that the client wants to go on with, as far as the connect hook left them.
     pub(crate) fn recovered_rooms(&self, link: &Link) -> Vec<Arc<str>> {
         let mut state = self.state.lock();
-        let Some(record) = state.by_pid.get_mut(&link.pid).filter(|_| link.is_back()) else {
+        let Some(record) = state.by_pid.get_mut(&link.pid).filter(|_| link.is_resumed()) else {
             return Vec::new();
         };
         let dropped = record.joining.as_ref().filter(|joining| joining.claim == link.claim);
@@ -257,7 +211,7 @@ impl SessionStore {
         &self,
         link: &Link,
         accepted: Accepted<'_>,
-        open: impl FnOnce(Opening) -> Result<(), Refused>,
+        open: impl FnOnce(Restored) -> Result<(), Refused>,
     ) -> Result<(), Refused> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -269,18 +223,18 @@ impl SessionStore {
         memberships.forget(&joining.dropped);
         memberships.merge(&joining.memberships);
         memberships.became_member(last);
-        let missed = match &link.back {
+        let missed = match &link.resume {
             None => Vec::new(),
             // An earlier socket that is still there has been shut by now.
             Some(back) => {
-                let from = self.resume(&state.log, record, back.offset).ok_or(Refused::Lost)?;
+                let from = self.resume_from(&state.log, record, back.offset).ok_or(Refused::Lost)?;
                 self.missed(&state.log, record.id, &memberships, from).ok_or(Refused::Lost)?
             }
         };
-        let offset = self.epoch.offset(if link.is_back() { last } else { memberships.began() });
+        let offset = self.epoch.offset(if link.is_resumed() { last } else { memberships.began() });
         let rooms = memberships.rooms().cloned().collect();
         let (positions, missed): (Vec<_>, _) = missed.into_iter().unzip();
-        open(Opening { missed, rooms, offset })?;
+        open(Restored { missed, rooms, offset })?;
         positions.into_iter().for_each(|position| record.sent.note(position));
         if let State::Away { since, .. } = record.state {
             state.away.remove(&since);
@@ -294,7 +248,7 @@ impl SessionStore {
             record.owner = accepted.owner.map(Into::into);
             record.greeted = accepted.greeted;
         }
-        if link.is_back() {
+        if link.is_resumed() {
             metrics::RECOVERIES.of(Return::Recovered).increment();
         }
         Ok(())
@@ -344,68 +298,6 @@ impl SessionStore {
         }
         over.into_iter().for_each(|pid| state.remove(pid));
     }
-
-    fn claim(&self, credentials: &Credentials) -> Option<Link> {
-        let Credentials { pid, offset } = *credentials;
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let claim = state.next_claim();
-        let record = state.by_pid.get_mut(&pid).filter(|record| !matches!(record.state, State::New))?;
-        let asked = !self.config.skip_middlewares || record.owner.is_some();
-        // Without its hook nobody would send it the greeting again.
-        if !asked && record.greeted && offset.is_none() {
-            return None;
-        }
-        let from = self.resume(&state.log, record, offset)?;
-        self.missed(&state.log, record.id, &record.memberships, from)?;
-        let memberships = Memberships::new(state.log.last());
-        record.joining = Some(Joining { claim, memberships, dropped: Default::default() });
-        let back = Some(Back { offset, data: record.data.clone(), asked });
-        Some(Link { pid, id: record.id, claim, sent: record.sent.clone(), back })
-    }
-
-    /// The position up to which the client has everything, if all later packets are still there.
-    fn resume(&self, log: &Log, record: &Record, offset: Option<Position>) -> Option<Position> {
-        let began = record.memberships.began();
-        let mut from = offset.unwrap_or(began).max(began);
-        if from > log.last() {
-            return None;
-        }
-        let left_at = match record.state {
-            State::Away { since: (since, _), .. } if self.is_too_late(since, Instant::now()) => return None,
-            State::Away { position, .. } => position,
-            _ => log.last(),
-        };
-        // What lies between two packets for the same client was for others.
-        match record.sent.next(from) {
-            Next::Nothing => from = from.max(left_at),
-            Next::At(next) => from = next - 1,
-            Next::Unknown => {}
-        }
-        (from >= record.memberships.known_from() && from + 1 >= log.first()).then_some(from)
-    }
-
-    /// The packets of a session after a position, if they are not too many.
-    fn missed(
-        &self,
-        log: &Log,
-        id: SocketId,
-        memberships: &Memberships,
-        from: Position,
-    ) -> Option<Vec<(Position, EncodedPacket)>> {
-        let (mut missed, mut bytes) = (Vec::new(), 0);
-        for (position, entry) in log.after(from) {
-            if !entry.addressees.include(id, memberships, position) {
-                continue;
-            }
-            bytes += entry.packet.iter().map(Frame::len).sum::<usize>();
-            if missed.len() >= self.config.replay_packets_max || bytes > self.config.replay_bytes_max {
-                return None;
-            }
-            missed.push((position, entry.packet.clone()));
-        }
-        Some(missed)
-    }
 }
 
 /// What the connect hook said.
@@ -413,54 +305,6 @@ pub(crate) struct Accepted<'a> {
     pub(crate) owner: Option<&'a str>,
     pub(crate) greeted: bool,
     pub(crate) data: SavedData,
-}
-
-impl SessionStore {
-    /// Makes sure that somebody looks after what gets too old.
-    fn watch(&self, state: &mut Sessions) {
-        if state.by_pid.is_empty() {
-            state.log.clear();
-            state.by_pid.shrink_to_fit();
-        }
-        let idle = state.away.is_empty() && state.log.len() == 0;
-        if idle || state.purging {
-            return;
-        }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            state.purging = true;
-            self.tasks.spawn_on(purge_from_time_to_time(self.this.clone()), &runtime);
-        }
-    }
-
-    fn is_too_late(&self, since: Instant, now: Instant) -> bool {
-        now.saturating_duration_since(since) >= self.config.max_disconnection_duration
-    }
-
-    /// Forgets what is too old, and says when to look again: never, if nothing is left.
-    fn purge(&self, now: Instant) -> Option<Instant> {
-        let mut state = self.state.lock();
-        let away_max = self.config.max_disconnection_duration;
-        while state.away.first_key_value().is_some_and(|((since, _), _)| self.is_too_late(*since, now)) {
-            state.remove_first_away();
-        }
-        let keep = away_max + UNNOTICED_MAX;
-        if let Some(before) = now.checked_sub(keep) {
-            state.log.purge(before);
-        }
-        self.watch(&mut state);
-        let oldest_session = state.away.first_key_value().map(|((since, _), _)| *since + away_max);
-        let oldest_packet = state.log.oldest().map(|at| at + keep);
-        let next = oldest_session.into_iter().chain(oldest_packet).min();
-        state.purging = next.is_some();
-        // Who leaves before the oldest packet is too old is looked at in time, too.
-        next.map(|next| next.min(now + away_max).max(now + PURGE_INTERVAL))
-    }
-}
-
-async fn purge_from_time_to_time(store: Weak<SessionStore>) {
-    while let Some(next) = store.upgrade().and_then(|store| store.purge(Instant::now())) {
-        tokio::time::sleep_until(next).await;
-    }
 }
 
 impl Drop for SessionStore {
@@ -474,10 +318,3 @@ impl fmt::Debug for SessionStore {
         formatter.debug_tuple("SessionStore").field(&self.status()).finish()
     }
 }
-
-/// How long a broken connection may go unnoticed, so that packets on their way into it are still kept when the
-/// client comes back at the last moment.
-const UNNOTICED_MAX: Duration = Duration::from_secs(60);
-
-/// Least time between two looks at what is too old.
-const PURGE_INTERVAL: Duration = Duration::from_secs(1);

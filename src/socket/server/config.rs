@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::socket::codec::dialect::Parser;
 use crate::socket::codec::packet::Limits;
-use crate::socket::recovery::session_store::Recovery;
+use crate::socket::recovery::config::Recovery;
 
 /// What a server can be told.
 #[derive(Debug, Clone)]

@@ -1,5 +1,7 @@
 //! The one task of a connection: frames in, handlers, acks.
 
+mod joining;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,17 +11,16 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, Sleep};
 
 use super::backlog::{self, Backlog};
-use super::client::{Client, Joined, Output, TOO_MANY_NAMESPACES};
+use super::client::{Client, Joined, Output};
 use super::server::Inner;
 use crate::bus::BoxFuture;
 use crate::engine::{Close, CloseReason, Connection, Event as EngineEvent, Protocol};
 use crate::error::{ImksError, ImksResult};
-use crate::socket::codec::dialect::{Dialect, Renderings};
-use crate::socket::codec::encoder::{EncodedPacket, encode_connect_error};
-use crate::socket::metrics::{self, Connect};
+use crate::socket::codec::dialect::Dialect;
+use crate::socket::metrics;
 use crate::socket::namespace::connect::{Accept, ConnectPayload};
 use crate::socket::namespace::handlers::{Ack, Event, Handler};
-use crate::socket::namespace::lifecycle::{JoiningSocket, NotOpened};
+use crate::socket::namespace::lifecycle::JoiningSocket;
 use crate::socket::namespace::namespace::Namespace;
 use crate::socket::namespace::observers;
 use crate::socket::namespace::pressure;
@@ -220,60 +221,6 @@ impl ConnectionTask {
         }
     }
 
-    fn connect(&mut self, path: &str, payload: ConnectPayload, cx: &mut Context<'_>) {
-        if let Some(namespace) = self.server.namespaces.get(path).cloned() {
-            return self.ask_to_join(namespace, payload, cx);
-        }
-        if !self.server.dynamic.is_used() {
-            return self.refuse(path, &ConnectError::new("Invalid namespace"));
-        }
-        let (dynamic, path) = (self.server.dynamic.clone(), Arc::<str>::from(path));
-        let looking = async move {
-            let namespace = dynamic.find(path.clone(), payload.clone()).await;
-            Done::Found { path, payload, namespace }
-        };
-        self.start(Box::pin(looking), cx);
-    }
-
-    fn found(
-        &mut self,
-        path: &str,
-        payload: ConnectPayload,
-        namespace: ImksResult<Option<Namespace>>,
-        cx: &mut Context<'_>,
-    ) {
-        match namespace {
-            Ok(Some(namespace)) => self.ask_to_join(namespace, payload, cx),
-            Ok(None) => self.refuse(path, &ConnectError::new("Invalid namespace")),
-            Err(error) => {
-                tracing::warn!(%error, "namespace not created");
-                self.refuse(path, &ConnectError::new(TOO_MANY_NAMESPACES));
-            }
-        }
-    }
-
-    fn ask_to_join(&mut self, namespace: Namespace, payload: ConnectPayload, cx: &mut Context<'_>) {
-        let (outbox, handshake) = (self.connection.outbox().clone(), self.connection.handshake().clone());
-        let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect, &payload) {
-            Ok(socket) => socket,
-            Err(error) => {
-                namespace.client_gone();
-                return self.refuse_connection(&error);
-            }
-        };
-        let candidate = JoiningSocket(socket.clone());
-        match namespace.admit(socket, payload.clone()) {
-            None => self.finish(Done::Verdict { candidate, payload, verdict: Ok(Accept::default()) }, cx),
-            Some(hook) => {
-                let asked = async move {
-                    let verdict = hook.await;
-                    Done::Verdict { candidate, payload, verdict }
-                };
-                self.start(Box::pin(asked), cx);
-            }
-        }
-    }
-
     fn dispatch(&mut self, event: Event, cx: &mut Context<'_>) {
         // The connection's own reference count, where the namespace's would be everybody's.
         let socket = event.socket().clone();
@@ -322,62 +269,6 @@ impl ConnectionTask {
             let Some(running) = self.running.as_mut().filter(|running| !running.is_empty()) else { return };
             let Poll::Ready(Some(done)) = running.poll_next_unpin(cx) else { return };
             self.finish(done, cx);
-        }
-    }
-
-    fn finish(&mut self, done: Done, cx: &mut Context<'_>) {
-        let (candidate, payload, verdict) = match done {
-            Done::Handled => return,
-            Done::Found { path, payload, namespace } => return self.found(&path, payload, namespace, cx),
-            Done::Verdict { candidate, payload, verdict } => (candidate, payload, verdict),
-        };
-        let namespace = candidate.0.namespace().clone();
-        let accept = match verdict {
-            Ok(accept) => accept,
-            Err(refusal) => {
-                drop(candidate);
-                return self.refuse(namespace.path(), &refusal);
-            }
-        };
-        match namespace.open(&candidate.0, &accept) {
-            Ok(()) => self.welcome(&namespace, &candidate.0, cx),
-            Err(NotOpened::WithoutRecovery) => {
-                drop(candidate);
-                self.connect(namespace.path(), payload.without_recovery(), cx);
-            }
-            Err(NotOpened::Failed(error)) => self.refuse_connection(&error),
-        }
-    }
-
-    fn welcome(&mut self, namespace: &Namespace, socket: &Socket, cx: &mut Context<'_>) {
-        self.client.accepted(namespace.path(), socket.clone());
-        self.connect_timer = None;
-        if let Some(greeting) = namespace.connected(socket.clone()) {
-            self.start_handler(greeting, cx);
-        }
-        while let Some(output) = self.client.poll_output() {
-            match output {
-                Ok(output) => self.admit(output, cx),
-                Err(error) => return self.refuse_connection(&error),
-            }
-        }
-    }
-
-    /// `CONNECT_ERROR`: the connection stays.
-    fn refuse(&mut self, path: &str, refusal: &ConnectError) {
-        self.client.refused(path);
-        metrics::CONNECTS.of(Connect::Refused).increment();
-        match encode_connect_error(path, refusal) {
-            Ok(packet) => self.answer(&packet),
-            Err(error) => self.refuse_connection(&error),
-        }
-    }
-
-    /// Answers a client that has no socket.
-    fn answer(&self, packet: &EncodedPacket) {
-        let outbox = self.connection.outbox();
-        if outbox.answer(Renderings::new(packet).frames_for(self.dialect, outbox), None).is_err() {
-            tracing::debug!("client left before it was refused");
         }
     }
 

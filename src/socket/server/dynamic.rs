@@ -16,7 +16,7 @@ use crate::socket::namespace::connect::ConnectPayload;
 use crate::socket::namespace::delivery::Delivery;
 use crate::socket::namespace::handlers::Handlers;
 use crate::socket::namespace::namespace::{Namespace, OnClientGone, check_path};
-use crate::socket::recovery::session_store::Recovery;
+use crate::socket::recovery::config::Recovery;
 
 /// Which paths belong to a dynamic namespace.
 pub struct NamespaceMatch(Rule);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::log::{Epoch, Position};
-use super::sent::Sent;
+use super::sent::SentPositions;
 use crate::error::ImksResult;
 use crate::socket::data::SavedData;
 use crate::socket::socket_id::SocketId;
@@ -38,12 +38,12 @@ pub(crate) struct Link {
     pub(super) id: SocketId,
     /// Tells this socket from others that want to be, or were, the same session.
     pub(super) claim: u64,
-    pub(super) sent: Arc<Sent>,
-    pub(super) back: Option<Back>,
+    pub(super) sent: Arc<SentPositions>,
+    pub(super) resume: Option<Resume>,
 }
 
 /// A client that says it was here before, and was believed so far.
-pub(super) struct Back {
+pub(super) struct Resume {
     /// Position up to which it has everything; none if it never got a packet.
     pub(super) offset: Option<Position>,
     pub(super) data: SavedData,
@@ -63,18 +63,18 @@ impl Link {
     }
 
     /// Whether the client came back.
-    pub(crate) fn is_back(&self) -> bool {
-        self.back.is_some()
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.resume.is_some()
     }
 
     /// Whether the connect hook need not be asked.
     pub(crate) fn is_trusted(&self) -> bool {
-        self.back.as_ref().is_some_and(|back| !back.asked)
+        self.resume.as_ref().is_some_and(|back| !back.asked)
     }
 
     /// What the application kept with the session.
     pub(crate) fn data(&self) -> SavedData {
-        self.back.as_ref().map(|back| back.data.clone()).unwrap_or_default()
+        self.resume.as_ref().map(|back| back.data.clone()).unwrap_or_default()
     }
 
     /// A packet with this position is on its way to the client.

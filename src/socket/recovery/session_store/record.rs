@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::log::Position;
-use super::sent::Sent;
+use super::sent::SentPositions;
 use crate::socket::data::SavedData;
 use crate::socket::socket_id::SocketId;
 
@@ -19,7 +19,7 @@ pub(super) struct Record {
     pub(super) memberships: Memberships,
     pub(super) state: State,
     /// What was sent to the client.
-    pub(super) sent: Arc<Sent>,
+    pub(super) sent: Arc<SentPositions>,
     /// The connect hook gave events along.
     pub(super) greeted: bool,
     /// A connection whose connect hook is being asked.
@@ -67,14 +67,14 @@ pub(super) struct Memberships {
     /// Position at which it became a member of the namespace.
     member: Option<Position>,
     rooms: HashMap<Arc<str>, Position>,
-    left: VecDeque<Stay>,
+    left: VecDeque<PastMembership>,
     /// Before this position it is not known any more.
     known_from: Position,
 }
 
 /// A room that was left.
 #[derive(Debug, Clone)]
-struct Stay {
+struct PastMembership {
     room: Arc<str>,
     from: Position,
     to: Position,
@@ -119,7 +119,7 @@ impl Memberships {
         {
             self.known_from = self.known_from.max(oldest.to);
         }
-        self.left.push_back(Stay { room, from, to: at });
+        self.left.push_back(PastMembership { room, from, to: at });
     }
 
     /// As if it had never been in these rooms.

@@ -8,7 +8,7 @@ use super::log::Position;
 
 /// Positions of the last packets that were meant for one session.
 #[derive(Debug)]
-pub(super) struct Sent(Mutex<Positions>);
+pub(super) struct SentPositions(Mutex<Positions>);
 
 #[derive(Debug)]
 struct Positions {
@@ -29,7 +29,7 @@ pub(super) enum Next {
     Unknown,
 }
 
-impl Sent {
+impl SentPositions {
     pub(super) fn new(began: Position) -> Self {
         Self(Mutex::new(Positions { recent: VecDeque::new(), known_after: began }))
     }
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_came_next_is_known_for_the_last_packets_only() {
-        let sent = Sent::new(5);
+        let sent = SentPositions::new(5);
         assert_eq!((sent.next(5), sent.next(4)), (Next::Nothing, Next::Unknown));
         for n in 1..=33 {
             sent.note(n * 10);

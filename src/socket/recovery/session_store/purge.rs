@@ -1,0 +1,65 @@
+//! Forgetting: sessions and packets that are too old.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::SessionStore;
+use super::sessions::Sessions;
+
+impl SessionStore {
+    /// Starts the task that forgets what is too old, unless it runs already or nothing can get too old.
+    pub(super) fn watch(&self, state: &mut Sessions) {
+        if state.by_pid.is_empty() {
+            state.log.clear();
+            state.by_pid.shrink_to_fit();
+        }
+        let idle = state.away.is_empty() && state.log.len() == 0;
+        if idle || state.purging {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            state.purging = true;
+            self.tasks.spawn_on(purge_from_time_to_time(self.this.clone()), &runtime);
+        }
+    }
+
+    /// Whether a client that left at `since` may not come back any more.
+    pub(super) fn is_too_late(&self, since: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(since) >= self.config.max_disconnection_duration
+    }
+
+    /// Forgets what is too old, and says when to look again: never, if nothing is left.
+    fn purge(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let away_max = self.config.max_disconnection_duration;
+        while state.away.first_key_value().is_some_and(|((since, _), _)| self.is_too_late(*since, now)) {
+            state.remove_first_away();
+        }
+        let keep = away_max + UNNOTICED_MAX;
+        if let Some(before) = now.checked_sub(keep) {
+            state.log.purge(before);
+        }
+        self.watch(&mut state);
+        let oldest_session = state.away.first_key_value().map(|((since, _), _)| *since + away_max);
+        let oldest_packet = state.log.oldest().map(|at| at + keep);
+        let next = oldest_session.into_iter().chain(oldest_packet).min();
+        state.purging = next.is_some();
+        // Not later than the next client that leaves now could get too old.
+        next.map(|next| next.min(now + away_max).max(now + PURGE_INTERVAL))
+    }
+}
+
+async fn purge_from_time_to_time(store: Weak<SessionStore>) {
+    while let Some(next) = store.upgrade().and_then(|store| store.purge(Instant::now())) {
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+/// How long a broken connection may go unnoticed, so that packets on their way into it are still kept when the
+/// client comes back at the last moment.
+const UNNOTICED_MAX: Duration = Duration::from_secs(60);
+
+/// Least time between two looks at what is too old.
+const PURGE_INTERVAL: Duration = Duration::from_secs(1);

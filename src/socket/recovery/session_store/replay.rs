@@ -1,0 +1,82 @@
+//! What a client that comes back has missed.
+
+use tokio::time::Instant;
+
+use super::SessionStore;
+use super::link::{Credentials, Link, Resume};
+use super::log::{Log, Position};
+use super::record::{Joining, Memberships, Record, State};
+use super::sent::Next;
+use crate::engine::Frame;
+use crate::socket::codec::encoder::EncodedPacket;
+use crate::socket::socket_id::SocketId;
+
+impl SessionStore {
+    /// Ties a connection to the session that its client names, if that can be gone on with.
+    pub(super) fn claim(&self, credentials: &Credentials) -> Option<Link> {
+        let Credentials { pid, offset } = *credentials;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let claim = state.next_claim();
+        let record = state.by_pid.get_mut(&pid).filter(|record| !matches!(record.state, State::New))?;
+        let asked = !self.config.skip_middlewares || record.owner.is_some();
+        // Without its hook nobody would send it the greeting again.
+        if !asked && record.greeted && offset.is_none() {
+            return None;
+        }
+        let from = self.resume_from(&state.log, record, offset)?;
+        self.missed(&state.log, record.id, &record.memberships, from)?;
+        let memberships = Memberships::new(state.log.last());
+        record.joining = Some(Joining { claim, memberships, dropped: Default::default() });
+        let resume = Some(Resume { offset, data: record.data.clone(), asked });
+        Some(Link { pid, id: record.id, claim, sent: record.sent.clone(), resume })
+    }
+
+    /// Returns the position up to which the client has everything, if all later packets are still there.
+    pub(super) fn resume_from(
+        &self,
+        log: &Log,
+        record: &Record,
+        offset: Option<Position>,
+    ) -> Option<Position> {
+        let began = record.memberships.began();
+        let mut from = offset.unwrap_or(began).max(began);
+        if from > log.last() {
+            return None;
+        }
+        let left_at = match record.state {
+            State::Away { since: (since, _), .. } if self.is_too_late(since, Instant::now()) => return None,
+            State::Away { position, .. } => position,
+            _ => log.last(),
+        };
+        // What lies between two packets for the same client was for others.
+        match record.sent.next(from) {
+            Next::Nothing => from = from.max(left_at),
+            Next::At(next) => from = next - 1,
+            Next::Unknown => {}
+        }
+        (from >= record.memberships.known_from() && from + 1 >= log.first()).then_some(from)
+    }
+
+    /// Returns the packets of a session after a position, if they are not too many.
+    pub(super) fn missed(
+        &self,
+        log: &Log,
+        id: SocketId,
+        memberships: &Memberships,
+        from: Position,
+    ) -> Option<Vec<(Position, EncodedPacket)>> {
+        let (mut missed, mut bytes) = (Vec::new(), 0);
+        for (position, entry) in log.after(from) {
+            if !entry.addressees.include(id, memberships, position) {
+                continue;
+            }
+            bytes += entry.packet.iter().map(Frame::len).sum::<usize>();
+            if missed.len() >= self.config.replay_packets_max || bytes > self.config.replay_bytes_max {
+                return None;
+            }
+            missed.push((position, entry.packet.clone()));
+        }
+        Some(missed)
+    }
+}

@@ -1,0 +1,128 @@
+//! How a connection joins namespaces: the path is looked for, the connect hook asked, the socket opened.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use super::{ConnectionTask, Done};
+use crate::error::ImksResult;
+use crate::socket::codec::dialect::Renderings;
+use crate::socket::codec::encoder::{EncodedPacket, encode_connect_error};
+use crate::socket::metrics::{self, Connect};
+use crate::socket::namespace::connect::{Accept, ConnectPayload};
+use crate::socket::namespace::lifecycle::{JoiningSocket, NotOpened};
+use crate::socket::namespace::namespace::Namespace;
+use crate::socket::namespace::refusal::ConnectError;
+use crate::socket::namespace::socket::Socket;
+use crate::socket::server::client::TOO_MANY_NAMESPACES;
+
+impl ConnectionTask {
+    pub(super) fn connect(&mut self, path: &str, payload: ConnectPayload, cx: &mut Context<'_>) {
+        if let Some(namespace) = self.server.namespaces.get(path).cloned() {
+            return self.ask_to_join(namespace, payload, cx);
+        }
+        if !self.server.dynamic.is_used() {
+            return self.refuse(path, &ConnectError::new("Invalid namespace"));
+        }
+        let (dynamic, path) = (self.server.dynamic.clone(), Arc::<str>::from(path));
+        let looking = async move {
+            let namespace = dynamic.find(path.clone(), payload.clone()).await;
+            Done::Found { path, payload, namespace }
+        };
+        self.start(Box::pin(looking), cx);
+    }
+
+    fn found(
+        &mut self,
+        path: &str,
+        payload: ConnectPayload,
+        namespace: ImksResult<Option<Namespace>>,
+        cx: &mut Context<'_>,
+    ) {
+        match namespace {
+            Ok(Some(namespace)) => self.ask_to_join(namespace, payload, cx),
+            Ok(None) => self.refuse(path, &ConnectError::new("Invalid namespace")),
+            Err(error) => {
+                tracing::warn!(%error, "namespace not created");
+                self.refuse(path, &ConnectError::new(TOO_MANY_NAMESPACES));
+            }
+        }
+    }
+
+    fn ask_to_join(&mut self, namespace: Namespace, payload: ConnectPayload, cx: &mut Context<'_>) {
+        let (outbox, handshake) = (self.connection.outbox().clone(), self.connection.handshake().clone());
+        let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect, &payload) {
+            Ok(socket) => socket,
+            Err(error) => {
+                namespace.client_gone();
+                return self.refuse_connection(&error);
+            }
+        };
+        let candidate = JoiningSocket(socket.clone());
+        match namespace.admit(socket, payload.clone()) {
+            None => self.finish(Done::Verdict { candidate, payload, verdict: Ok(Accept::default()) }, cx),
+            Some(hook) => {
+                let asked = async move {
+                    let verdict = hook.await;
+                    Done::Verdict { candidate, payload, verdict }
+                };
+                self.start(Box::pin(asked), cx);
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, done: Done, cx: &mut Context<'_>) {
+        let (candidate, payload, verdict) = match done {
+            Done::Handled => return,
+            Done::Found { path, payload, namespace } => return self.found(&path, payload, namespace, cx),
+            Done::Verdict { candidate, payload, verdict } => (candidate, payload, verdict),
+        };
+        let namespace = candidate.0.namespace().clone();
+        let accept = match verdict {
+            Ok(accept) => accept,
+            Err(refusal) => {
+                drop(candidate);
+                return self.refuse(namespace.path(), &refusal);
+            }
+        };
+        match namespace.open(&candidate.0, &accept) {
+            Ok(()) => self.welcome(&namespace, &candidate.0, cx),
+            Err(NotOpened::WithoutRecovery) => {
+                drop(candidate);
+                self.connect(namespace.path(), payload.without_recovery(), cx);
+            }
+            Err(NotOpened::Failed(error)) => self.refuse_connection(&error),
+        }
+    }
+
+    fn welcome(&mut self, namespace: &Namespace, socket: &Socket, cx: &mut Context<'_>) {
+        self.client.accepted(namespace.path(), socket.clone());
+        self.connect_timer = None;
+        if let Some(greeting) = namespace.connected(socket.clone()) {
+            self.start_handler(greeting, cx);
+        }
+        while let Some(output) = self.client.poll_output() {
+            match output {
+                Ok(output) => self.admit(output, cx),
+                Err(error) => return self.refuse_connection(&error),
+            }
+        }
+    }
+
+    /// `CONNECT_ERROR`: the connection stays.
+    pub(super) fn refuse(&mut self, path: &str, refusal: &ConnectError) {
+        self.client.refused(path);
+        metrics::CONNECTS.of(Connect::Refused).increment();
+        match encode_connect_error(path, refusal) {
+            Ok(packet) => self.answer(&packet),
+            Err(error) => self.refuse_connection(&error),
+        }
+    }
+
+    /// Answers a client that has no socket.
+    fn answer(&self, packet: &EncodedPacket) {
+        let outbox = self.connection.outbox();
+        if outbox.answer(Renderings::new(packet).frames_for(self.dialect, outbox), None).is_err() {
+            tracing::debug!("client left before it was refused");
+        }
+    }
+}
