@@ -7,11 +7,11 @@ use uuid::Uuid;
 use crate::clock::Micros;
 use crate::pb::Revocation;
 
-/// Users and sessions whose tokens up to a time are void.
+/// The users and sessions whose tokens are withdrawn, each up to a time.
 #[derive(Default)]
 pub(super) struct Revocations {
     void_until: HashMap<Uuid, Micros>,
-    /// Everything issued up to then is void: what remains of revocations that had to be forgotten.
+    /// Every token issued up to then is withdrawn: what remains of revocations that had to be forgotten.
     floor: Micros,
 }
 
@@ -52,6 +52,7 @@ impl Revocations {
     }
 }
 
+/// Most revocations that are kept one by one.
 const ENTRIES_MAX: usize = 1 << 20;
 
 #[cfg(test)]

@@ -1,22 +1,23 @@
 //! Tokens, checked locally: no call to the core as long as its keys are known (docs/rpc.md).
 
-use std::sync::{Arc, Weak};
+mod follow;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::claims::{Refusal, Unverified};
 use super::keys::{KeySet, Verifier};
 use super::metrics;
 use super::revocation::Revocations;
-use crate::clock::{Micros, jittered, now_micros};
+use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
-use crate::pb::{Change, CoreClient, Revocation, Verdict, Watch, WatchKind};
+use crate::pb::{CoreClient, Revocation, Verdict};
 
 /// Which tokens are accepted.
 #[derive(Debug, Clone)]
@@ -51,7 +52,7 @@ impl Default for Config {
     }
 }
 
-/// Who somebody is, according to a verified token and nothing else.
+/// The identity of a user, from a verified token and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Id of the user.
@@ -207,14 +208,6 @@ impl Inner {
         Ok(Identity { user_id, username, session_id, issued_at, expires_at })
     }
 
-    fn spawn(self: &Arc<Self>) {
-        let tasks = TaskTracker::new();
-        let stop = self.stop.clone();
-        tasks.spawn(stop.clone().run_until_cancelled_owned(follow_keys(Arc::downgrade(self))));
-        let watch = self.core.watch(WatchKind::Revocations);
-        tasks.spawn(stop.run_until_cancelled_owned(follow_revocations(Arc::downgrade(self), watch)));
-    }
-
     /// Counts and logs a refusal: the one place that does.
     fn refused(&self, refusal: Refusal) -> ImksError {
         metrics::TOKENS_REFUSED.increment();
@@ -250,109 +243,15 @@ impl Inner {
         self.keys.read().get(issuer, kid, now)
     }
 
-    /// Waits for a refresh, which all who wait share; returns at once when the last was a moment ago.
-    async fn refreshed(&self) {
-        let mut ended = self.ended.subscribe();
-        {
-            let mut refreshes = self.refreshes.lock();
-            let now = Instant::now();
-            let recent = refreshes.caused_at.is_some_and(|at| now < at + self.config.refresh_pause);
-            if !refreshes.running && recent {
-                return;
-            }
-            if !refreshes.running {
-                (refreshes.running, refreshes.caused_at) = (true, Some(now));
-                self.wanted.notify_one();
-            }
-        }
-        let _ = timeout(START_WAIT, ended.changed()).await;
-    }
-
-    /// One question to the core; the last good set stays when there is no good answer.
-    async fn fetch_keys(&self) {
-        let etag = {
-            let mut refreshes = self.refreshes.lock();
-            refreshes.running = true;
-            refreshes.etag.clone()
-        };
-        let answer = self.core.signing_keys(&etag).await;
-        let (now, old) = (now_micros(), self.keys.read().clone());
-        let failed = match answer {
-            Ok(None) => {
-                *self.keys.write() = Arc::new((*old).clone().confirmed(now));
-                false
-            }
-            Ok(Some(answer)) => {
-                let keys = old.updated(answer.keys, now, micros(self.config.key_grace));
-                let empty = keys.is_empty();
-                if !empty {
-                    *self.keys.write() = Arc::new(keys);
-                    self.refreshes.lock().etag = answer.etag;
-                }
-                empty
-            }
-            Err(_) => true,
-        };
-        let mut refreshes = self.refreshes.lock();
-        (refreshes.running, refreshes.failed) = (false, failed);
-        drop(refreshes);
-        self.ended.send_modify(|count| *count += 1);
-    }
-
-    /// When to ask again without being asked to.
-    fn next_refresh(&self, failures: u32) -> Duration {
-        if failures == 0 {
-            return jittered(self.config.refresh);
-        }
-        let without_keys = self.keys.read().is_empty();
-        let pause = if without_keys { RETRY_WITHOUT_KEYS } else { self.config.refresh_pause };
-        jittered((pause * 2_u32.saturating_pow(failures.min(5) - 1)).min(self.config.refresh))
-    }
-
     async fn username(&self, user: Uuid) -> Result<Arc<str>, Refusal> {
         let user = self.core.users(&[user]).await?.pop().filter(|found| found.id == user && !found.deleted);
         user.map(|user| user.username).ok_or(Refusal::Invalid("user"))
-    }
-
-    fn revoke(&self, revocation: Revocation) {
-        let lifetime = micros(self.config.lifetime_max);
-        self.revocations.write().add(revocation, now_micros(), lifetime);
-        // Nobody listening is fine: the set answers for itself.
-        let _ = self.revoked.send(revocation);
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-async fn follow_keys(inner: Weak<Inner>) {
-    let mut failures = 0;
-    while let Some(inner) = inner.upgrade() {
-        inner.fetch_keys().await;
-        let failed = inner.refreshes.lock().failed;
-        failures = if failed { failures + 1 } else { 0 };
-        let (pause, wanted) = (inner.next_refresh(failures), inner.wanted.clone());
-        // Not held while waiting: the last clone of the authenticator ends this task.
-        drop(inner);
-        let _ = timeout(pause, wanted.notified()).await;
-    }
-}
-
-async fn follow_revocations(inner: Weak<Inner>, mut watch: Watch) {
-    loop {
-        let change = watch.next().await;
-        let Some(inner) = inner.upgrade() else { return };
-        match change {
-            Change::Revoked(revocation) => inner.revoke(revocation),
-            Change::CaughtUp => {
-                inner.caught_up.send_replace(true);
-            }
-            // The stream sends everything again from here; what is known stays true meanwhile.
-            _ => {}
-        }
     }
 }
 
@@ -364,8 +263,6 @@ fn micros(duration: Duration) -> Micros {
 const LEEWAY_MAX: Duration = Duration::from_secs(60);
 /// How long the start, and a token with an unknown key, wait for the core.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// Pause before the keys are asked for again while there are none.
-const RETRY_WITHOUT_KEYS: Duration = Duration::from_millis(250);
 /// Between two warnings about a clock: each connect of each client would be one otherwise.
 const CLOCK_WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// Longest name that a token may carry.

@@ -53,7 +53,7 @@ enum UserCommand {
         /// Name of the user
         name: String,
     },
-    /// Make void all tokens that a user has now
+    /// Withdraw all tokens that a user has now
     Revoke {
         /// Name of the user
         name: String,

@@ -37,7 +37,7 @@ pub struct Member {
     pub archived: bool,
     /// State of the channel.
     pub read_only: bool,
-    /// Of the channel: seconds between two messages of one user, 0 for none.
+    /// State of the channel: seconds between two messages of one user; 0 for no limit.
     pub slow_mode_s: i64,
     /// Version of the channel.
     pub version: i64,

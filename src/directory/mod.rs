@@ -12,6 +12,7 @@ mod member;
 mod seed;
 mod service;
 mod signing;
+mod status;
 mod token_service;
 mod user;
 mod watch;
@@ -33,7 +34,7 @@ pub use member::{Member, RoleName};
 pub use seed::{Count, Imported, Seed};
 pub use user::User;
 
-use crate::error::{ImksError, ImksResult};
+use crate::error::{Cause, ImksError, ImksResult};
 use crate::models::db::Db;
 use crate::pb::v1;
 
@@ -93,7 +94,7 @@ impl Directory {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
-        directory.ensure_signing_key().await?;
+        directory.active_key().await?;
         directory.follow_changes().await?;
         Ok(directory)
     }
@@ -176,7 +177,7 @@ impl Directory {
             changed.notify_one();
             outcome
         });
-        task.await.map_err(|_| ImksError::Internal("a directory write panicked"))?
+        task.await.map_err(|error| ImksError::Task(Cause::new(error)))?
     }
 
     fn db(&self) -> &Db {

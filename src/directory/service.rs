@@ -7,9 +7,9 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::change::Kind;
+use super::status::failed;
 use super::watch::{Item, mapped};
 use super::{Channel, Directory, Member, User};
-use crate::error::ImksError;
 use crate::pb::v1;
 
 type Events<E> = BoxStream<'static, Result<E, Status>>;
@@ -179,7 +179,7 @@ async fn channel_event(
     use v1::channel_event::Event;
     Ok(match item {
         Item::Change(change) if change.is(Kind::Channel) => {
-            // As it is now, which is at least as new as the change.
+            // Read now: at least as new as the change.
             let id = change.channel_id.unwrap_or_default();
             let channel = directory.channels_by_id(&[id]).await.map_err(failed)?.pop();
             Some(match channel {
@@ -201,7 +201,7 @@ async fn membership_event(
     Ok(match item {
         Item::Change(change) if change.is(Kind::Joined) || change.is(Kind::Left) => {
             let (user, channel) = (change.user_id.unwrap_or_default(), change.channel_id.unwrap_or_default());
-            // As it is now: who joined and left again has left.
+            // Read now: who joined and left again has left.
             let member = directory.member(user, channel).await.map_err(failed)?;
             Some(match member {
                 Some(member) => Event::Joined(member.into()),
@@ -290,12 +290,6 @@ impl From<Member> for v1::Membership {
     }
 }
 
-/// Why is for the directory's log; the caller learns only whether to try again.
-pub(super) fn failed(error: ImksError) -> Status {
-    tracing::warn!(%error, cause = ?std::error::Error::source(&error), "a call to the directory failed");
-    Status::unavailable("the directory's database does not answer")
-}
-
 fn id(text: &str) -> Result<Uuid, Status> {
     Uuid::parse_str(text).map_err(|_| Status::invalid_argument("id"))
 }
@@ -321,6 +315,6 @@ fn next_page(members: &[Member], size: i64, key: fn(&Member) -> Uuid) -> String 
 }
 
 const PAGE_MAX: i64 = 500;
-/// As many as a client lists.
+/// Most memberships that are read for one answer: as many as a client lists.
 const MEMBERSHIPS_MAX: i64 = 10_000;
 const VIEW_CHANNEL: u64 = 1 << (v1::Permission::ViewChannel as u32);

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Directory, User};
 use crate::clock::{Micros, now_micros};
-use crate::error::{ImksError, ImksResult};
+use crate::error::{Cause, ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
 
 /// A key as it is stored. No `Debug`: half of it is a secret.
@@ -38,7 +38,7 @@ pub(super) struct Claims {
     pub(super) exp: i64,
 }
 
-/// What the directory thinks of a token.
+/// The verdict of the directory on a token.
 pub(super) enum Checked {
     Valid(Claims),
     Invalid,
@@ -47,14 +47,13 @@ pub(super) enum Checked {
 }
 
 impl Directory {
-    /// A token for `user`, good for `ttl`, at most 31 days.
+    /// Issues a token for `user`, good for `ttl`, at most 31 days.
     ///
     /// # Errors
     /// `InvalidInput` for a life that is too long or shorter than a second; `Database`.
     pub async fn issue_token(&self, user: &User, ttl: Duration) -> ImksResult<String> {
         Self::check_ttl(ttl)?;
-        let key = self.keys().await?.into_iter().find(|key| key.not_after.is_none());
-        let key = key.ok_or(ImksError::Internal("no signing key"))?;
+        let key = self.active_key().await?;
         let issued_at = now_micros() / 1_000_000;
         let claims = Claims {
             iss: self.0.config.issuer.clone(),
@@ -67,7 +66,7 @@ impl Directory {
         };
         let header = Header { kid: Some(key.kid), ..Header::new(Algorithm::EdDSA) };
         jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&key.private_key))
-            .map_err(|_| ImksError::Internal("a token cannot be signed"))
+            .map_err(|error| ImksError::Signing(Cause::new(error)))
     }
 
     /// Whether a token may live that long.
@@ -91,16 +90,19 @@ impl Directory {
         self.settled(async move { replace(&db, key, now.saturating_add(overlap)).await }).await
     }
 
-    pub(super) async fn ensure_signing_key(&self) -> ImksResult<()> {
-        if self.keys().await?.iter().any(|key| key.not_after.is_none()) {
-            return Ok(());
+    /// Returns the key that signs now, which is made when there is none.
+    pub(super) async fn active_key(&self) -> ImksResult<KeyRow> {
+        if let Some(key) = self.keys().await?.into_iter().find(|key| key.not_after.is_none()) {
+            return Ok(key);
         }
         // Two processes that start at once make two keys; both are listed, so both are good.
-        let (db, key) = (self.db().clone(), KeyRow::generate(now_micros())?);
-        self.settled(async move { insert(&db, key).await }).await
+        let key = KeyRow::generate(now_micros())?;
+        let (db, new) = (self.db().clone(), key.clone());
+        self.settled(async move { insert(&db, new).await }).await?;
+        Ok(key)
     }
 
-    /// Keys whose signatures are good, the newest first.
+    /// Returns the keys whose signatures are good, the newest first.
     pub(super) async fn keys(&self) -> ImksResult<Vec<KeyRow>> {
         let now = now_micros();
         Ok(on!(read self.db(), pool => sqlx::query_as(GOOD).bind(now).fetch_all(pool).await?))
@@ -151,7 +153,7 @@ impl KeyRow {
         let mut seed = [0_u8; 32];
         getrandom::fill(&mut seed)?;
         private_key.extend_from_slice(&seed);
-        let public_key = public_key(&private_key).ok_or(ImksError::Internal("no public key"))?;
+        let public_key = public_key(&private_key)?;
         Ok(Self {
             kid: Uuid::now_v7().to_string(),
             private_key,
@@ -162,11 +164,15 @@ impl KeyRow {
     }
 }
 
-fn public_key(private_key: &[u8]) -> Option<Vec<u8>> {
+fn public_key(private_key: &[u8]) -> ImksResult<Vec<u8>> {
+    let failed = |cause: Cause| ImksError::Signing(cause);
     let key = EncodingKey::from_ed_der(private_key);
-    match Jwk::from_encoding_key(&key, Algorithm::EdDSA).ok()?.algorithm {
-        AlgorithmParameters::OctetKeyPair(pair) => URL_SAFE_NO_PAD.decode(pair.x).ok(),
-        _ => None,
+    let jwk = Jwk::from_encoding_key(&key, Algorithm::EdDSA).map_err(|error| failed(Cause::new(error)))?;
+    match jwk.algorithm {
+        AlgorithmParameters::OctetKeyPair(pair) => {
+            URL_SAFE_NO_PAD.decode(pair.x).map_err(|error| failed(Cause::new(error)))
+        }
+        _ => Err(failed(Cause::new("an Ed25519 key is not an octet key pair"))),
     }
 }
 

@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::Directory;
-use super::service::failed;
 use super::signing::{Checked, KeyRow};
+use super::status::failed;
 use super::watch::Item;
 use crate::clock::{Micros, now_micros};
 use crate::error::ImksResult;

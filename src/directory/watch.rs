@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::Directory;
 use super::change::ChangeRow;
-use super::service::failed;
+use super::status::failed;
 
 /// What a stream is made of, before it has the form of its service.
 pub(super) enum Item<X> {

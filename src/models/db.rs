@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use self::postgres::PostgresPool;
+use crate::error::Cause;
 use crate::secret::Secret;
 use crate::{ImksError, ImksResult};
 
@@ -233,7 +234,7 @@ impl Db {
         }
     }
 
-    /// `postgres` or `sqlite`.
+    /// Returns `postgres` or `sqlite`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Postgres(_) => "postgres",
@@ -241,7 +242,7 @@ impl Db {
         }
     }
 
-    /// What a log line may say about the store: kind and place, never user or password.
+    /// Returns what a log line may say about the store: kind and place, never user or password.
     pub fn describe(&self) -> String {
         match self {
             Self::Postgres(pool) => {
@@ -256,7 +257,7 @@ impl Db {
     }
 }
 
-/// Ids as the JSON text that SQLite's `json_each` takes where PostgreSQL takes an array:
+/// Returns ids as the JSON text that SQLite's `json_each` takes where PostgreSQL takes an array:
 /// `IN (SELECT unhex(value) FROM json_each($1))`.
 pub(crate) fn json_ids(ids: &[Uuid]) -> String {
     let mut text = String::with_capacity(2 + ids.len() * 35);
@@ -274,11 +275,11 @@ pub(crate) fn json_ids(ids: &[Uuid]) -> String {
 /// Runs work in a task of its own, so that a caller who goes away does not cancel it half way.
 ///
 /// # Errors
-/// What the work answers; [`ImksError::Internal`] when it panics.
+/// The errors of the work; [`ImksError::Task`] when it panics.
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = ImksResult<T>> + Send + 'static,
 ) -> ImksResult<T> {
-    TASKS.spawn(work).await.map_err(|_| ImksError::Internal("database task failed"))?
+    TASKS.spawn(work).await.map_err(|error| ImksError::Task(Cause::new(error)))?
 }
 
 /// Work that runs to its end whoever goes away meanwhile; the pools wait for the connections that it holds.

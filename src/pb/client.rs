@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::breaker::Breaker;
 use super::metrics::{self, Call};
-use super::types::{Allowed, Effective, Membership, SigningKeys, UserInfo, Verdict, malformed};
+use super::parse::malformed;
+use super::types::{Allowed, Effective, Membership, SigningKeys, UserInfo, Verdict};
 use super::v1;
 use super::v1::member_service_client::MemberServiceClient;
 use super::v1::permission_service_client::PermissionServiceClient;

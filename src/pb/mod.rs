@@ -3,6 +3,7 @@
 mod breaker;
 mod client;
 pub mod metrics;
+mod parse;
 mod types;
 mod watch;
 

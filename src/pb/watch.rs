@@ -8,7 +8,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::types::{ChannelInfo, Membership, Revocation, id, optional_id};
+use super::parse::{id, optional_id};
+use super::types::{ChannelInfo, Membership, Revocation};
 use super::v1;
 use crate::clock::jittered;
 use crate::error::ImksResult;
@@ -63,7 +64,7 @@ pub struct Watch {
     kind: WatchKind,
     cursor: String,
     open: Option<Events>,
-    /// Before the next attempt; none before the first.
+    /// Pause before the next attempt; `None` before the first.
     pause: Option<Duration>,
 }
 
@@ -75,7 +76,7 @@ impl Watch {
         Self { channel, kind, cursor: String::new(), open: None, pause: None }
     }
 
-    /// The next change. Safe to drop and call again: no event is lost by it.
+    /// Returns the next change. Safe to drop and call again: no event is lost by it.
     pub async fn next(&mut self) -> Change {
         loop {
             if let Some(change) = self.step().await {
@@ -211,5 +212,7 @@ fn invalidation(event: v1::InvalidationEvent) -> Event {
     Ok((event.cursor, change))
 }
 
+/// Pause before a stream is opened again; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause before a stream is opened again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);

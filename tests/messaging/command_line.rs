@@ -210,3 +210,13 @@ fn a_damaged_database_is_named_once_and_an_empty_one_is_told_loudly() {
     let told = text(&output.stdout) + &text(&output.stderr);
     assert!(output.status.success() && told.contains("the database file is empty"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_start_on_postgresql_says_nothing_about_tables_that_exist() {
+    let url = crate::postgres::create().await;
+    for _ in 0..2 {
+        let output = imks(&["migrate"], &[("DATABASE_URL", &url), ("RUST_LOG", "info")]);
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success() && !told.contains("already exists"), "{told}");
+    }
+}

@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use imks::testing::models::append;
 use imks::testing::models::db::{Config, Db};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+
+use crate::support::{Store, Writer, code, id, message, scope};
 
 /// A TCP proxy to PostgreSQL whose connections can go silent.
 struct Proxy {
@@ -64,9 +67,8 @@ impl Proxy {
 }
 
 /// A pool whose connections all pass a proxy, several of them open.
-async fn through_proxy() -> (Proxy, Db) {
-    let url = std::env::var("IMKS_TEST_POSTGRES_URL")
-        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".into());
+async fn through_proxy(store: &Store) -> (Proxy, Db) {
+    let url = store.config.url.as_ref().unwrap().expose();
     let (_, rest) = url.split_once('@').unwrap();
     let server = rest.split(['/', '?']).next().unwrap().to_owned();
     let proxy = Proxy::start(server.clone()).await;
@@ -87,7 +89,8 @@ async fn busy(db: &Db, connections: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_are_back_within_three_seconds_when_only_the_old_connections_are_silent() {
-    let (proxy, db) = through_proxy().await;
+    let store = Store::postgres().await;
+    let (proxy, db) = through_proxy(&store).await;
     let Db::Postgres(pool) = &db else { panic!() };
     let under_way = sqlx::query("SELECT pg_sleep(1)").execute(pool);
     let (under_way, ()) = tokio::join!(under_way, async {
@@ -111,7 +114,8 @@ async fn reads_are_back_within_three_seconds_when_only_the_old_connections_are_s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_read_is_answered_within_five_seconds_while_everything_is_silent() {
-    let (proxy, db) = through_proxy().await;
+    let store = Store::postgres().await;
+    let (proxy, db) = through_proxy(&store).await;
     proxy.silence_everything();
     for _ in 0..2 {
         let asked = Instant::now();
@@ -129,7 +133,8 @@ async fn every_read_is_answered_within_five_seconds_while_everything_is_silent()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_rested_are_replaced_at_once() {
-    let (proxy, db) = through_proxy().await;
+    let store = Store::postgres().await;
+    let (proxy, db) = through_proxy(&store).await;
     // Longer than a connection may rest without being asked for a sign of life.
     tokio::time::sleep(Duration::from_millis(5_100)).await;
     proxy.silence_what_is_open();
@@ -138,4 +143,24 @@ async fn connections_that_rested_are_replaced_at_once() {
         outcome.unwrap();
     }
     assert!(asked.elapsed() < Duration::from_millis(1_500), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sends_are_stored_within_three_seconds_after_a_failover_and_answered_within_five_in_silence() {
+    let store = Store::postgres().await;
+    let (proxy, db) = through_proxy(&store).await;
+    let writer = Writer::start(db, append::Config::default());
+    let (channel, alice) = (id(), id());
+    assert_eq!(writer.say(channel, alice, "before").await.seq, 1);
+    proxy.silence_what_is_open();
+    let asked = Instant::now();
+    assert_eq!(writer.say(channel, alice, "after the failover").await.seq, 2);
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    proxy.silence_everything();
+    let asked = Instant::now();
+    let answer = code(writer.send(scope(channel, alice), message("into the void")).await);
+    assert!(["unavailable", "timeout"].contains(&answer), "{answer}");
+    assert!(asked.elapsed() < Duration::from_millis(5_200), "{:?}", asked.elapsed());
+    proxy.heal();
+    assert!(writer.say(channel, alice, "back").await.seq >= 3, "the one without an answer may be stored");
 }

@@ -1,0 +1,118 @@
+//! What an [`Authenticator`](super::Authenticator) follows in the background: the keys of the core, and its revocations.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::{Inner, START_WAIT, micros};
+use crate::clock::{jittered, now_micros};
+use crate::pb::{Change, Revocation, Watch, WatchKind};
+
+impl Inner {
+    pub(super) fn spawn(self: &Arc<Self>) {
+        let tasks = TaskTracker::new();
+        let stop = self.stop.clone();
+        tasks.spawn(stop.clone().run_until_cancelled_owned(follow_keys(Arc::downgrade(self))));
+        let watch = self.core.watch(WatchKind::Revocations);
+        tasks.spawn(stop.run_until_cancelled_owned(follow_revocations(Arc::downgrade(self), watch)));
+    }
+
+    /// Waits for a refresh of the keys, which all who wait share; returns at once when the last was a moment ago.
+    pub(super) async fn refreshed(&self) {
+        let mut ended = self.ended.subscribe();
+        {
+            let mut refreshes = self.refreshes.lock();
+            let now = Instant::now();
+            let recent = refreshes.caused_at.is_some_and(|at| now < at + self.config.refresh_pause);
+            if !refreshes.running && recent {
+                return;
+            }
+            if !refreshes.running {
+                (refreshes.running, refreshes.caused_at) = (true, Some(now));
+                self.wanted.notify_one();
+            }
+        }
+        let _ = timeout(START_WAIT, ended.changed()).await;
+    }
+
+    /// Asks the core for its keys; the last good set stays when there is no good answer.
+    async fn fetch_keys(&self) {
+        let etag = {
+            let mut refreshes = self.refreshes.lock();
+            refreshes.running = true;
+            refreshes.etag.clone()
+        };
+        let answer = self.core.signing_keys(&etag).await;
+        let (now, old) = (now_micros(), self.keys.read().clone());
+        let failed = match answer {
+            Ok(None) => {
+                *self.keys.write() = Arc::new((*old).clone().confirmed(now));
+                false
+            }
+            Ok(Some(answer)) => {
+                let keys = old.updated(answer.keys, now, micros(self.config.key_grace));
+                let empty = keys.is_empty();
+                if !empty {
+                    *self.keys.write() = Arc::new(keys);
+                    self.refreshes.lock().etag = answer.etag;
+                }
+                empty
+            }
+            Err(_) => true,
+        };
+        let mut refreshes = self.refreshes.lock();
+        (refreshes.running, refreshes.failed) = (false, failed);
+        drop(refreshes);
+        self.ended.send_modify(|count| *count += 1);
+    }
+
+    /// Returns when to ask again without being asked to.
+    fn next_refresh(&self, failures: u32) -> Duration {
+        if failures == 0 {
+            return jittered(self.config.refresh);
+        }
+        let without_keys = self.keys.read().is_empty();
+        let pause = if without_keys { RETRY_WITHOUT_KEYS } else { self.config.refresh_pause };
+        jittered((pause * 2_u32.saturating_pow(failures.min(5) - 1)).min(self.config.refresh))
+    }
+
+    fn revoke(&self, revocation: Revocation) {
+        let lifetime = micros(self.config.lifetime_max);
+        self.revocations.write().add(revocation, now_micros(), lifetime);
+        // Nobody listening is fine: the set answers for itself.
+        let _ = self.revoked.send(revocation);
+    }
+}
+
+async fn follow_keys(inner: Weak<Inner>) {
+    let mut failures = 0;
+    while let Some(inner) = inner.upgrade() {
+        inner.fetch_keys().await;
+        let failed = inner.refreshes.lock().failed;
+        failures = if failed { failures + 1 } else { 0 };
+        let (pause, wanted) = (inner.next_refresh(failures), inner.wanted.clone());
+        // Not held while waiting: the last clone of the authenticator ends this task.
+        drop(inner);
+        let _ = timeout(pause, wanted.notified()).await;
+    }
+}
+
+async fn follow_revocations(inner: Weak<Inner>, mut watch: Watch) {
+    loop {
+        let change = watch.next().await;
+        let Some(inner) = inner.upgrade() else { return };
+        match change {
+            Change::Revoked(revocation) => inner.revoke(revocation),
+            Change::CaughtUp => {
+                inner.caught_up.send_replace(true);
+            }
+            // The stream sends everything again from here; what is known stays true meanwhile.
+            _ => {}
+        }
+    }
+}
+
+/// Pause before the keys are asked for again while there are none.
+const RETRY_WITHOUT_KEYS: Duration = Duration::from_millis(250);

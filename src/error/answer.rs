@@ -1,0 +1,108 @@
+//! What a peer is told of an error: its code, whether and when to try again, and a sentence for people.
+
+use std::time::Duration;
+
+#[cfg(feature = "server")]
+use super::backend;
+use super::{Code, ImksError};
+
+impl ImksError {
+    /// Returns the code on the wire. Without `_`: a new variant must be given its code here.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::InvalidEnginePacketType(_)
+            | Self::InvalidEnginePacketTypeChar(_)
+            | Self::EmptyEnginePacket
+            | Self::InvalidBase64
+            | Self::InvalidPacketUtf8
+            | Self::UnexpectedEnginePacket(_)
+            | Self::UpgradeSessionNotFound
+            | Self::UpgradeSessionClosed
+            | Self::UpgradeInvalidState
+            | Self::InvalidSocketPacketType(_)
+            | Self::InvalidSocketPacketTypeChar(_)
+            | Self::EmptySocketPacket
+            | Self::InvalidSocketPacketFormat(_)
+            | Self::MissingNamespace
+            | Self::InvalidAttachmentCount
+            | Self::Json(_)
+            | Self::InvalidField { .. }
+            | Self::InvalidPayload(_) => Code::InvalidPayload,
+            Self::InvalidInput { .. } | Self::Namespace(_) | Self::AdapterRoom(_) => Code::InvalidInput,
+            Self::Auth(_) => Code::Unauthenticated,
+            Self::TokenExpired => Code::TokenExpired,
+            Self::TokenRevoked => Code::TokenRevoked,
+            Self::Forbidden(_) | Self::NotAuthor => Code::Forbidden,
+            Self::NotFound(_) | Self::UnknownName { .. } | Self::SocketNotFound(_) => Code::NotFound,
+            Self::UnknownEvent => Code::UnknownEvent,
+            Self::MethodNotAllowed => Code::MethodNotAllowed,
+            Self::Conflict { .. } => Code::Conflict,
+            Self::VersionMismatch { .. } => Code::VersionMismatch,
+            Self::NonceConflict => Code::NonceConflict,
+            Self::MessageDeleted => Code::MessageDeleted,
+            Self::PayloadTooLarge => Code::PayloadTooLarge,
+            Self::FailedPrecondition(precondition) => (*precondition).into(),
+            Self::LimitReached(_) => Code::LimitReached,
+            Self::RateLimited { .. } => Code::RateLimited,
+            Self::SlowMode { .. } => Code::SlowMode,
+            Self::Overloaded { .. } | Self::SocketSendFull => Code::Overloaded,
+            Self::Timeout(_) => Code::Timeout,
+            Self::Unavailable(_)
+            | Self::TokenNotYetValid
+            | Self::AdapterRedis(_)
+            | Self::AdapterNats(_)
+            | Self::AdapterMessageBus(_) => Code::Unavailable,
+            #[cfg(feature = "server")]
+            Self::Database(error) | Self::DatabaseOpen { source: error, .. } => backend::database_code(error),
+            #[cfg(feature = "server")]
+            Self::GrpcStatus(status) => backend::grpc_code(status.code()),
+            #[cfg(feature = "server")]
+            Self::GrpcTransport(_) => Code::Unavailable,
+            #[cfg(feature = "server")]
+            Self::Migration(_) => Code::Internal,
+            Self::EngineSerialization(_)
+            | Self::AdapterSerialization(_)
+            | Self::Config(_)
+            | Self::Io { .. }
+            | Self::Task(_)
+            | Self::Signing(_)
+            | Self::Randomness(_)
+            | Self::Internal(_) => Code::Internal,
+        }
+    }
+
+    /// Whether the same request, with the same nonce, can succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.code().is_retryable()
+    }
+
+    /// Returns the status of an HTTP answer with this error.
+    pub fn http_status(&self) -> u16 {
+        self.code().http_status()
+    }
+
+    /// Returns when a retry can succeed, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. }
+            | Self::SlowMode { retry_after }
+            | Self::Overloaded { retry_after } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// Returns what the peer is told: what to do, never SQL, hosts or other people's ids.
+    pub fn client_message(&self) -> String {
+        match self {
+            Self::InvalidInput { field, reason } => format!("{field}: {reason}"),
+            Self::InvalidField { field, reason } => format!("{field}: {reason}"),
+            Self::NotAuthor => "Only its author can change this message".into(),
+            Self::InvalidPayload(reason) => reason.clone(),
+            Self::Auth(reason) => (*reason).into(),
+            Self::Forbidden(permission) => format!("This needs the permission {permission}"),
+            Self::NotFound(what) => format!("No such {what}, or it is not visible to you"),
+            Self::LimitReached(limit) => format!("The limit {limit} is reached"),
+            _ => self.code().sentence().into(),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! From the wire to the types of [`super::types`]: parsed at the door, so that a wrong answer cannot get further in.
+
+use uuid::Uuid;
+
+use super::types::{
+    Allowed, ChannelInfo, ChannelKind, Effective, Membership, NotifyLevel, Revocation, SigningAlgorithm,
+    SigningKey, SigningKeys, UserInfo, Verdict,
+};
+use super::v1;
+use crate::clock::Micros;
+use crate::error::{ImksError, ImksResult};
+
+pub(super) fn id(text: &str) -> ImksResult<Uuid> {
+    // 36 characters: the other spellings that the parser knows are not part of the contract.
+    let parsed = if text.len() == 36 { Uuid::parse_str(text).ok() } else { None };
+    parsed.ok_or_else(|| malformed("an id"))
+}
+
+pub(super) fn optional_id(text: &str) -> ImksResult<Option<Uuid>> {
+    if text.is_empty() { Ok(None) } else { id(text).map(Some) }
+}
+
+/// A wrong answer is an outage for the caller: nothing is decided on it.
+pub(super) fn malformed(what: &'static str) -> ImksError {
+    tracing::warn!(what, "the core's answer does not keep the contract");
+    ImksError::Unavailable("core")
+}
+
+fn some_micros(value: i64) -> Option<Micros> {
+    (value > 0).then_some(value)
+}
+
+impl TryFrom<v1::User> for UserInfo {
+    type Error = ImksError;
+    fn try_from(user: v1::User) -> ImksResult<Self> {
+        Ok(Self {
+            id: id(&user.id)?,
+            username: user.username.into(),
+            avatar: user.avatar,
+            bot: user.bot,
+            deleted: user.deleted,
+        })
+    }
+}
+
+impl TryFrom<v1::Channel> for ChannelInfo {
+    type Error = ImksError;
+    fn try_from(channel: v1::Channel) -> ImksResult<Self> {
+        use v1::channel::Kind;
+        let kind = match channel.kind() {
+            Kind::Public => ChannelKind::Public,
+            Kind::Private => ChannelKind::Private,
+            Kind::Dm => ChannelKind::Dm,
+            Kind::GroupDm => ChannelKind::GroupDm,
+            Kind::Announcement => ChannelKind::Announcement,
+            Kind::Unspecified => return Err(malformed("a channel kind")),
+        };
+        Ok(Self {
+            id: id(&channel.id)?,
+            workspace_id: optional_id(&channel.workspace_id)?,
+            kind,
+            name: channel.name,
+            archived: channel.archived,
+            read_only: channel.read_only,
+            slow_mode_s: channel.slow_mode_s,
+            retention_days: (channel.retention_days > 0).then_some(channel.retention_days),
+            version: channel.version,
+        })
+    }
+}
+
+impl TryFrom<v1::Membership> for Membership {
+    type Error = ImksError;
+    fn try_from(member: v1::Membership) -> ImksResult<Self> {
+        let notify_level = match member.notify_level() {
+            v1::membership::NotifyLevel::None => NotifyLevel::None,
+            v1::membership::NotifyLevel::Mentions => NotifyLevel::Mentions,
+            _ => NotifyLevel::All,
+        };
+        Ok(Self {
+            channel_id: id(&member.channel_id)?,
+            user_id: id(&member.user_id)?,
+            name: member.channel_name,
+            joined_at: member.joined_at_us,
+            joined_seq: member.joined_seq,
+            notify_level,
+            muted_until: some_micros(member.muted_until_us),
+            role_ids: member.role_ids.iter().map(|role| id(role)).collect::<ImksResult<_>>()?,
+        })
+    }
+}
+
+impl TryFrom<v1::Effective> for Effective {
+    type Error = ImksError;
+    fn try_from(effective: v1::Effective) -> ImksResult<Self> {
+        Ok(Self {
+            channel_id: id(&effective.channel_id)?,
+            bits: effective.bits,
+            expires_in_ms: effective.expires_in_ms,
+            archived: effective.archived,
+            read_only: effective.read_only,
+            slow_mode_s: effective.slow_mode_s,
+        })
+    }
+}
+
+impl From<v1::CheckResponse> for Allowed {
+    fn from(answer: v1::CheckResponse) -> Self {
+        match (answer.allowed, answer.visible) {
+            (true, _) => Self::Yes,
+            (false, true) => Self::No,
+            (false, false) => Self::Hidden,
+        }
+    }
+}
+
+impl TryFrom<v1::SigningKey> for SigningKey {
+    type Error = ImksError;
+    fn try_from(key: v1::SigningKey) -> ImksResult<Self> {
+        use v1::signing_key::{Algorithm, Status};
+        let algorithm = match key.algorithm() {
+            Algorithm::Eddsa if key.public_key.len() == 32 => SigningAlgorithm::EdDsa,
+            Algorithm::Es256 if key.public_key.len() == 65 && key.public_key[0] == 4 => {
+                SigningAlgorithm::Es256
+            }
+            _ => return Err(malformed("a signing key")),
+        };
+        if key.kid.is_empty() || key.kid.len() > KID_BYTES_MAX || key.issuer.is_empty() {
+            return Err(malformed("a signing key's name"));
+        }
+        Ok(Self {
+            revoked: key.status() == Status::Revoked,
+            algorithm,
+            issuer: key.issuer,
+            kid: key.kid,
+            public_key: key.public_key,
+            not_before: key.not_before_us,
+            not_after: some_micros(key.not_after_us),
+        })
+    }
+}
+
+impl From<v1::GetSigningKeysResponse> for SigningKeys {
+    fn from(answer: v1::GetSigningKeysResponse) -> Self {
+        let keys = answer.keys.into_iter().take(KEYS_MAX).filter_map(|key| key.try_into().ok()).collect();
+        Self { keys, etag: answer.etag }
+    }
+}
+
+impl TryFrom<v1::VerifyTokenResponse> for Verdict {
+    type Error = ImksError;
+    fn try_from(answer: v1::VerifyTokenResponse) -> ImksResult<Self> {
+        use v1::verify_token_response::Reason;
+        if !answer.valid {
+            return Ok(match answer.reason() {
+                Reason::Expired => Self::Expired,
+                Reason::Revoked => Self::Revoked,
+                _ => Self::Invalid,
+            });
+        }
+        let user = UserInfo {
+            id: id(&answer.user_id)?,
+            username: answer.username.into(),
+            avatar: String::new(),
+            bot: false,
+            deleted: false,
+        };
+        let session_id = optional_id(&answer.session_id)?;
+        Ok(Self::Valid { user, session_id, issued_at: answer.issued_at_us, expires_at: answer.expires_at_us })
+    }
+}
+
+impl TryFrom<v1::Revocation> for Revocation {
+    type Error = ImksError;
+    fn try_from(revocation: v1::Revocation) -> ImksResult<Self> {
+        Ok(Self {
+            user_id: optional_id(&revocation.user_id)?,
+            session_id: optional_id(&revocation.session_id)?,
+            revoked_at: revocation.revoked_at_us,
+        })
+    }
+}
+
+/// Longest name of a key.
+pub(crate) const KID_BYTES_MAX: usize = 128;
+/// Keys taken from one answer; the rest is ignored.
+const KEYS_MAX: usize = 64;
