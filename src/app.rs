@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Authenticator, CoreClient, Permissions};
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::http::tls::Certificates;
 use crate::http::{self, Audience, admin_ui, health::Health, listener};
 use crate::messaging::api::Api;
@@ -30,7 +30,7 @@ use crate::socket::adapter::Adapter;
 use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::{Namespace, Server};
 use crate::telemetry::otlp::Exporter;
-use crate::{ImksError, ImksResult, engine};
+use crate::{ImksError, ImksResult};
 use front::{Front, Served};
 pub(crate) use greeting::reachable;
 pub(crate) use instruments::INSTRUMENTS;
@@ -82,7 +82,8 @@ impl App {
             core: core.clone(),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let engine = Engine::new(config.engine.clone())?;
+        let node = NodeId::random()?;
+        let engine = Engine::new(engine::Config { node: Some(node), ..config.engine.clone() })?;
         let (server, namespace, api) = start_messaging(&config, parts, &engine, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&namespace, commits);
         let health = Arc::new(health(&db, core, &engine));
@@ -196,7 +197,7 @@ fn start_messaging(
     let mut jobs = None;
     let mut server = Server::builder(config.socket.clone())
         .adapter(connect_bus())
-        .node(NodeId::random()?)
+        .node(engine.node())
         .namespace("/", |builder| jobs = Some(messaging::register(builder, &messaging)));
     if let Some(admin) = config.admin.instrumentation() {
         server = server.instrument(admin);

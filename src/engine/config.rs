@@ -10,8 +10,9 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::engine::OutboxLimits;
 use crate::engine::forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable};
-use crate::engine::{NodeId, OutboxLimits};
+use crate::node::NodeId;
 use crate::{ImksError, ImksResult};
 
 /// Settings of an [`super::Engine`].

@@ -13,22 +13,8 @@ use http::{HeaderMap, Uri};
 
 use crate::clock::{self, Micros};
 use crate::engine::{Protocol, Transport};
+use crate::node::{NODE_BYTES, NodeId};
 use crate::{ImksError, ImksResult};
-
-/// Name of a node inside its session ids: 5 random bytes. No secret; short, because each request carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NodeId([u8; NODE_BYTES]);
-
-impl NodeId {
-    /// Makes an id from the operating system's random numbers.
-    ///
-    /// # Errors
-    /// [`ImksError::Randomness`] if the operating system has none.
-    pub fn random() -> ImksResult<Self> {
-        let [a, b, c, d, e, ..] = random_bits()?;
-        Ok(Self([a, b, c, d, e]))
-    }
-}
 
 /// Engine.IO session id: a bearer secret. 28 characters of base64url: the node that owns the session, then 128
 /// random bits. `Debug` and `Display` show four characters of the random ones.
@@ -42,7 +28,7 @@ impl Sid {
     /// [`ImksError::Randomness`] if the operating system has none.
     pub fn random(node: NodeId) -> ImksResult<Self> {
         let mut bytes = [0; SID_BYTES];
-        bytes[..NODE_BYTES].copy_from_slice(&node.0);
+        bytes[..NODE_BYTES].copy_from_slice(node.as_bytes());
         bytes[NODE_BYTES..].copy_from_slice(&random_bits()?);
         let mut text = [0; SID_CHARACTERS];
         let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).unwrap_or(0);
@@ -58,7 +44,7 @@ impl Sid {
         let mut bytes = [0; SID_BYTES];
         let read = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
         let node = bytes.first_chunk().filter(|_| read == SID_BYTES)?;
-        Some(NodeId(*node))
+        Some(NodeId::from_bytes(*node))
     }
 
     /// Takes an id that the application made.
@@ -216,7 +202,6 @@ pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Co
     form_urlencoded::parse(query.as_bytes())
 }
 
-const NODE_BYTES: usize = 5;
 /// Owner and 128 random bits: a multiple of three, so that each text stands for other bytes.
 const SID_BYTES: usize = NODE_BYTES + 16;
 /// [`SID_BYTES`] as base64url.

@@ -69,7 +69,7 @@ pub use self::{
     connection::{Connection, Event},
     forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable},
     frame::Reservation,
-    handshake::{Handshake, NodeId, Secure, Sid},
+    handshake::{Handshake, Secure, Sid},
     outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError},
     server::Engine,
     transport::{Protocol, Transport},

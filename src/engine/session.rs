@@ -86,8 +86,13 @@ struct Upgrade {
 #[derive(Debug, PartialEq, Eq)]
 enum Probe {
     Expected,
-    /// The poll that waits is held until this time: a POST that was sent before the probe may still come, and its answer
-    /// belongs into that poll.
+    /// It will be answered at this time: what a client sends when it connects crosses the probe, and after the answer it
+    /// sends nothing by polling any more.
+    Received {
+        answer: Instant,
+    },
+    /// The poll that waits is held until this time: a POST that was sent before the answer may still come, and what it
+    /// brings belongs into that poll.
     Answered {
         release: Instant,
     },
@@ -174,12 +179,7 @@ impl Session {
             self.upgrade = None;
             self.output(Output::DropCandidate);
         }
-        if let Some(upgrade) = &mut self.upgrade
-            && matches!(upgrade.probe, Probe::Answered { release } if now >= release)
-        {
-            upgrade.probe = Probe::Released;
-            self.output(Output::ReleasePoll);
-        }
+        self.handle_probe_timeout(now);
         match self.heartbeat.handle_timeout(now) {
             Some(Beat::Ping) => self.output(Output::Ping),
             Some(Beat::Timeout) => self.close(CloseReason::PingTimeout),
@@ -239,8 +239,8 @@ impl Session {
             State::Closed => return None,
         };
         let upgrade = self.upgrade.as_ref().map(|upgrade| match upgrade.probe {
-            Probe::Answered { release } => release.min(upgrade.deadline),
-            _ => upgrade.deadline,
+            Probe::Received { answer: due } | Probe::Answered { release: due } => due.min(upgrade.deadline),
+            Probe::Expected | Probe::Released => upgrade.deadline,
         });
         [self.heartbeat.poll_timeout(), upgrade, closing].into_iter().flatten().min()
     }
@@ -290,12 +290,11 @@ impl Session {
     fn handle_candidate(&mut self, packet: Packet, now: Instant) {
         let Some(upgrade) = &mut self.upgrade else { return };
         match packet {
-            Packet::Ping(content) if content.as_str() == PROBE => {
-                if upgrade.probe == Probe::Expected {
-                    upgrade.probe = Probe::Answered { release: now + NOOP_DELAY };
-                }
-                self.output(Output::PongProbe);
-            }
+            Packet::Ping(content) if content.as_str() == PROBE => match upgrade.probe {
+                Probe::Expected => upgrade.probe = Probe::Received { answer: now + PROBE_DELAY },
+                Probe::Received { .. } => {}
+                Probe::Answered { .. } | Probe::Released => self.output(Output::PongProbe),
+            },
             Packet::Upgrade => {
                 self.transport = upgrade.to;
                 self.upgrade = None;
@@ -306,6 +305,21 @@ impl Session {
                 self.upgrade = None;
                 self.output(Output::DropCandidate);
             }
+        }
+    }
+
+    fn handle_probe_timeout(&mut self, now: Instant) {
+        let Some(upgrade) = &mut self.upgrade else { return };
+        match upgrade.probe {
+            Probe::Received { answer } if now >= answer => {
+                upgrade.probe = Probe::Answered { release: now + NOOP_DELAY };
+                self.output(Output::PongProbe);
+            }
+            Probe::Answered { release } if now >= release => {
+                upgrade.probe = Probe::Released;
+                self.output(Output::ReleasePoll);
+            }
+            _ => {}
         }
     }
 
@@ -325,9 +339,10 @@ impl Session {
     }
 }
 
-/// From the answer to a probe to the noop that ends the poll: a client that connects has a POST under way then, as a
-/// rule. The reference takes 100 ms.
-const NOOP_DELAY: Duration = Duration::from_millis(40);
+/// From a probe to its answer: a client that connects has requests under way then, as a rule.
+const PROBE_DELAY: Duration = Duration::from_millis(30);
+/// From the answer to a probe to the noop that ends the poll. Both delays together are half of what the reference takes.
+const NOOP_DELAY: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
@@ -396,18 +411,16 @@ mod tests {
         assert!(bench.session.handle_attach(Transport::WebSocket, bench.at(0)));
         assert!(!bench.session.handle_attach(Transport::WebSocket, bench.at(0)), "one at a time");
         let probed = bench.packet(1, Wire::Candidate, probe());
-        assert_eq!(probed, [Output::PongProbe]);
-        assert_eq!((bench.session.poll_timeout(), bench.time(40)), (Some(bench.at(41)), vec![]));
+        assert_eq!((probed, bench.session.poll_timeout()), (vec![], Some(bench.at(31))));
+        assert_eq!((bench.time(30), bench.time(31)), (vec![], vec![Output::PongProbe]));
+        assert_eq!((bench.session.poll_timeout(), bench.time(50)), (Some(bench.at(51)), vec![]));
         assert!(!bench.session.is_poll_released());
-        assert_eq!(bench.time(41), [Output::ReleasePoll]);
+        assert_eq!(bench.time(51), [Output::ReleasePoll]);
         assert!(bench.session.is_poll_released());
-        assert_eq!(
-            bench.packet(42, Wire::Candidate, probe()),
-            [Output::PongProbe],
-            "released stays released"
-        );
-        assert_eq!(bench.packet(43, Wire::Candidate, Packet::Upgrade), [Output::Switch]);
-        assert!(!bench.session.handle_attach(Transport::WebSocket, bench.at(44)), "never again");
+        let again = bench.packet(52, Wire::Candidate, probe());
+        assert_eq!(again, [Output::PongProbe], "released stays released");
+        assert_eq!(bench.packet(53, Wire::Candidate, Packet::Upgrade), [Output::Switch]);
+        assert!(!bench.session.handle_attach(Transport::WebSocket, bench.at(54)), "never again");
         assert_eq!(bench.time(150), []);
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imks::engine::config::Hooks;
-use imks::engine::{CloseReason, Config, Engine, NodeId, OwnerUnreachable};
+use imks::engine::{CloseReason, Config, Engine, OwnerUnreachable};
+use imks::node::NodeId;
 use parking_lot::Mutex;
 
 use super::support::*;

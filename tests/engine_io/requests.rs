@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use imks::{
     engine::{
-        Config, NodeId, Sid,
+        Config, Sid,
         config::{Cookie, Cors, Hooks, Origins},
     },
     http::listener,
+    node::NodeId,
 };
 use tokio::{io::AsyncReadExt, net::TcpStream};
 

@@ -165,3 +165,25 @@ async fn a_development_certificate_is_told_by_its_hash() {
     );
     assert_eq!(body["hashes"][0]["value"].as_str().unwrap().len(), 44);
 }
+
+#[tokio::test]
+async fn all_answers_reach_a_client_that_reads_slowly() {
+    let (ping_interval, ping_timeout) = (Duration::from_millis(200), Duration::from_millis(800));
+    let server = WtServer::start(Config { ping_interval, ping_timeout, ..Config::default() }).await;
+    let mut stream = server.open().await;
+    for _ in 0..10 {
+        stream.send("4answer:1800000").await;
+    }
+    let mut answers = 0;
+    while answers < 10 {
+        match stream.text().await {
+            ping if ping == "2" => stream.send("3").await,
+            answer => {
+                assert_eq!(answer.len(), 1_800_001);
+                answers += 1;
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
+        }
+    }
+    assert!(server.http.queued_max() < 4_200_000, "{} bytes waited", server.http.queued_max());
+}

@@ -34,7 +34,7 @@ use crate::engine::outbox::{Drained, Queue};
 use crate::engine::polling::Inbox;
 use crate::engine::registry::Registry;
 use crate::engine::session::{Output, Session, Timing, Wire};
-use crate::engine::{Close, CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol, frame};
+use crate::engine::{Close, CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol};
 
 /// One session, owned by one task. It does its I/O when it is polled.
 pub struct Connection {
@@ -256,7 +256,7 @@ impl Connection {
                     }
                 }
                 Output::Pong => self.carrier.pong(),
-                Output::PongProbe => self.push_candidate(frame::PONG_PROBE),
+                Output::PongProbe => self.answer_probe(),
                 // The flush at the end of the turn looks at the session's state.
                 Output::ReleasePoll => {}
                 Output::Switch => self.switch(),

@@ -23,6 +23,8 @@ pub(super) struct PollingCarrier {
     pub(super) post: Option<PostReply>,
     /// A wire that wants to take over.
     pub(super) candidate: Option<Box<Duplex>>,
+    /// The probe of the candidate is to be answered, as soon as no POST is under way.
+    pub(super) probed: bool,
     /// A candidate that was refused and still has to hear why. At most one; the next one takes its place.
     leaving: Option<Box<Duplex>>,
     /// Bytes of the last answer that no GET has followed yet.
@@ -39,6 +41,7 @@ impl PollingCarrier {
             get: None,
             post: None,
             candidate: None,
+            probed: false,
             leaving: None,
             unread: 0,
             inbound_max: u32::try_from(config.inbound_messages_max).unwrap_or(u32::MAX),
@@ -90,7 +93,7 @@ impl PollingCarrier {
             // In an answer of its own: a client acts on a close before it looks at what came with it.
             self.answer_get([&frame::CLOSE], session, now);
             return Flushed::All;
-        } else if session.is_poll_released() && !self.inbox.is_posting() {
+        } else if session.is_poll_released() && !self.probed && !self.inbox.is_posting() {
             self.answer_get([&frame::NOOP], session, now);
         }
         Flushed::Partly
@@ -127,6 +130,10 @@ impl PollingCarrier {
             self.leaving = None;
         }
         let Some(candidate) = &mut self.candidate else { return };
+        if self.probed && !self.inbox.is_posting() {
+            self.probed = false;
+            candidate.push(frame::PONG_PROBE);
+        }
         if let Poll::Ready(Err(end)) = candidate.poll_flush(cx) {
             session.handle_lost(Wire::Candidate, end.reason());
         }

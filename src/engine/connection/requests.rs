@@ -4,13 +4,12 @@ use std::task::{Context, Poll};
 
 use super::carrier::Carrier;
 use super::duplex::DuplexCarrier;
-use super::polling::PollingCarrier;
 use super::{Connection, Phase};
 use crate::engine::duplex::Duplex;
 use crate::engine::metrics::{self, Upgrade};
 use crate::engine::polling::{GetReply, Inputs, Post};
 use crate::engine::session::Wire;
-use crate::engine::{CloseReason, Frame, Transport, frame};
+use crate::engine::{CloseReason, Transport, frame};
 
 impl Connection {
     /// Takes the requests that have arrived. Packets first, so that a pong that came in time counts; then the
@@ -73,6 +72,7 @@ impl Connection {
         let Carrier::Polling(polling) = &mut self.carrier else { return };
         if self.session.handle_attach(wire.transport(), self.now) {
             polling.candidate = Some(wire);
+            polling.probed = false;
         }
     }
 
@@ -104,10 +104,10 @@ impl Connection {
         }
     }
 
-    /// Sends a packet to the candidate.
-    pub(super) fn push_candidate(&mut self, frame: Frame) {
-        if let Carrier::Polling(PollingCarrier { candidate: Some(candidate), .. }) = &mut self.carrier {
-            candidate.push(frame);
+    /// Has the probe of the candidate answered.
+    pub(super) fn answer_probe(&mut self) {
+        if let Carrier::Polling(polling) = &mut self.carrier {
+            polling.probed = true;
         }
     }
 

@@ -26,10 +26,11 @@ use self::cors::RefusedOrigins;
 use self::open_packet::OpenPacket;
 use self::reply::Reply;
 use self::request::Query;
-use crate::ImksResult;
 use crate::engine::registry::{LiveSession, Registry};
 use crate::engine::request_error::RequestError;
-use crate::engine::{Config, Connection, NodeId, OutboxLimits, Transport};
+use crate::engine::{Config, Connection, OutboxLimits, Transport};
+use crate::node::NodeId;
+use crate::{ImksError, ImksResult};
 
 /// An Engine.IO server. Clone it freely.
 #[derive(Clone)]
@@ -70,6 +71,11 @@ impl Engine {
             tasks: TaskTracker::new(),
             config,
         })))
+    }
+
+    /// Returns the node that the session ids of this engine name.
+    pub fn node(&self) -> NodeId {
+        self.0.node
     }
 
     /// Whether a request path is served here: by prefix, as the reference does.
@@ -152,7 +158,10 @@ impl Engine {
         match self.0.registry.get(sid) {
             Some(session) => self.session_request(parts, body, &query, transport, socket, &session).await,
             None if transport == Transport::Polling => self.forward(sid, parts, body).await,
-            None => Err(self.0.unknown(sid)),
+            None => {
+                tracing::debug!(error = %ImksError::UpgradeSessionNotFound, "upgrade refused");
+                Err(self.0.unknown(sid))
+            }
         }
     }
 
