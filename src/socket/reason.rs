@@ -14,7 +14,7 @@ pub enum DisconnectReason {
 }
 
 impl DisconnectReason {
-    /// As the reference spells it.
+    /// The words of the reference.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Engine(reason) => reason.as_str(),

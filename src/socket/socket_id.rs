@@ -40,7 +40,7 @@ impl SocketId {
         Self(id)
     }
 
-    /// As text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }

@@ -70,6 +70,16 @@ impl Outbox {
         self.0.push_answer(frames.iter().map(|frame| frame.clone().into_answer(reservation.as_ref())))
     }
 
+    /// Queues one message that answers a request of this client, like [`Outbox::answer`]. The message is moved: a frame
+    /// that nobody shares costs no second allocation.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] or [`SendError::Slow`] once nothing can be queued any more.
+    pub fn answer_one(&self, frame: Frame, reservation: Option<Reservation>) -> Result<(), SendError> {
+        let frame = if self.0.compresses(&frame) { frame.deflated() } else { frame };
+        self.0.push_answer([frame.into_answer(reservation.as_ref())])
+    }
+
     /// Queues the messages only if the wire can take them now: a WebSocket that is not blocked, or a polling
     /// request that waits with nothing to carry. Says whether they were queued.
     pub fn send_volatile(&self, frames: &[Frame]) -> bool {

@@ -17,7 +17,7 @@ use crate::socket::namespace::socket_info::RemoteHandshake;
 #[serde(rename_all = "camelCase")]
 pub(super) struct ShownSocket {
     id: String,
-    /// The same for all sockets of one connection.
+    /// Made of the connection: all its sockets have this one.
     #[serde(skip_serializing_if = "Value::is_null")]
     client_id: Value,
     #[serde(skip_serializing_if = "Value::is_null")]

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use crate::socket::codec::arguments::One;
     use crate::socket::codec::encoder::encode_event;
-    use crate::socket::namespace::cluster_link::{Operation, PacketData, Target};
+    use crate::socket::namespace::cluster_link::{Change, Operation, PacketData, Target};
 
     fn node() -> NodeId {
         NodeId::from_bytes([1, 2, 3, 4, 5])
@@ -170,7 +170,7 @@ mod tests {
         #[test]
         fn a_message_that_was_damaged_is_a_message_or_an_error(at in any::<prop::sample::Index>(), to in any::<u8>()) {
             let target = Target { rooms: vec!["r"], ..Target::default() };
-            let body = Body::Operation { namespace: "/", target, operation: Operation::Join { room: "x" } };
+            let body = Body::Operation { namespace: "/", target, operation: Operation::Change(Change::Join { room: "x" }) };
             let mut bytes = Imks.encode(&ClusterMessage { node: node(), body }).unwrap().to_vec();
             let place = at.index(bytes.len());
             bytes[place] = to;

@@ -190,25 +190,22 @@ impl MessageBus {
         if node == self.node {
             return Ok(());
         }
+        if !matches!(body, Body::Operation { .. } | Body::Bye) {
+            self.members.lock().heard(node, Instant::now());
+        }
         match body {
             Body::Operation { namespace, target, operation } => {
                 return find(namespace).map_or(Ok(()), |namespace| namespace.apply(&target, &operation));
             }
-            Body::Bye => {
-                self.members.lock().left(node);
-                return Ok(());
-            }
-            _ => self.members.lock().heard(node, Instant::now()),
-        }
-        match body {
-            Body::Hello => self.tell(Body::Heartbeat),
             Body::Request { id, namespace, request } => {
                 if self.recent.lock().is_new((node, id)) {
                     return Requester { bus: self.clone(), node, id }.perform(find(namespace), &request);
                 }
             }
             Body::Response { id, response } => return self.requests.take(node, id, response),
-            Body::Heartbeat | Body::Bye | Body::Operation { .. } => {}
+            Body::Hello => self.tell(Body::Heartbeat),
+            Body::Bye => self.members.lock().left(node),
+            Body::Heartbeat => {}
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::node::NodeId;
 use crate::socket::codec::encoder::encode_ack;
 use crate::socket::codec::packet::{Args, MAIN_NAMESPACE};
 use crate::socket::namespace::ack_collector::AckSink;
-use crate::socket::namespace::ack_request::{AckRequest, PendingAcks};
+use crate::socket::namespace::ack_request::{AckRequest, ExpectedAcks};
 use crate::socket::namespace::cluster_link::{PacketData, Target};
 use crate::socket::namespace::handlers::{ServerEvent, ServerReply};
 use crate::socket::namespace::namespace::Namespace;
@@ -107,7 +107,7 @@ impl Requester {
 }
 
 /// Keeps the acks wanted until all have come or the time is over.
-async fn wait_for_acks(sink: Arc<ResponseSink>, pending: PendingAcks, timeout: Duration) {
+async fn wait_for_acks(sink: Arc<ResponseSink>, pending: ExpectedAcks, timeout: Duration) {
     // Whoever asked has the same deadline, and knows itself who is missing.
     let _ = tokio::time::timeout(timeout, sink.wait()).await;
     sink.over.store(true, Ordering::Release);

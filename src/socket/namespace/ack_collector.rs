@@ -26,7 +26,7 @@ pub struct Answers {
 /// One client's answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Who answered.
+    /// The socket that answered.
     pub socket: SocketId,
     /// What.
     pub args: Args,
@@ -44,7 +44,7 @@ impl Answers {
     }
 }
 
-/// Who hears of the acks of sockets of this node.
+/// Hears of the acks of sockets of this node.
 pub(crate) trait AckSink: Send + Sync {
     /// A socket answered.
     fn acked(&self, socket: SocketId, args: Args);
@@ -92,7 +92,7 @@ pub(crate) struct AckCollector {
 struct State {
     /// Nodes that have not said whom they asked.
     nodes: HashSet<NodeId>,
-    /// Who is still to answer, and through which node.
+    /// Sockets that are still to answer, and the node of each.
     asked: HashMap<SocketId, NodeId>,
     /// What arrived before its node said whom it asked: the bus does not keep the order.
     early: HashMap<(NodeId, SocketId), Option<Args>>,

@@ -15,7 +15,7 @@ use crate::socket::socket_id::SocketId;
 
 /// An event under one ack id, ready to be sent to sockets of this node.
 pub(crate) struct AckRequest {
-    pending: PendingAcks,
+    pending: ExpectedAcks,
     packet: EncodedPacket,
     sink: Arc<dyn AckSink>,
 }
@@ -37,10 +37,10 @@ impl AckRequest {
             let args = packet.args()?;
             sockets.iter().for_each(|socket| show_outgoing(socket, &args));
         }
-        Ok(Self { pending: PendingAcks { id, sockets }, packet, sink })
+        Ok(Self { pending: ExpectedAcks { id, sockets }, packet, sink })
     }
 
-    /// Who will be asked.
+    /// The sockets that get the event.
     pub(crate) fn socket_ids(&self) -> Vec<SocketId> {
         self.pending.sockets.iter().map(Socket::socket_id).collect()
     }
@@ -51,7 +51,7 @@ impl AckRequest {
     }
 
     /// Sends the event. What it gives is to be kept for as long as acks are wanted.
-    pub(crate) fn send(self) -> PendingAcks {
+    pub(crate) fn send(self) -> ExpectedAcks {
         let Self { pending, packet, sink } = self;
         let renderings = Renderings::new(&packet);
         for socket in &pending.sockets {
@@ -59,7 +59,7 @@ impl AckRequest {
             if socket.expect_ack_among_many(pending.id, ack).is_ok()
                 && socket.deliver(&renderings, None).is_err()
             {
-                socket.forget_ack(pending.id);
+                socket.pending_acks().forget(pending.id);
             }
         }
         pending
@@ -67,13 +67,13 @@ impl AckRequest {
 }
 
 /// The acks that sockets owe; dropped, nobody waits for them any more.
-pub(crate) struct PendingAcks {
+pub(crate) struct ExpectedAcks {
     id: u64,
     sockets: Vec<Socket>,
 }
 
-impl Drop for PendingAcks {
+impl Drop for ExpectedAcks {
     fn drop(&mut self) {
-        self.sockets.iter().for_each(|socket| socket.forget_ack(self.id));
+        self.sockets.iter().for_each(|socket| socket.pending_acks().forget(self.id));
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ack_collector::{AckCollector, Answers};
 use super::ack_request::AckRequest;
-use super::cluster_link::{Operation, Scope, Target};
+use super::cluster_link::{Change, Scope, Target};
 use super::namespace::Namespace;
 use super::remote_socket::{FetchedSockets, RemoteSocket};
 use super::socket::Socket;
@@ -147,21 +147,21 @@ impl<'a> Broadcast<'a> {
 
     /// Makes them all enter a room.
     pub fn sockets_join(self, room: &str) -> ImksResult<()> {
-        self.execute(&Operation::Join { room })
+        self.change(Change::Join { room })
     }
 
     /// Makes them all leave a room.
     pub fn sockets_leave(self, room: &str) -> ImksResult<()> {
-        self.execute(&Operation::Leave { room })
+        self.change(Change::Leave { room })
     }
 
     /// Makes them all leave the namespace; with `close` their connections end.
     pub fn disconnect_sockets(self, close: bool) -> ImksResult<()> {
-        self.execute(&Operation::Disconnect { close })
+        self.change(Change::Disconnect { close })
     }
 
-    fn execute(&self, operation: &Operation<'_>) -> ImksResult<()> {
-        self.namespace.execute(&self.target, self.sender, operation, self.scope)
+    fn change(&self, change: Change<'_>) -> ImksResult<()> {
+        self.namespace.change(&self.target, self.sender, change, self.scope)
     }
 }
 

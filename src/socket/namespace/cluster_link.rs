@@ -66,7 +66,7 @@ pub(crate) type NodeSockets = (Vec<(NodeId, SocketInfo)>, Vec<NodeId>);
 /// What other nodes answered, and the nodes that did not answer in time.
 pub(crate) type NodeAnswers = (Vec<(NodeId, Args)>, Vec<NodeId>);
 
-/// Who is meant: the union of the rooms (everybody if there are none), minus the exceptions.
+/// The sockets that are meant: those in any of the rooms (all if there are none) that are in none of the exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Target<'a> {
     #[serde(borrow)]
@@ -78,20 +78,22 @@ pub(crate) struct Target<'a> {
 /// What happens to the sockets that are meant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Operation<'a> {
+    /// They get an event.
     Broadcast {
         #[serde(borrow)]
         event: PacketData<'a>,
         volatile: bool,
     },
-    Join {
-        room: &'a str,
-    },
-    Leave {
-        room: &'a str,
-    },
-    Disconnect {
-        close: bool,
-    },
+    /// They are changed.
+    Change(#[serde(borrow)] Change<'a>),
+}
+
+/// How sockets are changed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Change<'a> {
+    Join { room: &'a str },
+    Leave { room: &'a str },
+    Disconnect { close: bool },
 }
 
 /// The payload of an event or ack on its way between nodes.

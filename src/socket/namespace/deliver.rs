@@ -1,6 +1,6 @@
 //! Local delivery: what a broadcast and what another node asks for does to the sockets of this node.
 
-use super::cluster_link::{Operation, PacketData, Scope, Target};
+use super::cluster_link::{Change, Operation, PacketData, Scope, Target};
 use super::delivery::OutgoingEvent;
 use super::namespace::Namespace;
 use super::observers::show_outgoing;
@@ -52,26 +52,32 @@ impl Namespace {
         self.publish(target, skip, &operation)
     }
 
-    /// Does something to the sockets that are meant, here and, if `scope` says so, on the other nodes.
-    pub(crate) fn execute(
+    /// Changes the sockets that are meant, here and, if `scope` says so, on the other nodes.
+    pub(crate) fn change(
         &self,
         target: &Target<'_>,
         skip: Option<&Socket>,
-        operation: &Operation<'_>,
+        change: Change<'_>,
         scope: Scope,
     ) -> ImksResult<()> {
-        self.apply_to_sockets(target, skip, operation);
-        if self.goes_elsewhere(scope) { self.publish(target, skip, operation) } else { Ok(()) }
+        self.change_sockets(target, skip, change);
+        match self.goes_elsewhere(scope) {
+            true => self.publish(target, skip, &Operation::Change(change)),
+            false => Ok(()),
+        }
     }
 
     /// Does here what another node asked for.
     pub(crate) fn apply(&self, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
-        let Operation::Broadcast { event, volatile } = operation else {
-            self.apply_to_sockets(target, None, operation);
-            return Ok(());
+        let (event, volatile) = match operation {
+            Operation::Change(change) => {
+                self.change_sockets(target, None, *change);
+                return Ok(());
+            }
+            Operation::Broadcast { event, volatile } => (event, *volatile),
         };
         let (args, compress) = (event.event()?, event.compress);
-        if *volatile {
+        if volatile {
             let packet = encode_event(self.path(), None, args.name(), &args)?.compress(compress);
             return self.broadcast_volatile(target, None, &packet, Scope::Local);
         }
@@ -109,15 +115,14 @@ impl Namespace {
         });
     }
 
-    fn apply_to_sockets(&self, target: &Target<'_>, skip: Option<&Socket>, operation: &Operation<'_>) {
-        self.delivery().apply_to_absent(target, skip.map(Socket::socket_id), operation);
+    fn change_sockets(&self, target: &Target<'_>, skip: Option<&Socket>, change: Change<'_>) {
+        self.delivery().change_absent(target, skip.map(Socket::socket_id), change);
         // Joining and leaving change the rooms that are being walked.
         for socket in self.targets(target, skip) {
-            match operation {
-                Operation::Join { room } => socket.join(room),
-                Operation::Leave { room } => socket.leave(room),
-                Operation::Disconnect { close } => socket.disconnect(*close),
-                Operation::Broadcast { .. } => {}
+            match change {
+                Change::Join { room } => socket.join(room),
+                Change::Leave { room } => socket.leave(room),
+                Change::Disconnect { close } => socket.disconnect(close),
             }
         }
     }
@@ -137,7 +142,7 @@ impl Namespace {
 }
 
 impl<'a> Target<'a> {
-    /// Who is meant on other nodes: they know a socket by its id.
+    /// The target for other nodes, which know a socket by its id.
     pub(crate) fn without(&self, skip: Option<&'a Socket>) -> Target<'a> {
         let mut target = self.clone();
         target.except.extend(skip.map(Socket::id));

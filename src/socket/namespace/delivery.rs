@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::cluster_link::{Operation, Target};
+use super::cluster_link::{Change, Target};
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::Arguments;
 use crate::socket::codec::encoder::{EncodedPacket, encode_event};
@@ -161,12 +161,7 @@ impl Delivery {
     }
 
     /// Does to absent clients what is done to those who are there.
-    pub(crate) fn apply_to_absent(
-        &self,
-        target: &Target<'_>,
-        skip: Option<SocketId>,
-        operation: &Operation<'_>,
-    ) {
+    pub(crate) fn change_absent(&self, target: &Target<'_>, skip: Option<SocketId>, change: Change<'_>) {
         let Some(store) = self.store() else { return };
         let meant = |session: &AwaySession<'_>| {
             (target.rooms.is_empty() || target.rooms.iter().any(|room| session.is_in(room)))
@@ -177,11 +172,10 @@ impl Delivery {
             if !meant(session) {
                 return true;
             }
-            match operation {
-                Operation::Join { room } => session.join(room),
-                Operation::Leave { room } => session.leave(room),
-                Operation::Disconnect { .. } => return false,
-                Operation::Broadcast { .. } => {}
+            match change {
+                Change::Join { room } => session.join(room),
+                Change::Leave { room } => session.leave(room),
+                Change::Disconnect { .. } => return false,
             }
             true
         });

@@ -121,7 +121,7 @@ struct ExpectedAck<'a> {
 
 impl Drop for ExpectedAck<'_> {
     fn drop(&mut self) {
-        self.socket.forget_ack(self.id);
+        self.socket.pending_acks().forget(self.id);
     }
 }
 

@@ -32,7 +32,7 @@ impl Event {
         Self { socket, id, args }
     }
 
-    /// Who sent it.
+    /// The socket of the client that sent it.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
@@ -122,7 +122,7 @@ impl Ack {
         hold: impl FnOnce(usize) -> Option<Reservation>,
     ) -> ImksResult<()> {
         let packet = encode_ack(self.socket.namespace().path(), self.id, args)?;
-        if self.socket.answer(&packet, hold).is_err() {
+        if self.socket.answer(packet, hold).is_err() {
             tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
         }
         Ok(())
@@ -150,12 +150,12 @@ impl ServerEvent {
         Self { namespace, node, args, reply }
     }
 
-    /// Where it was sent.
+    /// The namespace in which it was sent.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Who sent it.
+    /// The node that sent it.
     pub fn node(&self) -> NodeId {
         self.node
     }

@@ -9,6 +9,7 @@
 
 pub(crate) mod ack_collector;
 pub(crate) mod ack_request;
+mod acks;
 pub(crate) mod broadcast;
 pub(crate) mod builder;
 pub(crate) mod cluster_link;
@@ -21,6 +22,7 @@ pub(crate) mod lifecycle;
 #[allow(clippy::module_inception, reason = "the thing is called a namespace")]
 pub(crate) mod namespace;
 pub(crate) mod observers;
+pub(crate) mod pending_acks;
 pub(crate) mod pressure;
 pub(crate) mod refusal;
 pub(crate) mod remote_socket;

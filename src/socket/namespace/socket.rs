@@ -1,7 +1,5 @@
 //! A client in one namespace: what handlers hold in their hands.
 
-mod acks;
-
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,12 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use self::acks::AckTarget;
-pub use self::acks::PENDING_ACKS_MAX;
-
 use super::connect::ConnectPayload;
 use super::handlers::Listeners;
 use super::namespace::Namespace;
+use super::pending_acks::PendingAcks;
 use super::pressure;
 use super::rooms::Membership;
 use crate::engine::{Close, Frame, Handshake, Outbox, Protocol, Queued, Reservation, SendError, Transport};
@@ -43,7 +39,7 @@ struct Inner {
     /// What was sent while joining: it must not overtake the CONNECT reply.
     buffered: Mutex<Vec<Buffered>>,
     rooms: Mutex<HashMap<Arc<str>, Membership<Socket>>>,
-    acks: Mutex<HashMap<u64, AckTarget>>,
+    acks: PendingAcks,
     data: SocketData,
     /// What few sockets have. Made when first needed.
     listeners: OnceLock<Box<Mutex<Listeners>>>,
@@ -90,7 +86,7 @@ impl Socket {
             handshake,
             buffered: Mutex::default(),
             rooms: Mutex::default(),
-            acks: Mutex::default(),
+            acks: PendingAcks::default(),
             data: SocketData::restored(data),
             listeners: OnceLock::new(),
             link,
@@ -120,6 +116,15 @@ impl Socket {
     /// False once it left the namespace or the connection ended.
     pub fn is_connected(&self) -> bool {
         self.0.state.load(Ordering::Acquire) == OPEN
+    }
+
+    /// Whether it left the namespace or the connection ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == CLOSED
+    }
+
+    pub(crate) fn pending_acks(&self) -> &PendingAcks {
+        &self.0.acks
     }
 
     /// What waits to be written to this client's connection, all its namespaces together.
@@ -224,15 +229,21 @@ impl Socket {
     /// told the bytes of the answer; what it gives is dropped when the answer has left.
     pub(crate) fn answer(
         &self,
-        packet: &EncodedPacket,
+        packet: EncodedPacket,
         hold: impl FnOnce(usize) -> Option<Reservation>,
     ) -> Result<(), SendError> {
         if !self.is_connected() {
             return Err(SendError::Closed);
         }
-        let renderings = Renderings::new(packet);
-        let frames = renderings.frames_for(self.0.dialect, &self.0.outbox);
-        self.0.outbox.answer(frames, hold(frames.iter().map(Frame::len).sum()))
+        let outbox = &self.0.outbox;
+        if self.0.dialect == Dialect::Default && packet.len() == 1 {
+            let Some(frame) = packet.into_frames().pop() else { return Ok(()) };
+            let reservation = hold(frame.len());
+            return outbox.answer_one(frame, reservation);
+        }
+        let renderings = Renderings::new(&packet);
+        let frames = renderings.frames_for(self.0.dialect, outbox);
+        outbox.answer(frames, hold(frames.iter().map(Frame::len).sum()))
     }
 
     /// The CONNECT reply and the first events leave, then what was buffered; from now on nothing is. Without
@@ -298,7 +309,7 @@ impl Socket {
     ) -> Option<(Arc<str>, R)> {
         let mut rooms = self.0.rooms.lock();
         // Checked under the lock: whoever closes the socket empties the map under it afterwards.
-        if self.0.state.load(Ordering::Acquire) == CLOSED || rooms.contains_key(room) {
+        if self.is_closed() || rooms.contains_key(room) {
             return None;
         }
         let (membership, outcome) = join();
@@ -330,8 +341,7 @@ impl Socket {
 
     /// Gives up everything that a closed socket still has: its rooms, to be left, are the answer.
     pub(crate) fn take_rooms(&self) -> HashMap<Arc<str>, Membership<Socket>> {
-        let acks = std::mem::take(&mut *self.0.acks.lock());
-        drop(acks);
+        self.0.acks.clear();
         self.0.buffered.lock().clear();
         std::mem::take(&mut *self.0.rooms.lock())
     }

@@ -38,7 +38,7 @@ use crate::socket::data::SavedData;
 use crate::socket::metrics::{self, Return};
 use crate::socket::socket_id::SocketId;
 
-/// What a socket that is taken in starts with.
+/// What a socket starts with when it opens.
 pub(crate) struct Restored {
     /// Packets it missed, oldest first: they go before the CONNECT reply.
     pub(crate) missed: Vec<EncodedPacket>,
@@ -48,7 +48,7 @@ pub(crate) struct Restored {
     pub(crate) offset: OffsetText,
 }
 
-/// Why a socket was not taken in.
+/// Why a session was not opened.
 #[derive(Debug)]
 pub(crate) enum Refused {
     /// The session cannot be gone on with; a new one can be had.
@@ -185,7 +185,7 @@ impl SessionStore {
         record.memberships.rooms().filter(kept).cloned().collect()
     }
 
-    /// Keeps what the application keeps with the socket.
+    /// Saves what the application keeps with the socket.
     pub(crate) fn set_data(&self, link: &Link, data: impl FnOnce() -> SavedData) {
         let mut state = self.state.lock();
         if let Some(record) = state.by_pid.get_mut(&link.pid).filter(|record| record.is_held_by(link.claim)) {
@@ -205,7 +205,7 @@ impl SessionStore {
         link.is_trusted() || record.is_some_and(|record| record.owner.as_deref() == owner)
     }
 
-    /// Takes a socket in whose connect hook accepted. `open` puts it into its rooms and sends what it starts with,
+    /// Opens the session of a socket whose connect hook accepted. `open` puts it into its rooms and sends what it starts with,
     /// in one step with everything that happens in the namespace.
     pub(crate) fn open(
         &self,

@@ -202,7 +202,7 @@ impl ConnectionTask {
             Output::Connect { namespace, auth } => self.connect(&namespace, ConnectPayload::new(auth), cx),
             Output::Connected(socket) => {
                 // Left meanwhile by the server: it is told so already.
-                if socket.answer(&socket.connect_reply(), |_| None).is_err() {
+                if socket.answer(socket.connect_reply(), |_| None).is_err() {
                     tracing::debug!("client left before it was answered");
                 }
             }
@@ -214,7 +214,7 @@ impl ConnectionTask {
                 }
             }
             Output::Refused { socket, id, reason } => refuse_event(&socket, id, reason),
-            Output::Ack { socket, id, args } => socket.resolve_ack(id, args),
+            Output::Ack { socket, id, args } => socket.pending_acks().resolve(id, args),
             Output::Leave(socket) => {
                 socket.namespace().clone().remove(&socket, DisconnectReason::ClientNamespace);
             }
@@ -317,7 +317,7 @@ type Running = Option<Box<FuturesUnordered<BoxFuture<'static, Done>>>>;
 /// Whether one more event may be handled.
 fn may_start(running: &Running, client: &Client<Socket>, max: usize) -> bool {
     let in_flight = running.as_ref().map_or(0, |running| running.len());
-    backlog::may_start(in_flight, max, || client.joined().map(Socket::pending_acks).sum())
+    backlog::may_start(in_flight, max, || client.joined().map(|socket| socket.pending_acks().len()).sum())
 }
 
 /// Tells the client and the application that an event breaks a bound.

@@ -109,7 +109,8 @@ impl DynamicNamespace {
         self.emit_args(event, &One(data))
     }
 
-    /// As [`DynamicNamespace::emit`], with any arguments.
+    /// Sends an event with any arguments to everybody in every child of this node, and to everybody in the same
+    /// namespaces on other nodes.
     pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         self.children().iter().try_for_each(|child| child.emit_args(event, args))
     }

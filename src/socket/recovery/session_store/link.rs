@@ -1,4 +1,4 @@
-//! Who a socket is to the store of sessions, and what a client says to be it again.
+//! What ties a socket to its session, and what a client says to go on with one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ struct Wire<'a> {
     offset: Option<&'a RawValue>,
 }
 
-/// The same, as far as it can be true.
+/// The session that a client names, and how far it got there.
 pub(super) struct Credentials {
     pub(super) pid: Pid,
     /// None if the client never got a packet.

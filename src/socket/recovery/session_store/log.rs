@@ -58,7 +58,7 @@ impl OffsetText {
     }
 }
 
-/// Who a packet is for.
+/// The sockets that a packet is for.
 #[derive(Debug)]
 pub(crate) enum Addressees {
     /// One socket.

@@ -36,9 +36,9 @@ impl Record {
 /// Where the client is.
 #[derive(Debug)]
 pub(super) enum State {
-    /// It has not been taken in yet.
+    /// The client has not joined yet.
     New,
-    /// It is connected; the number says by which claim.
+    /// The client is connected; the number says by which claim.
     Live(u64),
     /// Its connection ended.
     Away {
@@ -122,7 +122,7 @@ impl Memberships {
         self.left.push_back(PastMembership { room, from, to: at });
     }
 
-    /// As if it had never been in these rooms.
+    /// Forgets that the session was ever in these rooms.
     pub(super) fn forget(&mut self, rooms: &HashSet<Box<str>>) {
         self.rooms.retain(|room, _| !rooms.contains(&**room));
         self.left.retain(|stay| !rooms.contains(&*stay.room));

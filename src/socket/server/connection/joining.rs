@@ -42,7 +42,7 @@ impl ConnectionTask {
             Ok(Some(namespace)) => self.ask_to_join(namespace, payload, cx),
             Ok(None) => self.refuse(path, &ConnectError::new("Invalid namespace")),
             Err(error) => {
-                tracing::warn!(%error, "namespace not created");
+                tracing::debug!(%error, "namespace not created");
                 self.refuse(path, &ConnectError::new(TOO_MANY_NAMESPACES));
             }
         }
