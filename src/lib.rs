@@ -37,6 +37,15 @@
 //! The directory `examples/` has a chat, acknowledgements, middleware, binary payloads, namespaces on demand, and an
 //! axum application with Socket.IO in it.
 
+#![cfg_attr(
+    not(feature = "server"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the modules below have more in them than a part of the crate uses"
+    )
+)]
+
 #[cfg(feature = "server")]
 mod app;
 #[cfg(feature = "server")]
@@ -53,7 +62,6 @@ mod directory;
 #[cfg(feature = "wire")]
 pub mod engine;
 #[cfg(feature = "socketio")]
-#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server has requests that succeed"))]
 mod envelope;
 pub mod error;
 #[cfg(feature = "socketio")]

@@ -159,13 +159,11 @@ impl FrameWriter {
     }
 
     /// What was written after the `4`.
-    #[cfg(feature = "socketio")]
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(self.written(0)).unwrap_or_default()
     }
 
     /// Writes over what stands at `at` after the `4`.
-    #[cfg(feature = "socketio")]
     pub(crate) fn overwrite(&mut self, at: usize, text: &str) {
         if let Some(place) = self.buffer.get_mut(HEADER_ROOM + 1 + at..HEADER_ROOM + 1 + at + text.len()) {
             place.copy_from_slice(text.as_bytes());
