@@ -46,18 +46,18 @@ pub struct App {
     db: Db,
     directory: Option<Directory>,
     appender: Appender,
-    /// They tell what was committed; over when all of it is told.
+    /// The tasks that tell what was committed; they end when all of it is told.
     dispatchers: TaskTracker,
     engine: Engine,
     server: Server,
     namespace: Namespace,
-    /// The accept loops of HTTP and of Socket.IO, and the jobs.
+    /// The accept loops of HTTP and of Socket.IO, and the background jobs.
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl App {
-    /// Starts everything that `config` asks for. When this returns, clients can connect.
+    /// Starts everything that `config` asks for. When it returns, clients can connect.
     ///
     /// # Errors
     /// [`ImksError::Config`] for what cannot work, [`ImksError::Io`] when the address is taken, database errors.
@@ -68,6 +68,8 @@ impl App {
     async fn start_parts(mut config: Config) -> ImksResult<Self> {
         config.validate()?;
         config.messaging.max_payload = config.engine.max_payload;
+        let node = NodeId::random()?;
+        config.messaging.node.get_or_insert_with(|| node.to_string());
         // First of all: a second server on the same address should not touch the database.
         let front = Front::bind(&mut config)?;
         let db = Db::connect(&config.database).await?;
@@ -82,7 +84,6 @@ impl App {
             core: core.clone(),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let node = NodeId::random()?;
         let engine = Engine::new(engine::Config { node: Some(node), ..config.engine.clone() })?;
         let (server, namespace, api) = start_messaging(&config, parts, &engine, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&namespace, commits);
@@ -91,7 +92,7 @@ impl App {
             public_routes(&config, &health)?.merge(http::api::routes(&api, config.engine.max_payload));
         let front = front.serve(&config, router, &engine, &tasks, &stop);
         let internal_addr = start_internal(&config, &health, &tasks, &stop)?;
-        let exporter = Exporter::start(&config.otlp, INSTRUMENTS)?;
+        let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
         Ok(Self {
             config,
             front,

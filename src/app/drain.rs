@@ -58,9 +58,12 @@ impl App {
                 tokio::time::sleep(pause).await;
             }
         }
-        // Those that joined nothing go too. A polling client that does not come for its goodbye is not waited for.
-        if timeout(FAREWELL, self.server.close()).await.is_err() {
-            tracing::info!(sessions = self.engine.sessions(), "closed without a goodbye: they did not poll");
+        // Connections that joined nothing are closed too. A client that does not poll is not waited for.
+        if timeout(LAST_POLL, self.server.close()).await.is_err() {
+            tracing::info!(
+                sessions = self.engine.sessions(),
+                "some clients did not poll, they are closed unasked"
+            );
         }
     }
 }
@@ -86,13 +89,14 @@ fn pause_between(sessions: usize, time: Duration) -> Duration {
 
 /// Sessions that are closed without a pause between them.
 const SLICE: usize = 200;
+/// Longest pause between two slices.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 const RECONNECT_SPREAD: Duration = Duration::from_secs(30);
-/// How long a client may take to fetch its goodbye: longer than a poll takes to come back.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a polling client may take to fetch the end of its session: longer than a poll takes to come back.
+const LAST_POLL: Duration = Duration::from_secs(5);
 /// How long handlers may take to answer once nothing is written any more.
 const HANDLERS_GRACE: Duration = Duration::from_secs(1);
-/// What is left to do once the sessions are closed.
+/// Time for the remaining tasks once the sessions are closed.
 const LAST_GRACE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::http::tls::Certificates;
 use crate::http::{listener, webtransport};
 use crate::{ImksError, ImksResult};
 
-/// Bound, but not served yet.
+/// The public listeners: bound, but not served yet.
 pub(super) struct Front {
     /// One per address: `localhost` has two.
     tcp: Vec<TcpListener>,
@@ -21,7 +21,7 @@ pub(super) struct Front {
     served: Served,
 }
 
-/// What is left to ask once it is served.
+/// What is known of the listeners while they are served.
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) addr: SocketAddr,
@@ -75,7 +75,7 @@ impl Front {
     }
 }
 
-/// The configured one, or for WebTransport alone one that is made for development.
+/// Opens the configured certificate, or makes one for development if only WebTransport needs it.
 fn certificates(config: &Config) -> ImksResult<Option<Certificates>> {
     if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
         return Certificates::open(cert.clone(), key.clone()).map(Some);

@@ -1,4 +1,4 @@
-//! The Admin UI: off, and never on without credentials by accident.
+//! Settings of the Admin UI: it is off, and never on without credentials by accident.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub struct Admin {
     pub password_hash: Option<Secret>,
     /// How much is shown.
     pub mode: Mode,
-    /// Nothing can be done, only watched.
+    /// Whether operators can only watch.
     pub read_only: bool,
     /// Path of its namespace.
     pub namespace: String,
@@ -32,9 +32,9 @@ pub struct Admin {
 /// How people prove who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAuth {
-    /// With name and password.
+    /// With a name and a password.
     Basic,
-    /// Not at all.
+    /// Not at all: whoever reaches the server is let in.
     None,
 }
 
@@ -55,7 +55,7 @@ impl Default for Admin {
 }
 
 impl Admin {
-    /// What the server is to be told; nothing while it is off.
+    /// Returns what the server is told; nothing while the Admin UI is off.
     pub fn instrumentation(&self) -> Option<admin::Config> {
         let auth = match (self.auth, &self.username, &self.password_hash) {
             (AdminAuth::None, ..) => admin::Auth::None,
@@ -74,7 +74,7 @@ impl Admin {
         })
     }
 
-    /// Everything that cannot work, each in a sentence that says what to change.
+    /// Lists what cannot work, each in a sentence that says what to change.
     pub(super) fn problems(&self) -> Vec<String> {
         if !self.enabled {
             return Vec::new();

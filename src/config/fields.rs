@@ -197,7 +197,8 @@ settings! {
             "How long a key is good after the core stopped listing it, when it has no earlier end";
     }
     "" in config.messaging => {
-        node: "IMKS_NODE" = "Name of this node, as clients see it in `session:ready`";
+        node: "IMKS_NODE" =
+            "Name of this node, as clients see it in `session:ready`; not set: a new random one at each start";
     }
     "limits." in config.messaging => {
         events: "IMKS_LIMIT_EVENTS" = "Events of one connection: per second / at once; `off` is no limit";
@@ -269,7 +270,7 @@ mod tests {
         ("models/db.rs", "Config", "config.database", &[]),
         ("models/append.rs", "Config", "config.append", &[]),
         // Made from the settings of `tls`.
-        ("http/listener.rs", "Config", "config.http", &["tls"]),
+        ("http/config.rs", "Config", "config.http", &["tls"]),
         ("http/tls.rs", "Config", "config.tls", &[]),
         ("http/webtransport.rs", "Config", "config.webtransport", &[]),
         ("engine/config.rs", "Config", "config.engine", OF_THE_ENGINE_LIBRARY),

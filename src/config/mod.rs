@@ -32,7 +32,7 @@ pub use source::{load, unknown_variables};
 pub struct Config {
     /// Address of HTTP and WebSocket. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Address of `/metrics` for operators; without it they are on [`Self::listen`].
+    /// Address of `/metrics` for operators; without it, `/metrics` is on [`Self::listen`].
     pub internal_listen: Option<SocketAddr>,
     /// An external core; without it the embedded directory is the core.
     pub core_url: Option<Secret>,
@@ -46,11 +46,11 @@ pub struct Config {
     pub database: db::Config,
     /// How messages are written.
     pub append: append::Config,
-    /// The listener.
+    /// The HTTP listener.
     pub http: listener::Config,
-    /// The certificate.
+    /// The certificate of both listeners.
     pub tls: tls::Config,
-    /// QUIC.
+    /// The WebTransport listener.
     pub webtransport: webtransport::Config,
     /// Connections.
     pub engine: engine::Config,
@@ -73,9 +73,9 @@ pub struct Config {
 /// How the server goes away after SIGTERM.
 #[derive(Debug, Clone, Copy)]
 pub struct Drain {
-    /// Readiness already says no, but new sessions are still welcome: load balancers need a moment.
+    /// How long readiness says no while new sessions are still welcome: load balancers need a moment.
     pub delay: Duration,
-    /// At most this long from the end of `delay` until everything is closed.
+    /// Longest time from the end of `delay` until everything is closed.
     pub deadline: Duration,
 }
 
@@ -123,18 +123,18 @@ impl Config {
         load(base, file, &|name| std::env::var(name).ok(), flags)
     }
 
-    /// The embedded directory issues the tokens that this server accepts.
+    /// Returns the settings of the embedded directory: it issues the tokens that this server accepts.
     pub fn directory(&self) -> directory::Config {
         let issuer = self.token.issuers.first().unwrap_or(&self.directory.issuer).clone();
         directory::Config { issuer, audience: self.token.audience.clone(), ..self.directory.clone() }
     }
 
-    /// Whether somebody on another machine could connect.
+    /// Says whether somebody on another machine could connect.
     pub fn is_reachable_from_outside(&self) -> bool {
         !self.listen.ip().is_loopback()
     }
 
-    /// Whether WebTransport is served.
+    /// Says whether WebTransport is served.
     pub fn serves_webtransport(&self) -> bool {
         match self.webtransport.mode {
             webtransport::Mode::Auto => self.tls.is_on(),
@@ -143,7 +143,7 @@ impl Config {
         }
     }
 
-    /// Everything that cannot work, each in a sentence that says what to change.
+    /// Lists what cannot work, each in a sentence that says what to change.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |ok: bool, sentence: &str| {
@@ -189,7 +189,10 @@ impl Config {
         problems
     }
 
-    /// [`Config::problems`] as a result.
+    /// Checks that the configuration can work.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`](crate::ImksError::Config) with all [`Config::problems`].
     pub fn validate(&self) -> crate::ImksResult<()> {
         let problems = self.problems();
         if problems.is_empty() { Ok(()) } else { Err(crate::ImksError::Config(problems.join("\n"))) }

@@ -1,4 +1,4 @@
-//! How one value of the configuration is read from text and shown again.
+//! How one value of the configuration is read from text, and written as text.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use crate::socket::rate_limit::Rate;
 use crate::telemetry::logging::LogFormat;
 use crate::telemetry::otlp::Millis;
 
-/// A type that can stand in the configuration. What `show` prints, `parse` reads back.
+/// A type that can stand in the configuration. What `show` writes, `parse` reads back; a secret shows less.
 pub trait Setting: Sized {
     /// Whether the value is a secret: it may stand in a file of its own, and is not shown.
     const SECRET: bool = false;
 
     /// Reads the value; the error completes the sentence "… is not valid: ".
     fn parse(text: &str) -> Result<Self, String>;
-    /// The value as a person would write it.
+    /// Writes the value as a person would.
     fn show(&self) -> String;
 }
 
@@ -195,7 +195,7 @@ impl Setting for Rate {
     }
 }
 
-/// A setting that is one of a few words.
+/// Implements [`Setting`] for an enum whose values are words.
 macro_rules! words {
     ($type:ty { $($word:literal => $value:ident),+ $(,)? }) => {
         impl $crate::config::setting::Setting for $type {
@@ -224,7 +224,7 @@ words!(Synchronous { "full" => Full, "normal" => Normal });
 words!(Version { "1.2" => V1_2, "1.3" => V1_3 });
 words!(Mode { "auto" => Auto, "on" => On, "off" => Off });
 
-/// `write auto, on or off`
+/// Says what the choice is: `write auto, on or off`.
 pub(super) fn one_of(words: &[&str]) -> String {
     match words {
         [first @ .., last] if !first.is_empty() => format!("write {} or {last}", first.join(", ")),

@@ -9,7 +9,7 @@ use super::setting::Setting;
 use super::{Config, fields};
 use crate::{ImksError, ImksResult};
 
-/// What the surroundings offer. Tests pass a map instead of the process environment.
+/// Reads one variable. Tests pass a map instead of the process environment.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Name of the variable that points to the configuration file.
@@ -41,7 +41,7 @@ pub fn load(
     if problems.is_empty() { Ok(config) } else { Err(ImksError::Config(problems.join("\n"))) }
 }
 
-/// Variables that look like ours and are not: most likely misspelt. They are told and not refused, because
+/// Lists the variables that look like ours and are not: most likely misspelt. They are told and not refused, because
 /// Kubernetes makes variables of its own for a service that is called imks.
 pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let known = Listing::of(&mut Config::default());

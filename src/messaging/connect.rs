@@ -161,7 +161,7 @@ fn welcome(
         server: ServerInfo {
             name: "imks",
             version: env!("CARGO_PKG_VERSION"),
-            node: &messaging.config().node,
+            node: messaging.config().node.as_deref().unwrap_or_default(),
         },
         server_time: Timestamp(now),
         user: User { id: identity.user_id, username: &identity.username },

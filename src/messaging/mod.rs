@@ -54,7 +54,7 @@ pub use turn::Turn;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Name of this node, as clients see it.
-    pub node: String,
+    pub node: Option<String>,
     /// Events of one socket.
     pub events: Rate,
     /// Messages, edits and deletions of one user.
@@ -75,7 +75,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            node: "n1".into(),
+            node: None,
             events: Rate::new(50, 100),
             sends: Rate::new(10, 20),
             sends_per_channel: Rate::new(5, 10),

@@ -17,7 +17,7 @@ use tonic::{Request, Status};
 use self::request::Source;
 use super::Catalog;
 use super::metrics::{self, Export};
-use crate::clock::new_id;
+use crate::node::NodeId;
 use crate::secret::Secret;
 use crate::{ImksError, ImksResult};
 
@@ -83,14 +83,14 @@ impl Exporter {
     ///
     /// # Errors
     /// [`ImksError::Config`] if the endpoint or the headers cannot be used.
-    pub fn start(config: &Config, catalog: Catalog) -> ImksResult<Option<Self>> {
+    pub fn start(config: &Config, node: NodeId, catalog: Catalog) -> ImksResult<Option<Self>> {
         let Some(url) = config.metrics_endpoint.as_ref().or(config.endpoint.as_ref()) else {
             return Ok(None);
         };
         let push = Push {
             client: MetricsServiceClient::new(endpoint(url, config)?.connect_lazy()),
             headers: headers(config.headers.as_ref())?,
-            source: Source::new(&resource(config), catalog),
+            source: Source::new(&resource(config, node), catalog),
             timeout: config.timeout.0,
             failing: false,
         };
@@ -197,15 +197,15 @@ fn wrong_headers() -> ImksError {
     ImksError::Config("OTEL_EXPORTER_OTLP_HEADERS must look like name=value,name=value".into())
 }
 
-/// Who the numbers are of. Each process is an instance of its own, since counters start anew with it.
-fn resource(config: &Config) -> Resource {
+/// Says whose numbers these are. Each process is an instance of its own, since counters start anew with it.
+fn resource(config: &Config, node: NodeId) -> Resource {
     let detected = Resource::builder().build();
     let named = |name: &opentelemetry::Value| !name.as_str().starts_with("unknown_service");
     let is_named = detected.get(&"service.name".into()).is_some_and(|name| named(&name));
     let default = (!is_named).then(|| "imks".to_owned());
     let mut builder = Resource::builder().with_attributes([
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", new_id().to_string()),
+        KeyValue::new("service.instance.id", node.to_string()),
     ]);
     if let Some(name) = config.service_name.clone().or(default) {
         builder = builder.with_service_name(name);
@@ -222,6 +222,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 mod tests {
     use super::*;
 
+    const NODE: NodeId = NodeId::from_bytes([1, 2, 3, 4, 5]);
+
     #[test]
     fn headers_are_read_and_wrong_ones_are_not_told() {
         let read = headers(Some(&"Authorization=Basic%20aGk6eW91, x-tenant = a ".into())).unwrap();
@@ -237,9 +239,9 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_that_cannot_be_used_is_refused_without_its_password() {
         let config = Config { endpoint: Some("http://user:hunter2@a b".into()), ..Config::default() };
-        assert!(Exporter::start(&config, &[]).is_err());
+        assert!(Exporter::start(&config, NODE, &[]).is_err());
         let told = config.validate().unwrap_err().to_string();
         assert!(told.contains("OTLP endpoint") && !told.contains("hunter2"), "{told}");
-        assert!(Exporter::start(&Config::default(), &[]).unwrap().is_none());
+        assert!(Exporter::start(&Config::default(), NODE, &[]).unwrap().is_none());
     }
 }
