@@ -129,4 +129,13 @@ mod tests {
             assert_eq!(error.code(), "invalid_input", "{text:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic_and_what_it_takes_is_kept(text in ".{0,40}") {
+            if let Ok(emoji) = Emoji::new(&text) {
+                proptest::prop_assert_eq!(emoji.as_str(), text);
+            }
+        }
+    }
 }

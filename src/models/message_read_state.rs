@@ -57,8 +57,8 @@ pub async fn mark_unread(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) -> I
     one(db, user, channel).await
 }
 
-/// Gives a user who has none a position in each of these channels: everything up to now counts as read. Positions
-/// that exist stay. To be called for new members, and is harmless for old ones.
+/// Gives a user a position in each of these channels where there is none yet: everything up to now counts as read.
+/// To be called for new members; harmless for old ones, whose positions stay.
 ///
 /// # Errors
 /// [`ImksError::Database`].
@@ -133,7 +133,7 @@ async fn mark_unread_in_task(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) 
     Ok(())
 }
 
-/// The message at or before `seq` knows how many count up to it; before the first message it is none.
+/// The message at or before `seq` knows how many count up to it. Before the first message nothing counts.
 macro_rules! mark_sql {
     ($floor:literal, $update:literal) => {
         concat!(

@@ -190,7 +190,7 @@ impl NewMessage {
     }
 }
 
-/// The latest message of somebody who sends in slow mode, those of programs aside.
+/// The newest message that an author sent in a channel in person, for slow mode.
 #[derive(Debug, FromRow)]
 struct LastSend {
     channel_id: Uuid,

@@ -32,10 +32,18 @@ fn is_transient(error: &sqlx::Error) -> bool {
         );
     };
     let code = database.code().unwrap_or_default();
-    if database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-        // The primary code is the low byte of the extended one.
-        return code.parse::<u32>().is_ok_and(|code| SQLITE_TRANSIENT.contains(&(code & 0xff)));
+    match database.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
+        Some(_) => passes_on_sqlite(&code),
+        None => passes_on_postgres(&code),
     }
+}
+
+/// The primary result code is the low byte of the extended one.
+fn passes_on_sqlite(code: &str) -> bool {
+    code.parse::<u32>().is_ok_and(|code| SQLITE_TRANSIENT.contains(&(code & 0xff)))
+}
+
+fn passes_on_postgres(code: &str) -> bool {
     POSTGRES_TRANSIENT.iter().any(|class| code.starts_with(class))
 }
 
@@ -44,3 +52,40 @@ const SQLITE_TRANSIENT: [u32; 5] = [5, 6, 7, 10, 13];
 /// SQLSTATE classes and codes: connection, insufficient resources, operator intervention, rolled back by the
 /// server (deadlock, serialisation), lock not available, system error, read only (a standby before its promotion).
 const POSTGRES_TRANSIENT: [&str; 7] = ["08", "53", "57", "40", "55P03", "58", "25006"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_busy_full_or_out_of_memory_is_tried_again() {
+        for (code, reason) in [
+            ("5", "busy"),
+            ("261", "busy: recovery"),
+            ("6", "locked"),
+            ("7", "out of memory"),
+            ("10", "I/O error"),
+            ("3082", "I/O error: out of memory"),
+            ("13", "full"),
+        ] {
+            assert!(passes_on_sqlite(code), "{reason}");
+        }
+        for (code, reason) in [
+            ("08006", "connection failure"),
+            ("53100", "disk full"),
+            ("53200", "out of memory"),
+            ("57P01", "admin shutdown"),
+            ("40P01", "deadlock"),
+            ("55P03", "lock not available"),
+            ("25006", "read only"),
+        ] {
+            assert!(passes_on_postgres(code), "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_the_database_will_never_take_is_not_tried_again() {
+        assert!(!["1", "11", "19", "2067", "", "x"].into_iter().any(passes_on_sqlite));
+        assert!(!["23505", "22021", "42P01", ""].into_iter().any(passes_on_postgres));
+    }
+}

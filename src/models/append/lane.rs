@@ -64,7 +64,7 @@ impl Lane {
     /// Runs until drained.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, draining: CancellationToken) {
         let limit = self.config.batch.clamp(1, ROWS_LIMIT);
-        let mut batch = Vec::with_capacity(limit);
+        let mut batch = Vec::new();
         loop {
             let taken = tokio::select! {
                 biased;
@@ -85,7 +85,7 @@ impl Lane {
                     batch.push(job);
                 }
             }
-            Box::pin(self.commit_all(std::mem::replace(&mut batch, Vec::with_capacity(limit)))).await;
+            Box::pin(self.commit_all(std::mem::take(&mut batch))).await;
         }
         if let LaneConnection::Postgres { connection: Some(connection), .. } = self.connection {
             let _ = connection.close().await;
