@@ -40,14 +40,20 @@ use crate::models::text::BODY_CHARS_MAX;
 use crate::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
 use api::{Api, Route};
-pub use budget::{AnswerLimits, Reservation};
+pub use budget::AnswerLimits;
+#[cfg(feature = "testing")]
+pub use budget::Reservation;
+#[cfg(feature = "testing")]
 pub use channel::{Channel, Moderate, Read, View, Write};
+#[cfg(feature = "testing")]
 pub use ctx::Ctx;
 use expiry::Expiry;
 use parts::timed;
 pub use parts::{Messaging, Parts};
 use registry::Registry;
+#[cfg(feature = "testing")]
 pub use session::Session;
+#[cfg(feature = "testing")]
 pub use turn::Turn;
 
 /// What messaging can be told.
