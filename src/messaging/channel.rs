@@ -1,14 +1,14 @@
 //! A channel with proof of what the caller may do in it: the only way to read or write messages.
 //!
-//! [`Ctx`](super::Ctx) gives the proofs. Each offers what its permission allows, and fills in its own channel, author
+//! [`Ctx`](super::ctx::Ctx) gives the proofs. Each offers what its permission allows, and fills in its own channel, author
 //! and slow mode:
 //!
 //! | proof | permission | from |
 //! | --- | --- | --- |
-//! | `Channel<View>` | `VIEW_CHANNEL` | [`Ctx::visible`](super::Ctx::visible) |
-//! | `Channel<Read>` | `READ_HISTORY` | [`Ctx::readable`](super::Ctx::readable) |
-//! | `Channel<Write>` | the one that was asked for | [`Ctx::writable`](super::Ctx::writable) |
-//! | `Channel<Moderate>` | `MANAGE_MESSAGES`, for which the core is asked each time | [`Ctx::moderated`](super::Ctx::moderated) |
+//! | `Channel<View>` | `VIEW_CHANNEL` | [`Ctx::visible`](super::ctx::Ctx::visible) |
+//! | `Channel<Read>` | `READ_HISTORY` | [`Ctx::readable`](super::ctx::Ctx::readable) |
+//! | `Channel<Write>` | the one that was asked for | [`Ctx::writable`](super::ctx::Ctx::writable) |
+//! | `Channel<Moderate>` | `MANAGE_MESSAGES`, for which the core is asked each time | [`Ctx::moderated`](super::ctx::Ctx::moderated) |
 
 use std::collections::HashSet;
 use std::fmt;
@@ -74,7 +74,7 @@ pub struct Channel<P> {
 }
 
 impl<P> Channel<P> {
-    /// For [`Ctx`](super::Ctx), which has asked for the permission.
+    /// For [`Ctx`](super::ctx::Ctx), which has asked for the permission.
     pub(super) fn new(messaging: &Messaging, session: &Arc<Session>, id: Uuid, slow_mode: Duration) -> Self {
         let (messaging, session) = (messaging.clone(), session.clone());
         Self { messaging, session, id, slow_mode, proof: PhantomData }
@@ -164,7 +164,7 @@ pub struct ReadableChannels {
 }
 
 impl ReadableChannels {
-    /// For [`Ctx`](super::Ctx), which has asked for the permission in each.
+    /// For [`Ctx`](super::ctx::Ctx), which has asked for the permission in each.
     pub(super) fn new(messaging: &Messaging, user: Uuid, ids: HashSet<Uuid>) -> Self {
         Self { messaging: messaging.clone(), user, ids }
     }

@@ -59,7 +59,7 @@ impl Messaging {
         &self.0.parts.authenticator
     }
 
-    /// Permissions as such, for decisions about rooms. Reading and writing go through [`Ctx`](super::Ctx).
+    /// Permissions as such, for decisions about rooms. Reading and writing go through [`Ctx`](super::ctx::Ctx).
     pub(super) fn permissions(&self) -> &Permissions {
         &self.0.parts.permissions
     }

@@ -44,7 +44,7 @@ impl<K: Eq + Hash> Clone for RateLimit<K> {
 #[derive(Debug)]
 pub(super) struct Rates {
     pub(super) connects: RateLimit<Uuid>,
-    /// Requests over HTTP. Events have a bucket per connection, in [`Session`](super::Session).
+    /// Requests over HTTP. Events have a bucket per connection, in [`Session`](super::session::Session).
     pub(super) requests: RateLimit<Uuid>,
     sends: RateLimit<Uuid>,
     sends_per_channel: RateLimit<(Uuid, Uuid)>,

@@ -314,13 +314,13 @@ fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) 
 /// Answers with an error: as an ack where one was asked for, else as the event `error`.
 fn fail(event: &mut Event, error: &ImksError) {
     let request_id = RequestId::next();
-    let name: String = event.name().chars().take(EVENT_NAME_CHARS_MAX).collect();
-    note(&name, Some(event.socket().id()), error, &request_id);
+    note(event.logged_name(), Some(event.socket().id()), error, &request_id);
     if let Some(ack) = event.take_ack() {
         return note_sent(event, ack.send(&Failure::new(error, &request_id)));
     }
     let nonce = event.first::<OnlyNonce>().ok().and_then(|request| request.nonce);
-    let payload = ErrorEvent { error: ErrorBody::new(error, &request_id), event: name, nonce };
+    let payload =
+        ErrorEvent { error: ErrorBody::new(error, &request_id), event: event.logged_name().into(), nonce };
     ERROR.to_socket(event.socket(), &payload);
 }
 
@@ -369,5 +369,3 @@ struct OnlyNonce {
 const ERROR: Push<ErrorEvent> = Push::new("error");
 /// Label of all events without a handler: names from peers must not become time series.
 const UNKNOWN: &str = "unknown";
-/// That much of an unknown name goes back to the peer, and into the log.
-const EVENT_NAME_CHARS_MAX: usize = 64;
