@@ -1,6 +1,7 @@
 //! A fresh, migrated database of each kind for a test.
 
 use std::future::Future;
+use std::time::Duration;
 
 use imks::testing::models::db::{Config, Db};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -18,7 +19,13 @@ pub async fn on_each<F: Fn(Db) -> Fut, Fut: Future<Output = ()>>(test: F) {
     sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {name}"))).execute(&mut admin).await.unwrap();
     let separator = if server.contains('?') { '&' } else { '?' };
     let url = format!("{server}{separator}options[search_path]={name}");
-    let config = Config { url: Some(url.into()), max_connections: 4, ..Config::default() };
+    let config = Config {
+        url: Some(url.into()),
+        max_connections: 4,
+        statement_timeout: PATIENCE,
+        acquire_timeout: PATIENCE,
+        ..Config::default()
+    };
     let db = migrated(&config).await;
     test(db.clone()).await;
     db.close().await;
@@ -35,3 +42,6 @@ fn postgres_url() -> String {
     std::env::var("IMKS_TEST_POSTGRES_URL")
         .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".into())
 }
+
+/// Many tests share one machine and one disk: a slow answer is not what they test.
+const PATIENCE: Duration = Duration::from_secs(10);

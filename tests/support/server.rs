@@ -38,6 +38,9 @@ impl TestServer {
         config.database.data_dir = directory.path().into();
         if kind == Kind::Postgres {
             config.database.url = Some(super::postgres::create().await.into());
+            // Many tests share one machine and one disk: a slow answer is not what they test.
+            let patience = std::time::Duration::from_secs(10);
+            (config.database.statement_timeout, config.database.acquire_timeout) = (patience, patience);
         }
         config.messaging.connects = Rate::OFF;
         config.messaging.events = Rate::OFF;
