@@ -59,20 +59,6 @@ async fn a_poll_is_held_for_the_answer_to_a_post_that_is_under_way() {
 }
 
 #[tokio::test]
-async fn the_noop_leaves_a_post_that_was_sent_with_the_probe_time_to_arrive() {
-    let server = Server::start(Config::default()).await;
-    let session = server.open().await;
-    let mut client = server.dial(&as_websocket(&session)).await;
-    client.send("2probe").await;
-    assert_eq!(client.text().await, "3probe");
-    let (polled, sent) = tokio::join!(server.get(&session), async {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        server.post(&session, "4connect").await
-    });
-    assert_eq!((&*polled.body, &*sent.body), ("4connect", "ok"));
-}
-
-#[tokio::test]
 async fn a_candidate_that_closes_or_breaks_a_rule_is_answered_in_kind() {
     let server = Server::start(Config { max_payload: 1000, ..Config::default() }).await;
     let session = server.open().await;
@@ -165,7 +151,7 @@ async fn a_websocket_that_is_lost_at_any_step_costs_nothing() {
 #[tokio::test]
 async fn an_upgrade_that_never_finishes_is_given_up() {
     let server =
-        Server::start(Config { upgrade_timeout: Duration::from_millis(50), ..Config::default() }).await;
+        Server::start(Config { upgrade_timeout: Duration::from_millis(500), ..Config::default() }).await;
     let session = server.open().await;
     let mut client = server.dial(&as_websocket(&session)).await;
     client.send("2probe").await;
