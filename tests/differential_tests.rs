@@ -56,6 +56,7 @@ fn a_client_sees_no_difference_to_the_reference_but_the_listed_ones() {
         [("PATIENT", &*patient), ("HASTY", &*hasty), ("LONG", &*long), ("MANY", &*many), ("SLOW_MS", &*slow)];
     let mut reference = Script::start("reference.js", &environment);
     let ports = reference.hears(|line| line["patient"].is_u64());
+    is_what_the_table_says(&ports["versions"]);
     let listed = listed();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let played = runtime.block_on(async {
@@ -76,6 +77,25 @@ fn a_client_sees_no_difference_to_the_reference_but_the_listed_ones() {
         panic!("{all}");
     }
     compare(&played, &listed);
+}
+
+#[test]
+fn an_event_of_the_connect_handler_is_acked_before_the_poll_ends_for_the_upgrade() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let address = runtime.block_on(PATIENT.serve());
+    Script::run("connect_handler.js", &[("URL", &format!("http://{address}"))]);
+}
+
+/// What was installed is what docs/compatibility.md was compared with.
+fn is_what_the_table_says(versions: &Value) {
+    for (name, version) in versions.as_object().expect("the reference says what it is") {
+        let said = format!("{name} {}", version.as_str().unwrap_or_default());
+        assert!(
+            TABLE.contains(&said),
+            "the reference is {said} now: look at its changes, correct the table and then the version in \
+             docs/compatibility.md"
+        );
+    }
 }
 
 /// Where the machine was too busy for a deadline, another attempt shows what is always so.

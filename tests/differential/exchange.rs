@@ -9,8 +9,14 @@ use tokio::net::TcpStream;
 use super::player::patiently;
 
 /// Headers that a client can tell.
-const NOTED: &[&str] =
-    &["content-type", "cache-control", "content-encoding", "set-cookie", "access-control-allow-origin"];
+const NOTED: &[&str] = &[
+    "content-type",
+    "cache-control",
+    "content-encoding",
+    "set-cookie",
+    "access-control-allow-origin",
+    "sec-websocket-version",
+];
 
 /// A request that was sent.
 pub(crate) struct Exchange(TcpStream);
@@ -24,26 +30,48 @@ pub(crate) struct Answer {
 }
 
 impl Exchange {
-    /// `more` are header lines; the body has no length if they say that it comes in chunks.
+    /// `more` are header lines; `no NAME` leaves a usual one out. The body has no length if they say that it comes in
+    /// chunks, or if they give one themselves.
     pub(crate) async fn send(
         address: SocketAddr,
         line: &str,
         more: &[String],
         body: Option<&str>,
     ) -> io::Result<Self> {
-        let mut request = format!("{line} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
-        more.iter().for_each(|header| request.push_str(&format!("{header}\r\n")));
+        let name = |header: &str| {
+            header.trim_start_matches("no ").split(':').next().unwrap_or_default().to_ascii_lowercase()
+        };
+        let has = |wanted: &str| more.iter().any(|it| name(it) == wanted);
+        let version = if line.contains(" HTTP/1.") { "" } else { " HTTP/1.1" };
+        let mut request = format!("{line}{version}\r\n");
+        let usual = ["Host: test", "Connection: close"].iter().filter(|it| !has(&name(it))).copied();
+        // What is said last counts.
+        let said = more.iter().enumerate().filter(|(at, it)| {
+            !it.starts_with("no ") && !more[at + 1..].iter().any(|later| name(later) == name(it))
+        });
+        let headers = usual.chain(said.map(|(_, it)| it.as_str()));
+        headers.for_each(|header| request.push_str(&format!("{header}\r\n")));
         let chunked = more.iter().any(|header| header.ends_with("chunked"));
-        match body {
-            Some(body) if chunked => {
-                request.push_str(&format!("\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()));
+        let mut request = raw(&request);
+        if let Some(body) = body.map(raw) {
+            if chunked && !has("content-length") {
+                request.extend(format!("\r\n{:x}\r\n", body.len()).into_bytes());
+                request.extend(body);
+                request.extend(b"\r\n0\r\n");
+            } else {
+                if !has("content-length") {
+                    request.extend(format!("Content-Length: {}\r\n", body.len()).into_bytes());
+                }
+                request.extend(b"\r\n");
+                request.extend(body);
             }
-            Some(body) => request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len())),
-            None => request.push_str("\r\n"),
+        }
+        if body.is_none() || chunked {
+            request.extend(b"\r\n");
         }
         let mut stream = TcpStream::connect(address).await?;
         // Who refuses a body may close before it has read all of it.
-        let _ = stream.write_all(request.as_bytes()).await;
+        let _ = stream.write_all(&request).await;
         Ok(Self(stream))
     }
 
@@ -61,6 +89,8 @@ impl Exchange {
 
 impl Answer {
     fn parse(bytes: &[u8]) -> Self {
+        // An interim answer says nothing of its own.
+        let bytes = bytes.strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(bytes);
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let (head, body) = end.map_or((&[][..], bytes), |end| (&bytes[..end], &bytes[end + 4..]));
         let head = String::from_utf8_lossy(head);
@@ -92,6 +122,22 @@ impl Answer {
             false => format!("{status} ({}) {}", headers.join(", "), self.body),
         }
     }
+}
+
+/// The bytes of a text, in which `{xFF}` is one byte.
+fn raw(text: &str) -> Vec<u8> {
+    let mut parts = text.split("{x");
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.split_once('}').and_then(|(hex, rest)| Some((u8::from_str_radix(hex, 16).ok()?, rest))) {
+            Some((byte, rest)) => {
+                bytes.push(byte);
+                bytes.extend(rest.as_bytes());
+            }
+            None => bytes.extend([b"{x", part.as_bytes()].concat()),
+        }
+    }
+    bytes
 }
 
 fn unchunked(mut rest: &[u8]) -> Vec<u8> {

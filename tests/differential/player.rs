@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite};
 use tungstenite::error::ProtocolError;
+use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message};
 
 use super::application::PAYLOAD_MAX;
@@ -20,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(100);
 /// A server that says nothing for so long has nothing more to say.
 const SILENCE: Duration = Duration::from_millis(800);
+
+/// Arrays in arrays: more than imks takes.
+const DEEP: usize = 200;
 
 const ALIVE: &str = r#"42["message","alive"]"#;
 const BACK: &str = r#"42["message-back","alive"]"#;
@@ -55,14 +60,17 @@ impl Player {
             "send" => self.send_later(rest).await,
             "answer" => Some(self.waiting.remove(rest).expect("sent before").answer().await.told()),
             "abort" => self.abort(rest).await,
-            "open" => self.open().await,
+            "open" => self.open(rest).await,
             "post" => Some(self.post(rest).await.told()),
             "poll" => Some(self.poll(rest).await),
             "polled" => Some(self.polled().await),
             "ws" => Some(self.dial(rest).await),
             "use" => self.turn_to(rest),
             ">" => self.say(Message::text(self.filled(rest))).await,
-            ">>" => self.say(Message::binary(bytes(rest))).await,
+            ">>" => self.say(Message::binary(bytes(&rest.replace("{empty}", "")))).await,
+            "+>" => self.say_with_the_next(self.filled(rest)).await,
+            "close" => self.close(rest).await,
+            "hang-up" => self.hang_up().await,
             "until" => Some(self.hear(Some(rest), PATIENCE).await),
             "listen" => Some(self.hear(None, SILENCE).await),
             "closes" => Some(self.hear(None, PATIENCE).await),
@@ -83,7 +91,7 @@ impl Player {
         for part in parts {
             match part.strip_prefix("body ").or((part == "body").then_some("")) {
                 Some(text) => body = Some(self.filled(text)),
-                None => headers.push(part.to_owned()),
+                None => headers.push(self.filled(part)),
             }
         }
         Exchange::send(self.address, &line, &headers, body.as_deref()).await.expect("the server listens")
@@ -109,8 +117,8 @@ impl Player {
         None
     }
 
-    async fn open(&mut self) -> Option<String> {
-        let answer = self.http("GET ?EIO=4&transport=polling").await;
+    async fn open(&mut self, more: &str) -> Option<String> {
+        let answer = self.http(&format!("GET ?EIO=4&transport=polling{more}")).await;
         (answer.status != Some(200)).then(|| answer.told())
     }
 
@@ -172,6 +180,30 @@ impl Player {
         None
     }
 
+    /// The frame leaves in one write with the next one.
+    async fn say_with_the_next(&mut self, text: String) -> Option<String> {
+        if let Some(Some(socket)) = self.sockets.get_mut(&self.current) {
+            let _ = socket.feed(Message::text(text)).await;
+        }
+        None
+    }
+
+    /// `close`, `close 1000`, `close 1000 why`.
+    async fn close(&mut self, rest: &str) -> Option<String> {
+        let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+        let frame =
+            code.parse::<u16>().ok().map(|code| CloseFrame { code: code.into(), reason: reason.into() });
+        self.say(Message::Close(frame)).await
+    }
+
+    /// Ends the own half of the TCP connection without a close frame.
+    async fn hang_up(&mut self) -> Option<String> {
+        if let Some(Some(socket)) = self.sockets.get_mut(&self.current) {
+            let _ = socket.get_mut().shutdown().await;
+        }
+        None
+    }
+
     /// Frames until the one that is wanted, the close, or nothing for so long.
     async fn hear(&mut self, wanted: Option<&str>, silence: Duration) -> String {
         let Some(Some(socket)) = self.sockets.get_mut(&self.current) else { return "not open".into() };
@@ -185,7 +217,7 @@ impl Player {
                 Some(Ok(Message::Text(text))) => heard.push(text.to_string()),
                 Some(Ok(Message::Binary(data))) => heard.push(hex(&data)),
                 Some(Ok(Message::Close(frame))) => {
-                    heard.push(closed(frame.map(|it| it.code.into())));
+                    heard.push(closed(frame));
                     break;
                 }
                 Some(Ok(_)) => {}
@@ -210,7 +242,10 @@ impl Player {
     }
 
     fn learn(&mut self, body: &str) {
-        if let Some(rest) = body.strip_prefix(r#"0{"sid":""#) {
+        // As the argument of a script the packet is quoted once more.
+        let plain = body.replace('\\', "");
+        let script = plain.split_once(r#"("0{"sid":""#).map(|(_, rest)| rest);
+        if let Some(rest) = plain.strip_prefix(r#"0{"sid":""#).or(script) {
             rest.split('"').next().unwrap_or_default().clone_into(&mut self.sid);
         }
     }
@@ -220,22 +255,38 @@ impl Player {
             .replace("{RS}", "\x1e")
             .replace("{empty}", "")
             .replace("{big}", &"x".repeat(PAYLOAD_MAX))
+            .replace(
+                "{many headers}",
+                &(0..101).map(|at| format!("x-{at}: 1")).collect::<Vec<_>>().join("\r\n"),
+            )
+            .replace("{deep}", &deep(DEEP))
     }
 }
 
 /// Without what differs between any two runs.
 fn anonymous(told: &str) -> String {
-    let mut parts = told.split(r#""sid":""#);
-    let mut clean = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        clean.push_str(r#""sid":"…"#);
-        clean.push_str(&part[part.find('"').unwrap_or_default()..]);
+    let told = told.replace(&deep(DEEP), "{deep}");
+    let mut clean = String::new();
+    let mut rest = &*told;
+    while let Some(at) = rest.find(r#"sid":""#).or_else(|| rest.find(r#"sid\":\""#)) {
+        let start = at + rest[at..].find(':').unwrap_or_default() + 1;
+        let start = start + rest[start..].find('"').unwrap_or_default() + 1;
+        clean.push_str(&rest[..start]);
+        clean.push('…');
+        rest = &rest[start..];
+        rest = &rest[rest.find(['"', '\\']).unwrap_or_default()..];
     }
+    clean.push_str(rest);
     clean.trim().to_owned()
 }
 
-fn closed(code: Option<u16>) -> String {
-    code.map_or("closed".into(), |code| format!("closed {code}"))
+fn deep(levels: usize) -> String {
+    ["[", "]"].map(|it| it.repeat(levels)).concat()
+}
+
+fn closed(frame: Option<CloseFrame>) -> String {
+    let code = frame.map(|it| format!("closed {} {}", u16::from(it.code), it.reason));
+    code.map_or("closed".into(), |it| it.trim_end().to_owned())
 }
 
 fn cut_off(error: Option<Error>) -> &'static str {

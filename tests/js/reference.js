@@ -1,5 +1,6 @@
 // The reference server twice, with the events of tests/differential/application.rs: `patient` with its default
-// deadlines and `hasty` with short ones. Prints their ports; ends with its input.
+// deadlines and `hasty` with short ones. Prints their ports and what they are; ends with its input.
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Server } from "socket.io";
 
@@ -34,7 +35,15 @@ async function serve(options) {
   return http.address().port;
 }
 
+// A package need not export its package.json.
+function version(name) {
+  const file = new URL(`node_modules/${name}/package.json`, import.meta.url);
+  return JSON.parse(readFileSync(file, "utf8")).version;
+}
+
+const names = ["socket.io", "engine.io", "socket.io-parser"];
+const versions = Object.fromEntries(names.map((name) => [name, version(name)]));
 const [patient, hasty] = [await serve(JSON.parse(PATIENT)), await serve(JSON.parse(HASTY))];
-console.log(JSON.stringify({ patient, hasty }));
+console.log(JSON.stringify({ patient, hasty, versions }));
 process.stdin.on("data", () => console.log(JSON.stringify({ done: true })));
 process.stdin.on("end", () => process.exit(0));
