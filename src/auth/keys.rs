@@ -46,7 +46,7 @@ impl KeySet {
         Self { keys }
     }
 
-    /// The same keys, confirmed by the core at `now`.
+    /// Returns these keys as confirmed by the core at `now`.
     pub(super) fn confirmed(mut self, now: Micros) -> Self {
         for key in self.keys.values_mut() {
             key.listed_at = now;

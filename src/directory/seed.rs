@@ -85,7 +85,7 @@ pub struct Imported {
 pub struct Count {
     /// Made by this import.
     pub made: usize,
-    /// There before it.
+    /// Found in the directory already.
     pub there: usize,
 }
 

@@ -314,6 +314,7 @@ fn next_page(members: &[Member], size: i64, key: fn(&Member) -> Uuid) -> String 
     members.last().filter(|_| full).map(|member| key(member).to_string()).unwrap_or_default()
 }
 
+/// Rows of one page.
 const PAGE_MAX: i64 = 500;
 /// Most memberships that are read for one answer: as many as a client lists.
 const MEMBERSHIPS_MAX: i64 = 10_000;

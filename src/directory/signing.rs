@@ -198,7 +198,9 @@ async fn replace(db: &Db, key: KeyRow, old_until: Micros) -> ImksResult<()> {
 /// RFC 8410: a version 1 PKCS #8 Ed25519 private key, up to the 32 bytes of its seed.
 const PKCS8_ED25519: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+/// Longest life of a token.
 const TTL_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+/// Longest token that is made.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 const LEEWAY_S: u64 = 5;
 const GOOD: &str = "SELECT kid, private_key, public_key, created_at, not_after FROM directory_signing_key \

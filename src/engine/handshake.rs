@@ -117,7 +117,7 @@ pub struct Handshake {
     pub peer: SocketAddr,
     /// Whether the request came over TLS.
     pub secure: bool,
-    /// When it came.
+    /// When the request came.
     pub issued: Micros,
     /// The transport it came over.
     pub transport: Transport,

@@ -108,7 +108,7 @@ pub enum ImksError {
     DatabaseOpen {
         /// The file, or the server without user and password.
         place: String,
-        /// Why it failed.
+        /// The cause of the failure.
         #[source]
         source: sqlx::Error,
     },
@@ -200,7 +200,7 @@ pub enum ImksError {
         /// Version stored now.
         current: i64,
     },
-    /// The same nonce was used before for different content.
+    /// A nonce was used before for different content.
     #[error("nonce used before with other content")]
     NonceConflict,
     /// A state of the channel forbids this.
@@ -246,7 +246,7 @@ pub enum ImksError {
     Io {
         /// What was tried.
         context: String,
-        /// Why it failed.
+        /// The cause of the failure.
         #[source]
         source: std::io::Error,
     },

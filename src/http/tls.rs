@@ -303,7 +303,7 @@ fn time(seconds: i64) -> String {
 
 static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
 
-/// When a development certificate has this long to live, the hash of the next one is told too …
+/// A development certificate that has this long to live is announced together with the hash of the next one.
 const ANNOUNCE_BEFORE: Duration = Duration::from_secs(5 * 24 * 60 * 60);
-/// … and a day later it takes over.
+/// A development certificate that has this long to live is replaced: a day after the next one was announced.
 const RENEW_BEFORE: Duration = Duration::from_secs(4 * 24 * 60 * 60);

@@ -65,7 +65,7 @@ pub struct Config {
     pub events: Rate,
     /// Messages, edits and deletions of one user.
     pub sends: Rate,
-    /// The same of one user in one channel.
+    /// Messages, edits and deletions of one user in one channel.
     pub sends_per_channel: Rate,
     /// Connects of one user. Generous, since all devices come back at once after a restart, and a stock client that
     /// was refused does not try again by itself.

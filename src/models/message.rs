@@ -74,7 +74,7 @@ macro_rules! stored_enum {
         }
 
         impl $name {
-            /// All of them.
+            /// Every variant.
             #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$variant),*];
 
@@ -139,7 +139,7 @@ pub struct ReplyPreview {
     pub id: Uuid,
     /// Its number.
     pub seq: i64,
-    /// Who wrote it.
+    /// The author of the message.
     pub author: AuthorInfo,
     /// Its first [`PREVIEW_CHARS`] characters; empty when deleted.
     pub body: String,

@@ -168,7 +168,7 @@ impl Removable for ReplacedText {
 pub struct MessageEdit {
     /// The version that had this text.
     pub version: i64,
-    /// Who replaced it.
+    /// The user who replaced the text.
     pub editor_id: Uuid,
     /// The text.
     pub body: String,

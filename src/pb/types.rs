@@ -168,13 +168,13 @@ pub struct SigningKeys {
 pub enum Verdict {
     /// Good.
     Valid {
-        /// Whose it is.
+        /// The user of the token.
         user: UserInfo,
         /// Session it belongs to.
         session_id: Option<Uuid>,
         /// When it was issued.
         issued_at: Micros,
-        /// When it ends.
+        /// End of the token.
         expires_at: Micros,
     },
     /// Not a token of ours.
@@ -188,9 +188,9 @@ pub enum Verdict {
 /// Tokens issued at or before `revoked_at` are void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revocation {
-    /// Of this user.
+    /// The user whose tokens are withdrawn.
     pub user_id: Option<Uuid>,
-    /// Of this session.
+    /// The session whose tokens are withdrawn.
     pub session_id: Option<Uuid>,
     /// When it was withdrawn.
     pub revoked_at: Micros,

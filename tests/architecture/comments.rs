@@ -12,7 +12,6 @@ fn every_source_file_says_what_it_is_for() {
 }
 
 #[test]
-#[ignore = "some comments still lean on others"]
 fn doc_comments_stand_alone() {
     let mut problems = Vec::new();
     for path in all_source_files() {

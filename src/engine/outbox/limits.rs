@@ -45,7 +45,7 @@ impl Default for OutboxLimits {
 pub struct Queued {
     /// Engine.IO packets; an attachment counts as one.
     pub packets: usize,
-    /// Their bytes, WebSocket headers included.
+    /// Bytes of these packets, WebSocket headers included.
     pub bytes: usize,
 }
 

@@ -364,6 +364,7 @@ const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
+/// Longest payload of a control frame (RFC 6455, 5.5).
 const CONTROL_LENGTH_MAX: u8 = 125;
 /// Fragments below this many bytes are tiny.
 const TINY_FRAGMENT_BYTES: usize = 64;

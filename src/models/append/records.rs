@@ -58,9 +58,9 @@ pub(crate) trait Lookup:
 /// What a batch does to one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Write<R> {
-    /// Stores it.
+    /// Stores the record.
     Stored(R),
-    /// Removes it.
+    /// Removes the record.
     Removed,
 }
 

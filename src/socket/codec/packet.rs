@@ -14,7 +14,7 @@ use crate::error::ImksError;
 pub struct Packet {
     /// Path of the namespace; `/` where the packet names none.
     pub namespace: Cow<'static, str>,
-    /// What it says.
+    /// The content by packet type.
     pub body: PacketBody,
 }
 

@@ -49,7 +49,7 @@ struct Pending {
 }
 
 impl Decoder {
-    /// With these limits.
+    /// Returns a decoder with these limits.
     pub fn new(limits: Limits) -> Self {
         Self { limits, format: Format::Default, pending: None }
     }

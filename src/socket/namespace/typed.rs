@@ -12,7 +12,7 @@ use crate::socket::codec::packet::Args;
 
 /// What a typed handler may return: it becomes the answer, if the client wants one.
 pub trait IntoAck {
-    /// Sends it.
+    /// Sends the answer.
     ///
     /// # Errors
     /// Those of serialization.

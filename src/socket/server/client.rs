@@ -40,7 +40,7 @@ pub enum Output<S> {
     },
     /// Run the handler of an event.
     Event {
-        /// Where it arrived.
+        /// The socket that the packet is for.
         socket: S,
         /// Present when the client waits for an answer.
         id: Option<u64>,
@@ -49,7 +49,7 @@ pub enum Output<S> {
     },
     /// Answer that the event breaks a bound of this server.
     Refused {
-        /// Where it arrived.
+        /// The socket that the packet is for.
         socket: S,
         /// Present when the client waits for an answer.
         id: Option<u64>,
@@ -58,7 +58,7 @@ pub enum Output<S> {
     },
     /// Hand an ack to whoever asked.
     Ack {
-        /// Where it arrived.
+        /// The socket that the packet is for.
         socket: S,
         /// Which event it answers.
         id: u64,

@@ -97,7 +97,7 @@ impl DynamicNamespace {
         children.filter(|child| child.parent == self.parent).map(|child| child.namespace.clone()).collect()
     }
 
-    /// One of them.
+    /// Returns the namespace of a path, if it was made.
     pub fn child(&self, path: &str) -> Option<Namespace> {
         let child = self.registry.children.get(path).filter(|child| child.parent == self.parent)?;
         Some(child.namespace.clone())

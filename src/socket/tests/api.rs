@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use serde_json::json;
+
 use crate::socket::tests::{join, open, rooms, server, settle, text};
 use crate::socket::{
     Config, ConnectError, ConnectPayload, EventError, NamespaceMatch, RoomChange, Server, Socket,
 };
-use parking_lot::Mutex;
-use serde_json::json;
 
 type Log = Arc<Mutex<Vec<String>>>;
 

@@ -40,7 +40,7 @@ impl Client {
         assert_eq!(self.try_connect().await, None);
     }
 
-    /// As [`Client::connect`]; gives the reason if it is refused.
+    /// Connects; returns the reason if it is refused.
     pub(super) async fn try_connect(&mut self) -> Option<Value> {
         self.peer.send(&self.hello());
         let mut early = Vec::new();
