@@ -1,4 +1,4 @@
-//! Text that must not be seen: whoever prints it gets it without what is secret.
+//! Secret text: printing it never shows the secret.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The text of a token, taken apart strictly. Nothing here is believed before its signature is checked; it only names
+//! Parses the text of a token, strictly. Nothing here is believed before its signature is checked; it only names
 //! the key to check with. Pure.
 
 use base64::Engine as _;

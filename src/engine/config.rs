@@ -1,4 +1,4 @@
-//! What an engine can be told, with the defaults of the reference server.
+//! Settings of an engine, with the defaults of the reference server.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! Forgetting what has served its time: the change log after two weeks. Small steps, so that nobody waits long
+//! Deletes what is no longer needed: entries of the change log after two weeks. Small steps, so that nobody waits long
 //! for a lock; to be called again and again.
 
 use super::db::{Db, on};

@@ -1,4 +1,4 @@
-//! What a carrier did with what was due.
+//! What a carrier did with the packets that were due.
 
 use crate::engine::close::WireEnd;
 

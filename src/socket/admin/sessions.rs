@@ -1,4 +1,4 @@
-//! Sessions of the page: who entered with a password once may come back without it for a day.
+//! Sessions of the page: after a login with the password, it may return without it for a day.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a namespace does, said before its server is built.
+//! The description of a namespace, complete before its server is built.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How a socket comes into its namespace and leaves it.
+//! How a socket joins its namespace and leaves it.
 
 use std::sync::Arc;
 

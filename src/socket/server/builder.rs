@@ -1,4 +1,4 @@
-//! What a server does, said before clients may come.
+//! The description of a server, complete before clients may connect.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Namespaces made on demand: a client asks for a path, and whoever described paths like it decides.
+//! Namespaces made on demand: a client asks for a path, and the rule that matches it decides.
 
 use std::fmt;
 use std::sync::Arc;

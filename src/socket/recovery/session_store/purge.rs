@@ -1,4 +1,4 @@
-//! Forgetting: sessions and packets that are too old.
+//! Deletes sessions and packets that are too old.
 
 use std::sync::Weak;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a client that comes back has missed.
+//! What a returning client has missed.
 
 use tokio::time::Instant;
 
