@@ -100,7 +100,7 @@ enum Retry {
 }
 
 impl Retry {
-    const fn is_useful(self) -> bool {
+    const fn is_useful(&self) -> bool {
         match self {
             Self::Never => false,
             Self::Once | Self::Later => true,

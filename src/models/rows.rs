@@ -167,12 +167,14 @@ impl RowsSql {
     {
         match db {
             Db::Postgres(pool) => {
-                let mut connection = pool.acquire().await?;
-                Ok(self.fetch(&mut Connection::Postgres(&mut connection), columns).await?)
+                let mut lease = pool.lease().await?;
+                let mut connection = Connection::Postgres(lease.connection()?);
+                let outcome = pool.answered(Box::pin(self.fetch(&mut connection, columns))).await;
+                Ok(lease.settle(outcome)?)
             }
             Db::Sqlite(sqlite) => {
-                let mut connection = sqlite.reader.acquire().await?;
-                Ok(self.fetch(&mut Connection::Sqlite(&mut connection), columns).await?)
+                let mut connection = Box::pin(sqlite.reader.acquire()).await?;
+                Ok(Box::pin(self.fetch(&mut Connection::Sqlite(&mut connection), columns)).await?)
             }
         }
     }

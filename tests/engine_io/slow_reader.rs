@@ -108,7 +108,7 @@ async fn a_poll_carries_sixteen_packets_and_a_payload_at_most() {
         counts.push(server.get(&session).await.body.split('\x1e').count());
     }
     assert!(counts.iter().all(|count| *count <= 16), "{counts:?}");
-    server.post(&session, &vec!["4long:400000"; 2].join("\x1e")).await;
+    server.post(&session, &["4long:400000"; 2].join("\x1e")).await;
     server.post(&session, "4long:400000").await;
     let sizes = [server.get(&session).await.body.len(), server.get(&session).await.body.len()];
     assert_eq!(sizes, [800_003, 400_001]);

@@ -138,8 +138,11 @@ struct TableOf<R: Record> {
     /// The last write to each key, in the order of the first; no row where it removed it.
     writes: Vec<(R::Key, Option<R>)>,
     removed: Vec<R::Key>,
-    delete: Option<fn(&[R::Key]) -> Statement<'_>>,
+    delete: Option<Delete<R>>,
 }
+
+/// Makes the statement that removes the rows with these keys.
+type Delete<R> = fn(&[<R as Record>::Key]) -> Statement<'_>;
 
 impl<R: Record> Default for TableOf<R> {
     fn default() -> Self {

@@ -7,7 +7,7 @@
 //! rested is asked for a sign of life before it is used.
 
 use std::net::IpAddr;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl PostgresPool {
     }
 
     /// Runs `work` on a connection; `None` when it is silent.
-    async fn answered<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn answered<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.answered_within(self.answer_max, work).await
     }
 
@@ -128,7 +128,7 @@ impl Lease {
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, Error> {
-        self.connection.as_mut().map(DerefMut::deref_mut).ok_or(Error::PoolClosed)
+        self.connection.as_deref_mut().ok_or(Error::PoolClosed)
     }
 }
 
