@@ -143,8 +143,8 @@ mod tests {
         assert_eq!(status(Audience::Operators).await, 200);
     }
 
-    fn away() -> impl Future<Output = crate::ImksResult<()>> {
-        async { Err(ImksError::Unavailable("part")) }
+    async fn away() -> crate::ImksResult<()> {
+        Err(ImksError::Unavailable("part"))
     }
 
     #[tokio::test]

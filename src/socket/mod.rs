@@ -31,7 +31,8 @@ mod recovery;
 mod server;
 #[cfg(feature = "socketio")]
 mod socket_id;
-#[cfg(all(test, feature = "admin"))]
+#[cfg(test)]
+#[cfg(feature = "admin")]
 mod tests;
 
 pub use self::codec::binary::Binary;

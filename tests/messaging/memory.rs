@@ -10,6 +10,7 @@ use imks::testing::messaging::AnswerLimits;
 use imks::testing::messaging::metrics::ANSWER_BYTES;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -140,21 +141,23 @@ async fn slow_line(server: SocketAddr, bytes_per_second: usize) -> SocketAddr {
         while let Ok((client, _)) = listener.accept().await {
             let line = TcpSocket::new_v4().unwrap();
             line.set_recv_buffer_size(16 << 10).unwrap();
-            let (mut from_server, mut to_server) = line.connect(server).await.unwrap().into_split();
-            let (mut from_client, mut to_client) = client.into_split();
+            let (from_server, mut to_server) = line.connect(server).await.unwrap().into_split();
+            let (mut from_client, to_client) = client.into_split();
             tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-            tokio::spawn(async move {
-                let mut chunk = vec![0; 8 << 10];
-                while let Ok(length @ 1..) = from_server.read(&mut chunk).await {
-                    sleep(Duration::from_secs_f64(length as f64 / bytes_per_second as f64)).await;
-                    if to_client.write_all(&chunk[..length]).await.is_err() {
-                        return;
-                    }
-                }
-            });
+            tokio::spawn(copy_slowly(from_server, to_client, bytes_per_second));
         }
     });
     addr
+}
+
+async fn copy_slowly(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, bytes_per_second: usize) {
+    let mut chunk = vec![0; 8 << 10];
+    while let Ok(length @ 1..) = from.read(&mut chunk).await {
+        sleep(Duration::from_secs_f64(length as f64 / bytes_per_second as f64)).await;
+        if to.write_all(&chunk[..length]).await.is_err() {
+            return;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use imks::testing::models::append;
@@ -10,6 +10,7 @@ use imks::testing::models::db::{Config, Db};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::support::{Store, Writer, code, id, message, scope};
@@ -33,20 +34,9 @@ impl Proxy {
         let (generation, blackhole) = (proxy.generation.clone(), proxy.blackhole.clone());
         let tasks = proxy.tasks.clone();
         proxy.tasks.spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (server, mut generation) = (server.clone(), generation.subscribe());
-                let blackhole = blackhole.clone();
-                tasks.spawn(async move {
-                    if !blackhole.load(Ordering::SeqCst) {
-                        let mut upstream = TcpStream::connect(server).await.unwrap();
-                        tokio::select! {
-                            _ = copy_bidirectional(&mut client, &mut upstream) => return,
-                            _ = generation.changed() => {}
-                        }
-                    }
-                    // Open, and silent for ever.
-                    std::future::pending::<()>().await;
-                });
+            while let Ok((client, _)) = listener.accept().await {
+                let is_silent = blackhole.load(Ordering::SeqCst);
+                tasks.spawn(carry(client, server.clone(), generation.subscribe(), is_silent));
             }
         });
         proxy
@@ -64,6 +54,18 @@ impl Proxy {
     fn heal(&self) {
         self.blackhole.store(false, Ordering::SeqCst);
     }
+}
+
+/// Carries bytes both ways until one side closes; at the end of its generation it stays open, and silent for ever.
+async fn carry(mut client: TcpStream, server: String, mut generation: watch::Receiver<u32>, is_silent: bool) {
+    if !is_silent {
+        let mut upstream = TcpStream::connect(server).await.unwrap();
+        tokio::select! {
+            _ = copy_bidirectional(&mut client, &mut upstream) => return,
+            _ = generation.changed() => {}
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// A pool whose connections all pass a proxy, several of them open.

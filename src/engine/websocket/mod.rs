@@ -1,6 +1,7 @@
 //! The server's end of a WebSocket.
 
-#[cfg(all(test, feature = "socketio"))]
+#[cfg(test)]
+#[cfg(feature = "socketio")]
 mod deflate_tests;
 #[cfg(feature = "socketio")]
 mod extension;

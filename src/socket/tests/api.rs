@@ -4,32 +4,32 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::socket::tests::{join, open, rooms, server, settle, text};
 use crate::socket::{
-    Config, ConnectError, ConnectPayload, EventError, NamespaceMatch, RoomChange, Server, Socket,
+    Config, ConnectError, ConnectPayload, Event, EventError, NamespaceMatch, RoomChange, Server, Socket,
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
 
+async fn answer_holding(mut event: Event, gate: Arc<Notify>, held: Arc<()>) {
+    gate.notified().await;
+    let ack = event.take_ack().unwrap();
+    ack.send_holding(&"x".repeat(1_000), |bytes| {
+        assert!((1_000..1_100).contains(&bytes));
+        held
+    })
+    .unwrap();
+}
+
 #[tokio::test]
 async fn a_server_is_idle_when_its_handlers_have_answered_and_answers_hold_what_is_reserved_for_them() {
-    let (gate, held) = (Arc::new(tokio::sync::Notify::new()), Arc::new(()));
+    let (gate, held) = (Arc::new(Notify::new()), Arc::new(()));
     let server = {
         let (gate, held) = (gate.clone(), held.clone());
         server(move |ns| {
-            ns.on("slow", move |mut event| {
-                let (gate, held) = (gate.clone(), held.clone());
-                async move {
-                    gate.notified().await;
-                    let ack = event.take_ack().unwrap();
-                    ack.send_holding(&"x".repeat(1_000), |bytes| {
-                        assert!((1_000..1_100).contains(&bytes));
-                        held
-                    })
-                    .unwrap();
-                }
-            });
+            ns.on("slow", move |event| answer_holding(event, gate.clone(), held.clone()));
         })
     };
     let (peer, _) = join(&server).await;
