@@ -81,6 +81,8 @@ async fn who_asks_first_is_told_at_once_that_a_body_is_too_large() {
     );
     let answer = timeout(Duration::from_secs(1), answer_to(&server, &head)).await.unwrap();
     assert_eq!(answer.status, 413);
+    // The refusal has ended the first session.
+    let session = server.open().await;
     let small =
         format!("POST {session} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     assert!(read_head(&mut server.raw(&small).await).await.starts_with("HTTP/1.1 100"));
