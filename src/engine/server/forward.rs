@@ -13,7 +13,7 @@ use crate::engine::request_error::RequestError;
 use crate::engine::{Sid, Transport, metrics};
 
 impl Engine {
-    /// Answers a request that another node got for a session of this node ([`super::config::Hooks::forward`] there).
+    /// Answers a request that another node got for a session of this node ([`crate::engine::config::Hooks::forward`] there).
     /// Dropping the future is what a client does that goes away: it ends the session. The request is not forwarded again.
     pub async fn handle_forwarded(&self, request: ForwardedRequest) -> ForwardedReply {
         let ForwardedRequest { method, uri, headers, body } = request;

@@ -100,7 +100,7 @@ impl Server {
 
     /// Ends every connection after what is queued for it, and waits until all have ended. Clients are not told to
     /// stay away (no DISCONNECT packet): stock clients reconnect by themselves. Handlers see
-    /// [`CloseReason::ServerShutdown`].
+    /// [`crate::engine::CloseReason::ServerShutdown`].
     pub async fn close(&self) {
         self.0.open.close();
         self.0.tasks.close();
