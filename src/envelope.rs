@@ -39,13 +39,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Wraps what `error` tells a peer.
+    /// Wraps the part of `error` that a client may see.
     pub fn new(error: &ImksError, request_id: &RequestId) -> Self {
         Self { ok: false, error: ErrorBody::new(error, request_id) }
     }
 }
 
-/// What a peer is told about an error. Programs read `code`; `message` is for logs.
+/// The part of an error that a client may see. Programs read `code`; `message` is for logs.
 #[derive(Debug, Serialize)]
 pub struct ErrorBody {
     code: Code,
@@ -59,7 +59,7 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// Takes from `error` what a peer may know.
+    /// Copies the part of `error` that a client may see.
     pub fn new(error: &ImksError, request_id: &RequestId) -> Self {
         Self {
             code: error.code(),
@@ -73,13 +73,13 @@ impl ErrorBody {
 }
 
 impl ErrorBody {
-    /// Replaces the message, for a place where other words fit better.
+    /// Replaces the message where other words fit better.
     pub fn with_message(self, message: String) -> Self {
         Self { message, ..self }
     }
 }
 
-/// What a program may want to know beside the code.
+/// What a program may need besides the code.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Details {
@@ -104,12 +104,12 @@ impl Details {
     }
 }
 
-/// A retry after this many milliseconds is never too early.
+/// Rounds up, so that a retry after this many milliseconds is never too early.
 fn whole_millis(wait: std::time::Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// Names one request in logs and answers. Opaque to the peer.
+/// The id of one request in logs and answers. Opaque to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestId(u64);
 
@@ -127,7 +127,7 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// Different in each process, so that requests of several nodes can be told apart in one log.
+/// Returns a number that differs between processes, so that one log can hold the requests of several nodes.
 fn process() -> u32 {
     static PROCESS: OnceLock<u32> = OnceLock::new();
     *PROCESS.get_or_init(|| {

@@ -1,4 +1,5 @@
-//! Who loses a right loses it at once: rooms follow the core's changes.
+//! The task that follows permission changes of the core: a user who loses access to a channel leaves its room
+//! at once.
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -13,12 +14,12 @@ use crate::auth::{AccessChange, Permission, Revocation};
 use crate::models::message_read_state::baseline;
 use crate::socket::{Namespace, Socket};
 
-/// The user is a member now; this socket is in the channel's room.
+/// Sent to a socket that has joined the room of a channel because its user became a member.
 const JOINED: Push<Joined<'_>> = Push::new("channel:joined");
-/// The user is no member any more; all sockets have left the channel's room.
+/// Sent to a socket that has left the room of a channel because its user may no longer see it.
 const LEFT: Push<Left> = Push::new("channel:left");
 
-/// The token of the connection was withdrawn; the connection ends.
+/// Sent to a connection whose token was revoked, before it is closed.
 const REVOKED: Push<Revoked> = Push::new("auth:revoked");
 
 #[derive(Debug, Serialize)]
@@ -36,7 +37,7 @@ struct Left {
     reason: &'static str,
 }
 
-/// Follows memberships, permissions and withdrawn tokens until `stop`.
+/// Follows memberships, permissions and revoked tokens until `stop`.
 pub async fn follow(messaging: Messaging, namespace: Namespace, stop: CancellationToken) {
     let mut changes = messaging.permissions().changes();
     let mut revoked = messaging.authenticator().revoked();
@@ -45,7 +46,7 @@ pub async fn follow(messaging: Messaging, namespace: Namespace, stop: Cancellati
             () = stop.cancelled() => return,
             change = changes.recv() => match change {
                 Ok(change) => apply(&messaging, &namespace, change).await,
-                // What was missed is unknown: every room is checked.
+                // The missed changes are unknown, so every room is checked.
                 Err(RecvError::Lagged(_)) => check(&messaging, namespace.sockets(), None).await,
                 Err(RecvError::Closed) => return,
             },
@@ -58,10 +59,10 @@ pub async fn follow(messaging: Messaging, namespace: Namespace, stop: Cancellati
     }
 }
 
-/// A new member has read everything there is, and nothing of what comes.
+/// Marks everything in the channel as read for a new member, so that only later messages are unread.
 async fn start_reading(messaging: &Messaging, user: Uuid, channel: Uuid) {
     if let Err(error) = timed("baseline", baseline(messaging.db(), user, &[channel])).await {
-        // The user's next connect makes up for it.
+        // The user's next connect sets it.
         tracing::warn!(%error, "read position of a new member was not set");
     }
 }
@@ -72,7 +73,7 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             let (user, channel_id) = (membership.user_id, membership.channel_id);
             start_reading(messaging, user, channel_id).await;
             let sockets = namespace.sockets_in(&user_room(user));
-            // Most changes are about people who are not here.
+            // Most changes concern users without a socket on this node.
             if sockets.is_empty() || !may_view(messaging, user, channel_id).await {
                 return;
             }
@@ -113,7 +114,7 @@ fn leave(sockets: &[Socket], channel_id: Uuid, reason: &'static str) {
     }
 }
 
-/// Makes sockets leave the rooms they may not be in: of one channel, or all of theirs.
+/// Makes each socket leave the rooms that it may no longer be in: the room of `channel`, or any of its rooms.
 async fn check(messaging: &Messaging, sockets: Vec<Socket>, channel: Option<Uuid>) {
     let checks = stream::iter(sockets);
     checks.for_each_concurrent(CHECKS_AT_ONCE, |socket| check_socket(messaging, socket, channel)).await;
@@ -126,7 +127,7 @@ async fn check_socket(messaging: &Messaging, socket: Socket, channel: Option<Uui
         Some(channel) => vec![channel],
         None => socket.rooms().iter().filter_map(|room| Uuid::parse_str(room).ok()).collect(),
     };
-    // One call for many channels; what it did not bring is asked for one by one.
+    // One call for many channels; permissions that it did not return are requested one by one.
     if channels.len() > 1 && messaging.permissions().warm(user, &channels).await.is_err() {
         tracing::debug!("permissions not fetched in advance");
     }
@@ -137,8 +138,8 @@ async fn check_socket(messaging: &Messaging, socket: Socket, channel: Option<Uui
     }
 }
 
-/// Why somebody may not see a channel any more. The end of a membership changes permissions too, and that news may
-/// come first, so the core is asked which of the two it was.
+/// Returns why a user may no longer see a channel. The end of a membership also changes permissions, and that
+/// change may arrive first, so the core is asked which of the two it was.
 async fn why_lost(messaging: &Messaging, user: Uuid, channel: Uuid) -> &'static str {
     match messaging.permissions().is_member(user, channel).await {
         Ok(false) => "removed",
@@ -146,7 +147,8 @@ async fn why_lost(messaging: &Messaging, user: Uuid, channel: Uuid) -> &'static 
     }
 }
 
-/// Without an answer from the core everything stays as it is: outages are not removals.
+/// Whether the user may stay in the room. Stays true while the core does not answer: an outage is not a
+/// removal.
 async fn may_view(messaging: &Messaging, user: Uuid, channel: Uuid) -> bool {
     match messaging.permissions().require(user, channel, Permission::ViewChannel).await {
         Ok(_) => true,
@@ -176,5 +178,5 @@ fn disconnect_revoked(messaging: &Messaging, sockets: Vec<Socket>) {
     }
 }
 
-/// Sockets that are checked at the same time, when permissions of many have changed.
+/// The number of sockets that are checked concurrently.
 const CHECKS_AT_ONCE: usize = 32;

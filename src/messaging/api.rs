@@ -1,4 +1,4 @@
-//! The HTTP API as values: requests without a socket for the handlers of the same table. `http` mounts it.
+//! The HTTP API as values: routes that share their handlers with the Socket.IO events. `http` mounts them.
 
 use std::any::Any;
 use std::fmt;
@@ -26,7 +26,7 @@ pub struct Api {
     pub(super) routes: Vec<Route>,
 }
 
-/// Method of a route.
+/// The method of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Reads.
@@ -35,7 +35,7 @@ pub enum Method {
     Post,
 }
 
-/// One route and its handler. Cheap to clone.
+/// A route and its handler. Cheap to clone.
 #[derive(Clone)]
 pub struct Route {
     method: Method,
@@ -53,7 +53,7 @@ pub struct ApiRequest {
     call: Call,
 }
 
-/// What an HTTP request brings along.
+/// The content of an HTTP request.
 #[derive(Debug, Default)]
 pub struct Call {
     /// The header `Authorization`.
@@ -69,7 +69,7 @@ pub struct Call {
 }
 
 impl Api {
-    /// All routes, each with the function that answers it.
+    /// Returns all routes, each with the namespace that [`Route::answer`] needs.
     pub fn routes(&self) -> impl Iterator<Item = (Route, Namespace)> + '_ {
         self.routes.iter().map(|route| (route.clone(), self.namespace.clone()))
     }
@@ -84,12 +84,12 @@ impl Route {
         Self { method, path, answer: Arc::new(answer) }
     }
 
-    /// Its method.
+    /// Returns the method.
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// Its path below the prefix of the API; parameters stand in braces.
+    /// Returns the path below the prefix of the API, with its parameters in braces.
     pub fn path(&self) -> &'static str {
         self.path
     }
@@ -107,7 +107,7 @@ impl fmt::Debug for Route {
 }
 
 impl ApiRequest {
-    /// Who made the request, by the token in its header `Authorization`.
+    /// Returns the caller that the token in the `Authorization` header identifies.
     pub(super) async fn caller(&self, messaging: &Messaging) -> ImksResult<Caller> {
         let token = self.call.authorization.as_deref().and_then(Token::bearer);
         let token = token.ok_or(ImksError::Auth("A token is needed in the header Authorization: Bearer"))?;
@@ -115,7 +115,7 @@ impl ApiRequest {
         Caller::over_http(messaging, Session::new(identity, Token::new(token)), &self.namespace)
     }
 
-    /// The parameters of the request, those of the path included.
+    /// Returns the parameters of the request, including those in the path.
     pub(super) fn payload(&self) -> ImksResult<Payload<'static>> {
         match self.method {
             Method::Get => self.form(),
@@ -146,7 +146,7 @@ impl ApiRequest {
     }
 }
 
-/// Adds what the path or a header says; the body may repeat it, but not contradict it.
+/// Adds a field from the path or a header. The body may repeat it with the same value, but not contradict it.
 fn set(fields: &mut Map<String, Value>, name: &str, value: &str) -> ImksResult<()> {
     match fields.insert(name.into(), value.into()) {
         None | Some(Value::Null) => Ok(()),
@@ -158,20 +158,20 @@ fn set(fields: &mut Map<String, Value>, name: &str, value: &str) -> ImksResult<(
     }
 }
 
-/// An idempotency key may be written as a structured field, in quotes.
+/// Removes the quotes of an idempotency key that is written as a structured field.
 fn unquoted(key: &str) -> &str {
     let key = key.trim();
     key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key)
 }
 
-/// What an HTTP request is answered.
+/// The answer to an HTTP request.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status of HTTP.
+    /// The HTTP status.
     pub status: u16,
-    /// When a retry can succeed, where that is known.
+    /// How long to wait before a retry, where that is known.
     pub retry_after: Option<Duration>,
-    /// The envelope, as JSON. Its memory is accounted for until it is dropped.
+    /// The envelope as JSON. Its memory counts against the budget until it is dropped.
     pub body: Bytes,
 }
 
@@ -180,7 +180,7 @@ impl Answer {
         Self { status, retry_after: None, body: encode(envelope, room) }
     }
 
-    /// An error that was found before a handler could be called.
+    /// Returns the answer for an error that occurred before a handler was called.
     pub fn refusal(error: &ImksError) -> Self {
         Self::failure(error, &RequestId::next())
     }
@@ -192,14 +192,14 @@ impl Answer {
 }
 
 fn encode(envelope: &impl Serialize, room: Option<Reservation>) -> Bytes {
-    // Only a type that refuses to be serialised fails, and the envelope has none.
+    // Serialisation fails only for types that refuse it, and the envelope has none.
     let text = serde_json::to_vec(envelope).unwrap_or_default();
     let Some(room) = room else { return Bytes::from(text) };
     let room = room.for_bytes(text.capacity());
     Bytes::from_owner(Accounted { text, _room: room })
 }
 
-/// Bytes that hold their reservation.
+/// Bytes with the reservation that accounts for them.
 struct Accounted {
     text: Vec<u8>,
     _room: Arc<dyn Any + Send + Sync>,

@@ -1,7 +1,7 @@
-//! The memory of large answers under way: bounded per connection, per user and for the whole server.
+//! The memory budget of large answers: bounded per connection, per user and for the whole server.
 //!
-//! Whoever may give a large answer reserves its size before the database is read, and the reservation is given back
-//! when the answer has left. So the memory of answers has a bound, whatever one user, or a thousand users, ask for.
+//! A handler of a large answer reserves its size before the database is read, and the reservation is released
+//! after the answer has left. This bounds the memory of all answers, however many requests users send.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -17,16 +17,16 @@ use super::metrics;
 use crate::models::message::ANSWER_BYTES_MAX;
 use crate::{ImksError, ImksResult};
 
-/// How much memory the large answers under way may take.
+/// Limits on the memory that large answers may take.
 #[derive(Debug, Clone)]
 pub struct AnswerLimits {
-    /// Bytes of one connection.
+    /// The bytes of one connection.
     pub connection_bytes: usize,
-    /// Bytes of all connections of one user, and of their HTTP requests.
+    /// The bytes of all connections of one user, including their HTTP requests.
     pub user_bytes: usize,
-    /// Bytes of the whole server.
+    /// The bytes of the whole server.
     pub server_bytes: usize,
-    /// How long a request waits for others to finish before it is refused with `overloaded`.
+    /// How long a request waits for other answers to finish before it is refused with `overloaded`.
     pub wait: Duration,
 }
 
@@ -41,38 +41,38 @@ impl Default for AnswerLimits {
     }
 }
 
-/// How large an answer may become.
+/// The largest size that an answer may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerSize {
-    /// Bytes in memory at most.
+    /// The most bytes it takes in memory.
     bytes: usize,
-    /// Whether no other large answer may be under way on the connection.
+    /// Whether it waits until no other large answer of its connection is in flight.
     alone: bool,
 }
 
 impl AnswerSize {
-    /// An answer of up to `bytes`.
+    /// Returns the size of an answer of up to `bytes`.
     pub const fn up_to(bytes: usize) -> Self {
         Self { bytes, alone: false }
     }
 
-    /// An answer of up to so many messages, which ends at [`ANSWER_BYTES_MAX`] before that.
+    /// Returns the size of an answer with up to `count` messages, capped at [`ANSWER_BYTES_MAX`].
     pub fn of_messages(count: usize) -> Self {
         Self::up_to(count.saturating_mul(MESSAGE_BYTES_MAX).min(ANSWER_BYTES_MAX) * COPIES)
     }
 
-    /// What a session is told about so many channels when it begins.
+    /// Returns the size of the events that start a session with `count` channels.
     pub fn of_channels(count: usize) -> Self {
         Self::up_to(count.saturating_mul(CHANNEL_BYTES_MAX) * COPIES)
     }
 
-    /// An answer of up to `bytes` that waits for every other large answer of its connection.
+    /// Returns the size of an answer that waits for every other large answer of its connection.
     pub const fn alone(bytes: usize) -> Self {
         Self { bytes, alone: true }
     }
 }
 
-/// What the answers of a whole server share.
+/// The budget of the whole server and of each user.
 #[derive(Debug)]
 pub(super) struct AnswerBudget {
     limits: AnswerLimits,
@@ -80,7 +80,7 @@ pub(super) struct AnswerBudget {
     users: Mutex<HashMap<Uuid, Arc<Semaphore>>>,
 }
 
-/// What the answers of one connection share. Owns no memory until the first large answer.
+/// The budget of one connection. Allocates nothing until the first large answer.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionBudget(OnceLock<Arc<Semaphore>>);
 
@@ -90,10 +90,10 @@ impl AnswerBudget {
         Self { limits, server, users: Mutex::default() }
     }
 
-    /// Reserves room for an answer; first come, first served, on each of the three levels.
+    /// Reserves room for an answer. Requests are served in order on each of the three levels.
     ///
     /// # Errors
-    /// [`ImksError::Overloaded`] when there is no room in time.
+    /// [`ImksError::Overloaded`] when there is no room before the timeout.
     pub(super) async fn reserve(
         &self,
         connection: &ConnectionBudget,
@@ -107,8 +107,9 @@ impl AnswerBudget {
         }
     }
 
-    /// Takes the three shares in one order, the narrowest first: who waits for a share holds only narrower ones, so
-    /// nobody waits in a circle, and a user with many requests waits for themselves before they use up the server.
+    /// Takes the three shares from the narrowest to the widest. A waiter therefore holds only narrower
+    /// shares, which rules out deadlock, and a user with many requests exhausts their own budget before the
+    /// server's.
     async fn acquire(
         &self,
         connection: &ConnectionBudget,
@@ -129,20 +130,20 @@ impl AnswerBudget {
         self.users.lock().entry(user).or_insert_with(full).clone()
     }
 
-    /// Forgets users without an answer under way; called once in a while.
+    /// Removes the budgets of users without an answer in flight. Called periodically.
     pub(super) fn sweep(&self) {
-        // Whoever waits or holds a reservation has a clone.
+        // Every waiter and every reservation holds a clone.
         self.users.lock().retain(|_, budget| Arc::strong_count(budget) > 1);
     }
 
-    /// Bytes reserved now.
+    /// Returns the number of bytes that are reserved now.
     #[cfg(test)]
     pub(super) fn reserved(&self) -> usize {
         self.limits.server_bytes - self.server.available_permits()
     }
 }
 
-/// An answer that is larger than its budget may be under way alone.
+/// Takes a share of a budget. An answer that exceeds the budget takes all of it, so it is alone in flight.
 async fn take(
     budget: Arc<Semaphore>,
     bytes: usize,
@@ -152,10 +153,10 @@ async fn take(
     budget.acquire_many_owned(bytes).await
 }
 
-/// Room for one large answer, given back when the last clone is dropped.
+/// Room for one large answer, released when the last clone is dropped.
 ///
-/// [`Registry::on_read`](super::registry::Registry::on_read) reserves before it calls the handler, and keeps the
-/// reservation until the answer has left. Reading many messages without one does not compile:
+/// [`Registry::on_read`](super::registry::Registry::on_read) reserves before it calls the handler, and keeps
+/// the reservation until the answer has left. Code that reads many messages without one does not compile:
 ///
 /// ```
 /// # use imks::testing::messaging::{Channel, Read, Reservation};
@@ -186,13 +187,13 @@ impl Reservation {
         Self(Arc::new(Mutex::new(shares)))
     }
 
-    /// Keeps what an encoded answer needs, for whoever holds its bytes.
+    /// Shrinks to what an encoded answer needs, and returns a guard for the owner of its bytes.
     pub(super) fn for_bytes(self, bytes: usize) -> Arc<dyn Any + Send + Sync> {
         self.shrink_to(bytes);
         self.0
     }
 
-    /// Gives back what the answer does not need, now that its size is known.
+    /// Releases what the answer does not need, now that its size is known.
     fn shrink_to(&self, bytes: usize) {
         let shares = &mut *self.0.lock();
         let before = shares.bytes();
@@ -205,7 +206,7 @@ impl Reservation {
 }
 
 impl Shares {
-    /// Bytes of the server's memory.
+    /// Returns the bytes taken from the server's budget.
     fn bytes(&self) -> i64 {
         i64::try_from(self.0[2].num_permits()).unwrap_or(i64::MAX)
     }
@@ -217,11 +218,11 @@ impl Drop for Shares {
     }
 }
 
-/// Largest message in an answer: a body of 8,000 characters that are all escaped, and what stands beside it.
+/// The largest message in an answer: a body of 8,000 characters that are all escaped, and the other fields.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
-/// Largest entry about a channel in `session:ready`.
+/// The largest entry of a channel in `session:ready`.
 const CHANNEL_BYTES_MAX: usize = 1 << 10;
-/// An answer is in memory as rows and as text.
+/// The copies of an answer that are in memory at once: its rows and its text.
 pub(super) const COPIES: usize = 2;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -241,7 +242,7 @@ mod tests {
         wait: Duration::from_secs(1),
     };
 
-    /// What somebody does with the budget.
+    /// One operation on the budget.
     #[derive(Debug, Clone)]
     enum Step {
         Ask { connection: usize, bytes: usize, alone: bool },
@@ -262,7 +263,7 @@ mod tests {
 
     type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Reservation, AcquireError>> + 'a>>;
 
-    /// Three connections each of three users.
+    /// A model with three users who have three connections each.
     struct Model<'a> {
         budget: &'a AnswerBudget,
         connections: &'a [ConnectionBudget],
@@ -292,7 +293,7 @@ mod tests {
             }
         }
 
-        /// Lets everybody go on who can. Who asked earlier on a connection is served earlier.
+        /// Polls every waiter until none makes progress. Earlier requests of a connection are served first.
         fn settle(&mut self) {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             let mut still_waiting = Vec::new();

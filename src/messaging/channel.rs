@@ -1,7 +1,7 @@
-//! A channel with proof of what the caller may do in it: the only way to read or write messages.
+//! Channels with a proof of what the caller may do in them: the only way to read or write messages.
 //!
-//! [`Ctx`](super::ctx::Ctx) gives the proofs. Each offers what its permission allows, and fills in its own channel, author
-//! and slow mode:
+//! [`Ctx`](super::ctx::Ctx) issues the proofs. Each offers the operations that its permission allows, and
+//! fills in its own channel, author and slow mode:
 //!
 //! | proof | permission | from |
 //! | --- | --- | --- |
@@ -30,25 +30,25 @@ use crate::models::message_page::{self, MessagePage, Page};
 use crate::models::message_read_state::{self, ReadState};
 use crate::models::message_sync::{self, ChannelSync, Cursor, Limits};
 
-/// Proof that the channel may be seen.
+/// Proof that the caller may see the channel.
 #[derive(Debug)]
 pub enum View {}
 
-/// Proof that what was written in the channel may be read.
+/// Proof that the caller may read the messages of the channel.
 #[derive(Debug)]
 pub enum Read {}
 
-/// Proof that the caller may write in the channel, and change what they wrote themselves.
+/// Proof that the caller may write in the channel and change their own messages.
 #[derive(Debug)]
 pub enum Write {}
 
-/// Proof that the caller may change what others wrote.
+/// Proof that the caller may change the messages of others.
 #[derive(Debug)]
 pub enum Moderate {}
 
-/// A channel in which the caller may do what `P` says.
+/// A channel in which the caller has the permission `P`.
 ///
-/// A proof of another kind does not have the method:
+/// Operations that need another permission do not compile:
 ///
 /// ```
 /// # use imks::testing::messaging::{Channel, Read, Turn, Write};
@@ -74,20 +74,20 @@ pub struct Channel<P> {
 }
 
 impl<P> Channel<P> {
-    /// For [`Ctx`](super::ctx::Ctx), which has asked for the permission.
+    /// Creates a proof. Only for [`Ctx`](super::ctx::Ctx), which has checked the permission.
     pub(super) fn new(messaging: &Messaging, session: &Arc<Session>, id: Uuid, slow_mode: Duration) -> Self {
         let (messaging, session) = (messaging.clone(), session.clone());
         Self { messaging, session, id, slow_mode, proof: PhantomData }
     }
 
-    /// Id of the channel.
+    /// Returns the id of the channel.
     pub fn id(&self) -> Uuid {
         self.id
     }
 }
 
 impl Channel<View> {
-    /// The newest numbers of the channel.
+    /// Returns the newest numbers of the channel.
     pub async fn head(&self) -> ImksResult<ChannelHead> {
         let head = timed("heads", heads(self.messaging.db(), &[self.id])).await?.pop();
         Ok(head.unwrap_or_else(|| ChannelHead::empty(self.id)))
@@ -101,13 +101,13 @@ impl Channel<View> {
 }
 
 impl Channel<Read> {
-    /// A page of history.
+    /// Returns a page of history.
     pub async fn page(&self, _room: &Reservation, page: Page) -> ImksResult<MessagePage> {
         let reader = self.session.identity().user_id;
         timed("history", message_page::page(self.messaging.db(), reader, self.id, page)).await
     }
 
-    /// Messages by id, and whether there are more than fit into one answer; those that are not in this channel are
+    /// Returns messages by id, and whether there are more than fit into one answer. Ids of other channels are
     /// left out.
     pub async fn messages(
         &self,
@@ -120,14 +120,14 @@ impl Channel<Read> {
 }
 
 impl Channel<Write> {
-    /// Puts a mutation into its lane, at once. What is committed reaches the channel's room by itself.
+    /// Queues a mutation in its lane without waiting. Once committed, it is broadcast to the channel's room.
     pub fn submit<M: Mutation>(&self, turn: Turn, mutation: M) -> ImksResult<Receipt<M::Done>> {
         self.put(turn, Authority::Own, mutation)
     }
 }
 
 impl Channel<Moderate> {
-    /// Puts a mutation of what somebody else wrote into its lane, at once.
+    /// Queues a mutation of any author's message in its lane without waiting.
     pub fn submit<M: Mutation>(&self, turn: Turn, mutation: M) -> ImksResult<Receipt<M::Done>> {
         self.put(turn, Authority::Any, mutation)
     }
@@ -155,7 +155,7 @@ impl<P> fmt::Debug for Channel<P> {
     }
 }
 
-/// Several channels that the caller may read.
+/// The channels, among those requested, that the caller may read.
 #[derive(Debug)]
 pub struct ReadableChannels {
     messaging: Messaging,
@@ -164,13 +164,14 @@ pub struct ReadableChannels {
 }
 
 impl ReadableChannels {
-    /// For [`Ctx`](super::ctx::Ctx), which has asked for the permission in each.
+    /// Creates the proof. Only for [`Ctx`](super::ctx::Ctx), which has checked the permission in each
+    /// channel.
     pub(super) fn new(messaging: &Messaging, user: Uuid, ids: HashSet<Uuid>) -> Self {
         Self { messaging: messaging.clone(), user, ids }
     }
 
-    /// What was missed since `cursors`, and whether some were left out because the answer is full; cursors of other
-    /// channels are ignored.
+    /// Returns what was missed since `cursors`, and whether some channels were left out because the answer is
+    /// full. Cursors of other channels are ignored.
     pub async fn sync(
         &self,
         _room: &Reservation,
@@ -182,7 +183,7 @@ impl ReadableChannels {
         timed("sync", message_sync::sync(self.messaging.db(), self.user, &cursors, limits)).await
     }
 
-    /// How far the caller has read in these channels; others are left out.
+    /// Returns how far the caller has read in these channels. Channels without this proof are left out.
     pub async fn read_states(&self, channels: &[Uuid]) -> ImksResult<Vec<ReadState>> {
         let channels: Vec<Uuid> = channels.iter().filter(|id| self.ids.contains(id)).copied().collect();
         timed("unread", message_read_state::unread(self.messaging.db(), self.user, &channels)).await

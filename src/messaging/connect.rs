@@ -1,4 +1,4 @@
-//! CONNECT: from a token to a session in its rooms, and the first event it gets.
+//! The handler of CONNECT: verifies the token, joins the rooms, and sends the first events of the session.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use crate::socket::metrics;
 use crate::socket::{Accept, ConnectError, ConnectPayload, Socket};
 use crate::{ImksError, ImksResult};
 
-/// The `auth` object of the CONNECT packet. Fields that this version does not use are ignored.
+/// The `auth` object of the CONNECT packet. Unknown fields are ignored.
 #[derive(Debug, Deserialize)]
 struct Auth {
     #[serde(default)]
@@ -30,7 +30,7 @@ struct Auth {
     protocol: Option<Value>,
 }
 
-/// Signs a socket in, or says why not.
+/// Signs a socket in, or refuses it with an error.
 pub(super) async fn connect(
     messaging: Messaging,
     expiry: Expiry,
@@ -49,8 +49,8 @@ pub(super) async fn connect(
     }
 }
 
-/// Rooms come before the numbers: what is committed after the numbers were read arrives as an event, so a
-/// client that starts from `session:ready` can miss nothing.
+/// Creates the session of a socket. Rooms are joined before the numbers are read: whatever is committed
+/// afterwards arrives as an event, so a client that starts from `session:ready` misses nothing.
 async fn sign_in(
     messaging: &Messaging,
     expiry: &Expiry,
@@ -66,7 +66,7 @@ async fn sign_in(
     let session = socket.data::<Session>().ok_or(ImksError::Internal("a session was not kept"))?;
     let size = AnswerSize::of_channels(memberships.len());
     let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
-    // Joined before it is counted, so that many that come at once cannot pass together.
+    // Joined before it is counted, so that concurrent connects cannot all pass.
     socket.join(&user);
     let sessions_max = messaging.config().sessions_per_user;
     if sessions_max > 0 && socket.namespace().sockets_in(&user).len() > sessions_max {
@@ -83,7 +83,8 @@ async fn sign_in(
     accept
 }
 
-/// From `auth.token`, else from the `Authorization` header; never from the query string, which ends up in logs.
+/// Returns the token from `auth.token`, or else from the `Authorization` header. Never from the query string,
+/// which ends up in logs.
 fn token(socket: &Socket, payload: &ConnectPayload) -> ImksResult<String> {
     let auth: Auth =
         payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
@@ -100,7 +101,7 @@ fn token(socket: &Socket, payload: &ConnectPayload) -> ImksResult<String> {
     }
 }
 
-/// The user's channels, as far as they may be seen; at most [`AUTO_JOIN_MAX`], others by `channel:subscribe`.
+/// Returns up to [`AUTO_JOIN_MAX`] channels of the user that they may see. Others need `channel:subscribe`.
 async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksResult<Vec<Membership>> {
     let user = identity.user_id;
     let mut memberships = messaging.core().list_user_channels(user).await?;
@@ -109,7 +110,7 @@ async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksRes
     messaging.permissions().warm(user, &ids).await?;
     let mut visible = Vec::with_capacity(memberships.len());
     for membership in memberships {
-        // A map read, unless the core took something back since a moment ago.
+        // Reads the cache, unless the core has revoked a permission a moment ago.
         match messaging.permissions().require(user, membership.channel_id, Permission::ViewChannel).await {
             Ok(_) => visible.push(membership),
             Err(error) if error.is_retryable() => return Err(error),
@@ -119,7 +120,7 @@ async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksRes
     Ok(visible)
 }
 
-/// Where the channels stand, and how far the user has read. Channels that are new to the user count as read.
+/// Returns the heads and read states of the channels. Channels that are new to the user count as read.
 async fn channel_states(messaging: &Messaging, user: Uuid, channels: &[Uuid]) -> ImksResult<ChannelStates> {
     let db = messaging.db();
     let mut reads: HashMap<Uuid, ReadState> = by_channel(timed("unread", unread(db, user, channels)).await?);
@@ -142,7 +143,7 @@ struct ChannelStates {
     reads: HashMap<Uuid, ReadState>,
 }
 
-/// `session:ready`, and as many `session:channels` as the rest of the channels needs.
+/// Sends `session:ready`, and as many `session:channels` as the remaining channels need.
 fn welcome(
     messaging: &Messaging,
     identity: &Identity,
@@ -178,7 +179,8 @@ fn welcome(
     Ok(accept)
 }
 
-/// CONNECT_ERROR: the error as in every answer, with a message of its own where the client can only connect again.
+/// Returns the CONNECT_ERROR: the error of every answer, with its own message where the client can only
+/// reconnect.
 fn refusal(error: &ImksError) -> ConnectError {
     let message = match error.code() {
         Code::Unavailable | Code::Timeout => {
@@ -195,7 +197,7 @@ fn refusal(error: &ImksError) -> ConnectError {
     }
 }
 
-/// Payload of `session:ready`.
+/// The payload of `session:ready`.
 #[derive(Debug, Serialize)]
 struct SessionReady<'a> {
     session_id: Uuid,
@@ -210,7 +212,7 @@ struct SessionReady<'a> {
     channels_complete: bool,
 }
 
-/// Payload of `session:channels`.
+/// The payload of `session:channels`.
 #[derive(Debug, Serialize)]
 struct SessionChannels<'a> {
     channels: &'a [ChannelState<'a>],
@@ -230,7 +232,7 @@ struct User<'a> {
     username: &'a str,
 }
 
-/// How a channel stands for this user.
+/// The state of a channel for this user.
 #[derive(Debug, Serialize)]
 struct ChannelState<'a> {
     channel_id: Uuid,
@@ -265,12 +267,12 @@ impl<'a> ChannelState<'a> {
 
 /// The first event of a connection.
 const READY: &str = "session:ready";
-/// The channels that do not fit into the first event.
+/// The event with the channels that do not fit into the first one.
 const CHANNELS: &str = "session:channels";
-/// Version of the messaging protocol.
+/// The version of the messaging protocol.
 pub const PROTOCOL: u32 = 1;
-/// Channels that a session joins by itself.
+/// The most channels that a session joins automatically.
 pub const AUTO_JOIN_MAX: usize = 2_000;
-/// Channels in one event.
+/// The most channels in one event.
 const CHANNELS_PER_EVENT: usize = 500;
 const TOKEN_MISSING: &str = "A token is needed, as text in auth.token or in the Authorization header";

@@ -1,4 +1,4 @@
-//! `auth:refresh` and `ping`: what concerns the connection itself.
+//! The events `auth:refresh` and `ping`, which concern the connection itself.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,25 +13,25 @@ use crate::{ImksError, ImksResult};
 const REFRESH: Request<Refresh, Refreshed> = Request::new("auth:refresh");
 const PING: Request<Ping, Pong> = Request::new("ping");
 
-/// The events of this feature.
+/// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.on_socket(REFRESH, refresh);
     events.on(PING, ping);
 }
 
-/// Payload of `auth:refresh`.
+/// The payload of `auth:refresh`.
 #[derive(Debug, Deserialize)]
 struct Refresh {
     token: String,
 }
 
-/// Answer to `auth:refresh`.
+/// The answer to `auth:refresh`.
 #[derive(Debug, Serialize)]
 struct Refreshed {
     token_expires_at: Timestamp,
 }
 
-/// A new token for the same user; the core is asked, because this prolongs a session.
+/// Replaces the token with a new one of the same user. The core verifies it, because it extends a session.
 async fn refresh(ctx: Ctx, _: Socket, request: Refresh) -> ImksResult<Refreshed> {
     let identity = ctx.authenticator().verify_remote(&request.token).await?;
     if identity.user_id != ctx.user() {
@@ -42,14 +42,14 @@ async fn refresh(ctx: Ctx, _: Socket, request: Refresh) -> ImksResult<Refreshed>
     Ok(Refreshed { token_expires_at })
 }
 
-/// Payload of `ping`: `t` comes back as it is.
+/// The payload of `ping`; `t` is echoed unchanged.
 #[derive(Debug, Deserialize)]
 struct Ping {
     #[serde(default)]
     t: Option<Box<RawValue>>,
 }
 
-/// Answer to `ping`.
+/// The answer to `ping`.
 #[derive(Debug, Serialize)]
 struct Pong {
     t: Option<Box<RawValue>>,

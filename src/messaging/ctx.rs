@@ -1,4 +1,4 @@
-//! What handlers work with: who asks, which way they came, and proofs of permission.
+//! The context of a handler: the caller, the transport of the request, and proofs of permission.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,30 +15,30 @@ use crate::auth::{Authenticator, Identity, Permission};
 use crate::socket::{Namespace, Socket};
 use crate::{ImksError, ImksResult};
 
-/// Somebody who asks, and the way they came.
+/// The caller of a request, and how the request arrived.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     session: Arc<Session>,
     via: Via,
 }
 
-/// The way a request came.
+/// How a request arrived.
 #[derive(Debug, Clone)]
 enum Via {
     Socket(Socket),
-    /// With the namespace of the user's sockets, which may have to be told something.
+    /// With the namespace of the user's sockets, which may have to be notified.
     Http(Namespace),
 }
 
 impl Caller {
-    /// Whoever sent an event on `socket`; takes one from the connection's bucket of events.
+    /// Returns the sender of an event on `socket`, and takes a token from the connection's bucket of events.
     pub(super) fn on_socket(messaging: &Messaging, socket: &Socket) -> ImksResult<Self> {
         let session = socket.data::<Session>().ok_or(ImksError::Auth("This connection is not signed in"))?;
         session.count_event(&messaging.config().events, socket)?;
         Ok(Self { session, via: Via::Socket(socket.clone()) })
     }
 
-    /// Whoever made an HTTP request; takes one from the user's bucket of requests.
+    /// Returns the caller of an HTTP request, and takes a token from the user's bucket of requests.
     pub(super) fn over_http(
         messaging: &Messaging,
         session: Session,
@@ -49,7 +49,7 @@ impl Caller {
     }
 }
 
-/// One request being handled: who sent it, and everything a handler may use.
+/// One request that is being handled: its caller, and everything a handler may use.
 #[derive(Debug, Clone)]
 pub struct Ctx {
     messaging: Messaging,
@@ -61,25 +61,25 @@ impl Ctx {
         Self { messaging: messaging.clone(), caller }
     }
 
-    /// Who asks.
+    /// Returns the identity of the caller.
     pub fn identity(&self) -> &Identity {
         self.caller.session.identity()
     }
 
-    /// Id of the user who asks.
+    /// Returns the user id of the caller.
     pub fn user(&self) -> Uuid {
         self.identity().user_id
     }
 
-    /// The session of whoever asks.
+    /// Returns the session of the caller.
     pub fn session(&self) -> &Arc<Session> {
         &self.caller.session
     }
 
-    /// The socket that an event came from.
+    /// Returns the socket that the event arrived on.
     ///
     /// # Errors
-    /// [`ImksError::UnknownEvent`] for a request that came another way.
+    /// [`ImksError::UnknownEvent`] for a request that did not arrive on a socket.
     pub(super) fn socket(&self) -> ImksResult<Socket> {
         match &self.caller.via {
             Via::Socket(socket) => Ok(socket.clone()),
@@ -87,7 +87,7 @@ impl Ctx {
         }
     }
 
-    /// Sends an event to all devices of whoever asks.
+    /// Sends an event to all devices of the caller.
     pub(super) fn tell_user<T: serde::Serialize>(&self, push: &Push<T>, payload: &T) {
         let namespace = match &self.caller.via {
             Via::Socket(socket) => socket.namespace(),
@@ -100,58 +100,61 @@ impl Ctx {
         self.messaging.authenticator()
     }
 
-    /// The turn for a further write of the same request. It comes after the writes that have arrived meanwhile.
+    /// Waits for the turn of a further write of this request. It follows the writes that have arrived
+    /// meanwhile.
     pub async fn next_turn(&self) -> Turn {
         Turn::take(&self.caller.session).await
     }
 
-    /// Takes one send from the buckets of the user and of the user in this channel.
+    /// Takes a token for a send from the user's bucket and from their bucket for this channel.
     pub fn count_send(&self, channel: Uuid) -> ImksResult<()> {
         self.messaging.rates().count_send(self.user(), channel)
     }
 
-    /// Room for a large answer: waits for others to finish, and holds it until the reservation is dropped.
+    /// Reserves room for a large answer, and waits while other answers hold it.
     pub(super) async fn reserve(&self, size: AnswerSize) -> ImksResult<Reservation> {
         self.messaging.answers().reserve(self.caller.session.answers(), self.user(), size).await
     }
 
-    /// Proof that the user may see the channel.
+    /// Returns a proof that the user may see the channel.
     ///
     /// # Errors
-    /// [`ImksError::NotFound`] for a user who may not, [`ImksError::Unavailable`] when the core is silent.
+    /// [`ImksError::NotFound`] for a user who may not, [`ImksError::Unavailable`] when the core does not
+    /// answer.
     pub async fn visible(&self, channel: Uuid) -> ImksResult<Channel<View>> {
         self.prove(channel, Permission::ViewChannel).await
     }
 
-    /// Proof that the user may read what was written in the channel.
+    /// Returns a proof that the user may read the messages of the channel.
     ///
     /// # Errors
-    /// As [`Ctx::visible`], and [`ImksError::Forbidden`].
+    /// Those of [`Ctx::visible`], and [`ImksError::Forbidden`].
     pub async fn readable(&self, channel: Uuid) -> ImksResult<Channel<Read>> {
         self.prove(channel, Permission::ReadHistory).await
     }
 
-    /// Proof that the user may write in the channel in the way that `permission` allows.
+    /// Returns a proof that the user may write in the channel in the way that `permission` allows.
     ///
     /// # Errors
-    /// As [`Ctx::readable`], and [`ImksError::FailedPrecondition`] for an archived or read-only channel.
+    /// Those of [`Ctx::readable`], and [`ImksError::FailedPrecondition`] for an archived or read-only
+    /// channel.
     pub async fn writable(&self, channel: Uuid, permission: Permission) -> ImksResult<Channel<Write>> {
         self.prove(channel, permission).await
     }
 
-    /// Proof that the user may change what others wrote in the channel. The core is asked each time, about the token
-    /// too.
+    /// Returns a proof that the user may change the messages of others in the channel. The core is asked each
+    /// time, and also verifies the token.
     ///
     /// # Errors
-    /// As [`Ctx::writable`], and those of [`Authenticator::verify_remote`].
+    /// Those of [`Ctx::writable`] and of [`Authenticator::verify_remote`].
     pub async fn moderated(&self, channel: Uuid) -> ImksResult<Channel<Moderate>> {
         self.prove(channel, Permission::ManageMessages).await
     }
 
-    /// Those of `channels` that the user may read, with few calls to the core, and those they may not.
+    /// Splits `channels` into those that the user may read and the others, with few calls to the core.
     ///
     /// # Errors
-    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core is silent.
+    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
     pub async fn readable_among(&self, channels: &[Uuid]) -> ImksResult<(ReadableChannels, Vec<Uuid>)> {
         self.messaging.permissions().warm(self.user(), channels).await?;
         let (mut readable, mut others) = (HashSet::with_capacity(channels.len()), Vec::new());
@@ -165,7 +168,7 @@ impl Ctx {
         Ok((ReadableChannels::new(&self.messaging, self.user(), readable), others))
     }
 
-    /// Learns in advance what the user may do in many channels; what is not learnt is asked for one by one later.
+    /// Caches the user's permissions in many channels. Any that this misses are requested one by one later.
     pub(super) async fn warm(&self, channels: &[Uuid]) {
         if let Err(error) = self.messaging.permissions().warm(self.user(), channels).await {
             tracing::debug!(%error, "permissions not fetched in advance");
@@ -177,7 +180,7 @@ impl Ctx {
         Ok(Channel::new(&self.messaging, &self.caller.session, channel, slow_mode))
     }
 
-    /// Asks for a permission beside the one that a proof stands for. Returns the slow mode of the user there.
+    /// Checks a permission besides the one of a proof. Returns the user's slow mode in the channel.
     pub(super) async fn require(
         &self,
         channel: Uuid,

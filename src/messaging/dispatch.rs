@@ -1,4 +1,5 @@
-//! From a commit to the sockets of a channel: one task per lane, in commit order, each event encoded once.
+//! The dispatch from commits to the sockets of a channel: one task per lane, in commit order, each event
+//! encoded once.
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use crate::socket::Namespace;
 use crate::socket::parser::RawArgs;
 use crate::{ImksError, ImksResult};
 
-/// Tells a lane's commits to their channels until the appender is drained.
+/// Broadcasts a lane's commits to their channels until the appender is drained.
 pub async fn run(mut commits: Commits, namespace: Namespace) {
     let mut payload = Vec::new();
     while let Some(transaction) = commits.recv().await {
@@ -19,12 +20,12 @@ pub async fn run(mut commits: Commits, namespace: Namespace) {
         }
         payload.shrink_to(PAYLOAD_KEPT);
         metrics::DISPATCH_SECONDS.record(started.elapsed());
-        // Receivers get a turn between two transactions, or a busy lane would only fill their queues.
+        // Yields between transactions: otherwise a busy lane would only fill the outboxes of its receivers.
         tokio::task::yield_now().await;
     }
 }
 
-/// Whoever misses an event learns of it by `sync`; nobody is there to be told about a failure.
+/// Broadcasts one event. A failure is only logged: a client that misses an event learns of it by `sync`.
 fn broadcast(namespace: &Namespace, told: &Told, payload: &mut Vec<u8>) {
     payload.clear();
     let sent = told.write_json(payload).and_then(|()| emit(namespace, told, payload));
@@ -40,5 +41,5 @@ fn emit(namespace: &Namespace, told: &Told, payload: &[u8]) -> ImksResult<()> {
     namespace.to(room).emit_args(told.event(), &RawArgs { json, attachments: &[] })
 }
 
-/// Bytes of the buffer for payloads that outlast a transaction.
+/// The most bytes of the payload buffer that are kept between transactions.
 const PAYLOAD_KEPT: usize = 64 * 1024;

@@ -1,4 +1,4 @@
-//! `message:edit` and `message:delete`.
+//! The events `message:edit` and `message:delete`.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ use crate::{ImksError, ImksResult};
 const EDIT: Request<Edit, EditAnswer> = Request::new("message:edit");
 const DELETE: Request<Delete, DeleteAnswer> = Request::new("message:delete");
 
-/// The events of this feature.
+/// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.on_write(EDIT, edit);
     events.on_write(DELETE, delete);
 }
 
-/// Payload of `message:edit`.
+/// The payload of `message:edit`.
 #[derive(Debug, Deserialize)]
 struct Edit {
     channel_id: Uuid,
@@ -39,7 +39,7 @@ struct Edit {
     mentions: Option<Mentions>,
 }
 
-/// Answer to `message:edit`.
+/// The answer to `message:edit`.
 #[derive(Debug, Serialize)]
 struct EditAnswer {
     message: Arc<MessageDetail>,
@@ -58,14 +58,14 @@ async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<EditAnswer> {
     Ok(EditAnswer { rev: message.rev, message })
 }
 
-/// Payload of `message:delete`.
+/// The payload of `message:delete`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Delete {
     channel_id: Uuid,
     message_id: Uuid,
 }
 
-/// Answer to `message:delete`.
+/// The answer to `message:delete`.
 #[derive(Debug, Serialize)]
 struct DeleteAnswer {
     message_id: Uuid,
@@ -78,7 +78,7 @@ async fn delete(ctx: Ctx, turn: Turn, request: Delete) -> ImksResult<DeleteAnswe
     let deletion = DeleteMessage { message_id: request.message_id };
     let receipt = submit_delete(&ctx, turn, request.channel_id, deletion).await?;
     let deletion = match receipt.await {
-        // Then the core is asked, each time, whether they may delete what others wrote.
+        // The core is asked each time whether the user may delete the messages of others.
         Err(ImksError::NotAuthor) => {
             let channel = ctx.moderated(request.channel_id).await?;
             channel.submit(ctx.next_turn().await, deletion)?.await?
@@ -96,7 +96,7 @@ async fn submit_delete(
 ) -> ImksResult<Receipt<Arc<Deletion>>> {
     match ctx.writable(channel, Permission::SendMessages).await {
         Ok(channel) => channel.submit(turn, deletion),
-        // Moderators of a channel in which they do not write.
+        // A moderator may lack the permission to write in the channel.
         Err(ImksError::Forbidden(_)) => ctx.moderated(channel).await?.submit(turn, deletion),
         Err(error) => Err(error),
     }

@@ -1,4 +1,5 @@
-//! Tokens end while their connections live: a warning before, a word at the end, then the connection goes.
+//! The expiry of tokens while their connections are open: a warning, a final event, then the connection is
+//! closed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use super::session::Session;
 use crate::clock::{self, Micros};
 use crate::socket::{Namespace, Socket};
 
-/// A minute to go.
+/// Sent one minute before the token expires.
 const EXPIRING: Push<Expiring> = Push::new("auth:expiring");
-/// Too late; the connection ends in a few seconds.
+/// Sent when the token has expired; the connection is closed a few seconds later.
 const EXPIRED: Push<Expired> = Push::new("auth:expired");
 
 #[derive(Debug, Serialize)]
@@ -27,27 +28,27 @@ struct Expiring {
 #[derive(Debug, Serialize)]
 struct Expired {}
 
-/// Which socket is to be looked at when. Cheap to clone.
+/// The sockets to check, by the time of the next check. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Expiry(Arc<Mutex<Waiting>>);
 
-/// When to look, and the id of the socket to look at.
+/// The time of the next check, and the id of the socket.
 type Waiting = BTreeSet<(Micros, Box<str>)>;
 
 impl Expiry {
-    /// Follows a socket until it is gone.
+    /// Watches a socket until [`Expiry::forget`].
     pub(super) fn follow(&self, socket: &Socket, session: &Session) {
         self.look_again(socket.id().into(), session, session.expires_at() - WARNING);
     }
 
-    /// The socket is gone.
+    /// Stops watching a socket that has disconnected.
     pub(super) fn forget(&self, socket: &Socket) {
         if let Some(session) = socket.data::<Session>() {
             self.0.lock().remove(&(session.look_at(), socket.id().into()));
         }
     }
 
-    /// Warns and ends sessions until `stop`.
+    /// Warns about and closes expired sessions until `stop`.
     pub async fn run(self, namespace: Namespace, stop: CancellationToken) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,7 +62,7 @@ impl Expiry {
 
     fn look(&self, namespace: &Namespace, now: Micros) {
         for id in self.due(now) {
-            // Sockets that left meanwhile are simply not found.
+            // Sockets that disconnected meanwhile are not found.
             let Some(socket) = namespace.socket(&id) else { continue };
             let Some(session) = socket.data::<Session>() else { continue };
             let next = match step(session.expires_at(), now) {
@@ -96,16 +97,16 @@ impl Expiry {
     }
 }
 
-/// What to do with a session whose token ends at a certain time.
+/// The next step for a session whose token expires at a given time.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// Look again then.
+    /// Check again at this time.
     Later(Micros),
-    /// Say how many milliseconds are left, and look again then.
+    /// Send how many milliseconds are left, and check again at this time.
     Warn(i64, Micros),
-    /// Say so, and look again then.
+    /// Send that the token has expired, and check again at this time.
     Expired(Micros),
-    /// Enough.
+    /// Close the connection.
     End,
 }
 

@@ -1,4 +1,4 @@
-//! `history` and `message:get`: reading what was written before.
+//! The events `history` and `message:get`, which read earlier messages.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,13 +14,13 @@ use crate::{ImksError, ImksResult};
 const HISTORY: Request<History, MessagePage> = Request::new("history");
 const GET: Request<Get, Got> = Request::new("message:get");
 
-/// The events of this feature.
+/// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.on_read(HISTORY, history).get("/channels/{channel_id}/messages");
     events.on_read(GET, get);
 }
 
-/// Payload of `history`.
+/// The payload of `history`.
 #[derive(Debug, Deserialize)]
 struct History {
     channel_id: Uuid,
@@ -67,18 +67,18 @@ fn page_size() -> u32 {
     PAGE_DEFAULT
 }
 
-/// Payload of `message:get`.
+/// The payload of `message:get`.
 #[derive(Debug, Deserialize)]
 struct Get {
     channel_id: Uuid,
     message_ids: BoundedList<Uuid, MESSAGES_MAX>,
 }
 
-/// Answer to `message:get`.
+/// The answer to `message:get`.
 #[derive(Debug, Serialize)]
 struct Got {
     messages: Vec<MessageDetail>,
-    /// Not all of them fitted: ask again for those that are missing.
+    /// Whether some messages did not fit, so that the client has to request them again.
     more: bool,
 }
 
@@ -94,7 +94,7 @@ async fn get(ctx: Ctx, room: Reservation, request: Get) -> ImksResult<Got> {
     Ok(Got { messages, more })
 }
 
-/// Messages in one `message:get`.
+/// The most messages in one `message:get`.
 const MESSAGES_MAX: usize = 100;
 const PAGE_DEFAULT: u32 = 50;
 

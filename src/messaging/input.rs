@@ -1,5 +1,5 @@
-//! Values that cannot be wrong once they exist: their limits are checked while they are read. What is wrong is said in
-//! plain words, with the name of the field.
+//! Types for the parameters of requests, which check their limits while they are parsed. Errors name the
+//! field and say in plain words what is wrong with it.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use crate::models::text::{REFUSAL, refusal};
 use crate::{ImksError, ImksResult};
 
-/// One to `MAX` items.
+/// A list of one to `MAX` items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundedList<T, const MAX: usize>(pub Vec<T>);
 
@@ -32,7 +32,7 @@ pub enum Payload<'a> {
     Form(Cow<'a, str>),
 }
 
-/// Reads the parameters of a request.
+/// Parses the parameters of a request.
 pub fn request<T: DeserializeOwned>(payload: &Payload<'_>) -> ImksResult<T> {
     match payload {
         Payload::Json(json) => from_json(json),
@@ -49,7 +49,7 @@ fn from_json<T: DeserializeOwned>(json: &str) -> ImksResult<T> {
     if !json.starts_with('{') {
         return Err(ImksError::InvalidPayload("The first argument must be an object".into()));
     }
-    // Following the path costs an allocation per field, so it is done only where there is something to explain.
+    // Tracking the path allocates per field, so it is done only when there is an error to explain.
     serde_json::from_str(json).map_err(|_| {
         let mut reader = serde_json::Deserializer::from_str(json);
         match serde_path_to_error::deserialize::<_, T>(&mut reader) {
@@ -59,7 +59,7 @@ fn from_json<T: DeserializeOwned>(json: &str) -> ImksResult<T> {
     })
 }
 
-/// From a parser's error to a sentence for the peer.
+/// Turns a parser's error into a sentence for the client.
 fn explain(path: &str, error: &str) -> ImksError {
     let error = error.rsplit_once(" at line ").map_or(error, |(text, _)| text);
     let field = field_of(path, error);
@@ -73,8 +73,8 @@ fn explain(path: &str, error: &str) -> ImksError {
     ImksError::InvalidField { field, reason }
 }
 
-/// The name of the field that an error is about. The path of a field that is missing, or there twice, ends at what
-/// holds it.
+/// Returns the name of the field that an error is about. For a missing or duplicate field, the path ends at
+/// its parent.
 fn field_of(path: &str, error: &str) -> String {
     let parent = if path == "." { "" } else { path };
     let counted = error.strip_prefix("missing field `").or_else(|| error.strip_prefix("duplicate field `"));
@@ -85,7 +85,7 @@ fn field_of(path: &str, error: &str) -> String {
     })
 }
 
-/// What a parser of a type expects, as a person would say it.
+/// Describes in plain words what a parser expected.
 fn plain_words(error: &str) -> String {
     if error.starts_with("missing field") {
         return "is missing".into();
@@ -119,12 +119,12 @@ fn plain_words(error: &str) -> String {
     }
 }
 
-/// A parser's error may quote what the peer sent; that much of it goes back.
+/// Limits the length of an explanation, because a parser's error may quote the client's input.
 fn cut(text: &str) -> String {
     text.chars().take(EXPLANATION_CHARS_MAX).collect()
 }
 
-/// Longest explanation, in characters.
+/// The longest explanation, in characters.
 const EXPLANATION_CHARS_MAX: usize = 200;
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::models::text::{MessageBody, Nonce};
 
-    /// A payload with a field of every kind.
+    /// A payload with a field of each kind.
     #[derive(Debug, serde::Deserialize)]
     #[allow(dead_code, reason = "read from text, and looked at by no test")]
     struct Sample {

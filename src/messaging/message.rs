@@ -1,4 +1,4 @@
-//! `message:send`: from a sender's event to a committed message.
+//! The event `message:send`: from the request of a sender to a committed message.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ use crate::{ImksError, ImksResult};
 
 const SEND: Request<SendMessage, Answer> = Request::new("message:send");
 
-/// The events of this feature.
+/// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     let created = |sent: &Answer| if sent.duplicate { 200 } else { 201 };
     events.on_write(SEND, send).post("/channels/{channel_id}/messages", created);
 }
 
-/// Payload of `message:send`.
+/// The payload of `message:send`.
 #[derive(Debug, Deserialize)]
 struct SendMessage {
     channel_id: Uuid,
@@ -45,7 +45,7 @@ struct SendMessage {
     flags: i32,
     #[serde(default)]
     also_send_to_channel: bool,
-    /// Parts that this version cannot store: refused rather than dropped in silence.
+    /// Fields that this version cannot store. They are refused rather than silently dropped.
     #[serde(default)]
     attachments: Vec<Box<RawValue>>,
     #[serde(default)]
@@ -54,7 +54,7 @@ struct SendMessage {
     poll: Option<Box<RawValue>>,
 }
 
-/// Answer to `message:send`.
+/// The answer to `message:send`.
 #[derive(Debug, Serialize)]
 struct Answer {
     message: Arc<MessageDetail>,
@@ -79,7 +79,7 @@ async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write
     Ok(channel)
 }
 
-/// Calling for many people at once is a permission of its own.
+/// Checks the separate permission that mentions of a whole channel need.
 pub(super) async fn require_mentions(ctx: &Ctx, channel: Uuid, mentions: &Mentions) -> ImksResult<()> {
     if mentions.channel || mentions.here {
         ctx.require(channel, Permission::MentionEveryone).await?;

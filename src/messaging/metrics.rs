@@ -1,14 +1,14 @@
-//! What the features count.
+//! The metrics of the features.
 
 use crate::telemetry::{instruments, label};
 
-/// Whose fault it is that an event was answered with an error.
+/// Which side caused an event to be answered with an error.
 pub enum EventError {
-    /// The caller's.
+    /// The caller, by an invalid or forbidden request.
     Refused,
-    /// The caller's: too many in too little time.
+    /// The caller, by too many requests.
     RateLimited,
-    /// The server's: unavailable, timeout, internal.
+    /// The server: unavailable, timeout, internal.
     Failed,
 }
 

@@ -1,4 +1,4 @@
-//! The features: the only place where sockets, data and identities meet. [`register`] lists them.
+//! The features: the only layer that combines sockets, data and identities. [`register`] lists them.
 
 mod access;
 pub mod api;
@@ -56,25 +56,25 @@ pub use session::Session;
 #[cfg(feature = "testing")]
 pub use turn::Turn;
 
-/// What messaging can be told.
+/// The configuration of messaging.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Name of this node, as clients see it.
+    /// The name of this node that clients see.
     pub node: Option<String>,
-    /// Events of one socket.
+    /// The rate of events of one socket.
     pub events: Rate,
-    /// Messages, edits and deletions of one user.
+    /// The rate of messages, edits and deletions of one user.
     pub sends: Rate,
-    /// Messages, edits and deletions of one user in one channel.
+    /// The rate of messages, edits and deletions of one user in one channel.
     pub sends_per_channel: Rate,
-    /// Connects of one user. Generous, since all devices come back at once after a restart, and a stock client that
-    /// was refused does not try again by itself.
+    /// The rate of connects of one user. Generous, because all devices reconnect at once after a restart, and
+    /// a stock client that was refused does not retry by itself.
     pub connects: Rate,
-    /// Sockets of one user on this node; 0 is no limit.
+    /// The most sockets of one user on this node; 0 means no limit.
     pub sessions_per_user: usize,
-    /// Memory of large answers under way.
+    /// The memory of large answers in flight.
     pub answers: AnswerLimits,
-    /// Largest packet that the engine accepts, for `session:ready`.
+    /// The largest packet that the engine accepts; sent in `session:ready`.
     pub max_payload: usize,
 }
 
@@ -93,7 +93,7 @@ impl Default for Config {
     }
 }
 
-/// The limits that a client is told (docs/protocol.md, `session:ready`).
+/// The limits that are sent to clients (docs/protocol.md, `session:ready`).
 #[derive(Debug, Clone, Copy, Serialize)]
 struct AdvertisedLimits {
     body_chars: usize,
@@ -111,7 +111,7 @@ impl Config {
     }
 }
 
-/// What runs beside the connections once the namespace exists, and the routes of the HTTP API.
+/// The background tasks of messaging, which start once the namespace exists, and the routes of the HTTP API.
 #[derive(Debug)]
 pub struct Jobs {
     messaging: Messaging,
@@ -119,7 +119,7 @@ pub struct Jobs {
     routes: Vec<Route>,
 }
 
-/// Puts every feature on the namespace of the users: one line each.
+/// Registers every feature on the namespace of the users, one per line.
 pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     let expiry = Expiry::default();
     let (for_connect, expiry_for_connect) = (messaging.clone(), expiry.clone());
@@ -143,7 +143,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
 }
 
 impl Jobs {
-    /// Starts what follows the core and the clock, until `stop`. Returns the HTTP API.
+    /// Starts the tasks that follow the core and the clock until `stop`. Returns the HTTP API.
     pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) -> Api {
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
@@ -152,7 +152,7 @@ impl Jobs {
     }
 }
 
-/// Starts a dispatcher per lane; each ends with its lane.
+/// Starts a dispatcher per lane. Each ends with its lane.
 pub fn dispatch(namespace: &Namespace, commits: Vec<Commits>) -> TaskTracker {
     let dispatchers = TaskTracker::new();
     for lane in commits {
@@ -162,7 +162,7 @@ pub fn dispatch(namespace: &Namespace, commits: Vec<Commits>) -> TaskTracker {
     dispatchers
 }
 
-/// Forgets the rate limits of those who have been quiet, and what the database need not remember any more.
+/// Periodically removes idle rate limits and expired rows of the change log.
 async fn forget(messaging: Messaging, stop: CancellationToken) {
     let mut ticks = interval(FORGET);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,7 +175,7 @@ async fn forget(messaging: Messaging, stop: CancellationToken) {
     }
 }
 
-/// In small steps, so that nobody waits long for a lock.
+/// Removes expired rows in small steps, so that no writer waits long for a lock.
 async fn forget_changes(messaging: &Messaging, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         match timed("sweep", sweep::sweep(messaging.db(), clock::now_micros())).await {

@@ -1,4 +1,4 @@
-//! The parts that messaging is made of, and what all its requests share.
+//! The shared state of messaging: its parts, and the limits that apply to all requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use crate::models::Db;
 use crate::models::append::Appender;
 use crate::models::metrics;
 
-/// The parts that messaging is made of.
+/// The parts of messaging.
 #[derive(Clone)]
 pub struct Parts {
-    /// Where messages are read.
+    /// The database for reading messages.
     pub db: Db,
-    /// Where messages are written.
+    /// The append path for writing messages.
     pub appender: Appender,
-    /// Who somebody is.
+    /// Verifies the tokens of callers.
     pub authenticator: Authenticator,
-    /// What somebody may do.
+    /// Checks what a user may do.
     pub permissions: Permissions,
-    /// Which channels somebody is in.
+    /// Knows which channels a user is in.
     pub core: CoreClient,
 }
 
-/// The features' shared state. Cheap to clone.
+/// The shared state of the features. Cheap to clone.
 #[derive(Clone)]
 pub struct Messaging(Arc<Inner>);
 
@@ -40,7 +40,7 @@ struct Inner {
 }
 
 impl Messaging {
-    /// Puts the parts together.
+    /// Combines the parts.
     pub fn new(config: Config, parts: Parts) -> Self {
         Self(Arc::new(Inner {
             rates: Rates::new(&config),
@@ -50,7 +50,7 @@ impl Messaging {
         }))
     }
 
-    /// What was configured.
+    /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -59,7 +59,8 @@ impl Messaging {
         &self.0.parts.authenticator
     }
 
-    /// Permissions as such, for decisions about rooms. Reading and writing go through [`Ctx`](super::ctx::Ctx).
+    /// Returns the permissions, for decisions about rooms. Reads and writes go through
+    /// [`Ctx`](super::ctx::Ctx).
     pub(super) fn permissions(&self) -> &Permissions {
         &self.0.parts.permissions
     }
@@ -68,7 +69,7 @@ impl Messaging {
         &self.0.parts.core
     }
 
-    /// The database, for the jobs beside the connections and for the proofs of permission. Handlers cannot reach it.
+    /// Returns the database, for background tasks and proofs of permission. Handlers cannot reach it.
     pub(super) fn db(&self) -> &Db {
         &self.0.parts.db
     }
@@ -85,7 +86,7 @@ impl Messaging {
         &self.0.rates
     }
 
-    /// Forgets rates and budgets that nobody is near; called once in a while.
+    /// Removes idle rate limits and answer budgets. Called periodically.
     pub fn sweep(&self, now: Instant) {
         self.0.rates.sweep(now);
         self.0.answers.sweep();
@@ -98,7 +99,7 @@ impl fmt::Debug for Messaging {
     }
 }
 
-/// Measures a query of the database under a name of ours.
+/// Records the duration of a database query under the name `query`.
 pub(super) async fn timed<T>(query: &'static str, work: impl Future<Output = T>) -> T {
     let started = Instant::now();
     let outcome = work.await;

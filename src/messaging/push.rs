@@ -15,22 +15,23 @@ pub struct Push<T: ?Sized> {
 }
 
 impl<T: Serialize + ?Sized> Push<T> {
-    /// An event with this name.
+    /// Creates an event with this name.
     pub const fn new(name: &'static str) -> Self {
         Self { name, payload: PhantomData }
     }
 
-    /// Sends it to all devices of a user.
+    /// Sends the event to all devices of a user.
     pub(super) fn to_user(&self, namespace: &Namespace, user: Uuid, payload: &T) {
         self.log(namespace.emit_to_room(&user_room(user), self.name, payload));
     }
 
-    /// Sends it to one socket.
+    /// Sends the event to one socket.
     pub(super) fn to_socket(&self, socket: &Socket, payload: &T) {
         self.log(socket.emit(self.name, payload));
     }
 
-    /// Logs a failure. Whoever missed an event learns of it by `sync`; nobody is there to be told now.
+    /// Logs a failure. There is no caller to report it to; a client that missed an event learns of it by
+    /// `sync`.
     fn log(&self, outcome: ImksResult<()>) {
         if let Err(error) = outcome {
             tracing::debug!(event = self.name, %error, "event not sent");
@@ -38,7 +39,8 @@ impl<T: Serialize + ?Sized> Push<T> {
     }
 }
 
-/// The room of all devices of a user. The prefix keeps it apart from channels, whose rooms are bare ids.
+/// Returns the room of all devices of a user. The prefix separates it from channels, whose rooms are bare
+/// ids.
 pub fn user_room(user: Uuid) -> String {
     format!("user:{user}")
 }

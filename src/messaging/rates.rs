@@ -1,4 +1,4 @@
-//! How often somebody may do something: one bucket per user, or per user and channel, for all their connections.
+//! Rate limits with one bucket per user, or per user and channel, shared by all connections of the user.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use super::Config;
 use crate::rate_limit::{Limiter, Rate};
 use crate::{ImksError, ImksResult};
 
-/// How often one thing may happen per key. Cheap to clone; clones share the buckets.
+/// A rate limit with one bucket per key. Cheap to clone; clones share the buckets.
 #[derive(Debug)]
 pub struct RateLimit<K: Eq + Hash> {
-    /// Name on the wire, as in `details.bucket` of `rate_limited`.
+    /// The name on the wire, in `details.bucket` of `rate_limited`.
     name: &'static str,
     limiter: Arc<Limiter<K>>,
 }
@@ -24,7 +24,7 @@ impl<K: Eq + Hash> RateLimit<K> {
         Self { name, limiter: Arc::new(Limiter::new(rate)) }
     }
 
-    /// Takes one from the bucket of `key`.
+    /// Takes a token from the bucket of `key`.
     ///
     /// # Errors
     /// [`ImksError::RateLimited`] when the bucket is empty.
@@ -40,15 +40,15 @@ impl<K: Eq + Hash> Clone for RateLimit<K> {
     }
 }
 
-/// The rates of all users.
+/// The rate limits of all users.
 #[derive(Debug)]
 pub(super) struct Rates {
     pub(super) connects: RateLimit<Uuid>,
-    /// Requests over HTTP. Events have a bucket per connection, in [`Session`](super::session::Session).
+    /// HTTP requests. Events have a bucket per connection, in [`Session`](super::session::Session).
     pub(super) requests: RateLimit<Uuid>,
     sends: RateLimit<Uuid>,
     sends_per_channel: RateLimit<(Uuid, Uuid)>,
-    /// Those of single features.
+    /// The limits that single features added.
     others: Mutex<Vec<RateLimit<Uuid>>>,
 }
 
@@ -63,20 +63,20 @@ impl Rates {
         }
     }
 
-    /// A rate limit for something that only one feature does.
+    /// Adds a rate limit for one feature.
     pub(super) fn add(&self, name: &'static str, rate: Rate) -> RateLimit<Uuid> {
         let limit = RateLimit::new(name, rate);
         self.others.lock().push(limit.clone());
         limit
     }
 
-    /// Takes one send from the buckets of the user and of the user in this channel.
+    /// Takes a token for a send from the user's bucket and from their bucket for this channel.
     pub(super) fn count_send(&self, user: Uuid, channel: Uuid) -> ImksResult<()> {
         self.sends_per_channel.take((user, channel))?;
         self.sends.take(user)
     }
 
-    /// Forgets the buckets that are full; called once in a while.
+    /// Removes the buckets that are full. Called periodically.
     pub(super) fn sweep(&self, now: Instant) {
         for limit in [&self.connects, &self.requests, &self.sends].into_iter().chain(&*self.others.lock()) {
             limit.limiter.sweep(now);

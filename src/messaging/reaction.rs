@@ -1,4 +1,4 @@
-//! `reaction:add` and `reaction:remove`.
+//! The events `reaction:add` and `reaction:remove`.
 
 use serde::Deserialize;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ use crate::rate_limit::Rate;
 const ADD: Request<Add, Reacted> = Request::new("reaction:add");
 const REMOVE: Request<Remove, Reacted> = Request::new("reaction:remove");
 
-/// The events of this feature.
+/// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     let limit = events.rate_limit("reaction:user", RATE);
     let limit_of_remove = limit.clone();
@@ -24,7 +24,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
     events.on_write(REMOVE, move |ctx, turn, request| remove(ctx, turn, request, limit_of_remove.clone()));
 }
 
-/// Payload of `reaction:add`.
+/// The payload of `reaction:add`.
 #[derive(Debug, Deserialize)]
 struct Add {
     channel_id: Uuid,
@@ -39,13 +39,13 @@ async fn add(ctx: Ctx, turn: Turn, request: Add, limit: RateLimit<Uuid>) -> Imks
     channel.submit(turn, AddReaction { message_id, emoji })?.await
 }
 
-/// Payload of `reaction:remove`.
+/// The payload of `reaction:remove`.
 #[derive(Debug, Deserialize)]
 struct Remove {
     channel_id: Uuid,
     message_id: Uuid,
     emoji: Emoji,
-    /// Whose; the caller's when absent.
+    /// The user whose reaction to remove; the caller if absent.
     #[serde(default)]
     user_id: Option<Uuid>,
 }
@@ -62,5 +62,5 @@ async fn remove(ctx: Ctx, turn: Turn, request: Remove, limit: RateLimit<Uuid>) -
     receipt.await
 }
 
-/// Reactions of one user, added and taken back.
+/// The rate at which one user may add and remove reactions.
 const RATE: Rate = Rate::new(5, 10);

@@ -1,4 +1,4 @@
-//! `read:mark`: how far somebody has read, on all their devices.
+//! The event `read:mark`, which moves a user's read position on all their devices.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,17 +9,17 @@ use super::registry::{Registry, Request};
 use crate::models::message_read_state::ReadState;
 use crate::{ImksError, ImksResult};
 
-/// The user's other devices learn the new position.
+/// Sent to the devices of the user with the new position.
 const UPDATED: Push<ReadUpdated> = Push::new("read:updated");
 
 const MARK: Request<Mark, Marked> = Request::new("read:mark");
 
-/// The events of this feature.
+/// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.on(MARK, mark);
 }
 
-/// Payload of `read:mark`.
+/// The payload of `read:mark`.
 #[derive(Debug, Deserialize)]
 struct Mark {
     channel_id: Uuid,
@@ -28,7 +28,7 @@ struct Mark {
     thread_id: Option<Uuid>,
 }
 
-/// Answer to `read:mark`.
+/// The answer to `read:mark`.
 #[derive(Debug, Serialize)]
 struct Marked {
     read_seq: i64,
@@ -36,7 +36,7 @@ struct Marked {
     mention_count: i64,
 }
 
-/// Payload of `read:updated`.
+/// The payload of `read:updated`.
 #[derive(Debug, Serialize)]
 struct ReadUpdated {
     channel_id: Uuid,

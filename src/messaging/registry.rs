@@ -1,5 +1,5 @@
-//! The one table of handlers. A feature registers each request once; Socket.IO and HTTP both mount it. Registering
-//! parses, counts, times, answers, and turns errors into their wire shape.
+//! The table of handlers. A feature registers each request once, for Socket.IO and for HTTP. The registry
+//! parses, counts, times and answers requests, and turns errors into their wire form.
 
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
@@ -27,14 +27,14 @@ use crate::rate_limit::Rate;
 use crate::socket::{Event, NamespaceBuilder, Socket};
 use crate::{ImksError, ImksResult};
 
-/// An event that a client sends, with the types of its payload and of its answer.
+/// An event that a client sends, with the types of its payload and its answer.
 pub(super) struct Request<Req, Res> {
     name: &'static str,
     types: PhantomData<fn(Req) -> Res>,
 }
 
 impl<Req, Res> Request<Req, Res> {
-    /// An event with this name.
+    /// Creates an event with this name.
     pub(super) const fn new(name: &'static str) -> Self {
         Self { name, types: PhantomData }
     }
@@ -47,7 +47,7 @@ pub(super) struct Registry<'a> {
     routes: Vec<Route>,
 }
 
-/// What a handler came to.
+/// The outcome of a handler.
 pub(super) struct Handled<Res> {
     data: Res,
     /// Held until the answer has left.
@@ -62,27 +62,27 @@ impl<Res> Handled<Res> {
 
 /// A request whose answer may be large.
 pub(super) trait Large {
-    /// How large the answer may become.
+    /// Returns the largest size that the answer may reach.
     fn answer_size(&self) -> AnswerSize;
 }
 
 impl<'a> Registry<'a> {
-    /// Registers on `builder`.
+    /// Creates a registry that adds its handlers to `builder`.
     pub(super) fn new(builder: &'a mut NamespaceBuilder, messaging: &Messaging) -> Self {
         Self { builder, messaging: messaging.clone(), routes: Vec::new() }
     }
 
-    /// The routes that were registered beside their events.
+    /// Returns the routes that were registered along with their events.
     pub(super) fn into_routes(self) -> Vec<Route> {
         self.routes
     }
 
-    /// A rate limit for something that only one feature does, with a bucket per user.
+    /// Creates a rate limit for one feature, with a bucket per user.
     pub(super) fn rate_limit(&self, name: &'static str, rate: Rate) -> RateLimit<Uuid> {
         self.messaging.rates().add(name, rate)
     }
 
-    /// Handles a request with a small answer.
+    /// Registers a request with a small answer.
     pub(super) fn on<Req, Res, F, Fut>(
         &mut self,
         request: Request<Req, Res>,
@@ -100,7 +100,7 @@ impl<'a> Registry<'a> {
         })
     }
 
-    /// Handles a request that concerns the connection itself.
+    /// Registers a request that concerns the connection itself.
     pub(super) fn on_socket<Req, Res, F, Fut>(&mut self, request: Request<Req, Res>, handler: F)
     where
         Req: DeserializeOwned + Send + 'static,
@@ -117,7 +117,7 @@ impl<'a> Registry<'a> {
         });
     }
 
-    /// Handles a write: the handler gets its turn, in the order in which requests of the session arrived.
+    /// Registers a write. Its handler gets a turn, in the order in which requests of the session arrived.
     pub(super) fn on_write<Req, Res, F, Fut>(
         &mut self,
         request: Request<Req, Res>,
@@ -132,14 +132,15 @@ impl<'a> Registry<'a> {
         self.mount(request, move |ctx: Ctx, request| {
             let handler = handler.clone();
             async move {
-                // Before anything else: the place in the line is taken when this is polled for the first time.
+                // Comes first: polling the turn for the first time fixes the order of this write.
                 let turn = ctx.next_turn().await;
                 handler(ctx, turn, request).await.map(Handled::small)
             }
         })
     }
 
-    /// Handles a request with a large answer: the handler gets room for it, which is held until the answer has left.
+    /// Registers a request with a large answer. Its handler gets a reservation that is held until the answer
+    /// has left.
     pub(super) fn on_read<Req, Res, F, Fut>(
         &mut self,
         request: Request<Req, Res>,
@@ -191,7 +192,7 @@ impl<'a> Registry<'a> {
         Entry { registry: self, name, handler, types: PhantomData }
     }
 
-    /// Answers every event that has no handler.
+    /// Answers every event without a handler with an error.
     pub(super) fn refuse_unknown(&mut self) {
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(UNKNOWN));
         self.builder.on_unknown(move |mut event: Event| {
@@ -203,9 +204,9 @@ impl<'a> Registry<'a> {
     }
 }
 
-/// A function that handles a parsed request.
+/// A function that handles parsed requests.
 pub(super) trait Handler<Req, Res>: Clone + Send + Sync + 'static {
-    /// What the function returns.
+    /// The future that the function returns.
     type Handling: Future<Output = ImksResult<Handled<Res>>> + Send + 'static;
 
     /// Handles one request.
@@ -224,7 +225,7 @@ where
     }
 }
 
-/// A registered request, which can be mounted on a route as well.
+/// A registered request, which can also be mounted on an HTTP route.
 pub(super) struct Entry<'r, 'a, Req, Res, H> {
     registry: &'r mut Registry<'a>,
     name: &'static str,
@@ -238,12 +239,12 @@ where
     Res: Serialize + Send + 'static,
     H: Handler<Req, Res>,
 {
-    /// Answers `GET path` as well: parameters come from the path and the query.
+    /// Mounts the request on `GET path`, with parameters from the path and the query.
     pub(super) fn get(self, path: &'static str) {
         self.route(Method::Get, path, |_| 200);
     }
 
-    /// Answers `POST path` as well: parameters come from the path and the JSON body.
+    /// Mounts the request on `POST path`, with parameters from the path and the JSON body.
     pub(super) fn post(self, path: &'static str, status: fn(&Res) -> u16) {
         self.route(Method::Post, path, status);
     }
@@ -275,7 +276,7 @@ where
     }
 }
 
-/// Handles a request that came over HTTP.
+/// Handles a request that arrived over HTTP.
 async fn call<Req: DeserializeOwned, Res>(
     messaging: &Messaging,
     request: ApiRequest,
@@ -295,7 +296,7 @@ fn begin<Req: DeserializeOwned>(messaging: &Messaging, event: &Event) -> ImksRes
     Ok((Ctx::new(messaging, caller), input::request(&Payload::Json(event.args().first_json().into()))?))
 }
 
-/// Acks, or tells an error to a client that did not ask for an ack.
+/// Sends the ack, or an error to a client that did not request an ack.
 fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) {
     let Handled { data, room } = match outcome {
         Ok(handled) => handled,
@@ -311,7 +312,7 @@ fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) 
     note_sent(event, sent);
 }
 
-/// Answers with an error: as an ack where one was asked for, else as the event `error`.
+/// Sends an error as the requested ack, or else as the event `error`.
 fn fail(event: &mut Event, error: &ImksError) {
     let request_id = RequestId::next();
     note(event.logged_name(), Some(event.socket().id()), error, &request_id);
@@ -330,7 +331,7 @@ fn note_sent(event: &Event, sent: ImksResult<()>) {
     }
 }
 
-/// Counts and logs a refusal. Bodies are never logged.
+/// Counts and logs an error. Message bodies are never logged.
 fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id: &RequestId) {
     match error.code() {
         Code::RateLimited => metrics::EVENT_ERRORS.of(EventError::RateLimited).increment(),
@@ -349,7 +350,7 @@ fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id: &RequestId
     }
 }
 
-/// Payload of the event `error`.
+/// The payload of the event `error`.
 #[derive(Debug, Serialize)]
 struct ErrorEvent {
     #[serde(flatten)]
@@ -365,7 +366,7 @@ struct OnlyNonce {
     nonce: Option<Nonce>,
 }
 
-/// Sent for a request without an ack.
+/// Sent when a request without an ack fails.
 const ERROR: Push<ErrorEvent> = Push::new("error");
-/// Label of all events without a handler: names from peers must not become time series.
+/// The metric label of all events without a handler, since names from clients must not become time series.
 const UNKNOWN: &str = "unknown";

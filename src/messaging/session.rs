@@ -1,4 +1,4 @@
-//! What a signed-in caller has: who they are, the token they presented last, their place in line.
+//! The session of a signed-in caller: identity, latest token, rate limits and order of writes.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,33 +17,34 @@ use crate::rate_limit::{Bucket, Rate};
 use crate::socket::Socket;
 use crate::{ImksError, ImksResult};
 
-/// One signed-in device. Kept with its socket; over HTTP one is made for each request.
+/// One signed-in device. Stored with its socket; an HTTP request creates one of its own.
 #[derive(Debug)]
 pub struct Session {
     identity: Identity,
-    /// Counts for expiry and revocation.
+    /// The latest token, which decides expiry and revocation.
     presented: Mutex<Presented>,
     expires_at: AtomicI64,
-    /// When [`super::expiry`] looks at it next.
+    /// When [`super::expiry`] checks it next.
     look_at: AtomicI64,
     events: Mutex<Bucket>,
-    /// Events refused for their rate, less those accepted.
+    /// The number of events refused by the rate limit, minus those accepted.
     refusals: AtomicU32,
     writes: WriteOrder,
     answers: ConnectionBudget,
-    /// Channels that the client left by itself: a late change at the core does not bring it back. Each was one of
-    /// its rooms, so there are no more than it had rooms.
+    /// Channels that the client left by itself, so that a late change at the core does not rejoin them.
+    /// Bounded, because each was one of the socket's rooms.
     unsubscribed: Mutex<HashSet<Uuid>>,
 }
 
-/// The token presented last, and what it says.
+/// The latest token, and the identity in it.
 #[derive(Debug)]
 struct Presented {
     identity: Identity,
     token: Token,
 }
 
-/// A token as it was presented, for questions to the core. Whoever has it is the user: it never reaches a log.
+/// A token as it was presented, for requests to the core. It authenticates the user, so it never reaches a
+/// log.
 #[derive(Clone)]
 pub(super) struct Token(Arc<str>);
 
@@ -56,7 +57,7 @@ impl Token {
         &self.0
     }
 
-    /// The token in an `Authorization` header; the name of the scheme is compared without regard to case (RFC 9110).
+    /// Returns the token of an `Authorization` header. The scheme is case-insensitive (RFC 9110).
     pub(super) fn bearer(header: &str) -> Option<&str> {
         let (scheme, token) = header.trim_start().split_once(' ')?;
         let token = token.trim();
@@ -71,7 +72,7 @@ impl fmt::Debug for Token {
 }
 
 impl Session {
-    /// A session of somebody whose token was verified.
+    /// Creates a session for the owner of a verified token.
     pub(super) fn new(identity: Identity, token: Token) -> Self {
         Self {
             expires_at: AtomicI64::new(identity.expires_at),
@@ -86,17 +87,18 @@ impl Session {
         }
     }
 
-    /// Whose session this is.
+    /// Returns the identity of the caller.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// When its token ends; later after `auth:refresh`.
+    /// Returns when the token expires. `auth:refresh` moves it later.
     pub fn expires_at(&self) -> Micros {
         self.expires_at.load(Ordering::Relaxed)
     }
 
-    /// Takes one from the bucket of events. A client that goes on although it is refused has to go.
+    /// Takes a token from the bucket of events. A client that keeps sending although it is refused is
+    /// disconnected.
     pub(super) fn count_event(&self, rate: &Rate, socket: &Socket) -> ImksResult<()> {
         let taken = self.events.lock().take(rate, Instant::now());
         if let Err(retry_after) = taken {
@@ -135,12 +137,12 @@ impl Session {
         self.look_at.store(at, Ordering::Relaxed);
     }
 
-    /// Notes that the client left a channel that it was in.
+    /// Records that the client left a channel.
     pub(super) fn unsubscribe(&self, channel: Uuid) {
         self.unsubscribed.lock().insert(channel);
     }
 
-    /// Notes that the client entered a channel.
+    /// Records that the client joined a channel.
     pub(super) fn subscribe(&self, channel: Uuid) {
         self.unsubscribed.lock().remove(&channel);
     }
@@ -150,24 +152,24 @@ impl Session {
         self.unsubscribed.lock().contains(&channel)
     }
 
-    /// Takes over a new token of the same user.
+    /// Replaces the token with a new one of the same user.
     pub(super) fn renew(&self, identity: Identity, token: Token) {
         self.expires_at.store(identity.expires_at, Ordering::Relaxed);
         *self.presented.lock() = Presented { identity, token };
     }
 
-    /// What the token presented last says.
+    /// Returns the identity in the latest token.
     pub(super) fn latest(&self) -> Identity {
         self.presented.lock().identity.clone()
     }
 
-    /// The token presented last.
+    /// Returns the latest token.
     pub(super) fn token(&self) -> Token {
         self.presented.lock().token.clone()
     }
 }
 
-/// So many more events refused for their rate than accepted, and the connection is closed.
+/// The surplus of refused over accepted events at which the connection is closed.
 const REFUSALS_MAX: u32 = 1_000;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `channel:subscribe` and `channel:unsubscribe`: entering and leaving the room of a channel.
+//! The events `channel:subscribe` and `channel:unsubscribe`, which join and leave the room of a channel.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,19 +14,19 @@ use crate::socket::Socket;
 const SUBSCRIBE: Request<Channels, Answers> = Request::new("channel:subscribe");
 const UNSUBSCRIBE: Request<Channels, Answers> = Request::new("channel:unsubscribe");
 
-/// The events of this feature.
+/// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.on_socket(SUBSCRIBE, subscribe);
     events.on_socket(UNSUBSCRIBE, unsubscribe);
 }
 
-/// Payload of both events.
+/// The payload of both events.
 #[derive(Debug, Deserialize)]
 struct Channels {
     channel_ids: BoundedList<Uuid, CHANNELS_MAX>,
 }
 
-/// Answer to both events: one entry per channel, in the order asked for.
+/// The answer to both events: one entry per channel, in the order of the request.
 #[derive(Debug, Serialize)]
 struct Answers {
     channels: Vec<Answer>,
@@ -54,7 +54,7 @@ async fn subscribe(ctx: Ctx, socket: Socket, request: Channels) -> ImksResult<An
     Ok(Answers { channels })
 }
 
-/// Joins the room before the numbers are read: what comes after the numbers arrives as an event.
+/// Joins the room before the numbers are read, so that later messages arrive as events.
 async fn enter(ctx: &Ctx, socket: &Socket, id: Uuid) -> ImksResult<ChannelHead> {
     let channel = ctx.visible(id).await?;
     ctx.session().subscribe(id);
@@ -90,5 +90,5 @@ impl Answer {
     }
 }
 
-/// Channels in one event.
+/// The most channels in one event.
 const CHANNELS_MAX: usize = 100;

@@ -1,4 +1,4 @@
-//! `sync`: what a client missed while it was away.
+//! The event `sync`, which returns what a client missed while it was disconnected.
 
 use std::collections::HashSet;
 
@@ -15,12 +15,12 @@ use crate::{ImksError, ImksResult};
 
 const SYNC: Request<Sync, Synced> = Request::new("sync");
 
-/// The events of this feature.
+/// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.on_read(SYNC, sync);
 }
 
-/// Payload of `sync`.
+/// The payload of `sync`.
 #[derive(Debug, Deserialize)]
 struct Sync {
     channels: Vec<Cursor>,
@@ -30,18 +30,18 @@ struct Sync {
     total_limit: usize,
 }
 
-/// Answer to `sync`.
+/// The answer to `sync`.
 #[derive(Debug, Serialize)]
 struct Synced {
     channels: Vec<ChannelSync>,
-    /// Channels that the user may not read, or not any more.
+    /// Channels that the user may not read, or no longer.
     removed_channels: Vec<Uuid>,
     user: UserSync,
-    /// Not all channels were answered: ask again for those that are missing.
+    /// Whether some channels were not answered, so that the client has to request them again.
     more: bool,
 }
 
-/// What belongs to the user alone.
+/// The part that belongs to the user rather than to a channel.
 #[derive(Debug, Serialize)]
 struct UserSync {
     rev: i64,
@@ -49,7 +49,7 @@ struct UserSync {
 }
 
 impl Large for Sync {
-    /// One at a time: what is on its way to a slow client is not asked for again.
+    /// Only one at a time: a slow client cannot request what is already being sent to it.
     fn answer_size(&self) -> AnswerSize {
         AnswerSize::alone(ANSWER_BYTES_MAX * COPIES)
     }
@@ -102,7 +102,7 @@ fn in_total() -> usize {
     TOTAL_MAX
 }
 
-/// Channels in one call.
+/// The most channels in one request.
 const CHANNELS_MAX: usize = 500;
-/// Messages and changes in one answer.
+/// The most messages and changes in one answer.
 const TOTAL_MAX: usize = 2_000;

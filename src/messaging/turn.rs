@@ -1,4 +1,4 @@
-//! The order of one caller's writes, as a value that every write demands.
+//! The order of a caller's writes, as a value that every write requires.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use tokio::sync::Semaphore;
 
 use super::session::Session;
 
-/// Permission to write next. Writes of one session take their turns in the order in which they arrived, so a later
-/// message cannot overtake one whose permission still has to be asked for.
+/// Permission to write next. Writes of one session take turns in the order in which they arrived, so a
+/// message cannot overtake an earlier one whose permission is still being checked.
 ///
-/// [`Registry::on_write`](super::registry::Registry::on_write) takes the turn before it calls the handler;
-/// submitting the write uses it up, which lets the next write go on. A write without a turn does not compile:
+/// [`Registry::on_write`](super::registry::Registry::on_write) takes the turn before it calls the handler.
+/// Submitting the write consumes it, which starts the next turn. A write without a turn does not compile:
 ///
 /// ```
 /// # use imks::testing::messaging::{Channel, Moderate, Turn};
@@ -33,9 +33,10 @@ pub struct Turn(Arc<Session>);
 impl Turn {
     /// Waits until every write that arrived earlier in this session has been submitted.
     ///
-    /// The place in the line is taken when the future is polled for the first time.
+    /// The future takes its place in the queue when it is first polled.
     pub(super) async fn take(session: &Arc<Session>) -> Self {
-        // Unconstrained: tokio's cooperative budget would otherwise answer "pending" without taking a place.
+        // Unconstrained, because tokio's cooperative budget could return "pending" before a place in the
+        // queue is taken.
         if let Ok(permit) = tokio::task::unconstrained(session.writes().0.acquire()).await {
             permit.forget();
         }
@@ -49,7 +50,7 @@ impl Drop for Turn {
     }
 }
 
-/// The writes of one session that wait for their turn, first come, first served.
+/// The writes of one session that wait for their turn, in order of arrival.
 #[derive(Debug)]
 pub(super) struct WriteOrder(Semaphore);
 
