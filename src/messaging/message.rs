@@ -79,7 +79,7 @@ async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write
     Ok(channel)
 }
 
-/// Checks the separate permission that mentions of a whole channel need.
+/// Checks the separate permissions for mentioning many people at once.
 pub(super) async fn require_mentions(ctx: &Ctx, channel: Uuid, mentions: &Mentions) -> ImksResult<()> {
     if mentions.channel || mentions.here {
         ctx.require(channel, Permission::MentionEveryone).await?;

@@ -1,11 +1,12 @@
-//! The log of a channel's changes: one row per `rev`, what a client that was away has to look at again.
+//! The log of a channel's changes: one row per `rev`, so that a returning client learns what to read again.
 
 use uuid::Uuid;
 
 use super::rows::{Column, RowsSql};
 use crate::clock::Micros;
 
-/// `channel_change.kind`: what was done to the message. Every feature that changes messages has its number here.
+/// The values of `channel_change.kind`: how a message was changed. Each feature that changes messages adds
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum ChangeKind {
@@ -27,7 +28,7 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// The input of [`INSERT`].
+    /// Returns the input of [`INSERT`].
     pub(crate) fn columns(changes: &[Self]) -> Vec<Column<'_>> {
         vec![
             Column::Ids(changes.iter().map(|change| change.channel_id).collect()),
@@ -40,7 +41,7 @@ impl Change {
         ]
     }
 
-    /// The input of [`FIND`].
+    /// Returns the input of [`FIND`].
     pub(crate) fn key_columns(&self) -> Vec<Column<'_>> {
         vec![
             Column::Ids(vec![self.channel_id]),

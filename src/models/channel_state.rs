@@ -1,4 +1,4 @@
-//! Where a channel stands: its counters, for session:ready, subscriptions and healing.
+//! The counters of a channel, for session:ready, subscriptions and `sync`.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -8,28 +8,28 @@ use super::db::{Db, json_ids};
 use crate::ImksResult;
 use crate::clock::Micros;
 
-/// The newest numbers of a channel. A channel without messages has no row and reads as zeros.
+/// The newest numbers of a channel. A channel without messages has no row; all its numbers are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow, Serialize)]
 pub struct ChannelHead {
     /// The channel.
     pub channel_id: Uuid,
-    /// Number of its newest message.
+    /// The number of its newest message.
     pub last_seq: i64,
-    /// Number of its newest change.
+    /// The number of its newest change.
     #[serde(rename = "rev")]
     pub last_rev: i64,
-    /// Messages that count as unread, ever.
+    /// The number of messages so far that count as unread.
     #[serde(skip)]
     pub last_cseq: i64,
-    /// Its newest message.
+    /// The id of its newest message.
     pub last_message_id: Option<Uuid>,
-    /// When that was written.
+    /// When its newest message was written.
     #[serde(skip)]
     pub last_message_at: Option<Micros>,
 }
 
 impl ChannelHead {
-    /// The head of a channel in which nothing was ever written.
+    /// Returns the head of a channel in which nothing was ever written.
     pub fn empty(channel_id: Uuid) -> Self {
         Self {
             channel_id,
@@ -42,7 +42,7 @@ impl ChannelHead {
     }
 }
 
-/// The heads of many channels with one query, in the order asked for.
+/// Returns the heads of many channels with one query, in the order of `channels`.
 ///
 /// # Errors
 /// [`crate::ImksError::Database`].

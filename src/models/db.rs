@@ -1,13 +1,13 @@
-//! Two databases behind one enum: SQL is written once and [`on!`](crate::models::db::on) runs it on
-//! whichever is configured.
+//! Two databases behind one enum. SQL is written once, and [`on!`](crate::models::db::on) runs it on the
+//! configured database.
 //!
-//! Rules that keep both honest: ids are UUIDs, times are BIGINT microseconds, placeholders are `$1..$n`,
-//! times are passed in and never taken from the database. Where the dialects truly differ (array
-//! parameters, row locks) a file has two constants and a `match`.
+//! Rules that both databases follow: ids are UUIDs, times are BIGINT microseconds, placeholders are `$1..$n`,
+//! and times are parameters, never taken from the database. Where the dialects differ (array parameters, row
+//! locks), a file has two constants and a `match`.
 //!
-//! A query future that a client may drop must not hold a transaction: sqlx 0.9 hands on a connection
-//! whose `BEGIN` was cancelled. Run [`transaction!`](crate::models::db::transaction) bodies in a task of
-//! their own wherever the caller can be cancelled.
+//! A query future that a client may cancel must not hold a transaction, because sqlx 0.9 reuses a connection
+//! whose `BEGIN` was cancelled. Wherever the caller can be cancelled, run the body of
+//! [`transaction!`](crate::models::db::transaction) in a task of its own.
 
 mod postgres;
 mod sqlite;
@@ -27,25 +27,27 @@ use crate::error::Cause;
 use crate::secret::Secret;
 use crate::{ImksError, ImksResult};
 
-/// Where the data is and how carefully it is written.
+/// The location of the data, and how safely it is written.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `postgres://…`, `sqlite:PATH`, `sqlite::memory:`, or nothing: the file `imks.db` in [`Self::data_dir`].
+    /// `postgres://…`, `sqlite:PATH` or `sqlite::memory:`; if absent, the file `imks.db` in
+    /// [`Self::data_dir`].
     pub url: Option<Secret>,
-    /// Directory of the SQLite file when `url` is not set; created when missing.
+    /// The directory of the SQLite file when `url` is absent. Created if missing.
     pub data_dir: PathBuf,
-    /// Connections of the PostgreSQL pool, the append lanes included.
+    /// The connections of the PostgreSQL pool, including those of the append lanes.
     pub max_connections: u32,
-    /// Connections of the SQLite pool for reading. Writing always has exactly one.
+    /// The reading connections of the SQLite pool. There is always exactly one writing connection.
     pub sqlite_readers: u32,
-    /// When SQLite reports a commit: `full` after it is on disk, `normal` before (a crash of the machine, not
-    /// of the process, may then lose acked messages).
+    /// When SQLite reports a commit: `full` after it is on disk, `normal` before. With `normal`, a crash of
+    /// the machine, but not of the process, may lose acked messages.
     pub sqlite_synchronous: Synchronous,
-    /// How long a SQLite writer waits for another process that is writing.
+    /// How long an SQLite writer waits for another process that is writing.
     pub sqlite_busy_timeout: Duration,
     /// How long a query waits for a connection before it fails as overloaded.
     pub acquire_timeout: Duration,
-    /// PostgreSQL gives up on a statement after this time, and this side half a second later. Migrations are exempt.
+    /// The time after which PostgreSQL cancels a statement; this side gives up half a second later. Does not
+    /// apply to migrations.
     pub statement_timeout: Duration,
 }
 
@@ -65,7 +67,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns the SQLite file that [`Db::connect`] would make, when there is none.
+    /// Returns the SQLite file that [`Db::connect`] would create, if it does not exist.
     pub fn missing_file(&self) -> Option<PathBuf> {
         let file = match self.url.as_ref().map(Secret::expose) {
             None => self.data_dir.join(SQLITE_FILE),
@@ -78,16 +80,16 @@ impl Config {
     }
 }
 
-/// SQLite's `synchronous` setting, as far as it is safe in WAL mode.
+/// The values of SQLite's `synchronous` setting that are safe in WAL mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Synchronous {
-    /// A commit is on disk before it is reported: an ack survives a power cut.
+    /// A commit is on disk before it is reported: an ack survives a power failure.
     Full,
-    /// A commit survives the process, not the machine.
+    /// A commit survives a crash of the process, but not of the machine.
     Normal,
 }
 
-/// The store. Cloning shares the pools.
+/// The database. Cloning shares the pools.
 #[derive(Debug, Clone)]
 pub enum Db {
     /// PostgreSQL: one pool for everything.
@@ -96,10 +98,11 @@ pub enum Db {
     Sqlite(SqliteDb),
 }
 
-/// The two pools of a SQLite file. In memory both are the same single connection.
+/// The two pools of an SQLite file. For an in-memory database, both are the same single connection.
 #[derive(Debug, Clone)]
 pub struct SqliteDb {
-    /// Exactly one connection: SQLite has one writer, and waiting in this pool is fair where its lock is not.
+    /// Exactly one connection: SQLite has one writer, and waiting in this pool is fair, unlike waiting for
+    /// its lock.
     pub writer: SqlitePool,
     /// Read-only connections; they never wait for the writer (WAL).
     pub reader: SqlitePool,
@@ -132,8 +135,8 @@ macro_rules! on {
 pub(crate) use on;
 
 /// Runs one expression inside a transaction and commits it: `transaction!(db, tx => expr)`, with queries on
-/// `&mut *tx`. A `?` inside leaves the function and rolls back. On SQLite the transaction takes the write lock
-/// at once, so it never fails half way because another process wrote.
+/// `&mut *tx`. A `?` inside leaves the function and rolls back. On SQLite, the transaction takes the write
+/// lock at once, so it cannot fail halfway because another process wrote.
 #[allow(unused_macros, reason = "used by the directory and the features")]
 macro_rules! transaction {
     ($db:expr, $tx:ident => $body:expr) => {
@@ -162,11 +165,11 @@ macro_rules! transaction {
 pub(crate) use transaction;
 
 impl Db {
-    /// Opens the database that `config` names; creates a SQLite file and its directory when missing.
+    /// Opens the database that `config` names. Creates an SQLite file and its directory if missing.
     ///
     /// # Errors
-    /// [`ImksError::Config`] for a URL that names no known database, [`ImksError::Io`] when the directory cannot
-    /// be created, [`ImksError::Database`] when the database does not answer.
+    /// [`ImksError::Config`] for a URL of an unknown database, [`ImksError::Io`] when the directory cannot be
+    /// created, [`ImksError::Database`] when the database does not answer.
     pub async fn connect(config: &Config) -> ImksResult<Self> {
         match config.url.as_ref().map(Secret::expose) {
             Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
@@ -187,20 +190,20 @@ impl Db {
         }
     }
 
-    /// Brings the schema up to date. Safe when several processes start at once: PostgreSQL takes an advisory
-    /// lock, SQLite does it all in one write transaction.
+    /// Brings the schema up to date. Safe to run in several processes at once: PostgreSQL takes an advisory
+    /// lock, SQLite runs everything in one write transaction.
     ///
     /// # Errors
-    /// [`ImksError::Migration`] when a migration fails or an applied one was changed afterwards.
+    /// [`ImksError::Migration`] when a migration fails, or when one was modified after it was applied.
     pub async fn migrate(&self) -> ImksResult<()> {
         match self {
             Self::Postgres(pool) => {
                 let mut connection = Box::pin(pool.acquire()).await?;
                 sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
-                // PostgreSQL notes at each start that the table of migrations exists already.
+                // At each start, PostgreSQL sends a notice that the table of migrations already exists.
                 sqlx::query("SET client_min_messages = warning").execute(&mut *connection).await?;
                 let outcome = Box::pin(POSTGRES_MIGRATIONS.run_direct(None, &mut *connection, false)).await;
-                // The lock and the setting belong to the session: end it instead of tidying up.
+                // The lock and the setting belong to the session, so closing it resets both.
                 let _ = connection.close().await;
                 Ok(outcome?)
             }
@@ -212,7 +215,7 @@ impl Db {
         }
     }
 
-    /// Asks the database for a sign of life and says how long that took.
+    /// Runs a trivial query and returns how long it took.
     ///
     /// # Errors
     /// [`ImksError::Database`] when it does not answer.
@@ -222,13 +225,13 @@ impl Db {
         Ok(started.elapsed())
     }
 
-    /// Closes all connections after what they are doing. Queries after this fail.
+    /// Closes all connections once they are idle. Later queries fail.
     pub async fn close(&self) {
         match self {
             Self::Postgres(pool) => pool.close().await,
             Self::Sqlite(sqlite) => {
                 sqlite.reader.close().await;
-                // Last, so that closing it can fold the WAL back into the file.
+                // Closed last, so that it can checkpoint the WAL.
                 sqlite.writer.close().await;
             }
         }
@@ -242,7 +245,7 @@ impl Db {
         }
     }
 
-    /// Returns what a log line may say about the store: kind and place, never user or password.
+    /// Returns a description of the database for the log: kind and place, never user or password.
     pub fn describe(&self) -> String {
         match self {
             Self::Postgres(pool) => {
@@ -257,8 +260,8 @@ impl Db {
     }
 }
 
-/// Returns ids as the JSON text that SQLite's `json_each` takes where PostgreSQL takes an array:
-/// `IN (SELECT unhex(value) FROM json_each($1))`.
+/// Returns ids as the JSON text for SQLite's `json_each`, where PostgreSQL takes an array: `IN (SELECT
+/// unhex(value) FROM json_each($1))`.
 pub(crate) fn json_ids(ids: &[Uuid]) -> String {
     let mut text = String::with_capacity(2 + ids.len() * 35);
     let mut digits = Uuid::encode_buffer();
@@ -272,7 +275,7 @@ pub(crate) fn json_ids(ids: &[Uuid]) -> String {
     text
 }
 
-/// Runs work in a task of its own, so that a caller who goes away does not cancel it half way.
+/// Runs work in a task of its own, so that cancelling the caller does not stop it halfway.
 ///
 /// # Errors
 /// The errors of the work; [`ImksError::Task`] when it panics.
@@ -282,15 +285,16 @@ pub(crate) async fn detached<T: Send + 'static>(
     TASKS.spawn(work).await.map_err(|error| ImksError::Task(Cause::new(error)))?
 }
 
-/// Work that runs to its end whoever goes away meanwhile; the pools wait for the connections that it holds.
+/// The tasks that run to completion even when their caller is cancelled. The pools wait for their
+/// connections.
 static TASKS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
-/// The parser's own message may quote the URL, and with it a password.
+/// Hides the parser's own message, which may quote the URL and its password.
 fn invalid_url(_: sqlx::Error) -> ImksError {
     ImksError::Config("the database URL is malformed (DATABASE_URL)".into())
 }
 
-/// How a writing transaction starts on SQLite: with the write lock, not with a promise of it.
+/// How a writing transaction starts on SQLite: with the write lock, which a plain `BEGIN` takes only later.
 pub(crate) const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
 
 const SQLITE_FILE: &str = "imks.db";

@@ -1,4 +1,4 @@
-//! Emoji, as far as a server has to know them.
+//! Emoji, as far as the server needs to recognise them.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::text::refused;
 use crate::{ImksError, ImksResult};
 
-/// What somebody reacts with: one emoji (Unicode Technical Standard 51, section 1.4.9), or `:name:` for a custom one;
-/// at most [`EMOJI_BYTES_MAX`] bytes. Cloning shares the text.
+/// The emoji of a reaction: one emoji (Unicode Technical Standard 51, section 1.4.9), or `:name:` for a
+/// custom one, with at most [`EMOJI_BYTES_MAX`] bytes. Cloning shares the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Emoji(Arc<str>);
 
 impl Emoji {
-    /// Checks a text.
+    /// Validates a text.
     ///
     /// # Errors
     /// [`ImksError::InvalidInput`].
@@ -27,7 +27,7 @@ impl Emoji {
         Ok(Self(text.into()))
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -50,12 +50,14 @@ fn is_custom_name(text: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte))
 }
 
-/// Elements joined by U+200D. Pictographs are recognised by their blocks, so that next year's need no release.
+/// Whether a text is elements joined by U+200D. Pictographs are recognised by Unicode block, so that those of
+/// future Unicode versions need no release.
 fn is_emoji(text: &str) -> bool {
     text.split('\u{200d}').all(is_emoji_element)
 }
 
-/// A flag, a keycap, or a pictograph with a skin tone, a variation selector or the tags of a subdivision's flag.
+/// Whether an element is a flag, a keycap, or a pictograph with a skin tone, a variation selector or the tags
+/// of a subdivision flag.
 fn is_emoji_element(element: &str) -> bool {
     let mut chars = element.chars();
     let Some(first) = chars.next() else { return false };
@@ -87,13 +89,13 @@ fn is_pictograph(char: char) -> bool {
 }
 
 impl From<String> for Emoji {
-    /// An emoji that was checked before it was stored.
+    /// Wraps an emoji that was validated before it was stored.
     fn from(text: String) -> Self {
         Self(text.into())
     }
 }
 
-/// Longest emoji, in bytes.
+/// The longest emoji, in bytes.
 pub const EMOJI_BYTES_MAX: usize = 64;
 
 #[cfg(test)]

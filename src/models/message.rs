@@ -17,7 +17,7 @@ pub struct Message {
     pub id: Uuid,
     pub channel_id: Uuid,
     pub seq: i64,
-    /// Messages up to and including this one that count as unread.
+    /// The number of messages that count as unread, up to and including this one.
     pub cseq: i64,
     pub author_id: Uuid,
     pub author_username: String,
@@ -52,12 +52,12 @@ macro_rules! message_columns {
 }
 pub(crate) use message_columns;
 
-/// Who wrote a message, as it was known at that moment.
+/// The author of a message, with the name they had when it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AuthorInfo {
     /// The user.
     pub id: Uuid,
-    /// Display only; the id is the identity.
+    /// The displayed name. The id, not the name, identifies the user.
     pub username: Box<str>,
 }
 
@@ -78,7 +78,7 @@ macro_rules! stored_enum {
             #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// From the stored number; a number of a later version reads as the default.
+            /// Converts from the stored number. A number of a later version becomes the default.
             pub fn from_stored(number: i32) -> Self {
                 match number {
                     $($number => Self::$variant,)*
@@ -90,7 +90,7 @@ macro_rules! stored_enum {
 }
 
 stored_enum! {
-    /// `type` of a message.
+    /// The `type` of a message.
     pub enum MessageType {
         #[default]
         Default = 0,
@@ -109,7 +109,7 @@ stored_enum! {
 }
 
 stored_enum! {
-    /// How a body is to be read.
+    /// How clients render a body.
     pub enum ContentType {
         #[default]
         Markdown = 0,
@@ -118,49 +118,50 @@ stored_enum! {
     }
 }
 
-/// `flags`: no notification at all.
+/// `flags`: no notification.
 pub const FLAG_SILENT: i32 = 1;
 /// `flags`: no link previews.
 pub const FLAG_SUPPRESS_EMBEDS: i32 = 2;
-/// `flags`: mentions are links only.
+/// `flags`: mentions are rendered as links but notify nobody.
 pub const FLAG_NO_MENTION_NOTIFY: i32 = 4;
 sql_number! {
-    /// `flags`: a thread reply that also stands in the channel. Set by the server from `also_send_to_channel`.
+    /// `flags`: a thread reply that also appears in the channel. Set by the server from
+    /// `also_send_to_channel`.
     pub const FLAG_ALSO_IN_CHANNEL: i32 = flag_also_in_channel = 8;
-    /// `flags`: a program sent it in the author's name, who has therefore not read up to it. Set by the server; the
-    /// index `message_own` is about messages without it.
+    /// `flags`: sent by a program in the author's name, so that the author has not read up to it. Set by the
+    /// server. The index `message_own` excludes messages with this flag.
     pub const FLAG_AUTOMATED: i32 = flag_automated = 16;
 }
 
-/// The message a reply answers, as it is now: an edit shows, a deleted one has no body.
+/// The message that a reply quotes, in its current state: edits are shown, and a deleted message has no body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReplyPreview {
     /// The message.
     pub id: Uuid,
-    /// Its number.
+    /// The number of the message in its channel.
     pub seq: i64,
     /// The author of the message.
     pub author: AuthorInfo,
-    /// Its first [`PREVIEW_CHARS`] characters; empty when deleted.
+    /// The first [`PREVIEW_CHARS`] characters of the message; empty if it is deleted.
     pub body: String,
-    /// When it was written.
+    /// When the message was written.
     pub created_at: Timestamp,
-    /// When it was deleted.
+    /// When the message was deleted.
     pub deleted_at: Option<Timestamp>,
 }
 
-/// Characters of a message that its replies quote.
+/// The number of characters of a message that its replies quote.
 pub const PREVIEW_CHARS: usize = 200;
 
 /// A message as everybody in the channel sees it: the payload of `message:new`, field for field
-/// (docs/protocol.md). Holds nothing that depends on who looks at it.
+/// (docs/protocol.md). Contains nothing that depends on the reader.
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
 pub struct MessageDetail {
     pub id: Uuid,
     pub channel_id: Uuid,
     pub author: AuthorInfo,
-    /// Empty once deleted.
+    /// Empty for a deleted message.
     pub body: String,
     pub created_at: Timestamp,
     pub reactions: Reactions,
@@ -185,34 +186,34 @@ pub struct MessageDetail {
     pub nonce: Option<Nonce>,
     pub thread: Option<Box<RawValue>>,
 
-    /// Number of the last change to this message; 0 when it was never changed. Goes out beside the message.
+    /// The number of the last change to this message; 0 if it was never changed. Sent beside the message.
     #[serde(skip)]
     pub rev: i64,
 }
 
 impl Message {
-    /// About how many bytes it takes in memory, and in an answer.
+    /// Returns roughly how many bytes the message takes in memory, and in an answer.
     pub(crate) fn bytes(&self) -> usize {
         let parts = [&self.mentions, &self.reactions].into_iter().flatten().map(String::len).sum::<usize>();
         self.body.len() + parts + DETAIL_BYTES
     }
 }
 
-/// What a message takes beside its text.
+/// The size of a message besides its text.
 const DETAIL_BYTES: usize = 512;
-/// Bytes at which an answer with messages ends; the message that reaches them is still part of it.
+/// The size at which an answer with messages ends. The message that reaches it is still included.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Parts of a message that have tables of their own.
+/// Fields of a message that have tables of their own.
 pub type Parts = Vec<Box<RawValue>>;
 
-/// Whether a message counts as unread in its channel; a reply that stands only in its thread does not.
+/// Whether a message counts as unread in its channel. A reply that appears only in its thread does not.
 pub(crate) fn is_counted(thread: Option<Uuid>, flags: i32) -> bool {
     thread.is_none() || flags & FLAG_ALSO_IN_CHANNEL != 0
 }
 
 impl Message {
-    /// The message as everybody sees it, with what it quotes.
+    /// Converts to the message as everybody sees it, with the message that it quotes.
     pub(crate) fn into_detail(self, reply_to: Option<Box<ReplyPreview>>) -> MessageDetail {
         let row = self;
         let deleted = row.deleted_at.is_some();
@@ -265,7 +266,7 @@ impl From<&Message> for ReplyPreview {
     }
 }
 
-/// Messages by id, inside a transaction.
+/// Finds messages by id inside a transaction.
 pub(crate) static BY_IDS: RowsSql = RowsSql::new(
     "wanted",
     concat!(
@@ -281,7 +282,7 @@ pub(crate) static INSERT: RowsSql = RowsSql::new(
      thread_id, reply_to_message_id, mentions, flags, nonce, content_hash, created_at) \
      SELECT * FROM r WHERE r.id IS NOT NULL",
 );
-/// Everything about a message that can change. Without a body the old one stays, wherever the database keeps it.
+/// Updates every column of a message that can change. Without a new body, the stored one stays untouched.
 pub(crate) static UPDATE: RowsSql = RowsSql::new(
     "id, body, mentions, version, rev, edited_at, edit_count, deleted_at, deleted_by, pinned_at, reactions",
     "UPDATE message SET body = COALESCE(r.body, message.body), mentions = r.mentions, version = r.version, \

@@ -1,4 +1,4 @@
-//! Deleting a message: it becomes a tombstone, which keeps its place in the order and has no content.
+//! The deletion of a message, which leaves a tombstone: it keeps its place in the order and has no content.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::clock::{Micros, Timestamp};
 /// A message to delete.
 #[derive(Debug, Clone, Copy)]
 pub struct DeleteMessage {
-    /// Which one.
+    /// The message to delete.
     pub message_id: Uuid,
 }
 
-/// A deletion: payload of `message:deleted`, but for its `rev`, which every change has (docs/protocol.md).
+/// A deletion: the payload of `message:deleted` without its `rev`, which every change has (docs/protocol.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
 pub struct Deletion {
@@ -72,7 +72,7 @@ fn deletion(row: &Message, deleted_at: Micros) -> Deletion {
     }
 }
 
-/// A row of `message_tombstone`: unread counts stay exact without a look at the messages.
+/// A row of `message_tombstone`, which keeps unread counts exact without reading messages.
 #[derive(Debug)]
 struct Tombstone {
     channel_id: Uuid,
@@ -89,7 +89,7 @@ impl Tombstone {
 }
 
 impl Record for Tombstone {
-    /// Channel and `seq`.
+    /// The channel and `seq`.
     type Key = (Uuid, i64);
 
     fn key(&self) -> Self::Key {

@@ -1,4 +1,4 @@
-//! Editing a message, and the texts that edits replaced.
+//! The edit of a message, and the earlier texts that edits replaced.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::{ImksError, ImksResult};
 /// A new text for a message.
 #[derive(Debug, Clone)]
 pub struct EditMessage {
-    /// Which one.
+    /// The message to edit.
     pub message_id: Uuid,
     /// The new text.
     pub body: MessageBody,
-    /// The new mentions; nothing leaves them as they are.
+    /// The new mentions; `None` keeps the current ones.
     pub mentions: Option<Mentions>,
-    /// Refuses when the stored version is another one.
+    /// The version that must be stored, or the edit is refused.
     pub expected_version: Option<i64>,
 }
 
 impl Mutation for EditMessage {
-    /// The message as everybody sees it; it carries the number of its last change.
+    /// The message as everybody sees it, with the number of its last change.
     type Done = Arc<MessageDetail>;
 
     fn refers(&self, references: &mut References<'_>) {
@@ -45,7 +45,7 @@ impl Mutation for EditMessage {
         }
         let mentions = self.mentions.as_ref().map_or_else(|| row.mentions.clone(), Mentions::stored);
         let mentions_changed = row.mentions != mentions;
-        // Before the version check: a client that repeats its own edit must not be told that it lost.
+        // Before the version check: a client that repeats its own edit must not get a version conflict.
         if row.body == self.body.as_str() && !mentions_changed {
             return channel.detail(self.message_id);
         }
@@ -93,7 +93,8 @@ impl EditMessage {
     }
 }
 
-/// Payload of `message:updated`: all of the message, so that who missed the original can insert it.
+/// The payload of `message:updated`: the whole message, so that a client that missed the original can insert
+/// it.
 #[derive(Debug, Serialize)]
 struct MessageUpdate {
     #[serde(flatten)]
@@ -101,7 +102,7 @@ struct MessageUpdate {
     kind: &'static str,
 }
 
-/// A row of `message_edit`: the text that a message had before an edit.
+/// A row of `message_edit`: the text of a message before an edit.
 #[derive(Debug)]
 struct ReplacedText {
     message_id: Uuid,
@@ -128,7 +129,7 @@ impl ReplacedText {
 }
 
 impl Record for ReplacedText {
-    /// Message and version.
+    /// The message and version.
     type Key = (Uuid, i64);
 
     fn key(&self) -> Self::Key {
@@ -163,7 +164,7 @@ impl Removable for ReplacedText {
     }
 }
 
-/// A text that an edit replaced.
+/// An earlier text that an edit replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MessageEdit {
     /// The version that had this text.
@@ -172,11 +173,11 @@ pub struct MessageEdit {
     pub editor_id: Uuid,
     /// The text.
     pub body: String,
-    /// When it was replaced.
+    /// When the text was replaced.
     pub edited_at: Timestamp,
 }
 
-/// Earlier texts of a message, newest first.
+/// Returns earlier texts of a message, newest first.
 ///
 /// # Errors
 /// [`crate::ImksError::Database`].
@@ -222,5 +223,5 @@ static DELETE: RowsSql = RowsSql::new(
     "DELETE FROM message_edit WHERE (message_id, version) IN \
      (SELECT message_id, version FROM r WHERE message_id IS NOT NULL)",
 );
-/// Earlier texts kept per message.
+/// The number of earlier texts that are kept per message.
 pub(crate) const TEXTS_KEPT: i64 = 50;

@@ -1,4 +1,4 @@
-//! Message ids: UUIDv7 whose order inside a channel is the order of `seq`.
+//! Message ids: UUIDv7 that sort by `seq` inside a channel.
 //!
 //! ```text
 //! 48 bits  milliseconds, never below those of the channel's previous message
@@ -13,13 +13,13 @@ use uuid::{Builder, Uuid};
 
 use crate::ImksResult;
 
-/// Bits of `seq` that an id carries; more than 10^12 messages per channel.
+/// The bits of `seq` in an id, enough for more than 10^12 messages per channel.
 const SEQ_BITS: u32 = 40;
 const LOW_SEQ_BITS: u32 = 28;
 const RANDOM_BITS: u32 = 34;
 
-/// The id of message `seq`, created in millisecond `ms`. `random` makes ids of different channels differ; its
-/// upper 30 bits are ignored.
+/// Returns the id of message `seq`, created in millisecond `ms`. `random` distinguishes ids of different
+/// channels; its upper 30 bits are ignored.
 pub fn new(ms: i64, seq: i64, random: u64) -> Uuid {
     let ms = u64::try_from(ms).unwrap_or(0) & ((1 << 48) - 1);
     let seq = u64::try_from(seq).unwrap_or(0) & ((1 << SEQ_BITS) - 1);
@@ -29,17 +29,18 @@ pub fn new(ms: i64, seq: i64, random: u64) -> Uuid {
     Builder::from_u128((u128::from(high) << 64) | u128::from(low)).into_uuid()
 }
 
-/// The `seq` inside a message id: a position in the channel even when the message itself is gone.
+/// Returns the `seq` in a message id, which is a position in the channel even if the message no longer
+/// exists.
 pub fn seq_of(id: Uuid) -> i64 {
     let (high, low) = id.as_u64_pair();
     let seq = ((high & 0xfff) << LOW_SEQ_BITS) | ((low >> RANDOM_BITS) & ((1 << LOW_SEQ_BITS) - 1));
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
-/// `count` random numbers in one call to the operating system.
+/// Returns `count` random numbers with one call to the operating system.
 ///
 /// # Errors
-/// [`crate::ImksError::Randomness`] when the system has no random numbers.
+/// [`crate::ImksError::Randomness`] when the system cannot provide random numbers.
 pub(crate) fn random_numbers(count: usize) -> ImksResult<Vec<u64>> {
     let mut bytes = vec![0; count * size_of::<u64>()];
     getrandom::fill(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! Who is mentioned where: rows that unread mentions are counted from.
+//! The mentions in messages: rows from which unread mentions are counted.
 
 use uuid::Uuid;
 
@@ -14,13 +14,13 @@ sql_number! {
     pub(crate) const MENTION_ROLE: i64 = mention_role = 1;
     /// `message_mention.kind`: everybody in the channel.
     pub(crate) const MENTION_CHANNEL: i64 = mention_channel = 2;
-    /// `message_mention.kind`: everybody online.
+    /// `message_mention.kind`: everybody who is online.
     pub(crate) const MENTION_HERE: i64 = mention_here = 3;
-    /// `message_mention.kind`: not a mention, but the author's own message after the own read position.
+    /// `message_mention.kind`: no mention, but a message of the author after their own read position.
     pub(crate) const MENTION_SELF: i64 = mention_self = 4;
 }
 
-/// All rows of one message in `message_mention`: they are written, and taken away, together.
+/// All rows of one message in `message_mention`, which are written and removed together.
 #[derive(Debug)]
 pub(crate) struct MentionRows {
     pub message_id: Uuid,
@@ -29,11 +29,11 @@ pub(crate) struct MentionRows {
     pub seq: i64,
     pub thread_id: Option<Uuid>,
     pub at: Micros,
-    /// Kind and target of each row, each pair once.
+    /// The kind and target of each row, without duplicates.
     pub targets: Vec<(i64, Uuid)>,
 }
 
-/// Kind and target of each mention, sorted, each pair once.
+/// Returns the kind and target of each mention, sorted and without duplicates.
 pub(crate) fn targets(mentions: &Mentions, channel: Uuid) -> Vec<(i64, Uuid)> {
     let users = mentions.users.iter().map(|user| (MENTION_USER, *user));
     let roles = mentions.roles.iter().map(|role| (MENTION_ROLE, *role));

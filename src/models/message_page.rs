@@ -1,4 +1,4 @@
-//! Reading messages back: pages of history, messages by id.
+//! The reading of messages: pages of history, and messages by id.
 
 use std::collections::HashMap;
 
@@ -13,50 +13,50 @@ use super::message_id::seq_of;
 use super::message_reaction;
 use crate::{ImksError, ImksResult};
 
-/// Where in a channel a page lies.
+/// The position of a page in its channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
     /// The newest messages.
     Latest,
-    /// Older than this message, which need not exist any more.
+    /// Messages older than this one, which need not exist any more.
     Before(Uuid),
-    /// Newer than this message, which need not exist any more.
+    /// Messages newer than this one, which need not exist any more.
     After(Uuid),
-    /// This message in the middle; it must exist.
+    /// Messages around this one, which must exist.
     Around(Uuid),
 }
 
 /// A request for a page of history.
 #[derive(Debug, Clone, Copy)]
 pub struct Page {
-    /// Where.
+    /// The position of the page.
     pub position: Position,
-    /// Only replies in this thread.
+    /// The thread whose replies to return; all messages if absent.
     pub thread_id: Option<Uuid>,
-    /// At most this many, between 1 and [`PAGE_LIMIT`]; anything else is moved there.
+    /// The most messages to return, clamped to between 1 and [`PAGE_LIMIT`].
     pub limit: u32,
 }
 
-/// Most messages in one page.
+/// The most messages in one page.
 pub const PAGE_LIMIT: u32 = 100;
 
-/// A page of history, oldest first. It ends at [`ANSWER_BYTES_MAX`] before it has as many messages as were asked for.
+/// A page of history, oldest message first. It ends early when it reaches [`ANSWER_BYTES_MAX`].
 #[derive(Debug, Clone, Serialize)]
 pub struct MessagePage {
-    /// The messages; deleted ones without their body.
+    /// The messages. Deleted ones have no body.
     pub messages: Vec<MessageDetail>,
-    /// There are older ones.
+    /// Whether older messages exist.
     pub has_more_before: bool,
-    /// There are newer ones.
+    /// Whether newer messages exist.
     pub has_more_after: bool,
-    /// First and last `seq` of the page; nothing when it is empty.
+    /// The first and last `seq` of the page; `None` if it is empty.
     pub seq_range: Option<(i64, i64)>,
 }
 
-/// A page of a channel's history, as `reader` sees it.
+/// Returns a page of a channel's history, as `reader` sees it.
 ///
 /// # Errors
-/// [`ImksError::NotFound`] when the message to look around does not exist in this channel, otherwise
+/// [`ImksError::NotFound`] when the message to look around does not exist in this channel, and
 /// [`ImksError::Database`].
 pub async fn page(db: &Db, reader: Uuid, channel: Uuid, page: Page) -> ImksResult<MessagePage> {
     let room = Room { rows: page.limit.clamp(1, PAGE_LIMIT) as usize, bytes: ANSWER_BYTES_MAX };
@@ -81,8 +81,8 @@ pub async fn page(db: &Db, reader: Uuid, channel: Uuid, page: Page) -> ImksResul
     Ok(MessagePage { messages, has_more_before: before, has_more_after: after, seq_range })
 }
 
-/// The messages with these ids that are in this channel, as `reader` sees them, oldest first, and whether there are
-/// more of them than fit into [`ANSWER_BYTES_MAX`]. Unknown ids are left out.
+/// Returns the messages with these ids in this channel, as `reader` sees them, oldest first, and whether more
+/// exist than fit into [`ANSWER_BYTES_MAX`]. Unknown ids are left out.
 ///
 /// # Errors
 /// [`ImksError::Database`].
@@ -98,13 +98,13 @@ pub async fn get_many(
     Ok((views(db, reader, rows).await?, more))
 }
 
-/// The newest messages up to number `seq`, as many as there is room for, oldest first.
+/// Returns the newest messages up to number `seq` for which there is room, oldest first.
 pub(crate) async fn newest(db: &Db, channel: Uuid, seq: i64, room: Room) -> ImksResult<Vec<Message>> {
     Ok(Scan { db, channel, thread: None }.older(seq.saturating_add(1), room).await?.0)
 }
 
-/// Rows as `reader` sees them. What belongs to messages and has a table of its own has its line here; each costs a
-/// query only where there is something of it.
+/// Converts rows to messages as `reader` sees them. Each feature with its own table adds a line here, and
+/// costs a query only if a message has something in it.
 pub(crate) async fn views(db: &Db, reader: Uuid, rows: Vec<Message>) -> ImksResult<Vec<MessageDetail>> {
     let mut messages = with_replies(db, rows).await?;
     message_reaction::mark_own(db, reader, &mut messages).await?;
@@ -127,7 +127,7 @@ async fn with_replies(db: &Db, rows: Vec<Message>) -> ImksResult<Vec<MessageDeta
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// The messages with these ids, until they take `bytes`, and whether there are more.
+/// Returns the messages with these ids until they take `bytes`, and whether there are more.
 pub(crate) async fn rows_by_id(db: &Db, ids: &[Uuid], bytes: usize) -> ImksResult<(Vec<Message>, bool)> {
     let room = Room { rows: ids.len(), bytes };
     Ok(match db {
@@ -138,7 +138,7 @@ pub(crate) async fn rows_by_id(db: &Db, ids: &[Uuid], bytes: usize) -> ImksResul
     })
 }
 
-/// How much an answer may still take.
+/// The room that is left in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
     pub rows: usize,
@@ -146,7 +146,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Takes rows until it is full, and says whether there are more.
+    /// Reads rows until the answer is full. Returns them, and whether there are more.
     async fn fill(
         mut self,
         mut rows: BoxStream<'_, Result<Message, sqlx::Error>>,
@@ -162,7 +162,7 @@ impl Room {
         Ok((taken, false))
     }
 
-    /// The message that reaches the bound is still taken.
+    /// Subtracts a message. The message that reaches the limit is still included.
     pub(crate) fn take(&mut self, row: &Message) {
         self.rows = self.rows.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(row.bytes());
@@ -180,14 +180,14 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// Rows with a smaller `seq`, oldest first, and whether there are even older ones.
+    /// Returns rows with a smaller `seq`, oldest first, and whether older ones remain.
     async fn older(&self, seq: i64, room: Room) -> ImksResult<(Vec<Message>, bool)> {
         let (mut rows, more) = self.rows([OLDER, OLDER_IN_THREAD], seq, room).await?;
         rows.reverse();
         Ok((rows, more))
     }
 
-    /// Rows with a greater `seq`, oldest first, and whether there are even newer ones.
+    /// Returns rows with a greater `seq`, oldest first, and whether newer ones remain.
     async fn newer(&self, seq: i64, room: Room) -> ImksResult<(Vec<Message>, bool)> {
         self.rows([NEWER, NEWER_IN_THREAD], seq, room).await
     }

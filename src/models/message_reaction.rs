@@ -1,5 +1,5 @@
-//! Reactions: who reacted to a message with what. The message's row carries the totals as they are shown; this table
-//! has one row per message, emoji and user.
+//! Reactions to messages: one row per message, emoji and user. The row of a message stores the totals that
+//! clients see.
 
 use std::collections::HashSet;
 
@@ -23,31 +23,31 @@ use crate::{ImksError, ImksResult};
 pub struct AddReaction {
     /// The message.
     pub message_id: Uuid,
-    /// With what.
+    /// The emoji to react with.
     pub emoji: Emoji,
 }
 
-/// A reaction to take back.
+/// A reaction to remove.
 #[derive(Debug, Clone)]
 pub struct RemoveReaction {
     /// The message.
     pub message_id: Uuid,
-    /// Which reaction.
+    /// The emoji of the reaction.
     pub emoji: Emoji,
-    /// Whose; the actor's when absent. Those of others are for moderators.
+    /// The user whose reaction to remove; the actor if absent. Only moderators may remove those of others.
     pub user_id: Option<Uuid>,
 }
 
-/// What a message has of one emoji: the answer to `reaction:add` and `reaction:remove`.
+/// The total of one emoji on a message: the answer to `reaction:add` and `reaction:remove`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reacted {
     /// The message.
     pub message_id: Uuid,
     /// The emoji.
     pub emoji: Emoji,
-    /// Users who reacted with it.
+    /// The number of users who reacted with the emoji.
     pub count: i64,
-    /// Number of the message's last change.
+    /// The number of the message's last change.
     pub rev: i64,
 }
 
@@ -111,7 +111,7 @@ impl Mutation for RemoveReaction {
     }
 }
 
-/// One user's reaction, added or taken back.
+/// One reaction of one user that is added or removed.
 struct Step<'a> {
     action: Action,
     message_id: Uuid,
@@ -119,7 +119,7 @@ struct Step<'a> {
     user_id: Uuid,
 }
 
-/// `action` of `reaction:updated`.
+/// The `action` of `reaction:updated`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Action {
@@ -132,7 +132,7 @@ impl Step<'_> {
         (self.message_id, self.emoji.clone(), self.user_id)
     }
 
-    /// The reactions of the message, which must not be deleted, and the number of its last change.
+    /// Returns the reactions of the message, which must not be deleted, and the number of its last change.
     fn live(&self, channel: &LockedChannel<'_>) -> ImksResult<(Reactions, i64)> {
         let row = channel.message(self.message_id)?;
         match row.deleted_at {
@@ -141,7 +141,7 @@ impl Step<'_> {
         }
     }
 
-    /// Whether the user's reaction is there.
+    /// Whether the user's reaction is stored.
     fn is_stored(&self, channel: &mut LockedChannel<'_>) -> ImksResult<bool> {
         match channel.write_of::<ReactionRow>(&self.key()) {
             Some(write) => Ok(matches!(write, Write::Stored(_))),
@@ -149,7 +149,7 @@ impl Step<'_> {
         }
     }
 
-    /// Users to be shown once this one has taken back the reaction.
+    /// Returns the users to show once this one has removed their reaction.
     fn others(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Vec<Uuid>> {
         let stored = channel.rows::<Reactor>(&(self.message_id, self.emoji.clone()))?;
         let stored: Vec<Uuid> = stored.iter().map(|reactor| reactor.user_id).collect();
@@ -163,7 +163,7 @@ impl Step<'_> {
         Ok(untouched.chain(ours).filter(|user| *user != self.user_id).take(USERS_SHOWN).collect())
     }
 
-    /// Writes the new totals and tells them.
+    /// Writes the new totals and broadcasts them.
     fn store(self, channel: &mut LockedChannel<'_>, mut reactions: Reactions) -> ImksResult<Reacted> {
         let (message_id, stored) = (self.message_id, reactions.stored());
         let row = channel.change_together(message_id, ChangeKind::Reaction, |row| row.reactions = stored)?;
@@ -183,7 +183,7 @@ impl Step<'_> {
         Ok(done)
     }
 
-    /// All reactions to the message that the batch adds or takes back, when there are several.
+    /// Returns all reactions to the message that the batch adds or removes, if there are several.
     fn changes(&self, channel: &LockedChannel<'_>) -> Vec<ReactionChange> {
         let here = channel.writes::<ReactionRow>().filter(|((message, ..), _)| *message == self.message_id);
         let change = |((_, emoji, user_id), write): (&Key, Write<&ReactionRow>)| ReactionChange {
@@ -201,7 +201,7 @@ impl Step<'_> {
     }
 }
 
-/// Payload of `reaction:updated`, but for its `rev`, which every change has (docs/protocol.md).
+/// The payload of `reaction:updated` without its `rev`, which every change has (docs/protocol.md).
 #[derive(Debug, Serialize)]
 struct ReactionUpdate {
     channel_id: Uuid,
@@ -223,7 +223,7 @@ struct ReactionChange {
     user_id: Uuid,
 }
 
-/// Marks the reactions of `reader` in messages that nobody else is going to see.
+/// Marks the reactions of `reader` in messages that are only sent to them.
 ///
 /// # Errors
 /// [`ImksError::Database`].
@@ -250,7 +250,7 @@ pub(crate) async fn mark_own(db: &Db, reader: Uuid, messages: &mut [MessageDetai
     Ok(())
 }
 
-/// Message, emoji and user.
+/// The message, emoji and user.
 type Key = (Uuid, Emoji, Uuid);
 
 /// A row of `message_reaction`.
@@ -322,7 +322,7 @@ impl Lookup for ReactionRow {
     }
 }
 
-/// One of those who reacted to a message with an emoji.
+/// A user who reacted to a message with an emoji.
 #[derive(Debug, FromRow)]
 struct Reactor {
     message_id: Uuid,
@@ -332,7 +332,7 @@ struct Reactor {
 }
 
 impl Lookup for Reactor {
-    /// Message and emoji.
+    /// The message and emoji.
     type Key = (Uuid, Emoji);
 
     fn key(&self) -> Self::Key {
@@ -368,7 +368,8 @@ static FIND: RowsSql = RowsSql::new(
      WHERE r.message_id IS NOT NULL",
 );
 sql_number! {
-    /// Users that are looked at for one emoji: as many as are shown, were a whole batch to take back theirs.
+    /// The most users that are read for one emoji: enough for those shown, even if a whole batch removes
+    /// reactions.
     const REACTORS_READ: usize = reactors_read = 1_034;
 }
 const _: () = assert!(REACTORS_READ == USERS_SHOWN + ROWS_LIMIT, "every mutation of a batch may remove one");

@@ -1,5 +1,5 @@
-//! The reactions to a message as they are shown: a number and some users for each emoji. They stand in the message's
-//! row as JSON.
+//! The totals of the reactions to a message: a count and some users for each emoji. They are stored as JSON
+//! in the row of the message.
 
 use std::fmt;
 
@@ -21,31 +21,31 @@ pub(super) struct Reaction {
     pub total: Total,
 }
 
-/// How many users reacted with an emoji, and some of them.
+/// The number of users who reacted with an emoji, and some of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Total {
     pub count: i64,
-    /// Up to [`USERS_SHOWN`] of them.
+    /// Up to [`USERS_SHOWN`] of the users.
     pub user_ids: Vec<Uuid>,
-    /// Whether the reader is among them. Never stored, never broadcast.
+    /// Whether the reader is one of the users. Never stored or broadcast.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub me: bool,
 }
 
 impl Total {
-    /// Whether it names only some of the users.
+    /// Whether the total names only some of the users.
     pub(super) fn is_abridged(&self) -> bool {
         usize::try_from(self.count).is_ok_and(|count| count > self.user_ids.len())
     }
 }
 
 impl Reactions {
-    /// From the column of the message's row.
+    /// Parses the column of the message's row.
     pub(crate) fn from_stored(text: Option<&str>) -> Self {
         text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
 
-    /// For the column of the message's row; nothing where nobody reacted.
+    /// Returns the value for the column of the message's row; `None` if there are no reactions.
     pub(super) fn stored(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| serde_json::to_string(self).unwrap_or_default())
     }
@@ -58,7 +58,7 @@ impl Reactions {
         self.total(emoji).map_or(0, |total| total.count)
     }
 
-    /// Counts a user who has not reacted with this emoji before.
+    /// Adds a user who has not reacted with this emoji yet.
     pub(super) fn add(&mut self, emoji: &Emoji, user: Uuid) -> ImksResult<()> {
         if let Some(total) = self.total(emoji) {
             total.count += 1;
@@ -75,7 +75,7 @@ impl Reactions {
         Ok(())
     }
 
-    /// Takes back the reaction of a user. Says whether others must be shown in the place of that user.
+    /// Removes the reaction of a user. Returns whether other users have to be shown instead.
     pub(super) fn remove(&mut self, emoji: &Emoji, user: Uuid) -> bool {
         let Some(total) = self.total(emoji) else { return false };
         total.count -= 1;
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Reactions {
     }
 }
 
-/// Reads a map without losing the order of its keys.
+/// A visitor that reads a map and keeps the order of its keys.
 struct InOrder;
 
 impl<'de> Visitor<'de> for InOrder {
@@ -123,9 +123,9 @@ impl<'de> Visitor<'de> for InOrder {
     }
 }
 
-/// Different emoji on one message.
+/// The most different emoji on one message.
 pub const DISTINCT_MAX: usize = 20;
-/// Users that a message names for each emoji.
+/// The most users that a message names for each emoji.
 pub const USERS_SHOWN: usize = 10;
 
 #[cfg(test)]

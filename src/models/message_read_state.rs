@@ -1,4 +1,5 @@
-//! How far somebody has read, and what that leaves unread. Counts are derived from counters, never incremented:
+//! Read states: how far a user has read, and how much that leaves unread. Counts are derived from counters,
+//! never incremented:
 //!
 //! ```text
 //! position = the newest of: what was marked as read, the reader's own newest message
@@ -6,9 +7,9 @@
 //!            − deleted ones after it − the reader's own after it
 //! ```
 //!
-//! There are own messages after the position only when somebody marked a channel unread, or when a program sent in
-//! the user's name: those have rows of kind "self" in `message_mention`. `own_floor` is the
-//! channel's newest message at the moment of marking unread: own messages up to it move the position no more.
+//! Own messages exist after the position only when a user marked a channel unread, or when a program sent in
+//! the user's name; they have rows of kind "self" in `message_mention`. `own_floor` is the channel's newest
+//! message at the moment of marking unread: own messages up to it no longer move the position.
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -20,23 +21,23 @@ use super::message_mention::{mention_channel, mention_here, mention_self, mentio
 use crate::clock;
 use crate::{ImksError, ImksResult};
 
-/// A reader's position in a channel and what it leaves.
+/// A user's read position in a channel, and how much it leaves unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromRow)]
 pub struct ReadState {
     /// The channel.
     pub channel_id: Uuid,
-    /// The newest message that was read.
+    /// The number of the newest message that was read.
     pub read_seq: i64,
-    /// Messages of others after that one, deleted ones and pure thread replies not counted.
+    /// The number of later messages of others, without deleted ones and those only in threads.
     pub unread_count: i64,
-    /// Mentions of the reader among them, directly or with everybody.
+    /// The number of unread messages that mention the reader, directly or with everybody.
     pub mention_count: i64,
-    /// Number of this position in the user's own stream (table `user_state`); 0 when never marked.
+    /// The number of this position in the user's own stream (table `user_state`); 0 if it was never marked.
     pub user_rev: i64,
 }
 
-/// Moves the read position forward to `seq` (or to the newest message, if `seq` is beyond). A position further on
-/// stays: late packets of a second device change nothing.
+/// Moves the read position forward to `seq`, or to the newest message if `seq` is beyond it. Never moves it
+/// backward, so late packets of a second device change nothing.
 ///
 /// # Errors
 /// [`ImksError::Database`].
@@ -46,7 +47,7 @@ pub async fn mark(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<Re
     one(db, user, channel).await
 }
 
-/// Moves the read position so that `from_seq` is the first unread message, backwards or forwards.
+/// Moves the read position, backward or forward, so that `from_seq` is the first unread message.
 ///
 /// # Errors
 /// [`ImksError::Database`].
@@ -57,8 +58,8 @@ pub async fn mark_unread(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) -> I
     one(db, user, channel).await
 }
 
-/// Gives a user a position in each of these channels where there is none yet: everything up to now counts as read.
-/// To be called for new members; harmless for old ones, whose positions stay.
+/// Marks everything up to now as read in each of these channels where the user has no position yet. Call it
+/// for new members; existing positions do not change.
 ///
 /// # Errors
 /// [`ImksError::Database`].
@@ -80,8 +81,8 @@ pub async fn baseline(db: &Db, user: Uuid, channels: &[Uuid]) -> ImksResult<()> 
     Ok(())
 }
 
-/// Positions and counts in many channels with one query. Channels without a position are left out: call
-/// [`baseline`] first, nobody has the whole history unread.
+/// Returns positions and counts in many channels with one query. Channels without a position are left out;
+/// call [`baseline`] first, so that a new member does not start with the whole history unread.
 ///
 /// # Errors
 /// [`ImksError::Database`].
@@ -123,7 +124,7 @@ async fn mark_unread_in_task(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) 
         Db::Sqlite(_) => LOCK_SQLITE,
     };
     transaction!(db, tx => {
-        // No message may arrive between moving the position and looking for own messages after it.
+        // No message may arrive between moving the position and reading the own messages after it.
         sqlx::query(lock).bind(channel).execute(&mut *tx).await?;
         sqlx::query(MARK_EXACTLY).bind(user).bind(channel).bind(seq).bind(now).execute(&mut *tx).await?;
         let rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
@@ -133,7 +134,7 @@ async fn mark_unread_in_task(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) 
     Ok(())
 }
 
-/// The message at or before `seq` knows how many count up to it. Before the first message nothing counts.
+/// Reads the number of counted messages from the message at or before `seq`; zero before the first message.
 macro_rules! mark_sql {
     ($floor:literal, $update:literal) => {
         concat!(
@@ -155,7 +156,7 @@ const MARK_EXACTLY: &str = mark_sql!(
     "COALESCE((SELECT last_seq FROM channel_state WHERE channel_id = $2), 0)",
     ", own_floor = excluded.own_floor"
 );
-/// Own messages after the position, as far as they count.
+/// Records the own messages after the position that count as unread.
 const MARK_OWN: &str = concat!(
     "INSERT INTO message_mention \
      (message_id, kind, target_id, author_id, channel_id, seq, thread_id, created_at) SELECT id, ",
@@ -184,7 +185,7 @@ const BASELINE_SQLITE: &str = "INSERT INTO message_read_state \
     FROM json_each($2) LEFT JOIN channel_state ON channel_id = unhex(value) WHERE TRUE \
     ON CONFLICT (user_id, channel_id) DO NOTHING";
 
-/// Walks the index `message_own`, whose condition it repeats.
+/// Repeats the condition of the index `message_own`, so that the index is used.
 macro_rules! unread_sql {
     ($channels:literal) => {
         concat!(

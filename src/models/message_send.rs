@@ -1,4 +1,4 @@
-//! Sending a message: what is checked under the channel's lock, and what is told of it.
+//! The sending of a message: the checks under the channel's lock, and the event for its members.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,35 +21,36 @@ use crate::{ImksError, ImksResult};
 /// A message to send.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
-    /// Its text.
+    /// The text.
     pub body: MessageBody,
-    /// `type` on the wire.
+    /// The `type` on the wire.
     pub kind: MessageType,
-    /// How the body is to be read.
+    /// How clients render the body.
     pub content_type: ContentType,
-    /// Root of the thread this belongs to; must be a message of the same channel that is no thread reply itself.
+    /// The root of the thread; must be a message of the same channel that is not itself a thread reply.
     pub thread_id: Option<Uuid>,
-    /// Whether a reply in a thread also stands in the channel, and counts as unread there.
+    /// Whether a thread reply also appears in the channel, and counts as unread there.
     pub also_send_to_channel: bool,
-    /// The message this answers; must be in the same channel.
+    /// The message that this one quotes; must be in the same channel.
     pub reply_to_message_id: Option<Uuid>,
-    /// Who is mentioned.
+    /// The users and roles that are mentioned.
     pub mentions: Mentions,
-    /// `FLAG_*` of [`super::message`].
+    /// The `FLAG_*` of [`super::message`].
     pub flags: i32,
-    /// The client's name for this send: repeated within 24 hours by the same author in the same channel, it returns
-    /// the first message.
+    /// The client's own id of this send. Repeated within 24 hours by the same author in the same channel, it
+    /// returns the first message.
     pub nonce: Option<Nonce>,
-    /// Whether a person sent it, who has thereby read the channel. False for scheduled messages, webhooks and bots.
+    /// Whether a person sent it, and has thereby read the channel. False for scheduled messages, webhooks and
+    /// bots.
     pub interactive: bool,
 }
 
-/// A message that is stored, now or before by an earlier send with the same nonce.
+/// A message that is stored, by this send or by an earlier one with the same nonce.
 #[derive(Debug, Clone)]
 pub struct Sent {
     /// The message as everybody sees it.
     pub message: Arc<MessageDetail>,
-    /// Whether it was there already.
+    /// Whether an earlier send stored it.
     pub duplicate: bool,
 }
 
@@ -63,7 +64,7 @@ impl Mutation for NewMessage {
         let scope = references.scope();
         let (author, slow) = ((scope.channel_id, scope.actor.id), !scope.slow_mode.is_zero());
         if let Some(nonce) = &self.nonce {
-            // Slow mode would refuse a repeat, which never gets as far as the unique index.
+            // Slow mode would refuse a repeat before the unique index could detect it.
             references.nonce(nonce, slow);
         }
         if slow {
@@ -103,7 +104,7 @@ impl NewMessage {
         Ok(Some(Box::new(channel.message(target)?.into())))
     }
 
-    /// In slow mode: whether the author may send again.
+    /// Checks whether the author may send again in slow mode.
     fn check_slow_mode(&self, channel: &mut LockedChannel<'_>) -> ImksResult<()> {
         let slow_mode = channel.scope().slow_mode;
         if slow_mode.is_zero() {
@@ -122,7 +123,7 @@ impl NewMessage {
         }
     }
 
-    /// The row without what only the channel can give it.
+    /// Creates the row without the fields that only the channel can fill in.
     fn row(&self, channel: &LockedChannel<'_>) -> Message {
         let author = &channel.scope().actor;
         Message {
@@ -159,7 +160,7 @@ impl NewMessage {
         }
     }
 
-    /// The sender's flags and those that only the server sets.
+    /// Returns the sender's flags together with those that only the server sets.
     fn stored_flags(&self) -> i32 {
         let also_in_channel = self.thread_id.is_some() && self.also_send_to_channel;
         self.flags & !(FLAG_ALSO_IN_CHANNEL | FLAG_AUTOMATED)
@@ -167,8 +168,8 @@ impl NewMessage {
             | if self.interactive { 0 } else { FLAG_AUTOMATED }
     }
 
-    /// Tells whether two sends with one nonce say the same. FNV-1a, because it must not change between versions of
-    /// the standard library.
+    /// Returns a hash that tells whether two sends with one nonce have the same content. It is FNV-1a,
+    /// because it must not change between versions of the standard library.
     fn content_hash(&self) -> i64 {
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
         let mut add = |bytes: &[u8]| {
@@ -199,7 +200,7 @@ struct LastSend {
 }
 
 impl Lookup for LastSend {
-    /// Channel and author.
+    /// The channel and author.
     type Key = (Uuid, Uuid);
 
     fn key(&self) -> Self::Key {
@@ -216,7 +217,7 @@ impl Lookup for LastSend {
     }
 }
 
-/// Walks the index `message_own`, whose condition it repeats.
+/// Repeats the condition of the index `message_own`, so that the index is used.
 static LAST_SENDS: RowsSql = RowsSql::new(
     "channel_id, author_id",
     concat!(

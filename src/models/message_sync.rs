@@ -1,6 +1,7 @@
-//! What a client missed: messages after its `seq`, changed messages after its `rev` (docs/protocol.md, `sync`).
+//! The catch-up of a client: messages after its `seq`, changed messages after its `rev` (docs/protocol.md,
+//! `sync`).
 //!
-//! Heads are read first and rows after them, so an answer may hold more than its `seq` and `rev` say, never less.
+//! Heads are read before rows, so an answer may hold more than its `seq` and `rev` say, but never less.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -11,63 +12,64 @@ use super::message::{Message, MessageDetail};
 use super::message_page::{Room, newest, rows_by_id, views};
 use crate::ImksResult;
 
-/// What a client has of a channel.
+/// The last message and change of a channel that a client has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Cursor {
     /// The channel.
     pub channel_id: Uuid,
-    /// Its newest message.
+    /// The number of the newest message that the client has.
     pub seq: i64,
-    /// Its newest change.
+    /// The number of the newest change that the client has.
     pub rev: i64,
 }
 
-/// What brings a client up to date in a channel.
+/// Everything that brings a client up to date in a channel.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChannelSync {
     /// The channel.
     pub channel_id: Uuid,
-    /// Messages after the cursor, oldest first; the newest page when `truncated`.
+    /// The messages after the cursor, oldest first; the newest page if `truncated`.
     pub messages: Vec<MessageDetail>,
-    /// Messages that were changed after the cursor, as they are now.
+    /// The messages that were changed after the cursor, in their current state.
     pub changes: Vec<ChangedMessage>,
-    /// The cursor for next time.
+    /// The `seq` of the next cursor.
     pub seq: i64,
-    /// The cursor for next time.
+    /// The `rev` of the next cursor.
     pub rev: i64,
-    /// Messages between the cursor and `messages` are left out: a hole to be filled on scroll.
+    /// Whether messages between the cursor and `messages` are missing; the client loads them when the user
+    /// scrolls.
     pub truncated: bool,
-    /// The change log does not reach back to the cursor: discard what is cached.
+    /// Whether the change log does not reach back to the cursor, so that the client must discard its cache.
     pub reset: bool,
-    /// First and last `seq` of `messages`.
+    /// The first and last `seq` of `messages`.
     pub seq_range: Option<(i64, i64)>,
 }
 
-/// A message that was changed, tombstones included.
+/// A message that was changed, possibly a tombstone.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChangedMessage {
-    /// Number of its last change.
+    /// The number of its last change.
     pub rev: i64,
-    /// The message as it is now.
+    /// The message in its current state.
     pub message: MessageDetail,
 }
 
-/// How much one answer may hold.
+/// Limits on the size of one answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Messages of one channel, between 1 and [`SYNC_LIMIT`]; anything else is moved there.
+    /// The most messages of one channel, clamped to between 1 and [`SYNC_LIMIT`].
     pub per_channel: usize,
-    /// Messages and changes of all channels together.
+    /// The most messages and changes of all channels together.
     pub total: usize,
-    /// Bytes of all channels together.
+    /// The most bytes of all channels together.
     pub bytes: usize,
 }
 
-/// Most messages, and most changes, in one channel's answer.
+/// The most messages, and the most changes, of one channel in an answer.
 pub const SYNC_LIMIT: usize = 200;
 
-/// What `reader` missed since `cursors`, in the order asked for, and whether some were left out because the answer is
-/// full. Up-to-date channels cost no query of their own.
+/// Returns what `reader` missed since `cursors`, in their order, and whether some channels were left out
+/// because the answer is full. Up-to-date channels cost no query of their own.
 ///
 /// # Errors
 /// [`crate::ImksError::Database`].
@@ -84,7 +86,7 @@ pub async fn sync(
     let (mut answers, mut room) = (Vec::with_capacity(cursors.len()), whole);
     for (cursor, head) in cursors.iter().zip(heads) {
         let missed = missed(db, *cursor, head, per_channel, room).await?;
-        // What does not fit beside others gets the next answer for itself.
+        // A channel that does not fit beside others is left to the next answer.
         if missed.cut && room != whole {
             return Ok((answers, true));
         }
@@ -94,15 +96,15 @@ pub async fn sync(
     Ok((answers, false))
 }
 
-/// What was missed in one channel.
+/// The messages and changes that were missed in one channel.
 struct Missed {
     messages: Vec<Message>,
     changes: Vec<Message>,
     truncated: bool,
     reset: bool,
-    /// Whether it would be more if there were more room.
+    /// Whether some were left out for lack of room.
     cut: bool,
-    /// What is left for others.
+    /// The room that is left for other channels.
     room: Room,
 }
 
@@ -114,7 +116,8 @@ async fn missed(
     mut room: Room,
 ) -> ImksResult<Missed> {
     let missing = head.last_seq - cursor.seq;
-    // A cursor of the future comes from another history, for example a database restored from a backup.
+    // A cursor beyond the head is from another history, for example if the database was restored from a
+    // backup.
     let foreign = missing < 0 || cursor.rev > head.last_rev;
     let wanted = if foreign { head.last_seq } else { missing };
     let wanted = usize::try_from(wanted).unwrap_or(0).min(per_channel);
@@ -135,7 +138,7 @@ async fn missed(
     if !foreign && cursor.rev < head.last_rev {
         let changes = changes_since(db, cursor.channel_id, cursor.rev, missed.room).await?;
         missed.cut |= changes.cut;
-        // Too much to tell message by message: a fresh page is cheaper for both sides.
+        // There are too many changes to send one by one: a fresh page is cheaper for both sides.
         missed.reset = changes.cut || changes.incomplete;
         if !missed.reset {
             changes.rows.iter().for_each(|row| missed.room.take(row));
@@ -172,24 +175,24 @@ impl Missed {
     }
 }
 
-/// What changed in a channel after a `rev`.
+/// The changes of a channel after a `rev`.
 struct Changes {
-    /// The messages, each once, by the number of their last change.
+    /// The changed messages, without duplicates, by the number of their last change.
     rows: Vec<Message>,
-    /// There are more than fit.
+    /// Whether there are more than fit.
     cut: bool,
-    /// The log does not reach back to the `rev` asked for.
+    /// Whether the log does not reach back to the requested `rev`.
     incomplete: bool,
 }
 
-/// For a `rev` below the channel's.
+/// Returns the changes after `rev`, which must be below the channel's.
 async fn changes_since(db: &Db, channel: Uuid, rev: i64, room: Room) -> ImksResult<Changes> {
     let limit = room.rows.min(SYNC_LIMIT);
     let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let ids: Vec<Uuid> = on!(read db, pool => {
         sqlx::query_scalar(CHANGES).bind(channel).bind(rev).bind(one_more).fetch_all(pool).await?
     });
-    // Numbers have no holes: if the next change is not in the log, the log was cut after it.
+    // Numbers have no holes: if the next change is not in the log, it was already swept.
     let next: i64 = on!(read db, pool => {
         sqlx::query_scalar(LOGGED).bind(channel).bind(rev + 1).fetch_one(pool).await?
     });

@@ -1,14 +1,14 @@
-//! What the store counts.
+//! The metrics of the store.
 
 use crate::telemetry::{instruments, label};
 
-/// What can go wrong with a write.
+/// A problem with a write.
 pub enum AppendProblem {
-    /// Its lane was full.
+    /// Refused, because its lane was full.
     Refused,
-    /// Its transaction was tried again after a failure of the database.
+    /// Retried, because the database failed.
     Retried,
-    /// It failed because of the database.
+    /// Failed, because of the database.
     Failed,
 }
 

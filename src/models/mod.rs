@@ -1,5 +1,5 @@
-//! The data: one file per entity with its row, its SQL and its query functions. Knows no sockets and
-//! no users' sessions; the only DDL is in `migrate/`.
+//! The data: one file per entity with its row, its SQL and its query functions. This layer knows neither
+//! sockets nor users' sessions. The only DDL is in `migrate/`.
 
 pub mod append;
 pub(crate) mod channel_change;

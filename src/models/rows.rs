@@ -1,8 +1,8 @@
-//! Many rows as the input of one statement, for both databases from one text.
+//! SQL statements that take many rows as input, written once for both databases.
 //!
-//! The text uses a table `r`. PostgreSQL gets it as arrays (`UNNEST`), SQLite as a list of `VALUES`. The length of
-//! that list is the next power of two, so that a handful of prepared statements serves every batch; parameters that
-//! are not bound are NULL there, hence every text says `WHERE r.KEY IS NOT NULL`.
+//! The text refers to a table `r`. PostgreSQL gets it as arrays (`UNNEST`), SQLite as a list of `VALUES`. The
+//! length of that list is the next power of two, so that a few prepared statements serve every batch. Unbound
+//! parameters are NULL, hence every text contains `WHERE r.KEY IS NOT NULL`.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -22,7 +22,7 @@ pub(crate) enum Connection<'c> {
 }
 
 impl Connection<'_> {
-    /// Runs a statement without parameters for its effect.
+    /// Runs a statement without parameters and discards its rows.
     pub(crate) async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         match self {
             Self::Postgres(connection) => sqlx::query(sql).execute(&mut **connection).await.map(drop),
@@ -31,7 +31,7 @@ impl Connection<'_> {
     }
 }
 
-/// A column of the input, one value per row.
+/// A column of the input, with one value per row.
 pub(crate) enum Column<'a> {
     Ids(Vec<Uuid>),
     MaybeIds(Vec<Option<Uuid>>),
@@ -91,11 +91,11 @@ impl Column<'_> {
     }
 }
 
-/// A statement over the table `r`.
+/// A statement that takes the table `r` as input.
 pub(crate) struct RowsSql {
-    /// Names of the columns of `r`, comma separated, in the order they are given.
+    /// The names of the columns of `r`, comma separated, in the order of the input.
     columns: &'static str,
-    /// What to do with them.
+    /// The SQL that reads from `r`.
     body: &'static str,
     postgres: OnceLock<Arc<str>>,
     sqlite: [OnceLock<Arc<str>>; SIZES],
@@ -106,7 +106,8 @@ impl RowsSql {
         Self { columns, body, postgres: OnceLock::new(), sqlite: [const { OnceLock::new() }; SIZES] }
     }
 
-    /// Runs it for its effect. No rows, no statement. Columns are all of one length.
+    /// Runs the statement and discards its rows. Does nothing without rows. All columns must have the same
+    /// length.
     pub(crate) async fn execute(
         &self,
         connection: &mut Connection<'_>,
@@ -131,7 +132,7 @@ impl RowsSql {
         Ok(())
     }
 
-    /// Runs it for its answer.
+    /// Runs the statement and returns its rows.
     pub(crate) async fn fetch<T>(
         &self,
         connection: &mut Connection<'_>,
@@ -160,7 +161,7 @@ impl RowsSql {
         }
     }
 
-    /// Runs it for its answer on a connection for reading.
+    /// Runs the statement on a reading connection and returns its rows.
     pub(crate) async fn read<T>(&self, db: &Db, columns: &[Column<'_>]) -> ImksResult<Vec<T>>
     where
         T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
@@ -212,7 +213,7 @@ fn postgres_arguments(columns: &[Column<'_>]) -> Result<PgArguments, sqlx::Error
     Ok(arguments)
 }
 
-/// The rows of one statement each: SQLite has a limit on parameters.
+/// Splits the rows by statement, because SQLite limits the number of parameters.
 fn chunks(columns: &[Column<'_>]) -> Vec<Range<usize>> {
     let rows = columns[0].len();
     (0..rows).step_by(ROWS_LIMIT).map(|from| from..rows.min(from + ROWS_LIMIT)).collect()
@@ -229,11 +230,11 @@ fn sqlite_arguments(columns: &[Column<'_>], rows: Range<usize>) -> Result<Sqlite
     Ok(arguments)
 }
 
-/// Most rows of one statement on SQLite, which takes 32,766 parameters; the widest table has 16 columns.
+/// The most rows of one statement on SQLite, which takes 32,766 parameters; the widest table has 16 columns.
 pub(crate) const ROWS_LIMIT: usize = 1 << (SIZES - 1);
 const SIZES: usize = 11;
 
-/// Declares constants that stand in Rust and, by a macro for `concat!`, in SQL: `NAME: type = macro_name = number`.
+/// Declares constants for Rust and, as macros for `concat!`, for SQL: `NAME: type = macro_name = number`.
 macro_rules! sql_number {
     ($($(#[$meta:meta])* $vis:vis const $name:ident: $type:ty = $literal:ident = $number:literal;)*) => {$(
         $(#[$meta])*

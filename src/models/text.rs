@@ -1,4 +1,4 @@
-//! What clients write, as types that cannot be wrong once they exist: limits are checked while they are read.
+//! Types for what clients write, which check their limits when they are created or parsed.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use crate::{ImksError, ImksResult};
 
-/// The text of a message: 1 to [`BODY_CHARS_MAX`] Unicode scalar values, at most [`BODY_BYTES_MAX`] bytes, without
-/// U+0000, not only white space.
+/// The text of a message: 1 to [`BODY_CHARS_MAX`] Unicode scalar values, at most [`BODY_BYTES_MAX`] bytes,
+/// without U+0000, and not only white space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageBody(String);
 
 impl MessageBody {
-    /// Checks a text.
+    /// Validates a text.
     ///
     /// # Errors
     /// [`ImksError::InvalidInput`].
@@ -28,14 +28,14 @@ impl MessageBody {
         if text.trim().is_empty() {
             return Err(ImksError::invalid("body", "is empty"));
         }
-        // PostgreSQL cannot store it; refused for both databases, so that they stay alike.
+        // PostgreSQL cannot store it. Refused on SQLite too, so that both databases behave alike.
         if memchr::memchr(0, text.as_bytes()).is_some() {
             return Err(ImksError::invalid("body", "must not contain the character U+0000"));
         }
         Ok(Self(text))
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -47,14 +47,14 @@ impl<'de> Deserialize<'de> for MessageBody {
     }
 }
 
-/// A client's name for one send: 1 to [`NONCE_CHARS_MAX`] characters without control characters. Cloning shares the
-/// text.
+/// A client's own id of a send: 1 to [`NONCE_CHARS_MAX`] characters without control characters. Cloning
+/// shares the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Nonce(#[serde(serialize_with = "text")] Arc<str>);
 
 impl Nonce {
-    /// Checks a text.
+    /// Validates a text.
     ///
     /// # Errors
     /// [`ImksError::InvalidInput`].
@@ -71,12 +71,12 @@ impl Nonce {
         }
     }
 
-    /// A nonce that was checked before it was stored.
+    /// Wraps a nonce that was validated before it was stored.
     pub(crate) fn from_stored(text: String) -> Self {
         Self(text.into())
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,19 +92,19 @@ impl<'de> Deserialize<'de> for Nonce {
     }
 }
 
-/// Who is mentioned: at most [`MENTIONED_USERS_MAX`] users and [`MENTIONED_ROLES_MAX`] roles.
+/// The mentions of a message: at most [`MENTIONED_USERS_MAX`] users and [`MENTIONED_ROLES_MAX`] roles.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Mentions {
-    /// Mentioned users.
+    /// The mentioned users.
     #[serde(deserialize_with = "few_users")]
     pub users: Vec<Uuid>,
-    /// Mentioned roles.
+    /// The mentioned roles.
     #[serde(deserialize_with = "few_roles")]
     pub roles: Vec<Uuid>,
-    /// Everybody in the channel.
+    /// Whether everybody in the channel is mentioned.
     pub channel: bool,
-    /// Everybody who is online.
+    /// Whether everybody who is online is mentioned.
     pub here: bool,
 }
 
@@ -114,12 +114,12 @@ impl Mentions {
         self.users.is_empty() && self.roles.is_empty() && !self.channel && !self.here
     }
 
-    /// JSON for the column; nothing when nobody is mentioned.
+    /// Returns the JSON for the column; `None` if nobody is mentioned.
     pub(crate) fn stored(&self) -> Option<String> {
         (!self.is_empty()).then(|| serde_json::to_string(self).unwrap_or_default())
     }
 
-    /// What [`Mentions::stored`] wrote.
+    /// Parses the output of [`Mentions::stored`].
     pub(crate) fn from_stored(text: Option<&str>) -> Self {
         text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
@@ -141,12 +141,12 @@ fn few<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Vec<Uui
     Ok(ids)
 }
 
-/// The error of a deserialiser that says that a field breaks its own rule, rather than the shape of the payload.
+/// Creates a parse error for a field that breaks its own rule, rather than the shape of the payload.
 pub fn refusal<E: Error>(reason: impl Display) -> E {
     E::custom(format_args!("{REFUSAL}{reason}"))
 }
 
-/// The error of a deserialiser for the refusal of a constructor.
+/// Turns the error of a constructor into a parse error.
 pub(crate) fn refused<E: Error>(error: ImksError) -> E {
     match error {
         ImksError::InvalidInput { reason, .. } => refusal(reason),
@@ -154,18 +154,18 @@ pub(crate) fn refused<E: Error>(error: ImksError) -> E {
     }
 }
 
-/// Marks our own sentences in the text of a parser's error. A peer cannot forge it: quoted input stands later in
-/// the text.
+/// The prefix of our own sentences in a parser's error. A client cannot forge it, because quoted input
+/// appears later in the text.
 pub const REFUSAL: &str = "refused ";
-/// Longest body, in Unicode scalar values.
+/// The longest body, in Unicode scalar values.
 pub const BODY_CHARS_MAX: usize = 8_000;
-/// Longest body, in bytes.
+/// The longest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 32 * 1024;
-/// Longest nonce, in characters.
+/// The longest nonce, in characters.
 pub const NONCE_CHARS_MAX: usize = 64;
-/// Users whom one message may mention.
+/// The most users that one message may mention.
 pub const MENTIONED_USERS_MAX: usize = 100;
-/// Roles that one message may mention.
+/// The most roles that one message may mention.
 pub const MENTIONED_ROLES_MAX: usize = 20;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The pool of PostgreSQL connections, with a deadline on this side for every wait.
 //!
-//! sqlx opens its sockets itself, so the means of the kernel (TCP user timeout, keep-alive) cannot be set on them. What
-//! stands in for them: PostgreSQL ends a statement by itself after the statement timeout, so a connection that says
-//! nothing for that long and a grace is silent for good. Then its query fails, the queries under way on other connections
-//! fail at once, and every connection opened before that moment is replaced instead of used again. A connection that
-//! rested is asked for a sign of life before it is used.
+//! sqlx opens its sockets itself, so the options of the kernel (TCP user timeout, keep-alive) cannot be set
+//! on them. This pool replaces them. PostgreSQL cancels a statement after the statement timeout, so a
+//! connection that is silent for that long plus a grace period is considered dead. Its query then fails, the
+//! queries in flight on other connections fail at once, and every connection opened before that moment is
+//! replaced instead of reused. A connection that was idle for a while is pinged before it is used.
 
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -27,34 +27,35 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Config, TASKS, invalid_url};
 use crate::{ImksError, ImksResult};
 
-/// The pool. Cloning shares it. By reference it is an executor like sqlx's own pool, only that it never waits for ever.
+/// The pool. Cloning shares it. A reference is an executor like sqlx's own pool, but never waits without a
+/// deadline.
 #[derive(Debug, Clone)]
 pub struct PostgresPool {
     pool: PgPool,
     silence: Silence,
-    /// Longest time without an answer to a query.
+    /// The longest time without an answer to a query.
     answer_max: Duration,
 }
 
-/// When connections were found to be silent; what was opened before that is not used any more.
+/// The last time that a connection was found silent. Connections opened before it are not used any more.
 #[derive(Debug, Clone)]
 struct Silence(Arc<watch::Sender<Option<Instant>>>);
 
 impl Silence {
-    /// Notes that a connection is silent: those opened up to now are suspect.
+    /// Records that a connection is silent. Those opened until now are suspect.
     fn declare(&self) {
         tracing::warn!("a connection to PostgreSQL is silent: all that are open are replaced");
         self.0.send_replace(Some(Instant::now()));
     }
 
-    /// Whether a connection of this age was open when a silence was noted.
+    /// Whether a connection of this age was already open when the last silence was recorded.
     fn covers(&self, age: Duration) -> bool {
         self.0.borrow().is_some_and(|since| age > since.elapsed())
     }
 }
 
 impl PostgresPool {
-    /// Opens the pool that `config` describes; waits a little for a server that is starting.
+    /// Opens the pool that `config` describes. Waits a few seconds for a server that is starting.
     pub(super) async fn connect(url: &str, config: &Config) -> ImksResult<Self> {
         let options = connect_options(url, config)?;
         let place = format!("server {}:{}", options.get_host(), options.get_port());
@@ -72,18 +73,18 @@ impl PostgresPool {
         Ok(Self { pool, silence, answer_max })
     }
 
-    /// Takes a connection out of the pool.
+    /// Acquires a connection from the pool.
     pub(crate) async fn lease(&self) -> Result<Lease, Error> {
         let connection = Box::pin(self.pool.acquire()).await?;
         Ok(Lease { connection: Some(connection), silence: self.silence.clone() })
     }
 
-    /// Runs `work` on a connection; `None` when it is silent.
+    /// Runs the `work` of one statement on a connection. Returns `None` if the connection is silent.
     pub(crate) async fn answered<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.answered_within(self.answer_max, work).await
     }
 
-    /// Runs a transaction of a few statements on a connection; `None` when it is silent.
+    /// Runs the `work` of a transaction of a few statements. Returns `None` if the connection is silent.
     pub(crate) async fn transacted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.answered_within(self.answer_max * 2, work).await
     }
@@ -96,7 +97,7 @@ impl PostgresPool {
                 self.silence.declare();
                 None
             }
-            // Found on another connection: this one would not answer either.
+            // Another connection was found silent, so this one would not answer either.
             _ = silence.changed() => None,
         }
     }
@@ -110,18 +111,19 @@ impl Deref for PostgresPool {
     }
 }
 
-/// A connection out of the pool. It goes back when it is dropped, unless it was found silent.
+/// A connection from the pool. Returned to the pool when dropped, unless it was found silent.
 pub(crate) struct Lease {
-    /// Always there until the end.
+    /// Always present until the lease is settled or dropped.
     connection: Option<PoolConnection<Postgres>>,
     silence: Silence,
 }
 
 impl Lease {
-    /// Gives the outcome of what ran on this connection. One that is silent is closed, not given back.
+    /// Returns the outcome of work on this connection. A silent connection is closed instead of returned to
+    /// the pool.
     pub(crate) fn settle<T, E: From<Error>>(mut self, outcome: Option<Result<T, E>>) -> Result<T, E> {
         outcome.unwrap_or_else(|| {
-            // Dropping closes the socket; saying goodbye to somebody silent would only be another wait.
+            // Dropping closes the socket. A graceful close would wait for the silent peer once more.
             drop(self.connection.take().map(PoolConnection::detach));
             Err(Error::Io(std::io::ErrorKind::TimedOut.into()).into())
         })
@@ -136,7 +138,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         let silence = self.silence.clone();
-        // sqlx would ask for a sign of life without a deadline, and keep the connection's place in the pool meanwhile.
+        // sqlx would ping without a deadline, and occupy the connection's slot in the pool meanwhile.
         TASKS.spawn(async move {
             if timeout(PROBE, connection.return_to_pool()).await.is_err() {
                 silence.declare();
@@ -191,7 +193,7 @@ impl<'c> Executor<'c> for &'c PostgresPool {
         .boxed()
     }
 
-    // Part of the trait as sqlx builds it with its macros.
+    // Required by the trait, as sqlx implements it with its macros.
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, Error>>
     where
         'c: 'e,
@@ -208,16 +210,16 @@ impl<'c> Executor<'c> for &'c PostgresPool {
 fn connect_options(url: &str, config: &Config) -> ImksResult<PgConnectOptions> {
     let mut options = PgConnectOptions::from_str(url).map_err(invalid_url)?.options([
         ("statement_timeout", format!("{}ms", config.statement_timeout.as_millis())),
-        // Statements are prepared once and their plan is kept. A plan made while the tables were small would
-        // scan them, and would still scan them a million messages later, until the next ANALYZE.
+        // Statements are prepared once and their plans are cached. A plan made while a table was small would
+        // scan it, and would still scan it with a million messages, until the next ANALYZE.
         ("enable_seqscan", "off".to_owned()),
     ]);
     if options.get_application_name().is_none() {
         options = options.application_name("imks");
     }
     if is_loopback(options.get_host()) && !url.contains("sslmode") {
-        // TLS to oneself protects nothing, and sqlx leaves Nagle's algorithm on: every batch of more than one TLS
-        // record would wait 40 ms for a delayed acknowledgement.
+        // TLS over loopback protects nothing, and sqlx leaves Nagle's algorithm on: every batch of more than
+        // one TLS record would wait 40 ms for a delayed acknowledgement.
         options = options.ssl_mode(PgSslMode::Disable);
     }
     Ok(options)
@@ -228,7 +230,7 @@ fn pool_options(config: &Config, silence: &Silence) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)
-        // A ping before every query would double the round trips; only connections that rested are suspect.
+        // A ping before every query would double the round trips. Only idle connections are suspect.
         .test_before_acquire(false)
         .before_acquire(move |connection, meta| {
             let silence = before.clone();
@@ -258,11 +260,11 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// How long a start waits for a server that is starting, too.
+/// How long a start waits for a PostgreSQL server that is itself starting.
 const START_WAIT: Duration = Duration::from_secs(5);
-/// What a living connection needs to say that its statement was ended.
+/// The extra time a live connection needs to report that its statement was cancelled.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long a connection has for a sign of life.
+/// How long a connection may take to answer a ping.
 const PROBE: Duration = Duration::from_millis(500);
-/// A connection that rested this long is asked for a sign of life before it is used.
+/// The idle time after which a connection is pinged before it is used.
 const IDLE_IS_SUSPECT: Duration = Duration::from_secs(5);

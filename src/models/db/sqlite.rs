@@ -1,4 +1,4 @@
-//! The SQLite file: opened with what keeps acknowledged messages, and for its owner alone.
+//! The SQLite file: opened with settings that keep acknowledged messages, and readable only by its owner.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use super::{Config, SqliteDb, Synchronous};
 use crate::{ImksError, ImksResult};
 
-/// Opens the file that `options` name, which is made when it is missing.
+/// Opens the file that `options` name. Creates it if missing.
 pub(super) async fn connect(
     options: SqliteConnectOptions,
     memory: bool,
@@ -36,7 +36,7 @@ pub(super) async fn connect(
             .min_connections(1)
             .acquire_timeout(config.acquire_timeout)
             .test_before_acquire(false)
-            // An in-memory database lives as long as its connection.
+            // An in-memory database exists only as long as its connection.
             .idle_timeout(None)
             .max_lifetime(None)
     };
@@ -55,8 +55,8 @@ pub(super) async fn connect(
     opened.await.map_err(|source| ImksError::DatabaseOpen { place, source })
 }
 
-/// Makes the file, and the directory if it is missing, for nobody else to read: messages are in there, and the keys of
-/// a standalone server. SQLite gives its other files the mode of this one.
+/// Creates the file, and its directory if missing, readable only by the owner: it holds the messages, and the
+/// keys of a standalone server. SQLite gives its other files the same mode.
 async fn create_private(file: &Path) -> ImksResult<()> {
     if let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         let created = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).await;
@@ -69,7 +69,7 @@ async fn create_private(file: &Path) -> ImksResult<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         created => return created.map(drop).map_err(failed),
     }
-    // Opened for writing: a file that cannot be written should be told by its name.
+    // Opened for writing, so that the error for a read-only file names the file.
     let existing = tokio::fs::OpenOptions::new().write(true).open(file).await;
     let length = async { existing?.metadata().await }.await.map_err(failed)?.len();
     if length == 0 {
@@ -81,11 +81,13 @@ async fn create_private(file: &Path) -> ImksResult<()> {
     Ok(())
 }
 
-/// The append path prepares each of its statements for batches of 1, 2, 4, … rows.
+/// The capacity of the statement cache: the append path prepares each statement for batches of 1, 2, 4, …
+/// rows.
 const SQLITE_STATEMENTS: usize = 256;
-/// Page cache of a connection that reads; negative means KiB.
+/// The page cache of a reading connection; a negative value is in KiB.
 const SQLITE_CACHE: &str = "-16384";
-/// Page cache of the connection that writes: each message goes to a random page of each index.
+/// The page cache of the writing connection. Larger, because each message writes a random page of each index.
 const SQLITE_WRITER_CACHE: &str = "-65536";
-/// 64 MiB of WAL between checkpoints: a page that is written again and again is copied back once.
+/// The pages between checkpoints (64 MiB of WAL), so that a page that is written repeatedly is copied back
+/// once.
 const SQLITE_CHECKPOINT_PAGES: &str = "16384";
