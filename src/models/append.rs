@@ -1,13 +1,13 @@
-//! Group commit: the one way a channel is changed.
+//! Group commit: the only way in which a channel is changed.
 //!
 //! Mutations wait in a lane, chosen by channel, so that one process never competes with itself for a channel.
-//! A lane that is idle writes at once; a busy one takes everything that arrived during its last commit, and
-//! commits that together: many senders share one transaction. Within it the channel's counters are locked, repeats
-//! are recognised, `seq`, `rev` and ids are given out in arrival order, and everything is written with a
-//! handful of statements (docs/adr/0007). What a mutation means is its own business: [`Mutation`].
+//! An idle lane writes at once. A busy lane takes everything that arrived during its last commit and commits
+//! it together, so that many senders share one transaction. The transaction locks the counters of its
+//! channels, detects repeated sends, assigns `seq`, `rev` and ids in order of arrival, and writes everything
+//! with a few statements (docs/adr/0007). Each feature implements what its changes mean as a [`Mutation`].
 //!
-//! **Invariant**: a receipt resolves with success only after the commit. **Invariant**: what reaches [`Commits`]
-//! is committed and in `seq` and `rev` order per channel.
+//! **Invariant**: a receipt resolves with success only after the commit. **Invariant**: everything in
+//! [`Commits`] is committed, and in `seq` and `rev` order per channel.
 
 mod batch;
 mod channel;
@@ -36,22 +36,23 @@ use mutation::Job;
 pub use mutation::{Authority, Mutation, References, Scope};
 pub use told::{Payload, Told};
 
-/// How mutations are gathered into transactions.
+/// How mutations are grouped into transactions.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Lanes on PostgreSQL, each with a connection of its own. SQLite has one writer, hence one lane.
+    /// The lanes on PostgreSQL, each with its own connection. SQLite has one writer, hence one lane.
     pub lanes: usize,
-    /// Mutations that may wait in one lane; more are refused as overloaded.
+    /// The most mutations that may wait in one lane; more are refused as overloaded.
     pub queue: usize,
-    /// Mutations in one transaction.
+    /// The most mutations in one transaction.
     pub batch: usize,
-    /// How long an idle lane waits for company before it writes. Zero is right unless commits are very slow.
+    /// How long an idle lane waits for more mutations before it writes. Zero is right unless commits are very
+    /// slow.
     pub linger: Duration,
-    /// How long a mutation waits for a database that is away before it fails as unavailable.
+    /// How long a mutation waits for a database that does not answer before it fails as unavailable.
     pub outage: Duration,
-    /// How long one transaction may take before its connection is given up and the batch is tried again.
+    /// How long one transaction may take before its connection is abandoned and the batch is retried.
     pub batch_timeout: Duration,
-    /// Transactions that may wait to be broadcast; after that the lane waits for its reader.
+    /// The most transactions that may wait to be broadcast; beyond that, the lane waits for its reader.
     pub commits_queue: usize,
 }
 
@@ -69,7 +70,7 @@ impl Default for Config {
     }
 }
 
-/// Accepts mutations. Cloning shares the lanes.
+/// The handle that accepts mutations. Cloning shares the lanes.
 #[derive(Debug, Clone)]
 pub struct Appender {
     shared: Arc<Shared>,
@@ -82,18 +83,19 @@ struct Shared {
     draining: CancellationToken,
 }
 
-/// What one lane committed, in order. One item is one transaction.
+/// The commits of one lane, in order. One item is one transaction.
 #[derive(Debug)]
 pub struct Commits(mpsc::Receiver<Vec<Told>>);
 
 impl Commits {
-    /// The events of the next transaction; nothing once the appender is drained. Cancel safe.
+    /// Returns the events of the next transaction, or `None` once the appender is drained. Cancel safe.
     pub async fn recv(&mut self) -> Option<Vec<Told>> {
         self.0.recv().await
     }
 }
 
-/// Resolves when the mutation is committed or refused. Dropping it does not take the mutation back.
+/// A future that resolves when the mutation is committed or refused. Dropping it does not cancel the
+/// mutation.
 #[derive(Debug)]
 pub struct Receipt<D>(oneshot::Receiver<ImksResult<D>>);
 
@@ -109,7 +111,8 @@ impl<D> Future for Receipt<D> {
 }
 
 impl Appender {
-    /// Starts the lanes. Every returned [`Commits`] must be read: a lane whose commits nobody takes stops.
+    /// Starts the lanes. Every returned [`Commits`] must be read, because a lane whose commits are not taken
+    /// stops.
     pub fn start(db: Db, config: Config) -> (Self, Vec<Commits>) {
         let lanes = match db {
             Db::Postgres(_) => config.lanes.max(1),
@@ -128,13 +131,13 @@ impl Appender {
         (Self { shared: Arc::new(Shared { lanes: senders, tasks, draining }) }, commits)
     }
 
-    /// Puts a mutation in the lane of its channel, at once and without waiting. Mutations of one channel are decided
-    /// in the order of these calls.
+    /// Queues a mutation in the lane of its channel without waiting. Mutations of one channel are decided in
+    /// the order of these calls.
     ///
     /// # Errors
-    /// [`ImksError::Overloaded`] when the lane is full, [`ImksError::Unavailable`] while draining. The receipt then
-    /// tells what the mutation decided, or [`ImksError::Unavailable`] when the outcome is unknown and a retry with
-    /// the same nonce is the way to find out.
+    /// [`ImksError::Overloaded`] when the lane is full, [`ImksError::Unavailable`] while draining. The
+    /// receipt then resolves with what the mutation decided, or with [`ImksError::Unavailable`] when the
+    /// outcome is unknown; a retry with the same nonce finds out.
     pub fn submit<M: Mutation>(&self, scope: Scope, mutation: M) -> ImksResult<Receipt<M::Done>> {
         let lane = &self.shared.lanes[lane_of(scope.channel_id, self.shared.lanes.len())];
         let (job, receipt) = Job::new(scope, mutation);
@@ -148,7 +151,7 @@ impl Appender {
         }
     }
 
-    /// Takes no more mutations and returns when all accepted ones are committed or have failed.
+    /// Stops accepting mutations, and returns when all accepted ones are committed or have failed.
     pub async fn drain(&self) {
         self.shared.draining.cancel();
         self.shared.tasks.close();
@@ -156,11 +159,11 @@ impl Appender {
     }
 }
 
-/// Channel ids are v7: their last bytes are random, their first are not.
+/// Returns the lane of a channel. Channel ids are v7: only their last bytes are random.
 fn lane_of(channel: Uuid, lanes: usize) -> usize {
     let low = channel.as_u64_pair().1.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     usize::try_from(low).unwrap_or(0) % lanes
 }
 
-/// What a client is told when a lane is full; about as long as a full lane takes to empty.
+/// The retry delay sent to a client whose lane is full; roughly how long a full lane takes to empty.
 const RETRY_AFTER: Duration = Duration::from_millis(500);

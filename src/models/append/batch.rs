@@ -1,5 +1,5 @@
-//! What the mutations of a batch do together. Pure: everything it needs was read under the channels' locks before,
-//! everything it decides is written after (docs/adr/0007).
+//! The decisions of a batch. This code is pure: its input was read under the channels' locks before, and its
+//! output is written afterwards (docs/adr/0007).
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
@@ -18,7 +18,7 @@ use crate::models::message::{Message, MessageDetail};
 use crate::models::text::Nonce;
 use crate::{ImksError, ImksResult};
 
-/// Counters of a channel, as locked.
+/// The counters of a channel, read under its lock.
 #[derive(Debug, Clone, Default, FromRow)]
 pub(crate) struct ChannelState {
     pub channel_id: Uuid,
@@ -31,40 +31,40 @@ pub(crate) struct ChannelState {
     pub message_count: i64,
 }
 
-/// A message that was stored before with the same nonce.
+/// An earlier message with the same nonce.
 #[derive(Debug, Clone, Copy, FromRow)]
 pub(super) struct StoredNonce {
-    /// Its place in [`Wanted::nonces`](super::mutation::Wanted::nonces).
+    /// The index in [`Wanted::nonces`](super::mutation::Wanted::nonces).
     pub number: i64,
     pub message_id: Uuid,
     pub content_hash: i64,
     pub created_at: Micros,
 }
 
-/// Channel, author and nonce: what a send is known by.
+/// The channel, author and nonce that identify a send.
 pub(super) type NonceKey = (Uuid, Uuid, Nonce);
 
-/// What was read under the locks.
+/// The input of a batch, read under the locks.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
-    /// Every channel of the batch, by id.
+    /// All channels of the batch, by id.
     pub states: Vec<ChannelState>,
     pub nonces: HashMap<NonceKey, StoredNonce>,
-    /// Every message the batch refers to, and those they quote, as far as they exist.
+    /// The existing messages among those that the batch refers to, and the messages that they quote.
     pub messages: HashMap<Uuid, Message>,
     pub rows: Lookups,
 }
 
-/// What to write, and what to tell.
+/// The output of a batch: what to write, and which events to send.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     pub appended: Vec<Appended>,
-    /// Old messages whose nonce is used anew.
+    /// Old messages whose nonce is reused.
     pub released: Vec<Uuid>,
     pub changed: Vec<Changed>,
     pub changes: Vec<Change>,
     pub records: Records,
-    /// Channels with new counters.
+    /// The channels whose counters changed.
     pub states: Vec<ChannelState>,
     pub told: Vec<Told>,
 }
@@ -75,49 +75,50 @@ pub(super) struct Appended {
     pub message: Arc<MessageDetail>,
     pub cseq: i64,
     pub content_hash: i64,
-    /// The mentions as they are stored.
+    /// The mentions as stored.
     pub mentions: Option<String>,
 }
 
-/// A message with a new state.
+/// A message whose stored state changes.
 #[derive(Debug)]
 pub(super) struct Changed {
     pub row: Message,
-    /// Whether its text is another one.
+    /// Whether its text changes.
     pub rewritten: bool,
-    /// Its last change in this batch: place in [`Effects::changes`].
+    /// The index in [`Effects::changes`] of its last change in this batch.
     pub last: usize,
 }
 
 impl Changed {
-    /// Its text, if that is another one.
+    /// Returns the new text, if the text changes.
     pub(super) fn new_body(&self) -> Option<&str> {
         self.rewritten.then_some(self.row.body.as_str())
     }
 }
 
-/// A batch while it is decided.
+/// A batch that is being decided.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub loaded: Loaded,
     pub now: Micros,
-    /// One number for each mutation.
+    /// One random number for each mutation.
     random: Vec<u64>,
     pub effects: Effects,
-    /// All channels by id, and whether their counters have moved.
+    /// All channels by id, and whether their counters changed.
     states: Vec<(ChannelState, bool)>,
-    /// Where in [`Effects::appended`] a nonce is.
+    /// The index in [`Effects::appended`] by nonce.
     pub nonces: HashMap<NonceKey, usize>,
-    /// Where in [`Effects::changed`] a message is.
+    /// The index in [`Effects::changed`] by message.
     pub changed: HashMap<Uuid, usize>,
-    /// Where in [`Effects::told`] the event of a change is, by channel and `rev`.
+    /// The index in [`Effects::told`] of the event of a change, by channel and `rev`.
     pub told_changes: HashMap<(Uuid, i64), usize>,
-    /// Rises with everything that is written or told.
+    /// Increases with everything that is written or sent.
     pub steps: usize,
 }
 
 impl Batch {
-    /// Nothing is decided yet. `now` may be earlier than what is stored: ids and times never go back.
+    /// Creates a batch in which nothing is decided. `now` may be earlier than stored times: ids and times
+    /// never go back.
     pub(super) fn new(mut loaded: Loaded, now: Micros, random: Vec<u64>) -> Self {
         loaded.states.sort_unstable_by_key(|state| state.channel_id);
         Self {
@@ -133,8 +134,8 @@ impl Batch {
         }
     }
 
-    /// Decides all of it, in order. False when a mutation looked for rows that are not loaded:
-    /// [`Loaded::rows`] knows which, and then it has to be decided again.
+    /// Decides all mutations in order. Returns false if a mutation requested rows that are not loaded.
+    /// [`Loaded::rows`] lists them, and the batch has to be decided again once they are.
     pub(super) fn decide(&mut self, jobs: &mut [Job]) -> bool {
         let mut refused = HashSet::new();
         'again: loop {
@@ -143,7 +144,7 @@ impl Batch {
                 let before = self.steps;
                 let was_refused = job.mutation.decide(&mut LockedChannel::new(self, &job.scope));
                 if was_refused && self.steps > before {
-                    // It has left something behind: the others are decided without it.
+                    // The refused mutation had already made changes: the batch is decided again without it.
                     refused.insert(index);
                     continue 'again;
                 }
@@ -161,13 +162,13 @@ impl Batch {
         self.told_changes.clear();
     }
 
-    /// What was decided.
+    /// Returns what was decided.
     pub(super) fn finish(self) -> Effects {
         let states = self.states.into_iter().filter(|(_, moved)| *moved).map(|(state, _)| state).collect();
         Effects { states, ..self.effects }
     }
 
-    /// The counters of a channel, to be moved.
+    /// Returns the counters of a channel and marks them as changed.
     pub(super) fn state_mut(&mut self, channel: Uuid) -> ImksResult<&mut ChannelState> {
         let index = self.state_index(channel)?;
         self.steps += 1;
@@ -180,13 +181,13 @@ impl Batch {
         index.map_err(|_| ImksError::Internal("channel not locked"))
     }
 
-    /// A message as the batch has left it so far.
+    /// Returns a message with the changes that the batch has made so far.
     pub(super) fn message(&self, id: Uuid) -> Option<&Message> {
         let changed = self.changed.get(&id).map(|index| &self.effects.changed[*index].row);
         changed.or_else(|| self.loaded.messages.get(&id))
     }
 
-    /// A loaded message, to be changed.
+    /// Returns a loaded message in order to change it.
     pub(super) fn changed_mut(&mut self, id: Uuid) -> ImksResult<&mut Changed> {
         let index = match self.changed.get(&id) {
             Some(index) => *index,
@@ -200,16 +201,16 @@ impl Batch {
         Ok(&mut self.effects.changed[index])
     }
 
-    /// What was last done to a changed message.
+    /// Returns the kind of the last change to a changed message.
     pub(super) fn last_kind(&self, changed: usize) -> ChangeKind {
         self.effects.changes[self.effects.changed[changed].last].kind
     }
 
-    /// A number that makes ids of different channels differ.
+    /// Returns a random number that distinguishes ids of different channels.
     pub(super) fn random(&self) -> u64 {
         let appended = self.effects.appended.len();
         let Some(length) = NonZero::new(self.random.len()) else { return 0 };
-        // A mutation that appends several messages shares its number among them; `seq` keeps their ids apart.
+        // Several messages of one mutation may share a number; `seq` makes their ids differ.
         self.random[appended % length]
     }
 }
@@ -326,7 +327,7 @@ mod tests {
         assert!(repeat.duplicate && repeat.message.id == message.id);
     }
 
-    /// Changes a message, perhaps together with others, and then fails or not.
+    /// Changes a message, optionally together with others, and then fails or succeeds.
     #[derive(Debug)]
     struct Touch {
         together: bool,

@@ -1,4 +1,4 @@
-//! A channel under its lock: what a mutation sees of it, and all it can do to it.
+//! A channel under its lock, as a mutation reads and changes it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,19 +29,19 @@ impl<'a> LockedChannel<'a> {
     }
 }
 
-/// What a mutation sees.
+/// The operations that read.
 impl LockedChannel<'_> {
-    /// Where it takes place, and in whose name.
+    /// Returns the channel, and who changes it.
     pub(crate) fn scope(&self) -> &Scope {
         self.scope
     }
 
-    /// The time of the transaction. It may be earlier than what is stored.
+    /// Returns the time of the transaction, which may be earlier than stored times.
     pub(crate) fn now(&self) -> Micros {
         self.batch.now
     }
 
-    /// A message of this channel.
+    /// Returns a message of this channel.
     ///
     /// # Errors
     /// [`ImksError::NotFound`].
@@ -50,7 +50,7 @@ impl LockedChannel<'_> {
         message.ok_or(ImksError::NotFound("message"))
     }
 
-    /// A message of this channel that the actor may change.
+    /// Returns a message of this channel that the actor may change.
     ///
     /// # Errors
     /// [`ImksError::NotFound`], [`ImksError::NotAuthor`].
@@ -62,7 +62,7 @@ impl LockedChannel<'_> {
         }
     }
 
-    /// A message of this channel as everybody sees it.
+    /// Returns a message of this channel as everybody sees it.
     ///
     /// # Errors
     /// [`ImksError::NotFound`].
@@ -73,18 +73,18 @@ impl LockedChannel<'_> {
         Ok(Arc::new(row.clone().into_detail(reply_to)))
     }
 
-    /// The messages that the batch has added to the channel so far, in order.
+    /// Returns the messages that the batch has appended to the channel so far, in order.
     pub(crate) fn appended(&self) -> impl DoubleEndedIterator<Item = &MessageDetail> {
         let all = self.batch.effects.appended.iter().map(|appended| &*appended.message);
         all.filter(|message| message.channel_id == self.scope.channel_id)
     }
 
-    /// The message that the actor sent with this nonce in the last 24 hours; to be asked before any other check, so
-    /// that a repeat gets the answer of the first send.
+    /// Returns the message that the actor sent with this nonce in the last 24 hours. Call it before any other
+    /// check, so that a repeated send gets the answer of the first one.
     ///
     /// # Errors
-    /// [`ImksError::NonceConflict`] when that message had other content, [`ImksError::MessageDeleted`] when it is no
-    /// more.
+    /// [`ImksError::NonceConflict`] when that message had other content, [`ImksError::MessageDeleted`] when
+    /// it has been deleted.
     pub(crate) fn sent_before(
         &self,
         nonce: &Nonce,
@@ -108,10 +108,11 @@ impl LockedChannel<'_> {
         self.detail(stored.message_id).map(Some).map_err(|_| ImksError::MessageDeleted)
     }
 
-    /// Rows of a table of the feature.
+    /// Returns rows of a feature's table.
     ///
     /// # Errors
-    /// [`ImksError::Internal`] when they are not loaded; then they are, and the batch is decided again.
+    /// [`ImksError::Internal`] when the rows are not loaded. They are then loaded, and the batch is decided
+    /// again.
     pub(crate) fn rows<L: Lookup>(&mut self, key: &L::Key) -> ImksResult<&[L]> {
         if self.batch.loaded.rows.rows::<L>(key).is_none() {
             self.batch.loaded.rows.want::<L>(key.clone());
@@ -119,20 +120,22 @@ impl LockedChannel<'_> {
         self.batch.loaded.rows.rows(key).ok_or(ImksError::Internal("rows are not loaded yet"))
     }
 
-    /// What the batch has done to all rows of a table of the feature so far, in the order of the first write to each.
+    /// Returns what the batch has done to all rows of a feature's table so far, in the order of the first
+    /// write to each.
     pub(crate) fn writes<R: Record>(&self) -> impl Iterator<Item = (&R::Key, Write<&R>)> {
         self.batch.effects.records.writes()
     }
 
-    /// What the batch has done to a row of the feature so far.
+    /// Returns what the batch has done to a row of a feature's table so far.
     pub(crate) fn write_of<R: Record>(&self, key: &R::Key) -> Option<Write<&R>> {
         self.batch.effects.records.write_of(key)
     }
 }
 
-/// What a mutation can do.
+/// The operations that change.
 impl LockedChannel<'_> {
-    /// Adds a message: gives `row` its number, id and time, remembers its nonce, and answers it as everybody sees it.
+    /// Appends a message: assigns its number, id and time to `row`, records its nonce, and returns it as
+    /// everybody sees it.
     ///
     /// # Errors
     /// [`ImksError::Internal`] for a channel that is not locked.
@@ -169,7 +172,7 @@ impl LockedChannel<'_> {
         Ok(message)
     }
 
-    /// Makes the next message the owner of this nonce, and takes it off a message that is too old to keep it.
+    /// Assigns a nonce to the next message, and takes it from an earlier message whose claim has expired.
     fn claim(&mut self, nonce: Nonce) {
         let key = (self.scope.channel_id, self.scope.actor.id, nonce);
         if let Some(old) = self.batch.loaded.nonces.get(&key) {
@@ -178,10 +181,10 @@ impl LockedChannel<'_> {
         self.batch.nonces.insert(key, self.batch.effects.appended.len());
     }
 
-    /// Changes a message, which gets the channel's next `rev`.
+    /// Changes a message, and gives it the channel's next `rev`.
     ///
     /// # Errors
-    /// [`ImksError::NotFound`] for a message that is not of this channel.
+    /// [`ImksError::NotFound`] for a message of another channel.
     pub(crate) fn change(
         &mut self,
         id: Uuid,
@@ -205,11 +208,11 @@ impl LockedChannel<'_> {
         Ok(&changed.row)
     }
 
-    /// Changes a message as [`LockedChannel::change`] does; but where the last change of this message was of the
-    /// same kind and is of this batch too, both are one change with one `rev`, and one event.
+    /// Changes a message like [`LockedChannel::change`]. If the message's last change is of the same kind and
+    /// in the same batch, both become one change with one `rev` and one event.
     ///
     /// # Errors
-    /// [`ImksError::NotFound`] for a message that is not of this channel.
+    /// [`ImksError::NotFound`] for a message of another channel.
     pub(crate) fn change_together(
         &mut self,
         id: Uuid,
@@ -227,7 +230,7 @@ impl LockedChannel<'_> {
         }
     }
 
-    /// One live message less.
+    /// Decrements the number of messages that are not deleted.
     ///
     /// # Errors
     /// [`ImksError::Internal`] for a channel that is not locked.
@@ -236,26 +239,26 @@ impl LockedChannel<'_> {
         Ok(())
     }
 
-    /// Stores a row of the feature.
+    /// Stores a row in a feature's table.
     pub(crate) fn insert<R: Record>(&mut self, row: R) {
         self.batch.steps += 1;
         self.batch.effects.records.insert(row);
     }
 
-    /// Removes a row of the feature, if it is there.
+    /// Removes a row from a feature's table, if it exists.
     pub(crate) fn remove<R: Removable>(&mut self, key: R::Key) {
         self.batch.steps += 1;
         self.batch.effects.records.remove::<R>(key);
     }
 
-    /// Tells the channel's members of something new.
+    /// Sends an event to the channel's members after the commit.
     pub(crate) fn tell(&mut self, event: &'static str, payload: Arc<dyn Payload>) {
         self.batch.steps += 1;
         self.batch.effects.told.push(Told::new(self.scope.channel_id, event, payload));
     }
 
-    /// Tells the channel's members of the change with this `rev`, which the payload gets beside a name for traces.
-    /// It replaces what was to be told of that change before.
+    /// Sends the event of the change with this `rev` to the channel's members after the commit. The payload
+    /// gets the `rev` and a name for traces. Replaces the event that was to be sent for this change before.
     pub(crate) fn tell_change<P>(&mut self, event: &'static str, rev: i64, payload: P)
     where
         P: Serialize + fmt::Debug + Send + Sync + 'static,
@@ -277,5 +280,5 @@ impl fmt::Debug for LockedChannel<'_> {
     }
 }
 
-/// How long a nonce is remembered.
+/// How long a nonce is kept.
 pub(crate) const NONCE_LIFETIME: Micros = 24 * 3_600 * 1_000_000;

@@ -1,14 +1,14 @@
-//! Why a transaction did not happen, or may not have happened.
+//! Failures of a transaction, which was refused or may still have been committed.
 
 use crate::ImksError;
 
-/// A transaction that was refused, or whose fate is unknown.
+/// The failure of a transaction that was refused, or whose outcome is unknown.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub error: ImksError,
-    /// Whether the database, not the content of the batch, is the reason: trying again can help.
+    /// Whether the database, not the content of the batch, is the cause, so that a retry may succeed.
     pub transient: bool,
-    /// Whether a unique index objects: a nonce is there already.
+    /// Whether a unique index was violated: a nonce is already stored.
     pub repeated: bool,
 }
 
@@ -23,7 +23,7 @@ impl Failure {
     }
 }
 
-/// Whether the database, not the content of the batch, is the reason.
+/// Whether the database, not the content of the batch, is the cause.
 fn is_transient(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(database) = error else {
         return !matches!(
@@ -38,7 +38,7 @@ fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The primary result code is the low byte of the extended one.
+/// Whether an SQLite error is transient. The low byte of an extended result code is the primary code.
 fn passes_on_sqlite(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| SQLITE_TRANSIENT.contains(&(code & 0xff)))
 }
@@ -50,7 +50,8 @@ fn passes_on_postgres(code: &str) -> bool {
 /// Primary result codes: busy, locked, out of memory, I/O error, full.
 const SQLITE_TRANSIENT: [u32; 5] = [5, 6, 7, 10, 13];
 /// SQLSTATE classes and codes: connection, insufficient resources, operator intervention, rolled back by the
-/// server (deadlock, serialisation), lock not available, system error, read only (a standby before its promotion).
+/// server (deadlock, serialisation), lock not available, system error, read only (a standby before
+/// promotion).
 const POSTGRES_TRANSIENT: [&str; 7] = ["08", "53", "57", "40", "55P03", "58", "25006"];
 
 #[cfg(test)]

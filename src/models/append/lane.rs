@@ -1,5 +1,5 @@
-//! One lane: takes what has arrived, commits it, answers, hands on. Alone responsible for what happens when the
-//! database refuses, stalls or disappears.
+//! A lane: takes the mutations that have arrived, commits them, answers them and passes on their events. It
+//! alone handles a database that refuses, stalls or disappears.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::models::metrics::{self, AppendProblem};
 use crate::models::rows::{Connection, ROWS_LIMIT};
 use crate::{ImksError, clock};
 
-/// A task that owns one connection and the order of its channels.
+/// The task that owns one connection and the order of writes to its channels.
 pub(super) struct Lane {
     connection: LaneConnection,
     config: Config,
     commits: mpsc::Sender<Vec<Told>>,
-    /// Batches for which nonces are looked up before anything is inserted.
+    /// The number of further batches that look up nonces before they insert.
     expect_repeats: u32,
 }
 
 enum LaneConnection {
-    /// A connection of its own: a lane that was interrupted drops it instead of handing it on.
+    /// A dedicated connection. An interrupted lane drops it instead of returning it to a pool.
     Postgres {
         options: Arc<PgConnectOptions>,
         connection: Option<PgConnection>,
@@ -44,8 +44,8 @@ impl Lane {
     pub(super) fn new(db: Db, config: Config, commits: mpsc::Sender<Vec<Told>>) -> Self {
         let connection = match db {
             Db::Postgres(pool) => {
-                // Every statement of a batch goes by keys it was given; a plan that reads whole tables is never right,
-                // yet that is what a fresh table's statistics suggest.
+                // Every statement of a batch selects rows by key. A plan that reads a whole table is never
+                // right, but the statistics of a new table suggest one.
                 let options = pool.connect_options();
                 let name = format!("{}-lane", options.get_application_name().unwrap_or_default());
                 let options = (*options).clone().application_name(&name).options([
@@ -61,7 +61,7 @@ impl Lane {
         Self { connection, config, commits, expect_repeats: 0 }
     }
 
-    /// Runs until drained.
+    /// Runs until the lane is drained.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, draining: CancellationToken) {
         let limit = self.config.batch.clamp(1, ROWS_LIMIT);
         let mut batch = Vec::new();
@@ -92,7 +92,7 @@ impl Lane {
         }
     }
 
-    /// Commits a batch; halves it, in order, as long as the database refuses something in it.
+    /// Commits a batch. While the database refuses something in it, halves it and keeps the order.
     async fn commit_all(&mut self, batch: Vec<Job>) {
         let mut waiting = VecDeque::from([batch]);
         while let Some(mut jobs) = waiting.pop_front() {
@@ -108,7 +108,7 @@ impl Lane {
         }
     }
 
-    /// Tries until the batch is committed, refused, or too old.
+    /// Retries until the batch is committed, refused, or past its deadline.
     async fn commit_persistently(&mut self, jobs: &mut [Job]) -> Result<Effects, Failure> {
         let oldest = jobs.first().map_or_else(Instant::now, |job| job.since);
         let deadline = oldest + self.config.outage;
@@ -121,7 +121,7 @@ impl Lane {
                 Err(failure) => failure,
             };
             if failure.repeated && self.expect_repeats == 0 {
-                // A client repeats its sends, and rarely only one of them.
+                // A client that repeats one send usually repeats several.
                 self.expect_repeats = REPEATS_EXPECTED;
                 continue;
             }
@@ -164,14 +164,14 @@ impl Lane {
         outcome
     }
 
-    /// Answers the submitters, then hands on what is to be told.
+    /// Answers the submitters, then passes on the events.
     async fn deliver(&self, jobs: Vec<Job>, effects: Effects) {
         for job in jobs {
             job.mutation.answer();
         }
         metrics::MESSAGES_STORED.add(effects.appended.len() as u64);
         if !effects.told.is_empty() {
-            // A full queue makes this lane wait: acks are out already, and order matters more than haste.
+            // A full queue makes this lane wait: the acks are sent, and order matters more than latency.
             let _ = self.commits.send(effects.told).await;
         }
     }
@@ -187,13 +187,14 @@ async fn commit_sqlite(
     sqlx::query(BEGIN_SQLITE).execute(&mut *pooled).await.map_err(Failure::new)?;
     let outcome = transact(&mut Connection::Sqlite(&mut pooled), jobs, expect_repeats, unanswered).await;
     if outcome.is_err() && sqlx::query("ROLLBACK").execute(&mut *pooled).await.is_err() {
-        // Some failures roll back by themselves; if this one did not, nobody may get this connection.
+        // Some failures roll back by themselves. If this one did not, the connection must not be reused.
         pooled.close_on_drop();
     }
     outcome
 }
 
-/// After a transient failure the caller drops the connection, which rolls back.
+/// Commits a batch on PostgreSQL. After a transient failure the caller drops the connection, which rolls
+/// back.
 async fn commit_postgres(
     options: &PgConnectOptions,
     slot: &mut Option<PgConnection>,
@@ -213,8 +214,8 @@ async fn commit_postgres(
     outcome
 }
 
-/// From the locks to the commit. `unanswered` is what an attempt did whose commit may have happened: until that
-/// is known under the locks, nothing new is decided.
+/// Runs one transaction, from the locks to the commit. `unanswered` holds the effects of an earlier attempt
+/// that may have been committed. Nothing new is decided until the locks are held and its outcome is known.
 async fn transact(
     connection: &mut Connection<'_>,
     jobs: &mut [Job],
@@ -248,9 +249,10 @@ fn refuse(jobs: Vec<Job>, failure: &Failure) {
     }
 }
 
-/// Batches after a repeated send in which the lane expects more of them.
+/// The number of batches after a repeated send in which the lane expects more repeats.
 const REPEATS_EXPECTED: u32 = 64;
-/// How long a batch is tried although its time is over: it may have waited for others, not for the database.
+/// The least time for an attempt past its deadline: the batch may have waited for others, not for the
+/// database.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);

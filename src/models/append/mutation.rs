@@ -1,4 +1,4 @@
-//! What a feature brings to the append path: a [`Mutation`].
+//! The interface between a feature and the append path: a [`Mutation`].
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -13,47 +13,47 @@ use crate::models::message::AuthorInfo;
 use crate::models::text::Nonce;
 use crate::{ImksError, ImksResult};
 
-/// A change of one channel: decided under the channel's lock, then written and committed together with others.
+/// A change of one channel: decided under the channel's lock, then written and committed with others.
 pub trait Mutation: Debug + Send + 'static {
-    /// What its submitter learns after the commit.
+    /// The result that the submitter gets after the commit.
     type Done: Debug + Send + 'static;
 
-    /// Names what [`Mutation::decide`] is going to look at, so that it is loaded for a whole batch at once.
+    /// Names the rows that [`Mutation::decide`] reads, so that they are loaded for a whole batch at once.
     fn refers(&self, _references: &mut References<'_>) {}
 
-    /// Decides, and makes its changes through `channel`. A refusal takes back what was changed before it, at the
-    /// price of deciding the batch again: check first, change then.
+    /// Decides the mutation, and makes its changes through `channel`. A refusal reverts the changes before
+    /// it, but then the whole batch is decided again: check first, then change.
     ///
-    /// Runs again when a batch is tried again, so it depends on nothing but its arguments.
+    /// Runs again when a batch is retried, so it must depend only on its arguments.
     ///
     /// # Errors
-    /// Whatever the submitter is to be told.
+    /// The error for the submitter.
     fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Self::Done>;
 }
 
-/// Where a mutation takes place, and in whose name: the answer of a permission check.
+/// The channel of a mutation and its actor: the result of a permission check.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    /// The channel that is changed.
+    /// The channel to change.
     pub channel_id: Uuid,
-    /// Who changes it, as shown to others.
+    /// The user who changes it, as shown to others.
     pub actor: AuthorInfo,
-    /// Time that must lie between two messages of the actor here; zero for no limit.
+    /// The least time between two messages of the actor in this channel; zero for no limit.
     pub slow_mode: Duration,
-    /// Whose messages the actor may change.
+    /// The messages that the actor may change.
     pub authority: Authority,
 }
 
-/// Whose messages somebody may change.
+/// The set of messages that an actor may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
-    /// Those they wrote.
+    /// Their own messages.
     Own,
-    /// Those of everybody: a moderator.
+    /// The messages of everybody, as a moderator.
     Any,
 }
 
-/// Collects what the mutations of a batch refer to.
+/// The collector of everything that the mutations of a batch refer to.
 #[derive(Debug)]
 pub struct References<'a> {
     scope: &'a Scope,
@@ -61,36 +61,36 @@ pub struct References<'a> {
 }
 
 impl References<'_> {
-    /// Where, and who.
+    /// Returns the channel, and who changes it.
     pub(crate) fn scope(&self) -> &Scope {
         self.scope
     }
 
-    /// A message, for [`LockedChannel::message`].
+    /// Requests a message, for [`LockedChannel::message`].
     pub(crate) fn message(&mut self, id: Uuid) {
         self.wanted.messages.push(id);
     }
 
-    /// A nonce of the actor, for [`LockedChannel::sent_before`]. It is looked up when `always`, or when the batch
-    /// turns out to repeat something.
+    /// Requests a nonce of the actor, for [`LockedChannel::sent_before`]. It is looked up if `always` is set,
+    /// or if the batch turns out to contain a repeated send.
     pub(crate) fn nonce(&mut self, nonce: &Nonce, always: bool) {
         self.wanted.nonces.push((self.scope.channel_id, self.scope.actor.id, nonce.clone()));
         self.wanted.nonces_matter |= always;
     }
 
-    /// Rows of a table of the feature, for [`LockedChannel::rows`].
+    /// Requests rows of a feature's table, for [`LockedChannel::rows`].
     pub(crate) fn rows<L: Lookup>(&mut self, key: L::Key) {
         self.wanted.rows.want::<L>(key);
     }
 }
 
-/// What a batch refers to.
+/// Everything that a batch refers to.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub messages: Vec<Uuid>,
-    /// Channel, author and nonce of what is sent.
+    /// The channel, author and nonce of each send.
     pub nonces: Vec<(Uuid, Uuid, Nonce)>,
-    /// Look for the nonces before anything is inserted.
+    /// Whether the nonces are looked up before anything is inserted.
     pub nonces_matter: bool,
     pub rows: Lookups,
 }
@@ -105,7 +105,7 @@ impl Wanted {
     }
 }
 
-/// A mutation on its way through a lane.
+/// A mutation in a lane.
 #[derive(Debug)]
 pub(super) struct Job {
     pub scope: Scope,
@@ -124,17 +124,17 @@ impl Job {
     }
 }
 
-/// A mutation whose submitter waits, without its type.
+/// A mutation with a waiting submitter, with its type erased.
 pub(super) trait Pending: Debug + Send {
     fn refers(&self, references: &mut References<'_>);
 
-    /// Decides anew, and keeps the outcome. Says whether it was refused.
+    /// Decides again and keeps the outcome. Returns whether the mutation was refused.
     fn decide(&mut self, channel: &mut LockedChannel<'_>) -> bool;
 
-    /// Tells the submitter the outcome that was decided last: its changes are committed.
+    /// Sends the last decided outcome to the submitter: its changes are committed.
     fn answer(self: Box<Self>);
 
-    /// Tells the submitter that nothing, or nobody knows what, came of it.
+    /// Sends an error to the submitter: the mutation failed, or its outcome is unknown.
     fn fail(self: Box<Self>, error: ImksError);
 }
 
@@ -156,7 +156,7 @@ impl<M: Mutation> Pending for Submitted<M> {
 
     fn answer(self: Box<Self>) {
         let outcome = self.outcome.unwrap_or(Err(ImksError::Internal("committed before it was decided")));
-        // Whoever went away meanwhile learns of it like everybody else.
+        // A submitter that has gone away learns the outcome like every other client.
         let _ = self.reply.send(outcome);
     }
 

@@ -1,5 +1,5 @@
-//! Rows of the features' own tables: what a batch reads under the lock, and what it writes, each table with one
-//! statement for all mutations.
+//! Rows of the features' own tables, which a batch reads under the lock and writes with one statement per
+//! table.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -14,48 +14,48 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::models::rows::{Column, Connection, RowsSql};
 
-/// A row that mutations write. Of several writes to one key in a batch the last one counts.
+/// A row that mutations write. The last of several writes to one key in a batch wins.
 pub(crate) trait Record: Debug + Send + Sync + 'static {
-    /// What identifies a row.
+    /// The key of a row.
     type Key: Debug + Clone + Eq + Hash + Send + Sync + 'static;
 
-    /// Its own key.
+    /// Returns the key of this row.
     fn key(&self) -> Self::Key;
 
-    /// The statement that stores rows.
+    /// Returns the statement that stores rows.
     fn insert() -> &'static RowsSql;
 
-    /// The input of [`Record::insert`].
+    /// Returns the input of [`Record::insert`].
     fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>>;
 }
 
-/// A [`Record`] that can be taken away again.
+/// A [`Record`] that can be removed.
 pub(crate) trait Removable: Record {
-    /// The statement that removes rows.
+    /// Returns the statement that removes rows.
     fn delete() -> &'static RowsSql;
 
-    /// The input of [`Removable::delete`].
+    /// Returns the input of [`Removable::delete`].
     fn key_columns(keys: &[Self::Key]) -> Vec<Column<'_>>;
 }
 
-/// Rows that mutations look at, found by a key that several rows may share.
+/// A row that mutations read, found by a key that several rows may share.
 pub(crate) trait Lookup:
     for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Debug + Send + Sync + Unpin + 'static
 {
-    /// What rows are found by.
+    /// The key that finds rows.
     type Key: Debug + Clone + Eq + Hash + Send + Sync + 'static;
 
-    /// The key that this row was found by.
+    /// Returns the key that finds this row.
     fn key(&self) -> Self::Key;
 
-    /// The statement that finds rows.
+    /// Returns the statement that finds rows.
     fn select() -> &'static RowsSql;
 
-    /// The input of [`Lookup::select`].
+    /// Returns the input of [`Lookup::select`].
     fn key_columns(keys: &[Self::Key]) -> Vec<Column<'_>>;
 }
 
-/// What a batch does to one row.
+/// The effect of a batch on one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Write<R> {
     /// Stores the record.
@@ -64,7 +64,7 @@ pub(crate) enum Write<R> {
     Removed,
 }
 
-/// All rows that a batch writes, by table. Removals come first: what is removed and then stored is stored.
+/// All rows that a batch writes, by table. Removals run first, so that a row can be removed and stored again.
 #[derive(Debug, Default)]
 pub(super) struct Records(Vec<Box<dyn Table>>);
 
@@ -80,13 +80,13 @@ impl Records {
         });
     }
 
-    /// What the batch does to this row so far.
+    /// Returns what the batch does to this row so far.
     pub(super) fn write_of<R: Record>(&self, key: &R::Key) -> Option<Write<&R>> {
         let table = self.table::<R>()?;
         Some(as_write(&table.writes[*table.index.get(key)?]).1)
     }
 
-    /// What the batch does to all rows of a table so far, in the order of the first write to each.
+    /// Returns what the batch does to all rows of a table so far, in the order of the first write to each.
     pub(super) fn writes<R: Record>(&self) -> impl Iterator<Item = (&R::Key, Write<&R>)> {
         self.table::<R>().into_iter().flat_map(|table| table.writes.iter().map(as_write))
     }
@@ -95,7 +95,7 @@ impl Records {
         self.0.iter().find_map(|table| (table.as_ref() as &dyn Any).downcast_ref())
     }
 
-    /// One statement that removes and one that stores for each table.
+    /// Runs one removing and one storing statement for each table.
     pub(super) async fn write(&self, connection: &mut Connection<'_>) -> Result<(), sqlx::Error> {
         for table in &self.0 {
             for (sql, columns) in table.statements() {
@@ -122,26 +122,26 @@ fn as_write<R: Record>((key, row): &(R::Key, Option<R>)) -> (&R::Key, Write<&R>)
     (key, row.as_ref().map_or(Write::Removed, Write::Stored))
 }
 
-/// A statement with its input.
+/// A statement and its input.
 type Statement<'a> = (&'static RowsSql, Vec<Column<'a>>);
 
-/// Rows of one table, without their type.
+/// The rows of one table, with their type erased.
 trait Table: Any + Debug + Send + Sync {
-    /// What removes rows, and what stores them.
+    /// Returns the statements that remove rows and that store rows.
     fn statements(&self) -> Vec<Statement<'_>>;
 }
 
 #[derive(Debug)]
 struct TableOf<R: Record> {
-    /// Where in `writes` a key is.
+    /// The index in `writes` by key.
     index: HashMap<R::Key, usize>,
-    /// The last write to each key, in the order of the first; no row where it removed it.
+    /// The last write to each key, in the order of the first; `None` for a removal.
     writes: Vec<(R::Key, Option<R>)>,
     removed: Vec<R::Key>,
     delete: Option<Delete<R>>,
 }
 
-/// Makes the statement that removes the rows with these keys.
+/// A function that returns the statement that removes the rows with these keys.
 type Delete<R> = fn(&[<R as Record>::Key]) -> Statement<'_>;
 
 impl<R: Record> Default for TableOf<R> {
@@ -184,12 +184,12 @@ fn delete<R: Removable>(keys: &[R::Key]) -> Statement<'_> {
     (R::delete(), R::key_columns(keys))
 }
 
-/// Rows that were loaded for a batch, and keys whose rows are still to be loaded, by table.
+/// The rows loaded for a batch, and the keys whose rows are still to be loaded, by table.
 #[derive(Debug, Default)]
 pub(super) struct Lookups(Vec<Box<dyn Found>>);
 
 impl Lookups {
-    /// Asks for the rows of a key.
+    /// Requests the rows of a key.
     pub(super) fn want<L: Lookup>(&mut self, key: L::Key) {
         let mut tables = self.0.iter_mut();
         match tables.find_map(|found| (found.as_mut() as &mut dyn Any).downcast_mut::<FoundRows<L>>()) {
@@ -198,19 +198,19 @@ impl Lookups {
         }
     }
 
-    /// The rows of a key; nothing when they were not loaded.
+    /// Returns the rows of a key, or `None` if they are not loaded.
     pub(super) fn rows<L: Lookup>(&self, key: &L::Key) -> Option<&[L]> {
         let mut tables = self.0.iter();
         let found = tables.find_map(|found| (found.as_ref() as &dyn Any).downcast_ref::<FoundRows<L>>())?;
         found.rows.get(key).map(Vec::as_slice)
     }
 
-    /// Whether something was asked for that is not loaded.
+    /// Whether rows were requested that are not loaded.
     pub(super) fn is_incomplete(&self) -> bool {
         self.0.iter().any(|found| found.is_incomplete())
     }
 
-    /// Loads what was asked for since the last time.
+    /// Loads the rows that were requested since the last call.
     pub(super) async fn load(&mut self, connection: &mut Connection<'_>) -> Result<(), sqlx::Error> {
         for found in &mut self.0 {
             if found.is_incomplete() {
@@ -221,7 +221,7 @@ impl Lookups {
     }
 }
 
-/// Rows found in one table, without their type.
+/// The rows found in one table, with their type erased.
 trait Found: Any + Debug + Send + Sync {
     fn is_incomplete(&self) -> bool;
 
@@ -241,7 +241,7 @@ impl<L: Lookup> Found for FoundRows<L> {
 
     fn load<'a>(&'a mut self, connection: &'a mut Connection<'_>) -> BoxFuture<'a, Result<(), sqlx::Error>> {
         Box::pin(async move {
-            // A key that was asked for has an entry, whether there are rows or not.
+            // Every requested key has an entry, even if it has no rows.
             let mut wanted = std::mem::take(&mut self.wanted);
             wanted.retain(|key| match self.rows.entry(key.clone()) {
                 Entry::Occupied(_) => false,

@@ -1,5 +1,5 @@
-//! One batch, one transaction: lock, look, decide ([`super::batch`]), write. The number of statements does not
-//! depend on the number of mutations.
+//! The transaction of a batch: lock, read, decide ([`super::batch`]), write. The number of statements does
+//! not depend on the number of mutations.
 
 use std::collections::HashMap;
 
@@ -15,10 +15,11 @@ use crate::models::message_id;
 use crate::models::rows::{Column, Connection, RowsSql};
 use crate::models::text::Nonce;
 
-/// Reads under the channels' locks what the batch needs, decides, and writes. The transaction is the caller's.
+/// Reads the input of the batch under the locks, decides, and writes. The caller owns the transaction.
 ///
-/// `expect_repeats`: nonces are looked up before anything is inserted. Otherwise the unique index is asked by
-/// inserting, which is cheaper as long as nobody repeats anything; the caller comes back when it objects.
+/// With `expect_repeats`, nonces are looked up before anything is inserted. Without it, inserting lets the
+/// unique index detect repeats, which is cheaper while there are none; the caller retries if the index is
+/// violated.
 pub(super) async fn apply(
     connection: &mut Connection<'_>,
     jobs: &mut [Job],
@@ -43,8 +44,8 @@ pub(super) async fn apply(
     Ok(effects)
 }
 
-/// Whether an earlier attempt, whose commit was never answered, took effect after all. Asked under the locks, so
-/// that what is still on its way has arrived or never will.
+/// Whether an earlier attempt, whose commit got no answer, took effect after all. Runs under the locks, so
+/// the earlier transaction has ended and can no longer commit.
 pub(super) async fn was_committed(
     connection: &mut Connection<'_>,
     effects: &Effects,
@@ -57,7 +58,7 @@ pub(super) async fn was_committed(
     Ok(!found.is_empty())
 }
 
-/// The channels of a batch, each once, in the order in which they are locked.
+/// Returns the channels of a batch without duplicates, in locking order.
 pub(super) fn channels_of(jobs: &[Job]) -> Vec<Uuid> {
     let mut channels: Vec<Uuid> = jobs.iter().map(|job| job.scope.channel_id).collect();
     channels.sort_unstable();
@@ -65,7 +66,7 @@ pub(super) fn channels_of(jobs: &[Job]) -> Vec<Uuid> {
     channels
 }
 
-/// Locks the channels' rows in id order, so that no two batches wait for each other; creates missing ones.
+/// Locks the channels' rows in id order, so that batches cannot deadlock. Creates missing rows.
 pub(super) async fn lock(
     connection: &mut Connection<'_>,
     channels: &[Uuid],
@@ -99,14 +100,15 @@ async fn load(
     expect_repeats: bool,
 ) -> Result<Loaded, sqlx::Error> {
     let Wanted { mut messages, nonces, nonces_matter, mut rows } = wanted;
-    // In a statement and thus a snapshot of its own: whoever sent the same nonce elsewhere has committed by now.
+    // Read by a separate statement, and thus in its own snapshot, so that a send with the same nonce on
+    // another node has committed by now.
     let nonces = match expect_repeats || nonces_matter {
         true => stored_nonces(connection, nonces).await?,
         false => HashMap::new(),
     };
     messages.extend(nonces.values().map(|stored| stored.message_id));
     let mut messages = fetch_messages(connection, messages).await?;
-    // Answers and events show what a message quotes.
+    // Answers and events include the message that a reply quotes.
     let quoted = messages.values().filter_map(|row| row.reply_to_message_id);
     let quoted: Vec<Uuid> = quoted.filter(|id| !messages.contains_key(id)).collect();
     messages.extend(fetch_messages(connection, quoted).await?);
@@ -203,7 +205,7 @@ fn counter_columns(states: &[ChannelState]) -> [Column<'_>; 8] {
     ]
 }
 
-/// Times that a batch is decided again because a mutation needs rows it could not name before.
+/// The most times that a batch is decided again because a mutation needs rows that it could not name before.
 const LOOKS_MAX: usize = 4;
 
 /// The columns of [`ChannelState`], for `concat!`.
@@ -217,7 +219,7 @@ const LOCK_POSTGRES: &str = concat!(
     state_columns!(),
     " FROM channel_state WHERE channel_id = ANY($1) ORDER BY channel_id FOR UPDATE"
 );
-/// The transaction holds SQLite's only write lock already.
+/// Needs no row locks: the transaction already holds SQLite's only write lock.
 const LOCK_SQLITE: &str = concat!(
     "SELECT ",
     state_columns!(),

@@ -1,4 +1,4 @@
-//! What the members of a channel are told about a committed mutation, without knowing how.
+//! The events for the members of a channel about a committed mutation, independent of how they are sent.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ impl Told {
         Self { channel_id, event, payload }
     }
 
-    /// The channel it happened in.
+    /// Returns the channel of the event.
     pub fn channel_id(&self) -> Uuid {
         self.channel_id
     }
 
-    /// The name of the event on the wire.
+    /// Returns the name of the event on the wire.
     pub fn event(&self) -> &'static str {
         self.event
     }
@@ -40,7 +40,7 @@ impl Told {
     }
 }
 
-/// Something that can be the payload of an event: whatever can be serialised.
+/// The payload of an event: any value that can be serialised.
 pub trait Payload: Debug + Send + Sync {
     /// Appends the value as JSON text.
     ///
@@ -55,7 +55,7 @@ impl<T: Serialize + Debug + Send + Sync> Payload for T {
     }
 }
 
-/// Payload of the event of a change: what the feature tells, the number of the change, and a name for traces.
+/// The payload of a change event: the feature's payload, the number of the change, and a name for traces.
 #[derive(Debug, Serialize)]
 pub(super) struct ChangeEvent<T> {
     #[serde(flatten)]
