@@ -1,5 +1,4 @@
-//! The task that follows permission changes of the core: a user who loses access to a channel leaves its room
-//! at once.
+//! The task that follows changes of access: a user who loses access to a channel leaves its room at once.
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -147,8 +146,7 @@ async fn why_lost(messaging: &Messaging, user: Uuid, channel: Uuid) -> &'static 
     }
 }
 
-/// Whether the user may stay in the room. Stays true while the core does not answer: an outage is not a
-/// removal.
+/// Whether the user may stay in the room. True while the core does not answer: an outage is not a removal.
 async fn may_view(messaging: &Messaging, user: Uuid, channel: Uuid) -> bool {
     match messaging.permissions().require(user, channel, Permission::ViewChannel).await {
         Ok(_) => true,

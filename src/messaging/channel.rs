@@ -164,8 +164,7 @@ pub struct ReadableChannels {
 }
 
 impl ReadableChannels {
-    /// Creates the proof. Only for [`Ctx`](super::ctx::Ctx), which has checked the permission in each
-    /// channel.
+    /// Creates the proof. Only for [`Ctx`](super::ctx::Ctx), which has checked each permission.
     pub(super) fn new(messaging: &Messaging, user: Uuid, ids: HashSet<Uuid>) -> Self {
         Self { messaging: messaging.clone(), user, ids }
     }

@@ -179,8 +179,7 @@ fn welcome(
     Ok(accept)
 }
 
-/// Returns the CONNECT_ERROR: the error of every answer, with its own message where the client can only
-/// reconnect.
+/// Returns the CONNECT_ERROR: the usual error, with its own message where the client can only reconnect.
 fn refusal(error: &ImksError) -> ConnectError {
     let message = match error.code() {
         Code::Unavailable | Code::Timeout => {

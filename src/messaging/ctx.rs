@@ -100,8 +100,7 @@ impl Ctx {
         self.messaging.authenticator()
     }
 
-    /// Waits for the turn of a further write of this request. It follows the writes that have arrived
-    /// meanwhile.
+    /// Waits for the turn of a further write of this request, after the writes that arrived meanwhile.
     pub async fn next_turn(&self) -> Turn {
         Turn::take(&self.caller.session).await
     }

@@ -1,5 +1,4 @@
-//! The dispatch from commits to the sockets of a channel: one task per lane, in commit order, each event
-//! encoded once.
+//! The dispatch from commits to sockets: one task per lane, in commit order, each event encoded once.
 
 use tokio::time::Instant;
 use uuid::Uuid;

@@ -1,5 +1,4 @@
-//! The expiry of tokens while their connections are open: a warning, a final event, then the connection is
-//! closed.
+//! The expiry of tokens while their connections are open: a warning, a final event, then a disconnect.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

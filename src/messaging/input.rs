@@ -73,8 +73,7 @@ fn explain(path: &str, error: &str) -> ImksError {
     ImksError::InvalidField { field, reason }
 }
 
-/// Returns the name of the field that an error is about. For a missing or duplicate field, the path ends at
-/// its parent.
+/// Returns the field that an error is about. The path of a missing or duplicate field ends at its parent.
 fn field_of(path: &str, error: &str) -> String {
     let parent = if path == "." { "" } else { path };
     let counted = error.strip_prefix("missing field `").or_else(|| error.strip_prefix("duplicate field `"));

@@ -59,8 +59,7 @@ impl Messaging {
         &self.0.parts.authenticator
     }
 
-    /// Returns the permissions, for decisions about rooms. Reads and writes go through
-    /// [`Ctx`](super::ctx::Ctx).
+    /// Returns the permissions, for decisions about rooms. Handlers go through [`Ctx`](super::ctx::Ctx).
     pub(super) fn permissions(&self) -> &Permissions {
         &self.0.parts.permissions
     }

@@ -30,8 +30,7 @@ impl<T: Serialize + ?Sized> Push<T> {
         self.log(socket.emit(self.name, payload));
     }
 
-    /// Logs a failure. There is no caller to report it to; a client that missed an event learns of it by
-    /// `sync`.
+    /// Logs a failure, since no caller waits for it. A client that missed an event learns of it by `sync`.
     fn log(&self, outcome: ImksResult<()>) {
         if let Err(error) = outcome {
             tracing::debug!(event = self.name, %error, "event not sent");
@@ -39,8 +38,7 @@ impl<T: Serialize + ?Sized> Push<T> {
     }
 }
 
-/// Returns the room of all devices of a user. The prefix separates it from channels, whose rooms are bare
-/// ids.
+/// Returns the room of all devices of a user. The prefix separates it from the rooms of channels: bare ids.
 pub fn user_room(user: Uuid) -> String {
     format!("user:{user}")
 }

@@ -1,4 +1,4 @@
-//! The table of handlers. A feature registers each request once, for Socket.IO and for HTTP. The registry
+//! The table of handlers, shared by Socket.IO and HTTP. A feature registers each request once. The registry
 //! parses, counts, times and answers requests, and turns errors into their wire form.
 
 use std::future::{Ready, ready};
@@ -139,8 +139,8 @@ impl<'a> Registry<'a> {
         })
     }
 
-    /// Registers a request with a large answer. Its handler gets a reservation that is held until the answer
-    /// has left.
+    /// Registers a request with a large answer. Its handler gets a reservation, held until the answer has
+    /// left.
     pub(super) fn on_read<Req, Res, F, Fut>(
         &mut self,
         request: Request<Req, Res>,

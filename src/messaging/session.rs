@@ -43,8 +43,7 @@ struct Presented {
     token: Token,
 }
 
-/// A token as it was presented, for requests to the core. It authenticates the user, so it never reaches a
-/// log.
+/// A token as presented, for requests to the core. It authenticates the user, so it never reaches a log.
 #[derive(Clone)]
 pub(super) struct Token(Arc<str>);
 
@@ -97,8 +96,8 @@ impl Session {
         self.expires_at.load(Ordering::Relaxed)
     }
 
-    /// Takes a token from the bucket of events. A client that keeps sending although it is refused is
-    /// disconnected.
+    /// Takes a token from the bucket of events. Disconnects a client that keeps sending although it is
+    /// refused.
     pub(super) fn count_event(&self, rate: &Rate, socket: &Socket) -> ImksResult<()> {
         let taken = self.events.lock().take(rate, Instant::now());
         if let Err(retry_after) = taken {

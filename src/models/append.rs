@@ -45,8 +45,7 @@ pub struct Config {
     pub queue: usize,
     /// The most mutations in one transaction.
     pub batch: usize,
-    /// How long an idle lane waits for more mutations before it writes. Zero is right unless commits are very
-    /// slow.
+    /// How long an idle lane waits for more mutations. Zero is right unless commits are very slow.
     pub linger: Duration,
     /// How long a mutation waits for a database that does not answer before it fails as unavailable.
     pub outage: Duration,
@@ -94,8 +93,7 @@ impl Commits {
     }
 }
 
-/// A future that resolves when the mutation is committed or refused. Dropping it does not cancel the
-/// mutation.
+/// A future that resolves when a mutation is committed or refused. Dropping it does not cancel the mutation.
 #[derive(Debug)]
 pub struct Receipt<D>(oneshot::Receiver<ImksResult<D>>);
 
@@ -111,8 +109,7 @@ impl<D> Future for Receipt<D> {
 }
 
 impl Appender {
-    /// Starts the lanes. Every returned [`Commits`] must be read, because a lane whose commits are not taken
-    /// stops.
+    /// Starts the lanes. Every returned [`Commits`] must be read, because a lane with a full queue stops.
     pub fn start(db: Db, config: Config) -> (Self, Vec<Commits>) {
         let lanes = match db {
             Db::Postgres(_) => config.lanes.max(1),

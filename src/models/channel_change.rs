@@ -5,8 +5,7 @@ use uuid::Uuid;
 use super::rows::{Column, RowsSql};
 use crate::clock::Micros;
 
-/// The values of `channel_change.kind`: how a message was changed. Each feature that changes messages adds
-/// one.
+/// The values of `channel_change.kind`: how a message was changed. Each feature with changes adds one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum ChangeKind {

@@ -1,5 +1,5 @@
-//! Two databases behind one enum. SQL is written once, and [`on!`](crate::models::db::on) runs it on the
-//! configured database.
+//! Two databases behind one enum, with SQL that is written once: [`on!`](crate::models::db::on) runs it on
+//! the configured database.
 //!
 //! Rules that both databases follow: ids are UUIDs, times are BIGINT microseconds, placeholders are `$1..$n`,
 //! and times are parameters, never taken from the database. Where the dialects differ (array parameters, row
@@ -101,8 +101,7 @@ pub enum Db {
 /// The two pools of an SQLite file. For an in-memory database, both are the same single connection.
 #[derive(Debug, Clone)]
 pub struct SqliteDb {
-    /// Exactly one connection: SQLite has one writer, and waiting in this pool is fair, unlike waiting for
-    /// its lock.
+    /// Exactly one connection: SQLite has one writer, and waiting in this pool is fair, unlike for its lock.
     pub writer: SqlitePool,
     /// Read-only connections; they never wait for the writer (WAL).
     pub reader: SqlitePool,
@@ -285,8 +284,7 @@ pub(crate) async fn detached<T: Send + 'static>(
     TASKS.spawn(work).await.map_err(|error| ImksError::Task(Cause::new(error)))?
 }
 
-/// The tasks that run to completion even when their caller is cancelled. The pools wait for their
-/// connections.
+/// Tasks that run to completion even if their caller is cancelled. The pools wait for their connections.
 static TASKS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
 /// Hides the parser's own message, which may quote the URL and its password.

@@ -93,8 +93,7 @@ impl EditMessage {
     }
 }
 
-/// The payload of `message:updated`: the whole message, so that a client that missed the original can insert
-/// it.
+/// The payload of `message:updated`: the whole message, for clients that missed the original.
 #[derive(Debug, Serialize)]
 struct MessageUpdate {
     #[serde(flatten)]

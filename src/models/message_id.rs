@@ -29,8 +29,7 @@ pub fn new(ms: i64, seq: i64, random: u64) -> Uuid {
     Builder::from_u128((u128::from(high) << 64) | u128::from(low)).into_uuid()
 }
 
-/// Returns the `seq` in a message id, which is a position in the channel even if the message no longer
-/// exists.
+/// Returns the `seq` in a message id, a position in the channel even if the message no longer exists.
 pub fn seq_of(id: Uuid) -> i64 {
     let (high, low) = id.as_u64_pair();
     let seq = ((high & 0xfff) << LOW_SEQ_BITS) | ((low >> RANDOM_BITS) & ((1 << LOW_SEQ_BITS) - 1));

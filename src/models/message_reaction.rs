@@ -368,8 +368,7 @@ static FIND: RowsSql = RowsSql::new(
      WHERE r.message_id IS NOT NULL",
 );
 sql_number! {
-    /// The most users that are read for one emoji: enough for those shown, even if a whole batch removes
-    /// reactions.
+    /// The most users that are read for one emoji: those shown, plus one for each removal in a batch.
     const REACTORS_READ: usize = reactors_read = 1_034;
 }
 const _: () = assert!(REACTORS_READ == USERS_SHOWN + ROWS_LIMIT, "every mutation of a batch may remove one");

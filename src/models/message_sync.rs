@@ -36,8 +36,7 @@ pub struct ChannelSync {
     pub seq: i64,
     /// The `rev` of the next cursor.
     pub rev: i64,
-    /// Whether messages between the cursor and `messages` are missing; the client loads them when the user
-    /// scrolls.
+    /// Whether messages between the cursor and `messages` are missing; clients load them on scroll.
     pub truncated: bool,
     /// Whether the change log does not reach back to the cursor, so that the client must discard its cache.
     pub reset: bool,
@@ -116,8 +115,7 @@ async fn missed(
     mut room: Room,
 ) -> ImksResult<Missed> {
     let missing = head.last_seq - cursor.seq;
-    // A cursor beyond the head is from another history, for example if the database was restored from a
-    // backup.
+    // A cursor beyond the head comes from another history, such as a database restored from a backup.
     let foreign = missing < 0 || cursor.rev > head.last_rev;
     let wanted = if foreign { head.last_seq } else { missing };
     let wanted = usize::try_from(wanted).unwrap_or(0).min(per_channel);

@@ -106,8 +106,7 @@ impl RowsSql {
         Self { columns, body, postgres: OnceLock::new(), sqlite: [const { OnceLock::new() }; SIZES] }
     }
 
-    /// Runs the statement and discards its rows. Does nothing without rows. All columns must have the same
-    /// length.
+    /// Runs the statement, if there are rows, and discards its result. All columns must have the same length.
     pub(crate) async fn execute(
         &self,
         connection: &mut Connection<'_>,

@@ -106,11 +106,11 @@ pub(super) struct Batch {
     pub effects: Effects,
     /// All channels by id, and whether their counters changed.
     states: Vec<(ChannelState, bool)>,
-    /// The index in [`Effects::appended`] by nonce.
+    /// Indices into [`Effects::appended`], by nonce.
     pub nonces: HashMap<NonceKey, usize>,
-    /// The index in [`Effects::changed`] by message.
+    /// Indices into [`Effects::changed`], by message.
     pub changed: HashMap<Uuid, usize>,
-    /// The index in [`Effects::told`] of the event of a change, by channel and `rev`.
+    /// Indices into [`Effects::told`] of the events of changes, by channel and `rev`.
     pub told_changes: HashMap<(Uuid, i64), usize>,
     /// Increases with everything that is written or sent.
     pub steps: usize,

@@ -111,8 +111,7 @@ impl LockedChannel<'_> {
     /// Returns rows of a feature's table.
     ///
     /// # Errors
-    /// [`ImksError::Internal`] when the rows are not loaded. They are then loaded, and the batch is decided
-    /// again.
+    /// [`ImksError::Internal`] for rows that are not loaded, which are then loaded for another decision.
     pub(crate) fn rows<L: Lookup>(&mut self, key: &L::Key) -> ImksResult<&[L]> {
         if self.batch.loaded.rows.rows::<L>(key).is_none() {
             self.batch.loaded.rows.want::<L>(key.clone());

@@ -193,8 +193,7 @@ async fn commit_sqlite(
     outcome
 }
 
-/// Commits a batch on PostgreSQL. After a transient failure the caller drops the connection, which rolls
-/// back.
+/// Commits a batch on PostgreSQL. After a transient failure, the caller drops the connection to roll back.
 async fn commit_postgres(
     options: &PgConnectOptions,
     slot: &mut Option<PgConnection>,
@@ -251,8 +250,7 @@ fn refuse(jobs: Vec<Job>, failure: &Failure) {
 
 /// The number of batches after a repeated send in which the lane expects more repeats.
 const REPEATS_EXPECTED: u32 = 64;
-/// The least time for an attempt past its deadline: the batch may have waited for others, not for the
-/// database.
+/// The least time for an attempt past its deadline: the batch may have waited for other batches.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);

@@ -47,7 +47,7 @@ pub struct Scope {
 /// The set of messages that an actor may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
-    /// Their own messages.
+    /// The messages that the actor wrote.
     Own,
     /// The messages of everybody, as a moderator.
     Any,

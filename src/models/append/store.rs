@@ -17,9 +17,8 @@ use crate::models::text::Nonce;
 
 /// Reads the input of the batch under the locks, decides, and writes. The caller owns the transaction.
 ///
-/// With `expect_repeats`, nonces are looked up before anything is inserted. Without it, inserting lets the
-/// unique index detect repeats, which is cheaper while there are none; the caller retries if the index is
-/// violated.
+/// With `expect_repeats`, nonces are looked up before anything is inserted. Without it, the unique index
+/// detects repeats on insertion, which is cheaper while there are none; the caller then retries.
 pub(super) async fn apply(
     connection: &mut Connection<'_>,
     jobs: &mut [Job],

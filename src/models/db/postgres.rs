@@ -119,8 +119,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Returns the outcome of work on this connection. A silent connection is closed instead of returned to
-    /// the pool.
+    /// Returns the outcome of work on this connection, which is closed instead of returned if it is silent.
     pub(crate) fn settle<T, E: From<Error>>(mut self, outcome: Option<Result<T, E>>) -> Result<T, E> {
         outcome.unwrap_or_else(|| {
             // Dropping closes the socket. A graceful close would wait for the silent peer once more.

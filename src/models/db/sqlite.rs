@@ -81,8 +81,7 @@ async fn create_private(file: &Path) -> ImksResult<()> {
     Ok(())
 }
 
-/// The capacity of the statement cache: the append path prepares each statement for batches of 1, 2, 4, …
-/// rows.
+/// The size of the statement cache: the append path prepares statements for batches of 1, 2, 4, … rows.
 const SQLITE_STATEMENTS: usize = 256;
 /// The page cache of a reading connection; a negative value is in KiB.
 const SQLITE_CACHE: &str = "-16384";
