@@ -1,8 +1,8 @@
 //! imks: a Socket.IO compatible messaging server, and the wire library it is built on.
 //!
-//! Three stacks that do not know each other, joined in one place: the wire ([`engine`], [`socket`]),
-//! the data (`models`) and the identity (`pb`, `auth`). Only `messaging` sees all three; `app` wires them.
-//! `docs/architecture.md` says where everything is.
+//! The crate has three stacks that do not depend on each other: the wire ([`engine`], [`socket`]), the data
+//! (`models`) and the identity (`pb`, `auth`). Only `messaging` uses all three; `app` connects them.
+//! `docs/architecture.md` describes where everything is.
 //!
 //! The wire alone is a Socket.IO server library:
 //!
@@ -83,8 +83,8 @@ pub mod socket;
 #[cfg(feature = "socketio")]
 mod telemetry;
 
-/// The inside of the server, for its own integration tests and benchmarks: private otherwise, so that the compiler
-/// finds what nobody uses.
+/// The internals of the server, for its own integration tests and benchmarks. They are private otherwise, so
+/// that the compiler reports unused code.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 #[allow(missing_docs, reason = "documented where they are")]
@@ -121,7 +121,7 @@ pub mod testing {
     }
 }
 
-// The checks of the fuzz targets, which tests run too, speak of this crate by its name.
+// The checks of the fuzz targets also run as tests, and refer to this crate by its name.
 #[cfg(test)]
 extern crate self as imks;
 

@@ -1,6 +1,7 @@
 //! The `imks` command.
 
-/// Gives memory back when clients have gone, as the system's does not (docs/adr/0021-the-allocator.md).
+/// Returns memory after clients have disconnected, unlike the system allocator
+/// (docs/adr/0021-the-allocator.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,4 +1,5 @@
-//! The identity of a node: made once when it starts, and the same in session ids, in the cluster and for operators.
+//! The identity of a node: created once at startup, and the same in session ids, in the cluster and for
+//! operators.
 
 use std::fmt;
 
@@ -9,33 +10,33 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::error::ImksResult;
 
-/// Name of a node: 5 random bytes, as text 7 characters of base64url. Not a secret; short, because every request of a
-/// session carries it.
+/// The id of a node: 5 random bytes, written as 7 characters of base64url. It is not a secret. It is short
+/// because every request of a session carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId([u8; NODE_BYTES]);
 
 impl NodeId {
-    /// A new name from the operating system's random numbers.
+    /// Creates an id from the operating system's random numbers.
     ///
     /// # Errors
-    /// [`ImksError::Randomness`](crate::ImksError::Randomness) if the operating system has none.
+    /// [`ImksError::Randomness`](crate::ImksError::Randomness) if the operating system has no random numbers.
     pub fn random() -> ImksResult<Self> {
         let mut bytes = [0; NODE_BYTES];
         getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))
     }
 
-    /// The name with these bytes.
+    /// Returns the id with these bytes.
     pub const fn from_bytes(bytes: [u8; NODE_BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes of the name.
+    /// Returns the bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; NODE_BYTES] {
         &self.0
     }
 
-    /// The name that `text` spells, if it is one.
+    /// Parses an id, or returns `None` if `text` is not one.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; NODE_BYTES];
         let read = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
@@ -68,7 +69,7 @@ impl<'de> Deserialize<'de> for NodeId {
     }
 }
 
-/// Bytes of the name of a node.
+/// The number of bytes of a node id.
 pub const NODE_BYTES: usize = 5;
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
-//! Both ends of a subscription: where a pipe puts messages, and where they are read.
+//! The two ends of a subscription: the inbox that a pipe fills, and the subscription that is read.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::{BusState, metrics};
 
-/// Makes both ends of a subscription. What does not fit is dropped and counted in `state`: messages on a bus are
-/// healed, not waited for.
+/// Creates both ends of a subscription. Messages that do not fit are dropped and counted in `state`, because
+/// lost messages on a bus are recovered rather than waited for.
 pub fn subscription(state: watch::Sender<BusState>) -> (Inbox, Subscription) {
     let (sender, messages) = mpsc::channel(INBOX_MAX);
     let (confirm, confirmed) = watch::channel(false);
     (Inbox { sender, confirm, state }, Subscription { messages, confirmed })
 }
 
-/// The end that a pipe fills.
+/// The end of a subscription that the pipe fills.
 #[derive(Debug, Clone)]
 pub struct Inbox {
     sender: mpsc::Sender<Bytes>,
@@ -22,12 +22,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Says that the broker has confirmed the subscription: from now on messages arrive.
+    /// Reports that the broker has confirmed the subscription: messages arrive from now on.
     pub fn confirm(&self) {
         self.confirm.send_replace(true);
     }
 
-    /// Puts a message in, or drops and counts it if the reader is too far behind.
+    /// Adds a message, or drops and counts it if the reader is too far behind.
     pub fn push(&self, message: Bytes) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(message) {
             metrics::MESSAGES_DROPPED.increment();
@@ -41,7 +41,7 @@ impl Inbox {
     }
 }
 
-/// The end that is read. Dropping it ends the subscription.
+/// The end of a subscription that is read. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Subscription {
     messages: mpsc::Receiver<Bytes>,
@@ -49,19 +49,19 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Waits until the broker has confirmed the subscription: a baseline that is read after this misses nothing. False
-    /// if the pipe was closed first.
+    /// Waits until the broker has confirmed the subscription. A baseline that is read afterwards misses
+    /// nothing. Returns false if the pipe was closed first.
     pub async fn confirmed(&mut self) -> bool {
         self.confirmed.wait_for(|confirmed| *confirmed).await.is_ok()
     }
 
-    /// The next message; `None` once the pipe is closed.
+    /// Returns the next message, or `None` once the pipe is closed.
     pub async fn recv(&mut self) -> Option<Bytes> {
         self.messages.recv().await
     }
 }
 
-/// Messages of one subscription that wait to be read; more are dropped and counted.
+/// The maximum number of unread messages of one subscription. Further messages are dropped and counted.
 pub const INBOX_MAX: usize = 4_096;
 
 #[cfg(test)]

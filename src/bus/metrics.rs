@@ -1,4 +1,4 @@
-//! What the bus between nodes counts.
+//! Metrics of the bus between nodes.
 
 use crate::telemetry::instruments;
 

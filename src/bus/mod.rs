@@ -1,7 +1,7 @@
-//! Bytes between nodes. A [`Pipe`] knows named channels and nothing of what is said on them.
+//! The bus between nodes: a [`Pipe`] carries bytes on named channels and does not interpret them.
 //!
-//! Lossy and unordered by contract: what must arrive is healed from the database. What is known to be lost is
-//! counted, so that whoever heals knows when to look.
+//! A pipe may lose and reorder messages. Anything that must arrive is recovered from the database. Known
+//! losses are counted, so that the recovering side knows when to look.
 
 mod inbox;
 #[doc(hidden)]
@@ -17,51 +17,51 @@ use tokio::sync::watch;
 pub use self::inbox::{Inbox, Subscription, subscription};
 use crate::node::NodeId;
 
-/// A future that a trait object can give.
+/// A boxed future, which trait objects can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A pipe to the other nodes. A server has one; it is chosen where the program is put together.
+/// A connection to the other nodes. A server has exactly one, chosen where the program is assembled.
 pub trait Pipe: Send + Sync + 'static {
-    /// Name for logs and metrics.
+    /// Returns the name for logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Whether there can be other nodes; if not, nothing is encoded for them.
+    /// Whether there can be other nodes. If not, nothing is encoded for them.
     fn reaches_others(&self) -> bool;
 
-    /// Queues a message for every node that subscribed to the channel; the sender's own subscriptions may get it too.
-    /// Never waits: a full queue drops the message and counts it as lost.
+    /// Queues a message for every node that subscribed to the channel. The sender's own subscriptions may
+    /// receive it too. Never waits: if the queue is full, the message is dropped and counted as lost.
     fn publish(&self, channel: &str, message: Bytes);
 
-    /// Subscribes to a channel, or to all whose names begin alike. Dropping the subscription ends it.
+    /// Subscribes to one channel, or to all channels with a common prefix. Dropping the subscription ends it.
     fn subscribe(&self, topic: Topic<'_>) -> Subscription;
 
-    /// Subscribes to what other nodes send to this one.
+    /// Subscribes to messages that other nodes send to this one.
     fn receive(&self, node: NodeId) -> Subscription;
 
     /// Sends a message to one node.
     ///
     /// # Errors
-    /// [`NoReceiver`] where it is known that nobody got it. Without an error it may be lost nevertheless.
+    /// [`NoReceiver`] if it is known that no node received the message. Success does not guarantee delivery.
     fn send_to(&self, node: NodeId, message: Bytes) -> BoxFuture<'_, Result<(), NoReceiver>>;
 
-    /// How the pipe is, now and from now on.
+    /// Returns a receiver of the current and all later states of the pipe.
     fn state(&self) -> watch::Receiver<BusState>;
 
-    /// The number of nodes that subscribed to a channel, where the pipe can tell.
+    /// Returns the number of nodes that subscribed to a channel, if the pipe knows it.
     fn subscribers<'a>(&'a self, _channel: &'a str) -> BoxFuture<'a, Option<usize>> {
         Box::pin(async { None })
     }
 
-    /// Sends what is queued, then closes the pipe.
+    /// Sends everything that is queued, then closes the pipe.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// What is subscribed to.
+/// The channels of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic<'a> {
     /// One channel.
     Channel(&'a str),
-    /// All channels whose names begin like this.
+    /// All channels whose names start with this prefix.
     Prefix(&'a str),
 }
 
@@ -75,25 +75,25 @@ impl Topic<'_> {
     }
 }
 
-/// How a pipe is.
+/// The state of a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BusState {
-    /// Rises with every reconnect: what was published meanwhile may be missing.
+    /// The number of reconnects. Messages published during an outage may be missing.
     pub epoch: u64,
     /// Whether the pipe is connected.
     pub up: bool,
-    /// Messages known to be lost.
+    /// The number of messages known to be lost.
     pub lost: u64,
 }
 
 impl Default for BusState {
-    /// The state of a pipe that is connected and has lost nothing.
+    /// Returns the state of a pipe that is connected and has lost nothing.
     fn default() -> Self {
         Self { epoch: 0, up: true, lost: 0 }
     }
 }
 
-/// A message had nobody to go to.
+/// The error of a message that reached no node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no node of this name is there")]
 pub struct NoReceiver;

@@ -1,4 +1,5 @@
-//! A pipe in memory for tests: it delays, reorders, drops, doubles and partitions, the same way for the same seed.
+//! An in-memory pipe for tests. It delays, reorders, drops, duplicates and partitions messages, reproducibly
+//! for each seed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,16 +13,16 @@ use tokio_util::task::TaskTracker;
 use super::{BoxFuture, BusState, Inbox, NoReceiver, Pipe, Subscription, Topic, subscription};
 use crate::node::NodeId;
 
-/// What happens to messages on their way.
+/// The faults that are injected into message delivery.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Weather {
-    /// Longest delay; each message has its own, so that they overtake each other.
+    /// The longest delay. Each message has its own delay, so messages overtake each other.
     pub delay_max: Duration,
-    /// Messages of a hundred that are lost without a sign.
+    /// The percentage of messages that are lost silently.
     pub lost_percent: u8,
-    /// Messages of a hundred to one node that are lost without a sign.
+    /// The percentage of messages to one node that are lost silently.
     pub direct_lost_percent: u8,
-    /// Messages of a hundred that arrive twice.
+    /// The percentage of messages that arrive twice.
     pub doubled_percent: u8,
 }
 
@@ -34,7 +35,7 @@ struct Network {
     weather: Weather,
     random: u64,
     subscribers: Vec<Subscriber>,
-    /// Nodes that are cut off from those that are not in here.
+    /// The pipes that are cut off from all pipes outside this set.
     island: HashSet<usize>,
     pipes: Vec<watch::Sender<BusState>>,
 }
@@ -45,7 +46,7 @@ struct Subscriber {
     inbox: Inbox,
 }
 
-/// Where messages go.
+/// The destination of a message.
 #[derive(Clone, PartialEq, Eq)]
 enum Target {
     Channel(String),
@@ -63,19 +64,19 @@ impl Target {
 }
 
 impl SimBus {
-    /// A network in which everything that happens follows from the seed.
+    /// Creates a network whose behavior is fully determined by the seed.
     pub fn new(seed: u64, weather: Weather) -> Self {
         let bus = Self::default();
         {
             let mut network = bus.0.lock();
             network.weather = weather;
-            // Zero would stay zero for ever.
+            // A xorshift generator never leaves the state zero.
             network.random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         }
         bus
     }
 
-    /// A pipe of one more node.
+    /// Creates a pipe for one more node.
     pub fn pipe(&self) -> Arc<SimPipe> {
         let state = watch::Sender::new(BusState::default());
         let mut network = self.0.lock();
@@ -83,17 +84,17 @@ impl SimBus {
         Arc::new(SimPipe { bus: self.clone(), number: network.pipes.len() - 1, state })
     }
 
-    /// Changes what happens to messages from now on.
+    /// Changes the faults of messages that are sent from now on.
     pub fn set_weather(&self, weather: Weather) {
         self.0.lock().weather = weather;
     }
 
-    /// Cuts these pipes, by their number, off from all others.
+    /// Cuts the pipes with these numbers off from all others.
     pub fn partition(&self, island: impl IntoIterator<Item = usize>) {
         self.0.lock().island = island.into_iter().collect();
     }
 
-    /// Joins what was cut. Every pipe learns that it may have missed something.
+    /// Ends the partition. Every pipe learns that it may have missed messages.
     pub fn heal(&self) {
         let mut network = self.0.lock();
         network.island.clear();
@@ -132,7 +133,7 @@ impl Network {
         self.subscribers.iter().filter(takes).map(|subscriber| &subscriber.inbox)
     }
 
-    /// How late each copy of a message arrives.
+    /// Returns the delay of each copy of a message.
     fn copies(&mut self, target: &Target) -> Vec<Duration> {
         let Weather { delay_max, lost_percent, direct_lost_percent, doubled_percent } = self.weather;
         let lost_percent = if matches!(target, Target::Node(_)) { direct_lost_percent } else { lost_percent };
@@ -144,7 +145,7 @@ impl Network {
         (0..copies).map(|_| Duration::from_millis(self.draw(millis.saturating_add(1)))).collect()
     }
 
-    /// A number below `bound` (xorshift64).
+    /// Returns a random number below `bound` (xorshift64).
     fn draw(&mut self, bound: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -161,7 +162,7 @@ pub struct SimPipe {
 }
 
 impl SimPipe {
-    /// Number of the pipe, for [`SimBus::partition`].
+    /// Returns the number of the pipe, for [`SimBus::partition`].
     pub fn number(&self) -> usize {
         self.number
     }

@@ -1,4 +1,4 @@
-//! How a connection is closed, and why it ended.
+//! The ways to close a connection, and the reasons why a connection ended.
 
 use std::fmt;
 
@@ -6,40 +6,41 @@ use bytes::Bytes;
 
 use crate::telemetry::Label;
 
-/// How a holder closes a connection.
+/// How the holder closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// After what is queued. `CloseReason::ForcedClose`, WebSocket code 1000.
+    /// Closes after queued packets are sent. `CloseReason::ForcedClose`, WebSocket code 1000.
     Graceful,
-    /// After what is queued, because the server stops. `CloseReason::ServerShutdown`, WebSocket code 1001.
+    /// Closes after queued packets are sent, because the server stops. `CloseReason::ServerShutdown`,
+    /// WebSocket code 1001.
     Shutdown,
-    /// At once; what is queued is lost. `CloseReason::ForcedClose`.
+    /// Closes at once and drops queued packets. `CloseReason::ForcedClose`.
     Now,
 }
 
-/// Why a session ended.
+/// The reason why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// The wire failed, or the peer broke the rules of the transport.
+    /// The wire failed, or the peer violated the protocol of the transport.
     TransportError,
-    /// The peer closed.
+    /// The peer closed the connection.
     TransportClose,
     /// The server closed this connection.
     ForcedClose,
-    /// No pong in time.
+    /// The pong did not arrive in time.
     PingTimeout,
-    /// Something that cannot be an Engine.IO packet arrived.
+    /// The peer sent data that is not an Engine.IO packet.
     ParseError,
-    /// The server stops.
+    /// The server is stopping.
     ServerShutdown,
     /// The peer reads too slowly: its queue was full.
     Slow,
-    /// A message above `max_payload`, on a WebSocket.
+    /// The peer sent a message larger than `max_payload` on a WebSocket.
     TooLarge,
 }
 
 impl CloseReason {
-    /// All reasons, for tables.
+    /// All reasons.
     pub const ALL: [Self; <Self as Label>::NAMES.len()] = [
         Self::TransportError,
         Self::TransportClose,
@@ -51,7 +52,7 @@ impl CloseReason {
         Self::TooLarge,
     ];
 
-    /// Returns the reference server's words.
+    /// Returns the text that the reference server uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TransportError | Self::Slow | Self::TooLarge => "transport error",
@@ -63,7 +64,8 @@ impl CloseReason {
         }
     }
 
-    /// Returns the label in metrics and logs; tells apart what the reference does not.
+    /// Returns the label for metrics and logs. Distinguishes reasons that share a text in the reference
+    /// server.
     pub fn name(self) -> &'static str {
         Label::name(&self)
     }
@@ -75,26 +77,26 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Why a WebSocket or a WebTransport stream can carry no more.
+/// The reason why a WebSocket or WebTransport stream can carry no more packets.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum WireEnd {
-    /// The stream ended or failed: there is nobody to tell.
+    /// The stream ended or failed; the peer cannot be notified.
     Stream(CloseReason),
-    /// The peer closed, with this content of its close frame.
+    /// The peer closed the stream, with this content of its close frame.
     Peer(Bytes),
-    /// The peer broke a rule.
+    /// The peer violated the protocol.
     Violation {
-        /// What the session is told.
+        /// The reason that the session gets.
         reason: CloseReason,
-        /// What the peer is told.
+        /// The close code that the peer gets.
         code: u16,
-        /// Which rule, for the log.
+        /// The violated rule, for the log.
         rule: &'static str,
     },
 }
 
 impl WireEnd {
-    /// Returns what the session is told.
+    /// Returns the reason that the session gets.
     pub(crate) fn reason(&self) -> CloseReason {
         match self {
             Self::Stream(reason) | Self::Violation { reason, .. } => *reason,
@@ -102,7 +104,7 @@ impl WireEnd {
         }
     }
 
-    /// Returns the content of the close frame that answers the peer; `None` when there is nobody to answer.
+    /// Returns the content of the close frame to answer with, or `None` if the peer cannot be answered.
     pub(crate) fn reply(&self) -> Option<Box<[u8]>> {
         match self {
             Self::Stream(_) => None,

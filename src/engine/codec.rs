@@ -1,4 +1,4 @@
-//! Engine.IO v4 encoding: text packets, binary packets, polling payloads. Functions only.
+//! The encoding of Engine.IO v4: text packets, binary packets and polling payloads.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -10,11 +10,11 @@ use tungstenite::Utf8Bytes;
 use crate::engine::{Frame, Message, Packet};
 use crate::{ImksError, ImksResult};
 
-/// Decodes one text packet: a WebSocket text frame, or one part of a polling payload. A message keeps
-/// `packet`'s memory, nothing is copied.
+/// Decodes one text packet: a WebSocket text frame, or one part of a polling payload. A message shares the
+/// memory of `packet`; nothing is copied.
 ///
 /// # Errors
-/// Empty, unknown type, not UTF-8, bad base64.
+/// Fails if the packet is empty, has an unknown type, is not UTF-8 or contains invalid base64.
 pub fn decode_text(mut packet: Bytes) -> ImksResult<Packet> {
     let Some(&kind) = packet.first() else { return Err(ImksError::EmptyEnginePacket) };
     packet.advance(1);
@@ -46,7 +46,7 @@ pub fn decode_payload(payload: &[u8]) -> impl Iterator<Item = ImksResult<Packet>
                 current
             }
         };
-        // Copied, so that a message that waits does not hold the whole request body.
+        // Copied, so that a waiting message does not keep the whole request body alive.
         let packet = decode_text(Bytes::copy_from_slice(packet));
         if packet.is_err() {
             rest = None;
@@ -55,7 +55,7 @@ pub fn decode_payload(payload: &[u8]) -> impl Iterator<Item = ImksResult<Packet>
     })
 }
 
-/// Encodes one packet as text, as on polling; `b<base64>` for binary messages.
+/// Encodes one packet as text for polling; binary messages become `b<base64>`.
 pub fn encode_text(packet: &Packet) -> String {
     match packet {
         Packet::Open(content) => format!("0{content}"),
@@ -80,17 +80,19 @@ pub fn encode_payload<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> String
             payload.push('b');
             STANDARD.encode_string(frame.payload(), &mut payload);
         } else {
-            // A writer may have put anything into a text frame; what is not UTF-8 is replaced, never sent raw.
+            // A text frame may contain anything its writer put there. Invalid UTF-8 is replaced, never sent
+            // raw.
             payload.push_str(&String::from_utf8_lossy(frame.payload()));
         }
     }
     payload
 }
 
-/// Decodes base64 in every form that official clients write: in lines, without padding, in the alphabet for URLs.
+/// Decodes base64 in every form that official clients send: with line breaks, without padding, in the
+/// URL-safe alphabet.
 ///
 /// # Errors
-/// [`ImksError::InvalidBase64`] for other characters, or a number of them that cannot be.
+/// [`ImksError::InvalidBase64`] for invalid characters, or an impossible number of characters.
 pub(crate) fn decode_base64(text: &[u8]) -> ImksResult<Bytes> {
     if let Ok(data) = LENIENT.decode(text) {
         return Ok(data.into());
@@ -114,7 +116,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true),
 );
-/// Between the packets of a polling payload.
+/// The separator between packets of a polling payload.
 const SEPARATOR: u8 = 0x1e;
 
 #[cfg(test)]

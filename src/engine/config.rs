@@ -1,4 +1,4 @@
-//! Settings of an engine, with the defaults of the reference server.
+//! Engine settings, with the defaults of the reference server.
 
 use std::fmt;
 use std::future::Future;
@@ -18,64 +18,69 @@ use crate::{ImksError, ImksResult};
 /// Settings of an [`super::Engine`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it is served. A trailing `/` is added unless `add_trailing_slash` is off; what starts with the
-    /// result is served.
+    /// The path prefix of all requests that the engine serves. A trailing `/` is added unless
+    /// `add_trailing_slash` is off.
     pub path: String,
     /// Whether the path ends with `/`.
     pub add_trailing_slash: bool,
-    /// From the handshake or the last pong to the next ping.
+    /// The time from the handshake or the last pong to the next ping.
     pub ping_interval: Duration,
-    /// From a ping to the latest pong.
+    /// The time that a client has to answer a ping.
     pub ping_timeout: Duration,
-    /// How long a WebSocket or WebTransport stream may take to take over from polling, and a WebTransport
-    /// session to send its first packet.
+    /// The time that a WebSocket or WebTransport stream has to take over from polling, and that a
+    /// WebTransport session has to send its first packet.
     pub upgrade_timeout: Duration,
-    /// Bytes of an incoming message, and of a POST body, at most.
+    /// The maximum size of an incoming message, and of a POST body, in bytes.
     pub max_payload: usize,
     /// Whether sessions may use HTTP long-polling.
     pub polling: bool,
     /// Whether sessions may use WebSocket.
     pub websocket: bool,
-    /// Whether sessions may use WebTransport; needs a listener that calls [`super::Engine::handle_webtransport`].
+    /// Whether sessions may use WebTransport. Requires a listener that calls
+    /// [`super::Engine::handle_webtransport`].
     pub webtransport: bool,
     /// Whether a polling session is offered the other transports.
     pub allow_upgrades: bool,
-    /// Whether clients of Engine.IO v3 (Socket.IO v2) are served too. Their session id, a secret otherwise, is their
-    /// public socket id as well: such a client makes one from the other by itself.
+    /// Whether clients of Engine.IO v3 (Socket.IO v2) are served. Such a client derives its public socket id
+    /// from its session id, which is otherwise secret.
     pub allow_eio3: bool,
-    /// Directory `dist` of the npm package `socket.io-client`, whose browser builds are served under the path.
+    /// The `dist` directory of the npm package `socket.io-client`, whose browser builds are served under the
+    /// path.
     pub client_bundle_dir: Option<PathBuf>,
-    /// A text message that follows the OPEN packet.
+    /// A text message that is sent right after the OPEN packet.
     pub initial_packet: Option<String>,
-    /// A cookie with the session id on the handshake response of polling.
+    /// A cookie with the session id, set on the handshake response of polling.
     pub cookie: Option<Cookie>,
-    /// Which foreign origins a browser may use it from; none when absent.
+    /// The cross-origin policy. Without one, no foreign origin may read responses.
     pub cors: Option<Cors>,
     /// Poll responses of at least this many bytes are compressed if the client can; never when absent.
     pub http_compression: Option<usize>,
-    /// Whether WebSocket messages may be compressed, for clients that offer it (permessage-deflate, RFC 7692). Neither
-    /// side keeps state between messages, so it costs no memory at rest, and small messages gain nothing. Secrets and
-    /// text of others in one message can be guessed from its length.
+    /// Whether WebSocket messages may be compressed for clients that offer it (permessage-deflate, RFC 7692).
+    /// Neither side keeps state between messages, so it costs no memory at rest, but small messages gain
+    /// little. If a message combines a secret with text chosen by others, its compressed length can reveal
+    /// the secret.
     pub per_message_deflate: bool,
-    /// Bytes of a message, from which on it leaves compressed.
+    /// The size in bytes from which outgoing messages are compressed.
     pub per_message_deflate_threshold: usize,
-    /// Headers added to each response.
+    /// Headers that are added to each response.
     pub extra_headers: Vec<(HeaderName, HeaderValue)>,
-    /// This node's name in the session ids it makes; a random one when absent.
+    /// The node that new session ids name; a random one if absent.
     pub node: Option<NodeId>,
-    /// Code of the application that is asked on the way.
+    /// Application code that is called while requests are handled.
     pub hooks: Hooks,
-    /// Bounds of the outgoing queue of each connection.
+    /// The limits of the outgoing queue of each connection.
     pub outbox: OutboxLimits,
-    /// How long a POST body may take to arrive.
+    /// The time that a POST body may take to arrive.
     pub body_timeout: Duration,
-    /// How long a graceful close may take to hand over what is queued.
+    /// The time that a graceful close may take to send queued packets.
     pub close_timeout: Duration,
-    /// Connections that wait for [`super::Engine::accept`] at most; more are refused with 503.
+    /// The maximum number of connections waiting for [`super::Engine::accept`]. Further ones are refused with
+    /// 503.
     pub accept_queue: usize,
-    /// Live sessions at most; more are refused with 503.
+    /// The maximum number of live sessions. Further ones are refused with 503.
     pub sessions_max: usize,
-    /// Messages of polling clients that wait for the holder before the `ok` of their POST is withheld.
+    /// The number of messages of a polling client that may wait for the holder before the `ok` of its POST is
+    /// withheld.
     pub inbound_messages_max: usize,
 }
 
@@ -114,10 +119,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what cannot work.
+    /// Checks the settings for values that cannot work.
     ///
     /// # Errors
-    /// [`ImksError::Config`] naming the value and what to change.
+    /// [`ImksError::Config`] that names the value and the correction.
     pub fn validate(&self) -> ImksResult<()> {
         let wrong = |text: &str| Err(ImksError::Config(text.into()));
         if !self.path.starts_with('/') {
@@ -137,19 +142,19 @@ impl Config {
         Ok(())
     }
 
-    /// The prefix of every path that is served.
+    /// Returns the prefix of every path that is served.
     pub(crate) fn prefix(&self) -> String {
         let trimmed = self.path.trim_end_matches('/');
         if self.add_trailing_slash { format!("{trimmed}/") } else { trimmed.into() }
     }
 }
 
-/// Cookie of the handshake response. Never needed by imks itself; load balancers may use it.
+/// A cookie of the handshake response. imks itself does not use it; load balancers may.
 #[derive(Clone, Debug)]
 pub struct Cookie {
-    /// Name, usually `io`.
+    /// The name, usually `io`.
     pub name: String,
-    /// What follows `name=sid`, for example `; Path=/; HttpOnly; SameSite=Lax`.
+    /// The attributes after `name=sid`, for example `; Path=/; HttpOnly; SameSite=Lax`.
     pub attributes: String,
 }
 
@@ -159,62 +164,65 @@ impl Default for Cookie {
     }
 }
 
-/// Cross-origin policy.
+/// The cross-origin policy.
 #[derive(Clone, Debug, Default)]
 pub struct Cors {
-    /// Who is allowed.
+    /// The allowed origins.
     pub origins: Origins,
-    /// Whether cookies may be sent. Not with [`Origins::Any`].
+    /// Whether cookies may be sent. Cannot be combined with [`Origins::Any`].
     pub credentials: bool,
-    /// Methods for the preflight; empty stands for `GET,HEAD,PUT,PATCH,POST,DELETE`.
+    /// The methods allowed in a preflight response; empty means `GET,HEAD,PUT,PATCH,POST,DELETE`.
     pub methods: Vec<String>,
-    /// Request headers for the preflight; empty reflects what is asked for.
+    /// The request headers allowed in a preflight response; if empty, the requested ones are allowed.
     pub headers: Vec<String>,
 }
 
-/// Allowed origins.
+/// The origins that may read responses.
 #[derive(Clone, Debug, Default)]
 pub enum Origins {
-    /// Every origin, answered with `*`, without credentials.
+    /// Every origin; responses have `*` and do not allow credentials.
     #[default]
     Any,
-    /// Exactly these, for example `https://example.com`.
+    /// Exactly these origins, for example `https://example.com`.
     List(Vec<String>),
 }
 
-/// Future of a hook; it borrows nothing.
+/// The future of a hook, which borrows nothing.
 pub type HookFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-/// Decides over a handshake; the error text is told to the client, empty stands for `Forbidden`.
+/// A hook that accepts or refuses a handshake. The client receives the error text; an empty one means
+/// `Forbidden`.
 pub type AllowRequest = Arc<dyn Fn(&Parts) -> HookFuture<Result<(), String>> + Send + Sync>;
-/// Makes the session id of a handshake: 8 to 128 characters of `A-Z a-z 0-9 _ - . ~`, unguessable.
+/// A hook that generates the session id of a handshake: 8 to 128 unguessable characters of `A-Z a-z 0-9 _ - .
+/// ~`.
 pub type GenerateId = Arc<dyn Fn(&Parts) -> HookFuture<Result<String, String>> + Send + Sync>;
-/// Sees every request first; an error refuses it with code 3.
+/// A hook that sees every request first. An error refuses the request with code 3.
 pub type OnRequest = Arc<dyn Fn(&Parts) -> Result<(), String> + Send + Sync>;
-/// Hands a request to the node that owns its session, where [`super::Engine::handle_forwarded`] answers it. Dropping the
-/// future tells that node that the client went away. An owner that is unknown or dead is [`OwnerUnreachable`] at once.
+/// A hook that forwards a request to the node that owns its session, where
+/// [`super::Engine::handle_forwarded`] answers it. Dropping the future tells that node that the client
+/// disconnected. Fails at once with [`OwnerUnreachable`] if the owner is unknown or dead.
 pub type Forward = Arc<
     dyn Fn(NodeId, ForwardedRequest) -> HookFuture<Result<ForwardedReply, OwnerUnreachable>> + Send + Sync,
 >;
-/// Changes the headers of a response.
+/// A hook that edits the headers of a response.
 pub type EditHeaders = Arc<dyn Fn(&mut HeaderMap, &Parts) + Send + Sync>;
 
-/// Code of the application that is asked on the way.
+/// Application code that is called while requests are handled.
 #[derive(Clone, Default)]
 pub struct Hooks {
-    /// Every request.
+    /// Called for every request.
     pub on_request: Option<OnRequest>,
-    /// The first request of a session. 403 on polling, 400 on WebSocket.
+    /// Called for the first request of a session. A refusal is 403 on polling and 400 on WebSocket.
     pub allow_request: Option<AllowRequest>,
-    /// Instead of this node's id and 128 random bits. Such sessions name no owner: behind several nodes they need
-    /// sticky sessions.
+    /// Replaces the default session id, which is the id of this node and 128 random bits. Custom session ids
+    /// name no owner, so a cluster of several nodes needs sticky sessions.
     pub generate_id: Option<GenerateId>,
-    /// Polling requests of sessions that another node owns; without it they are unknown here, and several nodes need
-    /// sticky sessions. A WebSocket or WebTransport stream that wants to take over is never forwarded: the client stays
-    /// on polling.
+    /// Forwards polling requests of sessions that another node owns. Without it such sessions are unknown
+    /// here, and a cluster of several nodes needs sticky sessions. A WebSocket or WebTransport stream that
+    /// wants to take over is never forwarded: the client stays on polling.
     pub forward: Option<Forward>,
-    /// Headers of the handshake response.
+    /// Edits the headers of the handshake response.
     pub initial_headers: Option<EditHeaders>,
-    /// Headers of every response.
+    /// Edits the headers of every response.
     pub headers: Option<EditHeaders>,
 }
 

@@ -1,7 +1,7 @@
-//! permessage-deflate (RFC 7692), outgoing: each message is compressed by itself, so that one compressed frame serves
-//! all receivers, and each thread has one compressor for all its connections.
+//! permessage-deflate (RFC 7692) for outgoing messages. Each message is compressed on its own, so that one
+//! compressed frame serves all receivers, and all connections of a thread share one compressor.
 //!
-//! Bytes in, bytes out; the wire decides when. See docs/adr/0019-permessage-deflate-without-context.md.
+//! The wire decides which messages are compressed. See docs/adr/0019-permessage-deflate-without-context.md.
 
 use std::cell::RefCell;
 
@@ -9,30 +9,31 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use crate::engine::metrics::{self, DeflateStep};
 
-/// Size in bytes from which on the messages of a connection are compressed.
+/// The size in bytes from which the messages of a connection are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Threshold(u32);
 
 impl Threshold {
-    /// The peer cannot read compressed messages.
+    /// The threshold of a peer that cannot read compressed messages.
     pub(crate) const NEVER: Self = Self(u32::MAX);
 
-    /// Returns the threshold of this many bytes.
+    /// Returns the threshold of `bytes` bytes.
     pub(crate) fn bytes(bytes: usize) -> Self {
         Self(u32::try_from(bytes).unwrap_or(u32::MAX).min(u32::MAX - 1))
     }
 
-    /// Returns the number of bytes, to be compared with a length.
+    /// Returns the number of bytes, for comparison with a length.
     pub(crate) fn get(self) -> u32 {
         self.0
     }
 }
 
-/// Appends `message` to `out` as the payload of a compressed message; false if that would make it no smaller.
+/// Appends `message` to `out` as the payload of a compressed message. Returns false if it would not become
+/// smaller.
 pub(crate) fn deflate(message: &[u8], out: &mut Vec<u8>) -> bool {
     COMPRESSOR.with_borrow_mut(|(compressor, scratch)| {
         compressor.reset();
-        // What does not fit here is not worth it.
+        // The compressed message is useful only if it fits here.
         scratch.resize(message.len(), 0);
         let flushed = compressor.compress(message, scratch, FlushCompress::Sync);
         let written = compressor.total_out() as usize;
@@ -52,12 +53,12 @@ pub(crate) fn deflate(message: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 thread_local! {
-    /// Made when the first connection of this thread needs it: 271 KiB, and the scratch space.
+    /// Created when the first connection of this thread needs it: 271 KiB, and the scratch space.
     static COMPRESSOR: RefCell<(Compress, Vec<u8>)> =
         RefCell::new((Compress::new(Compression::fast(), false), Vec::new()));
 }
 
-/// The length of the empty stored block that ends a flush; a sender leaves it out (RFC 7692 section 7.2.1).
+/// The length of the empty stored block that ends a flush. A sender omits it (RFC 7692 section 7.2.1).
 const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
-/// What a thread keeps of its scratch space.
+/// The maximum size of the scratch space that a thread keeps.
 const SCRATCH_BYTES: usize = 256 << 10;

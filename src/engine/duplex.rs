@@ -1,4 +1,4 @@
-//! A wire that carries packets both ways at any time: WebSocket or WebTransport.
+//! The wire of a WebSocket or WebTransport session, which carries packets both ways at any time.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
@@ -10,14 +10,14 @@ use crate::engine::websocket::{WebSocket, close_frame};
 use crate::engine::webtransport::WebTransport;
 use crate::engine::{Frame, Packet, Transport};
 
-/// Wire of one session, or of one that wants to take over from polling.
+/// The wire of a session, or of a candidate that wants to take over from polling.
 pub(crate) enum Duplex {
     WebSocket(WebSocket),
     WebTransport(Box<WebTransport>),
 }
 
 impl Duplex {
-    /// Returns the transport that it is.
+    /// Returns the transport of the wire.
     pub(crate) fn transport(&self) -> Transport {
         match self {
             Self::WebSocket(_) => Transport::WebSocket,
@@ -25,7 +25,7 @@ impl Duplex {
         }
     }
 
-    /// Returns from how many bytes on messages that are queued should be compressed.
+    /// Returns the size from which messages should be compressed before they are queued.
     pub(crate) fn threshold(&self) -> Threshold {
         match self {
             Self::WebSocket(wire) => wire.threshold(),
@@ -33,7 +33,7 @@ impl Duplex {
         }
     }
 
-    /// Reads once and hands every packet that is complete to `on_packet`.
+    /// Reads once and passes every complete packet to `on_packet`.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -45,7 +45,7 @@ impl Duplex {
         }
     }
 
-    /// Reads and forgets, after a close: ready when the peer has closed too.
+    /// Reads and discards data after a close. Ready when the peer has closed too.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::WebSocket(wire) => wire.poll_discard(cx),
@@ -61,8 +61,8 @@ impl Duplex {
         }
     }
 
-    /// Queues one message in front of all that are not half out: a ping that waited behind a large message would come
-    /// too late.
+    /// Queues one message before all others that are not partly written. A ping that waited behind a large
+    /// message would be too late.
     pub(crate) fn push_first(&mut self, frame: Frame) {
         match self {
             Self::WebSocket(wire) => wire.push_first(frame),
@@ -70,7 +70,7 @@ impl Duplex {
         }
     }
 
-    /// Queues many.
+    /// Queues several messages.
     pub(crate) fn extend(&mut self, frames: VecDeque<Frame>) {
         match self {
             Self::WebSocket(wire) => wire.extend(frames),
@@ -78,7 +78,7 @@ impl Duplex {
         }
     }
 
-    /// Queues the end, with the content of a close frame: nothing, or a code and a reason.
+    /// Queues a close with the content of a close frame: nothing, or a code and a reason.
     pub(crate) fn push_close(&mut self, content: &[u8]) {
         match (self, content.first_chunk()) {
             (Self::WebSocket(wire), _) => wire.push(close_frame(content)),
@@ -87,7 +87,7 @@ impl Duplex {
         }
     }
 
-    /// Forgets what is queued, but for a message that is half out.
+    /// Discards everything that is queued, except for a partly written message.
     pub(crate) fn discard_queue(&mut self) {
         match self {
             Self::WebSocket(wire) => wire.discard_queue(),
@@ -95,7 +95,7 @@ impl Duplex {
         }
     }
 
-    /// Writes everything that is queued, as far as the peer takes it.
+    /// Writes everything that is queued, as far as the peer accepts it.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         match self {
             Self::WebSocket(wire) => wire.poll_flush(cx),
@@ -103,8 +103,8 @@ impl Duplex {
         }
     }
 
-    /// Ends it after a close: everything out, then the peer's end, then ours. Dropping a stream with unread bytes would
-    /// reset it, and the peer could lose what was sent last.
+    /// Ends the wire after a close: flushes, waits for the peer's end, then shuts down. Dropping a stream
+    /// with unread bytes would reset it, and the peer could lose the last packets.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if ready!(self.poll_flush(cx)).is_err() {
             return Poll::Ready(());
@@ -113,7 +113,7 @@ impl Duplex {
         self.poll_discard(cx)
     }
 
-    /// Tells the peer that nothing more comes.
+    /// Ends the sending direction.
     fn shutdown(&mut self, cx: &mut Context<'_>) {
         match self {
             Self::WebSocket(wire) => wire.shutdown(cx),
@@ -121,7 +121,7 @@ impl Duplex {
         }
     }
 
-    /// Returns what is queued here.
+    /// Returns what is queued in the wire.
     pub(crate) fn backlog(&self) -> Backlog {
         match self {
             Self::WebSocket(wire) => wire.backlog(),
@@ -129,7 +129,7 @@ impl Duplex {
         }
     }
 
-    /// Whether it is there: a WebSocket waits for the HTTP layer first.
+    /// Whether the wire is open. A WebSocket first waits for the HTTP layer.
     pub(crate) fn is_open(&self) -> bool {
         match self {
             Self::WebSocket(wire) => wire.is_open(),

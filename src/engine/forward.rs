@@ -1,31 +1,32 @@
-//! Requests of a polling session on their way between the node that got them and the node that owns the session.
+//! Polling requests and replies that travel between the node that received a request and the owner of its
+//! session.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-/// A request, with its whole body. Not to be logged: the query holds the session id.
+/// A forwarded request with its whole body. It must not be logged, because the query contains the session id.
 pub struct ForwardedRequest {
-    /// GET or POST.
+    /// The method, GET or POST.
     pub method: Method,
-    /// Path and query.
+    /// The path and query.
     pub uri: Uri,
-    /// Headers as they came.
+    /// The headers as they were received.
     pub headers: HeaderMap,
-    /// Body; at most `max_payload` bytes.
+    /// The body, at most `max_payload` bytes.
     pub body: Bytes,
 }
 
 /// The answer to a [`ForwardedRequest`].
 pub struct ForwardedReply {
-    /// Status.
+    /// The status.
     pub status: StatusCode,
-    /// Headers, without those that the node that got the request adds to all its answers.
+    /// The headers, without those that the node that received the request adds to all its responses.
     pub headers: HeaderMap,
-    /// Body.
+    /// The body.
     pub body: Bytes,
 }
 
-/// The owner of a session cannot be reached: it is gone, or the way to it is.
+/// The error of a request whose owner cannot be reached: the node is gone, or there is no connection to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the node that owns the session cannot be reached")]
 pub struct OwnerUnreachable;

@@ -1,8 +1,8 @@
-//! One outgoing message, encoded and framed once, shared by everybody who receives it.
+//! Outgoing messages that are encoded and framed once and shared by all their receivers.
 //!
 //! The bytes are a complete server WebSocket frame (RFC 6455 section 5.2, unmasked), so that a broadcast
-//! costs each receiver a reference count. What follows the frame header is the Engine.IO packet itself,
-//! which is what polling needs.
+//! costs each receiver only a reference count. The Engine.IO packet follows the frame header, and polling
+//! sends just that part.
 
 use std::io;
 
@@ -16,14 +16,14 @@ pub(crate) use self::server::{CLOSE, NOOP, PING, PONG, PONG_PROBE};
 #[cfg(feature = "socketio")]
 mod server;
 
-/// A complete, shared, preframed outgoing message. Cloning it copies a pointer.
+/// A complete, preframed, shared outgoing message. Cloning it copies a pointer.
 #[derive(Clone, Debug)]
 pub struct Frame {
     bytes: Bytes,
     header: u8,
     kind: Kind,
     deflate: Deflate,
-    /// It answers a request of the client that it goes to.
+    /// Whether the frame answers a request of the client that receives it.
     answer: bool,
 }
 
@@ -31,32 +31,32 @@ pub struct Frame {
 enum Kind {
     Text,
     Binary,
-    /// Binary, with the type byte of Engine.IO v3 in front of the data.
+    /// A binary message with the type byte of Engine.IO v3 before the data.
     TypedBinary,
-    /// WebSocket control frame: never part of a polling payload.
+    /// A WebSocket control frame, which is never part of a polling payload.
     Control,
 }
 
-/// Where a frame stands with permessage-deflate.
+/// The state of a frame in permessage-deflate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deflate {
-    /// It may be compressed.
+    /// The frame may be compressed.
     Open,
-    /// It stays uncompressed: its sender wants that, or compression does not make it smaller.
+    /// The frame stays uncompressed, because its sender wants that or compression does not make it smaller.
     Refused,
-    /// It is compressed; only a WebSocket that negotiated that can carry it.
+    /// The frame is compressed. Only a WebSocket that negotiated compression can carry it.
     Done,
 }
 
 impl Frame {
-    /// Makes an Engine.IO text message: `4` followed by `message`.
+    /// Creates an Engine.IO text message: `4` followed by `message`.
     pub fn text(message: &str) -> Self {
         let mut writer = Self::writer(message.len());
         writer.push_str(message);
         writer.finish()
     }
 
-    /// Starts a text message of about `capacity` bytes; what is written follows the `4`.
+    /// Starts a text message with a capacity of about `capacity` bytes. Written text follows the `4`.
     pub fn writer(capacity: usize) -> FrameWriter {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + 1 + capacity);
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -64,7 +64,7 @@ impl Frame {
         FrameWriter { buffer }
     }
 
-    /// Makes an Engine.IO binary message.
+    /// Creates an Engine.IO binary message.
     pub fn binary(data: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + data.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -72,13 +72,13 @@ impl Frame {
         frame(buffer, BINARY, Kind::Binary)
     }
 
-    /// Returns the message with compression ruled out.
+    /// Returns the message with compression disabled.
     #[must_use]
     pub fn uncompressed(self) -> Self {
         Self { deflate: Deflate::Refused, ..self }
     }
 
-    /// Returns the whole WebSocket frame, header included.
+    /// Returns the whole WebSocket frame, including its header.
     pub fn wire(&self) -> &Bytes {
         &self.bytes
     }
@@ -93,17 +93,17 @@ impl Frame {
         matches!(self.kind, Kind::Binary | Kind::TypedBinary)
     }
 
-    /// Returns the size in bytes on a WebSocket, header included.
+    /// Returns the size in bytes on a WebSocket, including the header.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Never true: a frame has at least its header.
+    /// Returns false, because a frame has at least its header.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Makes any Engine.IO text packet, for example `0{…}`.
+    /// Creates an Engine.IO text packet of any type, for example `0{…}`.
     pub(crate) fn packet(packet: &str) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + packet.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -111,7 +111,7 @@ impl Frame {
         frame(buffer, TEXT, Kind::Text)
     }
 
-    /// Makes a binary message of Engine.IO v3: its type, then the data.
+    /// Creates a binary message of Engine.IO v3: its type, then the data.
     pub(crate) fn typed_binary(kind: u8, data: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(HEADER_ROOM + 1 + data.len());
         buffer.extend_from_slice(&[0; HEADER_ROOM]);
@@ -131,7 +131,7 @@ impl Frame {
     }
 }
 
-/// A text message that is being written. What is written must be UTF-8; `serde_json` writes nothing else.
+/// A writer of a text message. The written bytes must be UTF-8, which `serde_json` guarantees.
 #[derive(Debug)]
 pub struct FrameWriter {
     buffer: Vec<u8>,
@@ -143,34 +143,34 @@ impl FrameWriter {
         self.buffer.extend_from_slice(text.as_bytes());
     }
 
-    /// Bytes written so far; what was written after the `4`.
+    /// Returns the number of bytes written after the `4`.
     pub fn len(&self) -> usize {
         self.buffer.len() - HEADER_ROOM - 1
     }
 
-    /// Whether nothing was written.
+    /// Whether nothing has been written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What was written, from the byte `start` on.
+    /// Returns the written bytes from `start` on.
     pub(crate) fn written(&self, start: usize) -> &[u8] {
         self.buffer.get(HEADER_ROOM + 1 + start..).unwrap_or_default()
     }
 
-    /// What was written after the `4`.
+    /// Returns the text written after the `4`.
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(self.written(0)).unwrap_or_default()
     }
 
-    /// Writes over what stands at `at` after the `4`.
+    /// Overwrites the text at `at`, counted from after the `4`.
     pub(crate) fn overwrite(&mut self, at: usize, text: &str) {
         if let Some(place) = self.buffer.get_mut(HEADER_ROOM + 1 + at..HEADER_ROOM + 1 + at + text.len()) {
             place.copy_from_slice(text.as_bytes());
         }
     }
 
-    /// Ends the message: fills in the header, copies nothing.
+    /// Finishes the message by filling in the header, without copying.
     pub fn finish(self) -> Frame {
         frame(self.buffer, TEXT, Kind::Text)
     }
@@ -187,7 +187,7 @@ impl io::Write for FrameWriter {
     }
 }
 
-/// `buffer` starts with [`HEADER_ROOM`] free bytes; the header goes right before the payload.
+/// Frames `buffer`, which starts with [`HEADER_ROOM`] free bytes: the header goes right before the payload.
 fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
     let length = buffer.len() - HEADER_ROOM;
     let header: u8 = match length {
@@ -216,7 +216,7 @@ fn frame(mut buffer: Vec<u8>, opcode: u8, kind: Kind) -> Frame {
 const FIN: u8 = 0x80;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
-/// Longest header of an unmasked frame.
+/// The length of the longest header of an unmasked frame.
 const HEADER_ROOM: usize = 10;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The facts of a connection's first request, in one compact copy: never slices of the HTTP buffers, which
-//! would stay in memory as long as the connection.
+//! The facts of a connection's first request, stored in one compact copy. Slices of the HTTP buffers would
+//! keep those buffers in memory for the lifetime of the connection.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -16,16 +16,16 @@ use crate::engine::{Protocol, Transport};
 use crate::node::{NODE_BYTES, NodeId};
 use crate::{ImksError, ImksResult};
 
-/// Engine.IO session id: a bearer secret. 28 characters of base64url: the node that owns the session, then 128
-/// random bits. `Debug` and `Display` show four characters of the random ones.
+/// An Engine.IO session id, which is a bearer secret. It has 28 characters of base64url: the node that owns
+/// the session, then 128 random bits. `Debug` and `Display` show four characters of the random part.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Sid(Arc<str>);
 
 impl Sid {
-    /// Makes an id of this node, from the operating system's random numbers.
+    /// Creates an id of this node from the operating system's random numbers.
     ///
     /// # Errors
-    /// [`ImksError::Randomness`] if the operating system has none.
+    /// [`ImksError::Randomness`] if the operating system has no random numbers.
     pub fn random(node: NodeId) -> ImksResult<Self> {
         let mut bytes = [0; SID_BYTES];
         bytes[..NODE_BYTES].copy_from_slice(node.as_bytes());
@@ -35,8 +35,9 @@ impl Sid {
         Ok(Self(String::from_utf8_lossy(&text[..written]).into()))
     }
 
-    /// Returns the node that made the session id, as far as `text` can be one of [`Sid::random`]; whether the session
-    /// exists only that node knows. `None` for anything else, also for ids made by the application.
+    /// Returns the node that created a session id, if `text` has the form of [`Sid::random`]. Only that node
+    /// knows whether the session exists. Returns `None` for any other text, including ids that the
+    /// application created.
     pub fn owner(text: &str) -> Option<NodeId> {
         if text.len() != SID_CHARACTERS {
             return None;
@@ -47,7 +48,7 @@ impl Sid {
         Some(NodeId::from_bytes(*node))
     }
 
-    /// Takes an id that the application made.
+    /// Creates an id from text that the application generated.
     ///
     /// # Errors
     /// [`ImksError::InvalidInput`] unless it is 8 to 128 characters of `A-Z a-z 0-9 _ - . ~`.
@@ -59,7 +60,7 @@ impl Sid {
         Ok(Self(text.into()))
     }
 
-    /// Returns the whole secret: for the client it belongs to, and for nothing else.
+    /// Returns the whole secret. Only the client that owns the session may receive it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -73,7 +74,7 @@ impl std::borrow::Borrow<str> for Sid {
 
 impl fmt::Display for Sid {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The first characters of ours are the same for all sessions of a node.
+        // The first characters of generated ids are the same for all sessions of a node.
         let start = if self.0.len() == SID_CHARACTERS { SHOWN_FROM } else { 0 };
         write!(formatter, "{}…", self.0.get(start..start + 4).unwrap_or_default())
     }
@@ -85,7 +86,8 @@ impl fmt::Debug for Sid {
     }
 }
 
-/// 128 bits; a handful is fetched at once to save system calls, and each is forgotten when it is handed out.
+/// Returns 128 random bits. Several values are fetched at once to save system calls, and each is erased when
+/// it is returned.
 fn random_bits() -> ImksResult<[u8; 16]> {
     POOL.with_borrow_mut(|pool| {
         if pool.1 == 0 {
@@ -105,25 +107,25 @@ thread_local! {
     static POOL: RefCell<([u8; 256], usize)> = const { RefCell::new(([0; 256], 0)) };
 }
 
-/// Marks a request that came over TLS; it stands in the extensions of the request.
+/// A marker in the extensions of a request that was received over TLS.
 #[derive(Clone, Copy, Debug)]
 pub struct Secure;
 
-/// Facts of the first request.
+/// The facts of the first request of a session.
 pub struct Handshake {
-    /// Session id.
+    /// The session id.
     pub sid: Sid,
-    /// The other end of the TCP or QUIC connection.
+    /// The address of the other end of the TCP or QUIC connection.
     pub peer: SocketAddr,
-    /// Whether the request came over TLS.
+    /// Whether the request was received over TLS.
     pub secure: bool,
-    /// When the request came.
+    /// The time of the request.
     pub issued: Micros,
-    /// The transport it came over.
+    /// The transport of the request.
     pub transport: Transport,
-    /// The version of Engine.IO it asked for.
+    /// The requested version of Engine.IO.
     pub protocol: Protocol,
-    /// First line: path and query. Then one `name:value` line per header.
+    /// The path and query on the first line, then one `name:value` line per header.
     head: Box<str>,
 }
 
@@ -144,7 +146,7 @@ impl Handshake {
             head.push('\n');
             head.push_str(name.as_str());
             head.push(':');
-            // Never with a line feed: HTTP does not allow it in a value.
+            // A value never contains a line feed, because HTTP does not allow it.
             head.push_str(&String::from_utf8_lossy(value.as_bytes()));
         }
         Self {
@@ -158,35 +160,35 @@ impl Handshake {
         }
     }
 
-    /// Returns path and query as they were sent.
+    /// Returns the path and query as they were sent.
     pub fn url(&self) -> &str {
         self.head.split('\n').next().unwrap_or_default()
     }
 
-    /// Returns the first value of a header; `name` in any case.
+    /// Returns the first value of a header. `name` is case-insensitive.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// Returns all headers in the order they came, names in lower case.
+    /// Returns all headers in the order they were received, with names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.head.split('\n').skip(1).filter_map(|line| line.split_once(':'))
     }
 
-    /// Returns the decoded name and value of each query parameter, in the order they came.
+    /// Returns the decoded name and value of each query parameter, in the order they were received.
     pub fn query(&self) -> impl Iterator<Item = (String, String)> + '_ {
         query_pairs(self.url().split_once('?').map_or("", |(_, query)| query))
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
     }
 
-    /// Whether a browser sent it from a page (it has an `Origin`).
+    /// Whether a browser sent the request from a page (it has an `Origin`).
     pub fn xdomain(&self) -> bool {
         self.header("origin").is_some()
     }
 }
 
 impl fmt::Debug for Handshake {
-    /// Without the head: it may hold secrets.
+    /// Omits the head, which may contain secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Handshake")
@@ -197,16 +199,16 @@ impl fmt::Debug for Handshake {
     }
 }
 
-/// Returns the decoded name and value of each query parameter, in the order they came.
+/// Returns the decoded name and value of each query parameter, in order.
 pub(crate) fn query_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     form_urlencoded::parse(query.as_bytes())
 }
 
-/// Owner and 128 random bits: a multiple of three, so that each text stands for other bytes.
+/// The owner and 128 random bits. A multiple of three, so that no two texts decode to the same bytes.
 const SID_BYTES: usize = NODE_BYTES + 16;
-/// [`SID_BYTES`] as base64url.
+/// The length of [`SID_BYTES`] as base64url.
 const SID_CHARACTERS: usize = 28;
-/// The first character with random bits only.
+/// The index of the first character with random bits only.
 const SHOWN_FROM: usize = 7;
 
 #[cfg(test)]

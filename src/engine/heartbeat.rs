@@ -1,19 +1,19 @@
-//! Ping and pong deadlines of one session. The server pings, the client answers; the next ping is due one
-//! interval after the pong. In version 3 it is the other way round: the client pings, and both times together are
-//! what it has from one ping to the next. Time is an argument.
+//! The ping and pong deadlines of one session, without a clock of its own. The server pings and the client
+//! answers; the next ping is due one interval after the pong. In version 3 the client pings, and it has the
+//! interval and the timeout together from one ping to the next.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Heartbeat of one session.
+/// The heartbeat of one session.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     interval: Duration,
     timeout: Duration,
     state: State,
     suspended: bool,
-    /// When the peer has read what it was sent, as far as that is known to take time.
+    /// The time by which the peer has read what it was sent, if reading is known to take time.
     read_by: Instant,
 }
 
@@ -23,16 +23,16 @@ enum State {
     Idle(Instant),
     /// The client's next ping is due at this time (version 3).
     Waiting(Instant),
-    /// A ping is out; the pong is due at this time. One other packet may move it once.
+    /// A ping was sent, and the pong is due at this time. One other packet may extend the deadline once.
     Pinged { deadline: Instant, refreshed: bool },
 }
 
-/// What is due.
+/// The action that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Beat {
     /// Send a ping.
     Ping,
-    /// The peer did not answer.
+    /// Close the session, because the peer did not answer.
     Timeout,
 }
 
@@ -41,24 +41,24 @@ impl Heartbeat {
         Self { interval, timeout, state: State::Idle(now + interval), suspended: false, read_by: now }
     }
 
-    /// For a client that pings (version 3).
+    /// Creates the heartbeat of a session whose client pings (version 3).
     pub(crate) fn passive(interval: Duration, timeout: Duration, now: Instant) -> Self {
         let state = State::Waiting(now + interval + timeout);
         Self { state, ..Self::new(interval, timeout, now) }
     }
 
-    /// Whether it is the client who pings.
+    /// Whether the client sends the pings.
     pub(crate) fn is_passive(&self) -> bool {
         matches!(self.state, State::Waiting(_))
     }
 
-    /// A pong, asked for or not, puts the next ping one interval away.
+    /// Handles a pong, solicited or not: the next ping is due one interval from now.
     pub(crate) fn handle_pong(&mut self, now: Instant) {
         self.state = State::Idle(now + self.interval);
     }
 
-    /// Any other packet shows life: the first one after a ping restarts the wait for the pong, once. A peer
-    /// that talks but never answers is still found.
+    /// Handles any other packet. The first one after a ping restarts the wait for the pong, once, so that a
+    /// peer that sends packets but never answers is still detected.
     pub(crate) fn handle_other(&mut self, now: Instant) {
         if let State::Waiting(deadline) = &mut self.state {
             *deadline = now + self.interval + self.timeout;
@@ -69,7 +69,7 @@ impl Heartbeat {
         }
     }
 
-    /// The wait for a pong starts anew, because the ping may have gone to a transport that was replaced.
+    /// Restarts the wait for a pong, because the ping may have been sent on a transport that was replaced.
     pub(crate) fn handle_switch(&mut self, now: Instant) {
         if let State::Pinged { deadline, .. } = &mut self.state {
             *deadline = now + self.timeout;
@@ -79,8 +79,8 @@ impl Heartbeat {
         }
     }
 
-    /// A peer that was slow to take what it is sent takes it: it lives, and it cannot answer a ping before it has read,
-    /// by `read_by`, what was sent before.
+    /// Handles a slow peer that accepts data again. It is alive, but cannot answer a ping before it has read,
+    /// by `read_by`, what was sent earlier.
     pub(crate) fn handle_progress(&mut self, read_by: Instant) {
         self.read_by = read_by;
         match &mut self.state {
@@ -90,12 +90,13 @@ impl Heartbeat {
         }
     }
 
-    /// While nobody reads what the peer sends, a missing pong proves nothing. Pings go on.
+    /// Suspends the deadlines while the holder does not read: a missing pong proves nothing then. Pings are
+    /// still sent.
     pub(crate) fn suspend(&mut self) {
         self.suspended = true;
     }
 
-    /// Reading goes on: the peer gets the whole timeout again to show its pong.
+    /// Resumes the deadlines when reading resumes: the peer has the whole timeout again for its pong.
     pub(crate) fn resume(&mut self, now: Instant) {
         if std::mem::take(&mut self.suspended) {
             self.handle_switch(now);
@@ -105,8 +106,8 @@ impl Heartbeat {
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Beat> {
         match self.state {
             State::Idle(due) if now >= due => {
-                // Counted from the time it was due, so that slack of the timer does not add up; but a server that
-                // was far too busy to ping in time does not take that from its client.
+                // Counted from the due time, so that timer slack does not accumulate. If the server was far
+                // too busy to ping in time, its client does not lose that time.
                 let sent = if now - due <= self.timeout / 2 { due } else { now };
                 let deadline = sent.max(self.read_by) + self.timeout;
                 self.state = State::Pinged { deadline, refreshed: false };

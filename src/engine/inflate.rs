@@ -1,5 +1,5 @@
-//! permessage-deflate (RFC 7692), incoming: no state is kept between messages, and each thread has one decompressor for
-//! all its connections.
+//! permessage-deflate (RFC 7692) for incoming messages. No state is kept between messages, and all
+//! connections of a thread share one decompressor.
 
 use std::cell::RefCell;
 
@@ -9,16 +9,16 @@ use flate2::{Decompress, FlushDecompress, Status};
 #[cfg(feature = "socketio")]
 use crate::engine::metrics::{self, DeflateStep};
 
-/// Why a compressed message cannot be read.
+/// The reason why a compressed message cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InflateError {
-    /// It has at least this many bytes.
+    /// The message has at least this many bytes.
     TooLarge(u64),
-    /// It is no complete DEFLATE stream.
+    /// The message is not a complete DEFLATE stream.
     Corrupt,
 }
 
-/// The message in the payload of a compressed one. It is given up as soon as it is longer than `max` bytes.
+/// Inflates the payload of a compressed message. Stops as soon as the message is longer than `max` bytes.
 pub(crate) fn inflate(payload: &[u8], max: usize) -> Result<Bytes, InflateError> {
     INFLATER.with_borrow_mut(|inflater| {
         inflater.input.extend_from_slice(payload);
@@ -34,7 +34,7 @@ pub(crate) fn inflate(payload: &[u8], max: usize) -> Result<Bytes, InflateError>
     })
 }
 
-/// What a thread keeps for inflating.
+/// The decompressor of a thread and its scratch space.
 struct Inflater {
     decompressor: Decompress,
     input: Vec<u8>,
@@ -52,8 +52,9 @@ impl Inflater {
         let status = loop {
             self.output.resize(room, 0);
             self.decompressor.reset(false);
-            // In one go, with everything before it in sight: what refers to an earlier message, as a client would that
-            // keeps its context in spite of our answer, is an error, not zeros.
+            // Inflated in one call, so that the output buffer holds the whole message. A reference to an
+            // earlier message, from a client that keeps its context despite our response, is then an error
+            // instead of zeros.
             let status = self.decompressor.decompress(&self.input, &mut self.output, FlushDecompress::Finish);
             let full = self.decompressor.total_out() == room as u64;
             match status {
@@ -63,7 +64,8 @@ impl Inflater {
             }
         };
         let consumed = self.decompressor.total_in() as usize;
-        // A last block may say that it is the last; an empty one follows nevertheless (RFC 7692 section 7.2.3.4).
+        // The last block may be marked as the last one. An empty block follows it nevertheless (RFC 7692
+        // section 7.2.3.4).
         let own_end = consumed + 1 == payload.len() && payload.last() == Some(&EMPTY_BLOCK);
         match status {
             Ok(Status::StreamEnd) if own_end || consumed == self.input.len() => {
@@ -73,7 +75,7 @@ impl Inflater {
         }
     }
 
-    /// Gives back what only a large message needs.
+    /// Frees the memory that only a large message needs.
     fn rest(&mut self) {
         self.input.clear();
         self.input.shrink_to(SCRATCH_BYTES);
@@ -83,16 +85,18 @@ impl Inflater {
 }
 
 thread_local! {
-    /// Made when the first connection of this thread needs it: 42 KiB, and the scratch space.
+    /// Created when the first connection of this thread needs it: 42 KiB, and the scratch space.
     static INFLATER: RefCell<Inflater> = RefCell::new(Inflater::new());
 }
 
-/// What follows a payload: the length of the empty stored block that the sender left out (RFC 7692 section 7.2.1), then
-/// an empty last block. That is read as one only where a block may begin, so a payload that is cut off shows.
+/// The bytes appended to a payload: the length of the empty stored block that the sender omitted (RFC 7692
+/// section 7.2.1), then an empty last block. It is read as a block only where one may begin, so a truncated
+/// payload is detected.
 const END: [u8; 9] = [0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff];
 /// An empty stored block without its length.
 const EMPTY_BLOCK: u8 = 0;
-/// What a thread keeps of its scratch space for input and output.
+/// The maximum size of the scratch space that a thread keeps for input and for output.
 const SCRATCH_BYTES: usize = 256 << 10;
-/// How the room for a message grows. It is inflated again from its start, which costs at most a third more.
+/// The growth factor of the output buffer. The message is inflated again from its start, which costs at most
+/// a third more.
 const GROWTH: usize = 4;

@@ -1,5 +1,5 @@
-//! Engine.IO v3, as clients of Socket.IO v2 speak it: lengths in front of packets, a type byte in front of binary
-//! data. Functions only.
+//! The encoding of Engine.IO v3, which clients of Socket.IO v2 use: lengths before packets, and a type byte
+//! before binary data.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ use crate::{ImksError, ImksResult};
 /// Decodes one text packet: a WebSocket text frame, or one part of a text payload.
 ///
 /// # Errors
-/// Empty, unknown type, not UTF-8, bad base64.
+/// Fails if the packet is empty, has an unknown type, is not UTF-8 or contains invalid base64.
 pub fn decode_text(mut packet: Bytes) -> ImksResult<Packet> {
     if packet.first() != Some(&b'b') {
         return codec::decode_text(packet);
@@ -29,7 +29,7 @@ pub fn decode_text(mut packet: Bytes) -> ImksResult<Packet> {
 /// Decodes one binary packet: a WebSocket binary frame, or one part of a binary payload. Only messages are binary.
 ///
 /// # Errors
-/// Empty, another type.
+/// Fails if the packet is empty or has another type.
 pub fn decode_binary(mut packet: Bytes) -> ImksResult<Packet> {
     match packet.first() {
         Some(&MESSAGE) => {
@@ -54,7 +54,7 @@ pub fn decode_payload(payload: &[u8], binary: bool) -> impl Iterator<Item = Imks
     })
 }
 
-/// `<length>:<packet>`, the length in UTF-16 code units.
+/// Decodes `<length>:<packet>`, with the length in UTF-16 code units.
 fn take_text(payload: &[u8]) -> ImksResult<(Packet, &[u8])> {
     let colon = memchr::memchr(b':', &payload[..payload.len().min(LENGTH_DIGITS_MAX + 1)]).ok_or_else(cut)?;
     let digits = std::str::from_utf8(&payload[..colon]).map_err(|_| cut())?;
@@ -62,12 +62,13 @@ fn take_text(payload: &[u8]) -> ImksResult<(Packet, &[u8])> {
     let units: usize = digits.parse().ok().filter(|_| only_digits).ok_or_else(cut)?;
     let content = &payload[colon + 1..];
     let bytes = bytes_of_units(content, units).ok_or_else(cut)?;
-    // Copied, so that a message that waits does not hold the whole request body.
+    // Copied, so that a waiting message does not keep the whole request body alive.
     let packet = decode_text(Bytes::copy_from_slice(&content[..bytes]))?;
     Ok((packet, &content[bytes..]))
 }
 
-/// How many bytes the first `units` UTF-16 code units of a UTF-8 text have, if it has so many.
+/// Returns the number of bytes of the first `units` UTF-16 code units of a UTF-8 text, or `None` if it is
+/// shorter.
 fn bytes_of_units(text: &[u8], units: usize) -> Option<usize> {
     let (mut bytes, mut left) = (0, units);
     while left > 0 {
@@ -83,7 +84,7 @@ fn bytes_of_units(text: &[u8], units: usize) -> Option<usize> {
     (bytes <= text.len()).then_some(bytes)
 }
 
-/// `<0: text, 1: binary> <length, a byte per digit> ff <packet>`, the length in bytes.
+/// Decodes `<0: text, 1: binary> <length, a byte per digit> ff <packet>`, with the length in bytes.
 fn take_binary(payload: &[u8]) -> ImksResult<(Packet, &[u8])> {
     let (kind, rest) = payload.split_first().ok_or_else(cut)?;
     let end =
@@ -104,7 +105,8 @@ fn take_binary(payload: &[u8]) -> ImksResult<(Packet, &[u8])> {
     }
 }
 
-/// Encodes preframed messages as one polling payload. Says whether it is binary: with `base64`, it never is.
+/// Encodes preframed messages as one polling payload. Also returns whether it is binary, which it never is
+/// with `base64`.
 pub fn encode_payload<'a>(
     frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>,
     base64: bool,
@@ -144,7 +146,7 @@ fn push_binary(payload: &mut Vec<u8>, frame: &Frame) {
     payload.extend_from_slice(frame.payload());
 }
 
-/// The frame as a WebSocket of this version carries it. Costs a copy for binary data that is not typed yet.
+/// Returns the frame as a WebSocket of this version carries it. Copies binary data that has no type byte yet.
 pub fn websocket_frame(frame: Frame, base64: bool) -> Frame {
     match (frame.is_binary(), base64) {
         (true, true) => Frame::packet(&base64_packet(&frame)),
@@ -153,7 +155,7 @@ pub fn websocket_frame(frame: Frame, base64: bool) -> Frame {
     }
 }
 
-/// A binary message with its type in front.
+/// Returns a binary message with its type byte before the data.
 pub fn typed(frame: &Frame) -> Frame {
     Frame::typed_binary(MESSAGE, frame.payload())
 }
@@ -169,10 +171,10 @@ fn cut() -> ImksError {
     ImksError::UnexpectedEnginePacket("length and payload disagree")
 }
 
-/// Type of a binary message packet.
+/// The type of a binary message packet.
 const MESSAGE: u8 = 4;
 const END_OF_LENGTH: u8 = 0xff;
-/// Digits of a length; what they can count is far beyond any payload.
+/// The maximum number of digits of a length. They can express far more than any payload.
 const LENGTH_DIGITS_MAX: usize = 10;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What the engine counts.
+//! Metrics of the engine.
 
 use crate::engine::request_error::RequestError;
 use crate::engine::{CloseReason, Transport};
 use crate::telemetry::{instruments, label};
 
-/// How a request of another transport to take over from polling ended.
+/// The outcome of a request of another transport to take over from polling.
 pub enum Upgrade {
     /// The session moved.
     Succeeded,
@@ -12,7 +12,7 @@ pub enum Upgrade {
     Failed,
 }
 
-/// Where a message goes.
+/// The direction of a message.
 pub enum Direction {
     /// From the client.
     In,
@@ -20,7 +20,7 @@ pub enum Direction {
     Out,
 }
 
-/// Where in permessage-deflate bytes are counted.
+/// The stage of permessage-deflate at which bytes are counted.
 pub enum DeflateStep {
     /// Before compression.
     ToCompress,
@@ -32,13 +32,13 @@ pub enum DeflateStep {
     Inflated,
 }
 
-/// What became of a QUIC connection that did not carry a session.
+/// The outcome of a QUIC connection that did not carry a session.
 pub enum QuicHandshake {
-    /// It was asked to prove its address first.
+    /// The peer was asked to prove its address first.
     Retried,
-    /// Too many are open.
+    /// Too many connections were open.
     Refused,
-    /// It did not become a session.
+    /// The connection did not become a session.
     Abandoned,
 }
 

@@ -1,9 +1,9 @@
-//! Engine.IO v4. Gives connections; knows nothing of Socket.IO.
+//! Engine.IO v4 server: provides connections to the layer above and does not depend on Socket.IO.
 //!
-//! [`Engine::handle`] answers HTTP requests and WebSocket upgrades, [`Engine::handle_webtransport`] the session
-//! requests of WebTransport, [`Engine::accept`] hands out a
-//! [`Connection`] per session. A connection does its I/O when its holder polls it: wire, session, heartbeat
-//! and queue live in the holder's task. Anybody may send through its [`Outbox`].
+//! [`Engine::handle`] answers HTTP requests and WebSocket upgrades, [`Engine::handle_webtransport`] answers
+//! the session requests of WebTransport, and [`Engine::accept`] returns a [`Connection`] per session. A
+//! connection does its I/O when its holder polls it: wire, session, heartbeat and queue all live in the
+//! holder's task. Any task may send through the [`Outbox`] of a connection.
 
 pub mod codec;
 #[cfg_attr(not(feature = "socketio"), allow(dead_code, reason = "a client sends fewer kinds of frames"))]

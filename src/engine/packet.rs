@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tungstenite::Utf8Bytes;
 
-/// Content of a message packet: what the layer above sends and receives.
+/// The content of a message packet, which the layer above sends and receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// UTF-8 text, without the Engine.IO `4`.
@@ -13,7 +13,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// Bytes of the content.
+    /// Returns the number of bytes of the content.
     pub fn len(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -21,7 +21,7 @@ impl Message {
         }
     }
 
-    /// Whether there is no content at all.
+    /// Whether the content is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -42,9 +42,9 @@ pub enum Packet {
     Message(Message),
     /// `5`, client to server: the probed transport takes over.
     Upgrade,
-    /// `6`, server to client: ends a polling request that has nothing to say.
+    /// `6`, server to client: answers a polling request when nothing is queued.
     Noop,
 }
 
-/// Content of the ping and the pong that probe a transport.
+/// The content of the ping and pong that probe a transport.
 pub const PROBE: &str = "probe";

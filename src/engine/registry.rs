@@ -1,4 +1,4 @@
-//! The live sessions by id, and their numbers.
+//! The live sessions by id, and the gauges that count them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +11,17 @@ use crate::engine::outbox::Queue;
 use crate::engine::polling::{Inbox, Refusal};
 use crate::engine::{CloseReason, Protocol, Sid, Transport, metrics};
 
-/// Table of live sessions.
+/// The table of live sessions.
 pub(crate) struct Registry {
     sessions: DashMap<Sid, LiveSession>,
     live: AtomicUsize,
 }
 
-/// What a request can reach of a live session.
+/// The parts of a live session that requests can reach.
 #[derive(Clone)]
 pub(crate) struct LiveSession {
     queue: Arc<Queue>,
-    /// Where its requests arrive; absent once polling does not carry it.
+    /// The inbox of its requests; `None` once polling no longer carries the session.
     inbox: Option<Arc<Inbox>>,
 }
 
@@ -30,12 +30,12 @@ impl LiveSession {
         Self { queue, inbox }
     }
 
-    /// Returns where its requests arrive, if polling carries it.
+    /// Returns the inbox of its requests, if polling carries the session.
     pub(crate) fn inbox(&self) -> Option<&Arc<Inbox>> {
         self.inbox.as_ref()
     }
 
-    /// Offers a wire to the session. It must still be polling and have no other candidate.
+    /// Offers a wire to the session, which must still be polling and have no other candidate.
     pub(crate) fn offer(&self, wire: Box<Duplex>) -> Result<(), (Refusal, Box<Duplex>)> {
         match &self.inbox {
             Some(inbox) => inbox.offer(wire),
@@ -57,7 +57,7 @@ impl Registry {
         Self { sessions: DashMap::new(), live: AtomicUsize::new(0) }
     }
 
-    /// Adds a session; false if the id is taken.
+    /// Adds a session. Returns false if the id is already in use.
     pub(crate) fn insert(&self, sid: &Sid, session: LiveSession) -> bool {
         let Entry::Vacant(entry) = self.sessions.entry(sid.clone()) else { return false };
         let transport = session.transport();

@@ -1,15 +1,15 @@
-//! Why a request is refused, in the words and numbers of Engine.IO.
+//! The errors that refuse an Engine.IO request, with their codes and texts in the protocol.
 
-/// Engine.IO error, with its code on the wire.
+/// An Engine.IO error with its code on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestError {
     TransportUnknown,
     SessionUnknown,
     BadMethod,
     BadRequest,
-    /// A WebSocket handshake that breaks a rule, with the words of the reference.
+    /// A WebSocket handshake that violates the protocol, with the text of the reference server.
     BadHandshake(&'static str),
-    /// With the words of the application.
+    /// A refusal by the application, with its text.
     Forbidden(String),
     BadProtocol,
 }

@@ -1,7 +1,8 @@
-//! One Engine.IO session: open, heartbeat, upgrade, close. Decides everything and does nothing: packets and
-//! time come in through `handle_*`, what should happen comes out of [`Session::poll_output`]. No I/O, no
-//! clock. Rule for callers: after any `handle_*`, drain `poll_output` until it is empty. Messages are apart,
-//! in `poll_message`: they may wait while the layer above is busy, everything else may not.
+//! The state machine of one Engine.IO session: open, heartbeat, upgrade, close. It does no I/O and has no
+//! clock: packets and time are passed to `handle_*`, and the resulting actions are returned by
+//! [`Session::poll_output`]. After any `handle_*`, the caller must drain `poll_output` until it is empty.
+//! Messages are separate, in `poll_message`: they may wait while the layer above is busy, but actions may
+//! not.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,26 +13,26 @@ use crate::engine::heartbeat::{Beat, Heartbeat};
 use crate::engine::packet::PROBE;
 use crate::engine::{Close, CloseReason, Message, Packet, Transport};
 
-/// Deadlines of a session.
+/// The deadlines of a session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
     pub(crate) ping_interval: Duration,
     pub(crate) ping_timeout: Duration,
     pub(crate) upgrade_timeout: Duration,
-    /// How long a graceful close may take to hand over what is queued.
+    /// The time that a graceful close may take to send queued packets.
     pub(crate) close_timeout: Duration,
 }
 
-/// The transport something comes from.
+/// The wire that a packet or event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
-    /// The one that carries the session.
+    /// The wire that carries the session.
     Current,
     /// A WebSocket or WebTransport stream that wants to take over from polling.
     Candidate,
 }
 
-/// What the caller has to do.
+/// An action that the caller has to perform.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Output {
     /// Send a ping on the current wire.
@@ -40,17 +41,17 @@ pub(crate) enum Output {
     Pong,
     /// Answer the probe on the candidate.
     PongProbe,
-    /// From now on a polling request that waits is answered, with a noop if nothing is queued.
+    /// Answer the waiting polling request, with a noop if nothing is queued.
     ReleasePoll,
-    /// The candidate is the current wire from now on.
+    /// Make the candidate the current wire.
     Switch,
-    /// The candidate is refused; the session goes on where it is.
+    /// Refuse the candidate. The session stays on its current wire.
     DropCandidate,
-    /// The end. Comes once and last.
+    /// End the session. This is the last output, and is returned once.
     Closed(CloseReason),
 }
 
-/// State of one session.
+/// The state of one session.
 #[derive(Debug)]
 pub(crate) struct Session {
     state: State,
@@ -61,14 +62,14 @@ pub(crate) struct Session {
     close_timeout: Duration,
     outputs: VecDeque<Output>,
     messages: VecDeque<Message>,
-    /// Bytes in `messages`.
+    /// The total size of `messages` in bytes.
     message_bytes: usize,
 }
 
 #[derive(Debug)]
 enum State {
     Open,
-    /// Closes once everything queued has left, or at the deadline.
+    /// The session closes once everything queued has been sent, or at the deadline.
     Closing {
         reason: CloseReason,
         deadline: Instant,
@@ -86,13 +87,13 @@ struct Upgrade {
 #[derive(Debug, PartialEq, Eq)]
 enum Probe {
     Expected,
-    /// It will be answered at this time: what a client sends when it connects crosses the probe, and after the answer it
-    /// sends nothing by polling any more.
+    /// The probe is answered at this time. Packets that a client sends when it connects cross the probe, and
+    /// after the answer it sends nothing by polling any more.
     Received {
         answer: Instant,
     },
-    /// The poll that waits is held until this time: a POST that was sent before the answer may still come, and what it
-    /// brings belongs into that poll.
+    /// The waiting poll is held until this time. A POST that was sent before the answer may still arrive, and
+    /// the answers to its packets belong in that poll.
     Answered {
         release: Instant,
     },
@@ -114,13 +115,13 @@ impl Session {
         }
     }
 
-    /// For a client of Engine.IO v3.
+    /// Creates the session of an Engine.IO v3 client.
     pub(crate) fn legacy(transport: Transport, timing: Timing, now: Instant) -> Self {
         let heartbeat = Heartbeat::passive(timing.ping_interval, timing.ping_timeout, now);
         Self { heartbeat, ..Self::new(transport, timing, now) }
     }
 
-    /// A packet has arrived.
+    /// Handles a received packet.
     pub(crate) fn handle_packet(&mut self, wire: Wire, packet: Packet, now: Instant) {
         match (&self.state, wire) {
             (State::Closed, _) => {}
@@ -129,7 +130,7 @@ impl Session {
         }
     }
 
-    /// Another wire wants to take over. Says whether it may try.
+    /// Handles another wire that wants to take over. Returns whether it may try.
     pub(crate) fn handle_attach(&mut self, to: Transport, now: Instant) -> bool {
         let allowed = !self.is_closed() && self.transport == Transport::Polling && self.upgrade.is_none();
         if allowed {
@@ -138,7 +139,7 @@ impl Session {
         allowed
     }
 
-    /// A wire has ended by itself, or its peer has broken the rules.
+    /// Handles a wire that ended, or whose peer violated the protocol.
     pub(crate) fn handle_lost(&mut self, wire: Wire, reason: CloseReason) {
         match wire {
             Wire::Current => self.close(reason),
@@ -147,7 +148,7 @@ impl Session {
         }
     }
 
-    /// The holder wants to close.
+    /// Handles a close by the holder.
     pub(crate) fn handle_close(&mut self, close: Close, now: Instant) {
         let reason = match close {
             Close::Now => return self.close(CloseReason::ForcedClose),
@@ -159,7 +160,7 @@ impl Session {
         }
     }
 
-    /// Everything that was queued has left on the current wire.
+    /// Handles that all queued packets have been sent on the current wire.
     pub(crate) fn handle_drained(&mut self) {
         if let State::Closing { reason, .. } = self.state
             && self.upgrade.is_none()
@@ -168,7 +169,7 @@ impl Session {
         }
     }
 
-    /// Time has passed.
+    /// Handles the deadlines that have passed at `now`.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         match self.state {
             State::Closed => return,
@@ -187,12 +188,12 @@ impl Session {
         }
     }
 
-    /// A peer that was slow to take what it is sent takes it, and has read it by `read_by`.
+    /// Handles a slow peer that accepts data again, and has read it by `read_by`.
     pub(crate) fn handle_progress(&mut self, read_by: Instant) {
         self.heartbeat.handle_progress(read_by);
     }
 
-    /// The holder reads, or does not: what it does not read is not held against the peer.
+    /// Handles whether the holder reads. The peer is not blamed for what the holder does not read.
     pub(crate) fn handle_reading(&mut self, reading: bool, now: Instant) {
         if reading {
             self.heartbeat.resume(now);
@@ -201,7 +202,7 @@ impl Session {
         }
     }
 
-    /// The next thing to do.
+    /// Returns the next action.
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
         if output.is_none() && self.outputs.capacity() > 0 {
@@ -210,8 +211,8 @@ impl Session {
         output
     }
 
-    /// The next message for the layer above. Messages wait here until it takes them; what arrived before the
-    /// end is still given after it.
+    /// Returns the next message for the layer above. Messages wait here until they are taken; those that
+    /// arrived before the end are still returned after it.
     pub(crate) fn poll_message(&mut self) -> Option<Message> {
         let message = self.messages.pop_front();
         self.message_bytes -= message.as_ref().map_or(0, Message::len);
@@ -221,17 +222,17 @@ impl Session {
         message
     }
 
-    /// Returns how many messages wait for the layer above.
+    /// Returns the number of messages that wait for the layer above.
     pub(crate) fn queued_messages(&self) -> usize {
         self.messages.len()
     }
 
-    /// Returns how many bytes of messages wait for the layer above.
+    /// Returns the total size in bytes of the messages that wait for the layer above.
     pub(crate) fn queued_message_bytes(&self) -> usize {
         self.message_bytes
     }
 
-    /// When [`Session::handle_timeout`] is due at the latest.
+    /// Returns the latest time at which [`Session::handle_timeout`] must be called.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let closing = match self.state {
             State::Open => None,
@@ -261,7 +262,7 @@ impl Session {
         self.upgrade.is_some()
     }
 
-    /// Whether a poll must not be held any longer, because another wire is about to take over.
+    /// Whether a poll must be answered now, because another wire is about to take over.
     pub(crate) fn is_poll_released(&self) -> bool {
         self.upgrade.as_ref().is_some_and(|upgrade| upgrade.probe == Probe::Released)
     }
@@ -339,9 +340,11 @@ impl Session {
     }
 }
 
-/// From a probe to its answer: a client that connects has requests under way then, as a rule.
+/// The delay from a probe to its answer. A client that connects usually has requests in flight during that
+/// time.
 const PROBE_DELAY: Duration = Duration::from_millis(30);
-/// From the answer to a probe to the noop that ends the poll. Both delays together are half of what the reference takes.
+/// The delay from the answer to a probe to the noop that ends the poll. Both delays together are half of the
+/// reference server's.
 const NOOP_DELAY: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
@@ -365,7 +368,7 @@ mod tests {
         Packet::Ping(PROBE.into())
     }
 
-    /// A session in a test: time in milliseconds since its start.
+    /// A session under test, with time in milliseconds since its start.
     struct Bench {
         session: Session,
         start: Instant,
@@ -532,7 +535,7 @@ mod tests {
         }
     }
 
-    /// The number of a message, if `input` is one that a session in this state has to deliver.
+    /// Returns the number of a message, if `input` is one that a session in this state must deliver.
     fn expected(session: &Session, input: &Input, number: usize) -> Option<usize> {
         let delivered = matches!(input, Input::Packet(true, 6..)) && matches!(session.state, State::Open);
         delivered.then_some(number)
@@ -555,7 +558,7 @@ mod tests {
                 apply(&mut session, input, number, now);
                 attached += usize::from(!candidate && session.is_upgrading());
                 outputs.extend(std::iter::from_fn(|| session.poll_output()));
-                // Time that is due is never left lying.
+                // Deadlines that have passed are always handled before the next input.
                 session.handle_timeout(now);
                 outputs.extend(std::iter::from_fn(|| session.poll_output()));
                 prop_assert!(session.poll_timeout().is_none_or(|due| due > now));

@@ -1,8 +1,8 @@
-//! What carries a session: the transport, and the version of the protocol.
+//! The transport that carries a session, and the version of its protocol.
 
 use crate::telemetry::Label;
 
-/// How a session is carried.
+/// The transport of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Transport {
@@ -15,7 +15,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Returns the name on the wire.
+    /// Returns the name in the protocol.
     pub fn name(self) -> &'static str {
         Label::name(&self)
     }
@@ -29,12 +29,12 @@ impl Transport {
     }
 }
 
-/// Version of Engine.IO that the client of a session speaks.
+/// The Engine.IO version that the client of a session uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Protocol {
-    /// `EIO=3`, as clients of Socket.IO v2.
+    /// `EIO=3`, used by clients of Socket.IO v2.
     V3 {
-        /// The client wants binary data as text.
+        /// Whether the client wants binary data as text.
         base64: bool,
     },
     /// `EIO=4`.
