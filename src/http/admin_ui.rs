@@ -1,5 +1,5 @@
-//! The stock page of the Admin UI under `/admin/`. Its files are read once, at start; nothing else of their directory
-//! can be reached. From the origin of the server it needs no cross-origin rules.
+//! The stock page of the Admin UI under `/admin/`. Its files are read once at startup. Other files cannot be
+//! reached. The page has the same origin as the server, so it needs no cross-origin rules.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,10 +14,10 @@ use axum::routing::get;
 
 use crate::{ImksError, ImksResult};
 
-/// The routes of the page, whose files are in `directory` (`ui/dist` of npm `@socket.io/admin-ui`).
+/// Returns the routes of the page, whose files are in `directory` (`ui/dist` of npm `@socket.io/admin-ui`).
 ///
 /// # Errors
-/// [`ImksError::Config`] without an `index.html` there, or with too much.
+/// [`ImksError::Config`] if `index.html` is missing or the directory is too large.
 pub fn routes(directory: &Path) -> ImksResult<Router> {
     let mut page = Page::default();
     page.read(directory, "", DEPTH_MAX)?;
@@ -37,7 +37,7 @@ pub fn routes(directory: &Path) -> ImksResult<Router> {
 
 #[derive(Default)]
 struct Page {
-    /// By path below `/admin/`.
+    /// The content type and content of each file, by path below `/admin/`.
     files: HashMap<String, (&'static str, Bytes)>,
     bytes: usize,
 }
@@ -78,7 +78,7 @@ impl Page {
     }
 }
 
-/// Of the kinds of files that the page is made of; others are not served.
+/// Returns the content type of a file. Types that the page does not use are not served.
 fn content_type(name: &str) -> Option<&'static str> {
     match name.rsplit_once('.')?.1 {
         "html" => Some("text/html; charset=utf-8"),
@@ -95,14 +95,15 @@ fn wrong(directory: &Path, what: &str) -> ImksError {
 }
 
 const INDEX: &str = "index.html";
-/// The page sets styles from scripts and gets fonts from these two places; it may be pointed to other servers.
+/// The content security policy. The page sets styles from scripts, loads fonts from these two places, and may
+/// connect to other servers.
 const POLICY: &str = "default-src 'none'; script-src 'self'; \
      style-src 'self' 'unsafe-inline' https://fonts.googleapis.com https://cdn.jsdelivr.net; \
      font-src https://fonts.gstatic.com https://cdn.jsdelivr.net; img-src 'self' data:; \
      connect-src 'self' http: https: ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Directories below the one that was named.
+/// The maximum depth of directories below `directory`.
 const DEPTH_MAX: usize = 2;
-/// Of all files together; those of version 0.5 have two million.
+/// The maximum size of all files together. Version 0.5 has two million bytes.
 const BYTES_MAX: usize = 16_000_000;
 
 #[cfg(test)]

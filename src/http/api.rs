@@ -13,7 +13,7 @@ use super::routes::{method_not_allowed, protect};
 use crate::messaging::api::{Answer, Api, Call, Method};
 use crate::{ImksError, ImksResult};
 
-/// All routes of the API. A body is `body_bytes_max` long at most.
+/// Returns all routes of the API. A body has at most `body_bytes_max` bytes.
 pub fn routes(api: &Api, body_bytes_max: usize) -> Router {
     let mut router = Router::new();
     for (route, namespace) in api.routes() {
@@ -73,7 +73,7 @@ fn respond(answer: Answer) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(wait) = answer.retry_after {
-        // Whole seconds, and never too early.
+        // Whole seconds, rounded up so that a retry is never too early.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
@@ -83,6 +83,6 @@ fn respond(answer: Answer) -> Response {
     response
 }
 
-/// In front of every path of the API.
+/// The prefix of every path of the API.
 const PREFIX: &str = "/api/v1";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";

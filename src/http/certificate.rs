@@ -1,4 +1,4 @@
-//! A certificate chain with its private key: read from PEM files and checked, or made for development.
+//! A certificate chain with its private key: read from PEM files and checked, or generated for development.
 
 use std::fmt;
 use std::path::Path;
@@ -15,21 +15,21 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::clock::Micros;
 use crate::{ImksError, ImksResult};
 
-/// A certificate chain that a server can show, with the key that proves it.
+/// A certificate chain with its private key.
 #[derive(Clone)]
 pub struct ServerCertificate {
     pub(super) certified: Arc<CertifiedKey>,
-    /// End of validity of the first certificate, in seconds since 1970.
+    /// The end of validity of the first certificate, in seconds since 1970.
     pub not_after: i64,
-    /// SHA-256 of the first certificate, as browsers want it in `serverCertificateHashes`.
+    /// The SHA-256 hash of the first certificate, as browsers expect it in `serverCertificateHashes`.
     pub sha256: [u8; 32],
 }
 
 impl ServerCertificate {
-    /// Reads a chain (leaf first) and the key of its leaf, and checks that they can be used at `now`.
+    /// Reads a chain (leaf first) and the key of its leaf, and checks that both can be used at `now`.
     ///
     /// # Errors
-    /// [`ImksError::Config`] naming the file and what is wrong with it.
+    /// [`ImksError::Config`] that names the file and its problem.
     pub fn read(cert: &Path, key: &Path, now: Micros) -> ImksResult<Self> {
         let chain = CertificateDer::pem_file_iter(cert)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -52,11 +52,11 @@ impl ServerCertificate {
         Ok(certificate)
     }
 
-    /// Makes a self-signed certificate, as short-lived as browsers demand for `serverCertificateHashes`: ECDSA
-    /// P-256, valid for less than 14 days.
+    /// Generates a self-signed certificate (ECDSA P-256) that is valid for less than 14 days, as browsers
+    /// require for `serverCertificateHashes`.
     ///
     /// # Errors
-    /// [`ImksError::Config`] for a name that cannot stand in a certificate.
+    /// [`ImksError::Config`] for a name that is invalid in a certificate.
     pub fn self_signed(names: &[String], now: Micros) -> ImksResult<Self> {
         let failed = |error: rcgen::Error| ImksError::Config(format!("no development certificate: {error}"));
         let mut params = CertificateParams::new(names.to_vec()).map_err(failed)?;
@@ -70,7 +70,7 @@ impl ServerCertificate {
         Self::new(vec![cert.der().clone()], private)
     }
 
-    /// Returns the time from `now` to the end of validity; zero when it is over.
+    /// Returns the time from `now` to the end of validity, or zero if it has passed.
     pub fn remaining(&self, now: Micros) -> Duration {
         let seconds = self.not_after.saturating_sub(seconds(now));
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
@@ -110,7 +110,7 @@ impl ServerCertificate {
 }
 
 impl fmt::Debug for ServerCertificate {
-    /// Shows nothing of the key.
+    /// Omits the key.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ServerCertificate")
@@ -127,9 +127,10 @@ fn seconds(now: Micros) -> i64 {
     now.div_euclid(1_000_000)
 }
 
-/// Below the 14 days that browsers allow, the skew included.
+/// The validity of a self-signed certificate. Together with the skew it is below the 14 days that browsers
+/// allow.
 const SELF_SIGNED_LIFE: Duration = Duration::from_secs(13 * 24 * 60 * 60);
-/// A browser's clock may be a bit behind.
+/// The time before `now` at which validity starts, because a browser's clock may be slow.
 const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Limits of the public listener, and the types that its parts share.
+//! The limits of the public listener, and types that its parts share.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,23 +10,24 @@ use http_body_util::{Either, Full};
 
 use crate::http::tls::Tls;
 
-/// Limits of the listener.
+/// The limits of the listener.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// From the connection to its first byte.
+    /// The time from accepting a connection to its first byte.
     pub first_byte_timeout: Duration,
-    /// From the end of one request (or the connection) to the whole head of the next. Above the ping interval
-    /// of polling clients, so that their kept-alive connections are not cut between two requests.
+    /// The time from the end of one request (or from accepting the connection) to the complete head of the
+    /// next. It exceeds the ping interval, so that kept-alive connections of polling clients are not closed
+    /// between requests.
     pub head_timeout: Duration,
-    /// From one piece of an answer that the peer takes to the next.
+    /// The time from one piece of a response that the peer accepts to the next.
     pub write_timeout: Duration,
-    /// For a request and its answer, beside the engine.
+    /// The time for a request and its response, on routes other than the engine's.
     pub request_timeout: Duration,
-    /// Bytes of a request head.
+    /// The maximum size of a request head in bytes.
     pub head_bytes_max: usize,
-    /// Connections at most that have not become WebSockets; more are answered with 503.
+    /// The maximum number of connections that have not become WebSockets. Further ones are answered with 503.
     pub connections_max: usize,
-    /// TLS; plain HTTP without it.
+    /// The TLS acceptor; plain HTTP if absent.
     pub tls: Option<Tls>,
 }
 
@@ -44,7 +45,7 @@ impl Default for Config {
     }
 }
 
-/// Body of any answer.
+/// The body of any response.
 pub type AnyBody = Either<Full<Bytes>, Body>;
 
 /// A future on the heap.

@@ -1,4 +1,4 @@
-//! One connection of the public listener, until it ends or becomes a WebSocket.
+//! A connection of the public listener, until it ends or becomes a WebSocket.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,7 +24,7 @@ use crate::http::refusal::{self, Refusal};
 use crate::http::stream::{HttpStream, Shared};
 use crate::http::tls::Tls;
 
-/// What all connections of a listener share.
+/// The state that all connections of a listener share.
 pub(super) struct Served<S> {
     http: http1::Builder,
     service: S,
@@ -65,8 +65,8 @@ impl<S> Connection<S> {
         Self { stream, peer, served }
     }
 
-    /// Serves the connection. After the listener was stopped it ends with the request it is in, and at once if the peer
-    /// owes something.
+    /// Serves the connection. Once the listener stops, it ends after the current request, or at once if the
+    /// peer has not finished sending one.
     pub(super) async fn run<F>(self)
     where
         S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
@@ -76,7 +76,7 @@ impl<S> Connection<S> {
         let first = tokio::time::timeout(served.first_byte_timeout, stream.readable());
         let Some(Ok(Ok(()))) = served.stop.run_until_cancelled(first).await else { return };
         let Some(tls) = served.tls.clone() else { return served.serve(stream, peer, false).await };
-        // On the heap, so that a connection without TLS is not larger because of it.
+        // Boxed, so that TLS does not enlarge connections without it.
         Box::pin(async move {
             if speaks_http(&stream).await {
                 return refuse_plain(stream).await;
@@ -127,8 +127,8 @@ impl<S> Served<S> {
     }
 }
 
-/// Returns the answer to a request that breaks a rule which hyper leaves to its users: HTTP/1.1 demands a host (RFC 9112
-/// section 3.2), and there is one expectation only (RFC 9110 section 10.1.1).
+/// Returns the refusal of a request that breaks a rule which hyper does not enforce: HTTP/1.1 requires a host
+/// (RFC 9112 section 3.2), and only one expectation exists (RFC 9110 section 10.1.1).
 fn broken_rule(request: &Request<Incoming>) -> Option<&'static Refusal> {
     let headers = request.headers();
     if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
@@ -139,7 +139,7 @@ fn broken_rule(request: &Request<Incoming>) -> Option<&'static Refusal> {
     (!known).then_some(&refusal::EXPECTATION)
 }
 
-/// Notes what the layer above cannot see.
+/// Adds facts about the connection that the layer above cannot see.
 fn prepare<I>(request: &mut Request<Incoming>, secure: bool)
 where
     I: Into<RawStream> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -162,14 +162,14 @@ where
     Some((parts.io.into_inner().into_inner().into(), parts.read_buf))
 }
 
-/// Whether the peer began with a word of HTTP; a TLS handshake begins with the byte 22.
+/// Whether the first byte is HTTP. A TLS handshake starts with the byte 22.
 async fn speaks_http(stream: &TcpStream) -> bool {
     let mut first = [0];
     matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
 }
 
-/// Tells a peer that speaks HTTP what this port wants. Its request is read first: a stream that is closed with bytes
-/// unread is reset, and the answer lost.
+/// Tells a peer that speaks HTTP that this port requires TLS. The request is read first, because closing a
+/// stream with unread bytes resets it and loses the response.
 async fn refuse_plain(mut stream: TcpStream) {
     let answer = async {
         let _ = stream.try_read(&mut [0; BUFFER_BYTES / 16]);
@@ -181,10 +181,10 @@ async fn refuse_plain(mut stream: TcpStream) {
     }
 }
 
-/// Headers of one request. Twice as many as browsers and proxies have been seen to send; hyper makes room for all of
-/// them with each request.
+/// The maximum number of headers of one request. This is twice as many as browsers and proxies have been seen
+/// to send; hyper allocates space for all of them with each request.
 const HEADERS_MAX: usize = 256;
-/// Bytes that hyper may hold of a request.
+/// The maximum number of bytes of a request that hyper buffers.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How long the answer to plain HTTP on a port with TLS may take.
+/// The time that the response to plain HTTP on a TLS port may take.
 const REFUSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Whether the server and the parts it needs are well.
+//! The health of the server and of the parts it needs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,57 +17,58 @@ type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ImksResult<()>> + Send>
 type Connections = Box<dyn Fn() -> (u64, u64) + Send + Sync>;
 type Checks = BTreeMap<&'static str, Check>;
 
-/// Asks the parts of the server how they are.
+/// The health checks of the server.
 pub struct Health {
     started: Instant,
     draining: AtomicBool,
     parts: Vec<Part>,
     connections: Connections,
-    /// Probes run here, so that neither a deadline nor a client that goes away cancels a database query.
+    /// Probes run as tasks, so that neither a deadline nor a disconnecting client cancels a database query.
     tasks: TaskTracker,
-    /// The last answers: however often somebody asks, the parts are asked once per [`CACHE`].
+    /// The last results. The parts are probed at most once per [`CACHE`], regardless of the number of
+    /// requests.
     last: tokio::sync::Mutex<Option<(Instant, Checks)>>,
 }
 
-/// A part of the server, and how to ask it.
+/// A part of the server, and its probe.
 struct Part {
     name: &'static str,
-    /// Nothing works without it.
+    /// Whether the server cannot work without it.
     is_needed: bool,
     probe: Probe,
 }
 
-/// Body of `GET /health`.
+/// The body of `GET /health`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     pub status: Status,
-    /// Version of imks.
+    /// The version of imks.
     pub version: &'static str,
-    /// Seconds since the start.
+    /// The number of seconds since the start.
     pub uptime: u64,
-    /// One entry per part.
+    /// The result of each part.
     pub checks: Checks,
-    /// Live sessions.
+    /// The numbers of sessions.
     pub connections: ConnectionCounts,
 }
 
-/// How the server is as a whole.
+/// The status of the whole server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Every part answers.
     Healthy,
-    /// Those who are connected go on, but a part is away, or the server stops.
+    /// A part is unavailable or the server is stopping. Connected clients can continue.
     Degraded,
-    /// A part is away without which nothing works.
+    /// A part that the server cannot work without is unavailable.
     Unhealthy,
 }
 
-/// How one part is.
+/// The result of one probe.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Check {
     pub status: PartStatus,
-    /// How long the part took to answer.
+    /// The time that the part took to answer, in milliseconds.
     pub latency_ms: Option<f64>,
 }
 
@@ -81,28 +82,28 @@ pub enum PartStatus {
     Disabled,
 }
 
-/// Live sessions.
+/// The numbers of sessions.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct ConnectionCounts {
-    /// Open now.
+    /// The number of sessions that are open now.
     pub active: u64,
-    /// Opened since the start.
+    /// The number of sessions opened since the start.
     pub total: u64,
 }
 
-/// Whether new clients should come.
+/// Whether the server should receive new clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// Yes.
+    /// The server accepts new clients.
     Ready,
-    /// No: the server goes away.
+    /// The server is stopping.
     Draining,
-    /// No: a part does not answer.
+    /// A part does not answer.
     Unavailable,
 }
 
 impl Readiness {
-    /// Returns the word on the wire.
+    /// Returns the name in the response.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ready => "ok",
@@ -113,7 +114,7 @@ impl Readiness {
 }
 
 impl Health {
-    /// Makes one without parts; the clock of the uptime starts now.
+    /// Creates a health check without parts. The uptime starts now.
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -125,7 +126,7 @@ impl Health {
         }
     }
 
-    /// Adds a part without which nothing works.
+    /// Adds a part that the server cannot work without.
     pub fn needs<F, Fut>(self, name: &'static str, probe: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -134,7 +135,7 @@ impl Health {
         self.part(name, true, Box::new(move || Box::pin(probe())))
     }
 
-    /// Adds a part without which those who are connected go on.
+    /// Adds a part that connected clients can do without.
     pub fn uses<F, Fut>(self, name: &'static str, probe: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -148,13 +149,13 @@ impl Health {
         self
     }
 
-    /// Sets where the counts of sessions come from: open now, and opened since the start.
+    /// Sets the source of the session counts: open now, and opened since the start.
     pub fn connections(mut self, count: impl Fn() -> (u64, u64) + Send + Sync + 'static) -> Self {
         self.connections = Box::new(count);
         self
     }
 
-    /// From now on the server is not ready.
+    /// Makes the server not ready from now on.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -163,7 +164,7 @@ impl Health {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether new clients should come.
+    /// Returns whether the server should receive new clients.
     pub async fn readiness(&self) -> Readiness {
         if self.is_draining() {
             return Readiness::Draining;
@@ -172,7 +173,7 @@ impl Health {
         if all_up { Readiness::Ready } else { Readiness::Unavailable }
     }
 
-    /// Returns the whole state.
+    /// Returns the full report.
     pub async fn report(&self) -> Report {
         let (active, total) = (self.connections)();
         let checks = self.checks().await;
@@ -249,15 +250,15 @@ async fn answer(name: &str, task: JoinHandle<(ImksResult<()>, Duration)>, starte
     }
 }
 
-/// Milliseconds with microseconds after the point.
+/// Returns milliseconds, with microseconds after the decimal point.
 fn millis(elapsed: Duration) -> f64 {
     (elapsed.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
 const DISABLED: Check = Check { status: PartStatus::Disabled, latency_ms: None };
-/// Parts that always stand in the report; `appks_grpc` is the core.
+/// The parts that are always in the report. `appks_grpc` is the core.
 const PARTS: [&str; 4] = ["postgres", "redis", "nats", "appks_grpc"];
-/// A part that does not answer in this time is not well.
+/// The time after which a part that has not answered is unhealthy.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How long an answer counts.
+/// The time for which a result is cached.
 const CACHE: Duration = Duration::from_secs(1);

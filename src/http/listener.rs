@@ -1,9 +1,9 @@
-//! The public listener: accept loop, deadlines, limits, drain. `axum::serve` has none of them.
+//! The public listener: accept loop, deadlines, limits and drain, which `axum::serve` does not have.
 //!
-//! A connection has a deadline for its first byte, for each request head (which is also how long it may be
-//! idle between requests), for each piece of an answer that the peer takes, and for the body and the answer of every
-//! route beside the engine, which has its own. It leaves this module when it becomes a WebSocket. With TLS there is a
-//! deadline for the handshake too.
+//! A connection has deadlines for the TLS handshake, for its first byte, for each request head (which also
+//! bounds the idle time between requests), and for each piece of a response that the peer accepts. Routes
+//! other than the engine's also have one for the body and the response; the engine has its own. A connection
+//! leaves this module when it becomes a WebSocket.
 
 use std::future::Future;
 use std::io;
@@ -47,11 +47,11 @@ pub fn bind(addr: SocketAddr) -> ImksResult<TcpListener> {
     listen().map_err(ImksError::io(format!("listening on {addr}")))
 }
 
-/// Listens on an address, and where that is a loopback address also on the other one (`127.0.0.1` and `[::1]`) with the
-/// same port: browsers take either for `localhost`.
+/// Listens on an address and, if it is a loopback address, also on the other one (`127.0.0.1` or `[::1]`)
+/// with the same port, because browsers use either for `localhost`.
 ///
 /// # Errors
-/// [`ImksError::Io`] naming the address; the second one may be missing.
+/// [`ImksError::Io`] naming the address. A failure of the second address is not an error.
 pub fn bind_loopbacks(addr: SocketAddr) -> ImksResult<Vec<TcpListener>> {
     let first = bind(addr)?;
     let addr = first.local_addr().map_err(ImksError::io("reading the listening address"))?;
@@ -59,7 +59,7 @@ pub fn bind_loopbacks(addr: SocketAddr) -> ImksResult<Vec<TcpListener>> {
     Ok(std::iter::once(first).chain(second).collect())
 }
 
-/// The loopback address of the other family.
+/// Returns the loopback address of the other address family.
 pub(crate) fn other_loopback(addr: SocketAddr) -> Option<SocketAddr> {
     match addr {
         SocketAddr::V4(v4) if *v4.ip() == Ipv4Addr::LOCALHOST => {
@@ -72,7 +72,8 @@ pub(crate) fn other_loopback(addr: SocketAddr) -> Option<SocketAddr> {
     }
 }
 
-/// A machine may be without IPv6; a port that somebody else has is worth a warning, for browsers may go there.
+/// Logs a failure to bind the second loopback address. A machine may lack IPv6, but a port that another
+/// program uses is worth a warning, because browsers may connect to it.
 pub(crate) fn or_warn<T>(bound: ImksResult<T>) -> Option<T> {
     match bound {
         Ok(bound) => Some(bound),
@@ -87,7 +88,7 @@ pub(crate) fn or_warn<T>(bound: ImksResult<T>) -> Option<T> {
     }
 }
 
-/// Sends engine paths to the engine and everything else to the router.
+/// Routes engine paths to the engine and everything else to the router.
 pub fn routes(
     engine: Engine,
     router: Router,
@@ -103,7 +104,7 @@ pub fn routes(
     }
 }
 
-/// Sends everything to the router.
+/// Routes everything to the router.
 pub fn router_only(
     router: Router,
     config: &Config,
@@ -121,8 +122,8 @@ pub fn router_only(
     }
 }
 
-/// Accepts until `stop`, each connection in a task of `tasks`. After `stop`, connections end with the request
-/// they are in.
+/// Accepts connections until `stop`, each in a task of `tasks`. After `stop`, connections end with their
+/// current request.
 pub async fn serve<S, F>(
     listener: TcpListener,
     config: Config,
@@ -159,8 +160,8 @@ pub async fn serve<S, F>(
     }
 }
 
-/// A connection that failed before it was accepted concerns nobody else. Anything else, such as a lack of
-/// file descriptors, passes: wait a moment and go on.
+/// Recovers from a failed accept. A connection that failed before it was accepted affects no others. Any
+/// other error, such as a lack of file descriptors, is temporary: wait a moment and continue.
 async fn recover(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     metrics::ACCEPT_FAILURES.increment();
@@ -171,14 +172,14 @@ async fn recover(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-/// Over the limit: a word, if it fits into the socket's buffer, and the end.
+/// Refuses a connection over the limit. The response is sent only if it fits into the socket's buffer.
 fn refuse(stream: &TcpStream) {
     metrics::CONNECTIONS_REFUSED.increment();
-    // A peer that takes not even this much is not worth more.
+    // A peer that cannot receive even this is not worth more effort.
     let _ = stream.try_write(&refusal::BUSY.bytes());
 }
 
-/// One of the connections that may be open.
+/// A permit for one open connection.
 struct ConnectionSlot(Arc<AtomicUsize>);
 
 impl ConnectionSlot {
@@ -199,6 +200,6 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Connections that the system holds until they are accepted.
+/// The maximum number of connections that the system queues until they are accepted.
 const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

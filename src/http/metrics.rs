@@ -1,4 +1,4 @@
-//! What the listeners count.
+//! Metrics of the listeners.
 
 use crate::telemetry::instruments;
 

@@ -1,4 +1,4 @@
-//! Everything over HTTP: the listeners for clients (TCP with and without TLS, QUIC), and what the server answers beside
+//! The HTTP layer: the listeners for clients (TCP with and without TLS, QUIC), and all routes beside
 //! Socket.IO.
 
 pub mod certificate;

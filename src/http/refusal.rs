@@ -1,4 +1,5 @@
-//! Answers of the HTTP layer itself, to what does not become a request: JSON with a code, like all others.
+//! Responses of the HTTP layer to input that does not become a request: JSON with a code, like all other
+//! errors.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -7,7 +8,7 @@ use http_body_util::{Either, Full};
 use crate::error::Code;
 use crate::http::config::AnyBody;
 
-/// Why the HTTP layer refuses something.
+/// The reason why the HTTP layer refuses a connection or request.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
@@ -20,7 +21,7 @@ impl Refusal {
         Self { status, code, message }
     }
 
-    /// The refusal that stands for an error answer which hyper makes by itself, and which has no body.
+    /// Returns the refusal that replaces an error response which hyper generates itself, without a body.
     pub(super) fn instead_of(head: &[u8]) -> Option<&'static Self> {
         let status = head.get(..STATUS_END)?.strip_prefix(b"HTTP/1.1 ")?;
         let (_, headers) = head.split_at(head.iter().position(|byte| *byte == b'\n')? + 1);
@@ -35,7 +36,7 @@ impl Refusal {
         }
     }
 
-    /// The answer of a service; the connection ends with it.
+    /// Returns the response of a service. The connection ends after it.
     pub(super) fn response(&self) -> Response<AnyBody> {
         let mut response = Response::new(Either::Left(Full::new(Bytes::from(self.body()))));
         *response.status_mut() = self.status;
@@ -45,7 +46,7 @@ impl Refusal {
         response
     }
 
-    /// The answer as bytes of a connection that ends with it.
+    /// Returns the response as bytes of a connection that ends after it.
     pub(super) fn bytes(&self) -> Bytes {
         let (body, retry) =
             (self.body(), if self.code == Code::Overloaded { "retry-after: 5\r\n" } else { "" });
@@ -57,7 +58,8 @@ impl Refusal {
         .into()
     }
 
-    /// The envelope of docs/protocol.md. Code and message are texts of this file without anything to escape.
+    /// Returns the envelope of docs/protocol.md. Code and message are constants of this file that need no
+    /// escaping.
     fn body(&self) -> String {
         let (code, message, retryable) = (self.code, self.message, self.code.is_retryable());
         format!(r#"{{"ok":false,"error":{{"code":"{code}","message":"{message}","retryable":{retryable}}}}}"#)
@@ -90,7 +92,7 @@ pub(super) static TOO_SLOW: Refusal =
 pub(super) static BUSY: Refusal =
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, "The server is busy, retry later");
 
-/// Bytes of `HTTP/1.1 400`.
+/// The length of `HTTP/1.1 400`.
 const STATUS_END: usize = 12;
 
 #[cfg(test)]

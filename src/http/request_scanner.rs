@@ -1,27 +1,28 @@
-//! Where requests begin and end in the bytes of one HTTP/1 connection, found before hyper reads them.
+//! A scanner that finds where requests begin and end in the bytes of an HTTP/1 connection, before hyper reads
+//! them.
 //!
-//! Two things need it: characters of a query that Node takes and `http::Uri` refuses are escaped on their way, and a
-//! drain can tell a peer that owes the rest of its request from one that waits for an answer.
+//! It serves two purposes: query characters that Node accepts and `http::Uri` rejects are escaped, and a
+//! drain can distinguish a peer that has not finished its request from one that waits for a response.
 
 use memchr::memchr;
 
-/// Follows the framing of requests. Pure: bytes in, replacement out.
+/// The scanner of one connection, which tracks the framing of requests and does no I/O.
 #[derive(Debug)]
 pub(super) struct RequestScanner(State);
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// Before the first byte of a request; empty lines may come first.
+    /// Before the first byte of a request; empty lines may precede it.
     Start,
     Line(Part),
     Headers(Header, Framing),
-    /// Bytes of a body that are still to come.
+    /// Inside a body with this many bytes to come.
     Body(u64),
-    /// A body whose end this scanner does not find: chunked, or with lengths that contradict each other.
+    /// Inside a body whose end the scanner cannot find: it is chunked, or its lengths contradict each other.
     Untracked,
 }
 
-/// Part of the request line.
+/// The part of the request line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Method,
@@ -30,15 +31,15 @@ enum Part {
     Version,
 }
 
-/// Place in a header line.
+/// The position in a header line.
 #[derive(Debug, Clone, Copy)]
 enum Header {
-    /// In the name, so far equal to these bytes of a name that matters.
+    /// In the name, which so far equals this many bytes of a relevant name.
     Name(&'static [u8], usize),
     LineStart,
     /// In the value of `Content-Length`.
     Length(Digits),
-    /// Until the end of the line.
+    /// In the rest of a line that does not matter.
     Skip,
 }
 
@@ -46,11 +47,11 @@ enum Header {
 enum Digits {
     None,
     Some(u64),
-    /// A space after the digits.
+    /// In the space after the digits.
     Done(u64),
 }
 
-/// Length of the body, as the headers have it so far.
+/// The length of the body, according to the headers read so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     None,
@@ -63,12 +64,13 @@ impl RequestScanner {
         Self(State::Start)
     }
 
-    /// Whether the peer has begun a request and owes the rest of it.
+    /// Whether the peer has begun a request and has not sent the rest of it.
     pub(super) fn is_incomplete(&self) -> bool {
         !matches!(self.0, State::Start | State::Untracked)
     }
 
-    /// Takes the next bytes of the connection. `Some` is what stands for them: the same with escapes.
+    /// Scans the next bytes of the connection. Returns `Some` with the escaped bytes if they must be
+    /// replaced.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut escaped: Option<Vec<u8>> = None;
         let (mut at, mut copied) = (0, 0);
@@ -89,7 +91,7 @@ impl RequestScanner {
         escaped
     }
 
-    /// Goes on by some bytes, at least one.
+    /// Advances by at least one byte, and returns the number of bytes.
     fn step(&mut self, rest: &[u8]) -> usize {
         match self.0 {
             State::Start => {
@@ -165,7 +167,7 @@ impl State {
 }
 
 impl Digits {
-    /// The value of a length header goes on; `None` where this is no longer a number.
+    /// Continues the value of a length header with a byte. Returns `None` if it is no longer a number.
     fn next(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             (Self::None, b' ' | b'\t') => Some(self),
@@ -197,7 +199,7 @@ impl Framing {
     }
 }
 
-/// What Node's parser takes in a query, and `http::Uri` does not.
+/// Returns the escape of a query character that Node's parser accepts and `http::Uri` rejects.
 fn escape(byte: u8) -> Option<&'static [u8]> {
     match byte {
         b'"' => Some(b"%22"),
@@ -216,7 +218,8 @@ mod tests {
 
     use super::*;
 
-    /// What hyper reads, when the bytes come in pieces of `piece`, and whether something is missing at the end.
+    /// Returns what hyper reads if the bytes arrive in pieces of `piece`, and whether a request is incomplete
+    /// at the end.
     fn read(bytes: &[u8], piece: usize) -> (Vec<u8>, bool) {
         let mut scanner = RequestScanner::new();
         let mut read = Vec::new();

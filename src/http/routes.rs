@@ -1,4 +1,4 @@
-//! The routes beside the engine: health, metrics, and a JSON 404 for the rest.
+//! The routes beside the engine: health, metrics, and a JSON 404 for all other paths.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use crate::envelope::{Failure, RequestId};
 use crate::http::health::{Health, Readiness, Status};
 use crate::telemetry::{Catalog, prometheus};
 
-/// What the routes need.
+/// The state of the routes.
 #[derive(Debug, Clone)]
 struct Parts {
     health: Arc<Health>,
     metrics: Catalog,
 }
 
-/// Who can reach the routes.
+/// The audience of a listener's routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// Everybody: there is no listener for operators.
+    /// Clients and operators, because operators have no listener of their own.
     All,
-    /// Clients, while operators have a listener of their own.
+    /// Clients only, because operators have a listener of their own.
     Clients,
-    /// Operators.
+    /// Operators only.
     Operators,
 }
 
-/// The routes beside `/socket.io/`. Clients do not get the numbers when operators have their own listener.
+/// Returns the routes beside `/socket.io/`. Clients cannot read metrics if operators have their own listener.
 pub fn router(audience: Audience, health: Arc<Health>, metrics: Catalog) -> Router {
     let mut router = Router::new()
         .route("/health", get(whole_health))
@@ -49,7 +49,7 @@ pub fn router(audience: Audience, health: Arc<Health>, metrics: Catalog) -> Rout
         .with_state(Parts { health, metrics })
 }
 
-/// The state of every part, for people and dashboards.
+/// Returns the state of every part, for people and dashboards.
 async fn whole_health(State(parts): State<Parts>) -> Response {
     let report = parts.health.report().await;
     let status = match report.status {
@@ -59,12 +59,12 @@ async fn whole_health(State(parts): State<Parts>) -> Response {
     (status, Json(report)).into_response()
 }
 
-/// The process runs. Asks no other part: restarting imks does not repair a database.
+/// Reports that the process runs. No part is probed, because restarting imks does not repair a database.
 async fn live() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// Whether new clients should be sent here.
+/// Reports whether new clients should be routed here.
 async fn ready(State(parts): State<Parts>) -> Response {
     let readiness = parts.health.readiness().await;
     let status = match readiness {
@@ -86,13 +86,13 @@ pub(super) async fn method_not_allowed() -> Response {
     failure(&ImksError::MethodNotAllowed)
 }
 
-/// An error in the one envelope of the protocol.
+/// Returns an error in the envelope of the protocol.
 pub fn failure(error: &ImksError) -> Response {
     let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, Json(Failure::new(error, &RequestId::next()))).into_response()
 }
 
-/// Headers of every answer: nothing is guessed, nothing is cached.
+/// Adds the headers of every response, which prevent content sniffing and caching.
 pub(super) async fn protect(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

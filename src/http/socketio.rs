@@ -1,4 +1,4 @@
-//! A Socket.IO server in one value: it listens by itself, or is a service inside another application.
+//! A complete Socket.IO server, which listens itself or is a service inside another application.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,9 +23,9 @@ use crate::socket::Server;
 
 /// A [`Server`] with the [`Engine`] below it. Cheap to clone.
 ///
-/// As a [`tower::Service`] it answers the requests of Socket.IO clients, WebSocket upgrades included, for example as
-/// `Router::route_service("/socket.io/", io)` of axum. It takes the address of a client from axum's
-/// `ConnectInfo<SocketAddr>`, where that is in the request.
+/// As a [`tower::Service`] it answers the requests of Socket.IO clients, including WebSocket upgrades, for
+/// example as `Router::route_service("/socket.io/", io)` of axum. It takes the address of a client from
+/// axum's `ConnectInfo<SocketAddr>`, if the request has it.
 #[derive(Clone)]
 pub struct SocketIo {
     server: Server,
@@ -35,7 +35,7 @@ pub struct SocketIo {
 }
 
 impl SocketIo {
-    /// Starts to serve the connections of a new engine. Needs a tokio runtime.
+    /// Creates an engine and starts to serve its connections. Requires a tokio runtime.
     ///
     /// # Errors
     /// [`crate::ImksError::Config`] for values that cannot work.
@@ -62,7 +62,7 @@ impl SocketIo {
         Ok(())
     }
 
-    /// Ends every connection after what is queued for it, stops to listen, and waits for both.
+    /// Closes every connection after its queued packets are sent, stops listening, and waits for both.
     pub async fn close(&self) {
         self.server.close().await;
         self.stop.cancel();
@@ -70,12 +70,12 @@ impl SocketIo {
         self.tasks.wait().await;
     }
 
-    /// Returns the namespaces and what is done with them.
+    /// Returns the Socket.IO server with its namespaces.
     pub fn server(&self) -> &Server {
         &self.server
     }
 
-    /// Returns the engine, for a listener of one's own.
+    /// Returns the engine, for use with a custom listener.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -108,5 +108,5 @@ impl fmt::Debug for SocketIo {
     }
 }
 
-/// Address of a client whose listener does not say it.
+/// The address of a client whose listener does not provide one.
 const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

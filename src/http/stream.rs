@@ -1,5 +1,5 @@
-//! The byte stream below HTTP/1: a deadline for writes, an end for peers that owe something while the server drains,
-//! and answers with a body where hyper makes empty ones.
+//! The byte stream below HTTP/1. It adds a deadline for writes, disconnects stalled peers while the server
+//! drains, and replaces the empty error responses of hyper by ones with a body.
 
 use std::io;
 use std::io::IoSlice;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use crate::http::refusal::Refusal;
 use crate::http::request_scanner::RequestScanner;
 
-/// What all streams of a listener share.
+/// The state that all streams of a listener share.
 #[derive(Debug)]
 pub(super) struct Shared {
     write_timeout: Duration,
@@ -24,12 +24,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Peers may take `write_timeout` from one piece of an answer to the next.
+    /// Creates the state. Peers may take `write_timeout` from one piece of a response to the next.
     pub(super) fn new(write_timeout: Duration) -> Self {
         Self { write_timeout, draining: AtomicBool::new(false) }
     }
 
-    /// From now on nobody is waited for who owes the rest of a request, or does not read.
+    /// Stops waiting for peers that have not finished a request or do not read.
     pub(super) fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -43,21 +43,21 @@ impl Shared {
     }
 }
 
-/// A TCP or TLS stream as hyper reads and writes it.
+/// A TCP or TLS stream that hyper reads from and writes to.
 #[derive(Debug)]
 pub(super) struct HttpStream<S> {
     stream: S,
     requests: RequestScanner,
-    /// Read from the stream and not yet by hyper; only bytes that were changed wait here.
+    /// Bytes that were read from the stream but not by hyper. Only bytes that were changed wait here.
     unread: Bytes,
-    /// Written in place of an answer of hyper, which ends the connection.
+    /// The response that replaces one of hyper. It ends the connection.
     refusal: Bytes,
-    /// Set while the peer takes nothing.
+    /// The write that waits while the peer accepts nothing.
     stalled: Option<Stalled>,
     shared: Arc<Shared>,
 }
 
-/// A write that waits.
+/// A write that waits for the peer.
 #[derive(Debug)]
 struct Stalled {
     since: Instant,
@@ -76,12 +76,12 @@ impl<S> HttpStream<S> {
         }
     }
 
-    /// The stream itself, for what comes after HTTP.
+    /// Returns the underlying stream, for use after HTTP.
     pub(super) fn into_inner(self) -> S {
         self.stream
     }
 
-    /// Fails when the peer has taken nothing for too long. `outcome` is that of a write.
+    /// Fails if the peer has accepted nothing for too long. `outcome` is the result of a write.
     fn check_deadline<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -97,7 +97,7 @@ impl<S> HttpStream<S> {
             since: now,
             timer: Box::pin(tokio::time::sleep_until(now + timeout)),
         });
-        // It is earlier since the server drains.
+        // The deadline moves forward when the server starts to drain.
         let deadline = stalled.since + timeout;
         if stalled.timer.deadline() != deadline {
             stalled.timer.as_mut().reset(deadline);
@@ -143,7 +143,7 @@ impl<S: AsyncWrite + Unpin> HttpStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes the bytes of an answer of hyper itself, if these are some: how many.
+    /// Replaces `bytes` if they are a response of hyper itself, and returns how many were replaced.
     fn replace(&mut self, bytes: &[u8]) -> Option<usize> {
         self.refusal = Refusal::instead_of(bytes)?.bytes();
         Some(bytes.len())
@@ -203,5 +203,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HttpStream<S> {
     }
 }
 
-/// How long a peer that reads nothing keeps a server from stopping.
+/// The time for which a peer that does not read may delay the stop of the server.
 const DRAIN_WRITE_TIMEOUT: Duration = Duration::from_millis(500);

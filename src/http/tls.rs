@@ -1,4 +1,4 @@
-//! TLS for the public listeners: one certificate for TCP and QUIC, exchanged while connections go on.
+//! TLS for the public listeners: one certificate for TCP and QUIC, replaceable without closing connections.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -21,20 +21,20 @@ use crate::http::certificate::ServerCertificate;
 use crate::http::metrics;
 use crate::{ImksError, ImksResult, clock};
 
-/// Settings of TLS.
+/// The settings of TLS.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// PEM file with the certificate and what leads to its root, in this order.
+    /// The PEM file with the certificate followed by its intermediate certificates.
     pub cert: Option<PathBuf>,
-    /// PEM file with the private key of the certificate.
+    /// The PEM file with the private key of the certificate.
     pub key: Option<PathBuf>,
-    /// Refuse to serve plain HTTP on an address that other machines can reach.
+    /// Whether to refuse to serve plain HTTP on an address that other machines can reach.
     pub require: bool,
-    /// Oldest version that is spoken over TCP; QUIC always speaks 1.3.
+    /// The oldest version that is accepted over TCP. QUIC always uses 1.3.
     pub min_version: Version,
-    /// How often the files are looked at.
+    /// The interval at which the files are checked for changes.
     pub reload: Duration,
-    /// From the first byte to the end of the handshake.
+    /// The time from the first byte to the end of the handshake.
     pub handshake_timeout: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Config {
         self.cert.is_some() && self.key.is_some()
     }
 
-    /// What cannot work on an address that is `reachable` from other machines or not.
+    /// Returns the problems of the settings on an address that is `reachable` from other machines or not.
     pub fn problems(&self, reachable: bool) -> impl Iterator<Item = &'static str> + use<> {
         let checks = [
             (
@@ -77,7 +77,7 @@ impl Config {
     }
 }
 
-/// Version of TLS.
+/// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// RFC 5246.
@@ -95,7 +95,7 @@ impl Version {
     }
 }
 
-/// The certificate that is shown to clients. Clone it freely: all clones show the same one.
+/// The certificate that clients are shown. Cloning it is cheap, and all clones share the certificate.
 #[derive(Clone, Debug)]
 pub struct Certificates(Arc<Inner>);
 
@@ -114,30 +114,31 @@ enum Source {
 #[derive(Debug)]
 struct Current {
     certificate: ServerCertificate,
-    /// A development certificate that will be shown soon: its hash is told before it is needed.
+    /// The next development certificate. Its hash is announced before the certificate is used.
     next: Option<ServerCertificate>,
-    /// What the files looked like when they were last read, successfully or not.
+    /// The state of the files when they were last read, successfully or not.
     stamp: Stamp,
 }
 
-/// Time, size and inode of the files; a symbolic link is followed, however it was exchanged.
+/// The modification time, size and inode of each file. Symbolic links are followed, so replacing one is
+/// detected.
 type Stamp = [Option<(SystemTime, u64, u64)>; 2];
 
 impl Certificates {
     /// Reads and checks the files.
     ///
     /// # Errors
-    /// [`ImksError::Config`] naming the file and what is wrong with it.
+    /// [`ImksError::Config`] that names the file and its problem.
     pub fn open(cert: PathBuf, key: PathBuf) -> ImksResult<Self> {
         let source = Source::Files { cert, key };
         let stamp = source.stamp();
         Self::new(source, stamp)
     }
 
-    /// Makes a short-lived certificate for development, and a new one in time.
+    /// Generates a short-lived certificate for development, which is renewed before it expires.
     ///
     /// # Errors
-    /// [`ImksError::Config`] for names that cannot stand in a certificate.
+    /// [`ImksError::Config`] for names that are invalid in a certificate.
     pub fn self_signed(names: Vec<String>) -> ImksResult<Self> {
         Self::new(Source::SelfSigned { names }, Stamp::default())
     }
@@ -149,24 +150,24 @@ impl Certificates {
         Ok(Self(Arc::new(Inner { source, current })))
     }
 
-    /// Whether it was made here, so that clients can only know it by its hash.
+    /// Whether the certificate was generated here, so that clients can verify it only by its hash.
     pub fn is_self_signed(&self) -> bool {
         matches!(self.0.source, Source::SelfSigned { .. })
     }
 
-    /// SHA-256 of the development certificates that are shown now and next; none for one from files, which
-    /// clients check in the ordinary way.
+    /// Returns the SHA-256 hashes of the current and next development certificates. Empty for a certificate
+    /// from files, which clients verify as usual.
     pub fn hashes(&self) -> Vec<[u8; 32]> {
         let current = self.0.current.read();
         let all = std::iter::once(&current.certificate).chain(&current.next);
         all.filter(|_| self.is_self_signed()).map(|certificate| certificate.sha256).collect()
     }
 
-    /// Reads the files again and shows what is in them from now on; connections that are open go on. A
-    /// development certificate is renewed if its time has come.
+    /// Reads the files again and uses the new certificate from now on. Open connections continue. A
+    /// development certificate is renewed if it is due.
     ///
     /// # Errors
-    /// [`ImksError::Config`] naming the file and what is wrong with it; the old certificate stays then.
+    /// [`ImksError::Config`] that names the file and its problem. The old certificate then stays in use.
     pub fn reload(&self) -> ImksResult<()> {
         if self.is_self_signed() {
             return self.renew();
@@ -181,7 +182,7 @@ impl Certificates {
         Ok(())
     }
 
-    /// Looks at the files, or at the age of a development certificate, each `interval` until `stop`.
+    /// Checks the files, or the age of a development certificate, at each `interval` until `stop`.
     pub async fn watch(self, interval: Duration, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
             let changed = self.is_self_signed() || self.0.source.stamp() != self.0.current.read().stamp;
@@ -195,10 +196,10 @@ impl Certificates {
         }
     }
 
-    /// Returns the acceptor of connections over TCP.
+    /// Returns the acceptor for connections over TCP.
     ///
     /// # Errors
-    /// [`ImksError::Config`] if the library does not know the version.
+    /// [`ImksError::Config`] if the library does not support the version.
     pub fn tls(&self, config: &Config) -> ImksResult<Tls> {
         let mut server = self.server_config(config.min_version)?;
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -206,14 +207,14 @@ impl Certificates {
         Ok(Tls { acceptor, handshake_timeout: config.handshake_timeout })
     }
 
-    /// Returns the configuration of QUIC: version 1.3, HTTP/3 only, no early data.
+    /// Returns the configuration for QUIC: TLS 1.3, HTTP/3 only, no early data.
     ///
     /// # Errors
-    /// [`ImksError::Config`] if the library does not know the version.
+    /// [`ImksError::Config`] if the library does not support the version.
     pub fn quic(&self) -> ImksResult<ServerConfig> {
         let mut server = self.server_config(Version::V1_3)?;
         server.alpn_protocols = vec![b"h3".to_vec()];
-        // Early data could be replayed by whoever has seen it.
+        // Anyone who has seen early data could replay it.
         server.max_early_data_size = 0;
         Ok(server)
     }
@@ -266,7 +267,7 @@ impl ResolvesServerCert for Inner {
     }
 }
 
-/// The server's side of a TLS handshake over TCP.
+/// The server side of TLS handshakes over TCP.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
@@ -274,7 +275,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Does the handshake. `None` if it fails or takes too long: the stream is closed.
+    /// Performs the handshake. Returns `None` and closes the stream if it fails or takes too long.
     pub(super) async fn accept(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
         let accepted =
             tokio::time::timeout(self.handshake_timeout, Box::pin(self.acceptor.accept(stream))).await;
@@ -303,7 +304,8 @@ fn time(seconds: i64) -> String {
 
 static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
 
-/// A development certificate that has this long to live is announced together with the hash of the next one.
+/// The remaining validity at which the hash of the next development certificate is announced.
 const ANNOUNCE_BEFORE: Duration = Duration::from_secs(5 * 24 * 60 * 60);
-/// A development certificate that has this long to live is replaced: a day after the next one was announced.
+/// The remaining validity at which a development certificate is replaced: a day after the next one is
+/// announced.
 const RENEW_BEFORE: Duration = Duration::from_secs(4 * 24 * 60 * 60);

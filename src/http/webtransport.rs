@@ -1,7 +1,8 @@
-//! The WebTransport listener: QUIC on a UDP port, admission, drain. What it accepts goes to the engine.
+//! The WebTransport listener: QUIC on a UDP port, admission and drain. Accepted sessions go to the engine.
 //!
-//! Before anything is allocated for a peer, it is counted: many connections at once, or from one address, are
-//! first asked to prove that address (QUIC retry), then refused. Every step of the handshake has a deadline.
+//! Peers are counted before anything is allocated for them. If there are many connections, in total or from
+//! one address, peers first have to prove their address (QUIC retry), and are then refused. Every step of the
+//! handshake has a deadline.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,29 +33,30 @@ use crate::http::listener;
 use crate::http::tls::Certificates;
 use crate::{ImksError, ImksResult};
 
-/// Settings of the WebTransport listener.
+/// The settings of the WebTransport listener.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Whether it is served.
+    /// Whether WebTransport is served.
     pub mode: Mode,
-    /// UDP address; where HTTP listens, if not set.
+    /// The UDP address. If absent, the address of the HTTP listener is used.
     pub listen: Option<SocketAddr>,
-    /// QUIC connections at most.
+    /// The maximum number of QUIC connections.
     pub connections_max: usize,
-    /// QUIC connections of one IPv4 address, or of one IPv6 network of 64 bits, at most.
+    /// The maximum number of QUIC connections of one IPv4 address, or of one IPv6 network with a 64-bit
+    /// prefix.
     pub connections_per_address_max: usize,
-    /// From the first packet of a connection to its session request.
+    /// The time from the first packet of a connection to its session request.
     pub handshake_timeout: Duration,
 }
 
 /// Whether WebTransport is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// When a certificate is configured.
+    /// Served if a certificate is configured.
     Auto,
-    /// Always; without a configured certificate, with one that is made for development.
+    /// Always served. Without a configured certificate, a development certificate is generated.
     On,
-    /// Never.
+    /// Never served.
     Off,
 }
 
@@ -70,12 +72,12 @@ impl Default for Config {
     }
 }
 
-/// When Engine.IO sends its pings, and how long it waits: QUIC must be more patient.
+/// The heartbeat of Engine.IO. The idle timeout of QUIC must be longer.
 #[derive(Clone, Copy, Debug)]
 pub struct Heartbeat {
-    /// Time between two pings.
+    /// The time between two pings.
     pub interval: Duration,
-    /// How long a pong may take.
+    /// The time that a pong may take.
     pub timeout: Duration,
 }
 
@@ -89,11 +91,11 @@ pub fn bind(addr: SocketAddr) -> ImksResult<UdpSocket> {
     Ok(socket)
 }
 
-/// Binds the UDP port on an address, and where that is a loopback address also on the other one: browsers take either
-/// for `localhost`, and do not try the second.
+/// Binds the UDP port on an address and, if it is a loopback address, also on the other one. Browsers use
+/// either for `localhost`, and do not try the second.
 ///
 /// # Errors
-/// [`ImksError::Io`] naming the address; the second one may be missing.
+/// [`ImksError::Io`] naming the address. A failure of the second address is not an error.
 pub fn bind_loopbacks(addr: SocketAddr) -> ImksResult<Vec<UdpSocket>> {
     let first = bind(addr)?;
     let addr = first.local_addr().map_err(ImksError::io("reading the UDP address"))?;
@@ -101,7 +103,7 @@ pub fn bind_loopbacks(addr: SocketAddr) -> ImksResult<Vec<UdpSocket>> {
     Ok(std::iter::once(first).chain(second).collect())
 }
 
-/// Enlarges the buffers as far as the system allows it. With less everything works, but for bursts.
+/// Enlarges the buffers as far as the system allows. Smaller ones only limit bursts.
 fn enlarge_buffers(socket: &SockRef<'_>) {
     let enlarged = socket
         .set_recv_buffer_size(UDP_BUFFER_BYTES)
@@ -116,7 +118,7 @@ fn enlarge_buffers(socket: &SockRef<'_>) {
     }
 }
 
-/// A QUIC endpoint that waits for [`Listener::serve`].
+/// A bound QUIC endpoint, served by [`Listener::serve`].
 pub struct Listener {
     endpoint: quinn::Endpoint,
     admission: Arc<Admission>,
@@ -124,10 +126,11 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens with the certificate that `certificates` shows at any time. Needs a tokio runtime.
+    /// Creates an endpoint that always uses the current certificate of `certificates`. Requires a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// [`ImksError::Io`] from the socket, [`ImksError::Config`] if QUIC cannot use the certificate.
+    /// [`ImksError::Io`] from the socket, or [`ImksError::Config`] if QUIC cannot use the certificate.
     pub fn new(
         socket: UdpSocket,
         certificates: &Certificates,
@@ -155,12 +158,13 @@ impl Listener {
     /// Returns the UDP address.
     ///
     /// # Errors
-    /// [`ImksError::Io`] if the system does not tell.
+    /// [`ImksError::Io`] if the system does not report it.
     pub fn addr(&self) -> ImksResult<SocketAddr> {
         self.endpoint.local_addr().map_err(ImksError::io("reading the UDP address"))
     }
 
-    /// Hands sessions to `engine` until `stop`, each handshake in a task of `tasks`; then closes what is left.
+    /// Passes sessions to `engine` until `stop`, each handshake in a task of `tasks`, then closes the
+    /// remaining connections.
     pub async fn serve(self, engine: Engine, tasks: TaskTracker, stop: CancellationToken) {
         while let Some(Some(incoming)) = stop.run_until_cancelled(self.endpoint.accept()).await {
             let Some(admitted) = self.admit(incoming) else { continue };
@@ -180,7 +184,7 @@ impl Listener {
             Verdict::Accept(slot, handshake) => return Some((incoming, slot, handshake)),
             Verdict::Retry => {
                 metrics::QUIC_HANDSHAKES.of(QuicHandshake::Retried).increment();
-                // It fails only for an address that has proved itself already.
+                // It fails only for an address that has been validated already.
                 let _ = incoming.retry();
             }
             Verdict::Refuse => {
@@ -210,41 +214,43 @@ async fn handle((incoming, slot, handshake): Admitted, engine: Engine, timeout: 
     }
 }
 
-/// From the first packet of a connection to its session request.
+/// Completes the QUIC handshake of a connection and receives its session request.
 async fn receive(incoming: Incoming, slot: ConnectionSlot) -> Option<SessionRequest> {
     let connection = incoming.await.ok()?;
     SessionRequest::receive(connection, Box::new(slot)).await
 }
 
-/// Small windows: a peer that does not read, or sends what nobody asked for, costs at most about 2 MiB.
+/// Returns the QUIC transport settings. The windows are small: a peer that does not read, or sends
+/// unsolicited data, costs at most about 2 MiB.
 fn transport(heartbeat: Heartbeat, idle: Duration) -> Result<TransportConfig, quinn::VarIntBoundsExceeded> {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IdleTimeout::try_from(idle)?))
-        // Browsers give up after 30 s of silence; pings of Engine.IO come often enough by default.
+        // Browsers give up after 30 s of silence. Engine.IO pings are frequent enough by default.
         .keep_alive_interval((heartbeat.interval > PING_OFTEN_ENOUGH).then_some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(STREAMS_MAX)
         .max_concurrent_uni_streams(STREAMS_MAX)
         .stream_receive_window(VarInt::from_u32(512 << 10))
         .receive_window(VarInt::from_u32(1 << 20))
         .send_window(1 << 20)
-        // HTTP/3 wants datagrams announced; nobody here sends or reads them.
+        // HTTP/3 requires datagrams to be announced, but they are not used here.
         .datagram_receive_buffer_size(Some(16 << 10))
         .datagram_send_buffer_size(16 << 10);
     Ok(transport)
 }
 
-/// All clients share one socket, and the usual 208 KiB hold the first packets of fewer than a hundred that come at once.
+/// The size of the UDP buffers. All clients share one socket, and the usual 208 KiB hold the first packets of
+/// fewer than a hundred simultaneous clients.
 const UDP_BUFFER_BYTES: usize = 2 << 20;
 
 type Admitted = (Incoming, ConnectionSlot, HandshakeSlot);
 
-/// Who may come in.
+/// The admission of connections.
 #[derive(Debug)]
 struct Admission {
     connections_max: usize,
     per_address_max: usize,
-    /// Connections that have sent no session request yet.
+    /// The number of connections that have sent no session request yet.
     handshakes: AtomicUsize,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -256,7 +262,8 @@ enum Verdict {
 }
 
 impl Admission {
-    /// An address that is not proved may be somebody else's: it is never the reason for a refusal.
+    /// Decides about a connection. An address that is not validated may be forged, so it is never the reason
+    /// for a refusal.
     fn decide(self: &Arc<Self>, ip: IpAddr, validated: bool, connections: usize) -> Verdict {
         let network = network(ip);
         let mut open = self.open.lock();
@@ -284,14 +291,14 @@ impl Admission {
     }
 }
 
-/// One of the connections that may be open.
+/// A permit for one open connection.
 #[derive(Debug)]
 struct ConnectionSlot {
     admission: Arc<Admission>,
     network: IpAddr,
 }
 
-/// One of the connections that have sent no session request yet.
+/// A permit for one connection that has sent no session request yet.
 #[derive(Debug)]
 struct HandshakeSlot(Arc<Admission>);
 
@@ -314,7 +321,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Returns the network that one subscriber can choose addresses from.
+/// Returns the network within which one subscriber can choose addresses.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
@@ -322,7 +329,8 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// `GET /webtransport/certificate-hashes`: what a page passes on as `serverCertificateHashes`.
+/// Returns the route `GET /webtransport/certificate-hashes`, whose result a page passes on as
+/// `serverCertificateHashes`.
 pub fn routes(certificates: Certificates) -> Router {
     Router::new().route(HASHES_PATH, get(move || async move { hashes(&certificates) }))
 }
@@ -333,7 +341,7 @@ fn hashes(certificates: &Certificates) -> impl IntoResponse + use<> {
         .iter()
         .map(|hash| json!({ "algorithm": "sha-256", "value": STANDARD.encode(hash) }))
         .collect();
-    // Whoever connects can see the certificate: its hash is no secret from any page.
+    // Everyone who connects can see the certificate, so any page may read its hash.
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::CACHE_CONTROL, "no-store"),
@@ -343,13 +351,14 @@ fn hashes(certificates: &Certificates) -> impl IntoResponse + use<> {
     (headers, json!({ "hashes": hashes }).to_string())
 }
 
-/// Where [`routes`] answers.
+/// The path of the route that [`routes`] returns.
 pub const HASHES_PATH: &str = "/webtransport/certificate-hashes";
-/// Connections at once that have sent no session request yet.
+/// The maximum number of connections that have sent no session request yet.
 const HANDSHAKES_MAX: usize = 1024;
-/// Connections that wait to be looked at.
+/// The maximum number of connections that wait for admission.
 const INCOMING_MAX: usize = 1024;
-/// The control streams of HTTP/3, the session request and the one stream of the session, and some more.
+/// The maximum number of streams: the control streams of HTTP/3, the session request, the one stream of the
+/// session, and some spare ones.
 const STREAMS_MAX: VarInt = VarInt::from_u32(8);
 const IDLE_MIN: Duration = Duration::from_secs(10);
 const PING_OFTEN_ENOUGH: Duration = Duration::from_secs(25);

@@ -1,5 +1,5 @@
-//! The browser builds of the client, served beside the engine (`<path>/socket.io.js` and its siblings). Read and
-//! compressed once, at start; nothing else of their directory can be reached.
+//! The browser builds of the client, served beside the engine (`<path>/socket.io.js` and its siblings). They
+//! are read and compressed once at startup. Other files of their directory cannot be reached.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,13 +11,13 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::engine::server::reply::{self, Reply};
 use crate::{ImksError, ImksResult};
 
-/// The files of one version of the client.
+/// The browser builds of one version of the client.
 pub(crate) struct ClientBundle {
     files: HashMap<&'static str, File>,
     etag: HeaderValue,
 }
 
-/// One file, as it is and compressed.
+/// A file, uncompressed and compressed.
 struct File {
     content_type: &'static str,
     plain: Bytes,
@@ -26,10 +26,10 @@ struct File {
 }
 
 impl ClientBundle {
-    /// Reads `dist` of the npm package `socket.io-client`; files that are not there are not served.
+    /// Reads `dist` of the npm package `socket.io-client`. Missing files are not served.
     ///
     /// # Errors
-    /// [`ImksError::Config`] if none of the files is there, or nothing tells their version.
+    /// [`ImksError::Config`] if all files are missing, or their version cannot be determined.
     pub(crate) fn read(directory: &Path) -> ImksResult<Self> {
         let mut files = HashMap::new();
         for name in NAMES {
@@ -50,12 +50,12 @@ impl ClientBundle {
         Ok(Self { files, etag })
     }
 
-    /// Whether `name` is a file that a bundle may have.
+    /// Whether `name` is a file that a bundle may contain.
     pub(crate) fn has(name: &str) -> bool {
         NAMES.contains(&name)
     }
 
-    /// The answer to a request for `name`; `None` if this is no file of the bundle.
+    /// Returns the response to a request for `name`, or `None` if the bundle has no such file.
     pub(crate) fn answer(&self, name: &str, parts: &Parts) -> Option<Reply> {
         let file = self.files.get(name).filter(|_| matches!(parts.method, Method::GET | Method::HEAD))?;
         let mut reply = match self.is_known(&parts.headers) {
@@ -69,7 +69,8 @@ impl ClientBundle {
         Some(reply)
     }
 
-    /// Whether the client has this version already. Strong or weak is the same here: a version never changes.
+    /// Whether the client has this version already. Strong and weak tags are treated alike, because a version
+    /// never changes.
     fn is_known(&self, request: &HeaderMap) -> bool {
         let known = request.get_all(header::IF_NONE_MATCH).iter();
         known.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|tag| {
@@ -105,7 +106,7 @@ impl File {
     }
 }
 
-/// From the package's description, or from the first line of a file: `Socket.IO v4.8.4`.
+/// Reads the version from the package's description, or from the first line of a file: `Socket.IO v4.8.4`.
 fn version(directory: &Path, files: &HashMap<&'static str, File>) -> Option<String> {
     let package = std::fs::read(directory.join("../package.json")).ok();
     let package = package.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
@@ -119,7 +120,7 @@ fn version(directory: &Path, files: &HashMap<&'static str, File>) -> Option<Stri
     })
 }
 
-/// What the reference serves.
+/// The files that the reference server serves.
 const NAMES: [&str; 8] = [
     "socket.io.js",
     "socket.io.js.map",
@@ -131,7 +132,7 @@ const NAMES: [&str; 8] = [
     "socket.io.msgpack.min.js.map",
 ];
 
-/// How far into a file its version may stand.
+/// The number of bytes at the start of a file in which its version is searched.
 const BANNER_BYTES: usize = 200;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Cross-origin rules: which web pages may read the answers, and a word in the log for those that may not.
+//! Cross-origin rules: which web pages may read responses, and a log entry for origins that may not.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::engine::config::{Cors, Origins};
 use crate::engine::server::reply::{self, Reply};
 
-/// Returns the answer to a preflight request; `None` for all other requests.
+/// Returns the response to a preflight request, or `None` for any other request.
 pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
     if parts.method != Method::OPTIONS {
         return None;
@@ -31,8 +31,8 @@ pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
     Some(reply)
 }
 
-/// Adds to an answer what browsers want to know. Whole origins are compared exactly; nothing is reflected that is not
-/// in the list.
+/// Adds the cross-origin headers to a response. Origins are compared exactly and as a whole; an origin that
+/// is not in the list is never reflected.
 pub(crate) fn allow_origin(cors: &Cors, request: &HeaderMap, headers: &mut HeaderMap) {
     let Origins::List(_) = &cors.origins else {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -53,7 +53,7 @@ fn is_allowed(cors: &Cors, origin: &HeaderValue) -> bool {
     }
 }
 
-/// One header in the order of the reference.
+/// Writes one `Vary` header, in the order of the reference server.
 fn vary_by_origin(headers: &mut HeaderMap) {
     let both = "Origin, Access-Control-Request-Headers";
     let value = if headers.contains_key(header::VARY) { both } else { "Origin" };
@@ -61,18 +61,19 @@ fn vary_by_origin(headers: &mut HeaderMap) {
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // A configured value that is no header value is left out.
+    // A configured value that is not a valid header value is left out.
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }
 
-/// Origins whose pages could not read an answer: each is logged once, for the browser shows it to its user only.
+/// The origins whose pages could not read a response. Each is logged once, because the browser reports the
+/// problem only to its user.
 #[derive(Default)]
 pub(crate) struct RefusedOrigins(Mutex<HashSet<Box<[u8]>>>);
 
 impl RefusedOrigins {
-    /// Notes a request from a page of another origin that is not allowed by `cors`.
+    /// Logs a request from a page of another origin that `cors` does not allow.
     pub(crate) fn note(&self, cors: Option<&Cors>, request: &HeaderMap) {
         let Some(origin) = request.get(header::ORIGIN) else { return };
         if cors.is_some_and(|cors| is_allowed(cors, origin)) || is_same_origin(origin, request) {
@@ -92,7 +93,7 @@ impl RefusedOrigins {
     }
 }
 
-/// Whether the page came from the host that the request goes to. A proxy may have changed that one.
+/// Whether the page came from the host that the request is sent to. A proxy may have changed the host.
 fn is_same_origin(origin: &HeaderValue, request: &HeaderMap) -> bool {
     let origin = origin.as_bytes();
     let Some(authority) = origin.windows(3).position(|part| part == b"://").map(|at| &origin[at + 3..])
@@ -104,9 +105,10 @@ fn is_same_origin(origin: &HeaderValue, request: &HeaderMap) -> bool {
 }
 
 const DEFAULT_METHODS: &str = "GET,HEAD,PUT,PATCH,POST,DELETE";
-/// Number of refused origins that are logged; more say nothing new, and the set must not grow with what peers send.
+/// The maximum number of refused origins that are logged. More would add nothing, and the set must not grow
+/// with what peers send.
 const REFUSED_ORIGINS_MAX: usize = 64;
-/// Bytes of an origin that are remembered and logged.
+/// The maximum number of bytes of an origin that are stored and logged.
 const ORIGIN_BYTES_MAX: usize = 200;
 
 #[cfg(test)]

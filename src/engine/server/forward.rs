@@ -1,4 +1,5 @@
-//! Requests of sessions that another node owns, and those that another node forwards here.
+//! Forwarding: requests of sessions that another node owns, and requests that other nodes forward to this
+//! one.
 
 use http::Request;
 use http::request::Parts;
@@ -13,8 +14,9 @@ use crate::engine::request_error::RequestError;
 use crate::engine::{Sid, Transport, metrics};
 
 impl Engine {
-    /// Answers a request that another node got for a session of this node ([`crate::engine::config::Hooks::forward`] there).
-    /// Dropping the future is what a client does that goes away: it ends the session. The request is not forwarded again.
+    /// Answers a request that another node received for a session of this node (see
+    /// [`crate::engine::config::Hooks::forward`]). Dropping the future means that the client disconnected,
+    /// and ends the session. The request is not forwarded again.
     pub async fn handle_forwarded(&self, request: ForwardedRequest) -> ForwardedReply {
         let ForwardedRequest { method, uri, headers, body } = request;
         let mut parts = Request::new(()).into_parts().0;
@@ -34,7 +36,8 @@ impl Engine {
         ForwardedReply { status: head.status, headers: head.headers, body: body.to_bytes() }
     }
 
-    /// Answers a polling request for a session that does not live here: by the node that owns it, if there is a way.
+    /// Answers a polling request for a session that is not on this node, by forwarding it to the owner if
+    /// possible.
     pub(super) async fn forward<B: Body>(
         &self,
         sid: &str,
@@ -49,7 +52,7 @@ impl Engine {
         let body = body.map_err(|_| RequestError::BadRequest)?;
         let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
         let answer = forward(owner, ForwardedRequest { method, uri, headers, body });
-        // Longer no owner takes to answer a poll.
+        // No owner takes longer to answer a poll.
         let within = config.ping_interval + config.ping_timeout;
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(ForwardedReply { status, headers, body })) => {
@@ -63,7 +66,8 @@ impl Engine {
 }
 
 impl Inner {
-    /// Counts a request for a session that another node owns, and returns what it is told where nobody can help it.
+    /// Counts a request for a session that another node owns, and returns the error for a client that cannot
+    /// be served.
     pub(super) fn unknown(&self, sid: &str) -> RequestError {
         if Sid::owner(sid).is_some_and(|owner| owner != self.node) {
             metrics::SESSIONS_ELSEWHERE.increment();

@@ -1,4 +1,4 @@
-//! Live sessions, accept queue; which request goes to which session.
+//! The engine: its live sessions, its accept queue, and the routing of requests to sessions.
 
 mod client_bundle;
 mod cors;
@@ -32,7 +32,7 @@ use crate::engine::{Config, Connection, OutboxLimits, Transport};
 use crate::node::NodeId;
 use crate::{ImksError, ImksResult};
 
-/// An Engine.IO server. Clone it freely.
+/// An Engine.IO server. Cloning it is cheap.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
@@ -51,7 +51,7 @@ struct Inner {
 }
 
 impl Engine {
-    /// Checks the configuration and starts with no session.
+    /// Checks the configuration and creates an engine without sessions.
     ///
     /// # Errors
     /// [`ImksError::Config`] for values that cannot work.
@@ -73,17 +73,17 @@ impl Engine {
         })))
     }
 
-    /// Returns the node that the session ids of this engine name.
+    /// Returns the node that is part of this engine's session ids.
     pub fn node(&self) -> NodeId {
         self.0.node
     }
 
-    /// Whether a request path is served here: by prefix, as the reference does.
+    /// Whether the engine serves a request path. Paths are compared by prefix, as in the reference server.
     pub fn matches(&self, path: &str) -> bool {
         path.starts_with(&self.0.prefix)
     }
 
-    /// Answers one HTTP request; a polling GET may take as long as nothing is to say.
+    /// Answers one HTTP request. A polling GET waits until there is something to send.
     pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Reply
     where
         B: Body,
@@ -105,7 +105,8 @@ impl Engine {
         reply
     }
 
-    /// Answers a request that concerns no session: a preflight, or one for the browser build of the client.
+    /// Answers a request that does not concern a session: a preflight, or one for the browser build of the
+    /// client.
     fn answer_alone(&self, parts: &Parts) -> Option<Reply> {
         let inner = &self.0;
         if let Some(reply) = inner.config.cors.as_ref().and_then(|cors| cors::preflight(cors, parts)) {
@@ -123,12 +124,12 @@ impl Engine {
         self.0.accepted.lock().await.recv().await
     }
 
-    /// Refuses new sessions from now on (503); existing ones go on.
+    /// Refuses new sessions from now on (503). Existing sessions continue.
     pub fn close(&self) {
         self.0.accepting.write().take();
     }
 
-    /// Returns how many sessions live.
+    /// Returns the number of live sessions.
     pub fn sessions(&self) -> usize {
         self.0.registry.len()
     }
@@ -148,7 +149,7 @@ impl Engine {
         let transport = query.transport().filter(|transport| match transport {
             Transport::Polling => config.polling,
             Transport::WebSocket => config.websocket,
-            // It never comes as an HTTP/1 request.
+            // WebTransport never arrives as an HTTP/1 request.
             Transport::WebTransport => false,
         });
         let transport = transport.ok_or(RequestError::TransportUnknown)?;

@@ -1,4 +1,4 @@
-//! The first request of a session.
+//! The first request of a session, which opens it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,14 +69,14 @@ impl Engine {
 }
 
 impl Inner {
-    /// Starts a session and hands its connection to whoever accepts.
+    /// Starts a session and queues its connection for [`Engine::accept`].
     pub(super) fn start(
         &self,
         parts: &Parts,
         handshake: Handshake,
         socket: Option<(WebSocketHandshake<'_>, OnUpgrade)>,
     ) -> Result<Reply, RequestError> {
-        // Read first: the client counts from the OPEN packet it gets.
+        // Read first, because the client counts from the OPEN packet that it receives.
         let now = Instant::now();
         let accepting = self.accepting.read();
         let Some(permit) = self.reserve(accepting.as_ref()) else { return Ok(reply::unavailable()) };
@@ -92,7 +92,8 @@ impl Inner {
         Ok(reply)
     }
 
-    /// Returns a place in the accept queue; `None` when there are too many sessions, or no new ones are wanted.
+    /// Reserves a permit of the accept queue. Returns `None` if there are too many sessions or new ones are
+    /// refused.
     pub(super) fn reserve<'a>(
         &self,
         accepting: Option<&'a mpsc::Sender<Connection>>,
@@ -120,7 +121,7 @@ impl Inner {
         is_new.then_some(()).ok_or(RequestError::BadRequest)
     }
 
-    /// Makes OPEN, and the initial packet if there is one: in the response, or on the WebSocket to come.
+    /// Prepares OPEN and the optional initial packet, for the response or the WebSocket that follows.
     fn greet(
         &self,
         parts: &Parts,

@@ -1,12 +1,12 @@
-//! The OPEN packet: the first one of each session.
+//! The OPEN packet, which is the first packet of each session.
 
 use crate::engine::{Config, Frame, Sid, Transport};
 
-/// The OPEN packets of an engine. Between two sessions only the id differs.
+/// The OPEN packets of an engine. They differ only in the session id.
 pub(super) struct OpenPacket {
-    /// What follows the session id on polling.
+    /// The text after the session id on polling.
     polling: String,
-    /// What follows the session id on a wire from which no upgrade is offered.
+    /// The text after the session id on a wire that offers no upgrades.
     wire: String,
 }
 
@@ -27,7 +27,7 @@ impl OpenPacket {
     }
 }
 
-/// Returns the packet after the session id. Five keys, no more.
+/// Returns the packet after the session id, with exactly five keys.
 fn end(config: &Config, upgrades: &str) -> String {
     format!(
         r#"","upgrades":[{upgrades}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,

@@ -1,4 +1,4 @@
-//! HTTP answers of the engine: status, headers, compression, cross-origin rules.
+//! The HTTP responses of the engine: status, headers, compression and cross-origin rules.
 
 use std::cmp::{Ordering, Reverse};
 use std::io::Write;
@@ -22,7 +22,7 @@ use crate::error::Code;
 
 pub(crate) type Reply = Response<Full<Bytes>>;
 
-/// A text answer.
+/// Returns a text response.
 pub(crate) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = empty(status);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -30,19 +30,19 @@ pub(crate) fn text(status: StatusCode, content_type: &'static str, body: impl In
     reply
 }
 
-/// An answer without a body.
+/// Returns a response without a body.
 pub(crate) fn empty(status: StatusCode) -> Reply {
     let mut reply = Response::new(Full::default());
     *reply.status_mut() = status;
     reply
 }
 
-/// `ok`, as the reference sends it.
+/// Returns `ok`, as the reference server sends it.
 pub(crate) fn ok() -> Reply {
     no_store(text(StatusCode::OK, "text/html", Bytes::from_static(b"ok")))
 }
 
-/// The answer when the server is too busy, or about to stop.
+/// Returns the response of a server that is too busy or about to stop.
 pub(crate) fn unavailable() -> Reply {
     let mut reply =
         refused(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, "The server is busy, retry later");
@@ -50,12 +50,12 @@ pub(crate) fn unavailable() -> Reply {
     reply
 }
 
-/// The answer to a body that is not taken, with a code of docs/protocol.md ("Error codes").
+/// Returns the response to a body that is refused, with a code of docs/protocol.md ("Error codes").
 pub(crate) fn refused(status: StatusCode, code: Code, message: &str) -> Reply {
     json(status, &code.as_str().into(), message)
 }
 
-/// The answer to a request for the browser build of the client where that is not served.
+/// Returns the response to a request for the browser build of the client where it is not served.
 pub(crate) fn no_client_bundle() -> Reply {
     json(
         StatusCode::BAD_REQUEST,
@@ -65,7 +65,8 @@ pub(crate) fn no_client_bundle() -> Reply {
     )
 }
 
-/// An Engine.IO error (docs/protocol.md, "Transport"): JSON over HTTP, plain text to a WebSocket request.
+/// Returns an Engine.IO error (docs/protocol.md, "Transport"): JSON over HTTP, plain text for a WebSocket
+/// request.
 pub(crate) fn error(error: &RequestError, parts: &Parts, upgrade: bool) -> Reply {
     metrics::REQUESTS_REFUSED.of(error).increment();
     let status = match error {
@@ -89,7 +90,7 @@ fn json(status: StatusCode, code: &serde_json::Value, message: &str) -> Reply {
     text(status, "application/json", format!(r#"{{"code":{code},"message":{message}}}"#))
 }
 
-/// A polling payload, compressed if it is worth it and the client can.
+/// Returns a polling payload, compressed if it is large enough and the client supports it.
 pub(crate) fn payload(config: &Config, parts: &Parts, payload: Payload) -> Reply {
     let (body, content_type) = match (payload.binary, request::jsonp_index(parts)) {
         (true, _) => (payload.body, "application/octet-stream"),
@@ -116,7 +117,7 @@ fn no_store(mut reply: Reply) -> Reply {
     reply
 }
 
-/// `101 Switching Protocols`, with the extensions that were agreed on.
+/// Returns `101 Switching Protocols` with the negotiated extensions.
 pub(crate) fn switching(asked: WebSocketHandshake<'_>, extensions: Option<HeaderValue>) -> Reply {
     let mut reply = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = reply.headers_mut();
@@ -135,7 +136,7 @@ pub(crate) fn switching(asked: WebSocketHandshake<'_>, extensions: Option<Header
     reply
 }
 
-/// Adds what every answer carries.
+/// Adds the headers that every response has.
 pub(crate) fn decorate(config: &Config, parts: &Parts, reply: &mut Reply) {
     let headers = reply.headers_mut();
     if let Some(cors) = &config.cors {
@@ -149,8 +150,8 @@ pub(crate) fn decorate(config: &Config, parts: &Parts, reply: &mut Reply) {
     }
 }
 
-/// Returns `gzip` or `deflate`: the one that the client weighs more, then the one that it names itself (not by `*`),
-/// then the one that it names first.
+/// Returns `gzip` or `deflate`. The coding with the higher weight wins, then the one that is named explicitly
+/// (not by `*`), then the one that is named first.
 pub(crate) fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let accepted: Vec<(&str, f32)> = values.flat_map(|value| value.split(',')).map(weighted).collect();
@@ -160,14 +161,15 @@ pub(crate) fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
         let weight = accepted[place].1;
         (weight > 0.0).then_some((weight, named.is_some(), Reverse(place)))
     };
-    // Of equal ones the last is taken: `gzip`.
+    // The last of equal ones is chosen: `gzip`.
     let preferences = ["deflate", "gzip"].map(|coding| (preference(coding), coding));
     let best = preferences.into_iter().filter(|(preference, _)| preference.is_some());
     best.max_by(|(one, _), (other, _)| one.partial_cmp(other).unwrap_or(Ordering::Equal))
         .map(|(_, coding)| coding)
 }
 
-/// Name and weight of one entry of `Accept-Encoding`; a weight that is not a number refuses the coding.
+/// Parses the name and weight of one entry of `Accept-Encoding`. A weight that is not a number refuses the
+/// coding.
 fn weighted(entry: &str) -> (&str, f32) {
     let mut parts = entry.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();
@@ -176,7 +178,7 @@ fn weighted(entry: &str) -> (&str, f32) {
     (name, weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
 }
 
-/// The body in this coding, if that works.
+/// Returns the body in this coding, or `None` if compression fails.
 pub(crate) fn compress(coding: &str, body: &[u8]) -> Option<Vec<u8>> {
     let packed = Vec::with_capacity(body.len() / 4);
     match coding {

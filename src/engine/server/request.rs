@@ -1,4 +1,4 @@
-//! What a request asks for, and which rule it breaks.
+//! Parsing and validation of requests.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -26,19 +26,19 @@ impl From<Refusal> for RequestError {
     }
 }
 
-/// The query parameters that matter, decoded.
+/// The decoded query parameters that the engine uses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query<'a> {
     transport: Option<Cow<'a, str>>,
     pub(crate) sid: Option<Cow<'a, str>>,
     pub(crate) protocol: Option<Cow<'a, str>>,
     base64: Option<Cow<'a, str>>,
-    /// Index of the callback that a script element waits with (JSONP).
+    /// The index of the callback that a script element registered (JSONP).
     pub(crate) jsonp: Option<Cow<'a, str>>,
 }
 
 impl<'a> Query<'a> {
-    /// Reads a query. Of a parameter that is repeated the last one counts.
+    /// Parses a query. If a parameter is repeated, the last one counts.
     pub(crate) fn parse(query: &'a str) -> Self {
         let mut parsed = Self::default();
         for (name, value) in query_pairs(query) {
@@ -55,7 +55,7 @@ impl<'a> Query<'a> {
         parsed
     }
 
-    /// Returns the version asked for, if it is one of those that exist.
+    /// Returns the requested version, if it exists.
     pub(crate) fn version(&self) -> Option<Protocol> {
         match self.protocol.as_deref() {
             Some("4") => Some(Protocol::V4),
@@ -73,12 +73,13 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Returns the index of the callback that a request waits with, if it comes from a script element (JSONP).
+/// Returns the index of the callback, if the request comes from a script element (JSONP).
 pub(crate) fn jsonp_index(parts: &Parts) -> Option<Cow<'_, str>> {
     Query::parse(parts.uri.query().unwrap_or_default()).jsonp
 }
 
-/// Returns the payload in the body of a POST: of a script's form one field, which may be missing, otherwise the body.
+/// Returns the payload in the body of a POST. The form of a script element has it in one field, which may be
+/// missing.
 pub(crate) fn payload(parts: &Parts, body: Bytes) -> Option<Bytes> {
     match jsonp_index(parts) {
         Some(_) => jsonp::unwrap(&body),
@@ -86,21 +87,21 @@ pub(crate) fn payload(parts: &Parts, body: Bytes) -> Option<Bytes> {
     }
 }
 
-/// Whether a request wants to leave HTTP for WebSocket.
+/// Whether a request asks to upgrade from HTTP to WebSocket.
 pub(crate) fn is_upgrade(parts: &Parts) -> bool {
     has_token(&parts.headers, header::UPGRADE, "websocket")
         && has_token(&parts.headers, header::CONNECTION, "upgrade")
 }
 
-/// A WebSocket handshake that keeps RFC 6455 section 4.2.1.
+/// A WebSocket handshake that conforms to RFC 6455 section 4.2.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WebSocketHandshake<'a> {
     pub(crate) key: &'a [u8],
-    /// The subprotocol that the client would like best, if it names any. All are spoken alike.
+    /// The subprotocol that the client prefers, if it names any. All of them are treated alike.
     pub(crate) protocol: Option<&'a str>,
 }
 
-/// Checks a WebSocket handshake; the texts of the refusals are those of the reference.
+/// Checks a WebSocket handshake. The texts of the refusals are those of the reference server.
 pub(crate) fn websocket_handshake(parts: &Parts) -> Result<WebSocketHandshake<'_>, RequestError> {
     let bad = RequestError::BadHandshake;
     if parts.method != Method::GET {
@@ -117,7 +118,8 @@ pub(crate) fn websocket_handshake(parts: &Parts) -> Result<WebSocketHandshake<'_
     Ok(WebSocketHandshake { key, protocol })
 }
 
-/// Returns the first subprotocol that is offered, if any is. `None` unless all of them are tokens, and different ones.
+/// Returns the first offered subprotocol, if there is one. Returns the outer `None` unless all of them are
+/// distinct tokens.
 fn first_protocol(headers: &HeaderMap) -> Option<Option<&str>> {
     let mut offered = Vec::new();
     for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
@@ -132,7 +134,7 @@ fn first_protocol(headers: &HeaderMap) -> Option<Option<&str>> {
     Some(offered.first().copied())
 }
 
-/// The version of the WebSocket protocol, the only one.
+/// The only supported version of the WebSocket protocol.
 pub(crate) const VERSION: &str = "13";
 
 fn has_token(headers: &HeaderMap, name: http::HeaderName, token: &str) -> bool {
@@ -145,16 +147,16 @@ fn has_token(headers: &HeaderMap, name: http::HeaderName, token: &str) -> bool {
     })
 }
 
-/// Why a body could not be read.
+/// The reason why a body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyError {
     TooLarge,
     TooSlow,
-    /// The client went away, or sent no valid HTTP.
+    /// The client disconnected, or sent invalid HTTP.
     Broken,
 }
 
-/// Reads a body of at most `bytes_max`, declared or not, within `timeout`.
+/// Reads a body of at most `bytes_max` within `timeout`. The limit also applies to a declared length.
 pub(crate) async fn read_body<B>(
     headers: &HeaderMap,
     body: B,
@@ -174,9 +176,9 @@ where
     })
     .await
     .unwrap_or(Err(BodyError::TooSlow));
-    // One that asks first (`Expect: 100-continue`) sends nothing after the answer.
+    // A client that asks first (`Expect: 100-continue`) sends nothing after the response.
     if result == Err(BodyError::TooLarge) && !headers.contains_key(header::EXPECT) {
-        // A client that is still sending would see a reset instead of the answer.
+        // A client that is still sending would get a reset instead of the response.
         let _ = tokio::time::timeout(timeout.min(DRAIN_TIME), collect(&mut body, DRAIN_BYTES)).await;
     }
     result
@@ -192,7 +194,7 @@ async fn collect<B: Body>(body: &mut std::pin::Pin<&mut B>, bytes_max: usize) ->
         if first.len() + all.len() + data.len() > bytes_max {
             return Err(BodyError::TooLarge);
         }
-        // Nearly every body is one piece, which is then not copied.
+        // Nearly every body is one piece, which is not copied.
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {
@@ -203,7 +205,7 @@ async fn collect<B: Body>(body: &mut std::pin::Pin<&mut B>, bytes_max: usize) ->
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// How much of a body that is refused is read and forgotten, and for how long.
+/// The limits up to which a refused body is read and discarded.
 const DRAIN_BYTES: usize = 8 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 

@@ -1,4 +1,4 @@
-//! Requests of a session that lives: GET and POST of polling, and a WebSocket that wants to take over.
+//! Requests of live sessions: polling GET and POST, and WebSockets that want to take over.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl Engine {
         let (wire, extensions) = WebSocket::accept(socket, parts, session.protocol(), &self.0.config);
         match session.offer(Box::new(Duplex::WebSocket(wire))) {
             Err((Refusal::Unknown, _)) => return Err(RequestError::SessionUnknown),
-            // Clients do not expect an HTTP error here: it is opened, and closed.
+            // Clients do not expect an HTTP error here, so the WebSocket is opened and then closed.
             Err((refusal, wire)) => {
                 tracing::debug!(error = %ImksError::from(refusal), "upgrade refused");
                 self.0.refuse_wire(*wire);
@@ -69,19 +69,19 @@ impl Engine {
         let content_type = parts.headers.get(header::CONTENT_TYPE);
         let binary = content_type.is_some_and(|value| value == "application/octet-stream");
         if binary && pending.protocol() == Protocol::V4 {
-            // Dropping `pending` ends the session: version 4 knows no binary bodies.
+            // Dropping `pending` ends the session, because version 4 has no binary bodies.
             return Err(RequestError::BadRequest);
         }
         let body = request::read_body(&parts.headers, body, config.max_payload, config.body_timeout);
         let body = tokio::select! {
             biased;
             body = body => body,
-            // Nobody waits for the rest of the body.
+            // The rest of the body is not needed.
             _ = pending.gone() => return Err(RequestError::BadRequest),
         };
         match body {
             Ok(body) => match request::payload(parts, body) {
-                // The session was there when the request came.
+                // The session existed when the request arrived.
                 Some(payload) => {
                     pending.submit(&payload, binary).await.map_err(|_| RequestError::BadRequest)?;
                     Ok(reply::ok())
@@ -106,18 +106,19 @@ impl Engine {
 }
 
 impl Inner {
-    /// Opens a wire that no session wants, closes it with a code, and waits until the peer has read that.
+    /// Opens a wire that no session wants, closes it with a code, and waits until the peer has read the
+    /// close.
     fn refuse_wire(&self, mut wire: Duplex) {
         wire.push_close(&SESSION_TAKEN.to_be_bytes());
         self.tasks.spawn(async move {
             let ended = poll_fn(|cx| wire.poll_end(cx));
-            // Nobody depends on the outcome.
+            // The outcome does not matter.
             let _ = tokio::time::timeout(REFUSE_TIME, ended).await;
         });
     }
 }
 
-/// Close code of a WebSocket for a session that has one.
+/// The close code of a WebSocket whose session already has a wire.
 const SESSION_TAKEN: u16 = 1008;
-/// How long a refused WebSocket may take to open and close.
+/// The time that a refused WebSocket may take to open and close.
 const REFUSE_TIME: Duration = Duration::from_secs(5);

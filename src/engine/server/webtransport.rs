@@ -17,8 +17,8 @@ use crate::engine::webtransport::{self, First, WebTransport};
 use crate::engine::{Connection, Frame, Handshake, Protocol, SessionRequest, Transport};
 
 impl Engine {
-    /// Answers one session request of WebTransport: it becomes a session, or carries one from now on, or is
-    /// closed.
+    /// Answers one WebTransport session request: the request starts a session, takes over an existing one, or
+    /// is closed.
     pub async fn handle_webtransport(&self, request: SessionRequest) {
         let deadline = self.0.config.upgrade_timeout;
         let handled = tokio::time::timeout(deadline, Box::pin(self.open_webtransport(request))).await;
@@ -82,7 +82,7 @@ impl Engine {
 
     fn upgrade_webtransport(&self, sid: &str, wire: Box<WebTransport>) -> Result<(), RequestError> {
         let session = self.0.registry.get(sid).ok_or(RequestError::SessionUnknown)?;
-        // Version 3 has no form for it.
+        // Version 3 does not support WebTransport.
         if session.protocol() != Protocol::V4 {
             return Err(RequestError::BadRequest);
         }
@@ -91,7 +91,7 @@ impl Engine {
 }
 
 impl Inner {
-    /// Starts a session on WebTransport and hands its connection to whoever accepts.
+    /// Starts a session on WebTransport and queues its connection for [`Engine::accept`].
     fn start_webtransport(
         &self,
         handshake: Handshake,
@@ -114,7 +114,7 @@ impl Inner {
     }
 }
 
-/// Why a WebTransport session was closed before it carried anything.
+/// The reason why a WebTransport session was closed before it carried anything.
 enum SessionRefused {
     Request(RequestError),
     Busy,
