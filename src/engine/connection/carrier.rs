@@ -1,4 +1,4 @@
-//! What carries a connection: one of three, each in a file of its own with the same methods.
+//! The carrier of a connection: one of three types with the same methods, each in a file of its own.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::engine::outbox::{Drained, Queue, Take};
 use crate::engine::session::Session;
 use crate::engine::{CloseReason, Packet};
 
-/// The carrier of a session now. A polling session may get a duplex one later.
+/// The current carrier of a session. A polling session may change to a duplex one.
 pub(super) enum Carrier {
     Polling(PollingCarrier),
     Duplex(DuplexCarrier),
@@ -24,14 +24,14 @@ pub(super) enum Carrier {
 }
 
 impl Carrier {
-    /// Reads once, and hands every packet that is complete to `on_packet`.
+    /// Reads once and passes every complete packet to `on_packet`.
     pub(super) fn read(
         &mut self,
         cx: &mut Context<'_>,
         on_packet: &mut dyn FnMut(Packet),
     ) -> Poll<Result<(), WireEnd>> {
         match self {
-            // Its packets come with requests, at the beginning of a turn.
+            // Its packets arrive with requests, at the start of a turn.
             Self::Polling(_) => Poll::Pending,
             Self::Duplex(duplex) => duplex.read(cx, on_packet),
             #[cfg(test)]
@@ -39,7 +39,7 @@ impl Carrier {
         }
     }
 
-    /// Sends a ping. Says whether the client needs no time to answer it.
+    /// Sends a ping. Returns whether the client needs no time to answer it.
     pub(super) fn ping(&mut self) -> bool {
         match self {
             Self::Polling(polling) => polling.ping(),
@@ -50,7 +50,7 @@ impl Carrier {
         false
     }
 
-    /// Answers a ping of a client of version 3.
+    /// Answers a ping of a version 3 client.
     pub(super) fn pong(&mut self) {
         match self {
             Self::Polling(polling) => polling.pong(),
@@ -60,7 +60,8 @@ impl Carrier {
         }
     }
 
-    /// Returns how much it can take from the queue, and whether a request waits that has nothing to carry.
+    /// Returns how much the carrier can take from the queue, and whether a request waits that has nothing to
+    /// carry.
     pub(super) fn capacity(&self, session: &Session) -> (Take, bool) {
         match self {
             Self::Polling(polling) => polling.capacity(session),
@@ -70,7 +71,7 @@ impl Carrier {
         }
     }
 
-    /// Sends what is due.
+    /// Sends the packets that are due.
     pub(super) fn flush(
         &mut self,
         drained: Drained,
@@ -87,13 +88,13 @@ impl Carrier {
         }
     }
 
-    /// Whether something that the client sent is kept from being accepted until the holder reads.
+    /// Whether data of the client is not accepted until the holder reads.
     pub(super) fn is_withholding(&self, session: &Session) -> bool {
         matches!(self, Self::Polling(polling) if polling.is_withholding(session))
     }
 
-    /// Tells the client that the session has closed, as far as it can be told. `content` is that of a close frame.
-    /// Returns how long the client may take to end its side; `None` if nothing is to wait for.
+    /// Tells the client that the session has closed, if possible. `content` is that of a close frame. Returns
+    /// how long the client may take to end its side, or `None` if there is nothing to wait for.
     pub(super) fn close(
         &mut self,
         reason: CloseReason,
@@ -111,7 +112,7 @@ impl Carrier {
     /// Ready when the client has ended its side after a close.
     pub(super) fn end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            // Its last request ends it.
+            // A polling client ends with its last request.
             Self::Polling(_) => Poll::Pending,
             Self::Duplex(duplex) => duplex.end(cx),
             #[cfg(test)]
@@ -119,7 +120,7 @@ impl Carrier {
         }
     }
 
-    /// Frees what only a live connection needs.
+    /// Frees everything that only a live connection needs.
     pub(super) fn finish(&mut self) {
         match self {
             Self::Polling(polling) => polling.finish(),

@@ -1,4 +1,4 @@
-//! A session on a WebSocket or a WebTransport stream.
+//! The carrier of a session on a WebSocket or WebTransport stream.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::engine::outbox::{Drained, Queue, Take};
 use crate::engine::session::Session;
 use crate::engine::{CloseReason, Packet, frame};
 
-/// Carrier of a session that has a wire of its own.
+/// The carrier of a session that has a wire of its own.
 pub(super) struct DuplexCarrier {
     wire: Duplex,
-    /// Bytes that the wire holds back, while it takes less than what was due.
+    /// The number of bytes that a blocked wire holds back; `None` if it has accepted everything.
     held: Option<usize>,
 }
 
@@ -98,5 +98,5 @@ impl DuplexCarrier {
     }
 }
 
-/// How long the peer may take to end a wire that was closed.
+/// The time that the peer may take to end a wire that was closed.
 const LINGER: Duration = Duration::from_secs(2);

@@ -1,15 +1,15 @@
-//! What a carrier did with the packets that were due.
+//! The result of sending the packets that were due.
 
 use crate::engine::close::WireEnd;
 
-/// Result of a flush.
+/// The result of a flush.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Flushed {
-    /// Nothing is left.
+    /// Everything was sent.
     All,
-    /// The client takes nothing more for now.
+    /// The client accepts nothing more for now.
     Partly,
-    /// The wire takes more than before: what is queued is due now.
+    /// The wire accepts more than before, so queued packets are due now.
     Again,
     /// The wire has ended.
     Ended(WireEnd),

@@ -1,4 +1,4 @@
-//! A connection without a network, for tests of this layer and the one above.
+//! An in-memory connection for tests of this layer and the one above.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -19,11 +19,11 @@ use crate::engine::{
     CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol, Sid, Transport,
 };
 
-/// The peer of a [`super::Connection::in_memory`]. It answers pings by itself.
+/// The peer of a [`super::Connection::in_memory`]. It answers pings automatically.
 #[derive(Debug)]
 pub struct MemoryPeer(Arc<MemoryLink>);
 
-/// What the two ends share.
+/// The state that both ends share.
 #[derive(Debug, Default)]
 struct MemoryLink(Mutex<Link>);
 
@@ -37,7 +37,7 @@ struct Link {
     client_waker: Option<Waker>,
 }
 
-/// Carrier of a session whose client is a [`MemoryPeer`].
+/// The carrier of a session whose client is a [`MemoryPeer`].
 pub(super) struct MemoryCarrier(Arc<MemoryLink>);
 
 impl MemoryPeer {
@@ -56,7 +56,8 @@ impl MemoryPeer {
         self.change(|link| link.client_closed = true);
     }
 
-    /// The next message from the server; `None` once the connection is closed and everything was received.
+    /// Waits for the next message from the server. Returns `None` once the connection is closed and
+    /// everything was received.
     pub async fn recv(&self) -> Option<Message> {
         poll_fn(|cx| {
             let mut link = self.0.0.lock();
@@ -72,7 +73,7 @@ impl MemoryPeer {
         .await
     }
 
-    /// A message from the server that is there already.
+    /// Returns a message from the server if one has arrived already.
     pub fn try_recv(&self) -> Option<Message> {
         self.0.0.lock().to_client.pop_front().map(|frame| message_of(&frame))
     }
@@ -98,7 +99,7 @@ impl Drop for MemoryPeer {
 }
 
 impl MemoryCarrier {
-    /// Returns a carrier and the client at its other end.
+    /// Creates a carrier and the client at its other end.
     pub(super) fn pair() -> (Self, MemoryPeer) {
         let link = Arc::new(MemoryLink::default());
         (Self(link.clone()), MemoryPeer(link))
@@ -151,7 +152,7 @@ fn message_of(frame: &Frame) -> Message {
 }
 
 impl Connection {
-    /// Returns a connection without a network, and its peer.
+    /// Creates a connection without a network, and its peer.
     pub fn in_memory(config: &Config) -> (Self, MemoryPeer) {
         let (carrier, client) = MemoryCarrier::pair();
         let uri = Uri::from_static("/socket.io/?EIO=4&transport=websocket");

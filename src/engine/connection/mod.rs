@@ -1,4 +1,5 @@
-//! A connection: drives one session when it is polled. Carrier, queue and one timer; no task of its own.
+//! A connection: one session with its carrier, queue and timer. It runs when it is polled and has no task of
+//! its own.
 
 mod carrier;
 mod duplex;
@@ -36,7 +37,7 @@ use crate::engine::registry::Registry;
 use crate::engine::session::{Output, Session, Timing, Wire};
 use crate::engine::{Close, CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol};
 
-/// One session, owned by one task. It does its I/O when it is polled.
+/// A session that is owned by one task. It does its I/O when it is polled.
 pub struct Connection {
     session: Session,
     carrier: Carrier,
@@ -44,20 +45,20 @@ pub struct Connection {
     handshake: Arc<Handshake>,
     registry: Option<Arc<Registry>>,
     timer: Timer,
-    /// Time of this turn.
+    /// The time of the current turn.
     now: Instant,
     phase: Phase,
     turn: Turn,
-    /// Content of the close frame for the peer, where the wire knows better than the reason.
+    /// The content of the close frame for the peer, if the wire has a more specific one than the reason.
     close_content: Option<Box<[u8]>>,
-    /// The holder wants no farewell: one attempt to tell the peer, and the end.
+    /// Whether the holder closes at once: after one attempt to notify the peer, the connection ends.
     abrupt: bool,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
     Live,
-    /// The session is closed, the peer is being told.
+    /// The session is closed and the peer is being notified.
     Ending {
         reason: CloseReason,
         deadline: Instant,
@@ -65,39 +66,39 @@ enum Phase {
     Ended(CloseReason),
 }
 
-/// From one sleep of the holder's task to the next.
+/// The state of a turn, which lasts from one sleep of the holder's task to the next.
 #[derive(Default)]
 struct Turn {
     begun: bool,
-    /// Messages handed over, and their bytes.
+    /// The number of messages handed over.
     messages: u16,
     bytes: usize,
-    /// No more was handed over because answers wait.
+    /// Whether handing over stopped because answers wait.
     congested: bool,
 }
 
-/// What a connection tells its holder.
+/// An event for the holder of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message from the peer.
     Message(Message),
-    /// The end; comes once and last.
+    /// The end of the connection. It is the last event, and is returned once.
     Closed(CloseReason),
 }
 
-/// What carries a new session.
+/// The first carrier of a new session.
 pub(crate) enum Start {
     Polling(Arc<Inbox>),
     Wire(Duplex),
 }
 
-/// What a new connection is made of.
+/// The parts of a new connection.
 pub(crate) struct Parts {
     pub(crate) queue: Arc<Queue>,
     pub(crate) start: Start,
     pub(crate) handshake: Arc<Handshake>,
     pub(crate) registry: Arc<Registry>,
-    /// When the handshake request came.
+    /// The time of the handshake request.
     pub(crate) now: Instant,
 }
 
@@ -107,15 +108,15 @@ impl Connection {
         &self.handshake
     }
 
-    /// Returns the sending half.
+    /// Returns the sending half of the connection.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// Reads, writes, keeps the heartbeat; gives the next event. Call it until it is pending: what was queued
-    /// meanwhile is written just before that, all at once. With `reading` false, or while too many answers wait
-    /// ([`Outbox::answer`]), no message comes; everything else goes on, and a pong that cannot be read is not missed.
-    /// After [`Event::Closed`], drop it.
+    /// Drives the connection and returns the next event. Must be called until it is pending: everything that
+    /// was queued in the meantime is written just before that, at once. While `reading` is false, or too many
+    /// answers wait ([`Outbox::answer`]), no message is returned. Everything else continues, and a pong that
+    /// cannot be read is not counted as missing. Drop the connection after [`Event::Closed`].
     pub fn poll_event(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
         self.begin(cx);
         while reading && self.turn.messages < MESSAGES_PER_TURN && self.turn.bytes < BYTES_PER_TURN {
@@ -135,8 +136,8 @@ impl Connection {
         self.end_turn(cx, reading)
     }
 
-    /// Starts a turn, unless one is under way: what the holder sends on this connection before
-    /// [`Connection::poll_event`] leaves in the same turn, and does not wake the holder once more.
+    /// Starts a turn, unless one has begun. Packets that the holder sends on this connection before
+    /// [`Connection::poll_event`] are written in the same turn and do not wake the holder again.
     pub fn begin(&mut self, cx: &mut Context<'_>) {
         if !std::mem::replace(&mut self.turn.begun, true) {
             self.outbox.0.enter();
@@ -189,14 +190,16 @@ impl Connection {
         }
     }
 
-    /// Flush, timers, and the end if it has come: outside of the runtime's budget, which may be used up before our turn
-    /// begins. What looks ready to wait must be ready to wake us, and a wire is not blocked because we are.
+    /// Flushes, handles timers, and returns the end if it has come. Runs outside the runtime's budget, which
+    /// may be used up before the turn begins: otherwise wakers would not be registered, and the wire would
+    /// appear blocked.
     fn end_turn(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
         pin!(unconstrained(poll_fn(|cx| self.finish_turn(cx, reading)))).poll(cx)
     }
 
     fn finish_turn(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
-        // A holder that does not read is no fault of the peer. One that reads none of its answers is found.
+        // The peer is not blamed for a holder that does not read, but a peer that reads none of its answers
+        // is detected.
         let by_holder = !reading || (self.carrier.is_withholding(&self.session) && !self.is_congested());
         self.session.handle_reading(!by_holder, self.now);
         loop {
@@ -226,13 +229,13 @@ impl Connection {
         self.outbox.0.is_congested() && !self.session.is_closed()
     }
 
-    /// Reads once from the wire that carries the session. False when there is nothing.
+    /// Reads once from the wire that carries the session. Returns false if there is nothing to read.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
         if self.session.is_closed() {
             return false;
         }
         if self.turn.messages > 0 {
-            // The holder has worked in between.
+            // The holder has run in the meantime.
             self.now = Instant::now();
         }
         let (session, now) = (&mut self.session, self.now);
@@ -246,7 +249,7 @@ impl Connection {
         true
     }
 
-    /// Does what the session says.
+    /// Performs the actions of the session.
     fn outputs(&mut self, cx: &mut Context<'_>) {
         while let Some(output) = self.session.poll_output() {
             match output {
@@ -257,7 +260,7 @@ impl Connection {
                 }
                 Output::Pong => self.carrier.pong(),
                 Output::PongProbe => self.answer_probe(),
-                // The flush at the end of the turn looks at the session's state.
+                // The flush at the end of the turn checks the session's state.
                 Output::ReleasePoll => {}
                 Output::Switch => self.switch(),
                 Output::DropCandidate => self.drop_candidate(cx),
@@ -274,7 +277,7 @@ impl Connection {
         self.session.handle_lost(Wire::Current, end.reason());
     }
 
-    /// The session has closed: tells the peer, as far as it can be told.
+    /// Notifies the peer that the session has closed, if possible.
     fn close(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
         let code = close_code(reason).to_be_bytes();
         let content = self.close_content.take();
@@ -288,7 +291,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the peer's end, and not too long.
+    /// Waits for the peer's end until a deadline.
     fn end(&mut self, cx: &mut Context<'_>) {
         let Phase::Ending { reason, deadline } = self.phase else { return };
         if self.carrier.end(cx).is_ready() || self.now >= deadline {
@@ -296,7 +299,7 @@ impl Connection {
         }
     }
 
-    /// Frees everything; the holder is told next.
+    /// Frees everything. The holder is notified next.
     fn finish(&mut self, reason: CloseReason) {
         if matches!(self.phase, Phase::Ended(_)) {
             return;
@@ -310,7 +313,7 @@ impl Connection {
         }
     }
 
-    /// Returns the reason, once the holder has taken what came before the end.
+    /// Returns the close reason, once the holder has taken everything that arrived before the end.
     fn ended(&self, reading: bool) -> Option<CloseReason> {
         match self.phase {
             Phase::Ended(reason) if !reading || self.session.queued_messages() == 0 => Some(reason),
@@ -318,7 +321,7 @@ impl Connection {
         }
     }
 
-    /// Writes what is due. Says whether another task polls than last time.
+    /// Writes the packets that are due. Returns whether another task polls than last time.
     fn flush(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while !matches!(self.phase, Phase::Ended(_)) {
@@ -344,7 +347,7 @@ impl Connection {
         moved
     }
 
-    /// Does what the outbox was told: close, at once if the client is too slow.
+    /// Performs a requested close of the outbox. A client that is too slow is closed at once.
     fn obey(&mut self, drained: &Drained, cx: &mut Context<'_>) {
         if drained.slow {
             self.session.handle_lost(Wire::Current, CloseReason::Slow);
@@ -362,7 +365,7 @@ impl Connection {
         self.outputs(cx);
     }
 
-    /// Sleeps until the next deadline. True if one has passed and the session was told.
+    /// Sleeps until the next deadline. Returns true if one has passed and the session has handled it.
     fn poll_timer(&mut self, cx: &mut Context<'_>, moved: bool) -> bool {
         let ending = match self.phase {
             Phase::Ending { deadline, .. } => Some(deadline),
@@ -380,7 +383,7 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// A holder that drops a live connection closes it at once; requests that wait are refused.
+    /// Closes a live connection at once. Waiting requests are refused.
     fn drop(&mut self) {
         self.finish(CloseReason::ForcedClose);
     }
@@ -399,7 +402,7 @@ fn count_sent<'a>(frames: impl ExactSizeIterator<Item = &'a Frame>) {
     }
 }
 
-/// Close code for a reason (RFC 6455 section 7.4; 4000 and above are ours, see docs/protocol.md).
+/// Returns the close code for a reason (RFC 6455 section 7.4; see docs/protocol.md for 4000 and above).
 fn close_code(reason: CloseReason) -> u16 {
     match reason {
         CloseReason::ForcedClose | CloseReason::TransportClose => 1000,
@@ -411,7 +414,8 @@ fn close_code(reason: CloseReason) -> u16 {
     }
 }
 
-/// Messages handed over before others get their turn.
+/// The number of messages handed over before other tasks get their turn.
 const MESSAGES_PER_TURN: u16 = 64;
-/// Bytes of messages handed over before others get their turn: a few compressed ones can be much work.
+/// The number of message bytes handed over before other tasks get their turn. A few compressed messages can
+/// be much work.
 const BYTES_PER_TURN: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! A session on HTTP long-polling.
+//! The carrier of a session on HTTP long-polling.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::engine::polling::{GetReply, Inbox, Payload, PostReply};
 use crate::engine::session::{Session, Wire};
 use crate::engine::{CloseReason, Config, Frame, frame};
 
-/// Carrier of a session that has one request after the other.
+/// The carrier of a session whose packets travel in HTTP requests.
 pub(super) struct PollingCarrier {
     pub(super) inbox: Arc<Inbox>,
-    /// What the session itself sends: pings.
+    /// The pings and pongs that the session itself sends.
     pub(super) own: VecDeque<Frame>,
     pub(super) get: Option<GetReply>,
     pub(super) post: Option<PostReply>,
-    /// A wire that wants to take over.
+    /// The wire that wants to take over.
     pub(super) candidate: Option<Box<Duplex>>,
-    /// The probe of the candidate is to be answered, as soon as no POST is under way.
+    /// Whether the probe of the candidate must be answered as soon as no POST is in progress.
     pub(super) probed: bool,
-    /// A candidate that was refused and still has to hear why. At most one; the next one takes its place.
+    /// A refused candidate that is still being closed. There is at most one; the next one replaces it.
     leaving: Option<Box<Duplex>>,
-    /// Bytes of the last answer that no GET has followed yet.
+    /// The size of the last response in bytes, until the next GET arrives.
     unread: usize,
     inbound_max: u32,
     payload_max: usize,
@@ -74,7 +74,7 @@ impl PollingCarrier {
         cx: &mut Context<'_>,
     ) -> Flushed {
         if self.inbox.has_news() {
-            // It came while this turn was running and nobody was woken for it.
+            // It arrived during this turn, so nothing else wakes the task.
             cx.waker().wake_by_ref();
         }
         if !self.is_over_bound(session) {
@@ -90,7 +90,8 @@ impl PollingCarrier {
             let frames = std::mem::take(&mut self.own);
             self.answer_get(&frames, session, now);
         } else if ends {
-            // In an answer of its own: a client acts on a close before it looks at what came with it.
+            // Sent in a response of its own, because a client handles a close before the packets that came
+            // with it.
             self.answer_get([&frame::CLOSE], session, now);
             return Flushed::All;
         } else if session.is_poll_released() && !self.probed && !self.inbox.is_posting() {
@@ -99,7 +100,7 @@ impl PollingCarrier {
         Flushed::Partly
     }
 
-    /// Whether a POST waits for its `ok` because too much that came before it was not taken yet.
+    /// Whether a POST waits for its `ok`, because too many earlier messages have not been taken yet.
     pub(super) fn is_withholding(&self, session: &Session) -> bool {
         self.post.is_some() && self.is_over_bound(session)
     }
@@ -112,7 +113,7 @@ impl PollingCarrier {
     pub(super) fn close(&mut self, reason: CloseReason) -> Option<Duration> {
         let by_client = reason == CloseReason::TransportClose;
         if by_client && self.get.is_none() {
-            // The client closes by POST and by GET at once; they may arrive in any order.
+            // The client closes by POST and by GET at once, and they may arrive in any order.
             self.answer_post();
             return Some(LAST_GET);
         }
@@ -139,14 +140,14 @@ impl PollingCarrier {
         }
     }
 
-    /// Notes that the client has read what it was sent, since it asks for more.
+    /// Records that the client has read what it was sent, since it polls again.
     pub(super) fn handle_get(&mut self, session: &mut Session, now: Instant) {
         if std::mem::take(&mut self.unread) >= LARGE_PAYLOAD {
             session.handle_progress(now);
         }
     }
 
-    /// Answers the GET that waits, if any. The next one may come before the client can know.
+    /// Answers the waiting GET, if there is one.
     fn answer_get<'a>(
         &mut self,
         frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>,
@@ -160,27 +161,27 @@ impl PollingCarrier {
             session.handle_progress(now + reading_time(self.unread));
         }
         self.inbox.free_get();
-        // A client that went away is found by the guard of its request.
+        // The guard of a request detects a client that disconnected.
         let _ = get.send(payload);
     }
 
-    /// Answers the GET that waits, if any, for the last time.
+    /// Answers the waiting GET, if there is one, for the last time.
     pub(super) fn answer_last(&mut self, frame: Frame) {
         let Some(get) = self.get.take() else { return };
         self.inbox.free_get();
-        // Whoever went away needs no answer.
+        // A client that disconnected needs no response.
         let _ = get.send(Payload::new(self.inbox.protocol(), [&frame]));
     }
 
-    /// Answers the POST that waits, if any.
+    /// Answers the waiting POST, if there is one.
     pub(super) fn answer_post(&mut self) {
         let Some(post) = self.post.take() else { return };
         self.inbox.free_post();
-        // A client that went away is found by the guard of its request.
+        // The guard of a request detects a client that disconnected.
         let _ = post.send(());
     }
 
-    /// Refuses the candidate, if there still is one: it is closed, and hears why.
+    /// Refuses the candidate, if there still is one, and closes it with `content`.
     pub(super) fn refuse_candidate(&mut self, content: &[u8], cx: &mut Context<'_>) {
         let Some(mut wire) = self.candidate.take() else { return };
         wire.push_close(content);
@@ -188,19 +189,19 @@ impl PollingCarrier {
     }
 }
 
-/// Returns how long a client on the slowest line that is served takes to read so much.
+/// Returns the time that a client on the slowest supported line takes to read `bytes` bytes.
 fn reading_time(bytes: usize) -> Duration {
     Duration::from_secs(bytes as u64 / LINE_BYTES_PER_SECOND_MIN)
 }
 
-/// Packets in one answer: the stock Python client gives up on more.
+/// The maximum number of packets in one response. The stock Python client fails on more.
 const PAYLOAD_PACKETS_MAX: usize = 16;
-/// Payloads of `max_payload` bytes whose messages wait for the holder before the `ok` of a POST is withheld. Two, for
-/// clients that send twice before they poll.
+/// The number of payloads of `max_payload` bytes whose messages may wait for the holder before the `ok` of a
+/// POST is withheld. It is two for clients that send twice before they poll.
 const INBOUND_PAYLOADS_MAX: usize = 2;
-/// From how many bytes on an answer takes time to be read.
+/// The size from which reading a response is assumed to take time.
 const LARGE_PAYLOAD: usize = 64 << 10;
-/// The slowest line on which the heartbeat leaves a client time to read a large answer.
+/// The slowest line on which the heartbeat gives a client time to read a large response.
 const LINE_BYTES_PER_SECOND_MIN: u64 = 32 << 10;
-/// How long a GET may come after the POST that closed the session.
+/// The time within which a GET may follow the POST that closed the session.
 const LAST_GET: Duration = Duration::from_millis(100);

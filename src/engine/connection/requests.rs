@@ -1,4 +1,4 @@
-//! Requests of a polling client, and its way to a carrier with a wire of its own.
+//! The handling of a polling client's requests, and of its change to a duplex carrier.
 
 use std::task::{Context, Poll};
 
@@ -12,8 +12,9 @@ use crate::engine::session::Wire;
 use crate::engine::{CloseReason, Transport, frame};
 
 impl Connection {
-    /// Takes the requests that have arrived. Packets first, so that a pong that came in time counts; then the
-    /// deadlines, so that a request that came too late finds the session closed; then the rest.
+    /// Takes the requests that have arrived. Packets are handled first, so that a pong that arrived in time
+    /// counts; then deadlines, so that a request that arrived too late finds the session closed; then the
+    /// rest.
     pub(super) fn take_requests(&mut self, cx: &mut Context<'_>) {
         let Carrier::Polling(polling) = &self.carrier else { return };
         let Inputs { get, post, candidate, failure } = polling.inbox.take();
@@ -40,7 +41,7 @@ impl Connection {
             self.session.handle_packet(Wire::Current, packet, self.now);
         }
         if post.malformed {
-            // The reply is dropped: the request is refused.
+            // Dropping the reply refuses the request.
             self.session.handle_lost(Wire::Current, CloseReason::ParseError);
         } else if let Carrier::Polling(polling) = &mut self.carrier {
             polling.post = Some(post.reply);
@@ -49,7 +50,7 @@ impl Connection {
         if let Carrier::Polling(polling) = &mut self.carrier
             && self.session.is_closed()
         {
-            // Its packets come too late, which is no mistake of the client.
+            // Its packets arrive too late, which is not the client's fault.
             polling.answer_post();
         }
     }
@@ -82,7 +83,7 @@ impl Connection {
         {
             let (session, now) = (&mut self.session, self.now);
             let read = candidate.poll_read(cx, &mut |packet| {
-                // What follows the upgrade packet in the same read belongs to the session already.
+                // Packets that follow the upgrade packet in the same read already belong to the session.
                 let wire = match session.transport() {
                     Transport::Polling => Wire::Candidate,
                     Transport::WebSocket | Transport::WebTransport => Wire::Current,
@@ -104,14 +105,14 @@ impl Connection {
         }
     }
 
-    /// Has the probe of the candidate answered.
+    /// Marks the probe of the candidate to be answered.
     pub(super) fn answer_probe(&mut self) {
         if let Carrier::Polling(polling) = &mut self.carrier {
             polling.probed = true;
         }
     }
 
-    /// Lets the candidate carry the session from now on. What was queued and not polled leaves there.
+    /// Makes the candidate the carrier of the session. Queued packets that were not polled are sent there.
     pub(super) fn switch(&mut self) {
         let Carrier::Polling(polling) = &mut self.carrier else { return };
         let Some(mut wire) = polling.candidate.take() else { return };
@@ -122,7 +123,7 @@ impl Connection {
         let queue = &self.outbox.0;
         queue.switch_to(transport);
         queue.compress_from(wire.threshold());
-        // After the switch, which is what a request that finds it closed is told.
+        // Closed after the switch, so that a refused request is told about the upgrade.
         inbox.close();
         self.carrier = Carrier::Duplex(DuplexCarrier::new(*wire));
         metrics::UPGRADES.of(Upgrade::Succeeded).increment();
@@ -131,7 +132,7 @@ impl Connection {
         }
     }
 
-    /// Gives the candidate up; another one may come.
+    /// Drops the candidate. Another one may follow.
     pub(super) fn drop_candidate(&mut self, cx: &mut Context<'_>) {
         let Carrier::Polling(polling) = &mut self.carrier else { return };
         polling.refuse_candidate(&UPGRADE_REFUSED.to_be_bytes(), cx);
@@ -140,5 +141,5 @@ impl Connection {
     }
 }
 
-/// Close code of a wire that could not take over.
+/// The close code of a wire that could not take over.
 const UPGRADE_REFUSED: u16 = 1008;

@@ -1,4 +1,4 @@
-//! Connections without a network, driven by hand.
+//! Tests of connections without a network, driven by hand.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -49,7 +49,7 @@ async fn many_messages_give_others_their_turn() {
     assert_eq!((poll_fn(&mut turn).await, poll_fn(&mut turn).await), (64, 36));
 }
 
-/// What wakes a connection, counted.
+/// A waker that counts its calls.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 

@@ -5,10 +5,11 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
 
-/// A sleep that is made when it is first needed, and moved as rarely as possible.
+/// A sleep that is created when it is first needed, and reset as rarely as possible.
 pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// When `sleep` fires. Earlier than needed is fine: it is moved when it fires, not each time.
+    /// The time when `sleep` fires. It may be earlier than needed: it is then reset when it fires, not on
+    /// each change.
     armed: Instant,
 }
 
@@ -17,7 +18,8 @@ impl Timer {
         Self { sleep: None, armed: now }
     }
 
-    /// Ready when `deadline`, or one before it, has passed. `moved` says that another task polls than last time.
+    /// Ready when `deadline`, or an earlier one, has passed. `moved` means that another task polls than last
+    /// time.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,5 @@
-//! What only servers send: fixed packets, control frames, answers, and the forms of a message on other wires.
+//! Frames that only servers create: fixed packets, control frames, answers, and the forms of a message on
+//! other wires.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -8,28 +9,29 @@ use bytes::Bytes;
 use super::{BINARY, Deflate, FIN, Frame, Kind, TEXT, frame};
 use crate::engine::deflate;
 
-/// Something that is kept until an answer has left, for example a part of a memory budget.
+/// A value that is kept until an answer has been sent, for example a share of a memory budget.
 pub type Reservation = Arc<dyn Any + Send + Sync>;
 
 impl Frame {
-    /// Returns the message as it stands on a WebTransport stream: first byte, and the rest.
+    /// Returns the message as it is sent on a WebTransport stream: the first byte, and the rest.
     pub(crate) fn stream_parts(&self) -> (u8, &[u8]) {
         if self.is_binary() && self.payload().is_empty() {
-            // No frame may be empty there: `b`, the base64 of nothing, as a text of one byte.
+            // Frames must not be empty there, so this is `b`, the base64 form of no bytes, as a text of one
+            // byte.
             return (1, b"b");
         }
-        // The length is coded as on a WebSocket; the bit that says `masked` there says `binary` here.
+        // The length is encoded as on a WebSocket. The bit that means `masked` there means `binary` here.
         let kind = if self.is_binary() { 0x80 } else { 0 };
         (kind | self.bytes[1], &self.bytes[2..])
     }
 
-    /// Whether its sender lets it be compressed.
+    /// Whether the sender allows compression.
     pub(crate) fn is_compressible(&self) -> bool {
         self.deflate == Deflate::Open
     }
 
-    /// Returns the message as a WebSocket with permessage-deflate carries it: compressed, if that is allowed and makes it
-    /// smaller.
+    /// Returns the message as a WebSocket with permessage-deflate carries it: compressed, if that is allowed
+    /// and makes it smaller.
     pub(crate) fn deflated(&self) -> Self {
         if self.deflate != Deflate::Open || self.is_control() {
             return self.clone();
@@ -42,7 +44,8 @@ impl Frame {
         Self { deflate: Deflate::Done, ..frame(buffer, DEFLATED | opcode, self.kind) }
     }
 
-    /// Marks the message as an answer to a request of the client that it goes to; `reservation` lives as long as it.
+    /// Marks the message as an answer to a request of its receiver. `reservation` lives as long as the
+    /// message.
     pub(crate) fn into_answer(mut self, reservation: Option<&Reservation>) -> Self {
         if let Some(reservation) = reservation {
             self.bytes = Bytes::from_owner(Reserved(self.bytes, reservation.clone()));
@@ -50,12 +53,12 @@ impl Frame {
         Self { answer: true, ..self }
     }
 
-    /// Whether the message answers a request of the client that it goes to.
+    /// Whether the message answers a request of its receiver.
     pub(crate) fn is_answer(&self) -> bool {
         self.answer
     }
 
-    /// Makes a short text packet that is framed already: two bytes of header, then the packet.
+    /// Creates a short text packet from its complete frame: two bytes of header, then the packet.
     pub(crate) const fn preframed(bytes: &'static [u8]) -> Self {
         Self {
             bytes: Bytes::from_static(bytes),
@@ -66,7 +69,8 @@ impl Frame {
         }
     }
 
-    /// Makes a WebSocket control frame (close, pong) with at most 125 bytes of `payload`; longer ones are cut.
+    /// Creates a WebSocket control frame (close, pong) with at most 125 bytes of `payload`. Longer payloads
+    /// are truncated.
     pub(crate) fn control(opcode: u8, payload: &[u8]) -> Self {
         let payload = &payload[..payload.len().min(125)];
         let mut buffer = Vec::with_capacity(2 + payload.len());
@@ -82,7 +86,7 @@ impl Frame {
     }
 }
 
-/// The bytes of an answer, with what was reserved for them.
+/// The bytes of an answer, and the reservation for them.
 struct Reserved(Bytes, #[expect(dead_code, reason = "it is dropped with the bytes")] Reservation);
 
 impl AsRef<[u8]> for Reserved {
@@ -91,18 +95,18 @@ impl AsRef<[u8]> for Reserved {
     }
 }
 
-/// `2`: the heartbeat.
+/// `2`: a ping.
 pub(crate) const PING: Frame = Frame::preframed(b"\x81\x012");
 /// `3`: the answer to a ping of an Engine.IO v3 client.
 pub(crate) const PONG: Frame = Frame::preframed(b"\x81\x013");
 /// `3probe`: the answer to a probe.
 pub(crate) const PONG_PROBE: Frame = Frame::preframed(b"\x81\x063probe");
-/// `1`: the end, on polling.
+/// `1`: the close packet, on polling.
 pub(crate) const CLOSE: Frame = Frame::preframed(b"\x81\x011");
-/// `6`: nothing to say, on polling.
+/// `6`: a noop, on polling.
 pub(crate) const NOOP: Frame = Frame::preframed(b"\x81\x016");
 
-/// First frame of a compressed message (RSV1).
+/// The flag of the first frame of a compressed message (RSV1).
 const DEFLATED: u8 = 0x40;
 
 #[cfg(test)]

@@ -1,27 +1,28 @@
-//! Bounds of an outgoing queue, and what is measured against them.
+//! The limits of an outgoing queue, and the counts that they apply to.
 
 use crate::engine::Frame;
 
-/// Bounds of an outgoing queue. A message is accepted when the queue was below the bound before it, so one
-/// message may be larger than what is left. Answers to the client's own requests count against
+/// The limits of an outgoing queue. A message is accepted if the queue was below the limit before it, so the
+/// last message may exceed the limit. Answers to the client's own requests count against
 /// [`OutboxLimits::answer_bytes_high`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxLimits {
-    /// Packets queued at most, always.
+    /// The maximum number of queued packets, in any state of the wire.
     pub packets_max: usize,
-    /// Bytes queued at most, always, on a WebSocket or WebTransport stream.
+    /// The maximum number of queued bytes on a WebSocket or WebTransport stream, in any state of the wire.
     pub bytes_max: usize,
-    /// Packets queued at most while the WebSocket or stream takes nothing more.
+    /// The maximum number of queued packets while the WebSocket or stream is blocked.
     pub blocked_packets_max: usize,
-    /// Bytes queued at most while the WebSocket or stream takes nothing more.
+    /// The maximum number of queued bytes while the WebSocket or stream is blocked.
     pub blocked_bytes_max: usize,
-    /// Bytes queued at most for a polling client.
+    /// The maximum number of queued bytes of a polling client.
     pub polling_bytes_max: usize,
-    /// Above this many packets a sender is told about the pressure.
+    /// The number of packets above which senders are told about the pressure.
     pub pressure_packets: usize,
-    /// Above this many bytes a sender is told about the pressure.
+    /// The number of bytes above which senders are told about the pressure.
     pub pressure_bytes: usize,
-    /// Above this many bytes of answers no further message of the client is handed out, until it has read some.
+    /// The number of bytes of answers above which no further message of the client is handed out, until it
+    /// has read some.
     pub answer_bytes_high: usize,
 }
 
@@ -40,40 +41,40 @@ impl Default for OutboxLimits {
     }
 }
 
-/// What waits in an outgoing queue.
+/// The number and size of the packets in an outgoing queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queued {
-    /// Engine.IO packets; an attachment counts as one.
+    /// The number of Engine.IO packets. An attachment counts as one.
     pub packets: usize,
-    /// Bytes of these packets, WebSocket headers included.
+    /// The size of these packets in bytes, including WebSocket headers.
     pub bytes: usize,
 }
 
-/// What waits for a client, by who caused it.
+/// The packets that wait for a client, by their cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
-    /// Sent by others, or by the server itself.
+    /// Packets sent by others, or by the server itself.
     pub(crate) pushes: Queued,
     /// Answers to the client's own requests.
     pub(crate) answers: Queued,
 }
 
 impl Backlog {
-    /// Counts one frame of which `bytes` are still to be sent.
+    /// Counts one frame of which `bytes` remain to be sent.
     pub(crate) fn add(&mut self, frame: &Frame, bytes: usize) {
         let part = if frame.is_answer() { &mut self.answers } else { &mut self.pushes };
         part.packets += 1;
         part.bytes += bytes;
     }
 
-    /// Takes out one frame that was counted whole.
+    /// Subtracts one frame that was counted with its full size.
     pub(crate) fn remove(&mut self, frame: &Frame) {
         let part = if frame.is_answer() { &mut self.answers } else { &mut self.pushes };
         part.packets -= 1;
         part.bytes -= frame.len();
     }
 
-    /// Everything, whoever caused it.
+    /// Returns the sum of pushes and answers.
     pub(crate) fn total(&self) -> Queued {
         Queued {
             packets: self.pushes.packets + self.answers.packets,

@@ -1,11 +1,11 @@
-//! What a connection still has to send: filled by anybody, drained by the connection.
+//! The queue of outgoing packets of a connection. Any task fills it, and the connection drains it.
 //!
-//! A push is one short lock and at most one wake. The connection takes everything that is due with one
-//! lock per turn and writes it in one go; a sender never touches the wire. At rest the queue owns no memory.
+//! A push takes one short lock and wakes at most once. The connection takes everything that is due under one
+//! lock per turn and writes it at once. A sender never touches the wire. An empty queue owns no memory.
 //!
-//! Bounds and policy: see [`OutboxLimits`]. A client that reads too slowly what others send is closed with
-//! `CloseReason::Slow`; nobody ever waits. Answers to its own requests never close a connection: while too many of
-//! them wait, the connection takes no further requests.
+//! See [`OutboxLimits`] for the limits. A client that reads too slowly what others send is closed with
+//! `CloseReason::Slow`; senders never wait. Answers to the client's own requests never close a connection:
+//! while too many of them wait, the connection accepts no further requests.
 
 mod limits;
 mod queue;
@@ -22,15 +22,16 @@ pub use self::limits::{OutboxLimits, Queued};
 pub(crate) use self::queue::{Drained, Queue, Take};
 use crate::engine::{Close, Frame, Reservation, Transport};
 
-/// Sending half of a connection: clone it freely, push from anywhere.
+/// The sending half of a connection. It can be cloned freely and used from any task.
 #[derive(Clone)]
 pub struct Outbox(pub(crate) Arc<Queue>);
 
-/// True: this receiver's queue is past its soft mark, and the sending task should end its turn.
+/// The signal that the receiver's queue is above its soft mark. If true, the sending task should end its
+/// turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pressure(pub bool);
 
-/// Why nothing was queued.
+/// The reason why nothing was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The connection is closed, or closing.
@@ -51,7 +52,8 @@ impl Outbox {
         self.0.push([frame])
     }
 
-    /// Queues messages that stay adjacent on the wire (a binary event and its attachments): all or none.
+    /// Queues messages that stay adjacent on the wire (a binary event and its attachments): all of them or
+    /// none.
     ///
     /// # Errors
     /// [`SendError::Closed`] after a close, [`SendError::Slow`] when the queue is full, which closes it.
@@ -59,39 +61,42 @@ impl Outbox {
         self.0.push(self.for_wire(frames).iter().cloned())
     }
 
-    /// Queues messages that answer a request of this client, adjacent on the wire. They never count as slow reading:
-    /// while more than [`OutboxLimits::answer_bytes_high`] of them wait, the connection hands out no further message of
-    /// the client. `reservation` is dropped when the messages are written, or lost with the connection.
+    /// Queues messages that answer a request of this client, adjacent on the wire. They never count as slow
+    /// reading. While more than [`OutboxLimits::answer_bytes_high`] bytes of them wait, the connection hands
+    /// out no further message of the client. `reservation` is dropped when the messages are written, or with
+    /// the connection.
     ///
     /// # Errors
-    /// [`SendError::Closed`] or [`SendError::Slow`] once nothing can be queued any more.
+    /// [`SendError::Closed`] or [`SendError::Slow`] once the queue accepts nothing any more.
     pub fn answer(&self, frames: &[Frame], reservation: Option<Reservation>) -> Result<(), SendError> {
         let frames = self.for_wire(frames);
         self.0.push_answer(frames.iter().map(|frame| frame.clone().into_answer(reservation.as_ref())))
     }
 
-    /// Queues one message that answers a request of this client, like [`Outbox::answer`]. The message is moved: a frame
-    /// that nobody shares costs no second allocation.
+    /// Queues one message that answers a request of this client, like [`Outbox::answer`]. The message is
+    /// moved, so a frame that is not shared needs no second allocation.
     ///
     /// # Errors
-    /// [`SendError::Closed`] or [`SendError::Slow`] once nothing can be queued any more.
+    /// [`SendError::Closed`] or [`SendError::Slow`] once the queue accepts nothing any more.
     pub fn answer_one(&self, frame: Frame, reservation: Option<Reservation>) -> Result<(), SendError> {
         let frame = if self.0.compresses(&frame) { frame.deflated() } else { frame };
         self.0.push_answer([frame.into_answer(reservation.as_ref())])
     }
 
-    /// Queues the messages only if the wire can take them now: a WebSocket that is not blocked, or a polling
-    /// request that waits with nothing to carry. Says whether they were queued.
+    /// Queues the messages only if the wire can accept them now: it is a WebSocket that is not blocked, or a
+    /// polling request that waits and has nothing to carry. Returns whether they were queued.
     pub fn send_volatile(&self, frames: &[Frame]) -> bool {
         self.0.push_volatile(self.for_wire(frames).iter().cloned())
     }
 
-    /// Whether the wire wants one of these messages compressed: permessage-deflate was negotiated, and it is large.
+    /// Whether the wire would compress one of these messages: permessage-deflate was negotiated, and the
+    /// message is large.
     pub(crate) fn compresses(&self, frames: &[Frame]) -> bool {
         frames.iter().any(|frame| self.0.compresses(frame))
     }
 
-    /// Returns the messages as that wire carries them, which is how sending makes them by itself: to do it once for many.
+    /// Returns the messages as the wire carries them. Sending does this too; calling it first allows it to be
+    /// done once for many receivers.
     pub(crate) fn compressed<'a>(&self, frames: &'a [Frame]) -> impl Iterator<Item = Frame> + use<'a, '_> {
         frames.iter().map(|frame| if self.0.compresses(frame) { frame.deflated() } else { frame.clone() })
     }
@@ -110,13 +115,13 @@ impl Outbox {
         self
     }
 
-    /// Closes the connection; nothing can be queued any more. Repeating it changes nothing, except that
-    /// [`Close::Now`] cuts a graceful close short.
+    /// Closes the connection. Nothing can be queued afterwards. Repeated calls have no effect, except that
+    /// [`Close::Now`] aborts a graceful close.
     pub fn close(&self, close: Close) {
         self.0.close(close);
     }
 
-    /// Asks whoever holds the connection to take leave of the client in its own words, and then to close.
+    /// Asks the holder of the connection to send its disconnect packet, and then to close.
     pub(crate) fn request_disconnect(&self) {
         self.0.request_disconnect();
     }
@@ -126,21 +131,21 @@ impl Outbox {
         self.0.disconnect_requested()
     }
 
-    /// Whether a close was asked for or has happened.
+    /// Whether a close was requested or has happened.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 
-    /// Returns what waits to be written, the part included that a blocked wire holds back.
+    /// Returns what waits to be written, including the part that a blocked wire holds back.
     pub fn queued(&self) -> Queued {
         self.0.waiting()
     }
 
-    /// Waits until the queue is no longer past its soft mark ([`OutboxLimits::pressure_packets`] and
+    /// Waits until the queue is no longer above its soft mark ([`OutboxLimits::pressure_packets`] and
     /// [`OutboxLimits::pressure_bytes`]).
     ///
     /// # Errors
-    /// [`SendError::Closed`] or [`SendError::Slow`] once nothing can be queued any more.
+    /// [`SendError::Closed`] or [`SendError::Slow`] once the queue accepts nothing any more.
     pub async fn drained(&self) -> Result<(), SendError> {
         std::future::poll_fn(|cx| self.poll_drained(cx)).await
     }

@@ -1,4 +1,4 @@
-//! The outgoing queue of one connection: the one allocation that the connection shares with its senders.
+//! The outgoing queue of one connection, in the only allocation that the connection shares with its senders.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,19 +11,21 @@ use super::{Backlog, OutboxLimits, Pressure, Queued, SendError};
 use crate::engine::deflate::Threshold;
 use crate::engine::{Close, Frame, Protocol, Transport, metrics};
 
-/// Queue of one connection, with what senders have to know of its wire.
+/// The queue of one connection, with the state of its wire that senders need.
 pub(crate) struct Queue {
     state: Mutex<State>,
-    /// Bytes of answers that wait, as `state` counts them: read for each message, which must not cost a lock.
+    /// The size of waiting answers in bytes, as `state` counts them. It is read for each message, which must
+    /// not take a lock.
     answer_bytes: AtomicUsize,
-    /// The connection has been woken, or runs: it will look at the queue before it sleeps, no wake needed.
+    /// Whether the connection has been woken or is running. It checks the queue before it sleeps, so no wake
+    /// is needed.
     scheduled: AtomicBool,
-    /// The holder should end the connection, in its own words.
+    /// Whether the holder should send its disconnect packet and end the connection.
     disconnect: AtomicBool,
     transport: AtomicU8,
-    /// From how many bytes on the wire wants messages compressed.
+    /// The size from which the wire wants messages compressed.
     threshold: AtomicU32,
-    /// Version that the client speaks.
+    /// The Engine.IO version of the client.
     pub(crate) protocol: Protocol,
     limits: Arc<OutboxLimits>,
 }
@@ -31,29 +33,29 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     frames: VecDeque<Frame>,
-    /// What is in `frames`.
+    /// The packets in `frames`.
     queued: Backlog,
-    /// Taken by the connection, but held back by a blocked wire.
+    /// The packets that the connection has taken, but a blocked wire holds back.
     held: Backlog,
-    /// Bytes that wait for the client, as the metrics have them.
+    /// The number of bytes that wait for the client, as counted in the metrics.
     waiting_bytes: u32,
     waker: Option<Waker>,
     closing: Option<Close>,
     slow: bool,
     blocked: bool,
-    /// A polling request waits with nothing to carry.
+    /// Whether a polling request waits with nothing to carry.
     poll_waiting: bool,
-    /// Who asked to be woken when there is room again. Nobody, as a rule.
+    /// The tasks to wake when there is room again; usually none.
     #[allow(clippy::box_collection, reason = "one pointer in every connection, not three")]
     waiting_for_room: Option<Box<Vec<Waker>>>,
 }
 
-/// How much a connection can take from its queue.
+/// The amount that a connection can take from its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Take {
-    /// The wire is blocked, or not there.
+    /// Nothing, because the wire is blocked or absent.
     Nothing,
-    /// At most so many packets and bytes, but one packet whatever its size.
+    /// At most this many packets and bytes, but one packet whatever its size.
     UpTo {
         packets: usize,
         bytes: usize,
@@ -61,13 +63,13 @@ pub(crate) enum Take {
     All,
 }
 
-/// What a connection learns when it looks at its queue.
+/// The state that a connection gets when it drains its queue.
 #[derive(Debug, Default)]
 pub(crate) struct Drained {
     pub(crate) frames: VecDeque<Frame>,
     pub(crate) closing: Option<Close>,
     pub(crate) slow: bool,
-    /// The task that polls is another one than last time.
+    /// Whether another task polls than last time.
     pub(crate) moved: bool,
 }
 
@@ -117,8 +119,8 @@ impl State {
         self.closing.map(|_| if self.slow { SendError::Slow } else { SendError::Closed })
     }
 
-    /// Keeps the metrics true: what is queued waits for the client (its wire takes nothing, or it does not poll), or
-    /// nothing does. Never on the way of a client that keeps up.
+    /// Updates the metrics. If `waits`, everything queued waits for the client, because its wire is blocked
+    /// or it does not poll; otherwise nothing waits. Never called on the path of a client that keeps up.
     fn count_waiting(&mut self, waits: bool) {
         let bytes = if waits { self.total().bytes } else { 0 };
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -130,9 +132,9 @@ impl State {
     }
 }
 
-/// The senders' side.
+/// The side of the senders.
 impl Queue {
-    /// Returns the empty queue of a connection that `transport` carries first.
+    /// Creates the empty queue of a connection that starts on `transport`.
     pub(crate) fn new(transport: Transport, protocol: Protocol, limits: Arc<OutboxLimits>) -> Self {
         Self {
             state: Mutex::default(),
@@ -235,7 +237,7 @@ impl Queue {
         Transport::from_repr(self.transport.load(Ordering::Relaxed))
     }
 
-    /// Wakes the connection unless it is awake.
+    /// Wakes the connection unless it is awake already.
     pub(crate) fn wake(&self) {
         self.wake_locked(self.state.lock());
     }
@@ -292,14 +294,14 @@ impl Queue {
     }
 }
 
-/// The connection's side.
+/// The side of the connection.
 impl Queue {
     /// Marks the connection as running.
     pub(crate) fn enter(&self) {
         self.scheduled.store(true, Ordering::Relaxed);
     }
 
-    /// Takes what is queued before the connection sleeps; from now on a push wakes it again.
+    /// Takes queued packets before the connection sleeps. From now on a push wakes it again.
     pub(crate) fn take_and_arm(&self, waker: &Waker, take: Take, poll_waiting: bool) -> Drained {
         let mut state = self.state.lock();
         self.scheduled.store(false, Ordering::Relaxed);
@@ -321,18 +323,18 @@ impl Queue {
         Drained { frames, closing: state.closing, slow: state.slow, moved }
     }
 
-    /// Whether so many answers wait that the client's next request has to.
+    /// Whether so many answers wait that the client's next request has to wait too.
     pub(crate) fn is_congested(&self) -> bool {
         self.answer_bytes.load(Ordering::Relaxed) > self.limits.answer_bytes_high
     }
 
-    /// Has messages of this size and more compressed. The wire is the last one that the session has, so none can go
-    /// astray.
+    /// Compresses messages of this size or more from now on. The session will not change its wire again, so a
+    /// compressed message cannot end up on a wire that did not negotiate it.
     pub(crate) fn compress_from(&self, threshold: Threshold) {
         self.threshold.store(threshold.get(), Ordering::Relaxed);
     }
 
-    /// Refuses what is sent from now on; what is queued stays.
+    /// Refuses sends from now on. Queued packets stay.
     pub(crate) fn refuse_sends(&self) {
         self.state.lock().closing.get_or_insert(Close::Graceful);
     }
@@ -345,7 +347,7 @@ impl Queue {
         state.count_waiting(false);
     }
 
-    /// Notes that the wire takes nothing more and holds `held` back, or (`None`) that everything is out again.
+    /// Records that the wire is blocked and holds back `held`, or (`None`) that everything is written again.
     pub(crate) fn set_blocked(&self, held: Option<Backlog>) {
         let mut state = self.state.lock();
         state.blocked = held.is_some();
@@ -355,7 +357,7 @@ impl Queue {
         self.wake_waiting(&mut state);
     }
 
-    /// Ends the queue: nothing is accepted any more and everything that waits is dropped.
+    /// Ends the queue: refuses sends and drops everything that waits.
     pub(crate) fn finish(&self) {
         let mut state = self.state.lock();
         state.closing.get_or_insert(Close::Now);
@@ -374,7 +376,7 @@ impl Queue {
         self.state.lock().waiting_bytes
     }
 
-    /// Wakes those who wait for room, if there is some.
+    /// Wakes the tasks that wait for room, if there is some.
     fn wake_waiting(&self, state: &mut State) {
         if state.waiting_for_room.is_some() && !self.is_pressed(state) {
             let waiting = state.waiting_for_room.take();

@@ -202,7 +202,7 @@ fn answers_hold_back_requests_until_they_are_out() {
     assert!(!outbox.0.is_congested());
 }
 
-/// Counts how many of it are gone.
+/// A value that counts how many of its kind were dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {

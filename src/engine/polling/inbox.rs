@@ -1,4 +1,5 @@
-//! Where the HTTP requests of a polling session meet its connection: a slot for each kind, with a lock of its own.
+//! The inbox in which HTTP requests of a polling session wait for its connection: one slot per kind of
+//! request, behind a lock of its own.
 
 use std::sync::Arc;
 
@@ -11,46 +12,46 @@ use crate::engine::duplex::Duplex;
 use crate::engine::outbox::Queue;
 use crate::engine::{CloseReason, Packet, Protocol, Transport};
 
-/// Answers a GET.
+/// The sender of a GET's payload.
 pub(crate) type GetReply = oneshot::Sender<Payload>;
-/// Answers a POST whose packets were accepted.
+/// The sender that answers a POST whose packets were accepted.
 pub(crate) type PostReply = oneshot::Sender<()>;
 
-/// Requests on their way to the connection. Holds at most one of each kind.
+/// The requests that wait for the connection, at most one of each kind.
 pub(crate) struct Inbox {
-    /// The session's outgoing queue: a request that arrives wakes the connection through it.
+    /// The session's outgoing queue, through which an arriving request wakes the connection.
     queue: Arc<Queue>,
-    /// Absent once polling carries the session no more.
+    /// The slots; `None` once polling no longer carries the session.
     slots: Mutex<Option<Slots>>,
 }
 
 #[derive(Default)]
 struct Slots {
     get: Option<GetReply>,
-    /// A GET waits, here or with the connection.
+    /// Whether a GET waits, here or in the connection.
     get_open: bool,
-    /// Answers the POST whose body is being read; dropped with the session.
+    /// The reply of the POST whose body is being read. It is dropped with the session.
     post_reply: Option<PostReply>,
     post: Option<Post>,
-    /// A POST is being read, waits here, or waits with the connection.
+    /// Whether a POST is being read, waits here, or waits in the connection.
     post_open: bool,
-    /// A wire that wants to take over.
+    /// The wire that wants to take over.
     candidate: Option<Box<Duplex>>,
-    /// There is a candidate, here or with the connection.
+    /// Whether there is a candidate, here or in the connection.
     candidate_open: bool,
-    /// Requests overlapped, or one of them cannot be answered any more.
+    /// The failure of the session: requests overlapped, or one of them can no longer be answered.
     failure: Option<CloseReason>,
 }
 
-/// Decoded body of a POST.
+/// The decoded body of a POST.
 pub(crate) struct Post {
     pub(crate) packets: Vec<Packet>,
-    /// What followed the packets was no packet.
+    /// Whether the packets were followed by something that is not a packet.
     pub(crate) malformed: bool,
     pub(crate) reply: PostReply,
 }
 
-/// What has arrived since the connection last looked.
+/// The requests that have arrived since the connection last looked.
 #[derive(Default)]
 pub(crate) struct Inputs {
     pub(crate) get: Option<GetReply>,
@@ -59,12 +60,12 @@ pub(crate) struct Inputs {
     pub(crate) failure: Option<CloseReason>,
 }
 
-/// Why a request of a known session is refused.
+/// The reason why a request of a known session is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The session has ended meanwhile.
+    /// The session has ended in the meantime.
     Unknown,
-    /// The session is carried by another wire, or about to be.
+    /// Another wire carries the session, or is about to.
     Upgraded,
     /// Another request of the same kind is open.
     Overlap,
@@ -79,18 +80,18 @@ impl From<Refusal> for ImksError {
     }
 }
 
-/// The HTTP requests' side.
+/// The side of the HTTP requests.
 impl Inbox {
     pub(crate) fn new(queue: Arc<Queue>) -> Self {
         Self { queue, slots: Mutex::new(Some(Slots::default())) }
     }
 
-    /// Returns the version that the client speaks.
+    /// Returns the Engine.IO version of the client.
     pub(crate) fn protocol(&self) -> Protocol {
         self.queue.protocol
     }
 
-    /// Offers a wire to the session. It must still be polling and have no other candidate.
+    /// Offers a wire to the session, which must still be polling and have no other candidate.
     pub(crate) fn offer(&self, wire: Box<Duplex>) -> Result<(), (Refusal, Box<Duplex>)> {
         let mut offered = Some(wire);
         let taken = self.change(|slots| {
@@ -135,9 +136,9 @@ impl Inbox {
         })
     }
 
-    /// Lets the next POST in; the one under way brings nothing.
+    /// Discards the current POST without packets and allows the next one.
     pub(super) fn cancel_post(&self) {
-        // A session that carries on elsewhere, or has ended, is not concerned.
+        // A session that has ended or is carried by another wire is not affected.
         let _ = self.change(|slots| {
             slots.post_open = false;
             slots.post_reply = None;
@@ -145,16 +146,16 @@ impl Inbox {
         });
     }
 
-    /// Ends the session, one of whose requests cannot be answered.
+    /// Ends the session, because one of its requests cannot be answered.
     pub(super) fn fail(&self, reason: CloseReason) {
-        // A session that carries on elsewhere, or has ended, is not concerned.
+        // A session that has ended or is carried by another wire is not affected.
         let _ = self.change(|slots| {
             slots.failure = Some(reason);
             Ok(())
         });
     }
 
-    /// Says why there is no inbox any more.
+    /// Returns the reason why the inbox is closed.
     pub(super) fn refusal(&self) -> Refusal {
         match self.queue.transport() {
             Transport::Polling => Refusal::Unknown,
@@ -173,9 +174,9 @@ impl Inbox {
     }
 }
 
-/// The connection's side.
+/// The side of the connection.
 impl Inbox {
-    /// Takes what has arrived.
+    /// Takes the requests that have arrived.
     pub(crate) fn take(&self) -> Inputs {
         let mut slots = self.slots.lock();
         let Some(slots) = slots.as_mut() else { return Inputs::default() };
@@ -187,7 +188,7 @@ impl Inbox {
         }
     }
 
-    /// Whether there is something to take.
+    /// Whether there are requests to take.
     pub(crate) fn has_news(&self) -> bool {
         self.slots.lock().as_ref().is_some_and(|slots| {
             slots.get.is_some()
@@ -197,33 +198,33 @@ impl Inbox {
         })
     }
 
-    /// Whether a POST is under way.
+    /// Whether a POST is in progress.
     pub(crate) fn is_posting(&self) -> bool {
         self.slots.lock().as_ref().is_some_and(|slots| slots.post_open)
     }
 
-    /// Lets the next GET in.
+    /// Allows the next GET.
     pub(crate) fn free_get(&self) {
         if let Some(slots) = self.slots.lock().as_mut() {
             slots.get_open = false;
         }
     }
 
-    /// Lets the next POST in.
+    /// Allows the next POST.
     pub(crate) fn free_post(&self) {
         if let Some(slots) = self.slots.lock().as_mut() {
             slots.post_open = false;
         }
     }
 
-    /// Lets the next candidate in.
+    /// Allows the next candidate.
     pub(crate) fn free_candidate(&self) {
         if let Some(slots) = self.slots.lock().as_mut() {
             slots.candidate_open = false;
         }
     }
 
-    /// Refuses requests from now on, those included that wait here.
+    /// Refuses requests from now on, including those that wait here.
     pub(crate) fn close(&self) {
         let slots = self.slots.lock().take();
         drop(slots);

@@ -1,27 +1,28 @@
-//! Polling by script element, for browsers that know no cross-origin requests (`j=` in the query): the payload comes
-//! as the argument of a callback, and is sent as a form.
+//! Polling by script element (`j=` in the query), for browsers without cross-origin requests. The payload
+//! arrives as the argument of a callback, and is sent as a form.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// A text payload as a script: `___eio[<index>]("<payload>");`, of the index its digits only.
+/// Returns a text payload as a script: `___eio[<index>]("<payload>");`, with only the digits of the index.
 pub(crate) fn wrap(index: &str, payload: &[u8]) -> Vec<u8> {
     let payload = String::from_utf8_lossy(payload);
     let quoted = serde_json::Value::from(payload).to_string();
-    // They end lines in a script, though not in JSON.
+    // These characters end lines in a script, though not in JSON.
     let quoted = quoted.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
     let digits: String = index.chars().filter(char::is_ascii_digit).collect();
     format!("___eio[{digits}]({quoted});").into_bytes()
 }
 
-/// Returns the payload in the form that a script posts: its field `d`, if it has one.
+/// Returns the payload from the field `d` of the form that a script posts, if the form has one.
 pub(crate) fn unwrap(body: &[u8]) -> Option<Bytes> {
     let field = form_urlencoded::parse(body).find(|(name, _)| name == "d");
     field.map(|(_, text)| Bytes::from(lines(&text).into_owned()))
 }
 
-/// A form cannot carry line feeds as they are: the client writes them as `\n`, and what was `\n` before as `\\n`.
+/// Restores line feeds. A form cannot carry them, so the client writes them as `\n`, and an original `\n` as
+/// `\\n`.
 fn lines(text: &str) -> Cow<'_, str> {
     if !text.contains("\\n") {
         return Cow::Borrowed(text);

@@ -1,4 +1,4 @@
-//! HTTP long-polling. A request hands itself over to the connection through a slot of the inbox and waits; the
+//! HTTP long-polling. A request passes itself to the connection through a slot of the inbox and waits. The
 //! connection answers when it runs.
 
 mod inbox;

@@ -1,20 +1,20 @@
-//! Bodies of a polling session: what a GET is answered with, what a POST brings.
+//! The bodies of polling requests: the payload that answers a GET, and the packets of a POST.
 
 use crate::ImksResult;
 use crate::engine::{Frame, Packet, Protocol, codec, legacy};
 
-/// Body of the answer to a GET.
+/// The body of the response to a GET.
 #[derive(Debug)]
 pub(crate) struct Payload {
     pub(crate) body: Vec<u8>,
-    /// Not text: only in version 3.
+    /// Whether the body is binary, which is possible only in version 3.
     pub(crate) binary: bool,
-    /// Some packet in it may be compressed.
+    /// Whether a packet in the body may be compressed.
     pub(crate) compressible: bool,
 }
 
 impl Payload {
-    /// Encodes what a client of this version is sent.
+    /// Encodes frames for a client of this version.
     pub(crate) fn new<'a>(
         protocol: Protocol,
         frames: impl IntoIterator<Item = &'a Frame, IntoIter: Clone>,
@@ -29,7 +29,7 @@ impl Payload {
     }
 }
 
-/// Decodes the body of a POST. Gives the packets before the first one that is malformed, and whether there was one.
+/// Decodes the body of a POST. Returns the packets before the first malformed one, and whether there was one.
 pub(crate) fn decode(protocol: Protocol, body: &[u8], binary: bool) -> (Vec<Packet>, bool) {
     match protocol {
         Protocol::V4 => collect(codec::decode_payload(body)),
@@ -48,7 +48,8 @@ fn collect(decoded: impl Iterator<Item = ImksResult<Packet>>) -> (Vec<Packet>, b
     (packets, false)
 }
 
-/// Packets in the body of one POST. A million empty ones would fit into the default `max_payload`.
+/// The maximum number of packets in the body of one POST. A million empty ones would fit into the default
+/// `max_payload`.
 const PACKETS_MAX: usize = 65_536;
 
 #[cfg(test)]

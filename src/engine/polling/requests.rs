@@ -1,5 +1,5 @@
-//! The requests of a polling session, as the HTTP side waits for them. One GET and one POST at a time, as the protocol
-//! asks; a second one ends the session, and so does a client that goes away in the middle.
+//! The pending requests of a polling session, on the HTTP side. The protocol allows one GET and one POST at a
+//! time. A second one ends the session, as does a client that disconnects during a request.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use tokio::sync::oneshot;
 use super::{Inbox, Payload, Refusal, payload};
 use crate::engine::{CloseReason, Protocol};
 
-/// A GET that waits for its payload. Dropping it unanswered (the client went away) ends the session.
+/// A GET that waits for its payload. Dropping it unanswered, because the client disconnected, ends the
+/// session.
 pub(crate) struct PendingGet {
     inbox: Arc<Inbox>,
     answer: oneshot::Receiver<Payload>,
     armed: bool,
 }
 
-/// A POST from its first byte to its answer. Dropping it unanswered ends the session.
+/// A POST from its first byte to its response. Dropping it unanswered ends the session.
 pub(crate) struct PendingPost {
     inbox: Arc<Inbox>,
     answer: oneshot::Receiver<()>,
@@ -23,7 +24,7 @@ pub(crate) struct PendingPost {
 }
 
 impl PendingGet {
-    /// Opens the one GET a session may have.
+    /// Opens the only GET that a session may have.
     pub(crate) fn open(inbox: Arc<Inbox>) -> Result<Self, Refusal> {
         let (reply, answer) = oneshot::channel();
         inbox.open_get(reply)?;
@@ -47,37 +48,37 @@ impl Drop for PendingGet {
 }
 
 impl PendingPost {
-    /// Opens the one POST a session may have, before its body is read.
+    /// Opens the only POST that a session may have, before its body is read.
     pub(crate) fn open(inbox: Arc<Inbox>) -> Result<Self, Refusal> {
         let (reply, answer) = oneshot::channel();
         inbox.open_post(reply)?;
         Ok(Self { inbox, answer, armed: true })
     }
 
-    /// Waits until polling carries the session no more.
+    /// Waits until polling no longer carries the session.
     pub(crate) async fn gone(&mut self) -> Refusal {
         let _ = (&mut self.answer).await;
         self.inbox.refusal()
     }
 
-    /// Returns the version of the session.
+    /// Returns the Engine.IO version of the session.
     pub(crate) fn protocol(&self) -> Protocol {
         self.inbox.protocol()
     }
 
-    /// Leaves the session as it is: the body brings nothing.
+    /// Discards the body and leaves the session as it is.
     pub(crate) fn ignore(mut self) {
         self.armed = false;
         self.inbox.cancel_post();
     }
 
-    /// Ends the session: the body is larger than it may be.
+    /// Ends the session, because the body is too large.
     pub(crate) fn refuse_size(mut self) {
         self.armed = false;
         self.inbox.fail(CloseReason::TooLarge);
     }
 
-    /// Hands the body over and waits until its packets are accepted.
+    /// Passes the body to the connection and waits until its packets are accepted.
     pub(crate) async fn submit(mut self, body: &[u8], binary: bool) -> Result<(), Refusal> {
         let (packets, malformed) = payload::decode(self.inbox.protocol(), body, binary);
         self.inbox.submit(packets, malformed)?;

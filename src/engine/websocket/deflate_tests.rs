@@ -1,4 +1,4 @@
-//! permessage-deflate between a sender and the reader of a WebSocket.
+//! Tests of permessage-deflate between a sender and the reader of a WebSocket.
 
 use std::io::Write;
 
@@ -70,14 +70,14 @@ fn an_offer_that_cannot_be_kept_is_declined() {
     assert_eq!(offered(&[]), None);
 }
 
-/// A reader after the negotiation, for messages of up to `max` bytes.
+/// Returns a reader after the negotiation, for messages of up to `max` bytes.
 fn reader(max: usize) -> Reader {
     let mut reader = Reader::new(max);
     reader.inflate();
     reader
 }
 
-/// Everything that comes out of `bytes`, which arrive in pieces of `size`.
+/// Returns all messages in `bytes`, which arrive in pieces of `size`.
 fn read(reader: &mut Reader, bytes: &[u8], size: usize) -> Result<Vec<Incoming>, Violation> {
     let mut messages = Vec::new();
     for piece in bytes.chunks(size) {
@@ -104,7 +104,7 @@ fn text(text: &'static str) -> Incoming {
     Incoming::Text(Bytes::from_static(text.as_bytes()))
 }
 
-/// The payload of a compressed message, as a client makes it.
+/// Returns the payload of a compressed message, as a client creates it.
 fn deflated(message: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(message.len() + 100);
     Compress::new(Compression::best(), false)
@@ -243,7 +243,7 @@ fn a_frame_is_compressed_unless_it_gains_nothing_or_its_sender_does_not_want_it(
     }
 }
 
-/// Bytes that compress a little, a lot or not at all.
+/// Generates data that compresses a little, a lot or not at all.
 fn messages() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..2_000),
@@ -308,8 +308,8 @@ proptest! {
         let mut payload = deflated(&message);
         payload.truncate(cut.index(payload.len()));
         if let Ok(start) = inflate(&payload, 100_000) {
-            // Where just the last four bytes of a stored block are missing, those that the receiver has to append take
-            // their place (RFC 7692 section 7.2.2): to it the peer has said them.
+            // If exactly the last four bytes of a stored block are missing, the four bytes that the receiver
+            // must append (RFC 7692 section 7.2.2) replace them. The receiver cannot tell the difference.
             let said = start.strip_suffix(&[0, 0, 0xff, 0xff]).unwrap_or(&start);
             prop_assert!(message.starts_with(said));
         }

@@ -3,16 +3,16 @@
 use http::header::SEC_WEBSOCKET_EXTENSIONS;
 use http::{HeaderMap, HeaderValue};
 
-/// Returns the `Sec-WebSocket-Extensions` of the response for the first offer that can be kept.
+/// Returns the `Sec-WebSocket-Extensions` of the response for the first acceptable offer.
 pub(crate) fn accept(request: &HeaderMap) -> Option<HeaderValue> {
     // A quoted value is a token inside its quotes (RFC 6455 section 9.1), so it has no comma and no semicolon.
     let values = request.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).find_map(answer).map(HeaderValue::from_static)
 }
 
-/// Returns the answer to one offer. Messages are made with a window of 15 bits, whatever the client would like, and a client
-/// may use as many as it likes. An offer with anything that is unknown, malformed or said twice is declined (RFC 7692
-/// section 7.1).
+/// Returns the response to one offer. Messages are compressed with a window of 15 bits regardless of the
+/// client's preference, and a client may use any size. An offer with an unknown, malformed or repeated
+/// parameter is declined (RFC 7692 section 7.1).
 fn answer(offer: &str) -> Option<&'static str> {
     let mut parts = offer.split(';').map(str::trim);
     if parts.next() != Some("permessage-deflate") {
@@ -51,5 +51,5 @@ fn unquoted(value: &str) -> &str {
 const WITHOUT_CONTEXT: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 const WITHOUT_CONTEXT_WINDOW_15: &str =
     "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15";
-/// Values of a window: no leading zero, no sign.
+/// The valid values of a window size: no leading zero, no sign.
 const WINDOW_BITS: [&str; 8] = ["8", "9", "10", "11", "12", "13", "14", "15"];

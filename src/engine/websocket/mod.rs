@@ -1,4 +1,4 @@
-//! The server's end of a WebSocket.
+//! The server side of WebSockets.
 
 #[cfg(test)]
 #[cfg(feature = "socketio")]

@@ -1,36 +1,36 @@
-//! WebSocket frames in, messages out (RFC 6455 section 5, server side). Pure: bytes are given, no I/O.
+//! The parser of WebSocket frames (RFC 6455 section 5, server side). It does no I/O.
 //!
-//! A message that lies whole in the given bytes is unmasked in place and copied (or inflated) once into memory of
-//! its own size. Only a partial frame or a fragmented message owns a buffer, which grows with what has really
-//! arrived, never with what was announced, and is given away with the message.
+//! A message that is complete in the given bytes is unmasked in place and copied (or inflated) once, into
+//! memory of its own size. Only a partial frame or a fragmented message owns a buffer. The buffer grows with
+//! the data that has arrived, never with an announced length, and is moved into the message.
 
 use bytes::{Buf, Bytes};
 
 use crate::engine::inflate::{InflateError, inflate};
 
-/// A message of the peer that the wire has to act on.
+/// A message of the peer that the wire has to handle.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming {
-    /// Not yet checked for UTF-8.
+    /// A text message, not yet validated as UTF-8.
     Text(Bytes),
     Binary(Bytes),
-    /// Content that the pong repeats.
+    /// A ping, with the content that the pong repeats.
     Ping(Bytes),
-    /// Content that the answer repeats: nothing, or a code and a reason.
+    /// A close, with the content that the response repeats: nothing, or a code and a reason.
     Close(Bytes),
 }
 
-/// How a peer broke the rules.
+/// A violation of the protocol by the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// Which rule.
+    /// A violated rule, by its description.
     Protocol(&'static str),
     /// A message of at least this many bytes.
     TooLarge(u64),
     Utf8,
     /// A compressed message that cannot be inflated.
     Deflate,
-    /// Too many control frames, or fragments, that carry nothing or next to nothing.
+    /// Too many control frames or fragments that are empty or nearly empty.
     Flood,
 }
 
@@ -43,7 +43,7 @@ impl From<InflateError> for Violation {
     }
 }
 
-/// Bytes that were read and are not used up.
+/// Bytes that were read and not yet consumed.
 pub(crate) struct Input<'a>(&'a mut [u8]);
 
 impl<'a> Input<'a> {
@@ -51,7 +51,7 @@ impl<'a> Input<'a> {
         Self(data)
     }
 
-    /// The next `count` bytes, at most what is there.
+    /// Takes the next `count` bytes, or all of them if there are fewer.
     fn take(&mut self, count: usize) -> &'a mut [u8] {
         let data = std::mem::take(&mut self.0);
         let count = count.min(data.len());
@@ -61,17 +61,17 @@ impl<'a> Input<'a> {
     }
 }
 
-/// State between reads.
+/// The state of the parser between reads.
 pub(crate) struct Reader {
     payload_max: usize,
-    /// A frame of which only the beginning has arrived, still masked.
+    /// A frame whose end has not arrived yet, still masked.
     partial: Vec<u8>,
     fragments: Option<Box<Fragments>>,
-    /// Control frames since the last message.
+    /// The number of control frames since the last message.
     controls: u16,
-    /// Messages may be compressed.
+    /// Whether messages may be compressed.
     inflates: bool,
-    /// Bytes of messages inflated since the last pause.
+    /// The number of message bytes inflated since the last pause.
     inflated: u32,
     early: Option<Box<[u8]>>,
 }
@@ -80,7 +80,7 @@ struct Fragments {
     opcode: u8,
     deflated: bool,
     data: Vec<u8>,
-    /// How many of them were tiny.
+    /// The number of tiny fragments.
     tiny: u32,
 }
 
@@ -88,23 +88,23 @@ struct Fragments {
 struct Header {
     fin: bool,
     opcode: u8,
-    /// First frame of a compressed message.
+    /// Whether this is the first frame of a compressed message.
     deflated: bool,
     mask: [u8; 4],
-    /// Bytes of the header itself.
+    /// The size of the header in bytes.
     size: usize,
-    /// Bytes of the payload.
+    /// The size of the payload in bytes.
     length: usize,
 }
 
 enum Payload<'a> {
     Borrowed(&'a [u8]),
-    /// With this many bytes of header in front.
+    /// Owned memory that starts with this many bytes of header.
     Owned(Vec<u8>, usize),
 }
 
 impl Reader {
-    /// Messages may have `payload_max` bytes.
+    /// Creates a reader of messages with at most `payload_max` bytes.
     pub(crate) fn new(payload_max: usize) -> Self {
         Self {
             payload_max,
@@ -117,13 +117,14 @@ impl Reader {
         }
     }
 
-    /// Accepts compressed messages from now on: permessage-deflate was negotiated, without context takeover.
+    /// Accepts compressed messages from now on, because permessage-deflate was negotiated without context
+    /// takeover.
     pub(crate) fn inflate(&mut self) {
         self.inflates = true;
     }
 
-    /// Keeps bytes that are to be read before all others: they arrived together with the request, or were too much at
-    /// once.
+    /// Stores bytes that must be read before all others: they arrived together with the request, or exceeded
+    /// what may be inflated at once.
     pub(crate) fn early(&mut self, data: &[u8]) {
         self.early = (!data.is_empty()).then(|| data.into());
     }
@@ -132,8 +133,8 @@ impl Reader {
         self.early.take()
     }
 
-    /// The next message; `None` when `input` is used up, or what was inflated is enough for now and the rest waits in
-    /// [`Reader::take_early`].
+    /// Returns the next message. Returns `None` when `input` is used up, or when enough was inflated for now
+    /// and the rest waits in [`Reader::take_early`].
     pub(crate) fn next(&mut self, input: &mut Input<'_>) -> Result<Option<Incoming>, Violation> {
         if self.inflated >= INFLATED_BYTES_AT_ONCE {
             self.inflated = 0;
@@ -156,7 +157,7 @@ impl Reader {
         }
     }
 
-    /// A frame that lies whole in the input, unmasked in place; otherwise what there is of it is kept.
+    /// Returns a frame that is complete in the input, unmasked in place. Otherwise stores the partial frame.
     fn whole_frame<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<(Header, &'a [u8])>, Violation> {
         let header = self.header(input.0)?;
         match header {
@@ -172,7 +173,7 @@ impl Reader {
         }
     }
 
-    /// Adds to the partial frame until it is whole.
+    /// Appends to the partial frame until it is complete.
     fn complete_partial(&mut self, input: &mut Input<'_>) -> Result<Option<Header>, Violation> {
         loop {
             let missing = match self.header(&self.partial)? {
@@ -190,7 +191,8 @@ impl Reader {
         }
     }
 
-    /// The header at the start of `bytes`, once it is whole; what is wrong with it shows at once.
+    /// Parses the header at the start of `bytes`, or returns `None` if it is incomplete. Violations are
+    /// reported at once.
     fn header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let deflated =
@@ -309,7 +311,7 @@ impl Payload<'_> {
     }
 }
 
-/// Payload length and the bytes it took beyond the short one; `None` if they are not all there.
+/// Returns the payload length and the number of extra bytes it took, or `None` if they have not all arrived.
 fn length(short: u8, rest: &[u8]) -> Option<(u64, usize)> {
     match short {
         126 => Some((u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 2)),
@@ -322,7 +324,7 @@ fn is_tiny(fragment: &[u8]) -> bool {
     fragment.len() < TINY_FRAGMENT_BYTES
 }
 
-/// Checks the content of a close frame: nothing, or a code that may be sent (RFC 6455 section 7.4) and a reason.
+/// Checks the content of a close frame: nothing, or a permitted code (RFC 6455 section 7.4) and a reason.
 fn check_close(content: &[u8]) -> Result<(), Violation> {
     match content {
         [] => Ok(()),
@@ -353,7 +355,7 @@ fn unmask(data: &mut [u8], mask: [u8; 4]) {
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
-/// The one reserved bit that has a meaning (RSV1, RFC 7692 section 6).
+/// The only reserved bit with a meaning (RSV1, RFC 7692 section 6).
 const DEFLATED: u8 = 0x40;
 const OPCODE: u8 = 0x0F;
 const MASKED: u8 = 0x80;
@@ -364,29 +366,30 @@ const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
-/// Longest payload of a control frame (RFC 6455, 5.5).
+/// The maximum payload length of a control frame (RFC 6455 section 5.5).
 const CONTROL_LENGTH_MAX: u8 = 125;
-/// Fragments below this many bytes are tiny.
+/// The size below which a fragment is tiny.
 const TINY_FRAGMENT_BYTES: usize = 64;
-/// Tiny fragments of one message. Larger ones are bounded by the size of the message.
+/// The maximum number of tiny fragments of one message. Larger ones are limited by the size of the message.
 const TINY_FRAGMENTS_MAX: u32 = 16_384;
-/// Control frames between two messages. A client that keeps the heartbeat sends one message per interval.
+/// The maximum number of control frames between two messages. A client that only keeps the heartbeat sends
+/// one message per interval.
 const CONTROLS_MAX: u16 = 1024;
-/// After this many bytes out of compressed messages the layer above has its turn: 64 KiB that were read could become
-/// 64 MiB.
+/// The number of inflated bytes after which the layer above gets its turn. Otherwise 64 KiB of input could
+/// become 64 MiB.
 const INFLATED_BYTES_AT_ONCE: u32 = 64 << 10;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing {
     use super::{Incoming, Input, Reader};
 
-    /// Reads `data` as a client's side of a WebSocket, cut into pieces of `piece` bytes. Gives the bytes of all
-    /// messages.
+    /// Reads `data` like the client's side of a WebSocket, in pieces of `piece` bytes. Returns the size of
+    /// all messages in bytes.
     pub fn read_websocket(data: &[u8], piece: usize, payload_max: usize) -> usize {
         read(Reader::new(payload_max), data, piece)
     }
 
-    /// Reads `data` as [`read_websocket`] does, after permessage-deflate was negotiated.
+    /// Reads `data` like [`read_websocket`], after permessage-deflate was negotiated.
     pub fn read_deflated_websocket(data: &[u8], piece: usize, payload_max: usize) -> usize {
         let mut reader = Reader::new(payload_max);
         reader.inflate();
@@ -407,7 +410,7 @@ pub(crate) mod fuzzing {
         bytes
     }
 
-    /// False when the peer broke a rule.
+    /// Returns false if the peer violated the protocol.
     fn read_piece(reader: &mut Reader, piece: &mut [u8], bytes: &mut usize) -> bool {
         let mut input = Input::new(piece);
         loop {
@@ -433,7 +436,7 @@ mod tests {
 
     use super::*;
 
-    /// A masked client frame.
+    /// Returns a masked client frame.
     pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [0x11, 0x22, 0x33, 0x44];
         let mut frame = vec![first];
@@ -455,7 +458,7 @@ mod tests {
         frame
     }
 
-    /// Feeds `bytes` in pieces of `size`, gives what came out.
+    /// Reads `bytes` in pieces of `size` and returns the messages.
     fn read(reader: &mut Reader, bytes: &[u8], size: usize) -> Result<Vec<Incoming>, Violation> {
         let mut messages = Vec::new();
         for piece in bytes.to_vec().chunks_mut(size) {

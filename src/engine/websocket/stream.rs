@@ -1,5 +1,6 @@
-//! Server end of a WebSocket, straight on the TCP or TLS stream. An idle one owns no buffer: it reads into a buffer
-//! of its thread, and writes shared, preframed messages with one vectored write for everything that is due.
+//! The server end of a WebSocket, directly on the TCP or TLS stream. An idle one owns no buffer: it reads
+//! into a buffer of its thread, and writes shared, preframed messages with one vectored write for everything
+//! that is due.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,35 +26,35 @@ use crate::engine::websocket::reader::{Incoming, Input, Reader, Violation};
 use crate::engine::{CloseReason, Config, Frame, Message, Packet, Protocol, codec, legacy};
 use crate::{ImksError, ImksResult};
 
-/// Wire of one session, or of one that wants to take over.
+/// The wire of one session, or of a candidate that wants to take over.
 pub(crate) struct WebSocket {
     io: Io,
     reader: Reader,
     writing: VecDeque<Frame>,
-    /// Bytes of the first frame in `writing` that are out already.
+    /// The number of bytes of the first frame in `writing` that are already sent.
     written: usize,
-    /// Pongs in `writing`.
+    /// The number of pongs in `writing`.
     pongs: u8,
-    /// Why what the peer sends now means nothing.
+    /// The reason why further data of the peer is discarded.
     read_end: Option<ReadEnd>,
-    /// TLS may hold bytes that are not out.
+    /// Whether TLS may hold bytes that are not sent yet.
     encrypted: bool,
     protocol: Protocol,
-    /// Size from which on messages to the peer are compressed; [`Threshold::NEVER`] where permessage-deflate was not
-    /// negotiated.
+    /// The size from which messages to the peer are compressed; [`Threshold::NEVER`] if permessage-deflate
+    /// was not negotiated.
     threshold: Threshold,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadEnd {
-    /// The peer broke a rule.
+    /// The peer violated the protocol.
     Violation,
-    /// The peer has closed.
+    /// The peer has closed the connection.
     Closed,
 }
 
 enum Io {
-    /// The HTTP layer has not let go of the stream yet.
+    /// The HTTP layer has not released the stream yet.
     Waiting(OnUpgrade, Option<TakeStream>),
     Open(TcpStream),
     Secure(Box<TlsStream<TcpStream>>),
@@ -74,7 +75,8 @@ impl From<Violation> for WireEnd {
 }
 
 impl WebSocket {
-    /// A WebSocket for a client of this version, whose request is being answered, and the extensions for the answer.
+    /// Creates a WebSocket for a client of this version whose request is being answered. Also returns the
+    /// extensions for the response.
     pub(crate) fn accept(
         upgrade: OnUpgrade,
         request: &Parts,
@@ -82,7 +84,8 @@ impl WebSocket {
         config: &Config,
     ) -> (Self, Option<HeaderValue>) {
         let mut reader = Reader::new(config.max_payload);
-        // Frames to clients of version 3 are made on their way, too late to compress them once for all.
+        // Frames for version 3 clients are encoded when they are sent, too late to compress them once for all
+        // receivers.
         let wanted = config.per_message_deflate && protocol == Protocol::V4;
         let extensions = wanted.then(|| extension::accept(&request.headers)).flatten();
         let mut threshold = Threshold::NEVER;
@@ -104,12 +107,12 @@ impl WebSocket {
         (wire, extensions)
     }
 
-    /// Returns the size in bytes from which on messages to the peer should be compressed.
+    /// Returns the size from which messages to the peer should be compressed.
     pub(crate) fn threshold(&self) -> Threshold {
         self.threshold
     }
 
-    /// Waits for the HTTP layer to hand over the stream. Ready at once afterwards.
+    /// Waits for the HTTP layer to release the stream. Ready at once afterwards.
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         let (upgrade, take) = match &mut self.io {
             Io::Open(_) | Io::Secure(_) => return Poll::Ready(Ok(())),
@@ -129,7 +132,7 @@ impl WebSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once and hands every packet that is complete to `on_packet`. Pings are answered here.
+    /// Reads once and passes every complete packet to `on_packet`. Pings are answered here.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,7 +148,7 @@ impl WebSocket {
         })
     }
 
-    /// Reads and forgets, after a close: ready when the peer has closed too.
+    /// Reads and discards data after a close. Ready when the peer has closed too.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Nothing can be sent any more.
         self.pongs = PONGS_MAX;
@@ -171,12 +174,12 @@ impl WebSocket {
         self.writing.push_back(frame);
     }
 
-    /// Queues one message in front of all that are not half out.
+    /// Queues one message before all others that are not partly written.
     pub(crate) fn push_first(&mut self, frame: Frame) {
         self.writing.insert(usize::from(self.written > 0), frame);
     }
 
-    /// Queues many.
+    /// Queues several messages.
     pub(crate) fn extend(&mut self, mut frames: VecDeque<Frame>) {
         if let Protocol::V3 { base64 } = self.protocol {
             frames = frames.into_iter().map(|frame| legacy_frame(frame, base64)).collect();
@@ -188,12 +191,12 @@ impl WebSocket {
         }
     }
 
-    /// Forgets what is queued, but for a frame that is half out.
+    /// Discards everything that is queued, except for a partly written frame.
     pub(crate) fn discard_queue(&mut self) {
         self.writing.truncate(usize::from(self.written > 0));
     }
 
-    /// Writes everything that is queued, as far as the peer takes it.
+    /// Writes everything that is queued, as far as the peer accepts it.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         if self.writing.is_empty() && !self.encrypted {
             return Poll::Ready(Ok(()));
@@ -216,9 +219,9 @@ impl WebSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Tells the peer that nothing more comes.
+    /// Ends the sending direction.
     pub(crate) fn shutdown(&mut self, cx: &mut Context<'_>) {
-        // Immediate on a TCP stream; if it fails, the drop that follows says the same.
+        // Immediate on a TCP stream. If it fails, the following drop has the same effect.
         let _ = match &mut self.io {
             Io::Open(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Secure(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
@@ -226,7 +229,7 @@ impl WebSocket {
         };
     }
 
-    /// Returns what is queued here.
+    /// Returns what is queued in the wire.
     pub(crate) fn backlog(&self) -> Backlog {
         let mut backlog = Backlog::default();
         let mut written = self.written;
@@ -236,7 +239,7 @@ impl WebSocket {
         backlog
     }
 
-    /// Whether the stream was handed over.
+    /// Whether the HTTP layer has released the stream.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.io, Io::Open(_) | Io::Secure(_))
     }
@@ -259,7 +262,7 @@ impl WebSocket {
 
     fn discard(&mut self, data: &mut [u8]) {
         if self.read_end.is_none() {
-            // Only the close frame matters, and it is remembered.
+            // Only the close frame matters, and it is recorded.
             let _ = self.decode(data, &mut drop);
         }
     }
@@ -301,8 +304,8 @@ impl WebSocket {
         }
     }
 
-    /// While the peer reads nothing, only so many of its pings are answered (RFC 6455 section 5.5.3 allows
-    /// that).
+    /// Queues a pong. While the peer reads nothing, only a limited number of its pings is answered, as RFC
+    /// 6455 section 5.5.3 allows.
     fn pong(&mut self, content: &Bytes) {
         if self.pongs < PONGS_MAX {
             self.pongs += 1;
@@ -311,14 +314,14 @@ impl WebSocket {
     }
 }
 
-/// Returns the frame in the form of version 3; an answer stays one.
+/// Returns the frame in the form of version 3. An answer remains an answer.
 fn legacy_frame(frame: Frame, base64: bool) -> Frame {
     let is_answer = frame.is_answer();
     let frame = legacy::websocket_frame(frame, base64);
     if is_answer { frame.into_answer(None) } else { frame }
 }
 
-/// Lends the buffer of this thread.
+/// Calls `read` with the buffer of this thread.
 pub(crate) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     READ_BUFFER.with_borrow_mut(|buffer| {
         if buffer.is_empty() {
@@ -333,7 +336,7 @@ pub(crate) fn close_frame(content: &[u8]) -> Frame {
     Frame::control(CLOSE, content)
 }
 
-/// The stream that a WebSocket goes on with when HTTP is done with it.
+/// The stream that a WebSocket uses after the HTTP upgrade.
 pub struct RawStream(Io);
 
 impl From<TcpStream> for RawStream {
@@ -348,12 +351,13 @@ impl From<TlsStream<TcpStream>> for RawStream {
     }
 }
 
-/// In the extensions of a request: how to get the stream back from hyper, and what was read of it, where a listener
-/// wraps it. Not needed where hyper (or `axum::serve`) runs on a `TcpStream` or a `tokio_rustls` stream itself.
+/// A request extension for listeners that wrap the stream: it recovers the stream from hyper, and the bytes
+/// already read from it. Not needed if hyper (or `axum::serve`) runs directly on a `TcpStream` or a
+/// `tokio_rustls` stream.
 #[derive(Clone, Copy, Debug)]
 pub struct TakeStream(pub fn(Upgraded) -> Option<(RawStream, Bytes)>);
 
-/// Takes the stream from an accept loop that wraps it in nothing but hyper's own types.
+/// Recovers the stream from an accept loop that wraps it only in hyper's own types.
 fn take_known(upgraded: Upgraded) -> Option<(RawStream, Bytes)> {
     let upgraded = match take_plain::<TcpStream>(upgraded) {
         Ok(taken) => return Some(taken),
@@ -385,7 +389,7 @@ fn parse_error(error: ImksError) -> WireEnd {
     }
 }
 
-/// Writes all frames, as far as the stream takes them; `written` bytes of the first one are out already.
+/// Writes all frames, as far as the stream accepts them. `written` bytes of the first one are already sent.
 fn write_all<S: AsyncWrite + Unpin>(
     stream: &mut S,
     cx: &mut Context<'_>,
@@ -423,7 +427,8 @@ fn write_many<S: AsyncWrite + Unpin>(
     Pin::new(stream).poll_write_vectored(cx, &slices[..count])
 }
 
-/// Drops the frames that are wholly within the first `written` bytes; the rest belongs to the next one.
+/// Drops the frames that are complete within the first `written` bytes. Returns the bytes that belong to the
+/// next frame.
 fn advance(frames: &mut VecDeque<Frame>, mut written: usize) -> usize {
     while let Some(length) = frames.front().map(Frame::len)
         && written >= length
@@ -435,16 +440,16 @@ fn advance(frames: &mut VecDeque<Frame>, mut written: usize) -> usize {
 }
 
 thread_local! {
-    /// One per thread, grown on first use: what an idle connection would otherwise have to keep.
+    /// One buffer per thread, allocated on first use, so that idle connections need none.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 const READ_BUFFER_BYTES: usize = 64 << 10;
-/// Frames per vectored write.
+/// The maximum number of frames per vectored write.
 const SLICES_MAX: usize = 64;
-/// Pongs that wait for a blocked wire.
+/// The maximum number of pongs that wait for a blocked wire.
 const PONGS_MAX: u8 = 16;
-/// Logged where a WebSocket cannot go on.
+/// The log message for a WebSocket whose stream cannot be recovered.
 const UNKNOWN_STREAM: &str = "a WebSocket has no stream: the accept loop runs HTTP on a stream of its own type. Serve \
      TcpStream or tokio_rustls streams (axum::serve, hyper, hyper-util), or put engine::TakeStream into the extensions \
      of its requests";

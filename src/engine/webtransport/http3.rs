@@ -1,8 +1,9 @@
-//! The part of HTTP/3 that one WebTransport session needs (RFC 9114, RFC 9220 and the WebTransport draft that
-//! browsers speak): the server's settings, one session request and its answer, one stream, and the end.
+//! The subset of HTTP/3 that one WebTransport session needs (RFC 9114, RFC 9220 and the WebTransport draft
+//! that browsers implement): the server's settings, one session request and its response, one stream, and the
+//! close.
 //!
-//! Encodings come from `wtransport::proto`. The QUIC connection is held here from its first moment, so that a peer
-//! that stops anywhere on the way is closed, and nothing runs beside the task that holds it.
+//! `wtransport::proto` provides the encodings. The task that handles a session owns its QUIC connection from
+//! the start, so that a peer that stops at any step is closed, and no other task is needed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,30 +19,31 @@ use wtransport::proto::settings::Settings;
 use wtransport::proto::stream_header::StreamHeader;
 use wtransport::quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt as QuicVarInt};
 
-/// Something that is kept as long as a WebTransport session, for example a place among a limited number.
+/// A value that is kept for the lifetime of a WebTransport session, for example a permit for a connection.
 pub type Guard = Box<dyn Send + Sync>;
 
-/// A request for a WebTransport session that waits for its answer. Dropping it closes the connection.
+/// A request for a WebTransport session that waits for its response. Dropping it closes the connection.
 pub struct SessionRequest {
     session: Session,
     request: Request,
 }
 
-/// One WebTransport session, which is all its QUIC connection is for. Dropping it closes both.
+/// A WebTransport session, which is the only use of its QUIC connection. Dropping it closes both.
 pub(crate) struct Session {
-    /// First, so that what is dropped after it says nothing any more.
+    /// The first field, so that dropping the others sends nothing.
     closing: Closing,
     connection: Connection,
-    /// The stream of the session request: the session lives as long as it is open.
+    /// The stream of the session request. The session lives as long as the stream is open.
     request: (SendStream, RecvStream),
-    /// The peer takes it as an error when these end before the connection does.
+    /// The server's control stream. Ending it before the connection is an error for the peer.
     _control: SendStream,
-    /// The peer's control streams. What is in them does not matter: no table, no push, no other request.
+    /// The peer's control streams. Their content is ignored, because there are no dynamic tables, pushes or
+    /// other requests.
     _ignored: Vec<RecvStream>,
 }
 
-/// Closes the QUIC connection when dropped: a handle that is only forgotten would stay open as long as some
-/// stream of the peer is.
+/// A handle that closes the QUIC connection when dropped. Without it, the connection would stay open as long
+/// as any stream of the peer is open.
 struct Closing {
     connection: Connection,
     _guard: Guard,
@@ -54,8 +56,8 @@ impl Drop for Closing {
 }
 
 impl SessionRequest {
-    /// Waits for the session request of a new connection. `guard` is kept until the session is over. `None` if
-    /// the peer goes away or asks for anything else.
+    /// Waits for the session request of a new connection. `guard` is kept until the session has ended.
+    /// Returns `None` if the peer disconnects or requests anything else.
     pub async fn receive(connection: Connection, guard: Guard) -> Option<Self> {
         let closing = Closing { connection: connection.clone(), _guard: guard };
         let mut control = connection.open_uni().await.ok()?;
@@ -79,22 +81,22 @@ impl SessionRequest {
         Some(Self { session, request: parsed? })
     }
 
-    /// The other end of the QUIC connection.
+    /// Returns the address of the other end of the QUIC connection.
     pub fn remote_address(&self) -> SocketAddr {
         self.session.connection.remote_address()
     }
 
-    /// Path and query.
+    /// Returns the path and query.
     pub(crate) fn path(&self) -> &str {
         self.request.path()
     }
 
-    /// Host and port that the peer meant.
+    /// Returns the host and port that the peer requested.
     pub(crate) fn authority(&self) -> &str {
         self.request.authority()
     }
 
-    /// All headers, pseudo headers included.
+    /// Returns all headers, including pseudo headers.
     pub(crate) fn headers(&self) -> &HashMap<String, String> {
         self.request.headers().as_ref()
     }
@@ -106,19 +108,20 @@ impl SessionRequest {
         Some(self.session)
     }
 
-    /// Refuses it and waits until the peer knows.
+    /// Refuses the session and waits until the peer has received the response.
     pub(crate) async fn refuse(mut self, response: SessionResponse) {
         let sending = &mut self.session.request.0;
         let Some(answer) = encode(&response.headers().generate_frame()) else { return };
         if sending.write_all(&answer).await.is_ok() && sending.finish().is_ok() {
-            // Ready when it is acknowledged, or cannot be any more.
+            // Ready when the response is acknowledged, or can no longer be.
             let _ = sending.stopped().await;
         }
     }
 }
 
 impl Session {
-    /// The first bidirectional stream that the peer opens, and what was read of it already.
+    /// Waits for the first bidirectional stream of the peer. Also returns the bytes that were already read
+    /// from it.
     pub(crate) async fn stream(&mut self) -> Option<(SendStream, RecvStream, Vec<u8>)> {
         let (sending, mut receiving) = self.connection.accept_bi().await.ok()?;
         let own = u64::from(QuicVarInt::from(self.request.0.id()));
@@ -130,7 +133,8 @@ impl Session {
     /// Ready when the peer has ended the session.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut capsule = [0; 64];
-        // What a capsule says does not matter: the one that ends the session is followed by the end of the stream.
+        // The content of capsules is ignored: the one that ends the session is followed by the end of the
+        // stream.
         while let Poll::Ready(read) = self.request.1.poll_read(cx, &mut capsule) {
             if !matches!(read, Ok(1..)) {
                 return Poll::Ready(());
@@ -139,7 +143,7 @@ impl Session {
         Poll::Pending
     }
 
-    /// Why the connection is gone, if it is.
+    /// Returns the reason why the connection has ended, if it has.
     pub(crate) fn close_reason(&self) -> Option<ConnectionError> {
         self.connection.close_reason()
     }
@@ -147,7 +151,7 @@ impl Session {
     /// Ends the session with a code, and gives the peer a moment to close the connection itself.
     pub(crate) fn end(&mut self, code: u16) -> impl Future<Output = ()> + Send + 'static {
         let connection = self.closing.connection.clone();
-        // Flow control never holds back so little, or the peer withholds it on purpose.
+        // Flow control does not block so few bytes unless the peer does so deliberately.
         let capsule = encode(&Frame::new_data(close_capsule(code).into())).unwrap_or_default();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let written = std::pin::Pin::new(&mut self.request.0).poll_write(&mut cx, &capsule);
@@ -161,7 +165,7 @@ impl Session {
     }
 }
 
-/// The server's control stream: its type, and the settings.
+/// Returns the start of the server's control stream: its type, and the settings.
 fn greeting() -> Option<Vec<u8>> {
     let settings = Settings::builder()
         .qpack_max_table_capacity(VarInt::from_u32(0))
@@ -178,7 +182,7 @@ fn greeting() -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// `CLOSE_WEBTRANSPORT_SESSION`: type, length, code, no text.
+/// Returns a `CLOSE_WEBTRANSPORT_SESSION` capsule: type, length and code, without text.
 fn close_capsule(code: u16) -> Vec<u8> {
     let [high, low] = code.to_be_bytes();
     vec![0x68, 0x43, 4, 0, 0, high, low]
@@ -190,7 +194,7 @@ fn encode(frame: &Frame<'_>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Reads frames until `parse` gives a value for one; also what was read after it.
+/// Reads frames until `parse` returns a value. Also returns the bytes that were read after that frame.
 async fn read_frame<T>(
     stream: &mut RecvStream,
     parse: impl Fn(&Frame<'_>) -> Option<T>,
@@ -212,9 +216,9 @@ async fn read_frame<T>(
     }
 }
 
-/// Longest session request, with what may come before it.
+/// The maximum size of a session request, including anything before it.
 const HEAD_BYTES_MAX: usize = 8 << 10;
-/// How long a peer that is told the end may take to close the connection.
+/// The time that a peer has to close the connection after it was sent the close.
 const GRACE: Duration = Duration::from_millis(200);
 /// `H3_NO_ERROR` (RFC 9114 section 8.1).
 const NO_ERROR: QuicVarInt = QuicVarInt::from_u32(0x100);

@@ -1,4 +1,4 @@
-//! The server's end of a WebTransport session.
+//! The server side of WebTransport sessions.
 
 #[cfg(feature = "socketio")]
 mod http3;

@@ -1,22 +1,21 @@
-//! Frames of a WebTransport stream in, packets out (Engine.IO protocol, "WebTransport"). Pure: bytes are given,
-//! no I/O.
+//! The parser of frames on a WebTransport stream (Engine.IO protocol, "WebTransport"). It does no I/O.
 //!
-//! A frame has a header of 1, 3 or 9 bytes: bit 7 of the first one is set for binary, the other bits are the
-//! length, or 126 and two bytes of length, or 127 and eight. It looks like the second byte of a WebSocket frame
-//! and what follows it, which is why outgoing messages need no other form.
+//! A frame has a header of 1, 3 or 9 bytes. Bit 7 of the first byte is set for binary. The other bits are the
+//! length, or 126 followed by two bytes of length, or 127 followed by eight. This equals a WebSocket frame
+//! from its second byte on, so outgoing messages need no other form.
 
 use bytes::{Buf, Bytes};
 
-/// One whole frame.
+/// A complete frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming {
-    /// An Engine.IO packet, not yet checked for UTF-8.
+    /// An Engine.IO packet, not yet validated as UTF-8.
     Text(Bytes),
-    /// Content of a message.
+    /// The content of a binary message.
     Binary(Bytes),
 }
 
-/// How a peer broke the rules.
+/// A violation of the protocol by the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
     /// A frame without a payload.
@@ -25,30 +24,30 @@ pub(crate) enum Violation {
     TooLarge(u64),
 }
 
-/// State between reads.
+/// The state of the parser between reads.
 pub(crate) struct Reader {
     payload_max: usize,
-    /// A frame of which only the beginning has arrived.
+    /// A frame whose end has not arrived yet.
     partial: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
 struct Header {
     binary: bool,
-    /// Bytes of the header itself.
+    /// The size of the header in bytes.
     size: usize,
-    /// Bytes of the payload.
+    /// The size of the payload in bytes.
     length: usize,
 }
 
 impl Reader {
-    /// Frames may have `payload_max` bytes.
+    /// Creates a reader of frames with at most `payload_max` bytes.
     pub(crate) fn new(payload_max: usize) -> Self {
         Self { payload_max, partial: Vec::new() }
     }
 
-    /// The next frame; `None` when `input` is used up. It grows with what has really arrived, never with what
-    /// was announced.
+    /// Returns the next frame, or `None` when `input` is used up. The buffer grows with the data that has
+    /// arrived, never with an announced length.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, Violation> {
         if self.partial.is_empty() {
             return self.whole_frame(input);
@@ -86,7 +85,8 @@ impl Reader {
         }
     }
 
-    /// The header at the start of `bytes`, once it is whole; what is wrong with it shows at once.
+    /// Parses the header at the start of `bytes`, or returns `None` if it is incomplete. An invalid length is
+    /// reported at once.
     fn header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
         let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
         let (length, size) = match first & !BINARY {
@@ -114,14 +114,14 @@ fn incoming(header: Header, payload: Bytes) -> Incoming {
     if header.binary { Incoming::Binary(payload) } else { Incoming::Text(payload) }
 }
 
-/// The next `count` bytes, at most what is there.
+/// Takes the next `count` bytes of `input`, or all of them if there are fewer.
 fn take<'a>(input: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (taken, rest) = input.split_at(count.min(input.len()));
     *input = rest;
     taken
 }
 
-/// First bit of a frame.
+/// The bit of a header's first byte that marks a binary frame.
 pub(crate) const BINARY: u8 = 0x80;
 
 #[cfg(any(test, fuzzing))]
@@ -130,8 +130,8 @@ pub(crate) mod fuzzing {
 
     use super::{Incoming, Reader};
 
-    /// Reads `data` as a client's side of a stream, cut into pieces of `piece` bytes. Gives all frames, with whether
-    /// they are binary, and whether the stream was refused after them.
+    /// Reads `data` like the client's side of a stream, in pieces of `piece` bytes. Returns all frames, with
+    /// whether they are binary, and whether the stream was refused after them.
     pub fn read_webtransport(data: &[u8], piece: usize, payload_max: usize) -> (Vec<(bool, Bytes)>, bool) {
         let mut reader = Reader::new(payload_max);
         let mut frames = Vec::new();

@@ -1,4 +1,5 @@
-//! Server end of a WebTransport session: one bidirectional stream of the peer carries the Engine.IO session.
+//! The server end of a WebTransport session, which carries the Engine.IO session on one bidirectional stream
+//! of the peer.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -20,38 +21,39 @@ use crate::engine::webtransport::http3::Session;
 use crate::engine::webtransport::reader::{Incoming, Reader, Violation};
 use crate::engine::{CloseReason, Frame, Message, Packet, Secure, codec};
 
-/// Wire of one session, or of one that wants to take over.
+/// The wire of one session, or of a candidate that wants to take over.
 pub(crate) struct WebTransport {
-    /// First, so that it is dropped first.
+    /// The first field, so that it is dropped first.
     session: Session,
     sending: SendStream,
     receiving: RecvStream,
     reader: Reader,
-    /// What was read together with the first packet.
+    /// The bytes that were read together with the first packet.
     early: Option<Box<[u8]>>,
     writing: VecDeque<Frame>,
-    /// Bytes of the first frame in `writing` that are out already, as they stand on this wire.
+    /// The number of bytes of the first frame in `writing` that are already sent, as encoded on this wire.
     written: usize,
-    /// Close code for the peer.
+    /// The close code for the peer.
     code: u16,
-    /// The peer was told the end of the session.
+    /// Whether the peer was told that the session ended.
     told: bool,
-    /// After a close: ready when the peer has everything and had a moment to go away itself.
+    /// The future of a close, ready when the peer has received everything and had a moment to disconnect
+    /// itself.
     leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// What the first packet of a stream asks for.
+/// The request in the first packet of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum First {
-    /// A new session.
+    /// Open a new session.
     Open,
-    /// To carry the session with this id.
+    /// Take over the session with this id.
     Upgrade(String),
 }
 
 impl WebTransport {
-    /// Waits for the first stream of the peer and its first packet; frames after it may have `payload_max`
-    /// bytes. `None` if the peer breaks the rules or goes away.
+    /// Waits for the first stream of the peer and its first packet. Later frames may have `payload_max`
+    /// bytes. Returns `None` if the peer violates the protocol or disconnects.
     pub(crate) async fn open(mut session: Session, payload_max: usize) -> Option<(Box<Self>, First)> {
         let (sending, receiving, early) = session.stream().await?;
         let mut wire = Box::new(Self {
@@ -71,7 +73,7 @@ impl WebTransport {
         Some((wire, first))
     }
 
-    /// Reads once and hands every packet that is complete to `on_packet`.
+    /// Reads once and passes every complete packet to `on_packet`.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -86,12 +88,13 @@ impl WebTransport {
         })
     }
 
-    /// Reads and forgets, after a close: ready when the peer has gone, or has everything and does not go.
+    /// Reads and discards data after a close. Ready when the peer has disconnected, or has received
+    /// everything and does not disconnect.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let leaving = self.leaving.get_or_insert_with(|| {
             let stopped = self.sending.stopped();
             Box::pin(async move {
-                // Ready when everything is acknowledged, or cannot be any more.
+                // Ready when everything is acknowledged, or can no longer be.
                 let _ = stopped.await;
                 tokio::time::sleep(GRACE).await;
             })
@@ -119,27 +122,27 @@ impl WebTransport {
         self.writing.push_back(frame);
     }
 
-    /// Queues one message in front of all that are not half out.
+    /// Queues one message before all others that are not partly written.
     pub(crate) fn push_first(&mut self, frame: Frame) {
         self.writing.insert(usize::from(self.written > 0), frame);
     }
 
-    /// Queues many.
+    /// Queues several messages.
     pub(crate) fn extend(&mut self, mut frames: VecDeque<Frame>) {
         self.writing.append(&mut frames);
     }
 
-    /// Says why the session will be closed.
+    /// Sets the close code of the session.
     pub(crate) fn set_code(&mut self, code: u16) {
         self.code = code;
     }
 
-    /// Forgets what is queued, but for a frame that is half out.
+    /// Discards everything that is queued, except for a partly written frame.
     pub(crate) fn discard_queue(&mut self) {
         self.writing.truncate(usize::from(self.written > 0));
     }
 
-    /// Writes everything that is queued, as far as the peer takes it.
+    /// Writes everything that is queued, as far as the peer accepts it.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         while !self.writing.is_empty() {
             let written = with_write_buffer(|buffer| {
@@ -155,13 +158,13 @@ impl WebTransport {
         Poll::Ready(Ok(()))
     }
 
-    /// Tells the peer that nothing more comes.
+    /// Ends the sending direction.
     pub(crate) fn shutdown(&mut self) {
-        // It fails only if it was done before, or nobody listens any more.
+        // Fails only if it was called before, or the peer no longer reads.
         let _ = self.sending.finish();
     }
 
-    /// Returns what is queued here.
+    /// Returns what is queued in the wire.
     pub(crate) fn backlog(&self) -> Backlog {
         let mut backlog = Backlog::default();
         let mut written = self.written;
@@ -221,8 +224,8 @@ impl WebTransport {
         Ok(())
     }
 
-    /// Why the stream can carry no more: a peer that closes the session, the connection or its stream means
-    /// to go; anything else has happened to it.
+    /// Returns the reason why the stream can carry no more packets. A peer that closes the session, the
+    /// connection or its stream leaves intentionally; anything else is an error.
     fn lost(&self) -> WireEnd {
         match self.session.close_reason() {
             None | Some(ConnectionError::ApplicationClosed(_)) => {
@@ -233,8 +236,8 @@ impl WebTransport {
     }
 }
 
-/// The head of a session request in the shape of an HTTP request, for hooks and the handshake. `None` if it
-/// cannot be one.
+/// Converts a session request to the head of an HTTP request, for hooks and the handshake. Returns `None` if
+/// it is not valid as one.
 pub(crate) fn head(path: &str, authority: &str, headers: &HashMap<String, String>) -> Option<Parts> {
     let mut request = Request::builder().method(Method::CONNECT).version(Version::HTTP_3).uri(path);
     let fields = request.headers_mut()?;
@@ -269,7 +272,7 @@ impl From<Violation> for WireEnd {
     }
 }
 
-/// Fills `buffer` with what is next.
+/// Fills `buffer` with the bytes to write next.
 fn gather(buffer: &mut Vec<u8>, frames: &VecDeque<Frame>, written: usize) {
     buffer.clear();
     let mut skip = written;
@@ -287,7 +290,8 @@ fn gather(buffer: &mut Vec<u8>, frames: &VecDeque<Frame>, written: usize) {
     }
 }
 
-/// Drops the frames that are wholly within the first `written` bytes; the rest belongs to the next one.
+/// Drops the frames that are complete within the first `written` bytes. Returns the bytes that belong to the
+/// next frame.
 fn advance(frames: &mut VecDeque<Frame>, mut written: usize) -> usize {
     while let Some(length) = frames.front().map(stream_length)
         && written >= length
@@ -307,19 +311,19 @@ fn with_write_buffer<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
 }
 
 thread_local! {
-    /// One per thread: QUIC copies what is written, but pays for each call.
+    /// One buffer per thread: QUIC copies written data, but each call has a cost.
     static WRITE_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The end of a stream with something else than Engine.IO packets.
+/// The end of a stream that carries something other than Engine.IO packets.
 const NO_PACKET: WireEnd =
     WireEnd::Violation { reason: CloseReason::ParseError, code: 1002, rule: "not an Engine.IO packet" };
-/// Bytes that are handed to QUIC at once, about.
+/// The approximate number of bytes that are passed to QUIC at once.
 const WRITE_BYTES: usize = 64 << 10;
-/// An open packet with the longest session id fits.
+/// The maximum size of the first packet. An open packet with the longest session id fits.
 const FIRST_PACKET_BYTES_MAX: usize = 256;
-/// How long a peer that has received everything may take to read it, before it is told the end of the session:
-/// a browser then forgets what it has not read yet.
+/// The time that a peer has to read everything it has received before it is told that the session ended. A
+/// browser then discards unread data.
 const GRACE: Duration = Duration::from_millis(200);
 const DISCARDS_PER_TURN: usize = 16;
 
