@@ -34,8 +34,8 @@
 //! | `server` | the messaging server `imks`, on `socketio`; it has no public interface but its command line |
 //! | `full` | `server` and `client`: the default |
 //!
-//! The directory `examples/` has a chat, acknowledgements, middleware, binary payloads, namespaces on demand, and an
-//! axum application with Socket.IO in it.
+//! The directory `examples/` contains a chat, acknowledgements, middleware, binary payloads, dynamic
+//! namespaces, and an axum application with Socket.IO.
 
 #![cfg_attr(
     not(feature = "server"),

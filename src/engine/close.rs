@@ -86,9 +86,9 @@ pub(crate) enum WireEnd {
     Peer(Bytes),
     /// The peer violated the protocol.
     Violation {
-        /// The reason that the session gets.
+        /// The reason reported to the session.
         reason: CloseReason,
-        /// The close code that the peer gets.
+        /// The close code sent to the peer.
         code: u16,
         /// The violated rule, for the log.
         rule: &'static str,
@@ -96,7 +96,7 @@ pub(crate) enum WireEnd {
 }
 
 impl WireEnd {
-    /// Returns the reason that the session gets.
+    /// Returns the reason reported to the session.
     pub(crate) fn reason(&self) -> CloseReason {
         match self {
             Self::Stream(reason) | Self::Violation { reason, .. } => *reason,

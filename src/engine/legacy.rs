@@ -1,5 +1,5 @@
-//! The encoding of Engine.IO v3, which clients of Socket.IO v2 use: lengths before packets, and a type byte
-//! before binary data.
+//! The encoding of Engine.IO v3, which clients of Socket.IO v2 use. Packets are preceded by their length, and
+//! binary data by a type byte.
 
 use std::io::Write;
 
@@ -26,7 +26,8 @@ pub fn decode_text(mut packet: Bytes) -> ImksResult<Packet> {
     }
 }
 
-/// Decodes one binary packet: a WebSocket binary frame, or one part of a binary payload. Only messages are binary.
+/// Decodes one binary packet: a WebSocket binary frame, or one part of a binary payload. Only messages are
+/// binary.
 ///
 /// # Errors
 /// Fails if the packet is empty or has another type.

@@ -97,7 +97,7 @@ impl<S> HttpStream<S> {
             since: now,
             timer: Box::pin(tokio::time::sleep_until(now + timeout)),
         });
-        // The deadline moves forward when the server starts to drain.
+        // The deadline is earlier while the server drains.
         let deadline = stalled.since + timeout;
         if stalled.timer.deadline() != deadline {
             stalled.timer.as_mut().reset(deadline);

@@ -191,8 +191,8 @@ impl Connection {
     }
 
     /// Flushes, handles timers, and returns the end if it has come. Runs outside the runtime's budget, which
-    /// may be used up before the turn begins: otherwise wakers would not be registered, and the wire would
-    /// appear blocked.
+    /// may be used up before the turn begins. Without budget, I/O and timers would be pending whatever their
+    /// state: their wakers would not be registered, and the wire would appear blocked.
     fn end_turn(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<Event> {
         pin!(unconstrained(poll_fn(|cx| self.finish_turn(cx, reading)))).poll(cx)
     }

@@ -59,8 +59,8 @@ impl Wake for Wakes {
     }
 }
 
-/// A task may be polled when others before it have used up what the runtime lets one turn do. It is polled again then,
-/// and everything that looks ready to wait must be ready to wake it.
+/// A task may be polled after others have used up the runtime's budget of a turn. It is then polled again,
+/// and everything that appears pending must have registered its waker.
 #[tokio::test(start_paused = true)]
 async fn the_heartbeat_goes_on_though_a_turn_begins_without_budget() {
     let config = Config::default();
@@ -82,7 +82,7 @@ async fn the_heartbeat_goes_on_though_a_turn_begins_without_budget() {
     assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "the ping is due");
 }
 
-/// What an idle WebSocket connection costs in this layer, without the task that holds it.
+/// Measures the memory of an idle WebSocket connection in this layer, without the task that holds it.
 #[test]
 fn an_idle_connection_is_small() {
     let sizes = [

@@ -1,4 +1,4 @@
-//! The outgoing queue, filled and drained by hand.
+//! Tests of the outgoing queue, filled and drained by hand.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! The inbox in which HTTP requests of a polling session wait for its connection: one slot per kind of
-//! request, behind a lock of its own.
+//! The inbox of a polling session, where HTTP requests wait for the connection: one slot per kind of request.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Parsing and validation of requests.
+//! The parsing and validation of HTTP requests: queries, WebSocket handshakes and bodies.
 
 use std::borrow::Cow;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! Session requests of WebTransport.
+//! WebTransport session requests, which start a session or take one over.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
-//! The subset of HTTP/3 that one WebTransport session needs (RFC 9114, RFC 9220 and the WebTransport draft
-//! that browsers implement): the server's settings, one session request and its response, one stream, and the
-//! close.
+//! The subset of HTTP/3 that one WebTransport session needs: settings, a session request and its response, a
+//! stream, and the close. See RFC 9114, RFC 9220 and the WebTransport draft that browsers implement.
 //!
 //! `wtransport::proto` provides the encodings. The task that handles a session owns its QUIC connection from
 //! the start, so that a peer that stops at any step is closed, and no other task is needed.

@@ -322,8 +322,8 @@ const NO_PACKET: WireEnd =
 const WRITE_BYTES: usize = 64 << 10;
 /// The maximum size of the first packet. An open packet with the longest session id fits.
 const FIRST_PACKET_BYTES_MAX: usize = 256;
-/// The time that a peer has to read everything it has received before it is told that the session ended. A
-/// browser then discards unread data.
+/// The time that a peer has to read everything it has received before it is told that the session ended. Once
+/// told, a browser discards unread data.
 const GRACE: Duration = Duration::from_millis(200);
 const DISCARDS_PER_TURN: usize = 16;
 
