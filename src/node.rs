@@ -1,5 +1,4 @@
-//! The identity of a node: created once at startup, and the same in session ids, in the cluster and for
-//! operators.
+//! The identity of a node: created once at startup, and used in session ids, in the cluster and in logs.
 
 use std::fmt;
 

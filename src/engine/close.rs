@@ -64,8 +64,7 @@ impl CloseReason {
         }
     }
 
-    /// Returns the label for metrics and logs. Distinguishes reasons that share a text in the reference
-    /// server.
+    /// Returns the label for metrics and logs, which is unique, unlike the reference server's text.
     pub fn name(self) -> &'static str {
         Label::name(&self)
     }

@@ -80,16 +80,14 @@ pub fn encode_payload<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> String
             payload.push('b');
             STANDARD.encode_string(frame.payload(), &mut payload);
         } else {
-            // A text frame may contain anything its writer put there. Invalid UTF-8 is replaced, never sent
-            // raw.
+            // A text frame may contain anything its writer put there. Invalid UTF-8 is replaced.
             payload.push_str(&String::from_utf8_lossy(frame.payload()));
         }
     }
     payload
 }
 
-/// Decodes base64 in every form that official clients send: with line breaks, without padding, in the
-/// URL-safe alphabet.
+/// Decodes base64 in every form that official clients send: line breaks, no padding, URL-safe alphabet.
 ///
 /// # Errors
 /// [`ImksError::InvalidBase64`] for invalid characters, or an impossible number of characters.

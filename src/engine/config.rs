@@ -44,8 +44,7 @@ pub struct Config {
     /// Whether clients of Engine.IO v3 (Socket.IO v2) are served. Such a client derives its public socket id
     /// from its session id, which is otherwise secret.
     pub allow_eio3: bool,
-    /// The `dist` directory of the npm package `socket.io-client`, whose browser builds are served under the
-    /// path.
+    /// The `dist` directory of npm `socket.io-client`, whose browser builds are served under the path.
     pub client_bundle_dir: Option<PathBuf>,
     /// A text message that is sent right after the OPEN packet.
     pub initial_packet: Option<String>,
@@ -74,13 +73,11 @@ pub struct Config {
     pub body_timeout: Duration,
     /// The time that a graceful close may take to send queued packets.
     pub close_timeout: Duration,
-    /// The maximum number of connections waiting for [`super::Engine::accept`]. Further ones are refused with
-    /// 503.
+    /// The maximum number of connections waiting for [`super::Engine::accept`]; more are refused with 503.
     pub accept_queue: usize,
     /// The maximum number of live sessions. Further ones are refused with 503.
     pub sessions_max: usize,
-    /// The number of messages of a polling client that may wait for the holder before the `ok` of its POST is
-    /// withheld.
+    /// The number of messages that may wait for the holder before the `ok` of a POST is withheld.
     pub inbound_messages_max: usize,
 }
 
@@ -189,11 +186,9 @@ pub enum Origins {
 
 /// The future of a hook, which borrows nothing.
 pub type HookFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-/// A hook that accepts or refuses a handshake. The client receives the error text; an empty one means
-/// `Forbidden`.
+/// A hook that accepts or refuses a handshake. The client gets the error text, or `Forbidden` if it is empty.
 pub type AllowRequest = Arc<dyn Fn(&Parts) -> HookFuture<Result<(), String>> + Send + Sync>;
-/// A hook that generates the session id of a handshake: 8 to 128 unguessable characters of `A-Z a-z 0-9 _ - .
-/// ~`.
+/// A hook that generates an unguessable session id: 8 to 128 characters of `A-Z a-z 0-9 _ - . ~`.
 pub type GenerateId = Arc<dyn Fn(&Parts) -> HookFuture<Result<String, String>> + Send + Sync>;
 /// A hook that sees every request first. An error refuses the request with code 3.
 pub type OnRequest = Arc<dyn Fn(&Parts) -> Result<(), String> + Send + Sync>;

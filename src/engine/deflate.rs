@@ -28,8 +28,7 @@ impl Threshold {
     }
 }
 
-/// Appends `message` to `out` as the payload of a compressed message. Returns false if it would not become
-/// smaller.
+/// Appends the compressed `message` to `out` as a payload. Returns false if it would not become smaller.
 pub(crate) fn deflate(message: &[u8], out: &mut Vec<u8>) -> bool {
     COMPRESSOR.with_borrow_mut(|(compressor, scratch)| {
         compressor.reset();

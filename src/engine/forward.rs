@@ -1,5 +1,4 @@
-//! Polling requests and replies that travel between the node that received a request and the owner of its
-//! session.
+//! Polling requests and replies that travel between the receiving node and the owner of the session.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};

@@ -90,8 +90,7 @@ impl Heartbeat {
         }
     }
 
-    /// Suspends the deadlines while the holder does not read: a missing pong proves nothing then. Pings are
-    /// still sent.
+    /// Suspends the deadlines while the holder does not read: a missing pong proves nothing. Pings are sent.
     pub(crate) fn suspend(&mut self) {
         self.suspended = true;
     }

@@ -26,7 +26,7 @@ pub fn decode_text(mut packet: Bytes) -> ImksResult<Packet> {
     }
 }
 
-/// Decodes one binary packet: a WebSocket binary frame, or one part of a binary payload. Only messages are
+/// Decodes one binary packet, always a message: a WebSocket binary frame, or one part of a binary payload.
 /// binary.
 ///
 /// # Errors

@@ -340,8 +340,7 @@ impl Session {
     }
 }
 
-/// The delay from a probe to its answer. A client that connects usually has requests in flight during that
-/// time.
+/// The delay from a probe to its answer, during which a connecting client usually has requests in flight.
 const PROBE_DELAY: Duration = Duration::from_millis(30);
 /// The delay from the answer to a probe to the noop that ends the poll. Both delays together are half of the
 /// reference server's.

@@ -127,8 +127,7 @@ fn seconds(now: Micros) -> i64 {
     now.div_euclid(1_000_000)
 }
 
-/// The validity of a self-signed certificate. Together with the skew it is below the 14 days that browsers
-/// allow.
+/// The validity of a self-signed certificate: with the skew, below the 14 days that browsers allow.
 const SELF_SIGNED_LIFE: Duration = Duration::from_secs(13 * 24 * 60 * 60);
 /// The time before `now` at which validity starts, because a browser's clock may be slow.
 const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);

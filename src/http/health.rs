@@ -25,8 +25,7 @@ pub struct Health {
     connections: Connections,
     /// Probes run as tasks, so that neither a deadline nor a disconnecting client cancels a database query.
     tasks: TaskTracker,
-    /// The last results. The parts are probed at most once per [`CACHE`], regardless of the number of
-    /// requests.
+    /// The last results. The parts are probed at most once per [`CACHE`], however many requests arrive.
     last: tokio::sync::Mutex<Option<(Instant, Checks)>>,
 }
 

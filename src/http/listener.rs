@@ -122,8 +122,7 @@ pub fn router_only(
     }
 }
 
-/// Accepts connections until `stop`, each in a task of `tasks`. After `stop`, connections end with their
-/// current request.
+/// Accepts connections until `stop`, each in a task of `tasks`. They then end with their current request.
 pub async fn serve<S, F>(
     listener: TcpListener,
     config: Config,

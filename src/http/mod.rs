@@ -1,5 +1,4 @@
-//! The HTTP layer: the listeners for clients (TCP with and without TLS, QUIC), and all routes beside
-//! Socket.IO.
+//! The HTTP layer: the listeners for clients (TCP, TLS, QUIC), and all routes beside Socket.IO.
 
 pub mod certificate;
 mod config;

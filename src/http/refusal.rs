@@ -1,5 +1,4 @@
-//! Responses of the HTTP layer to input that does not become a request: JSON with a code, like all other
-//! errors.
+//! Responses of the HTTP layer to input that does not become a request: JSON with a code.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -58,8 +57,7 @@ impl Refusal {
         .into()
     }
 
-    /// Returns the envelope of docs/protocol.md. Code and message are constants of this file that need no
-    /// escaping.
+    /// Returns the envelope of docs/protocol.md. Code and message are constants that need no escaping.
     fn body(&self) -> String {
         let (code, message, retryable) = (self.code, self.message, self.code.is_retryable());
         format!(r#"{{"ok":false,"error":{{"code":"{code}","message":"{message}","retryable":{retryable}}}}}"#)

@@ -1,5 +1,4 @@
-//! A scanner that finds where requests begin and end in the bytes of an HTTP/1 connection, before hyper reads
-//! them.
+//! The request scanner, which finds where requests begin and end in an HTTP/1 connection, ahead of hyper.
 //!
 //! It serves two purposes: query characters that Node accepts and `http::Uri` rejects are escaped, and a
 //! drain can distinguish a peer that has not finished its request from one that waits for a response.
@@ -69,8 +68,7 @@ impl RequestScanner {
         !matches!(self.0, State::Start | State::Untracked)
     }
 
-    /// Scans the next bytes of the connection. Returns `Some` with the escaped bytes if they must be
-    /// replaced.
+    /// Scans the next bytes of the connection. Returns the escaped bytes if they must be replaced.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut escaped: Option<Vec<u8>> = None;
         let (mut at, mut copied) = (0, 0);

@@ -42,8 +42,7 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// The maximum number of QUIC connections.
     pub connections_max: usize,
-    /// The maximum number of QUIC connections of one IPv4 address, or of one IPv6 network with a 64-bit
-    /// prefix.
+    /// The maximum number of QUIC connections of one IPv4 address, or of one IPv6 network (64-bit prefix).
     pub connections_per_address_max: usize,
     /// The time from the first packet of a connection to its session request.
     pub handshake_timeout: Duration,
@@ -126,8 +125,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Creates an endpoint that always uses the current certificate of `certificates`. Requires a tokio
-    /// runtime.
+    /// Creates an endpoint that uses the current certificate of `certificates`. Requires a tokio runtime.
     ///
     /// # Errors
     /// [`ImksError::Io`] from the socket, or [`ImksError::Config`] if QUIC cannot use the certificate.
@@ -163,8 +161,7 @@ impl Listener {
         self.endpoint.local_addr().map_err(ImksError::io("reading the UDP address"))
     }
 
-    /// Passes sessions to `engine` until `stop`, each handshake in a task of `tasks`, then closes the
-    /// remaining connections.
+    /// Passes sessions to `engine` until `stop`, each handshake in a task of `tasks`, then closes the rest.
     pub async fn serve(self, engine: Engine, tasks: TaskTracker, stop: CancellationToken) {
         while let Some(Some(incoming)) = stop.run_until_cancelled(self.endpoint.accept()).await {
             let Some(admitted) = self.admit(incoming) else { continue };

@@ -60,8 +60,7 @@ impl Carrier {
         }
     }
 
-    /// Returns how much the carrier can take from the queue, and whether a request waits that has nothing to
-    /// carry.
+    /// Returns how much the carrier can take from the queue, and whether an idle request waits.
     pub(super) fn capacity(&self, session: &Session) -> (Take, bool) {
         match self {
             Self::Polling(polling) => polling.capacity(session),

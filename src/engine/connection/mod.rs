@@ -1,5 +1,4 @@
-//! A connection: one session with its carrier, queue and timer. It runs when it is polled and has no task of
-//! its own.
+//! A connection: one session with its carrier, queue and timer. It has no task and runs when it is polled.
 
 mod carrier;
 mod duplex;

@@ -90,8 +90,7 @@ impl PollingCarrier {
             let frames = std::mem::take(&mut self.own);
             self.answer_get(&frames, session, now);
         } else if ends {
-            // Sent in a response of its own, because a client handles a close before the packets that came
-            // with it.
+            // Sent in a response of its own, because a client handles a close before the other packets.
             self.answer_get([&frame::CLOSE], session, now);
             return Flushed::All;
         } else if session.is_poll_released() && !self.probed && !self.inbox.is_posting() {

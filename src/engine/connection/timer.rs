@@ -18,8 +18,7 @@ impl Timer {
         Self { sleep: None, armed: now }
     }
 
-    /// Ready when `deadline`, or an earlier one, has passed. `moved` means that another task polls than last
-    /// time.
+    /// Ready when `deadline`, or an earlier one, has passed. `moved` means that the polling task changed.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,

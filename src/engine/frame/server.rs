@@ -1,5 +1,4 @@
-//! Frames that only servers create: fixed packets, control frames, answers, and the forms of a message on
-//! other wires.
+//! Frames that only servers create (fixed packets, control frames, answers), and messages on other wires.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -16,8 +15,7 @@ impl Frame {
     /// Returns the message as it is sent on a WebTransport stream: the first byte, and the rest.
     pub(crate) fn stream_parts(&self) -> (u8, &[u8]) {
         if self.is_binary() && self.payload().is_empty() {
-            // Frames must not be empty there, so this is `b`, the base64 form of no bytes, as a text of one
-            // byte.
+            // Frames must not be empty there, so no bytes are sent as text: `b`, their base64 form.
             return (1, b"b");
         }
         // The length is encoded as on a WebSocket. The bit that means `masked` there means `binary` here.
@@ -44,8 +42,7 @@ impl Frame {
         Self { deflate: Deflate::Done, ..frame(buffer, DEFLATED | opcode, self.kind) }
     }
 
-    /// Marks the message as an answer to a request of its receiver. `reservation` lives as long as the
-    /// message.
+    /// Marks the message as an answer to its receiver's request. `reservation` lives as long as the message.
     pub(crate) fn into_answer(mut self, reservation: Option<&Reservation>) -> Self {
         if let Some(reservation) = reservation {
             self.bytes = Bytes::from_owner(Reserved(self.bytes, reservation.clone()));
@@ -69,8 +66,7 @@ impl Frame {
         }
     }
 
-    /// Creates a WebSocket control frame (close, pong) with at most 125 bytes of `payload`. Longer payloads
-    /// are truncated.
+    /// Creates a WebSocket control frame (close, pong). `payload` is truncated to 125 bytes.
     pub(crate) fn control(opcode: u8, payload: &[u8]) -> Self {
         let payload = &payload[..payload.len().min(125)];
         let mut buffer = Vec::with_capacity(2 + payload.len());

@@ -26,8 +26,7 @@ use crate::engine::{Close, Frame, Reservation, Transport};
 #[derive(Clone)]
 pub struct Outbox(pub(crate) Arc<Queue>);
 
-/// The signal that the receiver's queue is above its soft mark. If true, the sending task should end its
-/// turn.
+/// Whether the receiver's queue is above its soft mark, so that the sending task should end its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pressure(pub bool);
 
@@ -52,8 +51,7 @@ impl Outbox {
         self.0.push([frame])
     }
 
-    /// Queues messages that stay adjacent on the wire (a binary event and its attachments): all of them or
-    /// none.
+    /// Queues all messages or none. They stay adjacent on the wire, like a binary event and its attachments.
     ///
     /// # Errors
     /// [`SendError::Closed`] after a close, [`SendError::Slow`] when the queue is full, which closes it.

@@ -48,8 +48,7 @@ fn collect(decoded: impl Iterator<Item = ImksResult<Packet>>) -> (Vec<Packet>, b
     (packets, false)
 }
 
-/// The maximum number of packets in the body of one POST. A million empty ones would fit into the default
-/// `max_payload`.
+/// The maximum number of packets in a POST body. A million empty ones would fit into the default limit.
 const PACKETS_MAX: usize = 65_536;
 
 #[cfg(test)]

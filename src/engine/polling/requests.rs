@@ -8,8 +8,7 @@ use tokio::sync::oneshot;
 use super::{Inbox, Payload, Refusal, payload};
 use crate::engine::{CloseReason, Protocol};
 
-/// A GET that waits for its payload. Dropping it unanswered, because the client disconnected, ends the
-/// session.
+/// A GET that waits for its payload. Dropping it unanswered (the client disconnected) ends the session.
 pub(crate) struct PendingGet {
     inbox: Arc<Inbox>,
     answer: oneshot::Receiver<Payload>,

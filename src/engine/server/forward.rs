@@ -1,5 +1,4 @@
-//! Forwarding: requests of sessions that another node owns, and requests that other nodes forward to this
-//! one.
+//! Forwarding: requests of sessions on other nodes, and requests that other nodes forward to this one.
 
 use http::Request;
 use http::request::Parts;
@@ -36,8 +35,7 @@ impl Engine {
         ForwardedReply { status: head.status, headers: head.headers, body: body.to_bytes() }
     }
 
-    /// Answers a polling request for a session that is not on this node, by forwarding it to the owner if
-    /// possible.
+    /// Answers a polling request for a session of another node, by forwarding it if possible.
     pub(super) async fn forward<B: Body>(
         &self,
         sid: &str,

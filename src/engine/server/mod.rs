@@ -105,8 +105,7 @@ impl Engine {
         reply
     }
 
-    /// Answers a request that does not concern a session: a preflight, or one for the browser build of the
-    /// client.
+    /// Answers a request without a session: a preflight, or one for the browser build of the client.
     fn answer_alone(&self, parts: &Parts) -> Option<Reply> {
         let inner = &self.0;
         if let Some(reply) = inner.config.cors.as_ref().and_then(|cors| cors::preflight(cors, parts)) {

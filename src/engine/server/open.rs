@@ -92,8 +92,7 @@ impl Inner {
         Ok(reply)
     }
 
-    /// Reserves a permit of the accept queue. Returns `None` if there are too many sessions or new ones are
-    /// refused.
+    /// Reserves a permit of the accept queue. Returns `None` if new sessions are not possible or not wanted.
     pub(super) fn reserve<'a>(
         &self,
         accepting: Option<&'a mpsc::Sender<Connection>>,

@@ -65,8 +65,7 @@ pub(crate) fn no_client_bundle() -> Reply {
     )
 }
 
-/// Returns an Engine.IO error (docs/protocol.md, "Transport"): JSON over HTTP, plain text for a WebSocket
-/// request.
+/// Returns an Engine.IO error (docs/protocol.md, "Transport"): JSON, or plain text for a WebSocket request.
 pub(crate) fn error(error: &RequestError, parts: &Parts, upgrade: bool) -> Reply {
     metrics::REQUESTS_REFUSED.of(error).increment();
     let status = match error {
@@ -168,8 +167,7 @@ pub(crate) fn accepted_coding(headers: &HeaderMap) -> Option<&'static str> {
         .map(|(_, coding)| coding)
 }
 
-/// Parses the name and weight of one entry of `Accept-Encoding`. A weight that is not a number refuses the
-/// coding.
+/// Parses the name and weight of an `Accept-Encoding` entry. An invalid weight refuses the coding.
 fn weighted(entry: &str) -> (&str, f32) {
     let mut parts = entry.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();

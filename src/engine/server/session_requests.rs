@@ -106,8 +106,7 @@ impl Engine {
 }
 
 impl Inner {
-    /// Opens a wire that no session wants, closes it with a code, and waits until the peer has read the
-    /// close.
+    /// Opens a wire that no session wants, closes it with a code, and waits until the peer has read it.
     fn refuse_wire(&self, mut wire: Duplex) {
         wire.push_close(&SESSION_TAKEN.to_be_bytes());
         self.tasks.spawn(async move {

@@ -84,8 +84,7 @@ impl WebSocket {
         config: &Config,
     ) -> (Self, Option<HeaderValue>) {
         let mut reader = Reader::new(config.max_payload);
-        // Frames for version 3 clients are encoded when they are sent, too late to compress them once for all
-        // receivers.
+        // Frames for version 3 clients are encoded on sending, too late to be compressed once for all.
         let wanted = config.per_message_deflate && protocol == Protocol::V4;
         let extensions = wanted.then(|| extension::accept(&request.headers)).flatten();
         let mut threshold = Threshold::NEVER;

@@ -36,8 +36,7 @@ pub(crate) struct Session {
     request: (SendStream, RecvStream),
     /// The server's control stream. Ending it before the connection is an error for the peer.
     _control: SendStream,
-    /// The peer's control streams. Their content is ignored, because there are no dynamic tables, pushes or
-    /// other requests.
+    /// The peer's control streams, whose content is ignored: there are no tables, pushes or other requests.
     _ignored: Vec<RecvStream>,
 }
 
@@ -119,8 +118,7 @@ impl SessionRequest {
 }
 
 impl Session {
-    /// Waits for the first bidirectional stream of the peer. Also returns the bytes that were already read
-    /// from it.
+    /// Waits for the peer's first bidirectional stream. Also returns the bytes already read from it.
     pub(crate) async fn stream(&mut self) -> Option<(SendStream, RecvStream, Vec<u8>)> {
         let (sending, mut receiving) = self.connection.accept_bi().await.ok()?;
         let own = u64::from(QuicVarInt::from(self.request.0.id()));
@@ -132,8 +130,7 @@ impl Session {
     /// Ready when the peer has ended the session.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut capsule = [0; 64];
-        // The content of capsules is ignored: the one that ends the session is followed by the end of the
-        // stream.
+        // Capsules are ignored: the one that ends the session is followed by the end of the stream.
         while let Poll::Ready(read) = self.request.1.poll_read(cx, &mut capsule) {
             if !matches!(read, Ok(1..)) {
                 return Poll::Ready(());

@@ -37,8 +37,7 @@ pub(crate) struct WebTransport {
     code: u16,
     /// Whether the peer was told that the session ended.
     told: bool,
-    /// The future of a close, ready when the peer has received everything and had a moment to disconnect
-    /// itself.
+    /// The future of a close, ready when the peer has everything and had a moment to disconnect itself.
     leaving: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
