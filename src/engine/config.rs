@@ -15,7 +15,7 @@ use crate::engine::forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable}
 use crate::node::NodeId;
 use crate::{ImksError, ImksResult};
 
-/// Settings of an [`super::Engine`].
+/// The settings of an [`super::Engine`].
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The path prefix of all requests that the engine serves. A trailing `/` is added unless
@@ -52,7 +52,7 @@ pub struct Config {
     pub cookie: Option<Cookie>,
     /// The cross-origin policy. Without one, no foreign origin may read responses.
     pub cors: Option<Cors>,
-    /// Poll responses of at least this many bytes are compressed if the client can; never when absent.
+    /// The size in bytes from which poll responses are compressed for clients that support it; never if `None`.
     pub http_compression: Option<usize>,
     /// Whether WebSocket messages may be compressed for clients that offer it (permessage-deflate, RFC 7692).
     /// Neither side keeps state between messages, so it costs no memory at rest, but small messages gain

@@ -90,7 +90,7 @@ impl Heartbeat {
         }
     }
 
-    /// Suspends the deadlines while the holder does not read: a missing pong proves nothing. Pings are sent.
+    /// Suspends the deadlines while the holder does not read: a missing pong proves nothing. Pings continue.
     pub(crate) fn suspend(&mut self) {
         self.suspended = true;
     }

@@ -48,5 +48,5 @@ impl Default for Config {
 /// The body of any response.
 pub type AnyBody = Either<Full<Bytes>, Body>;
 
-/// A future on the heap.
+/// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

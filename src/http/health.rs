@@ -77,7 +77,7 @@ pub struct Check {
 pub enum PartStatus {
     Up,
     Down,
-    /// Not configured.
+    /// The part is not configured.
     Disabled,
 }
 

@@ -1,4 +1,4 @@
-//! The one timer of a connection.
+//! The single timer of a connection, set to its next deadline.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
