@@ -1,4 +1,4 @@
-//! How often something may happen. Pure: `now` is an argument, nothing waits.
+//! Rate limits as token buckets. All functions are pure: `now` is an argument, and nothing waits.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::time::Instant;
 
-/// So many per second on average, and so many at once. A burst of 0 means: no limit.
+/// A rate limit: an average per second and a burst. A burst of 0 means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Average per second.
+    /// The average number per second.
     pub per_second: u32,
-    /// At once, after a pause.
+    /// The number allowed at once after a pause.
     pub burst: u32,
 }
 
@@ -19,31 +19,32 @@ impl Rate {
     /// No limit.
     pub const OFF: Self = Self { per_second: 0, burst: 0 };
 
-    /// `burst` at once, `per_second` on average.
+    /// Creates a rate of `burst` at once and `per_second` on average.
     pub const fn new(per_second: u32, burst: u32) -> Self {
         Self { per_second, burst }
     }
 
-    /// Whether anything is limited.
+    /// Whether this rate limits nothing.
     pub fn is_off(&self) -> bool {
         self.burst == 0 || self.per_second == 0
     }
 
-    /// Time in which one more is earned.
+    /// Returns the time in which one token is earned.
     fn interval(&self) -> Duration {
         Duration::from_secs(1) / self.per_second.max(1)
     }
 }
 
-/// A bucket that fills with the time: what is left is not stored, only when it will be full again
-/// (the generic cell rate algorithm), so a full bucket needs no memory at all.
+/// A token bucket that fills over time (the generic cell rate algorithm).
+///
+/// It stores only the time at which it will be full again, so a full bucket needs no memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bucket {
     full_at: Option<Instant>,
 }
 
 impl Bucket {
-    /// Takes one, or says how long to wait until one can be taken.
+    /// Takes one token, or returns the time until one is available.
     pub fn take(&mut self, rate: &Rate, now: Instant) -> Result<(), Duration> {
         if rate.is_off() {
             return Ok(());
@@ -58,13 +59,13 @@ impl Bucket {
         Ok(())
     }
 
-    /// Whether the bucket is as good as new.
+    /// Whether the bucket is full, and so equal to a new one.
     pub fn is_full(&self, now: Instant) -> bool {
         self.full_at.is_none_or(|at| at <= now)
     }
 }
 
-/// One bucket per key, for keys that are not bound to a connection: a user, a user in a channel.
+/// One bucket per key, for keys that are not bound to a connection, such as a user or a user in a channel.
 #[derive(Debug)]
 pub struct Limiter<K: Eq + Hash> {
     rate: Rate,
@@ -72,12 +73,12 @@ pub struct Limiter<K: Eq + Hash> {
 }
 
 impl<K: Eq + Hash> Limiter<K> {
-    /// All buckets full.
+    /// Creates a limiter in which all buckets are full.
     pub fn new(rate: Rate) -> Self {
         Self { rate, buckets: DashMap::new() }
     }
 
-    /// Takes one of `key`'s, or says how long to wait.
+    /// Takes one token from the bucket of `key`, or returns the time to wait.
     pub fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
         if self.rate.is_off() {
             return Ok(());
@@ -85,17 +86,17 @@ impl<K: Eq + Hash> Limiter<K> {
         self.buckets.entry(key).or_default().take(&self.rate, now)
     }
 
-    /// Forgets the buckets that are full: they need not be remembered. Called once in a while.
+    /// Removes full buckets, which are equal to new ones. Call this periodically.
     pub fn sweep(&self, now: Instant) {
         self.buckets.retain(|_, bucket| !bucket.is_full(now));
     }
 
-    /// How many keys are remembered.
+    /// Returns the number of keys with a stored bucket.
     pub fn len(&self) -> usize {
         self.buckets.len()
     }
 
-    /// Whether no key is remembered.
+    /// Whether no bucket is stored.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What an application keeps with a socket: one value per type, and what of it other nodes may see.
+//! The data an application attaches to a socket: one value per type, some of them visible to other nodes.
 
 use std::any::Any;
 use std::fmt;
@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::error::ImksResult;
 
-/// The data of one socket. Small for a socket that keeps one value, which is what most do.
+/// The data of one socket. It is small for a socket with one value, the common case.
 #[derive(Default)]
 pub(crate) struct SocketData(Mutex<SavedData>);
 
@@ -18,7 +18,7 @@ pub(crate) struct SocketData(Mutex<SavedData>);
 #[derive(Clone, Default)]
 pub(crate) struct SavedData {
     values: SmallVec<[Arc<dyn Any + Send + Sync>; 1]>,
-    /// Name → value that other nodes may see. What few sockets have.
+    /// The values that other nodes may see, by name. Few sockets have any.
     #[allow(clippy::box_collection, reason = "one pointer in every socket, not three")]
     shared: Option<Box<Vec<(&'static str, ToJson)>>>,
 }
@@ -26,17 +26,17 @@ pub(crate) struct SavedData {
 type ToJson = Arc<dyn Fn() -> ImksResult<serde_json::Value> + Send + Sync>;
 
 impl SocketData {
-    /// The data as it was saved.
+    /// Creates socket data from saved data.
     pub(crate) fn restored(saved: SavedData) -> Self {
         Self(Mutex::new(saved))
     }
 
-    /// The data as it is now.
+    /// Returns a copy of the current data.
     pub(crate) fn save(&self) -> SavedData {
         self.0.lock().clone()
     }
 
-    /// Keeps a value in place of an earlier one of the same type.
+    /// Stores a value, replacing an earlier one of the same type.
     pub(crate) fn set<T: Send + Sync + 'static>(&self, value: Arc<T>) {
         let values = &mut self.0.lock().values;
         match values.iter_mut().find(|known| known.is::<T>()) {
@@ -45,7 +45,7 @@ impl SocketData {
         }
     }
 
-    /// Keeps a value that other nodes may see under a name.
+    /// Stores a value that other nodes may see under `name`.
     pub(crate) fn share<T: Serialize + Send + Sync + 'static>(&self, name: &'static str, value: T) {
         let value = Arc::new(value);
         self.set(value.clone());
@@ -56,19 +56,19 @@ impl SocketData {
         shared.push((name, to_json));
     }
 
-    /// The value of this type, if one is kept.
+    /// Returns the value of this type, if there is one.
     pub(crate) fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.0.lock().values.iter().find_map(|value| value.clone().downcast().ok())
     }
 
-    /// Takes the value of this type away.
+    /// Removes and returns the value of this type.
     pub(crate) fn remove<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         let values = &mut self.0.lock().values;
         let place = values.iter().position(|value| value.is::<T>())?;
         values.swap_remove(place).downcast().ok()
     }
 
-    /// What other nodes may see, as one JSON object.
+    /// Returns the values that other nodes may see, as one JSON object.
     pub(crate) fn shared(&self) -> serde_json::Value {
         let shared = self.0.lock().shared.clone().unwrap_or_default();
         let field = |(name, to_json): &(&'static str, ToJson)| Some(((*name).to_owned(), to_json().ok()?));

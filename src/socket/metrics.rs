@@ -1,18 +1,18 @@
-//! What the Socket.IO server counts.
+//! Metrics of the Socket.IO server.
 
 use crate::telemetry::{instruments, label};
 
-/// How a CONNECT packet ended.
+/// The outcome of a CONNECT packet.
 pub enum Connect {
-    /// It made a socket.
+    /// The client joined, as a new socket.
     Accepted,
-    /// It was answered with CONNECT_ERROR.
+    /// The client was refused with CONNECT_ERROR.
     Refused,
 }
 
-/// How the return of a client after a short absence ended.
+/// The outcome of a client's attempt to recover its session.
 pub enum Return {
-    /// The client goes on with its session.
+    /// The client continues its session.
     Recovered,
     /// The client got a new session.
     NewSession,

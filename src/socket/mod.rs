@@ -1,4 +1,4 @@
-//! Socket.IO v5. Knows nothing of messages, users or databases.
+//! A Socket.IO v5 server. It knows nothing of messages, users or databases.
 //!
 //! ```text
 //! engine::Connection ──▶ server (one task) ──▶ client (pure) ──▶ namespace (handlers)
@@ -6,7 +6,7 @@
 //!                            └── outboxes ◀── rooms ◀── cluster ◀─────┘
 //! ```
 //!
-//! The wings stand on each other in this order: codec, recovery, namespace, cluster, server, admin.
+//! The modules depend on each other in this order: codec, recovery, namespace, cluster, server, admin.
 
 pub mod codec;
 

@@ -1,20 +1,20 @@
-//! Why a socket left its namespace.
+//! The reasons for which a socket leaves its namespace.
 
 use crate::engine::CloseReason;
 
-/// Why a socket left, in the reference's words.
+/// The reason a socket left its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisconnectReason {
     /// The connection ended.
     Engine(CloseReason),
     /// The client left the namespace.
     ClientNamespace,
-    /// The server made it leave.
+    /// The server disconnected the socket.
     ServerNamespace,
 }
 
 impl DisconnectReason {
-    /// The words of the reference.
+    /// Returns the text that the reference implementation uses for this reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Engine(reason) => reason.as_str(),
@@ -23,7 +23,8 @@ impl DisconnectReason {
         }
     }
 
-    /// Whether the client may come back to its session: it may unless somebody wanted it to end.
+    /// Whether the client may recover its session. It may not if the client or the server ended it on
+    /// purpose, or if the client sent a malformed packet.
     pub fn is_recoverable(self) -> bool {
         !matches!(self, Self::Engine(CloseReason::ParseError) | Self::ClientNamespace | Self::ServerNamespace)
     }

@@ -9,13 +9,13 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::error::{ImksError, ImksResult};
 
-/// Public id of a socket: 20 characters of base64url, 120 random bits. Not the Engine.IO session id, which is a
-/// secret.
+/// The public id of a socket: 20 characters of base64url, 120 random bits. It is not the Engine.IO session
+/// id, which is a secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SocketId([u8; 20]);
 
 impl SocketId {
-    /// A new random id.
+    /// Creates a random id.
     pub(crate) fn random() -> ImksResult<Self> {
         let mut random = [0; 15];
         getrandom::fill(&mut random)?;
@@ -26,13 +26,13 @@ impl SocketId {
         Ok(Self(id))
     }
 
-    /// The id, if this can be one.
+    /// Parses an id. Only the length is checked.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         text.as_bytes().try_into().ok().map(Self)
     }
 
-    /// The place of a client of Socket.IO v2, whose id is its session's: as much of the end of it as fits. What is
-    /// found there must be compared with the whole id.
+    /// Returns the key under which a client of Socket.IO v2 is stored. The id of such a client is its session
+    /// id, of which the key holds as many of the last characters as fit. Compare the whole id after a lookup.
     pub(crate) fn of_version2(text: &str) -> Self {
         let mut id = [b'#'; 20];
         let end = &text.as_bytes()[text.len().saturating_sub(id.len())..];
@@ -40,7 +40,7 @@ impl SocketId {
         Self(id)
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -52,7 +52,7 @@ impl Serialize for SocketId {
     }
 }
 
-/// Reads the id in a message of another node.
+/// Deserializes the id from a message of another node, and checks its characters.
 impl<'de> Deserialize<'de> for SocketId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&str>::deserialize(deserializer)?;

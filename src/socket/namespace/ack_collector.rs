@@ -1,4 +1,4 @@
-//! Acks of many clients to one event: who was asked, who answered, who is still to answer.
+//! The ack collector: gathers the acks of many clients to one event.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,48 +12,48 @@ use crate::node::NodeId;
 use crate::socket::codec::packet::Args;
 use crate::socket::socket_id::SocketId;
 
-/// What [`Broadcast::emit_with_ack`](crate::socket::Broadcast::emit_with_ack) came to.
+/// The result of [`Broadcast::emit_with_ack`](crate::socket::Broadcast::emit_with_ack).
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// In the order they arrived.
+    /// The acks, in the order in which they arrived.
     pub answers: Vec<Answer>,
-    /// Clients that were asked and did not answer in time, or left.
+    /// The clients that got the event but left or did not answer in time.
     pub silent: Vec<SocketId>,
-    /// Nodes that did not say in time whom they asked.
+    /// The nodes that did not report in time which clients they asked.
     pub silent_nodes: Vec<NodeId>,
 }
 
-/// One client's answer.
+/// The ack of one client.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The socket that answered.
     pub socket: SocketId,
-    /// What.
+    /// The arguments of the ack.
     pub args: Args,
 }
 
 impl Answers {
-    /// Whether everybody who was asked answered.
+    /// Whether every client that was asked has answered.
     pub fn is_complete(&self) -> bool {
         self.silent.is_empty() && self.silent_nodes.is_empty()
     }
 
-    /// The first argument of every answer as a type.
+    /// Deserializes the first argument of every ack.
     pub fn first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<Vec<T>> {
         self.answers.iter().map(|answer| answer.args.first()).collect()
     }
 }
 
-/// Hears of the acks of sockets of this node.
+/// A receiver for the acks of sockets of this node.
 pub(crate) trait AckSink: Send + Sync {
-    /// A socket answered.
+    /// Called when a socket answers.
     fn acked(&self, socket: SocketId, args: Args);
 
-    /// A socket left, or cannot be asked.
+    /// Called when a socket leaves or cannot be asked.
     fn gone(&self, socket: SocketId);
 }
 
-/// One of many acks that a socket owes. Dropped without one, it says that there will be none.
+/// The pending ack of one socket, one of many. Dropping it reports that the socket will not answer.
 pub(crate) struct PendingAck {
     socket: SocketId,
     sink: Option<Arc<dyn AckSink>>,
@@ -64,7 +64,7 @@ impl PendingAck {
         Self { socket, sink: Some(sink) }
     }
 
-    /// Hands the ack over.
+    /// Passes the ack to its sink.
     pub(crate) fn resolve(mut self, args: Args) {
         if let Some(sink) = self.sink.take() {
             sink.acked(self.socket, args);
@@ -80,7 +80,7 @@ impl Drop for PendingAck {
     }
 }
 
-/// Collects the answers of all nodes.
+/// Collects the acks from all nodes.
 #[derive(Debug)]
 pub(crate) struct AckCollector {
     here: NodeId,
@@ -90,23 +90,23 @@ pub(crate) struct AckCollector {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Nodes that have not said whom they asked.
+    /// The nodes that have not yet reported which sockets they asked.
     nodes: HashSet<NodeId>,
-    /// Sockets that are still to answer, and the node of each.
+    /// The sockets that have not answered yet, and the node of each.
     asked: HashMap<SocketId, NodeId>,
-    /// What arrived before its node said whom it asked: the bus does not keep the order.
+    /// The acks that arrived before the report of their node. The bus does not keep messages in order.
     early: HashMap<(NodeId, SocketId), Option<Args>>,
     result: Answers,
 }
 
 impl AckCollector {
-    /// Waits for these nodes, `here` among them.
+    /// Creates a collector that waits for `here` and for the other nodes.
     pub(crate) fn new(here: NodeId, others: impl IntoIterator<Item = NodeId>) -> Self {
         let nodes = others.into_iter().chain([here]).collect();
         Self { here, state: Mutex::new(State { nodes, ..State::default() }), done: Notify::new() }
     }
 
-    /// A node says whom it asked. The second time changes nothing.
+    /// Records which sockets a node asked. A second report of the same node changes nothing.
     pub(crate) fn asked(&self, node: NodeId, sockets: &[SocketId]) {
         self.change(|state| {
             if !state.nodes.remove(&node) {
@@ -121,7 +121,7 @@ impl AckCollector {
         });
     }
 
-    /// A socket of a node answered, or (`None`) never will.
+    /// Records that a socket of a node answered or, with `None`, that it never will.
     pub(crate) fn outcome(&self, node: NodeId, socket: SocketId, outcome: Option<Args>) {
         self.change(|state| {
             if state.nodes.contains(&node) && state.early.len() < EARLY_MAX {
@@ -133,7 +133,7 @@ impl AckCollector {
         });
     }
 
-    /// Until everybody answered or left.
+    /// Waits until every socket that was asked has answered or left.
     pub(crate) async fn wait(&self) {
         loop {
             let done = self.done.notified();
@@ -144,7 +144,7 @@ impl AckCollector {
         }
     }
 
-    /// What is known now.
+    /// Returns what has been collected so far. Sockets and nodes that are still missing count as silent.
     pub(crate) fn take(&self) -> Answers {
         let mut state = self.state.lock();
         let mut result = std::mem::take(&mut state.result);
@@ -175,7 +175,7 @@ impl State {
     }
 }
 
-/// Takes the acks of this node's own sockets.
+/// Receives the acks of the sockets of this node.
 impl AckSink for AckCollector {
     fn acked(&self, socket: SocketId, args: Args) {
         self.outcome(self.here, socket, Some(args));
@@ -186,5 +186,5 @@ impl AckSink for AckCollector {
     }
 }
 
-/// Answers kept that came before their node said whom it asked.
+/// The maximum number of stored acks that arrived before the report of their node.
 const EARLY_MAX: usize = 65_536;

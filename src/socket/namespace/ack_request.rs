@@ -1,4 +1,4 @@
-//! An event to many sockets of this node, each of which answers.
+//! An event for many sockets of this node that each answer with an ack.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_event};
 use crate::socket::socket_id::SocketId;
 
-/// An event under one ack id, ready to be sent to sockets of this node.
+/// An event with one ack id, ready to be sent to sockets of this node.
 pub(crate) struct AckRequest {
     pending: ExpectedAcks,
     packet: EncodedPacket,
@@ -40,17 +40,17 @@ impl AckRequest {
         Ok(Self { pending: ExpectedAcks { id, sockets }, packet, sink })
     }
 
-    /// The sockets that get the event.
+    /// Returns the ids of the sockets that get the event.
     pub(crate) fn socket_ids(&self) -> Vec<SocketId> {
         self.pending.sockets.iter().map(Socket::socket_id).collect()
     }
 
-    /// The event as it is sent.
+    /// Returns the encoded event.
     pub(crate) fn packet(&self) -> &EncodedPacket {
         &self.packet
     }
 
-    /// Sends the event. What it gives is to be kept for as long as acks are wanted.
+    /// Sends the event. Keep the returned guard for as long as acks are wanted.
     pub(crate) fn send(self) -> ExpectedAcks {
         let Self { pending, packet, sink } = self;
         let renderings = Renderings::new(&packet);
@@ -66,7 +66,7 @@ impl AckRequest {
     }
 }
 
-/// The acks that sockets owe; dropped, nobody waits for them any more.
+/// The pending acks of sockets. Dropping it forgets them.
 pub(crate) struct ExpectedAcks {
     id: u64,
     sockets: Vec<Socket>,

@@ -1,4 +1,4 @@
-//! What is expected of a client that was sent an event with an ack id.
+//! Registration of acks that clients owe for events with an ack id.
 
 use tokio::sync::oneshot;
 
@@ -9,14 +9,15 @@ use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::packet::Args;
 
 impl Socket {
-    /// Expects an ack with this id.
+    /// Registers a pending ack with this id.
     pub(crate) fn expect_ack(&self, id: u64) -> ImksResult<oneshot::Receiver<Args>> {
         let (sender, receiver) = oneshot::channel();
         self.expect(id, AckTarget::Single(sender))?;
         Ok(receiver)
     }
 
-    /// Expects one of many acks. A socket that is gone, or owes too many, drops it at once.
+    /// Registers a pending ack of a broadcast. It is dropped at once if the socket is closed or owes too many
+    /// acks.
     pub(crate) fn expect_ack_among_many(&self, id: u64, ack: PendingAck) -> ImksResult<()> {
         self.expect(id, AckTarget::Broadcast(ack))
     }

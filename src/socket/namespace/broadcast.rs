@@ -1,4 +1,4 @@
-//! One event for many sockets, on all nodes.
+//! Broadcasts: one event for many sockets on all nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::error::ImksResult;
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::encoder::encode_event;
 
-/// Chooses who gets an event, then sends it: the union of the rooms, each socket once, minus the exceptions.
+/// A broadcast under construction. It goes to the union of the rooms minus the exceptions, once per socket.
 #[derive(Debug)]
 #[must_use = "nothing is sent before `emit`"]
 pub struct Broadcast<'a> {
@@ -44,40 +44,43 @@ impl<'a> Broadcast<'a> {
         self
     }
 
-    /// Those in this room as well.
+    /// Adds the sockets in this room.
     pub fn to(mut self, room: &'a str) -> Self {
         self.target.rooms.push(room);
         self
     }
 
-    /// Not those in this room.
+    /// Excludes the sockets in this room.
     pub fn except(mut self, room: &'a str) -> Self {
         self.target.except.push(room);
         self
     }
 
-    /// Dropped for each client that cannot take it right now.
+    /// Drops the event for each client that cannot take it right now.
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
         self
     }
 
-    /// Only those connected to this node.
+    /// Restricts the broadcast to sockets connected to this node.
     pub fn local(mut self) -> Self {
         self.scope = Scope::Local;
         self
     }
 
-    /// Whether the event may be compressed on its way, which is so unless it is said otherwise here. On a WebSocket it
-    /// is where [`Config::per_message_deflate`](crate::engine::Config::per_message_deflate) is on and the client can; a
-    /// polling answer is, if some packet in it may be.
+    /// Sets whether the event may be compressed in transit; the default is `true`.
+    ///
+    /// A WebSocket compresses it if
+    /// [`Config::per_message_deflate`](crate::engine::Config::per_message_deflate) is set and the client
+    /// supports that. A polling response is compressed if any packet in it may be.
     pub fn compress(mut self, compress: bool) -> Self {
         self.compress = compress;
         self
     }
 
-    /// Asks them all with one event, and waits until everybody answered or left, for at most `timeout`. What is
-    /// there by then is the result, which also names who did not answer.
+    /// Sends an event to all sockets and waits until each has answered or left, for at most `timeout`.
+    ///
+    /// The result holds the acks that have arrived by then and names the sockets that did not answer.
     pub async fn emit_with_ack(
         self,
         event: &str,
@@ -108,14 +111,14 @@ impl<'a> Broadcast<'a> {
         };
         acks.asked(cluster.node(), &request.socket_ids());
         let pending = request.send();
-        // Running out of time is no error: the result names who is missing.
+        // A timeout is not an error: the result names the sockets that are missing.
         let _ = tokio::time::timeout(timeout, acks.wait()).await;
         drop((pending, remote));
         Ok(acks.take())
     }
 
-    /// The sockets of all nodes, with what their nodes tell about them. Other nodes are given
-    /// [`Config::request_timeout`](crate::socket::Config::request_timeout).
+    /// Returns the sockets of all nodes, as their nodes describe them. Other nodes have
+    /// [`Config::request_timeout`](crate::socket::Config::request_timeout) to respond.
     pub async fn fetch_sockets(self) -> ImksResult<FetchedSockets> {
         let cluster = self.namespace.cluster();
         let mut sockets: Vec<_> =
@@ -129,12 +132,12 @@ impl<'a> Broadcast<'a> {
         Ok(FetchedSockets { sockets, silent })
     }
 
-    /// Sends an event with one argument. It is encoded once, for all clients of all nodes.
+    /// Sends an event with one argument. It is encoded once for all clients on all nodes.
     pub fn emit(self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
         self.emit_args(event, &One(data))
     }
 
-    /// Sends an event with any arguments. It is encoded once, for all clients of all nodes.
+    /// Sends an event with any arguments. It is encoded once for all clients on all nodes.
     pub fn emit_args(self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         let (namespace, target) = (self.namespace, &self.target);
         if self.volatile {
@@ -145,17 +148,17 @@ impl<'a> Broadcast<'a> {
         namespace.broadcast(target, self.sender, event, self.scope)
     }
 
-    /// Makes them all enter a room.
+    /// Makes all the sockets join a room.
     pub fn sockets_join(self, room: &str) -> ImksResult<()> {
         self.change(Change::Join { room })
     }
 
-    /// Makes them all leave a room.
+    /// Makes all the sockets leave a room.
     pub fn sockets_leave(self, room: &str) -> ImksResult<()> {
         self.change(Change::Leave { room })
     }
 
-    /// Makes them all leave the namespace; with `close` their connections end.
+    /// Removes all the sockets from the namespace and, with `close`, closes their connections.
     pub fn disconnect_sockets(self, close: bool) -> ImksResult<()> {
         self.change(Change::Disconnect { close })
     }
@@ -166,24 +169,24 @@ impl<'a> Broadcast<'a> {
 }
 
 impl Socket {
-    /// Everybody in a room but this socket.
+    /// Starts a broadcast to everybody in a room except this socket.
     pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
         self.broadcast().to(room)
     }
 
-    /// Everybody in the namespace but this socket.
+    /// Starts a broadcast to everybody in the namespace except this socket.
     pub fn broadcast(&self) -> Broadcast<'_> {
         Broadcast::new(self.namespace()).without(self)
     }
 }
 
 impl Namespace {
-    /// Everybody in a room.
+    /// Starts a broadcast to everybody in a room.
     pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
         Broadcast::new(self).to(room)
     }
 
-    /// Everybody but those in a room.
+    /// Starts a broadcast to everybody except those in a room.
     pub fn except<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
         Broadcast::new(self).except(room)
     }
@@ -198,7 +201,7 @@ impl Namespace {
         Broadcast::new(self).emit_args(event, args)
     }
 
-    /// Asks everybody in the namespace; see [`Broadcast::emit_with_ack`].
+    /// Sends an event to everybody and waits for the acks; see [`Broadcast::emit_with_ack`].
     pub async fn emit_with_ack(
         &self,
         event: &str,
@@ -208,12 +211,12 @@ impl Namespace {
         Broadcast::new(self).emit_with_ack(event, args, timeout).await
     }
 
-    /// Everybody, on all nodes; see [`Broadcast::fetch_sockets`].
+    /// Returns everybody on all nodes; see [`Broadcast::fetch_sockets`].
     pub async fn fetch_sockets(&self) -> ImksResult<FetchedSockets> {
         Broadcast::new(self).fetch_sockets().await
     }
 
-    /// Everybody, to make them join or leave rooms, or to choose with operators.
+    /// Starts a broadcast to everybody, to add operators or to change the rooms of the sockets.
     pub fn everybody(&self) -> Broadcast<'_> {
         Broadcast::new(self)
     }

@@ -1,4 +1,4 @@
-//! The description of a namespace, complete before its server is built.
+//! The builder of a namespace, which is complete before its server is built.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +10,16 @@ use super::socket::Socket;
 use crate::socket::codec::packet::Args;
 use crate::socket::reason::DisconnectReason;
 
-/// Says what a namespace does, before its server is built.
+/// The builder of a namespace: its hooks, handlers and middleware.
 #[derive(Default)]
 pub struct NamespaceBuilder(Handlers);
 
 impl NamespaceBuilder {
-    /// Decides whether a client may join. Runs before the CONNECT reply: authenticate here, join rooms here; what
-    /// is sent to the socket meanwhile waits behind the reply. Packets of the client wait as well.
+    /// Sets the hook that decides whether a client may join. It is the place to authenticate and to join
+    /// rooms.
+    ///
+    /// The hook runs before the CONNECT reply. What is sent to the socket meanwhile is buffered until after
+    /// the reply, and packets of the client wait as well.
     pub fn on_connect<F, Fut, A>(&mut self, hook: F) -> &mut Self
     where
         F: Fn(Socket, ConnectPayload) -> Fut + Send + Sync + 'static,
@@ -30,7 +33,7 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Runs right after the CONNECT reply, before the client's first event.
+    /// Sets the hook that runs right after the CONNECT reply, before the client's first event.
     pub fn on_connected<F, Fut>(&mut self, hook: F) -> &mut Self
     where
         F: Fn(Socket) -> Fut + Send + Sync + 'static,
@@ -40,7 +43,7 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Runs when a client goes, while it is still in its rooms.
+    /// Sets the hook that runs when a client leaves, while it is still in its rooms.
     pub fn on_disconnecting(
         &mut self,
         hook: impl Fn(&Socket, DisconnectReason) + Send + Sync + 'static,
@@ -49,7 +52,7 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Runs when a client has gone and left its rooms.
+    /// Sets the hook that runs after a client has left the namespace and its rooms.
     pub fn on_disconnect(
         &mut self,
         hook: impl Fn(&Socket, DisconnectReason) + Send + Sync + 'static,
@@ -58,8 +61,10 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Handles an event. Handlers of one connection start in the order its events arrived; one that waits does not
-    /// hold up the next.
+    /// Sets the asynchronous handler of an event.
+    ///
+    /// The handlers of one connection start in the order in which its events arrived. A handler that waits
+    /// does not delay the next one.
     pub fn on<F, Fut>(&mut self, event: &str, handler: F) -> &mut Self
     where
         F: Fn(Event) -> Fut + Send + Sync + 'static,
@@ -72,13 +77,13 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Handles an event without ever waiting: the cheapest way.
+    /// Sets the synchronous handler of an event. It is the cheapest kind of handler and must not block.
     pub fn on_sync(&mut self, event: &str, handler: impl Fn(Event) + Send + Sync + 'static) -> &mut Self {
         self.0.events.by_name.insert(event.into(), Handler::Sync(Box::new(handler)));
         self
     }
 
-    /// Handles events that have no handler of their own; without it they are ignored.
+    /// Sets the handler of events that have no handler of their own. Without it they are ignored.
     pub fn on_unknown<F, Fut>(&mut self, handler: F) -> &mut Self
     where
         F: Fn(Event) -> Fut + Send + Sync + 'static,
@@ -88,7 +93,8 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Runs before the connect hook, in the order given; the first error refuses the client with it.
+    /// Adds middleware that runs before the connect hook, in the order added. The first error refuses the
+    /// client.
     pub fn middleware<F, Fut>(&mut self, step: F) -> &mut Self
     where
         F: Fn(Socket, ConnectPayload) -> Fut + Send + Sync + 'static,
@@ -98,8 +104,10 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Sees every event of a client before its handler, in the order given: passes it on, replaces it, or refuses
-    /// it. A step that waits does not hold up the events behind it, which may then overtake.
+    /// Adds packet middleware, which sees every event of a client before its handler, in the order added.
+    ///
+    /// It passes the event on, replaces it or refuses it. Middleware that waits does not delay later events,
+    /// which may then overtake.
     pub fn packet_middleware<F, Fut>(&mut self, step: F) -> &mut Self
     where
         F: Fn(Event) -> Fut + Send + Sync + 'static,
@@ -109,13 +117,13 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Sees every event that clients send, before packet middleware and handlers.
+    /// Adds a listener for every event that clients send. It runs before packet middleware and handlers.
     pub fn on_any(&mut self, listener: impl Fn(&Event) + Send + Sync + 'static) -> &mut Self {
         self.0.listeners.incoming.push(Arc::new(listener));
         self
     }
 
-    /// Sees every event that is sent to a client, once per client; acks aside.
+    /// Adds a listener for every event that is sent to a client. It runs once per client, and not for acks.
     pub fn on_any_outgoing(
         &mut self,
         listener: impl Fn(&Socket, &Args) + Send + Sync + 'static,
@@ -124,7 +132,7 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Hears of events that packet middleware refused. The reference calls this the `error` event.
+    /// Sets the hook for events that packet middleware refused. The reference calls this the `error` event.
     pub fn on_event_refused(
         &mut self,
         hook: impl Fn(&Socket, &EventError) + Send + Sync + 'static,
@@ -133,7 +141,7 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Hears of sockets entering and leaving rooms on this node; their own rooms aside.
+    /// Sets the hook for sockets that enter or leave rooms on this node. A socket's own room is not reported.
     pub fn on_room_change(
         &mut self,
         hook: impl Fn(&Socket, RoomChange<'_>) + Send + Sync + 'static,
@@ -142,7 +150,8 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Handles an event that another node sends with [`Namespace::server_side_emit`](crate::socket::Namespace).
+    /// Sets the handler of an event that another node sends with
+    /// [`Namespace::server_side_emit`](crate::socket::Namespace).
     pub fn on_server_event<F, Fut>(&mut self, event: &str, handler: F) -> &mut Self
     where
         F: Fn(ServerEvent) -> Fut + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! What a namespace asks of the other nodes, without knowing how they are reached.
+//! The interface through which a namespace reaches the other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +16,19 @@ use crate::socket::codec::packet::{Args, PacketType};
 
 /// The other nodes, as a namespace sees them.
 pub(crate) trait ClusterLink: Send + Sync {
-    /// Name of this node.
+    /// Returns the id of this node.
     fn node(&self) -> NodeId;
 
     /// Whether there can be other nodes.
     fn reaches_others(&self) -> bool;
 
-    /// Nodes known to be alive, this one not counted.
+    /// Returns the other nodes that are known to be alive.
     fn others(&self) -> Vec<NodeId>;
 
-    /// Makes all other nodes do the same to their sockets.
+    /// Makes all other nodes apply the operation to their sockets.
     fn publish(&self, namespace: &str, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()>;
 
-    /// Sends an event to clients of all other nodes, whose acks go to `acks` until the guard is dropped.
+    /// Sends an event to clients of all other nodes. Their acks go to `acks` until the guard is dropped.
     fn request_acks(
         &self,
         namespace: &str,
@@ -45,10 +45,10 @@ pub(crate) trait ClusterLink: Send + Sync {
         target: &Target<'_>,
     ) -> ImksResult<BoxFuture<'static, NodeSockets>>;
 
-    /// Sends an event to the handlers of all other nodes.
+    /// Sends a server event to the handlers of all other nodes.
     fn server_side_emit(&self, namespace: &str, event: &EncodedPacket) -> ImksResult<()>;
 
-    /// Sends an event to the handlers of all other nodes, which answer it.
+    /// Sends a server event to the handlers of all other nodes and collects their answers.
     fn server_side_emit_with_ack(
         &self,
         namespace: &str,
@@ -57,16 +57,17 @@ pub(crate) trait ClusterLink: Send + Sync {
     ) -> ImksResult<BoxFuture<'static, NodeAnswers>>;
 }
 
-/// Ends a request when it is dropped.
+/// A guard that ends a request when it is dropped.
 pub(crate) type Guard = Box<dyn Send + Sync>;
 
-/// Sockets that other nodes named, and the nodes that did not name all of theirs in time.
+/// The sockets of other nodes, and the nodes that did not send all of theirs in time.
 pub(crate) type NodeSockets = (Vec<(NodeId, SocketInfo)>, Vec<NodeId>);
 
-/// What other nodes answered, and the nodes that did not answer in time.
+/// The answers of other nodes, and the nodes that did not answer in time.
 pub(crate) type NodeAnswers = (Vec<(NodeId, Args)>, Vec<NodeId>);
 
-/// The sockets that are meant: those in any of the rooms (all if there are none) that are in none of the exceptions.
+/// A selection of sockets: those in any of the rooms (all, if there are no rooms) and in none of the
+/// exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Target<'a> {
     #[serde(borrow)]
@@ -75,20 +76,20 @@ pub(crate) struct Target<'a> {
     pub(crate) except: Vec<&'a str>,
 }
 
-/// What happens to the sockets that are meant.
+/// An operation on the selected sockets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Operation<'a> {
-    /// They get an event.
+    /// Sends them an event.
     Broadcast {
         #[serde(borrow)]
         event: PacketData<'a>,
         volatile: bool,
     },
-    /// They are changed.
+    /// Changes them.
     Change(#[serde(borrow)] Change<'a>),
 }
 
-/// How sockets are changed.
+/// A change of sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Change<'a> {
     Join { room: &'a str },
@@ -96,19 +97,19 @@ pub(crate) enum Change<'a> {
     Disconnect { close: bool },
 }
 
-/// The payload of an event or ack on its way between nodes.
+/// The payload of an event or ack in transit between nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PacketData<'a> {
-    /// The array of arguments, behind the name for an event.
+    /// The array of arguments. For an event, the name is its first element.
     json: &'a str,
     #[serde(borrow)]
     attachments: Vec<&'a serde_bytes::Bytes>,
-    /// Whether clients may get it compressed.
+    /// Whether the packet may be compressed for clients.
     pub(crate) compress: bool,
 }
 
 impl<'a> PacketData<'a> {
-    /// The payload of a packet.
+    /// Borrows the payload of a packet.
     pub(crate) fn of(packet: &'a EncodedPacket) -> Self {
         Self {
             json: packet.json(),
@@ -117,12 +118,12 @@ impl<'a> PacketData<'a> {
         }
     }
 
-    /// Name and arguments of an event, checked as if a client had sent them.
+    /// Returns the name and arguments of an event, validated like those of a client.
     pub(crate) fn event(&self) -> ImksResult<Args> {
         self.args(PacketType::Event)
     }
 
-    /// Arguments of an ack, checked as if a client had sent them.
+    /// Returns the arguments of an ack, validated like those of a client.
     pub(crate) fn ack(&self) -> ImksResult<Args> {
         self.args(PacketType::Ack)
     }
@@ -133,11 +134,11 @@ impl<'a> PacketData<'a> {
     }
 }
 
-/// Which nodes are meant.
+/// The nodes on which something takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// This one.
+    /// This node only.
     Local,
-    /// All.
+    /// All nodes.
     Cluster,
 }

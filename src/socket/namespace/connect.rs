@@ -1,4 +1,4 @@
-//! Joining a namespace: what the client brings along, and what it is told.
+//! The types of a join: the payload that a client sends, and the application's acceptance.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::socket::codec::encoder::{EncodedPacket, encode_event};
 use crate::socket::codec::packet::Payload;
 use crate::socket::recovery::event::RecoverableEvent;
 
-/// What a client sends along when it joins a namespace.
+/// The payload that a client sends when it joins a namespace.
 #[derive(Debug, Clone)]
 pub struct ConnectPayload {
     auth: Option<Arc<Payload>>,
-    /// The client gets a new session, whatever it says.
+    /// Whether the client gets a new session even if it names an earlier one.
     without_recovery: bool,
 }
 
@@ -24,29 +24,30 @@ impl ConnectPayload {
         Self { auth: auth.map(Arc::new), without_recovery: false }
     }
 
-    /// The payload of a client that cannot go on with its earlier session.
+    /// Returns the payload for a client that cannot recover its earlier session.
     pub(crate) fn without_recovery(self) -> Self {
         Self { without_recovery: true, ..self }
     }
 
-    /// The part that may name an earlier session.
+    /// Returns the JSON that may name an earlier session.
     pub(crate) fn credentials(&self) -> Option<&str> {
         self.auth.as_ref().filter(|_| !self.without_recovery).map(|auth| auth.json.as_str())
     }
 
-    /// The `auth` option as JSON; `{}` where the client gave none.
+    /// Returns the `auth` option as JSON, or `{}` if the client gave none.
     pub fn json(&self) -> &str {
         self.auth.as_ref().map_or("{}", |auth| &auth.json)
     }
 
-    /// The `auth` option as a type.
+    /// Deserializes the `auth` option.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         let attachments = self.auth.as_ref().map_or(&[][..], |auth| &auth.attachments);
         Ok(binary::reading(attachments, || serde_json::from_str(self.json()))?)
     }
 }
 
-/// The client may join. Events added here reach it right after the CONNECT reply, before any other event.
+/// The acceptance of a client. Its events reach the client right after the CONNECT reply, before any other
+/// event.
 #[derive(Debug, Default)]
 pub struct Accept {
     events: Vec<FirstEvent>,
@@ -60,8 +61,10 @@ impl Accept {
         Ok(self)
     }
 
-    /// Says whom the connect hook authenticated. With connection state recovery, only a client of the same owner can
-    /// go on with this session; others who know its private id get a new one.
+    /// Sets the owner whom the connect hook authenticated.
+    ///
+    /// With connection state recovery, only a client of the same owner can recover this session. Others that
+    /// know its private id get a new one.
     pub fn with_owner(mut self, owner: impl Into<Box<str>>) -> Self {
         self.owner = Some(owner.into());
         self
@@ -71,12 +74,12 @@ impl Accept {
         self.owner.as_deref()
     }
 
-    /// The events as packets.
+    /// Encodes the events.
     pub(crate) fn encode(&self, namespace: &str) -> ImksResult<Vec<EncodedPacket>> {
         self.events.iter().map(|event| encode(namespace, event)).collect()
     }
 
-    /// The events as packets, and the last one with room for an offset: whoever has it, has them all.
+    /// Encodes the events, the last one with room for an offset: a client that has the last has them all.
     pub(crate) fn encode_recoverable(
         &self,
         namespace: &str,

@@ -1,4 +1,4 @@
-//! Local delivery: what a broadcast and what another node asks for does to the sockets of this node.
+//! Local delivery: applies broadcasts and the operations of other nodes to the sockets of this node.
 
 use super::cluster_link::{Change, Operation, PacketData, Scope, Target};
 use super::delivery::OutgoingEvent;
@@ -11,7 +11,7 @@ use crate::socket::codec::encoder::{EncodedPacket, encode_event};
 use crate::socket::recovery::session_store::Addressees;
 
 impl Namespace {
-    /// Sends an event to the sockets that are meant, here and, if `scope` says so, on the other nodes.
+    /// Sends an event to the selected sockets, on other nodes too if `scope` includes them.
     pub(crate) fn broadcast(
         &self,
         target: &Target<'_>,
@@ -34,7 +34,7 @@ impl Namespace {
         self.publish(target, skip, &operation)
     }
 
-    /// Sends an event that may be lost: each client gets it only if its connection can take it right now.
+    /// Sends an event that each client gets only if its connection can take it right now.
     pub(crate) fn broadcast_volatile(
         &self,
         target: &Target<'_>,
@@ -52,7 +52,7 @@ impl Namespace {
         self.publish(target, skip, &operation)
     }
 
-    /// Changes the sockets that are meant, here and, if `scope` says so, on the other nodes.
+    /// Changes the selected sockets, on other nodes too if `scope` includes them.
     pub(crate) fn change(
         &self,
         target: &Target<'_>,
@@ -67,7 +67,7 @@ impl Namespace {
         }
     }
 
-    /// Does here what another node asked for.
+    /// Applies an operation of another node to the sockets of this node.
     pub(crate) fn apply(&self, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
         let (event, volatile) = match operation {
             Operation::Change(change) => {
@@ -117,7 +117,7 @@ impl Namespace {
 
     fn change_sockets(&self, target: &Target<'_>, skip: Option<&Socket>, change: Change<'_>) {
         self.delivery().change_absent(target, skip.map(Socket::socket_id), change);
-        // Joining and leaving change the rooms that are being walked.
+        // Joining and leaving change the rooms, so they must not be iterated meanwhile.
         for socket in self.targets(target, skip) {
             match change {
                 Change::Join { room } => socket.join(room),
@@ -127,7 +127,7 @@ impl Namespace {
         }
     }
 
-    /// Shows a broadcast to those who watch what is sent, once per receiver.
+    /// Shows a broadcast to the outgoing listeners, once per receiver.
     fn show(&self, target: &Target<'_>, skip: Option<&Socket>, packet: &EncodedPacket) {
         if !self.watches_outgoing() {
             return;
@@ -136,13 +136,13 @@ impl Namespace {
             Ok(args) => args,
             Err(error) => return tracing::debug!(%error, "broadcast not shown to listeners"),
         };
-        // Listeners may join and leave rooms, which are locked while they are walked.
+        // Listeners may join and leave rooms, which are locked during iteration.
         self.targets(target, skip).iter().for_each(|socket| show_outgoing(socket, &args));
     }
 }
 
 impl<'a> Target<'a> {
-    /// The target for other nodes, which know a socket by its id.
+    /// Returns the target for other nodes, with the id of the skipped socket as an exception.
     pub(crate) fn without(&self, skip: Option<&'a Socket>) -> Target<'a> {
         let mut target = self.clone();
         target.except.extend(skip.map(Socket::id));

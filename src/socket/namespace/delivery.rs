@@ -1,5 +1,5 @@
-//! How packets get to the sockets of a namespace: plainly, or through the log from which clients that were away
-//! catch up. Which of the two is decided when the namespace is made and asked here, nowhere else.
+//! The delivery of packets to the sockets of a namespace: directly, or through the log from which returning
+//! clients catch up. The choice is made when the namespace is created, and only this module depends on it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::socket::recovery::session_store::{
 };
 use crate::socket::socket_id::SocketId;
 
-/// How packets are delivered.
+/// The way in which packets are delivered.
 #[derive(Debug)]
 pub(crate) enum Delivery {
-    /// To the sockets that are there.
+    /// Directly to the connected sockets.
     Plain,
-    /// In the order of one log, which keeps what absent clients miss.
+    /// In the order of one log, which stores what absent clients miss.
     Logged(Arc<SessionStore>),
 }
 
@@ -29,12 +29,12 @@ pub(crate) enum Delivery {
 #[derive(Debug)]
 pub(crate) enum OutgoingEvent {
     Plain(EncodedPacket),
-    /// It gets its offset when its place in the log is known.
+    /// An event whose offset is filled in when its place in the log is known.
     Recoverable(RecoverableEvent),
 }
 
 impl OutgoingEvent {
-    /// The event as listeners and other nodes see it.
+    /// Returns the event as listeners and other nodes see it.
     pub(crate) fn packet(&self) -> Cow<'_, EncodedPacket> {
         match self {
             Self::Plain(packet) => Cow::Borrowed(packet),
@@ -42,7 +42,7 @@ impl OutgoingEvent {
         }
     }
 
-    /// The event with or without leave to compress it on its way.
+    /// Sets whether the event may be compressed in transit.
     pub(crate) fn compress(self, compress: bool) -> Self {
         match self {
             Self::Plain(packet) => Self::Plain(packet.compress(compress)),
@@ -52,7 +52,7 @@ impl OutgoingEvent {
 }
 
 impl Delivery {
-    /// Plain without recovery, else through a new log.
+    /// Creates plain delivery without recovery, or delivery through a new log.
     pub(crate) fn new(recovery: Option<&Recovery>) -> ImksResult<Self> {
         Ok(match recovery {
             Some(recovery) => Self::Logged(SessionStore::new(recovery)?),
@@ -60,18 +60,18 @@ impl Delivery {
         })
     }
 
-    /// What is kept for clients that come back; `None` where they cannot.
+    /// Returns what is stored for clients that may return, or `None` without recovery.
     pub(crate) fn status(&self) -> Option<RecoveryStatus> {
         self.store().map(SessionStore::status)
     }
 
-    /// What ties a new socket to its session, if it can have one: the earlier one if the client names one that it can
-    /// go on with.
+    /// Links a new socket to a session, if the namespace has sessions. The session is the one that the client
+    /// names if it can be recovered, else a new one.
     pub(crate) fn begin(&self, credentials: Option<&str>) -> ImksResult<Option<Box<Link>>> {
         self.store().map(|store| store.begin(credentials).map(Box::new)).transpose()
     }
 
-    /// Encodes an event for sockets that may be away.
+    /// Encodes an event, with room for an offset if there is a log.
     pub(crate) fn encode(
         &self,
         namespace: &str,
@@ -84,7 +84,7 @@ impl Delivery {
         })
     }
 
-    /// Sends an event to the sockets that `deliver` finds, and keeps it for those who miss it.
+    /// Sends an event to the sockets that `deliver` finds, and stores it for the clients that miss it.
     pub(crate) fn send(
         &self,
         event: OutgoingEvent,
@@ -96,7 +96,7 @@ impl Delivery {
             (OutgoingEvent::Recoverable(event), Self::Logged(store)) => {
                 store.publish(addressees(), event, |packet, position| deliver(packet, Some(position)));
             }
-            // Only a log makes such events.
+            // Only a log creates such events.
             (OutgoingEvent::Recoverable(event), Self::Plain) => deliver(&event.plain(), None),
         }
     }
@@ -106,7 +106,7 @@ impl Delivery {
         self.session(link).is_some_and(|(store, link)| store.is_known(link))
     }
 
-    /// A socket joins a room: `join` gives the room's name unless the socket is in it already.
+    /// Adds a socket to a room. `join` returns the name of the room unless the socket is in it already.
     pub(crate) fn join<R>(
         &self,
         link: Option<&Link>,
@@ -118,7 +118,7 @@ impl Delivery {
         }
     }
 
-    /// A socket leaves a room.
+    /// Removes a socket from a room.
     pub(crate) fn leave<R>(&self, link: Option<&Link>, room: &str, leave: impl FnOnce() -> R) -> R {
         match self.session(link) {
             Some((store, link)) => store.leave(link, room, leave),
@@ -126,31 +126,31 @@ impl Delivery {
         }
     }
 
-    /// The application changed what it keeps with a socket.
+    /// Saves the data of a socket after the application changed it.
     pub(crate) fn save_data(&self, link: Option<&Link>, data: impl FnOnce() -> SavedData) {
         if let Some((store, link)) = self.session(link) {
             store.set_data(link, data);
         }
     }
 
-    /// A socket has gone; `recoverable` says whether its client may come back to its session.
+    /// Records that a socket has left. `recoverable` says whether its client may return to its session.
     pub(crate) fn depart(&self, link: Option<&Link>, recoverable: bool) {
         if let Some((store, link)) = self.session(link) {
             store.depart(link, recoverable);
         }
     }
 
-    /// Rooms of the session that a client wants to go on with, as far as the connect hook left them.
+    /// Returns those rooms of the session being recovered that the connect hook did not change.
     pub(crate) fn recovered_rooms(&self, link: Option<&Link>) -> Vec<Arc<str>> {
         self.session(link).map(|(store, link)| store.recovered_rooms(link)).unwrap_or_default()
     }
 
-    /// Whether the connect hook speaks for the owner of the session that a client wants to go on with.
+    /// Whether the connect hook authenticated the owner of the session being recovered.
     pub(crate) fn is_owner(&self, link: &Link, owner: Option<&str>) -> bool {
         self.store().is_none_or(|store| store.is_owner(link, owner))
     }
 
-    /// Opens a socket whose connect hook accepted, in one step with everything that happens in the namespace.
+    /// Opens a socket that the connect hook accepted, atomically with respect to all events of the namespace.
     pub(crate) fn open(
         &self,
         link: &Link,
@@ -160,7 +160,7 @@ impl Delivery {
         self.store().ok_or(Refused::Lost)?.open(link, accepted, open)
     }
 
-    /// Does to absent clients what is done to those who are there.
+    /// Applies a change to the sessions of absent clients.
     pub(crate) fn change_absent(&self, target: &Target<'_>, skip: Option<SocketId>, change: Change<'_>) {
         let Some(store) = self.store() else { return };
         let meant = |session: &AwaySession<'_>| {
@@ -188,7 +188,8 @@ impl Delivery {
         }
     }
 
-    /// A socket without a session (a client of Socket.IO v2) is in no log.
+    /// Returns the log and the session. A socket without a session (a client of Socket.IO v2) is not in the
+    /// log.
     fn session<'a>(&'a self, link: Option<&'a Link>) -> Option<(&'a SessionStore, &'a Link)> {
         Some((self.store()?, link?))
     }

@@ -1,4 +1,4 @@
-//! Events to one client, and the data that an application keeps with it.
+//! Events to one client, and the data that an application attaches to its socket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ impl Socket {
         self.emit_event(event, args, true)
     }
 
-    /// Sends an event that is not to be compressed on its way: secrets beside what others may choose, or data that is
-    /// compressed already.
+    /// Sends an event that must not be compressed in transit, because it holds a secret beside text that
+    /// others can choose, or is compressed already.
     pub fn emit_uncompressed(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         self.emit_event(event, args, false)
     }
@@ -52,14 +52,14 @@ impl Socket {
             |packet, position| sent = self.deliver_or_successor(packet, position),
         );
         match sent {
-            // The client is away, and gets it when it comes back.
+            // The client is away and gets the event when it returns.
             Err(SendError::Closed) if delivery.keeps(self.link()) => Ok(()),
             sent => sent.map_err(|error| self.not_sent(error)),
         }
     }
 
-    /// Delivers to this socket, or to the one that the same client has after it came back: a socket that was kept
-    /// from before an absence stands for the client nevertheless.
+    /// Delivers to this socket, or to its successor if the client has since recovered its session. The
+    /// application may still use a `Socket` from before the absence.
     fn deliver_or_successor(
         &self,
         packet: &EncodedPacket,
@@ -76,7 +76,7 @@ impl Socket {
         }
     }
 
-    /// Sends an event that may be lost: it is dropped unless the connection can take it right now.
+    /// Sends an event that is dropped unless the connection can take it right now.
     pub fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         let packet = self.encode(None, event, args)?;
         self.deliver_volatile(&Renderings::new(&packet));
@@ -113,7 +113,7 @@ impl Socket {
     }
 }
 
-/// Forgets an ack when the one who asked stops waiting.
+/// Forgets the pending ack when the caller stops waiting.
 struct ExpectedAck<'a> {
     socket: &'a Socket,
     id: u64,
@@ -126,14 +126,13 @@ impl Drop for ExpectedAck<'_> {
 }
 
 impl Socket {
-    /// Keeps a value with the socket, for example the user behind it. One value per type: an earlier value of the
-    /// same type is replaced.
+    /// Attaches a value to the socket, for example its user. It replaces an earlier value of the same type.
     pub fn set_data<T: Send + Sync + 'static>(&self, value: T) {
         self.socket_data().set(Arc::new(value));
         self.data_changed();
     }
 
-    /// Keeps a value with the socket that other nodes see as `data.NAME` of a
+    /// Attaches a value to the socket that other nodes see as `data.NAME` of a
     /// [`RemoteSocket`](crate::socket::RemoteSocket).
     pub fn share_data<T: Serialize + Send + Sync + 'static>(&self, name: &'static str, value: T) {
         self.socket_data().share(name, value);
@@ -143,19 +142,19 @@ impl Socket {
         }
     }
 
-    /// The value of this type, if one was kept.
+    /// Returns the attached value of this type, if there is one.
     pub fn data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.socket_data().get()
     }
 
-    /// Takes the value of this type away.
+    /// Removes and returns the attached value of this type.
     pub fn remove_data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         let value = self.socket_data().remove();
         self.data_changed();
         value
     }
 
-    /// What [`Socket::share_data`] keeps, as one JSON object.
+    /// Returns the values attached with [`Socket::share_data`], as one JSON object.
     pub fn shared_data(&self) -> serde_json::Value {
         self.socket_data().shared()
     }

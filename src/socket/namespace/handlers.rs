@@ -1,4 +1,4 @@
-//! The handlers of a namespace, and what they get. Complete before the first client arrives.
+//! The handlers of a namespace and their arguments. They are complete before the first client arrives.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::socket::codec::encoder::{encode_ack, encode_event};
 use crate::socket::codec::packet::{Args, MAIN_NAMESPACE};
 use crate::socket::reason::DisconnectReason;
 
-/// An event that a client sent: what a handler works on.
+/// An event from a client, as its handler sees it.
 #[derive(Debug)]
 pub struct Event {
     socket: Socket,
@@ -32,37 +32,37 @@ impl Event {
         Self { socket, id, args }
     }
 
-    /// The socket of the client that sent it.
+    /// Returns the socket of the client that sent the event.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// Name of the event.
+    /// Returns the name of the event.
     pub fn name(&self) -> &str {
         self.args.name()
     }
 
-    /// Name of the event as far as logs should show what a client made up.
+    /// Returns the name of the event, reduced to what is safe to log of a client's text.
     pub fn logged_name(&self) -> &str {
         self.args.logged_name()
     }
 
-    /// Its arguments.
+    /// Returns the arguments of the event.
     pub fn args(&self) -> &Args {
         &self.args
     }
 
-    /// The first argument as a type.
+    /// Deserializes the first argument.
     pub fn first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         self.args.first()
     }
 
-    /// All arguments as a tuple.
+    /// Deserializes all arguments as a tuple.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         self.args.parse()
     }
 
-    /// The event with another name and other arguments, for packet middleware that replaces it.
+    /// Replaces the name and the arguments of the event; meant for packet middleware.
     ///
     /// # Errors
     /// [`ImksError::InvalidSocketPacketFormat`](crate::ImksError::InvalidSocketPacketFormat) for a name that clients
@@ -72,19 +72,19 @@ impl Event {
         Ok(Self { args, ..self })
     }
 
-    /// Whether the client waits for an ack that was not taken yet.
+    /// Whether the client waits for an ack that has not been taken yet.
     pub fn wants_ack(&self) -> bool {
         self.id.is_some()
     }
 
-    /// The ack, if the client wants one. It can be taken once.
+    /// Takes the ack, if the client wants one. It can be taken once.
     pub fn take_ack(&mut self) -> Option<Ack> {
         let id = self.id.take()?;
         Some(Ack { socket: self.socket.clone(), id })
     }
 }
 
-/// The client waits for this ack. Dropping it leaves the client to its own timeout.
+/// The ack that a client waits for. If it is dropped, the client runs into its own timeout.
 #[derive(Debug)]
 pub struct Ack {
     socket: Socket,
@@ -96,18 +96,20 @@ impl Ack {
         Self { socket, id }
     }
 
-    /// Answers with one value.
+    /// Sends the ack with one value.
     pub fn send(self, value: &(impl Serialize + ?Sized)) -> ImksResult<()> {
         self.send_args(&One(value))
     }
 
-    /// Answers with any arguments. A client that is gone needs no answer: that is no error.
+    /// Sends the ack with any arguments. It is not an error if the client has left.
     pub fn send_args(self, args: &impl Arguments) -> ImksResult<()> {
         self.answer(args, |_| None)
     }
 
-    /// Answers with one value. `hold` is told the bytes of the answer, and what it gives is kept until the answer has
-    /// left or is lost with the connection.
+    /// Sends the ack with one value, and holds a reservation while it is in the outbox.
+    ///
+    /// `hold` gets the size of the ack in bytes. The reservation is released when the ack has been sent or is
+    /// lost with the connection.
     pub fn send_holding(
         self,
         value: &(impl Serialize + ?Sized),
@@ -128,7 +130,7 @@ impl Ack {
         Ok(())
     }
 
-    /// Answers with an error.
+    /// Sends the ack as an error.
     pub(crate) fn refuse(self, error: &EventError) -> ImksResult<()> {
         self.send(&ErrorAnswer { error })
     }
@@ -142,7 +144,7 @@ pub struct ServerEvent {
     reply: Option<ServerReply>,
 }
 
-/// Carries the answer to the node that asked; `None` says that there is none.
+/// The callback that sends an answer to the requester; `None` means that there is no answer.
 pub(crate) type ServerReply = Box<dyn FnOnce(Option<Args>) + Send>;
 
 impl ServerEvent {
@@ -150,32 +152,32 @@ impl ServerEvent {
         Self { namespace, node, args, reply }
     }
 
-    /// The namespace in which it was sent.
+    /// Returns the namespace in which the event was sent.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// The node that sent it.
+    /// Returns the node that sent the event.
     pub fn node(&self) -> NodeId {
         self.node
     }
 
-    /// Its arguments.
+    /// Returns the arguments of the event.
     pub fn args(&self) -> &Args {
         &self.args
     }
 
-    /// All arguments as a tuple.
+    /// Deserializes all arguments as a tuple.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         self.args.parse()
     }
 
-    /// Answers with one value. Does nothing where no answer is wanted, or one was given.
+    /// Answers with one value. Does nothing if no answer is wanted or one was given already.
     pub fn answer(&mut self, value: &(impl Serialize + ?Sized)) -> ImksResult<()> {
         self.answer_args(&One(value))
     }
 
-    /// Answers with any arguments.
+    /// Answers with any arguments. Does nothing if no answer is wanted or one was given already.
     pub fn answer_args(&mut self, args: &impl Arguments) -> ImksResult<()> {
         let args = encode_ack(MAIN_NAMESPACE, 0, args)?.args()?;
         if let Some(reply) = self.reply.take() {
@@ -186,7 +188,7 @@ impl ServerEvent {
 }
 
 impl Drop for ServerEvent {
-    /// An answer that nobody gave need not be waited for.
+    /// Reports that there is no answer, so that the requester does not wait for one.
     fn drop(&mut self) {
         if let Some(reply) = self.reply.take() {
             reply(None);
@@ -200,17 +202,18 @@ impl fmt::Debug for ServerEvent {
     }
 }
 
-/// How one event is handled.
+/// The handler of one event.
 pub(crate) enum Handler {
-    /// Done when the call returns.
+    /// A handler that is done when the call returns.
     Sync(Box<dyn Fn(Event) + Send + Sync>),
-    /// Done when the future is; it is polled at once, so handlers start in the order their events arrived.
+    /// A handler that is done when its future is. The future is polled at once, so that handlers start in the
+    /// order in which their events arrived.
     Async(Box<dyn Fn(Event) -> BoxFuture<'static, ()> + Send + Sync>),
 }
 
 pub(crate) type ServerHandler = Arc<dyn Fn(ServerEvent) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Event name → handler.
+/// The handlers by event name.
 #[derive(Default)]
 pub(crate) struct Events {
     pub(crate) by_name: HashMap<Box<str>, Handler>,
@@ -218,7 +221,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The handler for this name, or the one for names without a handler.
+    /// Returns the handler for this name, or the fallback.
     pub(crate) fn get(&self, name: &str) -> Option<&Handler> {
         self.by_name.get(name).or(self.fallback.as_ref())
     }
@@ -234,7 +237,7 @@ type PacketMiddleware = Arc<dyn Fn(Event) -> BoxFuture<'static, Result<Event, Ev
 type IncomingListener = Arc<dyn Fn(&Event) + Send + Sync>;
 type OutgoingListener = Arc<dyn Fn(&Socket, &Args) + Send + Sync>;
 
-/// Packet middleware and catch-all listeners in the order they were added, of a namespace or of one socket.
+/// The packet middleware and catch-all listeners of a namespace or of one socket, in the order added.
 #[derive(Default, Clone)]
 pub(crate) struct Listeners {
     pub(crate) middleware: Vec<PacketMiddleware>,
@@ -251,12 +254,12 @@ impl Listeners {
         self.middleware.push(Arc::new(move |event| Box::pin(step(event))));
     }
 
-    /// Whether anybody wants to see what clients send.
+    /// Whether anything watches the events that clients send.
     pub(crate) fn watch_incoming(&self) -> bool {
         !self.middleware.is_empty() || !self.incoming.is_empty()
     }
 
-    /// Whether anybody wants to see what is sent to clients.
+    /// Whether anything watches the events that are sent to clients.
     pub(crate) fn watch_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
     }
@@ -279,7 +282,7 @@ type RoomHook = Box<dyn Fn(&Socket, RoomChange<'_>) + Send + Sync>;
 type DataHook = Box<dyn Fn(&Socket) + Send + Sync>;
 type RefusedHook = Box<dyn Fn(&Socket, &EventError) + Send + Sync>;
 
-/// What runs when sockets come, go and change.
+/// The hooks that run when sockets join, leave and change.
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) middleware: Vec<Middleware>,
@@ -289,12 +292,12 @@ pub(crate) struct Hooks {
     pub(crate) disconnected: Option<DisconnectHook>,
     pub(crate) room: Option<RoomHook>,
     pub(crate) refused: Option<RefusedHook>,
-    /// Hears of changes of what a socket shows to other nodes.
+    /// Called when the data that a socket shares with other nodes changes.
     pub(crate) data: Option<DataHook>,
 }
 
 impl Hooks {
-    /// The verdict on a client: middleware in its order, then the connect hook. `None`: everybody may join.
+    /// Runs the middleware in order, then the connect hook. `None` means that everybody may join.
     pub(crate) fn admit(&self, socket: Socket, payload: ConnectPayload) -> Option<Admission> {
         if self.middleware.is_empty() {
             return self.connect.as_ref().map(|hook| hook(socket, payload));
@@ -312,7 +315,8 @@ impl Hooks {
     }
 }
 
-/// What happened to a room; see [`NamespaceBuilder::on_room_change`](crate::socket::NamespaceBuilder::on_room_change).
+/// A change of a room; see
+/// [`NamespaceBuilder::on_room_change`](crate::socket::NamespaceBuilder::on_room_change).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoomChange<'a> {
     /// The first socket is about to be reported as joined.
@@ -321,11 +325,11 @@ pub enum RoomChange<'a> {
     Joined(&'a str),
     /// The socket left.
     Left(&'a str),
-    /// Nobody of this node is in it any more.
+    /// The last socket of this node left the room.
     Deleted(&'a str),
 }
 
-/// What a namespace does; the children of a dynamic namespace share one.
+/// The handlers of a namespace. The children of a dynamic namespace share one instance.
 #[derive(Default)]
 pub(crate) struct Handlers {
     pub(crate) hooks: Hooks,
