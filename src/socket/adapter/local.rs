@@ -1,4 +1,4 @@
-//! The pipe of a single node: there is nobody to reach.
+//! The pipe of a single node, which reaches no other nodes.
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use crate::bus::{BoxFuture, BusState, NoReceiver, Pipe, Subscription, Topic, subscription};
 use crate::node::NodeId;
 
-/// The adapter of one node alone.
+/// The adapter of a single node.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct LocalAdapter;
 

@@ -1,5 +1,5 @@
-//! Adapters: the pipes that join the nodes of a server. What is said over them is in [`super::cluster`]; an adapter
-//! only knows named channels.
+//! Adapters, the pipes that connect the nodes of a server. An adapter only knows named channels;
+//! [`super::cluster`] defines the messages.
 
 pub mod local;
 

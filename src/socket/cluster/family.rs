@@ -1,4 +1,5 @@
-//! Families: how messages look on the bus, and on which channels they travel. A family knows no broker.
+//! Families: the encoding of cluster messages and the channels they use. A family is independent of the
+//! broker.
 
 use std::borrow::Cow;
 
@@ -10,27 +11,27 @@ use crate::bus::Topic;
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::node::NodeId;
 
-/// A way to write messages between nodes.
+/// An encoding of the messages between nodes.
 pub(crate) trait Family: Send + Sync {
-    /// Where a message to all nodes is published.
+    /// Returns the channel on which a message to all nodes is published.
     fn channel<'a>(&self, body: &Body<'a>) -> Cow<'a, str>;
 
-    /// What a node subscribes to for a namespace; `None`: for everything that is about no namespace.
+    /// Returns the topic for a namespace or, with `None`, for messages that concern no namespace.
     fn topic<'a>(&self, namespace: Option<&'a str>) -> Topic<'a>;
 
-    /// Writes a message.
+    /// Encodes a message.
     fn encode(&self, message: &ClusterMessage<'_>) -> ImksResult<Bytes>;
 
-    /// Reads a message that arrived on a channel. What is too large, of another family, or of a version that this node
-    /// does not read is an error.
+    /// Decodes a message. Returns an error if it is too large, of another family, or of an unsupported
+    /// version.
     fn decode<'a>(&self, bytes: &'a [u8]) -> ImksResult<ClusterMessage<'a>>;
 }
 
-/// The family of imks: msgpack maps, a channel per namespace.
+/// The family of imks: msgpack maps, and a channel per namespace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Imks;
 
-/// A message and the version of what it is written in.
+/// A message with the version of its encoding.
 #[derive(Serialize)]
 struct Envelope<'a> {
     version: u8,
@@ -38,7 +39,7 @@ struct Envelope<'a> {
     body: &'a Body<'a>,
 }
 
-/// What every version says about itself.
+/// The part that all versions have in common.
 #[derive(Deserialize)]
 struct Versioned {
     version: u8,
@@ -73,19 +74,21 @@ impl Family for Imks {
     }
 }
 
-/// The error for a message that this node cannot read.
+/// Creates the error for a message that this node cannot read.
 pub(crate) fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImksError {
     ImksError::AdapterSerialization(Cause::new(cause))
 }
 
-/// Where every node listens. Namespaces begin with `/`, so nothing of theirs is mixed up with it.
+/// The channel of all nodes. Namespaces begin with `/`, so it cannot clash with theirs.
 const CHANNEL: &str = "cluster";
 
-/// Version of what this node writes. It reads the one before and the one after as well, so that nodes can be replaced
-/// one by one; fields that it does not know are passed over.
+/// The version that this node writes.
+///
+/// It also reads the previous and the next version and ignores unknown fields, so that nodes can be replaced
+/// one by one.
 pub(crate) const VERSION: u8 = 4;
 
-/// Bytes of the largest message that is taken from the bus: a packet with its attachments at their limits, and the
+/// The maximum size of a message from the bus: a packet with its attachments at their limits, and the
 /// envelope.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 12_000_000;
 

@@ -1,4 +1,4 @@
-//! The other nodes as the namespaces of this node see them.
+//! The cluster link of namespaces, implemented by the message bus.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which other nodes there are. Pure: `now` is an argument.
+//! The members of the cluster. All functions are pure: `now` is an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,39 +7,39 @@ use tokio::time::Instant;
 
 use crate::node::NodeId;
 
-/// The other nodes, by what was last heard of them.
+/// The other nodes, with the time at which each was last heard.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     heard: HashMap<NodeId, Instant>,
 }
 
 impl Members {
-    /// A node gave a sign of life. One more than [`NODES_MAX`] is not taken for a node.
+    /// Records a sign of life from a node. Ignores new nodes beyond [`NODES_MAX`].
     pub(crate) fn heard(&mut self, node: NodeId, now: Instant) {
         if self.heard.len() < NODES_MAX || self.heard.contains_key(&node) {
             self.heard.insert(node, now);
         }
     }
 
-    /// A node said that it leaves.
+    /// Removes a node that announced its leave.
     pub(crate) fn left(&mut self, node: NodeId) {
         self.heard.remove(&node);
     }
 
-    /// Those that are alive; who was silent too long is forgotten.
+    /// Returns the nodes that are alive, and removes those that were silent for too long.
     pub(crate) fn alive(&mut self, now: Instant) -> impl Iterator<Item = NodeId> + '_ {
         self.heard.retain(|_, heard| now.duration_since(*heard) < SILENCE_MAX);
         self.heard.keys().copied()
     }
 }
 
-/// How often a node says that it is there.
+/// The interval of heartbeats.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A node that was silent this long is gone: two heartbeats, as in the reference.
+/// The silence after which a node counts as gone: two heartbeats, as in the reference.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Nodes of one cluster.
+/// The maximum number of other nodes in a cluster.
 pub(crate) const NODES_MAX: usize = 1_024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What nodes say to each other: one closed set of messages, whatever family carries them. Input is hostile.
+//! Cluster messages: the closed set of messages between nodes, in any family. Received ones are untrusted.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,25 +7,25 @@ use crate::socket::namespace::cluster_link::{Operation, PacketData, Target};
 use crate::socket::namespace::socket_info::SocketInfo;
 use crate::socket::socket_id::SocketId;
 
-/// One message and the node that sent it.
+/// A message and the node that sent it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClusterMessage<'a> {
-    /// A node ignores its own messages.
+    /// The sender. A node ignores its own messages.
     pub(crate) node: NodeId,
     #[serde(borrow)]
     pub(crate) body: Body<'a>,
 }
 
-/// What is said.
+/// The content of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Body<'a> {
-    /// A node is new; all others answer with a heartbeat.
+    /// A new node announces itself; all others respond with a heartbeat.
     Hello,
-    /// A node is there.
+    /// A node is alive.
     Heartbeat,
-    /// A node leaves.
+    /// A node leaves the cluster.
     Bye,
-    /// Every node does this to its sockets.
+    /// Every node applies the operation to its sockets.
     Operation {
         namespace: &'a str,
         #[serde(borrow)]
@@ -33,14 +33,14 @@ pub(crate) enum Body<'a> {
         #[serde(borrow)]
         operation: Operation<'a>,
     },
-    /// Every node answers this.
+    /// Every node responds to the request.
     Request {
         id: u64,
         namespace: &'a str,
         #[serde(borrow)]
         request: Request<'a>,
     },
-    /// To the node that asked.
+    /// A response to the requester.
     Response {
         id: u64,
         #[serde(borrow)]
@@ -48,21 +48,22 @@ pub(crate) enum Body<'a> {
     },
 }
 
-/// What a node asks all others.
+/// A request to all other nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Request<'a> {
-    /// Answered with `Sockets`.
+    /// Asks for sockets. The response is `Sockets`.
     FetchSockets {
         #[serde(borrow)]
         target: Target<'a>,
     },
-    /// Answered with `ServerAck` if an answer is wanted.
+    /// Sends a server event. The response is `ServerAck` if `ack` is set.
     ServerSideEmit {
         #[serde(borrow)]
         event: PacketData<'a>,
         ack: bool,
     },
-    /// Answered with `AckRequested` at once, then with `Ack` or `NoAck` for each socket.
+    /// Sends an event with ack. The response is `AckRequested` at once, then `Ack` or `NoAck` for each
+    /// socket.
     EmitWithAck {
         #[serde(borrow)]
         target: Target<'a>,
@@ -72,12 +73,12 @@ pub(crate) enum Request<'a> {
     },
 }
 
-/// What a node answers.
+/// A response of one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Response<'a> {
     /// Part `part` of `parts`, counted from 0.
     Sockets { part: u32, parts: u32, sockets: Vec<SocketInfo> },
-    /// Without an answer: the node does not know the event, or its handler did not answer.
+    /// The answer of a handler. `None` if the node does not handle the event, or its handler did not answer.
     ServerAck {
         #[serde(borrow)]
         ack: Option<PacketData<'a>>,
@@ -90,6 +91,6 @@ pub(crate) enum Response<'a> {
         #[serde(borrow)]
         ack: PacketData<'a>,
     },
-    /// A client left, or cannot be asked.
+    /// A client left or cannot be asked.
     NoAck { socket: SocketId },
 }

@@ -140,7 +140,7 @@ impl Delivery {
         }
     }
 
-    /// Returns those rooms of the session being recovered that the connect hook did not change.
+    /// Returns those rooms of the session being recovered that the connect hook did not remove.
     pub(crate) fn recovered_rooms(&self, link: Option<&Link>) -> Vec<Arc<str>> {
         self.session(link).map(|(store, link)| store.recovered_rooms(link)).unwrap_or_default()
     }

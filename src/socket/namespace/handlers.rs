@@ -65,8 +65,8 @@ impl Event {
     /// Replaces the name and the arguments of the event; meant for packet middleware.
     ///
     /// # Errors
-    /// [`ImksError::InvalidSocketPacketFormat`](crate::ImksError::InvalidSocketPacketFormat) for a name that clients
-    /// may not use.
+    /// [`ImksError::InvalidSocketPacketFormat`](crate::ImksError::InvalidSocketPacketFormat) if clients may not use
+    /// the name.
     pub fn replaced(self, name: &str, args: &impl Arguments) -> ImksResult<Self> {
         let args = encode_event(MAIN_NAMESPACE, None, name, args)?.args()?;
         Ok(Self { args, ..self })
@@ -319,11 +319,11 @@ impl Hooks {
 /// [`NamespaceBuilder::on_room_change`](crate::socket::NamespaceBuilder::on_room_change).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoomChange<'a> {
-    /// The first socket is about to be reported as joined.
+    /// The room is new; `Joined` follows for its first socket.
     Created(&'a str),
-    /// The socket entered.
+    /// The socket entered the room.
     Joined(&'a str),
-    /// The socket left.
+    /// The socket left the room.
     Left(&'a str),
     /// The last socket of this node left the room.
     Deleted(&'a str),

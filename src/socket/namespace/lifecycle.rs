@@ -1,4 +1,4 @@
-//! How a socket joins its namespace and leaves it.
+//! The lifecycle of a socket: how it joins its namespace and leaves it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::socket::codec::encoder::{EncodedPacket, encode_connect, encode_discon
 use crate::socket::reason::DisconnectReason;
 use crate::socket::recovery::session_store::{Accepted, Link, Refused};
 
-/// A socket whose connect hook has not accepted yet. However that ends, it leaves no trace in any room.
+/// A socket that its connect hook has not accepted yet. If it is dropped before it is open, it leaves all
+/// rooms.
 pub(crate) struct JoiningSocket(pub(crate) Socket);
 
 impl Drop for JoiningSocket {
@@ -27,22 +28,22 @@ impl Drop for JoiningSocket {
     }
 }
 
-/// Why a socket whose connect hook accepted was not opened.
+/// The reason why a socket was not opened although its connect hook accepted it.
 pub(crate) enum NotOpened {
-    /// It cannot go on with its earlier session: the hook is to be asked about a new one.
+    /// The client cannot recover its earlier session; the hook must be asked about a new one.
     WithoutRecovery,
-    /// The connection is to be closed.
+    /// The connection must be closed.
     Failed(ImksError),
 }
 
 impl Namespace {
-    /// The verdict of middleware and connect hook on a client; `None`: everybody may join.
+    /// Runs middleware and the connect hook for a client. `None` means that everybody may join.
     pub(crate) fn admit(
         &self,
         socket: Socket,
         payload: ConnectPayload,
     ) -> Option<BoxFuture<'static, Result<Accept, ConnectError>>> {
-        // A session that the store vouches for is not asked about again.
+        // The store vouches for this session, so the hook need not run again.
         if socket.link().is_some_and(Link::is_trusted) {
             return None;
         }
@@ -53,8 +54,10 @@ impl Namespace {
         self.hooks().connected.as_ref().map(|hook| hook(socket))
     }
 
-    /// Opens a socket whose connect hook accepted: what it missed, the CONNECT reply, the first events, then whatever
-    /// waited behind them. From then on broadcasts reach it.
+    /// Opens a socket that the connect hook accepted, so that broadcasts reach it.
+    ///
+    /// The client gets what it missed, the CONNECT reply, the first events and the buffered packets, in this
+    /// order.
     pub(crate) fn open(&self, socket: &Socket, accept: &Accept) -> Result<(), NotOpened> {
         match socket.link() {
             Some(link) => self.open_session(socket, link, accept),
@@ -74,7 +77,7 @@ impl Namespace {
             if !self.delivery().is_owner(link, accept.owner()) {
                 return Err(NotOpened::WithoutRecovery);
             }
-            // The client knows that its connection broke before we do.
+            // The client notices a broken connection before the server does.
             if let Some(earlier) = self.socket(socket.id()) {
                 earlier.outbox().close(Close::Now);
                 self.remove(&earlier, DisconnectReason::Engine(CloseReason::TransportClose));
@@ -93,7 +96,7 @@ impl Namespace {
             welcome.extend(last.map(|last| last.stamp(opening.offset.as_str())));
             socket.open(&welcome, !link.is_resumed()).map_err(|_| Refused::Closed)
         });
-        // Hooks may do anything, so they run when nothing is locked.
+        // Hooks may do anything, so they run without a lock.
         joined.iter().for_each(|(room, created)| socket.tell_joined(room, *created));
         opened.map_err(|refused| match refused {
             Refused::Lost => NotOpened::WithoutRecovery,
@@ -101,7 +104,8 @@ impl Namespace {
         })
     }
 
-    /// Removes a socket once, whoever asks first: hooks, rooms, registry.
+    /// Removes a socket from its rooms and the namespace, and runs the hooks. Only the first call has an
+    /// effect.
     pub(crate) fn remove(&self, socket: &Socket, reason: DisconnectReason) {
         let was_member = self.contains(socket);
         if !socket.mark_closed() {
@@ -125,9 +129,10 @@ impl Namespace {
 }
 
 impl Socket {
-    /// Makes the client leave the namespace; with `close` every namespace of the connection, which then ends.
+    /// Removes the client from the namespace or, with `close`, from every namespace, and then closes the
+    /// connection.
     ///
-    /// The stock client does not reconnect by itself after this ("io server disconnect").
+    /// A stock client does not reconnect by itself after this ("io server disconnect").
     pub fn disconnect(&self, close: bool) {
         if self.is_connected() {
             let bye = encode_disconnect(self.namespace().path());
@@ -140,25 +145,28 @@ impl Socket {
         }
     }
 
-    /// Whether the client came back after a short absence, as the same socket and with its rooms and data. In the
-    /// connect hook: whether it will have, if the hook accepts.
+    /// Whether the client recovered its session after a short absence: the same socket id, rooms and data. In
+    /// the connect hook: whether it will have, if the hook accepts.
     pub fn recovered(&self) -> bool {
         self.link().is_some_and(Link::is_resumed)
     }
 
-    /// In the connect hook of a client that comes back: the rooms it will be in again, own room aside. The hook takes
-    /// one away with [`Socket::leave`]; then the client does not get the packets it missed there, either.
+    /// Returns the rooms that a returning client will be in again, except its own room. For use in the
+    /// connect hook.
+    ///
+    /// The hook can remove a room with [`Socket::leave`]. The client then does not get the packets it missed
+    /// there.
     pub fn recovered_rooms(&self) -> Vec<Arc<str>> {
         self.namespace().delivery().recovered_rooms(self.link())
     }
 
-    /// The CONNECT packet that tells the client who it is.
+    /// Encodes the CONNECT reply, with the id of the socket and of its session.
     pub(crate) fn connect_reply(&self) -> EncodedPacket {
         let pid = self.link().map(Link::pid);
         encode_connect(self.namespace().path(), self.id(), pid.as_deref())
     }
 
-    /// Enters a room. Does nothing once disconnected.
+    /// Adds the socket to a room. Does nothing once it is disconnected.
     pub fn join(&self, room: &str) {
         let joined = self.namespace().delivery().join(self.link(), || self.enter(room));
         if let Some((_, created)) = joined {
@@ -166,7 +174,7 @@ impl Socket {
         }
     }
 
-    /// Leaves a room.
+    /// Removes the socket from a room.
     pub fn leave(&self, room: &str) {
         let namespace = self.namespace();
         let leave = || self.remove_room(room).map(|membership| namespace.rooms().leave(membership));
@@ -175,7 +183,8 @@ impl Socket {
         }
     }
 
-    /// The room's name and whether it is new, unless the socket is in it already or gone.
+    /// Enters a room. Returns its name and whether it is new, or `None` if the socket is closed or already in
+    /// it.
     fn enter(&self, room: &str) -> Option<(Arc<str>, bool)> {
         self.add_room(room, || {
             let JoinOutcome { membership, created } =

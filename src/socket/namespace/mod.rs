@@ -1,4 +1,4 @@
-//! A namespace and what is in it: sockets, rooms, handlers, and how events reach clients.
+//! A namespace with its sockets, rooms and handlers, and the delivery of events to its clients.
 //!
 //! ```text
 //! broadcast, emit, lifecycle, ack_request, builder   what can be done

@@ -1,4 +1,4 @@
-//! A namespace: its sockets, its rooms, and what its handlers are.
+//! A namespace: its sockets, rooms and handlers.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,23 +24,24 @@ struct Inner {
     path: Box<str>,
     handlers: Arc<Handlers>,
     rooms: Rooms<Socket>,
-    /// Every socket of the namespace, dense, for broadcasts to all.
+    /// All sockets of the namespace in a dense array, for broadcasts to everybody.
     everybody: Room<Socket>,
     by_id: DashMap<SocketId, Entry>,
-    /// Sockets whose id has the form of Socket.IO v2.
+    /// The number of sockets whose id has the form of Socket.IO v2.
     of_version2: AtomicUsize,
     ack_ids: AtomicU64,
     cluster: Arc<dyn ClusterLink>,
-    /// Somebody wants to see what clients send, here or at one socket.
+    /// Whether anything watches the events that clients send, in the namespace or at one socket.
     watch_incoming: AtomicBool,
-    /// Somebody wants to see what is sent to clients.
+    /// Whether anything watches the events that are sent to clients.
     watch_outgoing: AtomicBool,
     delivery: Delivery,
-    /// Hears that a client has gone that had joined or tried to, if somebody counts them.
+    /// Called when a client that had joined or tried to join has left. Set for namespaces that count their
+    /// clients.
     on_client_gone: Option<OnClientGone>,
 }
 
-/// Called with the path of the namespace.
+/// A callback that gets the path of the namespace.
 pub(crate) type OnClientGone = Box<dyn Fn(&str) + Send + Sync>;
 
 struct Entry {
@@ -72,32 +73,32 @@ impl Namespace {
         }))
     }
 
-    /// Path, for example `/` or `/admin`.
+    /// Returns the path, for example `/` or `/admin`.
     pub fn path(&self) -> &str {
         &self.0.path
     }
 
-    /// How many sockets of this node are in it.
+    /// Returns the number of sockets on this node.
     pub fn len(&self) -> usize {
         self.0.by_id.len()
     }
 
-    /// Whether no socket of this node is in it.
+    /// Whether the namespace has no socket on this node.
     pub fn is_empty(&self) -> bool {
         self.0.by_id.is_empty()
     }
 
-    /// Names of the rooms that have members on this node, own rooms of sockets aside.
+    /// Returns the names of the rooms with members on this node, without the sockets' own rooms.
     pub fn room_names(&self) -> Vec<Arc<str>> {
         self.0.rooms.names()
     }
 
-    /// How many rooms have members on this node.
+    /// Returns the number of rooms with members on this node.
     pub fn rooms_len(&self) -> usize {
         self.0.rooms.len()
     }
 
-    /// A socket of this node.
+    /// Returns the socket of this node with this id.
     pub fn socket(&self, id: &str) -> Option<Socket> {
         let key = match SocketId::parse(id) {
             Some(key) => key,
@@ -107,7 +108,7 @@ impl Namespace {
         self.0.by_id.get(&key).map(|entry| entry.socket.clone()).filter(|socket| socket.id() == id)
     }
 
-    /// All sockets of this node that are in a room.
+    /// Returns the sockets of this node that are in a room.
     pub fn sockets_in(&self, room: &str) -> Vec<Socket> {
         let mut sockets = Vec::new();
         if let Some(room) = self.0.rooms.get(room) {
@@ -117,12 +118,12 @@ impl Namespace {
         sockets
     }
 
-    /// All sockets of this node.
+    /// Returns all sockets of this node.
     pub fn sockets(&self) -> Vec<Socket> {
         self.0.by_id.iter().map(|entry| entry.socket.clone()).collect()
     }
 
-    /// What is kept for clients that come back; `None` where they cannot.
+    /// Returns what is stored for clients that may return, or `None` without recovery.
     pub fn recovery_status(&self) -> Option<RecoveryStatus> {
         self.delivery().status()
     }
@@ -151,17 +152,17 @@ impl Namespace {
         &self.0.handlers.listeners
     }
 
-    /// One load: whether an event of a client has to be shown to anybody but its handler.
+    /// Whether an event from a client must be shown to listeners or middleware. Costs one atomic load.
     pub(crate) fn watches_incoming(&self) -> bool {
         self.0.watch_incoming.load(Ordering::Relaxed)
     }
 
-    /// One load: whether an event to clients has to be shown to anybody.
+    /// Whether an event to clients must be shown to listeners. Costs one atomic load.
     pub(crate) fn watches_outgoing(&self) -> bool {
         self.0.watch_outgoing.load(Ordering::Relaxed)
     }
 
-    /// A socket of this namespace has listeners of its own from now on.
+    /// Notes that a socket of this namespace has listeners of its own.
     pub(crate) fn watch(&self, listeners: &Listeners) {
         if listeners.watch_incoming() {
             self.0.watch_incoming.store(true, Ordering::Relaxed);
@@ -186,13 +187,13 @@ impl Namespace {
         }
         let slot = self.0.everybody.insert(socket.clone());
         let earlier = self.0.by_id.insert(socket.socket_id(), Entry { socket: socket.clone(), slot });
-        // A client that comes back may find its earlier socket still leaving.
+        // The earlier socket of a returning client may still be leaving.
         if let Some(earlier) = earlier {
             self.0.everybody.remove(earlier.slot);
         }
     }
 
-    /// Whether this very socket was added and not removed: another one may have the same id.
+    /// Whether this socket is in the namespace. Another socket with the same id does not count.
     pub(crate) fn contains(&self, socket: &Socket) -> bool {
         self.0.by_id.get(&socket.socket_id()).is_some_and(|entry| entry.socket.is_same(socket))
     }
@@ -208,21 +209,21 @@ impl Namespace {
         }
     }
 
-    /// Says that a client has gone which had joined, or tried to.
+    /// Reports that a client that had joined, or tried to join, has left.
     pub(crate) fn client_gone(&self) {
         if let Some(hook) = &self.0.on_client_gone {
             hook(self.path());
         }
     }
 
-    /// The sockets of this node that are meant.
+    /// Returns the sockets of this node that the target selects.
     pub(crate) fn targets(&self, target: &Target<'_>, skip: Option<&Socket>) -> Vec<Socket> {
         let mut sockets = Vec::new();
         self.for_each_target(target, skip, |socket| sockets.push(socket.clone()));
         sockets
     }
 
-    /// Calls `visit` once for each socket of this node that is meant.
+    /// Calls `visit` once for each socket of this node that the target selects.
     pub(crate) fn for_each_target(
         &self,
         target: &Target<'_>,
@@ -251,7 +252,7 @@ impl Namespace {
         }
     }
 
-    /// A room's members, and the socket whose own room has this name.
+    /// Visits the members of a room, and the socket whose own room has this name.
     fn for_each_in(&self, room: &str, visit: &mut impl FnMut(&Socket)) {
         let own = self.socket(room);
         if let Some(room) = self.0.rooms.get(room) {
@@ -283,7 +284,7 @@ impl fmt::Debug for Namespace {
     }
 }
 
-/// Rules for a namespace path: starts with `/`, at most 256 characters, no control characters.
+/// Checks a namespace path: it starts with `/`, has at most 256 characters and no control characters.
 pub(crate) fn check_path(path: &str) -> ImksResult<()> {
     if !path.starts_with('/') {
         return Err(ImksError::Namespace("does not start with /"));
@@ -297,5 +298,5 @@ pub(crate) fn check_path(path: &str) -> ImksResult<()> {
     Ok(())
 }
 
-/// Longest path of a namespace.
+/// The maximum number of characters in the path of a namespace.
 pub const NAMESPACE_CHARS_MAX: usize = 256;

@@ -1,6 +1,6 @@
-//! Those who see every event: packet middleware and catch-all listeners, of a namespace or of one socket.
+//! Observers of events: packet middleware and catch-all listeners, of a namespace or of one socket.
 //!
-//! Where nobody listens, an event costs one load of a flag of its namespace.
+//! Without observers, an event costs one load of a flag of its namespace.
 
 use super::handlers::{Event, Handler, Listeners};
 use super::namespace::Namespace;
@@ -8,7 +8,7 @@ use super::refusal::EventError;
 use super::socket::Socket;
 use crate::socket::codec::packet::Args;
 
-/// Takes an event through listeners and middleware to its handler.
+/// Passes an event through listeners and middleware to its handler.
 pub(crate) async fn handle_observed(namespace: Namespace, event: Event) {
     let socket = event.socket().clone();
     let of_socket = socket.listeners();
@@ -34,7 +34,7 @@ async fn handle(namespace: &Namespace, event: Event) {
     }
 }
 
-/// Tells the application that an event of a client was refused.
+/// Reports to the application that packet middleware refused an event.
 pub(crate) fn refuse(namespace: &Namespace, socket: &Socket, refusal: &EventError) {
     tracing::debug!(socket_sid = socket.id(), message = refusal.message, "event refused");
     if let Some(hook) = &namespace.hooks().refused {
@@ -42,7 +42,7 @@ pub(crate) fn refuse(namespace: &Namespace, socket: &Socket, refusal: &EventErro
     }
 }
 
-/// Shows an event to everybody who watches what is sent to this socket.
+/// Shows an event to all listeners for what is sent to this socket.
 pub(crate) fn show_outgoing(socket: &Socket, args: &Args) {
     let of_socket = socket.listeners();
     let of_socket = of_socket.iter().flat_map(|listeners| &listeners.outgoing);
@@ -51,7 +51,7 @@ pub(crate) fn show_outgoing(socket: &Socket, args: &Args) {
 }
 
 impl Socket {
-    /// Adds packet middleware of this socket alone, behind that of its namespace. See
+    /// Adds packet middleware for this socket only; it runs after that of the namespace. See
     /// [`NamespaceBuilder::packet_middleware`](crate::socket::NamespaceBuilder::packet_middleware).
     pub fn packet_middleware<F, Fut>(&self, step: F)
     where
@@ -61,12 +61,12 @@ impl Socket {
         self.listen(|listeners| listeners.add_middleware(step));
     }
 
-    /// Sees every event of this client, before packet middleware and handlers.
+    /// Adds a listener for every event of this client. It runs before packet middleware and handlers.
     pub fn on_any(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.listen(|listeners| listeners.incoming.push(std::sync::Arc::new(listener)));
     }
 
-    /// Sees every event that is sent to this client; acks aside.
+    /// Adds a listener for every event that is sent to this client, except acks.
     pub fn on_any_outgoing(&self, listener: impl Fn(&Socket, &Args) + Send + Sync + 'static) {
         self.listen(|listeners| listeners.outgoing.push(std::sync::Arc::new(listener)));
     }

@@ -8,18 +8,18 @@ use tokio::sync::oneshot;
 use super::ack_collector::PendingAck;
 use crate::socket::codec::packet::Args;
 
-/// Ack id → who waits for it.
+/// The pending acks by id.
 #[derive(Default)]
 pub(crate) struct PendingAcks(Mutex<HashMap<u64, AckTarget>>);
 
-/// Who waits for an ack.
+/// The receiver of an ack.
 pub(crate) enum AckTarget {
     Single(oneshot::Sender<Args>),
-    /// One of many sockets that were sent the same event.
+    /// A broadcast; this ack is one of many.
     Broadcast(PendingAck),
 }
 
-/// Why no ack is expected.
+/// The reason why a pending ack was not registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotExpected {
     /// The socket is closed.
@@ -29,7 +29,8 @@ pub(crate) enum NotExpected {
 }
 
 impl PendingAcks {
-    /// Expects an ack. `is_closed` is asked under the lock: whoever closes the socket clears the acks afterwards.
+    /// Registers a pending ack. `is_closed` runs under the lock, because closing the socket clears the acks
+    /// afterwards.
     pub(crate) fn expect(
         &self,
         id: u64,
@@ -47,38 +48,38 @@ impl PendingAcks {
                 return Ok(());
             }
         };
-        // The target is dropped without the lock: one of many speaks when it is.
+        // The target is dropped without the lock, because dropping a `PendingAck` calls its sink.
         Err(refused)
     }
 
-    /// Takes an ack of the client; unknown ids answer nothing.
+    /// Resolves a pending ack. Unknown ids are ignored.
     pub(crate) fn resolve(&self, id: u64, args: Args) {
         let target = self.0.lock().remove(&id);
         match target {
-            // The one who asked may have given up in the same moment.
+            // The receiver may have given up in the meantime.
             Some(AckTarget::Single(waiting)) => drop(waiting.send(args)),
             Some(AckTarget::Broadcast(ack)) => ack.resolve(args),
             None => {}
         }
     }
 
-    /// Expects an ack no more.
+    /// Removes a pending ack.
     pub(crate) fn forget(&self, id: u64) {
         let target = self.0.lock().remove(&id);
         drop(target);
     }
 
-    /// The number of acks that are expected.
+    /// Returns the number of pending acks.
     pub(crate) fn len(&self) -> usize {
         self.0.lock().len()
     }
 
-    /// Expects nothing any more.
+    /// Removes all pending acks.
     pub(crate) fn clear(&self) {
         let acks = std::mem::take(&mut *self.0.lock());
         drop(acks);
     }
 }
 
-/// Acks that one client may owe; whoever wants one more gets an error.
+/// The maximum number of pending acks per client. Requesting another ack is an error.
 pub const PENDING_ACKS_MAX: usize = 1_024;

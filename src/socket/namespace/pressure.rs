@@ -1,8 +1,8 @@
-//! Pressure: queues of receivers fill faster than their connections run.
+//! Backpressure on connections that fill outboxes faster than the receivers run.
 //!
-//! A broadcast never waits for a receiver, but the connection that causes it can end its turn early, so that
-//! receivers that are merely not scheduled yet are not mistaken for slow ones. Handlers run on the thread that
-//! polls their connection, so the thread is where sender and connection meet.
+//! A broadcast never waits for a receiver. Instead, the connection that causes it ends its turn early, so
+//! that receivers that have not been scheduled yet are not mistaken for slow ones. Handlers run on the thread
+//! that polls their connection, so a thread-local connects the broadcast with the connection.
 
 use std::cell::Cell;
 
@@ -12,14 +12,14 @@ thread_local! {
     static PRESSURE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Notes how full a queue is that this thread just wrote to.
+/// Records the pressure of an outbox that this thread has just written to.
 pub(crate) fn note(pressure: Pressure) {
     if pressure.0 {
         PRESSURE.set(true);
     }
 }
 
-/// Whether pressure was noted on this thread since the last call.
+/// Whether this thread recorded pressure since the last call.
 pub(crate) fn take() -> bool {
     PRESSURE.replace(false)
 }

@@ -1,4 +1,4 @@
-//! A socket of any node, as far as other nodes may see it.
+//! A socket of any node, as other nodes see it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::node::NodeId;
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::packet::Args;
 
-/// A socket of this node or another one: a snapshot of the facts, and means to reach it.
+/// A socket of this node or another one: a snapshot of its state, and methods to reach it.
 #[derive(Debug, Clone)]
 pub struct RemoteSocket {
     info: Arc<SocketInfo>,
@@ -23,17 +23,17 @@ pub struct RemoteSocket {
     namespace: Namespace,
 }
 
-/// What [`Broadcast::fetch_sockets`] found.
+/// The result of [`Broadcast::fetch_sockets`].
 #[derive(Debug)]
 pub struct FetchedSockets {
-    /// Of all nodes that replied.
+    /// The sockets of all nodes that responded.
     pub sockets: Vec<RemoteSocket>,
-    /// Nodes that did not say all in time.
+    /// The nodes that did not send all of their sockets in time.
     pub silent: Vec<NodeId>,
 }
 
 impl RemoteSocket {
-    /// The snapshot of a socket of this node.
+    /// Creates the snapshot of a socket of this node.
     pub(crate) fn of(socket: &Socket) -> Self {
         let info = SocketInfo {
             id: socket.socket_id(),
@@ -44,55 +44,55 @@ impl RemoteSocket {
         Self::new(info, socket.namespace().cluster().node(), socket.namespace())
     }
 
-    /// The snapshot of a socket of any node.
+    /// Creates the snapshot of a socket of any node.
     pub(crate) fn new(info: SocketInfo, node: NodeId, namespace: &Namespace) -> Self {
         Self { info: Arc::new(info), node, namespace: namespace.clone() }
     }
 
-    /// The facts, as they travel between nodes.
+    /// Returns the snapshot in the form in which nodes exchange it.
     pub(crate) fn info(&self) -> &SocketInfo {
         &self.info
     }
 
-    /// Public id, unique in the cluster.
+    /// Returns the public id, which is unique in the cluster.
     pub fn id(&self) -> &str {
         self.info.id.as_str()
     }
 
-    /// The node it is connected to.
+    /// Returns the node that the socket is connected to.
     pub fn node(&self) -> NodeId {
         self.node
     }
 
-    /// What the client told about itself.
+    /// Returns the client's handshake.
     pub fn handshake(&self) -> &RemoteHandshake {
         &self.info.handshake
     }
 
-    /// Its rooms when it was fetched, the room of its own id included.
+    /// Returns the rooms at the time of the snapshot, including the socket's own room.
     pub fn rooms(&self) -> &[String] {
         &self.info.rooms
     }
 
-    /// What its node keeps with [`Socket::share_data`], as one JSON object.
+    /// Returns the data that its node shares with [`Socket::share_data`], as one JSON object.
     pub fn data(&self) -> &serde_json::Value {
         &self.info.data
     }
 
-    /// Sends it an event with one argument.
+    /// Sends an event with one argument to the socket.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
         self.emit_args(event, &One(data))
     }
 
-    /// Sends it an event with any arguments.
+    /// Sends an event with any arguments to the socket.
     pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         self.reach().emit_args(event, args)
     }
 
-    /// Sends it an event and waits for its answer, for at most `timeout`.
+    /// Sends an event to the socket and waits for the ack, for at most `timeout`.
     ///
     /// # Errors
-    /// [`ImksError::Timeout`] without an answer.
+    /// [`ImksError::Timeout`] if no ack arrives.
     pub async fn emit_with_ack(
         &self,
         event: &str,
@@ -104,17 +104,17 @@ impl RemoteSocket {
         answer.map(|answer| answer.args).ok_or(ImksError::Timeout("the client did not acknowledge in time"))
     }
 
-    /// Makes it enter a room.
+    /// Makes the socket join a room.
     pub fn join(&self, room: &str) -> ImksResult<()> {
         self.reach().sockets_join(room)
     }
 
-    /// Makes it leave a room.
+    /// Makes the socket leave a room.
     pub fn leave(&self, room: &str) -> ImksResult<()> {
         self.reach().sockets_leave(room)
     }
 
-    /// Makes it leave the namespace; with `close` its connection ends.
+    /// Removes the socket from the namespace and, with `close`, closes its connection.
     pub fn disconnect(&self, close: bool) -> ImksResult<()> {
         self.reach().disconnect_sockets(close)
     }

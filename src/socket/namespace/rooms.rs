@@ -1,12 +1,12 @@
-//! Which members are in which room. Members stand densely in their room: a broadcast walks an array and looks
-//! nothing up.
+//! The rooms of a namespace. The members of a room are stored densely, so that a broadcast iterates over an
+//! array without lookups.
 
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
 
-/// All rooms of one namespace. A room exists while somebody is in it.
+/// All rooms of one namespace. A room exists while it has members.
 #[derive(Debug)]
 pub(crate) struct Rooms<M> {
     by_name: DashMap<Arc<str>, Arc<Room<M>>>,
@@ -18,7 +18,7 @@ impl<M> Default for Rooms<M> {
     }
 }
 
-/// One room: slots that members keep for as long as they stay.
+/// One room. A member keeps its slot for as long as it stays.
 #[derive(Debug)]
 pub(crate) struct Room<M> {
     name: Arc<str>,
@@ -37,7 +37,7 @@ impl<M> Slots<M> {
     }
 }
 
-/// A member's place in a room, needed to leave it.
+/// The slot of a member in a room, needed to leave the room.
 #[derive(Debug)]
 pub(crate) struct Membership<M> {
     room: Arc<Room<M>>,
@@ -48,15 +48,15 @@ pub(crate) struct Membership<M> {
 #[derive(Debug)]
 pub(crate) struct JoinOutcome<M> {
     pub(crate) membership: Membership<M>,
-    /// Nobody was in the room before.
+    /// Whether the room is new.
     pub(crate) created: bool,
 }
 
 impl<M> Rooms<M> {
-    /// Enters a room. The caller makes sure that a socket enters a room once.
+    /// Adds a member to a room. The caller ensures that a socket joins a room only once.
     pub(crate) fn join(&self, name: Arc<str>, member: M) -> JoinOutcome<M> {
-        // The entry's lock is held until the member stands in the room, so that a leaver cannot remove the
-        // room in between.
+        // Hold the lock of the entry until the member is in the room, so that a leaving member cannot remove
+        // the room in between.
         let mut created = false;
         let entry = self.by_name.entry(name.clone()).or_insert_with(|| {
             created = true;
@@ -67,35 +67,35 @@ impl<M> Rooms<M> {
         JoinOutcome { membership: Membership { room, slot }, created }
     }
 
-    /// Leaves a room; the last one out closes it. Says whether that happened.
+    /// Removes a member from its room, and the room if it is empty. Returns whether the room was removed.
     pub(crate) fn leave(&self, membership: Membership<M>) -> bool {
         let Membership { room, slot } = membership;
         room.remove(slot) && self.by_name.remove_if(&room.name, |_, room| room.is_empty()).is_some()
     }
 
-    /// The room, if anybody is in it.
+    /// Returns the room, if it has members.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Room<M>>> {
         self.by_name.get(name).map(|room| room.value().clone())
     }
 
-    /// Names of all rooms.
+    /// Returns the names of all rooms.
     pub(crate) fn names(&self) -> Vec<Arc<str>> {
         self.by_name.iter().map(|room| room.key().clone()).collect()
     }
 
-    /// How many rooms there are.
+    /// Returns the number of rooms.
     pub(crate) fn len(&self) -> usize {
         self.by_name.len()
     }
 }
 
 impl<M> Room<M> {
-    /// An empty room.
+    /// Creates an empty room.
     pub(crate) fn new(name: Arc<str>) -> Self {
         Self { name, slots: RwLock::new(Slots::new()) }
     }
 
-    /// Takes a member in and says where it stands.
+    /// Inserts a member and returns its slot.
     pub(crate) fn insert(&self, member: M) -> u32 {
         let mut slots = self.slots.write();
         if let Some(slot) = slots.free.pop()
@@ -108,7 +108,7 @@ impl<M> Room<M> {
         u32::try_from(slots.members.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Frees a slot. True when the room is empty now.
+    /// Frees a slot. Returns whether the room is empty now.
     pub(crate) fn remove(&self, slot: u32) -> bool {
         let mut slots = self.slots.write();
         if slots.members.get_mut(slot as usize).and_then(Option::take).is_some() {
@@ -128,7 +128,7 @@ impl<M> Room<M> {
         }
     }
 
-    /// How many are in the room.
+    /// Returns the number of members.
     pub(crate) fn len(&self) -> usize {
         let slots = self.slots.read();
         slots.members.len() - slots.free.len()
@@ -140,7 +140,7 @@ impl<M> Room<M> {
 }
 
 impl<M> Membership<M> {
-    /// Name of the room.
+    /// Returns the name of the room.
     pub(crate) fn room(&self) -> &Arc<str> {
         &self.room.name
     }

@@ -1,4 +1,4 @@
-//! Events between the servers of a cluster: sent by one node, handled by all others.
+//! Server events: sent by one node and handled by all other nodes of the cluster.
 
 use std::time::Duration;
 
@@ -9,24 +9,23 @@ use crate::socket::codec::arguments::Arguments;
 use crate::socket::codec::encoder::{EncodedPacket, encode_event};
 use crate::socket::codec::packet::Args;
 
-/// What the other nodes answered to [`Namespace::server_side_emit_with_ack`].
+/// The answers of the other nodes to [`Namespace::server_side_emit_with_ack`].
 #[derive(Debug, Default)]
 pub struct ServerAnswers {
-    /// In the order they arrived.
+    /// The answers, in the order in which they arrived.
     pub answers: Vec<(NodeId, Args)>,
-    /// Nodes that did not answer in time, or do not handle the event.
+    /// The nodes that did not answer in time, or do not handle the event.
     pub silent: Vec<NodeId>,
 }
 
 impl Namespace {
-    /// Sends an event to all other nodes, where
-    /// [`NamespaceBuilder::on_server_event`](crate::socket::NamespaceBuilder::on_server_event) handles it. Not to this
-    /// one.
+    /// Sends an event to all nodes except this one. There,
+    /// [`NamespaceBuilder::on_server_event`](crate::socket::NamespaceBuilder::on_server_event) handles it.
     pub fn server_side_emit(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         self.cluster().server_side_emit(self.path(), &self.encode(event, args)?)
     }
 
-    /// Sends an event to all other nodes and waits until all have answered, for at most `timeout`.
+    /// Sends an event to all other nodes and waits until each has answered, for at most `timeout`.
     pub async fn server_side_emit_with_ack(
         &self,
         event: &str,

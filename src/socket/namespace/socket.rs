@@ -1,4 +1,4 @@
-//! A client in one namespace: what handlers hold in their hands.
+//! The socket: one client in one namespace, as handlers see it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::socket::data::SocketData;
 use crate::socket::recovery::session_store::{Link, Position};
 use crate::socket::socket_id::SocketId;
 
-/// A client in one namespace. Cheap to clone; sending never waits.
+/// A client in one namespace. It is cheap to clone, and sending never waits.
 #[derive(Clone)]
 pub struct Socket(Arc<Inner>);
 
@@ -30,26 +30,26 @@ struct Inner {
     id: SocketId,
     /// The whole id of a client of Socket.IO v2.
     id_of_version2: Option<Box<str>>,
-    /// One of `JOINING`, `OPEN`, `CLOSED`: read for every packet, without a lock.
+    /// One of `JOINING`, `OPEN` and `CLOSED`. It is atomic because every packet reads it.
     state: AtomicU8,
     dialect: Dialect,
     outbox: Outbox,
     namespace: Namespace,
     handshake: Arc<Handshake>,
-    /// What was sent while joining: it must not overtake the CONNECT reply.
+    /// The packets sent while joining. They must not overtake the CONNECT reply.
     buffered: Mutex<Vec<Buffered>>,
     rooms: Mutex<HashMap<Arc<str>, Membership<Socket>>>,
     acks: PendingAcks,
     data: SocketData,
-    /// What few sockets have. Made when first needed.
+    /// The listeners of this socket, created when first needed. Few sockets have any.
     listeners: OnceLock<Box<Mutex<Listeners>>>,
-    /// The session that the client may come back to.
+    /// The session that the client may recover.
     link: Option<Box<Link>>,
 }
 
 struct Buffered {
     packet: EncodedPacket,
-    /// Where it stands in the log of its namespace, if that is kept.
+    /// The position in the log of the namespace, if there is a log.
     position: Option<Position>,
 }
 
@@ -93,32 +93,32 @@ impl Socket {
         })))
     }
 
-    /// Public id, unique in the cluster.
+    /// Returns the public id, which is unique in the cluster.
     pub fn id(&self) -> &str {
         self.0.id_of_version2.as_deref().unwrap_or_else(|| self.0.id.as_str())
     }
 
-    /// The namespace this socket is in.
+    /// Returns the namespace of this socket.
     pub fn namespace(&self) -> &Namespace {
         &self.0.namespace
     }
 
-    /// What the client told about itself when it opened the connection.
+    /// Returns the client's handshake.
     pub fn handshake(&self) -> &Arc<Handshake> {
         &self.0.handshake
     }
 
-    /// Transport of the connection right now.
+    /// Returns the current transport of the connection.
     pub fn transport(&self) -> Transport {
         self.0.outbox.transport()
     }
 
-    /// False once it left the namespace or the connection ended.
+    /// Whether the socket has joined its namespace and has not left it, and the connection is open.
     pub fn is_connected(&self) -> bool {
         self.0.state.load(Ordering::Acquire) == OPEN
     }
 
-    /// Whether it left the namespace or the connection ended.
+    /// Whether the socket has left its namespace or the connection has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.state.load(Ordering::Acquire) == CLOSED
     }
@@ -127,7 +127,7 @@ impl Socket {
         &self.0.acks
     }
 
-    /// What waits to be written to this client's connection, all its namespaces together.
+    /// Returns what waits in the outbox of the client's connection, which all its namespaces share.
     pub fn queued(&self) -> Queued {
         self.0.outbox.queued()
     }
@@ -144,12 +144,12 @@ impl Socket {
         self.0.outbox.drained().await.map_err(|error| self.not_sent(error))
     }
 
-    /// Ends the connection without telling the client to stay away: a stock client reconnects by itself.
+    /// Closes the connection without a disconnect packet, so that a stock client reconnects by itself.
     pub fn close_connection(&self) {
         self.0.outbox.close(Close::Shutdown);
     }
 
-    /// What ties it to its session, where clients may come back.
+    /// Returns the link to the session, if the client has one.
     pub(crate) fn link(&self) -> Option<&Link> {
         self.0.link.as_deref()
     }
@@ -162,7 +162,7 @@ impl Socket {
         &self.0.data
     }
 
-    /// Whether its id has another form than usual.
+    /// Whether the id has the form of Socket.IO v2.
     pub(crate) fn is_of_version2(&self) -> bool {
         self.0.id_of_version2.is_some()
     }
@@ -185,8 +185,8 @@ impl Socket {
         self.0.namespace.watch(&listeners);
     }
 
-    /// Sends a packet. While the socket is still joining it waits behind the CONNECT reply; `position` says where the
-    /// packet stands in the log of its namespace.
+    /// Sends a packet, or buffers it until after the CONNECT reply while the socket is joining. `position` is
+    /// the packet's position in the log of the namespace.
     pub(crate) fn deliver(
         &self,
         packet: &Renderings<'_>,
@@ -200,14 +200,14 @@ impl Socket {
             }
             JOINING => self.buffer(packet, position),
             _ => {
-                // It has not left its rooms yet: the client will miss this one.
+                // The socket is still in its rooms, so the client misses this packet.
                 self.note_sent(position);
                 Err(SendError::Closed)
             }
         }
     }
 
-    /// Sends a packet that nobody else gets: a single frame is moved, not shared.
+    /// Sends a packet to this client only. A single frame is moved instead of shared.
     pub(crate) fn deliver_owned(&self, packet: EncodedPacket) -> Result<(), SendError> {
         let plain = packet.len() == 1 && self.0.dialect == Dialect::Default;
         if !plain || self.0.state.load(Ordering::Acquire) != OPEN {
@@ -225,8 +225,8 @@ impl Socket {
         }
     }
 
-    /// Answers a packet of the client itself: that never closes its connection, however slow the line is. `hold` is
-    /// told the bytes of the answer; what it gives is dropped when the answer has left.
+    /// Answers a packet of the client, which never closes its connection, however slow it reads. `hold` gets
+    /// the size of the answer in bytes; the reservation it returns is dropped when the answer has been sent.
     pub(crate) fn answer(
         &self,
         packet: EncodedPacket,
@@ -246,8 +246,9 @@ impl Socket {
         outbox.answer(frames, hold(frames.iter().map(Frame::len).sum()))
     }
 
-    /// The CONNECT reply and the first events leave, then what was buffered; from now on nothing is. Without
-    /// `logged`, what stands in the log is part of the welcome already.
+    /// Sends the CONNECT reply, the first events and then the buffered packets, and stops buffering.
+    ///
+    /// Without `logged`, buffered packets from the log are skipped because `welcome` already contains them.
     pub(crate) fn open(&self, welcome: &[EncodedPacket], logged: bool) -> Result<(), SendError> {
         let mut buffered = self.0.buffered.lock();
         let waiting = std::mem::take(&mut *buffered);
@@ -263,9 +264,10 @@ impl Socket {
                 self.note_sent(*position);
             }
         }
-        // All or none: a connection that is full now would be closed in the midst of it.
+        // Queue all frames at once: queued one by one, they could fill the outbox and close the connection
+        // midway.
         self.0.outbox.answer(&all, None)?;
-        // Fails when the socket was closed meanwhile; then it stays closed.
+        // This fails if the socket was closed in the meantime; it then stays closed.
         let opened = self.0.state.compare_exchange(JOINING, OPEN, Ordering::AcqRel, Ordering::Acquire);
         opened.map(|_| ()).map_err(|_| SendError::Closed)
     }
@@ -290,7 +292,7 @@ impl Socket {
         }
     }
 
-    /// The error for a packet that was not sent.
+    /// Converts the reason why a packet was not sent.
     pub(crate) fn not_sent(&self, error: SendError) -> ImksError {
         match error {
             SendError::Closed => ImksError::SocketNotFound(self.id().into()),
@@ -299,16 +301,16 @@ impl Socket {
     }
 }
 
-/// Rooms and the end.
+/// Rooms and closing.
 impl Socket {
-    /// Joins a room with `join`, unless the socket is in it already or gone.
+    /// Adds a room with `join`, unless the socket is closed or already in the room.
     pub(crate) fn add_room<R>(
         &self,
         room: &str,
         join: impl FnOnce() -> (Membership<Socket>, R),
     ) -> Option<(Arc<str>, R)> {
         let mut rooms = self.0.rooms.lock();
-        // Checked under the lock: whoever closes the socket empties the map under it afterwards.
+        // Checked under the lock, because closing the socket empties the map under the same lock afterwards.
         if self.is_closed() || rooms.contains_key(room) {
             return None;
         }
@@ -322,24 +324,24 @@ impl Socket {
         self.0.rooms.lock().remove(room)
     }
 
-    /// Whether it is in a room; everybody is in the room of their own id.
+    /// Whether the socket is in a room. Every socket is in its own room, named after its id.
     pub fn is_in(&self, room: &str) -> bool {
         room == self.id() || self.0.rooms.lock().contains_key(room)
     }
 
-    /// Its rooms, the room of its own id included.
+    /// Returns the rooms of the socket, including its own room.
     pub fn rooms(&self) -> Vec<Arc<str>> {
         let mut rooms: Vec<_> = self.0.rooms.lock().keys().cloned().collect();
         rooms.push(Arc::from(self.id()));
         rooms
     }
 
-    /// Ends the socket's life: true for the one caller who did it.
+    /// Marks the socket as closed. Returns `true` for the one call that did it.
     pub(crate) fn mark_closed(&self) -> bool {
         self.0.state.swap(CLOSED, Ordering::AcqRel) != CLOSED
     }
 
-    /// Gives up everything that a closed socket still has: its rooms, to be left, are the answer.
+    /// Drops the acks and the buffered packets of a closed socket, and returns the rooms it must leave.
     pub(crate) fn take_rooms(&self) -> HashMap<Arc<str>, Membership<Socket>> {
         self.0.acks.clear();
         self.0.buffered.lock().clear();
@@ -347,7 +349,7 @@ impl Socket {
     }
 }
 
-/// The id of a client of Socket.IO v2: these make it of the session id and the namespace, nobody tells them.
+/// Returns the id of a client of Socket.IO v2, which the client itself derives from session id and namespace.
 fn id_of_version2(namespace: &Namespace, handshake: &Handshake) -> Option<Box<str>> {
     match (handshake.protocol, namespace.path()) {
         (Protocol::V4, _) => None,
@@ -362,6 +364,6 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// Packets buffered for a client whose connect hook is still running; one more closes the connection, since the client
-/// would miss it.
+/// The maximum number of packets buffered while the connect hook runs. One more closes the connection,
+/// because the client would miss it.
 pub const BUFFERED_PACKETS_MAX: usize = 1_024;

@@ -1,4 +1,4 @@
-//! The facts about a socket that other nodes may know.
+//! The state of a socket that other nodes may see.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,35 +6,34 @@ use crate::clock::Micros;
 use crate::engine::Handshake;
 use crate::socket::socket_id::SocketId;
 
-/// A snapshot of a socket, as it travels between nodes.
+/// A snapshot of a socket, as nodes exchange it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SocketInfo {
     pub(crate) id: SocketId,
     pub(crate) handshake: RemoteHandshake,
     pub(crate) rooms: Vec<String>,
-    /// One JSON object.
+    /// The shared data, as one JSON object.
     #[serde(with = "json_text")]
     pub(crate) data: serde_json::Value,
 }
 
-/// What a client told about itself when it opened its connection. Without the `auth` option: secrets do not
-/// travel between nodes.
+/// The handshake of a client, without the `auth` option because secrets do not travel between nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteHandshake {
-    /// Address and port of the other end.
+    /// The address and port of the peer.
     pub address: String,
-    /// Path and query of the first request.
+    /// The path and query of the first request.
     pub url: String,
-    /// Whether it came over TLS.
+    /// Whether the client uses TLS.
     pub secure: bool,
-    /// When it came, in microseconds since 1970.
+    /// The time of the handshake, in microseconds since 1970.
     pub issued: Micros,
-    /// The transport it came over.
+    /// The transport of the first request.
     pub transport: String,
-    /// Whether it came from a page of another origin.
+    /// Whether the request came from a page of another origin.
     pub xdomain: bool,
-    /// Headers in their order, names in lower case; those with credentials left out: `authorization`,
-    /// `proxy-authorization` and `cookie`.
+    /// The headers in their order, with names in lower case and without credentials (`authorization`,
+    /// `proxy-authorization` and `cookie`).
     pub headers: Vec<(String, String)>,
 }
 
@@ -53,7 +52,7 @@ impl RemoteHandshake {
     }
 }
 
-/// JSON values as text, so that the depth limit of its reader holds.
+/// Serializes JSON values as text, so that the depth limit of `serde_json` applies when they are read.
 mod json_text {
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
@@ -68,5 +67,5 @@ mod json_text {
     }
 }
 
-/// Headers that are nobody else's business.
+/// The headers with credentials, which are not sent to other nodes.
 const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];

@@ -1,4 +1,4 @@
-//! Handlers whose arguments and answers are types.
+//! Handlers with typed arguments and results.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,16 +10,16 @@ use super::socket::Socket;
 use crate::error::ImksResult;
 use crate::socket::codec::packet::Args;
 
-/// What a typed handler may return: it becomes the answer, if the client wants one.
+/// The result of a typed handler. It becomes the ack, if the client wants one.
 pub trait IntoAck {
-    /// Sends the answer.
+    /// Sends the ack.
     ///
     /// # Errors
-    /// Those of serialization.
+    /// Serialization errors.
     fn into_ack(self, ack: Ack) -> ImksResult<()>;
 }
 
-/// An answer of one value.
+/// An ack with one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply<T>(pub T);
 
@@ -29,21 +29,21 @@ impl<T: Serialize> IntoAck for Reply<T> {
     }
 }
 
-/// An answer without arguments.
+/// Sends an ack without arguments.
 impl IntoAck for () {
     fn into_ack(self, ack: Ack) -> ImksResult<()> {
         ack.send_args(&())
     }
 }
 
-/// Arguments as they came.
+/// Sends the arguments unchanged.
 impl IntoAck for Args {
     fn into_ack(self, ack: Ack) -> ImksResult<()> {
         ack.send_args(&self)
     }
 }
 
-/// An error is answered with `{"error":{"message":…,"data":…}}`.
+/// Sends an error as `{"error":{"message":…,"data":…}}`.
 impl<T: IntoAck, E: Into<EventError>> IntoAck for Result<T, E> {
     fn into_ack(self, ack: Ack) -> ImksResult<()> {
         match self {
@@ -54,8 +54,10 @@ impl<T: IntoAck, E: Into<EventError>> IntoAck for Result<T, E> {
 }
 
 impl NamespaceBuilder {
-    /// Handles an event whose arguments are the fields of a tuple, or one value of any other type; what the handler
-    /// returns is the answer. Arguments of another shape are answered with an error, and the handler does not run.
+    /// Sets a handler with typed arguments: a tuple gets all arguments, any other type the only one.
+    ///
+    /// What the handler returns is the ack. If the arguments have another shape, the handler does not run and the
+    /// client gets an error.
     ///
     /// ```
     /// # use imks::socket::{Reply, Server, Socket};

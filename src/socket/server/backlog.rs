@@ -1,14 +1,14 @@
-//! What of a connection waits for its turn, and when it comes. Pure.
+//! The backlog of a connection: the outputs that wait until their handler may start. It does no I/O.
 //!
-//! A connection is read from as long as what waits is within its bound, so that acks, which nobody lets wait, get
-//! through. A handler that waits for an ack of its own client takes no place from the others: however many of them ask
-//! back, the next event is started, and with it everything that stands behind it on the wire.
+//! A connection is read from while its backlog is within its bound, so that acks, which never wait, get
+//! through. A handler that waits for an ack of its own client does not use up a slot. However many such
+//! handlers there are, the next event can start, and so the acks behind it are read.
 
 use std::collections::VecDeque;
 
 use super::client::Output;
 
-/// Outputs of a connection in the order in which they arrived, acks aside.
+/// The outputs of a connection in order of arrival, except acks.
 #[derive(Debug)]
 pub(super) struct Backlog<S> {
     waiting: VecDeque<Output<S>>,
@@ -22,8 +22,8 @@ impl<S> Default for Backlog<S> {
 }
 
 impl<S> Backlog<S> {
-    /// Gives back what is to be handled now: an ack always, everything else if nothing waits and `may_start` allows
-    /// it. Otherwise it waits.
+    /// Returns an output that can be handled now: an ack always, anything else if nothing waits and
+    /// `may_start` allows it. Queues the output otherwise.
     pub(super) fn admit(&mut self, output: Output<S>, may_start: impl FnOnce() -> bool) -> Option<Output<S>> {
         if matches!(output, Output::Ack { .. }) || (self.waiting.is_empty() && may_start()) {
             return Some(output);
@@ -33,12 +33,12 @@ impl<S> Backlog<S> {
         None
     }
 
-    /// The next one that waits.
+    /// Removes and returns the next output.
     pub(super) fn next(&mut self) -> Option<Output<S>> {
         let output = self.waiting.pop_front()?;
         self.bytes -= output.bytes();
         if self.waiting.is_empty() {
-            // A connection at rest owns no memory for what is no more.
+            // Free the memory, so that idle connections stay small.
             self.waiting = VecDeque::new();
         }
         Some(output)
@@ -48,7 +48,7 @@ impl<S> Backlog<S> {
         self.waiting.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Returns the size of the queued outputs in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -58,8 +58,9 @@ impl<S> Backlog<S> {
     }
 }
 
-/// Whether one more handler may start beside those in flight. Those that wait for acks of this client (`pending_acks`
-/// is asked only if it matters) do not count: the client can answer only if it is read from.
+/// Whether one more handler may start beside those in flight. Handlers that wait for acks of this client do
+/// not count, because the client's ack arrives only if its connection is read. `pending_acks` is called only
+/// if needed.
 pub(super) fn may_start(in_flight: usize, max: usize, pending_acks: impl FnOnce() -> usize) -> bool {
     in_flight < max || in_flight < max.saturating_add(pending_acks())
 }
@@ -95,12 +96,12 @@ mod tests {
         assert!(backlog.is_empty() && backlog.bytes() == 0 && backlog.next().is_none());
     }
 
-    /// A connection whose handlers ask their client back so and so many times, one after the other, and whose client
-    /// answers everything that it has got.
+    /// A connection whose handlers each request several acks of the client, one after the other. The client
+    /// answers every request.
     struct Model {
         wire: VecDeque<Output<()>>,
         backlog: Backlog<()>,
-        /// Questions that each running handler still has, the one that is open included.
+        /// The acks that each running handler still needs, including the pending one.
         running: BTreeMap<u64, usize>,
         questions: Vec<usize>,
         places: usize,
@@ -135,7 +136,7 @@ mod tests {
             }
         }
 
-        /// Reads and starts what can be; false if nothing happened.
+        /// Reads and starts what is possible. Returns whether anything happened.
         fn step(&mut self) -> bool {
             if self.may_start()
                 && let Some(output) = self.backlog.next()
@@ -154,7 +155,7 @@ mod tests {
             true
         }
 
-        /// Ends handlers that wait for something other than the client.
+        /// Ends the handlers that do not wait for the client.
         fn finish_others(&mut self) -> bool {
             let before = self.running.len();
             self.running.retain(|_, left| *left > 0);
@@ -174,7 +175,7 @@ mod tests {
             };
             loop {
                 while model.step() {
-                    // One more than the bound, which is looked at before reading.
+                    // The bound is checked before reading, so one more output may be added.
                     prop_assert!(model.backlog.bytes() <= bytes_max + event(0).bytes());
                 }
                 let asking = model.running.values().filter(|left| **left > 0).count();

@@ -1,4 +1,4 @@
-//! The description of a server, complete before clients may connect.
+//! The builder of a server, which is complete before clients may connect.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::socket::namespace::builder::NamespaceBuilder;
 use crate::socket::namespace::delivery::Delivery;
 use crate::socket::namespace::namespace::{Namespace, check_path};
 
-/// Collects namespaces; nothing can be added once clients may come.
+/// The builder of a server. Namespaces cannot be added after the server is built.
 pub struct ServerBuilder {
     config: Config,
     adapter: Arc<dyn Adapter>,
@@ -28,11 +28,11 @@ pub struct ServerBuilder {
     on_new_namespace: Option<NewNamespaceHook>,
 }
 
-/// Makes an instrument when the server is built.
+/// A constructor of an instrument, called when the server is built.
 type MakeInstrument = Box<dyn FnOnce() -> ImksResult<Arc<dyn Instrument>> + Send>;
 
 impl Server {
-    /// Starts to describe a server.
+    /// Starts the configuration of a server.
     pub fn builder(config: Config) -> ServerBuilder {
         ServerBuilder {
             config,
@@ -47,19 +47,19 @@ impl Server {
 }
 
 impl ServerBuilder {
-    /// Joins the server to others that use the same adapter. Without it, the server is alone.
+    /// Connects the server to others through an adapter. Without one, the server is alone.
     pub fn adapter(mut self, adapter: Arc<dyn Adapter>) -> Self {
         self.adapter = adapter;
         self
     }
 
-    /// Gives the node its name; without it, the server makes one.
+    /// Sets the id of the node. By default, the server generates one.
     pub fn node(mut self, node: NodeId) -> Self {
         self.node = Some(node);
         self
     }
 
-    /// Describes a namespace. A path that is given twice gets the later description.
+    /// Adds a namespace. If a path is added twice, the later one wins.
     pub fn namespace(mut self, path: &str, describe: impl FnOnce(&mut NamespaceBuilder)) -> Self {
         let mut builder = NamespaceBuilder::default();
         describe(&mut builder);
@@ -67,8 +67,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Describes namespaces that are made on demand: when a client asks for a path that nobody described by name,
-    /// the dynamic namespaces are tried in the order given. `name` is for [`Server::dynamic_namespace`].
+    /// Adds a dynamic namespace, whose children are created on demand.
+    ///
+    /// When a client asks for a path that is not a static namespace, the dynamic namespaces are tried in the
+    /// order added. `name` identifies this one for [`Server::dynamic_namespace`].
     pub fn dynamic_namespace(
         mut self,
         name: &str,
@@ -81,13 +83,13 @@ impl ServerBuilder {
         self
     }
 
-    /// Hears of every namespace that is made on demand, before its first socket is in it.
+    /// Sets the hook for namespaces created on demand. It runs before the first socket joins the namespace.
     pub fn on_new_namespace(mut self, hook: impl Fn(&Namespace) + Send + Sync + 'static) -> Self {
         self.on_new_namespace = Some(Box::new(hook));
         self
     }
 
-    /// Adds something that watches the namespaces of the server.
+    /// Adds an instrument, which watches the namespaces of the server.
     pub(crate) fn instrument_with(
         mut self,
         make: impl FnOnce() -> ImksResult<Arc<dyn Instrument>> + Send + 'static,
@@ -96,11 +98,10 @@ impl ServerBuilder {
         self
     }
 
-    /// The server, ready to serve an engine.
+    /// Builds the server.
     ///
     /// # Errors
-    /// [`ImksError::Namespace`] for a path that breaks the rules,
-    /// [`ImksError::Config`] for an Admin UI that cannot work.
+    /// [`ImksError::Namespace`] for an invalid path, and [`ImksError::Config`] for an Admin UI that cannot work.
     pub fn build(mut self) -> ImksResult<Server> {
         let instruments = std::mem::take(&mut self.instruments);
         let instruments = instruments.into_iter().map(|make| make()).collect::<ImksResult<Vec<_>>>()?;
@@ -113,7 +114,7 @@ impl ServerBuilder {
         let mut namespaces = HashMap::new();
         for (path, builder) in self.namespaces {
             check_path(&path)?;
-            // What a page missed, it is told anew.
+            // Instruments send a page the whole state when it reconnects, so they need no recovery.
             let is_watching = instruments.iter().any(|instrument| instrument.path() == path);
             let recovery = self.config.recovery.as_ref().filter(|_| !is_watching);
             let handlers = Arc::new(builder.build());
@@ -135,7 +136,7 @@ impl ServerBuilder {
         Ok(Server::new(self.config, namespaces, dynamic, bus, instruments))
     }
 
-    /// Adds the namespace of an instrument, and what it wants to see of the others.
+    /// Adds the namespace of an instrument, and its observers in the other namespaces.
     fn observe(&mut self, instrument: &Arc<dyn Instrument>) -> ImksResult<()> {
         let path = instrument.path();
         if self.namespaces.iter().any(|(known, _)| known == path) {

@@ -1,6 +1,8 @@
-//! One connection as Socket.IO sees it: which namespaces it joined, and what each packet means there.
+//! The Socket.IO state machine of one connection: the namespaces it has joined, and what each packet means
+//! there.
 //!
-//! Pure: packets and times go in, [`Output`]s come out. `S` is whatever the caller keeps for a joined namespace.
+//! It does no I/O: packets and times go in, [`Output`]s come out. `S` is the caller's value for a joined
+//! namespace.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -13,56 +15,57 @@ use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::packet::{Args, MAIN_NAMESPACE, Packet, PacketBody, Payload};
 use crate::socket::codec::parser::Decoder;
 
-/// What a joined namespace is represented by.
+/// A joined namespace, as the caller represents it.
 pub trait Joined: Clone {
-    /// False once the server side has left; packets that cross that on the wire are dropped.
+    /// Whether the server side is still joined. If not, packets that the client sent before it knew are
+    /// dropped.
     fn is_connected(&self) -> bool;
 }
 
-/// What the caller should do next.
+/// The next action of the caller.
 #[derive(Debug, PartialEq)]
 pub enum Output<S> {
     /// Ask the namespace whether the client may join; then call [`Client::accepted`] or [`Client::refused`].
     Connect {
-        /// Path as the client sent it.
+        /// The path as the client sent it.
         namespace: Cow<'static, str>,
-        /// JSON object of the `auth` option.
+        /// The JSON object of the `auth` option.
         auth: Option<Payload>,
     },
     /// Send the CONNECT reply again: the client asked for a namespace that it has joined.
     Connected(S),
     /// Refuse the client with a CONNECT_ERROR, without asking the namespace.
     Refuse {
-        /// Path as the client sent it.
+        /// The path as the client sent it.
         namespace: Cow<'static, str>,
-        /// What the client is told.
+        /// The message for the client.
         reason: &'static str,
     },
     /// Run the handler of an event.
     Event {
         /// The socket that the packet is for.
         socket: S,
-        /// Present when the client waits for an answer.
+        /// The ack id, if the client waits for an ack.
         id: Option<u64>,
-        /// Name and arguments.
+        /// The name and arguments.
         args: Args,
     },
-    /// Answer that the event breaks a bound of this server.
+    /// Refuse an event that exceeds a limit of this server.
     Refused {
         /// The socket that the packet is for.
         socket: S,
-        /// Present when the client waits for an answer.
+        /// The ack id, if the client waits for an ack.
         id: Option<u64>,
-        /// The bound.
+        /// The limit.
         reason: &'static str,
     },
-    /// Hand an ack to whoever asked.
+    /// Resolve a pending ack.
     Ack {
         /// The socket that the packet is for.
         socket: S,
-        /// Which event it answers.
+        /// The id of the event that it answers.
         id: u64,
-        /// The answer.
+        /// The arguments of the ack.
         args: Args,
     },
     /// The client left this namespace.
@@ -70,7 +73,7 @@ pub enum Output<S> {
 }
 
 impl<S> Output<S> {
-    /// Bytes that it occupies while it waits.
+    /// Returns the number of bytes that the output occupies while it waits.
     pub fn bytes(&self) -> usize {
         OVERHEAD_BYTES
             + match self {
@@ -83,17 +86,17 @@ impl<S> Output<S> {
     }
 }
 
-/// State machine of one connection.
+/// The state machine of one connection.
 #[derive(Debug)]
 pub struct Client<S> {
     decoder: Decoder,
     namespaces: SmallVec<[(Cow<'static, str>, State<S>); 1]>,
     namespaces_max: usize,
-    /// Packets that waited for a namespace to accept the client.
+    /// The packets to process now that their namespace has accepted the client.
     replay: VecDeque<Packet>,
-    /// Bytes of packets that wait for a namespace to accept the client.
+    /// The size of the packets that wait for a namespace to accept the client.
     waiting_bytes: usize,
-    /// Until when a first namespace must be joined; never set again afterwards.
+    /// The time by which the first namespace must be joined. Cleared for good once one is.
     connect_deadline: Option<Instant>,
 }
 
@@ -102,12 +105,13 @@ enum State<S> {
     /// The connect hook is running. Packets wait instead of ending the connection.
     Joining(Vec<Packet>),
     Joined(S),
-    /// The client left: packets that it sent just before it knew are dropped.
+    /// The client left. Packets for the namespace are dropped.
     Left,
 }
 
 impl<S: Joined> Client<S> {
-    /// A connection that has joined nothing yet, must do so by `connect_deadline`, and may join so many namespaces.
+    /// Creates the state of a connection that must join a namespace by `connect_deadline`, and at most
+    /// `namespaces_max` in total.
     pub fn new(decoder: Decoder, connect_deadline: Instant, namespaces_max: usize) -> Self {
         Self {
             decoder,
@@ -119,7 +123,7 @@ impl<S: Joined> Client<S> {
         }
     }
 
-    /// Takes the next message of the connection. Every error ends the connection.
+    /// Processes the next message of the connection. An error ends the connection.
     pub fn handle_message(&mut self, message: Message) -> ImksResult<Option<Output<S>>> {
         match self.decoder.add(message)? {
             Some(packet) => self.handle_packet(packet),
@@ -127,12 +131,13 @@ impl<S: Joined> Client<S> {
         }
     }
 
-    /// Joins the main namespace, as a client of Socket.IO v2 does without a word.
+    /// Joins the main namespace, which clients of Socket.IO v2 do without a CONNECT packet.
     pub fn handle_open(&mut self) -> ImksResult<Option<Output<S>>> {
         self.handle_connect(Cow::Borrowed(MAIN_NAMESPACE), None)
     }
 
-    /// The namespace accepted the client; packets that waited come out of [`Client::poll_output`].
+    /// Records that the namespace accepted the client. [`Client::poll_output`] then returns the packets that
+    /// waited.
     pub fn accepted(&mut self, namespace: &str, socket: S) {
         self.connect_deadline = None;
         let Some(state) = self.state_mut(namespace) else { return };
@@ -142,7 +147,7 @@ impl<S: Joined> Client<S> {
         }
     }
 
-    /// The namespace refused the client, who may try again on the same connection.
+    /// Records that the namespace refused the client, which may try again on the same connection.
     pub fn refused(&mut self, namespace: &str) {
         let Some(place) = self.namespaces.iter().position(|(path, _)| path == namespace) else { return };
         if let (_, State::Joining(waiting)) = self.namespaces.swap_remove(place) {
@@ -150,7 +155,7 @@ impl<S: Joined> Client<S> {
         }
     }
 
-    /// Packets that became due without a new message.
+    /// Returns the output of packets that no longer have to wait for their namespace.
     pub fn poll_output(&mut self) -> Option<ImksResult<Output<S>>> {
         while let Some(packet) = self.replay.pop_front() {
             if let Some(output) = self.handle_packet(packet).transpose() {
@@ -160,12 +165,12 @@ impl<S: Joined> Client<S> {
         None
     }
 
-    /// When [`Client::handle_timeout`] wants to be called.
+    /// Returns the time at which [`Client::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.connect_deadline
     }
 
-    /// Errs when no namespace was joined in time.
+    /// Checks the deadline. An error means that no namespace was joined in time.
     pub fn handle_timeout(&mut self, now: Instant) -> ImksResult<()> {
         match self.connect_deadline {
             Some(deadline) if now >= deadline => Err(ImksError::Timeout("no namespace joined in time")),
@@ -173,7 +178,7 @@ impl<S: Joined> Client<S> {
         }
     }
 
-    /// Everything joined, for the end of the connection.
+    /// Removes and returns all joined namespaces, for the end of the connection.
     pub fn drain(&mut self) -> impl Iterator<Item = S> + '_ {
         self.replay.clear();
         self.waiting_bytes = 0;
@@ -183,7 +188,7 @@ impl<S: Joined> Client<S> {
         })
     }
 
-    /// Everything joined.
+    /// Returns all joined namespaces.
     pub fn joined(&self) -> impl Iterator<Item = &S> + '_ {
         self.namespaces.iter().filter_map(|(_, state)| match state {
             State::Joined(socket) => Some(socket),
@@ -191,7 +196,8 @@ impl<S: Joined> Client<S> {
         })
     }
 
-    /// Bytes of packets that wait for a namespace to accept the client: whoever reads for it bounds them.
+    /// Returns the size of the packets that wait for a namespace to accept the client. The caller must limit
+    /// it.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
@@ -203,7 +209,8 @@ impl<S: Joined> Client<S> {
             return self.handle_connect(namespace, auth);
         }
         match self.state_mut(&namespace) {
-            // As the reference does: a peer that talks to a namespace it did not join is out of step.
+            // The peer is out of step if it uses a namespace that it has not joined. The reference closes
+            // here too.
             None => Err(malformed("packet for a namespace that was not joined")),
             Some(State::Left) => Ok(None),
             Some(State::Joining(waiting)) => {
@@ -224,7 +231,7 @@ impl<S: Joined> Client<S> {
         auth: Option<Payload>,
     ) -> ImksResult<Option<Output<S>>> {
         match self.state_mut(&namespace) {
-            // The reply to the first CONNECT answers this one too: one socket, no ghost.
+            // The reply to the first CONNECT answers this one too, so that the client gets only one socket.
             Some(State::Joining(_)) => return Ok(None),
             Some(State::Joined(socket)) if socket.is_connected() => {
                 return Ok(Some(Output::Connected(socket.clone())));
@@ -284,10 +291,10 @@ fn malformed(rule: &'static str) -> ImksError {
     ImksError::InvalidSocketPacketFormat(rule)
 }
 
-/// About what a packet costs that waits, beside its payload.
+/// The approximate cost of a queued packet in addition to its payload.
 const OVERHEAD_BYTES: usize = 256;
 
-/// What a client is told that wants to join one namespace too many.
+/// The message for a client that joins more than the maximum number of namespaces.
 pub const TOO_MANY_NAMESPACES: &str = "Too many namespaces";
 
 #[cfg(test)]

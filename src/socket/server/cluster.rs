@@ -1,4 +1,4 @@
-//! A server as the other parts see it: one of several nodes, and the keeper of its namespaces.
+//! The server as a node of the cluster, and access to all its namespaces.
 
 use super::server::{Server, WeakServer};
 use crate::node::NodeId;
@@ -6,12 +6,12 @@ use crate::socket::namespace::cluster_link::ClusterLink;
 use crate::socket::namespace::namespace::Namespace;
 
 impl Server {
-    /// Nodes of the cluster that gave a sign of life lately, this one included.
+    /// Returns the number of live nodes in the cluster, including this one.
     pub fn server_count(&self) -> usize {
         self.0.bus.others().len() + 1
     }
 
-    /// Name of this node among the others.
+    /// Returns the id of this node.
     pub fn node(&self) -> NodeId {
         self.0.bus.node()
     }
@@ -21,12 +21,12 @@ impl Server {
         self.0.bus.reaches_others()
     }
 
-    /// A namespace that exists now, described by name or not.
+    /// Returns an existing namespace, static or dynamic.
     pub(crate) fn find(&self, path: &str) -> Option<Namespace> {
         self.namespace(path).cloned().or_else(|| self.0.dynamic.child(path))
     }
 
-    /// All namespaces that exist now, by path.
+    /// Returns all existing namespaces, sorted by path.
     pub(crate) fn every_namespace(&self) -> Vec<Namespace> {
         let mut all: Vec<_> = self.namespaces().cloned().chain(self.0.dynamic.children()).collect();
         all.sort_unstable_by(|a, b| a.path().cmp(b.path()));
@@ -44,7 +44,7 @@ impl Server {
         self.0.instruments.iter().for_each(|instrument| instrument.clone().start());
     }
 
-    /// Leaves the cluster in order: the other nodes know of it when this returns.
+    /// Leaves the cluster. The other nodes have been notified when this returns.
     pub(crate) async fn leave_bus(&self) {
         self.0.instruments.iter().for_each(|instrument| instrument.stop());
         self.0.bus.leave().await;

@@ -1,4 +1,4 @@
-//! Settings of a server.
+//! Configuration of a server.
 
 use std::time::Duration;
 
@@ -6,29 +6,31 @@ use crate::socket::codec::dialect::Parser;
 use crate::socket::codec::packet::Limits;
 use crate::socket::recovery::config::Recovery;
 
-/// What a server can be told.
+/// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// A connection that has joined no namespace by then is closed.
+    /// The time in which a connection must join a namespace. It is closed otherwise.
     pub connect_timeout: Duration,
-    /// Encoding of packets; clients must be set to the same.
+    /// The encoding of packets. Clients must be configured with the same one.
     pub parser: Parser,
-    /// Attachments of one packet.
+    /// The limits for the attachments of a packet.
     pub limits: Limits,
-    /// Clients that lost their connection may come back to their session; not when absent.
+    /// The settings of connection state recovery, which is off if this is absent.
     pub recovery: Option<Recovery>,
-    /// Handlers of one connection that may be waiting at once, those not counted that wait for an ack of the same client;
-    /// further events wait.
+    /// The maximum number of pending handlers per connection; further events wait. Handlers that wait for an
+    /// ack of the same client do not count.
     pub events_in_flight_max: usize,
-    /// Bytes of events and connects of one connection that may wait; then the connection is not read from.
+    /// The maximum size of the waiting events and connects of one connection. The connection is not read
+    /// while it is reached.
     pub events_waiting_bytes_max: usize,
-    /// Namespaces that one connection may have joined; one more is refused.
+    /// The maximum number of namespaces that one connection may join.
     pub namespaces_max: usize,
-    /// Namespaces that clients may cause to exist at once on this node; then [`NamespaceMatch`](crate::socket::NamespaceMatch)es are refused.
+    /// The maximum number of dynamic namespaces on this node. A client that asks for one more is refused.
     pub dynamic_namespaces_max: usize,
-    /// Whether a dynamic namespace ends with its last socket. Without it, it stays until the server ends.
+    /// Whether a dynamic namespace is removed with its last socket. If not, it stays until the server is
+    /// closed.
     pub cleanup_empty_child_namespaces: bool,
-    /// How long other nodes are waited for, where the caller gives no time of its own.
+    /// The time to wait for other nodes in calls without a timeout of their own.
     pub request_timeout: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The one task of a connection: frames in, handlers, acks.
+//! The task of a connection, which reads packets and runs handlers.
 
 mod joining;
 
@@ -28,25 +28,25 @@ use crate::socket::namespace::refusal::{ConnectError, EventError};
 use crate::socket::namespace::socket::Socket;
 use crate::socket::reason::DisconnectReason;
 
-/// Everything about one connection, in one task: session, wire, namespaces, running handlers.
+/// One connection in one task: its session, namespaces and running handlers.
 pub(super) struct ConnectionTask {
     server: Arc<Inner>,
     connection: Connection,
     dialect: Dialect,
     client: Client<Socket>,
     backlog: Backlog<Socket>,
-    /// Handlers that are waiting for something. Made when the first one does.
+    /// The pending handlers. Allocated when the first handler has to wait.
     running: Running,
     connect_timer: Option<Pin<Box<Sleep>>>,
-    /// Of Socket.IO v2, and new: it joins the main namespace without asking.
+    /// Whether the client still has to join the main namespace without CONNECT, as Socket.IO v2 does.
     joins_unasked: bool,
-    /// This side ends the connection: what the client still sends is not handled.
+    /// Whether this side is closing the connection. Further packets of the client are then ignored.
     ending: bool,
-    /// Among the open connections.
+    /// The key of this connection in the open connections.
     key: u64,
 }
 
-/// What a future of this connection came to.
+/// The outcome of a future of this connection.
 enum Done {
     Handled,
     Verdict {
@@ -54,7 +54,7 @@ enum Done {
         payload: ConnectPayload,
         verdict: Result<Accept, ConnectError>,
     },
-    /// A namespace that is made on demand was looked for.
+    /// The search for a dynamic namespace is complete.
     Found {
         path: Arc<str>,
         payload: ConnectPayload,
@@ -62,12 +62,12 @@ enum Done {
     },
 }
 
-/// Whether a turn may go on.
+/// Whether a turn may continue.
 enum Turn {
     GoOn,
-    /// Let others run first.
+    /// Other tasks should run first.
     Yield,
-    /// The connection is over.
+    /// The connection has ended.
     Over,
 }
 
@@ -76,7 +76,7 @@ impl Future for ConnectionTask {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let task = &mut *self;
-        // A panic in one handler ends one connection, and nothing else.
+        // A panic in a handler ends only its own connection.
         match catch_unwind(AssertUnwindSafe(|| task.turn(cx))) {
             Ok(poll) => poll,
             Err(_) => {
@@ -134,7 +134,7 @@ impl ConnectionTask {
             let waiting = self.backlog.bytes() + self.client.waiting_bytes();
             let reading = waiting < self.server.config.events_waiting_bytes_max;
             let Poll::Ready(event) = self.connection.poll_event(cx, reading) else {
-                // Asked for while this turn ran: nobody wakes us for that.
+                // A disconnect that was requested during this turn does not wake the task.
                 if self.connection.outbox().disconnect_requested() && !self.ending {
                     continue;
                 }
@@ -155,7 +155,7 @@ impl ConnectionTask {
         let message = match event {
             EngineEvent::Message(message) => message,
             EngineEvent::Closed(reason) => {
-                // Who breaks the rules of packets does not come back to the session.
+                // A client that violates the protocol cannot recover its session.
                 let reason = if self.ending { CloseReason::ParseError } else { reason };
                 self.end(DisconnectReason::Engine(reason));
                 return Turn::Over;
@@ -172,7 +172,7 @@ impl ConnectionTask {
         if pressure::take() { Turn::Yield } else { Turn::GoOn }
     }
 
-    /// Handles what the client sent, unless it has to wait.
+    /// Handles an output of the client, or queues it.
     fn admit(&mut self, output: Output<Socket>, cx: &mut Context<'_>) {
         let (running, client, config) = (&self.running, &self.client, &self.server.config);
         let admitted = self.backlog.admit(output, || may_start(running, client, config.events_in_flight_max));
@@ -181,7 +181,7 @@ impl ConnectionTask {
         }
     }
 
-    /// Handles what had to wait and need not any more.
+    /// Handles queued outputs for as long as handlers may start.
     fn handle_waiting(&mut self, cx: &mut Context<'_>) -> Turn {
         while !self.ending
             && !self.backlog.is_empty()
@@ -201,14 +201,15 @@ impl ConnectionTask {
         match output {
             Output::Connect { namespace, auth } => self.connect(&namespace, ConnectPayload::new(auth), cx),
             Output::Connected(socket) => {
-                // Left meanwhile by the server: it is told so already.
+                // If this fails, the server has removed the socket in the meantime, and the client has been
+                // notified.
                 if socket.answer(socket.connect_reply(), |_| None).is_err() {
                     tracing::debug!("client left before it was answered");
                 }
             }
             Output::Refuse { namespace, reason } => self.refuse(&namespace, &ConnectError::new(reason)),
             Output::Event { socket, id, args } => {
-                // It may have left while the event waited.
+                // The socket may have left while the event was queued.
                 if socket.is_connected() {
                     self.dispatch(Event::new(socket, id, args), cx);
                 }
@@ -222,7 +223,8 @@ impl ConnectionTask {
     }
 
     fn dispatch(&mut self, event: Event, cx: &mut Context<'_>) {
-        // The connection's own reference count, where the namespace's would be everybody's.
+        // This clones the reference count of the connection. That of the namespace is shared, so cloning it
+        // would contend.
         let socket = event.socket().clone();
         let namespace = socket.namespace();
         if namespace.watches_incoming() {
@@ -240,9 +242,9 @@ impl ConnectionTask {
         }
     }
 
-    /// Polls a handler once, so that handlers start in the order of their events; sets it aside if it waits.
+    /// Polls a handler once, so that handlers start in the order of their events. Stores it if it is pending.
     fn start_handler(&mut self, mut handling: BoxFuture<'static, ()>, cx: &mut Context<'_>) {
-        // A waker of its own is made only once it has to wait.
+        // The handler gets a waker of its own only if it has to wait.
         if handling.as_mut().poll(cx).is_pending() {
             let token = self.server.handlers.token();
             self.set_aside(Box::pin(async move {
@@ -272,7 +274,7 @@ impl ConnectionTask {
         }
     }
 
-    /// Ends the connection because of what the peer sent.
+    /// Closes the connection because of invalid input from the peer.
     fn refuse_connection(&mut self, error: &ImksError) {
         tracing::debug!(%error, peer = %self.connection.handshake().peer, "connection closed");
         metrics::PROTOCOL_ERRORS.increment();
@@ -280,7 +282,7 @@ impl ConnectionTask {
         self.connection.outbox().close(Close::Graceful);
     }
 
-    /// Tells the client to leave every namespace, or it would come back to those it was not told about.
+    /// Disconnects the client from every namespace. It would reconnect to any namespace left out.
     fn send_disconnects(&mut self) {
         if std::mem::replace(&mut self.ending, true) {
             return;
@@ -300,8 +302,8 @@ impl ConnectionTask {
         }
     }
 
-    /// All sockets of the connection leave. Handlers that are still waiting are dropped; what they asked of the
-    /// database goes on in tasks of its own.
+    /// Removes all sockets of the connection and drops its pending handlers. Database work that these started
+    /// continues in tasks of its own.
     fn end(&mut self, reason: DisconnectReason) {
         let sockets: Vec<Socket> = self.client.drain().collect();
         for socket in sockets {
@@ -320,7 +322,7 @@ fn may_start(running: &Running, client: &Client<Socket>, max: usize) -> bool {
     backlog::may_start(in_flight, max, || client.joined().map(|socket| socket.pending_acks().len()).sum())
 }
 
-/// Tells the client and the application that an event breaks a bound.
+/// Reports to the client and the application that an event exceeds a limit.
 fn refuse_event(socket: &Socket, id: Option<u64>, reason: &'static str) {
     let error = EventError::new(reason);
     observers::refuse(socket.namespace(), socket, &error);
@@ -339,7 +341,7 @@ impl Joined for Socket {
 
 impl Drop for ConnectionTask {
     fn drop(&mut self) {
-        // Only reached with sockets left when the runtime itself is shut down.
+        // There are sockets left here only if the runtime is shutting down.
         self.end(DisconnectReason::Engine(CloseReason::ForcedClose));
         self.server.open.remove(self.key);
     }

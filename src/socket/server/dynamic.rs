@@ -1,4 +1,4 @@
-//! Namespaces made on demand: a client asks for a path, and the rule that matches it decides.
+//! Dynamic namespaces, created on demand when a client asks for a path that matches a rule.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::socket::namespace::handlers::Handlers;
 use crate::socket::namespace::namespace::{Namespace, OnClientGone, check_path};
 use crate::socket::recovery::config::Recovery;
 
-/// Which paths belong to a dynamic namespace.
+/// A rule that decides which paths belong to a dynamic namespace.
 pub struct NamespaceMatch(Rule);
 
 enum Rule {
@@ -28,19 +28,21 @@ enum Rule {
 }
 
 impl NamespaceMatch {
-    /// Paths that look like this: `*` stands for one or more characters other than `/`. `/room-*` matches
-    /// `/room-12`, `/shop/*/orders` matches `/shop/7/orders`.
+    /// Matches paths with a pattern in which `*` stands for one or more characters other than `/`.
+    ///
+    /// `/room-*` matches `/room-12`, and `/shop/*/orders` matches `/shop/7/orders`.
     pub fn pattern(pattern: &str) -> Self {
         Self(Rule::Pattern(pattern.into()))
     }
 
-    /// Paths for which this is true.
+    /// Matches paths for which `predicate` returns `true`.
     pub fn when(predicate: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         Self(Rule::Predicate(Box::new(predicate)))
     }
 
-    /// Paths that this allows, for this client: it is asked for every client, also when the namespace exists
-    /// already. It runs before any middleware.
+    /// Matches paths that `allow` permits for a client.
+    ///
+    /// It runs for every client, even if the namespace exists already, and before any middleware.
     pub fn ask<F, Fut>(allow: F) -> Self
     where
         F: Fn(Arc<str>, ConnectPayload) -> Fut + Send + Sync + 'static,
@@ -77,13 +79,13 @@ impl fmt::Debug for NamespaceMatch {
 fn matches_pattern(pattern: &str, path: &str) -> bool {
     let Some((fixed, rest)) = pattern.split_once('*') else { return pattern == path };
     let Some(path) = path.strip_prefix(fixed) else { return false };
-    // Every length the star may have; the rest of the pattern decides. Paths have at most 256 characters.
+    // Try every length for the star; the rest of the pattern decides. Paths have at most 256 characters.
     let star = path.find('/').unwrap_or(path.len());
     let ends = path.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= star);
     ends.into_iter().any(|end| matches_pattern(rest, &path[end..]))
 }
 
-/// A description of namespaces that come and go. Cheap to clone.
+/// A dynamic namespace: a template for namespaces created on demand. It is cheap to clone.
 #[derive(Clone)]
 pub struct DynamicNamespace {
     registry: Arc<Dynamic>,
@@ -91,26 +93,28 @@ pub struct DynamicNamespace {
 }
 
 impl DynamicNamespace {
-    /// The namespaces that exist now on this node.
+    /// Returns the child namespaces that exist on this node.
     pub fn children(&self) -> Vec<Namespace> {
         let children = self.registry.children.iter();
         children.filter(|child| child.parent == self.parent).map(|child| child.namespace.clone()).collect()
     }
 
-    /// Returns the namespace of a path, if it was made.
+    /// Returns the child with this path, if it exists.
     pub fn child(&self, path: &str) -> Option<Namespace> {
         let child = self.registry.children.get(path).filter(|child| child.parent == self.parent)?;
         Some(child.namespace.clone())
     }
 
-    /// Sends an event with one argument to everybody in every child of this node, and to everybody in the same
-    /// namespaces on other nodes.
+    /// Sends an event with one argument to everybody in every child of this node.
+    ///
+    /// Sockets in the same namespaces on other nodes get it too.
     pub fn emit(&self, event: &str, data: &(impl Serialize + ?Sized)) -> ImksResult<()> {
         self.emit_args(event, &One(data))
     }
 
-    /// Sends an event with any arguments to everybody in every child of this node, and to everybody in the same
-    /// namespaces on other nodes.
+    /// Sends an event with any arguments to everybody in every child of this node.
+    ///
+    /// Sockets in the same namespaces on other nodes get it too.
     pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         self.children().iter().try_for_each(|child| child.emit_args(event, args))
     }
@@ -132,7 +136,8 @@ impl fmt::Debug for DynamicNamespace {
 pub(crate) struct Dynamic {
     parents: Vec<Parent>,
     children: DashMap<Box<str>, Child>,
-    /// Of `children`; counted apart, because a map that is locked for one entry cannot be measured.
+    /// The number of `children`. Kept separately, because `DashMap::len` would deadlock while an entry is
+    /// locked.
     len: AtomicUsize,
     limits: DynamicLimits,
     on_new: Option<NewNamespaceHook>,
@@ -141,14 +146,14 @@ pub(crate) struct Dynamic {
 
 pub(crate) type NewNamespaceHook = Box<dyn Fn(&Namespace) + Send + Sync>;
 
-/// One description.
+/// The template of one dynamic namespace.
 pub(crate) struct Parent {
     pub(crate) name: String,
     pub(crate) rule: NamespaceMatch,
     pub(crate) handlers: Arc<Handlers>,
 }
 
-/// From the server's configuration.
+/// The limits from the configuration of the server.
 #[derive(Debug, Clone)]
 pub(crate) struct DynamicLimits {
     pub(crate) children_max: usize,
@@ -159,7 +164,7 @@ pub(crate) struct DynamicLimits {
 struct Child {
     namespace: Namespace,
     parent: usize,
-    /// Sockets that are in it or ask to be. Changed under the map's lock only.
+    /// The number of sockets that are in the namespace or joining it. Changed only under the lock of the map.
     users: usize,
 }
 
@@ -173,7 +178,7 @@ impl Dynamic {
         Arc::new(Self { parents, children: DashMap::new(), len: AtomicUsize::new(0), limits, on_new, bus })
     }
 
-    /// Whether a path that nobody described by name may still be somewhere.
+    /// Whether a path that is not a static namespace may still match.
     pub(crate) fn is_used(&self) -> bool {
         !self.parents.is_empty()
     }
@@ -191,7 +196,8 @@ impl Dynamic {
         self.children.iter().map(|child| child.namespace.clone()).collect()
     }
 
-    /// The namespace of this path for this client, counted as used by it. `Ok(None)`: nobody wants the path.
+    /// Returns the namespace of this path and counts the client as its user. `Ok(None)` means that no rule
+    /// matches.
     pub(crate) async fn find(
         self: Arc<Self>,
         path: Arc<str>,
@@ -246,13 +252,13 @@ impl Dynamic {
         Ok(created)
     }
 
-    /// Counts one user less; the last one closes the namespace where that is wanted.
+    /// Decrements the number of users, and removes a namespace without users if cleanup is on.
     fn remove_user(&self, path: &str) {
         let removed = self.children.remove_if_mut(path, |_, child| {
             child.users = child.users.saturating_sub(1);
             let unused = child.users == 0 && self.limits.cleanup;
             if unused {
-                // Under the lock: who makes the namespace anew subscribes after this.
+                // Unsubscribe under the lock, so that a new namespace with this path subscribes afterwards.
                 self.bus.unlisten(path);
             }
             unused

@@ -1,27 +1,27 @@
-//! Instruments: they watch the namespaces of a server, and have one of their own.
+//! Instruments, which watch the namespaces of a server and have a namespace of their own.
 
 use std::sync::Arc;
 
 use super::server::WeakServer;
 use crate::socket::namespace::builder::NamespaceBuilder;
 
-/// Something that watches a server. A server without one has nothing of it: no hook, no flag, no field in a connection.
+/// An observer of a server. A server without instruments has no overhead for them.
 pub(crate) trait Instrument: Send + Sync {
-    /// Path of its namespace.
+    /// Returns the path of the instrument's own namespace.
     fn path(&self) -> &str;
 
-    /// What its namespace does.
+    /// Describes the instrument's own namespace.
     fn describe(self: Arc<Self>) -> NamespaceBuilder;
 
-    /// Adds to a namespace what it wants to see of it; without a path, to those that are made on demand.
+    /// Adds observers to a namespace. Without a path, it is the template of a dynamic namespace.
     fn observe(self: Arc<Self>, path: Option<&str>, builder: &mut NamespaceBuilder);
 
-    /// The server exists.
+    /// Called when the server has been built.
     fn bind(&self, server: WeakServer);
 
-    /// Clients may come.
+    /// Called when the server starts to serve.
     fn start(self: Arc<Self>);
 
-    /// The server ends.
+    /// Called when the server ends.
     fn stop(&self);
 }

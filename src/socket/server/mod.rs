@@ -1,4 +1,4 @@
-//! A server and its connections.
+//! The server and its connections.
 
 mod backlog;
 pub(crate) mod builder;

@@ -1,4 +1,4 @@
-//! The connections of a server, so that it can end them all.
+//! The open connections of a server, which it closes together.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Close, Outbox};
 
-/// Every connection from its first moment to its last, joined to a namespace or not.
+/// All open connections, whether they have joined a namespace or not.
 #[derive(Debug, Default)]
 pub(crate) struct OpenConnections {
     outboxes: DashMap<u64, Outbox>,
@@ -16,11 +16,12 @@ pub(crate) struct OpenConnections {
 }
 
 impl OpenConnections {
-    /// Notes a connection; the number is for [`OpenConnections::remove`]. Once closed, it is told to end.
+    /// Adds a connection and returns its key for [`OpenConnections::remove`]. Closes it if the server is
+    /// closed.
     pub(crate) fn insert(&self, outbox: Outbox) -> u64 {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         self.outboxes.insert(key, outbox.clone());
-        // Asked after it stands among the others: whoever closes meanwhile finds it there.
+        // Checked after the insertion, so that a concurrent `close` finds the connection in the map.
         if self.closing.is_cancelled() {
             outbox.close(Close::Shutdown);
         }
@@ -31,13 +32,13 @@ impl OpenConnections {
         self.outboxes.remove(&key);
     }
 
-    /// Ends them all, and every one to come.
+    /// Closes all connections, and every one that is added later.
     pub(crate) fn close(&self) {
         self.closing.cancel();
         self.outboxes.iter().for_each(|outbox| outbox.close(Close::Shutdown));
     }
 
-    /// Until [`OpenConnections::close`].
+    /// Waits for [`OpenConnections::close`].
     pub(crate) async fn closed(&self) {
         self.closing.cancelled().await;
     }

@@ -1,4 +1,4 @@
-//! A server: its namespaces, its accept loop, its end.
+//! The server: its namespaces, its accept loop and its shutdown.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -15,7 +15,7 @@ use crate::engine::{Connection, Engine};
 use crate::socket::cluster::message_bus::MessageBus;
 use crate::socket::namespace::namespace::Namespace;
 
-/// A Socket.IO server. Cheap to clone.
+/// A Socket.IO server. It is cheap to clone.
 #[derive(Clone)]
 pub struct Server(pub(super) Arc<Inner>);
 
@@ -26,7 +26,7 @@ pub(crate) struct Inner {
     pub(super) bus: Arc<MessageBus>,
     pub(super) instruments: Vec<Arc<dyn Instrument>>,
     tasks: TaskTracker,
-    /// Handlers that wait for something.
+    /// The pending handlers.
     pub(super) handlers: TaskTracker,
     pub(super) open: OpenConnections,
 }
@@ -46,40 +46,43 @@ impl Server {
         server
     }
 
-    /// A namespace that was described.
+    /// Returns a static namespace.
     pub fn namespace(&self, path: &str) -> Option<&Namespace> {
         self.0.namespaces.get(path)
     }
 
-    /// All namespaces that were described by name.
+    /// Returns all static namespaces.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
         self.0.namespaces.values()
     }
 
-    /// A dynamic namespace, by the name it was described with.
+    /// Returns the dynamic namespace with this name.
     pub fn dynamic_namespace(&self, name: &str) -> Option<DynamicNamespace> {
         self.0.dynamic.parent(name)
     }
 
-    /// Connections that are open on this node.
+    /// Returns the number of open connections on this node.
     pub fn connections(&self) -> usize {
         self.0.tasks.len()
     }
 
-    /// Waits until no handler waits for anything: what handlers answer is queued for their clients then. New events may
-    /// start new handlers meanwhile, so the caller bounds the time.
+    /// Waits until no handler is pending. Their acks are in the outboxes by then.
+    ///
+    /// New events may start new handlers in the meantime, so the caller should set a timeout.
     pub async fn idle(&self) {
         self.0.handlers.close();
         self.0.handlers.wait().await;
     }
 
-    /// Runs one connection in a task of its own. A closed server closes it at once.
+    /// Spawns a task for one connection. If the server is closed, the connection is closed at once.
     pub fn take(&self, connection: Connection) {
         self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection));
     }
 
-    /// Takes every connection the engine opens until the engine or the server is closed, then waits for them to
-    /// end. A server that was closed closes its engine: new sessions are refused.
+    /// Serves the connections of an engine until the engine or the server is closed, then waits for them to
+    /// end.
+    ///
+    /// When the server is closed, it closes the engine, which then refuses new sessions.
     pub async fn serve(&self, engine: Engine) {
         self.listen_to_bus();
         let closed = self.0.open.closed();
@@ -98,8 +101,9 @@ impl Server {
         self.leave_bus().await;
     }
 
-    /// Ends every connection after what is queued for it, and waits until all have ended. Clients are not told to
-    /// stay away (no DISCONNECT packet): stock clients reconnect by themselves. Handlers see
+    /// Closes every connection after its outbox is sent, and waits until all have ended.
+    ///
+    /// Clients get no DISCONNECT packet, so stock clients reconnect by themselves. Handlers see
     /// [`crate::engine::CloseReason::ServerShutdown`].
     pub async fn close(&self) {
         self.0.open.close();
@@ -109,7 +113,7 @@ impl Server {
     }
 }
 
-/// A server that may have ended.
+/// A weak reference to a server.
 pub(crate) struct WeakServer(Weak<Inner>);
 
 impl WeakServer {

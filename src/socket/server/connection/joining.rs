@@ -1,4 +1,4 @@
-//! How a connection joins namespaces: the path is looked for, the connect hook asked, the socket opened.
+//! Joining namespaces: finds the namespace, runs the connect hook and opens the socket.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -108,7 +108,7 @@ impl ConnectionTask {
         }
     }
 
-    /// `CONNECT_ERROR`: the connection stays.
+    /// Sends CONNECT_ERROR. The connection stays open.
     pub(super) fn refuse(&mut self, path: &str, refusal: &ConnectError) {
         self.client.refused(path);
         metrics::CONNECTS.of(Connect::Refused).increment();
@@ -118,7 +118,7 @@ impl ConnectionTask {
         }
     }
 
-    /// Answers a client that has no socket.
+    /// Sends a packet to a client that has no socket.
     fn answer(&self, packet: &EncodedPacket) {
         let outbox = self.connection.outbox();
         if outbox.answer(Renderings::new(packet).frames_for(self.dialect, outbox), None).is_err() {
