@@ -1,8 +1,8 @@
-//! This node's end of the bus: what one node does to its sockets, all nodes do to theirs, and what one asks, all
-//! answer.
+//! The message bus: carries operations, requests and responses between this node and the others.
 //!
-//! Membership is by heartbeats: a node that dies costs the requests of the next ten seconds their deadline, and
-//! nothing afterwards. A request that arrives twice is done once; a response that nobody waits for is dropped.
+//! Every node applies the operations of the others to its own sockets, and responds to their requests.
+//! Membership is by heartbeats: after a node has died, requests of the next ten seconds wait until their
+//! deadline for it. A duplicate request is performed once, and a response without an open request is dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::node::NodeId;
 use crate::socket::namespace::cluster_link::ClusterLink;
 use crate::socket::namespace::namespace::Namespace;
 
-/// This node among the others.
+/// The connection of this node to the others.
 pub(crate) struct MessageBus {
     pub(super) node: NodeId,
     pub(super) pipe: Arc<dyn Pipe>,
@@ -37,12 +37,12 @@ pub(crate) struct MessageBus {
     pub(super) members: Mutex<Members>,
     requests: Arc<Requests>,
     recent: Mutex<RecentRequests>,
-    /// Responses on their way to the nodes that asked.
+    /// The queue of responses to other nodes.
     responses: mpsc::Sender<(NodeId, Bytes)>,
     unsent: Mutex<Option<mpsc::Receiver<(NodeId, Bytes)>>>,
-    /// Ends the subscriptions of namespaces.
+    /// The tokens that end the subscriptions of namespaces.
     namespaces: Mutex<HashMap<Box<str>, CancellationToken>>,
-    /// Requests of other nodes that are being worked on.
+    /// The permits for requests of other nodes in progress.
     work: Arc<Semaphore>,
     work_tasks: TaskTracker,
     loops: TaskTracker,
@@ -51,7 +51,7 @@ pub(crate) struct MessageBus {
     warned: Mutex<Option<Instant>>,
 }
 
-/// Finds a namespace of this node by its path.
+/// A function that finds a namespace of this node by its path.
 type Find = dyn Fn(&str) -> Option<Namespace> + Send + Sync;
 
 impl MessageBus {
@@ -82,7 +82,7 @@ impl MessageBus {
         }
     }
 
-    /// Joins the other nodes. `find` gives the namespaces of this node by path.
+    /// Joins the cluster. `find` returns the namespaces of this node by path.
     pub(crate) fn start(self: &Arc<Self>, find: impl Fn(&str) -> Option<Namespace> + Send + Sync + 'static) {
         if !self.pipe.reaches_others() || self.running.swap(true, Ordering::Relaxed) {
             return;
@@ -95,7 +95,7 @@ impl MessageBus {
         }
     }
 
-    /// From now on does in this namespace what other nodes ask for.
+    /// Starts to apply the operations of other nodes to this namespace.
     pub(crate) fn listen(self: &Arc<Self>, namespace: &Namespace) {
         if !self.pipe.reaches_others() {
             return;
@@ -108,14 +108,14 @@ impl MessageBus {
         self.loops.spawn(self.clone().apply_operations(namespace.clone(), subscription, stop));
     }
 
-    /// Does nothing in this namespace any more.
+    /// Stops applying operations to this namespace.
     pub(crate) fn unlisten(&self, path: &str) {
         if let Some(stop) = self.namespaces.lock().remove(path) {
             stop.cancel();
         }
     }
 
-    /// Leaves the other nodes in order: they know of it when this returns, and the pipe is closed.
+    /// Leaves the cluster. The other nodes have been notified and the pipe is closed when this returns.
     pub(crate) async fn leave(&self) {
         self.stop.cancel();
         self.loops.close();
@@ -135,7 +135,7 @@ impl MessageBus {
         self.tell(Body::Bye);
     }
 
-    /// Listens and gives signs of life until this node leaves or the pipe is closed.
+    /// Receives messages and sends heartbeats until this node leaves or the pipe is closed.
     async fn talk(self: &Arc<Self>, mut to_all: Subscription, mut to_this: Subscription, find: &Find) {
         let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,7 +145,7 @@ impl MessageBus {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 _ = heartbeat.tick() => self.tell(Body::Heartbeat),
-                // After a reconnect: who is there is asked anew.
+                // After a reconnect, ask all nodes to announce themselves again.
                 Ok(()) = state.changed() => self.tell(Body::Hello),
                 Some(message) = to_all.recv() => self.receive(&message, find),
                 Some(message) = to_this.recv() => self.receive(&message, find),
@@ -178,7 +178,7 @@ impl MessageBus {
         let Err(error) = self.handle(message, find) else { return };
         metrics::MESSAGES_DROPPED.increment();
         let mut warned = self.warned.lock();
-        // Whoever floods the bus does not flood the log.
+        // Limit the log rate, so that a flood on the bus does not become one in the log.
         if warned.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {
             *warned = Some(Instant::now());
             tracing::warn!(%error, pipe = self.pipe.name(), "messages of other nodes dropped");
@@ -210,7 +210,7 @@ impl MessageBus {
         Ok(())
     }
 
-    /// Opens a request, and sends it if there is anybody to answer.
+    /// Opens a request, and publishes it if there are other nodes.
     pub(super) fn request(
         &self,
         namespace: &str,
@@ -226,19 +226,19 @@ impl MessageBus {
         Ok(open)
     }
 
-    /// Answers a request of another node.
+    /// Queues a response for another node.
     pub(super) fn respond(&self, node: NodeId, id: u64, response: Response<'_>) {
         let message = ClusterMessage { node: self.node, body: Body::Response { id, response } };
         let sent = self.family.encode(&message).map(|message| self.responses.try_send((node, message)));
         match sent {
             Ok(Ok(())) => {}
-            // The one who asked names this node as silent.
+            // The requester reports this node as silent.
             Ok(Err(_)) => metrics::MESSAGES_DROPPED.increment(),
             Err(error) => tracing::warn!(%error, "another node was not answered"),
         }
     }
 
-    /// Runs what another node asked for, unless there is too much of it already.
+    /// Spawns work for another node, unless too much of it is in progress.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> ImksResult<()> {
         let permit = self.work.clone().try_acquire_owned();
         let permit = permit.map_err(|_| ImksError::LimitReached("requests of other nodes"))?;
@@ -263,11 +263,12 @@ impl MessageBus {
     }
 }
 
-/// Responses that wait to be sent; more are dropped and counted, and whoever asked names this node as silent.
+/// The maximum number of queued responses. More are dropped and counted, and the requester reports this node
+/// as silent.
 pub(crate) const RESPONSES_MAX: usize = 4_096;
 
-/// Requests of other nodes that may be worked on at once; more are dropped and counted.
+/// The maximum number of requests of other nodes in progress. More are dropped and counted.
 pub(crate) const WORK_MAX: usize = 1_024;
 
-/// How often at most the log says that messages of other nodes were dropped.
+/// The minimum time between two log messages about dropped messages.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! This node among the others: what they are told, and what they are asked.
+//! This node in the cluster: cluster messages, members, requests and responses.
 
 pub(crate) mod family;
 mod link;

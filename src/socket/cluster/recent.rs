@@ -1,10 +1,10 @@
-//! Requests of other nodes that were done lately. Pure.
+//! The recently performed requests of other nodes, to detect duplicates. It does no I/O.
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::node::NodeId;
 
-/// Requests that were done, so that a copy is not done again.
+/// The requests that were performed recently. A duplicate is not performed again.
 #[derive(Default)]
 pub(super) struct RecentRequests {
     known: HashSet<(NodeId, u64)>,
@@ -12,7 +12,7 @@ pub(super) struct RecentRequests {
 }
 
 impl RecentRequests {
-    /// Whether this request is not a copy; from now on it would be one.
+    /// Records a request. Returns whether it is new.
     pub(super) fn is_new(&mut self, request: (NodeId, u64)) -> bool {
         if !self.known.insert(request) {
             return false;
@@ -27,7 +27,7 @@ impl RecentRequests {
     }
 }
 
-/// Requests remembered to recognise copies.
+/// The number of requests kept to detect duplicates.
 const RECENT_REQUESTS_MAX: usize = 4_096;
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Requests of this node that wait for responses. Each has a deadline, and an outcome that names the nodes that gave
-//! none.
+//! The open requests of this node. Each has a deadline, and its result names the nodes that did not respond.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::socket::codec::packet::Args;
 use crate::socket::namespace::ack_collector::AckCollector;
 use crate::socket::namespace::socket_info::SocketInfo;
 
-/// All open requests of this node.
+/// The open requests of this node.
 #[derive(Default)]
 pub(super) struct Requests {
     pending: Mutex<HashMap<u64, Pending>>,
@@ -31,18 +30,18 @@ struct Pending {
     done: Arc<Notify>,
 }
 
-/// What responses are collected into.
+/// The responses collected so far.
 pub(super) enum Responses {
     Sockets { parts: HashMap<NodeId, HashSet<u32>>, sockets: Vec<(NodeId, SocketInfo)> },
     ServerAcks(Vec<(NodeId, Args)>),
     Acks(Arc<AckCollector>),
 }
 
-/// How much of a node's response has arrived.
+/// The progress of a node's response.
 enum Progress {
     Part,
     All,
-    /// It has nothing to say.
+    /// The node has no answer.
     Nothing,
 }
 
@@ -65,7 +64,7 @@ impl Requests {
         Ok(OpenRequest { requests: self.clone(), id, done })
     }
 
-    /// Takes what a node answered. A copy, and what is late, change nothing.
+    /// Adds the response of a node. Ignores duplicates and late responses.
     pub(super) fn take(&self, node: NodeId, id: u64, response: Response<'_>) -> ImksResult<()> {
         let mut pending = self.pending.lock();
         let Some(pending) = pending.get_mut(&id) else { return Ok(()) };
@@ -75,7 +74,7 @@ impl Requests {
         match pending.responses.take(node, response)? {
             Progress::Part => return Ok(()),
             Progress::All => drop(pending.waiting.remove(&node)),
-            // Counted as silent, but not waited for.
+            // The node counts as silent, but is not waited for.
             Progress::Nothing => {}
         }
         pending.answered.insert(node);
@@ -127,7 +126,7 @@ impl Responses {
     }
 }
 
-/// A request that was made. Dropping it ends it.
+/// An open request. Dropping it closes it.
 pub(super) struct OpenRequest {
     requests: Arc<Requests>,
     pub(super) id: u64,
@@ -135,11 +134,12 @@ pub(super) struct OpenRequest {
 }
 
 impl OpenRequest {
-    /// Waits until all nodes have answered or the time is over: what was collected, and who did not answer.
+    /// Waits until all nodes have responded or `timeout` has passed. Returns the responses and the silent
+    /// nodes.
     pub(super) async fn wait(self, timeout: Duration) -> (Option<Responses>, Vec<NodeId>) {
         let complete = self.requests.pending.lock().get(&self.id).is_none_or(Pending::is_complete);
         if !complete {
-            // Running out of time is no error: the outcome names who is missing.
+            // A timeout is not an error: the result names the nodes that are missing.
             let _ = tokio::time::timeout(timeout, self.done.notified()).await;
         }
         match self.requests.pending.lock().remove(&self.id) {
@@ -155,8 +155,8 @@ impl Drop for OpenRequest {
     }
 }
 
-/// Requests of this node that may be open at once; more are refused.
+/// The maximum number of open requests of this node. More are refused.
 pub(crate) const REQUESTS_MAX: usize = 1_024;
 
-/// Messages that one node may need to name its sockets.
+/// The maximum number of messages in one node's list of sockets.
 const PARTS_MAX: u32 = 65_536;

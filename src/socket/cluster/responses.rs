@@ -1,4 +1,4 @@
-//! What this node does when another one asks.
+//! The responses of this node to requests of other nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::socket::namespace::namespace::Namespace;
 use crate::socket::namespace::remote_socket::RemoteSocket;
 use crate::socket::socket_id::SocketId;
 
-/// One request of another node, and the way back to it.
+/// A request of another node, and the means to respond to it.
 #[derive(Clone)]
 pub(super) struct Requester {
     pub(super) bus: Arc<MessageBus>,
@@ -29,7 +29,7 @@ pub(super) struct Requester {
 }
 
 impl Requester {
-    /// Does what is asked. A namespace that this node does not have has no sockets and no handlers.
+    /// Performs the request. A namespace that does not exist here counts as one without sockets and handlers.
     pub(super) fn perform(self, namespace: Option<Namespace>, request: &Request<'_>) -> ImksResult<()> {
         match request {
             Request::FetchSockets { target } => {
@@ -106,15 +106,15 @@ impl Requester {
     }
 }
 
-/// Keeps the acks wanted until all have come or the time is over.
+/// Keeps the acks pending until all have arrived or `timeout` has passed.
 async fn wait_for_acks(sink: Arc<ResponseSink>, pending: ExpectedAcks, timeout: Duration) {
-    // Whoever asked has the same deadline, and knows itself who is missing.
+    // The requester has the same deadline, and knows itself which acks are missing.
     let _ = tokio::time::timeout(timeout, sink.wait()).await;
     sink.over.store(true, Ordering::Release);
     drop(pending);
 }
 
-/// Sends the acks of this node's sockets to the node that asked.
+/// Sends the acks of this node's sockets to the requester.
 struct ResponseSink {
     requester: Requester,
     left: AtomicUsize,
@@ -157,8 +157,8 @@ impl AckSink for ResponseSink {
     }
 }
 
-/// Sockets in one message: some hundred bytes each.
+/// The maximum number of sockets per message. A socket takes a few hundred bytes.
 const SOCKETS_PER_PART: usize = 1_000;
 
-/// Longest time for which acks are awaited on behalf of another node.
+/// The maximum time for which acks are awaited on behalf of another node.
 const ACK_TIMEOUT_MAX: Duration = Duration::from_secs(600);

@@ -132,13 +132,15 @@ impl Socket {
         self.0.outbox.queued()
     }
 
-    /// Waits until the connection's queue is below its soft mark, 128 packets and 256 KiB
-    /// ([`OutboxLimits`](crate::engine::OutboxLimits)): for a producer that has more to send than a client can take at
-    /// once. Sending itself never waits, and closes a client that falls too far behind. Ready at once for a client that
-    /// keeps up; what the reference's `drain` event is for.
+    /// Waits until the outbox of the connection is below its soft mark of 128 packets and 256 KiB
+    /// ([`OutboxLimits`](crate::engine::OutboxLimits)).
+    ///
+    /// This is for producers with more to send than a client can take at once: sending itself never waits,
+    /// and a client that falls too far behind is closed. It completes at once for a client that keeps up. The
+    /// reference has the `drain` event for this.
     ///
     /// # Errors
-    /// [`ImksError::SocketNotFound`] when the connection is closed, [`ImksError::SocketSendFull`] when that was
+    /// [`ImksError::SocketNotFound`] if the connection is closed, and [`ImksError::SocketSendFull`] if it was closed
     /// because the client read too slowly.
     pub async fn drained(&self) -> ImksResult<()> {
         self.0.outbox.drained().await.map_err(|error| self.not_sent(error))

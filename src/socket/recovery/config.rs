@@ -1,24 +1,26 @@
-//! How long clients may be away, and how much is kept for them.
+//! Configuration of connection state recovery: the length of absences, and the limits of what is stored.
 
 use std::time::Duration;
 
-/// How clients may come back. Bounds are per namespace.
+/// The settings of connection state recovery. Limits are per namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
-    /// How long a client may be away.
+    /// The maximum length of an absence.
     pub max_disconnection_duration: Duration,
-    /// Whether the connect hook is left out when a client comes back. Events it would give along are not sent
-    /// again then. Sessions whose hook named an owner are asked nevertheless.
+    /// Whether middleware and the connect hook are skipped for returning clients. The hook's events are then
+    /// not sent again. The hook still runs for a session whose hook named an owner.
     pub skip_middlewares: bool,
-    /// Packets kept at most; the oldest go first.
+    /// The maximum number of stored packets. The oldest are dropped first.
     pub packets_max: usize,
-    /// Bytes of packets kept at most; the oldest go first.
+    /// The maximum size of the stored packets in bytes. The oldest are dropped first.
     pub bytes_max: usize,
-    /// Absent clients remembered at most; who left first is forgotten first.
+    /// The maximum number of absent clients. Those that left first are dropped first.
     pub sessions_max: usize,
-    /// Packets sent to one client that comes back at most; who missed more starts anew.
+    /// The maximum number of packets replayed to a returning client. A client that missed more gets a new
+    /// session.
     pub replay_packets_max: usize,
-    /// Bytes sent to one client that comes back at most; who missed more starts anew.
+    /// The maximum number of bytes replayed to a returning client. A client that missed more gets a new
+    /// session.
     pub replay_bytes_max: usize,
 }
 
@@ -36,15 +38,15 @@ impl Default for Recovery {
     }
 }
 
-/// What a store holds.
+/// The contents of a session store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecoveryStatus {
-    /// Sessions, connected or not.
+    /// The number of sessions, connected or not.
     pub sessions: usize,
-    /// Sessions whose client is away.
+    /// The number of sessions whose client is away.
     pub away: usize,
-    /// Packets.
+    /// The number of stored packets.
     pub packets: usize,
-    /// Bytes of these packets.
+    /// The size of these packets in bytes.
     pub bytes: usize,
 }

@@ -1,12 +1,14 @@
-//! An event on its way into the log of its namespace: encoded once, and stamped with its offset there.
+//! Recoverable events, which are encoded once and get their offset when they enter the log of the namespace.
 
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::Arguments;
 use crate::socket::codec::encoder::{EncodedPacket, PacketWriter};
 use crate::socket::codec::packet::PacketType;
 
-/// `2` or `5`: an event that anybody may get again after a short absence. It ends with an offset that is filled in
-/// when the event's place in the log is known, so that it is encoded once nevertheless.
+/// A recoverable event (`2` or `5`), which returning clients may get again.
+///
+/// Its last argument is an offset that is filled in when the position in the log is known. The event is
+/// therefore encoded only once.
 #[derive(Debug)]
 pub(crate) struct RecoverableEvent {
     packet: PacketWriter,
@@ -20,19 +22,20 @@ impl RecoverableEvent {
         Ok(Self { packet, compress: true })
     }
 
-    /// The event with or without leave to compress it on its way.
+    /// Sets whether the event may be compressed in transit.
     pub(crate) fn compress(self, compress: bool) -> Self {
         Self { compress, ..self }
     }
 
-    /// The event with its offset, which is [`OFFSET_CHARACTERS`] long.
+    /// Returns the packet with its offset, which must be [`OFFSET_CHARACTERS`] long.
     pub(crate) fn stamp(mut self, offset: &str) -> EncodedPacket {
         let at = self.packet.text.len() - OFFSET_CHARACTERS - "\"]".len();
         self.packet.text.overwrite(at, offset);
         self.packet.finish().compress(self.compress)
     }
 
-    /// The event without an offset, for listeners and other nodes: the offset of this node means nothing to them.
+    /// Returns the packet without an offset, for listeners and other nodes. An offset is only valid on this
+    /// node.
     pub(crate) fn plain(&self) -> EncodedPacket {
         let json = self.packet.json();
         let end = json.len() - OFFSET_ROOM.len() - "]".len();
@@ -40,10 +43,10 @@ impl RecoverableEvent {
     }
 }
 
-/// How long an offset is on the wire.
+/// The length of an offset on the wire.
 pub(crate) const OFFSET_CHARACTERS: usize = 22;
 
-/// Stands where the offset will be.
+/// The placeholder for the offset.
 const OFFSET_ROOM: &str = ",\"0000000000000000000000\"";
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
-//! Connection state recovery (docs/protocol.md, "Recovery"): a client that comes back after a short absence goes on
-//! as the same socket, with its rooms and data, after the packets it missed.
+//! The session store of a namespace, for connection state recovery (docs/protocol.md, "Recovery").
 //!
-//! One store per namespace. A session is recorded when it opens and kept current. One lock gives packets, joins,
-//! leaves and departures one order, so "which packets should this client have got after that one" has one answer. If
-//! anything is in doubt, the answer is a new session: that is always correct.
+//! A client that returns after a short absence continues as the same socket, with its rooms and data, after
+//! the packets it missed.
 //!
-//! Methods take and give plain values (ids, names of rooms, positions, frames), so that another node can be asked.
+//! There is one store per namespace. A session is recorded when it opens and kept current. One lock orders
+//! packets, joins, leaves and departures, so that the set of packets a client should have got after a given
+//! one is well defined. In doubt the client gets a new session, which is always correct.
+//!
+//! Methods take and return plain values (ids, names of rooms, positions, frames), so that another node could
+//! be asked instead.
 
 mod link;
 mod log;
@@ -38,26 +41,26 @@ use crate::socket::data::SavedData;
 use crate::socket::metrics::{self, Return};
 use crate::socket::socket_id::SocketId;
 
-/// What a socket starts with when it opens.
+/// The state that a socket opens with.
 pub(crate) struct Restored {
-    /// Packets it missed, oldest first: they go before the CONNECT reply.
+    /// The packets it missed, oldest first. They are sent before the CONNECT reply.
     pub(crate) missed: Vec<EncodedPacket>,
-    /// Rooms to enter.
+    /// The rooms to join.
     pub(crate) rooms: Vec<Arc<str>>,
-    /// Stands for having everything so far.
+    /// The offset of a client that has everything so far.
     pub(crate) offset: OffsetText,
 }
 
-/// Why a session was not opened.
+/// The reason why a session was not opened.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// The session cannot be gone on with; a new one can be had.
+    /// The session cannot be recovered, but the client can get a new one.
     Lost,
     /// The connection ended.
     Closed,
 }
 
-/// The sessions of one namespace, and the packets their clients may have missed.
+/// The sessions of one namespace, and the packets that their clients may have missed.
 pub(crate) struct SessionStore {
     config: Recovery,
     epoch: Epoch,
@@ -88,7 +91,7 @@ impl SessionStore {
         }
     }
 
-    /// A session for a client that wants to join: its earlier one if its payload names one that can be gone on with,
+    /// Returns a session for a joining client: the earlier one named in its payload if it can be recovered,
     /// else a new one.
     pub(crate) fn begin(&self, payload: Option<&str>) -> ImksResult<Link> {
         if let Some(credentials) = payload.and_then(|payload| Credentials::find(payload, self.epoch)) {
@@ -100,7 +103,7 @@ impl SessionStore {
         self.begin_new()
     }
 
-    /// A new session. It is recorded at once, although nobody can claim it before its client was told its private id.
+    /// Creates a session. It is stored at once, but cannot be claimed before its client gets the private id.
     fn begin_new(&self) -> ImksResult<Link> {
         let (pid, id) = (Pid::random()?, SocketId::random()?);
         let mut state = self.state.lock();
@@ -122,8 +125,9 @@ impl SessionStore {
         Ok(Link { pid, id, claim, sent, resume: None })
     }
 
-    /// Gives an event its place among all others, keeps it for those who miss it, and delivers it to those who are
-    /// there: all in one step, so that nobody gets packets in another order than that of their positions.
+    /// Appends an event to the log and delivers it to the connected sockets.
+    ///
+    /// Both happen under the lock, so that all sockets get packets in the order of their positions.
     pub(crate) fn publish(
         &self,
         addressees: Addressees,
@@ -143,7 +147,7 @@ impl SessionStore {
         self.watch(&mut state);
     }
 
-    /// The socket enters a room; `enter` gives its name unless it is there already.
+    /// Adds the socket to a room. `enter` returns the name of the room unless the socket is in it already.
     pub(crate) fn join<R>(
         &self,
         link: &Link,
@@ -160,7 +164,8 @@ impl SessionStore {
         entered
     }
 
-    /// The socket leaves a room. While its connect hook runs, it loses a room of the session it wants to go on with.
+    /// Removes the socket from a room. While its connect hook runs, the room is also removed from the session
+    /// being recovered.
     pub(crate) fn leave<R>(&self, link: &Link, room: &str, leave: impl FnOnce() -> R) -> R {
         let mut state = self.state.lock();
         let (at, first) = (state.log.last(), state.log.first());
@@ -174,7 +179,7 @@ impl SessionStore {
         left
     }
 
-    /// Rooms of the session that the client wants to go on with, as far as the connect hook left them.
+    /// Returns those rooms of the session being recovered that the connect hook did not remove.
     pub(crate) fn recovered_rooms(&self, link: &Link) -> Vec<Arc<str>> {
         let mut state = self.state.lock();
         let Some(record) = state.by_pid.get_mut(&link.pid).filter(|_| link.is_resumed()) else {
@@ -185,7 +190,7 @@ impl SessionStore {
         record.memberships.rooms().filter(kept).cloned().collect()
     }
 
-    /// Saves what the application keeps with the socket.
+    /// Saves the data that the application attached to the socket.
     pub(crate) fn set_data(&self, link: &Link, data: impl FnOnce() -> SavedData) {
         let mut state = self.state.lock();
         if let Some(record) = state.by_pid.get_mut(&link.pid).filter(|record| record.is_held_by(link.claim)) {
@@ -193,20 +198,22 @@ impl SessionStore {
         }
     }
 
-    /// Whether the session goes on, with its client or without.
+    /// Whether the session exists, with or without a connected client.
     pub(crate) fn is_known(&self, link: &Link) -> bool {
         self.state.lock().by_pid.contains_key(&link.pid)
     }
 
-    /// Whether the connect hook speaks for whom the session belongs to.
+    /// Whether the connect hook authenticated the owner of the session.
     pub(crate) fn is_owner(&self, link: &Link, owner: Option<&str>) -> bool {
         let state = self.state.lock();
         let record = state.by_pid.get(&link.pid);
         link.is_trusted() || record.is_some_and(|record| record.owner.as_deref() == owner)
     }
 
-    /// Opens the session of a socket whose connect hook accepted. `open` puts it into its rooms and sends what it starts with,
-    /// in one step with everything that happens in the namespace.
+    /// Opens the session of a socket that the connect hook accepted.
+    ///
+    /// `open` joins the rooms and sends the first packets. It runs under the lock, and so atomically with
+    /// respect to all events of the namespace.
     pub(crate) fn open(
         &self,
         link: &Link,
@@ -225,7 +232,7 @@ impl SessionStore {
         memberships.became_member(last);
         let missed = match &link.resume {
             None => Vec::new(),
-            // An earlier socket that is still there has been shut by now.
+            // An earlier socket that was still connected has been closed by now.
             Some(back) => {
                 let from = self.resume_from(&state.log, record, back.offset).ok_or(Refused::Lost)?;
                 self.missed(&state.log, record.id, &memberships, from).ok_or(Refused::Lost)?
@@ -254,7 +261,7 @@ impl SessionStore {
         Ok(())
     }
 
-    /// The socket is gone, or its connect hook refused it. Its session stays if the client may come back.
+    /// Records that the socket is gone or was refused. Its session stays if the client may return.
     pub(crate) fn depart(&self, link: &Link, recoverable: bool) {
         let mut state = self.state.lock();
         let position = state.log.last();
@@ -283,7 +290,7 @@ impl SessionStore {
         self.watch(&mut state);
     }
 
-    /// Calls `change` for the sessions of absent clients; it says whether they go on.
+    /// Calls `change` for each session of an absent client, and removes the session if it returns `false`.
     pub(crate) fn for_each_away(&self, mut change: impl FnMut(&mut AwaySession<'_>) -> bool) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -300,7 +307,7 @@ impl SessionStore {
     }
 }
 
-/// What the connect hook said.
+/// The outcome of an accepting connect hook.
 pub(crate) struct Accepted<'a> {
     pub(crate) owner: Option<&'a str>,
     pub(crate) greeted: bool,

@@ -102,7 +102,7 @@ pub struct Client<S> {
 
 #[derive(Debug)]
 enum State<S> {
-    /// The connect hook is running. Packets wait instead of ending the connection.
+    /// The connect hook is running, and packets wait for it.
     Joining(Vec<Packet>),
     Joined(S),
     /// The client left. Packets for the namespace are dropped.

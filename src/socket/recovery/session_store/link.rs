@@ -1,4 +1,4 @@
-//! What ties a socket to its session, and what a client says to go on with one.
+//! The link between a socket and its session, and the credentials with which a client claims one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::error::ImksResult;
 use crate::socket::data::SavedData;
 use crate::socket::socket_id::SocketId;
 
-/// Private id of a session: 128 random bits. Whoever knows it can take the session over, so it is never logged.
+/// The private id of a session: 128 random bits. Whoever knows it can take over the session, so it is never
+/// logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Pid([u8; 16]);
 
@@ -32,52 +33,52 @@ impl Pid {
     }
 }
 
-/// What ties a socket to its session.
+/// The link between a socket and its session.
 pub(crate) struct Link {
     pub(super) pid: Pid,
     pub(super) id: SocketId,
-    /// Tells this socket from others that want to be, or were, the same session.
+    /// A number that tells this socket from earlier and competing sockets of the same session.
     pub(super) claim: u64,
     pub(super) sent: Arc<SentPositions>,
     pub(super) resume: Option<Resume>,
 }
 
-/// A client that says it was here before, and was believed so far.
+/// A client that claims an earlier session with valid credentials.
 pub(super) struct Resume {
-    /// Position up to which it has everything; none if it never got a packet.
+    /// The position up to which the client has everything, or `None` if it never got a packet.
     pub(super) offset: Option<Position>,
     pub(super) data: SavedData,
-    /// The connect hook is asked.
+    /// Whether the connect hook must run.
     pub(super) asked: bool,
 }
 
 impl Link {
-    /// Id of the socket.
+    /// Returns the id of the socket.
     pub(crate) fn socket_id(&self) -> SocketId {
         self.id
     }
 
-    /// Private id, for the client and nobody else.
+    /// Returns the private id, which only the client may see.
     pub(crate) fn pid(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.pid.0)
     }
 
-    /// Whether the client came back.
+    /// Whether the client claims an earlier session.
     pub(crate) fn is_resumed(&self) -> bool {
         self.resume.is_some()
     }
 
-    /// Whether the connect hook need not be asked.
+    /// Whether the connect hook can be skipped.
     pub(crate) fn is_trusted(&self) -> bool {
         self.resume.as_ref().is_some_and(|back| !back.asked)
     }
 
-    /// What the application kept with the session.
+    /// Returns the data that the application attached in the earlier session.
     pub(crate) fn data(&self) -> SavedData {
         self.resume.as_ref().map(|back| back.data.clone()).unwrap_or_default()
     }
 
-    /// A packet with this position is on its way to the client.
+    /// Records that the packet at this position is being sent to the client.
     pub(crate) fn note_sent(&self, position: Position) {
         self.sent.note(position);
     }
@@ -89,7 +90,7 @@ impl fmt::Debug for Link {
     }
 }
 
-/// What the stock client adds to the payload of CONNECT.
+/// The fields that the stock client adds to the CONNECT payload.
 #[derive(Deserialize)]
 struct Wire<'a> {
     #[serde(borrow)]
@@ -98,15 +99,15 @@ struct Wire<'a> {
     offset: Option<&'a RawValue>,
 }
 
-/// The session that a client names, and how far it got there.
+/// The session that a client claims, and the last position it received.
 pub(super) struct Credentials {
     pub(super) pid: Pid,
-    /// None if the client never got a packet.
+    /// The last position, or `None` if the client never got a packet.
     pub(super) offset: Option<Position>,
 }
 
 impl Credentials {
-    /// Reads them from the payload of CONNECT.
+    /// Parses the credentials in a CONNECT payload.
     pub(super) fn find(payload: &str, epoch: Epoch) -> Option<Self> {
         if !payload.contains("\"pid\"") {
             return None;

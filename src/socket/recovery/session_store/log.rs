@@ -1,5 +1,5 @@
-//! The last packets of a namespace by position. Frames are kept by reference: an entry costs its envelope, and its
-//! bytes only once all receivers have sent theirs.
+//! The log of the last packets of a namespace, by position. It shares frames with outboxes, so an entry uses
+//! memory for its bytes only after all receivers have sent theirs.
 
 use std::collections::VecDeque;
 
@@ -14,11 +14,13 @@ use crate::socket::codec::encoder::EncodedPacket;
 use crate::socket::recovery::event::OFFSET_CHARACTERS;
 use crate::socket::socket_id::SocketId;
 
-/// Place of a packet in the log of its namespace; the first packet has 1.
+/// The position of a packet in the log of its namespace, counted from 1.
 pub(crate) type Position = u64;
 
-/// What a client is handed to say how far it got: opaque to it, 16 bytes as base64url. A log that was lost (another
-/// epoch) or belongs to another namespace is never mistaken for this one.
+/// The random id of a log, which is part of its offsets.
+///
+/// An offset is opaque to clients: 16 bytes as base64url that hold epoch and position. Offsets of a lost log
+/// or of another namespace have another epoch and are rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Epoch(u64);
 
@@ -29,17 +31,17 @@ impl Epoch {
         Ok(Self(u64::from_be_bytes(bytes)))
     }
 
-    /// The offset of a position.
+    /// Returns the offset for a position.
     pub(super) fn offset(self, position: Position) -> OffsetText {
         let bytes = u128::from(self.0) << 64 | u128::from(position);
         let mut text = [0; OFFSET_CHARACTERS];
-        // Sixteen bytes are 22 characters: it fits.
+        // Base64 turns 16 bytes into 22 characters, so the text fits.
         let written = URL_SAFE_NO_PAD.encode_slice(bytes.to_be_bytes(), &mut text);
         debug_assert_eq!(written.ok(), Some(OFFSET_CHARACTERS));
         OffsetText(text)
     }
 
-    /// The position of an offset of this epoch.
+    /// Returns the position in an offset of this epoch.
     pub(super) fn position(self, offset: &str) -> Option<Position> {
         let mut bytes = [0; 16];
         let read = URL_SAFE_NO_PAD.decode_slice(offset, &mut bytes).ok()?;
@@ -48,7 +50,7 @@ impl Epoch {
     }
 }
 
-/// An offset as it stands on the wire.
+/// An offset as text on the wire.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OffsetText([u8; OFFSET_CHARACTERS]);
 
@@ -63,7 +65,8 @@ impl OffsetText {
 pub(crate) enum Addressees {
     /// One socket.
     One(SocketId),
-    /// The union of the rooms (everybody if there are none) without those in the other rooms and without one socket.
+    /// The union of the rooms (everybody, if there are none) except `skip` and the members of the `except`
+    /// rooms.
     Rooms { rooms: Names, except: Names, skip: Option<SocketId> },
 }
 
@@ -71,7 +74,7 @@ pub(crate) enum Addressees {
 pub(crate) type Names = SmallVec<[Box<str>; 1]>;
 
 impl Addressees {
-    /// Whether a session got the packet, or would have if its client had been there.
+    /// Whether a session got the packet, or would have if its client had been connected.
     pub(super) fn include(&self, id: SocketId, memberships: &Memberships, position: Position) -> bool {
         match self {
             Self::One(one) => *one == id && memberships.began_before(position),
@@ -101,7 +104,7 @@ impl Addressees {
     }
 }
 
-/// One packet.
+/// A packet in the log.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) addressees: Addressees,
@@ -110,27 +113,27 @@ pub(super) struct Entry {
     bytes: usize,
 }
 
-/// The last packets, without a hole.
+/// The last packets, without gaps.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     entries: VecDeque<Entry>,
-    /// Position of the newest packet, kept or not.
+    /// The position of the newest packet, stored or not.
     last: Position,
     bytes: usize,
 }
 
 impl Log {
-    /// Position of the newest packet.
+    /// Returns the position of the newest packet.
     pub(super) fn last(&self) -> Position {
         self.last
     }
 
-    /// Position of the oldest packet that is kept; the next one if none is.
+    /// Returns the position of the oldest stored packet or, if there is none, the next position.
     pub(super) fn first(&self) -> Position {
         self.last + 1 - self.entries.len() as u64
     }
 
-    /// Takes the next position. The packet is not kept: nobody can come back for it.
+    /// Advances the position without storing a packet, because there is no session to recover.
     pub(super) fn skip(&mut self) -> Position {
         self.last += 1;
         self.entries.clear();
@@ -138,7 +141,7 @@ impl Log {
         self.last
     }
 
-    /// Keeps the packet at the next position, at the cost of the oldest ones.
+    /// Stores a packet at the next position, and drops the oldest ones if the log is full.
     pub(super) fn push(
         &mut self,
         addressees: Addressees,
@@ -156,27 +159,27 @@ impl Log {
         }
     }
 
-    /// Packets after a position, oldest first.
+    /// Returns the packets after a position, oldest first.
     pub(super) fn after(&self, position: Position) -> impl Iterator<Item = (Position, &Entry)> {
         let first = self.first();
         let skipped = usize::try_from((position + 1).saturating_sub(first)).unwrap_or(usize::MAX);
         self.entries.iter().enumerate().skip(skipped).map(move |(n, entry)| (first + n as u64, entry))
     }
 
-    /// Forgets packets that are older than this.
+    /// Drops the packets that are older than `before`.
     pub(super) fn purge(&mut self, before: Instant) {
         while self.entries.front().is_some_and(|entry| entry.at < before) {
             self.pop();
         }
     }
 
-    /// Forgets everything and gives its memory back; positions go on.
+    /// Drops all packets and frees their memory. The position is unchanged.
     pub(super) fn clear(&mut self) {
         self.entries = VecDeque::new();
         self.bytes = 0;
     }
 
-    /// When the oldest packet came.
+    /// Returns the time of the oldest packet.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.entries.front().map(|entry| entry.at)
     }
@@ -196,12 +199,12 @@ impl Log {
     }
 }
 
-/// How much a log keeps.
+/// The limits of a log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) packets_max: usize,
     pub(super) bytes_max: usize,
 }
 
-/// What an entry costs beside its bytes.
+/// The size of an entry without its bytes.
 const ENTRY_BYTES: usize = size_of::<Entry>();

@@ -1,4 +1,4 @@
-//! Deletes sessions and packets that are too old.
+//! The purge of expired sessions and packets.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::SessionStore;
 use super::sessions::Sessions;
 
 impl SessionStore {
-    /// Starts the task that forgets what is too old, unless it runs already or nothing can get too old.
+    /// Starts the purge task, unless it is running or there is nothing that can expire.
     pub(super) fn watch(&self, state: &mut Sessions) {
         if state.by_pid.is_empty() {
             state.log.clear();
@@ -25,12 +25,12 @@ impl SessionStore {
         }
     }
 
-    /// Whether a client that left at `since` may not come back any more.
+    /// Whether a client that left at `since` can no longer return.
     pub(super) fn is_too_late(&self, since: Instant, now: Instant) -> bool {
         now.saturating_duration_since(since) >= self.config.max_disconnection_duration
     }
 
-    /// Forgets what is too old, and says when to look again: never, if nothing is left.
+    /// Removes what has expired. Returns the time of the next purge, or `None` if nothing is left.
     fn purge(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         let away_max = self.config.max_disconnection_duration;
@@ -46,7 +46,7 @@ impl SessionStore {
         let oldest_packet = state.log.oldest().map(|at| at + keep);
         let next = oldest_session.into_iter().chain(oldest_packet).min();
         state.purging = next.is_some();
-        // Not later than the next client that leaves now could get too old.
+        // Purge before a client that leaves right now could expire.
         next.map(|next| next.min(now + away_max).max(now + PURGE_INTERVAL))
     }
 }
@@ -57,9 +57,9 @@ async fn purge_from_time_to_time(store: Weak<SessionStore>) {
     }
 }
 
-/// How long a broken connection may go unnoticed, so that packets on their way into it are still kept when the
-/// client comes back at the last moment.
+/// The time for which a broken connection may go unnoticed. Packets sent into it must still be stored when
+/// the client returns at the last moment.
 const UNNOTICED_MAX: Duration = Duration::from_secs(60);
 
-/// Least time between two looks at what is too old.
+/// The minimum time between two purges.
 const PURGE_INTERVAL: Duration = Duration::from_secs(1);

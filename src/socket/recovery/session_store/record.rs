@@ -1,4 +1,4 @@
-//! What is known of one session: who it is, where it was, and since when.
+//! The record of a session: its owner, its state, and its rooms over time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::socket::socket_id::SocketId;
 /// A session of one namespace.
 pub(super) struct Record {
     pub(super) id: SocketId,
-    /// Whom the connect hook authenticated, if it said so.
+    /// The owner, if the connect hook named one.
     pub(super) owner: Option<Box<str>>,
     pub(super) data: SavedData,
     pub(super) memberships: Memberships,
     pub(super) state: State,
-    /// What was sent to the client.
+    /// The positions of the packets sent to the client.
     pub(super) sent: Arc<SentPositions>,
     /// The connect hook gave events along.
     pub(super) greeted: bool,
@@ -33,46 +33,48 @@ impl Record {
     }
 }
 
-/// Where the client is.
+/// The state of the client.
 #[derive(Debug)]
 pub(super) enum State {
     /// The client has not joined yet.
     New,
     /// The client is connected; the number says by which claim.
     Live(u64),
-    /// Its connection ended.
+    /// The connection has ended.
     Away {
-        /// Key of the queue of those who are away.
+        /// The key in the queue of absent clients.
         since: (Instant, u64),
-        /// Position of the newest packet at that moment.
+        /// The position of the newest packet at that time.
         position: Position,
     },
 }
 
-/// A candidate for a session.
+/// A socket that tries to open the session.
 #[derive(Debug)]
 pub(super) struct Joining {
     pub(super) claim: u64,
     pub(super) memberships: Memberships,
-    /// Rooms of the session that the connect hook took away.
+    /// The rooms of the session that the connect hook removed.
     pub(super) dropped: HashSet<Box<str>>,
 }
 
-/// Which packets a session was there for. A packet reaches whoever is in its rooms at its position; so rooms are kept
-/// with the positions at which they were entered and left.
+/// The rooms of a session over time, which decide the packets it gets.
+///
+/// A packet is for the sockets that are in its rooms at its position, so rooms are stored with the positions
+/// at which they were entered and left.
 #[derive(Debug, Clone)]
 pub(super) struct Memberships {
-    /// Position before the first packet that may be for the session.
+    /// The position before the first packet that may be for the session.
     began: Position,
-    /// Position at which it became a member of the namespace.
+    /// The position at which the session joined the namespace.
     member: Option<Position>,
     rooms: HashMap<Arc<str>, Position>,
     left: VecDeque<PastMembership>,
-    /// Before this position it is not known any more.
+    /// The position before which memberships are no longer known.
     known_from: Position,
 }
 
-/// A room that was left.
+/// A room that the session has left.
 #[derive(Debug, Clone)]
 struct PastMembership {
     room: Arc<str>,
@@ -105,7 +107,7 @@ impl Memberships {
         self.rooms.entry(room).or_insert(at);
     }
 
-    /// `first` is the oldest position that anybody can still ask for.
+    /// Records that a room was left. `first` is the oldest position that can still be requested.
     pub(super) fn left(&mut self, room: &str, at: Position, first: Position) {
         let Some((room, from)) = self.rooms.remove_entry(room) else { return };
         while self.left.front().is_some_and(|stay| stay.to < first) {
@@ -122,13 +124,13 @@ impl Memberships {
         self.left.push_back(PastMembership { room, from, to: at });
     }
 
-    /// Forgets that the session was ever in these rooms.
+    /// Removes these rooms, including past memberships.
     pub(super) fn forget(&mut self, rooms: &HashSet<Box<str>>) {
         self.rooms.retain(|room, _| !rooms.contains(&**room));
         self.left.retain(|stay| !rooms.contains(&*stay.room));
     }
 
-    /// Adds what a candidate entered and left meanwhile.
+    /// Adds the rooms that a joining socket entered and left.
     pub(super) fn merge(&mut self, other: &Self) {
         for (room, at) in &other.rooms {
             self.joined(room.clone(), *at);
@@ -157,5 +159,5 @@ impl Memberships {
     }
 }
 
-/// Rooms that a session left, as far as packets for them are still kept; beyond that, older packets are not replayed.
+/// The maximum number of past memberships. Packets from before the dropped ones are not replayed.
 const LEFT_ROOMS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! What a returning client has missed.
+//! The replay of packets that a returning client has missed.
 
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::socket::codec::encoder::EncodedPacket;
 use crate::socket::socket_id::SocketId;
 
 impl SessionStore {
-    /// Ties a connection to the session that its client names, if that can be gone on with.
+    /// Links a connection to the session that its client claims, if that session can be recovered.
     pub(super) fn claim(&self, credentials: &Credentials) -> Option<Link> {
         let Credentials { pid, offset } = *credentials;
         let mut guard = self.state.lock();
@@ -20,7 +20,7 @@ impl SessionStore {
         let claim = state.next_claim();
         let record = state.by_pid.get_mut(&pid).filter(|record| !matches!(record.state, State::New))?;
         let asked = !self.config.skip_middlewares || record.owner.is_some();
-        // Without its hook nobody would send it the greeting again.
+        // If the hook is skipped, nothing sends the hook's events again.
         if !asked && record.greeted && offset.is_none() {
             return None;
         }
@@ -32,7 +32,7 @@ impl SessionStore {
         Some(Link { pid, id: record.id, claim, sent: record.sent.clone(), resume })
     }
 
-    /// Returns the position up to which the client has everything, if all later packets are still there.
+    /// Returns the position up to which the client has everything, if all later packets are still stored.
     pub(super) fn resume_from(
         &self,
         log: &Log,
@@ -49,7 +49,7 @@ impl SessionStore {
             State::Away { position, .. } => position,
             _ => log.last(),
         };
-        // What lies between two packets for the same client was for others.
+        // Packets between two packets for the same client were for others.
         match record.sent.next(from) {
             Next::Nothing => from = from.max(left_at),
             Next::At(next) => from = next - 1,
@@ -58,7 +58,7 @@ impl SessionStore {
         (from >= record.memberships.known_from() && from + 1 >= log.first()).then_some(from)
     }
 
-    /// Returns the packets of a session after a position, if they are not too many.
+    /// Returns the packets for a session after a position, unless there are too many.
     pub(super) fn missed(
         &self,
         log: &Log,

@@ -1,4 +1,5 @@
-//! Which packets were sent to a client lately: a quiet client in a busy namespace needs little of a long log.
+//! The positions of the packets last sent to a client. With them, a client that gets few packets in a busy
+//! namespace needs little of a long log.
 
 use std::collections::VecDeque;
 
@@ -6,26 +7,26 @@ use parking_lot::Mutex;
 
 use super::log::Position;
 
-/// Positions of the last packets that were meant for one session.
+/// The positions of the last packets for one session.
 #[derive(Debug)]
 pub(super) struct SentPositions(Mutex<Positions>);
 
 #[derive(Debug)]
 struct Positions {
-    /// In order.
+    /// The most recent positions, in ascending order.
     recent: VecDeque<Position>,
-    /// All later ones are in `recent`.
+    /// The position after which `recent` is complete.
     known_after: Position,
 }
 
-/// What came after a packet.
+/// The packet that followed a given one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// This one.
+    /// The packet at this position.
     At(Position),
-    /// Nothing so far.
+    /// No packet so far.
     Nothing,
-    /// Too long ago to tell.
+    /// Unknown, because it is too long ago.
     Unknown,
 }
 
@@ -34,7 +35,7 @@ impl SentPositions {
         Self(Mutex::new(Positions { recent: VecDeque::new(), known_after: began }))
     }
 
-    /// Notes a packet; those that were noted before are nothing new.
+    /// Records a packet. Has no effect if it was recorded before.
     pub(super) fn note(&self, position: Position) {
         let mut positions = self.0.lock();
         if positions.recent.back().is_some_and(|last| *last >= position) {
@@ -48,7 +49,7 @@ impl SentPositions {
         positions.recent.push_back(position);
     }
 
-    /// The first packet after a position.
+    /// Returns the first packet after a position.
     pub(super) fn next(&self, position: Position) -> Next {
         let positions = self.0.lock();
         if position < positions.known_after {
@@ -59,8 +60,8 @@ impl SentPositions {
     }
 }
 
-/// Packets on their way to one client whose places are remembered. A client that loses more of them, and got nothing
-/// since long before that, starts anew.
+/// The number of recorded positions. A client that loses more packets, and got none long before that, gets a
+/// new session.
 const RECENT_MAX: usize = 32;
 
 #[cfg(test)]

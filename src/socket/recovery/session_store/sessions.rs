@@ -1,4 +1,4 @@
-//! The state of a store: its sessions, who of them is away, and the log.
+//! The state of a session store: its sessions, the queue of absent clients, and the log.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use super::record::{Joining, Memberships, Record, State};
 use crate::socket::metrics;
 use crate::socket::socket_id::SocketId;
 
-/// Everything a store keeps under its lock.
+/// The state of a store under its lock.
 #[derive(Default)]
 pub(super) struct Sessions {
     pub(super) log: Log,
     pub(super) by_pid: HashMap<Pid, Record>,
-    /// Those who are away, in the order in which they left.
+    /// The sessions of absent clients, in the order in which they left.
     pub(super) away: BTreeMap<(Instant, u64), Pid>,
     claims: u64,
-    /// A task looks after what gets too old.
+    /// Whether the purge task is running.
     pub(super) purging: bool,
 }
 
@@ -29,7 +29,7 @@ impl Sessions {
         self.claims
     }
 
-    /// Where the rooms of a socket are kept: with its session once it is open, aside before.
+    /// Returns the memberships of a socket: those of its session once it is open, temporary ones before.
     pub(super) fn memberships(&mut self, link: &Link) -> Option<&mut Memberships> {
         let record = self.by_pid.get_mut(&link.pid)?;
         if record.is_held_by(link.claim) {
@@ -60,7 +60,7 @@ impl Sessions {
     }
 }
 
-/// The session of a client that is away.
+/// The session of an absent client.
 pub(crate) struct AwaySession<'a> {
     pub(super) record: &'a mut Record,
     pub(super) at: Position,
