@@ -1,5 +1,5 @@
-//! The arguments of events and acks. They stay the JSON text they arrived as: the envelope is checked once, and
-//! nothing is built from the text until a handler asks for a type.
+//! The arguments of events and acks, kept as the received JSON text. Only the envelope is validated on
+//! arrival. The arguments are deserialized when a handler asks for a type.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,31 +17,30 @@ use super::placeholder::all_have_attachments;
 use super::shape::Shape;
 use crate::error::{ImksError, ImksResult};
 
-/// The arguments of one event or ack: validated JSON text and the binary attachments it refers to.
+/// The arguments of an event or ack: validated JSON text, and the attachments it refers to.
 ///
-/// An attachment stands in the text as `{"_placeholder":true,"num":N}`, N being its place in
-/// [`Args::attachments`].
+/// In the text, an attachment is `{"_placeholder":true,"num":N}`, where N is its index in [`Args::attachments`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Args {
     text: Utf8Bytes,
-    /// Where the whole array lies in `text`.
+    /// The range of the array in `text`.
     array: Range,
-    /// Where the event name lies in `text`, without quotes where they can be cut off.
+    /// The range of the event name in `text`, without quotes if it has no escapes.
     name: Range,
-    /// Where the arguments lie in `text`, comma separated, without the array's brackets.
+    /// The range of the comma-separated arguments in `text`, without brackets.
     values: Range,
-    /// Where the first argument lies in `text`; empty if there is none.
+    /// The range of the first argument in `text`, empty if there is none.
     first: Range,
-    /// Where the arguments after the first begin in `text`.
+    /// The start of the arguments after the first in `text`.
     rest: u32,
     /// The event name, if it was written with escapes.
     unescaped_name: Option<Box<str>>,
     attachments: Vec<Bytes>,
-    /// The arguments as the client of the msgpack parser wrote them: JSON has no dates, no NaN, no infinity.
+    /// The arguments as a client of the msgpack parser wrote them. JSON has no dates, NaN or infinities.
     msgpack: Option<Box<MsgPackArgs>>,
 }
 
-/// Arguments in msgpack, one value after the other.
+/// Arguments in msgpack, as consecutive values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MsgPackArgs {
     pub(crate) count: u32,
@@ -51,7 +50,7 @@ pub struct MsgPackArgs {
 type Range = (u32, u32);
 
 impl Args {
-    /// Reads `["name", …]` at `text[start..]`.
+    /// Parses `["name", …]` at `text[start..]`.
     pub(crate) fn event(text: Utf8Bytes, start: usize) -> ImksResult<Self> {
         let elements = split_array(&text, start)?;
         let name = elements.ranges[0].ok_or_else(invalid_event_name)?;
@@ -70,13 +69,13 @@ impl Args {
         Ok(args)
     }
 
-    /// Reads `[…]` at `text[start..]`.
+    /// Parses `[…]` at `text[start..]`.
     pub(crate) fn ack(text: Utf8Bytes, start: usize) -> ImksResult<Self> {
         let elements = split_array(&text, start)?;
         Ok(Self::new(text, NO_NAME, None, elements.array, &elements.ranges))
     }
 
-    /// The arguments of a packet that another node took apart.
+    /// Validates the arguments of a packet that another node has split into parts.
     pub(crate) fn from_parts(kind: PacketType, json: &str, attachments: Vec<Bytes>) -> ImksResult<Self> {
         if is_too_deep(json) || !all_have_attachments(json, attachments.len()) {
             return Err(ImksError::InvalidSocketPacketFormat("illegal arguments"));
@@ -89,7 +88,7 @@ impl Args {
         Ok(args.with_attachments(attachments))
     }
 
-    /// No arguments at all.
+    /// Creates empty arguments.
     pub fn none() -> Self {
         Self::new(Utf8Bytes::from_static("[]"), NO_NAME, None, (0, 2), &[])
     }
@@ -118,35 +117,35 @@ impl Args {
         }
     }
 
-    /// Keeps what the client wrote, for other clients of the msgpack parser.
+    /// Adds the client's msgpack, to be sent to other clients of the msgpack parser.
     pub(super) fn with_msgpack(mut self, count: u32, bytes: &[u8]) -> Self {
         self.msgpack = Some(Box::new(MsgPackArgs { count, bytes: Bytes::copy_from_slice(bytes) }));
         self
     }
 
-    /// The arguments as a client of the msgpack parser wrote them, if they came from one.
+    /// Returns the arguments as a client of the msgpack parser wrote them, if they came from one.
     pub(super) fn msgpack(&self) -> Option<&MsgPackArgs> {
         self.msgpack.as_deref()
     }
 
-    /// Bytes that these arguments occupy.
+    /// Returns the size of the arguments in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let attachments: usize = self.attachments.iter().map(Bytes::len).sum();
         self.text.len() + attachments + self.msgpack.as_ref().map_or(0, |msgpack| msgpack.bytes.len())
     }
 
-    /// Hands over the attachments once all have arrived.
+    /// Adds the attachments, once all have arrived.
     pub(crate) fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
         self.attachments = attachments;
         self
     }
 
-    /// False for an ack, and for an event that came without a payload.
+    /// Whether there is an event name. `false` for an ack, and for an event without a payload.
     pub fn has_name(&self) -> bool {
         self.name != NO_NAME
     }
 
-    /// The event name; empty where there is none.
+    /// Returns the event name, empty if there is none.
     pub fn name(&self) -> &str {
         match &self.unescaped_name {
             Some(name) => name,
@@ -154,38 +153,38 @@ impl Args {
         }
     }
 
-    /// The event name as far as logs should show what a client made up.
+    /// Returns the event name, truncated for logs because a client chose it.
     pub(crate) fn logged_name(&self) -> &str {
         let name = self.name();
         name.char_indices().nth(LOGGED_CHARS_MAX).map_or(name, |(end, _)| &name[..end])
     }
 
-    /// The arguments as JSON text, comma separated, without brackets: `1,{"a":2}`.
+    /// Returns the arguments as comma-separated JSON text without brackets: `1,{"a":2}`.
     pub fn json(&self) -> &str {
         self.slice(self.values)
     }
 
-    /// The whole array as JSON text.
+    /// Returns the whole array as JSON text.
     pub(super) fn array(&self) -> &str {
         self.slice(self.array)
     }
 
-    /// The binary attachments, shared, in the order of their placeholders.
+    /// Returns the attachments, in the order of their placeholders. Their bytes are shared.
     pub fn attachments(&self) -> &[Bytes] {
         &self.attachments
     }
 
-    /// Each argument as JSON text.
+    /// Returns each argument as JSON text.
     pub fn values(&self) -> ImksResult<Vec<&RawValue>> {
         self.deserialize()
     }
 
-    /// All arguments as a tuple, for example `(String, u32)`.
+    /// Deserializes all arguments as a tuple, for example `(String, u32)`.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         self.deserialize()
     }
 
-    /// The first argument as a type.
+    /// Deserializes the first argument.
     pub fn first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         match self.slice(self.first) {
             "" => Err(ImksError::InvalidPayload("an argument is missing".into())),
@@ -193,12 +192,12 @@ impl Args {
         }
     }
 
-    /// The first argument as JSON text; empty when there is none.
+    /// Returns the first argument as JSON text, empty if there is none.
     pub fn first_json(&self) -> &str {
         self.slice(self.first)
     }
 
-    /// All arguments where `T` is a tuple or `()`, the only argument where it is anything else.
+    /// Deserializes all arguments if `T` is a tuple or `()`, and the only argument otherwise.
     pub fn extract<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         if Shape::of::<T>() != Shape::Single {
             return self.parse();
@@ -207,13 +206,13 @@ impl Args {
             return Err(ImksError::InvalidPayload("more arguments than one".into()));
         }
         match self.slice(self.first) {
-            // What may be absent may also be left out.
+            // A missing argument counts as `null`, so that an optional one can be omitted.
             "" => serde_json::from_str("null").or_else(|_| self.first()),
             _ => self.first(),
         }
     }
 
-    /// The first argument as a type, and the others as JSON text.
+    /// Deserializes the first argument, and returns the others as JSON text.
     pub fn split_first<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<(T, &'a str)> {
         Ok((self.first()?, self.slice((self.rest, self.values.1))))
     }
@@ -233,21 +232,21 @@ impl Args {
     }
 }
 
-/// The name of a packet never begins where its text begins: a bracket stands there.
+/// The range of a missing name. A real name never begins at 0, because a bracket precedes it.
 const NO_NAME: Range = (0, 0);
 
-/// Event names that clients may not use; the reference closes the connection on them.
+/// The event names that clients may not use. The reference closes the connection too.
 const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// Characters of an event name that logs show.
+/// The maximum number of characters of an event name in logs.
 const LOGGED_CHARS_MAX: usize = 64;
 
 fn invalid_event_name() -> ImksError {
     ImksError::InvalidSocketPacketFormat("event name is neither text nor a number")
 }
 
-/// Skips the event name, then reads the rest of the array as `T`.
+/// A visitor that skips the event name, then reads the rest of the array as `T`.
 struct ArgsVisitor<T> {
     has_name: bool,
     marker: PhantomData<T>,
@@ -268,7 +267,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ArgsVisitor<T> {
     }
 }
 
-/// The arguments as a sequence, and as `()` where there are none.
+/// A deserializer of the arguments as a sequence, or as `()` if there are none.
 struct ArgsDeserializer<A>(A);
 
 impl<'de, A: SeqAccess<'de>> Deserializer<'de> for ArgsDeserializer<A> {
@@ -288,7 +287,7 @@ impl<'de, A: SeqAccess<'de>> Deserializer<'de> for ArgsDeserializer<A> {
     }
 }
 
-/// Where an array and its first elements lie in the text it was read from.
+/// The ranges of an array and its first elements in the text.
 struct Elements {
     array: Range,
     ranges: [Option<Range>; 3],
@@ -307,12 +306,12 @@ fn split_array(text: &str, start: usize) -> ImksResult<Elements> {
     Ok(Elements { array, ranges: raw.map(|raw| raw.map(range)) })
 }
 
-/// Where `part`, a slice of `whole`, begins in it.
+/// Returns the offset of `part`, a slice of `whole`.
 fn offset_in(whole: &str, part: &str) -> usize {
     (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize)
 }
 
-/// The first elements of an array, as text; the others are validated only.
+/// The first elements of an array as text. The others are only validated.
 struct FirstElements<'a>([Option<&'a RawValue>; 3]);
 
 impl<'de: 'a, 'a> Deserialize<'de> for FirstElements<'a> {

@@ -1,4 +1,4 @@
-//! What can stand as the arguments of an event or ack, and how it becomes JSON text.
+//! The arguments that events and acks are sent with, and their encoding as JSON text.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,38 +8,40 @@ pub use super::placeholder::Placeholder;
 use crate::engine::FrameWriter;
 use crate::error::ImksResult;
 
-/// Something that can stand as the arguments of an event or ack.
+/// A value that can be sent as the arguments of an event or ack.
 pub trait Arguments {
-    /// Writes the arguments as JSON, comma separated, without brackets.
+    /// Writes the arguments as comma-separated JSON without brackets.
     fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()>;
 
-    /// Whether there are none.
+    /// Whether there are no arguments.
     fn is_empty(&self) -> bool {
         false
     }
 
-    /// The attachments that [`Placeholder`]s in the JSON refer to.
+    /// Returns the attachments that [`Placeholder`]s in the JSON refer to.
     fn attachments(&self) -> &[Bytes] {
         &[]
     }
 
-    /// Whether [`Arguments::write_json`] may meet a [`Binary`](crate::socket::Binary), which becomes an attachment.
+    /// Whether [`Arguments::write_json`] may write a [`Binary`](crate::socket::Binary), which becomes an
+    /// attachment.
     fn may_hold_binary(&self) -> bool {
         false
     }
 
-    /// About how many bytes [`Arguments::write_json`] will write; a wrong guess costs a copy.
+    /// Returns the approximate number of bytes that [`Arguments::write_json`] writes. A bad estimate costs a
+    /// copy.
     fn size_hint(&self) -> usize {
         DEFAULT_JSON_BYTES
     }
 
-    /// The arguments in msgpack, if they came from a client of the msgpack parser.
+    /// Returns the arguments in msgpack, if they came from a client of the msgpack parser.
     fn msgpack(&self) -> Option<&MsgPackArgs> {
         None
     }
 }
 
-/// One argument.
+/// A single argument.
 #[derive(Debug, Clone, Copy)]
 pub struct One<'a, T: ?Sized>(pub &'a T);
 
@@ -53,7 +55,7 @@ impl<T: Serialize + ?Sized> Arguments for One<'_, T> {
     }
 }
 
-/// The fields of a tuple, one argument each.
+/// Implements `Arguments` for tuples, with one argument per field.
 macro_rules! tuple_arguments {
     ($first:ident $(, $other:ident)*) => {
         impl<$first: Serialize $(, $other: Serialize)*> Arguments for ($first, $($other,)*) {
@@ -97,7 +99,7 @@ impl Arguments for () {
     }
 }
 
-/// Arguments as they were received: text and attachments are shared, not read again.
+/// Sends received arguments. Text and attachments are shared and not parsed again.
 impl Arguments for Args {
     fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
         out.push_str(self.json());
@@ -121,12 +123,12 @@ impl Arguments for Args {
     }
 }
 
-/// Arguments as JSON text, comma separated, without brackets, and the attachments that the text refers to.
+/// Arguments as comma-separated JSON text without brackets, and the attachments that the text refers to.
 #[derive(Debug, Clone, Copy)]
 pub struct RawArgs<'a> {
-    /// For example `1,{"a":2}`. Must be valid JSON once put into brackets.
+    /// The JSON text, for example `1,{"a":2}`. It must be valid JSON when put into brackets.
     pub json: &'a str,
-    /// In the order of the placeholders' numbers.
+    /// The attachments, in the order of the placeholders' numbers.
     pub attachments: &'a [Bytes],
 }
 
@@ -149,5 +151,5 @@ impl Arguments for RawArgs<'_> {
     }
 }
 
-/// A guess at the size of one serialised argument.
+/// The estimated size of one serialized argument.
 pub(crate) const DEFAULT_JSON_BYTES: usize = 256;

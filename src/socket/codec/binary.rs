@@ -1,7 +1,7 @@
-//! Binary values inside typed payloads: a field of type [`Binary`] is an attachment on the wire.
+//! Binary values in typed payloads: a field of type [`Binary`] is an attachment on the wire.
 //!
-//! Reading and writing go through `serde`, which has no room for attachments. They lie in the thread while one
-//! payload is read or written, which happens without a pause.
+//! `serde` has no notion of attachments, so they are in a thread-local while a payload is read or written.
+//! Neither operation yields.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,10 +12,11 @@ use serde::ser::{Serialize, Serializer};
 
 use super::placeholder::{NUMBER, PLACEHOLDER, Placeholder};
 
-/// Bytes that travel as a binary attachment. Reading one out of an event shares the received bytes; writing one
-/// adds an attachment to the packet and leaves its placeholder in the JSON.
+/// Bytes that are sent as a binary attachment.
 ///
-/// Written by anything but an emit or an ack, it is what `serde` makes of bytes.
+/// Deserialized from an event, it shares the received bytes. Serialized in an emit or an ack, it adds an
+/// attachment to the packet and leaves a placeholder in the JSON. Serialized anywhere else, it is what
+/// `serde` makes of bytes.
 ///
 /// ```
 /// # use imks::socket::Binary;
@@ -61,13 +62,13 @@ impl std::ops::Deref for Binary {
 }
 
 thread_local! {
-    /// Attachments of the payload that is being read.
+    /// The attachments of the payload that is being read.
     static READING: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
-    /// Attachments found in the payload that is being written, and the number of the first.
+    /// The attachments found in the payload that is being written, preceded by the number of the first.
     static WRITING: RefCell<Option<(usize, Vec<Bytes>)>> = const { RefCell::new(None) };
 }
 
-/// Reads a payload with these attachments at hand.
+/// Runs `read` with access to these attachments.
 pub(crate) fn reading<R>(attachments: &[Bytes], read: impl FnOnce() -> R) -> R {
     if attachments.is_empty() {
         return read();
@@ -77,7 +78,7 @@ pub(crate) fn reading<R>(attachments: &[Bytes], read: impl FnOnce() -> R) -> R {
     read()
 }
 
-/// Puts back what was being read outside, even if reading inside panics.
+/// A guard that restores the attachments of the outer payload, even if `read` panics.
 struct Restore(Option<Vec<Bytes>>);
 
 impl Drop for Restore {
@@ -86,7 +87,7 @@ impl Drop for Restore {
     }
 }
 
-/// Writes a payload; what it holds of [`Binary`] is given back, numbered from `first`.
+/// Runs `write` and collects the [`Binary`] values it serializes, numbered from `first`.
 pub(super) fn writing<R>(first: usize, write: impl FnOnce() -> R) -> (R, Vec<Bytes>) {
     WRITING.set(Some((first, Vec::new())));
     let written = write();

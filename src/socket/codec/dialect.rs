@@ -1,6 +1,7 @@
-//! Dialects of Socket.IO: how packets look to one client. Inside, a packet is frames of the default parser and
-//! knows its parts; what a client of another dialect gets is made from them once per broadcast, and only if such a
-//! client is there.
+//! Dialects of Socket.IO: the encoding of packets for one client.
+//!
+//! Internally, a packet consists of frames of the default parser and knows its parts. The frames of another
+//! dialect are made from these at most once per broadcast, and only if a client needs them.
 
 use std::cell::OnceCell;
 
@@ -11,24 +12,24 @@ use super::parser::Decoder;
 use super::version2;
 use crate::engine::{Frame, Handshake, Outbox, Protocol};
 
-/// Encoding of packets, the same for all clients of a server (the `parser` option of both ends).
+/// The encoding of packets for all clients of a server (the `parser` option on both ends).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Parser {
-    /// JSON text, and a binary message per attachment.
+    /// JSON text, with a binary message per attachment.
     #[default]
     Default,
     /// npm `socket.io-msgpack-parser`: one binary message per packet.
     MsgPack,
 }
 
-/// What one client understands.
+/// The protocol version and parser of one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// Socket.IO v5 and the default parser.
+    /// Socket.IO v5 with the default parser.
     Default,
-    /// Socket.IO v5 and msgpack.
+    /// Socket.IO v5 with the msgpack parser.
     MsgPack,
-    /// Clients of Socket.IO v2, over Engine.IO v3.
+    /// Socket.IO v2 over Engine.IO v3.
     Version2,
 }
 
@@ -50,7 +51,7 @@ impl Dialect {
     }
 }
 
-/// One packet on its way to any number of clients, in the forms that they want. Each form is made at most once.
+/// A packet for any number of clients, in all encodings that they need. Each encoding is made at most once.
 #[derive(Debug)]
 pub(crate) struct Renderings<'a> {
     packet: &'a EncodedPacket,
@@ -71,12 +72,12 @@ impl<'a> Renderings<'a> {
         }
     }
 
-    /// The packet itself.
+    /// Returns the packet itself.
     pub(crate) fn packet(&self) -> &'a EncodedPacket {
         self.packet
     }
 
-    /// The frames for a client of this dialect, on the wire that it has now.
+    /// Returns the frames for a client of this dialect, compressed if its transport allows it.
     pub(crate) fn frames_for(&self, dialect: Dialect, outbox: &Outbox) -> &[Frame] {
         let (frames, deflated): (&[Frame], _) = match dialect {
             Dialect::Default => (self.packet, &self.deflated),

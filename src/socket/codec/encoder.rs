@@ -1,4 +1,4 @@
-//! Packets to frames of the default parser.
+//! The encoder of packets into frames of the default parser.
 //!
 //! Grammar of the text part (Socket.IO protocol v5, "Packet encoding"):
 //! `<type>[<attachments>-][<namespace>,][<ack id>][<JSON>]`.
@@ -18,35 +18,37 @@ use super::packet::{MAIN_NAMESPACE, PacketType};
 use crate::engine::{Frame, FrameWriter};
 use crate::error::{ImksError, ImksResult};
 
-/// The frames of one packet: they leave next to each other.
+/// The frames of one packet, which are sent consecutively.
 pub type Frames = SmallVec<[Frame; 1]>;
 
-/// One packet, encoded once: the frames of the default parser, and where its parts lie in them. What other parsers,
-/// other nodes and listeners want is made from the parts; nobody parses what this server wrote.
+/// A packet encoded as frames of the default parser.
+///
+/// It knows the positions of its parts, from which the encodings for other parsers, other nodes and listeners are
+/// made without parsing the text again.
 #[derive(Debug, Clone)]
 pub struct EncodedPacket {
     frames: Frames,
     kind: PacketType,
     id: Option<u64>,
-    /// Where the namespace lies in the text; empty for the main namespace.
+    /// The range of the namespace in the text, empty for the main namespace.
     namespace: (u32, u32),
-    /// Where the payload begins in the text.
+    /// The start of the payload in the text.
     json: u32,
     msgpack: Option<Box<MsgPackArgs>>,
 }
 
 impl EncodedPacket {
-    /// What kind of packet this is.
+    /// Returns the packet type.
     pub fn kind(&self) -> PacketType {
         self.kind
     }
 
-    /// The ack id, if it has one.
+    /// Returns the ack id, if there is one.
     pub fn id(&self) -> Option<u64> {
         self.id
     }
 
-    /// Path of the namespace it is for.
+    /// Returns the path of the namespace.
     pub fn namespace(&self) -> &str {
         match self.namespace {
             (start, end) if start < end => &self.text()[start as usize..end as usize],
@@ -54,20 +56,21 @@ impl EncodedPacket {
         }
     }
 
-    /// The payload as JSON text; empty if there is none.
+    /// Returns the payload as JSON text, empty if there is none.
     pub fn json(&self) -> &str {
         &self.text()[self.json as usize..]
     }
 
-    /// The attachments, in the order of the placeholders' numbers.
+    /// Returns the attachments, in the order of the placeholders' numbers.
     pub fn attachments(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.frames[1..].iter().map(Frame::payload)
     }
 
-    /// Name and arguments of an event, arguments of an ack. Text and attachments are shared.
+    /// Returns the name and arguments of an event, or the arguments of an ack. Text and attachments are
+    /// shared.
     ///
     /// # Errors
-    /// A packet of another kind.
+    /// [`ImksError::Internal`] if the packet is neither an event nor an ack.
     pub fn args(&self) -> ImksResult<Args> {
         let text = Utf8Bytes::try_from(share(&self.frames[0]).slice(1..))
             .map_err(|_| ImksError::Internal("encoded packet is not UTF-8"))?;
@@ -79,12 +82,12 @@ impl EncodedPacket {
         Ok(args.with_attachments(self.frames[1..].iter().map(share).collect()))
     }
 
-    /// The arguments as a client of the msgpack parser wrote them, if they came from one.
+    /// Returns the arguments as a client of the msgpack parser wrote them, if they came from one.
     pub(super) fn msgpack(&self) -> Option<&MsgPackArgs> {
         self.msgpack.as_deref()
     }
 
-    /// The packet with or without leave to compress it on its way.
+    /// Sets whether the packet may be compressed in transit.
     #[must_use]
     pub fn compress(mut self, compress: bool) -> Self {
         if !compress {
@@ -93,24 +96,24 @@ impl EncodedPacket {
         self
     }
 
-    /// Whether the packet may be compressed on its way.
+    /// Whether the packet may be compressed in transit.
     #[cfg(feature = "socketio")]
     pub(crate) fn is_compressible(&self) -> bool {
         self.frames.iter().all(Frame::is_compressible)
     }
 
-    /// The frames, where nobody else wants the packet.
+    /// Returns the frames of a packet that is not shared.
     pub fn into_frames(self) -> Frames {
         self.frames
     }
 
-    /// The text part, without the packet type of Engine.IO.
+    /// Returns the text part, without the packet type of Engine.IO.
     pub(super) fn text(&self) -> &str {
         std::str::from_utf8(&self.frames[0].payload()[1..]).unwrap_or_default()
     }
 }
 
-/// The frames.
+/// Dereferences to the frames.
 impl Deref for EncodedPacket {
     type Target = [Frame];
 
@@ -123,7 +126,7 @@ fn share(frame: &Frame) -> Bytes {
     frame.wire().slice_ref(frame.payload())
 }
 
-/// `2` or `5`: an event; `id` where an answer is wanted.
+/// Encodes an event (`2` or `5`). With `id`, it asks for an ack.
 pub fn encode_event(
     namespace: &str,
     id: Option<u64>,
@@ -133,12 +136,13 @@ pub fn encode_event(
     Ok(PacketWriter::array(PacketType::Event, namespace, id, Some(name), args, "")?.finish())
 }
 
-/// `3` or `6`: the answer to the event with this id.
+/// Encodes the ack (`3` or `6`) for the event with this id.
 pub fn encode_ack(namespace: &str, id: u64, args: &impl Arguments) -> ImksResult<EncodedPacket> {
     Ok(PacketWriter::array(PacketType::Ack, namespace, Some(id), None, args, "")?.finish())
 }
 
-/// `0`: the namespace is joined, under this socket id; with the private id the client may come back to its session.
+/// Encodes the CONNECT reply (`0`) with the socket id and, if the client may recover its session, the private
+/// id.
 pub fn encode_connect(namespace: &str, sid: &str, pid: Option<&str>) -> EncodedPacket {
     let mut packet = PacketWriter::new(PacketType::Connect, namespace, 0, DEFAULT_JSON_BYTES / 4);
     packet.text.push_str("{\"sid\":\"");
@@ -151,12 +155,12 @@ pub fn encode_connect(namespace: &str, sid: &str, pid: Option<&str>) -> EncodedP
     packet.finish()
 }
 
-/// `1`: the namespace is left.
+/// Encodes a disconnect packet (`1`).
 pub fn encode_disconnect(namespace: &str) -> EncodedPacket {
     PacketWriter::new(PacketType::Disconnect, namespace, 0, 0).finish()
 }
 
-/// `4`: the namespace is refused, with a JSON object that says why.
+/// Encodes a CONNECT_ERROR (`4`) with the reason as a JSON object.
 pub fn encode_connect_error(namespace: &str, reason: &impl Serialize) -> ImksResult<EncodedPacket> {
     let mut packet = PacketWriter::new(PacketType::ConnectError, namespace, 0, DEFAULT_JSON_BYTES);
     serde_json::to_writer(&mut packet.text, reason)?;
@@ -172,7 +176,7 @@ pub(crate) struct PacketWriter {
 }
 
 impl PacketWriter {
-    /// The head of a packet, with room for `json_bytes` of payload.
+    /// Writes the head of a packet, with capacity for `json_bytes` of payload.
     fn new(kind: PacketType, namespace: &str, attachments: usize, json_bytes: usize) -> Self {
         let named = namespace != MAIN_NAMESPACE;
         let (head, digits) = (kind as usize, decimal_digits(attachments as u64));
@@ -198,7 +202,7 @@ impl PacketWriter {
         Self { text, attachments: Frames::new(), packet }
     }
 
-    /// An event or ack with `tail` after its arguments.
+    /// Writes an event or ack, with `tail` after its arguments.
     pub(crate) fn array(
         kind: PacketType,
         namespace: &str,
@@ -208,7 +212,7 @@ impl PacketWriter {
         tail: &str,
     ) -> ImksResult<Self> {
         let attachments = args.attachments();
-        // Exact where the arguments' size is known: a frame that fits its buffer needs no second allocation.
+        // Exact if the size of the arguments is known, so that the frame needs only one allocation.
         let name_bytes = name.map_or(0, |name| name.len() + QUOTES + usize::from(!args.is_empty()));
         let json_bytes = id.map_or(0, decimal_digits) + BRACKETS + name_bytes + args.size_hint() + tail.len();
         let mut packet = Self::new(kind, namespace, attachments.len(), json_bytes);
@@ -249,7 +253,8 @@ impl PacketWriter {
         Ok(())
     }
 
-    /// The packet once more: the number of attachments stands in front of the text and became known at its end.
+    /// Rewrites the packet with its number of attachments, which precedes the text but is known only at the
+    /// end.
     fn with_attachment_count(self, namespace: &str, attachments: usize) -> ImksResult<Self> {
         let json = self.text.written(self.packet.json as usize);
         let room = json.len() + self.packet.id.map_or(0, decimal_digits);
@@ -259,7 +264,7 @@ impl PacketWriter {
         Ok(packet)
     }
 
-    /// The packet as it is so far, once more.
+    /// Creates a packet from the current head and attachments, with `json` as its payload.
     pub(crate) fn snapshot(&self, json: &str) -> EncodedPacket {
         let mut text = Frame::writer(self.text.len());
         text.push_str(&self.text.text()[..self.packet.json as usize]);
@@ -270,7 +275,7 @@ impl PacketWriter {
         packet
     }
 
-    /// The JSON text written so far.
+    /// Returns the JSON text written so far.
     pub(crate) fn json(&self) -> &str {
         &self.text.text()[self.packet.json as usize..]
     }
@@ -286,14 +291,14 @@ fn decimal_digits(number: u64) -> usize {
     number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// Packet types as text.
+/// The packet types as text.
 const DIGITS: [&str; 7] = ["0", "1", "2", "3", "4", "5", "6"];
 
-/// What the type of an event or ack grows by when it has attachments.
+/// The offset from the type of an event or ack to its binary variant.
 const BINARY: usize = 3;
 
-/// Around the array.
+/// The length of the brackets around the array.
 const BRACKETS: usize = 2;
 
-/// Around a name.
+/// The length of the quotes around a name.
 const QUOTES: usize = 2;

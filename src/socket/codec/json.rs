@@ -1,11 +1,11 @@
-//! JSON text that nobody reads into a tree.
+//! Helpers for JSON text that is not parsed into a tree.
 
 use std::fmt;
 
 use serde::de::{Deserializer, Visitor};
 
-/// Whether the text is nested deeper than [`JSON_DEPTH_MAX`]: `serde_json` validates what it passes over without
-/// recursion, hence without a limit of its own.
+/// Whether the text is nested deeper than [`JSON_DEPTH_MAX`]. `serde_json` skips values without recursion,
+/// and so without a depth limit of its own.
 pub(super) fn is_too_deep(json: &str) -> bool {
     if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).nth(JSON_DEPTH_MAX).is_none() {
         return false;
@@ -27,7 +27,7 @@ pub(super) fn is_too_deep(json: &str) -> bool {
     false
 }
 
-/// The text of a quoted JSON string. Half an emoji, which JavaScript can write and UTF-8 cannot, is replaced.
+/// Unescapes a quoted JSON string. Lone surrogates, which UTF-8 cannot represent, are replaced.
 pub(super) fn unescape(quoted: &str) -> Option<Box<str>> {
     let mut json = serde_json::Deserializer::from_str(quoted);
     let bytes = json.deserialize_bytes(StringBytes).ok()?;
@@ -48,7 +48,7 @@ impl Visitor<'_> for StringBytes {
     }
 }
 
-/// Where the quoted string that begins at `start` ends; `None` if it does not.
+/// Returns the end of the quoted string that begins at `start`, or `None` if it is unterminated.
 pub(super) fn string_end(json: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -60,8 +60,8 @@ pub(super) fn string_end(json: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Deepest nesting of arrays and objects that is accepted, so that no later reader recurses without end. An event
-/// that is nested deeper is refused.
+/// The maximum nesting depth of arrays and objects, which bounds the recursion of later readers. Events
+/// nested more deeply are refused.
 pub const JSON_DEPTH_MAX: usize = 128;
 
 #[cfg(test)]

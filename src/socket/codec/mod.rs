@@ -1,4 +1,4 @@
-//! Packets to frames and back, for every dialect of Socket.IO. Pure.
+//! The codec of packets, for every dialect of Socket.IO. It does no I/O.
 
 mod args;
 pub(crate) mod arguments;

@@ -1,9 +1,9 @@
-//! The msgpack parser (npm `socket.io-msgpack-parser` 3): each packet is one binary message, a msgpack map
-//! `{type, nsp, data?, id?}` in which binary values stand where they belong.
+//! The msgpack parser (npm `socket.io-msgpack-parser` 3), which sends each packet as one binary message: a
+//! msgpack map `{type, nsp, data?, id?}` with binary values in place.
 //!
-//! Inside, packets stay what they are with the default parser, JSON text with placeholders and attachments. One form
-//! is copied into the other, value by value; no tree of values is ever built. Arguments with values that JSON does not
-//! have (dates, NaN, infinities) are also kept as they came, for other clients of this parser.
+//! Internally, packets have the form of the default parser: JSON text with placeholders, and attachments. One
+//! form is converted to the other value by value, without a tree. Arguments with values that JSON does not
+//! have (dates, NaN, infinities) are also kept in msgpack, for other clients of this parser.
 
 mod json;
 mod reader;
@@ -24,12 +24,12 @@ use super::packet::{Args, Limits, MAIN_NAMESPACE, Packet, PacketBody, Payload, T
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
 
-/// Reads one packet.
+/// Decodes one packet.
 ///
 /// # Errors
-/// Whatever the reference refuses: types beyond 0 to 4, a namespace that is not text, data of the wrong kind for the
-/// type, ids that are not integers from 0 on, trailing bytes. Moreover, as with the default parser: event names that
-/// are neither text nor a number, reserved names, and more attachments than `limits` allows.
+/// Whatever the reference refuses: types other than 0 to 4, a namespace that is not text, data of the wrong kind for
+/// the type, ids that are not non-negative integers, and trailing bytes. Also, as with the default parser, event names
+/// that are neither text nor a number, reserved names, and more attachments than `limits` allows.
 pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
     let fields = Fields::read(message)?;
     let namespace = match fields.namespace.ok_or(ImksError::MissingNamespace)? {
@@ -63,10 +63,10 @@ pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
     Ok(Packet { namespace, body })
 }
 
-/// Turns a packet into the one frame of this parser.
+/// Encodes a packet as the one frame of this parser.
 ///
 /// # Errors
-/// A payload that is not JSON: only an application that writes invalid JSON itself can cause it.
+/// A payload that is not JSON. Only an application that writes invalid JSON itself can cause this.
 pub fn encode(packet: &EncodedPacket) -> ImksResult<Frame> {
     let json = packet.json().trim_ascii();
     let attachments: usize = packet.attachments().map(<[u8]>::len).sum();
@@ -91,7 +91,7 @@ pub fn encode(packet: &EncodedPacket) -> ImksResult<Frame> {
     Ok(Frame::binary(&out))
 }
 
-/// Arguments as a client wrote them, behind the name of the event.
+/// Writes the name of the event and the arguments as a client wrote them.
 fn forward(packet: &EncodedPacket, args: &MsgPackArgs, out: &mut Vec<u8>) -> ImksResult<()> {
     let name = packet.args()?;
     written(write_array_len(out, args.count + u32::from(name.has_name())))?;
@@ -102,18 +102,18 @@ fn forward(packet: &EncodedPacket, args: &MsgPackArgs, out: &mut Vec<u8>) -> Imk
     Ok(())
 }
 
-/// What the map of a packet says.
+/// The fields of a packet's map.
 #[derive(Default)]
 struct Fields<'a> {
     kind: Option<u64>,
     namespace: Option<&'a str>,
     id: Option<u64>,
-    /// The value, still msgpack.
+    /// The value in msgpack.
     data: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
-    /// Keys beyond the four are ignored; of a key that comes twice the last one counts, as in the reference.
+    /// Reads the map. Unknown keys are ignored and the last of duplicate keys wins, as in the reference.
     fn read(message: &'a [u8]) -> ImksResult<Self> {
         let mut reader = Reader { rest: message };
         let Token::Map(entries) = reader.next()? else { return Err(malformed("packet is no map")) };
@@ -140,7 +140,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The arguments of an event or ack; `None` if they are nested too deep.
+    /// Returns the arguments of an event or ack, or `None` if they are nested too deeply.
     fn args(&self, limits: &Limits, has_name: bool) -> ImksResult<Option<Args>> {
         let data = self.data.ok_or_else(|| malformed("no arguments"))?;
         let mut reader = Reader { rest: data };
@@ -164,7 +164,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The payload of CONNECT.
+/// Reads the payload of CONNECT.
 fn payload(data: &[u8], limits: &Limits) -> ImksResult<Payload> {
     let json = json_of(data, limits.attachments_max, is_map)?;
     if json.is_too_deep() {
@@ -192,7 +192,7 @@ fn is_map(token: &Token<'_>) -> bool {
     matches!(token, Token::Map(_))
 }
 
-/// An integer from 0 on. JavaScript has no integers of its own, so a float without a fraction is one too.
+/// Returns a non-negative integer. JavaScript has only floats, so a float without a fraction counts as one.
 fn integer(token: &Token<'_>) -> ImksResult<u64> {
     match token {
         Token::Unsigned(value) => Ok(*value),
@@ -203,10 +203,10 @@ fn integer(token: &Token<'_>) -> ImksResult<u64> {
     }
 }
 
-/// Largest integer that a float holds exactly (ECMAScript `Number.MAX_SAFE_INTEGER`).
+/// The largest integer up to which a float is exact (ECMAScript `Number.MAX_SAFE_INTEGER`).
 const SAFE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
 
-/// Keys, type and id.
+/// The estimated size of the keys, the type and the id.
 const ENVELOPE_BYTES: usize = 40;
 
 #[cfg(test)]
@@ -224,12 +224,12 @@ mod tests {
         Limits::default()
     }
 
-    /// Sends a packet of the default parser through msgpack.
+    /// Encodes a packet with the msgpack parser, and decodes it again.
     fn through(packet: &EncodedPacket) -> Packet {
         decode(encode(packet).unwrap().payload(), &limits()).unwrap()
     }
 
-    /// `{type, nsp, …}` as the npm parser writes it, given the rest in hex.
+    /// Returns `{type, nsp, …}` as the npm parser writes it, with the rest given as bytes.
     fn packet(entries: u8, kind: u8, rest: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x80 | entries];
         write_str(&mut packet, "type").unwrap();

@@ -1,4 +1,4 @@
-//! Socket.IO v5 packets, as they arrive.
+//! Socket.IO v5 packets, as received.
 
 use std::borrow::Cow;
 
@@ -9,52 +9,54 @@ pub use super::json::JSON_DEPTH_MAX;
 pub use super::packet_type::PacketType;
 use crate::error::ImksError;
 
-/// One packet and the namespace it is for (Socket.IO protocol v5, "Packet encoding").
+/// A packet and its namespace (Socket.IO protocol v5, "Packet encoding").
 #[derive(Debug, Clone, PartialEq)]
 pub struct Packet {
-    /// Path of the namespace; `/` where the packet names none.
+    /// The path of the namespace, `/` if the packet names none.
     pub namespace: Cow<'static, str>,
-    /// The content by packet type.
+    /// The content, by packet type.
     pub body: PacketBody,
 }
 
-/// The packet types. Binary events and binary acks are events and acks whose arguments have attachments.
+/// The content of a packet. Binary events and acks are events and acks whose arguments have attachments.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PacketBody {
-    /// `0`: join the namespace, with the JSON object given as `auth`.
+    /// Joins the namespace (`0`), with the JSON object of the `auth` option.
     Connect(Option<Payload>),
-    /// `1`: leave the namespace.
+    /// Leaves the namespace (`1`).
     Disconnect,
-    /// `2` and `5`: an event, with the ack id where an answer is wanted.
+    /// An event (`2` or `5`), with the ack id if an ack is wanted.
     Event(Option<u64>, Args),
-    /// `3` and `6`: the answer to an event; without an id it answers nothing.
+    /// An ack (`3` or `6`). Without an id it is ignored.
     Ack(Option<u64>, Args),
-    /// `4`: the namespace is refused, with a JSON string or object that says why.
+    /// The refusal of a namespace (`4`), with the reason as a JSON string or object.
     ConnectError(String),
-    /// An event that follows the protocol and breaks a bound of this server: it is refused, the connection goes on.
+    /// An event that is valid but exceeds a limit of this server. It is refused, and the connection stays
+    /// open.
     Refused {
-        /// The ack id where an answer is wanted.
+        /// The ack id, if an ack is wanted.
         id: Option<u64>,
-        /// The bound.
+        /// The limit.
         reason: &'static str,
     },
 }
 
-/// The JSON object of a CONNECT packet, and the attachments that it refers to: only the msgpack parser can send any.
+/// The JSON object of a CONNECT packet and its attachments. Only the msgpack parser can send attachments
+/// here.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Payload {
-    /// JSON text.
+    /// The JSON text.
     pub json: String,
-    /// In the order of the placeholders' numbers.
+    /// The attachments, in the order of the placeholders' numbers.
     pub attachments: Vec<Bytes>,
 }
 
-/// What one packet may bring along.
+/// The limits for the attachments of one packet.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most attachments of one packet.
+    /// The maximum number of attachments.
     pub attachments_max: usize,
-    /// Most bytes of all attachments of one packet together.
+    /// The maximum total size of the attachments in bytes.
     pub attachment_bytes_max: usize,
 }
 
@@ -67,16 +69,17 @@ impl Default for Limits {
 /// The namespace of packets that name none.
 pub const MAIN_NAMESPACE: &str = "/";
 
-/// Attachments of one packet: the reference's limit since its parser 4.2.6; more closes the connection.
+/// The default maximum number of attachments, that of the reference since its parser 4.2.6. More close the
+/// connection.
 pub const ATTACHMENTS_MAX: usize = 10;
 
-/// Bytes of all attachments of one packet: ten of the default maximum payload; more closes the connection.
+/// The default maximum size of all attachments: ten default maximum payloads. More close the connection.
 pub const ATTACHMENT_BYTES_MAX: usize = 10_000_000;
 
-/// Why an event whose arguments are nested deeper than [`JSON_DEPTH_MAX`] is refused.
+/// The reason for refusing an event whose arguments are nested deeper than [`JSON_DEPTH_MAX`].
 pub(super) const TOO_DEEP: &str = "arguments are nested too deep";
 
-/// The error for a message that breaks a rule of the protocol.
+/// Creates the error for a message that violates the protocol.
 pub(super) fn malformed(rule: &'static str) -> ImksError {
     ImksError::InvalidSocketPacketFormat(rule)
 }

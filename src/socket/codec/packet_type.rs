@@ -1,16 +1,16 @@
 //! The types of Socket.IO packets.
 
-/// The types of packets on the wire, binary or not.
+/// The packet types, regardless of attachments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PacketType {
-    /// The namespace is to be joined, or was.
+    /// Joins a namespace, or confirms that it was joined.
     Connect = 0,
-    /// The namespace is left.
+    /// Leaves a namespace.
     Disconnect = 1,
     /// An event.
     Event = 2,
-    /// The answer to an event.
+    /// The ack for an event.
     Ack = 3,
-    /// The namespace is refused.
+    /// Refuses a namespace.
     ConnectError = 4,
 }

@@ -1,4 +1,4 @@
-//! From msgpack to JSON text with placeholders, and the attachments they stand for.
+//! The conversion of msgpack to JSON text with placeholders, and their attachments.
 
 use std::io::Write;
 
@@ -11,15 +11,15 @@ use super::reader::{Reader, Token, is_undefined};
 use crate::clock;
 use crate::error::{ImksError, ImksResult};
 
-/// Writes JSON from msgpack.
+/// A writer that converts msgpack to JSON.
 pub(super) struct JsonWriter {
     out: Vec<u8>,
     attachments: Vec<Bytes>,
     attachments_max: usize,
     too_deep: bool,
-    /// A value has no equal in JSON.
+    /// Whether a value has no equivalent in JSON.
     has_more: bool,
-    /// The peer sent a map that looks like one of our placeholders.
+    /// Whether the peer sent a map that looks like a placeholder.
     lookalike: bool,
 }
 
@@ -36,7 +36,7 @@ impl JsonWriter {
         }
     }
 
-    /// Copies one value.
+    /// Converts one value.
     pub(super) fn copy(&mut self, reader: &mut Reader<'_>, depth: usize) -> ImksResult<()> {
         if depth > JSON_DEPTH_MAX {
             self.too_deep = true;
@@ -83,7 +83,7 @@ impl JsonWriter {
         for _ in 0..length {
             let key = reader.next()?;
             if is_undefined(reader.rest.get(..3).unwrap_or_default()) {
-                // JSON.stringify leaves such entries out.
+                // `JSON.stringify` omits such entries.
                 reader.skip()?;
                 continue;
             }

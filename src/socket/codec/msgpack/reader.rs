@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Passes over one value, whatever it holds, and gives its bytes.
+    /// Skips one value and returns its bytes.
     pub(super) fn skip(&mut self) -> ImksResult<&'a [u8]> {
         let start = self.rest;
         let mut left: u64 = 1;
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         Ok(&start[..start.len() - self.rest.len()])
     }
 
-    /// A length of 1, 2 or 4 bytes.
+    /// Reads a length of 1, 2 or 4 bytes.
     fn length(&mut self, size: u8) -> ImksResult<usize> {
         Ok(match size {
             0 => usize::from(u8::from_be_bytes(self.fixed()?)),
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map(Token::Text).map_err(|_| ImksError::InvalidPacketUtf8)
     }
 
-    /// `notepack.io` writes an `ArrayBuffer` as type 0; other extensions have no meaning that both ends know.
+    /// Reads an extension. `notepack.io` writes an `ArrayBuffer` as type 0; no other extension is supported.
     fn extension(&mut self, length: usize) -> ImksResult<Token<'a>> {
         match self.typed(length)? {
             (0, data) => Ok(Token::Binary(data)),
@@ -111,7 +111,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `notepack.io` writes `undefined` and a `Date` as type 0 of one and eight bytes.
+    /// Reads a fixed-size extension. `notepack.io` writes `undefined` and `Date` as type 0, with one and
+    /// eight bytes.
     fn fixed_extension(&mut self, length: usize) -> ImksResult<Token<'a>> {
         match self.typed(length)? {
             (0, [_]) => Ok(Token::Undefined),

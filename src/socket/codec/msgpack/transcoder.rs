@@ -1,4 +1,4 @@
-//! From JSON text with placeholders to msgpack.
+//! The conversion of JSON text with placeholders to msgpack.
 
 use rmp::encode::{write_array_len, write_bin, write_f64, write_map_len, write_sint, write_str, write_uint};
 use serde::Deserialize;
@@ -9,14 +9,14 @@ use super::super::packet::malformed;
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
 
-/// Writes msgpack from JSON text. Walks the text twice: msgpack wants to know sizes before contents.
+/// A converter of JSON text to msgpack. It makes two passes, because msgpack writes sizes before contents.
 pub(super) struct Transcoder<'a> {
     pub(super) json: &'a str,
     pub(super) attachments: &'a [Frame],
     pub(super) out: &'a mut Vec<u8>,
 }
 
-/// Entries of each array and map, in the order they begin.
+/// The number of entries of each array and map, in the order in which they begin.
 type Counts = SmallVec<[u32; 16]>;
 
 impl Transcoder<'_> {
@@ -46,7 +46,7 @@ impl Transcoder<'_> {
         Ok(())
     }
 
-    /// A placeholder becomes the attachment itself, in a packet that has any.
+    /// Writes a map or, if it is a placeholder in a packet with attachments, the attachment itself.
     fn map_or_attachment(&mut self, at: usize, entries: u32) -> ImksResult<usize> {
         if entries == 2
             && !self.attachments.is_empty()
@@ -98,7 +98,7 @@ impl Transcoder<'_> {
     }
 }
 
-/// Counts what the arrays and maps of a text hold. Placeholders count as maps.
+/// Counts the entries of all arrays and maps. Placeholders count as maps.
 fn count_entries(json: &str) -> ImksResult<Counts> {
     let mut counts = Counts::new();
     let mut open: SmallVec<[usize; 16]> = SmallVec::new();
@@ -127,12 +127,12 @@ fn count_entries(json: &str) -> ImksResult<Counts> {
     Ok(counts)
 }
 
-/// Bytes of the quoted string at the start of `json`, quotes included.
+/// Returns the length in bytes of the quoted string at the start of `json`, including its quotes.
 fn string_length(json: &str) -> ImksResult<usize> {
     string_end(json.as_bytes(), 0).ok_or_else(invalid_json)
 }
 
-/// Number and length in bytes of the placeholder at the start of `json`, if one is there.
+/// Returns the number and the length in bytes of the placeholder at the start of `json`, if there is one.
 fn placeholder(json: &str) -> Option<(usize, usize)> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -145,7 +145,7 @@ fn placeholder(json: &str) -> Option<(usize, usize)> {
     Some((placeholder.num, values.byte_offset()))
 }
 
-/// The outcome of writing to memory, where nothing can go wrong.
+/// Converts the result of a write to memory, which cannot fail.
 pub(super) fn written<T, E>(result: Result<T, E>) -> ImksResult<()> {
     result.map(drop).map_err(|_| ImksError::Internal("msgpack not written"))
 }

@@ -20,9 +20,9 @@ pub(super) struct Record {
     pub(super) state: State,
     /// The positions of the packets sent to the client.
     pub(super) sent: Arc<SentPositions>,
-    /// The connect hook gave events along.
+    /// Whether the connect hook sent events.
     pub(super) greeted: bool,
-    /// A connection whose connect hook is being asked.
+    /// The socket whose connect hook is running.
     pub(super) joining: Option<Joining>,
 }
 
@@ -38,7 +38,7 @@ impl Record {
 pub(super) enum State {
     /// The client has not joined yet.
     New,
-    /// The client is connected; the number says by which claim.
+    /// The client is connected, with this claim.
     Live(u64),
     /// The connection has ended.
     Away {
