@@ -1,4 +1,4 @@
-//! Who may enter: a name and a password, or the session that they were given for it.
+//! Authentication of Admin UI pages: by name and password, or by the session of an earlier login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::socket::namespace::connect::{Accept, ConnectPayload};
 use crate::socket::namespace::refusal::ConnectError;
 use crate::socket::namespace::socket::Socket;
 
-/// Decides who may enter.
+/// The authentication of Admin UI pages.
 pub(super) struct Login {
-    /// `None`: everybody.
+    /// The name and password, or `None` if everybody may enter.
     credentials: Option<Credentials>,
     sessions: Sessions,
-    /// Passwords that are being compared.
+    /// The permits for password comparisons in progress.
     checks: Arc<Semaphore>,
-    /// Logins that wait for that, or are at it.
+    /// The permits for logins that wait for a comparison or perform one.
     waiting: Semaphore,
 }
 
@@ -32,12 +32,12 @@ struct Credentials {
 }
 
 enum Sessions {
-    /// Of this node; new ones are told to the others.
+    /// Sessions in the memory of this node. New ones are announced to the other nodes.
     Memory(Arc<MemorySessions>),
     Elsewhere(Arc<dyn SessionStore>),
 }
 
-/// What a page says about itself, as the option `auth`.
+/// The `auth` option that a page sends.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Claim {
@@ -67,7 +67,7 @@ impl Login {
         Ok(Self { credentials, sessions, checks, waiting })
     }
 
-    /// Learns of sessions that other nodes have opened.
+    /// Stores sessions that other nodes have opened.
     pub(super) fn listen(&self, builder: &mut NamespaceBuilder) {
         let Sessions::Memory(sessions) = &self.sessions else { return };
         let sessions = sessions.clone();
@@ -83,7 +83,7 @@ impl Login {
         });
     }
 
-    /// The verdict on somebody who wants to enter. After a password it comes with a session.
+    /// Decides whether a page may enter. After a login by password, the page also gets a session.
     pub(super) async fn admit(
         &self,
         socket: &Socket,
@@ -138,8 +138,10 @@ impl Login {
         Ok(id)
     }
 
-    /// Compares name and password, on a thread of its own. Who floods this with guesses waits in line, and gets one
-    /// thread and a fraction of its time; everybody else does not notice.
+    /// Compares name and password on a blocking thread.
+    ///
+    /// All attempts share one comparison at a time, so that a flood of guesses queues up and takes only a
+    /// fraction of one thread.
     async fn is_right(
         &self,
         credentials: &Credentials,
@@ -150,10 +152,11 @@ impl Login {
         let check = self.checks.clone().acquire_owned().await.map_err(|_| ConnectError::new(BUSY))?;
         let (known, hash) = (username == credentials.username, credentials.hash.clone());
         let comparing = tokio::task::spawn_blocking(move || {
-            // In any case: how long the answer takes does not tell whether the name was right.
+            // Always compare the password, so that the response time does not reveal whether the name is
+            // right.
             let right = bcrypt::verify(password, &hash).map(|matches| matches && known);
             if !matches!(right, Ok(true)) {
-                // Here, where it is kept even if the one who asked does not wait for it.
+                // Pause on this thread, so that the pause holds even if the client stops waiting.
                 std::thread::sleep(REFUSAL_PAUSE);
             }
             drop(check);
@@ -172,12 +175,12 @@ fn not_compared(error: &dyn std::fmt::Display) -> ConnectError {
     ConnectError::new("the password could not be compared")
 }
 
-/// The page opens its login again on exactly these words.
+/// Creates the error for which the page shows its login again. The page expects exactly this text.
 fn invalid_credentials() -> ConnectError {
     ConnectError::new("invalid credentials")
 }
 
-/// 16 hexadecimal digits from the operating system's random numbers.
+/// Creates a session id of 16 hexadecimal digits from the random numbers of the operating system.
 fn new_session_id() -> ImksResult<String> {
     let mut random = [0; 8];
     getrandom::fill(&mut random)?;
@@ -188,10 +191,9 @@ fn is_session_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether `hash` is a bcrypt hash that can be compared in reasonable time; the error says why not.
+/// Checks that `hash` is a bcrypt hash that can be compared in reasonable time.
 ///
-/// # Errors
-/// A sentence for the operator.
+/// # Errors A sentence for the operator.
 pub fn check_hash(hash: &str) -> Result<(), String> {
     let parts: bcrypt::HashParts = hash
         .parse()
@@ -204,10 +206,10 @@ pub fn check_hash(hash: &str) -> Result<(), String> {
     }
 }
 
-/// The bcrypt hash of a password, for [`Auth::Basic`]. Takes a good part of a second.
+/// Returns the bcrypt hash of a password, for [`Auth::Basic`]. It takes a considerable part of a second.
 ///
 /// # Errors
-/// [`ImksError::InvalidInput`] for an empty password, and for one of more than 72 bytes, which bcrypt cannot take in.
+/// [`ImksError::InvalidInput`] if the password is empty or longer than 72 bytes, the limit of bcrypt.
 pub fn hash_password(password: &str) -> ImksResult<String> {
     if password.is_empty() {
         return Err(ImksError::invalid("password", "must not be empty"));
@@ -216,17 +218,17 @@ pub fn hash_password(password: &str) -> ImksResult<String> {
         .map_err(|error| ImksError::invalid("password", error.to_string()))
 }
 
-/// Event that carries a session, to the page and between nodes.
+/// The event that carries a session, to the page and between nodes.
 const SESSION: &str = "session";
-/// Work factor of new hashes: 2^12 rounds, a quarter of a second.
+/// The cost of new hashes: 2^12 rounds, a quarter of a second.
 pub const BCRYPT_COST: u32 = 12;
-/// Work factor that is accepted; each step doubles the time.
+/// The maximum cost that is accepted. Each step doubles the time.
 const BCRYPT_COST_MAX: u32 = 15;
-/// Passwords compared at once: guessing never takes more than one core.
+/// The maximum number of concurrent comparisons. Guessing takes at most one core.
 const CHECKS_MAX: usize = 1;
-/// Logins under way at once; more are told to try again.
+/// The maximum number of concurrent logins. More are asked to try again.
 pub(super) const LOGINS_MAX: usize = 16;
-/// How long the next comparison waits after a wrong password.
+/// The pause after a wrong password, before the next comparison.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(250);
 pub(super) const BUSY: &str = "too many logins at once, try again";
 
@@ -236,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_hash_is_checked_before_it_is_needed() {
-        // `htpasswd -B` and bcryptjs write 2y and 2a, we write 2b.
+        // `htpasswd -B` writes `2y`, bcryptjs `2a`, and imks `2b`.
         for version in ["2a", "2b", "2y"] {
             let hash = format!("${version}$10$heqvAkYMez.Va6Et2uXInOnkCT6/uQj1brkrbyG3LpopDklcq7ZOS");
             assert_eq!(check_hash(&hash), Ok(()));

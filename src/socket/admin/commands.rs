@@ -1,4 +1,5 @@
-//! What the page can do: send events, and make sockets join, leave and go. On all nodes.
+//! The commands of the Admin UI: emit events, and make sockets join, leave and disconnect. They apply to all
+//! nodes.
 
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use crate::socket::namespace::broadcast::Broadcast;
 use crate::socket::namespace::builder::NamespaceBuilder;
 use crate::socket::namespace::handlers::Event;
 
-/// What the page is told that it can do.
+/// The commands that the page may offer.
 pub(super) const FEATURES: [&str; 7] =
     ["EMIT", "JOIN", "LEAVE", "DISCONNECT", "MJOIN", "MLEAVE", "MDISCONNECT"];
 
-/// Handles the commands in the namespace of the page.
+/// Registers the handlers of commands in the page's namespace.
 pub(super) fn register(admin: &Arc<Admin>, builder: &mut NamespaceBuilder) {
     let commands: [(&str, Command); 4] =
         [("emit", emit), ("join", join), ("leave", leave), ("_disconnect", disconnect)];
@@ -31,7 +32,7 @@ type Command = fn(&Admin, &Event) -> ImksResult<()>;
 impl Admin {
     fn execute(&self, command: Command, event: &Event) {
         let (socket, peer) = (event.socket(), event.socket().handshake().peer);
-        // Who looks at the log should see what was done, not what was sent.
+        // The log shows which command ran, but not the data it sent.
         match command(self, event) {
             Ok(()) => {
                 tracing::info!(%peer, socket_sid = socket.id(), command = event.name(), "Admin UI command")
@@ -42,7 +43,8 @@ impl Admin {
         }
     }
 
-    /// Does something to the sockets of a namespace that `filter`, a room or an id, chooses; to all without it.
+    /// Runs `act` on the sockets of a namespace. `filter` is a room or an id; without it, all sockets are
+    /// meant.
     fn with_sockets(
         &self,
         path: &str,
@@ -59,7 +61,7 @@ impl Admin {
     }
 }
 
-/// `emit(namespace, filter, event, ...arguments)`
+/// Handles `emit(namespace, filter, event, ...arguments)`.
 fn emit(admin: &Admin, event: &Event) -> ImksResult<()> {
     let values = event.args().values()?;
     let (path, filter, name): (String, Option<String>, String) = match &values[..] {
@@ -71,26 +73,26 @@ fn emit(admin: &Admin, event: &Event) -> ImksResult<()> {
     admin.with_sockets(&path, filter.as_deref(), |sockets| sockets.emit_args(&name, &args))
 }
 
-/// `join(namespace, room, filter?)`
+/// Handles `join(namespace, room, filter?)`.
 fn join(admin: &Admin, event: &Event) -> ImksResult<()> {
     let (path, room, filter): (String, String, Option<String>) = three(event)?;
     admin.with_sockets(&path, filter.as_deref(), |sockets| sockets.sockets_join(&room))
 }
 
-/// `leave(namespace, room, filter?)`
+/// Handles `leave(namespace, room, filter?)`.
 fn leave(admin: &Admin, event: &Event) -> ImksResult<()> {
     let (path, room, filter): (String, String, Option<String>) = three(event)?;
     admin.with_sockets(&path, filter.as_deref(), |sockets| sockets.sockets_leave(&room))
 }
 
-/// `_disconnect(namespace, close, filter?)`
+/// Handles `_disconnect(namespace, close, filter?)`.
 fn disconnect(admin: &Admin, event: &Event) -> ImksResult<()> {
     let (path, close, filter): (String, Option<bool>, Option<String>) = three(event)?;
     let close = close.unwrap_or(false);
     admin.with_sockets(&path, filter.as_deref(), |sockets| sockets.disconnect_sockets(close))
 }
 
-/// Two arguments, and a third that may be left out.
+/// Reads two arguments and an optional third.
 fn three<'a, A: Deserialize<'a>, B: Deserialize<'a>>(event: &'a Event) -> ImksResult<(A, B, Option<String>)> {
     match &event.args().values()?[..] {
         [first, second] => Ok((read(first)?, read(second)?, None)),

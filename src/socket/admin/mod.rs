@@ -1,6 +1,6 @@
 //! The Admin UI protocol: the namespace that the stock page (npm `@socket.io/admin-ui` 0.5) connects to.
 //!
-//! A server that was told nothing about it does nothing for it: everything hangs on hooks that
+//! It costs a server nothing unless it is enabled. Everything runs in hooks that
 //! [`ServerBuilder::instrument`] adds to the namespaces before they exist.
 
 mod auth;
@@ -32,50 +32,50 @@ use auth::Login;
 pub use auth::{BCRYPT_COST, check_hash, hash_password};
 pub use sessions::{SESSION_TTL, SESSIONS_MAX, SessionStore};
 
-/// What the Admin UI may see and do.
+/// The configuration of the Admin UI.
 #[derive(Clone)]
 pub struct Config {
     /// Who may enter.
     pub auth: Auth,
-    /// How much is shown.
+    /// The amount of detail shown.
     pub mode: Mode,
-    /// Nothing can be done, only watched.
+    /// Whether the page can only watch.
     pub read_only: bool,
-    /// Path of the namespace; the page asks for it ("advanced options").
+    /// The path of the namespace. The page asks for it under "advanced options".
     pub namespace: String,
-    /// Name of this server in the page, different for each server of a cluster; without it the name of the machine
-    /// and a random part.
+    /// The name of this server in the page, which must be unique in the cluster. The default is the host name
+    /// with a random suffix.
     pub server_id: Option<String>,
-    /// Where sessions are kept; without it in memory, and told to the other nodes.
+    /// The store of login sessions. By default they are kept in memory and announced to the other nodes.
     pub sessions: Option<Arc<dyn SessionStore>>,
 }
 
-/// Who may enter. There is no default: an open door is asked for by name.
+/// Who may enter. There is no default, so that open access is always explicit.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Auth {
-    /// Everybody who reaches the server. For development, or behind a proxy that authenticates.
+    /// Everybody who can reach the server. For development, or behind a proxy that authenticates.
     None,
-    /// Who knows a name and a password.
+    /// Anyone with the right name and password.
     Basic {
         /// The name.
         username: String,
-        /// bcrypt hash of the password, as [`hash_password`] makes it.
+        /// The bcrypt hash of the password, as [`hash_password`] returns it.
         password_hash: String,
     },
 }
 
-/// How much is shown.
+/// The amount of detail shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Mode {
     /// Counters only.
     #[default]
     Production,
-    /// Every socket, room and event as well, with its payload. Costs a packet to the page for each.
+    /// Every socket, room and event too, with payloads. Each of these costs a packet to the page.
     Development,
 }
 
 impl Config {
-    /// Production mode under `/admin`.
+    /// Creates a configuration in production mode, with the namespace `/admin`.
     pub fn new(auth: Auth) -> Self {
         Self {
             auth,
@@ -101,7 +101,7 @@ impl fmt::Debug for Config {
 }
 
 impl fmt::Debug for Auth {
-    /// Without the hash.
+    /// Omits the hash.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => formatter.write_str("None"),
@@ -117,11 +117,11 @@ pub(crate) struct Admin {
     read_only: bool,
     server_id: Option<String>,
     login: Login,
-    /// Set once the server exists; its namespaces have our hooks and may not keep it alive.
+    /// The server, set once it exists. Weak, because its namespaces hold hooks that refer to this value.
     server: OnceLock<WeakServer>,
-    /// Makes ids of connections that say nothing about their session ids.
+    /// The hasher that derives connection ids from session ids without revealing them.
     hasher: RandomState,
-    /// Sockets that may still be upgraded from polling; development mode only.
+    /// The sockets that may still upgrade from polling. Used in development mode only.
     polling: Mutex<Vec<Socket>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -162,7 +162,7 @@ impl Admin {
         }
     }
 
-    /// What a page that has just connected is told.
+    /// Sends the initial state to a page that has just connected.
     async fn greet(&self, socket: &Socket) {
         let greeted = async {
             socket.emit("config", &Features { supported_features: self.features() })?;
@@ -221,11 +221,11 @@ impl Instrument for Admin {
     }
 
     fn bind(&self, server: WeakServer) {
-        // Once: a builder builds one server.
+        // Called only once, because a builder builds one server.
         let _ = self.server.set(server);
     }
 
-    /// Numbers flow until [`Instrument::stop`].
+    /// Sends statistics until [`Instrument::stop`].
     fn start(self: Arc<Self>) {
         if self.tasks.is_empty() {
             self.tasks.spawn(stats::run(self.clone()));
@@ -238,19 +238,19 @@ impl Instrument for Admin {
 }
 
 impl ServerBuilder {
-    /// Lets the stock Admin UI see this server, and do something to it; see [`admin`](crate::socket::admin).
+    /// Enables the stock Admin UI for this server; see [`admin`](crate::socket::admin).
     pub fn instrument(self, admin: Config) -> Self {
         self.instrument_with(|| Ok(Admin::new(admin)?))
     }
 }
 
-/// Payload of `config`.
+/// The payload of `config`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Features {
     supported_features: Vec<&'static str>,
 }
 
-/// Where the page looks by default.
+/// The namespace that the page uses by default.
 pub const NAMESPACE_DEFAULT: &str = "/admin";
 const MAIN_NAMESPACE: &str = crate::socket::codec::parser::MAIN_NAMESPACE;

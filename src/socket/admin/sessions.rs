@@ -1,4 +1,4 @@
-//! Sessions of the page: after a login with the password, it may return without it for a day.
+//! Login sessions of the page. After a login with the password, it may return without it for a day.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,17 +9,19 @@ use tokio::time::Instant;
 
 use crate::error::ImksResult;
 
-/// Where sessions are kept. One that all servers share (Redis, for example) lets a page change servers without a
-/// new login even when they were started after it.
+/// A store of login sessions.
+///
+/// With a store that all servers share (for example Redis), a page can switch to any server without a new login, even
+/// to one that was started later.
 pub trait SessionStore: Send + Sync {
-    /// Whether this session exists and has not ended.
+    /// Whether this session exists and has not expired.
     fn contains<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ImksResult<bool>>;
 
-    /// Keeps a session for `ttl`.
+    /// Stores a session for `ttl`.
     fn insert<'a>(&'a self, id: &'a str, ttl: Duration) -> BoxFuture<'a, ImksResult<()>>;
 }
 
-/// Sessions of this process. When there are too many, those that end first make room.
+/// The sessions in the memory of this process. If it is full, those that expire first are dropped.
 #[derive(Debug, Default)]
 pub(super) struct MemorySessions(Mutex<HashMap<Box<str>, Instant>>);
 
@@ -43,9 +45,9 @@ impl MemorySessions {
     }
 }
 
-/// How long a session lasts from its login.
+/// The lifetime of a session from its login.
 pub const SESSION_TTL: Duration = Duration::from_secs(86_400);
-/// Sessions kept in memory at once.
+/// The maximum number of sessions in memory.
 pub const SESSIONS_MAX: usize = 1_024;
 
 #[cfg(test)]

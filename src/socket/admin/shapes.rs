@@ -1,4 +1,4 @@
-//! What the page is shown, in the shapes of npm `@socket.io/admin-ui` 0.5 (`typed-events.d.ts`).
+//! The data that the page shows, as in `typed-events.d.ts` of npm `@socket.io/admin-ui` 0.5.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -12,12 +12,12 @@ use crate::socket::codec::parser::Arguments;
 use crate::socket::namespace::remote_socket::RemoteSocket;
 use crate::socket::namespace::socket_info::RemoteHandshake;
 
-/// A socket. What its node does not tell is left out.
+/// A socket. Fields that its node does not share are omitted.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ShownSocket {
     id: String,
-    /// Made of the connection: all its sockets have this one.
+    /// The id of the connection, shared by all its sockets.
     #[serde(skip_serializing_if = "Value::is_null")]
     client_id: Value,
     #[serde(skip_serializing_if = "Value::is_null")]
@@ -28,14 +28,14 @@ pub(super) struct ShownSocket {
     rooms: Vec<String>,
 }
 
-/// The first request of a connection: without the option `auth`, cookies and credentials, which a
-/// [`RemoteHandshake`] does not have.
+/// The first request of a connection, without the `auth` option, cookies and credentials. A
+/// [`RemoteHandshake`] does not contain these.
 #[derive(Serialize)]
 struct ShownHandshake {
     address: String,
     headers: Map<String, Value>,
     query: Map<String, Value>,
-    /// Milliseconds since 1970.
+    /// The time in milliseconds since 1970.
     issued: i64,
     secure: bool,
     time: String,
@@ -44,7 +44,7 @@ struct ShownHandshake {
 }
 
 impl ShownSocket {
-    /// `id` may differ from the one that the other nodes know.
+    /// Creates the view of a socket. `id` may differ from the id that the other nodes know.
     pub(super) fn new(socket: &RemoteSocket, id: &str, nsp: &str) -> Self {
         let mut data = socket.data().clone();
         let mut facts = data.as_object_mut().and_then(|data| data.remove(FACTS)).unwrap_or_default();
@@ -82,7 +82,7 @@ impl ShownHandshake {
     }
 }
 
-/// By name; values of a header that came twice are joined.
+/// Returns the headers by name. Repeated headers are joined.
 fn headers(handshake: &RemoteHandshake) -> Map<String, Value> {
     let mut headers = Map::new();
     for (name, value) in &handshake.headers {
@@ -94,8 +94,8 @@ fn headers(handshake: &RemoteHandshake) -> Map<String, Value> {
     headers
 }
 
-/// Arguments of `event_received` and `event_sent`: namespace, socket, `[event, …arguments]`, time. What was sent is
-/// passed on as it is, attachments included.
+/// The arguments of `event_received` and `event_sent`: namespace, socket, `[event, …arguments]` and time. The
+/// event is passed on unchanged, including attachments.
 pub(super) struct ShownEvent<'a> {
     pub(super) nsp: &'a str,
     pub(super) id: &'a str,
@@ -127,8 +127,8 @@ impl Arguments for ShownEvent<'_> {
     }
 }
 
-/// Name under which a node shares what the page wants to know of a socket: `{clientId, transport}`, as the
-/// reference does.
+/// The name under which a node shares what the page needs to know of a socket: `{clientId, transport}`, as in
+/// the reference.
 pub(super) const FACTS: &str = "_admin";
-/// About what stands around the arguments of a shown event.
+/// The approximate size of a shown event without its arguments.
 const ENVELOPE_BYTES: usize = 128;

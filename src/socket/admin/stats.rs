@@ -1,5 +1,6 @@
-//! `server_stats`: what this server counts, every two seconds. Nothing is counted for it: the numbers are those of
-//! the metrics, read once a second, so they are those of the process.
+//! The `server_stats` event, sent every two seconds.
+//!
+//! It reads the process-wide metrics once a second, so nothing is counted twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::engine::{CloseReason, Transport};
 use crate::socket::codec::parser::One;
 use crate::socket::server::server::Server;
 
-/// Until the server stops.
+/// Sends statistics until the server stops.
 pub(super) async fn run(admin: Arc<Admin>) {
     let (started, host) = (Instant::now(), hostname());
     let mut samples = Samples::new(Totals::read());
@@ -35,14 +36,14 @@ pub(super) async fn run(admin: Arc<Admin>) {
     }
 }
 
-/// Payload of `server_stats`.
+/// The payload of `server_stats`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Stats<'a> {
     server_id: String,
     hostname: &'a str,
     pid: u32,
-    /// Seconds.
+    /// The uptime in seconds.
     uptime: f64,
     clients_count: usize,
     polling_clients_count: usize,
@@ -57,11 +58,11 @@ struct NamespaceCount {
     sockets_count: usize,
 }
 
-/// What happened within one second.
+/// The events of one type within one second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Bucket {
-    /// Milliseconds since 1970, of a whole second.
+    /// The start of the second, in milliseconds since 1970.
     timestamp: i64,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -96,7 +97,7 @@ impl<'a> Stats<'a> {
     }
 }
 
-/// What the metrics counted so far, by type and subtype.
+/// The totals of the metrics, by type and subtype.
 struct Totals(Vec<(&'static str, Option<&'static str>, u64)>);
 
 impl Totals {
@@ -120,10 +121,10 @@ impl Totals {
     }
 }
 
-/// What happened in each second since the last report: at most [`SAMPLES_PER_REPORT`] times the number of types.
+/// The counts per second since the last report: at most [`SAMPLES_PER_REPORT`] times the number of types.
 struct Samples {
     last: Totals,
-    /// When the second that comes next begins.
+    /// The start of the current second.
     since: Option<Micros>,
     buckets: Vec<Bucket>,
 }
@@ -133,7 +134,7 @@ impl Samples {
         Self { last: totals, since: None, buckets: Vec::new() }
     }
 
-    /// Notes what was counted since the last call.
+    /// Records the increase since the last call.
     fn add(&mut self, now: Micros, totals: Totals) {
         let timestamp = self.since.replace(now).unwrap_or(now).div_euclid(1_000_000) * 1_000;
         for ((kind, sub_type, count), (.., before)) in totals.0.iter().zip(&self.last.0) {
@@ -150,7 +151,7 @@ impl Samples {
     }
 }
 
-/// Name of this machine, or of the container.
+/// Returns the name of this machine or container.
 fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
@@ -160,9 +161,10 @@ fn hostname() -> String {
 }
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// A report every two seconds: a page takes a server for ill after ten.
+/// The samples per report, which makes a report every two seconds. A page considers a server unhealthy after
+/// ten.
 const SAMPLES_PER_REPORT: u64 = 2;
-/// Namespaces in a report; those made on demand may be many.
+/// The maximum number of namespaces in a report. There may be many dynamic ones.
 const NAMESPACES_SHOWN_MAX: usize = 1_000;
 
 #[cfg(test)]

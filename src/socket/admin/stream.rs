@@ -1,4 +1,4 @@
-//! Development mode: every socket, room and event, as it happens.
+//! The live stream of development mode: every socket, room and event.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::socket::namespace::socket::Socket;
 use crate::socket::reason::DisconnectReason;
 use crate::socket::server::server::Server;
 
-/// Shows what happens in a namespace, before its own hooks see it.
+/// Adds hooks that report what happens in a namespace. They run before the namespace's own hooks.
 pub(super) fn observe(admin: &Arc<Admin>, shows_events: bool, builder: &mut NamespaceBuilder) {
     let hooks = builder.hooks_mut();
     let (watcher, hook) = (admin.clone(), hooks.connected.take());
@@ -53,7 +53,7 @@ pub(super) fn observe(admin: &Arc<Admin>, shows_events: bool, builder: &mut Name
     }
 }
 
-/// Every socket of every namespace, on all nodes, as far as they answer.
+/// Returns the sockets of all namespaces on all nodes that respond.
 pub(super) async fn all_sockets(admin: &Admin, server: &Server) -> Vec<ShownSocket> {
     let found = stream::iter(server.every_namespace())
         .map(|namespace| sockets_of(namespace, server))
@@ -75,7 +75,8 @@ pub(super) async fn all_sockets(admin: &Admin, server: &Server) -> Vec<ShownSock
     all
 }
 
-/// Ours as we know them, those of other nodes as they tell.
+/// Returns the sockets of a namespace: those of this node directly, those of others as their nodes describe
+/// them.
 async fn sockets_of(namespace: Namespace, server: &Server) -> Vec<ShownSocket> {
     let ours = namespace.sockets();
     let mut sockets: Vec<_> = ours.iter().map(shown).collect();
@@ -131,7 +132,8 @@ impl Admin {
     }
 
     fn data_changed(&self, socket: &Socket) {
-        // Before it is connected, nobody knows it; then its data goes with `socket_connected`.
+        // Before it is connected, the page does not know the socket; its data is then sent with
+        // `socket_connected`.
         if socket.data::<PageInfo>().is_none() {
             return;
         }
@@ -146,7 +148,7 @@ impl Admin {
         self.tell(direction, &ShownEvent { nsp, id, args, at });
     }
 
-    /// Tells of sockets that are not on polling any more. Looking for them now and then costs connections nothing.
+    /// Reports sockets that have upgraded from polling. Checking periodically costs connections nothing.
     pub(super) fn look_for_upgrades(&self) {
         let mut upgraded = Vec::new();
         self.polling.lock().retain(|socket| {
@@ -163,7 +165,8 @@ impl Admin {
         }
     }
 
-    /// The reference shows the first characters of the session id; ours is a secret, so they are made of it instead.
+    /// Returns an id for the connection. The reference shows a part of the session id, which is a secret
+    /// here, so this is a hash of it.
     fn client_id(&self, socket: &Socket) -> String {
         let hash = self.hasher.hash_one(socket.handshake().sid.expose());
         format!("{:012x}", hash & CLIENT_ID_MASK)
@@ -174,7 +177,7 @@ fn now() -> Timestamp {
     Timestamp(now_micros())
 }
 
-/// What a socket tells the pages of other nodes, in its shared data.
+/// The information about a socket for pages on other nodes, in its shared data.
 struct PageInfo {
     client_id: String,
     outbox: Outbox,
@@ -184,15 +187,16 @@ impl Serialize for PageInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut facts = serializer.serialize_map(Some(2))?;
         facts.serialize_entry("clientId", &self.client_id)?;
-        // Of the moment somebody asks.
+        // The transport at the time of the request.
         facts.serialize_entry("transport", self.outbox.transport().name())?;
         facts.end()
     }
 }
 
-/// Twelve hexadecimal digits.
+/// The mask for twelve hexadecimal digits.
 const CLIENT_ID_MASK: u64 = 0xffff_ffff_ffff;
-/// Sockets in `all_sockets`: more than a page can show, and still a packet that can be sent.
+/// The maximum number of sockets in `all_sockets`: more than a page can show, but still a packet that can be
+/// sent.
 const SOCKETS_SHOWN_MAX: usize = 10_000;
-/// Namespaces that other nodes are asked about at once.
+/// The maximum number of namespaces that other nodes are asked about concurrently.
 const NAMESPACES_AT_ONCE: usize = 16;

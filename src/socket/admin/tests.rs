@@ -1,5 +1,5 @@
-//! Several nodes, floods, mistakes: what a single page on a single server does not show (that is
-//! `tests/admin_tests.rs`).
+//! Tests of the Admin UI with several nodes, floods and errors. `tests/admin_tests.rs` covers a single page
+//! and server.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::engine::MemoryPeer;
 use crate::socket::tests::{join, open, rooms, text};
 use crate::socket::{NamespaceMatch, Server, ServerBuilder};
 
-/// Of `secret`, and cheap.
+/// The hash of `secret` at a low cost.
 const HASH: &str = "$2a$04$cxA/W5Oj6DmE8SAwHWoqS.1N/WpkajRR0E2q/9EtW27yVEOm/pl2S";
 
 fn basic() -> Config {
@@ -46,7 +46,7 @@ async fn meet(nodes: [&Server; 2]) {
     }
 }
 
-/// Asks to enter; what the server says to that.
+/// Connects a page, and returns the reply of the server.
 async fn enter(server: &Server, auth: Value) -> (MemoryPeer, String) {
     let peer = open(server);
     peer.send(&format!("0/admin,{auth}"));
@@ -54,7 +54,7 @@ async fn enter(server: &Server, auth: Value) -> (MemoryPeer, String) {
     (peer, reply)
 }
 
-/// The arguments of the next event of this name for which `wanted` is true.
+/// Returns the arguments of the next event with this name for which `wanted` is true.
 async fn hears(page: &MemoryPeer, name: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     loop {
         let packet = text(page).await;
@@ -104,7 +104,7 @@ async fn a_session_opened_on_one_node_is_known_on_the_others() {
     meet([&one, &two]).await;
     let (page, _) = enter(&one, json!({ "username": "operator", "password": "secret" })).await;
     let session = hears(&page, "session", |_| true).await.remove(0);
-    // It goes over the bus beside us; without it the answer would be a refusal.
+    // The session arrives over the bus at any time. Before that the reply is a refusal.
     loop {
         let (_, reply) = enter(&two, json!({ "sessionId": session })).await;
         if reply.starts_with('0') {
@@ -130,7 +130,7 @@ async fn a_flood_of_logins_is_refused_and_who_has_a_session_enters_nevertheless(
     join(&server).await;
 }
 
-/// Sessions that somebody else keeps.
+/// Sessions in an external store.
 #[derive(Default)]
 struct Elsewhere(Mutex<HashSet<String>>);
 

@@ -18,7 +18,7 @@ pub enum Parser {
     /// JSON text, with a binary message per attachment.
     #[default]
     Default,
-    /// npm `socket.io-msgpack-parser`: one binary message per packet.
+    /// The encoding of npm `socket.io-msgpack-parser`: one binary message per packet.
     MsgPack,
 }
 

@@ -1,5 +1,5 @@
-//! Messages to packets: the decoder of a connection, and the text grammar of the default parser, which
-//! [`encode_event`] and its like write.
+//! The decoder of messages into packets, and the text grammar of the default parser. [`encode_event`] and the
+//! other encoders write the same grammar.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,8 @@ use super::version2;
 use crate::engine::Message;
 use crate::error::{ImksError, ImksResult};
 
-/// Reassembles packets from messages: a binary event is one text message followed by its attachments.
+/// A decoder that reassembles packets from messages. A binary event is a text message followed by its
+/// attachments.
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
@@ -29,17 +30,17 @@ pub struct Decoder {
     pending: Option<Box<Pending>>,
 }
 
-/// How packets are written.
+/// The format of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Default,
     MsgPack,
-    /// The default one, with a query in the namespace.
+    /// The default format, with a query in the namespace.
     #[cfg(feature = "socketio")]
     Version2,
 }
 
-/// A packet whose attachments are still on their way.
+/// A packet that still lacks attachments.
 #[derive(Debug)]
 struct Pending {
     packet: Packet,
@@ -49,25 +50,25 @@ struct Pending {
 }
 
 impl Decoder {
-    /// Returns a decoder with these limits.
+    /// Creates a decoder for the default parser.
     pub fn new(limits: Limits) -> Self {
         Self { limits, format: Format::Default, pending: None }
     }
 
-    /// With these limits, for packets of the msgpack parser.
+    /// Creates a decoder for the msgpack parser.
     pub fn msgpack(limits: Limits) -> Self {
         Self { limits, format: Format::MsgPack, pending: None }
     }
 
-    /// With these limits, for packets of a client of Socket.IO v2.
+    /// Creates a decoder for a client of Socket.IO v2.
     #[cfg(feature = "socketio")]
     pub(crate) fn version2(limits: Limits) -> Self {
         Self { limits, format: Format::Version2, pending: None }
     }
 
-    /// Takes the next message of the connection. `None`: more attachments are needed first.
+    /// Processes the next message of the connection. Returns `None` if more attachments are needed first.
     ///
-    /// Every error is final for the connection: the peer and we no longer agree on where packets begin.
+    /// Every error is final for the connection, because the two sides no longer agree on where packets begin.
     pub fn add(&mut self, message: Message) -> ImksResult<Option<Packet>> {
         if self.format == Format::MsgPack {
             return match message {
@@ -113,7 +114,7 @@ impl Decoder {
         }
         let Pending { packet, attachments, .. } = *pending;
         let attach = |args: Args| -> ImksResult<Args> {
-            // Whoever gets these arguments next may look up what a placeholder names.
+            // Later readers of these arguments look up attachments by the numbers in placeholders.
             match all_have_attachments(args.array(), attachments.len()) {
                 true => Ok(args.with_attachments(attachments)),
                 false => Err(malformed("illegal attachments")),
@@ -128,7 +129,7 @@ impl Decoder {
     }
 }
 
-/// Reads the text part of a packet; the number says how many attachments follow.
+/// Decodes the text part of a packet. Returns the number of attachments that follow.
 fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
     let first = text.chars().next().ok_or(ImksError::EmptySocketPacket)?;
     let kind = first.to_digit(10).ok_or(ImksError::InvalidSocketPacketTypeChar(first))? as u8;
@@ -142,11 +143,11 @@ fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
         0 => PacketBody::Connect(has_payload.then(|| object(json)).transpose()?),
         1 if has_payload => return Err(malformed("DISCONNECT has a payload")),
         1 => PacketBody::Disconnect,
-        // The reference takes these for packets without arguments.
+        // The reference treats these as packets without arguments.
         2 | 5 if !has_payload => PacketBody::Event(id, Args::none()),
         3 | 6 if !has_payload => PacketBody::Ack(id, Args::none()),
         2 | 5 if is_too_deep(json) => PacketBody::Refused { id, reason: TOO_DEEP },
-        // It answers nothing: whoever asked waits until its deadline.
+        // Without an id the ack is ignored, and the caller waits until its deadline.
         3 | 6 if is_too_deep(json) => PacketBody::Ack(None, Args::none()),
         2 | 5 => PacketBody::Event(id, Args::event(text, at)?),
         3 | 6 => PacketBody::Ack(id, Args::ack(text, at)?),
@@ -218,7 +219,7 @@ mod tests {
     use super::*;
     use crate::engine::Frame;
 
-    /// What the peer of a frame receives.
+    /// Converts a frame to the message that its peer receives.
     fn message(frame: &Frame) -> Message {
         match frame.is_binary() {
             true => Message::Binary(Bytes::copy_from_slice(frame.payload())),

@@ -1,4 +1,4 @@
-//! Placeholders: what stands in JSON for an attachment, and a walk through a text that finds them.
+//! Placeholders, which represent attachments in JSON, and a scanner that finds them in a text.
 
 use serde::Serialize;
 use serde::ser::SerializeMap;
@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::json::{string_end, unescape};
 
-/// Stands in JSON for the attachment with this number.
+/// The placeholder in JSON for the attachment with this number.
 #[derive(Debug, Clone, Copy)]
 pub struct Placeholder(pub usize);
 
@@ -19,8 +19,10 @@ impl Serialize for Placeholder {
     }
 }
 
-/// Whether every placeholder in a valid JSON text names one of so many attachments (CVE-2022-2421 is what happens
-/// otherwise). Only the text is looked at: what no type of ours can hold is no reason to refuse an event.
+/// Whether every placeholder in a valid JSON text refers to an attachment. CVE-2022-2421 is the attack that
+/// this prevents.
+///
+/// Only the text is scanned: a value that no Rust type could hold is no reason to refuse an event.
 pub(super) fn all_have_attachments(json: &str, attachments: usize) -> bool {
     let mut open: SmallVec<[Option<Object>; 16]> = SmallVec::new();
     let (bytes, mut at) = (json.as_bytes(), 0);
@@ -44,10 +46,10 @@ pub(super) fn all_have_attachments(json: &str, attachments: usize) -> bool {
     true
 }
 
-/// An object as far as it may be a placeholder. Of a key that comes twice the last one counts, as in JavaScript.
+/// The parts of an object that matter for a placeholder. The last of duplicate keys wins, as in JavaScript.
 #[derive(Default)]
 struct Object {
-    /// The key whose value comes next.
+    /// The key that precedes the next value.
     key: Option<Key>,
     is_placeholder: bool,
     number: Option<usize>,
@@ -65,7 +67,7 @@ impl Object {
     }
 }
 
-/// Takes the next key or value of the innermost object.
+/// Records the next key or value of the innermost object.
 fn note(open: &mut [Option<Object>], token: &str) {
     let Some(Some(object)) = open.last_mut() else { return };
     match object.key.take() {
@@ -85,7 +87,7 @@ fn key(quoted: &str) -> Key {
     }
 }
 
-/// Where the token that begins at `at` ends.
+/// Returns the end of the token that begins at `at`.
 fn token_end(bytes: &[u8], at: usize) -> usize {
     match bytes[at] {
         b'"' => string_end(bytes, at).unwrap_or(bytes.len()),
@@ -97,10 +99,10 @@ fn token_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Key that marks a placeholder.
+/// The key that marks a placeholder.
 pub(super) const PLACEHOLDER: &str = "_placeholder";
 
-/// Key of the number of the attachment.
+/// The key of an attachment's number.
 pub(super) const NUMBER: &str = "num";
 
 #[cfg(test)]

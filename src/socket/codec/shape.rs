@@ -1,11 +1,11 @@
-//! What a type of arguments wants to be read from: several values, or one.
+//! The shape of argument types: whether a type is deserialized from several values or from one.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// What a type wants to be read from.
+/// The number of values that a type is deserialized from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Several values, or none.
@@ -15,11 +15,11 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// The shape of a type.
+    /// Returns the shape of a type.
     pub(super) fn of<'a, T: Deserialize<'a>>() -> Self {
         match T::deserialize(Probe) {
             Err(shape) => shape,
-            // A type that reads nothing takes whatever is there.
+            // A type that reads nothing accepts any arguments.
             Ok(_) => Self::Tuple,
         }
     }
@@ -39,7 +39,7 @@ impl serde::de::Error for Shape {
     }
 }
 
-/// Answers a type with what it asked for.
+/// A deserializer whose error is the shape that the type asked for.
 struct Probe;
 
 impl<'de> Deserializer<'de> for Probe {

@@ -1,4 +1,4 @@
-//! Clients of Socket.IO v2: what is different in their packets.
+//! The packets of Socket.IO v2 clients, as far as they differ.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,7 +7,8 @@ use super::encoder::{EncodedPacket, Frames};
 use super::packet::{MAIN_NAMESPACE, Packet, PacketBody, PacketType, Payload};
 use crate::engine::{Frame, legacy, query_pairs};
 
-/// Reads what newer clients send as `auth` out of the query of the namespace (`/chat?token=x`).
+/// Converts the query of the namespace (`/chat?token=x`) to the `auth` option, which newer clients send
+/// instead.
 pub(super) fn read(mut packet: Packet) -> Packet {
     let Some((path, query)) = packet.namespace.split_once('?') else { return packet };
     if let PacketBody::Connect(auth @ None) = &mut packet.body {
@@ -22,16 +23,16 @@ pub(super) fn read(mut packet: Packet) -> Packet {
     packet
 }
 
-/// Whether a packet looks the same to these clients: events and acks without attachments do.
+/// Whether a packet is the same for these clients, which is true for events and acks without attachments.
 pub(super) fn is_same(packet: &EncodedPacket) -> bool {
     packet.len() == 1 && !matches!(packet.kind(), PacketType::Connect | PacketType::ConnectError)
 }
 
-/// The frames of a packet as these clients want them.
+/// Returns the frames of a packet for these clients.
 pub(super) fn encode(packet: &EncodedPacket) -> Frames {
     let head = &packet.text()[..packet.text().len() - packet.json().len()];
     let mut frames: Frames = smallvec::smallvec![match packet.kind() {
-        // It says nothing but the namespace: these clients make their socket id themselves.
+        // Only the namespace: these clients derive their socket id themselves.
         PacketType::Connect => Frame::text(head),
         PacketType::ConnectError => Frame::text(&format!("{head}{}", reason(packet.json()))),
         _ => packet[0].clone(),
@@ -40,7 +41,7 @@ pub(super) fn encode(packet: &EncodedPacket) -> Frames {
     frames
 }
 
-/// ERROR, as CONNECT_ERROR was called, says either the data of the refusal or its message.
+/// Returns the payload of ERROR, the earlier CONNECT_ERROR: the data of the refusal or else its message.
 fn reason(json: &str) -> &str {
     #[derive(Deserialize)]
     struct Refusal<'a> {

@@ -1,4 +1,4 @@
-//! What users of the library build with: middleware, listeners, dynamic namespaces, data, closing.
+//! Tests of the API for applications: middleware, listeners, dynamic namespaces, data and closing.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Several nodes in one process: what they ask each other, and what is left when some of them are silent.
+//! Tests of several nodes in one process: their requests, and the results if some of them are silent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,12 +42,12 @@ async fn two() -> (Server, Server) {
     nodes
 }
 
-/// Says something in the name of a node.
+/// Publishes a message in the name of a node.
 fn say(bus: &SimBus, node: NodeId, channel: &str, body: Body<'_>) {
     bus.pipe().publish(channel, Imks.encode(&ClusterMessage { node, body }).unwrap());
 }
 
-/// A node that is alive and never answers.
+/// Adds a node that is alive and never responds.
 fn ghost(bus: &SimBus) -> NodeId {
     let ghost = NodeId::random().unwrap();
     say(bus, ghost, "cluster", Body::Heartbeat);
@@ -58,7 +58,7 @@ fn main(server: &Server) -> Namespace {
     server.namespace("/").unwrap().clone()
 }
 
-/// Answers the question that was just asked, whatever its id.
+/// Answers the event that was just sent, whatever its id.
 async fn answer(peer: &MemoryPeer, value: &str) {
     let question = text(peer).await;
     let id = question.trim_start_matches('2').split('[').next().unwrap().to_owned();
@@ -268,7 +268,7 @@ async fn what_no_node_of_ours_would_say_is_dropped_and_harms_nothing() {
         Bytes::from_static(b""),
         Bytes::from_static(b"{\"uid\":\"KD2JDG\",\"type\":5}"),
         Bytes::from_static(&[0xdd, 0xff, 0xff, 0xff, 0xff]),
-        // What a server of Node.js says to its like.
+        // A message between servers of Node.js.
         Bytes::from_static(b"\x93\xa6KD2JDG\x83\xa4type\x02\xa4data\x92\xa2hi\x01\xa3nsp\xa1/\x83\xa5rooms\x90\xa6except\x90\xa5flags\x80"),
         Bytes::from(vec![0x91; 100_000]),
         Bytes::from(vec![0; MESSAGE_BYTES_MAX + 1]),
@@ -300,7 +300,7 @@ async fn what_is_not_to_be_compressed_is_not_on_other_nodes_either() {
     let (bert, bert_id) = join(&second).await;
     let socket = main(&second).socket(&bert_id).unwrap();
     let _ = socket.outbox().clone().compressing(1);
-    // A peer in memory cannot inflate: it gets text only where nothing was compressed.
+    // A peer in memory cannot inflate, so it gets text only if nothing was compressed.
     let data = json!({"of": vec!["many"; 100]});
     main(&first).everybody().compress(false).emit("plain", &data).unwrap();
     assert_eq!(text(&bert).await, format!(r#"2["plain",{data}]"#));
@@ -329,7 +329,7 @@ async fn nodes_that_were_cut_off_find_each_other_again_and_a_node_that_closes_sa
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!((first.server_count(), second.server_count()), (2, 2), "without waiting for a heartbeat");
     second.close().await;
-    // The other node has read it already, or does so before anything else.
+    // The other node has read it already, or reads it next.
     tokio::task::yield_now().await;
     assert_eq!(first.server_count(), 1);
     assert_eq!(bus.pipe().subscribers("/").await, Some(1), "its subscriptions are gone");

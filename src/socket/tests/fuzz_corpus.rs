@@ -1,4 +1,4 @@
-//! Every input that is kept in `fuzz/corpus`, through what its fuzz target checks.
+//! Runs every input in `fuzz/corpus` through the checks of its fuzz target.
 
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;

@@ -1,4 +1,4 @@
-//! The Socket.IO layer over connections without a network.
+//! Tests of the Socket.IO layer over connections without a network.
 
 mod api;
 mod cluster;
@@ -36,7 +36,7 @@ pub(super) async fn text(peer: &MemoryPeer) -> String {
     }
 }
 
-/// Joins `/`; the answer is the socket id.
+/// Joins `/`, and returns the socket id.
 pub(super) async fn join(server: &Server) -> (MemoryPeer, String) {
     let peer = open(server);
     peer.send("0");

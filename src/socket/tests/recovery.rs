@@ -1,4 +1,4 @@
-//! Clients that lose their connection and come back, over connections without a network.
+//! Tests of connection state recovery, over connections without a network.
 
 mod client;
 mod hooks;
@@ -247,7 +247,7 @@ async fn who_stays_away_too_long_starts_anew_and_nothing_is_left_of_the_old_sess
         client.drop_connection().await;
     }
     assert_eq!(main(&server).recovery_status().unwrap().away, 2);
-    // Nobody asks for anything any more: it goes by itself.
+    // Nothing triggers the purge here; it runs by itself.
     tokio::time::sleep(Duration::from_secs(122)).await;
     assert_eq!(main(&server).recovery_status().unwrap(), RecoveryStatus::default());
     assert_eq!(main(&server).rooms_len(), 0);

@@ -1,4 +1,4 @@
-//! Payloads as types: arguments, answers, binary fields.
+//! Tests of typed payloads: arguments, answers and binary fields.
 
 use std::time::Duration;
 

@@ -124,24 +124,24 @@ impl JsonWriter {
         Ok(self.out.write_fmt(text).map_err(serde_json::Error::io)?)
     }
 
-    /// Whether something was left out because it is nested deeper than [`JSON_DEPTH_MAX`].
+    /// Whether something was omitted because it is nested deeper than [`JSON_DEPTH_MAX`].
     pub(super) fn is_too_deep(&self) -> bool {
         self.too_deep
     }
 
-    /// Whether the msgpack says more than the JSON.
+    /// Whether the msgpack contains more than the JSON can express.
     pub(super) fn has_more(&self) -> bool {
         self.has_more
     }
 
-    /// The text, where no attachments are allowed.
+    /// Returns the text of a value that may not have attachments.
     pub(super) fn text(self) -> ImksResult<String> {
         String::from_utf8(self.out).map_err(|_| ImksError::InvalidPacketUtf8)
     }
 
-    /// The text and its attachments.
+    /// Returns the text and its attachments.
     pub(super) fn finish(self) -> ImksResult<(Vec<u8>, Vec<Bytes>)> {
-        // Beside real attachments, a placeholder of the peer's own making would refer to one of them.
+        // Next to real attachments, a lookalike would refer to one of them.
         match self.lookalike && !self.attachments.is_empty() {
             true => Err(malformed("illegal attachments")),
             false => Ok((self.out, self.attachments)),

@@ -1,30 +1,30 @@
-//! Msgpack, value by value, from untrusted bytes.
+//! A reader of msgpack from untrusted bytes, value by value.
 
 use rmp::Marker;
 
 use super::super::packet::malformed;
 use crate::error::{ImksError, ImksResult};
 
-/// One value, or the beginning of an array or map with this many entries.
+/// A value, or the beginning of an array or map with this many entries.
 #[derive(Debug, PartialEq)]
 pub(super) enum Token<'a> {
     Nil,
-    /// JavaScript's, as `notepack.io` writes it.
+    /// JavaScript's `undefined`, as `notepack.io` writes it.
     Undefined,
     Bool(bool),
     Unsigned(u64),
-    /// Below zero.
+    /// A negative integer.
     Signed(i64),
     Float(f64),
     Text(&'a str),
     Binary(&'a [u8]),
     Array(u32),
     Map(u32),
-    /// Milliseconds since 1970, as `notepack.io` writes a `Date`.
+    /// A `Date` as `notepack.io` writes it, in milliseconds since 1970.
     Date(i64),
 }
 
-/// What is left to read. Nothing that is announced is believed before it has been seen.
+/// The unread bytes. Announced lengths are checked against them before use.
 pub(super) struct Reader<'a> {
     pub(super) rest: &'a [u8],
 }

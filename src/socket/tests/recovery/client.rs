@@ -1,4 +1,4 @@
-//! A client with a private id and an offset.
+//! A test client that recovers its session.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::engine::MemoryPeer;
 use crate::socket::tests::{open, text};
 use crate::socket::{Server, Socket};
 
-/// What the stock client does, with its private id and its last offset.
+/// A client that behaves like the stock one, with its private id and last offset.
 pub(super) struct Client {
     pub(super) server: Server,
     pub(super) peer: MemoryPeer,
@@ -15,7 +15,7 @@ pub(super) struct Client {
     pub(super) pid: String,
     pub(super) offset: Option<String>,
     pub(super) recovered: bool,
-    /// First argument of every event, in the order of arrival.
+    /// The first argument of every event, in order of arrival.
     pub(super) received: Vec<Value>,
     pub(super) auth: Value,
 }
@@ -40,7 +40,7 @@ impl Client {
         assert_eq!(self.try_connect().await, None);
     }
 
-    /// Connects; returns the reason if it is refused.
+    /// Connects. Returns the reason if it is refused.
     pub(super) async fn try_connect(&mut self) -> Option<Value> {
         self.peer.send(&self.hello());
         let mut early = Vec::new();
@@ -73,7 +73,7 @@ impl Client {
         }
     }
 
-    /// CONNECT with all it knows of its session.
+    /// Returns a CONNECT packet with everything the client knows of its session.
     pub(super) fn hello(&self) -> String {
         let mut auth = self.auth.clone();
         if !self.pid.is_empty() {
@@ -85,7 +85,7 @@ impl Client {
         format!("0{auth}")
     }
 
-    /// Reads what has arrived; the last `lost` packets get lost on the way.
+    /// Reads what has arrived. The last `lost` packets are lost in transit.
     pub(super) async fn read(&mut self, lost: usize) {
         self.peer.send("0/no-such-namespace,");
         let mut texts = Vec::new();
@@ -104,7 +104,7 @@ impl Client {
         main(&self.server).socket(&self.sid).unwrap()
     }
 
-    /// The connection breaks, and the server notices.
+    /// Breaks the connection so that the server notices.
     pub(super) async fn drop_connection(&mut self) {
         let socket = self.socket();
         self.peer.close();

@@ -1,4 +1,4 @@
-//! What connect hooks have to say when a client comes back.
+//! Tests of connect hooks for returning clients.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ struct Auth {
     without: Option<String>,
 }
 
-/// Signs users in by name: `evil` is refused, rooms are those of the recovered session but one.
+/// Signs users in by name: refuses `evil`, and restores all rooms of the session except one.
 async fn sign_in(socket: Socket, payload: ConnectPayload) -> Result<Accept, ConnectError> {
     let auth: Auth = payload.parse().map_err(|_| ConnectError::new("who?"))?;
     tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Recovery against a model: who should have got what, whatever happens in whatever order.
+//! Tests of recovery against a model, with events in random order.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::engine::MemoryPeer;
 use crate::socket::tests::open;
 use crate::socket::{Recovery, RecoveryStatus, Server};
 
-/// Something that happens.
+/// A step of the model.
 #[derive(Debug, Clone)]
 enum Step {
     ToRoom(usize),
@@ -33,13 +33,13 @@ enum Step {
         room: usize,
     },
     Read(usize),
-    /// The last packets get lost; the server may not notice before the client is back.
+    /// Breaks the connection and loses the last packets. The server may not notice before the client returns.
     Drop {
         client: usize,
         lost: usize,
         noticed: bool,
     },
-    /// It breaks again before it can say anything.
+    /// Breaks the connection again before the client has sent anything.
     DropAtOnce(usize),
     ComeBack(usize),
     Wait(u64),
@@ -68,13 +68,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a client should have, by the rules alone.
+/// The state of a client as the rules demand it.
 struct Model {
     expected: Vec<u64>,
     rooms: BTreeSet<&'static str>,
-    /// Since when it is away, as the server sees it.
+    /// The time since when it is away, as the server sees it.
     away: Option<u64>,
-    /// Since when it gets nothing.
+    /// The time since when it receives nothing.
     broken: u64,
     connected: bool,
 }
@@ -83,11 +83,11 @@ struct World {
     server: Server,
     clients: Vec<Client>,
     models: Vec<Model>,
-    /// Connections that are broken although the server does not know.
+    /// The broken connections that the server has not noticed.
     zombies: Vec<MemoryPeer>,
     next: u64,
     now: u64,
-    /// Clients must be able to come back in time.
+    /// Whether clients must be able to return in time.
     generous: bool,
 }
 
@@ -221,7 +221,7 @@ impl World {
         assert_eq!(rooms, expected);
     }
 
-    /// Time passes; whoever is connected reads meanwhile.
+    /// Advances the time. Connected clients read in the meantime.
     async fn wait(&mut self, seconds: u64) {
         for client in 0..CLIENTS {
             if self.models[client].connected {
