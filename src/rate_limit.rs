@@ -6,7 +6,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::time::Instant;
 
-/// A rate limit: an average per second and a burst. A burst of 0 means no limit.
+/// A rate limit: an average per second and a burst. If either is 0, there is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// The average number per second.

@@ -140,8 +140,8 @@ impl Login {
 
     /// Compares name and password on a blocking thread.
     ///
-    /// All attempts share one comparison at a time, so that a flood of guesses queues up and takes only a
-    /// fraction of one thread.
+    /// Passwords are compared one at a time with a pause after each wrong one, so a flood of guesses takes
+    /// only a fraction of one thread.
     async fn is_right(
         &self,
         credentials: &Credentials,
@@ -193,7 +193,8 @@ fn is_session_id(text: &str) -> bool {
 
 /// Checks that `hash` is a bcrypt hash that can be compared in reasonable time.
 ///
-/// # Errors A sentence for the operator.
+/// # Errors
+/// A sentence for the operator.
 pub fn check_hash(hash: &str) -> Result<(), String> {
     let parts: bcrypt::HashParts = hash
         .parse()

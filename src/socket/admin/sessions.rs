@@ -11,8 +11,8 @@ use crate::error::ImksResult;
 
 /// A store of login sessions.
 ///
-/// With a store that all servers share (for example Redis), a page can switch to any server without a new login, even
-/// to one that was started later.
+/// With a store that all servers share (for example Redis), a page can switch to any server without a new
+/// login, even to one that was started later.
 pub trait SessionStore: Send + Sync {
     /// Whether this session exists and has not expired.
     fn contains<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ImksResult<bool>>;

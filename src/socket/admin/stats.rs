@@ -1,6 +1,7 @@
 //! The `server_stats` event, sent every two seconds.
 //!
-//! It reads the process-wide metrics once a second, so nothing is counted twice.
+//! It has no counters of its own. It reads the metrics once a second, so the numbers are those of the
+//! process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +113,7 @@ impl Totals {
         for reason in CloseReason::ALL {
             let (count, reason) = (metrics::SESSIONS_CLOSED.of(reason).get(), Some(reason.as_str()));
             match totals.iter_mut().find(|(_, known, _)| *known == reason) {
-                // Some reasons of ours are one of the reference's.
+                // Several of our reasons map to one of the reference's.
                 Some((_, _, known)) => *known += count,
                 None => totals.push(("rawDisconnection", reason, count)),
             }

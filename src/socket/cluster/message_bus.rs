@@ -1,8 +1,8 @@
 //! The message bus: carries operations, requests and responses between this node and the others.
 //!
 //! Every node applies the operations of the others to its own sockets, and responds to their requests.
-//! Membership is by heartbeats: after a node has died, requests of the next ten seconds wait until their
-//! deadline for it. A duplicate request is performed once, and a response without an open request is dropped.
+//! Membership is by heartbeats: in the ten seconds after a node has died, requests wait for it until their
+//! deadline. A duplicate request is performed once, and a response without an open request is dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -19,7 +19,8 @@ use crate::error::{ImksError, ImksResult};
 
 /// The arguments of an event or ack: validated JSON text, and the attachments it refers to.
 ///
-/// In the text, an attachment is `{"_placeholder":true,"num":N}`, where N is its index in [`Args::attachments`].
+/// In the text, an attachment is `{"_placeholder":true,"num":N}`, where N is its index in
+/// [`Args::attachments`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Args {
     text: Utf8Bytes,

@@ -23,8 +23,8 @@ pub type Frames = SmallVec<[Frame; 1]>;
 
 /// A packet encoded as frames of the default parser.
 ///
-/// It knows the positions of its parts, from which the encodings for other parsers, other nodes and listeners are
-/// made without parsing the text again.
+/// It knows the positions of its parts, from which the encodings for other parsers, other nodes and listeners
+/// are made without parsing the text again.
 #[derive(Debug, Clone)]
 pub struct EncodedPacket {
     frames: Frames,

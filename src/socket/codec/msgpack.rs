@@ -27,9 +27,10 @@ use crate::error::{ImksError, ImksResult};
 /// Decodes one packet.
 ///
 /// # Errors
-/// Whatever the reference refuses: types other than 0 to 4, a namespace that is not text, data of the wrong kind for
-/// the type, ids that are not non-negative integers, and trailing bytes. Also, as with the default parser, event names
-/// that are neither text nor a number, reserved names, and more attachments than `limits` allows.
+/// Whatever the reference refuses: types other than 0 to 4, a namespace that is not text, data of the wrong
+/// kind for the type, ids that are not non-negative integers, and trailing bytes. Also, as with the default
+/// parser, event names that are neither text nor a number, reserved names, and more attachments than `limits`
+/// allows.
 pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
     let fields = Fields::read(message)?;
     let namespace = match fields.namespace.ok_or(ImksError::MissingNamespace)? {

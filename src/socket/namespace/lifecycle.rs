@@ -30,7 +30,7 @@ impl Drop for JoiningSocket {
 
 /// The reason why a socket was not opened although its connect hook accepted it.
 pub(crate) enum NotOpened {
-    /// The client cannot recover its earlier session; the hook must be asked about a new one.
+    /// The client cannot recover its earlier session; the hook must run again for a new one.
     WithoutRecovery,
     /// The connection must be closed.
     Failed(ImksError),

@@ -1,10 +1,10 @@
 //! A namespace with its sockets, rooms and handlers, and the delivery of events to its clients.
 //!
 //! ```text
-//! broadcast, emit, lifecycle, ack_request, builder   what can be done
-//!                deliver, observers                  how it is done here
-//!            socket ⇄ namespace ⇄ handlers           the three that know each other
-//!    rooms, delivery, connect, cluster_link, …       what they are made of
+//! broadcast, emit, lifecycle, ack_request, builder   the operations
+//!                deliver, observers                  their effect on this node
+//!            socket ⇄ namespace ⇄ handlers           the three that depend on each other
+//!    rooms, delivery, connect, cluster_link, …       their parts
 //! ```
 
 pub(crate) mod ack_collector;

@@ -140,8 +140,8 @@ impl Socket {
     /// reference has the `drain` event for this.
     ///
     /// # Errors
-    /// [`ImksError::SocketNotFound`] if the connection is closed, and [`ImksError::SocketSendFull`] if it was closed
-    /// because the client read too slowly.
+    /// [`ImksError::SocketNotFound`] if the connection is closed, and [`ImksError::SocketSendFull`] if it was
+    /// closed because the client read too slowly.
     pub async fn drained(&self) -> ImksResult<()> {
         self.0.outbox.drained().await.map_err(|error| self.not_sent(error))
     }

@@ -56,8 +56,8 @@ impl<T: IntoAck, E: Into<EventError>> IntoAck for Result<T, E> {
 impl NamespaceBuilder {
     /// Sets a handler with typed arguments: a tuple gets all arguments, any other type the only one.
     ///
-    /// What the handler returns is the ack. If the arguments have another shape, the handler does not run and the
-    /// client gets an error.
+    /// What the handler returns is the ack. If the arguments have another shape, the handler does not run and
+    /// the client gets an error.
     ///
     /// ```
     /// # use imks::socket::{Reply, Server, Socket};

@@ -101,7 +101,8 @@ impl ServerBuilder {
     /// Builds the server.
     ///
     /// # Errors
-    /// [`ImksError::Namespace`] for an invalid path, and [`ImksError::Config`] for an Admin UI that cannot work.
+    /// [`ImksError::Namespace`] for an invalid path, and [`ImksError::Config`] for an Admin UI that cannot
+    /// work.
     pub fn build(mut self) -> ImksResult<Server> {
         let instruments = std::mem::take(&mut self.instruments);
         let instruments = instruments.into_iter().map(|make| make()).collect::<ImksResult<Vec<_>>>()?;

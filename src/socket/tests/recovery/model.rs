@@ -39,7 +39,7 @@ enum Step {
         lost: usize,
         noticed: bool,
     },
-    /// Breaks the connection again before the client has sent anything.
+    /// Sends CONNECT on a new connection, and breaks it before the reply.
     DropAtOnce(usize),
     ComeBack(usize),
     Wait(u64),
