@@ -1,4 +1,4 @@
-//! The message bus: carries operations, requests and responses between this node and the others.
+//! The message bus, which carries operations, requests and responses between this node and the others.
 //!
 //! Every node applies the operations of the others to its own sockets, and responds to their requests.
 //! Membership is by heartbeats: in the ten seconds after a node has died, requests wait for it until their

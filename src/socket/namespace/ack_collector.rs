@@ -1,4 +1,4 @@
-//! The ack collector: gathers the acks of many clients to one event.
+//! The ack collector, which gathers the acks of many clients to one event.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Registration of acks that clients owe for events with an ack id.
+//! The registration of pending acks for events with an ack id.
 
 use tokio::sync::oneshot;
 

@@ -77,7 +77,7 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Sets the synchronous handler of an event. It is the cheapest kind of handler and must not block.
+    /// Sets the synchronous handler of an event, which cannot wait. It is the cheapest kind of handler.
     pub fn on_sync(&mut self, event: &str, handler: impl Fn(Event) + Send + Sync + 'static) -> &mut Self {
         self.0.events.by_name.insert(event.into(), Handler::Sync(Box::new(handler)));
         self

@@ -79,13 +79,13 @@ pub(crate) struct Target<'a> {
 /// An operation on the selected sockets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Operation<'a> {
-    /// Sends them an event.
+    /// Sends an event to the selected sockets.
     Broadcast {
         #[serde(borrow)]
         event: PacketData<'a>,
         volatile: bool,
     },
-    /// Changes them.
+    /// Changes the selected sockets.
     Change(#[serde(borrow)] Change<'a>),
 }
 

@@ -1,4 +1,4 @@
-//! Local delivery: applies broadcasts and the operations of other nodes to the sockets of this node.
+//! Local delivery, which applies broadcasts and operations of other nodes to the sockets of this node.
 
 use super::cluster_link::{Change, Operation, PacketData, Scope, Target};
 use super::delivery::OutgoingEvent;

@@ -42,7 +42,7 @@ impl Event {
         self.args.name()
     }
 
-    /// Returns the name of the event, reduced to what is safe to log of a client's text.
+    /// Returns the name of the event, truncated for logs because a client chose it.
     pub fn logged_name(&self) -> &str {
         self.args.logged_name()
     }

@@ -1,4 +1,4 @@
-//! Runs every input in `fuzz/corpus` through the checks of its fuzz target.
+//! A test that runs every input in `fuzz/corpus` through the checks of its fuzz target.
 
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;

@@ -1,4 +1,4 @@
-//! Joining namespaces: finds the namespace, runs the connect hook and opens the socket.
+//! The steps of joining a namespace: find it, run its connect hook, open the socket.
 
 use std::sync::Arc;
 use std::task::Context;
