@@ -227,8 +227,9 @@ impl Socket {
         }
     }
 
-    /// Answers a packet of the client, which never closes its connection, however slow it reads. `hold` gets
-    /// the size of the answer in bytes; the reservation it returns is dropped when the answer has been sent.
+    /// Sends an answer to a packet of the client. This never closes the connection, however slowly the client
+    /// reads. `hold` gets the size of the answer in bytes, and the reservation it returns is dropped when the
+    /// answer has been sent.
     pub(crate) fn answer(
         &self,
         packet: EncodedPacket,
