@@ -335,7 +335,12 @@ fn note_sent(event: &Event, sent: ImksResult<()>) {
 fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id: &RequestId) {
     match error.code() {
         Code::RateLimited => metrics::EVENT_ERRORS.of(EventError::RateLimited).increment(),
-        Code::Unavailable | Code::Overloaded | Code::Timeout => {
+        // A peer that asks for too much at once must not fill the log.
+        Code::Overloaded => {
+            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
+            tracing::debug!(socket_sid = sid, event = name, %request_id, %error, "request failed");
+        }
+        Code::Unavailable | Code::Timeout => {
             metrics::EVENT_ERRORS.of(EventError::Failed).increment();
             tracing::warn!(socket_sid = sid, event = name, %request_id, %error, "request failed");
         }
