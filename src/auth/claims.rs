@@ -1,5 +1,7 @@
-//! Parses the text of a token, strictly. Nothing here is believed before its signature is checked; it only names
-//! the key to check with. Pure.
+//! A strict parser for the text of a token. Pure.
+//!
+//! Nothing in a token is trusted until its signature is verified; before that, it only names the key to
+//! verify it with.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,23 +12,24 @@ use uuid::Uuid;
 use crate::clock::Micros;
 use crate::error::ImksError;
 
-/// Why a token is refused. `Invalid` says why to the log only: a peer learns nothing from it.
+/// The reason why a token is refused. The text of `Invalid` goes to the log only; the peer does not see it.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// Not a token that this server accepts.
+    /// This server does not accept the token.
     Invalid(&'static str),
-    /// The token ended.
+    /// The token has expired.
     Expired,
-    /// The token was withdrawn.
+    /// The token was revoked.
     Revoked,
-    /// The token, or its key, was made in the future: the clock of this server or of the core is wrong.
+    /// The token was issued, or its key becomes valid, in the future: the clock of this server or of the core
+    /// is wrong.
     NotYetValid,
-    /// Whether the token is good cannot be known now.
+    /// The token cannot be checked at the moment.
     Unknown(ImksError),
 }
 
 impl Refusal {
-    /// Returns the reason, for the log.
+    /// Returns the reason as a text for the log.
     pub(super) fn why(&self) -> &'static str {
         match self {
             Self::Invalid(why) => why,
@@ -56,24 +59,24 @@ impl From<ImksError> for Refusal {
     }
 }
 
-/// A token of the right shape. Borrowed from its text; not verified.
+/// A well-formed token that is not verified yet. Borrows from its text.
 pub(super) struct Unverified<'a> {
     pub(super) header: Header,
     pub(super) claims: Claims,
-    /// What was signed.
+    /// The signed part of the token: its header and claims.
     pub(super) message: &'a str,
-    /// Base64url, as in the token.
+    /// The signature in base64url, as in the token.
     pub(super) signature: &'a str,
 }
 
-/// The header members that are known; others have no effect.
+/// The header parameters that matter; all others are ignored.
 #[derive(Deserialize)]
 pub(super) struct Header {
     pub(super) alg: String,
     pub(super) kid: String,
     #[serde(default)]
     typ: Option<String>,
-    // Each of these names a key by other means, or changes what the signature covers.
+    // Each of the following names a key by other means, or changes what the signature covers.
     #[serde(default, deserialize_with = "present")]
     jku: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "present")]
@@ -92,7 +95,7 @@ pub(super) struct Header {
     zip: Option<IgnoredAny>,
 }
 
-/// The claims that count. A claim of the wrong type makes the token invalid; it is never read as absent.
+/// The claims that matter. A claim of the wrong type makes the token invalid; it is never read as absent.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     pub(super) iss: String,
@@ -116,17 +119,17 @@ enum Audience {
     Many(Vec<String>),
 }
 
-/// When a token was issued and when it ends, after both were found acceptable.
+/// The checked issue and expiry times of a token.
 pub(super) struct Times {
     pub(super) issued_at: Micros,
     pub(super) expires_at: Micros,
 }
 
 impl<'a> Unverified<'a> {
-    /// Takes a token apart.
+    /// Parses a token without verifying its signature.
     ///
     /// # Errors
-    /// `Invalid` for everything that is not exactly a signed token.
+    /// `Invalid` if the text is not exactly one signed token.
     pub(super) fn parse(token: &'a str) -> Result<Self, Refusal> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Refusal::Invalid("size"));
@@ -166,11 +169,11 @@ impl Claims {
         }
     }
 
-    /// Checks the times at `now`, with `leeway` for clocks that differ. `lifetime_max` bounds a token's life from its
-    /// issue, so that one with an end in a thousand years is worth nothing.
+    /// Checks the times of the token at `now`, with `leeway` for clocks that differ. `lifetime_max` bounds
+    /// the time between issue and expiry, so that a token that expires in a thousand years is refused.
     ///
     /// # Errors
-    /// `Expired`, `NotYetValid`; `Invalid` for every other time that cannot be.
+    /// `Expired`, `NotYetValid`, or `Invalid` for any other time that is not acceptable.
     pub(super) fn times(&self, now: Micros, leeway: Micros, lifetime_max: Micros) -> Result<Times, Refusal> {
         let issued_at = micros(self.iat)?;
         let expires_at = micros(self.exp)?;
@@ -182,7 +185,7 @@ impl Claims {
             return Err(Refusal::Invalid("times"));
         }
         let soonest = now.saturating_add(leeway);
-        // Nobody issues a token in the future: one of the two clocks is wrong.
+        // No issuer dates a token in the future, so one of the two clocks is wrong.
         if issued_at > soonest {
             return Err(Refusal::NotYetValid);
         }
@@ -203,7 +206,7 @@ fn decode<T: DeserializeOwned>(part: &str) -> Result<T, Refusal> {
     serde_json::from_slice(&json).map_err(|_| Refusal::Invalid("json"))
 }
 
-/// Reads an optional member: absent is `None`, null is an error like every other wrong type.
+/// Deserializes an optional member. An absent member is `None`; null is an error, like any other wrong type.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
@@ -218,7 +221,7 @@ fn optional_uuid<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Uuid>, D::
     uuid(from).map(Some)
 }
 
-/// Longest token that is looked at.
+/// The longest token that is parsed.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 << 10;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Answers of the core about permissions, by user and channel, in shards. Pure: the time goes in.
+//! A sharded cache of the core's answers about permissions, by user and channel. Pure: the time is an
+//! argument.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,25 +10,26 @@ use uuid::Uuid;
 
 use super::permission::CachedGrant;
 
-/// (user, channel)
+/// A pair of user and channel.
 pub(super) type Key = (Uuid, Uuid);
 
-/// The cache. Each shard has its own lock; all answers about a user are in one shard.
+/// The cache of grants. Each shard has its own lock, and all answers about a user are in the same shard.
 pub(super) struct GrantCache {
     shards: Vec<RwLock<Shard>>,
     hasher: RandomState,
-    /// Most answers of one shard.
+    /// The largest number of answers in one shard.
     entries_max: usize,
 }
 
 #[derive(Default)]
 struct Shard {
     grants: HashMap<Key, CachedGrant>,
-    /// Rises with every invalidation: an answer that was asked for before one is not stored after it.
+    /// Increases with every invalidation. An answer that was requested before an invalidation is not stored
+    /// after it.
     epoch: u64,
 }
 
-/// Which answers an invalidation is about: of a user, in a channel, or all where both are absent.
+/// The answers that an invalidation covers: those about a user, in a channel, or all if both are absent.
 #[derive(Clone, Copy)]
 pub(super) struct Concerned {
     pub(super) user: Option<Uuid>,
@@ -41,7 +43,7 @@ impl Concerned {
 }
 
 impl GrantCache {
-    /// Makes an empty cache of about `entries_max` answers.
+    /// Creates an empty cache for about `entries_max` answers.
     pub(super) fn new(entries_max: usize) -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         Self { shards, hasher: RandomState::new(), entries_max: (entries_max / SHARDS).max(1) }
@@ -51,12 +53,12 @@ impl GrantCache {
         self.shard(key.0).read().grants.get(&key).copied()
     }
 
-    /// Returns the number to hand in with an answer that is asked for now.
+    /// Returns the epoch to pass to [`GrantCache::store`] with an answer that is requested now.
     pub(super) fn epoch(&self, user: Uuid) -> u64 {
         self.shard(user).read().epoch
     }
 
-    /// Stores an answer, unless something was invalidated since `epoch`.
+    /// Stores an answer, unless answers were invalidated since `epoch`.
     pub(super) fn store(&self, key: Key, grant: CachedGrant, epoch: u64) {
         let mut shard = self.shard(key.0).write();
         if shard.epoch != epoch {
@@ -68,7 +70,8 @@ impl GrantCache {
         shard.grants.insert(key, grant);
     }
 
-    /// Notes that the core is silent until `until`, so that the next checks do not wait for it; returns what was cached.
+    /// Records that the core does not answer, so that checks before `until` do not wait for it. Returns the
+    /// cached grant.
     pub(super) fn note_outage(&self, key: Key, until: Instant) -> Option<CachedGrant> {
         let mut shard = self.shard(key.0).write();
         let grant = shard.grants.get_mut(&key)?;
@@ -88,7 +91,8 @@ impl GrantCache {
         }
     }
 
-    /// Makes every answer stale at `now`: it is asked for again, but still serves through an outage.
+    /// Marks every answer as stale at `now`. A stale answer is requested again, but can still be used during
+    /// an outage.
     pub(super) fn expire_all(&self, now: Instant) {
         for shard in &self.shards {
             let mut shard = shard.write();
@@ -103,13 +107,13 @@ impl GrantCache {
     }
 
     fn shard(&self, user: Uuid) -> &RwLock<Shard> {
-        // The remainder of a u64 by a small number.
+        // The cast does not truncate: the remainder is less than `SHARDS`.
         &self.shards[(self.hasher.hash_one(user) % SHARDS as u64) as usize]
     }
 }
 
 impl Shard {
-    /// Makes room in one pass that pays for the next many insertions.
+    /// Removes the older half of the answers in one pass, so that many insertions share its cost.
     fn drop_older_half(&mut self) {
         let mut times: Vec<Instant> = self.grants.values().map(|grant| grant.asked_at).collect();
         let middle = times.len() / 2;
@@ -122,5 +126,5 @@ impl Shard {
     }
 }
 
-/// Enough that two connections rarely meet at one lock.
+/// The number of shards: enough that two connections rarely contend for one lock.
 const SHARDS: usize = 64;

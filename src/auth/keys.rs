@@ -1,4 +1,4 @@
-//! The keys that are accepted now. Pure: answers of the core and the time go in.
+//! The set of accepted signing keys. Pure: the core's answers and the time are arguments.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use crate::clock::Micros;
 use crate::pb::{SigningAlgorithm, SigningKey};
 
-/// Keys by issuer and name. The issuer belongs to the key: one issuer's key must not verify another's token,
-/// whatever it is called (CVE-2026-49998).
+/// Keys by issuer and key id. The issuer is part of the map key, so that one issuer's key never verifies
+/// another issuer's token, even if both use the same key id (CVE-2026-49998).
 #[derive(Default, Clone)]
 pub(super) struct KeySet {
     keys: HashMap<(String, String), Key>,
@@ -22,7 +22,7 @@ struct Key {
     listed_at: Micros,
 }
 
-/// A public key together with the one algorithm it is for.
+/// A public key together with the only algorithm it is used with.
 #[derive(Clone)]
 pub(super) struct Verifier {
     algorithm: SigningAlgorithm,
@@ -30,8 +30,8 @@ pub(super) struct Verifier {
 }
 
 impl KeySet {
-    /// The set after an answer at `now`. A key that is not in it any more is kept until its own end, but not
-    /// longer than `grace`; a revoked one goes at once.
+    /// Returns the set after an answer that arrived at `now`. A key that the answer no longer lists stays
+    /// until it expires, but at most for `grace`. A revoked key is removed at once.
     pub(super) fn updated(&self, answer: Vec<SigningKey>, now: Micros, grace: Micros) -> Self {
         let mut keys = self.keys.clone();
         keys.retain(|_, key| key.not_after.min(key.listed_at.saturating_add(grace)) > now);
@@ -46,7 +46,7 @@ impl KeySet {
         Self { keys }
     }
 
-    /// Returns these keys as confirmed by the core at `now`.
+    /// Returns this set with all keys marked as listed by the core at `now`.
     pub(super) fn confirmed(mut self, now: Micros) -> Self {
         for key in self.keys.values_mut() {
             key.listed_at = now;
@@ -54,13 +54,13 @@ impl KeySet {
         self
     }
 
-    /// Returns the key of that name, when its signatures are good at `now`.
+    /// Returns the key of this issuer and id if it is valid at `now`.
     pub(super) fn get(&self, issuer: &str, kid: &str, now: Micros) -> Option<Verifier> {
         let key = self.key(issuer, kid)?;
         (key.not_before <= now && now < key.not_after).then(|| key.verifier.clone())
     }
 
-    /// Whether the key of that name is good, but only from a time after `now` on.
+    /// Whether the key of this issuer and id exists but is not valid yet at `now`.
     pub(super) fn is_early(&self, issuer: &str, kid: &str, now: Micros) -> bool {
         self.key(issuer, kid).is_some_and(|key| now < key.not_before)
     }
@@ -90,8 +90,8 @@ impl Key {
 }
 
 impl Verifier {
-    /// Whether `signature` (base64url) is this key's over `message`. The header's `alg` has to name the key's
-    /// algorithm; it never chooses one.
+    /// Whether `signature` (base64url) is a signature of this key over `message`. The header's `alg` must
+    /// match the key's algorithm; it never selects one.
     pub(super) fn verify(&self, alg: &str, message: &str, signature: &str) -> bool {
         let (name, algorithm) = match self.algorithm {
             SigningAlgorithm::EdDsa => ("EdDSA", Algorithm::EdDSA),

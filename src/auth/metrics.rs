@@ -1,14 +1,14 @@
-//! What the checks of identity and permission count.
+//! The metrics of token verification and permission checks.
 
 use crate::telemetry::{instruments, label};
 
-/// How a permission check that the cache could not answer ended.
+/// The outcome of a permission check that the cache could not answer.
 pub enum PermissionMiss {
     /// The core answered.
     Answered,
-    /// The core was silent, and its last answer still counted.
+    /// The core did not answer, and its last answer was used.
     Stale,
-    /// The core was silent, and nothing could be said.
+    /// The core did not answer, and the check failed.
     Failed,
 }
 

@@ -1,8 +1,8 @@
-//! Who is this ([`Authenticator`]), and may they ([`Permissions`]).
+//! Authentication of users ([`Authenticator`]) and checks of their permissions ([`Permissions`]).
 //!
-//! Tokens are checked locally against the core's keys, permissions are cached for a minute; both follow the
-//! core's streams, so that a withdrawn token or a removed member loses its rights within a second. The types
-//! of the core that rules are made of are exported here too: nothing above this module speaks gRPC.
+//! Tokens are checked locally against the core's keys, and permissions are cached for a minute. Both follow
+//! the core's streams, so a revoked token or a removed member loses its rights within a second. This module
+//! also re-exports the core's types that its callers need, so that no module above it depends on gRPC.
 
 mod claims;
 mod grant_cache;

@@ -1,4 +1,5 @@
-//! The permissions of the core's contract, and what an answer of the core allows (docs/rpc.md). Pure.
+//! The permissions in the core's contract, and the rules that apply them to an answer of the core
+//! (docs/rpc.md). Pure.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::{Effective, v1};
 
-/// What a user may do in a channel. The value is the bit position in the core's answer.
+/// A permission of a user in a channel. The discriminant is the bit position in the core's answer.
 #[cfg_attr(
     not(feature = "testing"),
     expect(dead_code, reason = "the whole contract; features to come use the rest")
@@ -15,36 +16,36 @@ use crate::pb::{Effective, v1};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Permission {
-    /// Know of the channel and get its events.
+    /// See the channel and receive its events.
     ViewChannel = 0,
-    /// Write messages, show that one is typing.
+    /// Send messages and typing indicators.
     SendMessages = 1,
-    /// Read what was written before.
+    /// Read earlier messages.
     ReadHistory = 2,
     /// React to messages.
     AddReactions = 3,
     /// Send files.
     AttachFiles = 4,
-    /// Send links that are shown with a preview.
+    /// Send links that are displayed with a preview.
     EmbedLinks = 5,
     /// Start polls.
     CreatePoll = 6,
-    /// Answer in threads.
+    /// Reply in threads.
     SendInThreads = 7,
-    /// Call for everybody of a role.
+    /// Mention everyone who has a role.
     MentionRoles = 8,
-    /// Call for the whole channel.
+    /// Mention everyone in the channel.
     MentionEveryone = 9,
     /// Pin messages. Sensitive.
     PinMessages = 10,
-    /// Change what others wrote. Sensitive.
+    /// Change messages of other users. Sensitive.
     ManageMessages = 11,
     /// Write in a read-only channel. Sensitive.
     ManageChannel = 12,
 }
 
 impl Permission {
-    /// All of them, in the order of their bits.
+    /// All permissions, in the order of their bits.
     #[cfg(feature = "testing")]
     pub const ALL: [Self; 13] = [
         Self::ViewChannel,
@@ -62,7 +63,7 @@ impl Permission {
         Self::ManageChannel,
     ];
 
-    /// The name on the wire, as in `details.permission` of `forbidden`.
+    /// Returns the name on the wire, as in `details.permission` of the error `forbidden`.
     pub fn name(self) -> &'static str {
         match self {
             Self::ViewChannel => "VIEW_CHANNEL",
@@ -81,17 +82,18 @@ impl Permission {
         }
     }
 
-    /// The bit in a set of permissions.
+    /// Returns the bit of this permission in a set of permissions.
     pub fn bit(self) -> u64 {
         1 << self as u8
     }
 
-    /// Whether the core is asked each time, and its silence is a refusal.
+    /// Whether every check asks the core, and fails if the core does not answer.
     pub fn is_sensitive(self) -> bool {
         matches!(self, Self::PinMessages | Self::ManageMessages | Self::ManageChannel)
     }
 
-    /// Whether an old answer will do while the core is silent: reading and writing of members.
+    /// Whether a stale answer may be used while the core does not answer. This covers ordinary reading and
+    /// writing.
     pub(super) fn survives_outage(self) -> bool {
         matches!(
             self,
@@ -103,7 +105,7 @@ impl Permission {
         )
     }
 
-    /// Whether it changes the channel, which an archived one does not allow.
+    /// Whether the permission is to change the channel, which an archived channel does not allow.
     fn writes(self) -> bool {
         !matches!(self, Self::ViewChannel | Self::ReadHistory)
     }
@@ -113,14 +115,14 @@ impl Permission {
     }
 }
 
-/// A permission that was given, and what goes with it.
+/// A granted permission and its conditions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// Time between two messages of this user in the channel; zero for none.
+    /// The minimum time between two messages of this user in the channel; zero means no minimum.
     pub slow_mode: Duration,
 }
 
-/// An answer of the core.
+/// The core's answer about one user in one channel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CachedGrant {
     bits: u64,
@@ -129,12 +131,12 @@ pub(super) struct CachedGrant {
     slow_mode: Duration,
     pub(super) asked_at: Instant,
     pub(super) fresh_until: Instant,
-    /// The core was silent when asked again; do not ask before this.
+    /// The time until which the core is not asked again, because it did not answer the last request.
     pub(super) outage_until: Option<Instant>,
 }
 
 impl CachedGrant {
-    /// Takes an answer that was asked for at `asked_at`, and is good for `ttl` from then.
+    /// Creates a grant from an answer that was requested at `asked_at` and is fresh for `ttl` from then on.
     pub(super) fn new(effective: &Effective, asked_at: Instant, ttl: Duration) -> Self {
         Self {
             bits: effective.bits,
@@ -166,5 +168,5 @@ impl CachedGrant {
     }
 }
 
-/// Longest time between two messages of one user; more is taken as this.
+/// The longest slow mode; longer ones are reduced to it.
 const SLOW_MODE_MAX: Duration = Duration::from_secs(21_600);

@@ -1,5 +1,5 @@
-//! What a user may do in a channel: the core's answers, cached for a minute and dropped when the core says that they
-//! changed (docs/rpc.md).
+//! Permission checks: the core's answers, cached for a minute and invalidated when the core reports a change
+//! (docs/rpc.md).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -20,18 +20,19 @@ use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind};
 
-/// How long answers are kept.
+/// The limits of the permission cache.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// An answer, jittered.
+    /// How long an answer is fresh; jittered.
     pub ttl: Duration,
-    /// The answer that somebody may not even see the channel: short, since joining is expected to work.
+    /// How long an answer is fresh that hides the channel from the user. Short, because a user who just
+    /// joined expects access.
     pub ttl_denied: Duration,
-    /// An answer, for reading and writing, while the core is silent.
+    /// How long a stale answer may be used for reading and writing while the core does not answer.
     pub stale_max: Duration,
-    /// Between two questions while the core is silent.
+    /// The pause between two requests about the same key while the core does not answer.
     pub outage_pause: Duration,
-    /// Answers kept; the older half goes when there are more.
+    /// The number of cached answers. When it is exceeded, the older half is removed.
     pub entries_max: usize,
 }
 
@@ -47,32 +48,32 @@ impl Default for Config {
     }
 }
 
-/// What changed at the core, for whom it means that rooms have to be joined or left.
+/// A change at the core that may require sockets to join or leave rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessChange {
-    /// A membership is new or different.
+    /// A membership was created or changed.
     Joined(Membership),
-    /// A membership ended: the user has to be taken out of the channel's room.
+    /// A membership ended: the user's sockets must leave the channel's room.
     Left {
-        /// Who left.
+        /// The user who left.
         user_id: Uuid,
-        /// What was left.
+        /// The channel that the user left.
         channel_id: Uuid,
     },
-    /// A channel is new or different.
+    /// A channel was created or changed.
     Channel(ChannelInfo),
-    /// A channel is gone.
+    /// A channel was removed.
     ChannelRemoved(Uuid),
-    /// Permissions may be different: of the user, in the channel, or of all where both are absent.
+    /// Permissions may have changed: those of the user, those in the channel, or all if both are absent.
     Permissions {
-        /// Only of this user.
+        /// The only user concerned; `None` for all users.
         user_id: Option<Uuid>,
-        /// Only in this channel.
+        /// The only channel concerned; `None` for all channels.
         channel_id: Option<Uuid>,
     },
 }
 
-/// Permission checks. Cheap to clone; stops following the core when the last clone is dropped.
+/// The permission checker. Cheap to clone; stops following the core when the last clone is dropped.
 #[derive(Clone)]
 pub struct Permissions(Arc<Inner>);
 
@@ -86,13 +87,13 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// A call under way that all who ask the same share, and where its outcome will be.
+/// The future outcome of a call in flight, shared by all callers that ask for the same grant.
 type Flight = watch::Receiver<Option<Outcome>>;
-/// The core's answer; `None` when it gave none.
+/// The core's answer; `None` if the call failed.
 type Outcome = Option<CachedGrant>;
 
 impl Permissions {
-    /// Makes an empty cache that follows the core's invalidations. Needs a runtime.
+    /// Creates an empty cache that follows the core's invalidations. Must be called within a Tokio runtime.
     pub fn new(core: CoreClient, config: Config) -> Self {
         let inner = Arc::new(Inner {
             cache: GrantCache::new(config.entries_max),
@@ -110,12 +111,13 @@ impl Permissions {
         Self(inner)
     }
 
-    /// Returns the answer when it is cached: one map read, for the hot path. `None`: ask [`Permissions::require`].
+    /// Returns the answer if it is cached. This is a single map read, for the hot path. If it returns `None`,
+    /// call [`Permissions::require`].
     pub fn cached(&self, user: Uuid, channel: Uuid, permission: Permission) -> Option<ImksResult<Grant>> {
         self.cached_at(user, channel, permission, Instant::now())
     }
 
-    /// Returns what [`Permissions::cached`] would at `now`.
+    /// Returns what [`Permissions::cached`] would return at `now`.
     pub fn cached_at(
         &self,
         user: Uuid,
@@ -132,17 +134,19 @@ impl Permissions {
         usable.then(|| cached.allows(permission))
     }
 
-    /// Whether `user` may do this in `channel`. Asks the core where the answer is not cached, together with
-    /// all others who ask the same; for a sensitive permission it always asks.
+    /// Checks that `user` has this permission in `channel`. Asks the core if the answer is not cached;
+    /// concurrent checks of the same user and channel share one call. A sensitive permission is never
+    /// answered from the cache.
     ///
     /// # Errors
-    /// `NotFound` for who may not see the channel, whether there is one or not; `Forbidden`;
-    /// `FailedPrecondition` for an archived or read-only channel; `Unavailable` when the core is silent.
+    /// `NotFound` if the user may not see the channel, whether it exists or not; `Forbidden`;
+    /// `FailedPrecondition` if the channel is archived or read-only; `Unavailable` if the core does not
+    /// answer.
     pub async fn require(&self, user: Uuid, channel: Uuid, permission: Permission) -> ImksResult<Grant> {
         self.require_at(user, channel, permission, Instant::now()).await
     }
 
-    /// Answers what [`Permissions::require`] would at `now`.
+    /// Returns what [`Permissions::require`] would return at `now`.
     ///
     /// # Errors
     /// The errors of [`Permissions::require`].
@@ -173,10 +177,10 @@ impl Permissions {
         cached.allows(permission)
     }
 
-    /// Caches what a user may do in many channels with few calls, for a session that starts.
+    /// Caches the permissions of a user in many channels with few calls, when a session starts.
     ///
     /// # Errors
-    /// `Unavailable` or `Timeout`; what was cached before stays.
+    /// `Unavailable` or `Timeout`. Grants that are already cached remain.
     pub async fn warm(&self, user: Uuid, channels: &[Uuid]) -> ImksResult<()> {
         let now = Instant::now();
         let missing: Vec<Uuid> = channels
@@ -194,7 +198,7 @@ impl Permissions {
         Ok(())
     }
 
-    /// Whether `user` is a member of `channel`, asked now.
+    /// Whether `user` is a member of `channel`. Always asks the core.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
@@ -202,8 +206,8 @@ impl Permissions {
         self.0.core.is_member(user, channel).await
     }
 
-    /// Returns the changes at the core as they come in, after the cache has applied them. A receiver that lags has to check
-    /// every room again, as after `AccessChange::Permissions` without ids.
+    /// Returns a receiver of the core's changes. Each change is sent after the cache has applied it. A
+    /// receiver that lags must check every room again, as after an `AccessChange::Permissions` without ids.
     pub fn changes(&self) -> broadcast::Receiver<AccessChange> {
         self.0.changes.subscribe()
     }
@@ -219,7 +223,7 @@ impl Permissions {
 
 #[cfg(feature = "testing")]
 impl Permissions {
-    /// Drops cached answers: of the user, in the channel, of both, or all.
+    /// Removes the cached answers about the user, in the channel, about this user in this channel, or all.
     pub fn invalidate(&self, user: Option<Uuid>, channel: Option<Uuid>) {
         self.0.invalidate(Concerned { user, channel });
     }
@@ -232,22 +236,23 @@ impl Permissions {
 }
 
 impl Inner {
-    /// Whether an answer that ran out will do while the core is silent.
+    /// Whether a stale answer may be used while the core does not answer.
     fn tolerates(&self, cached: &CachedGrant, permission: Permission, now: Instant) -> bool {
         permission.survives_outage() && now < cached.asked_at + self.config.ttl + self.config.stale_max
     }
 
-    /// Returns the core's answer, asked once for all who wait for it.
+    /// Returns the core's answer. All callers that wait for the same answer share one call.
     async fn fetch(self: &Arc<Self>, key: Key, now: Instant) -> Outcome {
         let mut flight = match self.flights.lock().entry(key) {
             Slot::Occupied(flight) => flight.get().clone(),
             Slot::Vacant(slot) => slot.insert(self.launch(key, now)).clone(),
         };
-        // An error is a task that ended without an outcome.
+        // An error means that the task ended without an outcome.
         flight.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.flatten())
     }
 
-    /// Asks in a task of its own: who wanted the answer first may leave without taking it away from others.
+    /// Calls the core in a separate task, so that the call does not end with the first caller that waits for
+    /// it.
     fn launch(self: &Arc<Self>, key: Key, now: Instant) -> Flight {
         let (outcome, flight) = watch::channel(None);
         let (inner, own) = (self.clone(), flight.clone());
@@ -277,7 +282,7 @@ impl Inner {
     }
 
     fn invalidate(&self, concerned: Concerned) {
-        // First the calls under way: who asks from now on gets an answer of now.
+        // Calls in flight are forgotten first, so that later callers request a new answer.
         self.flights.lock().retain(|key, _| !concerned.includes(key));
         self.cache.invalidate(concerned);
     }
@@ -286,7 +291,7 @@ impl Inner {
         self.invalidate(Concerned { user: Some(user), channel: Some(channel) });
     }
 
-    /// Something may have been missed: everything is asked again.
+    /// Marks all answers as stale, because changes may have been missed.
     fn expire_all(&self, now: Instant) {
         self.flights.lock().clear();
         self.cache.expire_all(now);
@@ -319,7 +324,7 @@ impl Inner {
                 AccessChange::Permissions { user_id: None, channel_id: None }
             }
         };
-        // Nobody listening is fine: the cache answers for itself.
+        // Without a receiver there is nothing to do: the cache is already up to date.
         let _ = self.changes.send(change);
     }
 }
@@ -338,5 +343,5 @@ async fn follow(inner: Weak<Inner>, mut watch: Watch) {
     }
 }
 
-/// Changes a listener may be behind before it has to check everything.
+/// The number of changes that a receiver may lag behind before it must check every room again.
 const CHANGES_QUEUE: usize = 1_024;

@@ -1,4 +1,4 @@
-//! Withdrawn tokens, as far as they could still be used. Pure: the time goes in.
+//! The set of revocations that can still concern a token. Pure: the time is an argument.
 
 use std::collections::HashMap;
 
@@ -7,16 +7,17 @@ use uuid::Uuid;
 use crate::clock::Micros;
 use crate::pb::Revocation;
 
-/// The users and sessions whose tokens are withdrawn, each up to a time.
+/// The users and sessions whose tokens are revoked, each up to a time of issue.
 #[derive(Default)]
 pub(super) struct Revocations {
     void_until: HashMap<Uuid, Micros>,
-    /// Every token issued up to then is withdrawn: what remains of revocations that had to be forgotten.
+    /// The time up to which every issued token counts as revoked. It replaces revocations that no longer fit.
     floor: Micros,
 }
 
 impl Revocations {
-    /// Takes a revocation in at `now`; those older than `lifetime_max` can concern no token any more.
+    /// Adds a revocation at `now`. When the set is full, revocations older than `lifetime_max` are removed:
+    /// the tokens that they concern have expired.
     pub(super) fn add(&mut self, revocation: Revocation, now: Micros, lifetime_max: Micros) {
         if self.void_until.len() >= ENTRIES_MAX {
             self.void_until.retain(|_, until| until.saturating_add(lifetime_max) > now);
@@ -24,20 +25,21 @@ impl Revocations {
         if self.void_until.len() >= ENTRIES_MAX {
             self.raise_floor();
         }
-        // Ids of users and sessions are UUIDs: they cannot be mistaken for each other.
+        // One map suffices for users and sessions: their ids are UUIDs and do not collide.
         for id in [revocation.user_id, revocation.session_id].into_iter().flatten() {
             let until = self.void_until.entry(id).or_default();
             *until = revocation.revoked_at.max(*until);
         }
     }
 
-    /// Whether a token of this user and session, issued at `issued_at`, is withdrawn.
+    /// Whether a token of this user and session that was issued at `issued_at` is revoked.
     pub(super) fn contains(&self, user: Uuid, session: Option<Uuid>, issued_at: Micros) -> bool {
         let void = |id: &Uuid| self.void_until.get(id).is_some_and(|until| issued_at <= *until);
         issued_at <= self.floor || void(&user) || session.as_ref().is_some_and(void)
     }
 
-    /// Full: the older half becomes one rule that withdraws too much rather than too little.
+    /// Replaces the older half of a full set with one rule, which revokes too many tokens rather than too
+    /// few.
     fn raise_floor(&mut self) {
         let mut times: Vec<Micros> = self.void_until.values().copied().collect();
         let middle = times.len() / 2;
@@ -52,7 +54,7 @@ impl Revocations {
     }
 }
 
-/// Most revocations that are kept one by one.
+/// The largest number of users and sessions in the set.
 const ENTRIES_MAX: usize = 1 << 20;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Tokens, checked locally: no call to the core as long as its keys are known (docs/rpc.md).
+//! Local verification of tokens, without a call to the core while its keys are known (docs/rpc.md).
 
 mod follow;
 
@@ -19,22 +19,22 @@ use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{CoreClient, Revocation, Verdict};
 
-/// Which tokens are accepted.
+/// The rules for accepting tokens.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Accepted `iss`; a key is used for its own issuer only.
+    /// The accepted values of `iss`. A key verifies tokens of its own issuer only.
     pub issuers: Vec<String>,
-    /// Required in `aud`.
+    /// The value that `aud` must contain.
     pub audience: String,
-    /// For clocks that differ; at most a minute.
+    /// The tolerance for clocks that differ; at most a minute.
     pub leeway: Duration,
-    /// Longest life of a token, from its issue and from now.
+    /// The longest time between a token's issue and its expiry.
     pub lifetime_max: Duration,
-    /// Between two refreshes of the keys, jittered.
+    /// The interval between two refreshes of the keys; jittered.
     pub refresh: Duration,
-    /// Least time between two refreshes for unknown keys.
+    /// The minimum time between two refreshes that unknown keys cause.
     pub refresh_pause: Duration,
-    /// How long a key is good after the core stopped listing it, when it has no earlier end.
+    /// How long a key remains valid after the core stops listing it, unless it expires earlier.
     pub key_grace: Duration,
 }
 
@@ -52,22 +52,22 @@ impl Default for Config {
     }
 }
 
-/// The identity of a user, from a verified token and nothing else.
+/// The identity of a user, taken from a verified token only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Id of the user.
+    /// The id of the user.
     pub user_id: Uuid,
-    /// Name shown to others.
+    /// The name shown to others.
     pub username: Arc<str>,
-    /// Session the token belongs to, where the core has sessions.
+    /// The session that the token belongs to, if the core has sessions.
     pub session_id: Option<Uuid>,
     /// When the token was issued.
     pub issued_at: Micros,
-    /// When it ends, and with it the connection's rights.
+    /// When the token expires and the connection loses its rights.
     pub expires_at: Micros,
 }
 
-/// Checks tokens. Cheap to clone; stops following the core when the last clone is dropped.
+/// The verifier of tokens. Cheap to clone; stops following the core when the last clone is dropped.
 #[derive(Clone)]
 pub struct Authenticator(Arc<Inner>);
 
@@ -77,12 +77,12 @@ struct Inner {
     keys: RwLock<Arc<KeySet>>,
     revocations: RwLock<Revocations>,
     refreshes: Mutex<Refreshes>,
-    /// When the log was last told of a token from the future.
+    /// When a token from the future was last logged.
     clock_warned_at: Mutex<Option<Instant>>,
     wanted: Arc<Notify>,
-    /// Counts refreshes that ended, however they did.
+    /// The number of refreshes that ended, successfully or not.
     ended: watch::Sender<u64>,
-    /// Whether the revocations up to now are known.
+    /// Whether all past revocations have been received.
     caught_up: watch::Sender<bool>,
     revoked: broadcast::Sender<Revocation>,
     stop: CancellationToken,
@@ -91,19 +91,20 @@ struct Inner {
 #[derive(Default)]
 struct Refreshes {
     running: bool,
-    /// When an unknown key last caused one. The periodic ones do not count: a key may be new right after them.
+    /// When an unknown key last caused a refresh. Periodic refreshes do not count, because a new key may
+    /// appear right after one.
     caused_at: Option<Instant>,
     failed: bool,
     etag: String,
 }
 
 impl Authenticator {
-    /// Fetches the keys and the revocations, and follows both from then on. A core that does not answer
-    /// delays the start by a few seconds, but does not prevent it: tokens are refused as `unavailable` until
-    /// it does.
+    /// Fetches the keys and the revocations, and follows both from then on. If the core does not answer, the
+    /// start is delayed by a few seconds but succeeds; tokens are refused as `unavailable` until the core
+    /// answers.
     ///
     /// # Errors
-    /// `Config` when the configuration accepts nothing, or too much.
+    /// `Config` if the issuers or the audience are empty, or the leeway is too long.
     pub async fn start(core: CoreClient, config: Config) -> ImksResult<Self> {
         if config.issuers.is_empty() || config.audience.is_empty() || config.leeway > LEEWAY_MAX {
             let text = "tokens need an issuer and an audience, and a leeway of at most a minute";
@@ -134,16 +135,17 @@ impl Authenticator {
         Ok(Self(inner))
     }
 
-    /// Returns who a token belongs to. Waits only when its key is not known yet.
+    /// Verifies a token and returns the identity in it. Calls the core only if the token's key is unknown, or
+    /// if the token carries no username.
     ///
     /// # Errors
-    /// `Auth`, `TokenExpired`, `TokenRevoked`; `TokenNotYetValid` when clocks differ by more than the leeway;
-    /// `Unavailable` while the keys cannot be known.
+    /// `Auth`, `TokenExpired`, `TokenRevoked`; `TokenNotYetValid` if the clocks differ by more than the
+    /// leeway; `Unavailable` if the key is unknown and the core does not answer.
     pub async fn verify(&self, token: &str) -> ImksResult<Identity> {
         self.verify_at(token, now_micros()).await
     }
 
-    /// [`Authenticator::verify`] as it would be at `now`.
+    /// Returns what [`Authenticator::verify`] would return at `now`.
     ///
     /// # Errors
     /// The errors of [`Authenticator::verify`].
@@ -151,11 +153,11 @@ impl Authenticator {
         self.0.verify(token, now).await.map_err(|refusal| self.0.refused(refusal))
     }
 
-    /// Asks the core about a token, for what must not act on an old verdict (`auth:refresh`, sensitive permissions). The token has
-    /// to pass the local check too.
+    /// Asks the core about a token, for callers that need its current verdict (`auth:refresh`, sensitive
+    /// permissions). The token must also pass the local check.
     ///
     /// # Errors
-    /// The errors of [`Authenticator::verify`], and `Unavailable` or `Timeout` when the core gives no verdict.
+    /// The errors of [`Authenticator::verify`], and `Unavailable` or `Timeout` if the core gives no verdict.
     pub async fn verify_remote(&self, token: &str) -> ImksResult<Identity> {
         let identity = self.verify(token).await?;
         match self.0.core.verify_token(token, &self.0.config.audience).await? {
@@ -167,14 +169,14 @@ impl Authenticator {
         }
     }
 
-    /// Whether an identity that was good has been withdrawn since. A map read.
+    /// Whether the token of a verified identity has been revoked since. This is a map read.
     pub fn is_revoked(&self, identity: &Identity) -> bool {
         let revocations = self.0.revocations.read();
         revocations.contains(identity.user_id, identity.session_id, identity.issued_at)
     }
 
-    /// Revocations as they come in, for closing connections. A receiver that lags has to check all of its
-    /// connections with [`Authenticator::is_revoked`].
+    /// Returns a receiver of new revocations, to close the connections that they concern. A receiver that
+    /// lags must check all of its connections with [`Authenticator::is_revoked`].
     pub fn revoked(&self) -> broadcast::Receiver<Revocation> {
         self.0.revoked.subscribe()
     }
@@ -208,7 +210,7 @@ impl Inner {
         Ok(Identity { user_id, username, session_id, issued_at, expires_at })
     }
 
-    /// Counts and logs a refusal: the one place that does.
+    /// Counts and logs a refusal. Every refusal passes through here.
     fn refused(&self, refusal: Refusal) -> ImksError {
         metrics::TOKENS_REFUSED.increment();
         let mut warned_at = self.clock_warned_at.lock();
@@ -234,7 +236,7 @@ impl Inner {
         if let Some(key) = self.known_key(issuer, kid, now) {
             return Ok(key);
         }
-        // While the core cannot be asked, nobody knows whether this is a new key or no key.
+        // Without an answer from the core, a new key cannot be told from one that does not exist.
         let unknown = self.refreshes.lock().failed || self.keys.read().is_empty();
         Err(if unknown { Refusal::Unknown(ImksError::Unavailable("core")) } else { Refusal::Invalid("kid") })
     }
@@ -259,13 +261,13 @@ fn micros(duration: Duration) -> Micros {
     Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
 }
 
-/// Longest leeway for clocks that differ.
+/// The longest leeway for clocks that differ.
 const LEEWAY_MAX: Duration = Duration::from_secs(60);
 /// How long the start, and a token with an unknown key, wait for the core.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// Between two warnings about a clock: each connect of each client would be one otherwise.
+/// The minimum time between two warnings about a clock. Without it, every connect of a client would log one.
 const CLOCK_WARNING_PAUSE: Duration = Duration::from_secs(60);
-/// Longest name that a token may carry.
+/// The longest username that a token may carry.
 const USERNAME_BYTES_MAX: usize = 256;
-/// Revocations a listener may be behind before it has to check everything.
+/// The number of revocations that a receiver may lag behind before it must check all of its connections.
 const REVOKED_QUEUE: usize = 1_024;

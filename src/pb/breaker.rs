@@ -1,11 +1,11 @@
-//! Circuit breaker: after several failures in a row calls fail at once, so that nobody waits for a core that is down,
-//! until a call that is let through succeeds. Pure: the time is an argument.
+//! A circuit breaker: after several failures in a row, calls fail at once instead of waiting for a core that
+//! is down, until a trial call succeeds. Pure: the time is an argument.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The state of the breaker: closed (calls go through), or open until a time.
+/// The state of the breaker: closed, so that calls pass, or open until a time.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
@@ -13,7 +13,7 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// Whether a call may go through at `now`. While open, one caller per pause is let through to try.
+    /// Whether a call may pass at `now`. While the breaker is open, one trial call may pass per pause.
     pub(super) fn admit(&mut self, now: Instant) -> bool {
         match self.open_until {
             Some(until) if now < until => false,
@@ -25,12 +25,12 @@ impl Breaker {
         }
     }
 
-    /// Notes that the core answered.
+    /// Records that the core answered.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    /// Notes that the core did not answer, or answered that it cannot.
+    /// Records that the core did not answer, or is unavailable.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {
@@ -39,10 +39,10 @@ impl Breaker {
     }
 }
 
-/// Failures in a row that open the breaker.
+/// The number of failures in a row that opens the breaker.
 const FAILURES_MAX: u32 = 5;
-/// How long calls fail at once before one is let through. Short, because one call to a core that is still down costs
-/// nothing.
+/// How long calls fail at once before a trial call may pass. Short, because one call to a core that is still
+/// down is cheap.
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

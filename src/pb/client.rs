@@ -1,6 +1,7 @@
-//! The client for every call to the core: one connection, a deadline and a slot per call, retries, a breaker.
+//! The client for every call to the core: one connection, a deadline and a slot for each call, retries, and a
+//! circuit breaker.
 //!
-//! All calls of the contract are reads, so all may be repeated. A call that changes something would have to
+//! All calls in the contract are reads, so they may be retried. A call that changes state would have to
 //! bypass [`CoreClient::read`].
 
 use std::future::Future;
@@ -26,18 +27,18 @@ use super::watch::{Watch, WatchKind};
 use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult};
 
-/// How the core is called.
+/// The limits of calls to the core.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Longest time of one call, its retries included.
+    /// The deadline of one call, including its retries.
     pub deadline: Duration,
-    /// Calls under way at once; more wait for a slot within their deadline.
+    /// The number of concurrent calls. Further calls wait for a slot within their deadline.
     pub calls_max: usize,
-    /// Further attempts when the core is unreachable.
+    /// The number of retries if the core is unavailable.
     pub retries_max: u32,
-    /// Pause before the first retry, doubled for each further one, jittered.
+    /// The pause before the first retry; jittered, and doubled for each further retry.
     pub retry_pause: Duration,
-    /// Largest answer accepted, in bytes.
+    /// The size of the largest accepted answer, in bytes.
     pub answer_bytes_max: usize,
 }
 
@@ -53,7 +54,7 @@ impl Default for Config {
     }
 }
 
-/// The services of the core. Cheap to clone; all clones share one connection and one budget.
+/// A client of the core's services. Cheap to clone; all clones share one connection and its limits.
 #[derive(Clone)]
 pub struct CoreClient(Arc<Inner>);
 
@@ -70,8 +71,8 @@ impl std::fmt::Debug for CoreClient {
     }
 }
 
-/// Runs one call of the contract as a read, on a stub of the service that takes answers up to the limit, and gives
-/// its answer or leaves the function with the error.
+/// Runs one call in the contract as a read, on a stub that accepts answers up to the size limit. Evaluates to
+/// the answer, or returns the error from the enclosing function.
 macro_rules! call {
     ($core:expr, $client:ident::$method:ident($request:expr)) => {{
         let bytes_max = $core.0.config.answer_bytes_max;
@@ -84,23 +85,24 @@ macro_rules! call {
 }
 
 impl CoreClient {
-    /// Connects to `uri` (`http://host:port`) with the first call, and again whenever the connection is lost.
+    /// Creates a client that connects to `uri` (`http://host:port`) on the first call, and reconnects when
+    /// the connection is lost.
     ///
     /// # Errors
-    /// `Config` when the address does not parse.
+    /// `Config` if the address does not parse.
     pub fn connect(uri: &str, config: Config) -> ImksResult<Self> {
         let endpoint = Endpoint::from_shared(uri.to_owned())
             .map_err(|_| ImksError::Config("the core's address must look like http://host:port".into()))?
             .connect_timeout(config.deadline)
             .tcp_nodelay(true)
-            // A watch stream is silent for hours: only a ping tells that the other side is gone.
+            // A watch stream may be silent for hours; only a ping detects that the other side is gone.
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE / 2)
             .keep_alive_while_idle(true);
         Ok(Self::from_channel(endpoint.connect_lazy(), config))
     }
 
-    /// Uses a channel that exists, for example the one of an embedded directory.
+    /// Creates a client on an existing channel, for example that of an embedded directory.
     pub fn from_channel(channel: Channel, config: Config) -> Self {
         let (slots, breaker) = (Semaphore::new(config.calls_max), Mutex::default());
         Self(Arc::new(Inner { channel, slots, breaker, config }))
@@ -109,13 +111,13 @@ impl CoreClient {
     /// Returns the core's current verdict on a token (docs/rpc.md, "Local or asked").
     ///
     /// # Errors
-    /// `Unavailable` or `Timeout` when there is no verdict.
+    /// `Unavailable` or `Timeout` if the core gives no verdict.
     pub async fn verify_token(&self, token: &str, audience: &str) -> ImksResult<Verdict> {
         let request = v1::VerifyTokenRequest { token: token.to_owned(), audience: audience.to_owned() };
         call!(self, TokenServiceClient::verify_token(request)).try_into()
     }
 
-    /// Returns the keys that tokens are signed with; `None` when they are those of `etag`.
+    /// Returns the keys that tokens are signed with, or `None` if they have not changed since `etag`.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
@@ -145,7 +147,7 @@ impl CoreClient {
         }
     }
 
-    /// Whether a user is a member of a channel, asked now.
+    /// Whether a user is a member of a channel. Always asks the core.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
@@ -154,7 +156,7 @@ impl CoreClient {
         Ok(call!(self, MemberServiceClient::check_member(request)).membership.is_some())
     }
 
-    /// Returns users by id; those that never existed are left out. At most [`IDS_MAX`] ids.
+    /// Returns users by id, without those that never existed. Takes at most [`IDS_MAX`] ids.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
@@ -163,18 +165,18 @@ impl CoreClient {
         parse_all(call!(self, MemberServiceClient::batch_get_users(request)).users)
     }
 
-    /// Returns what a user may do in a channel.
+    /// Returns the permissions of a user in a channel.
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
     pub async fn effective(&self, user: Uuid, channel: Uuid) -> ImksResult<Effective> {
         let request = v1::GetEffectiveRequest { user_id: user.to_string(), channel_id: channel.to_string() };
         let answer: Effective = call!(self, PermissionServiceClient::get_effective(request)).try_into()?;
-        // An answer to another question must not become an answer to this one.
+        // An answer about another channel must not be taken for one about this channel.
         if answer.channel_id == channel { Ok(answer) } else { Err(malformed("the channel of a permission")) }
     }
 
-    /// Returns what a user may do in many channels, at most [`IDS_MAX`].
+    /// Returns the permissions of a user in many channels, at most [`IDS_MAX`].
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`.
@@ -184,10 +186,10 @@ impl CoreClient {
         parse_all(call!(self, PermissionServiceClient::batch_get_effective(request)).effective)
     }
 
-    /// Asks now whether `user` has `permission` in `channel`.
+    /// Asks the core whether `user` has `permission` in `channel`.
     ///
     /// # Errors
-    /// `Unavailable` or `Timeout`: to be treated as a refusal.
+    /// `Unavailable` or `Timeout`; the caller must treat both as a refusal.
     pub async fn check(&self, user: Uuid, channel: Uuid, permission: v1::Permission) -> ImksResult<Allowed> {
         let request = v1::CheckRequest {
             user_id: user.to_string(),
@@ -203,7 +205,7 @@ impl CoreClient {
         Watch::new(self.0.channel.clone(), kind)
     }
 
-    /// Runs one read: slot, breaker, deadline, retries.
+    /// Runs one read with a slot, the breaker, a deadline and retries.
     async fn read<Req, Res, F, Fut>(&self, request: Req, send: F) -> ImksResult<Res>
     where
         Req: Clone,
@@ -265,9 +267,10 @@ impl Inner {
     }
 }
 
-/// Turns a refusal of the core into what it means here (docs/rpc.md, "Status codes"). A status about the question is
-/// passed on; tonic uses `OutOfRange` for an answer above the limit. The others are about imks, not about its user: passing them on would tell a user to sign in again because
-/// the password of a service is wrong.
+/// Converts a status of the core into an error (docs/rpc.md, "Status codes"). A status about the request is
+/// passed on. Any other status concerns imks and not its user: if it were passed on, a user would be told to
+/// sign in again because the credentials of a service are wrong. This includes `OutOfRange`, which tonic uses
+/// for an answer above the size limit.
 fn refused(status: Status) -> ImksError {
     match status.code() {
         Code::NotFound
@@ -291,10 +294,10 @@ fn parse_all<W: TryInto<T, Error = ImksError>, T>(items: Vec<W>) -> ImksResult<V
     items.into_iter().map(TryInto::try_into).collect()
 }
 
-/// Ids in one batch call; what is beyond is not sent.
+/// The number of ids in one batch call; further ids are not sent.
 pub const IDS_MAX: usize = 500;
-/// Channels of one user that are listed.
+/// The largest number of channels listed for one user.
 const CHANNELS_OF_USER_MAX: usize = 10_000;
-/// Memberships in one page of a list.
+/// The number of memberships in one page of a list.
 const PAGE_SIZE: u32 = 500;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

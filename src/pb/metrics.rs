@@ -1,12 +1,12 @@
-//! What the client of the core counts.
+//! The metrics of the client of the core.
 
 use crate::telemetry::{instruments, label};
 
-/// How a call to the core ended.
+/// The outcome of a call to the core.
 pub enum Call {
-    /// With an answer, which may be a refusal.
+    /// The core answered; the answer may be a refusal.
     Answered,
-    /// Without a usable answer.
+    /// The core gave no usable answer.
     Failed,
 }
 

@@ -1,4 +1,5 @@
-//! The core, as imks sees it: generated stubs of `proto/core/v1`, and [`CoreClient`] with deadlines and retries.
+//! The client side of the core: the generated stubs of `proto/core/v1`, and [`CoreClient`], which adds
+//! deadlines and retries.
 
 mod breaker;
 mod client;
@@ -13,7 +14,7 @@ pub use types::{
 };
 pub use watch::{Change, Watch, WatchKind};
 
-/// Generated from `proto/core/v1`: messages, clients and server traits as they are on the wire.
+/// The messages, clients and server traits generated from `proto/core/v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms)]
 pub mod v1 {
     tonic::include_proto!("imks.core.v1");

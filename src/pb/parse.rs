@@ -1,4 +1,5 @@
-//! From the wire to the types of [`super::types`]: parsed at the door, so that a wrong answer cannot get further in.
+//! Conversions from the generated messages to the types of [`super::types`]. A wrong answer is refused here,
+//! before it reaches any other code.
 
 use uuid::Uuid;
 
@@ -11,7 +12,7 @@ use crate::clock::Micros;
 use crate::error::{ImksError, ImksResult};
 
 pub(super) fn id(text: &str) -> ImksResult<Uuid> {
-    // 36 characters: the other spellings that the parser knows are not part of the contract.
+    // The parser also accepts other notations, which the contract excludes: an id has 36 characters.
     let parsed = if text.len() == 36 { Uuid::parse_str(text).ok() } else { None };
     parsed.ok_or_else(|| malformed("an id"))
 }
@@ -20,7 +21,8 @@ pub(super) fn optional_id(text: &str) -> ImksResult<Option<Uuid>> {
     if text.is_empty() { Ok(None) } else { id(text).map(Some) }
 }
 
-/// A wrong answer is an outage for the caller: nothing is decided on it.
+/// Logs a malformed answer and returns the error for it. The caller treats it as an outage and decides
+/// nothing from it.
 pub(super) fn malformed(what: &'static str) -> ImksError {
     tracing::warn!(what, "the core's answer does not keep the contract");
     ImksError::Unavailable("core")
@@ -181,7 +183,7 @@ impl TryFrom<v1::Revocation> for Revocation {
     }
 }
 
-/// Longest name of a key.
+/// The longest key id.
 pub(crate) const KID_BYTES_MAX: usize = 128;
-/// Keys taken from one answer; the rest is ignored.
+/// The number of keys taken from one answer; the rest is ignored.
 const KEYS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! The core's answers as imks uses them: a value that exists was checked (`parse.rs`).
+//! The core's answers as types. Every value has been checked when it was created (`parse.rs`).
 
 use std::sync::Arc;
 
@@ -6,33 +6,33 @@ use uuid::Uuid;
 
 use crate::clock::Micros;
 
-/// A user.
+/// A user of the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserInfo {
     /// Id of the user.
     pub id: Uuid,
     /// Name shown to others.
     pub username: Arc<str>,
-    /// Where the picture is; empty when there is none.
+    /// The address of the picture; empty if there is none.
     pub avatar: String,
-    /// Whether a program acts here.
+    /// Whether the user is a program.
     pub bot: bool,
     /// Whether the account is closed.
     pub deleted: bool,
 }
 
-/// What kind of conversation a channel is.
+/// The kind of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelKind {
-    /// Anybody may be added, and everybody knows of it.
+    /// Visible to everyone; anyone may be added.
     Public,
-    /// Known to its members only.
+    /// Visible to its members only.
     Private,
-    /// Two people.
+    /// A direct conversation of two people.
     Dm,
-    /// A few people without a name for it.
+    /// A conversation of a few people, without a name.
     GroupDm,
-    /// Few write, many read.
+    /// A channel in which few write and many read.
     Announcement,
 }
 
@@ -41,21 +41,21 @@ pub enum ChannelKind {
 pub struct ChannelInfo {
     /// Id of the channel.
     pub id: Uuid,
-    /// Workspace, where the core has such a thing.
+    /// The workspace of the channel, if the core has workspaces.
     pub workspace_id: Option<Uuid>,
-    /// What kind of conversation it is.
+    /// The kind of the channel.
     pub kind: ChannelKind,
-    /// Name shown to members.
+    /// The name shown to members.
     pub name: String,
-    /// Nothing changes any more.
+    /// Whether the channel is archived, so that it can no longer change.
     pub archived: bool,
-    /// Only those with `MANAGE_CHANNEL` write.
+    /// Whether only users with `MANAGE_CHANNEL` may write.
     pub read_only: bool,
-    /// Seconds between two messages of one user; 0 is no limit.
+    /// The minimum number of seconds between two messages of one user; 0 means no minimum.
     pub slow_mode_s: u32,
-    /// Days that messages are kept; `None` is for ever.
+    /// The number of days that messages are kept; `None` means without limit.
     pub retention_days: Option<u32>,
-    /// Rises with every change.
+    /// The version of the channel, which increases with every change.
     pub version: i64,
 }
 
@@ -64,13 +64,13 @@ pub struct ChannelInfo {
 pub enum NotifyLevel {
     /// Every message.
     All,
-    /// Mentions.
+    /// Messages that mention the member.
     Mentions,
     /// Nothing.
     None,
 }
 
-/// One user in one channel.
+/// The membership of one user in one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// Id of the channel.
@@ -79,50 +79,50 @@ pub struct Membership {
     pub user_id: Uuid,
     /// Name of the channel.
     pub name: String,
-    /// Since when.
+    /// When the user joined.
     pub joined_at: Micros,
-    /// Last message of the channel at that time, where the core knows it.
+    /// The number of the channel's last message when the user joined, if the core knows it.
     pub joined_seq: Option<i64>,
     /// What the member wants to hear of.
     pub notify_level: NotifyLevel,
-    /// Until when the channel is silent for this member.
+    /// The time until which the channel is muted for this member.
     pub muted_until: Option<Micros>,
-    /// Roles of the member in this channel.
+    /// The roles of the member in this channel.
     pub role_ids: Vec<Uuid>,
 }
 
 impl Membership {
-    /// Whether the channel is silent for this member at `now`.
+    /// Whether the channel is muted for this member at `now`.
     pub fn is_muted(&self, now: Micros) -> bool {
         self.muted_until.is_some_and(|until| until > now)
     }
 }
 
-/// What a user may do in a channel, as the core says it.
+/// The permissions of a user in a channel, as reported by the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effective {
     /// Id of the channel.
     pub channel_id: Uuid,
-    /// Bit set over `v1::Permission`; 0 for who is no member.
+    /// A bit set of `v1::Permission`; 0 for a user who is not a member.
     pub bits: u64,
-    /// How long the core wants this to be used, in milliseconds; 0 leaves it to the cache.
+    /// How long the core wants this answer to be used, in milliseconds; 0 leaves it to the cache.
     pub expires_in_ms: u32,
-    /// State of the channel: nothing changes any more.
+    /// Whether the channel is archived.
     pub archived: bool,
-    /// State of the channel: only those with `MANAGE_CHANNEL` write.
+    /// Whether only users with `MANAGE_CHANNEL` may write in the channel.
     pub read_only: bool,
-    /// State of the channel: seconds between two messages of one user; 0 for none.
+    /// The minimum number of seconds between two messages of one user in the channel; 0 means no minimum.
     pub slow_mode_s: u32,
 }
 
-/// The core's answer to a question about one permission.
+/// The core's answer about one permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allowed {
     /// The user has the permission.
     Yes,
-    /// The user sees the channel, and lacks the permission.
+    /// The user may see the channel, but lacks the permission.
     No,
-    /// The user may not even know of the channel.
+    /// The user may not see the channel.
     Hidden,
 }
 
@@ -138,60 +138,60 @@ pub enum SigningAlgorithm {
 /// A public key of the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningKey {
-    /// Who signs with it.
+    /// The issuer that signs with the key.
     pub issuer: String,
-    /// Its name in the header of a token.
+    /// The id of the key in the header of a token.
     pub kid: String,
-    /// The one algorithm it is used with, whatever a token says.
+    /// The only algorithm that the key is used with, whatever a token says.
     pub algorithm: SigningAlgorithm,
-    /// Ed25519: 32 bytes; P-256: 65 bytes.
+    /// The public key: 32 bytes for Ed25519, 65 bytes for P-256.
     pub public_key: Vec<u8>,
-    /// Not accepted before.
+    /// The time before which the key is not accepted.
     pub not_before: Micros,
-    /// Not accepted from then on.
+    /// The time from which on the key is no longer accepted.
     pub not_after: Option<Micros>,
-    /// To be dropped at once.
+    /// Whether the key is revoked and must be removed at once.
     pub revoked: bool,
 }
 
-/// The set of keys at one moment.
+/// The core's set of signing keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningKeys {
-    /// Usable keys; those that do not parse are left out.
+    /// The usable keys, without those that do not parse.
     pub keys: Vec<SigningKey>,
-    /// To be sent with the next question.
+    /// The version of the set, to be sent with the next request.
     pub etag: String,
 }
 
 /// The core's verdict on a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Good.
+    /// The token is valid.
     Valid {
         /// The user of the token.
         user: UserInfo,
-        /// Session it belongs to.
+        /// The session that the token belongs to.
         session_id: Option<Uuid>,
-        /// When it was issued.
+        /// When the token was issued.
         issued_at: Micros,
-        /// End of the token.
+        /// When the token expires.
         expires_at: Micros,
     },
-    /// Not a token of ours.
+    /// The core does not accept the token.
     Invalid,
-    /// Good once.
+    /// The token has expired.
     Expired,
-    /// Withdrawn.
+    /// The token was revoked.
     Revoked,
 }
 
-/// Tokens issued at or before `revoked_at` are void.
+/// A revocation of the tokens of a user or session that were issued at or before `revoked_at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revocation {
-    /// The user whose tokens are withdrawn.
+    /// The user whose tokens are revoked.
     pub user_id: Option<Uuid>,
-    /// The session whose tokens are withdrawn.
+    /// The session whose tokens are revoked.
     pub session_id: Option<Uuid>,
-    /// When it was withdrawn.
+    /// The time of the revocation.
     pub revoked_at: Micros,
 }

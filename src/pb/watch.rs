@@ -1,4 +1,5 @@
-//! The core's four streams of changes, opened again for ever, from where they broke off.
+//! The core's four streams of changes. An interrupted stream is reopened at the point where it was
+//! interrupted.
 
 use std::time::Duration;
 
@@ -14,57 +15,57 @@ use super::v1;
 use crate::clock::jittered;
 use crate::error::ImksResult;
 
-/// Which stream.
+/// One of the core's streams of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchKind {
-    /// Withdrawn tokens.
+    /// Revoked tokens.
     Revocations,
-    /// Channels changed or gone.
+    /// Created, changed and removed channels.
     Channels,
-    /// Who joined, who left.
+    /// Memberships that were created, changed or ended.
     Membership,
-    /// Permissions that may differ from those in a cache.
+    /// Permissions that may differ from cached ones.
     Invalidations,
 }
 
-/// What happened at the core.
+/// A change at the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Tokens were withdrawn.
+    /// Tokens were revoked.
     Revoked(Revocation),
-    /// A channel is new or different.
+    /// A channel was created or changed.
     Channel(ChannelInfo),
-    /// A channel is gone.
+    /// A channel was removed.
     ChannelRemoved(Uuid),
-    /// A membership is new or different.
+    /// A membership was created or changed.
     Joined(Membership),
     /// A membership ended.
     Left {
-        /// Who left.
+        /// The user who left.
         user_id: Uuid,
-        /// What was left.
+        /// The channel that the user left.
         channel_id: Uuid,
     },
-    /// Permissions changed: of the user, in the channel, or of all where both are absent.
+    /// Permissions changed: those of the user, those in the channel, or all if both are absent.
     Invalidated {
-        /// Only of this user.
+        /// The only user concerned; `None` for all users.
         user_id: Option<Uuid>,
-        /// Only in this channel.
+        /// The only channel concerned; `None` for all channels.
         channel_id: Option<Uuid>,
     },
-    /// A stream was opened from its beginning: what follows is live, what was before may be unknown.
+    /// The stream was opened at its beginning. Later changes are live; earlier ones may have been missed.
     CaughtUp,
-    /// Events were lost: what was built from the stream is to be built again.
+    /// Events were lost. State that was built from the stream must be rebuilt.
     Reset,
 }
 
-/// A stream of changes that never ends: it reconnects with a jittered pause and goes on at its cursor.
+/// A stream of changes that never ends: it reconnects after a jittered pause and resumes at its cursor.
 pub struct Watch {
     channel: Channel,
     kind: WatchKind,
     cursor: String,
     open: Option<Events>,
-    /// Pause before the next attempt; `None` before the first.
+    /// The pause before the next attempt to connect; `None` before the first.
     pause: Option<Duration>,
 }
 
@@ -76,7 +77,7 @@ impl Watch {
         Self { channel, kind, cursor: String::new(), open: None, pause: None }
     }
 
-    /// Returns the next change. Safe to drop and call again: no event is lost by it.
+    /// Returns the next change. Cancel safe: dropping the future loses no event.
     pub async fn next(&mut self) -> Change {
         loop {
             if let Some(change) = self.step().await {
@@ -95,12 +96,13 @@ impl Watch {
                 self.pause = Some(PAUSE_MIN);
                 self.cursor = cursor;
                 if change == Some(Change::Reset) {
-                    // From the beginning, so that a stream with a snapshot sends it again.
+                    // The stream restarts at the beginning, so that the core sends its snapshot again if it
+                    // has one.
                     (self.cursor, self.open) = (String::new(), None);
                 }
                 change
             }
-            // An event that does not parse may have been important.
+            // The event that does not parse counts as lost.
             Some(Ok(Err(_malformed))) => Some(Change::Reset),
             Some(Err(status)) => {
                 self.interrupted(&status);
@@ -127,7 +129,7 @@ impl Watch {
     fn interrupted(&mut self, status: &Status) {
         self.open = None;
         if status.code() == Code::Unimplemented {
-            // A core without this stream: changes are seen when caches expire.
+            // The core does not have this stream; changes take effect when cached answers expire.
             self.pause = Some(PAUSE_MAX);
         }
         tracing::debug!(kind = ?self.kind, code = ?status.code(), "a watch stream is interrupted");
@@ -212,7 +214,7 @@ fn invalidation(event: v1::InvalidationEvent) -> Event {
     Ok((event.cursor, change))
 }
 
-/// Pause before a stream is opened again; it doubles up to the longest.
+/// The shortest pause before a stream is reopened; it doubles up to `PAUSE_MAX`.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest pause before a stream is opened again.
+/// The longest pause before a stream is reopened.
 const PAUSE_MAX: Duration = Duration::from_secs(5);

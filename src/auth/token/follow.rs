@@ -1,4 +1,5 @@
-//! What an [`Authenticator`](super::Authenticator) follows in the background: the keys of the core, and its revocations.
+//! The background tasks of an [`Authenticator`](super::Authenticator), which follow the core's keys and
+//! revocations.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,7 +20,8 @@ impl Inner {
         tasks.spawn(stop.run_until_cancelled_owned(follow_revocations(Arc::downgrade(self), watch)));
     }
 
-    /// Waits for a refresh of the keys, which all who wait share; returns at once when the last was a moment ago.
+    /// Waits for a refresh of the keys, which all waiting callers share. Returns at once if the last one was
+    /// recent.
     pub(super) async fn refreshed(&self) {
         let mut ended = self.ended.subscribe();
         {
@@ -37,7 +39,7 @@ impl Inner {
         let _ = timeout(START_WAIT, ended.changed()).await;
     }
 
-    /// Asks the core for its keys; the last good set stays when there is no good answer.
+    /// Fetches the keys from the core. The current set remains if the answer is missing or has no usable key.
     async fn fetch_keys(&self) {
         let etag = {
             let mut refreshes = self.refreshes.lock();
@@ -68,7 +70,7 @@ impl Inner {
         self.ended.send_modify(|count| *count += 1);
     }
 
-    /// Returns when to ask again without being asked to.
+    /// Returns the pause before the next periodic refresh.
     fn next_refresh(&self, failures: u32) -> Duration {
         if failures == 0 {
             return jittered(self.config.refresh);
@@ -81,7 +83,7 @@ impl Inner {
     fn revoke(&self, revocation: Revocation) {
         let lifetime = micros(self.config.lifetime_max);
         self.revocations.write().add(revocation, now_micros(), lifetime);
-        // Nobody listening is fine: the set answers for itself.
+        // Without a receiver there is nothing to do: the set is already up to date.
         let _ = self.revoked.send(revocation);
     }
 }
@@ -93,7 +95,8 @@ async fn follow_keys(inner: Weak<Inner>) {
         let failed = inner.refreshes.lock().failed;
         failures = if failed { failures + 1 } else { 0 };
         let (pause, wanted) = (inner.next_refresh(failures), inner.wanted.clone());
-        // Not held while waiting: the last clone of the authenticator ends this task.
+        // No reference is held while waiting, so that dropping the last clone of the authenticator ends this
+        // task.
         drop(inner);
         let _ = timeout(pause, wanted.notified()).await;
     }
@@ -108,11 +111,11 @@ async fn follow_revocations(inner: Weak<Inner>, mut watch: Watch) {
             Change::CaughtUp => {
                 inner.caught_up.send_replace(true);
             }
-            // The stream sends everything again from here; what is known stays true meanwhile.
+            // After a reset the stream sends everything again; the revocations received so far remain valid.
             _ => {}
         }
     }
 }
 
-/// Pause before the keys are asked for again while there are none.
+/// The first pause between two refreshes while there are no keys.
 const RETRY_WITHOUT_KEYS: Duration = Duration::from_millis(250);
