@@ -1,4 +1,4 @@
-//! Builds every part once, owns their tasks, and takes them down in order.
+//! The composition of the server: creates every part once, owns their tasks, and shuts them down in order.
 
 #[cfg(test)]
 mod document;
@@ -40,14 +40,14 @@ pub(crate) use instruments::INSTRUMENTS;
 pub struct App {
     config: Config,
     front: Served,
-    /// Pushes metrics, where a collector is configured.
+    /// The exporter of metrics, if a collector is configured.
     exporter: Option<Exporter>,
     internal_addr: Option<SocketAddr>,
     health: Arc<Health>,
     db: Db,
     directory: Option<Directory>,
     appender: Appender,
-    /// The tasks that tell what was committed; they end when all of it is told.
+    /// The tasks that broadcast commits; they end when every commit has been broadcast.
     dispatchers: TaskTracker,
     engine: Engine,
     server: Server,
@@ -58,10 +58,11 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything that `config` asks for. When it returns, clients can connect.
+    /// Starts all parts that `config` enables. Clients can connect when it returns.
     ///
     /// # Errors
-    /// [`ImksError::Config`] for what cannot work, [`ImksError::Io`] when the address is taken, database errors.
+    /// [`ImksError::Config`] if the configuration cannot work, [`ImksError::Io`] if the address is in use, or
+    /// errors of the database.
     pub async fn start(config: Config) -> ImksResult<Self> {
         Box::pin(Self::start_parts(config)).await
     }
@@ -71,7 +72,7 @@ impl App {
         config.messaging.max_payload = config.engine.max_payload;
         let node = NodeId::random()?;
         config.messaging.node.get_or_insert_with(|| node.to_string());
-        // First of all: a second server on the same address should not touch the database.
+        // The listeners come first, so that a second server on the same address does not touch the database.
         let front = Front::bind(&mut config)?;
         let db = Db::connect(&config.database).await?;
         db.migrate().await?;
@@ -112,33 +113,33 @@ impl App {
         })
     }
 
-    /// Returns where the server listens; the real port when port 0 was asked for.
+    /// Returns the address that the server listens on, with the actual port if port 0 was configured.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
     pub fn addr(&self) -> SocketAddr {
         self.front.addr
     }
 
-    /// Returns where WebTransport listens, over UDP.
+    /// Returns the UDP address that WebTransport listens on.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
     pub fn webtransport_addr(&self) -> Option<SocketAddr> {
         self.front.udp_addr
     }
 
-    /// Reads the certificate again; connections go on.
+    /// Reloads the certificate without closing connections.
     ///
     /// # Errors
-    /// [`ImksError::Config`] naming what is wrong with the files; the old certificate stays in use.
+    /// [`ImksError::Config`] if the files cannot be used; the old certificate remains in use.
     pub fn reload_certificate(&self) -> ImksResult<()> {
         self.front.certificates.as_ref().map_or(Ok(()), Certificates::reload)
     }
 
-    /// Returns where operators reach `/metrics`, when they have a listener of their own.
+    /// Returns the address of the operators' listener for `/metrics`, if there is one.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
     pub fn internal_addr(&self) -> Option<SocketAddr> {
         self.internal_addr
     }
 
-    /// Returns the embedded directory, unless an external core is used.
+    /// Returns the embedded directory; `None` if an external core is used.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
     pub fn directory(&self) -> Option<&Directory> {
         self.directory.as_ref()
@@ -151,7 +152,7 @@ impl fmt::Debug for App {
     }
 }
 
-/// Connects to the external core, or opens the embedded directory: both are asked over gRPC.
+/// Creates the client of the external core, or opens the embedded directory. Both are called over gRPC.
 async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Directory>)> {
     if let Some(url) = &config.core_url {
         return Ok((CoreClient::connect(url.expose(), config.core.clone())?, None));
@@ -160,7 +161,7 @@ async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Direct
     Ok((CoreClient::from_channel(directory.channel(), config.core.clone()), Some(directory)))
 }
 
-/// Makes the routes beside Socket.IO on the public listener.
+/// Creates the routes of the public listener that are not Socket.IO.
 fn public_routes(config: &Config, health: &Arc<Health>) -> ImksResult<Router> {
     let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
     let router = http::router(audience, health.clone(), INSTRUMENTS);
@@ -170,7 +171,7 @@ fn public_routes(config: &Config, health: &Arc<Health>) -> ImksResult<Router> {
     }
 }
 
-/// Starts the listener of operators, if there is one.
+/// Starts the listener for operators, if one is configured.
 fn start_internal(
     config: &Config,
     health: &Arc<Health>,
@@ -182,7 +183,7 @@ fn start_internal(
     let addr = socket.local_addr().map_err(ImksError::io("reading the internal address"))?;
     let router = http::router(Audience::Operators, health.clone(), INSTRUMENTS);
     let routes = listener::router_only(router, &config.http);
-    // Operators and their tools are on a private network: no TLS.
+    // No TLS, because operators and their tools are on a private network.
     let limits = listener::Config { tls: None, ..config.http.clone() };
     tasks.spawn(listener::serve(socket, limits, routes, tasks.clone(), stop.clone()));
     Ok(Some(addr))
@@ -218,7 +219,7 @@ fn start_messaging(
     Ok((server, namespace, api))
 }
 
-/// The pipe to the other nodes of the cluster: one arm for each adapter.
+/// Returns the adapter that connects this node to the other nodes of the cluster.
 fn connect_bus() -> Arc<dyn Adapter> {
     Arc::new(LocalAdapter)
 }

@@ -1,31 +1,31 @@
-//! Calendar time, identifiers made from it, and random pauses. The only place that reads the wall clock.
+//! Wall-clock time, ids derived from it, and random pauses. No other module reads the wall clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970-01-01T00:00:00Z, the unit of every stored time.
 pub type Micros = i64;
 
-/// Returns the time in microseconds since the epoch. A clock before 1970 reads as 0.
+/// Returns the current time in microseconds since the epoch, or 0 if the clock is before 1970.
 #[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now_micros() -> Micros {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Micros::try_from(since_epoch.as_micros()).unwrap_or(Micros::MAX)
 }
 
-/// Makes a new id, ordered by time: a UUID v7 of now.
+/// Creates a UUID v7 of the current time. Such ids are ordered by time.
 pub fn new_id() -> uuid::Uuid {
     let now = u64::try_from(now_micros()).unwrap_or(0);
     let nanos = u32::try_from(now % 1_000_000).unwrap_or(0) * 1_000;
     uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now / 1_000_000, nanos))
 }
 
-/// Writes RFC 3339 in UTC with milliseconds, for example `2026-06-11T10:00:00.000Z`.
+/// Formats a time as RFC 3339 in UTC with milliseconds, for example `2026-06-11T10:00:00.000Z`.
 pub fn rfc3339(micros: Micros) -> String {
     let Civil { year, month, day, hour, minute, second, milli, .. } = Civil::of(micros);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
-/// Writes a time as `Date.prototype.toString` of JavaScript does, in UTC:
+/// Formats a time like JavaScript's `Date.prototype.toString` in UTC, for example
 /// `Thu Jun 11 2026 10:00:00 GMT+0000 (Coordinated Universal Time)`.
 pub fn javascript_date(micros: Micros) -> String {
     let Civil { year, month, day, weekday, hour, minute, second, .. } = Civil::of(micros);
@@ -36,12 +36,13 @@ pub fn javascript_date(micros: Micros) -> String {
     )
 }
 
-/// Returns `duration` times 0.75 to 1.25, so that many who wait the same time do not come back together.
+/// Returns `duration` times a random factor from 0.75 to 1.25, so that waits of the same length do not end
+/// together.
 pub fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(0.75) + random_up_to(duration / 2)
 }
 
-/// Returns a random time up to `max`; half of it where the system has no random numbers.
+/// Returns a random duration up to `max`, or half of `max` if the system provides no random numbers.
 pub fn random_up_to(max: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
     max.mul_f64(f64::from(random) / f64::from(u32::MAX))
@@ -57,13 +58,13 @@ impl serde::Serialize for Timestamp {
     }
 }
 
-/// A moment in the proleptic Gregorian calendar, in UTC.
+/// A time in the proleptic Gregorian calendar, in UTC.
 struct Civil {
     year: i64,
-    /// From 1.
+    /// The month, from 1.
     month: usize,
     day: i64,
-    /// Days since Thursday.
+    /// The number of days since Thursday.
     weekday: usize,
     hour: i64,
     minute: i64,
@@ -72,8 +73,8 @@ struct Civil {
 }
 
 impl Civil {
-    /// Splits a time. The date is Howard Hinnant's `civil_from_days` ("chrono-Compatible Low-Level Date Algorithms"),
-    /// which counts years from March.
+    /// Splits a time into its fields. The date is computed with Howard Hinnant's `civil_from_days`
+    /// ("chrono-Compatible Low-Level Date Algorithms"), in which years begin in March.
     fn of(micros: Micros) -> Self {
         let days = micros.div_euclid(MICROS_PER_DAY);
         let milli = micros.rem_euclid(MICROS_PER_DAY) / 1_000;
@@ -97,7 +98,7 @@ impl Civil {
     }
 }
 
-/// 1970 began on a Thursday.
+/// The names of the weekdays, from Thursday, because 1970 began on one.
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

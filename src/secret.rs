@@ -1,13 +1,13 @@
-//! Secret text: printing it never shows the secret.
+//! A type for secret text that does not reveal the secret when printed.
 
 use std::fmt;
 
-/// A password, a hash, or a URL that may contain credentials. `Debug` and `Display` leave out what is secret.
+/// A password, a hash, or a URL that may contain credentials. `Debug` and `Display` omit the secret parts.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Returns the text itself, for whom it is meant; never for a log, an error or a page.
+    /// Returns the secret text. It must not appear in a log, an error or a page.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -31,13 +31,16 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Shows of a URL its scheme, host, port and path, and hides everything of a text that is not surely a URL.
+/// Returns the scheme, host, port and path of a URL, and hides any other text completely.
 fn redact(text: &str) -> String {
     shown(text).unwrap_or_else(|| HIDDEN.into())
 }
 
-/// Where the credentials of a URL end can only be guessed when they contain reserved characters (`/`, `?`, `#`, `@`).
-/// So only text behind the last `@` of the whole URL is shown, and nothing at all where that may be a parameter.
+/// Returns the part of a text that may be shown, or `None` if all of it must be hidden.
+///
+/// If the credentials of a URL contain reserved characters (`/`, `?`, `#`, `@`), their end is ambiguous. So
+/// only the text after the last `@` of the whole URL is shown, and nothing if that `@` may be part of a
+/// parameter.
 fn shown(text: &str) -> Option<String> {
     if let Some(path) = text.strip_prefix("sqlite:") {
         let path = path.split('?').next().unwrap_or_default();
@@ -61,8 +64,8 @@ fn is_scheme(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Accepts a host, an IPv6 address in brackets, and lists of hosts; each may have a port. What stands behind a colon
-/// and is not a port may be a password.
+/// Whether a text is a list of hosts or bracketed IPv6 addresses, each with an optional port. Text after a
+/// colon that is not a port is refused, because it may be a password.
 fn is_authority(text: &str) -> bool {
     text.split(',').all(|host| {
         let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -75,7 +78,8 @@ fn is_authority(text: &str) -> bool {
     })
 }
 
-/// Accepts the name of a database or a short path, not parameters in disguise.
+/// Whether a text consists only of characters that occur in database names and simple paths, so that it
+/// cannot contain parameters.
 fn is_path(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte))
 }
@@ -112,7 +116,7 @@ mod tests {
     }
 
     proptest! {
-        /// Marks stand for the characters of a password, so that any part of it would be seen.
+        /// The characters of the password occur nowhere else in the URL, so that any leaked part is detected.
         #[test]
         fn no_part_of_a_password_is_shown(
             password in r"[\u{e0}-\u{ff}/?#@:&=%\[\],.]{1,24}",

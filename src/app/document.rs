@@ -1,6 +1,6 @@
-//! The generated tables of `docs/operations.md` are true.
+//! A test that the generated tables in `docs/operations.md` are up to date.
 //!
-//! `IMKS_UPDATE_DOCS=1 cargo test --lib operations_document` writes them.
+//! `IMKS_UPDATE_DOCS=1 cargo test --lib operations_document` updates them.
 
 use super::INSTRUMENTS;
 use crate::config::{Config, Listing};
@@ -21,7 +21,7 @@ fn the_operations_document_lists_every_variable_and_metric() {
     assert!(document == updated, "{stale}");
 }
 
-/// Puts `table` between `<!-- name: … -->` and `<!-- /name -->`.
+/// Replaces the text between `<!-- name: … -->` and `<!-- /name -->` with `table`.
 fn replaced(document: &str, name: &str, table: &str) -> String {
     let (head, rest) = document.split_once(&format!("<!-- {name}:")).expect("the section begins");
     let (marker, rest) = rest.split_once('\n').expect("the marker has a line of its own");

@@ -1,4 +1,5 @@
-//! The end of the server: what was accepted is stored, answered and told before sessions are closed.
+//! The shutdown of the server. Accepted writes are stored, acknowledged and broadcast before sessions are
+//! closed.
 
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use crate::config::Drain;
 use crate::{ImksError, ImksResult};
 
 impl App {
-    /// Goes away politely: it is not ready, takes no new sessions, puts everything acknowledged on disk, and closes
-    /// sessions without a Socket.IO DISCONNECT, so that clients come back by themselves.
+    /// Shuts the server down gracefully: reports that it is not ready, refuses new sessions, stores all
+    /// accepted writes, and closes sessions without a Socket.IO DISCONNECT, so that clients reconnect by
+    /// themselves.
     ///
     /// # Errors
-    /// [`ImksError::Timeout`] when the deadline passed before everything was closed; what was acknowledged is
+    /// [`ImksError::Timeout`] if the deadline passes before everything is closed. Acknowledged writes are
     /// stored even then.
     pub async fn drain(self, drain: Drain) -> ImksResult<()> {
         self.health.start_draining();
@@ -41,8 +43,8 @@ impl App {
         self.engine.close();
         self.appender.drain().await;
         self.dispatchers.wait().await;
-        // What was written is acknowledged by handlers that are still under way. Clients that go on asking do not hold
-        // up the end.
+        // Handlers that are still running acknowledge the stored writes. The wait is limited, so that clients
+        // that keep sending requests do not delay the shutdown.
         if timeout(HANDLERS_GRACE, self.server.idle()).await.is_err() {
             tracing::info!("clients go on asking while sessions are closed");
         }
@@ -58,7 +60,8 @@ impl App {
                 tokio::time::sleep(pause).await;
             }
         }
-        // Connections that joined nothing are closed too. A client that does not poll is not waited for.
+        // This also closes connections that joined no namespace. The wait is limited, because a client may
+        // never poll again.
         if timeout(LAST_POLL, self.server.close()).await.is_err() {
             tracing::info!(
                 sessions = self.engine.sessions(),
@@ -68,35 +71,36 @@ impl App {
     }
 }
 
-/// Payload of `server:shutdown`.
+/// The payload of `server:shutdown`.
 #[derive(Debug, Serialize)]
 struct Shutdown {
     reason: &'static str,
-    /// Different for each client, so that they do not all come back at once.
+    /// The delay before reconnecting; it differs between clients, so that they do not all reconnect at once.
     reconnect_after_ms: u64,
 }
 
-/// Picks a time for one client, so that they do not all come back at once.
+/// Returns a random delay for one client, so that clients do not all reconnect at once.
 fn reconnect_after_ms() -> u64 {
     u64::try_from(random_up_to(RECONNECT_SPREAD).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns the pause between two slices: few sessions go at once, many take up to half of the time there is.
+/// Returns the pause between two slices. A few sessions are closed at once; many are spread over up to half
+/// of `time`.
 fn pause_between(sessions: usize, time: Duration) -> Duration {
     let slices = u32::try_from(sessions / SLICE).unwrap_or(u32::MAX);
     if slices == 0 { Duration::ZERO } else { (time / 2 / slices).min(PAUSE_MAX) }
 }
 
-/// Sessions that are closed without a pause between them.
+/// The number of sessions that are closed without a pause between them.
 const SLICE: usize = 200;
-/// Longest pause between two slices.
+/// The longest pause between two slices.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 const RECONNECT_SPREAD: Duration = Duration::from_secs(30);
-/// How long a polling client may take to fetch the end of its session: longer than a poll takes to come back.
+/// How long a polling client may take to fetch the end of its session: longer than the gap between two polls.
 const LAST_POLL: Duration = Duration::from_secs(5);
-/// How long handlers may take to answer once nothing is written any more.
+/// How long handlers may take to answer after the last write is stored.
 const HANDLERS_GRACE: Duration = Duration::from_secs(1);
-/// Time for the remaining tasks once the sessions are closed.
+/// How long the remaining tasks may take after the sessions are closed.
 const LAST_GRACE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What clients connect to: TCP, UDP, and the certificate of both.
+//! The public listeners over TCP and UDP, and their certificate.
 
 use std::net::SocketAddr;
 
@@ -13,15 +13,15 @@ use crate::http::tls::Certificates;
 use crate::http::{listener, webtransport};
 use crate::{ImksError, ImksResult};
 
-/// The public listeners: bound, but not served yet.
+/// The public listeners, bound but not served yet.
 pub(super) struct Front {
-    /// One per address: `localhost` has two.
+    /// One listener per address; `localhost` has two addresses.
     tcp: Vec<TcpListener>,
     udp: Vec<webtransport::Listener>,
     served: Served,
 }
 
-/// What is known of the listeners while they are served.
+/// The addresses and certificates of the listeners that are being served.
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) addr: SocketAddr,
@@ -30,7 +30,7 @@ pub(super) struct Served {
 }
 
 impl Front {
-    /// Reads the certificate, binds the addresses, and tells the engine what it may offer.
+    /// Reads the certificate, binds the addresses, and configures whether the engine offers WebTransport.
     pub(super) fn bind(config: &mut Config) -> ImksResult<Self> {
         let certificates = certificates(config)?;
         if let Some(certificates) = certificates.as_ref().filter(|_| config.tls.is_on()) {
@@ -48,7 +48,7 @@ impl Front {
         Ok(Self { tcp, udp, served: Served { addr, udp_addr, certificates } })
     }
 
-    /// Serves clients in tasks of `tasks` until `stop`.
+    /// Serves clients in tasks spawned on `tasks`, until `stop` is cancelled.
     pub(super) fn serve(
         self,
         config: &Config,
@@ -75,7 +75,7 @@ impl Front {
     }
 }
 
-/// Opens the configured certificate, or makes one for development if only WebTransport needs it.
+/// Opens the configured certificate, or creates one for development if WebTransport is on without one.
 fn certificates(config: &Config) -> ImksResult<Option<Certificates>> {
     if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
         return Certificates::open(cert.clone(), key.clone()).map(Some);
@@ -89,7 +89,7 @@ fn certificates(config: &Config) -> ImksResult<Option<Certificates>> {
     Certificates::self_signed(names).map(Some)
 }
 
-/// Listens with QUIC where it is configured, or where TCP listens.
+/// Binds the QUIC listeners to the configured address, or to the address of the TCP listener.
 fn quic(
     config: &Config,
     tcp: SocketAddr,

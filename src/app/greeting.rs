@@ -1,4 +1,4 @@
-//! What a person reads when the server has started.
+//! The message that the server prints when it has started.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,7 +7,7 @@ use crate::config::Setting;
 use crate::secret::Secret;
 
 impl App {
-    /// Says what was chosen and what to do next, in a few lines for a person.
+    /// Returns a short summary of the configuration and the next steps, for people.
     pub fn greeting(&self) -> String {
         let core = self.config.core_url.as_ref().map_or("embedded directory".into(), Secret::to_string);
         let scheme = if self.config.tls.is_on() { "https" } else { "http" };
@@ -49,7 +49,8 @@ impl App {
     }
 }
 
-/// Returns where a program on this machine reaches what listens on `address`: loopback, if that is every address.
+/// Returns the address at which a local program reaches a listener on `address`. The unspecified address
+/// becomes loopback.
 pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

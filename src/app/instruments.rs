@@ -1,9 +1,9 @@
-//! All metrics of the server, by owner: what `/metrics`, OTLP and the document show.
+//! The list of all metrics, by owner, for `/metrics`, OTLP and the documentation.
 
 use crate::telemetry::{self, Catalog};
 use crate::{auth, bus, engine, http, messaging, models, pb, socket};
 
-/// All metrics, in the order of the document.
+/// All metrics, in the order of the documentation.
 pub(crate) static INSTRUMENTS: Catalog = &[
     messaging::metrics::INSTRUMENTS,
     socket::metrics::INSTRUMENTS,

@@ -1,4 +1,4 @@
-//! What a peer is told of an error: its code, whether and when to try again, and a sentence for people.
+//! The part of an error that a peer sees: its code, whether and when to retry, and a sentence for people.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::backend;
 use super::{Code, ImksError};
 
 impl ImksError {
-    /// Returns the code on the wire. Without `_`: a new variant must be given its code here.
+    /// Returns the code on the wire. The match has no `_` arm, so that every new variant gets its code here.
     #[allow(clippy::too_many_lines, reason = "one arm per code: a split would need `_`")]
     pub fn code(&self) -> Code {
         match self {
@@ -72,17 +72,17 @@ impl ImksError {
         }
     }
 
-    /// Whether the same request, with the same nonce, can succeed later.
+    /// Whether a retry of the same request, with the same nonce, can succeed.
     pub fn is_retryable(&self) -> bool {
         self.code().is_retryable()
     }
 
-    /// Returns the status of an HTTP answer with this error.
+    /// Returns the HTTP status of a response with this error.
     pub fn http_status(&self) -> u16 {
         self.code().http_status()
     }
 
-    /// Returns when a retry can succeed, where that is known.
+    /// Returns the time after which a retry can succeed, if it is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. }
@@ -92,7 +92,7 @@ impl ImksError {
         }
     }
 
-    /// Returns what the peer is told: what to do, never SQL, hosts or other people's ids.
+    /// Returns the message for the peer. It never contains SQL, hosts or ids of other people.
     pub fn client_message(&self) -> String {
         match self {
             Self::InvalidInput { field, reason } => format!("{field}: {reason}"),

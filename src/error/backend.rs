@@ -1,4 +1,4 @@
-//! What the errors of the database and of the core mean on the wire.
+//! The error codes for errors of the database and of the core.
 
 use tonic::Code as GrpcCode;
 
@@ -10,7 +10,7 @@ impl From<tonic::Status> for ImksError {
     }
 }
 
-/// Returns what a peer is told about an error of the database.
+/// Returns the code of an error of the database.
 pub(super) fn database_code(error: &sqlx::Error) -> Code {
     match error {
         sqlx::Error::PoolTimedOut => Code::Overloaded,
@@ -23,7 +23,7 @@ pub(super) fn database_code(error: &sqlx::Error) -> Code {
     }
 }
 
-/// SQLSTATE of a statement that PostgreSQL ended because it took too long.
+/// The SQLSTATE of a statement that PostgreSQL cancelled because it took too long.
 const STATEMENT_TIMEOUT: &str = "57014";
 
 /// Returns the code of a gRPC status (docs/rpc.md, "Status codes").

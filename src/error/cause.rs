@@ -1,14 +1,14 @@
-//! The error of another library, kept as the source of one of ours without naming that library in a signature.
+//! A wrapper for errors of other libraries, so that their types do not appear in public signatures.
 
 use std::error::Error;
 use std::fmt;
 
-/// An error of any type. `Display` and `source` are those of the error inside.
+/// An error of any type. `Display` and `source` are those of the wrapped error.
 #[derive(Debug)]
 pub struct Cause(Box<dyn Error + Send + Sync>);
 
 impl Cause {
-    /// Keeps an error, or a sentence where there is none.
+    /// Wraps an error, or a text if there is no error.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into())
     }

@@ -1,4 +1,4 @@
-//! The error codes of the wire: one row per code with its text, its HTTP status, whether a retry makes sense, and the
+//! The error codes on the wire. Each row has a code's text, its HTTP status, whether a retry is useful, and a
 //! sentence for people.
 
 use std::fmt;
@@ -7,32 +7,33 @@ use serde::{Serialize, Serializer};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $retry:ident, $sentence:literal;)*) => {
-        /// Stable code of an error on the wire (docs/protocol.md, "Error codes").
+        /// The stable code of an error on the wire (docs/protocol.md, "Error codes").
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
             $($(#[$doc])* $name,)*
         }
 
         impl Code {
-            /// Every code, in the order of the document.
+            /// All codes, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// Returns the text that programs compare with.
+            /// Returns the code as a text, for programs.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// Returns the status of an HTTP answer with this code.
+            /// Returns the HTTP status of a response with this code.
             pub const fn http_status(self) -> u16 {
                 match self { $(Self::$name => $status,)* }
             }
 
-            /// Whether the same request, with the same nonce, can succeed later. `internal` is worth one more attempt.
+            /// Whether a retry of the same request, with the same nonce, can succeed. `internal` is worth one
+            /// retry.
             pub const fn is_retryable(self) -> bool {
                 match self { $(Self::$name => Retry::$retry.is_useful(),)* }
             }
 
-            /// Returns what a person is told when nothing more precise is known.
+            /// Returns the sentence for people if there is no more precise one.
             pub(super) const fn sentence(self) -> &'static str {
                 match self { $(Self::$name => $sentence,)* }
             }
@@ -41,35 +42,35 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Not an object, a field is missing, or it has the wrong type.
+    /// The payload is not an object, or a field is missing or has the wrong type.
     InvalidPayload = "invalid_payload", 400, Never, "The payload is malformed";
-    /// A field breaks its own rule.
+    /// A field has a value that is not allowed.
     InvalidInput = "invalid_input", 400, Never, "A field has a value that is not allowed";
-    /// No valid token.
+    /// The token is missing or not valid.
     Unauthenticated = "unauthenticated", 401, Never, "The token is missing or not valid";
-    /// The token was good once: get a new one.
+    /// The token has expired; the client needs a new one.
     TokenExpired = "token_expired", 401, Never, "The token has expired, get a new one";
-    /// The token was withdrawn: sign in again.
+    /// The token was revoked; the user must sign in again.
     TokenRevoked = "token_revoked", 401, Never, "The token was revoked, sign in again";
-    /// Known, but not allowed.
+    /// The caller is authenticated but lacks the permission.
     Forbidden = "forbidden", 403, Never, "You may not do this";
-    /// Does not exist, or the peer may not know that it does.
+    /// The object does not exist, or is not visible to the peer.
     NotFound = "not_found", 404, Never, "It does not exist, or it is not visible to you";
-    /// No handler for this event name.
+    /// The event has no handler.
     UnknownEvent = "unknown_event", 404, Never, "No such event";
-    /// The page exists, for other HTTP methods.
+    /// The page exists, but not for this HTTP method.
     MethodNotAllowed = "method_not_allowed", 405, Never, "This page answers other methods";
-    /// What is there already does not allow it.
+    /// The request conflicts with an existing object.
     Conflict = "conflict", 409, Never, "It is in conflict with what is there already";
     /// The caller's `expected_version` is not the current one.
     VersionMismatch = "version_mismatch", 409, Never, "Changed by somebody else in the meantime";
-    /// This nonce was used for other content.
+    /// The nonce was already used with other content.
     NonceConflict = "nonce_conflict", 409, Never, "This nonce was already used with other content";
     /// The message was deleted.
     MessageDeleted = "message_deleted", 410, Never, "The message was deleted";
-    /// Larger than allowed.
+    /// The payload is larger than allowed.
     PayloadTooLarge = "payload_too_large", 413, Never, "The payload is too large";
-    /// A state that no other code names does not allow it.
+    /// A state that has no code of its own forbids the request.
     FailedPrecondition = "failed_precondition", 422, Never, "Not possible in the present state";
     /// The channel is archived.
     ChannelArchived = "channel_archived", 422, Never, "The channel is archived, nothing changes in it";
@@ -77,24 +78,24 @@ codes! {
     ChannelReadOnly = "channel_read_only", 422, Never, "The channel is read-only";
     /// A named limit is reached.
     LimitReached = "limit_reached", 422, Never, "A limit is reached";
-    /// Too fast.
+    /// A rate limit is exceeded.
     RateLimited = "rate_limited", 429, Later, "Too many requests, slow down";
     /// The channel is in slow mode.
     SlowMode = "slow_mode", 429, Later, "This channel is in slow mode, wait before the next message";
-    /// A bug of the server.
+    /// The server has a bug.
     Internal = "internal", 500, Once, "Something went wrong on the server";
-    /// A part that is needed does not answer.
+    /// A required service does not answer.
     Unavailable = "unavailable", 503, Later, "Not available right now, retry with the same nonce";
-    /// The server takes no more work right now.
+    /// The server accepts no more work at the moment.
     Overloaded = "overloaded", 503, Later, "The server is busy, retry later";
     /// A deadline passed.
     Timeout = "timeout", 504, Later, "Took too long, retry with the same nonce";
 }
 
-/// Whether repeating a request can help.
+/// Whether a retry of a request is useful.
 enum Retry {
     Never,
-    /// One more attempt: a bug may depend on chance, but not for ever.
+    /// One retry is useful, because a bug may depend on chance.
     Once,
     Later,
 }
@@ -126,12 +127,12 @@ impl PartialEq<&str> for Code {
     }
 }
 
-/// A state of a channel that forbids what was asked for.
+/// A state of a channel that forbids a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precondition {
-    /// Nothing changes in an archived channel.
+    /// The channel is archived and can no longer change.
     ChannelArchived,
-    /// Only those with `MANAGE_CHANNEL` write in a read-only channel.
+    /// The channel is read-only: only users with `MANAGE_CHANNEL` may write in it.
     ChannelReadOnly,
 }
 

@@ -1,7 +1,7 @@
-//! One error type for the whole crate: what went wrong, what the caller can do, what the peer is told.
+//! The error type of the crate, its codes on the wire, and its messages for peers.
 //!
 //! `Display` is for the log. [`ImksError::client_message`] is for the peer and never contains SQL,
-//! hosts or other people's ids.
+//! hosts or ids of other people.
 
 mod answer;
 #[cfg(feature = "server")]
@@ -15,10 +15,10 @@ use std::time::Duration;
 pub use cause::Cause;
 pub use code::{Code, Precondition};
 
-/// Result of every fallible public function.
+/// The result of every fallible public function.
 pub type ImksResult<T> = Result<T, ImksError>;
 
-/// Everything that can go wrong, by what the caller can do about it.
+/// An error of this crate. The variants are grouped by what the caller can do about them.
 #[derive(Debug, thiserror::Error)]
 pub enum ImksError {
     /// The first byte of a binary Engine.IO packet is not a packet type.
@@ -27,58 +27,58 @@ pub enum ImksError {
     /// The first character of a text Engine.IO packet is not a packet type.
     #[error("invalid engine packet type {0:?}")]
     InvalidEnginePacketTypeChar(char),
-    /// An Engine.IO packet without a single character.
+    /// An Engine.IO packet is empty.
     #[error("empty engine packet")]
     EmptyEnginePacket,
-    /// A binary packet of a polling payload (`b…`) that is not base64.
+    /// A binary packet of a polling payload (`b…`) is not valid base64.
     #[error("invalid base64 in an engine packet")]
     InvalidBase64,
-    /// Text that is not UTF-8.
+    /// A text packet is not valid UTF-8.
     #[error("engine packet is not UTF-8")]
     InvalidPacketUtf8,
-    /// A packet that is valid by itself, but not in this direction or state.
+    /// A packet is valid, but not in this direction or state.
     #[error("engine packet not allowed here: {0}")]
     UnexpectedEnginePacket(&'static str),
-    /// An Engine.IO packet could not be written as JSON.
+    /// An Engine.IO packet could not be serialised as JSON.
     #[error("engine packet cannot be encoded")]
     EngineSerialization(#[source] serde_json::Error),
 
-    /// An upgrade for a session that does not exist.
+    /// An upgrade names a session that does not exist.
     #[error("upgrade of an unknown session")]
     UpgradeSessionNotFound,
-    /// An upgrade for a session that ended meanwhile.
+    /// An upgrade names a session that has been closed.
     #[error("upgrade of a closed session")]
     UpgradeSessionClosed,
-    /// An upgrade for a session that has upgraded, or is about to.
+    /// An upgrade names a session that has upgraded or is upgrading.
     #[error("upgrade of a session that is not on polling")]
     UpgradeInvalidState,
 
-    /// The number of a Socket.IO packet type that does not exist.
+    /// The type number of a Socket.IO packet does not exist.
     #[error("invalid socket packet type {0}")]
     InvalidSocketPacketType(u8),
     /// The first character of a Socket.IO packet is not a digit.
     #[error("invalid socket packet type {0:?}")]
     InvalidSocketPacketTypeChar(char),
-    /// A Socket.IO packet without a single character.
+    /// A Socket.IO packet is empty.
     #[error("empty socket packet")]
     EmptySocketPacket,
-    /// A Socket.IO packet that violates the grammar; the text says which rule.
+    /// A Socket.IO packet violates the grammar; the text names the rule.
     #[error("invalid socket packet: {0}")]
     InvalidSocketPacketFormat(&'static str),
-    /// A packet that names no namespace where the parser demands one.
+    /// A packet lacks the namespace that the parser requires.
     #[error("socket packet without a namespace")]
     MissingNamespace,
     /// The attachment count of a binary packet is missing, zero, or above the limit.
     #[error("invalid attachment count")]
     InvalidAttachmentCount,
 
-    /// A namespace path that breaks the rules (starts with `/`, at most 256 characters, no control characters).
+    /// A namespace path breaks the rules (starts with `/`, at most 256 characters, no control characters).
     #[error("invalid namespace: {0}")]
     Namespace(&'static str),
-    /// The socket with this id is gone.
+    /// There is no socket with this id.
     #[error("socket {0} not found")]
     SocketNotFound(Box<str>),
-    /// The outgoing queue of a socket is full: its reader is too slow.
+    /// The outbox of a socket is full, because its client is too slow.
     #[error("socket queue full")]
     SocketSendFull,
 
@@ -94,15 +94,16 @@ pub enum ImksError {
     /// A message between nodes could not be encoded or decoded.
     #[error("message bus encoding")]
     AdapterSerialization(#[source] Cause),
-    /// A room that the adapter cannot carry; the text says which rule it breaks.
+    /// The adapter does not support the room; the text names the rule that it breaks.
     #[error("invalid room: {0}")]
     AdapterRoom(&'static str),
 
-    /// The database failed or could not be reached: retry with the same nonce.
+    /// The database failed or could not be reached. A retry with the same nonce is safe.
     #[cfg(feature = "server")]
     #[error("database")]
     Database(#[from] sqlx::Error),
-    /// The database cannot be opened: its file is damaged, or its server does not answer or refuses.
+    /// The database cannot be opened: its file is damaged, or its server refuses the connection or does not
+    /// answer.
     #[cfg(feature = "server")]
     #[error("cannot open the database {place}")]
     DatabaseOpen {
@@ -124,30 +125,31 @@ pub enum ImksError {
     #[cfg(feature = "server")]
     #[error("core transport")]
     GrpcTransport(#[from] tonic::transport::Error),
-    /// Text that is not the JSON it should be.
+    /// A text is not the expected JSON.
     #[error("json")]
     Json(#[from] serde_json::Error),
 
-    /// No identity: token missing, malformed, forged or of an algorithm that is not allowed.
+    /// The caller has no identity: the token is missing, malformed, forged, or of an algorithm that is not
+    /// allowed.
     #[error("unauthenticated: {0}")]
     Auth(&'static str),
-    /// The token was good once.
+    /// The token has expired.
     #[error("token expired")]
     TokenExpired,
-    /// The token was withdrawn before its end.
+    /// The token was revoked before it expired.
     #[error("token revoked")]
     TokenRevoked,
-    /// The token is good from a later time on: the clock of the server or of the issuer is wrong.
+    /// The token is not valid yet: the clock of the server or of the issuer is wrong.
     #[error("token not yet valid")]
     TokenNotYetValid,
-    /// Known, but not allowed; the text names the permission that is missing.
+    /// The caller lacks a permission; the text names it.
     #[error("permission denied: {0}")]
     Forbidden(&'static str),
-    /// Only the author of a message may do this, whatever permissions others have.
+    /// The caller is not the author of the message, and no permission allows this to others.
     #[error("not the author")]
     NotAuthor,
 
-    /// Does not exist, or the caller may not know that it does.
+    /// The object does not exist, or is not visible to the caller.
     #[error("not found: {0}")]
     NotFound(&'static str),
     /// An operator named something that does not exist.
@@ -172,79 +174,79 @@ pub enum ImksError {
     /// A field has a value that is not allowed.
     #[error("invalid input in {field}: {reason}")]
     InvalidInput {
-        /// Name of the field, as on the wire: `body`, `channels[3].seq`.
+        /// The path of the field, as on the wire: `body`, `channels[3].seq`.
         field: Cow<'static, str>,
-        /// What is wrong, in a person's words.
+        /// The reason, for people.
         reason: String,
     },
-    /// A field is missing or has another type than the expected one.
+    /// A field is missing or has the wrong type.
     #[error("invalid payload in {field}: {reason}")]
     InvalidField {
-        /// Path of the field, as on the wire.
+        /// The path of the field, as on the wire.
         field: String,
-        /// What the field has to be, in a person's words.
+        /// What the field must be, for people.
         reason: String,
     },
     /// The payload does not have the expected shape.
     #[error("invalid payload: {0}")]
     InvalidPayload(String),
-    /// No handler for this event name.
+    /// The event has no handler.
     #[error("unknown event")]
     UnknownEvent,
-    /// A page that answers other HTTP methods.
+    /// The page does not support this HTTP method.
     #[error("method not allowed")]
     MethodNotAllowed,
     /// The caller's `expected_version` is not the current one.
     #[error("version mismatch, current is {current}")]
     VersionMismatch {
-        /// Version stored now.
+        /// The current version.
         current: i64,
     },
-    /// A nonce was used before for different content.
+    /// The nonce was already used with other content.
     #[error("nonce used before with other content")]
     NonceConflict,
-    /// A state of the channel forbids this.
+    /// A state of the channel forbids the request.
     #[error("failed precondition: {0:?}")]
     FailedPrecondition(Precondition),
     /// A named limit is reached.
     #[error("limit reached: {0}")]
     LimitReached(&'static str),
-    /// Too fast.
+    /// A rate limit is exceeded.
     #[error("rate limited: {bucket}")]
     RateLimited {
-        /// Which bucket is empty.
+        /// The name of the empty bucket.
         bucket: &'static str,
         /// When a retry can succeed.
         retry_after: Duration,
     },
-    /// The channel is in slow mode, and the user's last message there is too young.
+    /// The channel is in slow mode, and the user's last message there is too recent.
     #[error("slow mode")]
     SlowMode {
         /// When a retry can succeed.
         retry_after: Duration,
     },
-    /// Larger than allowed.
+    /// The payload is larger than allowed.
     #[error("payload too large")]
     PayloadTooLarge,
-    /// A part that is needed does not answer; a retry with the same nonce is safe.
+    /// A required service does not answer. A retry with the same nonce is safe.
     #[error("unavailable: {0}")]
     Unavailable(&'static str),
-    /// The server takes no more work right now.
+    /// The server accepts no more work at the moment.
     #[error("overloaded")]
     Overloaded {
-        /// When to come back.
+        /// The time after which a retry can succeed.
         retry_after: Duration,
     },
-    /// A deadline passed; the outcome is unknown, a retry with the same nonce is safe.
+    /// A deadline passed, and the outcome is unknown. A retry with the same nonce is safe.
     #[error("timeout: {0}")]
     Timeout(&'static str),
-    /// Configuration that cannot work; the text says what to change.
+    /// The configuration cannot work; the text says what to change.
     #[error("{0}")]
     Config(String),
-    /// Input or output of the operating system.
+    /// An I/O operation failed.
     #[error("io: {context}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         context: String,
         /// The cause of the failure.
         #[source]
@@ -253,7 +255,7 @@ pub enum ImksError {
     /// A task ended without its outcome: it panicked, or the runtime is shutting down.
     #[error("a task ended without its outcome")]
     Task(#[source] Cause),
-    /// A token cannot be signed, or a key for it cannot be made.
+    /// A token cannot be signed, or its key cannot be created.
     #[error("a token cannot be signed")]
     Signing(#[source] Cause),
     /// The operating system gives no random numbers.
