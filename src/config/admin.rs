@@ -1,4 +1,4 @@
-//! Settings of the Admin UI: it is off, and never on without credentials by accident.
+//! The settings of the Admin UI. It is off by default, and cannot be on without credentials by accident.
 
 use std::path::PathBuf;
 
@@ -6,35 +6,35 @@ use super::setting::words;
 use crate::secret::Secret;
 use crate::socket::admin::{self, Mode};
 
-/// Whether and how the stock Admin UI is served.
+/// The settings of the stock Admin UI.
 #[derive(Clone)]
 pub struct Admin {
-    /// Whether it is served at all.
+    /// Whether the Admin UI is served.
     pub enabled: bool,
-    /// How people prove who they are.
+    /// The authentication of operators.
     pub auth: AdminAuth,
-    /// Name of the operator.
+    /// The name of the operator.
     pub username: Option<String>,
-    /// bcrypt hash of the operator's password.
+    /// The bcrypt hash of the operator's password.
     pub password_hash: Option<Secret>,
-    /// How much is shown.
+    /// The level of detail that the Admin UI shows.
     pub mode: Mode,
     /// Whether operators can only watch.
     pub read_only: bool,
-    /// Path of its namespace.
+    /// The path of the Admin UI's namespace.
     pub namespace: String,
-    /// Name of this server in the page.
+    /// The name of this server in the Admin UI.
     pub server_id: Option<String>,
-    /// Files of the page, served under `/admin/`.
+    /// The directory with the files of the page, which is served under `/admin/`.
     pub ui_dir: Option<PathBuf>,
 }
 
-/// How people prove who they are.
+/// The authentication of operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAuth {
-    /// With a name and a password.
+    /// A name and a password are required.
     Basic,
-    /// Not at all: whoever reaches the server is let in.
+    /// No authentication: anyone who can reach the server may connect.
     None,
 }
 
@@ -55,7 +55,7 @@ impl Default for Admin {
 }
 
 impl Admin {
-    /// Returns what the server is told; nothing while the Admin UI is off.
+    /// Returns the configuration of the instrumentation; `None` if the Admin UI is off.
     pub fn instrumentation(&self) -> Option<admin::Config> {
         let auth = match (self.auth, &self.username, &self.password_hash) {
             (AdminAuth::None, ..) => admin::Auth::None,
@@ -74,7 +74,7 @@ impl Admin {
         })
     }
 
-    /// Lists what cannot work, each in a sentence that says what to change.
+    /// Returns the problems of the settings, each as a sentence that says what to change.
     pub(super) fn problems(&self) -> Vec<String> {
         if !self.enabled {
             return Vec::new();

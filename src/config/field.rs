@@ -1,56 +1,57 @@
-//! One value of the configuration: its names, its sentence, and how lists of all of them are made.
+//! The names and meaning of a configuration value, and the listing of all values.
 
 use super::setting::Setting;
 
-/// Names and meaning of one value.
+/// The names and meaning of one configuration value.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    /// Name in the file, with dots between levels.
+    /// The name in the file, with dots between levels.
     pub key: &'static str,
-    /// Name in the environment. Of a secret, `<env>_FILE` may point to a file that holds it.
+    /// The name in the environment. For a secret, `<env>_FILE` may name a file that contains it.
     pub env: &'static str,
-    /// What it does, in a sentence without a final dot.
+    /// The meaning, as a sentence without a final dot.
     pub help: &'static str,
 }
 
-/// Sees every value of a configuration, one after the other.
+/// A visitor of all values of a configuration.
 pub trait Visitor {
-    /// Reads or changes one value.
+    /// Visits one value, and may change it.
     fn field<T: Setting>(&mut self, field: Field, slot: &mut T);
 }
 
-/// One line of a list of all values.
+/// One row of a [`Listing`].
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Names and meaning.
+    /// The names and meaning of the value.
     pub field: Field,
     /// Whether the value is a secret.
     pub secret: bool,
-    /// The value as text, without what is secret; empty if it is not set.
+    /// The value as a text without its secret parts; empty if it is not set.
     pub value: String,
 }
 
-/// All values of a configuration, without what is secret.
+/// All values of a configuration, without their secret parts.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// The values, in the order of the document.
+    /// The values, in the order of the documentation.
     pub rows: Vec<Row>,
 }
 
 impl Listing {
-    /// Lists `config`. Nothing is changed; the reference is mutable because visitors may change.
+    /// Lists the values of `config`, which it does not change. The reference is mutable because other
+    /// visitors change values.
     pub fn of(config: &mut super::Config) -> Self {
         let mut listing = Self::default();
         super::fields(config, &mut listing);
         listing
     }
 
-    /// Finds a value by its name in the file.
+    /// Returns the row with this name in the file.
     pub fn row(&self, key: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.field.key == key)
     }
 
-    /// Writes the table of `docs/operations.md`.
+    /// Returns the table of variables for `docs/operations.md`.
     pub fn markdown(&self) -> String {
         let mut text =
             String::from("| variable | key in the file | default | meaning |\n| --- | --- | --- | --- |\n");

@@ -1,6 +1,7 @@
-//! The one table of names: every value of the configuration, in the order of the document.
+//! The table of all configuration values, in the order of the documentation.
 //!
-//! A line is `key (field): "VARIABLE" = "What it does";`; `(field)` stands where the field has another name.
+//! A row is `key (field): "VARIABLE" = "What it does";`, where `(field)` is given if the field is not named
+//! like the key.
 
 use super::Config;
 use super::field::{Field, Visitor};
@@ -9,7 +10,7 @@ macro_rules! settings {
     ($config:ident; $($prefix:literal in $owner:expr => {
         $($key:ident $(($field:ident))?: $env:literal = $help:literal;)+
     })+) => {
-        /// Shows every value to `visitor`, in the order of the document.
+        /// Calls `visitor` with every value, in the order of the documentation.
         pub fn fields($config: &mut Config, visitor: &mut impl Visitor) {
             $($(visitor.field(
                 Field { key: concat!($prefix, stringify!($key)), env: $env, help: $help },
@@ -259,17 +260,18 @@ settings! {
 mod tests {
     use std::path::Path;
 
-    /// Where each struct of values stands, its name in the table, and its fields that have no setting: `engine` and `socket`
-    /// are a library too, and some values follow from others.
+    /// The file and name of each struct of values, its owner in the table, and its fields without a setting.
+    /// `engine` and `socket` are also a library, so they have such fields, and some values are derived from
+    /// others.
     const CONFIGS: &[(&str, &str, &str, &[&str])] = &[
         ("pb/client.rs", "Config", "config.core", &[]),
         ("auth/permissions.rs", "Config", "config.permissions", &[]),
         ("auth/token.rs", "Config", "config.token", &[]),
-        // Who issues tokens is a setting of `token`.
+        // The issuer and the audience are settings of `token`.
         ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
         ("models/db.rs", "Config", "config.database", &[]),
         ("models/append.rs", "Config", "config.append", &[]),
-        // Made from the settings of `tls`.
+        // Derived from the settings of `tls`.
         ("http/config.rs", "Config", "config.http", &["tls"]),
         ("http/tls.rs", "Config", "config.tls", &[]),
         ("http/webtransport.rs", "Config", "config.webtransport", &[]),
@@ -277,12 +279,13 @@ mod tests {
         ("engine/outbox/limits.rs", "OutboxLimits", "config.engine.outbox", &[]),
         ("socket/server/config.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),
         ("messaging/budget.rs", "AnswerLimits", "config.messaging.answers", &[]),
-        // A setting of `engine`, and a struct of its own.
+        // `max_payload` is a setting of `engine`, and `answers` is listed as a struct above.
         ("messaging/mod.rs", "Config", "config.messaging", &["max_payload", "answers"]),
         ("telemetry/logging.rs", "Config", "config.log", &[]),
         ("telemetry/otlp/mod.rs", "Config", "config.otlp", &[]),
     ];
-    /// Follow from other settings (`webtransport`, `node`, `outbox`), would break stock clients, or need code.
+    /// Fields that are derived from other settings (`webtransport`, `node`, `outbox`), break stock clients,
+    /// or need code.
     const OF_THE_ENGINE_LIBRARY: &[&str] = &[
         "add_trailing_slash",
         "allow_upgrades",
@@ -294,7 +297,8 @@ mod tests {
         "outbox",
         "webtransport",
     ];
-    /// The product has one namespace, its own history instead of recovery, and no attachments.
+    /// Fields that the product does not need: it has one namespace, its own history instead of recovery, and
+    /// no attachments.
     const OF_THE_SOCKET_LIBRARY: &[&str] = &[
         "cleanup_empty_child_namespaces",
         "dynamic_namespaces_max",

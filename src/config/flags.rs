@@ -1,10 +1,11 @@
-//! The values that may stand on the command line, with the names and sentences of the one table.
+//! The configuration values that can be given on the command line. Their help is taken from the table of
+//! fields.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{Config, Listing};
 
-/// Values given as options, by key.
+/// The values given as command-line options, by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flags(pub Vec<(&'static str, String)>);
 
@@ -40,5 +41,6 @@ impl FromArgMatches for Flags {
     }
 }
 
-/// Keys and their options. Secrets have none: every user of the machine can read a command line.
+/// The keys and their options. Secrets have no option, because every user of the machine can read a command
+/// line.
 const OPTIONS: [(&str, &str); 3] = [("listen", "listen"), ("data_dir", "data-dir"), ("core_url", "core-url")];

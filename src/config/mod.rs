@@ -1,7 +1,8 @@
-//! Configuration: each module's own `Config`, composed. Defaults < TOML file < environment < flags.
+//! The configuration of the server, composed of the `Config` of each module. Values come from defaults, a
+//! TOML file, the environment and flags, each overriding the ones before.
 //!
-//! [`fields()`] is the one table of names; the documentation, the parser and `imks check-config` are
-//! made from it.
+//! [`fields()`] is the only table of names. The documentation, the parser and `imks check-config` are derived
+//! from it.
 
 mod admin;
 pub mod field;
@@ -27,24 +28,24 @@ pub use flags::Flags;
 pub use setting::Setting;
 pub use source::{load, unknown_variables};
 
-/// Everything that can be set. `Debug` shows it as `imks check-config` does, without what is secret.
+/// The configuration of the server. `Debug` shows it like `imks check-config`, without secrets.
 #[derive(Clone)]
 pub struct Config {
-    /// Address of HTTP and WebSocket. Port 0 takes a free one.
+    /// The address of HTTP and WebSocket. Port 0 selects a free port.
     pub listen: SocketAddr,
-    /// Address of `/metrics` for operators; without it, `/metrics` is on [`Self::listen`].
+    /// The address of `/metrics` for operators; without it, `/metrics` is on [`Self::listen`].
     pub internal_listen: Option<SocketAddr>,
-    /// An external core; without it the embedded directory is the core.
+    /// The address of an external core; without it, the embedded directory is the core.
     pub core_url: Option<Secret>,
-    /// Calls to the core.
+    /// The limits of calls to the core.
     pub core: pb::Config,
-    /// What is kept of the core's answers about permissions.
+    /// The cache of the core's answers about permissions.
     pub permissions: auth::PermissionConfig,
-    /// The embedded directory; who issues its tokens stands in [`Self::token`].
+    /// The embedded directory. The issuer and audience of its tokens are in [`Self::token`].
     pub directory: directory::Config,
-    /// The database, and the data directory.
+    /// The database and the data directory.
     pub database: db::Config,
-    /// How messages are written.
+    /// The append path.
     pub append: append::Config,
     /// The HTTP listener.
     pub http: listener::Config,
@@ -52,30 +53,31 @@ pub struct Config {
     pub tls: tls::Config,
     /// The WebTransport listener.
     pub webtransport: webtransport::Config,
-    /// Connections.
+    /// Engine.IO connections.
     pub engine: engine::Config,
     /// Namespaces and events.
     pub socket: socket::Config,
-    /// Which tokens are accepted.
+    /// The rules for accepting tokens.
     pub token: auth::TokenConfig,
-    /// Limits of the features.
+    /// The limits of the messaging features.
     pub messaging: messaging::Config,
     /// The Admin UI.
     pub admin: Admin,
     /// Logs.
     pub log: logging::Config,
-    /// Where metrics are pushed to.
+    /// The OTLP export of metrics.
     pub otlp: otlp::Config,
-    /// How the server goes away.
+    /// The drain of the server.
     pub drain: Drain,
 }
 
-/// How the server goes away after SIGTERM.
+/// The timing of the drain after SIGTERM.
 #[derive(Debug, Clone, Copy)]
 pub struct Drain {
-    /// How long readiness says no while new sessions are still welcome: load balancers need a moment.
+    /// How long the server reports that it is not ready while it still accepts sessions, so that load
+    /// balancers notice.
     pub delay: Duration,
-    /// Longest time from the end of `delay` until everything is closed.
+    /// The longest time from the end of `delay` until everything is closed.
     pub deadline: Duration,
 }
 
@@ -94,7 +96,7 @@ impl Default for Config {
             tls: tls::Config::default(),
             webtransport: webtransport::Config::default(),
             engine: engine::Config::default(),
-            // Shorter than the reference's: who connects here has a token at hand.
+            // Shorter than the reference's timeout, because clients of this server already have a token.
             socket: socket::Config { connect_timeout: CONNECT_TIMEOUT, ..socket::Config::default() },
             token: auth::TokenConfig::default(),
             messaging: messaging::Config::default(),
@@ -114,7 +116,8 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// Reads file, process environment and flags over the values of `base`; see [`load`].
+    /// Overrides the values of `base` with those of the file, the process environment and the flags; see
+    /// [`load`].
     pub fn from_process(
         base: Self,
         file: Option<PathBuf>,
@@ -123,18 +126,18 @@ impl Config {
         load(base, file, &|name| std::env::var(name).ok(), flags)
     }
 
-    /// Returns the settings of the embedded directory: it issues the tokens that this server accepts.
+    /// Returns the settings of the embedded directory, with the issuer and audience that this server accepts.
     pub fn directory(&self) -> directory::Config {
         let issuer = self.token.issuers.first().unwrap_or(&self.directory.issuer).clone();
         directory::Config { issuer, audience: self.token.audience.clone(), ..self.directory.clone() }
     }
 
-    /// Says whether somebody on another machine could connect.
+    /// Whether another machine may be able to connect.
     pub fn is_reachable_from_outside(&self) -> bool {
         !self.listen.ip().is_loopback()
     }
 
-    /// Says whether WebTransport is served.
+    /// Whether WebTransport is served.
     pub fn serves_webtransport(&self) -> bool {
         match self.webtransport.mode {
             webtransport::Mode::Auto => self.tls.is_on(),
@@ -143,7 +146,7 @@ impl Config {
         }
     }
 
-    /// Lists what cannot work, each in a sentence that says what to change.
+    /// Returns the problems of the configuration, each as a sentence that says what to change.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |ok: bool, sentence: &str| {

@@ -1,4 +1,4 @@
-//! How one value of the configuration is read from text, and written as text.
+//! The conversion of configuration values from and to text.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,14 +14,15 @@ use crate::socket::rate_limit::Rate;
 use crate::telemetry::logging::LogFormat;
 use crate::telemetry::otlp::Millis;
 
-/// A type that can stand in the configuration. What `show` writes, `parse` reads back; a secret shows less.
+/// A type of configuration values. `parse` reads what `show` returns, except for secrets, which `show`
+/// redacts.
 pub trait Setting: Sized {
-    /// Whether the value is a secret: it may stand in a file of its own, and is not shown.
+    /// Whether the value is a secret, which is never shown and may be read from a separate file.
     const SECRET: bool = false;
 
-    /// Reads the value; the error completes the sentence "… is not valid: ".
+    /// Parses the value. The error completes the sentence "… is not valid: ".
     fn parse(text: &str) -> Result<Self, String>;
-    /// Writes the value as a person would.
+    /// Returns the value as a person would write it.
     fn show(&self) -> String;
 }
 
@@ -81,7 +82,7 @@ impl Setting for Secret {
     }
 }
 
-/// Empty means "not set".
+/// An optional value; an empty text means that it is not set.
 impl<T: Setting> Setting for Option<T> {
     const SECRET: bool = T::SECRET;
 
@@ -94,7 +95,7 @@ impl<T: Setting> Setting for Option<T> {
     }
 }
 
-/// Separated by commas.
+/// A list of values, separated by commas.
 impl<T: Setting> Setting for Vec<T> {
     fn parse(text: &str) -> Result<Self, String> {
         text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
@@ -120,7 +121,7 @@ macro_rules! whole_number {
 }
 whole_number!(u16, u32, u64, usize);
 
-/// `250ms`, `25s`, `5m`, `1h`; a bare number is refused, because nobody agrees on its unit.
+/// A duration with its unit: `250ms`, `25s`, `5m`, `1h`. A number without a unit is refused as ambiguous.
 impl Setting for Duration {
     fn parse(text: &str) -> Result<Self, String> {
         let hint = || "write a duration with its unit, for example 250ms, 25s, 5m or 1h".to_owned();
@@ -148,7 +149,8 @@ impl Setting for Duration {
     }
 }
 
-/// A bare number is milliseconds here: the specification of OpenTelemetry has it so.
+/// A duration whose unit may be omitted. A bare number is in milliseconds, as the OpenTelemetry specification
+/// requires.
 impl Setting for Millis {
     fn parse(text: &str) -> Result<Self, String> {
         let bare = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -160,7 +162,8 @@ impl Setting for Millis {
     }
 }
 
-/// `*`, or origins separated by commas. Credentials stay off: identity comes from the token, never from a cookie.
+/// `*`, or origins separated by commas. Credentials are not allowed, because the identity comes from the
+/// token and never from a cookie.
 impl Setting for Cors {
     fn parse(text: &str) -> Result<Self, String> {
         let origins = match Vec::parse(text)? {
@@ -178,7 +181,7 @@ impl Setting for Cors {
     }
 }
 
-/// `50/100`: fifty per second, a hundred at once. `off`: no limit.
+/// A rate limit: `50/100` is fifty per second and a hundred at once; `off` is no limit.
 impl Setting for Rate {
     fn parse(text: &str) -> Result<Self, String> {
         let hint = || "write per second / at once, for example 50/100, or off".to_owned();
@@ -224,7 +227,7 @@ words!(Synchronous { "full" => Full, "normal" => Normal });
 words!(Version { "1.2" => V1_2, "1.3" => V1_3 });
 words!(Mode { "auto" => Auto, "on" => On, "off" => Off });
 
-/// Says what the choice is: `write auto, on or off`.
+/// Returns the hint that lists the allowed words: `write auto, on or off`.
 pub(super) fn one_of(words: &[&str]) -> String {
     match words {
         [first @ .., last] if !first.is_empty() => format!("write {} or {last}", first.join(", ")),

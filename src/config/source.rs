@@ -1,5 +1,5 @@
-//! Where values come from: a TOML file, the environment, flags. Later ones win, and every value
-//! remembers its origin, so that a complaint can say what to change.
+//! The sources of configuration values: a TOML file, the environment, and flags. Later sources override
+//! earlier ones. Each value records its origin, so that an error can say what to change.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,14 @@ use super::setting::Setting;
 use super::{Config, fields};
 use crate::{ImksError, ImksResult};
 
-/// Reads one variable. Tests pass a map instead of the process environment.
+/// A function that reads one variable. Tests pass a map instead of the process environment.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Name of the variable that points to the configuration file.
+/// The name of the variable with the path of the configuration file.
 pub const CONFIG_FILE: &str = "IMKS_CONFIG";
 
-/// Reads file, environment and flags over the values of `base`; reports every problem at once.
+/// Overrides the values of `base` with those of the file, the environment and the flags. Reports all problems
+/// at once.
 ///
 /// `flags` are pairs of key (as in the file) and text.
 pub fn load(
@@ -41,8 +42,8 @@ pub fn load(
     if problems.is_empty() { Ok(config) } else { Err(ImksError::Config(problems.join("\n"))) }
 }
 
-/// Lists the variables that look like ours and are not: most likely misspelt. They are told and not refused, because
-/// Kubernetes makes variables of its own for a service that is called imks.
+/// Returns the variables that start with `IMKS_` but are unknown, which most likely are misspelt. They are
+/// reported and not refused, because Kubernetes sets such variables for a service named imks.
 pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let known = Listing::of(&mut Config::default());
     let is_known = |name: &str| {
@@ -53,7 +54,7 @@ pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     names.filter(|name| name.starts_with(PREFIX) && !is_known(name) && !foreign(name)).collect()
 }
 
-/// Raw text by key, before it is parsed.
+/// The raw texts and their origins by key, before they are parsed.
 struct Values {
     by_key: BTreeMap<String, (String, String)>,
     problems: Vec<String>,
@@ -75,7 +76,7 @@ impl Values {
         let table = match text.parse::<toml::Table>() {
             Ok(table) => table,
             Err(error) => {
-                // Only the reason: the line that the error shows may hold a password.
+                // Only the reason is reported, because the line that the error shows may contain a password.
                 let reason = error.message();
                 let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
                 return self.problems.push(format!("{name} is not TOML, see line {line}: {reason}"));
@@ -150,5 +151,5 @@ fn unknown_key(key: &str, name: &str, known: &Listing) -> String {
 }
 
 const PREFIX: &str = "IMKS_";
-/// Made by Kubernetes, or read by the tests and benches.
+/// The prefixes of variables that Kubernetes sets, or that the tests and benches read.
 const FOREIGN: [&str; 5] = ["IMKS_SERVICE_", "IMKS_PORT", "IMKS_TEST_", "IMKS_BENCH_", "IMKS_UPDATE_"];

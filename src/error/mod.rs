@@ -258,21 +258,21 @@ pub enum ImksError {
     /// A token cannot be signed, or its key cannot be created.
     #[error("a token cannot be signed")]
     Signing(#[source] Cause),
-    /// The operating system gives no random numbers.
+    /// The operating system provides no random numbers.
     #[error("no random numbers")]
     Randomness(#[from] getrandom::Error),
-    /// A bug of the server.
+    /// The server has a bug.
     #[error("internal: {0}")]
     Internal(&'static str),
 }
 
 impl ImksError {
-    /// Makes an [`ImksError::InvalidInput`].
+    /// Creates an [`ImksError::InvalidInput`].
     pub fn invalid(field: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
         Self::InvalidInput { field: field.into(), reason: reason.into() }
     }
 
-    /// Makes an [`ImksError::Io`], as an argument of `map_err`.
+    /// Returns a function that creates an [`ImksError::Io`], for `map_err`.
     pub fn io(context: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let context = context.into();
         move |source| Self::Io { context, source }

@@ -1,11 +1,11 @@
-//! Counters and gauges of plain atomics: recording costs a nanosecond or two, also on the hot path.
+//! Counters and gauges made of plain atomics. Recording costs a nanosecond or two, so they fit the hot path.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use super::source::{Kind, Metric, Value};
 
-/// A number that only grows. Each thread adds to a cell of its own cache line, so that threads which count the
-/// same thing do not slow each other down.
+/// A number that only grows. Each cell has its own cache line, so that threads that increment the same
+/// counter do not slow each other down.
 #[derive(Debug, Default)]
 pub struct Counter([Cell; CELLS]);
 
@@ -64,7 +64,7 @@ impl Gauge {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// Returns the value now.
+    /// Returns the current value.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -78,7 +78,7 @@ impl Metric for Gauge {
     }
 }
 
-/// A gauge that is always 1, for a label that says something about the process.
+/// A gauge that is always 1, for a label that describes the process.
 #[derive(Debug, Default)]
 pub struct One(());
 
@@ -97,7 +97,7 @@ impl Metric for One {
     }
 }
 
-/// Threads beyond this number share cells.
+/// The number of cells; more threads than this share cells.
 const CELLS: usize = 8;
 
 static NEXT_CELL: AtomicUsize = AtomicUsize::new(0);

@@ -1,4 +1,4 @@
-//! Histograms of plain atomics: how long something takes, and how many at once. Recording costs two additions.
+//! Histograms of durations and sizes, made of plain atomics. Recording costs two additions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -65,11 +65,11 @@ impl Metric for Size {
     }
 }
 
-/// Observations by size. Bounds are in the unit of the observations.
+/// The buckets of a histogram. Bounds are in the unit of the observations.
 #[derive(Debug)]
 struct Buckets {
     bounds: &'static [u64],
-    /// One per bound, and one above them.
+    /// One count per bound, and one for observations above all bounds.
     counts: [AtomicU64; BUCKETS_MAX],
     sum: AtomicU64,
 }
@@ -97,13 +97,13 @@ impl Buckets {
     }
 }
 
-/// In microseconds: 50 µs to 10 s.
+/// The bounds of durations in microseconds, from 50 µs to 10 s.
 const LATENCY_BOUNDS: &[u64] = &[
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 10_000_000,
 ];
 const SIZE_BOUNDS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
-/// Sixteen bounds, and one bucket above them.
+/// The largest number of buckets: one for each of sixteen bounds, and one above them.
 const BUCKETS_MAX: usize = 17;
 const MICROS_PER_SECOND: f64 = 1_000_000.0;
 

@@ -1,17 +1,18 @@
-//! What is measured: name, meaning and numbers of every metric, declared once, beside its owner.
+//! Declarations of metrics. Each metric is declared once, beside its owner, with its name, meaning and
+//! source.
 
 use super::source::Source;
 
-/// One metric, as operators see it.
+/// A metric as operators see it.
 #[derive(Debug)]
 pub struct Instrument {
-    /// Name on `/metrics` and in OTLP.
+    /// The name on `/metrics` and in OTLP.
     pub name: &'static str,
-    /// What it tells, in a sentence without a final dot.
+    /// The meaning, as a sentence without a final dot.
     pub help: &'static str,
-    /// Name of its label, if there is one.
+    /// The name of the label, if there is one.
     pub label: Option<&'static str>,
-    /// Where its numbers are.
+    /// The source of the numbers.
     pub source: &'static dyn Source,
 }
 
@@ -29,8 +30,8 @@ pub type Catalog = &'static [&'static [Instrument]];
 /// }
 /// ```
 ///
-/// The doc comment is the help. In brackets stands the label, with the enum of its values ([`super::label!`]);
-/// without an enum its values are what the code passes to [`super::Open::child`].
+/// The doc comment is the help. The brackets contain the label and the enum of its values
+/// ([`super::label!`]). Without an enum, the values are those that the code passes to [`super::Open::child`].
 macro_rules! instruments {
     ($($(#[doc = $help:literal])+ $name:ident: $kind:ident $([$label:ident $(: $values:ty)?])? = $metric:literal;)+) => {
         $(
@@ -39,7 +40,7 @@ macro_rules! instruments {
                 $crate::telemetry::instruments!(@new $kind $($label $($values)?)?);
         )+
 
-        /// The metrics of this module, for exporters and documents.
+        /// The metrics of this module, for exporters and the documentation.
         pub static INSTRUMENTS: &[$crate::telemetry::Instrument] = &[$($crate::telemetry::Instrument {
             name: $metric,
             help: concat!($($help),+).trim_ascii(),
@@ -66,7 +67,7 @@ macro_rules! instruments {
 }
 pub(crate) use instruments;
 
-/// The table of metrics in `docs/operations.md`.
+/// Returns the table of metrics for `docs/operations.md`.
 pub fn markdown(catalog: &[&[Instrument]]) -> String {
     let mut text = String::from("| metric | label | meaning |\n| --- | --- | --- |\n");
     for instrument in catalog.iter().copied().flatten() {

@@ -1,4 +1,5 @@
-//! Metrics with a label. Its values come from the code, never from a peer, so a client cannot make a time series.
+//! Metrics with a label. The label's values come from the code and never from a peer, so that a client cannot
+//! create time series.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use parking_lot::RwLock;
 use super::counter::Counter;
 use super::source::{Kind, Metric, Point, Source};
 
-/// An enum whose variants are the values of a label; implemented by [`label!`].
+/// An enum whose variants are the values of a label. Implemented with [`label!`].
 pub trait Label {
     /// The name of each variant, in the order of [`Label::index`].
     const NAMES: &'static [&'static str];
@@ -25,8 +26,8 @@ pub trait Label {
     }
 }
 
-/// Implements [`Label`] for an enum: `label!(Direction { In = "in", Out = "out" })`. A variant that is missing
-/// does not compile; what a variant carries does not matter.
+/// Implements [`Label`] for an enum: `label!(Direction { In = "in", Out = "out" })`. A missing variant is a
+/// compile error. The fields of variants are ignored.
 macro_rules! label {
     ($label:ty { $($variant:ident = $name:expr),+ $(,)? }) => {
         impl $crate::telemetry::Label for $label {
@@ -43,25 +44,25 @@ macro_rules! label {
 }
 pub(crate) use label;
 
-/// One metric for each value of a label. Finding it costs no more than indexing an array.
+/// One metric for each value of a label. Looking one up costs no more than indexing an array.
 pub struct By<L, M, const N: usize> {
     metrics: [M; N],
     label: PhantomData<fn(L)>,
 }
 
 impl<L: Label, M, const N: usize> By<L, M, N> {
-    /// Takes the metrics, one for each name of the label.
+    /// Creates the table from one metric for each name of the label.
     pub const fn new(metrics: [M; N]) -> Self {
         assert!(N == L::NAMES.len(), "one metric for each value of the label");
         Self { metrics, label: PhantomData }
     }
 
-    /// Returns the metric of one value.
+    /// Returns the metric of one value of the label.
     pub fn of(&self, label: impl Borrow<L>) -> &M {
         &self.metrics[label.borrow().index()]
     }
 
-    /// Lists all metrics with their values of the label.
+    /// Returns an iterator over the values of the label and their metrics.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &M)> {
         L::NAMES.iter().copied().zip(&self.metrics)
     }
@@ -90,18 +91,18 @@ impl<L: Label, M: fmt::Debug, const N: usize> fmt::Debug for By<L, M, N> {
     }
 }
 
-/// One metric for each name that the code brings, for example of an event. Names that are known at compile time
-/// are better an enum and [`By`].
+/// One metric for each name that the code registers, for example of an event. For names that are known in one
+/// place at compile time, use an enum and [`By`] instead.
 #[derive(Debug, Default)]
 pub struct Open<M>(RwLock<BTreeMap<&'static str, Arc<M>>>);
 
 impl<M: Default> Open<M> {
-    /// Creates a table without any metric.
+    /// Creates an empty table.
     pub const fn new() -> Self {
         Self(RwLock::new(BTreeMap::new()))
     }
 
-    /// Returns the metric of `label`. Hot paths keep it: looking it up takes a lock.
+    /// Returns the metric of `label`. The lookup takes a lock, so hot paths should store the metric.
     pub fn child(&self, label: &'static str) -> Arc<M> {
         if let Some(child) = self.0.read().get(label) {
             return child.clone();

@@ -1,4 +1,4 @@
-//! Logs: lines on standard error, for people or for machines.
+//! Logging to standard error, in a format for people or for machines.
 
 use std::io::IsTerminal;
 
@@ -7,21 +7,21 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// What is logged, and how.
+/// The settings of the log.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Which lines, in the syntax of `tracing_subscriber::EnvFilter`.
+    /// The filter of events, in the syntax of `tracing_subscriber::EnvFilter`.
     pub filter: String,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Pretty,
-    /// For machines: one JSON object per line.
+    /// One JSON object per line, for machines.
     Json,
 }
 
@@ -31,22 +31,22 @@ impl Default for Config {
     }
 }
 
-/// Says whether `filter` can be used; the error says why not.
+/// Checks that `filter` can be used. The error is the reason why not.
 pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
 }
 
-/// Starts logging to standard error, once per process: a second call changes nothing.
+/// Starts logging to standard error. Only the first call in a process has an effect.
 ///
-/// Control characters in logged text are escaped by the formatter, so a peer cannot forge a line.
+/// The formatter escapes control characters in logged text, so that a peer cannot forge a line.
 pub fn start(config: &Config) {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     let lines = lines(config.format, std::io::stderr().is_terminal(), std::io::stderr);
-    // An embedding program may have a subscriber of its own; then ours is not needed.
+    // This fails if an embedding program has installed its own subscriber, which then stays in use.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
 }
 
-/// The layer that writes lines.
+/// Returns the layer that writes lines.
 fn lines<S, W>(format: LogFormat, colours: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// JSON in which no object has two members of one name.
+    /// JSON in which no object has two members with the same name.
     struct Strict;
 
     impl<'de> serde::Deserialize<'de> for Strict {
@@ -176,7 +176,7 @@ mod tests {
         assert!(error.to_string().contains("two members \"name\""), "{error}");
     }
 
-    /// The JSON of a span has a member `name` already.
+    /// The JSON of a span already has a member `name`.
     #[test]
     fn no_span_of_the_product_has_a_field_name() {
         let sources = files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));

@@ -1,19 +1,19 @@
-//! What the telemetry says of itself.
+//! The metrics of the telemetry itself.
 
 use super::{instruments, label};
 
-/// The one value of the label `version`.
+/// The only value of the label `version`.
 #[allow(dead_code, reason = "only its name is used")]
 pub enum Build {
     /// This program.
     Current,
 }
 
-/// How a push of metrics ended.
+/// The outcome of a push of metrics.
 pub enum Export {
-    /// The collector took it.
+    /// The collector accepted the metrics.
     Succeeded,
-    /// The collector refused it, or did not answer in time.
+    /// The collector refused the metrics, or did not answer in time.
     Failed,
 }
 

@@ -1,5 +1,5 @@
-//! Metrics and logs. Each metric is declared once, beside its owner, with [`instruments!`]; `/metrics` and OTLP
-//! read the same list.
+//! Metrics and logs. Each metric is declared once, beside its owner, with [`instruments!`]. `/metrics` and
+//! OTLP export the same list.
 
 pub mod counter;
 pub mod histogram;

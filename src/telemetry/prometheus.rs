@@ -1,19 +1,19 @@
-//! The text format of Prometheus, version 0.0.4, for `/metrics`.
+//! The Prometheus text format, version 0.0.4, for `/metrics`.
 
 use std::fmt::{self, Display, Write};
 
 use super::instrument::Instrument;
 use super::source::{Kind, Point, Snapshot, Value};
 
-/// Content type of [`text`].
+/// The content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
-/// Reads every instrument.
+/// Returns the page with the samples of all instruments.
 pub fn text(catalog: &[&[Instrument]]) -> String {
     catalog.iter().copied().flatten().map(|instrument| Family(instrument).to_string()).collect()
 }
 
-/// One instrument with its head and its samples; nothing while it has no sample.
+/// One instrument with its header and samples. It displays nothing if there are no samples.
 struct Family<'a>(&'a Instrument);
 
 impl Display for Family<'_> {
@@ -59,7 +59,7 @@ fn histogram(
     writeln!(formatter, "{name}_count{labels} {at_most}")
 }
 
-/// The labels of one sample, in braces.
+/// The labels of one sample, displayed in braces.
 #[derive(Clone, Copy)]
 struct Labels<'a> {
     own: Option<(&'a str, &'a str)>,
@@ -78,7 +78,7 @@ impl Display for Labels<'_> {
     }
 }
 
-/// Text in which some characters stand behind a backslash.
+/// A text in which the given characters are escaped with a backslash.
 struct Escaped<'a>(&'a str, &'static [char]);
 
 impl Display for Escaped<'_> {

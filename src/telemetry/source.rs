@@ -1,8 +1,8 @@
-//! What a metric gives to those who read it: its kind and its numbers.
+//! The interface between metrics and exporters: the kind of a metric and its numbers.
 
 use std::fmt;
 
-/// What an instrument measures.
+/// The kind of an instrument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A number that only grows.
@@ -15,19 +15,19 @@ pub enum Kind {
     Size,
 }
 
-/// The numbers of an instrument.
+/// A source of the numbers of an instrument.
 pub trait Source: fmt::Debug + Sync {
-    /// Returns what is measured.
+    /// Returns the kind of the instrument.
     fn kind(&self) -> Kind;
 
-    /// Reads the numbers: one, or one for each value of the label.
+    /// Returns the current numbers: one, or one for each value of the label.
     fn points(&self) -> Vec<Point>;
 }
 
 /// One number of an instrument at one moment.
 #[derive(Debug)]
 pub struct Point {
-    /// Value of the label.
+    /// The value of the label, if there is one.
     pub label: Option<&'static str>,
     /// The number.
     pub value: Value,
@@ -36,20 +36,20 @@ pub struct Point {
 /// A number at one moment.
 #[derive(Debug)]
 pub enum Value {
-    /// Count since the start of the process.
+    /// The count since the start of the process.
     Counter(u64),
-    /// Value now.
+    /// The current value.
     Gauge(i64),
-    /// Distribution since the start of the process.
+    /// The distribution since the start of the process.
     Histogram(Snapshot),
 }
 
 /// A single number, without a label.
 pub trait Metric: fmt::Debug + Send + Sync {
-    /// What is measured.
+    /// The kind of the metric.
     const KIND: Kind;
 
-    /// Reads the number.
+    /// Returns the current number.
     fn value(&self) -> Value;
 }
 
@@ -63,14 +63,14 @@ impl<M: Metric> Source for M {
     }
 }
 
-/// A histogram at one moment, in the unit in which it is exposed.
+/// The state of a histogram at one moment, in the exposed unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Upper bounds of the buckets, ascending. A value on a bound belongs to its bucket.
+    /// The upper bounds of the buckets, ascending. A value equal to a bound belongs to that bucket.
     pub bounds: Vec<f64>,
-    /// Observations in each bucket, not cumulative; the last one counts those above all bounds.
+    /// The number of observations in each bucket, not cumulative. The last one is for those above all bounds.
     pub counts: Vec<u64>,
-    /// Sum of all observations.
+    /// The sum of all observations.
     pub sum: f64,
 }
 

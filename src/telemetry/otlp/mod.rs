@@ -1,4 +1,4 @@
-//! Metrics by OTLP: pushed to a collector over gRPC, at intervals and once more at the end.
+//! The export of metrics over OTLP (gRPC) to a collector, at intervals and at shutdown.
 
 mod request;
 
@@ -21,20 +21,20 @@ use crate::node::NodeId;
 use crate::secret::Secret;
 use crate::{ImksError, ImksResult};
 
-/// Where metrics are pushed to, and how often. The names are those of the OpenTelemetry specification.
+/// The settings of the export. The names are those of the OpenTelemetry specification.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Collector of all signals; nothing is pushed without one.
+    /// The collector of all signals. Without any collector, nothing is exported.
     pub endpoint: Option<Secret>,
-    /// Collector of metrics, if it is another one.
+    /// The collector of metrics, if it is a different one.
     pub metrics_endpoint: Option<Secret>,
-    /// Headers of each call, as `name=value`.
+    /// The headers of each call, as `name=value`.
     pub headers: Option<Secret>,
-    /// Longest time of one call.
+    /// The timeout of one call.
     pub timeout: Millis,
-    /// Time between two calls.
+    /// The time between two calls.
     pub metrics_interval: Millis,
-    /// Name of this service; `imks` if neither this nor `OTEL_RESOURCE_ATTRIBUTES` says another.
+    /// The name of this service; `imks` if neither this nor `OTEL_RESOURCE_ATTRIBUTES` sets one.
     pub service_name: Option<String>,
 }
 
@@ -51,15 +51,15 @@ impl Default for Config {
     }
 }
 
-/// A time that the specification counts in milliseconds, without a unit.
+/// A duration that the specification gives in milliseconds without a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Millis(pub Duration);
 
 impl Config {
-    /// Checks what cannot work.
+    /// Checks that the settings can work.
     ///
     /// # Errors
-    /// [`ImksError::Config`] naming the variable, without its value where that may hold a password.
+    /// [`ImksError::Config`] that names the variable, without any part of its value that may be a password.
     pub fn validate(&self) -> ImksResult<()> {
         for url in [&self.endpoint, &self.metrics_endpoint].into_iter().flatten() {
             endpoint(url, self)?;
@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-/// The task that pushes metrics.
+/// A handle to the task that exports metrics.
 #[derive(Debug)]
 pub struct Exporter {
     tasks: TaskTracker,
@@ -79,7 +79,8 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts to push `catalog`, if the configuration names a collector. It need not be reachable yet.
+    /// Starts to export `catalog`, if the configuration names a collector. The collector need not be
+    /// reachable yet.
     ///
     /// # Errors
     /// [`ImksError::Config`] if the endpoint or the headers cannot be used.
@@ -100,20 +101,20 @@ impl Exporter {
         Ok(Some(Self { tasks, stop }))
     }
 
-    /// Pushes the last numbers and stops. A collector that does not answer is waited for two seconds.
+    /// Exports the last numbers and stops. Waits at most two seconds for the collector.
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
     }
 }
 
-/// What one call needs.
+/// The state of the export task.
 struct Push {
     client: MetricsServiceClient<Channel>,
     headers: MetadataMap,
     source: Source,
     timeout: Duration,
-    /// Whether the last call failed: only a change is worth a warning.
+    /// Whether the last call failed. Only the first of several failures is logged as a warning.
     failing: bool,
 }
 
@@ -176,7 +177,7 @@ fn endpoint(url: &Secret, config: &Config) -> ImksResult<Endpoint> {
     Ok(endpoint)
 }
 
-/// Reads `name=value,name=value`; values may be percent-encoded.
+/// Parses `name=value,name=value`; values may be percent-encoded.
 fn headers(text: Option<&Secret>) -> ImksResult<MetadataMap> {
     let mut headers = MetadataMap::new();
     let pairs =
@@ -192,12 +193,13 @@ fn headers(text: Option<&Secret>) -> ImksResult<MetadataMap> {
     Ok(headers)
 }
 
-/// Names no part of the headers: one of them is most likely a password.
+/// Returns the error for invalid headers. It contains no part of them, because one is most likely a password.
 fn wrong_headers() -> ImksError {
     ImksError::Config("OTEL_EXPORTER_OTLP_HEADERS must look like name=value,name=value".into())
 }
 
-/// Says whose numbers these are. Each process is an instance of its own, since counters start anew with it.
+/// Returns the resource that the numbers belong to. Each process is a separate instance, because its counters
+/// start at zero.
 fn resource(config: &Config, node: NodeId) -> Resource {
     let detected = Resource::builder().build();
     let named = |name: &opentelemetry::Value| !name.as_str().starts_with("unknown_service");
