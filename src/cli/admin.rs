@@ -1,4 +1,4 @@
-//! `imks admin`: what an operator of the Admin UI needs.
+//! `imks admin`: tools for operators of the Admin UI.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -20,15 +20,15 @@ enum Command {
     Hash,
 }
 
-/// Prints the hash, and nothing else, on standard output.
+/// Prints the hash, and nothing else, to standard output.
 ///
 /// # Errors
-/// `Io`; `InvalidInput` for a password that is empty or longer than 72 bytes.
+/// `Io`; `InvalidInput` if the password is empty or longer than 72 bytes.
 pub(super) fn run(args: &Args) -> ImksResult<()> {
     let Command::Hash = args.command;
     let input = std::io::stdin();
     if input.is_terminal() {
-        // A hint only; without it everything works.
+        // This is only a hint, so a failure to write it is ignored.
         let _ = writeln!(std::io::stderr(), "Password (it is shown as you type):");
     }
     let mut password = String::new();

@@ -1,4 +1,4 @@
-//! `imks check-config`: the configuration as the server would see it.
+//! `imks check-config`: prints the configuration that the server would use.
 
 use crate::ImksResult;
 use crate::app::INSTRUMENTS;
@@ -14,7 +14,7 @@ pub(super) struct Args {
     pub(super) table: bool,
 }
 
-/// Prints every value; the configuration was checked when it was loaded, the certificate is now.
+/// Prints every value and checks the certificate. The configuration was already checked when it was loaded.
 pub(super) fn run(mut config: Config) -> ImksResult<()> {
     let rows = Listing::of(&mut config).rows;
     let width = rows.iter().map(|row| row.field.env.len()).max().unwrap_or_default();

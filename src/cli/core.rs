@@ -1,4 +1,4 @@
-//! `imks core`: the embedded directory as a core of its own, over gRPC.
+//! `imks core`: serves the embedded directory as a separate core over gRPC.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -7,17 +7,17 @@ use crate::app::reachable;
 use crate::config::Config;
 use crate::{ImksError, ImksResult};
 
-/// Returns the configuration that file, environment and flags are read over. The server's own default address is taken
-/// by the server that this core is for.
+/// Returns the configuration that file, environment and flags override. Its default address differs from the
+/// server's, so that a core and a server can run on one machine.
 pub(super) fn base() -> Config {
     Config { listen: ADDRESS, ..Config::default() }
 }
 
-/// Serves on the configured address until `shutdown` ends. There is no authentication: the port belongs on a private
-/// network.
+/// Serves on the configured address until `shutdown` completes. There is no authentication, so the port must
+/// be on a private network.
 ///
 /// # Errors
-/// `Io` when the address cannot be listened on; `Config` when an external core is configured; `Database`.
+/// `Io` if the address cannot be bound; `Config` if an external core is configured; `Database`.
 pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> ImksResult<()> {
     let directory = super::token::open(config).await?;
     let listener = tokio::net::TcpListener::bind(config.listen)
@@ -33,5 +33,5 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     Ok(())
 }
 
-/// Where the core listens unless something else is said.
+/// The default address of the core.
 const ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9000));

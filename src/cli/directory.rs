@@ -1,5 +1,5 @@
-//! `imks directory`: users, channels and members of the embedded directory. A running server sees every change
-//! within a second.
+//! `imks directory`: manages users, channels and members of the embedded directory. A running server applies
+//! every change within a second.
 
 use std::path::PathBuf;
 
@@ -125,11 +125,11 @@ impl What {
     }
 }
 
-/// Runs the command; prints lists and ids as tab-separated lines.
+/// Runs the command, and prints lists and ids as tab-separated lines.
 ///
 /// # Errors
-/// `Config` with an external core, or without a database to list from; `InvalidInput`, `UnknownName`, `Conflict`,
-/// `Database`.
+/// `Config` if an external core is configured, or if there is no database to list from; `InvalidInput`,
+/// `UnknownName`, `Conflict`, `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     let directory = match args.what.only_reads() {
         true => super::token::open_existing(config).await?,

@@ -1,4 +1,4 @@
-//! `imks healthcheck`: for containers without a shell.
+//! `imks healthcheck`: asks a running server for its health, for containers without a shell.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ pub(super) struct Args {
     ready: bool,
 }
 
-/// Exits with 0 when the server on the configured port is well, with 1 otherwise.
+/// Returns success if the server on the configured port is healthy.
 pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
     let path = if args.ready { "/health/ready" } else { "/health/live" };
     let status = match tokio::time::timeout(
@@ -40,7 +40,7 @@ pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
     Ok(if status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// "Any address" is reached through this machine's own.
+/// Returns the address at which this machine reaches the listener. The unspecified address becomes loopback.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -76,8 +76,8 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     status.and_then(|digits| digits.parse().ok()).ok_or(ImksError::Unavailable("the answer is not HTTP"))
 }
 
-/// Accepts any certificate: the question is whether this server answers, and nothing secret is sent. Its name is
-/// seldom the address that the check uses.
+/// Returns a TLS configuration that accepts any certificate. The check sends nothing secret, and the
+/// certificate is seldom issued for the address that the check connects to.
 fn trusting() -> ImksResult<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -123,7 +123,7 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// `HTTP/1.1 200`
+/// The length of `HTTP/1.1 200`.
 const STATUS_LINE: usize = 12;
 const STATUS_DIGITS: std::ops::Range<usize> = 9..12;
 const DEADLINE: Duration = Duration::from_secs(3);

@@ -1,10 +1,10 @@
-//! `imks migrate`: the database schema, without a server.
+//! `imks migrate`: migrates the database without starting a server.
 
 use crate::ImksResult;
 use crate::config::Config;
 use crate::models::db::Db;
 
-/// Applies what is missing and stops. The server does the same when it starts.
+/// Applies the missing migrations. The server does the same when it starts.
 pub(super) async fn run(config: Config) -> ImksResult<()> {
     let db = Db::connect(&config.database).await?;
     db.migrate().await?;

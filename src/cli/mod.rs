@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand.
+//! The command line, with one file per subcommand.
 
 mod admin;
 mod check_config;
@@ -58,7 +58,8 @@ enum Command {
     Directory(directory::Args),
     /// What an operator of the Admin UI needs
     Admin(admin::Args),
-    /// Run the embedded directory as a core of its own, over gRPC (127.0.0.1:9000 unless --listen says otherwise)
+    /// Run the embedded directory as a core of its own, over gRPC (127.0.0.1:9000 unless --listen says
+    /// otherwise)
     Core,
     /// Ask a running server on this machine whether it is well; for containers
     Healthcheck(healthcheck::Args),
@@ -66,11 +67,12 @@ enum Command {
     Version,
 }
 
-/// Parses the command line, runs the subcommand and says how it ended.
+/// Parses the command line, runs the subcommand and returns its exit code.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong command line, 78 wrong configuration.
+/// Exit codes: 0 success, 1 failure, 2 invalid command line, 78 invalid configuration.
 pub fn main() -> ExitCode {
-    // Before anything can need TLS: two providers in one process would make rustls panic.
+    // The provider is installed before anything can use TLS, because rustls panics if it cannot choose
+    // between two.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();
     match run(arguments) {
@@ -132,7 +134,7 @@ impl Options {
     }
 }
 
-/// Writes a line to standard output. A closed pipe is the reader's choice, not a failure.
+/// Writes a line to standard output. A closed pipe is not an error.
 pub(crate) fn say(text: &str) -> ImksResult<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
@@ -143,7 +145,7 @@ pub(crate) fn say(text: &str) -> ImksResult<()> {
     }
 }
 
-/// Writes a line for a person to standard error. A closed one changes nothing about the work.
+/// Writes a line for people to standard error. Errors are ignored.
 pub(crate) fn hint(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
@@ -153,7 +155,7 @@ fn complain(error: &ImksError) {
     let mut text = format!("imks: {error}");
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        // Some libraries say their cause themselves, and have it as their source as well.
+        // Some libraries include the cause in their message and also return it as the source.
         let inner_text = inner.to_string();
         if !text.contains(&inner_text) {
             text.push_str(&format!(": {inner_text}"));
@@ -164,7 +166,7 @@ fn complain(error: &ImksError) {
 }
 
 const EXIT_FAILED: u8 = 1;
-/// As sysexits.h: EX_CONFIG.
+/// The exit code for an invalid configuration, `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 
 #[cfg(test)]

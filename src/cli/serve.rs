@@ -1,4 +1,4 @@
-//! `imks serve`: the server, from start to drained.
+//! `imks serve`: runs the server from its start until it is drained.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::{ImksError, ImksResult};
 
-/// Runs until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+/// Runs the server until SIGTERM or SIGINT, then drains it. A second signal ends the process at once.
 pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
     let drain = config.drain;
     let mut signals = Signals::new()?;
@@ -27,7 +27,7 @@ pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
     }
 }
 
-/// Serves until a signal says stop; SIGHUP reads the certificate again.
+/// Waits for a signal to stop. SIGHUP reloads the certificate.
 async fn until_stopped(app: &App, signals: &mut Signals) -> ImksResult<()> {
     let mut hangup = signal(SignalKind::hangup()).map_err(ImksError::io("listening for signals"))?;
     loop {
@@ -40,7 +40,7 @@ async fn until_stopped(app: &App, signals: &mut Signals) -> ImksResult<()> {
     }
 }
 
-/// SIGTERM (service managers) and SIGINT (Ctrl-C) mean the same.
+/// The signals to stop: SIGTERM (service managers) and SIGINT (Ctrl-C), which have the same effect.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -60,10 +60,11 @@ impl Signals {
     }
 }
 
-/// Every client needs a descriptor; the usual soft limit of a shell is 1024, and the hard one is ours to use.
+/// Raises the soft limit of open files to the hard limit. Every client needs a descriptor, and the usual soft
+/// limit of a shell is 1024.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // Where it cannot be raised, the old limit is what the operator is told.
+    // If the limit cannot be raised, the warning shows the old one.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok();
     let allowed = if raised { limit.maximum } else { limit.current };
     if let Some(allowed) = allowed.filter(|allowed| *allowed < FILES_WANTED) {
@@ -74,5 +75,5 @@ fn raise_file_limit() {
     }
 }
 
-/// Below this the operator should know.
+/// The limit of open files below which a warning is logged.
 const FILES_WANTED: u64 = 4096;

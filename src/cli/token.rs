@@ -1,4 +1,4 @@
-//! `imks token USER`: a token of the embedded directory, for development.
+//! `imks token USER`: issues a token of the embedded directory, for development.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ pub struct Args {
     ttl: Duration,
 }
 
-/// Prints a token, and nothing else, on standard output.
+/// Prints a token, and nothing else, to standard output.
 ///
 /// # Errors
-/// `Config` with an external core, which issues its own tokens; `InvalidInput`; `Database`.
+/// `Config` if an external core is configured, which issues its own tokens; `InvalidInput`; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     Directory::check_ttl(args.ttl)?;
     let directory = open(config).await?;
@@ -30,20 +30,20 @@ pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     Ok(())
 }
 
-/// Opens the embedded directory on the configured database, which is made when it is missing.
+/// Opens the embedded directory on the configured database, and creates the database if it is missing.
 pub(super) async fn open(config: &Config) -> ImksResult<Directory> {
     if config.core_url.is_some() {
         let text = "users and tokens are the core's business while IMKS_CORE_URL is set";
         return Err(ImksError::Config(text.into()));
     }
     let db = Db::connect(&config.database).await?;
-    // On standard error, so that what a shell takes from standard output stays alone.
+    // The hint goes to standard error, so that standard output contains only the result.
     super::hint(&format!("database: {}", db.describe()));
     db.migrate().await?;
     Directory::open(db, config.directory()).await
 }
 
-/// Opens the embedded directory on a database that exists: who only reads makes none.
+/// Opens the embedded directory on an existing database, for commands that only read.
 pub(super) async fn open_existing(config: &Config) -> ImksResult<Directory> {
     if let Some(file) = config.database.missing_file() {
         let text = format!(

@@ -2,7 +2,7 @@
 
 use crate::ImksResult;
 
-/// Prints name and version.
+/// Prints the name and version of the program.
 pub(super) fn run() -> ImksResult<()> {
     super::say(concat!("imks ", env!("CARGO_PKG_VERSION")))
 }

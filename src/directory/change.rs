@@ -1,4 +1,5 @@
-//! The log of changes: written with the change itself, numbered in commit order.
+//! The log of changes. Each row is written in the transaction of its change, and rows are numbered in commit
+//! order.
 
 use std::sync::{Arc, Weak};
 
@@ -23,7 +24,7 @@ pub(super) struct ChangeRow {
     pub(super) changed_at: Micros,
 }
 
-/// What a row is about, and so which streams it goes to.
+/// The kind of a change, which decides the streams that it is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Joined = 1,
@@ -39,8 +40,8 @@ impl ChangeRow {
     }
 }
 
-/// Adds a row inside the transaction `tx`. To be called after the transaction's other statements: the lock on the
-/// counter comes last for everybody, so two changes cannot wait for each other.
+/// Adds a row in the transaction `tx`. Must come after the transaction's other statements: every transaction
+/// then locks the counter last, so that two changes cannot deadlock.
 macro_rules! record {
     ($tx:expr, $kind:expr, user: $user:expr, channel: $channel:expr, session: $session:expr, at: $at:expr) => {{
         let seq: i64 = sqlx::query_scalar($crate::directory::change::NEXT).fetch_one(&mut *$tx).await?;
@@ -58,7 +59,7 @@ macro_rules! record {
 pub(super) use record;
 
 impl Directory {
-    /// Notes the last change, and follows those to come.
+    /// Reads the number of the last change, and starts to follow later ones.
     pub(super) async fn follow_changes(&self) -> ImksResult<()> {
         self.0.head.send_replace(head(self.db()).await?);
         let (inner, changed) = (Arc::downgrade(&self.0), self.0.changed.clone());
@@ -67,14 +68,14 @@ impl Directory {
         Ok(())
     }
 
-    /// Changes after `seq`, oldest first, at most [`BATCH`].
+    /// Returns the changes after `seq`, oldest first, at most [`BATCH`].
     pub(super) async fn changes_after(&self, seq: i64) -> ImksResult<Vec<ChangeRow>> {
         Ok(on!(read self.db(), pool => {
             sqlx::query_as(AFTER).bind(seq).bind(BATCH).fetch_all(pool).await?
         }))
     }
 
-    /// Whether changes after `seq` were removed already.
+    /// Whether changes after `seq` have been removed, or `seq` is not in the log yet.
     pub(super) async fn is_gone(&self, seq: i64) -> ImksResult<bool> {
         let oldest: Option<i64> =
             on!(read self.db(), pool => sqlx::query_scalar(OLDEST).fetch_one(pool).await?);
@@ -86,7 +87,7 @@ impl Directory {
 async fn poll(inner: Weak<Inner>, changed: Arc<Notify>, pause: std::time::Duration) {
     let mut rounds: u32 = 0;
     loop {
-        // Both ends mean: look now.
+        // A notification and a timeout have the same effect: check for changes now.
         let _ = timeout(pause, changed.notified()).await;
         let Some(inner) = inner.upgrade() else { return };
         match head(&inner.db).await {
@@ -123,7 +124,7 @@ const AFTER: &str = "SELECT seq, kind, user_id, channel_id, session_id, changed_
 const HEAD: &str = "SELECT value FROM directory_counter WHERE id = 1";
 const OLDEST: &str = "SELECT MIN(seq) FROM directory_change";
 const TRIM: &str = "DELETE FROM directory_change WHERE changed_at < $1";
-/// Changes read at once.
+/// The number of changes that are read at once.
 const BATCH: i64 = 500;
-/// Rounds of the poll between two removals of old changes: about ten minutes.
+/// The number of polls between two removals of old changes: about ten minutes.
 const TRIM_EVERY: u32 = 2_400;

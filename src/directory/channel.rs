@@ -1,4 +1,4 @@
-//! Channels of the directory.
+//! The channels of the directory.
 
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
@@ -11,35 +11,35 @@ use crate::error::{ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
 use crate::pb::v1::channel::Kind as ChannelKind;
 
-/// A channel.
+/// A channel of the directory.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Channel {
     /// Id of the channel.
     pub id: Uuid,
-    /// Unique.
+    /// The name, which is unique.
     pub name: String,
-    /// Number of the kind in core/v1/channel.proto.
+    /// The number of the kind in core/v1/channel.proto.
     pub kind: i64,
-    /// Nothing changes any more.
+    /// Whether the channel is archived, so that it can no longer change.
     pub archived: bool,
     /// Only owners write.
     pub read_only: bool,
     /// Seconds between two messages of one user.
     pub slow_mode_s: i64,
-    /// Days that messages are kept; 0 is for ever.
+    /// The number of days that messages are kept; 0 means without limit.
     pub retention_days: i64,
-    /// Rises with every change.
+    /// The version of the channel, which increases with every change.
     pub version: i64,
-    /// When it was made.
+    /// When the channel was created.
     pub created_at: Micros,
 }
 
-/// What a new channel is to be like.
+/// The properties of a new channel.
 #[derive(Debug, Clone, Default)]
 pub struct NewChannel {
-    /// Its name.
+    /// The name of the channel.
     pub name: String,
-    /// Known to its members only.
+    /// Whether the channel is visible to its members only.
     pub private: bool,
     /// Only owners write.
     pub read_only: bool,
@@ -48,10 +48,10 @@ pub struct NewChannel {
 }
 
 impl Directory {
-    /// Makes a channel, without members.
+    /// Creates a channel without members.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that is not allowed; `Conflict` for one that is taken; `Database`.
+    /// `InvalidInput` if the name is not allowed; `Conflict` if it is taken; `Database`.
     pub async fn create_channel(&self, new: NewChannel) -> ImksResult<Channel> {
         let kind = if new.private { ChannelKind::Private } else { ChannelKind::Public };
         let channel = Channel {
@@ -70,7 +70,7 @@ impl Directory {
         Ok(channel)
     }
 
-    /// Returns the channel of that name, if there is one.
+    /// Returns the channel with this name, if there is one.
     ///
     /// # Errors
     /// `Database`.
@@ -78,7 +78,7 @@ impl Directory {
         Ok(on!(read self.db(), pool => sqlx::query_as(BY_NAME).bind(name).fetch_optional(pool).await?))
     }
 
-    /// Returns the channel of that name, which is made when missing.
+    /// Returns the channel with this name, and creates it if it is missing.
     ///
     /// # Errors
     /// The errors of [`Directory::create_channel`].
@@ -88,13 +88,13 @@ impl Directory {
         }
         let name = new.name.clone();
         match self.create_channel(new).await {
-            // Another process was faster.
+            // Another process may have created the channel meanwhile.
             Err(error) => self.channel_named(&name).await?.ok_or(error),
             made => made,
         }
     }
 
-    /// Returns all channels by name, at most 10,000.
+    /// Returns all channels, ordered by name, at most 10,000.
     ///
     /// # Errors
     /// `Database`.
@@ -102,7 +102,7 @@ impl Directory {
         Ok(on!(read self.db(), pool => sqlx::query_as(ALL).bind(LIST_MAX).fetch_all(pool).await?))
     }
 
-    /// Sets whether a channel is archived and read-only; `None` leaves it as it is.
+    /// Sets whether a channel is archived and read-only. `None` leaves a state unchanged.
     ///
     /// # Errors
     /// `UnknownName`; `Database`.

@@ -1,4 +1,4 @@
-//! Who is in which channel, and as what.
+//! The members of channels and their roles.
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use crate::clock::{Micros, now_micros};
 use crate::error::ImksResult;
 use crate::models::db::{Db, on, transaction};
 
-/// One user in one channel, with what decides about permissions.
+/// The membership of a user in a channel, with the role and channel state that decide about permissions.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Member {
     /// Id of the channel.
@@ -21,25 +21,25 @@ pub struct Member {
     pub channel_name: String,
     /// Name of the user.
     pub username: String,
-    /// Since when.
+    /// When the user joined.
     pub joined_at: Micros,
-    /// Number of the level in core/v1/member.proto.
+    /// The number of the level in core/v1/member.proto.
     pub notify_level: i64,
-    /// 0: not muted.
+    /// The time until which the channel is muted for the member; 0 if it is not muted.
     pub muted_until: Micros,
-    /// The member's role.
+    /// The id of the member's role.
     pub role_id: Uuid,
     /// Name of the role.
     pub role: String,
-    /// Permissions of the role.
+    /// The permissions of the role, as a bit set.
     pub bits: i64,
     /// State of the channel.
     pub archived: bool,
     /// State of the channel.
     pub read_only: bool,
-    /// State of the channel: seconds between two messages of one user; 0 for no limit.
+    /// The minimum number of seconds between two messages of one user in the channel; 0 means no minimum.
     pub slow_mode_s: i64,
-    /// Version of the channel.
+    /// The version of the channel.
     pub version: i64,
 }
 
@@ -70,10 +70,10 @@ impl RoleName {
 }
 
 impl Directory {
-    /// Makes `username` a member of `channel`, or gives a member another role. Says whether anything changed.
+    /// Adds `username` to `channel`, or changes the role of a member. Returns whether anything changed.
     ///
     /// # Errors
-    /// `UnknownName` for a user or channel that does not exist; `Database`.
+    /// `UnknownName` if the user or the channel does not exist; `Database`.
     pub async fn add_member(&self, channel: &str, username: &str, role: RoleName) -> ImksResult<bool> {
         let user = self.user_id(username).await?;
         let channel = self.channel_id(channel).await?;
@@ -88,10 +88,10 @@ impl Directory {
         Ok(true)
     }
 
-    /// Ends a membership. Its rights end with it, on every node that follows the directory.
+    /// Removes a member from a channel. The member's rights end on every node that follows the directory.
     ///
     /// # Errors
-    /// `UnknownName` when there is no such membership; `Database`.
+    /// `UnknownName` if there is no such membership; `Database`.
     pub async fn remove_member(&self, channel: &str, username: &str) -> ImksResult<()> {
         let user = self.user_id(username).await?;
         let channel = self.channel_id(channel).await?;
@@ -109,10 +109,11 @@ impl Directory {
         self.members_page(channel, Uuid::nil(), LIST_MAX).await
     }
 
-    /// For development: returns the user as a member of the channel `general`; both are made when missing.
+    /// Returns the user as a member of the channel `general`, and creates both if they are missing. For
+    /// development.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that is not allowed; `Database`.
+    /// `InvalidInput` if the name is not allowed; `Database`.
     pub async fn ensure_development(&self, username: &str) -> ImksResult<User> {
         let user = self.ensure_user(username).await?;
         let general = NewChannel { name: GENERAL.into(), ..NewChannel::default() };
@@ -137,7 +138,7 @@ impl Directory {
         }))
     }
 
-    /// Memberships of a user in channels with ids above `after`, in the order of those.
+    /// Returns memberships of a user in channels with ids above `after`, ordered by channel id.
     pub(super) async fn memberships_page(
         &self,
         user: Uuid,
@@ -149,7 +150,7 @@ impl Directory {
         }))
     }
 
-    /// Members of a channel with user ids above `after`, in the order of those.
+    /// Returns members of a channel with user ids above `after`, ordered by user id.
     pub(super) async fn members_page(
         &self,
         channel: Uuid,
@@ -193,7 +194,7 @@ macro_rules! select {
     };
 }
 
-/// The channel that everybody is in, in development.
+/// The name of the channel that users of development tokens are members of.
 pub(super) const GENERAL: &str = "general";
 const ONE: &str = select!("WHERE m.user_id = $1 AND m.channel_id = $2");
 const OF_USER: &str = select!("WHERE m.user_id = $1 AND m.channel_id > $2 ORDER BY m.channel_id LIMIT $3");

@@ -1,9 +1,11 @@
-//! The core of a standalone server: users, channels, members and their roles, signing keys and revocations, on the
-//! server's own database. It implements the core's gRPC contract and is reached through nothing else, so that
-//! a standalone server and one with an external core take the same path.
+//! The embedded core of a standalone server: users, channels, members and their roles, signing keys and
+//! revocations, stored in the server's own database.
 //!
-//! Several processes may work on one database: a server, and the command line beside it. Every change leaves
-//! a row in `directory_change`, which the watch streams read; a change made elsewhere is seen within
+//! It implements the core's gRPC contract, and the server reaches it only through this contract, so that a
+//! standalone server and one with an external core use the same code.
+//!
+//! Several processes may use one database, for example a server and the command line. Every change adds a row
+//! to `directory_change`, which the watch streams read. A change by another process is noticed within
 //! [`Config::poll`].
 
 mod change;
@@ -38,18 +40,18 @@ use crate::error::{Cause, ImksError, ImksResult};
 use crate::models::db::Db;
 use crate::pb::v1;
 
-/// How the directory issues tokens and notices changes.
+/// The settings of the directory.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `iss` of its tokens.
+    /// The `iss` of issued tokens.
     pub issuer: String,
-    /// `aud` of its tokens.
+    /// The `aud` of issued tokens.
     pub audience: String,
-    /// How often it looks for changes that other processes made.
+    /// The interval between two checks for changes by other processes.
     pub poll: Duration,
-    /// How long changes are kept for streams that were interrupted.
+    /// How long changes are kept for interrupted streams.
     pub change_horizon: Duration,
-    /// How long the signatures of a key are good after it was replaced.
+    /// How long the signatures of a key remain valid after the key is replaced.
     pub key_overlap: Duration,
 }
 
@@ -72,16 +74,16 @@ pub struct Directory(Arc<Inner>);
 struct Inner {
     db: Db,
     config: Config,
-    /// Number of the last change, as far as it was noticed.
+    /// The number of the last change that was noticed.
     head: signal::Sender<i64>,
-    /// A change was made in this process.
+    /// Notified after a change in this process.
     changed: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Directory {
-    /// Opens a directory on `db`, which has to be migrated. Makes the first signing key where there is none.
+    /// Opens a directory on `db`, which must be migrated. Creates the first signing key if there is none.
     ///
     /// # Errors
     /// `Database`.
@@ -99,7 +101,7 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Returns a gRPC channel to this directory inside the process. The services live as long as the channel.
+    /// Returns an in-process gRPC channel to this directory. The services live as long as the channel.
     pub fn channel(&self) -> GrpcChannel {
         let (dial, accept) = mpsc::channel::<DuplexStream>(PIPES_WAITING);
         let incoming = futures_util::stream::unfold(accept, |mut accept| async {
@@ -122,15 +124,15 @@ impl Directory {
                 Ok::<_, std::io::Error>(TokioIo::new(client))
             }
         });
-        // The name is for error messages only: nothing is resolved.
+        // The name only appears in error messages; it is not resolved.
         Endpoint::from_static("http://directory").connect_with_connector_lazy(connector)
     }
 
-    /// Serves the core's contract on `listener` until `shutdown` ends. There is no authentication: whoever
-    /// reaches the port reads the directory.
+    /// Serves the core's contract on `listener` until `shutdown` completes. There is no authentication:
+    /// anyone who can reach the port can read the directory.
     ///
     /// # Errors
-    /// `GrpcTransport` when the listener fails.
+    /// `GrpcTransport` if the listener fails.
     pub async fn serve_on(
         &self,
         listener: tokio::net::TcpListener,
@@ -140,14 +142,14 @@ impl Directory {
         let stop = self.0.stop.clone();
         let ended = async move {
             shutdown.await;
-            // Watch streams have no end of their own.
+            // Watch streams do not end by themselves.
             stop.cancel();
         };
         Box::pin(self.router().serve_with_incoming_shutdown(incoming, ended)).await?;
         Ok(())
     }
 
-    /// Ends the streams and everything that was started here, and waits for it.
+    /// Ends the streams and all other tasks of the directory, and waits for them.
     pub async fn close(&self) {
         self.0.stop.cancel();
         self.0.tasks.close();
@@ -165,8 +167,8 @@ impl Directory {
             .add_service(v1::permission_service_server::PermissionServiceServer::new(self.clone()))
     }
 
-    /// Runs a write to its end, whatever becomes of the caller: a transaction that is dropped half way would
-    /// hand on a poisoned connection.
+    /// Runs a write to completion even if the caller is dropped, because a transaction that is dropped half
+    /// way would return a poisoned connection to the pool.
     async fn settled<T: Send + 'static>(
         &self,
         write: impl Future<Output = ImksResult<T>> + Send + 'static,
@@ -197,10 +199,10 @@ impl std::fmt::Debug for Directory {
     }
 }
 
-/// Connections to the embedded services that wait to be accepted. More wait in the caller.
+/// The number of connections to the embedded services that may wait to be accepted. Further callers wait.
 const PIPES_WAITING: usize = 16;
 const PIPE_BYTES: usize = 64 << 10;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// Calls at once on one connection.
+/// The number of concurrent calls on one connection.
 const STREAMS_MAX: u32 = 1_024;

@@ -1,4 +1,4 @@
-//! Users, channels and members from a TOML file. Importing twice is importing once.
+//! The import of users, channels and members from a TOML file. The import is idempotent.
 //!
 //! ```toml
 //! [[user]]
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::{Directory, NewChannel, RoleName};
 use crate::error::{ImksError, ImksResult};
 
-/// What a seed file says.
+/// The content of a seed file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
@@ -59,7 +59,7 @@ struct SeedChannel {
 }
 
 impl Seed {
-    /// Reads a seed file's text.
+    /// Parses the text of a seed file.
     ///
     /// # Errors
     /// `Config` with the place and the reason.
@@ -69,23 +69,23 @@ impl Seed {
     }
 }
 
-/// What an import made, and what it found.
+/// The result of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// Accounts.
+    /// The number of users.
     pub users: Count,
-    /// Channels.
+    /// The number of channels.
     pub channels: Count,
-    /// Memberships, by channel and user; one with a new role counts as made.
+    /// The number of memberships. One with a changed role counts as created.
     pub memberships: Count,
 }
 
-/// How many things of one kind were made, and how many were there.
+/// The number of created and existing objects of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Made by this import.
+    /// The number of objects that the import created.
     pub made: usize,
-    /// Found in the directory already.
+    /// The number of objects that existed already.
     pub there: usize,
 }
 
@@ -99,10 +99,10 @@ impl Count {
 }
 
 impl Directory {
-    /// Makes what the seed names and does not exist yet.
+    /// Creates the objects in the seed that do not exist yet.
     ///
     /// # Errors
-    /// The errors of the single steps; what was made before an error stays.
+    /// The errors of the single steps. Objects that were created before an error remain.
     pub async fn import(&self, seed: Seed) -> ImksResult<Imported> {
         let (mut done, mut users) = (Imported::default(), HashSet::new());
         for user in &seed.user {
@@ -122,7 +122,7 @@ impl Directory {
         Ok(done)
     }
 
-    /// Makes a user who is missing; counts each name of the seed once.
+    /// Creates a user if it is missing. Counts each name in the seed once.
     async fn import_user<'a>(
         &self,
         name: &'a str,

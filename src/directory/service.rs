@@ -1,4 +1,4 @@
-//! The core's channel, member and permission services, answered by the directory.
+//! The directory's implementation of the core's channel, member and permission services.
 
 use std::collections::HashSet;
 
@@ -141,7 +141,8 @@ impl v1::permission_service_server::PermissionService for Directory {
     ) -> Result<Response<v1::BatchGetEffectiveResponse>, Status> {
         let request = request.into_inner();
         let (user, channels) = (id(&request.user_id)?, ids(&request.channel_ids)?);
-        // One range read of the user's memberships, whatever was asked for: hundreds at most, in key order.
+        // One range query reads all memberships of the user, whatever channels were requested. These are
+        // usually a few hundred rows, in key order.
         let members = self.memberships_page(user, Uuid::nil(), MEMBERSHIPS_MAX).await.map_err(failed)?;
         let find = |channel: &Uuid| {
             let found = members.binary_search_by_key(channel, |member| member.channel_id);
@@ -179,7 +180,7 @@ async fn channel_event(
     use v1::channel_event::Event;
     Ok(match item {
         Item::Change(change) if change.is(Kind::Channel) => {
-            // Read now: at least as new as the change.
+            // The channel is read now, so it is at least as new as the change.
             let id = change.channel_id.unwrap_or_default();
             let channel = directory.channels_by_id(&[id]).await.map_err(failed)?.pop();
             Some(match channel {
@@ -201,7 +202,8 @@ async fn membership_event(
     Ok(match item {
         Item::Change(change) if change.is(Kind::Joined) || change.is(Kind::Left) => {
             let (user, channel) = (change.user_id.unwrap_or_default(), change.channel_id.unwrap_or_default());
-            // Read now: who joined and left again has left.
+            // The membership is read now, so that a user who joined and left again is reported as having
+            // left.
             let member = directory.member(user, channel).await.map_err(failed)?;
             Some(match member {
                 Some(member) => Event::Joined(member.into()),
@@ -221,7 +223,7 @@ async fn invalidation_event(
     use v1::invalidation_event::{Event, Invalidation};
     let text = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
     Ok(match item {
-        // Withdrawn tokens say nothing about permissions.
+        // Revocations do not affect permissions.
         Item::Change(change) if !change.is(Kind::Revoked) => Some(Event::Invalidated(Invalidation {
             user_id: text(change.user_id),
             channel_id: text(change.channel_id),
@@ -314,8 +316,8 @@ fn next_page(members: &[Member], size: i64, key: fn(&Member) -> Uuid) -> String 
     members.last().filter(|_| full).map(|member| key(member).to_string()).unwrap_or_default()
 }
 
-/// Rows of one page.
+/// The largest number of rows in one page.
 const PAGE_MAX: i64 = 500;
-/// Most memberships that are read for one answer: as many as a client lists.
+/// The largest number of memberships that are read for one response: as many as a client lists.
 const MEMBERSHIPS_MAX: i64 = 10_000;
 const VIEW_CHANNEL: u64 = 1 << (v1::Permission::ViewChannel as u32);

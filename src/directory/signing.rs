@@ -1,4 +1,4 @@
-//! Signing keys of the directory, and the tokens made with them.
+//! The signing keys of the directory and the tokens that they sign.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::clock::{Micros, now_micros};
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
 
-/// A key as it is stored. No `Debug`: half of it is a secret.
+/// A signing key as stored. It does not implement `Debug`, because it contains the private key.
 #[derive(Clone, FromRow)]
 pub(super) struct KeyRow {
     pub(super) kid: String,
@@ -25,7 +25,7 @@ pub(super) struct KeyRow {
     pub(super) not_after: Option<Micros>,
 }
 
-/// What a token of the directory says.
+/// The claims in a token of the directory.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Claims {
     iss: String,
@@ -33,7 +33,7 @@ pub(super) struct Claims {
     pub(super) sub: Uuid,
     pub(super) sid: Uuid,
     pub(super) username: String,
-    /// Seconds since the epoch, as all times of a token.
+    /// When the token was issued, in seconds since the epoch, like all times in a token.
     pub(super) iat: i64,
     pub(super) exp: i64,
 }
@@ -47,10 +47,10 @@ pub(super) enum Checked {
 }
 
 impl Directory {
-    /// Issues a token for `user`, good for `ttl`, at most 31 days.
+    /// Issues a token for `user` that is valid for `ttl`, at most 31 days.
     ///
     /// # Errors
-    /// `InvalidInput` for a life that is too long or shorter than a second; `Database`.
+    /// `InvalidInput` if `ttl` is too long or shorter than a second; `Database`.
     pub async fn issue_token(&self, user: &User, ttl: Duration) -> ImksResult<String> {
         Self::check_ttl(ttl)?;
         let key = self.active_key().await?;
@@ -69,10 +69,10 @@ impl Directory {
             .map_err(|error| ImksError::Signing(Cause::new(error)))
     }
 
-    /// Whether a token may live that long.
+    /// Checks that a token may be valid for `ttl`.
     ///
     /// # Errors
-    /// `InvalidInput`.
+    /// `InvalidInput` if `ttl` is too long or shorter than a second.
     pub fn check_ttl(ttl: Duration) -> ImksResult<()> {
         if ttl < Duration::from_secs(1) || ttl > TTL_MAX {
             return Err(ImksError::invalid("ttl", "has to be between a second and 31 days (744h)"));
@@ -80,7 +80,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Replaces the signing key. What the old one signed is good for [`super::Config::key_overlap`] more.
+    /// Replaces the signing key. Tokens signed with the old key remain valid for
+    /// [`super::Config::key_overlap`].
     ///
     /// # Errors
     /// `Database`.
@@ -90,25 +91,25 @@ impl Directory {
         self.settled(async move { replace(&db, key, now.saturating_add(overlap)).await }).await
     }
 
-    /// Returns the key that signs now, which is made when there is none.
+    /// Returns the current signing key, and creates one if there is none.
     pub(super) async fn active_key(&self) -> ImksResult<KeyRow> {
         if let Some(key) = self.keys().await?.into_iter().find(|key| key.not_after.is_none()) {
             return Ok(key);
         }
-        // Two processes that start at once make two keys; both are listed, so both are good.
+        // Two processes that start at the same time create two keys; both are listed, so both are valid.
         let key = KeyRow::generate(now_micros())?;
         let (db, new) = (self.db().clone(), key.clone());
         self.settled(async move { insert(&db, new).await }).await?;
         Ok(key)
     }
 
-    /// Returns the keys whose signatures are good, the newest first.
+    /// Returns the keys whose signatures are valid, the newest first.
     pub(super) async fn keys(&self) -> ImksResult<Vec<KeyRow>> {
         let now = now_micros();
         Ok(on!(read self.db(), pool => sqlx::query_as(GOOD).bind(now).fetch_all(pool).await?))
     }
 
-    /// Signature, times, revocation and account of a token, from the database as it is now.
+    /// Checks the signature, times, revocation and account of a token against the database.
     pub(super) async fn check_token(&self, token: &str, audience: &str) -> ImksResult<Checked> {
         if token.len() > TOKEN_BYTES_MAX {
             return Ok(Checked::Invalid);
@@ -195,12 +196,12 @@ async fn replace(db: &Db, key: KeyRow, old_until: Micros) -> ImksResult<()> {
     Ok(())
 }
 
-/// RFC 8410: a version 1 PKCS #8 Ed25519 private key, up to the 32 bytes of its seed.
+/// The prefix of a version 1 PKCS #8 Ed25519 private key (RFC 8410), which the 32 bytes of the seed follow.
 const PKCS8_ED25519: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-/// Longest life of a token.
+/// The longest lifetime of a token.
 const TTL_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
-/// Longest token that is made.
+/// The longest token that is checked.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 const LEEWAY_S: u64 = 5;
 const GOOD: &str = "SELECT kid, private_key, public_key, created_at, not_after FROM directory_signing_key \

@@ -1,4 +1,4 @@
-//! The core's token service, answered by the directory.
+//! The directory's implementation of the core's token service.
 
 use futures_util::stream::BoxStream;
 use sqlx::FromRow;
@@ -65,7 +65,8 @@ impl v1::token_service_server::TokenService for Directory {
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
         let cursor = request.into_inner().cursor;
-        // What is revoked from here on comes through the log, and possibly twice.
+        // The head is read before the snapshot, so that later revocations arrive through the log, possibly
+        // twice.
         let head = self.head();
         let snapshot = match cursor.is_empty() {
             true => self.live_revocations().await.map_err(failed)?.into_iter().map(Item::Extra).collect(),
@@ -99,7 +100,7 @@ struct RevocationRow {
 }
 
 impl Directory {
-    /// Revocations that a token which is still alive could fall under.
+    /// Returns the revocations that can still concern a token that has not expired.
     async fn live_revocations(&self) -> ImksResult<Vec<v1::Revocation>> {
         let since = now_micros() - TOKEN_LIFE_MAX;
         let rows: Vec<RevocationRow> =
@@ -132,9 +133,10 @@ fn listed(key: KeyRow, issuer: &str) -> v1::SigningKey {
 }
 
 const MAX_AGE_S: u32 = 300;
-/// A minute, in microseconds: a key is good a little before it was made, for clocks that differ.
+/// One minute, in microseconds. A key is valid from shortly before its creation, to tolerate clocks that
+/// differ.
 const KEY_SKEW: Micros = 60_000_000;
-/// 32 days, in microseconds: a day more than a token of the directory can live.
+/// 32 days, in microseconds: one day more than the longest lifetime of a token of the directory.
 const TOKEN_LIFE_MAX: Micros = 32 * 24 * 3_600_000_000;
 const LIVE: &str =
     "SELECT subject_id, is_session, revoked_at FROM directory_revocation WHERE revoked_at > $1";

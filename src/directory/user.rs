@@ -1,4 +1,4 @@
-//! Users of the directory.
+//! The users of the directory.
 
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
@@ -9,26 +9,26 @@ use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
 
-/// A user.
+/// A user of the directory.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct User {
     /// Id of the user.
     pub id: Uuid,
-    /// Unique among those who are not deleted.
+    /// The name, which is unique among users that are not deleted.
     pub username: String,
-    /// Whether a program acts here.
+    /// Whether the user is a program.
     pub bot: bool,
-    /// When the account was made.
+    /// When the account was created.
     pub created_at: Micros,
-    /// When it was closed.
+    /// When the account was closed; `None` if it is open.
     pub deleted_at: Option<Micros>,
 }
 
 impl Directory {
-    /// Makes a user.
+    /// Creates a user.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that is not allowed; `Conflict` for one that is taken; `Database`.
+    /// `InvalidInput` if the name is not allowed; `Conflict` if it is taken; `Database`.
     pub async fn create_user(&self, username: &str, bot: bool) -> ImksResult<User> {
         let name = checked_name("username", username)?;
         let user =
@@ -38,7 +38,7 @@ impl Directory {
         Ok(user)
     }
 
-    /// Returns the user of that name, unless the account is closed.
+    /// Returns the user with this name, unless the account is closed.
     ///
     /// # Errors
     /// `Database`.
@@ -48,7 +48,7 @@ impl Directory {
         }))
     }
 
-    /// Returns the user of that name, who is made when missing.
+    /// Returns the user with this name, and creates it if it is missing.
     ///
     /// # Errors
     /// The errors of [`Directory::create_user`].
@@ -57,13 +57,13 @@ impl Directory {
             return Ok(user);
         }
         match self.create_user(username, false).await {
-            // Another process was faster.
+            // Another process may have created the user meanwhile.
             Err(error) => self.user(username).await?.ok_or(error),
             made => made,
         }
     }
 
-    /// Returns all users that are not deleted, by name, at most [`LIST_MAX`].
+    /// Returns all users that are not deleted, ordered by name, at most [`LIST_MAX`].
     ///
     /// # Errors
     /// `Database`.
@@ -71,7 +71,7 @@ impl Directory {
         Ok(on!(read self.db(), pool => sqlx::query_as(ALL).bind(LIST_MAX).fetch_all(pool).await?))
     }
 
-    /// Closes an account: its tokens are void, its memberships end. The name is free again.
+    /// Closes an account, revokes its tokens and ends its memberships. The name can then be used again.
     ///
     /// # Errors
     /// `UnknownName`; `Database`.
@@ -81,7 +81,7 @@ impl Directory {
         self.settled(async move { remove(&db, user.id, now_micros()).await }).await
     }
 
-    /// Withdraws all tokens that a user has now, without closing the account.
+    /// Revokes all current tokens of a user without closing the account.
     ///
     /// # Errors
     /// `UnknownName`; `Database`.
@@ -91,7 +91,7 @@ impl Directory {
         self.settled(async move { revoke(&db, user.id, false, now_micros()).await }).await
     }
 
-    /// Withdraws every token of a session.
+    /// Revokes all tokens of a session.
     ///
     /// # Errors
     /// `Database`.
@@ -147,12 +147,12 @@ async fn revoke(db: &Db, subject: Uuid, is_session: bool, now: Micros) -> ImksRe
     Ok(())
 }
 
-/// Returns the error for a name that nothing has.
+/// Returns the error for a name that does not exist.
 pub(super) fn unknown(what: &'static str, name: &str) -> ImksError {
     ImksError::UnknownName { what, name: name.to_owned() }
 }
 
-/// Checks a name of a user or channel: 1 to 64 letters, digits, `-`, `_`, `.`; names are typed and shown.
+/// Returns the name of a user or channel if it is allowed: 1 to 64 letters, digits, `-`, `_` and `.`.
 pub(super) fn checked_name(field: &'static str, name: &str) -> ImksResult<String> {
     let allowed = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || !name.chars().all(allowed) {
@@ -174,7 +174,7 @@ const DELETE: &str = "UPDATE directory_user SET deleted_at = $2 WHERE id = $1";
 const LEAVE_ALL: &str = "DELETE FROM directory_member WHERE user_id = $1 RETURNING channel_id";
 const REVOKE: &str = "INSERT INTO directory_revocation (subject_id, is_session, revoked_at) VALUES ($1, $2, $3) \
      ON CONFLICT (subject_id) DO UPDATE SET revoked_at = excluded.revoked_at";
-/// Longest name of a user or channel.
+/// The length of the longest name of a user or channel, in characters.
 const NAME_CHARS_MAX: usize = 64;
-/// Rows of a list on the command line.
+/// The largest number of rows in a list for the command line.
 pub(super) const LIST_MAX: i64 = 10_000;

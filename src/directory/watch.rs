@@ -1,4 +1,4 @@
-//! The watch streams: one reader of the log of changes for all four.
+//! The reader of the log of changes, which all four watch streams share.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,19 +12,19 @@ use super::Directory;
 use super::change::ChangeRow;
 use super::status::failed;
 
-/// What a stream is made of, before it has the form of its service.
+/// An item of a stream, before it is converted to the event of its service.
 pub(super) enum Item<X> {
-    /// Of the snapshot at the beginning of a stream.
+    /// An item of the snapshot at the beginning of a stream.
     Extra(X),
     /// A row of the log.
     Change(ChangeRow),
-    /// What follows is live.
+    /// The end of the snapshot; later items are live.
     CaughtUp,
-    /// The cursor is too old.
+    /// The cursor is too old, so changes were missed.
     Reset,
 }
 
-/// Events with their cursors.
+/// A stream of events with their cursors.
 pub(super) type Cursored<E> = BoxStream<'static, Result<(String, E), Status>>;
 
 struct Reader<X> {
@@ -35,14 +35,14 @@ struct Reader<X> {
 }
 
 impl Directory {
-    /// Number of the last change that was noticed.
+    /// Returns the number of the last change that was noticed.
     pub(super) fn head(&self) -> i64 {
         *self.0.head.borrow()
     }
 
-    /// A stream from `cursor` on; when that is empty: `snapshot`, `caught_up`, and all after `seq`, which has to be
-    /// the [`Directory::head`] before the snapshot was taken. `form` gives an item the form of the service, or
-    /// leaves it out.
+    /// Returns a stream of the changes after `cursor`. If `cursor` is empty, the stream has `snapshot`,
+    /// `caught_up` and the changes after `seq`, which must be the [`Directory::head`] from before the
+    /// snapshot was taken. `form` converts an item to an event of the service, or drops it.
     pub(super) async fn stream<X, E, F, Fut>(
         &self,
         cursor: String,
@@ -85,7 +85,8 @@ impl<X> Reader<X> {
     async fn begin(&mut self, cursor: &str, snapshot: Vec<Item<X>>) -> Result<(), Status> {
         if cursor.is_empty() {
             let now = self.seq.to_string();
-            // No cursor before the end of the snapshot: one that broke off has to be sent again.
+            // Items of the snapshot have no cursor, so that an interrupted snapshot is sent again from the
+            // beginning.
             self.ready.extend(snapshot.into_iter().map(|item| (String::new(), item)));
             self.ready.push_back((now, Item::CaughtUp));
             return Ok(());
@@ -116,7 +117,7 @@ impl<X> Reader<X> {
     }
 }
 
-/// A stream of wire events.
+/// Converts a stream of events with cursors to a stream of wire events.
 pub(super) fn mapped<E: Send + 'static, W: Send + 'static>(
     events: Cursored<E>,
     wire: fn((String, E)) -> W,

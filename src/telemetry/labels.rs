@@ -91,8 +91,8 @@ impl<L: Label, M: fmt::Debug, const N: usize> fmt::Debug for By<L, M, N> {
     }
 }
 
-/// One metric for each name that the code registers, for example of an event. For names that are known in one
-/// place at compile time, use an enum and [`By`] instead.
+/// One metric for each name that the code registers, for example of an event. For names that are known
+/// at compile time, use an enum and [`By`] instead.
 #[derive(Debug, Default)]
 pub struct Open<M>(RwLock<BTreeMap<&'static str, Arc<M>>>);
 

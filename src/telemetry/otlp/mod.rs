@@ -217,7 +217,7 @@ fn resource(config: &Config, node: NodeId) -> Resource {
 
 const TIMES_POSITIVE: &str =
     "OTEL_METRIC_EXPORT_INTERVAL and OTEL_EXPORTER_OTLP_TIMEOUT must be longer than 0";
-/// At the end of the process nobody waits longer for a collector.
+/// The longest time that the end of the process waits for the collector.
 const FLUSH: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! From the list of instruments to one request of OTLP.
+//! The conversion of the list of instruments into an OTLP request.
 
 use opentelemetry_proto::tonic::Attributes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -15,7 +15,7 @@ use crate::clock::now_micros;
 use crate::telemetry::source::{Kind, Point, Value};
 use crate::telemetry::{Catalog, Instrument};
 
-/// What is told, and since when.
+/// The exported instruments, their resource, and the time since which they count.
 pub(super) struct Source {
     resource: Resource,
     catalog: Catalog,
@@ -23,12 +23,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Tells `catalog` of `resource`; its counters started now.
+    /// Creates the source of `catalog` for `resource`. Its counters start now.
     pub(super) fn new(resource: &opentelemetry_sdk::Resource, catalog: Catalog) -> Self {
         Self { resource: resource.into(), catalog, started: nanos() }
     }
 
-    /// Reads all numbers.
+    /// Returns a request with the current numbers of all instruments.
     pub(super) fn request(&self) -> ExportMetricsServiceRequest {
         let now = nanos();
         let metrics = self.catalog.iter().copied().flatten().map(|instrument| self.metric(instrument, now));
