@@ -25,7 +25,7 @@ use crate::pb::{Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Me
 pub struct Config {
     /// How long an answer is fresh; jittered.
     pub ttl: Duration,
-    /// How long an answer is fresh that hides the channel from the user. Short, because a user who just
+    /// How long an answer that hides the channel from the user is fresh. Short, because a user who just
     /// joined expects access.
     pub ttl_denied: Duration,
     /// How long a stale answer may be used for reading and writing while the core does not answer.
@@ -251,8 +251,7 @@ impl Inner {
         flight.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.flatten())
     }
 
-    /// Calls the core in a separate task, so that the call does not end with the first caller that waits for
-    /// it.
+    /// Calls the core in a separate task, so that the call continues if its first caller is dropped.
     fn launch(self: &Arc<Self>, key: Key, now: Instant) -> Flight {
         let (outcome, flight) = watch::channel(None);
         let (inner, own) = (self.clone(), flight.clone());

@@ -58,8 +58,7 @@ enum Command {
     Directory(directory::Args),
     /// What an operator of the Admin UI needs
     Admin(admin::Args),
-    /// Run the embedded directory as a core of its own, over gRPC (127.0.0.1:9000 unless --listen says
-    /// otherwise)
+    /// Run the embedded directory as a core of its own, over gRPC (127.0.0.1:9000 unless --listen says otherwise)
     Core,
     /// Ask a running server on this machine whether it is well; for containers
     Healthcheck(healthcheck::Args),

@@ -63,7 +63,7 @@ pub struct Config {
     pub messaging: messaging::Config,
     /// The Admin UI.
     pub admin: Admin,
-    /// Logs.
+    /// The log.
     pub log: logging::Config,
     /// The OTLP export of metrics.
     pub otlp: otlp::Config,

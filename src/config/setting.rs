@@ -198,7 +198,7 @@ impl Setting for Rate {
     }
 }
 
-/// Implements [`Setting`] for an enum whose values are words.
+/// Implements [`Setting`] for an enum whose variants are written as words.
 macro_rules! words {
     ($type:ty { $($word:literal => $value:ident),+ $(,)? }) => {
         impl $crate::config::setting::Setting for $type {

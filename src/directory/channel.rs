@@ -14,7 +14,7 @@ use crate::pb::v1::channel::Kind as ChannelKind;
 /// A channel of the directory.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Channel {
-    /// Id of the channel.
+    /// The id of the channel.
     pub id: Uuid,
     /// The name, which is unique.
     pub name: String,
@@ -22,9 +22,9 @@ pub struct Channel {
     pub kind: i64,
     /// Whether the channel is archived, so that it can no longer change.
     pub archived: bool,
-    /// Only owners write.
+    /// Whether only owners may write.
     pub read_only: bool,
-    /// Seconds between two messages of one user.
+    /// The minimum number of seconds between two messages of one user; 0 means no minimum.
     pub slow_mode_s: i64,
     /// The number of days that messages are kept; 0 means without limit.
     pub retention_days: i64,
@@ -41,9 +41,9 @@ pub struct NewChannel {
     pub name: String,
     /// Whether the channel is visible to its members only.
     pub private: bool,
-    /// Only owners write.
+    /// Whether only owners may write.
     pub read_only: bool,
-    /// Seconds between two messages of one user.
+    /// The minimum number of seconds between two messages of one user; 0 means no minimum.
     pub slow_mode_s: u32,
 }
 

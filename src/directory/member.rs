@@ -13,13 +13,13 @@ use crate::models::db::{Db, on, transaction};
 /// The membership of a user in a channel, with the role and channel state that decide about permissions.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Member {
-    /// Id of the channel.
+    /// The id of the channel.
     pub channel_id: Uuid,
-    /// Id of the user.
+    /// The id of the user.
     pub user_id: Uuid,
-    /// Name of the channel.
+    /// The name of the channel.
     pub channel_name: String,
-    /// Name of the user.
+    /// The name of the user.
     pub username: String,
     /// When the user joined.
     pub joined_at: Micros,
@@ -29,13 +29,13 @@ pub struct Member {
     pub muted_until: Micros,
     /// The id of the member's role.
     pub role_id: Uuid,
-    /// Name of the role.
+    /// The name of the role.
     pub role: String,
     /// The permissions of the role, as a bit set.
     pub bits: i64,
-    /// State of the channel.
+    /// Whether the channel is archived.
     pub archived: bool,
-    /// State of the channel.
+    /// Whether only owners may write in the channel.
     pub read_only: bool,
     /// The minimum number of seconds between two messages of one user in the channel; 0 means no minimum.
     pub slow_mode_s: i64,

@@ -8,7 +8,7 @@
 //! name = "team"
 //! private = true
 //! owners = ["alice"]
-//! members = ["bob"]      # users are made when missing
+//! members = ["bob"]      # missing users are created
 //! ```
 
 use std::collections::HashSet;

@@ -12,7 +12,7 @@ use crate::models::db::{Db, on, transaction};
 /// A user of the directory.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct User {
-    /// Id of the user.
+    /// The id of the user.
     pub id: Uuid,
     /// The name, which is unique among users that are not deleted.
     pub username: String,

@@ -18,7 +18,7 @@ pub use code::{Code, Precondition};
 /// The result of every fallible public function.
 pub type ImksResult<T> = Result<T, ImksError>;
 
-/// An error of this crate. The variants are grouped by what the caller can do about them.
+/// Any error of this crate, classified by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum ImksError {
     /// The first byte of a binary Engine.IO packet is not a packet type.
@@ -155,17 +155,17 @@ pub enum ImksError {
     /// An operator named something that does not exist.
     #[error("there is no {what} {name:?}")]
     UnknownName {
-        /// What kind of thing was named.
+        /// The kind of the named object.
         what: &'static str,
-        /// The name, as it was given.
+        /// The name as given.
         name: String,
     },
     /// The name is taken.
     #[error("the {what} {name:?} exists already")]
     Conflict {
-        /// What kind of thing was named.
+        /// The kind of the named object.
         what: &'static str,
-        /// The name, as it was given.
+        /// The name as given.
         name: String,
     },
     /// The message was deleted.

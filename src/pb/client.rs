@@ -200,7 +200,7 @@ impl CoreClient {
         Ok(call!(self, PermissionServiceClient::check(request)).into())
     }
 
-    /// Follows one of the core's streams; see [`Watch`].
+    /// Returns a [`Watch`] that follows one of the core's streams.
     pub fn watch(&self, kind: WatchKind) -> Watch {
         Watch::new(self.0.channel.clone(), kind)
     }

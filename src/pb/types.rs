@@ -9,9 +9,9 @@ use crate::clock::Micros;
 /// A user of the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserInfo {
-    /// Id of the user.
+    /// The id of the user.
     pub id: Uuid,
-    /// Name shown to others.
+    /// The name shown to others.
     pub username: Arc<str>,
     /// The address of the picture; empty if there is none.
     pub avatar: String,
@@ -39,7 +39,7 @@ pub enum ChannelKind {
 /// A channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelInfo {
-    /// Id of the channel.
+    /// The id of the channel.
     pub id: Uuid,
     /// The workspace of the channel, if the core has workspaces.
     pub workspace_id: Option<Uuid>,
@@ -59,31 +59,31 @@ pub struct ChannelInfo {
     pub version: i64,
 }
 
-/// What a member wants to hear of.
+/// The messages that a member is notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotifyLevel {
     /// Every message.
     All,
     /// Messages that mention the member.
     Mentions,
-    /// Nothing.
+    /// No messages.
     None,
 }
 
 /// The membership of one user in one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
-    /// Id of the channel.
+    /// The id of the channel.
     pub channel_id: Uuid,
-    /// Id of the user.
+    /// The id of the user.
     pub user_id: Uuid,
-    /// Name of the channel.
+    /// The name of the channel.
     pub name: String,
     /// When the user joined.
     pub joined_at: Micros,
     /// The number of the channel's last message when the user joined, if the core knows it.
     pub joined_seq: Option<i64>,
-    /// What the member wants to hear of.
+    /// The messages that the member is notified of.
     pub notify_level: NotifyLevel,
     /// The time until which the channel is muted for this member.
     pub muted_until: Option<Micros>,
@@ -101,7 +101,7 @@ impl Membership {
 /// The permissions of a user in a channel, as reported by the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effective {
-    /// Id of the channel.
+    /// The id of the channel.
     pub channel_id: Uuid,
     /// A bit set of `v1::Permission`; 0 for a user who is not a member.
     pub bits: u64,

@@ -5,7 +5,7 @@ use super::{instruments, label};
 /// The only value of the label `version`.
 #[allow(dead_code, reason = "only its name is used")]
 pub enum Build {
-    /// This program.
+    /// The running program.
     Current,
 }
 
