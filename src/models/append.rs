@@ -60,7 +60,7 @@ impl Default for Config {
         Self {
             lanes: 4,
             queue: 4_096,
-            batch: 1_024,
+            batch: 256,
             linger: Duration::ZERO,
             outage: Duration::from_secs(5),
             batch_timeout: Duration::from_millis(2_500),
