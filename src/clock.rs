@@ -25,6 +25,63 @@ pub fn rfc3339(micros: Micros) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
+/// Parses an RFC 3339 time, for example `2026-06-11T10:00:00Z` or `2026-06-11T12:00:00.5+02:00`. Returns `None`
+/// for anything else. Digits beyond microseconds are ignored, and a leap second is the second after it.
+pub fn parse_rfc3339(text: &str) -> Option<Micros> {
+    let number = |from: usize, to: usize| {
+        let digits = text.get(from..to)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i64>().ok())?
+    };
+    let is_at = |at: usize, any: &[u8]| text.as_bytes().get(at).is_some_and(|byte| any.contains(byte));
+    let separated =
+        is_at(4, b"-") && is_at(7, b"-") && is_at(10, b"Tt ") && is_at(13, b":") && is_at(16, b":");
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let in_range = (1..=12).contains(&month) && hour < 24 && minute < 60 && second <= 60;
+    if !separated || !in_range || day < 1 || day > days_of_month(year, month) {
+        return None;
+    }
+    let (fraction, zone) = fraction_and_zone(text.get(19..)?)?;
+    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+    Some((seconds - offset_seconds(zone)?) * 1_000_000 + fraction)
+}
+
+/// Splits what follows the seconds into microseconds and the zone.
+fn fraction_and_zone(rest: &str) -> Option<(Micros, &str)> {
+    let Some(rest) = rest.strip_prefix('.') else { return Some((0, rest)) };
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let micros = rest.bytes().take(digits.min(6)).fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
+    let missing = u32::try_from(6_usize.saturating_sub(digits)).ok()?;
+    (digits > 0).then(|| (micros * 10_i64.pow(missing), &rest[digits..]))
+}
+
+/// Returns how far a zone (`Z`, `+02:00`) is ahead of UTC.
+fn offset_seconds(zone: &str) -> Option<i64> {
+    let sign = match zone.as_bytes() {
+        [b'Z' | b'z'] => return Some(0),
+        [b'+', _, _, b':', _, _] => 1,
+        [b'-', _, _, b':', _, _] => -1,
+        _ => return None,
+    };
+    let digits =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i64>().ok())?;
+    let (hours, minutes) = (digits(zone.get(1..3)?)?, digits(zone.get(4..6)?)?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60))
+}
+
+fn days_of_month(year: i64, month: i64) -> i64 {
+    let next = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    days_from_civil(next.0, next.1, 1) - days_from_civil(year, month, 1)
+}
+
+/// Returns the days from 1970-01-01 to a date: the inverse of [`Civil::of`], of the same source.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
 /// Formats a time like JavaScript's `Date.prototype.toString` in UTC, for example
 /// `Thu Jun 11 2026 10:00:00 GMT+0000 (Coordinated Universal Time)`.
 pub fn javascript_date(micros: Micros) -> String {
@@ -114,6 +171,34 @@ mod tests {
         assert_eq!(rfc3339(951_827_696_789_123), "2000-02-29T12:34:56.789Z");
         assert_eq!(rfc3339(1_795_143_600_000_000), "2026-11-20T03:00:00.000Z");
         assert_eq!(rfc3339(-1_000), "1969-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn a_time_is_read_back_from_what_was_written_and_nothing_else_is_a_time() {
+        for millis in [0, -1, 951_827_696_789, 1_795_143_600_000, 253_402_300_799_999] {
+            assert_eq!(parse_rfc3339(&rfc3339(millis * 1_000)), Some(millis * 1_000));
+        }
+        let noon = parse_rfc3339("2026-06-11T10:00:00Z");
+        for same in ["2026-06-11T12:00:00+02:00", "2026-06-11t04:30:00.000-05:30", "2026-06-11 10:00:00.0z"] {
+            assert_eq!(parse_rfc3339(same), noon, "{same}");
+        }
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:00.1234567Z"), Some(123_456));
+        for wrong in [
+            "",
+            "2026-06-11",
+            "2026-06-11T10:00:00",
+            "2026-02-29T10:00:00Z",
+            "2026-13-01T10:00:00Z",
+            "2026-06-11T24:00:00Z",
+            "2026-06-11T10:00:00.Z",
+            "2026-06-11T10:00:00+2:00",
+            "+026-06-11T10:00:00Z",
+            "2026-06-11T10:00:00Zx",
+            "２026-06-11T10:00:00Z",
+            "2026-06-11T10:00:00+24:00",
+        ] {
+            assert_eq!(parse_rfc3339(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -29,10 +29,14 @@ mod access;
 mod api;
 #[path = "messaging/bad_input.rs"]
 mod bad_input;
+#[path = "messaging/bookmark.rs"]
+mod bookmark;
 #[path = "messaging/command_line.rs"]
 mod command_line;
 #[path = "messaging/connect.rs"]
 mod connect;
+#[path = "messaging/draft.rs"]
+mod draft;
 #[path = "messaging/drain.rs"]
 mod drain;
 #[path = "messaging/edit.rs"]

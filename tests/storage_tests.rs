@@ -17,6 +17,8 @@ mod concurrency;
 mod fault;
 #[path = "storage/history.rs"]
 mod history;
+#[path = "storage/own.rs"]
+mod own;
 #[path = "storage/reaction.rs"]
 mod reaction;
 #[path = "storage/read_state.rs"]

@@ -33,6 +33,10 @@ pub enum Method {
     Get,
     /// Writes.
     Post,
+    /// Stores or replaces.
+    Put,
+    /// Removes. Its parameters are in the path and the query.
+    Delete,
 }
 
 /// A route and its handler. Cheap to clone.
@@ -118,8 +122,8 @@ impl ApiRequest {
     /// Returns the parameters of the request, including those in the path.
     pub(super) fn payload(&self) -> ImksResult<Payload<'static>> {
         match self.method {
-            Method::Get => self.form(),
-            Method::Post => self.json(),
+            Method::Get | Method::Delete => self.form(),
+            Method::Post | Method::Put => self.json(),
         }
     }
 

@@ -23,6 +23,7 @@ use super::parts::{Messaging, timed};
 use super::session::Session;
 use super::turn::Turn;
 use crate::ImksResult;
+use crate::models::Db;
 use crate::models::append::{Authority, Mutation, Receipt, Scope};
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message::{AuthorInfo, MessageDetail};
@@ -83,6 +84,11 @@ impl<P> Channel<P> {
     /// Returns the id of the channel.
     pub fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// Returns the database, for queries about this channel that the permission allows.
+    pub(super) fn db(&self) -> &Db {
+        self.messaging.db()
     }
 }
 

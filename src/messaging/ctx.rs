@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, Reservation};
 use super::channel::{Channel, Moderate, Read, ReadableChannels, View, Write};
+use super::own::Own;
 use super::parts::Messaging;
 use super::push::Push;
 use super::session::Session;
@@ -87,13 +88,44 @@ impl Ctx {
         }
     }
 
-    /// Sends an event to all devices of the caller.
-    pub(super) fn tell_user<T: serde::Serialize>(&self, push: &Push<T>, payload: &T) {
-        let namespace = match &self.caller.via {
+    /// Returns the namespace of the users' sockets.
+    pub(super) fn namespace(&self) -> &Namespace {
+        match &self.caller.via {
             Via::Socket(socket) => socket.namespace(),
             Via::Http(namespace) => namespace,
-        };
-        push.to_user(namespace, self.user(), payload);
+        }
+    }
+
+    /// Sends an event to all devices of the caller.
+    pub(super) fn tell_user<T: serde::Serialize>(&self, push: &Push<T>, payload: &T) {
+        push.to_user(self.namespace(), self.user(), payload);
+    }
+
+    /// Sends an event to the caller's devices other than the one that sent the request. Costs nothing if there
+    /// are none.
+    pub(super) fn tell_other_devices<T: serde::Serialize>(
+        &self,
+        push: &Push<T>,
+        payload: impl FnOnce() -> T,
+    ) {
+        match &self.caller.via {
+            Via::Socket(socket) => push.to_other_devices(socket, self.user(), payload),
+            Via::Http(namespace) => push.to_user(namespace, self.user(), &payload()),
+        }
+    }
+
+    /// Returns the channels of the caller.
+    ///
+    /// # Errors
+    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
+    pub(super) async fn channels(&self) -> ImksResult<Vec<Uuid>> {
+        let memberships = self.messaging.core().list_user_channels(self.user()).await?;
+        Ok(memberships.into_iter().map(|membership| membership.channel_id).collect())
+    }
+
+    /// Returns access to what belongs to the caller alone.
+    pub(super) fn own(&self) -> Own {
+        Own::new(&self.messaging, self.user())
     }
 
     pub(super) fn authenticator(&self) -> &Authenticator {

@@ -1,29 +1,33 @@
-//! The events `message:edit` and `message:delete`.
+//! The events `message:edit`, `message:edits` and `message:delete`.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
 use super::message::require_mentions;
-use super::registry::{Registry, Request};
+use super::parts::timed;
+use super::registry::{Large, Registry, Request};
 use super::turn::Turn;
 use crate::auth::Permission;
 use crate::clock::Timestamp;
 use crate::models::append::Receipt;
 use crate::models::message::MessageDetail;
 use crate::models::message_delete::{DeleteMessage, Deletion};
-use crate::models::message_edit::EditMessage;
-use crate::models::text::{Mentions, MessageBody};
+use crate::models::message_edit::{self, EditMessage, MessageEdit, TEXTS_KEPT};
+use crate::models::text::{BODY_BYTES_MAX, Mentions, MessageBody};
 use crate::{ImksError, ImksResult};
 
 const EDIT: Request<Edit, EditAnswer> = Request::new("message:edit");
+const EDITS: Request<Edits, EditsAnswer> = Request::new("message:edits");
 const DELETE: Request<Delete, DeleteAnswer> = Request::new("message:delete");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.on_write(EDIT, edit);
+    events.on_read(EDITS, edits).get("/channels/{channel_id}/messages/{message_id}/edits");
     events.on_write(DELETE, delete);
 }
 
@@ -56,6 +60,36 @@ async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<EditAnswer> {
     let edit = EditMessage { message_id, body, mentions, expected_version };
     let message = channel.submit(turn, edit)?.await?;
     Ok(EditAnswer { rev: message.rev, message })
+}
+
+/// The payload of `message:edits`.
+#[derive(Debug, Deserialize)]
+struct Edits {
+    channel_id: Uuid,
+    message_id: Uuid,
+}
+
+impl Large for Edits {
+    fn answer_size(&self) -> AnswerSize {
+        AnswerSize::up_to(usize::try_from(TEXTS_KEPT).unwrap_or(1) * BODY_BYTES_MAX * COPIES)
+    }
+}
+
+/// The answer to `message:edits`: the earlier texts, newest first.
+#[derive(Debug, Serialize)]
+struct EditsAnswer {
+    edits: Vec<MessageEdit>,
+}
+
+/// The author sees the earlier texts. For those of others the core is asked each time.
+async fn edits(ctx: Ctx, _room: Reservation, request: Edits) -> ImksResult<EditsAnswer> {
+    let channel = ctx.readable(request.channel_id).await?;
+    let message = request.message_id;
+    if message_edit::author(channel.db(), channel.id(), message).await? != ctx.user() {
+        ctx.moderated(channel.id()).await?;
+    }
+    let edits = timed("edits", message_edit::edits(channel.db(), channel.id(), message)).await?;
+    Ok(EditsAnswer { edits })
 }
 
 /// The payload of `message:delete`.

@@ -10,10 +10,12 @@ use super::channel::{Channel, Write};
 use super::ctx::Ctx;
 use super::registry::{Registry, Request};
 use super::turn::Turn;
+use super::{draft, read_state};
 use crate::auth::Permission;
 use crate::models::message::{
     ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, MessageDetail, MessageType,
 };
+use crate::models::message_draft::SendDraft;
 use crate::models::message_send::{NewMessage, Sent};
 use crate::models::text::{Mentions, MessageBody, Nonce};
 use crate::{ImksError, ImksResult};
@@ -45,6 +47,9 @@ struct SendMessage {
     flags: i32,
     #[serde(default)]
     also_send_to_channel: bool,
+    /// Whether the draft in the same channel and thread is cleared in the same transaction.
+    #[serde(default)]
+    clear_draft: bool,
     /// Fields that this version cannot store. They are refused rather than silently dropped.
     #[serde(default)]
     attachments: Vec<Box<RawValue>>,
@@ -65,7 +70,18 @@ async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> 
     request.check()?;
     ctx.count_send(request.channel_id)?;
     let channel = permitted(&ctx, &request).await?;
-    let Sent { message, duplicate } = channel.submit(turn, request.into_message())?.await?;
+    let (clear_draft, thread) = (request.clear_draft, request.thread_id);
+    let message = request.into_message();
+    let Sent { message, duplicate } = match clear_draft {
+        true => channel.submit(turn, SendDraft(message))?.await?,
+        false => channel.submit(turn, message)?.await?,
+    };
+    if !duplicate {
+        read_state::tell_read_by_sending(&ctx, &message);
+    }
+    if clear_draft {
+        draft::tell_cleared(&ctx, channel.id(), thread).await;
+    }
     Ok(Answer { message, duplicate })
 }
 

@@ -2,18 +2,21 @@
 
 mod access;
 pub mod api;
+mod bookmark;
 mod budget;
 mod channel;
 mod connect;
 mod connection;
 mod ctx;
 mod dispatch;
+mod draft;
 mod edit;
 mod expiry;
 mod history;
 mod input;
 mod message;
 pub mod metrics;
+mod own;
 mod parts;
 mod push;
 mod rates;
@@ -34,6 +37,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::models::append::Commits;
+use crate::models::message_bookmark::BOOKMARKS_MAX;
+use crate::models::message_draft::DRAFTS_MAX;
 use crate::models::message_reaction_total::DISTINCT_MAX;
 use crate::models::sweep;
 use crate::models::text::BODY_CHARS_MAX;
@@ -98,6 +103,8 @@ impl Default for Config {
 struct AdvertisedLimits {
     body_chars: usize,
     reactions_distinct: usize,
+    drafts: i64,
+    bookmarks: i64,
     max_payload: usize,
 }
 
@@ -106,6 +113,8 @@ impl Config {
         AdvertisedLimits {
             body_chars: BODY_CHARS_MAX,
             reactions_distinct: DISTINCT_MAX,
+            drafts: DRAFTS_MAX,
+            bookmarks: BOOKMARKS_MAX,
             max_payload: self.max_payload,
         }
     }
@@ -137,6 +146,8 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     sync::register(&mut events);
     read_state::register(&mut events);
     reaction::register(&mut events);
+    draft::register(&mut events);
+    bookmark::register(&mut events);
     events.refuse_unknown();
     let routes = events.into_routes();
     Jobs { messaging: messaging.clone(), expiry, routes }
@@ -147,6 +158,7 @@ impl Jobs {
     pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) -> Api {
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
+        tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(forget(self.messaging, stop.clone()));
         Api { namespace: namespace.clone(), routes: self.routes }
     }
@@ -172,6 +184,9 @@ async fn forget(messaging: Messaging, stop: CancellationToken) {
             _ = ticks.tick() => messaging.sweep(Instant::now()),
         }
         forget_changes(&messaging, &stop).await;
+        if let Err(error) = timed("sweep", sweep::forget_removed(messaging.db(), clock::now_micros())).await {
+            tracing::warn!(%error, "removed drafts and bookmarks were not forgotten");
+        }
     }
 }
 

@@ -25,6 +25,20 @@ impl<T: Serialize + ?Sized> Push<T> {
         self.log(namespace.emit_to_room(&user_room(user), self.name, payload));
     }
 
+    /// Sends the event to all devices of the socket's user except this one. Creates the payload only if there
+    /// can be others.
+    pub(super) fn to_other_devices(&self, socket: &Socket, user: Uuid, payload: impl FnOnce() -> T)
+    where
+        T: Sized,
+    {
+        let room = user_room(user);
+        let namespace = socket.namespace();
+        let others = namespace.rooms().get(&room).is_some_and(|room| room.len() > 1);
+        if others || !namespace.cluster().others().is_empty() {
+            self.log(socket.to(&room).emit(self.name, &payload()));
+        }
+    }
+
     /// Sends the event to one socket.
     pub(super) fn to_socket(&self, socket: &Socket, payload: &T) {
         self.log(socket.emit(self.name, payload));

@@ -249,6 +249,16 @@ where
         self.route(Method::Post, path, status);
     }
 
+    /// Mounts the request on `PUT path`, with parameters from the path and the JSON body.
+    pub(super) fn put(self, path: &'static str) {
+        self.route(Method::Put, path, |_| 200);
+    }
+
+    /// Mounts the request on `DELETE path`, with parameters from the path and the query.
+    pub(super) fn delete(self, path: &'static str) {
+        self.route(Method::Delete, path, |_| 200);
+    }
+
     fn route(self, method: Method, path: &'static str, status: fn(&Res) -> u16) {
         let Self { registry, name, handler, .. } = self;
         let (messaging, seconds) = (registry.messaging.clone(), metrics::EVENT_SECONDS.child(name));

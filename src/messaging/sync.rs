@@ -7,10 +7,14 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
+use super::parts::timed;
 use super::registry::{Large, Registry, Request};
 use crate::models::message::ANSWER_BYTES_MAX;
+use crate::models::message_bookmark::Bookmark;
+use crate::models::message_draft::Draft;
 use crate::models::message_read_state::ReadState;
 use crate::models::message_sync::{ChannelSync, Cursor, Limits, SYNC_LIMIT};
+use crate::models::user_stream::{self, USER_CHANGES_BYTES_MAX, UserChanges};
 use crate::{ImksError, ImksResult};
 
 const SYNC: Request<Sync, Synced> = Request::new("sync");
@@ -24,6 +28,9 @@ pub(super) fn register(events: &mut Registry<'_>) {
 #[derive(Debug, Deserialize)]
 struct Sync {
     channels: Vec<Cursor>,
+    /// The number of the newest change of the caller's own data that the client has; 0 for none.
+    #[serde(default)]
+    user_rev: Option<i64>,
     #[serde(default = "per_channel")]
     limit_per_channel: usize,
     #[serde(default = "in_total")]
@@ -46,12 +53,19 @@ struct Synced {
 struct UserSync {
     rev: i64,
     read_states: Vec<ReadState>,
+    /// Whether the client has to discard the drafts and bookmarks that it has.
+    reset: bool,
+    drafts: Vec<Draft>,
+    bookmarks: Vec<Bookmark>,
+    /// Whether there are more drafts and bookmarks after `rev`.
+    more: bool,
 }
 
 impl Large for Sync {
     /// Only one at a time: a slow client cannot request what is already being sent to it.
     fn answer_size(&self) -> AnswerSize {
-        AnswerSize::alone(ANSWER_BYTES_MAX * COPIES)
+        let own = if self.user_rev.is_some() { USER_CHANGES_BYTES_MAX } else { 0 };
+        AnswerSize::alone((ANSWER_BYTES_MAX + own) * COPIES)
     }
 }
 
@@ -64,17 +78,34 @@ async fn sync(ctx: Ctx, room: Reservation, request: Sync) -> ImksResult<Synced> 
         total: request.total_limit,
         bytes: ANSWER_BYTES_MAX,
     };
+    // Read before everything that it numbers, so that the next `sync` brings what changes meanwhile.
+    let changes = user_changes(&ctx, request.user_rev).await?;
     let (channels, more) = readable.sync(&room, &request.channels, limits).await?;
     let answered: Vec<Uuid> = channels.iter().map(|channel| channel.channel_id).collect();
     let read_states = readable.read_states(&answered).await?;
-    let rev = read_states.iter().map(|state| state.user_rev).max().unwrap_or(0);
-    Ok(Synced { channels, removed_channels, user: UserSync { rev, read_states }, more })
+    let UserChanges { rev, reset, drafts, bookmarks, more: more_of_user } = changes;
+    let user = UserSync { rev, read_states, reset, drafts, bookmarks, more: more_of_user };
+    Ok(Synced { channels, removed_channels, user, more })
+}
+
+async fn user_changes(ctx: &Ctx, since: Option<i64>) -> ImksResult<UserChanges> {
+    let own = ctx.own();
+    match since {
+        Some(since) => timed("user_changes", user_stream::changes(own.db(), own.user(), since)).await,
+        None => {
+            let rev = timed("user_changes", user_stream::last_rev(own.db(), own.user())).await?;
+            Ok(UserChanges { rev, ..UserChanges::default() })
+        }
+    }
 }
 
 impl Sync {
     fn check(&self) -> ImksResult<()> {
         if self.channels.len() > CHANNELS_MAX {
             return Err(ImksError::invalid("channels", format!("has more than {CHANNELS_MAX} items")));
+        }
+        if self.user_rev.is_some_and(|rev| rev < 0) {
+            return Err(ImksError::invalid("user_rev", "must not be negative"));
         }
         if !(1..=SYNC_LIMIT).contains(&self.limit_per_channel) {
             return Err(ImksError::invalid(

@@ -176,14 +176,24 @@ pub struct MessageEdit {
     pub edited_at: Timestamp,
 }
 
+/// Returns the author of a message that is not deleted.
+///
+/// # Errors
+/// [`ImksError::NotFound`], [`ImksError::MessageDeleted`], [`ImksError::Database`].
+pub async fn author(db: &Db, channel: Uuid, message: Uuid) -> ImksResult<Uuid> {
+    let found: Option<(Uuid, Option<Micros>)> = on!(read db, pool => {
+        sqlx::query_as(AUTHOR).bind(message).bind(channel).fetch_optional(pool).await?
+    });
+    match found.ok_or(ImksError::NotFound("message"))? {
+        (author, None) => Ok(author),
+        (_, Some(_)) => Err(ImksError::MessageDeleted),
+    }
+}
+
 /// Returns earlier texts of a message, newest first.
 ///
 /// # Errors
 /// [`crate::ImksError::Database`].
-#[cfg_attr(
-    not(feature = "testing"),
-    expect(dead_code, reason = "the history of edits is shown by the feature that comes")
-)]
 pub async fn edits(db: &Db, channel: Uuid, message: Uuid) -> ImksResult<Vec<MessageEdit>> {
     let rows: Vec<Row> = on!(read db, pool => {
         sqlx::query_as(EDITS).bind(message).bind(channel).fetch_all(pool).await?
@@ -210,6 +220,7 @@ impl From<Row> for MessageEdit {
     }
 }
 
+const AUTHOR: &str = "SELECT author_id, deleted_at FROM message WHERE id = $1 AND channel_id = $2";
 const EDITS: &str = "SELECT version, editor_id, body, edited_at FROM message_edit \
     WHERE message_id = $1 AND channel_id = $2 ORDER BY version DESC";
 static INSERT: RowsSql = RowsSql::new(

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::db::{Db, detached, json_ids, transaction};
 use super::message::{flag_also_in_channel, flag_automated};
 use super::message_mention::{mention_channel, mention_here, mention_self, mention_user};
+use super::user_stream::NEXT_USER_REV;
 use crate::clock;
 use crate::{ImksError, ImksResult};
 
@@ -51,11 +52,24 @@ pub async fn mark(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<Re
 ///
 /// # Errors
 /// [`ImksError::Database`].
-#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for `read:mark_unread`, which comes"))]
 pub async fn mark_unread(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) -> ImksResult<ReadState> {
     let task_db = db.clone();
     detached(async move { mark_unread_in_task(&task_db, user, channel, from_seq).await }).await?;
     one(db, user, channel).await
+}
+
+/// Marks everything up to now as read in each of these channels, and returns the channels in which that moved
+/// the position. All of them get the same number in the user's stream.
+///
+/// # Errors
+/// [`ImksError::Database`].
+pub async fn mark_all(db: &Db, user: Uuid, channels: &[Uuid]) -> ImksResult<Vec<ReadState>> {
+    if channels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (task_db, task_channels) = (db.clone(), channels.to_vec());
+    let moved = detached(async move { mark_all_in_task(&task_db, user, &task_channels).await }).await?;
+    unread(db, user, &moved).await
 }
 
 /// Marks everything up to now as read in each of these channels where the user has no position yet. Call it
@@ -108,10 +122,11 @@ async fn one(db: &Db, user: Uuid, channel: Uuid) -> ImksResult<ReadState> {
 async fn mark_in_task(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<()> {
     let now = clock::now_micros();
     transaction!(db, tx => {
-        let moved = sqlx::query(MARK).bind(user).bind(channel).bind(seq).bind(now).execute(&mut *tx).await?;
-        if moved.rows_affected() > 0 {
-            let rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
-            sqlx::query(SET_USER_REV).bind(user).bind(channel).bind(rev).execute(&mut *tx).await?;
+        let rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
+        let mark = sqlx::query(MARK).bind(user).bind(channel).bind(seq).bind(now).bind(rev);
+        if mark.execute(&mut *tx).await?.rows_affected() == 0 {
+            // Leaving without a commit takes back the number.
+            return Ok(());
         }
     });
     Ok(())
@@ -126,12 +141,30 @@ async fn mark_unread_in_task(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) 
     transaction!(db, tx => {
         // No message may arrive between moving the position and reading the own messages after it.
         sqlx::query(lock).bind(channel).execute(&mut *tx).await?;
-        sqlx::query(MARK_EXACTLY).bind(user).bind(channel).bind(seq).bind(now).execute(&mut *tx).await?;
         let rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
-        sqlx::query(SET_USER_REV).bind(user).bind(channel).bind(rev).execute(&mut *tx).await?;
+        let mark = sqlx::query(MARK_EXACTLY).bind(user).bind(channel).bind(seq).bind(now).bind(rev);
+        mark.execute(&mut *tx).await?;
         sqlx::query(MARK_OWN).bind(user).bind(channel).bind(seq).execute(&mut *tx).await?;
     });
     Ok(())
+}
+
+async fn mark_all_in_task(db: &Db, user: Uuid, channels: &[Uuid]) -> ImksResult<Vec<Uuid>> {
+    let (now, channels) = (clock::now_micros(), json_ids(channels));
+    let sql = match db {
+        Db::Postgres(_) => MARK_ALL_POSTGRES,
+        Db::Sqlite(_) => MARK_ALL_SQLITE,
+    };
+    Ok(transaction!(db, tx => {
+        let rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
+        let mark = sqlx::query_scalar(sql).bind(user).bind(rev).bind(now).bind(&channels);
+        let moved: Vec<Uuid> = mark.fetch_all(&mut *tx).await?;
+        if moved.is_empty() {
+            // Leaving without a commit takes back the number.
+            return Ok(moved);
+        }
+        moved
+    }))
 }
 
 /// Reads the number of counted messages from the message at or before `seq`; zero before the first message.
@@ -139,14 +172,14 @@ macro_rules! mark_sql {
     ($floor:literal, $update:literal) => {
         concat!(
             "INSERT INTO message_read_state \
-             (user_id, channel_id, read_seq, read_cseq, read_message_id, own_floor, updated_at) \
+             (user_id, channel_id, read_seq, read_cseq, read_message_id, own_floor, updated_at, user_rev) \
              SELECT $1, $2, COALESCE(m.seq, 0), COALESCE(m.cseq, 0), m.id, ",
             $floor,
-            ", $4 FROM (SELECT MAX(seq) AS seq FROM message WHERE channel_id = $2 AND seq <= $3) AS newest \
+            ", $4, $5 FROM (SELECT MAX(seq) AS seq FROM message WHERE channel_id = $2 AND seq <= $3) AS newest \
              LEFT JOIN message m ON m.channel_id = $2 AND m.seq = newest.seq WHERE TRUE \
              ON CONFLICT (user_id, channel_id) DO UPDATE SET read_seq = excluded.read_seq, \
                read_cseq = excluded.read_cseq, read_message_id = excluded.read_message_id, \
-               updated_at = excluded.updated_at",
+               updated_at = excluded.updated_at, user_rev = excluded.user_rev",
             $update
         )
     };
@@ -167,10 +200,20 @@ const MARK_OWN: &str = concat!(
     flag_also_in_channel!(),
     " <> 0) ON CONFLICT DO NOTHING"
 );
-const NEXT_USER_REV: &str = "INSERT INTO user_state (user_id, last_rev) VALUES ($1, 1) \
-    ON CONFLICT (user_id) DO UPDATE SET last_rev = user_state.last_rev + 1 RETURNING last_rev";
-const SET_USER_REV: &str =
-    "UPDATE message_read_state SET user_rev = $3 WHERE user_id = $1 AND channel_id = $2";
+macro_rules! mark_all_sql {
+    ($channels:literal) => {
+        concat!(
+            "UPDATE message_read_state SET read_seq = s.last_seq, read_cseq = s.last_cseq, \
+               read_message_id = s.last_message_id, user_rev = $2, updated_at = $3 FROM channel_state s \
+             WHERE message_read_state.user_id = $1 AND s.channel_id = message_read_state.channel_id \
+               AND message_read_state.read_seq < s.last_seq AND message_read_state.channel_id IN (",
+            $channels,
+            ") RETURNING message_read_state.channel_id"
+        )
+    };
+}
+const MARK_ALL_POSTGRES: &str = mark_all_sql!("SELECT value::uuid FROM json_array_elements_text($4::json)");
+const MARK_ALL_SQLITE: &str = mark_all_sql!("SELECT unhex(value) FROM json_each($4)");
 const LOCK_POSTGRES: &str = "SELECT last_seq FROM channel_state WHERE channel_id = $1 FOR UPDATE";
 const LOCK_SQLITE: &str = "SELECT last_seq FROM channel_state WHERE channel_id = $1";
 

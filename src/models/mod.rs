@@ -7,7 +7,9 @@ pub mod channel_state;
 pub mod db;
 pub mod emoji;
 pub mod message;
+pub mod message_bookmark;
 pub mod message_delete;
+pub mod message_draft;
 pub mod message_edit;
 pub mod message_id;
 pub(crate) mod message_mention;
@@ -21,5 +23,6 @@ pub mod metrics;
 pub(crate) mod rows;
 pub mod sweep;
 pub mod text;
+pub mod user_stream;
 
 pub use db::Db;

@@ -7,6 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+use crate::clock::{Timestamp, parse_rfc3339};
 use crate::{ImksError, ImksResult};
 
 /// The text of a message: 1 to [`BODY_CHARS_MAX`] Unicode scalar values, at most [`BODY_BYTES_MAX`] bytes,
@@ -89,6 +90,41 @@ fn text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S
 impl<'de> Deserialize<'de> for Nonce {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::new(&String::deserialize(deserializer)?).map_err(refused)
+    }
+}
+
+/// A text of `MIN` to `MAX` Unicode scalar values without U+0000. Unless `MIN` is 0, it is not only white space.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
+pub struct ShortText<const MIN: usize, const MAX: usize>(String);
+
+impl<const MIN: usize, const MAX: usize> ShortText<MIN, MAX> {
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for ShortText<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.chars().take(MAX + 1).count() > MAX {
+            return Err(refusal(format_args!("is longer than {MAX} characters")));
+        }
+        if MIN > 0 && (text.trim().is_empty() || text.chars().take(MIN).count() < MIN) {
+            return Err(refusal("is empty"));
+        }
+        if memchr::memchr(0, text.as_bytes()).is_some() {
+            return Err(refusal("must not contain the character U+0000"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_rfc3339(&text).map(Self).ok_or_else(|| refusal("must be a time like 2026-06-11T10:00:00.000Z"))
     }
 }
 

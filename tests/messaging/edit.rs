@@ -81,4 +81,23 @@ on_both! {
         let event = bob.expect("message:deleted").await;
         assert_ne!(event["deleted_by"], sent["message"]["author"]["id"]);
     }
+
+    async fn earlier_texts_are_shown_to_the_author_and_hidden_from_others_and_with_the_message(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "one" })).await;
+        let target = json!({ "channel_id": channel, "message_id": sent["message"]["id"] });
+        for body in ["two", "three"] {
+            let mut edit = target.clone();
+            edit["body"] = json!(body);
+            alice.ok("message:edit", edit).await;
+        }
+        let answer = alice.ok("message:edits", target.clone()).await;
+        let texts: Vec<_> = answer["edits"].as_array().unwrap().iter().map(|it| (&it["version"], &it["body"])).collect();
+        assert_eq!(texts, [(&json!(2), &json!("two")), (&json!(1), &json!("one"))]);
+        let error = bob.refused("message:edits", target.clone()).await;
+        assert_eq!(error["details"]["permission"], "MANAGE_MESSAGES");
+        alice.ok("message:delete", target.clone()).await;
+        assert_eq!(alice.refused("message:edits", target).await["code"], "message_deleted");
+    }
 }

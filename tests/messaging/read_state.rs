@@ -36,4 +36,40 @@ on_both! {
         let state = &again.ready["channels"][0];
         assert_eq!((&state["unread_count"], &state["mention_count"]), (&json!(1), &json!(1)));
     }
+
+    async fn sending_marks_the_channel_as_read_on_the_other_devices_too(server: TestServer) {
+        let mut carol = server.client("carol").await;
+        let channel = first_channel(&carol);
+        let (mut phone, mut laptop) = (server.client("dave").await, server.client("dave").await);
+        for number in 0..3 {
+            carol.ok("message:send", json!({ "channel_id": channel, "body": number.to_string() })).await;
+        }
+        phone.ok("message:send", json!({ "channel_id": channel, "body": "seen" })).await;
+        let update = laptop.expect("read:updated").await;
+        assert_eq!((&update["read_seq"], &update["unread_count"]), (&json!(4), &json!(0)));
+        let own: Vec<_> = phone.events_so_far().await.into_iter().filter(|(name, _)| name == "read:updated").collect();
+        assert_eq!(own, [], "the device that sent knows it from the answer");
+    }
+
+    async fn a_channel_marked_unread_is_unread_on_every_device_until_all_is_marked_as_read(server: TestServer) {
+        let mut bob = server.client("bob").await;
+        let channel = first_channel(&bob);
+        let other = server.channel("other", &["alice", "bob"]).await;
+        let (mut phone, mut laptop) = (server.client("alice").await, server.client("alice").await);
+        for target in [&channel, &channel, &channel, &other] {
+            bob.ok("message:send", json!({ "channel_id": target, "body": "x" })).await;
+        }
+        phone.ok("read:mark", json!({ "channel_id": channel, "seq": 3 })).await;
+        let unread = phone.ok("read:mark_unread", json!({ "channel_id": channel, "from_seq": 2 })).await;
+        assert_eq!(unread, json!({ "read_seq": 1, "unread_count": 2, "mention_count": 0 }));
+        laptop.expect("read:updated").await;
+        assert_eq!(laptop.expect("read:updated").await["unread_count"], 2);
+        assert_eq!(phone.ok("read:mark_all", json!({})).await, json!({ "updated": 2 }));
+        let update = laptop.expect("read:updated_many").await;
+        let counts: Vec<_> = update["read_states"].as_array().unwrap().iter().map(|it| &it["unread_count"]).collect();
+        assert_eq!(counts, [&json!(0), &json!(0)]);
+        assert_eq!(phone.ok("read:mark_all", json!({ "channel_ids": [channel] })).await, json!({ "updated": 0 }));
+        let refused = phone.refused("read:mark_unread", json!({ "channel_id": channel, "from_seq": 0 })).await;
+        assert_eq!(refused["details"]["field"], "from_seq");
+    }
 }
