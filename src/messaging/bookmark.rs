@@ -14,7 +14,7 @@ use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
 use crate::clock::{self, Micros, Timestamp};
 use crate::models::message_bookmark::{
-    self, Bookmark, BookmarkChange, NOTE_CHARS_MAX, Note, REMINDERS_AT_ONCE,
+    self, BOOKMARKS_MAX, Bookmark, BookmarkChange, NOTE_CHARS_MAX, Note, REMINDERS_AT_ONCE,
 };
 use crate::rate_limit::Rate;
 use crate::socket::Namespace;
@@ -30,6 +30,7 @@ const LIST: Request<List, Bookmarks> = Request::new("bookmark:list");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.advertise("bookmarks", BOOKMARKS_MAX);
     let limit = events.rate_limit("bookmark:user", RATE);
     let (limit_of_update, limit_of_remove) = (limit.clone(), limit.clone());
     events.on(ADD, move |ctx, request| add(ctx, request, limit.clone())).put("/bookmarks/{message_id}");

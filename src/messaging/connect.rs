@@ -1,9 +1,10 @@
 //! The handler of CONNECT: verifies the token, joins the rooms, and sends the first events of the session.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Number, Value};
 use uuid::Uuid;
 
 use super::budget::AnswerSize;
@@ -18,7 +19,7 @@ use crate::error::Code;
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_read_state::{ReadState, baseline, unread};
 use crate::socket::metrics;
-use crate::socket::{Accept, ConnectError, ConnectPayload, Socket};
+use crate::socket::{Accept, ConnectError, ConnectPayload, NamespaceBuilder, Socket};
 use crate::{ImksError, ImksResult};
 
 /// The `auth` object of the CONNECT packet. Unknown fields are ignored.
@@ -30,14 +31,34 @@ struct Auth {
     protocol: Option<Value>,
 }
 
-/// Signs a socket in, or refuses it with an error.
-pub(super) async fn connect(
+/// The limits in `session:ready`, by name.
+type Limits = BTreeMap<&'static str, Number>;
+
+/// Registers the handler of CONNECT. It sends `limits` to every client.
+pub(super) fn register(
+    builder: &mut NamespaceBuilder,
+    messaging: &Messaging,
+    expiry: &Expiry,
+    limits: Limits,
+) {
+    let context = Arc::new(SignIn { messaging: messaging.clone(), expiry: expiry.clone(), limits });
+    builder.on_connect(move |socket, payload| connect(Arc::clone(&context), socket, payload));
+}
+
+/// Everything that signing in needs besides the client's request.
+struct SignIn {
     messaging: Messaging,
     expiry: Expiry,
+    limits: Limits,
+}
+
+/// Signs a socket in, or refuses it with an error.
+async fn connect(
+    context: Arc<SignIn>,
     socket: Socket,
     payload: ConnectPayload,
 ) -> Result<Accept, ConnectError> {
-    match Box::pin(sign_in(&messaging, &expiry, &socket, &payload)).await {
+    match Box::pin(sign_in(&context, &socket, &payload)).await {
         Ok(accept) => {
             metrics::CONNECTS.of(metrics::Connect::Accepted).increment();
             Ok(accept)
@@ -51,12 +72,8 @@ pub(super) async fn connect(
 
 /// Creates the session of a socket. Rooms are joined before the numbers are read: whatever is committed
 /// afterwards arrives as an event, so a client that starts from `session:ready` misses nothing.
-async fn sign_in(
-    messaging: &Messaging,
-    expiry: &Expiry,
-    socket: &Socket,
-    payload: &ConnectPayload,
-) -> ImksResult<Accept> {
+async fn sign_in(context: &SignIn, socket: &Socket, payload: &ConnectPayload) -> ImksResult<Accept> {
+    let SignIn { messaging, expiry, .. } = context;
     let token = token(socket, payload)?;
     let identity = messaging.authenticator().verify(&token).await?;
     messaging.rates().connects.take(identity.user_id)?;
@@ -78,7 +95,7 @@ async fn sign_in(
     let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
     let states = channel_states(messaging, identity.user_id, &channels).await?;
     expiry.follow(socket, &session);
-    let accept = welcome(messaging, &identity, &memberships, &states);
+    let accept = welcome(context, &identity, &memberships, &states);
     drop(room);
     accept
 }
@@ -145,7 +162,7 @@ struct ChannelStates {
 
 /// Sends `session:ready`, and as many `session:channels` as the remaining channels need.
 fn welcome(
-    messaging: &Messaging,
+    context: &SignIn,
     identity: &Identity,
     memberships: &[Membership],
     states: &ChannelStates,
@@ -162,12 +179,12 @@ fn welcome(
         server: ServerInfo {
             name: "imks",
             version: env!("CARGO_PKG_VERSION"),
-            node: messaging.config().node.as_deref().unwrap_or_default(),
+            node: context.messaging.config().node.as_deref().unwrap_or_default(),
         },
         server_time: Timestamp(now),
         user: User { id: identity.user_id, username: &identity.username },
         token_expires_at: Timestamp(identity.expires_at),
-        limits: messaging.config().advertised(),
+        limits: &context.limits,
         channels: first,
         channels_complete: chunks.len() == 0,
     };
@@ -206,7 +223,7 @@ struct SessionReady<'a> {
     server_time: Timestamp,
     user: User<'a>,
     token_expires_at: Timestamp,
-    limits: super::AdvertisedLimits,
+    limits: &'a Limits,
     channels: &'a [ChannelState<'a>],
     channels_complete: bool,
 }

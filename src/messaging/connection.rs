@@ -15,6 +15,7 @@ const PING: Request<Ping, Pong> = Request::new("ping");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.advertise("max_payload", events.config().max_payload);
     events.on_socket(REFRESH, refresh);
     events.on(PING, ping);
 }

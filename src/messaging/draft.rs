@@ -10,7 +10,7 @@ use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
 use crate::clock::Timestamp;
-use crate::models::message_draft::{self, Draft, DraftBody, NewDraft};
+use crate::models::message_draft::{self, DRAFTS_MAX, Draft, DraftBody, NewDraft};
 use crate::models::text::BODY_BYTES_MAX;
 use crate::rate_limit::Rate;
 use crate::{ImksError, ImksResult};
@@ -24,6 +24,7 @@ const LIST: Request<List, Drafts> = Request::new("draft:list");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.advertise("drafts", DRAFTS_MAX);
     let limit = events.rate_limit("draft:user", RATE);
     let limit_of_clear = limit.clone();
     events.on(SET, move |ctx, request| set(ctx, request, limit.clone())).put("/drafts/{channel_id}");

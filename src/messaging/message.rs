@@ -17,13 +17,14 @@ use crate::models::message::{
 };
 use crate::models::message_draft::SendDraft;
 use crate::models::message_send::{NewMessage, Sent};
-use crate::models::text::{Mentions, MessageBody, Nonce};
+use crate::models::text::{BODY_CHARS_MAX, Mentions, MessageBody, Nonce};
 use crate::{ImksError, ImksResult};
 
 const SEND: Request<SendMessage, Answer> = Request::new("message:send");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.advertise("body_chars", BODY_CHARS_MAX);
     let created = |sent: &Answer| if sent.duplicate { 200 } else { 201 };
     events.on_write(SEND, send).post("/channels/{channel_id}/messages", created);
 }

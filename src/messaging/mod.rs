@@ -30,18 +30,13 @@ mod turn;
 
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::models::append::Commits;
-use crate::models::message_bookmark::BOOKMARKS_MAX;
-use crate::models::message_draft::DRAFTS_MAX;
-use crate::models::message_reaction_total::DISTINCT_MAX;
 use crate::models::sweep;
-use crate::models::text::BODY_CHARS_MAX;
 use crate::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
 use api::{Api, Route};
@@ -55,7 +50,7 @@ pub use ctx::Ctx;
 use expiry::Expiry;
 use parts::timed;
 pub use parts::{Messaging, Parts};
-use registry::Registry;
+use registry::{Registered, Registry};
 #[cfg(feature = "testing")]
 pub use session::Session;
 #[cfg(feature = "testing")]
@@ -98,28 +93,6 @@ impl Default for Config {
     }
 }
 
-/// The limits that are sent to clients (docs/protocol.md, `session:ready`).
-#[derive(Debug, Clone, Copy, Serialize)]
-struct AdvertisedLimits {
-    body_chars: usize,
-    reactions_distinct: usize,
-    drafts: i64,
-    bookmarks: i64,
-    max_payload: usize,
-}
-
-impl Config {
-    fn advertised(&self) -> AdvertisedLimits {
-        AdvertisedLimits {
-            body_chars: BODY_CHARS_MAX,
-            reactions_distinct: DISTINCT_MAX,
-            drafts: DRAFTS_MAX,
-            bookmarks: BOOKMARKS_MAX,
-            max_payload: self.max_payload,
-        }
-    }
-}
-
 /// The background tasks of messaging, which start once the namespace exists, and the routes of the HTTP API.
 #[derive(Debug)]
 pub struct Jobs {
@@ -131,10 +104,6 @@ pub struct Jobs {
 /// Registers every feature on the namespace of the users, one per line.
 pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     let expiry = Expiry::default();
-    let (for_connect, expiry_for_connect) = (messaging.clone(), expiry.clone());
-    builder.on_connect(move |socket, payload| {
-        connect::connect(for_connect.clone(), expiry_for_connect.clone(), socket, payload)
-    });
     let expiry_for_disconnect = expiry.clone();
     builder.on_disconnect(move |socket, _| expiry_for_disconnect.forget(socket));
     let mut events = Registry::new(builder, messaging);
@@ -148,8 +117,8 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     reaction::register(&mut events);
     draft::register(&mut events);
     bookmark::register(&mut events);
-    events.refuse_unknown();
-    let routes = events.into_routes();
+    let Registered { routes, limits } = events.finish();
+    connect::register(builder, messaging, &expiry, limits);
     Jobs { messaging: messaging.clone(), expiry, routes }
 }
 

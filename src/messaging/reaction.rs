@@ -11,6 +11,7 @@ use crate::ImksResult;
 use crate::auth::Permission;
 use crate::models::emoji::Emoji;
 use crate::models::message_reaction::{AddReaction, Reacted, RemoveReaction};
+use crate::models::message_reaction_total::DISTINCT_MAX;
 use crate::rate_limit::Rate;
 
 const ADD: Request<Add, Reacted> = Request::new("reaction:add");
@@ -18,6 +19,7 @@ const REMOVE: Request<Remove, Reacted> = Request::new("reaction:remove");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.advertise("reactions_distinct", DISTINCT_MAX);
     let limit = events.rate_limit("reaction:user", RATE);
     let limit_of_remove = limit.clone();
     events.on_write(ADD, move |ctx, turn, request| add(ctx, turn, request, limit.clone()));

@@ -1,16 +1,19 @@
 //! The table of handlers, shared by Socket.IO and HTTP. A feature registers each request once. The registry
 //! parses, counts, times and answers requests, and turns errors into their wire form.
 
+use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
 
 use futures_util::future::Either;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::Config;
 use super::api::{Answer, ApiRequest, Method, Route};
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::{Caller, Ctx};
@@ -44,7 +47,16 @@ impl<Req, Res> Request<Req, Res> {
 pub(super) struct Registry<'a> {
     builder: &'a mut NamespaceBuilder,
     messaging: Messaging,
-    routes: Vec<Route>,
+    registered: Registered,
+}
+
+/// What the features registered beside their events.
+#[derive(Default)]
+pub(super) struct Registered {
+    /// The routes of the HTTP API.
+    pub routes: Vec<Route>,
+    /// The limits in `session:ready` (docs/protocol.md), by name.
+    pub limits: BTreeMap<&'static str, Number>,
 }
 
 /// The outcome of a handler.
@@ -69,12 +81,17 @@ pub(super) trait Large {
 impl<'a> Registry<'a> {
     /// Creates a registry that adds its handlers to `builder`.
     pub(super) fn new(builder: &'a mut NamespaceBuilder, messaging: &Messaging) -> Self {
-        Self { builder, messaging: messaging.clone(), routes: Vec::new() }
+        Self { builder, messaging: messaging.clone(), registered: Registered::default() }
     }
 
-    /// Returns the routes that were registered along with their events.
-    pub(super) fn into_routes(self) -> Vec<Route> {
-        self.routes
+    /// Tells clients a limit of one feature in `session:ready`.
+    pub(super) fn advertise(&mut self, name: &'static str, limit: impl Into<Number>) {
+        self.registered.limits.insert(name, limit.into());
+    }
+
+    /// Returns the configuration.
+    pub(super) fn config(&self) -> &Config {
+        self.messaging.config()
     }
 
     /// Creates a rate limit for one feature, with a bucket per user.
@@ -192,8 +209,9 @@ impl<'a> Registry<'a> {
         Entry { registry: self, name, handler, types: PhantomData }
     }
 
-    /// Answers every event without a handler with an error.
-    pub(super) fn refuse_unknown(&mut self) {
+    /// Answers every event without a handler with an error, and returns what was registered beside the
+    /// events.
+    pub(super) fn finish(self) -> Registered {
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(UNKNOWN));
         self.builder.on_unknown(move |mut event: Event| {
             let caller = Caller::on_socket(&messaging, event.socket());
@@ -201,6 +219,7 @@ impl<'a> Registry<'a> {
             seconds.record(std::time::Duration::ZERO);
             ready(())
         });
+        self.registered
     }
 }
 
@@ -282,7 +301,7 @@ where
             let span = tracing::debug_span!("request", event = name, path);
             Box::pin(answering.instrument(span)) as _
         };
-        registry.routes.push(Route::new(method, path, answer));
+        registry.registered.routes.push(Route::new(method, path, answer));
     }
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::rows::{Column, RowsSql};
 use crate::clock::Micros;
 
-/// The values of `channel_change.kind`: how a message was changed. Each feature with changes adds one.
+/// The values of `channel_change.kind`: how a message was changed. A feature with changes adds one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum ChangeKind {

@@ -1,56 +1,14 @@
-//! Messages: the stored row, and the view that goes over the wire.
+//! Messages as they go over the wire. The stored row is in [`super::message_row`].
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::message_reaction_total::Reactions;
-use super::rows::{RowsSql, sql_number};
+use super::message_row::Message;
+use super::rows::sql_number;
 use super::text::{Mentions, Nonce};
-use crate::clock::{Micros, Timestamp};
-
-/// A stored message.
-#[derive(Debug, Clone, Default, FromRow)]
-#[allow(missing_docs, reason = "named as the columns, which the migrations and docs/protocol.md explain")]
-pub struct Message {
-    pub id: Uuid,
-    pub channel_id: Uuid,
-    pub seq: i64,
-    /// The number of messages that count as unread, up to and including this one.
-    pub cseq: i64,
-    pub author_id: Uuid,
-    pub author_username: String,
-    #[sqlx(rename = "type")]
-    pub kind: i32,
-    pub content_type: i32,
-    pub body: String,
-    pub thread_id: Option<Uuid>,
-    pub reply_to_message_id: Option<Uuid>,
-    pub mentions: Option<String>,
-    pub flags: i32,
-    pub nonce: Option<String>,
-    pub version: i64,
-    pub rev: i64,
-    pub created_at: Micros,
-    pub edited_at: Option<Micros>,
-    pub edit_count: i32,
-    pub deleted_at: Option<Micros>,
-    pub deleted_by: Option<Uuid>,
-    pub pinned_at: Option<Micros>,
-    pub reactions: Option<String>,
-    pub attachment_count: i32,
-}
-
-/// The columns of [`Message`], for `concat!`.
-macro_rules! message_columns {
-    () => {
-        "id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, thread_id, \
-         reply_to_message_id, mentions, flags, nonce, version, rev, created_at, edited_at, edit_count, \
-         deleted_at, deleted_by, pinned_at, reactions, attachment_count"
-    };
-}
-pub(crate) use message_columns;
+use crate::clock::Timestamp;
 
 /// The author of a message, with the name they had when it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -191,16 +149,6 @@ pub struct MessageDetail {
     pub rev: i64,
 }
 
-impl Message {
-    /// Returns roughly how many bytes the message takes in memory, and in an answer.
-    pub(crate) fn bytes(&self) -> usize {
-        let parts = [&self.mentions, &self.reactions].into_iter().flatten().map(String::len).sum::<usize>();
-        self.body.len() + parts + DETAIL_BYTES
-    }
-}
-
-/// The size of a message besides its text.
-const DETAIL_BYTES: usize = 512;
 /// The size at which an answer with messages ends. The message that reaches it is still included.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -218,14 +166,13 @@ impl Message {
         let row = self;
         let deleted = row.deleted_at.is_some();
         let mentions = Mentions::from_stored(row.mentions.as_deref().filter(|_| !deleted));
-        let reactions = Reactions::from_stored(row.reactions.as_deref().filter(|_| !deleted));
         MessageDetail {
             id: row.id,
             channel_id: row.channel_id,
             author: AuthorInfo { id: row.author_id, username: row.author_username.into() },
             body: if deleted { String::new() } else { row.body },
             created_at: Timestamp(row.created_at),
-            reactions,
+            reactions: Reactions::from_stored(row.reactions.as_deref().filter(|_| !deleted)),
             attachment_count: if deleted { 0 } else { row.attachment_count },
             seq: row.seq,
             version: row.version,
@@ -265,30 +212,6 @@ impl From<&Message> for ReplyPreview {
         }
     }
 }
-
-/// Finds messages by id inside a transaction.
-pub(crate) static BY_IDS: RowsSql = RowsSql::new(
-    "wanted",
-    concat!(
-        "SELECT ",
-        message_columns!(),
-        " FROM message WHERE id IN (SELECT wanted FROM r WHERE wanted IS NOT NULL)"
-    ),
-);
-pub(crate) static INSERT: RowsSql = RowsSql::new(
-    "id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, thread_id, \
-     reply_to_message_id, mentions, flags, nonce, content_hash, created_at",
-    "INSERT INTO message (id, channel_id, seq, cseq, author_id, author_username, type, content_type, body, \
-     thread_id, reply_to_message_id, mentions, flags, nonce, content_hash, created_at) \
-     SELECT * FROM r WHERE r.id IS NOT NULL",
-);
-/// Updates every column of a message that can change. Without a new body, the stored one stays untouched.
-pub(crate) static UPDATE: RowsSql = RowsSql::new(
-    "id, body, mentions, version, rev, edited_at, edit_count, deleted_at, deleted_by, pinned_at, reactions",
-    "UPDATE message SET body = COALESCE(r.body, message.body), mentions = r.mentions, version = r.version, \
-     rev = r.rev, edited_at = r.edited_at, edit_count = r.edit_count, deleted_at = r.deleted_at, \
-     deleted_by = r.deleted_by, pinned_at = r.pinned_at, reactions = r.reactions FROM r WHERE message.id = r.id",
-);
 
 #[cfg(test)]
 mod tests {

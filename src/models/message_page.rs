@@ -8,9 +8,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::db::{Db, json_ids, on};
-use super::message::{ANSWER_BYTES_MAX, Message, MessageDetail, ReplyPreview, message_columns};
+use super::message::{ANSWER_BYTES_MAX, MessageDetail, ReplyPreview};
 use super::message_id::seq_of;
 use super::message_reaction;
+use super::message_row::{Message, message_columns};
 use crate::{ImksError, ImksResult};
 
 /// The position of a page in its channel.
@@ -103,8 +104,8 @@ pub(crate) async fn newest(db: &Db, channel: Uuid, seq: i64, room: Room) -> Imks
     Ok(Scan { db, channel, thread: None }.older(seq.saturating_add(1), room).await?.0)
 }
 
-/// Converts rows to messages as `reader` sees them. Each feature with its own table adds a line here, and
-/// costs a query only if a message has something in it.
+/// Converts rows to messages as `reader` sees them. A feature that shows something that depends on the reader
+/// adds one line here, and costs a query only if a message has something of it.
 pub(crate) async fn views(db: &Db, reader: Uuid, rows: Vec<Message>) -> ImksResult<Vec<MessageDetail>> {
     let mut messages = with_replies(db, rows).await?;
     message_reaction::mark_own(db, reader, &mut messages).await?;

@@ -9,10 +9,11 @@ use uuid::Uuid;
 use super::append::records::Lookup;
 use super::append::{LockedChannel, Mutation, References};
 use super::message::{
-    ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, Message, MessageDetail, MessageType, ReplyPreview,
+    ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, MessageDetail, MessageType, ReplyPreview,
     flag_automated, is_counted,
 };
 use super::message_mention::{MENTION_SELF, MentionRows, targets};
+use super::message_row::Message;
 use super::rows::{Column, RowsSql};
 use super::text::{Mentions, MessageBody, Nonce};
 use crate::clock::Micros;

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::channel_state::{ChannelHead, heads};
 use super::db::{Db, on};
-use super::message::{Message, MessageDetail};
+use super::message::MessageDetail;
 use super::message_page::{Room, newest, rows_by_id, views};
+use super::message_row::Message;
 use crate::ImksResult;
 
 /// The last message and change of a channel that a client has.

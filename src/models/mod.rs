@@ -17,6 +17,7 @@ pub mod message_page;
 pub mod message_reaction;
 pub mod message_reaction_total;
 pub mod message_read_state;
+pub(crate) mod message_row;
 pub mod message_send;
 pub mod message_sync;
 pub mod metrics;

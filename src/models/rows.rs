@@ -91,6 +91,58 @@ impl Column<'_> {
     }
 }
 
+impl<'a> Column<'a> {
+    /// Returns a column with one value of each row.
+    pub(crate) fn of<R, V: Value<'a>>(rows: impl IntoIterator<Item = R>, value: impl FnMut(R) -> V) -> Self {
+        V::column(rows.into_iter().map(value))
+    }
+}
+
+/// A value that stands in a column: its type decides the kind of the column.
+pub(crate) trait Value<'a>: Sized {
+    /// Returns a column of these values.
+    fn column(values: impl Iterator<Item = Self>) -> Column<'a>;
+
+    /// Returns how many bytes of text the value holds.
+    fn text_bytes(self) -> usize {
+        0
+    }
+}
+
+/// Implements [`Value`]: the type, the kind of column, and the conversion of one value.
+macro_rules! values {
+    ($($type:ty => $column:ident($value:ident => $converted:expr) $(, text $bytes:expr)?;)*) => {$(
+        impl<'a> Value<'a> for $type {
+            fn column(values: impl Iterator<Item = Self>) -> Column<'a> {
+                Column::$column(values.map(|$value| $converted).collect())
+            }
+
+            $(fn text_bytes(self) -> usize {
+                let $value = self;
+                $bytes
+            })?
+        }
+    )*};
+}
+
+values! {
+    Uuid => Ids(id => id);
+    Option<Uuid> => MaybeIds(id => id);
+    i32 => Numbers(number => i64::from(number));
+    i64 => Numbers(number => number);
+    Option<i64> => MaybeNumbers(number => number);
+    bool => Flags(flag => flag);
+    &'a str => Texts(text => text), text text.len();
+    Option<&'a str> => MaybeTexts(text => text), text text.map_or(0, str::len);
+    &'a Uuid => Ids(id => *id);
+    &'a Option<Uuid> => MaybeIds(id => *id);
+    &'a i32 => Numbers(number => i64::from(*number));
+    &'a i64 => Numbers(number => *number);
+    &'a Option<i64> => MaybeNumbers(number => *number);
+    &'a String => Texts(text => text.as_str()), text text.len();
+    &'a Option<String> => MaybeTexts(text => text.as_deref()), text text.as_ref().map_or(0, String::len);
+}
+
 /// A statement that takes the table `r` as input.
 pub(crate) struct RowsSql {
     /// The names of the columns of `r`, comma separated, in the order of the input.

@@ -8,6 +8,7 @@ mod map;
 mod markdown;
 mod modules;
 mod names;
+mod recipes;
 mod rust;
 
 use std::collections::BTreeSet;

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
-use std::sync::Arc;
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -14,7 +13,7 @@ use super::records::{Lookups, Records};
 use super::told::Told;
 use crate::clock::Micros;
 use crate::models::channel_change::{Change, ChangeKind};
-use crate::models::message::{Message, MessageDetail};
+use crate::models::message_row::{Appended, Message};
 use crate::models::text::Nonce;
 use crate::{ImksError, ImksResult};
 
@@ -67,16 +66,6 @@ pub(super) struct Effects {
     /// The channels whose counters changed.
     pub states: Vec<ChannelState>,
     pub told: Vec<Told>,
-}
-
-/// A new message.
-#[derive(Debug)]
-pub(super) struct Appended {
-    pub message: Arc<MessageDetail>,
-    pub cseq: i64,
-    pub content_hash: i64,
-    /// The mentions as stored.
-    pub mentions: Option<String>,
 }
 
 /// A message whose stored state changes.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::batch::{Appended, Batch};
+use super::batch::Batch;
 use super::mutation::{Authority, Scope};
 use super::records::{Lookup, Record, Removable, Write};
 use super::told::{ChangeEvent, Payload, Told};
 use crate::clock::Micros;
 use crate::models::channel_change::{Change, ChangeKind};
-use crate::models::message::{Message, MessageDetail, ReplyPreview, is_counted};
+use crate::models::message::{MessageDetail, ReplyPreview, is_counted};
 use crate::models::message_id;
+use crate::models::message_row::{Appended, Message};
 use crate::models::text::Nonce;
 use crate::{ImksError, ImksResult};
 

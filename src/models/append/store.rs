@@ -5,15 +5,14 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::batch::{Batch, Changed, ChannelState, Effects, Loaded, NonceKey, StoredNonce};
+use super::batch::{Batch, ChannelState, Effects, Loaded, NonceKey, StoredNonce};
 use super::mutation::{Job, Wanted};
 use crate::clock::Micros;
 use crate::models::channel_change::{self, Change};
 use crate::models::db::json_ids;
-use crate::models::message::{self, Message};
 use crate::models::message_id;
+use crate::models::message_row::{self, Appended, Message};
 use crate::models::rows::{Column, Connection, RowsSql};
-use crate::models::text::Nonce;
 
 /// Reads the input of the batch under the locks, decides, and writes. The caller owns the transaction.
 ///
@@ -136,71 +135,32 @@ async fn fetch_messages(
 ) -> Result<HashMap<Uuid, Message>, sqlx::Error> {
     ids.sort_unstable();
     ids.dedup();
-    let rows: Vec<Message> = message::BY_IDS.fetch(connection, &[Column::Ids(ids)]).await?;
+    let rows: Vec<Message> = message_row::BY_IDS.fetch(connection, &[Column::Ids(ids)]).await?;
     Ok(rows.into_iter().map(|row| (row.id, row)).collect())
 }
 
 async fn write(connection: &mut Connection<'_>, effects: &Effects) -> Result<(), sqlx::Error> {
     RELEASE_NONCES.execute(connection, &[Column::Ids(effects.released.clone())]).await?;
-    message::INSERT.execute(connection, &appended_columns(effects)).await?;
+    message_row::INSERT.execute(connection, &Appended::columns(&effects.appended)).await?;
     if !effects.changes.is_empty() {
-        message::UPDATE.execute(connection, &changed_columns(effects)).await?;
+        let changed: Vec<_> = effects.changed.iter().map(|it| (&it.row, it.new_body())).collect();
+        message_row::UPDATE.execute(connection, &Message::update_columns(&changed)).await?;
         channel_change::INSERT.execute(connection, &Change::columns(&effects.changes)).await?;
     }
     effects.records.write(connection).await?;
     UPDATE_COUNTERS.execute(connection, &counter_columns(&effects.states)).await
 }
 
-fn appended_columns(effects: &Effects) -> [Column<'_>; 16] {
-    let appended = || effects.appended.iter();
-    let messages = || effects.appended.iter().map(|appended| &*appended.message);
-    [
-        Column::Ids(messages().map(|message| message.id).collect()),
-        Column::Ids(messages().map(|message| message.channel_id).collect()),
-        Column::Numbers(messages().map(|message| message.seq).collect()),
-        Column::Numbers(appended().map(|appended| appended.cseq).collect()),
-        Column::Ids(messages().map(|message| message.author.id).collect()),
-        Column::Texts(messages().map(|message| &*message.author.username).collect()),
-        Column::Numbers(messages().map(|message| i64::from(message.kind as i32)).collect()),
-        Column::Numbers(messages().map(|message| i64::from(message.content_type as i32)).collect()),
-        Column::Texts(messages().map(|message| message.body.as_str()).collect()),
-        Column::MaybeIds(messages().map(|message| message.thread_id).collect()),
-        Column::MaybeIds(messages().map(|message| message.reply_to_message_id).collect()),
-        Column::MaybeTexts(appended().map(|appended| appended.mentions.as_deref()).collect()),
-        Column::Numbers(messages().map(|message| i64::from(message.flags)).collect()),
-        Column::MaybeTexts(messages().map(|message| message.nonce.as_ref().map(Nonce::as_str)).collect()),
-        Column::Numbers(appended().map(|appended| appended.content_hash).collect()),
-        Column::Numbers(messages().map(|message| message.created_at.0).collect()),
-    ]
-}
-
-fn changed_columns(effects: &Effects) -> [Column<'_>; 11] {
-    let rows = || effects.changed.iter().map(|changed| &changed.row);
-    [
-        Column::Ids(rows().map(|row| row.id).collect()),
-        Column::MaybeTexts(effects.changed.iter().map(Changed::new_body).collect()),
-        Column::MaybeTexts(rows().map(|row| row.mentions.as_deref()).collect()),
-        Column::Numbers(rows().map(|row| row.version).collect()),
-        Column::Numbers(rows().map(|row| row.rev).collect()),
-        Column::MaybeNumbers(rows().map(|row| row.edited_at).collect()),
-        Column::Numbers(rows().map(|row| i64::from(row.edit_count)).collect()),
-        Column::MaybeNumbers(rows().map(|row| row.deleted_at).collect()),
-        Column::MaybeIds(rows().map(|row| row.deleted_by).collect()),
-        Column::MaybeNumbers(rows().map(|row| row.pinned_at).collect()),
-        Column::MaybeTexts(rows().map(|row| row.reactions.as_deref()).collect()),
-    ]
-}
-
 fn counter_columns(states: &[ChannelState]) -> [Column<'_>; 8] {
     [
-        Column::Ids(states.iter().map(|state| state.channel_id).collect()),
-        Column::Numbers(states.iter().map(|state| state.last_seq).collect()),
-        Column::Numbers(states.iter().map(|state| state.last_cseq).collect()),
-        Column::Numbers(states.iter().map(|state| state.last_rev).collect()),
-        Column::Numbers(states.iter().map(|state| state.last_ms).collect()),
-        Column::MaybeIds(states.iter().map(|state| state.last_message_id).collect()),
-        Column::MaybeNumbers(states.iter().map(|state| state.last_message_at).collect()),
-        Column::Numbers(states.iter().map(|state| state.message_count).collect()),
+        Column::of(states, |state| state.channel_id),
+        Column::of(states, |state| state.last_seq),
+        Column::of(states, |state| state.last_cseq),
+        Column::of(states, |state| state.last_rev),
+        Column::of(states, |state| state.last_ms),
+        Column::of(states, |state| state.last_message_id),
+        Column::of(states, |state| state.last_message_at),
+        Column::of(states, |state| state.message_count),
     ]
 }
 

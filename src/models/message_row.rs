@@ -1,0 +1,173 @@
+//! The stored row of a message: its columns, and the statements that find, insert and update it. A column is one
+//! line of [`Message`]; a column that is set when a message is sent is also one line of [`Appended`].
+
+use std::sync::Arc;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::message::MessageDetail;
+use super::rows::{Column, RowsSql, Value};
+use super::text::Nonce;
+use crate::clock::Micros;
+
+/// Declares [`Message`], the list of its columns, and the statement that updates the changeable ones. The SQL
+/// name of a field follows in parentheses where it differs.
+macro_rules! message_row {
+    (
+        constant { $($(#[$meta:meta])* $name:ident $(($sql:literal))?: $type:ty,)* }
+        changeable { $($changeable:ident: $of:ty,)* }
+    ) => {
+        /// A stored message.
+        #[derive(Debug, Clone, Default, FromRow)]
+        #[allow(missing_docs, reason = "named as the columns, which the migrations and docs/protocol.md explain")]
+        pub struct Message {
+            $($(#[$meta])* $(#[sqlx(rename = $sql)])? pub $name: $type,)*
+            pub body: String,
+            $(pub $changeable: $of,)*
+        }
+
+        /// The columns of [`Message`], for `concat!`.
+        macro_rules! message_columns {
+            () => {
+                concat!(
+                    "body",
+                    $(", ", $crate::models::message_row::column_name!($name $(, $sql)?),)*
+                    $(", ", stringify!($changeable)),*
+                )
+            };
+        }
+        pub(crate) use message_columns;
+
+        impl Message {
+            /// Returns roughly how many bytes the message takes in memory, and in an answer.
+            pub(crate) fn bytes(&self) -> usize {
+                DETAIL_BYTES + self.body.len() $(+ Value::text_bytes(&self.$changeable))*
+            }
+
+            /// Returns the input of [`UPDATE`]: the messages, and the new text of those whose text changes.
+            pub(crate) fn update_columns<'a>(changed: &[(&'a Self, Option<&'a str>)]) -> Vec<Column<'a>> {
+                vec![
+                    Column::of(changed, |(row, _)| row.id),
+                    Column::of(changed, |(_, body)| *body),
+                    $(Column::of(changed, |(row, _)| &row.$changeable),)*
+                ]
+            }
+        }
+
+        /// Updates every changeable column. Without a new body, the stored one stays untouched.
+        pub(crate) static UPDATE: RowsSql = RowsSql::new(
+            concat!("id, body", $(", ", stringify!($changeable)),*),
+            concat!(
+                "UPDATE message SET body = COALESCE(r.body, message.body)",
+                $(", ", stringify!($changeable), " = r.", stringify!($changeable),)*
+                " FROM r WHERE message.id = r.id"
+            ),
+        );
+    };
+}
+
+/// Returns the SQL name of a field.
+macro_rules! column_name {
+    ($name:ident) => {
+        stringify!($name)
+    };
+    ($name:ident, $sql:literal) => {
+        $sql
+    };
+}
+pub(crate) use column_name;
+
+message_row! {
+    constant {
+        id: Uuid,
+        channel_id: Uuid,
+        seq: i64,
+        /// The number of messages that count as unread, up to and including this one.
+        cseq: i64,
+        author_id: Uuid,
+        author_username: String,
+        kind("type"): i32,
+        content_type: i32,
+        thread_id: Option<Uuid>,
+        reply_to_message_id: Option<Uuid>,
+        flags: i32,
+        nonce: Option<String>,
+        created_at: Micros,
+        attachment_count: i32,
+    }
+    changeable {
+        mentions: Option<String>,
+        version: i64,
+        rev: i64,
+        edited_at: Option<Micros>,
+        edit_count: i32,
+        deleted_at: Option<Micros>,
+        deleted_by: Option<Uuid>,
+        pinned_at: Option<Micros>,
+        reactions: Option<String>,
+    }
+}
+
+/// The size of a message besides its text.
+const DETAIL_BYTES: usize = 512;
+
+/// A new message, with the columns that its view does not show.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    pub message: Arc<MessageDetail>,
+    pub cseq: i64,
+    pub content_hash: i64,
+    /// The mentions as stored.
+    pub mentions: Option<String>,
+}
+
+/// Declares the columns that are set when a message is sent, and the statement that inserts them.
+macro_rules! inserted {
+    (|$row:ident| $first:literal = $first_value:expr, $($name:literal = $value:expr,)*) => {
+        impl Appended {
+            /// Returns the input of [`INSERT`].
+            pub(crate) fn columns(rows: &[Self]) -> Vec<Column<'_>> {
+                vec![Column::of(rows, |$row| $first_value), $(Column::of(rows, |$row| $value),)*]
+            }
+        }
+
+        /// Inserts new messages.
+        pub(crate) static INSERT: RowsSql = RowsSql::new(
+            concat!($first $(, ", ", $name)*),
+            concat!(
+                "INSERT INTO message (", $first $(, ", ", $name)*, ") SELECT * FROM r WHERE r.id IS NOT NULL"
+            ),
+        );
+    };
+}
+
+inserted! {
+    |row|
+    "id" = row.message.id,
+    "channel_id" = row.message.channel_id,
+    "seq" = row.message.seq,
+    "cseq" = row.cseq,
+    "author_id" = row.message.author.id,
+    "author_username" = &*row.message.author.username,
+    "type" = row.message.kind as i32,
+    "content_type" = row.message.content_type as i32,
+    "body" = row.message.body.as_str(),
+    "thread_id" = row.message.thread_id,
+    "reply_to_message_id" = row.message.reply_to_message_id,
+    "mentions" = row.mentions.as_deref(),
+    "flags" = row.message.flags,
+    "nonce" = row.message.nonce.as_ref().map(Nonce::as_str),
+    "content_hash" = row.content_hash,
+    "created_at" = row.message.created_at.0,
+}
+
+/// Finds messages by id inside a transaction.
+pub(crate) static BY_IDS: RowsSql = RowsSql::new(
+    "wanted",
+    concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM message WHERE id IN (SELECT wanted FROM r WHERE wanted IS NOT NULL)"
+    ),
+);
