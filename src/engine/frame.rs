@@ -7,11 +7,13 @@
 use std::io;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 #[cfg(feature = "socketio")]
 pub use self::server::Reservation;
 #[cfg(feature = "socketio")]
 pub(crate) use self::server::{CLOSE, NOOP, PING, PONG, PONG_PROBE};
+use crate::{ImksError, ImksResult};
 
 #[cfg(feature = "socketio")]
 mod server;
@@ -143,6 +145,15 @@ impl FrameWriter {
         self.buffer.extend_from_slice(text.as_bytes());
     }
 
+    /// Appends a value as JSON text.
+    ///
+    /// # Errors
+    /// [`ImksError::EngineSerialization`] for a value that cannot be JSON, such as a map whose keys are not
+    /// texts.
+    pub fn write_json<T: Serialize + ?Sized>(&mut self, value: &T) -> ImksResult<()> {
+        serde_json::to_writer(self, value).map_err(ImksError::EngineSerialization)
+    }
+
     /// Returns the number of bytes written after the `4`.
     pub fn len(&self) -> usize {
         self.buffer.len() - HEADER_ROOM - 1
@@ -253,5 +264,15 @@ mod tests {
             };
             prop_assert_eq!(length, frame.payload().len());
         }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_json_is_the_fault_of_the_server_and_keeps_its_cause() {
+        let not_json = std::collections::BTreeMap::from([((1, 2), 3)]);
+        let error = Frame::writer(0).write_json(&not_json).unwrap_err();
+        assert!(
+            matches!(&error, ImksError::EngineSerialization(cause) if cause.to_string().contains("string"))
+        );
+        assert_eq!((error.code().as_str(), error.is_retryable()), ("internal", true));
     }
 }

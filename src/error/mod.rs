@@ -39,7 +39,7 @@ pub enum ImksError {
     /// A packet is valid, but not in this direction or state.
     #[error("engine packet not allowed here: {0}")]
     UnexpectedEnginePacket(&'static str),
-    /// An Engine.IO packet could not be serialised as JSON.
+    /// A value that is to be sent cannot be serialised as JSON.
     #[error("engine packet cannot be encoded")]
     EngineSerialization(#[source] serde_json::Error),
 

@@ -93,7 +93,7 @@ impl Inbox {
     /// Offers a wire to the session, which must still be polling and have no other candidate.
     pub(crate) fn offer(&self, wire: Box<Duplex>) -> Result<(), (Refusal, Box<Duplex>)> {
         let mut offered = Some(wire);
-        let taken = self.change(|slots| {
+        let taken = self.try_change(|slots| {
             if std::mem::replace(&mut slots.candidate_open, true) {
                 return Err(Refusal::Upgraded);
             }
@@ -107,7 +107,7 @@ impl Inbox {
     }
 
     pub(super) fn open_get(&self, reply: GetReply) -> Result<(), Refusal> {
-        self.change(|slots| {
+        self.try_change(|slots| {
             if std::mem::replace(&mut slots.get_open, true) {
                 slots.failure = Some(CloseReason::TransportError);
                 return Err(Refusal::Overlap);
@@ -118,7 +118,7 @@ impl Inbox {
     }
 
     pub(super) fn open_post(&self, reply: PostReply) -> Result<(), Refusal> {
-        self.change(|slots| {
+        self.try_change(|slots| {
             if std::mem::replace(&mut slots.post_open, true) {
                 slots.failure = Some(CloseReason::TransportError);
                 return Err(Refusal::Overlap);
@@ -129,29 +129,25 @@ impl Inbox {
     }
 
     pub(super) fn submit(&self, packets: Vec<Packet>, malformed: bool) -> Result<(), Refusal> {
-        self.change(|slots| {
+        self.try_change(|slots| {
             slots.post = slots.post_reply.take().map(|reply| Post { packets, malformed, reply });
             Ok(())
         })
     }
 
-    /// Discards the current POST without packets and allows the next one.
+    /// Discards the current POST without packets and allows the next one. Does nothing if the session has
+    /// ended or is carried by another wire.
     pub(super) fn cancel_post(&self) {
-        // A session that has ended or is carried by another wire is not affected.
-        let _ = self.change(|slots| {
+        self.change(|slots| {
             slots.post_open = false;
             slots.post_reply = None;
-            Ok(())
         });
     }
 
-    /// Ends the session, because one of its requests cannot be answered.
+    /// Ends the session, because one of its requests cannot be answered. Does nothing if the session has
+    /// ended or is carried by another wire.
     pub(super) fn fail(&self, reason: CloseReason) {
-        // A session that has ended or is carried by another wire is not affected.
-        let _ = self.change(|slots| {
-            slots.failure = Some(reason);
-            Ok(())
-        });
+        self.change(|slots| slots.failure = Some(reason));
     }
 
     /// Returns the reason why the inbox is closed.
@@ -162,14 +158,16 @@ impl Inbox {
         }
     }
 
-    /// Changes the slots and wakes the connection.
-    fn change(&self, change: impl FnOnce(&mut Slots) -> Result<(), Refusal>) -> Result<(), Refusal> {
-        let changed = match self.slots.lock().as_mut() {
-            Some(slots) => change(slots),
-            None => return Err(self.refusal()),
-        };
+    /// Changes the slots, or refuses a request that cannot be taken, and wakes the connection.
+    fn try_change(&self, change: impl FnOnce(&mut Slots) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        self.change(change).unwrap_or_else(|| Err(self.refusal()))
+    }
+
+    /// Changes the slots, if the inbox is open, and wakes the connection.
+    fn change<T>(&self, change: impl FnOnce(&mut Slots) -> T) -> Option<T> {
+        let changed = self.slots.lock().as_mut().map(change)?;
         self.queue.wake();
-        changed
+        Some(changed)
     }
 }
 

@@ -105,17 +105,17 @@ pub(super) struct ShownEvent<'a> {
 
 impl Arguments for ShownEvent<'_> {
     fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        serde_json::to_writer(&mut *out, self.nsp)?;
+        out.write_json(self.nsp)?;
         out.push_str(",");
-        serde_json::to_writer(&mut *out, self.id)?;
+        out.write_json(self.id)?;
         out.push_str(",[");
-        serde_json::to_writer(&mut *out, self.args.name())?;
+        out.write_json(self.args.name())?;
         if !self.args.json().is_empty() {
             out.push_str(",");
             out.push_str(self.args.json());
         }
         out.push_str("],");
-        Ok(serde_json::to_writer(out, &self.at)?)
+        out.write_json(&self.at)
     }
 
     fn attachments(&self) -> &[bytes::Bytes] {

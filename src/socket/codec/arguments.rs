@@ -47,7 +47,7 @@ pub struct One<'a, T: ?Sized>(pub &'a T);
 
 impl<T: Serialize + ?Sized> Arguments for One<'_, T> {
     fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        Ok(serde_json::to_writer(out, self.0)?)
+        out.write_json(self.0)
     }
 
     fn may_hold_binary(&self) -> bool {
@@ -62,10 +62,10 @@ macro_rules! tuple_arguments {
             #[allow(non_snake_case, reason = "fields are named as their types")]
             fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
                 let ($first, $($other,)*) = self;
-                serde_json::to_writer(&mut *out, $first)?;
+                out.write_json($first)?;
                 $(
                     out.push_str(",");
-                    serde_json::to_writer(&mut *out, $other)?;
+                    out.write_json($other)?;
                 )*
                 Ok(())
             }

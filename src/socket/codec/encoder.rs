@@ -163,7 +163,7 @@ pub fn encode_disconnect(namespace: &str) -> EncodedPacket {
 /// Encodes a CONNECT_ERROR (`4`) with the reason as a JSON object.
 pub fn encode_connect_error(namespace: &str, reason: &impl Serialize) -> ImksResult<EncodedPacket> {
     let mut packet = PacketWriter::new(PacketType::ConnectError, namespace, 0, DEFAULT_JSON_BYTES);
-    serde_json::to_writer(&mut packet.text, reason)?;
+    packet.text.write_json(reason)?;
     Ok(packet.finish())
 }
 
@@ -219,7 +219,7 @@ impl PacketWriter {
         packet.write_id(id)?;
         packet.text.push_str("[");
         if let Some(name) = name {
-            serde_json::to_writer(&mut packet.text, name)?;
+            packet.text.write_json(name)?;
             if !args.is_empty() {
                 packet.text.push_str(",");
             }
