@@ -23,7 +23,7 @@ impl Socket {
     }
 
     fn expect(&self, id: u64, target: AckTarget) -> ImksResult<()> {
-        let expected = self.pending_acks().expect(id, target, || self.is_closed());
+        let expected = self.pending_acks().expect(id, target, || self.phase().is_closed());
         expected.map_err(|refused| match refused {
             NotExpected::Closed => ImksError::SocketNotFound(self.id().into()),
             NotExpected::TooMany => ImksError::LimitReached("pending acks per socket"),

@@ -19,10 +19,12 @@ pub(crate) mod delivery;
 mod emit;
 pub(crate) mod handlers;
 pub(crate) mod lifecycle;
+mod membership;
 #[allow(clippy::module_inception, reason = "the thing is called a namespace")]
 pub(crate) mod namespace;
 pub(crate) mod observers;
 pub(crate) mod pending_acks;
+pub(crate) mod phase;
 pub(crate) mod pressure;
 pub(crate) mod refusal;
 pub(crate) mod remote_socket;

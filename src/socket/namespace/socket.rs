@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use super::connect::ConnectPayload;
 use super::handlers::Listeners;
+use super::membership::Memberships;
 use super::namespace::Namespace;
 use super::pending_acks::PendingAcks;
+use super::phase::{Buffered, Buffering, Phase};
 use super::pressure;
 use super::rooms::Membership;
 use crate::engine::{Close, Frame, Handshake, Outbox, Protocol, Queued, Reservation, SendError, Transport};
@@ -30,15 +31,12 @@ struct Inner {
     id: SocketId,
     /// The whole id of a client of Socket.IO v2.
     id_of_version2: Option<Box<str>>,
-    /// One of `JOINING`, `OPEN` and `CLOSED`. It is atomic because every packet reads it.
-    state: AtomicU8,
+    phase: Phase,
     dialect: Dialect,
     outbox: Outbox,
     namespace: Namespace,
     handshake: Arc<Handshake>,
-    /// The packets sent while joining. They must not overtake the CONNECT reply.
-    buffered: Mutex<Vec<Buffered>>,
-    rooms: Mutex<HashMap<Arc<str>, Membership<Socket>>>,
+    memberships: Memberships<Socket>,
     acks: PendingAcks,
     data: SocketData,
     /// The listeners of this socket, created when first needed. Few sockets have any.
@@ -46,16 +44,6 @@ struct Inner {
     /// The session that the client may recover.
     link: Option<Box<Link>>,
 }
-
-struct Buffered {
-    packet: EncodedPacket,
-    /// The position in the log of the namespace, if there is a log.
-    position: Option<Position>,
-}
-
-const JOINING: u8 = 0;
-const OPEN: u8 = 1;
-const CLOSED: u8 = 2;
 
 impl Socket {
     pub(crate) fn new(
@@ -79,13 +67,12 @@ impl Socket {
         Ok(Self(Arc::new(Inner {
             id,
             id_of_version2,
-            state: AtomicU8::new(JOINING),
+            phase: Phase::default(),
             dialect,
             outbox,
             namespace,
             handshake,
-            buffered: Mutex::default(),
-            rooms: Mutex::default(),
+            memberships: Memberships::default(),
             acks: PendingAcks::default(),
             data: SocketData::restored(data),
             listeners: OnceLock::new(),
@@ -115,12 +102,11 @@ impl Socket {
 
     /// Whether the socket has joined its namespace and has not left it, and the connection is open.
     pub fn is_connected(&self) -> bool {
-        self.0.state.load(Ordering::Acquire) == OPEN
+        self.0.phase.is_open()
     }
 
-    /// Whether the socket has left its namespace or the connection has ended.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.state.load(Ordering::Acquire) == CLOSED
+    pub(super) fn phase(&self) -> &Phase {
+        &self.0.phase
     }
 
     pub(crate) fn pending_acks(&self) -> &PendingAcks {
@@ -194,14 +180,18 @@ impl Socket {
         packet: &Renderings<'_>,
         position: Option<Position>,
     ) -> Result<(), SendError> {
-        match self.0.state.load(Ordering::Acquire) {
-            OPEN => {
+        match self.0.phase.buffer(packet, position) {
+            Buffering::Joining => Ok(()),
+            Buffering::Full => {
+                self.0.outbox.close(Close::Now);
+                Err(SendError::Slow)
+            }
+            Buffering::Open => {
                 self.note_sent(position);
                 pressure::note(self.0.outbox.send_all(packet.frames_for(self.0.dialect, &self.0.outbox))?);
                 Ok(())
             }
-            JOINING => self.buffer(packet, position),
-            _ => {
+            Buffering::Closed => {
                 // The socket is still in its rooms, so the client misses this packet.
                 self.note_sent(position);
                 Err(SendError::Closed)
@@ -212,7 +202,7 @@ impl Socket {
     /// Sends a packet to this client only. A single frame is moved instead of shared.
     pub(crate) fn deliver_owned(&self, packet: EncodedPacket) -> Result<(), SendError> {
         let plain = packet.len() == 1 && self.0.dialect == Dialect::Default;
-        if !plain || self.0.state.load(Ordering::Acquire) != OPEN {
+        if !plain || !self.is_connected() {
             return self.deliver(&Renderings::new(&packet), None);
         }
         let Some(frame) = packet.into_frames().pop() else { return Ok(()) };
@@ -222,7 +212,7 @@ impl Socket {
 
     /// Sends a packet if the connection can take it right now.
     pub(crate) fn deliver_volatile(&self, packet: &Renderings<'_>) {
-        if self.0.state.load(Ordering::Acquire) == OPEN {
+        if self.is_connected() {
             self.0.outbox.send_volatile(packet.frames_for(self.0.dialect, &self.0.outbox));
         }
     }
@@ -253,40 +243,23 @@ impl Socket {
     ///
     /// Without `logged`, buffered packets from the log are skipped because `welcome` already contains them.
     pub(crate) fn open(&self, welcome: &[EncodedPacket], logged: bool) -> Result<(), SendError> {
-        let mut buffered = self.0.buffered.lock();
-        let waiting = std::mem::take(&mut *buffered);
-        let mut all = Frames::new();
-        let mut add = |packet: &EncodedPacket| {
-            let renderings = Renderings::new(packet);
-            all.extend(renderings.frames_for(self.0.dialect, &self.0.outbox).iter().cloned());
-        };
-        welcome.iter().for_each(&mut add);
-        for Buffered { packet, position } in &waiting {
-            if logged || position.is_none() {
-                add(packet);
-                self.note_sent(*position);
+        self.0.phase.open(|buffered| {
+            let mut all = Frames::new();
+            let mut add = |packet: &EncodedPacket| {
+                let renderings = Renderings::new(packet);
+                all.extend(renderings.frames_for(self.0.dialect, &self.0.outbox).iter().cloned());
+            };
+            welcome.iter().for_each(&mut add);
+            for Buffered { packet, position } in &buffered {
+                if logged || position.is_none() {
+                    add(packet);
+                    self.note_sent(*position);
+                }
             }
-        }
-        // Queue all frames at once: queued one by one, they could fill the outbox and close the connection
-        // midway.
-        self.0.outbox.answer(&all, None)?;
-        // This fails if the socket was closed in the meantime; it then stays closed.
-        let opened = self.0.state.compare_exchange(JOINING, OPEN, Ordering::AcqRel, Ordering::Acquire);
-        opened.map(|_| ()).map_err(|_| SendError::Closed)
-    }
-
-    fn buffer(&self, packet: &Renderings<'_>, position: Option<Position>) -> Result<(), SendError> {
-        let mut buffered = self.0.buffered.lock();
-        if self.0.state.load(Ordering::Acquire) != JOINING {
-            drop(buffered);
-            return self.deliver(packet, position);
-        }
-        if buffered.len() >= BUFFERED_PACKETS_MAX {
-            self.0.outbox.close(Close::Now);
-            return Err(SendError::Slow);
-        }
-        buffered.push(Buffered { packet: packet.packet().clone(), position });
-        Ok(())
+            // Queue all frames at once: queued one by one, they could fill the outbox and close the connection
+            // midway.
+            self.0.outbox.answer(&all, None)
+        })
     }
 
     fn note_sent(&self, position: Option<Position>) {
@@ -312,43 +285,35 @@ impl Socket {
         room: &str,
         join: impl FnOnce() -> (Membership<Socket>, R),
     ) -> Option<(Arc<str>, R)> {
-        let mut rooms = self.0.rooms.lock();
-        // Checked under the lock, because closing the socket empties the map under the same lock afterwards.
-        if self.is_closed() || rooms.contains_key(room) {
-            return None;
-        }
-        let (membership, outcome) = join();
-        let name = membership.room().clone();
-        rooms.insert(name.clone(), membership);
-        Some((name, outcome))
+        self.0.memberships.add(room, &self.0.phase, join)
     }
 
     pub(crate) fn remove_room(&self, room: &str) -> Option<Membership<Socket>> {
-        self.0.rooms.lock().remove(room)
+        self.0.memberships.remove(room)
     }
 
     /// Whether the socket is in a room. Every socket is in its own room, named after its id.
     pub fn is_in(&self, room: &str) -> bool {
-        room == self.id() || self.0.rooms.lock().contains_key(room)
+        room == self.id() || self.0.memberships.contains(room)
     }
 
     /// Returns the rooms of the socket, including its own room.
     pub fn rooms(&self) -> Vec<Arc<str>> {
-        let mut rooms: Vec<_> = self.0.rooms.lock().keys().cloned().collect();
+        let mut rooms = self.0.memberships.rooms();
         rooms.push(Arc::from(self.id()));
         rooms
     }
 
     /// Marks the socket as closed. Returns `true` for the one call that did it.
     pub(crate) fn mark_closed(&self) -> bool {
-        self.0.state.swap(CLOSED, Ordering::AcqRel) != CLOSED
+        self.0.phase.close()
     }
 
     /// Drops the acks and the buffered packets of a closed socket, and returns the rooms it must leave.
     pub(crate) fn take_rooms(&self) -> HashMap<Arc<str>, Membership<Socket>> {
         self.0.acks.clear();
-        self.0.buffered.lock().clear();
-        std::mem::take(&mut *self.0.rooms.lock())
+        self.0.phase.clear();
+        self.0.memberships.take()
     }
 }
 
@@ -366,7 +331,3 @@ impl fmt::Debug for Socket {
         formatter.debug_tuple("Socket").field(&self.0.id).finish()
     }
 }
-
-/// The maximum number of packets buffered while the connect hook runs. One more closes the connection,
-/// because the client would miss it.
-pub const BUFFERED_PACKETS_MAX: usize = 1_024;
