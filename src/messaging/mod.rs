@@ -16,6 +16,7 @@ mod history;
 mod input;
 mod message;
 pub mod metrics;
+mod outcome;
 mod own;
 mod parts;
 mod push;

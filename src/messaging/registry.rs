@@ -1,13 +1,13 @@
 //! The table of handlers, shared by Socket.IO and HTTP. A feature registers each request once. The registry
-//! parses, counts, times and answers requests, and turns errors into their wire form.
+//! parses and times requests, and answers them with the outcome of their handler ([`super::outcome`]).
 
 use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
 
 use futures_util::future::Either;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -18,14 +18,12 @@ use super::api::{Answer, ApiRequest, Method, Route};
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::{Caller, Ctx};
 use super::input::{self, Payload};
-use super::metrics::{self, EventError};
+use super::metrics;
+use super::outcome::{self, Handled};
 use super::parts::Messaging;
-use super::push::Push;
 use super::rates::RateLimit;
 use super::turn::Turn;
-use crate::envelope::{ErrorBody, Failure, RequestId, Success};
-use crate::error::Code;
-use crate::models::text::Nonce;
+use crate::envelope::{RequestId, Success};
 use crate::rate_limit::Rate;
 use crate::socket::{Event, NamespaceBuilder, Socket};
 use crate::{ImksError, ImksResult};
@@ -59,19 +57,6 @@ pub(super) struct Registered {
     pub limits: BTreeMap<&'static str, Number>,
 }
 
-/// The outcome of a handler.
-pub(super) struct Handled<Res> {
-    data: Res,
-    /// Held until the answer has left.
-    room: Option<Reservation>,
-}
-
-impl<Res> Handled<Res> {
-    fn small(data: Res) -> Self {
-        Self { data, room: None }
-    }
-}
-
 /// A request whose answer may be large.
 pub(super) trait Large {
     /// Returns the largest size that the answer may reach.
@@ -100,17 +85,11 @@ impl<'a> Registry<'a> {
     }
 
     /// Registers a request with a small answer.
-    pub(super) fn on<Req, Res, F, Fut>(
+    pub(super) fn on<Req: Input, Res: Output, Fut: Handling<Res>>(
         &mut self,
         request: Request<Req, Res>,
-        handler: F,
-    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
-    where
-        Req: DeserializeOwned + Send + 'static,
-        Res: Serialize + Send + 'static,
-        F: Fn(Ctx, Req) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
-    {
+        handler: impl Fn(Ctx, Req) -> Fut + Shared,
+    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>> {
         self.mount(request, move |ctx, request| {
             let handling = handler(ctx, request);
             async move { handling.await.map(Handled::small) }
@@ -118,13 +97,11 @@ impl<'a> Registry<'a> {
     }
 
     /// Registers a request that concerns the connection itself.
-    pub(super) fn on_socket<Req, Res, F, Fut>(&mut self, request: Request<Req, Res>, handler: F)
-    where
-        Req: DeserializeOwned + Send + 'static,
-        Res: Serialize + Send + 'static,
-        F: Fn(Ctx, Socket, Req) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
-    {
+    pub(super) fn on_socket<Req: Input, Res: Output, Fut: Handling<Res>>(
+        &mut self,
+        request: Request<Req, Res>,
+        handler: impl Fn(Ctx, Socket, Req) -> Fut + Shared,
+    ) {
         self.on(request, move |ctx: Ctx, request| {
             let handler = handler.clone();
             async move {
@@ -135,17 +112,11 @@ impl<'a> Registry<'a> {
     }
 
     /// Registers a write. Its handler gets a turn, in the order in which requests of the session arrived.
-    pub(super) fn on_write<Req, Res, F, Fut>(
+    pub(super) fn on_write<Req: Input, Res: Output, Fut: Handling<Res>>(
         &mut self,
         request: Request<Req, Res>,
-        handler: F,
-    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
-    where
-        Req: DeserializeOwned + Send + 'static,
-        Res: Serialize + Send + 'static,
-        F: Fn(Ctx, Turn, Req) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
-    {
+        handler: impl Fn(Ctx, Turn, Req) -> Fut + Shared,
+    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>> {
         self.mount(request, move |ctx: Ctx, request| {
             let handler = handler.clone();
             async move {
@@ -158,17 +129,11 @@ impl<'a> Registry<'a> {
 
     /// Registers a request with a large answer. Its handler gets a reservation, held until the answer has
     /// left.
-    pub(super) fn on_read<Req, Res, F, Fut>(
+    pub(super) fn on_read<Req: Input + Large, Res: Output, Fut: Handling<Res>>(
         &mut self,
         request: Request<Req, Res>,
-        handler: F,
-    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>>
-    where
-        Req: Large + DeserializeOwned + Send + 'static,
-        Res: Serialize + Send + 'static,
-        F: Fn(Ctx, Reservation, Req) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
-    {
+        handler: impl Fn(Ctx, Reservation, Req) -> Fut + Shared,
+    ) -> Entry<'_, 'a, Req, Res, impl Handler<Req, Res>> {
         self.mount(request, move |ctx: Ctx, request: Req| {
             let handler = handler.clone();
             async move {
@@ -179,12 +144,11 @@ impl<'a> Registry<'a> {
         })
     }
 
-    fn mount<Req, Res, H>(&mut self, request: Request<Req, Res>, handler: H) -> Entry<'_, 'a, Req, Res, H>
-    where
-        Req: DeserializeOwned + Send + 'static,
-        Res: Serialize + Send + 'static,
-        H: Handler<Req, Res>,
-    {
+    fn mount<Req: Input, Res: Output, H: Handler<Req, Res>>(
+        &mut self,
+        request: Request<Req, Res>,
+        handler: H,
+    ) -> Entry<'_, 'a, Req, Res, H> {
         let name = request.name;
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(name));
         let of_events = handler.clone();
@@ -201,7 +165,7 @@ impl<'a> Registry<'a> {
                 namespace = "/"
             );
             async move {
-                answer(&mut event, handling.await);
+                outcome::answer(&mut event, handling.await);
                 seconds.record(started.elapsed());
             }
             .instrument(span)
@@ -215,7 +179,7 @@ impl<'a> Registry<'a> {
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(UNKNOWN));
         self.builder.on_unknown(move |mut event: Event| {
             let caller = Caller::on_socket(&messaging, event.socket());
-            fail(&mut event, &caller.err().unwrap_or(ImksError::UnknownEvent));
+            outcome::fail(&mut event, &caller.err().unwrap_or(ImksError::UnknownEvent));
             seconds.record(std::time::Duration::ZERO);
             ready(())
         });
@@ -223,20 +187,36 @@ impl<'a> Registry<'a> {
     }
 }
 
+/// The payload of a request.
+pub(super) trait Input: DeserializeOwned + Send + 'static {}
+
+impl<T: DeserializeOwned + Send + 'static> Input for T {}
+
+/// The answer to a request.
+pub(super) trait Output: Serialize + Send + 'static {}
+
+impl<T: Serialize + Send + 'static> Output for T {}
+
+/// The future of a handler.
+pub(super) trait Handling<T>: Future<Output = ImksResult<T>> + Send + 'static {}
+
+impl<T, F: Future<Output = ImksResult<T>> + Send + 'static> Handling<T> for F {}
+
+/// A function that any number of connections may call at once.
+pub(super) trait Shared: Clone + Send + Sync + 'static {}
+
+impl<F: Clone + Send + Sync + 'static> Shared for F {}
+
 /// A function that handles parsed requests.
-pub(super) trait Handler<Req, Res>: Clone + Send + Sync + 'static {
+pub(super) trait Handler<Req, Res>: Shared {
     /// The future that the function returns.
-    type Handling: Future<Output = ImksResult<Handled<Res>>> + Send + 'static;
+    type Handling: Handling<Handled<Res>>;
 
     /// Handles one request.
     fn call(&self, ctx: Ctx, request: Req) -> Self::Handling;
 }
 
-impl<Req, Res, F, Fut> Handler<Req, Res> for F
-where
-    F: Fn(Ctx, Req) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = ImksResult<Handled<Res>>> + Send + 'static,
-{
+impl<Req, Res, F: Fn(Ctx, Req) -> Fut + Shared, Fut: Handling<Handled<Res>>> Handler<Req, Res> for F {
     type Handling = Fut;
 
     fn call(&self, ctx: Ctx, request: Req) -> Fut {
@@ -252,12 +232,7 @@ pub(super) struct Entry<'r, 'a, Req, Res, H> {
     types: PhantomData<fn(Req) -> Res>,
 }
 
-impl<Req, Res, H> Entry<'_, '_, Req, Res, H>
-where
-    Req: DeserializeOwned + Send + 'static,
-    Res: Serialize + Send + 'static,
-    H: Handler<Req, Res>,
-{
+impl<Req: Input, Res: Output, H: Handler<Req, Res>> Entry<'_, '_, Req, Res, H> {
     /// Mounts the request on `GET path`, with parameters from the path and the query.
     pub(super) fn get(self, path: &'static str) {
         self.route(Method::Get, path, |_| 200);
@@ -291,7 +266,7 @@ where
                         Answer::success(status(&data), &Success::new(&data, &request_id), room)
                     }
                     Err(error) => {
-                        note(name, None, &error, &request_id);
+                        outcome::note(name, None, &error, &request_id);
                         Answer::failure(&error, &request_id)
                     }
                 };
@@ -325,82 +300,5 @@ fn begin<Req: DeserializeOwned>(messaging: &Messaging, event: &Event) -> ImksRes
     Ok((Ctx::new(messaging, caller), input::request(&Payload::Json(event.args().first_json().into()))?))
 }
 
-/// Sends the ack, or an error to a client that did not request an ack.
-fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) {
-    let Handled { data, room } = match outcome {
-        Ok(handled) => handled,
-        Err(error) => return fail(event, &error),
-    };
-    let Some(ack) = event.take_ack() else { return };
-    let request_id = RequestId::next();
-    let envelope = Success::new(&data, &request_id);
-    let sent = match room {
-        Some(room) => ack.send_holding(&envelope, |bytes| room.for_bytes(bytes)),
-        None => ack.send(&envelope),
-    };
-    note_sent(event, sent);
-}
-
-/// Sends an error as the requested ack, or else as the event `error`.
-fn fail(event: &mut Event, error: &ImksError) {
-    let request_id = RequestId::next();
-    note(event.logged_name(), Some(event.socket().id()), error, &request_id);
-    if let Some(ack) = event.take_ack() {
-        return note_sent(event, ack.send(&Failure::new(error, &request_id)));
-    }
-    let nonce = event.first::<OnlyNonce>().ok().and_then(|request| request.nonce);
-    let payload =
-        ErrorEvent { error: ErrorBody::new(error, &request_id), event: event.logged_name().into(), nonce };
-    ERROR.to_socket(event.socket(), &payload);
-}
-
-fn note_sent(event: &Event, sent: ImksResult<()>) {
-    if let Err(error) = sent {
-        tracing::debug!(socket_sid = event.socket().id(), %error, "answer not sent");
-    }
-}
-
-/// Counts and logs an error. Message bodies are never logged.
-fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id: &RequestId) {
-    match error.code() {
-        Code::RateLimited => metrics::EVENT_ERRORS.of(EventError::RateLimited).increment(),
-        // A peer that asks for too much at once must not fill the log.
-        Code::Overloaded => {
-            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
-            tracing::debug!(socket_sid = sid, event = name, %request_id, %error, "request failed");
-        }
-        Code::Unavailable | Code::Timeout => {
-            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
-            tracing::warn!(socket_sid = sid, event = name, %request_id, %error, "request failed");
-        }
-        Code::Internal => {
-            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
-            tracing::error!(socket_sid = sid, event = name, %request_id, ?error, "request failed");
-        }
-        code => {
-            metrics::EVENT_ERRORS.of(EventError::Refused).increment();
-            tracing::debug!(socket_sid = sid, event = name, %request_id, %code, "request refused");
-        }
-    }
-}
-
-/// The payload of the event `error`.
-#[derive(Debug, Serialize)]
-struct ErrorEvent {
-    #[serde(flatten)]
-    error: ErrorBody,
-    event: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nonce: Option<Nonce>,
-}
-
-#[derive(Debug, Deserialize)]
-struct OnlyNonce {
-    #[serde(default)]
-    nonce: Option<Nonce>,
-}
-
-/// Sent when a request without an ack fails.
-const ERROR: Push<ErrorEvent> = Push::new("error");
 /// The metric label of all events without a handler, since names from clients must not become time series.
 const UNKNOWN: &str = "unknown";

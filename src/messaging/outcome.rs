@@ -1,0 +1,103 @@
+//! The outcome of a request: its answer over Socket.IO, or its error, counted and logged.
+
+use serde::{Deserialize, Serialize};
+
+use super::budget::Reservation;
+use super::metrics::{self, EventError};
+use super::push::Push;
+use crate::envelope::{ErrorBody, Failure, RequestId, Success};
+use crate::error::Code;
+use crate::models::text::Nonce;
+use crate::socket::Event;
+use crate::{ImksError, ImksResult};
+
+/// The outcome of a handler.
+pub(super) struct Handled<Res> {
+    pub data: Res,
+    /// Held until the answer has left.
+    pub room: Option<Reservation>,
+}
+
+impl<Res> Handled<Res> {
+    pub(super) fn small(data: Res) -> Self {
+        Self { data, room: None }
+    }
+}
+
+/// Sends the ack, or an error to a client that did not request an ack.
+pub(super) fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) {
+    let Handled { data, room } = match outcome {
+        Ok(handled) => handled,
+        Err(error) => return fail(event, &error),
+    };
+    let Some(ack) = event.take_ack() else { return };
+    let request_id = RequestId::next();
+    let envelope = Success::new(&data, &request_id);
+    let sent = match room {
+        Some(room) => ack.send_holding(&envelope, |bytes| room.for_bytes(bytes)),
+        None => ack.send(&envelope),
+    };
+    note_sent(event, sent);
+}
+
+/// Sends an error as the requested ack, or else as the event `error`.
+pub(super) fn fail(event: &mut Event, error: &ImksError) {
+    let request_id = RequestId::next();
+    note(event.logged_name(), Some(event.socket().id()), error, &request_id);
+    if let Some(ack) = event.take_ack() {
+        return note_sent(event, ack.send(&Failure::new(error, &request_id)));
+    }
+    let nonce = event.first::<OnlyNonce>().ok().and_then(|request| request.nonce);
+    let payload =
+        ErrorEvent { error: ErrorBody::new(error, &request_id), event: event.logged_name().into(), nonce };
+    ERROR.to_socket(event.socket(), &payload);
+}
+
+fn note_sent(event: &Event, sent: ImksResult<()>) {
+    if let Err(error) = sent {
+        tracing::debug!(socket_sid = event.socket().id(), %error, "answer not sent");
+    }
+}
+
+/// Counts and logs an error. Message bodies are never logged.
+pub(super) fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id: &RequestId) {
+    match error.code() {
+        Code::RateLimited => metrics::EVENT_ERRORS.of(EventError::RateLimited).increment(),
+        // A peer that asks for too much at once must not fill the log.
+        Code::Overloaded => {
+            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
+            tracing::debug!(socket_sid = sid, event = name, %request_id, %error, "request failed");
+        }
+        Code::Unavailable | Code::Timeout => {
+            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
+            tracing::warn!(socket_sid = sid, event = name, %request_id, %error, "request failed");
+        }
+        Code::Internal => {
+            metrics::EVENT_ERRORS.of(EventError::Failed).increment();
+            tracing::error!(socket_sid = sid, event = name, %request_id, ?error, "request failed");
+        }
+        code => {
+            metrics::EVENT_ERRORS.of(EventError::Refused).increment();
+            tracing::debug!(socket_sid = sid, event = name, %request_id, %code, "request refused");
+        }
+    }
+}
+
+/// The payload of the event `error`.
+#[derive(Debug, Serialize)]
+struct ErrorEvent {
+    #[serde(flatten)]
+    error: ErrorBody,
+    event: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<Nonce>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OnlyNonce {
+    #[serde(default)]
+    nonce: Option<Nonce>,
+}
+
+/// Sent when a request without an ack fails.
+const ERROR: Push<ErrorEvent> = Push::new("error");
