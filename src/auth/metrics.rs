@@ -15,8 +15,9 @@ pub enum PermissionMiss {
 label!(PermissionMiss { Answered = "answered", Stale = "stale", Failed = "failed" });
 
 instruments! {
-    /// Tokens that were refused, for whatever reason
+    /// Refused tokens
     TOKENS_REFUSED: Counter = "imks_tokens_refused_total";
-    /// Permission checks that had to ask the core, by how that ended; stale: it was silent, and its last answer counted
+    /// Permission checks that the cache could not answer, by outcome; `stale`: the core did not answer, so its
+    /// last answer was used
     PERMISSION_MISSES: Counter[outcome: PermissionMiss] = "imks_permission_misses_total";
 }

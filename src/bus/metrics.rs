@@ -3,6 +3,6 @@
 use crate::telemetry::instruments;
 
 instruments! {
-    /// Messages of other nodes that could not be read or served
+    /// Messages of other nodes that were dropped, because they were malformed or a queue was full
     MESSAGES_DROPPED: Counter = "imks_bus_messages_dropped_total";
 }

@@ -16,7 +16,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read a password, one line of standard input, and print its bcrypt hash
+    /// Read a password from one line of standard input and print its bcrypt hash
     Hash,
 }
 

@@ -9,7 +9,7 @@ use crate::telemetry::instrument;
 /// Options of `imks check-config`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print all variables with their defaults, and all metrics: the tables of docs/operations.md
+    /// Print the tables of all settings, with their defaults, and of all metrics
     #[arg(long)]
     pub(super) table: bool,
 }

@@ -18,71 +18,71 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Users
+    /// Manage users
     #[command(subcommand)]
     User(UserCommand),
-    /// Channels
+    /// Manage channels
     #[command(subcommand)]
     Channel(ChannelCommand),
-    /// Who is in which channel
+    /// Manage members of channels
     #[command(subcommand)]
     Member(MemberCommand),
-    /// Make what a TOML file names and does not exist yet
+    /// Create the users, channels and members of a TOML file that do not exist yet
     Import {
-        /// The file
+        /// The TOML file
         file: PathBuf,
     },
-    /// Sign with a new key from now on; tokens of the old one stay good until they end
+    /// Create a new signing key; tokens of the old key stay valid until they expire
     RotateKey,
 }
 
 #[derive(Debug, Subcommand)]
 enum UserCommand {
-    /// Make a user
+    /// Create a user
     Add {
-        /// Letters, digits, hyphens, underscores, dots
+        /// The name: letters, digits, hyphens, underscores and dots
         name: String,
-        /// A program acts here
+        /// Mark the user as a bot
         #[arg(long)]
         bot: bool,
     },
-    /// List the users: name and id
+    /// List the users with their ids
     List,
-    /// Close an account: its tokens and memberships end
+    /// Close the account of a user, and end their tokens and memberships
     Remove {
-        /// Name of the user
+        /// The name of the user
         name: String,
     },
-    /// Withdraw all tokens that a user has now
+    /// Revoke all current tokens of a user
     Revoke {
-        /// Name of the user
+        /// The name of the user
         name: String,
     },
 }
 
 #[derive(Debug, Subcommand)]
 enum ChannelCommand {
-    /// Make a channel
+    /// Create a channel
     Add {
-        /// Letters, digits, hyphens, underscores, dots
+        /// The name: letters, digits, hyphens, underscores and dots
         name: String,
-        /// Known to its members only
+        /// Hide the channel from everybody but its members
         #[arg(long)]
         private: bool,
-        /// Only owners write
+        /// Let only owners write
         #[arg(long)]
         read_only: bool,
-        /// Seconds between two messages of one user
+        /// The least number of seconds between two messages of one user
         #[arg(long, default_value_t = 0, value_name = "SECONDS")]
         slow_mode: u32,
     },
-    /// List the channels: name, id and state
+    /// List the channels with their ids and states
     List,
-    /// Nothing changes in the channel any more
+    /// Archive a channel, so that nothing can change in it
     Archive {
-        /// Name of the channel
+        /// The name of the channel
         name: String,
-        /// Open it again
+        /// Unarchive the channel instead
         #[arg(long)]
         undo: bool,
     },
@@ -90,26 +90,26 @@ enum ChannelCommand {
 
 #[derive(Debug, Subcommand)]
 enum MemberCommand {
-    /// Make a user a member of a channel, or give a member another role
+    /// Add a user to a channel, or change the role of a member
     Add {
-        /// Name of the channel
+        /// The name of the channel
         channel: String,
-        /// Name of the user
+        /// The name of the user
         user: String,
-        /// What the member may do
+        /// The role of the member
         #[arg(long, default_value = "member")]
         role: RoleName,
     },
-    /// End a membership, and with it its rights
+    /// Remove a member from a channel
     Remove {
-        /// Name of the channel
+        /// The name of the channel
         channel: String,
-        /// Name of the user
+        /// The name of the user
         user: String,
     },
-    /// List the members of a channel: name, id and role
+    /// List the members of a channel with their ids and roles
     List {
-        /// Name of the channel
+        /// The name of the channel
         channel: String,
     },
 }

@@ -19,7 +19,7 @@ use crate::{ImksError, ImksResult};
 /// Options of `imks healthcheck`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Also fail while the server is draining or a part it needs is away
+    /// Also fail while the server is draining or one of its dependencies is down
     #[arg(long)]
     ready: bool,
 }

@@ -22,8 +22,9 @@ use crate::{ImksError, ImksResult};
 
 /// Real-time messaging server, Socket.IO compatible, in one binary.
 ///
-/// Without a subcommand: the server. Without any configuration it is complete: SQLite under ./data,
-/// an embedded directory of users and channels, HTTP and WebSocket on 127.0.0.1:3000.
+/// Without a subcommand, it runs the server. The server needs no configuration: by default it stores messages
+/// in SQLite under ./data, has its own directory of users and channels, and listens for HTTP and WebSocket on
+/// 127.0.0.1:3000.
 #[derive(Debug, Parser)]
 #[command(name = "imks", disable_version_flag = true)]
 struct Arguments {
@@ -34,10 +35,10 @@ struct Arguments {
 }
 
 /// Options of every subcommand. All other values come from the file and the environment
-/// (`imks check-config --table` lists them); secrets never stand on a command line.
+/// (`imks check-config --table` lists them). Secrets have no options.
 #[derive(Debug, clap::Args)]
 struct Options {
-    /// TOML file with the configuration (IMKS_CONFIG)
+    /// The configuration file, in TOML (IMKS_CONFIG)
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -48,19 +49,19 @@ struct Options {
 enum Command {
     /// Run the server (the default)
     Serve,
-    /// Bring the database to the newest schema and stop
+    /// Apply the missing database migrations
     Migrate,
-    /// Say whether the configuration can work, and show it without its secrets
+    /// Check the configuration and print it without secrets
     CheckConfig(check_config::Args),
-    /// Print a token of the embedded directory; creates the user, a member of the channel `general`
+    /// Print a token for a user of the embedded directory, for development
     Token(token::Args),
-    /// Users, channels and members of the embedded directory
+    /// Manage users, channels and members of the embedded directory
     Directory(directory::Args),
-    /// What an operator of the Admin UI needs
+    /// Tools for operators of the Admin UI
     Admin(admin::Args),
-    /// Run the embedded directory as a core of its own, over gRPC (127.0.0.1:9000 unless --listen says otherwise)
+    /// Serve the embedded directory over gRPC, as a core for other servers (default 127.0.0.1:9000)
     Core,
-    /// Ask a running server on this machine whether it is well; for containers
+    /// Check whether the server on this machine is healthy, for containers
     Healthcheck(healthcheck::Args),
     /// Print the version
     Version,

@@ -10,9 +10,9 @@ use crate::{ImksError, ImksResult};
 /// Options of `imks token`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Name of the user; made when missing, and a member of the channel `general`
+    /// The name of the user; a missing user is created, as a member of the channel `general`
     user: String,
-    /// How long the token is good, for example 30m or 24h; at most 744h
+    /// The lifetime of the token, for example 30m or 24h; at most 744h
     #[arg(long, default_value = "24h", value_parser = Duration::parse)]
     ttl: Duration,
 }

@@ -26,233 +26,269 @@ settings! {
     config;
 
     "" in config => {
-        listen: "IMKS_LISTEN" = "Address and port of HTTP and WebSocket; port 0 takes a free one";
+        listen: "IMKS_LISTEN" = "Address and port for HTTP and WebSocket; port 0 picks a free port";
         internal_listen: "IMKS_INTERNAL_LISTEN" =
-            "Address and port for operators: `/metrics` and `/health`; not set: `/metrics` is on the public port";
+            "Address and port for operators, with `/metrics` and `/health`; if not set, `/metrics` is on \
+             the public port";
     }
     "" in config.database => {
         data_dir: "IMKS_DATA_DIR" = "Directory of the SQLite file";
     }
     "" in config => {
         core_url: "IMKS_CORE_URL" =
-            "gRPC address of the core, for example `http://core:9000`; not set: the embedded directory";
+            "gRPC address of the core, for example `http://core:9000`; if not set, the embedded directory \
+             is used";
     }
 
     "core." in config.core => {
-        deadline: "IMKS_CORE_DEADLINE" = "How long a call to the core may take, its retries included";
-        calls (calls_max): "IMKS_CORE_CALLS" = "Calls to the core at once; more wait within their deadline";
-        retries (retries_max): "IMKS_CORE_RETRIES" = "Further attempts while the core cannot be reached";
-        retry_pause: "IMKS_CORE_RETRY_PAUSE" = "Pause before the first further attempt; it doubles";
-        answer_bytes (answer_bytes_max): "IMKS_CORE_ANSWER_BYTES" = "Largest answer of the core, in bytes";
+        deadline: "IMKS_CORE_DEADLINE" = "Deadline of a call to the core, including its retries";
+        calls (calls_max): "IMKS_CORE_CALLS" =
+            "The most concurrent calls to the core; further calls wait within their deadline";
+        retries (retries_max): "IMKS_CORE_RETRIES" =
+            "The most retries of a call while the core cannot be reached";
+        retry_pause: "IMKS_CORE_RETRY_PAUSE" = "Pause before the first retry; it doubles with each retry";
+        answer_bytes (answer_bytes_max): "IMKS_CORE_ANSWER_BYTES" = "Largest response of the core, in bytes";
     }
     "permissions." in config.permissions => {
-        ttl: "IMKS_PERMISSIONS_TTL" = "How long an answer of the core about permissions is kept";
+        ttl: "IMKS_PERMISSIONS_TTL" = "How long permissions from the core are cached";
         ttl_denied: "IMKS_PERMISSIONS_TTL_DENIED" =
-            "How long it is kept when somebody may not even see the channel: joining is expected to work soon";
+            "How long the permissions of a user who cannot see the channel are cached; short, so that \
+             joining works soon";
         stale (stale_max): "IMKS_PERMISSIONS_STALE" =
-            "How long an answer counts for reading and writing while the core is silent";
-        outage_pause: "IMKS_PERMISSIONS_OUTAGE_PAUSE" = "Time between two questions while the core is silent";
-        entries (entries_max): "IMKS_PERMISSIONS_ENTRIES" = "Answers kept at most";
+            "How long cached permissions are still used for reading and writing while the core does not \
+             answer";
+        outage_pause: "IMKS_PERMISSIONS_OUTAGE_PAUSE" =
+            "Time between two calls while the core does not answer";
+        entries (entries_max): "IMKS_PERMISSIONS_ENTRIES" = "The most cached permissions";
     }
     "directory." in config.directory => {
-        poll: "IMKS_DIRECTORY_POLL" = "How often the embedded directory looks for changes of other processes";
+        poll: "IMKS_DIRECTORY_POLL" = "How often the embedded directory reads the changes of other processes";
         change_horizon: "IMKS_DIRECTORY_CHANGE_HORIZON" =
-            "How long it keeps changes for streams that were interrupted";
+            "How long the embedded directory keeps changes for interrupted streams";
         key_overlap: "IMKS_DIRECTORY_KEY_OVERLAP" =
-            "How long tokens of a key are good after the key was replaced";
+            "How long the tokens of a signing key stay valid after the key was replaced";
     }
 
     "database." in config.database => {
         url: "DATABASE_URL" =
-            "`postgres://…` or `sqlite:…`; not set: the file `imks.db` in the data directory";
+            "`postgres://…` or `sqlite:…`; if not set, the file `imks.db` in the data directory";
         connections (max_connections): "IMKS_DATABASE_CONNECTIONS" =
-            "Connections to PostgreSQL, those that write messages included";
-        sqlite_readers: "IMKS_SQLITE_READERS" = "Connections to SQLite that read; exactly one writes";
+            "The most connections to PostgreSQL, including those that write messages";
+        sqlite_readers: "IMKS_SQLITE_READERS" =
+            "Connections to SQLite for reading; there is always one for writing";
         sqlite_synchronous: "IMKS_SQLITE_SYNCHRONOUS" =
-            "`full`: an acknowledged message survives a power cut; `normal`: it survives the process only";
+            "`full`: an acknowledged message survives a power failure; `normal`: it survives a crash of the \
+             process only";
         sqlite_busy_timeout: "IMKS_SQLITE_BUSY_TIMEOUT" =
-            "How long a write to SQLite waits for another process that is writing";
-        statement_timeout: "IMKS_DATABASE_STATEMENT_TIMEOUT" = "How long PostgreSQL may work on one statement";
+            "How long a write to SQLite waits while another process writes";
+        statement_timeout: "IMKS_DATABASE_STATEMENT_TIMEOUT" = "How long one PostgreSQL statement may run";
         acquire_timeout: "IMKS_DATABASE_ACQUIRE_TIMEOUT" =
-            "How long a query waits for a free connection before the answer is `overloaded`";
+            "How long a query waits for a free connection before it fails with `overloaded`";
     }
     "append." in config.append => {
         lanes: "IMKS_APPEND_LANES" =
-            "PostgreSQL connections that write messages; a channel always uses the same one. SQLite has one writer";
-        batch: "IMKS_APPEND_BATCH" = "Messages in one commit at most";
-        queue: "IMKS_APPEND_QUEUE" = "Messages that may wait per lane; more are `overloaded`";
+            "PostgreSQL connections for writing messages; all writes of a channel use the same one. SQLite \
+             has one writer";
+        batch: "IMKS_APPEND_BATCH" = "The most messages in one transaction";
+        queue: "IMKS_APPEND_QUEUE" =
+            "The most messages that may wait per lane; further ones fail with `overloaded`";
         linger: "IMKS_APPEND_LINGER" =
-            "How long an idle lane waits for company before it writes; more than 0s helps only where commits are very slow";
+            "How long an idle lane waits for more messages before it writes; more than 0s helps only if \
+             commits are very slow";
         outage: "IMKS_APPEND_OUTAGE" =
-            "How long a message waits for a database that is away before the answer is `unavailable`";
+            "How long a message waits for an unreachable database before it fails with `unavailable`";
         batch_timeout: "IMKS_APPEND_BATCH_TIMEOUT" =
-            "How long one commit may take before its connection is given up and it is tried again";
+            "How long one transaction may take before its connection is abandoned and the transaction is \
+             retried";
         commits (commits_queue): "IMKS_APPEND_COMMITS" =
-            "Commits that may wait to be told to clients; then their lane waits";
+            "The most transactions per lane that may wait to be broadcast; beyond that the lane waits";
     }
 
     "http." in config.http => {
         first_byte (first_byte_timeout): "IMKS_HTTP_FIRST_BYTE" =
-            "How long a new TCP connection may be silent";
+            "How long a new TCP connection may stay silent";
         head (head_timeout): "IMKS_HTTP_HEAD" =
-            "How long a request head may take, which is also how long a kept-alive connection may be idle";
+            "How long a request head may take to arrive, and how long a keep-alive connection may be idle";
         write (write_timeout): "IMKS_HTTP_WRITE" =
-            "How long a peer may take nothing of an answer before it is cut";
+            "How long a peer may read nothing of a response before its connection is closed";
         head_bytes (head_bytes_max): "IMKS_HTTP_HEAD_BYTES" = "Largest request head, in bytes";
         request (request_timeout): "IMKS_HTTP_REQUEST" =
-            "How long a request beside Socket.IO may take, its answer included";
+            "How long a request outside Socket.IO may take, including its response";
         connections_max: "IMKS_HTTP_CONNECTIONS_MAX" =
-            "TCP connections that are not WebSockets; more are answered with 503";
+            "The most TCP connections that are not WebSockets; further ones are answered with 503";
     }
     "tls." in config.tls => {
         cert: "IMKS_TLS_CERT" =
-            "PEM file with the certificate and its chain: HTTPS and secure WebSockets instead of plain ones";
+            "PEM file with the certificate and its chain; enables HTTPS and secure WebSockets";
         key: "IMKS_TLS_KEY" = "PEM file with the private key of the certificate";
         min_version: "IMKS_TLS_MIN_VERSION" =
-            "Oldest version of TLS over TCP, `1.2` or `1.3`; WebTransport always has 1.3";
+            "Oldest accepted TLS version over TCP, `1.2` or `1.3`; WebTransport always uses 1.3";
         require: "IMKS_REQUIRE_TLS" =
-            "Refuse to start without a certificate on an address that other machines can reach";
-        reload: "IMKS_TLS_RELOAD" = "How often the two files are checked; SIGHUP does it at once";
+            "Whether the server refuses to start without a certificate on an address that other machines \
+             can reach";
+        reload: "IMKS_TLS_RELOAD" = "How often the two files are checked for changes; SIGHUP checks at once";
         handshake (handshake_timeout): "IMKS_TLS_HANDSHAKE" = "How long a TLS handshake may take";
     }
     "webtransport." in config.webtransport => {
         mode: "IMKS_WEBTRANSPORT" =
-            "`auto`: if a certificate is configured; `on`: without one too, with a development certificate; `off`";
+            "`auto`: on if a certificate is configured; `on`: also without one, with a development \
+             certificate; `off`";
         listen: "IMKS_WEBTRANSPORT_LISTEN" =
-            "UDP address and port of WebTransport; not set: the same as `IMKS_LISTEN`, as clients expect";
-        connections_max: "IMKS_WEBTRANSPORT_CONNECTIONS_MAX" = "QUIC connections at once; more are refused";
+            "UDP address and port for WebTransport; if not set, those of `IMKS_LISTEN`, as clients expect";
+        connections_max: "IMKS_WEBTRANSPORT_CONNECTIONS_MAX" =
+            "The most QUIC connections; further ones are refused";
         connections_per_address (connections_per_address_max): "IMKS_WEBTRANSPORT_CONNECTIONS_PER_ADDRESS" =
-            "QUIC connections at once from one IPv4 address or one IPv6 network of 64 bits";
+            "The most QUIC connections from one IPv4 address or one IPv6 /64 network";
         handshake (handshake_timeout): "IMKS_WEBTRANSPORT_HANDSHAKE" =
-            "How long a QUIC connection may take to ask for a session";
+            "How long a QUIC connection may take to request a session";
     }
 
     "engine." in config.engine => {
-        path: "IMKS_ENGINE_PATH" = "Path of Engine.IO, the client's option `path`";
+        path: "IMKS_ENGINE_PATH" = "Path of Engine.IO: the option `path` of clients";
         polling: "IMKS_ENGINE_POLLING" = "Whether clients may use HTTP long-polling";
         websocket: "IMKS_ENGINE_WEBSOCKET" = "Whether clients may use WebSocket";
         ping_interval: "IMKS_ENGINE_PING_INTERVAL" = "Time between two heartbeats";
-        ping_timeout: "IMKS_ENGINE_PING_TIMEOUT" = "How long a client may take to answer a heartbeat";
+        ping_timeout: "IMKS_ENGINE_PING_TIMEOUT" = "How long a client may take to answer a ping";
         upgrade_timeout: "IMKS_ENGINE_UPGRADE_TIMEOUT" =
-            "How long another transport may take to take over from polling";
+            "How long an upgrade from polling to another transport may take";
         body_timeout: "IMKS_ENGINE_BODY_TIMEOUT" = "How long the body of a POST may take to arrive";
         close_timeout: "IMKS_ENGINE_CLOSE_TIMEOUT" =
-            "How long a connection that is closed may take to fetch what waits for it";
+            "How long the client of a closing connection may take to read the packets that wait for it";
         max_payload: "IMKS_ENGINE_MAX_PAYLOAD" = "Largest packet or request body, in bytes";
         sessions_max: "IMKS_ENGINE_SESSIONS_MAX" =
-            "Connections of this node at once; more are answered with 503";
+            "The most Engine.IO sessions on this node; further ones are answered with 503";
         accept_queue: "IMKS_ENGINE_ACCEPT_QUEUE" =
-            "New connections that may wait to be served; more are answered with 503";
+            "The most new sessions that may wait to be accepted; further ones are answered with 503";
         inbound_messages (inbound_messages_max): "IMKS_ENGINE_INBOUND_MESSAGES" =
-            "Messages of a polling client that may wait to be handled before the answer of its POST is held back";
+            "The most unhandled messages of a polling client before the response to its POST is delayed";
         cors_origins (cors): "IMKS_CORS_ORIGINS" =
-            "Origins of web pages that may connect, exactly as browsers send them, or `*`; not set: same origin only";
+            "Origins of web pages that may connect, exactly as browsers send them, or `*`; if not set, only \
+             the same origin";
         http_compression: "IMKS_ENGINE_HTTP_COMPRESSION" =
-            "Smallest answer to a polling client, in bytes, that is compressed; empty: none is";
+            "Smallest response to a polling client that is compressed, in bytes; empty: no response is \
+             compressed";
         per_message_deflate: "IMKS_ENGINE_PER_MESSAGE_DEFLATE" =
-            "Whether WebSocket messages are compressed for clients that offer it; costs CPU time, see below";
+            "Whether WebSocket messages are compressed for clients that offer it; this costs CPU time, see \
+             below";
         per_message_deflate_threshold: "IMKS_ENGINE_PER_MESSAGE_DEFLATE_THRESHOLD" =
-            "Smallest message, in bytes, that is compressed";
+            "Smallest message that is compressed, in bytes";
         allow_eio3: "IMKS_ENGINE_ALLOW_EIO3" =
-            "Whether clients of Socket.IO v2 (Engine.IO 3) are served; their socket id is their session id, a secret otherwise";
+            "Whether clients of Socket.IO v2 (Engine.IO 3) are served; this exposes their session id, which \
+             is their socket id";
         client_bundle_dir: "IMKS_CLIENT_BUNDLE_DIR" =
-            "Directory `dist` of the npm package socket.io-client, served as `/socket.io/socket.io.js`";
+            "The directory `dist` of the npm package socket.io-client, served as `/socket.io/socket.io.js`";
     }
     "outbox." in config.engine.outbox => {
-        packets (packets_max): "IMKS_OUTBOX_PACKETS" = "Packets that may wait for one client, always";
+        packets (packets_max): "IMKS_OUTBOX_PACKETS" = "The most packets that may ever wait for one client";
         bytes (bytes_max): "IMKS_OUTBOX_BYTES" =
-            "Bytes that may wait for one client of WebSocket or WebTransport, always";
+            "The most bytes that may ever wait for one WebSocket or WebTransport client";
         blocked_packets (blocked_packets_max): "IMKS_OUTBOX_BLOCKED_PACKETS" =
-            "Packets that may wait while its connection takes nothing more; then it is closed as a slow consumer";
+            "The most packets that may wait while the connection is blocked; beyond that it is closed as a \
+             slow consumer";
         blocked_bytes (blocked_bytes_max): "IMKS_OUTBOX_BLOCKED_BYTES" =
-            "Bytes that may wait while its connection takes nothing more; then it is closed as a slow consumer";
+            "The most bytes that may wait while the connection is blocked; beyond that it is closed as a \
+             slow consumer";
         polling_bytes (polling_bytes_max): "IMKS_OUTBOX_POLLING_BYTES" =
-            "Bytes that may wait for one polling client";
+            "The most bytes that may wait for one polling client";
         pressure_packets: "IMKS_OUTBOX_PRESSURE_PACKETS" =
-            "Waiting packets from which on senders are told to slow down";
+            "Number of waiting packets at which senders slow down";
         pressure_bytes: "IMKS_OUTBOX_PRESSURE_BYTES" =
-            "Waiting bytes from which on senders are told to slow down";
+            "Number of waiting bytes at which senders slow down";
         answer_bytes (answer_bytes_high): "IMKS_OUTBOX_ANSWER_BYTES" =
-            "Bytes of answers to a client's own requests that may wait for it; beyond that nothing more is read from it";
+            "The most bytes of answers to the client's own requests that may wait; beyond that the \
+             connection is not read";
     }
     "socket." in config.socket => {
         connect_timeout: "IMKS_CONNECT_TIMEOUT" = "How long a new connection may take to sign in";
         events_in_flight (events_in_flight_max): "IMKS_EVENTS_IN_FLIGHT" =
-            "Events of one connection that may wait for their answer; beyond that no further events are read";
+            "The most events of one connection whose handlers may run at once; beyond that further events \
+             wait";
         events_waiting_bytes (events_waiting_bytes_max): "IMKS_EVENTS_WAITING_BYTES" =
-            "Bytes of events of one connection that may wait to be handled; then it is not read from";
+            "The most bytes of events of one connection that may wait to be handled; beyond that the \
+             connection is not read";
         namespaces (namespaces_max): "IMKS_NAMESPACES" =
-            "Namespaces that one connection may join; one more is refused";
+            "The most namespaces that one connection may join; further ones are refused";
         parser: "IMKS_PARSER" =
-            "How packets are written: `json`, or `msgpack` for clients with npm socket.io-msgpack-parser, and only for them";
+            "Encoding of packets: `json`, or `msgpack`, which only clients with npm \
+             socket.io-msgpack-parser understand";
     }
 
     "token." in config.token => {
         issuers: "IMKS_TOKEN_ISSUERS" = "Accepted `iss` of tokens";
         audience: "IMKS_TOKEN_AUDIENCE" = "Required `aud` of tokens";
-        leeway: "IMKS_TOKEN_LEEWAY" = "How much the core's clock may differ; at most 1m";
-        lifetime (lifetime_max): "IMKS_TOKEN_LIFETIME" = "Longest life of a token";
-        refresh: "IMKS_TOKEN_REFRESH" = "Time between two looks at the keys of the core";
-        refresh_pause: "IMKS_TOKEN_REFRESH_PAUSE" = "Least time between two looks because of an unknown key";
+        leeway: "IMKS_TOKEN_LEEWAY" =
+            "How far the clocks of this server and of the issuer may differ; at most 1m";
+        lifetime (lifetime_max): "IMKS_TOKEN_LIFETIME" = "Longest accepted lifetime of a token";
+        refresh: "IMKS_TOKEN_REFRESH" = "How often the keys are read from the core";
+        refresh_pause: "IMKS_TOKEN_REFRESH_PAUSE" =
+            "Least time between two reads that were caused by an unknown key";
         key_grace: "IMKS_TOKEN_KEY_GRACE" =
-            "How long a key is good after the core stopped listing it, when it has no earlier end";
+            "How long a key without an earlier end stays valid after the core stopped listing it";
     }
     "" in config.messaging => {
         node: "IMKS_NODE" =
-            "Name of this node, as clients see it in `session:ready`; not set: a new random one at each start";
+            "Name of this node in `session:ready`; if not set, a random name that changes with each start";
     }
     "limits." in config.messaging => {
-        events: "IMKS_LIMIT_EVENTS" = "Events of one connection: per second / at once; `off` is no limit";
-        connects: "IMKS_LIMIT_CONNECTS" = "Connections that one user opens";
-        sends: "IMKS_LIMIT_SENDS" = "Messages, edits and deletions of one user";
+        events: "IMKS_LIMIT_EVENTS" =
+            "Rate of events of one connection: per second / burst; `off` for no limit";
+        connects: "IMKS_LIMIT_CONNECTS" = "Rate of connects of one user";
+        sends: "IMKS_LIMIT_SENDS" = "Rate of messages, edits and deletions of one user";
         sends_per_channel: "IMKS_LIMIT_SENDS_PER_CHANNEL" =
-            "Messages, edits and deletions of one user in one channel";
+            "Rate of messages, edits and deletions of one user in one channel";
         sessions_per_user: "IMKS_LIMIT_SESSIONS_PER_USER" =
-            "Connections of one user at once; 0 is no limit";
+            "The most connections of one user on this node; 0 for no limit";
     }
     "limits.answers_" in config.messaging.answers => {
         connection (connection_bytes): "IMKS_LIMIT_ANSWERS_CONNECTION" =
-            "Bytes of large answers under way on one connection";
-        user (user_bytes): "IMKS_LIMIT_ANSWERS_USER" = "Bytes of large answers under way for one user";
+            "The most bytes of large answers in flight on one connection";
+        user (user_bytes): "IMKS_LIMIT_ANSWERS_USER" =
+            "The most bytes of large answers in flight for one user";
         server (server_bytes): "IMKS_LIMIT_ANSWERS_SERVER" =
-            "Bytes of large answers under way on this server";
+            "The most bytes of large answers in flight on this server";
         wait: "IMKS_LIMIT_ANSWERS_WAIT" =
-            "How long a request for a large answer waits for others before it is refused with `overloaded`";
+            "How long a request with a large answer waits for memory before it fails with `overloaded`";
     }
     "admin." in config.admin => {
         enabled: "IMKS_ADMIN" = "Whether the stock Socket.IO Admin UI may connect";
-        auth: "IMKS_ADMIN_AUTH" = "`basic`: name and password; `none`: whoever reaches this server is let in";
-        username: "IMKS_ADMIN_USERNAME" = "Name that the Admin UI signs in with";
-        password_hash: "IMKS_ADMIN_PASSWORD_HASH" = "bcrypt hash of the password; `imks admin hash` makes one";
+        auth: "IMKS_ADMIN_AUTH" =
+            "`basic`: name and password; `none`: everybody who can reach this server is admitted";
+        username: "IMKS_ADMIN_USERNAME" = "User name for the Admin UI";
+        password_hash: "IMKS_ADMIN_PASSWORD_HASH" =
+            "bcrypt hash of the password, as printed by `imks admin hash`";
         mode: "IMKS_ADMIN_MODE" =
-            "`production`: counters; `development`: every socket, room and event with its payload as well";
-        read_only: "IMKS_ADMIN_READ_ONLY" = "Whether the Admin UI can only watch";
+            "`production`: counters only; `development`: also every socket, room and event with its payload";
+        read_only: "IMKS_ADMIN_READ_ONLY" = "Whether the Admin UI can only read";
         namespace: "IMKS_ADMIN_NAMESPACE" = "Namespace that the Admin UI connects to";
         server_id: "IMKS_ADMIN_SERVER_ID" =
-            "Name of this server in the Admin UI, different for each; not set: the machine's name and a random part";
+            "Unique name of this server in the Admin UI; if not set, the host name with a random suffix";
         ui_dir: "IMKS_ADMIN_UI_DIR" =
-            "Directory `ui/dist` of the npm package @socket.io/admin-ui, served as `/admin/`";
+            "The directory `ui/dist` of the npm package @socket.io/admin-ui, served as `/admin/`";
     }
 
     "log." in config.log => {
-        filter: "RUST_LOG" = "What is logged, in the syntax of `tracing` filters";
+        filter: "RUST_LOG" = "Which messages are logged, as a `tracing` filter";
         format: "IMKS_LOG_FORMAT" = "`pretty` for people, `json` for machines";
     }
     "otlp." in config.otlp => {
         endpoint: "OTEL_EXPORTER_OTLP_ENDPOINT" =
-            "OTLP collector (gRPC) that metrics are pushed to, for example `http://collector:4317`; not set: none";
-        metrics_endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" = "Another collector for metrics";
+            "OTLP collector (gRPC) that gets the metrics, for example `http://collector:4317`; if not set, \
+             none";
+        metrics_endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" =
+            "Collector for metrics, if it is a different one";
         headers: "OTEL_EXPORTER_OTLP_HEADERS" =
-            "Headers for the collector, `name=value,name=value`, for example with credentials";
+            "Headers for the collector, `name=value,name=value`, for example credentials";
         timeout: "OTEL_EXPORTER_OTLP_TIMEOUT" = "How long the collector may take to answer";
-        metrics_interval: "OTEL_METRIC_EXPORT_INTERVAL" = "Time between two pushes of metrics";
+        metrics_interval: "OTEL_METRIC_EXPORT_INTERVAL" = "Time between two exports of metrics";
         service_name: "OTEL_SERVICE_NAME" =
-            "Name of this service for the collector; not set: `imks`. `OTEL_RESOURCE_ATTRIBUTES` adds more attributes";
+            "Name of this service for the collector; if not set, `imks`. `OTEL_RESOURCE_ATTRIBUTES` adds \
+             attributes";
     }
     "drain." in config.drain => {
         delay: "IMKS_DRAIN_DELAY" =
-            "After SIGTERM: how long readiness says no while new sessions are still accepted; 5s behind a load balancer";
-        deadline: "IMKS_DRAIN_DEADLINE" = "After the delay: how long the drain may take at most";
+            "How long after SIGTERM new sessions are still accepted although readiness already fails; 5s \
+             behind a load balancer";
+        deadline: "IMKS_DRAIN_DEADLINE" = "The longest time that the drain may take after the delay";
     }
 }
 

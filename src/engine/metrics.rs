@@ -73,31 +73,30 @@ label!(DeflateStep {
 label!(QuicHandshake { Retried = "retried", Refused = "refused", Abandoned = "abandoned" });
 
 instruments! {
-    /// Live Engine.IO sessions by what carries them now
+    /// Open Engine.IO sessions by their current transport
     SESSIONS: Gauge[transport: Transport] = "imks_sessions";
-    /// Engine.IO sessions opened, by what they started on
+    /// Engine.IO sessions opened, by their first transport
     SESSIONS_OPENED: Counter[transport: Transport] = "imks_sessions_opened_total";
-    /// Engine.IO sessions ended, by reason
+    /// Engine.IO sessions closed, by reason
     SESSIONS_CLOSED: Counter[reason: CloseReason] = "imks_sessions_closed_total";
-    /// Requests for a session that another node made: without sticky sessions the load balancer sent them to the
-    /// wrong one
+    /// Requests for sessions of other nodes, which a load balancer without sticky sessions sent to this node
     SESSIONS_ELSEWHERE: Counter = "imks_engine_elsewhere_total";
-    /// WebSockets and WebTransport streams that wanted to take over from polling, by outcome
+    /// Upgrades from polling to WebSocket or WebTransport, by outcome
     UPGRADES: Counter[outcome: Upgrade] = "imks_upgrades_total";
-    /// QUIC connections that were asked to prove their address first, refused, or did not become a session
+    /// QUIC connections without a session, by outcome: asked to prove their address, refused, or abandoned
     QUIC_HANDSHAKES: Counter[outcome: QuicHandshake] = "imks_webtransport_handshakes_total";
     /// Engine.IO requests refused, by error
     REQUESTS_REFUSED: Counter[error: RequestError] = "imks_requests_refused_total";
     /// Engine.IO messages by direction
     MESSAGES: Counter[direction: Direction] = "imks_messages_total";
-    /// Bytes of Engine.IO messages by direction; outgoing ones with their framing
+    /// Bytes of Engine.IO messages by direction; outgoing bytes include the framing
     MESSAGE_BYTES: Counter[direction: Direction] = "imks_message_bytes_total";
-    /// Sessions with packets that wait for the client: its wire takes nothing more, or it does not poll
+    /// Sessions with packets that wait because the connection is blocked or the client does not poll
     OUTBOX_WAITING_SESSIONS: Gauge = "imks_outbox_waiting_sessions";
-    /// Bytes of packets that wait for clients; at the bound a session is closed as `slow_consumer`
+    /// Bytes of packets that wait for clients; a session at the limit is closed as `slow_consumer`
     OUTBOX_WAITING_BYTES: Gauge = "imks_outbox_waiting_bytes";
-    /// Volatile events that were dropped because a client could not take them right then
+    /// Volatile events that were dropped because a client could not receive them at once
     VOLATILE_DROPPED: Counter = "imks_volatile_dropped_total";
-    /// Bytes of WebSocket messages that were compressed (once for all receivers) and inflated: before and after
+    /// Bytes of WebSocket messages before and after compression (once for all receivers) and decompression
     DEFLATE_BYTES: Counter[step: DeflateStep] = "imks_deflate_bytes_total";
 }

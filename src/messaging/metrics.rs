@@ -17,10 +17,10 @@ label!(EventError { Refused = "refused", RateLimited = "rate_limited", Failed = 
 instruments! {
     /// Time from the start of an event's handler to its answer
     EVENT_SECONDS: Latency[event] = "imks_event_duration_seconds";
-    /// Events that were answered with an error, by what kind
+    /// Events that were answered with an error, by kind
     EVENT_ERRORS: Counter[kind: EventError] = "imks_event_errors_total";
-    /// Bytes reserved for large answers under way
+    /// Bytes reserved for large answers in flight
     ANSWER_BYTES: Gauge = "imks_answer_bytes";
-    /// Time from the commit of a batch until it is in all local outboxes
+    /// Time from the commit of a transaction until its events are in all local outboxes
     DISPATCH_SECONDS: Latency = "imks_dispatch_seconds";
 }

@@ -17,12 +17,12 @@ label!(AppendProblem { Refused = "refused", Retried = "retried", Failed = "faile
 instruments! {
     /// Messages committed to the store
     MESSAGES_STORED: Counter = "imks_messages_stored_total";
-    /// Time of one query by its name, waiting for a connection included
+    /// Duration of a query, including the wait for a connection, by the name of the query
     DATABASE_SECONDS: Latency[query] = "imks_database_query_seconds";
-    /// Writes in one transaction of the append path
+    /// Number of writes in one transaction of the append path
     APPEND_BATCH_SIZE: Size = "imks_append_batch_size";
-    /// Time of one transaction of the append path, begin to commit
+    /// Duration of one transaction of the append path, from BEGIN to COMMIT
     APPEND_COMMIT_SECONDS: Latency = "imks_append_commit_seconds";
-    /// Writes refused because their lane was full, transactions tried again, writes that failed
+    /// Writes refused because their lane was full, transactions retried, and writes that failed, by kind
     APPEND_PROBLEMS: Counter[kind: AppendProblem] = "imks_append_problems_total";
 }

@@ -13,6 +13,6 @@ pub enum Call {
 label!(Call { Answered = "answered", Failed = "failed" });
 
 instruments! {
-    /// Calls to the core, by whether they had a usable answer
+    /// Calls to the core, by outcome
     CORE_CALLS: Counter[outcome: Call] = "imks_core_calls_total";
 }

@@ -22,14 +22,14 @@ label!(Connect { Accepted = "accepted", Refused = "refused" });
 label!(Return { Recovered = "recovered", NewSession = "new_session" });
 
 instruments! {
-    /// Socket.IO CONNECT packets to the users' namespace, by outcome
+    /// CONNECT packets to the main namespace, by outcome
     CONNECTS: Counter[outcome: Connect] = "imks_connects_total";
-    /// Handlers that panicked; each cost one connection
+    /// Handlers that panicked; each closed one connection
     HANDLER_PANICS: Counter = "imks_handler_panics_total";
     /// Connections closed because of a malformed or misplaced Socket.IO packet
     PROTOCOL_ERRORS: Counter = "imks_protocol_errors_total";
-    /// Clients that wanted to go on with their session after a short absence, and how that ended
+    /// Attempts of clients to recover their session after a short absence, by outcome
     RECOVERIES: Counter[outcome: Return] = "imks_socket_recoveries_total";
-    /// Sessions whose client is away and may come back
+    /// Sessions whose client is absent and may still recover them
     RECOVERY_AWAY: Gauge = "imks_socket_away";
 }

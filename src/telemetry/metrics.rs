@@ -21,8 +21,8 @@ label!(Build { Current = env!("CARGO_PKG_VERSION") });
 label!(Export { Succeeded = "succeeded", Failed = "failed" });
 
 instruments! {
-    /// Always 1; its label says which version runs
+    /// Always 1; the label is the running version
     BUILD_INFO: One[version: Build] = "imks_build_info";
-    /// Pushes of metrics to an OTLP collector, by outcome
+    /// Exports of metrics to an OTLP collector, by outcome
     EXPORTS: Counter[outcome: Export] = "imks_otlp_exports_total";
 }

@@ -179,7 +179,7 @@ async fn a_client_that_never_speaks_http_3_is_closed() {
     };
     let server = WtServer::with_limits(Config::default(), limits).await;
     let (silent, _endpoint) = server.quic().await;
-    // Halfway through the type of a stream, of a frame, and with a request that is none.
+    // Halfway through the type of a stream, of a frame, and with an invalid request.
     let (uni, _endpoint) = server.quic().await;
     let mut stream = uni.open_uni().await.unwrap();
     stream.write_all(&[0x40]).await.unwrap();

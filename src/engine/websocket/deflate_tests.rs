@@ -167,7 +167,7 @@ fn a_stream_that_is_none_is_refused() {
     let ended = ended.finish().unwrap();
     let payloads: [(&str, Vec<u8>); 6] = [
         ("empty", Vec::new()),
-        ("a block of a kind that is none", vec![0xff]),
+        ("a block of an unknown kind", vec![0xff]),
         ("cut off in the middle", deflated(&[7; 300])[..3].to_vec()),
         ("the end of a stream without what follows it", ended.clone()),
         ("something else after the end", [&ended[..], b"\x01"].concat()),
