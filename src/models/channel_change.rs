@@ -61,3 +61,29 @@ pub(crate) static FIND: RowsSql = RowsSql::new(
     "SELECT c.rev FROM r JOIN channel_change c ON c.channel_id = r.channel_id AND c.rev = r.rev \
      AND c.message_id = r.message_id AND c.at = r.at",
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_has_a_column_for_each_of_its_table() {
+        let change = Change {
+            channel_id: Uuid::nil(),
+            rev: 1,
+            kind: ChangeKind::Reaction,
+            message_id: Uuid::nil(),
+            seq: 2,
+            actor_id: Uuid::nil(),
+            at: 3,
+        };
+        assert_eq!(change.key_columns().len(), FIND.width());
+        assert_eq!(Change::columns(&[change]).len(), INSERT.width());
+    }
+
+    #[test]
+    fn stored_kinds_never_change() {
+        let kinds = [ChangeKind::Edit, ChangeKind::Delete, ChangeKind::Reaction];
+        assert_eq!(kinds.map(|kind| kind as i32), [0, 1, 2]);
+    }
+}

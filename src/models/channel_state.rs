@@ -69,3 +69,18 @@ const HEADS_POSTGRES: &str = "SELECT channel_id, last_seq, last_rev, last_cseq, 
 const HEADS_SQLITE: &str = "SELECT channel_id, last_seq, last_rev, last_cseq, last_message_id, \
     last_message_at FROM channel_state \
     WHERE channel_id IN (SELECT unhex(value) FROM json_each($1))";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_head_shows_clients_the_numbers_of_the_channel_and_nothing_else() {
+        let channel = Uuid::nil();
+        let head = ChannelHead { last_seq: 3, last_rev: 2, last_cseq: 1, ..ChannelHead::empty(channel) };
+        let expected = json!({ "channel_id": channel, "last_seq": 3, "rev": 2, "last_message_id": null });
+        assert_eq!(json!(head), expected);
+    }
+}

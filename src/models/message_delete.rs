@@ -116,3 +116,26 @@ static INSERT_TOMBSTONES: RowsSql = RowsSql::new(
     "INSERT INTO message_tombstone (channel_id, seq, counted, thread_id) \
      SELECT * FROM r WHERE r.channel_id IS NOT NULL",
 );
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_reply_only_in_its_thread_leaves_a_tombstone_that_does_not_count() {
+        let reply = Message { seq: 7, thread_id: Some(Uuid::from_u128(1)), ..Message::default() };
+        let tombstone = Tombstone::of(&reply);
+        assert_eq!((tombstone.key(), tombstone.counted), ((Uuid::nil(), 7), false));
+        assert!(Tombstone::of(&Message { thread_id: None, ..reply }).counted);
+    }
+
+    #[test]
+    fn the_event_of_a_deletion_has_no_number_of_its_own() {
+        let row = Message { seq: 7, rev: 9, deleted_by: Some(Uuid::from_u128(2)), ..Message::default() };
+        let event = json!(deletion(&row, 1_500_000));
+        assert_eq!((&event["seq"], &event["deleted_at"]), (&json!(7), &json!("1970-01-01T00:00:01.500Z")));
+        assert_eq!(event.get("rev"), None, "the append path adds it");
+    }
+}

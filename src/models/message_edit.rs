@@ -236,3 +236,25 @@ static DELETE: RowsSql = RowsSql::new(
 );
 /// The number of earlier texts that are kept per message.
 pub(crate) const TEXTS_KEPT: i64 = 50;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_earlier_text_is_shown_as_the_protocol_says() {
+        let row = Row { version: 3, editor_id: Uuid::nil(), body: "before".into(), edited_at: 1_500_000 };
+        let shown = json!(MessageEdit::from(row));
+        assert_eq!(
+            shown,
+            json!({
+                "version": 3,
+                "editor_id": "00000000-0000-0000-0000-000000000000",
+                "body": "before",
+                "edited_at": "1970-01-01T00:00:01.500Z",
+            })
+        );
+    }
+}

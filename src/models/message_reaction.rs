@@ -1,21 +1,19 @@
-//! Reactions to messages: one row per message, emoji and user. The row of a message stores the totals that
-//! clients see.
+//! Reactions to messages: the mutations that add and remove them, and the event for the members. The row of a
+//! message stores the totals that clients see.
 
 use std::collections::HashSet;
 
 use serde::Serialize;
-use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::append::records::{Lookup, Record, Removable, Write};
+use super::append::records::Write;
 use super::append::{Authority, LockedChannel, Mutation, References};
 use super::channel_change::ChangeKind;
 use super::db::Db;
 use super::emoji::Emoji;
 use super::message::MessageDetail;
+use super::message_reaction_row::{Key, ReactionRow, Reactor};
 use super::message_reaction_total::{Reaction, Reactions, USERS_SHOWN};
-use super::rows::{Column, ROWS_LIMIT, RowsSql, sql_number};
-use crate::clock::Micros;
 use crate::{ImksError, ImksResult};
 
 /// A reaction of the actor to a message.
@@ -240,7 +238,7 @@ pub(crate) async fn mark_own(db: &Db, reader: Uuid, messages: &mut [MessageDetai
     if unknown.is_empty() {
         return Ok(());
     }
-    let rows: Vec<ReactionRow> = FIND.read(db, &ReactionRow::columns_of_keys(&unknown)).await?;
+    let rows = ReactionRow::read(db, &unknown).await?;
     let own: HashSet<(Uuid, Emoji)> = rows.into_iter().map(|row| (row.message_id, row.emoji)).collect();
     for message in messages {
         for Reaction { emoji, total } in message.reactions.iter_mut() {
@@ -250,136 +248,32 @@ pub(crate) async fn mark_own(db: &Db, reader: Uuid, messages: &mut [MessageDetai
     Ok(())
 }
 
-/// The message, emoji and user.
-type Key = (Uuid, Emoji, Uuid);
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-/// A row of `message_reaction`.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-struct ReactionRow {
-    message_id: Uuid,
-    #[sqlx(try_from = "String")]
-    emoji: Emoji,
-    user_id: Uuid,
-    channel_id: Uuid,
-    created_at: Micros,
-}
+    use super::*;
 
-impl ReactionRow {
-    fn columns_of_keys(keys: &[Key]) -> Vec<Column<'_>> {
-        vec![
-            Column::Ids(keys.iter().map(|(message, ..)| *message).collect()),
-            Column::Texts(keys.iter().map(|(_, emoji, _)| emoji.as_str()).collect()),
-            Column::Ids(keys.iter().map(|(.., user)| *user).collect()),
-        ]
+    #[test]
+    fn the_event_is_that_of_the_protocol_and_lists_several_changes_only_if_there_are_several() {
+        let emoji: Emoji = serde_json::from_value(json!("👍")).unwrap();
+        let mut event = ReactionUpdate {
+            channel_id: Uuid::nil(),
+            message_id: Uuid::nil(),
+            action: Action::Remove,
+            emoji: emoji.clone(),
+            user_id: Uuid::nil(),
+            count: 2,
+            changes: Vec::new(),
+            reactions: Reactions::from_stored(None),
+        };
+        let value = json!(event);
+        assert_eq!(
+            (&value["action"], &value["emoji"], &value["count"]),
+            (&json!("remove"), &json!("👍"), &json!(2))
+        );
+        assert_eq!(value.get("changes"), None);
+        event.changes.push(ReactionChange { action: Action::Add, emoji, user_id: Uuid::nil() });
+        assert_eq!(json!(event)["changes"][0]["action"], "add");
     }
 }
-
-impl Record for ReactionRow {
-    type Key = Key;
-
-    fn key(&self) -> Key {
-        (self.message_id, self.emoji.clone(), self.user_id)
-    }
-
-    fn insert() -> &'static RowsSql {
-        &INSERT
-    }
-
-    fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>> {
-        vec![
-            Column::Ids(rows.iter().map(|row| row.message_id).collect()),
-            Column::Texts(rows.iter().map(|row| row.emoji.as_str()).collect()),
-            Column::Ids(rows.iter().map(|row| row.user_id).collect()),
-            Column::Ids(rows.iter().map(|row| row.channel_id).collect()),
-            Column::Numbers(rows.iter().map(|row| row.created_at).collect()),
-        ]
-    }
-}
-
-impl Removable for ReactionRow {
-    fn delete() -> &'static RowsSql {
-        &DELETE
-    }
-
-    fn key_columns(keys: &[Key]) -> Vec<Column<'_>> {
-        Self::columns_of_keys(keys)
-    }
-}
-
-impl Lookup for ReactionRow {
-    type Key = Key;
-
-    fn key(&self) -> Key {
-        Record::key(self)
-    }
-
-    fn select() -> &'static RowsSql {
-        &FIND
-    }
-
-    fn key_columns(keys: &[Key]) -> Vec<Column<'_>> {
-        Self::columns_of_keys(keys)
-    }
-}
-
-/// A user who reacted to a message with an emoji.
-#[derive(Debug, FromRow)]
-struct Reactor {
-    message_id: Uuid,
-    #[sqlx(try_from = "String")]
-    emoji: Emoji,
-    user_id: Uuid,
-}
-
-impl Lookup for Reactor {
-    /// The message and emoji.
-    type Key = (Uuid, Emoji);
-
-    fn key(&self) -> Self::Key {
-        (self.message_id, self.emoji.clone())
-    }
-
-    fn select() -> &'static RowsSql {
-        &REACTORS
-    }
-
-    fn key_columns(keys: &[Self::Key]) -> Vec<Column<'_>> {
-        vec![
-            Column::Ids(keys.iter().map(|(message, _)| *message).collect()),
-            Column::Texts(keys.iter().map(|(_, emoji)| emoji.as_str()).collect()),
-        ]
-    }
-}
-
-static INSERT: RowsSql = RowsSql::new(
-    "message_id, emoji, user_id, channel_id, created_at",
-    "INSERT INTO message_reaction (message_id, emoji, user_id, channel_id, created_at) \
-     SELECT * FROM r WHERE r.message_id IS NOT NULL",
-);
-static DELETE: RowsSql = RowsSql::new(
-    "message_id, emoji, user_id",
-    "DELETE FROM message_reaction WHERE (message_id, emoji, user_id) IN \
-     (SELECT message_id, emoji, user_id FROM r WHERE message_id IS NOT NULL)",
-);
-static FIND: RowsSql = RowsSql::new(
-    "message_id, emoji, user_id",
-    "SELECT m.message_id, m.emoji, m.user_id, m.channel_id, m.created_at FROM r JOIN message_reaction m \
-     ON m.message_id = r.message_id AND m.emoji = r.emoji AND m.user_id = r.user_id \
-     WHERE r.message_id IS NOT NULL",
-);
-sql_number! {
-    /// The most users that are read for one emoji: those shown, plus one for each removal in a batch.
-    const REACTORS_READ: usize = reactors_read = 1_034;
-}
-const _: () = assert!(REACTORS_READ == USERS_SHOWN + ROWS_LIMIT, "every mutation of a batch may remove one");
-static REACTORS: RowsSql = RowsSql::new(
-    "message_id, emoji",
-    concat!(
-        "SELECT message_id, emoji, user_id FROM (SELECT m.message_id, m.emoji, m.user_id, \
-             ROW_NUMBER() OVER (PARTITION BY m.message_id, m.emoji ORDER BY m.user_id) AS place \
-           FROM (SELECT DISTINCT message_id, emoji FROM r WHERE message_id IS NOT NULL) w \
-           JOIN message_reaction m ON m.message_id = w.message_id AND m.emoji = w.emoji) numbered \
-         WHERE place <= ",
-        reactors_read!()
-    ),
-);

@@ -171,3 +171,30 @@ pub(crate) static BY_IDS: RowsSql = RowsSql::new(
         " FROM message WHERE id IN (SELECT wanted FROM r WHERE wanted IS NOT NULL)"
     ),
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statements_take_a_column_for_each_value_of_a_row() {
+        let row = Message { body: "hello".into(), mentions: Some("{}".into()), ..Message::default() };
+        assert_eq!(Message::update_columns(&[(&row, None)]).len(), UPDATE.width());
+        let appended = Appended {
+            message: Arc::new(row.clone().into_detail(None)),
+            cseq: 1,
+            content_hash: 2,
+            mentions: row.mentions.clone(),
+        };
+        assert_eq!(Appended::columns(&[appended]).len(), INSERT.width());
+        assert_eq!(row.bytes(), DETAIL_BYTES + "hello{}".len());
+    }
+
+    #[test]
+    fn a_field_with_another_name_in_the_table_is_read_under_that_name() {
+        let columns: Vec<&str> = message_columns!().split(", ").collect();
+        assert!(columns.contains(&"type") && !columns.contains(&"kind"));
+        let distinct: std::collections::HashSet<&&str> = columns.iter().collect();
+        assert_eq!(distinct.len(), columns.len());
+    }
+}

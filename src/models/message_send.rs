@@ -231,3 +231,45 @@ static LAST_SENDS: RowsSql = RowsSql::new(
         " = 0)"
     ),
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(flags: i32) -> NewMessage {
+        NewMessage {
+            body: MessageBody::new("hello").unwrap(),
+            kind: MessageType::Default,
+            content_type: ContentType::Markdown,
+            thread_id: None,
+            also_send_to_channel: false,
+            reply_to_message_id: None,
+            mentions: Mentions::default(),
+            flags,
+            nonce: None,
+            interactive: true,
+        }
+    }
+
+    #[test]
+    fn flags_of_the_server_cannot_be_sent_and_come_from_what_was_sent() {
+        assert_eq!(send(1 | FLAG_ALSO_IN_CHANNEL | FLAG_AUTOMATED).stored_flags(), 1);
+        let reply = NewMessage { thread_id: Some(Uuid::nil()), also_send_to_channel: true, ..send(0) };
+        assert_eq!(reply.stored_flags(), FLAG_ALSO_IN_CHANNEL);
+        assert_eq!(NewMessage { interactive: false, ..send(0) }.stored_flags(), FLAG_AUTOMATED);
+    }
+
+    #[test]
+    fn the_stored_hash_of_a_content_never_changes_and_differs_for_another_content() {
+        let hash = send(0).content_hash();
+        assert_eq!(hash, send(0).content_hash());
+        for other in [
+            send(1),
+            NewMessage { body: MessageBody::new("hello!").unwrap(), ..send(0) },
+            NewMessage { reply_to_message_id: Some(Uuid::from_u128(1)), ..send(0) },
+            NewMessage { mentions: Mentions { here: true, ..Mentions::default() }, ..send(0) },
+        ] {
+            assert_ne!(other.content_hash(), hash, "{other:?}");
+        }
+    }
+}

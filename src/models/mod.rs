@@ -15,6 +15,7 @@ pub mod message_id;
 pub(crate) mod message_mention;
 pub mod message_page;
 pub mod message_reaction;
+mod message_reaction_row;
 pub mod message_reaction_total;
 pub mod message_read_state;
 pub(crate) mod message_row;

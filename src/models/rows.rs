@@ -158,6 +158,12 @@ impl RowsSql {
         Self { columns, body, postgres: OnceLock::new(), sqlite: [const { OnceLock::new() }; SIZES] }
     }
 
+    /// Returns the number of columns of the input.
+    #[cfg(test)]
+    pub(crate) fn width(&self) -> usize {
+        self.columns.split(',').count()
+    }
+
     /// Runs the statement, if there are rows, and discards its result. All columns must have the same length.
     pub(crate) async fn execute(
         &self,
