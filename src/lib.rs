@@ -46,42 +46,45 @@
     )
 )]
 
-#[cfg(feature = "server")]
-mod app;
-#[cfg(feature = "server")]
-mod auth;
-#[cfg(feature = "socketio")]
-pub mod bus;
-#[cfg(feature = "server")]
-mod cli;
 mod clock;
-#[cfg(feature = "server")]
-mod config;
-#[cfg(feature = "server")]
-mod directory;
-#[cfg(feature = "wire")]
-pub mod engine;
-#[cfg(feature = "socketio")]
-mod envelope;
 pub mod error;
-#[cfg(feature = "socketio")]
-pub mod http;
-#[cfg(feature = "server")]
-mod messaging;
-#[cfg(feature = "server")]
-mod models;
-#[cfg(feature = "socketio")]
-pub mod node;
-#[cfg(feature = "server")]
-mod pb;
-#[cfg(feature = "socketio")]
-pub mod rate_limit;
-#[cfg(feature = "server")]
-mod secret;
-#[cfg(feature = "wire")]
-pub mod socket;
-#[cfg(feature = "socketio")]
-mod telemetry;
+
+pub use error::{ImksError, ImksResult};
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "wire")] {
+        pub mod engine;
+        pub mod socket;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "socketio")] {
+        pub mod bus;
+        mod envelope;
+        pub mod http;
+        pub mod node;
+        pub mod rate_limit;
+        mod telemetry;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "server")] {
+        mod app;
+        mod auth;
+        mod cli;
+        mod config;
+        mod directory;
+        mod messaging;
+        mod models;
+        mod pb;
+        mod secret;
+
+        #[doc(hidden)]
+        pub use cli::main as run_command_line;
+    }
+}
 
 /// The internals of the server, for its own integration tests and benchmarks. They are private otherwise, so
 /// that the compiler reports unused code.
@@ -124,8 +127,3 @@ pub mod testing {
 // The checks of the fuzz targets also run as tests, and refer to this crate by its name.
 #[cfg(test)]
 extern crate self as imks;
-
-#[cfg(feature = "server")]
-#[doc(hidden)]
-pub use cli::main as run_command_line;
-pub use error::{ImksError, ImksResult};

@@ -13,16 +13,15 @@ mod stream;
 pub mod tls;
 pub mod webtransport;
 
-#[cfg(feature = "server")]
-pub(crate) mod admin_ui;
-#[cfg(feature = "server")]
-pub(crate) mod api;
-#[cfg(feature = "server")]
-pub(crate) mod health;
-#[cfg(feature = "server")]
-mod routes;
-
 pub use socketio::SocketIo;
 
-#[cfg(feature = "server")]
-pub(crate) use routes::{Audience, failure, router};
+cfg_if::cfg_if! {
+    if #[cfg(feature = "server")] {
+        pub(crate) mod admin_ui;
+        pub(crate) mod api;
+        pub(crate) mod health;
+        mod routes;
+
+        pub(crate) use routes::{Audience, failure, router};
+    }
+}

@@ -42,20 +42,20 @@ use crate::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
 use api::{Api, Route};
 pub use budget::AnswerLimits;
-#[cfg(feature = "testing")]
-pub use budget::Reservation;
-#[cfg(feature = "testing")]
-pub use channel::{Channel, Moderate, Read, View, Write};
-#[cfg(feature = "testing")]
-pub use ctx::Ctx;
 use expiry::Expiry;
 use parts::timed;
 pub use parts::{Messaging, Parts};
 use registry::{Registered, Registry};
-#[cfg(feature = "testing")]
-pub use session::Session;
-#[cfg(feature = "testing")]
-pub use turn::Turn;
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "testing")] {
+        pub use budget::Reservation;
+        pub use channel::{Channel, Moderate, Read, View, Write};
+        pub use ctx::Ctx;
+        pub use session::Session;
+        pub use turn::Turn;
+    }
+}
 
 /// The configuration of messaging.
 #[derive(Debug, Clone)]

@@ -11,18 +11,20 @@ use super::rows::{Column, RowsSql, Value};
 use super::text::Nonce;
 use crate::clock::Micros;
 
-/// Declares [`Message`], the list of its columns, and the statement that updates the changeable ones. The SQL
-/// name of a field follows in parentheses where it differs.
+/// Declares [`Message`], the list of its columns, and the statement that updates the changeable ones. `renamed`
+/// lists the fields whose column has another name.
 macro_rules! message_row {
     (
-        constant { $($(#[$meta:meta])* $name:ident $(($sql:literal))?: $type:ty,)* }
+        constant { $($(#[$meta:meta])* $name:ident: $type:ty,)* }
+        renamed { $($renamed:ident = $sql:literal: $renamed_type:ty,)* }
         changeable { $($changeable:ident: $of:ty,)* }
     ) => {
         /// A stored message.
         #[derive(Debug, Clone, Default, FromRow)]
         #[allow(missing_docs, reason = "named as the columns, which the migrations and docs/protocol.md explain")]
         pub struct Message {
-            $($(#[$meta])* $(#[sqlx(rename = $sql)])? pub $name: $type,)*
+            $($(#[$meta])* pub $name: $type,)*
+            $(#[sqlx(rename = $sql)] pub $renamed: $renamed_type,)*
             pub body: String,
             $(pub $changeable: $of,)*
         }
@@ -32,7 +34,8 @@ macro_rules! message_row {
             () => {
                 concat!(
                     "body",
-                    $(", ", $crate::models::message_row::column_name!($name $(, $sql)?),)*
+                    $(", ", stringify!($name),)*
+                    $(", ", $sql,)*
                     $(", ", stringify!($changeable)),*
                 )
             };
@@ -67,17 +70,6 @@ macro_rules! message_row {
     };
 }
 
-/// Returns the SQL name of a field.
-macro_rules! column_name {
-    ($name:ident) => {
-        stringify!($name)
-    };
-    ($name:ident, $sql:literal) => {
-        $sql
-    };
-}
-pub(crate) use column_name;
-
 message_row! {
     constant {
         id: Uuid,
@@ -87,7 +79,6 @@ message_row! {
         cseq: i64,
         author_id: Uuid,
         author_username: String,
-        kind("type"): i32,
         content_type: i32,
         thread_id: Option<Uuid>,
         reply_to_message_id: Option<Uuid>,
@@ -95,6 +86,9 @@ message_row! {
         nonce: Option<String>,
         created_at: Micros,
         attachment_count: i32,
+    }
+    renamed {
+        kind = "type": i32,
     }
     changeable {
         mentions: Option<String>,

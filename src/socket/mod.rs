@@ -10,59 +10,55 @@
 
 pub mod codec;
 
-#[cfg(feature = "socketio")]
-pub mod adapter;
-#[cfg(feature = "admin")]
-pub mod admin;
-#[cfg(feature = "socketio")]
-mod cluster;
-#[cfg(feature = "socketio")]
-mod data;
-#[cfg(feature = "socketio")]
-#[doc(hidden)]
-pub mod metrics;
-#[cfg(feature = "socketio")]
-mod namespace;
-#[cfg(feature = "socketio")]
-mod reason;
-#[cfg(feature = "socketio")]
-mod recovery;
-#[cfg(feature = "socketio")]
-mod server;
-#[cfg(feature = "socketio")]
-mod socket_id;
-#[cfg(test)]
-#[cfg(feature = "admin")]
-mod tests;
-
 pub use self::codec::binary::Binary;
 pub use self::codec::{msgpack, packet, parser};
-#[cfg(feature = "socketio")]
-pub use self::{
-    codec::dialect::Parser,
-    namespace::ack_collector::{Answer, Answers},
-    namespace::broadcast::Broadcast,
-    namespace::builder::NamespaceBuilder,
-    namespace::connect::{Accept, ConnectPayload},
-    namespace::handlers::{Ack, Event, RoomChange, ServerEvent},
-    namespace::namespace::{NAMESPACE_CHARS_MAX, Namespace},
-    namespace::pending_acks::PENDING_ACKS_MAX,
-    namespace::phase::BUFFERED_PACKETS_MAX,
-    namespace::refusal::{ConnectError, EventError},
-    namespace::remote_socket::{FetchedSockets, RemoteSocket},
-    namespace::server_emit::ServerAnswers,
-    namespace::socket::Socket,
-    namespace::socket_info::RemoteHandshake,
-    namespace::typed::{IntoAck, Reply},
-    reason::DisconnectReason,
-    recovery::config::{Recovery, RecoveryStatus},
-    server::builder::ServerBuilder,
-    server::config::Config,
-    server::dynamic::{DynamicNamespace, NamespaceMatch},
-    server::server::Server,
-    socket_id::SocketId,
-};
-#[cfg(feature = "socketio")]
-pub use crate::node::NodeId;
-#[cfg(feature = "socketio")]
-pub use crate::rate_limit;
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "socketio")] {
+        pub mod adapter;
+        mod cluster;
+        mod data;
+        #[doc(hidden)]
+        pub mod metrics;
+        mod namespace;
+        mod reason;
+        mod recovery;
+        mod server;
+        mod socket_id;
+
+        pub use self::{
+            codec::dialect::Parser,
+            namespace::ack_collector::{Answer, Answers},
+            namespace::broadcast::Broadcast,
+            namespace::builder::NamespaceBuilder,
+            namespace::connect::{Accept, ConnectPayload},
+            namespace::handlers::{Ack, Event, RoomChange, ServerEvent},
+            namespace::namespace::{NAMESPACE_CHARS_MAX, Namespace},
+            namespace::pending_acks::PENDING_ACKS_MAX,
+            namespace::phase::BUFFERED_PACKETS_MAX,
+            namespace::refusal::{ConnectError, EventError},
+            namespace::remote_socket::{FetchedSockets, RemoteSocket},
+            namespace::server_emit::ServerAnswers,
+            namespace::socket::Socket,
+            namespace::socket_info::RemoteHandshake,
+            namespace::typed::{IntoAck, Reply},
+            reason::DisconnectReason,
+            recovery::config::{Recovery, RecoveryStatus},
+            server::builder::ServerBuilder,
+            server::config::Config,
+            server::dynamic::{DynamicNamespace, NamespaceMatch},
+            server::server::Server,
+            socket_id::SocketId,
+        };
+        pub use crate::node::NodeId;
+        pub use crate::rate_limit;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "admin")] {
+        pub mod admin;
+        #[cfg(test)]
+        mod tests;
+    }
+}

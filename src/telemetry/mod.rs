@@ -5,13 +5,7 @@ pub mod counter;
 pub mod histogram;
 pub mod instrument;
 pub mod labels;
-#[cfg(feature = "server")]
-pub mod logging;
 pub mod metrics;
-#[cfg(feature = "server")]
-pub mod otlp;
-#[cfg(feature = "server")]
-pub mod prometheus;
 pub mod source;
 
 pub use counter::{Counter, Gauge, One};
@@ -20,3 +14,11 @@ pub(crate) use instrument::instruments;
 pub use instrument::{Catalog, Instrument};
 pub(crate) use labels::label;
 pub use labels::{By, Label, Open};
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "server")] {
+        pub mod logging;
+        pub mod otlp;
+        pub mod prometheus;
+    }
+}

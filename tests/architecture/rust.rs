@@ -91,11 +91,22 @@ pub fn constants(code: &[TokenTree]) -> Vec<Constant> {
     found
 }
 
-/// Names of the modules that have a file of their own.
+/// Names of the modules that have a file of their own, also inside `cfg_if!`.
 pub fn declared_modules(code: &[TokenTree]) -> Vec<String> {
     let declared =
         code.windows(3).filter(|it| word(&it[0]).as_deref() == Some("mod") && is_sign(it.get(2), ';'));
-    declared.filter_map(|it| word(&it[1])).collect()
+    let mut names: Vec<String> = declared.filter_map(|it| word(&it[1])).collect();
+    for (at, token) in code.iter().enumerate() {
+        let gate =
+            at >= 2 && is_sign(code.get(at - 1), '!') && word(&code[at - 2]).as_deref() == Some("cfg_if");
+        if let (true, TokenTree::Group(gate)) = (gate, token) {
+            names.extend(inside(gate).iter().flat_map(|branch| match branch {
+                TokenTree::Group(branch) => declared_modules(&inside(branch)),
+                _ => Vec::new(),
+            }));
+        }
+    }
+    names
 }
 
 /// Calls `look` with each token and its neighbours, from the outside in.

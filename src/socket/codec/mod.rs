@@ -3,8 +3,6 @@
 mod args;
 pub(crate) mod arguments;
 pub(crate) mod binary;
-#[cfg(feature = "socketio")]
-pub(crate) mod dialect;
 pub(crate) mod encoder;
 mod json;
 pub mod msgpack;
@@ -13,5 +11,10 @@ mod packet_type;
 pub mod parser;
 mod placeholder;
 mod shape;
-#[cfg(feature = "socketio")]
-mod version2;
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "socketio")] {
+        pub(crate) mod dialect;
+        mod version2;
+    }
+}
