@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,18 +111,40 @@ impl<S> Served<S> {
             }
         });
         let stream = TokioIo::new(HttpStream::new(stream, self.streams.clone()));
-        let mut serving = pin!(self.http.serve_connection(stream, service).with_upgrades());
+        let mut serving = self.http.serve_connection(stream, service).with_upgrades();
         let ended = tokio::select! {
             ended = &mut serving => ended,
             () = self.stop.cancelled() => {
                 self.streams.start_draining();
-                serving.as_mut().graceful_shutdown();
-                serving.await
+                Pin::new(&mut serving).graceful_shutdown();
+                (&mut serving).await
             }
         };
-        if let Err(error) = ended {
-            tracing::trace!(%peer, %error, "connection ended");
+        let Err(error) = ended else { return };
+        tracing::trace!(%peer, %error, "connection ended");
+        if !error.is_timeout() {
+            return;
         }
+        // Boxed, so that it does not enlarge connections that are not slow.
+        let refusing = serving.into_parts().map(|parts| Box::pin(refuse_slow(parts.io.into_inner())));
+        if let Some(refusing) = refusing {
+            refusing.await;
+        }
+    }
+}
+
+/// Tells a peer that has begun a request and not completed its head in time. A peer that is silent between
+/// requests is owed nothing.
+async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(mut stream: HttpStream<S>) {
+    if !stream.is_in_head() {
+        return;
+    }
+    let answer = async {
+        stream.write_all(&refusal::TOO_SLOW.bytes()).await?;
+        stream.shutdown().await
+    };
+    if !matches!(tokio::time::timeout(REFUSE_TIMEOUT, answer).await, Ok(Ok(()))) {
+        tracing::trace!("slow request was not answered");
     }
 }
 
@@ -186,5 +207,5 @@ async fn refuse_plain(mut stream: TcpStream) {
 const HEADERS_MAX: usize = 256;
 /// The maximum number of bytes of a request that hyper buffers.
 const BUFFER_BYTES: usize = 64 << 10;
-/// The time that the response to plain HTTP on a TLS port may take.
+/// The time that the response to a peer that is not served may take.
 const REFUSE_TIMEOUT: Duration = Duration::from_secs(1);

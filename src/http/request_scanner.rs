@@ -68,6 +68,11 @@ impl RequestScanner {
         !matches!(self.0, State::Start | State::Untracked)
     }
 
+    /// Whether the peer has begun the head of a request and not sent the rest of it.
+    pub(super) fn is_in_head(&self) -> bool {
+        matches!(self.0, State::Line(_) | State::Headers(..))
+    }
+
     /// Scans the next bytes of the connection. Returns the escaped bytes if they must be replaced.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut escaped: Option<Vec<u8>> = None;

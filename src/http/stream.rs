@@ -76,6 +76,11 @@ impl<S> HttpStream<S> {
         }
     }
 
+    /// Whether the peer has begun the head of a request and not completed it.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.requests.is_in_head()
+    }
+
     /// Returns the underlying stream, for use after HTTP.
     pub(super) fn into_inner(self) -> S {
         self.stream

@@ -123,6 +123,25 @@ async fn a_peer_that_does_not_read_is_cut() {
 }
 
 #[tokio::test]
+async fn who_does_not_complete_a_request_in_time_is_told_so_and_who_is_idle_is_not() {
+    let limits = listener::Config { head_timeout: Duration::from_millis(200), ..listener::Config::default() };
+    let server = Server::with_listener(Config::default(), limits).await;
+    let whole = format!("GET {HANDSHAKE} HTTP/1.1\r\nHost: a\r\n\r\n");
+    for half in ["G", "GET /socket.io/?EIO=4", "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
+        let answer = answer_to(&server, half).await;
+        assert_eq!((answer.status, code(&answer)), (408, "timeout".into()), "{half}");
+        let mut answers = String::new();
+        let mut stream = server.raw(&format!("{whole}{half}")).await;
+        within(stream.read_to_string(&mut answers)).await.unwrap();
+        let (first, second) = answers.split_once("HTTP/1.1 408").expect(&answers);
+        assert!(first.starts_with("HTTP/1.1 200") && second.contains("timeout"), "{answers}");
+    }
+    let mut answers = String::new();
+    within(server.raw(&whole).await.read_to_string(&mut answers)).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1").count(), 1, "{answers}");
+}
+
+#[tokio::test]
 async fn a_server_that_stops_waits_for_nobody_who_owes_something() {
     let server = Server::start(Config::default()).await;
     let session = server.open().await;
