@@ -20,7 +20,7 @@ use self::reader::{Reader, Token, is_undefined};
 use self::transcoder::{Transcoder, written};
 use super::args::MsgPackArgs;
 use super::encoder::EncodedPacket;
-use super::packet::{Args, Limits, MAIN_NAMESPACE, Packet, PacketBody, Payload, TOO_DEEP, malformed};
+use super::packet::{Args, Limits, MAIN_NAMESPACE, Packet, PacketBody, Payload, malformed};
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
 
@@ -29,8 +29,7 @@ use crate::error::{ImksError, ImksResult};
 /// # Errors
 /// Whatever the reference refuses: types other than 0 to 4, a namespace that is not text, data of the wrong
 /// kind for the type, ids that are not non-negative integers, and trailing bytes. Also, as with the default
-/// parser, event names that are neither text nor a number, reserved names, and more attachments than `limits`
-/// allows.
+/// parser, event names that are neither text nor a number, and reserved names.
 pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
     let fields = Fields::read(message)?;
     let namespace = match fields.namespace.ok_or(ImksError::MissingNamespace)? {
@@ -40,21 +39,24 @@ pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
     let id = fields.id;
     let kind = fields.kind.ok_or_else(|| malformed("no packet type"))?;
     let body = match kind {
-        0 => PacketBody::Connect(fields.data.map(|data| payload(data, limits)).transpose()?),
+        0 => match fields.data.map(|data| payload(data, limits)).transpose()?.transpose() {
+            Ok(payload) => PacketBody::Connect(payload),
+            Err(reason) => PacketBody::ConnectRefused(reason),
+        },
         1 if fields.data.is_some() => return Err(malformed("DISCONNECT has a payload")),
         1 => PacketBody::Disconnect,
         2 => match fields.args(limits, true)? {
-            Some(args) => PacketBody::Event(id, args),
-            None => PacketBody::Refused { id, reason: TOO_DEEP },
+            Ok(args) => PacketBody::Event(id, args),
+            Err(reason) => PacketBody::Refused { id, reason },
         },
         3 => match fields.args(limits, false)? {
-            Some(args) => PacketBody::Ack(id, args),
-            None => PacketBody::Ack(None, Args::none()),
+            Ok(args) => PacketBody::Ack(id, args),
+            Err(_) => PacketBody::Ack(None, Args::none()),
         },
         4 => {
             let data = fields.data.ok_or_else(|| malformed("CONNECT_ERROR without a reason"))?;
             let is_reason = |token: &Token<'_>| is_map(token) || matches!(token, Token::Text(_));
-            PacketBody::ConnectError(json_of(data, 0, is_reason)?.text()?)
+            PacketBody::ConnectError(json_of(data, limits, is_reason)?.text()?)
         }
         _ => {
             return Err(u8::try_from(kind)
@@ -141,50 +143,52 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Returns the arguments of an event or ack, or `None` if they are nested too deeply.
-    fn args(&self, limits: &Limits, has_name: bool) -> ImksResult<Option<Args>> {
+    /// Returns the arguments of an event or ack, or the reason for refusing them.
+    fn args(&self, limits: &Limits, has_name: bool) -> ImksResult<Result<Args, Reason>> {
         let data = self.data.ok_or_else(|| malformed("no arguments"))?;
         let mut reader = Reader { rest: data };
         let Token::Array(count) = reader.next()? else { return Err(malformed("arguments are no array")) };
-        let json = json_of(data, limits.attachments_max, |_| true)?;
-        if json.is_too_deep() {
-            return Ok(None);
-        }
+        let json = json_of(data, limits, |_| true)?;
         let has_more = json.has_more();
-        let (text, attachments) = json.finish()?;
+        let (text, attachments) = match json.finish() {
+            Ok(parts) => parts,
+            Err(reason) => return Ok(Err(reason)),
+        };
         let text = Utf8Bytes::try_from(Bytes::from(text)).map_err(|_| ImksError::InvalidPacketUtf8)?;
         let args = if has_name { Args::event(text, 0)? } else { Args::ack(text, 0)? };
         let args = args.with_attachments(attachments);
         if !has_more {
-            return Ok(Some(args));
+            return Ok(Ok(args));
         }
         if has_name {
             reader.skip()?;
         }
-        Ok(Some(args.with_msgpack(count - u32::from(has_name), reader.rest)))
+        Ok(Ok(args.with_msgpack(count - u32::from(has_name), reader.rest)))
     }
 }
 
+/// The reason for refusing a packet that exceeds a limit.
+type Reason = &'static str;
+
 /// Reads the payload of CONNECT.
-fn payload(data: &[u8], limits: &Limits) -> ImksResult<Payload> {
-    let json = json_of(data, limits.attachments_max, is_map)?;
-    if json.is_too_deep() {
-        return Err(malformed(TOO_DEEP));
-    }
-    let (text, attachments) = json.finish()?;
+fn payload(data: &[u8], limits: &Limits) -> ImksResult<Result<Payload, Reason>> {
+    let (text, attachments) = match json_of(data, limits, is_map)?.finish() {
+        Ok(parts) => parts,
+        Err(reason) => return Ok(Err(reason)),
+    };
     let json = String::from_utf8(text).map_err(|_| ImksError::InvalidPacketUtf8)?;
-    Ok(Payload { json, attachments })
+    Ok(Ok(Payload { json, attachments }))
 }
 
 fn json_of(
     data: &[u8],
-    attachments_max: usize,
+    limits: &Limits,
     allowed: impl Fn(&Token<'_>) -> bool,
 ) -> ImksResult<JsonWriter> {
     if !allowed(&Reader { rest: data }.next()?) {
         return Err(malformed("data of another kind than the packet type wants"));
     }
-    let mut writer = JsonWriter::new(data.len(), attachments_max);
+    let mut writer = JsonWriter::new(data.len(), *limits);
     writer.copy(&mut Reader { rest: data }, 0)?;
     Ok(writer)
 }
@@ -215,7 +219,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::socket::codec::packet::JSON_DEPTH_MAX;
+    use crate::socket::codec::packet::{
+        ATTACHMENTS_TOO_LARGE, JSON_DEPTH_MAX, LOOKALIKE, TOO_DEEP, TOO_MANY_ATTACHMENTS,
+    };
     use crate::socket::codec::parser::{
         ATTACHMENTS_MAX, RawArgs, encode_ack, encode_connect, encode_connect_error, encode_disconnect,
         encode_event,
@@ -326,8 +332,16 @@ mod tests {
                 &data(&[vec![0xdc, 0, count + 1, 0xa1, b'a'], [0xc4, 0].repeat(count.into())].concat()),
             )
         };
-        assert!(decode(&binaries(10), &limits()).is_ok());
-        assert!(decode(&binaries(11), &limits()).is_err());
+        assert!(matches!(decode(&binaries(10), &limits()).unwrap().body, PacketBody::Event(None, _)));
+        let refused = |id, reason| PacketBody::Refused { id, reason };
+        assert_eq!(decode(&binaries(11), &limits()).unwrap().body, refused(None, TOO_MANY_ATTACHMENTS));
+        let small = Limits { attachment_bytes_max: 3, ..limits() };
+        let large = packet(3, 2, &data(b"\x93\xa1a\xc4\x02xx\xc4\x02yy"));
+        assert_eq!(decode(&large, &small).unwrap().body, refused(None, ATTACHMENTS_TOO_LARGE));
+        let connect = |value: &[u8]| decode(&packet(3, 0, &data(value)), &small).unwrap().body;
+        assert_eq!(connect(b"\x81\xa1a\xc4\x04xxxx"), PacketBody::ConnectRefused(ATTACHMENTS_TOO_LARGE));
+        let deep = [b"\x81\xa1a".to_vec(), vec![0x91; JSON_DEPTH_MAX], vec![0xc0]].concat();
+        assert_eq!(connect(&deep), PacketBody::ConnectRefused(TOO_DEEP));
     }
 
     #[test]
@@ -339,7 +353,30 @@ mod tests {
         };
         assert_eq!((args.json(), args.attachments().len()), (r#"{"_placeholder":true,"num":0}"#, 0));
         let mixed = packet(3, 2, &data(&[b"\x93\xa1a\xc4\x00".as_slice(), lookalike].concat()));
-        assert!(decode(&mixed, &limits()).is_err());
+        let refused = PacketBody::Refused { id: None, reason: LOOKALIKE };
+        assert_eq!(decode(&mixed, &limits()).unwrap().body, refused);
+    }
+
+    #[test]
+    fn extensions_and_keys_that_are_no_text_are_read_as_the_npm_parser_does() {
+        let event = |value: &[u8]| {
+            let packet = decode(&packet(3, 2, &data(&[b"\x92\xa1a", value].concat())), &limits()).unwrap();
+            let PacketBody::Event(None, args) = packet.body else { panic!("no event") };
+            args
+        };
+        let bytes = r#"{"_placeholder":true,"num":0}"#;
+        for (value, kind, content) in [
+            (b"\xd6\xff\x00\x00\x00\x01".as_slice(), -1, b"\0\0\0\x01".as_slice()),
+            (b"\xd4\x05\x07", 5, b"\x07"),
+            (b"\xd5\x00ab", 0, b"ab"),
+            (b"\xc7\x03\x2aabc", 42, b"abc"),
+        ] {
+            let args = event(value);
+            assert_eq!(args.json(), format!("[{kind},{bytes}]"));
+            assert_eq!(args.attachments(), [Bytes::from_static(content)]);
+        }
+        let map = event(b"\x86\x01\x01\xc0\x02\xc3\x03\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00\x04\xd4\x00\x00\x05\xff\x06");
+        assert_eq!(map.json(), r#"{"1":1,"null":2,"true":3,"1.5":4,"undefined":5,"-1":6}"#);
     }
 
     #[test]

@@ -39,6 +39,21 @@ pub enum PacketBody {
         /// The limit.
         reason: &'static str,
     },
+    /// A CONNECT that is valid but exceeds a limit of this server. It is refused for this reason, and the
+    /// connection stays open.
+    ConnectRefused(&'static str),
+}
+
+impl PacketBody {
+    /// Returns the refusal of an event that exceeds a limit. An ack is ignored instead, and its caller waits
+    /// until the deadline.
+    pub(super) fn refused(self, reason: &'static str) -> Self {
+        match self {
+            Self::Event(id, _) => Self::Refused { id, reason },
+            Self::Ack(..) => Self::Ack(None, Args::none()),
+            other => other,
+        }
+    }
 }
 
 /// The JSON object of a CONNECT packet and its attachments. Only the msgpack parser can send attachments
@@ -69,15 +84,27 @@ impl Default for Limits {
 /// The namespace of packets that name none.
 pub const MAIN_NAMESPACE: &str = "/";
 
-/// The default maximum number of attachments, that of the reference since its parser 4.2.6. More close the
-/// connection.
+/// The default maximum number of attachments, that of the reference since its parser 4.2.6. An event with
+/// more is refused.
 pub const ATTACHMENTS_MAX: usize = 10;
 
-/// The default maximum size of all attachments: ten default maximum payloads. More close the connection.
+/// The default maximum size of all attachments: ten default maximum payloads. An event with more is refused.
 pub const ATTACHMENT_BYTES_MAX: usize = 10_000_000;
 
 /// The reason for refusing an event whose arguments are nested deeper than [`JSON_DEPTH_MAX`].
 pub(super) const TOO_DEEP: &str = "arguments are nested too deep";
+
+/// The reason for refusing an event with more attachments than [`Limits::attachments_max`].
+pub(super) const TOO_MANY_ATTACHMENTS: &str = "too many attachments";
+
+/// The reason for refusing an event with more bytes than [`Limits::attachment_bytes_max`].
+pub(super) const ATTACHMENTS_TOO_LARGE: &str = "attachments are too large";
+
+/// The reason for refusing an event with an object that would be mistaken for one of its attachments.
+pub(super) const LOOKALIKE: &str = "an object looks like an attachment";
+
+/// The reason for refusing an event whose ack id could not be returned as it came.
+pub(super) const ID_TOO_LARGE: &str = "the ack id is larger than 64 bits";
 
 /// Creates the error for a message that violates the protocol.
 pub(super) fn malformed(rule: &'static str) -> ImksError {

@@ -2,6 +2,7 @@
 //! other encoders write the same grammar.
 
 use std::borrow::Cow;
+use std::num::ParseIntError;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -14,7 +15,10 @@ pub use super::encoder::{
 use super::json::is_too_deep;
 use super::msgpack;
 pub use super::packet::{ATTACHMENT_BYTES_MAX, ATTACHMENTS_MAX, Limits, MAIN_NAMESPACE};
-use super::packet::{Args, Packet, PacketBody, Payload, TOO_DEEP, malformed};
+use super::packet::{
+    ATTACHMENTS_TOO_LARGE, Args, ID_TOO_LARGE, Packet, PacketBody, Payload, TOO_DEEP, TOO_MANY_ATTACHMENTS,
+    malformed,
+};
 use super::placeholder::all_have_attachments;
 #[cfg(feature = "socketio")]
 use super::version2;
@@ -40,11 +44,11 @@ enum Format {
     Version2,
 }
 
-/// A packet that still lacks attachments.
+/// A packet that still lacks attachments. Those of a refused packet are dropped as they arrive.
 #[derive(Debug)]
 struct Pending {
     packet: Packet,
-    expected: usize,
+    missing: usize,
     attachments: Vec<Bytes>,
     bytes: usize,
 }
@@ -94,21 +98,19 @@ impl Decoder {
         if expected == 0 {
             return Ok(Some(packet));
         }
-        if expected > self.limits.attachments_max {
-            return Err(ImksError::InvalidAttachmentCount);
+        let mut pending = Pending { packet, missing: expected, attachments: Vec::new(), bytes: 0 };
+        match expected > self.limits.attachments_max {
+            true => pending.refuse(TOO_MANY_ATTACHMENTS),
+            false => pending.attachments.reserve_exact(expected),
         }
-        let attachments = Vec::with_capacity(expected);
-        self.pending = Some(Box::new(Pending { packet, expected, attachments, bytes: 0 }));
+        self.pending = Some(Box::new(pending));
         Ok(None)
     }
 
     fn add_attachment(&mut self, data: Bytes, mut pending: Box<Pending>) -> ImksResult<Option<Packet>> {
-        pending.bytes += data.len();
-        if pending.bytes > self.limits.attachment_bytes_max {
-            return Err(ImksError::PayloadTooLarge);
-        }
-        pending.attachments.push(data);
-        if pending.attachments.len() < pending.expected {
+        pending.missing -= 1;
+        pending.keep(data, self.limits.attachment_bytes_max);
+        if pending.missing > 0 {
             self.pending = Some(pending);
             return Ok(None);
         }
@@ -122,10 +124,30 @@ impl Decoder {
         };
         let body = match packet.body {
             PacketBody::Event(id, args) => PacketBody::Event(id, attach(args)?),
-            PacketBody::Ack(id, args) => PacketBody::Ack(id, attach(args)?),
+            PacketBody::Ack(Some(id), args) => PacketBody::Ack(Some(id), attach(args)?),
             other => other,
         };
         Ok(Some(Packet { namespace: packet.namespace, body }))
+    }
+}
+
+impl Pending {
+    /// Stores an attachment, unless the packet is refused or ignored.
+    fn keep(&mut self, data: Bytes, bytes_max: usize) {
+        if !matches!(self.packet.body, PacketBody::Event(..) | PacketBody::Ack(Some(_), _)) {
+            return;
+        }
+        self.bytes += data.len();
+        match self.bytes > bytes_max {
+            true => self.refuse(ATTACHMENTS_TOO_LARGE),
+            false => self.attachments.push(data),
+        }
+    }
+
+    fn refuse(&mut self, reason: &'static str) {
+        let body = std::mem::replace(&mut self.packet.body, PacketBody::Disconnect);
+        self.packet.body = body.refused(reason);
+        self.attachments = Vec::new();
     }
 }
 
@@ -136,7 +158,14 @@ fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
     let mut at = 1;
     let attachments = if matches!(kind, 5 | 6) { take_attachment_count(&text, &mut at)? } else { 0 };
     let namespace = take_namespace(&text, &mut at);
-    let id = take_ack_id(&text, &mut at)?;
+    let Ok(id) = take_ack_id(&text, &mut at) else {
+        let body = match kind {
+            2 | 5 => PacketBody::Refused { id: None, reason: ID_TOO_LARGE },
+            3 | 6 => PacketBody::Ack(None, Args::none()),
+            _ => return Err(malformed("ack id beyond 64 bits")),
+        };
+        return Ok((Packet { namespace, body }, attachments));
+    };
     let json = &text[at..];
     let has_payload = !json.is_empty();
     let body = match kind {
@@ -147,7 +176,6 @@ fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
         2 | 5 if !has_payload => PacketBody::Event(id, Args::none()),
         3 | 6 if !has_payload => PacketBody::Ack(id, Args::none()),
         2 | 5 if is_too_deep(json) => PacketBody::Refused { id, reason: TOO_DEEP },
-        // Without an id the ack is ignored, and the caller waits until its deadline.
         3 | 6 if is_too_deep(json) => PacketBody::Ack(None, Args::none()),
         2 | 5 => PacketBody::Event(id, Args::event(text, at)?),
         3 | 6 => PacketBody::Ack(id, Args::ack(text, at)?),
@@ -159,13 +187,32 @@ fn decode(text: Utf8Bytes) -> ImksResult<(Packet, usize)> {
 
 fn take_attachment_count(text: &str, at: &mut usize) -> ImksResult<usize> {
     let rest = &text[*at..];
-    let digits = rest.find('-').ok_or(ImksError::InvalidAttachmentCount)?;
-    let count = parse_digits(&rest[..digits]).ok_or(ImksError::InvalidAttachmentCount)?;
-    *at += digits + 1;
-    match usize::try_from(count) {
-        Ok(count) if count > 0 => Ok(count),
+    let end = rest.find('-').ok_or(ImksError::InvalidAttachmentCount)?;
+    *at += end + 1;
+    match number(&rest[..end]) {
+        Some(count) if count > 0 => Ok(count),
         _ => Err(ImksError::InvalidAttachmentCount),
     }
+}
+
+/// Returns the integer that JavaScript's `Number` makes of a text (ECMAScript, `StringToNumber`), as the
+/// reference reads counts of attachments. Integers that are too large become the largest one.
+fn number(text: &str) -> Option<usize> {
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    let radix = match text.get(..2) {
+        Some("0x" | "0X") => 16,
+        Some("0o" | "0O") => 8,
+        Some("0b" | "0B") => 2,
+        _ => {
+            let is_decimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+'));
+            let value: f64 = text.parse().ok().filter(|_| is_decimal)?;
+            // A cast saturates.
+            return (value.fract() == 0.0).then_some(value as usize);
+        }
+    };
+    let digits = &text[2..];
+    let are_digits = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
+    are_digits.then(|| usize::from_str_radix(digits, radix).unwrap_or(usize::MAX))
 }
 
 fn take_namespace(text: &str, at: &mut usize) -> Cow<'static, str> {
@@ -181,19 +228,15 @@ fn take_namespace(text: &str, at: &mut usize) -> Cow<'static, str> {
     }
 }
 
-fn take_ack_id(text: &str, at: &mut usize) -> ImksResult<Option<u64>> {
+/// Takes the ack id, if there is one. An error means that it is larger than 64 bits.
+fn take_ack_id(text: &str, at: &mut usize) -> Result<Option<u64>, ParseIntError> {
     let rest = &text[*at..];
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 {
         return Ok(None);
     }
     *at += digits;
-    parse_digits(&rest[..digits]).map(Some).ok_or_else(|| malformed("ack id beyond 64 bits"))
-}
-
-fn parse_digits(digits: &str) -> Option<u64> {
-    let only_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    only_digits.then(|| digits.parse().ok()).flatten()
+    rest[..digits].parse().map(Some)
 }
 
 fn object(json: &str) -> ImksResult<Payload> {
@@ -299,15 +342,51 @@ mod tests {
     #[test]
     fn attachments_are_bounded_in_number_and_bytes_and_nothing_may_come_between() {
         let add = |decoder: &mut Decoder, text: &str| decoder.add(Message::Text(text.into()));
-        let limits = Limits { attachments_max: 10, attachment_bytes_max: 5 };
-        assert!(add(&mut Decoder::new(limits), r#"511-["a"]"#).is_err());
+        let limits = Limits { attachments_max: 2, attachment_bytes_max: 5 };
+        let refused = |id, reason| PacketBody::Refused { id, reason };
+        let ignored = PacketBody::Ack(None, Args::none());
+        for (text, pieces, expected) in [
+            (r#"53-7["a"]"#, ["1", "2", "3"].as_slice(), refused(Some(7), TOO_MANY_ATTACHMENTS)),
+            (r#"63-7["a"]"#, &["1", "2", "3"], ignored.clone()),
+            (r#"52-["a"]"#, &["123", "456"], refused(None, ATTACHMENTS_TOO_LARGE)),
+            (r#"62-7["a"]"#, &["123", "456"], ignored),
+        ] {
+            let mut decoder = Decoder::new(limits);
+            assert!(add(&mut decoder, text).unwrap().is_none());
+            let mut packets = pieces.iter().map(|piece| decoder.add(Message::Binary((*piece).into())).unwrap());
+            assert!(packets.by_ref().take(pieces.len() - 1).all(|packet| packet.is_none()), "{text}");
+            assert_eq!(packets.next().flatten().unwrap().body, expected, "{text}");
+            assert!(add(&mut decoder, r#"2["b"]"#).unwrap().is_some(), "the next packet is read");
+        }
         let mut decoder = Decoder::new(limits);
-        assert!(add(&mut decoder, r#"52-["a"]"#).unwrap().is_none());
-        assert!(decoder.add(Message::Binary(Bytes::from_static(b"123"))).unwrap().is_none());
-        assert!(decoder.add(Message::Binary(Bytes::from_static(b"456"))).is_err());
-        let mut decoder = Decoder::new(limits);
-        add(&mut decoder, r#"51-["a"]"#).unwrap();
+        assert!(add(&mut decoder, r#"599999999999999999999-["a"]"#).unwrap().is_none());
+        assert!(decoder.add(Message::Binary(Bytes::from_static(b"1"))).unwrap().is_none());
+        assert!(decoder.pending.as_ref().is_some_and(|pending| pending.attachments.capacity() == 0));
         assert!(add(&mut decoder, r#"2["b"]"#).is_err());
+    }
+
+    #[test]
+    fn a_count_of_attachments_is_what_javascript_reads_as_an_integer() {
+        for one in ["1", "01", "0x1", "0X1", "0b1", "0o1", "1e0", "1.0", "1.", "+1", " 1"] {
+            let mut at = 1;
+            assert_eq!(take_attachment_count(&format!("5{one}-[]"), &mut at).ok(), Some(1), "{one}");
+        }
+        for none in ["", "0", "x", "0x", "0x+1", "1x", "1.5", "inf", "nan", "1_0", "٣", "+"] {
+            assert!(take_attachment_count(&format!("5{none}-[]"), &mut 1).is_err(), "{none}");
+        }
+        assert!(take_attachment_count("51[]", &mut 1).is_err());
+    }
+
+    #[test]
+    fn an_event_whose_ack_id_is_too_large_is_refused_and_an_ack_ignored() {
+        let mut decoder = Decoder::new(Limits::default());
+        let packet = decoder.add(Message::Text(r#"299999999999999999999["a"]"#.into())).unwrap().unwrap();
+        assert_eq!(packet.body, PacketBody::Refused { id: None, reason: ID_TOO_LARGE });
+        let packet = decoder.add(Message::Text("399999999999999999999[]".into())).unwrap().unwrap();
+        assert_eq!(packet.body, PacketBody::Ack(None, Args::none()));
+        assert!(decoder.add(Message::Text(r#"51-99999999999999999999["a"]"#.into())).unwrap().is_none());
+        let packet = decoder.add(Message::Binary(Bytes::from_static(b"1"))).unwrap().unwrap();
+        assert_eq!(packet.body, PacketBody::Refused { id: None, reason: ID_TOO_LARGE });
     }
 
     #[test]

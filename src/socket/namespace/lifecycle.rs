@@ -9,7 +9,7 @@ use super::refusal::ConnectError;
 use super::rooms::JoinOutcome;
 use super::socket::Socket;
 use crate::bus::BoxFuture;
-use crate::engine::{Close, CloseReason};
+use crate::engine::{Close, CloseReason, SendError};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_connect, encode_disconnect};
@@ -23,7 +23,10 @@ pub(crate) struct JoiningSocket(pub(crate) Socket);
 impl Drop for JoiningSocket {
     fn drop(&mut self) {
         if !self.0.is_connected() {
-            self.0.namespace().remove(&self.0, DisconnectReason::ServerNamespace);
+            let namespace = self.0.namespace();
+            namespace.remove(&self.0, DisconnectReason::ServerNamespace);
+            // The socket may have been closed before it was added.
+            namespace.remove_entry(&self.0);
         }
     }
 }
@@ -32,7 +35,7 @@ impl Drop for JoiningSocket {
 pub(crate) enum NotOpened {
     /// The client cannot recover its earlier session; the hook must run again for a new one.
     WithoutRecovery,
-    /// The connection must be closed.
+    /// The client must be refused.
     Failed(ImksError),
 }
 
@@ -86,7 +89,7 @@ impl Namespace {
         let (events, last) = accept.encode_recoverable(self.path()).map_err(NotOpened::Failed)?;
         let data = socket.socket_data().save();
         let accepted = Accepted { owner: accept.owner(), greeted: last.is_some(), data };
-        let mut joined = Vec::new();
+        let (mut joined, mut failure) = (Vec::new(), SendError::Closed);
         let opened = self.delivery().open(link, accepted, |opening| {
             joined.extend(opening.rooms.iter().filter_map(|room| socket.enter(room)));
             self.insert(socket);
@@ -94,13 +97,16 @@ impl Namespace {
             welcome.push(socket.connect_reply());
             welcome.extend(events);
             welcome.extend(last.map(|last| last.stamp(opening.offset.as_str())));
-            socket.open(&welcome, !link.is_resumed()).map_err(|_| Refused::Closed)
+            socket.open(&welcome, !link.is_resumed()).map_err(|error| {
+                failure = error;
+                Refused::Closed
+            })
         });
         // Hooks may do anything, so they run without a lock.
         joined.iter().for_each(|(room, created)| socket.tell_joined(room, *created));
         opened.map_err(|refused| match refused {
             Refused::Lost => NotOpened::WithoutRecovery,
-            Refused::Closed => NotOpened::Failed(ImksError::SocketNotFound(socket.id().into())),
+            Refused::Closed => NotOpened::Failed(socket.not_sent(failure)),
         })
     }
 

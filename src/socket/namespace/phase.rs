@@ -15,8 +15,16 @@ use crate::socket::recovery::session_store::Position;
 pub(super) struct Phase {
     /// One of `JOINING`, `OPEN` and `CLOSED`. It is atomic because every packet reads it.
     now: AtomicU8,
-    /// The packets sent while joining.
-    buffered: Mutex<Vec<Buffered>>,
+    buffer: Mutex<Buffer>,
+}
+
+/// The packets sent while joining.
+#[derive(Default)]
+struct Buffer {
+    packets: Vec<Buffered>,
+    /// Whether there were more than [`BUFFERED_PACKETS_MAX`]. They are dropped, and the client may not join any
+    /// more, because it would miss some.
+    overflowed: bool,
 }
 
 /// A packet that waits for the CONNECT reply.
@@ -30,8 +38,8 @@ pub(super) struct Buffered {
 pub(super) enum Buffering {
     /// The socket is joining, and the packet is buffered.
     Joining,
-    /// The socket is joining, and [`BUFFERED_PACKETS_MAX`] packets are buffered already.
-    Full,
+    /// The socket is joining, and there have been more than [`BUFFERED_PACKETS_MAX`] packets.
+    Overflowed,
     /// The socket is open; the packet can be sent.
     Open,
     /// The socket is closed.
@@ -59,13 +67,16 @@ impl Phase {
     }
 
     fn buffer_in_order(&self, packet: &Renderings<'_>, position: Option<Position>) -> Buffering {
-        let mut buffered = self.buffered.lock();
+        let mut buffer = self.buffer.lock();
         // Read again under the lock, because `open` empties the buffer under it.
         match self.now.load(Ordering::Acquire) {
             OPEN => Buffering::Open,
-            JOINING if buffered.len() >= BUFFERED_PACKETS_MAX => Buffering::Full,
+            JOINING if buffer.overflowed || buffer.packets.len() >= BUFFERED_PACKETS_MAX => {
+                *buffer = Buffer { packets: Vec::new(), overflowed: true };
+                Buffering::Overflowed
+            }
             JOINING => {
-                buffered.push(Buffered { packet: packet.packet().clone(), position });
+                buffer.packets.push(Buffered { packet: packet.packet().clone(), position });
                 Buffering::Joining
             }
             _ => Buffering::Closed,
@@ -75,13 +86,20 @@ impl Phase {
     /// Sends the buffered packets with `send`, and opens the socket. No packet can be buffered meanwhile.
     ///
     /// # Errors
-    /// The error of `send`, and [`SendError::Closed`] if the socket was closed.
+    /// The error of `send`; [`SendError::Closed`] if the socket was closed; [`SendError::Slow`] if there were
+    /// more packets than [`BUFFERED_PACKETS_MAX`].
     pub(super) fn open(
         &self,
         send: impl FnOnce(Vec<Buffered>) -> Result<(), SendError>,
     ) -> Result<(), SendError> {
-        let mut buffered = self.buffered.lock();
-        send(std::mem::take(&mut *buffered))?;
+        let mut buffer = self.buffer.lock();
+        if self.is_closed() {
+            return Err(SendError::Closed);
+        }
+        if buffer.overflowed {
+            return Err(SendError::Slow);
+        }
+        send(std::mem::take(&mut buffer.packets))?;
         // This fails if the socket was closed in the meantime; it then stays closed.
         let opened = self.now.compare_exchange(JOINING, OPEN, Ordering::AcqRel, Ordering::Acquire);
         opened.map(|_| ()).map_err(|_| SendError::Closed)
@@ -94,7 +112,7 @@ impl Phase {
 
     /// Drops the buffered packets.
     pub(super) fn clear(&self) {
-        self.buffered.lock().clear();
+        self.buffer.lock().packets.clear();
     }
 }
 
@@ -102,6 +120,6 @@ const JOINING: u8 = 0;
 const OPEN: u8 = 1;
 const CLOSED: u8 = 2;
 
-/// The maximum number of packets buffered while the connect hook runs. One more closes the connection,
-/// because the client would miss it.
+/// The maximum number of packets buffered while the connect hook runs. With one more the client may not join,
+/// because it would miss a packet. It gets a CONNECT_ERROR.
 pub const BUFFERED_PACKETS_MAX: usize = 1_024;

@@ -48,6 +48,17 @@ impl EventError {
     }
 }
 
+/// The error as a peer sees it, with its code and whether a later attempt can succeed as data.
+impl From<&ImksError> for ConnectError {
+    fn from(error: &ImksError) -> Self {
+        let message = error.client_message();
+        let data = serde_json::json!({
+            "code": error.code().as_str(), "message": message, "retryable": error.is_retryable(),
+        });
+        Self::with_data(message, data)
+    }
+}
+
 impl From<ImksError> for EventError {
     fn from(error: ImksError) -> Self {
         Self { message: error.client_message(), data: None }

@@ -182,10 +182,7 @@ impl Socket {
     ) -> Result<(), SendError> {
         match self.0.phase.buffer(packet, position) {
             Buffering::Joining => Ok(()),
-            Buffering::Full => {
-                self.0.outbox.close(Close::Now);
-                Err(SendError::Slow)
-            }
+            Buffering::Overflowed => Err(SendError::Slow),
             Buffering::Open => {
                 self.note_sent(position);
                 pressure::note(self.0.outbox.send_all(packet.frames_for(self.0.dialect, &self.0.outbox))?);
@@ -242,6 +239,10 @@ impl Socket {
     /// Sends the CONNECT reply, the first events and then the buffered packets, and stops buffering.
     ///
     /// Without `logged`, buffered packets from the log are skipped because `welcome` already contains them.
+    ///
+    /// # Errors
+    /// [`SendError::Slow`] if there were more packets to buffer than [`BUFFERED_PACKETS_MAX`], and
+    /// [`SendError::Closed`] if the socket or its connection was closed.
     pub(crate) fn open(&self, welcome: &[EncodedPacket], logged: bool) -> Result<(), SendError> {
         self.0.phase.open(|buffered| {
             let mut all = Frames::new();

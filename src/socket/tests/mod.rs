@@ -245,6 +245,76 @@ async fn an_event_that_is_nested_too_deep_is_refused_and_the_connection_stays() 
 }
 
 #[tokio::test]
+async fn an_event_with_too_many_or_too_large_attachments_is_refused_and_the_connection_stays() {
+    let limits = super::packet::Limits { attachments_max: 2, attachment_bytes_max: 5 };
+    let server = Server::builder(super::Config { limits, ..Default::default() }).namespace("/", rooms);
+    let server = server.build().unwrap();
+    let (peer, _) = join(&server).await;
+    for (text_part, attachments, reason) in [
+        (r#"53-7["a"]"#, ["1", "2", "3"].as_slice(), "too many attachments"),
+        (r#"52-7["a"]"#, &["123", "456"], "attachments are too large"),
+    ] {
+        peer.send(text_part);
+        attachments.iter().for_each(|data| peer.send_message(Message::Binary((*data).into())));
+        assert_eq!(text(&peer).await, format!(r#"37[{{"error":{{"message":"{reason}"}}}}]"#));
+    }
+    peer.send(r#"299999999999999999999["a"]"#);
+    settle(&peer).await;
+    assert_eq!(server.namespace("/").unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn who_would_miss_packets_because_the_connect_hook_took_long_is_refused_and_may_try_again() {
+    let go_on = Arc::new(Notify::new());
+    let builder = Server::builder(Default::default()).namespace("/", rooms).namespace("/slow", |ns| {
+        let go_on = go_on.clone();
+        ns.on_connect(move |socket, _| {
+            let go_on = go_on.clone();
+            async move {
+                socket.join("news");
+                go_on.notified().await;
+                Ok::<(), ConnectError>(())
+            }
+        });
+    });
+    let server = builder.build().unwrap();
+    let (peer, _) = join(&server).await;
+    let slow = server.namespace("/slow").unwrap();
+    peer.send("0/slow,");
+    settle(&peer).await;
+    for number in 0..=super::BUFFERED_PACKETS_MAX {
+        slow.to("news").emit("news", &number).unwrap();
+    }
+    go_on.notify_one();
+    let refusal = text(&peer).await;
+    let refusal: serde_json::Value = serde_json::from_str(refusal.strip_prefix("4/slow,").unwrap()).unwrap();
+    assert_eq!((&refusal["data"]["code"], &refusal["data"]["retryable"]), (&json!("overloaded"), &json!(true)));
+    assert_eq!((slow.len(), slow.sockets_in("news").len()), (0, 0), "nothing is left of it");
+    peer.send("0/slow,");
+    settle(&peer).await;
+    slow.to("news").emit("news", &"one").unwrap();
+    go_on.notify_one();
+    assert!(text(&peer).await.starts_with("0/slow,{"));
+    assert_eq!(text(&peer).await, r#"2/slow,["news","one"]"#);
+}
+
+#[tokio::test]
+async fn who_is_disconnected_by_the_connect_hook_is_refused_and_the_connection_stays() {
+    let server = Server::builder(Default::default()).namespace("/", rooms).namespace("/a", |ns| {
+        ns.on_connect(|socket, _| async move {
+            socket.disconnect(false);
+            Ok::<(), ConnectError>(())
+        });
+    });
+    let server = server.build().unwrap();
+    let (peer, _) = join(&server).await;
+    peer.send("0/a,");
+    assert!(text(&peer).await.starts_with("4/a,{"));
+    settle(&peer).await;
+    assert_eq!((server.namespace("/").unwrap().len(), server.namespace("/a").unwrap().len()), (1, 0));
+}
+
+#[tokio::test]
 async fn what_a_client_sends_to_a_namespace_just_after_it_left_is_dropped() {
     let server = server(rooms);
     let (peer, _) = join(&server).await;

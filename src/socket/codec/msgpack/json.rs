@@ -5,7 +5,9 @@ use std::io::Write;
 use bytes::Bytes;
 
 use super::super::json::JSON_DEPTH_MAX;
-use super::super::packet::malformed;
+use super::super::packet::{
+    ATTACHMENTS_TOO_LARGE, LOOKALIKE, Limits, TOO_DEEP, TOO_MANY_ATTACHMENTS, malformed,
+};
 use super::super::placeholder::PLACEHOLDER;
 use super::reader::{Reader, Token, is_undefined};
 use crate::clock;
@@ -15,8 +17,10 @@ use crate::error::{ImksError, ImksResult};
 pub(super) struct JsonWriter {
     out: Vec<u8>,
     attachments: Vec<Bytes>,
-    attachments_max: usize,
-    too_deep: bool,
+    attachment_bytes: usize,
+    limits: Limits,
+    /// The limit that the value exceeds.
+    refused: Option<&'static str>,
     /// Whether a value has no equivalent in JSON.
     has_more: bool,
     /// Whether the peer sent a map that looks like a placeholder.
@@ -24,13 +28,14 @@ pub(super) struct JsonWriter {
 }
 
 impl JsonWriter {
-    pub(super) fn new(bytes: usize, attachments_max: usize) -> Self {
+    pub(super) fn new(bytes: usize, limits: Limits) -> Self {
         let out = Vec::with_capacity(bytes + bytes / 4);
         Self {
             out,
             attachments: Vec::new(),
-            attachments_max,
-            too_deep: false,
+            attachment_bytes: 0,
+            limits,
+            refused: None,
             has_more: false,
             lookalike: false,
         }
@@ -39,7 +44,7 @@ impl JsonWriter {
     /// Converts one value.
     pub(super) fn copy(&mut self, reader: &mut Reader<'_>, depth: usize) -> ImksResult<()> {
         if depth > JSON_DEPTH_MAX {
-            self.too_deep = true;
+            self.refused = Some(TOO_DEEP);
             self.out.extend_from_slice(b"null");
             return reader.skip().map(drop);
         }
@@ -59,6 +64,11 @@ impl JsonWriter {
                 self.json(&clock::rfc3339(millis.saturating_mul(1_000)))?;
             }
             Token::Binary(data) => self.attach(data)?,
+            Token::Extension(kind, data) => {
+                self.write(format_args!("[{kind},"))?;
+                self.attach(data)?;
+                self.out.push(b']');
+            }
             Token::Array(length) => self.copy_array(length, reader, depth)?,
             Token::Map(length) => self.copy_map(length, reader, depth)?,
         }
@@ -97,7 +107,11 @@ impl JsonWriter {
                 }
                 Token::Unsigned(key) => self.write(format_args!("\"{key}\""))?,
                 Token::Signed(key) => self.write(format_args!("\"{key}\""))?,
-                _ => return Err(malformed("key is neither text nor an integer")),
+                Token::Float(key) => self.write(format_args!("\"{key}\""))?,
+                Token::Bool(key) => self.write(format_args!("\"{key}\""))?,
+                Token::Nil => self.out.extend_from_slice(b"\"null\""),
+                Token::Undefined => self.out.extend_from_slice(b"\"undefined\""),
+                _ => return Err(malformed("key is not a plain value")),
             }
             self.out.push(b':');
             self.copy(reader, depth + 1)?;
@@ -107,13 +121,16 @@ impl JsonWriter {
     }
 
     fn attach(&mut self, data: &[u8]) -> ImksResult<()> {
-        if self.attachments.len() >= self.attachments_max {
-            return Err(ImksError::InvalidAttachmentCount);
-        }
         let number = self.attachments.len();
-        self.write(format_args!("{{\"{}\":true,\"num\":{number}}}", PLACEHOLDER))?;
-        self.attachments.push(Bytes::copy_from_slice(data));
-        Ok(())
+        self.attachment_bytes += data.len();
+        if number >= self.limits.attachments_max {
+            self.refused = Some(TOO_MANY_ATTACHMENTS);
+        } else if self.attachment_bytes > self.limits.attachment_bytes_max {
+            self.refused = Some(ATTACHMENTS_TOO_LARGE);
+        } else {
+            self.attachments.push(Bytes::copy_from_slice(data));
+        }
+        self.write(format_args!("{{\"{}\":true,\"num\":{number}}}", PLACEHOLDER))
     }
 
     fn json(&mut self, value: &(impl serde::Serialize + ?Sized)) -> ImksResult<()> {
@@ -122,11 +139,6 @@ impl JsonWriter {
 
     fn write(&mut self, text: std::fmt::Arguments<'_>) -> ImksResult<()> {
         Ok(self.out.write_fmt(text).map_err(serde_json::Error::io)?)
-    }
-
-    /// Whether something was omitted because it is nested deeper than [`JSON_DEPTH_MAX`].
-    pub(super) fn is_too_deep(&self) -> bool {
-        self.too_deep
     }
 
     /// Whether the msgpack contains more than the JSON can express.
@@ -139,12 +151,12 @@ impl JsonWriter {
         String::from_utf8(self.out).map_err(|_| ImksError::InvalidPacketUtf8)
     }
 
-    /// Returns the text and its attachments.
-    pub(super) fn finish(self) -> ImksResult<(Vec<u8>, Vec<Bytes>)> {
+    /// Returns the text and its attachments, or the reason for refusing them.
+    pub(super) fn finish(self) -> Result<(Vec<u8>, Vec<Bytes>), &'static str> {
         // Next to real attachments, a lookalike would refer to one of them.
-        match self.lookalike && !self.attachments.is_empty() {
-            true => Err(malformed("illegal attachments")),
-            false => Ok((self.out, self.attachments)),
+        match self.refused.or((self.lookalike && !self.attachments.is_empty()).then_some(LOOKALIKE)) {
+            Some(reason) => Err(reason),
+            None => Ok((self.out, self.attachments)),
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Token<'a> {
     Binary(&'a [u8]),
     Array(u32),
     Map(u32),
+    /// An extension of this type that has no other meaning. `notepack.io` reads it as `[type, bytes]`.
+    Extension(i8, &'a [u8]),
     /// A `Date` as `notepack.io` writes it, in milliseconds since 1970.
     Date(i64),
 }
@@ -103,26 +105,26 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map(Token::Text).map_err(|_| ImksError::InvalidPacketUtf8)
     }
 
-    /// Reads an extension. `notepack.io` writes an `ArrayBuffer` as type 0; no other extension is supported.
+    /// Reads an extension. `notepack.io` writes an `ArrayBuffer` as type 0.
     fn extension(&mut self, length: usize) -> ImksResult<Token<'a>> {
-        match self.typed(length)? {
-            (0, data) => Ok(Token::Binary(data)),
-            _ => Err(malformed("unknown msgpack extension")),
-        }
+        Ok(match self.typed(length)? {
+            (0, data) => Token::Binary(data),
+            (kind, data) => Token::Extension(kind, data),
+        })
     }
 
     /// Reads a fixed-size extension. `notepack.io` writes `undefined` and `Date` as type 0, with one and
     /// eight bytes.
     fn fixed_extension(&mut self, length: usize) -> ImksResult<Token<'a>> {
-        match self.typed(length)? {
-            (0, [_]) => Ok(Token::Undefined),
-            (0, &[a, b, c, d, e, f, g, h]) => Ok(Token::Date(i64::from_be_bytes([a, b, c, d, e, f, g, h]))),
-            _ => Err(malformed("unknown msgpack extension")),
-        }
+        Ok(match self.typed(length)? {
+            (0, [_]) => Token::Undefined,
+            (0, &[a, b, c, d, e, f, g, h]) => Token::Date(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
+            (kind, data) => Token::Extension(kind, data),
+        })
     }
 
-    fn typed(&mut self, length: usize) -> ImksResult<(u8, &'a [u8])> {
-        let [kind] = self.fixed()?;
+    fn typed(&mut self, length: usize) -> ImksResult<(i8, &'a [u8])> {
+        let kind = i8::from_be_bytes(self.fixed()?);
         Ok((kind, self.take(length)?))
     }
 

@@ -54,7 +54,7 @@ impl ConnectionTask {
             Ok(socket) => socket,
             Err(error) => {
                 namespace.client_gone();
-                return self.refuse_connection(&error);
+                return self.refuse(namespace.path(), &ConnectError::from(&error));
             }
         };
         let candidate = JoiningSocket(socket.clone());
@@ -90,7 +90,11 @@ impl ConnectionTask {
                 drop(candidate);
                 self.connect(namespace.path(), payload.without_recovery(), cx);
             }
-            Err(NotOpened::Failed(error)) => self.refuse_connection(&error),
+            Err(NotOpened::Failed(error)) => {
+                tracing::debug!(%error, namespace = namespace.path(), "socket not opened");
+                drop(candidate);
+                self.refuse(namespace.path(), &ConnectError::from(&error));
+            }
         }
     }
 
