@@ -12,6 +12,7 @@ use tungstenite::Utf8Bytes;
 
 use super::binary;
 use super::json::{is_too_deep, unescape};
+use super::non_json::Note;
 use super::packet_type::PacketType;
 use super::placeholder::all_have_attachments;
 use super::shape::Shape;
@@ -37,15 +38,8 @@ pub struct Args {
     /// The event name, if it was written with escapes.
     unescaped_name: Option<Box<str>>,
     attachments: Vec<Bytes>,
-    /// The arguments as a client of the msgpack parser wrote them. JSON has no dates, NaN or infinities.
-    msgpack: Option<Box<MsgPackArgs>>,
-}
-
-/// Arguments in msgpack, as consecutive values.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MsgPackArgs {
-    pub(crate) count: u32,
-    pub(crate) bytes: Bytes,
+    /// The values that JSON does not have, by their position in `values`.
+    non_json: Box<[Note]>,
 }
 
 type Range = (u32, u32);
@@ -114,25 +108,27 @@ impl Args {
             rest,
             unescaped_name,
             attachments: Vec::new(),
-            msgpack: None,
+            non_json: Box::default(),
         }
     }
 
-    /// Adds the client's msgpack, to be sent to other clients of the msgpack parser.
-    pub(super) fn with_msgpack(mut self, count: u32, bytes: &[u8]) -> Self {
-        self.msgpack = Some(Box::new(MsgPackArgs { count, bytes: Bytes::copy_from_slice(bytes) }));
+    /// Adds the values that JSON does not have, by their position in the array.
+    pub(crate) fn with_non_json(mut self, notes: &[Note]) -> Self {
+        let skipped = self.values.0 - self.array.0;
+        let in_values = |&(at, value): &Note| Some((at.checked_sub(skipped)?, value));
+        self.non_json = notes.iter().filter_map(in_values).collect();
         self
     }
 
-    /// Returns the arguments as a client of the msgpack parser wrote them, if they came from one.
-    pub(super) fn msgpack(&self) -> Option<&MsgPackArgs> {
-        self.msgpack.as_deref()
+    /// Returns the values that JSON does not have, by their position in [`Args::json`].
+    pub(super) fn non_json(&self) -> &[Note] {
+        &self.non_json
     }
 
     /// Returns the size of the arguments in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let attachments: usize = self.attachments.iter().map(Bytes::len).sum();
-        self.text.len() + attachments + self.msgpack.as_ref().map_or(0, |msgpack| msgpack.bytes.len())
+        self.text.len() + attachments + size_of_val(&*self.non_json)
     }
 
     /// Adds the attachments, once all have arrived.

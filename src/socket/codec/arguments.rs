@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::args::{Args, MsgPackArgs};
+use super::args::Args;
+use super::non_json::{self, Note};
 pub use super::placeholder::Placeholder;
 use crate::engine::FrameWriter;
 use crate::error::ImksResult;
@@ -35,9 +36,9 @@ pub trait Arguments {
         DEFAULT_JSON_BYTES
     }
 
-    /// Returns the arguments in msgpack, if they came from a client of the msgpack parser.
-    fn msgpack(&self) -> Option<&MsgPackArgs> {
-        None
+    /// Returns the values that JSON does not have, by their position in what [`Arguments::write_json`] writes.
+    fn non_json(&self) -> &[Note] {
+        &[]
     }
 }
 
@@ -47,7 +48,7 @@ pub struct One<'a, T: ?Sized>(pub &'a T);
 
 impl<T: Serialize + ?Sized> Arguments for One<'_, T> {
     fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
-        out.write_json(self.0)
+        non_json::write(out, self.0)
     }
 
     fn may_hold_binary(&self) -> bool {
@@ -62,10 +63,10 @@ macro_rules! tuple_arguments {
             #[allow(non_snake_case, reason = "fields are named as their types")]
             fn write_json(&self, out: &mut FrameWriter) -> ImksResult<()> {
                 let ($first, $($other,)*) = self;
-                out.write_json($first)?;
+                non_json::write(out, $first)?;
                 $(
                     out.push_str(",");
-                    out.write_json($other)?;
+                    non_json::write(out, $other)?;
                 )*
                 Ok(())
             }
@@ -118,8 +119,8 @@ impl Arguments for Args {
         self.json().len()
     }
 
-    fn msgpack(&self) -> Option<&MsgPackArgs> {
-        self.msgpack()
+    fn non_json(&self) -> &[Note] {
+        self.non_json()
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use super::non_json::Note;
 use super::placeholder::{NUMBER, PLACEHOLDER, Placeholder};
 
 /// Bytes that are sent as a binary attachment.
@@ -64,8 +65,17 @@ impl std::ops::Deref for Binary {
 thread_local! {
     /// The attachments of the payload that is being read.
     static READING: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
-    /// The attachments found in the payload that is being written, preceded by the number of the first.
-    static WRITING: RefCell<Option<(usize, Vec<Bytes>)>> = const { RefCell::new(None) };
+    /// What was found in the payload that is being written, preceded by the number of the first attachment.
+    static WRITING: RefCell<Option<(usize, Found)>> = const { RefCell::new(None) };
+}
+
+/// The values of a payload that JSON does not have.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The attachments.
+    pub(super) attachments: Vec<Bytes>,
+    /// The other values, by their position in the writer.
+    pub(super) notes: Vec<Note>,
 }
 
 /// Runs `read` with access to these attachments.
@@ -87,20 +97,30 @@ impl Drop for Restore {
     }
 }
 
-/// Runs `write` and collects the [`Binary`] values it serializes, numbered from `first`.
-pub(super) fn writing<R>(first: usize, write: impl FnOnce() -> R) -> (R, Vec<Bytes>) {
-    WRITING.set(Some((first, Vec::new())));
+/// Runs `write` and collects the values it serializes that JSON does not have. [`Binary`] values are numbered
+/// from `first`.
+pub(super) fn writing<R>(first: usize, write: impl FnOnce() -> R) -> (R, Found) {
+    WRITING.set(Some((first, Found::default())));
     let written = write();
     let found = WRITING.take().map(|(_, found)| found).unwrap_or_default();
     (written, found)
+}
+
+/// Adds a value to what [`writing`] collects.
+pub(super) fn note(note: Note) {
+    WRITING.with_borrow_mut(|writing| {
+        if let Some((_, found)) = writing {
+            found.notes.push(note);
+        }
+    });
 }
 
 impl Serialize for Binary {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let number = WRITING.with_borrow_mut(|writing| {
             let (first, found) = writing.as_mut()?;
-            found.push(self.0.clone());
-            Some(*first + found.len() - 1)
+            found.attachments.push(self.0.clone());
+            Some(*first + found.attachments.len() - 1)
         });
         match number {
             Some(number) => Placeholder(number).serialize(serializer),

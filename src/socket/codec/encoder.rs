@@ -11,9 +11,10 @@ use serde::Serialize;
 use smallvec::SmallVec;
 use tungstenite::Utf8Bytes;
 
-use super::args::{Args, MsgPackArgs};
+use super::args::Args;
 use super::arguments::{Arguments, DEFAULT_JSON_BYTES};
-use super::binary;
+use super::binary::{self, Found};
+use super::non_json::Note;
 use super::packet::{MAIN_NAMESPACE, PacketType};
 use crate::engine::{Frame, FrameWriter};
 use crate::error::{ImksError, ImksResult};
@@ -34,7 +35,8 @@ pub struct EncodedPacket {
     namespace: (u32, u32),
     /// The start of the payload in the text.
     json: u32,
-    msgpack: Option<Box<MsgPackArgs>>,
+    /// The values that JSON does not have, by their position in the payload.
+    non_json: Box<[Note]>,
 }
 
 impl EncodedPacket {
@@ -79,12 +81,13 @@ impl EncodedPacket {
             PacketType::Ack => Args::ack(text, self.json as usize)?,
             _ => return Err(ImksError::Internal("encoded packet has no arguments")),
         };
-        Ok(args.with_attachments(self.frames[1..].iter().map(share).collect()))
+        let attachments = self.frames[1..].iter().map(share).collect();
+        Ok(args.with_attachments(attachments).with_non_json(&self.non_json))
     }
 
-    /// Returns the arguments as a client of the msgpack parser wrote them, if they came from one.
-    pub(super) fn msgpack(&self) -> Option<&MsgPackArgs> {
-        self.msgpack.as_deref()
+    /// Returns the values that JSON does not have, by their position in the payload.
+    pub(crate) fn non_json(&self) -> &[Note] {
+        &self.non_json
     }
 
     /// Sets whether the packet may be compressed in transit.
@@ -197,8 +200,14 @@ impl PacketWriter {
             text.push_str(",");
         }
         let json = text.len() as u32;
-        let packet =
-            EncodedPacket { frames: Frames::new(), kind, id: None, namespace: range, json, msgpack: None };
+        let packet = EncodedPacket {
+            frames: Frames::new(),
+            kind,
+            id: None,
+            namespace: range,
+            json,
+            non_json: Box::default(),
+        };
         Self { text, attachments: Frames::new(), packet }
     }
 
@@ -224,24 +233,32 @@ impl PacketWriter {
                 packet.text.push_str(",");
             }
         }
-        let mut found = Vec::new();
-        if args.may_hold_binary() {
-            let written;
-            (written, found) = binary::writing(attachments.len(), || args.write_json(&mut packet.text));
-            written?;
-        } else {
-            args.write_json(&mut packet.text)?;
-        }
+        let found = packet.write_args(args)?;
         packet.text.push_str(tail);
         packet.text.push_str("]");
         if !found.is_empty() {
             packet = packet.with_attachment_count(namespace, attachments.len() + found.len())?;
         }
         packet.attachments = attachments.iter().chain(&found).map(|bytes| Frame::binary(bytes)).collect();
-        if tail.is_empty() {
-            packet.packet.msgpack = args.msgpack().cloned().map(Box::new);
-        }
         Ok(packet)
+    }
+
+    /// Writes the arguments. Returns the attachments that were found in them.
+    fn write_args(&mut self, args: &impl Arguments) -> ImksResult<Vec<Bytes>> {
+        let start = self.text.len() as u32 - self.packet.json;
+        let known = args.non_json().iter().map(|(at, value)| (start + at, *value));
+        if !args.may_hold_binary() {
+            args.write_json(&mut self.text)?;
+            self.packet.non_json = known.collect();
+            return Ok(Vec::new());
+        }
+        let first = args.attachments().len();
+        let (written, Found { attachments, notes }) =
+            binary::writing(first, || args.write_json(&mut self.text));
+        written?;
+        let json = self.packet.json;
+        self.packet.non_json = known.chain(notes.into_iter().map(|(at, value)| (at - json, value))).collect();
+        Ok(attachments)
     }
 
     fn write_id(&mut self, id: Option<u64>) -> ImksResult<()> {
@@ -261,6 +278,7 @@ impl PacketWriter {
         let mut packet = Self::new(self.packet.kind, namespace, attachments, room);
         packet.write_id(self.packet.id)?;
         packet.text.write_all(json).map_err(serde_json::Error::io)?;
+        packet.packet.non_json = self.packet.non_json;
         Ok(packet)
     }
 

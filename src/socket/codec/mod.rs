@@ -6,6 +6,7 @@ pub(crate) mod binary;
 pub(crate) mod encoder;
 mod json;
 pub mod msgpack;
+pub(crate) mod non_json;
 pub mod packet;
 mod packet_type;
 pub mod parser;

@@ -2,8 +2,8 @@
 //! msgpack map `{type, nsp, data?, id?}` with binary values in place.
 //!
 //! Internally, packets have the form of the default parser: JSON text with placeholders, and attachments. One
-//! form is converted to the other value by value, without a tree. Arguments with values that JSON does not
-//! have (dates, NaN, infinities) are also kept in msgpack, for other clients of this parser.
+//! form is converted to the other value by value, without a tree. Values that JSON does not have (dates, NaN,
+//! infinities) are noted beside the text.
 
 mod json;
 mod reader;
@@ -12,13 +12,12 @@ mod transcoder;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use rmp::encode::{write_array_len, write_map_len, write_str, write_uint};
+use rmp::encode::{write_map_len, write_str, write_uint};
 use tungstenite::Utf8Bytes;
 
-use self::json::JsonWriter;
+use self::json::{Json, JsonWriter};
 use self::reader::{Reader, Token, is_undefined};
 use self::transcoder::{Transcoder, written};
-use super::args::MsgPackArgs;
 use super::encoder::EncodedPacket;
 use super::packet::{Args, Limits, MAIN_NAMESPACE, Packet, PacketBody, Payload, malformed};
 use crate::engine::Frame;
@@ -71,7 +70,7 @@ pub fn decode(message: &[u8], limits: &Limits) -> ImksResult<Packet> {
 /// # Errors
 /// A payload that is not JSON. Only an application that writes invalid JSON itself can cause this.
 pub fn encode(packet: &EncodedPacket) -> ImksResult<Frame> {
-    let json = packet.json().trim_ascii();
+    let json = packet.json().trim_ascii_end();
     let attachments: usize = packet.attachments().map(<[u8]>::len).sum();
     let mut out = Vec::with_capacity(json.len() + attachments + packet.namespace().len() + ENVELOPE_BYTES);
     let entries = 2 + u32::from(packet.id().is_some()) + u32::from(!json.is_empty());
@@ -86,23 +85,10 @@ pub fn encode(packet: &EncodedPacket) -> ImksResult<Frame> {
     }
     if !json.is_empty() {
         written(write_str(&mut out, "data"))?;
-        match packet.msgpack() {
-            Some(args) => forward(packet, args, &mut out)?,
-            None => Transcoder { json, attachments: &packet[1..], out: &mut out }.run()?,
-        }
+        let non_json = packet.non_json();
+        Transcoder { json, attachments: &packet[1..], non_json, out: &mut out }.run()?;
     }
     Ok(Frame::binary(&out))
-}
-
-/// Writes the name of the event and the arguments as a client wrote them.
-fn forward(packet: &EncodedPacket, args: &MsgPackArgs, out: &mut Vec<u8>) -> ImksResult<()> {
-    let name = packet.args()?;
-    written(write_array_len(out, args.count + u32::from(name.has_name())))?;
-    if name.has_name() {
-        written(write_str(out, name.name()))?;
-    }
-    out.extend_from_slice(&args.bytes);
-    Ok(())
 }
 
 /// The fields of a packet's map.
@@ -146,24 +132,14 @@ impl<'a> Fields<'a> {
     /// Returns the arguments of an event or ack, or the reason for refusing them.
     fn args(&self, limits: &Limits, has_name: bool) -> ImksResult<Result<Args, Reason>> {
         let data = self.data.ok_or_else(|| malformed("no arguments"))?;
-        let mut reader = Reader { rest: data };
-        let Token::Array(count) = reader.next()? else { return Err(malformed("arguments are no array")) };
-        let json = json_of(data, limits, |_| true)?;
-        let has_more = json.has_more();
-        let (text, attachments) = match json.finish() {
-            Ok(parts) => parts,
+        let json = json_of(data, limits, |token| matches!(token, Token::Array(_)))?;
+        let Json { text, attachments, non_json } = match json.finish() {
+            Ok(json) => json,
             Err(reason) => return Ok(Err(reason)),
         };
         let text = Utf8Bytes::try_from(Bytes::from(text)).map_err(|_| ImksError::InvalidPacketUtf8)?;
         let args = if has_name { Args::event(text, 0)? } else { Args::ack(text, 0)? };
-        let args = args.with_attachments(attachments);
-        if !has_more {
-            return Ok(Ok(args));
-        }
-        if has_name {
-            reader.skip()?;
-        }
-        Ok(Ok(args.with_msgpack(count - u32::from(has_name), reader.rest)))
+        Ok(Ok(args.with_attachments(attachments).with_non_json(&non_json)))
     }
 }
 
@@ -172,19 +148,15 @@ type Reason = &'static str;
 
 /// Reads the payload of CONNECT.
 fn payload(data: &[u8], limits: &Limits) -> ImksResult<Result<Payload, Reason>> {
-    let (text, attachments) = match json_of(data, limits, is_map)?.finish() {
-        Ok(parts) => parts,
+    let Json { text, attachments, .. } = match json_of(data, limits, is_map)?.finish() {
+        Ok(json) => json,
         Err(reason) => return Ok(Err(reason)),
     };
     let json = String::from_utf8(text).map_err(|_| ImksError::InvalidPacketUtf8)?;
     Ok(Ok(Payload { json, attachments }))
 }
 
-fn json_of(
-    data: &[u8],
-    limits: &Limits,
-    allowed: impl Fn(&Token<'_>) -> bool,
-) -> ImksResult<JsonWriter> {
+fn json_of(data: &[u8], limits: &Limits, allowed: impl Fn(&Token<'_>) -> bool) -> ImksResult<JsonWriter> {
     if !allowed(&Reader { rest: data }.next()?) {
         return Err(malformed("data of another kind than the packet type wants"));
     }
@@ -375,7 +347,9 @@ mod tests {
             assert_eq!(args.json(), format!("[{kind},{bytes}]"));
             assert_eq!(args.attachments(), [Bytes::from_static(content)]);
         }
-        let map = event(b"\x86\x01\x01\xc0\x02\xc3\x03\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00\x04\xd4\x00\x00\x05\xff\x06");
+        let map = event(
+            b"\x86\x01\x01\xc0\x02\xc3\x03\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00\x04\xd4\x00\x00\x05\xff\x06",
+        );
         assert_eq!(map.json(), r#"{"1":1,"null":2,"true":3,"1.5":4,"undefined":5,"-1":6}"#);
     }
 

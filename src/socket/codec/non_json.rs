@@ -11,7 +11,7 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::binary;
 use crate::engine::FrameWriter;
-use crate::error::ImksResult;
+use crate::error::{ImksError, ImksResult};
 
 /// A value that JSON does not have.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -42,10 +42,13 @@ impl NonJson {
 pub type Note = (u32, NonJson);
 
 /// Writes a value as JSON, and notes its floats that JSON does not have for [`binary::writing`].
+///
+/// # Errors
+/// [`ImksError::EngineSerialization`] for a value that cannot be JSON, such as a map whose keys are not texts.
 pub(super) fn write(out: &mut FrameWriter, value: &(impl Serialize + ?Sized)) -> ImksResult<()> {
     let at = Cell::new(out.len());
     let mut json = serde_json::Serializer::new(Tracked { out, at: &at });
-    Ok(value.serialize(Noting { inner: &mut json, at: &at })?)
+    value.serialize(Noting { inner: &mut json, at: &at }).map_err(ImksError::EngineSerialization).map(drop)
 }
 
 /// A writer that shows its position.

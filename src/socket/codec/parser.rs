@@ -353,7 +353,8 @@ mod tests {
         ] {
             let mut decoder = Decoder::new(limits);
             assert!(add(&mut decoder, text).unwrap().is_none());
-            let mut packets = pieces.iter().map(|piece| decoder.add(Message::Binary((*piece).into())).unwrap());
+            let mut packets =
+                pieces.iter().map(|piece| decoder.add(Message::Binary((*piece).into())).unwrap());
             assert!(packets.by_ref().take(pieces.len() - 1).all(|packet| packet.is_none()), "{text}");
             assert_eq!(packets.next().flatten().unwrap().body, expected, "{text}");
             assert!(add(&mut decoder, r#"2["b"]"#).unwrap().is_some(), "the next packet is read");

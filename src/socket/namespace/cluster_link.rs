@@ -1,5 +1,6 @@
 //! The interface through which a namespace reaches the other nodes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::bus::BoxFuture;
 use crate::error::ImksResult;
 use crate::node::NodeId;
 use crate::socket::codec::encoder::EncodedPacket;
+use crate::socket::codec::non_json::Note;
 use crate::socket::codec::packet::{Args, PacketType};
 
 /// The other nodes, as a namespace sees them.
@@ -106,6 +108,9 @@ pub(crate) struct PacketData<'a> {
     attachments: Vec<&'a serde_bytes::Bytes>,
     /// Whether the packet may be compressed for clients.
     pub(crate) compress: bool,
+    /// The values that JSON does not have, by their position in `json`.
+    #[serde(default, skip_serializing_if = "<[Note]>::is_empty")]
+    non_json: Cow<'a, [Note]>,
 }
 
 impl<'a> PacketData<'a> {
@@ -115,6 +120,7 @@ impl<'a> PacketData<'a> {
             json: packet.json(),
             attachments: packet.attachments().map(serde_bytes::Bytes::new).collect(),
             compress: packet.is_compressible(),
+            non_json: Cow::Borrowed(packet.non_json()),
         }
     }
 
@@ -130,7 +136,7 @@ impl<'a> PacketData<'a> {
 
     fn args(&self, kind: PacketType) -> ImksResult<Args> {
         let attachments = self.attachments.iter().map(|bytes| Bytes::copy_from_slice(bytes)).collect();
-        Args::from_parts(kind, self.json, attachments)
+        Ok(Args::from_parts(kind, self.json, attachments)?.with_non_json(&self.non_json))
     }
 }
 

@@ -288,7 +288,10 @@ async fn who_would_miss_packets_because_the_connect_hook_took_long_is_refused_an
     go_on.notify_one();
     let refusal = text(&peer).await;
     let refusal: serde_json::Value = serde_json::from_str(refusal.strip_prefix("4/slow,").unwrap()).unwrap();
-    assert_eq!((&refusal["data"]["code"], &refusal["data"]["retryable"]), (&json!("overloaded"), &json!(true)));
+    assert_eq!(
+        (&refusal["data"]["code"], &refusal["data"]["retryable"]),
+        (&json!("overloaded"), &json!(true))
+    );
     assert_eq!((slow.len(), slow.sockets_in("news").len()), (0, 0), "nothing is left of it");
     peer.send("0/slow,");
     settle(&peer).await;
@@ -344,11 +347,67 @@ async fn clients_of_the_msgpack_parser_get_what_json_does_not_have_and_a_word_ab
     assert_eq!(refusal, Some(Message::Binary(Bytes::from_static(expected))));
     send(b"\x83\xa4type\x00\xa3nsp\xa1/\xa4data\x81\xa5token\xc4\x02\x01\x02");
     assert!(peer.recv().await.is_some());
-    // A date, NaN and -Infinity, as notepack.io writes them.
-    let values = b"\xd7\x00\x00\x00\x01\x8b\xcf\xe5\x68\x00\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00\xcb\xff\xf0\x00\x00\x00\x00\x00\x00";
-    send(&[b"\x84\xa4type\x02\xa3nsp\xa1/\xa2id\x07\xa4data\x94\xa4echo".as_slice(), values].concat());
-    let answer = [b"\x84\xa4type\x03\xa3nsp\xa1/\xa2id\x07\xa4data\x93".as_slice(), values].concat();
+    send(&[b"\x84\xa4type\x02\xa3nsp\xa1/\xa2id\x07\xa4data\x94\xa4echo".as_slice(), BEYOND_JSON].concat());
+    let answer = [b"\x84\xa4type\x03\xa3nsp\xa1/\xa2id\x07\xa4data\x93".as_slice(), BEYOND_JSON].concat();
     assert_eq!(peer.recv().await, Some(Message::Binary(Bytes::from(answer))));
+}
+
+/// A date, NaN and -Infinity, as notepack.io writes them.
+const BEYOND_JSON: &[u8] = b"\xd7\x00\x00\x00\x01\x8b\xcf\xe5\x68\x00\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00\xcb\xff\xf0\x00\x00\x00\x00\x00\x00";
+
+/// Joins `/` of a server with the msgpack parser.
+async fn join_msgpack(server: &Server) -> MemoryPeer {
+    let peer = open(server);
+    peer.send_message(Message::Binary(Bytes::from_static(b"\x82\xa4type\x00\xa3nsp\xa1/")));
+    assert!(peer.recv().await.is_some());
+    peer
+}
+
+async fn binary(peer: &MemoryPeer) -> Bytes {
+    match peer.recv().await {
+        Some(Message::Binary(data)) => data,
+        other => panic!("expected bytes, got {other:?}"),
+    }
+}
+
+/// A node whose handler of `tell` passes the arguments on to everybody, and sends values of its own.
+fn msgpack_node(bus: &SimBus, recovery: Option<super::Recovery>) -> Server {
+    let config = super::Config { parser: super::Parser::MsgPack, recovery, ..Default::default() };
+    let server = Server::builder(config).adapter(bus.pipe()).namespace("/", |ns| {
+        ns.on_sync("tell", |event| {
+            event.socket().namespace().everybody().emit_args("told", event.args()).unwrap();
+            event.socket().emit("made", &(f64::NAN, [f32::NEG_INFINITY], "\u{e9}")).unwrap();
+        });
+    });
+    let server = server.build().unwrap();
+    server.listen_to_bus();
+    server
+}
+
+#[tokio::test]
+async fn what_json_does_not_have_comes_through_handlers_other_nodes_and_recovery_as_well() {
+    for recovery in [None, Some(super::Recovery::default())] {
+        let bus = SimBus::default();
+        let (first, second) = (msgpack_node(&bus, recovery.clone()), msgpack_node(&bus, recovery.clone()));
+        while first.server_count() + second.server_count() < 4 {
+            tokio::task::yield_now().await;
+        }
+        let (near, far) = (join_msgpack(&first).await, join_msgpack(&second).await);
+        let event = [b"\x83\xa4type\x02\xa3nsp\xa1/\xa4data\x94\xa4tell".as_slice(), BEYOND_JSON].concat();
+        near.send_message(Message::Binary(event.into()));
+        // With recovery, the offset is one more argument.
+        let count = if recovery.is_some() { 0x95 } else { 0x94 };
+        let told = [b"\xa4data".as_slice(), &[count], b"\xa4told", BEYOND_JSON].concat();
+        for peer in [&near, &far] {
+            assert!(holds(&binary(peer).await, &told));
+        }
+        let made = b"\xa4made\x93\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00\x91\xcb\xff\xf0\x00\x00\x00\x00\x00\x00\xa2\xc3\xa9";
+        assert!(holds(&binary(&near).await, made));
+    }
+}
+
+fn holds(whole: &[u8], part: &[u8]) -> bool {
+    whole.windows(part.len()).any(|window| window == part)
 }
 
 #[tokio::test]

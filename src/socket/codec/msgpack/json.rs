@@ -5,6 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 
 use super::super::json::JSON_DEPTH_MAX;
+use super::super::non_json::{NonJson, Note};
 use super::super::packet::{
     ATTACHMENTS_TOO_LARGE, LOOKALIKE, Limits, TOO_DEEP, TOO_MANY_ATTACHMENTS, malformed,
 };
@@ -12,6 +13,15 @@ use super::super::placeholder::PLACEHOLDER;
 use super::reader::{Reader, Token, is_undefined};
 use crate::clock;
 use crate::error::{ImksError, ImksResult};
+
+/// JSON text with what it does not contain itself.
+pub(super) struct Json {
+    pub(super) text: Vec<u8>,
+    /// The attachments, in the order of the placeholders' numbers.
+    pub(super) attachments: Vec<Bytes>,
+    /// The values that JSON does not have, by their position in the text.
+    pub(super) non_json: Vec<Note>,
+}
 
 /// A writer that converts msgpack to JSON.
 pub(super) struct JsonWriter {
@@ -21,8 +31,8 @@ pub(super) struct JsonWriter {
     limits: Limits,
     /// The limit that the value exceeds.
     refused: Option<&'static str>,
-    /// Whether a value has no equivalent in JSON.
-    has_more: bool,
+    /// The values that JSON does not have, by their position in `out`.
+    non_json: Vec<Note>,
     /// Whether the peer sent a map that looks like a placeholder.
     lookalike: bool,
 }
@@ -36,7 +46,7 @@ impl JsonWriter {
             attachment_bytes: 0,
             limits,
             refused: None,
-            has_more: false,
+            non_json: Vec::new(),
             lookalike: false,
         }
     }
@@ -55,12 +65,12 @@ impl JsonWriter {
             Token::Unsigned(value) => self.write(format_args!("{value}"))?,
             Token::Signed(value) => self.write(format_args!("{value}"))?,
             Token::Float(value) => {
-                self.has_more |= !value.is_finite();
+                NonJson::of_float(value).into_iter().for_each(|value| self.note(value));
                 self.json(&value)?;
             }
             Token::Text(text) => self.json(text)?,
             Token::Date(millis) => {
-                self.has_more = true;
+                self.note(NonJson::Date(millis));
                 self.json(&clock::rfc3339(millis.saturating_mul(1_000)))?;
             }
             Token::Binary(data) => self.attach(data)?,
@@ -73,6 +83,10 @@ impl JsonWriter {
             Token::Map(length) => self.copy_map(length, reader, depth)?,
         }
         Ok(())
+    }
+
+    fn note(&mut self, value: NonJson) {
+        self.non_json.push((self.out.len() as u32, value));
     }
 
     fn copy_array(&mut self, length: u32, reader: &mut Reader<'_>, depth: usize) -> ImksResult<()> {
@@ -141,22 +155,17 @@ impl JsonWriter {
         Ok(self.out.write_fmt(text).map_err(serde_json::Error::io)?)
     }
 
-    /// Whether the msgpack contains more than the JSON can express.
-    pub(super) fn has_more(&self) -> bool {
-        self.has_more
-    }
-
     /// Returns the text of a value that may not have attachments.
     pub(super) fn text(self) -> ImksResult<String> {
         String::from_utf8(self.out).map_err(|_| ImksError::InvalidPacketUtf8)
     }
 
-    /// Returns the text and its attachments, or the reason for refusing them.
-    pub(super) fn finish(self) -> Result<(Vec<u8>, Vec<Bytes>), &'static str> {
+    /// Returns the text and what belongs to it, or the reason for refusing them.
+    pub(super) fn finish(self) -> Result<Json, &'static str> {
         // Next to real attachments, a lookalike would refer to one of them.
         match self.refused.or((self.lookalike && !self.attachments.is_empty()).then_some(LOOKALIKE)) {
             Some(reason) => Err(reason),
-            None => Ok((self.out, self.attachments)),
+            None => Ok(Json { text: self.out, attachments: self.attachments, non_json: self.non_json }),
         }
     }
 }

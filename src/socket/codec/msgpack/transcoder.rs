@@ -1,10 +1,13 @@
 //! The conversion of JSON text with placeholders to msgpack.
 
-use rmp::encode::{write_array_len, write_bin, write_f64, write_map_len, write_sint, write_str, write_uint};
+use rmp::encode::{
+    write_array_len, write_bin, write_ext_meta, write_f64, write_map_len, write_sint, write_str, write_uint,
+};
 use serde::Deserialize;
 use smallvec::SmallVec;
 
 use super::super::json::{string_end, unescape};
+use super::super::non_json::{NonJson, Note};
 use super::super::packet::malformed;
 use crate::engine::Frame;
 use crate::error::{ImksError, ImksResult};
@@ -13,6 +16,8 @@ use crate::error::{ImksError, ImksResult};
 pub(super) struct Transcoder<'a> {
     pub(super) json: &'a str,
     pub(super) attachments: &'a [Frame],
+    /// The values that JSON does not have, by their position in `json` and in this order.
+    pub(super) non_json: &'a [Note],
     pub(super) out: &'a mut Vec<u8>,
 }
 
@@ -25,6 +30,10 @@ impl Transcoder<'_> {
         let mut counts = counts.into_iter();
         let mut at = 0;
         while let Some(&byte) = self.json.as_bytes().get(at) {
+            if let Some(length) = self.value_beyond_json(at)? {
+                at += length;
+                continue;
+            }
             at += match byte {
                 b'[' => {
                     written(write_array_len(self.out, counts.next().ok_or_else(invalid_json)?))?;
@@ -44,6 +53,33 @@ impl Transcoder<'_> {
             };
         }
         Ok(())
+    }
+
+    /// Writes the value that is noted for this position. Returns the length of the JSON that stands for it, or
+    /// `None` if there is no such value.
+    fn value_beyond_json(&mut self, at: usize) -> ImksResult<Option<usize>> {
+        let Some(&(place, value)) = self.non_json.first().filter(|(place, _)| *place as usize <= at) else {
+            return Ok(None);
+        };
+        self.non_json = &self.non_json[1..];
+        let rest = &self.json[at..];
+        // Other nodes may note anything.
+        let length = match value {
+            _ if place as usize != at => return Ok(None),
+            NonJson::Date(_) if rest.starts_with('"') => string_length(rest)?,
+            NonJson::NaN | NonJson::Infinity | NonJson::NegativeInfinity if rest.starts_with("null") => 4,
+            _ => return Ok(None),
+        };
+        match value {
+            NonJson::NaN => written(write_f64(self.out, f64::NAN))?,
+            NonJson::Infinity => written(write_f64(self.out, f64::INFINITY))?,
+            NonJson::NegativeInfinity => written(write_f64(self.out, f64::NEG_INFINITY))?,
+            NonJson::Date(millis) => {
+                written(write_ext_meta(self.out, 8, 0))?;
+                self.out.extend_from_slice(&millis.to_be_bytes());
+            }
+        }
+        Ok(Some(length))
     }
 
     /// Writes a map or, if it is a placeholder in a packet with attachments, the attachment itself.
