@@ -46,7 +46,7 @@ impl App {
         // Handlers that are still running acknowledge the stored writes. The wait is limited, so that clients
         // that keep sending requests do not delay the shutdown.
         if timeout(HANDLERS_GRACE, self.server.idle()).await.is_err() {
-            tracing::info!("clients go on asking while sessions are closed");
+            tracing::info!("clients keep sending requests while sessions are closed");
         }
         let sockets = self.namespace.sockets();
         let pause = pause_between(sockets.len(), deadline.saturating_duration_since(Instant::now()));

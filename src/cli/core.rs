@@ -25,7 +25,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
         .map_err(ImksError::io(format!("listening on {}", config.listen)))?;
     let address = listener.local_addr().map_err(ImksError::io("reading the listening address"))?;
     if !address.ip().is_loopback() {
-        tracing::warn!(%address, "whoever reaches this port reads the directory: keep it on a private network");
+        tracing::warn!(%address, "everybody who reaches this port can read the directory: keep it on a private network");
     }
     super::say(&format!("The core is ready: IMKS_CORE_URL=http://{}", reachable(address)))?;
     directory.serve_on(listener, shutdown).await?;

@@ -1,5 +1,6 @@
 //! The HTTP layer: the listeners for clients (TCP, TLS, QUIC), and all routes beside Socket.IO.
 
+mod admission;
 pub mod certificate;
 mod config;
 mod connection;

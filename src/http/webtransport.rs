@@ -4,11 +4,9 @@
 //! one address, peers first have to prove their address (QUIC retry), and are then refused. Every step of the
 //! handshake has a deadline.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,7 +15,6 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use parking_lot::Mutex;
 use serde_json::json;
 use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +24,7 @@ use wtransport::quinn::{
     self, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 
+use super::admission::{Admission, ConnectionSlot, HandshakeSlot, Verdict};
 use crate::engine::metrics::{self, QuicHandshake};
 use crate::engine::{Engine, SessionRequest};
 use crate::http::listener;
@@ -144,12 +142,7 @@ impl Listener {
         let runtime = Arc::new(TokioRuntime);
         let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)
             .map_err(ImksError::io("starting QUIC"))?;
-        let admission = Arc::new(Admission {
-            connections_max: config.connections_max,
-            per_address_max: config.connections_per_address_max,
-            handshakes: AtomicUsize::new(0),
-            open: Mutex::default(),
-        });
+        let admission = Arc::new(Admission::new(config.connections_max, config.connections_per_address_max));
         Ok(Self { endpoint, admission, handshake_timeout: config.handshake_timeout })
     }
 
@@ -242,90 +235,6 @@ const UDP_BUFFER_BYTES: usize = 2 << 20;
 
 type Admitted = (Incoming, ConnectionSlot, HandshakeSlot);
 
-/// The admission of connections.
-#[derive(Debug)]
-struct Admission {
-    connections_max: usize,
-    per_address_max: usize,
-    /// The number of connections that have sent no session request yet.
-    handshakes: AtomicUsize,
-    open: Mutex<HashMap<IpAddr, usize>>,
-}
-
-enum Verdict {
-    Accept(ConnectionSlot, HandshakeSlot),
-    Retry,
-    Refuse,
-}
-
-impl Admission {
-    /// Decides about a connection. An address that is not validated may be forged, so it is never the reason
-    /// for a refusal.
-    fn decide(self: &Arc<Self>, ip: IpAddr, validated: bool, connections: usize) -> Verdict {
-        let network = network(ip);
-        let mut open = self.open.lock();
-        let of_network = open.get(&network).copied().unwrap_or(0);
-        let handshakes = self.handshakes.load(Ordering::Relaxed);
-        let full = connections >= self.connections_max || handshakes >= HANDSHAKES_MAX;
-        let crowded = full
-            || handshakes >= HANDSHAKES_MAX / 8
-            || connections >= self.connections_max / 2
-            || of_network >= self.per_address_max / 2;
-        if full && (validated || connections >= self.connections_max) {
-            return Verdict::Refuse;
-        }
-        if crowded && !validated {
-            return Verdict::Retry;
-        }
-        if of_network >= self.per_address_max {
-            return Verdict::Refuse;
-        }
-        *open.entry(network).or_default() += 1;
-        drop(open);
-        self.handshakes.fetch_add(1, Ordering::Relaxed);
-        super::metrics::QUIC_CONNECTIONS.add(1);
-        Verdict::Accept(ConnectionSlot { admission: self.clone(), network }, HandshakeSlot(self.clone()))
-    }
-}
-
-/// A permit for one open connection.
-#[derive(Debug)]
-struct ConnectionSlot {
-    admission: Arc<Admission>,
-    network: IpAddr,
-}
-
-/// A permit for one connection that has sent no session request yet.
-#[derive(Debug)]
-struct HandshakeSlot(Arc<Admission>);
-
-impl Drop for HandshakeSlot {
-    fn drop(&mut self) {
-        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        super::metrics::QUIC_CONNECTIONS.add(-1);
-        let mut open = self.admission.open.lock();
-        if let Some(count) = open.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.network);
-            }
-        }
-    }
-}
-
-/// Returns the network within which one subscriber can choose addresses.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 /// Returns the route `GET /webtransport/certificate-hashes`, whose result a page passes on as
 /// `serverCertificateHashes`.
 pub fn routes(certificates: Certificates) -> Router {
@@ -350,8 +259,6 @@ fn hashes(certificates: &Certificates) -> impl IntoResponse + use<> {
 
 /// The path of the route that [`routes`] returns.
 pub const HASHES_PATH: &str = "/webtransport/certificate-hashes";
-/// The maximum number of connections that have sent no session request yet.
-const HANDSHAKES_MAX: usize = 1024;
 /// The maximum number of connections that wait for admission.
 const INCOMING_MAX: usize = 1024;
 /// The maximum number of streams: the control streams of HTTP/3, the session request, the one stream of the
@@ -363,54 +270,3 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// `H3_NO_ERROR` (RFC 9114 section 8.1).
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn admission() -> Arc<Admission> {
-        Arc::new(Admission {
-            connections_max: 100,
-            per_address_max: 4,
-            handshakes: AtomicUsize::new(0),
-            open: Mutex::default(),
-        })
-    }
-
-    fn accepted(verdict: Verdict) -> ConnectionSlot {
-        match verdict {
-            Verdict::Accept(slot, _) => slot,
-            Verdict::Retry => panic!("retry"),
-            Verdict::Refuse => panic!("refused"),
-        }
-    }
-
-    #[test]
-    fn an_address_with_many_connections_proves_itself_and_is_then_refused() {
-        let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
-        let _first = [(); 2].map(|()| accepted(admission.decide(ip, false, 0)));
-        assert!(matches!(admission.decide(ip, false, 0), Verdict::Retry));
-        let second = [(); 2].map(|()| accepted(admission.decide(ip, true, 0)));
-        assert!(matches!(admission.decide(ip, true, 0), Verdict::Refuse));
-        assert!(matches!(admission.decide("10.0.0.2".parse().unwrap(), false, 0), Verdict::Accept(..)));
-        drop(second);
-        accepted(admission.decide(ip, true, 0));
-    }
-
-    #[test]
-    fn a_full_server_refuses_and_a_busy_one_asks_for_proof() {
-        let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
-        assert!(matches!(admission.decide(ip, true, 100), Verdict::Refuse));
-        assert!(matches!(admission.decide(ip, false, 50), Verdict::Retry));
-        accepted(admission.decide(ip, true, 50));
-        assert!(admission.open.lock().is_empty());
-    }
-
-    #[test]
-    fn a_network_counts_as_one_address() {
-        let [a, b, c] =
-            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|ip| network(ip.parse().unwrap()));
-        assert!(a == b && a != c);
-        assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), network("10.0.0.1".parse().unwrap()));
-    }
-}

@@ -114,7 +114,7 @@ impl Session {
         if self.refusals.fetch_add(1, Ordering::Relaxed) == REFUSALS_MAX {
             tracing::warn!(
                 socket_sid = socket.id(),
-                "disconnected: goes on sending although it is rate limited"
+                "disconnected: it keeps sending although it is rate limited"
             );
             socket.disconnect(true);
         }

@@ -14,7 +14,7 @@ use crate::error::ImksResult;
 #[derive(Default)]
 pub(crate) struct SocketData(Mutex<SavedData>);
 
-/// The data of a socket while its client is away.
+/// The data of a socket while its client is absent.
 #[derive(Clone, Default)]
 pub(crate) struct SavedData {
     values: SmallVec<[Arc<dyn Any + Send + Sync>; 1]>,

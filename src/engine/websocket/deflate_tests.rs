@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use crate::engine::Frame;
 use crate::engine::inflate::{InflateError, inflate};
 use crate::engine::websocket::extension::accept;
-use crate::engine::websocket::reader::{Incoming, Input, Reader, Violation, client_frame};
+use crate::engine::websocket::reader::{Incoming, Input, Reader, client_frame};
+use crate::engine::websocket::violation::Violation;
 
 const BOTH: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 const FIN: u8 = 0x80;

@@ -1,6 +1,8 @@
 //! The server side of WebSockets.
 
+mod frame_header;
 mod reader;
+mod violation;
 
 #[cfg(any(test, fuzzing))]
 pub use reader::fuzzing::{read_deflated_websocket, read_websocket};
@@ -10,9 +12,13 @@ cfg_if::cfg_if! {
         #[cfg(test)]
         mod deflate_tests;
         mod extension;
+        mod raw_stream;
+        mod read_buffer;
         mod stream;
+        mod write;
 
-        pub use stream::{RawStream, TakeStream};
-        pub(crate) use stream::{WebSocket, close_frame, with_read_buffer};
+        pub use raw_stream::{RawStream, TakeStream};
+        pub(crate) use read_buffer::with_read_buffer;
+        pub(crate) use stream::{WebSocket, close_frame};
     }
 }

@@ -6,7 +6,9 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::engine::inflate::{InflateError, inflate};
+use super::frame_header::{BINARY, CLOSE, CONTINUATION, CONTROL, Header, PING, PONG, TEXT, unmask};
+use super::violation::Violation;
+use crate::engine::inflate::inflate;
 
 /// A message of the peer that the wire has to handle.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,29 +20,6 @@ pub(crate) enum Incoming {
     Ping(Bytes),
     /// A close, with the content that the response repeats: nothing, or a code and a reason.
     Close(Bytes),
-}
-
-/// A violation of the protocol by the peer.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Violation {
-    /// A violated rule, by its description.
-    Protocol(&'static str),
-    /// A message of at least this many bytes.
-    TooLarge(u64),
-    Utf8,
-    /// A compressed message that cannot be inflated.
-    Deflate,
-    /// Too many control frames or fragments that are empty or nearly empty.
-    Flood,
-}
-
-impl From<InflateError> for Violation {
-    fn from(error: InflateError) -> Self {
-        match error {
-            InflateError::TooLarge(bytes) => Self::TooLarge(bytes),
-            InflateError::Corrupt => Self::Deflate,
-        }
-    }
 }
 
 /// Bytes that were read and not yet consumed.
@@ -82,19 +61,6 @@ struct Fragments {
     data: Vec<u8>,
     /// The number of tiny fragments.
     tiny: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Header {
-    fin: bool,
-    opcode: u8,
-    /// Whether this is the first frame of a compressed message.
-    deflated: bool,
-    mask: [u8; 4],
-    /// The size of the header in bytes.
-    size: usize,
-    /// The size of the payload in bytes.
-    length: usize,
 }
 
 enum Payload<'a> {
@@ -191,28 +157,11 @@ impl Reader {
         }
     }
 
-    /// Parses the header at the start of `bytes`, or returns `None` if it is incomplete. Violations are
-    /// reported at once.
     fn header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
-        let [first, second, rest @ ..] = bytes else { return Ok(None) };
-        let deflated =
-            first & RESERVED == DEFLATED && self.inflates && matches!(first & OPCODE, TEXT | BINARY);
-        if first & RESERVED != 0 && !deflated {
-            return Err(Violation::Protocol("reserved bits"));
-        }
-        if second & MASKED == 0 {
-            return Err(Violation::Protocol("unmasked frame"));
-        }
-        let (fin, opcode, short) = (first & FIN != 0, first & OPCODE, second & !MASKED);
-        if opcode & CONTROL != 0 && (!fin || short > CONTROL_LENGTH_MAX) {
-            return Err(Violation::Protocol("control frame"));
-        }
-        let Some((length, extended)) = length(short, rest) else { return Ok(None) };
-        let length = self.check_length(opcode, length)?;
-        let Some(mask) = rest[extended..].first_chunk::<4>() else { return Ok(None) };
-        Ok(Some(Header { fin, opcode, deflated, mask: *mask, size: 2 + extended + 4, length }))
+        Header::parse(bytes, self.inflates, |opcode, length| self.check_length(opcode, length))
     }
 
+    /// Checks the length of a frame, together with the fragments before it.
     fn check_length(&self, opcode: u8, length: u64) -> Result<usize, Violation> {
         if opcode & CONTROL != 0 {
             return Ok(length as usize);
@@ -311,15 +260,6 @@ impl Payload<'_> {
     }
 }
 
-/// Returns the payload length and the number of extra bytes it took, or `None` if they have not all arrived.
-fn length(short: u8, rest: &[u8]) -> Option<(u64, usize)> {
-    match short {
-        126 => Some((u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 2)),
-        127 => Some((u64::from_be_bytes(*rest.first_chunk()?), 8)),
-        short => Some((u64::from(short), 0)),
-    }
-}
-
 fn is_tiny(fragment: &[u8]) -> bool {
     fragment.len() < TINY_FRAGMENT_BYTES
 }
@@ -338,36 +278,6 @@ fn check_close(content: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// Removes the mask, eight bytes at a time.
-fn unmask(data: &mut [u8], mask: [u8; 4]) {
-    let [a, b, c, d] = mask;
-    let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let mut chunks = data.chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        if let Ok(bytes) = <[u8; 8]>::try_from(&*chunk) {
-            chunk.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ word).to_ne_bytes());
-        }
-    }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= key;
-    }
-}
-
-const FIN: u8 = 0x80;
-const RESERVED: u8 = 0x70;
-/// The only reserved bit with a meaning (RSV1, RFC 7692 section 6).
-const DEFLATED: u8 = 0x40;
-const OPCODE: u8 = 0x0F;
-const MASKED: u8 = 0x80;
-const CONTROL: u8 = 0x8;
-const CONTINUATION: u8 = 0x0;
-const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
-const PONG: u8 = 0xA;
-/// The maximum payload length of a control frame (RFC 6455 section 5.5).
-const CONTROL_LENGTH_MAX: u8 = 125;
 /// The size below which a fragment is tiny.
 const TINY_FRAGMENT_BYTES: usize = 64;
 /// The maximum number of tiny fragments of one message. Larger ones are limited by the size of the message.
@@ -435,6 +345,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::websocket::frame_header::{FIN, MASKED};
 
     /// Returns a masked client frame.
     pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {

@@ -2,27 +2,25 @@
 //! into a buffer of its thread, and writes shared, preframed messages with one vectored write for everything
 //! that is due.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use http::request::Parts;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto;
+use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
+use super::extension;
+use super::raw_stream::{Io, TakeStream, take_known};
+use super::read_buffer::with_read_buffer;
+use super::reader::{Incoming, Input, Reader};
+use super::violation::Violation;
+use super::write::write_all;
 use crate::engine::close::WireEnd;
 use crate::engine::deflate::Threshold;
 use crate::engine::outbox::Backlog;
-use crate::engine::websocket::extension;
-use crate::engine::websocket::reader::{Incoming, Input, Reader, Violation};
 use crate::engine::{CloseReason, Config, Frame, Message, Packet, Protocol, codec, legacy};
 use crate::{ImksError, ImksResult};
 
@@ -51,14 +49,6 @@ enum ReadEnd {
     Violation,
     /// The peer has closed the connection.
     Closed,
-}
-
-enum Io {
-    /// The HTTP layer has not released the stream yet.
-    Waiting(OnUpgrade, Option<TakeStream>),
-    Open(TcpStream),
-    Secure(Box<TlsStream<TcpStream>>),
-    Gone,
 }
 
 impl From<Violation> for WireEnd {
@@ -127,7 +117,7 @@ impl WebSocket {
             return Poll::Ready(Err(GONE));
         };
         self.reader.early(&early);
-        self.io = stream.0;
+        self.io = stream.into_io();
         Poll::Ready(Ok(()))
     }
 
@@ -202,10 +192,11 @@ impl WebSocket {
         }
         ready!(self.poll_open(cx))?;
         let written = match &mut self.io {
-            Io::Open(stream) => write_all(stream, cx, &mut self.writing, &mut self.written),
+            Io::Open(stream) => write_all(stream, cx, &mut self.writing, &mut self.written).map_err(|_| GONE),
             Io::Secure(stream) => {
                 self.encrypted = true;
-                ready!(write_all(&mut **stream, cx, &mut self.writing, &mut self.written))?;
+                let written = write_all(&mut **stream, cx, &mut self.writing, &mut self.written);
+                ready!(written).map_err(|_| GONE)?;
                 let flushed = ready!(Pin::new(&mut **stream).poll_flush(cx));
                 self.encrypted = false;
                 Poll::Ready(flushed.map_err(|_| GONE))
@@ -320,61 +311,9 @@ fn legacy_frame(frame: Frame, base64: bool) -> Frame {
     if is_answer { frame.into_answer(None) } else { frame }
 }
 
-/// Calls `read` with the buffer of this thread.
-pub(crate) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
-    READ_BUFFER.with_borrow_mut(|buffer| {
-        if buffer.is_empty() {
-            buffer.resize(READ_BUFFER_BYTES, 0);
-        }
-        read(buffer)
-    })
-}
-
 /// Returns a WebSocket close frame with this content: nothing, or a code and a reason.
 pub(crate) fn close_frame(content: &[u8]) -> Frame {
     Frame::control(CLOSE, content)
-}
-
-/// The stream that a WebSocket uses after the HTTP upgrade.
-pub struct RawStream(Io);
-
-impl From<TcpStream> for RawStream {
-    fn from(stream: TcpStream) -> Self {
-        Self(Io::Open(stream))
-    }
-}
-
-impl From<TlsStream<TcpStream>> for RawStream {
-    fn from(stream: TlsStream<TcpStream>) -> Self {
-        Self(Io::Secure(Box::new(stream)))
-    }
-}
-
-/// A request extension for listeners that wrap the stream: it recovers the stream from hyper, and the bytes
-/// already read from it. Not needed if hyper (or `axum::serve`) runs directly on a `TcpStream` or a
-/// `tokio_rustls` stream.
-#[derive(Clone, Copy, Debug)]
-pub struct TakeStream(pub fn(Upgraded) -> Option<(RawStream, Bytes)>);
-
-/// Recovers the stream from an accept loop that wraps it only in hyper's own types.
-fn take_known(upgraded: Upgraded) -> Option<(RawStream, Bytes)> {
-    let upgraded = match take_plain::<TcpStream>(upgraded) {
-        Ok(taken) => return Some(taken),
-        Err(other) => other,
-    };
-    take_plain::<TlsStream<TcpStream>>(upgraded).ok()
-}
-
-fn take_plain<S>(upgraded: Upgraded) -> Result<(RawStream, Bytes), Upgraded>
-where
-    S: Into<RawStream> + AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let upgraded = match upgraded.downcast::<TokioIo<S>>() {
-        Ok(parts) => return Ok((parts.io.into_inner().into(), parts.read_buf)),
-        Err(other) => other,
-    };
-    let parts = auto::upgrade::downcast::<TokioIo<S>>(upgraded)?;
-    Ok((parts.io.into_inner().into(), parts.read_buf))
 }
 
 fn parse_error(error: ImksError) -> WireEnd {
@@ -388,64 +327,6 @@ fn parse_error(error: ImksError) -> WireEnd {
     }
 }
 
-/// Writes all frames, as far as the stream accepts them. `written` bytes of the first one are already sent.
-fn write_all<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    cx: &mut Context<'_>,
-    frames: &mut VecDeque<Frame>,
-    written: &mut usize,
-) -> Poll<Result<(), WireEnd>> {
-    while let Some(first) = frames.front() {
-        let count = if frames.len() == 1 {
-            Pin::new(&mut *stream).poll_write(cx, &first.wire()[*written..])
-        } else {
-            write_many(stream, cx, frames, *written)
-        };
-        match ready!(count) {
-            Ok(0) | Err(_) => return Poll::Ready(Err(GONE)),
-            Ok(count) => *written = advance(frames, *written + count),
-        }
-    }
-    Poll::Ready(Ok(()))
-}
-
-fn write_many<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    cx: &mut Context<'_>,
-    frames: &VecDeque<Frame>,
-    written: usize,
-) -> Poll<io::Result<usize>> {
-    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-    let mut skip = written;
-    let mut count = 0;
-    for (slice, frame) in slices.iter_mut().zip(frames) {
-        *slice = IoSlice::new(&frame.wire()[skip..]);
-        skip = 0;
-        count += 1;
-    }
-    Pin::new(stream).poll_write_vectored(cx, &slices[..count])
-}
-
-/// Drops the frames that are complete within the first `written` bytes. Returns the bytes that belong to the
-/// next frame.
-fn advance(frames: &mut VecDeque<Frame>, mut written: usize) -> usize {
-    while let Some(length) = frames.front().map(Frame::len)
-        && written >= length
-    {
-        written -= length;
-        frames.pop_front();
-    }
-    written
-}
-
-thread_local! {
-    /// One buffer per thread, allocated on first use, so that idle connections need none.
-    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-const READ_BUFFER_BYTES: usize = 64 << 10;
-/// The maximum number of frames per vectored write.
-const SLICES_MAX: usize = 64;
 /// The maximum number of pongs that wait for a blocked wire.
 const PONGS_MAX: u8 = 16;
 /// The log message for a WebSocket whose stream cannot be recovered.
@@ -460,15 +341,6 @@ const PONG: u8 = 0xA;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_partial_write_keeps_what_is_left() {
-        let mut frames: VecDeque<_> = [Frame::text("a"), Frame::text("bc"), Frame::text("d")].into();
-        assert_eq!(advance(&mut frames, 6), 2);
-        assert_eq!(frames.front().map(Frame::payload), Some(b"4bc".as_slice()));
-        assert_eq!(advance(&mut frames, 5), 0);
-        assert_eq!(frames.len(), 1);
-    }
 
     #[test]
     fn each_violation_has_its_code() {

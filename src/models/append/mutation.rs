@@ -156,7 +156,7 @@ impl<M: Mutation> Pending for Submitted<M> {
 
     fn answer(self: Box<Self>) {
         let outcome = self.outcome.unwrap_or(Err(ImksError::Internal("committed before it was decided")));
-        // A submitter that has gone away learns the outcome like every other client.
+        // A submitter that has been dropped learns the outcome like every other client.
         let _ = self.reply.send(outcome);
     }
 

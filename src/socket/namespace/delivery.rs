@@ -101,7 +101,7 @@ impl Delivery {
         }
     }
 
-    /// Whether a client that is away will get what was sent to its socket.
+    /// Whether an absent client will get the packets that are sent to its socket.
     pub(crate) fn keeps(&self, link: Option<&Link>) -> bool {
         self.session(link).is_some_and(|(store, link)| store.is_known(link))
     }

@@ -52,7 +52,7 @@ impl Socket {
             |packet, position| sent = self.deliver_or_successor(packet, position),
         );
         match sent {
-            // The client is away and gets the event when it returns.
+            // The client is absent and gets the event when it returns.
             Err(SendError::Closed) if delivery.keeps(self.link()) => Ok(()),
             sent => sent.map_err(|error| self.not_sent(error)),
         }

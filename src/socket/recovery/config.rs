@@ -43,7 +43,7 @@ impl Default for Recovery {
 pub struct RecoveryStatus {
     /// The number of sessions, connected or not.
     pub sessions: usize,
-    /// The number of sessions whose client is away.
+    /// The number of sessions whose client is absent.
     pub away: usize,
     /// The number of stored packets.
     pub packets: usize,

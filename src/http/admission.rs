@@ -1,0 +1,149 @@
+//! The admission of QUIC connections: how many there may be, in total and from one network.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::metrics;
+
+/// The admission of connections.
+#[derive(Debug)]
+pub(super) struct Admission {
+    connections_max: usize,
+    per_address_max: usize,
+    /// The number of connections that have sent no session request yet.
+    handshakes: AtomicUsize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The decision about a connection.
+pub(super) enum Verdict {
+    Accept(ConnectionSlot, HandshakeSlot),
+    Retry,
+    Refuse,
+}
+
+impl Admission {
+    /// Creates an admission of at most `connections_max` connections, and `per_address_max` from one network.
+    pub(super) fn new(connections_max: usize, per_address_max: usize) -> Self {
+        Self { connections_max, per_address_max, handshakes: AtomicUsize::new(0), open: Mutex::default() }
+    }
+
+    /// Decides about a connection. An address that is not validated may be forged, so it is never the reason
+    /// for a refusal.
+    pub(super) fn decide(self: &Arc<Self>, ip: IpAddr, validated: bool, connections: usize) -> Verdict {
+        let network = network(ip);
+        let mut open = self.open.lock();
+        let of_network = open.get(&network).copied().unwrap_or(0);
+        let handshakes = self.handshakes.load(Ordering::Relaxed);
+        let full = connections >= self.connections_max || handshakes >= HANDSHAKES_MAX;
+        let crowded = full
+            || handshakes >= HANDSHAKES_MAX / 8
+            || connections >= self.connections_max / 2
+            || of_network >= self.per_address_max / 2;
+        if full && (validated || connections >= self.connections_max) {
+            return Verdict::Refuse;
+        }
+        if crowded && !validated {
+            return Verdict::Retry;
+        }
+        if of_network >= self.per_address_max {
+            return Verdict::Refuse;
+        }
+        *open.entry(network).or_default() += 1;
+        drop(open);
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        metrics::QUIC_CONNECTIONS.add(1);
+        Verdict::Accept(ConnectionSlot { admission: self.clone(), network }, HandshakeSlot(self.clone()))
+    }
+}
+
+/// A permit for one open connection.
+#[derive(Debug)]
+pub(super) struct ConnectionSlot {
+    admission: Arc<Admission>,
+    network: IpAddr,
+}
+
+/// A permit for one connection that has sent no session request yet.
+#[derive(Debug)]
+pub(super) struct HandshakeSlot(Arc<Admission>);
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        metrics::QUIC_CONNECTIONS.add(-1);
+        let mut open = self.admission.open.lock();
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// Returns the network within which one subscriber can choose addresses.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// The maximum number of connections that have sent no session request yet.
+const HANDSHAKES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission() -> Arc<Admission> {
+        Arc::new(Admission::new(100, 4))
+    }
+
+    fn accepted(verdict: Verdict) -> ConnectionSlot {
+        match verdict {
+            Verdict::Accept(slot, _) => slot,
+            Verdict::Retry => panic!("retry"),
+            Verdict::Refuse => panic!("refused"),
+        }
+    }
+
+    #[test]
+    fn an_address_with_many_connections_proves_itself_and_is_then_refused() {
+        let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
+        let _first = [(); 2].map(|()| accepted(admission.decide(ip, false, 0)));
+        assert!(matches!(admission.decide(ip, false, 0), Verdict::Retry));
+        let second = [(); 2].map(|()| accepted(admission.decide(ip, true, 0)));
+        assert!(matches!(admission.decide(ip, true, 0), Verdict::Refuse));
+        assert!(matches!(admission.decide("10.0.0.2".parse().unwrap(), false, 0), Verdict::Accept(..)));
+        drop(second);
+        accepted(admission.decide(ip, true, 0));
+    }
+
+    #[test]
+    fn a_full_server_refuses_and_a_busy_one_asks_for_proof() {
+        let (admission, ip) = (admission(), "10.0.0.1".parse().unwrap());
+        assert!(matches!(admission.decide(ip, true, 100), Verdict::Refuse));
+        assert!(matches!(admission.decide(ip, false, 50), Verdict::Retry));
+        accepted(admission.decide(ip, true, 50));
+        assert!(admission.open.lock().is_empty());
+    }
+
+    #[test]
+    fn a_network_counts_as_one_address() {
+        let [a, b, c] =
+            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|ip| network(ip.parse().unwrap()));
+        assert!(a == b && a != c);
+        assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), network("10.0.0.1".parse().unwrap()));
+    }
+}
