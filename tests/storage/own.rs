@@ -10,7 +10,7 @@ use imks::testing::models::user_stream::{changes, last_rev};
 use serde_json::{from_value, json};
 use uuid::Uuid;
 
-use crate::support::{Store, id, message, on_both, scope};
+use crate::support::{id, message, on_both, scope};
 
 fn draft(channel: Uuid, body: &str) -> NewDraft {
     let body = from_value(json!(body)).unwrap();
