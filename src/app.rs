@@ -183,8 +183,10 @@ fn start_internal(
     let addr = socket.local_addr().map_err(ImksError::io("reading the internal address"))?;
     let router = http::router(Audience::Operators, health.clone(), INSTRUMENTS);
     let routes = listener::router_only(router, &config.http);
-    // No TLS, because operators and their tools are on a private network.
-    let limits = listener::Config { tls: None, ..config.http.clone() };
+    // No TLS, because operators and their tools are on a private network. Connections are counted apart, so
+    // that clients cannot keep operators out.
+    let connections = listener::Connections::default();
+    let limits = listener::Config { tls: None, connections, ..config.http.clone() };
     tasks.spawn(listener::serve(socket, limits, routes, tasks.clone(), stop.clone()));
     Ok(Some(addr))
 }

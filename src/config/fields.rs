@@ -243,7 +243,7 @@ settings! {
         connection (connection_bytes): "IMKS_LIMIT_ANSWERS_CONNECTION" =
             "The most bytes of large answers in flight on one connection";
         user (user_bytes): "IMKS_LIMIT_ANSWERS_USER" =
-            "The most bytes of large answers in flight for one user";
+            "The most bytes of large answers in flight for one user, who also gets at most an eighth of what is free";
         server (server_bytes): "IMKS_LIMIT_ANSWERS_SERVER" =
             "The most bytes of large answers in flight on this server";
         wait: "IMKS_LIMIT_ANSWERS_WAIT" =
@@ -307,8 +307,8 @@ mod tests {
         ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
         ("models/db.rs", "Config", "config.database", &[]),
         ("models/append.rs", "Config", "config.append", &[]),
-        // Derived from the settings of `tls`.
-        ("http/config.rs", "Config", "config.http", &["tls"]),
+        // `tls` is derived from its own settings; `connections` is state.
+        ("http/config.rs", "Config", "config.http", &["tls", "connections"]),
         ("http/tls.rs", "Config", "config.tls", &[]),
         ("http/webtransport.rs", "Config", "config.webtransport", &[]),
         ("engine/config.rs", "Config", "config.engine", OF_THE_ENGINE_LIBRARY),

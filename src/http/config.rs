@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -27,6 +29,8 @@ pub struct Config {
     pub head_bytes_max: usize,
     /// The maximum number of connections that have not become WebSockets. Further ones are answered with 503.
     pub connections_max: usize,
+    /// The number of these connections. Listeners with clones of one configuration share the limit.
+    pub connections: Connections,
     /// The TLS acceptor; plain HTTP if absent.
     pub tls: Option<Tls>,
 }
@@ -40,10 +44,15 @@ impl Default for Config {
             request_timeout: Duration::from_secs(30),
             head_bytes_max: 16 << 10,
             connections_max: 100_000,
+            connections: Connections::default(),
             tls: None,
         }
     }
 }
+
+/// A count of open connections. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(pub(super) Arc<AtomicUsize>);
 
 /// The body of any response.
 pub type AnyBody = Either<Full<Bytes>, Body>;

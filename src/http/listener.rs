@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::engine::Engine;
-pub use crate::http::config::{AnyBody, BoxFuture, Config};
+pub use crate::http::config::{AnyBody, BoxFuture, Config, Connections};
 use crate::http::connection::{Connection, Served};
 use crate::http::metrics;
 use crate::http::refusal;
@@ -133,7 +133,6 @@ pub async fn serve<S, F>(
     S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<AnyBody>> + Send + 'static,
 {
-    let open = Arc::new(AtomicUsize::new(0));
     let served = Arc::new(Served::new(&config, service, stop.clone()));
     loop {
         let accepted = tokio::select! {
@@ -147,7 +146,7 @@ pub async fn serve<S, F>(
                 continue;
             }
         };
-        let Some(slot) = ConnectionSlot::take(&open, config.connections_max) else {
+        let Some(slot) = ConnectionSlot::take(&config) else {
             refuse(&stream);
             continue;
         };
@@ -182,11 +181,10 @@ fn refuse(stream: &TcpStream) {
 struct ConnectionSlot(Arc<AtomicUsize>);
 
 impl ConnectionSlot {
-    fn take(open: &Arc<AtomicUsize>, connections_max: usize) -> Option<Self> {
-        if open.load(Ordering::Relaxed) >= connections_max {
-            return None;
-        }
-        open.fetch_add(1, Ordering::Relaxed);
+    fn take(config: &Config) -> Option<Self> {
+        let open = &config.connections.0;
+        let one_more = |open| (open < config.connections_max).then_some(open + 1);
+        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         metrics::CONNECTIONS.add(1);
         Some(Self(open.clone()))
     }

@@ -83,3 +83,20 @@ async fn operators_can_have_a_listener_of_their_own() {
     assert_eq!(get(server.addr(), "/health/ready").await.0, 200);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_connections_is_one_for_both_loopback_addresses_and_does_not_keep_operators_out() {
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        config.http.connections_max = 1;
+        config.internal_listen = Some("127.0.0.1:0".parse().unwrap());
+    })
+    .await;
+    let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, server.addr().port()));
+    let mut first = TcpStream::connect(v6).await.unwrap();
+    first.write_all(b"GET /health HTTP/1.1\r\nHost: imks\r\n\r\n").await.unwrap();
+    first.read_u8().await.unwrap();
+    assert_eq!(get(server.addr(), "/health").await.0, 503);
+    assert_eq!(get(server.internal_addr(), "/health").await.0, 200);
+    drop(first);
+    server.stop().await;
+}
