@@ -1,19 +1,21 @@
 //! The memory budget of large answers: bounded per connection, per user and for the whole server.
 //!
 //! A handler of a large answer reserves its size before the database is read, and the reservation is released
-//! after the answer has left. This bounds the memory of all answers, however many requests users send.
+//! after the answer has left. This bounds the memory of all answers, however many requests users send. Where
+//! the memory is short, answers become smaller rather than later.
+
+mod fair;
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::metrics;
+use self::fair::{FairBudget, Share, Wanted};
 use crate::models::message::ANSWER_BYTES_MAX;
 use crate::{ImksError, ImksResult};
 
@@ -22,11 +24,13 @@ use crate::{ImksError, ImksResult};
 pub struct AnswerLimits {
     /// The bytes of one connection.
     pub connection_bytes: usize,
-    /// The bytes of all connections of one user, including their HTTP requests.
+    /// The bytes of all connections of one user, including their HTTP requests. A user also gets at most an
+    /// eighth of the server's bytes that are free or already theirs.
     pub user_bytes: usize,
     /// The bytes of the whole server.
     pub server_bytes: usize,
-    /// How long a request waits for other answers to finish before it is refused with `overloaded`.
+    /// How long a request waits for other answers to finish before it is refused with `overloaded`. After a
+    /// quarter of it, a page of messages is made as small as the room that there is.
     pub wait: Duration,
 }
 
@@ -44,31 +48,34 @@ impl Default for AnswerLimits {
 /// The largest size that an answer may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerSize {
-    /// The most bytes it takes in memory.
-    bytes: usize,
+    /// The number of bytes that it takes in memory.
+    wanted: Wanted,
     /// Whether it waits until no other large answer of its connection is in flight.
     alone: bool,
 }
 
 impl AnswerSize {
-    /// Returns the size of an answer of up to `bytes`.
-    pub const fn up_to(bytes: usize) -> Self {
-        Self { bytes, alone: false }
-    }
-
     /// Returns the size of an answer with up to `count` messages, capped at [`ANSWER_BYTES_MAX`].
     pub fn of_messages(count: usize) -> Self {
-        Self::up_to(count.saturating_mul(MESSAGE_BYTES_MAX).min(ANSWER_BYTES_MAX) * COPIES)
+        let most = count.saturating_mul(MESSAGE_BYTES_MAX).min(ANSWER_BYTES_MAX) * COPIES;
+        Self { wanted: Wanted { most, least: PAGE_BYTES_MIN.min(most) }, alone: false }
+    }
+
+    /// Returns the size of an answer with messages, capped at [`ANSWER_BYTES_MAX`], and up to `others` other
+    /// bytes. It waits for every other large answer of its connection.
+    pub const fn alone(others: usize) -> Self {
+        let most = (ANSWER_BYTES_MAX + others) * COPIES;
+        Self { wanted: Wanted { most, least: PAGE_BYTES_MIN + others * COPIES }, alone: true }
+    }
+
+    /// Returns the size of an answer of up to `bytes`, which cannot be made smaller.
+    pub const fn up_to(bytes: usize) -> Self {
+        Self { wanted: Wanted { most: bytes, least: bytes }, alone: false }
     }
 
     /// Returns the size of the events that start a session with `count` channels.
     pub fn of_channels(count: usize) -> Self {
         Self::up_to(count.saturating_mul(CHANNEL_BYTES_MAX) * COPIES)
-    }
-
-    /// Returns the size of an answer that waits for every other large answer of its connection.
-    pub const fn alone(bytes: usize) -> Self {
-        Self { bytes, alone: true }
     }
 }
 
@@ -76,8 +83,7 @@ impl AnswerSize {
 #[derive(Debug)]
 pub(super) struct AnswerBudget {
     limits: AnswerLimits,
-    server: Arc<Semaphore>,
-    users: Mutex<HashMap<Uuid, Arc<Semaphore>>>,
+    server: FairBudget,
 }
 
 /// The budget of one connection. Allocates nothing until the first large answer.
@@ -86,11 +92,11 @@ pub(super) struct ConnectionBudget(OnceLock<Arc<Semaphore>>);
 
 impl AnswerBudget {
     pub(super) fn new(limits: AnswerLimits) -> Self {
-        let server = Arc::new(Semaphore::new(limits.server_bytes));
-        Self { limits, server, users: Mutex::default() }
+        let server = FairBudget::new(limits.server_bytes, limits.user_bytes);
+        Self { limits, server }
     }
 
-    /// Reserves room for an answer. Requests are served in order on each of the three levels.
+    /// Reserves room for an answer. Requests of a connection are served in order.
     ///
     /// # Errors
     /// [`ImksError::Overloaded`] when there is no room before the timeout.
@@ -101,56 +107,38 @@ impl AnswerBudget {
         size: AnswerSize,
     ) -> ImksResult<Reservation> {
         match timeout(self.limits.wait, self.acquire(connection, user, size)).await {
-            Ok(Ok(reservation)) => Ok(reservation),
-            Ok(Err(_closed)) => Err(ImksError::Internal("an answer budget is closed")),
+            Ok(Some(reservation)) => Ok(reservation),
+            Ok(None) => Err(ImksError::Internal("an answer budget is closed")),
             Err(_elapsed) => Err(ImksError::Overloaded { retry_after: RETRY_AFTER }),
         }
     }
 
-    /// Takes the three shares from the narrowest to the widest. A waiter therefore holds only narrower
-    /// shares, which rules out deadlock, and a user with many requests exhausts their own budget before the
-    /// server's.
+    /// Takes the share of the connection first. A waiter therefore holds only bytes of its own connection,
+    /// which rules out deadlock.
     async fn acquire(
         &self,
         connection: &ConnectionBudget,
         user: Uuid,
         size: AnswerSize,
-    ) -> Result<Reservation, AcquireError> {
-        let limits = &self.limits;
-        let of_connection = if size.alone { limits.connection_bytes } else { size.bytes };
-        let connection = connection.0.get_or_init(|| Arc::new(Semaphore::new(limits.connection_bytes)));
-        let connection = take(connection.clone(), of_connection, limits.connection_bytes).await?;
-        let user = take(self.user(user), size.bytes, limits.user_bytes).await?;
-        let server = take(self.server.clone(), size.bytes, limits.server_bytes).await?;
-        Ok(Reservation::new([connection, user, server]))
-    }
-
-    fn user(&self, user: Uuid) -> Arc<Semaphore> {
-        let full = || Arc::new(Semaphore::new(self.limits.user_bytes));
-        self.users.lock().entry(user).or_insert_with(full).clone()
-    }
-
-    /// Removes the budgets of users without an answer in flight. Called periodically.
-    pub(super) fn sweep(&self) {
-        // Every waiter and every reservation holds a clone.
-        self.users.lock().retain(|_, budget| Arc::strong_count(budget) > 1);
+    ) -> Option<Reservation> {
+        let total = self.limits.connection_bytes;
+        let of_connection = if size.alone { total } else { size.wanted.most.min(total) };
+        let of_connection = u32::try_from(of_connection).unwrap_or(u32::MAX);
+        let connection = connection.0.get_or_init(|| Arc::new(Semaphore::new(total))).clone();
+        let connection = connection.acquire_many_owned(of_connection).await.ok()?;
+        let server = self.server.take(user, size.wanted, self.limits.wait / PATIENCE_PART).await?;
+        let mut shares = Shares { connection, server };
+        if !size.alone {
+            shares.shrink_connection_to(shares.server.bytes());
+        }
+        Some(Reservation(Arc::new(Mutex::new(shares))))
     }
 
     /// Returns the number of bytes that are reserved now.
     #[cfg(test)]
     pub(super) fn reserved(&self) -> usize {
-        self.limits.server_bytes - self.server.available_permits()
+        self.limits.server_bytes - self.server.free()
     }
-}
-
-/// Takes a share of a budget. An answer that exceeds the budget takes all of it, so it is alone in flight.
-async fn take(
-    budget: Arc<Semaphore>,
-    bytes: usize,
-    total: usize,
-) -> Result<OwnedSemaphorePermit, AcquireError> {
-    let bytes = u32::try_from(bytes.min(total)).unwrap_or(u32::MAX);
-    budget.acquire_many_owned(bytes).await
 }
 
 /// Room for one large answer, released when the last clone is dropped.
@@ -176,15 +164,17 @@ async fn take(
 #[derive(Debug, Clone)]
 pub struct Reservation(Arc<Mutex<Shares>>);
 
-/// The shares of one reservation: of its connection, its user, and the server.
+/// The shares of one reservation.
 #[derive(Debug)]
-struct Shares([OwnedSemaphorePermit; 3]);
+struct Shares {
+    connection: OwnedSemaphorePermit,
+    server: Share,
+}
 
 impl Reservation {
-    fn new(shares: [OwnedSemaphorePermit; 3]) -> Self {
-        let shares = Shares(shares);
-        metrics::ANSWER_BYTES.add(shares.bytes());
-        Self(Arc::new(Mutex::new(shares)))
+    /// Returns the size at which the answer must end, in bytes of its text.
+    pub(super) fn answer_bytes(&self) -> usize {
+        self.0.lock().server.bytes() / COPIES
     }
 
     /// Shrinks to what an encoded answer needs, and returns a guard for the owner of its bytes.
@@ -196,34 +186,28 @@ impl Reservation {
     /// Releases what the answer does not need, now that its size is known.
     fn shrink_to(&self, bytes: usize) {
         let shares = &mut *self.0.lock();
-        let before = shares.bytes();
-        for permit in &mut shares.0 {
-            let spare = permit.num_permits().saturating_sub(bytes);
-            drop(permit.split(spare));
-        }
-        metrics::ANSWER_BYTES.add(shares.bytes() - before);
+        shares.shrink_connection_to(bytes);
+        shares.server.shrink_to(bytes);
     }
 }
 
 impl Shares {
-    /// Returns the bytes taken from the server's budget.
-    fn bytes(&self) -> i64 {
-        i64::try_from(self.0[2].num_permits()).unwrap_or(i64::MAX)
-    }
-}
-
-impl Drop for Shares {
-    fn drop(&mut self) {
-        metrics::ANSWER_BYTES.add(-self.bytes());
+    fn shrink_connection_to(&mut self, bytes: usize) {
+        let spare = self.connection.num_permits().saturating_sub(bytes);
+        drop(self.connection.split(spare));
     }
 }
 
 /// The largest message in an answer: a body of 8,000 characters that are all escaped, and the other fields.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// The smallest page of messages for which there is room at all: that of a single message.
+const PAGE_BYTES_MIN: usize = MESSAGE_BYTES_MAX * COPIES;
 /// The largest entry of a channel in `session:ready`.
 const CHANNEL_BYTES_MAX: usize = 1 << 10;
 /// The copies of an answer that are in memory at once: its rows and its text.
 pub(super) const COPIES: usize = 2;
+/// The part of the wait after which a page is made smaller.
+const PATIENCE_PART: u32 = 4;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -238,7 +222,7 @@ mod tests {
     const LIMITS: AnswerLimits = AnswerLimits {
         connection_bytes: 40,
         user_bytes: 80,
-        server_bytes: 200,
+        server_bytes: 800,
         wait: Duration::from_secs(1),
     };
 
@@ -261,7 +245,7 @@ mod tests {
         ]
     }
 
-    type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Reservation, AcquireError>> + 'a>>;
+    type Waiting<'a> = Pin<Box<dyn Future<Output = Option<Reservation>> + 'a>>;
 
     /// A model with three users who have three connections each.
     struct Model<'a> {
@@ -276,7 +260,7 @@ mod tests {
             match step {
                 Step::Ask { connection, bytes, alone } => {
                     let (budget, user) = (self.budget, Uuid::from_u128(connection as u128 / 3));
-                    let size = AnswerSize { bytes, alone };
+                    let size = AnswerSize { alone, ..AnswerSize::up_to(bytes) };
                     let asking = budget.acquire(&self.connections[connection], user, size);
                     self.waiting.push((connection, Box::pin(asking)));
                 }
@@ -306,15 +290,18 @@ mod tests {
             self.waiting = still_waiting;
         }
 
-        fn sum(&self, level: usize, of: impl Fn(usize) -> bool) -> usize {
+        fn sum(&self, of: impl Fn(usize) -> bool, bytes: impl Fn(&Shares) -> usize) -> usize {
             let held = self.held.iter().filter(|(connection, _)| of(*connection));
-            held.map(|(_, reservation)| reservation.0.lock().0[level].num_permits()).sum()
+            held.map(|(_, reservation)| bytes(&reservation.0.lock())).sum()
         }
 
         fn is_within_bounds(&self) -> bool {
-            let connections = (0..9).all(|one| self.sum(0, |held| held == one) <= LIMITS.connection_bytes);
-            let users = (0..3).all(|user| self.sum(1, |held| held / 3 == user) <= LIMITS.user_bytes);
-            connections && users && self.sum(2, |_| true) <= LIMITS.server_bytes
+            let of_connection = |shares: &Shares| shares.connection.num_permits();
+            let of_server = |shares: &Shares| shares.server.bytes();
+            let connections =
+                (0..9).all(|one| self.sum(|held| held == one, of_connection) <= LIMITS.connection_bytes);
+            let users = (0..3).all(|user| self.sum(|held| held / 3 == user, of_server) <= LIMITS.user_bytes);
+            connections && users && self.sum(|_| true, of_server) <= LIMITS.server_bytes
         }
     }
 
@@ -323,6 +310,9 @@ mod tests {
         fn no_sequence_of_requests_passes_a_bound_and_nobody_waits_for_ever(
             steps in proptest::collection::vec(step(), 1..120),
         ) {
+            // Waiting needs a clock, which stands still here.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let _clock = runtime.enter();
             let budget = AnswerBudget::new(LIMITS);
             let connections: Vec<ConnectionBudget> = (0..9).map(|_| ConnectionBudget::default()).collect();
             let mut model =
@@ -341,9 +331,12 @@ mod tests {
             }
             model.held.clear();
             prop_assert_eq!(budget.reserved(), 0);
-            budget.sweep();
-            prop_assert!(budget.users.lock().is_empty());
+            prop_assert!(budget.server.is_idle());
         }
+    }
+
+    fn alone(bytes: usize) -> AnswerSize {
+        AnswerSize { alone: true, ..AnswerSize::up_to(bytes) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -351,10 +344,10 @@ mod tests {
         let budget = AnswerBudget::new(LIMITS);
         let (one, two) = (ConnectionBudget::default(), ConnectionBudget::default());
         let user = Uuid::from_u128(1);
-        let first = budget.reserve(&one, user, AnswerSize::alone(30)).await.unwrap();
+        let first = budget.reserve(&one, user, alone(30)).await.unwrap();
         let error = budget.reserve(&one, user, AnswerSize::up_to(1)).await.unwrap_err();
         assert_eq!((error.code().as_str(), error.is_retryable()), ("overloaded", true));
-        let elsewhere = budget.reserve(&two, user, AnswerSize::alone(30)).await.unwrap();
+        let elsewhere = budget.reserve(&two, user, alone(30)).await.unwrap();
         assert_eq!(budget.reserved(), 60);
         first.shrink_to(5);
         assert_eq!(budget.reserved(), 35);

@@ -107,21 +107,17 @@ impl Channel<View> {
 }
 
 impl Channel<Read> {
-    /// Returns a page of history.
-    pub async fn page(&self, _room: &Reservation, page: Page) -> ImksResult<MessagePage> {
-        let reader = self.session.identity().user_id;
-        timed("history", message_page::page(self.messaging.db(), reader, self.id, page)).await
+    /// Returns a page of history, which ends early when it fills the room.
+    pub async fn page(&self, room: &Reservation, page: Page) -> ImksResult<MessagePage> {
+        let (db, reader) = (self.messaging.db(), self.session.identity().user_id);
+        timed("history", message_page::page(db, reader, self.id, page, room.answer_bytes())).await
     }
 
-    /// Returns messages by id, and whether there are more than fit into one answer. Ids of other channels are
+    /// Returns messages by id, and whether there are more than fit into the room. Ids of other channels are
     /// left out.
-    pub async fn messages(
-        &self,
-        _room: &Reservation,
-        ids: &[Uuid],
-    ) -> ImksResult<(Vec<MessageDetail>, bool)> {
-        let reader = self.session.identity().user_id;
-        timed("messages", message_page::get_many(self.messaging.db(), reader, self.id, ids)).await
+    pub async fn messages(&self, room: &Reservation, ids: &[Uuid]) -> ImksResult<(Vec<MessageDetail>, bool)> {
+        let (db, reader) = (self.messaging.db(), self.session.identity().user_id);
+        timed("messages", message_page::get_many(db, reader, self.id, ids, room.answer_bytes())).await
     }
 }
 

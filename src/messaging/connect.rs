@@ -95,9 +95,8 @@ async fn sign_in(context: &SignIn, socket: &Socket, payload: &ConnectPayload) ->
     let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
     let states = channel_states(messaging, identity.user_id, &channels).await?;
     expiry.follow(socket, &session);
-    let accept = welcome(context, &identity, &memberships, &states);
-    drop(room);
-    accept
+    let accept = welcome(context, &identity, &memberships, &states)?;
+    Ok(accept.holding(|bytes| room.for_bytes(bytes)))
 }
 
 /// Returns the token from `auth.token`, or else from the `Authorization` header. Never from the query string,

@@ -85,10 +85,9 @@ impl Messaging {
         &self.0.rates
     }
 
-    /// Removes idle rate limits and answer budgets. Called periodically.
+    /// Removes idle rate limits. Called periodically.
     pub fn sweep(&self, now: Instant) {
         self.0.rates.sweep(now);
-        self.0.answers.sweep();
     }
 }
 

@@ -5,11 +5,10 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::budget::{AnswerSize, COPIES, Reservation};
+use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
 use super::parts::timed;
 use super::registry::{Large, Registry, Request};
-use crate::models::message::ANSWER_BYTES_MAX;
 use crate::models::message_bookmark::Bookmark;
 use crate::models::message_draft::Draft;
 use crate::models::message_read_state::ReadState;
@@ -64,8 +63,7 @@ struct UserSync {
 impl Large for Sync {
     /// Only one at a time: a slow client cannot request what is already being sent to it.
     fn answer_size(&self) -> AnswerSize {
-        let own = if self.user_rev.is_some() { USER_CHANGES_BYTES_MAX } else { 0 };
-        AnswerSize::alone((ANSWER_BYTES_MAX + own) * COPIES)
+        AnswerSize::alone(self.own_bytes())
     }
 }
 
@@ -76,7 +74,7 @@ async fn sync(ctx: Ctx, room: Reservation, request: Sync) -> ImksResult<Synced> 
     let limits = Limits {
         per_channel: request.limit_per_channel,
         total: request.total_limit,
-        bytes: ANSWER_BYTES_MAX,
+        bytes: room.answer_bytes().saturating_sub(request.own_bytes()),
     };
     // Read before everything that it numbers, so that the next `sync` brings what changes meanwhile.
     let changes = user_changes(&ctx, request.user_rev).await?;
@@ -100,6 +98,11 @@ async fn user_changes(ctx: &Ctx, since: Option<i64>) -> ImksResult<UserChanges> 
 }
 
 impl Sync {
+    /// Returns the most bytes of the caller's own data in the answer.
+    fn own_bytes(&self) -> usize {
+        if self.user_rev.is_some() { USER_CHANGES_BYTES_MAX } else { 0 }
+    }
+
     fn check(&self) -> ImksResult<()> {
         if self.channels.len() > CHANNELS_MAX {
             return Err(ImksError::invalid("channels", format!("has more than {CHANNELS_MAX} items")));

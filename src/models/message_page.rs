@@ -41,7 +41,7 @@ pub struct Page {
 /// The most messages in one page.
 pub const PAGE_LIMIT: u32 = 100;
 
-/// A page of history, oldest message first. It ends early when it reaches [`ANSWER_BYTES_MAX`].
+/// A page of history, oldest message first. It ends early when it reaches its limit in bytes.
 #[derive(Debug, Clone, Serialize)]
 pub struct MessagePage {
     /// The messages. Deleted ones have no body.
@@ -54,13 +54,13 @@ pub struct MessagePage {
     pub seq_range: Option<(i64, i64)>,
 }
 
-/// Returns a page of a channel's history, as `reader` sees it.
+/// Returns a page of a channel's history of about `bytes` at most, as `reader` sees it.
 ///
 /// # Errors
 /// [`ImksError::NotFound`] when the message to look around does not exist in this channel, and
 /// [`ImksError::Database`].
-pub async fn page(db: &Db, reader: Uuid, channel: Uuid, page: Page) -> ImksResult<MessagePage> {
-    let room = Room { rows: page.limit.clamp(1, PAGE_LIMIT) as usize, bytes: ANSWER_BYTES_MAX };
+pub async fn page(db: &Db, reader: Uuid, channel: Uuid, page: Page, bytes: usize) -> ImksResult<MessagePage> {
+    let room = Room { rows: page.limit.clamp(1, PAGE_LIMIT) as usize, bytes };
     let scan = Scan { db, channel, thread: page.thread_id };
     let (rows, before, after) = match page.position {
         Position::Latest => {
@@ -83,7 +83,7 @@ pub async fn page(db: &Db, reader: Uuid, channel: Uuid, page: Page) -> ImksResul
 }
 
 /// Returns the messages with these ids in this channel, as `reader` sees them, oldest first, and whether more
-/// exist than fit into [`ANSWER_BYTES_MAX`]. Unknown ids are left out.
+/// exist than fit into about `bytes`. Unknown ids are left out.
 ///
 /// # Errors
 /// [`ImksError::Database`].
@@ -92,8 +92,9 @@ pub async fn get_many(
     reader: Uuid,
     channel: Uuid,
     ids: &[Uuid],
+    bytes: usize,
 ) -> ImksResult<(Vec<MessageDetail>, bool)> {
-    let (mut rows, more) = rows_by_id(db, ids, ANSWER_BYTES_MAX).await?;
+    let (mut rows, more) = rows_by_id(db, ids, bytes).await?;
     rows.retain(|row| row.channel_id == channel);
     rows.sort_unstable_by_key(|row| row.seq);
     Ok((views(db, reader, rows).await?, more))
@@ -116,10 +117,7 @@ async fn with_replies(db: &Db, rows: Vec<Message>) -> ImksResult<Vec<MessageDeta
     let quoted: Vec<Uuid> = rows.iter().filter_map(|row| row.reply_to_message_id).collect();
     let quoted: HashMap<Uuid, ReplyPreview> = match quoted.is_empty() {
         true => HashMap::new(),
-        false => {
-            let (quoted, _) = rows_by_id(db, &quoted, usize::MAX).await?;
-            quoted.iter().map(|row| (row.id, row.into())).collect()
-        }
+        false => previews(db, &quoted).await?,
     };
     let view = |row: Message| {
         let reply_to = row.reply_to_message_id.and_then(|id| quoted.get(&id)).cloned().map(Box::new);
@@ -128,15 +126,27 @@ async fn with_replies(db: &Db, rows: Vec<Message>) -> ImksResult<Vec<MessageDeta
     Ok(rows.into_iter().map(view).collect())
 }
 
+/// Returns the previews of the messages with these ids. The rows are dropped one by one: whole messages may
+/// take much more memory than the answer that quotes them.
+async fn previews(db: &Db, ids: &[Uuid]) -> ImksResult<HashMap<Uuid, ReplyPreview>> {
+    let mut rows = by_id(db, ids);
+    let mut previews = HashMap::with_capacity(ids.len());
+    while let Some(row) = rows.try_next().await? {
+        previews.insert(row.id, (&row).into());
+    }
+    Ok(previews)
+}
+
 /// Returns the messages with these ids until they take `bytes`, and whether there are more.
 pub(crate) async fn rows_by_id(db: &Db, ids: &[Uuid], bytes: usize) -> ImksResult<(Vec<Message>, bool)> {
-    let room = Room { rows: ids.len(), bytes };
-    Ok(match db {
-        Db::Postgres(pool) => room.fill(sqlx::query_as(BY_IDS_POSTGRES).bind(ids).fetch(pool)).await?,
-        Db::Sqlite(sqlite) => {
-            room.fill(sqlx::query_as(BY_IDS_SQLITE).bind(json_ids(ids)).fetch(&sqlite.reader)).await?
-        }
-    })
+    Room { rows: ids.len(), bytes }.fill(by_id(db, ids)).await
+}
+
+fn by_id<'a>(db: &'a Db, ids: &'a [Uuid]) -> BoxStream<'a, Result<Message, sqlx::Error>> {
+    match db {
+        Db::Postgres(pool) => sqlx::query_as(BY_IDS_POSTGRES).bind(ids).fetch(pool),
+        Db::Sqlite(sqlite) => sqlx::query_as(BY_IDS_SQLITE).bind(json_ids(ids)).fetch(&sqlite.reader),
+    }
 }
 
 /// The room that is left in an answer.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::message::MessageDetail;
+use super::message::{MessageDetail, PREVIEW_CHARS};
 use super::rows::{Column, RowsSql, Value};
 use super::text::Nonce;
 use crate::clock::Micros;
@@ -43,9 +43,10 @@ macro_rules! message_row {
         pub(crate) use message_columns;
 
         impl Message {
-            /// Returns roughly how many bytes the message takes in memory, and in an answer.
+            /// Returns about the most bytes that the message takes in an answer. In memory it takes less.
             pub(crate) fn bytes(&self) -> usize {
-                DETAIL_BYTES + self.body.len() $(+ Value::text_bytes(&self.$changeable))*
+                let quoted = if self.reply_to_message_id.is_some() { PREVIEW_BYTES } else { 0 };
+                DETAIL_BYTES + escaped_len(&self.body) + quoted $(+ Value::text_bytes(&self.$changeable))*
             }
 
             /// Returns the input of [`UPDATE`]: the messages, and the new text of those whose text changes.
@@ -103,8 +104,20 @@ message_row! {
     }
 }
 
+/// Returns the number of bytes of a text inside a JSON string (RFC 8259 section 7).
+fn escaped_len(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
+}
+
 /// The size of a message besides its text.
 const DETAIL_BYTES: usize = 512;
+/// The most bytes of a quoted message: its escaped text, and the other fields.
+const PREVIEW_BYTES: usize = PREVIEW_CHARS * 6 + DETAIL_BYTES;
 
 /// A new message, with the columns that its view does not show.
 #[derive(Debug)]
@@ -169,6 +182,17 @@ pub(crate) static BY_IDS: RowsSql = RowsSql::new(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_size_of_a_text_in_an_answer_is_that_of_its_json() {
+        let every_ascii: String = (1..=127_u8).map(char::from).collect();
+        for text in
+            [every_ascii.as_str(), "", "grüß \u{1f600}", "\u{1}\u{1f}", "a\"b\\c/\n\r\t\u{8}\u{c}\u{b}"]
+        {
+            let quotes = 2;
+            assert_eq!(escaped_len(text) + quotes, serde_json::to_string(text).unwrap().len(), "{text:?}");
+        }
+    }
 
     #[test]
     fn the_statements_take_a_column_for_each_value_of_a_row() {

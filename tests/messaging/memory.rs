@@ -181,3 +181,57 @@ async fn a_client_on_a_slow_line_gets_its_answers_and_all_events_and_is_never_to
     nothing_is_reserved().await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_that_is_escaped_and_quotes_count_with_their_size_in_the_answer() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    let body = "\u{1}".repeat(7_999) + "a";
+    let first = alice.ok("message:send", json!({ "channel_id": channel, "body": body })).await;
+    for _ in 0..60 {
+        let reply =
+            json!({ "channel_id": channel, "body": body, "reply_to_message_id": first["message"]["id"] });
+        alice.ok("message:send", reply).await;
+    }
+    let page = alice.ok("history", json!({ "channel_id": channel, "limit": 100 })).await;
+    let synced = alice.ok("sync", everything(&channel)).await;
+    for answer in [&page, &synced] {
+        let bytes = answer.to_string().len();
+        assert!((MIB / 2..MIB + (64 << 10)).contains(&bytes), "an answer of {bytes} bytes");
+    }
+    assert_eq!(page["has_more_before"], true);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_users_on_slow_lines_do_not_keep_others_from_reading() {
+    let limits = |config: &mut Config| {
+        let wait = Duration::from_secs(8);
+        config.messaging.answers =
+            AnswerLimits { connection_bytes: MIB, user_bytes: 2 * MIB, server_bytes: 16 * MIB, wait };
+    };
+    let server = TestServer::start_with(Kind::Sqlite, limits).await;
+    let mut carol = server.client("carol").await;
+    let channel = fill(&mut carol, 40).await;
+    let line = slow_line(server.addr(), 4_000).await;
+    let mut slow = Vec::new();
+    for number in 0..24 {
+        let token = server.token(&format!("slow{}", number / 2)).await;
+        let mut client = TestClient::connect(line, &token).await;
+        client.ask("history", json!({ "channel_id": channel, "limit": 100 })).await;
+        client.ask("sync", everything(&channel)).await;
+        slow.push(client);
+    }
+    for _ in 0..3 {
+        let page = carol.ok("history", json!({ "channel_id": channel, "limit": 1 })).await;
+        assert_eq!(page["messages"].as_array().unwrap().len(), 1);
+        let page = carol.ok("history", json!({ "channel_id": channel, "limit": 100 })).await;
+        assert_ne!(page["messages"], json!([]));
+        let synced = carol.ok("sync", everything(&channel)).await;
+        assert_ne!(synced["channels"][0]["messages"], json!([]));
+        drop(server.client("dave").await);
+    }
+    drop(slow);
+    server.stop().await;
+}

@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 use crate::support::{Store, author_of, code, edit, id, message, on_both, scope};
 
+const MIB: usize = 1 << 20;
+
 async fn filled(store: &Store, count: usize) -> (Uuid, Vec<Uuid>) {
     let (writer, channel, alice) = (store.writer(), id(), id());
     let mut ids = Vec::new();
@@ -25,7 +27,7 @@ async fn page(store: &Store, channel: Uuid, position: Position, limit: u32) -> M
 }
 
 async fn sync(store: &Store, cursors: &[Cursor], per_channel: usize) -> Vec<ChannelSync> {
-    limited(store, cursors, Limits { per_channel, total: 2_000, bytes: 1 << 20 }).await.0
+    limited(store, cursors, Limits { per_channel, total: 2_000, bytes: MIB }).await.0
 }
 
 async fn limited(store: &Store, cursors: &[Cursor], limits: Limits) -> (Vec<ChannelSync>, bool) {
@@ -65,8 +67,8 @@ on_both! {
     async fn nobody_can_look_around_a_message_of_another_channel(store: &Store) {
         let (_, theirs) = filled(store, 1).await;
         let around = Page { position: Position::Around(theirs[0]), thread_id: None, limit: 5 };
-        assert_eq!(code(message_page::page(&store.db, id(), id(), around).await), "not_found");
-        assert!(message_page::get_many(&store.db, id(), id(), &theirs).await.unwrap().0.is_empty());
+        assert_eq!(code(message_page::page(&store.db, id(), id(), around, MIB).await), "not_found");
+        assert!(message_page::get_many(&store.db, id(), id(), &theirs, MIB).await.unwrap().0.is_empty());
     }
 
     async fn a_thread_has_pages_of_its_own(store: &Store) {
@@ -78,7 +80,7 @@ on_both! {
             writer.say(channel, alice, "between").await;
         }
         let thread = Page { position: Position::Latest, thread_id: Some(root.id), limit: 3 };
-        let thread = message_page::page(&store.db, alice, channel, thread).await.unwrap();
+        let thread = message_page::page(&store.db, alice, channel, thread, MIB).await.unwrap();
         assert_eq!(summary(&thread), (Some((6, 10)), 3, true, false));
         assert!(thread.messages.iter().all(|message| message.thread_id == Some(root.id)));
         let nested = NewMessage { thread_id: Some(thread.messages[0].id), ..message("no") };
@@ -135,7 +137,7 @@ on_both! {
             }
             cursors.push(Cursor { channel_id, seq: 0, rev: 0 });
         }
-        let limits = |total| Limits { per_channel: 200, total, bytes: 1 << 20 };
+        let limits = |total| Limits { per_channel: 200, total, bytes: MIB };
         let (one, more) = limited(store, &cursors, limits(1)).await;
         assert_eq!((one.len(), one[0].messages.len(), one[0].truncated, more), (1, 1, true, true));
         let (some, more) = limited(store, &cursors, limits(7)).await;
@@ -157,10 +159,10 @@ on_both! {
         assert_eq!(rest.messages.len() + latest.messages.len(), 50);
         assert!(!rest.has_more_before && rest.has_more_after);
         let ids: Vec<Uuid> = rest.messages.iter().chain(&latest.messages).map(|message| message.id).collect();
-        let (some, more) = message_page::get_many(&store.db, alice, channel, &ids).await.unwrap();
+        let (some, more) = message_page::get_many(&store.db, alice, channel, &ids, MIB).await.unwrap();
         assert!(some.len() < 50 && more);
         let cursors = [Cursor { channel_id: channel, seq: 0, rev: 0 }, Cursor { channel_id: channel, seq: 49, rev: 0 }];
-        let (answers, more) = limited(store, &cursors, Limits { per_channel: 200, total: 2_000, bytes: 1 << 20 }).await;
+        let (answers, more) = limited(store, &cursors, Limits { per_channel: 200, total: 2_000, bytes: MIB }).await;
         assert_eq!((answers.len(), more, answers[0].truncated), (1, true, true));
         assert_eq!(answers[0].seq_range.unwrap().1, 50, "the newest ones come");
     }

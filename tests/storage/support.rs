@@ -95,12 +95,12 @@ impl Store {
 
     /// A message as somebody sees it.
     pub async fn seen(&self, reader: Uuid, channel: Uuid, message: Uuid) -> MessageDetail {
-        message_page::get_many(&self.db, reader, channel, &[message]).await.unwrap().0.remove(0)
+        message_page::get_many(&self.db, reader, channel, &[message], 1 << 20).await.unwrap().0.remove(0)
     }
 
     pub async fn page(&self, channel: Uuid, position: Position, limit: u32) -> MessagePage {
         let page = Page { position, thread_id: None, limit };
-        message_page::page(&self.db, Uuid::nil(), channel, page).await.unwrap()
+        message_page::page(&self.db, Uuid::nil(), channel, page, 1 << 20).await.unwrap()
     }
 
     pub async fn number(&self, sql: &'static str) -> i64 {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Reservation;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::One;
 use crate::socket::codec::binary;
@@ -52,6 +53,7 @@ impl ConnectPayload {
 pub struct Accept {
     events: Vec<FirstEvent>,
     owner: Option<Box<str>>,
+    reservation: Option<Reservation>,
 }
 
 impl Accept {
@@ -68,6 +70,20 @@ impl Accept {
     pub fn with_owner(mut self, owner: impl Into<Box<str>>) -> Self {
         self.owner = Some(owner.into());
         self
+    }
+
+    /// Holds a reservation while the events are in the outbox.
+    ///
+    /// `hold` gets the size of the events in bytes. The reservation is released when they have been sent or
+    /// are lost with the connection.
+    pub fn holding(mut self, hold: impl FnOnce(usize) -> Reservation) -> Self {
+        let bytes = self.events.iter().map(|(event, data)| event.len() + data.get().len()).sum();
+        self.reservation = Some(hold(bytes));
+        self
+    }
+
+    pub(crate) fn reservation(&self) -> Option<&Reservation> {
+        self.reservation.as_ref()
     }
 
     pub(crate) fn owner(&self) -> Option<&str> {

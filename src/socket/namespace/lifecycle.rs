@@ -72,7 +72,7 @@ impl Namespace {
         self.insert(socket);
         let mut welcome = vec![socket.connect_reply()];
         welcome.extend(accept.encode(self.path())?);
-        socket.open(&welcome, true).map_err(|error| socket.not_sent(error))
+        socket.open(&welcome, true, accept.reservation()).map_err(|error| socket.not_sent(error))
     }
 
     fn open_session(&self, socket: &Socket, link: &Link, accept: &Accept) -> Result<(), NotOpened> {
@@ -97,7 +97,7 @@ impl Namespace {
             welcome.push(socket.connect_reply());
             welcome.extend(events);
             welcome.extend(last.map(|last| last.stamp(opening.offset.as_str())));
-            socket.open(&welcome, !link.is_resumed()).map_err(|error| {
+            socket.open(&welcome, !link.is_resumed(), accept.reservation()).map_err(|error| {
                 failure = error;
                 Refused::Closed
             })

@@ -239,11 +239,17 @@ impl Socket {
     /// Sends the CONNECT reply, the first events and then the buffered packets, and stops buffering.
     ///
     /// Without `logged`, buffered packets from the log are skipped because `welcome` already contains them.
+    /// `reservation` is dropped when everything has been sent.
     ///
     /// # Errors
     /// [`SendError::Slow`] if there were more packets to buffer than [`BUFFERED_PACKETS_MAX`], and
     /// [`SendError::Closed`] if the socket or its connection was closed.
-    pub(crate) fn open(&self, welcome: &[EncodedPacket], logged: bool) -> Result<(), SendError> {
+    pub(crate) fn open(
+        &self,
+        welcome: &[EncodedPacket],
+        logged: bool,
+        reservation: Option<&Reservation>,
+    ) -> Result<(), SendError> {
         self.0.phase.open(|buffered| {
             let mut all = Frames::new();
             let mut add = |packet: &EncodedPacket| {
@@ -259,7 +265,7 @@ impl Socket {
             }
             // Queue all frames at once: queued one by one, they could fill the outbox and close the connection
             // midway.
-            self.0.outbox.answer(&all, None)
+            self.0.outbox.answer(&all, reservation.cloned())
         })
     }
 

@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 
 use crate::socket::tests::{join, open, rooms, server, settle, text};
 use crate::socket::{
-    Config, ConnectError, ConnectPayload, Event, EventError, NamespaceMatch, RoomChange, Server, Socket,
+    Accept, Config, ConnectError, ConnectPayload, Event, EventError, NamespaceMatch, RoomChange, Server,
+    Socket,
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -45,6 +46,37 @@ async fn a_server_is_idle_when_its_handlers_have_answered_and_answers_hold_what_
     drop(server);
     drop(peer);
     while Arc::strong_count(&held) > 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_events_of_a_socket_hold_what_is_reserved_for_them_until_they_have_left() {
+    let held = Arc::new(());
+    let for_hook = held.clone();
+    let server = server(move |ns| {
+        let held = for_hook.clone();
+        ns.on_connect(move |_, _| {
+            let held = held.clone();
+            async move {
+                let accept = Accept::default().with_event("ready", &"x".repeat(1_000)).unwrap();
+                Ok::<_, ConnectError>(accept.holding(|bytes| {
+                    assert!((1_000..1_100).contains(&bytes));
+                    held
+                }))
+            }
+        });
+    });
+    // The test and the hook.
+    let before = Arc::strong_count(&held);
+    let peer = open(&server);
+    peer.send("0");
+    while Arc::strong_count(&held) == before {
+        tokio::task::yield_now().await;
+    }
+    assert!(text(&peer).await.starts_with("0{"));
+    assert!(text(&peer).await.starts_with("2[\"ready\""));
+    while Arc::strong_count(&held) > before {
         tokio::task::yield_now().await;
     }
 }
