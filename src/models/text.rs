@@ -162,14 +162,14 @@ impl Mentions {
 }
 
 fn few_users<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Uuid>, D::Error> {
-    few(deserializer, MENTIONED_USERS_MAX)
+    at_most(deserializer, MENTIONED_USERS_MAX)
 }
 
 fn few_roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Uuid>, D::Error> {
-    few(deserializer, MENTIONED_ROLES_MAX)
+    at_most(deserializer, MENTIONED_ROLES_MAX)
 }
 
-fn few<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Vec<Uuid>, D::Error> {
+fn at_most<'de, D: Deserializer<'de>>(deserializer: D, max: usize) -> Result<Vec<Uuid>, D::Error> {
     let ids = Vec::deserialize(deserializer)?;
     if ids.len() > max {
         return Err(refusal(format_args!("has more than {max} items")));

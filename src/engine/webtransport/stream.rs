@@ -149,7 +149,7 @@ impl WebTransport {
                 AsyncWrite::poll_write(Pin::new(&mut self.sending), cx, buffer)
             });
             match ready!(written) {
-                Ok(0) | Err(_) => return Poll::Ready(Err(self.lost())),
+                Ok(0) | Err(_) => return Poll::Ready(Err(self.stream_end())),
                 Ok(count) => self.written = advance(&mut self.writing, self.written + count),
             }
         }
@@ -201,7 +201,7 @@ impl WebTransport {
             Poll::Ready(read) => read,
             Poll::Pending => {
                 ready!(self.session.poll_ended(cx));
-                return Poll::Ready(Err(self.lost()));
+                return Poll::Ready(Err(self.stream_end()));
             }
         };
         match read {
@@ -209,7 +209,7 @@ impl WebTransport {
                 Poll::Ready(Err(WireEnd::Stream(CloseReason::TransportClose)))
             }
             Ok(()) => Poll::Ready(Ok(buffer.filled().len())),
-            Err(_) => Poll::Ready(Err(self.lost())),
+            Err(_) => Poll::Ready(Err(self.stream_end())),
         }
     }
 
@@ -225,7 +225,7 @@ impl WebTransport {
 
     /// Returns the reason why the stream can carry no more packets. A peer that closes the session, the
     /// connection or its stream leaves intentionally; anything else is an error.
-    fn lost(&self) -> WireEnd {
+    fn stream_end(&self) -> WireEnd {
         match self.session.close_reason() {
             None | Some(ConnectionError::ApplicationClosed(_)) => {
                 WireEnd::Stream(CloseReason::TransportClose)

@@ -33,8 +33,8 @@ impl Namespace {
         timeout: Duration,
     ) -> ImksResult<ServerAnswers> {
         let event = self.encode(event, args)?;
-        let asking = self.cluster().server_side_emit_with_ack(self.path(), &event, timeout)?;
-        let (answers, silent) = asking.await;
+        let request = self.cluster().server_side_emit_with_ack(self.path(), &event, timeout)?;
+        let (answers, silent) = request.await;
         Ok(ServerAnswers { answers, silent })
     }
 
