@@ -3,32 +3,24 @@
 use std::collections::HashSet;
 
 use http::header::{self, HeaderName};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::engine::config::{Cors, Origins};
-use crate::engine::server::reply::{self, Reply};
 
-/// Returns the response to a preflight request, or `None` for any other request.
-pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
-    if parts.method != Method::OPTIONS {
-        return None;
-    }
-    let mut reply = reply::empty(StatusCode::NO_CONTENT);
-    let headers = reply.headers_mut();
+/// Adds the headers of the response to a preflight request.
+pub(super) fn allow_request(cors: &Cors, request: &HeaderMap, headers: &mut HeaderMap) {
     let methods = if cors.methods.is_empty() { DEFAULT_METHODS.into() } else { cors.methods.join(",") };
     insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, &methods);
     if !cors.headers.is_empty() {
         insert(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, &cors.headers.join(","));
     } else {
         headers.insert(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
-        if let Some(wanted) = parts.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        if let Some(wanted) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
         }
     }
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    Some(reply)
 }
 
 /// Adds the cross-origin headers to a response. Origins are compared exactly and as a whole; an origin that

@@ -108,7 +108,7 @@ impl Engine {
     /// Answers a request without a session: a preflight, or one for the browser build of the client.
     fn answer_alone(&self, parts: &Parts) -> Option<Reply> {
         let inner = &self.0;
-        if let Some(reply) = inner.config.cors.as_ref().and_then(|cors| cors::preflight(cors, parts)) {
+        if let Some(reply) = inner.config.cors.as_ref().and_then(|cors| reply::preflight(cors, parts)) {
             return Some(reply);
         }
         let name = parts.uri.path().strip_prefix(&inner.prefix).filter(|name| !name.is_empty())?;

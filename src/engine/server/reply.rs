@@ -8,10 +8,10 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http::header;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
-use crate::engine::config::Config;
+use crate::engine::config::{Config, Cors};
 use crate::engine::metrics;
 use crate::engine::polling::Payload;
 use crate::engine::polling::jsonp;
@@ -133,6 +133,16 @@ pub(crate) fn switching(asked: WebSocketHandshake<'_>, extensions: Option<Header
         headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
     }
     reply
+}
+
+/// Returns the response to a preflight request, or `None` for any other request.
+pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
+    if parts.method != Method::OPTIONS {
+        return None;
+    }
+    let mut reply = empty(StatusCode::NO_CONTENT);
+    cors::allow_request(cors, &parts.headers, reply.headers_mut());
+    Some(reply)
 }
 
 /// Adds the headers that every response has.

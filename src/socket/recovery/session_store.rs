@@ -27,9 +27,10 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::link::Link;
 use self::link::{Credentials, Pid};
-pub(crate) use self::log::{Addressees, Position};
+pub(crate) use self::log::Addressees;
 use self::log::{Bounds, Epoch, OffsetText};
 use self::record::{Joining, Memberships, Record, State};
+pub(crate) use self::sent::Position;
 use self::sent::SentPositions;
 pub(crate) use self::sessions::AwaySession;
 use self::sessions::Sessions;

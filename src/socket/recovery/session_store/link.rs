@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::log::{Epoch, Position};
-use super::sent::SentPositions;
+use super::log::Epoch;
+use super::sent::{Position, SentPositions};
 use crate::error::ImksResult;
 use crate::socket::data::SavedData;
 use crate::socket::socket_id::SocketId;

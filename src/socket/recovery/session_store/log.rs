@@ -9,13 +9,11 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::record::Memberships;
+use super::sent::Position;
 use crate::error::ImksResult;
 use crate::socket::codec::encoder::EncodedPacket;
 use crate::socket::recovery::event::OFFSET_CHARACTERS;
 use crate::socket::socket_id::SocketId;
-
-/// The position of a packet in the log of its namespace, counted from 1.
-pub(crate) type Position = u64;
 
 /// The random id of a log, which is part of its offsets.
 ///

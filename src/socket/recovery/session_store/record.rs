@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::log::Position;
-use super::sent::SentPositions;
+use super::sent::{Position, SentPositions};
 use crate::socket::data::SavedData;
 use crate::socket::socket_id::SocketId;
 

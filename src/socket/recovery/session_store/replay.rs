@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use super::SessionStore;
 use super::link::{Credentials, Link, Resume};
-use super::log::{Log, Position};
+use super::log::Log;
 use super::record::{Joining, Memberships, Record, State};
-use super::sent::Next;
+use super::sent::{Next, Position};
 use crate::engine::Frame;
 use crate::socket::codec::encoder::EncodedPacket;
 use crate::socket::socket_id::SocketId;

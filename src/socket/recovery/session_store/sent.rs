@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use super::log::Position;
+/// The position of a packet in the log of its namespace, counted from 1.
+pub(crate) type Position = u64;
 
 /// The positions of the last packets for one session.
 #[derive(Debug)]

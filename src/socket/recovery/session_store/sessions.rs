@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::link::{Link, Pid};
-use super::log::{Log, Position};
+use super::log::Log;
 use super::record::{Joining, Memberships, Record, State};
+use super::sent::Position;
 use crate::socket::metrics;
 use crate::socket::socket_id::SocketId;
 
