@@ -89,7 +89,8 @@ settings! {
         lanes: "IMKS_APPEND_LANES" =
             "PostgreSQL connections for writing messages; all writes of a channel use the same one. SQLite \
              has one writer";
-        batch: "IMKS_APPEND_BATCH" = "The most messages in one transaction";
+        batch: "IMKS_APPEND_BATCH" =
+            "The most messages in one transaction; more than 256 only while a writer falls behind";
         queue: "IMKS_APPEND_QUEUE" =
             "The most messages that may wait per lane; further ones fail with `overloaded`";
         linger: "IMKS_APPEND_LINGER" =

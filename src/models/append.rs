@@ -43,7 +43,7 @@ pub struct Config {
     pub lanes: usize,
     /// The most mutations that may wait in one lane; more are refused as overloaded.
     pub queue: usize,
-    /// The most mutations in one transaction.
+    /// The most mutations in one transaction. A lane goes beyond 256 only while it falls behind.
     pub batch: usize,
     /// How long an idle lane waits for more mutations. Zero is right unless commits are very slow.
     pub linger: Duration,
@@ -60,7 +60,7 @@ impl Default for Config {
         Self {
             lanes: 4,
             queue: 4_096,
-            batch: 256,
+            batch: 1_024,
             linger: Duration::ZERO,
             outage: Duration::from_secs(5),
             batch_timeout: Duration::from_millis(2_500),

@@ -295,6 +295,19 @@ fn invalid_url(_: sqlx::Error) -> ImksError {
 /// How a writing transaction starts on SQLite: with the write lock, which a plain `BEGIN` takes only later.
 pub(crate) const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
 
+/// Returns SQLite's plan of a statement on a new database: a line for each table that it reads.
+#[cfg(test)]
+pub(crate) async fn sqlite_plan(sql: &str) -> Vec<String> {
+    let config = Config { url: Some(String::from("sqlite::memory:").into()), ..Config::default() };
+    let db = Db::connect(&config).await.unwrap();
+    db.migrate().await.unwrap();
+    let Db::Sqlite(sqlite) = &db else { panic!("not SQLite") };
+    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+    let lines: Vec<(i64, i64, i64, String)> =
+        sqlx::query_as(explain).fetch_all(&sqlite.writer).await.unwrap();
+    lines.into_iter().map(|(.., line)| line).collect()
+}
+
 const SQLITE_FILE: &str = "imks.db";
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrate/postgres");
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrate/sqlite");

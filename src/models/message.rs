@@ -86,10 +86,10 @@ sql_number! {
     /// `flags`: a thread reply that also appears in the channel. Set by the server from
     /// `also_send_to_channel`.
     pub const FLAG_ALSO_IN_CHANNEL: i32 = flag_also_in_channel = 8;
-    /// `flags`: sent by a program in the author's name, so that the author has not read up to it. Set by the
-    /// server. The index `message_own` excludes messages with this flag.
-    pub const FLAG_AUTOMATED: i32 = flag_automated = 16;
 }
+/// `flags`: sent by a program in the author's name, so that the author has not read up to it. Set by the server.
+/// The table `message_author` leaves out messages with this flag.
+pub const FLAG_AUTOMATED: i32 = 16;
 
 /// The message that a reply quotes, in its current state: edits are shown, and a deleted message has no body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

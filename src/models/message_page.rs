@@ -264,3 +264,21 @@ const BY_IDS_SQLITE: &str = concat!(
     message_columns!(),
     " FROM message WHERE id IN (SELECT unhex(value) FROM json_each($1))"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::db::sqlite_plan;
+
+    #[tokio::test]
+    async fn pages_of_history_on_sqlite_read_no_table_from_end_to_end() {
+        for sql in [OLDER, NEWER, OLDER_IN_THREAD, NEWER_IN_THREAD, BY_IDS_SQLITE] {
+            let plan = sqlite_plan(sql).await;
+            assert!(plan.iter().any(|line| line.starts_with("SEARCH ")), "{plan:#?}");
+            assert!(
+                !plan.iter().any(|line| line.starts_with("SCAN message") || line.contains("TEMP B-TREE")),
+                "{plan:#?}"
+            );
+        }
+    }
+}

@@ -16,7 +16,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::db::{Db, detached, json_ids, transaction};
-use super::message::{flag_also_in_channel, flag_automated};
+use super::message::flag_also_in_channel;
 use super::message_mention::{mention_channel, mention_here, mention_self, mention_user};
 use super::user_stream::NEXT_USER_REV;
 use crate::clock;
@@ -228,7 +228,6 @@ const BASELINE_SQLITE: &str = "INSERT INTO message_read_state \
     FROM json_each($2) LEFT JOIN channel_state ON channel_id = unhex(value) WHERE TRUE \
     ON CONFLICT (user_id, channel_id) DO NOTHING";
 
-/// Repeats the condition of the index `message_own`, so that the index is used.
 macro_rules! unread_sql {
     ($channels:literal) => {
         concat!(
@@ -251,20 +250,34 @@ macro_rules! unread_sql {
             ") \
                   AND w.target_id = p.channel_id AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.author_id <> p.user_id) \
                AS mention_count \
-             FROM (SELECT q.user_id, q.channel_id, q.user_rev, \
-                 COALESCE(own.seq, q.read_seq) AS read_seq, COALESCE(own.cseq, q.read_cseq) AS read_cseq \
-               FROM (SELECT r.user_id, r.channel_id, r.user_rev, r.read_seq, r.read_cseq, \
-                   (SELECT MAX(m.seq) FROM message m WHERE m.channel_id = r.channel_id \
-                    AND m.author_id = r.user_id AND m.seq > r.own_floor AND m.seq > r.read_seq \
-                    AND (m.flags & ",
-            flag_automated!(),
-            ") = 0) AS own_seq \
-                 FROM message_read_state r WHERE r.user_id = $1 AND r.channel_id ",
+             FROM (SELECT r.user_id, r.channel_id, r.user_rev, \
+                 COALESCE(own.last_seq, r.read_seq) AS read_seq, COALESCE(own.last_cseq, r.read_cseq) AS read_cseq \
+               FROM message_read_state r LEFT JOIN message_author own ON own.author_id = r.user_id \
+                 AND own.channel_id = r.channel_id AND own.last_seq > r.own_floor AND own.last_seq > r.read_seq \
+               WHERE r.user_id = $1 AND r.channel_id ",
             $channels,
-            ") AS q LEFT JOIN message own ON own.channel_id = q.channel_id AND own.seq = q.own_seq) AS p \
+            ") AS p \
              LEFT JOIN channel_state s ON s.channel_id = p.channel_id"
         )
     };
 }
 const UNREAD_POSTGRES: &str = unread_sql!("= ANY($2)");
 const UNREAD_SQLITE: &str = unread_sql!("IN (SELECT unhex(value) FROM json_each($2))");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::db::sqlite_plan;
+
+    #[tokio::test]
+    async fn unread_counts_and_marks_on_sqlite_read_no_table_from_end_to_end() {
+        for sql in [UNREAD_SQLITE, MARK, MARK_OWN] {
+            let plan = sqlite_plan(sql).await;
+            assert!(plan.iter().any(|line| line.starts_with("SEARCH ")), "{plan:#?}");
+            assert!(
+                !plan.iter().any(|line| line.starts_with("SCAN message") || line.contains("TEMP B-TREE")),
+                "{plan:#?}"
+            );
+        }
+    }
+}

@@ -3,20 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::append::records::Lookup;
+use super::append::records::Write;
 use super::append::{LockedChannel, Mutation, References};
 use super::message::{
-    ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, MessageDetail, MessageType, ReplyPreview,
-    flag_automated, is_counted,
+    ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, MessageDetail, MessageType, ReplyPreview, is_counted,
 };
+use super::message_author::LastSend;
 use super::message_mention::{MENTION_SELF, MentionRows, targets};
 use super::message_row::Message;
-use super::rows::{Column, RowsSql};
 use super::text::{Mentions, MessageBody, Nonce};
-use crate::clock::Micros;
 use crate::{ImksError, ImksResult};
 
 /// A message to send.
@@ -63,7 +60,7 @@ impl Mutation for NewMessage {
             references.message(id);
         }
         let scope = references.scope();
-        let (author, slow) = ((scope.channel_id, scope.actor.id), !scope.slow_mode.is_zero());
+        let (author, slow) = ((scope.actor.id, scope.channel_id), !scope.slow_mode.is_zero());
         if let Some(nonce) = &self.nonce {
             // Slow mode would refuse a repeat before the unique index could detect it.
             references.nonce(nonce, slow);
@@ -84,6 +81,7 @@ impl Mutation for NewMessage {
         let reply_to = self.quoted(channel)?;
         self.check_slow_mode(channel)?;
         let message = channel.append(self.row(channel), content_hash, reply_to)?;
+        self.advance_author(channel, &message)?;
         self.mention(channel, &message);
         channel.tell("message:new", Arc::clone(&message) as _);
         Ok(Sent { message, duplicate: false })
@@ -111,11 +109,12 @@ impl NewMessage {
         if slow_mode.is_zero() {
             return Ok(());
         }
-        let (author, now) = (channel.scope().actor.id, channel.now());
-        let mine =
-            |message: &&MessageDetail| message.author.id == author && message.flags & FLAG_AUTOMATED == 0;
-        let in_batch = channel.appended().rfind(mine).map(|message| message.created_at.0);
-        let stored = channel.rows::<LastSend>(&(channel.scope().channel_id, author))?;
+        let (key, now) = ((channel.scope().actor.id, channel.scope().channel_id), channel.now());
+        let in_batch = match channel.write_of::<LastSend>(&key) {
+            Some(Write::Stored(last)) => Some(last.at),
+            Some(Write::Removed) | None => None,
+        };
+        let stored = channel.rows::<LastSend>(&key)?;
         let Some(last) = in_batch.or(stored.first().map(|last| last.at)) else { return Ok(()) };
         let passed = Duration::from_micros(u64::try_from(now - last).unwrap_or_default());
         match slow_mode.saturating_sub(passed) {
@@ -141,6 +140,20 @@ impl NewMessage {
             version: 1,
             ..Message::default()
         }
+    }
+
+    /// Records that the author has read the channel up to this message, if a person sent it.
+    fn advance_author(&self, channel: &mut LockedChannel<'_>, message: &MessageDetail) -> ImksResult<()> {
+        if self.interactive {
+            channel.insert(LastSend {
+                author_id: message.author.id,
+                channel_id: message.channel_id,
+                seq: message.seq,
+                cseq: channel.counted()?,
+                at: message.created_at.0,
+            });
+        }
+        Ok(())
     }
 
     fn mention(&self, channel: &mut LockedChannel<'_>, message: &MessageDetail) {
@@ -191,46 +204,6 @@ impl NewMessage {
         hash.cast_signed()
     }
 }
-
-/// The newest message that an author sent in a channel in person, for slow mode.
-#[derive(Debug, FromRow)]
-struct LastSend {
-    channel_id: Uuid,
-    author_id: Uuid,
-    at: Micros,
-}
-
-impl Lookup for LastSend {
-    /// The channel and author.
-    type Key = (Uuid, Uuid);
-
-    fn key(&self) -> Self::Key {
-        (self.channel_id, self.author_id)
-    }
-
-    fn select() -> &'static RowsSql {
-        &LAST_SENDS
-    }
-
-    fn key_columns(keys: &[Self::Key]) -> Vec<Column<'_>> {
-        let (channels, authors) = keys.iter().copied().unzip();
-        vec![Column::Ids(channels), Column::Ids(authors)]
-    }
-}
-
-/// Repeats the condition of the index `message_own`, so that the index is used.
-static LAST_SENDS: RowsSql = RowsSql::new(
-    "channel_id, author_id",
-    concat!(
-        "SELECT m.channel_id, m.author_id, m.created_at AS at FROM r JOIN message m ON m.channel_id = r.channel_id \
-         AND m.author_id = r.author_id AND m.flags & ",
-        flag_automated!(),
-        " = 0 AND m.seq = (SELECT MAX(n.seq) FROM message n WHERE n.channel_id = r.channel_id \
-         AND n.author_id = r.author_id AND n.flags & ",
-        flag_automated!(),
-        " = 0)"
-    ),
-);
 
 #[cfg(test)]
 mod tests {

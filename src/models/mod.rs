@@ -7,6 +7,7 @@ pub mod channel_state;
 pub mod db;
 pub mod emoji;
 pub mod message;
+pub(crate) mod message_author;
 pub mod message_bookmark;
 pub mod message_delete;
 pub mod message_draft;

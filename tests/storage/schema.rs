@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use imks::testing::models::db::Db;
+use imks::testing::models::message_send::NewMessage;
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
 
-use crate::support::Store;
+use crate::support::{Store, id, message, on_both, scope};
 
 /// (table, column, may be null)
 async fn columns(store: &Store) -> BTreeSet<(String, String, bool)> {
@@ -51,14 +54,54 @@ fn both_directories_have_the_same_migrations() {
 /// execution repeats over a million messages.
 #[tokio::test]
 async fn a_plan_made_while_the_tables_are_empty_uses_their_indexes() {
-    let store = crate::support::Store::postgres().await;
-    let imks::testing::models::db::Db::Postgres(pool) = &store.db else { panic!("not PostgreSQL") };
-    let plan: Vec<String> = sqlx::query_scalar(
-        "EXPLAIN SELECT MAX(m.seq) FROM message m WHERE m.channel_id = '01909a00-0000-7000-8000-000000000001' \
-         AND m.author_id = '01909a00-0000-7000-8000-000000000002' AND m.seq > 0",
-    )
-    .fetch_all(pool)
-    .await
-    .unwrap();
-    assert!(!plan.iter().any(|line| line.contains("Seq Scan")), "{plan:#?}");
+    let (channel, user) =
+        ("'01909a00-0000-7000-8000-000000000001'", "'01909a00-0000-7000-8000-000000000002'");
+    let store = Store::postgres().await;
+    for query in [
+        format!(
+            "SELECT seq FROM message WHERE channel_id = {channel} AND seq < 9 ORDER BY seq DESC LIMIT 50"
+        ),
+        format!("SELECT id FROM message WHERE channel_id = {channel} AND author_id = {user} AND nonce = 'a'"),
+        format!("SELECT last_seq FROM message_author WHERE author_id = {user} AND channel_id = {channel}"),
+    ] {
+        let Db::Postgres(pool) = &store.db else { panic!("not PostgreSQL") };
+        let plan = sqlx::query_scalar(AssertSqlSafe(format!("EXPLAIN {query}")));
+        let plan: Vec<String> = plan.fetch_all(pool).await.unwrap();
+        assert!(!plan.iter().any(|line| line.contains("Seq Scan")), "{plan:#?}");
+    }
+}
+
+const BEFORE_MESSAGE_AUTHOR: &str = "DROP TABLE message_author; DROP INDEX message_nonce; \
+    CREATE UNIQUE INDEX message_nonce ON message (channel_id, author_id, nonce); \
+    CREATE INDEX message_own ON message (channel_id, author_id, seq); \
+    DELETE FROM _sqlx_migrations WHERE version = 50";
+
+on_both! {
+    async fn an_upgrade_finds_the_newest_message_of_each_author(store: &Store) {
+        let (writer, alice, bob) = (store.writer(), id(), id());
+        let (here, there) = (id(), id());
+        for (channel, author, interactive) in [
+            (here, alice, true), (here, bob, true), (here, alice, true), (here, bob, false),
+            (there, bob, true), (there, alice, false),
+        ] {
+            writer.send(scope(channel, author), NewMessage { interactive, ..message("x") }).await.unwrap();
+        }
+        let written = authors(store).await;
+        assert_eq!(written.len(), 3, "alice and bob here, bob there");
+        store.execute(BEFORE_MESSAGE_AUTHOR).await;
+        store.db.migrate().await.unwrap();
+        assert_eq!(authors(store).await, written);
+        writer.say(there, alice, "after the upgrade").await;
+        assert_eq!(authors(store).await.len(), 4);
+    }
+}
+
+/// (author, channel, seq, cseq, time)
+async fn authors(store: &Store) -> BTreeSet<(Uuid, Uuid, i64, i64, i64)> {
+    let sql = "SELECT author_id, channel_id, last_seq, last_cseq, last_at FROM message_author";
+    let rows: Vec<_> = match &store.db {
+        Db::Postgres(pool) => sqlx::query_as(sql).fetch_all(pool).await.unwrap(),
+        Db::Sqlite(sqlite) => sqlx::query_as(sql).fetch_all(&sqlite.reader).await.unwrap(),
+    };
+    rows.into_iter().collect()
 }

@@ -157,6 +157,11 @@ impl Batch {
         Effects { states, ..self.effects }
     }
 
+    /// Returns the counters of a channel.
+    pub(super) fn state(&self, channel: Uuid) -> ImksResult<&ChannelState> {
+        self.state_index(channel).map(|index| &self.states[index].0)
+    }
+
     /// Returns the counters of a channel and marks them as changed.
     pub(super) fn state_mut(&mut self, channel: Uuid) -> ImksResult<&mut ChannelState> {
         let index = self.state_index(channel)?;

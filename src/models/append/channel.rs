@@ -74,10 +74,12 @@ impl LockedChannel<'_> {
         Ok(Arc::new(row.clone().into_detail(reply_to)))
     }
 
-    /// Returns the messages that the batch has appended to the channel so far, in order.
-    pub(crate) fn appended(&self) -> impl DoubleEndedIterator<Item = &MessageDetail> {
-        let all = self.batch.effects.appended.iter().map(|appended| &*appended.message);
-        all.filter(|message| message.channel_id == self.scope.channel_id)
+    /// Returns the number of messages of this channel so far that count as unread.
+    ///
+    /// # Errors
+    /// [`ImksError::Internal`] for a channel that is not locked.
+    pub(crate) fn counted(&self) -> ImksResult<i64> {
+        Ok(self.batch.state(self.scope.channel_id)?.last_cseq)
     }
 
     /// Returns the message that the actor sent with this nonce in the last 24 hours. Call it before any other

@@ -31,6 +31,31 @@ pub(super) struct Lane {
     expect_repeats: u32,
 }
 
+/// The most mutations in the next batch. Larger batches cost less per mutation but answer later, so the limit
+/// grows only while a lane falls behind.
+#[derive(Debug, PartialEq, Eq)]
+struct BatchLimit {
+    now: usize,
+    most: usize,
+}
+
+impl BatchLimit {
+    fn new(configured: usize) -> Self {
+        let most = configured.clamp(1, ROWS_LIMIT);
+        Self { now: most.min(BATCH_CALM), most }
+    }
+
+    /// Doubles the limit if a batch was full and another full one is `waiting` after its commit. Halves it, down
+    /// to [`BATCH_CALM`], if less than half of it was used.
+    fn adapt(&mut self, taken: usize, waiting: usize) {
+        if taken >= self.now && waiting >= self.now {
+            self.now = (self.now * 2).min(self.most);
+        } else if taken < self.now / 2 {
+            self.now = (self.now / 2).max(self.most.min(BATCH_CALM));
+        }
+    }
+}
+
 enum LaneConnection {
     /// A dedicated connection. An interrupted lane drops it instead of returning it to a pool.
     Postgres {
@@ -63,7 +88,7 @@ impl Lane {
 
     /// Runs until the lane is drained.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, draining: CancellationToken) {
-        let limit = self.config.batch.clamp(1, ROWS_LIMIT);
+        let mut limit = BatchLimit::new(self.config.batch);
         let mut batch = Vec::new();
         loop {
             let taken = tokio::select! {
@@ -72,20 +97,22 @@ impl Lane {
                     jobs.close();
                     continue;
                 }
-                taken = jobs.recv_many(&mut batch, limit) => taken,
+                taken = jobs.recv_many(&mut batch, limit.now) => taken,
             };
             if taken == 0 {
                 break;
             }
-            if !self.config.linger.is_zero() && taken < limit {
+            if !self.config.linger.is_zero() && taken < limit.now {
                 sleep(self.config.linger).await;
-                while batch.len() < limit
+                while batch.len() < limit.now
                     && let Ok(job) = jobs.try_recv()
                 {
                     batch.push(job);
                 }
             }
+            let taken = batch.len();
             Box::pin(self.commit_all(std::mem::take(&mut batch))).await;
+            limit.adapt(taken, jobs.len());
         }
         if let LaneConnection::Postgres { connection: Some(connection), .. } = self.connection {
             let _ = connection.close().await;
@@ -248,9 +275,40 @@ fn refuse(jobs: Vec<Job>, failure: &Failure) {
     }
 }
 
+/// The most mutations in a batch while the lane keeps up.
+const BATCH_CALM: usize = 256;
 /// The number of batches after a repeated send in which the lane expects more repeats.
 const REPEATS_EXPECTED: u32 = 64;
 /// The least time for an attempt past its deadline: the batch may have waited for other batches.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_falls_behind_takes_larger_batches_until_it_has_caught_up() {
+        let mut limit = BatchLimit::new(1_000);
+        let load =
+            [(256, 255), (256, 256), (512, 2_000), (1_000, 9_000), (512, 9_000), (300, 0), (10, 0), (10, 0)];
+        let limits = load.map(|(taken, waiting)| {
+            limit.adapt(taken, waiting);
+            limit.now
+        });
+        assert_eq!(limits, [256, 512, 1_000, 1_000, 1_000, 500, 256, 256]);
+    }
+
+    #[test]
+    fn a_batch_is_never_larger_than_configured_nor_than_a_statement() {
+        for (configured, first, most) in [(0, 1, 1), (5, 5, 5), (1 << 20, BATCH_CALM, ROWS_LIMIT)] {
+            let mut limit = BatchLimit::new(configured);
+            assert_eq!(limit.now, first);
+            for _ in 0..9 {
+                limit.adapt(limit.now, usize::MAX);
+            }
+            assert_eq!(limit.now, most);
+        }
+    }
+}

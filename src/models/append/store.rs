@@ -202,3 +202,16 @@ static UPDATE_COUNTERS: RowsSql = RowsSql::new(
      last_ms = r.last_ms, last_message_id = r.last_message_id, last_message_at = r.last_message_at, \
      message_count = r.message_count FROM r WHERE channel_state.channel_id = r.channel_id",
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::db::sqlite_plan;
+
+    #[tokio::test]
+    async fn a_nonce_is_found_by_its_whole_key() {
+        let plan = sqlite_plan(&NONCES.sqlite_text(4, 2).unwrap()).await;
+        let whole = "USING INDEX message_nonce (author_id=? AND nonce=? AND channel_id=?)";
+        assert!(plan.iter().any(|line| line.contains(whole)), "{plan:#?}");
+    }
+}
