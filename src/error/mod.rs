@@ -94,7 +94,8 @@ pub enum ImksError {
     /// A message between nodes could not be encoded or decoded.
     #[error("message bus encoding")]
     AdapterSerialization(#[source] Cause),
-    /// The adapter does not support the room; the text names the rule that it breaks.
+    /// The adapter does not support the room; the text names the rule that it breaks. The adapters of this crate
+    /// support every name, so this is only for adapters of applications.
     #[error("invalid room: {0}")]
     AdapterRoom(&'static str),
 

@@ -50,22 +50,22 @@ async fn a_server_is_idle_when_its_handlers_have_answered_and_answers_hold_what_
     }
 }
 
+/// Accepts a client with an event of about 1,000 bytes, which holds `held`.
+async fn accept_holding(held: Arc<()>) -> Result<Accept, ConnectError> {
+    let accept = Accept::default().with_event("ready", &"x".repeat(1_000)).unwrap();
+    Ok(accept.holding(|bytes| {
+        assert!((1_000..1_100).contains(&bytes));
+        held
+    }))
+}
+
 #[tokio::test]
 async fn the_first_events_of_a_socket_hold_what_is_reserved_for_them_until_they_have_left() {
     let held = Arc::new(());
     let for_hook = held.clone();
     let server = server(move |ns| {
         let held = for_hook.clone();
-        ns.on_connect(move |_, _| {
-            let held = held.clone();
-            async move {
-                let accept = Accept::default().with_event("ready", &"x".repeat(1_000)).unwrap();
-                Ok::<_, ConnectError>(accept.holding(|bytes| {
-                    assert!((1_000..1_100).contains(&bytes));
-                    held
-                }))
-            }
-        });
+        ns.on_connect(move |_, _| accept_holding(held.clone()));
     });
     // The test and the hook.
     let before = Arc::strong_count(&held);
