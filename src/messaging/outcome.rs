@@ -8,7 +8,7 @@ use super::push::Push;
 use crate::envelope::{ErrorBody, Failure, RequestId, Success};
 use crate::error::Code;
 use crate::models::text::Nonce;
-use crate::socket::Event;
+use crate::socket::{self, Ack, Event, Socket};
 use crate::{ImksError, ImksResult};
 
 /// The outcome of a handler.
@@ -37,7 +37,7 @@ pub(super) fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Hand
         Some(room) => ack.send_holding(&envelope, |bytes| room.for_bytes(bytes)),
         None => ack.send(&envelope),
     };
-    note_sent(event, sent);
+    note_sent(event.socket(), sent);
 }
 
 /// Sends an error as the requested ack, or else as the event `error`.
@@ -45,17 +45,28 @@ pub(super) fn fail(event: &mut Event, error: &ImksError) {
     let request_id = RequestId::next();
     note(event.logged_name(), Some(event.socket().id()), error, &request_id);
     if let Some(ack) = event.take_ack() {
-        return note_sent(event, ack.send(&Failure::new(error, &request_id)));
+        return note_sent(event.socket(), ack.send(&Failure::new(error, &request_id)));
     }
     let nonce = event.first::<OnlyNonce>().ok().and_then(|request| request.nonce);
-    let payload =
-        ErrorEvent { error: ErrorBody::new(error, &request_id), event: event.logged_name().into(), nonce };
+    let name = Some(event.logged_name().into());
+    let payload = ErrorEvent { error: ErrorBody::new(error, &request_id), event: name, nonce };
     ERROR.to_socket(event.socket(), &payload);
 }
 
-fn note_sent(event: &Event, sent: ImksResult<()>) {
+/// Answers an event that exceeds a limit of the server. Its name was not read.
+pub(super) fn refuse(socket: &Socket, refusal: &socket::EventError, ack: Option<Ack>) {
+    let (error, request_id) = (ImksError::InvalidPayload(refusal.message.clone()), RequestId::next());
+    note("", Some(socket.id()), &error, &request_id);
+    if let Some(ack) = ack {
+        return note_sent(socket, ack.send(&Failure::new(&error, &request_id)));
+    }
+    let payload = ErrorEvent { error: ErrorBody::new(&error, &request_id), event: None, nonce: None };
+    ERROR.to_socket(socket, &payload);
+}
+
+fn note_sent(socket: &Socket, sent: ImksResult<()>) {
     if let Err(error) = sent {
-        tracing::debug!(socket_sid = event.socket().id(), %error, "answer not sent");
+        tracing::debug!(socket_sid = socket.id(), %error, "answer not sent");
     }
 }
 
@@ -88,7 +99,9 @@ pub(super) fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id:
 struct ErrorEvent {
     #[serde(flatten)]
     error: ErrorBody,
-    event: String,
+    /// The name of the event, unless it exceeded a limit and was not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nonce: Option<Nonce>,
 }

@@ -177,6 +177,7 @@ impl<'a> Registry<'a> {
     /// events.
     pub(super) fn finish(self) -> Registered {
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(UNKNOWN));
+        self.builder.answer_refused_events(outcome::refuse);
         self.builder.on_unknown(move |mut event: Event| {
             let caller = Caller::on_socket(&messaging, event.socket());
             outcome::fail(&mut event, &caller.err().unwrap_or(ImksError::UnknownEvent));

@@ -106,6 +106,28 @@ async fn an_event_without_arguments_is_no_object() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_beyond_a_bound_is_refused_like_every_other_request() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let mut alice = server.client("alice").await;
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    alice.raw(&format!(r#"42["message:send",{deep}]"#)).await;
+    let error = alice.expect("error").await;
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("invalid_payload"), &json!(false)));
+    assert_eq!(error["message"], "arguments are nested too deep");
+    let mut nested = json!(1);
+    for _ in 0..200 {
+        nested = json!([nested]);
+    }
+    let error = alice.refused("message:send", json!({ "metadata": nested })).await;
+    assert_eq!(
+        (&error["code"], &error["message"]),
+        (&json!("invalid_payload"), &json!("arguments are nested too deep"))
+    );
+    alice.ok("ping", json!({ "t": 1 })).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_packet_ends_its_own_connection_only() {
     let server = TestServer::start(Kind::Sqlite).await;
     let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);

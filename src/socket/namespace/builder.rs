@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::connect::{Accept, ConnectPayload};
-use super::handlers::{Event, Handler, Handlers, Hooks, RoomChange, ServerEvent};
+use super::handlers::{Ack, Event, Handler, Handlers, Hooks, RoomChange, ServerEvent};
 use super::refusal::{ConnectError, EventError};
 use super::socket::Socket;
 use crate::socket::codec::packet::Args;
@@ -132,12 +132,23 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Sets the hook for events that packet middleware refused. The reference calls this the `error` event.
+    /// Sets the hook for events that packet middleware refused, or that exceed a limit of the server. The
+    /// reference calls this the `error` event.
     pub fn on_event_refused(
         &mut self,
         hook: impl Fn(&Socket, &EventError) + Send + Sync + 'static,
     ) -> &mut Self {
         self.0.hooks.refused = Some(Box::new(hook));
+        self
+    }
+
+    /// Sets the answer to events that exceed a limit of the server, which no handler gets. There is no ack if
+    /// the client asked for none. By default an ack is `{"error":{"message":…}}`.
+    pub fn answer_refused_events(
+        &mut self,
+        answer: impl Fn(&Socket, &EventError, Option<Ack>) + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.0.hooks.refused_answer = Some(Box::new(answer));
         self
     }
 

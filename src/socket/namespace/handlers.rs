@@ -281,6 +281,7 @@ type DisconnectHook = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
 type RoomHook = Box<dyn Fn(&Socket, RoomChange<'_>) + Send + Sync>;
 type DataHook = Box<dyn Fn(&Socket) + Send + Sync>;
 type RefusedHook = Box<dyn Fn(&Socket, &EventError) + Send + Sync>;
+type RefusedAnswer = Box<dyn Fn(&Socket, &EventError, Option<Ack>) + Send + Sync>;
 
 /// The hooks that run when sockets join, leave and change.
 #[derive(Default)]
@@ -292,6 +293,7 @@ pub(crate) struct Hooks {
     pub(crate) disconnected: Option<DisconnectHook>,
     pub(crate) room: Option<RoomHook>,
     pub(crate) refused: Option<RefusedHook>,
+    pub(crate) refused_answer: Option<RefusedAnswer>,
     /// Called when the data that a socket shares with other nodes changes.
     pub(crate) data: Option<DataHook>,
 }

@@ -325,11 +325,17 @@ fn may_start(running: &Running, client: &Client<Socket>, max: usize) -> bool {
 /// Reports to the client and the application that an event exceeds a limit.
 fn refuse_event(socket: &Socket, id: Option<u64>, reason: &'static str) {
     let error = EventError::new(reason);
-    observers::refuse(socket.namespace(), socket, &error);
-    if let Some(id) = id
-        && let Err(error) = Ack::new(socket.clone(), id).refuse(&error)
-    {
-        tracing::debug!(%error, "refusal not sent");
+    let namespace = socket.namespace();
+    observers::refuse(namespace, socket, &error);
+    let ack = id.map(|id| Ack::new(socket.clone(), id));
+    match (&namespace.hooks().refused_answer, ack) {
+        (Some(answer), ack) => answer(socket, &error, ack),
+        (None, Some(ack)) => {
+            if let Err(error) = ack.refuse(&error) {
+                tracing::debug!(%error, "refusal not sent");
+            }
+        }
+        (None, None) => {}
     }
 }
 
