@@ -115,6 +115,27 @@ impl Default for Config {
     }
 }
 
+/// The deadlines of a session. All sessions share one copy.
+#[derive(Debug)]
+pub(crate) struct Timing {
+    pub(crate) ping_interval: Duration,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) upgrade_timeout: Duration,
+    /// The time that a graceful close may take to send queued packets.
+    pub(crate) close_timeout: Duration,
+}
+
+impl From<&Config> for Timing {
+    fn from(config: &Config) -> Self {
+        Self {
+            ping_interval: config.ping_interval,
+            ping_timeout: config.ping_timeout,
+            upgrade_timeout: config.upgrade_timeout,
+            close_timeout: config.close_timeout,
+        }
+    }
+}
+
 impl Config {
     /// Checks the settings for values that cannot work.
     ///

@@ -2,15 +2,16 @@
 //! answers; the next ping is due one interval after the pong. In version 3 the client pings, and it has the
 //! interval and the timeout together from one ping to the next.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::time::Instant;
+
+use crate::engine::config::Timing;
 
 /// The heartbeat of one session.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
-    interval: Duration,
-    timeout: Duration,
+    timing: Arc<Timing>,
     state: State,
     suspended: bool,
     /// The time by which the peer has read what it was sent, if reading is known to take time.
@@ -37,14 +38,15 @@ pub(crate) enum Beat {
 }
 
 impl Heartbeat {
-    pub(crate) fn new(interval: Duration, timeout: Duration, now: Instant) -> Self {
-        Self { interval, timeout, state: State::Idle(now + interval), suspended: false, read_by: now }
+    pub(crate) fn new(timing: Arc<Timing>, now: Instant) -> Self {
+        let state = State::Idle(now + timing.ping_interval);
+        Self { timing, state, suspended: false, read_by: now }
     }
 
     /// Creates the heartbeat of a session whose client pings (version 3).
-    pub(crate) fn passive(interval: Duration, timeout: Duration, now: Instant) -> Self {
-        let state = State::Waiting(now + interval + timeout);
-        Self { state, ..Self::new(interval, timeout, now) }
+    pub(crate) fn passive(timing: Arc<Timing>, now: Instant) -> Self {
+        let state = State::Waiting(now + timing.ping_interval + timing.ping_timeout);
+        Self { state, ..Self::new(timing, now) }
     }
 
     /// Whether the client sends the pings.
@@ -54,17 +56,17 @@ impl Heartbeat {
 
     /// Handles a pong, solicited or not: the next ping is due one interval from now.
     pub(crate) fn handle_pong(&mut self, now: Instant) {
-        self.state = State::Idle(now + self.interval);
+        self.state = State::Idle(now + self.timing.ping_interval);
     }
 
     /// Handles any other packet. The first one after a ping restarts the wait for the pong, once, so that a
     /// peer that sends packets but never answers is still detected.
     pub(crate) fn handle_other(&mut self, now: Instant) {
         if let State::Waiting(deadline) = &mut self.state {
-            *deadline = now + self.interval + self.timeout;
+            *deadline = now + self.timing.ping_interval + self.timing.ping_timeout;
         }
         if let State::Pinged { deadline, refreshed: refreshed @ false } = &mut self.state {
-            *deadline = (*deadline).max(now + self.timeout);
+            *deadline = (*deadline).max(now + self.timing.ping_timeout);
             *refreshed = true;
         }
     }
@@ -72,7 +74,7 @@ impl Heartbeat {
     /// Restarts the wait for a pong, because the ping may have been sent on a transport that was replaced.
     pub(crate) fn handle_switch(&mut self, now: Instant) {
         if let State::Pinged { deadline, .. } = &mut self.state {
-            *deadline = now + self.timeout;
+            *deadline = now + self.timing.ping_timeout;
         }
         if self.is_passive() {
             self.handle_other(now);
@@ -85,8 +87,10 @@ impl Heartbeat {
         self.read_by = read_by;
         match &mut self.state {
             State::Idle(_) => {}
-            State::Waiting(deadline) => *deadline = read_by + self.interval + self.timeout,
-            State::Pinged { deadline, .. } => *deadline = read_by + self.timeout,
+            State::Waiting(deadline) => {
+                *deadline = read_by + self.timing.ping_interval + self.timing.ping_timeout
+            }
+            State::Pinged { deadline, .. } => *deadline = read_by + self.timing.ping_timeout,
         }
     }
 
@@ -107,8 +111,8 @@ impl Heartbeat {
             State::Idle(due) if now >= due => {
                 // Counted from the due time, so that timer slack does not accumulate. If the server was far
                 // too busy to ping in time, its client does not lose that time.
-                let sent = if now - due <= self.timeout / 2 { due } else { now };
-                let deadline = sent.max(self.read_by) + self.timeout;
+                let sent = if now - due <= self.timing.ping_timeout / 2 { due } else { now };
+                let deadline = sent.max(self.read_by) + self.timing.ping_timeout;
                 self.state = State::Pinged { deadline, refreshed: false };
                 Some(Beat::Ping)
             }
@@ -132,10 +136,18 @@ impl Heartbeat {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    const INTERVAL: Duration = Duration::from_millis(300);
-    const TIMEOUT: Duration = Duration::from_millis(200);
+    fn timing() -> Arc<Timing> {
+        Arc::new(Timing {
+            ping_interval: ms(300),
+            ping_timeout: ms(200),
+            upgrade_timeout: ms(100),
+            close_timeout: ms(400),
+        })
+    }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -143,7 +155,7 @@ mod tests {
 
     fn start() -> (Heartbeat, Instant) {
         let now = Instant::now();
-        (Heartbeat::new(INTERVAL, TIMEOUT, now), now)
+        (Heartbeat::new(timing(), now), now)
     }
 
     #[test]
@@ -203,7 +215,7 @@ mod tests {
         assert_eq!(heartbeat.poll_timeout(), Some(start + ms(1_200)));
         heartbeat.handle_progress(start + ms(700));
         assert_eq!(heartbeat.poll_timeout(), Some(start + ms(900)), "it has read faster");
-        let mut passive = Heartbeat::passive(INTERVAL, TIMEOUT, start);
+        let mut passive = Heartbeat::passive(timing(), start);
         passive.handle_progress(start + ms(1_000));
         assert_eq!(passive.poll_timeout(), Some(start + ms(1_500)));
     }
@@ -211,7 +223,7 @@ mod tests {
     #[test]
     fn a_client_that_pings_itself_has_both_times_from_one_sign_of_life_to_the_next() {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::passive(INTERVAL, TIMEOUT, start);
+        let mut heartbeat = Heartbeat::passive(timing(), start);
         assert_eq!(heartbeat.handle_timeout(start + ms(499)), None);
         heartbeat.handle_other(start + ms(400));
         assert_eq!(

@@ -5,23 +5,15 @@
 //! not.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::engine::config::Timing;
 use crate::engine::heartbeat::{Beat, Heartbeat};
 use crate::engine::packet::PROBE;
 use crate::engine::{Close, CloseReason, Message, Packet, Transport};
-
-/// The deadlines of a session.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timing {
-    pub(crate) ping_interval: Duration,
-    pub(crate) ping_timeout: Duration,
-    pub(crate) upgrade_timeout: Duration,
-    /// The time that a graceful close may take to send queued packets.
-    pub(crate) close_timeout: Duration,
-}
 
 /// The wire that a packet or event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +33,6 @@ pub(crate) enum Output {
     Pong,
     /// Answer the probe on the candidate.
     PongProbe,
-    /// Answer the waiting polling request, with a noop if nothing is queued.
-    ReleasePoll,
     /// Make the candidate the current wire.
     Switch,
     /// Refuse the candidate. The session stays on its current wire.
@@ -56,10 +46,11 @@ pub(crate) enum Output {
 pub(crate) struct Session {
     state: State,
     transport: Transport,
-    upgrade: Option<Upgrade>,
+    upgrade: Option<Box<Upgrade>>,
+    /// Whether the client may wait for an answer: it is new, or has sent messages since its last payload.
+    unanswered: bool,
     heartbeat: Heartbeat,
-    upgrade_timeout: Duration,
-    close_timeout: Duration,
+    timing: Arc<Timing>,
     outputs: VecDeque<Output>,
     messages: VecDeque<Message>,
     /// The total size of `messages` in bytes.
@@ -81,34 +72,34 @@ enum State {
 struct Upgrade {
     to: Transport,
     probe: Probe,
+    /// The probe is answered, or the poll that waits is ended, at this time. A client starts the POSTs of its
+    /// handlers together with its next poll, so one may still arrive, and the answers to its packets belong
+    /// in that poll.
+    hold: Instant,
     deadline: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Probe {
     Expected,
-    /// The probe is answered at this time. Packets that a client sends when it connects cross the probe, and
-    /// after the answer it sends nothing by polling any more.
-    Received {
-        answer: Instant,
-    },
-    /// The waiting poll is held until this time. A POST that was sent before the answer may still arrive, and
-    /// the answers to its packets belong in that poll.
-    Answered {
-        release: Instant,
-    },
+    /// The probe is answered right before the next payload, which then is the last one, or when the client has
+    /// been silent for a while.
+    Received,
+    /// The probe was answered. A poll that crossed the answer is held.
+    Answered,
+    /// The probe was answered, and a poll that waits ends with a noop.
     Released,
 }
 
 impl Session {
-    pub(crate) fn new(transport: Transport, timing: Timing, now: Instant) -> Self {
+    pub(crate) fn new(transport: Transport, timing: Arc<Timing>, now: Instant) -> Self {
         Self {
             state: State::Open,
             transport,
             upgrade: None,
-            heartbeat: Heartbeat::new(timing.ping_interval, timing.ping_timeout, now),
-            upgrade_timeout: timing.upgrade_timeout,
-            close_timeout: timing.close_timeout,
+            unanswered: true,
+            heartbeat: Heartbeat::new(timing.clone(), now),
+            timing,
             outputs: VecDeque::new(),
             messages: VecDeque::new(),
             message_bytes: 0,
@@ -116,8 +107,8 @@ impl Session {
     }
 
     /// Creates the session of an Engine.IO v3 client.
-    pub(crate) fn legacy(transport: Transport, timing: Timing, now: Instant) -> Self {
-        let heartbeat = Heartbeat::passive(timing.ping_interval, timing.ping_timeout, now);
+    pub(crate) fn legacy(transport: Transport, timing: Arc<Timing>, now: Instant) -> Self {
+        let heartbeat = Heartbeat::passive(timing.clone(), now);
         Self { heartbeat, ..Self::new(transport, timing, now) }
     }
 
@@ -130,13 +121,31 @@ impl Session {
         }
     }
 
-    /// Handles another wire that wants to take over. Returns whether it may try.
-    pub(crate) fn handle_attach(&mut self, to: Transport, now: Instant) -> bool {
+    /// Handles another wire that wants to take over. `poll_waits` tells whether a poll waits for a payload.
+    /// Returns whether the wire may try.
+    pub(crate) fn handle_attach(&mut self, to: Transport, poll_waits: bool, now: Instant) -> bool {
         let allowed = !self.is_closed() && self.transport == Transport::Polling && self.upgrade.is_none();
         if allowed {
-            self.upgrade = Some(Upgrade { to, probe: Probe::Expected, deadline: now + self.upgrade_timeout });
+            // What the client sent with a poll that waits arrives before the probe, which is a round trip away.
+            let hold = if poll_waits && !self.unanswered { now } else { now + HOLD };
+            let deadline = now + self.timing.upgrade_timeout;
+            self.upgrade = Some(Box::new(Upgrade { to, probe: Probe::Expected, hold, deadline }));
         }
         allowed
+    }
+
+    /// Handles a poll that arrived. The POST of a handler that ran before it may arrive later.
+    pub(crate) fn handle_poll(&mut self, now: Instant) {
+        self.hold_poll(now);
+    }
+
+    /// Handles a payload that is about to be sent. Returns whether the probe must be answered before it: a
+    /// client that has the answer does not poll again.
+    pub(crate) fn handle_payload(&mut self, now: Instant) -> bool {
+        self.unanswered = false;
+        self.hold_poll(now);
+        let received = self.upgrade.as_mut().filter(|upgrade| upgrade.probe == Probe::Received);
+        received.map(|upgrade| upgrade.probe = Probe::Answered).is_some()
     }
 
     /// Handles a wire that ended, or whose peer violated the protocol.
@@ -156,7 +165,7 @@ impl Session {
             Close::Shutdown => CloseReason::ServerShutdown,
         };
         if matches!(self.state, State::Open) {
-            self.state = State::Closing { reason, deadline: now + self.close_timeout };
+            self.state = State::Closing { reason, deadline: now + self.timing.close_timeout };
         }
     }
 
@@ -180,7 +189,7 @@ impl Session {
             self.upgrade = None;
             self.output(Output::DropCandidate);
         }
-        self.handle_probe_timeout(now);
+        self.release_poll(now);
         match self.heartbeat.handle_timeout(now) {
             Some(Beat::Ping) => self.output(Output::Ping),
             Some(Beat::Timeout) => self.close(CloseReason::PingTimeout),
@@ -240,7 +249,7 @@ impl Session {
             State::Closed => return None,
         };
         let upgrade = self.upgrade.as_ref().map(|upgrade| match upgrade.probe {
-            Probe::Received { answer: due } | Probe::Answered { release: due } => due.min(upgrade.deadline),
+            Probe::Received | Probe::Answered => upgrade.hold.min(upgrade.deadline),
             Probe::Expected | Probe::Released => upgrade.deadline,
         });
         [self.heartbeat.poll_timeout(), upgrade, closing].into_iter().flatten().min()
@@ -271,6 +280,8 @@ impl Session {
         match packet {
             Packet::Message(message) => {
                 self.heartbeat.handle_other(now);
+                self.unanswered = true;
+                self.hold_poll(now);
                 if matches!(self.state, State::Open) {
                     self.message_bytes += message.len();
                     self.messages.push_back(message);
@@ -291,11 +302,14 @@ impl Session {
     fn handle_candidate(&mut self, packet: Packet, now: Instant) {
         let Some(upgrade) = &mut self.upgrade else { return };
         match packet {
-            Packet::Ping(content) if content.as_str() == PROBE => match upgrade.probe {
-                Probe::Expected => upgrade.probe = Probe::Received { answer: now + PROBE_DELAY },
-                Probe::Received { .. } => {}
-                Probe::Answered { .. } | Probe::Released => self.output(Output::PongProbe),
-            },
+            Packet::Ping(content) if content.as_str() == PROBE => {
+                match upgrade.probe {
+                    Probe::Expected => upgrade.probe = Probe::Received,
+                    Probe::Received => {}
+                    Probe::Answered | Probe::Released => self.output(Output::PongProbe),
+                }
+                self.release_poll(now);
+            }
             Packet::Upgrade => {
                 self.transport = upgrade.to;
                 self.upgrade = None;
@@ -309,18 +323,23 @@ impl Session {
         }
     }
 
-    fn handle_probe_timeout(&mut self, now: Instant) {
+    fn hold_poll(&mut self, now: Instant) {
         let Some(upgrade) = &mut self.upgrade else { return };
+        upgrade.hold = now + HOLD;
+        if upgrade.probe == Probe::Released {
+            upgrade.probe = Probe::Answered;
+        }
+    }
+
+    fn release_poll(&mut self, now: Instant) {
+        let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| now >= upgrade.hold) else { return };
         match upgrade.probe {
-            Probe::Received { answer } if now >= answer => {
-                upgrade.probe = Probe::Answered { release: now + NOOP_DELAY };
+            Probe::Expected | Probe::Released => {}
+            Probe::Answered => upgrade.probe = Probe::Released,
+            Probe::Received => {
+                upgrade.probe = Probe::Released;
                 self.output(Output::PongProbe);
             }
-            Probe::Answered { release } if now >= release => {
-                upgrade.probe = Probe::Released;
-                self.output(Output::ReleasePoll);
-            }
-            _ => {}
         }
     }
 
@@ -340,11 +359,9 @@ impl Session {
     }
 }
 
-/// The delay from a probe to its answer, during which a connecting client usually has requests in flight.
-const PROBE_DELAY: Duration = Duration::from_millis(30);
-/// The delay from the answer to a probe to the noop that ends the poll. Both delays together are half of the
-/// reference server's.
-const NOOP_DELAY: Duration = Duration::from_millis(20);
+/// The time without a request or a payload after which a client that probes has nothing under way. The
+/// reference server ends each poll 100 ms after the probe.
+const HOLD: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -352,12 +369,14 @@ mod tests {
 
     use super::*;
 
-    const TIMING: Timing = Timing {
-        ping_interval: Duration::from_millis(300),
-        ping_timeout: Duration::from_millis(200),
-        upgrade_timeout: Duration::from_millis(100),
-        close_timeout: Duration::from_millis(400),
-    };
+    fn timing() -> Arc<Timing> {
+        Arc::new(Timing {
+            ping_interval: Duration::from_millis(300),
+            ping_timeout: Duration::from_millis(200),
+            upgrade_timeout: Duration::from_millis(100),
+            close_timeout: Duration::from_millis(400),
+        })
+    }
 
     fn text(content: &str) -> Packet {
         Packet::Message(Message::Text(content.into()))
@@ -376,7 +395,7 @@ mod tests {
     impl Bench {
         fn new(transport: Transport) -> Self {
             let start = Instant::now();
-            Self { session: Session::new(transport, TIMING, start), start }
+            Self { session: Session::new(transport, timing(), start), start }
         }
 
         fn at(&self, ms: u64) -> Instant {
@@ -391,6 +410,10 @@ mod tests {
         fn time(&mut self, ms: u64) -> Vec<Output> {
             self.session.handle_timeout(self.at(ms));
             self.outputs()
+        }
+
+        fn attach(&mut self, ms: u64, poll_waits: bool) -> bool {
+            self.session.handle_attach(Transport::WebSocket, poll_waits, self.at(ms))
         }
 
         fn outputs(&mut self) -> Vec<Output> {
@@ -410,30 +433,76 @@ mod tests {
     #[test]
     fn an_upgrade_goes_probe_then_switch() {
         let mut bench = Bench::new(Transport::Polling);
-        assert!(bench.session.handle_attach(Transport::WebSocket, bench.at(0)));
-        assert!(!bench.session.handle_attach(Transport::WebSocket, bench.at(0)), "one at a time");
-        let probed = bench.packet(1, Wire::Candidate, probe());
-        assert_eq!((probed, bench.session.poll_timeout()), (vec![], Some(bench.at(31))));
-        assert_eq!((bench.time(30), bench.time(31)), (vec![], vec![Output::PongProbe]));
-        assert_eq!((bench.session.poll_timeout(), bench.time(50)), (Some(bench.at(51)), vec![]));
+        assert!(bench.attach(0, true));
+        assert!(!bench.attach(0, true), "one at a time");
+        assert_eq!((bench.packet(1, Wire::Candidate, probe()), bench.time(49)), (vec![], vec![]));
+        assert_eq!(bench.packet(49, Wire::Candidate, probe()), [], "it will be answered");
         assert!(!bench.session.is_poll_released());
-        assert_eq!(bench.time(51), [Output::ReleasePoll]);
+        assert_eq!(bench.time(50), [Output::PongProbe]);
         assert!(bench.session.is_poll_released());
-        let again = bench.packet(52, Wire::Candidate, probe());
-        assert_eq!(again, [Output::PongProbe], "released stays released");
-        assert_eq!(bench.packet(53, Wire::Candidate, Packet::Upgrade), [Output::Switch]);
-        assert!(!bench.session.handle_attach(Transport::WebSocket, bench.at(54)), "never again");
+        assert_eq!(
+            bench.packet(51, Wire::Candidate, probe()),
+            [Output::PongProbe],
+            "as often as it is asked"
+        );
+        assert!(bench.session.is_poll_released(), "released stays released");
+        assert_eq!(bench.packet(52, Wire::Candidate, Packet::Upgrade), [Output::Switch]);
+        assert!(!bench.attach(53, true), "never again");
         assert_eq!(bench.time(150), []);
+    }
+
+    #[test]
+    fn a_client_that_was_silent_when_its_candidate_came_upgrades_at_once() {
+        let mut bench = Bench::new(Transport::Polling);
+        bench.session.handle_payload(bench.at(0));
+        bench.attach(1, true);
+        assert_eq!(bench.packet(2, Wire::Candidate, probe()), [Output::PongProbe]);
+        assert!(bench.session.is_poll_released());
+        assert_eq!(
+            bench.session.poll_timeout(),
+            Some(bench.at(101)),
+            "only the deadline of the upgrade is left"
+        );
+    }
+
+    #[test]
+    fn a_probe_is_answered_right_before_the_next_payload() {
+        let mut bench = Bench::new(Transport::Polling);
+        bench.attach(0, false);
+        assert_eq!(bench.packet(2, Wire::Candidate, probe()), []);
+        assert!(bench.session.handle_payload(bench.at(3)));
+        assert!(!bench.session.handle_payload(bench.at(4)), "once");
+        bench.session.handle_poll(bench.at(5));
+        assert_eq!((bench.time(54), bench.session.is_poll_released()), (vec![], false));
+        assert_eq!((bench.time(55), bench.session.is_poll_released()), (vec![], true));
+    }
+
+    #[test]
+    fn a_probe_waits_for_a_post_that_was_sent_with_the_poll_and_for_its_answer() {
+        let mut bench = Bench::new(Transport::Polling);
+        bench.session.handle_payload(bench.at(0));
+        bench.attach(1, false);
+        bench.session.handle_poll(bench.at(2));
+        assert_eq!((bench.packet(3, Wire::Candidate, probe()), bench.time(51)), (vec![], vec![]));
+        bench.packet(51, Wire::Current, text("from the connect handler"));
+        assert_eq!(bench.time(90), []);
+        assert!(bench.session.handle_payload(bench.at(90)));
+        let mut bench = Bench::new(Transport::Polling);
+        bench.session.handle_payload(bench.at(0));
+        bench.packet(1, Wire::Current, text("asks"));
+        bench.attach(40, true);
+        bench.packet(41, Wire::Candidate, probe());
+        assert_eq!((bench.time(89), bench.time(90)), (vec![], vec![Output::PongProbe]), "but not for ever");
     }
 
     #[test]
     fn an_upgrade_that_fails_leaves_the_session_as_it_was() {
         let mut bench = Bench::new(Transport::Polling);
-        bench.session.handle_attach(Transport::WebSocket, bench.at(0));
+        bench.attach(0, true);
         assert_eq!(bench.packet(1, Wire::Candidate, text("early")), [Output::DropCandidate]);
-        bench.session.handle_attach(Transport::WebSocket, bench.at(2));
+        bench.attach(2, true);
         assert_eq!(bench.time(102), [Output::DropCandidate]);
-        bench.session.handle_attach(Transport::WebSocket, bench.at(103));
+        bench.attach(103, true);
         bench.session.handle_lost(Wire::Candidate, CloseReason::TransportClose);
         assert_eq!(bench.outputs(), [Output::DropCandidate]);
         assert_eq!(bench.packet(104, Wire::Current, text("a")), []);
@@ -443,7 +512,7 @@ mod tests {
     #[test]
     fn a_graceful_close_waits_for_the_upgrade_and_for_the_queue() {
         let mut bench = Bench::new(Transport::Polling);
-        bench.session.handle_attach(Transport::WebSocket, bench.at(0));
+        bench.attach(0, true);
         bench.session.handle_close(Close::Shutdown, bench.at(1));
         bench.session.handle_drained();
         assert_eq!(bench.outputs(), []);
@@ -464,11 +533,11 @@ mod tests {
     #[test]
     fn a_client_of_version_3_pings_and_is_answered() {
         let start = Instant::now();
-        let mut bench = Bench { session: Session::legacy(Transport::WebSocket, TIMING, start), start };
+        let mut bench = Bench { session: Session::legacy(Transport::WebSocket, timing(), start), start };
         assert_eq!(bench.packet(400, Wire::Current, Packet::Ping("".into())), [Output::Pong]);
         assert_eq!(bench.time(899), []);
         assert_eq!(bench.time(900), [Output::Closed(CloseReason::PingTimeout)]);
-        let mut bench = Bench { session: Session::legacy(Transport::WebSocket, TIMING, start), start };
+        let mut bench = Bench { session: Session::legacy(Transport::WebSocket, timing(), start), start };
         let outputs = bench.packet(1, Wire::Current, Packet::Pong("".into()));
         assert_eq!(outputs, [Output::Closed(CloseReason::TransportError)], "only the client pings");
     }
@@ -483,7 +552,9 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Input {
         Packet(bool, u8),
-        Attach,
+        Attach(bool),
+        Poll,
+        Payload,
         Lost(bool),
         Close(u8),
         Drained,
@@ -494,7 +565,9 @@ mod tests {
     fn inputs() -> impl Strategy<Value = Vec<Input>> {
         let input = prop_oneof![
             8 => (any::<bool>(), 0u8..10).prop_map(|(current, kind)| Input::Packet(current, kind)),
-            3 => Just(Input::Attach),
+            3 => any::<bool>().prop_map(Input::Attach),
+            1 => Just(Input::Poll),
+            1 => Just(Input::Payload),
             1 => any::<bool>().prop_map(Input::Lost),
             1 => (0u8..3).prop_map(Input::Close),
             1 => Just(Input::Drained),
@@ -523,7 +596,9 @@ mod tests {
     fn apply(session: &mut Session, input: &Input, number: usize, now: Instant) {
         match input {
             Input::Packet(current, kind) => session.handle_packet(wire(*current), packet(*kind, number), now),
-            Input::Attach => drop(session.handle_attach(Transport::WebSocket, now)),
+            Input::Attach(polls) => drop(session.handle_attach(Transport::WebSocket, *polls, now)),
+            Input::Poll => session.handle_poll(now),
+            Input::Payload => drop(session.handle_payload(now)),
             Input::Lost(current) => session.handle_lost(wire(*current), CloseReason::TransportError),
             Input::Close(0) => session.handle_close(Close::Now, now),
             Input::Close(1) => session.handle_close(Close::Graceful, now),
@@ -545,7 +620,7 @@ mod tests {
         fn any_interleaving_keeps_the_promises(inputs in inputs(), polling in any::<bool>()) {
             let transport = if polling { Transport::Polling } else { Transport::WebSocket };
             let mut now = Instant::now();
-            let mut session = Session::new(transport, TIMING, now);
+            let mut session = Session::new(transport, timing(), now);
             let (mut outputs, mut sent) = (Vec::new(), Vec::new());
             let mut attached = 0;
             for (number, input) in inputs.iter().enumerate() {
@@ -579,7 +654,7 @@ mod tests {
         #[test]
         fn a_session_that_hears_nothing_more_always_ends(inputs in inputs()) {
             let mut now = Instant::now();
-            let mut session = Session::new(Transport::Polling, TIMING, now);
+            let mut session = Session::new(Transport::Polling, timing(), now);
             for (number, input) in inputs.iter().enumerate() {
                 apply(&mut session, input, number, now);
             }

@@ -49,10 +49,10 @@ async fn a_poll_is_held_for_the_answer_to_a_post_that_is_under_way() {
             format!("POST {session} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\n4h");
         let mut post = server.raw(&head).await;
         client.send("2probe").await;
+        assert_eq!(client.text().await, "3probe");
         tokio::time::sleep(Duration::from_millis(150)).await;
         post.write_all(b"i!").await.unwrap();
         assert_eq!(Answer::read(&mut post).await.body, "ok");
-        assert_eq!(client.text().await, "3probe");
     });
     assert_eq!(polled.body, "4hi!", "not a noop");
     assert_eq!(server.get(&session).await.body, "6");

@@ -14,6 +14,7 @@ use super::Connection;
 use super::carrier::Carrier;
 use super::flushed::Flushed;
 use crate::engine::close::WireEnd;
+use crate::engine::config::Timing;
 use crate::engine::outbox::{Drained, Queue};
 use crate::engine::{
     CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol, Sid, Transport,
@@ -162,6 +163,7 @@ impl Connection {
         let queue = Queue::new(Transport::WebSocket, Protocol::V4, Arc::new(config.outbox));
         let (outbox, handshake) = (Outbox(Arc::new(queue)), Arc::new(handshake));
         let carrier = Carrier::Memory(carrier);
-        (Self::build(carrier, outbox, handshake, None, config, Instant::now()), client)
+        let timing = Arc::new(Timing::from(config));
+        (Self::build(carrier, outbox, handshake, None, timing, Instant::now()), client)
     }
 }

@@ -28,12 +28,13 @@ pub use self::memory::MemoryPeer;
 use self::polling::PollingCarrier;
 use self::timer::Timer;
 use crate::engine::close::WireEnd;
+use crate::engine::config::Timing;
 use crate::engine::duplex::Duplex;
 use crate::engine::metrics::{self, Direction};
 use crate::engine::outbox::{Drained, Queue};
 use crate::engine::polling::Inbox;
 use crate::engine::registry::Registry;
-use crate::engine::session::{Output, Session, Timing, Wire};
+use crate::engine::session::{Output, Session, Wire};
 use crate::engine::{Close, CloseReason, Config, Frame, Handshake, Message, Outbox, Packet, Protocol};
 
 /// A session that is owned by one task. It does its I/O when it is polled.
@@ -97,6 +98,7 @@ pub(crate) struct Parts {
     pub(crate) start: Start,
     pub(crate) handshake: Arc<Handshake>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) timing: Arc<Timing>,
     /// The time of the handshake request.
     pub(crate) now: Instant,
 }
@@ -146,7 +148,7 @@ impl Connection {
     }
 
     pub(crate) fn new(parts: Parts, config: &Config) -> Self {
-        let Parts { queue, start, handshake, registry, now } = parts;
+        let Parts { queue, start, handshake, registry, timing, now } = parts;
         let carrier = match start {
             Start::Polling(inbox) => Carrier::Polling(PollingCarrier::new(inbox, config)),
             Start::Wire(wire) => {
@@ -154,7 +156,7 @@ impl Connection {
                 Carrier::Duplex(DuplexCarrier::new(wire))
             }
         };
-        Self::build(carrier, Outbox(queue), handshake, Some(registry), config, now)
+        Self::build(carrier, Outbox(queue), handshake, Some(registry), timing, now)
     }
 
     fn build(
@@ -162,15 +164,9 @@ impl Connection {
         outbox: Outbox,
         handshake: Arc<Handshake>,
         registry: Option<Arc<Registry>>,
-        config: &Config,
+        timing: Arc<Timing>,
         now: Instant,
     ) -> Self {
-        let timing = Timing {
-            ping_interval: config.ping_interval,
-            ping_timeout: config.ping_timeout,
-            upgrade_timeout: config.upgrade_timeout,
-            close_timeout: config.close_timeout,
-        };
         Self {
             session: match outbox.0.protocol {
                 Protocol::V4 => Session::new(outbox.transport(), timing, now),
@@ -259,8 +255,6 @@ impl Connection {
                 }
                 Output::Pong => self.carrier.pong(),
                 Output::PongProbe => self.answer_probe(),
-                // The flush at the end of the turn checks the session's state.
-                Output::ReleasePoll => {}
                 Output::Switch => self.switch(),
                 Output::DropCandidate => self.drop_candidate(cx),
                 Output::Closed(reason) => self.close(reason, cx),

@@ -23,8 +23,6 @@ pub(super) struct PollingCarrier {
     pub(super) post: Option<PostReply>,
     /// The wire that wants to take over.
     pub(super) candidate: Option<Box<Duplex>>,
-    /// Whether the probe of the candidate must be answered as soon as no POST is in progress.
-    pub(super) probed: bool,
     /// A refused candidate that is still being closed. There is at most one; the next one replaces it.
     leaving: Option<Box<Duplex>>,
     /// The size of the last response in bytes, until the next GET arrives.
@@ -41,7 +39,6 @@ impl PollingCarrier {
             get: None,
             post: None,
             candidate: None,
-            probed: false,
             leaving: None,
             unread: 0,
             inbound_max: u32::try_from(config.inbound_messages_max).unwrap_or(u32::MAX),
@@ -80,11 +77,14 @@ impl PollingCarrier {
         if !self.is_over_bound(session) {
             self.answer_post();
         }
+        self.own.extend(drained.frames);
+        if self.get.is_some() && !self.own.is_empty() && session.handle_payload(now) {
+            self.push_candidate(frame::PONG_PROBE);
+        }
         self.flush_wires(session, cx);
         if self.get.is_none() {
             return Flushed::Partly;
         }
-        self.own.extend(drained.frames);
         let ends = session.is_closing() && !session.is_upgrading();
         if !self.own.is_empty() {
             let frames = std::mem::take(&mut self.own);
@@ -93,7 +93,7 @@ impl PollingCarrier {
             // Sent in a response of its own, because a client handles a close before the other packets.
             self.answer_get([&frame::CLOSE], session, now);
             return Flushed::All;
-        } else if session.is_poll_released() && !self.probed && !self.inbox.is_posting() {
+        } else if session.is_poll_released() && !self.inbox.is_posting() {
             self.answer_get([&frame::NOOP], session, now);
         }
         Flushed::Partly
@@ -125,22 +125,26 @@ impl PollingCarrier {
         self.inbox.close();
     }
 
+    /// Queues a frame for the candidate, if there is one.
+    pub(super) fn push_candidate(&mut self, frame: Frame) {
+        if let Some(candidate) = &mut self.candidate {
+            candidate.push(frame);
+        }
+    }
+
     fn flush_wires(&mut self, session: &mut Session, cx: &mut Context<'_>) {
         if self.leaving.as_mut().is_some_and(|wire| wire.poll_end(cx).is_ready()) {
             self.leaving = None;
         }
         let Some(candidate) = &mut self.candidate else { return };
-        if self.probed && !self.inbox.is_posting() {
-            self.probed = false;
-            candidate.push(frame::PONG_PROBE);
-        }
         if let Poll::Ready(Err(end)) = candidate.poll_flush(cx) {
             session.handle_lost(Wire::Candidate, end.reason());
         }
     }
 
-    /// Records that the client has read what it was sent, since it polls again.
+    /// Records that the client polls again, so it has read what it was sent.
     pub(super) fn handle_get(&mut self, session: &mut Session, now: Instant) {
+        session.handle_poll(now);
         if std::mem::take(&mut self.unread) >= LARGE_PAYLOAD {
             session.handle_progress(now);
         }

@@ -23,13 +23,13 @@ impl Connection {
         }
         self.session.handle_timeout(self.now);
         self.outputs(cx);
+        if let Some(get) = get {
+            self.take_get(get);
+        }
         if let Some(wire) = candidate {
             self.take_candidate(wire);
         }
         self.read_candidate(cx);
-        if let Some(get) = get {
-            self.take_get(get);
-        }
         if let Some(reason) = failure {
             self.session.handle_lost(Wire::Current, reason);
             self.outputs(cx);
@@ -71,9 +71,8 @@ impl Connection {
 
     fn take_candidate(&mut self, wire: Box<Duplex>) {
         let Carrier::Polling(polling) = &mut self.carrier else { return };
-        if self.session.handle_attach(wire.transport(), self.now) {
+        if self.session.handle_attach(wire.transport(), polling.get.is_some(), self.now) {
             polling.candidate = Some(wire);
-            polling.probed = false;
         }
     }
 
@@ -105,10 +104,10 @@ impl Connection {
         }
     }
 
-    /// Marks the probe of the candidate to be answered.
+    /// Answers the probe of the candidate. The flush at the end of the turn writes it.
     pub(super) fn answer_probe(&mut self) {
         if let Carrier::Polling(polling) = &mut self.carrier {
-            polling.probed = true;
+            polling.push_candidate(frame::PONG_PROBE);
         }
     }
 

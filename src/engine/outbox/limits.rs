@@ -1,5 +1,7 @@
 //! The limits of an outgoing queue, and the counts that they apply to.
 
+use std::ops::Add;
+
 use crate::engine::Frame;
 
 /// The limits of an outgoing queue. A message is accepted if the queue was below the limit before it, so the
@@ -50,6 +52,14 @@ pub struct Queued {
     pub bytes: usize,
 }
 
+impl Add for Queued {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+}
+
 /// The packets that wait for a client, by their cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
@@ -76,9 +86,6 @@ impl Backlog {
 
     /// Returns the sum of pushes and answers.
     pub(crate) fn total(&self) -> Queued {
-        Queued {
-            packets: self.pushes.packets + self.answers.packets,
-            bytes: self.pushes.bytes + self.answers.bytes,
-        }
+        self.pushes + self.answers
     }
 }

@@ -35,14 +35,13 @@ struct State {
     frames: VecDeque<Frame>,
     /// The packets in `frames`.
     queued: Backlog,
-    /// The packets that the connection has taken, but a blocked wire holds back.
-    held: Backlog,
+    /// The packets that the connection has taken, but a blocked wire holds back; `None` while nothing blocks.
+    held: Option<Box<Backlog>>,
     /// The number of bytes that wait for the client, as counted in the metrics.
     waiting_bytes: u32,
     waker: Option<Waker>,
     closing: Option<Close>,
     slow: bool,
-    blocked: bool,
     /// Whether a polling request waits with nothing to carry.
     poll_waiting: bool,
     /// The tasks to wake when there is room again; usually none.
@@ -106,13 +105,15 @@ impl State {
     }
 
     fn pushes(&self) -> Queued {
-        let (queued, held) = (self.queued.pushes, self.held.pushes);
-        Queued { packets: queued.packets + held.packets, bytes: queued.bytes + held.bytes }
+        self.queued.pushes + self.held().pushes
     }
 
     fn total(&self) -> Queued {
-        let (queued, held) = (self.queued.total(), self.held.total());
-        Queued { packets: queued.packets + held.packets, bytes: queued.bytes + held.bytes }
+        self.queued.total() + self.held().total()
+    }
+
+    fn held(&self) -> Backlog {
+        self.held.as_deref().copied().unwrap_or_default()
     }
 
     fn refusal(&self) -> Option<SendError> {
@@ -171,7 +172,7 @@ impl Queue {
     pub(super) fn push_volatile(&self, frames: impl IntoIterator<Item = Frame>) -> bool {
         let mut state = self.state.lock();
         let ready = match self.transport() {
-            Transport::WebSocket | Transport::WebTransport => !state.blocked,
+            Transport::WebSocket | Transport::WebTransport => state.held.is_none(),
             Transport::Polling => state.poll_waiting && state.frames.is_empty(),
         };
         if !ready || self.admit(&mut state).is_err() {
@@ -274,7 +275,7 @@ impl Queue {
 
     fn is_full(&self, state: &State) -> bool {
         let limits = &*self.limits;
-        let (packets_max, bytes_max) = match (self.transport(), state.blocked) {
+        let (packets_max, bytes_max) = match (self.transport(), state.held.is_some()) {
             (Transport::Polling, _) => (limits.packets_max, limits.polling_bytes_max),
             (_, true) => (limits.blocked_packets_max, limits.blocked_bytes_max),
             (_, false) => (limits.packets_max, limits.bytes_max),
@@ -289,7 +290,7 @@ impl Queue {
     }
 
     fn publish_answers(&self, state: &State) {
-        let bytes = state.queued.answers.bytes + state.held.answers.bytes;
+        let bytes = state.queued.answers.bytes + state.held().answers.bytes;
         self.answer_bytes.store(bytes, Ordering::Relaxed);
     }
 }
@@ -350,8 +351,7 @@ impl Queue {
     /// Records that the wire is blocked and holds back `held`, or (`None`) that everything is written again.
     pub(crate) fn set_blocked(&self, held: Option<Backlog>) {
         let mut state = self.state.lock();
-        state.blocked = held.is_some();
-        state.held = held.unwrap_or_default();
+        state.held = held.map(Box::new);
         state.count_waiting(held.is_some());
         self.publish_answers(&state);
         self.wake_waiting(&mut state);
@@ -362,7 +362,7 @@ impl Queue {
         let mut state = self.state.lock();
         state.closing.get_or_insert(Close::Now);
         let dropped = (state.waker.take(), state.take_all());
-        state.held = Backlog::default();
+        state.held = None;
         state.count_waiting(false);
         self.publish_answers(&state);
         let waiting = state.waiting_for_room.take();

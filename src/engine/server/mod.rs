@@ -26,6 +26,7 @@ use self::cors::RefusedOrigins;
 use self::open_packet::OpenPacket;
 use self::reply::Reply;
 use self::request::Query;
+use crate::engine::config::Timing;
 use crate::engine::registry::{LiveSession, Registry};
 use crate::engine::request_error::RequestError;
 use crate::engine::{Config, Connection, OutboxLimits, Transport};
@@ -44,6 +45,7 @@ struct Inner {
     refused_origins: RefusedOrigins,
     open_packet: OpenPacket,
     limits: Arc<OutboxLimits>,
+    timing: Arc<Timing>,
     registry: Arc<Registry>,
     accepting: RwLock<Option<mpsc::Sender<Connection>>>,
     accepted: Mutex<mpsc::Receiver<Connection>>,
@@ -65,6 +67,7 @@ impl Engine {
             client_bundle: config.client_bundle_dir.as_deref().map(ClientBundle::read).transpose()?,
             open_packet: OpenPacket::new(&config),
             limits: Arc::new(config.outbox),
+            timing: Arc::new(Timing::from(&config)),
             registry: Arc::new(Registry::new()),
             accepting: RwLock::new(Some(accepting)),
             accepted: Mutex::new(accepted),

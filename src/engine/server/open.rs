@@ -87,7 +87,8 @@ impl Inner {
             edit(reply.headers_mut(), parts);
         }
         let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
-        let parts = connection::Parts { queue, start, handshake, registry, now };
+        let timing = self.timing.clone();
+        let parts = connection::Parts { queue, start, handshake, registry, timing, now };
         permit.send(Connection::new(parts, &self.config));
         Ok(reply)
     }

@@ -108,7 +108,8 @@ impl Inner {
         let start = Start::Wire(Duplex::WebTransport(wire));
         self.register(&handshake, &queue, &start).map_err(SessionRefused::Request)?;
         let (handshake, registry) = (Arc::new(handshake), self.registry.clone());
-        let parts = connection::Parts { queue, start, handshake, registry, now };
+        let timing = self.timing.clone();
+        let parts = connection::Parts { queue, start, handshake, registry, timing, now };
         permit.send(Connection::new(parts, &self.config));
         Ok(())
     }
