@@ -143,7 +143,8 @@ impl Session {
     /// client that has the answer does not poll again.
     pub(crate) fn handle_payload(&mut self, now: Instant) -> bool {
         self.unanswered = false;
-        self.hold_poll(now);
+        // The client has to read it before it polls again.
+        self.hold_poll(now + HOLD);
         let received = self.upgrade.as_mut().filter(|upgrade| upgrade.probe == Probe::Received);
         received.map(|upgrade| upgrade.probe = Probe::Answered).is_some()
     }
@@ -475,6 +476,22 @@ mod tests {
         bench.session.handle_poll(bench.at(5));
         assert_eq!((bench.time(54), bench.session.is_poll_released()), (vec![], false));
         assert_eq!((bench.time(55), bench.session.is_poll_released()), (vec![], true));
+    }
+
+    #[test]
+    fn a_client_that_was_sent_something_may_be_slow_to_poll_again() {
+        let mut bench = Bench::new(Transport::Polling);
+        bench.attach(0, false);
+        assert!(!bench.session.handle_payload(bench.at(1)));
+        bench.packet(2, Wire::Candidate, probe());
+        assert_eq!(bench.time(40), []);
+        bench.session.handle_poll(bench.at(40));
+        assert_eq!((bench.time(89), bench.time(90)), (vec![], vec![Output::PongProbe]));
+        let mut bench = Bench::new(Transport::Polling);
+        bench.attach(0, false);
+        bench.session.handle_payload(bench.at(1));
+        bench.packet(2, Wire::Candidate, probe());
+        assert_eq!(bench.time(80), [], "it has not polled yet");
     }
 
     #[test]
