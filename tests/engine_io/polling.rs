@@ -82,7 +82,8 @@ async fn a_body_above_the_limit_ends_the_session() {
     let session = server.open().await;
     assert_eq!(server.post(&session, &format!("4{}", "a".repeat(99))).await.body, "ok");
     let declared = server.post(&session, &"4".repeat(101)).await;
-    assert_eq!((declared.status, declared.body.contains("payload_too_large")), (413, true));
+    // The test suite of the reference client expects an empty body here.
+    assert_eq!((declared.status, declared.body.as_str()), (413, ""));
     assert_eq!(server.closed().await, CloseReason::TooLarge);
     assert_eq!(server.post(&session, "4a").await.status, 400);
     let session = server.open().await;
