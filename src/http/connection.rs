@@ -72,12 +72,15 @@ impl<S> Connection<S> {
         F: Future<Output = Response<AnyBody>> + Send + 'static,
     {
         let Self { stream, peer, served } = self;
-        let first = tokio::time::timeout(served.first_byte_timeout, stream.readable());
-        let Some(Ok(Ok(()))) = served.stop.run_until_cancelled(first).await else { return };
+        // Peeked, because readiness alone may be reported for a stream that has nothing to read.
+        let mut first = [0];
+        let peeked = tokio::time::timeout(served.first_byte_timeout, stream.peek(&mut first));
+        let Some(Ok(Ok(1))) = served.stop.run_until_cancelled(peeked).await else { return };
         let Some(tls) = served.tls.clone() else { return served.serve(stream, peer, false).await };
         // Boxed, so that TLS does not enlarge connections without it.
         Box::pin(async move {
-            if speaks_http(&stream).await {
+            // HTTP starts with a method, a TLS handshake with the byte 22.
+            if first[0].is_ascii_uppercase() {
                 return refuse_plain(stream).await;
             }
             if let Some(Some(stream)) = served.stop.run_until_cancelled(tls.accept(stream)).await {
@@ -181,12 +184,6 @@ where
 {
     let parts = upgraded.downcast::<TokioIo<HttpStream<I>>>().ok()?;
     Some((parts.io.into_inner().into_inner().into(), parts.read_buf))
-}
-
-/// Whether the first byte is HTTP. A TLS handshake starts with the byte 22.
-async fn speaks_http(stream: &TcpStream) -> bool {
-    let mut first = [0];
-    matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
 }
 
 /// Tells a peer that speaks HTTP that this port requires TLS. The request is read first, because closing a

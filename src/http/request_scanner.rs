@@ -17,7 +17,9 @@ enum State {
     Headers(Header, Framing),
     /// Inside a body with this many bytes to come.
     Body(u64),
-    /// Inside a body whose end the scanner cannot find: it is chunked, or its lengths contradict each other.
+    /// Inside a chunked body (RFC 9112 section 7.1).
+    Chunked(Chunk),
+    /// Inside a body whose end the scanner cannot find, because its lengths contradict each other.
     Untracked,
 }
 
@@ -42,6 +44,19 @@ enum Header {
     Skip,
 }
 
+/// The position in a chunked body.
+#[derive(Debug, Clone, Copy)]
+enum Chunk {
+    /// In the size of a chunk, which is this so far.
+    Size(u64),
+    /// In the rest of a size line.
+    Extension(u64),
+    /// In a chunk with this many bytes to come, including the line break after it.
+    Data(u64),
+    /// In the lines after the last chunk; with `true` at the start of one.
+    Trailer(bool),
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Digits {
     None,
@@ -55,6 +70,7 @@ enum Digits {
 enum Framing {
     None,
     Length(u64),
+    Chunked,
     Unclear,
 }
 
@@ -119,6 +135,11 @@ impl RequestScanner {
                 self.0 = State::after_body(left - taken as u64);
                 taken
             }
+            State::Chunked(chunk) => {
+                let (state, taken) = chunk.step(rest);
+                self.0 = state;
+                taken
+            }
             State::Untracked => rest.len(),
         }
     }
@@ -141,7 +162,7 @@ impl RequestScanner {
                     (Header::Name(name, known + 1), framing)
                 }
                 None if byte == b':' && name == CONTENT_LENGTH => (Header::Length(Digits::None), framing),
-                None if byte == b':' => (Header::Skip, Framing::Unclear),
+                None if byte == b':' => (Header::Skip, framing.with_chunks()),
                 _ if byte == b'\n' => (Header::LineStart, framing),
                 _ => (Header::Skip, framing),
             },
@@ -169,6 +190,41 @@ impl State {
     }
 }
 
+impl Chunk {
+    /// Advances by at least one byte. Returns the next state and the number of bytes.
+    fn step(self, rest: &[u8]) -> (State, usize) {
+        let byte = rest[0];
+        match self {
+            Self::Size(size) => match (byte, char::from(byte).to_digit(16)) {
+                (_, Some(digit)) => match size.checked_mul(16) {
+                    Some(size) => (State::Chunked(Self::Size(size + u64::from(digit))), 1),
+                    None => (State::Untracked, 1),
+                },
+                (b'\n', _) => (State::Chunked(Self::after_size(size)), 1),
+                (b'\r' | b';' | b' ' | b'\t', _) => (State::Chunked(Self::Extension(size)), 1),
+                _ => (State::Untracked, 1),
+            },
+            Self::Extension(size) => match memchr(b'\n', rest) {
+                Some(end) => (State::Chunked(Self::after_size(size)), end + 1),
+                None => (State::Chunked(self), rest.len()),
+            },
+            Self::Data(left) => {
+                let taken = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                let left = left - taken as u64;
+                (State::Chunked(if left == 0 { Self::Size(0) } else { Self::Data(left) }), taken)
+            }
+            Self::Trailer(true) if byte == b'\n' => (State::Start, 1),
+            Self::Trailer(at_start) => {
+                (State::Chunked(Self::Trailer(byte == b'\n' || (at_start && byte == b'\r'))), 1)
+            }
+        }
+    }
+
+    fn after_size(size: u64) -> Self {
+        if size == 0 { Self::Trailer(true) } else { Self::Data(size.saturating_add(2)) }
+    }
+}
+
 impl Digits {
     /// Continues the value of a length header with a byte. Returns `None` if it is no longer a number.
     fn next(self, byte: u8) -> Option<Self> {
@@ -193,10 +249,15 @@ impl Framing {
         }
     }
 
+    fn with_chunks(self) -> Self {
+        if matches!(self, Self::None | Self::Chunked) { Self::Chunked } else { Self::Unclear }
+    }
+
     fn body(self) -> State {
         match self {
             Self::None => State::Start,
             Self::Length(length) => State::after_body(length),
+            Self::Chunked => State::Chunked(Chunk::Size(0)),
             Self::Unclear => State::Untracked,
         }
     }
@@ -260,8 +321,19 @@ mod tests {
 
     #[test]
     fn a_peer_owes_the_rest_of_what_it_has_begun() {
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         for begun in ["G", "GET / HTTP/1.1\r\nHo", "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n4"] {
             assert!(read(begun.as_bytes(), 1000).1, "{begun}");
+        }
+        for begun in ["", "5", "5\r\n40", "5;a=b\r\n40abc\r\n", "2\r\n40\r\n0\r\n", "0\r\nA: b\r\n"] {
+            assert!(read(format!("{chunked}{begun}").as_bytes(), 3).1, "{begun}");
+        }
+        for whole in ["0\r\n\r\n", "1A ; x\r\n\"4567890123456789012345678\r\n0\r\nA: b\r\n\r\n"] {
+            let sent = format!("{chunked}{whole}GET /?\" HTTP/1.1\r\n\r\n");
+            let taken = format!("{chunked}{whole}GET /?%22 HTTP/1.1\r\n\r\n");
+            for piece in [1, 2, 3, 7, 1000] {
+                assert_eq!(read(sent.as_bytes(), piece), (taken.clone().into_bytes(), false), "{whole}");
+            }
         }
         for whole in ["", "\r\n", "GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length : 2\r\n\r\n"] {
             assert!(!read(whole.as_bytes(), 1000).1, "{whole}");

@@ -10,7 +10,10 @@ use imks::{
     http::listener,
     node::NodeId,
 };
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::support::*;
 
@@ -227,6 +230,18 @@ async fn a_server_that_is_full_or_stops_says_so() {
 async fn ends(mut stream: TcpStream) {
     let mut rest = Vec::new();
     let _ = within(stream.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_nothing_is_cut_before_a_slow_request() {
+    let limits =
+        listener::Config { first_byte_timeout: Duration::from_millis(50), ..listener::Config::default() };
+    let server = Server::with_listener(Config::default(), limits).await;
+    let silent = TcpStream::connect(server.addr).await.unwrap();
+    let mut slow = server.raw("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: ").await;
+    ends(silent).await;
+    slow.write_all(b"a\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(Answer::read(&mut slow).await.status, 200);
 }
 
 #[tokio::test]

@@ -184,3 +184,15 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_file_and_its_fault() {
     std::fs::remove_file(files.cert()).unwrap();
     says(files.error(), "cannot be used", "cert.pem");
 }
+
+#[tokio::test]
+async fn a_connection_that_never_starts_its_handshake_is_cut() {
+    let files = Files::new(&Made::good());
+    let certificates = files.open();
+    let tls = Some(certificates.tls(&tls::Config::default()).unwrap());
+    let first_byte_timeout = Duration::from_millis(50);
+    let limits = listener::Config { tls, first_byte_timeout, ..listener::Config::default() };
+    let server = Server::with_listener(Config::default(), limits).await;
+    let mut silent = TcpStream::connect(server.addr).await.unwrap();
+    assert_eq!(within(silent.read(&mut [0])).await.unwrap(), 0);
+}
