@@ -1,5 +1,6 @@
 //! The composition of the server: creates every part once, owns their tasks, and shuts them down in order.
 
+mod bus;
 #[cfg(test)]
 mod document;
 mod drain;
@@ -23,15 +24,16 @@ use crate::http::health::Health;
 use crate::http::tls::Certificates;
 use crate::http::{self, Audience, admin_ui, listener};
 use crate::messaging::api::Api;
-use crate::messaging::{self, Messaging, Parts};
+use crate::messaging::{self, Messaging, Parts, Relay};
 use crate::models::Db;
 use crate::models::append::Appender;
+use crate::models::db::Claim;
 use crate::node::NodeId;
 use crate::socket::adapter::Adapter;
-use crate::socket::adapter::local::LocalAdapter;
 use crate::socket::{Namespace, Server};
 use crate::telemetry::otlp::Exporter;
 use crate::{ImksError, ImksResult};
+use bus::{Neighbours, connect_bus};
 use front::{Front, Served};
 pub(crate) use greeting::reachable;
 pub(crate) use instruments::INSTRUMENTS;
@@ -45,6 +47,8 @@ pub struct App {
     internal_addr: Option<SocketAddr>,
     health: Arc<Health>,
     db: Db,
+    /// Held as long as the database is used.
+    _claim: Claim,
     directory: Option<Directory>,
     appender: Appender,
     /// The tasks that broadcast commits; they end when every commit has been broadcast.
@@ -75,21 +79,30 @@ impl App {
         // The listeners come first, so that a second server on the same address does not touch the database.
         let front = Front::bind(&mut config)?;
         let db = Db::connect(&config.database).await?;
+        let claim = db.claim().await?;
         db.migrate().await?;
         let (core, directory) = core(&config, &db).await?;
         let (appender, commits) = Appender::start(db.clone(), config.append.clone());
+        let bus = connect_bus(&config, &db, node).await?;
+        let relay = Relay::new(bus.clone(), node, db.clone());
         let parts = Parts {
             db: db.clone(),
             appender: appender.clone(),
             authenticator: Authenticator::start(core.clone(), config.token.clone()).await?,
             permissions: Permissions::new(core.clone(), config.permissions.clone()),
             core: core.clone(),
+            relay: relay.clone(),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let engine = Engine::new(engine::Config { node: Some(node), ..config.engine.clone() })?;
-        let (server, namespace, api) = start_messaging(&config, parts, &engine, &tasks, &stop)?;
-        let dispatchers = messaging::dispatch(&namespace, commits);
-        let health = Arc::new(health(&db, core, &engine));
+        let (server, namespace, api) = start_messaging(&config, parts, bus.clone(), &engine, &tasks, &stop)?;
+        let dispatchers = messaging::dispatch(&namespace, commits, relay.as_ref());
+        let neighbours = Neighbours::watch(&config, &db, node).await?;
+        tasks.spawn(neighbours.clone().run(stop.clone()));
+        let health = Arc::new(health(&db, core, bus, &engine).reports("cluster", move || {
+            let neighbours = neighbours.clone();
+            async move { neighbours.check() }
+        }));
         let router =
             public_routes(&config, &health)?.merge(http::api::routes(&api, config.engine.max_payload));
         let front = front.serve(&config, router, &engine, &tasks, &stop);
@@ -102,6 +115,7 @@ impl App {
             internal_addr,
             health,
             db,
+            _claim: claim,
             directory,
             appender,
             dispatchers,
@@ -194,6 +208,7 @@ fn start_internal(
 fn start_messaging(
     config: &Config,
     parts: Parts,
+    bus: Arc<dyn Adapter>,
     engine: &Engine,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -201,7 +216,7 @@ fn start_messaging(
     let messaging = Messaging::new(config.messaging.clone(), parts);
     let mut jobs = None;
     let mut server = Server::builder(config.socket.clone())
-        .adapter(connect_bus())
+        .adapter(bus)
         .node(engine.node())
         .namespace("/", |builder| jobs = Some(messaging::register(builder, &messaging)));
     if let Some(admin) = config.admin.instrumentation() {
@@ -221,14 +236,15 @@ fn start_messaging(
     Ok((server, namespace, api))
 }
 
-/// Returns the adapter that connects this node to the other nodes of the cluster.
-fn connect_bus() -> Arc<dyn Adapter> {
-    Arc::new(LocalAdapter)
-}
-
-fn health(db: &Db, core: CoreClient, engine: &Engine) -> Health {
+fn health(db: &Db, core: CoreClient, bus: Arc<dyn Adapter>, engine: &Engine) -> Health {
     let (db_probe, engine) = (db.clone(), engine.clone());
-    Health::new()
+    let health = match bus.name() {
+        _ if !bus.reaches_others() => Health::new(),
+        // The database itself has this name.
+        "postgres" => Health::new().reports("bus", move || ping(bus.clone())),
+        name => Health::new().reports(name, move || ping(bus.clone())),
+    };
+    health
         .needs(db.name(), move || {
             let db = db_probe.clone();
             async move { db.ping().await.map(drop) }
@@ -238,4 +254,8 @@ fn health(db: &Db, core: CoreClient, engine: &Engine) -> Health {
             async move { core.signing_keys("").await.map(drop) }
         })
         .connections(move || (engine.sessions() as u64, engine::metrics::SESSIONS_OPENED.total()))
+}
+
+async fn ping(bus: Arc<dyn Adapter>) -> ImksResult<()> {
+    bus.ping().await
 }

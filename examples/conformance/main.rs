@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Profiles: `engine-v4`, `engine-v3`, `socket-v5`, `socket-v5-msgpack`, `engine-client`, `socket-client`, `load`,
-//! `short-deadlines`, `soak`, `soak-msgpack`.
+//! `short-deadlines`, `soak`, `soak-msgpack`, `cluster`.
 
+mod cluster;
 mod engine_profiles;
 mod load;
 mod soak;
@@ -40,6 +41,15 @@ struct Args {
     /// WebTransport too, on the same port; the hash of its certificate is served as by imks.
     #[arg(long)]
     webtransport: bool,
+    /// Broker of `cluster`: redis://…, nats://… or postgres://….
+    #[arg(long, required_if_eq("profile", "cluster"))]
+    adapter: Option<String>,
+    /// Name of the cluster in the broker.
+    #[arg(long, default_value = "conformance")]
+    prefix: String,
+    /// Name of this node, for `cluster`.
+    #[arg(long, default_value = "node")]
+    name: String,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -64,11 +74,28 @@ enum Profile {
     Soak,
     /// As `soak`, with the msgpack parser.
     SoakMsgpack,
+    /// One node of a cluster: rooms, broadcasts, questions and sockets of all nodes.
+    Cluster,
+}
+
+impl Args {
+    async fn parts(&self) -> imks::ImksResult<(engine::Config, Application)> {
+        match self.profile {
+            Profile::Cluster => {
+                let url = self.adapter.as_deref().unwrap_or_default();
+                let server = cluster::server(url, &self.prefix, &self.name).await?;
+                let engine = engine::Config { node: Some(server.node()), ..load::engine() };
+                Ok((engine, Application::Socket(server)))
+            }
+            profile => profile.parts(),
+        }
+    }
 }
 
 impl Profile {
     fn parts(self) -> imks::ImksResult<(engine::Config, Application)> {
         Ok(match self {
+            Self::Cluster => return Err(imks::ImksError::Internal("a cluster needs its arguments")),
             Self::EngineV4 => (engine_profiles::v4(), Application::Engine(engine_profiles::echo)),
             Self::EngineV3 => (engine_profiles::v3(), Application::Engine(engine_profiles::echo)),
             Self::EngineClient => {
@@ -136,7 +163,7 @@ fn main() -> ExitCode {
 
 async fn serve(args: &Args) -> imks::ImksResult<()> {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
-    let (mut engine, application) = args.profile.parts()?;
+    let (mut engine, application) = args.parts().await?;
     engine.webtransport = args.webtransport;
     let heartbeat = webtransport::Heartbeat { interval: engine.ping_interval, timeout: engine.ping_timeout };
     let engine = Engine::new(engine)?;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::App;
-use crate::config::Setting;
+use crate::config::{ClusterAdapter, Setting};
 use crate::secret::Secret;
 
 impl App {
@@ -17,11 +17,12 @@ impl App {
              \x20 listening  {scheme}://{address}  (Socket.IO at {path}/, polling and WebSocket)\n\
              \x20 database   {database}\n\
              \x20 core       {core}\n\
-             \x20 adapter    local (one node)\n",
+             \x20 adapter    {adapter}\n",
             version = env!("CARGO_PKG_VERSION"),
             address = self.front.addr,
             path = self.config.engine.path.trim_end_matches('/'),
             database = self.db.describe(),
+            adapter = self.adapter(),
         );
         if let Some(udp) = self.front.udp_addr {
             text.push_str(&format!("  quic       https://{udp}  (WebTransport over UDP)\n"));
@@ -46,6 +47,26 @@ impl App {
             text.push_str(PLAINTEXT_WARNING);
         }
         text
+    }
+}
+
+impl App {
+    /// Returns the adapter, with the address of its broker.
+    fn adapter(&self) -> String {
+        let cluster = &self.config.cluster;
+        let of = |name: &str, url: &Option<Secret>| {
+            let prefix = &cluster.prefix;
+            format!(
+                "{name} at {} (cluster {prefix})",
+                url.as_ref().map(Secret::to_string).unwrap_or_default()
+            )
+        };
+        match cluster.adapter() {
+            ClusterAdapter::Local => "local (one node)".into(),
+            ClusterAdapter::Redis => of("redis", &cluster.redis_url),
+            ClusterAdapter::Nats => of("nats", &cluster.nats_url),
+            ClusterAdapter::Postgres => format!("postgres (the database, cluster {})", cluster.prefix),
+        }
     }
 }
 

@@ -24,13 +24,13 @@ pub struct Inbox {
 impl Inbox {
     /// Reports that the broker has confirmed the subscription: messages arrive from now on.
     pub fn confirm(&self) {
-        self.confirm.send_replace(true);
+        self.confirm.send_if_modified(|confirmed| !std::mem::replace(confirmed, true));
     }
 
     /// Adds a message, or drops and counts it if the reader is too far behind.
     pub fn push(&self, message: Bytes) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(message) {
-            metrics::MESSAGES_DROPPED.increment();
+            metrics::MESSAGES_DROPPED.of(metrics::Drop::InboxFull).increment();
             self.state.send_modify(|state| state.lost += 1);
         }
     }

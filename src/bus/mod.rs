@@ -3,9 +3,19 @@
 //! A pipe may lose and reorder messages. Anything that must arrive is recovered from the database. Known
 //! losses are counted, so that the recovering side knows when to look.
 
+#[cfg(any(test, feature = "server"))]
+pub(crate) mod broker;
+#[cfg(any(test, feature = "server"))]
+pub(crate) mod broker_pipe;
 mod inbox;
 #[doc(hidden)]
 pub mod metrics;
+#[cfg(any(test, feature = "server"))]
+mod outgoing;
+#[cfg(any(test, feature = "server"))]
+mod probes;
+#[cfg(any(test, feature = "server"))]
+mod routes;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
 
@@ -15,6 +25,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use self::inbox::{Inbox, Subscription, subscription};
+use crate::error::ImksResult;
 use crate::node::NodeId;
 
 /// A boxed future, which trait objects can return.
@@ -32,8 +43,8 @@ pub trait Pipe: Send + Sync + 'static {
     /// receive it too. Never waits: if the queue is full, the message is dropped and counted as lost.
     fn publish(&self, channel: &str, message: Bytes);
 
-    /// Subscribes to one channel, or to all channels with a common prefix. Dropping the subscription ends it.
-    fn subscribe(&self, topic: Topic<'_>) -> Subscription;
+    /// Subscribes to a channel. Dropping the subscription ends it.
+    fn subscribe(&self, channel: &str) -> Subscription;
 
     /// Subscribes to messages that other nodes send to this one.
     fn receive(&self, node: NodeId) -> Subscription;
@@ -52,27 +63,16 @@ pub trait Pipe: Send + Sync + 'static {
         Box::pin(async { None })
     }
 
+    /// Sends a message to this node through the pipe and waits for it, for health checks.
+    ///
+    /// # Errors
+    /// The error of the last attempt to connect, or of the message.
+    fn ping(&self) -> BoxFuture<'_, ImksResult<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Sends everything that is queued, then closes the pipe.
     fn close(&self) -> BoxFuture<'_, ()>;
-}
-
-/// The channels of a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Topic<'a> {
-    /// One channel.
-    Channel(&'a str),
-    /// All channels whose names start with this prefix.
-    Prefix(&'a str),
-}
-
-impl Topic<'_> {
-    /// Whether messages on this channel belong to the topic.
-    pub fn matches(&self, channel: &str) -> bool {
-        match self {
-            Self::Channel(name) => *name == channel,
-            Self::Prefix(prefix) => channel.starts_with(prefix),
-        }
-    }
 }
 
 /// The state of a pipe.

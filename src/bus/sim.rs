@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::{BoxFuture, BusState, Inbox, NoReceiver, Pipe, Subscription, Topic, subscription};
+use super::{BoxFuture, BusState, Inbox, NoReceiver, Pipe, Subscription, subscription};
 use crate::node::NodeId;
 
 /// The faults that are injected into message delivery.
@@ -50,17 +50,7 @@ struct Subscriber {
 #[derive(Clone, PartialEq, Eq)]
 enum Target {
     Channel(String),
-    Prefix(String),
     Node(NodeId),
-}
-
-impl Target {
-    fn takes(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Prefix(prefix), Self::Channel(channel)) => channel.starts_with(prefix.as_str()),
-            _ => self == other,
-        }
-    }
 }
 
 impl SimBus {
@@ -129,7 +119,7 @@ impl SimBus {
 impl Network {
     fn reached(&self, from: usize, target: &Target) -> impl Iterator<Item = &Inbox> {
         let together = move |to: usize| self.island.contains(&from) == self.island.contains(&to);
-        let takes = move |it: &&Subscriber| it.target.takes(target) && together(it.pipe);
+        let takes = move |it: &&Subscriber| it.target == *target && together(it.pipe);
         self.subscribers.iter().filter(takes).map(|subscriber| &subscriber.inbox)
     }
 
@@ -188,11 +178,8 @@ impl Pipe for SimPipe {
         self.bus.carry(self.number, &Target::Channel(channel.to_owned()), &message);
     }
 
-    fn subscribe(&self, topic: Topic<'_>) -> Subscription {
-        self.add(match topic {
-            Topic::Channel(channel) => Target::Channel(channel.to_owned()),
-            Topic::Prefix(prefix) => Target::Prefix(prefix.to_owned()),
-        })
+    fn subscribe(&self, channel: &str) -> Subscription {
+        self.add(Target::Channel(channel.to_owned()))
     }
 
     fn receive(&self, node: NodeId) -> Subscription {
@@ -243,7 +230,7 @@ mod tests {
     async fn trace(seed: u64, weather: Weather, messages: u8) -> Vec<Bytes> {
         let bus = SimBus::new(seed, weather);
         let (one, two) = (bus.pipe(), bus.pipe());
-        let mut heard = two.subscribe(Topic::Channel("/"));
+        let mut heard = two.subscribe("/");
         for n in 0..messages {
             one.publish("/", Bytes::from(vec![n]));
         }
@@ -277,21 +264,21 @@ mod tests {
             let bus = SimBus::new(1, Weather::default());
             let (one, two) = (bus.pipe(), bus.pipe());
             let node = NodeId::random().unwrap();
-            let mut heard = two.subscribe(Topic::Prefix("a"));
+            let mut heard = two.subscribe("a");
             let mut own = two.receive(node);
             bus.partition([two.number()]);
-            one.publish("ab", Bytes::from_static(b"lost"));
+            one.publish("a", Bytes::from_static(b"lost"));
             assert_eq!(one.send_to(node, Bytes::from_static(b"lost")).await, Err(NoReceiver));
             bus.heal();
-            one.publish("ab", Bytes::from_static(b"heard"));
+            one.publish("a", Bytes::from_static(b"heard"));
             one.publish("b", Bytes::from_static(b"for others"));
             assert_eq!(one.send_to(node, Bytes::from_static(b"own")).await, Ok(()));
             assert_eq!(received(&mut heard).await, ["heard"]);
             assert_eq!(received(&mut own).await, ["own"]);
             assert_eq!((one.state().borrow().epoch, two.state().borrow().epoch), (1, 1));
-            assert_eq!(one.subscribers("ab").await, Some(1));
+            assert_eq!(one.subscribers("a").await, Some(1));
             two.close().await;
-            assert_eq!(one.subscribers("ab").await, Some(0));
+            assert_eq!(one.subscribers("a").await, Some(0));
             assert_eq!(heard.recv().await, None);
         });
     }

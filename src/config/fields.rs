@@ -267,6 +267,16 @@ settings! {
             "The directory `ui/dist` of the npm package @socket.io/admin-ui, served as `/admin/`";
     }
 
+    "cluster." in config.cluster => {
+        adapter: "IMKS_ADAPTER" =
+            "How the nodes of a cluster reach each other: `redis`, `nats`, `postgres` (the database), or `local` (one node); not set: `redis` or `nats` if its URL is set, else `local`";
+        redis_url: "REDIS_URL" =
+            "`redis://user:password@host:port`, `rediss://` with TLS, `redis-cluster://` or `redis-sentinel://`";
+        nats_url: "NATS_URL" = "`nats://user:password@host:port` or `tls://`, several separated by commas";
+        nats_credentials: "NATS_CREDENTIALS" = "File with the JWT and the seed of a NATS user";
+        prefix: "IMKS_CLUSTER_PREFIX" =
+            "Name of the cluster in the broker: all nodes of a cluster have the same, different clusters have different ones";
+    }
     "log." in config.log => {
         filter: "RUST_LOG" = "Which messages are logged, as a `tracing` filter";
         format: "IMKS_LOG_FORMAT" = "`pretty` for people, `json` for machines";

@@ -5,6 +5,7 @@
 //! from it.
 
 mod admin;
+mod cluster;
 pub mod field;
 mod fields;
 mod flags;
@@ -22,6 +23,7 @@ use crate::secret::Secret;
 use crate::telemetry::{logging, otlp};
 use crate::{auth, directory, engine, messaging, pb, socket};
 pub use admin::Admin;
+pub use cluster::{Cluster, ClusterAdapter};
 pub use field::Listing;
 pub use fields::fields;
 pub use flags::Flags;
@@ -63,6 +65,8 @@ pub struct Config {
     pub messaging: messaging::Config,
     /// The Admin UI.
     pub admin: Admin,
+    /// The other nodes.
+    pub cluster: Cluster,
     /// The log.
     pub log: logging::Config,
     /// The OTLP export of metrics.
@@ -101,6 +105,7 @@ impl Default for Config {
             token: auth::TokenConfig::default(),
             messaging: messaging::Config::default(),
             admin: Admin::default(),
+            cluster: Cluster::default(),
             log: logging::Config::default(),
             otlp: otlp::Config::default(),
             drain: Drain { delay: Duration::ZERO, deadline: DRAIN_DEADLINE },
@@ -184,6 +189,7 @@ impl Config {
         );
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
         problems.extend(self.admin.problems());
+        problems.extend(self.cluster.problems(self.database.url.as_ref()));
         problems.extend(self.engine.validate().err().map(|error| error.to_string()));
         problems.extend(self.otlp.validate().err().map(|error| error.to_string()));
         if let Err(why) = logging::check_filter(&self.log.filter) {

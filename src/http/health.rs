@@ -32,9 +32,19 @@ pub struct Health {
 /// A part of the server, and its probe.
 struct Part {
     name: &'static str,
-    /// Whether the server cannot work without it.
-    is_needed: bool,
+    role: Role,
     probe: Probe,
+}
+
+/// What it means when a part is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The server cannot work.
+    Needed,
+    /// The server works for connected clients, but should not get new ones.
+    Used,
+    /// The server works, as every other node does too.
+    Reported,
 }
 
 /// The body of `GET /health`.
@@ -131,7 +141,7 @@ impl Health {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<()>> + Send + 'static,
     {
-        self.part(name, true, Box::new(move || Box::pin(probe())))
+        self.part(name, Role::Needed, Box::new(move || Box::pin(probe())))
     }
 
     /// Adds a part that connected clients can do without.
@@ -140,11 +150,20 @@ impl Health {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<()>> + Send + 'static,
     {
-        self.part(name, false, Box::new(move || Box::pin(probe())))
+        self.part(name, Role::Used, Box::new(move || Box::pin(probe())))
     }
 
-    fn part(mut self, name: &'static str, is_needed: bool, probe: Probe) -> Self {
-        self.parts.push(Part { name, is_needed, probe });
+    /// Adds a part that is reported, but without which new clients are served too.
+    pub fn reports<F, Fut>(self, name: &'static str, probe: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ImksResult<()>> + Send + 'static,
+    {
+        self.part(name, Role::Reported, Box::new(move || Box::pin(probe())))
+    }
+
+    fn part(mut self, name: &'static str, role: Role, probe: Probe) -> Self {
+        self.parts.push(Part { name, role, probe });
         self
     }
 
@@ -168,8 +187,9 @@ impl Health {
         if self.is_draining() {
             return Readiness::Draining;
         }
-        let all_up = self.checks().await.values().all(|check| check.status != PartStatus::Down);
-        if all_up { Readiness::Ready } else { Readiness::Unavailable }
+        let checks = self.checks().await;
+        let mut down = self.down(&checks);
+        if down.all(|part| part.role == Role::Reported) { Readiness::Ready } else { Readiness::Unavailable }
     }
 
     /// Returns the full report.
@@ -186,11 +206,7 @@ impl Health {
     }
 
     fn status(&self, checks: &Checks) -> Status {
-        let mut down = self
-            .parts
-            .iter()
-            .filter(|part| checks.get(part.name).is_some_and(|check| check.status == PartStatus::Down));
-        match (down.any(|part| part.is_needed), self.is_draining()) {
+        match (self.down(checks).any(|part| part.role == Role::Needed), self.is_draining()) {
             (true, _) => Status::Unhealthy,
             (false, true) => Status::Degraded,
             (false, false) if checks.values().any(|check| check.status == PartStatus::Down) => {
@@ -198,6 +214,11 @@ impl Health {
             }
             (false, false) => Status::Healthy,
         }
+    }
+
+    fn down<'a>(&'a self, checks: &'a Checks) -> impl Iterator<Item = &'a Part> {
+        let is_down = |part: &&Part| checks.get(part.name).is_some_and(|it| it.status == PartStatus::Down);
+        self.parts.iter().filter(is_down)
     }
 
     async fn checks(&self) -> Checks {

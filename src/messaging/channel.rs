@@ -96,7 +96,11 @@ impl Channel<View> {
     /// Returns the newest numbers of the channel.
     pub async fn head(&self) -> ImksResult<ChannelHead> {
         let head = timed("heads", heads(self.messaging.db(), &[self.id])).await?.pop();
-        Ok(head.unwrap_or_else(|| ChannelHead::empty(self.id)))
+        let head = head.unwrap_or_else(|| ChannelHead::empty(self.id));
+        if let Some(relay) = self.messaging.relay() {
+            relay.baseline([&head]);
+        }
+        Ok(head)
     }
 
     /// Moves the caller's read position forward.

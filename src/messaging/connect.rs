@@ -94,6 +94,9 @@ async fn sign_in(context: &SignIn, socket: &Socket, payload: &ConnectPayload) ->
     }
     let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
     let states = channel_states(messaging, identity.user_id, &channels).await?;
+    if let Some(relay) = messaging.relay() {
+        relay.baseline(states.heads.values());
+    }
     expiry.follow(socket, &session);
     let accept = welcome(context, &identity, &memberships, &states)?;
     Ok(accept.holding(|bytes| room.for_bytes(bytes)))

@@ -4,23 +4,38 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::metrics;
+use super::relay::Relay;
 use crate::models::append::{Commits, Told};
 use crate::socket::Namespace;
 use crate::socket::parser::RawArgs;
 use crate::{ImksError, ImksResult};
 
-/// Broadcasts a lane's commits to their channels until the appender is drained.
-pub async fn run(mut commits: Commits, namespace: Namespace) {
+/// Broadcasts a lane's commits to their channels until the appender is drained. With a relay, clients of other
+/// nodes get them too, in the order of the channel.
+pub async fn run(mut commits: Commits, namespace: Namespace, relay: Option<Relay>) {
     let mut payload = Vec::new();
     while let Some(transaction) = commits.recv().await {
         let started = Instant::now();
-        for told in &transaction {
-            broadcast(&namespace, told, &mut payload);
+        match &relay {
+            Some(relay) => relay_all(relay, &namespace, &transaction, &mut payload),
+            None => transaction.iter().for_each(|told| broadcast(&namespace, told, &mut payload)),
         }
         payload.shrink_to(PAYLOAD_KEPT);
         metrics::DISPATCH_SECONDS.record(started.elapsed());
         // Yields between transactions: otherwise a busy lane would only fill the outboxes of its receivers.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Hands the events of each channel to the relay.
+fn relay_all(relay: &Relay, namespace: &Namespace, transaction: &[Told], payload: &mut Vec<u8>) {
+    let mut told: Vec<&Told> = transaction.iter().collect();
+    // Stable, so that the order within a channel stays.
+    told.sort_by_key(|told| told.channel_id());
+    for of_channel in told.chunk_by(|one, other| one.channel_id() == other.channel_id()) {
+        if let Err(error) = relay.tell(namespace, of_channel, payload) {
+            tracing::warn!(%error, "events of a channel were not sent to other nodes");
+        }
     }
 }
 

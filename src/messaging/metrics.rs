@@ -23,4 +23,10 @@ instruments! {
     ANSWER_BYTES: Gauge = "imks_answer_bytes";
     /// Time from the commit of a transaction until its events are in all local outboxes
     DISPATCH_SECONDS: Latency = "imks_dispatch_seconds";
+    /// Holes in the events of a channel that were filled from the database
+    HOLES_HEALED: Counter = "imks_dispatch_holes_healed_total";
+    /// Time from the discovery of a hole in the events of a channel until it was filled from the database
+    HOLE_SECONDS: Latency = "imks_dispatch_hole_seconds";
+    /// Channels that were found to be behind by comparing their numbers
+    HEADS_BEHIND: Counter = "imks_dispatch_heads_behind_total";
 }

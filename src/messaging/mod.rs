@@ -24,6 +24,7 @@ mod rates;
 mod reaction;
 mod read_state;
 mod registry;
+mod relay;
 mod session;
 mod subscription;
 mod sync;
@@ -46,6 +47,7 @@ use expiry::Expiry;
 use parts::timed;
 pub use parts::{Messaging, Parts};
 use registry::{Registered, Registry};
+pub use relay::Relay;
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "testing")] {
@@ -129,16 +131,19 @@ impl Jobs {
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
         tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));
+        if let Some(relay) = self.messaging.relay() {
+            relay.start(namespace, tasks, stop);
+        }
         tasks.spawn(forget(self.messaging, stop.clone()));
         Api { namespace: namespace.clone(), routes: self.routes }
     }
 }
 
 /// Starts a dispatcher per lane. Each ends with its lane.
-pub fn dispatch(namespace: &Namespace, commits: Vec<Commits>) -> TaskTracker {
+pub fn dispatch(namespace: &Namespace, commits: Vec<Commits>, relay: Option<&Relay>) -> TaskTracker {
     let dispatchers = TaskTracker::new();
     for lane in commits {
-        dispatchers.spawn(dispatch::run(lane, namespace.clone()));
+        dispatchers.spawn(dispatch::run(lane, namespace.clone(), relay.cloned()));
     }
     dispatchers.close();
     dispatchers

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Config;
 use super::budget::AnswerBudget;
 use super::rates::Rates;
+use super::relay::Relay;
 use crate::auth::{Authenticator, CoreClient, Permissions};
 use crate::models::Db;
 use crate::models::append::Appender;
@@ -26,6 +27,8 @@ pub struct Parts {
     pub permissions: Permissions,
     /// Knows which channels a user is in.
     pub core: CoreClient,
+    /// Sends events to other nodes, if there can be any.
+    pub relay: Option<Relay>,
 }
 
 /// The shared state of the features. Cheap to clone.
@@ -75,6 +78,10 @@ impl Messaging {
 
     pub(super) fn appender(&self) -> &Appender {
         &self.0.parts.appender
+    }
+
+    pub(super) fn relay(&self) -> Option<&Relay> {
+        self.0.parts.relay.as_ref()
     }
 
     pub(super) fn answers(&self) -> &AnswerBudget {

@@ -34,6 +34,7 @@ use crate::{ImksError, ImksResult};
 pub use channel::LockedChannel;
 use mutation::Job;
 pub use mutation::{Authority, Mutation, References, Scope};
+pub(crate) use told::ChangeEvent;
 pub use told::{Payload, Told};
 
 /// How mutations are grouped into transactions.

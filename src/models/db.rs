@@ -9,6 +9,7 @@
 //! whose `BEGIN` was cancelled. Wherever the caller can be cancelled, run the body of
 //! [`transaction!`](crate::models::db::transaction) in a task of its own.
 
+mod claim;
 mod postgres;
 mod sqlite;
 
@@ -22,6 +23,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub use self::claim::Claim;
 pub use self::postgres::PostgresPool;
 use crate::error::Cause;
 use crate::secret::Secret;

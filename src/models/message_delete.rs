@@ -56,7 +56,7 @@ impl Mutation for DeleteMessage {
         channel.remove::<MentionRows>(self.message_id);
         channel.insert(tombstone);
         channel.uncount()?;
-        channel.tell_change("message:deleted", deletion.rev, Arc::clone(&deletion));
+        channel.tell_change("message:deleted", deletion.rev, Arc::clone(&deletion))?;
         Ok(deletion)
     }
 }

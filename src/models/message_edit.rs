@@ -70,7 +70,7 @@ impl Mutation for EditMessage {
         channel.insert(replaced);
         let message = channel.detail(message_id)?;
         let update = MessageUpdate { message: Arc::clone(&message), kind: "edit" };
-        channel.tell_change("message:updated", message.rev, update);
+        channel.tell_change("message:updated", message.rev, update)?;
         Ok(message)
     }
 }

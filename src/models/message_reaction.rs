@@ -177,7 +177,7 @@ impl Step<'_> {
             changes: self.changes(channel),
             reactions,
         };
-        channel.tell_change("reaction:updated", rev, event);
+        channel.tell_change("reaction:updated", rev, event)?;
         Ok(done)
     }
 

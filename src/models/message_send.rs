@@ -83,7 +83,7 @@ impl Mutation for NewMessage {
         let message = channel.append(self.row(channel), content_hash, reply_to)?;
         self.advance_author(channel, &message)?;
         self.mention(channel, &message);
-        channel.tell("message:new", Arc::clone(&message) as _);
+        channel.tell("message:new", Arc::clone(&message) as _)?;
         Ok(Sent { message, duplicate: false })
     }
 }

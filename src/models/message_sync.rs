@@ -3,12 +3,15 @@
 //!
 //! Heads are read before rows, so an answer may hold more than its `seq` and `rev` say, but never less.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::append::{ChangeEvent, Told};
 use super::channel_state::{ChannelHead, heads};
 use super::db::{Db, on};
-use super::message::MessageDetail;
+use super::message::{ANSWER_BYTES_MAX, MessageDetail};
 use super::message_page::{Room, newest, rows_by_id, views};
 use super::message_row::Message;
 use crate::ImksResult;
@@ -172,6 +175,65 @@ impl Missed {
             seq_range,
         })
     }
+}
+
+/// The events of a channel that a node has missed, in order.
+#[derive(Debug)]
+pub struct MissedEvents {
+    /// The new messages, then the changed ones. Each is in its current state.
+    pub told: Vec<Told>,
+    /// The `seq` of the channel up to which events are there.
+    pub seq: i64,
+    /// The `rev` of the channel up to which events are there.
+    pub rev: i64,
+}
+
+/// The payload of `message:updated` for a message that was changed, in whatever way.
+#[derive(Debug, Serialize)]
+struct Refreshed {
+    #[serde(flatten)]
+    message: MessageDetail,
+    kind: &'static str,
+}
+
+/// The payload of `channel:behind`: clients of this channel should `sync`.
+#[derive(Debug, Serialize)]
+struct Behind {
+    channel_id: Uuid,
+    seq: i64,
+    rev: i64,
+}
+
+/// Returns the events of a channel after `seq` and `rev`. If there are too many, there is one event that makes
+/// clients `sync`.
+///
+/// # Errors
+/// [`crate::ImksError::Database`].
+pub async fn missed_events(db: &Db, channel: Uuid, seq: i64, rev: i64) -> ImksResult<MissedEvents> {
+    let cursor = Cursor { channel_id: channel, seq, rev };
+    let limits = Limits { per_channel: SYNC_LIMIT, total: 2 * SYNC_LIMIT, bytes: ANSWER_BYTES_MAX };
+    let (answers, _) = sync(db, Uuid::nil(), &[cursor], limits).await?;
+    let Some(missed) = answers.into_iter().next() else {
+        return Ok(MissedEvents { told: Vec::new(), seq, rev });
+    };
+    let (seq, rev) = (missed.seq, missed.rev);
+    if missed.truncated || missed.reset {
+        let behind = Arc::new(Behind { channel_id: channel, seq, rev });
+        return Ok(MissedEvents {
+            told: vec![Told::new(channel, (seq, rev), "channel:behind", behind)],
+            seq,
+            rev,
+        });
+    }
+    let new = missed
+        .messages
+        .into_iter()
+        .map(|message| Told::new(channel, (seq, rev), "message:new", Arc::new(message)));
+    let changed = missed.changes.into_iter().map(|ChangedMessage { rev: changed, message }| {
+        let payload = ChangeEvent::new(Refreshed { message, kind: "sync" }, changed);
+        Told::new(channel, (seq, rev), "message:updated", Arc::new(payload))
+    });
+    Ok(MissedEvents { told: new.chain(changed).collect(), seq, rev })
 }
 
 /// The changes of a channel after a `rev`.

@@ -4,6 +4,8 @@
 pub mod append;
 pub(crate) mod channel_change;
 pub mod channel_state;
+pub mod cluster_message;
+pub mod cluster_node;
 pub mod db;
 pub mod emoji;
 pub mod message;

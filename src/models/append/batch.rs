@@ -338,7 +338,7 @@ mod tests {
                 false => channel.change(MESSAGE, ChangeKind::Delete, touch)?,
             };
             let (rev, count) = (row.rev, row.edit_count);
-            channel.tell_change("touched", rev, serde_json::json!({ "count": count }));
+            channel.tell_change("touched", rev, serde_json::json!({ "count": count }))?;
             if self.fails { Err(ImksError::MessageDeleted) } else { Ok(rev) }
         }
     }

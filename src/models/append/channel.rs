@@ -253,26 +253,39 @@ impl LockedChannel<'_> {
         self.batch.effects.records.remove::<R>(key);
     }
 
-    /// Sends an event to the channel's members after the commit.
-    pub(crate) fn tell(&mut self, event: &'static str, payload: Arc<dyn Payload>) {
-        self.batch.steps += 1;
-        self.batch.effects.told.push(Told::new(self.scope.channel_id, event, payload));
+    /// Sends the event of the message that was appended last to the channel's members after the commit.
+    ///
+    /// # Errors
+    /// [`ImksError::Internal`] for a channel that is not locked.
+    pub(crate) fn tell(&mut self, event: &'static str, payload: Arc<dyn Payload>) -> ImksResult<()> {
+        let head = self.head()?;
+        self.batch.effects.told.push(Told::new(self.scope.channel_id, head, event, payload));
+        Ok(())
+    }
+
+    fn head(&mut self) -> ImksResult<(i64, i64)> {
+        let state = self.batch.state_mut(self.scope.channel_id)?;
+        Ok((state.last_seq, state.last_rev))
     }
 
     /// Sends the event of the change with this `rev` to the channel's members after the commit. The payload
     /// gets the `rev` and a name for traces. Replaces the event that was to be sent for this change before.
-    pub(crate) fn tell_change<P>(&mut self, event: &'static str, rev: i64, payload: P)
+    ///
+    /// # Errors
+    /// [`ImksError::Internal`] for a channel that is not locked.
+    pub(crate) fn tell_change<P>(&mut self, event: &'static str, rev: i64, payload: P) -> ImksResult<()>
     where
         P: Serialize + fmt::Debug + Send + Sync + 'static,
     {
-        self.batch.steps += 1;
-        let told = Told::new(self.scope.channel_id, event, Arc::new(ChangeEvent::new(payload, rev)));
+        let (channel_id, head) = (self.scope.channel_id, self.head()?);
+        let payload = Arc::new(ChangeEvent::new(payload, rev));
         let next = self.batch.effects.told.len();
-        let place = *self.batch.told_changes.entry((self.scope.channel_id, rev)).or_insert(next);
+        let place = *self.batch.told_changes.entry((channel_id, rev)).or_insert(next);
         match self.batch.effects.told.get_mut(place) {
-            Some(earlier) => *earlier = told,
-            None => self.batch.effects.told.push(told),
+            Some(earlier) => *earlier = Told::new(channel_id, earlier.head(), event, payload),
+            None => self.batch.effects.told.push(Told::new(channel_id, head, event, payload)),
         }
+        Ok(())
     }
 }
 

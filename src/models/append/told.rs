@@ -14,11 +14,24 @@ pub struct Told {
     channel_id: Uuid,
     event: &'static str,
     payload: Arc<dyn Payload>,
+    /// The `seq` and `rev` of the channel after the mutation.
+    head: (i64, i64),
 }
 
 impl Told {
-    pub(super) fn new(channel_id: Uuid, event: &'static str, payload: Arc<dyn Payload>) -> Self {
-        Self { channel_id, event, payload }
+    pub(crate) fn new(
+        channel_id: Uuid,
+        head: (i64, i64),
+        event: &'static str,
+        payload: Arc<dyn Payload>,
+    ) -> Self {
+        Self { channel_id, event, payload, head }
+    }
+
+    /// Returns the `seq` and `rev` of the channel after the mutation. It raised one of the two by one, so their
+    /// sum numbers the events of a channel without holes.
+    pub fn head(&self) -> (i64, i64) {
+        self.head
     }
 
     /// Returns the channel of the event.
@@ -57,7 +70,7 @@ impl<T: Serialize + Debug + Send + Sync> Payload for T {
 
 /// The payload of a change event: the feature's payload, the number of the change, and a name for traces.
 #[derive(Debug, Serialize)]
-pub(super) struct ChangeEvent<T> {
+pub(crate) struct ChangeEvent<T> {
     #[serde(flatten)]
     payload: T,
     rev: i64,
@@ -65,7 +78,7 @@ pub(super) struct ChangeEvent<T> {
 }
 
 impl<T> ChangeEvent<T> {
-    pub(super) fn new(payload: T, rev: i64) -> Self {
+    pub(crate) fn new(payload: T, rev: i64) -> Self {
         Self { payload, rev, event_id: clock::new_id() }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::bus::{BoxFuture, BusState, NoReceiver, Pipe, Subscription, Topic, subscription};
+use crate::bus::{BoxFuture, BusState, NoReceiver, Pipe, Subscription, subscription};
 use crate::node::NodeId;
 
 /// The adapter of a single node.
@@ -21,14 +21,14 @@ impl Pipe for LocalAdapter {
 
     fn publish(&self, _channel: &str, _message: Bytes) {}
 
-    fn subscribe(&self, _topic: Topic<'_>) -> Subscription {
+    fn subscribe(&self, _channel: &str) -> Subscription {
         let (inbox, subscription) = subscription(watch::Sender::new(BusState::default()));
         inbox.confirm();
         subscription
     }
 
     fn receive(&self, node: NodeId) -> Subscription {
-        self.subscribe(Topic::Channel(&node.to_string()))
+        self.subscribe(&node.to_string())
     }
 
     fn send_to(&self, _node: NodeId, _message: Bytes) -> BoxFuture<'_, Result<(), NoReceiver>> {

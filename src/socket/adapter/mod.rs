@@ -2,5 +2,9 @@
 //! [`super::cluster`] defines the messages.
 
 pub mod local;
+#[cfg(feature = "server")]
+pub mod nats;
+#[cfg(feature = "server")]
+pub mod redis;
 
 pub use crate::bus::Pipe as Adapter;

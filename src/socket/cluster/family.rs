@@ -7,7 +7,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::message::{Body, ClusterMessage};
-use crate::bus::Topic;
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::node::NodeId;
 
@@ -16,8 +15,9 @@ pub(crate) trait Family: Send + Sync {
     /// Returns the channel on which a message to all nodes is published.
     fn channel<'a>(&self, body: &Body<'a>) -> Cow<'a, str>;
 
-    /// Returns the topic for a namespace or, with `None`, for messages that concern no namespace.
-    fn topic<'a>(&self, namespace: Option<&'a str>) -> Topic<'a>;
+    /// Returns the channel to subscribe to for a namespace or, with `None`, for messages that concern no
+    /// namespace.
+    fn subscription<'a>(&self, namespace: Option<&'a str>) -> Cow<'a, str>;
 
     /// Encodes a message.
     fn encode(&self, message: &ClusterMessage<'_>) -> ImksResult<Bytes>;
@@ -53,8 +53,8 @@ impl Family for Imks {
         }
     }
 
-    fn topic<'a>(&self, namespace: Option<&'a str>) -> Topic<'a> {
-        Topic::Channel(namespace.unwrap_or(CHANNEL))
+    fn subscription<'a>(&self, namespace: Option<&'a str>) -> Cow<'a, str> {
+        Cow::Borrowed(namespace.unwrap_or(CHANNEL))
     }
 
     fn encode(&self, message: &ClusterMessage<'_>) -> ImksResult<Bytes> {
@@ -112,9 +112,8 @@ mod tests {
         let target = Target { rooms: vec!["r"], except: vec!["a", "b"] };
         let body = Body::Operation { namespace: "/chat", target, operation };
         assert_eq!(Imks.channel(&body), "/chat");
-        assert!(
-            Imks.topic(Some("/chat")).matches("/chat") && Imks.topic(None).matches(&Imks.channel(&Body::Bye))
-        );
+        assert_eq!(Imks.subscription(Some("/chat")), "/chat");
+        assert_eq!(Imks.subscription(None), Imks.channel(&Body::Bye));
         let message = ClusterMessage { node: node(), body };
         let bytes = Imks.encode(&message).unwrap();
         assert_eq!(Imks.decode(&bytes).unwrap(), message);

@@ -87,7 +87,7 @@ impl MessageBus {
         if !self.pipe.reaches_others() || self.running.swap(true, Ordering::Relaxed) {
             return;
         }
-        let to_all = self.pipe.subscribe(self.family.topic(None));
+        let to_all = self.pipe.subscribe(&self.family.subscription(None));
         let to_this = self.pipe.receive(self.node);
         self.loops.spawn(self.clone().run(to_all, to_this, Box::new(find)));
         if let Some(unsent) = self.unsent.lock().take() {
@@ -101,7 +101,7 @@ impl MessageBus {
             return;
         }
         let stop = self.stop.child_token();
-        let subscription = self.pipe.subscribe(self.family.topic(Some(namespace.path())));
+        let subscription = self.pipe.subscribe(&self.family.subscription(Some(namespace.path())));
         if let Some(earlier) = self.namespaces.lock().insert(namespace.path().into(), stop.clone()) {
             earlier.cancel();
         }
@@ -141,12 +141,21 @@ impl MessageBus {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
         let mut state = self.pipe.state();
+        let mut epoch = state.borrow().epoch;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                _ = heartbeat.tick() => self.tell(Body::Heartbeat),
+                _ = heartbeat.tick() => {
+                    self.tell(Body::Heartbeat);
+                    metrics::MEMBERS.set(self.others().len() as i64);
+                }
                 // After a reconnect, ask all nodes to announce themselves again.
-                Ok(()) = state.changed() => self.tell(Body::Hello),
+                Ok(()) = state.changed() => {
+                    let now = state.borrow_and_update().epoch;
+                    if std::mem::replace(&mut epoch, now) != now {
+                        self.tell(Body::Hello);
+                    }
+                }
                 Some(message) = to_all.recv() => self.receive(&message, find),
                 Some(message) = to_this.recv() => self.receive(&message, find),
                 else => return,
@@ -176,7 +185,7 @@ impl MessageBus {
 
     fn receive(self: &Arc<Self>, message: &[u8], find: &Find) {
         let Err(error) = self.handle(message, find) else { return };
-        metrics::MESSAGES_DROPPED.increment();
+        metrics::MESSAGES_DROPPED.of(metrics::Drop::Unreadable).increment();
         let mut warned = self.warned.lock();
         // Limit the log rate, so that a flood on the bus does not become one in the log.
         if warned.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {
@@ -233,7 +242,7 @@ impl MessageBus {
         match sent {
             Ok(Ok(())) => {}
             // The requester reports this node as silent.
-            Ok(Err(_)) => metrics::MESSAGES_DROPPED.increment(),
+            Ok(Err(_)) => metrics::MESSAGES_DROPPED.of(metrics::Drop::ResponsesFull).increment(),
             Err(error) => tracing::warn!(%error, "another node was not answered"),
         }
     }

@@ -108,6 +108,11 @@ impl Namespace {
         self.0.by_id.get(&key).map(|entry| entry.socket.clone()).filter(|socket| socket.id() == id)
     }
 
+    /// Whether this node has a socket in the room.
+    pub fn has_room(&self, room: &str) -> bool {
+        self.rooms().get(room).is_some()
+    }
+
     /// Returns the sockets of this node that are in a room.
     pub fn sockets_in(&self, room: &str) -> Vec<Socket> {
         let mut sockets = Vec::new();

@@ -1,0 +1,220 @@
+//! One node of a cluster, with everything that reaches the other nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use imks::node::NodeId;
+use imks::socket::adapter::{Adapter, nats, redis};
+use imks::socket::parser::{Arguments, RawArgs};
+use imks::socket::{self, Broadcast, Event, NamespaceBuilder, Server, ServerEvent};
+use imks::testing::models::cluster_message;
+use imks::testing::models::db::{self, Db};
+use imks::{ImksError, ImksResult};
+use serde_json::{Map, Value, json, value::RawValue};
+
+/// A node named `name` that reaches the others through the broker at `url`.
+pub async fn server(url: &str, prefix: &str, name: &str) -> ImksResult<Server> {
+    let node = NodeId::random()?;
+    let name: Arc<str> = name.into();
+    Server::builder(socket::Config::default())
+        .node(node)
+        .adapter(adapter(url, prefix, node).await?)
+        .namespace("/", |namespace| {
+            about(namespace, &name);
+            broadcasts(namespace);
+            questions(namespace, &name);
+            sockets(namespace);
+        })
+        .build()
+}
+
+async fn adapter(url: &str, prefix: &str, node: NodeId) -> ImksResult<Arc<dyn Adapter>> {
+    match url.split(':').next().unwrap_or_default() {
+        scheme if scheme.starts_with("redis") => redis::connect(url, prefix, node),
+        "nats" | "tls" => nats::connect(url, None, prefix, node),
+        "postgres" | "postgresql" => {
+            let db = Db::connect(&db::Config { url: Some(url.into()), ..db::Config::default() }).await?;
+            db.migrate().await?;
+            cluster_message::connect(&db, prefix, node)
+        }
+        _ => Err(ImksError::Config("--adapter must be redis://, nats:// or postgres://".into())),
+    }
+}
+
+/// The socket itself.
+fn about(namespace: &mut NamespaceBuilder, name: &Arc<str>) {
+    on(namespace, "echo", |event| {
+        let args = event.args().clone();
+        ack(event, &args)
+    });
+    let name = name.clone();
+    on(namespace, "whoami", move |event| {
+        let socket = event.socket();
+        let about = json!({ "id": socket.id(), "node": &*name, "recovered": socket.recovered() });
+        ack(event, &socket::parser::One(&about))
+    });
+    on(namespace, "set", |event| {
+        let more: Map<String, Value> = event.first()?;
+        let mut data = event.socket().data::<Data>().map(|data| data.0.clone()).unwrap_or_default();
+        data.extend(more);
+        event.socket().share_data(DATA, Data(data));
+        ack(event, &())
+    });
+    on(namespace, "join", |event| {
+        let room: String = event.first()?;
+        event.socket().join(&room);
+        ack(event, &())
+    });
+    on(namespace, "leave", |event| {
+        let room: String = event.first()?;
+        event.socket().leave(&room);
+        ack(event, &())
+    });
+}
+
+/// What `set` has set.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+struct Data(Map<String, Value>);
+
+/// The room of the first argument, or everybody.
+fn target<'a>(broadcast: Broadcast<'a>, room: Option<&'a str>) -> Broadcast<'a> {
+    match room {
+        Some(room) => broadcast.to(room),
+        None => broadcast,
+    }
+}
+
+/// Sends `msg` with the arguments after the room.
+fn send(
+    event: &Event,
+    build: impl for<'a> Fn(&'a Event, Option<&'a str>) -> Broadcast<'a>,
+) -> ImksResult<()> {
+    let (room, rest): (Option<String>, &str) = event.args().split_first()?;
+    let payload = RawArgs { json: rest, attachments: event.args().attachments() };
+    build(event, room.as_deref()).emit_args("msg", &payload)
+}
+
+fn broadcasts(namespace: &mut NamespaceBuilder) {
+    on(namespace, "broadcast", |event| {
+        send(event, |event, room| target(event.socket().namespace().everybody(), room))
+    });
+    on(namespace, "broadcast_others", |event| {
+        send(event, |event, room| target(event.socket().broadcast(), room))
+    });
+    on(namespace, "broadcast_volatile", |event| {
+        send(event, |event, room| target(event.socket().namespace().everybody().volatile(), room))
+    });
+    on(namespace, "broadcast_local", |event| {
+        send(event, |event, room| target(event.socket().namespace().everybody().local(), room))
+    });
+    on(namespace, "broadcast_except", |event| {
+        let values = event.args().values()?;
+        let [room, except, payload @ ..] = &values[..] else {
+            return Err(ImksError::InvalidPayload("R X …".into()));
+        };
+        let (room, except): (Option<String>, String) =
+            (serde_json::from_str(room.get())?, serde_json::from_str(except.get())?);
+        let json = payload.iter().map(|value| value.get()).collect::<Vec<_>>().join(",");
+        let payload = RawArgs { json: &json, attachments: event.args().attachments() };
+        let everybody = event.socket().namespace().everybody();
+        target(everybody, room.as_deref()).except(&except).emit_args("msg", &payload)
+    });
+}
+
+fn questions(namespace: &mut NamespaceBuilder, name: &Arc<str>) {
+    namespace.on("ask_servers", |event| async move { report(ask_servers(event).await) });
+    namespace.on("ask", |event| async move { report(ask(event).await) });
+    let name = name.clone();
+    namespace.on_server_event("question", move |mut event: ServerEvent| {
+        let name = name.clone();
+        async move {
+            let question: Value = event.args().first().unwrap_or_default();
+            report(event.answer(&json!([&*name, question])));
+        }
+    });
+}
+
+async fn ask_servers(mut event: Event) -> ImksResult<()> {
+    let question: Box<RawValue> = event.first()?;
+    let namespace = event.socket().namespace();
+    let asked =
+        namespace.server_side_emit_with_ack("question", &socket::parser::One(&question), PATIENCE).await?;
+    let answers: ImksResult<Vec<Value>> = asked.answers.iter().map(|(_, args)| args.first()).collect();
+    answer(&mut event, answers?, asked.silent.is_empty())
+}
+
+async fn ask(mut event: Event) -> ImksResult<()> {
+    let (room, question, millis): (Option<String>, Box<RawValue>, u64) = event.parse()?;
+    let everybody = target(event.socket().namespace().everybody(), room.as_deref());
+    let timeout = Duration::from_millis(millis);
+    let asked = everybody.emit_with_ack("question", &socket::parser::One(&question), timeout).await?;
+    let answers =
+        asked.answers.iter().map(|answer| answer.args.first()).collect::<ImksResult<Vec<Value>>>()?;
+    answer(&mut event, answers, asked.is_complete())
+}
+
+fn answer(event: &mut Event, answers: Vec<Value>, complete: bool) -> ImksResult<()> {
+    let error = if complete { Value::Null } else { "some did not answer".into() };
+    ack(event, &socket::parser::One(&json!({ "error": error, "answers": answers })))
+}
+
+/// What is asked of and done to sockets of all nodes.
+fn sockets(namespace: &mut NamespaceBuilder) {
+    namespace.on("fetch", |event| async move { report(fetch(event).await) });
+    on(namespace, "sockets_join", |event| {
+        let (room, other): (Option<String>, String) = event.parse()?;
+        target(event.socket().namespace().everybody(), room.as_deref()).sockets_join(&other)?;
+        ack(event, &())
+    });
+    on(namespace, "sockets_leave", |event| {
+        let (room, other): (Option<String>, String) = event.parse()?;
+        target(event.socket().namespace().everybody(), room.as_deref()).sockets_leave(&other)?;
+        ack(event, &())
+    });
+    on(namespace, "disconnect_room", |event| {
+        let (room, close): (String, bool) = event.parse()?;
+        ack(event, &())?;
+        event.socket().namespace().to(&room).disconnect_sockets(close)
+    });
+}
+
+async fn fetch(mut event: Event) -> ImksResult<()> {
+    let room: Option<String> = event.first()?;
+    let everybody = target(event.socket().namespace().everybody(), room.as_deref());
+    let mut sockets = Vec::new();
+    for socket in everybody.fetch_sockets().await?.sockets {
+        let mut rooms = socket.rooms().to_vec();
+        rooms.sort();
+        let data = socket.data().get(DATA).cloned().unwrap_or_else(|| json!({}));
+        let query =
+            socket.handshake().url.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default();
+        let query: Map<String, Value> = form_urlencoded::parse(query.as_bytes())
+            .map(|(name, value)| (name.into_owned(), value.into_owned().into()))
+            .collect();
+        sockets.push(json!({ "id": socket.id(), "rooms": rooms, "data": data, "query": query }));
+    }
+    ack(&mut event, &socket::parser::One(&sockets))
+}
+
+/// Registers a handler that cannot wait.
+fn on(
+    namespace: &mut NamespaceBuilder,
+    name: &str,
+    handler: impl Fn(&mut Event) -> ImksResult<()> + Send + Sync + 'static,
+) {
+    namespace.on_sync(name, move |mut event| report(handler(&mut event)));
+}
+
+fn report(result: ImksResult<()>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "event not handled");
+    }
+}
+
+fn ack(event: &mut Event, args: &impl Arguments) -> ImksResult<()> {
+    event.take_ack().map_or(Ok(()), |ack| ack.send_args(args))
+}
+
+/// The name of the shared data.
+const DATA: &str = "set";
+const PATIENCE: Duration = Duration::from_secs(5);

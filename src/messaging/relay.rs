@@ -1,0 +1,355 @@
+//! The relay of channel events between nodes: each node delivers the events of all nodes to its own clients, in
+//! the order of the channel, without holes or repeats.
+//!
+//! The bus may lose, repeat and reorder events; the database is the truth. An event that comes too early is held
+//! for a moment, then what is missing is read from the database. A lost tail is found by heads: whoever wrote to
+//! a channel announces its numbers twice more, and after a reconnect or a known loss every node compares the
+//! numbers of its channels with the database.
+
+mod flow;
+mod heads;
+mod wire;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::flow::{Flow, HOLD, Head, Held, Verdict};
+use self::heads::Announcements;
+use self::wire::{Body, Event, Message};
+use super::metrics;
+use crate::bus::metrics as bus_metrics;
+use crate::bus::{BusState, Pipe, Subscription};
+use crate::clock;
+use crate::models::Db;
+use crate::models::append::Told;
+use crate::models::channel_state::{ChannelHead, heads};
+use crate::models::message_sync::missed_events;
+use crate::node::NodeId;
+use crate::socket::Namespace;
+use crate::socket::parser::RawArgs;
+use crate::{ImksError, ImksResult};
+
+/// The relay of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Relay(Arc<Inner>);
+
+struct Inner {
+    node: NodeId,
+    pipe: Arc<dyn Pipe>,
+    db: Db,
+    /// The flows of the channels that have clients here, in shards by channel.
+    flows: [Mutex<HashMap<Uuid, Flow>>; SHARDS],
+    /// Notified when a hole appears.
+    hole: Notify,
+    announcements: Announcements,
+}
+
+impl Relay {
+    /// Creates the relay of a node, or `None` if there can be no other nodes.
+    pub fn new(pipe: Arc<dyn Pipe>, node: NodeId, db: Db) -> Option<Self> {
+        pipe.reaches_others().then(|| {
+            Self(Arc::new(Inner {
+                node,
+                pipe,
+                db,
+                flows: Default::default(),
+                hole: Notify::new(),
+                announcements: Announcements::default(),
+            }))
+        })
+    }
+
+    /// Starts to deliver the events of other nodes, until `stop`.
+    pub(super) fn start(&self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) {
+        let subscription = self.0.pipe.subscribe(CHANNEL);
+        let until = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                stop.run_until_cancelled(work).await;
+            });
+        };
+        until(Box::pin(self.clone().receive(namespace.clone(), subscription)));
+        until(Box::pin(self.clone().heal_holes(namespace.clone())));
+        until(Box::pin(self.clone().announce_heads()));
+        until(Box::pin(self.clone().forget_channels(namespace.clone())));
+        until(Box::pin(self.clone().compare_after_losses()));
+    }
+
+    /// Records the numbers that a client of this node has got. What is committed later arrives as an event.
+    pub(super) fn baseline<'a>(&self, heads: impl IntoIterator<Item = &'a ChannelHead>) {
+        for head in heads {
+            let at = Head { seq: head.last_seq, rev: head.last_rev };
+            self.flows(head.channel_id).lock().entry(head.channel_id).or_insert_with(|| Flow::after(at));
+        }
+    }
+
+    /// Delivers events of this node, which are all of one channel, and sends them to the others. `payload` is a
+    /// buffer.
+    pub(super) fn tell(
+        &self,
+        namespace: &Namespace,
+        told: &[&Told],
+        payload: &mut Vec<u8>,
+    ) -> ImksResult<()> {
+        let Some(last) = told.last() else { return Ok(()) };
+        payload.clear();
+        let mut ends = Vec::with_capacity(told.len());
+        for told in told {
+            told.write_json(payload)?;
+            ends.push(payload.len());
+        }
+        let text = std::str::from_utf8(payload).map_err(|_| ImksError::Internal("JSON that is not UTF-8"))?;
+        let mut start = 0;
+        let mut events = Vec::with_capacity(told.len());
+        for (told, end) in told.iter().zip(ends) {
+            let (seq, rev) = told.head();
+            events.push(Event { seq, rev, name: told.event(), json: &text[start..end] });
+            start = end;
+        }
+        let channel = last.channel_id();
+        events.iter().for_each(|event| self.deliver(namespace, channel, event));
+        self.publish(Body::Events { channel, events })?;
+        let (seq, rev) = last.head();
+        self.0.announcements.wrote(channel, Head { seq, rev }, Instant::now());
+        Ok(())
+    }
+
+    fn publish(&self, body: Body<'_>) -> ImksResult<()> {
+        let message = Message { version: wire::VERSION, node: self.0.node, at: clock::now_micros(), body };
+        self.0.pipe.publish(CHANNEL, message.encode()?);
+        Ok(())
+    }
+
+    fn flows(&self, channel: Uuid) -> &Mutex<HashMap<Uuid, Flow>> {
+        // The last byte of an id is random.
+        &self.0.flows[usize::from(channel.as_bytes()[15]) % SHARDS]
+    }
+
+    /// Delivers an event to the clients of this node in its turn.
+    fn deliver(&self, namespace: &Namespace, channel: Uuid, event: &Event<'_>) {
+        let mut flows = self.flows(channel).lock();
+        let room = channel.to_string();
+        if !namespace.has_room(&room) {
+            flows.remove(&channel);
+            return;
+        }
+        let (now, head) = (Instant::now(), Head { seq: event.seq, rev: event.rev });
+        let before = head.place() - 1;
+        let flow = flows
+            .entry(channel)
+            .or_insert_with(|| Flow::after(Head { seq: before - head.rev, rev: head.rev }));
+        match flow.accept(head, now) {
+            Verdict::Repeat => return,
+            Verdict::Early => {
+                flow.hold(Held { head, name: event.name.into(), json: event.json.into() });
+                self.0.hole.notify_one();
+                return;
+            }
+            Verdict::Deliver => emit(namespace, &room, event.name, event.json),
+        }
+        release(flow, namespace, &room, now);
+    }
+
+    async fn receive(self, namespace: Namespace, mut subscription: Subscription) {
+        while let Some(message) = subscription.recv().await {
+            if let Err(error) = self.take(&namespace, &message) {
+                bus_metrics::MESSAGES_DROPPED.of(bus_metrics::Drop::Unreadable).increment();
+                tracing::debug!(%error, "a message of another node was dropped");
+            }
+        }
+    }
+
+    fn take(&self, namespace: &Namespace, message: &[u8]) -> ImksResult<()> {
+        let Message { node, at, body, .. } = Message::decode(message)?;
+        if node == self.0.node {
+            return Ok(());
+        }
+        let lag = u64::try_from(clock::now_micros().saturating_sub(at)).unwrap_or(0);
+        bus_metrics::LAG_SECONDS.record(Duration::from_micros(lag));
+        match body {
+            Body::Events { channel, events } => {
+                events.iter().for_each(|event| self.deliver(namespace, channel, event));
+            }
+            Body::Heads(heads) => {
+                for (channel, seq, rev) in heads {
+                    self.learn(channel, Head { seq, rev });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that a channel has come this far.
+    fn learn(&self, channel: Uuid, head: Head) {
+        let mut flows = self.flows(channel).lock();
+        let Some(flow) = flows.get_mut(&channel) else { return };
+        if head.place() > flow.head().place() && flow.hole().is_none() {
+            metrics::HEADS_BEHIND.increment();
+        }
+        flow.knows(head.place(), Instant::now());
+        if flow.hole().is_some() {
+            self.0.hole.notify_one();
+        }
+    }
+
+    /// Reads what is missing from the database, once it has been missing for a moment.
+    async fn heal_holes(self, namespace: Namespace) {
+        loop {
+            let (due, next) = self.holes(Instant::now());
+            let healing = stream::iter(due);
+            healing.for_each_concurrent(HEALS_AT_ONCE, |channel| self.heal(&namespace, channel)).await;
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => self.0.hole.notified().await,
+            }
+        }
+    }
+
+    /// Returns the channels whose holes must be healed now, and when the next one must be.
+    fn holes(&self, now: Instant) -> (Vec<Uuid>, Option<Instant>) {
+        let (mut due, mut next) = (Vec::new(), None::<Instant>);
+        for shard in &self.0.flows {
+            for (channel, flow) in shard.lock().iter() {
+                let Some(at) = flow.hole().map(|since| since + HOLD) else { continue };
+                match at <= now {
+                    true => due.push(*channel),
+                    false => next = Some(next.map_or(at, |next| next.min(at))),
+                }
+            }
+        }
+        (due, next)
+    }
+
+    async fn heal(&self, namespace: &Namespace, channel: Uuid) {
+        let Some((head, since)) =
+            self.flows(channel).lock().get(&channel).map(|flow| (flow.head(), flow.hole()))
+        else {
+            return;
+        };
+        let missed = missed_events(&self.0.db, channel, head.seq, head.rev).await;
+        let (now, room) = (Instant::now(), channel.to_string());
+        let mut flows = self.flows(channel).lock();
+        let Some(flow) = flows.get_mut(&channel) else { return };
+        let missed = match missed {
+            Ok(missed) => missed,
+            Err(error) => {
+                tracing::warn!(%error, "events that this node has missed were not read");
+                return flow.retry_at(now + RETRY);
+            }
+        };
+        if flow.head() != head {
+            // Late events filled the hole, or a part of it, while the database was read.
+            return;
+        }
+        let mut payload = Vec::new();
+        for told in &missed.told {
+            payload.clear();
+            let written = told.write_json(&mut payload).map(|()| std::str::from_utf8(&payload));
+            if let Ok(Ok(json)) = written {
+                emit(namespace, &room, told.event(), json);
+            }
+        }
+        flow.healed(Head { seq: missed.seq, rev: missed.rev }, now);
+        metrics::HOLES_HEALED.increment();
+        since.inspect(|since| metrics::HOLE_SECONDS.record(now.duration_since(*since)));
+        release(flow, namespace, &room, now);
+    }
+
+    /// Announces the numbers of channels to which this node wrote, again and again until all must know them.
+    async fn announce_heads(self) {
+        let mut ticks = interval(ANNOUNCE_TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let state = self.0.pipe.state();
+        loop {
+            ticks.tick().await;
+            if !state.borrow().up {
+                // What was written meanwhile is announced after the reconnect.
+                continue;
+            }
+            for heads in self.0.announcements.due(Instant::now()) {
+                if let Err(error) = self.publish(Body::Heads(heads)) {
+                    tracing::warn!(%error, "numbers of channels were not announced");
+                }
+            }
+        }
+    }
+
+    /// Compares the numbers of all channels with the database after every reconnect and known loss.
+    async fn compare_after_losses(self) {
+        let mut state = self.0.pipe.state();
+        let mut seen = *state.borrow_and_update();
+        loop {
+            let is_behind = |now: &BusState| now.up && (now.epoch, now.lost) != (seen.epoch, seen.lost);
+            let Ok(now) = state.wait_for(is_behind).await.map(|now| *now) else { return };
+            seen = now;
+            self.compare().await;
+            // Under a storm of losses, once in a while is enough.
+            sleep(COMPARE_PAUSE).await;
+        }
+    }
+
+    /// Forgets the channels whose clients have left.
+    async fn forget_channels(self, namespace: Namespace) {
+        loop {
+            sleep(FORGET_INTERVAL).await;
+            for shard in &self.0.flows {
+                shard.lock().retain(|channel, _| namespace.has_room(&channel.to_string()));
+            }
+        }
+    }
+
+    async fn compare(&self) {
+        let shards = self.0.flows.iter();
+        let channels: Vec<Uuid> =
+            shards.flat_map(|shard| shard.lock().keys().copied().collect::<Vec<_>>()).collect();
+        for some in channels.chunks(HEADS_PER_QUERY) {
+            match heads(&self.0.db, some).await {
+                Ok(heads) => heads.iter().for_each(|head| {
+                    self.learn(head.channel_id, Head { seq: head.last_seq, rev: head.last_rev });
+                }),
+                Err(error) => tracing::warn!(%error, "numbers of channels were not compared"),
+            }
+        }
+    }
+}
+
+/// Delivers the events that were held and whose turn it is.
+fn release(flow: &mut Flow, namespace: &Namespace, room: &str, now: Instant) {
+    while let Some(held) = flow.release(now) {
+        emit(namespace, room, &held.name, &held.json);
+    }
+}
+
+/// Sends an event to the clients of this node. A failure is only logged: a client that misses an event learns of
+/// it by `sync`.
+fn emit(namespace: &Namespace, room: &str, event: &str, json: &str) {
+    let sent = namespace.to(room).local().emit_args(event, &RawArgs { json, attachments: &[] });
+    if let Err(error) = sent {
+        tracing::debug!(event, %error, "event not sent");
+    }
+}
+
+/// The channel of the bus.
+const CHANNEL: &str = "channels";
+const SHARDS: usize = 16;
+/// The channels that are read from the database concurrently.
+const HEALS_AT_ONCE: usize = 8;
+/// The interval at which numbers of channels are announced.
+const ANNOUNCE_TICK: Duration = Duration::from_millis(100);
+/// The pause before the database is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+/// The pause between two comparisons of all numbers.
+const COMPARE_PAUSE: Duration = Duration::from_millis(500);
+/// The interval at which channels without clients are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(30);
+/// The most channels of one query.
+const HEADS_PER_QUERY: usize = 500;

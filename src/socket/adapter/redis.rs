@@ -1,0 +1,267 @@
+//! The broker Redis (or Valkey): `PUBLISH` and `SUBSCRIBE`, or their sharded forms on a Redis Cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::config::{Config, TcpConfig};
+use fred::types::{Builder, ConnectHandle, RespVersion, Value};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::bus::broker::{Arrivals, Broker, Connection, Outgoing};
+use crate::bus::broker_pipe::BrokerPipe;
+use crate::bus::{BoxFuture, Pipe};
+use crate::error::{Cause, ImksError, ImksResult};
+use crate::node::NodeId;
+
+/// Connects a node to the others through Redis, and stays connected. The channels of this cluster begin with
+/// `prefix`; `node` must be different for every node. URLs are `redis://[user:password@]host:port`, `rediss://`
+/// with TLS, `redis-cluster://` and `redis-sentinel://` with their variants.
+///
+/// # Errors
+/// [`ImksError::Config`] for a URL that cannot be used; it does not contain the URL.
+pub fn connect(url: &str, prefix: &str, node: NodeId) -> ImksResult<Arc<dyn Pipe>> {
+    Ok(BrokerPipe::start(Box::new(Redis::new(url, prefix)?), node))
+}
+
+/// A Redis server, a Redis Cluster, or a Redis server behind Sentinels.
+struct Redis {
+    config: Config,
+    prefix: Arc<str>,
+}
+
+impl Redis {
+    fn new(url: &str, prefix: &str) -> ImksResult<Self> {
+        let mut config = Config::from_url(url)
+            .map_err(|error| ImksError::Config(format!("REDIS_URL cannot be used: {}", error.details())))?;
+        config.fail_fast = true;
+        // A connection that subscribes can also ping, and so learn that its subscriptions are complete.
+        config.version = RespVersion::RESP3;
+        Ok(Self { config, prefix: prefix.into() })
+    }
+
+    /// Creates a client that gives up where it would otherwise wait or reconnect: the pipe replaces it.
+    fn client(&self) -> Result<Client, fred::error::Error> {
+        Builder::from_config(self.config.clone())
+            .with_performance_config(|config| {
+                config.default_command_timeout = COMMAND_MAX;
+                config.broadcast_channel_capacity = MESSAGES_MAX;
+            })
+            .with_connection_config(|config| {
+                config.connection_timeout = COMMAND_MAX;
+                config.internal_command_timeout = COMMAND_MAX;
+                config.max_command_attempts = 1;
+                config.max_command_buffer_len = COMMANDS_MAX;
+                config.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+            })
+            .build()
+    }
+
+    async fn open(&self, arrivals: Arrivals) -> Result<RedisConnection, fred::error::Error> {
+        let (publisher, subscriber) = (self.client()?, self.client()?);
+        let messages = subscriber.message_rx();
+        let connected = [publisher.init().await?, subscriber.init().await?];
+        let stop = CancellationToken::new();
+        let receiving = receive(messages, arrivals, self.prefix.clone());
+        let ended = stop.clone();
+        let receiver = async move {
+            ended.run_until_cancelled(receiving).await;
+        };
+        TASKS.spawn(receiver);
+        Ok(RedisConnection {
+            clustered: self.config.server.is_clustered(),
+            publisher,
+            subscriber,
+            ended: tokio::sync::Mutex::new(connected),
+            prefix: self.prefix.clone(),
+            _stop: stop.drop_guard(),
+        })
+    }
+}
+
+impl Broker for Redis {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn error(&self, why: String) -> ImksError {
+        ImksError::AdapterRedis(Cause::new(why))
+    }
+
+    fn connect(&self, arrivals: Arrivals) -> BoxFuture<'_, ImksResult<Arc<dyn Connection>>> {
+        Box::pin(async move {
+            let connection = self.open(arrivals).await.map_err(failed)?;
+            Ok(Arc::new(connection) as Arc<dyn Connection>)
+        })
+    }
+}
+
+/// Two connections: one that publishes, and one that subscribes, so that neither waits for the other.
+struct RedisConnection {
+    publisher: Client,
+    subscriber: Client,
+    clustered: bool,
+    /// The tasks of the clients, which end when their connection does.
+    ended: tokio::sync::Mutex<[ConnectHandle; 2]>,
+    prefix: Arc<str>,
+    _stop: DropGuard,
+}
+
+impl RedisConnection {
+    fn channel(&self, channel: &str) -> String {
+        format!("{}:{channel}", self.prefix)
+    }
+
+    fn channels(&self, channels: &[Arc<str>]) -> Vec<String> {
+        channels.iter().map(|channel| self.channel(channel)).collect()
+    }
+
+    async fn publish_one(&self, Outgoing { channel, message }: Outgoing) -> Result<i64, fred::error::Error> {
+        let channel = self.channel(&channel);
+        match self.clustered {
+            true => self.publisher.spublish(channel, Value::Bytes(message)).await,
+            false => self.publisher.publish(channel, Value::Bytes(message)).await,
+        }
+    }
+
+    async fn publish_all(&self, batch: Vec<Outgoing>) -> Result<(), fred::error::Error> {
+        let pipeline = self.publisher.pipeline();
+        for Outgoing { channel, message } in batch {
+            let (channel, message) = (self.channel(&channel), Value::Bytes(message));
+            let () = match self.clustered {
+                true => pipeline.spublish(channel, message).await?,
+                false => pipeline.publish(channel, message).await?,
+            };
+        }
+        let _receivers: Vec<i64> = pipeline.all().await?;
+        Ok(())
+    }
+}
+
+impl Connection for RedisConnection {
+    fn subscribe<'a>(&'a self, channels: &'a [Arc<str>]) -> BoxFuture<'a, ImksResult<()>> {
+        Box::pin(async move {
+            // Each channel of a cluster has its own shard, and one command is for one shard.
+            for some in channels.chunks(if self.clustered { 1 } else { CHANNELS_PER_COMMAND }) {
+                let some = self.channels(some);
+                match self.clustered {
+                    true => self.subscriber.ssubscribe(some).await,
+                    false => self.subscriber.subscribe(some).await,
+                }
+                .map_err(failed)?;
+            }
+            // The client library does not wait for the answers to `SUBSCRIBE`.
+            self.subscriber.ping(None).await.map_err(failed)
+        })
+    }
+
+    fn unsubscribe<'a>(&'a self, channels: &'a [Arc<str>]) -> BoxFuture<'a, ImksResult<()>> {
+        Box::pin(async move {
+            for some in channels.chunks(if self.clustered { 1 } else { CHANNELS_PER_COMMAND }) {
+                let some = self.channels(some);
+                match self.clustered {
+                    true => self.subscriber.sunsubscribe(some).await,
+                    false => self.subscriber.unsubscribe(some).await,
+                }
+                .map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn publish(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, ImksResult<()>> {
+        Box::pin(async move { self.publish_all(batch).await.map_err(failed) })
+    }
+
+    fn publish_counted(&self, message: Outgoing) -> BoxFuture<'_, ImksResult<bool>> {
+        Box::pin(async move { Ok(self.publish_one(message).await.map_err(failed)? > 0) })
+    }
+
+    fn subscribers<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Option<usize>> {
+        Box::pin(async move {
+            let channel = self.channel(channel);
+            let answer: Result<Vec<(String, usize)>, _> = match self.clustered {
+                true => self.publisher.pubsub_shardnumsub(channel).await,
+                false => self.publisher.pubsub_numsub(channel).await,
+            };
+            answer.ok()?.first().map(|(_, count)| *count)
+        })
+    }
+
+    fn failed(&self) -> BoxFuture<'_, String> {
+        Box::pin(async move {
+            let mut ended = self.ended.lock().await;
+            let [publisher, subscriber] = &mut *ended;
+            let ended = tokio::select! {
+                ended = publisher => ended,
+                ended = subscriber => ended,
+            };
+            match ended {
+                Ok(Err(error)) => error.to_string(),
+                Ok(Ok(())) | Err(_) => "the connection was closed".into(),
+            }
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // Whether Redis answers does not matter: dropping the clients closes the connections.
+            let _ = tokio::join!(self.publisher.quit(), self.subscriber.quit());
+        })
+    }
+}
+
+/// Passes messages on until the client is gone.
+async fn receive(
+    mut messages: tokio::sync::broadcast::Receiver<fred::types::Message>,
+    arrivals: Arrivals,
+    prefix: Arc<str>,
+) {
+    loop {
+        let message = match messages.recv().await {
+            Ok(message) => message,
+            Err(RecvError::Lagged(messages)) => {
+                arrivals.lost(messages);
+                continue;
+            }
+            Err(RecvError::Closed) => return,
+        };
+        let Some(channel) = message.channel.strip_prefix(&*prefix).and_then(|rest| rest.strip_prefix(':'))
+        else {
+            continue;
+        };
+        if !arrivals.push(channel, bytes(message.value)).await {
+            return;
+        }
+    }
+}
+
+/// Returns the content of a message without copying it.
+fn bytes(value: Value) -> Bytes {
+    match value {
+        Value::Bytes(bytes) => bytes,
+        Value::String(text) => text.into_inner(),
+        // Messages have no other types.
+        _ => Bytes::new(),
+    }
+}
+
+fn failed(error: fred::error::Error) -> ImksError {
+    ImksError::AdapterRedis(Cause::new(error))
+}
+
+/// The messages that may wait in the client library before it drops the oldest, which is counted.
+const MESSAGES_MAX: usize = 16_384;
+/// The commands that may wait in the client library.
+const COMMANDS_MAX: usize = 16_384;
+/// How long a command may take.
+const COMMAND_MAX: Duration = Duration::from_secs(5);
+/// The most channels in one command.
+const CHANNELS_PER_COMMAND: usize = 256;
+
+/// The tasks that receive messages. Each ends with its connection.
+static TASKS: std::sync::LazyLock<tokio_util::task::TaskTracker> =
+    std::sync::LazyLock::new(tokio_util::task::TaskTracker::new);

@@ -1,0 +1,36 @@
+//! Several nodes that reach each other through real brokers, and brokers that fail.
+
+#![cfg(feature = "server")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    missing_docs,
+    reason = "tests"
+)]
+
+#[path = "../examples/conformance/cluster.rs"]
+mod application;
+#[path = "cluster/broker.rs"]
+mod broker;
+#[path = "support/client.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod client;
+#[path = "cluster/pipe.rs"]
+mod pipe;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "cluster/proxy.rs"]
+mod proxy;
+#[path = "client/script.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod script;
+#[path = "cluster/serve.rs"]
+mod serve;
+#[path = "support/server.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod server;
+#[path = "cluster/suite.rs"]
+mod suite;
