@@ -72,13 +72,6 @@ impl ErrorBody {
     }
 }
 
-impl ErrorBody {
-    /// Replaces the message where other words fit better.
-    pub fn with_message(self, message: String) -> Self {
-        Self { message, ..self }
-    }
-}
-
 /// What a program may need besides the code.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::budget::AnswerSize;
@@ -13,9 +15,8 @@ use super::parts::{Messaging, timed};
 use super::push::user_room;
 use super::session::{Session, Token};
 use crate::auth::{Identity, Membership, Permission};
-use crate::clock::{self, Timestamp};
+use crate::clock::{self, Timestamp, jittered};
 use crate::envelope::{ErrorBody, RequestId};
-use crate::error::Code;
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_read_state::{ReadState, baseline, unread};
 use crate::socket::metrics;
@@ -52,31 +53,59 @@ struct SignIn {
     limits: Limits,
 }
 
-/// Signs a socket in, or refuses it with an error.
+/// Signs a socket in, or refuses it with an error. A cause that passes is waited for: a stock client that gets
+/// an error does not come back by itself, but one whose transport ends does.
 async fn connect(
     context: Arc<SignIn>,
     socket: Socket,
     payload: ConnectPayload,
 ) -> Result<Accept, ConnectError> {
-    match Box::pin(sign_in(&context, &socket, &payload)).await {
-        Ok(accept) => {
-            metrics::CONNECTS.of(metrics::Connect::Accepted).increment();
-            Ok(accept)
+    let (deadline, mut pause) = (Instant::now() + context.messaging.config().connect_hold, PAUSE_MIN);
+    let mut counted = false;
+    loop {
+        let error = match Box::pin(sign_in(&context, &socket, &payload, &mut counted)).await {
+            Ok(accept) => {
+                metrics::CONNECTS.of(metrics::Connect::Accepted).increment();
+                return Ok(accept);
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(socket_sid = socket.id(), %error, "connect refused");
+        if !passes(&error) {
+            return Err(refusal(&error));
         }
-        Err(error) => {
-            tracing::debug!(socket_sid = socket.id(), %error, "connect refused");
-            Err(refusal(&error))
+        // The next attempt starts from nothing.
+        socket.rooms().iter().for_each(|room| socket.leave(room));
+        let next = Instant::now() + jittered(error.retry_after().unwrap_or(pause));
+        tokio::time::sleep_until(next.min(deadline)).await;
+        if next >= deadline {
+            return Err(ConnectError::reconnect(error.code().as_str()));
         }
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
-/// Creates the session of a socket. Rooms are joined before the numbers are read: whatever is committed
+/// Whether the cause of a refusal passes without anything that the client does.
+fn passes(error: &ImksError) -> bool {
+    error.is_retryable() || matches!(error, ImksError::LimitReached(_))
+}
+
+/// Creates the session of a socket. `counted` says whether an earlier attempt was counted against the rate of
+/// connects. Rooms are joined before the numbers are read: whatever is committed
 /// afterwards arrives as an event, so a client that starts from `session:ready` misses nothing.
-async fn sign_in(context: &SignIn, socket: &Socket, payload: &ConnectPayload) -> ImksResult<Accept> {
+async fn sign_in(
+    context: &SignIn,
+    socket: &Socket,
+    payload: &ConnectPayload,
+    counted: &mut bool,
+) -> ImksResult<Accept> {
     let SignIn { messaging, expiry, .. } = context;
     let token = token(socket, payload)?;
     let identity = messaging.authenticator().verify(&token).await?;
-    messaging.rates().connects.take(identity.user_id)?;
+    if !*counted {
+        messaging.rates().connects.take(identity.user_id)?;
+        *counted = true;
+    }
     let user = user_room(identity.user_id);
     let memberships = visible_channels(messaging, &identity).await?;
     socket.set_data(Session::new(identity.clone(), Token::new(&token)));
@@ -198,17 +227,10 @@ fn welcome(
     Ok(accept)
 }
 
-/// Returns the CONNECT_ERROR: the usual error, with its own message where the client can only reconnect.
+/// Returns the CONNECT_ERROR of a refusal that is final.
 fn refusal(error: &ImksError) -> ConnectError {
-    let message = match error.code() {
-        Code::Unavailable | Code::Timeout => {
-            "Signing in is not possible right now, connect again in a moment".into()
-        }
-        Code::Overloaded => "The server is busy, connect again in a moment".into(),
-        Code::RateLimited => "Too many connects, connect again later".into(),
-        _ => error.client_message(),
-    };
-    let body = ErrorBody::new(error, &RequestId::next()).with_message(message.clone());
+    let message = error.client_message();
+    let body = ErrorBody::new(error, &RequestId::next());
     match serde_json::to_value(&body) {
         Ok(data) => ConnectError::with_data(message, data),
         Err(_) => ConnectError::new(message),
@@ -293,4 +315,8 @@ pub const PROTOCOL: u32 = 1;
 pub const AUTO_JOIN_MAX: usize = 2_000;
 /// The most channels in one event.
 const CHANNELS_PER_EVENT: usize = 500;
+/// The first pause before a connect that was not possible is tried again; it doubles up to `PAUSE_MAX`.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+/// The longest pause before a connect that was not possible is tried again.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 const TOKEN_MISSING: &str = "A token is needed, as text in auth.token or in the Authorization header";

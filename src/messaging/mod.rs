@@ -70,8 +70,7 @@ pub struct Config {
     pub sends: Rate,
     /// The rate of messages, edits and deletions of one user in one channel.
     pub sends_per_channel: Rate,
-    /// The rate of connects of one user. Generous, because all devices reconnect at once after a restart, and
-    /// a stock client that was refused does not retry by itself.
+    /// The rate of connects of one user. Generous, because all devices reconnect at once after a restart.
     pub connects: Rate,
     /// The most sockets of one user on this node; 0 means no limit.
     pub sessions_per_user: usize,
@@ -79,6 +78,8 @@ pub struct Config {
     pub answers: AnswerLimits,
     /// The largest packet that the engine accepts; sent in `session:ready`.
     pub max_payload: usize,
+    /// How long a connect is held that cannot succeed at the moment.
+    pub connect_hold: Duration,
 }
 
 impl Default for Config {
@@ -92,6 +93,7 @@ impl Default for Config {
             sessions_per_user: 20,
             answers: AnswerLimits::default(),
             max_payload: 1_000_000,
+            connect_hold: Duration::from_secs(9),
         }
     }
 }

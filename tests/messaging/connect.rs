@@ -6,8 +6,10 @@ use imks::socket::rate_limit::Rate;
 use serde_json::{Value, json};
 
 use crate::client::TestClient;
+use crate::core::{FakeCore, Mode};
 use crate::on_both;
 use crate::server::{Kind, TestServer, first_channel};
+use crate::token::Key;
 
 on_both! {
     async fn the_first_event_says_who_where_and_what_is_unread(server: TestServer) {
@@ -120,23 +122,26 @@ async fn a_session_lives_on_with_a_new_token_of_the_same_user() {
 async fn a_user_may_have_so_many_sessions_and_no_more() {
     let server = TestServer::start_with(Kind::Sqlite, |config| config.messaging.sessions_per_user = 2).await;
     let token = server.token("alice").await;
-    let _first = TestClient::connect(server.addr(), &token).await;
+    let first = TestClient::connect(server.addr(), &token).await;
     let _second = TestClient::connect(server.addr(), &token).await;
-    assert_eq!(refused(&server, json!({ "token": token })).await["data"]["code"], "limit_reached");
+    let mut third = TestClient::open(server.addr()).await;
+    third.raw(&format!("40{}", json!({ "token": token }))).await;
     server.client("bob").await;
+    drop(first);
+    assert_eq!(third.event().await.0, "session:ready", "as soon as there is room");
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_connects_again_and_again_is_told_when_to_come_back() {
+async fn a_user_who_connects_again_and_again_has_to_wait_and_comes_in() {
     let server =
         TestServer::start_with(Kind::Sqlite, |config| config.messaging.connects = Rate::new(1, 2)).await;
     let token = server.token("alice").await;
     let _first = TestClient::connect(server.addr(), &token).await;
     let _second = TestClient::connect(server.addr(), &token).await;
-    let data = &refused(&server, json!({ "token": token })).await["data"];
-    assert_eq!((&data["code"], &data["retryable"]), (&json!("rate_limited"), &json!(true)));
-    assert!((1..=1_000).contains(&data["retry_after_ms"].as_u64().unwrap()), "{data}");
+    let started = std::time::Instant::now();
+    TestClient::connect(server.addr(), &token).await;
+    assert!(started.elapsed() > Duration::from_millis(200), "{:?}", started.elapsed());
     server.client("bob").await;
     server.stop().await;
 }
@@ -153,5 +158,42 @@ async fn many_channels_come_in_several_events() {
     let (name, rest) = alice.event().await;
     assert_eq!((name.as_str(), rest["channels"].as_array().unwrap().len()), ("session:channels", 2));
     assert_eq!(rest["channels_complete"], true);
+    server.stop().await;
+}
+
+/// A server of a core that can be stopped, and a token of a user of it.
+async fn with_a_core(connect_timeout: Duration) -> (FakeCore, TestServer, String) {
+    let (core, key) = (FakeCore::start().await, Key::ed25519("ed"));
+    core.set_keys(vec![key.listed()]);
+    let edit = |config: &mut imks::testing::config::Config| {
+        config.core_url = Some(core.url().into());
+        config.socket.connect_timeout = connect_timeout;
+    };
+    let server = TestServer::start_with(Kind::Sqlite, edit).await;
+    (core, server, key.token(uuid::Uuid::now_v7()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_while_the_core_is_away_is_let_in_when_it_is_back() {
+    let (core, server, token) = with_a_core(Duration::from_secs(10)).await;
+    core.stop();
+    let mut client = TestClient::open(server.addr()).await;
+    client.raw(&format!("40{}", json!({ "token": token }))).await;
+    // An answer to a heartbeat of another client: by now the first attempt has failed.
+    TestClient::open(server.addr()).await;
+    core.restart().await;
+    assert_eq!(client.event().await.0, "session:ready");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_cannot_be_let_in_loses_its_transport_and_gets_no_refusal() {
+    let (core, server, token) = with_a_core(Duration::from_secs(1)).await;
+    core.mode(Mode::Unavailable);
+    let mut client = TestClient::open(server.addr()).await;
+    client.raw(&format!("40{}", json!({ "token": token }))).await;
+    client.ended().await;
+    assert_eq!(client.kept(), [], "no packet, least of all a CONNECT_ERROR");
+    assert_eq!(refused(&server, json!({ "token": "x" })).await["data"]["code"], "unauthenticated", "final");
     server.stop().await;
 }

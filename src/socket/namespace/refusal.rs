@@ -12,17 +12,30 @@ pub struct ConnectError {
     /// The data for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
+    #[serde(skip)]
+    ends_transport: bool,
 }
 
 impl ConnectError {
     /// Creates an error without data.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), data: None }
+        Self { message: message.into(), data: None, ends_transport: false }
     }
 
     /// Creates an error with data.
     pub fn with_data(message: impl Into<String>, data: serde_json::Value) -> Self {
-        Self { message: message.into(), data: Some(data) }
+        Self { message: message.into(), data: Some(data), ends_transport: false }
+    }
+
+    /// Creates a refusal for a cause that passes: instead of an answer, the transport ends, so that a stock
+    /// client reconnects by itself. After a `connect_error` it would not. `message` is for the log.
+    pub fn reconnect(message: impl Into<String>) -> Self {
+        Self { message: message.into(), data: None, ends_transport: true }
+    }
+
+    /// Whether the refusal ends the transport instead of being sent.
+    pub(crate) fn ends_transport(&self) -> bool {
+        self.ends_transport
     }
 }
 

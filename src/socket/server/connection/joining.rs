@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 use super::{ConnectionTask, Done};
+use crate::engine::Close;
 use crate::error::ImksResult;
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_connect_error};
@@ -112,10 +113,14 @@ impl ConnectionTask {
         }
     }
 
-    /// Sends CONNECT_ERROR. The connection stays open.
+    /// Sends CONNECT_ERROR, after which the connection stays open, or ends the transport if the refusal says so.
     pub(super) fn refuse(&mut self, path: &str, refusal: &ConnectError) {
         self.client.refused(path);
         metrics::CONNECTS.of(Connect::Refused).increment();
+        if refusal.ends_transport() {
+            tracing::debug!(why = refusal.message, "client refused for now, its transport ends");
+            return self.connection.outbox().close(Close::Graceful);
+        }
         match encode_connect_error(path, refusal) {
             Ok(packet) => self.answer(&packet),
             Err(error) => self.refuse_connection(&error),
