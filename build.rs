@@ -11,7 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(feature = "server")]
 fn generate() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["token", "channel", "member", "permission"].map(|name| format!("core/v1/{name}.proto"));
+    let files =
+        ["token", "channel", "member", "permission", "login"].map(|name| format!("core/v1/{name}.proto"));
     // protox is a protobuf compiler in Rust: nothing to install on the machine that builds.
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;

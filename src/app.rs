@@ -74,6 +74,8 @@ impl App {
     async fn start_parts(mut config: Config) -> ImksResult<Self> {
         config.validate()?;
         config.messaging.max_payload = config.engine.max_payload;
+        // A little less than the socket waits, so that the refusal is ours.
+        config.messaging.connect_hold = config.socket.connect_timeout.mul_f64(0.9);
         let node = NodeId::random()?;
         config.messaging.node.get_or_insert_with(|| node.to_string());
         // The listeners come first, so that a second server on the same address does not touch the database.
@@ -88,7 +90,12 @@ impl App {
         let parts = Parts {
             db: db.clone(),
             appender: appender.clone(),
-            authenticator: Authenticator::start(core.clone(), config.token.clone()).await?,
+            authenticator: Authenticator::start_with(
+                core.clone(),
+                config.token.clone(),
+                config.login.clone(),
+            )
+            .await?,
             permissions: Permissions::new(core.clone(), config.permissions.clone()),
             core: core.clone(),
             relay: relay.clone(),

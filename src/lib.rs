@@ -76,6 +76,7 @@ cfg_if::cfg_if! {
         mod cli;
         mod config;
         mod directory;
+        mod http_client;
         mod messaging;
         mod models;
         mod pb;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use database::{Database, Kind};
 use script::Script;
-use server::{Server, token};
+use server::{Core, Server, free_port, run, token};
 
 /// Deaths of the server in one crash test.
 const KILLS: usize = 4;
@@ -126,6 +126,48 @@ fn a_client_comes_back_by_itself_after_a_restart_over_websocket() {
 #[test]
 fn a_client_comes_back_by_itself_after_a_crash() {
     a_client_comes_back(Kind::Sqlite, "upgrade", Server::kill_and_restart);
+}
+
+fn a_client_comes_in_after_an_outage(via: &'static str) {
+    let database = Database::create(Kind::Sqlite);
+    let alice = token(&database, "alice", &[]);
+    let port = free_port().to_string();
+    let core = Core::start(&database, &port);
+    let own = Database::create(Kind::Sqlite)
+        .with("IMKS_CORE_URL", &format!("http://{port}"))
+        .with("IMKS_CONNECT_TIMEOUT", "2s");
+    let server = Server::start(&own);
+    drop(core);
+    let environment = [("URL", &*server.url()), ("TOKEN_ALICE", &alice), ("VIA", via)];
+    let mut script = Script::start("outage.js", &environment);
+    script.hears(|line| line["held"] == true);
+    let _core = Core::start(&database, &port);
+    script.tell("back");
+    script.done();
+}
+
+#[test]
+fn a_client_that_connects_while_the_core_is_away_comes_in_by_itself_over_websocket() {
+    a_client_comes_in_after_an_outage("websocket");
+}
+
+#[test]
+fn a_client_that_connects_while_the_core_is_away_comes_in_by_itself_over_polling() {
+    a_client_comes_in_after_an_outage("polling");
+}
+
+#[test]
+fn users_of_an_express_application_come_in_with_one_line_of_configuration() {
+    let keys = tempfile::tempdir().unwrap();
+    let file = keys.path().join("jwt.pem").display().to_string();
+    let database = Database::create(Kind::Sqlite);
+    run(&database, &["directory", "channel", "add", "support"]);
+    let mut application = Script::start("own_login.js", &[("PUBLIC_KEY_FILE", &file)]);
+    application.hears(|line| line["listening"] == true);
+    let database = database.with("IMKS_TOKEN_PUBLIC_KEY_FILE", &file);
+    let server = Server::start(&database);
+    application.tell(&server.url());
+    application.done();
 }
 
 #[test]

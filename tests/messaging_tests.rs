@@ -51,6 +51,8 @@ mod limits;
 mod memory;
 #[path = "messaging/moderation.rs"]
 mod moderation;
+#[path = "messaging/own_logins.rs"]
+mod own_logins;
 #[path = "messaging/reaction.rs"]
 mod reaction;
 #[path = "messaging/read_state.rs"]

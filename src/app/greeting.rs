@@ -1,6 +1,7 @@
 //! The message that the server prints when it has started.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use super::App;
 use crate::config::{ClusterAdapter, Setting};
@@ -33,9 +34,7 @@ impl App {
             let page = admin.ui_dir.as_ref().map(|_| format!(", page {url}/admin/")).unwrap_or_default();
             text.push_str(&format!("  admin      namespace {}, {mode} mode{page}\n", admin.namespace));
         }
-        if self.directory.is_some() {
-            text.push_str("  token      imks token alice   (creates the user, a member of #general)\n");
-        }
+        text.push_str(&self.way_in());
         text.push_str(&format!(
             "  connect    io(\"{url}\", {{ auth: {{ token }} }})   with socket.io-client\n"
         ));
@@ -48,6 +47,30 @@ impl App {
         }
         text
     }
+
+    /// Returns the line about where tokens come from; empty if an external core issues them.
+    fn way_in(&self) -> String {
+        if self.config.login.has_own_keys() {
+            return "  logins     tokens of your own application (docs/identity.md)\n".into();
+        }
+        if self.directory.is_none() {
+            return String::new();
+        }
+        let database = &self.config.database;
+        // Absolute, because the command would make another database in another directory.
+        let place = match database.url {
+            None => format!(" --data-dir {}", absolute(&database.data_dir)),
+            Some(_) => String::new(),
+        };
+        format!("  token      imks token alice{place}   (creates the user, a member of #general)\n")
+    }
+}
+
+/// Returns a path as a shell reads it from any directory.
+fn absolute(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    let is_plain = path.chars().all(|c| c.is_alphanumeric() || "/-_.".contains(c));
+    if is_plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 impl App {

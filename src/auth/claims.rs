@@ -59,10 +59,10 @@ impl From<ImksError> for Refusal {
     }
 }
 
-/// A well-formed token that is not verified yet. Borrows from its text.
-pub(super) struct Unverified<'a> {
+/// A well-formed token that is not verified yet, with claims of the shape `C`. Borrows from its text.
+pub(super) struct Unverified<'a, C> {
     pub(super) header: Header,
-    pub(super) claims: Claims,
+    pub(super) claims: C,
     /// The signed part of the token: its header and claims.
     pub(super) message: &'a str,
     /// The signature in base64url, as in the token.
@@ -73,7 +73,9 @@ pub(super) struct Unverified<'a> {
 #[derive(Deserialize)]
 pub(super) struct Header {
     pub(super) alg: String,
-    pub(super) kid: String,
+    /// The id of the key. The core's tokens must have one.
+    #[serde(default, deserialize_with = "present")]
+    pub(super) kid: Option<String>,
     #[serde(default)]
     typ: Option<String>,
     // Each of the following names a key by other means, or changes what the signature covers.
@@ -95,7 +97,8 @@ pub(super) struct Header {
     zip: Option<IgnoredAny>,
 }
 
-/// The claims that matter. A claim of the wrong type makes the token invalid; it is never read as absent.
+/// The claims of the core's tokens. A claim of the wrong type makes the token invalid; it is never read as
+/// absent.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     pub(super) iss: String,
@@ -114,9 +117,26 @@ pub(super) struct Claims {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Audience {
+pub(super) enum Audience {
     One(String),
     Many(Vec<String>),
+}
+
+impl Audience {
+    /// Whether the token is meant for `audience`.
+    pub(super) fn has(&self, audience: &str) -> bool {
+        match self {
+            Self::One(name) => name == audience,
+            Self::Many(names) => names.iter().any(|name| name == audience),
+        }
+    }
+}
+
+/// The times in a token, in seconds since 1970.
+pub(super) struct Validity {
+    pub(super) exp: u64,
+    pub(super) iat: Option<u64>,
+    pub(super) nbf: Option<u64>,
 }
 
 /// The checked issue and expiry times of a token.
@@ -125,7 +145,7 @@ pub(super) struct Times {
     pub(super) expires_at: Micros,
 }
 
-impl<'a> Unverified<'a> {
+impl<'a, C: DeserializeOwned> Unverified<'a, C> {
     /// Parses a token without verifying its signature.
     ///
     /// # Errors
@@ -163,23 +183,32 @@ impl Header {
 impl Claims {
     /// Whether the token is meant for `audience`.
     pub(super) fn is_for(&self, audience: &str) -> bool {
-        match &self.aud {
-            Audience::One(name) => name == audience,
-            Audience::Many(names) => names.iter().any(|name| name == audience),
-        }
+        self.aud.has(audience)
     }
 
+    /// Returns the times in the token.
+    pub(super) fn validity(&self) -> Validity {
+        Validity { exp: self.exp, iat: Some(self.iat), nbf: self.nbf }
+    }
+}
+
+impl Validity {
     /// Checks the times of the token at `now`, with `leeway` for clocks that differ. `lifetime_max` bounds
-    /// the time between issue and expiry, so that a token that expires in a thousand years is refused.
+    /// the time between issue and expiry, so that a token that expires in a thousand years is refused. A token
+    /// without a time of issue counts as issued as early as its expiry allows.
     ///
     /// # Errors
     /// `Expired`, `NotYetValid`, or `Invalid` for any other time that is not acceptable.
-    pub(super) fn times(&self, now: Micros, leeway: Micros, lifetime_max: Micros) -> Result<Times, Refusal> {
-        let issued_at = micros(self.iat)?;
+    pub(super) fn check(&self, now: Micros, leeway: Micros, lifetime_max: Micros) -> Result<Times, Refusal> {
         let expires_at = micros(self.exp)?;
+        let earliest = expires_at.saturating_sub(lifetime_max).max(0);
+        let issued_at = self.iat.map(micros).transpose()?.unwrap_or(earliest);
         let not_before = self.nbf.map(micros).transpose()?.unwrap_or(issued_at);
         if expires_at.saturating_add(leeway) <= now {
             return Err(Refusal::Expired);
+        }
+        if self.iat.is_none() && earliest > now.saturating_add(leeway) {
+            return Err(Refusal::Invalid("times"));
         }
         if expires_at > issued_at.saturating_add(lifetime_max) || expires_at <= issued_at {
             return Err(Refusal::Invalid("times"));
@@ -233,21 +262,18 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_taken_apart_or_refused(text in ".{0,200}") {
-            let _ = Unverified::parse(&text);
+            let _ = Unverified::<Claims>::parse(&text);
         }
 
         #[test]
         fn any_claims_are_read_or_refused(header in ".{0,80}", claims in ".{0,80}") {
             let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-            let _ = Unverified::parse(&format!("{}.{}.c2ln", part(&header), part(&claims)));
+            let _ = Unverified::<Claims>::parse(&format!("{}.{}.c2ln", part(&header), part(&claims)));
         }
 
         #[test]
-        fn no_times_overflow(iat: u64, exp: u64, nbf: Option<u64>, now: i64) {
-            let aud = Audience::One(String::new());
-            let claims =
-                Claims { iss: String::new(), aud, sub: Uuid::nil(), exp, iat, nbf, sid: None, username: None };
-            let _ = claims.times(now, 5_000_000, 86_400_000_000);
+        fn no_times_overflow(iat: Option<u64>, exp: u64, nbf: Option<u64>, now: i64) {
+            let _ = Validity { exp, iat, nbf }.check(now, 5_000_000, 86_400_000_000);
         }
     }
 }

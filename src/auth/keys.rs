@@ -7,6 +7,34 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use crate::clock::Micros;
 use crate::pb::{SigningAlgorithm, SigningKey};
 
+/// A key as its source lists it, with the only algorithm that it is used with.
+pub(super) struct ListedKey {
+    /// The issuer that signs with the key; empty for keys of the operator's own application.
+    pub(super) issuer: String,
+    /// The id of the key in the header of a token, or a name of this server's own where tokens name none.
+    pub(super) kid: String,
+    pub(super) verifier: Verifier,
+    pub(super) not_before: Micros,
+    pub(super) not_after: Option<Micros>,
+    /// Whether the key must be removed at once.
+    pub(super) revoked: bool,
+}
+
+impl From<SigningKey> for ListedKey {
+    fn from(key: SigningKey) -> Self {
+        let verifier = match key.algorithm {
+            SigningAlgorithm::EdDsa => {
+                Verifier::new(Algorithm::EdDSA, DecodingKey::from_ed_der(&key.public_key))
+            }
+            SigningAlgorithm::Es256 => {
+                Verifier::new(Algorithm::ES256, DecodingKey::from_ec_der(&key.public_key))
+            }
+        };
+        let SigningKey { issuer, kid, not_before, not_after, revoked, .. } = key;
+        Self { issuer, kid, verifier, not_before, not_after, revoked }
+    }
+}
+
 /// Keys by issuer and key id. The issuer is part of the map key, so that one issuer's key never verifies
 /// another issuer's token, even if both use the same key id (CVE-2026-49998).
 #[derive(Default, Clone)]
@@ -25,14 +53,14 @@ struct Key {
 /// A public key together with the only algorithm it is used with.
 #[derive(Clone)]
 pub(super) struct Verifier {
-    algorithm: SigningAlgorithm,
+    algorithm: Algorithm,
     key: DecodingKey,
 }
 
 impl KeySet {
     /// Returns the set after an answer that arrived at `now`. A key that the answer no longer lists stays
     /// until it expires, but at most for `grace`. A revoked key is removed at once.
-    pub(super) fn updated(&self, answer: Vec<SigningKey>, now: Micros, grace: Micros) -> Self {
+    pub(super) fn updated(&self, answer: Vec<ListedKey>, now: Micros, grace: Micros) -> Self {
         let mut keys = self.keys.clone();
         keys.retain(|_, key| key.not_after.min(key.listed_at.saturating_add(grace)) > now);
         for key in answer {
@@ -40,7 +68,7 @@ impl KeySet {
             if key.revoked {
                 keys.remove(&name);
             } else {
-                keys.insert(name, Key::new(&key, now));
+                keys.insert(name, Key::new(key, now));
             }
         }
         Self { keys }
@@ -65,6 +93,13 @@ impl KeySet {
         self.key(issuer, kid).is_some_and(|key| now < key.not_before)
     }
 
+    /// Returns the keys of all issuers that verify signatures of `alg` at `now`.
+    pub(super) fn with_algorithm(&self, alg: &str, now: Micros) -> Vec<Verifier> {
+        let good = |key: &&Key| key.not_before <= now && now < key.not_after;
+        let keys = self.keys.values().filter(good).map(|key| &key.verifier);
+        keys.filter(|verifier| verifier.name() == Some(alg)).cloned().collect()
+    }
+
     fn key(&self, issuer: &str, kid: &str) -> Option<&Key> {
         self.keys.get(&(issuer.to_owned(), kid.to_owned()))
     }
@@ -75,13 +110,9 @@ impl KeySet {
 }
 
 impl Key {
-    fn new(key: &SigningKey, now: Micros) -> Self {
-        let decoding = match key.algorithm {
-            SigningAlgorithm::EdDsa => DecodingKey::from_ed_der(&key.public_key),
-            SigningAlgorithm::Es256 => DecodingKey::from_ec_der(&key.public_key),
-        };
+    fn new(key: ListedKey, now: Micros) -> Self {
         Self {
-            verifier: Verifier { algorithm: key.algorithm, key: decoding },
+            verifier: key.verifier,
             not_before: key.not_before,
             not_after: key.not_after.unwrap_or(Micros::MAX),
             listed_at: now,
@@ -90,15 +121,28 @@ impl Key {
 }
 
 impl Verifier {
+    /// Combines a key with the only algorithm that it is used with.
+    pub(super) fn new(algorithm: Algorithm, key: DecodingKey) -> Self {
+        Self { algorithm, key }
+    }
+
+    /// Returns the name of the algorithm in the header of a token (RFC 7518, RFC 8037).
+    fn name(&self) -> Option<&'static str> {
+        match self.algorithm {
+            Algorithm::EdDSA => Some("EdDSA"),
+            Algorithm::ES256 => Some("ES256"),
+            Algorithm::RS256 => Some("RS256"),
+            Algorithm::HS256 => Some("HS256"),
+            _ => None,
+        }
+    }
+
     /// Whether `signature` (base64url) is a signature of this key over `message`. The header's `alg` must
     /// match the key's algorithm; it never selects one.
     pub(super) fn verify(&self, alg: &str, message: &str, signature: &str) -> bool {
-        let (name, algorithm) = match self.algorithm {
-            SigningAlgorithm::EdDsa => ("EdDSA", Algorithm::EdDSA),
-            SigningAlgorithm::Es256 => ("ES256", Algorithm::ES256),
-        };
-        let verified = || jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, algorithm);
-        alg == name && verified().unwrap_or(false)
+        let verified =
+            || jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm);
+        self.name() == Some(alg) && verified().unwrap_or(false)
     }
 }
 
@@ -106,7 +150,7 @@ impl Verifier {
 mod tests {
     use super::*;
 
-    fn key(kid: &str, not_after: Option<Micros>, revoked: bool) -> SigningKey {
+    fn key(kid: &str, not_after: Option<Micros>, revoked: bool) -> ListedKey {
         let (issuer, kid) = ("imks".to_owned(), kid.to_owned());
         let public_key = vec![7; 32];
         SigningKey {
@@ -118,6 +162,7 @@ mod tests {
             not_after,
             revoked,
         }
+        .into()
     }
 
     #[test]

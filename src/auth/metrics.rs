@@ -12,11 +12,22 @@ pub enum PermissionMiss {
     Failed,
 }
 
+/// The outcome of a refresh of the keys of tokens.
+pub enum Refresh {
+    /// The source answered.
+    Fetched,
+    /// The source did not answer, or had no usable key.
+    Failed,
+}
+
+label!(Refresh { Fetched = "fetched", Failed = "failed" });
 label!(PermissionMiss { Answered = "answered", Stale = "stale", Failed = "failed" });
 
 instruments! {
     /// Refused tokens
     TOKENS_REFUSED: Counter = "imks_tokens_refused_total";
+    /// Refreshes of the keys that tokens are verified with, by outcome
+    KEY_REFRESHES: Counter[outcome: Refresh] = "imks_key_refreshes_total";
     /// Permission checks that the cache could not answer, by outcome; `stale`: the core did not answer, so its
     /// last answer was used
     PERMISSION_MISSES: Counter[outcome: PermissionMiss] = "imks_permission_misses_total";

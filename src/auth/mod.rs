@@ -1,19 +1,23 @@
 //! Authentication of users ([`Authenticator`]) and checks of their permissions ([`Permissions`]).
 //!
-//! Tokens are checked locally against the core's keys, and permissions are cached for a minute. Both follow
-//! the core's streams, so a revoked token or a removed member loses its rights within a second. This module
+//! Tokens are checked locally against the keys of the core or of the operator's own application, and permissions
+//! are cached for a minute. Both follow the core's streams, so a revoked token or a removed member loses its rights within a second. This module
 //! also re-exports the core's types that its callers need, so that no module above it depends on gRPC.
 
 mod claims;
 mod grant_cache;
 mod keys;
+mod login;
 pub mod metrics;
+mod own_keys;
 mod permission;
 mod permissions;
 mod revocation;
 mod token;
 
 pub use crate::pb::{CoreClient, Membership, Revocation};
+pub use login::Config as LoginConfig;
+pub use own_keys::check_public_keys;
 pub use permission::Permission;
 pub use permissions::{AccessChange, Config as PermissionConfig, Permissions};
 pub use token::{Authenticator, Config as TokenConfig, Identity};

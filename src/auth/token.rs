@@ -1,7 +1,10 @@
-//! Local verification of tokens, without a call to the core while its keys are known (docs/rpc.md).
+//! Local verification of tokens, without a call while their keys are known: tokens of the core (docs/rpc.md), or
+//! of the operator's own application (docs/identity.md).
 
 mod follow;
+mod own;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,21 +14,25 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::claims::{Refusal, Unverified};
+use super::claims::{Claims, Refusal, Unverified};
 use super::keys::{KeySet, Verifier};
+use super::login::Config as LoginConfig;
 use super::metrics;
 use super::revocation::Revocations;
 use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{CoreClient, Revocation, Verdict};
+use own::OwnLogins;
 
 /// The rules for accepting tokens.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The accepted values of `iss`. A key verifies tokens of its own issuer only.
+    /// The accepted values of `iss`. A key of the core verifies tokens of its own issuer only. Empty: `imks` for
+    /// tokens of the core, any for tokens of one's own keys.
     pub issuers: Vec<String>,
-    /// The value that `aud` must contain.
-    pub audience: String,
+    /// The value that `aud` must contain; `imks` if it is not set. Tokens of one's own keys may have no `aud`
+    /// while it is not set, except those of a key set, whose issuer signs for others as well.
+    pub audience: Option<String>,
     /// The tolerance for clocks that differ; at most a minute.
     pub leeway: Duration,
     /// The longest time between a token's issue and its expiry.
@@ -41,14 +48,30 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            issuers: vec!["imks".into()],
-            audience: "imks".into(),
+            issuers: Vec::new(),
+            audience: None,
             leeway: Duration::from_secs(5),
             lifetime_max: Duration::from_secs(31 * 24 * 3600),
             refresh: Duration::from_secs(300),
             refresh_pause: Duration::from_secs(10),
             key_grace: Duration::from_secs(900),
         }
+    }
+}
+
+impl Config {
+    /// Returns the name of this server in `aud`.
+    pub fn audience(&self) -> &str {
+        self.audience.as_deref().unwrap_or(NAME)
+    }
+
+    /// Returns the issuer of tokens of the embedded directory: the first one that is accepted.
+    pub fn issuer(&self) -> &str {
+        self.issuers.first().map_or(NAME, String::as_str)
+    }
+
+    fn accepts_issuer(&self, issuer: &str) -> bool {
+        if self.issuers.is_empty() { issuer == NAME } else { self.issuers.iter().any(|it| it == issuer) }
     }
 }
 
@@ -74,11 +97,13 @@ pub struct Authenticator(Arc<Inner>);
 struct Inner {
     core: CoreClient,
     config: Config,
+    /// The logins of the operator's own application, if tokens are signed by it and not by the core.
+    own: Option<OwnLogins>,
     keys: RwLock<Arc<KeySet>>,
     revocations: RwLock<Revocations>,
     refreshes: Mutex<Refreshes>,
-    /// When a token from the future was last logged.
-    clock_warned_at: Mutex<Option<Instant>>,
+    /// When a refusal was last logged for operators, by its reason.
+    logged_at: Mutex<HashMap<&'static str, Instant>>,
     wanted: Arc<Notify>,
     /// The number of refreshes that ended, successfully or not.
     ended: watch::Sender<u64>,
@@ -99,24 +124,38 @@ struct Refreshes {
 }
 
 impl Authenticator {
-    /// Fetches the keys and the revocations, and follows both from then on. If the core does not answer, the
-    /// start is delayed by a few seconds but succeeds; tokens are refused as `unavailable` until the core
+    /// Starts to verify tokens of the core; see [`Authenticator::start_with`].
+    ///
+    /// # Errors
+    /// The errors of [`Authenticator::start_with`].
+    #[cfg(feature = "testing")]
+    pub async fn start(core: CoreClient, config: Config) -> ImksResult<Self> {
+        Self::start_with(core, config, LoginConfig::default()).await
+    }
+
+    /// Fetches the keys and the revocations, and follows both from then on. If the core or the key set does not
+    /// answer, the start is delayed by a few seconds but succeeds; tokens are refused as `unavailable` until it
     /// answers.
     ///
     /// # Errors
-    /// `Config` if the issuers or the audience are empty, or the leeway is too long.
-    pub async fn start(core: CoreClient, config: Config) -> ImksResult<Self> {
-        if config.issuers.is_empty() || config.audience.is_empty() || config.leeway > LEEWAY_MAX {
-            let text = "tokens need an issuer and an audience, and a leeway of at most a minute";
-            return Err(ImksError::Config(text.into()));
+    /// `Config` if the leeway is too long, or if one's own keys cannot be used.
+    pub async fn start_with(core: CoreClient, config: Config, logins: LoginConfig) -> ImksResult<Self> {
+        if config.leeway > LEEWAY_MAX {
+            return Err(ImksError::Config("tokens need a leeway of at most a minute".into()));
         }
+        let own = OwnLogins::new(core.clone(), logins)?;
+        let keys = match own.as_ref().filter(|own| !own.source().is_remote()) {
+            Some(own) => KeySet::default().updated(own.source().fetch().await?, now_micros(), 0),
+            None => KeySet::default(),
+        };
         let inner = Arc::new(Inner {
             core,
             config,
-            keys: RwLock::default(),
+            own,
+            keys: RwLock::new(Arc::new(keys)),
             revocations: RwLock::default(),
             refreshes: Mutex::default(),
-            clock_warned_at: Mutex::default(),
+            logged_at: Mutex::default(),
             wanted: Arc::default(),
             ended: watch::Sender::new(0),
             caught_up: watch::Sender::new(false),
@@ -130,7 +169,9 @@ impl Authenticator {
             let _ = caught_up.wait_for(|known| *known).await;
         };
         if timeout(START_WAIT, ready).await.is_err() {
-            tracing::warn!("the core does not answer yet: signing in is not possible until it does");
+            tracing::warn!(
+                "the keys of tokens cannot be fetched yet: signing in is not possible until they are"
+            );
         }
         Ok(Self(inner))
     }
@@ -150,17 +191,21 @@ impl Authenticator {
     /// # Errors
     /// The errors of [`Authenticator::verify`].
     pub async fn verify_at(&self, token: &str, now: Micros) -> ImksResult<Identity> {
-        self.0.verify(token, now).await.map_err(|refusal| self.0.refused(refusal))
+        self.0.verify(token, now, false).await.map_err(|refusal| self.0.refused(refusal))
     }
 
     /// Asks the core about a token, for callers that need its current verdict (`auth:refresh`, sensitive
-    /// permissions). The token must also pass the local check.
+    /// permissions). The token must also pass the local check. Of a token of one's own keys, the core is asked
+    /// whether the account of its user is open.
     ///
     /// # Errors
     /// The errors of [`Authenticator::verify`], and `Unavailable` or `Timeout` if the core gives no verdict.
     pub async fn verify_remote(&self, token: &str) -> ImksResult<Identity> {
+        if self.0.own.is_some() {
+            return self.0.verify(token, now_micros(), true).await.map_err(|refusal| self.0.refused(refusal));
+        }
         let identity = self.verify(token).await?;
-        match self.0.core.verify_token(token, &self.0.config.audience).await? {
+        match self.0.core.verify_token(token, self.0.config.audience()).await? {
             Verdict::Valid { user, .. } if user.id == identity.user_id => Ok(identity),
             Verdict::Valid { .. } => Err(self.0.refused(Refusal::Invalid("another user"))),
             Verdict::Invalid => Err(self.0.refused(Refusal::Invalid("core"))),
@@ -183,18 +228,27 @@ impl Authenticator {
 }
 
 impl Inner {
-    async fn verify(&self, token: &str, now: Micros) -> Result<Identity, Refusal> {
-        let parsed = Unverified::parse(token)?;
-        if !self.config.issuers.contains(&parsed.claims.iss) {
+    /// Verifies a token. `again` asks the directory about the user even if it has answered before.
+    async fn verify(&self, token: &str, now: Micros, again: bool) -> Result<Identity, Refusal> {
+        match &self.own {
+            Some(own) => self.verify_own(own, token, now, again).await,
+            None => self.verify_of_core(token, now).await,
+        }
+    }
+
+    async fn verify_of_core(&self, token: &str, now: Micros) -> Result<Identity, Refusal> {
+        let parsed = Unverified::<Claims>::parse(token)?;
+        if !self.config.accepts_issuer(&parsed.claims.iss) {
             return Err(Refusal::Invalid("issuer"));
         }
-        let key = self.key(&parsed.claims.iss, &parsed.header.kid, now).await?;
+        let kid = parsed.header.kid.as_deref().ok_or(Refusal::Invalid("kid"))?;
+        let key = self.key(&parsed.claims.iss, kid, now).await?;
         if !key.verify(&parsed.header.alg, parsed.message, parsed.signature) {
             return Err(Refusal::Invalid("signature"));
         }
         let (leeway, lifetime) = (micros(self.config.leeway), micros(self.config.lifetime_max));
-        let times = parsed.claims.times(now, leeway, lifetime)?;
-        if !parsed.claims.is_for(&self.config.audience) {
+        let times = parsed.claims.validity().check(now, leeway, lifetime)?;
+        if !parsed.claims.is_for(self.config.audience()) {
             return Err(Refusal::Invalid("audience"));
         }
         let (user_id, session_id) = (parsed.claims.sub, parsed.claims.sid);
@@ -213,16 +267,29 @@ impl Inner {
     /// Counts and logs a refusal. Every refusal passes through here.
     fn refused(&self, refusal: Refusal) -> ImksError {
         metrics::TOKENS_REFUSED.increment();
-        let mut warned_at = self.clock_warned_at.lock();
-        let may_warn = warned_at.is_none_or(|at| at.elapsed() > CLOCK_WARNING_PAUSE);
-        if may_warn && matches!(refusal, Refusal::NotYetValid) {
-            *warned_at = Some(Instant::now());
-            tracing::warn!(
-                "a good token is not valid yet: the clock of this machine or of the core is wrong"
-            );
+        let why = refusal.why();
+        match refusal {
+            Refusal::NotYetValid if self.may_log(why) => {
+                tracing::warn!(
+                    "token refused: a good one is not valid yet, so a clock is wrong, here or at its issuer"
+                );
+            }
+            // An operator who sets logins up needs the reason, and nobody needs it once per client.
+            Refusal::Invalid(_) if self.may_log(why) => tracing::info!(why, "token refused"),
+            _ => tracing::debug!(why, "token refused"),
         }
-        tracing::debug!(why = refusal.why(), "token refused");
         refusal.into()
+    }
+
+    /// Whether a refusal for this reason was not logged for operators within a minute.
+    fn may_log(&self, why: &'static str) -> bool {
+        let now = Instant::now();
+        let mut logged_at = self.logged_at.lock();
+        if logged_at.get(why).is_some_and(|at| now < *at + LOG_PAUSE) {
+            return false;
+        }
+        logged_at.insert(why, now);
+        true
     }
 
     async fn key(&self, issuer: &str, kid: &str, now: Micros) -> Result<Verifier, Refusal> {
@@ -265,8 +332,10 @@ fn micros(duration: Duration) -> Micros {
 const LEEWAY_MAX: Duration = Duration::from_secs(60);
 /// How long the start, and a token with an unknown key, wait for the core.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// The minimum time between two warnings about a clock. Without it, every connect of a client would log one.
-const CLOCK_WARNING_PAUSE: Duration = Duration::from_secs(60);
+/// The minimum time between two log entries of one reason. Without it, every connect of a client would log one.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
+/// The issuer and the audience of tokens where the configuration names none.
+const NAME: &str = "imks";
 /// The longest username that a token may carry.
 const USERNAME_BYTES_MAX: usize = 256;
 /// The number of revocations that a receiver may lag behind before it must check all of its connections.

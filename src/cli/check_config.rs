@@ -2,6 +2,7 @@
 
 use crate::ImksResult;
 use crate::app::INSTRUMENTS;
+use crate::auth::check_public_keys;
 use crate::config::{Config, Listing};
 use crate::http::tls::Certificates;
 use crate::telemetry::instrument;
@@ -14,8 +15,9 @@ pub(super) struct Args {
     pub(super) table: bool,
 }
 
-/// Prints every value and checks the certificate. The configuration was already checked when it was loaded.
-pub(super) fn run(mut config: Config) -> ImksResult<()> {
+/// Prints every value, and checks the certificate and the file with the keys of tokens. The rest of the
+/// configuration was already checked when it was loaded.
+pub(super) async fn run(mut config: Config) -> ImksResult<()> {
     let rows = Listing::of(&mut config).rows;
     let width = rows.iter().map(|row| row.field.env.len()).max().unwrap_or_default();
     for row in rows {
@@ -25,6 +27,7 @@ pub(super) fn run(mut config: Config) -> ImksResult<()> {
     if let (Some(cert), Some(key)) = (config.tls.cert, config.tls.key) {
         Certificates::open(cert, key)?;
     }
+    check_public_keys(&config.login).await?;
     super::say("The configuration can work.")?;
     Ok(())
 }

@@ -20,9 +20,14 @@ pub struct Args {
 /// Prints a token, and nothing else, to standard output.
 ///
 /// # Errors
-/// `Config` if an external core is configured, which issues its own tokens; `InvalidInput`; `Database`.
+/// `Config` if an external core or an application of one's own issues the tokens; `InvalidInput`; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     Directory::check_ttl(args.ttl)?;
+    if config.login.has_own_keys() {
+        let text = "your own application signs the tokens while one of IMKS_TOKEN_JWKS_URL, \
+                    IMKS_TOKEN_PUBLIC_KEY_FILE and IMKS_TOKEN_HMAC_SECRET is set: a server refuses any other token";
+        return Err(ImksError::Config(text.into()));
+    }
     let directory = open(config).await?;
     let user = directory.ensure_development(&args.user).await?;
     super::say(&directory.issue_token(&user, args.ttl).await?)?;

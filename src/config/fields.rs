@@ -215,16 +215,42 @@ settings! {
     }
 
     "token." in config.token => {
-        issuers: "IMKS_TOKEN_ISSUERS" = "Accepted `iss` of tokens";
-        audience: "IMKS_TOKEN_AUDIENCE" = "Required `aud` of tokens";
+        issuers: "IMKS_TOKEN_ISSUERS" =
+            "Accepted `iss` of tokens; not set: `imks` for tokens of the directory or a core, any for your own keys";
+        audience: "IMKS_TOKEN_AUDIENCE" =
+            "Required `aud` of tokens; not set: `imks`, which tokens of your own public key or secret may omit";
         leeway: "IMKS_TOKEN_LEEWAY" =
             "How far the clocks of this server and of the issuer may differ; at most 1m";
         lifetime (lifetime_max): "IMKS_TOKEN_LIFETIME" = "Longest accepted lifetime of a token";
-        refresh: "IMKS_TOKEN_REFRESH" = "How often the keys are read from the core";
+        refresh: "IMKS_TOKEN_REFRESH" = "How often the keys are read from the core, the key set or the file";
         refresh_pause: "IMKS_TOKEN_REFRESH_PAUSE" =
             "Least time between two reads that were caused by an unknown key";
         key_grace: "IMKS_TOKEN_KEY_GRACE" =
-            "How long a key without an earlier end stays valid after the core stopped listing it";
+            "How long a key without an earlier end stays valid after the core or the key set stopped listing it";
+    }
+    "token." in config.login => {
+        jwks_url: "IMKS_TOKEN_JWKS_URL" =
+            "Your own logins: address of the JSON Web Key Set whose keys sign tokens";
+        public_key_file: "IMKS_TOKEN_PUBLIC_KEY_FILE" =
+            "Your own logins: PEM file with the public keys (Ed25519, P-256, RSA) that sign tokens";
+        hmac_secret: "IMKS_TOKEN_HMAC_SECRET" =
+            "Your own logins: shared secret (HS256) of at least 32 bytes";
+        allow_hmac: "IMKS_TOKEN_ALLOW_HMAC" =
+            "Whether a shared secret may sign tokens; anyone who can read it can sign in as anybody";
+        claim_user (user_claim): "IMKS_TOKEN_CLAIM_USER" =
+            "Claim with the id of the user, any text; `/a/b` is a JSON pointer";
+        claim_name (name_claims): "IMKS_TOKEN_CLAIM_NAME" =
+            "Claims with the name of the user; the first one that exists is used";
+        claim_roles (roles_claim): "IMKS_TOKEN_CLAIM_ROLES" =
+            "Claim with roles; only `guest`, `member`, `moderator` and `owner` are used";
+        claim_channels (channels_claim): "IMKS_TOKEN_CLAIM_CHANNELS" =
+            "Claim with channels: a list of names, or an object of names and roles";
+    }
+    "login." in config.login => {
+        create_users: "IMKS_LOGIN_CREATE_USERS" = "Whether users are created when they sign in for the first time";
+        create_channels: "IMKS_LOGIN_CREATE_CHANNELS" =
+            "Whether a channel is created when a login names it for the first time";
+        channels (first_channels): "IMKS_LOGIN_CHANNELS" = "Channels that a new user joins";
     }
     "" in config.messaging => {
         node: "IMKS_NODE" =
@@ -314,6 +340,7 @@ mod tests {
         ("pb/client.rs", "Config", "config.core", &[]),
         ("auth/permissions.rs", "Config", "config.permissions", &[]),
         ("auth/token.rs", "Config", "config.token", &[]),
+        ("auth/login.rs", "Config", "config.login", &[]),
         // The issuer and the audience are settings of `token`.
         ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
         ("models/db.rs", "Config", "config.database", &[]),
@@ -326,8 +353,9 @@ mod tests {
         ("engine/outbox/limits.rs", "OutboxLimits", "config.engine.outbox", &[]),
         ("socket/server/config.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),
         ("messaging/budget.rs", "AnswerLimits", "config.messaging.answers", &[]),
-        // `max_payload` is a setting of `engine`, and `answers` is listed as a struct above.
-        ("messaging/mod.rs", "Config", "config.messaging", &["max_payload", "answers"]),
+        // `max_payload` is a setting of `engine`, `connect_hold` follows from one of `socket`, and `answers` is
+        // listed as a struct above.
+        ("messaging/mod.rs", "Config", "config.messaging", &["max_payload", "connect_hold", "answers"]),
         ("telemetry/logging.rs", "Config", "config.log", &[]),
         ("telemetry/otlp/mod.rs", "Config", "config.otlp", &[]),
     ];

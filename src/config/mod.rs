@@ -61,6 +61,8 @@ pub struct Config {
     pub socket: socket::Config,
     /// The rules for accepting tokens.
     pub token: auth::TokenConfig,
+    /// The logins of one's own application.
+    pub login: auth::LoginConfig,
     /// The limits of the messaging features.
     pub messaging: messaging::Config,
     /// The Admin UI.
@@ -103,6 +105,7 @@ impl Default for Config {
             // Shorter than the reference's timeout, because clients of this server already have a token.
             socket: socket::Config { connect_timeout: CONNECT_TIMEOUT, ..socket::Config::default() },
             token: auth::TokenConfig::default(),
+            login: auth::LoginConfig::default(),
             messaging: messaging::Config::default(),
             admin: Admin::default(),
             cluster: Cluster::default(),
@@ -133,8 +136,8 @@ impl Config {
 
     /// Returns the settings of the embedded directory, with the issuer and audience that this server accepts.
     pub fn directory(&self) -> directory::Config {
-        let issuer = self.token.issuers.first().unwrap_or(&self.directory.issuer).clone();
-        directory::Config { issuer, audience: self.token.audience.clone(), ..self.directory.clone() }
+        let (issuer, audience) = (self.token.issuer().to_owned(), self.token.audience().to_owned());
+        directory::Config { issuer, audience, ..self.directory.clone() }
     }
 
     /// Whether another machine may be able to connect.
@@ -178,16 +181,13 @@ impl Config {
             self.token.leeway <= Duration::from_secs(60),
             "IMKS_TOKEN_LEEWAY must be at most 1m, or expired tokens would be accepted for too long",
         );
-        check(
-            !self.token.issuers.is_empty() && !self.token.audience.is_empty(),
-            "IMKS_TOKEN_ISSUERS and IMKS_TOKEN_AUDIENCE must name who issues tokens and for whom",
-        );
         check(self.append.lanes > 0 && self.append.batch > 0 && self.append.queue > 0, APPEND_POSITIVE);
         check(
             self.database.max_connections as usize > self.append.lanes,
             "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
         );
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
+        problems.extend(self.login.problems(self.core_url.is_some()));
         problems.extend(self.admin.problems());
         problems.extend(self.cluster.problems(self.database.url.as_ref()));
         problems.extend(self.engine.validate().err().map(|error| error.to_string()));

@@ -199,7 +199,7 @@ pub(super) const GENERAL: &str = "general";
 const ONE: &str = select!("WHERE m.user_id = $1 AND m.channel_id = $2");
 const OF_USER: &str = select!("WHERE m.user_id = $1 AND m.channel_id > $2 ORDER BY m.channel_id LIMIT $3");
 const OF_CHANNEL: &str = select!("WHERE m.channel_id = $1 AND m.user_id > $2 ORDER BY m.user_id LIMIT $3");
-const ROLE: &str = "SELECT id FROM directory_role WHERE name = $1";
-const JOIN: &str = "INSERT INTO directory_member (channel_id, user_id, role_id, joined_at) VALUES ($1, $2, $3, $4) \
+pub(super) const ROLE: &str = "SELECT id FROM directory_role WHERE name = $1";
+pub(super) const JOIN: &str = "INSERT INTO directory_member (channel_id, user_id, role_id, joined_at) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (channel_id, user_id) DO UPDATE SET role_id = excluded.role_id";
 const LEAVE: &str = "DELETE FROM directory_member WHERE channel_id = $1 AND user_id = $2";

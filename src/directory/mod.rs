@@ -10,6 +10,7 @@
 
 mod change;
 mod channel;
+mod login;
 mod member;
 mod seed;
 mod service;
@@ -107,7 +108,9 @@ impl Directory {
         let incoming = futures_util::stream::unfold(accept, |mut accept| async {
             accept.recv().await.map(|pipe| (Ok::<_, std::io::Error>(pipe), accept))
         });
-        let router = self.router();
+        // Only a server in this process may make users.
+        let logins = v1::login_service_server::LoginServiceServer::new(self.clone());
+        let router = self.router().add_service(logins);
         let stop = self.0.stop.clone();
         self.0.tasks.spawn(async move {
             if let Err(error) =

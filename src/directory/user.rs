@@ -163,7 +163,7 @@ pub(super) fn checked_name(field: &'static str, name: &str) -> ImksResult<String
     Ok(name.to_owned())
 }
 
-const INSERT: &str = "INSERT INTO directory_user (id, username, bot, created_at) VALUES ($1, $2, $3, $4) \
+pub(super) const INSERT: &str = "INSERT INTO directory_user (id, username, bot, created_at) VALUES ($1, $2, $3, $4) \
      ON CONFLICT DO NOTHING";
 const BY_NAME: &str = "SELECT id, username, bot, created_at, deleted_at FROM directory_user \
      WHERE username = $1 AND deleted_at IS NULL";
@@ -175,6 +175,6 @@ const LEAVE_ALL: &str = "DELETE FROM directory_member WHERE user_id = $1 RETURNI
 const REVOKE: &str = "INSERT INTO directory_revocation (subject_id, is_session, revoked_at) VALUES ($1, $2, $3) \
      ON CONFLICT (subject_id) DO UPDATE SET revoked_at = excluded.revoked_at";
 /// The length of the longest name of a user or channel, in characters.
-const NAME_CHARS_MAX: usize = 64;
+pub(super) const NAME_CHARS_MAX: usize = 64;
 /// The largest number of rows in a list for the command line.
 pub(super) const LIST_MAX: i64 = 10_000;

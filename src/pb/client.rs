@@ -1,8 +1,8 @@
 //! The client for every call to the core: one connection, a deadline and a slot for each call, retries, and a
 //! circuit breaker.
 //!
-//! All calls in the contract are reads, so they may be retried. A call that changes state would have to
-//! bypass [`CoreClient::read`].
+//! All calls in the contract may be repeated: they read, or, like [`CoreClient::sign_in`], make what is missing.
+//! A call that has an effect each time would have to bypass [`CoreClient::call`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::metrics::{self, Call};
 use super::parse::malformed;
 use super::types::{Allowed, Effective, Membership, SigningKeys, UserInfo, Verdict};
 use super::v1;
+use super::v1::login_service_client::LoginServiceClient;
 use super::v1::member_service_client::MemberServiceClient;
 use super::v1::permission_service_client::PermissionServiceClient;
 use super::v1::token_service_client::TokenServiceClient;
@@ -71,13 +72,13 @@ impl std::fmt::Debug for CoreClient {
     }
 }
 
-/// Runs one call in the contract as a read, on a stub that accepts answers up to the size limit. Evaluates to
+/// Runs one call in the contract, on a stub that accepts answers up to the size limit. Evaluates to
 /// the answer, or returns the error from the enclosing function.
 macro_rules! call {
     ($core:expr, $client:ident::$method:ident($request:expr)) => {{
         let bytes_max = $core.0.config.answer_bytes_max;
         $core
-            .read($request, |channel, request| async move {
+            .call($request, |channel, request| async move {
                 $client::new(channel).max_decoding_message_size(bytes_max).$method(request).await
             })
             .await?
@@ -200,13 +201,28 @@ impl CoreClient {
         Ok(call!(self, PermissionServiceClient::check(request)).into())
     }
 
+    /// Makes what is missing of a user that imks verified by itself, and returns the user; `None` if there is no
+    /// such user and none may be made.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`; `InvalidInput` if a name is not allowed.
+    pub async fn sign_in(&self, request: v1::SignInRequest) -> ImksResult<Option<UserInfo>> {
+        let user = request.user_id.clone();
+        let answer: Option<UserInfo> =
+            call!(self, LoginServiceClient::sign_in(request)).user.map(TryInto::try_into).transpose()?;
+        match answer {
+            Some(answer) if answer.id.to_string() != user => Err(malformed("the user of a login")),
+            answer => Ok(answer),
+        }
+    }
+
     /// Returns a [`Watch`] that follows one of the core's streams.
     pub fn watch(&self, kind: WatchKind) -> Watch {
         Watch::new(self.0.channel.clone(), kind)
     }
 
-    /// Runs one read with a slot, the breaker, a deadline and retries.
-    async fn read<Req, Res, F, Fut>(&self, request: Req, send: F) -> ImksResult<Res>
+    /// Runs one call with a slot, the breaker, a deadline and retries.
+    async fn call<Req, Res, F, Fut>(&self, request: Req, send: F) -> ImksResult<Res>
     where
         Req: Clone,
         F: Fn(Channel, tonic::Request<Req>) -> Fut,

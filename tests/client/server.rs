@@ -23,8 +23,7 @@ pub(crate) struct Server {
 impl Server {
     /// On a free port.
     pub(crate) fn start(database: &Database) -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        Self::start_at(database, port.expect("a free port"))
+        Self::start_at(database, free_port())
     }
 
     fn start_at(database: &Database, address: SocketAddr) -> Self {
@@ -99,11 +98,44 @@ impl Drop for Server {
     }
 }
 
+/// An address that nobody listens on.
+pub(crate) fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    listener.expect("a free port")
+}
+
+/// A running `imks core`; killed when dropped.
+pub(crate) struct Core(Child);
+
+impl Core {
+    pub(crate) fn start(database: &Database, address: &str) -> Self {
+        let mut command = imks(database);
+        command.args(["core", "--listen", address]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("imks core starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        assert!(line.contains(address), "{line}");
+        Self(child)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What `imks` prints with these arguments.
+pub(crate) fn run(database: &Database, arguments: &[&str]) -> String {
+    let output = imks(database).args(arguments).output().expect("imks runs");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
 /// A development token, as a person gets it.
 pub(crate) fn token(database: &Database, user: &str, more: &[&str]) -> String {
-    let output = imks(database).args(["token", user]).args(more).output().expect("imks token runs");
-    assert!(output.status.success(), "imks token: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+    run(database, &[&["token", user], more].concat())
 }
 
 fn imks(database: &Database) -> Command {

@@ -11,20 +11,20 @@ use crate::on_both;
 use crate::server::{Kind, TestServer, first_channel, text};
 
 /// What the server answered.
-struct Response {
+pub(crate) struct Response {
     status: u16,
     head: String,
     body: Value,
 }
 
 impl Response {
-    fn code(&self) -> (u16, &str) {
+    pub(crate) fn code(&self) -> (u16, &str) {
         (self.status, self.body["error"]["code"].as_str().unwrap_or_default())
     }
 }
 
 /// Sends one request on a connection of its own.
-async fn send(addr: SocketAddr, request: &str, headers: &[(&str, &str)], body: &str) -> Response {
+pub(crate) async fn send(addr: SocketAddr, request: &str, headers: &[(&str, &str)], body: &str) -> Response {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();

@@ -8,7 +8,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::{Inner, START_WAIT, micros};
-use crate::clock::{jittered, now_micros};
+use crate::auth::keys::ListedKey;
+use crate::auth::metrics::{self, Refresh};
+use crate::clock::{Micros, jittered, now_micros};
+use crate::error::ImksResult;
 use crate::pb::{Change, Revocation, Watch, WatchKind};
 
 impl Inner {
@@ -39,35 +42,55 @@ impl Inner {
         let _ = timeout(START_WAIT, ended.changed()).await;
     }
 
-    /// Fetches the keys from the core. The current set remains if the answer is missing or has no usable key.
+    /// Fetches the keys. The current set remains if the answer is missing or has no usable key.
     async fn fetch_keys(&self) {
         let etag = {
             let mut refreshes = self.refreshes.lock();
             refreshes.running = true;
             refreshes.etag.clone()
         };
-        let answer = self.core.signing_keys(&etag).await;
+        let answer = self.listed_keys(&etag).await;
         let (now, old) = (now_micros(), self.keys.read().clone());
         let failed = match answer {
             Ok(None) => {
                 *self.keys.write() = Arc::new((*old).clone().confirmed(now));
                 false
             }
-            Ok(Some(answer)) => {
-                let keys = old.updated(answer.keys, now, micros(self.config.key_grace));
+            Ok(Some((keys, etag))) => {
+                let keys = old.updated(keys, now, self.key_grace());
                 let empty = keys.is_empty();
                 if !empty {
                     *self.keys.write() = Arc::new(keys);
-                    self.refreshes.lock().etag = answer.etag;
+                    self.refreshes.lock().etag = etag;
                 }
                 empty
             }
-            Err(_) => true,
+            Err(error) => {
+                tracing::warn!(%error, "the keys of tokens cannot be fetched; those that are known stay");
+                true
+            }
         };
+        metrics::KEY_REFRESHES.of(if failed { Refresh::Failed } else { Refresh::Fetched }).increment();
         let mut refreshes = self.refreshes.lock();
         (refreshes.running, refreshes.failed) = (false, failed);
         drop(refreshes);
         self.ended.send_modify(|count| *count += 1);
+    }
+
+    /// Returns the keys of the source and their version, or `None` if they have not changed since `etag`.
+    async fn listed_keys(&self, etag: &str) -> ImksResult<Option<(Vec<ListedKey>, String)>> {
+        if let Some(own) = &self.own {
+            return own.source().fetch().await.map(|keys| Some((keys, String::new())));
+        }
+        let answer = self.core.signing_keys(etag).await?;
+        Ok(answer.map(|answer| (answer.keys.into_iter().map(Into::into).collect(), answer.etag)))
+    }
+
+    /// Returns how long a key is good after its source stopped listing it. A file is what the operator wrote, so
+    /// it counts at once.
+    fn key_grace(&self) -> Micros {
+        let is_local = self.own.as_ref().is_some_and(|own| !own.source().is_remote());
+        if is_local { 0 } else { micros(self.config.key_grace) }
     }
 
     /// Returns the pause before the next periodic refresh.
@@ -81,6 +104,9 @@ impl Inner {
     }
 
     fn revoke(&self, revocation: Revocation) {
+        if let (Some(own), Some(user)) = (&self.own, revocation.user_id) {
+            own.users().forget(user);
+        }
         let lifetime = micros(self.config.lifetime_max);
         self.revocations.write().add(revocation, now_micros(), lifetime);
         // Without a receiver there is nothing to do: the set is already up to date.

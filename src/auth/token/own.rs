@@ -1,0 +1,127 @@
+//! Verification of tokens that the operator's own application signs.
+
+use super::{Config, Identity, Inner, LoginConfig, micros};
+use crate::auth::claims::{Refusal, Unverified};
+use crate::auth::keys::Verifier;
+use crate::auth::login::{OwnClaims, Users};
+use crate::auth::own_keys::KeySource;
+use crate::clock::Micros;
+use crate::error::{ImksError, ImksResult};
+use crate::http_client::HttpClient;
+use crate::pb::CoreClient;
+
+/// The logins of the operator's own application: its keys, and the users that stand for its logins.
+pub(super) struct OwnLogins {
+    config: LoginConfig,
+    source: KeySource,
+    users: Users,
+}
+
+impl OwnLogins {
+    /// Returns the logins that `config` describes, or `None` if it names no keys.
+    ///
+    /// # Errors
+    /// `Config` if the system has no certificates to trust.
+    pub(super) fn new(core: CoreClient, config: LoginConfig) -> ImksResult<Option<Self>> {
+        let source = match (&config.jwks_url, &config.public_key_file, &config.hmac_secret) {
+            (Some(url), ..) => KeySource::Url { url: url.clone(), client: HttpClient::new()? },
+            (_, Some(path), _) => KeySource::File(path.clone()),
+            (.., Some(secret)) => KeySource::Secret(secret.clone()),
+            (None, None, None) => return Ok(None),
+        };
+        Ok(Some(Self { config, source, users: Users::new(core) }))
+    }
+
+    pub(super) fn source(&self) -> &KeySource {
+        &self.source
+    }
+
+    pub(super) fn users(&self) -> &Users {
+        &self.users
+    }
+}
+
+impl Inner {
+    pub(super) async fn verify_own(
+        &self,
+        own: &OwnLogins,
+        token: &str,
+        now: Micros,
+        again: bool,
+    ) -> Result<Identity, Refusal> {
+        let Unverified { header, claims, message, signature } = Unverified::<OwnClaims>::parse(token)?;
+        let keys = self.own_keys(own, header.kid.as_deref(), &header.alg, now).await?;
+        if !keys.iter().any(|key| key.verify(&header.alg, message, signature)) {
+            return Err(Refusal::Invalid("signature"));
+        }
+        let (leeway, lifetime) = (micros(self.config.leeway), micros(self.config.lifetime_max));
+        let times = claims.validity()?.check(now, leeway, lifetime)?;
+        let realm = realm(&self.config, own, claims.issuer()?)?;
+        check_audience(&self.config, own, &claims)?;
+        let login = claims.login(&own.config, realm)?;
+        let (user_id, session_id) = (login.user_id, claims.session());
+        if self.revocations.read().contains(user_id, session_id, times.issued_at) {
+            return Err(Refusal::Revoked);
+        }
+        let username = own.users.sign_in(&own.config, &login, again).await?;
+        Ok(Identity {
+            user_id,
+            username,
+            session_id,
+            issued_at: times.issued_at,
+            expires_at: times.expires_at,
+        })
+    }
+
+    /// Returns the keys that may have signed a token: the one that it names, or those of its algorithm.
+    async fn own_keys(
+        &self,
+        own: &OwnLogins,
+        kid: Option<&str>,
+        alg: &str,
+        now: Micros,
+    ) -> Result<Vec<Verifier>, Refusal> {
+        if !own.source.has_key_ids() {
+            return match self.keys.read().with_algorithm(alg, now) {
+                keys if keys.is_empty() => Err(Refusal::Invalid("no key of this algorithm")),
+                keys => Ok(keys),
+            };
+        }
+        if let Some(kid) = kid {
+            return self.key("", kid, now).await.map(|key| vec![key]);
+        }
+        let keys = self.keys.read().clone();
+        match keys.with_algorithm(alg, now) {
+            _ if keys.is_empty() => Err(Refusal::Unknown(ImksError::Unavailable("key set"))),
+            keys if keys.len() == 1 => Ok(keys),
+            _ => Err(Refusal::Invalid("the token names no key, and the key set has not exactly one")),
+        }
+    }
+}
+
+/// Returns the name that separates the subjects of one issuer from those of others. The subjects of the only
+/// issuer, or of the first one, stand for themselves, so that a second issuer can be added later.
+///
+/// # Errors
+/// `Invalid` if the issuer is not accepted.
+fn realm<'a>(config: &Config, own: &OwnLogins, issuer: Option<&'a str>) -> Result<&'a str, Refusal> {
+    let listed = |issuer: &str| config.issuers.iter().any(|it| it == issuer);
+    match issuer {
+        _ if !config.issuers.is_empty() && !issuer.is_some_and(listed) => Err(Refusal::Invalid("issuer")),
+        // The address of a key set says nothing about who uses it: several issuers may share one.
+        Some(issuer) if own.source.is_remote() => Ok(issuer),
+        None if own.source.is_remote() => Err(Refusal::Invalid("issuer")),
+        Some(issuer) if config.issuers.iter().skip(1).any(|it| it == issuer) => Ok(issuer),
+        _ => Ok(""),
+    }
+}
+
+fn check_audience(config: &Config, own: &OwnLogins, claims: &OwnClaims) -> Result<(), Refusal> {
+    // A key set belongs to an identity provider, which signs tokens for other services with the same keys.
+    let is_required = config.audience.is_some() || own.source.is_remote();
+    match claims.audience()? {
+        Some(audience) if audience.has(config.audience()) => Ok(()),
+        None if !is_required => Ok(()),
+        _ => Err(Refusal::Invalid("audience")),
+    }
+}

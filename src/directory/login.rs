@@ -1,0 +1,226 @@
+//! Users and memberships of logins that the server verified by itself (core/v1/login.proto): made on first
+//! sight, brought up to date later.
+
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::change::{Kind, record};
+use super::member::{JOIN, ROLE};
+use super::status::failed;
+use super::user::{INSERT, NAME_CHARS_MAX, checked_name};
+use super::{Directory, NewChannel, User};
+use crate::clock::{Micros, now_micros};
+use crate::error::{ImksError, ImksResult};
+use crate::models::db::{Db, on, transaction};
+use crate::pb::{IDS_MAX, v1};
+
+/// A membership to make: the channel, and the role of the member.
+struct Join {
+    channel: Uuid,
+    role: Uuid,
+}
+
+#[tonic::async_trait]
+impl v1::login_service_server::LoginService for Directory {
+    async fn sign_in(
+        &self,
+        request: Request<v1::SignInRequest>,
+    ) -> Result<Response<v1::SignInResponse>, Status> {
+        let user = self.sign_in(request.into_inner()).await.map_err(|error| match error {
+            ImksError::InvalidInput { .. } => Status::invalid_argument("a name in the login"),
+            error => failed(error),
+        })?;
+        Ok(Response::new(v1::SignInResponse { user: user.map(Into::into) }))
+    }
+}
+
+impl Directory {
+    /// Makes what is missing of a user and their memberships. Returns the user, whose account may be closed, or
+    /// `None` if there is no such user and none may be made.
+    async fn sign_in(&self, login: v1::SignInRequest) -> ImksResult<Option<User>> {
+        let id =
+            Uuid::parse_str(&login.user_id).map_err(|_| ImksError::invalid("user_id", "is not a UUID"))?;
+        let names = names(&login.username, id)?;
+        if login.channels.len() > IDS_MAX || login.first_channels.len() > IDS_MAX {
+            return Err(ImksError::invalid("channels", "has more than 500 names"));
+        }
+        let mut user = self.users_by_id(&[id]).await?.pop();
+        if user.is_none() && login.create_user {
+            let first = login
+                .first_channels
+                .iter()
+                .map(|channel| v1::ChannelGrant { channel: channel.clone(), ..Default::default() });
+            let joins = self.missing(id, first, login.create_channels).await?;
+            user = self.make(id, &names, joins).await?;
+        }
+        let Some(user) = user.filter(|user| user.deleted_at.is_none()) else {
+            return Ok(self.users_by_id(&[id]).await?.pop());
+        };
+        let joins = self.missing(id, login.channels.into_iter(), login.create_channels).await?;
+        if !joins.is_empty() {
+            let db = self.db().clone();
+            self.settled(async move { join_all(&db, id, joins, now_micros()).await }).await?;
+        }
+        self.renamed(user, &names).await.map(Some)
+    }
+
+    /// Creates a user with the first of `names` that is free, and their first memberships. Returns the user,
+    /// also if another process made it meanwhile.
+    async fn make(&self, id: Uuid, names: &[String], joins: Vec<Join>) -> ImksResult<Option<User>> {
+        let joins = std::sync::Arc::new(joins);
+        for username in names {
+            let user = User {
+                id,
+                username: username.clone(),
+                bot: false,
+                created_at: now_micros(),
+                deleted_at: None,
+            };
+            let (db, row, joins) = (self.db().clone(), user.clone(), joins.clone());
+            if self.settled(async move { insert(&db, row, &joins).await }).await? {
+                return Ok(Some(user));
+            }
+        }
+        Ok(self.users_by_id(&[id]).await?.pop())
+    }
+
+    /// Returns the user under the first of `names` that is free, unless their name is one of them already.
+    async fn renamed(&self, mut user: User, names: &[String]) -> ImksResult<User> {
+        if names.contains(&user.username) {
+            return Ok(user);
+        }
+        for username in names {
+            let (db, id, name) = (self.db().clone(), user.id, username.clone());
+            let done = self.settled(async move {
+                let done = on!(&db, pool => sqlx::query(RENAME).bind(id).bind(name).execute(pool).await?.rows_affected());
+                Ok(done == 1)
+            });
+            if done.await? {
+                user.username.clone_from(username);
+                return Ok(user);
+            }
+        }
+        Ok(user)
+    }
+
+    /// Returns the memberships among `grants` that do not exist yet, or have another role. Makes channels that
+    /// do not exist if `create`, and leaves them out otherwise.
+    async fn missing(
+        &self,
+        user: Uuid,
+        grants: impl Iterator<Item = v1::ChannelGrant> + Send,
+        create: bool,
+    ) -> ImksResult<Vec<Join>> {
+        let mut joins = Vec::new();
+        for grant in grants {
+            let name = checked_name("channel", &grant.channel)?;
+            let channel = match create {
+                true => Some(self.ensure_channel(NewChannel { name, ..NewChannel::default() }).await?),
+                false => self.channel_named(&name).await?,
+            };
+            let Some(channel) = channel.map(|channel| channel.id) else {
+                tracing::debug!("a login names a channel that does not exist");
+                continue;
+            };
+            let member = self.member(user, channel).await?;
+            let role = match (grant.bits, grant.role.as_str()) {
+                (Some(bits), _) => self.role_of_bits(bits).await?,
+                (None, "") if member.is_some() => continue,
+                (None, "") => self.role_named(MEMBER).await?,
+                (None, role) => self.role_named(role).await?,
+            };
+            if member.is_none_or(|member| member.role_id != role) {
+                joins.push(Join { channel, role });
+            }
+        }
+        Ok(joins)
+    }
+
+    async fn role_named(&self, name: &str) -> ImksResult<Uuid> {
+        let role: Option<Uuid> =
+            on!(read self.db(), pool => sqlx::query_scalar(ROLE).bind(name).fetch_optional(pool).await?);
+        role.ok_or_else(|| ImksError::invalid("role", "is not a role of the directory"))
+    }
+
+    /// Returns a role with exactly these permissions, and creates it if it is missing.
+    async fn role_of_bits(&self, bits: u64) -> ImksResult<Uuid> {
+        if bits > ALL_BITS {
+            return Err(ImksError::invalid("bits", "has unknown permissions"));
+        }
+        let name = format!("bits-{bits}");
+        let (db, row) = (self.db().clone(), name.clone());
+        self.settled(async move {
+            on!(&db, pool => {
+                sqlx::query(ADD_ROLE).bind(Uuid::now_v7()).bind(row).bind(bits.cast_signed()).execute(pool).await?;
+            });
+            Ok(())
+        })
+        .await?;
+        self.role_named(&name).await
+    }
+}
+
+/// Returns the names to try for a user, in this order: the wished one, then with a longer and longer end of the
+/// id. The id itself is always free.
+fn names(wished: &str, id: Uuid) -> ImksResult<Vec<String>> {
+    let wished = wished.trim();
+    if wished.is_empty() || wished.chars().count() > NAME_CHARS_MAX || wished.chars().any(char::is_control) {
+        return Err(ImksError::invalid("username", "is not 1 to 64 characters without control characters"));
+    }
+    let digits = id.simple().to_string();
+    let with_suffix = |len: usize| {
+        let start: String = wished.chars().take(NAME_CHARS_MAX - len - 1).collect();
+        format!("{start}-{}", &digits[digits.len() - len..])
+    };
+    Ok(vec![wished.to_owned(), with_suffix(4), with_suffix(8), id.to_string()])
+}
+
+/// Returns whether the user was inserted; `false` if the id or the name is taken.
+async fn insert(db: &Db, user: User, joins: &[Join]) -> ImksResult<bool> {
+    Ok(transaction!(db, tx => {
+        let done = sqlx::query(INSERT)
+            .bind(user.id).bind(&user.username).bind(user.bot).bind(user.created_at)
+            .execute(&mut *tx).await?.rows_affected() == 1;
+        for Join { channel, role } in joins.iter().filter(|_| done) {
+            sqlx::query(JOIN)
+                .bind(channel).bind(user.id).bind(role).bind(user.created_at).execute(&mut *tx).await?;
+            record!(tx, Kind::Joined, user: Some(user.id), channel: Some(*channel), session: None, at: user.created_at);
+        }
+        done
+    }))
+}
+
+async fn join_all(db: &Db, user: Uuid, joins: Vec<Join>, now: Micros) -> ImksResult<()> {
+    transaction!(db, tx => {
+        for Join { channel, role } in &joins {
+            sqlx::query(JOIN).bind(channel).bind(user).bind(role).bind(now).execute(&mut *tx).await?;
+            record!(tx, Kind::Joined, user: Some(user), channel: Some(*channel), session: None, at: now);
+        }
+    });
+    Ok(())
+}
+
+/// The role of a member for whom a login names none.
+const MEMBER: &str = "member";
+/// Every permission of core/v1/permission.proto.
+const ALL_BITS: u64 = (1 << 13) - 1;
+const ADD_ROLE: &str =
+    "INSERT INTO directory_role (id, name, bits) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+const RENAME: &str = "UPDATE directory_user SET username = $2 WHERE id = $1 AND NOT EXISTS \
+     (SELECT 1 FROM directory_user WHERE username = $2 AND deleted_at IS NULL)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_second_gets_a_suffix_and_no_name_is_longer_than_allowed() {
+        let id = Uuid::parse_str("01234567-89ab-5def-8123-456789abcdef").unwrap();
+        assert_eq!(names("Alice", id).unwrap()[..3], ["Alice", "Alice-cdef", "Alice-89abcdef"]);
+        let long = "ä".repeat(64);
+        assert!(names(&long, id).unwrap().iter().all(|name| name.chars().count() <= 64));
+        for bad in ["", "  ", "a\nb", &"a".repeat(65)] {
+            assert!(names(bad, id).is_err(), "{bad:?}");
+        }
+    }
+}

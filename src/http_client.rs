@@ -1,0 +1,92 @@
+//! Outgoing HTTP requests to addresses that the operator configured: one connection pool, a deadline and a size
+//! limit for each answer, and no redirects.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
+
+use crate::error::{ImksError, ImksResult};
+
+/// An HTTP client. Cheap to clone; all clones share one pool of connections. Trusts the certificates that the
+/// system trusts, or those in the file that `SSL_CERT_FILE` names.
+#[derive(Clone)]
+pub struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+/// The limits of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long the whole exchange may take, from the look-up of the name to the end of the answer.
+    pub deadline: Duration,
+    /// The size of the largest answer, in bytes.
+    pub answer_bytes_max: usize,
+}
+
+impl HttpClient {
+    /// Creates a client for `http://` and `https://`.
+    ///
+    /// # Errors
+    /// `Config` if the system has no certificates to trust.
+    pub fn new() -> ImksResult<Self> {
+        let trusting = HttpsConnectorBuilder::new().with_native_roots();
+        let trusting = trusting.map_err(|error| {
+            ImksError::Config(format!("no certificates of the system to trust (SSL_CERT_FILE): {error}"))
+        })?;
+        let connector = trusting.https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_IDLE_MAX)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Ok(Self(client))
+    }
+
+    /// Sends a request and returns the answer, whatever its status is. `to` names the other side in errors and
+    /// in the log.
+    ///
+    /// # Errors
+    /// `Timeout` after the deadline; `Unavailable` if the other side cannot be reached, or if its answer is
+    /// larger than the limit.
+    pub async fn send(
+        &self,
+        to: &'static str,
+        request: Request<Full<Bytes>>,
+        limits: Limits,
+    ) -> ImksResult<Response<Bytes>> {
+        let exchange = async {
+            let answer = self.0.request(request).await.map_err(|error| failed(to, &error))?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, limits.answer_bytes_max).collect().await;
+            let body = body.map_err(|error| failed(to, error.as_ref()))?.to_bytes();
+            Ok(Response::from_parts(head, body))
+        };
+        timeout(limits.deadline, Box::pin(exchange)).await.unwrap_or(Err(ImksError::Timeout(to)))
+    }
+}
+
+impl std::fmt::Debug for HttpClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("HttpClient").finish_non_exhaustive()
+    }
+}
+
+/// Logs the deepest cause, which names the problem ("connection refused"), and returns the error for the caller.
+fn failed(to: &'static str, error: &(dyn std::error::Error + 'static)) -> ImksError {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    tracing::warn!(to, %cause, "an HTTP request failed");
+    ImksError::Unavailable(to)
+}
+
+/// How long an unused connection stays open.
+const POOL_IDLE: Duration = Duration::from_secs(60);
+/// The number of unused connections to one host that stay open.
+const POOL_IDLE_MAX: usize = 32;
