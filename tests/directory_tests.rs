@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+#[path = "directory/core_client.rs"]
+mod core_client;
 mod support;
 
 use std::time::Duration;

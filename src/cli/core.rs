@@ -1,10 +1,22 @@
 //! `imks core`: serves the embedded directory as a separate core over gRPC.
 
 use std::future::Future;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::Stream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::app::reachable;
 use crate::config::Config;
+use crate::http::tls::{Certificates, Tls};
 use crate::{ImksError, ImksResult};
 
 /// Returns the configuration that file, environment and flags override. Its default address differs from the
@@ -13,25 +25,123 @@ pub(super) fn base() -> Config {
     Config { listen: ADDRESS, ..Config::default() }
 }
 
-/// Serves on the configured address until `shutdown` completes. There is no authentication, so the port must
-/// be on a private network.
+/// Serves on the configured address until `shutdown` completes. Without a CA for clients there is no
+/// authentication, so the port must be on a private network.
 ///
 /// # Errors
-/// `Io` if the address cannot be bound; `Config` if an external core is configured; `Database`.
+/// `Io` if the address cannot be bound; `Config` if an external core is configured, or a certificate cannot be
+/// used; `Database`.
 pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> ImksResult<()> {
+    let tls = secured(config)?;
     let directory = super::token::open(config).await?;
-    let listener = tokio::net::TcpListener::bind(config.listen)
+    let listener = TcpListener::bind(config.listen)
         .await
         .map_err(ImksError::io(format!("listening on {}", config.listen)))?;
     let address = listener.local_addr().map_err(ImksError::io("reading the listening address"))?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "everybody who reaches this port can read the directory: keep it on a private network");
+    if !address.ip().is_loopback() && config.directory.client_ca.is_none() {
+        tracing::warn!(%address, "whoever reaches this port reads the directory: keep it on a private network, or set IMKS_DIRECTORY_CLIENT_CA");
     }
-    super::say(&format!("The core is ready: IMKS_CORE_URL=http://{}", reachable(address)))?;
-    directory.serve_on(listener, shutdown).await?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    super::say(&format!("The core is ready: IMKS_CORE_URL={scheme}://{}", reachable(address)))?;
+    match tls {
+        None => directory.serve_on(listener, shutdown).await?,
+        Some(secured) => {
+            let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+            let incoming = secured.accept(listener, &tasks, &stop);
+            directory.serve(incoming, shutdown).await?;
+            stop.cancel();
+        }
+    }
     directory.close().await;
     Ok(())
 }
 
+/// The certificate of the core, and the check of those of its callers.
+struct Secured {
+    certificates: Certificates,
+    config: Config,
+    tls: Tls,
+    /// When the file with the CA of clients was last changed.
+    client_ca: Option<SystemTime>,
+}
+
+/// Reads the certificates, if there are any.
+fn secured(config: &Config) -> ImksResult<Option<Secured>> {
+    let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else { return Ok(None) };
+    let certificates = Certificates::open(cert.clone(), key.clone())?;
+    let client_ca = config.directory.client_ca.as_deref();
+    let tls = certificates.grpc(&config.tls, client_ca)?;
+    Ok(Some(Secured { certificates, config: config.clone(), tls, client_ca: client_ca.and_then(changed_at) }))
+}
+
+type Secure = io::Result<TlsStream<TcpStream>>;
+
+impl Secured {
+    /// Returns the connections whose handshake succeeded. Files that change are read again.
+    fn accept(
+        mut self,
+        listener: TcpListener,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> impl Stream<Item = Secure> + use<> {
+        let (ready, streams) = mpsc::channel::<Secure>(HANDSHAKES_QUEUE);
+        let interval = self.config.tls.reload;
+        tasks.spawn(self.certificates.clone().watch(interval, stop.clone()));
+        let (own, stop) = (tasks.clone(), stop.clone());
+        let limit = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+        tasks.spawn(stop.run_until_cancelled_owned(async move {
+            loop {
+                let Ok(place) = limit.clone().acquire_owned().await else { return };
+                let stream = match listener.accept().await {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection to the core was not accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
+                self.read_client_ca();
+                let (tls, ready) = (self.tls.clone(), ready.clone());
+                own.spawn(async move {
+                    let _place = place;
+                    // Without it the core still works, only slower.
+                    let _ = stream.set_nodelay(true);
+                    if let Some(stream) = tls.accept(stream).await {
+                        // The receiver is gone when the core stops.
+                        let _ = ready.send(Ok(stream)).await;
+                    }
+                });
+            }
+        }));
+        futures_util::stream::unfold(streams, |mut streams| async { Some((streams.recv().await?, streams)) })
+    }
+
+    /// Reads the CA of clients again if its file changed.
+    fn read_client_ca(&mut self) {
+        let Some(path) = self.config.directory.client_ca.as_deref() else { return };
+        let changed_at = changed_at(path);
+        if changed_at == self.client_ca {
+            return;
+        }
+        self.client_ca = changed_at;
+        match self.certificates.grpc(&self.config.tls, Some(path)) {
+            Ok(tls) => self.tls = tls,
+            Err(error) => {
+                tracing::error!(%error, "the CA of clients was not exchanged, the old one stays in use")
+            }
+        }
+    }
+}
+
+fn changed_at(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.modified().ok()
+}
+
 /// The default address of the core.
 const ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9000));
+/// The number of connections that may be in their handshake; further ones wait to be accepted.
+const HANDSHAKES_MAX: usize = 256;
+/// The number of connections that may wait to be served.
+const HANDSHAKES_QUEUE: usize = 64;
+/// The pause after a connection that was not accepted, for example because there are too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

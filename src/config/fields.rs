@@ -36,8 +36,8 @@ settings! {
     }
     "" in config => {
         core_url: "IMKS_CORE_URL" =
-            "gRPC address of the core, for example `http://core:9000`; if not set, the embedded directory \
-             is used";
+            "gRPC addresses of the core, for example `http://core:9000` or \
+             `https://core-1:9000,core-2:9000`; if not set, the embedded directory is used";
     }
 
     "core." in config.core => {
@@ -48,6 +48,13 @@ settings! {
             "The most retries of a call while the core cannot be reached";
         retry_pause: "IMKS_CORE_RETRY_PAUSE" = "Pause before the first retry; it doubles with each retry";
         answer_bytes (answer_bytes_max): "IMKS_CORE_ANSWER_BYTES" = "Largest response of the core, in bytes";
+        ca: "IMKS_CORE_CA" =
+            "PEM file with the certificates that may vouch for the core; if not set, those that the system \
+             trusts";
+        cert: "IMKS_CORE_CERT" = "PEM file with the certificate that this server shows to the core (mTLS)";
+        key: "IMKS_CORE_KEY" = "PEM file with the private key of that certificate";
+        server_name: "IMKS_CORE_SERVER_NAME" =
+            "Name in the certificate of the core, if it is not that in the address";
     }
     "permissions." in config.permissions => {
         ttl: "IMKS_PERMISSIONS_TTL" = "How long permissions from the core are cached";
@@ -67,6 +74,9 @@ settings! {
             "How long the embedded directory keeps changes for interrupted streams";
         key_overlap: "IMKS_DIRECTORY_KEY_OVERLAP" =
             "How long the tokens of a signing key stay valid after the key was replaced";
+        client_ca: "IMKS_DIRECTORY_CLIENT_CA" =
+            "For `imks core` with `IMKS_TLS_CERT`: PEM file with the certificates that may vouch for its \
+             callers (mTLS)";
     }
 
     "database." in config.database => {

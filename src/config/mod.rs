@@ -187,6 +187,8 @@ impl Config {
             "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
         );
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
+        problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
+        check_client_ca(self, &mut problems);
         problems.extend(self.login.problems(self.core_url.is_some()));
         problems.extend(self.admin.problems());
         problems.extend(self.cluster.problems(self.database.url.as_ref()));
@@ -205,6 +207,13 @@ impl Config {
     pub fn validate(&self) -> crate::ImksResult<()> {
         let problems = self.problems();
         if problems.is_empty() { Ok(()) } else { Err(crate::ImksError::Config(problems.join("\n"))) }
+    }
+}
+
+fn check_client_ca(config: &Config, problems: &mut Vec<String>) {
+    if config.directory.client_ca.is_some() && !config.tls.is_on() {
+        let text = "IMKS_DIRECTORY_CLIENT_CA needs IMKS_TLS_CERT and IMKS_TLS_KEY";
+        problems.push(text.to_owned());
     }
 }
 

@@ -21,16 +21,19 @@ mod user;
 mod watch;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use hyper_util::rt::TokioIo;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::{Notify, mpsc, watch as signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::Router;
+use tonic::transport::server::{Connected, Router};
 use tonic::transport::{Channel as GrpcChannel, Endpoint, Server, Uri};
+use tonic_health::ServingStatus;
 
 pub use channel::{Channel, NewChannel};
 pub use member::{Member, RoleName};
@@ -54,6 +57,9 @@ pub struct Config {
     pub change_horizon: Duration,
     /// How long the signatures of a key remain valid after the key is replaced.
     pub key_overlap: Duration,
+    /// A PEM file with the certificates that may vouch for callers of a core on a port; without it, everybody
+    /// who reaches the port may call.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -64,6 +70,7 @@ impl Default for Config {
             poll: Duration::from_millis(250),
             change_horizon: Duration::from_secs(24 * 3600),
             key_overlap: Duration::from_secs(31 * 24 * 3600),
+            client_ca: None,
         }
     }
 }
@@ -131,8 +138,8 @@ impl Directory {
         Endpoint::from_static("http://directory").connect_with_connector_lazy(connector)
     }
 
-    /// Serves the core's contract on `listener` until `shutdown` completes. There is no authentication:
-    /// anyone who can reach the port can read the directory.
+    /// Serves the core's contract in plain text on `listener` until `shutdown` completes. There is no
+    /// authentication: anyone who can reach the port can read the directory.
     ///
     /// # Errors
     /// `GrpcTransport` if the listener fails.
@@ -142,13 +149,32 @@ impl Directory {
         shutdown: impl Future<Output = ()> + Send,
     ) -> ImksResult<()> {
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.serve(incoming, shutdown).await
+    }
+
+    /// Serves the core's contract and `grpc.health.v1` on the connections of `incoming` until `shutdown`
+    /// completes.
+    ///
+    /// # Errors
+    /// `GrpcTransport` if `incoming` fails.
+    pub async fn serve<S>(
+        &self,
+        incoming: impl Stream<Item = std::io::Result<S>>,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> ImksResult<()>
+    where
+        S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let (health, health_service) = tonic_health::server::health_reporter();
         let stop = self.0.stop.clone();
         let ended = async move {
             shutdown.await;
+            health.set_service_status("", ServingStatus::NotServing).await;
             // Watch streams do not end by themselves.
             stop.cancel();
         };
-        Box::pin(self.router().serve_with_incoming_shutdown(incoming, ended)).await?;
+        let router = self.router().add_service(health_service);
+        Box::pin(router.serve_with_incoming_shutdown(incoming, ended)).await?;
         Ok(())
     }
 
@@ -164,6 +190,8 @@ impl Directory {
             .timeout(REQUEST_TIMEOUT)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .max_concurrent_streams(STREAMS_MAX)
+            // So that clients that balance find new nodes, and read new certificates. Streams go on.
+            .max_connection_age(CONNECTION_AGE)
             .add_service(v1::token_service_server::TokenServiceServer::new(self.clone()))
             .add_service(v1::channel_service_server::ChannelServiceServer::new(self.clone()))
             .add_service(v1::member_service_server::MemberServiceServer::new(self.clone()))
@@ -205,6 +233,8 @@ impl std::fmt::Debug for Directory {
 /// The number of connections to the embedded services that may wait to be accepted. Further callers wait.
 const PIPES_WAITING: usize = 16;
 const PIPE_BYTES: usize = 64 << 10;
+/// The age at which a connection takes no further calls.
+const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// The number of concurrent calls on one connection.

@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -207,6 +210,25 @@ impl Certificates {
         Ok(Tls { acceptor, handshake_timeout: config.handshake_timeout })
     }
 
+    /// Returns the acceptor for gRPC. With `client_ca`, a PEM file, a client must show a certificate that one of
+    /// those in the file vouches for.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] if the file cannot be used.
+    pub fn grpc(&self, config: &Config, client_ca: Option<&Path>) -> ImksResult<Tls> {
+        let mut server = self.server_config(config.min_version)?;
+        if let Some(path) = client_ca {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let builder = ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(config.min_version.and_newer())
+                .map_err(|error| ImksError::Config(error.to_string()))?;
+            server = builder.with_client_cert_verifier(verifier(path)?).with_cert_resolver(self.0.clone());
+        }
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        Ok(Tls { acceptor, handshake_timeout: config.handshake_timeout })
+    }
+
     /// Returns the configuration for QUIC: TLS 1.3, HTTP/3 only, no early data.
     ///
     /// # Errors
@@ -276,7 +298,7 @@ pub struct Tls {
 
 impl Tls {
     /// Performs the handshake. Returns `None` and closes the stream if it fails or takes too long.
-    pub(super) async fn accept(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
         let accepted =
             tokio::time::timeout(self.handshake_timeout, Box::pin(self.acceptor.accept(stream))).await;
         match accepted {
@@ -296,6 +318,18 @@ impl fmt::Debug for Tls {
             .field("handshake_timeout", &self.handshake_timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the check of client certificates by those in a PEM file.
+fn verifier(path: &Path) -> ImksResult<Arc<dyn ClientCertVerifier>> {
+    let unusable = |why: &dyn fmt::Display| ImksError::Config(format!("{}: {why}", path.display()));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
+        roots.add(certificate.map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    builder.build().map_err(|error| unusable(&error))
 }
 
 fn time(seconds: i64) -> String {

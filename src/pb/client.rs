@@ -1,21 +1,22 @@
-//! The client for every call to the core: one connection, a deadline and a slot for each call, retries, and a
-//! circuit breaker.
+//! The client for every call to the core: a deadline and a slot for each call, retries, and a circuit breaker.
 //!
 //! All calls in the contract may be repeated: they read, or, like [`CoreClient::sign_in`], make what is missing.
 //! A call that has an effect each time would have to bypass [`CoreClient::call`].
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use super::breaker::Breaker;
+use super::channel;
 use super::metrics::{self, Call};
 use super::parse::malformed;
 use super::types::{Allowed, Effective, Membership, SigningKeys, UserInfo, Verdict};
@@ -41,6 +42,34 @@ pub struct Config {
     pub retry_pause: Duration,
     /// The size of the largest accepted answer, in bytes.
     pub answer_bytes_max: usize,
+    /// A PEM file with the certificates that may vouch for the core; without it, those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// A PEM file with the certificate that this server shows to the core, and its chain.
+    pub cert: Option<PathBuf>,
+    /// A PEM file with the private key of `cert`.
+    pub key: Option<PathBuf>,
+    /// The name in the core's certificate, if it is not that in the address.
+    pub server_name: Option<String>,
+}
+
+impl Config {
+    /// Returns the problems of the settings for a core at `url`, each as a sentence that says what to change.
+    pub fn problems(&self, url: Option<&str>) -> impl Iterator<Item = &'static str> + use<> {
+        let has_tls =
+            self.ca.is_some() || self.cert.is_some() || self.key.is_some() || self.server_name.is_some();
+        let is_tls = url.is_some_and(|url| url.starts_with("https://"));
+        let checks = [
+            (
+                self.cert.is_some() == self.key.is_some(),
+                "IMKS_CORE_CERT and IMKS_CORE_KEY belong together: set both, or none",
+            ),
+            (
+                is_tls || !has_tls,
+                "IMKS_CORE_CA, IMKS_CORE_CERT, IMKS_CORE_KEY and IMKS_CORE_SERVER_NAME need an IMKS_CORE_URL with https://",
+            ),
+        ];
+        checks.into_iter().filter(|(fine, _)| !fine).map(|(_, sentence)| sentence)
+    }
 }
 
 impl Default for Config {
@@ -51,6 +80,10 @@ impl Default for Config {
             retries_max: 2,
             retry_pause: Duration::from_millis(40),
             answer_bytes_max: 4 << 20,
+            ca: None,
+            cert: None,
+            key: None,
+            server_name: None,
         }
     }
 }
@@ -64,6 +97,8 @@ struct Inner {
     slots: Semaphore,
     breaker: Mutex<Breaker>,
     config: Config,
+    /// The deadline of one attempt.
+    attempt: Duration,
 }
 
 impl std::fmt::Debug for CoreClient {
@@ -86,27 +121,27 @@ macro_rules! call {
 }
 
 impl CoreClient {
-    /// Creates a client that connects to `uri` (`http://host:port`) on the first call, and reconnects when
-    /// the connection is lost.
+    /// Creates a client that connects to `url` (`http://host:port`, or `https://host:port,host:port`) on the
+    /// first call, and reconnects when a connection is lost. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// `Config` if the address does not parse.
-    pub fn connect(uri: &str, config: Config) -> ImksResult<Self> {
-        let endpoint = Endpoint::from_shared(uri.to_owned())
-            .map_err(|_| ImksError::Config("the core's address must look like http://host:port".into()))?
-            .connect_timeout(config.deadline)
-            .tcp_nodelay(true)
-            // A watch stream may be silent for hours; only a ping detects that the other side is gone.
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE / 2)
-            .keep_alive_while_idle(true);
-        Ok(Self::from_channel(endpoint.connect_lazy(), config))
+    /// `Config` if the address does not parse, or if a file with a certificate cannot be used.
+    pub fn connect(url: &str, config: Config) -> ImksResult<Self> {
+        let (channel, hosts) = channel::connect(url, &config)?;
+        // With several hosts, one that is silent must leave time to ask another one.
+        let attempt = if hosts > 1 { config.deadline.mul_f64(ATTEMPT_SHARE) } else { config.deadline };
+        Ok(Self::new(channel, config, attempt))
     }
 
     /// Creates a client on an existing channel, for example that of an embedded directory.
     pub fn from_channel(channel: Channel, config: Config) -> Self {
+        let attempt = config.deadline;
+        Self::new(channel, config, attempt)
+    }
+
+    fn new(channel: Channel, config: Config, attempt: Duration) -> Self {
         let (slots, breaker) = (Semaphore::new(config.calls_max), Mutex::default());
-        Self(Arc::new(Inner { channel, slots, breaker, config }))
+        Self(Arc::new(Inner { channel, slots, breaker, config, attempt }))
     }
 
     /// Returns the core's current verdict on a token (docs/rpc.md, "Local or asked").
@@ -255,8 +290,10 @@ impl CoreClient {
         let (mut pause, mut retries) = (self.0.config.retry_pause, self.0.config.retries_max);
         loop {
             let mut attempt = tonic::Request::new(request.clone());
-            attempt.set_timeout(deadline.saturating_duration_since(Instant::now()));
-            match send(self.0.channel.clone(), attempt).await {
+            let ends = deadline.min(Instant::now() + self.0.attempt);
+            attempt.set_timeout(ends.saturating_duration_since(Instant::now()));
+            let answer = timeout_at(ends, send(self.0.channel.clone(), attempt)).await;
+            match answer.unwrap_or_else(|_| Err(silent(ends == deadline))) {
                 Err(status) if status.code() == Code::Unavailable && retries > 0 => {
                     tokio::time::sleep(jittered(pause)).await;
                     (pause, retries) = (pause * 2, retries - 1);
@@ -302,6 +339,12 @@ fn refused(status: Status) -> ImksError {
     }
 }
 
+/// Returns the status of an attempt without an answer: final, or worth another attempt.
+fn silent(is_last: bool) -> Status {
+    let text = "no answer in time";
+    if is_last { Status::deadline_exceeded(text) } else { Status::unavailable(text) }
+}
+
 fn texts(ids: &[Uuid]) -> Vec<String> {
     ids.iter().take(IDS_MAX).map(Uuid::to_string).collect()
 }
@@ -316,4 +359,5 @@ pub const IDS_MAX: usize = 500;
 const CHANNELS_OF_USER_MAX: usize = 10_000;
 /// The number of memberships in one page of a list.
 const PAGE_SIZE: u32 = 500;
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// The share of the deadline that one attempt may take where there are several hosts.
+const ATTEMPT_SHARE: f64 = 0.6;

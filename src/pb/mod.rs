@@ -1,7 +1,8 @@
 //! The client side of the core: the generated stubs of `proto/core/v1`, and [`CoreClient`], which adds
-//! deadlines and retries.
+//! TLS, several addresses, deadlines and retries.
 
 mod breaker;
+mod channel;
 mod client;
 pub mod metrics;
 mod parse;
