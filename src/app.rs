@@ -94,6 +94,7 @@ impl App {
                 core.clone(),
                 config.token.clone(),
                 config.login.clone(),
+                config.hook.clone(),
             )
             .await?,
             permissions: Permissions::new(core.clone(), config.permissions.clone()),

@@ -43,6 +43,8 @@ mod drain;
 mod edit;
 #[path = "messaging/history.rs"]
 mod history;
+#[path = "messaging/hook.rs"]
+mod hook;
 #[path = "messaging/http.rs"]
 mod http;
 #[path = "messaging/limits.rs"]

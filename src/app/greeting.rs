@@ -50,7 +50,7 @@ impl App {
 
     /// Returns the line about where tokens come from; empty if an external core issues them.
     fn way_in(&self) -> String {
-        if self.config.login.has_own_keys() {
+        if self.config.login.is_in_use(&self.config.hook) {
             return "  logins     tokens of your own application (docs/identity.md)\n".into();
         }
         if self.directory.is_none() {

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use uuid::{Uuid, uuid};
 
 use super::claims::{Audience, Refusal, Validity};
+use super::hook::Config as HookConfig;
 use crate::pb::{CoreClient, v1};
 use crate::secret::Secret;
 
@@ -63,20 +64,27 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether tokens are signed with keys of the operator's own.
-    pub fn has_own_keys(&self) -> bool {
-        self.jwks_url.is_some() || self.public_key_file.is_some() || self.hmac_secret.is_some()
+    /// Whether the operator's own application decides about tokens, by keys or by `hook`.
+    pub fn is_in_use(&self, hook: &HookConfig) -> bool {
+        let has_keys =
+            self.jwks_url.is_some() || self.public_key_file.is_some() || self.hmac_secret.is_some();
+        has_keys || hook.url.is_some()
     }
 
     /// Returns the problems of the settings, each as a sentence that says what to change.
-    pub fn problems(&self, has_core: bool) -> Vec<String> {
+    pub fn problems(&self, hook: &HookConfig, has_core: bool) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |ok: bool, sentence: &str| {
             if !ok {
                 problems.push(sentence.to_owned());
             }
         };
-        let sources = [self.jwks_url.is_some(), self.public_key_file.is_some(), self.hmac_secret.is_some()];
+        let sources = [
+            self.jwks_url.is_some(),
+            self.public_key_file.is_some(),
+            self.hmac_secret.is_some(),
+            hook.url.is_some(),
+        ];
         let count = sources.into_iter().filter(|is_set| *is_set).count();
         check(count <= 1, ONE_SOURCE);
         check(count == 0 || !has_core, NOT_WITH_A_CORE);
@@ -85,6 +93,8 @@ impl Config {
             self.jwks_url.as_ref().is_none_or(is_http),
             "IMKS_TOKEN_JWKS_URL must start with http:// or https://",
         );
+        check(hook.url.as_ref().is_none_or(is_http), "IMKS_AUTH_URL must start with http:// or https://");
+        check(hook.calls_max > 0, "IMKS_AUTH_CALLS must be at least 1");
         if let Some(secret) = &self.hmac_secret {
             check(self.allow_hmac, HMAC_NOT_ALLOWED);
             check(
@@ -246,9 +256,9 @@ impl Role {
     }
 }
 
-/// Reads the claim of the channels: a list of names, or an object of names and roles. `role` is the role where
-/// the claim names none.
-fn grants(claim: &Value, role: Option<Role>) -> Result<Vec<Grant>, Refusal> {
+/// Reads channels: a list of names, or an object of names with a role or a list of permissions each. `role` is
+/// the role where none is named.
+pub(super) fn grants(claim: &Value, role: Option<Role>) -> Result<Vec<Grant>, Refusal> {
     let wrong =
         || Refusal::Invalid("the claim of the channels is not a list of names, or of names and roles");
     match claim {
@@ -258,14 +268,27 @@ fn grants(claim: &Value, role: Option<Role>) -> Result<Vec<Grant>, Refusal> {
             names.iter().map(grant).collect::<Option<_>>().ok_or_else(wrong)
         }
         Value::Object(roles) => {
-            let grant = |(name, own): (&String, &Value)| {
-                let role = Some(own.as_str().and_then(Role::named)?);
-                Some(Grant { channel: name.clone(), role, bits: None })
+            let grant = |(name, own): (&String, &Value)| match own {
+                Value::String(role) => {
+                    Some(Grant { channel: name.clone(), role: Some(Role::named(role)?), bits: None })
+                }
+                Value::Array(names) => {
+                    Some(Grant { channel: name.clone(), role: None, bits: Some(bits(names)?) })
+                }
+                _ => None,
             };
             roles.iter().map(grant).collect::<Option<_>>().ok_or_else(wrong)
         }
         _ => Err(wrong()),
     }
+}
+
+/// Returns the set of the named permissions, or `None` if one is not a permission.
+fn bits(names: &[Value]) -> Option<u64> {
+    names.iter().try_fold(0, |bits, name| {
+        let permission = v1::Permission::from_str_name(&format!("PERMISSION_{}", name.as_str()?))?;
+        Some(bits | 1 << u32::try_from(i32::from(permission)).ok()?)
+    })
 }
 
 impl Login {
@@ -381,10 +404,9 @@ const CHANNELS_OF_LOGIN_MAX: usize = 500;
 const SEEN_MAX: usize = 1 << 16;
 /// The shortest secret of HS256, in bytes.
 const HMAC_BYTES_MIN: usize = 32;
-const ONE_SOURCE: &str =
-    "set only one of IMKS_TOKEN_JWKS_URL, IMKS_TOKEN_PUBLIC_KEY_FILE and IMKS_TOKEN_HMAC_SECRET";
+const ONE_SOURCE: &str = "set only one of IMKS_TOKEN_JWKS_URL, IMKS_TOKEN_PUBLIC_KEY_FILE, IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL";
 const NOT_WITH_A_CORE: &str = "the core at IMKS_CORE_URL names the keys of tokens: unset IMKS_TOKEN_JWKS_URL, \
-     IMKS_TOKEN_PUBLIC_KEY_FILE and IMKS_TOKEN_HMAC_SECRET";
+     IMKS_TOKEN_PUBLIC_KEY_FILE, IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL";
 const HMAC_NOT_ALLOWED: &str = "IMKS_TOKEN_HMAC_SECRET needs IMKS_TOKEN_ALLOW_HMAC=true: whoever can read a \
      shared secret can sign in as anybody, so prefer a public key";
 const CHANNEL_NAME_RULE: &str = "is not 1 to 64 letters, digits, hyphens, underscores or dots";
@@ -465,9 +487,13 @@ mod tests {
             ..Config::default()
         };
         let long = "0123456789abcdef0123456789abcdef";
-        assert!(secret(long, true).problems(false).is_empty());
-        assert_eq!(secret(long, false).problems(false).len(), 1);
-        assert_eq!(secret("short", true).problems(false).len(), 1);
-        assert_eq!(secret(long, true).problems(true).len(), 1, "the core has keys of its own");
+        assert!(secret(long, true).problems(&HookConfig::default(), false).is_empty());
+        assert_eq!(secret(long, false).problems(&HookConfig::default(), false).len(), 1);
+        assert_eq!(secret("short", true).problems(&HookConfig::default(), false).len(), 1);
+        assert_eq!(
+            secret(long, true).problems(&HookConfig::default(), true).len(),
+            1,
+            "the core has keys of its own"
+        );
     }
 }

@@ -6,6 +6,7 @@
 
 mod claims;
 mod grant_cache;
+mod hook;
 mod keys;
 mod login;
 pub mod metrics;
@@ -16,6 +17,7 @@ mod revocation;
 mod token;
 
 pub use crate::pb::{CoreClient, Membership, Revocation};
+pub use hook::Config as HookConfig;
 pub use login::Config as LoginConfig;
 pub use own_keys::check_public_keys;
 pub use permission::Permission;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::claims::{Claims, Refusal, Unverified};
+use super::hook::Config as HookConfig;
 use super::keys::{KeySet, Verifier};
 use super::login::Config as LoginConfig;
 use super::metrics;
@@ -130,7 +131,7 @@ impl Authenticator {
     /// The errors of [`Authenticator::start_with`].
     #[cfg(feature = "testing")]
     pub async fn start(core: CoreClient, config: Config) -> ImksResult<Self> {
-        Self::start_with(core, config, LoginConfig::default()).await
+        Self::start_with(core, config, LoginConfig::default(), HookConfig::default()).await
     }
 
     /// Fetches the keys and the revocations, and follows both from then on. If the core or the key set does not
@@ -139,13 +140,18 @@ impl Authenticator {
     ///
     /// # Errors
     /// `Config` if the leeway is too long, or if one's own keys cannot be used.
-    pub async fn start_with(core: CoreClient, config: Config, logins: LoginConfig) -> ImksResult<Self> {
+    pub async fn start_with(
+        core: CoreClient,
+        config: Config,
+        logins: LoginConfig,
+        hook: HookConfig,
+    ) -> ImksResult<Self> {
         if config.leeway > LEEWAY_MAX {
             return Err(ImksError::Config("tokens need a leeway of at most a minute".into()));
         }
-        let own = OwnLogins::new(core.clone(), logins)?;
-        let keys = match own.as_ref().filter(|own| !own.source().is_remote()) {
-            Some(own) => KeySet::default().updated(own.source().fetch().await?, now_micros(), 0),
+        let own = OwnLogins::new(core.clone(), logins, hook)?;
+        let keys = match own.as_ref().and_then(OwnLogins::keys).filter(|keys| !keys.is_remote()) {
+            Some(keys) => KeySet::default().updated(keys.fetch().await?, now_micros(), 0),
             None => KeySet::default(),
         };
         let inner = Arc::new(Inner {

@@ -23,9 +23,9 @@ pub struct Args {
 /// `Config` if an external core or an application of one's own issues the tokens; `InvalidInput`; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     Directory::check_ttl(args.ttl)?;
-    if config.login.has_own_keys() {
-        let text = "your own application signs the tokens while one of IMKS_TOKEN_JWKS_URL, \
-                    IMKS_TOKEN_PUBLIC_KEY_FILE and IMKS_TOKEN_HMAC_SECRET is set: a server refuses any other token";
+    if config.login.is_in_use(&config.hook) {
+        let text = "your own application issues the tokens while one of IMKS_TOKEN_JWKS_URL, IMKS_TOKEN_PUBLIC_KEY_FILE, \
+                    IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL is set: a server refuses any other token";
         return Err(ImksError::Config(text.into()));
     }
     let directory = open(config).await?;

@@ -262,6 +262,14 @@ settings! {
             "Whether a channel is created when a login names it for the first time";
         channels (first_channels): "IMKS_LOGIN_CHANNELS" = "Channels that a new user joins";
     }
+    "auth." in config.hook => {
+        url: "IMKS_AUTH_URL" =
+            "One's own logins: HTTP hook that is asked with the token of a client and answers who it is";
+        secret: "IMKS_AUTH_SECRET" = "Bearer token that this server shows to the hook";
+        deadline: "IMKS_AUTH_DEADLINE" = "How long the hook may take to answer";
+        ttl: "IMKS_AUTH_TTL" = "How long an answer of the hook counts for further connects with the same token";
+        calls (calls_max): "IMKS_AUTH_CALLS" = "Calls of the hook at once; more wait within their deadline";
+    }
     "" in config.messaging => {
         node: "IMKS_NODE" =
             "Name of this node in `session:ready`; if not set, a random name that changes with each start";
@@ -351,6 +359,7 @@ mod tests {
         ("auth/permissions.rs", "Config", "config.permissions", &[]),
         ("auth/token.rs", "Config", "config.token", &[]),
         ("auth/login.rs", "Config", "config.login", &[]),
+        ("auth/hook.rs", "Config", "config.hook", &[]),
         // The issuer and the audience are settings of `token`.
         ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
         ("models/db.rs", "Config", "config.database", &[]),

@@ -63,6 +63,8 @@ pub struct Config {
     pub token: auth::TokenConfig,
     /// The logins of one's own application.
     pub login: auth::LoginConfig,
+    /// The HTTP hook that decides about logins.
+    pub hook: auth::HookConfig,
     /// The limits of the messaging features.
     pub messaging: messaging::Config,
     /// The Admin UI.
@@ -106,6 +108,7 @@ impl Default for Config {
             socket: socket::Config { connect_timeout: CONNECT_TIMEOUT, ..socket::Config::default() },
             token: auth::TokenConfig::default(),
             login: auth::LoginConfig::default(),
+            hook: auth::HookConfig::default(),
             messaging: messaging::Config::default(),
             admin: Admin::default(),
             cluster: Cluster::default(),
@@ -189,7 +192,7 @@ impl Config {
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
-        problems.extend(self.login.problems(self.core_url.is_some()));
+        problems.extend(self.login.problems(&self.hook, self.core_url.is_some()));
         problems.extend(self.admin.problems());
         problems.extend(self.cluster.problems(self.database.url.as_ref()));
         problems.extend(self.engine.validate().err().map(|error| error.to_string()));
@@ -265,7 +268,7 @@ mod tests {
         let text = load_from(&env, &[]).unwrap_err().to_string();
         for part in [
             "lissten",
-            "did you mean core.deadline or drain.deadline?",
+            "did you mean core.deadline or auth.deadline or drain.deadline?",
             "IMKS_LISTEN is \"3000\"",
             "DATABASE_URL must start",
         ] {

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 /// The state of the breaker: closed, so that calls pass, or open until a time.
 #[derive(Debug, Default)]
-pub(super) struct Breaker {
+pub struct Breaker {
     failures: u32,
     open_until: Option<Instant>,
 }
 
 impl Breaker {
     /// Whether a call may pass at `now`. While the breaker is open, one trial call may pass per pause.
-    pub(super) fn admit(&mut self, now: Instant) -> bool {
+    pub fn admit(&mut self, now: Instant) -> bool {
         match self.open_until {
             Some(until) if now < until => false,
             Some(_) => {
@@ -26,12 +26,12 @@ impl Breaker {
     }
 
     /// Records that the core answered.
-    pub(super) fn succeeded(&mut self) {
+    pub fn succeeded(&mut self) {
         *self = Self::default();
     }
 
     /// Records that the core did not answer, or is unavailable.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {
             self.open_until = Some(now + PAUSE);

@@ -9,6 +9,7 @@ mod parse;
 mod types;
 mod watch;
 
+pub use breaker::Breaker;
 pub use client::{Config, CoreClient, IDS_MAX};
 pub use types::{
     Allowed, ChannelInfo, Effective, Membership, Revocation, SigningAlgorithm, SigningKey, Verdict,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::own::OwnLogins;
 use super::{Inner, START_WAIT, micros};
 use crate::auth::keys::ListedKey;
 use crate::auth::metrics::{self, Refresh};
@@ -80,7 +81,9 @@ impl Inner {
     /// Returns the keys of the source and their version, or `None` if they have not changed since `etag`.
     async fn listed_keys(&self, etag: &str) -> ImksResult<Option<(Vec<ListedKey>, String)>> {
         if let Some(own) = &self.own {
-            return own.source().fetch().await.map(|keys| Some((keys, String::new())));
+            // A hook decides without keys.
+            let Some(keys) = own.keys() else { return Ok(None) };
+            return keys.fetch().await.map(|keys| Some((keys, String::new())));
         }
         let answer = self.core.signing_keys(etag).await?;
         Ok(answer.map(|answer| (answer.keys.into_iter().map(Into::into).collect(), answer.etag)))
@@ -89,7 +92,7 @@ impl Inner {
     /// Returns how long a key is good after its source stopped listing it. A file is what the operator wrote, so
     /// it counts at once.
     fn key_grace(&self) -> Micros {
-        let is_local = self.own.as_ref().is_some_and(|own| !own.source().is_remote());
+        let is_local = self.own.as_ref().and_then(OwnLogins::keys).is_some_and(|keys| !keys.is_remote());
         if is_local { 0 } else { micros(self.config.key_grace) }
     }
 

@@ -1,0 +1,270 @@
+//! Logins that an HTTP hook of the operator decides about: it is asked with the token of a client, and answers
+//! with the user, their channels and permissions (docs/identity.md).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::claims::{Refusal, TOKEN_BYTES_MAX};
+use super::login::{Login, grants};
+use super::metrics::{self, HookCall};
+use crate::clock::Micros;
+use crate::error::{ImksError, ImksResult};
+use crate::http_client::{HttpClient, Limits};
+use crate::pb::Breaker;
+use crate::secret::Secret;
+
+/// The settings of the hook.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The address of the hook; without it there is none.
+    pub url: Option<Secret>,
+    /// The secret that this server shows to the hook, as a bearer token.
+    pub secret: Option<Secret>,
+    /// How long the hook may take to answer.
+    pub deadline: Duration,
+    /// How long an answer is used for further connects with the same token.
+    pub ttl: Duration,
+    /// The number of concurrent calls. Further calls wait for a slot within their deadline.
+    pub calls_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            secret: None,
+            deadline: Duration::from_secs(2),
+            ttl: Duration::from_secs(60),
+            calls_max: 64,
+        }
+    }
+}
+
+/// What the hook says about a token.
+#[derive(Clone)]
+pub(super) struct Answer {
+    pub(super) login: Login,
+    /// When the hook was asked.
+    pub(super) asked_at: Micros,
+    /// When the session ends unless it is refreshed.
+    pub(super) expires_at: Micros,
+}
+
+/// The hook. Fails closed: without an answer nobody comes in, except with a token that it accepted a moment ago.
+pub(super) struct Hook {
+    url: Secret,
+    config: Config,
+    client: HttpClient,
+    slots: Semaphore,
+    breaker: Mutex<Breaker>,
+    accepted: Mutex<HashMap<Arc<str>, Accepted>>,
+}
+
+struct Accepted {
+    answer: Answer,
+    until: Instant,
+}
+
+/// The body of an answer that accepts a token.
+#[derive(Deserialize)]
+struct Body {
+    user: User,
+    #[serde(default)]
+    channels: Option<Value>,
+    #[serde(default = "default_expiry")]
+    expires_in: u64,
+}
+
+#[derive(Deserialize)]
+struct User {
+    id: Value,
+    #[serde(default)]
+    name: Option<String>,
+}
+
+impl Hook {
+    pub(super) fn new(url: Secret, config: Config) -> ImksResult<Self> {
+        Ok(Self {
+            url,
+            client: HttpClient::new()?,
+            slots: Semaphore::new(config.calls_max),
+            breaker: Mutex::default(),
+            accepted: Mutex::default(),
+            config,
+        })
+    }
+
+    /// Returns what the hook says about a token at `now`. Asks, unless it accepted the token less than the TTL
+    /// ago and `again` is false.
+    pub(super) async fn ask(&self, token: &str, now: Micros, again: bool) -> Result<Answer, Refusal> {
+        if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+            return Err(Refusal::Invalid("size"));
+        }
+        if !again && let Some(answer) = self.cached(token, now) {
+            return Ok(answer);
+        }
+        let deadline = Instant::now() + self.config.deadline;
+        let Ok(Ok(_slot)) = timeout_at(deadline, self.slots.acquire()).await else {
+            return Err(ImksError::Overloaded { retry_after: self.config.deadline }.into());
+        };
+        if !self.breaker.lock().admit(Instant::now()) {
+            return Err(ImksError::Unavailable(HOOK).into());
+        }
+        let outcome = self.call(token, deadline, now).await;
+        self.record(&outcome);
+        match &outcome {
+            Ok(answer) => self.store(token, answer),
+            Err(Refusal::Invalid(_)) => drop(self.accepted.lock().remove(token)),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Forgets an answer, so that the next connect asks.
+    pub(super) fn forget(&self, token: &str) {
+        self.accepted.lock().remove(token);
+    }
+
+    fn cached(&self, token: &str, now: Micros) -> Option<Answer> {
+        let accepted = self.accepted.lock();
+        let accepted =
+            accepted.get(token).filter(|it| Instant::now() < it.until && now < it.answer.expires_at);
+        accepted.map(|it| it.answer.clone())
+    }
+
+    fn store(&self, token: &str, answer: &Answer) {
+        let until = Instant::now() + self.config.ttl;
+        let mut accepted = self.accepted.lock();
+        if accepted.len() >= ACCEPTED_MAX {
+            accepted.clear();
+        }
+        accepted.insert(token.into(), Accepted { answer: answer.clone(), until });
+    }
+
+    async fn call(&self, token: &str, deadline: Instant, now: Micros) -> Result<Answer, Refusal> {
+        let body = Bytes::from(json!({ "token": token }).to_string());
+        let mut request = Request::post(self.url.expose()).header(header::CONTENT_TYPE, "application/json");
+        if let Some(secret) = &self.config.secret {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", secret.expose()));
+        }
+        let request = request.body(body.into());
+        let request = request.map_err(|_| ImksError::Config("IMKS_AUTH_URL is not a URL".into()))?;
+        let limits = Limits {
+            deadline: deadline.saturating_duration_since(Instant::now()),
+            answer_bytes_max: ANSWER_BYTES_MAX,
+        };
+        let answer = self.client.send(HOOK, request, limits).await?;
+        match answer.status() {
+            StatusCode::OK => parsed(answer.body(), now),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Refusal::Invalid("the hook refused it")),
+            status => {
+                tracing::warn!(status = status.as_u16(), "the hook did not answer with 200, 401 or 403");
+                Err(ImksError::Unavailable(HOOK).into())
+            }
+        }
+    }
+
+    fn record(&self, outcome: &Result<Answer, Refusal>) {
+        let mut breaker = self.breaker.lock();
+        let call = match outcome {
+            Ok(_) => HookCall::Accepted,
+            Err(Refusal::Unknown(_)) => {
+                breaker.failed(Instant::now());
+                return metrics::HOOK_CALLS.of(HookCall::Failed).increment();
+            }
+            Err(_) => HookCall::Refused,
+        };
+        breaker.succeeded();
+        metrics::HOOK_CALLS.of(call).increment();
+    }
+}
+
+/// Reads an answer. One that does not have its form is an outage of the hook, and decides nothing.
+fn parsed(body: &[u8], now: Micros) -> Result<Answer, Refusal> {
+    let malformed = |why: &str| {
+        tracing::warn!(why, "the answer of the hook does not have its form");
+        Refusal::Unknown(ImksError::Unavailable(HOOK))
+    };
+    let body: Body = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
+    let subject = match body.user.id {
+        Value::String(id) => id,
+        Value::Number(id) if id.is_u64() || id.is_i64() => id.to_string(),
+        _ => return Err(malformed("user.id is neither a text nor a whole number")),
+    };
+    if body.expires_in == 0 || body.expires_in > EXPIRY_MAX_S {
+        return Err(malformed("expires_in is not between a second and 31 days"));
+    }
+    let name = body.user.name.as_deref().unwrap_or(&subject);
+    let channels = body.channels.as_ref().map_or(Ok(Vec::new()), |channels| grants(channels, None));
+    let login = channels.and_then(|channels| Login::new("", &subject, name, channels));
+    let login = login.map_err(|refusal| malformed(refusal.why()))?;
+    let expires_at = now.saturating_add_unsigned(body.expires_in.saturating_mul(1_000_000));
+    Ok(Answer { login, asked_at: now, expires_at })
+}
+
+fn default_expiry() -> u64 {
+    3_600
+}
+
+/// The name of the hook in errors and in the log.
+const HOOK: &str = "login hook";
+/// The size of the largest answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// The number of tokens whose acceptance is remembered; when it is exceeded, all are forgotten and asked about
+/// again.
+const ACCEPTED_MAX: usize = 10_000;
+/// The longest session that an answer may grant, in seconds: 31 days.
+const EXPIRY_MAX_S: u64 = 31 * 24 * 3_600;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_names_the_user_channels_and_permissions() {
+        let body = json!({
+            "user": {"id": 42, "name": "Alice"},
+            "channels": {"lobby": "moderator", "news": ["VIEW_CHANNEL", "READ_HISTORY"]},
+            "expires_in": 60,
+        });
+        let answer = parsed(body.to_string().as_bytes(), 1_000_000).ok().unwrap();
+        assert_eq!(answer.expires_at, 61_000_000);
+        assert!(parsed(br#"{"user":{"id":"a"}}"#, 0).is_ok());
+    }
+
+    #[test]
+    fn an_answer_of_another_form_is_an_outage_and_not_a_refusal() {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"user":{}}"#,
+            r#"{"user":{"id":""}}"#,
+            r#"{"user":{"id":1.5}}"#,
+            r#"{"user":{"id":"a"},"channels":"x"}"#,
+            r#"{"user":{"id":"a"},"channels":["a b"]}"#,
+            r#"{"user":{"id":"a"},"channels":{"a":["FLY"]}}"#,
+            r#"{"user":{"id":"a"},"expires_in":0}"#,
+        ] {
+            assert!(matches!(parsed(body.as_bytes(), 0), Err(Refusal::Unknown(_))), "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_or_refused(text in ".{0,200}") {
+            let _ = parsed(text.as_bytes(), 0);
+        }
+    }
+}

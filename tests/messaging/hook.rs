@@ -1,0 +1,158 @@
+//! Logins that an HTTP hook of the operator decides about.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use imks::testing::config::Config;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::api::send;
+use crate::client::TestClient;
+use crate::server::{Kind, TestServer};
+
+/// What the hook does with a request.
+#[derive(Clone)]
+enum Mode {
+    /// Answers with this status and body.
+    Answer(u16, String),
+    /// Never answers.
+    Silent,
+}
+
+/// A hook that answers what it is told to, and keeps what it was asked.
+#[derive(Clone)]
+struct Hook {
+    address: SocketAddr,
+    mode: Arc<Mutex<Mode>>,
+    asked: Arc<Mutex<Vec<(Option<String>, Value)>>>,
+}
+
+impl Hook {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mode = Arc::new(Mutex::new(Mode::Answer(401, String::new())));
+        let hook = Self { address, mode, asked: Arc::default() };
+        let router =
+            axum::Router::new().route("/login", axum::routing::post(Self::handle)).with_state(hook.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        hook
+    }
+
+    async fn handle(State(hook): State<Self>, headers: HeaderMap, body: String) -> (StatusCode, String) {
+        let secret = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        hook.asked.lock().push((secret, serde_json::from_str(&body).unwrap()));
+        let mode = hook.mode.lock().clone();
+        match mode {
+            Mode::Answer(status, body) => (StatusCode::from_u16(status).unwrap(), body),
+            Mode::Silent => std::future::pending().await,
+        }
+    }
+
+    fn answers(&self, status: u16, body: &Value) {
+        *self.mode.lock() = Mode::Answer(status, body.to_string());
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().len()
+    }
+
+    async fn server(&self, edit: impl FnOnce(&mut Config)) -> TestServer {
+        let url = format!("http://{}/login", self.address);
+        let configure = |config: &mut Config| {
+            config.hook.url = Some(url.into());
+            config.hook.deadline = Duration::from_millis(500);
+            edit(config);
+        };
+        TestServer::start_with(Kind::Sqlite, configure).await
+    }
+}
+
+async fn code(server: &TestServer, token: &str) -> String {
+    let path = "GET /api/v1/channels/00000000-0000-0000-0000-000000000000/messages";
+    let response = send(server.addr(), path, &[("authorization", &format!("Bearer {token}"))], "").await;
+    match response.code().1 {
+        "not_found" => "ok".into(),
+        code => code.to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hook_says_who_it_is_and_what_they_may_do() {
+    let hook = Hook::start().await;
+    let server = hook
+        .server(|config| {
+            config.hook.secret = Some("between us".into());
+            config.login.create_channels = true;
+        })
+        .await;
+    let channels = json!({"lobby": "member", "news": ["VIEW_CHANNEL", "READ_HISTORY"]});
+    hook.answers(200, &json!({"user": {"id": 42, "name": "Alice"}, "channels": channels, "expires_in": 600}));
+    let mut alice = TestClient::connect(server.addr(), "opaque").await;
+    assert_eq!(alice.ready["user"]["username"], "Alice");
+    assert_eq!(hook.asked.lock()[0], (Some("Bearer between us".into()), json!({"token": "opaque"})));
+    for channel in alice.ready["channels"].as_array().unwrap().clone() {
+        let request = json!({"channel_id": channel["channel_id"], "body": "hi"});
+        let answer = alice.call("message:send", request).await;
+        assert_eq!(answer["ok"], channel["name"] == "lobby", "{}: {answer}", channel["name"]);
+    }
+    TestClient::connect(server.addr(), "opaque").await;
+    assert_eq!(hook.asked(), 1, "one question per token and minute");
+    alice.ok("auth:refresh", json!({"token": "opaque"})).await;
+    assert_eq!(hook.asked(), 2, "a refresh asks");
+    hook.answers(200, &json!({"user": {"id": 43}}));
+    assert_eq!(alice.refused("auth:refresh", json!({"token": "other"})).await["code"], "unauthenticated");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_answer_nobody_comes_in_and_a_refusal_is_final() {
+    let hook = Hook::start().await;
+    // Every connect asks.
+    let server = hook.server(|config| config.hook.ttl = Duration::ZERO).await;
+    for status in [401, 403] {
+        hook.answers(status, &json!({}));
+        assert_eq!(code(&server, "a").await, "unauthenticated", "{status}");
+    }
+    for (status, body) in
+        [(500, json!({})), (404, json!({})), (200, json!({})), (200, json!({"user": {"id": ""}}))]
+    {
+        hook.answers(status, &body);
+        assert_eq!(code(&server, "a").await, "unavailable", "{status} {body}");
+        hook.answers(200, &json!({"user": {"id": "a"}}));
+        assert_eq!(code(&server, "a").await, "ok", "after {status} {body}");
+    }
+    *hook.mode.lock() = Mode::Silent;
+    assert_eq!(code(&server, "a").await, "timeout");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_that_is_down_is_not_asked_by_everybody() {
+    let hook = Hook::start().await;
+    let server = hook.server(|_| {}).await;
+    hook.answers(500, &json!({}));
+    for n in 0..100 {
+        assert_eq!(code(&server, &format!("t{n}")).await, "unavailable");
+    }
+    assert!(hook.asked() < 50, "{} of 100 calls", hook.asked());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_withdrawn_session_ends_and_the_hook_decides_about_the_next_one() {
+    let hook = Hook::start().await;
+    let server = hook.server(|_| {}).await;
+    hook.answers(200, &json!({"user": {"id": "1", "name": "Alice"}}));
+    let mut alice = TestClient::connect(server.addr(), "t").await;
+    hook.answers(401, &json!({}));
+    server.directory().revoke_user("Alice").await.unwrap();
+    alice.expect("auth:revoked").await;
+    alice.ended().await;
+    assert_eq!(code(&server, "t").await, "unauthenticated", "what the hook said before does not count");
+    server.stop().await;
+}
