@@ -388,6 +388,7 @@ impl Sender {
             reply_to_message_id: None,
             mentions: Mentions::default(),
             flags: 0,
+            poll: None,
             nonce: Some(Nonce::new(nonce).unwrap()),
             interactive: true,
         }

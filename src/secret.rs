@@ -2,6 +2,15 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::sign;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use uuid::Uuid;
+
+use crate::error::Cause;
+use crate::{ImksError, ImksResult};
+
 /// A password, a hash, or a URL that may contain credentials. `Debug` and `Display` omit the secret parts.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
@@ -11,6 +20,20 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Returns a name for a user that nobody can relate to the user without the key: the first 16 bytes of HMAC-SHA-256
+/// (RFC 2104) of the user id.
+///
+/// # Errors
+/// [`ImksError::Signing`].
+pub fn pseudonym(key: Uuid, user: Uuid) -> ImksResult<Uuid> {
+    let key = EncodingKey::from_secret(key.as_bytes());
+    let signed = sign(user.as_bytes(), &key, Algorithm::HS256);
+    // The signature comes as base64url.
+    let text = signed.map_err(|error| ImksError::Signing(Cause::new(error)))?;
+    let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+    bytes.first_chunk().map(|bytes| Uuid::from_bytes(*bytes)).ok_or(ImksError::Internal("a short signature"))
 }
 
 impl<T: Into<String>> From<T> for Secret {

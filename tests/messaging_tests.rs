@@ -55,6 +55,12 @@ mod memory;
 mod moderation;
 #[path = "messaging/own_logins.rs"]
 mod own_logins;
+#[path = "messaging/pin.rs"]
+mod pin;
+#[path = "messaging/poll.rs"]
+mod poll;
+#[path = "messaging/presence.rs"]
+mod presence;
 #[path = "messaging/reaction.rs"]
 mod reaction;
 #[path = "messaging/read_state.rs"]
@@ -65,6 +71,10 @@ mod send;
 mod sync;
 #[path = "messaging/telemetry.rs"]
 mod telemetry;
+#[path = "messaging/thread.rs"]
+mod thread;
+#[path = "messaging/typing.rs"]
+mod typing;
 
 /// Writes the test of a sentence for both databases.
 macro_rules! on_both {

@@ -19,6 +19,8 @@ mod fault;
 mod history;
 #[path = "storage/own.rs"]
 mod own;
+#[path = "storage/poll.rs"]
+mod poll;
 #[path = "storage/reaction.rs"]
 mod reaction;
 #[path = "storage/read_state.rs"]
@@ -29,3 +31,5 @@ mod schema;
 mod silence;
 #[path = "storage/support.rs"]
 mod support;
+#[path = "storage/thread.rs"]
+mod thread;

@@ -76,6 +76,8 @@ codes! {
     ChannelArchived = "channel_archived", 422, Never, "The channel is archived, nothing changes in it";
     /// The channel is read-only.
     ChannelReadOnly = "channel_read_only", 422, Never, "The channel is read-only";
+    /// The poll is closed.
+    PollClosed = "poll_closed", 422, Never, "The poll is closed";
     /// A named limit is reached.
     LimitReached = "limit_reached", 422, Never, "A limit is reached";
     /// A rate limit is exceeded.
@@ -134,6 +136,12 @@ pub enum Precondition {
     ChannelArchived,
     /// The channel is read-only: only users with `MANAGE_CHANNEL` may write in it.
     ChannelReadOnly,
+    /// The poll is closed.
+    PollClosed,
+    /// The poll allows each voter to vote only once.
+    VoteFinal,
+    /// The poll does not show who voted for what.
+    VotersHidden,
 }
 
 impl From<Precondition> for Code {
@@ -141,6 +149,8 @@ impl From<Precondition> for Code {
         match precondition {
             Precondition::ChannelArchived => Self::ChannelArchived,
             Precondition::ChannelReadOnly => Self::ChannelReadOnly,
+            Precondition::PollClosed => Self::PollClosed,
+            Precondition::VoteFinal | Precondition::VotersHidden => Self::FailedPrecondition,
         }
     }
 }

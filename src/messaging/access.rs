@@ -88,10 +88,10 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             }
         }
         AccessChange::Left { user_id, channel_id } => {
-            leave(&namespace.sockets_in(&user_room(user_id)), channel_id, "removed");
+            leave(messaging, &namespace.sockets_in(&user_room(user_id)), channel_id, "removed");
         }
         AccessChange::ChannelRemoved(channel_id) => {
-            leave(&namespace.sockets_in(&channel_id.to_string()), channel_id, "channel_removed");
+            leave(messaging, &namespace.sockets_in(&channel_id.to_string()), channel_id, "channel_removed");
         }
         AccessChange::Permissions { user_id, channel_id } => {
             let sockets = match (user_id, channel_id) {
@@ -105,10 +105,11 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
     }
 }
 
-fn leave(sockets: &[Socket], channel_id: Uuid, reason: &'static str) {
+fn leave(messaging: &Messaging, sockets: &[Socket], channel_id: Uuid, reason: &'static str) {
     let room = channel_id.to_string();
     for socket in sockets.iter().filter(|socket| socket.is_in(&room)) {
         socket.leave(&room);
+        messaging.typing().left(socket, Some(channel_id));
         LEFT.to_socket(socket, &Left { channel_id, reason });
     }
 }
@@ -132,7 +133,12 @@ async fn check_socket(messaging: &Messaging, socket: Socket, channel: Option<Uui
     }
     for channel in channels {
         if !may_view(messaging, user, channel).await {
-            leave(std::slice::from_ref(&socket), channel, why_lost(messaging, user, channel).await);
+            leave(
+                messaging,
+                std::slice::from_ref(&socket),
+                channel,
+                why_lost(messaging, user, channel).await,
+            );
         }
     }
 }

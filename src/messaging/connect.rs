@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::budget::AnswerSize;
 use super::expiry::Expiry;
 use super::parts::{Messaging, timed};
+use super::presence_board::Arrival;
 use super::push::user_room;
 use super::session::{Session, Token};
 use crate::auth::{Identity, Membership, Permission};
@@ -30,6 +31,9 @@ struct Auth {
     token: Option<Value>,
     #[serde(default)]
     protocol: Option<Value>,
+    /// Whether the device starts `online` (as without this) or `idle`.
+    #[serde(default)]
+    presence: Option<Value>,
 }
 
 /// The limits in `session:ready`, by name.
@@ -100,7 +104,10 @@ async fn sign_in(
     counted: &mut bool,
 ) -> ImksResult<Accept> {
     let SignIn { messaging, expiry, .. } = context;
-    let token = token(socket, payload)?;
+    let auth: Auth =
+        payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
+    let idle = auth.presence.as_ref().is_some_and(|presence| presence == "idle");
+    let token = token(socket, auth)?;
     let identity = messaging.authenticator().verify(&token).await?;
     if !*counted {
         messaging.rates().connects.take(identity.user_id)?;
@@ -126,6 +133,7 @@ async fn sign_in(
     if let Some(relay) = messaging.relay() {
         relay.baseline(states.heads.values());
     }
+    socket.set_data(Arrival::new(messaging.presence(), messaging.db(), identity.user_id, idle).await?);
     expiry.follow(socket, &session);
     let accept = welcome(context, &identity, &memberships, &states)?;
     Ok(accept.holding(|bytes| room.for_bytes(bytes)))
@@ -133,9 +141,7 @@ async fn sign_in(
 
 /// Returns the token from `auth.token`, or else from the `Authorization` header. Never from the query string,
 /// which ends up in logs.
-fn token(socket: &Socket, payload: &ConnectPayload) -> ImksResult<String> {
-    let auth: Auth =
-        payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
+fn token(socket: &Socket, auth: Auth) -> ImksResult<String> {
     if auth.protocol.is_some_and(|protocol| protocol != PROTOCOL) {
         return Err(ImksError::invalid("protocol", format!("this server speaks version {PROTOCOL}")));
     }

@@ -1,5 +1,6 @@
-//! The events `message:edit`, `message:edits` and `message:delete`.
+//! The events `message:edit`, `message:edits`, `message:delete` and `message:delete_bulk`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
+use super::input::BoundedList;
 use super::message::require_mentions;
 use super::parts::timed;
 use super::registry::{Large, Registry, Request};
@@ -15,7 +17,7 @@ use crate::auth::Permission;
 use crate::clock::Timestamp;
 use crate::models::append::Receipt;
 use crate::models::message::MessageDetail;
-use crate::models::message_delete::{DeleteMessage, Deletion};
+use crate::models::message_delete::{DeleteMessage, DeleteMessages, Deletion, Deletions};
 use crate::models::message_edit::{self, EditMessage, MessageEdit, TEXTS_KEPT};
 use crate::models::text::{BODY_BYTES_MAX, Mentions, MessageBody};
 use crate::{ImksError, ImksResult};
@@ -24,11 +26,14 @@ const EDIT: Request<Edit, EditAnswer> = Request::new("message:edit");
 const EDITS: Request<Edits, EditsAnswer> = Request::new("message:edits");
 const DELETE: Request<Delete, DeleteAnswer> = Request::new("message:delete");
 
+const DELETE_BULK: Request<DeleteBulk, Deletions> = Request::new("message:delete_bulk");
+
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.on_write(EDIT, edit);
     events.on_read(EDITS, edits).get("/channels/{channel_id}/messages/{message_id}/edits");
     events.on_write(DELETE, delete);
+    events.on_write(DELETE_BULK, delete_bulk);
 }
 
 /// The payload of `message:edit`.
@@ -121,6 +126,24 @@ async fn delete(ctx: Ctx, turn: Turn, request: Delete) -> ImksResult<DeleteAnswe
     };
     Ok(DeleteAnswer { message_id: deletion.id, rev: deletion.rev, deleted_at: deletion.deleted_at })
 }
+
+/// The payload of `message:delete_bulk`.
+#[derive(Debug, Deserialize)]
+struct DeleteBulk {
+    channel_id: Uuid,
+    message_ids: BoundedList<Uuid, DELETED_AT_ONCE_MAX>,
+}
+
+async fn delete_bulk(ctx: Ctx, turn: Turn, request: DeleteBulk) -> ImksResult<Deletions> {
+    ctx.count_send(request.channel_id)?;
+    let channel = ctx.moderated(request.channel_id).await?;
+    let mut seen = HashSet::new();
+    let message_ids = request.message_ids.0.into_iter().filter(|id| seen.insert(*id)).collect();
+    channel.submit(turn, DeleteMessages { message_ids })?.await
+}
+
+/// The most messages in one `message:delete_bulk`.
+const DELETED_AT_ONCE_MAX: usize = 100;
 
 async fn submit_delete(
     ctx: &Ctx,

@@ -8,10 +8,12 @@ use uuid::Uuid;
 
 use super::channel::{Channel, Write};
 use super::ctx::Ctx;
+use super::poll::StartPoll;
 use super::registry::{Registry, Request};
 use super::turn::Turn;
 use super::{draft, read_state};
 use crate::auth::Permission;
+use crate::clock::{self, Micros};
 use crate::models::message::{
     ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, MessageDetail, MessageType,
 };
@@ -51,13 +53,13 @@ struct SendMessage {
     /// Whether the draft in the same channel and thread is cleared in the same transaction.
     #[serde(default)]
     clear_draft: bool,
+    #[serde(default)]
+    poll: Option<StartPoll>,
     /// Fields that this version cannot store. They are refused rather than silently dropped.
     #[serde(default)]
     attachments: Vec<Box<RawValue>>,
     #[serde(default)]
     embeds: Vec<Box<RawValue>>,
-    #[serde(default)]
-    poll: Option<Box<RawValue>>,
 }
 
 /// The answer to `message:send`.
@@ -72,12 +74,13 @@ async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> 
     ctx.count_send(request.channel_id)?;
     let channel = permitted(&ctx, &request).await?;
     let (clear_draft, thread) = (request.clear_draft, request.thread_id);
-    let message = request.into_message();
+    let message = request.into_message(clock::now_micros())?;
     let Sent { message, duplicate } = match clear_draft {
         true => channel.submit(turn, SendDraft(message))?.await?,
         false => channel.submit(turn, message)?.await?,
     };
     if !duplicate {
+        ctx.typing().sent(ctx.namespace(), channel.id(), thread, ctx.user());
         read_state::tell_read_by_sending(&ctx, &message);
     }
     if clear_draft {
@@ -92,6 +95,9 @@ async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write
     let channel = ctx.writable(request.channel_id, permission).await?;
     if let Some(mentions) = &request.mentions {
         require_mentions(ctx, request.channel_id, mentions).await?;
+    }
+    if request.poll.is_some() {
+        ctx.require(request.channel_id, Permission::CreatePoll).await?;
     }
     Ok(channel)
 }
@@ -112,11 +118,9 @@ impl SendMessage {
         if self.flags & !FLAGS_OF_CLIENTS != 0 {
             return Err(ImksError::invalid("flags", "has bits that are not known"));
         }
-        for (field, given) in [
-            ("attachments", !self.attachments.is_empty()),
-            ("embeds", !self.embeds.is_empty()),
-            ("poll", self.poll.is_some()),
-        ] {
+        for (field, given) in
+            [("attachments", !self.attachments.is_empty()), ("embeds", !self.embeds.is_empty())]
+        {
             if given {
                 return Err(ImksError::invalid(field, "is not supported by this version"));
             }
@@ -124,12 +128,13 @@ impl SendMessage {
         Ok(())
     }
 
-    fn into_message(self) -> NewMessage {
-        let kind = match self.reply_to_message_id {
-            Some(_) => MessageType::Reply,
-            None => MessageType::Default,
+    fn into_message(self, now: Micros) -> ImksResult<NewMessage> {
+        let kind = match (&self.poll, self.reply_to_message_id) {
+            (Some(_), _) => MessageType::Poll,
+            (None, Some(_)) => MessageType::Reply,
+            (None, None) => MessageType::Default,
         };
-        NewMessage {
+        Ok(NewMessage {
             body: self.body,
             kind,
             content_type: self.content_type,
@@ -138,9 +143,10 @@ impl SendMessage {
             reply_to_message_id: self.reply_to_message_id,
             mentions: self.mentions.unwrap_or_default(),
             flags: self.flags,
+            poll: self.poll.map(|poll| poll.checked(now)).transpose()?,
             nonce: self.nonce,
             interactive: true,
-        }
+        })
     }
 }
 
@@ -176,9 +182,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_stored_is_refused_instead_of_dropped() {
-        for field in
-            [r#""attachments":["x"]"#, r#""poll":{}"#, r#""embeds":[{}]"#, r#""flags":8"#, r#""flags":-1"#]
-        {
+        for field in [r#""attachments":["x"]"#, r#""embeds":[{}]"#, r#""flags":8"#, r#""flags":-1"#] {
             let error = parse(&format!(r#"{{"channel_id":"{CHANNEL}","body":"hi",{field}}}"#)).unwrap_err();
             assert_eq!(error.code(), "invalid_input", "{field}");
         }

@@ -19,6 +19,10 @@ pub mod metrics;
 mod outcome;
 mod own;
 mod parts;
+mod pin;
+mod poll;
+mod presence;
+mod presence_board;
 mod push;
 mod rates;
 mod reaction;
@@ -28,8 +32,12 @@ mod relay;
 mod session;
 mod subscription;
 mod sync;
+mod thread;
 mod turn;
+mod typing;
+mod typists;
 
+use std::future::ready;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -109,8 +117,17 @@ pub struct Jobs {
 /// Registers every feature on the namespace of the users, one per line.
 pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     let expiry = Expiry::default();
-    let expiry_for_disconnect = expiry.clone();
-    builder.on_disconnect(move |socket, _| expiry_for_disconnect.forget(socket));
+    let presence = messaging.presence().clone();
+    builder.on_connected(move |socket| {
+        presence.joined(&socket);
+        ready(())
+    });
+    let (expiry_for_disconnect, of_disconnected) = (expiry.clone(), messaging.clone());
+    builder.on_disconnect(move |socket, _| {
+        expiry_for_disconnect.forget(socket);
+        of_disconnected.typing().left(socket, None);
+        of_disconnected.presence().left(socket);
+    });
     let mut events = Registry::new(builder, messaging);
     connection::register(&mut events);
     subscription::register(&mut events);
@@ -120,6 +137,11 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     sync::register(&mut events);
     read_state::register(&mut events);
     reaction::register(&mut events);
+    pin::register(&mut events);
+    poll::register(&mut events);
+    thread::register(&mut events);
+    typing::register(&mut events);
+    presence::register(&mut events);
     draft::register(&mut events);
     bookmark::register(&mut events);
     let Registered { routes, limits } = events.finish();
@@ -132,6 +154,9 @@ impl Jobs {
     pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) -> Api {
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
+        tasks.spawn(self.messaging.typing().clone().run(namespace.clone(), stop.clone()));
+        tasks.spawn(self.messaging.presence().clone().run(namespace.clone(), stop.clone()));
+        tasks.spawn(poll::close_overdue(self.messaging.clone(), stop.clone()));
         tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));
         if let Some(relay) = self.messaging.relay() {
             relay.start(namespace, tasks, stop);

@@ -7,8 +7,10 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::budget::AnswerBudget;
+use super::presence_board::Board;
 use super::rates::Rates;
 use super::relay::Relay;
+use super::typists::Typing;
 use crate::auth::{Authenticator, CoreClient, Permissions};
 use crate::models::Db;
 use crate::models::append::Appender;
@@ -40,6 +42,8 @@ struct Inner {
     parts: Parts,
     rates: Rates,
     answers: AnswerBudget,
+    typing: Typing,
+    presence: Board,
 }
 
 impl Messaging {
@@ -50,6 +54,8 @@ impl Messaging {
             answers: AnswerBudget::new(config.answers.clone()),
             config,
             parts,
+            typing: Typing::default(),
+            presence: Board::default(),
         }))
     }
 
@@ -86,6 +92,14 @@ impl Messaging {
 
     pub(super) fn answers(&self) -> &AnswerBudget {
         &self.0.answers
+    }
+
+    pub(super) fn typing(&self) -> &Typing {
+        &self.0.typing
+    }
+
+    pub(super) fn presence(&self) -> &Board {
+        &self.0.presence
     }
 
     pub(super) fn rates(&self) -> &Rates {

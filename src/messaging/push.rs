@@ -39,6 +39,22 @@ impl<T: Serialize + ?Sized> Push<T> {
         }
     }
 
+    /// Sends the event to everybody in a room, on all nodes. Clients that cannot take it right then miss it.
+    pub(super) fn to_room(&self, namespace: &Namespace, room: &str, payload: &T) {
+        self.log(namespace.to(room).volatile().emit(self.name, payload));
+    }
+
+    /// Sends the event to everybody in a room except one socket, on all nodes. Clients that cannot take it
+    /// right then miss it.
+    pub(super) fn to_room_except(&self, socket: &Socket, room: &str, payload: &T) {
+        self.log(socket.to(room).volatile().emit(self.name, payload));
+    }
+
+    /// Sends the event to the sockets of this node in a room.
+    pub(super) fn to_local_room(&self, namespace: &Namespace, room: &str, payload: &T) {
+        self.log(namespace.to(room).local().emit(self.name, payload));
+    }
+
     /// Sends the event to one socket.
     pub(super) fn to_socket(&self, socket: &Socket, payload: &T) {
         self.log(socket.emit(self.name, payload));

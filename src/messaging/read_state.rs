@@ -11,8 +11,10 @@ use super::input::BoundedList;
 use super::parts::timed;
 use super::push::Push;
 use super::registry::{Registry, Request};
+use super::thread;
 use crate::models::message::MessageDetail;
 use crate::models::message_read_state::{self, ReadState};
+use crate::models::message_thread_member::ThreadMember;
 use crate::{ImksError, ImksResult};
 
 /// Sent to the devices of the user with the new position.
@@ -64,8 +66,10 @@ async fn mark(ctx: Ctx, request: Mark) -> ImksResult<Marked> {
     if request.seq < 0 {
         return Err(ImksError::invalid("seq", "must not be negative"));
     }
-    if request.thread_id.is_some() {
-        return Err(ImksError::invalid("thread_id", "is not supported by this version"));
+    if let Some(thread) = request.thread_id {
+        let state = thread::mark(&ctx, request.channel_id, thread, request.seq).await?;
+        let ThreadMember { read_seq, unread_count, mention_count, .. } = state;
+        return Ok(Marked { read_seq, unread_count, mention_count });
     }
     let channel = ctx.visible(request.channel_id).await?;
     let state = channel.mark_read(request.seq).await?;

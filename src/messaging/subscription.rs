@@ -67,6 +67,7 @@ async fn unsubscribe(ctx: Ctx, socket: Socket, request: Channels) -> ImksResult<
         let room = id.to_string();
         if socket.is_in(&room) {
             ctx.session().unsubscribe(id);
+            ctx.typing().left(&socket, Some(id));
         }
         socket.leave(&room);
         Answer::new(id, Ok(None))

@@ -13,6 +13,7 @@ use crate::models::message_bookmark::Bookmark;
 use crate::models::message_draft::Draft;
 use crate::models::message_read_state::ReadState;
 use crate::models::message_sync::{ChannelSync, Cursor, Limits, SYNC_LIMIT};
+use crate::models::message_thread_member::ThreadMember;
 use crate::models::user_stream::{self, USER_CHANGES_BYTES_MAX, UserChanges};
 use crate::{ImksError, ImksResult};
 
@@ -52,11 +53,12 @@ struct Synced {
 struct UserSync {
     rev: i64,
     read_states: Vec<ReadState>,
-    /// Whether the client has to discard the drafts and bookmarks that it has.
+    /// Whether the client has to discard the drafts, bookmarks and threads that it has.
     reset: bool,
     drafts: Vec<Draft>,
     bookmarks: Vec<Bookmark>,
-    /// Whether there are more drafts and bookmarks after `rev`.
+    threads: Vec<ThreadMember>,
+    /// Whether there are more of these three after `rev`.
     more: bool,
 }
 
@@ -81,8 +83,8 @@ async fn sync(ctx: Ctx, room: Reservation, request: Sync) -> ImksResult<Synced> 
     let (channels, more) = readable.sync(&room, &request.channels, limits).await?;
     let answered: Vec<Uuid> = channels.iter().map(|channel| channel.channel_id).collect();
     let read_states = readable.read_states(&answered).await?;
-    let UserChanges { rev, reset, drafts, bookmarks, more: more_of_user } = changes;
-    let user = UserSync { rev, read_states, reset, drafts, bookmarks, more: more_of_user };
+    let UserChanges { rev, reset, drafts, bookmarks, threads, more: more_of_user } = changes;
+    let user = UserSync { rev, read_states, reset, drafts, bookmarks, threads, more: more_of_user };
     Ok(Synced { channels, removed_channels, user, more })
 }
 

@@ -12,6 +12,9 @@ pub(crate) enum ChangeKind {
     Edit = 0,
     Delete = 1,
     Reaction = 2,
+    Pin = 3,
+    Poll = 4,
+    Thread = 5,
 }
 
 /// A row of `channel_change`.

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::message_poll::Poll;
 use super::message_reaction_total::Reactions;
 use super::message_row::Message;
+use super::message_thread_state::ThreadState;
 use super::rows::sql_number;
 use super::text::{Mentions, Nonce};
 use crate::clock::Timestamp;
@@ -135,14 +137,14 @@ pub struct MessageDetail {
     pub reply_to: Option<Box<ReplyPreview>>,
     pub attachments: Parts,
     pub embeds: Parts,
-    pub poll: Option<Box<RawValue>>,
+    pub poll: Option<Box<Poll>>,
     pub mentions: Mentions,
     pub flags: i32,
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
     pub pinned: bool,
     pub nonce: Option<Nonce>,
-    pub thread: Option<Box<RawValue>>,
+    pub thread: Option<Box<ThreadState>>,
 
     /// The number of the last change to this message; 0 if it was never changed. Sent beside the message.
     #[serde(skip)]
@@ -183,14 +185,14 @@ impl Message {
             reply_to,
             attachments: Vec::new(),
             embeds: Vec::new(),
-            poll: None,
+            poll: Poll::from_stored(row.poll.as_deref().filter(|_| !deleted)),
             mentions,
             flags: row.flags,
             edited_at: row.edited_at.map(Timestamp),
             deleted_at: row.deleted_at.map(Timestamp),
             pinned: row.pinned_at.is_some() && !deleted,
             nonce: row.nonce.map(Nonce::from_stored),
-            thread: None,
+            thread: ThreadState::from_stored(row.thread.as_deref()),
             rev: row.rev,
         }
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::db::{Db, detached, on, transaction};
 use super::text::ShortText;
-use super::user_stream::{NEXT_USER_REV, after_user_rev};
+use super::user_rev::{NEXT_USER_REV, after_user_rev};
 use crate::clock::{self, Micros, Timestamp};
 use crate::{ImksError, ImksResult};
 

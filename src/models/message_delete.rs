@@ -1,19 +1,21 @@
 //! The deletion of a message, which leaves a tombstone: it keeps its place in the order and has no content.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::append::records::Record;
-use super::append::{LockedChannel, Mutation, References};
+use super::append::{Authority, LockedChannel, Mutation, References};
 use super::channel_change::ChangeKind;
 use super::message::is_counted;
 use super::message_mention::MentionRows;
 use super::message_row::Message;
+use super::message_thread;
 use super::rows::{Column, RowsSql};
-use crate::ImksResult;
 use crate::clock::{Micros, Timestamp};
+use crate::{ImksError, ImksResult};
 
 /// A message to delete.
 #[derive(Debug, Clone, Copy)]
@@ -48,17 +50,76 @@ impl Mutation for DeleteMessage {
         if let Some(deleted_at) = row.deleted_at {
             return Ok(Arc::new(deletion(row, deleted_at)));
         }
-        let (at, actor) = (channel.now().max(row.created_at), channel.scope().actor.id);
-        let row = channel.change(self.message_id, ChangeKind::Delete, |row| {
-            (row.deleted_at, row.deleted_by) = (Some(at), Some(actor));
-        })?;
-        let (deletion, tombstone) = (Arc::new(deletion(row, at)), Tombstone::of(row));
-        channel.remove::<MentionRows>(self.message_id);
-        channel.insert(tombstone);
-        channel.uncount()?;
-        channel.tell_change("message:deleted", deletion.rev, Arc::clone(&deletion))?;
+        let thread = row.thread_id;
+        if let Some(root) = thread {
+            channel.fetch_message(root)?;
+        }
+        let deletion = delete(channel, self.message_id)?;
+        if let Some(root) = thread {
+            message_thread::replies_deleted(channel, root, 1)?;
+        }
         Ok(deletion)
     }
+}
+
+/// Several messages to delete together.
+#[derive(Debug, Clone)]
+pub struct DeleteMessages {
+    /// The messages, without duplicates.
+    pub message_ids: Vec<Uuid>,
+}
+
+/// The outcome of [`DeleteMessages`]: the answer to `message:delete_bulk`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deletions {
+    /// The messages that were deleted.
+    pub deleted: Vec<Uuid>,
+    /// The messages that do not exist in the channel, or were deleted before.
+    pub skipped: Vec<Uuid>,
+}
+
+impl Mutation for DeleteMessages {
+    type Done = Deletions;
+
+    fn refers(&self, references: &mut References<'_>) {
+        self.message_ids.iter().for_each(|id| references.message(*id));
+    }
+
+    fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Deletions> {
+        if channel.scope().authority == Authority::Own {
+            return Err(ImksError::NotAuthor);
+        }
+        let is_live = |id: &Uuid| channel.message(*id).is_ok_and(|row| row.deleted_at.is_none());
+        let (deleted, skipped): (Vec<Uuid>, Vec<Uuid>) = self.message_ids.iter().copied().partition(is_live);
+        let mut replies = BTreeMap::new();
+        for root in deleted.iter().filter_map(|id| channel.message(*id).ok()?.thread_id) {
+            *replies.entry(root).or_insert(0) += 1;
+        }
+        for root in replies.keys() {
+            channel.fetch_message(*root)?;
+        }
+        for id in &deleted {
+            delete(channel, *id)?;
+        }
+        for (root, count) in replies {
+            message_thread::replies_deleted(channel, root, count)?;
+        }
+        Ok(Deletions { deleted, skipped })
+    }
+}
+
+/// Turns a message into a tombstone.
+fn delete(channel: &mut LockedChannel<'_>, id: Uuid) -> ImksResult<Arc<Deletion>> {
+    let (at, actor) = (channel.now().max(channel.message(id)?.created_at), channel.scope().actor.id);
+    let row = channel.change(id, ChangeKind::Delete, |row| {
+        (row.deleted_at, row.deleted_by) = (Some(at), Some(actor));
+    })?;
+    let (deletion, tombstone) = (Arc::new(deletion(row, at)), Tombstone::of(row));
+    channel.remove::<MentionRows>(id);
+    channel.insert(tombstone);
+    channel.uncount()?;
+    channel.tell_change("message:deleted", deletion.rev, Arc::clone(&deletion))?;
+    Ok(deletion)
 }
 
 fn deletion(row: &Message, deleted_at: Micros) -> Deletion {

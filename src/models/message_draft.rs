@@ -10,7 +10,7 @@ use super::db::{Db, detached, on, transaction};
 use super::message_send::{NewMessage, Sent};
 use super::rows::{Column, RowsSql};
 use super::text::{BODY_CHARS_MAX, ShortText};
-use super::user_stream::{NEXT_USER_REV, after_user_rev};
+use super::user_rev::{NEXT_USER_REV, Need, TakenRev, after_user_rev};
 use crate::clock::{self, Micros, Timestamp};
 use crate::{ImksError, ImksResult};
 
@@ -213,7 +213,8 @@ impl Mutation for SendDraft {
             let (user_id, channel_id) = (channel.scope().actor.id, channel.scope().channel_id);
             let key = (user_id, channel_id, self.0.thread_id.unwrap_or_default());
             // The order matters: the first locks the user's stream and takes the number that the second stores.
-            channel.insert(TakenRev(key));
+            let need = Need::ClearDraft { channel_id, thread_key: key.2 };
+            channel.insert(TakenRev { user: user_id, need });
             channel.insert(ClearedDraft { key, at: channel.now() });
         }
         Ok(sent)
@@ -222,34 +223,6 @@ impl Mutation for SendDraft {
 
 /// The user, channel and thread of a draft.
 type Key = (Uuid, Uuid, Uuid);
-
-fn key_columns<'a>(keys: impl Iterator<Item = Key> + Clone) -> [Column<'a>; 3] {
-    [
-        Column::Ids(keys.clone().map(|(user, ..)| user).collect()),
-        Column::Ids(keys.clone().map(|(_, channel, _)| channel).collect()),
-        Column::Ids(keys.map(|(.., thread)| thread).collect()),
-    ]
-}
-
-/// The number that the users of cleared drafts take; those without a draft take none.
-#[derive(Debug)]
-struct TakenRev(Key);
-
-impl Record for TakenRev {
-    type Key = Key;
-
-    fn key(&self) -> Key {
-        self.0
-    }
-
-    fn insert() -> &'static RowsSql {
-        &TAKE_REV
-    }
-
-    fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>> {
-        key_columns(rows.iter().map(|row| row.0)).into()
-    }
-}
 
 /// A draft that a sent message clears.
 #[derive(Debug)]
@@ -270,9 +243,12 @@ impl Record for ClearedDraft {
     }
 
     fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>> {
-        let mut columns = Vec::from(key_columns(rows.iter().map(|row| row.key)));
-        columns.push(Column::Numbers(rows.iter().map(|row| row.at).collect()));
-        columns
+        vec![
+            Column::of(rows, |row| row.key.0),
+            Column::of(rows, |row| row.key.1),
+            Column::of(rows, |row| row.key.2),
+            Column::of(rows, |row| row.at),
+        ]
     }
 }
 
@@ -305,14 +281,6 @@ const STORE: &str = "INSERT INTO message_draft \
     ON CONFLICT (user_id, channel_id, thread_key) DO UPDATE SET body = excluded.body, \
       reply_to_message_id = excluded.reply_to_message_id, version = excluded.version, \
       user_rev = excluded.user_rev, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
-/// Locks the streams in the order of their users, so that two lanes cannot deadlock.
-static TAKE_REV: RowsSql = RowsSql::new(
-    "user_id, channel_id, thread_key",
-    "INSERT INTO user_state (user_id, last_rev) SELECT DISTINCT d.user_id, 1 FROM r JOIN message_draft d \
-       ON d.user_id = r.user_id AND d.channel_id = r.channel_id AND d.thread_key = r.thread_key \
-     WHERE r.user_id IS NOT NULL AND d.deleted_at IS NULL ORDER BY d.user_id \
-     ON CONFLICT (user_id) DO UPDATE SET last_rev = user_state.last_rev + 1",
-);
 /// Leaves a draft alone that was set after the number was taken.
 static CLEAR: RowsSql = RowsSql::new(
     "user_id, channel_id, thread_key, at",

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::db::{Db, json_ids, on};
 use super::message::{ANSWER_BYTES_MAX, MessageDetail, ReplyPreview};
 use super::message_id::seq_of;
+use super::message_poll_vote;
 use super::message_reaction;
 use super::message_row::{Message, message_columns};
 use crate::{ImksError, ImksResult};
@@ -110,6 +111,7 @@ pub(crate) async fn newest(db: &Db, channel: Uuid, seq: i64, room: Room) -> Imks
 pub(crate) async fn views(db: &Db, reader: Uuid, rows: Vec<Message>) -> ImksResult<Vec<MessageDetail>> {
     let mut messages = with_replies(db, rows).await?;
     message_reaction::mark_own(db, reader, &mut messages).await?;
+    message_poll_vote::mark_own(db, reader, &mut messages).await?;
     Ok(messages)
 }
 

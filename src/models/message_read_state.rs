@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::db::{Db, detached, json_ids, transaction};
 use super::message::flag_also_in_channel;
 use super::message_mention::{mention_channel, mention_here, mention_self, mention_user};
-use super::user_stream::NEXT_USER_REV;
+use super::user_rev::NEXT_USER_REV;
 use crate::clock;
 use crate::{ImksError, ImksResult};
 

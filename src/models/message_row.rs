@@ -101,6 +101,8 @@ message_row! {
         deleted_by: Option<Uuid>,
         pinned_at: Option<Micros>,
         reactions: Option<String>,
+        poll: Option<String>,
+        thread: Option<String>,
     }
 }
 

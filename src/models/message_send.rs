@@ -12,8 +12,10 @@ use super::message::{
 };
 use super::message_author::LastSend;
 use super::message_mention::{MENTION_SELF, MentionRows, targets};
+use super::message_poll::{NewPoll, Poll};
 use super::message_row::Message;
 use super::text::{Mentions, MessageBody, Nonce};
+use super::{message_poll_vote, message_thread};
 use crate::{ImksError, ImksResult};
 
 /// A message to send.
@@ -35,6 +37,8 @@ pub struct NewMessage {
     pub mentions: Mentions,
     /// The `FLAG_*` of [`super::message`].
     pub flags: i32,
+    /// The poll that starts with the message.
+    pub poll: Option<NewPoll>,
     /// The client's own id of this send. Repeated within 24 hours by the same author in the same channel, it
     /// returns the first message.
     pub nonce: Option<Nonce>,
@@ -83,7 +87,11 @@ impl Mutation for NewMessage {
         let message = channel.append(self.row(channel), content_hash, reply_to)?;
         self.advance_author(channel, &message)?;
         self.mention(channel, &message);
+        if let Some(poll) = &self.poll {
+            message_poll_vote::start(channel, &message, poll);
+        }
         channel.tell("message:new", Arc::clone(&message) as _)?;
+        message_thread::replied(channel, &message)?;
         Ok(Sent { message, duplicate: false })
     }
 }
@@ -136,6 +144,7 @@ impl NewMessage {
             reply_to_message_id: self.reply_to_message_id,
             mentions: self.mentions.stored(),
             flags: self.stored_flags(),
+            poll: self.poll.as_ref().map(|poll| Poll::new(poll, channel.now()).stored()),
             nonce: self.nonce.as_ref().map(|nonce| nonce.as_str().into()),
             version: 1,
             ..Message::default()
@@ -201,6 +210,7 @@ impl NewMessage {
             add(&kind.to_be_bytes());
             add(target.as_bytes());
         }
+        self.poll.iter().flat_map(NewPoll::content).for_each(|part| add(&part));
         hash.cast_signed()
     }
 }
@@ -219,6 +229,7 @@ mod tests {
             reply_to_message_id: None,
             mentions: Mentions::default(),
             flags,
+            poll: None,
             nonce: None,
             interactive: true,
         }

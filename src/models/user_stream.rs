@@ -1,8 +1,5 @@
 //! The stream of a user: it numbers the changes that only the user's own devices see (read positions, drafts,
-//! bookmarks), so that a returning device learns what changed after its `user_rev`.
-//!
-//! A change takes its number before it writes rows with a `user_rev`. That locks the user's row of
-//! `user_state`, so numbers become visible in order.
+//! bookmarks, threads), so that a returning device learns what changed after its `user_rev`.
 
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -10,6 +7,7 @@ use uuid::Uuid;
 use super::db::{Db, on};
 use super::message_bookmark::{self, Bookmark};
 use super::message_draft::{self, Draft};
+use super::message_thread_member::{self, ThreadMember};
 use crate::ImksResult;
 
 /// The changes of a user's own data after a `user_rev`.
@@ -23,6 +21,8 @@ pub struct UserChanges {
     pub drafts: Vec<Draft>,
     /// The bookmarks that were added, changed or removed, in the order of the changes.
     pub bookmarks: Vec<Bookmark>,
+    /// The threads that were followed, unfollowed or read, in the order of the changes.
+    pub threads: Vec<ThreadMember>,
     /// Whether there are more changes after `rev`.
     pub more: bool,
 }
@@ -49,17 +49,21 @@ pub async fn changes(db: &Db, user: Uuid, since: i64) -> ImksResult<UserChanges>
     }
     let mut drafts = message_draft::changed(db, user, since, DRAFTS_AT_ONCE).await?;
     let mut bookmarks = message_bookmark::changed(db, user, since, BOOKMARKS_AT_ONCE).await?;
+    let mut threads = message_thread_member::changed(db, user, since, THREADS_AT_ONCE).await?;
     let end_of_drafts = drafts.last().filter(|_| is_full(&drafts, DRAFTS_AT_ONCE)).map(|it| it.user_rev);
     let full = is_full(&bookmarks, BOOKMARKS_AT_ONCE);
     let end_of_bookmarks = bookmarks.last().filter(|_| full).map(|it| it.user_rev);
     // Each list holds every change up to its own end.
-    let rev = end_of_drafts.into_iter().chain(end_of_bookmarks).fold(head.last_rev, i64::min);
+    let end_of_threads = threads.last().filter(|_| is_full(&threads, THREADS_AT_ONCE)).map(|it| it.user_rev);
+    let ends = [end_of_drafts, end_of_bookmarks, end_of_threads];
+    let rev = ends.into_iter().flatten().fold(head.last_rev, i64::min);
     let more = rev < head.last_rev;
     if more {
         drafts.retain(|draft| draft.user_rev <= rev);
         bookmarks.retain(|bookmark| bookmark.user_rev <= rev);
+        threads.retain(|thread| thread.user_rev <= rev);
     }
-    Ok(UserChanges { rev, reset, drafts, bookmarks, more })
+    Ok(UserChanges { rev, reset, drafts, bookmarks, threads, more })
 }
 
 fn is_full<T>(rows: &[T], at_once: i64) -> bool {
@@ -82,23 +86,9 @@ async fn head(db: &Db, user: Uuid) -> ImksResult<Head> {
 const DRAFTS_AT_ONCE: i64 = 8;
 /// The bookmarks of one answer; a few more if they were changed together.
 const BOOKMARKS_AT_ONCE: i64 = 100;
+/// The threads of one answer; a few more if they were changed together.
+const THREADS_AT_ONCE: i64 = 100;
 /// The most bytes of the changes in one answer: drafts of 32 KiB, bookmarks with notes of 2 KiB.
 pub const USER_CHANGES_BYTES_MAX: usize = 512 << 10;
 
 const HEAD: &str = "SELECT last_rev, forgotten_rev FROM user_state WHERE user_id = $1";
-/// Takes the next number of a user's stream, and locks the stream until the transaction ends.
-pub(super) const NEXT_USER_REV: &str = "INSERT INTO user_state (user_id, last_rev) VALUES ($1, 1) \
-    ON CONFLICT (user_id) DO UPDATE SET last_rev = user_state.last_rev + 1 RETURNING last_rev";
-/// The condition that selects the rows of a table `t` of a user ($1) with a `user_rev` after $2, about $3 of
-/// them: rows that were changed together stay together.
-macro_rules! after_user_rev {
-    ($table:literal) => {
-        concat!(
-            " WHERE t.user_id = $1 AND t.user_rev > $2 AND t.user_rev <= COALESCE((SELECT n.user_rev FROM ",
-            $table,
-            " n WHERE n.user_id = $1 AND n.user_rev > $2 ORDER BY n.user_rev LIMIT 1 OFFSET $3 - 1), \
-             9223372036854775807) ORDER BY t.user_rev"
-        )
-    };
-}
-pub(super) use after_user_rev;

@@ -1,5 +1,6 @@
 //! `message:edit` and `message:delete`.
 
+use imks::testing::directory::RoleName;
 use serde_json::{Value, json};
 
 use crate::on_both;
@@ -99,5 +100,29 @@ on_both! {
         assert_eq!(error["details"]["permission"], "MANAGE_MESSAGES");
         alice.ok("message:delete", target.clone()).await;
         assert_eq!(alice.refused("message:edits", target).await["code"], "message_deleted");
+    }
+
+    async fn a_moderator_deletes_several_messages_at_once_and_everybody_learns_it(server: TestServer) {
+        let channel = server.channel("team", &["bob"]).await;
+        server.directory().ensure_user("carol").await.unwrap();
+        server.directory().add_member("team", "carol", RoleName::Moderator).await.unwrap();
+        let (mut carol, mut bob) = (server.client("carol").await, server.client("bob").await);
+        let mut ids = Vec::new();
+        for body in ["spam", "more"] {
+            let sent = bob.ok("message:send", json!({ "channel_id": channel, "body": body })).await;
+            ids.push(sent["message"]["id"].clone());
+        }
+        let mut request = json!({ "channel_id": channel, "message_ids": [ids[0], channel, ids[1], ids[0]] });
+        let error = bob.refused("message:delete_bulk", request.clone()).await;
+        assert_eq!(error["details"]["permission"], "MANAGE_MESSAGES");
+        let answer = carol.ok("message:delete_bulk", request.clone()).await;
+        assert_eq!(answer, json!({ "deleted": ids, "skipped": [channel] }));
+        for (id, rev) in ids.iter().zip(1..) {
+            let event = bob.expect("message:deleted").await;
+            assert_eq!((&event["id"], &event["rev"]), (id, &json!(rev)));
+        }
+        assert_eq!(carol.ok("message:delete_bulk", request.clone()).await["deleted"], json!([]));
+        request["message_ids"] = json!([]);
+        assert_eq!(carol.refused("message:delete_bulk", request).await["code"], "invalid_input");
     }
 }

@@ -205,6 +205,7 @@ pub fn message(body: &str) -> NewMessage {
         reply_to_message_id: None,
         mentions: Mentions::default(),
         flags: 0,
+        poll: None,
         nonce: None,
         interactive: true,
     }

@@ -246,6 +246,7 @@ mod tests {
             reply_to_message_id: None,
             mentions: Mentions::default(),
             flags: 0,
+            poll: None,
             nonce: Some(Nonce::new(nonce).unwrap()),
             interactive: true,
         }

@@ -14,7 +14,8 @@ use crate::clock::Micros;
 use crate::models::channel_change::{Change, ChangeKind};
 use crate::models::message::{MessageDetail, ReplyPreview, is_counted};
 use crate::models::message_id;
-use crate::models::message_row::{Appended, Message};
+use crate::models::message_row::{Appended, BY_IDS, Message};
+use crate::models::rows::{Column, RowsSql};
 use crate::models::text::Nonce;
 use crate::{ImksError, ImksResult};
 
@@ -49,6 +50,20 @@ impl LockedChannel<'_> {
     pub(crate) fn message(&self, id: Uuid) -> ImksResult<&Message> {
         let message = self.batch.message(id).filter(|row| row.channel_id == self.scope.channel_id);
         message.ok_or(ImksError::NotFound("message"))
+    }
+
+    /// Returns a message of this channel that [`References::message`](super::References::message) could not name
+    /// before. Call it before any change.
+    ///
+    /// # Errors
+    /// [`ImksError::NotFound`], and [`ImksError::Internal`] for a message that is not loaded, which is then loaded
+    /// for another decision.
+    pub(crate) fn fetch_message(&mut self, id: Uuid) -> ImksResult<&Message> {
+        if self.batch.message(id).is_none() {
+            let found = self.rows::<Message>(&id)?.first().cloned();
+            self.batch.loaded.messages.extend(found.map(|row| (id, row)));
+        }
+        self.message(id)
     }
 
     /// Returns a message of this channel that the actor may change.
@@ -292,6 +307,24 @@ impl LockedChannel<'_> {
 impl fmt::Debug for LockedChannel<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("LockedChannel").field("scope", self.scope).finish_non_exhaustive()
+    }
+}
+
+/// Messages that a mutation could not name before.
+impl Lookup for Message {
+    /// The message.
+    type Key = Uuid;
+
+    fn key(&self) -> Uuid {
+        self.id
+    }
+
+    fn select() -> &'static RowsSql {
+        &BY_IDS
+    }
+
+    fn key_columns(ids: &[Uuid]) -> Vec<Column<'_>> {
+        vec![Column::of(ids, |id| *id)]
     }
 }
 

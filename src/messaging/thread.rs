@@ -1,0 +1,171 @@
+//! The events of threads: `thread:follow`, `thread:unfollow`, `thread:list`, `thread:followed`, and `thread:state`
+//! for the user's devices. Replies are messages with a `thread_id`.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::budget::{AnswerSize, COPIES, Reservation};
+use super::ctx::Ctx;
+use super::parts::timed;
+use super::push::Push;
+use super::rates::RateLimit;
+use super::registry::{Large, Registry, Request};
+use crate::models::message::MessageDetail;
+use crate::models::message_thread;
+use crate::models::message_thread_member::{self, ThreadMember};
+use crate::rate_limit::Rate;
+use crate::{ImksError, ImksResult};
+
+/// Sent to the devices of a user when their position in a thread, or whether they follow it, has changed.
+const STATE: Push<ThreadMember> = Push::new("thread:state");
+
+const FOLLOW: Request<Target, ThreadMember> = Request::new("thread:follow");
+const UNFOLLOW: Request<Target, ThreadMember> = Request::new("thread:unfollow");
+const LIST: Request<List, Threads> = Request::new("thread:list");
+const FOLLOWED: Request<Followed, FollowedThreads> = Request::new("thread:followed");
+
+/// Registers the events of this feature.
+pub(super) fn register(events: &mut Registry<'_>) {
+    let limit = events.rate_limit("thread:user", RATE);
+    let limit_of_unfollow = limit.clone();
+    events.on(FOLLOW, move |ctx, request| follow(ctx, request, true, limit.clone()));
+    events.on(UNFOLLOW, move |ctx, request| follow(ctx, request, false, limit_of_unfollow.clone()));
+    events.on_read(LIST, list).get("/channels/{channel_id}/threads");
+    events.on_read(FOLLOWED, followed).get("/threads/followed");
+}
+
+/// The payload of `thread:follow` and `thread:unfollow`.
+#[derive(Debug, Deserialize)]
+struct Target {
+    channel_id: Uuid,
+    thread_id: Uuid,
+}
+
+async fn follow(
+    ctx: Ctx,
+    request: Target,
+    following: bool,
+    limit: RateLimit<Uuid>,
+) -> ImksResult<ThreadMember> {
+    limit.take(ctx.user())?;
+    let channel = ctx.visible(request.channel_id).await?;
+    let thread = request.thread_id;
+    let changed = message_thread_member::follow(channel.db(), ctx.user(), channel.id(), thread, following);
+    Ok(tell(&ctx, timed("thread_change", changed).await?))
+}
+
+/// Moves the caller's position in a thread forward, for `read:mark`.
+pub(super) async fn mark(ctx: &Ctx, channel: Uuid, thread: Uuid, seq: i64) -> ImksResult<ThreadMember> {
+    let channel = ctx.visible(channel).await?;
+    let marked = message_thread_member::mark(channel.db(), ctx.user(), channel.id(), thread, seq);
+    Ok(tell(ctx, timed("thread_change", marked).await?))
+}
+
+/// Tells the user's devices about a position that has changed, and returns it.
+fn tell(ctx: &Ctx, (member, changed): (ThreadMember, bool)) -> ThreadMember {
+    if changed {
+        ctx.tell_user(&STATE, &member);
+    }
+    member
+}
+
+/// The payload of `thread:list`.
+#[derive(Debug, Deserialize)]
+struct List {
+    channel_id: Uuid,
+    /// Only threads whose newest reply has a smaller `seq`.
+    #[serde(default)]
+    before: Option<i64>,
+    #[serde(default = "page_size")]
+    limit: u32,
+}
+
+fn page_size() -> u32 {
+    PAGE_DEFAULT
+}
+
+impl Large for List {
+    fn answer_size(&self) -> AnswerSize {
+        AnswerSize::of_messages(self.limit as usize)
+    }
+}
+
+/// The answer to `thread:list`.
+#[derive(Debug, Serialize)]
+struct Threads {
+    /// The first messages of the threads, the thread with the newest reply first.
+    threads: Vec<MessageDetail>,
+    /// The `before` of the next page; null after the last one.
+    next: Option<i64>,
+}
+
+async fn list(ctx: Ctx, room: Reservation, request: List) -> ImksResult<Threads> {
+    check(request.limit)?;
+    let channel = ctx.readable(request.channel_id).await?;
+    let before = request.before.unwrap_or(i64::MAX);
+    let listed = message_thread::list(channel.db(), channel.id(), before, request.limit.into());
+    let roots = timed("threads", listed).await?;
+    let ids: Vec<Uuid> = roots.iter().map(|(root, _)| *root).collect();
+    let (mut threads, more) = channel.messages(&room, &ids).await?;
+    let place = |message: &MessageDetail| ids.iter().position(|id| *id == message.id);
+    threads.sort_by_key(place);
+    // A page that is cut because it is too large ends where the first message is missing.
+    let whole = ids.iter().zip(&threads).take_while(|(id, message)| **id == message.id).count();
+    threads.truncate(whole);
+    let is_full = more || roots.len() == request.limit as usize;
+    let next = whole.checked_sub(1).and_then(|last| roots.get(last)).map(|(_, seq)| *seq);
+    Ok(Threads { threads, next: next.filter(|_| is_full) })
+}
+
+/// The payload of `thread:followed`.
+#[derive(Debug, Deserialize)]
+struct Followed {
+    #[serde(default)]
+    before: Option<i64>,
+    #[serde(default = "page_size")]
+    limit: u32,
+    /// Whether to leave out threads without unread replies.
+    #[serde(default)]
+    unread: bool,
+}
+
+impl Large for Followed {
+    fn answer_size(&self) -> AnswerSize {
+        AnswerSize::up_to(self.limit.min(PAGE_LIMIT) as usize * MEMBER_BYTES * COPIES)
+    }
+}
+
+/// The answer to `thread:followed`.
+#[derive(Debug, Serialize)]
+struct FollowedThreads {
+    threads: Vec<ThreadMember>,
+    /// The `before` of the next page; null after the last one.
+    next: Option<i64>,
+}
+
+/// Needs no permission: positions are the caller's own. The replies come with `history`, which checks.
+async fn followed(ctx: Ctx, _room: Reservation, request: Followed) -> ImksResult<FollowedThreads> {
+    check(request.limit)?;
+    let (own, before) = (ctx.own(), request.before.unwrap_or(i64::MAX));
+    let listed =
+        message_thread_member::followed(own.db(), own.user(), before, request.limit.into(), request.unread);
+    let threads = timed("threads_followed", listed).await?;
+    let is_full = threads.len() == request.limit as usize;
+    let next = threads.last().filter(|_| is_full).map(|thread| thread.user_rev);
+    Ok(FollowedThreads { threads, next })
+}
+
+fn check(limit: u32) -> ImksResult<()> {
+    match (1..=PAGE_LIMIT).contains(&limit) {
+        true => Ok(()),
+        false => Err(ImksError::invalid("limit", format!("must be between 1 and {PAGE_LIMIT}"))),
+    }
+}
+
+/// The most threads in one page.
+const PAGE_LIMIT: u32 = 100;
+const PAGE_DEFAULT: u32 = 50;
+/// The most bytes of a position in a thread.
+const MEMBER_BYTES: usize = 512;
+/// The rate at which one user may follow and unfollow threads.
+const RATE: Rate = Rate::new(2, 10);
