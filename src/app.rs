@@ -80,9 +80,7 @@ impl App {
         config.messaging.node.get_or_insert_with(|| node.to_string());
         // The listeners come first, so that a second server on the same address does not touch the database.
         let front = Front::bind(&mut config)?;
-        let db = Db::connect(&config.database).await?;
-        let claim = db.claim().await?;
-        db.migrate().await?;
+        let (db, claim) = open_database(&config).await?;
         let (core, directory) = core(&config, &db).await?;
         let (appender, commits) = Appender::start(db.clone(), config.append.clone());
         let bus = connect_bus(&config, &db, node).await?;
@@ -107,10 +105,7 @@ impl App {
         let dispatchers = messaging::dispatch(&namespace, commits, relay.as_ref());
         let neighbours = Neighbours::watch(&config, &db, node).await?;
         tasks.spawn(neighbours.clone().run(stop.clone()));
-        let health = Arc::new(health(&db, core, bus, &engine).reports("cluster", move || {
-            let neighbours = neighbours.clone();
-            async move { neighbours.check() }
-        }));
+        let health = Arc::new(health(&db, core, bus, neighbours, &engine));
         let router =
             public_routes(&config, &health)?.merge(http::api::routes(&api, config.engine.max_payload));
         let front = front.serve(&config, router, &engine, &tasks, &stop);
@@ -172,6 +167,14 @@ impl fmt::Debug for App {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("App").field("addr", &self.front.addr).finish_non_exhaustive()
     }
+}
+
+/// Opens the database for one server, and brings it to the newest schema.
+async fn open_database(config: &Config) -> ImksResult<(Db, Claim)> {
+    let db = Db::connect(&config.database).await?;
+    let claim = db.claim().await?;
+    db.migrate().await?;
+    Ok((db, claim))
 }
 
 /// Creates the client of the external core, or opens the embedded directory. Both are called over gRPC.
@@ -244,7 +247,13 @@ fn start_messaging(
     Ok((server, namespace, api))
 }
 
-fn health(db: &Db, core: CoreClient, bus: Arc<dyn Adapter>, engine: &Engine) -> Health {
+fn health(
+    db: &Db,
+    core: CoreClient,
+    bus: Arc<dyn Adapter>,
+    neighbours: Arc<Neighbours>,
+    engine: &Engine,
+) -> Health {
     let (db_probe, engine) = (db.clone(), engine.clone());
     let health = match bus.name() {
         _ if !bus.reaches_others() => Health::new(),
@@ -260,6 +269,10 @@ fn health(db: &Db, core: CoreClient, bus: Arc<dyn Adapter>, engine: &Engine) -> 
         .uses("appks_grpc", move || {
             let core = core.clone();
             async move { core.signing_keys("").await.map(drop) }
+        })
+        .reports("cluster", move || {
+            let neighbours = neighbours.clone();
+            async move { neighbours.check() }
         })
         .connections(move || (engine.sessions() as u64, engine::metrics::SESSIONS_OPENED.total()))
 }

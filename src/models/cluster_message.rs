@@ -59,9 +59,9 @@ impl PostgresBroker {
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_MAX)
             .connect_lazy_with((*self.pool.connect_options()).clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
+        let mut listener = Box::pin(PgListener::connect_with(&pool)).await?;
         listener.eager_reconnect(false);
-        listener.listen(&self.prefix).await?;
+        Box::pin(listener.listen(&self.prefix)).await?;
         let presence = Box::pin(pool.acquire()).await?.detach();
         let channels: Arc<Channels> = Arc::default();
         let positions = sqlx::query_as(POSITIONS).fetch_all(&pool).await?.into_iter().collect();
@@ -99,7 +99,7 @@ impl Broker for PostgresBroker {
     }
 
     fn connect(&self, arrivals: Arrivals) -> BoxFuture<'_, ImksResult<Arc<dyn Connection>>> {
-        Box::pin(async move { Ok(Arc::new(self.open(arrivals).await?) as Arc<dyn Connection>) })
+        Box::pin(async move { Ok(Arc::new(Box::pin(self.open(arrivals)).await?) as Arc<dyn Connection>) })
     }
 }
 
@@ -213,7 +213,7 @@ impl Reader {
     /// Reads until the connection ends. Returns why it did.
     async fn run(mut self, mut listener: PgListener) -> String {
         loop {
-            let notification = match listener.try_recv().await {
+            let notification = match Box::pin(listener.try_recv()).await {
                 Ok(Some(notification)) => notification,
                 Ok(None) => return "the connection was closed".into(),
                 Err(error) => return error.to_string(),

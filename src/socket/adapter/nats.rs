@@ -73,7 +73,7 @@ impl Nats {
             let failed = ImksError::io(format!("cannot read the NATS credentials {}", file.display()));
             options = options.credentials_file(file).await.map_err(failed)?;
         }
-        let client = options.connect(self.servers.as_slice()).await.map_err(failed)?;
+        let client = Box::pin(options.connect(self.servers.as_slice())).await.map_err(failed)?;
         let stop = CancellationToken::new();
         Ok(NatsConnection {
             client,
@@ -97,7 +97,7 @@ impl Broker for Nats {
     }
 
     fn connect(&self, arrivals: Arrivals) -> BoxFuture<'_, ImksResult<Arc<dyn Connection>>> {
-        Box::pin(async move { Ok(Arc::new(self.open(arrivals).await?) as Arc<dyn Connection>) })
+        Box::pin(async move { Ok(Arc::new(Box::pin(self.open(arrivals)).await?) as Arc<dyn Connection>) })
     }
 }
 
@@ -169,7 +169,7 @@ impl Connection for NatsConnection {
             }
             // The server answers at once if nobody is there. The receiver answers with an empty message.
             let request = Request::new().payload(outgoing.message).timeout(Some(RECEIPT_MAX));
-            match self.client.send_request(self.subject(&outgoing.channel), request).await {
+            match Box::pin(self.client.send_request(self.subject(&outgoing.channel), request)).await {
                 Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(false),
                 // A receiver that is busy may still get it.
                 Err(error) if error.kind() == RequestErrorKind::TimedOut => Ok(true),

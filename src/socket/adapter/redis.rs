@@ -63,7 +63,7 @@ impl Redis {
     async fn open(&self, arrivals: Arrivals) -> Result<RedisConnection, fred::error::Error> {
         let (publisher, subscriber) = (self.client()?, self.client()?);
         let messages = subscriber.message_rx();
-        let connected = [publisher.init().await?, subscriber.init().await?];
+        let connected = [Box::pin(publisher.init()).await?, Box::pin(subscriber.init()).await?];
         let stop = CancellationToken::new();
         let receiving = receive(messages, arrivals, self.prefix.clone());
         let ended = stop.clone();
@@ -93,7 +93,7 @@ impl Broker for Redis {
 
     fn connect(&self, arrivals: Arrivals) -> BoxFuture<'_, ImksResult<Arc<dyn Connection>>> {
         Box::pin(async move {
-            let connection = self.open(arrivals).await.map_err(failed)?;
+            let connection = Box::pin(self.open(arrivals)).await.map_err(failed)?;
             Ok(Arc::new(connection) as Arc<dyn Connection>)
         })
     }
@@ -122,8 +122,8 @@ impl RedisConnection {
     async fn publish_one(&self, Outgoing { channel, message }: Outgoing) -> Result<i64, fred::error::Error> {
         let channel = self.channel(&channel);
         match self.clustered {
-            true => self.publisher.spublish(channel, Value::Bytes(message)).await,
-            false => self.publisher.publish(channel, Value::Bytes(message)).await,
+            true => Box::pin(self.publisher.spublish(channel, Value::Bytes(message))).await,
+            false => Box::pin(self.publisher.publish(channel, Value::Bytes(message))).await,
         }
     }
 
@@ -132,11 +132,11 @@ impl RedisConnection {
         for Outgoing { channel, message } in batch {
             let (channel, message) = (self.channel(&channel), Value::Bytes(message));
             let () = match self.clustered {
-                true => pipeline.spublish(channel, message).await?,
-                false => pipeline.publish(channel, message).await?,
+                true => Box::pin(pipeline.spublish(channel, message)).await?,
+                false => Box::pin(pipeline.publish(channel, message)).await?,
             };
         }
-        let _receivers: Vec<i64> = pipeline.all().await?;
+        let _receivers: Vec<i64> = Box::pin(pipeline.all()).await?;
         Ok(())
     }
 }
@@ -148,13 +148,13 @@ impl Connection for RedisConnection {
             for some in channels.chunks(if self.clustered { 1 } else { CHANNELS_PER_COMMAND }) {
                 let some = self.channels(some);
                 match self.clustered {
-                    true => self.subscriber.ssubscribe(some).await,
-                    false => self.subscriber.subscribe(some).await,
+                    true => Box::pin(self.subscriber.ssubscribe(some)).await,
+                    false => Box::pin(self.subscriber.subscribe(some)).await,
                 }
                 .map_err(failed)?;
             }
             // The client library does not wait for the answers to `SUBSCRIBE`.
-            self.subscriber.ping(None).await.map_err(failed)
+            Box::pin(self.subscriber.ping(None)).await.map_err(failed)
         })
     }
 
@@ -163,8 +163,8 @@ impl Connection for RedisConnection {
             for some in channels.chunks(if self.clustered { 1 } else { CHANNELS_PER_COMMAND }) {
                 let some = self.channels(some);
                 match self.clustered {
-                    true => self.subscriber.sunsubscribe(some).await,
-                    false => self.subscriber.unsubscribe(some).await,
+                    true => Box::pin(self.subscriber.sunsubscribe(some)).await,
+                    false => Box::pin(self.subscriber.unsubscribe(some)).await,
                 }
                 .map_err(failed)?;
             }
@@ -173,19 +173,19 @@ impl Connection for RedisConnection {
     }
 
     fn publish(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, ImksResult<()>> {
-        Box::pin(async move { self.publish_all(batch).await.map_err(failed) })
+        Box::pin(async move { Box::pin(self.publish_all(batch)).await.map_err(failed) })
     }
 
     fn publish_counted(&self, message: Outgoing) -> BoxFuture<'_, ImksResult<bool>> {
-        Box::pin(async move { Ok(self.publish_one(message).await.map_err(failed)? > 0) })
+        Box::pin(async move { Ok(Box::pin(self.publish_one(message)).await.map_err(failed)? > 0) })
     }
 
     fn subscribers<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Option<usize>> {
         Box::pin(async move {
             let channel = self.channel(channel);
             let answer: Result<Vec<(String, usize)>, _> = match self.clustered {
-                true => self.publisher.pubsub_shardnumsub(channel).await,
-                false => self.publisher.pubsub_numsub(channel).await,
+                true => Box::pin(self.publisher.pubsub_shardnumsub(channel)).await,
+                false => Box::pin(self.publisher.pubsub_numsub(channel)).await,
             };
             answer.ok()?.first().map(|(_, count)| *count)
         })
@@ -209,7 +209,7 @@ impl Connection for RedisConnection {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             // Whether Redis answers does not matter: dropping the clients closes the connections.
-            let _ = tokio::join!(self.publisher.quit(), self.subscriber.quit());
+            let _ = tokio::join!(Box::pin(self.publisher.quit()), Box::pin(self.subscriber.quit()));
         })
     }
 }
