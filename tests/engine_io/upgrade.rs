@@ -28,6 +28,17 @@ async fn a_session_moves_with_everything_that_is_queued() {
 }
 
 #[tokio::test]
+async fn a_poll_that_follows_the_upgrade_packet_is_refused() {
+    let server = Server::start(Config::default()).await;
+    for _ in 0..20 {
+        let session = server.open().await;
+        let mut client = server.dial_raw(&as_websocket(&session)).await;
+        client.write_all(&[frame(0x81, b"2probe"), frame(0x81, b"5")].concat()).await.unwrap();
+        assert_eq!(server.get(&session).await.status, 400);
+    }
+}
+
+#[tokio::test]
 async fn a_poll_that_waits_is_released_by_the_probe() {
     let server = Server::start(Config::default()).await;
     let session = server.open().await;

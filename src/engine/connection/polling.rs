@@ -144,7 +144,6 @@ impl PollingCarrier {
 
     /// Records that the client polls again, so it has read what it was sent.
     pub(super) fn handle_get(&mut self, session: &mut Session, now: Instant) {
-        session.handle_poll(now);
         if std::mem::take(&mut self.unread) >= LARGE_PAYLOAD {
             session.handle_progress(now);
         }

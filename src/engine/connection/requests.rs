@@ -23,13 +23,17 @@ impl Connection {
         }
         self.session.handle_timeout(self.now);
         self.outputs(cx);
+        if get.is_some() {
+            self.session.handle_poll(self.now);
+        }
+        if let Some(wire) = candidate {
+            self.take_candidate(wire, get.is_some());
+        }
+        // Read before the poll is taken: after the upgrade packet a poll is refused.
+        self.read_candidate(cx);
         if let Some(get) = get {
             self.take_get(get);
         }
-        if let Some(wire) = candidate {
-            self.take_candidate(wire);
-        }
-        self.read_candidate(cx);
         if let Some(reason) = failure {
             self.session.handle_lost(Wire::Current, reason);
             self.outputs(cx);
@@ -69,9 +73,10 @@ impl Connection {
         }
     }
 
-    fn take_candidate(&mut self, wire: Box<Duplex>) {
+    fn take_candidate(&mut self, wire: Box<Duplex>, polls: bool) {
         let Carrier::Polling(polling) = &mut self.carrier else { return };
-        if self.session.handle_attach(wire.transport(), polling.get.is_some(), self.now) {
+        let poll_waits = polls || polling.get.is_some();
+        if self.session.handle_attach(wire.transport(), poll_waits, self.now) {
             polling.candidate = Some(wire);
         }
     }
