@@ -73,11 +73,8 @@ impl App {
 
     async fn start_parts(mut config: Config) -> ImksResult<Self> {
         config.validate()?;
-        config.messaging.max_payload = config.engine.max_payload;
-        // A little less than the socket waits, so that the refusal is ours.
-        config.messaging.connect_hold = config.socket.connect_timeout.mul_f64(0.9);
         let node = NodeId::random()?;
-        config.messaging.node.get_or_insert_with(|| node.to_string());
+        derive(&mut config, node);
         // The listeners come first, so that a second server on the same address does not touch the database.
         let front = Front::bind(&mut config)?;
         let (db, claim) = open_database(&config).await?;
@@ -88,13 +85,7 @@ impl App {
         let parts = Parts {
             db: db.clone(),
             appender: appender.clone(),
-            authenticator: Authenticator::start_with(
-                core.clone(),
-                config.token.clone(),
-                config.login.clone(),
-                config.hook.clone(),
-            )
-            .await?,
+            authenticator: authenticator(&config, &core).await?,
             permissions: Permissions::new(core.clone(), config.permissions.clone()),
             core: core.clone(),
             relay: relay.clone(),
@@ -175,6 +166,20 @@ async fn open_database(config: &Config) -> ImksResult<(Db, Claim)> {
     let claim = db.claim().await?;
     db.migrate().await?;
     Ok((db, claim))
+}
+
+/// Sets the values of `config` that follow from others.
+fn derive(config: &mut Config, node: NodeId) {
+    config.messaging.max_payload = config.engine.max_payload;
+    // A little less than the socket waits, so that the refusal is that of messaging.
+    config.messaging.connect_hold = config.socket.connect_timeout.mul_f64(0.9);
+    config.messaging.node.get_or_insert_with(|| node.to_string());
+}
+
+/// Starts to verify the tokens of users.
+async fn authenticator(config: &Config, core: &CoreClient) -> ImksResult<Authenticator> {
+    let (token, login, hook) = (config.token.clone(), config.login.clone(), config.hook.clone());
+    Authenticator::start_with(core.clone(), token, login, hook).await
 }
 
 /// Creates the client of the external core, or opens the embedded directory. Both are called over gRPC.

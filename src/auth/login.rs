@@ -117,25 +117,28 @@ pub(super) struct OwnClaims(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for OwnClaims {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Unique;
-        impl<'de> Visitor<'de> for Unique {
-            type Value = Map<String, Value>;
+        from.deserialize_map(Unique).map(Self)
+    }
+}
 
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
+/// Reads an object without repeated names.
+struct Unique;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
-                let mut claims = Map::new();
-                while let Some((name, value)) = from.next_entry::<String, Value>()? {
-                    if claims.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a claim twice"));
-                    }
-                }
-                Ok(claims)
+impl<'de> Visitor<'de> for Unique {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+        let mut claims = Map::new();
+        while let Some((name, value)) = from.next_entry::<String, Value>()? {
+            if claims.insert(name, value).is_some() {
+                return Err(A::Error::custom("a claim twice"));
             }
         }
-        from.deserialize_map(Unique).map(Self)
+        Ok(claims)
     }
 }
 
@@ -184,7 +187,7 @@ impl OwnClaims {
             Some(_) => return Err(Refusal::Invalid("the claim of the name is not a text")),
             None => subject.clone(),
         };
-        let role = self.claim(&config.roles_claim).map_or(Ok(None), |roles| Role::highest(roles))?;
+        let role = self.claim(&config.roles_claim).map_or(Ok(None), Role::highest)?;
         let channels = match self.claim(&config.channels_claim) {
             Some(claim) => grants(claim, role)?,
             None => Vec::new(),

@@ -19,7 +19,7 @@ use crate::secret::Secret;
 /// Where the keys are.
 pub(super) enum KeySource {
     /// A JWK set (RFC 7517) at an address.
-    Url { url: Secret, client: HttpClient },
+    Url { url: Secret, client: Box<HttpClient> },
     /// A file with public keys in PEM.
     File(PathBuf),
     /// The shared secret of HS256.

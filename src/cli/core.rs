@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -88,7 +88,7 @@ impl Secured {
         let interval = self.config.tls.reload;
         tasks.spawn(self.certificates.clone().watch(interval, stop.clone()));
         let (own, stop) = (tasks.clone(), stop.clone());
-        let limit = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+        let limit = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         tasks.spawn(stop.run_until_cancelled_owned(async move {
             loop {
                 let Ok(place) = limit.clone().acquire_owned().await else { return };
@@ -101,16 +101,7 @@ impl Secured {
                     }
                 };
                 self.read_client_ca();
-                let (tls, ready) = (self.tls.clone(), ready.clone());
-                own.spawn(async move {
-                    let _place = place;
-                    // Without it the core still works, only slower.
-                    let _ = stream.set_nodelay(true);
-                    if let Some(stream) = tls.accept(stream).await {
-                        // The receiver is gone when the core stops.
-                        let _ = ready.send(Ok(stream)).await;
-                    }
-                });
+                own.spawn(handshake(self.tls.clone(), stream, ready.clone(), place));
             }
         }));
         futures_util::stream::unfold(streams, |mut streams| async { Some((streams.recv().await?, streams)) })
@@ -131,6 +122,17 @@ impl Secured {
             }
         }
     }
+}
+
+/// Hands a connection over when its handshake succeeded. `place` is held meanwhile.
+async fn handshake(tls: Tls, stream: TcpStream, ready: mpsc::Sender<Secure>, place: OwnedSemaphorePermit) {
+    // Without it the core still works, only slower.
+    let _ = stream.set_nodelay(true);
+    if let Some(stream) = tls.accept(stream).await {
+        // The receiver is gone when the core stops.
+        let _ = ready.send(Ok(stream)).await;
+    }
+    drop(place);
 }
 
 fn changed_at(path: &Path) -> Option<SystemTime> {

@@ -116,7 +116,7 @@ async fn execute(command: Command, config: Config) -> ImksResult<ExitCode> {
         Command::Serve => return Box::pin(serve::run(config)).await,
         Command::Healthcheck(args) => return healthcheck::run(args, &config).await,
         Command::Migrate => Box::pin(migrate::run(config)).await?,
-        Command::CheckConfig(_) => check_config::run(config).await?,
+        Command::CheckConfig(_) => Box::pin(check_config::run(config)).await?,
         Command::Token(args) => Box::pin(token::run(args, &config)).await?,
         Command::Directory(args) => Box::pin(directory::run(args, &config)).await?,
         Command::Core => {

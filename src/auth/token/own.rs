@@ -23,7 +23,7 @@ enum Source {
     /// Its signature.
     Keys(KeySource),
     /// The operator's HTTP hook.
-    Hook(Hook),
+    Hook(Box<Hook>),
 }
 
 impl OwnLogins {
@@ -33,10 +33,12 @@ impl OwnLogins {
     /// `Config` if the system has no certificates to trust.
     pub(super) fn new(core: CoreClient, config: LoginConfig, hook: HookConfig) -> ImksResult<Option<Self>> {
         let source = match (&config.jwks_url, &config.public_key_file, &config.hmac_secret, &hook.url) {
-            (Some(url), ..) => Source::Keys(KeySource::Url { url: url.clone(), client: HttpClient::new()? }),
+            (Some(url), ..) => {
+                Source::Keys(KeySource::Url { url: url.clone(), client: Box::new(HttpClient::new()?) })
+            }
             (_, Some(path), ..) => Source::Keys(KeySource::File(path.clone())),
             (_, _, Some(secret), _) => Source::Keys(KeySource::Secret(secret.clone())),
-            (.., Some(url)) => Source::Hook(Hook::new(url.clone(), hook)?),
+            (.., Some(url)) => Source::Hook(Box::new(Hook::new(url.clone(), hook)?)),
             (None, None, None, None) => return Ok(None),
         };
         Ok(Some(Self { config, source, users: Users::new(core) }))
