@@ -346,7 +346,7 @@ async fn the_same_directory_is_a_core_on_a_port() {
             assert_eq!(core.list_user_channels(alice.id).await.unwrap().len(), 1);
             stop.send(()).unwrap();
         };
-        let both = async { tokio::join!(Box::pin(server), client) };
+        let both = async { tokio::join!(Box::pin(server), Box::pin(client)) };
         let (served, ()) = timeout(10 * SECOND, both).await.expect("ends although streams are open");
         served.unwrap();
     })
