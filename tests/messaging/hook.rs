@@ -23,12 +23,15 @@ enum Mode {
     Silent,
 }
 
+/// The header `Authorization` and the body of a request.
+type Asked = (Option<String>, Value);
+
 /// A hook that answers what it is told to, and keeps what it was asked.
 #[derive(Clone)]
 struct Hook {
     address: SocketAddr,
     mode: Arc<Mutex<Mode>>,
-    asked: Arc<Mutex<Vec<(Option<String>, Value)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Hook {
