@@ -91,7 +91,8 @@ settings! {
              process only";
         sqlite_busy_timeout: "IMKS_SQLITE_BUSY_TIMEOUT" =
             "How long a write to SQLite waits while another process writes";
-        statement_timeout: "IMKS_DATABASE_STATEMENT_TIMEOUT" = "How long one PostgreSQL statement may run";
+        statement_timeout: "IMKS_DATABASE_STATEMENT_TIMEOUT" =
+            "How long one PostgreSQL statement may run, and a transaction may rest between two of them";
         acquire_timeout: "IMKS_DATABASE_ACQUIRE_TIMEOUT" =
             "How long a query waits for a free connection before it fails with `overloaded`";
     }

@@ -48,8 +48,8 @@ pub struct Config {
     pub sqlite_busy_timeout: Duration,
     /// How long a query waits for a connection before it fails as overloaded.
     pub acquire_timeout: Duration,
-    /// The time after which PostgreSQL cancels a statement; this side gives up half a second later. Does not
-    /// apply to migrations.
+    /// The time after which PostgreSQL cancels a statement, or ends a transaction that rests between two of
+    /// them; this side gives up half a second later. Does not apply to statements of migrations.
     pub statement_timeout: Duration,
 }
 

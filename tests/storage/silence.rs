@@ -58,10 +58,12 @@ impl Proxy {
 
 /// Carries bytes both ways until one side closes; at the end of its generation it stays open, and silent for ever.
 async fn carry(mut client: TcpStream, server: String, mut generation: watch::Receiver<u32>, is_silent: bool) {
+    // Outlives its generation, so that PostgreSQL sees no end of the connection either.
+    let mut upstream = None;
     if !is_silent {
-        let mut upstream = TcpStream::connect(server).await.unwrap();
+        let upstream = upstream.insert(TcpStream::connect(server).await.unwrap());
         tokio::select! {
-            _ = copy_bidirectional(&mut client, &mut upstream) => return,
+            _ = copy_bidirectional(&mut client, upstream) => return,
             _ = generation.changed() => {}
         }
     }
@@ -165,4 +167,19 @@ async fn sends_are_stored_within_three_seconds_after_a_failover_and_answered_wit
     assert!(asked.elapsed() < Duration::from_millis(5_200), "{:?}", asked.elapsed());
     proxy.heal();
     assert!(writer.say(channel, alice, "back").await.seq >= 3, "the one without an answer may be stored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_of_a_silent_connection_are_released_within_five_seconds() {
+    let store = Store::postgres().await;
+    let (proxy, db) = through_proxy(&store).await;
+    let Db::Postgres(pool) = &db else { panic!() };
+    let lock = || sqlx::query("SELECT pg_advisory_xact_lock(1)");
+    let mut transaction = pool.begin().await.unwrap();
+    lock().execute(&mut *transaction).await.unwrap();
+    proxy.silence_what_is_open();
+    let silent_since = Instant::now();
+    while lock().execute(pool).await.is_err() {
+        assert!(silent_since.elapsed() < Duration::from_secs(5), "{:?}", silent_since.elapsed());
+    }
 }

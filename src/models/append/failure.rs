@@ -51,8 +51,8 @@ fn passes_on_postgres(code: &str) -> bool {
 const SQLITE_TRANSIENT: [u32; 5] = [5, 6, 7, 10, 13];
 /// SQLSTATE classes and codes: connection, insufficient resources, operator intervention, rolled back by the
 /// server (deadlock, serialisation), lock not available, system error, read only (a standby before
-/// promotion).
-const POSTGRES_TRANSIENT: [&str; 7] = ["08", "53", "57", "40", "55P03", "58", "25006"];
+/// promotion), a transaction that rested for too long.
+const POSTGRES_TRANSIENT: [&str; 8] = ["08", "53", "57", "40", "55P03", "58", "25006", "25P03"];
 
 #[cfg(test)]
 mod tests {
@@ -79,6 +79,7 @@ mod tests {
             ("40P01", "deadlock"),
             ("55P03", "lock not available"),
             ("25006", "read only"),
+            ("25P03", "idle in transaction for too long"),
         ] {
             assert!(passes_on_postgres(code), "{reason}");
         }

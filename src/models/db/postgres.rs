@@ -207,8 +207,12 @@ impl<'c> Executor<'c> for &'c PostgresPool {
 }
 
 fn connect_options(url: &str, config: &Config) -> ImksResult<PgConnectOptions> {
+    let timeout = format!("{}ms", config.statement_timeout.as_millis());
     let mut options = PgConnectOptions::from_str(url).map_err(invalid_url)?.options([
-        ("statement_timeout", format!("{}ms", config.statement_timeout.as_millis())),
+        ("statement_timeout", timeout.clone()),
+        // A transaction of a silent connection would keep its locks until the kernel of the database server
+        // gives the connection up, by default after two hours.
+        ("idle_in_transaction_session_timeout", timeout),
         // Statements are prepared once and their plans are cached. A plan made while a table was small would
         // scan it, and would still scan it with a million messages, until the next ANALYZE.
         ("enable_seqscan", "off".to_owned()),
