@@ -94,6 +94,11 @@ impl Heartbeat {
         }
     }
 
+    /// Returns the time by which the peer has read what it was sent, which may have passed.
+    pub(crate) fn read_by(&self) -> Instant {
+        self.read_by
+    }
+
     /// Suspends the deadlines while the holder does not read: a missing pong proves nothing. Pings continue.
     pub(crate) fn suspend(&mut self) {
         self.suspended = true;

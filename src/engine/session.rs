@@ -128,7 +128,7 @@ impl Session {
         if allowed {
             // What the client sent with a poll that waits arrives before the probe, which is a round trip away.
             let hold = if poll_waits && !self.unanswered { now } else { now + HOLD };
-            let deadline = now + self.timing.upgrade_timeout;
+            let deadline = self.heartbeat.read_by().max(now) + self.timing.upgrade_timeout;
             self.upgrade = Some(Box::new(Upgrade { to, probe: Probe::Expected, hold, deadline }));
         }
         allowed
@@ -201,6 +201,10 @@ impl Session {
     /// Handles a slow peer that accepts data again, and has read it by `read_by`.
     pub(crate) fn handle_progress(&mut self, read_by: Instant) {
         self.heartbeat.handle_progress(read_by);
+        // A client ends its last poll before it changes to the other wire.
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.deadline = upgrade.deadline.max(read_by + self.timing.upgrade_timeout);
+        }
     }
 
     /// Handles whether the holder reads. The peer is not blamed for what the holder does not read.
@@ -510,6 +514,25 @@ mod tests {
         bench.attach(40, true);
         bench.packet(41, Wire::Candidate, probe());
         assert_eq!((bench.time(89), bench.time(90)), (vec![], vec![Output::PongProbe]), "but not for ever");
+    }
+
+    #[test]
+    fn a_client_that_still_reads_a_large_payload_has_time_to_upgrade() {
+        for payload_comes_first in [true, false] {
+            let mut bench = Bench::new(Transport::Polling);
+            if payload_comes_first {
+                bench.session.handle_progress(bench.at(1_000));
+            }
+            assert!(bench.attach(10, true));
+            bench.packet(20, Wire::Candidate, probe());
+            if !payload_comes_first {
+                assert!(bench.session.handle_payload(bench.at(30)));
+                bench.session.handle_progress(bench.at(1_000));
+            }
+            bench.time(1_099);
+            assert!(bench.session.is_upgrading());
+            assert!(bench.time(1_100).contains(&Output::DropCandidate));
+        }
     }
 
     #[test]
