@@ -32,7 +32,7 @@ pub struct Cursor {
 pub struct ChannelSync {
     /// The channel.
     pub channel_id: Uuid,
-    /// The messages after the cursor, oldest first; the newest page if `truncated`.
+    /// The messages after the cursor, oldest first; the newest page if `truncated` or `reset`.
     pub messages: Vec<MessageDetail>,
     /// The messages that were changed after the cursor, in their current state.
     pub changes: Vec<ChangedMessage>,
@@ -42,7 +42,8 @@ pub struct ChannelSync {
     pub rev: i64,
     /// Whether messages between the cursor and `messages` are missing; clients load them on scroll.
     pub truncated: bool,
-    /// Whether the change log does not reach back to the cursor, so that the client must discard its cache.
+    /// Whether the changes after the cursor cannot be told one by one, so that the client must discard its
+    /// cache; `messages` is the newest page then.
     pub reset: bool,
     /// The first and last `seq` of `messages`.
     pub seq_range: Option<(i64, i64)>,
@@ -118,36 +119,60 @@ async fn missed(
     per_channel: usize,
     mut room: Room,
 ) -> ImksResult<Missed> {
+    let whole = room;
     let missing = head.last_seq - cursor.seq;
     // A cursor beyond the head comes from another history, such as a database restored from a backup.
-    let foreign = missing < 0 || cursor.rev > head.last_rev;
-    let wanted = if foreign { head.last_seq } else { missing };
-    let wanted = usize::try_from(wanted).unwrap_or(0).min(per_channel);
-    let messages = match wanted.min(room.rows) {
-        0 => Vec::new(),
-        rows => newest(db, cursor.channel_id, head.last_seq, Room { rows, bytes: room.bytes }).await?,
-    };
-    messages.iter().for_each(|row| room.take(row));
-    let truncated = !foreign && i64::try_from(messages.len()).unwrap_or(i64::MAX) < missing;
-    let mut missed = Missed {
-        cut: messages.len() < wanted,
-        truncated,
-        reset: foreign,
-        messages,
-        changes: Vec::new(),
-        room,
-    };
-    if !foreign && cursor.rev < head.last_rev {
-        let changes = changes_since(db, cursor.channel_id, cursor.rev, missed.room).await?;
-        missed.cut |= changes.cut;
-        // There are too many changes to send one by one: a fresh page is cheaper for both sides.
-        missed.reset = changes.cut || changes.incomplete;
-        if !missed.reset {
-            changes.rows.iter().for_each(|row| missed.room.take(row));
-            missed.changes = changes.rows;
-        }
+    if missing < 0 || cursor.rev > head.last_rev {
+        return fresh(db, cursor.channel_id, head, per_channel, whole).await;
     }
-    Ok(missed)
+    let wanted = usize::try_from(missing).unwrap_or(0).min(per_channel);
+    let messages = newest_of(db, cursor.channel_id, head, wanted, &mut room).await?;
+    let cut = messages.len() < wanted;
+    let mut rows = Vec::new();
+    if cursor.rev < head.last_rev {
+        let changes = changes_since(db, cursor.channel_id, cursor.rev, room).await?;
+        if changes.cut || changes.incomplete {
+            // There are too many changes to send one by one: a fresh page is cheaper for both sides.
+            let mut fresh = fresh(db, cursor.channel_id, head, per_channel, whole).await?;
+            fresh.cut |= cut || changes.cut;
+            return Ok(fresh);
+        }
+        changes.rows.iter().for_each(|row| room.take(row));
+        rows = changes.rows;
+    }
+    let truncated = i64::try_from(messages.len()).unwrap_or(i64::MAX) < missing;
+    Ok(Missed { messages, changes: rows, truncated, reset: false, cut, room })
+}
+
+/// Returns the newest page of a channel, for a client that discards what it has.
+async fn fresh(
+    db: &Db,
+    channel: Uuid,
+    head: ChannelHead,
+    per_channel: usize,
+    mut room: Room,
+) -> ImksResult<Missed> {
+    let wanted = usize::try_from(head.last_seq).unwrap_or(0).min(per_channel);
+    let messages = newest_of(db, channel, head, wanted, &mut room).await?;
+    let cut = messages.len() < wanted;
+    Ok(Missed { messages, changes: Vec::new(), truncated: false, reset: true, cut, room })
+}
+
+/// Returns the `wanted` newest messages of a channel, or as many as there is room for.
+async fn newest_of(
+    db: &Db,
+    channel: Uuid,
+    head: ChannelHead,
+    wanted: usize,
+    room: &mut Room,
+) -> ImksResult<Vec<Message>> {
+    let rows = wanted.min(room.rows);
+    if rows == 0 {
+        return Ok(Vec::new());
+    }
+    let messages = newest(db, channel, head.last_seq, Room { rows, bytes: room.bytes }).await?;
+    messages.iter().for_each(|row| room.take(row));
+    Ok(messages)
 }
 
 impl Missed {

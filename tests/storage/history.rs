@@ -125,6 +125,7 @@ on_both! {
         let answer = |rev| Cursor { channel_id: channel, seq: 2, rev };
         let answers = sync(store, &[answer(1), answer(2)], 10).await;
         assert_eq!((answers[0].reset, answers[1].reset), (true, false));
+        assert_eq!((answers[0].messages.len(), answers[1].messages.len()), (2, 0), "a reset starts from the newest page");
     }
 
     async fn the_total_holds_over_many_channels_and_the_next_answers_bring_the_rest(store: &Store) {
@@ -145,6 +146,21 @@ on_both! {
         assert!(some.iter().all(|channel| channel.messages.len() == 3 && !channel.truncated));
         let (all, more) = limited(store, &cursors, limits(30)).await;
         assert_eq!((all.len(), more), (10, false));
+    }
+
+    async fn more_changes_than_fit_are_a_reset_that_brings_the_newest_page(store: &Store) {
+        let (channel, _) = filled(store, 5).await;
+        let writer = store.writer();
+        for message in page(store, channel, Position::Latest, 5).await.messages {
+            writer.edit(author_of(&message), edit(&message, "edited")).await.unwrap();
+        }
+        let cursor = Cursor { channel_id: channel, seq: 5, rev: 0 };
+        let (answers, more) =
+            limited(store, &[cursor], Limits { per_channel: 200, total: 3, bytes: MIB }).await;
+        assert_eq!((answers[0].reset, answers[0].truncated, more), (true, false, false));
+        let seen: Vec<_> = answers[0].messages.iter().map(|message| (message.seq, message.body.as_str())).collect();
+        assert_eq!(seen, [(3, "edited"), (4, "edited"), (5, "edited")]);
+        assert_eq!((answers[0].changes.len(), answers[0].rev), (0, 5));
     }
 
     async fn answers_end_by_bytes_and_say_so(store: &Store) {
