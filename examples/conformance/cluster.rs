@@ -161,21 +161,30 @@ fn answer(event: &mut Event, answers: Vec<Value>, complete: bool) -> ImksResult<
 /// What is asked of and done to sockets of all nodes.
 fn sockets(namespace: &mut NamespaceBuilder) {
     namespace.on("fetch", |event| async move { report(fetch(event).await) });
-    on(namespace, "sockets_join", |event| {
-        let (room, other): (Option<String>, String) = event.parse()?;
-        target(event.socket().namespace().everybody(), room.as_deref()).sockets_join(&other)?;
-        ack(event, &())
+    namespace.on("sockets_join", |event| async move {
+        report(change_rooms(event, |sockets, room| sockets.sockets_join(room)).await);
     });
-    on(namespace, "sockets_leave", |event| {
-        let (room, other): (Option<String>, String) = event.parse()?;
-        target(event.socket().namespace().everybody(), room.as_deref()).sockets_leave(&other)?;
-        ack(event, &())
+    namespace.on("sockets_leave", |event| async move {
+        report(change_rooms(event, |sockets, room| sockets.sockets_leave(room)).await);
     });
     on(namespace, "disconnect_room", |event| {
         let (room, close): (String, bool) = event.parse()?;
         ack(event, &())?;
         event.socket().namespace().to(&room).disconnect_sockets(close)
     });
+}
+
+/// Acks when every node has made the change: nodes handle what this one sends in order, so who answers the question
+/// has made it.
+async fn change_rooms(
+    mut event: Event,
+    change: impl FnOnce(Broadcast<'_>, &str) -> ImksResult<()>,
+) -> ImksResult<()> {
+    let (room, other): (Option<String>, String) = event.parse()?;
+    let namespace = event.socket().namespace();
+    change(target(namespace.everybody(), room.as_deref()), &other)?;
+    namespace.everybody().fetch_sockets().await?;
+    ack(&mut event, &())
 }
 
 async fn fetch(mut event: Event) -> ImksResult<()> {

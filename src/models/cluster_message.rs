@@ -186,7 +186,14 @@ impl Connection for PostgresConnection {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.pool.close())
+        Box::pin(async move {
+            // PostgreSQL would drop the locks with the connection as well, but some time after it was closed.
+            let mut presence = self.presence.lock().await;
+            if let Err(error) = sqlx::query(UNLOCK_ALL).execute(&mut *presence).await {
+                tracing::debug!(%error, "the locks of this node end with its connection");
+            }
+            self.pool.close().await;
+        })
     }
 }
 
@@ -321,6 +328,7 @@ const POSITIONS: &str = "SELECT sender, MAX(number) FROM cluster_message GROUP B
 const SWEEP: &str = "DELETE FROM cluster_message \
     WHERE sent_at < (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT - $1";
 const LOCK: &str = "SELECT pg_advisory_lock_shared($1, $2)";
+const UNLOCK_ALL: &str = "SELECT pg_advisory_unlock_all()";
 const IS_LOCKED: &str = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
     AND classid = ($1::BIGINT & 4294967295)::OID AND objid = ($2::BIGINT & 4294967295)::OID \
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use crate::bus::broker::{Arrivals, Broker, Connection, Outgoing};
 use crate::bus::broker_pipe::BrokerPipe;
@@ -83,6 +84,7 @@ impl Nats {
             ended,
             stop: stop.clone(),
             _stop: stop.drop_guard(),
+            receiving: TaskTracker::new(),
         })
     }
 }
@@ -111,6 +113,8 @@ struct NatsConnection {
     ended: watch::Sender<Option<String>>,
     stop: CancellationToken,
     _stop: DropGuard,
+    /// The tasks that receive messages, one for each subscription.
+    receiving: TaskTracker,
 }
 
 impl NatsConnection {
@@ -140,7 +144,7 @@ impl Connection for NatsConnection {
                 self.subscriptions.lock().insert(channel.clone(), stop.clone());
                 let (client, arrivals) = (self.client.clone(), self.arrivals.clone());
                 let receiving = receive(client, subscriber, channel.clone(), arrivals);
-                TASKS.spawn(async move { stop.run_until_cancelled(receiving).await });
+                self.receiving.spawn(async move { stop.run_until_cancelled(receiving).await });
             }
             Ok(())
         })
@@ -190,8 +194,17 @@ impl Connection for NatsConnection {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            // Dropping the client closes the connection, also if it cannot be flushed any more.
-            let _ = self.client.flush().await;
+            self.stop.cancel();
+            self.receiving.close();
+            self.receiving.wait().await;
+            // The server handles commands in order: once it answers, it has ended the subscriptions. Dropping the
+            // client closes the connection, also if there is no answer.
+            let last = Request::new().timeout(Some(RECEIPT_MAX));
+            if let Err(error) = Box::pin(self.client.send_request(self.subject("end"), last)).await
+                && error.kind() != RequestErrorKind::NoResponders
+            {
+                tracing::debug!(%error, "NATS did not confirm the end of the subscriptions");
+            }
         })
     }
 }
@@ -249,7 +262,3 @@ const RECEIPT_MAX: Duration = Duration::from_millis(500);
 const COMMANDS_MAX: usize = 4_096;
 /// The messages of one subscription that may wait in the client library before it drops them, which is counted.
 const MESSAGES_MAX: usize = 8_192;
-
-/// The tasks that receive messages. Each ends with its connection.
-static TASKS: std::sync::LazyLock<tokio_util::task::TaskTracker> =
-    std::sync::LazyLock::new(tokio_util::task::TaskTracker::new);
