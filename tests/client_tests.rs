@@ -191,6 +191,19 @@ fn a_client_that_never_polls_holds_a_drain_up_for_five_seconds_only() {
     assert!((FAREWELL..FAREWELL + LEEWAY).contains(&took), "{took:?}");
 }
 
+#[test]
+fn a_session_without_a_namespace_and_half_a_post_hold_a_drain_up_for_no_second() {
+    let mut server = Server::start(&Database::create(Kind::Sqlite));
+    let open = server.http("GET", POLLING, "");
+    let open: serde_json::Value = serde_json::from_str(&open[1..]).unwrap();
+    let mut post = std::net::TcpStream::connect(server.url().trim_start_matches("http://")).unwrap();
+    let path = format!("{POLLING}&sid={}", open["sid"].as_str().unwrap());
+    let half = format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n4a");
+    std::io::Write::write_all(&mut post, half.as_bytes()).unwrap();
+    let took = server.drain();
+    assert!(took < FAREWELL / 5, "{took:?}");
+}
+
 /// `restart` again and again under load, then compare every ack with the history.
 fn nothing_acknowledged_is_lost(kind: Kind, restart: fn(&mut Server, &Database)) {
     let database = Database::create(kind).without_rate_limits();

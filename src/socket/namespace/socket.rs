@@ -242,7 +242,8 @@ impl Socket {
     /// `reservation` is dropped when everything has been sent.
     ///
     /// # Errors
-    /// [`SendError::Slow`] if there were more packets to buffer than [`BUFFERED_PACKETS_MAX`], and
+    /// [`SendError::Slow`] if there were more than
+    /// [`BUFFERED_PACKETS_MAX`](super::phase::BUFFERED_PACKETS_MAX) packets to buffer, and
     /// [`SendError::Closed`] if the socket or its connection was closed.
     pub(crate) fn open(
         &self,

@@ -14,7 +14,7 @@ use super::backlog::{self, Backlog};
 use super::client::{Client, Joined, Output};
 use super::server::Inner;
 use crate::bus::BoxFuture;
-use crate::engine::{Close, CloseReason, Connection, Event as EngineEvent, Protocol};
+use crate::engine::{Close, CloseReason, Connection, Event as EngineEvent, Protocol, Transport};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::Dialect;
 use crate::socket::metrics;
@@ -116,6 +116,7 @@ impl ConnectionTask {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.connection.begin(cx);
+        self.end_unjoined();
         if std::mem::take(&mut self.joins_unasked)
             && let Ok(Some(output)) = self.client.handle_open()
         {
@@ -148,6 +149,19 @@ impl ConnectionTask {
                 }
                 Turn::Over => return Poll::Ready(()),
             }
+        }
+    }
+
+    /// Ends a polling connection at once when the server closes and the client has joined no namespace. It has
+    /// nothing to fetch, and may never poll.
+    fn end_unjoined(&self) {
+        let outbox = self.connection.outbox();
+        if outbox.transport() == Transport::Polling
+            && self.client.joined().next().is_none()
+            && self.running.as_ref().is_none_or(|running| running.is_empty())
+            && self.server.open.is_closing()
+        {
+            outbox.close(Close::Now);
         }
     }
 

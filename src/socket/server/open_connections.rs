@@ -38,6 +38,11 @@ impl OpenConnections {
         self.outboxes.iter().for_each(|outbox| outbox.close(Close::Shutdown));
     }
 
+    /// Whether [`OpenConnections::close`] was called.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// Waits for [`OpenConnections::close`].
     pub(crate) async fn closed(&self) {
         self.closing.cancelled().await;
