@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -15,39 +14,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::claims::{Refusal, TOKEN_BYTES_MAX};
 use super::login::{Login, grants};
+use super::login_config::HookConfig;
 use super::metrics::{self, HookCall};
 use crate::clock::Micros;
 use crate::error::{ImksError, ImksResult};
 use crate::http_client::{HttpClient, Limits};
 use crate::pb::Breaker;
 use crate::secret::Secret;
-
-/// The settings of the hook.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The address of the hook; without it there is none.
-    pub url: Option<Secret>,
-    /// The secret that this server shows to the hook, as a bearer token.
-    pub secret: Option<Secret>,
-    /// How long the hook may take to answer.
-    pub deadline: Duration,
-    /// How long an answer is used for further connects with the same token.
-    pub ttl: Duration,
-    /// The number of concurrent calls. Further calls wait for a slot within their deadline.
-    pub calls_max: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            url: None,
-            secret: None,
-            deadline: Duration::from_secs(2),
-            ttl: Duration::from_secs(60),
-            calls_max: 64,
-        }
-    }
-}
 
 /// What the hook says about a token.
 #[derive(Clone)]
@@ -62,7 +35,7 @@ pub(super) struct Answer {
 /// The hook. Fails closed: without an answer nobody comes in, except with a token that it accepted a moment ago.
 pub(super) struct Hook {
     url: Secret,
-    config: Config,
+    config: HookConfig,
     client: HttpClient,
     slots: Semaphore,
     breaker: Mutex<Breaker>,
@@ -92,7 +65,7 @@ struct User {
 }
 
 impl Hook {
-    pub(super) fn new(url: Secret, config: Config) -> ImksResult<Self> {
+    pub(super) fn new(url: Secret, config: HookConfig) -> ImksResult<Self> {
         Ok(Self {
             url,
             client: HttpClient::new()?,

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,103 +13,8 @@ use serde_json::{Map, Value};
 use uuid::{Uuid, uuid};
 
 use super::claims::{Audience, Refusal, Validity};
-use super::hook::Config as HookConfig;
+use super::login_config::{LoginConfig, NAME_CHARS_MAX, SUBJECT, is_channel_name};
 use crate::pb::{CoreClient, v1};
-use crate::secret::Secret;
-
-/// The settings of one's own logins.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The address of a JWK set.
-    pub jwks_url: Option<Secret>,
-    /// A PEM file with public keys.
-    pub public_key_file: Option<PathBuf>,
-    /// The secret of HS256, at least 32 bytes.
-    pub hmac_secret: Option<Secret>,
-    /// Whether a shared secret may be used at all.
-    pub allow_hmac: bool,
-    /// The claim with the id of the user.
-    pub user_claim: String,
-    /// The claims with the name of the user; the first one that a token has counts.
-    pub name_claims: Vec<String>,
-    /// The claim with the roles of the user.
-    pub roles_claim: String,
-    /// The claim with the channels of the user.
-    pub channels_claim: String,
-    /// Whether a user is made when they sign in for the first time.
-    pub create_users: bool,
-    /// Whether a channel is made when a login names it for the first time.
-    pub create_channels: bool,
-    /// The channels that a user joins when they are made.
-    pub first_channels: Vec<String>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            jwks_url: None,
-            public_key_file: None,
-            hmac_secret: None,
-            allow_hmac: false,
-            user_claim: SUBJECT.into(),
-            name_claims: vec!["username".into(), "preferred_username".into(), "name".into()],
-            roles_claim: "roles".into(),
-            channels_claim: "channels".into(),
-            create_users: true,
-            create_channels: false,
-            first_channels: Vec::new(),
-        }
-    }
-}
-
-impl Config {
-    /// Whether the operator's own application decides about tokens, by keys or by `hook`.
-    pub fn is_in_use(&self, hook: &HookConfig) -> bool {
-        let has_keys =
-            self.jwks_url.is_some() || self.public_key_file.is_some() || self.hmac_secret.is_some();
-        has_keys || hook.url.is_some()
-    }
-
-    /// Returns the problems of the settings, each as a sentence that says what to change.
-    pub fn problems(&self, hook: &HookConfig, has_core: bool) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut check = |ok: bool, sentence: &str| {
-            if !ok {
-                problems.push(sentence.to_owned());
-            }
-        };
-        let sources = [
-            self.jwks_url.is_some(),
-            self.public_key_file.is_some(),
-            self.hmac_secret.is_some(),
-            hook.url.is_some(),
-        ];
-        let count = sources.into_iter().filter(|is_set| *is_set).count();
-        check(count <= 1, ONE_SOURCE);
-        check(count == 0 || !has_core, NOT_WITH_A_CORE);
-        let is_http = |url: &Secret| ["http://", "https://"].iter().any(|it| url.expose().starts_with(it));
-        check(
-            self.jwks_url.as_ref().is_none_or(is_http),
-            "IMKS_TOKEN_JWKS_URL must start with http:// or https://",
-        );
-        check(hook.url.as_ref().is_none_or(is_http), "IMKS_AUTH_URL must start with http:// or https://");
-        check(hook.calls_max > 0, "IMKS_AUTH_CALLS must be at least 1");
-        if let Some(secret) = &self.hmac_secret {
-            check(self.allow_hmac, HMAC_NOT_ALLOWED);
-            check(
-                secret.expose().len() >= HMAC_BYTES_MIN,
-                "IMKS_TOKEN_HMAC_SECRET must have at least 32 bytes (RFC 7518 section 3.2)",
-            );
-        }
-        check(
-            !self.user_claim.is_empty(),
-            "IMKS_TOKEN_CLAIM_USER must name the claim with the id of the user",
-        );
-        let bad = self.first_channels.iter().find(|name| !is_channel_name(name));
-        problems.extend(bad.map(|name| format!("IMKS_LOGIN_CHANNELS: {name:?} {CHANNEL_NAME_RULE}")));
-        problems
-    }
-}
 
 /// All claims of a token. A claim that stands twice makes it invalid, because two readers could disagree.
 pub(super) struct OwnClaims(Map<String, Value>);
@@ -172,7 +76,7 @@ impl OwnClaims {
     }
 
     /// Returns the login that the claims describe. `realm` separates the subjects of different issuers.
-    pub(super) fn login(&self, config: &Config, realm: &str) -> Result<Login, Refusal> {
+    pub(super) fn login(&self, config: &LoginConfig, realm: &str) -> Result<Login, Refusal> {
         let subject = match self.claim(&config.user_claim) {
             Some(Value::String(subject)) => subject.clone(),
             // RFC 7519 makes `sub` a text; a claim of the application's own may be the number of a row.
@@ -344,7 +248,7 @@ impl Users {
     /// before and `again` is false.
     pub(super) async fn sign_in(
         &self,
-        config: &Config,
+        config: &LoginConfig,
         login: &Login,
         again: bool,
     ) -> Result<Arc<str>, Refusal> {
@@ -371,7 +275,7 @@ impl Users {
     }
 }
 
-fn request(config: &Config, login: &Login) -> v1::SignInRequest {
+fn request(config: &LoginConfig, login: &Login) -> v1::SignInRequest {
     let grant = |grant: &Grant| v1::ChannelGrant {
         channel: grant.channel.clone(),
         role: grant.role.map(Role::name).unwrap_or_default().to_owned(),
@@ -387,32 +291,14 @@ fn request(config: &Config, login: &Login) -> v1::SignInRequest {
     }
 }
 
-/// Whether the directory allows a channel of this name.
-fn is_channel_name(name: &str) -> bool {
-    let allowed = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    !name.is_empty() && name.chars().count() <= NAME_CHARS_MAX && name.chars().all(allowed)
-}
-
-/// The claim with the id of the user (RFC 7519).
-const SUBJECT: &str = "sub";
 /// The namespace of the ids of users (RFC 9562 section 5.5). Changing it would make every user another one.
 const NAMESPACE: Uuid = uuid!("6f1b4a0e-2c53-4d0b-9d0e-8f3f6c1f5a77");
 /// The longest id of a user in a token, in bytes.
 const SUBJECT_BYTES_MAX: usize = 255;
-/// The longest name of a user or channel, in characters.
-const NAME_CHARS_MAX: usize = 64;
 /// The number of channels that one login names.
 const CHANNELS_OF_LOGIN_MAX: usize = 500;
 /// The number of logins that are remembered; when it is exceeded, all are forgotten and asked about again.
 const SEEN_MAX: usize = 1 << 16;
-/// The shortest secret of HS256, in bytes.
-const HMAC_BYTES_MIN: usize = 32;
-const ONE_SOURCE: &str = "set only one of IMKS_TOKEN_JWKS_URL, IMKS_TOKEN_PUBLIC_KEY_FILE, IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL";
-const NOT_WITH_A_CORE: &str = "the core at IMKS_CORE_URL names the keys of tokens: unset IMKS_TOKEN_JWKS_URL, \
-     IMKS_TOKEN_PUBLIC_KEY_FILE, IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL";
-const HMAC_NOT_ALLOWED: &str = "IMKS_TOKEN_HMAC_SECRET needs IMKS_TOKEN_ALLOW_HMAC=true: whoever can read a \
-     shared secret can sign in as anybody, so prefer a public key";
-const CHANNEL_NAME_RULE: &str = "is not 1 to 64 letters, digits, hyphens, underscores or dots";
 
 #[cfg(test)]
 mod tests {
@@ -422,7 +308,7 @@ mod tests {
 
     fn login(claims: Value) -> Result<Login, Refusal> {
         let claims: OwnClaims = serde_json::from_value(claims).unwrap();
-        claims.login(&Config::default(), "")
+        claims.login(&LoginConfig::default(), "")
     }
 
     #[test]
@@ -454,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_claim_may_be_deep_in_the_token() {
-        let config = Config { roles_claim: "/realm_access/roles".into(), ..Config::default() };
+        let config = LoginConfig { roles_claim: "/realm_access/roles".into(), ..LoginConfig::default() };
         let claims = json!({"sub": "1", "realm_access": {"roles": ["owner"]}, "channels": ["a"]});
         let claims: OwnClaims = serde_json::from_value(claims).unwrap();
         assert_eq!(claims.login(&config, "").unwrap().channels[0].role, Some(Role::Owner));
@@ -480,23 +366,5 @@ mod tests {
         assert_eq!(login(json!({"sub": "1", "name": "a".repeat(300)})).unwrap().name.len(), 64);
         assert_eq!(login(json!({"sub": "1", "name": " \n "})).unwrap().name, "1");
         assert!(serde_json::from_str::<OwnClaims>(r#"{"sub":"1","sub":"2"}"#).is_err());
-    }
-
-    #[test]
-    fn a_shared_secret_must_be_allowed_and_long() {
-        let secret = |text: &str, allow_hmac| Config {
-            hmac_secret: Some(text.into()),
-            allow_hmac,
-            ..Config::default()
-        };
-        let long = "0123456789abcdef0123456789abcdef";
-        assert!(secret(long, true).problems(&HookConfig::default(), false).is_empty());
-        assert_eq!(secret(long, false).problems(&HookConfig::default(), false).len(), 1);
-        assert_eq!(secret("short", true).problems(&HookConfig::default(), false).len(), 1);
-        assert_eq!(
-            secret(long, true).problems(&HookConfig::default(), true).len(),
-            1,
-            "the core has keys of its own"
-        );
     }
 }

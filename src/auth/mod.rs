@@ -1,14 +1,16 @@
 //! Authentication of users ([`Authenticator`]) and checks of their permissions ([`Permissions`]).
 //!
-//! Tokens are checked locally against the keys of the core or of the operator's own application, and permissions
-//! are cached for a minute. Both follow the core's streams, so a revoked token or a removed member loses its rights within a second. This module
-//! also re-exports the core's types that its callers need, so that no module above it depends on gRPC.
+//! Tokens are checked locally against the keys of the core or of the operator's own application, or by the hook
+//! of that application, and permissions are cached for a minute. Both follow the core's streams, so a revoked token
+//! or a removed member loses its rights within a second. This module also re-exports the core's types that its
+//! callers need, so that no module above it depends on gRPC.
 
 mod claims;
 mod grant_cache;
 mod hook;
 mod keys;
 mod login;
+mod login_config;
 pub mod metrics;
 mod own_keys;
 mod permission;
@@ -17,8 +19,7 @@ mod revocation;
 mod token;
 
 pub use crate::pb::{CoreClient, Membership, Revocation};
-pub use hook::Config as HookConfig;
-pub use login::Config as LoginConfig;
+pub use login_config::{HookConfig, LoginConfig};
 pub use own_keys::check_public_keys;
 pub use permission::Permission;
 pub use permissions::{AccessChange, Config as PermissionConfig, Permissions};

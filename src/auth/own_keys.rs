@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
 use super::keys::{ListedKey, Verifier};
-use super::login::Config as LoginConfig;
+use super::login_config::LoginConfig;
 use crate::error::{ImksError, ImksResult};
 use crate::http_client::{HttpClient, Limits};
 use crate::secret::Secret;

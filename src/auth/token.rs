@@ -15,9 +15,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::claims::{Claims, Refusal, Unverified};
-use super::hook::Config as HookConfig;
 use super::keys::{KeySet, Verifier};
-use super::login::Config as LoginConfig;
+use super::login_config::{HookConfig, LoginConfig};
 use super::metrics;
 use super::revocation::Revocations;
 use crate::clock::{Micros, now_micros};

@@ -359,8 +359,8 @@ mod tests {
         ("pb/client.rs", "Config", "config.core", &[]),
         ("auth/permissions.rs", "Config", "config.permissions", &[]),
         ("auth/token.rs", "Config", "config.token", &[]),
-        ("auth/login.rs", "Config", "config.login", &[]),
-        ("auth/hook.rs", "Config", "config.hook", &[]),
+        ("auth/login_config.rs", "LoginConfig", "config.login", &[]),
+        ("auth/login_config.rs", "HookConfig", "config.hook", &[]),
         // The issuer and the audience are settings of `token`.
         ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
         ("models/db.rs", "Config", "config.database", &[]),

@@ -1,10 +1,11 @@
 //! Verification of tokens that the operator's own application signs, or decides about by its hook.
 
-use super::{Config, Identity, Inner, LoginConfig, micros};
+use super::{Config, Identity, Inner, micros};
 use crate::auth::claims::{Refusal, Unverified};
-use crate::auth::hook::{Answer, Config as HookConfig, Hook};
+use crate::auth::hook::{Answer, Hook};
 use crate::auth::keys::Verifier;
 use crate::auth::login::{OwnClaims, Users};
+use crate::auth::login_config::{HookConfig, LoginConfig};
 use crate::auth::own_keys::KeySource;
 use crate::clock::Micros;
 use crate::error::{ImksError, ImksResult};
