@@ -240,7 +240,8 @@ async fn a_channel_archived_by_another_process_stops_writers() {
         assert_eq!(world.code(alice, general, Permission::SendMessages).await, "channel_archived");
         let mut client = v1::channel_service_client::ChannelServiceClient::new(world.directory.channel());
         let request = |id: Uuid| v1::GetChannelRequest { channel_id: id.to_string() };
-        assert!(client.get_channel(request(general)).await.unwrap().into_inner().archived);
+        let known = client.get_channel(request(general)).await.unwrap().into_inner().channel.unwrap();
+        assert!(known.archived);
         let unknown = client.get_channel(request(Uuid::now_v7())).await.unwrap_err();
         assert_eq!(unknown.code(), tonic::Code::NotFound);
     })

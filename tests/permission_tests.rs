@@ -57,10 +57,11 @@ impl World {
 fn names_and_bits_are_those_of_the_contract() {
     for (bit, permission) in Permission::ALL.into_iter().enumerate() {
         assert_eq!(permission.bit(), 1 << bit);
-        let wire = v1::Permission::try_from(i32::try_from(bit).unwrap()).unwrap();
+        let wire = v1::Permission::try_from(i32::try_from(bit + 1).unwrap()).unwrap();
+        assert_eq!(wire.bit(), Some(1 << bit));
         assert_eq!(wire.as_str_name(), format!("PERMISSION_{}", permission.name()));
     }
-    assert!(v1::Permission::try_from(13).is_err(), "a new permission of the contract has to be added here");
+    assert!(v1::Permission::try_from(14).is_err(), "a new permission of the contract has to be added here");
 }
 
 #[tokio::test]

@@ -194,7 +194,7 @@ pub(super) fn grants(claim: &Value, role: Option<Role>) -> Result<Vec<Grant>, Re
 fn bits(names: &[Value]) -> Option<u64> {
     names.iter().try_fold(0, |bits, name| {
         let permission = v1::Permission::from_str_name(&format!("PERMISSION_{}", name.as_str()?))?;
-        Some(bits | 1 << u32::try_from(i32::from(permission)).ok()?)
+        Some(bits | permission.bit()?)
     })
 }
 

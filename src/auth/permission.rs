@@ -111,7 +111,7 @@ impl Permission {
     }
 
     pub(super) fn on_wire(self) -> v1::Permission {
-        v1::Permission::try_from(i32::from(self as u8)).unwrap_or_default()
+        v1::Permission::try_from(i32::from(self as u8) + 1).unwrap_or_default()
     }
 }
 

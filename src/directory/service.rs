@@ -16,15 +16,16 @@ type Events<E> = BoxStream<'static, Result<E, Status>>;
 
 #[tonic::async_trait]
 impl v1::channel_service_server::ChannelService for Directory {
-    type WatchChannelsStream = Events<v1::ChannelEvent>;
+    type WatchChannelsStream = Events<v1::WatchChannelsResponse>;
 
     async fn get_channel(
         &self,
         request: Request<v1::GetChannelRequest>,
-    ) -> Result<Response<v1::Channel>, Status> {
+    ) -> Result<Response<v1::GetChannelResponse>, Status> {
         let id = id(&request.into_inner().channel_id)?;
         let channel = self.channels_by_id(&[id]).await.map_err(failed)?.pop();
-        channel.map(|channel| Response::new(channel.into())).ok_or_else(|| Status::not_found("channel"))
+        let channel = channel.ok_or_else(|| Status::not_found("channel"))?;
+        Ok(Response::new(v1::GetChannelResponse { channel: Some(channel.into()) }))
     }
 
     async fn batch_get_channels(
@@ -39,17 +40,17 @@ impl v1::channel_service_server::ChannelService for Directory {
 
     async fn watch_channels(
         &self,
-        request: Request<v1::WatchRequest>,
+        request: Request<v1::WatchChannelsRequest>,
     ) -> Result<Response<Self::WatchChannelsStream>, Status> {
         let events = self.stream(request.into_inner().cursor, self.head(), Vec::new(), channel_event).await?;
-        let wire = |(cursor, event)| v1::ChannelEvent { cursor, event: Some(event) };
+        let wire = |(cursor, event)| v1::WatchChannelsResponse { cursor, event: Some(event) };
         Ok(Response::new(mapped(events, wire)))
     }
 }
 
 #[tonic::async_trait]
 impl v1::member_service_server::MemberService for Directory {
-    type WatchMembershipStream = Events<v1::MembershipEvent>;
+    type WatchMembershipStream = Events<v1::WatchMembershipResponse>;
 
     async fn list_user_channels(
         &self,
@@ -112,27 +113,27 @@ impl v1::member_service_server::MemberService for Directory {
 
     async fn watch_membership(
         &self,
-        request: Request<v1::WatchRequest>,
+        request: Request<v1::WatchMembershipRequest>,
     ) -> Result<Response<Self::WatchMembershipStream>, Status> {
         let events =
             self.stream(request.into_inner().cursor, self.head(), Vec::new(), membership_event).await?;
-        let wire = |(cursor, event)| v1::MembershipEvent { cursor, event: Some(event) };
+        let wire = |(cursor, event)| v1::WatchMembershipResponse { cursor, event: Some(event) };
         Ok(Response::new(mapped(events, wire)))
     }
 }
 
 #[tonic::async_trait]
 impl v1::permission_service_server::PermissionService for Directory {
-    type WatchInvalidationsStream = Events<v1::InvalidationEvent>;
+    type WatchInvalidationsStream = Events<v1::WatchInvalidationsResponse>;
 
     async fn get_effective(
         &self,
         request: Request<v1::GetEffectiveRequest>,
-    ) -> Result<Response<v1::Effective>, Status> {
+    ) -> Result<Response<v1::GetEffectiveResponse>, Status> {
         let request = request.into_inner();
         let (user, channel) = (id(&request.user_id)?, id(&request.channel_id)?);
         let member = self.member(user, channel).await.map_err(failed)?;
-        Ok(Response::new(effective(channel, member.as_ref())))
+        Ok(Response::new(v1::GetEffectiveResponse { effective: Some(effective(channel, member.as_ref())) }))
     }
 
     async fn batch_get_effective(
@@ -155,8 +156,8 @@ impl v1::permission_service_server::PermissionService for Directory {
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         let request = request.into_inner();
         let (user, channel) = (id(&request.user_id)?, id(&request.channel_id)?);
-        let bit = u32::try_from(request.permission).ok().filter(|bit| *bit < u64::BITS);
-        let bit = 1_u64 << bit.ok_or_else(|| Status::invalid_argument("permission"))?;
+        let bit = v1::Permission::try_from(request.permission).ok().and_then(v1::Permission::bit);
+        let bit = bit.ok_or_else(|| Status::invalid_argument("permission"))?;
         let member = self.member(user, channel).await.map_err(failed)?;
         let bits = effective(channel, member.as_ref()).bits;
         Ok(Response::new(v1::CheckResponse { allowed: bits & bit != 0, visible: bits & VIEW_CHANNEL != 0 }))
@@ -164,11 +165,11 @@ impl v1::permission_service_server::PermissionService for Directory {
 
     async fn watch_invalidations(
         &self,
-        request: Request<v1::WatchRequest>,
+        request: Request<v1::WatchInvalidationsRequest>,
     ) -> Result<Response<Self::WatchInvalidationsStream>, Status> {
         let events =
             self.stream(request.into_inner().cursor, self.head(), Vec::new(), invalidation_event).await?;
-        let wire = |(cursor, event)| v1::InvalidationEvent { cursor, event: Some(event) };
+        let wire = |(cursor, event)| v1::WatchInvalidationsResponse { cursor, event: Some(event) };
         Ok(Response::new(mapped(events, wire)))
     }
 }
@@ -176,8 +177,8 @@ impl v1::permission_service_server::PermissionService for Directory {
 async fn channel_event(
     directory: Directory,
     item: Item<()>,
-) -> Result<Option<v1::channel_event::Event>, Status> {
-    use v1::channel_event::Event;
+) -> Result<Option<v1::watch_channels_response::Event>, Status> {
+    use v1::watch_channels_response::Event;
     Ok(match item {
         Item::Change(change) if change.is(Kind::Channel) => {
             // The channel is read now, so it is at least as new as the change.
@@ -197,8 +198,8 @@ async fn channel_event(
 async fn membership_event(
     directory: Directory,
     item: Item<()>,
-) -> Result<Option<v1::membership_event::Event>, Status> {
-    use v1::membership_event::{Event, Left};
+) -> Result<Option<v1::watch_membership_response::Event>, Status> {
+    use v1::watch_membership_response::{Event, Left};
     Ok(match item {
         Item::Change(change) if change.is(Kind::Joined) || change.is(Kind::Left) => {
             let (user, channel) = (change.user_id.unwrap_or_default(), change.channel_id.unwrap_or_default());
@@ -219,8 +220,8 @@ async fn membership_event(
 async fn invalidation_event(
     _: Directory,
     item: Item<()>,
-) -> Result<Option<v1::invalidation_event::Event>, Status> {
-    use v1::invalidation_event::{Event, Invalidation};
+) -> Result<Option<v1::watch_invalidations_response::Event>, Status> {
+    use v1::watch_invalidations_response::{Event, Invalidation};
     let text = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
     Ok(match item {
         // Revocations do not affect permissions.
@@ -320,4 +321,4 @@ fn next_page(members: &[Member], size: i64, key: fn(&Member) -> Uuid) -> String 
 const PAGE_MAX: i64 = 500;
 /// The largest number of memberships that are read for one response: as many as a client lists.
 const MEMBERSHIPS_MAX: i64 = 10_000;
-const VIEW_CHANNEL: u64 = 1 << (v1::Permission::ViewChannel as u32);
+const VIEW_CHANNEL: u64 = 1;

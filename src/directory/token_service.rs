@@ -13,13 +13,13 @@ use crate::clock::{Micros, now_micros};
 use crate::error::ImksResult;
 use crate::models::db::on;
 use crate::pb::v1;
-use crate::pb::v1::revocation_event::Event;
 use crate::pb::v1::signing_key::{Algorithm, Status as KeyStatus};
 use crate::pb::v1::verify_token_response::Reason;
+use crate::pb::v1::watch_revocations_response::Event;
 
 #[tonic::async_trait]
 impl v1::token_service_server::TokenService for Directory {
-    type WatchRevocationsStream = BoxStream<'static, Result<v1::RevocationEvent, Status>>;
+    type WatchRevocationsStream = BoxStream<'static, Result<v1::WatchRevocationsResponse, Status>>;
 
     async fn verify_token(
         &self,
@@ -62,7 +62,7 @@ impl v1::token_service_server::TokenService for Directory {
 
     async fn watch_revocations(
         &self,
-        request: Request<v1::WatchRequest>,
+        request: Request<v1::WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
         let cursor = request.into_inner().cursor;
         // The head is read before the snapshot, so that later revocations arrive through the log, possibly
@@ -86,7 +86,7 @@ impl v1::token_service_server::TokenService for Directory {
         })
         .await
         .map(|events| {
-            let event = |(cursor, event)| v1::RevocationEvent { cursor, event: Some(event) };
+            let event = |(cursor, event)| v1::WatchRevocationsResponse { cursor, event: Some(event) };
             Response::new(super::watch::mapped(events, event))
         })
     }

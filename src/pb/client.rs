@@ -207,7 +207,8 @@ impl CoreClient {
     /// `Unavailable` or `Timeout`.
     pub async fn effective(&self, user: Uuid, channel: Uuid) -> ImksResult<Effective> {
         let request = v1::GetEffectiveRequest { user_id: user.to_string(), channel_id: channel.to_string() };
-        let answer: Effective = call!(self, PermissionServiceClient::get_effective(request)).try_into()?;
+        let answer = call!(self, PermissionServiceClient::get_effective(request)).effective;
+        let answer: Effective = answer.ok_or_else(|| malformed("a permission"))?.try_into()?;
         // An answer about another channel must not be taken for one about this channel.
         if answer.channel_id == channel { Ok(answer) } else { Err(malformed("the channel of a permission")) }
     }

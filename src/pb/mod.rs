@@ -19,5 +19,12 @@ pub use watch::{Change, Watch, WatchKind};
 /// The messages, clients and server traits generated from `proto/core/v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms)]
 pub mod v1 {
-    tonic::include_proto!("imks.core.v1");
+    tonic::include_proto!("core.v1");
+
+    impl Permission {
+        /// Returns the bit of the permission in `Effective.bits`, or `None` for `Unspecified`.
+        pub fn bit(self) -> Option<u64> {
+            u32::try_from(self as i32).ok()?.checked_sub(1).map(|position| 1 << position)
+        }
+    }
 }

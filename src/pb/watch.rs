@@ -137,23 +137,35 @@ impl Watch {
 
     async fn connect(&mut self) -> Result<Events, Status> {
         let channel = self.channel.clone();
-        let request = v1::WatchRequest { cursor: self.cursor.clone() };
+        let cursor = self.cursor.clone();
         match self.kind {
             WatchKind::Revocations => {
                 let mut client = v1::token_service_client::TokenServiceClient::new(channel);
-                client.watch_revocations(request).await.map(|events| parsed(events, revocation))
+                client
+                    .watch_revocations(v1::WatchRevocationsRequest { cursor })
+                    .await
+                    .map(|events| parsed(events, revocation))
             }
             WatchKind::Channels => {
                 let mut client = v1::channel_service_client::ChannelServiceClient::new(channel);
-                client.watch_channels(request).await.map(|events| parsed(events, channel_event))
+                client
+                    .watch_channels(v1::WatchChannelsRequest { cursor })
+                    .await
+                    .map(|events| parsed(events, channel_event))
             }
             WatchKind::Membership => {
                 let mut client = v1::member_service_client::MemberServiceClient::new(channel);
-                client.watch_membership(request).await.map(|events| parsed(events, membership))
+                client
+                    .watch_membership(v1::WatchMembershipRequest { cursor })
+                    .await
+                    .map(|events| parsed(events, membership))
             }
             WatchKind::Invalidations => {
                 let mut client = v1::permission_service_client::PermissionServiceClient::new(channel);
-                client.watch_invalidations(request).await.map(|events| parsed(events, invalidation))
+                client
+                    .watch_invalidations(v1::WatchInvalidationsRequest { cursor })
+                    .await
+                    .map(|events| parsed(events, invalidation))
             }
         }
     }
@@ -163,8 +175,8 @@ fn parsed<E: Send + 'static>(events: Response<Streaming<E>>, parse: fn(E) -> Eve
     events.into_inner().map(move |event| event.map(parse)).boxed()
 }
 
-fn revocation(event: v1::RevocationEvent) -> Event {
-    use v1::revocation_event::Event as E;
+fn revocation(event: v1::WatchRevocationsResponse) -> Event {
+    use v1::watch_revocations_response::Event as E;
     let change = match event.event {
         Some(E::Revoked(revocation)) => Some(Change::Revoked(revocation.try_into()?)),
         Some(E::CaughtUp(_)) => Some(Change::CaughtUp),
@@ -174,8 +186,8 @@ fn revocation(event: v1::RevocationEvent) -> Event {
     Ok((event.cursor, change))
 }
 
-fn channel_event(event: v1::ChannelEvent) -> Event {
-    use v1::channel_event::Event as E;
+fn channel_event(event: v1::WatchChannelsResponse) -> Event {
+    use v1::watch_channels_response::Event as E;
     let change = match event.event {
         Some(E::Changed(channel)) => Some(Change::Channel(channel.try_into()?)),
         Some(E::Removed(channel)) => Some(Change::ChannelRemoved(id(&channel)?)),
@@ -186,8 +198,8 @@ fn channel_event(event: v1::ChannelEvent) -> Event {
     Ok((event.cursor, change))
 }
 
-fn membership(event: v1::MembershipEvent) -> Event {
-    use v1::membership_event::Event as E;
+fn membership(event: v1::WatchMembershipResponse) -> Event {
+    use v1::watch_membership_response::Event as E;
     let change = match event.event {
         Some(E::Joined(membership)) => Some(Change::Joined(membership.try_into()?)),
         Some(E::Left(left)) => {
@@ -200,8 +212,8 @@ fn membership(event: v1::MembershipEvent) -> Event {
     Ok((event.cursor, change))
 }
 
-fn invalidation(event: v1::InvalidationEvent) -> Event {
-    use v1::invalidation_event::Event as E;
+fn invalidation(event: v1::WatchInvalidationsResponse) -> Event {
+    use v1::watch_invalidations_response::Event as E;
     let change = match event.event {
         Some(E::Invalidated(of)) => Some(Change::Invalidated {
             user_id: optional_id(&of.user_id)?,

@@ -37,9 +37,9 @@ pub struct FakeCore(Arc<Inner>);
 struct Inner {
     address: SocketAddr,
     state: Mutex<State>,
-    revocations: broadcast::Sender<v1::revocation_event::Event>,
-    memberships: broadcast::Sender<v1::membership_event::Event>,
-    invalidations: broadcast::Sender<v1::invalidation_event::Event>,
+    revocations: broadcast::Sender<v1::watch_revocations_response::Event>,
+    memberships: broadcast::Sender<v1::watch_membership_response::Event>,
+    invalidations: broadcast::Sender<v1::watch_invalidations_response::Event>,
 }
 
 struct State {
@@ -158,25 +158,28 @@ impl FakeCore {
 
     /// Sends a revocation to all who watch.
     pub fn revoke(&self, revocation: v1::Revocation) {
-        let _ = self.0.revocations.send(v1::revocation_event::Event::Revoked(revocation));
+        let _ = self.0.revocations.send(v1::watch_revocations_response::Event::Revoked(revocation));
     }
 
     /// Sends an invalidation to all who watch.
     pub fn invalidate(&self, user: Option<Uuid>, channel: Option<Uuid>) {
         let text = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
-        let invalidation = v1::invalidation_event::Invalidation {
+        let invalidation = v1::watch_invalidations_response::Invalidation {
             user_id: text(user),
             channel_id: text(channel),
             version: 1,
         };
-        let _ = self.0.invalidations.send(v1::invalidation_event::Event::Invalidated(invalidation));
+        let _ = self.0.invalidations.send(v1::watch_invalidations_response::Event::Invalidated(invalidation));
     }
 
     /// Tells all who watch that `user` left `channel`.
     pub fn leave(&self, user: Uuid, channel: Uuid) {
         self.0.state.lock().bits.remove(&(user, channel));
-        let left = v1::membership_event::Left { user_id: user.to_string(), channel_id: channel.to_string() };
-        let _ = self.0.memberships.send(v1::membership_event::Event::Left(left));
+        let left = v1::watch_membership_response::Left {
+            user_id: user.to_string(),
+            channel_id: channel.to_string(),
+        };
+        let _ = self.0.memberships.send(v1::watch_membership_response::Event::Left(left));
     }
 
     fn serve(&self, listener: std::net::TcpListener) {
@@ -243,7 +246,7 @@ fn filler() -> String {
 
 #[tonic::async_trait]
 impl v1::token_service_server::TokenService for FakeCore {
-    type WatchRevocationsStream = Events<v1::RevocationEvent>;
+    type WatchRevocationsStream = Events<v1::WatchRevocationsResponse>;
 
     async fn verify_token(
         &self,
@@ -275,19 +278,22 @@ impl v1::token_service_server::TokenService for FakeCore {
 
     async fn watch_revocations(
         &self,
-        _: Request<v1::WatchRequest>,
+        _: Request<v1::WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let caught_up = v1::revocation_event::Event::CaughtUp(v1::CaughtUp {});
-        let wire = |cursor, event| v1::RevocationEvent { cursor, event: Some(event) };
+        let caught_up = v1::watch_revocations_response::Event::CaughtUp(v1::CaughtUp {});
+        let wire = |cursor, event| v1::WatchRevocationsResponse { cursor, event: Some(event) };
         Ok(Response::new(self.watch(&self.0.revocations, caught_up, wire)))
     }
 }
 
 #[tonic::async_trait]
 impl v1::channel_service_server::ChannelService for FakeCore {
-    type WatchChannelsStream = Events<v1::ChannelEvent>;
+    type WatchChannelsStream = Events<v1::WatchChannelsResponse>;
 
-    async fn get_channel(&self, _: Request<v1::GetChannelRequest>) -> Result<Response<v1::Channel>, Status> {
+    async fn get_channel(
+        &self,
+        _: Request<v1::GetChannelRequest>,
+    ) -> Result<Response<v1::GetChannelResponse>, Status> {
         Err(Status::not_found("channel"))
     }
 
@@ -300,7 +306,7 @@ impl v1::channel_service_server::ChannelService for FakeCore {
 
     async fn watch_channels(
         &self,
-        _: Request<v1::WatchRequest>,
+        _: Request<v1::WatchChannelsRequest>,
     ) -> Result<Response<Self::WatchChannelsStream>, Status> {
         // A core may leave a stream out.
         Err(Status::unimplemented("no channel stream"))
@@ -309,7 +315,7 @@ impl v1::channel_service_server::ChannelService for FakeCore {
 
 #[tonic::async_trait]
 impl v1::member_service_server::MemberService for FakeCore {
-    type WatchMembershipStream = Events<v1::MembershipEvent>;
+    type WatchMembershipStream = Events<v1::WatchMembershipResponse>;
 
     async fn list_user_channels(
         &self,
@@ -365,22 +371,22 @@ impl v1::member_service_server::MemberService for FakeCore {
 
     async fn watch_membership(
         &self,
-        _: Request<v1::WatchRequest>,
+        _: Request<v1::WatchMembershipRequest>,
     ) -> Result<Response<Self::WatchMembershipStream>, Status> {
-        let caught_up = v1::membership_event::Event::CaughtUp(v1::CaughtUp {});
-        let wire = |cursor, event| v1::MembershipEvent { cursor, event: Some(event) };
+        let caught_up = v1::watch_membership_response::Event::CaughtUp(v1::CaughtUp {});
+        let wire = |cursor, event| v1::WatchMembershipResponse { cursor, event: Some(event) };
         Ok(Response::new(self.watch(&self.0.memberships, caught_up, wire)))
     }
 }
 
 #[tonic::async_trait]
 impl v1::permission_service_server::PermissionService for FakeCore {
-    type WatchInvalidationsStream = Events<v1::InvalidationEvent>;
+    type WatchInvalidationsStream = Events<v1::WatchInvalidationsResponse>;
 
     async fn get_effective(
         &self,
         request: Request<v1::GetEffectiveRequest>,
-    ) -> Result<Response<v1::Effective>, Status> {
+    ) -> Result<Response<v1::GetEffectiveResponse>, Status> {
         let request = request.into_inner();
         let (user, channel) = (request.user_id.parse().unwrap(), request.channel_id.parse().unwrap());
         let none = v1::Effective { channel_id: request.channel_id, ..Default::default() };
@@ -391,6 +397,8 @@ impl v1::permission_service_server::PermissionService for FakeCore {
         let wrong =
             v1::Effective { channel_id: Uuid::nil().to_string(), bits: u64::MAX, ..Default::default() };
         let huge = v1::Effective { channel_id: filler(), ..Default::default() };
+        let [normal, wrong, huge] =
+            [normal, wrong, huge].map(|it| v1::GetEffectiveResponse { effective: Some(it) });
         let answer = self.answer("get_effective", normal, wrong, huge).await;
         if let Some(gate) = gate {
             gate.acquire().await.unwrap().forget();
@@ -423,18 +431,21 @@ impl v1::permission_service_server::PermissionService for FakeCore {
         let request = request.into_inner();
         let key = (request.user_id.parse().unwrap(), request.channel_id.parse().unwrap());
         let bits = self.0.state.lock().bits.get(&key).map_or(0, |effective| effective.bits);
-        let has = |bit: i32| bits & (1 << bit) != 0;
-        let normal = v1::CheckResponse { allowed: has(request.permission), visible: has(0) };
+        let has = |permission: v1::Permission| bits & permission.bit().unwrap() != 0;
+        let normal = v1::CheckResponse {
+            allowed: has(request.permission()),
+            visible: has(v1::Permission::ViewChannel),
+        };
         let wrong = v1::CheckResponse::default();
         self.answer("check", normal, wrong, wrong).await
     }
 
     async fn watch_invalidations(
         &self,
-        _: Request<v1::WatchRequest>,
+        _: Request<v1::WatchInvalidationsRequest>,
     ) -> Result<Response<Self::WatchInvalidationsStream>, Status> {
-        let caught_up = v1::invalidation_event::Event::CaughtUp(v1::CaughtUp {});
-        let wire = |cursor, event| v1::InvalidationEvent { cursor, event: Some(event) };
+        let caught_up = v1::watch_invalidations_response::Event::CaughtUp(v1::CaughtUp {});
+        let wire = |cursor, event| v1::WatchInvalidationsResponse { cursor, event: Some(event) };
         Ok(Response::new(self.watch(&self.0.invalidations, caught_up, wire)))
     }
 }
