@@ -1,10 +1,8 @@
 //! The context of a handler: the caller, the transport of the request, and proofs of permission.
 
 use std::collections::HashSet;
-use std::future::ready;
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use uuid::Uuid;
 
 use super::budget::{AnswerSize, Reservation};
@@ -16,7 +14,7 @@ use super::push::Push;
 use super::session::Session;
 use super::turn::Turn;
 use super::typists::Typing;
-use crate::auth::{Authenticator, Identity, Permission};
+use crate::auth::{Authenticator, CoreClient, Identity, Permission};
 use crate::socket::{Namespace, Socket};
 use crate::{ImksError, ImksResult};
 
@@ -140,25 +138,8 @@ impl Ctx {
         self.messaging.presence()
     }
 
-    /// Returns those among `users` who share a channel with the caller, and the caller.
-    ///
-    /// # Errors
-    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
-    pub(super) async fn acquaintances(&self, users: Vec<Uuid>) -> ImksResult<Vec<Uuid>> {
-        let mine: HashSet<Uuid> = self.channels().await?.into_iter().collect();
-        let known = stream::iter(users).map(|user| self.shares(user, &mine)).buffered(QUESTIONS_AT_ONCE);
-        known.try_filter_map(|user| ready(Ok(user))).try_collect().await
-    }
-
-    async fn shares(&self, user: Uuid, mine: &HashSet<Uuid>) -> ImksResult<Option<Uuid>> {
-        if user == self.user() {
-            return Ok(Some(user));
-        }
-        match self.messaging.core().list_user_channels(user).await {
-            Ok(theirs) => Ok(theirs.iter().any(|it| mine.contains(&it.channel_id)).then_some(user)),
-            Err(ImksError::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub(super) fn core(&self) -> &CoreClient {
+        self.messaging.core()
     }
 
     pub(super) fn authenticator(&self) -> &Authenticator {
@@ -262,6 +243,3 @@ impl Ctx {
         Ok(grant.slow_mode)
     }
 }
-
-/// The number of questions to the core that one request asks at once.
-const QUESTIONS_AT_ONCE: usize = 8;

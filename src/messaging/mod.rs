@@ -1,6 +1,7 @@
 //! The features: the only layer that combines sockets, data and identities. [`register`] lists them.
 
 mod access;
+mod acquaintances;
 pub mod api;
 mod bookmark;
 mod budget;
@@ -153,6 +154,7 @@ impl Jobs {
     /// Starts the tasks that follow the core and the clock until `stop`. Returns the HTTP API.
     pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) -> Api {
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
+        tasks.spawn(acquaintances::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
         tasks.spawn(self.messaging.typing().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(self.messaging.presence().clone().run(namespace.clone(), stop.clone()));

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::acquaintances::{self, watched_by};
 use super::ctx::Ctx;
 use super::input::BoundedList;
 use super::parts::timed;
-use super::presence_board::{ACTIVE_LEASE, Choice, Presence, ROOM_PREFIX, Status, room_of, to_stored};
+use super::presence_board::{ACTIVE_LEASE, Choice, Presence, Status, room_of, to_stored};
 use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Registry, Request};
@@ -98,11 +99,10 @@ struct Seen {
 async fn subscribe(ctx: Ctx, socket: Socket, request: Users, limit: RateLimit<Uuid>) -> ImksResult<Seen> {
     limit.take(ctx.user())?;
     let wanted: BTreeSet<Uuid> = request.user_ids.0.into_iter().collect();
-    let watched = socket.rooms().iter().filter(|room| room.starts_with(ROOM_PREFIX)).count();
-    if watched + wanted.len() > WATCHED_MAX {
+    if watched_by(&socket).len() + wanted.len() > WATCHED_MAX {
         return Err(ImksError::LimitReached("presence_subscriptions"));
     }
-    let users = ctx.acquaintances(wanted.into_iter().collect()).await?;
+    let users = acquaintances::among(ctx.core(), ctx.user(), wanted.into_iter().collect()).await?;
     // Joined before it is read, so that a change in between arrives as an event.
     users.iter().for_each(|user| socket.join(&room_of(*user)));
     Ok(Seen { presences: ctx.presence().shown(&users) })

@@ -64,4 +64,25 @@ on_both! {
         let secret = server.channel("secret", &["stranger"]).await;
         assert_eq!(alice.refused("presence:list", json!({ "channel_id": secret })).await["code"], "not_found");
     }
+
+    async fn who_shares_no_channel_any_more_sees_nothing_more(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let mut bob = server.client("bob").await;
+        let bob_id = bob.ready["user"]["id"].clone();
+        alice.ok("presence:subscribe", json!({ "user_ids": [bob_id] })).await;
+        bob.ok("presence:set", json!({ "status": "idle" })).await;
+        assert_eq!(alice.expect("presence:update").await["status"], "idle");
+        server.directory().remove_member("general", "bob").await.unwrap();
+        bob.expect("channel:left").await;
+        let mut updates = 0;
+        for status in ["dnd", "online", "idle", "dnd", "online", "idle"] {
+            bob.ok("presence:set", json!({ "status": status })).await;
+            let events = alice.events_so_far().await;
+            updates = events.iter().filter(|(name, _)| name == "presence:update").count();
+            if updates == 0 {
+                break;
+            }
+        }
+        assert_eq!(updates, 0, "alice still sees bob");
+    }
 }
