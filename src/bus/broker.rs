@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{BoxFuture, BusState, metrics};
 use crate::error::{ImksError, ImksResult};
@@ -62,12 +62,16 @@ pub(crate) struct Outgoing {
 pub(crate) struct Arrival {
     pub(crate) channel: Box<str>,
     pub(crate) message: Bytes,
+    /// The bytes of the queue that it takes up.
+    _space: OwnedSemaphorePermit,
 }
 
 /// The place where a connection puts what it receives. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Arrivals {
     sender: mpsc::Sender<Arrival>,
+    /// The bytes that are left.
+    space: Arc<Semaphore>,
     state: watch::Sender<BusState>,
 }
 
@@ -75,13 +79,17 @@ impl Arrivals {
     /// Creates both ends of the queue of arrivals. Losses are counted in `state`.
     pub(super) fn new(state: watch::Sender<BusState>) -> (Self, mpsc::Receiver<Arrival>) {
         let (sender, receiver) = mpsc::channel(ARRIVALS_MAX);
-        (Self { sender, state }, receiver)
+        let space = Arc::new(Semaphore::new(ARRIVALS_BYTES_MAX as usize));
+        (Self { sender, space, state }, receiver)
     }
 
     /// Passes a message on. Waits while the queue is full, which takes as long as the distribution of a
     /// message to inboxes that never wait. Returns false once the connection is not used any more.
     pub(crate) async fn push(&self, channel: &str, message: Bytes) -> bool {
-        self.sender.send(Arrival { channel: channel.into(), message }).await.is_ok()
+        // A message that is larger than the whole queue waits until it has the queue to itself.
+        let bytes = u32::try_from(message.len()).unwrap_or(u32::MAX).min(ARRIVALS_BYTES_MAX);
+        let Ok(space) = self.space.clone().acquire_many_owned(bytes).await else { return false };
+        self.sender.send(Arrival { channel: channel.into(), message, _space: space }).await.is_ok()
     }
 
     /// Counts messages that the broker or its library dropped.
@@ -100,3 +108,5 @@ pub(super) fn lost(state: &watch::Sender<BusState>, reason: metrics::Drop, messa
 
 /// The maximum number of messages between a connection and the inboxes. It waits when they are that many.
 const ARRIVALS_MAX: usize = 1_024;
+/// The maximum size of the messages between a connection and the inboxes in bytes. It waits when they are that large.
+const ARRIVALS_BYTES_MAX: u32 = 16 << 20;

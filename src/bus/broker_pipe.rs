@@ -288,7 +288,7 @@ impl Shared {
 
     async fn distribute(&self, received: &mut mpsc::Receiver<Arrival>) {
         let probe_channel = self.probes.channel();
-        while let Some(Arrival { channel, message }) = received.recv().await {
+        while let Some(Arrival { channel, message, .. }) = received.recv().await {
             if *channel == *probe_channel {
                 self.probes.came_back(&message);
                 continue;

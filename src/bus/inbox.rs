@@ -1,7 +1,9 @@
 //! The two ends of a subscription: the inbox that a pipe fills, and the subscription that is read.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{BusState, metrics};
 
@@ -10,16 +12,22 @@ use super::{BusState, metrics};
 pub fn subscription(state: watch::Sender<BusState>) -> (Inbox, Subscription) {
     let (sender, messages) = mpsc::channel(INBOX_MAX);
     let (confirm, confirmed) = watch::channel(false);
-    (Inbox { sender, confirm, state }, Subscription { messages, confirmed })
+    let space = Arc::new(Semaphore::new(INBOX_BYTES_MAX as usize));
+    (Inbox { sender, space, confirm, state }, Subscription { messages, confirmed })
 }
 
 /// The end of a subscription that the pipe fills.
 #[derive(Debug, Clone)]
 pub struct Inbox {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Unread>,
+    /// The bytes that are left.
+    space: Arc<Semaphore>,
     confirm: watch::Sender<bool>,
     state: watch::Sender<BusState>,
 }
+
+/// A message with the bytes that it takes up while it is unread.
+type Unread = (Bytes, OwnedSemaphorePermit);
 
 impl Inbox {
     /// Reports that the broker has confirmed the subscription: messages arrive from now on.
@@ -29,7 +37,12 @@ impl Inbox {
 
     /// Adds a message, or drops and counts it if the reader is too far behind.
     pub fn push(&self, message: Bytes) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(message) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let bytes = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        let taken = self.space.clone().try_acquire_many_owned(bytes).ok();
+        if taken.is_none_or(|space| self.sender.try_send((message, space)).is_err()) {
             metrics::MESSAGES_DROPPED.of(metrics::Drop::InboxFull).increment();
             self.state.send_modify(|state| state.lost += 1);
         }
@@ -44,7 +57,7 @@ impl Inbox {
 /// The end of a subscription that is read. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: mpsc::Receiver<Bytes>,
+    messages: mpsc::Receiver<Unread>,
     confirmed: watch::Receiver<bool>,
 }
 
@@ -57,12 +70,15 @@ impl Subscription {
 
     /// Returns the next message, or `None` once the pipe is closed.
     pub async fn recv(&mut self) -> Option<Bytes> {
-        self.messages.recv().await
+        self.messages.recv().await.map(|(message, _)| message)
     }
 }
 
 /// The maximum number of unread messages of one subscription. Further messages are dropped and counted.
 pub const INBOX_MAX: usize = 4_096;
+
+/// The maximum size of the unread messages of one subscription in bytes. Further messages are dropped and counted.
+pub const INBOX_BYTES_MAX: u32 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -81,6 +97,20 @@ mod tests {
         drop(subscription);
         inbox.push(Bytes::from_static(b"x"));
         assert_eq!((state.borrow().lost, inbox.is_closed()), (3, true), "nobody misses it");
+    }
+
+    #[tokio::test]
+    async fn a_few_large_messages_fill_an_inbox_as_well() {
+        let state = watch::Sender::new(BusState::default());
+        let (inbox, mut subscription) = subscription(state.clone());
+        let half = Bytes::from(vec![0; INBOX_BYTES_MAX as usize / 2]);
+        for _ in 0..3 {
+            inbox.push(half.clone());
+        }
+        assert_eq!(state.borrow().lost, 1);
+        assert!(subscription.recv().await.is_some());
+        inbox.push(half);
+        assert_eq!(state.borrow().lost, 1, "what was read has left room");
     }
 
     #[tokio::test]

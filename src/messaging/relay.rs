@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +48,8 @@ struct Inner {
     db: Db,
     /// The flows of the channels that have clients here, in shards by channel.
     flows: [Mutex<HashMap<Uuid, Flow>>; SHARDS],
+    /// The bytes that are left for events that came too early.
+    held_space: Arc<Semaphore>,
     /// Notified when a hole appears.
     hole: Notify,
     announcements: Announcements,
@@ -62,6 +64,7 @@ impl Relay {
                 pipe,
                 db,
                 flows: Default::default(),
+                held_space: Arc::new(Semaphore::new(HELD_BYTES_MAX)),
                 hole: Notify::new(),
                 announcements: Announcements::default(),
             }))
@@ -107,7 +110,7 @@ impl Relay {
             told.write_json(payload)?;
             ends.push(payload.len());
         }
-        let text = std::str::from_utf8(payload).map_err(|_| ImksError::Internal("JSON that is not UTF-8"))?;
+        let text = text(payload)?;
         let mut start = 0;
         let mut events = Vec::with_capacity(told.len());
         for (told, end) in told.iter().zip(ends) {
@@ -150,7 +153,11 @@ impl Relay {
         match flow.accept(head, now) {
             Verdict::Repeat => return,
             Verdict::Early => {
-                flow.hold(Held { head, name: event.name.into(), json: event.json.into() });
+                // What finds no room is read from the database instead.
+                let bytes = u32::try_from(event.json.len()).unwrap_or(u32::MAX);
+                if let Ok(space) = self.0.held_space.clone().try_acquire_many_owned(bytes) {
+                    flow.hold(Held { head, name: event.name.into(), json: event.json.into(), _space: space });
+                }
                 self.0.hole.notify_one();
                 return;
             }
@@ -253,9 +260,10 @@ impl Relay {
         let mut payload = Vec::new();
         for told in &missed.told {
             payload.clear();
-            let written = told.write_json(&mut payload).map(|()| std::str::from_utf8(&payload));
-            if let Ok(Ok(json)) = written {
-                emit(namespace, &room, told.event(), json);
+            match told.write_json(&mut payload).and_then(|()| text(&payload)) {
+                Ok(json) => emit(namespace, &room, told.event(), json),
+                // It would fail the next time too. Clients see the hole in the numbers and ask for a `sync`.
+                Err(error) => tracing::error!(%channel, event = told.event(), %error, "event not sent"),
             }
         }
         flow.healed(Head { seq: missed.seq, rev: missed.rev }, now);
@@ -329,6 +337,10 @@ fn release(flow: &mut Flow, namespace: &Namespace, room: &str, now: Instant) {
     }
 }
 
+fn text(json: &[u8]) -> ImksResult<&str> {
+    std::str::from_utf8(json).map_err(|_| ImksError::Internal("JSON that is not UTF-8"))
+}
+
 /// Sends an event to the clients of this node. A failure is only logged: a client that misses an event learns of
 /// it by `sync`.
 fn emit(namespace: &Namespace, room: &str, event: &str, json: &str) {
@@ -341,6 +353,8 @@ fn emit(namespace: &Namespace, room: &str, event: &str, json: &str) {
 /// The channel of the bus.
 const CHANNEL: &str = "channels";
 const SHARDS: usize = 16;
+/// The maximum size of the events of all channels together that came too early and are held, in bytes.
+const HELD_BYTES_MAX: usize = 64 << 20;
 /// The channels that are read from the database concurrently.
 const HEALS_AT_ONCE: usize = 8;
 /// The interval at which numbers of channels are announced.

@@ -74,8 +74,9 @@ impl PostgresBroker {
             arrivals,
         };
         let (stop, ended) = (CancellationToken::new(), watch::Sender::new(None));
-        TASKS.spawn(until(stop.clone(), reader.run(listener), ended.clone()));
-        TASKS.spawn(until(stop.clone(), sweep(pool.clone()), ended.clone()));
+        let tasks = TaskTracker::new();
+        tasks.spawn(until(stop.clone(), reader.run(listener), ended.clone()));
+        tasks.spawn(until(stop.clone(), sweep(pool.clone()), ended.clone()));
         Ok(PostgresConnection {
             pool,
             presence: Mutex::new(presence),
@@ -85,6 +86,7 @@ impl PostgresBroker {
             last: self.last.clone(),
             ended,
             _stop: stop.drop_guard(),
+            _tasks: tasks,
         })
     }
 }
@@ -113,6 +115,8 @@ struct PostgresConnection {
     last: Arc<Mutex<i64>>,
     ended: watch::Sender<Option<String>>,
     _stop: DropGuard,
+    /// The tasks that read and remove messages, until `_stop`.
+    _tasks: TaskTracker,
 }
 
 impl PostgresConnection {
@@ -343,9 +347,6 @@ const ROWS_PER_READ: i64 = 512;
 const KEPT_MICROS: i64 = 30_000_000;
 /// The interval at which old messages are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The tasks of connections. Each ends with its connection.
-static TASKS: std::sync::LazyLock<TaskTracker> = std::sync::LazyLock::new(TaskTracker::new);
 
 #[cfg(test)]
 mod tests {

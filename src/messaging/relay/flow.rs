@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant};
 
 /// The numbers of a channel after an event.
@@ -22,11 +23,13 @@ impl Head {
 }
 
 /// An event that came too early.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Held {
     pub(super) head: Head,
     pub(super) name: Box<str>,
     pub(super) json: Box<str>,
+    /// The bytes that it takes up of those that all channels together may hold, until it is dropped.
+    pub(super) _space: OwnedSemaphorePermit,
 }
 
 /// What to do with an event.
@@ -153,7 +156,8 @@ mod tests {
     }
 
     fn held(place: i64) -> Held {
-        Held { head: head(place), name: "event".into(), json: place.to_string().into() }
+        let space = std::sync::Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        Held { head: head(place), name: "event".into(), json: place.to_string().into(), _space: space }
     }
 
     /// Passes an event to a flow, and returns the places that are delivered.

@@ -10,6 +10,7 @@ use fred::types::config::{Config, TcpConfig};
 use fred::types::{Builder, ConnectHandle, RespVersion, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use crate::bus::broker::{Arrivals, Broker, Connection, Outgoing};
 use crate::bus::broker_pipe::BrokerPipe;
@@ -65,12 +66,11 @@ impl Redis {
         let messages = subscriber.message_rx();
         let connected = [Box::pin(publisher.init()).await?, Box::pin(subscriber.init()).await?];
         let stop = CancellationToken::new();
-        let receiving = receive(messages, arrivals, self.prefix.clone());
-        let ended = stop.clone();
-        let receiver = async move {
-            ended.run_until_cancelled(receiving).await;
-        };
-        TASKS.spawn(receiver);
+        let (ended, until_gone) = (stop.clone(), receive(messages, arrivals, self.prefix.clone()));
+        let receiving = TaskTracker::new();
+        receiving.spawn(async move {
+            ended.run_until_cancelled(until_gone).await;
+        });
         Ok(RedisConnection {
             clustered: self.config.server.is_clustered(),
             publisher,
@@ -78,6 +78,7 @@ impl Redis {
             ended: tokio::sync::Mutex::new(connected),
             prefix: self.prefix.clone(),
             _stop: stop.drop_guard(),
+            _receiving: receiving,
         })
     }
 }
@@ -108,6 +109,8 @@ struct RedisConnection {
     ended: tokio::sync::Mutex<[ConnectHandle; 2]>,
     prefix: Arc<str>,
     _stop: DropGuard,
+    /// The task that receives messages, until `_stop`.
+    _receiving: TaskTracker,
 }
 
 impl RedisConnection {
@@ -261,7 +264,3 @@ const COMMANDS_MAX: usize = 16_384;
 const COMMAND_MAX: Duration = Duration::from_secs(5);
 /// The most channels in one command.
 const CHANNELS_PER_COMMAND: usize = 256;
-
-/// The tasks that receive messages. Each ends with its connection.
-static TASKS: std::sync::LazyLock<tokio_util::task::TaskTracker> =
-    std::sync::LazyLock::new(tokio_util::task::TaskTracker::new);

@@ -59,7 +59,12 @@ impl Family for Imks {
 
     fn encode(&self, message: &ClusterMessage<'_>) -> ImksResult<Bytes> {
         let envelope = Envelope { version: VERSION, node: message.node, body: &message.body };
-        rmp_serde::to_vec_named(&envelope).map(Bytes::from).map_err(unreadable)
+        let bytes = rmp_serde::to_vec_named(&envelope).map_err(unreadable)?;
+        // No node would read it.
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(ImksError::PayloadTooLarge);
+        }
+        Ok(bytes.into())
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> ImksResult<ClusterMessage<'a>> {
