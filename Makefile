@@ -17,8 +17,9 @@ test: ## install or start what is missing, then run every check and every test
 # What can be built by itself; without `testing` the compiler finds what nobody uses.
 FEATURE_SETS := wire client socketio admin server full
 
-lint: ## format, clippy for every feature set, cargo-deny where installed
+lint: ## format, the contract, clippy for every feature set, cargo-deny where installed
 	cargo fmt --check
+	proto/check
 	cargo clippy --all-targets -- -D warnings
 	@for features in $(FEATURE_SETS); do \
 		echo "cargo clippy --lib --bins --no-default-features --features $$features"; \

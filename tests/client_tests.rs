@@ -156,18 +156,27 @@ fn a_client_that_connects_while_the_core_is_away_comes_in_by_itself_over_polling
     a_client_comes_in_after_an_outage("polling");
 }
 
-#[test]
-fn users_of_an_express_application_come_in_with_one_line_of_configuration() {
+fn users_of_an_express_application_come_in_with_one_line_of_configuration(script: &'static str) {
     let keys = tempfile::tempdir().unwrap();
     let file = keys.path().join("jwt.pem").display().to_string();
     let database = Database::create(Kind::Sqlite);
     run(&database, &["directory", "channel", "add", "support"]);
-    let mut application = Script::start("own_login.js", &[("PUBLIC_KEY_FILE", &file)]);
+    let mut application = Script::start(script, &[("PUBLIC_KEY_FILE", &file)]);
     application.hears(|line| line["listening"] == true);
     let database = database.with("IMKS_TOKEN_PUBLIC_KEY_FILE", &file);
     let server = Server::start(&database);
     application.tell(&server.url());
     application.done();
+}
+
+#[test]
+fn users_of_an_express_application_come_in_with_one_line_of_configuration_by_the_official_client() {
+    users_of_an_express_application_come_in_with_one_line_of_configuration("own_login.js");
+}
+
+#[test]
+fn users_of_an_express_application_come_in_with_one_line_of_configuration_by_a_browser() {
+    users_of_an_express_application_come_in_with_one_line_of_configuration("own_login_page.js");
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn root(path: &str) -> PathBuf {
 pub(crate) struct Script {
     name: &'static str,
     child: Child,
-    stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     lines: Receiver<Value>,
 }
 
@@ -54,7 +54,12 @@ impl Script {
         Self::start_with(Interpreter::Node, name, environment)
     }
 
-    fn start_with(interpreter: Interpreter, name: &'static str, environment: &[(&str, &str)]) -> Self {
+    /// Starts it with another interpreter.
+    pub(crate) fn start_with(
+        interpreter: Interpreter,
+        name: &'static str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut child = interpreter
             .command(name)
             .envs(environment.iter().copied())
@@ -62,7 +67,7 @@ impl Script {
             .stdout(Stdio::piped())
             .spawn()
             .expect("it runs: `make test` installs what is missing");
-        let stdin = child.stdin.take().expect("its input");
+        let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().expect("its output"));
         let (say, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -99,15 +104,34 @@ impl Script {
     }
 
     pub(crate) fn tell(&mut self, word: &str) {
-        writeln!(self.stdin, "{word}").expect("the script listens");
+        let stdin = self.stdin.as_mut().expect("its input");
+        writeln!(stdin, "{word}").expect("the script listens");
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
     }
 
     /// Waits for its last line and its good end.
     pub(crate) fn done(mut self) -> Value {
         let last = self.hears(|line| line["done"] == true);
-        drop(self.stdin);
+        self.ends();
+        last
+    }
+
+    /// Waits for its good end.
+    pub(crate) fn ends(mut self) {
+        drop(self.stdin.take());
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "{}: {status}", self.name);
-        last
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

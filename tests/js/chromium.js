@@ -22,23 +22,33 @@ async function page_server() {
   return server;
 }
 
-// Opens the page, lets `act` do something with it and its origin, and closes everything.
-export async function browse(act) {
-  const pages = await page_server();
+// Lets `act` do something with a browser, and closes it.
+export async function chromium_context(act) {
   const profile = await mkdtemp(join(tmpdir(), "imks-chromium-"));
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.IMKS_TEST_CHROMIUM ?? "/usr/bin/chromium",
     args: ARGUMENTS,
   });
   try {
-    const page = await browser.newPage();
-    page.on("console", (message) => console.error(`page: ${message.text()}`));
-    const origin = `http://localhost:${pages.address().port}`;
-    await page.goto(`${origin}/`);
-    await act(page, origin);
+    await act(browser);
   } finally {
     await browser.close();
-    pages.close();
     await rm(profile, { recursive: true, force: true });
+  }
+}
+
+// Opens the page, lets `act` do something with it and its origin, and closes everything.
+export async function browse(act) {
+  const pages = await page_server();
+  try {
+    await chromium_context(async (browser) => {
+      const page = await browser.newPage();
+      page.on("console", (message) => console.error(`page: ${message.text()}`));
+      const origin = `http://localhost:${pages.address().port}`;
+      await page.goto(`${origin}/`);
+      await act(page, origin);
+    });
+  } finally {
+    pages.close();
   }
 }

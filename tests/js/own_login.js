@@ -1,32 +1,15 @@
-// A web application with its own login (Express, a JWT per session) whose users chat through imks. The
-// application's token is the only thing that the two share.
+// Users of an application with its own login chat through imks, with its token and the official client.
 import assert from "node:assert/strict";
-import { generateKeyPairSync } from "node:crypto";
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
 import { createInterface } from "node:readline";
-import express from "express";
-import jwt from "jsonwebtoken";
 import { answer, connect, env, events, must, tell } from "./client.js";
+import { application } from "./own_login_app.js";
 
-const { publicKey, privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
-writeFileSync(env("PUBLIC_KEY_FILE"), publicKey.export({ type: "spki", format: "pem" }));
-
-const users = new Map([["ada@example.com", { id: 1, name: "Ada Lovelace" }], ["bob@example.com", { id: 2, name: "Bob" }]]);
-const app = express();
-app.use(express.json());
-app.post("/login", ({ body }, response) => {
-  const user = users.get(body.email);
-  if (!user || body.password !== "secret") return response.sendStatus(401);
-  const claims = { name: user.name, channels: ["support"] };
-  response.json({ token: jwt.sign(claims, privateKey, { algorithm: "RS256", subject: `${user.id}`, expiresIn: "1h" }) });
-});
-const listening = app.listen(0, "127.0.0.1");
-await once(listening, "listening");
+const { listening, url: app } = await application(env("PUBLIC_KEY_FILE"), {});
 const login = async (email) => {
   const headers = { "content-type": "application/json" };
   const body = JSON.stringify({ email, password: "secret" });
-  const response = await fetch(`http://127.0.0.1:${listening.address().port}/login`, { method: "POST", headers, body });
+  const response = await fetch(`${app}/login`, { method: "POST", headers, body });
   return (await response.json()).token;
 };
 

@@ -1,0 +1,21 @@
+//! The contract in other languages: cores that were made from `proto/` alone, and a check that it does not break them.
+//!
+//! `make test` installs what they need.
+
+#![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
+#[path = "client/database.rs"]
+mod database;
+#[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
+#[path = "client/script.rs"]
+mod script;
+#[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
+#[path = "client/server.rs"]
+mod server;
+
+#[path = "contract/breaking.rs"]
+mod breaking;
+#[path = "contract/foreign_core.rs"]
+mod foreign_core;
