@@ -13,7 +13,8 @@ FROM chef AS builder
 COPY --from=planner /imks/recipe.json recipe.json
 RUN cargo chef cook --release --locked --bin imks --recipe-path recipe.json
 COPY . .
-RUN cargo build --release --locked --bin imks \
+ARG BUILD
+RUN IMKS_BUILD="${BUILD:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)}" cargo build --release --locked --bin imks \
  && strip target/release/imks \
  && mkdir /data
 

@@ -46,12 +46,15 @@ fuzz: ## every fuzz target for a minute, SECONDS=600 for ten; installs cargo-fuz
 audit: ## known vulnerabilities (needs cargo-deny and the network)
 	cargo deny check advisories
 
+# What `imks version` says.
+BUILD = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) ($(shell git rev-parse --short HEAD) $(shell date -u +%Y-%m-%d))
+
 release: ## target/release/imks
-	cargo build --release --bin imks
+	IMKS_BUILD="$(BUILD)" cargo build --release --bin imks
 
 image: ## the container image
 	docker build -t imks --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) \
-		--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
+		--build-arg BUILD="$(BUILD)" --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
 
 clean: ## everything built
 	cargo clean

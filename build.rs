@@ -6,6 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     // Compiled into the binary by a macro that cargo does not see through.
     println!("cargo:rerun-if-changed=migrate");
+    // What `imks version` says beside the version: set by the Makefile and the Dockerfile.
+    println!("cargo:rerun-if-env-changed=IMKS_BUILD");
     generate()
 }
 

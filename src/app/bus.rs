@@ -19,7 +19,7 @@ use crate::socket::adapter::{nats, redis};
 use crate::{ImksError, ImksResult};
 
 /// Connects this node to the others. A broker that is away is no error: the node works alone until it is back.
-pub(super) async fn connect_bus(config: &Config, db: &Db, node: NodeId) -> ImksResult<Arc<dyn Pipe>> {
+pub(crate) async fn connect_bus(config: &Config, db: &Db, node: NodeId) -> ImksResult<Arc<dyn Pipe>> {
     let cluster = &config.cluster;
     let url = |url: &Option<Secret>| url.as_ref().map(|url| url.expose().to_owned()).unwrap_or_default();
     let pipe: Arc<dyn Pipe> = match cluster.adapter() {

@@ -1,11 +1,12 @@
-//! `imks check-config`: prints the configuration that the server would use.
+//! `imks check-config`: prints the configuration that the server would use, and tries what it names.
 
-use crate::ImksResult;
+use std::collections::BTreeMap;
+
+use super::check_environment;
 use crate::app::INSTRUMENTS;
-use crate::auth::check_public_keys;
 use crate::config::{Config, Listing};
-use crate::http::tls::Certificates;
 use crate::telemetry::instrument;
+use crate::{ImksError, ImksResult};
 
 /// Options of `imks check-config`.
 #[derive(Debug, clap::Args)]
@@ -13,23 +14,39 @@ pub(super) struct Args {
     /// Print the tables of all settings, with their defaults, and of all metrics
     #[arg(long)]
     pub(super) table: bool,
+    /// Check the values alone: no address, directory, file, database, broker or core is tried
+    #[arg(long)]
+    no_environment: bool,
 }
 
-/// Prints every value, and checks the certificate and the file with the keys of tokens. The rest of the
-/// configuration was already checked when it was loaded.
-pub(super) async fn run(mut config: Config) -> ImksResult<()> {
+/// Prints every value with its origin, then tries what the configuration names. The values themselves were already
+/// checked when they were loaded.
+///
+/// # Errors
+/// [`ImksError::Config`] with everything that does not work.
+pub(super) async fn run(
+    args: &Args,
+    mut config: Config,
+    origins: &BTreeMap<String, String>,
+) -> ImksResult<()> {
     let rows = Listing::of(&mut config).rows;
-    let width = rows.iter().map(|row| row.field.env.len()).max().unwrap_or_default();
-    for row in rows {
-        let value = if row.value.is_empty() { "(not set)" } else { &row.value };
-        super::say(&format!("{:width$}  {value}", row.field.env))?;
+    let width = |of: fn(&crate::config::field::Row) -> usize| rows.iter().map(of).max().unwrap_or_default();
+    let (names, values) =
+        (width(|row| row.field.env.len()), width(|row| row.value.len()).clamp(NOT_SET.len(), VALUE_WIDTH));
+    for row in &rows {
+        let value = if row.value.is_empty() { NOT_SET } else { &row.value };
+        let origin = origins.get(row.field.key).map_or("default", String::as_str);
+        super::say(&format!("{:names$}  {value:values$}  {origin}", row.field.env))?;
     }
-    if let (Some(cert), Some(key)) = (config.tls.cert, config.tls.key) {
-        Certificates::open(cert, key)?;
+    if args.no_environment {
+        return super::say("The values can work. Nothing that they name was tried.");
     }
-    check_public_keys(&config.login).await?;
-    super::say("The configuration can work.")?;
-    Ok(())
+    let problems = check_environment::problems(&config).await;
+    if problems.is_empty() {
+        super::say("The configuration can work.")
+    } else {
+        Err(ImksError::Config(problems.join("\n")))
+    }
 }
 
 /// Prints the tables of docs/operations.md.
@@ -37,3 +54,7 @@ pub(super) fn table() -> ImksResult<()> {
     super::say(&Listing::of(&mut Config::default()).markdown())?;
     super::say(instrument::markdown(INSTRUMENTS).trim_end())
 }
+
+const NOT_SET: &str = "(not set)";
+/// The width that longer values exceed rather than move the column of origins of all others.
+const VALUE_WIDTH: usize = 32;

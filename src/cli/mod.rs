@@ -2,6 +2,8 @@
 
 mod admin;
 mod check_config;
+mod check_environment;
+mod config;
 pub mod core;
 pub mod directory;
 mod healthcheck;
@@ -10,13 +12,15 @@ mod serve;
 pub mod token;
 mod version;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Flags, unknown_variables};
+use crate::config::{Config, Flags, process_origins, unknown_variables};
 use crate::telemetry::logging;
 use crate::{ImksError, ImksResult};
 
@@ -26,7 +30,7 @@ use crate::{ImksError, ImksResult};
 /// in SQLite under ./data, has its own directory of users and channels, and listens for HTTP and WebSocket on
 /// 127.0.0.1:3000.
 #[derive(Debug, Parser)]
-#[command(name = "imks", disable_version_flag = true)]
+#[command(name = "imks", version = version::TEXT)]
 struct Arguments {
     #[command(flatten)]
     options: Options,
@@ -51,8 +55,10 @@ enum Command {
     Serve,
     /// Apply the missing database migrations
     Migrate,
-    /// Check the configuration and print it without secrets
+    /// Check the configuration, print it without secrets, and try what it names
     CheckConfig(check_config::Args),
+    /// Print a configuration file to begin with
+    Config(config::Args),
     /// Print a token for a user of the embedded directory, for development
     Token(token::Args),
     /// Manage users, channels and members of the embedded directory
@@ -88,6 +94,7 @@ fn run(arguments: Arguments) -> ImksResult<ExitCode> {
     let command = arguments.command.unwrap_or(Command::Serve);
     match &command {
         Command::Version => return version::run().map(|()| ExitCode::SUCCESS),
+        Command::Config(args) => return config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Admin(args) => return admin::run(args).map(|()| ExitCode::SUCCESS),
         _ => {}
     }
@@ -98,9 +105,13 @@ fn run(arguments: Arguments) -> ImksResult<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let base = if matches!(command, Command::Core) { core::base() } else { Config::default() };
-    let config = arguments.options.load(base)?;
+    let options = arguments.options;
+    let origins = options.origins();
+    let config = options.load(base)?;
     logging::start(&config.log);
-    for name in unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    for name in unknown_variables(std::env::vars_os().filter_map(text)) {
         tracing::warn!(name, "this variable is not known; `imks check-config --table` lists all");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -108,22 +119,26 @@ fn run(arguments: Arguments) -> ImksResult<ExitCode> {
         .thread_name("imks")
         .build()
         .map_err(ImksError::io("starting the runtime"))?;
-    runtime.block_on(Box::pin(execute(command, config)))
+    runtime.block_on(Box::pin(execute(command, config, &origins)))
 }
 
-async fn execute(command: Command, config: Config) -> ImksResult<ExitCode> {
+async fn execute(
+    command: Command,
+    config: Config,
+    origins: &BTreeMap<String, String>,
+) -> ImksResult<ExitCode> {
     match command {
         Command::Serve => return Box::pin(serve::run(config)).await,
         Command::Healthcheck(args) => return healthcheck::run(args, &config).await,
         Command::Migrate => Box::pin(migrate::run(config)).await?,
-        Command::CheckConfig(_) => Box::pin(check_config::run(config)).await?,
+        Command::CheckConfig(args) => Box::pin(check_config::run(&args, config, origins)).await?,
         Command::Token(args) => Box::pin(token::run(args, &config)).await?,
         Command::Directory(args) => Box::pin(directory::run(args, &config)).await?,
         Command::Core => {
             let mut signals = serve::Signals::new()?;
             Box::pin(core::run(&config, async move { signals.next().await })).await?;
         }
-        Command::Version | Command::Admin(_) => {}
+        Command::Version | Command::Admin(_) | Command::Config(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -131,6 +146,10 @@ async fn execute(command: Command, config: Config) -> ImksResult<ExitCode> {
 impl Options {
     fn load(self, base: Config) -> ImksResult<Config> {
         Config::from_process(base, self.config, &self.flags.0)
+    }
+
+    fn origins(&self) -> BTreeMap<String, String> {
+        process_origins(self.config.clone(), &self.flags.0)
     }
 }
 

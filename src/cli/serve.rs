@@ -27,12 +27,17 @@ pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
     }
 }
 
-/// Waits for a signal to stop. SIGHUP reloads the certificate.
+/// Waits for a signal to stop. SIGHUP reloads the certificate. SIGUSR1 and SIGUSR2, which other servers use to
+/// reopen their logs, change nothing.
 async fn until_stopped(app: &App, signals: &mut Signals) -> ImksResult<()> {
     let mut hangup = signal(SignalKind::hangup()).map_err(ImksError::io("listening for signals"))?;
+    let other = |kind| signal(kind).map_err(ImksError::io("listening for signals"));
+    let (mut first, mut second) = (other(SignalKind::user_defined1())?, other(SignalKind::user_defined2())?);
     loop {
         tokio::select! {
             () = signals.next() => return Ok(()),
+            _ = first.recv() => tracing::info!("SIGUSR1 changes nothing: the log goes to standard error"),
+            _ = second.recv() => tracing::info!("SIGUSR2 changes nothing"),
             _ = hangup.recv() => if let Err(error) = app.reload_certificate() {
                 tracing::error!(%error, "the certificate was not exchanged, the old one stays in use");
             },

@@ -28,7 +28,7 @@ pub use field::Listing;
 pub use fields::fields;
 pub use flags::Flags;
 pub use setting::Setting;
-pub use source::{load, unknown_variables};
+pub use source::{load, process_origins, unknown_variables};
 
 /// The configuration of the server. `Debug` shows it like `imks check-config`, without secrets.
 #[derive(Clone)]
@@ -176,6 +176,24 @@ impl Config {
             scheme(&self.core_url, &["http://", "https://"]),
             "IMKS_CORE_URL must start with http:// or https://",
         );
+        let has_rest = |url: &Option<Secret>| {
+            url.as_ref()
+                .is_none_or(|url| url.expose().split_once("://").is_none_or(|(_, rest)| !rest.is_empty()))
+        };
+        check(has_rest(&self.database.url), "DATABASE_URL has no host");
+        check(has_rest(&self.core_url), "IMKS_CORE_URL has no host");
+        check(
+            self.internal_listen.is_none_or(|address| address.port() == 0 || address != self.listen),
+            "IMKS_INTERNAL_LISTEN and IMKS_LISTEN must be two addresses",
+        );
+        check(
+            self.engine.max_payload >= PAYLOAD_MIN,
+            "IMKS_ENGINE_MAX_PAYLOAD must be at least 10000, or ordinary messages would not fit",
+        );
+        check(
+            (PING_MIN..=PING_MAX).contains(&self.engine.ping_interval),
+            "IMKS_ENGINE_PING_INTERVAL must be from 20ms to 1h: shorter only costs, longer finds nobody gone",
+        );
         check(
             !self.drain.deadline.is_zero(),
             "IMKS_DRAIN_DEADLINE must be longer than 0s, or nothing that was acknowledged could be flushed",
@@ -221,6 +239,10 @@ fn check_client_ca(config: &Config, problems: &mut Vec<String>) {
 }
 
 const PORT_DEFAULT: u16 = 3000;
+/// The smallest limit of packets that is of use.
+const PAYLOAD_MIN: usize = 10_000;
+const PING_MIN: Duration = Duration::from_millis(20);
+const PING_MAX: Duration = Duration::from_secs(3_600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const APPEND_POSITIVE: &str = "IMKS_APPEND_LANES, IMKS_APPEND_BATCH and IMKS_APPEND_QUEUE must be at least 1";
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -277,10 +299,46 @@ mod tests {
     }
 
     #[test]
+    fn what_can_never_work_is_refused() {
+        for (variable, value) in [
+            ("IMKS_CORE_URL", "http://"),
+            ("DATABASE_URL", "postgres://"),
+            ("IMKS_LISTEN", "127.0.0.1:99999"),
+            ("IMKS_INTERNAL_LISTEN", "127.0.0.1:3000"),
+            ("IMKS_CORS_ORIGINS", "example.com"),
+            ("IMKS_CORS_ORIGINS", "https://example.com/"),
+            ("IMKS_CORS_ORIGINS", "https://a.example,*"),
+            ("IMKS_ENGINE_MAX_PAYLOAD", "1"),
+            ("IMKS_ENGINE_PING_INTERVAL", "1ms"),
+            ("IMKS_ENGINE_PING_INTERVAL", "9h"),
+            ("IMKS_LISTEN_FILE", "/run/listen"),
+            ("RUST_LOG", "verbose"),
+            ("PORT", "http"),
+        ] {
+            let text = load_from(&[(variable, value)], &[]).unwrap_err().to_string();
+            assert!(text.contains(variable), "{variable}={value}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_platform_may_say_the_port_and_everything_of_ours_beats_it() {
+        let listen = |env: &[(&str, &str)]| load_from(env, &[]).unwrap().listen.to_string();
+        assert_eq!(listen(&[("PORT", "8080")]), "0.0.0.0:8080");
+        assert_eq!(listen(&[("PORT", "8080"), ("IMKS_LISTEN", "127.0.0.1:1")]), "127.0.0.1:1");
+        let env = |name: &str| (name == "PORT").then(|| "8080".to_owned());
+        let origins = source::origins(None, &env, &[("data_dir", "/x".into())]);
+        assert_eq!((&*origins["listen"], &*origins["data_dir"]), ("PORT", "--data-dir"));
+    }
+
+    #[test]
     fn a_misspelt_variable_is_noticed() {
         let names =
             ["IMKS_LISTN", "IMKS_LISTEN", "DATABASE_URL_FILE", "IMKS_SERVICE_HOST", "IMKS_CONFIG", "HOME"];
-        assert_eq!(unknown_variables(names.iter().map(ToString::to_string)), ["IMKS_LISTN"]);
+        let variables = names.iter().map(|name| ((*name).to_owned(), String::new()));
+        assert_eq!(unknown_variables(variables), ["IMKS_LISTN"]);
+        let port = |value: &str| unknown_variables(std::iter::once(("IMKS_PORT".into(), value.into())));
+        assert_eq!(port("4000"), ["IMKS_PORT"]);
+        assert!(port("tcp://10.0.0.1:3000").is_empty(), "Kubernetes sets it for a service named imks");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The conversion of configuration values from and to text.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,9 +46,17 @@ impl Setting for PathBuf {
     }
 }
 
+/// An address with a port. Its name may be one that the system resolves; `:3000` is every IPv4 address of this machine.
 impl Setting for SocketAddr {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "write an address and a port, for example 127.0.0.1:3000".into())
+        let hint =
+            || "write an address and a port, for example 127.0.0.1:3000, localhost:3000 or :3000".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(hint)?;
+        let port: u16 = port.parse().map_err(|_| hint())?;
+        match host {
+            "" => Ok(Self::from(([0, 0, 0, 0], port))),
+            _ => text.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(hint),
+        }
     }
 
     fn show(&self) -> String {
@@ -166,9 +174,15 @@ impl Setting for Millis {
 /// token and never from a cookie.
 impl Setting for Cors {
     fn parse(text: &str) -> Result<Self, String> {
-        let origins = match Vec::parse(text)? {
-            list if list == [ANY_ORIGIN] => Origins::Any,
-            list => Origins::List(list),
+        let list = Vec::<String>::parse(text)?;
+        let origins = match list.iter().find(|origin| !is_origin(origin)) {
+            _ if list == [ANY_ORIGIN] => Origins::Any,
+            None => Origins::List(list),
+            Some(wrong) => {
+                return Err(format!(
+                    "{wrong:?} is no origin; write it as browsers do, for example https://example.com, or *"
+                ));
+            }
         };
         Ok(Self { origins, ..Self::default() })
     }
@@ -179,6 +193,16 @@ impl Setting for Cors {
             Origins::List(list) => list.show(),
         }
     }
+}
+
+/// Whether a text is an origin as browsers send it (RFC 6454 section 6.2): a scheme, a host and perhaps a port.
+fn is_origin(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else { return false };
+    let has_more = text.ends_with('/') || uri.path() != "/" || uri.query().is_some();
+    uri.scheme().is_some()
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && !has_more
+        && !text.contains('@')
 }
 
 /// A rate limit: `50/100` is fifty per second and a hundred at once; `off` is no limit.
@@ -256,6 +280,17 @@ mod tests {
         assert_eq!(Rate::parse("50/100").unwrap(), Rate::new(50, 100));
         assert_eq!(Rate::parse("off").unwrap().show(), "off");
         assert!(["", "50", "0/1", "1/0", "-1/1", "a/b"].iter().all(|text| Rate::parse(text).is_err()));
+    }
+
+    #[test]
+    fn an_address_may_have_a_name_or_none() {
+        let listen = |text| SocketAddr::parse(text).map(|address| address.to_string());
+        assert_eq!(listen("[::1]:3000").unwrap(), "[::1]:3000");
+        assert_eq!(listen(":3000").unwrap(), "0.0.0.0:3000");
+        assert!(SocketAddr::parse("localhost:3000").unwrap().ip().is_loopback());
+        for text in ["", "3000", "127.0.0.1", "127.0.0.1:99999", "::1:x", ":", "no such host:1"] {
+            assert!(listen(text).unwrap_err().contains(":3000"), "{text:?}");
+        }
     }
 
     #[test]

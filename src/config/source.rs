@@ -25,16 +25,7 @@ pub fn load(
     environment: Environment<'_>,
     flags: &[(&str, String)],
 ) -> ImksResult<Config> {
-    let mut values = Values { by_key: BTreeMap::new(), problems: Vec::new() };
-    let known = Listing::of(&mut Config::default());
-    let file = file.or_else(|| environment(CONFIG_FILE).filter(|path| !path.is_empty()).map(PathBuf::from));
-    if let Some(path) = file {
-        values.read_file(&path, &known);
-    }
-    values.read_environment(environment, &known);
-    for (key, text) in flags {
-        values.put(key, text.clone(), format!("--{}", key.replace('_', "-")));
-    }
+    let mut values = Values::read(file, environment, flags);
     let mut config = base;
     fields(&mut config, &mut values);
     let mut problems = values.problems;
@@ -42,16 +33,37 @@ pub fn load(
     if problems.is_empty() { Ok(config) } else { Err(ImksError::Config(problems.join("\n"))) }
 }
 
+/// Returns where each value comes from that is not a default: the name of its variable, its option, or its key in
+/// the file, by the key of the value.
+pub fn origins(
+    file: Option<PathBuf>,
+    environment: Environment<'_>,
+    flags: &[(&str, String)],
+) -> BTreeMap<String, String> {
+    let values = Values::read(file, environment, flags);
+    values.by_key.into_iter().map(|(key, (_, origin))| (key, origin)).collect()
+}
+
+/// Returns the [`origins`] of the values of this process.
+pub fn process_origins(file: Option<PathBuf>, flags: &[(&str, String)]) -> BTreeMap<String, String> {
+    origins(file, &|name| std::env::var(name).ok(), flags)
+}
+
 /// Returns the variables that start with `IMKS_` but are unknown, which most likely are misspelt. They are
 /// reported and not refused, because Kubernetes sets such variables for a service named imks.
-pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let known = Listing::of(&mut Config::default());
     let is_known = |name: &str| {
         let name = name.strip_suffix("_FILE").unwrap_or(name);
         name == CONFIG_FILE || known.rows.iter().any(|row| row.field.env == name)
     };
-    let foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
-    names.filter(|name| name.starts_with(PREFIX) && !is_known(name) && !foreign(name)).collect()
+    // Kubernetes sets `IMKS_PORT=tcp://…`; a number was meant for the server.
+    let is_meant = |name: &str, value: &str| name == MEANT && value.parse::<u16>().is_ok();
+    let is_foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
+    let is_unknown = |(name, value): &(String, String)| {
+        name.starts_with(PREFIX) && !is_known(name) && (is_meant(name, value) || !is_foreign(name))
+    };
+    variables.filter(is_unknown).map(|(name, _)| name).collect()
 }
 
 /// The raw texts and their origins by key, before they are parsed.
@@ -61,6 +73,20 @@ struct Values {
 }
 
 impl Values {
+    fn read(file: Option<PathBuf>, environment: Environment<'_>, flags: &[(&str, String)]) -> Self {
+        let mut values = Self { by_key: BTreeMap::new(), problems: Vec::new() };
+        let known = Listing::of(&mut Config::default());
+        let named = || environment(CONFIG_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        if let Some(path) = file.or_else(named) {
+            values.read_file(&path, &known);
+        }
+        values.read_environment(environment, &known);
+        for (key, text) in flags {
+            values.put(key, text.clone(), format!("--{}", key.replace('_', "-")));
+        }
+        values
+    }
+
     fn put(&mut self, key: &str, text: String, origin: String) {
         self.by_key.insert(key.to_owned(), (text, origin));
     }
@@ -102,12 +128,22 @@ impl Values {
     }
 
     fn read_environment(&mut self, environment: Environment<'_>, known: &Listing) {
+        // Platforms that run a container tell it so where to listen; they reach it from outside.
+        if let Some(port) = environment(PORT).filter(|port| !port.is_empty()) {
+            self.put(LISTEN, format!(":{port}"), PORT.to_owned());
+        }
         for Row { field, secret, .. } in &known.rows {
             if let Some(text) = environment(field.env) {
                 self.put(field.key, text, field.env.to_owned());
             }
             let variable = format!("{}_FILE", field.env);
-            let Some(path) = environment(&variable).filter(|_| *secret) else { continue };
+            let Some(path) = environment(&variable) else { continue };
+            if !secret {
+                let text =
+                    format!("{variable} is not known: only secrets may come from a file, set {}", field.env);
+                self.problems.push(text);
+                continue;
+            }
             match std::fs::read_to_string(&path) {
                 Ok(text) => self.put(field.key, text.trim_end().to_owned(), variable),
                 Err(error) => {
@@ -151,5 +187,10 @@ fn unknown_key(key: &str, name: &str, known: &Listing) -> String {
 }
 
 const PREFIX: &str = "IMKS_";
+/// The variable with the port in which platforms such as Heroku and Cloud Run expect a server.
+const PORT: &str = "PORT";
+const LISTEN: &str = "listen";
+/// The variable that people set who mean [`PORT`] or `IMKS_LISTEN`.
+const MEANT: &str = "IMKS_PORT";
 /// The prefixes of variables that Kubernetes sets, or that the tests and benches read.
 const FOREIGN: [&str; 5] = ["IMKS_SERVICE_", "IMKS_PORT", "IMKS_TEST_", "IMKS_BENCH_", "IMKS_UPDATE_"];

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -33,6 +34,11 @@ impl Default for Config {
 
 /// Checks that `filter` can be used. The error is the reason why not.
 pub fn check_filter(filter: &str) -> Result<(), String> {
+    // A word that is no level is taken for the name of a module, and turns everything else off.
+    let is_word = !filter.is_empty() && filter.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_word && filter.parse::<LevelFilter>().is_err() && filter != env!("CARGO_PKG_NAME") {
+        return Err(format!("{filter} is no level; write error, warn, info, debug, trace or off"));
+    }
     EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
 }
 

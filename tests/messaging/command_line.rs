@@ -29,9 +29,63 @@ fn a_wrong_configuration_is_told_in_whole_and_ends_with_78() {
 
 #[test]
 fn a_configuration_is_shown_without_its_secrets() {
-    let output = imks(&["check-config"], &[("DATABASE_URL", "postgres://im:hunter2@db/imks")]);
+    let database = [("DATABASE_URL", "postgres://im:hunter2@db/imks")];
+    let output = imks(&["check-config", "--no-environment", "--data-dir", "/x"], &database);
     let shown = text(&output.stdout);
-    assert!(output.status.success() && shown.contains("postgres://***@db/imks"), "{shown}");
+    let row = |name: &str| {
+        shown.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().collect::<Vec<_>>()
+    };
+    assert!(output.status.success(), "{shown}");
+    assert_eq!(row("DATABASE_URL"), ["DATABASE_URL", "postgres://***@db/imks", "DATABASE_URL"]);
+    assert_eq!(row("IMKS_DATA_DIR"), ["IMKS_DATA_DIR", "/x", "--data-dir"]);
+    assert_eq!(row("IMKS_LISTEN"), ["IMKS_LISTEN", "127.0.0.1:3000", "default"]);
+}
+
+#[test]
+fn what_a_configuration_names_is_tried_and_nothing_is_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let fine = imks(&["check-config", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()], &[]);
+    assert!(fine.status.success() && !data.exists(), "{}", text(&fine.stderr));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    let environment = [
+        ("IMKS_LISTEN", "203.0.113.1:3000"),
+        ("IMKS_DATA_DIR", "/proc/nope"),
+        ("IMKS_CLIENT_BUNDLE_DIR", "/nope"),
+        ("IMKS_ADMIN_UI_DIR", "/nope"),
+        ("IMKS_CORE_URL", "http://127.0.0.1:1"),
+        ("IMKS_CORE_DEADLINE", "200ms"),
+    ];
+    let wrong = imks(&["check-config"], &environment);
+    let told = text(&wrong.stderr);
+    assert_eq!(wrong.status.code(), Some(78), "{told}");
+    for (variable, _) in environment.iter().filter(|(name, _)| *name != "IMKS_CORE_DEADLINE") {
+        assert!(told.contains(variable), "{variable} is missing in {told}");
+    }
+    let away = imks(
+        &["check-config"],
+        &[
+            ("DATABASE_URL", "postgres://im:hunter2@127.0.0.1:1/imks"),
+            ("IMKS_DATABASE_ACQUIRE_TIMEOUT", "200ms"),
+        ],
+    );
+    let told = text(&away.stderr);
+    assert!(
+        away.status.code() == Some(78) && told.contains("DATABASE_URL") && !told.contains("hunter2"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_file_to_begin_with_is_printed_and_can_be_used_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("imks.toml");
+    std::fs::write(&file, imks(&["config", "init"], &[]).stdout).unwrap();
+    let output = imks(&["--config", file.to_str().unwrap(), "check-config", "--no-environment"], &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for flag in ["--version", "-V", "version"] {
+        assert_eq!(text(&imks(&[flag], &[]).stdout).trim(), concat!("imks ", env!("CARGO_PKG_VERSION")));
+    }
 }
 
 #[test]
@@ -51,6 +105,7 @@ fn no_output_shows_a_secret_whatever_its_url_looks_like() {
             ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2"),
             ("IMKS_ADMIN_PASSWORD_HASH", "hunter2"),
             ("IMKS_DATABASE_ACQUIRE_TIMEOUT", "200ms"),
+            ("IMKS_CORE_DEADLINE", "200ms"),
             ("RUST_LOG", "trace"),
         ];
         for command in ["check-config", "migrate", "token"] {

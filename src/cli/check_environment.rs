@@ -1,0 +1,141 @@
+//! The part of `imks check-config` that tries what a configuration names: addresses, directories, certificates,
+//! keys, the database, the broker and the core. Nothing is changed.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::app::connect_bus;
+use crate::auth::{CoreClient, check_public_keys};
+use crate::clock;
+use crate::config::{ClusterAdapter, Config};
+use crate::http::tls::Certificates;
+use crate::http::{admin_ui, listener};
+use crate::models::Db;
+use crate::node::NodeId;
+use crate::{ImksError, ImksResult};
+
+/// Returns what of the configuration does not work here and now, each as a sentence that names the setting.
+pub(super) async fn problems(config: &Config) -> Vec<String> {
+    let mut problems: Vec<String> = local(config).into_iter().filter_map(Result::err).collect();
+    let remote = tokio::join!(keys(config), core(config), database(config));
+    problems.extend([remote.0, remote.1].into_iter().filter_map(Result::err));
+    problems.extend(remote.2);
+    problems
+}
+
+type Checked = Result<(), String>;
+
+/// Tries what is on this machine.
+fn local(config: &Config) -> Vec<Checked> {
+    let mut checks = vec![tcp("IMKS_LISTEN", config.listen)];
+    checks.extend(config.internal_listen.map(|address| tcp("IMKS_INTERNAL_LISTEN", address)));
+    if config.serves_webtransport() {
+        checks.push(udp(config.webtransport.listen.unwrap_or(config.listen)));
+    }
+    if config.database.url.is_none() {
+        checks.push(writable("IMKS_DATA_DIR", &config.database.data_dir));
+    }
+    if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
+        checks
+            .push(Certificates::open(cert.clone(), key.clone()).map(drop).map_err(|error| error.to_string()));
+    }
+    if let Some(directory) = &config.engine.client_bundle_dir {
+        checks.push(directory_exists("IMKS_CLIENT_BUNDLE_DIR", directory));
+    }
+    if let Some(directory) = &config.admin.ui_dir {
+        checks.push(admin_ui::routes(directory).map(drop).map_err(named("IMKS_ADMIN_UI_DIR")));
+    }
+    checks
+}
+
+fn named(setting: &'static str) -> impl Fn(ImksError) -> String {
+    move |error| match std::error::Error::source(&error) {
+        Some(cause) => format!("{setting}: {error}: {cause}"),
+        None => format!("{setting}: {error}"),
+    }
+}
+
+/// Binds an address for a moment. One that is in use is fine: the server that is being checked may be running.
+fn tcp(setting: &'static str, address: SocketAddr) -> Checked {
+    match listener::bind(address) {
+        Err(ImksError::Io { source, .. }) if source.kind() != ErrorKind::AddrInUse => {
+            Err(format!("{setting}: {address} cannot be listened on: {source}"))
+        }
+        Err(_) | Ok(_) => Ok(()),
+    }
+}
+
+fn udp(address: SocketAddr) -> Checked {
+    match UdpSocket::bind(address) {
+        Err(error) if error.kind() != ErrorKind::AddrInUse => {
+            Err(format!("IMKS_WEBTRANSPORT_LISTEN: {address} cannot be listened on with UDP: {error}"))
+        }
+        Err(_) | Ok(_) => Ok(()),
+    }
+}
+
+/// Makes a directory in `directory`, or in the part of its path that exists, and removes it again.
+fn writable(setting: &'static str, directory: &Path) -> Checked {
+    let here = Path::new(".");
+    let there = directory.ancestors().map(|path| if path.as_os_str().is_empty() { here } else { path });
+    let Some(existing) = there.into_iter().find(|path| path.exists()) else { return Ok(()) };
+    let trial = existing.join(format!(".imks-check-{}-{}", std::process::id(), clock::now_micros()));
+    let tried = std::fs::create_dir(&trial).and_then(|()| std::fs::remove_dir(&trial));
+    tried.map_err(|error| format!("{setting}: {} cannot be written to: {error}", existing.display()))
+}
+
+fn directory_exists(setting: &'static str, directory: &Path) -> Checked {
+    if directory.is_dir() {
+        Ok(())
+    } else {
+        Err(format!("{setting}: {} is no directory", directory.display()))
+    }
+}
+
+async fn keys(config: &Config) -> Checked {
+    check_public_keys(&config.login).await.map_err(|error| error.to_string())
+}
+
+async fn core(config: &Config) -> Checked {
+    let Some(url) = &config.core_url else { return Ok(()) };
+    let core = CoreClient::connect(url.expose(), config.core.clone()).map_err(named("IMKS_CORE_URL"))?;
+    core.signing_keys("").await.map(drop).map_err(named("IMKS_CORE_URL"))
+}
+
+/// Tries a database with an address, and the broker of the cluster.
+async fn database(config: &Config) -> Vec<String> {
+    let is_needed = config.database.url.is_some() || config.cluster.adapter() != ClusterAdapter::Local;
+    if !is_needed {
+        return Vec::new();
+    }
+    let connected = timeout(ANSWER_MAX, ping(config)).await;
+    let db = match connected {
+        Ok(Ok(db)) => db,
+        Ok(Err(error)) => return vec![named("DATABASE_URL")(error)],
+        Err(_) => return vec!["DATABASE_URL: the database does not answer".to_owned()],
+    };
+    let broker = async {
+        let bus = connect_bus(config, &db, NodeId::random()?).await?;
+        let answered = bus.ping().await;
+        bus.close().await;
+        answered
+    };
+    match timeout(ANSWER_MAX, broker).await {
+        Ok(Ok(())) => Vec::new(),
+        Ok(Err(error)) => vec![named("IMKS_ADAPTER")(error)],
+        Err(_) => vec!["IMKS_ADAPTER: the broker does not answer".to_owned()],
+    }
+}
+
+async fn ping(config: &Config) -> ImksResult<Db> {
+    let db = Db::connect(&config.database).await?;
+    db.ping().await?;
+    Ok(db)
+}
+
+/// How long an answer of the database or the broker may take.
+const ANSWER_MAX: Duration = Duration::from_secs(8);
