@@ -176,24 +176,6 @@ impl Config {
             scheme(&self.core_url, &["http://", "https://"]),
             "IMKS_CORE_URL must start with http:// or https://",
         );
-        let has_rest = |url: &Option<Secret>| {
-            url.as_ref()
-                .is_none_or(|url| url.expose().split_once("://").is_none_or(|(_, rest)| !rest.is_empty()))
-        };
-        check(has_rest(&self.database.url), "DATABASE_URL has no host");
-        check(has_rest(&self.core_url), "IMKS_CORE_URL has no host");
-        check(
-            self.internal_listen.is_none_or(|address| address.port() == 0 || address != self.listen),
-            "IMKS_INTERNAL_LISTEN and IMKS_LISTEN must be two addresses",
-        );
-        check(
-            self.engine.max_payload >= PAYLOAD_MIN,
-            "IMKS_ENGINE_MAX_PAYLOAD must be at least 10000, or ordinary messages would not fit",
-        );
-        check(
-            (PING_MIN..=PING_MAX).contains(&self.engine.ping_interval),
-            "IMKS_ENGINE_PING_INTERVAL must be from 20ms to 1h: shorter only costs, longer finds nobody gone",
-        );
         check(
             !self.drain.deadline.is_zero(),
             "IMKS_DRAIN_DEADLINE must be longer than 0s, or nothing that was acknowledged could be flushed",
@@ -210,6 +192,7 @@ impl Config {
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
+        problems.extend(self.impossible().map(str::to_owned));
         problems.extend(self.login.problems(&self.hook, self.core_url.is_some()));
         problems.extend(self.admin.problems());
         problems.extend(self.cluster.problems(self.database.url.as_ref()));
@@ -219,6 +202,24 @@ impl Config {
             problems.push(format!("RUST_LOG is not a log filter: {why}"));
         }
         problems
+    }
+
+    /// Returns the problems of values that have the right form, but with which nothing could work.
+    fn impossible(&self) -> impl Iterator<Item = &'static str> {
+        let has_host = |url: &Option<Secret>| {
+            let rest = url.as_ref().and_then(|url| url.expose().split_once("://"));
+            rest.is_none_or(|(_, rest)| !rest.is_empty())
+        };
+        let addresses_differ =
+            self.internal_listen.is_none_or(|address| address.port() == 0 || address != self.listen);
+        let checks = [
+            (has_host(&self.database.url), "DATABASE_URL has no host"),
+            (has_host(&self.core_url), "IMKS_CORE_URL has no host"),
+            (addresses_differ, "IMKS_INTERNAL_LISTEN and IMKS_LISTEN must be two addresses"),
+            (self.engine.max_payload >= PAYLOAD_MIN, PAYLOAD_RULE),
+            ((PING_MIN..=PING_MAX).contains(&self.engine.ping_interval), PING_RULE),
+        ];
+        checks.into_iter().filter(|(fine, _)| !fine).map(|(_, sentence)| sentence)
     }
 
     /// Checks that the configuration can work.
@@ -241,8 +242,13 @@ fn check_client_ca(config: &Config, problems: &mut Vec<String>) {
 const PORT_DEFAULT: u16 = 3000;
 /// The smallest limit of packets that is of use.
 const PAYLOAD_MIN: usize = 10_000;
+const PAYLOAD_RULE: &str =
+    "IMKS_ENGINE_MAX_PAYLOAD must be at least 10000, or ordinary messages would not fit";
 const PING_MIN: Duration = Duration::from_millis(20);
+/// The longest interval between two pings.
 const PING_MAX: Duration = Duration::from_secs(3_600);
+const PING_RULE: &str =
+    "IMKS_ENGINE_PING_INTERVAL must be from 20ms to 1h: shorter only costs, longer finds nobody gone";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const APPEND_POSITIVE: &str = "IMKS_APPEND_LANES, IMKS_APPEND_BATCH and IMKS_APPEND_QUEUE must be at least 1";
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
