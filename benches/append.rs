@@ -389,6 +389,7 @@ impl Sender {
             mentions: Mentions::default(),
             flags: 0,
             poll: None,
+            expect: None,
             nonce: Some(Nonce::new(nonce).unwrap()),
             interactive: true,
         }

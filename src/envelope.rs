@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::ImksError;
 use crate::clock::{self, Timestamp};
-use crate::error::Code;
+use crate::error::{Code, Present};
 
 /// The answer to a request that was carried out.
 #[derive(Debug, Serialize)]
@@ -79,8 +79,17 @@ enum Details {
     Field(String),
     Permission(&'static str),
     Current(i64),
+    LastSeq(i64),
+    Key(PresentKey),
     Limit(&'static str),
     Bucket(&'static str),
+}
+
+/// The value that a key has instead of the expected one; none for a key that does not exist.
+#[derive(Debug, Serialize)]
+struct PresentKey {
+    version: i64,
+    value: Option<String>,
 }
 
 impl Details {
@@ -90,6 +99,10 @@ impl Details {
             ImksError::InvalidField { field, .. } => Some(Self::Field(field.clone())),
             ImksError::Forbidden(permission) => Some(Self::Permission(permission)),
             ImksError::VersionMismatch { current } => Some(Self::Current(*current)),
+            ImksError::NotAsExpected(Present::LastSeq(last_seq)) => Some(Self::LastSeq(*last_seq)),
+            ImksError::NotAsExpected(Present::Key { version, value }) => {
+                Some(Self::Key(PresentKey { version: *version, value: value.clone() }))
+            }
             ImksError::LimitReached(limit) => Some(Self::Limit(limit)),
             ImksError::RateLimited { bucket, .. } => Some(Self::Bucket(bucket)),
             _ => None,
@@ -168,6 +181,10 @@ mod tests {
         let details = |error| failure(&error)["error"]["details"].clone();
         assert_eq!(details(ImksError::invalid("body", "is empty")), json!({ "field": "body" }));
         assert_eq!(details(ImksError::Forbidden("SEND_MESSAGES")), json!({ "permission": "SEND_MESSAGES" }));
+        let present = |present| details(ImksError::NotAsExpected(present));
+        assert_eq!(present(Present::LastSeq(7)), json!({ "last_seq": 7 }));
+        let key = Present::Key { version: 2, value: Some("v".into()) };
+        assert_eq!(present(key), json!({ "key": { "version": 2, "value": "v" } }));
         assert_eq!(details(ImksError::VersionMismatch { current: 3 }), json!({ "current": 3 }));
         assert_eq!(details(ImksError::UnknownEvent), Value::Null);
     }

@@ -13,6 +13,8 @@
 mod append;
 #[path = "storage/concurrency.rs"]
 mod concurrency;
+#[path = "storage/expect.rs"]
+mod expect;
 #[path = "storage/fault.rs"]
 mod fault;
 #[path = "storage/history.rs"]

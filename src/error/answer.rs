@@ -37,7 +37,7 @@ impl ImksError {
             Self::NotFound(_) | Self::UnknownName { .. } | Self::SocketNotFound(_) => Code::NotFound,
             Self::UnknownEvent => Code::UnknownEvent,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
-            Self::Conflict { .. } => Code::Conflict,
+            Self::Conflict { .. } | Self::NotAsExpected(_) => Code::Conflict,
             Self::VersionMismatch { .. } => Code::VersionMismatch,
             Self::NonceConflict => Code::NonceConflict,
             Self::MessageDeleted => Code::MessageDeleted,

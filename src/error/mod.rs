@@ -18,6 +18,20 @@ pub use code::{Code, Precondition};
 /// The result of every fallible public function.
 pub type ImksResult<T> = Result<T, ImksError>;
 
+/// What is there instead of what a request expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Present {
+    /// The number of the channel's last message.
+    LastSeq(i64),
+    /// The value under a key of the channel.
+    Key {
+        /// The version of the value; 0 if there is none.
+        version: i64,
+        /// The value.
+        value: Option<String>,
+    },
+}
+
 /// Any error of this crate, classified by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum ImksError {
@@ -203,6 +217,9 @@ pub enum ImksError {
         /// The current version.
         current: i64,
     },
+    /// A condition of the request does not hold; the value is what is there instead.
+    #[error("not as expected")]
+    NotAsExpected(Present),
     /// The nonce was already used with other content.
     #[error("nonce used before with other content")]
     NonceConflict,

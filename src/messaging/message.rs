@@ -14,6 +14,7 @@ use super::turn::Turn;
 use super::{draft, read_state};
 use crate::auth::Permission;
 use crate::clock::{self, Micros};
+use crate::models::channel_key::Expect;
 use crate::models::message::{
     ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, MessageDetail, MessageType,
 };
@@ -55,6 +56,8 @@ struct SendMessage {
     clear_draft: bool,
     #[serde(default)]
     poll: Option<StartPoll>,
+    #[serde(default)]
+    expect: Option<Expect>,
     /// Fields that this version cannot store. They are refused rather than silently dropped.
     #[serde(default)]
     attachments: Vec<Box<RawValue>>,
@@ -145,6 +148,7 @@ impl SendMessage {
             flags: self.flags,
             poll: self.poll.map(|poll| poll.checked(now)).transpose()?,
             nonce: self.nonce,
+            expect: self.expect,
             interactive: true,
         })
     }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::append::records::Write;
 use super::append::{LockedChannel, Mutation, References};
+use super::channel_key::Expect;
 use super::message::{
     ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, MessageDetail, MessageType, ReplyPreview, is_counted,
 };
@@ -42,6 +43,8 @@ pub struct NewMessage {
     /// The client's own id of this send. Repeated within 24 hours by the same author in the same channel, it
     /// returns the first message.
     pub nonce: Option<Nonce>,
+    /// What must be so when the message is stored.
+    pub expect: Option<Expect>,
     /// Whether a person sent it, and has thereby read the channel. False for scheduled messages, webhooks and
     /// bots.
     pub interactive: bool,
@@ -66,8 +69,11 @@ impl Mutation for NewMessage {
         let scope = references.scope();
         let (author, slow) = ((scope.actor.id, scope.channel_id), !scope.slow_mode.is_zero());
         if let Some(nonce) = &self.nonce {
-            // Slow mode would refuse a repeat before the unique index could detect it.
-            references.nonce(nonce, slow);
+            // Slow mode or a condition would refuse a repeat before the unique index could detect it.
+            references.nonce(nonce, slow || self.expect.is_some());
+        }
+        if let Some(expect) = &self.expect {
+            expect.refers(references);
         }
         if slow {
             references.rows::<LastSend>(author);
@@ -81,12 +87,18 @@ impl Mutation for NewMessage {
         {
             return Ok(Sent { message, duplicate: true });
         }
+        if let Some(expect) = &self.expect {
+            expect.check(channel)?;
+        }
         self.check_thread(channel)?;
         let reply_to = self.quoted(channel)?;
         self.check_slow_mode(channel)?;
         let message = channel.append(self.row(channel), content_hash, reply_to)?;
         self.advance_author(channel, &message)?;
         self.mention(channel, &message);
+        if let Some(expect) = &self.expect {
+            expect.apply(channel);
+        }
         if let Some(poll) = &self.poll {
             message_poll_vote::start(channel, &message, poll);
         }
@@ -231,6 +243,7 @@ mod tests {
             flags,
             poll: None,
             nonce: None,
+            expect: None,
             interactive: true,
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod append;
 pub(crate) mod channel_change;
+pub mod channel_key;
 pub mod channel_state;
 pub mod cluster_message;
 pub mod cluster_node;

@@ -41,6 +41,27 @@ on_both! {
         assert_eq!(alice.refused("message:send", changed).await["code"], "nonce_conflict");
     }
 
+    async fn of_two_who_take_the_same_turn_one_wins_and_the_other_learns_who(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let take = |name: &str, version: i64| json!({ "channel_id": channel, "body": "mine",
+            "expect": {"key": "turn", "version": version, "value": name} });
+        alice.ok("message:send", take("alice", 0)).await;
+        let error = bob.refused("message:send", take("bob", 0)).await;
+        assert_eq!((&error["code"], &error["retryable"]), (&json!("conflict"), &json!(false)));
+        assert_eq!(error["details"], json!({"key": {"version": 1, "value": "alice"}}));
+        bob.ok("message:send", take("bob", 1)).await;
+        let next = |seq: i64| json!({ "body": "next", "expect": {"last_seq": seq} }).to_string();
+        let bearer = format!("Bearer {}", server.token("alice").await);
+        let path = format!("POST /api/v1/channels/{channel}/messages");
+        let stale = crate::api::send(server.addr(), &path, &[("authorization", &bearer)], &next(1)).await;
+        assert_eq!(stale.code(), (409, "conflict"));
+        let fresh = crate::api::send(server.addr(), &path, &[("authorization", &bearer)], &next(2)).await;
+        assert_eq!(fresh.code(), (201, ""));
+        let wrong = json!({ "channel_id": channel, "body": "x", "expect": {"key": "turn"} });
+        assert_eq!(alice.refused("message:send", wrong).await["details"]["field"], "expect");
+    }
+
     async fn messages_sent_at_once_are_stored_in_the_order_they_were_sent(server: TestServer) {
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
         let channel = first_channel(&alice);

@@ -207,6 +207,7 @@ pub fn message(body: &str) -> NewMessage {
         flags: 0,
         poll: None,
         nonce: None,
+        expect: None,
         interactive: true,
     }
 }

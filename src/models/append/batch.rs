@@ -247,6 +247,7 @@ mod tests {
             mentions: Mentions::default(),
             flags: 0,
             poll: None,
+            expect: None,
             nonce: Some(Nonce::new(nonce).unwrap()),
             interactive: true,
         }

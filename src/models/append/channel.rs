@@ -97,6 +97,14 @@ impl LockedChannel<'_> {
         Ok(self.batch.state(self.scope.channel_id)?.last_cseq)
     }
 
+    /// Returns the number of the channel's last message so far.
+    ///
+    /// # Errors
+    /// [`ImksError::Internal`] for a channel that is not locked.
+    pub(crate) fn last_seq(&self) -> ImksResult<i64> {
+        Ok(self.batch.state(self.scope.channel_id)?.last_seq)
+    }
+
     /// Returns the message that the actor sent with this nonce in the last 24 hours. Call it before any other
     /// check, so that a repeated send gets the answer of the first one.
     ///
