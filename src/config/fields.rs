@@ -174,8 +174,8 @@ settings! {
         inbound_messages (inbound_messages_max): "IMKS_ENGINE_INBOUND_MESSAGES" =
             "The most unhandled messages of a polling client before the response to its POST is delayed";
         cors_origins (cors): "IMKS_CORS_ORIGINS" =
-            "Origins of web pages that may connect, exactly as browsers send them, or `*`; if not set, only \
-             the same origin";
+            "Origins of web pages that may connect, exactly as browsers send them, or `*`; pages of others are \
+             refused on every transport. If not set, only pages of the same origin can connect by polling";
         http_compression: "IMKS_ENGINE_HTTP_COMPRESSION" =
             "Smallest response to a polling client that is compressed, in bytes; empty: no response is \
              compressed";

@@ -170,7 +170,7 @@ impl Setting for Millis {
     }
 }
 
-/// `*`, or origins separated by commas. Credentials are not allowed, because the identity comes from the
+/// `*`, or origins separated by commas; pages of others are then refused on every transport. Credentials are not allowed, because the identity comes from the
 /// token and never from a cookie.
 impl Setting for Cors {
     fn parse(text: &str) -> Result<Self, String> {
@@ -184,7 +184,8 @@ impl Setting for Cors {
                 ));
             }
         };
-        Ok(Self { origins, ..Self::default() })
+        let enforce = matches!(&origins, Origins::List(list) if !list.is_empty());
+        Ok(Self { origins, enforce, ..Self::default() })
     }
 
     fn show(&self) -> String {

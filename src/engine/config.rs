@@ -193,6 +193,9 @@ pub struct Cors {
     pub methods: Vec<String>,
     /// The request headers allowed in a preflight response; if empty, the requested ones are allowed.
     pub headers: Vec<String>,
+    /// Whether requests of pages of other origins are refused (403), also those for WebSocket and WebTransport, to
+    /// which the rules of browsers for reading do not apply. False as in the reference server.
+    pub enforce: bool,
 }
 
 /// The origins that may read responses.

@@ -205,6 +205,29 @@ async fn foreign_origins_are_allowed_by_exact_name_only() {
 }
 
 #[tokio::test]
+async fn pages_of_foreign_origins_are_refused_on_every_transport_where_the_policy_says_so() {
+    let origins = Origins::List(vec!["https://good.example".into()]);
+    let cors = Some(Cors { origins, enforce: true, ..Cors::default() });
+    let server = Server::start(Config { cors, ..Config::default() }).await;
+    for (origin, polling, websocket) in [
+        ("https://good.example", 200, 101),
+        ("http://test", 200, 101),
+        ("https://evil.example", 403, 400),
+        ("null", 403, 400),
+    ] {
+        let path = "/socket.io/?EIO=4&transport=polling";
+        assert_eq!(server.request("GET", path, &[("Origin", origin)], "").await.status, polling, "{origin}");
+        let head = upgrade_head("/socket.io/?EIO=4&transport=websocket");
+        let mut stream =
+            server.raw(&head.replace("Host: test", &format!("Host: test\r\nOrigin: {origin}"))).await;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(status, *format!("HTTP/1.1 {websocket}").as_bytes(), "{origin}");
+    }
+    assert_eq!(server.get("/socket.io/?EIO=4&transport=polling").await.status, 200, "no browser");
+}
+
+#[tokio::test]
 async fn transports_and_upgrades_can_be_switched_off() {
     let server = Server::start(Config { websocket: false, ..Config::default() }).await;
     assert!(server.get("/socket.io/?EIO=4&transport=polling").await.body.contains(r#""upgrades":[]"#));

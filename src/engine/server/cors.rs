@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::engine::config::{Cors, Origins};
+use crate::engine::request_error::RequestError;
 
 /// Adds the headers of the response to a preflight request.
 pub(super) fn allow_request(cors: &Cors, request: &HeaderMap, headers: &mut HeaderMap) {
@@ -35,6 +36,17 @@ pub(crate) fn allow_origin(cors: &Cors, request: &HeaderMap, headers: &mut Heade
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     if cors.credentials {
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+}
+
+/// Refuses the request of a page whose origin is not allowed, if the policy says so. Programs that are no browser
+/// send no `Origin`.
+pub(super) fn enforce(cors: Option<&Cors>, request: &HeaderMap) -> Result<(), RequestError> {
+    let Some(cors) = cors.filter(|cors| cors.enforce) else { return Ok(()) };
+    let is_fine = |origin: &HeaderValue| is_allowed(cors, origin) || is_same_origin(origin, request);
+    match request.get(header::ORIGIN).is_none_or(is_fine) {
+        true => Ok(()),
+        false => Err(RequestError::Forbidden("Origin not allowed".into())),
     }
 }
 
@@ -74,7 +86,7 @@ impl RefusedOrigins {
         if self.is_new(&origin.as_bytes()[..origin.len().min(ORIGIN_BYTES_MAX)]) {
             tracing::warn!(
                 origin = %String::from_utf8_lossy(&origin.as_bytes()[..origin.len().min(ORIGIN_BYTES_MAX)]).escape_debug(),
-                "the browser keeps answers from pages of this origin; to allow it, add it to IMKS_CORS_ORIGINS (engine::Config::cors)"
+                "pages of this origin cannot connect; to allow it, add it to IMKS_CORS_ORIGINS (engine::Config::cors)"
             );
         }
     }

@@ -102,7 +102,7 @@ impl Engine {
             }
         };
         reply::decorate(&self.0.config, &parts, &mut reply);
-        if !upgrade {
+        if !upgrade || self.0.config.cors.as_ref().is_some_and(|cors| cors.enforce) {
             self.0.refused_origins.note(self.0.config.cors.as_ref(), &parts.headers);
         }
         reply
@@ -147,6 +147,7 @@ impl Engine {
         if let Some(hook) = &config.hooks.on_request {
             hook(parts).map_err(|_| RequestError::BadRequest)?;
         }
+        cors::enforce(config.cors.as_ref(), &parts.headers)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let transport = query.transport().filter(|transport| match transport {
             Transport::Polling => config.polling,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use wtransport::proto::session::SessionResponse;
 
 use super::request::Query;
-use super::{Engine, Inner};
+use super::{Engine, Inner, cors};
 use crate::engine::connection::{self, Start};
 use crate::engine::duplex::Duplex;
 use crate::engine::metrics::{self, QuicHandshake};
@@ -46,6 +46,11 @@ impl Engine {
         {
             request.refuse(SessionResponse::forbidden()).await;
             return Err(SessionRefused::Request(RequestError::BadRequest));
+        }
+        if let Err(error) = cors::enforce(config.cors.as_ref(), &parts.headers) {
+            self.0.refused_origins.note(config.cors.as_ref(), &parts.headers);
+            request.refuse(SessionResponse::forbidden()).await;
+            return Err(SessionRefused::Request(error));
         }
         if self.0.accepting.read().is_none() {
             request.refuse(SessionResponse::too_many_requests()).await;
