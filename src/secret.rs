@@ -28,12 +28,20 @@ impl Secret {
 /// # Errors
 /// [`ImksError::Signing`].
 pub fn pseudonym(key: Uuid, user: Uuid) -> ImksResult<Uuid> {
-    let key = EncodingKey::from_secret(key.as_bytes());
-    let signed = sign(user.as_bytes(), &key, Algorithm::HS256);
-    // The signature comes as base64url.
+    let digest = digest(key.as_bytes(), user.as_bytes())?;
+    digest.first_chunk().map(|bytes| Uuid::from_bytes(*bytes)).ok_or(ImksError::Internal("a short digest"))
+}
+
+/// Returns HMAC-SHA-256 (RFC 2104) of `bytes`, which says nothing about them to whoever does not have the key.
+///
+/// # Errors
+/// [`ImksError::Signing`].
+pub fn digest(key: &[u8], bytes: &[u8]) -> ImksResult<[u8; 32]> {
+    let signed = sign(bytes, &EncodingKey::from_secret(key), Algorithm::HS256);
+    // The digest comes as base64url.
     let text = signed.map_err(|error| ImksError::Signing(Cause::new(error)))?;
-    let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
-    bytes.first_chunk().map(|bytes| Uuid::from_bytes(*bytes)).ok_or(ImksError::Internal("a short signature"))
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| ImksError::Signing(Cause::new(error)))?;
+    bytes.try_into().map_err(|_| ImksError::Internal("a digest of another length"))
 }
 
 impl<T: Into<String>> From<T> for Secret {

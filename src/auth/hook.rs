@@ -1,9 +1,6 @@
 //! Logins that an HTTP hook of the operator decides about: it is asked with the token of a client, and answers
 //! with the user, their channels and permissions (docs/identity.md).
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use parking_lot::Mutex;
@@ -16,11 +13,12 @@ use super::claims::{Refusal, TOKEN_BYTES_MAX};
 use super::login::{Login, grants};
 use super::login_config::HookConfig;
 use super::metrics::{self, HookCall};
+use super::recent::{Bounds, Recent};
 use crate::clock::Micros;
 use crate::error::{ImksError, ImksResult};
 use crate::http_client::{HttpClient, Limits};
 use crate::pb::Breaker;
-use crate::secret::Secret;
+use crate::secret::{Secret, digest};
 
 /// What the hook says about a token.
 #[derive(Clone)]
@@ -39,13 +37,14 @@ pub(super) struct Hook {
     client: HttpClient,
     slots: Semaphore,
     breaker: Mutex<Breaker>,
-    accepted: Mutex<HashMap<Arc<str>, Accepted>>,
+    /// The last answers, by a digest of their token: whoever reads this memory finds no token in it.
+    accepted: Mutex<Recent<Digest, Answer>>,
+    /// The key of the digests, which exists in this process only.
+    digest_key: [u8; 32],
 }
 
-struct Accepted {
-    answer: Answer,
-    until: Instant,
-}
+/// What stands for a token in memory.
+type Digest = [u8; 32];
 
 /// The body of an answer that accepts a token.
 #[derive(Deserialize)]
@@ -66,12 +65,15 @@ struct User {
 
 impl Hook {
     pub(super) fn new(url: Secret, config: HookConfig) -> ImksResult<Self> {
+        let mut digest_key = [0; 32];
+        getrandom::fill(&mut digest_key)?;
         Ok(Self {
             url,
             client: HttpClient::new()?,
             slots: Semaphore::new(config.calls_max),
             breaker: Mutex::default(),
-            accepted: Mutex::default(),
+            accepted: Mutex::new(Recent::new(ACCEPTED)),
+            digest_key,
             config,
         })
     }
@@ -82,7 +84,8 @@ impl Hook {
         if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
             return Err(Refusal::Invalid("size"));
         }
-        if !again && let Some(answer) = self.cached(token, now) {
+        let digest = digest(&self.digest_key, token.as_bytes())?;
+        if !again && let Some(answer) = self.cached(&digest, now) {
             return Ok(answer);
         }
         let deadline = Instant::now() + self.config.deadline;
@@ -95,32 +98,22 @@ impl Hook {
         let outcome = self.call(token, deadline, now).await;
         self.record(&outcome);
         match &outcome {
-            Ok(answer) => self.store(token, answer),
-            Err(Refusal::Invalid(_)) => drop(self.accepted.lock().remove(token)),
+            Ok(answer) => self.store(digest, answer),
+            Err(Refusal::Invalid(_)) => self.accepted.lock().remove(&digest),
             Err(_) => {}
         }
         outcome
     }
 
-    /// Forgets an answer, so that the next connect asks.
-    pub(super) fn forget(&self, token: &str) {
-        self.accepted.lock().remove(token);
-    }
-
-    fn cached(&self, token: &str, now: Micros) -> Option<Answer> {
+    fn cached(&self, digest: &Digest, now: Micros) -> Option<Answer> {
         let accepted = self.accepted.lock();
-        let accepted =
-            accepted.get(token).filter(|it| Instant::now() < it.until && now < it.answer.expires_at);
-        accepted.map(|it| it.answer.clone())
+        accepted.get(digest, Instant::now()).filter(|answer| now < answer.expires_at).cloned()
     }
 
-    fn store(&self, token: &str, answer: &Answer) {
-        let until = Instant::now() + self.config.ttl;
-        let mut accepted = self.accepted.lock();
-        if accepted.len() >= ACCEPTED_MAX {
-            accepted.clear();
-        }
-        accepted.insert(token.into(), Accepted { answer: answer.clone(), until });
+    fn store(&self, digest: Digest, answer: &Answer) {
+        let now = Instant::now();
+        let weight = answer.login.weight();
+        self.accepted.lock().insert(digest, answer.clone(), weight, Some(now + self.config.ttl), now);
     }
 
     async fn call(&self, token: &str, deadline: Instant, now: Micros) -> Result<Answer, Refusal> {
@@ -163,11 +156,15 @@ impl Hook {
 
 /// Reads an answer. One that does not have its form is an outage of the hook, and decides nothing.
 fn parsed(body: &[u8], now: Micros) -> Result<Answer, Refusal> {
-    let malformed = |why: &str| {
+    let malformed = |why: &'static str| {
         tracing::warn!(why, "the answer of the hook does not have its form");
         Refusal::Unknown(ImksError::Unavailable(HOOK))
     };
-    let body: Body = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
+    let body: Body = serde_json::from_slice(body).map_err(|error| {
+        // The text of the error may quote the answer, which is nobody's business in a log.
+        tracing::warn!(kind = ?error.classify(), column = error.column(), "the answer of the hook cannot be read");
+        Refusal::Unknown(ImksError::Unavailable(HOOK))
+    })?;
     let subject = match body.user.id {
         Value::String(id) => id,
         Value::Number(id) if id.is_u64() || id.is_i64() => id.to_string(),
@@ -192,9 +189,11 @@ fn default_expiry() -> u64 {
 const HOOK: &str = "login hook";
 /// The size of the largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
-/// The number of tokens whose acceptance is remembered; when it is exceeded, all are forgotten and asked about
-/// again.
-const ACCEPTED_MAX: usize = 10_000;
+const ACCEPTED: Bounds = Bounds { entries: ACCEPTED_MAX, bytes: ACCEPTED_BYTES_MAX };
+/// The number of tokens whose acceptance is remembered; the oldest is forgotten and asked about again.
+const ACCEPTED_MAX: usize = 1 << 16;
+/// The memory of the answers that are remembered, in bytes.
+const ACCEPTED_BYTES_MAX: usize = 32 << 20;
 /// The longest session that an answer may grant, in seconds: 31 days.
 const EXPIRY_MAX_S: u64 = 31 * 24 * 3_600;
 

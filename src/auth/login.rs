@@ -1,7 +1,6 @@
 //! Logins of the operator's own application: which claims of a token name the user, their roles and channels,
 //! and the user of the directory that stands for a login.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -10,10 +9,12 @@ use parking_lot::Mutex;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 use uuid::{Uuid, uuid};
 
 use super::claims::{Audience, Refusal, Validity};
 use super::login_config::{LoginConfig, NAME_CHARS_MAX, SUBJECT, is_channel_name};
+use super::recent::{Bounds, Recent};
 use crate::pb::{CoreClient, v1};
 
 /// All claims of a token. A claim that stands twice makes it invalid, because two readers could disagree.
@@ -219,6 +220,12 @@ impl Login {
             candidates.into_iter().find(|name| !name.is_empty()).unwrap_or_else(|| user_id.to_string());
         Ok(Self { user_id, name: name.trim().to_owned(), channels })
     }
+
+    /// Returns how many bytes the texts of the login take.
+    pub(super) fn weight(&self) -> usize {
+        let channels = self.channels.iter().map(|grant| size_of::<Grant>() + grant.channel.len());
+        self.name.len() + channels.sum::<usize>()
+    }
 }
 
 /// Returns the id of the user that stands for a subject: a UUID of version 5 (RFC 9562).
@@ -230,7 +237,7 @@ fn user_id(realm: &str, subject: &str) -> Uuid {
 /// The users of logins: asks the directory to make what is missing, once per login.
 pub(super) struct Users {
     core: CoreClient,
-    seen: Mutex<HashMap<Uuid, Seen>>,
+    seen: Mutex<Recent<Uuid, Seen>>,
     hasher: RandomState,
 }
 
@@ -241,7 +248,7 @@ struct Seen {
 
 impl Users {
     pub(super) fn new(core: CoreClient) -> Self {
-        Self { core, seen: Mutex::default(), hasher: RandomState::new() }
+        Self { core, seen: Mutex::new(Recent::new(SEEN)), hasher: RandomState::new() }
     }
 
     /// Returns the name of the user of a login. Asks the directory, unless it has answered the same login
@@ -253,7 +260,9 @@ impl Users {
         again: bool,
     ) -> Result<Arc<str>, Refusal> {
         let hash = self.hasher.hash_one(login);
-        if let Some(seen) = self.seen.lock().get(&login.user_id).filter(|seen| !again && seen.login == hash) {
+        let now = Instant::now();
+        let is_same = |seen: &&Seen| !again && seen.login == hash;
+        if let Some(seen) = self.seen.lock().get(&login.user_id, now).filter(is_same) {
             return Ok(seen.username.clone());
         }
         let user = self.core.sign_in(request(config, login)).await?;
@@ -261,11 +270,8 @@ impl Users {
         if user.deleted {
             return Err(Refusal::Invalid("the account is closed"));
         }
-        let mut seen = self.seen.lock();
-        if seen.len() >= SEEN_MAX {
-            seen.clear();
-        }
-        seen.insert(login.user_id, Seen { login: hash, username: user.username.clone() });
+        let seen = Seen { login: hash, username: user.username.clone() };
+        self.seen.lock().insert(login.user_id, seen, user.username.len(), None, now);
         Ok(user.username)
     }
 
@@ -297,8 +303,11 @@ const NAMESPACE: Uuid = uuid!("6f1b4a0e-2c53-4d0b-9d0e-8f3f6c1f5a77");
 const SUBJECT_BYTES_MAX: usize = 255;
 /// The number of channels that one login names.
 const CHANNELS_OF_LOGIN_MAX: usize = 500;
-/// The number of logins that are remembered; when it is exceeded, all are forgotten and asked about again.
+const SEEN: Bounds = Bounds { entries: SEEN_MAX, bytes: SEEN_BYTES_MAX };
+/// The number of logins that are remembered; the oldest is forgotten and asked about again.
 const SEEN_MAX: usize = 1 << 16;
+/// The memory of the logins that are remembered, in bytes.
+const SEEN_BYTES_MAX: usize = 32 << 20;
 
 #[cfg(test)]
 mod tests {

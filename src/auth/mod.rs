@@ -15,6 +15,7 @@ pub mod metrics;
 mod own_keys;
 mod permission;
 mod permissions;
+mod recent;
 mod revocation;
 mod token;
 

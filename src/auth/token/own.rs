@@ -84,7 +84,6 @@ impl Inner {
             |answer: &Answer| self.revocations.read().contains(answer.login.user_id, None, answer.asked_at);
         let mut answer = hook.ask(token, now, again).await?;
         if revoked(&answer) {
-            hook.forget(token);
             answer = hook.ask(token, now, true).await?;
         }
         if revoked(&answer) {
