@@ -16,7 +16,7 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Authenticator, CoreClient, Permissions};
+use crate::auth::{CoreClient, Permissions, TokenVerifier};
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::engine::{self, Engine};
@@ -86,7 +86,7 @@ impl App {
         let parts = Parts {
             db: db.clone(),
             appender: appender.clone(),
-            authenticator: authenticator(&config, &core).await?,
+            tokens: tokens(&config, &core).await?,
             permissions: Permissions::new(core.clone(), config.permissions.clone()),
             core: core.clone(),
             relay: relay.clone(),
@@ -178,9 +178,9 @@ fn derive(config: &mut Config, node: NodeId) {
 }
 
 /// Starts to verify the tokens of users.
-async fn authenticator(config: &Config, core: &CoreClient) -> ImksResult<Authenticator> {
+async fn tokens(config: &Config, core: &CoreClient) -> ImksResult<TokenVerifier> {
     let (token, login, hook) = (config.token.clone(), config.login.clone(), config.hook.clone());
-    Authenticator::start_with(core.clone(), token, login, hook).await
+    TokenVerifier::start_with(core.clone(), token, login, hook).await
 }
 
 /// Creates the client of the external core, or opens the embedded directory. Both are called over gRPC.

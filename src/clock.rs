@@ -12,6 +12,11 @@ pub fn now_micros() -> Micros {
     Micros::try_from(since_epoch.as_micros()).unwrap_or(Micros::MAX)
 }
 
+/// Returns a duration in the unit of stored times.
+pub fn micros(duration: Duration) -> Micros {
+    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
+}
+
 /// Creates a UUID v7 of the current time. Such ids are ordered by time.
 pub fn new_id() -> uuid::Uuid {
     let now = u64::try_from(now_micros()).unwrap_or(0);

@@ -9,7 +9,7 @@ mod support;
 use std::time::Duration;
 
 use imks::error::Code;
-use imks::testing::auth::{AccessChange, Authenticator, Permission, Permissions, TokenConfig};
+use imks::testing::auth::{AccessChange, Permission, Permissions, TokenConfig, TokenVerifier};
 use imks::testing::directory::{Config, Directory, NewChannel, RoleName, Seed, User};
 use imks::testing::models::db::Db;
 use imks::testing::pb::{CoreClient, Verdict, v1};
@@ -28,7 +28,7 @@ struct World {
     directory: Directory,
     command_line: Directory,
     core: CoreClient,
-    auth: Authenticator,
+    auth: TokenVerifier,
     permissions: Permissions,
     changes: Receiver<AccessChange>,
 }
@@ -38,7 +38,7 @@ async fn world(db: Db) -> World {
     let command_line = Directory::open(db, Config::default()).await.unwrap();
     let core = CoreClient::from_channel(directory.channel(), imks::testing::pb::Config::default());
     let config = TokenConfig { refresh_pause: Duration::ZERO, ..TokenConfig::default() };
-    let auth = Authenticator::start(core.clone(), config).await.unwrap();
+    let auth = TokenVerifier::start(core.clone(), config).await.unwrap();
     let permissions = Permissions::new(core.clone(), imks::testing::auth::PermissionConfig::default());
     let mut changes = permissions.changes();
     // All three streams say that they follow.
@@ -341,7 +341,7 @@ async fn the_same_directory_is_a_core_on_a_port() {
         let server = directory.serve_on(listener, async { drop(stopped.await) });
         let client = async {
             let core = CoreClient::connect(&url, imks::testing::pb::Config::default()).unwrap();
-            let auth = Authenticator::start(core.clone(), TokenConfig::default()).await.unwrap();
+            let auth = TokenVerifier::start(core.clone(), TokenConfig::default()).await.unwrap();
             let token = directory.issue_token(&alice, HOUR).await.unwrap();
             assert_eq!(auth.verify(&token).await.unwrap().user_id, alice.id);
             assert_eq!(core.list_user_channels(alice.id).await.unwrap().len(), 1);

@@ -35,6 +35,8 @@ mod bookmark;
 mod command_line;
 #[path = "messaging/connect.rs"]
 mod connect;
+#[path = "messaging/core_outage.rs"]
+mod core_outage;
 #[path = "messaging/draft.rs"]
 mod draft;
 #[path = "messaging/drain.rs"]
@@ -65,6 +67,8 @@ mod presence;
 mod reaction;
 #[path = "messaging/read_state.rs"]
 mod read_state;
+#[path = "messaging/refusal_log.rs"]
+mod refusal_log;
 #[path = "messaging/send.rs"]
 mod send;
 #[path = "messaging/sync.rs"]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use imks::ImksError;
 use imks::error::Code;
-use imks::testing::auth::{Authenticator, TokenConfig};
+use imks::testing::auth::{TokenConfig, TokenVerifier};
 use imks::testing::clock::now_micros;
 use imks::testing::pb::v1;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 /// A core with one key of each algorithm, and who trusts it.
 struct World {
     core: FakeCore,
-    auth: Authenticator,
+    auth: TokenVerifier,
     ed: Key,
     ec: Key,
 }
@@ -33,7 +33,7 @@ async fn world() -> World {
 async fn world_with(config: TokenConfig) -> World {
     let (core, ed, ec) = (FakeCore::start().await, Key::ed25519("ed"), Key::es256("ec"));
     core.set_keys(vec![ed.listed(), ec.listed()]);
-    let auth = Authenticator::start(core.client(), config).await.unwrap();
+    let auth = TokenVerifier::start(core.client(), config).await.unwrap();
     World { core, auth, ed, ec }
 }
 
@@ -42,7 +42,7 @@ fn eager() -> TokenConfig {
     TokenConfig { refresh_pause: Duration::ZERO, ..TokenConfig::default() }
 }
 
-async fn code(auth: &Authenticator, token: &str) -> &'static str {
+async fn code(auth: &TokenVerifier, token: &str) -> &'static str {
     match auth.verify(token).await {
         Ok(_) => "ok",
         Err(error) => error.code().as_str(),
@@ -233,7 +233,7 @@ async fn one_issuers_key_does_not_verify_anothers_token() {
     let (one, two) = (Key::ed25519("same"), Key::ed25519("same").of_issuer("two"));
     core.set_keys(vec![one.listed(), two.listed()]);
     let config = TokenConfig { issuers: vec!["imks".into(), "two".into()], ..TokenConfig::default() };
-    let auth = Authenticator::start(core.client(), config).await.unwrap();
+    let auth = TokenVerifier::start(core.client(), config).await.unwrap();
     let user = Uuid::now_v7();
     assert_eq!(code(&auth, &one.token(user)).await, "ok");
     assert_eq!(code(&auth, &two.token(user)).await, "ok");
@@ -277,7 +277,7 @@ async fn a_key_is_good_between_its_times_only() {
 #[tokio::test]
 async fn known_keys_survive_a_core_that_is_down_slow_or_wrong() {
     let (world, user) = (world_with(eager()).await, Uuid::now_v7());
-    for mode in [Mode::Unavailable, Mode::Silent, Mode::Wrong, Mode::Huge] {
+    for mode in Mode::FAILURES {
         world.core.mode(mode);
         let unknown = Key::ed25519("unknown").token(user);
         let refused = code(&world.auth, &unknown).await;
@@ -297,7 +297,7 @@ async fn a_server_that_starts_before_its_core_lets_people_in_when_the_core_is_th
     let key = Key::ed25519("ed");
     core.set_keys(vec![key.listed()]);
     core.stop();
-    let auth = Authenticator::start(core.client(), eager()).await.unwrap();
+    let auth = TokenVerifier::start(core.client(), eager()).await.unwrap();
     let token = key.token(Uuid::now_v7());
     assert_eq!(code(&auth, &token).await, "unavailable");
     core.restart().await;
@@ -378,7 +378,7 @@ async fn a_refreshed_token_is_checked_by_the_core_and_its_silence_is_a_refusal()
     let alice = v1::User { id: user.to_string(), username: "alice".into(), ..Default::default() };
     world.core.set_users(vec![alice]);
     assert!(world.auth.verify_remote(&token).await.is_ok());
-    for mode in [Mode::Unavailable, Mode::Silent, Mode::Wrong, Mode::Huge] {
+    for mode in Mode::FAILURES {
         world.core.mode(mode);
         let error = world.auth.verify_remote(&token).await.unwrap_err();
         assert!(error.is_retryable(), "{mode:?}: {error}");

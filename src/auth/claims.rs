@@ -28,7 +28,25 @@ pub(super) enum Refusal {
     Unknown(ImksError),
 }
 
+/// A refusal, and the user of the token if its signature is good. A user in other tokens could be anybody.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) user: Option<Uuid>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, user: None }
+    }
+}
+
 impl Refusal {
+    /// Names the user of a token whose signature is good.
+    pub(super) fn of(self, user: Uuid) -> Refused {
+        Refused { refusal: self, user: Some(user) }
+    }
+
     /// Returns the reason as a text for the log.
     pub(super) fn why(&self) -> &'static str {
         match self {
@@ -140,6 +158,7 @@ pub(super) struct Validity {
 }
 
 /// The checked issue and expiry times of a token.
+#[derive(Clone, Copy)]
 pub(super) struct Times {
     pub(super) issued_at: Micros,
     pub(super) expires_at: Micros,

@@ -101,6 +101,14 @@ impl GrantCache {
         }
     }
 
+    /// Marks every answer about a user as stale at `now`.
+    pub(super) fn expire(&self, user: Uuid, now: Instant) {
+        let mut shard = self.shard(user).write();
+        shard.epoch += 1;
+        let of_user = shard.grants.iter_mut().filter(|((whose, _), _)| *whose == user);
+        of_user.for_each(|(_, grant)| grant.fresh_until = grant.fresh_until.min(now));
+    }
+
     #[cfg(feature = "testing")]
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().grants.len()).sum()

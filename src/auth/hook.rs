@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::claims::{Refusal, TOKEN_BYTES_MAX};
+use super::claims::{Refusal, TOKEN_BYTES_MAX, Times};
 use super::login::{Login, grants};
 use super::login_config::HookConfig;
 use super::metrics::{self, HookCall};
@@ -24,10 +24,8 @@ use crate::secret::{Secret, digest};
 #[derive(Clone)]
 pub(super) struct Answer {
     pub(super) login: Login,
-    /// When the hook was asked.
-    pub(super) asked_at: Micros,
-    /// When the session ends unless it is refreshed.
-    pub(super) expires_at: Micros,
+    /// When the hook was asked, and when the session ends unless it is refreshed.
+    pub(super) times: Times,
 }
 
 /// The hook. Fails closed: without an answer nobody comes in, except with a token that it accepted a moment ago.
@@ -107,7 +105,7 @@ impl Hook {
 
     fn cached(&self, digest: &Digest, now: Micros) -> Option<Answer> {
         let accepted = self.accepted.lock();
-        accepted.get(digest, Instant::now()).filter(|answer| now < answer.expires_at).cloned()
+        accepted.get(digest, Instant::now()).filter(|answer| now < answer.times.expires_at).cloned()
     }
 
     fn store(&self, digest: Digest, answer: &Answer) {
@@ -178,7 +176,7 @@ fn parsed(body: &[u8], now: Micros) -> Result<Answer, Refusal> {
     let login = channels.and_then(|channels| Login::new("", &subject, name, channels));
     let login = login.map_err(|refusal| malformed(refusal.why()))?;
     let expires_at = now.saturating_add_unsigned(body.expires_in.saturating_mul(1_000_000));
-    Ok(Answer { login, asked_at: now, expires_at })
+    Ok(Answer { login, times: Times { issued_at: now, expires_at } })
 }
 
 fn default_expiry() -> u64 {
@@ -211,7 +209,7 @@ mod tests {
             "expires_in": 60,
         });
         let answer = parsed(body.to_string().as_bytes(), 1_000_000).ok().unwrap();
-        assert_eq!(answer.expires_at, 61_000_000);
+        assert_eq!(answer.times.expires_at, 61_000_000);
         assert!(parsed(br#"{"user":{"id":"a"}}"#, 0).is_ok());
     }
 

@@ -1,4 +1,4 @@
-//! Authentication of users ([`Authenticator`]) and checks of their permissions ([`Permissions`]).
+//! Authentication of users ([`TokenVerifier`]) and checks of their permissions ([`Permissions`]).
 //!
 //! Tokens are checked locally against the keys of the core or of the operator's own application, or by the hook
 //! of that application, and permissions are cached for a minute. Both follow the core's streams, so a revoked token
@@ -8,6 +8,7 @@
 mod claims;
 mod grant_cache;
 mod hook;
+mod keyring;
 mod keys;
 mod login;
 mod login_config;
@@ -17,11 +18,14 @@ mod permission;
 mod permissions;
 mod recent;
 mod revocation;
+mod signed;
 mod token;
+mod token_config;
 
 pub use crate::pb::{CoreClient, Membership, Revocation};
 pub use login_config::{HookConfig, LoginConfig};
 pub use own_keys::check_public_keys;
 pub use permission::Permission;
 pub use permissions::{AccessChange, Config as PermissionConfig, Permissions};
-pub use token::{Authenticator, Config as TokenConfig, Identity};
+pub use token::{Identity, Presented, TokenVerifier};
+pub use token_config::Config as TokenConfig;

@@ -27,6 +27,19 @@ pub(super) enum KeySource {
 }
 
 impl KeySource {
+    /// Returns the source that the settings name, if they name one.
+    ///
+    /// # Errors
+    /// `Config` if the system has no certificates to trust.
+    pub(super) fn of(config: &LoginConfig) -> ImksResult<Option<Self>> {
+        Ok(match (&config.jwks_url, &config.public_key_file, &config.hmac_secret) {
+            (Some(url), ..) => Some(Self::Url { url: url.clone(), client: Box::new(HttpClient::new()?) }),
+            (_, Some(path), _) => Some(Self::File(path.clone())),
+            (.., Some(secret)) => Some(Self::Secret(secret.clone())),
+            (None, None, None) => None,
+        })
+    }
+
     /// Fetches the keys.
     ///
     /// # Errors

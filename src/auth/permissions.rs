@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ struct Inner {
     cache: GrantCache,
     flights: Mutex<HashMap<Key, Flight>>,
     changes: broadcast::Sender<AccessChange>,
+    /// Whether the core reports changes of memberships, and of permissions.
+    followed: [AtomicBool; 2],
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -101,12 +104,13 @@ impl Permissions {
             config,
             flights: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_QUEUE),
+            followed: [AtomicBool::new(true), AtomicBool::new(true)],
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
         for kind in [WatchKind::Invalidations, WatchKind::Membership, WatchKind::Channels] {
             let (weak, watch) = (Arc::downgrade(&inner), inner.core.watch(kind));
-            inner.tasks.spawn(inner.stop.clone().run_until_cancelled_owned(follow(weak, watch)));
+            inner.tasks.spawn(inner.stop.clone().run_until_cancelled_owned(follow(weak, watch, kind)));
         }
         Self(inner)
     }
@@ -212,6 +216,19 @@ impl Permissions {
         self.0.changes.subscribe()
     }
 
+    /// Whether the core reports who left a channel or lost a permission. If it does not, the rooms of every session
+    /// have to be checked from time to time.
+    pub fn is_followed(&self) -> bool {
+        self.0.followed.iter().all(|followed| followed.load(Ordering::Relaxed))
+    }
+
+    /// Marks the answers about a user as stale at `now`: they are asked for again, and used only while the core does
+    /// not answer.
+    pub fn expire(&self, user: Uuid, now: Instant) {
+        self.0.flights.lock().retain(|key, _| key.0 != user);
+        self.0.cache.expire(user, now);
+    }
+
     async fn ask(&self, user: Uuid, channel: Uuid, permission: Permission) -> ImksResult<()> {
         match self.0.core.check(user, channel, permission.on_wire()).await? {
             Allowed::Yes => Ok(()),
@@ -221,13 +238,18 @@ impl Permissions {
     }
 }
 
+#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for the control surface of the core"))]
+impl Permissions {
+    /// Removes the answers about the user, in the channel, about this user in this channel, or all from the cache of
+    /// this node, and makes their sockets leave the rooms that they may no longer be in, as if the core had reported
+    /// a change.
+    pub fn invalidate(&self, user: Option<Uuid>, channel: Option<Uuid>) {
+        self.0.apply(Change::Invalidated { user_id: user, channel_id: channel });
+    }
+}
+
 #[cfg(feature = "testing")]
 impl Permissions {
-    /// Removes the cached answers about the user, in the channel, about this user in this channel, or all.
-    pub fn invalidate(&self, user: Option<Uuid>, channel: Option<Uuid>) {
-        self.0.invalidate(Concerned { user, channel });
-    }
-
     /// Returns the number of cached answers.
     #[allow(clippy::len_without_is_empty, reason = "for tests of the bound")]
     pub fn len(&self) -> usize {
@@ -247,7 +269,7 @@ impl Inner {
             Slot::Occupied(flight) => flight.get().clone(),
             Slot::Vacant(slot) => slot.insert(self.launch(key, now)).clone(),
         };
-        // An error means that the task ended without an outcome.
+        // An error means that the task ended without an outcome: it panicked, and the call counts as failed.
         flight.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.flatten())
     }
 
@@ -258,6 +280,7 @@ impl Inner {
         self.tasks.spawn(async move {
             let epoch = inner.cache.epoch(key.0);
             let answer = inner.core.effective(key.0, key.1).await;
+            // The client of the core has logged and counted a failure.
             let cached = answer.ok().map(|effective| inner.grant_of(&effective, now));
             if let Some(cached) = cached {
                 inner.cache.store(key, cached, epoch);
@@ -318,13 +341,30 @@ impl Inner {
                 self.invalidate(Concerned { user: None, channel: Some(channel) });
                 AccessChange::ChannelRemoved(channel)
             }
-            Change::CaughtUp | Change::Reset | Change::Revoked(_) => {
+            Change::CaughtUp | Change::Reset | Change::Revoked(_) | Change::Missing => {
                 self.expire_all(Instant::now());
                 AccessChange::Permissions { user_id: None, channel_id: None }
             }
         };
-        // Without a receiver there is nothing to do: the cache is already up to date.
-        let _ = self.changes.send(change);
+        if self.changes.send(change).is_err() {
+            tracing::trace!("nobody listens to changes of access; the cache is up to date");
+        }
+    }
+
+    /// Records whether the core has a stream. Without the one of channels, cached answers say the same a minute
+    /// later.
+    fn follows(&self, kind: WatchKind, is_followed: bool) {
+        let followed = match kind {
+            WatchKind::Membership => &self.followed[0],
+            WatchKind::Invalidations => &self.followed[1],
+            WatchKind::Channels | WatchKind::Revocations => return,
+        };
+        if followed.swap(is_followed, Ordering::Relaxed) && !is_followed {
+            tracing::warn!(
+                ?kind,
+                "the core does not report changes: it is asked about the rooms of sessions"
+            );
+        }
     }
 }
 
@@ -334,11 +374,14 @@ impl Drop for Inner {
     }
 }
 
-async fn follow(inner: Weak<Inner>, mut watch: Watch) {
+async fn follow(inner: Weak<Inner>, mut watch: Watch, kind: WatchKind) {
     loop {
         let change = watch.next().await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.apply(change);
+        inner.follows(kind, change != Change::Missing);
+        if change != Change::Missing {
+            inner.apply(change);
+        }
     }
 }
 

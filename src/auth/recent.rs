@@ -121,12 +121,10 @@ mod tests {
         for key in 0..4 {
             recent.insert(key, key, 0, None, now);
         }
-        assert_eq!((0..4).map(|key| recent.get(&key, now).copied()).collect::<Vec<_>>(), [
-            None,
-            Some(1),
-            Some(2),
-            Some(3)
-        ]);
+        assert_eq!(
+            (0..4).map(|key| recent.get(&key, now).copied()).collect::<Vec<_>>(),
+            [None, Some(1), Some(2), Some(3)]
+        );
     }
 
     #[test]

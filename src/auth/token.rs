@@ -5,75 +5,27 @@ mod follow;
 mod own;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::claims::{Claims, Refusal, Unverified};
-use super::keys::{KeySet, Verifier};
+use super::claims::{Claims, Refusal, Refused, Unverified};
+use super::keyring::{Issuer, Keyring};
 use super::login_config::{HookConfig, LoginConfig};
 use super::metrics;
 use super::revocation::Revocations;
-use crate::clock::{Micros, now_micros};
+use super::token_config::Config;
+use crate::clock::{Micros, micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{CoreClient, Revocation, Verdict};
 use own::OwnLogins;
-
-/// The rules for accepting tokens.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The accepted values of `iss`. A key of the core verifies tokens of its own issuer only. Empty: `imks` for
-    /// tokens of the core, any for tokens of one's own keys.
-    pub issuers: Vec<String>,
-    /// The value that `aud` must contain; `imks` if it is not set. Tokens of one's own keys may have no `aud`
-    /// while it is not set, except those of a key set, whose issuer signs for others as well.
-    pub audience: Option<String>,
-    /// The tolerance for clocks that differ; at most a minute.
-    pub leeway: Duration,
-    /// The longest time between a token's issue and its expiry.
-    pub lifetime_max: Duration,
-    /// The interval between two refreshes of the keys; jittered.
-    pub refresh: Duration,
-    /// The minimum time between two refreshes that unknown keys cause.
-    pub refresh_pause: Duration,
-    /// How long a key remains valid after the core stops listing it, unless it expires earlier.
-    pub key_grace: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            issuers: Vec::new(),
-            audience: None,
-            leeway: Duration::from_secs(5),
-            lifetime_max: Duration::from_secs(31 * 24 * 3600),
-            refresh: Duration::from_secs(300),
-            refresh_pause: Duration::from_secs(10),
-            key_grace: Duration::from_secs(900),
-        }
-    }
-}
-
-impl Config {
-    /// Returns the name of this server in `aud`.
-    pub fn audience(&self) -> &str {
-        self.audience.as_deref().unwrap_or(NAME)
-    }
-
-    /// Returns the issuer of tokens of the embedded directory: the first one that is accepted.
-    pub fn issuer(&self) -> &str {
-        self.issuers.first().map_or(NAME, String::as_str)
-    }
-
-    fn accepts_issuer(&self, issuer: &str) -> bool {
-        if self.issuers.is_empty() { issuer == NAME } else { self.issuers.iter().any(|it| it == issuer) }
-    }
-}
 
 /// The identity of a user, taken from a verified token only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,44 +42,58 @@ pub struct Identity {
     pub expires_at: Micros,
 }
 
+/// A token as a client presented it.
+#[derive(Clone, Copy)]
+pub struct Presented<'a> {
+    token: &'a str,
+    peer: Option<SocketAddr>,
+}
+
+impl<'a> Presented<'a> {
+    /// Combines a token with the address of the client, which the log shows when the token is refused.
+    pub fn new(token: &'a str, peer: Option<SocketAddr>) -> Self {
+        Self { token, peer }
+    }
+}
+
+impl<'a, T: AsRef<str> + ?Sized> From<&'a T> for Presented<'a> {
+    fn from(token: &'a T) -> Self {
+        Self { token: token.as_ref(), peer: None }
+    }
+}
+
 /// The verifier of tokens. Cheap to clone; stops following the core when the last clone is dropped.
 #[derive(Clone)]
-pub struct Authenticator(Arc<Inner>);
+pub struct TokenVerifier(Arc<Inner>);
 
 struct Inner {
     core: CoreClient,
     config: Config,
-    /// The logins of the operator's own application, if tokens are signed by it and not by the core.
-    own: Option<OwnLogins>,
-    keys: RwLock<Arc<KeySet>>,
+    way: Way,
     revocations: RwLock<Revocations>,
-    refreshes: Mutex<Refreshes>,
     /// When a refusal was last logged for operators, by its reason.
     logged_at: Mutex<HashMap<&'static str, Instant>>,
-    wanted: Arc<Notify>,
-    /// The number of refreshes that ended, successfully or not.
-    ended: watch::Sender<u64>,
-    /// Whether all past revocations have been received.
+    /// Whether all past revocations have been received, or never will be.
     caught_up: watch::Sender<bool>,
+    /// Whether the core reports revocations.
+    is_followed: AtomicBool,
     revoked: broadcast::Sender<Revocation>,
     stop: CancellationToken,
 }
 
-#[derive(Default)]
-struct Refreshes {
-    running: bool,
-    /// When an unknown key last caused a refresh. Periodic refreshes do not count, because a new key may
-    /// appear right after one.
-    caused_at: Option<Instant>,
-    failed: bool,
-    etag: String,
+/// What decides about tokens.
+enum Way {
+    /// The keys of the core.
+    Core(Keyring),
+    /// The logins of the operator's own application.
+    Own(Box<OwnLogins>),
 }
 
-impl Authenticator {
-    /// Starts to verify tokens of the core; see [`Authenticator::start_with`].
+impl TokenVerifier {
+    /// Starts to verify tokens of the core; see [`TokenVerifier::start_with`].
     ///
     /// # Errors
-    /// The errors of [`Authenticator::start_with`].
+    /// The errors of [`TokenVerifier::start_with`].
     #[cfg(feature = "testing")]
     pub async fn start(core: CoreClient, config: Config) -> ImksResult<Self> {
         Self::start_with(core, config, LoginConfig::default(), HookConfig::default()).await
@@ -145,33 +111,30 @@ impl Authenticator {
         logins: LoginConfig,
         hook: HookConfig,
     ) -> ImksResult<Self> {
-        if config.leeway > LEEWAY_MAX {
-            return Err(ImksError::Config("tokens need a leeway of at most a minute".into()));
-        }
-        let own = OwnLogins::new(core.clone(), logins, hook)?;
-        let keys = match own.as_ref().and_then(OwnLogins::keys).filter(|keys| !keys.is_remote()) {
-            Some(keys) => KeySet::default().updated(keys.fetch().await?, now_micros(), 0),
-            None => KeySet::default(),
+        config.check()?;
+        let way = match OwnLogins::start(&core, &config, logins, hook).await? {
+            Some(own) => Way::Own(Box::new(own)),
+            None => Way::Core(Keyring::start(Issuer::Core(core.clone()), config.clone()).await?),
         };
         let inner = Arc::new(Inner {
             core,
             config,
-            own,
-            keys: RwLock::new(Arc::new(keys)),
+            way,
             revocations: RwLock::default(),
-            refreshes: Mutex::default(),
             logged_at: Mutex::default(),
-            wanted: Arc::default(),
-            ended: watch::Sender::new(0),
             caught_up: watch::Sender::new(false),
+            is_followed: AtomicBool::new(true),
             revoked: broadcast::Sender::new(REVOKED_QUEUE),
             stop: CancellationToken::new(),
         });
-        let (mut ended, mut caught_up) = (inner.ended.subscribe(), inner.caught_up.subscribe());
+        let mut caught_up = inner.caught_up.subscribe();
         inner.spawn();
         let ready = async {
-            let _ = ended.wait_for(|count| *count > 0).await;
-            let _ = caught_up.wait_for(|known| *known).await;
+            if let Some(keyring) = inner.keyring() {
+                keyring.tried().await;
+            }
+            // Cannot fail: `inner` holds the sender.
+            caught_up.wait_for(|known| *known).await.map(drop).unwrap_or_default();
         };
         if timeout(START_WAIT, ready).await.is_err() {
             tracing::warn!(
@@ -187,16 +150,34 @@ impl Authenticator {
     /// # Errors
     /// `Auth`, `TokenExpired`, `TokenRevoked`; `TokenNotYetValid` if the clocks differ by more than the
     /// leeway; `Unavailable` if the key is unknown and the core does not answer.
-    pub async fn verify(&self, token: &str) -> ImksResult<Identity> {
+    pub async fn verify<'a>(&self, token: impl Into<Presented<'a>>) -> ImksResult<Identity> {
         self.verify_at(token, now_micros()).await
     }
 
-    /// Returns what [`Authenticator::verify`] would return at `now`.
+    /// Returns what [`TokenVerifier::verify`] would return at `now`.
     ///
     /// # Errors
-    /// The errors of [`Authenticator::verify`].
-    pub async fn verify_at(&self, token: &str, now: Micros) -> ImksResult<Identity> {
-        self.0.verify(token, now, false).await.map_err(|refusal| self.0.refused(refusal))
+    /// The errors of [`TokenVerifier::verify`].
+    pub async fn verify_at<'a>(&self, token: impl Into<Presented<'a>>, now: Micros) -> ImksResult<Identity> {
+        let presented = token.into();
+        let verified = self.0.verify(presented.token, now, false).await;
+        verified.map_err(|refused| self.0.refused(presented, refused))
+    }
+
+    /// Verifies the token of a client that connects. The core is also asked about one of its tokens that expires
+    /// within a minute: it is as old as a token gets, so what it says may long be untrue.
+    ///
+    /// # Errors
+    /// The errors of [`TokenVerifier::verify`], and for a token that expires soon those of
+    /// [`TokenVerifier::verify_remote`].
+    pub async fn verify_for_session<'a>(&self, token: impl Into<Presented<'a>>) -> ImksResult<Identity> {
+        let presented = token.into();
+        let identity = self.verify(presented).await?;
+        let expires_soon = identity.expires_at - now_micros() <= micros(EXPIRES_SOON);
+        match &self.0.way {
+            Way::Core(_) if expires_soon => self.verify_remote(presented).await,
+            _ => Ok(identity),
+        }
     }
 
     /// Asks the core about a token, for callers that need its current verdict (`auth:refresh`, sensitive
@@ -204,19 +185,11 @@ impl Authenticator {
     /// whether the account of its user is open.
     ///
     /// # Errors
-    /// The errors of [`Authenticator::verify`], and `Unavailable` or `Timeout` if the core gives no verdict.
-    pub async fn verify_remote(&self, token: &str) -> ImksResult<Identity> {
-        if self.0.own.is_some() {
-            return self.0.verify(token, now_micros(), true).await.map_err(|refusal| self.0.refused(refusal));
-        }
-        let identity = self.verify(token).await?;
-        match self.0.core.verify_token(token, self.0.config.audience()).await? {
-            Verdict::Valid { user, .. } if user.id == identity.user_id => Ok(identity),
-            Verdict::Valid { .. } => Err(self.0.refused(Refusal::Invalid("another user"))),
-            Verdict::Invalid => Err(self.0.refused(Refusal::Invalid("core"))),
-            Verdict::Expired => Err(self.0.refused(Refusal::Expired)),
-            Verdict::Revoked => Err(self.0.refused(Refusal::Revoked)),
-        }
+    /// The errors of [`TokenVerifier::verify`], and `Unavailable` or `Timeout` if the core gives no verdict.
+    pub async fn verify_remote<'a>(&self, token: impl Into<Presented<'a>>) -> ImksResult<Identity> {
+        let presented = token.into();
+        let verified = self.0.verify_remote(presented.token, now_micros()).await;
+        verified.map_err(|refused| self.0.refused(presented, refused))
     }
 
     /// Whether the token of a verified identity has been revoked since. This is a map read.
@@ -226,41 +199,92 @@ impl Authenticator {
     }
 
     /// Returns a receiver of new revocations, to close the connections that they concern. A receiver that
-    /// lags must check all of its connections with [`Authenticator::is_revoked`].
+    /// lags must check all of its connections with [`TokenVerifier::is_revoked`].
     pub fn revoked(&self) -> broadcast::Receiver<Revocation> {
         self.0.revoked.subscribe()
+    }
+
+    /// Whether the core reports revocations. If it does not, its verdict on the token of every session has to be
+    /// asked for from time to time.
+    pub fn is_followed(&self) -> bool {
+        self.0.is_followed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for the control surface of the core"))]
+impl TokenVerifier {
+    /// Fetches the keys now, because their issuer says that they changed.
+    pub async fn refresh_now(&self) {
+        if let Some(keyring) = self.0.keyring() {
+            keyring.refresh_now().await;
+        }
+    }
+
+    /// Withdraws tokens on this node, as if the core had reported it: their connections end, and they are refused
+    /// from now on. The core has to remember it for other nodes and for a restart.
+    pub fn revoke_locally(&self, revocation: Revocation) {
+        self.0.revoke(revocation);
     }
 }
 
 impl Inner {
-    /// Verifies a token. `again` asks the directory about the user even if it has answered before.
-    async fn verify(&self, token: &str, now: Micros, again: bool) -> Result<Identity, Refusal> {
-        match &self.own {
-            Some(own) => self.verify_own(own, token, now, again).await,
-            None => self.verify_of_core(token, now).await,
+    fn keyring(&self) -> Option<&Keyring> {
+        match &self.way {
+            Way::Core(keyring) => Some(keyring),
+            Way::Own(own) => own.keyring(),
         }
     }
 
-    async fn verify_of_core(&self, token: &str, now: Micros) -> Result<Identity, Refusal> {
+    /// Verifies a token. `again` asks the directory about the user even if it has answered before.
+    async fn verify(&self, token: &str, now: Micros, again: bool) -> Result<Identity, Refused> {
+        match &self.way {
+            Way::Own(own) => self.verify_own(own, token, now, again).await,
+            Way::Core(keyring) => self.verify_of_core(keyring, token, now).await,
+        }
+    }
+
+    async fn verify_remote(&self, token: &str, now: Micros) -> Result<Identity, Refused> {
+        if let Way::Own(_) = &self.way {
+            return self.verify(token, now, true).await;
+        }
+        let identity = self.verify(token, now, false).await?;
+        let refused = |refusal: Refusal| refusal.of(identity.user_id);
+        let verdict = self.core.verify_token(token, self.config.audience()).await;
+        match verdict.map_err(|error| refused(error.into()))? {
+            Verdict::Valid { user, .. } if user.id == identity.user_id => Ok(identity),
+            Verdict::Valid { .. } => Err(refused(Refusal::Invalid("another user"))),
+            Verdict::Invalid => Err(refused(Refusal::Invalid("core"))),
+            Verdict::Expired => Err(refused(Refusal::Expired)),
+            Verdict::Revoked => Err(refused(Refusal::Revoked)),
+        }
+    }
+
+    async fn verify_of_core(&self, keyring: &Keyring, token: &str, now: Micros) -> Result<Identity, Refused> {
         let parsed = Unverified::<Claims>::parse(token)?;
         if !self.config.accepts_issuer(&parsed.claims.iss) {
-            return Err(Refusal::Invalid("issuer"));
+            return Err(Refusal::Invalid("issuer").into());
         }
         let kid = parsed.header.kid.as_deref().ok_or(Refusal::Invalid("kid"))?;
-        let key = self.key(&parsed.claims.iss, kid, now).await?;
+        let key = keyring.key(&parsed.claims.iss, kid, now).await?;
         if !key.verify(&parsed.header.alg, parsed.message, parsed.signature) {
-            return Err(Refusal::Invalid("signature"));
+            return Err(Refusal::Invalid("signature").into());
         }
+        let user = parsed.claims.sub;
+        self.identity(parsed.claims, now).await.map_err(|refusal| refusal.of(user))
+    }
+
+    /// Returns the identity in claims whose signature is good.
+    async fn identity(&self, claims: Claims, now: Micros) -> Result<Identity, Refusal> {
         let (leeway, lifetime) = (micros(self.config.leeway), micros(self.config.lifetime_max));
-        let times = parsed.claims.validity().check(now, leeway, lifetime)?;
-        if !parsed.claims.is_for(self.config.audience()) {
+        let times = claims.validity().check(now, leeway, lifetime)?;
+        if !claims.is_for(self.config.audience()) {
             return Err(Refusal::Invalid("audience"));
         }
-        let (user_id, session_id) = (parsed.claims.sub, parsed.claims.sid);
+        let (user_id, session_id) = (claims.sub, claims.sid);
         if self.revocations.read().contains(user_id, session_id, times.issued_at) {
             return Err(Refusal::Revoked);
         }
-        let username = match parsed.claims.username {
+        let username = match claims.username {
             Some(name) if !name.is_empty() && name.len() <= USERNAME_BYTES_MAX => name.into(),
             Some(_) => return Err(Refusal::Invalid("username")),
             None => self.username(user_id).await?,
@@ -269,19 +293,27 @@ impl Inner {
         Ok(Identity { user_id, username, session_id, issued_at, expires_at })
     }
 
-    /// Counts and logs a refusal. Every refusal passes through here.
-    fn refused(&self, refusal: Refusal) -> ImksError {
+    /// Counts and logs a refusal, once. Every refusal passes through here.
+    fn refused(
+        &self,
+        Presented { peer, .. }: Presented<'_>,
+        Refused { refusal, user }: Refused,
+    ) -> ImksError {
         metrics::TOKENS_REFUSED.increment();
         let why = refusal.why();
+        let (peer, user) = (peer.map(tracing::field::display), user.map(tracing::field::display));
         match refusal {
             Refusal::NotYetValid if self.may_log(why) => {
                 tracing::warn!(
-                    "token refused: a good one is not valid yet, so a clock is wrong, here or at its issuer"
+                    why,
+                    user,
+                    peer,
+                    "token refused: a clock is wrong, here or at the issuer of tokens"
                 );
             }
             // An operator who sets logins up needs the reason, and nobody needs it once per client.
-            Refusal::Invalid(_) if self.may_log(why) => tracing::info!(why, "token refused"),
-            _ => tracing::debug!(why, "token refused"),
+            Refusal::Invalid(_) if self.may_log(why) => tracing::info!(why, user, peer, "token refused"),
+            _ => tracing::debug!(why, user, peer, "token refused"),
         }
         refusal.into()
     }
@@ -297,26 +329,6 @@ impl Inner {
         true
     }
 
-    async fn key(&self, issuer: &str, kid: &str, now: Micros) -> Result<Verifier, Refusal> {
-        if let Some(key) = self.known_key(issuer, kid, now) {
-            return Ok(key);
-        }
-        if self.keys.read().is_early(issuer, kid, now) {
-            return Err(Refusal::NotYetValid);
-        }
-        self.refreshed().await;
-        if let Some(key) = self.known_key(issuer, kid, now) {
-            return Ok(key);
-        }
-        // Without an answer from the core, a new key cannot be told from one that does not exist.
-        let unknown = self.refreshes.lock().failed || self.keys.read().is_empty();
-        Err(if unknown { Refusal::Unknown(ImksError::Unavailable("core")) } else { Refusal::Invalid("kid") })
-    }
-
-    fn known_key(&self, issuer: &str, kid: &str, now: Micros) -> Option<Verifier> {
-        self.keys.read().get(issuer, kid, now)
-    }
-
     async fn username(&self, user: Uuid) -> Result<Arc<str>, Refusal> {
         let user = self.core.users(&[user]).await?.pop().filter(|found| found.id == user && !found.deleted);
         user.map(|user| user.username).ok_or(Refusal::Invalid("user"))
@@ -329,18 +341,12 @@ impl Drop for Inner {
     }
 }
 
-fn micros(duration: Duration) -> Micros {
-    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
-}
-
-/// The longest leeway for clocks that differ.
-const LEEWAY_MAX: Duration = Duration::from_secs(60);
-/// How long the start, and a token with an unknown key, wait for the core.
+/// The core is asked about a token that expires within this time before it starts a session.
+const EXPIRES_SOON: Duration = Duration::from_secs(60);
+/// How long the start waits for the core.
 const START_WAIT: Duration = Duration::from_secs(3);
 /// The minimum time between two log entries of one reason. Without it, every connect of a client would log one.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
-/// The issuer and the audience of tokens where the configuration names none.
-const NAME: &str = "imks";
 /// The longest username that a token may carry.
 const USERNAME_BYTES_MAX: usize = 256;
 /// The number of revocations that a receiver may lag behind before it must check all of its connections.

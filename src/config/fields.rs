@@ -274,6 +274,8 @@ settings! {
     "" in config.messaging => {
         node: "IMKS_NODE" =
             "Name of this node in `session:ready`; if not set, a random name that changes with each start";
+        core_recheck (recheck): "IMKS_CORE_RECHECK" =
+            "How often a core without streams is asked about each session: its token, its rooms";
     }
     "limits." in config.messaging => {
         events: "IMKS_LIMIT_EVENTS" =
@@ -358,7 +360,7 @@ mod tests {
     const CONFIGS: &[(&str, &str, &str, &[&str])] = &[
         ("pb/client.rs", "Config", "config.core", &[]),
         ("auth/permissions.rs", "Config", "config.permissions", &[]),
-        ("auth/token.rs", "Config", "config.token", &[]),
+        ("auth/token_config.rs", "Config", "config.token", &[]),
         ("auth/login_config.rs", "LoginConfig", "config.login", &[]),
         ("auth/login_config.rs", "HookConfig", "config.hook", &[]),
         // The issuer and the audience are settings of `token`.

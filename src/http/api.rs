@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Request};
+use axum::extract::{ConnectInfo, Path, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -47,6 +47,7 @@ async fn read(
 ) -> ImksResult<Call> {
     let (parts, body) = request.into_parts();
     Ok(Call {
+        peer: parts.extensions.get().map(|ConnectInfo(peer)| *peer),
         authorization: text(&parts.headers, header::AUTHORIZATION.as_str())?,
         idempotency_key: text(&parts.headers, IDEMPOTENCY_KEY)?,
         parameters,

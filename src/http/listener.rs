@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use http::{Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -110,10 +111,12 @@ pub fn router_only(
     config: &Config,
 ) -> impl Fn(Request<Incoming>, SocketAddr) -> BoxFuture<Response<AnyBody>> + Clone + Send + Sync + 'static {
     let timeout = config.request_timeout;
-    move |request, _| {
+    move |request, peer| {
         let router = router.clone();
         Box::pin(async move {
-            let answered = tokio::time::timeout(timeout, router.oneshot(request.map(Body::new))).await;
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let answered = tokio::time::timeout(timeout, router.oneshot(request)).await;
             match answered {
                 Ok(Ok(response)) => response.map(Either::Right),
                 Err(_) => refusal::TOO_SLOW.response(),

@@ -19,10 +19,10 @@ const JOINED: Push<Joined<'_>> = Push::new("channel:joined");
 const LEFT: Push<Left> = Push::new("channel:left");
 
 /// Sent to a connection whose token was revoked, before it is closed.
-const REVOKED: Push<Revoked> = Push::new("auth:revoked");
+pub(super) const REVOKED: Push<Revoked> = Push::new("auth:revoked");
 
 #[derive(Debug, Serialize)]
-struct Revoked {}
+pub(super) struct Revoked {}
 
 #[derive(Debug, Serialize)]
 struct Joined<'a> {
@@ -39,7 +39,7 @@ struct Left {
 /// Follows memberships, permissions and revoked tokens until `stop`.
 pub async fn follow(messaging: Messaging, namespace: Namespace, stop: CancellationToken) {
     let mut changes = messaging.permissions().changes();
-    let mut revoked = messaging.authenticator().revoked();
+    let mut revoked = messaging.tokens().revoked();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -120,7 +120,7 @@ async fn check(messaging: &Messaging, sockets: Vec<Socket>, channel: Option<Uuid
     checks.for_each_concurrent(CHECKS_AT_ONCE, |socket| check_socket(messaging, socket, channel)).await;
 }
 
-async fn check_socket(messaging: &Messaging, socket: Socket, channel: Option<Uuid>) {
+pub(super) async fn check_socket(messaging: &Messaging, socket: Socket, channel: Option<Uuid>) {
     let Some(session) = socket.data::<Session>() else { return };
     let user = session.identity().user_id;
     let channels: Vec<Uuid> = match channel {
@@ -175,7 +175,7 @@ fn withdraw_all(messaging: &Messaging, namespace: &Namespace) {
 fn disconnect_revoked(messaging: &Messaging, sockets: Vec<Socket>) {
     for socket in sockets {
         let Some(session) = socket.data::<Session>() else { continue };
-        if messaging.authenticator().is_revoked(&session.latest()) {
+        if messaging.tokens().is_revoked(&session.latest()) {
             REVOKED.to_socket(&socket, &Revoked {});
             socket.disconnect(true);
         }

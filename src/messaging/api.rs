@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub struct ApiRequest {
 /// The content of an HTTP request.
 #[derive(Debug, Default)]
 pub struct Call {
+    /// The address of the client.
+    pub peer: Option<SocketAddr>,
     /// The header `Authorization`.
     pub authorization: Option<String>,
     /// The header `Idempotency-Key`.
@@ -115,8 +118,9 @@ impl ApiRequest {
     pub(super) async fn caller(&self, messaging: &Messaging) -> ImksResult<Caller> {
         let token = self.call.authorization.as_deref().and_then(Token::bearer);
         let token = token.ok_or(ImksError::Auth("A token is needed in the header Authorization: Bearer"))?;
-        let identity = messaging.authenticator().verify(token).await?;
-        Caller::over_http(messaging, Session::new(identity, Token::new(token)), &self.namespace)
+        let token = Token::new(token, self.call.peer);
+        let identity = messaging.tokens().verify(token.presented()).await?;
+        Caller::over_http(messaging, Session::new(identity, token, None), &self.namespace)
     }
 
     /// Returns the parameters of the request, including those in the path.

@@ -11,13 +11,15 @@ use uuid::Uuid;
 
 use super::budget::AnswerSize;
 use super::expiry::Expiry;
+use super::held::Held;
 use super::parts::{Messaging, timed};
 use super::presence_board::Arrival;
 use super::push::user_room;
-use super::session::{Session, Token};
+use super::session::{Client, Session, Token};
 use crate::auth::{Identity, Membership, Permission};
 use crate::clock::{self, Timestamp, jittered};
 use crate::envelope::{ErrorBody, RequestId};
+use crate::error::Code;
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_read_state::{ReadState, baseline, unread};
 use crate::socket::metrics;
@@ -31,6 +33,9 @@ struct Auth {
     token: Option<Value>,
     #[serde(default)]
     protocol: Option<Value>,
+    /// The program that the client is, for logs and lists of sessions.
+    #[serde(default)]
+    client: Option<Value>,
     /// Whether the device starts `online` (as without this) or `idle`.
     #[serde(default)]
     presence: Option<Value>,
@@ -46,7 +51,8 @@ pub(super) fn register(
     expiry: &Expiry,
     limits: Limits,
 ) {
-    let context = Arc::new(SignIn { messaging: messaging.clone(), expiry: expiry.clone(), limits });
+    let (messaging, expiry, held) = (messaging.clone(), expiry.clone(), Held::default());
+    let context = Arc::new(SignIn { messaging, expiry, limits, held });
     builder.on_connect(move |socket, payload| connect(Arc::clone(&context), socket, payload));
 }
 
@@ -55,6 +61,7 @@ struct SignIn {
     messaging: Messaging,
     expiry: Expiry,
     limits: Limits,
+    held: Held,
 }
 
 /// Signs a socket in, or refuses it with an error. A cause that passes is waited for: a stock client that gets
@@ -65,7 +72,7 @@ async fn connect(
     payload: ConnectPayload,
 ) -> Result<Accept, ConnectError> {
     let (deadline, mut pause) = (Instant::now() + context.messaging.config().connect_hold, PAUSE_MIN);
-    let mut counted = false;
+    let (mut counted, mut place) = (false, None);
     loop {
         let error = match Box::pin(sign_in(&context, &socket, &payload, &mut counted)).await {
             Ok(accept) => {
@@ -74,9 +81,19 @@ async fn connect(
             }
             Err(error) => error,
         };
-        tracing::debug!(socket_sid = socket.id(), %error, "connect refused");
         if !passes(&error) {
+            // Why a token is refused was logged where it was verified.
+            if !matches!(error.code(), Code::Unauthenticated | Code::TokenExpired | Code::TokenRevoked) {
+                tracing::debug!(socket_sid = socket.id(), %error, "connect refused");
+            }
             return Err(refusal(&error));
+        }
+        if place.is_none() {
+            tracing::debug!(socket_sid = socket.id(), %error, "connect held: it cannot succeed now");
+            place = context.held.enter(payload.json().len());
+        }
+        if place.is_none() {
+            return Err(ConnectError::reconnect("no room to wait"));
         }
         // The next attempt starts from nothing.
         socket.rooms().iter().for_each(|room| socket.leave(room));
@@ -107,15 +124,16 @@ async fn sign_in(
     let auth: Auth =
         payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
     let idle = auth.presence.as_ref().is_some_and(|presence| presence == "idle");
-    let token = token(socket, auth)?;
-    let identity = messaging.authenticator().verify(&token).await?;
+    let client = auth.client.as_ref().and_then(Client::read);
+    let token = Token::new(&token(socket, auth)?, Some(socket.handshake().peer));
+    let identity = messaging.tokens().verify_for_session(token.presented()).await?;
     if !*counted {
         messaging.rates().connects.take(identity.user_id)?;
         *counted = true;
     }
     let user = user_room(identity.user_id);
     let memberships = visible_channels(messaging, &identity).await?;
-    socket.set_data(Session::new(identity.clone(), Token::new(&token)));
+    socket.set_data(Session::new(identity.clone(), token, client));
     let session = socket.data::<Session>().ok_or(ImksError::Internal("a session was not kept"))?;
     let size = AnswerSize::of_channels(memberships.len());
     let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
@@ -135,7 +153,9 @@ async fn sign_in(
     }
     socket.set_data(Arrival::new(messaging.presence(), messaging.db(), identity.user_id, idle).await?);
     expiry.follow(socket, &session);
-    let accept = welcome(context, &identity, &memberships, &states)?;
+    let accept = welcome(context, &session, &memberships, &states)?;
+    let (user, client) = (identity.user_id, session.client().map(tracing::field::display));
+    tracing::debug!(socket_sid = socket.id(), %user, client, peer = %socket.handshake().peer, "signed in");
     Ok(accept.holding(|bytes| room.for_bytes(bytes)))
 }
 
@@ -200,11 +220,11 @@ struct ChannelStates {
 /// Sends `session:ready`, and as many `session:channels` as the remaining channels need.
 fn welcome(
     context: &SignIn,
-    identity: &Identity,
+    session: &Session,
     memberships: &[Membership],
     states: &ChannelStates,
 ) -> ImksResult<Accept> {
-    let now = clock::now_micros();
+    let (now, identity) = (clock::now_micros(), session.identity());
     let channels: Vec<ChannelState<'_>> =
         memberships.iter().map(|membership| ChannelState::new(membership, states, now)).collect();
     let mut chunks = channels.chunks(CHANNELS_PER_EVENT);
@@ -219,6 +239,7 @@ fn welcome(
             node: context.messaging.config().node.as_deref().unwrap_or_default(),
         },
         server_time: Timestamp(now),
+        client: session.client(),
         user: User { id: identity.user_id, username: &identity.username },
         token_expires_at: Timestamp(identity.expires_at),
         limits: &context.limits,
@@ -251,6 +272,8 @@ struct SessionReady<'a> {
     resumed: bool,
     server: ServerInfo<'a>,
     server_time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<&'a Client>,
     user: User<'a>,
     token_expires_at: Timestamp,
     limits: &'a Limits,

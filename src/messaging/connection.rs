@@ -5,7 +5,6 @@ use serde_json::value::RawValue;
 
 use super::ctx::Ctx;
 use super::registry::{Registry, Request};
-use super::session::Token;
 use crate::clock::{self, Timestamp};
 use crate::socket::Socket;
 use crate::{ImksError, ImksResult};
@@ -34,12 +33,13 @@ struct Refreshed {
 
 /// Replaces the token with a new one of the same user. The core verifies it, because it extends a session.
 async fn refresh(ctx: Ctx, _: Socket, request: Refresh) -> ImksResult<Refreshed> {
-    let identity = ctx.authenticator().verify_remote(&request.token).await?;
+    let token = ctx.session().token().renewed(&request.token);
+    let identity = ctx.tokens().verify_remote(token.presented()).await?;
     if identity.user_id != ctx.user() {
         return Err(ImksError::Auth("The token belongs to somebody else"));
     }
     let token_expires_at = Timestamp(identity.expires_at);
-    ctx.session().renew(identity, Token::new(&request.token));
+    ctx.session().renew(identity, token);
     Ok(Refreshed { token_expires_at })
 }
 

@@ -14,7 +14,7 @@ use super::push::Push;
 use super::session::Session;
 use super::turn::Turn;
 use super::typists::Typing;
-use crate::auth::{Authenticator, CoreClient, Identity, Permission};
+use crate::auth::{CoreClient, Identity, Permission, TokenVerifier};
 use crate::socket::{Namespace, Socket};
 use crate::{ImksError, ImksResult};
 
@@ -142,8 +142,8 @@ impl Ctx {
         self.messaging.core()
     }
 
-    pub(super) fn authenticator(&self) -> &Authenticator {
-        self.messaging.authenticator()
+    pub(super) fn tokens(&self) -> &TokenVerifier {
+        self.messaging.tokens()
     }
 
     /// Waits for the turn of a further write of this request, after the writes that arrived meanwhile.
@@ -191,7 +191,7 @@ impl Ctx {
     /// time, and also verifies the token.
     ///
     /// # Errors
-    /// Those of [`Ctx::writable`] and of [`Authenticator::verify_remote`].
+    /// Those of [`Ctx::writable`] and of [`TokenVerifier::verify_remote`].
     pub async fn moderated(&self, channel: Uuid) -> ImksResult<Channel<Moderate>> {
         self.prove(channel, Permission::ManageMessages).await
     }
@@ -234,7 +234,7 @@ impl Ctx {
         let permissions = self.messaging.permissions();
         if permission.is_sensitive() {
             let token = self.caller.session.token();
-            self.messaging.authenticator().verify_remote(token.as_str()).await?;
+            self.messaging.tokens().verify_remote(token.presented()).await?;
         }
         let grant = match permissions.cached(self.user(), channel, permission) {
             Some(answer) => answer?,

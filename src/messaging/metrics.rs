@@ -19,6 +19,10 @@ instruments! {
     EVENT_SECONDS: Latency[event] = "imks_event_duration_seconds";
     /// Events that were answered with an error, by kind
     EVENT_ERRORS: Counter[kind: EventError] = "imks_event_errors_total";
+    /// Connects that wait because they cannot succeed at the moment
+    CONNECTS_HELD: Gauge = "imks_connects_held";
+    /// Connects that could not succeed and found no room to wait; their transport ended at once
+    CONNECTS_NOT_HELD: Counter = "imks_connects_not_held_total";
     /// Bytes reserved for large answers in flight
     ANSWER_BYTES: Gauge = "imks_answer_bytes";
     /// Time from the commit of a transaction until its events are in all local outboxes

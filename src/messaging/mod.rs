@@ -13,6 +13,7 @@ mod dispatch;
 mod draft;
 mod edit;
 mod expiry;
+mod held;
 mod history;
 mod input;
 mod message;
@@ -28,6 +29,7 @@ mod push;
 mod rates;
 mod reaction;
 mod read_state;
+mod recheck;
 mod registry;
 mod relay;
 mod session;
@@ -87,6 +89,8 @@ pub struct Config {
     pub answers: AnswerLimits,
     /// The largest packet that the engine accepts; sent in `session:ready`.
     pub max_payload: usize,
+    /// How often a core that does not report changes is asked about each session.
+    pub recheck: Duration,
     /// How long a connect is held that cannot succeed at the moment.
     pub connect_hold: Duration,
 }
@@ -102,6 +106,7 @@ impl Default for Config {
             sessions_per_user: 20,
             answers: AnswerLimits::default(),
             max_payload: 1_000_000,
+            recheck: Duration::from_secs(45),
             connect_hold: Duration::from_secs(9),
         }
     }
@@ -155,6 +160,7 @@ impl Jobs {
     pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) -> Api {
         tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(acquaintances::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
+        tasks.spawn(recheck::run(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
         tasks.spawn(self.messaging.typing().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(self.messaging.presence().clone().run(namespace.clone(), stop.clone()));

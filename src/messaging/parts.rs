@@ -11,7 +11,7 @@ use super::presence_board::Board;
 use super::rates::Rates;
 use super::relay::Relay;
 use super::typists::Typing;
-use crate::auth::{Authenticator, CoreClient, Permissions};
+use crate::auth::{CoreClient, Permissions, TokenVerifier};
 use crate::models::Db;
 use crate::models::append::Appender;
 use crate::models::metrics;
@@ -24,7 +24,7 @@ pub struct Parts {
     /// The append path for writing messages.
     pub appender: Appender,
     /// Verifies the tokens of callers.
-    pub authenticator: Authenticator,
+    pub tokens: TokenVerifier,
     /// Checks what a user may do.
     pub permissions: Permissions,
     /// Knows which channels a user is in.
@@ -64,8 +64,8 @@ impl Messaging {
         &self.0.config
     }
 
-    pub(super) fn authenticator(&self) -> &Authenticator {
-        &self.0.parts.authenticator
+    pub(super) fn tokens(&self) -> &TokenVerifier {
+        &self.0.parts.tokens
     }
 
     /// Returns the permissions, for decisions about rooms. Handlers go through [`Ctx`](super::ctx::Ctx).

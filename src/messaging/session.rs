@@ -2,16 +2,19 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::budget::ConnectionBudget;
 use super::turn::WriteOrder;
-use crate::auth::Identity;
+use crate::auth::{Identity, Presented};
 use crate::clock::Micros;
 use crate::rate_limit::{Bucket, Rate};
 use crate::socket::Socket;
@@ -21,8 +24,10 @@ use crate::{ImksError, ImksResult};
 #[derive(Debug)]
 pub struct Session {
     identity: Identity,
+    /// The program that the caller uses, as it says itself.
+    client: Option<Client>,
     /// The latest token, which decides expiry and revocation.
-    presented: Mutex<Presented>,
+    presented: Mutex<Latest>,
     expires_at: AtomicI64,
     /// When [`super::expiry`] checks it next.
     look_at: AtomicI64,
@@ -38,22 +43,32 @@ pub struct Session {
 
 /// The latest token, and the identity in it.
 #[derive(Debug)]
-struct Presented {
+struct Latest {
     identity: Identity,
     token: Token,
 }
 
 /// A token as presented, for requests to the core. It authenticates the user, so it never reaches a log.
 #[derive(Clone)]
-pub(super) struct Token(Arc<str>);
+pub(super) struct Token {
+    text: Arc<str>,
+    peer: Option<SocketAddr>,
+}
 
 impl Token {
-    pub(super) fn new(token: &str) -> Self {
-        Self(token.into())
+    /// Combines the text of a token with the address of the client.
+    pub(super) fn new(text: &str, peer: Option<SocketAddr>) -> Self {
+        Self { text: text.into(), peer }
     }
 
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
+    /// Returns another token of the same client.
+    pub(super) fn renewed(&self, text: &str) -> Self {
+        Self { text: text.into(), peer: self.peer }
+    }
+
+    /// Returns the token for its verification.
+    pub(super) fn presented(&self) -> Presented<'_> {
+        Presented::new(&self.text, self.peer)
     }
 
     /// Returns the token of an `Authorization` header. The scheme is case-insensitive (RFC 9110).
@@ -70,13 +85,43 @@ impl fmt::Debug for Token {
     }
 }
 
+/// The program that a client says it is, for logs and lists of sessions. Nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Client {
+    /// The name of the program; at most [`CLIENT_CHARS_MAX`] characters.
+    pub name: Box<str>,
+    /// Its version, bounded like the name.
+    pub version: Option<Box<str>>,
+}
+
+impl Client {
+    /// Reads `auth.client`. What does not have its form is left out, because a client is not refused for it. Long
+    /// texts are cut, and control characters removed.
+    pub(super) fn read(value: &Value) -> Option<Self> {
+        let text = |field: &str| {
+            let shown = value.get(field)?.as_str()?.chars().filter(|c| !c.is_control());
+            let text: String = shown.take(CLIENT_CHARS_MAX).collect();
+            (!text.trim().is_empty()).then(|| text.trim().into())
+        };
+        Some(Self { name: text("name")?, version: text("version") })
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.name)?;
+        self.version.as_ref().map_or(Ok(()), |version| write!(formatter, " {version}"))
+    }
+}
+
 impl Session {
     /// Creates a session for the owner of a verified token.
-    pub(super) fn new(identity: Identity, token: Token) -> Self {
+    pub(super) fn new(identity: Identity, token: Token, client: Option<Client>) -> Self {
         Self {
             expires_at: AtomicI64::new(identity.expires_at),
-            presented: Mutex::new(Presented { identity: identity.clone(), token }),
+            presented: Mutex::new(Latest { identity: identity.clone(), token }),
             identity,
+            client,
             look_at: AtomicI64::new(0),
             events: Mutex::default(),
             refusals: AtomicU32::new(0),
@@ -89,6 +134,11 @@ impl Session {
     /// Returns the identity of the caller.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Returns the program that the caller uses, if it said so.
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
     }
 
     /// Returns when the token expires. `auth:refresh` moves it later.
@@ -154,7 +204,7 @@ impl Session {
     /// Replaces the token with a new one of the same user.
     pub(super) fn renew(&self, identity: Identity, token: Token) {
         self.expires_at.store(identity.expires_at, Ordering::Relaxed);
-        *self.presented.lock() = Presented { identity, token };
+        *self.presented.lock() = Latest { identity, token };
     }
 
     /// Returns the identity in the latest token.
@@ -170,10 +220,29 @@ impl Session {
 
 /// The surplus of refused over accepted events at which the connection is closed.
 const REFUSALS_MAX: u32 = 1_000;
+/// The characters of a client's name, and of its version, that are kept.
+const CLIENT_CHARS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_client_says_what_it_is_in_a_few_characters_or_not_at_all() {
+        let read = |value: Value| Client::read(&value).map(|client| client.to_string());
+        assert_eq!(
+            read(json!({"name": "web", "version": "1.4.0", "platform": "x"})),
+            Some("web 1.4.0".into())
+        );
+        assert_eq!(read(json!({"name": "we\u{1b}b\n"})), Some("web".into()));
+        assert_eq!(read(json!({"name": "ä".repeat(1_000), "version": 7})), Some("ä".repeat(64)));
+        for nothing in [json!(null), json!("web"), json!({}), json!({"name": " "}), json!({"name": ["web"]})]
+        {
+            assert_eq!(read(nothing.clone()), None, "{nothing}");
+        }
+    }
 
     #[test]
     fn the_scheme_of_an_authorization_header_may_have_any_case() {

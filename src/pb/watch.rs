@@ -57,6 +57,8 @@ pub enum Change {
     CaughtUp,
     /// Events were lost. State that was built from the stream must be rebuilt.
     Reset,
+    /// The core does not have this stream, so changes have to be looked for. Repeated as long as that is so.
+    Missing,
 }
 
 /// A stream of changes that never ends: it reconnects after a jittered pause and resumes at its cursor.
@@ -87,10 +89,7 @@ impl Watch {
     }
 
     async fn step(&mut self) -> Option<Change> {
-        let Some(events) = &mut self.open else {
-            self.reopen().await;
-            return None;
-        };
+        let Some(events) = &mut self.open else { return self.reopen().await };
         match events.next().await {
             Some(Ok(Ok((cursor, change)))) => {
                 self.pause = Some(PAUSE_MIN);
@@ -104,35 +103,33 @@ impl Watch {
             }
             // The event that does not parse counts as lost.
             Some(Ok(Err(_malformed))) => Some(Change::Reset),
-            Some(Err(status)) => {
-                self.interrupted(&status);
-                None
-            }
-            None => {
-                self.interrupted(&Status::unavailable("the stream ended"));
-                None
-            }
+            Some(Err(status)) => self.interrupted(&status),
+            None => self.interrupted(&Status::unavailable("the stream ended")),
         }
     }
 
-    async fn reopen(&mut self) {
+    async fn reopen(&mut self) -> Option<Change> {
         if let Some(pause) = self.pause {
             tokio::time::sleep(jittered(pause)).await;
         }
         self.pause = Some(self.pause.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX)));
         match self.connect().await {
-            Ok(events) => self.open = Some(events),
+            Ok(events) => {
+                self.open = Some(events);
+                None
+            }
             Err(status) => self.interrupted(&status),
         }
     }
 
-    fn interrupted(&mut self, status: &Status) {
+    fn interrupted(&mut self, status: &Status) -> Option<Change> {
         self.open = None;
-        if status.code() == Code::Unimplemented {
-            // The core does not have this stream; changes take effect when cached answers expire.
-            self.pause = Some(PAUSE_MAX);
-        }
         tracing::debug!(kind = ?self.kind, code = ?status.code(), "a watch stream is interrupted");
+        if status.code() != Code::Unimplemented {
+            return None;
+        }
+        self.pause = Some(PAUSE_MAX);
+        Some(Change::Missing)
     }
 
     async fn connect(&mut self) -> Result<Events, Status> {

@@ -52,6 +52,24 @@ on_both! {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_says_what_it_is_and_a_client_that_says_nonsense_comes_in_all_the_same() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let token = server.token("alice").await;
+    let web = json!({"name": "web", "version": "1.4.0"});
+    for (client, kept) in [
+        (json!({"name": "web", "version": "1.4.0", "platform": "browser"}), web),
+        (json!({"name": "x".repeat(100_000)}), json!({"name": "x".repeat(64), "version": null})),
+        (json!(["web"]), json!(null)),
+        (json!({"name": 7}), json!(null)),
+    ] {
+        let mut alice = TestClient::open(server.addr()).await;
+        alice.join(json!({ "token": token, "client": client })).await.unwrap();
+        assert_eq!(alice.expect("session:ready").await["client"], kept);
+    }
+    server.stop().await;
+}
+
 async fn refused(server: &TestServer, auth: Value) -> Value {
     let mut client = TestClient::open(server.addr()).await;
     client.join(auth).await.expect_err("the token should be refused")

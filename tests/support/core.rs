@@ -1,12 +1,15 @@
 //! A real gRPC server of the core's contract that answers what it is told to, and fails the way it is told to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use imks::testing::pb::v1::verify_token_response::Reason;
 use imks::testing::pb::{Config, CoreClient, v1};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -28,6 +31,15 @@ pub enum Mode {
     Wrong,
     /// With answers that are larger than any limit.
     Huge,
+    /// As set, but late; still within the deadline of a caller.
+    Slow,
+    /// As set and with the status `unavailable`, by turns.
+    Flapping,
+}
+
+impl Mode {
+    /// Every way to fail.
+    pub const FAILURES: [Self; 4] = [Self::Unavailable, Self::Silent, Self::Wrong, Self::Huge];
 }
 
 /// A core for tests. Clones are the same core.
@@ -40,6 +52,7 @@ struct Inner {
     revocations: broadcast::Sender<v1::watch_revocations_response::Event>,
     memberships: broadcast::Sender<v1::watch_membership_response::Event>,
     invalidations: broadcast::Sender<v1::watch_invalidations_response::Event>,
+    channels: broadcast::Sender<v1::watch_channels_response::Event>,
 }
 
 struct State {
@@ -49,6 +62,9 @@ struct State {
     bits: HashMap<(Uuid, Uuid), v1::Effective>,
     memberships: HashMap<Uuid, Vec<v1::Membership>>,
     calls: HashMap<&'static str, usize>,
+    /// Users whose tokens `verify_token` calls revoked.
+    revoked: HashSet<Uuid>,
+    has_streams: bool,
     /// Calls of `check` that said how long the caller waits.
     checks_with_timeout: usize,
     /// Held by a test: calls of `effective` wait for it.
@@ -58,6 +74,13 @@ struct State {
 }
 
 impl FakeCore {
+    /// Starts on a free port, without any of the streams.
+    pub async fn start_without_streams() -> Self {
+        let core = Self::start().await;
+        core.0.state.lock().has_streams = false;
+        core
+    }
+
     /// Starts on a free port.
     pub async fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -70,6 +93,8 @@ impl FakeCore {
                 bits: HashMap::new(),
                 memberships: HashMap::new(),
                 calls: HashMap::new(),
+                revoked: HashSet::new(),
+                has_streams: true,
                 checks_with_timeout: 0,
                 gate: None,
                 runtime: None,
@@ -77,6 +102,7 @@ impl FakeCore {
             revocations: broadcast::Sender::new(64),
             memberships: broadcast::Sender::new(64),
             invalidations: broadcast::Sender::new(64),
+            channels: broadcast::Sender::new(64),
         }));
         core.serve(listener);
         core
@@ -144,6 +170,30 @@ impl FakeCore {
         self.0.state.lock().memberships.insert(user, memberships);
     }
 
+    /// Makes `user` a member of a new channel, with what they may do in it.
+    pub fn add_member(&self, user: Uuid, bits: u64) -> Uuid {
+        let channel = Uuid::now_v7();
+        let membership = v1::Membership {
+            channel_id: channel.to_string(),
+            user_id: user.to_string(),
+            channel_name: "general".into(),
+            ..Default::default()
+        };
+        self.0.state.lock().memberships.entry(user).or_default().push(membership);
+        self.set_bits(user, channel, bits);
+        channel
+    }
+
+    /// How many calls there were, of any method.
+    pub fn all_calls(&self) -> usize {
+        self.0.state.lock().calls.values().sum()
+    }
+
+    /// From now on, `verify_token` says that the tokens of `user` are revoked. Nobody is told.
+    pub fn revoke_silently(&self, user: Uuid) {
+        self.0.state.lock().revoked.insert(user);
+    }
+
     /// Calls of `get_effective` take their answer and then wait until the test adds permits.
     pub fn gate(&self) -> Arc<tokio::sync::Semaphore> {
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
@@ -172,9 +222,17 @@ impl FakeCore {
         let _ = self.0.invalidations.send(v1::watch_invalidations_response::Event::Invalidated(invalidation));
     }
 
+    /// Ends the membership of `user` in `channel`. Nobody is told.
+    pub fn remove_silently(&self, user: Uuid, channel: Uuid) {
+        let mut state = self.0.state.lock();
+        state.bits.remove(&(user, channel));
+        let memberships = state.memberships.entry(user).or_default();
+        memberships.retain(|membership| membership.channel_id != channel.to_string());
+    }
+
     /// Tells all who watch that `user` left `channel`.
     pub fn leave(&self, user: Uuid, channel: Uuid) {
-        self.0.state.lock().bits.remove(&(user, channel));
+        self.remove_silently(user, channel);
         let left = v1::watch_membership_response::Left {
             user_id: user.to_string(),
             channel_id: channel.to_string(),
@@ -206,13 +264,20 @@ impl FakeCore {
         wrong: T,
         huge: T,
     ) -> Result<Response<T>, Status> {
-        let mode = {
+        let (mode, number) = {
             let mut state = self.0.state.lock();
-            *state.calls.entry(name).or_default() += 1;
-            state.mode
+            let calls = state.calls.entry(name).or_default();
+            *calls += 1;
+            let number = *calls;
+            (state.mode, number)
         };
         match mode {
-            Mode::Normal => Ok(Response::new(normal)),
+            Mode::Flapping if number % 2 == 1 => Err(Status::unavailable("by turns")),
+            Mode::Slow => {
+                tokio::time::sleep(LATE).await;
+                Ok(Response::new(normal))
+            }
+            Mode::Normal | Mode::Flapping => Ok(Response::new(normal)),
             Mode::Unavailable => Err(Status::unavailable("told to")),
             Mode::Wrong => Ok(Response::new(wrong)),
             Mode::Huge => Ok(Response::new(huge)),
@@ -221,24 +286,44 @@ impl FakeCore {
     }
 
     /// `caught_up` and what comes.
-    fn watch<E, W>(&self, events: &broadcast::Sender<E>, caught_up: E, wire: fn(String, E) -> W) -> Events<W>
+    fn watch<E, W>(
+        &self,
+        events: &broadcast::Sender<E>,
+        caught_up: E,
+        wire: fn(String, E) -> W,
+    ) -> Watching<W>
     where
         E: Clone + Send + 'static,
         W: Send + 'static,
     {
+        if !self.0.state.lock().has_streams {
+            return Err(Status::unimplemented("no streams"));
+        }
         let receiver = events.subscribe();
         let live = futures_util::stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.ok().map(|event| (event, receiver))
         });
-        futures_util::stream::once(async { caught_up })
+        let events = futures_util::stream::once(async { caught_up })
             .chain(live)
             .enumerate()
             .map(move |(number, event)| Ok(wire(number.to_string(), event)))
-            .boxed()
+            .boxed();
+        Ok(Response::new(events))
     }
 }
 
+/// How late a slow core answers.
+const LATE: Duration = Duration::from_millis(200);
+
+type Watching<W> = Result<Response<Events<W>>, Status>;
 type Events<W> = BoxStream<'static, Result<W, Status>>;
+
+/// The `sub` of a token, which the fake believes.
+fn owner(token: &str) -> String {
+    let claims = token.split('.').nth(1).and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
+    let claims: serde_json::Value = serde_json::from_slice(&claims.unwrap_or_default()).unwrap_or_default();
+    claims["sub"].as_str().unwrap_or_default().to_owned()
+}
 
 fn filler() -> String {
     "x".repeat(8 << 20)
@@ -250,13 +335,20 @@ impl v1::token_service_server::TokenService for FakeCore {
 
     async fn verify_token(
         &self,
-        _: Request<v1::VerifyTokenRequest>,
+        request: Request<v1::VerifyTokenRequest>,
     ) -> Result<Response<v1::VerifyTokenResponse>, Status> {
-        let user = self.0.state.lock().users.first().cloned().unwrap_or_default();
+        let owner = owner(&request.into_inner().token);
+        let (user, is_revoked) = {
+            let state = self.0.state.lock();
+            let user = state.users.iter().find(|user| user.id == owner).cloned().unwrap_or_default();
+            (user, state.revoked.iter().any(|user| user.to_string() == owner))
+        };
+        let reason = if is_revoked { Reason::Revoked } else { Reason::Unspecified };
         let normal = v1::VerifyTokenResponse {
-            valid: !user.id.is_empty(),
+            valid: !user.id.is_empty() && !is_revoked,
             user_id: user.id,
             username: user.username,
+            reason: reason.into(),
             ..Default::default()
         };
         let wrong = v1::VerifyTokenResponse { valid: true, user_id: "nobody".into(), ..Default::default() };
@@ -282,7 +374,7 @@ impl v1::token_service_server::TokenService for FakeCore {
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
         let caught_up = v1::watch_revocations_response::Event::CaughtUp(v1::CaughtUp {});
         let wire = |cursor, event| v1::WatchRevocationsResponse { cursor, event: Some(event) };
-        Ok(Response::new(self.watch(&self.0.revocations, caught_up, wire)))
+        self.watch(&self.0.revocations, caught_up, wire)
     }
 }
 
@@ -308,8 +400,9 @@ impl v1::channel_service_server::ChannelService for FakeCore {
         &self,
         _: Request<v1::WatchChannelsRequest>,
     ) -> Result<Response<Self::WatchChannelsStream>, Status> {
-        // A core may leave a stream out.
-        Err(Status::unimplemented("no channel stream"))
+        let caught_up = v1::watch_channels_response::Event::CaughtUp(v1::CaughtUp {});
+        let wire = |cursor, event| v1::WatchChannelsResponse { cursor, event: Some(event) };
+        self.watch(&self.0.channels, caught_up, wire)
     }
 }
 
@@ -344,9 +437,13 @@ impl v1::member_service_server::MemberService for FakeCore {
 
     async fn check_member(
         &self,
-        _: Request<v1::CheckMemberRequest>,
+        request: Request<v1::CheckMemberRequest>,
     ) -> Result<Response<v1::CheckMemberResponse>, Status> {
-        Ok(Response::new(v1::CheckMemberResponse::default()))
+        let request = request.into_inner();
+        let user: Uuid = request.user_id.parse().unwrap();
+        let all = self.0.state.lock().memberships.get(&user).cloned().unwrap_or_default();
+        let membership = all.into_iter().find(|it| it.channel_id == request.channel_id);
+        Ok(Response::new(v1::CheckMemberResponse { membership }))
     }
 
     async fn batch_get_users(
@@ -375,7 +472,7 @@ impl v1::member_service_server::MemberService for FakeCore {
     ) -> Result<Response<Self::WatchMembershipStream>, Status> {
         let caught_up = v1::watch_membership_response::Event::CaughtUp(v1::CaughtUp {});
         let wire = |cursor, event| v1::WatchMembershipResponse { cursor, event: Some(event) };
-        Ok(Response::new(self.watch(&self.0.memberships, caught_up, wire)))
+        self.watch(&self.0.memberships, caught_up, wire)
     }
 }
 
@@ -446,6 +543,6 @@ impl v1::permission_service_server::PermissionService for FakeCore {
     ) -> Result<Response<Self::WatchInvalidationsStream>, Status> {
         let caught_up = v1::watch_invalidations_response::Event::CaughtUp(v1::CaughtUp {});
         let wire = |cursor, event| v1::WatchInvalidationsResponse { cursor, event: Some(event) };
-        Ok(Response::new(self.watch(&self.0.invalidations, caught_up, wire)))
+        self.watch(&self.0.invalidations, caught_up, wire)
     }
 }

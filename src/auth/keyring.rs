@@ -1,0 +1,259 @@
+//! The keys that tokens are verified with, and the task that keeps them up to date: periodically, and when a token
+//! names a key that is not known.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::claims::Refusal;
+use super::keys::{KeySet, ListedKey, Verifier};
+use super::metrics::{self, Refresh};
+use super::own_keys::KeySource;
+use super::token_config::Config;
+use crate::clock::{Micros, jittered, micros, now_micros};
+use crate::error::{ImksError, ImksResult};
+use crate::pb::CoreClient;
+
+/// Who lists the keys.
+pub(super) enum Issuer {
+    /// The core.
+    Core(CoreClient),
+    /// The operator's own application.
+    Own(KeySource),
+}
+
+/// The known keys. Cheap to clone; the task that follows the issuer ends when the last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Keyring(Arc<Inner>);
+
+struct Inner {
+    issuer: Issuer,
+    config: Config,
+    keys: RwLock<Arc<KeySet>>,
+    refreshes: Mutex<Refreshes>,
+    wanted: Arc<Notify>,
+    /// The number of refreshes that ended, successfully or not.
+    ended: watch::Sender<u64>,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Refreshes {
+    running: bool,
+    /// When an unknown key last caused a refresh. Periodic refreshes do not count, because a new key may
+    /// appear right after one.
+    caused_at: Option<Instant>,
+    failed: bool,
+    etag: String,
+}
+
+impl Keyring {
+    /// Starts to follow the keys of an issuer.
+    ///
+    /// # Errors
+    /// `Config` if keys that are not fetched over the network cannot be used.
+    pub(super) async fn start(issuer: Issuer, config: Config) -> ImksResult<Self> {
+        let keys = match &issuer {
+            Issuer::Own(keys) if !keys.is_remote() => {
+                KeySet::default().updated(keys.fetch().await?, now_micros(), 0)
+            }
+            _ => KeySet::default(),
+        };
+        let inner = Arc::new(Inner {
+            issuer,
+            config,
+            keys: RwLock::new(Arc::new(keys)),
+            refreshes: Mutex::default(),
+            wanted: Arc::default(),
+            ended: watch::Sender::new(0),
+            stop: CancellationToken::new(),
+        });
+        let follow = inner.stop.clone().run_until_cancelled_owned(follow(Arc::downgrade(&inner)));
+        TaskTracker::new().spawn(follow);
+        Ok(Self(inner))
+    }
+
+    /// Waits until the first refresh has ended, successfully or not.
+    pub(super) async fn tried(&self) {
+        let mut ended = self.0.ended.subscribe();
+        // Cannot fail: this keyring holds the sender.
+        ended.wait_for(|count| *count > 0).await.map(drop).unwrap_or_default();
+    }
+
+    /// Returns the key that a token names. Looks for it once if it is not known.
+    pub(super) async fn key(&self, issuer: &str, kid: &str, now: Micros) -> Result<Verifier, Refusal> {
+        let known = || self.0.keys.read().get(issuer, kid, now);
+        if let Some(key) = known() {
+            return Ok(key);
+        }
+        if self.0.keys.read().is_early(issuer, kid, now) {
+            return Err(Refusal::NotYetValid);
+        }
+        self.refreshed().await;
+        if let Some(key) = known() {
+            return Ok(key);
+        }
+        // Without an answer, a new key cannot be told from one that does not exist.
+        let unknown = self.0.refreshes.lock().failed || self.0.keys.read().is_empty();
+        Err(if unknown { Refusal::Unknown(self.unavailable()) } else { Refusal::Invalid("kid") })
+    }
+
+    /// Returns the keys that may have signed a token of one's own application: the one that it names, or those of
+    /// its algorithm.
+    pub(super) async fn candidates(
+        &self,
+        has_key_ids: bool,
+        kid: Option<&str>,
+        alg: &str,
+        now: Micros,
+    ) -> Result<Vec<Verifier>, Refusal> {
+        if has_key_ids && let Some(kid) = kid {
+            return self.key("", kid, now).await.map(|key| vec![key]);
+        }
+        let known = self.0.keys.read().clone();
+        match known.with_algorithm(alg, now) {
+            _ if known.is_empty() => Err(Refusal::Unknown(self.unavailable())),
+            keys if keys.is_empty() => Err(Refusal::Invalid("no key of this algorithm")),
+            keys if has_key_ids && keys.len() > 1 => {
+                Err(Refusal::Invalid("the token names no key, and the key set has not exactly one"))
+            }
+            keys => Ok(keys),
+        }
+    }
+
+    /// Fetches the keys now, without regard to when they were last fetched: their issuer says that they changed.
+    pub(super) async fn refresh_now(&self) {
+        let mut ended = self.0.ended.subscribe();
+        self.0.wanted.notify_one();
+        wait(ended.changed()).await;
+    }
+
+    /// Waits for a refresh of the keys, which all waiting callers share. Returns at once if an unknown key caused
+    /// one a moment ago.
+    async fn refreshed(&self) {
+        let mut ended = self.0.ended.subscribe();
+        {
+            let mut refreshes = self.0.refreshes.lock();
+            let now = Instant::now();
+            let recent = refreshes.caused_at.is_some_and(|at| now < at + self.0.config.refresh_pause);
+            if !refreshes.running && recent {
+                return;
+            }
+            if !refreshes.running {
+                (refreshes.running, refreshes.caused_at) = (true, Some(now));
+                self.0.wanted.notify_one();
+            }
+        }
+        wait(ended.changed()).await;
+    }
+
+    fn unavailable(&self) -> ImksError {
+        ImksError::Unavailable(match &self.0.issuer {
+            Issuer::Own(_) => "key set",
+            Issuer::Core(_) => "core",
+        })
+    }
+}
+
+impl Inner {
+    /// Fetches the keys. The current set remains if the answer is missing or has no usable key.
+    async fn fetch(&self) {
+        let etag = {
+            let mut refreshes = self.refreshes.lock();
+            refreshes.running = true;
+            refreshes.etag.clone()
+        };
+        let answer = self.listed(&etag).await;
+        let (now, old) = (now_micros(), self.keys.read().clone());
+        let failed = match answer {
+            Ok(None) => {
+                *self.keys.write() = Arc::new((*old).clone().confirmed(now));
+                false
+            }
+            Ok(Some((keys, etag))) => {
+                let keys = old.updated(keys, now, self.grace());
+                let empty = keys.is_empty();
+                if !empty {
+                    *self.keys.write() = Arc::new(keys);
+                    self.refreshes.lock().etag = etag;
+                }
+                empty
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the keys of tokens cannot be fetched; those that are known stay");
+                true
+            }
+        };
+        metrics::KEY_REFRESHES.of(if failed { Refresh::Failed } else { Refresh::Fetched }).increment();
+        let mut refreshes = self.refreshes.lock();
+        (refreshes.running, refreshes.failed) = (false, failed);
+        drop(refreshes);
+        self.ended.send_modify(|count| *count += 1);
+    }
+
+    /// Returns the keys of the issuer and their version, or `None` if they have not changed since `etag`.
+    async fn listed(&self, etag: &str) -> ImksResult<Option<(Vec<ListedKey>, String)>> {
+        match &self.issuer {
+            Issuer::Own(keys) => keys.fetch().await.map(|keys| Some((keys, String::new()))),
+            Issuer::Core(core) => {
+                let answer = core.signing_keys(etag).await?;
+                Ok(answer.map(|answer| (answer.keys.into_iter().map(Into::into).collect(), answer.etag)))
+            }
+        }
+    }
+
+    /// Returns how long a key is good after its issuer stopped listing it. A file is what the operator wrote, so
+    /// it counts at once.
+    fn grace(&self) -> Micros {
+        let is_local = matches!(&self.issuer, Issuer::Own(keys) if !keys.is_remote());
+        if is_local { 0 } else { micros(self.config.key_grace) }
+    }
+
+    /// Returns the pause before the next periodic refresh.
+    fn next_refresh(&self, failures: u32) -> Duration {
+        if failures == 0 {
+            return jittered(self.config.refresh);
+        }
+        let without_keys = self.keys.read().is_empty();
+        let pause = if without_keys { RETRY_WITHOUT_KEYS } else { self.config.refresh_pause };
+        jittered((pause * 2_u32.saturating_pow(failures.min(5) - 1)).min(self.config.refresh))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn follow(inner: Weak<Inner>) {
+    let mut failures = 0;
+    while let Some(inner) = inner.upgrade() {
+        inner.fetch().await;
+        let failed = inner.refreshes.lock().failed;
+        failures = if failed { failures + 1 } else { 0 };
+        let (pause, wanted) = (inner.next_refresh(failures), inner.wanted.clone());
+        // No reference is held while waiting, so that dropping the last clone of the keyring ends this task.
+        drop(inner);
+        if timeout(pause, wanted.notified()).await.is_ok() {
+            tracing::debug!("the keys of tokens are fetched early");
+        }
+    }
+}
+
+/// Waits for the end of a refresh, but not for long: whoever waits then sees that the key is still unknown.
+async fn wait(ended: impl Future<Output = Result<(), watch::error::RecvError>>) {
+    if timeout(REFRESH_WAIT, ended).await.is_err() {
+        tracing::debug!("the keys of tokens were not fetched in time");
+    }
+}
+
+/// How long a token with an unknown key waits for a refresh.
+const REFRESH_WAIT: Duration = Duration::from_secs(3);
+/// The first pause between two refreshes while there are no keys.
+const RETRY_WITHOUT_KEYS: Duration = Duration::from_millis(250);

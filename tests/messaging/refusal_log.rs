@@ -1,0 +1,107 @@
+//! What the log says about tokens: nothing about a good one, and one line about a bad one.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use imks::testing::clock::now_micros;
+use parking_lot::Mutex;
+use serde_json::json;
+use tracing::subscriber::DefaultGuard;
+
+use crate::api::send;
+use crate::client::TestClient;
+use crate::server::{Kind, TestServer};
+
+/// Everything that this thread logs, at level debug. The runtimes of these tests have one thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn start() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The lines about refusals since the last call, without those about requests, which say no more than a code.
+    fn refusals(&self) -> Vec<String> {
+        let text = String::from_utf8(std::mem::take(&mut *self.0.lock())).unwrap();
+        let about = |line: &&str| line.contains("refused") && !line.contains("request refused");
+        text.lines().filter(about).map(str::to_owned).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_good_token_logs_no_refusal_and_a_bad_one_logs_why_once_with_user_and_peer() {
+    let server = TestServer::start_with(Kind::Sqlite, |config| config.token.leeway = Duration::ZERO).await;
+    let user = server.directory().ensure_development("alice").await.unwrap();
+    let good = server.token("alice").await;
+    let short = server.directory().issue_token(&user, Duration::from_secs(1)).await.unwrap();
+    let (log, _guard) = Log::start();
+    TestClient::connect(server.addr(), &good).await;
+    assert!(log.0.lock().windows(9).any(|text| text == b"signed in"), "the log is at level debug");
+    assert_eq!(log.refusals(), Vec::<String>::new());
+    while now_micros() < expiry(&short) {
+        tokio::task::yield_now().await;
+    }
+    let forged = format!("{}x", &good[..good.len() - 1]);
+    for (token, code, why) in [
+        (short.as_str(), "token_expired", "why=\"expired\""),
+        (forged.as_str(), "unauthenticated", "why=\"signature\""),
+        ("nothing.XYZ9", "unauthenticated", "why=\"parts\""),
+    ] {
+        let mut client = TestClient::open(server.addr()).await;
+        let refused = client.join(json!({ "token": token })).await.unwrap_err();
+        assert_eq!(refused["data"]["code"], code);
+        check(&log.refusals(), token, why, (code == "token_expired").then(|| user.id.to_string()));
+        let bearer = format!("Bearer {token}");
+        let path = "GET /api/v1/channels/00000000-0000-0000-0000-000000000000/messages";
+        let response = send(server.addr(), path, &[("authorization", &bearer)], "").await;
+        assert_eq!(response.code().1, code);
+        check(&log.refusals(), token, why, (code == "token_expired").then(|| user.id.to_string()));
+    }
+    let mut alice = TestClient::connect(server.addr(), &good).await;
+    log.refusals();
+    alice.refused("auth:refresh", json!({ "token": forged })).await;
+    check(&log.refusals(), &forged, "why=\"signature\"", None);
+    server.stop().await;
+}
+
+/// One line, with the reason and the address of the client, with the user only if the signature is good, and without
+/// the token.
+fn check(lines: &[String], token: &str, why: &str, user: Option<String>) {
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let line = &lines[0];
+    assert!(line.contains("token refused") && line.contains(why), "{line}");
+    assert!(line.contains("peer=127.0.0.1:"), "{line}");
+    assert_eq!(line.contains("user="), user.is_some(), "{line}");
+    assert!(user.is_none_or(|user| line.contains(&user)), "{line}");
+    let secret = token.split('.').next_back().unwrap();
+    assert!(!line.contains(token) && !line.contains(secret), "{line}");
+}
+
+/// When a token ends, in microseconds.
+fn expiry(token: &str) -> i64 {
+    use base64::Engine as _;
+    let claims = token.split('.').nth(1).unwrap();
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    claims["exp"].as_i64().unwrap() * 1_000_000
+}
