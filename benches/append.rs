@@ -22,6 +22,7 @@ use imks::testing::models::append::{Appender, Authority, Config, Scope};
 use imks::testing::models::db::{self, Db};
 use imks::testing::models::message::{AuthorInfo, ContentType, MessageType};
 use imks::testing::models::message_id;
+use imks::testing::models::message_mention::Mentioned;
 use imks::testing::models::message_send::NewMessage;
 use imks::testing::models::text::{Mentions, MessageBody, Nonce};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, SqlitePool};
@@ -387,6 +388,7 @@ impl Sender {
             also_send_to_channel: false,
             reply_to_message_id: None,
             mentions: Mentions::default(),
+            mentioned: Mentioned::default(),
             flags: 0,
             poll: None,
             expect: None,

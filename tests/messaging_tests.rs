@@ -53,6 +53,8 @@ mod http;
 mod limits;
 #[path = "messaging/memory.rs"]
 mod memory;
+#[path = "messaging/mention.rs"]
+mod mention;
 #[path = "messaging/moderation.rs"]
 mod moderation;
 #[path = "messaging/own_logins.rs"]

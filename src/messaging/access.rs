@@ -6,10 +6,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::mention;
 use super::parts::{Messaging, timed};
 use super::push::{Push, user_room};
 use super::session::Session;
-use crate::auth::{AccessChange, Permission, Revocation};
+use crate::auth::{AccessChange, ChannelInfo, Membership, Permission, Revocation};
 use crate::models::message_read_state::baseline;
 use crate::socket::{Namespace, Socket};
 
@@ -18,6 +19,8 @@ const JOINED: Push<Joined<'_>> = Push::new("channel:joined");
 /// Sent to a socket that has left the room of a channel because its user may no longer see it.
 const LEFT: Push<Left> = Push::new("channel:left");
 
+/// Sent to a room when the core has changed the channel.
+const UPDATED: Push<Updated<'_>> = Push::new("channel:updated");
 /// Sent to a connection whose token was revoked, before it is closed.
 pub(super) const REVOKED: Push<Revoked> = Push::new("auth:revoked");
 
@@ -28,6 +31,25 @@ pub(super) struct Revoked {}
 struct Joined<'a> {
     channel_id: Uuid,
     name: &'a str,
+}
+
+/// The payload of `channel:updated`: the channel as it is now.
+#[derive(Debug, Serialize)]
+struct Updated<'a> {
+    channel_id: Uuid,
+    name: &'a str,
+    kind: &'static str,
+    archived: bool,
+    read_only: bool,
+    slow_mode_s: u32,
+}
+
+impl<'a> From<&'a ChannelInfo> for Updated<'a> {
+    fn from(channel: &'a ChannelInfo) -> Self {
+        let ChannelInfo { id, name, kind, archived, read_only, slow_mode_s, .. } = channel;
+        let (archived, read_only, slow_mode_s) = (*archived, *read_only, *slow_mode_s);
+        Self { channel_id: *id, name, kind: kind.as_str(), archived, read_only, slow_mode_s }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -59,8 +81,9 @@ pub async fn follow(messaging: Messaging, namespace: Namespace, stop: Cancellati
 }
 
 /// Marks everything in the channel as read for a new member, so that only later messages are unread.
-async fn start_reading(messaging: &Messaging, user: Uuid, channel: Uuid) {
-    if let Err(error) = timed("baseline", baseline(messaging.db(), user, &[channel])).await {
+async fn start_reading(messaging: &Messaging, membership: &Membership) {
+    let channels = [(membership.channel_id, membership.joined_seq)];
+    if let Err(error) = timed("baseline", baseline(messaging.db(), membership.user_id, &channels)).await {
         // The user's next connect sets it.
         tracing::warn!(%error, "read position of a new member was not set");
     }
@@ -70,7 +93,7 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
     match change {
         AccessChange::Joined(membership) => {
             let (user, channel_id) = (membership.user_id, membership.channel_id);
-            start_reading(messaging, user, channel_id).await;
+            start_reading(messaging, &membership).await;
             let sockets = namespace.sockets_in(&user_room(user));
             // Most changes concern users without a socket on this node.
             if sockets.is_empty() || !may_view(messaging, user, channel_id).await {
@@ -82,6 +105,9 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
                     socket.data::<Session>().is_some_and(|session| session.has_unsubscribed(channel_id));
                 !left && !socket.is_in(&room)
             };
+            for (socket, session) in sockets.iter().filter_map(|it| Some((it, it.data::<Session>()?))) {
+                mention::note_settings(socket, &session, &membership);
+            }
             for socket in sockets.iter().filter(wants) {
                 socket.join(&room);
                 JOINED.to_socket(socket, &Joined { channel_id, name: &membership.name });
@@ -101,7 +127,10 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             };
             check(messaging, sockets, channel_id).await;
         }
-        AccessChange::Channel(_) => {}
+        AccessChange::Channel(channel) => {
+            // Every node hears of it by itself.
+            UPDATED.to_local_room(namespace, &channel.id.to_string(), &Updated::from(&channel));
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::models::Db;
 use crate::models::append::{Authority, Mutation, Receipt, Scope};
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message::{AuthorInfo, MessageDetail};
+use crate::models::message_mention_inbox;
 use crate::models::message_page::{self, MessagePage, Page};
 use crate::models::message_read_state::{self, ReadState};
 use crate::models::message_sync::{self, ChannelSync, Cursor, Limits};
@@ -186,6 +187,18 @@ impl ReadableChannels {
         let readable = |cursor: &&Cursor| self.ids.contains(&cursor.channel_id);
         let cursors: Vec<Cursor> = cursors.iter().filter(readable).copied().collect();
         timed("sync", message_sync::sync(self.messaging.db(), self.user, &cursors, limits)).await
+    }
+
+    /// Returns a page of the caller's mention inbox.
+    pub async fn mentions(
+        &self,
+        room: &Reservation,
+        before: Option<Uuid>,
+        limit: u32,
+    ) -> ImksResult<message_mention_inbox::Inbox> {
+        let channels: Vec<Uuid> = self.ids.iter().copied().collect();
+        let (db, bytes) = (self.messaging.db(), room.answer_bytes());
+        timed("mentions", message_mention_inbox::inbox(db, self.user, &channels, before, limit, bytes)).await
     }
 
     /// Returns how far the caller has read in these channels. Channels without this proof are left out.

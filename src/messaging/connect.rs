@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::budget::AnswerSize;
 use super::expiry::Expiry;
 use super::held::Held;
+use super::mention;
 use super::parts::{Messaging, timed};
 use super::presence_board::Arrival;
 use super::push::user_room;
@@ -145,9 +146,9 @@ async fn sign_in(
     }
     for membership in &memberships {
         socket.join(&membership.channel_id.to_string());
+        mention::note_settings(socket, &session, membership);
     }
-    let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
-    let states = channel_states(messaging, identity.user_id, &channels).await?;
+    let states = channel_states(messaging, identity.user_id, &memberships).await?;
     if let Some(relay) = messaging.relay() {
         relay.baseline(states.heads.values());
     }
@@ -195,16 +196,28 @@ async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksRes
 }
 
 /// Returns the heads and read states of the channels. Channels that are new to the user count as read.
-async fn channel_states(messaging: &Messaging, user: Uuid, channels: &[Uuid]) -> ImksResult<ChannelStates> {
+async fn channel_states(
+    messaging: &Messaging,
+    user: Uuid,
+    memberships: &[Membership],
+) -> ImksResult<ChannelStates> {
     let db = messaging.db();
-    let mut reads: HashMap<Uuid, ReadState> = by_channel(timed("unread", unread(db, user, channels)).await?);
-    let new: Vec<Uuid> = channels.iter().copied().filter(|channel| !reads.contains_key(channel)).collect();
+    let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
+    let mut reads: HashMap<Uuid, ReadState> = by_channel(timed("unread", unread(db, user, &channels)).await?);
+    let starts_anew = |membership: &&Membership| match reads.get(&membership.channel_id) {
+        // Who was a member before and came back starts where they came back.
+        Some(read) => membership.joined_seq.is_some_and(|joined_seq| joined_seq > read.read_seq),
+        None => true,
+    };
+    let new: Vec<(Uuid, Option<i64>)> =
+        memberships.iter().filter(starts_anew).map(|it| (it.channel_id, it.joined_seq)).collect();
     if !new.is_empty() {
         timed("baseline", baseline(db, user, &new)).await?;
+        let new: Vec<Uuid> = new.into_iter().map(|(channel, _)| channel).collect();
         reads.extend(by_channel(timed("unread", unread(db, user, &new)).await?));
     }
     let heads =
-        timed("heads", heads(db, channels)).await?.into_iter().map(|head| (head.channel_id, head)).collect();
+        timed("heads", heads(db, &channels)).await?.into_iter().map(|head| (head.channel_id, head)).collect();
     Ok(ChannelStates { heads, reads })
 }
 
@@ -313,6 +326,8 @@ struct ChannelState<'a> {
     unread_count: i64,
     mention_count: i64,
     muted: bool,
+    muted_until: Option<Timestamp>,
+    notify_level: &'static str,
 }
 
 impl<'a> ChannelState<'a> {
@@ -330,6 +345,8 @@ impl<'a> ChannelState<'a> {
             unread_count: read.map_or(0, |read| read.unread_count),
             mention_count: read.map_or(0, |read| read.mention_count),
             muted: membership.is_muted(now),
+            muted_until: membership.muted_until.filter(|until| *until > now).map(Timestamp),
+            notify_level: membership.notify_level.as_str(),
         }
     }
 }

@@ -130,6 +130,10 @@ impl Ctx {
         Own::new(&self.messaging, self.user())
     }
 
+    pub(super) fn messaging(&self) -> &Messaging {
+        &self.messaging
+    }
+
     pub(super) fn typing(&self) -> &Typing {
         self.messaging.typing()
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
 use super::input::BoundedList;
-use super::message::require_mentions;
+use super::message::{mentioned, require_mentions};
 use super::parts::timed;
 use super::registry::{Large, Registry, Request};
 use super::turn::Turn;
@@ -62,7 +62,8 @@ async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<EditAnswer> {
         require_mentions(&ctx, request.channel_id, mentions).await?;
     }
     let Edit { message_id, body, expected_version, mentions, .. } = request;
-    let edit = EditMessage { message_id, body, mentions, expected_version };
+    let mentioned = mentioned(&ctx, channel.id(), mentions.as_ref()).await?;
+    let edit = EditMessage { message_id, body, mentions, mentioned, expected_version };
     let message = channel.submit(turn, edit)?.await?;
     Ok(EditAnswer { rev: message.rev, message })
 }

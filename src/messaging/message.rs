@@ -11,7 +11,7 @@ use super::ctx::Ctx;
 use super::poll::StartPoll;
 use super::registry::{Registry, Request};
 use super::turn::Turn;
-use super::{draft, read_state};
+use super::{draft, mention, read_state};
 use crate::auth::Permission;
 use crate::clock::{self, Micros};
 use crate::models::channel_key::Expect;
@@ -19,6 +19,7 @@ use crate::models::message::{
     ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, MessageDetail, MessageType,
 };
 use crate::models::message_draft::SendDraft;
+use crate::models::message_mention::Mentioned;
 use crate::models::message_send::{NewMessage, Sent};
 use crate::models::text::{BODY_CHARS_MAX, Mentions, MessageBody, Nonce};
 use crate::{ImksError, ImksResult};
@@ -77,7 +78,8 @@ async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> 
     ctx.count_send(request.channel_id)?;
     let channel = permitted(&ctx, &request).await?;
     let (clear_draft, thread) = (request.clear_draft, request.thread_id);
-    let message = request.into_message(clock::now_micros())?;
+    let mentioned = mentioned(&ctx, channel.id(), request.mentions.as_ref()).await?;
+    let message = request.into_message(mentioned.clone(), clock::now_micros())?;
     let Sent { message, duplicate } = match clear_draft {
         true => channel.submit(turn, SendDraft(message))?.await?,
         false => channel.submit(turn, message)?.await?,
@@ -85,6 +87,7 @@ async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> 
     if !duplicate {
         ctx.typing().sent(ctx.namespace(), channel.id(), thread, ctx.user());
         read_state::tell_read_by_sending(&ctx, &message);
+        mention::tell(ctx.messaging(), ctx.namespace(), &message, &mentioned);
     }
     if clear_draft {
         draft::tell_cleared(&ctx, channel.id(), thread).await;
@@ -103,6 +106,18 @@ async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write
         ctx.require(request.channel_id, Permission::CreatePoll).await?;
     }
     Ok(channel)
+}
+
+/// Returns the people behind the roles and `here` of a message.
+pub(super) async fn mentioned(
+    ctx: &Ctx,
+    channel: Uuid,
+    mentions: Option<&Mentions>,
+) -> ImksResult<Mentioned> {
+    match mentions {
+        Some(mentions) => mention::resolve(ctx.messaging(), ctx.namespace(), channel, mentions).await,
+        None => Ok(Mentioned::default()),
+    }
 }
 
 /// Checks the separate permissions for mentioning many people at once.
@@ -131,7 +146,7 @@ impl SendMessage {
         Ok(())
     }
 
-    fn into_message(self, now: Micros) -> ImksResult<NewMessage> {
+    fn into_message(self, mentioned: Mentioned, now: Micros) -> ImksResult<NewMessage> {
         let kind = match (&self.poll, self.reply_to_message_id) {
             (Some(_), _) => MessageType::Poll,
             (None, Some(_)) => MessageType::Reply,
@@ -145,6 +160,7 @@ impl SendMessage {
             also_send_to_channel: self.also_send_to_channel,
             reply_to_message_id: self.reply_to_message_id,
             mentions: self.mentions.unwrap_or_default(),
+            mentioned,
             flags: self.flags,
             poll: self.poll.map(|poll| poll.checked(now)).transpose()?,
             nonce: self.nonce,

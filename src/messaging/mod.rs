@@ -16,6 +16,7 @@ mod expiry;
 mod held;
 mod history;
 mod input;
+mod mention;
 mod message;
 pub mod metrics;
 mod outcome;
@@ -138,6 +139,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     connection::register(&mut events);
     subscription::register(&mut events);
     message::register(&mut events);
+    mention::register(&mut events);
     edit::register(&mut events);
     history::register(&mut events);
     sync::register(&mut events);
@@ -151,6 +153,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     draft::register(&mut events);
     bookmark::register(&mut events);
     let Registered { routes, limits } = events.finish();
+    mention::listen(builder, messaging);
     connect::register(builder, messaging, &expiry, limits);
     Jobs { messaging: messaging.clone(), expiry, routes }
 }

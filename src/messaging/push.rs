@@ -20,6 +20,11 @@ impl<T: Serialize + ?Sized> Push<T> {
         Self { name, payload: PhantomData }
     }
 
+    /// Returns the name of the event.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Sends the event to all devices of a user.
     pub(super) fn to_user(&self, namespace: &Namespace, user: Uuid, payload: &T) {
         self.log(namespace.emit_to_room(&user_room(user), self.name, payload));

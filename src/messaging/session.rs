@@ -1,6 +1,6 @@
 //! The session of a signed-in caller: identity, latest token, rate limits and order of writes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +39,9 @@ pub struct Session {
     /// Channels that the client left by itself, so that a late change at the core does not rejoin them.
     /// Bounded, because each was one of the socket's rooms.
     unsubscribed: Mutex<HashSet<Uuid>>,
+    /// Channels whose mentions the user does not want to hear of, and until when. Bounded, because the user is a
+    /// member of each.
+    quiet: Mutex<HashMap<Uuid, Micros>>,
 }
 
 /// The latest token, and the identity in it.
@@ -128,6 +131,7 @@ impl Session {
             writes: WriteOrder::default(),
             answers: ConnectionBudget::default(),
             unsubscribed: Mutex::default(),
+            quiet: Mutex::default(),
         }
     }
 
@@ -199,6 +203,20 @@ impl Session {
     /// Whether the client left the channel by itself.
     pub(super) fn has_unsubscribed(&self, channel: Uuid) -> bool {
         self.unsubscribed.lock().contains(&channel)
+    }
+
+    /// Records until when the user does not want to hear of mentions in a channel.
+    pub(super) fn set_quiet(&self, channel: Uuid, until: Option<Micros>) {
+        let mut quiet = self.quiet.lock();
+        match until {
+            Some(until) => drop(quiet.insert(channel, until)),
+            None => drop(quiet.remove(&channel)),
+        }
+    }
+
+    /// Whether the user does not want to hear of mentions in a channel at `now`.
+    pub(super) fn is_quiet(&self, channel: Uuid, now: Micros) -> bool {
+        self.quiet.lock().get(&channel).is_some_and(|until| *until > now)
     }
 
     /// Replaces the token with a new one of the same user.

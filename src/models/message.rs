@@ -13,7 +13,7 @@ use super::text::{Mentions, Nonce};
 use crate::clock::Timestamp;
 
 /// The author of a message, with the name they had when it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorInfo {
     /// The user.
     pub id: Uuid,

@@ -10,7 +10,7 @@ use super::append::records::Record;
 use super::append::{Authority, LockedChannel, Mutation, References};
 use super::channel_change::ChangeKind;
 use super::message::is_counted;
-use super::message_mention::MentionRows;
+use super::message_mention::{MentionRows, OwnRow};
 use super::message_row::Message;
 use super::message_thread;
 use super::rows::{Column, RowsSql};
@@ -116,6 +116,7 @@ fn delete(channel: &mut LockedChannel<'_>, id: Uuid) -> ImksResult<Arc<Deletion>
     })?;
     let (deletion, tombstone) = (Arc::new(deletion(row, at)), Tombstone::of(row));
     channel.remove::<MentionRows>(id);
+    channel.remove::<OwnRow>(id);
     channel.insert(tombstone);
     channel.uncount()?;
     channel.tell_change("message:deleted", deletion.rev, Arc::clone(&deletion))?;

@@ -11,7 +11,7 @@ use super::append::{LockedChannel, Mutation, References};
 use super::channel_change::ChangeKind;
 use super::db::{Db, on};
 use super::message::MessageDetail;
-use super::message_mention::{MentionRows, targets};
+use super::message_mention::{MentionRows, Mentioned};
 use super::message_row::Message;
 use super::rows::{Column, RowsSql};
 use super::text::{Mentions, MessageBody};
@@ -27,6 +27,8 @@ pub struct EditMessage {
     pub body: MessageBody,
     /// The new mentions; `None` keeps the current ones.
     pub mentions: Option<Mentions>,
+    /// The people behind the roles and `here` of the new mentions.
+    pub mentioned: Mentioned,
     /// The version that must be stored, or the edit is refused.
     pub expected_version: Option<i64>,
 }
@@ -78,7 +80,8 @@ impl Mutation for EditMessage {
 impl EditMessage {
     fn rewrite_mentions(&self, channel: &mut LockedChannel<'_>) -> ImksResult<()> {
         let row = channel.message(self.message_id)?;
-        let targets = self.mentions.as_ref().map(|mentions| targets(mentions, row.channel_id));
+        let people = |mentions| self.mentioned.people(mentions, row.channel_id, row.author_id);
+        let targets = self.mentions.as_ref().map(people);
         let rows = MentionRows {
             message_id: row.id,
             author_id: row.author_id,

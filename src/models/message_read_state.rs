@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::db::{Db, detached, json_ids, transaction};
 use super::message::flag_also_in_channel;
-use super::message_mention::{mention_channel, mention_here, mention_self, mention_user};
+use super::message_mention::mention_self;
 use super::user_rev::NEXT_USER_REV;
 use crate::clock;
 use crate::{ImksError, ImksResult};
@@ -31,7 +31,7 @@ pub struct ReadState {
     pub read_seq: i64,
     /// The number of later messages of others, without deleted ones and those only in threads.
     pub unread_count: i64,
-    /// The number of unread messages that mention the reader, directly or with everybody.
+    /// The number of unread messages that mention the reader: by name, by role, as online or as everybody.
     pub mention_count: i64,
     /// The number of this position in the user's own stream (table `user_state`); 0 if it was never marked.
     pub user_rev: i64,
@@ -72,24 +72,31 @@ pub async fn mark_all(db: &Db, user: Uuid, channels: &[Uuid]) -> ImksResult<Vec<
     unread(db, user, &moved).await
 }
 
-/// Marks everything up to now as read in each of these channels where the user has no position yet. Call it
-/// for new members; existing positions do not change.
+/// Gives a new member a position in each of these channels where there is none yet: the number of the channel's last
+/// message when the user joined, or now where that is not known. A position of an earlier membership moves forward to
+/// a number that is known.
 ///
 /// # Errors
 /// [`ImksError::Database`].
-pub async fn baseline(db: &Db, user: Uuid, channels: &[Uuid]) -> ImksResult<()> {
-    if channels.is_empty() {
-        return Ok(());
-    }
-    let now = clock::now_micros();
-    match db {
-        Db::Postgres(pool) => {
-            sqlx::query(BASELINE_POSTGRES).bind(user).bind(channels).bind(now).execute(pool).await?;
-        }
-        Db::Sqlite(sqlite) => {
-            let channels = json_ids(channels);
-            let query = sqlx::query(BASELINE_SQLITE).bind(user).bind(channels).bind(now);
-            query.execute(&sqlite.writer).await?;
+pub async fn baseline(db: &Db, user: Uuid, channels: &[(Uuid, Option<i64>)]) -> ImksResult<()> {
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        channels.iter().partition(|(_, joined_seq)| joined_seq.is_some());
+    let statements = match db {
+        Db::Postgres(_) => [BASELINE_POSTGRES, REJOINED_POSTGRES],
+        Db::Sqlite(_) => [BASELINE_SQLITE, REJOINED_SQLITE],
+    };
+    for (sql, channels) in statements.into_iter().zip([unknown, known]).filter(|(_, it)| !it.is_empty()) {
+        let now = clock::now_micros();
+        let rows: Vec<(String, Option<i64>)> =
+            channels.into_iter().map(|(channel, seq)| (channel.simple().to_string(), seq)).collect();
+        let rows = serde_json::to_string(&rows)?;
+        match db {
+            Db::Postgres(pool) => {
+                sqlx::query(sql).bind(user).bind(rows).bind(now).execute(pool).await?;
+            }
+            Db::Sqlite(sqlite) => {
+                sqlx::query(sql).bind(user).bind(rows).bind(now).execute(&sqlite.writer).await?;
+            }
         }
     }
     Ok(())
@@ -217,16 +224,55 @@ const MARK_ALL_SQLITE: &str = mark_all_sql!("SELECT unhex(value) FROM json_each(
 const LOCK_POSTGRES: &str = "SELECT last_seq FROM channel_state WHERE channel_id = $1 FOR UPDATE";
 const LOCK_SQLITE: &str = "SELECT last_seq FROM channel_state WHERE channel_id = $1";
 
-const BASELINE_POSTGRES: &str = "INSERT INTO message_read_state \
-    (user_id, channel_id, read_seq, read_cseq, read_message_id, joined_seq, updated_at) \
-    SELECT $1, wanted, COALESCE(last_seq, 0), COALESCE(last_cseq, 0), last_message_id, COALESCE(last_seq, 0), $3 \
-    FROM UNNEST($2::uuid[]) AS wanted LEFT JOIN channel_state ON channel_id = wanted \
-    ON CONFLICT (user_id, channel_id) DO NOTHING";
-const BASELINE_SQLITE: &str = "INSERT INTO message_read_state \
-    (user_id, channel_id, read_seq, read_cseq, read_message_id, joined_seq, updated_at) \
-    SELECT $1, unhex(value), COALESCE(last_seq, 0), COALESCE(last_cseq, 0), last_message_id, COALESCE(last_seq, 0), $3 \
-    FROM json_each($2) LEFT JOIN channel_state ON channel_id = unhex(value) WHERE TRUE \
-    ON CONFLICT (user_id, channel_id) DO NOTHING";
+/// Takes the position from the message at `joined_seq`, or from the channel's counters where it is not earlier.
+macro_rules! baseline_sql {
+    ($channels:literal, $conflict:literal) => {
+        concat!(
+            "INSERT INTO message_read_state \
+               (user_id, channel_id, read_seq, read_cseq, read_message_id, joined_seq, updated_at) \
+             SELECT $1, j.channel_id, \
+               CASE WHEN j.joined_seq < s.last_seq THEN COALESCE(m.seq, 0) ELSE COALESCE(s.last_seq, 0) END, \
+               CASE WHEN j.joined_seq < s.last_seq THEN COALESCE(m.cseq, 0) ELSE COALESCE(s.last_cseq, 0) END, \
+               CASE WHEN j.joined_seq < s.last_seq THEN m.id ELSE s.last_message_id END, \
+               CASE WHEN j.joined_seq < s.last_seq THEN j.joined_seq ELSE COALESCE(s.last_seq, 0) END, $3 \
+             FROM (",
+            $channels,
+            ") AS j LEFT JOIN channel_state s ON s.channel_id = j.channel_id \
+             LEFT JOIN message m ON j.joined_seq < s.last_seq AND m.channel_id = j.channel_id AND m.seq = (\
+               SELECT MAX(n.seq) FROM message n WHERE n.channel_id = j.channel_id AND n.seq <= j.joined_seq) \
+             WHERE TRUE ON CONFLICT (user_id, channel_id) DO ",
+            $conflict
+        )
+    };
+    (postgres $conflict:literal) => {
+        baseline_sql!(
+            "SELECT (value->>0)::uuid AS channel_id, (value->>1)::int8 AS joined_seq \
+             FROM json_array_elements($2::json)",
+            $conflict
+        )
+    };
+    (sqlite $conflict:literal) => {
+        baseline_sql!(
+            "SELECT unhex(value->>0) AS channel_id, value->>1 AS joined_seq FROM json_each($2)",
+            $conflict
+        )
+    };
+    (new $database:ident) => {
+        baseline_sql!($database "NOTHING")
+    };
+    (rejoined $database:ident) => {
+        baseline_sql!(
+            $database "UPDATE SET read_seq = excluded.read_seq, read_cseq = excluded.read_cseq, \
+               read_message_id = excluded.read_message_id, joined_seq = excluded.joined_seq, \
+               updated_at = excluded.updated_at WHERE excluded.joined_seq > message_read_state.joined_seq \
+               AND excluded.read_seq > message_read_state.read_seq"
+        )
+    };
+}
+const BASELINE_POSTGRES: &str = baseline_sql!(new postgres);
+const BASELINE_SQLITE: &str = baseline_sql!(new sqlite);
+const REJOINED_POSTGRES: &str = baseline_sql!(rejoined postgres);
+const REJOINED_SQLITE: &str = baseline_sql!(rejoined sqlite);
 
 macro_rules! unread_sql {
     ($channels:literal) => {
@@ -239,17 +285,16 @@ macro_rules! unread_sql {
             mention_self!(),
             " AND o.target_id = p.user_id \
                   AND o.channel_id = p.channel_id AND o.seq > p.read_seq) AS unread_count, \
-               (SELECT COUNT(*) FROM message_mention d WHERE d.kind = ",
-            mention_user!(),
+               (SELECT COUNT(*) FROM message_mention d WHERE d.kind <> ",
+            mention_self!(),
             " AND d.target_id = p.user_id \
                   AND d.channel_id = p.channel_id AND d.seq > p.read_seq AND d.author_id <> p.user_id) \
-               + (SELECT COUNT(*) FROM message_mention w WHERE w.kind IN (",
-            mention_channel!(),
-            ", ",
-            mention_here!(),
-            ") \
-                  AND w.target_id = p.channel_id AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.author_id <> p.user_id) \
-               AS mention_count \
+               + (SELECT COUNT(*) FROM message_mention w WHERE w.target_id = p.channel_id \
+                  AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.author_id <> p.user_id \
+                  AND NOT EXISTS (SELECT 1 FROM message_mention x WHERE x.target_id = p.user_id \
+                    AND x.message_id = w.message_id AND x.kind <> ",
+            mention_self!(),
+            ")) AS mention_count \
              FROM (SELECT r.user_id, r.channel_id, r.user_rev, \
                  COALESCE(own.last_seq, r.read_seq) AS read_seq, COALESCE(own.last_cseq, r.read_cseq) AS read_cseq \
                FROM message_read_state r LEFT JOIN message_author own ON own.author_id = r.user_id \

@@ -12,7 +12,7 @@ use super::message::{
     ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, MessageDetail, MessageType, ReplyPreview, is_counted,
 };
 use super::message_author::LastSend;
-use super::message_mention::{MENTION_SELF, MentionRows, targets};
+use super::message_mention::{MentionRows, Mentioned, OwnRow, written};
 use super::message_poll::{NewPoll, Poll};
 use super::message_row::Message;
 use super::text::{Mentions, MessageBody, Nonce};
@@ -36,6 +36,8 @@ pub struct NewMessage {
     pub reply_to_message_id: Option<Uuid>,
     /// The users and roles that are mentioned.
     pub mentions: Mentions,
+    /// The people behind the roles and `here`.
+    pub mentioned: Mentioned,
     /// The `FLAG_*` of [`super::message`].
     pub flags: i32,
     /// The poll that starts with the message.
@@ -178,20 +180,22 @@ impl NewMessage {
     }
 
     fn mention(&self, channel: &mut LockedChannel<'_>, message: &MessageDetail) {
-        let mut targets = targets(&self.mentions, message.channel_id);
-        if !self.interactive && is_counted(message.thread_id, message.flags) {
-            targets.push((MENTION_SELF, message.author.id));
+        let at = channel.now();
+        let rows = |targets| MentionRows {
+            message_id: message.id,
+            author_id: message.author.id,
+            channel_id: message.channel_id,
+            seq: message.seq,
+            thread_id: message.thread_id,
+            at,
+            targets,
+        };
+        let people = self.mentioned.people(&self.mentions, message.channel_id, message.author.id);
+        if !people.is_empty() {
+            channel.insert(rows(people));
         }
-        if !targets.is_empty() {
-            channel.insert(MentionRows {
-                message_id: message.id,
-                author_id: message.author.id,
-                channel_id: message.channel_id,
-                seq: message.seq,
-                thread_id: message.thread_id,
-                at: channel.now(),
-                targets,
-            });
+        if !self.interactive && is_counted(message.thread_id, message.flags) {
+            channel.insert(OwnRow(rows(Vec::new())));
         }
     }
 
@@ -218,7 +222,7 @@ impl NewMessage {
         add(&self.stored_flags().to_be_bytes());
         add(self.thread_id.unwrap_or_default().as_bytes());
         add(self.reply_to_message_id.unwrap_or_default().as_bytes());
-        for (kind, target) in targets(&self.mentions, Uuid::nil()) {
+        for (kind, target) in written(&self.mentions) {
             add(&kind.to_be_bytes());
             add(target.as_bytes());
         }
@@ -240,6 +244,7 @@ mod tests {
             also_send_to_channel: false,
             reply_to_message_id: None,
             mentions: Mentions::default(),
+            mentioned: Mentioned::default(),
             flags,
             poll: None,
             nonce: None,

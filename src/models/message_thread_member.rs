@@ -15,7 +15,7 @@ use super::append::LockedChannel;
 use super::append::records::Record;
 use super::db::{Db, detached, on, transaction};
 use super::message::MessageDetail;
-use super::message_mention::mention_user;
+use super::message_mention::mention_self;
 use super::rows::{Column, RowsSql};
 use super::user_rev::{NEXT_USER_REV, Need, TakenRev};
 use crate::{ImksError, ImksResult};
@@ -204,9 +204,15 @@ macro_rules! positions {
                (SELECT COUNT(*) FROM message m WHERE m.thread_id = p.root_message_id AND m.seq > p.read_seq \
                   AND m.author_id <> $1 AND m.deleted_at IS NULL) AS unread_count, \
                (SELECT COUNT(*) FROM message_mention d WHERE d.target_id = $1 AND d.channel_id = p.channel_id \
-                  AND d.seq > p.read_seq AND d.thread_id = p.root_message_id AND d.kind = ",
-            mention_user!(),
-            " AND d.author_id <> $1) AS mention_count, p.user_rev FROM (\
+                  AND d.seq > p.read_seq AND d.thread_id = p.root_message_id AND d.kind <> ",
+            mention_self!(),
+            " AND d.author_id <> $1) \
+               + (SELECT COUNT(*) FROM message_mention w WHERE w.target_id = p.channel_id \
+                  AND w.channel_id = p.channel_id AND w.seq > p.read_seq AND w.thread_id = p.root_message_id \
+                  AND w.author_id <> $1 AND NOT EXISTS (SELECT 1 FROM message_mention x \
+                    WHERE x.target_id = $1 AND x.message_id = w.message_id AND x.kind <> ",
+            mention_self!(),
+            ")) AS mention_count, p.user_rev FROM (\
                SELECT t.root_message_id, t.channel_id, t.following, t.user_rev, \
                  COALESCE(h.last_reply_seq, 0) AS last_reply_seq, \
                  (SELECT MAX(o.seq) FROM (SELECT t.read_seq AS seq UNION ALL SELECT n.seq FROM message n \

@@ -3,6 +3,7 @@
 //! All calls in the contract may be repeated: they read, or, like [`CoreClient::sign_in`], make what is missing.
 //! A call that has an effect each time would have to bypass [`CoreClient::call`].
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::breaker::Breaker;
 use super::channel;
 use super::metrics::{self, Call};
-use super::parse::malformed;
+use super::parse::{id, malformed};
 use super::types::{Allowed, Effective, Membership, SigningKeys, UserInfo, Verdict};
 use super::v1;
 use super::v1::login_service_client::LoginServiceClient;
@@ -201,6 +202,37 @@ impl CoreClient {
         parse_all(call!(self, MemberServiceClient::batch_get_users(request)).users)
     }
 
+    /// Returns the members of a channel that have one of the roles, or `None` if there are more than `max`.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn resolve_mentions(
+        &self,
+        channel: Uuid,
+        roles: &[Uuid],
+        max: usize,
+    ) -> ImksResult<Option<Vec<Uuid>>> {
+        let (mut all, mut page_token) = (HashSet::new(), String::new());
+        for _ in 0..MENTION_PAGES_MAX {
+            let (channel_id, role_ids) = (channel.to_string(), texts(roles));
+            let request =
+                v1::ResolveMentionsRequest { channel_id, role_ids, page_size: PAGE_SIZE, page_token };
+            let page = call!(self, MemberServiceClient::resolve_mentions(request));
+            for user in &page.user_ids {
+                all.insert(id(user)?);
+            }
+            page_token = page.next_page_token;
+            if all.len() > max {
+                return Ok(None);
+            }
+            // A page may be empty and not the last one.
+            if page_token.is_empty() {
+                return Ok(Some(all.into_iter().collect()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Returns the permissions of a user in a channel.
     ///
     /// # Errors
@@ -354,6 +386,8 @@ fn parse_all<W: TryInto<T, Error = ImksError>, T>(items: Vec<W>) -> ImksResult<V
     items.into_iter().map(TryInto::try_into).collect()
 }
 
+/// The most pages of members that are read for the roles of one message.
+const MENTION_PAGES_MAX: usize = 100;
 /// The number of ids in one batch call; further ids are not sent.
 pub const IDS_MAX: usize = 500;
 /// The largest number of channels listed for one user.

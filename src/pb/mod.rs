@@ -12,7 +12,8 @@ mod watch;
 pub use breaker::Breaker;
 pub use client::{Config, CoreClient, IDS_MAX};
 pub use types::{
-    Allowed, ChannelInfo, Effective, Membership, Revocation, SigningAlgorithm, SigningKey, Verdict,
+    Allowed, ChannelInfo, Effective, Membership, NotifyLevel, Revocation, SigningAlgorithm, SigningKey,
+    Verdict,
 };
 pub use watch::{Change, Watch, WatchKind};
 

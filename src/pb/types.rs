@@ -36,6 +36,19 @@ pub enum ChannelKind {
     Announcement,
 }
 
+impl ChannelKind {
+    /// Returns the name on the wire to clients.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+            Self::Dm => "dm",
+            Self::GroupDm => "group_dm",
+            Self::Announcement => "announcement",
+        }
+    }
+}
+
 /// A channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelInfo {
@@ -89,6 +102,17 @@ pub struct Membership {
     pub muted_until: Option<Micros>,
     /// The roles of the member in this channel.
     pub role_ids: Vec<Uuid>,
+}
+
+impl NotifyLevel {
+    /// Returns the name on the wire to clients.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Mentions => "mentions",
+            Self::None => "none",
+        }
+    }
 }
 
 impl Membership {

@@ -9,6 +9,7 @@ use imks::testing::models::db::{self, Db};
 use imks::testing::models::message::{AuthorInfo, ContentType, MessageDetail, MessageType};
 use imks::testing::models::message_delete::DeleteMessage;
 use imks::testing::models::message_edit::EditMessage;
+use imks::testing::models::message_mention::Mentioned;
 use imks::testing::models::message_page::{self, MessagePage, Page, Position};
 use imks::testing::models::message_send::{NewMessage, Sent};
 use imks::testing::models::text::{Mentions, MessageBody};
@@ -204,6 +205,7 @@ pub fn message(body: &str) -> NewMessage {
         also_send_to_channel: false,
         reply_to_message_id: None,
         mentions: Mentions::default(),
+        mentioned: Mentioned::default(),
         flags: 0,
         poll: None,
         nonce: None,
@@ -214,7 +216,13 @@ pub fn message(body: &str) -> NewMessage {
 
 pub fn edit(message: &MessageDetail, body: &str) -> EditMessage {
     let body = MessageBody::new(body).unwrap();
-    EditMessage { message_id: message.id, body, mentions: None, expected_version: None }
+    EditMessage {
+        message_id: message.id,
+        body,
+        mentions: None,
+        mentioned: Mentioned::default(),
+        expected_version: None,
+    }
 }
 
 pub fn id() -> Uuid {

@@ -61,6 +61,7 @@ struct State {
     users: Vec<v1::User>,
     bits: HashMap<(Uuid, Uuid), v1::Effective>,
     memberships: HashMap<Uuid, Vec<v1::Membership>>,
+    mentioned: Vec<Uuid>,
     calls: HashMap<&'static str, usize>,
     /// Users whose tokens `verify_token` calls revoked.
     revoked: HashSet<Uuid>,
@@ -92,6 +93,7 @@ impl FakeCore {
                 users: Vec::new(),
                 bits: HashMap::new(),
                 memberships: HashMap::new(),
+                mentioned: Vec::new(),
                 calls: HashMap::new(),
                 revoked: HashSet::new(),
                 has_streams: true,
@@ -228,6 +230,16 @@ impl FakeCore {
         state.bits.remove(&(user, channel));
         let memberships = state.memberships.entry(user).or_default();
         memberships.retain(|membership| membership.channel_id != channel.to_string());
+    }
+
+    /// The members with a role, whatever role and channel is asked for.
+    pub fn set_mentioned(&self, users: Vec<Uuid>) {
+        self.0.state.lock().mentioned = users;
+    }
+
+    /// Tells all who watch that a membership was made or changed.
+    pub fn join(&self, membership: v1::Membership) {
+        let _ = self.0.memberships.send(v1::watch_membership_response::Event::Joined(membership));
     }
 
     /// Tells all who watch that `user` left `channel`.
@@ -461,9 +473,18 @@ impl v1::member_service_server::MemberService for FakeCore {
 
     async fn resolve_mentions(
         &self,
-        _: Request<v1::ResolveMentionsRequest>,
+        request: Request<v1::ResolveMentionsRequest>,
     ) -> Result<Response<v1::ResolveMentionsResponse>, Status> {
-        Ok(Response::new(v1::ResolveMentionsResponse::default()))
+        let from: usize = request.into_inner().page_token.parse().unwrap_or(0);
+        let all = self.0.state.lock().mentioned.clone();
+        // Every other page is empty, as if nobody in it had the role.
+        let user_ids = match from % 2 {
+            0 => all.iter().skip(from / 2).take(400).map(Uuid::to_string).collect(),
+            _ => Vec::new(),
+        };
+        let next = if from.is_multiple_of(2) { from + 1 } else { from + 799 };
+        let next_page_token = if next / 2 < all.len() { next.to_string() } else { String::new() };
+        Ok(Response::new(v1::ResolveMentionsResponse { user_ids, next_page_token }))
     }
 
     async fn watch_membership(

@@ -219,6 +219,7 @@ mod tests {
     use crate::models::append::{Authority, Mutation, Scope};
     use crate::models::message::{AuthorInfo, ContentType, MessageType};
     use crate::models::message_id;
+    use crate::models::message_mention::Mentioned;
     use crate::models::message_send::{NewMessage, Sent};
     use crate::models::text::{Mentions, MessageBody};
 
@@ -246,6 +247,7 @@ mod tests {
             reply_to_message_id: None,
             mentions: Mentions::default(),
             flags: 0,
+            mentioned: Mentioned::default(),
             poll: None,
             expect: None,
             nonce: Some(Nonce::new(nonce).unwrap()),

@@ -1,0 +1,276 @@
+//! Mentions: who roles and `here` stand for, the event `mention:new`, and the inbox `mentions:list`.
+//!
+//! People with a role are known to the core, people who are online to the nodes that they are connected to. Both are looked
+//! up before a message is stored, so that a role that somebody gets later brings no old mentions. `mention:new` is told
+//! by each node to its own sockets: it knows which devices want to hear of a channel, and until when they do not.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::budget::{AnswerSize, Reservation};
+use super::ctx::Ctx;
+use super::parts::Messaging;
+use super::presence_board::Status;
+use super::push::{Push, user_room};
+use super::registry::{Large, Registry, Request};
+use super::session::Session;
+use crate::auth::{Membership, NotifyLevel, Permission};
+use crate::clock::{self, Micros};
+use crate::models::message::{AuthorInfo, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, MessageDetail};
+use crate::models::message_mention::{MENTIONED_PEOPLE_MAX, MentionKind, Mentioned, Online};
+use crate::models::message_mention_inbox::Inbox;
+use crate::models::text::Mentions;
+use crate::socket::{Namespace, NamespaceBuilder, ServerEvent, Socket};
+use crate::{ImksError, ImksResult};
+
+/// Sent to the devices of those whom a new message mentions.
+const NEW: Push<New<'_>> = Push::new("mention:new");
+/// The server event that asks another node who of a channel is online there.
+const ONLINE: &str = "mention:online";
+/// The server event that tells another node of a message that mentions people.
+const NOTICE: &str = "mention:notice";
+
+const LIST: Request<List, Inbox> = Request::new("mentions:list");
+
+/// Registers the events of this feature.
+pub(super) fn register(events: &mut Registry<'_>) {
+    events.on_read(LIST, list).get("/mentions");
+}
+
+/// Registers what other nodes ask and tell.
+pub(super) fn listen(builder: &mut NamespaceBuilder, messaging: &Messaging) {
+    let asked = messaging.clone();
+    builder.on_server_event(ONLINE, move |mut event: ServerEvent| {
+        let answered = event.parse::<(Uuid,)>().and_then(|(channel,)| {
+            let users = online_here(&asked, event.namespace(), channel);
+            event.answer(&users)
+        });
+        log("who is online was not answered", answered);
+        std::future::ready(())
+    });
+    let told = messaging.clone();
+    builder.on_server_event(NOTICE, move |event: ServerEvent| {
+        let parsed = event.parse::<(Notice,)>();
+        log("a mention was not told", parsed.map(|(notice,)| deliver(&told, event.namespace(), &notice)));
+        std::future::ready(())
+    });
+}
+
+fn log(what: &'static str, outcome: ImksResult<()>) {
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "{what}");
+    }
+}
+
+/// Returns the people behind the roles and `here` of a message, as they are now.
+///
+/// # Errors
+/// [`ImksError::LimitReached`] for roles with more than [`MENTIONED_PEOPLE_MAX`] members, [`ImksError::Unavailable`] or
+/// [`ImksError::Timeout`] when the core does not answer.
+pub(super) async fn resolve(
+    messaging: &Messaging,
+    namespace: &Namespace,
+    channel: Uuid,
+    mentions: &Mentions,
+) -> ImksResult<Mentioned> {
+    if mentions.channel {
+        // Everybody is meant.
+        return Ok(Mentioned::default());
+    }
+    let with_role = match mentions.roles.is_empty() {
+        true => Vec::new(),
+        false => {
+            let members = messaging.core().resolve_mentions(channel, &mentions.roles, MENTIONED_PEOPLE_MAX);
+            members.await?.ok_or(ImksError::LimitReached("mentioned_people"))?
+        }
+    };
+    let online = match mentions.here {
+        true => online(messaging, namespace, channel).await?,
+        false => Online::Nobody,
+    };
+    Ok(Mentioned { with_role, online })
+}
+
+/// Returns who of a channel is online on any node. Nodes that do not answer in time are left out.
+async fn online(messaging: &Messaging, namespace: &Namespace, channel: Uuid) -> ImksResult<Online> {
+    let mut users = online_here(messaging, namespace, channel);
+    let others = namespace.server_side_emit_with_ack(ONLINE, &(channel,), ONLINE_TIMEOUT).await?;
+    if !others.silent.is_empty() {
+        tracing::debug!(silent = others.silent.len(), "who is online there is not known");
+    }
+    for (_, answer) in &others.answers {
+        users.extend(answer.parse::<(BTreeSet<Uuid>,)>()?.0);
+    }
+    match users.len() {
+        0..=MENTIONED_PEOPLE_MAX => Ok(Online::Users(users.into_iter().collect())),
+        _ => Ok(Online::Many),
+    }
+}
+
+/// Returns who of a channel is online on this node, at most one more than may be mentioned one by one.
+fn online_here(messaging: &Messaging, namespace: &Namespace, channel: Uuid) -> BTreeSet<Uuid> {
+    let sockets = namespace.sockets_in(&channel.to_string());
+    let user_of = |socket: &Socket| Some(socket.data::<Session>()?.identity().user_id);
+    let users: BTreeSet<Uuid> = sockets.iter().filter_map(user_of).collect();
+    let shown = messaging.presence().shown(&users.into_iter().collect::<Vec<_>>());
+    let online = shown.into_iter().filter(|presence| presence.status != Status::Offline);
+    online.map(|presence| presence.user_id).take(MENTIONED_PEOPLE_MAX + 1).collect()
+}
+
+/// A message that mentions people, as it travels to other nodes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Notice {
+    channel_id: Uuid,
+    message_id: Uuid,
+    seq: i64,
+    thread_id: Option<Uuid>,
+    author: AuthorInfo,
+    people: Vec<(MentionKind, Uuid)>,
+}
+
+/// The payload of `mention:new`.
+#[derive(Debug, Serialize)]
+struct New<'a> {
+    channel_id: Uuid,
+    message_id: Uuid,
+    seq: i64,
+    thread_id: Option<Uuid>,
+    kind: MentionKind,
+    author: &'a AuthorInfo,
+}
+
+impl Notice {
+    fn event(&self, kind: MentionKind) -> New<'_> {
+        New {
+            channel_id: self.channel_id,
+            message_id: self.message_id,
+            seq: self.seq,
+            thread_id: self.thread_id,
+            kind,
+            author: &self.author,
+        }
+    }
+}
+
+/// Tells everybody whom a stored message mentions, on all nodes, unless its flags say that nobody is to be notified.
+pub(super) fn tell(
+    messaging: &Messaging,
+    namespace: &Namespace,
+    message: &MessageDetail,
+    mentioned: &Mentioned,
+) {
+    let people = mentioned.people(&message.mentions, message.channel_id, message.author.id);
+    if people.is_empty() || message.flags & (FLAG_SILENT | FLAG_NO_MENTION_NOTIFY) != 0 {
+        return;
+    }
+    let notice = Notice {
+        channel_id: message.channel_id,
+        message_id: message.id,
+        seq: message.seq,
+        thread_id: message.thread_id,
+        author: message.author.clone(),
+        people,
+    };
+    deliver(messaging, namespace, &notice);
+    log("other nodes were not told of a mention", namespace.server_side_emit(NOTICE, &(notice,)));
+}
+
+/// Tells the devices on this node.
+fn deliver(messaging: &Messaging, namespace: &Namespace, notice: &Notice) {
+    let (channel, now) = (notice.channel_id, clock::now_micros());
+    let room = channel.to_string();
+    for (kind, user) in notice.people.iter().filter(|(_, target)| *target != channel) {
+        let sockets = namespace.sockets_in(&user_room(*user));
+        for socket in sockets.iter().filter(|socket| wants(messaging, socket, &room, channel, now)) {
+            NEW.to_socket(socket, &notice.event(*kind));
+        }
+    }
+    if let Some((kind, _)) = notice.people.iter().find(|(_, target)| *target == channel) {
+        deliver_to_all(namespace, notice, *kind, now);
+    }
+}
+
+/// Whether a device may see the channel and wants to hear of mentions there.
+fn wants(messaging: &Messaging, socket: &Socket, room: &str, channel: Uuid, now: Micros) -> bool {
+    let Some(session) = socket.data::<Session>() else { return false };
+    if session.is_quiet(channel, now) {
+        return false;
+    }
+    // A device that has left the room by itself still belongs to a member.
+    let user = session.identity().user_id;
+    let known = || messaging.permissions().cached(user, channel, Permission::ViewChannel);
+    socket.is_in(room) || known().is_some_and(|answer| answer.is_ok())
+}
+
+/// Tells all devices in the room of the channel that want to hear of it, with an event that is encoded once.
+fn deliver_to_all(namespace: &Namespace, notice: &Notice, kind: MentionKind, now: Micros) {
+    let (room, quiet) = (notice.channel_id.to_string(), quiet_room(notice.channel_id));
+    for socket in namespace.sockets_in(&quiet) {
+        if !socket.data::<Session>().is_some_and(|session| session.is_quiet(notice.channel_id, now)) {
+            socket.leave(&quiet);
+        }
+    }
+    let told_by_name = notice.people.iter().filter(|(_, target)| *target != notice.channel_id);
+    let others = told_by_name.map(|(_, user)| *user).chain([notice.author.id]);
+    let rooms: Vec<String> = others.map(user_room).chain([quiet]).collect();
+    let all = namespace.to(&room).local();
+    let broadcast = rooms.iter().fold(all, |broadcast, room| broadcast.except(room));
+    log("a mention of all was not told", broadcast.emit(NEW.name(), &notice.event(kind)));
+}
+
+/// Notes whether a device wants to hear of mentions in a channel.
+pub(super) fn note_settings(socket: &Socket, session: &Session, membership: &Membership) {
+    let until = match membership.notify_level {
+        NotifyLevel::None => Some(Micros::MAX),
+        NotifyLevel::All | NotifyLevel::Mentions => membership.muted_until,
+    };
+    let room = quiet_room(membership.channel_id);
+    session.set_quiet(membership.channel_id, until);
+    match until.is_some_and(|until| until > clock::now_micros()) {
+        true => socket.join(&room),
+        false => socket.leave(&room),
+    }
+}
+
+/// Returns the room of the devices that do not want to hear of mentions in a channel. Left when the time is over, at the
+/// next mention of everybody.
+fn quiet_room(channel: Uuid) -> String {
+    format!("quiet:{channel}")
+}
+
+/// The payload of `mentions:list`.
+#[derive(Debug, Deserialize)]
+struct List {
+    /// Only messages that are older than this one.
+    #[serde(default)]
+    before: Option<Uuid>,
+    #[serde(default = "page_size")]
+    limit: u32,
+}
+
+fn page_size() -> u32 {
+    PAGE_DEFAULT
+}
+
+impl Large for List {
+    fn answer_size(&self) -> AnswerSize {
+        AnswerSize::of_messages(self.limit as usize)
+    }
+}
+
+async fn list(ctx: Ctx, room: Reservation, request: List) -> ImksResult<Inbox> {
+    if !(1..=PAGE_LIMIT).contains(&request.limit) {
+        return Err(ImksError::invalid("limit", format!("must be between 1 and {PAGE_LIMIT}")));
+    }
+    let (readable, _) = ctx.readable_among(&ctx.channels().await?).await?;
+    readable.mentions(&room, request.before, request.limit).await
+}
+
+/// How long other nodes may take to say who is online.
+const ONLINE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most messages in one page of the inbox.
+const PAGE_LIMIT: u32 = 100;
+const PAGE_DEFAULT: u32 = 50;
