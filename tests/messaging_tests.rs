@@ -71,6 +71,8 @@ mod reaction;
 mod read_state;
 #[path = "messaging/refusal_log.rs"]
 mod refusal_log;
+#[path = "messaging/search.rs"]
+mod search;
 #[path = "messaging/send.rs"]
 mod send;
 #[path = "messaging/sync.rs"]

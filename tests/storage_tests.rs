@@ -29,6 +29,8 @@ mod reaction;
 mod read_state;
 #[path = "storage/schema.rs"]
 mod schema;
+#[path = "storage/search.rs"]
+mod search;
 #[path = "storage/silence.rs"]
 mod silence;
 #[path = "storage/support.rs"]

@@ -30,6 +30,7 @@ use crate::models::message::{AuthorInfo, MessageDetail};
 use crate::models::message_mention_inbox;
 use crate::models::message_page::{self, MessagePage, Page};
 use crate::models::message_read_state::{self, ReadState};
+use crate::models::message_search::{self, Found, Query};
 use crate::models::message_sync::{self, ChannelSync, Cursor, Limits};
 
 /// Proof that the caller may see the channel.
@@ -199,6 +200,20 @@ impl ReadableChannels {
         let channels: Vec<Uuid> = self.ids.iter().copied().collect();
         let (db, bytes) = (self.messaging.db(), room.answer_bytes());
         timed("mentions", message_mention_inbox::inbox(db, self.user, &channels, before, limit, bytes)).await
+    }
+
+    /// Returns messages of these channels that a search finds, below `cursor`, as many as the room has space for.
+    pub async fn search(
+        &self,
+        room: &Reservation,
+        query: &Query,
+        cursor: Option<Uuid>,
+        limit: usize,
+    ) -> ImksResult<Found> {
+        let channels: Vec<Uuid> = self.ids.iter().copied().collect();
+        let page = message_search::Page { cursor, limit, bytes: room.answer_bytes() };
+        let (db, now) = (self.messaging.db(), crate::clock::now_micros());
+        timed("search", message_search::find(db, self.user, &channels, query, page, now)).await
     }
 
     /// Returns how far the caller has read in these channels. Channels without this proof are left out.

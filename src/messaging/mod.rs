@@ -33,6 +33,7 @@ mod read_state;
 mod recheck;
 mod registry;
 mod relay;
+mod search;
 mod session;
 mod subscription;
 mod sync;
@@ -152,6 +153,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     presence::register(&mut events);
     draft::register(&mut events);
     bookmark::register(&mut events);
+    search::register(&mut events);
     let Registered { routes, limits } = events.finish();
     mention::listen(builder, messaging);
     connect::register(builder, messaging, &expiry, limits);
@@ -169,6 +171,7 @@ impl Jobs {
         tasks.spawn(self.messaging.presence().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(poll::close_overdue(self.messaging.clone(), stop.clone()));
         tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));
+        tasks.spawn(search::index(self.messaging.clone(), stop.clone()));
         if let Some(relay) = self.messaging.relay() {
             relay.start(namespace, tasks, stop);
         }

@@ -17,6 +17,7 @@ mod mutation;
 pub(crate) mod records;
 mod store;
 mod told;
+mod written;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use mutation::Job;
 pub use mutation::{Authority, Mutation, References, Scope};
 pub(crate) use told::ChangeEvent;
 pub use told::{Payload, Told};
+pub use written::Written;
 
 /// How mutations are grouped into transactions.
 #[derive(Debug, Clone)]
@@ -79,6 +81,7 @@ pub struct Appender {
 #[derive(Debug)]
 struct Shared {
     lanes: Vec<mpsc::Sender<Job>>,
+    written: Arc<Written>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -117,16 +120,17 @@ impl Appender {
             Db::Sqlite(_) => 1,
         };
         let (tasks, draining) = (TaskTracker::new(), CancellationToken::new());
+        let written = Arc::new(Written::default());
         let (mut senders, mut commits) = (Vec::with_capacity(lanes), Vec::with_capacity(lanes));
         for _ in 0..lanes {
             let (jobs_in, jobs) = mpsc::channel(config.queue.max(1));
             let (commits_in, commits_out) = mpsc::channel(config.commits_queue.max(1));
-            let lane = lane::Lane::new(db.clone(), config.clone(), commits_in);
+            let lane = lane::Lane::new(db.clone(), config.clone(), commits_in, written.clone());
             tasks.spawn(lane.run(jobs, draining.clone()));
             senders.push(jobs_in);
             commits.push(Commits(commits_out));
         }
-        (Self { shared: Arc::new(Shared { lanes: senders, tasks, draining }) }, commits)
+        (Self { shared: Arc::new(Shared { lanes: senders, written, tasks, draining }) }, commits)
     }
 
     /// Queues a mutation in the lane of its channel without waiting. Mutations of one channel are decided in
@@ -147,6 +151,11 @@ impl Appender {
             }
             Err(mpsc::error::TrySendError::Closed(_)) => Err(ImksError::Unavailable("shutting down")),
         }
+    }
+
+    /// Returns the channels that were written to and not yet taken.
+    pub fn written(&self) -> &Written {
+        &self.shared.written
     }
 
     /// Stops accepting mutations, and returns when all accepted ones are committed or have failed.

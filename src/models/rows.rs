@@ -22,6 +22,18 @@ pub(crate) enum Connection<'c> {
     Sqlite(&'c mut SqliteConnection),
 }
 
+impl<'c> From<&'c mut PgConnection> for Connection<'c> {
+    fn from(connection: &'c mut PgConnection) -> Self {
+        Self::Postgres(connection)
+    }
+}
+
+impl<'c> From<&'c mut SqliteConnection> for Connection<'c> {
+    fn from(connection: &'c mut SqliteConnection) -> Self {
+        Self::Sqlite(connection)
+    }
+}
+
 impl Connection<'_> {
     /// Runs a statement without parameters and discards its rows.
     pub(crate) async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {

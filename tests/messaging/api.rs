@@ -25,6 +25,17 @@ impl Response {
     pub(crate) fn code(&self) -> (u16, &str) {
         (self.status, self.body["error"]["code"].as_str().unwrap_or_default())
     }
+
+    /// The data of an answer that must be a success.
+    pub(crate) fn data(mut self) -> Value {
+        assert_eq!(self.body["ok"], true, "{}", self.body);
+        self.body["data"].take()
+    }
+
+    /// The field that a refusal is about.
+    pub(crate) fn field(&self) -> &str {
+        self.body["error"]["details"]["field"].as_str().unwrap_or_default()
+    }
 }
 
 /// Sends one request on a connection of its own.

@@ -27,7 +27,9 @@ async fn columns(store: &Store) -> BTreeSet<(String, String, bool)> {
         .await
         .unwrap(),
     };
-    rows.into_iter().filter(|(table, ..)| table != "_sqlx_migrations").collect()
+    // The index of search is made of what each database brings along.
+    let differs = |table: &str| table == "_sqlx_migrations" || table == "message_search";
+    rows.into_iter().filter(|(table, ..)| !differs(table)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,7 @@ use super::batch::Effects;
 use super::failure::Failure;
 use super::mutation::Job;
 use super::told::Told;
+use super::written::Written;
 use super::{Config, store};
 use crate::models::db::{BEGIN_SQLITE, Db};
 use crate::models::metrics::{self, AppendProblem};
@@ -27,6 +28,7 @@ pub(super) struct Lane {
     connection: LaneConnection,
     config: Config,
     commits: mpsc::Sender<Vec<Told>>,
+    written: Arc<Written>,
     /// The number of further batches that look up nonces before they insert.
     expect_repeats: u32,
 }
@@ -66,7 +68,12 @@ enum LaneConnection {
 }
 
 impl Lane {
-    pub(super) fn new(db: Db, config: Config, commits: mpsc::Sender<Vec<Told>>) -> Self {
+    pub(super) fn new(
+        db: Db,
+        config: Config,
+        commits: mpsc::Sender<Vec<Told>>,
+        written: Arc<Written>,
+    ) -> Self {
         let connection = match db {
             Db::Postgres(pool) => {
                 // Every statement of a batch selects rows by key. A plan that reads a whole table is never
@@ -83,7 +90,7 @@ impl Lane {
             }
             Db::Sqlite(sqlite) => LaneConnection::Sqlite(sqlite.writer),
         };
-        Self { connection, config, commits, expect_repeats: 0 }
+        Self { connection, config, commits, written, expect_repeats: 0 }
     }
 
     /// Runs until the lane is drained.
@@ -197,6 +204,7 @@ impl Lane {
             job.mutation.answer();
         }
         metrics::MESSAGES_STORED.add(effects.appended.len() as u64);
+        self.written.add(effects.states.iter().map(|state| state.channel_id));
         if !effects.told.is_empty() {
             // A full queue makes this lane wait: the acks are sent, and order matters more than latency.
             let _ = self.commits.send(effects.told).await;
