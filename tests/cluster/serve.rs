@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use imks::testing::config::{ClusterAdapter, Config};
+use imks::testing::directory::RoleName;
 use imks::testing::models::cluster_node::ClusterNode;
 use imks::testing::models::db::Db;
 use serde_json::{Value, json};
@@ -165,6 +166,32 @@ on_each_broker! {
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         bob.ok("message:send", json!({ "channel_id": channel, "body": "is she gone?" })).await;
         assert_eq!(alice.events_so_far().await, []);
+    }
+
+    async fn who_is_online_on_another_node_is_here_and_hears_of_every_mention_once(cluster: Cluster) {
+        let channel = cluster.nodes[0].channel("club", &["alice", "bob", "carol", "dave"]).await;
+        cluster.nodes[0].directory().add_member("club", "alice", RoleName::Owner).await.unwrap();
+        let (mut alice, mut bob) = (cluster.client(0, "alice").await, cluster.client(1, "bob").await);
+        let mut carol = cluster.client(2, "carol").await;
+        let bob_id = bob.ready["user"]["id"].clone();
+        let moderators = "00000000-0000-7000-8000-000000000003";
+        cluster.nodes[0].directory().add_member("club", "carol", RoleName::Moderator).await.unwrap();
+        for mentions in [
+            json!({"users": [bob_id]}), json!({"roles": [moderators]}), json!({"here": true}), json!({"channel": true}),
+        ] {
+            let request = json!({ "channel_id": channel, "body": "you", "mentions": mentions });
+            alice.ok("message:send", request).await;
+        }
+        let kinds = |mentions: &[Value]| mentions.iter().map(|new| new["kind"].clone()).collect::<Vec<_>>();
+        assert_eq!(kinds(&next(&mut bob, "mention:new", 3).await), ["user", "here", "channel"]);
+        assert_eq!(kinds(&next(&mut carol, "mention:new", 3).await), ["role", "here", "channel"]);
+        for client in [&mut alice, &mut bob, &mut carol] {
+            let more = client.events_so_far().await;
+            assert!(more.iter().all(|(name, _)| name != "mention:new"), "{more:?}");
+        }
+        let dave = cluster.client(1, "dave").await;
+        let state = dave.ready["channels"].as_array().unwrap().iter().find(|it| it["channel_id"] == json!(channel));
+        assert_eq!(state.unwrap()["mention_count"], 1, "who was away is not here");
     }
 
     async fn what_is_sent_while_the_broker_is_away_arrives_in_order_when_it_is_back(cluster: Cluster) {
