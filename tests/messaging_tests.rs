@@ -49,6 +49,8 @@ mod history;
 mod hook;
 #[path = "messaging/http.rs"]
 mod http;
+#[path = "messaging/key_package.rs"]
+mod key_package;
 #[path = "messaging/limits.rs"]
 mod limits;
 #[path = "messaging/memory.rs"]

@@ -19,6 +19,8 @@ mod expect;
 mod fault;
 #[path = "storage/history.rs"]
 mod history;
+#[path = "storage/key_package.rs"]
+mod key_package;
 #[path = "storage/own.rs"]
 mod own;
 #[path = "storage/poll.rs"]

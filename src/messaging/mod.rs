@@ -16,6 +16,7 @@ mod expiry;
 mod held;
 mod history;
 mod input;
+mod key_package;
 mod mention;
 mod message;
 pub mod metrics;
@@ -51,6 +52,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::models::append::Commits;
+use crate::models::key_package as key_package_rows;
 use crate::models::sweep;
 use crate::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
@@ -141,6 +143,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     subscription::register(&mut events);
     message::register(&mut events);
     mention::register(&mut events);
+    key_package::register(&mut events);
     edit::register(&mut events);
     history::register(&mut events);
     sync::register(&mut events);
@@ -202,6 +205,10 @@ async fn forget(messaging: Messaging, stop: CancellationToken) {
         forget_changes(&messaging, &stop).await;
         if let Err(error) = timed("sweep", sweep::forget_removed(messaging.db(), clock::now_micros())).await {
             tracing::warn!(%error, "removed drafts and bookmarks were not forgotten");
+        }
+        let claimed = key_package_rows::forget_claimed(messaging.db(), clock::now_micros());
+        if let Err(error) = timed("sweep", claimed).await {
+            tracing::warn!(%error, "key packages that were handed out were not forgotten");
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod cluster_message;
 pub mod cluster_node;
 pub mod db;
 pub mod emoji;
+pub mod key_package;
 pub mod message;
 pub(crate) mod message_author;
 pub mod message_bookmark;
