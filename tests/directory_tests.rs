@@ -2,9 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+#[path = "directory/admin.rs"]
+mod admin;
 #[path = "directory/core_client.rs"]
 mod core_client;
+#[path = "directory/direct.rs"]
+mod direct;
+#[path = "directory/session.rs"]
+mod session;
 mod support;
+#[path = "directory/team.rs"]
+mod team;
 
 use std::time::Duration;
 
@@ -139,7 +147,7 @@ async fn revocations_from_before_a_start_hold_after_it() {
         let alice = first.directory.ensure_development("alice").await.unwrap();
         let (token, other) = (first.token(&alice).await, first.token(&alice).await);
         let session = first.auth.verify(&token).await.unwrap().session_id.unwrap();
-        first.directory.revoke_session(session).await.unwrap();
+        first.directory.revoke_session(&session.to_string()).await.unwrap();
         let second = world(db).await;
         assert_eq!(second.auth.verify(&token).await.unwrap_err().code(), "token_revoked");
         assert!(second.auth.verify(&other).await.is_ok(), "another session of the same user");

@@ -23,11 +23,7 @@ pub struct Args {
 /// `Config` if an external core or an application of one's own issues the tokens; `InvalidInput`; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     Directory::check_ttl(args.ttl)?;
-    if config.login.is_in_use(&config.hook) {
-        let text = "your own application issues the tokens while one of IMKS_TOKEN_JWKS_URL, IMKS_TOKEN_PUBLIC_KEY_FILE, \
-                    IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL is set: a server refuses any other token";
-        return Err(ImksError::Config(text.into()));
-    }
+    check_issuer(config)?;
     let directory = open(config).await?;
     let user = directory.ensure_development(&args.user).await?;
     super::say(&directory.issue_token(&user, args.ttl).await?)?;
@@ -35,20 +31,24 @@ pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     Ok(())
 }
 
-/// Opens the embedded directory on the configured database, and creates the database if it is missing.
-pub(super) async fn open(config: &Config) -> ImksResult<Directory> {
-    if config.core_url.is_some() {
-        let text = "users and tokens are the core's business while IMKS_CORE_URL is set";
+/// Checks that a server accepts the tokens of the embedded directory.
+pub(super) fn check_issuer(config: &Config) -> ImksResult<()> {
+    if config.login.is_in_use(&config.hook) {
+        let text = "your own application issues the tokens while one of IMKS_TOKEN_JWKS_URL, IMKS_TOKEN_PUBLIC_KEY_FILE, \
+                    IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL is set: a server refuses any other token";
         return Err(ImksError::Config(text.into()));
     }
-    let db = Db::connect(&config.database).await?;
-    // The hint goes to standard error, so that standard output contains only the result.
-    super::hint(&format!("database: {}", db.describe()));
+    Ok(())
+}
+
+/// Opens the embedded directory on the configured database, and creates the database if it is missing.
+pub(super) async fn open(config: &Config) -> ImksResult<Directory> {
+    let db = connect(config).await?;
     db.migrate().await?;
     Directory::open(db, config.directory()).await
 }
 
-/// Opens the embedded directory on an existing database, for commands that only read.
+/// Opens the embedded directory on an existing database, for commands that only read. Nothing is written.
 pub(super) async fn open_existing(config: &Config) -> ImksResult<Directory> {
     if let Some(file) = config.database.missing_file() {
         let text = format!(
@@ -57,5 +57,25 @@ pub(super) async fn open_existing(config: &Config) -> ImksResult<Directory> {
         );
         return Err(ImksError::Config(text));
     }
-    open(config).await
+    let db = connect(config).await?;
+    let place = db.describe();
+    let directory = Directory::view(db, config.directory());
+    if directory.is_there().await? {
+        return Ok(directory);
+    }
+    let text = format!(
+        "the database {place} has no directory of this version: start the server, or run imks migrate"
+    );
+    Err(ImksError::Config(text))
+}
+
+async fn connect(config: &Config) -> ImksResult<Db> {
+    if config.core_url.is_some() {
+        let text = "users and tokens are the core's business while IMKS_CORE_URL is set";
+        return Err(ImksError::Config(text.into()));
+    }
+    let db = Db::connect(&config.database).await?;
+    // The hint goes to standard error, so that standard output contains only the result.
+    super::hint(&format!("database: {}", db.describe()));
+    Ok(db)
 }

@@ -74,6 +74,10 @@ settings! {
             "How long the embedded directory keeps changes for interrupted streams";
         key_overlap: "IMKS_DIRECTORY_KEY_OVERLAP" =
             "How long the tokens of a signing key stay valid after the key was replaced";
+        key_age: "IMKS_DIRECTORY_KEY_AGE" = "Age at which the signing key is replaced; `0s` for never";
+        access_ttl: "IMKS_DIRECTORY_ACCESS_TTL" = "How long an access token of a session is valid";
+        refresh_ttl: "IMKS_DIRECTORY_REFRESH_TTL" =
+            "How long a session lasts, in which refresh tokens bring new access tokens";
         client_ca: "IMKS_DIRECTORY_CLIENT_CA" =
             "For `imks core` with `IMKS_TLS_CERT`: PEM file with the certificates that may vouch for its \
              callers (mTLS)";

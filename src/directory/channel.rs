@@ -1,28 +1,32 @@
 //! The channels of the directory.
 
+use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
-use super::Directory;
-use super::change::{Kind, record};
+use super::change::{Change, record};
 use super::user::{LIST_MAX, checked_name, unknown};
+use super::{Directory, shown};
 use crate::clock::{Micros, now_micros};
-use crate::error::{ImksError, ImksResult};
+use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 use crate::pb::v1::channel::Kind as ChannelKind;
 
 /// A channel of the directory.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
 pub struct Channel {
     /// The id of the channel.
     pub id: Uuid,
-    /// The name, which is unique.
+    /// The workspace of the channel; `None` for a direct conversation.
+    pub workspace_id: Option<Uuid>,
+    /// The name, which is unique in the workspace.
     pub name: String,
     /// The number of the kind in core/v1/channel.proto.
+    #[serde(serialize_with = "shown::channel_kind")]
     pub kind: i64,
     /// Whether the channel is archived, so that it can no longer change.
     pub archived: bool,
-    /// Whether only owners may write.
+    /// Whether only those who manage the channel may write.
     pub read_only: bool,
     /// The minimum number of seconds between two messages of one user; 0 means no minimum.
     pub slow_mode_s: i64,
@@ -31,36 +35,87 @@ pub struct Channel {
     /// The version of the channel, which increases with every change.
     pub version: i64,
     /// When the channel was created.
+    #[serde(serialize_with = "shown::time")]
     pub created_at: Micros,
+}
+
+/// The kinds of channels that belong to a workspace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RoomKind {
+    /// Open to all members of the workspace.
+    #[default]
+    Public,
+    /// Visible to its members only.
+    Private,
+    /// Open to all members of the workspace, written by those who manage it.
+    Announcement,
 }
 
 /// The properties of a new channel.
 #[derive(Debug, Clone, Default)]
 pub struct NewChannel {
-    /// The name of the channel.
+    /// The name of the channel: `team` in the first workspace, or `acme/team`.
     pub name: String,
-    /// Whether the channel is visible to its members only.
-    pub private: bool,
-    /// Whether only owners may write.
+    /// Who sees the channel, and who writes in it.
+    pub kind: RoomKind,
+    /// Whether only those who manage the channel may write.
     pub read_only: bool,
     /// The minimum number of seconds between two messages of one user; 0 means no minimum.
     pub slow_mode_s: u32,
+}
+
+/// A change of a channel. `None` leaves a property as it is.
+#[derive(Debug, Clone, Default)]
+pub struct ChannelChange {
+    /// The new name, without a workspace.
+    pub name: Option<String>,
+    /// Who sees the channel, and who writes in it.
+    pub kind: Option<RoomKind>,
+    /// Whether the channel is archived.
+    pub archived: Option<bool>,
+    /// Whether only those who manage the channel may write.
+    pub read_only: Option<bool>,
+    /// The minimum number of seconds between two messages of one user.
+    pub slow_mode_s: Option<u32>,
+    /// The number of days that messages are kept.
+    pub retention_days: Option<u32>,
+}
+
+impl RoomKind {
+    fn number(self) -> i64 {
+        let kind = match self {
+            Self::Public => ChannelKind::Public,
+            Self::Private => ChannelKind::Private,
+            Self::Announcement => ChannelKind::Announcement,
+        };
+        i64::from(i32::from(kind))
+    }
+}
+
+impl Channel {
+    /// Whether the channel is a conversation of a fixed set of people.
+    pub fn is_direct(&self) -> bool {
+        self.workspace_id.is_none()
+    }
 }
 
 impl Directory {
     /// Creates a channel without members.
     ///
     /// # Errors
-    /// `InvalidInput` if the name is not allowed; `Conflict` if it is taken; `Database`.
+    /// `UnknownName` if there is no such workspace; `InvalidInput` if the name is not allowed; `Conflict` if it is
+    /// taken; `Database`.
     pub async fn create_channel(&self, new: NewChannel) -> ImksResult<Channel> {
-        let kind = if new.private { ChannelKind::Private } else { ChannelKind::Public };
+        let (workspace, name) = self.split(&new.name).await?;
         let channel = Channel {
             id: Uuid::now_v7(),
-            name: checked_name("channel", &new.name)?,
-            kind: i64::from(i32::from(kind)),
+            workspace_id: Some(workspace),
+            name: checked_name("channel", name)?,
+            kind: new.kind.number(),
             archived: false,
             read_only: new.read_only,
-            slow_mode_s: new.slow_mode_s.into(),
+            slow_mode_s: slow_mode(new.slow_mode_s)?,
             retention_days: 0,
             version: 1,
             created_at: now_micros(),
@@ -70,12 +125,20 @@ impl Directory {
         Ok(channel)
     }
 
-    /// Returns the channel with this name, if there is one.
+    /// Returns the channel with this name or id, if there is one.
     ///
     /// # Errors
-    /// `Database`.
+    /// `UnknownName` if there is no such workspace; `Database`.
     pub async fn channel_named(&self, name: &str) -> ImksResult<Option<Channel>> {
-        Ok(on!(read self.db(), pool => sqlx::query_as(BY_NAME).bind(name).fetch_optional(pool).await?))
+        if let Ok(id) = Uuid::parse_str(name)
+            && let Some(channel) = self.channels_by_id(&[id]).await?.pop()
+        {
+            return Ok(Some(channel));
+        }
+        let (workspace, name) = self.split(name).await?;
+        Ok(on!(read self.db(), pool => {
+            sqlx::query_as(BY_NAME).bind(workspace).bind(name).fetch_optional(pool).await?
+        }))
     }
 
     /// Returns the channel with this name, and creates it if it is missing.
@@ -94,12 +157,41 @@ impl Directory {
         }
     }
 
-    /// Returns all channels, ordered by name, at most 10,000.
+    /// Returns all channels of a workspace, ordered by name, at most 10,000.
     ///
     /// # Errors
-    /// `Database`.
-    pub async fn channels(&self) -> ImksResult<Vec<Channel>> {
-        Ok(on!(read self.db(), pool => sqlx::query_as(ALL).bind(LIST_MAX).fetch_all(pool).await?))
+    /// `UnknownName`; `Database`.
+    pub async fn channels(&self, workspace: &str) -> ImksResult<Vec<Channel>> {
+        let workspace = self.workspace(workspace).await?.id;
+        Ok(
+            on!(read self.db(), pool => sqlx::query_as(ALL).bind(workspace).bind(LIST_MAX).fetch_all(pool).await?),
+        )
+    }
+
+    /// Changes a channel, and returns it as it is then.
+    ///
+    /// # Errors
+    /// `UnknownName`; `InvalidInput`; `Conflict` if the new name is taken; `FailedPrecondition` for another name or
+    /// kind of a direct conversation; `Database`.
+    pub async fn set_channel(&self, name: &str, change: ChannelChange) -> ImksResult<Channel> {
+        let old = self.channel_by_name(name).await?;
+        if old.is_direct() && (change.name.is_some() || change.kind.is_some()) {
+            return Err(ImksError::FailedPrecondition(Precondition::DirectConversation));
+        }
+        let new = Channel {
+            name: change.name.map_or_else(|| Ok(old.name.clone()), |name| checked_name("channel", &name))?,
+            kind: change.kind.map_or(old.kind, RoomKind::number),
+            archived: change.archived.unwrap_or(old.archived),
+            read_only: change.read_only.unwrap_or(old.read_only),
+            slow_mode_s: change.slow_mode_s.map_or(Ok(old.slow_mode_s), slow_mode)?,
+            retention_days: change.retention_days.map_or(old.retention_days, i64::from),
+            ..old.clone()
+        };
+        if new == old {
+            return Ok(old);
+        }
+        let (db, row) = (self.db().clone(), new);
+        self.settled(async move { update(&db, row, now_micros()).await }).await
     }
 
     /// Sets whether a channel is archived and read-only. `None` leaves a state unchanged.
@@ -112,11 +204,18 @@ impl Directory {
         archived: Option<bool>,
         read_only: Option<bool>,
     ) -> ImksResult<()> {
-        let channel = self.channel_named(name).await?.ok_or_else(|| unknown("channel", name))?;
-        let archived = archived.unwrap_or(channel.archived);
-        let read_only = read_only.unwrap_or(channel.read_only);
-        let (db, id) = (self.db().clone(), channel.id);
-        self.settled(async move { set_state(&db, id, archived, read_only, now_micros()).await }).await
+        let change = ChannelChange { archived, read_only, ..ChannelChange::default() };
+        self.set_channel(name, change).await.map(drop)
+    }
+
+    /// Removes a channel with its members, overrides and bans. Its messages stay in the database, and nobody can
+    /// reach them.
+    ///
+    /// # Errors
+    /// `UnknownName`; `Database`.
+    pub async fn remove_channel(&self, name: &str) -> ImksResult<()> {
+        let (db, id) = (self.db().clone(), self.channel_by_name(name).await?.id);
+        self.settled(async move { remove(&db, id, now_micros()).await }).await
     }
 
     pub(super) async fn channels_by_id(&self, ids: &[Uuid]) -> ImksResult<Vec<Channel>> {
@@ -133,10 +232,31 @@ impl Directory {
     }
 }
 
+/// Whether all members of the workspace may see a channel of this kind.
+pub(super) fn is_open(kind: i64) -> bool {
+    kind == RoomKind::Public.number() || kind == RoomKind::Announcement.number()
+}
+
+fn slow_mode(seconds: u32) -> ImksResult<i64> {
+    if seconds > SLOW_MODE_S_MAX {
+        return Err(ImksError::invalid(
+            "slow_mode_s",
+            format!("{seconds} is more than {SLOW_MODE_S_MAX} seconds"),
+        ));
+    }
+    Ok(i64::from(seconds))
+}
+
 async fn insert(db: &Db, channel: Channel) -> ImksResult<()> {
+    let workspace = channel.workspace_id.unwrap_or_default();
     let done = transaction!(db, tx => {
+        let exists = sqlx::query(super::workspace::LOCK).bind(workspace).execute(&mut *tx).await?.rows_affected();
+        if exists != 1 {
+            Err(unknown("workspace", &workspace.to_string()))?;
+        }
         let done = sqlx::query(INSERT)
             .bind(channel.id)
+            .bind(channel.workspace_id)
             .bind(&channel.name)
             .bind(channel.kind)
             .bind(channel.read_only)
@@ -146,29 +266,74 @@ async fn insert(db: &Db, channel: Channel) -> ImksResult<()> {
             .await?
             .rows_affected();
         if done == 1 {
-            let at = channel.created_at;
-            record!(tx, Kind::Channel, user: None, channel: Some(channel.id), session: None, at: at);
+            record!(tx, channel.created_at, &[Change::channel(channel.id)]);
         }
         done
     });
     if done == 1 { Ok(()) } else { Err(ImksError::Conflict { what: "channel", name: channel.name }) }
 }
 
-async fn set_state(db: &Db, id: Uuid, archived: bool, read_only: bool, now: Micros) -> ImksResult<()> {
+async fn update(db: &Db, channel: Channel, now: Micros) -> ImksResult<Channel> {
+    let version: Option<i64> = transaction!(db, tx => {
+        let version = sqlx::query_scalar(UPDATE)
+            .bind(channel.id)
+            .bind(&channel.name)
+            .bind(channel.kind)
+            .bind(channel.archived)
+            .bind(channel.read_only)
+            .bind(channel.slow_mode_s)
+            .bind(channel.retention_days)
+            .fetch_optional(&mut *tx)
+            .await?;
+        if version.is_some() {
+            record!(tx, now, &[Change::channel(channel.id)]);
+        }
+        version
+    });
+    match version {
+        Some(version) => Ok(Channel { version, ..channel }),
+        None => Err(ImksError::Conflict { what: "channel", name: channel.name }),
+    }
+}
+
+async fn remove(db: &Db, channel: Uuid, now: Micros) -> ImksResult<()> {
     transaction!(db, tx => {
-        sqlx::query(SET_STATE).bind(id).bind(archived).bind(read_only).execute(&mut *tx).await?;
-        record!(tx, Kind::Channel, user: None, channel: Some(id), session: None, at: now);
+        for sql in DELETE {
+            sqlx::query(sql).bind(channel).execute(&mut *tx).await?;
+        }
+        record!(tx, now, &[Change::channel(channel)]);
     });
     Ok(())
 }
 
-const INSERT: &str = "INSERT INTO directory_channel (id, name, kind, read_only, slow_mode_s, created_at) \
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-const BY_NAME: &str = "SELECT id, name, kind, archived, read_only, slow_mode_s, retention_days, version, created_at \
-     FROM directory_channel WHERE name = $1";
-const BY_IDS: &str = "SELECT id, name, kind, archived, read_only, slow_mode_s, retention_days, version, created_at \
-     FROM directory_channel WHERE id IN (";
-const ALL: &str = "SELECT id, name, kind, archived, read_only, slow_mode_s, retention_days, version, created_at \
-     FROM directory_channel ORDER BY name LIMIT $1";
-const SET_STATE: &str =
-    "UPDATE directory_channel SET archived = $2, read_only = $3, version = version + 1 WHERE id = $1";
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, workspace_id, name, kind, archived, read_only, slow_mode_s, retention_days, version, ",
+            "created_at FROM directory_channel ",
+            $rest
+        )
+    };
+}
+
+/// The longest slow mode, in seconds.
+const SLOW_MODE_S_MAX: u32 = 21_600;
+const INSERT: &str = "INSERT INTO directory_channel \
+     (id, workspace_id, name, kind, read_only, slow_mode_s, created_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+const BY_NAME: &str = select!("WHERE workspace_id = $1 AND name = $2");
+const BY_IDS: &str = select!("WHERE id IN (");
+const ALL: &str = select!("WHERE workspace_id = $1 ORDER BY name LIMIT $2");
+const UPDATE: &str = "UPDATE directory_channel SET name = $2, kind = $3, archived = $4, read_only = $5, \
+     slow_mode_s = $6, retention_days = $7, version = version + 1 \
+     WHERE id = $1 AND (workspace_id IS NULL OR NOT EXISTS (SELECT 1 FROM directory_channel other \
+     WHERE other.workspace_id = directory_channel.workspace_id AND other.name = $2 AND other.id <> $1)) \
+     RETURNING version";
+/// The row of the channel first: it is what others lock to add to the channel.
+const DELETE: [&str; 5] = [
+    "DELETE FROM directory_channel WHERE id = $1",
+    "DELETE FROM directory_member WHERE channel_id = $1",
+    "DELETE FROM directory_member_role WHERE place_id = $1",
+    "DELETE FROM directory_override WHERE channel_id = $1",
+    "DELETE FROM directory_ban WHERE place_id = $1",
+];

@@ -4,19 +4,22 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::change::{Kind, record};
-use super::member::{JOIN, ROLE};
+use super::change::{Change, record};
+use super::member::admit;
+use super::permission::ALL_BITS;
+use super::place::Place;
+use super::role::MEMBER;
 use super::status::failed;
 use super::user::{INSERT, NAME_CHARS_MAX, checked_name};
-use super::{Directory, NewChannel, User};
+use super::{Directory, NewChannel, RoleName, User};
 use crate::clock::{Micros, now_micros};
-use crate::error::{ImksError, ImksResult};
+use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 use crate::pb::{IDS_MAX, v1};
 
-/// A membership to make: the channel, and the role of the member.
+/// A membership to make: the channel, and the only role of the member there.
 struct Join {
-    channel: Uuid,
+    place: Place,
     role: Uuid,
 }
 
@@ -90,12 +93,7 @@ impl Directory {
             return Ok(user);
         }
         for username in names {
-            let (db, id, name) = (self.db().clone(), user.id, username.clone());
-            let done = self.settled(async move {
-                let done = on!(&db, pool => sqlx::query(RENAME).bind(id).bind(name).execute(pool).await?.rows_affected());
-                Ok(done == 1)
-            });
-            if done.await? {
+            if self.rename(user.id, username.clone()).await? {
                 user.username.clone_from(username);
                 return Ok(user);
             }
@@ -113,33 +111,55 @@ impl Directory {
     ) -> ImksResult<Vec<Join>> {
         let mut joins = Vec::new();
         for grant in grants {
-            let name = checked_name("channel", &grant.channel)?;
-            let channel = match create {
-                true => Some(self.ensure_channel(NewChannel { name, ..NewChannel::default() }).await?),
-                false => self.channel_named(&name).await?,
-            };
-            let Some(channel) = channel.map(|channel| channel.id) else {
+            let Some(place) = self.granted(&grant.channel, create).await? else {
                 tracing::debug!("a login names a channel that does not exist");
                 continue;
             };
-            let member = self.member(user, channel).await?;
+            if self.is_banned(place, user).await? {
+                tracing::debug!("a login names a channel that the user is banned from");
+                continue;
+            }
+            let member = self.member(user, place.id()).await?;
             let role = match (grant.bits, grant.role.as_str()) {
                 (Some(bits), _) => self.role_of_bits(bits).await?,
                 (None, "") if member.is_some() => continue,
-                (None, "") => self.role_named(MEMBER).await?,
-                (None, role) => self.role_named(role).await?,
+                (None, "") => self.role_named(place, RoleName::Member.as_str()).await?,
+                (None, role) => self.role_named(place, role).await?,
             };
-            if member.is_none_or(|member| member.role_id != role) {
-                joins.push(Join { channel, role });
+            let has = |member: super::Member| {
+                let here = member.roles.iter().filter(|held| held.place_id == place.id());
+                here.map(|held| held.id).eq([role])
+            };
+            if !member.is_some_and(has) {
+                joins.push(Join { place, role });
             }
         }
         Ok(joins)
     }
 
-    async fn role_named(&self, name: &str) -> ImksResult<Uuid> {
-        let role: Option<Uuid> =
-            on!(read self.db(), pool => sqlx::query_scalar(ROLE).bind(name).fetch_optional(pool).await?);
-        role.ok_or_else(|| ImksError::invalid("role", "is not a role of the directory"))
+    /// Returns the channel with this name, which may be of another workspace (`acme/team`). Makes it if it does not
+    /// exist and `create`.
+    async fn granted(&self, name: &str, create: bool) -> ImksResult<Option<Place>> {
+        let (workspace, own) =
+            name.split_once('/').map_or((None, name), |(workspace, own)| (Some(workspace), own));
+        checked_name("channel", own)?;
+        if let Some(workspace) = workspace
+            && self.workspace_if_any(workspace).await?.is_none()
+        {
+            return Ok(None);
+        }
+        let channel = match create {
+            true => {
+                Some(self.ensure_channel(NewChannel { name: name.into(), ..NewChannel::default() }).await?)
+            }
+            false => self.channel_named(name).await?,
+        };
+        Ok(channel.filter(|channel| !channel.is_direct()).as_ref().map(Place::from))
+    }
+
+    async fn role_named(&self, place: Place, name: &str) -> ImksResult<Uuid> {
+        let roles = self.role_ids(place.workspace_id(), &[name.to_owned()]).await?;
+        roles.first().copied().ok_or_else(|| ImksError::invalid("role", "is not a role of the directory"))
     }
 
     /// Returns a role with exactly these permissions, and creates it if it is missing.
@@ -156,7 +176,7 @@ impl Directory {
             Ok(())
         })
         .await?;
-        self.role_named(&name).await
+        Ok(on!(read self.db(), pool => sqlx::query_scalar(ROLE_OF_BITS).bind(&name).fetch_one(pool).await?))
     }
 }
 
@@ -181,33 +201,31 @@ async fn insert(db: &Db, user: User, joins: &[Join]) -> ImksResult<bool> {
         let done = sqlx::query(INSERT)
             .bind(user.id).bind(&user.username).bind(user.bot).bind(user.created_at)
             .execute(&mut *tx).await?.rows_affected() == 1;
-        for Join { channel, role } in joins.iter().filter(|_| done) {
-            sqlx::query(JOIN)
-                .bind(channel).bind(user.id).bind(role).bind(user.created_at).execute(&mut *tx).await?;
-            record!(tx, Kind::Joined, user: Some(user.id), channel: Some(*channel), session: None, at: user.created_at);
+        let mut changes = Vec::new();
+        for Join { place, role } in joins.iter().filter(|_| done) {
+            admit!(tx, *place, user.id, Some(vec![*role]), user.created_at);
+            changes.push(Change::joined(user.id, place.id()));
         }
+        record!(tx, user.created_at, &changes);
         done
     }))
 }
 
 async fn join_all(db: &Db, user: Uuid, joins: Vec<Join>, now: Micros) -> ImksResult<()> {
     transaction!(db, tx => {
-        for Join { channel, role } in &joins {
-            sqlx::query(JOIN).bind(channel).bind(user).bind(role).bind(now).execute(&mut *tx).await?;
-            record!(tx, Kind::Joined, user: Some(user), channel: Some(*channel), session: None, at: now);
+        let mut changes = Vec::new();
+        for Join { place, role } in &joins {
+            admit!(tx, *place, user, Some(vec![*role]), now);
+            changes.push(Change::joined(user, place.id()));
         }
+        record!(tx, now, &changes);
     });
     Ok(())
 }
 
-/// The role of a member for whom a login names none.
-const MEMBER: &str = "member";
-/// Every permission of core/v1/permission.proto.
-const ALL_BITS: u64 = (1 << 13) - 1;
 const ADD_ROLE: &str =
     "INSERT INTO directory_role (id, name, bits) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-const RENAME: &str = "UPDATE directory_user SET username = $2 WHERE id = $1 AND NOT EXISTS \
-     (SELECT 1 FROM directory_user WHERE username = $2 AND deleted_at IS NULL)";
+const ROLE_OF_BITS: &str = "SELECT id FROM directory_role WHERE name = $1 AND workspace_id IS NULL";
 
 #[cfg(test)]
 mod tests {

@@ -8,17 +8,29 @@
 //! to `directory_change`, which the watch streams read. A change by another process is noticed within
 //! [`Config::poll`].
 
+pub mod admin;
+mod ban;
 mod change;
 mod channel;
+mod direct;
+mod effective;
+mod follow;
 mod login;
 mod member;
+mod overrides;
+mod permission;
+mod place;
+mod role;
 mod seed;
 mod service;
+mod session;
+mod shown;
 mod signing;
 mod status;
 mod token_service;
 mod user;
 mod watch;
+mod workspace;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -35,13 +47,19 @@ use tonic::transport::server::{Connected, Router};
 use tonic::transport::{Channel as GrpcChannel, Endpoint, Server, Uri};
 use tonic_health::ServingStatus;
 
-pub use channel::{Channel, NewChannel};
-pub use member::{Member, RoleName};
+pub use channel::{Channel, ChannelChange, NewChannel, RoomKind};
+pub use member::{HeldRole, Member, NotifyLevel};
+pub use overrides::{ChannelOverride, Subject};
+pub use permission::{permission_bits, permission_names};
+pub use role::{Role, RoleChange, RoleName};
 pub use seed::{Count, Imported, Seed};
+pub use shown::kind_name;
+pub use signing::SigningKeyInfo;
 pub use user::User;
+pub use workspace::FIRST_WORKSPACE;
 
 use crate::error::{Cause, ImksError, ImksResult};
-use crate::models::db::Db;
+use crate::models::db::{Db, on};
 use crate::pb::v1;
 
 /// The settings of the directory.
@@ -57,6 +75,12 @@ pub struct Config {
     pub change_horizon: Duration,
     /// How long the signatures of a key remain valid after the key is replaced.
     pub key_overlap: Duration,
+    /// The age at which the signing key is replaced; zero for never.
+    pub key_age: Duration,
+    /// How long an access token of a session is valid.
+    pub access_ttl: Duration,
+    /// How long a session lasts.
+    pub refresh_ttl: Duration,
     /// A PEM file with the certificates that may vouch for callers of a core on a port; without it, everybody
     /// who reaches the port may call.
     pub client_ca: Option<PathBuf>,
@@ -70,6 +94,9 @@ impl Default for Config {
             poll: Duration::from_millis(250),
             change_horizon: Duration::from_secs(24 * 3600),
             key_overlap: Duration::from_secs(31 * 24 * 3600),
+            key_age: Duration::from_secs(90 * 24 * 3600),
+            access_ttl: Duration::from_secs(15 * 60),
+            refresh_ttl: Duration::from_secs(30 * 24 * 3600),
             client_ca: None,
         }
     }
@@ -96,17 +123,35 @@ impl Directory {
     /// # Errors
     /// `Database`.
     pub async fn open(db: Db, config: Config) -> ImksResult<Self> {
-        let directory = Self(Arc::new(Inner {
+        let directory = Self::view(db, config);
+        directory.active_key().await?;
+        directory.follow_changes().await?;
+        Ok(directory)
+    }
+
+    /// Opens a directory on `db` to read from it. Nothing is written, and changes are not followed.
+    pub fn view(db: Db, config: Config) -> Self {
+        Self(Arc::new(Inner {
             db,
             config,
             head: signal::Sender::new(0),
             changed: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-        }));
-        directory.active_key().await?;
-        directory.follow_changes().await?;
-        Ok(directory)
+        }))
+    }
+
+    /// Whether the database has the tables of this version of the directory.
+    ///
+    /// # Errors
+    /// `Database` if it does not answer.
+    pub async fn is_there(&self) -> ImksResult<bool> {
+        let outcome = on!(read self.db(), pool => sqlx::query(NEWEST_TABLE).fetch_all(pool).await.map(drop));
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(sqlx::Error::Database(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns an in-process gRPC channel to this directory. The services live as long as the channel.
@@ -230,6 +275,8 @@ impl std::fmt::Debug for Directory {
     }
 }
 
+/// Fails in a database that lacks the newest migration of the directory.
+const NEWEST_TABLE: &str = "SELECT 1 FROM directory_session LIMIT 1";
 /// The number of connections to the embedded services that may wait to be accepted. Further callers wait.
 const PIPES_WAITING: usize = 16;
 const PIPE_BYTES: usize = 64 << 10;

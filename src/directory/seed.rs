@@ -13,9 +13,9 @@
 
 use std::collections::HashSet;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Directory, NewChannel, RoleName};
+use super::{Directory, NewChannel, RoleName, RoomKind};
 use crate::error::{ImksError, ImksResult};
 
 /// The content of a seed file.
@@ -70,7 +70,7 @@ impl Seed {
 }
 
 /// The result of an import.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
     /// The number of users.
     pub users: Count,
@@ -81,7 +81,7 @@ pub struct Imported {
 }
 
 /// The number of created and existing objects of one kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Count {
     /// The number of objects that the import created.
     pub made: usize,
@@ -144,7 +144,7 @@ impl Directory {
     async fn import_channel(&self, seed: &SeedChannel) -> ImksResult<()> {
         let new = NewChannel {
             name: seed.name.clone(),
-            private: seed.private,
+            kind: if seed.private { RoomKind::Private } else { RoomKind::Public },
             read_only: seed.read_only,
             slow_mode_s: seed.slow_mode_s,
         };

@@ -1,6 +1,6 @@
 //! The directory's implementation of the core's channel, member and permission services.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
@@ -101,13 +101,15 @@ impl v1::member_service_server::MemberService for Directory {
         request: Request<v1::ResolveMentionsRequest>,
     ) -> Result<Response<v1::ResolveMentionsResponse>, Status> {
         let request = request.into_inner();
-        let roles: HashSet<Uuid> = ids(&request.role_ids)?.into_iter().collect();
+        let roles = ids(&request.role_ids)?;
+        if roles.len() > MENTIONED_ROLES_MAX {
+            return Err(Status::invalid_argument("too many roles"));
+        }
         let (channel, after, size) =
             (id(&request.channel_id)?, page_token(&request.page_token)?, page_size(request.page_size));
-        let members = self.members_page(channel, after, size).await.map_err(failed)?;
-        let next_page_token = next_page(&members, size, |member| member.user_id);
-        let named = members.iter().filter(|member| roles.contains(&member.role_id));
-        let user_ids = named.map(|member| member.user_id.to_string()).collect();
+        let users = self.members_with_roles(channel, &roles, after, size).await.map_err(failed)?;
+        let next_page_token = next_page(&users, size, |user| *user);
+        let user_ids = users.iter().map(Uuid::to_string).collect();
         Ok(Response::new(v1::ResolveMentionsResponse { user_ids, next_page_token }))
     }
 
@@ -132,8 +134,8 @@ impl v1::permission_service_server::PermissionService for Directory {
     ) -> Result<Response<v1::GetEffectiveResponse>, Status> {
         let request = request.into_inner();
         let (user, channel) = (id(&request.user_id)?, id(&request.channel_id)?);
-        let member = self.member(user, channel).await.map_err(failed)?;
-        Ok(Response::new(v1::GetEffectiveResponse { effective: Some(effective(channel, member.as_ref())) }))
+        let effective = self.effective(user, &[channel]).await.map_err(failed)?.pop();
+        Ok(Response::new(v1::GetEffectiveResponse { effective }))
     }
 
     async fn batch_get_effective(
@@ -142,14 +144,7 @@ impl v1::permission_service_server::PermissionService for Directory {
     ) -> Result<Response<v1::BatchGetEffectiveResponse>, Status> {
         let request = request.into_inner();
         let (user, channels) = (id(&request.user_id)?, ids(&request.channel_ids)?);
-        // One range query reads all memberships of the user, whatever channels were requested. These are
-        // usually a few hundred rows, in key order.
-        let members = self.memberships_page(user, Uuid::nil(), MEMBERSHIPS_MAX).await.map_err(failed)?;
-        let find = |channel: &Uuid| {
-            let found = members.binary_search_by_key(channel, |member| member.channel_id);
-            effective(*channel, found.ok().map(|index| &members[index]))
-        };
-        let effective = channels.iter().map(find).collect();
+        let effective = self.effective(user, &channels).await.map_err(failed)?;
         Ok(Response::new(v1::BatchGetEffectiveResponse { effective }))
     }
 
@@ -158,8 +153,8 @@ impl v1::permission_service_server::PermissionService for Directory {
         let (user, channel) = (id(&request.user_id)?, id(&request.channel_id)?);
         let bit = v1::Permission::try_from(request.permission).ok().and_then(v1::Permission::bit);
         let bit = bit.ok_or_else(|| Status::invalid_argument("permission"))?;
-        let member = self.member(user, channel).await.map_err(failed)?;
-        let bits = effective(channel, member.as_ref()).bits;
+        let effective = self.effective(user, &[channel]).await.map_err(failed)?.pop();
+        let bits = effective.map_or(0, |effective| effective.bits);
         Ok(Response::new(v1::CheckResponse { allowed: bits & bit != 0, visible: bits & VIEW_CHANNEL != 0 }))
     }
 
@@ -236,20 +231,6 @@ async fn invalidation_event(
     })
 }
 
-fn effective(channel: Uuid, member: Option<&Member>) -> v1::Effective {
-    let channel_id = channel.to_string();
-    let Some(member) = member else { return v1::Effective { channel_id, ..Default::default() } };
-    v1::Effective {
-        channel_id,
-        bits: member.bits.cast_unsigned(),
-        version: member.version,
-        expires_in_ms: 0,
-        archived: member.archived,
-        read_only: member.read_only,
-        slow_mode_s: u32::try_from(member.slow_mode_s).unwrap_or_default(),
-    }
-}
-
 impl From<User> for v1::User {
     fn from(user: User) -> Self {
         Self {
@@ -266,7 +247,7 @@ impl From<Channel> for v1::Channel {
     fn from(channel: Channel) -> Self {
         Self {
             id: channel.id.to_string(),
-            workspace_id: String::new(),
+            workspace_id: channel.workspace_id.map(|id| id.to_string()).unwrap_or_default(),
             kind: i32::try_from(channel.kind).unwrap_or_default(),
             name: channel.name,
             archived: channel.archived,
@@ -285,10 +266,10 @@ impl From<Member> for v1::Membership {
             user_id: member.user_id.to_string(),
             channel_name: member.channel_name,
             joined_at_us: member.joined_at,
-            joined_seq: None,
+            joined_seq: member.joined_seq,
             notify_level: i32::try_from(member.notify_level).unwrap_or_default(),
             muted_until_us: member.muted_until,
-            role_ids: vec![member.role_id.to_string()],
+            role_ids: distinct(member.roles.iter().map(|role| role.id)),
         }
     }
 }
@@ -312,13 +293,18 @@ fn page_size(asked: u32) -> i64 {
     if asked == 0 { PAGE_MAX } else { i64::from(asked).min(PAGE_MAX) }
 }
 
-fn next_page(members: &[Member], size: i64, key: fn(&Member) -> Uuid) -> String {
-    let full = i64::try_from(members.len()).is_ok_and(|len| len >= size);
-    members.last().filter(|_| full).map(|member| key(member).to_string()).unwrap_or_default()
+fn next_page<T>(rows: &[T], size: i64, key: fn(&T) -> Uuid) -> String {
+    let full = i64::try_from(rows.len()).is_ok_and(|len| len >= size);
+    rows.last().filter(|_| full).map(|row| key(row).to_string()).unwrap_or_default()
+}
+
+fn distinct(ids: impl Iterator<Item = Uuid>) -> Vec<String> {
+    let ids: BTreeSet<Uuid> = ids.collect();
+    ids.iter().map(Uuid::to_string).collect()
 }
 
 /// The largest number of rows in one page.
 const PAGE_MAX: i64 = 500;
-/// The largest number of memberships that are read for one response: as many as a client lists.
-const MEMBERSHIPS_MAX: i64 = 10_000;
+/// The number of roles that are resolved in one call.
+const MENTIONED_ROLES_MAX: usize = 20;
 const VIEW_CHANNEL: u64 = 1;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Directory, User};
+use super::user::unknown;
+use super::{Directory, User, shown};
 use crate::clock::{Micros, now_micros};
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
@@ -23,6 +24,22 @@ pub(super) struct KeyRow {
     pub(super) public_key: Vec<u8>,
     pub(super) created_at: Micros,
     pub(super) not_after: Option<Micros>,
+    pub(super) revoked: bool,
+}
+
+/// A signing key, without its secret part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SigningKeyInfo {
+    /// The id of the key in the header of a token.
+    pub kid: String,
+    /// When the key was made.
+    #[serde(serialize_with = "shown::time")]
+    pub created_at: Micros,
+    /// When its signatures end to be valid; `None` for the key that signs.
+    #[serde(serialize_with = "shown::optional_time")]
+    pub not_after: Option<Micros>,
+    /// Whether its signatures were declared void.
+    pub revoked: bool,
 }
 
 /// The claims in a token of the directory.
@@ -53,20 +70,31 @@ impl Directory {
     /// `InvalidInput` if `ttl` is too long or shorter than a second; `Database`.
     pub async fn issue_token(&self, user: &User, ttl: Duration) -> ImksResult<String> {
         Self::check_ttl(ttl)?;
+        self.sign(user, Uuid::now_v7(), ttl).await.map(|(token, _)| token)
+    }
+
+    /// Signs a token of a session, and returns it with its end.
+    pub(super) async fn sign(
+        &self,
+        user: &User,
+        session: Uuid,
+        ttl: Duration,
+    ) -> ImksResult<(String, Micros)> {
         let key = self.active_key().await?;
         let issued_at = now_micros() / 1_000_000;
         let claims = Claims {
             iss: self.0.config.issuer.clone(),
             aud: self.0.config.audience.clone(),
             sub: user.id,
-            sid: Uuid::now_v7(),
+            sid: session,
             username: user.username.clone(),
             iat: issued_at,
             exp: issued_at.saturating_add_unsigned(ttl.as_secs()),
         };
         let header = Header { kid: Some(key.kid), ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&key.private_key))
-            .map_err(|error| ImksError::Signing(Cause::new(error)))
+        let token = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(&key.private_key))
+            .map_err(|error| ImksError::Signing(Cause::new(error)))?;
+        Ok((token, claims.exp.saturating_mul(1_000_000)))
     }
 
     /// Checks that a token may be valid for `ttl`.
@@ -86,9 +114,59 @@ impl Directory {
     /// # Errors
     /// `Database`.
     pub async fn rotate_signing_key(&self) -> ImksResult<()> {
-        let (db, key, now) = (self.db().clone(), KeyRow::generate(now_micros())?, now_micros());
-        let overlap = i64::try_from(self.0.config.key_overlap.as_micros()).unwrap_or(i64::MAX);
-        self.settled(async move { replace(&db, key, now.saturating_add(overlap)).await }).await
+        self.replace_older_than(Duration::ZERO).await.map(drop)
+    }
+
+    /// Replaces the signing key if it is older than [`super::Config::key_age`], unless that is zero.
+    pub(super) async fn rotate_by_age(&self) -> ImksResult<()> {
+        let age = self.0.config.key_age;
+        let key = self.active_key().await?;
+        let is_due = !age.is_zero() && key.created_at.saturating_add(micros(age)) <= now_micros();
+        if is_due && self.replace_older_than(age).await? {
+            tracing::info!("the signing key was replaced because of its age");
+        }
+        Ok(())
+    }
+
+    /// Declares the signatures of a key void at once, and replaces it if it is the one that signs. Its tokens are
+    /// refused as soon as servers read the keys again, within minutes.
+    ///
+    /// # Errors
+    /// `UnknownName`; `Database`.
+    pub async fn revoke_signing_key(&self, kid: &str) -> ImksResult<()> {
+        let key = self.keys().await?.into_iter().find(|key| key.kid == kid && !key.revoked);
+        let key = key.ok_or_else(|| unknown("key", kid))?;
+        if key.not_after.is_none() {
+            self.rotate_signing_key().await?;
+        }
+        let (db, now) = (self.db().clone(), now_micros());
+        self.settled(async move {
+            on!(&db, pool => { sqlx::query(REVOKE).bind(&key.kid).bind(now + TOKEN_LIFE).execute(pool).await?; });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns the signing keys whose tokens can still be around, the newest first.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn signing_keys(&self) -> ImksResult<Vec<SigningKeyInfo>> {
+        let shown = |key: KeyRow| SigningKeyInfo {
+            kid: key.kid,
+            created_at: key.created_at,
+            not_after: key.not_after,
+            revoked: key.revoked,
+        };
+        Ok(self.keys().await?.into_iter().map(shown).collect())
+    }
+
+    async fn replace_older_than(&self, age: Duration) -> ImksResult<bool> {
+        let (db, now) = (self.db().clone(), now_micros());
+        let key = KeyRow::generate(now)?;
+        let (before, until) =
+            (now.saturating_sub(micros(age)), now.saturating_add(micros(self.0.config.key_overlap)));
+        self.settled(async move { replace(&db, key, before, until).await }).await
     }
 
     /// Returns the current signing key, and creates one if there is none.
@@ -103,7 +181,7 @@ impl Directory {
         Ok(key)
     }
 
-    /// Returns the keys whose signatures are valid, the newest first.
+    /// Returns the keys whose signatures are valid, and those that were revoked lately, the newest first.
     pub(super) async fn keys(&self) -> ImksResult<Vec<KeyRow>> {
         let now = now_micros();
         Ok(on!(read self.db(), pool => sqlx::query_as(GOOD).bind(now).fetch_all(pool).await?))
@@ -116,7 +194,8 @@ impl Directory {
         }
         let Ok(header) = jsonwebtoken::decode_header(token) else { return Ok(Checked::Invalid) };
         let keys = self.keys().await?;
-        let Some(key) = keys.iter().find(|key| Some(&key.kid) == header.kid.as_ref()) else {
+        let is_good = |key: &&KeyRow| Some(&key.kid) == header.kid.as_ref() && !key.revoked;
+        let Some(key) = keys.iter().find(is_good) else {
             return Ok(Checked::Invalid);
         };
         let mut rules = Validation::new(Algorithm::EdDSA);
@@ -161,6 +240,7 @@ impl KeyRow {
             public_key,
             created_at: now,
             not_after: None,
+            revoked: false,
         })
     }
 }
@@ -186,27 +266,41 @@ async fn insert(db: &Db, key: KeyRow) -> ImksResult<()> {
     Ok(())
 }
 
-async fn replace(db: &Db, key: KeyRow, old_until: Micros) -> ImksResult<()> {
-    transaction!(db, tx => {
-        sqlx::query(RETIRE).bind(old_until).execute(&mut *tx).await?;
-        sqlx::query(INSERT)
-            .bind(&key.kid).bind(&key.private_key).bind(&key.public_key).bind(key.created_at)
-            .execute(&mut *tx).await?;
-    });
-    Ok(())
+/// Replaces the keys that sign and were made at `before` or earlier. Returns whether there was one: of two
+/// processes that replace the same key, one does it.
+async fn replace(db: &Db, key: KeyRow, before: Micros, old_until: Micros) -> ImksResult<bool> {
+    Ok(transaction!(db, tx => {
+        let retired =
+            sqlx::query(RETIRE).bind(old_until).bind(before).execute(&mut *tx).await?.rows_affected() > 0;
+        if retired {
+            sqlx::query(INSERT)
+                .bind(&key.kid).bind(&key.private_key).bind(&key.public_key).bind(key.created_at)
+                .execute(&mut *tx).await?;
+        }
+        retired
+    }))
+}
+
+/// Returns a duration in microseconds.
+pub(super) fn micros(duration: Duration) -> Micros {
+    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
 }
 
 /// The prefix of a version 1 PKCS #8 Ed25519 private key (RFC 8410), which the 32 bytes of the seed follow.
 const PKCS8_ED25519: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 /// The longest lifetime of a token.
-const TTL_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+pub(super) const TTL_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 /// The longest token that is checked.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 const LEEWAY_S: u64 = 5;
-const GOOD: &str = "SELECT kid, private_key, public_key, created_at, not_after FROM directory_signing_key \
+/// The longest lifetime of a token, in microseconds: how long a revoked key is listed as such.
+const TOKEN_LIFE: Micros = 31 * 24 * 3_600_000_000;
+const GOOD: &str = "SELECT kid, private_key, public_key, created_at, not_after, revoked FROM directory_signing_key \
      WHERE not_after IS NULL OR not_after > $1 ORDER BY created_at DESC, kid DESC";
 const INSERT: &str =
     "INSERT INTO directory_signing_key (kid, private_key, public_key, created_at) VALUES ($1, $2, $3, $4)";
-const RETIRE: &str = "UPDATE directory_signing_key SET not_after = $1 WHERE not_after IS NULL";
+const RETIRE: &str =
+    "UPDATE directory_signing_key SET not_after = $1 WHERE not_after IS NULL AND created_at <= $2";
+const REVOKE: &str = "UPDATE directory_signing_key SET revoked = TRUE, not_after = $2 WHERE kid = $1";
 const REVOKED: &str = "SELECT MAX(revoked_at) FROM directory_revocation WHERE subject_id IN ($1, $2)";

@@ -50,7 +50,9 @@ impl v1::token_service_server::TokenService for Directory {
         request: Request<v1::GetSigningKeysRequest>,
     ) -> Result<Response<v1::GetSigningKeysResponse>, Status> {
         let keys = self.keys().await.map_err(failed)?;
-        let name = |key: &KeyRow| format!("{}@{}", key.kid, key.not_after.unwrap_or_default());
+        let name = |key: &KeyRow| {
+            format!("{}@{}{}", key.kid, key.not_after.unwrap_or_default(), if key.revoked { "!" } else { "" })
+        };
         let etag = keys.iter().map(name).collect::<Vec<_>>().join(",");
         let not_modified = request.into_inner().etag == etag;
         let keys = match not_modified {
@@ -120,7 +122,11 @@ fn revocation(user: Option<Uuid>, session: Option<Uuid>, revoked_at_us: Micros) 
 }
 
 fn listed(key: KeyRow, issuer: &str) -> v1::SigningKey {
-    let status = if key.not_after.is_none() { KeyStatus::Active } else { KeyStatus::Retired };
+    let status = match (key.revoked, key.not_after) {
+        (true, _) => KeyStatus::Revoked,
+        (false, None) => KeyStatus::Active,
+        (false, Some(_)) => KeyStatus::Retired,
+    };
     v1::SigningKey {
         issuer: issuer.to_owned(),
         kid: key.kid,

@@ -1,16 +1,17 @@
 //! The users of the directory.
 
+use serde::Serialize;
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
-use super::Directory;
-use super::change::{Kind, record};
+use super::change::{Change, record};
+use super::{Directory, shown};
 use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
 
 /// A user of the directory.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
 pub struct User {
     /// The id of the user.
     pub id: Uuid,
@@ -19,8 +20,10 @@ pub struct User {
     /// Whether the user is a program.
     pub bot: bool,
     /// When the account was created.
+    #[serde(serialize_with = "shown::time")]
     pub created_at: Micros,
     /// When the account was closed; `None` if it is open.
+    #[serde(serialize_with = "shown::optional_time")]
     pub deleted_at: Option<Micros>,
 }
 
@@ -38,14 +41,55 @@ impl Directory {
         Ok(user)
     }
 
-    /// Returns the user with this name, unless the account is closed.
+    /// Returns the user with this name or id, unless the account is closed.
     ///
     /// # Errors
     /// `Database`.
-    pub async fn user(&self, username: &str) -> ImksResult<Option<User>> {
+    pub async fn user(&self, name: &str) -> ImksResult<Option<User>> {
+        if let Ok(id) = Uuid::parse_str(name)
+            && let Some(user) = self.users_by_id(&[id]).await?.pop()
+        {
+            return Ok(Some(user).filter(|user| user.deleted_at.is_none()));
+        }
         Ok(on!(read self.db(), pool => {
-            sqlx::query_as(BY_NAME).bind(username).fetch_optional(pool).await?
+            sqlx::query_as(BY_NAME).bind(name).fetch_optional(pool).await?
         }))
+    }
+
+    /// Returns the user with this name or id, unless the account is closed.
+    ///
+    /// # Errors
+    /// `UnknownName`; `Database`.
+    pub async fn user_by_name(&self, name: &str) -> ImksResult<User> {
+        self.user(name).await?.ok_or_else(|| unknown("user", name))
+    }
+
+    /// Gives a user another name. Tokens that were issued before keep the old one until they expire.
+    ///
+    /// # Errors
+    /// `UnknownName`; `InvalidInput` if the name is not allowed; `Conflict` if it is taken; `Database`.
+    pub async fn rename_user(&self, name: &str, to: &str) -> ImksResult<User> {
+        let user = self.user_by_name(name).await?;
+        let username = checked_name("username", to)?;
+        if user.username == username || self.rename(user.id, username.clone()).await? {
+            return Ok(User { username, ..user });
+        }
+        Err(ImksError::Conflict { what: "user", name: username })
+    }
+
+    /// Gives a user another name, unless it is taken.
+    pub(super) async fn rename(&self, user: Uuid, name: String) -> ImksResult<bool> {
+        let db = self.db().clone();
+        self.settled(async move {
+            Ok(transaction!(&db, tx => {
+                let done = sqlx::query(RENAME).bind(user).bind(name).execute(&mut *tx).await?.rows_affected() == 1;
+                if done {
+                    record!(tx, now_micros(), &[Change::user(user)]);
+                }
+                done
+            }))
+        })
+        .await
     }
 
     /// Returns the user with this name, and creates it if it is missing.
@@ -76,7 +120,7 @@ impl Directory {
     /// # Errors
     /// `UnknownName`; `Database`.
     pub async fn remove_user(&self, username: &str) -> ImksResult<()> {
-        let user = self.user(username).await?.ok_or_else(|| unknown("user", username))?;
+        let user = self.user_by_name(username).await?;
         let db = self.db().clone();
         self.settled(async move { remove(&db, user.id, now_micros()).await }).await
     }
@@ -86,19 +130,9 @@ impl Directory {
     /// # Errors
     /// `UnknownName`; `Database`.
     pub async fn revoke_user(&self, username: &str) -> ImksResult<()> {
-        let user = self.user(username).await?.ok_or_else(|| unknown("user", username))?;
+        let user = self.user_by_name(username).await?;
         let db = self.db().clone();
-        self.settled(async move { revoke(&db, user.id, false, now_micros()).await }).await
-    }
-
-    /// Revokes all tokens of a session.
-    ///
-    /// # Errors
-    /// `Database`.
-    #[cfg(feature = "testing")]
-    pub async fn revoke_session(&self, session: Uuid) -> ImksResult<()> {
-        let db = self.db().clone();
-        self.settled(async move { revoke(&db, session, true, now_micros()).await }).await
+        self.settled(async move { revoke(&db, user.id, now_micros()).await }).await
     }
 
     pub(super) async fn users_by_id(&self, ids: &[Uuid]) -> ImksResult<Vec<User>> {
@@ -128,21 +162,26 @@ async fn remove(db: &Db, user: Uuid, now: Micros) -> ImksResult<()> {
     transaction!(db, tx => {
         sqlx::query(DELETE).bind(user).bind(now).execute(&mut *tx).await?;
         let channels: Vec<Uuid> = sqlx::query_scalar(LEAVE_ALL).bind(user).fetch_all(&mut *tx).await?;
+        for sql in DELETE_REST.iter().chain(&END_SESSIONS) {
+            sqlx::query(*sql).bind(user).execute(&mut *tx).await?;
+        }
         sqlx::query(REVOKE).bind(user).bind(false).bind(now).execute(&mut *tx).await?;
-        record!(tx, Kind::Revoked, user: Some(user), channel: None, session: None, at: now);
-        record!(tx, Kind::User, user: Some(user), channel: None, session: None, at: now);
-        for channel in channels {
-            record!(tx, Kind::Left, user: Some(user), channel: Some(channel), session: None, at: now);
+        let mut changes = vec![Change::revoked_user(user), Change::user(user)];
+        changes.extend(channels.into_iter().map(|channel| Change::left(user, channel)));
+        for changes in changes.chunks(CHANGES_AT_ONCE) {
+            record!(tx, now, changes);
         }
     });
     Ok(())
 }
 
-async fn revoke(db: &Db, subject: Uuid, is_session: bool, now: Micros) -> ImksResult<()> {
-    let (user, session) = if is_session { (None, Some(subject)) } else { (Some(subject), None) };
+async fn revoke(db: &Db, user: Uuid, now: Micros) -> ImksResult<()> {
     transaction!(db, tx => {
-        sqlx::query(REVOKE).bind(subject).bind(is_session).bind(now).execute(&mut *tx).await?;
-        record!(tx, Kind::Revoked, user: user, channel: None, session: session, at: now);
+        for sql in END_SESSIONS {
+            sqlx::query(sql).bind(user).execute(&mut *tx).await?;
+        }
+        sqlx::query(REVOKE).bind(user).bind(false).bind(now).execute(&mut *tx).await?;
+        record!(tx, now, &[Change::revoked_user(user)]);
     });
     Ok(())
 }
@@ -172,8 +211,24 @@ const ALL: &str = "SELECT id, username, bot, created_at, deleted_at FROM directo
      WHERE deleted_at IS NULL ORDER BY username LIMIT $1";
 const DELETE: &str = "UPDATE directory_user SET deleted_at = $2 WHERE id = $1";
 const LEAVE_ALL: &str = "DELETE FROM directory_member WHERE user_id = $1 RETURNING channel_id";
-const REVOKE: &str = "INSERT INTO directory_revocation (subject_id, is_session, revoked_at) VALUES ($1, $2, $3) \
+pub(super) const REVOKE: &str = "INSERT INTO directory_revocation (subject_id, is_session, revoked_at) VALUES ($1, $2, $3) \
      ON CONFLICT (subject_id) DO UPDATE SET revoked_at = excluded.revoked_at";
+const RENAME: &str = "UPDATE directory_user SET username = $2 WHERE id = $1 AND NOT EXISTS \
+     (SELECT 1 FROM directory_user WHERE username = $2 AND deleted_at IS NULL)";
+const DELETE_REST: [&str; 4] = [
+    "DELETE FROM directory_workspace_member WHERE user_id = $1",
+    "DELETE FROM directory_member_role WHERE user_id = $1",
+    "DELETE FROM directory_override WHERE subject_id = $1",
+    "DELETE FROM directory_ban WHERE user_id = $1",
+];
+/// Ends the sessions of a user: no refresh token is good any more.
+const END_SESSIONS: [&str; 2] = [
+    "DELETE FROM directory_refresh_token WHERE session_id IN \
+     (SELECT id FROM directory_session WHERE user_id = $1)",
+    "DELETE FROM directory_session WHERE user_id = $1",
+];
+/// The number of changes that are added to the log with one statement.
+pub(super) const CHANGES_AT_ONCE: usize = 500;
 /// The length of the longest name of a user or channel, in characters.
 pub(super) const NAME_CHARS_MAX: usize = 64;
 /// The largest number of rows in a list for the command line.

@@ -102,6 +102,8 @@ impl ImksError {
             Self::Auth(reason) => (*reason).into(),
             Self::Forbidden(permission) => format!("This needs the permission {permission}"),
             Self::NotFound(what) => format!("No such {what}, or it is not visible to you"),
+            Self::UnknownName { .. } | Self::Conflict { .. } => self.to_string(),
+            Self::FailedPrecondition(precondition) => precondition.sentence().into(),
             Self::LimitReached(limit) => format!("The limit {limit} is reached"),
             _ => self.code().sentence().into(),
         }

@@ -129,7 +129,7 @@ impl PartialEq<&str> for Code {
     }
 }
 
-/// A state of a channel that forbids a request.
+/// A state that forbids a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precondition {
     /// The channel is archived and can no longer change.
@@ -142,6 +142,39 @@ pub enum Precondition {
     VoteFinal,
     /// The poll does not show who voted for what.
     VotersHidden,
+    /// The user is banned from the channel or workspace.
+    Banned,
+    /// The channel is a direct conversation, whose members, name and permissions are fixed.
+    DirectConversation,
+    /// The workspace still has channels.
+    WorkspaceInUse,
+    /// The workspace is the first one, which always exists.
+    FirstWorkspace,
+    /// The role is one of those that every workspace has.
+    BuiltInRole,
+    /// Users and channels are those of an external core.
+    ExternalCore,
+}
+
+impl Precondition {
+    /// Returns a sentence for people about the state.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::ChannelArchived => "The channel is archived, nothing changes in it",
+            Self::ChannelReadOnly => "The channel is read-only",
+            Self::PollClosed => "The poll is closed",
+            Self::VoteFinal => "A vote in this poll cannot be changed",
+            Self::VotersHidden => "This poll does not show who voted for what",
+            Self::Banned => "The user is banned there; lift the ban first",
+            Self::DirectConversation => {
+                "This is a direct conversation: its members, name and permissions are fixed"
+            }
+            Self::WorkspaceInUse => "The workspace has channels; remove them first",
+            Self::FirstWorkspace => "The first workspace cannot be removed",
+            Self::BuiltInRole => "Every workspace has this role, and it does not change; make another one",
+            Self::ExternalCore => "Users and channels live in the core at IMKS_CORE_URL, not in this server",
+        }
+    }
 }
 
 impl From<Precondition> for Code {
@@ -150,7 +183,14 @@ impl From<Precondition> for Code {
             Precondition::ChannelArchived => Self::ChannelArchived,
             Precondition::ChannelReadOnly => Self::ChannelReadOnly,
             Precondition::PollClosed => Self::PollClosed,
-            Precondition::VoteFinal | Precondition::VotersHidden => Self::FailedPrecondition,
+            Precondition::VoteFinal
+            | Precondition::VotersHidden
+            | Precondition::Banned
+            | Precondition::DirectConversation
+            | Precondition::WorkspaceInUse
+            | Precondition::FirstWorkspace
+            | Precondition::BuiltInRole
+            | Precondition::ExternalCore => Self::FailedPrecondition,
         }
     }
 }

@@ -223,8 +223,8 @@ pub enum ImksError {
     /// The nonce was already used with other content.
     #[error("nonce used before with other content")]
     NonceConflict,
-    /// A state of the channel forbids the request.
-    #[error("failed precondition: {0:?}")]
+    /// A state of the channel, or of what is to be changed, forbids the request.
+    #[error("{}", .0.sentence())]
     FailedPrecondition(Precondition),
     /// A named limit is reached.
     #[error("limit reached: {0}")]

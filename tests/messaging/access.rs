@@ -1,10 +1,15 @@
 //! Who may do what, and how fast that changes.
 
-use imks::testing::directory::RoleName;
+use std::time::Duration;
+
+use imks::testing::directory::{RoleName, Subject};
 use serde_json::json;
 
 use crate::on_both;
-use crate::server::{Kind, TestServer, first_channel};
+use crate::server::{Kind, TestServer, first_channel, text};
+
+/// The promise is a second; these tests share the machine with a database that syncs and with each other.
+const WITHIN: Duration = Duration::from_secs(3);
 
 on_both! {
     async fn a_channel_one_is_not_in_looks_like_none_at_all_for_every_event(server: TestServer) {
@@ -63,6 +68,43 @@ on_both! {
         assert_eq!(alice.expect("channel:joined").await["channel_id"], json!(channel));
         bob.ok("message:send", json!({ "channel_id": channel, "body": "welcome" })).await;
         assert_eq!(alice.expect("message:new").await["body"], "welcome");
+    }
+
+    async fn an_override_takes_a_channel_and_gives_it_back_within_a_second(server: TestServer) {
+        let channel = server.channel("club", &["alice", "bob"]).await;
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let view = 1;
+        let whom = Subject::User("alice");
+        server.directory().set_override("club", whom, 0, view).await.unwrap();
+        let left = tokio::time::timeout(WITHIN, alice.expect("channel:left")).await.expect("in time");
+        assert_eq!((&left["channel_id"], &left["reason"]), (&json!(channel), &json!("forbidden")));
+        bob.ok("message:send", json!({ "channel_id": channel, "body": "is she gone?" })).await;
+        let error = alice.refused("message:send", json!({ "channel_id": channel, "body": "hello?" })).await;
+        assert_eq!(error["code"], "not_found");
+        server.directory().remove_override("club", whom).await.unwrap();
+        let joined = tokio::time::timeout(WITHIN, alice.expect("channel:joined")).await.expect("in time");
+        assert_eq!(joined["channel_id"], json!(channel));
+        bob.ok("message:send", json!({ "channel_id": channel, "body": "welcome back" })).await;
+        assert_eq!(alice.expect("message:new").await["body"], "welcome back");
+    }
+
+    async fn a_banned_user_is_out_of_all_channels_of_the_workspace_within_a_second(server: TestServer) {
+        let channel = server.channel("club", &["alice"]).await;
+        let mut alice = server.client("alice").await;
+        let general = first_channel(&alice);
+        server.directory().ban("main/", "alice", "spam", None).await.unwrap();
+        let mut left = std::collections::BTreeSet::new();
+        for _ in 0..2 {
+            let event = tokio::time::timeout(WITHIN, alice.expect("channel:left")).await.expect("in time");
+            left.insert(text(&event["channel_id"]));
+        }
+        assert!(left.contains(&channel) && left.len() == 2, "{general}: {left:?}");
+        let error = alice.refused("message:send", json!({ "channel_id": channel, "body": "hello?" })).await;
+        assert_eq!(error["code"], "not_found");
+        server.directory().lift_ban("main/", "alice").await.unwrap();
+        server.directory().add_member("club", "alice", RoleName::Member).await.unwrap();
+        let joined = tokio::time::timeout(WITHIN, alice.expect("channel:joined")).await.expect("in time");
+        assert_eq!(joined["channel_id"], json!(channel));
     }
 
     async fn who_leaves_a_room_hears_nothing_until_they_come_back(server: TestServer) {

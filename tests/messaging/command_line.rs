@@ -209,9 +209,13 @@ fn what_is_wrong_is_repeated_and_a_wrong_command_line_ends_with_2() {
         (&["member", "remove", "team", "alice"], 1, &["no member", "alice"]),
         (
             &["member", "add", "team", "alice", "--role", "king"],
-            2,
+            1,
             &["king", "guest, member, moderator, owner"],
         ),
+        (&["channel", "set", "team", "--kind", "secret"], 2, &["secret", "public, private, announcement"]),
+        (&["role", "add", "king", "--permissions", "FLY"], 1, &["FLY", "SEND_MESSAGES"]),
+        (&["override", "set", "team", "--deny", "VIEW_CHANNEL"], 2, &["--role", "--user"]),
+        (&["ban", "add", "nowhere/", "alice"], 1, &["no workspace", "nowhere"]),
     ] {
         let (status, complaint) = run(&[&["directory"], arguments].concat());
         assert_eq!(status, Some(code), "{arguments:?}: {complaint}");
@@ -241,15 +245,102 @@ fn an_import_says_what_it_made_and_what_was_there() {
 fn a_command_that_reads_makes_no_database_and_the_others_say_which_they_use() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("elsewhere");
-    for arguments in [&["user", "list"][..], &["channel", "list"], &["member", "list", "general"]] {
-        let output = on(&data, &[&["directory"], arguments].concat());
+    let reading: &[&[&str]] = &[
+        &["workspace", "list"],
+        &["user", "list"],
+        &["channel", "list"],
+        &["member", "list", "general"],
+        &["role", "list"],
+        &["override", "list", "general"],
+        &["ban", "list", "main/"],
+        &["token", "list", "alice"],
+        &["key", "list"],
+        &["permissions", "general", "alice"],
+    ];
+    for arguments in reading {
+        let output = on(&data, &[&["directory"], *arguments].concat());
         assert_eq!(output.status.code(), Some(78), "{arguments:?}");
         assert!(text(&output.stderr).contains(data.to_str().unwrap()), "{}", text(&output.stderr));
         assert!(!data.exists());
     }
+    // The database of something else is left as it is.
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("imks.db"), b"").unwrap();
+    let output = on(&data, &["directory", "user", "list"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains("no directory of this version"), "{}", text(&output.stderr));
+    std::fs::remove_dir_all(&data).unwrap();
     let output = on(&data, &["token", "alice"]);
     assert!(text(&output.stderr).contains(data.to_str().unwrap()), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout).lines().count(), 1);
+    for arguments in reading {
+        assert!(on(&data, &[&["directory"], *arguments].concat()).status.success(), "{arguments:?}");
+    }
+}
+
+const MADE: [&str; 12] = [
+    "workspace add acme",
+    "user add alice",
+    "user add bob --bot",
+    "channel add acme/team --private --slow-mode 3",
+    "channel set acme/team --name crew --retention 30",
+    "role add pinner --workspace acme --permissions PIN_MESSAGES,view-channel",
+    "role set pinner --workspace acme --name fixer",
+    "member add acme/ alice",
+    "member add acme/crew alice --role member --role fixer",
+    "member set acme/crew alice --notify mentions --mute-until 2100-01-01T00:00:00Z",
+    "override set acme/crew --role fixer --deny PIN_MESSAGES",
+    "ban add acme/ bob --for 24h --reason loops",
+];
+const UNDONE: [&str; 10] = [
+    "ban remove acme/ bob",
+    "override remove acme/crew --role fixer",
+    "role remove fixer --workspace acme",
+    "member remove acme/ alice",
+    "channel remove acme/crew",
+    "workspace set acme --name gone",
+    "workspace remove gone",
+    "user set bob --name robert",
+    "user revoke robert",
+    "user remove robert",
+];
+
+#[test]
+fn a_team_is_made_looked_at_and_undone_with_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = ["directory"].into_iter().chain(line.split_whitespace()).collect();
+        let output = on(directory.path(), &arguments);
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        text(&output.stdout).trim_end().to_owned()
+    };
+    for line in MADE {
+        run(line);
+    }
+    assert!(
+        run("member list acme/crew").ends_with("\tfixer,member,member"),
+        "{}",
+        run("member list acme/crew")
+    );
+    let permissions = run("permissions acme/crew alice");
+    assert!(permissions.contains("SEND_MESSAGES") && !permissions.contains("PIN_MESSAGES"), "{permissions}");
+    assert_eq!(run("override list acme/crew"), "role\tfixer\t+\t-PIN_MESSAGES");
+    assert!(run("ban list acme/").ends_with("\tloops"));
+    let channels: serde_json::Value = serde_json::from_str(&run("channel list acme --json")).unwrap();
+    assert_eq!((&channels[0]["name"], &channels[0]["kind"]), (&"crew".into(), &"private".into()));
+    assert_eq!(channels[0]["retention_days"], 30);
+    assert_eq!(run("channel direct alice bob"), run("channel direct bob alice"));
+    let tokens = run("token add alice");
+    assert_eq!(tokens.lines().count(), 2);
+    let session = run("token list alice").split('\t').next().unwrap().to_owned();
+    run(&format!("token remove {session}"));
+    assert_eq!(run("token list alice"), "");
+    run("key rotate");
+    assert_eq!(run("key list").lines().count(), 2);
+    for line in UNDONE {
+        run(line);
+    }
+    assert_eq!(run("workspace list").lines().count(), 1);
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! `imks directory user`.
+
+use super::shown::Shown;
+use crate::ImksResult;
+use crate::directory::Directory;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List the users with their ids
+    List,
+    /// Create a user
+    Add {
+        /// The name: letters, digits, hyphens, underscores and dots
+        name: String,
+        /// Mark the user as a bot
+        #[arg(long)]
+        bot: bool,
+    },
+    /// Rename a user
+    Set {
+        /// The user, by name or id
+        user: String,
+        /// The new name
+        #[arg(long)]
+        name: String,
+    },
+    /// Close the account of a user, and end their tokens and memberships
+    Remove {
+        /// The user, by name or id
+        user: String,
+    },
+    /// Revoke all current tokens of a user, and end their sessions
+    Revoke {
+        /// The user, by name or id
+        user: String,
+    },
+}
+
+impl Command {
+    pub(super) fn only_reads(&self) -> bool {
+        matches!(self, Self::List)
+    }
+
+    pub(super) async fn run(self, directory: &Directory) -> ImksResult<Shown> {
+        match self {
+            Self::List => {
+                let users = directory.users().await?;
+                Shown::list(&users, |user| format!("{}\t{}", user.username, user.id))
+            }
+            Self::Add { name, bot } => {
+                let user = directory.create_user(&name, bot).await?;
+                Shown::one(&user, user.id.to_string())
+            }
+            Self::Set { user, name } => {
+                let user = directory.rename_user(&user, &name).await?;
+                Shown::one(&user, user.id.to_string())
+            }
+            Self::Remove { user } => {
+                directory.remove_user(&user).await?;
+                Shown::nothing()
+            }
+            Self::Revoke { user } => {
+                directory.revoke_user(&user).await?;
+                Shown::nothing()
+            }
+        }
+    }
+}
