@@ -1,5 +1,6 @@
-//! Generates the gRPC stubs of the core contract (`proto/`). Only the server speaks gRPC: without that
-//! feature there is nothing to do, and the generators are not even built.
+//! Generates the gRPC stubs of the two contracts in `proto/`: `core.v1`, which the core serves, and `imks.v1`,
+//! which imks serves. Only the server speaks gRPC: without that feature there is nothing to do, and the
+//! generators are not even built.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
@@ -8,20 +9,104 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=migrate");
     // What `imks version` says beside the version: set by the Makefile and the Dockerfile.
     println!("cargo:rerun-if-env-changed=IMKS_BUILD");
-    generate()
+    #[cfg(feature = "server")]
+    server::generate()?;
+    Ok(())
 }
 
 #[cfg(feature = "server")]
-fn generate() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["token", "channel", "member", "permission", "login"].map(|name| format!("core/v1/{name}.proto"));
-    // protox is a protobuf compiler in Rust: nothing to install on the machine that builds.
-    let descriptors = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
-    Ok(())
-}
+mod server {
+    use std::path::Path;
 
-#[cfg(not(feature = "server"))]
-fn generate() -> Result<(), Box<dyn std::error::Error>> {
-    Ok(())
+    use protox::prost_reflect::prost_types::FieldDescriptorProto;
+    use tonic_prost_build::Config;
+
+    type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+    pub fn generate() -> Outcome<()> {
+        // protox is a protobuf compiler in Rust: nothing to install on the machine that builds.
+        let core = compile("core/v1", &["token", "channel", "member", "permission", "login"])?;
+        let builder = tonic_prost_build::configure().build_transport(false);
+        builder.compile_fds(core.file_descriptor_set())?;
+        let imks = compile("imks/v1", &["control"])?;
+        let mut config = Config::new();
+        config.enable_type_names();
+        write_as_json(&mut config, &imks);
+        // The calls are dispatched by the table of `src/control/operations.rs`.
+        let builder = tonic_prost_build::configure().build_transport(false).build_server(false);
+        builder.compile_fds_with_config(imks.file_descriptor_set(), config)?;
+        // For reflection.
+        let file = Path::new(&std::env::var("OUT_DIR")?).join("imks.v1.bin");
+        std::fs::write(file, imks.encode_file_descriptor_set())?;
+        Ok(())
+    }
+
+    fn compile(package: &str, names: &[&str]) -> Outcome<protox::Compiler> {
+        let mut compiler = protox::Compiler::new(["proto"])?;
+        compiler.include_imports(true).include_source_info(true);
+        for name in names {
+            compiler.open_file(format!("{package}/{name}.proto"))?;
+        }
+        Ok(compiler)
+    }
+
+    /// Gives the messages of `imks.v1` the form that they have as JSON (`src/pb/json.rs`). Messages must not be
+    /// nested, because attributes of a message hold for those inside it, too.
+    fn write_as_json(config: &mut Config, imks: &protox::Compiler) {
+        config.type_attribute(".imks.v1", "#[derive(::serde::Serialize, ::serde::Deserialize)]");
+        config.enum_attribute(".imks.v1", "#[serde(rename_all = \"snake_case\")]");
+        for message in imks.file_descriptor_set().file.into_iter().flat_map(|file| file.message_type) {
+            assert!(message.nested_type.is_empty(), "{} has messages inside", message.name());
+            let path = format!(".imks.v1.{}", message.name());
+            // A message that is nothing but a choice looks like what was chosen.
+            let choices = message.field.iter().filter(|field| field.oneof_index.is_some());
+            let form = match message.oneof_decl.len() == 1 && choices.count() == message.field.len() {
+                true => "#[serde(transparent)]",
+                false => "#[serde(default, deny_unknown_fields)]",
+            };
+            config.message_attribute(&path, form);
+            for field in &message.field {
+                if let Some(attribute) = attribute(field) {
+                    config.field_attribute(format!("{path}.{}", field.name()), attribute);
+                }
+            }
+        }
+    }
+
+    fn attribute(field: &FieldDescriptorProto) -> Option<String> {
+        let (name, is_list) = (field.name(), field.label() as i32 == REPEATED);
+        if let Some(short) = name.strip_suffix("_json") {
+            let form = if is_list { "texts" } else { "text" };
+            return Some(format!("#[serde(rename = \"{short}\", with = \"crate::pb::json::{form}\")]"));
+        }
+        if field.r#type() as i32 == ENUM {
+            let of = rust_path(field.type_name());
+            return Some(format!(
+                "#[serde(serialize_with = \"crate::pb::json::name::write::<{of}, _>\", \
+                 deserialize_with = \"crate::pb::json::name::read::<{of}, _>\")]"
+            ));
+        }
+        let is_ids = is_list && name.ends_with("_ids");
+        is_ids.then(|| "#[serde(deserialize_with = \"crate::pb::json::list\")]".to_owned())
+    }
+
+    /// Returns the path of an enum: `.imks.v1.Content.Format` is `crate::pb::control::content::Format`.
+    fn rust_path(name: &str) -> String {
+        let inside = name.trim_start_matches(".imks.v1.");
+        let Some((message, name)) = inside.rsplit_once('.') else {
+            return format!("crate::pb::control::{inside}");
+        };
+        let mut module = String::new();
+        for (at, letter) in message.char_indices() {
+            if letter.is_uppercase() && at > 0 {
+                module.push('_');
+            }
+            module.extend(letter.to_lowercase());
+        }
+        format!("crate::pb::control::{module}::{name}")
+    }
+
+    /// `TYPE_ENUM` and `LABEL_REPEATED` of google/protobuf/descriptor.proto.
+    const ENUM: i32 = 14;
+    const REPEATED: i32 = 3;
 }

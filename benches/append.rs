@@ -392,6 +392,7 @@ impl Sender {
             flags: 0,
             poll: None,
             expect: None,
+            metadata: None,
             nonce: Some(Nonce::new(nonce).unwrap()),
             interactive: true,
         }

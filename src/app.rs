@@ -7,6 +7,7 @@ mod drain;
 mod front;
 mod greeting;
 mod instruments;
+mod internal;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,12 +19,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{CoreClient, Permissions, TokenVerifier};
 use crate::config::Config;
+use crate::control::Control;
 use crate::directory::Directory;
 use crate::engine::{self, Engine};
 use crate::http::health::Health;
 use crate::http::tls::Certificates;
-use crate::http::{self, Audience, admin_ui, listener};
+use crate::http::{self, Audience, admin_ui};
 use crate::messaging::api::Api;
+use crate::messaging::backend::Backend;
 use crate::messaging::{self, Messaging, Parts, Relay};
 use crate::models::Db;
 use crate::models::append::Appender;
@@ -93,15 +96,17 @@ impl App {
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let engine = Engine::new(engine::Config { node: Some(node), ..config.engine.clone() })?;
-        let (server, namespace, api) = start_messaging(&config, parts, bus.clone(), &engine, &tasks, &stop)?;
+        let messaging = Messaging::new(config.messaging.clone(), parts);
+        let (server, namespace, api) =
+            start_messaging(&config, &messaging, bus.clone(), &engine, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&namespace, commits, relay.as_ref());
         let neighbours = Neighbours::watch(&config, &db, node).await?;
         tasks.spawn(neighbours.clone().run(stop.clone()));
         let health = Arc::new(health(&db, core, bus, neighbours, &engine));
-        let router =
-            public_routes(&config, &health)?.merge(http::api::routes(&api, config.engine.max_payload));
+        let control = Control::new(&config.control, &db, Backend::new(&messaging, &namespace));
+        let router = public_routes(&config, &health, &api, &control)?;
+        let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
         let front = front.serve(&config, router, &engine, &tasks, &stop);
-        let internal_addr = start_internal(&config, &health, &tasks, &stop)?;
         let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
         Ok(Self {
             config,
@@ -193,49 +198,32 @@ async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Direct
 }
 
 /// Creates the routes of the public listener that are not Socket.IO.
-fn public_routes(config: &Config, health: &Arc<Health>) -> ImksResult<Router> {
+fn public_routes(config: &Config, health: &Arc<Health>, api: &Api, control: &Control) -> ImksResult<Router> {
     let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
-    let router = http::router(audience, health.clone(), INSTRUMENTS);
+    let mut router = http::router(audience, health.clone(), INSTRUMENTS)
+        .merge(http::api::routes(api, config.engine.max_payload));
+    if config.control.listeners.include_public(config.internal_listen.is_some()) {
+        router = router.merge(http::control::routes(control));
+    }
     match config.admin.ui_dir.as_deref().filter(|_| config.admin.enabled) {
         Some(directory) => Ok(router.merge(admin_ui::routes(directory)?)),
         None => Ok(router),
     }
 }
 
-/// Starts the listener for operators, if one is configured.
-fn start_internal(
-    config: &Config,
-    health: &Arc<Health>,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> ImksResult<Option<SocketAddr>> {
-    let Some(address) = config.internal_listen else { return Ok(None) };
-    let socket = listener::bind(address)?;
-    let addr = socket.local_addr().map_err(ImksError::io("reading the internal address"))?;
-    let router = http::router(Audience::Operators, health.clone(), INSTRUMENTS);
-    let routes = listener::router_only(router, &config.http);
-    // No TLS, because operators and their tools are on a private network. Connections are counted apart, so
-    // that clients cannot keep operators out.
-    let connections = listener::Connections::default();
-    let limits = listener::Config { tls: None, connections, ..config.http.clone() };
-    tasks.spawn(listener::serve(socket, limits, routes, tasks.clone(), stop.clone()));
-    Ok(Some(addr))
-}
-
 fn start_messaging(
     config: &Config,
-    parts: Parts,
+    messaging: &Messaging,
     bus: Arc<dyn Adapter>,
     engine: &Engine,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> ImksResult<(Server, Namespace, Api)> {
-    let messaging = Messaging::new(config.messaging.clone(), parts);
     let mut jobs = None;
     let mut server = Server::builder(config.socket.clone())
         .adapter(bus)
         .node(engine.node())
-        .namespace("/", |builder| jobs = Some(messaging::register(builder, &messaging)));
+        .namespace("/", |builder| jobs = Some(messaging::register(builder, messaging)));
     if let Some(admin) = config.admin.instrumentation() {
         server = server.instrument(admin);
     }

@@ -110,6 +110,20 @@ impl Details {
     }
 }
 
+/// Returns the name and the value of what a program may need besides the code.
+#[cfg(feature = "server")]
+pub fn details(error: &ImksError) -> Option<(&'static str, String)> {
+    Some(match Details::of(error)? {
+        Details::Field(field) => ("field", field),
+        Details::Permission(permission) => ("permission", permission.into()),
+        Details::Current(current) => ("current", current.to_string()),
+        Details::LastSeq(last_seq) => ("last_seq", last_seq.to_string()),
+        Details::Key(PresentKey { version, .. }) => ("version", version.to_string()),
+        Details::Limit(limit) => ("limit", limit.into()),
+        Details::Bucket(bucket) => ("bucket", bucket.into()),
+    })
+}
+
 /// Rounds up, so that a retry after this many milliseconds is never too early.
 fn whole_millis(wait: std::time::Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)

@@ -75,6 +75,7 @@ cfg_if::cfg_if! {
         mod auth;
         mod cli;
         mod config;
+        mod control;
         mod directory;
         mod http_client;
         mod messaging;
@@ -107,6 +108,9 @@ pub mod testing {
     }
     pub mod config {
         pub use crate::config::*;
+    }
+    pub mod control {
+        pub use crate::control::*;
     }
     pub mod directory {
         pub use crate::directory::*;

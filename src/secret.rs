@@ -1,11 +1,13 @@
 //! A type for secret text that does not reveal the secret when printed.
 
 use std::fmt;
+use std::hint::black_box;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey};
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use uuid::Uuid;
 
 use crate::error::Cause;
@@ -42,6 +44,22 @@ pub fn digest(key: &[u8], bytes: &[u8]) -> ImksResult<[u8; 32]> {
     let text = signed.map_err(|error| ImksError::Signing(Cause::new(error)))?;
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| ImksError::Signing(Cause::new(error)))?;
     bytes.try_into().map_err(|_| ImksError::Internal("a digest of another length"))
+}
+
+/// Returns the SHA-256 hash of some bytes.
+///
+/// # Errors
+/// [`ImksError::Internal`] if the TLS library does not have it.
+pub fn sha256(bytes: &[u8]) -> ImksResult<[u8; 32]> {
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().ok_or(ImksError::Internal("no SHA-256"))?;
+    let hash = suite.common.hash_provider.hash(bytes);
+    hash.as_ref().try_into().map_err(|_| ImksError::Internal("a hash of another length"))
+}
+
+/// Whether two texts are the same, in a time that does not depend on where they differ.
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let differences = one.iter().zip(other).fold(0, |all, (a, b)| black_box(all | (a ^ b)));
+    one.len() == other.len() && differences == 0
 }
 
 impl<T: Into<String>> From<T> for Secret {
@@ -122,6 +140,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_hash_is_that_of_the_standard_and_secrets_are_compared_in_whole() {
+        let hash = sha256(b"abc").unwrap();
+        assert_eq!(hash[..4], [0xba, 0x78, 0x16, 0xbf], "FIPS 180-2, appendix B.1");
+        assert!(is_same(&hash, &sha256(b"abc").unwrap()) && !is_same(&hash, &sha256(b"abd").unwrap()));
+        assert!(!is_same(&hash, &hash[..31]) && is_same(b"", b""));
+    }
 
     #[test]
     fn of_a_url_the_credentials_and_parameters_are_hidden() {

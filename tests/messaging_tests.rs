@@ -15,6 +15,8 @@ mod client;
 #[path = "support/core.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod core;
+#[path = "support/http.rs"]
+mod http_request;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/server.rs"]

@@ -1,11 +1,12 @@
 //! The list of all metrics, by owner, for `/metrics`, OTLP and the documentation.
 
 use crate::telemetry::{self, Catalog};
-use crate::{auth, bus, engine, http, messaging, models, pb, socket};
+use crate::{auth, bus, control, engine, http, messaging, models, pb, socket};
 
 /// All metrics, in the order of the documentation.
 pub(crate) static INSTRUMENTS: Catalog = &[
     messaging::metrics::INSTRUMENTS,
+    control::metrics::INSTRUMENTS,
     socket::metrics::INSTRUMENTS,
     bus::metrics::INSTRUMENTS,
     models::metrics::INSTRUMENTS,

@@ -22,7 +22,7 @@ mod signed;
 mod token;
 mod token_config;
 
-pub use crate::pb::{ChannelInfo, CoreClient, Membership, NotifyLevel, Revocation};
+pub use crate::pb::{ChannelInfo, CoreClient, Membership, NotifyLevel, Revocation, UserInfo};
 pub use login_config::{HookConfig, LoginConfig};
 pub use own_keys::check_public_keys;
 pub use permission::Permission;

@@ -3,9 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::reachable;
 use crate::config::Config;
-use crate::http::tls::{Certificates, Tls};
+use crate::http::mutual_tls::MutualTls;
+use crate::http::tls::{Callers, Certificates, Tls};
 use crate::{ImksError, ImksResult};
 
 /// Returns the configuration that file, environment and flags override. Its default address differs from the
@@ -47,7 +47,8 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
         None => directory.serve_on(listener, shutdown).await?,
         Some(secured) => {
             let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-            let incoming = secured.accept(listener, &tasks, &stop);
+            secured.watch(&tasks, &stop);
+            let incoming = accept(secured, listener, &tasks, &stop);
             directory.serve(incoming, shutdown).await?;
             stop.cancel();
         }
@@ -56,72 +57,41 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     Ok(())
 }
 
-/// The certificate of the core, and the check of those of its callers.
-struct Secured {
-    certificates: Certificates,
-    config: Config,
-    tls: Tls,
-    /// When the file with the CA of clients was last changed.
-    client_ca: Option<SystemTime>,
-}
-
 /// Reads the certificates, if there are any.
-fn secured(config: &Config) -> ImksResult<Option<Secured>> {
+fn secured(config: &Config) -> ImksResult<Option<MutualTls>> {
     let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else { return Ok(None) };
     let certificates = Certificates::open(cert.clone(), key.clone())?;
-    let client_ca = config.directory.client_ca.as_deref();
-    let tls = certificates.grpc(&config.tls, client_ca)?;
-    Ok(Some(Secured { certificates, config: config.clone(), tls, client_ca: client_ca.and_then(changed_at) }))
+    let callers = config.directory.client_ca.clone().map_or(Callers::Anonymous, Callers::Required);
+    MutualTls::open(certificates, config.tls.clone(), callers, &["h2"]).map(Some)
 }
 
 type Secure = io::Result<TlsStream<TcpStream>>;
 
-impl Secured {
-    /// Returns the connections whose handshake succeeded. Files that change are read again.
-    fn accept(
-        mut self,
-        listener: TcpListener,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> impl Stream<Item = Secure> + use<> {
-        let (ready, streams) = mpsc::channel::<Secure>(HANDSHAKES_QUEUE);
-        let interval = self.config.tls.reload;
-        tasks.spawn(self.certificates.clone().watch(interval, stop.clone()));
-        let (own, stop) = (tasks.clone(), stop.clone());
-        let limit = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        tasks.spawn(stop.run_until_cancelled_owned(async move {
-            loop {
-                let Ok(place) = limit.clone().acquire_owned().await else { return };
-                let stream = match listener.accept().await {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection to the core was not accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                };
-                self.read_client_ca();
-                own.spawn(handshake(self.tls.clone(), stream, ready.clone(), place));
-            }
-        }));
-        futures_util::stream::unfold(streams, |mut streams| async { Some((streams.recv().await?, streams)) })
-    }
-
-    /// Reads the CA of clients again if its file changed.
-    fn read_client_ca(&mut self) {
-        let Some(path) = self.config.directory.client_ca.as_deref() else { return };
-        let changed_at = changed_at(path);
-        if changed_at == self.client_ca {
-            return;
+/// Returns the connections whose handshake succeeded.
+fn accept(
+    mut secured: MutualTls,
+    listener: TcpListener,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> impl Stream<Item = Secure> + use<> {
+    let (ready, streams) = mpsc::channel::<Secure>(HANDSHAKES_QUEUE);
+    let (own, stop) = (tasks.clone(), stop.clone());
+    let limit = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    tasks.spawn(stop.run_until_cancelled_owned(async move {
+        loop {
+            let Ok(place) = limit.clone().acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the core was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            own.spawn(handshake(secured.acceptor(), stream, ready.clone(), place));
         }
-        self.client_ca = changed_at;
-        match self.certificates.grpc(&self.config.tls, Some(path)) {
-            Ok(tls) => self.tls = tls,
-            Err(error) => {
-                tracing::error!(%error, "the CA of clients was not exchanged, the old one stays in use")
-            }
-        }
-    }
+    }));
+    futures_util::stream::unfold(streams, |mut streams| async { Some((streams.recv().await?, streams)) })
 }
 
 /// Hands a connection over when its handshake succeeded. `place` is held meanwhile.
@@ -133,10 +103,6 @@ async fn handshake(tls: Tls, stream: TcpStream, ready: mpsc::Sender<Secure>, pla
         let _ = ready.send(Ok(stream)).await;
     }
     drop(place);
-}
-
-fn changed_at(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).ok()?.modified().ok()
 }
 
 /// The default address of the core.

@@ -7,6 +7,7 @@ mod config;
 pub mod core;
 pub mod directory;
 mod healthcheck;
+mod key;
 mod migrate;
 mod serve;
 pub mod token;
@@ -61,6 +62,8 @@ enum Command {
     Config(config::Args),
     /// Print a token for a user of the embedded directory, for development
     Token(token::Args),
+    /// Manage the API keys of back ends
+    Key(key::Args),
     /// Manage users, channels and members of the embedded directory
     Directory(directory::Args),
     /// Tools for operators of the Admin UI
@@ -133,6 +136,7 @@ async fn execute(
         Command::Migrate => Box::pin(migrate::run(config)).await?,
         Command::CheckConfig(args) => Box::pin(check_config::run(&args, config, origins)).await?,
         Command::Token(args) => Box::pin(token::run(args, &config)).await?,
+        Command::Key(args) => Box::pin(key::run(args, &config)).await?,
         Command::Directory(args) => Box::pin(directory::run(args, &config)).await?,
         Command::Core => {
             let mut signals = serve::Signals::new()?;

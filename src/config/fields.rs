@@ -28,8 +28,25 @@ settings! {
     "" in config => {
         listen: "IMKS_LISTEN" = "Address and port for HTTP and WebSocket; port 0 picks a free port";
         internal_listen: "IMKS_INTERNAL_LISTEN" =
-            "Address and port for operators, with `/metrics` and `/health`; if not set, `/metrics` is on \
-             the public port";
+            "Address and port of the internal listener, for operators and back ends: `/metrics`, `/health`, \
+             gRPC, and the HTTP API for back ends; if not set, `/metrics` and that API are on the public port";
+    }
+    "internal." in config.internal => {
+        tls_cert (cert): "IMKS_INTERNAL_TLS_CERT" =
+            "PEM file with the certificate of the internal listener and its chain; not set: plain text";
+        tls_key (key): "IMKS_INTERNAL_TLS_KEY" = "PEM file with the private key of that certificate";
+        client_ca: "IMKS_INTERNAL_CLIENT_CA" =
+            "PEM file with the certificates that may vouch for callers of the internal listener (mTLS)";
+    }
+    "control." in config.control => {
+        listeners: "IMKS_CONTROL" =
+            "Where back ends reach the HTTP API: `internal`: on the internal listener; `public`: on both; \
+             `auto`: on the internal listener, or on the public one if there is no other; `off`";
+        callers: "IMKS_CONTROL_CALLERS" =
+            "Names in the certificates of callers that need no API key and may do everything";
+        allow_anonymous: "IMKS_CONTROL_ALLOW_ANONYMOUS" =
+            "Whether callers on the internal listener need no API key; for development, on a loopback \
+             address only";
     }
     "" in config.database => {
         data_dir: "IMKS_DATA_DIR" = "Directory of the SQLite file";
@@ -290,6 +307,9 @@ settings! {
             "Rate of messages, edits and deletions of one user in one channel";
         sessions_per_user: "IMKS_LIMIT_SESSIONS_PER_USER" =
             "The most connections of one user on this node; 0 for no limit";
+    }
+    "limits." in config.control => {
+        control_calls (calls): "IMKS_LIMIT_CONTROL_CALLS" = "Rate of calls of one API key";
     }
     "limits.answers_" in config.messaging.answers => {
         connection (connection_bytes): "IMKS_LIMIT_ANSWERS_CONNECTION" =

@@ -17,11 +17,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::http::{listener, tls, webtransport};
+use crate::http::{internal, listener, tls, webtransport};
 use crate::models::{append, db};
 use crate::secret::Secret;
 use crate::telemetry::{logging, otlp};
-use crate::{auth, directory, engine, messaging, pb, socket};
+use crate::{auth, control, directory, engine, messaging, pb, socket};
 pub use admin::Admin;
 pub use cluster::{Cluster, ClusterAdapter};
 pub use field::Listing;
@@ -37,6 +37,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address of `/metrics` for operators; without it, `/metrics` is on [`Self::listen`].
     pub internal_listen: Option<SocketAddr>,
+    /// TLS on [`Self::internal_listen`].
+    pub internal: internal::Config,
+    /// The calls of back ends.
+    pub control: control::Config,
     /// The address of an external core; without it, the embedded directory is the core.
     pub core_url: Option<Secret>,
     /// The limits of calls to the core.
@@ -94,6 +98,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT)),
             internal_listen: None,
+            internal: internal::Config::default(),
+            control: control::Config::default(),
             core_url: None,
             core: pb::Config::default(),
             permissions: auth::PermissionConfig::default(),
@@ -193,6 +199,8 @@ impl Config {
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
         problems.extend(self.impossible().map(str::to_owned));
+        problems.extend(self.internal.problems().map(str::to_owned));
+        problems.extend(self.control.problems(self.internal_listen).map(str::to_owned));
         problems.extend(self.login.problems(&self.hook, self.core_url.is_some()));
         problems.extend(self.admin.problems());
         problems.extend(self.cluster.problems(self.database.url.as_ref()));

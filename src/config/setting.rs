@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::control::Listeners;
 use crate::engine::config::{Cors, Origins};
 use crate::http::tls::Version;
 use crate::http::webtransport::Mode;
@@ -247,6 +248,7 @@ pub(super) use words;
 const ANY_ORIGIN: &str = "*";
 
 words!(LogFormat { "pretty" => Pretty, "json" => Json });
+words!(Listeners { "auto" => Auto, "public" => Public, "internal" => Internal, "off" => Off });
 words!(Parser { "json" => Default, "msgpack" => MsgPack });
 words!(Synchronous { "full" => Full, "normal" => Normal });
 words!(Version { "1.2" => V1_2, "1.3" => V1_3 });

@@ -46,6 +46,30 @@ pub(super) const fn grpc_code(status: GrpcCode) -> Code {
     }
 }
 
+impl Code {
+    /// Returns the gRPC status of an answer of imks with this code (docs/server-api.md).
+    pub const fn grpc(self) -> GrpcCode {
+        match self {
+            Self::InvalidPayload | Self::InvalidInput | Self::PayloadTooLarge => GrpcCode::InvalidArgument,
+            Self::Unauthenticated | Self::TokenExpired | Self::TokenRevoked => GrpcCode::Unauthenticated,
+            Self::Forbidden => GrpcCode::PermissionDenied,
+            Self::NotFound | Self::MessageDeleted => GrpcCode::NotFound,
+            Self::UnknownEvent | Self::MethodNotAllowed => GrpcCode::Unimplemented,
+            Self::NonceConflict => GrpcCode::AlreadyExists,
+            Self::Conflict | Self::VersionMismatch => GrpcCode::Aborted,
+            Self::FailedPrecondition
+            | Self::ChannelArchived
+            | Self::ChannelReadOnly
+            | Self::PollClosed
+            | Self::LimitReached => GrpcCode::FailedPrecondition,
+            Self::RateLimited | Self::SlowMode => GrpcCode::ResourceExhausted,
+            Self::Internal => GrpcCode::Internal,
+            Self::Unavailable | Self::Overloaded => GrpcCode::Unavailable,
+            Self::Timeout => GrpcCode::DeadlineExceeded,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ pub fn routes(api: &Api, body_bytes_max: usize) -> Router {
     router.method_not_allowed_fallback(method_not_allowed).layer(middleware::from_fn(protect))
 }
 
-fn method_filter(method: Method) -> MethodFilter {
+pub(super) fn method_filter(method: Method) -> MethodFilter {
     match method {
         Method::Get => MethodFilter::GET,
         Method::Post => MethodFilter::POST,
@@ -40,7 +40,7 @@ fn method_filter(method: Method) -> MethodFilter {
     }
 }
 
-async fn read(
+pub(super) async fn read(
     parameters: Vec<(String, String)>,
     request: Request,
     body_bytes_max: usize,
@@ -70,7 +70,7 @@ fn unreadable(error: axum::Error) -> ImksError {
     ImksError::InvalidPayload("The body could not be read".into())
 }
 
-fn respond(answer: Answer) -> Response {
+pub(super) fn respond(answer: Answer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, Body::from(answer.body)).into_response();
     let headers = response.headers_mut();

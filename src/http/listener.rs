@@ -163,7 +163,7 @@ pub async fn serve<S, F>(
 
 /// Recovers from a failed accept. A connection that failed before it was accepted affects no others. Any
 /// other error, such as a lack of file descriptors, is temporary: wait a moment and continue.
-async fn recover(error: &io::Error) {
+pub(super) async fn recover(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     metrics::ACCEPT_FAILURES.increment();
     if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
@@ -174,17 +174,18 @@ async fn recover(error: &io::Error) {
 }
 
 /// Refuses a connection over the limit. The response is sent only if it fits into the socket's buffer.
-fn refuse(stream: &TcpStream) {
+pub(super) fn refuse(stream: &TcpStream) {
     metrics::CONNECTIONS_REFUSED.increment();
     // A peer that cannot receive even this is not worth more effort.
     let _ = stream.try_write(&refusal::BUSY.bytes());
 }
 
 /// A permit for one open connection.
-struct ConnectionSlot(Arc<AtomicUsize>);
+pub(super) struct ConnectionSlot(Arc<AtomicUsize>);
 
 impl ConnectionSlot {
-    fn take(config: &Config) -> Option<Self> {
+    /// Takes a permit; `None` if too many connections are open.
+    pub(super) fn take(config: &Config) -> Option<Self> {
         let open = &config.connections.0;
         let one_more = |open| (open < config.connections_max).then_some(open + 1);
         open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;

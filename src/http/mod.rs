@@ -7,6 +7,7 @@ mod connection;
 pub mod listener;
 #[doc(hidden)]
 pub mod metrics;
+pub mod mutual_tls;
 mod refusal;
 mod request_scanner;
 mod socketio;
@@ -20,7 +21,9 @@ cfg_if::cfg_if! {
     if #[cfg(feature = "server")] {
         pub(crate) mod admin_ui;
         pub(crate) mod api;
+        pub(crate) mod control;
         pub(crate) mod health;
+        pub(crate) mod internal;
         mod routes;
 
         pub(crate) use routes::{Audience, failure, router};

@@ -11,7 +11,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientCertVerifierBuilder, ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::certificate::ServerCertificate;
 use crate::http::metrics;
+use crate::telemetry::Gauge;
 use crate::{ImksError, ImksResult, clock};
 
 /// The settings of TLS.
@@ -105,6 +106,8 @@ pub struct Certificates(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     source: Source,
+    /// Shows when the certificate expires.
+    not_after: &'static Gauge,
     current: RwLock<Current>,
 }
 
@@ -135,7 +138,17 @@ impl Certificates {
     pub fn open(cert: PathBuf, key: PathBuf) -> ImksResult<Self> {
         let source = Source::Files { cert, key };
         let stamp = source.stamp();
-        Self::new(source, stamp)
+        Self::new(source, stamp, &metrics::TLS_NOT_AFTER)
+    }
+
+    /// Reads and checks the files of the internal listener.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] that names the file and its problem.
+    pub fn open_internal(cert: PathBuf, key: PathBuf) -> ImksResult<Self> {
+        let source = Source::Files { cert, key };
+        let stamp = source.stamp();
+        Self::new(source, stamp, &metrics::INTERNAL_TLS_NOT_AFTER)
     }
 
     /// Generates a short-lived certificate for development, which is renewed before it expires.
@@ -143,14 +156,14 @@ impl Certificates {
     /// # Errors
     /// [`ImksError::Config`] for names that are invalid in a certificate.
     pub fn self_signed(names: Vec<String>) -> ImksResult<Self> {
-        Self::new(Source::SelfSigned { names }, Stamp::default())
+        Self::new(Source::SelfSigned { names }, Stamp::default(), &metrics::TLS_NOT_AFTER)
     }
 
-    fn new(source: Source, stamp: Stamp) -> ImksResult<Self> {
+    fn new(source: Source, stamp: Stamp, not_after: &'static Gauge) -> ImksResult<Self> {
         let certificate = source.read()?;
-        metrics::TLS_NOT_AFTER.set(certificate.not_after);
+        not_after.set(certificate.not_after);
         let current = RwLock::new(Current { certificate, next: None, stamp });
-        Ok(Self(Arc::new(Inner { source, current })))
+        Ok(Self(Arc::new(Inner { source, not_after, current })))
     }
 
     /// Whether the certificate was generated here, so that clients can verify it only by its hash.
@@ -180,7 +193,7 @@ impl Certificates {
         let mut current = self.0.current.write();
         current.stamp = stamp;
         current.certificate = read?;
-        metrics::TLS_NOT_AFTER.set(current.certificate.not_after);
+        self.0.not_after.set(current.certificate.not_after);
         tracing::info!(not_after = %time(current.certificate.not_after), "a new certificate is in use");
         Ok(())
     }
@@ -210,21 +223,22 @@ impl Certificates {
         Ok(Tls { acceptor, handshake_timeout: config.handshake_timeout })
     }
 
-    /// Returns the acceptor for gRPC. With `client_ca`, a PEM file, a client must show a certificate that one of
-    /// those in the file vouches for.
+    /// Returns the acceptor for programs that show a certificate or not. `protocols` are the names for ALPN.
     ///
     /// # Errors
-    /// [`ImksError::Config`] if the file cannot be used.
-    pub fn grpc(&self, config: &Config, client_ca: Option<&Path>) -> ImksResult<Tls> {
-        let mut server = self.server_config(config.min_version)?;
-        if let Some(path) = client_ca {
-            let provider = Arc::new(aws_lc_rs::default_provider());
-            let builder = ServerConfig::builder_with_provider(provider)
-                .with_protocol_versions(config.min_version.and_newer())
-                .map_err(|error| ImksError::Config(error.to_string()))?;
-            server = builder.with_client_cert_verifier(verifier(path)?).with_cert_resolver(self.0.clone());
-        }
-        server.alpn_protocols = vec![b"h2".to_vec()];
+    /// [`ImksError::Config`] if the file with the certificates that vouch for callers cannot be used.
+    pub fn programs(&self, config: &Config, callers: &Callers, protocols: &[&str]) -> ImksResult<Tls> {
+        let mut server = match callers.verifier()? {
+            None => self.server_config(config.min_version)?,
+            Some(verifier) => {
+                let provider = Arc::new(aws_lc_rs::default_provider());
+                let builder = ServerConfig::builder_with_provider(provider)
+                    .with_protocol_versions(config.min_version.and_newer())
+                    .map_err(|error| ImksError::Config(error.to_string()))?;
+                builder.with_client_cert_verifier(verifier).with_cert_resolver(self.0.clone())
+            }
+        };
+        server.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(server));
         Ok(Tls { acceptor, handshake_timeout: config.handshake_timeout })
     }
@@ -259,7 +273,7 @@ impl Certificates {
         if remaining < RENEW_BEFORE
             && let Some(next) = current.next.take()
         {
-            metrics::TLS_NOT_AFTER.set(next.not_after);
+            self.0.not_after.set(next.not_after);
             current.certificate = next;
         }
         Ok(())
@@ -320,8 +334,40 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// The certificates that callers show.
+#[derive(Debug, Clone)]
+pub enum Callers {
+    /// None.
+    Anonymous,
+    /// One that a certificate in this PEM file vouches for, or none.
+    Known(PathBuf),
+    /// One that a certificate in this PEM file vouches for.
+    Required(PathBuf),
+}
+
+impl Callers {
+    /// Returns the file with the certificates that may vouch for callers.
+    pub(super) fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Anonymous => None,
+            Self::Known(path) | Self::Required(path) => Some(path),
+        }
+    }
+
+    fn verifier(&self) -> ImksResult<Option<Arc<dyn ClientCertVerifier>>> {
+        match self {
+            Self::Anonymous => Ok(None),
+            Self::Known(path) => verifier(path, ClientCertVerifierBuilder::allow_unauthenticated).map(Some),
+            Self::Required(path) => verifier(path, |builder| builder).map(Some),
+        }
+    }
+}
+
 /// Returns the check of client certificates by those in a PEM file.
-fn verifier(path: &Path) -> ImksResult<Arc<dyn ClientCertVerifier>> {
+fn verifier(
+    path: &Path,
+    form: fn(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder,
+) -> ImksResult<Arc<dyn ClientCertVerifier>> {
     let unusable = |why: &dyn fmt::Display| ImksError::Config(format!("{}: {why}", path.display()));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
@@ -329,7 +375,7 @@ fn verifier(path: &Path) -> ImksResult<Arc<dyn ClientCertVerifier>> {
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    builder.build().map_err(|error| unusable(&error))
+    form(builder).build().map_err(|error| unusable(&error))
 }
 
 fn time(seconds: i64) -> String {

@@ -68,7 +68,10 @@ pub async fn follow(messaging: Messaging, namespace: Namespace, stop: Cancellati
             change = changes.recv() => match change {
                 Ok(change) => apply(&messaging, &namespace, change).await,
                 // The missed changes are unknown, so every room is checked.
-                Err(RecvError::Lagged(_)) => check(&messaging, namespace.sockets(), None).await,
+                Err(RecvError::Lagged(_)) => {
+                    messaging.channels().forget_all();
+                    check(&messaging, namespace.sockets(), None).await;
+                }
                 Err(RecvError::Closed) => return,
             },
             revocation = revoked.recv() => match revocation {
@@ -117,9 +120,13 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             leave(messaging, &namespace.sockets_in(&user_room(user_id)), channel_id, "removed");
         }
         AccessChange::ChannelRemoved(channel_id) => {
+            messaging.channels().forget(channel_id);
             leave(messaging, &namespace.sockets_in(&channel_id.to_string()), channel_id, "channel_removed");
         }
         AccessChange::Permissions { user_id, channel_id } => {
+            if (user_id, channel_id) == (None, None) {
+                messaging.channels().forget_all();
+            }
             let sockets = match (user_id, channel_id) {
                 (Some(user), _) => namespace.sockets_in(&user_room(user)),
                 (None, Some(channel)) => namespace.sockets_in(&channel.to_string()),
@@ -128,6 +135,7 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             check(messaging, sockets, channel_id).await;
         }
         AccessChange::Channel(channel) => {
+            messaging.channels().forget(channel.id);
             // Every node hears of it by itself.
             UPDATED.to_local_room(namespace, &channel.id.to_string(), &Updated::from(&channel));
         }

@@ -1,6 +1,7 @@
 //! The HTTP API as values: routes that share their handlers with the Socket.IO events. `http` mounts them.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::budget::Reservation;
 use super::ctx::Caller;
-use super::input::Payload;
+pub use super::input::{Payload, request as parse};
 use super::parts::Messaging;
 use super::session::{Session, Token};
 use crate::envelope::{Failure, RequestId};
@@ -116,7 +118,7 @@ impl fmt::Debug for Route {
 impl ApiRequest {
     /// Returns the caller that the token in the `Authorization` header identifies.
     pub(super) async fn caller(&self, messaging: &Messaging) -> ImksResult<Caller> {
-        let token = self.call.authorization.as_deref().and_then(Token::bearer);
+        let token = self.call.bearer();
         let token = token.ok_or(ImksError::Auth("A token is needed in the header Authorization: Bearer"))?;
         let token = Token::new(token, self.call.peer);
         let identity = messaging.tokens().verify(token.presented()).await?;
@@ -125,40 +127,73 @@ impl ApiRequest {
 
     /// Returns the parameters of the request, including those in the path.
     pub(super) fn payload(&self) -> ImksResult<Payload<'static>> {
-        match self.method {
-            Method::Get | Method::Delete => self.form(),
-            Method::Post | Method::Put => self.json(),
-        }
-    }
-
-    fn form(&self) -> ImksResult<Payload<'static>> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(&self.call.parameters);
-        let query = self.call.query.as_deref().unwrap_or_default();
-        Ok(Payload::Form(form.extend_pairs(form_urlencoded::parse(query.as_bytes())).finish().into()))
-    }
-
-    fn json(&self) -> ImksResult<Payload<'static>> {
-        let body: Value = serde_json::from_slice(&self.call.body)
-            .map_err(|_| ImksError::InvalidPayload("The body must be JSON".into()))?;
-        let Value::Object(mut fields) = body else {
-            return Err(ImksError::InvalidPayload("The body must be an object".into()));
-        };
-        for (name, value) in &self.call.parameters {
-            set(&mut fields, name, value)?;
-        }
-        if let Some(key) = &self.call.idempotency_key {
-            set(&mut fields, "nonce", unquoted(key))?;
-        }
-        Ok(Payload::Json(Value::Object(fields).to_string().into()))
+        self.call.payload(self.method, "nonce")
     }
 }
 
+impl Call {
+    /// Returns the token in the `Authorization` header.
+    pub fn bearer(&self) -> Option<&str> {
+        self.authorization.as_deref().and_then(bearer)
+    }
+
+    /// Returns the parameters of the request, including those in the path. The idempotency key becomes the field
+    /// `key_field`, where the request changes something.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidPayload`].
+    pub fn payload(&self, method: Method, key_field: &str) -> ImksResult<Payload<'static>> {
+        match method {
+            Method::Get => Ok(self.form(None)),
+            Method::Delete => Ok(self.form(Some(key_field))),
+            Method::Post | Method::Put => self.json(key_field),
+        }
+    }
+
+    fn form(&self, key_field: Option<&str>) -> Payload<'static> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(&self.parameters);
+        if let Some((field, key)) = key_field.zip(self.idempotency_key.as_deref()) {
+            form.append_pair(field, unquoted(key));
+        }
+        let query = self.query.as_deref().unwrap_or_default();
+        Payload::Form(form.extend_pairs(form_urlencoded::parse(query.as_bytes())).finish().into())
+    }
+
+    fn json(&self, key_field: &str) -> ImksResult<Payload<'static>> {
+        let body = if self.body.is_empty() { EMPTY_OBJECT } else { &*self.body };
+        let malformed = |_| ImksError::InvalidPayload("The body must be JSON".into());
+        let body: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
+        if !body.get().starts_with('{') {
+            return Err(ImksError::InvalidPayload("The body must be an object".into()));
+        }
+        // The values stay as they were written: numbers of any size pass unchanged.
+        let mut fields: Fields = serde_json::from_str(body.get()).map_err(malformed)?;
+        for (name, value) in &self.parameters {
+            set(&mut fields, name, value)?;
+        }
+        if let Some(key) = &self.idempotency_key {
+            set(&mut fields, key_field, unquoted(key))?;
+        }
+        Ok(Payload::Json(serde_json::to_string(&fields)?.into()))
+    }
+}
+
+type Fields = BTreeMap<String, Box<RawValue>>;
+
+/// Returns the token of an `Authorization` header. The scheme is case-insensitive (RFC 9110).
+pub fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim_start().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
 /// Adds a field from the path or a header. The body may repeat it with the same value, but not contradict it.
-fn set(fields: &mut Map<String, Value>, name: &str, value: &str) -> ImksResult<()> {
-    match fields.insert(name.into(), value.into()) {
-        None | Some(Value::Null) => Ok(()),
-        Some(before) if before == value => Ok(()),
+fn set(fields: &mut Fields, name: &str, value: &str) -> ImksResult<()> {
+    let text = serde_json::value::to_raw_value(value)?;
+    match fields.insert(name.into(), text).map(|before| serde_json::from_str(before.get())) {
+        None | Some(Ok(Value::Null)) => Ok(()),
+        Some(Ok(Value::String(before))) if before == value => Ok(()),
         Some(_) => {
             let text = format!("{name}: is not what the path or the header Idempotency-Key says");
             Err(ImksError::InvalidPayload(text))
@@ -184,7 +219,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn success(status: u16, envelope: &impl Serialize, room: Option<Reservation>) -> Self {
+    /// Returns the answer of a request that was carried out. `room` is held as long as the answer is in memory.
+    pub fn success(status: u16, envelope: &impl Serialize, room: Option<Reservation>) -> Self {
         Self { status, retry_after: None, body: encode(envelope, room) }
     }
 
@@ -193,7 +229,8 @@ impl Answer {
         Self::failure(error, &RequestId::next())
     }
 
-    pub(super) fn failure(error: &ImksError, request_id: &RequestId) -> Self {
+    /// Returns the answer of a request that was refused or failed.
+    pub fn failure(error: &ImksError, request_id: &RequestId) -> Self {
         let body = encode(&Failure::new(error, request_id), None);
         Self { status: error.http_status(), retry_after: error.retry_after(), body }
     }
@@ -216,5 +253,22 @@ struct Accounted {
 impl AsRef<[u8]> for Accounted {
     fn as_ref(&self) -> &[u8] {
         &self.text
+    }
+}
+
+const EMPTY_OBJECT: &[u8] = b"{}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_of_an_authorization_header_may_have_any_case() {
+        for header in ["Bearer abc", "bearer abc", "BEARER   abc ", " Bearer abc"] {
+            assert_eq!(bearer(header), Some("abc"), "{header:?}");
+        }
+        for header in ["Bearer", "Bearer ", "Basic abc", "abc", "Bearerabc", ""] {
+            assert_eq!(bearer(header), None, "{header:?}");
+        }
     }
 }

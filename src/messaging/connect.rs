@@ -9,6 +9,7 @@ use serde_json::{Number, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::api::bearer;
 use super::budget::AnswerSize;
 use super::expiry::Expiry;
 use super::held::Held;
@@ -170,7 +171,7 @@ fn token(socket: &Socket, auth: Auth) -> ImksResult<String> {
         Some(Value::String(token)) if !token.is_empty() => Ok(token),
         None | Some(Value::Null) => {
             let header = socket.handshake().header("authorization");
-            header.and_then(Token::bearer).map(str::to_owned).ok_or(ImksError::Auth(TOKEN_MISSING))
+            header.and_then(bearer).map(str::to_owned).ok_or(ImksError::Auth(TOKEN_MISSING))
         }
         Some(_) => Err(ImksError::Auth(TOKEN_MISSING)),
     }

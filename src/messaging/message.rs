@@ -163,6 +163,7 @@ impl SendMessage {
             mentioned,
             flags: self.flags,
             poll: self.poll.map(|poll| poll.checked(now)).transpose()?,
+            metadata: None,
             nonce: self.nonce,
             expect: self.expect,
             interactive: true,

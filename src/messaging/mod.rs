@@ -3,9 +3,11 @@
 mod access;
 mod acquaintances;
 pub mod api;
+pub mod backend;
 mod bookmark;
 mod budget;
 mod channel;
+mod channels;
 mod connect;
 mod connection;
 mod ctx;

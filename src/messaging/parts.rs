@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::budget::AnswerBudget;
+use super::channels::Channels;
 use super::presence_board::Board;
 use super::rates::Rates;
 use super::relay::Relay;
@@ -44,6 +45,7 @@ struct Inner {
     answers: AnswerBudget,
     typing: Typing,
     presence: Board,
+    channels: Channels,
 }
 
 impl Messaging {
@@ -56,6 +58,7 @@ impl Messaging {
             parts,
             typing: Typing::default(),
             presence: Board::default(),
+            channels: Channels::default(),
         }))
     }
 
@@ -100,6 +103,10 @@ impl Messaging {
 
     pub(super) fn presence(&self) -> &Board {
         &self.0.presence
+    }
+
+    pub(super) fn channels(&self) -> &Channels {
+        &self.0.channels
     }
 
     pub(super) fn rates(&self) -> &Rates {

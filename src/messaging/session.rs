@@ -73,13 +73,6 @@ impl Token {
     pub(super) fn presented(&self) -> Presented<'_> {
         Presented::new(&self.text, self.peer)
     }
-
-    /// Returns the token of an `Authorization` header. The scheme is case-insensitive (RFC 9110).
-    pub(super) fn bearer(header: &str) -> Option<&str> {
-        let (scheme, token) = header.trim_start().split_once(' ')?;
-        let token = token.trim();
-        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
-    }
 }
 
 impl fmt::Debug for Token {
@@ -259,16 +252,6 @@ mod tests {
         for nothing in [json!(null), json!("web"), json!({}), json!({"name": " "}), json!({"name": ["web"]})]
         {
             assert_eq!(read(nothing.clone()), None, "{nothing}");
-        }
-    }
-
-    #[test]
-    fn the_scheme_of_an_authorization_header_may_have_any_case() {
-        for header in ["Bearer abc", "bearer abc", "BEARER   abc ", " Bearer abc"] {
-            assert_eq!(Token::bearer(header), Some("abc"), "{header:?}");
-        }
-        for header in ["Bearer", "Bearer ", "Basic abc", "abc", "Bearerabc", ""] {
-            assert_eq!(Token::bearer(header), None, "{header:?}");
         }
     }
 }

@@ -144,6 +144,9 @@ pub struct MessageDetail {
     pub deleted_at: Option<Timestamp>,
     pub pinned: bool,
     pub nonce: Option<Nonce>,
+    /// Only on notices of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Box<RawValue>>,
     pub thread: Option<Box<ThreadState>>,
 
     /// The number of the last change to this message; 0 if it was never changed. Sent beside the message.
@@ -192,6 +195,7 @@ impl Message {
             deleted_at: row.deleted_at.map(Timestamp),
             pinned: row.pinned_at.is_some() && !deleted,
             nonce: row.nonce.map(Nonce::from_stored),
+            metadata: row.metadata.filter(|_| !deleted).and_then(|json| RawValue::from_string(json).ok()),
             thread: ThreadState::from_stored(row.thread.as_deref()),
             rev: row.rev,
         }

@@ -22,6 +22,8 @@ pub enum Position {
     Latest,
     /// Messages older than this one, which need not exist any more.
     Before(Uuid),
+    /// Messages with a smaller number.
+    BeforeSeq(i64),
     /// Messages newer than this one, which need not exist any more.
     After(Uuid),
     /// Messages around this one, which must exist.
@@ -68,10 +70,8 @@ pub async fn page(db: &Db, reader: Uuid, channel: Uuid, page: Page, bytes: usize
             let (rows, more) = scan.older(i64::MAX, room).await?;
             (rows, more, false)
         }
-        Position::Before(id) => {
-            let (rows, more) = scan.older(seq_of(id), room).await?;
-            (rows, more, scan.any_from(seq_of(id)).await?)
-        }
+        Position::Before(id) => scan.before(seq_of(id), room).await?,
+        Position::BeforeSeq(seq) => scan.before(seq, room).await?,
         Position::After(id) => {
             let (rows, more) = scan.newer(seq_of(id), room).await?;
             (rows, seq_of(id) > 0 && scan.any_until(seq_of(id)).await?, more)
@@ -203,6 +203,12 @@ impl Scan<'_> {
     /// Returns rows with a greater `seq`, oldest first, and whether newer ones remain.
     async fn newer(&self, seq: i64, room: Room) -> ImksResult<(Vec<Message>, bool)> {
         self.rows([NEWER, NEWER_IN_THREAD], seq, room).await
+    }
+
+    /// Returns rows with a smaller `seq`, and whether older and newer ones remain.
+    async fn before(&self, seq: i64, room: Room) -> ImksResult<(Vec<Message>, bool, bool)> {
+        let (rows, more) = self.older(seq, room).await?;
+        Ok((rows, more, self.any_from(seq).await?))
     }
 
     async fn around(&self, id: Uuid, room: Room) -> ImksResult<(Vec<Message>, bool, bool)> {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -85,6 +86,7 @@ message_row! {
         reply_to_message_id: Option<Uuid>,
         flags: i32,
         nonce: Option<String>,
+        metadata: Option<String>,
         created_at: Micros,
         attachment_count: i32,
     }
@@ -167,6 +169,7 @@ inserted! {
     "mentions" = row.mentions.as_deref(),
     "flags" = row.message.flags,
     "nonce" = row.message.nonce.as_ref().map(Nonce::as_str),
+    "metadata" = row.message.metadata.as_deref().map(RawValue::get),
     "content_hash" = row.content_hash,
     "created_at" = row.message.created_at.0,
 }

@@ -15,7 +15,7 @@ use super::message_author::LastSend;
 use super::message_mention::{MentionRows, Mentioned, OwnRow, written};
 use super::message_poll::{NewPoll, Poll};
 use super::message_row::Message;
-use super::text::{Mentions, MessageBody, Nonce};
+use super::text::{Mentions, MessageBody, Metadata, Nonce};
 use super::{message_poll_vote, message_thread};
 use crate::{ImksError, ImksResult};
 
@@ -42,6 +42,8 @@ pub struct NewMessage {
     pub flags: i32,
     /// The poll that starts with the message.
     pub poll: Option<NewPoll>,
+    /// What programs read beside the body.
+    pub metadata: Option<Metadata>,
     /// The client's own id of this send. Repeated within 24 hours by the same author in the same channel, it
     /// returns the first message.
     pub nonce: Option<Nonce>,
@@ -160,6 +162,7 @@ impl NewMessage {
             flags: self.stored_flags(),
             poll: self.poll.as_ref().map(|poll| Poll::new(poll, channel.now()).stored()),
             nonce: self.nonce.as_ref().map(|nonce| nonce.as_str().into()),
+            metadata: self.metadata.as_ref().map(|metadata| metadata.as_str().into()),
             version: 1,
             ..Message::default()
         }
@@ -227,6 +230,7 @@ impl NewMessage {
             add(target.as_bytes());
         }
         self.poll.iter().flat_map(NewPoll::content).for_each(|part| add(&part));
+        self.metadata.iter().for_each(|metadata| add(metadata.as_str().as_bytes()));
         hash.cast_signed()
     }
 }
@@ -247,6 +251,7 @@ mod tests {
             mentioned: Mentioned::default(),
             flags,
             poll: None,
+            metadata: None,
             nonce: None,
             expect: None,
             interactive: true,
@@ -270,6 +275,7 @@ mod tests {
             NewMessage { body: MessageBody::new("hello!").unwrap(), ..send(0) },
             NewMessage { reply_to_message_id: Some(Uuid::from_u128(1)), ..send(0) },
             NewMessage { mentions: Mentions { here: true, ..Mentions::default() }, ..send(0) },
+            NewMessage { metadata: Some(Metadata::new("{}").unwrap()), ..send(0) },
         ] {
             assert_ne!(other.content_hash(), hash, "{other:?}");
         }

@@ -1,12 +1,14 @@
 //! The data: one file per entity with its row, its SQL and its query functions. This layer knows neither
 //! sockets nor users' sessions. The only DDL is in `migrate/`.
 
+pub mod api_key;
 pub mod append;
 pub(crate) mod channel_change;
 pub mod channel_key;
 pub mod channel_state;
 pub mod cluster_message;
 pub mod cluster_node;
+pub mod control_request;
 pub mod db;
 pub mod emoji;
 pub mod key_package;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::clock::{Timestamp, parse_rfc3339};
@@ -128,6 +129,31 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// What programs read beside the text of a message: a JSON object of at most [`METADATA_BYTES_MAX`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata(String);
+
+impl Metadata {
+    /// Validates a JSON text.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`].
+    pub fn new(json: impl Into<String>) -> ImksResult<Self> {
+        let json = json.into();
+        let refuse = |reason: String| Err(ImksError::invalid("metadata", reason));
+        if json.len() > METADATA_BYTES_MAX {
+            return refuse(format!("is longer than {METADATA_BYTES_MAX} bytes"));
+        }
+        let is_object = serde_json::from_str::<&RawValue>(&json).is_ok_and(|it| it.get().starts_with('{'));
+        if is_object { Ok(Self(json)) } else { refuse("must be a JSON object".into()) }
+    }
+
+    /// Returns the JSON text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The mentions of a message: at most [`MENTIONED_USERS_MAX`] users and [`MENTIONED_ROLES_MAX`] roles.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -197,6 +223,8 @@ pub const REFUSAL: &str = "refused ";
 pub const BODY_CHARS_MAX: usize = 8_000;
 /// The longest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 32 * 1024;
+/// The longest metadata, in bytes of their JSON text.
+pub const METADATA_BYTES_MAX: usize = 4 * 1024;
 /// The longest nonce, in characters.
 pub const NONCE_CHARS_MAX: usize = 64;
 /// The most users that one message may mention.
@@ -247,6 +275,17 @@ mod tests {
             assert!(text.starts_with("refused has more than"), "{text}");
         }
         assert_eq!(Mentions::default().stored(), None);
+    }
+
+    #[test]
+    fn metadata_is_one_json_object() {
+        for json in ["{}", r#" {"a":{"b":[1]}} "#] {
+            assert_eq!(Metadata::new(json).unwrap().as_str(), json);
+        }
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(METADATA_BYTES_MAX));
+        for json in ["", "[]", "7", "{} {}", "{a:1}", &long] {
+            assert_eq!(Metadata::new(json).unwrap_err().code(), "invalid_input", "{json:.10}");
+        }
     }
 
     proptest! {

@@ -20,8 +20,9 @@ use super::breaker::Breaker;
 use super::channel;
 use super::metrics::{self, Call};
 use super::parse::{id, malformed};
-use super::types::{Allowed, Effective, Membership, SigningKeys, UserInfo, Verdict};
+use super::types::{Allowed, ChannelInfo, Effective, Membership, SigningKeys, UserInfo, Verdict};
 use super::v1;
+use super::v1::channel_service_client::ChannelServiceClient;
 use super::v1::login_service_client::LoginServiceClient;
 use super::v1::member_service_client::MemberServiceClient;
 use super::v1::permission_service_client::PermissionServiceClient;
@@ -231,6 +232,15 @@ impl CoreClient {
             }
         }
         Ok(None)
+    }
+
+    /// Returns channels by id, without those that do not exist. Takes at most [`IDS_MAX`] ids.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn channels(&self, ids: &[Uuid]) -> ImksResult<Vec<ChannelInfo>> {
+        let request = v1::BatchGetChannelsRequest { channel_ids: texts(ids) };
+        parse_all(call!(self, ChannelServiceClient::batch_get_channels(request)).channels)
     }
 
     /// Returns the permissions of a user in a channel.

@@ -1,9 +1,10 @@
-//! The client side of the core: the generated stubs of `proto/core/v1`, and [`CoreClient`], which adds
-//! TLS, several addresses, deadlines and retries.
+//! The generated code of both contracts, and [`CoreClient`], the client side of the core, which adds TLS, several
+//! addresses, deadlines and retries.
 
 mod breaker;
 mod channel;
 mod client;
+pub mod json;
 pub mod metrics;
 mod parse;
 mod types;
@@ -13,7 +14,7 @@ pub use breaker::Breaker;
 pub use client::{Config, CoreClient, IDS_MAX};
 pub use types::{
     Allowed, ChannelInfo, Effective, Membership, NotifyLevel, Revocation, SigningAlgorithm, SigningKey,
-    Verdict,
+    UserInfo, Verdict,
 };
 pub use watch::{Change, Watch, WatchKind};
 
@@ -28,4 +29,14 @@ pub mod v1 {
             u32::try_from(self as i32).ok()?.checked_sub(1).map(|position| 1 << position)
         }
     }
+}
+
+/// The messages and the client generated from `proto/imks/v1`, for those who call imks. The messages are also the
+/// requests and answers of the HTTP API under `/api/v1/admin`: [`json`] says how they look there.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms)]
+pub mod control {
+    tonic::include_proto!("imks.v1");
+
+    /// The file descriptors of the package, for reflection.
+    pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("imks.v1");
 }

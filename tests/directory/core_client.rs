@@ -7,54 +7,14 @@ use std::time::Duration;
 use imks::testing::cli::core;
 use imks::testing::config::Config;
 use imks::testing::pb::{Config as CoreConfig, CoreClient};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::support::authority::Authority;
 use crate::support::core::FakeCore;
 
 const SOON: Duration = Duration::from_secs(15);
-
-/// A certificate authority, with files of what it signed.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = pem("CERTIFICATE", params.self_signed(&key).unwrap().der());
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn write(&self, directory: &TempDir, name: &str) -> PathBuf {
-        let path = directory.path().join(name);
-        std::fs::write(&path, &self.pem).unwrap();
-        path
-    }
-
-    /// Writes a certificate for `localhost` and its key.
-    fn sign(&self, directory: &TempDir, name: &str) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".into()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let path = |end: &str| directory.path().join(format!("{name}.{end}"));
-        std::fs::write(path("crt"), pem("CERTIFICATE", certificate.der())).unwrap();
-        std::fs::write(path("key"), pem("PRIVATE KEY", &key.serialize_der())).unwrap();
-        (path("crt"), path("key"))
-    }
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
-}
 
 /// Runs `imks core` while `client` runs.
 async fn with_core<T>(edit: impl FnOnce(&mut Config), client: impl AsyncFnOnce(String) -> T) -> T {

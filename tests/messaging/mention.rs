@@ -134,7 +134,7 @@ on_both! {
         let path = format!("GET /api/v1/mentions?limit=3&before={}", text(&first["next"]));
         let bearer = format!("Bearer {}", server.token("bob").await);
         let rest = api::send(server.addr(), &path, &[("authorization", &bearer)], "").await;
-        assert_eq!(kinds_and_ids(&rest.body()["data"]), as_expected(&expected[3..]));
+        assert_eq!(kinds_and_ids(&rest.body["data"]), as_expected(&expected[3..]));
         server.directory().remove_member("den", "bob").await.unwrap();
         bob.expect("channel:left").await;
         let left = bob.ok("mentions:list", json!({})).await;

@@ -208,6 +208,7 @@ pub fn message(body: &str) -> NewMessage {
         mentioned: Mentioned::default(),
         flags: 0,
         poll: None,
+        metadata: None,
         nonce: None,
         expect: None,
         interactive: true,

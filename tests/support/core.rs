@@ -59,6 +59,7 @@ struct State {
     mode: Mode,
     keys: Vec<v1::SigningKey>,
     users: Vec<v1::User>,
+    channels: Vec<v1::Channel>,
     bits: HashMap<(Uuid, Uuid), v1::Effective>,
     memberships: HashMap<Uuid, Vec<v1::Membership>>,
     mentioned: Vec<Uuid>,
@@ -91,6 +92,7 @@ impl FakeCore {
                 mode: Mode::Normal,
                 keys: Vec::new(),
                 users: Vec::new(),
+                channels: Vec::new(),
                 bits: HashMap::new(),
                 memberships: HashMap::new(),
                 mentioned: Vec::new(),
@@ -153,6 +155,10 @@ impl FakeCore {
 
     pub fn set_users(&self, users: Vec<v1::User>) {
         self.0.state.lock().users = users;
+    }
+
+    pub fn set_channels(&self, channels: Vec<v1::Channel>) {
+        self.0.state.lock().channels = channels;
     }
 
     /// What `user` may do in `channel`.
@@ -403,9 +409,16 @@ impl v1::channel_service_server::ChannelService for FakeCore {
 
     async fn batch_get_channels(
         &self,
-        _: Request<v1::BatchGetChannelsRequest>,
+        request: Request<v1::BatchGetChannelsRequest>,
     ) -> Result<Response<v1::BatchGetChannelsResponse>, Status> {
-        Ok(Response::new(v1::BatchGetChannelsResponse::default()))
+        let ids = request.into_inner().channel_ids;
+        let mut channels = self.0.state.lock().channels.clone();
+        channels.retain(|channel| ids.contains(&channel.id));
+        let garbage = v1::Channel { name: "no id".into(), ..Default::default() };
+        let large = v1::Channel { name: filler(), ..Default::default() };
+        let [normal, wrong, huge] =
+            [channels, vec![garbage], vec![large]].map(|channels| v1::BatchGetChannelsResponse { channels });
+        self.answer("batch_get_channels", normal, wrong, huge).await
     }
 
     async fn watch_channels(

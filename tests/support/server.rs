@@ -7,6 +7,7 @@ use imks::socket::rate_limit::Rate;
 use imks::testing::app::App;
 use imks::testing::config::{Config, Drain};
 use imks::testing::directory::{Directory, NewChannel, RoleName};
+use imks::testing::models::db;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -22,6 +23,7 @@ pub enum Kind {
 /// A server that is drained at the end of the test.
 pub struct TestServer {
     app: App,
+    database: db::Config,
     _directory: TempDir,
 }
 
@@ -47,7 +49,8 @@ impl TestServer {
         config.messaging.sends = Rate::OFF;
         config.messaging.sends_per_channel = Rate::OFF;
         edit(&mut config);
-        Self { app: Box::pin(App::start(config)).await.unwrap(), _directory: directory }
+        let database = config.database.clone();
+        Self { app: Box::pin(App::start(config)).await.unwrap(), database, _directory: directory }
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -56,6 +59,12 @@ impl TestServer {
 
     pub fn internal_addr(&self) -> SocketAddr {
         self.app.internal_addr().expect("a listener for operators")
+    }
+
+    /// Where its database is, for other processes.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub fn database(&self) -> &db::Config {
+        &self.database
     }
 
     pub fn directory(&self) -> &Directory {

@@ -250,6 +250,7 @@ mod tests {
             mentioned: Mentioned::default(),
             poll: None,
             expect: None,
+            metadata: None,
             nonce: Some(Nonce::new(nonce).unwrap()),
             interactive: true,
         }

@@ -1,0 +1,262 @@
+//! An operation: one handler, its call over gRPC, its route over HTTP, and the scope that it needs.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use prost::{Message, Name};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout};
+use tonic::body::Body;
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+use super::caller::Scope;
+use super::once::once;
+use super::rpc_status::status_of;
+use super::{Ctx, metrics};
+use crate::envelope::{RequestId, Success};
+use crate::messaging::api::{Answer, Method, Payload, parse};
+use crate::messaging::backend::{AnswerSize, Reservation};
+use crate::{ImksError, ImksResult};
+
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type OverHttp = Box<dyn Fn(Ctx, Payload<'static>) -> Pending<Answer> + Send + Sync>;
+pub(super) type OverGrpc =
+    Box<dyn Fn(Ctx, http::Request<Body>) -> Pending<http::Response<Body>> + Send + Sync>;
+
+/// One entry of the table of operations.
+pub struct Operation {
+    /// The name of the call, also in metrics and logs.
+    pub(super) name: &'static str,
+    /// The method of the route.
+    pub method: Method,
+    /// The path of the route below the prefix of the API, with its parameters in braces.
+    pub path: &'static str,
+    pub(super) scope: Scope,
+    pub(super) http: OverHttp,
+    pub(super) grpc: Option<Grpc>,
+}
+
+/// The gRPC side of an operation, with the full names of its messages.
+pub(super) struct Grpc {
+    pub(super) call: OverGrpc,
+    #[cfg_attr(not(test), allow(dead_code, reason = "compared with the contract by a test"))]
+    pub(super) messages: (String, String),
+}
+
+/// The route of an operation: method, path, and the scope that it needs.
+pub(super) type Route = (Method, &'static str, Scope);
+
+impl Operation {
+    /// Creates an operation that reads, or that repeats of one request id do no harm to.
+    pub(super) fn unary<Req: Request, Res: Response, Fut>(
+        name: &'static str,
+        route: Route,
+        handler: impl Fn(Ctx, Req) -> Fut + Shared,
+    ) -> Self
+    where
+        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
+    {
+        Self::both(name, route, move |ctx, request| {
+            let handling = handler(ctx, request);
+            async move { handling.await.map(Handled::small) }
+        })
+    }
+
+    /// Creates an operation that happens once per request id.
+    pub(super) fn once<Req: Request, Res: Response, Fut>(
+        name: &'static str,
+        route: Route,
+        request_id: fn(&Req) -> &str,
+        handler: impl Fn(Ctx, Req) -> Fut + Shared,
+    ) -> Self
+    where
+        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
+    {
+        Self::unary(name, route, move |ctx: Ctx, request: Req| {
+            let call = handler(ctx.clone(), request.clone());
+            async move { once(ctx, name, (request_id(&request), &request), call).await }
+        })
+    }
+
+    /// Creates an operation with a large answer, which room is reserved for before its handler runs.
+    pub(super) fn large<Req: Request, Res: Response, Fut>(
+        name: &'static str,
+        route: Route,
+        size: fn(&Req) -> AnswerSize,
+        handler: impl Fn(Ctx, Reservation, Req) -> Fut + Shared,
+    ) -> Self
+    where
+        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
+    {
+        Self::both(name, route, move |ctx: Ctx, request: Req| {
+            let handler = handler.clone();
+            async move {
+                let room = ctx.backend().reserve(ctx.caller.id, size(&request)).await?;
+                let data = handler(ctx, room.clone(), request).await?;
+                Ok(Handled { data, room: Some(room) })
+            }
+        })
+    }
+
+    /// Creates an operation that exists over HTTP only.
+    #[allow(dead_code, reason = "for users, channels and members, which are not in the contract")]
+    pub(super) fn http<Req: Input, Res: Output, Fut>(
+        name: &'static str,
+        route: Route,
+        handler: impl Fn(Ctx, Req) -> Fut + Shared,
+    ) -> Self
+    where
+        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
+    {
+        let http = over_http(name, move |ctx, request| {
+            let handling = handler(ctx, request);
+            async move { handling.await.map(Handled::small) }
+        });
+        let (method, path, scope) = route;
+        Self { name, method, path, scope, http, grpc: None }
+    }
+
+    fn both<Req: Request, Res: Response, Fut>(
+        name: &'static str,
+        (method, path, scope): Route,
+        handler: impl Fn(Ctx, Req) -> Fut + Shared,
+    ) -> Self
+    where
+        Fut: Future<Output = ImksResult<Handled<Res>>> + Send + 'static,
+    {
+        let messages = (Req::full_name(), Res::full_name());
+        let grpc = Grpc { call: over_grpc(name, handler.clone()), messages };
+        Self { name, method, path, scope, http: over_http(name, handler), grpc: Some(grpc) }
+    }
+}
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Operation").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The answer of a handler, and the room that it takes until it has left.
+struct Handled<Res> {
+    data: Res,
+    room: Option<Reservation>,
+}
+
+impl<Res> Handled<Res> {
+    fn small(data: Res) -> Self {
+        Self { data, room: None }
+    }
+}
+
+fn over_http<Req: Input, Res: Output, Fut>(
+    name: &'static str,
+    handler: impl Fn(Ctx, Req) -> Fut + Shared,
+) -> OverHttp
+where
+    Fut: Future<Output = ImksResult<Handled<Res>>> + Send + 'static,
+{
+    Box::new(move |ctx, payload| {
+        let handling = parse(&payload).map(|request| handler(ctx, request));
+        Box::pin(async move {
+            let (started, request_id) = (Instant::now(), RequestId::next());
+            let outcome = match handling {
+                Ok(handling) => handling.await,
+                Err(error) => Err(error),
+            };
+            metrics::note(name, started, outcome.as_ref().err(), &request_id);
+            match outcome {
+                Ok(Handled { data, room }) => Answer::success(200, &Success::new(&data, &request_id), room),
+                Err(error) => Answer::failure(&error, &request_id),
+            }
+        })
+    })
+}
+
+fn over_grpc<Req: Request, Res: Response, Fut>(
+    name: &'static str,
+    handler: impl Fn(Ctx, Req) -> Fut + Shared,
+) -> OverGrpc
+where
+    Fut: Future<Output = ImksResult<Handled<Res>>> + Send + 'static,
+{
+    Box::new(move |ctx, request| {
+        let (handler, held) = (handler.clone(), Arc::new(Mutex::new(None)));
+        let kept = held.clone();
+        let service = service_fn(move |request: tonic::Request<Req>| {
+            let (handling, kept) = (handler(ctx.clone(), request.into_inner()), kept.clone());
+            async move {
+                let (started, request_id) = (Instant::now(), RequestId::next());
+                let outcome = timeout(CALL_TIME_MAX, handling).await;
+                let outcome = outcome.unwrap_or(Err(ImksError::Timeout("the call took too long")));
+                metrics::note(name, started, outcome.as_ref().err(), &request_id);
+                let Handled { data, room } = outcome.map_err(|error| status_of(&error, &request_id))?;
+                *kept.lock() = room;
+                Ok::<_, tonic::Status>(tonic::Response::new(data))
+            }
+        });
+        Box::pin(async move {
+            let codec = ProstCodec::<Res, Req>::default();
+            let mut server = tonic::server::Grpc::new(codec).max_decoding_message_size(BODY_BYTES_MAX);
+            let response = server.unary(service, request).await;
+            match held.lock().take() {
+                Some(room) => response.map(|body| holding(body, room)),
+                None => response,
+            }
+        })
+    })
+}
+
+/// Returns the body, which keeps the room until it is dropped.
+fn holding(body: Body, room: Reservation) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        let _ = &room;
+        frame
+    }))
+}
+
+/// A request over HTTP.
+pub(super) trait Input: DeserializeOwned + Send + 'static {}
+
+impl<T: DeserializeOwned + Send + 'static> Input for T {}
+
+/// An answer over HTTP.
+pub(super) trait Output: Serialize + Send + 'static {}
+
+impl<T: Serialize + Send + 'static> Output for T {}
+
+/// A request of the contract.
+pub(super) trait Request: Input + Message + Name + Default + Clone {}
+
+impl<T: Input + Message + Name + Default + Clone> Request for T {}
+
+/// An answer of the contract.
+pub(super) trait Response: Output + Message + Name + Default {}
+
+impl<T: Output + Message + Name + Default> Response for T {}
+
+/// A function that any number of calls may use at once.
+pub(super) trait Shared: Clone + Send + Sync + 'static {}
+
+impl<F: Clone + Send + Sync + 'static> Shared for F {}
+
+/// Returns the answer to a call that does not reach its handler.
+pub(super) fn refuse(error: &ImksError) -> http::Response<Body> {
+    let request_id = RequestId::next();
+    metrics::note("", Instant::now(), Some(error), &request_id);
+    status_of(error, &request_id).into_http()
+}
+
+/// The error of a service that cannot fail.
+pub(super) type Never = Infallible;
+
+/// The largest request, in bytes.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// The longest time of a call over gRPC. Over HTTP it is that of every request.
+const CALL_TIME_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,115 @@
+//! The table of operations: one line for each call.
+
+use std::sync::LazyLock;
+
+use super::caller::Scope::{Publish, Read};
+use super::operation::Operation;
+use super::{broadcast, messages};
+use crate::messaging::api::Method::{Get, Post};
+
+/// All operations.
+pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
+    let channel_messages = "/channels/{channel_id}/messages";
+    vec![
+        Operation::unary("SendMessageAs", (Post, channel_messages, Publish), messages::send_as),
+        Operation::unary("SendMessages", (Post, "/messages", Publish), messages::send_many),
+        Operation::unary(
+            "SendSystemMessage",
+            (Post, "/channels/{channel_id}/system-messages", Publish),
+            messages::send_system,
+        ),
+        Operation::large("GetMessages", (Get, channel_messages, Read), messages::size, messages::get),
+        Operation::once(
+            "Broadcast",
+            (Post, "/broadcast", Publish),
+            |request| &request.request_id,
+            broadcast::broadcast,
+        ),
+    ]
+});
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use prost::Message;
+
+    use super::*;
+    use crate::pb::control::DESCRIPTORS;
+
+    /// The parts of `google/protobuf/descriptor.proto` that name the calls of a service.
+    #[derive(Clone, PartialEq, Message)]
+    struct Files {
+        #[prost(message, repeated, tag = "1")]
+        files: Vec<File>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct File {
+        #[prost(message, repeated, tag = "6")]
+        services: Vec<Service>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Service {
+        #[prost(message, repeated, tag = "2")]
+        calls: Vec<Call>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Call {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(string, tag = "2")]
+        request: String,
+        #[prost(string, tag = "3")]
+        answer: String,
+    }
+
+    /// Calls of the contract that this version does not serve yet: they are answered with `UNIMPLEMENTED`.
+    const NOT_YET: [&str; 15] = [
+        "SendEphemeral",
+        "DeleteMessages",
+        "PurgeChannel",
+        "PurgeUser",
+        "InvalidatePermissions",
+        "SyncMembership",
+        "SetChannelPolicy",
+        "KickUser",
+        "RevokeSession",
+        "DisconnectAll",
+        "NotifyKeyRotation",
+        "GetPresence",
+        "GetUnreadCounts",
+        "GetSessions",
+        "Watch",
+    ];
+
+    #[test]
+    fn every_call_of_the_contract_is_an_operation_with_its_messages_and_a_route() {
+        let files = Files::decode(DESCRIPTORS).unwrap();
+        let services = files.files.into_iter().flat_map(|file| file.services);
+        let contract: BTreeMap<String, (String, String)> = services
+            .flat_map(|service| service.calls)
+            .filter(|call| !NOT_YET.contains(&call.name.as_str()))
+            .map(|call| (call.name, (call.request, call.answer)))
+            .collect();
+        let dotted = |(request, answer): &(String, String)| (format!(".{request}"), format!(".{answer}"));
+        let served: BTreeMap<String, (String, String)> = OPERATIONS
+            .iter()
+            .filter_map(|operation| {
+                Some((operation.name.to_owned(), dotted(&operation.grpc.as_ref()?.messages)))
+            })
+            .collect();
+        assert_eq!(served, contract);
+        assert!(served.keys().all(|name| !NOT_YET.contains(&name.as_str())), "take it out of the list");
+    }
+
+    #[test]
+    fn no_two_operations_share_a_name_or_a_route() {
+        let names: BTreeSet<_> = OPERATIONS.iter().map(|operation| operation.name).collect();
+        let route = |operation: &Operation| format!("{:?} {}", operation.method, operation.path);
+        let routes: BTreeSet<_> = OPERATIONS.iter().map(route).collect();
+        assert_eq!((names.len(), routes.len()), (OPERATIONS.len(), OPERATIONS.len()));
+    }
+}

@@ -1,0 +1,223 @@
+//! Messages of bots, webhooks and the system.
+
+use futures_util::future::join_all;
+use imks::testing::pb::control::{
+    Content, Expect, GetMessagesRequest, Identity, SendMessageAsRequest, SendMessagesRequest,
+    SendSystemMessageRequest, identity, send_result, send_system_message_request,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::on_both;
+use crate::server::{first_channel, text};
+
+fn message(channel: &str, body: &str, request_id: &str) -> SendMessageAsRequest {
+    SendMessageAsRequest {
+        channel_id: channel.into(),
+        content: Some(Content { body: body.into(), ..Content::default() }),
+        request_id: request_id.into(),
+        ..SendMessageAsRequest::default()
+    }
+}
+
+on_both! {
+    async fn curl_alone_publishes_a_message_that_everybody_in_the_channel_sees_as_unread(backend: Backend) {
+        let mut alice = backend.client("alice").await;
+        let channel = first_channel(&alice);
+        let path = format!("/channels/{channel}/messages");
+        let sent = backend.post(&path, json!({ "content": { "body": "deployed" } })).await;
+        assert_eq!((sent.status, &sent.body["ok"]), (200, &json!(true)), "{}", sent.body);
+        let stored = &sent.body["data"]["stored"];
+        let seen = alice.expect("message:new").await;
+        assert_eq!((&seen["id"], &seen["seq"]), (&stored["message_id"], &stored["seq"]));
+        assert_eq!((&seen["type"], &seen["flags"]), (&json!("bot"), &json!(16)));
+        assert_eq!(seen["author"]["username"], "backend", "the name of the key");
+        let again = backend.client("alice").await;
+        assert_eq!(again.ready["channels"][0]["unread_count"], 1, "{}", again.ready);
+
+        let page = backend.get(&path).await;
+        assert_eq!((page.status, &page.body["data"]["has_more"]), (200, &json!(false)));
+        assert_eq!(page.body["data"]["messages"], json!([seen]), "as on the wire to clients");
+    }
+
+    async fn a_bot_says_over_grpc_who_it_is(backend: Backend) {
+        let (mut alice, mut grpc) = (backend.client("alice").await, backend.grpc().await);
+        let channel = first_channel(&alice);
+        let bot = Uuid::now_v7().to_string();
+        for (kind, name) in [(identity::Kind::Bot, "bot"), (identity::Kind::Webhook, "webhook")] {
+            let identity = Identity { kind: kind.into(), id: bot.clone(), name: "Build ⚙".into() };
+            let request = SendMessageAsRequest { identity: Some(identity), ..message(&channel, "done", "") };
+            let stored = grpc.send_message_as(request).await.unwrap().into_inner().stored.unwrap();
+            let seen = alice.expect("message:new").await;
+            assert_eq!((text(&seen["id"]), seen["seq"].as_i64()), (stored.message_id, Some(stored.seq)));
+            assert_eq!((&seen["type"], &seen["author"]), (&json!(name), &json!({ "id": bot, "username": "Build ⚙" })));
+        }
+    }
+
+    async fn a_repeated_request_is_stored_once_on_both_ways_and_another_content_is_refused(backend: Backend) {
+        let (mut alice, mut grpc) = (backend.client("alice").await, backend.grpc().await);
+        let channel = first_channel(&alice);
+        let path = format!("/channels/{channel}/messages");
+        let http = async |body: &str| {
+            let body = json!({ "content": { "body": body } });
+            backend.post_as(&backend.key, &path, &[("idempotency-key", "job-1")], body).await
+        };
+        let first = http("once").await.body["data"]["stored"].take();
+        assert_eq!((&first["duplicate"], http("once").await.body["data"]["stored"]["duplicate"].as_bool()), (&json!(false), Some(true)));
+        let repeats = join_all((0..8).map(|_| {
+            let (mut grpc, request) = (grpc.clone(), message(&channel, "once", "job-1"));
+            async move { grpc.send_message_as(request).await.unwrap().into_inner().stored.unwrap() }
+        }));
+        for stored in repeats.await {
+            assert_eq!((json!(stored.message_id), stored.duplicate), (first["message_id"].clone(), true));
+        }
+        assert_eq!(http("twice").await.code(), (409, "nonce_conflict"));
+        let status = grpc.send_message_as(message(&channel, "twice", "job-1")).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::AlreadyExists);
+        let sent = alice.events_so_far().await;
+        assert_eq!(sent.iter().filter(|(name, _)| name == "message:new").count(), 1, "{sent:?}");
+    }
+
+    async fn of_many_messages_one_that_fails_does_not_stop_the_others(backend: Backend) {
+        let (mut alice, mut grpc) = (backend.client("alice").await, backend.grpc().await);
+        let channel = first_channel(&alice);
+        let nowhere = Uuid::now_v7().to_string();
+        let messages = vec![
+            message(&channel, "one", "a"), message(&nowhere, "lost", "b"), message(&channel, "", "c"),
+            message(&channel, "two", "d"), message(&channel, "one", "a"),
+        ];
+        let results = grpc.send_messages(SendMessagesRequest { messages }).await.unwrap().into_inner().results;
+        let outcome = |at: usize| match results[at].result.as_ref().unwrap() {
+            send_result::Result::Stored(stored) => (format!("{} {}", stored.seq, stored.duplicate), false),
+            send_result::Result::Failure(failure) => (failure.code.clone(), failure.retryable),
+        };
+        let outcomes: Vec<_> = (0..5).map(outcome).collect();
+        let expected = ["1 false", "not_found", "invalid_input", "2 false", "1 true"];
+        assert_eq!(outcomes, expected.map(|text| (text.to_owned(), false)));
+        for body in ["one", "two"] {
+            assert_eq!(alice.expect("message:new").await["body"], body);
+        }
+        let many = json!({ "messages": (0..101).map(|_| json!({})).collect::<Vec<_>>() });
+        assert_eq!(backend.post("/messages", many).await.code(), (400, "invalid_input"));
+        assert_eq!(backend.post("/messages", json!({})).await.code(), (400, "invalid_input"));
+        let one = json!({ "messages": [{ "channel_id": channel, "content": { "body": "three" } }] });
+        let sent = backend.post("/messages", one).await;
+        assert_eq!(sent.body["data"]["results"][0]["stored"]["seq"], 3, "{}", sent.body);
+    }
+
+    async fn a_notice_of_the_system_has_a_type_a_text_and_data_for_programs(backend: Backend) {
+        let (mut alice, mut grpc) = (backend.client("alice").await, backend.grpc().await);
+        let channel = first_channel(&alice);
+        let user = backend.directory().user("alice").await.unwrap().unwrap().id.to_string();
+        let path = format!("/channels/{channel}/system-messages");
+        let notice = json!({ "type": "rename", "body": "alice renamed it", "metadata": { "to": "x", "n": 12345678901234567890123u128.to_string() } });
+        let sent = backend.post(&path, notice.clone()).await;
+        assert_eq!(sent.status, 200, "{}", sent.body);
+        let seen = alice.expect("message:new").await;
+        assert_eq!((&seen["type"], &seen["metadata"]), (&json!("system_rename"), &notice["metadata"]));
+        assert_eq!(seen["author"], json!({ "id": Uuid::nil(), "username": "system" }));
+        let history = alice.ok("history", json!({ "channel_id": channel })).await;
+        assert_eq!(history["messages"][0]["metadata"], notice["metadata"]);
+
+        let request = SendSystemMessageRequest {
+            channel_id: channel.clone(),
+            r#type: send_system_message_request::Type::Join.into(),
+            body: "alice joined".into(),
+            actor_id: user.clone(),
+            ..SendSystemMessageRequest::default()
+        };
+        grpc.send_system_message(request.clone()).await.unwrap();
+        let seen = alice.expect("message:new").await;
+        assert_eq!(seen["author"], json!({ "id": user, "username": "alice" }));
+        assert_eq!(seen.get("metadata"), None);
+        for (field, bad) in [
+            ("type", json!({ "body": "x" })),
+            ("metadata", json!({ "type": "join", "body": "x", "metadata": [1] })),
+            ("actor_id", json!({ "type": "join", "body": "x", "actor_id": "alice" })),
+            ("body", json!({ "type": "join" })),
+        ] {
+            let refused = backend.post(&path, bad).await;
+            assert_eq!((refused.status, &refused.body["error"]["details"]["field"]), (400, &json!(field)));
+        }
+        let nobody = SendSystemMessageRequest { actor_id: Uuid::now_v7().to_string(), ..request };
+        assert_eq!(grpc.send_system_message(nobody).await.unwrap_err().code(), tonic::Code::NotFound);
+    }
+
+    async fn messages_are_read_by_page_and_by_id(backend: Backend) {
+        let (alice, mut grpc) = (backend.client("alice").await, backend.grpc().await);
+        let channel = first_channel(&alice);
+        let messages = (1..=5).map(|number| message(&channel, &number.to_string(), "")).collect();
+        let sent = grpc.send_messages(SendMessagesRequest { messages }).await.unwrap().into_inner();
+        let ids: Vec<String> = sent.results.iter().map(|result| match result.result.as_ref().unwrap() {
+            send_result::Result::Stored(stored) => stored.message_id.clone(),
+            other => panic!("{other:?}"),
+        }).collect();
+        let page = GetMessagesRequest { channel_id: channel.clone(), limit: 2, before_seq: 5, ..Default::default() };
+        let page = grpc.get_messages(page).await.unwrap().into_inner();
+        let bodies = |texts: &[String]| -> Vec<String> {
+            texts.iter().map(|json| text(&serde_json::from_str::<Value>(json).unwrap()["body"])).collect()
+        };
+        assert_eq!((bodies(&page.messages_json), page.has_more), (vec!["3".into(), "4".into()], true));
+        let wanted = format!("{},{},{}", ids[4], ids[0], Uuid::now_v7());
+        let found = backend.get(&format!("/channels/{channel}/messages?message_ids={wanted}")).await;
+        let found = found.body["data"]["messages"].as_array().unwrap().iter().map(|it| text(&it["body"]));
+        assert_eq!(found.collect::<Vec<_>>(), ["1", "5"]);
+        for query in ["?limit=101", "?limit=x", "?message_ids=x", "?wrong=1"] {
+            let refused = backend.get(&format!("/channels/{channel}/messages{query}")).await;
+            assert_eq!(refused.status, 400, "{query}: {}", refused.body);
+        }
+    }
+
+    async fn of_all_who_expect_the_same_one_is_stored(backend: Backend) {
+        let (alice, mut grpc) = (backend.client("alice").await, backend.grpc().await);
+        let channel = first_channel(&alice);
+        let path = format!("/channels/{channel}/messages");
+        let http = async |expect: Value| backend.post(&path, json!({ "content": { "body": "x" }, "expect": expect })).await;
+        assert_eq!(http(json!({ "last_seq": 0 })).await.status, 200);
+        let late = http(json!({ "last_seq": 0 })).await;
+        assert_eq!((late.code(), &late.body["error"]["details"]), ((409, "conflict"), &json!({ "last_seq": 1 })));
+        assert_eq!(http(json!({ "key": "turn", "version": 0, "value": "alice" })).await.status, 200);
+        let late = http(json!({ "key": "turn", "version": 0, "value": "bob" })).await;
+        assert_eq!(late.body["error"]["details"], json!({ "key": { "version": 1, "value": "alice" } }));
+        let expect = Expect { key: "turn".into(), version: 1, value: "bob".into(), last_seq: None };
+        let request = |id: &str| SendMessageAsRequest { expect: Some(expect.clone()), ..message(&channel, "y", id) };
+        assert!(grpc.send_message_as(request("r")).await.is_ok());
+        let repeat = grpc.send_message_as(request("r")).await.unwrap().into_inner().stored.unwrap();
+        assert_eq!((repeat.seq, repeat.duplicate), (3, true), "a repeat is no conflict");
+        let status = grpc.send_message_as(request("other")).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Aborted);
+        for expect in [json!({}), json!({ "last_seq": 1, "key": "turn" }), json!({ "key": "k".repeat(129) })] {
+            assert_eq!(http(expect.clone()).await.code(), (400, "invalid_input"), "{expect}");
+        }
+    }
+
+    async fn what_is_wrong_is_said_with_the_field_and_nothing_is_stored(backend: Backend) {
+        let mut alice = backend.client("alice").await;
+        let channel = first_channel(&alice);
+        let path = format!("/channels/{channel}/messages");
+        for (body, code, field) in [
+            (json!({}), "invalid_payload", "content"),
+            (json!({ "content": {} }), "invalid_input", "body"),
+            (json!({ "content": { "body": "x", "format": "html" } }), "invalid_payload", "content.format"),
+            (json!({ "content": { "bodi": "x" } }), "invalid_payload", "content.bodi"),
+            (json!({ "content": { "body": "x", "thread_id": "7" } }), "invalid_payload", "content.thread_id"),
+            (json!({ "content": { "body": "x" }, "identity": { "id": "7" } }), "invalid_payload", "identity.id"),
+            (json!({ "content": { "body": "x" }, "identity": { "name": "\n" } }), "invalid_input", "identity.name"),
+            (json!({ "content": { "body": "x" }, "request_id": "r".repeat(65) }), "invalid_input", "request_id"),
+        ] {
+            let refused = backend.post(&path, body.clone()).await;
+            assert_eq!(refused.code(), (400, code), "{body}: {}", refused.body);
+            assert_eq!(refused.body["error"]["details"]["field"], field, "{body}");
+        }
+        let unknown = format!("/channels/{}/messages", Uuid::now_v7());
+        let body = json!({ "content": { "body": "x" } });
+        assert_eq!(backend.post(&unknown, body.clone()).await.code(), (404, "not_found"));
+        assert_eq!(backend.post("/channels/general/messages", body.clone()).await.code(), (400, "invalid_payload"));
+        backend.directory().set_channel_state("general", Some(true), None).await.unwrap();
+        let archived = async || backend.post(&path, body.clone()).await.code().1 == "channel_archived";
+        while !archived().await {}
+        let history = alice.ok("history", json!({ "channel_id": channel })).await;
+        let stored = history["messages"].as_array().unwrap();
+        assert!(stored.iter().all(|message| message["body"] == "x" && message["seq"].as_i64() > Some(0)));
+    }
+}
