@@ -31,11 +31,12 @@ use crate::messaging::{self, Messaging, Parts, Relay};
 use crate::models::Db;
 use crate::models::append::Appender;
 use crate::models::db::Claim;
+use crate::models::feed::Feed;
 use crate::node::NodeId;
 use crate::socket::adapter::Adapter;
 use crate::socket::{Namespace, Server};
 use crate::telemetry::otlp::Exporter;
-use crate::{ImksError, ImksResult};
+use crate::{ImksError, ImksResult, webhook};
 use bus::Neighbours;
 pub(crate) use bus::connect_bus;
 use front::{Front, Served};
@@ -99,7 +100,8 @@ impl App {
         let messaging = Messaging::new(config.messaging.clone(), parts);
         let (server, namespace, api) =
             start_messaging(&config, &messaging, bus.clone(), &engine, &tasks, &stop)?;
-        let dispatchers = messaging::dispatch(&namespace, commits, relay.as_ref());
+        let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
+        let dispatchers = messaging::dispatch(&namespace, commits, relay.as_ref(), &feed);
         let neighbours = Neighbours::watch(&config, &db, node).await?;
         tasks.spawn(neighbours.clone().run(stop.clone()));
         let health = Arc::new(health(&db, core, bus, neighbours, &engine));
@@ -176,6 +178,7 @@ async fn open_database(config: &Config) -> ImksResult<(Db, Claim)> {
 
 /// Sets the values of `config` that follow from others.
 fn derive(config: &mut Config, node: NodeId) {
+    config.append.feed = config.feed.is_on();
     config.messaging.max_payload = config.engine.max_payload;
     // A little less than the socket waits, so that the refusal is that of messaging.
     config.messaging.connect_hold = config.socket.connect_timeout.mul_f64(0.9);
@@ -209,6 +212,22 @@ fn public_routes(config: &Config, health: &Arc<Health>, api: &Api, control: &Con
         Some(directory) => Ok(router.merge(admin_ui::routes(directory)?)),
         None => Ok(router),
     }
+}
+
+/// Starts what leaves and enters through the database: the feed with its webhooks, and the outbox.
+fn start_feed(
+    config: &Config,
+    db: &Db,
+    appender: &Appender,
+    node: NodeId,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> ImksResult<Feed> {
+    let feed = Feed::new(db.clone(), config.feed.clone());
+    tasks.spawn(feed.clone().run(stop.clone()));
+    webhook::start(&config.webhook, &feed, node, tasks, stop)?;
+    tasks.spawn(messaging::outbox::run(db.clone(), appender.clone(), node, stop.clone()));
+    Ok(feed)
 }
 
 fn start_messaging(

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{ImksError, ImksResult};
 
@@ -67,6 +68,29 @@ impl HttpClient {
             Ok(Response::from_parts(head, body))
         };
         timeout(limits.deadline, Box::pin(exchange)).await.unwrap_or(Err(ImksError::Timeout(to)))
+    }
+}
+
+impl HttpClient {
+    /// Sends a request and returns the head of the answer, whatever its status is. The body is read as far as the
+    /// limit, so that the connection can be used again, and ignored.
+    ///
+    /// # Errors
+    /// `Timeout` if the head has not arrived by the deadline; `Unavailable` if the other side cannot be reached.
+    pub async fn deliver(
+        &self,
+        to: &'static str,
+        request: Request<Full<Bytes>>,
+        limits: Limits,
+    ) -> ImksResult<Parts> {
+        let end = Instant::now() + limits.deadline;
+        let answer = timeout_at(end, Box::pin(self.0.request(request))).await;
+        let answer = answer.map_err(|_| ImksError::Timeout(to))?.map_err(|error| failed(to, &error))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, limits.answer_bytes_max).collect();
+        // The head has decided. A body that is too large or too slow only costs the connection.
+        let _ = timeout_at(end, Box::pin(body)).await;
+        Ok(head)
     }
 }
 

@@ -82,6 +82,7 @@ cfg_if::cfg_if! {
         mod models;
         mod pb;
         mod secret;
+        mod webhook;
 
         #[doc(hidden)]
         pub use cli::main as run_command_line;

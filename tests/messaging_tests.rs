@@ -69,6 +69,8 @@ mod pin;
 mod poll;
 #[path = "messaging/presence.rs"]
 mod presence;
+#[path = "messaging/publish.rs"]
+mod publish;
 #[path = "messaging/reaction.rs"]
 mod reaction;
 #[path = "messaging/read_state.rs"]
@@ -87,6 +89,8 @@ mod telemetry;
 mod thread;
 #[path = "messaging/typing.rs"]
 mod typing;
+#[path = "messaging/webhook.rs"]
+mod webhook;
 
 /// Writes the test of a sentence for both databases.
 macro_rules! on_both {

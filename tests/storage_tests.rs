@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
     clippy::large_futures,
     missing_docs,
     reason = "a test that fails says so by panicking"
@@ -17,6 +18,8 @@ mod concurrency;
 mod expect;
 #[path = "storage/fault.rs"]
 mod fault;
+#[path = "storage/feed.rs"]
+mod feed;
 #[path = "storage/history.rs"]
 mod history;
 #[path = "storage/key_package.rs"]

@@ -1,7 +1,7 @@
 //! The list of all metrics, by owner, for `/metrics`, OTLP and the documentation.
 
 use crate::telemetry::{self, Catalog};
-use crate::{auth, bus, control, engine, http, messaging, models, pb, socket};
+use crate::{auth, bus, control, engine, http, messaging, models, pb, socket, webhook};
 
 /// All metrics, in the order of the documentation.
 pub(crate) static INSTRUMENTS: Catalog = &[
@@ -10,6 +10,7 @@ pub(crate) static INSTRUMENTS: Catalog = &[
     socket::metrics::INSTRUMENTS,
     bus::metrics::INSTRUMENTS,
     models::metrics::INSTRUMENTS,
+    webhook::metrics::INSTRUMENTS,
     engine::metrics::INSTRUMENTS,
     http::metrics::INSTRUMENTS,
     pb::metrics::INSTRUMENTS,

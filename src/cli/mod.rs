@@ -12,6 +12,7 @@ mod migrate;
 mod serve;
 pub mod token;
 mod version;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -66,6 +67,8 @@ enum Command {
     Key(key::Args),
     /// Manage users, channels and members of the embedded directory
     Directory(directory::Args),
+    /// Show and repair the delivery of webhooks
+    Webhook(webhook::Args),
     /// Tools for operators of the Admin UI
     Admin(admin::Args),
     /// Serve the embedded directory over gRPC, as a core for other servers (default 127.0.0.1:9000)
@@ -138,6 +141,7 @@ async fn execute(
         Command::Token(args) => Box::pin(token::run(args, &config)).await?,
         Command::Key(args) => Box::pin(key::run(args, &config)).await?,
         Command::Directory(args) => Box::pin(directory::run(args, &config)).await?,
+        Command::Webhook(args) => Box::pin(webhook::run(args, &config)).await?,
         Command::Core => {
             let mut signals = serve::Signals::new()?;
             Box::pin(core::run(&config, async move { signals.next().await })).await?;

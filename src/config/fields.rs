@@ -137,6 +137,21 @@ settings! {
             "The most transactions per lane that may wait to be broadcast; beyond that the lane waits";
     }
 
+    "feed." in config.feed => {
+        retention: "IMKS_FEED_RETENTION" =
+            "How long events are kept for back ends that follow them; 0s: none are recorded, at most 14d";
+    }
+    "webhook." in config.webhook => {
+        url: "IMKS_WEBHOOK_URL" = "Addresses that get every event by POST, separated by commas";
+        secret: "IMKS_WEBHOOK_SECRET" =
+            "Secret that signs them: `whsec_` and 24 to 64 bytes in base64; a second one after a comma also signs, while \
+             receivers change from one to the other";
+        events: "IMKS_WEBHOOK_EVENTS" = "Names of the events that are sent, such as `message:new`; if not set, all";
+        deadline: "IMKS_WEBHOOK_DEADLINE" = "How long a receiver may take to answer";
+        give_up: "IMKS_WEBHOOK_GIVE_UP" =
+            "How long an event is retried before it becomes a dead letter and later events go on";
+    }
+
     "http." in config.http => {
         first_byte (first_byte_timeout): "IMKS_HTTP_FIRST_BYTE" =
             "How long a new TCP connection may stay silent";

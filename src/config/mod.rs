@@ -18,10 +18,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::http::{internal, listener, tls, webtransport};
-use crate::models::{append, db};
+use crate::models::{append, db, feed};
 use crate::secret::Secret;
 use crate::telemetry::{logging, otlp};
-use crate::{auth, control, directory, engine, messaging, pb, socket};
+use crate::{auth, control, directory, engine, messaging, pb, socket, webhook};
 pub use admin::Admin;
 pub use cluster::{Cluster, ClusterAdapter};
 pub use field::Listing;
@@ -53,6 +53,10 @@ pub struct Config {
     pub database: db::Config,
     /// The append path.
     pub append: append::Config,
+    /// The feed.
+    pub feed: feed::Config,
+    /// The messages to the operator's back ends.
+    pub webhook: webhook::Config,
     /// The HTTP listener.
     pub http: listener::Config,
     /// The certificate of both listeners.
@@ -106,6 +110,8 @@ impl Default for Config {
             directory: directory::Config::default(),
             database: db::Config::default(),
             append: append::Config::default(),
+            feed: feed::Config::default(),
+            webhook: webhook::Config::default(),
             http: listener::Config::default(),
             tls: tls::Config::default(),
             webtransport: webtransport::Config::default(),
@@ -190,6 +196,7 @@ impl Config {
             self.token.leeway <= Duration::from_secs(60),
             "IMKS_TOKEN_LEEWAY must be at most 1m, or expired tokens would be accepted for too long",
         );
+        check(self.feed.retention <= feed::RETENTION_MAX, FEED_RETENTION);
         check(self.append.lanes > 0 && self.append.batch > 0 && self.append.queue > 0, APPEND_POSITIVE);
         check(
             self.database.max_connections as usize > self.append.lanes,
@@ -202,6 +209,7 @@ impl Config {
         problems.extend(self.internal.problems().map(str::to_owned));
         problems.extend(self.control.problems(self.internal_listen).map(str::to_owned));
         problems.extend(self.login.problems(&self.hook, self.core_url.is_some()));
+        problems.extend(self.webhook.problems(&self.feed));
         problems.extend(self.admin.problems());
         problems.extend(self.cluster.problems(self.database.url.as_ref()));
         problems.extend(self.engine.validate().err().map(|error| error.to_string()));
@@ -259,6 +267,8 @@ const PING_RULE: &str =
     "IMKS_ENGINE_PING_INTERVAL must be from 20ms to 1h: shorter only costs, longer finds nobody gone";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const APPEND_POSITIVE: &str = "IMKS_APPEND_LANES, IMKS_APPEND_BATCH and IMKS_APPEND_QUEUE must be at least 1";
+const FEED_RETENTION: &str =
+    "IMKS_FEED_RETENTION must be at most 14d, as long as changes of messages are kept";
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -6,16 +6,18 @@ use uuid::Uuid;
 use super::metrics;
 use super::relay::Relay;
 use crate::models::append::{Commits, Told};
+use crate::models::feed::Feed;
 use crate::socket::Namespace;
 use crate::socket::parser::RawArgs;
 use crate::{ImksError, ImksResult};
 
 /// Broadcasts a lane's commits to their channels until the appender is drained. With a relay, clients of other
 /// nodes get them too, in the order of the channel.
-pub async fn run(mut commits: Commits, namespace: Namespace, relay: Option<Relay>) {
+pub async fn run(mut commits: Commits, namespace: Namespace, relay: Option<Relay>, feed: Feed) {
     let mut payload = Vec::new();
     while let Some(transaction) = commits.recv().await {
         let started = Instant::now();
+        feed.committed();
         match &relay {
             Some(relay) => relay_all(relay, &namespace, &transaction, &mut payload),
             None => transaction.iter().for_each(|told| broadcast(&namespace, told, &mut payload)),

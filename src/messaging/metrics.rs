@@ -14,6 +14,16 @@ pub enum EventError {
 
 label!(EventError { Refused = "refused", RateLimited = "rate_limited", Failed = "failed" });
 
+/// What became of a message of another program.
+pub enum Outbox {
+    /// Appended.
+    Sent,
+    /// Failed for good.
+    Failed,
+}
+
+label!(Outbox { Sent = "sent", Failed = "failed" });
+
 instruments! {
     /// Time from the start of an event's handler to its answer
     EVENT_SECONDS: Latency[event] = "imks_event_duration_seconds";
@@ -33,4 +43,6 @@ instruments! {
     HOLE_SECONDS: Latency = "imks_dispatch_hole_seconds";
     /// Channels that were found to be behind by comparing their numbers
     HEADS_BEHIND: Counter = "imks_dispatch_heads_behind_total";
+    /// Messages of other programs (`imks.publish`) that were appended, and that failed for good
+    OUTBOX: Counter[kind: Outbox] = "imks_outbox_messages_total";
 }

@@ -22,6 +22,7 @@ mod key_package;
 mod mention;
 mod message;
 pub mod metrics;
+pub mod outbox;
 mod outcome;
 mod own;
 mod parts;
@@ -54,6 +55,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::models::append::Commits;
+use crate::models::feed::Feed;
 use crate::models::key_package as key_package_rows;
 use crate::models::sweep;
 use crate::rate_limit::Rate;
@@ -186,10 +188,15 @@ impl Jobs {
 }
 
 /// Starts a dispatcher per lane. Each ends with its lane.
-pub fn dispatch(namespace: &Namespace, commits: Vec<Commits>, relay: Option<&Relay>) -> TaskTracker {
+pub fn dispatch(
+    namespace: &Namespace,
+    commits: Vec<Commits>,
+    relay: Option<&Relay>,
+    feed: &Feed,
+) -> TaskTracker {
     let dispatchers = TaskTracker::new();
     for lane in commits {
-        dispatchers.spawn(dispatch::run(lane, namespace.clone(), relay.cloned()));
+        dispatchers.spawn(dispatch::run(lane, namespace.clone(), relay.cloned(), feed.clone()));
     }
     dispatchers.close();
     dispatchers

@@ -56,6 +56,8 @@ pub struct Config {
     pub batch_timeout: Duration,
     /// The most transactions that may wait to be broadcast; beyond that, the lane waits for its reader.
     pub commits_queue: usize,
+    /// Whether transactions are recorded in the feed.
+    pub feed: bool,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             outage: Duration::from_secs(5),
             batch_timeout: Duration::from_millis(2_500),
             commits_queue: 64,
+            feed: true,
         }
     }
 }

@@ -5,16 +5,37 @@ use uuid::Uuid;
 use super::rows::{Column, RowsSql};
 use crate::clock::Micros;
 
-/// The values of `channel_change.kind`: how a message was changed. A feature with changes adds one line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i32)]
-pub(crate) enum ChangeKind {
-    Edit = 0,
-    Delete = 1,
-    Reaction = 2,
-    Pin = 3,
-    Poll = 4,
-    Thread = 5,
+/// Declares the kinds of changes, with their stored numbers and the events that tell clients of them.
+macro_rules! change_kinds {
+    ($($name:ident = $number:literal: $event:literal,)*) => {
+        /// The values of `channel_change.kind`: how a message was changed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(i32)]
+        pub(crate) enum ChangeKind {
+            $($name = $number,)*
+        }
+
+        impl ChangeKind {
+            /// Returns the event that tells clients of a change whose stored kind is `number`. A kind of a later
+            /// version is told as an update.
+            pub(crate) fn event(number: i32) -> &'static str {
+                match number {
+                    $($number => $event,)*
+                    _ => "message:updated",
+                }
+            }
+        }
+    };
+}
+
+// A feature with changes adds one line.
+change_kinds! {
+    Edit = 0: "message:updated",
+    Delete = 1: "message:deleted",
+    Reaction = 2: "reaction:updated",
+    Pin = 3: "pin:updated",
+    Poll = 4: "poll:updated",
+    Thread = 5: "thread:updated",
 }
 
 /// A row of `channel_change`.

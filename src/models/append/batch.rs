@@ -13,6 +13,7 @@ use super::records::{Lookups, Records};
 use super::told::Told;
 use crate::clock::Micros;
 use crate::models::channel_change::{Change, ChangeKind};
+use crate::models::feed_batch::Range;
 use crate::models::message_row::{Appended, Message};
 use crate::models::text::Nonce;
 use crate::{ImksError, ImksResult};
@@ -65,6 +66,8 @@ pub(super) struct Effects {
     pub records: Records,
     /// The channels whose counters changed.
     pub states: Vec<ChannelState>,
+    /// What the feed records about these channels.
+    pub ranges: Vec<Range>,
     pub told: Vec<Told>,
 }
 
@@ -153,8 +156,9 @@ impl Batch {
 
     /// Returns what was decided.
     pub(super) fn finish(self) -> Effects {
-        let states = self.states.into_iter().filter(|(_, moved)| *moved).map(|(state, _)| state).collect();
-        Effects { states, ..self.effects }
+        let moved = self.loaded.states.iter().zip(self.states).filter(|(_, (_, moved))| *moved);
+        let (ranges, states) = moved.map(|(before, (state, _))| (range(before, &state), state)).unzip();
+        Effects { states, ranges, ..self.effects }
     }
 
     /// Returns the counters of a channel.
@@ -206,6 +210,15 @@ impl Batch {
         let Some(length) = NonZero::new(self.random.len()) else { return 0 };
         // Several messages of one mutation may share a number; `seq` makes their ids differ.
         self.random[appended % length]
+    }
+}
+
+/// Returns what a batch added to a channel.
+fn range(before: &ChannelState, after: &ChannelState) -> Range {
+    Range {
+        channel_id: after.channel_id,
+        seq: (before.last_seq, after.last_seq),
+        rev: (before.last_rev, after.last_rev),
     }
 }
 

@@ -176,14 +176,13 @@ impl Lane {
         unanswered: &mut Option<Effects>,
     ) -> Result<Effects, Failure> {
         let started = Instant::now();
-        let expect_repeats = self.expect_repeats > 0;
+        let mode = store::Mode { expect_repeats: self.expect_repeats > 0, feed: self.config.feed };
         let outcome = match &mut self.connection {
-            LaneConnection::Sqlite(pool) => commit_sqlite(pool, jobs, expect_repeats, unanswered).await,
+            LaneConnection::Sqlite(pool) => commit_sqlite(pool, jobs, mode, unanswered).await,
             LaneConnection::Postgres { options, connection } => {
                 let left = deadline.saturating_duration_since(started).max(SHORTEST_ATTEMPT);
                 let limit = self.config.batch_timeout.min(left);
-                let attempt =
-                    Box::pin(commit_postgres(options, connection, jobs, expect_repeats, unanswered));
+                let attempt = Box::pin(commit_postgres(options, connection, jobs, mode, unanswered));
                 let outcome = timeout(limit, attempt).await.unwrap_or_else(|_| Err(Failure::timeout()));
                 if outcome.as_ref().is_err_and(|failure| failure.transient) {
                     *connection = None;
@@ -215,12 +214,12 @@ impl Lane {
 async fn commit_sqlite(
     pool: &SqlitePool,
     jobs: &mut [Job],
-    expect_repeats: bool,
+    mode: store::Mode,
     unanswered: &mut Option<Effects>,
 ) -> Result<Effects, Failure> {
     let mut pooled = Box::pin(pool.acquire()).await.map_err(Failure::new)?;
     sqlx::query(BEGIN_SQLITE).execute(&mut *pooled).await.map_err(Failure::new)?;
-    let outcome = transact(&mut Connection::Sqlite(&mut pooled), jobs, expect_repeats, unanswered).await;
+    let outcome = transact(&mut Connection::Sqlite(&mut pooled), jobs, mode, unanswered).await;
     if outcome.is_err() && sqlx::query("ROLLBACK").execute(&mut *pooled).await.is_err() {
         // Some failures roll back by themselves. If this one did not, the connection must not be reused.
         pooled.close_on_drop();
@@ -233,7 +232,7 @@ async fn commit_postgres(
     options: &PgConnectOptions,
     slot: &mut Option<PgConnection>,
     jobs: &mut [Job],
-    expect_repeats: bool,
+    mode: store::Mode,
     unanswered: &mut Option<Effects>,
 ) -> Result<Effects, Failure> {
     let connection = match slot {
@@ -241,7 +240,7 @@ async fn commit_postgres(
         None => slot.insert(Box::pin(options.connect()).await.map_err(Failure::new)?),
     };
     sqlx::query("BEGIN").execute(&mut *connection).await.map_err(Failure::new)?;
-    let outcome = transact(&mut Connection::Postgres(connection), jobs, expect_repeats, unanswered).await;
+    let outcome = transact(&mut Connection::Postgres(connection), jobs, mode, unanswered).await;
     if outcome.as_ref().is_err_and(|failure| !failure.transient) {
         sqlx::query("ROLLBACK").execute(&mut *connection).await.map_err(Failure::new)?;
     }
@@ -253,7 +252,7 @@ async fn commit_postgres(
 async fn transact(
     connection: &mut Connection<'_>,
     jobs: &mut [Job],
-    expect_repeats: bool,
+    mode: store::Mode,
     unanswered: &mut Option<Effects>,
 ) -> Result<Effects, Failure> {
     let states = store::lock(connection, &store::channels_of(jobs)).await.map_err(Failure::new)?;
@@ -265,7 +264,7 @@ async fn transact(
         }
     }
     let now = clock::now_micros();
-    let effects = store::apply(connection, jobs, states, now, expect_repeats).await.map_err(Failure::new)?;
+    let effects = store::apply(connection, jobs, states, now, mode).await.map_err(Failure::new)?;
     let effects = unanswered.insert(effects);
     connection.run("COMMIT").await.map_err(Failure::new)?;
     Ok(std::mem::take(effects))

@@ -10,22 +10,30 @@ use super::mutation::{Job, Wanted};
 use crate::clock::Micros;
 use crate::models::channel_change::{self, Change};
 use crate::models::db::json_ids;
+use crate::models::feed_batch;
 use crate::models::message_id;
 use crate::models::message_row::{self, Appended, Message};
 use crate::models::rows::{Column, Connection, RowsSql};
 
+/// How a batch is stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mode {
+    /// Whether nonces are looked up before anything is inserted. Otherwise, the unique index detects repeats on
+    /// insertion, which is cheaper while there are none; the caller then retries.
+    pub expect_repeats: bool,
+    /// Whether the feed records the batch.
+    pub feed: bool,
+}
+
 /// Reads the input of the batch under the locks, decides, and writes. The caller owns the transaction.
-///
-/// With `expect_repeats`, nonces are looked up before anything is inserted. Without it, the unique index
-/// detects repeats on insertion, which is cheaper while there are none; the caller then retries.
 pub(super) async fn apply(
     connection: &mut Connection<'_>,
     jobs: &mut [Job],
     states: Vec<ChannelState>,
     now: Micros,
-    expect_repeats: bool,
+    mode: Mode,
 ) -> Result<Effects, sqlx::Error> {
-    let loaded = load(connection, Wanted::of(jobs), states, expect_repeats).await?;
+    let loaded = load(connection, Wanted::of(jobs), states, mode.expect_repeats).await?;
     let random =
         message_id::random_numbers(jobs.len()).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     let mut batch = Batch::new(loaded, now, random);
@@ -39,6 +47,9 @@ pub(super) async fn apply(
     }
     let effects = batch.finish();
     write(connection, &effects).await?;
+    if mode.feed {
+        feed_batch::record(connection, now, &effects.ranges).await?;
+    }
     Ok(effects)
 }
 

@@ -64,7 +64,7 @@ impl PostgresPool {
         let deadline = Instant::now() + START_WAIT;
         loop {
             match Box::pin(pool.acquire()).await {
-                Ok(_) => break,
+                Ok(connection) => break pin_schema(&pool, connection).await?,
                 Err(Error::PoolTimedOut) if Instant::now() < deadline => {}
                 Err(source) => return Err(ImksError::DatabaseOpen { place, source }),
             }
@@ -228,6 +228,17 @@ fn connect_options(url: &str, config: &Config) -> ImksResult<PgConnectOptions> {
     Ok(options)
 }
 
+/// Pins the schema of the tables for all later connections. By default PostgreSQL looks into a schema with the name of
+/// the role first, and the role may be called like the schema `imks`, which is for other programs.
+async fn pin_schema(pool: &PgPool, mut connection: PoolConnection<Postgres>) -> Result<(), Error> {
+    let schema: Option<String> = sqlx::query_scalar(SCHEMA).fetch_one(&mut *connection).await?;
+    if let Some(schema) = schema {
+        let path = format!("\"{}\"", schema.replace('"', "\"\""));
+        pool.set_connect_options((*pool.connect_options()).clone().options([("search_path", path)]));
+    }
+    connection.close().await
+}
+
 fn pool_options(config: &Config, silence: &Silence) -> PgPoolOptions {
     let (before, after) = (silence.clone(), silence.clone());
     PgPoolOptions::new()
@@ -263,6 +274,11 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// The schema that has the tables, or the one in which they are to be created.
+const SCHEMA: &str = "SELECT COALESCE((SELECT path.name FROM unnest(current_schemas(false)) \
+    WITH ORDINALITY AS path(name, place) JOIN pg_namespace n ON n.nspname = path.name \
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = '_sqlx_migrations' AND c.relkind = 'r' \
+    ORDER BY path.place LIMIT 1), current_schema())::TEXT";
 /// How long a start waits for a PostgreSQL server that is itself starting.
 const START_WAIT: Duration = Duration::from_secs(5);
 /// The extra time a live connection needs to report that its statement was cancelled.

@@ -1,0 +1,27 @@
+-- Who does what only one node may do, and until when, by the clock of the database.
+CREATE TABLE lease (
+    name       TEXT   NOT NULL PRIMARY KEY,
+    holder     TEXT   NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+
+-- The receivers of webhooks, by a hash of their address, and the next event of the feed that each gets.
+CREATE TABLE webhook_endpoint (
+    id          TEXT   NOT NULL PRIMARY KEY,
+    name        TEXT   NOT NULL,
+    next_batch  INTEGER NOT NULL,
+    next_index  INTEGER NOT NULL,
+    disabled_at INTEGER
+) STRICT;
+
+-- Events that a receiver did not take.
+CREATE TABLE webhook_dead (
+    endpoint_id TEXT    NOT NULL,
+    id          TEXT    NOT NULL,
+    body        TEXT    NOT NULL,
+    reason      TEXT    NOT NULL,
+    died_at     INTEGER  NOT NULL,
+    retry       INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (endpoint_id, id)
+) STRICT;
+CREATE INDEX webhook_dead_age ON webhook_dead (endpoint_id, died_at);

@@ -1,0 +1,163 @@
+//! The messages of other programs (`imks.publish`, docs/publish.md): one node at a time appends them through the lanes,
+//! in the order of each channel. The nonce makes each exactly one message, also when the node ends between the commit
+//! and the removal, or when a node that was paused goes on beside its successor.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::metrics;
+use crate::models::Db;
+use crate::models::append::{Appender, Authority, Scope};
+use crate::models::lease::Lease;
+use crate::models::message::{AuthorInfo, ContentType, MessageType};
+use crate::models::message_mention::Mentioned;
+use crate::models::message_send::NewMessage;
+use crate::models::outbox::{Notices, OutboxMessage};
+use crate::models::text::{Mentions, MessageBody, Nonce};
+use crate::node::NodeId;
+use crate::{ImksResult, clock};
+
+/// Appends what other programs have written, until `stop`. Does nothing on SQLite.
+pub async fn run(db: Db, appender: Appender, node: NodeId, stop: CancellationToken) {
+    if matches!(db, Db::Sqlite(_)) {
+        return;
+    }
+    let outbox = Outbox { lease: Lease::new("outbox", node.to_string()), db, appender };
+    stop.run_until_cancelled(Box::pin(outbox.work())).await;
+    if let Err(error) = outbox.lease.give_back(&outbox.db).await {
+        tracing::warn!(%error, "the lease of the outbox was not given back");
+    }
+}
+
+struct Outbox {
+    db: Db,
+    appender: Appender,
+    lease: Lease,
+}
+
+impl Outbox {
+    async fn work(&self) {
+        let mut notices = None;
+        loop {
+            let turn = self.turn(&mut notices).await;
+            let pause = match turn {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::warn!(%error, "messages of other programs wait");
+                    notices = None;
+                    PAUSE
+                }
+            };
+            let noticed = async {
+                match &mut notices {
+                    Some(notices) => notices.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                noticed = noticed => if let Err(error) = noticed {
+                    tracing::debug!(%error, "the outbox is polled until it is listened to again");
+                    notices = None;
+                }
+            }
+        }
+    }
+
+    /// Appends what waits, if this node holds the lease. Returns how long to wait for a notice.
+    async fn turn(&self, notices: &mut Option<Notices>) -> ImksResult<Duration> {
+        if !self.lease.take(&self.db).await? {
+            *notices = None;
+            return Ok(PAUSE);
+        }
+        if notices.is_none() {
+            *notices = Notices::open(&self.db).await?;
+            OutboxMessage::sweep(&self.db, clock::now_micros()).await?;
+        }
+        let waiting = OutboxMessage::waiting(&self.db).await?;
+        if waiting.is_empty() {
+            return Ok(PAUSE);
+        }
+        let appended = self.append_all(waiting).await?;
+        Ok(if appended { Duration::ZERO } else { PAUSE })
+    }
+
+    /// Appends messages, channel by channel. Returns whether all of them were settled.
+    async fn append_all(&self, waiting: Vec<OutboxMessage>) -> ImksResult<bool> {
+        let count = waiting.len();
+        let mut channels: BTreeMap<Uuid, Vec<OutboxMessage>> = BTreeMap::new();
+        for message in waiting {
+            channels.entry(message.channel_id).or_default().push(message);
+        }
+        let work = channels.into_values().map(|messages| self.append_in_order(messages));
+        let done: Vec<(Vec<i64>, usize)> = stream::iter(work).buffered(CHANNELS_AT_ONCE).collect().await;
+        let numbers: Vec<i64> = done.iter().flat_map(|(numbers, _)| numbers).copied().collect();
+        let settled: usize = numbers.len() + done.iter().map(|(_, failed)| failed).sum::<usize>();
+        OutboxMessage::remove(&self.db, &numbers).await?;
+        Ok(settled == count)
+    }
+
+    /// Appends the messages of one channel one after the other. Stops where a retry may help, so that the order
+    /// stays. Returns the numbers of those that were appended, and how many failed for good.
+    async fn append_in_order(&self, messages: Vec<OutboxMessage>) -> (Vec<i64>, usize) {
+        let (mut appended, mut failed) = (Vec::new(), 0);
+        for message in messages {
+            match self.append(&message).await {
+                Ok(()) => appended.push(message.number),
+                Err(error) if error.is_retryable() => break,
+                Err(error) => {
+                    let reason = format!("{}: {}", error.code().as_str(), error.client_message());
+                    if message.fail(&self.db, clock::now_micros(), &reason).await.is_err() {
+                        break;
+                    }
+                    metrics::OUTBOX.of(metrics::Outbox::Failed).increment();
+                    tracing::warn!(id = %message.id, reason, "a message of another program cannot be sent");
+                    failed += 1;
+                }
+            }
+        }
+        (appended, failed)
+    }
+
+    async fn append(&self, message: &OutboxMessage) -> ImksResult<()> {
+        let actor = AuthorInfo { id: message.author_id, username: message.author_name.as_str().into() };
+        let scope = Scope {
+            channel_id: message.channel_id,
+            actor,
+            slow_mode: Duration::ZERO,
+            authority: Authority::Own,
+        };
+        self.appender.submit(scope, new_message(message)?)?.await?;
+        metrics::OUTBOX.of(metrics::Outbox::Sent).increment();
+        Ok(())
+    }
+}
+
+fn new_message(message: &OutboxMessage) -> ImksResult<NewMessage> {
+    Ok(NewMessage {
+        body: MessageBody::new(message.body.as_str())?,
+        kind: MessageType::from_stored(message.kind),
+        content_type: ContentType::Markdown,
+        thread_id: None,
+        also_send_to_channel: false,
+        reply_to_message_id: None,
+        mentions: Mentions::default(),
+        mentioned: Mentioned::default(),
+        flags: 0,
+        poll: None,
+        nonce: Some(Nonce::new(&message.nonce)?),
+        expect: None,
+        metadata: None,
+        interactive: false,
+    })
+}
+
+/// How long the outbox is not looked at without a notice, and how long a node waits that does not hold the lease.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The channels whose messages are appended at once.
+const CHANNELS_AT_ONCE: usize = 32;

@@ -1,0 +1,47 @@
+//! Webhooks out: every event of the feed, as a signed POST to the operator's back ends (docs/webhooks.md). At least
+//! once, and in the order of each channel.
+//!
+//! Each receiver has a cursor in the database and one sender in the cluster, which holds a lease. A sender that ends
+//! without a word is replaced when its lease has expired, and the events since the cursor are sent again.
+
+mod config;
+mod delivery;
+pub mod metrics;
+mod sender;
+mod signature;
+mod window;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::ImksResult;
+use crate::http_client::HttpClient;
+use crate::models::feed::Feed;
+use crate::node::NodeId;
+pub use config::Config;
+use sender::Sender;
+use signature::Keys;
+
+/// Starts a sender for each receiver, until `stop`.
+///
+/// # Errors
+/// [`ImksError::Config`](crate::ImksError::Config).
+pub fn start(
+    config: &Config,
+    feed: &Feed,
+    node: NodeId,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> ImksResult<()> {
+    if config.url.is_empty() {
+        return Ok(());
+    }
+    let (client, keys) = (HttpClient::new()?, Arc::new(Keys::parse(&config.secret)?));
+    for url in &config.url {
+        let sender = Sender::new(url, config, client.clone(), keys.clone(), feed.clone(), node);
+        tasks.spawn(sender.run(stop.clone()));
+    }
+    Ok(())
+}
