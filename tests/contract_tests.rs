@@ -17,5 +17,7 @@ mod server;
 
 #[path = "contract/breaking.rs"]
 mod breaking;
+#[path = "contract/control.rs"]
+mod control;
 #[path = "contract/foreign_core.rs"]
 mod foreign_core;
