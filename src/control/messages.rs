@@ -1,19 +1,25 @@
 //! The calls that write and read messages.
 
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
 use super::input::{at_most, id, ids, optional_id, request_id};
 use super::{Caller, Ctx};
 use crate::messaging::backend::{AnswerSize, Reservation};
 use crate::models::append::Receipt;
 use crate::models::channel_key::{Expect, NewValue};
 use crate::models::message::{AuthorInfo, ContentType, FLAG_SILENT, MessageDetail, MessageType};
+use crate::models::message_delete::DeleteMessages;
 use crate::models::message_mention::Mentioned;
 use crate::models::message_page::{PAGE_LIMIT, Page, Position};
 use crate::models::message_send::{NewMessage, Sent};
 use crate::models::text::{MENTIONED_ROLES_MAX, MENTIONED_USERS_MAX, Mentions, MessageBody, Metadata, Nonce};
 use crate::pb::control::{
-    self, Content, Failure, GetMessagesRequest, GetMessagesResponse, Identity, SendMessageAsRequest,
-    SendMessageAsResponse, SendMessagesRequest, SendMessagesResponse, SendResult, SendSystemMessageRequest,
-    SendSystemMessageResponse, Stored, content, identity, send_result, send_system_message_request,
+    self, Content, DeleteMessagesRequest, DeleteMessagesResponse, Failure, GetMessagesRequest,
+    GetMessagesResponse, Identity, SendMessageAsRequest, SendMessageAsResponse, SendMessagesRequest,
+    SendMessagesResponse, SendResult, SendSystemMessageRequest, SendSystemMessageResponse, Stored, content,
+    identity, send_result, send_system_message_request,
 };
 use crate::{ImksError, ImksResult};
 
@@ -67,7 +73,7 @@ pub(super) async fn send_system(
     };
     let (body, nonce) = (MessageBody::new(request.body)?, request_id(&request.request_id)?);
     let actor = match optional_id("actor_id", &request.actor_id)? {
-        None => AuthorInfo { id: uuid::Uuid::nil(), username: SYSTEM.into() },
+        None => AuthorInfo { id: Uuid::nil(), username: SYSTEM.into() },
         Some(user) => {
             let user = ctx.backend().user(user).await?;
             AuthorInfo { id: user.id, username: (*user.username).into() }
@@ -115,6 +121,29 @@ fn limit(request: &GetMessagesRequest) -> u32 {
     if request.limit == 0 { PAGE_DEFAULT } else { request.limit }
 }
 
+/// `DeleteMessages`. The author of the deletions is the caller.
+pub(super) async fn delete(ctx: Ctx, request: DeleteMessagesRequest) -> ImksResult<DeleteMessagesResponse> {
+    if request.message_ids.is_empty() {
+        return Err(ImksError::invalid("message_ids", "is empty"));
+    }
+    if request.reason.chars().count() > REASON_CHARS_MAX {
+        return Err(ImksError::invalid("reason", format!("is longer than {REASON_CHARS_MAX} characters")));
+    }
+    let mut seen = HashSet::new();
+    let mut message_ids = ids("message_ids", &request.message_ids, MESSAGES_MAX)?;
+    message_ids.retain(|id| seen.insert(*id));
+    let channel = ctx.backend().channel(id("channel_id", &request.channel_id)?).await?;
+    let (name, reason) = (&*ctx.caller().name, request.reason.as_str());
+    let deletions = channel.submit(caller_as_author(ctx.caller()), DeleteMessages { message_ids })?.await?;
+    let (channel, count) = (&request.channel_id, deletions.deleted.len());
+    tracing::info!(caller = name, channel, count, reason, "a back end deleted messages");
+    let texts = |ids: Vec<Uuid>| ids.iter().map(Uuid::to_string).collect();
+    Ok(DeleteMessagesResponse {
+        deleted_ids: texts(deletions.deleted),
+        missing_ids: texts(deletions.skipped),
+    })
+}
+
 /// Queues the message of a bot or a webhook.
 async fn submit(ctx: &Ctx, request: SendMessageAsRequest) -> ImksResult<Receipt<Sent>> {
     let (author, kind) = author(ctx.caller(), request.identity.as_ref())?;
@@ -128,11 +157,14 @@ async fn submit(ctx: &Ctx, request: SendMessageAsRequest) -> ImksResult<Receipt<
     channel.submit(author, NewMessage { mentioned, ..message })
 }
 
+fn caller_as_author(caller: &Caller) -> AuthorInfo {
+    AuthorInfo { id: caller.id, username: (*caller.name).into() }
+}
+
 /// Returns the author of a message, and its type.
-fn author(caller: &Caller, identity: Option<&Identity>) -> ImksResult<(AuthorInfo, MessageType)> {
+pub(super) fn author(caller: &Caller, identity: Option<&Identity>) -> ImksResult<(AuthorInfo, MessageType)> {
     let Some(identity) = identity else {
-        let author = AuthorInfo { id: caller.id, username: (*caller.name).into() };
-        return Ok((author, MessageType::Bot));
+        return Ok((caller_as_author(caller), MessageType::Bot));
     };
     let kind = match identity.kind() {
         identity::Kind::Bot | identity::Kind::Unspecified => MessageType::Bot,
@@ -147,7 +179,11 @@ fn author(caller: &Caller, identity: Option<&Identity>) -> ImksResult<(AuthorInf
     Ok((AuthorInfo { id, username: name.into() }, kind))
 }
 
-fn new_message(kind: MessageType, content: Content, nonce: Option<Nonce>) -> ImksResult<NewMessage> {
+pub(super) fn new_message(
+    kind: MessageType,
+    content: Content,
+    nonce: Option<Nonce>,
+) -> ImksResult<NewMessage> {
     let content_type = match content.format() {
         content::Format::Markdown | content::Format::Unspecified => ContentType::Markdown,
         content::Format::Plain => ContentType::Plain,
@@ -220,13 +256,15 @@ fn failure(error: &ImksError) -> Failure {
     }
 }
 
-fn missing(field: &str) -> ImksError {
+pub(super) fn missing(field: &str) -> ImksError {
     ImksError::InvalidField { field: field.into(), reason: "is missing".into() }
 }
 
 /// The most messages that one call sends or names.
 const MESSAGES_MAX: usize = 100;
 const PAGE_DEFAULT: u32 = 50;
+/// The longest reason of a deletion, in characters.
+const REASON_CHARS_MAX: usize = 500;
 /// The longest name of a bot or a webhook, in characters.
 const NAME_CHARS_MAX: usize = 64;
 /// The name that notices without an actor show.

@@ -4,6 +4,7 @@
 pub mod api;
 mod broadcast;
 mod caller;
+mod ephemeral;
 mod grpc;
 mod input;
 pub mod keys;

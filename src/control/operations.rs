@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::caller::Scope::{Publish, Read};
+use super::caller::Scope::{Moderate, Publish, Read};
 use super::operation::Operation;
-use super::{broadcast, messages};
+use super::{broadcast, ephemeral, messages};
 use crate::messaging::api::Method::{Get, Post};
 
 /// All operations.
@@ -18,7 +18,19 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
             (Post, "/channels/{channel_id}/system-messages", Publish),
             messages::send_system,
         ),
+        Operation::once(
+            "SendEphemeral",
+            (Post, "/users/{user_id}/ephemeral-messages", Publish),
+            |request| &request.request_id,
+            ephemeral::send,
+        ),
         Operation::large("GetMessages", (Get, channel_messages, Read), messages::size, messages::get),
+        Operation::once(
+            "DeleteMessages",
+            (Post, "/channels/{channel_id}/messages/delete", Moderate),
+            |request| &request.request_id,
+            messages::delete,
+        ),
         Operation::once(
             "Broadcast",
             (Post, "/broadcast", Publish),
@@ -67,9 +79,7 @@ mod tests {
     }
 
     /// Calls of the contract that this version does not serve yet: they are answered with `UNIMPLEMENTED`.
-    const NOT_YET: [&str; 15] = [
-        "SendEphemeral",
-        "DeleteMessages",
+    const NOT_YET: [&str; 13] = [
         "PurgeChannel",
         "PurgeUser",
         "InvalidatePermissions",

@@ -70,6 +70,11 @@ pub struct BackendChannel {
 }
 
 impl BackendChannel {
+    /// Returns the id of the channel.
+    pub fn id(&self) -> Uuid {
+        self.info.id
+    }
+
     /// Queues a mutation in the name of `actor` without waiting. Once committed, it is broadcast to the channel's
     /// room. Read-only channels and slow mode are for users.
     ///

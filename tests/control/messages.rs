@@ -191,6 +191,45 @@ on_both! {
         }
     }
 
+    async fn a_notice_to_one_user_is_seen_by_that_user_and_stored_nowhere(backend: Backend) {
+        let (mut alice, mut bob) = (backend.client("alice").await, backend.client("bob").await);
+        let (user, channel) = (text(&alice.ready["user"]["id"]), first_channel(&alice));
+        let notice = json!({ "channel_id": channel, "content": { "body": "only you", "format": "plain" }, "request_id": "n" });
+        let path = format!("/users/{user}/ephemeral-messages");
+        let sent = backend.post(&path, notice.clone()).await;
+        assert_eq!(sent.status, 200, "{}", sent.body);
+        let again = backend.post(&path, notice).await;
+        assert_eq!(again.body["data"], sent.body["data"], "a repeat has the first answer");
+        let seen = alice.expect("message:ephemeral").await;
+        assert_eq!((&seen["id"], &seen["body"]), (&sent.body["data"]["message_id"], &json!("only you")));
+        assert_eq!((&seen["channel_id"], &seen["type"], &seen["content_type"]), (&json!(channel), &json!("bot"), &json!("plain")));
+        assert_eq!((alice.events_so_far().await, bob.events_so_far().await), (vec![], vec![]));
+        assert_eq!(alice.ok("history", json!({ "channel_id": channel })).await["messages"], json!([]));
+        let nowhere = json!({ "channel_id": Uuid::now_v7(), "content": { "body": "x" } });
+        assert_eq!(backend.post(&path, nowhere).await.code(), (404, "not_found"));
+    }
+
+    async fn messages_are_deleted_whoever_wrote_them(backend: Backend) {
+        let (mut alice, moderator) = (backend.client("alice").await, backend.key("moderator", "moderate").await);
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "spam" })).await;
+        let (spam, nothing) = (text(&sent["message"]["id"]), Uuid::now_v7().to_string());
+        let path = format!("/channels/{channel}/messages/delete");
+        let delete = async |key: &str, request_id: &str| {
+            let body = json!({ "message_ids": [spam, nothing, spam], "reason": "spam", "request_id": request_id });
+            backend.post_as(key, &path, &[], body).await
+        };
+        assert_eq!(delete(&backend.key("bot", "publish").await, "d").await.code(), (403, "forbidden"));
+        let deleted = delete(&moderator, "d").await;
+        let expected = json!({ "deleted_ids": [spam], "missing_ids": [nothing] });
+        assert_eq!(deleted.body["data"], expected, "{}", deleted.body);
+        assert_eq!(alice.expect("message:deleted").await["id"], json!(spam));
+        assert_eq!(delete(&moderator, "d").await.body["data"], expected, "a repeat has the first answer");
+        let again = delete(&moderator, "e").await;
+        assert_eq!(again.body["data"], json!({ "deleted_ids": [], "missing_ids": [spam, nothing] }));
+        assert_eq!(backend.post(&path, json!({ "message_ids": [] })).await.code(), (400, "invalid_input"));
+    }
+
     async fn what_is_wrong_is_said_with_the_field_and_nothing_is_stored(backend: Backend) {
         let mut alice = backend.client("alice").await;
         let channel = first_channel(&alice);
