@@ -391,6 +391,8 @@ impl Sender {
             mentioned: Mentioned::default(),
             flags: 0,
             poll: None,
+            attachments: Vec::new(),
+            embeds: imks::testing::models::message_embed::Embeds::default(),
             expect: None,
             metadata: None,
             nonce: Some(Nonce::new(nonce).unwrap()),

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::directory::Directory;
 use crate::engine::{self, Engine};
+use crate::files::Files;
 use crate::http::health::Health;
 use crate::http::tls::Certificates;
 use crate::http::{self, Audience, admin_ui};
@@ -33,6 +34,7 @@ use crate::models::append::Appender;
 use crate::models::db::Claim;
 use crate::models::feed::Feed;
 use crate::node::NodeId;
+use crate::page_fetcher::PageFetcher;
 use crate::socket::adapter::Adapter;
 use crate::socket::{Namespace, Server};
 use crate::telemetry::otlp::Exporter;
@@ -87,12 +89,19 @@ impl App {
         let (appender, commits) = Appender::start(db.clone(), config.append.clone());
         let bus = connect_bus(&config, &db, node).await?;
         let relay = Relay::new(bus.clone(), node, db.clone());
+        let files = Files::open(&config.attachments, &config.database.data_dir)?;
         let parts = Parts {
             db: db.clone(),
             appender: appender.clone(),
             tokens: tokens(&config, &core).await?,
             permissions: Permissions::new(core.clone(), config.permissions.clone()),
             core: core.clone(),
+            files: files.clone(),
+            fetcher: config
+                .messaging
+                .link_previews
+                .then(|| PageFetcher::new(config.messaging.preview_policy))
+                .transpose()?,
             relay: relay.clone(),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -107,6 +116,11 @@ impl App {
         let health = Arc::new(health(&db, core, bus, neighbours, &engine));
         let control = Control::new(&config.control, &db, Backend::new(&messaging, &namespace));
         let router = public_routes(&config, &health, &api, &control)?;
+        let router = files
+            .local()
+            .map(|local| http::files::routes(local.clone()))
+            .into_iter()
+            .fold(router, Router::merge);
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
         let front = front.serve(&config, router, &engine, &tasks, &stop);
         let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
@@ -180,6 +194,7 @@ async fn open_database(config: &Config) -> ImksResult<(Db, Claim)> {
 fn derive(config: &mut Config, node: NodeId) {
     config.append.feed = config.feed.is_on();
     config.messaging.max_payload = config.engine.max_payload;
+    config.http.slow_path = Some((crate::files::local::PATH, config.attachments.transfer_timeout));
     // A little less than the socket waits, so that the refusal is that of messaging.
     config.messaging.connect_hold = config.socket.connect_timeout.mul_f64(0.9);
     config.messaging.node.get_or_insert_with(|| node.to_string());

@@ -77,9 +77,11 @@ cfg_if::cfg_if! {
         mod config;
         mod control;
         mod directory;
+        mod files;
         mod http_client;
         mod messaging;
         mod models;
+        mod page_fetcher;
         mod pb;
         mod secret;
         mod webhook;
@@ -116,11 +118,17 @@ pub mod testing {
     pub mod directory {
         pub use crate::directory::*;
     }
+    pub mod files {
+        pub use crate::files::*;
+    }
     pub mod messaging {
         pub use crate::messaging::*;
     }
     pub mod models {
         pub use crate::models::*;
+    }
+    pub mod page_fetcher {
+        pub use crate::page_fetcher::*;
     }
     pub mod pb {
         pub use crate::pb::*;

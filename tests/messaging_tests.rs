@@ -29,6 +29,8 @@ mod token;
 mod access;
 #[path = "messaging/api.rs"]
 mod api;
+#[path = "messaging/attachment.rs"]
+mod attachment;
 #[path = "messaging/bad_input.rs"]
 mod bad_input;
 #[path = "messaging/bookmark.rs"]
@@ -45,6 +47,10 @@ mod draft;
 mod drain;
 #[path = "messaging/edit.rs"]
 mod edit;
+#[path = "messaging/embed.rs"]
+mod embed;
+#[path = "messaging/fake_s3.rs"]
+mod fake_s3;
 #[path = "messaging/history.rs"]
 mod history;
 #[path = "messaging/hook.rs"]

@@ -336,6 +336,34 @@ settings! {
         wait: "IMKS_LIMIT_ANSWERS_WAIT" =
             "How long a request with a large answer waits for memory before it fails with `overloaded`";
     }
+    "" in config.messaging => {
+        link_previews: "IMKS_LINK_PREVIEWS" =
+            "Whether this server fetches the public pages that messages link to and shows what they say about themselves";
+    }
+    "attachments." in config.attachments => {
+        place: "IMKS_ATTACHMENTS" =
+            "Where attached files are: `local`, a directory of this server; `s3`, an object store; `off`";
+        dir: "IMKS_ATTACHMENTS_DIR" =
+            "Directory for `local`, shared by the nodes of a cluster; if not set, `attachments` in the data directory";
+        size (size_max): "IMKS_ATTACHMENTS_SIZE" = "Largest attached file, in bytes";
+        user_bytes (user_bytes_max): "IMKS_ATTACHMENTS_USER_BYTES" = "The most bytes of all files of one user";
+        address_lifetime: "IMKS_ATTACHMENTS_ADDRESS_LIFETIME" =
+            "How long a signed address for an upload or a download is valid";
+        transfer (transfer_timeout): "IMKS_ATTACHMENTS_TRANSFER" =
+            "How long an upload to this server may take, for `local`";
+    }
+    "s3." in config.attachments => {
+        endpoint (s3_endpoint): "IMKS_S3_ENDPOINT" =
+            "Address of the object store as clients reach it, for example `https://s3.eu-central-1.amazonaws.com`";
+        internal_endpoint (s3_internal_endpoint): "IMKS_S3_INTERNAL_ENDPOINT" =
+            "Address of the object store as this server reaches it, if it is another one";
+        bucket (s3_bucket): "IMKS_S3_BUCKET" = "Bucket of the files";
+        region (s3_region): "IMKS_S3_REGION" = "Region of the bucket";
+        path_style (s3_path_style): "IMKS_S3_PATH_STYLE" =
+            "Whether the bucket is in the path of addresses (MinIO and most others) rather than in the host name";
+        key_id (s3_key_id): "IMKS_S3_KEY_ID" = "Id of the access key";
+        secret (s3_secret): "IMKS_S3_SECRET" = "Secret of the access key";
+    }
     "admin." in config.admin => {
         enabled: "IMKS_ADMIN" = "Whether the stock Socket.IO Admin UI may connect";
         auth: "IMKS_ADMIN_AUTH" =
@@ -406,17 +434,23 @@ mod tests {
         ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
         ("models/db.rs", "Config", "config.database", &[]),
         ("models/append.rs", "Config", "config.append", &[]),
-        // `tls` is derived from its own settings; `connections` is state.
-        ("http/config.rs", "Config", "config.http", &["tls", "connections"]),
+        // `tls` and `slow_path` are derived from other settings; `connections` is state.
+        ("http/config.rs", "Config", "config.http", &["tls", "slow_path", "connections"]),
         ("http/tls.rs", "Config", "config.tls", &[]),
         ("http/webtransport.rs", "Config", "config.webtransport", &[]),
         ("engine/config.rs", "Config", "config.engine", OF_THE_ENGINE_LIBRARY),
         ("engine/outbox/limits.rs", "OutboxLimits", "config.engine.outbox", &[]),
         ("socket/server/config.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),
         ("messaging/budget.rs", "AnswerLimits", "config.messaging.answers", &[]),
-        // `max_payload` is a setting of `engine`, `connect_hold` follows from one of `socket`, and `answers` is
-        // listed as a struct above.
-        ("messaging/mod.rs", "Config", "config.messaging", &["max_payload", "connect_hold", "answers"]),
+        // `max_payload` is a setting of `engine`, `connect_hold` follows from one of `socket`, `answers` is
+        // listed as a struct above, and `preview_policy` is for tests.
+        (
+            "messaging/mod.rs",
+            "Config",
+            "config.messaging",
+            &["max_payload", "connect_hold", "answers", "preview_policy"],
+        ),
+        ("files/mod.rs", "Config", "config.attachments", &[]),
         ("telemetry/logging.rs", "Config", "config.log", &[]),
         ("telemetry/otlp/mod.rs", "Config", "config.otlp", &[]),
     ];

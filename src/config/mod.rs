@@ -21,7 +21,7 @@ use crate::http::{internal, listener, tls, webtransport};
 use crate::models::{append, db, feed};
 use crate::secret::Secret;
 use crate::telemetry::{logging, otlp};
-use crate::{auth, control, directory, engine, messaging, pb, socket, webhook};
+use crate::{auth, control, directory, engine, files, messaging, pb, socket, webhook};
 pub use admin::Admin;
 pub use cluster::{Cluster, ClusterAdapter};
 pub use field::Listing;
@@ -75,6 +75,8 @@ pub struct Config {
     pub hook: auth::HookConfig,
     /// The limits of the messaging features.
     pub messaging: messaging::Config,
+    /// The files that are attached to messages.
+    pub attachments: files::Config,
     /// The Admin UI.
     pub admin: Admin,
     /// The other nodes.
@@ -122,6 +124,7 @@ impl Default for Config {
             login: auth::LoginConfig::default(),
             hook: auth::HookConfig::default(),
             messaging: messaging::Config::default(),
+            attachments: files::Config::default(),
             admin: Admin::default(),
             cluster: Cluster::default(),
             log: logging::Config::default(),
@@ -211,6 +214,7 @@ impl Config {
         problems.extend(self.login.problems(&self.hook, self.core_url.is_some()));
         problems.extend(self.webhook.problems(&self.feed));
         problems.extend(self.admin.problems());
+        problems.extend(self.attachments.problems().map(str::to_owned));
         problems.extend(self.cluster.problems(self.database.url.as_ref()));
         problems.extend(self.engine.validate().err().map(|error| error.to_string()));
         problems.extend(self.otlp.validate().err().map(|error| error.to_string()));
@@ -337,6 +341,8 @@ mod tests {
             ("IMKS_ENGINE_PING_INTERVAL", "9h"),
             ("IMKS_LISTEN_FILE", "/run/listen"),
             ("RUST_LOG", "verbose"),
+            ("IMKS_ATTACHMENTS_ADDRESS_LIFETIME", "30h"),
+            ("IMKS_ATTACHMENTS_SIZE", "0"),
             ("PORT", "http"),
         ] {
             let text = load_from(&[(variable, value)], &[]).unwrap_err().to_string();

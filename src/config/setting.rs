@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::control::Listeners;
 use crate::engine::config::{Cors, Origins};
+use crate::files::Place;
 use crate::http::tls::Version;
 use crate::http::webtransport::Mode;
 use crate::models::db::Synchronous;
@@ -249,6 +250,7 @@ const ANY_ORIGIN: &str = "*";
 
 words!(LogFormat { "pretty" => Pretty, "json" => Json });
 words!(Listeners { "auto" => Auto, "public" => Public, "internal" => Internal, "off" => Off });
+words!(Place { "off" => Off, "local" => Local, "s3" => S3 });
 words!(Parser { "json" => Default, "msgpack" => MsgPack });
 words!(Synchronous { "full" => Full, "normal" => Normal });
 words!(Version { "1.2" => V1_2, "1.3" => V1_3 });

@@ -11,6 +11,7 @@ use crate::models::append::Receipt;
 use crate::models::channel_key::{Expect, NewValue};
 use crate::models::message::{AuthorInfo, ContentType, FLAG_SILENT, MessageDetail, MessageType};
 use crate::models::message_delete::DeleteMessages;
+use crate::models::message_embed::Embeds;
 use crate::models::message_mention::Mentioned;
 use crate::models::message_page::{PAGE_LIMIT, Page, Position};
 use crate::models::message_send::{NewMessage, Sent};
@@ -234,6 +235,8 @@ fn message(
         mentioned: Mentioned::default(),
         flags: 0,
         poll: None,
+        attachments: Vec::new(),
+        embeds: Embeds::default(),
         metadata: None,
         nonce,
         expect: None,

@@ -10,11 +10,13 @@ use super::channel::{Channel, Moderate, Read, ReadableChannels, View, Write};
 use super::own::Own;
 use super::parts::Messaging;
 use super::presence_board::Board;
+use super::preview_queue::Previews;
 use super::push::Push;
 use super::session::Session;
 use super::turn::Turn;
 use super::typists::Typing;
 use crate::auth::{CoreClient, Identity, Permission, TokenVerifier};
+use crate::files::Files;
 use crate::socket::{Namespace, Socket};
 use crate::{ImksError, ImksResult};
 
@@ -140,6 +142,14 @@ impl Ctx {
 
     pub(super) fn presence(&self) -> &Board {
         self.messaging.presence()
+    }
+
+    pub(super) fn previews(&self) -> Option<&Previews> {
+        self.messaging.previews()
+    }
+
+    pub(super) fn files(&self) -> &Files {
+        self.messaging.files()
     }
 
     pub(super) fn core(&self) -> &CoreClient {

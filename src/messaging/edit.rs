@@ -11,6 +11,7 @@ use super::ctx::Ctx;
 use super::input::BoundedList;
 use super::message::{mentioned, require_mentions};
 use super::parts::timed;
+use super::preview;
 use super::registry::{Large, Registry, Request};
 use super::turn::Turn;
 use crate::auth::Permission;
@@ -65,6 +66,7 @@ async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<EditAnswer> {
     let mentioned = mentioned(&ctx, channel.id(), mentions.as_ref()).await?;
     let edit = EditMessage { message_id, body, mentions, mentioned, expected_version };
     let message = channel.submit(turn, edit)?.await?;
+    preview::request(&ctx, &message);
     Ok(EditAnswer { rev: message.rev, message })
 }
 

@@ -1,9 +1,9 @@
 //! The event `message:send`: from the request of a sender to a committed message.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::channel::{Channel, Write};
@@ -11,14 +11,16 @@ use super::ctx::Ctx;
 use super::poll::StartPoll;
 use super::registry::{Registry, Request};
 use super::turn::Turn;
-use super::{draft, mention, read_state};
+use super::{draft, mention, preview, read_state};
 use crate::auth::Permission;
 use crate::clock::{self, Micros};
 use crate::models::channel_key::Expect;
 use crate::models::message::{
     ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, MessageDetail, MessageType,
 };
+use crate::models::message_attachment::ATTACHMENTS_MAX;
 use crate::models::message_draft::SendDraft;
+use crate::models::message_embed::{EMBEDS_MAX, Embeds};
 use crate::models::message_mention::Mentioned;
 use crate::models::message_send::{NewMessage, Sent};
 use crate::models::text::{BODY_CHARS_MAX, Mentions, MessageBody, Nonce};
@@ -29,6 +31,7 @@ const SEND: Request<SendMessage, Answer> = Request::new("message:send");
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
     events.advertise("body_chars", BODY_CHARS_MAX);
+    events.advertise("embeds", EMBEDS_MAX);
     let created = |sent: &Answer| if sent.duplicate { 200 } else { 201 };
     events.on_write(SEND, send).post("/channels/{channel_id}/messages", created);
 }
@@ -59,11 +62,10 @@ struct SendMessage {
     poll: Option<StartPoll>,
     #[serde(default)]
     expect: Option<Expect>,
-    /// Fields that this version cannot store. They are refused rather than silently dropped.
     #[serde(default)]
-    attachments: Vec<Box<RawValue>>,
+    attachments: Vec<Uuid>,
     #[serde(default)]
-    embeds: Vec<Box<RawValue>>,
+    embeds: Embeds,
 }
 
 /// The answer to `message:send`.
@@ -85,6 +87,7 @@ async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> 
         false => channel.submit(turn, message)?.await?,
     };
     if !duplicate {
+        preview::request(&ctx, &message);
         ctx.typing().sent(ctx.namespace(), channel.id(), thread, ctx.user());
         read_state::tell_read_by_sending(&ctx, &message);
         mention::tell(ctx.messaging(), ctx.namespace(), &message, &mentioned);
@@ -102,8 +105,14 @@ async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write
     if let Some(mentions) = &request.mentions {
         require_mentions(ctx, request.channel_id, mentions).await?;
     }
-    if request.poll.is_some() {
-        ctx.require(request.channel_id, Permission::CreatePoll).await?;
+    for (asked, permission) in [
+        (request.poll.is_some(), Permission::CreatePoll),
+        (!request.attachments.is_empty(), Permission::AttachFiles),
+        (!request.embeds.is_empty(), Permission::EmbedLinks),
+    ] {
+        if asked {
+            ctx.require(request.channel_id, permission).await?;
+        }
     }
     Ok(channel)
 }
@@ -136,12 +145,10 @@ impl SendMessage {
         if self.flags & !FLAGS_OF_CLIENTS != 0 {
             return Err(ImksError::invalid("flags", "has bits that are not known"));
         }
-        for (field, given) in
-            [("attachments", !self.attachments.is_empty()), ("embeds", !self.embeds.is_empty())]
-        {
-            if given {
-                return Err(ImksError::invalid(field, "is not supported by this version"));
-            }
+        let distinct: HashSet<&Uuid> = self.attachments.iter().collect();
+        if distinct.len() < self.attachments.len() || distinct.len() > ATTACHMENTS_MAX {
+            let reason = format!("has an item twice, or more than {ATTACHMENTS_MAX} items");
+            return Err(ImksError::invalid("attachments", reason));
         }
         Ok(())
     }
@@ -164,6 +171,8 @@ impl SendMessage {
             flags: self.flags,
             poll: self.poll.map(|poll| poll.checked(now)).transpose()?,
             metadata: None,
+            attachments: self.attachments,
+            embeds: self.embeds,
             nonce: self.nonce,
             expect: self.expect,
             interactive: true,
@@ -203,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_stored_is_refused_instead_of_dropped() {
-        for field in [r#""attachments":["x"]"#, r#""embeds":[{}]"#, r#""flags":8"#, r#""flags":-1"#] {
+        for field in [r#""flags":8"#, r#""flags":-1"#] {
             let error = parse(&format!(r#"{{"channel_id":"{CHANNEL}","body":"hi",{field}}}"#)).unwrap_err();
             assert_eq!(error.code(), "invalid_input", "{field}");
         }

@@ -3,6 +3,7 @@
 mod access;
 mod acquaintances;
 pub mod api;
+mod attachment;
 pub mod backend;
 mod bookmark;
 mod budget;
@@ -30,6 +31,8 @@ mod pin;
 mod poll;
 mod presence;
 mod presence_board;
+mod preview;
+mod preview_queue;
 mod push;
 mod rates;
 mod reaction;
@@ -58,6 +61,7 @@ use crate::models::append::Commits;
 use crate::models::feed::Feed;
 use crate::models::key_package as key_package_rows;
 use crate::models::sweep;
+use crate::page_fetcher::Policy;
 use crate::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
 use api::{Api, Route};
@@ -101,6 +105,10 @@ pub struct Config {
     pub recheck: Duration,
     /// How long a connect is held that cannot succeed at the moment.
     pub connect_hold: Duration,
+    /// Whether messages get previews of the pages that they link to.
+    pub link_previews: bool,
+    /// The addresses that previews may be fetched from.
+    pub preview_policy: Policy,
 }
 
 impl Default for Config {
@@ -116,6 +124,8 @@ impl Default for Config {
             max_payload: 1_000_000,
             recheck: Duration::from_secs(45),
             connect_hold: Duration::from_secs(9),
+            link_previews: false,
+            preview_policy: Policy::Public,
         }
     }
 }
@@ -161,6 +171,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     draft::register(&mut events);
     bookmark::register(&mut events);
     search::register(&mut events);
+    attachment::register(&mut events);
     let Registered { routes, limits } = events.finish();
     mention::listen(builder, messaging);
     connect::register(builder, messaging, &expiry, limits);
@@ -179,6 +190,10 @@ impl Jobs {
         tasks.spawn(poll::close_overdue(self.messaging.clone(), stop.clone()));
         tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(search::index(self.messaging.clone(), stop.clone()));
+        tasks.spawn(attachment::sweep(self.messaging.clone(), stop.clone()));
+        if let Some(fetcher) = self.messaging.fetcher() {
+            tasks.spawn(preview::run(self.messaging.clone(), fetcher.clone(), stop.clone()));
+        }
         if let Some(relay) = self.messaging.relay() {
             relay.start(namespace, tasks, stop);
         }

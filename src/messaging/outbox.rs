@@ -15,6 +15,7 @@ use crate::models::Db;
 use crate::models::append::{Appender, Authority, Scope};
 use crate::models::lease::Lease;
 use crate::models::message::{AuthorInfo, ContentType, MessageType};
+use crate::models::message_embed::Embeds;
 use crate::models::message_mention::Mentioned;
 use crate::models::message_send::NewMessage;
 use crate::models::outbox::{Notices, OutboxMessage};
@@ -150,6 +151,8 @@ fn new_message(message: &OutboxMessage) -> ImksResult<NewMessage> {
         mentioned: Mentioned::default(),
         flags: 0,
         poll: None,
+        attachments: Vec::new(),
+        embeds: Embeds::default(),
         nonce: Some(Nonce::new(&message.nonce)?),
         expect: None,
         metadata: None,

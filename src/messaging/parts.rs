@@ -9,13 +9,16 @@ use super::Config;
 use super::budget::AnswerBudget;
 use super::channels::Channels;
 use super::presence_board::Board;
+use super::preview_queue::Previews;
 use super::rates::Rates;
 use super::relay::Relay;
 use super::typists::Typing;
 use crate::auth::{CoreClient, Permissions, TokenVerifier};
+use crate::files::Files;
 use crate::models::Db;
 use crate::models::append::Appender;
 use crate::models::metrics;
+use crate::page_fetcher::PageFetcher;
 
 /// The parts of messaging.
 #[derive(Clone)]
@@ -30,6 +33,10 @@ pub struct Parts {
     pub permissions: Permissions,
     /// Knows which channels a user is in.
     pub core: CoreClient,
+    /// The files that are attached to messages.
+    pub files: Files,
+    /// Fetches the pages that messages link to, if they get previews.
+    pub fetcher: Option<PageFetcher>,
     /// Sends events to other nodes, if there can be any.
     pub relay: Option<Relay>,
 }
@@ -46,6 +53,7 @@ struct Inner {
     typing: Typing,
     presence: Board,
     channels: Channels,
+    previews: Previews,
 }
 
 impl Messaging {
@@ -59,6 +67,7 @@ impl Messaging {
             typing: Typing::default(),
             presence: Board::default(),
             channels: Channels::default(),
+            previews: Previews::default(),
         }))
     }
 
@@ -83,6 +92,19 @@ impl Messaging {
     /// Returns the database, for background tasks and proofs of permission. Handlers cannot reach it.
     pub(super) fn db(&self) -> &Db {
         &self.0.parts.db
+    }
+
+    pub(super) fn fetcher(&self) -> Option<&PageFetcher> {
+        self.0.parts.fetcher.as_ref()
+    }
+
+    /// Returns the messages that wait for previews, if messages get previews.
+    pub(super) fn previews(&self) -> Option<&Previews> {
+        self.fetcher().map(|_| &self.0.previews)
+    }
+
+    pub(super) fn files(&self) -> &Files {
+        &self.0.parts.files
     }
 
     pub(super) fn appender(&self) -> &Appender {

@@ -24,6 +24,7 @@ use super::parts::Messaging;
 use super::rates::RateLimit;
 use super::turn::Turn;
 use crate::envelope::{RequestId, Success};
+use crate::files::Files;
 use crate::rate_limit::Rate;
 use crate::socket::{Event, NamespaceBuilder, Socket};
 use crate::{ImksError, ImksResult};
@@ -77,6 +78,11 @@ impl<'a> Registry<'a> {
     /// Returns the configuration.
     pub(super) fn config(&self) -> &Config {
         self.messaging.config()
+    }
+
+    /// Returns the store of attached files.
+    pub(super) fn files(&self) -> &Files {
+        self.messaging.files()
     }
 
     /// Creates a rate limit for one feature, with a bucket per user.

@@ -36,6 +36,7 @@ change_kinds! {
     Pin = 3: "pin:updated",
     Poll = 4: "poll:updated",
     Thread = 5: "thread:updated",
+    Embeds = 6: "message:updated",
 }
 
 /// A row of `channel_change`.

@@ -160,6 +160,11 @@ pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Fields of a message that have tables of their own.
 pub type Parts = Vec<Box<RawValue>>;
 
+/// Parses a column with the parts of a message.
+fn parts_from_stored(text: Option<&str>) -> Parts {
+    text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
 /// Whether a message counts as unread in its channel. A reply that appears only in its thread does not.
 pub(crate) fn is_counted(thread: Option<Uuid>, flags: i32) -> bool {
     thread.is_none() || flags & FLAG_ALSO_IN_CHANNEL != 0
@@ -186,8 +191,8 @@ impl Message {
             thread_id: row.thread_id,
             reply_to_message_id: row.reply_to_message_id,
             reply_to,
-            attachments: Vec::new(),
-            embeds: Vec::new(),
+            attachments: parts_from_stored(row.attachments.as_deref().filter(|_| !deleted)),
+            embeds: parts_from_stored(row.embeds.as_deref().filter(|_| !deleted)),
             poll: Poll::from_stored(row.poll.as_deref().filter(|_| !deleted)),
             mentions,
             flags: row.flags,
@@ -267,6 +272,8 @@ mod tests {
             reactions: Some(r#"{"👍":{"count":1,"user_ids":[]}}"#.into()),
             pinned_at: Some(1),
             attachment_count: 2,
+            attachments: Some(r#"["secret.png"]"#.into()),
+            embeds: Some(r#"["secret"]"#.into()),
             ..Message::default()
         };
         let live = json!(row.clone().into_detail(None));

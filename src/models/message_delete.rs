@@ -12,8 +12,8 @@ use super::channel_change::ChangeKind;
 use super::message::is_counted;
 use super::message_mention::{MentionRows, OwnRow};
 use super::message_row::Message;
-use super::message_thread;
 use super::rows::{Column, RowsSql};
+use super::{message_attachment, message_thread};
 use crate::clock::{Micros, Timestamp};
 use crate::{ImksError, ImksResult};
 
@@ -111,6 +111,9 @@ impl Mutation for DeleteMessages {
 /// Turns a message into a tombstone.
 fn delete(channel: &mut LockedChannel<'_>, id: Uuid) -> ImksResult<Arc<Deletion>> {
     let (at, actor) = (channel.now().max(channel.message(id)?.created_at), channel.scope().actor.id);
+    if channel.message(id)?.attachment_count > 0 {
+        message_attachment::detach(channel, id);
+    }
     let row = channel.change(id, ChangeKind::Delete, |row| {
         (row.deleted_at, row.deleted_by) = (Some(at), Some(actor));
     })?;

@@ -99,10 +99,10 @@ impl EditMessage {
 
 /// The payload of `message:updated`: the whole message, for clients that missed the original.
 #[derive(Debug, Serialize)]
-struct MessageUpdate {
+pub(super) struct MessageUpdate {
     #[serde(flatten)]
-    message: Arc<MessageDetail>,
-    kind: &'static str,
+    pub message: Arc<MessageDetail>,
+    pub kind: &'static str,
 }
 
 /// A row of `message_edit`: the text of a message before an edit.

@@ -105,6 +105,8 @@ message_row! {
         reactions: Option<String>,
         poll: Option<String>,
         thread: Option<String>,
+        attachments: Option<String>,
+        embeds: Option<String>,
     }
 }
 
@@ -131,6 +133,10 @@ pub(crate) struct Appended {
     pub content_hash: i64,
     /// The mentions as stored.
     pub mentions: Option<String>,
+    /// The attachments as stored.
+    pub attachments: Option<String>,
+    /// The embeds as stored.
+    pub embeds: Option<String>,
 }
 
 /// Declares the columns that are set when a message is sent, and the statement that inserts them.
@@ -172,6 +178,9 @@ inserted! {
     "metadata" = row.message.metadata.as_deref().map(RawValue::get),
     "content_hash" = row.content_hash,
     "created_at" = row.message.created_at.0,
+    "attachment_count" = row.message.attachment_count,
+    "attachments" = row.attachments.as_deref(),
+    "embeds" = row.embeds.as_deref(),
 }
 
 /// Finds messages by id inside a transaction.
@@ -208,6 +217,8 @@ mod tests {
             cseq: 1,
             content_hash: 2,
             mentions: row.mentions.clone(),
+            attachments: None,
+            embeds: None,
         };
         assert_eq!(Appended::columns(&[appended]).len(), INSERT.width());
         assert_eq!(row.bytes(), DETAIL_BYTES + "hello{}".len());

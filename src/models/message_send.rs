@@ -11,12 +11,14 @@ use super::channel_key::Expect;
 use super::message::{
     ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, MessageDetail, MessageType, ReplyPreview, is_counted,
 };
+use super::message_attachment::Attachment;
 use super::message_author::LastSend;
+use super::message_embed::Embeds;
 use super::message_mention::{MentionRows, Mentioned, OwnRow, written};
 use super::message_poll::{NewPoll, Poll};
 use super::message_row::Message;
 use super::text::{Mentions, MessageBody, Metadata, Nonce};
-use super::{message_poll_vote, message_thread};
+use super::{message_attachment, message_poll_vote, message_thread};
 use crate::{ImksError, ImksResult};
 
 /// A message to send.
@@ -44,6 +46,10 @@ pub struct NewMessage {
     pub poll: Option<NewPoll>,
     /// What programs read beside the body.
     pub metadata: Option<Metadata>,
+    /// The files that the message has.
+    pub attachments: Vec<Uuid>,
+    /// The cards that the message shows.
+    pub embeds: Embeds,
     /// The client's own id of this send. Repeated within 24 hours by the same author in the same channel, it
     /// returns the first message.
     pub nonce: Option<Nonce>,
@@ -70,11 +76,13 @@ impl Mutation for NewMessage {
         for id in self.thread_id.into_iter().chain(self.reply_to_message_id) {
             references.message(id);
         }
+        message_attachment::refer(references, &self.attachments);
         let scope = references.scope();
         let (author, slow) = ((scope.actor.id, scope.channel_id), !scope.slow_mode.is_zero());
         if let Some(nonce) = &self.nonce {
-            // Slow mode or a condition would refuse a repeat before the unique index could detect it.
-            references.nonce(nonce, slow || self.expect.is_some());
+            // Slow mode, a condition or used attachments would refuse a repeat before the unique index could detect it.
+            let refuses = slow || self.expect.is_some() || !self.attachments.is_empty();
+            references.nonce(nonce, refuses);
         }
         if let Some(expect) = &self.expect {
             expect.refers(references);
@@ -97,7 +105,9 @@ impl Mutation for NewMessage {
         self.check_thread(channel)?;
         let reply_to = self.quoted(channel)?;
         self.check_slow_mode(channel)?;
-        let message = channel.append(self.row(channel), content_hash, reply_to)?;
+        let attachments = message_attachment::usable(channel, &self.attachments)?;
+        let message = channel.append(self.row(channel, &attachments), content_hash, reply_to)?;
+        message_attachment::attach(channel, message.id, &attachments);
         self.advance_author(channel, &message)?;
         self.mention(channel, &message);
         if let Some(expect) = &self.expect {
@@ -148,7 +158,7 @@ impl NewMessage {
     }
 
     /// Creates the row without the fields that only the channel can fill in.
-    fn row(&self, channel: &LockedChannel<'_>) -> Message {
+    fn row(&self, channel: &LockedChannel<'_>, attachments: &[Attachment]) -> Message {
         let author = &channel.scope().actor;
         Message {
             author_id: author.id,
@@ -161,6 +171,9 @@ impl NewMessage {
             mentions: self.mentions.stored(),
             flags: self.stored_flags(),
             poll: self.poll.as_ref().map(|poll| Poll::new(poll, channel.now()).stored()),
+            attachment_count: i32::try_from(attachments.len()).unwrap_or(i32::MAX),
+            attachments: message_attachment::stored(attachments),
+            embeds: self.embeds.stored(),
             nonce: self.nonce.as_ref().map(|nonce| nonce.as_str().into()),
             metadata: self.metadata.as_ref().map(|metadata| metadata.as_str().into()),
             version: 1,
@@ -231,6 +244,8 @@ impl NewMessage {
         }
         self.poll.iter().flat_map(NewPoll::content).for_each(|part| add(&part));
         self.metadata.iter().for_each(|metadata| add(metadata.as_str().as_bytes()));
+        self.attachments.iter().for_each(|id| add(id.as_bytes()));
+        self.embeds.stored().iter().for_each(|embeds| add(embeds.as_bytes()));
         hash.cast_signed()
     }
 }
@@ -252,6 +267,8 @@ mod tests {
             flags,
             poll: None,
             metadata: None,
+            attachments: Vec::new(),
+            embeds: Embeds::default(),
             nonce: None,
             expect: None,
             interactive: true,

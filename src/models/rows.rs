@@ -315,7 +315,7 @@ fn sqlite_arguments(columns: &[Column<'_>], rows: Range<usize>) -> Result<Sqlite
     Ok(arguments)
 }
 
-/// The most rows of one statement on SQLite, which takes 32,766 parameters; the widest table has 16 columns.
+/// The most rows of one statement on SQLite, which takes 32,766 parameters; the widest table has 20 columns.
 pub(crate) const ROWS_LIMIT: usize = 1 << (SIZES - 1);
 const SIZES: usize = 11;
 

@@ -104,6 +104,13 @@ impl<const MIN: usize, const MAX: usize> ShortText<MIN, MAX> {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Makes a text of one that was not written for this place: without white space around it and U+0000, and as long as
+    /// may be. `None` if less than `MIN` is left of it.
+    pub(crate) fn cut(text: &str) -> Option<Self> {
+        let text: String = text.trim().chars().filter(|it| *it != '\0').take(MAX).collect();
+        (MIN == 0 || text.chars().take(MIN).count() == MIN && !text.trim().is_empty()).then_some(Self(text))
+    }
 }
 
 impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for ShortText<MIN, MAX> {

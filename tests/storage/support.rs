@@ -9,6 +9,7 @@ use imks::testing::models::db::{self, Db};
 use imks::testing::models::message::{AuthorInfo, ContentType, MessageDetail, MessageType};
 use imks::testing::models::message_delete::DeleteMessage;
 use imks::testing::models::message_edit::EditMessage;
+use imks::testing::models::message_embed::Embeds;
 use imks::testing::models::message_mention::Mentioned;
 use imks::testing::models::message_page::{self, MessagePage, Page, Position};
 use imks::testing::models::message_send::{NewMessage, Sent};
@@ -209,6 +210,8 @@ pub fn message(body: &str) -> NewMessage {
         flags: 0,
         poll: None,
         metadata: None,
+        attachments: Vec::new(),
+        embeds: Embeds::default(),
         nonce: None,
         expect: None,
         interactive: true,

@@ -262,6 +262,8 @@ mod tests {
             flags: 0,
             mentioned: Mentioned::default(),
             poll: None,
+            attachments: Vec::new(),
+            embeds: crate::models::message_embed::Embeds::default(),
             expect: None,
             metadata: None,
             nonce: Some(Nonce::new(nonce).unwrap()),

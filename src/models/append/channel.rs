@@ -184,6 +184,7 @@ impl LockedChannel<'_> {
         state.last_message_at = Some(row.created_at);
         state.message_count += 1;
         let (cseq, mentions) = (row.cseq, row.mentions.clone());
+        let (attachments, embeds) = (row.attachments.clone(), row.embeds.clone());
         let message = Arc::new(row.into_detail(reply_to));
         if let Some(nonce) = &message.nonce {
             self.claim(nonce.clone());
@@ -193,6 +194,8 @@ impl LockedChannel<'_> {
             cseq,
             content_hash,
             mentions,
+            attachments,
+            embeds,
         });
         Ok(message)
     }

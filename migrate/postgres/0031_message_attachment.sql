@@ -1,0 +1,26 @@
+-- Files of messages, whose bytes are in an object store or a directory. A message shows its attachments and embeds from its
+-- own row; these rows are for uploads, quotas and removal. Without a message: not sent yet. With deleted_at: the bytes
+-- are still to be removed.
+CREATE TABLE message_attachment (
+    id           UUID   NOT NULL PRIMARY KEY,
+    channel_id   UUID   NOT NULL,
+    uploader_id  UUID   NOT NULL,
+    message_id   UUID,
+    filename     TEXT   NOT NULL,
+    mime         TEXT   NOT NULL,
+    size_bytes   BIGINT NOT NULL,
+    sha256       TEXT,
+    width        INTEGER,
+    height       INTEGER,
+    created_at   BIGINT NOT NULL,
+    completed_at BIGINT,
+    deleted_at   BIGINT
+);
+CREATE INDEX message_attachment_message ON message_attachment (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX message_attachment_uploader ON message_attachment (uploader_id, size_bytes, message_id)
+    WHERE deleted_at IS NULL;
+CREATE INDEX message_attachment_unused ON message_attachment (created_at)
+    WHERE message_id IS NULL AND deleted_at IS NULL;
+CREATE INDEX message_attachment_deleted ON message_attachment (deleted_at) WHERE deleted_at IS NOT NULL;
+
+ALTER TABLE message ADD COLUMN attachments TEXT, ADD COLUMN embeds TEXT;
