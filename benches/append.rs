@@ -387,6 +387,8 @@ impl Sender {
             thread_id: None,
             also_send_to_channel: false,
             reply_to_message_id: None,
+            forward_of: None,
+            expires_at: None,
             mentions: Mentions::default(),
             mentioned: Mentioned::default(),
             flags: 0,

@@ -26,7 +26,7 @@ use crate::files::Files;
 use crate::http::health::Health;
 use crate::http::tls::Certificates;
 use crate::http::{self, Audience, admin_ui};
-use crate::messaging::api::Api;
+use crate::messaging::api::{Api, Route};
 use crate::messaging::backend::Backend;
 use crate::messaging::{self, Messaging, Parts, Relay};
 use crate::models::Db;
@@ -63,6 +63,7 @@ pub struct App {
     engine: Engine,
     server: Server,
     namespace: Namespace,
+    api: Api,
     /// The accept loops of HTTP and of Socket.IO, and the background jobs.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -138,6 +139,7 @@ impl App {
             engine,
             server,
             namespace,
+            api,
             tasks,
             stop,
         })
@@ -147,6 +149,13 @@ impl App {
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
     pub fn addr(&self) -> SocketAddr {
         self.front.addr
+    }
+
+    /// Returns the method and path of every route of the HTTP API.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
+    pub fn api_routes(&self) -> Vec<String> {
+        let name = |(route, _): (Route, Namespace)| format!("{:?} {}", route.method(), route.path());
+        self.api.routes().map(name).collect()
     }
 
     /// Returns the UDP address that WebTransport listens on.

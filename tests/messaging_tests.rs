@@ -33,6 +33,8 @@ mod api;
 mod attachment;
 #[path = "messaging/bad_input.rs"]
 mod bad_input;
+#[path = "messaging/body.rs"]
+mod body;
 #[path = "messaging/bookmark.rs"]
 mod bookmark;
 #[path = "messaging/command_line.rs"]
@@ -51,6 +53,8 @@ mod edit;
 mod embed;
 #[path = "messaging/fake_s3.rs"]
 mod fake_s3;
+#[path = "messaging/forward.rs"]
+mod forward;
 #[path = "messaging/history.rs"]
 mod history;
 #[path = "messaging/hook.rs"]
@@ -83,6 +87,12 @@ mod reaction;
 mod read_state;
 #[path = "messaging/refusal_log.rs"]
 mod refusal_log;
+#[path = "messaging/report.rs"]
+mod report;
+#[path = "messaging/routes.rs"]
+mod routes;
+#[path = "messaging/scheduled.rs"]
+mod scheduled;
 #[path = "messaging/search.rs"]
 mod search;
 #[path = "messaging/send.rs"]

@@ -32,6 +32,8 @@ mod poll;
 mod reaction;
 #[path = "storage/read_state.rs"]
 mod read_state;
+#[path = "storage/scheduled.rs"]
+mod scheduled;
 #[path = "storage/schema.rs"]
 mod schema;
 #[path = "storage/search.rs"]

@@ -312,6 +312,8 @@ settings! {
             "Name of this node in `session:ready`; if not set, a random name that changes with each start";
         core_recheck (recheck): "IMKS_CORE_RECHECK" =
             "How often a core without streams is asked about each session: its token, its rooms";
+        edit_window: "IMKS_EDIT_WINDOW" =
+            "How long after its sending a message can be edited; if not set, for ever";
     }
     "limits." in config.messaging => {
         events: "IMKS_LIMIT_EVENTS" =

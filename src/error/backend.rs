@@ -60,6 +60,7 @@ impl Code {
             Self::FailedPrecondition
             | Self::ChannelArchived
             | Self::ChannelReadOnly
+            | Self::EditWindowClosed
             | Self::PollClosed
             | Self::LimitReached => GrpcCode::FailedPrecondition,
             Self::RateLimited | Self::SlowMode => GrpcCode::ResourceExhausted,

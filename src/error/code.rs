@@ -76,6 +76,8 @@ codes! {
     ChannelArchived = "channel_archived", 422, Never, "The channel is archived, nothing changes in it";
     /// The channel is read-only.
     ChannelReadOnly = "channel_read_only", 422, Never, "The channel is read-only";
+    /// The message can no longer be edited.
+    EditWindowClosed = "edit_window_closed", 422, Never, "The message can no longer be edited";
     /// The poll is closed.
     PollClosed = "poll_closed", 422, Never, "The poll is closed";
     /// A named limit is reached.
@@ -136,6 +138,8 @@ pub enum Precondition {
     ChannelArchived,
     /// The channel is read-only: only users with `MANAGE_CHANNEL` may write in it.
     ChannelReadOnly,
+    /// The time in which the message could be edited is over.
+    EditWindowClosed,
     /// The poll is closed.
     PollClosed,
     /// The poll allows each voter to vote only once.
@@ -154,6 +158,8 @@ pub enum Precondition {
     BuiltInRole,
     /// Users and channels are those of an external core.
     ExternalCore,
+    /// The scheduled message is being sent, or is sent, failed or cancelled.
+    NotPending,
 }
 
 impl Precondition {
@@ -162,6 +168,7 @@ impl Precondition {
         match self {
             Self::ChannelArchived => "The channel is archived, nothing changes in it",
             Self::ChannelReadOnly => "The channel is read-only",
+            Self::EditWindowClosed => "The message can no longer be edited",
             Self::PollClosed => "The poll is closed",
             Self::VoteFinal => "A vote in this poll cannot be changed",
             Self::VotersHidden => "This poll does not show who voted for what",
@@ -172,6 +179,7 @@ impl Precondition {
             Self::WorkspaceInUse => "The workspace has channels; remove them first",
             Self::FirstWorkspace => "The first workspace cannot be removed",
             Self::BuiltInRole => "Every workspace has this role, and it does not change; make another one",
+            Self::NotPending => "It is being sent, or is sent, failed or cancelled",
             Self::ExternalCore => "Users and channels live in the core at IMKS_CORE_URL, not in this server",
         }
     }
@@ -182,6 +190,7 @@ impl From<Precondition> for Code {
         match precondition {
             Precondition::ChannelArchived => Self::ChannelArchived,
             Precondition::ChannelReadOnly => Self::ChannelReadOnly,
+            Precondition::EditWindowClosed => Self::EditWindowClosed,
             Precondition::PollClosed => Self::PollClosed,
             Precondition::VoteFinal
             | Precondition::VotersHidden
@@ -190,7 +199,8 @@ impl From<Precondition> for Code {
             | Precondition::WorkspaceInUse
             | Precondition::FirstWorkspace
             | Precondition::BuiltInRole
-            | Precondition::ExternalCore => Self::FailedPrecondition,
+            | Precondition::ExternalCore
+            | Precondition::NotPending => Self::FailedPrecondition,
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum Method {
     Post,
     /// Stores or replaces.
     Put,
+    /// Changes some fields.
+    Patch,
     /// Removes. Its parameters are in the path and the query.
     Delete,
 }
@@ -146,7 +148,7 @@ impl Call {
         match method {
             Method::Get => Ok(self.form(None)),
             Method::Delete => Ok(self.form(Some(key_field))),
-            Method::Post | Method::Put => self.json(key_field),
+            Method::Post | Method::Put | Method::Patch => self.json(key_field),
         }
     }
 

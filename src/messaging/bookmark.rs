@@ -2,16 +2,18 @@
 //! `bookmark:updated` for the user's devices, also when a reminder is due.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
+use super::page::{PageSize, next_page};
 use super::parts::{Messaging, timed};
 use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
+use super::ticks;
 use crate::clock::{self, Micros, Timestamp};
 use crate::models::message_bookmark::{
     self, BOOKMARKS_MAX, Bookmark, BookmarkChange, NOTE_CHARS_MAX, Note, REMINDERS_AT_ONCE,
@@ -129,17 +131,13 @@ async fn remove(ctx: Ctx, request: Remove, limit: RateLimit<Uuid>) -> ImksResult
 struct List {
     #[serde(default)]
     before: Option<i64>,
-    #[serde(default = "page_size")]
-    limit: u32,
-}
-
-fn page_size() -> u32 {
-    PAGE_DEFAULT
+    #[serde(default)]
+    limit: PageSize,
 }
 
 impl Large for List {
     fn answer_size(&self) -> AnswerSize {
-        AnswerSize::up_to(self.limit.min(PAGE_LIMIT) as usize * BOOKMARK_BYTES * COPIES)
+        AnswerSize::up_to(self.limit.rows() * BOOKMARK_BYTES * COPIES)
     }
 }
 
@@ -152,41 +150,30 @@ struct Bookmarks {
 }
 
 async fn list(ctx: Ctx, _room: Reservation, request: List) -> ImksResult<Bookmarks> {
-    if !(1..=PAGE_LIMIT).contains(&request.limit) {
-        return Err(ImksError::invalid("limit", format!("must be between 1 and {PAGE_LIMIT}")));
-    }
     let (own, before) = (ctx.own(), request.before.unwrap_or(i64::MAX));
-    let listed = message_bookmark::list(own.db(), own.user(), before, request.limit.into());
+    let listed = message_bookmark::list(own.db(), own.user(), before, request.limit.get().into());
     let bookmarks = timed("bookmark_list", listed).await?;
-    let is_full = bookmarks.len() == request.limit as usize;
-    let next = bookmarks.last().filter(|_| is_full).map(|bookmark| bookmark.user_rev);
+    let next = next_page(&bookmarks, request.limit.rows(), |bookmark| bookmark.user_rev);
     Ok(Bookmarks { bookmarks, next })
 }
 
 /// Sends reminders when they are due, until `stop`. Each is sent by one node, and kept in the user's stream for
 /// devices that are away.
 pub(super) async fn remind(messaging: Messaging, namespace: Namespace, stop: CancellationToken) {
-    let mut ticks = interval(REMIND_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+    ticks::repeat(REMIND_EVERY, &stop, || remind_due(&messaging, &namespace)).await;
+}
+
+/// Returns whether there may be more.
+async fn remind_due(messaging: &Messaging, namespace: &Namespace) -> bool {
+    let taken = message_bookmark::take_due(messaging.db(), clock::now_micros());
+    match timed("reminders", taken).await {
+        Ok(due) => {
+            due.iter().for_each(|(user, bookmark)| UPDATED.to_user(namespace, *user, bookmark));
+            i64::try_from(due.len()).is_ok_and(|taken| taken >= REMINDERS_AT_ONCE)
         }
-        while !stop.is_cancelled() {
-            match timed("reminders", message_bookmark::take_due(messaging.db(), clock::now_micros())).await {
-                Ok(due) => {
-                    let full = i64::try_from(due.len()).is_ok_and(|taken| taken >= REMINDERS_AT_ONCE);
-                    due.iter().for_each(|(user, bookmark)| UPDATED.to_user(&namespace, *user, bookmark));
-                    if !full {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "reminders are late");
-                    break;
-                }
-            }
+        Err(error) => {
+            tracing::warn!(%error, "reminders are late");
+            false
         }
     }
 }
@@ -195,9 +182,6 @@ pub(super) async fn remind(messaging: Messaging, namespace: Namespace, stop: Can
 const REMINDER_AHEAD_MAX: Micros = 365 * 24 * 3_600 * 1_000_000;
 /// How often the server looks for reminders that are due.
 const REMIND_EVERY: Duration = Duration::from_secs(1);
-/// The most bookmarks in one page of `bookmark:list`.
-const PAGE_LIMIT: u32 = 100;
-const PAGE_DEFAULT: u32 = 50;
 /// The most bytes of a bookmark.
 const BOOKMARK_BYTES: usize = NOTE_CHARS_MAX * 4 + 512;
 /// The rate at which one user may change bookmarks.

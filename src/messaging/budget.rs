@@ -198,8 +198,9 @@ impl Shares {
     }
 }
 
-/// The largest message in an answer: a body of 8,000 characters that are all escaped, and the other fields.
-const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// The largest message in an answer: a body of 8,000 characters that are all escaped, another one that it forwards,
+/// and the other fields.
+const MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// The smallest page of messages for which there is room at all: that of a single message.
 const PAGE_BYTES_MIN: usize = MESSAGE_BYTES_MAX * COPIES;
 /// The largest entry of a channel in `session:ready`.

@@ -105,8 +105,8 @@ impl Channel<View> {
         Ok(head)
     }
 
-    /// Moves the caller's read position forward.
-    pub async fn mark_read(&self, seq: i64) -> ImksResult<ReadState> {
+    /// Moves the caller's read position forward. Returns it, and whether it moved.
+    pub async fn mark_read(&self, seq: i64) -> ImksResult<(ReadState, bool)> {
         let user = self.session.identity().user_id;
         timed("read_mark", message_read_state::mark(self.messaging.db(), user, self.id, seq)).await
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::budget::{AnswerSize, Reservation};
@@ -12,10 +13,12 @@ use super::parts::Messaging;
 use super::presence_board::Board;
 use super::preview_queue::Previews;
 use super::push::Push;
-use super::session::Session;
+use super::session::{Session, Token};
+use super::small_channels::MEMBERS_MAX;
 use super::turn::Turn;
 use super::typists::Typing;
-use crate::auth::{CoreClient, Identity, Permission, TokenVerifier};
+use crate::auth::{CoreClient, Identity, Permission, TokenVerifier, UserInfo};
+use crate::clock;
 use crate::files::Files;
 use crate::socket::{Namespace, Socket};
 use crate::{ImksError, ImksResult};
@@ -64,6 +67,15 @@ pub struct Ctx {
 impl Ctx {
     pub(super) fn new(messaging: &Messaging, caller: Caller) -> Self {
         Self { messaging: messaging.clone(), caller }
+    }
+
+    /// Returns the context in which the server acts for a user who is not there. It has no token, so sensitive
+    /// permissions are refused.
+    pub(super) fn on_behalf_of(messaging: &Messaging, namespace: &Namespace, user: &UserInfo) -> Self {
+        let (user_id, username, now) = (user.id, Arc::clone(&user.username), clock::now_micros());
+        let identity = Identity { user_id, username, session_id: None, issued_at: now, expires_at: now };
+        let session = Arc::new(Session::new(identity, Token::new("", None), None));
+        Self::new(messaging, Caller { session, via: Via::Http(namespace.clone()) })
     }
 
     /// Returns the identity of the caller.
@@ -116,6 +128,20 @@ impl Ctx {
             Via::Socket(socket) => push.to_other_devices(socket, self.user(), payload),
             Via::Http(namespace) => push.to_user(namespace, self.user(), &payload()),
         }
+    }
+
+    /// Whether the channel has so few members that everybody may know how far the others have read.
+    ///
+    /// # Errors
+    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
+    pub(super) async fn is_small(&self, channel: Uuid) -> ImksResult<bool> {
+        let (small, now) = (self.messaging.small_channels(), Instant::now());
+        if let Some(known) = small.known(channel, now) {
+            return Ok(known);
+        }
+        let members = self.messaging.core().count_members(channel, MEMBERS_MAX + 1).await;
+        let is_small = small.note(channel, *members.as_ref().unwrap_or(&0), now);
+        members.map(|_| is_small)
     }
 
     /// Returns the channels of the caller.

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
+use super::page::next_page;
 use super::parts::timed;
 use super::push::Push;
 use super::rates::RateLimit;
@@ -134,7 +135,7 @@ async fn list(ctx: Ctx, _room: Reservation, request: List) -> ImksResult<Drafts>
     let (own, before) = (ctx.own(), request.before.unwrap_or(i64::MAX));
     let limit = i64::try_from(PAGE_LIMIT).unwrap_or(1);
     let drafts = timed("draft_list", message_draft::list(own.db(), own.user(), before, limit)).await?;
-    let next = drafts.last().filter(|_| drafts.len() == PAGE_LIMIT).map(|draft| draft.user_rev);
+    let next = next_page(&drafts, PAGE_LIMIT, |draft| draft.user_rev);
     Ok(Drafts { drafts, next })
 }
 

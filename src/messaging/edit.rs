@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -31,9 +32,15 @@ const DELETE_BULK: Request<DeleteBulk, Deletions> = Request::new("message:delete
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
-    events.on_write(EDIT, edit);
+    let window = events.config().edit_window;
+    if let Some(window) = window {
+        events.advertise("edit_window_ms", u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
+    }
+    events
+        .on_write(EDIT, move |ctx, turn, request| edit(ctx, turn, request, window))
+        .patch("/channels/{channel_id}/messages/{message_id}");
     events.on_read(EDITS, edits).get("/channels/{channel_id}/messages/{message_id}/edits");
-    events.on_write(DELETE, delete);
+    events.on_write(DELETE, delete).delete("/channels/{channel_id}/messages/{message_id}");
     events.on_write(DELETE_BULK, delete_bulk);
 }
 
@@ -42,7 +49,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 struct Edit {
     channel_id: Uuid,
     message_id: Uuid,
-    body: MessageBody,
+    body: String,
     #[serde(default)]
     expected_version: Option<i64>,
     #[serde(default)]
@@ -56,15 +63,16 @@ struct EditAnswer {
     rev: i64,
 }
 
-async fn edit(ctx: Ctx, turn: Turn, request: Edit) -> ImksResult<EditAnswer> {
+async fn edit(ctx: Ctx, turn: Turn, mut request: Edit, window: Option<Duration>) -> ImksResult<EditAnswer> {
+    let body = MessageBody::either(std::mem::take(&mut request.body))?;
     ctx.count_send(request.channel_id)?;
     let channel = ctx.writable(request.channel_id, Permission::SendMessages).await?;
     if let Some(mentions) = &request.mentions {
         require_mentions(&ctx, request.channel_id, mentions).await?;
     }
-    let Edit { message_id, body, expected_version, mentions, .. } = request;
+    let Edit { message_id, expected_version, mentions, .. } = request;
     let mentioned = mentioned(&ctx, channel.id(), mentions.as_ref()).await?;
-    let edit = EditMessage { message_id, body, mentions, mentioned, expected_version };
+    let edit = EditMessage { message_id, body, mentions, mentioned, expected_version, window };
     let message = channel.submit(turn, edit)?.await?;
     preview::request(&ctx, &message);
     Ok(EditAnswer { rev: message.rev, message })

@@ -3,13 +3,15 @@
 
 use std::borrow::Cow;
 
+use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 use crate::models::text::{REFUSAL, refusal};
 use crate::{ImksError, ImksResult};
 
 /// A list of one to `MAX` items.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct BoundedList<T, const MAX: usize>(pub Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
+use super::page::PageSize;
 use super::parts::Messaging;
 use super::presence_board::Status;
 use super::push::{Push, user_room};
@@ -247,30 +248,20 @@ struct List {
     /// Only messages that are older than this one.
     #[serde(default)]
     before: Option<Uuid>,
-    #[serde(default = "page_size")]
-    limit: u32,
-}
-
-fn page_size() -> u32 {
-    PAGE_DEFAULT
+    #[serde(default)]
+    limit: PageSize,
 }
 
 impl Large for List {
     fn answer_size(&self) -> AnswerSize {
-        AnswerSize::of_messages(self.limit as usize)
+        AnswerSize::of_messages(self.limit.rows())
     }
 }
 
 async fn list(ctx: Ctx, room: Reservation, request: List) -> ImksResult<Inbox> {
-    if !(1..=PAGE_LIMIT).contains(&request.limit) {
-        return Err(ImksError::invalid("limit", format!("must be between 1 and {PAGE_LIMIT}")));
-    }
     let (readable, _) = ctx.readable_among(&ctx.channels().await?).await?;
-    readable.mentions(&room, request.before, request.limit).await
+    readable.mentions(&room, request.before, request.limit.get()).await
 }
 
 /// How long other nodes may take to say who is online.
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The most messages in one page of the inbox.
-const PAGE_LIMIT: u32 = 100;
-const PAGE_DEFAULT: u32 = 50;

@@ -8,12 +8,13 @@ use uuid::Uuid;
 
 use super::channel::{Channel, Write};
 use super::ctx::Ctx;
+use super::forward::ForwardOf;
 use super::poll::StartPoll;
 use super::registry::{Registry, Request};
 use super::turn::Turn;
-use super::{draft, mention, preview, read_state};
+use super::{draft, expiring, mention, preview, read_state};
 use crate::auth::Permission;
-use crate::clock::{self, Micros};
+use crate::clock::{self, Micros, Timestamp};
 use crate::models::channel_key::Expect;
 use crate::models::message::{
     ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, MessageDetail, MessageType,
@@ -37,16 +38,20 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `message:send`.
-#[derive(Debug, Deserialize)]
-struct SendMessage {
-    channel_id: Uuid,
-    body: MessageBody,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SendMessage {
+    pub(super) channel_id: Uuid,
+    /// May be missing only in a message that forwards another one.
     #[serde(default)]
-    thread_id: Option<Uuid>,
+    body: Option<String>,
+    #[serde(default)]
+    pub(super) thread_id: Option<Uuid>,
     #[serde(default)]
     reply_to_message_id: Option<Uuid>,
     #[serde(default)]
-    nonce: Option<Nonce>,
+    forward_of: Option<ForwardOf>,
+    #[serde(default)]
+    pub(super) nonce: Option<Nonce>,
     #[serde(default)]
     content_type: ContentType,
     #[serde(default)]
@@ -57,9 +62,12 @@ struct SendMessage {
     also_send_to_channel: bool,
     /// Whether the draft in the same channel and thread is cleared in the same transaction.
     #[serde(default)]
-    clear_draft: bool,
+    pub(super) clear_draft: bool,
     #[serde(default)]
     poll: Option<StartPoll>,
+    /// When the message deletes itself.
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
     #[serde(default)]
     expect: Option<Expect>,
     #[serde(default)]
@@ -78,10 +86,9 @@ struct Answer {
 async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> {
     request.check()?;
     ctx.count_send(request.channel_id)?;
-    let channel = permitted(&ctx, &request).await?;
     let (clear_draft, thread) = (request.clear_draft, request.thread_id);
-    let mentioned = mentioned(&ctx, channel.id(), request.mentions.as_ref()).await?;
-    let message = request.into_message(mentioned.clone(), clock::now_micros())?;
+    let (channel, message) = prepare(&ctx, request, clock::now_micros()).await?;
+    let mentioned = message.mentioned.clone();
     let Sent { message, duplicate } = match clear_draft {
         true => channel.submit(turn, SendDraft(message))?.await?,
         false => channel.submit(turn, message)?.await?,
@@ -96,6 +103,21 @@ async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> 
         draft::tell_cleared(&ctx, channel.id(), thread).await;
     }
     Ok(Answer { message, duplicate })
+}
+
+/// Returns the message of a person who sends it at `now`, with a proof that the caller may send it.
+pub(super) async fn prepare(
+    ctx: &Ctx,
+    request: SendMessage,
+    now: Micros,
+) -> ImksResult<(Channel<Write>, NewMessage)> {
+    let channel = permitted(ctx, &request).await?;
+    let forward_of = match request.forward_of {
+        Some(forward_of) => Some(forward_of.copy(ctx).await?),
+        None => None,
+    };
+    let mentioned = mentioned(ctx, channel.id(), request.mentions.as_ref()).await?;
+    Ok((channel, NewMessage { forward_of, ..request.into_message(mentioned, now)? }))
 }
 
 async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write>> {
@@ -141,7 +163,15 @@ pub(super) async fn require_mentions(ctx: &Ctx, channel: Uuid, mentions: &Mentio
 }
 
 impl SendMessage {
-    fn check(&self) -> ImksResult<()> {
+    /// Checks the rules that the types of the fields do not check.
+    pub(super) fn check(&self) -> ImksResult<()> {
+        match &self.body {
+            Some(text) => MessageBody::check(text, self.content_type == ContentType::E2ee)?,
+            None if self.forward_of.is_some() => {}
+            None => {
+                return Err(ImksError::InvalidField { field: "body".into(), reason: "is missing".into() });
+            }
+        }
         if self.flags & !FLAGS_OF_CLIENTS != 0 {
             return Err(ImksError::invalid("flags", "has bits that are not known"));
         }
@@ -154,22 +184,31 @@ impl SendMessage {
     }
 
     fn into_message(self, mentioned: Mentioned, now: Micros) -> ImksResult<NewMessage> {
-        let kind = match (&self.poll, self.reply_to_message_id) {
-            (Some(_), _) => MessageType::Poll,
-            (None, Some(_)) => MessageType::Reply,
-            (None, None) => MessageType::Default,
+        let kind = match () {
+            () if self.poll.is_some() => MessageType::Poll,
+            () if self.content_type == ContentType::E2ee => MessageType::E2ee,
+            () if self.forward_of.is_some() => MessageType::Forwarded,
+            () if self.reply_to_message_id.is_some() => MessageType::Reply,
+            () => MessageType::Default,
+        };
+        let body = match (self.body, self.content_type) {
+            (Some(text), ContentType::E2ee) => MessageBody::encrypted(text)?,
+            (Some(text), _) => MessageBody::new(text)?,
+            (None, _) => MessageBody::default(),
         };
         Ok(NewMessage {
-            body: self.body,
+            body,
             kind,
             content_type: self.content_type,
             thread_id: self.thread_id,
             also_send_to_channel: self.also_send_to_channel,
             reply_to_message_id: self.reply_to_message_id,
+            forward_of: None,
             mentions: self.mentions.unwrap_or_default(),
             mentioned,
             flags: self.flags,
             poll: self.poll.map(|poll| poll.checked(now)).transpose()?,
+            expires_at: self.expires_at.map(|at| expiring::checked(at, now)).transpose()?,
             metadata: None,
             attachments: self.attachments,
             embeds: self.embeds,

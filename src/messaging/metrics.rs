@@ -12,6 +12,17 @@ pub enum EventError {
     Failed,
 }
 
+/// What became of an attempt to send a scheduled message.
+pub enum Scheduled {
+    /// It was sent.
+    Sent,
+    /// It will be tried again.
+    Retried,
+    /// It cannot be sent.
+    Failed,
+}
+
+label!(Scheduled { Sent = "sent", Retried = "retried", Failed = "failed" });
 label!(EventError { Refused = "refused", RateLimited = "rate_limited", Failed = "failed" });
 
 /// What became of a message of another program.
@@ -33,6 +44,8 @@ instruments! {
     CONNECTS_HELD: Gauge = "imks_connects_held";
     /// Connects that could not succeed and found no room to wait; their transport ended at once
     CONNECTS_NOT_HELD: Counter = "imks_connects_not_held_total";
+    /// Attempts to send scheduled messages, by what became of them
+    SCHEDULED: Counter[outcome: Scheduled] = "imks_scheduled_messages_total";
     /// Bytes reserved for large answers in flight
     ANSWER_BYTES: Gauge = "imks_answer_bytes";
     /// Time from the commit of a transaction until its events are in all local outboxes

@@ -15,7 +15,9 @@ mod ctx;
 mod dispatch;
 mod draft;
 mod edit;
+mod expiring;
 mod expiry;
+mod forward;
 mod held;
 mod history;
 mod input;
@@ -26,6 +28,7 @@ pub mod metrics;
 pub mod outbox;
 mod outcome;
 mod own;
+mod page;
 mod parts;
 mod pin;
 mod poll;
@@ -37,14 +40,19 @@ mod push;
 mod rates;
 mod reaction;
 mod read_state;
+mod receipt;
 mod recheck;
 mod registry;
 mod relay;
+mod report;
+mod scheduled;
 mod search;
 mod session;
+mod small_channels;
 mod subscription;
 mod sync;
 mod thread;
+mod ticks;
 mod turn;
 mod typing;
 mod typists;
@@ -87,6 +95,8 @@ cfg_if::cfg_if! {
 pub struct Config {
     /// The name of this node that clients see.
     pub node: Option<String>,
+    /// How long after its sending a message can be edited; `None` for ever.
+    pub edit_window: Option<Duration>,
     /// The rate of events of one socket.
     pub events: Rate,
     /// The rate of messages, edits and deletions of one user.
@@ -115,6 +125,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             node: None,
+            edit_window: None,
             events: Rate::new(50, 100),
             sends: Rate::new(10, 20),
             sends_per_channel: Rate::new(5, 10),
@@ -172,6 +183,9 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     bookmark::register(&mut events);
     search::register(&mut events);
     attachment::register(&mut events);
+    scheduled::register(&mut events);
+    report::register(&mut events);
+    receipt::register(&mut events);
     let Registered { routes, limits } = events.finish();
     mention::listen(builder, messaging);
     connect::register(builder, messaging, &expiry, limits);
@@ -188,12 +202,14 @@ impl Jobs {
         tasks.spawn(self.messaging.typing().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(self.messaging.presence().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(poll::close_overdue(self.messaging.clone(), stop.clone()));
+        tasks.spawn(expiring::delete_expired(self.messaging.clone(), stop.clone()));
         tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(search::index(self.messaging.clone(), stop.clone()));
         tasks.spawn(attachment::sweep(self.messaging.clone(), stop.clone()));
         if let Some(fetcher) = self.messaging.fetcher() {
             tasks.spawn(preview::run(self.messaging.clone(), fetcher.clone(), stop.clone()));
         }
+        tasks.spawn(scheduled::dispatch(self.messaging.clone(), namespace.clone(), stop.clone()));
         if let Some(relay) = self.messaging.relay() {
             relay.start(namespace, tasks, stop);
         }

@@ -147,6 +147,8 @@ fn new_message(message: &OutboxMessage) -> ImksResult<NewMessage> {
         thread_id: None,
         also_send_to_channel: false,
         reply_to_message_id: None,
+        forward_of: None,
+        expires_at: None,
         mentions: Mentions::default(),
         mentioned: Mentioned::default(),
         flags: 0,

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
+use uuid::Uuid;
 
 use super::Config;
 use super::budget::AnswerBudget;
@@ -12,11 +13,14 @@ use super::presence_board::Board;
 use super::preview_queue::Previews;
 use super::rates::Rates;
 use super::relay::Relay;
+use super::small_channels::SmallChannels;
 use super::typists::Typing;
+use crate::ImksResult;
 use crate::auth::{CoreClient, Permissions, TokenVerifier};
 use crate::files::Files;
 use crate::models::Db;
-use crate::models::append::Appender;
+use crate::models::append::{Appender, Authority, Mutation, Receipt, Scope};
+use crate::models::message::AuthorInfo;
 use crate::models::metrics;
 use crate::page_fetcher::PageFetcher;
 
@@ -54,6 +58,7 @@ struct Inner {
     presence: Board,
     channels: Channels,
     previews: Previews,
+    small: SmallChannels,
 }
 
 impl Messaging {
@@ -68,6 +73,7 @@ impl Messaging {
             presence: Board::default(),
             channels: Channels::default(),
             previews: Previews::default(),
+            small: SmallChannels::default(),
         }))
     }
 
@@ -111,6 +117,17 @@ impl Messaging {
         &self.0.parts.appender
     }
 
+    /// Queues a mutation that the server makes in the name of a user, because its time has come.
+    pub(super) fn submit_as<M: Mutation>(
+        &self,
+        channel_id: Uuid,
+        actor: AuthorInfo,
+        mutation: M,
+    ) -> ImksResult<Receipt<M::Done>> {
+        let scope = Scope { channel_id, actor, slow_mode: Duration::ZERO, authority: Authority::Any };
+        self.appender().submit(scope, mutation)
+    }
+
     pub(super) fn relay(&self) -> Option<&Relay> {
         self.0.parts.relay.as_ref()
     }
@@ -129,6 +146,10 @@ impl Messaging {
 
     pub(super) fn channels(&self) -> &Channels {
         &self.0.channels
+    }
+
+    pub(super) fn small_channels(&self) -> &SmallChannels {
+        &self.0.small
     }
 
     pub(super) fn rates(&self) -> &Rates {

@@ -1,19 +1,20 @@
 //! The events `poll:vote`, `poll:close` and `poll:voters`. A poll starts with the message that carries it.
 
 use serde::{Deserialize, Serialize};
-use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
+use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ctx::Ctx;
 use super::input::BoundedList;
+use super::page::next_page;
 use super::parts::{Messaging, timed};
 use super::rates::RateLimit;
 use super::registry::{Registry, Request};
+use super::ticks;
 use super::turn::Turn;
 use crate::auth::Permission;
 use crate::clock::{self, Micros, Timestamp};
-use crate::models::append::{Authority, Scope};
 use crate::models::message::AuthorInfo;
 use crate::models::message_poll::{NewPoll, OPTIONS_MAX, OptionText, Question};
 use crate::models::message_poll_vote::{self, ClosePoll, OverduePoll, Polled, Vote};
@@ -35,7 +36,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The field `poll` of `message:send`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct StartPoll {
     question: Question,
     options: BoundedList<OptionText, OPTIONS_MAX>,
@@ -157,39 +158,34 @@ async fn voters(ctx: Ctx, request: Voters) -> ImksResult<Page> {
     let after = after.unwrap_or_default();
     let page = message_poll_vote::voters(channel.db(), channel.id(), message_id, option_id, after, limit);
     let user_ids = timed("poll_voters", page).await?;
-    let next = user_ids.last().copied().filter(|_| user_ids.len() == PAGE_LIMIT);
+    let next = next_page(&user_ids, PAGE_LIMIT, |user| *user);
     Ok(Page { user_ids, next })
 }
 
 /// Closes polls whose time is over, until `stop`. Several nodes may do so: only the first one changes anything.
 pub(super) async fn close_overdue(messaging: Messaging, stop: CancellationToken) {
-    let mut ticks = interval(CLOSE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let started = Instant::now();
-        let overdue =
-            timed("polls_overdue", message_poll_vote::overdue(messaging.db(), clock::now_micros())).await;
-        for poll in overdue.unwrap_or_else(|error| {
-            tracing::warn!(%error, "polls are closed late");
-            Vec::new()
-        }) {
-            if let Err(error) = close_one(&messaging, poll).await {
-                tracing::warn!(%error, elapsed = ?started.elapsed(), "a poll is closed late");
-            }
+    ticks::repeat(CLOSE_EVERY, &stop, || close_some(&messaging)).await;
+}
+
+/// Returns that the rest can wait.
+async fn close_some(messaging: &Messaging) -> bool {
+    let overdue =
+        timed("polls_overdue", message_poll_vote::overdue(messaging.db(), clock::now_micros())).await;
+    for poll in overdue.unwrap_or_else(|error| {
+        tracing::warn!(%error, "polls are closed late");
+        Vec::new()
+    }) {
+        if let Err(error) = close_one(messaging, poll).await {
+            tracing::warn!(%error, "a poll is closed late");
         }
     }
+    false
 }
 
 async fn close_one(messaging: &Messaging, poll: OverduePoll) -> ImksResult<()> {
     let actor = AuthorInfo { id: poll.author_id, username: poll.author_username.into() };
-    let scope =
-        Scope { channel_id: poll.channel_id, actor, slow_mode: Duration::ZERO, authority: Authority::Any };
     let close = ClosePoll { message_id: poll.message_id, if_over: true };
-    messaging.appender().submit(scope, close)?.await.map(drop)
+    messaging.submit_as(poll.channel_id, actor, close)?.await.map(drop)
 }
 
 /// The users in one page of `poll:voters`.

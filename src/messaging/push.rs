@@ -55,6 +55,12 @@ impl<T: Serialize + ?Sized> Push<T> {
         self.log(socket.to(room).volatile().emit(self.name, payload));
     }
 
+    /// Sends the event to everybody in a room except the devices of one user, on all nodes. Clients that cannot take
+    /// it right then miss it.
+    pub(super) fn to_others_in_room(&self, namespace: &Namespace, room: &str, user: Uuid, payload: &T) {
+        self.log(namespace.to(room).except(&user_room(user)).volatile().emit(self.name, payload));
+    }
+
     /// Sends the event to the sockets of this node in a room.
     pub(super) fn to_local_room(&self, namespace: &Namespace, room: &str, payload: &T) {
         self.log(namespace.to(room).local().emit(self.name, payload));

@@ -11,7 +11,7 @@ use super::input::BoundedList;
 use super::parts::timed;
 use super::push::Push;
 use super::registry::{Registry, Request};
-use super::thread;
+use super::{receipt, thread};
 use crate::models::message::MessageDetail;
 use crate::models::message_read_state::{self, ReadState};
 use crate::models::message_thread_member::ThreadMember;
@@ -72,7 +72,10 @@ async fn mark(ctx: Ctx, request: Mark) -> ImksResult<Marked> {
         return Ok(Marked { read_seq, unread_count, mention_count });
     }
     let channel = ctx.visible(request.channel_id).await?;
-    let state = channel.mark_read(request.seq).await?;
+    let (state, moved) = channel.mark_read(request.seq).await?;
+    if moved {
+        receipt::tell(&ctx, channel.id(), state.read_seq).await;
+    }
     Ok(tell(&ctx, state))
 }
 

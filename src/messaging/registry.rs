@@ -255,6 +255,11 @@ impl<Req: Input, Res: Output, H: Handler<Req, Res>> Entry<'_, '_, Req, Res, H> {
         self.route(Method::Put, path, |_| 200);
     }
 
+    /// Mounts the request on `PATCH path`, with parameters from the path and the JSON body.
+    pub(super) fn patch(self, path: &'static str) {
+        self.route(Method::Patch, path, |_| 200);
+    }
+
     /// Mounts the request on `DELETE path`, with parameters from the path and the query.
     pub(super) fn delete(self, path: &'static str) {
         self.route(Method::Delete, path, |_| 200);

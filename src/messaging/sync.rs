@@ -12,6 +12,7 @@ use super::registry::{Large, Registry, Request};
 use crate::models::message_bookmark::Bookmark;
 use crate::models::message_draft::Draft;
 use crate::models::message_read_state::ReadState;
+use crate::models::message_scheduled::Scheduled;
 use crate::models::message_sync::{ChannelSync, Cursor, Limits, SYNC_LIMIT};
 use crate::models::message_thread_member::ThreadMember;
 use crate::models::user_stream::{self, USER_CHANGES_BYTES_MAX, UserChanges};
@@ -53,12 +54,13 @@ struct Synced {
 struct UserSync {
     rev: i64,
     read_states: Vec<ReadState>,
-    /// Whether the client has to discard the drafts, bookmarks and threads that it has.
+    /// Whether the client has to discard the drafts, bookmarks, threads and scheduled messages that it has.
     reset: bool,
     drafts: Vec<Draft>,
     bookmarks: Vec<Bookmark>,
     threads: Vec<ThreadMember>,
-    /// Whether there are more of these three after `rev`.
+    scheduled: Vec<Scheduled>,
+    /// Whether there are more of these four after `rev`.
     more: bool,
 }
 
@@ -83,8 +85,9 @@ async fn sync(ctx: Ctx, room: Reservation, request: Sync) -> ImksResult<Synced> 
     let (channels, more) = readable.sync(&room, &request.channels, limits).await?;
     let answered: Vec<Uuid> = channels.iter().map(|channel| channel.channel_id).collect();
     let read_states = readable.read_states(&answered).await?;
-    let UserChanges { rev, reset, drafts, bookmarks, threads, more: more_of_user } = changes;
-    let user = UserSync { rev, read_states, reset, drafts, bookmarks, threads, more: more_of_user };
+    let UserChanges { rev, reset, drafts, bookmarks, threads, scheduled, more: more_of_user } = changes;
+    let user =
+        UserSync { rev, read_states, reset, drafts, bookmarks, threads, scheduled, more: more_of_user };
     Ok(Synced { channels, removed_channels, user, more })
 }
 

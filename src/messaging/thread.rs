@@ -6,15 +6,16 @@ use uuid::Uuid;
 
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
+use super::page::{PageSize, next_page};
 use super::parts::timed;
 use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
+use crate::ImksResult;
 use crate::models::message::MessageDetail;
 use crate::models::message_thread;
 use crate::models::message_thread_member::{self, ThreadMember};
 use crate::rate_limit::Rate;
-use crate::{ImksError, ImksResult};
 
 /// Sent to the devices of a user when their position in a thread, or whether they follow it, has changed.
 const STATE: Push<ThreadMember> = Push::new("thread:state");
@@ -76,17 +77,13 @@ struct List {
     /// Only threads whose newest reply has a smaller `seq`.
     #[serde(default)]
     before: Option<i64>,
-    #[serde(default = "page_size")]
-    limit: u32,
-}
-
-fn page_size() -> u32 {
-    PAGE_DEFAULT
+    #[serde(default)]
+    limit: PageSize,
 }
 
 impl Large for List {
     fn answer_size(&self) -> AnswerSize {
-        AnswerSize::of_messages(self.limit as usize)
+        AnswerSize::of_messages(self.limit.rows())
     }
 }
 
@@ -100,10 +97,9 @@ struct Threads {
 }
 
 async fn list(ctx: Ctx, room: Reservation, request: List) -> ImksResult<Threads> {
-    check(request.limit)?;
     let channel = ctx.readable(request.channel_id).await?;
     let before = request.before.unwrap_or(i64::MAX);
-    let listed = message_thread::list(channel.db(), channel.id(), before, request.limit.into());
+    let listed = message_thread::list(channel.db(), channel.id(), before, request.limit.get().into());
     let roots = timed("threads", listed).await?;
     let ids: Vec<Uuid> = roots.iter().map(|(root, _)| *root).collect();
     let (mut threads, more) = channel.messages(&room, &ids).await?;
@@ -112,7 +108,7 @@ async fn list(ctx: Ctx, room: Reservation, request: List) -> ImksResult<Threads>
     // A page that is cut because it is too large ends where the first message is missing.
     let whole = ids.iter().zip(&threads).take_while(|(id, message)| **id == message.id).count();
     threads.truncate(whole);
-    let is_full = more || roots.len() == request.limit as usize;
+    let is_full = more || roots.len() == request.limit.rows();
     let next = whole.checked_sub(1).and_then(|last| roots.get(last)).map(|(_, seq)| *seq);
     Ok(Threads { threads, next: next.filter(|_| is_full) })
 }
@@ -122,8 +118,8 @@ async fn list(ctx: Ctx, room: Reservation, request: List) -> ImksResult<Threads>
 struct Followed {
     #[serde(default)]
     before: Option<i64>,
-    #[serde(default = "page_size")]
-    limit: u32,
+    #[serde(default)]
+    limit: PageSize,
     /// Whether to leave out threads without unread replies.
     #[serde(default)]
     unread: bool,
@@ -131,7 +127,7 @@ struct Followed {
 
 impl Large for Followed {
     fn answer_size(&self) -> AnswerSize {
-        AnswerSize::up_to(self.limit.min(PAGE_LIMIT) as usize * MEMBER_BYTES * COPIES)
+        AnswerSize::up_to(self.limit.rows() * MEMBER_BYTES * COPIES)
     }
 }
 
@@ -145,26 +141,19 @@ struct FollowedThreads {
 
 /// Needs no permission: positions are the caller's own. The replies come with `history`, which checks.
 async fn followed(ctx: Ctx, _room: Reservation, request: Followed) -> ImksResult<FollowedThreads> {
-    check(request.limit)?;
     let (own, before) = (ctx.own(), request.before.unwrap_or(i64::MAX));
-    let listed =
-        message_thread_member::followed(own.db(), own.user(), before, request.limit.into(), request.unread);
+    let listed = message_thread_member::followed(
+        own.db(),
+        own.user(),
+        before,
+        request.limit.get().into(),
+        request.unread,
+    );
     let threads = timed("threads_followed", listed).await?;
-    let is_full = threads.len() == request.limit as usize;
-    let next = threads.last().filter(|_| is_full).map(|thread| thread.user_rev);
+    let next = next_page(&threads, request.limit.rows(), |thread| thread.user_rev);
     Ok(FollowedThreads { threads, next })
 }
 
-fn check(limit: u32) -> ImksResult<()> {
-    match (1..=PAGE_LIMIT).contains(&limit) {
-        true => Ok(()),
-        false => Err(ImksError::invalid("limit", format!("must be between 1 and {PAGE_LIMIT}"))),
-    }
-}
-
-/// The most threads in one page.
-const PAGE_LIMIT: u32 = 100;
-const PAGE_DEFAULT: u32 = 50;
 /// The most bytes of a position in a thread.
 const MEMBER_BYTES: usize = 512;
 /// The rate at which one user may follow and unfollow threads.

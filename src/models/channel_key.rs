@@ -1,7 +1,7 @@
 //! Conditions of a send, checked under the channel's lock: the number of the last message, or the version of a value that
 //! the channel keeps under a key and that the message sets.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -128,8 +128,20 @@ impl<'de> Deserialize<'de> for Expect {
     }
 }
 
+impl Serialize for Expect {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let wire = match self.clone() {
+            Self::LastSeq(last_seq) => Wire { last_seq: Some(last_seq), ..Wire::default() },
+            Self::Key(NewValue { key, version, value }) => {
+                Wire { last_seq: None, key: Some(key), version: Some(version), value: Some(value) }
+            }
+        };
+        wire.serialize(serializer)
+    }
+}
+
 /// The two forms of a condition on the wire.
-#[derive(Default, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Wire {
     last_seq: Option<i64>,

@@ -10,7 +10,7 @@ use super::message_row::Message;
 use super::message_thread_state::ThreadState;
 use super::rows::sql_number;
 use super::text::{Mentions, Nonce};
-use crate::clock::Timestamp;
+use crate::clock::{Micros, Timestamp};
 
 /// The author of a message, with the name they had when it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ macro_rules! stored_enum {
         }
     };
 }
+
+pub(super) use stored_enum;
 
 stored_enum! {
     /// The `type` of a message.
@@ -102,12 +104,49 @@ pub struct ReplyPreview {
     pub seq: i64,
     /// The author of the message.
     pub author: AuthorInfo,
-    /// The first [`PREVIEW_CHARS`] characters of the message; empty if it is deleted.
+    /// The first [`PREVIEW_CHARS`] characters of the message; empty if it is deleted or encrypted.
     pub body: String,
     /// When the message was written.
     pub created_at: Timestamp,
     /// When the message was deleted.
     pub deleted_at: Option<Timestamp>,
+}
+
+/// A forwarded message, as it was when it was forwarded. Once the original is deleted, its text is not shown any
+/// more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// The channel of the original.
+    pub channel_id: Uuid,
+    /// The original.
+    pub id: Uuid,
+    /// The author of the original.
+    pub author: AuthorInfo,
+    /// The text of the original; empty if it is deleted.
+    pub body: String,
+    /// How clients render the text.
+    pub content_type: ContentType,
+    /// When the original was written.
+    pub created_at: Timestamp,
+    /// When the original was deleted.
+    pub deleted_at: Option<Timestamp>,
+}
+
+impl Forward {
+    /// Parses the column of the message's row.
+    pub(crate) fn from_stored(text: Option<&str>) -> Option<Box<Self>> {
+        text.and_then(|json| serde_json::from_str(json).ok()).map(Box::new)
+    }
+
+    /// Returns the value for the column of the message's row.
+    pub(crate) fn stored(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Removes the text, because the original was deleted.
+    pub(crate) fn hide(&mut self, deleted_at: Micros) {
+        (self.body, self.deleted_at) = (String::new(), Some(Timestamp(deleted_at)));
+    }
 }
 
 /// The number of characters of a message that its replies quote.
@@ -135,6 +174,7 @@ pub struct MessageDetail {
     pub thread_id: Option<Uuid>,
     pub reply_to_message_id: Option<Uuid>,
     pub reply_to: Option<Box<ReplyPreview>>,
+    pub forward_of: Option<Box<Forward>>,
     pub attachments: Parts,
     pub embeds: Parts,
     pub poll: Option<Box<Poll>>,
@@ -142,6 +182,7 @@ pub struct MessageDetail {
     pub flags: i32,
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
     pub pinned: bool,
     pub nonce: Option<Nonce>,
     /// Only on notices of the system.
@@ -171,6 +212,12 @@ pub(crate) fn is_counted(thread: Option<Uuid>, flags: i32) -> bool {
 }
 
 impl Message {
+    /// Returns the messages whose state this one shows: the one it answers and the one it forwards.
+    pub(crate) fn quoted(&self) -> impl Iterator<Item = Uuid> {
+        let forwarded = Forward::from_stored(self.forward_of.as_deref()).map(|forward| forward.id);
+        self.reply_to_message_id.into_iter().chain(forwarded)
+    }
+
     /// Converts to the message as everybody sees it, with the message that it quotes.
     pub(crate) fn into_detail(self, reply_to: Option<Box<ReplyPreview>>) -> MessageDetail {
         let row = self;
@@ -191,6 +238,7 @@ impl Message {
             thread_id: row.thread_id,
             reply_to_message_id: row.reply_to_message_id,
             reply_to,
+            forward_of: Forward::from_stored(row.forward_of.as_deref().filter(|_| !deleted)),
             attachments: parts_from_stored(row.attachments.as_deref().filter(|_| !deleted)),
             embeds: parts_from_stored(row.embeds.as_deref().filter(|_| !deleted)),
             poll: Poll::from_stored(row.poll.as_deref().filter(|_| !deleted)),
@@ -198,6 +246,7 @@ impl Message {
             flags: row.flags,
             edited_at: row.edited_at.map(Timestamp),
             deleted_at: row.deleted_at.map(Timestamp),
+            expires_at: row.expires_at.map(Timestamp),
             pinned: row.pinned_at.is_some() && !deleted,
             nonce: row.nonce.map(Nonce::from_stored),
             metadata: row.metadata.filter(|_| !deleted).and_then(|json| RawValue::from_string(json).ok()),
@@ -211,6 +260,8 @@ impl From<&Message> for ReplyPreview {
     fn from(row: &Message) -> Self {
         let body = match row.deleted_at {
             Some(_) => String::new(),
+            // The beginning of an encrypted text is of no use.
+            None if row.content_type == ContentType::E2ee as i32 => String::new(),
             None => row.body.chars().take(PREVIEW_CHARS).collect(),
         };
         Self {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::db::{Db, detached, on, transaction};
 use super::text::ShortText;
-use super::user_rev::{NEXT_USER_REV, after_user_rev};
+use super::user_rev::{NEXT_USER_REV, after_user_rev, numbered};
 use crate::clock::{self, Micros, Timestamp};
 use crate::{ImksError, ImksResult};
 
@@ -89,16 +89,10 @@ pub async fn update(
 pub async fn remove(db: &Db, user: Uuid, message: Uuid) -> ImksResult<Option<Bookmark>> {
     let (db, now) = (db.clone(), clock::now_micros());
     let row = detached(async move {
-        Ok(transaction!(&db, tx => {
-            let user_rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
-            let query = sqlx::query_as(REMOVE).bind(user).bind(message).bind(user_rev).bind(now);
-            let row: Option<Row> = query.fetch_optional(&mut *tx).await?;
-            if row.is_none() {
-                // Leaving without a commit takes back the number.
-                return Ok(None);
-            }
-            row
-        }))
+        let row: Option<Row> = numbered!(&db, user, user_rev => {
+            sqlx::query_as(REMOVE).bind(user).bind(message).bind(user_rev).bind(now)
+        });
+        Ok(row)
     });
     Ok(row.await?.map(Bookmark::from))
 }
@@ -141,15 +135,9 @@ pub async fn take_due(db: &Db, now: Micros) -> ImksResult<Vec<(Uuid, Bookmark)>>
 }
 
 async fn take_one(db: &Db, user: Uuid, message: Uuid, now: Micros) -> ImksResult<Option<Row>> {
-    Ok(transaction!(db, tx => {
-        let user_rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
-        let query = sqlx::query_as(REMIND).bind(user).bind(message).bind(user_rev).bind(now);
-        let row: Option<Row> = query.fetch_optional(&mut *tx).await?;
-        if row.is_none() {
-            // Another node was faster.
-            return Ok(None);
-        }
-        row
+    // Nothing is left to do if another node was faster.
+    Ok(numbered!(db, user, user_rev => {
+        sqlx::query_as(REMIND).bind(user).bind(message).bind(user_rev).bind(now)
     }))
 }
 

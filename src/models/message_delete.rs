@@ -116,6 +116,8 @@ fn delete(channel: &mut LockedChannel<'_>, id: Uuid) -> ImksResult<Arc<Deletion>
     }
     let row = channel.change(id, ChangeKind::Delete, |row| {
         (row.deleted_at, row.deleted_by) = (Some(at), Some(actor));
+        // The index of what expires holds only what is still to be deleted.
+        row.expires_at = None;
     })?;
     let (deletion, tombstone) = (Arc::new(deletion(row, at)), Tombstone::of(row));
     channel.remove::<MentionRows>(id);

@@ -281,6 +281,10 @@ const STORE: &str = "INSERT INTO message_draft \
     ON CONFLICT (user_id, channel_id, thread_key) DO UPDATE SET body = excluded.body, \
       reply_to_message_id = excluded.reply_to_message_id, version = excluded.version, \
       user_rev = excluded.user_rev, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
+/// Clears the draft of a user ($1), channel ($2) and thread ($3), if there is one, as `user_rev` $4 at $5.
+pub(super) const CLEAR_ONE: &str = "UPDATE message_draft SET body = '', reply_to_message_id = NULL, \
+    version = version + 1, user_rev = $4, updated_at = $5, deleted_at = $5 \
+    WHERE user_id = $1 AND channel_id = $2 AND thread_key = $3 AND deleted_at IS NULL";
 /// Leaves a draft alone that was set after the number was taken.
 static CLEAR: RowsSql = RowsSql::new(
     "user_id, channel_id, thread_key, at",

@@ -1,6 +1,7 @@
 //! The edit of a message, and the earlier texts that edits replaced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -10,12 +11,13 @@ use super::append::records::{Record, Removable};
 use super::append::{LockedChannel, Mutation, References};
 use super::channel_change::ChangeKind;
 use super::db::{Db, on};
-use super::message::MessageDetail;
+use super::message::{ContentType, MessageDetail};
 use super::message_mention::{MentionRows, Mentioned};
 use super::message_row::Message;
 use super::rows::{Column, RowsSql};
 use super::text::{Mentions, MessageBody};
 use crate::clock::{Micros, Timestamp};
+use crate::error::Precondition;
 use crate::{ImksError, ImksResult};
 
 /// A new text for a message.
@@ -31,6 +33,8 @@ pub struct EditMessage {
     pub mentioned: Mentioned,
     /// The version that must be stored, or the edit is refused.
     pub expected_version: Option<i64>,
+    /// How long after its sending a message can be edited; `None` for ever.
+    pub window: Option<Duration>,
 }
 
 impl Mutation for EditMessage {
@@ -55,6 +59,9 @@ impl Mutation for EditMessage {
         if self.expected_version.is_some_and(|expected| expected != row.version) {
             return Err(ImksError::VersionMismatch { current: row.version });
         }
+        let is_encrypted = row.content_type == ContentType::E2ee as i32;
+        MessageBody::check(self.body.as_str(), is_encrypted)?;
+        self.check_window(row.created_at, channel.now())?;
         let replaced = ReplacedText::of(row, channel);
         let (message_id, oldest) = (self.message_id, row.version - TEXTS_KEPT);
         if mentions_changed {
@@ -68,8 +75,10 @@ impl Mutation for EditMessage {
             row.edit_count += 1;
             row.edited_at = Some(at.max(row.created_at));
         })?;
-        channel.remove::<ReplacedText>((message_id, oldest));
-        channel.insert(replaced);
+        if !is_encrypted {
+            channel.remove::<ReplacedText>((message_id, oldest));
+            channel.insert(replaced);
+        }
         let message = channel.detail(message_id)?;
         let update = MessageUpdate { message: Arc::clone(&message), kind: "edit" };
         channel.tell_change("message:updated", message.rev, update)?;
@@ -78,6 +87,16 @@ impl Mutation for EditMessage {
 }
 
 impl EditMessage {
+    fn check_window(&self, sent_at: Micros, now: Micros) -> ImksResult<()> {
+        let age = Duration::from_micros(u64::try_from(now - sent_at).unwrap_or_default());
+        match self.window {
+            Some(window) if age > window => {
+                Err(ImksError::FailedPrecondition(Precondition::EditWindowClosed))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn rewrite_mentions(&self, channel: &mut LockedChannel<'_>) -> ImksResult<()> {
         let row = channel.message(self.message_id)?;
         let people = |mentions| self.mentioned.people(mentions, row.channel_id, row.author_id);

@@ -157,7 +157,8 @@ impl Embed {
 }
 
 /// The embeds of a message: at most [`EMBEDS_MAX`], with at most [`EMBED_CHARS_MAX`] characters together.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
 pub struct Embeds(Vec<Embed>);
 
 impl Embeds {

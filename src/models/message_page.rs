@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::db::{Db, json_ids, on};
 use super::message::{ANSWER_BYTES_MAX, MessageDetail, ReplyPreview};
+use super::message_forward;
 use super::message_id::seq_of;
 use super::message_poll_vote;
 use super::message_reaction;
@@ -112,6 +113,7 @@ pub(crate) async fn views(db: &Db, reader: Uuid, rows: Vec<Message>) -> ImksResu
     let mut messages = with_replies(db, rows).await?;
     message_reaction::mark_own(db, reader, &mut messages).await?;
     message_poll_vote::mark_own(db, reader, &mut messages).await?;
+    message_forward::hide_deleted(db, &mut messages).await?;
     Ok(messages)
 }
 

@@ -38,14 +38,14 @@ pub struct ReadState {
 }
 
 /// Moves the read position forward to `seq`, or to the newest message if `seq` is beyond it. Never moves it
-/// backward, so late packets of a second device change nothing.
+/// backward, so late packets of a second device change nothing. Returns it, and whether it moved.
 ///
 /// # Errors
 /// [`ImksError::Database`].
-pub async fn mark(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<ReadState> {
+pub async fn mark(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<(ReadState, bool)> {
     let task_db = db.clone();
-    detached(async move { mark_in_task(&task_db, user, channel, seq).await }).await?;
-    one(db, user, channel).await
+    let moved = detached(async move { mark_in_task(&task_db, user, channel, seq).await }).await?;
+    Ok((one(db, user, channel).await?, moved))
 }
 
 /// Moves the read position, backward or forward, so that `from_seq` is the first unread message.
@@ -126,17 +126,17 @@ async fn one(db: &Db, user: Uuid, channel: Uuid) -> ImksResult<ReadState> {
     unread(db, user, &[channel]).await?.pop().ok_or(ImksError::NotFound("read position"))
 }
 
-async fn mark_in_task(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<()> {
+async fn mark_in_task(db: &Db, user: Uuid, channel: Uuid, seq: i64) -> ImksResult<bool> {
     let now = clock::now_micros();
-    transaction!(db, tx => {
+    Ok(transaction!(db, tx => {
         let rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(user).fetch_one(&mut *tx).await?;
         let mark = sqlx::query(MARK).bind(user).bind(channel).bind(seq).bind(now).bind(rev);
         if mark.execute(&mut *tx).await?.rows_affected() == 0 {
             // Leaving without a commit takes back the number.
-            return Ok(());
+            return Ok(false);
         }
-    });
-    Ok(())
+        true
+    }))
 }
 
 async fn mark_unread_in_task(db: &Db, user: Uuid, channel: Uuid, from_seq: i64) -> ImksResult<()> {

@@ -47,7 +47,8 @@ macro_rules! message_row {
             /// Returns about the most bytes that the message takes in an answer. In memory it takes less.
             pub(crate) fn bytes(&self) -> usize {
                 let quoted = if self.reply_to_message_id.is_some() { PREVIEW_BYTES } else { 0 };
-                DETAIL_BYTES + escaped_len(&self.body) + quoted $(+ Value::text_bytes(&self.$changeable))*
+                let forwarded = Value::text_bytes(&self.forward_of);
+                DETAIL_BYTES + escaped_len(&self.body) + quoted + forwarded $(+ Value::text_bytes(&self.$changeable))*
             }
 
             /// Returns the input of [`UPDATE`]: the messages, and the new text of those whose text changes.
@@ -89,6 +90,7 @@ message_row! {
         metadata: Option<String>,
         created_at: Micros,
         attachment_count: i32,
+        forward_of: Option<String>,
     }
     renamed {
         kind = "type": i32,
@@ -102,6 +104,7 @@ message_row! {
         deleted_at: Option<Micros>,
         deleted_by: Option<Uuid>,
         pinned_at: Option<Micros>,
+        expires_at: Option<Micros>,
         reactions: Option<String>,
         poll: Option<String>,
         thread: Option<String>,
@@ -137,6 +140,8 @@ pub(crate) struct Appended {
     pub attachments: Option<String>,
     /// The embeds as stored.
     pub embeds: Option<String>,
+    /// The copy of the forwarded message as stored.
+    pub forward_of: Option<String>,
 }
 
 /// Declares the columns that are set when a message is sent, and the statement that inserts them.
@@ -181,6 +186,8 @@ inserted! {
     "attachment_count" = row.message.attachment_count,
     "attachments" = row.attachments.as_deref(),
     "embeds" = row.embeds.as_deref(),
+    "forward_of" = row.forward_of.as_deref(),
+    "expires_at" = row.message.expires_at.map(|at| at.0),
 }
 
 /// Finds messages by id inside a transaction.
@@ -219,6 +226,7 @@ mod tests {
             mentions: row.mentions.clone(),
             attachments: None,
             embeds: None,
+            forward_of: None,
         };
         assert_eq!(Appended::columns(&[appended]).len(), INSERT.width());
         assert_eq!(row.bytes(), DETAIL_BYTES + "hello{}".len());

@@ -9,7 +9,8 @@ use super::append::records::Write;
 use super::append::{LockedChannel, Mutation, References};
 use super::channel_key::Expect;
 use super::message::{
-    ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, MessageDetail, MessageType, ReplyPreview, is_counted,
+    ContentType, FLAG_ALSO_IN_CHANNEL, FLAG_AUTOMATED, Forward, MessageDetail, MessageType, ReplyPreview,
+    is_counted,
 };
 use super::message_attachment::Attachment;
 use super::message_author::LastSend;
@@ -19,6 +20,7 @@ use super::message_poll::{NewPoll, Poll};
 use super::message_row::Message;
 use super::text::{Mentions, MessageBody, Metadata, Nonce};
 use super::{message_attachment, message_poll_vote, message_thread};
+use crate::clock::Micros;
 use crate::{ImksError, ImksResult};
 
 /// A message to send.
@@ -36,12 +38,16 @@ pub struct NewMessage {
     pub also_send_to_channel: bool,
     /// The message that this one quotes; must be in the same channel.
     pub reply_to_message_id: Option<Uuid>,
+    /// A copy of the message that this one forwards.
+    pub forward_of: Option<Box<Forward>>,
     /// The users and roles that are mentioned.
     pub mentions: Mentions,
     /// The people behind the roles and `here`.
     pub mentioned: Mentioned,
     /// The `FLAG_*` of [`super::message`].
     pub flags: i32,
+    /// When the message deletes itself.
+    pub expires_at: Option<Micros>,
     /// The poll that starts with the message.
     pub poll: Option<NewPoll>,
     /// What programs read beside the body.
@@ -169,7 +175,9 @@ impl NewMessage {
             thread_id: self.thread_id,
             reply_to_message_id: self.reply_to_message_id,
             mentions: self.mentions.stored(),
+            forward_of: self.forward_of.as_deref().map(Forward::stored),
             flags: self.stored_flags(),
+            expires_at: self.expires_at,
             poll: self.poll.as_ref().map(|poll| Poll::new(poll, channel.now()).stored()),
             attachment_count: i32::try_from(attachments.len()).unwrap_or(i32::MAX),
             attachments: message_attachment::stored(attachments),
@@ -238,6 +246,8 @@ impl NewMessage {
         add(&self.stored_flags().to_be_bytes());
         add(self.thread_id.unwrap_or_default().as_bytes());
         add(self.reply_to_message_id.unwrap_or_default().as_bytes());
+        self.expires_at.iter().for_each(|at| add(&at.to_be_bytes()));
+        self.forward_of.iter().for_each(|forward| add(forward.id.as_bytes()));
         for (kind, target) in written(&self.mentions) {
             add(&kind.to_be_bytes());
             add(target.as_bytes());
@@ -262,9 +272,11 @@ mod tests {
             thread_id: None,
             also_send_to_channel: false,
             reply_to_message_id: None,
+            forward_of: None,
             mentions: Mentions::default(),
             mentioned: Mentioned::default(),
             flags,
+            expires_at: None,
             poll: None,
             metadata: None,
             attachments: Vec::new(),

@@ -25,7 +25,7 @@ pub async fn sweep(db: &Db, now: Micros) -> ImksResult<u64> {
     }))
 }
 
-/// Deletes the rows of drafts and bookmarks that were removed too long before `now`, for up to
+/// Deletes the rows of drafts, bookmarks and scheduled messages that were removed or settled too long before `now`, for up to
 /// [`USERS_AT_ONCE`] users, and records in their streams how far they are incomplete.
 ///
 /// # Errors
@@ -56,14 +56,17 @@ async fn forget_of_user(db: &Db, user: Uuid, before: Micros) -> ImksResult<()> {
 /// The users whose removed rows one call forgets.
 const USERS_AT_ONCE: i64 = 100;
 const WITH_REMOVED: &str = "SELECT user_id FROM message_draft WHERE deleted_at < $1 \
-    UNION SELECT user_id FROM message_bookmark WHERE deleted_at < $1 LIMIT $2";
+    UNION SELECT user_id FROM message_bookmark WHERE deleted_at < $1 \
+    UNION SELECT user_id FROM message_scheduled WHERE settled_at < $1 LIMIT $2";
 const INCOMPLETE: &str = "UPDATE user_state SET forgotten_rev = COALESCE((SELECT MAX(gone.user_rev) FROM (\
       SELECT user_rev FROM message_draft WHERE user_id = $1 AND deleted_at < $2 \
       UNION ALL SELECT user_rev FROM message_bookmark WHERE user_id = $1 AND deleted_at < $2 \
+      UNION ALL SELECT user_rev FROM message_scheduled WHERE user_id = $1 AND settled_at < $2 \
       UNION ALL SELECT forgotten_rev FROM user_state WHERE user_id = $1) AS gone), 0) WHERE user_id = $1";
-const FORGET_REMOVED: [&str; 2] = [
+const FORGET_REMOVED: [&str; 3] = [
     "DELETE FROM message_draft WHERE user_id = $1 AND deleted_at < $2",
     "DELETE FROM message_bookmark WHERE user_id = $1 AND deleted_at < $2",
+    "DELETE FROM message_scheduled WHERE user_id = $1 AND settled_at < $2",
 ];
 /// Deletes the oldest first, so that the rest of a channel's log has no holes.
 const FORGET_CHANGES: &str = "DELETE FROM channel_change WHERE (channel_id, rev) IN (\

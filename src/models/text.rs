@@ -11,35 +11,76 @@ use uuid::Uuid;
 use crate::clock::{Timestamp, parse_rfc3339};
 use crate::{ImksError, ImksResult};
 
-/// The text of a message: 1 to [`BODY_CHARS_MAX`] Unicode scalar values, at most [`BODY_BYTES_MAX`] bytes,
-/// without U+0000, and not only white space.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The text of a message. Readable: 1 to [`BODY_CHARS_MAX`] Unicode scalar values, at most [`BODY_BYTES_MAX`] bytes,
+/// without U+0000, and not only white space. Encrypted: 1 to [`E2EE_BYTES_MAX`]
+/// characters of base64. The default is no text at all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MessageBody(String);
 
 impl MessageBody {
-    /// Validates a text.
+    /// Validates a readable text.
     ///
     /// # Errors
     /// [`ImksError::InvalidInput`].
     pub fn new(text: impl Into<String>) -> ImksResult<Self> {
         let text = text.into();
-        if text.len() > BODY_BYTES_MAX || text.chars().count() > BODY_CHARS_MAX {
-            let reason = format!("is longer than {BODY_CHARS_MAX} characters or {BODY_BYTES_MAX} bytes");
-            return Err(ImksError::invalid("body", reason));
-        }
-        if text.trim().is_empty() {
-            return Err(ImksError::invalid("body", "is empty"));
-        }
-        // PostgreSQL cannot store it. Refused on SQLite too, so that both databases behave alike.
-        if memchr::memchr(0, text.as_bytes()).is_some() {
-            return Err(ImksError::invalid("body", "must not contain the character U+0000"));
-        }
+        Self::check(&text, false)?;
         Ok(Self(text))
+    }
+
+    /// Validates a text that is end-to-end encrypted.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`].
+    pub fn encrypted(text: impl Into<String>) -> ImksResult<Self> {
+        let text = text.into();
+        Self::check(&text, true)?;
+        Ok(Self(text))
+    }
+
+    /// Validates a text that is readable or encrypted. Whoever stores it has to [check](Self::check) which of the two.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`].
+    pub fn either(text: String) -> ImksResult<Self> {
+        match Self::check(&text, true) {
+            Ok(()) => Ok(Self(text)),
+            Err(_) => Self::new(text),
+        }
+    }
+
+    /// Checks whether a text can be a body.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`].
+    pub fn check(text: &str, encrypted: bool) -> ImksResult<()> {
+        let problem = if encrypted { problem_of_encrypted(text) } else { problem_of_readable(text) };
+        problem.map_or(Ok(()), |problem| Err(ImksError::invalid("body", problem)))
     }
 
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+fn problem_of_readable(text: &str) -> Option<String> {
+    if text.len() > BODY_BYTES_MAX || text.chars().count() > BODY_CHARS_MAX {
+        return Some(format!("is longer than {BODY_CHARS_MAX} characters or {BODY_BYTES_MAX} bytes"));
+    }
+    if text.trim().is_empty() {
+        return Some("is empty".into());
+    }
+    // PostgreSQL cannot store it. Refused on SQLite too, so that both databases behave alike.
+    memchr::memchr(0, text.as_bytes()).map(|_| "must not contain the character U+0000".into())
+}
+
+fn problem_of_encrypted(text: &str) -> Option<String> {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte);
+    match text.len() {
+        0 => Some("is empty".into()),
+        length if length > E2EE_BYTES_MAX => Some(format!("is longer than {E2EE_BYTES_MAX} bytes")),
+        _ => (!text.bytes().all(is_base64)).then(|| "must be base64".into()),
     }
 }
 
@@ -232,6 +273,8 @@ pub const BODY_CHARS_MAX: usize = 8_000;
 pub const BODY_BYTES_MAX: usize = 32 * 1024;
 /// The longest metadata, in bytes of their JSON text.
 pub const METADATA_BYTES_MAX: usize = 4 * 1024;
+/// The longest encrypted body of a message, in bytes of base64.
+pub const E2EE_BYTES_MAX: usize = 64 * 1024;
 /// The longest nonce, in characters.
 pub const NONCE_CHARS_MAX: usize = 64;
 /// The most users that one message may mention.

@@ -23,14 +23,17 @@ pub(super) enum Need {
     ClearDraft { channel_id: Uuid, thread_key: Uuid },
     /// A thread is followed because of the message with number `seq`, unless that is decided already.
     Follow { root: Uuid, seq: i64 },
+    /// Something that needs no check.
+    Always,
 }
 
 impl Need {
     /// Returns the channel of a draft, the thread, and the number of the message.
-    fn columns(self) -> (Option<Uuid>, Uuid, i64) {
+    fn columns(self) -> (Option<Uuid>, Option<Uuid>, Option<i64>) {
         match self {
-            Self::ClearDraft { channel_id, thread_key } => (Some(channel_id), thread_key, 0),
-            Self::Follow { root, seq } => (None, root, seq),
+            Self::ClearDraft { channel_id, thread_key } => (Some(channel_id), Some(thread_key), None),
+            Self::Follow { root, seq } => (None, Some(root), Some(seq)),
+            Self::Always => (None, None, None),
         }
     }
 }
@@ -66,6 +69,7 @@ static TAKE_REV: RowsSql = RowsSql::new(
      WHERE r.user_id IS NOT NULL AND CASE WHEN r.channel_id IS NOT NULL THEN EXISTS (\
          SELECT 1 FROM message_draft d WHERE d.user_id = r.user_id AND d.channel_id = r.channel_id \
          AND d.thread_key = r.thread_id AND d.deleted_at IS NULL) \
+       WHEN r.thread_id IS NULL THEN TRUE \
        ELSE NOT EXISTS (SELECT 1 FROM message_thread_member m WHERE m.user_id = r.user_id \
          AND m.root_message_id = r.thread_id AND (m.following OR m.decided_seq >= r.seq)) END \
      ORDER BY r.user_id ON CONFLICT (user_id) DO UPDATE SET last_rev = user_state.last_rev + 1",
@@ -83,3 +87,20 @@ macro_rules! after_user_rev {
     };
 }
 pub(super) use after_user_rev;
+
+/// Runs a statement that returns the row that it changes, with the next number of a user's stream. If it changes none,
+/// the number is taken back, and the enclosing function returns `Ok(None)`.
+macro_rules! numbered {
+    ($db:expr, $user:expr, $user_rev:ident => $query:expr) => {
+        transaction!($db, tx => {
+            let $user_rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind($user).fetch_one(&mut *tx).await?;
+            let row = $query.fetch_optional(&mut *tx).await?;
+            if row.is_none() {
+                // Leaving without a commit takes back the number.
+                return Ok(None);
+            }
+            row
+        })
+    };
+}
+pub(super) use numbered;

@@ -185,6 +185,25 @@ impl CoreClient {
         }
     }
 
+    /// Returns the number of members of a channel, counted up to `limit`. Always asks the core.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn count_members(&self, channel: Uuid, limit: usize) -> ImksResult<usize> {
+        let (mut count, mut page_token) = (0, String::new());
+        loop {
+            let page_size = u32::try_from(limit - count).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
+            let request =
+                v1::ListChannelMembersRequest { channel_id: channel.to_string(), page_size, page_token };
+            let page = call!(self, MemberServiceClient::list_channel_members(request));
+            count += page.memberships.len();
+            if page.memberships.is_empty() || page.next_page_token.is_empty() || count >= limit {
+                return Ok(count.min(limit));
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
     /// Whether a user is a member of a channel. Always asks the core.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use imks::testing::clock;
 use imks::testing::config::{ClusterAdapter, Config};
 use imks::testing::directory::RoleName;
 use imks::testing::models::cluster_node::ClusterNode;
@@ -154,6 +155,22 @@ on_each_broker! {
         assert_eq!(phone.expect("read:updated").await["read_seq"], 1);
         alice.ok("message:delete", this).await;
         assert_eq!(bob.expect("message:deleted").await["id"], *id);
+    }
+
+    async fn scheduled_messages_are_sent_once_by_whichever_node(cluster: Cluster) {
+        let (mut alice, mut bob) = (cluster.client(0, "alice").await, cluster.client(1, "bob").await);
+        let mut phone = cluster.client(2, "alice").await;
+        let channel = first_channel(&alice);
+        let soon = clock::rfc3339(clock::now_micros() + 2_000_000);
+        for number in 0..8 {
+            let request = json!({ "channel_id": channel, "body": format!("{number}"), "send_at": soon });
+            alice.ok("schedule:create", request).await;
+        }
+        assert_eq!(seqs(&next(&mut bob, "message:new", 8).await), (1..=8).collect::<Vec<i64>>());
+        let told = next(&mut phone, "schedule:updated", 16).await;
+        assert_eq!(told.iter().filter(|it| it["state"] == "sent").count(), 8);
+        let page = bob.ok("history", json!({ "channel_id": channel })).await;
+        assert_eq!(page["messages"].as_array().unwrap().len(), 8);
     }
 
     async fn who_is_removed_or_joins_on_one_node_leaves_or_joins_on_all_within_a_second(cluster: Cluster) {

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::client::TestClient;
 use crate::on_both;
 use crate::server::first_channel;
 
@@ -35,6 +36,37 @@ on_both! {
         let again = server.client("alice").await;
         let state = &again.ready["channels"][0];
         assert_eq!((&state["unread_count"], &state["mention_count"]), (&json!(1), &json!(1)));
+    }
+
+    async fn members_of_a_small_channel_see_how_far_the_others_have_read_and_all_can_ask(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let (channel, bob_id) = (first_channel(&alice), bob.ready["user"]["id"].clone());
+        for number in 0..3 {
+            alice.ok("message:send", json!({ "channel_id": channel, "body": number.to_string() })).await;
+        }
+        bob.ok("read:mark", json!({ "channel_id": channel, "seq": 2 })).await;
+        assert_eq!(alice.expect("read:updated").await, json!({ "channel_id": channel, "user_id": bob_id, "read_seq": 2 }));
+        bob.ok("read:mark", json!({ "channel_id": channel, "seq": 2 })).await;
+        assert!(alice.events_so_far().await.is_empty(), "nothing moved");
+        let readers = async |client: &mut TestClient, seq: i64| {
+            client.ok("read:receipts", json!({ "channel_id": channel, "seq": seq })).await["user_ids"].as_array().unwrap().len()
+        };
+        assert_eq!((readers(&mut alice, 2).await, readers(&mut alice, 3).await), (2, 1), "the author has read what they wrote");
+        for member in 0..49 {
+            server.token(&format!("member{member}")).await;
+        }
+        let large = server.channel("large", &[]).await;
+        for member in (0..49).map(|number| format!("member{number}")).chain(["alice".into(), "bob".into()]) {
+            server.directory().add_member("large", &member, imks::testing::directory::RoleName::default()).await.unwrap();
+        }
+        alice.expect("channel:joined").await;
+        alice.ok("message:send", json!({ "channel_id": large, "body": "hello" })).await;
+        bob.expect("channel:joined").await;
+        bob.ok("read:mark", json!({ "channel_id": large, "seq": 1 })).await;
+        let told: Vec<_> = alice.events_so_far().await.into_iter().filter(|(name, _)| name == "read:updated").collect();
+        assert!(told.is_empty(), "{told:?}");
+        let read = alice.ok("read:receipts", json!({ "channel_id": large, "seq": 1 })).await;
+        assert_eq!((read["user_ids"].as_array().unwrap().len(), &read["next"]), (2, &json!(null)));
     }
 
     async fn sending_marks_the_channel_as_read_on_the_other_devices_too(server: TestServer) {

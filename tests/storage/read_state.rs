@@ -47,11 +47,13 @@ on_both! {
         for _ in 0..5 {
             writer.say(channel, alice, "x").await;
         }
-        let first = mark(&store.db, bob, channel, 4).await.unwrap();
+        let (first, moved) = mark(&store.db, bob, channel, 4).await.unwrap();
+        assert!(moved);
         assert_eq!((numbers(first), first.user_rev), ((4, 1), 1));
-        let late = mark(&store.db, bob, channel, 2).await.unwrap();
+        let (late, moved) = mark(&store.db, bob, channel, 2).await.unwrap();
+        assert!(!moved);
         assert_eq!((numbers(late), late.user_rev), ((4, 1), 1));
-        assert_eq!(numbers(mark(&store.db, bob, channel, 1_000).await.unwrap()), (5, 0));
+        assert_eq!(numbers(mark(&store.db, bob, channel, 1_000).await.unwrap().0), (5, 0));
         let back = mark_unread(&store.db, bob, channel, 3).await.unwrap();
         assert_eq!((numbers(back), back.user_rev), ((2, 3), 3));
     }

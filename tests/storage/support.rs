@@ -205,6 +205,8 @@ pub fn message(body: &str) -> NewMessage {
         thread_id: None,
         also_send_to_channel: false,
         reply_to_message_id: None,
+        forward_of: None,
+        expires_at: None,
         mentions: Mentions::default(),
         mentioned: Mentioned::default(),
         flags: 0,
@@ -226,6 +228,7 @@ pub fn edit(message: &MessageDetail, body: &str) -> EditMessage {
         mentions: None,
         mentioned: Mentioned::default(),
         expected_version: None,
+        window: None,
     }
 }
 

@@ -67,6 +67,12 @@ impl TestServer {
         &self.database
     }
 
+    /// The method and path of every route of the HTTP API.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub fn api_routes(&self) -> Vec<String> {
+        self.app.api_routes()
+    }
+
     pub fn directory(&self) -> &Directory {
         self.app.directory().expect("the embedded directory")
     }

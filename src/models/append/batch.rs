@@ -258,6 +258,8 @@ mod tests {
             thread_id: None,
             also_send_to_channel: false,
             reply_to_message_id: None,
+            forward_of: None,
+            expires_at: None,
             mentions: Mentions::default(),
             flags: 0,
             mentioned: Mentioned::default(),

@@ -86,7 +86,13 @@ impl LockedChannel<'_> {
         let row = self.message(id)?;
         let quoted = row.reply_to_message_id.and_then(|id| self.batch.message(id));
         let reply_to = quoted.map(|row| Box::new(ReplyPreview::from(row)));
-        Ok(Arc::new(row.clone().into_detail(reply_to)))
+        let mut detail = row.clone().into_detail(reply_to);
+        if let Some(forward) = detail.forward_of.as_mut()
+            && let Some(deleted_at) = self.batch.message(forward.id).and_then(|row| row.deleted_at)
+        {
+            forward.hide(deleted_at);
+        }
+        Ok(Arc::new(detail))
     }
 
     /// Returns the number of messages of this channel so far that count as unread.
@@ -183,7 +189,7 @@ impl LockedChannel<'_> {
         state.last_message_id = Some(row.id);
         state.last_message_at = Some(row.created_at);
         state.message_count += 1;
-        let (cseq, mentions) = (row.cseq, row.mentions.clone());
+        let (cseq, mentions, forward_of) = (row.cseq, row.mentions.clone(), row.forward_of.clone());
         let (attachments, embeds) = (row.attachments.clone(), row.embeds.clone());
         let message = Arc::new(row.into_detail(reply_to));
         if let Some(nonce) = &message.nonce {
@@ -196,6 +202,7 @@ impl LockedChannel<'_> {
             mentions,
             attachments,
             embeds,
+            forward_of,
         });
         Ok(message)
     }

@@ -117,8 +117,8 @@ async fn load(
     };
     messages.extend(nonces.values().map(|stored| stored.message_id));
     let mut messages = fetch_messages(connection, messages).await?;
-    // Answers and events include the message that a reply quotes.
-    let quoted = messages.values().filter_map(|row| row.reply_to_message_id);
+    // Answers and events depend on the messages that others quote or forward.
+    let quoted = messages.values().flat_map(Message::quoted);
     let quoted: Vec<Uuid> = quoted.filter(|id| !messages.contains_key(id)).collect();
     messages.extend(fetch_messages(connection, quoted).await?);
     rows.load(connection).await?;
