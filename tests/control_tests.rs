@@ -41,6 +41,8 @@ mod keys;
 mod messages;
 #[path = "control/outage.rs"]
 mod outage;
+#[path = "control/queries.rs"]
+mod queries;
 
 /// Writes the test of a sentence for both databases. The server has an internal listener, and serves the HTTP API on
 /// both.

@@ -28,6 +28,8 @@ mod key_package;
 mod own;
 #[path = "storage/poll.rs"]
 mod poll;
+#[path = "storage/purge.rs"]
+mod purge;
 #[path = "storage/reaction.rs"]
 mod reaction;
 #[path = "storage/read_state.rs"]

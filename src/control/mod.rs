@@ -13,6 +13,8 @@ pub mod metrics;
 mod once;
 mod operation;
 mod operations;
+mod purge;
+mod queries;
 mod rpc_status;
 
 use std::fmt;

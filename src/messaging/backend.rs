@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+pub use super::backend_users::{Connected, Unread};
 use super::budget::ConnectionBudget;
 pub use super::budget::{AnswerSize, Reservation};
 use super::mention;
@@ -28,6 +29,10 @@ impl Backend {
     /// Creates the operations on the users' sockets in `namespace`.
     pub fn new(messaging: &Messaging, namespace: &Namespace) -> Self {
         Self { messaging: messaging.clone(), namespace: namespace.clone() }
+    }
+
+    pub(super) fn messaging(&self) -> &Messaging {
+        &self.messaging
     }
 
     /// Returns the namespace of the users' sockets.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -59,6 +60,8 @@ struct Inner {
     channels: Channels,
     previews: Previews,
     small: SmallChannels,
+    /// Notified when a purge was ordered.
+    purges: Notify,
 }
 
 impl Messaging {
@@ -74,6 +77,7 @@ impl Messaging {
             channels: Channels::default(),
             previews: Previews::default(),
             small: SmallChannels::default(),
+            purges: Notify::new(),
         }))
     }
 
@@ -150,6 +154,10 @@ impl Messaging {
 
     pub(super) fn small_channels(&self) -> &SmallChannels {
         &self.0.small
+    }
+
+    pub(super) fn purges(&self) -> &Notify {
+        &self.0.purges
     }
 
     pub(super) fn rates(&self) -> &Rates {

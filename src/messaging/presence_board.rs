@@ -131,7 +131,7 @@ pub(super) fn to_stored(choice: Choice) -> i32 {
 }
 
 /// Returns a stored choice. One that only a newer version knows is taken for `Online`.
-fn from_stored(number: i32) -> Choice {
+pub(super) fn from_stored(number: i32) -> Choice {
     [Choice::Online, Choice::Idle, Choice::Dnd, Choice::Invisible]
         .into_iter()
         .find(|choice| to_stored(*choice) == number)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -82,7 +82,7 @@ impl fmt::Debug for Token {
 }
 
 /// The program that a client says it is, for logs and lists of sessions. Nothing is decided by it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// The name of the program; at most [`CLIENT_CHARS_MAX`] characters.
     pub name: Box<str>,

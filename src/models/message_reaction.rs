@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::append::records::Write;
-use super::append::{Authority, LockedChannel, Mutation, References};
+use super::append::{Appender, Authority, LockedChannel, Mutation, References, Scope};
 use super::channel_change::ChangeKind;
 use super::db::Db;
 use super::emoji::Emoji;
@@ -220,6 +220,40 @@ struct ReactionChange {
     emoji: Emoji,
     user_id: Uuid,
 }
+
+/// Removes up to [`TAKEN_BACK_AT_ONCE`] reactions of a user, each under the right that `scope` gives in its channel.
+/// Returns whether there were any.
+///
+/// # Errors
+/// [`ImksError::Database`] and those of the append path.
+pub(crate) async fn take_back(
+    db: &Db,
+    appender: &Appender,
+    user: Uuid,
+    scope: fn(Uuid) -> Scope,
+) -> ImksResult<bool> {
+    let found = ReactionRow::of_user(db, user, TAKEN_BACK_AT_ONCE).await?;
+    let is_any = !found.is_empty();
+    let mut receipts = Vec::with_capacity(found.len());
+    for ReactionRow { message_id, emoji, channel_id, .. } in found {
+        let remove = RemoveReaction { message_id, emoji, user_id: Some(user) };
+        receipts.push((message_id, appender.submit(scope(channel_id), remove)?));
+    }
+    for (message_id, receipt) in receipts {
+        match receipt.await {
+            Ok(_) => {}
+            // A deleted message shows no totals; only the row is left.
+            Err(ImksError::MessageDeleted | ImksError::NotFound(_)) => {
+                ReactionRow::forget(db, user, message_id).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(is_any)
+}
+
+/// The reactions that one step takes back.
+const TAKEN_BACK_AT_ONCE: i64 = 200;
 
 /// Marks the reactions of `reader` in messages that are only sent to them.
 ///

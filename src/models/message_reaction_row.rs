@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::append::records::{Lookup, Record, Removable};
-use super::db::Db;
+use super::db::{Db, on};
 use super::emoji::Emoji;
 use super::message_reaction_total::USERS_SHOWN;
 use super::rows::{Column, ROWS_LIMIT, RowsSql, sql_number};
@@ -32,6 +32,25 @@ impl ReactionRow {
     /// [`crate::ImksError::Database`].
     pub(super) async fn read(db: &Db, keys: &[Key]) -> ImksResult<Vec<Self>> {
         FIND.read(db, &Self::columns_of_keys(keys)).await
+    }
+
+    /// Returns up to `limit` reactions of a user.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`].
+    pub(super) async fn of_user(db: &Db, user: Uuid, limit: i64) -> ImksResult<Vec<Self>> {
+        Ok(on!(read db, pool => sqlx::query_as(OF_USER).bind(user).bind(limit).fetch_all(pool).await?))
+    }
+
+    /// Removes the rows of a user's reactions to a message, which shows them no more.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`].
+    pub(super) async fn forget(db: &Db, user: Uuid, message: Uuid) -> ImksResult<()> {
+        on!(db, pool => {
+            sqlx::query(FORGET).bind(user).bind(message).execute(pool).await?;
+        });
+        Ok(())
     }
 
     fn columns_of_keys(keys: &[Key]) -> Vec<Column<'_>> {
@@ -149,6 +168,9 @@ static REACTORS: RowsSql = RowsSql::new(
         reactors_read!()
     ),
 );
+const OF_USER: &str = "SELECT message_id, emoji, user_id, channel_id, created_at FROM message_reaction \
+    WHERE user_id = $1 ORDER BY message_id LIMIT $2";
+const FORGET: &str = "DELETE FROM message_reaction WHERE user_id = $1 AND message_id = $2";
 
 #[cfg(test)]
 mod tests {

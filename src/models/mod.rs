@@ -49,6 +49,7 @@ pub mod message_thread_member;
 pub mod message_thread_state;
 pub mod metrics;
 pub mod outbox;
+pub mod purge;
 pub(crate) mod rows;
 mod search_terms;
 pub mod sweep;

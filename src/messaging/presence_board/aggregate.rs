@@ -27,6 +27,18 @@ pub(in crate::messaging) enum Status {
     Offline,
 }
 
+impl Status {
+    /// Returns the name on the wire.
+    pub(in crate::messaging) fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Idle => "idle",
+            Self::Dnd => "dnd",
+            Self::Offline => "offline",
+        }
+    }
+}
+
 /// What a user has chosen to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::connect::{Accept, ConnectPayload};
 use super::handlers::{Ack, Event, Handler, Handlers, Hooks, RoomChange, ServerEvent};
 use super::refusal::{ConnectError, EventError};
@@ -58,6 +60,21 @@ impl NamespaceBuilder {
         hook: impl Fn(&Socket, DisconnectReason) + Send + Sync + 'static,
     ) -> &mut Self {
         self.0.hooks.disconnected = Some(Box::new(hook));
+        self
+    }
+
+    /// Sets the function that returns what other nodes may see of a socket as `data.NAME` of a
+    /// [`RemoteSocket`](crate::socket::RemoteSocket). It is called only when somebody looks, so it costs a socket
+    /// nothing, unlike [`Socket::share_data`].
+    pub fn describe<T: Serialize>(
+        &mut self,
+        name: &'static str,
+        value: impl Fn(&Socket) -> Option<T> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.0.hooks.described = Some(Box::new(move |socket| {
+            // A value that is no JSON is not shown.
+            Some((name, serde_json::to_value(value(socket)?).ok()?))
+        }));
         self
     }
 

@@ -154,9 +154,16 @@ impl Socket {
         value
     }
 
-    /// Returns the values attached with [`Socket::share_data`], as one JSON object.
+    /// Returns the values attached with [`Socket::share_data`], and the one of
+    /// [`NamespaceBuilder::describe`](crate::socket::NamespaceBuilder::describe), as one JSON object.
     pub fn shared_data(&self) -> serde_json::Value {
-        self.socket_data().shared()
+        let mut shared = self.socket_data().shared();
+        if let Some(hook) = &self.namespace().hooks().described
+            && let Some((name, value)) = hook(self)
+        {
+            shared[name] = value;
+        }
+        shared
     }
 
     fn data_changed(&self) {

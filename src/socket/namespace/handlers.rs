@@ -279,6 +279,7 @@ type Middleware =
 type ConnectedHook = Box<dyn Fn(Socket) -> BoxFuture<'static, ()> + Send + Sync>;
 type DisconnectHook = Box<dyn Fn(&Socket, DisconnectReason) + Send + Sync>;
 type RoomHook = Box<dyn Fn(&Socket, RoomChange<'_>) + Send + Sync>;
+type DescribeHook = Box<dyn Fn(&Socket) -> Option<(&'static str, serde_json::Value)> + Send + Sync>;
 type DataHook = Box<dyn Fn(&Socket) + Send + Sync>;
 type RefusedHook = Box<dyn Fn(&Socket, &EventError) + Send + Sync>;
 type RefusedAnswer = Box<dyn Fn(&Socket, &EventError, Option<Ack>) + Send + Sync>;
@@ -294,6 +295,8 @@ pub(crate) struct Hooks {
     pub(crate) room: Option<RoomHook>,
     pub(crate) refused: Option<RefusedHook>,
     pub(crate) refused_answer: Option<RefusedAnswer>,
+    /// Returns a value of a socket that other nodes may see, with its name.
+    pub(crate) described: Option<DescribeHook>,
     /// Called when the data that a socket shares with other nodes changes.
     pub(crate) data: Option<DataHook>,
 }

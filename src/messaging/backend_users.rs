@@ -1,0 +1,192 @@
+//! What back ends learn about users: their connections, presence and unread messages; and the purges that they order.
+
+use std::collections::{BTreeSet, HashMap};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::backend::Backend;
+use super::parts::timed;
+use super::presence_board::{Choice, Presence, Status, from_stored};
+use super::purge;
+use super::push::user_room;
+use super::session::{Client, Session};
+use crate::ImksResult;
+use crate::clock::{self, Micros};
+use crate::models::channel_state::{self, ChannelHead};
+use crate::models::message_read_state::{self, ReadState};
+use crate::models::purge::{Purge, PurgeKind};
+use crate::models::user_presence;
+use crate::socket::{NamespaceBuilder, RemoteSocket, Socket};
+
+/// What the nodes of a cluster tell each other about a socket.
+#[derive(Debug, Serialize, Deserialize)]
+struct Described {
+    user_id: Uuid,
+    session_id: Option<Uuid>,
+    transport: String,
+    client: Option<Client>,
+}
+
+/// Makes the sockets of a namespace describe themselves to other nodes.
+pub(super) fn describe(builder: &mut NamespaceBuilder) {
+    builder.describe(DESCRIBED, |socket: &Socket| {
+        let session = socket.data::<Session>()?;
+        Some(Described {
+            user_id: session.identity().user_id,
+            session_id: session.identity().session_id,
+            transport: socket.transport().name().to_owned(),
+            client: session.client().cloned(),
+        })
+    });
+}
+
+/// A connection of a user, on any node.
+#[derive(Debug)]
+pub struct Connected {
+    /// The user.
+    pub user_id: Uuid,
+    /// The session that the token belongs to.
+    pub session_id: Option<Uuid>,
+    /// The public id of the socket.
+    pub socket_id: String,
+    /// The node that it is connected to.
+    pub node: String,
+    /// The transport that it uses now.
+    pub transport: String,
+    /// The address and port of the client.
+    pub peer: String,
+    /// The program that the client says it is.
+    pub client: Option<Client>,
+    /// When it connected.
+    pub connected_at: Micros,
+}
+
+impl Connected {
+    fn of(socket: &RemoteSocket) -> Option<Self> {
+        let described: Described = serde_json::from_value(socket.data().get(DESCRIBED)?.clone()).ok()?;
+        Some(Self {
+            user_id: described.user_id,
+            session_id: described.session_id,
+            socket_id: socket.id().to_owned(),
+            node: socket.node().to_string(),
+            transport: described.transport,
+            peer: socket.handshake().address.clone(),
+            client: described.client,
+            connected_at: socket.handshake().issued,
+        })
+    }
+}
+
+/// The unread messages of a user in a channel.
+#[derive(Debug)]
+pub struct Unread {
+    /// The numbers of the channel.
+    pub head: ChannelHead,
+    /// The read position and the counts; `None` if the user has never had one, so that nothing is unread.
+    pub state: Option<ReadState>,
+}
+
+impl Backend {
+    /// Returns the connections of a user, or of everybody, on all nodes that answer in time.
+    ///
+    /// # Errors
+    /// Those of [`Broadcast::fetch_sockets`](crate::socket::Broadcast::fetch_sockets).
+    pub async fn connected(&self, user: Option<Uuid>) -> ImksResult<Vec<Connected>> {
+        let room = user.map(user_room);
+        let wanted = match &room {
+            Some(room) => self.namespace().to(room),
+            None => self.namespace().everybody(),
+        };
+        let fetched = wanted.fetch_sockets().await?;
+        if !fetched.silent.is_empty() {
+            tracing::warn!(silent = ?fetched.silent, "nodes did not tell their connections in time");
+        }
+        Ok(fetched.sockets.iter().filter_map(Connected::of).collect())
+    }
+
+    /// Returns what others see of these users: their status, and when a device was last active.
+    ///
+    /// # Errors
+    /// Those of [`Backend::connected`], and [`crate::ImksError::Database`].
+    pub async fn presences(&self, users: &[Uuid]) -> ImksResult<Vec<(Uuid, &'static str, Option<Micros>)>> {
+        let mut shown = self.messaging().presence().shown(users);
+        let unknown: Vec<String> =
+            shown.iter().filter(|it| it.status == Status::Offline).map(|it| user_room(it.user_id)).collect();
+        if !unknown.is_empty() && !self.namespace().cluster().others().is_empty() {
+            let elsewhere = self.elsewhere(&unknown).await?;
+            for presence in shown.iter_mut().filter(|it| elsewhere.contains_key(&it.user_id)) {
+                presence.status = elsewhere[&presence.user_id];
+            }
+        }
+        let seen = |Presence { user_id, status, last_active_at, .. }| {
+            (user_id, status.name(), last_active_at.map(|at| at.0))
+        };
+        Ok(shown.into_iter().map(seen).collect())
+    }
+
+    /// Returns the status of those among the users of these rooms who have connections to other nodes.
+    async fn elsewhere(&self, rooms: &[String]) -> ImksResult<HashMap<Uuid, Status>> {
+        let wanted = rooms.iter().fold(self.namespace().everybody(), |wanted, room| wanted.to(room));
+        let sockets = wanted.fetch_sockets().await?.sockets;
+        let users: BTreeSet<Uuid> = sockets.iter().filter_map(Connected::of).map(|it| it.user_id).collect();
+        let chosen = stream::iter(users).map(|user| async move {
+            let stored = user_presence::get(self.messaging().db(), user).await?;
+            let lasting = stored.filter(|it| it.until.is_none_or(|until| until > clock::now_micros()));
+            let status = match lasting.map(|it| from_stored(it.choice)) {
+                Some(Choice::Invisible) => Status::Offline,
+                Some(Choice::Dnd) => Status::Dnd,
+                Some(Choice::Idle) => Status::Idle,
+                Some(Choice::Online) | None => Status::Online,
+            };
+            ImksResult::Ok((user, status))
+        });
+        chosen.buffered(QUERIES_AT_ONCE).try_collect().await
+    }
+
+    /// Returns the unread messages of a user in channels, or in all channels that the core lists.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`]; [`crate::ImksError::Unavailable`] or [`crate::ImksError::Timeout`] when the
+    /// core does not answer.
+    pub async fn unread(&self, user: Uuid, channels: Vec<Uuid>) -> ImksResult<Vec<Unread>> {
+        let channels = match channels.is_empty() {
+            true => {
+                let memberships = self.messaging().core().list_user_channels(user).await?;
+                memberships.into_iter().map(|membership| membership.channel_id).collect()
+            }
+            false => channels,
+        };
+        let (db, mut found) = (self.messaging().db(), Vec::with_capacity(channels.len()));
+        for some in channels.chunks(CHANNELS_PER_QUERY) {
+            let states = timed("unread", message_read_state::unread(db, user, some)).await?;
+            let states: HashMap<Uuid, ReadState> = states.into_iter().map(|it| (it.channel_id, it)).collect();
+            let heads = timed("heads", channel_state::heads(db, some)).await?;
+            found.extend(heads.into_iter().map(|head| {
+                let state = states.get(&head.channel_id).copied();
+                Unread { head, state }
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Orders a purge in the name of a caller, and waits for a moment until it is done.
+    ///
+    /// # Errors
+    /// Those of [`Purge::order`].
+    pub async fn purge(
+        &self,
+        kind: PurgeKind,
+        target: Uuid,
+        before: Micros,
+        requested_by: &str,
+    ) -> ImksResult<Purge> {
+        purge::order(self.messaging(), (kind, target), before, requested_by).await
+    }
+}
+
+/// The name of the description in the data of a socket.
+const DESCRIBED: &str = "session";
+const QUERIES_AT_ONCE: usize = 8;
+const CHANNELS_PER_QUERY: usize = 500;
