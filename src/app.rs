@@ -28,7 +28,7 @@ use crate::http::tls::Certificates;
 use crate::http::{self, Audience, admin_ui};
 use crate::messaging::api::{Api, Route};
 use crate::messaging::backend::Backend;
-use crate::messaging::{self, Messaging, Parts, Relay};
+use crate::messaging::{self, Messaging, Parts, Relay, Remembered};
 use crate::models::Db;
 use crate::models::append::Appender;
 use crate::models::db::Claim;
@@ -110,12 +110,15 @@ impl App {
         let messaging = Messaging::new(config.messaging.clone(), parts);
         let (server, namespace, api) =
             start_messaging(&config, &messaging, bus.clone(), &engine, &tasks, &stop)?;
+        let remembered = Remembered::read(&messaging, &namespace).await?;
+        tasks.spawn(remembered.run(stop.clone()));
         let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&namespace, commits, relay.as_ref(), &feed);
         let neighbours = Neighbours::watch(&config, &db, node).await?;
         tasks.spawn(neighbours.clone().run(stop.clone()));
         let health = Arc::new(health(&db, core, bus, neighbours, &engine));
-        let control = Control::new(&config.control, &db, Backend::new(&messaging, &namespace));
+        let backend = Backend::new(&messaging, &namespace);
+        let control = Control::new(&config.control, &db, backend, directory.as_ref());
         let router = public_routes(&config, &health, &api, &control)?;
         let router = files
             .local()

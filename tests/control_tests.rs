@@ -26,6 +26,9 @@ mod postgres;
 #[path = "support/server.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod server;
+#[path = "support/token.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod token;
 
 #[path = "control/backend.rs"]
 mod backend;
@@ -39,10 +42,14 @@ mod grpc;
 mod keys;
 #[path = "control/messages.rs"]
 mod messages;
+#[path = "control/nodes.rs"]
+mod nodes;
 #[path = "control/outage.rs"]
 mod outage;
 #[path = "control/queries.rs"]
 mod queries;
+#[path = "control/users.rs"]
+mod users;
 
 /// Writes the test of a sentence for both databases. The server has an internal listener, and serves the HTTP API on
 /// both.

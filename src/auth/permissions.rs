@@ -17,8 +17,9 @@ use uuid::Uuid;
 use super::grant_cache::{Concerned, GrantCache, Key};
 use super::metrics::{self, PermissionMiss};
 use super::permission::{CachedGrant, Grant, Permission};
+use super::policy::{Policies, Policy};
 use crate::clock::jittered;
-use crate::error::{ImksError, ImksResult};
+use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::{Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind};
 
 /// The limits of the permission cache.
@@ -84,6 +85,7 @@ struct Inner {
     cache: GrantCache,
     flights: Mutex<HashMap<Key, Flight>>,
     changes: broadcast::Sender<AccessChange>,
+    policies: Policies,
     /// Whether the core reports changes of memberships, and of permissions.
     followed: [AtomicBool; 2],
     tasks: TaskTracker,
@@ -104,6 +106,7 @@ impl Permissions {
             config,
             flights: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_QUEUE),
+            policies: Policies::default(),
             followed: [AtomicBool::new(true), AtomicBool::new(true)],
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -231,6 +234,11 @@ impl Permissions {
 
     async fn ask(&self, user: Uuid, channel: Uuid, permission: Permission) -> ImksResult<()> {
         match self.0.core.check(user, channel, permission.on_wire()).await? {
+            Allowed::Yes
+                if self.0.policies.get(channel).is_some_and(|policy| policy.archived == Some(true)) =>
+            {
+                Err(ImksError::FailedPrecondition(Precondition::ChannelArchived))
+            }
             Allowed::Yes => Ok(()),
             Allowed::No => Err(ImksError::Forbidden(permission.name())),
             Allowed::Hidden => Err(ImksError::NotFound("channel")),
@@ -238,13 +246,53 @@ impl Permissions {
     }
 }
 
-#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for the control surface of the core"))]
+/// What back ends tell.
 impl Permissions {
     /// Removes the answers about the user, in the channel, about this user in this channel, or all from the cache of
     /// this node, and makes their sockets leave the rooms that they may no longer be in, as if the core had reported
     /// a change.
     pub fn invalidate(&self, user: Option<Uuid>, channel: Option<Uuid>) {
         self.0.apply(Change::Invalidated { user_id: user, channel_id: channel });
+    }
+
+    /// Removes the answer about a user in a channel from the cache of this node.
+    pub fn forget(&self, user: Uuid, channel: Uuid) {
+        self.0.invalidate_pair(user, channel);
+    }
+
+    /// Tells those who follow changes of a membership that was created or changed, as if the core had reported it.
+    pub fn joined(&self, membership: Membership) {
+        self.0.apply(Change::Joined(membership));
+    }
+
+    /// Tells those who follow changes of a membership that ended, as if the core had reported it.
+    pub fn left(&self, user_id: Uuid, channel_id: Uuid) {
+        self.0.apply(Change::Left { user_id, channel_id });
+    }
+
+    /// Replaces the policies of all channels. Returns the channels that now have another one; answers about them are
+    /// asked for again.
+    pub fn set_policies(&self, policies: HashMap<Uuid, Policy>) -> Vec<Uuid> {
+        let changed = self.0.policies.replace(policies);
+        for channel in &changed {
+            self.0.invalidate(Concerned { user: None, channel: Some(*channel) });
+        }
+        changed
+    }
+
+    /// Returns the policy of a channel.
+    pub fn policy(&self, channel: Uuid) -> Option<Policy> {
+        self.0.policies.get(channel)
+    }
+
+    /// Returns the channels that have a policy.
+    pub fn with_policy(&self) -> Vec<Uuid> {
+        self.0.policies.channels()
+    }
+
+    /// Returns a channel as the core and its policy have it.
+    pub fn limited(&self, channel: ChannelInfo) -> ChannelInfo {
+        self.0.policies.apply(channel)
     }
 }
 
@@ -300,7 +348,7 @@ impl Inner {
         let own = if visible { self.config.ttl } else { self.config.ttl_denied };
         let asked_for = Duration::from_millis(effective.expires_in_ms.into());
         let ttl = if asked_for.is_zero() { own } else { own.min(asked_for) };
-        CachedGrant::new(effective, now, jittered(ttl))
+        CachedGrant::new(&self.policies.limit(effective), now, jittered(ttl))
     }
 
     fn invalidate(&self, concerned: Concerned) {

@@ -17,19 +17,22 @@ pub(super) struct Revocations {
 
 impl Revocations {
     /// Adds a revocation at `now`. When the set is full, revocations older than `lifetime_max` are removed:
-    /// the tokens that they concern have expired.
-    pub(super) fn add(&mut self, revocation: Revocation, now: Micros, lifetime_max: Micros) {
+    /// the tokens that they concern have expired. Returns whether tokens are revoked by it that were not before.
+    pub(super) fn add(&mut self, revocation: Revocation, now: Micros, lifetime_max: Micros) -> bool {
         if self.void_until.len() >= ENTRIES_MAX {
             self.void_until.retain(|_, until| until.saturating_add(lifetime_max) > now);
         }
         if self.void_until.len() >= ENTRIES_MAX {
-            self.raise_floor();
+            self.raise_floor(now);
         }
         // One map suffices for users and sessions: their ids are UUIDs and do not collide.
+        let mut is_new = false;
         for id in [revocation.user_id, revocation.session_id].into_iter().flatten() {
             let until = self.void_until.entry(id).or_default();
+            is_new |= *until < revocation.revoked_at;
             *until = revocation.revoked_at.max(*until);
         }
+        is_new
     }
 
     /// Whether a token of this user and session that was issued at `issued_at` is revoked.
@@ -40,11 +43,12 @@ impl Revocations {
 
     /// Replaces the older half of a full set with one rule, which revokes too many tokens rather than too
     /// few.
-    fn raise_floor(&mut self) {
+    fn raise_floor(&mut self, now: Micros) {
         let mut times: Vec<Micros> = self.void_until.values().copied().collect();
         let middle = times.len() / 2;
         let (_, median, _) = times.select_nth_unstable(middle);
-        self.floor = self.floor.max(*median);
+        // Sessions may be revoked for a time to come, which must not concern everybody.
+        self.floor = self.floor.max((*median).min(now));
         let floor = self.floor;
         self.void_until.retain(|_, until| *until > floor);
         tracing::error!(
@@ -66,6 +70,8 @@ mod tests {
         let (user, mut set) = (Uuid::now_v7(), Revocations::default());
         set.add(Revocation { user_id: Some(user), session_id: None, revoked_at: 100 }, 100, 1_000);
         assert!(set.contains(user, None, 100));
+        let again = Revocation { user_id: Some(user), session_id: None, revoked_at: 100 };
+        assert!(!set.add(again, 100, 1_000), "nothing new");
         assert!(!set.contains(user, None, 101));
         assert!(!set.contains(Uuid::now_v7(), None, 50), "nobody else is concerned");
     }

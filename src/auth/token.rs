@@ -211,8 +211,13 @@ impl TokenVerifier {
     }
 }
 
-#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for the control surface of the core"))]
+/// What back ends tell.
 impl TokenVerifier {
+    /// Returns the longest lifetime of a token.
+    pub fn lifetime_max(&self) -> Duration {
+        self.0.config.lifetime_max
+    }
+
     /// Fetches the keys now, because their issuer says that they changed.
     pub async fn refresh_now(&self) {
         if let Some(keyring) = self.0.keyring() {

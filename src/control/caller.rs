@@ -14,12 +14,15 @@ pub struct Caller {
     /// The name of the API key, or the one in the certificate.
     pub name: Arc<str>,
     pub(super) scopes: Scopes,
+    /// Whether the caller has an API key, which may be revoked while a call goes on.
+    pub(super) has_key: bool,
 }
 
 impl Caller {
     /// Returns a caller who may do everything, known by a name that somebody else vouches for.
     pub(super) fn trusted(name: &str) -> Self {
-        Self { id: Uuid::new_v5(&NAMES, name.as_bytes()), name: name.into(), scopes: Scopes::ALL }
+        let id = Uuid::new_v5(&NAMES, name.as_bytes());
+        Self { id, name: name.into(), scopes: Scopes::ALL, has_key: false }
     }
 
     /// Checks that the caller has a scope.

@@ -110,6 +110,20 @@ impl Keys {
         Ok(key.caller.clone())
     }
 
+    /// Checks that the key with this id is still good, for a call that goes on for long.
+    ///
+    /// # Errors
+    /// [`ImksError::Auth`] if it was revoked or has expired; [`ImksError::Database`].
+    pub(super) async fn check(&self, id: Uuid) -> ImksResult<()> {
+        let loaded = self.loaded(FRESH).await?;
+        let now = clock::now_micros();
+        let is_good = |key: &Key| key.expires_at.is_none_or(|at| now < at);
+        match loaded.keys.get(&id).is_some_and(is_good) {
+            true => Ok(()),
+            false => Err(ImksError::Auth("The API key was revoked, or has expired")),
+        }
+    }
+
     /// Returns the keys as they were at most `age` ago.
     async fn loaded(&self, age: Duration) -> ImksResult<Loaded> {
         if let Some(loaded) = self.loaded_within(age) {
@@ -155,7 +169,7 @@ impl Key {
             tracing::warn!(name = row.name, "an API key has scopes that this version does not know");
             return None;
         };
-        let caller = Caller { id: row.id, name: row.name.into(), scopes };
+        let caller = Caller { id: row.id, name: row.name.into(), scopes, has_key: true };
         let last_used_at = AtomicI64::new(row.last_used_at.unwrap_or_default());
         Some((row.id, Self { caller, hash: row.hash, expires_at: row.expires_at, last_used_at }))
     }

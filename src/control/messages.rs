@@ -251,7 +251,7 @@ fn stored(sent: &Sent) -> Stored {
     Stored { message_id: message.id.to_string(), seq: message.seq, duplicate: *duplicate }
 }
 
-fn failure(error: &ImksError) -> Failure {
+pub(super) fn failure(error: &ImksError) -> Failure {
     let wait = error.retry_after().unwrap_or_default();
     Failure {
         code: error.code().as_str().into(),

@@ -16,6 +16,8 @@ mod operations;
 mod purge;
 mod queries;
 mod rpc_status;
+mod sync;
+mod users;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,6 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::directory::Directory;
 use crate::messaging::backend::Backend;
 use crate::models::{Db, control_request};
 use crate::rate_limit::{Limiter, Rate};
@@ -105,6 +108,8 @@ struct Inner {
     config: Config,
     db: Db,
     backend: Backend,
+    /// The embedded directory; `None` if an external core is in charge.
+    directory: Option<Directory>,
     keys: Keys,
     calls: Limiter<uuid::Uuid>,
 }
@@ -118,9 +123,10 @@ pub(crate) struct Ctx {
 
 impl Control {
     /// Creates the calls. Keys and request ids are in `db`.
-    pub fn new(config: &Config, db: &Db, backend: Backend) -> Self {
+    pub fn new(config: &Config, db: &Db, backend: Backend, directory: Option<&Directory>) -> Self {
         let (keys, calls) = (Keys::new(db.clone()), Limiter::new(config.calls));
-        Self(Arc::new(Inner { config: config.clone(), db: db.clone(), backend, keys, calls }))
+        let (config, db, directory) = (config.clone(), db.clone(), directory.cloned());
+        Self(Arc::new(Inner { config, db, backend, directory, keys, calls }))
     }
 
     /// Returns the caller that the key in the header `Authorization` or the certificate of the connection
@@ -184,9 +190,22 @@ impl Ctx {
         &self.caller
     }
 
+    /// Checks that the caller may still call, in a call that goes on for long.
+    ///
+    /// # Errors
+    /// [`ImksError::Auth`] if the key of the caller was revoked or has expired; [`ImksError::Database`].
+    pub(crate) async fn still_allowed(&self) -> ImksResult<()> {
+        if self.caller.has_key { self.control.0.keys.check(self.caller.id).await } else { Ok(()) }
+    }
+
     /// Returns what a back end may do.
     pub(crate) fn backend(&self) -> &Backend {
         &self.control.0.backend
+    }
+
+    /// Returns the embedded directory; `None` if an external core is in charge.
+    pub(crate) fn directory(&self) -> Option<&Directory> {
+        self.control.0.directory.as_ref()
     }
 
     /// Returns the database.

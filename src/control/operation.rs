@@ -2,21 +2,26 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::try_unfold;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use prost::{Message, Name};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
+use tonic::Streaming;
 use tonic::body::Body;
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use super::caller::Scope;
+use super::input::at_most;
 use super::once::once;
 use super::rpc_status::status_of;
 use super::{Ctx, metrics};
@@ -103,6 +108,32 @@ impl Operation {
                 Ok(Handled { data, room: Some(room) })
             }
         })
+    }
+
+    /// Creates an operation on many items, each with an answer of its own: a stream over gRPC, a list over HTTP.
+    pub(super) fn each<Req: Request, Res: Response, Fut>(
+        name: &'static str,
+        (method, path, scope): Route,
+        handler: impl Fn(Ctx, Req) -> Fut + Shared,
+    ) -> Self
+    where
+        Fut: Future<Output = Res> + Send + 'static,
+    {
+        let one = handler.clone();
+        let http = over_http(name, move |ctx: Ctx, list: List<Req>| {
+            let one = one.clone();
+            async move {
+                at_most("items", list.items.len(), ITEMS_MAX)?;
+                let mut results = Vec::with_capacity(list.items.len());
+                for item in list.items {
+                    results.push(one(ctx.clone(), item).await);
+                }
+                Ok(Handled::small(Results { results }))
+            }
+        });
+        let messages = (Req::full_name(), Res::full_name());
+        let grpc = Grpc { call: each_over_grpc(name, handler), messages };
+        Self { name, method, path, scope, http, grpc: Some(grpc) }
     }
 
     /// Creates an operation that exists over HTTP only.
@@ -213,6 +244,50 @@ where
     })
 }
 
+fn each_over_grpc<Req: Request, Res: Response, Fut>(
+    name: &'static str,
+    handler: impl Fn(Ctx, Req) -> Fut + Shared,
+) -> OverGrpc
+where
+    Fut: Future<Output = Res> + Send + 'static,
+{
+    Box::new(move |ctx, request| {
+        let handler = handler.clone();
+        let service = service_fn(move |request: tonic::Request<Streaming<Req>>| {
+            let items = (request.into_inner(), ctx.clone(), handler.clone());
+            // One after the other, so that a caller who sends faster waits.
+            let answers = try_unfold(items, move |(mut requests, ctx, handler)| async move {
+                let Some(request) = requests.message().await? else { return Ok(None) };
+                let (started, request_id) = (Instant::now(), RequestId::next());
+                ctx.still_allowed().await.map_err(|error| status_of(&error, &request_id))?;
+                let answer = handler(ctx.clone(), request).await;
+                metrics::note(name, started, None, &request_id);
+                Ok::<_, tonic::Status>(Some((answer, (requests, ctx, handler))))
+            })
+            .boxed();
+            ready(Ok::<_, tonic::Status>(tonic::Response::new(answers)))
+        });
+        Box::pin(async move {
+            let codec = ProstCodec::<Res, Req>::default();
+            let mut server = tonic::server::Grpc::new(codec).max_decoding_message_size(BODY_BYTES_MAX);
+            server.streaming(service, request).await
+        })
+    })
+}
+
+/// A list of items over HTTP.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List<Req> {
+    items: Vec<Req>,
+}
+
+/// The answers to the items of a list, in their order.
+#[derive(Debug, Serialize)]
+struct Results<Res> {
+    results: Vec<Res>,
+}
+
 /// Returns the body, which keeps the room until it is dropped.
 fn holding(body: Body, room: Reservation) -> Body {
     Body::new(body.map_frame(move |frame| {
@@ -256,6 +331,8 @@ pub(super) fn refuse(error: &ImksError) -> http::Response<Body> {
 /// The error of a service that cannot fail.
 pub(super) type Never = Infallible;
 
+/// The most items of a list over HTTP.
+const ITEMS_MAX: usize = 1_000;
 /// The largest request, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// The longest time of a call over gRPC. Over HTTP it is that of every request.

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::caller::Scope::{Moderate, Publish, Read};
+use super::caller::Scope::{Moderate, Publish, Read, Users};
 use super::operation::Operation;
-use super::{broadcast, ephemeral, messages, purge, queries};
+use super::{broadcast, ephemeral, messages, purge, queries, sync, users};
 use crate::messaging::api::Method::{Get, Post};
 
 /// All operations.
@@ -42,6 +42,37 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
             |request| &request.request_id,
             broadcast::broadcast,
         ),
+        Operation::unary(
+            "InvalidatePermissions",
+            (Post, "/permissions/invalidate", Users),
+            users::invalidate,
+        ),
+        Operation::each("SyncMembership", (Post, "/memberships/sync", Users), sync::membership),
+        Operation::once(
+            "SetChannelPolicy",
+            (Post, "/channels/{channel_id}/policy", Users),
+            |request| &request.request_id,
+            users::set_policy,
+        ),
+        Operation::once(
+            "KickUser",
+            (Post, "/users/{user_id}/kick", Moderate),
+            |request| &request.request_id,
+            users::kick,
+        ),
+        Operation::once(
+            "RevokeSession",
+            (Post, "/sessions/revoke", Moderate),
+            |request| &request.request_id,
+            users::revoke,
+        ),
+        Operation::once(
+            "DisconnectAll",
+            (Post, "/sessions/disconnect", Moderate),
+            |request| &request.request_id,
+            users::disconnect,
+        ),
+        Operation::unary("NotifyKeyRotation", (Post, "/signing-keys/refresh", Users), users::keys_changed),
     ]
 });
 
@@ -84,16 +115,7 @@ mod tests {
     }
 
     /// Calls of the contract that this version does not serve yet: they are answered with `UNIMPLEMENTED`.
-    const NOT_YET: [&str; 8] = [
-        "InvalidatePermissions",
-        "SyncMembership",
-        "SetChannelPolicy",
-        "KickUser",
-        "RevokeSession",
-        "DisconnectAll",
-        "NotifyKeyRotation",
-        "Watch",
-    ];
+    const NOT_YET: [&str; 1] = ["Watch"];
 
     #[test]
     fn every_call_of_the_contract_is_an_operation_with_its_messages_and_a_route() {

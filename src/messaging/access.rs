@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::mention;
 use super::parts::{Messaging, timed};
 use super::push::{Push, user_room};
+use super::remembered;
 use super::session::Session;
 use crate::auth::{AccessChange, ChannelInfo, Membership, Permission, Revocation};
 use crate::models::message_read_state::baseline;
@@ -17,15 +18,18 @@ use crate::socket::{Namespace, Socket};
 /// Sent to a socket that has joined the room of a channel because its user became a member.
 const JOINED: Push<Joined<'_>> = Push::new("channel:joined");
 /// Sent to a socket that has left the room of a channel because its user may no longer see it.
-const LEFT: Push<Left> = Push::new("channel:left");
+const LEFT: Push<Left<'_>> = Push::new("channel:left");
 
 /// Sent to a room when the core has changed the channel.
 const UPDATED: Push<Updated<'_>> = Push::new("channel:updated");
 /// Sent to a connection whose token was revoked, before it is closed.
-pub(super) const REVOKED: Push<Revoked> = Push::new("auth:revoked");
+pub(super) const REVOKED: Push<Revoked<'_>> = Push::new("auth:revoked");
 
-#[derive(Debug, Serialize)]
-pub(super) struct Revoked {}
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Revoked<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+}
 
 #[derive(Debug, Serialize)]
 struct Joined<'a> {
@@ -53,9 +57,11 @@ impl<'a> From<&'a ChannelInfo> for Updated<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Left {
+struct Left<'a> {
     channel_id: Uuid,
     reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
 }
 
 /// Follows memberships, permissions and revoked tokens until `stop`.
@@ -95,33 +101,16 @@ async fn start_reading(messaging: &Messaging, membership: &Membership) {
 async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChange) {
     match change {
         AccessChange::Joined(membership) => {
-            let (user, channel_id) = (membership.user_id, membership.channel_id);
             start_reading(messaging, &membership).await;
-            let sockets = namespace.sockets_in(&user_room(user));
-            // Most changes concern users without a socket on this node.
-            if sockets.is_empty() || !may_view(messaging, user, channel_id).await {
-                return;
-            }
-            let room = channel_id.to_string();
-            let wants = |socket: &&Socket| {
-                let left =
-                    socket.data::<Session>().is_some_and(|session| session.has_unsubscribed(channel_id));
-                !left && !socket.is_in(&room)
-            };
-            for (socket, session) in sockets.iter().filter_map(|it| Some((it, it.data::<Session>()?))) {
-                mention::note_settings(socket, &session, &membership);
-            }
-            for socket in sockets.iter().filter(wants) {
-                socket.join(&room);
-                JOINED.to_socket(socket, &Joined { channel_id, name: &membership.name });
-            }
+            join(messaging, namespace, &membership).await;
         }
         AccessChange::Left { user_id, channel_id } => {
-            leave(messaging, &namespace.sockets_in(&user_room(user_id)), channel_id, "removed");
+            leave(messaging, &namespace.sockets_in(&user_room(user_id)), channel_id, ("removed", None));
         }
         AccessChange::ChannelRemoved(channel_id) => {
             messaging.channels().forget(channel_id);
-            leave(messaging, &namespace.sockets_in(&channel_id.to_string()), channel_id, "channel_removed");
+            let sockets = namespace.sockets_in(&channel_id.to_string());
+            leave(messaging, &sockets, channel_id, ("channel_removed", None));
         }
         AccessChange::Permissions { user_id, channel_id } => {
             if (user_id, channel_id) == (None, None) {
@@ -136,19 +125,88 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
         }
         AccessChange::Channel(channel) => {
             messaging.channels().forget(channel.id);
+            remembered::core_has_changed(messaging, namespace, channel.id, channel.version).await;
             // Every node hears of it by itself.
+            let channel = messaging.permissions().limited(channel);
             UPDATED.to_local_room(namespace, &channel.id.to_string(), &Updated::from(&channel));
         }
     }
 }
 
-fn leave(messaging: &Messaging, sockets: &[Socket], channel_id: Uuid, reason: &'static str) {
+/// Lets the sockets of a member join the room. Returns how many joined.
+pub(super) async fn join(messaging: &Messaging, namespace: &Namespace, membership: &Membership) -> u32 {
+    let (user, channel_id) = (membership.user_id, membership.channel_id);
+    let sockets = namespace.sockets_in(&user_room(user));
+    // Most changes concern users without a socket on this node.
+    if sockets.is_empty() || !may_view(messaging, user, channel_id).await {
+        return 0;
+    }
     let room = channel_id.to_string();
+    let wants = |socket: &&Socket| {
+        let left = socket.data::<Session>().is_some_and(|session| session.has_unsubscribed(channel_id));
+        !left && !socket.is_in(&room)
+    };
+    for (socket, session) in sockets.iter().filter_map(|it| Some((it, it.data::<Session>()?))) {
+        mention::note_settings(socket, &session, membership);
+    }
+    let mut joined = 0;
+    for socket in sockets.iter().filter(wants) {
+        socket.join(&room);
+        JOINED.to_socket(socket, &Joined { channel_id, name: &membership.name });
+        joined += 1;
+    }
+    joined
+}
+
+/// Makes the sockets of a user leave the room of a channel, those of absent clients included. Returns how many were
+/// in it.
+pub(super) fn remove(
+    messaging: &Messaging,
+    namespace: &Namespace,
+    (user, channel): (Uuid, Uuid),
+    reason: &'static str,
+    message: Option<&str>,
+) -> u32 {
+    let user = user_room(user);
+    let left = leave(messaging, &namespace.sockets_in(&user), channel, (reason, message));
+    if let Err(error) = namespace.to(&user).local().sockets_leave(&channel.to_string()) {
+        tracing::warn!(%error, "absent clients may still be in a room");
+    }
+    left
+}
+
+/// Tells the sockets of this node in the room of a channel how it is now.
+pub(super) async fn tell_of_channel(messaging: &Messaging, namespace: &Namespace, channel: Uuid) {
+    let room = channel.to_string();
+    if namespace.sockets_in(&room).is_empty() {
+        return;
+    }
+    match messaging.channels().get(messaging.core(), channel).await {
+        Ok(channel) => {
+            let channel = messaging.permissions().limited(channel);
+            UPDATED.to_local_room(namespace, &room, &Updated::from(&channel));
+        }
+        Err(error) => tracing::debug!(%error, "the members of a channel were not told that it has changed"),
+    }
+}
+
+/// Makes sockets leave the room of a channel, with a reason and the words of whoever decided it. Returns how many
+/// were in it.
+fn leave(
+    messaging: &Messaging,
+    sockets: &[Socket],
+    channel_id: Uuid,
+    (reason, message): (&'static str, Option<&str>),
+) -> u32 {
+    let room = channel_id.to_string();
+    let mut left = 0;
     for socket in sockets.iter().filter(|socket| socket.is_in(&room)) {
         socket.leave(&room);
         messaging.typing().left(socket, Some(channel_id));
-        LEFT.to_socket(socket, &Left { channel_id, reason });
+        LEFT.to_socket(socket, &Left { channel_id, reason, message });
+        left += 1;
     }
+    left
 }
 
 /// Makes each socket leave the rooms that it may no longer be in: the room of `channel`, or any of its rooms.
@@ -170,12 +228,8 @@ pub(super) async fn check_socket(messaging: &Messaging, socket: Socket, channel:
     }
     for channel in channels {
         if !may_view(messaging, user, channel).await {
-            leave(
-                messaging,
-                std::slice::from_ref(&socket),
-                channel,
-                why_lost(messaging, user, channel).await,
-            );
+            let reason = why_lost(messaging, user, channel).await;
+            leave(messaging, std::slice::from_ref(&socket), channel, (reason, None));
         }
     }
 }
@@ -210,12 +264,18 @@ fn withdraw_all(messaging: &Messaging, namespace: &Namespace) {
 }
 
 fn disconnect_revoked(messaging: &Messaging, sockets: Vec<Socket>) {
+    let is_revoked = |socket: &Socket| {
+        let session = socket.data::<Session>();
+        session.is_some_and(|session| messaging.tokens().is_revoked(&session.latest()))
+    };
+    disconnect(&sockets.into_iter().filter(is_revoked).collect::<Vec<_>>(), None);
+}
+
+/// Disconnects sockets whose tokens are withdrawn.
+pub(super) fn disconnect(sockets: &[Socket], message: Option<&str>) {
     for socket in sockets {
-        let Some(session) = socket.data::<Session>() else { continue };
-        if messaging.tokens().is_revoked(&session.latest()) {
-            REVOKED.to_socket(&socket, &Revoked {});
-            socket.disconnect(true);
-        }
+        REVOKED.to_socket(socket, &Revoked { message });
+        socket.disconnect(true);
     }
 }
 

@@ -8,12 +8,15 @@ pub use super::backend_users::{Connected, Unread};
 use super::budget::ConnectionBudget;
 pub use super::budget::{AnswerSize, Reservation};
 use super::mention;
+use super::orders::{self, Done, Order, Subject};
 use super::parts::{Messaging, timed};
-use crate::auth::{ChannelInfo, UserInfo};
+use crate::auth::{ChannelInfo, Membership, UserInfo};
+use crate::clock::Micros;
 use crate::models::append::{Authority, Mutation, Receipt, Scope};
 use crate::models::message::{AuthorInfo, MessageDetail};
 use crate::models::message_mention::Mentioned;
 use crate::models::message_page::{self, MessagePage, Page};
+use crate::models::message_read_state::baseline;
 use crate::models::text::Mentions;
 use crate::socket::Namespace;
 use crate::{ImksError, ImksResult, error};
@@ -46,7 +49,47 @@ impl Backend {
     /// [`ImksError::NotFound`]; [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
     pub async fn channel(&self, id: Uuid) -> ImksResult<BackendChannel> {
         let info = self.messaging.channels().get(self.messaging.core(), id).await?;
+        let info = self.messaging.permissions().limited(info);
         Ok(BackendChannel { backend: self.clone(), info })
+    }
+
+    /// Returns a channel as the core has it now, without its policy.
+    ///
+    /// # Errors
+    /// Those of [`Backend::channel`].
+    pub async fn channel_now(&self, id: Uuid) -> ImksResult<ChannelInfo> {
+        self.messaging.channels().forget(id);
+        self.messaging.channels().get(self.messaging.core(), id).await
+    }
+
+    /// Returns the membership of a user in a channel, if there is one.
+    ///
+    /// # Errors
+    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
+    pub async fn membership(&self, user: Uuid, channel: Uuid) -> ImksResult<Option<Membership>> {
+        self.messaging.core().membership(user, channel).await
+    }
+
+    /// Marks everything in the channel as read for a new member, so that only later messages are unread.
+    ///
+    /// # Errors
+    /// [`ImksError::Database`].
+    pub async fn start_reading(&self, membership: &Membership) -> ImksResult<()> {
+        let channels = [(membership.channel_id, membership.joined_seq)];
+        timed("baseline", baseline(self.messaging.db(), membership.user_id, &channels)).await
+    }
+
+    /// Has every node carry out an order.
+    ///
+    /// # Errors
+    /// [`ImksError::Unavailable`] if the other nodes cannot be told; those of the order on this node.
+    pub async fn order(&self, order: Order) -> ImksResult<Done> {
+        orders::give(&self.messaging, &self.namespace, order).await
+    }
+
+    /// Returns up to when tokens are void that are withdrawn now.
+    pub fn void_until(&self, subject: Subject) -> Micros {
+        subject.void_until(self.messaging.tokens().lifetime_max())
     }
 
     /// Returns a user that the core knows.

@@ -18,6 +18,7 @@ mod draft;
 mod edit;
 mod expiring;
 mod expiry;
+mod farewell;
 mod forward;
 mod held;
 mod history;
@@ -26,6 +27,7 @@ mod key_package;
 mod mention;
 mod message;
 pub mod metrics;
+pub mod orders;
 pub mod outbox;
 mod outcome;
 mod own;
@@ -46,6 +48,7 @@ mod receipt;
 mod recheck;
 mod registry;
 mod relay;
+mod remembered;
 mod report;
 mod scheduled;
 mod search;
@@ -81,6 +84,7 @@ use parts::timed;
 pub use parts::{Messaging, Parts};
 use registry::{Registered, Registry};
 pub use relay::Relay;
+pub use remembered::Remembered;
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "testing")] {
@@ -191,6 +195,7 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     receipt::register(&mut events);
     let Registered { routes, limits } = events.finish();
     mention::listen(builder, messaging);
+    orders::register(builder, messaging);
     connect::register(builder, messaging, &expiry, limits);
     Jobs { messaging: messaging.clone(), expiry, routes }
 }
@@ -205,6 +210,7 @@ impl Jobs {
         tasks.spawn(self.messaging.typing().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(self.messaging.presence().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(purge::run(self.messaging.clone(), stop.clone()));
+        tasks.spawn(self.messaging.farewells().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(poll::close_overdue(self.messaging.clone(), stop.clone()));
         tasks.spawn(expiring::delete_expired(self.messaging.clone(), stop.clone()));
         tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Config;
 use super::budget::AnswerBudget;
 use super::channels::Channels;
+use super::farewell::Farewells;
 use super::presence_board::Board;
 use super::preview_queue::Previews;
 use super::rates::Rates;
@@ -58,6 +59,7 @@ struct Inner {
     typing: Typing,
     presence: Board,
     channels: Channels,
+    farewells: Farewells,
     previews: Previews,
     small: SmallChannels,
     /// Notified when a purge was ordered.
@@ -75,6 +77,7 @@ impl Messaging {
             typing: Typing::default(),
             presence: Board::default(),
             channels: Channels::default(),
+            farewells: Farewells::default(),
             previews: Previews::default(),
             small: SmallChannels::default(),
             purges: Notify::new(),
@@ -150,6 +153,10 @@ impl Messaging {
 
     pub(super) fn channels(&self) -> &Channels {
         &self.0.channels
+    }
+
+    pub(super) fn farewells(&self) -> &Farewells {
+        &self.0.farewells
     }
 
     pub(super) fn small_channels(&self) -> &SmallChannels {

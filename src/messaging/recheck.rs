@@ -41,7 +41,7 @@ async fn recheck(messaging: &Messaging, socket: &Socket) {
         let verdict = messaging.tokens().verify_remote(token.presented()).await;
         // An expired token is announced and ended elsewhere.
         if let Err(ImksError::TokenRevoked | ImksError::Auth(_)) = verdict {
-            REVOKED.to_socket(socket, &Revoked {});
+            REVOKED.to_socket(socket, &Revoked::default());
             return socket.disconnect(true);
         }
     }

@@ -213,6 +213,16 @@ impl CoreClient {
         Ok(call!(self, MemberServiceClient::check_member(request)).membership.is_some())
     }
 
+    /// Returns the membership of a user in a channel, if there is one. Always asks the core.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn membership(&self, user: Uuid, channel: Uuid) -> ImksResult<Option<Membership>> {
+        let request = v1::CheckMemberRequest { user_id: user.to_string(), channel_id: channel.to_string() };
+        let found = call!(self, MemberServiceClient::check_member(request)).membership;
+        found.map(Membership::try_from).transpose()
+    }
+
     /// Returns users by id, without those that never existed. Takes at most [`IDS_MAX`] ids.
     ///
     /// # Errors

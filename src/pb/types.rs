@@ -37,6 +37,11 @@ pub enum ChannelKind {
 }
 
 impl ChannelKind {
+    /// Whether the channel is a conversation of a fixed set of people.
+    pub fn is_direct(self) -> bool {
+        matches!(self, Self::Dm | Self::GroupDm)
+    }
+
     /// Returns the name on the wire to clients.
     pub fn as_str(self) -> &'static str {
         match self {

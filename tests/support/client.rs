@@ -142,6 +142,16 @@ impl TestClient {
         while self.receive().await.is_some() {}
     }
 
+    /// Whether the server ended the connection with a Socket.IO DISCONNECT, after which a stock client stays away.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub async fn was_dismissed(&mut self) -> bool {
+        let mut dismissed = false;
+        while let Some(packet) = self.packet().await {
+            dismissed |= packet == "41";
+        }
+        dismissed
+    }
+
     /// Events that were kept.
     pub fn kept(&mut self) -> Vec<(String, Value)> {
         self.events.drain(..).collect()

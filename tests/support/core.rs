@@ -230,6 +230,12 @@ impl FakeCore {
         let _ = self.0.invalidations.send(v1::watch_invalidations_response::Event::Invalidated(invalidation));
     }
 
+    /// Changes the only channel, and tells all who watch.
+    pub fn change_channel(&self, channel: v1::Channel) {
+        self.set_channels(vec![channel.clone()]);
+        let _ = self.0.channels.send(v1::watch_channels_response::Event::Changed(channel));
+    }
+
     /// Ends the membership of `user` in `channel`. Nobody is told.
     pub fn remove_silently(&self, user: Uuid, channel: Uuid) {
         let mut state = self.0.state.lock();

@@ -21,8 +21,9 @@ impl Inner {
             own.users().forget(user);
         }
         let lifetime = micros(self.config.lifetime_max);
-        self.revocations.write().add(revocation, now_micros(), lifetime);
-        if self.revoked.send(revocation).is_err() {
+        // What is known already has ended its connections.
+        let is_new = self.revocations.write().add(revocation, now_micros(), lifetime);
+        if is_new && self.revoked.send(revocation).is_err() {
             tracing::trace!("nobody listens to revocations; the set is up to date");
         }
     }

@@ -105,6 +105,12 @@ impl Socket {
         self.0.phase.is_open()
     }
 
+    /// Whether the connection is about to end: nothing more is sent, and the socket leaves its namespace when the peer
+    /// has noticed.
+    pub fn is_closing(&self) -> bool {
+        self.0.outbox.is_closed()
+    }
+
     pub(super) fn phase(&self) -> &Phase {
         &self.0.phase
     }
