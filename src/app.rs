@@ -1,5 +1,6 @@
 //! The composition of the server: creates every part once, owns their tasks, and shuts them down in order.
 
+pub mod authenticators;
 mod bus;
 #[cfg(test)]
 mod document;

@@ -31,7 +31,7 @@
 //! | `client` | the client library, on `wire` |
 //! | `socketio` | a Socket.IO server: [`engine`], [`socket`] and the listeners of [`http`] |
 //! | `admin` | `socketio`, and the stock Admin UI may connect |
-//! | `server` | the messaging server `imks`, on `socketio`; it has no public interface but its command line |
+//! | `server` | the messaging server `imks`, on `socketio`; its public interface is its command line and [`authenticators`] |
 //! | `full` | `server` and `client`: the default |
 //!
 //! The directory `examples/` contains a chat, acknowledgements, middleware, binary payloads, dynamic
@@ -86,6 +86,7 @@ cfg_if::cfg_if! {
         mod secret;
         mod webhook;
 
+        pub use app::authenticators;
         #[doc(hidden)]
         pub use cli::main as run_command_line;
     }

@@ -29,7 +29,7 @@ pub(super) struct Answer {
 }
 
 /// The hook. Fails closed: without an answer nobody comes in, except with a token that it accepted a moment ago.
-pub(super) struct Hook {
+pub struct Hook {
     url: Secret,
     config: HookConfig,
     client: HttpClient,
@@ -62,7 +62,11 @@ struct User {
 }
 
 impl Hook {
-    pub(super) fn new(url: Secret, config: HookConfig) -> ImksResult<Self> {
+    /// Creates the hook at `url`.
+    ///
+    /// # Errors
+    /// `Config` if the system has no certificates to trust.
+    pub fn new(url: Secret, config: HookConfig) -> ImksResult<Self> {
         let mut digest_key = [0; 32];
         getrandom::fill(&mut digest_key)?;
         Ok(Self {
@@ -101,6 +105,14 @@ impl Hook {
             Err(_) => {}
         }
         outcome
+    }
+
+    /// Returns the login that a token stands for at `now`.
+    ///
+    /// # Errors
+    /// `Auth` if the hook refuses the token; `Unavailable`, `Timeout` or `Overloaded` if it gives no answer.
+    pub async fn login(&self, token: &str, now: Micros) -> ImksResult<Login> {
+        self.ask(token, now, false).await.map(|answer| answer.login).map_err(Into::into)
     }
 
     fn cached(&self, digest: &Digest, now: Micros) -> Option<Answer> {

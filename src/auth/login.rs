@@ -110,7 +110,9 @@ impl OwnClaims {
 
 /// A user as an application describes them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Login {
+pub struct Login {
+    /// The id of the user in the application.
+    subject: Box<str>,
     /// The id of the user: the same realm and subject always give the same one.
     pub(super) user_id: Uuid,
     name: String,
@@ -218,13 +220,23 @@ impl Login {
         let candidates: [String; 2] = [shown(name), shown(subject)];
         let name =
             candidates.into_iter().find(|name| !name.is_empty()).unwrap_or_else(|| user_id.to_string());
-        Ok(Self { user_id, name: name.trim().to_owned(), channels })
+        Ok(Self { subject: subject.into(), user_id, name: name.trim().to_owned(), channels })
+    }
+
+    /// Returns the id of the user in the application.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Returns the name of the user.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns how many bytes the texts of the login take.
     pub(super) fn weight(&self) -> usize {
         let channels = self.channels.iter().map(|grant| size_of::<Grant>() + grant.channel.len());
-        self.name.len() + channels.sum::<usize>()
+        self.subject.len() + self.name.len() + channels.sum::<usize>()
     }
 }
 

@@ -24,10 +24,13 @@ mod token;
 mod token_config;
 
 pub use crate::pb::{ChannelInfo, CoreClient, Membership, NotifyLevel, Revocation, UserInfo};
+pub use hook::Hook;
+pub use login::Login;
 pub use login_config::{HookConfig, LoginConfig};
-pub use own_keys::check_public_keys;
+pub use own_keys::{KeySource, check_public_keys};
 pub use permission::Permission;
 pub use permissions::{AccessChange, Config as PermissionConfig, Permissions};
 pub use policy::Policy;
+pub use signed::SignedTokens;
 pub use token::{Identity, Presented, TokenVerifier};
 pub use token_config::Config as TokenConfig;

@@ -17,9 +17,14 @@ use crate::http_client::{HttpClient, Limits};
 use crate::secret::Secret;
 
 /// Where the keys are.
-pub(super) enum KeySource {
+pub enum KeySource {
     /// A JWK set (RFC 7517) at an address.
-    Url { url: Secret, client: Box<HttpClient> },
+    Url {
+        /// Its address.
+        url: Secret,
+        /// The client that fetches it.
+        client: Box<HttpClient>,
+    },
     /// A file with public keys in PEM.
     File(PathBuf),
     /// The shared secret of HS256.
@@ -31,7 +36,7 @@ impl KeySource {
     ///
     /// # Errors
     /// `Config` if the system has no certificates to trust.
-    pub(super) fn of(config: &LoginConfig) -> ImksResult<Option<Self>> {
+    pub fn of(config: &LoginConfig) -> ImksResult<Option<Self>> {
         Ok(match (&config.jwks_url, &config.public_key_file, &config.hmac_secret) {
             (Some(url), ..) => Some(Self::Url { url: url.clone(), client: Box::new(HttpClient::new()?) }),
             (_, Some(path), _) => Some(Self::File(path.clone())),

@@ -13,7 +13,7 @@ use crate::clock::{Micros, micros};
 use crate::error::ImksResult;
 
 /// The keys of one's own application, and the rules for tokens that they sign.
-pub(super) struct SignedTokens {
+pub struct SignedTokens {
     keyring: Keyring,
     has_key_ids: bool,
     is_remote: bool,
@@ -33,7 +33,7 @@ impl SignedTokens {
     ///
     /// # Errors
     /// `Config` if a file or a secret cannot be used.
-    pub(super) async fn start(source: KeySource, config: Config, logins: LoginConfig) -> ImksResult<Self> {
+    pub async fn start(source: KeySource, config: Config, logins: LoginConfig) -> ImksResult<Self> {
         let (has_key_ids, is_remote) = (source.has_key_ids(), source.is_remote());
         let keyring = Keyring::start(Issuer::Own(source), config.clone()).await?;
         Ok(Self { keyring, has_key_ids, is_remote, config, logins })
@@ -41,6 +41,15 @@ impl SignedTokens {
 
     pub(super) fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// Returns the login that a token stands for at `now`.
+    ///
+    /// # Errors
+    /// `Auth` or `TokenExpired`; `Unavailable` if the key is unknown and the key set does not answer;
+    /// `TokenNotYetValid` if the clocks differ.
+    pub async fn login(&self, token: &str, now: Micros) -> ImksResult<Login> {
+        self.verify(token, now).await.map(|signed| signed.login).map_err(Into::into)
     }
 
     /// Verifies a token at `now`. Only a key set is asked, and only for a key that is not known.

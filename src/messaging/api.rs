@@ -19,7 +19,7 @@ pub use super::input::{Payload, request as parse};
 use super::parts::Messaging;
 use super::session::{Session, Token};
 use crate::envelope::{Failure, RequestId};
-use crate::socket::Namespace;
+use crate::socket::{Namespace, bearer};
 use crate::{ImksError, ImksResult};
 
 /// The routes of the features.

@@ -25,7 +25,7 @@ use crate::error::Code;
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_read_state::{ReadState, baseline, unread};
 use crate::socket::metrics;
-use crate::socket::{Accept, ConnectError, ConnectPayload, NamespaceBuilder, Socket};
+use crate::socket::{Accept, ConnectError, ConnectPayload, NamespaceBuilder, Socket, bearer};
 use crate::{ImksError, ImksResult};
 
 /// The `auth` object of the CONNECT packet. Unknown fields are ignored.

@@ -29,6 +29,7 @@ cfg_if::cfg_if! {
         pub use self::{
             codec::dialect::Parser,
             namespace::ack_collector::{Answer, Answers},
+            namespace::authenticator::{Authenticator, AuthenticatorLimits, Credentials, StaticTokens},
             namespace::broadcast::Broadcast,
             namespace::builder::NamespaceBuilder,
             namespace::connect::{Accept, ConnectPayload},
@@ -52,6 +53,7 @@ cfg_if::cfg_if! {
         };
         pub use crate::node::NodeId;
         pub use crate::rate_limit;
+        pub(crate) use self::namespace::authenticator::bearer;
     }
 }
 

@@ -113,6 +113,9 @@ fn encode(namespace: &str, (event, data): &FirstEvent) -> ImksResult<EncodedPack
     encode_event(namespace, None, event, &One(data))
 }
 
+/// The owner of a session whom an authenticator named, unless the connect hook names another one.
+pub(super) struct Owner(pub(super) Box<str>);
+
 impl From<()> for Accept {
     fn from((): ()) -> Self {
         Self::default()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::connect::{Accept, ConnectPayload};
+use super::connect::{Accept, ConnectPayload, Owner};
 use super::namespace::Namespace;
 use super::refusal::{ConnectError, ErrorAnswer, EventError};
 use super::socket::Socket;
@@ -312,10 +312,14 @@ impl Hooks {
             for step in chain {
                 step(socket.clone(), payload.clone()).await?;
             }
-            match namespace.hooks().connect.as_ref().map(|hook| hook(socket, payload)) {
-                Some(hook) => hook.await,
-                None => Ok(Accept::default()),
-            }
+            let accept = match namespace.hooks().connect.as_ref().map(|hook| hook(socket.clone(), payload)) {
+                Some(hook) => hook.await?,
+                None => Accept::default(),
+            };
+            Ok(match socket.data::<Owner>() {
+                Some(owner) if accept.owner().is_none() => accept.with_owner(owner.0.clone()),
+                _ => accept,
+            })
         }))
     }
 }

@@ -1,7 +1,7 @@
 //! A namespace with its sockets, rooms and handlers, and the delivery of events to its clients.
 //!
 //! ```text
-//! broadcast, emit, lifecycle, ack_request, builder   the operations
+//! broadcast, emit, lifecycle, ack_request, builder, authenticator   the operations
 //!                deliver, observers                  their effect on this node
 //!            socket ⇄ namespace ⇄ handlers           the three that depend on each other
 //!    rooms, delivery, connect, cluster_link, …       their parts
@@ -10,6 +10,7 @@
 pub(crate) mod ack_collector;
 pub(crate) mod ack_request;
 mod acks;
+pub(crate) mod authenticator;
 pub(crate) mod broadcast;
 pub(crate) mod builder;
 pub(crate) mod cluster_link;

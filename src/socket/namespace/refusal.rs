@@ -27,6 +27,11 @@ impl ConnectError {
         Self { message: message.into(), data: Some(data), ends_transport: false }
     }
 
+    /// Creates the refusal of a client whose credentials are missing or not valid. It says no more than that.
+    pub fn unauthenticated() -> Self {
+        Self::from(&ImksError::Auth("The token is missing or not valid"))
+    }
+
     /// Creates a refusal for a cause that passes: instead of an answer, the transport ends, so that a stock
     /// client reconnects by itself. After a `connect_error` it would not. `message` is for the log.
     pub fn reconnect(message: impl Into<String>) -> Self {

@@ -1,6 +1,7 @@
 //! Tests of the Socket.IO layer over connections without a network.
 
 mod api;
+mod authenticator;
 mod cluster;
 mod fuzz_corpus;
 mod recovery;

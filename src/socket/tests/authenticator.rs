@@ -1,0 +1,85 @@
+//! Tests of authenticators: who may join, what handlers then know, and what happens without an answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::socket::tests::{open, server, text};
+use crate::socket::{AuthenticatorLimits, ConnectError, Credentials, NamespaceBuilder, StaticTokens};
+
+const REFUSED: &str = r#"4{"message":"The token is missing or not valid","data":{"code":"unauthenticated","message":"The token is missing or not valid","retryable":false}}"#;
+
+fn whoami(ns: &mut NamespaceBuilder) {
+    ns.on_sync("whoami", |mut event| {
+        let name = event.socket().data::<&str>();
+        event.take_ack().unwrap().send(&name.as_deref()).unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_client_with_a_known_token_is_who_the_application_says_and_all_others_stay_out() {
+    let server = server(|ns| {
+        ns.authenticate(StaticTokens::new([("a", "alice"), ("b", "bob")]));
+        whoami(ns);
+    });
+    let peer = open(&server);
+    for auth in ["", "{}", r#"{"token":"c"}"#, r#"{"token":null}"#, r#"{"token":["a"]}"#, r#"{"token":""}"#] {
+        peer.send(&format!("0{auth}"));
+        assert_eq!(text(&peer).await, REFUSED, "{auth}");
+    }
+    peer.send(r#"0{"token":"b","user":"alice"}"#);
+    assert!(text(&peer).await.starts_with("0{"));
+    peer.send(r#"20["whoami"]"#);
+    assert_eq!(text(&peer).await, r#"30["bob"]"#);
+}
+
+#[tokio::test]
+async fn without_an_answer_in_time_nobody_joins_and_the_transport_ends_so_that_clients_come_back() {
+    let limits = AuthenticatorLimits { deadline: Duration::from_millis(50), ..Default::default() };
+    let server = server(|ns| {
+        ns.authenticate_within(limits, |_: Credentials| std::future::pending::<Result<(), ConnectError>>());
+    });
+    let peer = open(&server);
+    peer.send("0");
+    assert_eq!(peer.recv().await, None, "no packet, least of all a refusal");
+}
+
+#[tokio::test]
+async fn only_so_many_clients_are_asked_about_at_once() {
+    let (running, most, gate) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let ask = {
+        let (running, most, gate) = (running.clone(), most.clone(), gate.clone());
+        move |_: Credentials| {
+            let (running, most, gate) = (running.clone(), most.clone(), gate.clone());
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                gate.notified().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok::<_, ConnectError>("somebody")
+            }
+        }
+    };
+    let limits = AuthenticatorLimits { calls_max: 2, ..Default::default() };
+    let server = server(|ns| {
+        ns.authenticate_within(limits, ask);
+    });
+    let peers: Vec<_> = (0..6).map(|_| open(&server)).collect();
+    for peer in &peers {
+        peer.send("0");
+    }
+    for _ in &peers {
+        while running.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        gate.notify_one();
+        tokio::task::yield_now().await;
+    }
+    for peer in &peers {
+        gate.notify_one();
+        assert!(text(peer).await.starts_with("0{"));
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 2);
+}
