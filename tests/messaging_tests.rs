@@ -103,6 +103,8 @@ mod sync;
 mod telemetry;
 #[path = "messaging/thread.rs"]
 mod thread;
+#[path = "messaging/trust.rs"]
+mod trust;
 #[path = "messaging/typing.rs"]
 mod typing;
 #[path = "messaging/webhook.rs"]

@@ -386,6 +386,18 @@ async fn a_refreshed_token_is_checked_by_the_core_and_its_silence_is_a_refusal()
 }
 
 #[tokio::test]
+async fn an_unknown_user_and_a_wrong_token_get_the_same_answer() {
+    let (world, user) = (world().await, Uuid::now_v7());
+    let mut claims = claims("imks", user);
+    claims.as_object_mut().unwrap().remove("username");
+    let unknown = world.ed.sign(&world.ed.header(), &claims);
+    let forged = Key::ed25519("ed").token(user);
+    let (unknown, forged) = (world.auth.verify(&unknown).await, world.auth.verify(&forged).await);
+    let (unknown, forged) = (unknown.unwrap_err(), forged.unwrap_err());
+    assert_eq!((unknown.code(), unknown.client_message()), (forged.code(), forged.client_message()));
+}
+
+#[tokio::test]
 async fn nothing_secret_is_in_what_debug_shows() {
     let (world, user) = (world().await, Uuid::now_v7());
     let token = world.ed.token(user);

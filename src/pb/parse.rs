@@ -187,3 +187,60 @@ impl TryFrom<v1::Revocation> for Revocation {
 pub(crate) const KID_BYTES_MAX: usize = 128;
 /// The number of keys taken from one answer; the rest is ignored.
 const KEYS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+
+    /// Reads bytes as one of the core's answers and converts it, as the client does.
+    fn read<W: Message + Default + TryInto<T>, T>(bytes: &[u8]) {
+        if let Ok(answer) = W::decode(bytes) {
+            drop(answer.try_into());
+        }
+    }
+
+    fn read_all(bytes: &[u8]) {
+        read::<v1::User, UserInfo>(bytes);
+        read::<v1::Channel, ChannelInfo>(bytes);
+        read::<v1::Membership, Membership>(bytes);
+        read::<v1::Effective, Effective>(bytes);
+        read::<v1::CheckResponse, Allowed>(bytes);
+        read::<v1::SigningKey, SigningKey>(bytes);
+        read::<v1::GetSigningKeysResponse, SigningKeys>(bytes);
+        read::<v1::VerifyTokenResponse, Verdict>(bytes);
+        read::<v1::Revocation, Revocation>(bytes);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_answer_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            read_all(&bytes);
+        }
+
+        #[test]
+        fn a_key_is_usable_or_refused(
+            issuer in ".{0,8}", kid in ".{0,200}", algorithm in -1..5_i32, status in -1..5_i32,
+            public_key in prop::collection::vec(any::<u8>(), 0..70), not_before_us: i64, not_after_us: i64,
+        ) {
+            let key = v1::SigningKey { issuer, kid, algorithm, public_key, not_before_us, not_after_us, status };
+            let bytes = key.encode_to_vec();
+            read_all(&bytes);
+            if let Ok(key) = SigningKey::try_from(key) {
+                prop_assert!(!key.issuer.is_empty() && (1..=KID_BYTES_MAX).contains(&key.kid.len()));
+                prop_assert!([32, 65].contains(&key.public_key.len()));
+            }
+        }
+
+        #[test]
+        fn an_answer_with_a_wrong_id_decides_nothing(text in "[0-9a-f-]{0,40}", valid: bool, bits: u64) {
+            let is_id = Uuid::parse_str(&text).is_ok() && text.len() == 36;
+            let verdict = v1::VerifyTokenResponse { valid, user_id: text.clone(), ..Default::default() };
+            prop_assert_eq!(Verdict::try_from(verdict).is_ok(), is_id || !valid);
+            let effective = v1::Effective { channel_id: text, bits, ..Default::default() };
+            prop_assert_eq!(Effective::try_from(effective).is_ok(), is_id);
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod modules;
 mod names;
 mod recipes;
 mod rust;
+mod threats;
 
 use std::collections::BTreeSet;
 use std::fs;

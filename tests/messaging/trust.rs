@@ -1,0 +1,80 @@
+//! What nobody may do by choosing what they send; docs/threats.md says which threat each test is about.
+
+use imks::testing::directory::RoleName;
+use serde_json::json;
+
+use crate::on_both;
+use crate::server::{TestServer, first_channel};
+
+on_both! {
+    async fn who_wrote_when_and_where_is_not_for_the_sender_to_say(server: TestServer) {
+        let (mut alice, bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let request = json!({
+            "channel_id": channel, "body": "hi", "id": "01909a00-0000-7000-8000-000000000001", "seq": 900, "rev": 7,
+            "author": bob.ready["user"], "author_id": bob.ready["user"]["id"], "created_at": "2001-01-01T00:00:00Z",
+            "type": "system", "pinned": true,
+        });
+        let sent = alice.ok("message:send", request).await["message"].take();
+        assert_eq!((&sent["author"]["username"], &sent["seq"]), (&json!("alice"), &json!(1)));
+        assert_ne!(sent["id"], "01909a00-0000-7000-8000-000000000001");
+        assert!(!sent["created_at"].as_str().unwrap().starts_with("2001"), "{sent}");
+        let edit = json!({
+            "channel_id": channel, "message_id": sent["id"], "body": "ho", "author_id": bob.ready["user"]["id"], "seq": 5,
+        });
+        let edited = alice.ok("message:edit", edit).await["message"].take();
+        assert_eq!((&edited["author"], &edited["seq"], &edited["id"]), (&sent["author"], &sent["seq"], &sent["id"]));
+    }
+
+    async fn a_client_cannot_name_a_room_that_is_no_channel_of_its_user(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let bobs = bob.ready["user"]["id"].as_str().unwrap().to_owned();
+        for room in [format!("user:{bobs}"), bobs.clone(), "*".into(), "general".into()] {
+            let answer = alice.call("channel:subscribe", json!({ "channel_ids": [room] })).await;
+            let joined = answer["data"]["channels"][0]["ok"] == true;
+            assert!(!joined, "{room}: {answer}");
+        }
+        assert_eq!(alice.refused("join", json!({ "room": bobs })).await["code"], "unknown_event");
+        bob.ok("draft:set", json!({ "channel_id": first_channel(&bob), "body": "mine" })).await;
+        assert_eq!(alice.events_so_far().await, []);
+    }
+
+    async fn answers_go_to_the_connection_that_asked_though_others_use_the_same_id(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let (of_alice, of_bob) = (alice.ask("ping", json!({"t": "a"})).await, bob.ask("ping", json!({"t": "b"})).await);
+        assert_eq!(of_alice, of_bob);
+        assert_eq!(bob.answer(of_bob).await["data"]["t"], "b");
+        assert_eq!(alice.answer(of_alice).await["data"]["t"], "a");
+    }
+
+    async fn a_reply_cannot_quote_what_its_author_cannot_read(server: TestServer) {
+        let secret = server.channel("secret", &["bob"]).await;
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let sent = bob.ok("message:send", json!({ "channel_id": secret, "body": "psst" })).await["message"].take();
+        let request = json!({ "channel_id": first_channel(&alice), "body": "what?", "reply_to_message_id": sent["id"] });
+        let answer = alice.call("message:send", request).await;
+        assert!(!answer.to_string().contains("psst"), "{answer}");
+        assert_eq!(answer["ok"], false, "{answer}");
+    }
+
+    async fn who_was_removed_reads_nothing_of_what_they_once_could(server: TestServer) {
+        let channel = server.channel("club", &["alice", "bob"]).await;
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let sent = bob.ok("message:send", json!({ "channel_id": channel, "body": "hi" })).await["message"].take();
+        server.directory().remove_member("club", "alice").await.unwrap();
+        alice.expect("channel:left").await;
+        for (event, request) in [
+            ("history", json!({ "channel_id": channel })),
+            ("message:get", json!({ "channel_id": channel, "message_ids": [sent["id"]] })),
+            ("reaction:add", json!({ "channel_id": channel, "message_id": sent["id"], "emoji": "👍" })),
+            ("pin:list", json!({ "channel_id": channel })),
+            ("read:mark", json!({ "channel_id": channel, "seq": 1 })),
+            ("typing:start", json!({ "channel_id": channel })),
+        ] {
+            assert_eq!(alice.refused(event, request).await["code"], "not_found", "{event}");
+        }
+        server.directory().add_member("club", "alice", RoleName::Member).await.unwrap();
+        alice.expect("channel:joined").await;
+        alice.ok("history", json!({ "channel_id": channel })).await;
+    }
+}
