@@ -4,7 +4,7 @@ use imks::testing::directory::RoleName;
 use serde_json::json;
 
 use crate::on_both;
-use crate::server::{TestServer, first_channel};
+use crate::server::first_channel;
 
 on_both! {
     async fn who_wrote_when_and_where_is_not_for_the_sender_to_say(server: TestServer) {
