@@ -19,7 +19,8 @@ pub use super::input::{Payload, request as parse};
 use super::parts::Messaging;
 use super::session::{Session, Token};
 use crate::envelope::{Failure, RequestId};
-use crate::socket::{Namespace, bearer};
+use crate::socket::Namespace;
+pub(crate) use crate::socket::bearer;
 use crate::{ImksError, ImksResult};
 
 /// The routes of the features.
@@ -183,13 +184,6 @@ impl Call {
 
 type Fields = BTreeMap<String, Box<RawValue>>;
 
-/// Returns the token of an `Authorization` header. The scheme is case-insensitive (RFC 9110).
-pub fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.trim_start().split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
-}
-
 /// Adds a field from the path or a header. The body may repeat it with the same value, but not contradict it.
 fn set(fields: &mut Fields, name: &str, value: &str) -> ImksResult<()> {
     let text = serde_json::value::to_raw_value(value)?;
@@ -259,18 +253,3 @@ impl AsRef<[u8]> for Accounted {
 }
 
 const EMPTY_OBJECT: &[u8] = b"{}";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scheme_of_an_authorization_header_may_have_any_case() {
-        for header in ["Bearer abc", "bearer abc", "BEARER   abc ", " Bearer abc"] {
-            assert_eq!(bearer(header), Some("abc"), "{header:?}");
-        }
-        for header in ["Bearer", "Bearer ", "Basic abc", "abc", "Bearerabc", ""] {
-            assert_eq!(bearer(header), None, "{header:?}");
-        }
-    }
-}

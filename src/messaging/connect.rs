@@ -9,7 +9,6 @@ use serde_json::{Number, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::api::bearer;
 use super::budget::AnswerSize;
 use super::expiry::Expiry;
 use super::held::Held;
