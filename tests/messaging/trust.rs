@@ -3,8 +3,9 @@
 use imks::testing::directory::RoleName;
 use serde_json::json;
 
+use crate::client::TestClient;
 use crate::on_both;
-use crate::server::first_channel;
+use crate::server::{Kind, TestServer, first_channel};
 
 on_both! {
     async fn who_wrote_when_and_where_is_not_for_the_sender_to_say(server: TestServer) {
@@ -57,6 +58,21 @@ on_both! {
         assert_eq!(answer["ok"], false, "{answer}");
     }
 
+    async fn a_mention_tells_nothing_to_who_cannot_read_the_channel(server: TestServer) {
+        let club = server.channel("club", &["alice", "bob"]).await;
+        server.directory().add_member("club", "alice", RoleName::Owner).await.unwrap();
+        let (mut alice, mut bob, mut carol) =
+            (server.client("alice").await, server.client("bob").await, server.client("carol").await);
+        let both = [&carol, &bob].map(|client| client.ready["user"]["id"].clone());
+        for mentions in [json!({ "users": both }), json!({ "here": true }), json!({ "channel": true })] {
+            alice.ok("message:send", json!({ "channel_id": club, "body": "psst", "mentions": mentions })).await;
+            bob.expect("mention:new").await;
+        }
+        let heard = carol.events_so_far().await;
+        assert!(heard.iter().all(|(name, _)| name != "mention:new" && name != "message:new"), "{heard:?}");
+        assert_eq!(carol.ok("mentions:list", json!({})).await["mentions"], json!([]));
+    }
+
     async fn who_was_removed_reads_nothing_of_what_they_once_could(server: TestServer) {
         let channel = server.channel("club", &["alice", "bob"]).await;
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
@@ -77,4 +93,28 @@ on_both! {
         alice.expect("channel:joined").await;
         alice.ok("history", json!({ "channel_id": channel })).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_do_not_get_into_the_admin_ui_nor_operators_into_the_chat() {
+    const HASH: &str = "$2a$04$OneS8iRvsGvbwV6J.uVmXeTPtw.wkVclr65.kYV1Qml8xDfSg.wEK";
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        config.admin.enabled = true;
+        config.admin.username = Some("operator".into());
+        config.admin.password_hash = Some(HASH.into());
+    })
+    .await;
+    let token = server.token("alice").await;
+    let mut alice = TestClient::connect(server.addr(), &token).await;
+    for auth in [json!({ "token": token }), json!({ "sessionId": token }), json!({})] {
+        let refused = alice.join_at("/admin,", auth).await.unwrap_err();
+        assert_eq!(refused, json!({ "message": "invalid credentials" }));
+    }
+    alice.ok("ping", json!({})).await;
+    let operator = json!({ "username": "operator", "password": "correct horse" });
+    let mut page = TestClient::open(server.addr()).await;
+    page.join_at("/admin,", operator.clone()).await.unwrap();
+    let mut page = TestClient::open(server.addr()).await;
+    assert_eq!(page.join(operator).await.unwrap_err()["data"]["code"], "unauthenticated");
+    server.stop().await;
 }

@@ -49,11 +49,18 @@ impl TestClient {
 
     /// Sends CONNECT with this `auth`; the payload of CONNECT_ERROR where that is the answer.
     pub async fn join(&mut self, auth: Value) -> Result<Value, Value> {
-        self.raw(&format!("40{auth}")).await;
+        self.join_at("", auth).await
+    }
+
+    /// Like [`TestClient::join`], in the namespace that this prefix of a payload names.
+    pub async fn join_at(&mut self, namespace: &str, auth: Value) -> Result<Value, Value> {
+        self.raw(&format!("40{namespace}{auth}")).await;
         let packet = self.packet().await.expect("an answer to CONNECT");
-        match packet.split_at(2) {
-            ("40", accepted) => Ok(serde_json::from_str(accepted).unwrap()),
-            ("44", refused) => Err(serde_json::from_str(refused).unwrap()),
+        let (kind, answer) = packet.split_at(2);
+        let answer = serde_json::from_str(answer.strip_prefix(namespace).unwrap()).unwrap();
+        match kind {
+            "40" => Ok(answer),
+            "44" => Err(answer),
             _ => panic!("no answer to CONNECT: {packet}"),
         }
     }
