@@ -27,6 +27,8 @@ mod token;
 
 #[path = "messaging/access.rs"]
 mod access;
+#[path = "messaging/admin.rs"]
+mod admin;
 #[path = "messaging/api.rs"]
 mod api;
 #[path = "messaging/attachment.rs"]

@@ -25,7 +25,7 @@ enum What {
     Add {
         /// The name, which is also the name that messages sent with the key show unless they say another one
         name: String,
-        /// What the key may do: publish, read, moderate, users, separated by commas; or all
+        /// What the key may do: publish, read, moderate, users, tokens, separated by commas; or all
         #[arg(long, default_value = "all", value_parser = scopes)]
         scope: Scopes,
         /// How long the key works, for example 720h; for ever if it is not given

@@ -46,11 +46,13 @@ pub enum Scope {
     Moderate = 4,
     /// Changes users, channels and memberships.
     Users = 8,
+    /// Begins and ends sessions of users: with it, a back end can act as anybody.
+    Tokens = 16,
 }
 
 impl Scope {
     /// Every scope.
-    pub const EVERY: [Self; 4] = [Self::Publish, Self::Read, Self::Moderate, Self::Users];
+    pub const EVERY: [Self; 5] = [Self::Publish, Self::Read, Self::Moderate, Self::Users, Self::Tokens];
 
     /// Returns the name in commands, errors and the database.
     pub fn name(self) -> &'static str {
@@ -59,6 +61,7 @@ impl Scope {
             Self::Read => "read",
             Self::Moderate => "moderate",
             Self::Users => "users",
+            Self::Tokens => "tokens",
         }
     }
 }
@@ -120,7 +123,7 @@ mod tests {
         assert!(Scopes::parse(" users , read ").unwrap().include(Scope::Users));
         for text in ["", "write", "publish,", "ALL"] {
             let error = Scopes::parse(text).unwrap_err().client_message();
-            assert!(error.contains("publish, read, moderate, users or all"), "{error}");
+            assert!(error.contains("publish, read, moderate, users, tokens or all"), "{error}");
         }
     }
 

@@ -4,6 +4,7 @@
 pub mod api;
 mod broadcast;
 mod caller;
+pub mod directory;
 mod ephemeral;
 mod grpc;
 mod input;

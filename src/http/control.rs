@@ -26,5 +26,6 @@ pub fn routes(control: &Control) -> Router {
         let path = format!("{PREFIX}{}", operation.path);
         router = router.route(&path, on(method_filter(operation.method), answer));
     }
+    let router = router.merge(super::directory::routes(control));
     router.method_not_allowed_fallback(method_not_allowed).layer(middleware::from_fn(protect))
 }

@@ -22,6 +22,7 @@ cfg_if::cfg_if! {
         pub(crate) mod admin_ui;
         pub(crate) mod api;
         pub(crate) mod control;
+        mod directory;
         pub(crate) mod files;
         pub(crate) mod health;
         pub(crate) mod internal;
