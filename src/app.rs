@@ -119,7 +119,7 @@ impl App {
         tasks.spawn(neighbours.clone().run(stop.clone()));
         let health = Arc::new(health(&db, core, bus, neighbours, &engine));
         let backend = Backend::new(&messaging, &namespace);
-        let control = Control::new(&config.control, &db, backend, directory.as_ref());
+        let control = Control::new(&config.control, backend, directory.as_ref(), &feed, &tasks, &stop);
         let router = public_routes(&config, &health, &api, &control)?;
         let router = files
             .local()

@@ -50,6 +50,8 @@ mod outage;
 mod queries;
 #[path = "control/users.rs"]
 mod users;
+#[path = "control/watch.rs"]
+mod watch;
 
 /// Writes the test of a sentence for both databases. The server has an internal listener, and serves the HTTP API on
 /// both.

@@ -24,6 +24,8 @@ instruments! {
     CALL_SECONDS: Latency[call] = "imks_control_call_duration_seconds";
     /// Calls of back ends that were answered with an error, by kind
     CALL_ERRORS: Counter[kind: CallError] = "imks_control_call_errors_total";
+    /// Back ends that follow the feed now, over gRPC or with a long poll
+    WATCHERS: Gauge = "imks_control_watchers";
 }
 
 /// Counts and logs a call. Its content is never logged. `name` is empty for one that did not reach its handler.

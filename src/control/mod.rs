@@ -19,6 +19,8 @@ mod queries;
 mod rpc_status;
 mod sync;
 mod users;
+mod watch;
+mod watchers;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -27,10 +29,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::directory::Directory;
 use crate::messaging::backend::Backend;
+use crate::models::feed::Feed;
 use crate::models::{Db, control_request};
 use crate::rate_limit::{Limiter, Rate};
 use crate::{ImksError, ImksResult};
@@ -38,6 +42,7 @@ use api::Peer;
 pub use caller::{Caller, Scopes};
 pub use grpc::ControlService;
 use keys::Keys;
+use watchers::Watchers;
 
 /// The settings of the calls of back ends.
 #[derive(Debug, Clone)]
@@ -50,6 +55,8 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// The rate of calls of one key, or of one name in a certificate.
     pub calls: Rate,
+    /// The interval of the heartbeats of a stream of events, and of the checks of its key.
+    pub heartbeat: Duration,
 }
 
 impl Config {
@@ -77,6 +84,7 @@ impl Default for Config {
             callers: Vec::new(),
             allow_anonymous: false,
             calls: Rate::new(1_000, 2_000),
+            heartbeat: HEARTBEAT,
         }
     }
 }
@@ -113,6 +121,10 @@ struct Inner {
     directory: Option<Directory>,
     keys: Keys,
     calls: Limiter<uuid::Uuid>,
+    feed: Feed,
+    watchers: Watchers,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 /// One call that is being handled.
@@ -123,11 +135,29 @@ pub(crate) struct Ctx {
 }
 
 impl Control {
-    /// Creates the calls. Keys and request ids are in `db`.
-    pub fn new(config: &Config, db: &Db, backend: Backend, directory: Option<&Directory>) -> Self {
-        let (keys, calls) = (Keys::new(db.clone()), Limiter::new(config.calls));
-        let (config, db, directory) = (config.clone(), db.clone(), directory.cloned());
-        Self(Arc::new(Inner { config, db, backend, directory, keys, calls }))
+    /// Creates the calls. Keys and request ids are in the database of the `feed`. Streams are in `tasks`, and end
+    /// at `stop`.
+    pub fn new(
+        config: &Config,
+        backend: Backend,
+        directory: Option<&Directory>,
+        feed: &Feed,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let db = feed.db().clone();
+        Self(Arc::new(Inner {
+            config: config.clone(),
+            keys: Keys::new(db.clone()),
+            db,
+            backend,
+            directory: directory.cloned(),
+            calls: Limiter::new(config.calls),
+            feed: feed.clone(),
+            watchers: Watchers::default(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        }))
     }
 
     /// Returns the caller that the key in the header `Authorization` or the certificate of the connection
@@ -209,10 +239,17 @@ impl Ctx {
         self.control.0.directory.as_ref()
     }
 
+    /// Returns the feed.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.control.0.feed
+    }
+
     /// Returns the database.
     pub(crate) fn db(&self) -> &Db {
         &self.control.0.db
     }
 }
 
+/// The interval of heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 const SWEEP: Duration = Duration::from_secs(30);

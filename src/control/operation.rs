@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::try_unfold;
+use futures_util::stream::{BoxStream, try_unfold};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use prost::{Message, Name};
@@ -133,6 +133,26 @@ impl Operation {
         });
         let messages = (Req::full_name(), Res::full_name());
         let grpc = Grpc { call: each_over_grpc(name, handler), messages };
+        Self { name, method, path, scope, http, grpc: Some(grpc) }
+    }
+
+    /// Creates an operation that is a stream over gRPC, and one page at a time over HTTP.
+    pub(super) fn stream<Req: Request, Res: Response, Asked: Input, Page: Output, Opening, Polling>(
+        name: &'static str,
+        (method, path, scope): Route,
+        open: impl Fn(Ctx, Req) -> Opening + Shared,
+        poll: impl Fn(Ctx, Asked) -> Polling + Shared,
+    ) -> Self
+    where
+        Opening: Future<Output = ImksResult<BoxStream<'static, ImksResult<Res>>>> + Send + 'static,
+        Polling: Future<Output = ImksResult<Page>> + Send + 'static,
+    {
+        let http = over_http(name, move |ctx, request| {
+            let handling = poll(ctx, request);
+            async move { handling.await.map(Handled::small) }
+        });
+        let messages = (Req::full_name(), Res::full_name());
+        let grpc = Grpc { call: stream_over_grpc(name, open), messages };
         Self { name, method, path, scope, http, grpc: Some(grpc) }
     }
 
@@ -286,6 +306,36 @@ struct List<Req> {
 #[derive(Debug, Serialize)]
 struct Results<Res> {
     results: Vec<Res>,
+}
+
+fn stream_over_grpc<Req: Request, Res: Response, Fut>(
+    name: &'static str,
+    open: impl Fn(Ctx, Req) -> Fut + Shared,
+) -> OverGrpc
+where
+    Fut: Future<Output = ImksResult<BoxStream<'static, ImksResult<Res>>>> + Send + 'static,
+{
+    Box::new(move |ctx, request| {
+        let open = open.clone();
+        let service = service_fn(move |request: tonic::Request<Req>| {
+            let opening = open(ctx.clone(), request.into_inner());
+            async move {
+                let (started, request_id) = (Instant::now(), RequestId::next());
+                let outcome = timeout(CALL_TIME_MAX, opening).await;
+                let outcome = outcome.unwrap_or(Err(ImksError::Timeout("the call took too long")));
+                metrics::note(name, started, outcome.as_ref().err(), &request_id);
+                let items = outcome.map_err(|error| status_of(&error, &request_id))?;
+                Ok::<_, tonic::Status>(tonic::Response::new(
+                    items.map(move |item| item.map_err(|error| status_of(&error, &request_id))),
+                ))
+            }
+        });
+        Box::pin(async move {
+            let codec = ProstCodec::<Res, Req>::default();
+            let mut server = tonic::server::Grpc::new(codec).max_decoding_message_size(BODY_BYTES_MAX);
+            server.server_streaming(service, request).await
+        })
+    })
 }
 
 /// Returns the body, which keeps the room until it is dropped.

@@ -160,6 +160,8 @@ pub enum Precondition {
     ExternalCore,
     /// The scheduled message is being sent, or is sent, failed or cancelled.
     NotPending,
+    /// Nothing records what channels were told.
+    FeedOff,
 }
 
 impl Precondition {
@@ -181,6 +183,7 @@ impl Precondition {
             Self::BuiltInRole => "Every workspace has this role, and it does not change; make another one",
             Self::NotPending => "It is being sent, or is sent, failed or cancelled",
             Self::ExternalCore => "Users and channels live in the core at IMKS_CORE_URL, not in this server",
+            Self::FeedOff => "The feed is off on this server: IMKS_FEED_RETENTION is 0s",
         }
     }
 }
@@ -200,7 +203,8 @@ impl From<Precondition> for Code {
             | Precondition::FirstWorkspace
             | Precondition::BuiltInRole
             | Precondition::ExternalCore
-            | Precondition::NotPending => Self::FailedPrecondition,
+            | Precondition::NotPending
+            | Precondition::FeedOff => Self::FailedPrecondition,
         }
     }
 }

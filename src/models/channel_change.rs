@@ -16,6 +16,9 @@ macro_rules! change_kinds {
         }
 
         impl ChangeKind {
+            /// The events that tell clients of changes.
+            pub(crate) const EVENTS: &[&str] = &[$($event,)*];
+
             /// Returns the event that tells clients of a change whose stored kind is `number`. A kind of a later
             /// version is told as an update.
             pub(crate) fn event(number: i32) -> &'static str {

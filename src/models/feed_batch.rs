@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
+use crate::ImksResult;
 use crate::clock::Micros;
+use crate::models::db::{Db, on};
 use crate::models::rows::Connection;
 
 /// The messages and changes that a transaction added to a channel: those after the first number, up to the second.
@@ -72,6 +74,12 @@ pub(crate) async fn record(
     }
 }
 
+/// Returns when the first transaction from a number on was committed, if there is one.
+pub(crate) async fn first_at(db: &Db, batch: i64) -> ImksResult<Option<Micros>> {
+    Ok(on!(read db, pool => sqlx::query_scalar(FIRST_AT).bind(batch).fetch_optional(pool).await?))
+}
+
+const FIRST_AT: &str = "SELECT at FROM feed_batch WHERE id >= $1 ORDER BY id LIMIT 1";
 const RECORD: &str = "INSERT INTO feed_batch (at, ranges) VALUES ($1, $2)";
 /// The size of an encoded range.
 const BYTES: usize = 48;

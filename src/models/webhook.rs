@@ -87,6 +87,14 @@ impl Endpoint {
         Ok(advanced == 1)
     }
 
+    /// Returns the number of receivers that are disabled.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`].
+    pub async fn count_disabled(db: &Db) -> ImksResult<i64> {
+        Ok(on!(read db, pool => sqlx::query_scalar(COUNT_DISABLED).fetch_one(pool).await?))
+    }
+
     /// Disables or enables a receiver. Returns whether there is one.
     ///
     /// # Errors
@@ -174,6 +182,7 @@ const INSERT: &str = "INSERT INTO webhook_endpoint (id, name, next_batch, next_i
 const ADVANCE: &str = "UPDATE webhook_endpoint SET next_batch = $2, next_index = $3 WHERE id = $1 \
     AND EXISTS (SELECT 1 FROM lease WHERE lease.name = $4 AND lease.holder = $5)";
 const DISABLE: &str = "UPDATE webhook_endpoint SET disabled_at = $2 WHERE id = $1";
+const COUNT_DISABLED: &str = "SELECT COUNT(*) FROM webhook_endpoint WHERE disabled_at IS NOT NULL";
 const STORE: &str = "INSERT INTO webhook_dead (endpoint_id, id, body, reason, died_at) VALUES ($1, $2, $3, $4, $5) \
     ON CONFLICT (endpoint_id, id) DO UPDATE SET reason = EXCLUDED.reason, died_at = EXCLUDED.died_at, retry = FALSE";
 const TRIM: &str = "DELETE FROM webhook_dead WHERE endpoint_id = $1 AND id IN (SELECT id FROM webhook_dead \

@@ -140,7 +140,7 @@ impl Sender {
     /// Returns where to go on, or `None` while the receiver is disabled. A new receiver gets what is committed from
     /// now on.
     async fn start(&self) -> ImksResult<Option<Position>> {
-        metrics::DEAD_LETTERS.set(DeadLetter::count_all(self.db()).await?);
+        self.count().await?;
         if let Some(known) = Endpoint::find(self.db(), &self.id).await? {
             return Ok(known.disabled_at.is_none().then(|| known.next()));
         }
@@ -149,6 +149,13 @@ impl Sender {
         let endpoint = Endpoint { id, name, next_batch: now.batch, next_index: now.index, disabled_at: None };
         endpoint.insert(self.db()).await?;
         Ok(Some(now))
+    }
+
+    /// Shows operators what waits for them.
+    async fn count(&self) -> ImksResult<()> {
+        metrics::DEAD_LETTERS.set(DeadLetter::count_all(self.db()).await?);
+        metrics::DISABLED.set(Endpoint::count_disabled(self.db()).await?);
+        Ok(())
     }
 
     fn take(&self, lead: &mut Lead, step: Step) {
@@ -208,7 +215,7 @@ impl Sender {
             tracing::info!(receiver = self.receiver.name, "another node sends webhooks now");
             return Ok(Some(End::Lost));
         }
-        metrics::DEAD_LETTERS.set(DeadLetter::count_all(self.db()).await?);
+        self.count().await?;
         if lead.retries > 0 {
             return Ok(None);
         }

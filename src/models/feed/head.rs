@@ -15,10 +15,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Cursor, Filter, Follower, sweep};
+use super::{Config, Cursor, Filter, Follower, Position, sweep};
 use crate::ImksResult;
-use crate::clock;
+use crate::clock::{self, Micros};
 use crate::models::db::{Db, on};
+use crate::models::feed_batch;
 
 /// The feed of this node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -51,6 +52,15 @@ impl Feed {
     /// Whether transactions are recorded, so that there is something to follow.
     pub fn is_on(&self) -> bool {
         self.config.is_on()
+    }
+
+    /// Returns the age of the oldest event from a place on; zero if there is none.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`].
+    pub async fn lag(&self, from: Option<Position>) -> ImksResult<Micros> {
+        let first = feed_batch::first_at(&self.db, from.map_or(0, |from| from.batch)).await?;
+        Ok(first.map_or(0, |at| clock::now_micros().saturating_sub(at).max(0)))
     }
 
     /// Tells followers that this node has committed something.

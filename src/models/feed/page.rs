@@ -43,6 +43,9 @@ pub struct Event {
     pub next: Position,
 }
 
+/// The event of a new message. The others are those of [`ChangeKind`].
+const NEW: &str = "message:new";
+
 /// What a follower wants to know. Empty sets stand for everything.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
@@ -53,6 +56,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Returns the names of all events.
+    pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+        std::iter::once(NEW).chain(ChangeKind::EVENTS.iter().copied())
+    }
+
     fn has_channel(&self, channel: Uuid) -> bool {
         self.channels.is_empty() || self.channels.contains(&channel)
     }
@@ -222,7 +230,7 @@ impl Found {
         let Part { at, range, .. } = *part;
         let messages = (range.seq.0 + 1..=range.seq.1).filter_map(move |seq| {
             let shown = self.shown.get(self.new.get(&(range.channel_id, seq))?)?;
-            let (name, rev, (place, next)) = ("message:new", 0, part.places(seq - range.seq.0 - 1));
+            let (name, rev, (place, next)) = (NEW, 0, part.places(seq - range.seq.0 - 1));
             let (channel_id, actor_id, message) = (range.channel_id, shown.author_id, shown.json.clone());
             Some(Event { name, channel_id, seq, rev, actor_id, at, message, place, next })
         });
