@@ -92,27 +92,13 @@ impl App {
         let bus = connect_bus(&config, &db, node).await?;
         let relay = Relay::new(bus.clone(), node, db.clone());
         let files = Files::open(&config.attachments, &config.database.data_dir)?;
-        let parts = Parts {
-            db: db.clone(),
-            appender: appender.clone(),
-            tokens: tokens(&config, &core).await?,
-            permissions: Permissions::new(core.clone(), config.permissions.clone()),
-            core: core.clone(),
-            files: files.clone(),
-            fetcher: config
-                .messaging
-                .link_previews
-                .then(|| PageFetcher::new(config.messaging.preview_policy))
-                .transpose()?,
-            relay: relay.clone(),
-        };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let engine = Engine::new(engine::Config { node: Some(node), ..config.engine.clone() })?;
+        let parts = parts(&config, &db, &appender, &core, &files, relay.as_ref()).await?;
         let messaging = Messaging::new(config.messaging.clone(), parts);
         let (server, namespace, api) =
             start_messaging(&config, &messaging, bus.clone(), &engine, &tasks, &stop)?;
-        let remembered = Remembered::read(&messaging, &namespace).await?;
-        tasks.spawn(remembered.run(stop.clone()));
+        tasks.spawn(Remembered::read(&messaging, &namespace).await?.run(stop.clone()));
         let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&namespace, commits, relay.as_ref(), &feed);
         let neighbours = Neighbours::watch(&config, &db, node).await?;
@@ -120,12 +106,7 @@ impl App {
         let health = Arc::new(health(&db, core, bus, neighbours, &engine));
         let backend = Backend::new(&messaging, &namespace);
         let control = Control::new(&config.control, backend, directory.as_ref(), &feed, &tasks, &stop);
-        let router = public_routes(&config, &health, &api, &control)?;
-        let router = files
-            .local()
-            .map(|local| http::files::routes(local.clone()))
-            .into_iter()
-            .fold(router, Router::merge);
+        let router = public_routes(&config, &health, &api, &control, &files)?;
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
         let front = front.serve(&config, router, &engine, &tasks, &stop);
         let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
@@ -228,13 +209,44 @@ async fn core(config: &Config, db: &Db) -> ImksResult<(CoreClient, Option<Direct
     Ok((CoreClient::from_channel(directory.channel(), config.core.clone()), Some(directory)))
 }
 
+/// Collects the parts of messaging, and creates those that nothing else uses.
+async fn parts(
+    config: &Config,
+    db: &Db,
+    appender: &Appender,
+    core: &CoreClient,
+    files: &Files,
+    relay: Option<&Relay>,
+) -> ImksResult<Parts> {
+    let (previews, policy) = (config.messaging.link_previews, config.messaging.preview_policy);
+    Ok(Parts {
+        db: db.clone(),
+        appender: appender.clone(),
+        tokens: tokens(config, core).await?,
+        permissions: Permissions::new(core.clone(), config.permissions.clone()),
+        core: core.clone(),
+        files: files.clone(),
+        fetcher: previews.then(|| PageFetcher::new(policy)).transpose()?,
+        relay: relay.cloned(),
+    })
+}
+
 /// Creates the routes of the public listener that are not Socket.IO.
-fn public_routes(config: &Config, health: &Arc<Health>, api: &Api, control: &Control) -> ImksResult<Router> {
+fn public_routes(
+    config: &Config,
+    health: &Arc<Health>,
+    api: &Api,
+    control: &Control,
+    files: &Files,
+) -> ImksResult<Router> {
     let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
     let mut router = http::router(audience, health.clone(), INSTRUMENTS)
         .merge(http::api::routes(api, config.engine.max_payload));
     if config.control.listeners.include_public(config.internal_listen.is_some()) {
         router = router.merge(http::control::routes(control));
+    }
+    if let Some(local) = files.local() {
+        router = router.merge(http::files::routes(local.clone()));
     }
     match config.admin.ui_dir.as_deref().filter(|_| config.admin.enabled) {
         Some(directory) => Ok(router.merge(admin_ui::routes(directory)?)),

@@ -1,6 +1,6 @@
 //! The library inside an axum application that somebody else serves.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures, reason = "tests")]
 
 use std::net::SocketAddr;
 
@@ -96,8 +96,8 @@ async fn answers(authenticator: impl Authenticator<Identity = User>, tokens: &[&
             answers.push(None);
             continue;
         };
-        if answer.starts_with("44") {
-            let refused: Value = serde_json::from_str(&answer[2..]).unwrap();
+        if let Some(refused) = answer.strip_prefix("44") {
+            let refused: Value = serde_json::from_str(refused).unwrap();
             answers.push(Some(refused["data"]["code"].as_str().unwrap().to_owned()));
             continue;
         }

@@ -248,7 +248,7 @@ async fn dispatch_due(messaging: &Messaging, namespace: &Namespace) -> bool {
             let sends = due.iter().map(|due| send_one(messaging, namespace, author_of(due), due));
             join_all(sends).await
         }
-        Err(error) => join_all(due.iter().map(|due| settle(messaging, namespace, due, Err(error)))).await,
+        Err(error) => join_all(due.iter().map(|due| settle(messaging, namespace, due, Some(error)))).await,
     };
     for error in sending.into_iter().filter_map(Result::err) {
         // The lease ends by itself, and another try begins.
@@ -264,7 +264,7 @@ async fn send_one(
     due: &DueMessage,
 ) -> ImksResult<()> {
     let sent = attempt(messaging, namespace, author, due).await;
-    settle(messaging, namespace, due, sent.as_ref().map(|()| ())).await
+    settle(messaging, namespace, due, sent.err().as_ref()).await
 }
 
 /// Sends one message as its author, with all checks of a message that is sent now.
@@ -295,22 +295,22 @@ async fn settle(
     messaging: &Messaging,
     namespace: &Namespace,
     due: &DueMessage,
-    sent: Result<(), &ImksError>,
+    problem: Option<&ImksError>,
 ) -> ImksResult<()> {
     let (db, now) = (messaging.db(), clock::now_micros());
-    let settled = match sent {
-        Ok(()) => {
+    let settled = match problem {
+        None => {
             metrics::SCHEDULED.of(metrics::Scheduled::Sent).increment();
             Some(timed("schedule_get", message_scheduled::get(db, due.user_id, due.id)).await?)
         }
-        Err(error) if error.is_retryable() && now < due.send_at + LATE_MAX => {
+        Some(error) if error.is_retryable() && now < due.send_at + LATE_MAX => {
             metrics::SCHEDULED.of(metrics::Scheduled::Retried).increment();
             let pause = error.retry_after().unwrap_or(RETRY_AFTER).max(RETRY_AFTER);
             let at = now + Micros::try_from(pause.as_micros()).unwrap_or(LATE_MAX);
             timed("schedule_change", message_scheduled::retry(db, due, at)).await?;
             None
         }
-        Err(error) => {
+        Some(error) => {
             metrics::SCHEDULED.of(metrics::Scheduled::Failed).increment();
             timed("schedule_change", message_scheduled::fail(db, due, error.code())).await?
         }
