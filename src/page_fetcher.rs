@@ -314,6 +314,7 @@ const USER_AGENT: &str = concat!("imks/", env!("CARGO_PKG_VERSION"), " (link pre
 mod tests {
     use super::*;
 
+    #[allow(clippy::too_many_lines, reason = "a list of addresses")]
     #[test]
     fn addresses_of_the_operator_and_of_nobody_are_not_public_in_any_notation() {
         for private in [

@@ -145,6 +145,7 @@ async fn files_have_a_size_and_users_a_quota() {
     server.stop().await;
 }
 
+#[allow(clippy::too_many_lines, reason = "one way of a file, from its upload to its removal")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_go_to_an_object_store_by_requests_that_are_signed_with_their_size_and_checksum() {
     let s3 = FakeS3::start().await;
