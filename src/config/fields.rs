@@ -435,7 +435,8 @@ mod tests {
         // The issuer and the audience are settings of `token`.
         ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
         ("models/db.rs", "Config", "config.database", &[]),
-        ("models/append.rs", "Config", "config.append", &[]),
+        // `feed` follows from the retention of the feed.
+        ("models/append.rs", "Config", "config.append", &["feed"]),
         // `tls` and `slow_path` are derived from other settings; `connections` is state.
         ("http/config.rs", "Config", "config.http", &["tls", "slow_path", "connections"]),
         ("http/tls.rs", "Config", "config.tls", &[]),

@@ -318,7 +318,7 @@ mod tests {
         let text = load_from(&env, &[]).unwrap_err().to_string();
         for part in [
             "lissten",
-            "did you mean core.deadline or auth.deadline or drain.deadline?",
+            "did you mean core.deadline or webhook.deadline or auth.deadline or drain.deadline?",
             "IMKS_LISTEN is \"3000\"",
             "DATABASE_URL must start",
         ] {

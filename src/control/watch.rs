@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
 
 use super::Ctx;
 use super::input::ids;
@@ -206,6 +206,14 @@ impl Watching {
         tokio::select! {
             () = self.ctx.control.0.stop.cancelled() => Err(ImksError::Unavailable("server stops")),
             () = self.items.closed() => Err(GONE),
+            ended = self.send_all(reader) => ended,
+        }
+    }
+
+    /// Begins with a heartbeat, so that the client has a cursor from the start.
+    async fn send_all(&self, reader: Reader) -> ImksResult<Never> {
+        self.send_heartbeat().await?;
+        tokio::select! {
             ended = self.send_heartbeats() => ended,
             ended = self.send_events(reader) => ended,
         }
@@ -233,18 +241,23 @@ impl Watching {
 
     /// Checks the key at intervals, and says how far the stream is if the client has read everything so far.
     async fn send_heartbeats(&self) -> ImksResult<Never> {
-        let mut ticks = interval(self.ctx.control.0.config.heartbeat);
+        let pause = self.ctx.control.0.config.heartbeat;
+        let mut ticks = interval_at(Instant::now() + pause, pause);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             self.ctx.still_allowed().await?;
-            let Ok(room) = self.items.try_reserve() else { continue };
-            let sent = *self.sent.lock();
-            let lag_us = self.ctx.feed().lag(sent).await?;
-            let heartbeat =
-                watch_response::Event::Heartbeat(Heartbeat { at_us: clock::now_micros(), lag_us });
-            room.send(WatchResponse { cursor: show(sent), event: Some(heartbeat) });
+            self.send_heartbeat().await?;
         }
+    }
+
+    async fn send_heartbeat(&self) -> ImksResult<()> {
+        let Ok(room) = self.items.try_reserve() else { return Ok(()) };
+        let sent = *self.sent.lock();
+        let lag_us = self.ctx.feed().lag(sent).await?;
+        let heartbeat = watch_response::Event::Heartbeat(Heartbeat { at_us: clock::now_micros(), lag_us });
+        room.send(WatchResponse { cursor: show(sent), event: Some(heartbeat) });
+        Ok(())
     }
 }
 

@@ -50,7 +50,7 @@ fn wrong_sends(channel: &str) -> Vec<Wrong> {
         ("message:send", with("nonce", "".into()), "invalid_input"),
         ("message:send", with("flags", json!(1024)), "invalid_input"),
         ("message:send", with("mentions", json!({ "users": vec![id; 101] })), "invalid_input"),
-        ("message:send", with("attachments", json!([id])), "invalid_input"),
+        ("message:send", with("attachments", json!([id])), "not_found"),
         ("message:send", with("thread_id", json!(id)), "not_found"),
     ]
 }
