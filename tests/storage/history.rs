@@ -208,7 +208,7 @@ fn expected(id: Uuid, channel: Uuid, author: Uuid, created_at: Value) -> Value {
         "body": "hello world", "created_at": created_at, "reactions": {}, "attachment_count": 0,
         "seq": 1, "version": 1, "type": "default", "content_type": "markdown",
         "thread_id": null, "reply_to_message_id": null, "reply_to": null,
-        "attachments": [], "embeds": [], "poll": null,
+        "attachments": [], "embeds": [], "poll": null, "forward_of": null, "expires_at": null,
         "mentions": {"users": [], "roles": [], "channel": false, "here": false},
         "flags": 0, "edited_at": null, "deleted_at": null, "pinned": false, "nonce": "c1f0", "thread": null
     })
