@@ -9,10 +9,6 @@ use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::{Effective, v1};
 
 /// A permission of a user in a channel. The discriminant is the bit position in the core's answer.
-#[cfg_attr(
-    not(feature = "testing"),
-    expect(dead_code, reason = "the whole contract; features to come use the rest")
-)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Permission {
