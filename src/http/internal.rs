@@ -65,7 +65,7 @@ impl Config {
     /// Reads the certificates, if there are any. The other settings of TLS are those of the public listener.
     ///
     /// # Errors
-    /// [`ImksError::Config`] that names the file and its problem.
+    /// [`Config`](crate::ImksError::Config) that names the file and its problem.
     pub fn open(&self, tls: &tls::Config) -> ImksResult<Option<MutualTls>> {
         let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
         let certificates = Certificates::open_internal(cert.clone(), key.clone())?;

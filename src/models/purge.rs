@@ -56,7 +56,7 @@ struct Found {
     deleted_at: Option<Micros>,
 }
 
-/// Binds the window that a purge has come to, as [`window!`] numbers its parameters.
+/// Binds the window that a purge has come to, as `window!` numbers its parameters.
 macro_rules! bound {
     ($query:expr, $purge:expr, $until:expr) => {
         $query
