@@ -177,12 +177,12 @@ impl Backend {
     /// Those of [`Purge::order`].
     pub async fn purge(
         &self,
-        kind: PurgeKind,
-        target: Uuid,
+        id: Uuid,
+        what: (PurgeKind, Uuid),
         before: Micros,
         requested_by: &str,
     ) -> ImksResult<Purge> {
-        purge::order(self.messaging(), (kind, target), before, requested_by).await
+        purge::order(self.messaging(), id, what, before, requested_by).await
     }
 }
 

@@ -19,11 +19,12 @@ use crate::models::purge::{Purge, PurgeKind};
 /// Those of [`Purge::order`].
 pub(super) async fn order(
     messaging: &Messaging,
-    (kind, target): (PurgeKind, Uuid),
+    id: Uuid,
+    what: (PurgeKind, Uuid),
     before: Micros,
     requested_by: &str,
 ) -> ImksResult<Purge> {
-    let mut purge = Purge::order(messaging.db(), kind, target, before, requested_by).await?;
+    let mut purge = Purge::order(messaging.db(), id, what, before, requested_by).await?;
     messaging.purges().notify_one();
     let deadline = Instant::now() + ANSWER_AFTER;
     while !purge.is_finished() && Instant::now() < deadline {
@@ -45,7 +46,7 @@ pub(super) async fn run(messaging: Messaging, stop: CancellationToken) {
             () = messaging.purges().notified() => {}
         }
         if let Err(error) = work(&messaging, &lease, &stop).await {
-            tracing::warn!(%error, "a purge goes on later");
+            tracing::warn!(%error, "purges go on later");
         }
     }
     if let Err(error) = lease.give_back(messaging.db()).await {
@@ -53,21 +54,33 @@ pub(super) async fn run(messaging: Messaging, stop: CancellationToken) {
     }
 }
 
+/// Works at one purge after the other. One that fails keeps no other waiting.
 async fn work(messaging: &Messaging, lease: &Lease, stop: &CancellationToken) -> ImksResult<()> {
-    let db = messaging.db();
-    while !stop.is_cancelled()
-        && let Some(mut purge) = Purge::next(db).await?
-    {
-        if !lease.take(db).await? {
-            return Ok(());
+    let mut after = Uuid::nil();
+    while let Some(mut purge) = Purge::next(messaging.db(), after).await? {
+        after = purge.id();
+        if let Err(error) = finish(&mut purge, messaging, lease, stop).await {
+            tracing::warn!(purge = %after, %error, "a purge goes on later");
         }
+    }
+    Ok(())
+}
+
+/// Takes the steps of a purge until it is finished, while this node holds the lease.
+async fn finish(
+    purge: &mut Purge,
+    messaging: &Messaging,
+    lease: &Lease,
+    stop: &CancellationToken,
+) -> ImksResult<()> {
+    while !purge.is_finished() && !stop.is_cancelled() && lease.take(messaging.db()).await? {
         let started = Instant::now();
-        purge.step(db, messaging.appender()).await?;
-        if purge.is_finished() {
-            tracing::info!(purged = purge.purged, "a purge is finished");
-        }
+        purge.step(messaging.db(), messaging.appender()).await?;
         // At most half of the time, so that a large purge leaves room for everybody else.
         stop.run_until_cancelled(sleep(started.elapsed())).await;
+    }
+    if purge.is_finished() {
+        tracing::info!(purge = %purge.id(), purged = purge.purged, "a purge is finished");
     }
     Ok(())
 }

@@ -70,20 +70,29 @@ macro_rules! bound {
 }
 
 impl Purge {
-    /// Orders a purge of `target`: of messages written before `before`, or of all if it is 0. Returns the one that is
-    /// under way if it is the same order.
+    /// Orders a purge of `target`: of messages written before `before`, or of all if it is 0. `id` is the same for
+    /// repeats of one request, which change nothing. Returns the purge that is under way if it is the same order.
     ///
     /// # Errors
-    /// [`ImksError::Overloaded`] while another purge of the target is under way.
+    /// [`ImksError::NonceConflict`] if the earlier request was another order, [`ImksError::Overloaded`] while another
+    /// purge of the target is under way.
     pub async fn order(
         db: &Db,
-        kind: PurgeKind,
-        target: Uuid,
+        id: Uuid,
+        (kind, target): (PurgeKind, Uuid),
         before: Micros,
         requested_by: &str,
     ) -> ImksResult<Self> {
         let (task_db, requested_by) = (db.clone(), requested_by.to_owned());
-        detached(async move { insert(&task_db, kind, target, before, &requested_by).await }).await?;
+        detached(async move { insert(&task_db, id, (kind, target), before, &requested_by).await }).await?;
+        let is_same =
+            |purge: &Self| (purge.kind, purge.target_id, purge.before) == (kind as i32, target, before);
+        let requested: Option<Self> = on!(db, pool => {
+            sqlx::query_as(BY_ID).bind(id).fetch_optional(pool).await?
+        });
+        if let Some(purge) = requested {
+            return if is_same(&purge) { Ok(purge) } else { Err(ImksError::NonceConflict) };
+        }
         let open: Option<Self> = on!(db, pool => {
             sqlx::query_as(OPEN_OF).bind(target).fetch_optional(pool).await?
         });
@@ -92,18 +101,20 @@ impl Purge {
             Some(open) => open,
             None => on!(db, pool => sqlx::query_as(LAST_OF).bind(target).fetch_one(pool).await?),
         };
-        match (purge.kind, purge.before) == (kind as i32, before) {
-            true => Ok(purge),
-            false => Err(ImksError::Overloaded { retry_after: RETRY_AFTER }),
-        }
+        if is_same(&purge) { Ok(purge) } else { Err(ImksError::Overloaded { retry_after: RETRY_AFTER }) }
     }
 
-    /// Returns the oldest purge that is not finished.
+    /// Returns the purge that is not finished and whose id comes next after `after`.
     ///
     /// # Errors
     /// [`ImksError::Database`].
-    pub async fn next(db: &Db) -> ImksResult<Option<Self>> {
-        Ok(on!(db, pool => sqlx::query_as(NEXT).fetch_optional(pool).await?))
+    pub async fn next(db: &Db, after: Uuid) -> ImksResult<Option<Self>> {
+        Ok(on!(db, pool => sqlx::query_as(NEXT).bind(after).fetch_optional(pool).await?))
+    }
+
+    /// Returns the id, which the order gave it.
+    pub fn id(&self) -> Uuid {
+        self.id
     }
 
     /// Returns the purge as it is now.
@@ -238,12 +249,12 @@ impl Purge {
 
 async fn insert(
     db: &Db,
-    kind: PurgeKind,
-    target: Uuid,
+    id: Uuid,
+    (kind, target): (PurgeKind, Uuid),
     before: Micros,
     requested_by: &str,
 ) -> ImksResult<()> {
-    let (id, alias, now) = (clock::new_id(), clock::new_id(), clock::now_micros());
+    let (alias, now) = (clock::new_id(), clock::now_micros());
     on!(db, pool => {
         let query = sqlx::query(INSERT).bind(id).bind(kind as i32).bind(target).bind(before).bind(alias);
         query.bind(requested_by).bind(now).bind(Uuid::nil()).execute(pool).await?;
@@ -287,7 +298,7 @@ macro_rules! select {
 }
 const OPEN_OF: &str = select!("WHERE target_id = $1 AND finished_at IS NULL");
 const LAST_OF: &str = select!("WHERE target_id = $1 ORDER BY finished_at DESC LIMIT 1");
-const NEXT: &str = select!("WHERE finished_at IS NULL ORDER BY requested_at LIMIT 1");
+const NEXT: &str = select!("WHERE finished_at IS NULL AND id > $1 ORDER BY id LIMIT 1");
 const BY_ID: &str = select!("WHERE id = $1");
 const STORE: &str = "UPDATE purge SET step = $2, channel_id = $3, after_seq = $4, purged = $5, finished_at = $6 \
     WHERE id = $1";

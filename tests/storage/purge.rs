@@ -77,10 +77,10 @@ on_both! {
         react(&writer, channel, reader, first.id).await;
         join_all((0..1_100).map(|n| writer.send(scope(channel, alice), message(&format!("marmalade {n}"))))).await;
         assert_eq!(unread_count(store, reader, channel).await, 1_100);
-        let ordered = Purge::order(&store.db, PurgeKind::Channel, channel, 0, "ops").await.unwrap();
-        assert_eq!(Purge::next(&store.db).await.unwrap().as_ref(), Some(&ordered));
+        let ordered = Purge::order(&store.db, id(), (PurgeKind::Channel, channel), 0, "ops").await.unwrap();
+        assert_eq!(Purge::next(&store.db, Uuid::nil()).await.unwrap().as_ref(), Some(&ordered));
         let done = finish(store, &writer.appender, &ordered).await;
-        assert_eq!((done.purged, Purge::next(&store.db).await.unwrap()), (1_101, None));
+        assert_eq!((done.purged, Purge::next(&store.db, Uuid::nil()).await.unwrap()), (1_101, None));
         assert_eq!(places_of(store, "marmalade").await, [""; 0]);
         assert_eq!(unread_count(store, reader, channel).await, 0);
         assert_eq!(store.number("SELECT message_count FROM channel_state").await, 0);
@@ -94,10 +94,24 @@ on_both! {
         let (writer, channel, alice) = (store.writer(), id(), id());
         writer.say(channel, alice, "marmalade").await;
         let kept = writer.say(channel, alice, "kept").await;
-        let ordered = Purge::order(&store.db, PurgeKind::Channel, channel, kept.created_at.0, "ops").await.unwrap();
+        let ordered = Purge::order(&store.db, id(), (PurgeKind::Channel, channel), kept.created_at.0, "ops").await.unwrap();
         assert_eq!(finish(store, &writer.appender, &ordered).await.purged, 1);
         assert_eq!(places_of(store, "marmalade").await, [""; 0]);
         assert_eq!(store.page(channel, Position::Latest, 10).await.messages.last().unwrap().body.as_str(), "kept");
+    }
+
+    async fn a_repeated_request_deletes_nothing_that_was_written_since(store: &Store) {
+        let (writer, channel, alice, request) = (store.writer(), id(), id(), id());
+        writer.say(channel, alice, "marmalade").await;
+        let what = (PurgeKind::Channel, channel);
+        let ordered = Purge::order(&store.db, request, what, 0, "ops").await.unwrap();
+        let done = finish(store, &writer.appender, &ordered).await;
+        writer.say(channel, alice, "after").await;
+        let again = Purge::order(&store.db, request, what, 0, "ops").await.unwrap();
+        assert_eq!((again.id(), again.purged, again.is_finished()), (done.id(), 1, true));
+        let other = Purge::order(&store.db, request, (PurgeKind::User, alice), 0, "ops").await.unwrap_err();
+        assert_eq!(other.code().as_str(), "nonce_conflict");
+        assert_eq!(Purge::next(&store.db, Uuid::nil()).await.unwrap(), None);
     }
 
     async fn of_an_erased_user_nothing_is_left_and_of_others_everything(store: &Store) {
@@ -120,9 +134,9 @@ on_both! {
             base_version: None,
         };
         set(&store.db, alice, draft).await.unwrap();
-        let ordered = Purge::order(&store.db, PurgeKind::User, alice, 0, "ops").await.unwrap();
-        assert_eq!(Purge::order(&store.db, PurgeKind::User, alice, 0, "ops").await.unwrap(), ordered, "the same order");
-        let other = Purge::order(&store.db, PurgeKind::Name, alice, 0, "ops").await.unwrap_err();
+        let ordered = Purge::order(&store.db, id(), (PurgeKind::User, alice), 0, "ops").await.unwrap();
+        assert_eq!(Purge::order(&store.db, id(), (PurgeKind::User, alice), 0, "ops").await.unwrap(), ordered, "the same order");
+        let other = Purge::order(&store.db, id(), (PurgeKind::Name, alice), 0, "ops").await.unwrap_err();
         assert_eq!((other.code().as_str(), other.is_retryable()), ("overloaded", true));
         let done = finish(store, &writer.appender, &ordered).await;
         assert_eq!(done.purged, 3);
@@ -133,7 +147,7 @@ on_both! {
         assert_eq!((seen.body.as_str(), &reactions["👍"]["count"]), ("bread", &1.into()));
         assert_eq!(store.number("SELECT COUNT(*) FROM message_draft").await, 0);
         assert_eq!(store.number("SELECT COUNT(*) FROM message_reaction").await, 1, "that of bob");
-        let again = Purge::order(&store.db, PurgeKind::User, alice, 0, "ops").await.unwrap();
+        let again = Purge::order(&store.db, id(), (PurgeKind::User, alice), 0, "ops").await.unwrap();
         assert!(again != done && finish(store, &writer.appender, &again).await.purged == 0, "an order of its own");
     }
 
@@ -143,7 +157,7 @@ on_both! {
         let by_alice = Scope { actor: name, ..scope(channel, alice) };
         let sent = writer.send(by_alice, message("bread")).await.unwrap().0;
         baseline(&store.db, bob, &[(channel, None)]).await.unwrap();
-        let ordered = Purge::order(&store.db, PurgeKind::Name, alice, 0, "ops").await.unwrap();
+        let ordered = Purge::order(&store.db, id(), (PurgeKind::Name, alice), 0, "ops").await.unwrap();
         assert_eq!(finish(store, &writer.appender, &ordered).await.purged, 1);
         let seen = store.seen(bob, channel, sent.id).await;
         assert_eq!((seen.body.as_str(), &*seen.author.username), ("bread", "deleted user"));
