@@ -41,8 +41,8 @@ fn count(Unread { head, state }: Unread) -> UnreadCount {
 /// `GetSessions`.
 pub(super) async fn sessions(ctx: Ctx, request: GetSessionsRequest) -> ImksResult<GetSessionsResponse> {
     let user = optional_id("user_id", &request.user_id)?;
-    let connected = ctx.backend().connected(user).await?;
-    Ok(GetSessionsResponse { sessions: connected.into_iter().take(SESSIONS_MAX).map(session).collect() })
+    let connected = ctx.backend().connected(user, SESSIONS_MAX).await?;
+    Ok(GetSessionsResponse { sessions: connected.into_iter().map(session).collect() })
 }
 
 fn session(connected: Connected) -> Session {

@@ -89,21 +89,24 @@ pub struct Unread {
 }
 
 impl Backend {
-    /// Returns the connections of a user, or of everybody, on all nodes that answer in time.
+    /// Returns up to `limit` connections of a user, or of everybody, on all nodes that answer in time.
     ///
     /// # Errors
     /// Those of [`Broadcast::fetch_sockets`](crate::socket::Broadcast::fetch_sockets).
-    pub async fn connected(&self, user: Option<Uuid>) -> ImksResult<Vec<Connected>> {
-        let room = user.map(user_room);
-        let wanted = match &room {
-            Some(room) => self.namespace().to(room),
-            None => self.namespace().everybody(),
-        };
+    pub async fn connected(&self, user: Option<Uuid>, limit: usize) -> ImksResult<Vec<Connected>> {
+        let (namespace, room) = (self.namespace(), user.map(user_room));
+        // A node with more than enough connections describes no others than those that it returns.
+        let here = room.as_ref().map_or_else(|| namespace.sockets(), |room| namespace.sockets_in(room));
+        if here.len() >= limit || namespace.cluster().others().is_empty() {
+            let described = here.iter().filter_map(|socket| Connected::of(&RemoteSocket::of(socket)));
+            return Ok(described.take(limit).collect());
+        }
+        let wanted = room.as_ref().map_or_else(|| namespace.everybody(), |room| namespace.to(room));
         let fetched = wanted.fetch_sockets().await?;
         if !fetched.silent.is_empty() {
             tracing::warn!(silent = ?fetched.silent, "nodes did not tell their connections in time");
         }
-        Ok(fetched.sockets.iter().filter_map(Connected::of).collect())
+        Ok(fetched.sockets.iter().filter_map(Connected::of).take(limit).collect())
     }
 
     /// Returns what others see of these users: their status, and when a device was last active.
