@@ -17,7 +17,7 @@ use super::parts::{Messaging, timed};
 use super::presence_board::Arrival;
 use super::push::user_room;
 use super::session::{Client, Session, Token};
-use crate::auth::{Identity, Membership, Permission};
+use crate::auth::{Membership, Permission};
 use crate::clock::{self, Timestamp, jittered};
 use crate::envelope::{ErrorBody, RequestId};
 use crate::error::Code;
@@ -133,7 +133,7 @@ async fn sign_in(
         *counted = true;
     }
     let user = user_room(identity.user_id);
-    let memberships = visible_channels(messaging, &identity).await?;
+    let memberships = visible_channels(messaging, socket, identity.user_id).await?;
     socket.set_data(Session::new(identity.clone(), token, client));
     let session = socket.data::<Session>().ok_or(ImksError::Internal("a session was not kept"))?;
     let size = AnswerSize::of_channels(memberships.len());
@@ -148,11 +148,17 @@ async fn sign_in(
         socket.join(&membership.channel_id.to_string());
         mention::note_settings(socket, &session, membership);
     }
+    // Who was removed since the channels were listed was in no room yet that this could end.
+    let memberships = still_visible(messaging, socket, identity.user_id, memberships).await?;
     let states = channel_states(messaging, identity.user_id, &memberships).await?;
     if let Some(relay) = messaging.relay() {
         relay.baseline(states.heads.values());
     }
     socket.set_data(Arrival::new(messaging.presence(), messaging.db(), identity.user_id, idle).await?);
+    // A token that was withdrawn since it was verified ended nothing: the socket was not yet in the user's room.
+    if messaging.tokens().is_revoked(&identity) {
+        return Err(ImksError::TokenRevoked);
+    }
     expiry.follow(socket, &session);
     let accept = welcome(context, &session, &memberships, &states)?;
     let (user, client) = (identity.user_id, session.client().map(tracing::field::display));
@@ -177,19 +183,28 @@ fn token(socket: &Socket, auth: Auth) -> ImksResult<String> {
 }
 
 /// Returns up to [`AUTO_JOIN_MAX`] channels of the user that they may see. Others need `channel:subscribe`.
-async fn visible_channels(messaging: &Messaging, identity: &Identity) -> ImksResult<Vec<Membership>> {
-    let user = identity.user_id;
+async fn visible_channels(messaging: &Messaging, socket: &Socket, user: Uuid) -> ImksResult<Vec<Membership>> {
     let mut memberships = messaging.core().list_user_channels(user).await?;
     memberships.truncate(AUTO_JOIN_MAX);
     let ids: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
     messaging.permissions().warm(user, &ids).await?;
+    still_visible(messaging, socket, user, memberships).await
+}
+
+/// Returns the channels that the user may see now, and makes the socket leave the rooms of the others.
+async fn still_visible(
+    messaging: &Messaging,
+    socket: &Socket,
+    user: Uuid,
+    memberships: Vec<Membership>,
+) -> ImksResult<Vec<Membership>> {
     let mut visible = Vec::with_capacity(memberships.len());
     for membership in memberships {
         // Reads the cache, unless the core has revoked a permission a moment ago.
         match messaging.permissions().require(user, membership.channel_id, Permission::ViewChannel).await {
             Ok(_) => visible.push(membership),
             Err(error) if error.is_retryable() => return Err(error),
-            Err(_) => {}
+            Err(_) => socket.leave(&membership.channel_id.to_string()),
         }
     }
     Ok(visible)

@@ -253,3 +253,25 @@ async fn keys_that_rotate_under_a_crowd_let_everybody_in() {
     world.client(user).await;
     world.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_withdrawn_while_its_client_connects_lets_nobody_in() {
+    let world = World::start(FakeCore::start().await, |_| {}).await;
+    let user = world.user();
+    world.core.mode(Mode::Slow);
+    let mut client = TestClient::open(world.server.addr()).await;
+    let withdrawn = async {
+        // The token is verified before the core is asked for the channels.
+        while world.core.calls("list_user_channels") == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        world.core.revoke(v1::Revocation {
+            user_id: user.to_string(),
+            revoked_at_us: now_micros(),
+            ..Default::default()
+        });
+    };
+    let (joined, ()) = tokio::join!(client.join(json!({ "token": world.key.token(user) })), withdrawn);
+    assert_eq!(joined.unwrap_err()["data"]["code"], "token_revoked");
+    world.server.stop().await;
+}
