@@ -66,25 +66,35 @@ struct Left<'a> {
 
 /// Follows memberships, permissions and revoked tokens until `stop`.
 pub async fn follow(messaging: Messaging, namespace: Namespace, stop: CancellationToken) {
+    // Apart from each other: a withdrawn token does not wait until the core has answered about every room.
+    let both = async {
+        tokio::join!(follow_changes(&messaging, &namespace), follow_revoked(&messaging, &namespace))
+    };
+    stop.run_until_cancelled(both).await;
+}
+
+async fn follow_changes(messaging: &Messaging, namespace: &Namespace) {
     let mut changes = messaging.permissions().changes();
+    loop {
+        match changes.recv().await {
+            Ok(change) => apply(messaging, namespace, change).await,
+            // The missed changes are unknown, so every room is checked.
+            Err(RecvError::Lagged(_)) => {
+                messaging.channels().forget_all();
+                check(messaging, namespace.sockets(), None).await;
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn follow_revoked(messaging: &Messaging, namespace: &Namespace) {
     let mut revoked = messaging.tokens().revoked();
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            change = changes.recv() => match change {
-                Ok(change) => apply(&messaging, &namespace, change).await,
-                // The missed changes are unknown, so every room is checked.
-                Err(RecvError::Lagged(_)) => {
-                    messaging.channels().forget_all();
-                    check(&messaging, namespace.sockets(), None).await;
-                }
-                Err(RecvError::Closed) => return,
-            },
-            revocation = revoked.recv() => match revocation {
-                Ok(revocation) => withdraw(&messaging, &namespace, &revocation),
-                Err(RecvError::Lagged(_)) => withdraw_all(&messaging, &namespace),
-                Err(RecvError::Closed) => return,
-            },
+        match revoked.recv().await {
+            Ok(revocation) => withdraw(messaging, namespace, &revocation),
+            Err(RecvError::Lagged(_)) => withdraw_all(messaging, namespace),
+            Err(RecvError::Closed) => return,
         }
     }
 }
