@@ -100,6 +100,43 @@ impl Channel {
     }
 }
 
+/// The checked values of a change. What it leaves as it is, is `None`, so that of two changes at the same time
+/// neither takes the other back.
+struct NewValues {
+    name: Option<String>,
+    kind: Option<i64>,
+    archived: Option<bool>,
+    read_only: Option<bool>,
+    slow_mode_s: Option<i64>,
+    retention_days: Option<i64>,
+}
+
+impl TryFrom<ChannelChange> for NewValues {
+    type Error = ImksError;
+
+    fn try_from(change: ChannelChange) -> ImksResult<Self> {
+        Ok(Self {
+            name: change.name.map(|name| checked_name("channel", &name)).transpose()?,
+            kind: change.kind.map(RoomKind::number),
+            archived: change.archived,
+            read_only: change.read_only,
+            slow_mode_s: change.slow_mode_s.map(slow_mode).transpose()?,
+            retention_days: change.retention_days.map(i64::from),
+        })
+    }
+}
+
+impl NewValues {
+    fn are_those_of(&self, channel: &Channel) -> bool {
+        self.name.as_ref().is_none_or(|name| *name == channel.name)
+            && self.kind.is_none_or(|kind| kind == channel.kind)
+            && self.archived.is_none_or(|archived| archived == channel.archived)
+            && self.read_only.is_none_or(|read_only| read_only == channel.read_only)
+            && self.slow_mode_s.is_none_or(|seconds| seconds == channel.slow_mode_s)
+            && self.retention_days.is_none_or(|days| days == channel.retention_days)
+    }
+}
+
 impl Directory {
     /// Creates a channel without members.
     ///
@@ -178,20 +215,12 @@ impl Directory {
         if old.is_direct() && (change.name.is_some() || change.kind.is_some()) {
             return Err(ImksError::FailedPrecondition(Precondition::DirectConversation));
         }
-        let new = Channel {
-            name: change.name.map_or_else(|| Ok(old.name.clone()), |name| checked_name("channel", &name))?,
-            kind: change.kind.map_or(old.kind, RoomKind::number),
-            archived: change.archived.unwrap_or(old.archived),
-            read_only: change.read_only.unwrap_or(old.read_only),
-            slow_mode_s: change.slow_mode_s.map_or(Ok(old.slow_mode_s), slow_mode)?,
-            retention_days: change.retention_days.map_or(old.retention_days, i64::from),
-            ..old.clone()
-        };
-        if new == old {
+        let new = NewValues::try_from(change)?;
+        if new.are_those_of(&old) {
             return Ok(old);
         }
-        let (db, row) = (self.db().clone(), new);
-        self.settled(async move { update(&db, row, now_micros()).await }).await
+        let (db, id) = (self.db().clone(), old.id);
+        self.settled(async move { update(&db, id, new, now_micros()).await }).await
     }
 
     /// Sets whether a channel is archived and read-only. `None` leaves a state unchanged.
@@ -273,27 +302,27 @@ async fn insert(db: &Db, channel: Channel) -> ImksResult<()> {
     if done == 1 { Ok(()) } else { Err(ImksError::Conflict { what: "channel", name: channel.name }) }
 }
 
-async fn update(db: &Db, channel: Channel, now: Micros) -> ImksResult<Channel> {
-    let version: Option<i64> = transaction!(db, tx => {
-        let version = sqlx::query_scalar(UPDATE)
-            .bind(channel.id)
-            .bind(&channel.name)
-            .bind(channel.kind)
-            .bind(channel.archived)
-            .bind(channel.read_only)
-            .bind(channel.slow_mode_s)
-            .bind(channel.retention_days)
+async fn update(db: &Db, id: Uuid, new: NewValues, now: Micros) -> ImksResult<Channel> {
+    let channel: Option<Channel> = transaction!(db, tx => {
+        let channel: Option<Channel> = sqlx::query_as(UPDATE)
+            .bind(id)
+            .bind(new.name.as_deref())
+            .bind(new.kind)
+            .bind(new.archived)
+            .bind(new.read_only)
+            .bind(new.slow_mode_s)
+            .bind(new.retention_days)
             .fetch_optional(&mut *tx)
             .await?;
-        if version.is_some() {
-            record!(tx, now, &[Change::channel(channel.id)]);
+        if channel.is_some() {
+            record!(tx, now, &[Change::channel(id)]);
         }
-        version
+        channel
     });
-    match version {
-        Some(version) => Ok(Channel { version, ..channel }),
-        None => Err(ImksError::Conflict { what: "channel", name: channel.name }),
-    }
+    channel.ok_or_else(|| match new.name {
+        Some(name) => ImksError::Conflict { what: "channel", name },
+        None => unknown("channel", &id.to_string()),
+    })
 }
 
 async fn remove(db: &Db, channel: Uuid, now: Micros) -> ImksResult<()> {
@@ -324,11 +353,13 @@ const INSERT: &str = "INSERT INTO directory_channel \
 const BY_NAME: &str = select!("WHERE workspace_id = $1 AND name = $2");
 const BY_IDS: &str = select!("WHERE id IN (");
 const ALL: &str = select!("WHERE workspace_id = $1 ORDER BY name LIMIT $2");
-const UPDATE: &str = "UPDATE directory_channel SET name = $2, kind = $3, archived = $4, read_only = $5, \
-     slow_mode_s = $6, retention_days = $7, version = version + 1 \
+const UPDATE: &str = "UPDATE directory_channel SET name = COALESCE($2, name), kind = COALESCE($3, kind), \
+     archived = COALESCE($4, archived), read_only = COALESCE($5, read_only), \
+     slow_mode_s = COALESCE($6, slow_mode_s), retention_days = COALESCE($7, retention_days), \
+     version = version + 1 \
      WHERE id = $1 AND (workspace_id IS NULL OR NOT EXISTS (SELECT 1 FROM directory_channel other \
      WHERE other.workspace_id = directory_channel.workspace_id AND other.name = $2 AND other.id <> $1)) \
-     RETURNING version";
+     RETURNING id, workspace_id, name, kind, archived, read_only, slow_mode_s, retention_days, version, created_at";
 /// The row of the channel first: it is what others lock to add to the channel.
 const DELETE: [&str; 5] = [
     "DELETE FROM directory_channel WHERE id = $1",

@@ -387,3 +387,25 @@ async fn names_belong_to_a_workspace_and_a_workspace_with_channels_stays() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_two_changes_of_a_channel_at_once_neither_takes_the_other_back() {
+    on_each(|db| async {
+        let world = world(db).await;
+        let new = NewChannel { name: "busy".into(), ..NewChannel::default() };
+        world.directory.create_channel(new).await.unwrap();
+        for round in 1..=20 {
+            let archived = round % 2 == 1;
+            let slow = ChannelChange { slow_mode_s: Some(round), ..ChannelChange::default() };
+            let archive = ChannelChange { archived: Some(archived), ..ChannelChange::default() };
+            let (one, other) = tokio::join!(
+                world.directory.set_channel("busy", slow),
+                world.command_line.set_channel("busy", archive)
+            );
+            assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+            let channel = world.directory.channel_by_name("busy").await.unwrap();
+            assert_eq!((channel.slow_mode_s, channel.archived), (i64::from(round), archived));
+        }
+    })
+    .await;
+}
