@@ -68,7 +68,7 @@ impl Directory {
             return Err(ImksError::invalid("deny", "has a permission that is also in allow"));
         }
         let row = self.row(channel, subject, allow, deny).await?;
-        if self.overrides(channel).await?.len() >= OVERRIDES_MAX {
+        if is_full(&self.overrides(channel).await?, row.subject_id) {
             return Err(ImksError::LimitReached("overrides_per_channel"));
         }
         let db = self.db().clone();
@@ -112,6 +112,11 @@ impl Directory {
             deny_bits: deny.cast_signed(),
         })
     }
+}
+
+/// Whether a channel has no room for an override of this subject. One that it has already can be replaced.
+fn is_full(overrides: &[ChannelOverride], subject: Uuid) -> bool {
+    overrides.iter().filter(|other| other.subject_id != subject).count() >= OVERRIDES_MAX
 }
 
 /// Stores or removes an override. Returns whether there is or was one.
@@ -159,3 +164,24 @@ const INSERT: &str = "INSERT INTO directory_override (channel_id, subject_id, is
 const MEMBERS: &str = "SELECT m.user_id FROM directory_member m JOIN directory_channel c ON c.id = m.channel_id \
      WHERE m.channel_id = $1 AND (m.user_id = $2 OR EXISTS (SELECT 1 FROM directory_member_role r \
      WHERE r.user_id = m.user_id AND r.role_id = $2 AND r.place_id IN (c.id, c.workspace_id))) LIMIT $3";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_full_channel_an_override_can_be_replaced_but_none_added() {
+        let of = |subject: u128| ChannelOverride {
+            channel_id: Uuid::nil(),
+            subject_id: Uuid::from_u128(subject),
+            is_role: false,
+            name: String::new(),
+            allow_bits: 1,
+            deny_bits: 0,
+        };
+        let overrides: Vec<ChannelOverride> = (1..=250).map(of).collect();
+        assert!(!is_full(&overrides, Uuid::from_u128(7)));
+        assert!(is_full(&overrides, Uuid::from_u128(1_000)));
+        assert!(!is_full(&overrides[1..], Uuid::from_u128(1_000)));
+    }
+}
