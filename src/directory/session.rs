@@ -78,7 +78,7 @@ impl Directory {
         let (secret, hash) = secret()?;
         let (db, row) = (self.db().clone(), session.clone());
         let session = self.settled(async move { begin(&db, row, hash, now).await }).await?;
-        self.tokens(user, session, secret).await
+        self.tokens(user, session, secret, now).await
     }
 
     /// Exchanges a refresh token for new tokens of its session.
@@ -88,8 +88,8 @@ impl Directory {
     pub async fn refresh(&self, refresh_token: &str) -> ImksResult<Tokens> {
         let old = hash(refresh_token)?;
         let (secret, hash) = secret()?;
-        let db = self.db().clone();
-        let used = self.settled(async move { exchange(&db, old, hash, now_micros()).await }).await?;
+        let (db, now) = (self.db().clone(), now_micros());
+        let used = self.settled(async move { exchange(&db, old, hash, now).await }).await?;
         let session = match used {
             Used::Session(session) => session,
             Used::Unknown => return Err(ImksError::Auth("The refresh token is not known, or has expired")),
@@ -100,7 +100,7 @@ impl Directory {
         };
         let user = self.users_by_id(&[session.user_id]).await?.pop();
         let user = user.filter(|user| user.deleted_at.is_none());
-        self.tokens(&user.ok_or(ImksError::Auth("The account is closed"))?, session, secret).await
+        self.tokens(&user.ok_or(ImksError::Auth("The account is closed"))?, session, secret, now).await
     }
 
     /// Returns the sessions of a user that have not ended, the newest first.
@@ -122,19 +122,26 @@ impl Directory {
         let session = Uuid::parse_str(session).map_err(|_| unknown("session", session))?;
         let db = self.db().clone();
         self.settled(async move {
-            let now = now_micros();
-            transaction!(&db, tx => end!(tx, session, now));
+            transaction!(&db, tx => end!(tx, session));
             Ok(())
         })
         .await
     }
 
-    async fn tokens(&self, user: &User, session: SessionInfo, secret: String) -> ImksResult<Tokens> {
+    /// Signs the access token of a session, as of `now`, which is before the session was found to be open: whoever
+    /// ends it from then on ends this token as well.
+    async fn tokens(
+        &self,
+        user: &User,
+        session: SessionInfo,
+        secret: String,
+        now: Micros,
+    ) -> ImksResult<Tokens> {
         // An access token does not outlive its session.
-        let left = u64::try_from(session.expires_at - now_micros()).unwrap_or_default();
+        let left = u64::try_from(session.expires_at - now).unwrap_or_default();
         let ttl = self.0.config.access_ttl.min(Duration::from_micros(left)).min(TTL_MAX);
         let ttl = ttl.max(Duration::from_secs(1));
-        let (access_token, expires_at) = self.sign(user, session.id, ttl).await?;
+        let (access_token, expires_at) = self.sign(user, session.id, ttl, now).await?;
         Ok(Tokens {
             session_id: session.id,
             user_id: user.id,
@@ -158,12 +165,14 @@ pub(super) async fn trim(db: &Db, now: Micros) -> ImksResult<()> {
 
 /// Ends a session in the transaction `tx`.
 macro_rules! end {
-    ($tx:expr, $session:expr, $now:expr) => {{
+    ($tx:expr, $session:expr) => {{
         for sql in END {
             sqlx::query(sql).bind($session).execute(&mut *$tx).await?;
         }
-        sqlx::query(REVOKE).bind($session).bind(true).bind($now).execute(&mut *$tx).await?;
-        record!($tx, $now, &[Change::revoked_session($session)]);
+        // Read after the rows are locked: a token that another use of the session brought meanwhile is older.
+        let now = now_micros();
+        sqlx::query(REVOKE).bind($session).bind(true).bind(now).execute(&mut *$tx).await?;
+        record!($tx, now, &[Change::revoked_session($session)]);
     }};
 }
 use end;
@@ -191,7 +200,7 @@ async fn exchange(db: &Db, old: String, new: String, now: Micros) -> ImksResult<
             None => sqlx::query_scalar(USED).bind(&old).fetch_optional(&mut *tx).await?,
         };
         if let Some(session) = used_before {
-            end!(tx, session, now);
+            end!(tx, session);
         }
         let session: Option<SessionInfo> = match session {
             Some(id) => sqlx::query_as(LIVE).bind(id).bind(now).fetch_optional(&mut *tx).await?,

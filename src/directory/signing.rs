@@ -70,18 +70,19 @@ impl Directory {
     /// `InvalidInput` if `ttl` is too long or shorter than a second; `Database`.
     pub async fn issue_token(&self, user: &User, ttl: Duration) -> ImksResult<String> {
         Self::check_ttl(ttl)?;
-        self.sign(user, Uuid::now_v7(), ttl).await.map(|(token, _)| token)
+        self.sign(user, Uuid::now_v7(), ttl, now_micros()).await.map(|(token, _)| token)
     }
 
-    /// Signs a token of a session, and returns it with its end.
+    /// Signs a token of a session that is issued at `now`, and returns it with its end.
     pub(super) async fn sign(
         &self,
         user: &User,
         session: Uuid,
         ttl: Duration,
+        now: Micros,
     ) -> ImksResult<(String, Micros)> {
         let key = self.active_key().await?;
-        let issued_at = now_micros() / 1_000_000;
+        let issued_at = now / 1_000_000;
         let claims = Claims {
             iss: self.0.config.issuer.clone(),
             aud: self.0.config.audience.clone(),

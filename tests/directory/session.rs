@@ -62,6 +62,10 @@ async fn of_many_who_use_a_refresh_token_at_once_at_most_one_gets_tokens() {
         let outcomes = futures_util::future::join_all(uses).await;
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
         assert!(world.directory.sessions("alice").await.unwrap().is_empty(), "and the session is over");
+        for tokens in outcomes.into_iter().flatten() {
+            let verdict = world.core.verify_token(&tokens.access_token, "imks").await.unwrap();
+            assert_eq!(verdict, Verdict::Revoked, "nor is what the one got of use");
+        }
     })
     .await;
 }
