@@ -58,8 +58,8 @@ where
     }
 }
 
-/// What a client presents when it joins a namespace.
-#[derive(Debug, Clone)]
+/// What a client presents when it joins a namespace. `Debug` omits the payload, which contains secrets.
+#[derive(Clone)]
 pub struct Credentials {
     handshake: Arc<Handshake>,
     payload: ConnectPayload,
@@ -86,6 +86,12 @@ impl Credentials {
     /// Returns the first request of the connection: its address, headers and query.
     pub fn handshake(&self) -> &Handshake {
         &self.handshake
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Credentials").field("handshake", &self.handshake).finish_non_exhaustive()
     }
 }
 

@@ -36,6 +36,19 @@ async fn a_client_with_a_known_token_is_who_the_application_says_and_all_others_
 }
 
 #[tokio::test]
+async fn credentials_in_a_log_do_not_show_the_token() {
+    let server = server(|ns| {
+        ns.authenticate(|credentials: Credentials| async move {
+            let shown = format!("{credentials:?}");
+            if shown.contains("hunter2") { Err(ConnectError::unauthenticated()) } else { Ok(shown) }
+        });
+    });
+    let peer = open(&server);
+    peer.send(r#"0{"token":"hunter2"}"#);
+    assert!(text(&peer).await.starts_with("0{"));
+}
+
+#[tokio::test]
 async fn without_an_answer_in_time_nobody_joins_and_the_transport_ends_so_that_clients_come_back() {
     let limits = AuthenticatorLimits { deadline: Duration::from_millis(50), ..Default::default() };
     let server = server(|ns| {
