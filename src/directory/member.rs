@@ -130,8 +130,8 @@ impl Directory {
     /// Lets a user join a channel by themselves, as `member`. Returns whether they were not in it before.
     ///
     /// # Errors
-    /// `UnknownName`, also for a channel that is not open to the user; `FailedPrecondition` if the user is banned;
-    /// `Database`.
+    /// `UnknownName`, also for a channel that the user cannot see, as who is banned from it; `FailedPrecondition` for
+    /// a ban that begins meanwhile; `Database`.
     pub async fn join(&self, channel: &str, username: &str) -> ImksResult<bool> {
         let (user, found) = (self.user_by_name(username).await?.id, self.channel_by_name(channel).await?);
         if self.effective(user, &[found.id]).await?.iter().all(|effective| effective.bits == 0) {
