@@ -5,12 +5,12 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use crate::ImksResult;
 use crate::clock::{Micros, now_micros, rfc3339};
 use crate::config::{Config, Setting};
 use crate::control::{Scopes, keys};
 use crate::models::api_key::{self, ApiKey};
 use crate::models::db::Db;
-use crate::{ImksError, ImksResult};
 
 /// Options of `imks key`.
 #[derive(Debug, clap::Args)]
@@ -69,12 +69,8 @@ pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
 }
 
 async fn open(config: &Config, create: bool) -> ImksResult<Db> {
-    if let Some(file) = config.database.missing_file().filter(|_| !create) {
-        let text = format!(
-            "there is no database {}: start the server first, or name its directory with --data-dir",
-            file.display()
-        );
-        return Err(ImksError::Config(text));
+    if !create {
+        super::token::check_database(config)?;
     }
     let db = Db::connect(&config.database).await?;
     super::hint(&format!("database: {}", db.describe()));

@@ -50,13 +50,7 @@ pub(super) async fn open(config: &Config) -> ImksResult<Directory> {
 
 /// Opens the embedded directory on an existing database, for commands that only read. Nothing is written.
 pub(super) async fn open_existing(config: &Config) -> ImksResult<Directory> {
-    if let Some(file) = config.database.missing_file() {
-        let text = format!(
-            "there is no database {}: start the server first, or name its directory with --data-dir",
-            file.display()
-        );
-        return Err(ImksError::Config(text));
-    }
+    check_database(config)?;
     let db = connect(config).await?;
     let place = db.describe();
     let directory = Directory::view(db, config.directory());
@@ -67,6 +61,19 @@ pub(super) async fn open_existing(config: &Config) -> ImksResult<Directory> {
         "the database {place} has no directory of this version: start the server, or run imks migrate"
     );
     Err(ImksError::Config(text))
+}
+
+/// Checks that the database exists, for commands that are of use with one only: a wrong directory is then an error
+/// instead of a new, empty database.
+pub(super) fn check_database(config: &Config) -> ImksResult<()> {
+    if let Some(file) = config.database.missing_file() {
+        let text = format!(
+            "there is no database {}: start the server first, or name its directory with --data-dir",
+            file.display()
+        );
+        return Err(ImksError::Config(text));
+    }
+    Ok(())
 }
 
 async fn connect(config: &Config) -> ImksResult<Db> {

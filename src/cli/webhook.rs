@@ -50,8 +50,9 @@ struct Which {
 /// Runs the command, and prints lists as tab-separated lines.
 ///
 /// # Errors
-/// `UnknownName`, `Database`.
+/// `NotFound`; `Config` if there is no database; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
+    super::token::check_database(config)?;
     let db = Db::connect(&config.database).await?;
     db.migrate().await?;
     let lines = match args.what {

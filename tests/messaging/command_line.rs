@@ -263,6 +263,8 @@ fn a_command_that_reads_makes_no_database_and_the_others_say_which_they_use() {
         assert!(text(&output.stderr).contains(data.to_str().unwrap()), "{}", text(&output.stderr));
         assert!(!data.exists());
     }
+    let output = on(&data, &["webhook", "list"]);
+    assert_eq!((output.status.code(), data.exists()), (Some(78), false));
     // The database of something else is left as it is.
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("imks.db"), b"").unwrap();
