@@ -101,8 +101,10 @@ impl Watch {
                 }
                 change
             }
-            // The event that does not parse counts as lost.
-            Some(Ok(Err(_malformed))) => Some(Change::Reset),
+            Some(Ok(Err(error))) => {
+                tracing::warn!(kind = ?self.kind, %error, "an event of the core cannot be read and counts as lost");
+                Some(Change::Reset)
+            }
             Some(Err(status)) => self.interrupted(&status),
             None => self.interrupted(&Status::unavailable("the stream ended")),
         }
