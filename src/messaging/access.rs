@@ -67,9 +67,8 @@ struct Left<'a> {
 /// Follows memberships, permissions and revoked tokens until `stop`.
 pub async fn follow(messaging: Messaging, namespace: Namespace, stop: CancellationToken) {
     // Apart from each other: a withdrawn token does not wait until the core has answered about every room.
-    let both = async {
-        tokio::join!(follow_changes(&messaging, &namespace), follow_revoked(&messaging, &namespace))
-    };
+    let changes = Box::pin(follow_changes(&messaging, &namespace));
+    let both = async { tokio::join!(changes, follow_revoked(&messaging, &namespace)) };
     stop.run_until_cancelled(both).await;
 }
 
