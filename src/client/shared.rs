@@ -1,0 +1,96 @@
+//! What the handles of a client and its task share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::budget::{Budget, Place};
+use super::core::{Emit, Incoming, Path, Reply};
+use super::error::{ClientError, ClientResult};
+use super::event::{ClientEvent, Status};
+use super::stats::Counting;
+use super::store::{Entry, Store};
+use crate::socket::codec::outgoing::EncodedArgs;
+
+/// The state that both sides see.
+pub(crate) struct Shared {
+    pub(crate) budget: Budget,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) events: broadcast::Sender<ClientEvent>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) counting: Mutex<Counting>,
+    /// Where the events of each namespace go.
+    pub(crate) sockets: Mutex<HashMap<Path, mpsc::Sender<Received>>>,
+    pub(crate) store: Option<Arc<Mutex<dyn Store>>>,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// An event on its way to its handlers, and its place among those that wait for them.
+pub(crate) type Received = (Incoming, Place);
+
+/// A callback for everything that happens to the connection.
+pub(crate) type Listener = Box<dyn Fn(&ClientEvent) + Send + Sync>;
+
+/// A call of a handle.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Connect(Waiter),
+    Join(Path, Waiter),
+    Leave(Path),
+    Close(oneshot::Sender<()>),
+    Emit(Path, Emit, Option<Waiter>),
+    Queue(Entry, Waiter, Place),
+    Answer(Path, (u64, u64), EncodedArgs, Place),
+}
+
+/// Somebody who waits for the result of a call.
+pub(crate) type Waiter = oneshot::Sender<ClientResult<Reply>>;
+
+impl Shared {
+    /// Tells everybody who listens what happened.
+    pub(crate) fn notify(&self, event: ClientEvent) {
+        tracing::debug!(?event, "client");
+        self.counting.lock().event(&event);
+        for listener in &self.listeners {
+            // It is called in the task of the client, which must not end with it.
+            if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
+                tracing::error!("a listener to the events of a client panicked");
+            }
+        }
+        // An error means only that nobody listens this way.
+        let _ = self.events.send(event);
+    }
+
+    /// Adds an entry to the store of the outbox, if there is one.
+    pub(crate) async fn keep(&self, entry: Entry) -> ClientResult<Entry> {
+        let Some(store) = self.store.clone() else { return Ok(entry) };
+        let adding = self.tasks.spawn_blocking(move || store.lock().add(&entry).map(|()| entry));
+        let added = adding.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        added.map_err(|error| ClientError::Outbox(Arc::new(error)))
+    }
+
+    /// Removes an entry from the store of the outbox. Nobody waits for that: after a crash before it is done, the
+    /// event is sent once more, which its nonce is for.
+    pub(crate) fn forget(self: &Arc<Self>, id: Uuid) {
+        let Some(store) = self.store.clone() else { return };
+        let shared = self.clone();
+        self.tasks.spawn_blocking(move || {
+            if let Err(error) = store.lock().remove(id) {
+                shared.notify(ClientEvent::Error(ClientError::Outbox(Arc::new(error))));
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").field("status", &*self.status.borrow()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,180 @@
+//! Numbers about a client: what it sent and received, how its transports did, how long answers take.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::budget::Used;
+use super::event::{ClientEvent, TransportKind};
+use super::transport::Attempt;
+
+/// What a client has done since it was built.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The transport that carries the connection now, if there is one.
+    pub transport: Option<TransportKind>,
+    /// How often it has connected, and connected again.
+    pub connects: u64,
+    /// How often a connection has ended.
+    pub disconnects: u64,
+    /// How often a namespace was joined again without anything missed.
+    pub recoveries: u64,
+    /// Packets handed to a transport.
+    pub packets_sent: u64,
+    /// Packets that came from a transport.
+    pub packets_received: u64,
+    /// Bytes of the packets that were sent, before a transport wraps them.
+    pub bytes_sent: u64,
+    /// Bytes of the messages that were received, after a transport has unwrapped them.
+    pub bytes_received: u64,
+    /// Events handed to the application.
+    pub events_received: u64,
+    /// Heartbeats of the server that were answered.
+    pub heartbeats: u64,
+    /// Events of the outbox that were acknowledged.
+    pub messages_sent: u64,
+    /// Events of the outbox that were given up.
+    pub messages_failed: u64,
+    /// Failures that no caller waits for.
+    pub errors: u64,
+    /// The time from an event to its answer, if one has come.
+    pub rtt: Option<Rtt>,
+    /// How each transport did.
+    pub transports: BTreeMap<TransportKind, TransportStats>,
+    /// What waits to be sent.
+    pub waiting: Used,
+}
+
+/// The time from an event to its answer, over the last 128 answers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Rtt {
+    /// The last one.
+    pub last: Duration,
+    /// The time within which half of the answers came.
+    pub p50: Duration,
+    /// The time within which 95 of 100 answers came.
+    pub p95: Duration,
+}
+
+/// How a transport did.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct TransportStats {
+    /// Attempts to open it.
+    pub attempts: u64,
+    /// Attempts that succeeded.
+    pub successes: u64,
+    /// How long the last success took, from the look-up of the name to the handshake.
+    pub connect_time: Option<Duration>,
+}
+
+impl TransportStats {
+    /// Returns the part of attempts that succeeded, or `None` if there was none.
+    pub fn success_rate(&self) -> Option<f64> {
+        (self.attempts > 0).then(|| self.successes as f64 / self.attempts as f64)
+    }
+}
+
+/// Numbers that are still counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counting {
+    stats: Stats,
+    rtts: VecDeque<Duration>,
+}
+
+impl Counting {
+    /// Returns the numbers so far.
+    pub(crate) fn stats(&self, waiting: Used) -> Stats {
+        let mut sorted: Vec<Duration> = self.rtts.iter().copied().collect();
+        sorted.sort_unstable();
+        let at = |part: usize| sorted.get((sorted.len() * part).div_ceil(100).saturating_sub(1)).copied();
+        let rtt = match (self.rtts.back(), at(50), at(95)) {
+            (Some(last), Some(p50), Some(p95)) => Some(Rtt { last: *last, p50, p95 }),
+            _ => None,
+        };
+        Stats { rtt, waiting, ..self.stats.clone() }
+    }
+
+    pub(crate) fn attempt(&mut self, attempt: &Attempt) {
+        let stats = self.stats.transports.entry(attempt.transport).or_default();
+        stats.attempts += 1;
+        if attempt.has_succeeded {
+            stats.successes += 1;
+            stats.connect_time = Some(attempt.took);
+        }
+    }
+
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.stats.packets_sent += 1;
+        self.stats.bytes_sent += bytes as u64;
+    }
+
+    pub(crate) fn received(&mut self, bytes: usize) {
+        self.stats.packets_received += 1;
+        self.stats.bytes_received += bytes as u64;
+    }
+
+    pub(crate) fn delivered(&mut self) {
+        self.stats.events_received += 1;
+    }
+
+    pub(crate) fn rtt(&mut self, rtt: Duration) {
+        if self.rtts.len() == RTTS_MAX {
+            self.rtts.pop_front();
+        }
+        self.rtts.push_back(rtt);
+    }
+
+    pub(crate) fn event(&mut self, event: &ClientEvent) {
+        let stats = &mut self.stats;
+        match event {
+            ClientEvent::Connected { transport }
+            | ClientEvent::Reconnected { transport }
+            | ClientEvent::TransportSwitched { transport } => stats.transport = Some(*transport),
+            ClientEvent::Disconnected { .. } => stats.transport = None,
+            _ => {}
+        }
+        let counter = match event {
+            ClientEvent::Connected { .. } | ClientEvent::Reconnected { .. } => &mut stats.connects,
+            ClientEvent::Disconnected { .. } => &mut stats.disconnects,
+            ClientEvent::Joined { recovered: true, .. } => &mut stats.recoveries,
+            ClientEvent::MessageSent { .. } => &mut stats.messages_sent,
+            ClientEvent::MessageFailed { .. } => &mut stats.messages_failed,
+            ClientEvent::Heartbeat => &mut stats.heartbeats,
+            ClientEvent::Error(_) => &mut stats.errors,
+            _ => return,
+        };
+        *counter += 1;
+    }
+}
+
+/// The number of times from an event to its answer that are remembered.
+const RTTS_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_to_answers_are_of_the_last_ones_only() {
+        let mut counting = Counting::default();
+        assert_eq!(counting.stats(Used::default()).rtt, None);
+        (0..1_000).for_each(|_| counting.rtt(Duration::from_secs(9)));
+        (1..=128).for_each(|millis| counting.rtt(Duration::from_millis(millis)));
+        let rtt = counting.stats(Used::default()).rtt.unwrap();
+        assert_eq!([rtt.last, rtt.p50, rtt.p95].map(|time| time.as_millis()), [128, 64, 122]);
+    }
+
+    #[test]
+    fn the_part_of_attempts_that_succeeded_is_known_after_the_first() {
+        let mut counting = Counting::default();
+        for has_succeeded in [true, false, false, true] {
+            let took = Duration::from_millis(7);
+            counting.attempt(&Attempt { transport: TransportKind::Polling, took, has_succeeded });
+        }
+        let stats = counting.stats(Used::default()).transports[&TransportKind::Polling];
+        assert_eq!((stats.success_rate(), stats.connect_time), (Some(0.5), Some(Duration::from_millis(7))));
+        assert_eq!(TransportStats::default().success_rate(), None);
+    }
+}

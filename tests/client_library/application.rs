@@ -1,0 +1,141 @@
+//! A server with the events that the tests speak of: imks in this process, or the reference
+//! (tests/js/library_reference.js).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use imks::engine;
+use imks::http::{SocketIo, tls};
+use imks::socket::packet::Args;
+use imks::socket::{
+    Binary, Config, ConnectError, EventError, NamespaceBuilder, Recovery, Reply, Server, Socket,
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+
+use crate::script::Script;
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Imks,
+    Reference,
+}
+
+/// A running server.
+pub(crate) struct Application {
+    pub(crate) address: SocketAddr,
+    /// The server in this process.
+    pub(crate) ours: Option<SocketIo>,
+    /// The process of the other one, which ends with this.
+    _theirs: Option<Script>,
+}
+
+impl Application {
+    pub(crate) async fn start(kind: Kind) -> Self {
+        match kind {
+            Kind::Imks => Self::imks(engine::Config::default()).await,
+            Kind::Reference => {
+                let mut script = Script::start("library_reference.js", &[]);
+                let port = script.hears(|line| line["port"].is_u64())["port"].as_u64().unwrap();
+                let address = ([127, 0, 0, 1], u16::try_from(port).unwrap()).into();
+                Self { address, ours: None, _theirs: Some(script) }
+            }
+        }
+    }
+
+    /// imks with settings of the engine.
+    pub(crate) async fn imks(engine: engine::Config) -> Self {
+        Self::imks_with(engine, None).await
+    }
+
+    /// imks over TLS, where a certificate is given.
+    pub(crate) async fn imks_with(engine: engine::Config, tls: Option<tls::Config>) -> Self {
+        let builder = SocketIo::builder(server()).with_engine(engine);
+        let io = tls.into_iter().fold(builder, |builder, tls| builder.with_tls(tls)).build().unwrap();
+        let bound = io.bind(([127, 0, 0, 1], 0)).unwrap();
+        let address = bound.addr();
+        TaskTracker::new().spawn(bound.serve());
+        Self { address, ours: Some(io), _theirs: None }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+fn server() -> Server {
+    let remembered = Arc::new(Mutex::new(Vec::<String>::new()));
+    let config = Config { recovery: Some(Recovery::default()), ..Config::default() };
+    let (one, other) = (remembered.clone(), remembered.clone());
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let builder = Server::builder(config)
+        .namespace("/", move |namespace| talk(namespace, one))
+        .namespace("/custom", move |namespace| {
+            talk(namespace, other);
+            namespace.on_connect(|socket, payload| async move {
+                let auth: Value = payload.parse().expect("an object");
+                socket.emit("auth", &auth).expect("an event");
+                Ok(())
+            });
+        })
+        .namespace("/busy", move |namespace| {
+            namespace.on_connect(move |_, _| {
+                let attempt = attempts.fetch_add(1, Ordering::SeqCst);
+                let data = json!({ "code": "overloaded", "retryable": true, "retry_after_ms": 20 });
+                async move { if attempt < 2 { Err(ConnectError::with_data("busy", data)) } else { Ok(()) } }
+            });
+        })
+        .namespace("/closed", |namespace| {
+            talk(namespace, remembered);
+            namespace.on_connect(|_, payload| async move {
+                let auth: Value = payload.parse().unwrap_or_default();
+                let code = match auth["token"].as_str() {
+                    Some("fresh") => return Ok(()),
+                    Some("old") => "token_expired",
+                    _ => "unauthenticated",
+                };
+                Err(ConnectError::with_data("no", json!({ "code": code, "retryable": false })))
+            });
+        });
+    builder.build().unwrap()
+}
+
+fn talk(namespace: &mut NamespaceBuilder, remembered: Arc<Mutex<Vec<String>>>) {
+    namespace.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
+    namespace.on("echo", |event| async move {
+        event.socket().emit_args("echoed", event.args()).expect("an event");
+    });
+    namespace.on_typed("bytes", |_: Socket, bytes: Binary| async move { Reply(bytes) });
+    namespace.on_typed("ask me", |socket: Socket, ()| async move {
+        let wait = Duration::from_secs(5);
+        let age: Args = socket.emit_with_ack("your age?", &("please",), wait).await?;
+        socket.emit_args("told", &age)?;
+        Ok::<_, EventError>(())
+    });
+    namespace.on_typed("join", |socket: Socket, room: String| async move {
+        socket.join(&room);
+        Ok::<_, EventError>(Reply(()))
+    });
+    namespace.on_typed("shout", |socket: Socket, (room, text): (String, String)| async move {
+        socket.namespace().emit_to_room(&room, "shouted", &text)
+    });
+    let count = |socket: Socket, ()| async move { Reply(socket.namespace().len()) };
+    namespace.on_typed("how many", count);
+    namespace.on_typed("put me out", |socket: Socket, ()| async move { socket.disconnect(false) });
+    let known = remembered.clone();
+    namespace.on_typed("remember", move |_: Socket, nonce: String| {
+        let mut known = known.lock();
+        if !known.contains(&nonce) {
+            known.push(nonce.clone());
+        }
+        async move { Reply(nonce) }
+    });
+    namespace.on_typed("remembered", move |_: Socket, ()| {
+        let all = remembered.lock().clone();
+        async move { Reply(all) }
+    });
+}

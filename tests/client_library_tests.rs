@@ -1,0 +1,100 @@
+//! The Rust client against real servers: imks, and the reference that `make test` installs.
+
+#![cfg(all(feature = "client", feature = "socketio"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures, reason = "tests")]
+
+#[path = "client_library/application.rs"]
+mod application;
+#[path = "client_library/bounds.rs"]
+mod bounds;
+#[path = "client_library/connection.rs"]
+mod connection;
+#[path = "client_library/conversation.rs"]
+mod conversation;
+#[cfg(feature = "server")]
+#[path = "client_library/crash.rs"]
+mod crash;
+#[cfg(feature = "server")]
+#[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
+#[path = "client/database.rs"]
+mod database;
+#[path = "client_library/outbox.rs"]
+mod outbox;
+#[allow(dead_code, reason = "shared with tests of the core, which use what is left")]
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "client_library/relay.rs"]
+mod relay;
+#[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
+#[path = "client/script.rs"]
+mod script;
+#[cfg(feature = "server")]
+#[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
+#[path = "client/server.rs"]
+mod server;
+#[path = "client_library/tls.rs"]
+mod tls;
+
+use std::time::Duration;
+
+use imks::client::{Client, ClientBuilder, ClientEvent, Events, Reconnect, TransportKind, Transports};
+
+/// Nothing on this machine takes longer, unless it will never come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+/// Waits until something is so that nobody tells.
+async fn until(is_so: impl Fn() -> bool) {
+    within(async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// A client that loses no time.
+fn builder(url: &str, via: Via) -> ClientBuilder {
+    let pause = Duration::from_millis(20);
+    Client::builder(url).transports(via.transports()).reconnect(Reconnect::fixed(pause))
+}
+
+/// Waits until the connection has seen what `wanted` looks for.
+async fn hears(events: &mut Events, wanted: impl Fn(&ClientEvent) -> bool) -> ClientEvent {
+    within(async {
+        loop {
+            let event = events.next().await.expect("the client is there");
+            if wanted(&event) {
+                return event;
+            }
+        }
+    })
+    .await
+}
+
+/// The way to the server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Via {
+    WebSocket,
+    Polling,
+    Upgrade,
+}
+
+impl Via {
+    fn transports(self) -> Transports {
+        match self {
+            Self::WebSocket => Transports::only(TransportKind::WebSocket),
+            Self::Polling => Transports::only(TransportKind::Polling),
+            Self::Upgrade => Transports::upgrade(),
+        }
+    }
+}
+
+/// An address that nobody listens on.
+async fn relay_to_nobody() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
