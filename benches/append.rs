@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use imks::testing::models::append::{Appender, Authority, Config, Scope};
 use imks::testing::models::db::{self, Db};
-use imks::testing::models::message::{AuthorInfo, ContentType, MessageType};
+use imks::testing::models::message::{AuthorInfo, ContentType, MessageType, Priority};
 use imks::testing::models::message_id;
 use imks::testing::models::message_mention::Mentioned;
 use imks::testing::models::message_send::NewMessage;
@@ -388,16 +388,21 @@ impl Sender {
             also_send_to_channel: false,
             reply_to_message_id: None,
             forward_of: None,
+            forwards: None,
             expires_at: None,
             mentions: Mentions::default(),
             mentioned: Mentioned::default(),
             flags: 0,
+            priority: Priority::Normal,
+            ack_requested: false,
+            stream: false,
             poll: None,
             attachments: Vec::new(),
             embeds: imks::testing::models::message_embed::Embeds::default(),
             expect: None,
             metadata: None,
             nonce: Some(Nonce::new(nonce).unwrap()),
+            scheduled_id: None,
             interactive: true,
         }
     }

@@ -12,6 +12,8 @@
 
 #[path = "storage/append.rs"]
 mod append;
+#[path = "storage/attachment.rs"]
+mod attachment;
 #[path = "storage/concurrency.rs"]
 mod concurrency;
 #[path = "storage/expect.rs"]
@@ -34,6 +36,8 @@ mod purge;
 mod reaction;
 #[path = "storage/read_state.rs"]
 mod read_state;
+#[path = "storage/retention.rs"]
+mod retention;
 #[path = "storage/scheduled.rs"]
 mod scheduled;
 #[path = "storage/schema.rs"]
@@ -42,6 +46,8 @@ mod schema;
 mod search;
 #[path = "storage/silence.rs"]
 mod silence;
+#[path = "storage/stream.rs"]
+mod stream;
 #[path = "storage/support.rs"]
 mod support;
 #[path = "storage/thread.rs"]

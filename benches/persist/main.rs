@@ -22,6 +22,8 @@
 mod client;
 #[path = "../load/connection.rs"]
 mod connection;
+#[path = "../load/database.rs"]
+mod database;
 #[allow(dead_code, reason = "shared with the load generator")]
 #[path = "../load/frame.rs"]
 mod frame;
@@ -41,11 +43,10 @@ mod world;
 
 use std::{error::Error, time::Duration};
 
-use self::{
-    report::Row,
-    send::{Load, Pace},
-    world::{Database, World},
-};
+use self::database::Database;
+use self::report::Row;
+use self::send::{Load, Pace};
+use self::world::World;
 
 /// Anything that went wrong, in words.
 type Outcome<T> = Result<T, Box<dyn Error>>;

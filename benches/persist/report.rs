@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{send::Measured, world::Database};
+use super::database::Database;
+use super::send::Measured;
 
 /// One load on one database.
 pub struct Row {

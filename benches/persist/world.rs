@@ -1,34 +1,16 @@
 //! Users, channels, tokens and a server, made with the same commands that a person uses.
 
-use std::{
-    fmt::Write,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::fmt::Write;
+use std::process::{Command, Stdio};
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
-use super::{Outcome, server::Server};
+use super::Outcome;
+use super::database::{Database, Postgres, imks};
+use super::server::Server;
 
 pub const SENDERS: usize = 200;
 pub const CHANNELS: usize = 1_000;
-
-/// Which database.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Database {
-    Sqlite,
-    Postgres,
-}
-
-impl Database {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sqlite => "sqlite",
-            Self::Postgres => "postgres",
-        }
-    }
-}
 
 /// A running server with everybody in it. Fields are dropped in this order: the server leaves before its database.
 pub struct World {
@@ -39,11 +21,6 @@ pub struct World {
     pub hot: Vec<String>,
     _directory: TempDir,
     _postgres: Option<Postgres>,
-}
-
-/// A database of this run's own, gone when dropped.
-struct Postgres {
-    name: String,
 }
 
 impl World {
@@ -72,28 +49,6 @@ impl World {
             command
         })?;
         Ok(Self { server, spread, hot, _directory: directory, _postgres: postgres })
-    }
-}
-
-impl Postgres {
-    fn create() -> Outcome<Self> {
-        let name = format!("imks_bench_{}", std::process::id());
-        administer(&format!("CREATE DATABASE {name}"))?;
-        Ok(Self { name })
-    }
-
-    fn url(&self) -> Outcome<String> {
-        let url = admin_url()?;
-        let (server, _) = url.rsplit_once('/').ok_or("a URL without a database")?;
-        Ok(format!("{server}/{}", self.name))
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        if let Err(error) = administer(&format!("DROP DATABASE {} WITH (FORCE)", self.name)) {
-            println!("{} stays: {error}", self.name);
-        }
     }
 }
 
@@ -130,26 +85,4 @@ fn run(command: &mut Command) -> Outcome<String> {
         return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
-/// Beside this program: `target/release/deps/persist-…` and `target/release/imks`.
-fn imks() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap_or_default();
-    path.pop();
-    path.pop();
-    path.join("imks")
-}
-
-fn admin_url() -> Outcome<String> {
-    Ok(std::env::var("IMKS_TEST_POSTGRES_URL")
-        .map_err(|_| "IMKS_TEST_POSTGRES_URL is not set: run `make bench`")?)
-}
-
-fn administer(statement: &str) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut connection = Box::pin(PgConnection::connect(&admin_url()?)).await?;
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
-        Ok(())
-    })
 }

@@ -8,6 +8,8 @@ CREATE TABLE outbox_message (
     type        INTEGER NOT NULL,
     body        TEXT    NOT NULL,
     nonce       TEXT    NOT NULL,
+    priority    INTEGER NOT NULL,
+    ack_requested BOOLEAN NOT NULL,
     failed_at   BIGINT,
     reason      TEXT
 );
@@ -40,15 +42,19 @@ BEGIN
             author          UUID,
             author_name     TEXT,
             idempotency_key TEXT DEFAULT NULL,
-            kind            TEXT DEFAULT 'bot'
+            kind            TEXT DEFAULT 'bot',
+            priority        TEXT DEFAULT 'normal',
+            ack_requested   BOOLEAN DEFAULT FALSE
         ) RETURNS UUID LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = %2$I, pg_temp AS $publish$
         DECLARE
             entry UUID := gen_random_uuid();
             key   TEXT := COALESCE(idempotency_key, entry::TEXT);
+            level INTEGER := CASE priority WHEN 'normal' THEN 0 WHEN 'important' THEN 1 WHEN 'urgent' THEN 2 END;
             same  RECORD;
         BEGIN
-            IF channel IS NULL OR body IS NULL OR author IS NULL OR author_name IS NULL OR kind IS NULL THEN
-                RAISE null_value_not_allowed USING MESSAGE = 'channel, body, author, author_name and kind must not be null';
+            IF channel IS NULL OR body IS NULL OR author IS NULL OR author_name IS NULL OR kind IS NULL
+                OR priority IS NULL OR ack_requested IS NULL THEN
+                RAISE null_value_not_allowed USING MESSAGE = 'only idempotency_key may be null';
             END IF;
             IF body !~ '\S' THEN
                 RAISE invalid_parameter_value USING MESSAGE = 'body is empty';
@@ -66,19 +72,24 @@ BEGIN
             IF kind NOT IN ('bot', 'webhook') THEN
                 RAISE invalid_parameter_value USING MESSAGE = 'kind must be bot or webhook';
             END IF;
+            IF level IS NULL THEN
+                RAISE invalid_parameter_value USING MESSAGE = 'priority must be normal, important or urgent';
+            END IF;
             -- Only the embedded directory is in this database; a core of its own is asked by nobody here.
             IF EXISTS (SELECT FROM directory_channel)
                 AND NOT EXISTS (SELECT FROM directory_channel c WHERE c.id = channel AND NOT c.archived) THEN
                 RAISE foreign_key_violation USING MESSAGE = 'no such channel, or it is archived';
             END IF;
-            INSERT INTO outbox_message (id, channel_id, author_id, author_name, type, body, nonce)
-                VALUES (entry, channel, author, author_name, CASE kind WHEN 'bot' THEN 3 ELSE 4 END, body, key)
+            INSERT INTO outbox_message
+                (id, channel_id, author_id, author_name, type, body, nonce, priority, ack_requested)
+                VALUES (entry, channel, author, author_name, CASE kind WHEN 'bot' THEN 3 ELSE 4 END, body, key,
+                    level, ack_requested)
                 ON CONFLICT (channel_id, author_id, nonce) WHERE failed_at IS NULL DO NOTHING;
             IF NOT FOUND THEN
-                SELECT o.id, o.body INTO same FROM outbox_message o
+                SELECT o.id, o.body, o.priority, o.ack_requested INTO same FROM outbox_message o
                     WHERE o.channel_id = channel AND o.author_id = author AND o.nonce = key AND o.failed_at IS NULL;
-                IF same.body IS DISTINCT FROM body THEN
-                    RAISE unique_violation USING MESSAGE = 'idempotency_key was used with another body';
+                IF (same.body, same.priority, same.ack_requested) IS DISTINCT FROM (body, level, ack_requested) THEN
+                    RAISE unique_violation USING MESSAGE = 'idempotency_key was used with another message';
                 END IF;
                 RETURN same.id;
             END IF;
@@ -87,6 +98,6 @@ BEGIN
         END
         $publish$
     $create$, api, tables);
-    EXECUTE format('REVOKE ALL ON FUNCTION %I.publish(UUID, TEXT, UUID, TEXT, TEXT, TEXT) FROM PUBLIC', api);
+    EXECUTE format('REVOKE ALL ON FUNCTION %I.publish(UUID, TEXT, UUID, TEXT, TEXT, TEXT, TEXT, BOOLEAN) FROM PUBLIC', api);
 END
 $migration$;

@@ -9,6 +9,8 @@ CREATE TABLE outbox_message (
     type        INTEGER NOT NULL,
     body        TEXT    NOT NULL,
     nonce       TEXT    NOT NULL,
+    priority    INTEGER NOT NULL,
+    ack_requested INTEGER NOT NULL,
     failed_at   INTEGER,
     reason      TEXT
 ) STRICT;

@@ -40,6 +40,9 @@ change_kinds! {
     Poll = 4: "poll:updated",
     Thread = 5: "thread:updated",
     Embeds = 6: "message:updated",
+    Stream = 7: "message:updated",
+    Ack = 8: "ack:updated",
+    Author = 9: "message:updated",
 }
 
 /// A row of `channel_change`.

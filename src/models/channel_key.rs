@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::append::records::{Lookup, Record, Write};
 use super::append::{LockedChannel, References};
 use super::rows::{Column, RowsSql};
-use super::text::refusal;
+use super::text::{described, refusal};
 use crate::error::Present;
 use crate::{ImksError, ImksResult};
 
@@ -33,7 +33,8 @@ impl NewValue {
     /// Creates a value whose key must have `version`; 0 for a key that must not exist.
     ///
     /// # Errors
-    /// [`ImksError::InvalidInput`] for an empty or too long key, a negative version, and a too long value.
+    /// [`ImksError::InvalidInput`] for an empty or too long key, a version that is negative or has no next one, and a
+    /// too long value.
     pub fn new(key: String, version: i64, value: String) -> ImksResult<Self> {
         let is_plain = |text: &str| memchr::memchr(0, text.as_bytes()).is_none();
         let problem = match () {
@@ -48,7 +49,7 @@ impl NewValue {
                 Some(("expect", "must not contain the character U+0000".to_owned()))
             }
             () if !(0..i64::MAX).contains(&version) => {
-                Some(("expect.version", "must be 0 or more".to_owned()))
+                Some(("expect.version", format!("must be 0 to {}", i64::MAX - 1)))
             }
             () => None,
         };
@@ -63,14 +64,19 @@ impl Expect {
     /// Requests the row that the condition depends on.
     pub(crate) fn refers(&self, references: &mut References<'_>) {
         if let Self::Key(new) = self {
-            references.rows::<ChannelKey>((references.scope().channel_id, new.key.clone()));
+            let channel = references.scope().channel_id;
+            references.rows::<ChannelKey>((channel, new.key.clone()));
+            if new.version == 0 {
+                references.rows::<KeyCount>(channel);
+            }
         }
     }
 
     /// Checks the condition.
     ///
     /// # Errors
-    /// [`ImksError::NotAsExpected`] with what is there.
+    /// [`ImksError::NotAsExpected`] with what is there, [`ImksError::LimitReached`] for a further key of a channel that
+    /// has [`KEYS_MAX`].
     pub(crate) fn check(&self, channel: &mut LockedChannel<'_>) -> ImksResult<()> {
         match self {
             Self::LastSeq(expected) => match channel.last_seq()? {
@@ -80,7 +86,8 @@ impl Expect {
             Self::Key(new) => {
                 let present = stored(channel, &new.key)?;
                 if present.as_ref().map_or(0, |row| row.version) == new.version {
-                    return Ok(());
+                    let is_full = present.is_none() && keys(channel)? >= KEYS_MAX;
+                    return if is_full { Err(ImksError::LimitReached("channel_keys")) } else { Ok(()) };
                 }
                 let (version, value) = present.map_or((0, None), |row| (row.version, Some(row.value)));
                 Err(ImksError::NotAsExpected(Present::Key { version, value }))
@@ -108,6 +115,36 @@ fn stored(channel: &mut LockedChannel<'_>, key: &str) -> ImksResult<Option<Chann
         None => Ok(found),
     }
 }
+
+/// Returns the number of keys of the channel, with those that the batch has added so far.
+fn keys(channel: &mut LockedChannel<'_>) -> ImksResult<i64> {
+    let channel_id = channel.scope().channel_id;
+    let written: Vec<_> = channel.writes::<ChannelKey>().map(|(key, _)| key.clone()).collect();
+    let mut keys = channel.rows::<KeyCount>(&channel_id)?.first().map_or(0, |count| count.keys);
+    for key in written.iter().filter(|(of, _)| *of == channel_id) {
+        keys += i64::from(channel.rows::<ChannelKey>(key)?.is_empty());
+    }
+    Ok(keys)
+}
+
+described!([] Expect, _ => {
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": { "last_seq": { "type": "integer" } },
+            "required": ["last_seq"],
+        },
+        {
+            "type": "object",
+            "properties": {
+                "key": { "type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX },
+                "version": { "type": "integer", "minimum": 0 },
+                "value": { "type": "string", "maxLength": VALUE_BYTES_MAX },
+            },
+            "required": ["key", "version", "value"],
+        },
+    ],
+});
 
 impl<'de> Deserialize<'de> for Expect {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -198,6 +235,35 @@ impl Lookup for ChannelKey {
     }
 }
 
+/// The number of keys of a channel.
+#[derive(Debug, FromRow)]
+struct KeyCount {
+    channel_id: Uuid,
+    keys: i64,
+}
+
+impl Lookup for KeyCount {
+    /// The channel.
+    type Key = Uuid;
+
+    fn key(&self) -> Uuid {
+        self.channel_id
+    }
+
+    fn select() -> &'static RowsSql {
+        &COUNT
+    }
+
+    fn key_columns(channels: &[Uuid]) -> Vec<Column<'_>> {
+        vec![Column::of(channels, |channel| *channel)]
+    }
+}
+
+static COUNT: RowsSql = RowsSql::new(
+    "channel_id",
+    "SELECT k.channel_id, COUNT(*) AS keys FROM r JOIN channel_key k ON k.channel_id = r.channel_id \
+     WHERE r.channel_id IS NOT NULL GROUP BY k.channel_id",
+);
 static UPSERT: RowsSql = RowsSql::new(
     "channel_id, key, version, value",
     "INSERT INTO channel_key (channel_id, key, version, value) SELECT * FROM r WHERE r.channel_id IS NOT NULL \
@@ -208,6 +274,8 @@ static SELECT: RowsSql = RowsSql::new(
     "SELECT k.channel_id, k.key, k.version, k.value FROM r JOIN channel_key k \
      ON k.channel_id = r.channel_id AND k.key = r.key",
 );
+/// The most keys of one channel.
+pub const KEYS_MAX: i64 = 1_000;
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
 /// The longest value of a key, in bytes.

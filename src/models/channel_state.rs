@@ -1,5 +1,6 @@
 //! The counters of a channel, for session:ready, subscriptions and `sync`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use crate::ImksResult;
 use crate::clock::Micros;
 
 /// The newest numbers of a channel. A channel without messages has no row; all its numbers are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct ChannelHead {
     /// The channel.
     pub channel_id: Uuid,
@@ -26,6 +27,11 @@ pub struct ChannelHead {
     /// When its newest message was written.
     #[serde(skip)]
     pub last_message_at: Option<Micros>,
+    /// The number of the newest message that was removed because its time was over; 0 if none was. The history of the
+    /// channel begins after it.
+    pub horizon_seq: i64,
+    /// The id of that message. Those before it in the channel have lower ids.
+    pub horizon_id: Option<Uuid>,
 }
 
 impl ChannelHead {
@@ -38,6 +44,8 @@ impl ChannelHead {
             last_cseq: 0,
             last_message_id: None,
             last_message_at: None,
+            horizon_seq: 0,
+            horizon_id: None,
         }
     }
 }
@@ -65,9 +73,9 @@ pub async fn heads(db: &Db, channels: &[Uuid]) -> ImksResult<Vec<ChannelHead>> {
 }
 
 const HEADS_POSTGRES: &str = "SELECT channel_id, last_seq, last_rev, last_cseq, last_message_id, \
-    last_message_at FROM channel_state WHERE channel_id = ANY($1)";
+    last_message_at, horizon_seq, horizon_id FROM channel_state WHERE channel_id = ANY($1)";
 const HEADS_SQLITE: &str = "SELECT channel_id, last_seq, last_rev, last_cseq, last_message_id, \
-    last_message_at FROM channel_state \
+    last_message_at, horizon_seq, horizon_id FROM channel_state \
     WHERE channel_id IN (SELECT unhex(value) FROM json_each($1))";
 
 #[cfg(test)]
@@ -80,7 +88,9 @@ mod tests {
     fn a_head_shows_clients_the_numbers_of_the_channel_and_nothing_else() {
         let channel = Uuid::nil();
         let head = ChannelHead { last_seq: 3, last_rev: 2, last_cseq: 1, ..ChannelHead::empty(channel) };
-        let expected = json!({ "channel_id": channel, "last_seq": 3, "rev": 2, "last_message_id": null });
+        let expected = json!({
+            "channel_id": channel, "last_seq": 3, "rev": 2, "last_message_id": null, "horizon_seq": 0, "horizon_id": null
+        });
         assert_eq!(json!(head), expected);
     }
 }

@@ -11,9 +11,10 @@
 
 mod claim;
 mod postgres;
+mod schema;
 mod sqlite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -78,7 +79,7 @@ impl Config {
             }
             Some(_) => return None,
         };
-        (!file.exists()).then_some(file)
+        (!file.exists()).then(|| absolute(&file))
     }
 }
 
@@ -201,6 +202,8 @@ impl Db {
             Self::Postgres(pool) => {
                 let mut connection = Box::pin(pool.acquire()).await?;
                 sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
+                // A migration that reads all messages would go through an index instead.
+                sqlx::query("SET enable_seqscan = on").execute(&mut *connection).await?;
                 // At each start, PostgreSQL sends a notice that the table of migrations already exists.
                 sqlx::query("SET client_min_messages = warning").execute(&mut *connection).await?;
                 let outcome = Box::pin(POSTGRES_MIGRATIONS.run_direct(None, &mut *connection, false)).await;
@@ -255,10 +258,15 @@ impl Db {
                 format!("PostgreSQL {database} at {}:{}", options.get_host(), options.get_port())
             }
             Self::Sqlite(sqlite) => {
-                format!("SQLite {}", sqlite.writer.connect_options().get_filename().display())
+                format!("SQLite {}", absolute(sqlite.writer.connect_options().get_filename()).display())
             }
         }
     }
+}
+
+/// Returns the path of a file from the root, so that people see which one it is whatever directory they are in.
+fn absolute(file: &Path) -> PathBuf {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
 /// Returns ids as the JSON text for SQLite's `json_each`, where PostgreSQL takes an array: `IN (SELECT

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::text::refused;
+use super::text::{described, refused};
 use crate::{ImksError, ImksResult};
 
 /// The emoji of a reaction: one emoji (Unicode Technical Standard 51, section 1.4.9), or `:name:` for a
@@ -32,6 +32,8 @@ impl Emoji {
         &self.0
     }
 }
+
+described!([] Emoji, _ => { "type": "string", "minLength": 1, "maxLength": EMOJI_BYTES_MAX });
 
 impl<'de> Deserialize<'de> for Emoji {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

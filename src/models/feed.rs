@@ -10,7 +10,7 @@ mod page;
 mod position;
 mod sweep;
 
-pub use follower::{Follower, Step};
+pub use follower::{Follower, Reason, Step};
 pub use head::Feed;
 pub use page::{Event, Filter};
 pub use position::{Cursor, Position};

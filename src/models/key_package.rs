@@ -1,16 +1,18 @@
 //! Key packages of devices, for groups that encrypt end to end (RFC 9420): stored by their owner, handed out once.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::db::{Db, detached, json_ids, on, transaction};
 use super::text::ShortText;
+use super::user_rev::LOCK_USER;
 use crate::clock::Micros;
 use crate::{ImksError, ImksResult};
 
 /// A key package as its owner publishes it. Its text is opaque to the server.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct KeyPackage {
     /// The owner's name for it, for example its hash.
     pub id: ShortText<1, 64>,
@@ -22,7 +24,7 @@ pub struct KeyPackage {
 }
 
 /// A key package that is handed out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, JsonSchema)]
 pub struct ClaimedPackage {
     /// The owner.
     pub user_id: Uuid,
@@ -61,6 +63,8 @@ async fn publish_in_task(
     now: Micros,
 ) -> ImksResult<i64> {
     Ok(transaction!(db, tx => {
+        // One request of a user after the other, so that all of them together stay within the limits.
+        sqlx::query(LOCK_USER).bind(user).execute(&mut *tx).await?;
         for package in packages {
             let (id, text) = (package.id.as_str(), package.package.as_str());
             if package.last_resort {
@@ -87,30 +91,25 @@ async fn publish_in_task(
 /// [`ImksError::Database`].
 pub async fn claim(db: &Db, users: &[Uuid], now: Micros) -> ImksResult<Vec<ClaimedPackage>> {
     let (db, users) = (db.clone(), json_ids(users));
-    let (lock, claim) = match db {
-        Db::Postgres(_) => (LOCK_POSTGRES, CLAIM_POSTGRES),
-        Db::Sqlite(_) => (LOCK_SQLITE, CLAIM_SQLITE),
+    let claim = match db {
+        Db::Postgres(_) => CLAIM_POSTGRES,
+        Db::Sqlite(_) => CLAIM_SQLITE,
     };
     detached(async move {
-        Ok(transaction!(&db, tx => {
-            // Whoever waits here sees what the one before has left.
-            sqlx::query(lock).bind(&users).execute(&mut *tx).await?;
-            sqlx::query_as(claim).bind(&users).bind(now).fetch_all(&mut *tx).await?
-        }))
+        Ok(on!(&db, pool => sqlx::query_as(claim).bind(&users).bind(now).fetch_all(pool).await?))
     })
     .await
 }
 
-/// Forgets packages that were handed out longer than a day ago.
+/// Forgets up to [`FORGET_STEP`] packages that were handed out longer than a day ago. Returns how many.
 ///
 /// # Errors
 /// [`ImksError::Database`].
-pub async fn forget_claimed(db: &Db, now: Micros) -> ImksResult<()> {
-    on!(db, pool => {
+pub async fn forget_claimed(db: &Db, now: Micros) -> ImksResult<u64> {
+    Ok(on!(db, pool => {
         let query = sqlx::query(FORGET).bind(now - CLAIMED_KEPT).bind(FORGET_STEP);
         query.execute(pool).await?.rows_affected()
-    });
-    Ok(())
+    }))
 }
 
 const INSERT: &str = "INSERT INTO key_package (user_id, device_id, id, package, last_resort, created_at) \
@@ -120,28 +119,29 @@ const REPLACE_LAST: &str =
     "DELETE FROM key_package WHERE user_id = $1 AND device_id = $2 AND last_resort AND id <> $3";
 const COUNTS: &str = "SELECT COUNT(CASE WHEN device_id = $2 AND NOT last_resort THEN 1 END), \
     COUNT(DISTINCT device_id) FROM key_package WHERE user_id = $1 AND claimed_at IS NULL";
-/// Locks in one order, so that two claims never wait for each other.
-const LOCK_POSTGRES: &str = "SELECT id FROM key_package WHERE claimed_at IS NULL \
-    AND user_id IN (SELECT value::uuid FROM json_array_elements_text($1::json)) \
-    ORDER BY user_id, device_id, id FOR UPDATE";
-/// Needs no row locks: the transaction already holds SQLite's only write lock.
-const LOCK_SQLITE: &str = "SELECT $1";
-
-macro_rules! claim_sql {
-    ($users:literal) => {
-        concat!(
-            "UPDATE key_package SET claimed_at = CASE WHEN last_resort THEN NULL ELSE $2 END \
-             WHERE (user_id, device_id, id) IN (SELECT user_id, device_id, id FROM (\
-               SELECT user_id, device_id, id, ROW_NUMBER() OVER (\
-                 PARTITION BY user_id, device_id ORDER BY last_resort, created_at, id) AS place \
-               FROM key_package WHERE claimed_at IS NULL AND user_id IN (",
-            $users,
-            ")) AS waiting WHERE place = 1) RETURNING user_id, device_id, id, package, last_resort"
-        )
-    };
-}
-const CLAIM_POSTGRES: &str = claim_sql!("SELECT value::uuid FROM json_array_elements_text($1::json)");
-const CLAIM_SQLITE: &str = claim_sql!("SELECT unhex(value) FROM json_each($1)");
+/// Takes the first package of each device that nobody else is taking, and locks no other. Where there is none, that of last
+/// resort is handed out, which changes nothing.
+const CLAIM_POSTGRES: &str = "WITH devices AS MATERIALIZED (SELECT DISTINCT user_id, device_id FROM key_package \
+      WHERE claimed_at IS NULL AND user_id IN (SELECT value::uuid FROM json_array_elements_text($1::json))), \
+    first AS MATERIALIZED (SELECT p.user_id, p.device_id, p.id FROM devices d CROSS JOIN LATERAL (\
+      SELECT k.user_id, k.device_id, k.id FROM key_package k WHERE k.user_id = d.user_id \
+        AND k.device_id = d.device_id AND k.claimed_at IS NULL AND NOT k.last_resort \
+      ORDER BY k.created_at, k.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS p), \
+    claimed AS (UPDATE key_package k SET claimed_at = $2 FROM first f \
+      WHERE k.user_id = f.user_id AND k.device_id = f.device_id AND k.id = f.id \
+      RETURNING k.user_id, k.device_id, k.id, k.package, k.last_resort) \
+    SELECT user_id, device_id, id, package, last_resort FROM claimed UNION ALL \
+    SELECT l.user_id, l.device_id, l.id, l.package, l.last_resort FROM devices d \
+      JOIN key_package l ON l.user_id = d.user_id AND l.device_id = d.device_id AND l.last_resort \
+        AND l.claimed_at IS NULL \
+      WHERE NOT EXISTS (SELECT 1 FROM claimed c WHERE c.user_id = l.user_id AND c.device_id = l.device_id)";
+/// Needs no row locks: a statement that writes holds SQLite's only write lock.
+const CLAIM_SQLITE: &str = "UPDATE key_package SET claimed_at = CASE WHEN last_resort THEN NULL ELSE $2 END \
+    WHERE (user_id, device_id, id) IN (SELECT user_id, device_id, id FROM (\
+      SELECT user_id, device_id, id, ROW_NUMBER() OVER (\
+        PARTITION BY user_id, device_id ORDER BY last_resort, created_at, id) AS place \
+      FROM key_package WHERE claimed_at IS NULL AND user_id IN (SELECT unhex(value) FROM json_each($1))) AS waiting \
+      WHERE place = 1) RETURNING user_id, device_id, id, package, last_resort";
 const FORGET: &str = "DELETE FROM key_package WHERE (user_id, device_id, id) IN (\
     SELECT user_id, device_id, id FROM key_package WHERE claimed_at < $1 ORDER BY claimed_at LIMIT $2)";
 
@@ -154,4 +154,4 @@ pub const DEVICES_MAX: i64 = 20;
 /// How long it is known that a package was handed out: as long as a nonce.
 const CLAIMED_KEPT: Micros = 24 * 3_600 * 1_000_000;
 /// The packages that one call forgets.
-const FORGET_STEP: i64 = 1_000;
+pub const FORGET_STEP: i64 = 1_000;

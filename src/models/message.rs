@@ -1,19 +1,25 @@
 //! Messages as they go over the wire. The stored row is in [`super::message_row`].
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::message_poll::Poll;
 use super::message_reaction_total::Reactions;
 use super::message_row::Message;
+use super::message_stream_state::Stream;
 use super::message_thread_state::ThreadState;
 use super::rows::sql_number;
+use super::stored_json::{from_column, to_column};
 use super::text::{Mentions, Nonce};
+use crate::ImksResult;
 use crate::clock::{Micros, Timestamp};
 
 /// The author of a message, with the name they had when it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Author")]
 pub struct AuthorInfo {
     /// The user.
     pub id: Uuid,
@@ -25,7 +31,7 @@ pub struct AuthorInfo {
 macro_rules! stored_enum {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[$of_variant:meta])* $variant:ident = $number:literal,)* }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         #[allow(missing_docs, reason = "the names say it")]
         #[repr(i32)]
@@ -80,6 +86,16 @@ stored_enum! {
     }
 }
 
+stored_enum! {
+    /// How much a message matters to its readers.
+    pub enum Priority {
+        #[default]
+        Normal = 0,
+        Important = 1,
+        Urgent = 2,
+    }
+}
+
 /// `flags`: no notification.
 pub const FLAG_SILENT: i32 = 1;
 /// `flags`: no link previews.
@@ -96,7 +112,7 @@ sql_number! {
 pub const FLAG_AUTOMATED: i32 = 16;
 
 /// The message that a reply quotes, in its current state: edits are shown, and a deleted message has no body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ReplyPreview {
     /// The message.
     pub id: Uuid,
@@ -114,7 +130,7 @@ pub struct ReplyPreview {
 
 /// A forwarded message, as it was when it was forwarded. Once the original is deleted, its text is not shown any
 /// more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Forward {
     /// The channel of the original.
     pub channel_id: Uuid,
@@ -128,24 +144,29 @@ pub struct Forward {
     pub content_type: ContentType,
     /// When the original was written.
     pub created_at: Timestamp,
-    /// When the original was deleted.
+    /// When the original was deleted; of one that is gone altogether, when it was written.
     pub deleted_at: Option<Timestamp>,
 }
 
 impl Forward {
     /// Parses the column of the message's row.
-    pub(crate) fn from_stored(text: Option<&str>) -> Option<Box<Self>> {
-        text.and_then(|json| serde_json::from_str(json).ok()).map(Box::new)
+    pub(crate) fn from_stored(text: Option<&str>) -> ImksResult<Option<Box<Self>>> {
+        from_column(text)
     }
 
     /// Returns the value for the column of the message's row.
-    pub(crate) fn stored(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+    pub(crate) fn stored(&self) -> ImksResult<String> {
+        to_column(self)
     }
 
     /// Removes the text, because the original was deleted.
     pub(crate) fn hide(&mut self, deleted_at: Micros) {
         (self.body, self.deleted_at) = (String::new(), Some(Timestamp(deleted_at)));
+    }
+
+    /// Removes the text, because the original is gone altogether.
+    pub(crate) fn hide_gone(&mut self) {
+        self.hide(self.created_at.0);
     }
 }
 
@@ -154,8 +175,9 @@ pub const PREVIEW_CHARS: usize = 200;
 
 /// A message as everybody in the channel sees it: the payload of `message:new`, field for field
 /// (docs/protocol.md). Contains nothing that depends on the reader.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
+#[schemars(rename = "Message")]
 pub struct MessageDetail {
     pub id: Uuid,
     pub channel_id: Uuid,
@@ -175,11 +197,23 @@ pub struct MessageDetail {
     pub reply_to_message_id: Option<Uuid>,
     pub reply_to: Option<Box<ReplyPreview>>,
     pub forward_of: Option<Box<Forward>>,
+    #[schemars(extend("items" = { "$ref": "#/components/schemas/Attachment" }))]
     pub attachments: Parts,
+    #[schemars(extend("items" = { "$ref": "#/components/schemas/Embed" }))]
     pub embeds: Parts,
     pub poll: Option<Box<Poll>>,
+    /// Null for a message that was complete when it was sent.
+    pub stream: Option<Stream>,
     pub mentions: Mentions,
     pub flags: i32,
+    pub priority: Priority,
+    /// Whether readers are asked to acknowledge the message.
+    pub ack_requested: bool,
+    /// How many users have acknowledged it.
+    pub ack_count: i64,
+    /// True where the reader has; not in events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acked: Option<bool>,
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
@@ -187,6 +221,7 @@ pub struct MessageDetail {
     pub nonce: Option<Nonce>,
     /// Only on notices of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Map<String, Value>>")]
     pub metadata: Option<Box<RawValue>>,
     pub thread: Option<Box<ThreadState>>,
 
@@ -201,11 +236,6 @@ pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Fields of a message that have tables of their own.
 pub type Parts = Vec<Box<RawValue>>;
 
-/// Parses a column with the parts of a message.
-fn parts_from_stored(text: Option<&str>) -> Parts {
-    text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
-}
-
 /// Whether a message counts as unread in its channel. A reply that appears only in its thread does not.
 pub(crate) fn is_counted(thread: Option<Uuid>, flags: i32) -> bool {
     thread.is_none() || flags & FLAG_ALSO_IN_CHANNEL != 0
@@ -213,23 +243,27 @@ pub(crate) fn is_counted(thread: Option<Uuid>, flags: i32) -> bool {
 
 impl Message {
     /// Returns the messages whose state this one shows: the one it answers and the one it forwards.
-    pub(crate) fn quoted(&self) -> impl Iterator<Item = Uuid> {
-        let forwarded = Forward::from_stored(self.forward_of.as_deref()).map(|forward| forward.id);
-        self.reply_to_message_id.into_iter().chain(forwarded)
+    pub(crate) fn quoted(&self) -> ImksResult<impl Iterator<Item = Uuid> + use<>> {
+        let forwarded = Forward::from_stored(self.forward_of.as_deref())?.map(|forward| forward.id);
+        Ok(self.reply_to_message_id.into_iter().chain(forwarded))
     }
 
     /// Converts to the message as everybody sees it, with the message that it quotes.
-    pub(crate) fn into_detail(self, reply_to: Option<Box<ReplyPreview>>) -> MessageDetail {
+    ///
+    /// # Errors
+    /// [`ImksError::Internal`](crate::ImksError::Internal) for a column that cannot be read.
+    pub(crate) fn into_detail(self, reply_to: Option<Box<ReplyPreview>>) -> ImksResult<MessageDetail> {
         let row = self;
         let deleted = row.deleted_at.is_some();
-        let mentions = Mentions::from_stored(row.mentions.as_deref().filter(|_| !deleted));
-        MessageDetail {
+        let stream = Stream::from_stored(row.stream.filter(|_| !deleted), &row.body);
+        let mentions = Mentions::from_stored(row.mentions.as_deref().filter(|_| !deleted))?;
+        Ok(MessageDetail {
             id: row.id,
             channel_id: row.channel_id,
             author: AuthorInfo { id: row.author_id, username: row.author_username.into() },
             body: if deleted { String::new() } else { row.body },
             created_at: Timestamp(row.created_at),
-            reactions: Reactions::from_stored(row.reactions.as_deref().filter(|_| !deleted)),
+            reactions: Reactions::from_stored(row.reactions.as_deref().filter(|_| !deleted))?,
             attachment_count: if deleted { 0 } else { row.attachment_count },
             seq: row.seq,
             version: row.version,
@@ -238,21 +272,26 @@ impl Message {
             thread_id: row.thread_id,
             reply_to_message_id: row.reply_to_message_id,
             reply_to,
-            forward_of: Forward::from_stored(row.forward_of.as_deref().filter(|_| !deleted)),
-            attachments: parts_from_stored(row.attachments.as_deref().filter(|_| !deleted)),
-            embeds: parts_from_stored(row.embeds.as_deref().filter(|_| !deleted)),
-            poll: Poll::from_stored(row.poll.as_deref().filter(|_| !deleted)),
+            forward_of: Forward::from_stored(row.forward_of.as_deref().filter(|_| !deleted))?,
+            attachments: from_column(row.attachments.as_deref().filter(|_| !deleted))?.unwrap_or_default(),
+            embeds: from_column(row.embeds.as_deref().filter(|_| !deleted))?.unwrap_or_default(),
+            poll: Poll::from_stored(row.poll.as_deref().filter(|_| !deleted))?,
+            stream,
             mentions,
             flags: row.flags,
+            priority: Priority::from_stored(row.priority),
+            ack_requested: row.acks.is_some() && !deleted,
+            ack_count: row.acks.filter(|_| !deleted).unwrap_or_default(),
+            acked: None,
             edited_at: row.edited_at.map(Timestamp),
             deleted_at: row.deleted_at.map(Timestamp),
             expires_at: row.expires_at.map(Timestamp),
             pinned: row.pinned_at.is_some() && !deleted,
             nonce: row.nonce.map(Nonce::from_stored),
-            metadata: row.metadata.filter(|_| !deleted).and_then(|json| RawValue::from_string(json).ok()),
-            thread: ThreadState::from_stored(row.thread.as_deref()),
+            metadata: from_column(row.metadata.as_deref().filter(|_| !deleted))?,
+            thread: ThreadState::from_stored(row.thread.as_deref())?,
             rev: row.rev,
-        }
+        })
     }
 }
 
@@ -290,7 +329,11 @@ mod tests {
             assert_eq!(ContentType::from_stored(*content_type as i32), *content_type);
         }
         assert_eq!(MessageType::from_stored(99), MessageType::Default);
+        for priority in Priority::ALL {
+            assert_eq!(Priority::from_stored(*priority as i32), *priority);
+        }
         assert_eq!(ContentType::from_stored(-1), ContentType::Markdown);
+        assert_eq!(Priority::from_stored(3), Priority::Normal);
     }
 
     #[test]
@@ -313,6 +356,7 @@ mod tests {
             ])
         );
         assert_eq!(json!(ContentType::ALL), json!(["markdown", "plain", "e2ee"]));
+        assert_eq!(json!(Priority::ALL), json!(["normal", "important", "urgent"]));
     }
 
     #[test]
@@ -327,19 +371,38 @@ mod tests {
             embeds: Some(r#"["secret"]"#.into()),
             ..Message::default()
         };
-        let live = json!(row.clone().into_detail(None));
+        let live = json!(row.clone().into_detail(None).unwrap());
         assert_eq!(
             (&live["body"], &live["pinned"], &live["mentions"]["channel"]),
             (&json!("secret"), &json!(true), &json!(true))
         );
         let preview = ReplyPreview::from(&Message { deleted_at: Some(1), ..row.clone() });
         assert_eq!((preview.body.as_str(), preview.deleted_at.is_some()), ("", true));
-        let gone = json!(Message { deleted_at: Some(1), ..row }.into_detail(Some(Box::new(preview))));
+        let gone = Message { deleted_at: Some(1), ..row }.into_detail(Some(Box::new(preview)));
+        let gone = json!(gone.unwrap());
         assert!(!gone.to_string().contains("secret") && !gone.to_string().contains("👍"));
         assert_eq!(
             (&gone["mentions"]["channel"], &gone["pinned"], &gone["attachment_count"]),
             (&json!(false), &json!(false), &json!(0))
         );
+    }
+
+    #[test]
+    fn a_column_that_cannot_be_read_is_an_error_and_never_looks_like_nothing() {
+        let damaged = || Some("{".into());
+        let whole = Message::default();
+        for row in [
+            Message { mentions: damaged(), ..whole.clone() },
+            Message { reactions: damaged(), ..whole.clone() },
+            Message { forward_of: damaged(), ..whole.clone() },
+            Message { attachments: damaged(), ..whole.clone() },
+            Message { embeds: damaged(), ..whole.clone() },
+            Message { poll: damaged(), ..whole.clone() },
+            Message { metadata: damaged(), ..whole.clone() },
+            Message { thread: damaged(), ..whole.clone() },
+        ] {
+            assert_eq!(row.clone().into_detail(None).unwrap_err().code(), "internal", "{row:?}");
+        }
     }
 
     #[test]

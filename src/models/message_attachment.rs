@@ -1,15 +1,17 @@
 //! The files that are attached to messages: what is known of them besides their bytes. A message shows its attachments
 //! from its own row; the rows here are for uploads, quotas and removal.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::append::records::{Lookup, Record, Write};
-use super::append::{LockedChannel, References};
-use super::db::{Db, json_ids, on};
+use super::append::records::Lookup;
+use super::db::{Db, detached, on, transaction};
+use super::legal_hold::not_held;
 use super::rows::{Column, RowsSql};
-use super::text::refusal;
+use super::text::{described, refusal};
+use super::user_rev::LOCK_USER;
 use crate::clock::Micros;
 use crate::{ImksError, ImksResult};
 
@@ -65,6 +67,10 @@ checked!(Checksum, "must be 64 hex digits in lower case", |text| {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'a'..=b'f' | b'0'..=b'9'))
 });
 
+described!([] Filename, _ => { "type": "string", "minLength": 1, "maxLength": FILENAME_CHARS_MAX });
+described!([] Mime, _ => { "type": "string", "maxLength": MIME_BYTES_MAX, "pattern": "^[a-z0-9.+_-]+/[a-z0-9.+_-]+$" });
+described!([] Checksum, _ => { "type": "string", "pattern": "^[0-9a-f]{64}$" });
+
 /// A file to upload.
 #[derive(Debug, Clone)]
 pub struct NewAttachment {
@@ -89,7 +95,7 @@ pub struct NewAttachment {
 }
 
 /// An attachment, as messages show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow, JsonSchema)]
 pub struct Attachment {
     /// The id of the attachment.
     pub id: Uuid,
@@ -108,50 +114,59 @@ pub struct Attachment {
     /// The height of a picture.
     pub height: Option<i32>,
     #[serde(skip)]
-    channel_id: Uuid,
+    pub(super) channel_id: Uuid,
     #[serde(skip)]
-    uploader_id: Uuid,
+    pub(super) uploader_id: Uuid,
     #[serde(skip)]
-    message_id: Option<Uuid>,
+    pub(super) message_id: Option<Uuid>,
+    /// The scheduled message that it is kept for.
     #[serde(skip)]
-    created_at: Micros,
+    pub(super) scheduled_id: Option<Uuid>,
     #[serde(skip)]
-    completed_at: Option<Micros>,
+    pub(super) created_at: Micros,
     #[serde(skip)]
-    deleted_at: Option<Micros>,
+    pub(super) completed_at: Option<Micros>,
+    #[serde(skip)]
+    pub(super) deleted_at: Option<Micros>,
 }
 
-/// Records a file that is going to be uploaded. Requests of one user at the same moment may exceed the quota by what each
-/// of them asks for.
+/// Records a file that is going to be uploaded. A file that was given up counts until nothing can be uploaded under its
+/// address any more.
 ///
 /// # Errors
 /// [`ImksError::LimitReached`] when all files of the user would have more than `user_bytes_max` bytes, or the user has
 /// [`UNUSED_MAX`] that no message has; [`ImksError::Database`].
-pub async fn create(
+pub async fn create(db: &Db, new: NewAttachment, user_bytes_max: u64, now: Micros) -> ImksResult<Attachment> {
+    let db = db.clone();
+    detached(async move { create_in_task(&db, &new, user_bytes_max, now).await }).await
+}
+
+async fn create_in_task(
     db: &Db,
     new: &NewAttachment,
     user_bytes_max: u64,
     now: Micros,
 ) -> ImksResult<Attachment> {
-    let (bytes, unused): (i64, i64) = on!(read db, pool => {
-        sqlx::query_as(USED).bind(new.uploader_id).fetch_one(pool).await?
-    });
-    if u64::try_from(bytes.saturating_add(new.size)).unwrap_or(u64::MAX) > user_bytes_max {
-        return Err(ImksError::LimitReached("attachment_bytes"));
-    }
-    if unused >= UNUSED_MAX {
-        return Err(ImksError::LimitReached("attachments_unused"));
-    }
-    Ok(on!(db, pool => {
+    Ok(transaction!(db, tx => {
+        // One request of a user after the other, so that all of them together stay within the quota.
+        sqlx::query(LOCK_USER).bind(new.uploader_id).execute(&mut *tx).await?;
+        let (bytes, unused): (i64, i64) =
+            sqlx::query_as(USED).bind(new.uploader_id).fetch_one(&mut *tx).await?;
+        if u64::try_from(bytes.saturating_add(new.size)).unwrap_or(u64::MAX) > user_bytes_max {
+            return Err(ImksError::LimitReached("attachment_bytes"));
+        }
+        if unused >= UNUSED_MAX {
+            return Err(ImksError::LimitReached("attachments_unused"));
+        }
         sqlx::query_as(CREATE)
             .bind(new.id).bind(new.channel_id).bind(new.uploader_id)
             .bind(new.filename.as_str()).bind(new.mime.as_str()).bind(new.size)
             .bind(new.sha256.as_ref().map(Checksum::as_str)).bind(new.width).bind(new.height).bind(now)
-            .fetch_one(pool).await?
+            .fetch_one(&mut *tx).await?
     }))
 }
 
-/// Returns an attachment that `user` has created and that no message has.
+/// Returns an attachment that `user` has created.
 ///
 /// # Errors
 /// [`ImksError::NotFound`], [`ImksError::Database`].
@@ -192,82 +207,45 @@ pub async fn give_up(db: &Db, user: Uuid, id: Uuid, now: Micros) -> ImksResult<b
     Ok(given_up > 0)
 }
 
-/// Returns up to [`REMOVED_AT_ONCE`] attachments whose bytes are to be removed: their message was deleted, or no message
-/// had them for a day.
+/// An attachment whose bytes are to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct Removable {
+    /// The attachment.
+    pub id: Uuid,
+    /// Whether nothing can be uploaded under its address any more. Before that, its bytes are removed once at once, and
+    /// again later.
+    pub is_last: bool,
+}
+
+/// Returns up to [`REMOVED_AT_ONCE`] attachments whose bytes are to be removed: their message was deleted, or neither a
+/// message nor a scheduled one had them for a day. Addresses of attachments from before `closed` are not valid any more.
+/// Those on hold stay until it is released.
 ///
 /// # Errors
 /// [`ImksError::Database`].
-pub async fn removable(db: &Db, now: Micros) -> ImksResult<Vec<Uuid>> {
+pub async fn removable(db: &Db, now: Micros, closed: Micros) -> ImksResult<Vec<Removable>> {
     on!(db, pool => {
         let query = sqlx::query(GIVE_UP_UNUSED).bind(now).bind(now - UNUSED_LIFETIME).bind(REMOVED_AT_ONCE);
         query.execute(pool).await?;
     });
-    Ok(on!(read db, pool => sqlx::query_scalar(REMOVABLE).bind(REMOVED_AT_ONCE).fetch_all(pool).await?))
+    Ok(on!(read db, pool => {
+        sqlx::query_as(REMOVABLE).bind(closed).bind(REMOVED_AT_ONCE).fetch_all(pool).await?
+    }))
 }
 
-/// Forgets attachments whose bytes have been removed.
+/// Records that the bytes of an attachment have been removed. Forgets it if that was the last time.
 ///
 /// # Errors
 /// [`ImksError::Database`].
-pub async fn forget(db: &Db, ids: &[Uuid]) -> ImksResult<()> {
-    match db {
-        Db::Postgres(pool) => {
-            sqlx::query(FORGET_POSTGRES).bind(ids).execute(pool).await?;
-        }
-        Db::Sqlite(sqlite) => {
-            sqlx::query(FORGET_SQLITE).bind(json_ids(ids)).execute(&sqlite.writer).await?;
-        }
-    }
+pub async fn removed(db: &Db, removed: Removable, now: Micros) -> ImksResult<()> {
+    on!(db, pool => {
+        let query = match removed.is_last {
+            true => sqlx::query(FORGET).bind(removed.id),
+            false => sqlx::query(REMOVED).bind(removed.id).bind(now),
+        };
+        query.execute(pool).await?;
+    });
     Ok(())
-}
-
-/// Requests the attachments that a message is sent with.
-pub(super) fn refer(references: &mut References<'_>, ids: &[Uuid]) {
-    ids.iter().for_each(|id| references.rows::<Attachment>(*id));
-}
-
-/// Returns the attachments that a message of the actor may have: uploaded by the actor for this channel, and not in
-/// another message.
-///
-/// # Errors
-/// [`ImksError::NotFound`], [`ImksError::InvalidInput`] for one that is not uploaded, [`ImksError::Conflict`] for one
-/// that a message has.
-pub(super) fn usable(channel: &mut LockedChannel<'_>, ids: &[Uuid]) -> ImksResult<Vec<Attachment>> {
-    let (actor, channel_id, now) = (channel.scope().actor.id, channel.scope().channel_id, channel.now());
-    let mut attachments = Vec::with_capacity(ids.len());
-    for id in ids {
-        let found = channel.rows::<Attachment>(id)?.first().cloned();
-        let own = found.filter(|it| it.uploader_id == actor && it.channel_id == channel_id);
-        let live = own.filter(|it| it.deleted_at.is_none() && it.created_at > now - USABLE_FOR);
-        let attachment = live.ok_or(ImksError::NotFound("attachment"))?;
-        if attachment.completed_at.is_none() {
-            return Err(ImksError::invalid("attachments", format!("{id} is not uploaded")));
-        }
-        let in_batch = matches!(channel.write_of::<Attached>(id), Some(Write::Stored(_)));
-        if in_batch || attachment.message_id.is_some() {
-            return Err(ImksError::Conflict { what: "attachment", name: id.to_string() });
-        }
-        attachments.push(attachment);
-    }
-    Ok(attachments)
-}
-
-/// Records that a message has these attachments.
-pub(super) fn attach(channel: &mut LockedChannel<'_>, message_id: Uuid, attachments: &[Attachment]) {
-    for attachment in attachments {
-        channel.insert(Attached { id: attachment.id, message_id });
-    }
-}
-
-/// Lets the bytes of a deleted message's attachments be removed.
-pub(super) fn detach(channel: &mut LockedChannel<'_>, message_id: Uuid) {
-    let at = channel.now();
-    channel.insert(Detached { message_id, at });
-}
-
-/// Returns the value for the column of the message's row; `None` for a message without attachments.
-pub(super) fn stored(attachments: &[Attachment]) -> Option<String> {
-    (!attachments.is_empty()).then(|| serde_json::to_string(attachments).unwrap_or_default())
 }
 
 impl Lookup for Attachment {
@@ -287,54 +265,6 @@ impl Lookup for Attachment {
     }
 }
 
-/// The message of an attachment.
-#[derive(Debug)]
-struct Attached {
-    id: Uuid,
-    message_id: Uuid,
-}
-
-impl Record for Attached {
-    /// The attachment.
-    type Key = Uuid;
-
-    fn key(&self) -> Uuid {
-        self.id
-    }
-
-    fn insert() -> &'static RowsSql {
-        &ATTACH
-    }
-
-    fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>> {
-        vec![Column::of(rows, |row| row.id), Column::of(rows, |row| row.message_id)]
-    }
-}
-
-/// A deleted message with attachments.
-#[derive(Debug)]
-struct Detached {
-    message_id: Uuid,
-    at: Micros,
-}
-
-impl Record for Detached {
-    /// The message.
-    type Key = Uuid;
-
-    fn key(&self) -> Uuid {
-        self.message_id
-    }
-
-    fn insert() -> &'static RowsSql {
-        &DETACH
-    }
-
-    fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>> {
-        vec![Column::of(rows, |row| row.message_id), Column::of(rows, |row| row.at)]
-    }
-}
-
 /// The most attachments of one message.
 pub const ATTACHMENTS_MAX: usize = 10;
 /// The longest file name, in characters.
@@ -345,20 +275,20 @@ const MIME_BYTES_MAX: usize = 127;
 const UNUSED_MAX: i64 = 100;
 /// The attachments that one call of [`removable`] returns.
 pub const REMOVED_AT_ONCE: i64 = 100;
-const HOUR: Micros = 3_600 * 1_000_000;
+pub(super) const NOT_FOUND: ImksError = ImksError::NotFound("attachment");
+pub(super) const HOUR: Micros = 3_600 * 1_000_000;
 /// How long an attachment that no message has is kept.
 pub const UNUSED_LIFETIME: Micros = 24 * HOUR;
-/// How long after it was created an attachment can be sent: it is surely not being removed then.
-const USABLE_FOR: Micros = 23 * HOUR;
 
 macro_rules! columns {
     () => {
-        "id, filename, mime, size_bytes, sha256, width, height, channel_id, uploader_id, message_id, created_at, \
-         completed_at, deleted_at"
+        "id, filename, mime, size_bytes, sha256, width, height, channel_id, uploader_id, message_id, scheduled_id, \
+         created_at, completed_at, deleted_at"
     };
 }
-const USED: &str = "SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT), COUNT(*) - COUNT(message_id) \
-    FROM message_attachment WHERE uploader_id = $1 AND deleted_at IS NULL";
+const USED: &str = "SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT), \
+    COUNT(CASE WHEN message_id IS NULL AND scheduled_id IS NULL AND deleted_at IS NULL THEN 1 END) \
+    FROM message_attachment WHERE uploader_id = $1";
 const CREATE: &str = concat!(
     "INSERT INTO message_attachment \
      (id, channel_id, uploader_id, filename, mime, size_bytes, sha256, width, height, created_at) \
@@ -368,7 +298,7 @@ const CREATE: &str = concat!(
 const OWN: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM message_attachment WHERE id = $1 AND uploader_id = $2 AND message_id IS NULL AND deleted_at IS NULL"
+    " FROM message_attachment WHERE id = $1 AND uploader_id = $2 AND deleted_at IS NULL"
 );
 const COMPLETE: &str = concat!(
     "UPDATE message_attachment SET completed_at = COALESCE(completed_at, $3) \
@@ -382,30 +312,25 @@ const IN_CHANNEL: &str = concat!(
      AND (message_id IS NOT NULL OR uploader_id = $3)"
 );
 const GIVE_UP: &str = "UPDATE message_attachment SET deleted_at = $3 \
-    WHERE id = $1 AND uploader_id = $2 AND message_id IS NULL AND deleted_at IS NULL";
+    WHERE id = $1 AND uploader_id = $2 AND message_id IS NULL AND scheduled_id IS NULL AND deleted_at IS NULL";
 const GIVE_UP_UNUSED: &str = "UPDATE message_attachment SET deleted_at = $1 WHERE id IN (\
-    SELECT id FROM message_attachment WHERE message_id IS NULL AND deleted_at IS NULL AND created_at < $2 \
-    ORDER BY created_at LIMIT $3)";
-const REMOVABLE: &str =
-    "SELECT id FROM message_attachment WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT $1";
-const FORGET_POSTGRES: &str = "DELETE FROM message_attachment WHERE deleted_at IS NOT NULL AND id = ANY($1)";
-const FORGET_SQLITE: &str = "DELETE FROM message_attachment WHERE deleted_at IS NOT NULL \
-    AND id IN (SELECT unhex(value) FROM json_each($1))";
-static BY_ID: RowsSql = RowsSql::new(
+    SELECT id FROM message_attachment WHERE message_id IS NULL AND scheduled_id IS NULL AND deleted_at IS NULL \
+      AND created_at < $2 ORDER BY created_at LIMIT $3)";
+const REMOVABLE: &str = concat!(
+    "SELECT id, created_at < $1 AS is_last FROM message_attachment \
+     WHERE deleted_at IS NOT NULL AND (removed_at IS NULL OR created_at < $1) AND ",
+    not_held!("message_attachment.channel_id", "message_attachment.uploader_id"),
+    " ORDER BY deleted_at LIMIT $2"
+);
+const REMOVED: &str = "UPDATE message_attachment SET removed_at = $2 WHERE id = $1";
+const FORGET: &str = "DELETE FROM message_attachment WHERE id = $1 AND deleted_at IS NOT NULL";
+pub(super) static BY_ID: RowsSql = RowsSql::new(
     "wanted",
     concat!(
         "SELECT ",
         columns!(),
         " FROM message_attachment WHERE id IN (SELECT wanted FROM r WHERE wanted IS NOT NULL)"
     ),
-);
-static ATTACH: RowsSql = RowsSql::new(
-    "attachment, message",
-    "UPDATE message_attachment SET message_id = r.message FROM r WHERE message_attachment.id = r.attachment",
-);
-static DETACH: RowsSql = RowsSql::new(
-    "message, at",
-    "UPDATE message_attachment SET deleted_at = r.at FROM r WHERE message_attachment.message_id = r.message",
 );
 
 #[cfg(test)]
@@ -439,8 +364,7 @@ mod tests {
 
     #[tokio::test]
     async fn attachments_are_found_by_their_indexes() {
-        let (attach, detach) = (ATTACH.sqlite_text(2, 2).unwrap(), DETACH.sqlite_text(2, 2).unwrap());
-        for sql in [USED, OWN, IN_CHANNEL, REMOVABLE, GIVE_UP_UNUSED, &attach, &detach] {
+        for sql in [USED, OWN, IN_CHANNEL, REMOVABLE, GIVE_UP_UNUSED] {
             let plan = sqlite_plan(sql).await;
             let uses_index = |line: &&String| line.contains("message_attachment USING");
             assert!(plan.iter().any(|line| uses_index(&line)), "{sql}: {plan:#?}");

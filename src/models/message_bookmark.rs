@@ -1,5 +1,6 @@
 //! Bookmarks: messages that a user has saved, with a note and a time to be reminded.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -23,7 +24,7 @@ pub struct BookmarkChange {
 }
 
 /// A bookmark, as the devices of its user see it: the payload of `bookmark:updated`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Bookmark {
     /// The message.
     pub message_id: Uuid,

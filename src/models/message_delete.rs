@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -12,8 +13,9 @@ use super::channel_change::ChangeKind;
 use super::message::is_counted;
 use super::message_mention::{MentionRows, OwnRow};
 use super::message_row::Message;
+use super::message_stream_state::StreamState;
 use super::rows::{Column, RowsSql};
-use super::{message_attachment, message_thread};
+use super::{message_attachment_use, message_poll_vote, message_stream, message_thread};
 use crate::clock::{Micros, Timestamp};
 use crate::{ImksError, ImksResult};
 
@@ -25,7 +27,7 @@ pub struct DeleteMessage {
 }
 
 /// A deletion: the payload of `message:deleted` without its `rev`, which every change has (docs/protocol.md).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
 pub struct Deletion {
     pub channel_id: Uuid,
@@ -50,10 +52,10 @@ impl Mutation for DeleteMessage {
         if let Some(deleted_at) = row.deleted_at {
             return Ok(Arc::new(deletion(row, deleted_at)));
         }
-        let thread = row.thread_id;
-        if let Some(root) = thread {
-            channel.fetch_message(root)?;
-        }
+        let thread = match row.thread_id {
+            Some(root) => first_message(channel, root)?,
+            None => None,
+        };
         let deletion = delete(channel, self.message_id)?;
         if let Some(root) = thread {
             message_thread::replies_deleted(channel, root, 1)?;
@@ -70,7 +72,7 @@ pub struct DeleteMessages {
 }
 
 /// The outcome of [`DeleteMessages`]: the answer to `message:delete_bulk`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Deletions {
     /// The messages that were deleted.
     pub deleted: Vec<Uuid>,
@@ -91,20 +93,38 @@ impl Mutation for DeleteMessages {
         }
         let is_live = |id: &Uuid| channel.message(*id).is_ok_and(|row| row.deleted_at.is_none());
         let (deleted, skipped): (Vec<Uuid>, Vec<Uuid>) = self.message_ids.iter().copied().partition(is_live);
-        let mut replies = BTreeMap::new();
-        for root in deleted.iter().filter_map(|id| channel.message(*id).ok()?.thread_id) {
-            *replies.entry(root).or_insert(0) += 1;
-        }
-        for root in replies.keys() {
-            channel.fetch_message(*root)?;
-        }
-        for id in &deleted {
-            delete(channel, *id)?;
-        }
-        for (root, count) in replies {
-            message_thread::replies_deleted(channel, root, count)?;
-        }
+        delete_all(channel, &deleted, |_, _| Ok(()))?;
         Ok(Deletions { deleted, skipped })
+    }
+}
+
+/// Deletes live messages, and does something with each before anything else happens to it.
+pub(super) fn delete_all(
+    channel: &mut LockedChannel<'_>,
+    live: &[Uuid],
+    each: impl Fn(&mut LockedChannel<'_>, Uuid) -> ImksResult<()>,
+) -> ImksResult<()> {
+    let mut replies = BTreeMap::new();
+    for root in live.iter().filter_map(|id| channel.message(*id).ok()?.thread_id) {
+        *replies.entry(root).or_insert(0) += 1;
+    }
+    let mut roots = Vec::with_capacity(replies.len());
+    for (root, count) in replies {
+        roots.extend(first_message(channel, root)?.map(|root| (root, count)));
+    }
+    for id in live {
+        delete(channel, *id)?;
+        each(channel, *id)?;
+    }
+    roots.into_iter().try_for_each(|(root, count)| message_thread::replies_deleted(channel, root, count))
+}
+
+/// Loads the first message of a thread. Returns `None` if it is gone, because its time was over.
+fn first_message(channel: &mut LockedChannel<'_>, root: Uuid) -> ImksResult<Option<Uuid>> {
+    match channel.fetch_message(root) {
+        Ok(_) => Ok(Some(root)),
+        Err(ImksError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -112,9 +132,14 @@ impl Mutation for DeleteMessages {
 fn delete(channel: &mut LockedChannel<'_>, id: Uuid) -> ImksResult<Arc<Deletion>> {
     let (at, actor) = (channel.now().max(channel.message(id)?.created_at), channel.scope().actor.id);
     if channel.message(id)?.attachment_count > 0 {
-        message_attachment::detach(channel, id);
+        message_attachment_use::detach(channel, id);
     }
+    if channel.message(id)?.poll.is_some() {
+        message_poll_vote::end(channel, id);
+    }
+    message_stream::stop(channel, id)?;
     let row = channel.change(id, ChangeKind::Delete, |row| {
+        message_stream::end(row, StreamState::Aborted);
         (row.deleted_at, row.deleted_by) = (Some(at), Some(actor));
         // The index of what expires holds only what is still to be deleted.
         row.expires_at = None;
@@ -147,12 +172,15 @@ struct Tombstone {
     seq: i64,
     counted: bool,
     thread_id: Option<Uuid>,
+    /// Until the content of the message is removed.
+    deleted_at: Option<Micros>,
 }
 
 impl Tombstone {
     fn of(row: &Message) -> Self {
         let counted = is_counted(row.thread_id, row.flags);
-        Self { channel_id: row.channel_id, seq: row.seq, counted, thread_id: row.thread_id }
+        let Message { channel_id, seq, thread_id, deleted_at, .. } = *row;
+        Self { channel_id, seq, counted, thread_id, deleted_at }
     }
 }
 
@@ -174,13 +202,14 @@ impl Record for Tombstone {
             Column::Numbers(rows.iter().map(|row| row.seq).collect()),
             Column::Flags(rows.iter().map(|row| row.counted).collect()),
             Column::MaybeIds(rows.iter().map(|row| row.thread_id).collect()),
+            Column::MaybeNumbers(rows.iter().map(|row| row.deleted_at).collect()),
         ]
     }
 }
 
 static INSERT_TOMBSTONES: RowsSql = RowsSql::new(
-    "channel_id, seq, counted, thread_id",
-    "INSERT INTO message_tombstone (channel_id, seq, counted, thread_id) \
+    "channel_id, seq, counted, thread_id, deleted_at",
+    "INSERT INTO message_tombstone (channel_id, seq, counted, thread_id, deleted_at) \
      SELECT * FROM r WHERE r.channel_id IS NOT NULL",
 );
 

@@ -1,5 +1,6 @@
 //! Drafts: what a user has begun to write, one text for each channel and thread, on all their devices.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -33,7 +34,7 @@ pub struct NewDraft {
 }
 
 /// A draft, as the devices of its user see it: the payload of `draft:updated`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Draft {
     /// The channel.
     pub channel_id: Uuid,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -14,8 +15,10 @@ use super::db::{Db, on};
 use super::message::{ContentType, MessageDetail};
 use super::message_mention::{MentionRows, Mentioned};
 use super::message_row::Message;
+use super::message_stream_state::StreamState;
 use super::rows::{Column, RowsSql};
 use super::text::{Mentions, MessageBody};
+use super::{message_attachment_use, message_stream};
 use crate::clock::{Micros, Timestamp};
 use crate::error::Precondition;
 use crate::{ImksError, ImksResult};
@@ -31,6 +34,10 @@ pub struct EditMessage {
     pub mentions: Option<Mentions>,
     /// The people behind the roles and `here` of the new mentions.
     pub mentioned: Mentioned,
+    /// The files that the message has from now on; `None` keeps the current ones.
+    pub attachments: Option<Vec<Uuid>>,
+    /// Whether the author may attach files.
+    pub may_attach: bool,
     /// The version that must be stored, or the edit is refused.
     pub expected_version: Option<i64>,
     /// How long after its sending a message can be edited; `None` for ever.
@@ -43,17 +50,25 @@ impl Mutation for EditMessage {
 
     fn refers(&self, references: &mut References<'_>) {
         references.message(self.message_id);
+        message_attachment_use::refer(references, self.attachments.as_deref().unwrap_or_default());
     }
 
     fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Arc<MessageDetail>> {
-        let row = channel.own_message(self.message_id)?;
-        if row.deleted_at.is_some() {
+        if channel.own_message(self.message_id)?.deleted_at.is_some() {
             return Err(ImksError::MessageDeleted);
         }
-        let mentions = self.mentions.as_ref().map_or_else(|| row.mentions.clone(), Mentions::stored);
+        let files = match &self.attachments {
+            Some(ids) => message_attachment_use::replace(channel, self.message_id, ids, self.may_attach)?,
+            None => None,
+        };
+        let row = channel.message(self.message_id)?;
+        let mentions = match &self.mentions {
+            Some(mentions) => mentions.stored()?,
+            None => row.mentions.clone(),
+        };
         let mentions_changed = row.mentions != mentions;
         // Before the version check: a client that repeats its own edit must not get a version conflict.
-        if row.body == self.body.as_str() && !mentions_changed {
+        if row.body == self.body.as_str() && !mentions_changed && files.is_none() {
             return channel.detail(self.message_id);
         }
         if self.expected_version.is_some_and(|expected| expected != row.version) {
@@ -67,13 +82,20 @@ impl Mutation for EditMessage {
         if mentions_changed {
             self.rewrite_mentions(channel)?;
         }
+        files.iter().for_each(|files| files.record(channel, message_id));
+        // Whoever edits a streamed message has the last word.
+        message_stream::stop(channel, message_id)?;
         let at = channel.now();
         channel.change(message_id, ChangeKind::Edit, |row| {
+            message_stream::end(row, StreamState::Finished);
             row.body = self.body.as_str().into();
             row.mentions = mentions;
             row.version += 1;
             row.edit_count += 1;
             row.edited_at = Some(at.max(row.created_at));
+            if let Some(files) = files {
+                (row.attachment_count, row.attachments) = (files.count, files.attachments);
+            }
         })?;
         if !is_encrypted {
             channel.remove::<ReplacedText>((message_id, oldest));
@@ -117,8 +139,8 @@ impl EditMessage {
 }
 
 /// The payload of `message:updated`: the whole message, for clients that missed the original.
-#[derive(Debug, Serialize)]
-pub(super) struct MessageUpdate {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct MessageUpdate {
     #[serde(flatten)]
     pub message: Arc<MessageDetail>,
     pub kind: &'static str,
@@ -132,7 +154,6 @@ struct ReplacedText {
     channel_id: Uuid,
     editor_id: Uuid,
     body: String,
-    mentions: Option<String>,
     at: Micros,
 }
 
@@ -144,7 +165,6 @@ impl ReplacedText {
             channel_id: row.channel_id,
             editor_id: channel.scope().actor.id,
             body: row.body.clone(),
-            mentions: row.mentions.clone(),
             at: channel.now(),
         }
     }
@@ -169,7 +189,6 @@ impl Record for ReplacedText {
             Column::Ids(rows.iter().map(|row| row.channel_id).collect()),
             Column::Ids(rows.iter().map(|row| row.editor_id).collect()),
             Column::Texts(rows.iter().map(|row| row.body.as_str()).collect()),
-            Column::MaybeTexts(rows.iter().map(|row| row.mentions.as_deref()).collect()),
             Column::Numbers(rows.iter().map(|row| row.at).collect()),
         ]
     }
@@ -187,7 +206,7 @@ impl Removable for ReplacedText {
 }
 
 /// An earlier text that an edit replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct MessageEdit {
     /// The version that had this text.
     pub version: i64,
@@ -247,8 +266,8 @@ const AUTHOR: &str = "SELECT author_id, deleted_at FROM message WHERE id = $1 AN
 const EDITS: &str = "SELECT version, editor_id, body, edited_at FROM message_edit \
     WHERE message_id = $1 AND channel_id = $2 ORDER BY version DESC";
 static INSERT: RowsSql = RowsSql::new(
-    "message_id, version, channel_id, editor_id, body, mentions, edited_at",
-    "INSERT INTO message_edit (message_id, version, channel_id, editor_id, body, mentions, edited_at) \
+    "message_id, version, channel_id, editor_id, body, edited_at",
+    "INSERT INTO message_edit (message_id, version, channel_id, editor_id, body, edited_at) \
      SELECT * FROM r WHERE r.message_id IS NOT NULL",
 );
 static DELETE: RowsSql = RowsSql::new(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,12 +11,13 @@ use super::append::{LockedChannel, Mutation, References};
 use super::channel_change::ChangeKind;
 use super::message::{FLAG_SUPPRESS_EMBEDS, MessageDetail};
 use super::message_edit::MessageUpdate;
-use super::text::{ShortText, refusal};
+use super::stored_json::{from_column, to_column};
+use super::text::{ShortText, described, refusal};
 use crate::ImksResult;
 use crate::clock::Timestamp;
 
 /// What an embed shows first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EmbedKind {
     /// Text and fields.
@@ -30,7 +32,7 @@ pub enum EmbedKind {
 }
 
 /// Who made an embed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EmbedSource {
     /// The sender of the message.
@@ -63,6 +65,11 @@ impl WebAddress {
     }
 }
 
+described!([] WebAddress, _ => { "type": "string", "format": "uri", "maxLength": ADDRESS_BYTES_MAX, "pattern": "^https?://" });
+described!([] Embeds, generator => {
+    "type": "array", "items": generator.subschema_for::<Embed>(), "maxItems": EMBEDS_MAX,
+});
+
 impl<'de> Deserialize<'de> for WebAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -71,7 +78,7 @@ impl<'de> Deserialize<'de> for WebAddress {
 }
 
 /// An embed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
 pub struct Embed {
@@ -80,6 +87,7 @@ pub struct Embed {
     pub title: Option<ShortText<1, 256>>,
     pub description: Option<ShortText<1, 4096>>,
     #[serde(deserialize_with = "color")]
+    #[schemars(range(max = 0x00ff_ffff))]
     pub color: Option<u32>,
     pub site_name: Option<ShortText<1, 256>>,
     pub author: Option<EmbedAuthor>,
@@ -89,6 +97,7 @@ pub struct Embed {
     pub footer: Option<ShortText<1, 2048>>,
     pub published_at: Option<Timestamp>,
     #[serde(deserialize_with = "few_fields")]
+    #[schemars(length(max = FIELDS_MAX))]
     pub fields: Vec<EmbedField>,
     /// Set by the server.
     #[serde(skip_deserializing)]
@@ -96,7 +105,7 @@ pub struct Embed {
 }
 
 /// The author of what an embed shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EmbedAuthor {
     /// The name.
     pub name: ShortText<1, 256>,
@@ -106,7 +115,7 @@ pub struct EmbedAuthor {
 }
 
 /// A field of an embed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EmbedField {
     /// The name.
     pub name: ShortText<1, 256>,
@@ -147,6 +156,13 @@ impl Embed {
             + self.author.as_ref().map_or(0, |author| count(author.name.as_str()))
     }
 
+    /// Returns the number of bytes of all addresses.
+    fn address_bytes(&self) -> usize {
+        let of_author = self.author.as_ref().and_then(|author| author.url.as_ref());
+        let own = [&self.url, &self.image_url, &self.thumbnail_url, &self.video_url];
+        own.into_iter().flatten().chain(of_author).map(|address| address.as_str().len()).sum()
+    }
+
     /// Whether there is nothing to show.
     pub fn is_empty(&self) -> bool {
         self.chars() == 0
@@ -156,7 +172,8 @@ impl Embed {
     }
 }
 
-/// The embeds of a message: at most [`EMBEDS_MAX`], with at most [`EMBED_CHARS_MAX`] characters together.
+/// The embeds of a message: at most [`EMBEDS_MAX`], with at most [`EMBED_CHARS_MAX`] characters and
+/// [`EMBED_ADDRESS_BYTES_MAX`] bytes of addresses together.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
 pub struct Embeds(Vec<Embed>);
@@ -176,6 +193,9 @@ impl Embeds {
         if embeds.iter().map(Embed::chars).sum::<usize>() > EMBED_CHARS_MAX {
             return Err(format!("has more than {EMBED_CHARS_MAX} characters"));
         }
+        if embeds.iter().map(Embed::address_bytes).sum::<usize>() > EMBED_ADDRESS_BYTES_MAX {
+            return Err(format!("has more than {EMBED_ADDRESS_BYTES_MAX} bytes of addresses"));
+        }
         Ok(Self(embeds))
     }
 
@@ -185,8 +205,8 @@ impl Embeds {
     }
 
     /// Returns the value for the column of the message's row; `None` without embeds.
-    pub(super) fn stored(&self) -> Option<String> {
-        (!self.is_empty()).then(|| serde_json::to_string(&self.0).unwrap_or_default())
+    pub(super) fn stored(&self) -> ImksResult<Option<String>> {
+        (!self.is_empty()).then(|| to_column(&self.0)).transpose()
     }
 }
 
@@ -221,7 +241,7 @@ impl Mutation for SetPreviews {
         if row.deleted_at.is_some() || row.version != self.version || suppressed {
             return Ok(false);
         }
-        let embeds = self.beside(row.embeds.as_deref()).stored();
+        let embeds = self.beside(row.embeds.as_deref())?.stored()?;
         if row.embeds == embeds {
             return Ok(false);
         }
@@ -234,8 +254,8 @@ impl Mutation for SetPreviews {
 
 impl SetPreviews {
     /// Returns the embeds of the sender, followed by as many previews as the limits allow.
-    fn beside(&self, stored: Option<&str>) -> Embeds {
-        let mut all: Vec<Embed> = stored_embeds(stored);
+    fn beside(&self, stored: Option<&str>) -> ImksResult<Embeds> {
+        let mut all: Vec<Embed> = stored_embeds(stored)?;
         all.retain(|embed| embed.source == EmbedSource::Sender);
         for preview in &self.previews {
             all.push(Embed { source: EmbedSource::Preview, ..preview.clone() });
@@ -243,26 +263,28 @@ impl SetPreviews {
                 all.pop();
             }
         }
-        Embeds(all)
+        Ok(Embeds(all))
     }
 }
 
 /// Parses the column of a message's row, with the source of each embed.
-fn stored_embeds(text: Option<&str>) -> Vec<Embed> {
+fn stored_embeds(text: Option<&str>) -> ImksResult<Vec<Embed>> {
     #[derive(Deserialize)]
     struct Stored {
         #[serde(flatten)]
         embed: Embed,
         source: EmbedSource,
     }
-    let stored: Vec<Stored> = text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-    stored.into_iter().map(|stored| Embed { source: stored.source, ..stored.embed }).collect()
+    let stored: Vec<Stored> = from_column(text)?.unwrap_or_default();
+    Ok(stored.into_iter().map(|stored| Embed { source: stored.source, ..stored.embed }).collect())
 }
 
 /// The most embeds of one message.
 pub const EMBEDS_MAX: usize = 10;
 /// The most characters of all embeds of one message.
 pub const EMBED_CHARS_MAX: usize = 6_000;
+/// The most bytes of all addresses in the embeds of one message.
+pub const EMBED_ADDRESS_BYTES_MAX: usize = 16 * 1024;
 /// The most fields of one embed.
 const FIELDS_MAX: usize = 25;
 /// The longest address in an embed, in bytes.
@@ -291,6 +313,7 @@ mod tests {
             json!([{ "kind": "link", "url": "https://example.com/" }]),
             json!(vec![json!({ "title": "t" }); 11]),
             json!(vec![json!({ "description": "x".repeat(3_001) }); 2]),
+            json!(vec![json!({ "image_url": format!("https://a.example/{}", "x".repeat(2_000)) }); 9]),
         ] {
             assert!(parse(wrong.clone()).unwrap_err().starts_with("refused "), "{wrong}");
         }
@@ -299,18 +322,18 @@ mod tests {
     #[test]
     fn a_sender_cannot_claim_that_the_server_made_an_embed() {
         let embeds = parse(json!([{ "title": "t", "source": "preview" }])).unwrap();
-        let stored = embeds.stored().unwrap();
-        assert_eq!(stored_embeds(Some(&stored))[0].source, EmbedSource::Sender);
+        let stored = embeds.stored().unwrap().unwrap();
+        assert_eq!(stored_embeds(Some(&stored)).unwrap()[0].source, EmbedSource::Sender);
         let title = from_value(json!({ "title": "page" })).unwrap();
         let set = SetPreviews { message_id: Uuid::nil(), version: 1, previews: vec![title] };
-        let both = set.beside(Some(&stored));
+        let both = set.beside(Some(&stored)).unwrap();
         assert_eq!(
             both.0.iter().map(|embed| embed.source).collect::<Vec<_>>(),
             [EmbedSource::Sender, EmbedSource::Preview]
         );
-        let again = set.beside(both.stored().as_deref());
+        let again = set.beside(both.stored().unwrap().as_deref()).unwrap();
         assert_eq!(again, both, "earlier previews are replaced");
-        let none = SetPreviews { previews: vec![], ..set }.beside(both.stored().as_deref());
-        assert_eq!(none, embeds);
+        let none = SetPreviews { previews: vec![], ..set }.beside(both.stored().unwrap().as_deref());
+        assert_eq!(none.unwrap(), embeds);
     }
 }

@@ -4,6 +4,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::db::{Db, on};
+use super::legal_hold::not_held;
 use crate::ImksResult;
 use crate::clock::Micros;
 
@@ -17,7 +18,7 @@ pub struct ExpiredMessage {
     pub author_username: String,
 }
 
-/// Returns up to [`EXPIRED_AT_ONCE`] messages whose time is over at `now`.
+/// Returns up to [`EXPIRED_AT_ONCE`] messages whose time is over at `now`. Those on hold stay until it is released.
 ///
 /// # Errors
 /// [`crate::ImksError::Database`].
@@ -29,5 +30,8 @@ pub async fn expired(db: &Db, now: Micros) -> ImksResult<Vec<ExpiredMessage>> {
 
 /// The messages that one call of [`expired`] returns.
 pub const EXPIRED_AT_ONCE: i64 = 100;
-const EXPIRED: &str = "SELECT id, channel_id, author_id, author_username FROM message \
-    WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
+const EXPIRED: &str = concat!(
+    "SELECT id, channel_id, author_id, author_username FROM message WHERE expires_at <= $1 AND ",
+    not_held!("message.channel_id", "message.author_id"),
+    " ORDER BY expires_at LIMIT $2"
+);

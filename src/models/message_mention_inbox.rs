@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::db::{Db, json_ids};
 use super::message::MessageDetail;
 use super::message_mention::{MentionKind, mention_self};
-use super::message_page::{rows_by_id, views};
-use super::message_row::Message;
+use super::message_page::{rows_in_order, views};
 use crate::ImksResult;
 
 /// A message that mentions a user, and why.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Mention {
     /// The first reason of: by name, by role, as online, as everybody.
     pub kind: MentionKind,
@@ -22,7 +22,7 @@ pub struct Mention {
 }
 
 /// A page of an inbox.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Inbox {
     /// The messages, newest first.
     pub mentions: Vec<Mention>,
@@ -44,7 +44,8 @@ pub async fn inbox(
 ) -> ImksResult<Inbox> {
     let found = found(db, user, channels, before.unwrap_or(Uuid::max()), limit).await?;
     let ids: Vec<Uuid> = found.iter().map(|(id, _)| *id).collect();
-    let (rows, whole) = rows(db, &ids, bytes).await?;
+    let (mut rows, whole) = rows_in_order(db, &ids, bytes).await?;
+    rows.retain(|row| row.deleted_at.is_none());
     let is_full = whole < ids.len() || ids.len() == limit as usize;
     let next = whole.checked_sub(1).and_then(|last| ids.get(last)).filter(|_| is_full).copied();
     let kinds: HashMap<Uuid, i64> = found.into_iter().collect();
@@ -57,29 +58,6 @@ pub async fn inbox(
         .collect();
     mentions.sort_unstable_by_key(|mention| std::cmp::Reverse(mention.message.id));
     Ok(Inbox { mentions, next })
-}
-
-/// Returns the first of these messages until they take `bytes`, at least one, and how many of the ids that covers.
-async fn rows(db: &Db, ids: &[Uuid], bytes: usize) -> ImksResult<(Vec<Message>, usize)> {
-    let (mut rows, mut left, mut whole) = (Vec::new(), bytes, 0);
-    for chunk in ids.chunks(CHUNK) {
-        let (mut found, cut) = rows_by_id(db, chunk, left.max(1)).await?;
-        if cut {
-            // Which of the chunk are missing does not follow their order: the page ends before it.
-            if rows.is_empty() {
-                (rows, whole) = (rows_by_id(db, &chunk[..1], 1).await?.0, 1);
-            }
-            break;
-        }
-        left = left.saturating_sub(found.iter().map(Message::bytes).sum());
-        whole += chunk.len();
-        rows.append(&mut found);
-        if left == 0 {
-            break;
-        }
-    }
-    rows.retain(|row| row.deleted_at.is_none());
-    Ok((rows, whole))
 }
 
 /// Returns the messages and the kinds of the mentions, newest first.
@@ -136,8 +114,6 @@ const INBOX_SQLITE: &str = inbox_sql!(
     "JOIN message_mention w ON w.target_id = c.id AND w.message_id IN (SELECT m.message_id FROM message_mention m \
      WHERE m.target_id = c.id AND m.message_id < $3 AND m.author_id <> $1 ORDER BY m.message_id DESC LIMIT $4)"
 );
-/// The messages that are read with one query.
-const CHUNK: usize = 10;
 
 #[cfg(test)]
 mod tests {

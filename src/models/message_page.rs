@@ -4,11 +4,14 @@ use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::db::{Db, json_ids, on};
 use super::message::{ANSWER_BYTES_MAX, MessageDetail, ReplyPreview};
+use super::message_ack;
 use super::message_forward;
 use super::message_id::seq_of;
 use super::message_poll_vote;
@@ -46,7 +49,7 @@ pub struct Page {
 pub const PAGE_LIMIT: u32 = 100;
 
 /// A page of history, oldest message first. It ends early when it reaches its limit in bytes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct MessagePage {
     /// The messages. Deleted ones have no body.
     pub messages: Vec<MessageDetail>,
@@ -102,9 +105,45 @@ pub async fn get_many(
     Ok((views(db, reader, rows).await?, more))
 }
 
-/// Returns the newest messages up to number `seq` for which there is room, oldest first.
-pub(crate) async fn newest(db: &Db, channel: Uuid, seq: i64, room: Room) -> ImksResult<Vec<Message>> {
-    Ok(Scan { db, channel, thread: None }.older(seq.saturating_add(1), room).await?.0)
+/// Returns the first of these messages in this channel, as `reader` sees them and in this order, until they take about
+/// `bytes`, and how many of the ids that covers: at least one, so that a list always goes on.
+///
+/// # Errors
+/// [`ImksError::Database`].
+pub async fn get_first(
+    db: &Db,
+    reader: Uuid,
+    channel: Uuid,
+    ids: &[Uuid],
+    bytes: usize,
+) -> ImksResult<(Vec<MessageDetail>, usize)> {
+    let (mut rows, covered) = rows_in_order(db, ids, bytes).await?;
+    rows.retain(|row| row.channel_id == channel);
+    let mut messages = views(db, reader, rows).await?;
+    messages.sort_by_key(|message| ids.iter().position(|id| *id == message.id));
+    Ok((messages, covered))
+}
+
+/// Returns the rows of the first of these ids until they take `bytes`, and how many of the ids that covers: at least one.
+pub(super) async fn rows_in_order(db: &Db, ids: &[Uuid], bytes: usize) -> ImksResult<(Vec<Message>, usize)> {
+    let (mut rows, mut left, mut covered) = (Vec::new(), bytes, 0);
+    for chunk in ids.chunks(IN_ORDER_AT_ONCE) {
+        let (mut found, cut) = rows_by_id(db, chunk, left.max(1)).await?;
+        if cut {
+            // Which of the chunk are missing does not follow their order: the page ends before it.
+            if rows.is_empty() {
+                (rows, covered) = (rows_by_id(db, &chunk[..1], 1).await?.0, 1);
+            }
+            break;
+        }
+        left = left.saturating_sub(found.iter().map(Message::bytes).sum());
+        covered += chunk.len();
+        rows.append(&mut found);
+        if left == 0 {
+            break;
+        }
+    }
+    Ok((rows, covered))
 }
 
 /// Converts rows to messages as `reader` sees them. A feature that shows something that depends on the reader
@@ -113,6 +152,7 @@ pub(crate) async fn views(db: &Db, reader: Uuid, rows: Vec<Message>) -> ImksResu
     let mut messages = with_replies(db, rows).await?;
     message_reaction::mark_own(db, reader, &mut messages).await?;
     message_poll_vote::mark_own(db, reader, &mut messages).await?;
+    message_ack::mark_own(db, reader, &mut messages).await?;
     message_forward::hide_deleted(db, &mut messages).await?;
     Ok(messages)
 }
@@ -127,16 +167,18 @@ async fn with_replies(db: &Db, rows: Vec<Message>) -> ImksResult<Vec<MessageDeta
         let reply_to = row.reply_to_message_id.and_then(|id| quoted.get(&id)).cloned().map(Box::new);
         row.into_detail(reply_to)
     };
-    Ok(rows.into_iter().map(view).collect())
+    rows.into_iter().map(view).collect()
 }
 
-/// Returns the previews of the messages with these ids. The rows are dropped one by one: whole messages may
-/// take much more memory than the answer that quotes them.
+/// Returns the previews of the messages with these ids. Only some rows are in memory at once: whole messages may take much
+/// more of it than the answer that quotes them.
 async fn previews(db: &Db, ids: &[Uuid]) -> ImksResult<HashMap<Uuid, ReplyPreview>> {
-    let mut rows = by_id(db, ids);
     let mut previews = HashMap::with_capacity(ids.len());
-    while let Some(row) = rows.try_next().await? {
-        previews.insert(row.id, (&row).into());
+    for chunk in ids.chunks(QUOTED_AT_ONCE) {
+        let mut rows = by_id(db, chunk);
+        while let Some(row) = rows.try_next().await? {
+            previews.insert(row.id, (&row).into());
+        }
     }
     Ok(previews)
 }
@@ -146,11 +188,63 @@ pub(crate) async fn rows_by_id(db: &Db, ids: &[Uuid], bytes: usize) -> ImksResul
     Room { rows: ids.len(), bytes }.fill(by_id(db, ids)).await
 }
 
+/// Returns the messages with these ids, in no order.
 fn by_id<'a>(db: &'a Db, ids: &'a [Uuid]) -> BoxStream<'a, Result<Message, sqlx::Error>> {
     match db {
         Db::Postgres(pool) => sqlx::query_as(BY_IDS_POSTGRES).bind(ids).fetch(pool),
         Db::Sqlite(sqlite) => sqlx::query_as(BY_IDS_SQLITE).bind(json_ids(ids)).fetch(&sqlite.reader),
     }
+}
+
+/// Returns the messages with these ids, or the first of them: PostgreSQL, of which all rows are in memory before the first
+/// one is seen, returns them in the order of the ids, and no more than one after those that take `bytes`.
+pub(crate) fn first_by_id<'a>(
+    db: &'a Db,
+    ids: &'a [Uuid],
+    bytes: usize,
+) -> BoxStream<'a, Result<Message, sqlx::Error>> {
+    match db {
+        Db::Postgres(pool) => {
+            sqlx::query_as(FIRST_BY_ID_POSTGRES).bind(ids).bind(number_of(bytes)).fetch(pool)
+        }
+        Db::Sqlite(_) => by_id(db, ids),
+    }
+}
+
+/// A part of a channel: the messages with greater numbers than `after`, up to `until`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeqRange {
+    pub channel: Uuid,
+    pub after: i64,
+    pub until: i64,
+}
+
+/// Returns the messages of these ranges: those of the first range first, the newest of each first. PostgreSQL returns no
+/// more than one after those that take `bytes`, as for [`first_by_id`].
+pub(crate) fn in_ranges<'a>(
+    db: &'a Db,
+    ranges: &[SeqRange],
+    bytes: usize,
+) -> BoxStream<'a, Result<Message, sqlx::Error>> {
+    match db {
+        Db::Postgres(pool) => {
+            let channels: Vec<Uuid> = ranges.iter().map(|range| range.channel).collect();
+            let (after, until): (Vec<i64>, Vec<i64>) =
+                ranges.iter().map(|range| (range.after, range.until)).unzip();
+            let query = sqlx::query_as(IN_RANGES_POSTGRES).bind(channels).bind(after).bind(until);
+            query.bind(number_of(bytes)).fetch(pool)
+        }
+        Db::Sqlite(sqlite) => {
+            let of_range = |range: &SeqRange| (range.channel.simple().to_string(), range.after, range.until);
+            let ranges = json!(ranges.iter().map(of_range).collect::<Vec<_>>()).to_string();
+            sqlx::query_as(IN_RANGES_SQLITE).bind(ranges).fetch(&sqlite.reader)
+        }
+    }
+}
+
+/// Returns a limit in bytes as SQL gets it: one that no row is below would hide that there are rows.
+fn number_of(bytes: usize) -> i64 {
+    i64::try_from(bytes.max(1)).unwrap_or(i64::MAX)
 }
 
 /// The room that is left in an answer.
@@ -247,6 +341,10 @@ impl Scan<'_> {
     }
 }
 
+/// The messages of a list that are read with one query.
+const IN_ORDER_AT_ONCE: usize = 10;
+/// The quoted messages that are read with one query.
+const QUOTED_AT_ONCE: usize = 200;
 const ONE: Room = Room { rows: 1, bytes: ANSWER_BYTES_MAX };
 const OLDER: &str = concat!(
     "SELECT ",
@@ -274,6 +372,46 @@ const BY_IDS_SQLITE: &str = concat!(
     message_columns!(),
     " FROM message WHERE id IN (SELECT unhex(value) FROM json_each($1))"
 );
+/// The bytes of the messages before the previous one: below the limit for all that fit, and for one more. It looks at no
+/// text, and counts less than `Message::bytes`, so whoever counts with that sees the end of the room before the rows end.
+macro_rules! bytes_before {
+    ($order:literal) => {
+        concat!(
+            "COALESCE(SUM(octet_length(body) + COALESCE(octet_length(forward_of), 0) \
+               + COALESCE(octet_length(attachments), 0) + COALESCE(octet_length(embeds), 0) \
+               + COALESCE(octet_length(reactions), 0) + COALESCE(octet_length(poll), 0)) \
+             OVER (ORDER BY ",
+            $order,
+            " ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING), 0) AS bytes_before"
+        )
+    };
+}
+const FIRST_BY_ID_POSTGRES: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM (SELECT place, message.*, ",
+    bytes_before!("place"),
+    " FROM UNNEST($1::uuid[]) WITH ORDINALITY AS r(of_message, place) \
+       JOIN message ON id = of_message AND id = ANY($1)) AS message \
+     WHERE bytes_before < $2 ORDER BY place"
+);
+const IN_RANGES_POSTGRES: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM (SELECT place, message.*, ",
+    bytes_before!("place, seq DESC"),
+    " FROM UNNEST($1::uuid[], $2::int8[], $3::int8[]) WITH ORDINALITY AS r(of_channel, after_seq, until_seq, place) \
+       JOIN message ON channel_id = of_channel AND seq > after_seq AND seq <= until_seq) AS message \
+     WHERE bytes_before < $4 ORDER BY place, seq DESC"
+);
+const IN_RANGES_SQLITE: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM (SELECT key AS place, unhex(value->>0) AS of_channel, value->>1 AS after_seq, value->>2 AS until_seq \
+       FROM json_each($1)) \
+     CROSS JOIN message WHERE channel_id = of_channel AND seq > after_seq AND seq <= until_seq \
+     ORDER BY place, seq DESC"
+);
 
 #[cfg(test)]
 mod tests {
@@ -282,13 +420,12 @@ mod tests {
 
     #[tokio::test]
     async fn pages_of_history_on_sqlite_read_no_table_from_end_to_end() {
-        for sql in [OLDER, NEWER, OLDER_IN_THREAD, NEWER_IN_THREAD, BY_IDS_SQLITE] {
+        for sql in [OLDER, NEWER, OLDER_IN_THREAD, NEWER_IN_THREAD, BY_IDS_SQLITE, IN_RANGES_SQLITE] {
             let plan = sqlite_plan(sql).await;
-            assert!(plan.iter().any(|line| line.starts_with("SEARCH ")), "{plan:#?}");
-            assert!(
-                !plan.iter().any(|line| line.starts_with("SCAN message") || line.contains("TEMP B-TREE")),
-                "{plan:#?}"
-            );
+            let has = |start: &str| plan.iter().any(|line| line.starts_with(start));
+            assert!(has("SEARCH message") && !has("SCAN message"), "{plan:#?}");
+            // Only ranges of several channels have to be put in order.
+            assert_eq!(has("USE TEMP B-TREE"), sql == IN_RANGES_SQLITE, "{plan:#?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The pinned messages of a channel.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -27,7 +28,7 @@ pub struct RemovePin {
 }
 
 /// Whether a message is pinned: the answer to `pin:add` and `pin:remove`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Pinned {
     /// The message.
     pub message_id: Uuid,
@@ -107,8 +108,8 @@ fn pinned(channel: &mut LockedChannel<'_>) -> ImksResult<usize> {
 }
 
 /// The payload of `pin:updated` without its `rev`, which every change has (docs/protocol.md).
-#[derive(Debug, Serialize)]
-struct PinUpdate {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PinUpdate {
     channel_id: Uuid,
     message_id: Uuid,
     pinned: bool,
@@ -123,7 +124,7 @@ fn tell(channel: &mut LockedChannel<'_>, done: Pinned) -> ImksResult<Pinned> {
 }
 
 /// A pin, as the list of a channel's pins shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Pin {
     /// The message.
     pub message_id: Uuid,

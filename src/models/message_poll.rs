@@ -1,9 +1,13 @@
 //! The state of a poll, with its totals. It is stored as JSON in the row of its message.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
+use super::stored_json::{from_column, to_column};
 use super::text::ShortText;
 use crate::clock::{Micros, Timestamp};
 use crate::{ImksError, ImksResult};
@@ -106,14 +110,13 @@ impl Poll {
     }
 
     /// Parses the column of the message's row.
-    pub(crate) fn from_stored(text: Option<&str>) -> Option<Box<Self>> {
-        text.and_then(|json| serde_json::from_str(json).ok()).map(Box::new)
+    pub(crate) fn from_stored(text: Option<&str>) -> ImksResult<Option<Box<Self>>> {
+        from_column(text)
     }
 
     /// Returns the value for the column of the message's row.
-    pub(crate) fn stored(&self) -> String {
-        let stored = Shown { poll: self, hides: false, stores: true };
-        serde_json::to_string(&stored).unwrap_or_default()
+    pub(crate) fn stored(&self) -> ImksResult<String> {
+        to_column(&Shown { poll: self, hides: false, stores: true })
     }
 
     /// Whether votes are refused at `now`.
@@ -148,6 +151,41 @@ impl Poll {
     /// Marks the answers that the reader chose.
     pub(super) fn mark_own(&mut self, choices: Choices) {
         self.my_votes = Some(choices.ids());
+    }
+}
+
+impl JsonSchema for Poll {
+    fn schema_name() -> Cow<'static, str> {
+        "Poll".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (time, option) =
+            (generator.subschema_for::<Option<Timestamp>>(), generator.subschema_for::<ShownOption<'_>>());
+        json_schema!({
+            "type": "object",
+            "properties": {
+                "question": { "type": "string" },
+                "options": { "type": "array", "items": option },
+                "max_choices": { "type": "integer" },
+                "anonymous": { "type": "boolean" },
+                "hide_results": { "type": "boolean" },
+                "allow_change": { "type": "boolean" },
+                "total_voters": { "type": "integer" },
+                "total_votes": { "type": ["integer", "null"], "description": "Null while the results are hidden." },
+                "closes_at": time,
+                "closed_at": time,
+                "is_final": { "type": "boolean" },
+                "my_votes": {
+                    "type": "array", "items": { "type": "integer" },
+                    "description": "What the reader chose; not in events.",
+                },
+            },
+            "required": [
+                "question", "options", "max_choices", "anonymous", "hide_results", "allow_change", "total_voters",
+                "total_votes", "closes_at", "closed_at", "is_final",
+            ],
+        })
     }
 }
 
@@ -195,7 +233,8 @@ impl Serialize for Shown<'_> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PollOption")]
 struct ShownOption<'a> {
     id: usize,
     text: &'a str,
@@ -242,7 +281,7 @@ mod tests {
             (&shown["total_voters"], &shown["closes_at"]),
             (&json!(1), &json!("1970-01-01T00:01:00.000Z"))
         );
-        let mut read = Poll::from_stored(Some(&poll.stored())).unwrap();
+        let mut read = Poll::from_stored(Some(&poll.stored().unwrap())).unwrap().unwrap();
         assert_eq!(*read, poll);
         read.closed_at = Some(1);
         let shown = json!(read);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -38,7 +39,7 @@ pub struct ClosePoll {
 }
 
 /// A poll after a vote or its end: the answer to `poll:vote` and `poll:close`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Polled {
     /// The message of the poll.
     pub message_id: Uuid,
@@ -61,15 +62,20 @@ impl Mutation for Vote {
     fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Polled> {
         let row = channel.message(self.message_id)?;
         let (mut poll, rev) = (live_poll(row)?, row.rev);
-        if poll.is_over(channel.now()) {
-            return Err(ImksError::FailedPrecondition(Precondition::PollClosed));
+        let (choices, is_over) = (poll.choices(&self.option_ids)?, poll.is_over(channel.now()));
+        let closed = ImksError::FailedPrecondition(Precondition::PollClosed);
+        // Nobody knows any more who chose what in an anonymous poll.
+        if is_over && poll.anonymous {
+            return Err(closed);
         }
-        let choices = poll.choices(&self.option_ids)?;
         let voter = self.voter(channel, &poll)?;
         let before = self.stored(channel, voter)?;
         if before == choices {
             poll.mark_own(choices);
             return Ok(Polled { message_id: self.message_id, rev, poll });
+        }
+        if is_over {
+            return Err(closed);
         }
         if before.0 != 0 && !poll.allow_change {
             return Err(ImksError::FailedPrecondition(Precondition::VoteFinal));
@@ -121,7 +127,7 @@ impl Mutation for ClosePoll {
             return Ok(Polled { message_id: self.message_id, rev, poll });
         }
         poll.closed_at = Some(now);
-        channel.insert(ClosedPoll { message_id: self.message_id, at: now });
+        end(channel, self.message_id);
         store(channel, self.message_id, poll)
     }
 }
@@ -131,12 +137,12 @@ fn live_poll(row: &Message) -> ImksResult<Poll> {
     if row.deleted_at.is_some() {
         return Err(ImksError::MessageDeleted);
     }
-    Poll::from_stored(row.poll.as_deref()).map(|poll| *poll).ok_or(ImksError::NotFound("poll"))
+    Poll::from_stored(row.poll.as_deref())?.map(|poll| *poll).ok_or(ImksError::NotFound("poll"))
 }
 
 /// Writes the new state of a poll and broadcasts it.
 fn store(channel: &mut LockedChannel<'_>, message_id: Uuid, poll: Poll) -> ImksResult<Polled> {
-    let stored = poll.stored();
+    let stored = poll.stored()?;
     let row = channel.change_together(message_id, ChangeKind::Poll, |row| row.poll = Some(stored))?;
     let (channel_id, rev) = (row.channel_id, row.rev);
     channel.tell_change("poll:updated", rev, PollUpdate { channel_id, message_id, poll: poll.clone() })?;
@@ -144,20 +150,31 @@ fn store(channel: &mut LockedChannel<'_>, message_id: Uuid, poll: Poll) -> ImksR
 }
 
 /// The payload of `poll:updated` without its `rev`, which every change has (docs/protocol.md).
-#[derive(Debug, Serialize)]
-struct PollUpdate {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PollUpdate {
     channel_id: Uuid,
     message_id: Uuid,
     poll: Poll,
 }
 
 /// Stores a poll that starts with a message which the batch has appended.
-pub(super) fn start(channel: &mut LockedChannel<'_>, message: &MessageDetail, new: &NewPoll) {
-    let Some(poll) = message.poll.as_deref() else { return };
+pub(super) fn start(
+    channel: &mut LockedChannel<'_>,
+    message: &MessageDetail,
+    new: &NewPoll,
+) -> ImksResult<()> {
+    let Some(poll) = message.poll.as_deref() else { return Ok(()) };
     let (message_id, channel_id) = (message.id, message.channel_id);
     let secret = new.anonymous.then_some(new.secret);
     channel.insert(PollRow { message_id, channel_id, secret, closes_at: poll.closes_at });
-    channel.insert(PollText { message_id, text: poll.stored() });
+    channel.insert(PollText { message_id, text: poll.stored()? });
+    Ok(())
+}
+
+/// Records that a poll is over, because it is closed or its message is deleted.
+pub(super) fn end(channel: &mut LockedChannel<'_>, message_id: Uuid) {
+    let at = channel.now();
+    channel.insert(ClosedPoll { message_id, at });
 }
 
 /// Marks what `reader` chose in polls that are only sent to them. What was chosen in an anonymous poll is not known

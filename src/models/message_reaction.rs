@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -37,7 +38,7 @@ pub struct RemoveReaction {
 }
 
 /// The total of one emoji on a message: the answer to `reaction:add` and `reaction:remove`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Reacted {
     /// The message.
     pub message_id: Uuid,
@@ -118,8 +119,9 @@ struct Step<'a> {
 }
 
 /// The `action` of `reaction:updated`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ReactionAction")]
 enum Action {
     Add,
     Remove,
@@ -135,7 +137,7 @@ impl Step<'_> {
         let row = channel.message(self.message_id)?;
         match row.deleted_at {
             Some(_) => Err(ImksError::MessageDeleted),
-            None => Ok((Reactions::from_stored(row.reactions.as_deref()), row.rev)),
+            None => Ok((Reactions::from_stored(row.reactions.as_deref())?, row.rev)),
         }
     }
 
@@ -163,7 +165,7 @@ impl Step<'_> {
 
     /// Writes the new totals and broadcasts them.
     fn store(self, channel: &mut LockedChannel<'_>, mut reactions: Reactions) -> ImksResult<Reacted> {
-        let (message_id, stored) = (self.message_id, reactions.stored());
+        let (message_id, stored) = (self.message_id, reactions.stored()?);
         let row = channel.change_together(message_id, ChangeKind::Reaction, |row| row.reactions = stored)?;
         let (rev, channel_id) = (row.rev, row.channel_id);
         let done = self.done(&mut reactions, rev);
@@ -177,7 +179,7 @@ impl Step<'_> {
             changes: self.changes(channel),
             reactions,
         };
-        channel.tell_change("reaction:updated", rev, event)?;
+        channel.tell_state("reaction:updated", rev, message_id, event)?;
         Ok(done)
     }
 
@@ -200,8 +202,8 @@ impl Step<'_> {
 }
 
 /// The payload of `reaction:updated` without its `rev`, which every change has (docs/protocol.md).
-#[derive(Debug, Serialize)]
-struct ReactionUpdate {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ReactionUpdate {
     channel_id: Uuid,
     message_id: Uuid,
     action: Action,
@@ -214,7 +216,7 @@ struct ReactionUpdate {
 }
 
 /// One of several reactions that were committed together.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ReactionChange {
     action: Action,
     emoji: Emoji,
@@ -299,7 +301,7 @@ mod tests {
             user_id: Uuid::nil(),
             count: 2,
             changes: Vec::new(),
-            reactions: Reactions::from_stored(None),
+            reactions: Reactions::default(),
         };
         let value = json!(event);
         assert_eq!(

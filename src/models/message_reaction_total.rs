@@ -3,16 +3,23 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::emoji::Emoji;
+use super::stored_json::{from_column, to_column};
+use super::text::described;
 use crate::{ImksError, ImksResult};
 
 /// The reactions to a message, by emoji in the order of their first use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reactions(Vec<Reaction>);
+
+described!([] Reactions, generator => {
+    "type": "object", "additionalProperties": generator.subschema_for::<Total>(),
+});
 
 /// All reactions to a message with one emoji.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +29,8 @@ pub(super) struct Reaction {
 }
 
 /// The number of users who reacted with an emoji, and some of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ReactionTotal")]
 pub(super) struct Total {
     pub count: i64,
     /// Up to [`USERS_SHOWN`] of the users.
@@ -41,13 +49,13 @@ impl Total {
 
 impl Reactions {
     /// Parses the column of the message's row.
-    pub(crate) fn from_stored(text: Option<&str>) -> Self {
-        text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    pub(crate) fn from_stored(text: Option<&str>) -> ImksResult<Self> {
+        Ok(from_column(text)?.unwrap_or_default())
     }
 
     /// Returns the value for the column of the message's row; `None` if there are no reactions.
-    pub(super) fn stored(&self) -> Option<String> {
-        (!self.0.is_empty()).then(|| serde_json::to_string(self).unwrap_or_default())
+    pub(super) fn stored(&self) -> ImksResult<Option<String>> {
+        (!self.0.is_empty()).then(|| to_column(self)).transpose()
     }
 
     pub(super) fn total(&mut self, emoji: &Emoji) -> Option<&mut Total> {
@@ -146,8 +154,8 @@ mod tests {
         for number in 2..=11 {
             reactions.add(&emoji(0), user(number)).unwrap();
         }
-        let stored = reactions.stored().unwrap();
-        assert_eq!(Reactions::from_stored(Some(&stored)), reactions);
+        let stored = reactions.stored().unwrap().unwrap();
+        assert_eq!(Reactions::from_stored(Some(&stored)).unwrap(), reactions);
         assert!(stored.starts_with(r#"{":e0:":{"count":11,"user_ids":["#) && stored.contains(":e19:"));
         assert_eq!(reactions.total(&emoji(0)).unwrap().user_ids.len(), USERS_SHOWN);
     }
@@ -169,7 +177,7 @@ mod tests {
 
     #[test]
     fn nobody_reacted_looks_like_an_empty_object_and_the_reader_is_marked() {
-        assert_eq!((json!(Reactions::default()), Reactions::default().stored()), (json!({}), None));
+        assert_eq!((json!(Reactions::default()), Reactions::default().stored().unwrap()), (json!({}), None));
         let total = Total { count: 1, user_ids: vec![Uuid::nil()], me: true };
         let reactions = Reactions(vec![Reaction { emoji: Emoji::new("👍").unwrap(), total }]);
         assert_eq!(json!(reactions), json!({ "👍": { "count": 1, "user_ids": [Uuid::nil()], "me": true } }));

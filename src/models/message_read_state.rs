@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! position = the newest of: what was marked as read, the reader's own newest message
-//! unread   = messages that count (channel) − those up to the position
+//! unread   = messages that count (channel) − those up to the position, or up to the horizon if that is later
 //!            − deleted ones after it − the reader's own after it
 //! ```
 //!
@@ -11,10 +11,12 @@
 //! the user's name; they have rows of kind "self" in `message_mention`. `own_floor` is the channel's newest
 //! message at the moment of marking unread: own messages up to it no longer move the position.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::channel_state::ChannelHead;
 use super::db::{Db, detached, json_ids, transaction};
 use super::message::flag_also_in_channel;
 use super::message_mention::mention_self;
@@ -23,7 +25,7 @@ use crate::clock;
 use crate::{ImksError, ImksResult};
 
 /// A user's read position in a channel, and how much it leaves unread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromRow, JsonSchema)]
 pub struct ReadState {
     /// The channel.
     pub channel_id: Uuid,
@@ -118,6 +120,42 @@ pub async fn unread(db: &Db, user: Uuid, channels: &[Uuid]) -> ImksResult<Vec<Re
         Db::Sqlite(sqlite) => {
             let query = sqlx::query_as(UNREAD_SQLITE).bind(user).bind(json_ids(channels));
             query.fetch_all(&sqlite.reader).await?
+        }
+    })
+}
+
+/// A channel as a user finds it: its newest numbers, and how far the user has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct Standing {
+    /// The user.
+    pub user_id: Uuid,
+    /// The newest numbers of the channel.
+    #[sqlx(flatten)]
+    pub head: ChannelHead,
+    /// The user's position, and what it leaves unread.
+    #[sqlx(flatten)]
+    pub read: ReadState,
+}
+
+/// Returns what [`unread`] returns, together with the heads of the channels, for many pairs of user and channel with
+/// one query.
+///
+/// # Errors
+/// [`ImksError::Database`].
+pub async fn standings(db: &Db, pairs: &[(Uuid, Uuid)]) -> ImksResult<Vec<Standing>> {
+    if pairs.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(match db {
+        Db::Postgres(pool) => {
+            let (users, channels): (Vec<Uuid>, Vec<Uuid>) = pairs.iter().copied().unzip();
+            sqlx::query_as(STANDINGS_POSTGRES).bind(users).bind(channels).fetch_all(pool).await?
+        }
+        Db::Sqlite(sqlite) => {
+            let pairs: Vec<_> =
+                pairs.iter().map(|(user, channel)| (user.simple(), channel.simple())).collect();
+            let pairs = serde_json::to_string(&pairs)?;
+            sqlx::query_as(STANDINGS_SQLITE).bind(pairs).fetch_all(&sqlite.reader).await?
         }
     })
 }
@@ -275,10 +313,13 @@ const REJOINED_POSTGRES: &str = baseline_sql!(rejoined postgres);
 const REJOINED_SQLITE: &str = baseline_sql!(rejoined sqlite);
 
 macro_rules! unread_sql {
-    ($channels:literal) => {
+    ($columns:literal, $pairs:literal) => {
         concat!(
-            "SELECT p.channel_id, p.read_seq, p.user_rev, \
-               COALESCE(s.last_cseq, 0) - p.read_cseq \
+            "SELECT p.channel_id, p.read_seq, p.user_rev, ",
+            $columns,
+            " \
+               COALESCE(s.last_cseq, 0) \
+               - CASE WHEN s.horizon_cseq > p.read_cseq THEN s.horizon_cseq ELSE p.read_cseq END \
                - (SELECT COUNT(*) FROM message_tombstone t \
                   WHERE t.channel_id = p.channel_id AND t.seq > p.read_seq AND t.counted) \
                - (SELECT COUNT(*) FROM message_mention o WHERE o.kind = ",
@@ -299,15 +340,31 @@ macro_rules! unread_sql {
                  COALESCE(own.last_seq, r.read_seq) AS read_seq, COALESCE(own.last_cseq, r.read_cseq) AS read_cseq \
                FROM message_read_state r LEFT JOIN message_author own ON own.author_id = r.user_id \
                  AND own.channel_id = r.channel_id AND own.last_seq > r.own_floor AND own.last_seq > r.read_seq \
-               WHERE r.user_id = $1 AND r.channel_id ",
-            $channels,
+               WHERE ",
+            $pairs,
             ") AS p \
              LEFT JOIN channel_state s ON s.channel_id = p.channel_id"
         )
     };
 }
-const UNREAD_POSTGRES: &str = unread_sql!("= ANY($2)");
-const UNREAD_SQLITE: &str = unread_sql!("IN (SELECT unhex(value) FROM json_each($2))");
+const UNREAD_POSTGRES: &str = unread_sql!("", "r.user_id = $1 AND r.channel_id = ANY($2)");
+const UNREAD_SQLITE: &str =
+    unread_sql!("", "r.user_id = $1 AND r.channel_id IN (SELECT unhex(value) FROM json_each($2))");
+macro_rules! standings_sql {
+    ($pairs:literal) => {
+        unread_sql!(
+            "p.user_id, COALESCE(s.last_seq, 0) AS last_seq, COALESCE(s.last_rev, 0) AS last_rev, \
+             COALESCE(s.last_cseq, 0) AS last_cseq, s.last_message_id, s.last_message_at, \
+             COALESCE(s.horizon_seq, 0) AS horizon_seq, s.horizon_id, ",
+            $pairs
+        )
+    };
+}
+const STANDINGS_POSTGRES: &str =
+    standings_sql!("(r.user_id, r.channel_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))");
+const STANDINGS_SQLITE: &str = standings_sql!(
+    "(r.user_id, r.channel_id) IN (SELECT unhex(value->>0), unhex(value->>1) FROM json_each($1))"
+);
 
 #[cfg(test)]
 mod tests {
@@ -316,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn unread_counts_and_marks_on_sqlite_read_no_table_from_end_to_end() {
-        for sql in [UNREAD_SQLITE, MARK, MARK_OWN] {
+        for sql in [UNREAD_SQLITE, STANDINGS_SQLITE, MARK, MARK_OWN] {
             let plan = sqlite_plan(sql).await;
             assert!(plan.iter().any(|line| line.starts_with("SEARCH ")), "{plan:#?}");
             assert!(

@@ -1,10 +1,12 @@
 //! Reports of messages: what members want moderators to look at.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::db::{Db, on};
+use super::message_row::text_so_far;
 use super::text::ShortText;
 use crate::clock::{self, Timestamp};
 use crate::{ImksError, ImksResult};
@@ -27,7 +29,7 @@ pub struct NewReport {
 }
 
 /// A report, as moderators see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
 pub struct Report {
     pub id: Uuid,
@@ -103,11 +105,15 @@ impl From<Row> for Report {
 pub const REASON_CHARS_MAX: usize = 50;
 /// The longest note of a report, in Unicode scalar values.
 pub const NOTE_CHARS_MAX: usize = 1_000;
-const INSERT: &str = "INSERT INTO message_report \
-    (id, channel_id, message_id, author_id, reporter_id, reason, note, body, created_at) \
-    SELECT $1, $2, id, author_id, $4, $5, $6, body, $7 FROM message \
-    WHERE id = $3 AND channel_id = $2 AND deleted_at IS NULL \
-    ON CONFLICT (message_id, reporter_id) DO UPDATE SET reason = excluded.reason, note = excluded.note \
-    RETURNING id";
+const INSERT: &str = concat!(
+    "INSERT INTO message_report \
+     (id, channel_id, message_id, author_id, reporter_id, reason, note, body, created_at) \
+     SELECT $1, $2, id, author_id, $4, $5, $6, ",
+    text_so_far!(),
+    ", $7 FROM message \
+     WHERE id = $3 AND channel_id = $2 AND deleted_at IS NULL \
+     ON CONFLICT (message_id, reporter_id) DO UPDATE SET reason = excluded.reason, note = excluded.note \
+     RETURNING id"
+);
 const LIST: &str = "SELECT id, channel_id, message_id, author_id, reporter_id, reason, note, body, created_at \
     FROM message_report WHERE channel_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";

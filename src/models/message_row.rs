@@ -16,6 +16,7 @@ use crate::clock::Micros;
 /// lists the fields whose column has another name.
 macro_rules! message_row {
     (
+        text $text:literal
         constant { $($(#[$meta:meta])* $name:ident: $type:ty,)* }
         renamed { $($renamed:ident = $sql:literal: $renamed_type:ty,)* }
         changeable { $($changeable:ident: $of:ty,)* }
@@ -34,7 +35,8 @@ macro_rules! message_row {
         macro_rules! message_columns {
             () => {
                 concat!(
-                    "body",
+                    $text,
+                    " AS body",
                     $(", ", stringify!($name),)*
                     $(", ", $sql,)*
                     $(", ", stringify!($changeable)),*
@@ -43,12 +45,20 @@ macro_rules! message_row {
         }
         pub(crate) use message_columns;
 
+        /// The text of a message, for `concat!`.
+        macro_rules! text_so_far {
+            () => {
+                $text
+            };
+        }
+        pub(crate) use text_so_far;
+
         impl Message {
             /// Returns about the most bytes that the message takes in an answer. In memory it takes less.
             pub(crate) fn bytes(&self) -> usize {
                 let quoted = if self.reply_to_message_id.is_some() { PREVIEW_BYTES } else { 0 };
-                let forwarded = Value::text_bytes(&self.forward_of);
-                DETAIL_BYTES + escaped_len(&self.body) + quoted + forwarded $(+ Value::text_bytes(&self.$changeable))*
+                let others = Value::text_bytes(&self.forward_of) + Value::text_bytes(&self.metadata);
+                DETAIL_BYTES + escaped_len(&self.body) + quoted + others $(+ Value::text_bytes(&self.$changeable))*
             }
 
             /// Returns the input of [`UPDATE`]: the messages, and the new text of those whose text changes.
@@ -74,6 +84,9 @@ macro_rules! message_row {
 }
 
 message_row! {
+    // While more text may come, its end is in a table of its own (`super::message_stream`). One statement reads both.
+    text "CASE WHEN stream = 0 THEN body || COALESCE((SELECT tail FROM message_stream \
+          WHERE message_stream.message_id = message.id), '') ELSE body END"
     constant {
         id: Uuid,
         channel_id: Uuid,
@@ -89,8 +102,8 @@ message_row! {
         nonce: Option<String>,
         metadata: Option<String>,
         created_at: Micros,
-        attachment_count: i32,
         forward_of: Option<String>,
+        priority: i32,
     }
     renamed {
         kind = "type": i32,
@@ -108,8 +121,11 @@ message_row! {
         reactions: Option<String>,
         poll: Option<String>,
         thread: Option<String>,
+        attachment_count: i32,
         attachments: Option<String>,
         embeds: Option<String>,
+        stream: Option<i32>,
+        acks: Option<i64>,
     }
 }
 
@@ -188,6 +204,9 @@ inserted! {
     "embeds" = row.embeds.as_deref(),
     "forward_of" = row.forward_of.as_deref(),
     "expires_at" = row.message.expires_at.map(|at| at.0),
+    "priority" = row.message.priority as i32,
+    "acks" = row.message.ack_requested.then_some(row.message.ack_count),
+    "stream" = row.message.stream.map(|stream| stream.state as i32),
 }
 
 /// Finds messages by id inside a transaction.
@@ -216,11 +235,17 @@ mod tests {
     }
 
     #[test]
+    fn what_programs_read_beside_the_text_counts_as_well() {
+        let metadata = Some("x".repeat(1_000));
+        assert_eq!(Message { metadata, ..Message::default() }.bytes(), Message::default().bytes() + 1_000);
+    }
+
+    #[test]
     fn the_statements_take_a_column_for_each_value_of_a_row() {
         let row = Message { body: "hello".into(), mentions: Some("{}".into()), ..Message::default() };
         assert_eq!(Message::update_columns(&[(&row, None)]).len(), UPDATE.width());
         let appended = Appended {
-            message: Arc::new(row.clone().into_detail(None)),
+            message: Arc::new(row.clone().into_detail(None).unwrap()),
             cseq: 1,
             content_hash: 2,
             mentions: row.mentions.clone(),
@@ -234,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_field_with_another_name_in_the_table_is_read_under_that_name() {
-        let columns: Vec<&str> = message_columns!().split(", ").collect();
+        let columns: Vec<&str> = message_columns!().split(" AS body, ").nth(1).unwrap().split(", ").collect();
         assert!(columns.contains(&"type") && !columns.contains(&"kind"));
         let distinct: std::collections::HashSet<&&str> = columns.iter().collect();
         assert_eq!(distinct.len(), columns.len());

@@ -1,21 +1,20 @@
 //! Messages that are sent later. A node that takes one gets a lease; the message is stored as sent in the
 //! transaction that appends it, so that it is sent once, however many nodes try and whatever ends in between.
 
+use schemars::JsonSchema;
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::append::records::{Lookup, Record};
-use super::append::{LockedChannel, Mutation, References};
 use super::db::{Db, detached, on, transaction};
 use super::message::stored_enum;
+use super::message_attachment_use;
 use super::message_draft::CLEAR_ONE;
-use super::message_send::{NewMessage, Sent};
-use super::rows::{Column, RowsSql};
+use super::rows::Connection;
 use super::text::Nonce;
-use super::user_rev::{NEXT_USER_REV, Need, TakenRev, after_user_rev, numbered};
+use super::user_rev::{NEXT_USER_REV, after_user_rev};
 use crate::clock::{self, Micros, Timestamp};
 use crate::error::{Code, Precondition};
 use crate::{ImksError, ImksResult};
@@ -43,6 +42,8 @@ pub struct NewScheduled {
     pub nonce: Option<Nonce>,
     /// The payload of `message:send` as JSON.
     pub payload: String,
+    /// The files of the message, which are kept until it is sent.
+    pub attachments: Vec<Uuid>,
     /// When to send it.
     pub send_at: Micros,
     /// The thread whose draft is cleared in the same transaction, `Some(None)` for the channel itself.
@@ -50,7 +51,7 @@ pub struct NewScheduled {
 }
 
 /// A scheduled message, as the devices of its author see it: the payload of `schedule:updated`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the wire contract in docs/protocol.md explains each field")]
 pub struct Scheduled {
     pub id: Uuid,
@@ -59,6 +60,7 @@ pub struct Scheduled {
     pub state: ScheduledState,
     /// The payload of `message:send` as JSON.
     #[serde(rename = "message", serialize_with = "as_json")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub payload: String,
     pub error: Option<String>,
     pub message_id: Option<Uuid>,
@@ -76,7 +78,8 @@ fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> 
 ///
 /// # Errors
 /// [`ImksError::NonceConflict`] when the nonce was used for another one, [`ImksError::LimitReached`] when
-/// [`SCHEDULED_MAX`] of the author wait to be sent, and [`ImksError::Database`].
+/// [`SCHEDULED_MAX`] of the author wait to be sent, those of an attachment that cannot be sent, and
+/// [`ImksError::Database`].
 pub async fn create(db: &Db, new: NewScheduled) -> ImksResult<(Scheduled, bool)> {
     let db = db.clone();
     detached(async move { create_in_task(&db, &new, clock::now_micros()).await }).await
@@ -99,6 +102,8 @@ async fn create_in_task(db: &Db, new: &NewScheduled, now: Micros) -> ImksResult<
             .bind(clock::new_id()).bind(author).bind(new.channel_id).bind(nonce).bind(&new.payload)
             .bind(new.send_at).bind(user_rev).bind(now)
             .fetch_one(&mut *tx).await?;
+        let whose = (author, new.channel_id);
+        message_attachment_use::keep(&mut Connection::from(&mut *tx), row.id, whose, &new.attachments, now).await?;
         if let Some(thread) = new.clears_draft {
             sqlx::query(CLEAR_ONE)
                 .bind(author).bind(new.channel_id).bind(thread.unwrap_or_default()).bind(user_rev).bind(now)
@@ -106,6 +111,18 @@ async fn create_in_task(db: &Db, new: &NewScheduled, now: Micros) -> ImksResult<
         }
         (row.into(), true)
     }))
+}
+
+/// Returns the scheduled message that an earlier request with the same nonce has created.
+///
+/// # Errors
+/// [`ImksError::NonceConflict`] when the nonce was used for another one, and [`ImksError::Database`].
+pub async fn first(db: &Db, new: &NewScheduled) -> ImksResult<Option<Scheduled>> {
+    let Some(nonce) = &new.nonce else { return Ok(None) };
+    let same: Option<Row> = on!(read db, pool => {
+        sqlx::query_as(BY_NONCE).bind(new.author_id).bind(nonce.as_str()).fetch_optional(pool).await?
+    });
+    same.map(|row| row.repeated(new)).transpose()
 }
 
 /// Returns a scheduled message of `author`.
@@ -155,9 +172,21 @@ pub enum ScheduledChange {
         send_at: Micros,
         /// The payload of `message:send` as JSON.
         payload: String,
+        /// The files of the message.
+        attachments: Vec<Uuid>,
     },
     /// It is not sent at all.
     Cancel,
+}
+
+impl ScheduledChange {
+    /// Returns the files that are kept from now on.
+    fn attachments(&self) -> &[Uuid] {
+        match self {
+            Self::Replace { attachments, .. } => attachments,
+            Self::Cancel => &[],
+        }
+    }
 }
 
 /// Changes a scheduled message that is not being sent yet. Returns it, and whether that changed anything.
@@ -196,14 +225,17 @@ async fn change_in_task(
             return Err(ImksError::VersionMismatch { current: stored.version });
         }
         let query = match change {
-            ScheduledChange::Replace { send_at, payload } => {
+            ScheduledChange::Replace { send_at, payload, .. } => {
                 sqlx::query_as(REPLACE).bind(id).bind(user_rev).bind(now).bind(*send_at).bind(payload)
             }
             ScheduledChange::Cancel => sqlx::query_as(CANCEL).bind(id).bind(user_rev).bind(now),
         };
         // Changes nothing if a node has taken it meanwhile.
         let row: Option<Row> = query.fetch_optional(&mut *tx).await?;
-        (row.ok_or(ImksError::FailedPrecondition(Precondition::NotPending))?.into(), true)
+        let row = row.ok_or(ImksError::FailedPrecondition(Precondition::NotPending))?;
+        let files = change.attachments();
+        message_attachment_use::keep(&mut Connection::from(&mut *tx), id, (author, row.channel_id), files, now).await?;
+        (row.into(), true)
     }))
 }
 
@@ -250,107 +282,18 @@ pub async fn retry(db: &Db, due: &DueMessage, at: Micros) -> ImksResult<()> {
 /// [`ImksError::Database`].
 pub async fn fail(db: &Db, due: &DueMessage, code: Code) -> ImksResult<Option<Scheduled>> {
     let (db, due, now) = (db.clone(), due.clone(), clock::now_micros());
-    let row = detached(async move {
-        let row: Option<Row> = numbered!(&db, due.user_id, user_rev => {
+    detached(async move {
+        Ok(transaction!(&db, tx => {
+            let user_rev: i64 = sqlx::query_scalar(NEXT_USER_REV).bind(due.user_id).fetch_one(&mut *tx).await?;
             let query = sqlx::query_as(FAIL).bind(due.id).bind(user_rev).bind(now);
-            query.bind(due.attempts).bind(code.as_str())
-        });
-        Ok(row)
-    });
-    Ok(row.await?.map(Scheduled::from))
-}
-
-/// The sending of a scheduled message: appends it and stores that it is sent, in one transaction.
-#[derive(Debug, Clone)]
-pub struct SendScheduled {
-    /// The scheduled message, with the lease of this node.
-    pub due: DueMessage,
-    /// The message to send.
-    pub message: NewMessage,
-}
-
-impl Mutation for SendScheduled {
-    type Done = Sent;
-
-    fn refers(&self, references: &mut References<'_>) {
-        references.rows::<Lease>(self.due.id);
-        self.message.refers(references);
-    }
-
-    fn decide(&self, channel: &mut LockedChannel<'_>) -> ImksResult<Sent> {
-        let (id, at) = (self.due.id, channel.now());
-        let lease = channel.rows::<Lease>(&id)?.first();
-        if !lease.is_some_and(|lease| lease.is_held(self.due.attempts, at)) {
-            return Err(ImksError::Unavailable("lease of a scheduled message"));
-        }
-        let sent = self.message.decide(channel)?;
-        // The order matters: the first locks the author's stream and takes the number that the second stores.
-        channel.insert(TakenRev { user: self.due.user_id, need: Need::Always });
-        channel.insert(SentScheduled { id, message_id: sent.message.id, at });
-        Ok(sent)
-    }
-}
-
-/// The lease of a scheduled message.
-#[derive(Debug, FromRow)]
-struct Lease {
-    id: Uuid,
-    state: i32,
-    attempts: i64,
-    due_at: Option<Micros>,
-}
-
-impl Lease {
-    /// Whether lease number `attempts` will last until a transaction that starts at `now` has ended.
-    fn is_held(&self, attempts: i64, now: Micros) -> bool {
-        self.state == ScheduledState::Dispatching as i32
-            && self.attempts == attempts
-            && self.due_at.is_some_and(|end| end > now + TRANSACTION_MAX)
-    }
-}
-
-impl Lookup for Lease {
-    type Key = Uuid;
-
-    fn key(&self) -> Uuid {
-        self.id
-    }
-
-    fn select() -> &'static RowsSql {
-        &LEASES
-    }
-
-    fn key_columns(ids: &[Uuid]) -> Vec<Column<'_>> {
-        vec![Column::of(ids, |id| *id)]
-    }
-}
-
-/// A scheduled message that is sent.
-#[derive(Debug)]
-struct SentScheduled {
-    id: Uuid,
-    message_id: Uuid,
-    at: Micros,
-}
-
-impl Record for SentScheduled {
-    type Key = Uuid;
-
-    fn key(&self) -> Uuid {
-        self.id
-    }
-
-    fn insert() -> &'static RowsSql {
-        &SENT
-    }
-
-    fn columns<'a>(rows: &[&'a Self]) -> Vec<Column<'a>> {
-        vec![
-            Column::of(rows, |row| row.id),
-            Column::of(rows, |row| row.message_id),
-            Column::of(rows, |row| row.at),
-        ]
-    }
+            let row: Option<Row> = query.bind(due.attempts).bind(code.as_str()).fetch_optional(&mut *tx).await?;
+            // Leaving without a commit takes back the number.
+            let Some(row) = row else { return Ok(None) };
+            message_attachment_use::let_go(&mut Connection::from(&mut *tx), due.id).await?;
+            Some(row.into())
+        }))
+    })
+    .await
 }
 
 #[derive(Debug, FromRow)]
@@ -371,8 +314,11 @@ struct Row {
 impl Row {
     /// Returns the answer to a repeated request. One that was changed since may differ from it.
     fn repeated(self, new: &NewScheduled) -> ImksResult<Scheduled> {
+        // The end of a message takes a version too.
+        let is_settled = self.state >= ScheduledState::Sent as i32;
+        let was_changed = self.version > 1 + i64::from(is_settled);
         let is_same = self.channel_id == new.channel_id
-            && (self.version > 1 || self.payload == new.payload && self.send_at == new.send_at);
+            && (was_changed || self.payload == new.payload && self.send_at == new.send_at);
         if is_same { Ok(self.into()) } else { Err(ImksError::NonceConflict) }
     }
 
@@ -380,7 +326,7 @@ impl Row {
     fn says(&self, change: &ScheduledChange) -> bool {
         match change {
             ScheduledChange::Cancel => self.state == ScheduledState::Cancelled as i32,
-            ScheduledChange::Replace { send_at, payload } => {
+            ScheduledChange::Replace { send_at, payload, .. } => {
                 let is_pending = self.state == ScheduledState::Pending as i32;
                 is_pending && self.send_at == *send_at && self.payload == *payload
             }
@@ -412,8 +358,6 @@ pub const SCHEDULED_MAX: i64 = 100;
 pub const DUE_AT_ONCE: i64 = 100;
 /// How long a node may try to send a message before another one may, in microseconds.
 pub const LEASE: Micros = 30 * 1_000_000;
-/// More than the longest transaction of the append path, in microseconds.
-const TRANSACTION_MAX: Micros = 5 * 1_000_000;
 const WHAT: &str = "scheduled message";
 
 /// The columns of [`Row`], for `concat!`.
@@ -483,17 +427,6 @@ const TAKE_POSTGRES: &str = taking!(" FOR UPDATE SKIP LOCKED");
 const TAKE_SQLITE: &str = taking!("");
 const RETRY: &str =
     "UPDATE message_scheduled SET state = 0, due_at = $3 WHERE id = $1 AND state = 1 AND attempts = $2";
-static LEASES: RowsSql = RowsSql::new(
-    "id",
-    "SELECT s.id, s.state, s.attempts, s.due_at FROM r JOIN message_scheduled s ON s.id = r.id \
-     WHERE r.id IS NOT NULL",
-);
-static SENT: RowsSql = RowsSql::new(
-    "id, message_id, at",
-    "UPDATE message_scheduled SET state = 2, message_id = r.message_id, due_at = NULL, settled_at = r.at, \
-       version = version + 1, user_rev = s.last_rev, updated_at = r.at FROM r, user_state s \
-     WHERE message_scheduled.id = r.id AND s.user_id = message_scheduled.user_id",
-);
 
 #[cfg(test)]
 mod tests {
@@ -508,15 +441,5 @@ mod tests {
         }
         let names = json!(["pending", "dispatching", "sent", "failed", "cancelled"]);
         assert_eq!(json!(ScheduledState::ALL), names);
-    }
-
-    #[test]
-    fn a_lease_is_held_only_by_its_own_number_and_while_a_transaction_still_fits_into_it() {
-        let state = ScheduledState::Dispatching as i32;
-        let lease = Lease { id: Uuid::nil(), state, attempts: 2, due_at: Some(10 * TRANSACTION_MAX) };
-        assert!(lease.is_held(2, 0) && !lease.is_held(1, 0));
-        assert!(!lease.is_held(2, 9 * TRANSACTION_MAX));
-        let cancelled = ScheduledState::Cancelled as i32;
-        assert!(!Lease { state: cancelled, ..lease }.is_held(2, 0));
     }
 }

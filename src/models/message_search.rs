@@ -3,6 +3,7 @@
 //! The index ([`super::message_search_index`]) names candidates: messages that have the numbers of all words. Each is
 //! then read and compared, so that what is found is what is there now, and the same on both databases.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -17,8 +18,9 @@ use crate::clock::Micros;
 use crate::{ImksError, ImksResult};
 
 /// What a message can have besides its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "SearchHas")]
 pub enum Has {
     /// The address of a web page in its text.
     Link,
@@ -95,9 +97,9 @@ impl Query {
             && self.before.is_none_or(|before| row.created_at < before)
             && self.after.is_none_or(|after| row.created_at >= after)
             && self.has.iter().all(|has| has.is_in(row))
-            && self
-                .mentions
-                .is_none_or(|user| Mentions::from_stored(row.mentions.as_deref()).users.contains(&user))
+            && self.mentions.is_none_or(|user| {
+                Mentions::from_stored(row.mentions.as_deref()).is_ok_and(|it| it.users.contains(&user))
+            })
             && contains_all(&tokens(&row.body), &self.words.0)
     }
 
@@ -151,6 +153,9 @@ pub async fn find(
     page: Page,
     now: Micros,
 ) -> ImksResult<Found> {
+    if channels.is_empty() {
+        return Ok(Found { messages: Vec::new(), next: None });
+    }
     let mut room = Room { rows: page.limit, bytes: page.bytes };
     let index = Index::new(db, channels, query, now);
     let (mut rows, mut next) = (Vec::new(), page.cursor);

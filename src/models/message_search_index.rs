@@ -97,7 +97,7 @@ async fn pass(connection: &mut Connection<'_>, mut channels: Vec<Uuid>) -> Resul
     rows.extend(changed);
     let (kept, gone): (Vec<Message>, Vec<Message>) = rows.into_iter().partition(is_searchable);
     store(connection, &kept).await?;
-    remove(connection, &gone).await?;
+    remove(connection, &gone.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
     ADVANCE.execute(connection, &advance_columns(&progress)).await?;
     Ok(progress.iter().filter(|channel| channel.is_behind()).map(|channel| channel.channel_id).collect())
 }
@@ -137,8 +137,15 @@ async fn store(connection: &mut Connection<'_>, rows: &[Message]) -> Result<(), 
     STORE_SQLITE.execute(connection, &[ids(), Column::of(&words, |text| text)]).await
 }
 
-async fn remove(connection: &mut Connection<'_>, rows: &[Message]) -> Result<(), sqlx::Error> {
-    let ids = || [Column::of(rows, |row| row.id)];
+/// Keeps other nodes from following a channel until the end of the transaction. Whoever removes its messages needs that: a
+/// pass that has read one of them would store its words again.
+pub(super) async fn lock(connection: &mut Connection<'_>, channel: Uuid) -> Result<(), sqlx::Error> {
+    LOCK.execute(connection, &[Column::Ids(vec![channel])]).await
+}
+
+/// Removes messages from the index.
+pub(super) async fn remove(connection: &mut Connection<'_>, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    let ids = || [Column::of(ids, |id| *id)];
     if matches!(connection, Connection::Sqlite(_)) {
         REMOVE_TERMS_SQLITE.execute(connection, &ids()).await?;
     }
@@ -148,7 +155,8 @@ async fn remove(connection: &mut Connection<'_>, rows: &[Message]) -> Result<(),
 /// Returns the numbers of a message, sorted.
 fn terms_of(row: &Message) -> Vec<i32> {
     let mut terms = vec![term_of_id(ROLE_CHANNEL, row.channel_id), term_of_id(ROLE_AUTHOR, row.author_id)];
-    let mentions = Mentions::from_stored(row.mentions.as_deref());
+    // A message whose mentions cannot be read is found by everything else.
+    let mentions = Mentions::from_stored(row.mentions.as_deref()).unwrap_or_default();
     terms.extend(mentions.users.iter().map(|user| term_of_id(ROLE_MENTIONED, *user)));
     terms.extend(Has::ALL.into_iter().filter(|has| has.is_in(row)).map(Has::term));
     add_terms_of_text(&tokens(&row.body), &mut terms);
@@ -219,9 +227,11 @@ static MESSAGES: RowsSql = RowsSql::new(
 static CHANGED: RowsSql = RowsSql::new(
     "wanted, above, until",
     "SELECT k.message_id FROM r JOIN channel_change k ON k.channel_id = r.wanted AND k.rev > r.above \
-     AND k.rev <= r.until WHERE k.kind IN (0, 1)",
+     AND k.rev <= r.until WHERE k.kind IN (0, 1, 7, 9)",
 );
-const _: () = assert!(ChangeKind::Edit as i32 == 0 && ChangeKind::Delete as i32 == 1);
+const _: () =
+    assert!(ChangeKind::Edit as i32 == 0 && ChangeKind::Delete as i32 == 1 && ChangeKind::Stream as i32 == 7);
+const _: () = assert!(ChangeKind::Author as i32 == 9);
 static STORE_POSTGRES: RowsSql = RowsSql::new(
     "message_id, terms",
     "INSERT INTO message_search (message_id, terms) SELECT message_id, terms::int4[] FROM r \

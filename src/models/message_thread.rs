@@ -1,6 +1,7 @@
 //! Threads as everybody sees them: how many replies, the newest one, and who takes part. Each reply changes the
 //! row of the first message.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -37,18 +38,18 @@ fn change(
     change: impl FnOnce(&mut ThreadState),
 ) -> ImksResult<()> {
     let stored = channel.message(root)?.thread.as_deref();
-    let mut state = ThreadState::from_stored(stored).map(|state| *state).unwrap_or_default();
+    let mut state = ThreadState::from_stored(stored)?.map(|state| *state).unwrap_or_default();
     change(&mut state);
-    let stored = state.stored();
-    let row = channel.change_together(root, ChangeKind::Thread, |row| row.thread = stored)?;
+    let stored = state.stored()?;
+    let row = channel.change_together(root, ChangeKind::Thread, |row| row.thread = Some(stored))?;
     let (channel_id, rev) = (row.channel_id, row.rev);
-    channel.tell_change("thread:updated", rev, ThreadUpdate { channel_id, thread_id: root, state })?;
+    channel.tell_state("thread:updated", rev, root, ThreadUpdate { channel_id, thread_id: root, state })?;
     Ok(())
 }
 
 /// The payload of `thread:updated` without its `rev`, which every change has (docs/protocol.md).
-#[derive(Debug, Serialize)]
-struct ThreadUpdate {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ThreadUpdate {
     channel_id: Uuid,
     thread_id: Uuid,
     #[serde(flatten)]

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -21,7 +22,7 @@ use super::user_rev::{NEXT_USER_REV, Need, TakenRev};
 use crate::{ImksError, ImksResult};
 
 /// A user's position in a thread: an entry of `user.threads` in `sync`, and the payload of `thread:state`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromRow, JsonSchema)]
 pub struct ThreadMember {
     /// The first message of the thread.
     pub thread_id: Uuid,
@@ -242,7 +243,7 @@ const FOLLOWED_UNREAD: &str = positions!(
     "WHERE t.user_id = $1 AND t.user_rev < $2 AND t.following AND EXISTS (SELECT 1 FROM message m \
      WHERE m.thread_id = t.root_message_id AND m.seq > t.read_seq AND m.author_id <> $1 \
      AND m.deleted_at IS NULL AND m.seq > COALESCE((SELECT MAX(n.seq) FROM message n \
-       WHERE n.thread_id = t.root_message_id AND n.author_id = $1), 0)) \
+       WHERE n.thread_id = t.root_message_id AND n.author_id = $1 AND n.seq > t.read_seq), 0)) \
      ORDER BY t.user_rev DESC LIMIT $3",
     "ORDER BY p.user_rev DESC"
 );

@@ -1,8 +1,13 @@
 //! The state of a thread, which is stored as JSON in the row of its first message.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
+use super::stored_json::{from_column, to_column};
+use crate::ImksResult;
 use crate::clock::{Micros, Timestamp};
 
 /// The state of a thread: the field `thread` of its first message.
@@ -24,15 +29,27 @@ struct Stored {
     participant_ids: Vec<Uuid>,
 }
 
+/// The state of a thread, as its first message shows it.
+#[derive(Serialize, JsonSchema)]
+struct Shown<'a> {
+    reply_count: i64,
+    last_reply_at: Timestamp,
+    last_reply_seq: i64,
+    participant_ids: &'a [Uuid],
+}
+
+impl JsonSchema for ThreadState {
+    fn schema_name() -> Cow<'static, str> {
+        "ThreadState".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Shown::json_schema(generator)
+    }
+}
+
 impl Serialize for ThreadState {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Shown<'a> {
-            reply_count: i64,
-            last_reply_at: Timestamp,
-            last_reply_seq: i64,
-            participant_ids: &'a [Uuid],
-        }
         let Self { reply_count, last_reply_at, last_reply_seq, ref participant_ids } = *self;
         let last_reply_at = Timestamp(last_reply_at);
         Shown { reply_count, last_reply_at, last_reply_seq, participant_ids }.serialize(serializer)
@@ -41,17 +58,18 @@ impl Serialize for ThreadState {
 
 impl ThreadState {
     /// Parses the column of the message's row.
-    pub(crate) fn from_stored(text: Option<&str>) -> Option<Box<Self>> {
-        let Stored { reply_count, last_reply_at, last_reply_seq, participant_ids } =
-            text.and_then(|json| serde_json::from_str(json).ok())?;
-        Some(Box::new(Self { reply_count, last_reply_at, last_reply_seq, participant_ids }))
+    pub(crate) fn from_stored(text: Option<&str>) -> ImksResult<Option<Box<Self>>> {
+        let stored: Option<Stored> = from_column(text)?;
+        Ok(stored.map(|Stored { reply_count, last_reply_at, last_reply_seq, participant_ids }| {
+            Box::new(Self { reply_count, last_reply_at, last_reply_seq, participant_ids })
+        }))
     }
 
     /// Returns the value for the column of the message's row.
-    pub(super) fn stored(&self) -> Option<String> {
+    pub(super) fn stored(&self) -> ImksResult<String> {
         let Self { reply_count, last_reply_at, last_reply_seq, ref participant_ids } = *self;
         let participant_ids = participant_ids.clone();
-        serde_json::to_string(&Stored { reply_count, last_reply_at, last_reply_seq, participant_ids }).ok()
+        to_column(&Stored { reply_count, last_reply_at, last_reply_seq, participant_ids })
     }
 
     /// Counts a reply, which is the newest one.
@@ -61,6 +79,12 @@ impl ThreadState {
         self.participant_ids.retain(|user| *user != author);
         self.participant_ids.insert(0, author);
         self.participant_ids.truncate(PARTICIPANTS_SHOWN);
+    }
+
+    /// Puts another id in the place of a user. Returns whether the user took part.
+    pub(super) fn rename(&mut self, user: Uuid, alias: Uuid) -> bool {
+        let shown = self.participant_ids.iter_mut().find(|shown| **shown == user);
+        shown.map(|shown| *shown = alias).is_some()
     }
 
     /// Takes back the count of replies that are deleted.
@@ -85,7 +109,8 @@ mod tests {
         assert_eq!((state.reply_count, state.last_reply_seq), (13, 5));
         let ids: Vec<u128> = state.participant_ids.iter().map(Uuid::as_u128).collect();
         assert_eq!(ids, [5, 12, 11, 10, 9, 8, 7, 6, 4, 3]);
-        assert_eq!(ThreadState::from_stored(state.stored().as_deref()).as_deref(), Some(&state));
-        assert_eq!(ThreadState::from_stored(None), None);
+        let read = ThreadState::from_stored(Some(&state.stored().unwrap())).unwrap();
+        assert_eq!(read.as_deref(), Some(&state));
+        assert_eq!(ThreadState::from_stored(None).unwrap(), None);
     }
 }

@@ -1,13 +1,16 @@
 //! Messages that other programs wrote with `imks.publish` (migrate/postgres/0072_outbox.sql). Only PostgreSQL has
 //! them: the file of SQLite belongs to one server.
 
+use std::time::Duration;
+
 use sqlx::FromRow;
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::db::{Db, on};
-use crate::ImksResult;
 use crate::clock::Micros;
+use crate::{ImksError, ImksResult};
 
 /// A message that waits to be appended.
 #[derive(Debug, Clone, FromRow)]
@@ -29,6 +32,31 @@ pub struct OutboxMessage {
     pub body: String,
     /// What makes it exactly one message.
     pub nonce: String,
+    /// The stored number of its priority.
+    pub priority: i32,
+    /// Whether readers are asked to acknowledge it.
+    pub ack_requested: bool,
+}
+
+/// What is in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct Waiting {
+    /// The number of messages that wait, counted up to [`COUNTED`].
+    pub messages: i64,
+    /// The number of the oldest one.
+    pub oldest: Option<i64>,
+    /// The number of messages that can never be appended, and are kept for people to look at.
+    pub failed: i64,
+}
+
+impl Waiting {
+    /// Counts what is in the outbox.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`].
+    pub async fn read(db: &Db) -> ImksResult<Self> {
+        Ok(on!(read db, pool => sqlx::query_as(COUNT).bind(COUNTED).fetch_one(pool).await?))
+    }
 }
 
 impl OutboxMessage {
@@ -82,15 +110,18 @@ impl Notices {
     /// Opens a connection of its own. `None` on SQLite.
     ///
     /// # Errors
-    /// [`crate::ImksError::Database`].
+    /// [`crate::ImksError::Database`]; [`crate::ImksError::Timeout`].
     pub async fn open(db: &Db) -> ImksResult<Option<Self>> {
         let Db::Postgres(pool) = db else { return Ok(None) };
         let pool =
             PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
-        let mut listener = Box::pin(PgListener::connect_with(&pool)).await?;
-        listener.eager_reconnect(false);
-        Box::pin(listener.listen(CHANNEL)).await?;
-        Ok(Some(Self(listener)))
+        let listening = async {
+            let mut listener = Box::pin(PgListener::connect_with(&pool)).await?;
+            listener.eager_reconnect(false);
+            Box::pin(listener.listen(CHANNEL)).await?;
+            Ok(Some(Self(listener)))
+        };
+        timeout(OPEN_MAX, listening).await.unwrap_or(Err(ImksError::Timeout("LISTEN")))
     }
 
     /// Waits for the next notice. Cancel safe.
@@ -103,13 +134,20 @@ impl Notices {
     }
 }
 
+/// How long it may take until notices are waited for.
+const OPEN_MAX: Duration = Duration::from_secs(2);
 /// The most messages of one page.
 pub const PAGE: i64 = 200;
 /// How long failed messages are kept.
 const FAILED_LIFETIME: Micros = 14 * 24 * 3_600 * 1_000_000;
 const CHANNEL: &str = "imks_outbox";
-const WAITING: &str = "SELECT number, id, channel_id, author_id, author_name, type, body, nonce FROM outbox_message \
-    WHERE failed_at IS NULL ORDER BY number LIMIT $1";
+const WAITING: &str = "SELECT number, id, channel_id, author_id, author_name, type, body, nonce, priority, \
+    ack_requested FROM outbox_message WHERE failed_at IS NULL ORDER BY number LIMIT $1";
+/// The most messages that are counted one by one.
+const COUNTED: i64 = 10_000;
+const COUNT: &str = "SELECT COUNT(*) AS messages, MIN(number) AS oldest, \
+    (SELECT COUNT(*) FROM outbox_message WHERE failed_at IS NOT NULL) AS failed \
+    FROM (SELECT number FROM outbox_message WHERE failed_at IS NULL ORDER BY number LIMIT $1) AS waiting";
 const REMOVE: &str = "DELETE FROM outbox_message WHERE number = ANY($1)";
 const FAIL: &str = "UPDATE outbox_message SET failed_at = $2, reason = $3 WHERE number = $1";
 const SWEEP: &str = "DELETE FROM outbox_message WHERE failed_at < $1";

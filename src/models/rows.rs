@@ -143,6 +143,7 @@ values! {
     Option<Uuid> => MaybeIds(id => id);
     i32 => Numbers(number => i64::from(number));
     i64 => Numbers(number => number);
+    Option<i32> => MaybeNumbers(number => number.map(i64::from));
     Option<i64> => MaybeNumbers(number => number);
     bool => Flags(flag => flag);
     &'a str => Texts(text => text), text text.len();
@@ -151,6 +152,7 @@ values! {
     &'a Option<Uuid> => MaybeIds(id => *id);
     &'a i32 => Numbers(number => i64::from(*number));
     &'a i64 => Numbers(number => *number);
+    &'a Option<i32> => MaybeNumbers(number => number.map(i64::from));
     &'a Option<i64> => MaybeNumbers(number => *number);
     &'a String => Texts(text => text.as_str()), text text.len();
     &'a Option<String> => MaybeTexts(text => text.as_deref()), text text.as_ref().map_or(0, String::len);

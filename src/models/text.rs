@@ -3,13 +3,36 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::stored_json::{from_column, to_column};
 use crate::clock::{Timestamp, parse_rfc3339};
 use crate::{ImksError, ImksResult};
+
+/// Describes a type that checks what it reads, for the contract. Its schema stands wherever the type is used.
+macro_rules! described {
+    ([$($parameters:tt)*] $type:ty, $generator:pat => $schema:tt) => {
+        impl<$($parameters)*> schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema($generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!($schema)
+            }
+        }
+    };
+}
+
+pub(crate) use described;
 
 /// The text of a message. Readable: 1 to [`BODY_CHARS_MAX`] Unicode scalar values, at most [`BODY_BYTES_MAX`] bytes,
 /// without U+0000, and not only white space. Encrypted: 1 to [`E2EE_BYTES_MAX`]
@@ -25,6 +48,16 @@ impl MessageBody {
     pub fn new(text: impl Into<String>) -> ImksResult<Self> {
         let text = text.into();
         Self::check(&text, false)?;
+        Ok(Self(text))
+    }
+
+    /// Validates the beginning of a readable text, which may be blank or nothing at all.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`].
+    pub fn beginning(text: impl Into<String>) -> ImksResult<Self> {
+        let text = text.into();
+        problem_of_length_or_nul(&text).map_or(Ok(()), |problem| Err(ImksError::invalid("body", problem)))?;
         Ok(Self(text))
     }
 
@@ -65,11 +98,15 @@ impl MessageBody {
 }
 
 fn problem_of_readable(text: &str) -> Option<String> {
-    if text.len() > BODY_BYTES_MAX || text.chars().count() > BODY_CHARS_MAX {
-        return Some(format!("is longer than {BODY_CHARS_MAX} characters or {BODY_BYTES_MAX} bytes"));
-    }
     if text.trim().is_empty() {
         return Some("is empty".into());
+    }
+    problem_of_length_or_nul(text)
+}
+
+fn problem_of_length_or_nul(text: &str) -> Option<String> {
+    if text.len() > BODY_BYTES_MAX || text.chars().count() > BODY_CHARS_MAX {
+        return Some(format!("is longer than {BODY_CHARS_MAX} characters or {BODY_BYTES_MAX} bytes"));
     }
     // PostgreSQL cannot store it. Refused on SQLite too, so that both databases behave alike.
     memchr::memchr(0, text.as_bytes()).map(|_| "must not contain the character U+0000".into())
@@ -129,6 +166,8 @@ fn text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S
     serializer.serialize_str(text)
 }
 
+described!([] Nonce, _ => { "type": "string", "minLength": 1, "maxLength": NONCE_CHARS_MAX });
+
 impl<'de> Deserialize<'de> for Nonce {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::new(&String::deserialize(deserializer)?).map_err(refused)
@@ -146,6 +185,23 @@ impl<const MIN: usize, const MAX: usize> ShortText<MIN, MAX> {
         &self.0
     }
 
+    /// Validates a text.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub(crate) fn new(text: String) -> Result<Self, String> {
+        if text.chars().take(MAX + 1).count() > MAX {
+            return Err(format!("is longer than {MAX} characters"));
+        }
+        if MIN > 0 && (text.trim().is_empty() || text.chars().take(MIN).count() < MIN) {
+            return Err("is empty".into());
+        }
+        if memchr::memchr(0, text.as_bytes()).is_some() {
+            return Err("must not contain the character U+0000".into());
+        }
+        Ok(Self(text))
+    }
+
     /// Makes a text of one that was not written for this place: without white space around it and U+0000, and as long as
     /// may be. `None` if less than `MIN` is left of it.
     pub(crate) fn cut(text: &str) -> Option<Self> {
@@ -154,21 +210,17 @@ impl<const MIN: usize, const MAX: usize> ShortText<MIN, MAX> {
     }
 }
 
+described!([const MIN: usize, const MAX: usize] ShortText<MIN, MAX>, _ => {
+    "type": "string", "minLength": MIN, "maxLength": MAX,
+});
+
 impl<'de, const MIN: usize, const MAX: usize> Deserialize<'de> for ShortText<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.chars().take(MAX + 1).count() > MAX {
-            return Err(refusal(format_args!("is longer than {MAX} characters")));
-        }
-        if MIN > 0 && (text.trim().is_empty() || text.chars().take(MIN).count() < MIN) {
-            return Err(refusal("is empty"));
-        }
-        if memchr::memchr(0, text.as_bytes()).is_some() {
-            return Err(refusal("must not contain the character U+0000"));
-        }
-        Ok(Self(text))
+        Self::new(String::deserialize(deserializer)?).map_err(refusal)
     }
 }
+
+described!([] Timestamp, _ => { "type": "string", "format": "date-time" });
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -203,14 +255,16 @@ impl Metadata {
 }
 
 /// The mentions of a message: at most [`MENTIONED_USERS_MAX`] users and [`MENTIONED_ROLES_MAX`] roles.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Mentions {
     /// The mentioned users.
     #[serde(deserialize_with = "few_users")]
+    #[schemars(length(max = MENTIONED_USERS_MAX))]
     pub users: Vec<Uuid>,
     /// The mentioned roles.
     #[serde(deserialize_with = "few_roles")]
+    #[schemars(length(max = MENTIONED_ROLES_MAX))]
     pub roles: Vec<Uuid>,
     /// Whether everybody in the channel is mentioned.
     pub channel: bool,
@@ -225,13 +279,13 @@ impl Mentions {
     }
 
     /// Returns the JSON for the column; `None` if nobody is mentioned.
-    pub(crate) fn stored(&self) -> Option<String> {
-        (!self.is_empty()).then(|| serde_json::to_string(self).unwrap_or_default())
+    pub(crate) fn stored(&self) -> ImksResult<Option<String>> {
+        (!self.is_empty()).then(|| to_column(self)).transpose()
     }
 
     /// Parses the output of [`Mentions::stored`].
-    pub(crate) fn from_stored(text: Option<&str>) -> Self {
-        text.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    pub(crate) fn from_stored(text: Option<&str>) -> ImksResult<Self> {
+        Ok(from_column(text)?.unwrap_or_default())
     }
 }
 
@@ -319,12 +373,12 @@ mod tests {
         let of = |users: usize, roles: usize| json!({ "users": vec![Uuid::nil(); users], "roles": vec![Uuid::nil(); roles] });
         let parse = |value| serde_json::from_value::<Mentions>(value);
         let most = parse(of(100, 20)).unwrap();
-        assert_eq!(Mentions::from_stored(most.stored().as_deref()), most);
+        assert_eq!(Mentions::from_stored(most.stored().unwrap().as_deref()).unwrap(), most);
         for many in [of(101, 0), of(0, 21)] {
             let text = parse(many).unwrap_err().to_string();
             assert!(text.starts_with("refused has more than"), "{text}");
         }
-        assert_eq!(Mentions::default().stored(), None);
+        assert_eq!(Mentions::default().stored().unwrap(), None);
     }
 
     #[test]

@@ -62,6 +62,10 @@ impl Record for TakenRev {
 /// Takes the next number of a user's stream, and locks the stream until the transaction ends.
 pub(super) const NEXT_USER_REV: &str = "INSERT INTO user_state (user_id, last_rev) VALUES ($1, 1) \
     ON CONFLICT (user_id) DO UPDATE SET last_rev = user_state.last_rev + 1 RETURNING last_rev";
+/// Locks the stream of a user until the transaction ends, without taking a number: for what users may do only once at a
+/// time.
+pub(super) const LOCK_USER: &str = "INSERT INTO user_state (user_id, last_rev) VALUES ($1, 0) \
+    ON CONFLICT (user_id) DO UPDATE SET last_rev = user_state.last_rev";
 /// Locks the streams in the order of their users, in one statement, so that two batches cannot deadlock.
 static TAKE_REV: RowsSql = RowsSql::new(
     "user_id, channel_id, thread_id, seq",

@@ -55,6 +55,17 @@ on_both! {
         assert_eq!(store.number("SELECT COUNT(*) FROM message").await, 3);
     }
 
+    async fn slow_mode_counts_scheduled_messages_too_and_they_do_not_read_the_channel(store: &Store) {
+        let (writer, channel, alice, bob) = (store.writer(), id(), id(), id());
+        let slow = || Scope { slow_mode: Duration::from_secs(3_600), ..scope(channel, alice) };
+        writer.say(channel, bob, "unread").await;
+        let later = || NewMessage { scheduled_id: Some(id()), interactive: false, ..message("later") };
+        writer.send(slow(), later()).await.unwrap();
+        assert_eq!(code(writer.send(slow(), later()).await), "slow_mode");
+        assert_eq!(code(writer.send(slow(), message("now")).await), "slow_mode");
+        assert_eq!(store.number("SELECT CAST(MAX(last_seq) AS BIGINT) FROM message_author WHERE last_at > 0 AND last_seq <> 1").await, 0);
+    }
+
     async fn of_a_burst_in_slow_mode_one_message_passes_and_its_repeat_is_no_second_one(store: &Store) {
         let (writer, channel, alice) = (store.writer(), id(), id());
         let slow = || Scope { slow_mode: Duration::from_secs(3_600), ..scope(channel, alice) };
@@ -68,6 +79,18 @@ on_both! {
         }
         assert_eq!(outcomes, [Ok((1, false)), Err("slow_mode"), Ok((1, true)), Err("slow_mode")]);
         assert_eq!(free.await.unwrap().message.seq, 2);
+    }
+
+    async fn a_repeat_is_found_though_the_thread_is_deleted_and_no_repeat_is_expected(store: &Store) {
+        let (writer, channel, alice) = (store.writer(), id(), id());
+        let root = writer.say(channel, alice, "root").await;
+        let reply = || NewMessage { thread_id: Some(root.id), nonce: nonce("r"), ..message("reply") };
+        let (first, _) = writer.send(scope(channel, alice), reply()).await.unwrap();
+        writer.delete(&root).await.unwrap();
+        let (again, duplicate) = writer.send(scope(channel, alice), reply()).await.unwrap();
+        assert_eq!((again.id, duplicate), (first.id, true));
+        let new = NewMessage { nonce: nonce("s"), ..reply() };
+        assert_eq!(code(writer.send(scope(channel, alice), new).await), "message_deleted");
     }
 
     async fn a_burst_of_repeats_in_one_batch_is_one_message(store: &Store) {

@@ -1,6 +1,6 @@
 //! Messages that are only stored under a condition.
 
-use imks::testing::models::channel_key::{Expect, NewValue};
+use imks::testing::models::channel_key::{Expect, KEYS_MAX, NewValue};
 use imks::testing::models::message_send::NewMessage;
 use imks::testing::models::text::Nonce;
 use serde_json::{Value, json};
@@ -61,6 +61,19 @@ on_both! {
         assert_eq!(first.await.unwrap().message.id, again.await.unwrap().message.id);
     }
 
+    async fn a_channel_has_a_bounded_number_of_keys_and_those_it_has_go_on(store: &Store) {
+        let (writer, channel, alice) = (store.writer(), id(), id());
+        let send = |name: usize| writer.submit(scope(channel, alice), with(key(&format!("k{name}"), 0, ""))).unwrap();
+        let receipts: Vec<_> = (0..1_003).map(send).collect();
+        let mut refused = 0;
+        for receipt in receipts {
+            refused += usize::from(receipt.await.is_err_and(|error| error.code().as_str() == "limit_reached"));
+        }
+        assert_eq!((refused, store.number("SELECT COUNT(*) FROM channel_key").await), (3, KEYS_MAX));
+        writer.send(scope(channel, alice), with(key("k7", 1, "x"))).await.unwrap();
+        writer.send(scope(id(), alice), with(key("more", 0, ""))).await.unwrap();
+    }
+
     async fn a_key_belongs_to_its_channel_and_starts_at_version_zero(store: &Store) {
         let (writer, channel, alice) = (store.writer(), id(), id());
         let missing = writer.send(scope(channel, alice), with(key("a", 1, "x"))).await.unwrap_err();
@@ -87,6 +100,7 @@ fn details(error: imks::ImksError) -> Value {
     let imks::ImksError::NotAsExpected(present) = error else { panic!("{error}") };
     match present {
         imks::error::Present::LastSeq(last_seq) => json!({ "last_seq": last_seq }),
+        imks::error::Present::Offset(offset) => json!({ "offset": offset }),
         imks::error::Present::Key { version, value } => json!({"key": {"version": version, "value": value}}),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use imks::testing::models::append::Config;
 use imks::testing::models::db::Db;
 use imks::testing::models::emoji::Emoji;
-use imks::testing::models::feed::{self, Cursor, Event, Feed, Filter, Follower, Step};
+use imks::testing::models::feed::{self, Cursor, Event, Feed, Filter, Follower, Reason, Step};
 use imks::testing::models::message_pin::AddPin;
 use imks::testing::models::message_reaction::AddReaction;
 use serde_json::Value;
@@ -37,7 +37,7 @@ async fn events(follower: &mut Follower, count: usize) -> Vec<Event> {
     while all.len() < count {
         match step(follower).await {
             Step::Events(events, _) => all.extend(events),
-            Step::Gap(_) => panic!("a gap"),
+            Step::Gap(_, reason) => panic!("a gap: {reason:?}"),
         }
     }
     assert_eq!(all.len(), count, "{all:#?}");
@@ -127,14 +127,69 @@ on_both! {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let mut late = feed.follow(Cursor::At(kept[0].next), Filter::default());
-        assert!(matches!(step(&mut late).await, Step::Gap(_)));
+        assert!(matches!(step(&mut late).await, Step::Gap(_, Reason::Removed)));
         assert_eq!(events(&mut late, 1).await[0].seq, 3, "it goes on with what is kept");
         let mut in_time = feed.follow(Cursor::At(kept[1].next), Filter::default());
         assert_eq!(events(&mut in_time, 1).await[0].seq, 3);
         let mut oldest = feed.follow(Cursor::Oldest, Filter::default());
         assert_eq!(events(&mut oldest, 1).await[0].seq, 3, "the oldest that is kept is no gap");
         let mut foreign = feed.follow("999.0".parse().unwrap(), Filter::default());
-        assert!(matches!(step(&mut foreign).await, Step::Gap(_)), "a cursor of another database");
+        assert!(matches!(step(&mut foreign).await, Step::Gap(_, Reason::UnknownCursor)), "a cursor of another database");
+    }
+
+    async fn whoever_has_everything_is_told_of_no_gap_when_all_of_it_was_removed(store: &Store) {
+        let (writer, channel, user) = (store.writer(), id(), id());
+        let (young, guard) = feed(store);
+        for body in ["one", "two", "three"] {
+            writer.say(channel, user, body).await;
+        }
+        let told = events(&mut young.follow(Cursor::Oldest, Filter::default()), 3).await;
+        drop(guard);
+        store.execute("UPDATE feed_batch SET at = 0").await;
+        let (feed, _guard) = feed(store);
+        while store.number("SELECT COUNT(*) FROM feed_batch").await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let cursors = [Cursor::Now, Cursor::Oldest, Cursor::At(told[2].next)];
+        let mut followers = cursors.map(|cursor| feed.follow(cursor, Filter::default()));
+        for follower in &mut followers {
+            follower.begun().await.unwrap();
+        }
+        writer.say(channel, user, "four").await;
+        for follower in &mut followers {
+            assert_eq!(events(follower, 1).await[0].seq, 4);
+        }
+    }
+
+    async fn whoever_begins_now_is_not_told_what_others_wrote_while_nobody_followed(store: &Store) {
+        let ((feed, _guard), writer, channel, user) = (feed(store), store.writer(), id(), id());
+        feed.follow(Cursor::Now, Filter::default()).begun().await.unwrap();
+        for _ in 0..50 {
+            writer.say(channel, user, "before").await;
+        }
+        let mut now = feed.follow(Cursor::Now, Filter::default());
+        now.begun().await.unwrap();
+        writer.say(channel, user, "after").await;
+        assert_eq!(events(&mut now, 1).await[0].seq, 51);
+    }
+
+    async fn a_page_is_bounded_in_bytes_also_where_messages_are_large(store: &Store) {
+        let ((feed, _guard), writer, channel, user) = (feed(store), store.writer(), id(), id());
+        let large = crate::support::message(&"ä".repeat(8_000));
+        let receipts: Vec<_> = (0..150)
+            .map(|_| writer.submit(crate::support::scope(channel, user), large.clone()).unwrap())
+            .collect();
+        for receipt in receipts {
+            receipt.await.unwrap();
+        }
+        let (mut follower, mut seqs) = (feed.follow(Cursor::Oldest, Filter::default()), Vec::new());
+        while seqs.len() < 150 {
+            let Step::Events(some, _) = step(&mut follower).await else { panic!("a gap") };
+            let bytes: usize = some.iter().map(|event| event.message.len()).sum();
+            assert!(some.len() > 30 && bytes <= 1 << 20 || seqs.len() + some.len() == 150, "{bytes}");
+            seqs.extend(some.iter().map(|event| event.seq));
+        }
+        assert_eq!(seqs, (1..=150).collect::<Vec<_>>());
     }
 
     async fn nothing_is_recorded_while_the_feed_is_off(store: &Store) {
@@ -154,6 +209,24 @@ on_both! {
         store.execute("DELETE FROM message WHERE seq = 1").await;
         assert_eq!(events(&mut feed.follow(Cursor::Oldest, Filter::default()), 1).await[0].seq, 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_is_restored_under_a_running_server_is_a_gap_and_then_the_feed_goes_on() {
+    let store = Store::postgres().await;
+    let ((feed, _guard), writer, channel, user) = (feed(&store), store.writer(), id(), id());
+    let mut follower = feed.follow(Cursor::Oldest, Filter::default());
+    for body in ["one", "two", "three"] {
+        writer.say(channel, user, body).await;
+    }
+    let told = events(&mut follower, 3).await;
+    store.execute("DELETE FROM feed_batch WHERE id > 1; SELECT setval('feed_batch_id_seq', 1)").await;
+    assert!(matches!(step(&mut follower).await, Step::Gap(_, Reason::UnknownCursor)));
+    writer.say(channel, user, "four").await;
+    let seqs: Vec<i64> = events(&mut follower, 2).await.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, [1, 4], "from the oldest event that the backup has");
+    let mut late = feed.follow(Cursor::At(told[2].next), Filter::default());
+    assert!(matches!(step(&mut late).await, Step::Gap(_, Reason::UnknownCursor)));
 }
 
 /// Adds a row to the feed in a transaction of its own, which stays open.
@@ -211,10 +284,7 @@ async fn followers_miss_nothing_while_many_write_and_some_roll_back() {
     let (feed, _guard) = feed(&store);
     let mut follower = feed.follow(Cursor::Oldest, Filter::default());
     let channels: Vec<Uuid> = (0..8).map(|_| id()).collect();
-    let mut writers = [store.writer(), store.writer()];
-    for mut commits in writers.iter_mut().flat_map(|writer| std::mem::take(&mut writer.commits)) {
-        tokio::spawn(async move { while commits.recv().await.is_some() {} });
-    }
+    let writers = [store.writer().unheard(), store.writer().unheard()];
     let (user, rounds) = (id(), 40);
     let say = async |writer: &Writer| {
         for round in 0..rounds {

@@ -1,6 +1,10 @@
 //! Reading back: pages, sync, heads, and the exact shape on the wire.
 
+use std::collections::BTreeMap;
+
+use imks::testing::models::append::Told;
 use imks::testing::models::channel_state::heads;
+use imks::testing::models::message::MessageDetail;
 use imks::testing::models::message_page::{self, MessagePage, Page, Position};
 use imks::testing::models::message_send::NewMessage;
 use imks::testing::models::message_sync::{self, ChannelSync, Cursor, Limits};
@@ -32,6 +36,60 @@ async fn sync(store: &Store, cursors: &[Cursor], per_channel: usize) -> Vec<Chan
 
 async fn limited(store: &Store, cursors: &[Cursor], limits: Limits) -> (Vec<ChannelSync>, bool) {
     message_sync::sync(&store.db, Uuid::nil(), cursors, limits).await.unwrap()
+}
+
+/// What a client has of a channel.
+#[derive(Debug, Clone)]
+struct Cached {
+    cursor: Cursor,
+    bodies: BTreeMap<i64, String>,
+    has_holes: bool,
+}
+
+impl Cached {
+    fn new(channel_id: Uuid, messages: &[MessageDetail]) -> Self {
+        let bodies: BTreeMap<i64, String> =
+            messages.iter().map(|message| (message.seq, message.body.clone())).collect();
+        let seq = bodies.keys().next_back().copied().unwrap_or(0);
+        Self { cursor: Cursor { channel_id, seq, rev: 0 }, bodies, has_holes: false }
+    }
+
+    fn take(&mut self, answer: ChannelSync) {
+        assert_eq!(answer.channel_id, self.cursor.channel_id, "the first ones come, in their order");
+        if answer.reset {
+            (self.bodies, self.has_holes) = (BTreeMap::new(), false);
+        }
+        self.has_holes |= answer.truncated;
+        let changed = answer.changes.into_iter().map(|change| change.message);
+        self.bodies
+            .extend(answer.messages.into_iter().chain(changed).map(|message| (message.seq, message.body)));
+        (self.cursor.seq, self.cursor.rev) = (answer.seq, answer.rev);
+    }
+}
+
+/// Asks for all channels until there is no more. Returns how often that was.
+async fn catch_up(store: &Store, copies: &mut [Cached], limits: Limits) -> usize {
+    for round in 1..100 {
+        let cursors: Vec<Cursor> = copies.iter().map(|copy| copy.cursor).collect();
+        let (answers, more) = limited(store, &cursors, limits).await;
+        copies.iter_mut().zip(answers).for_each(|(copy, answer)| copy.take(answer));
+        if !more {
+            return round;
+        }
+    }
+    panic!("{limits:?}: there is always more")
+}
+
+/// Makes the log of each channel so long: all entries are like the first one.
+async fn grow_logs(store: &Store, entries: i64) {
+    let sql = format!(
+        "INSERT INTO channel_change (channel_id, rev, kind, message_id, seq, actor_id, at) \
+         WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {entries}) \
+         SELECT c.channel_id, n.i, c.kind, c.message_id, c.seq, c.actor_id, c.at \
+         FROM channel_change c CROSS JOIN n WHERE c.rev = 1; \
+         UPDATE channel_state SET last_rev = {entries}"
+    );
+    store.execute(&sql).await;
 }
 
 fn summary(page: &MessagePage) -> (Option<(i64, i64)>, usize, bool, bool) {
@@ -107,6 +165,28 @@ on_both! {
         assert!(nothing.messages.is_empty() && nothing.changes.is_empty());
     }
 
+    async fn what_is_told_of_missed_changes_has_no_number_beyond_those_that_were_looked_for(store: &Store) {
+        let (channel, _) = filled(store, 2).await;
+        let writer = store.writer();
+        let messages = page(store, channel, Position::Latest, 5).await.messages;
+        for (message, body) in [(&messages[0], "one"), (&messages[1], "two"), (&messages[0], "three")] {
+            writer.edit(author_of(message), edit(message, body)).await.unwrap();
+        }
+        // Somebody who looked at the numbers before the last edit, and at the messages after it.
+        store.execute("UPDATE channel_state SET last_rev = 2").await;
+        let missed = message_sync::missed_events(&store.db, channel, 2, 0).await.unwrap();
+        let told = |event: &Told| -> Value {
+            let mut json = Vec::new();
+            event.write_json(&mut json).unwrap();
+            serde_json::from_slice(&json).unwrap()
+        };
+        let told: Vec<Value> = missed.told.iter().map(told).collect();
+        let seen: Vec<_> = told.iter().map(|event| (event["rev"].as_i64(), event["body"].as_str())).collect();
+        assert_eq!(seen, [(Some(1), Some("three")), (Some(2), Some("two"))], "a greater number would hide the next changes");
+        let answer = sync(store, &[Cursor { channel_id: channel, seq: 2, rev: 0 }], 10).await.remove(0);
+        assert_eq!(answer.changes.iter().map(|change| change.rev).collect::<Vec<_>>(), [1, 2]);
+    }
+
     async fn sync_after_a_long_absence_gives_the_newest_page_and_says_so(store: &Store) {
         let (channel, _) = filled(store, 30).await;
         let answer = sync(store, &[Cursor { channel_id: channel, seq: 3, rev: 0 }], 10).await.remove(0);
@@ -123,9 +203,10 @@ on_both! {
         assert_eq!(sweep(&store.db, imks::testing::clock::now_micros()).await.unwrap(), 0);
         assert_eq!(sweep(&store.db, long_after).await.unwrap(), 2);
         let answer = |rev| Cursor { channel_id: channel, seq: 2, rev };
-        let answers = sync(store, &[answer(1), answer(2)], 10).await;
-        assert_eq!((answers[0].reset, answers[1].reset), (true, false));
-        assert_eq!((answers[0].messages.len(), answers[1].messages.len()), (2, 0), "a reset starts from the newest page");
+        let before = sync(store, &[answer(1)], 10).await.remove(0);
+        assert_eq!((before.reset, before.messages.len()), (true, 2), "a reset starts from the newest page");
+        let after = sync(store, &[answer(2)], 10).await.remove(0);
+        assert_eq!((after.reset, after.messages.len()), (false, 0));
     }
 
     async fn the_total_holds_over_many_channels_and_the_next_answers_bring_the_rest(store: &Store) {
@@ -157,7 +238,7 @@ on_both! {
         let cursor = Cursor { channel_id: channel, seq: 5, rev: 0 };
         let (answers, more) =
             limited(store, &[cursor], Limits { per_channel: 200, total: 3, bytes: MIB }).await;
-        assert_eq!((answers[0].reset, answers[0].truncated, more), (true, false, false));
+        assert_eq!((answers[0].reset, answers[0].truncated, more), (true, true, false), "there are earlier ones");
         let seen: Vec<_> = answers[0].messages.iter().map(|message| (message.seq, message.body.as_str())).collect();
         assert_eq!(seen, [(3, "edited"), (4, "edited"), (5, "edited")]);
         assert_eq!((answers[0].changes.len(), answers[0].rev), (0, 5));
@@ -177,16 +258,132 @@ on_both! {
         let ids: Vec<Uuid> = rest.messages.iter().chain(&latest.messages).map(|message| message.id).collect();
         let (some, more) = message_page::get_many(&store.db, alice, channel, &ids, MIB).await.unwrap();
         assert!(some.len() < 50 && more);
-        let cursors = [Cursor { channel_id: channel, seq: 0, rev: 0 }, Cursor { channel_id: channel, seq: 49, rev: 0 }];
+        let (other, _) = filled(store, 1).await;
+        let cursors = [channel, other].map(|channel_id| Cursor { channel_id, seq: 0, rev: 0 });
         let (answers, more) = limited(store, &cursors, Limits { per_channel: 200, total: 2_000, bytes: MIB }).await;
         assert_eq!((answers.len(), more, answers[0].truncated), (1, true, true));
         assert_eq!(answers[0].seq_range.unwrap().1, 50, "the newest ones come");
+    }
+
+    async fn changes_take_the_room_of_later_channels_and_those_come_next(store: &Store) {
+        let (writer, alice) = (store.writer().unheard(), id());
+        let large = "x".repeat(8_000);
+        let (changed, other) = (id(), id());
+        for _ in 0..40 {
+            let sent = writer.say(changed, alice, "short").await;
+            writer.edit(author_of(&sent), edit(&sent, &large)).await.unwrap();
+            writer.say(other, alice, &large).await;
+        }
+        let changed = Cursor { channel_id: changed, seq: 40, rev: 0 };
+        let other = Cursor { channel_id: other, seq: 0, rev: 0 };
+        let small = Limits { per_channel: 200, total: 2_000, bytes: 400_000 };
+        let (answers, more) = limited(store, &[changed, other], small).await;
+        assert_eq!((answers.len(), answers[0].changes.len(), answers[0].reset, more), (1, 40, false, true));
+        let (answers, more) = limited(store, &[other, changed], small).await;
+        assert_eq!((answers.len(), answers[0].messages.len(), answers[0].truncated, more), (1, 40, false, true));
+        let (answers, more) = limited(store, &[changed, other], Limits { bytes: MIB, ..small }).await;
+        assert_eq!((answers.len(), answers[0].changes.len(), answers[1].messages.len(), more), (2, 40, 40, false));
+        // Not even the changes of one channel fit.
+        let (answers, more) = limited(store, &[changed, other], Limits { bytes: 200_000, ..small }).await;
+        assert_eq!((answers.len(), answers[0].reset, answers[0].changes.len(), more), (1, true, 0, true));
+        let newest = &answers[0].messages;
+        assert!((20..=30).contains(&newest.len()) && newest.last().unwrap().seq == 40, "{}", newest.len());
+        assert!(newest.iter().all(|message| message.body == large));
+    }
+
+    async fn channels_behind_one_with_too_many_changes_lose_nothing(store: &Store) {
+        let writer = store.writer();
+        let (many, few) = (filled(store, 30).await.0, filled(store, 2).await.0);
+        for channel in [many, few] {
+            for message in page(store, channel, Position::Latest, 100).await.messages {
+                writer.edit(author_of(&message), edit(&message, "edited")).await.unwrap();
+            }
+        }
+        let cursors = [(many, 30), (few, 2)].map(|(channel_id, seq)| Cursor { channel_id, seq, rev: 0 });
+        let (answers, more) = limited(store, &cursors, Limits { per_channel: 5, total: 20, bytes: MIB }).await;
+        assert_eq!((answers.len(), answers[0].reset, answers[0].messages.len(), more), (1, true, 5, true));
+        let (answers, more) = limited(store, &cursors[1..], Limits { per_channel: 5, total: 20, bytes: MIB }).await;
+        assert_eq!((answers[0].reset, answers[0].changes.len(), more), (false, 2, false));
+    }
+
+    async fn whatever_the_limits_are_a_client_that_goes_on_asking_has_everything(store: &Store) {
+        let (writer, alice) = (store.writer().unheard(), id());
+        let mut copies = Vec::new();
+        for length in [5, 900, 20, 8_000] {
+            let (channel, _) = filled(store, 6).await;
+            let before = page(store, channel, Position::Latest, 100).await.messages;
+            copies.push(Cached::new(channel, &before));
+            for message in &before[2..5] {
+                writer.edit(author_of(message), edit(message, &"y".repeat(length))).await.unwrap();
+            }
+            for _ in 0..4 {
+                writer.say(channel, alice, &"x".repeat(length)).await;
+            }
+        }
+        for (per_channel, total) in [(1, 1), (3, 3), (200, 7), (200, 8), (5, 14), (200, 2_000)] {
+            for bytes in [1, 2_000, 12_000, MIB] {
+                let limits = Limits { per_channel, total, bytes };
+                let mut copies = copies.clone();
+                let rounds = catch_up(store, &mut copies, limits).await;
+                assert!(rounds <= copies.len(), "{limits:?}: {rounds} rounds");
+                for copy in &copies {
+                    let channel = copy.cursor.channel_id;
+                    let truth = Cached::new(channel, &page(store, channel, Position::Latest, 100).await.messages);
+                    let missing = truth.bodies.keys().any(|seq| !copy.bodies.contains_key(seq));
+                    assert_eq!(missing, copy.has_holes, "{limits:?}");
+                    assert!(copy.bodies.iter().all(|(seq, body)| truth.bodies[seq] == *body), "{limits:?}");
+                    assert!(copy.bodies.contains_key(&10), "{limits:?}: the newest message");
+                }
+            }
+        }
+    }
+
+    async fn cursors_of_another_history_hide_no_change_behind_them(store: &Store) {
+        let (writer, changed, alice) = (store.writer().unheard(), id(), id());
+        let mut cursors = Vec::new();
+        for _ in 0..10 {
+            cursors.push(Cursor { channel_id: filled(store, 1).await.0, seq: 99, rev: 0 });
+        }
+        for _ in 0..200 {
+            writer.say(changed, alice, "x").await;
+        }
+        cursors.push(Cursor { channel_id: changed, seq: 200, rev: 0 });
+        // As many changes in each as are told one by one.
+        store.execute("INSERT INTO channel_change (channel_id, rev, kind, message_id, seq, actor_id, at) \
+            SELECT s.channel_id, m.seq, 0, m.id, m.seq, m.author_id, m.created_at FROM message m CROSS JOIN channel_state s \
+            WHERE m.channel_id = (SELECT channel_id FROM channel_state WHERE last_seq = 200); \
+            UPDATE channel_state SET last_rev = 200").await;
+        let answers = sync(store, &cursors, 200).await;
+        assert!(answers[..10].iter().all(|it| it.reset && it.messages.len() == 1));
+        assert_eq!((answers[10].reset, answers[10].changes.len(), answers[10].rev), (false, 200, 200));
+    }
+
+    async fn a_log_with_many_entries_is_not_read_from_one_end_to_the_other(store: &Store) {
+        let (writer, mut cursors) = (store.writer().unheard(), Vec::new());
+        for _ in 0..12 {
+            let (channel_id, _) = filled(store, 1).await;
+            let message = page(store, channel_id, Position::Latest, 1).await.messages.remove(0);
+            writer.edit(author_of(&message), edit(&message, "edited")).await.unwrap();
+            cursors.push(Cursor { channel_id, seq: 1, rev: 0 });
+        }
+        grow_logs(store, 2_000).await;
+        let all = Limits { per_channel: 200, total: 2_000, bytes: MIB };
+        let (answers, more) = limited(store, &cursors, all).await;
+        assert_eq!((answers.len(), more), (10, true), "20,000 entries are looked at for one answer");
+        assert!(answers.iter().all(|it| (it.reset, it.changes.len(), it.rev) == (false, 1, 2_000)));
+        let (answers, more) = limited(store, &cursors[10..], all).await;
+        assert_eq!((answers.len(), more), (2, false));
+        store.execute("UPDATE channel_state SET last_rev = 2001").await;
+        let (answers, more) = limited(store, &cursors, all).await;
+        assert_eq!((answers.len(), more), (12, false), "what is too much for a channel takes nothing from others");
+        assert!(answers.iter().all(|it| (it.reset, it.messages.len(), it.rev) == (true, 1, 2_001)));
     }
 
     async fn a_cursor_from_the_future_is_reset(store: &Store) {
         let (channel, _) = filled(store, 3).await;
         let answer = sync(store, &[Cursor { channel_id: channel, seq: 99, rev: 9 }], 10).await.remove(0);
         assert_eq!((answer.reset, answer.messages.len(), answer.seq, answer.rev), (true, 3, 3, 0));
+        assert!(!answer.truncated, "these are all");
     }
 
     async fn a_message_looks_exactly_as_the_contract_says(store: &Store) {
@@ -210,6 +407,7 @@ fn expected(id: Uuid, channel: Uuid, author: Uuid, created_at: Value) -> Value {
         "thread_id": null, "reply_to_message_id": null, "reply_to": null,
         "attachments": [], "embeds": [], "poll": null, "forward_of": null, "expires_at": null,
         "mentions": {"users": [], "roles": [], "channel": false, "here": false},
-        "flags": 0, "edited_at": null, "deleted_at": null, "pinned": false, "nonce": "c1f0", "thread": null
+        "flags": 0, "edited_at": null, "deleted_at": null, "pinned": false, "nonce": "c1f0", "thread": null,
+        "priority": "normal", "ack_requested": false, "ack_count": 0, "stream": null
     })
 }

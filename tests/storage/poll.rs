@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use imks::testing::clock;
 use imks::testing::models::append::{Authority, Scope};
+use imks::testing::models::message_delete::DeleteMessage;
 use imks::testing::models::message_poll::NewPoll;
 use imks::testing::models::message_poll_vote::{ClosePoll, Polled, Vote, overdue, voters};
 use imks::testing::models::message_send::NewMessage;
@@ -80,6 +81,14 @@ on_both! {
         assert_eq!(code(voters(&store.db, channel, poll, 1, Uuid::nil(), 10).await), "failed_precondition");
         let refused: Value = json!(store.seen(id(), channel, poll).await.poll);
         assert_eq!(refused["my_votes"], json!([]));
+    }
+
+    async fn with_its_message_a_poll_is_over_and_nobody_learns_any_more_who_voted(store: &Store) {
+        let (writer, channel) = (store.writer(), id());
+        let poll = start(&writer, channel, poll(true, Some(1))).await;
+        writer.submit(moderator(channel), DeleteMessage { message_id: poll }).unwrap().await.unwrap();
+        assert_eq!(store.number("SELECT COUNT(*) FROM message_poll WHERE secret IS NOT NULL OR closed_at IS NULL").await, 0);
+        assert!(overdue(&store.db, i64::MAX).await.unwrap().is_empty());
     }
 
     async fn a_poll_whose_time_is_over_is_closed_once_and_takes_no_vote_even_before(store: &Store) {

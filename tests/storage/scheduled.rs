@@ -4,10 +4,12 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use imks::testing::clock::{self, Micros};
+use imks::testing::models::db::Db;
 use imks::testing::models::message_scheduled::{
-    DueMessage, LEASE, NewScheduled, SCHEDULED_MAX, Scheduled, ScheduledChange, ScheduledState,
-    SendScheduled, change, create, fail, get, retry, take_due,
+    DueMessage, LEASE, NewScheduled, SCHEDULED_MAX, Scheduled, ScheduledChange, ScheduledState, change,
+    create, fail, get, retry, take_due,
 };
+use imks::testing::models::message_scheduled_send::SendScheduled;
 use imks::testing::models::message_send::NewMessage;
 use imks::testing::models::sweep::{CHANGES_LIFETIME, forget_removed};
 use imks::testing::models::text::Nonce;
@@ -17,7 +19,8 @@ use uuid::Uuid;
 use crate::support::{Store, Writer, code, id, message, on_both, scope};
 
 fn new(author_id: Uuid, channel_id: Uuid, send_at: Micros) -> NewScheduled {
-    NewScheduled { author_id, channel_id, nonce: None, payload: "{}".into(), send_at, clears_draft: None }
+    let (attachments, payload) = (Vec::new(), "{}".into());
+    NewScheduled { author_id, channel_id, nonce: None, payload, attachments, send_at, clears_draft: None }
 }
 
 /// A scheduled message that is due now.
@@ -28,7 +31,7 @@ async fn due_now(store: &Store, author: Uuid, channel: Uuid) -> Scheduled {
 /// What a node with this lease does.
 async fn send(writer: &Writer, channel: Uuid, due: &DueMessage) -> Result<Uuid, imks::ImksError> {
     let nonce = Some(Nonce::new(&due.id.to_string()).unwrap());
-    let message = NewMessage { nonce, interactive: false, ..message("later") };
+    let message = NewMessage { nonce, scheduled_id: Some(due.id), interactive: false, ..message("later") };
     let send = SendScheduled { due: due.clone(), message };
     writer.submit(scope(channel, due.user_id), send)?.await.map(|sent| sent.message.id)
 }
@@ -122,4 +125,30 @@ on_both! {
         let old = changes(db, alice, 1).await.unwrap();
         assert_eq!((old.reset, old.scheduled), (true, vec![kept]));
     }
+}
+
+/// On SQLite, nobody else writes meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_passes_on_while_its_message_is_being_stored_sends_nothing() {
+    let store = &Store::postgres().await;
+    let (db, writer, channel, alice) = (&store.db, store.writer(), id(), id());
+    due_now(store, alice, channel).await;
+    let due = take_due(db, clock::now_micros()).await.unwrap().remove(0);
+    let Db::Postgres(pool) = db else { panic!("not PostgreSQL") };
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("UPDATE message_scheduled SET attempts = attempts + 1").execute(&mut *other).await.unwrap();
+    let late = send(&writer, channel, &due);
+    let until_it_waits = async {
+        let waiting = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted \
+            AND transactionid = pg_current_xact_id()::xid";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *other).await.unwrap() == 0 {}
+    };
+    let mut late = std::pin::pin!(late);
+    tokio::select! {
+        sent = &mut late => panic!("{sent:?}"),
+        () = until_it_waits => {}
+    }
+    other.commit().await.unwrap();
+    assert_eq!(code(late.await), "unavailable");
+    assert_eq!(store.number("SELECT COUNT(*) FROM message").await, 0);
 }

@@ -11,10 +11,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use sqlx::AssertSqlSafe;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::support::{Store, Writer, author_of, edit, id, message, on_both, scope};
+use crate::support::{Store, author_of, edit, id, message, on_both, scope};
 
 /// Follows a channel until the index is up to date.
 async fn indexed(store: &Store, channel: Uuid) {
@@ -22,15 +21,6 @@ async fn indexed(store: &Store, channel: Uuid) {
     while !behind.is_empty() {
         behind = message_search_index::follow(&store.db, behind).await.unwrap();
     }
-}
-
-/// A writer whose commits are read by nobody in particular, and never fill their queue.
-fn writer(store: &Store) -> Writer {
-    let mut writer = store.writer();
-    for mut commits in writer.commits.drain(..) {
-        TaskTracker::new().spawn(async move { while commits.recv().await.is_some() {} });
-    }
-    writer
 }
 
 fn words(text: &str) -> Query {
@@ -55,7 +45,7 @@ async fn found(store: &Store, channels: &[Uuid], query: &Query, limit: usize) ->
 
 on_both! {
     async fn words_are_found_in_every_script_newest_first_and_follow_edits_and_deletions(store: &Store) {
-        let (writer, channel, alice) = (writer(store), id(), id());
+        let (writer, channel, alice) = (store.writer().unheard(), id(), id());
         let first = writer.say(channel, alice, "我昨天在上海吃饭").await;
         let second = writer.say(channel, alice, "Back from Café Zürich, 上海 next").await;
         let secret = NewMessage { content_type: ContentType::E2ee, ..message("上海 secret") };
@@ -76,7 +66,7 @@ on_both! {
     }
 
     async fn filters_narrow_a_search_by_author_content_mention_and_time(store: &Store) {
-        let (writer, channel, alice, bob) = (writer(store), id(), id(), id());
+        let (writer, channel, alice, bob) = (store.writer().unheard(), id(), id(), id());
         let first = writer.say(channel, alice, "one https://example.com/").await;
         let mentions = Mentions { users: vec![bob], ..Mentions::default() };
         writer.send(scope(channel, bob), NewMessage { mentions, ..message("two") }).await.unwrap();
@@ -93,7 +83,7 @@ on_both! {
     }
 
     async fn an_index_that_is_far_behind_catches_up_in_bounded_passes(store: &Store) {
-        let (writer, channel, alice) = (writer(store), id(), id());
+        let (writer, channel, alice) = (store.writer().unheard(), id(), id());
         let count = usize::try_from(MESSAGES_AT_ONCE).unwrap() * 2 + 10;
         for number in 0..count {
             writer.say(channel, alice, &format!("common {number}")).await;
@@ -109,7 +99,7 @@ on_both! {
     }
 
     async fn two_nodes_that_follow_one_channel_at_once_index_each_message_once(store: &Store) {
-        let (writer, channel, alice) = (writer(store), id(), id());
+        let (writer, channel, alice) = (store.writer().unheard(), id(), id());
         for number in 0..40 {
             writer.say(channel, alice, &format!("common {number}")).await;
         }
@@ -123,7 +113,7 @@ on_both! {
     }
 
     async fn a_search_of_two_thousand_channels_is_answered(store: &Store) {
-        let (writer, channel, alice) = (writer(store), id(), id());
+        let (writer, channel, alice) = (store.writer().unheard(), id(), id());
         writer.say(channel, alice, "needle").await;
         indexed(store, channel).await;
         let mut channels: Vec<Uuid> = (0..1_999).map(|_| id()).collect();
@@ -136,7 +126,7 @@ on_both! {
         let word = prop::sample::select(vec!["tea", "Tee", "tëa", "上海", "海上", "上", "京都", "한국", "👍", "x"]);
         let text = prop::collection::vec((word.clone(), prop::sample::select(vec![" ", "", ", "])), 1..6)
             .prop_map(|parts| parts.into_iter().map(|(word, between)| format!("{word}{between}")).collect::<String>());
-        let (writer, alice, channels) = (writer(store), id(), [id(), id()]);
+        let (writer, alice, channels) = (store.writer().unheard(), id(), [id(), id()]);
         let mut said: Vec<(Uuid, String)> = Vec::new();
         for number in 0..120 {
             let body = text.new_tree(&mut runner).unwrap().current();
@@ -226,7 +216,7 @@ async fn a_search_on_postgres_uses_the_index_of_numbers_for_rare_and_common_word
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cost_of_the_index_is_paid_after_the_commit() {
     let store = Store::sqlite().await;
-    let (writer, channel, alice) = (writer(&store), id(), id());
+    let (writer, channel, alice) = (store.writer().unheard(), id(), id());
     for number in 0..256 {
         writer
             .say(channel, alice, &format!("hello world, this is the message number {number} of a test"))

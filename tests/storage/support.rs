@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use imks::testing::models::append::{Appender, Authority, Commits, Config, Mutation, Receipt, Scope};
 use imks::testing::models::db::{self, Db};
-use imks::testing::models::message::{AuthorInfo, ContentType, MessageDetail, MessageType};
+use imks::testing::models::message::{AuthorInfo, ContentType, MessageDetail, MessageType, Priority};
 use imks::testing::models::message_delete::DeleteMessage;
 use imks::testing::models::message_edit::EditMessage;
 use imks::testing::models::message_embed::Embeds;
@@ -17,6 +17,7 @@ use imks::testing::models::text::{Mentions, MessageBody};
 use imks::{ImksError, ImksResult};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Runs one test body on a fresh SQLite file and on a fresh PostgreSQL schema.
@@ -147,6 +148,14 @@ impl Writer {
         Self { appender, commits }
     }
 
+    /// Lets the commits be read by nobody in particular, so that their queue never fills.
+    pub fn unheard(mut self) -> Self {
+        for mut commits in self.commits.drain(..) {
+            TaskTracker::new().spawn(async move { while commits.recv().await.is_some() {} });
+        }
+        self
+    }
+
     pub fn submit<M: Mutation>(&self, scope: Scope, mutation: M) -> ImksResult<Receipt<M::Done>> {
         self.appender.submit(scope, mutation)
     }
@@ -206,16 +215,21 @@ pub fn message(body: &str) -> NewMessage {
         also_send_to_channel: false,
         reply_to_message_id: None,
         forward_of: None,
+        forwards: None,
         expires_at: None,
         mentions: Mentions::default(),
         mentioned: Mentioned::default(),
         flags: 0,
+        priority: Priority::Normal,
+        ack_requested: false,
+        stream: false,
         poll: None,
         metadata: None,
         attachments: Vec::new(),
         embeds: Embeds::default(),
         nonce: None,
         expect: None,
+        scheduled_id: None,
         interactive: true,
     }
 }
@@ -227,6 +241,8 @@ pub fn edit(message: &MessageDetail, body: &str) -> EditMessage {
         body,
         mentions: None,
         mentioned: Mentioned::default(),
+        attachments: None,
+        may_attach: true,
         expected_version: None,
         window: None,
     }
@@ -238,4 +254,77 @@ pub fn id() -> Uuid {
 
 pub fn code<T: std::fmt::Debug>(result: Result<T, ImksError>) -> &'static str {
     result.unwrap_err().code().as_str()
+}
+
+/// The tables and columns in which a text stands.
+pub async fn places_of(store: &Store, text: &str) -> Vec<String> {
+    let columns: Vec<(String, String)> = match &store.db {
+        Db::Postgres(pool) => sqlx::query_as(
+            "SELECT table_name::TEXT, column_name::TEXT FROM information_schema.columns \
+             WHERE table_schema = current_schema() AND data_type = 'text'",
+        )
+        .fetch_all(pool)
+        .await
+        .unwrap(),
+        Db::Sqlite(sqlite) => sqlx::query_as(
+            "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c \
+             WHERE t.type = 'table' AND c.type = 'TEXT'",
+        )
+        .fetch_all(&sqlite.reader)
+        .await
+        .unwrap(),
+    };
+    let mut places = Vec::new();
+    for (table, column) in columns {
+        let sql = format!("SELECT COUNT(*) FROM {table} WHERE {column} LIKE '%{text}%'");
+        let count: i64 = match &store.db {
+            Db::Postgres(pool) => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await.unwrap(),
+            Db::Sqlite(sqlite) => {
+                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&sqlite.reader).await.unwrap()
+            }
+        };
+        if count > 0 {
+            places.push(format!("{table}.{column}"));
+        }
+    }
+    places
+}
+
+/// The tables and columns in which one of these ids stands.
+pub async fn places_of_ids(store: &Store, ids: &[Uuid]) -> Vec<String> {
+    let columns: Vec<(String, String)> = match &store.db {
+        Db::Postgres(pool) => sqlx::query_as(
+            "SELECT table_name::TEXT, column_name::TEXT FROM information_schema.columns \
+             WHERE table_schema = current_schema() AND data_type = 'uuid' ORDER BY 1, 2",
+        )
+        .fetch_all(pool)
+        .await
+        .unwrap(),
+        Db::Sqlite(sqlite) => sqlx::query_as(
+            "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c \
+             WHERE t.type = 'table' AND c.type = 'BLOB' ORDER BY 1, 2",
+        )
+        .fetch_all(&sqlite.reader)
+        .await
+        .unwrap(),
+    };
+    let mut places = Vec::new();
+    for (table, column) in columns {
+        let mut count: i64 = 0;
+        for id in ids {
+            let sql = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table} WHERE {column} = $1"));
+            count += match &store.db {
+                Db::Postgres(pool) => {
+                    sqlx::query_scalar::<_, i64>(sql).bind(id).fetch_one(pool).await.unwrap()
+                }
+                Db::Sqlite(sqlite) => {
+                    sqlx::query_scalar::<_, i64>(sql).bind(id).fetch_one(&sqlite.reader).await.unwrap()
+                }
+            };
+        }
+        if count > 0 {
+            places.push(format!("{table}.{column}"));
+        }
+    }
+    places
 }

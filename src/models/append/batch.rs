@@ -75,10 +75,12 @@ pub(super) struct Effects {
 #[derive(Debug)]
 pub(super) struct Changed {
     pub row: Message,
+    /// Whether its row is written. Otherwise the table of a feature keeps what is new in it.
+    pub stored: bool,
     /// Whether its text changes.
     pub rewritten: bool,
     /// The index in [`Effects::changes`] of its last change in this batch.
-    pub last: usize,
+    pub last: Option<usize>,
 }
 
 impl Changed {
@@ -86,6 +88,18 @@ impl Changed {
     pub(super) fn new_body(&self) -> Option<&str> {
         self.rewritten.then_some(self.row.body.as_str())
     }
+}
+
+/// What became of the mutations of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// A mutation asked for rows that are not loaded. [`Loaded::rows`] lists them, and the batch has to be decided
+    /// again once they are.
+    Incomplete,
+    /// All are decided, and at least one is refused.
+    Refused,
+    /// All are decided, and none is refused.
+    Complete,
 }
 
 /// A batch that is being decided.
@@ -126,22 +140,26 @@ impl Batch {
         }
     }
 
-    /// Decides all mutations in order. Returns false if a mutation requested rows that are not loaded.
-    /// [`Loaded::rows`] lists them, and the batch has to be decided again once they are.
-    pub(super) fn decide(&mut self, jobs: &mut [Job]) -> bool {
-        let mut refused = HashSet::new();
+    /// Decides all mutations in order.
+    pub(super) fn decide(&mut self, jobs: &mut [Job]) -> Decision {
+        let (mut refused, mut any_refused) = (HashSet::new(), false);
         'again: loop {
             self.restart(jobs.len());
             for (index, job) in jobs.iter_mut().enumerate().filter(|(index, _)| !refused.contains(index)) {
                 let before = self.steps;
                 let was_refused = job.mutation.decide(&mut LockedChannel::new(self, &job.scope));
+                any_refused |= was_refused;
                 if was_refused && self.steps > before {
                     // The refused mutation had already made changes: the batch is decided again without it.
                     refused.insert(index);
                     continue 'again;
                 }
             }
-            return !self.loaded.rows.is_incomplete();
+            return match (self.loaded.rows.is_incomplete(), any_refused) {
+                (true, _) => Decision::Incomplete,
+                (false, true) => Decision::Refused,
+                (false, false) => Decision::Complete,
+            };
         }
     }
 
@@ -191,7 +209,7 @@ impl Batch {
             Some(index) => *index,
             None => {
                 let row = self.loaded.messages.get(&id).cloned().ok_or(ImksError::NotFound("message"))?;
-                self.effects.changed.push(Changed { row, rewritten: false, last: 0 });
+                self.effects.changed.push(Changed { row, stored: false, rewritten: false, last: None });
                 self.changed.insert(id, self.effects.changed.len() - 1);
                 self.effects.changed.len() - 1
             }
@@ -199,9 +217,9 @@ impl Batch {
         Ok(&mut self.effects.changed[index])
     }
 
-    /// Returns the kind of the last change to a changed message.
-    pub(super) fn last_kind(&self, changed: usize) -> ChangeKind {
-        self.effects.changes[self.effects.changed[changed].last].kind
+    /// Returns the kind of the last change to a message, if its changes are numbered.
+    pub(super) fn last_kind(&self, changed: usize) -> Option<ChangeKind> {
+        self.effects.changed[changed].last.map(|last| self.effects.changes[last].kind)
     }
 
     /// Returns a random number that distinguishes ids of different channels.
@@ -230,7 +248,7 @@ mod tests {
     use super::*;
     use crate::models::append::channel::NONCE_LIFETIME;
     use crate::models::append::{Authority, Mutation, Scope};
-    use crate::models::message::{AuthorInfo, ContentType, MessageType};
+    use crate::models::message::{AuthorInfo, ContentType, MessageType, Priority};
     use crate::models::message_id;
     use crate::models::message_mention::Mentioned;
     use crate::models::message_send::{NewMessage, Sent};
@@ -259,16 +277,21 @@ mod tests {
             also_send_to_channel: false,
             reply_to_message_id: None,
             forward_of: None,
+            forwards: None,
             expires_at: None,
             mentions: Mentions::default(),
             flags: 0,
             mentioned: Mentioned::default(),
+            priority: Priority::Normal,
+            ack_requested: false,
+            stream: false,
             poll: None,
             attachments: Vec::new(),
             embeds: crate::models::message_embed::Embeds::default(),
             expect: None,
             metadata: None,
             nonce: Some(Nonce::new(nonce).unwrap()),
+            scheduled_id: None,
             interactive: true,
         }
     }
@@ -289,7 +312,7 @@ mod tests {
     ) -> (Effects, Vec<ImksResult<D>>) {
         let (mut jobs, receipts): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         let mut batch = Batch::new(loaded, now, vec![7]);
-        assert!(batch.decide(&mut jobs));
+        assert_ne!(batch.decide(&mut jobs), Decision::Incomplete);
         jobs.into_iter().for_each(|job| job.mutation.answer());
         let outcome = |mut receipt: Receiver<ImksResult<D>>| receipt.try_recv().unwrap();
         (batch.finish(), receipts.into_iter().map(outcome).collect())

@@ -86,11 +86,13 @@ impl LockedChannel<'_> {
         let row = self.message(id)?;
         let quoted = row.reply_to_message_id.and_then(|id| self.batch.message(id));
         let reply_to = quoted.map(|row| Box::new(ReplyPreview::from(row)));
-        let mut detail = row.clone().into_detail(reply_to);
-        if let Some(forward) = detail.forward_of.as_mut()
-            && let Some(deleted_at) = self.batch.message(forward.id).and_then(|row| row.deleted_at)
-        {
-            forward.hide(deleted_at);
+        let mut detail = row.clone().into_detail(reply_to)?;
+        if let Some(forward) = detail.forward_of.as_mut() {
+            match self.batch.message(forward.id).map(|row| row.deleted_at) {
+                Some(None) => {}
+                Some(Some(deleted_at)) => forward.hide(deleted_at),
+                None => forward.hide_gone(),
+            }
         }
         Ok(Arc::new(detail))
     }
@@ -137,7 +139,10 @@ impl LockedChannel<'_> {
         if stored.content_hash != content_hash {
             return Err(ImksError::NonceConflict);
         }
-        self.detail(stored.message_id).map(Some).map_err(|_| ImksError::MessageDeleted)
+        match self.detail(stored.message_id) {
+            Err(ImksError::NotFound(_)) => Err(ImksError::MessageDeleted),
+            found => found.map(Some),
+        }
     }
 
     /// Returns rows of a feature's table.
@@ -191,7 +196,7 @@ impl LockedChannel<'_> {
         state.message_count += 1;
         let (cseq, mentions, forward_of) = (row.cseq, row.mentions.clone(), row.forward_of.clone());
         let (attachments, embeds) = (row.attachments.clone(), row.embeds.clone());
-        let message = Arc::new(row.into_detail(reply_to));
+        let message = Arc::new(row.into_detail(reply_to)?);
         if let Some(nonce) = &message.nonce {
             self.claim(nonce.clone());
         }
@@ -235,11 +240,13 @@ impl LockedChannel<'_> {
         let last = self.batch.effects.changes.len();
         self.batch.effects.changes.push(Change { channel_id, rev, kind, message_id: id, seq, actor_id, at });
         let changed = self.batch.changed_mut(id)?;
-        let version = changed.row.version;
+        let text = (changed.row.version, changed.row.stream);
         change(&mut changed.row);
         changed.row.rev = rev;
-        changed.rewritten |= changed.row.version != version;
-        changed.last = last;
+        changed.stored = true;
+        // What a stream added is written with its end.
+        changed.rewritten |= (changed.row.version, changed.row.stream) != text;
+        changed.last = Some(last);
         Ok(&changed.row)
     }
 
@@ -255,7 +262,7 @@ impl LockedChannel<'_> {
         change: impl FnOnce(&mut Message),
     ) -> ImksResult<&Message> {
         match self.batch.changed.get(&id).copied() {
-            Some(index) if self.batch.last_kind(index) == kind => {
+            Some(index) if self.batch.last_kind(index) == Some(kind) => {
                 self.batch.steps += 1;
                 let changed = &mut self.batch.effects.changed[index];
                 change(&mut changed.row);
@@ -263,6 +270,31 @@ impl LockedChannel<'_> {
             }
             _ => self.change(id, kind, change),
         }
+    }
+
+    /// Adds to the text of a message. Returns whether the batch writes the text to the row in any case, with what is
+    /// new. Otherwise the table of a feature keeps that, until the row is [rewritten](LockedChannel::rewrite).
+    ///
+    /// # Errors
+    /// [`ImksError::NotFound`] for a message of another channel.
+    pub(crate) fn extend(&mut self, id: Uuid, text: &str) -> ImksResult<bool> {
+        self.message(id)?;
+        self.batch.steps += 1;
+        let changed = self.batch.changed_mut(id)?;
+        changed.row.body.push_str(text);
+        Ok(changed.rewritten)
+    }
+
+    /// Writes the text of a message to its row, which is no change that others are told of.
+    ///
+    /// # Errors
+    /// [`ImksError::NotFound`] for a message of another channel.
+    pub(crate) fn rewrite(&mut self, id: Uuid) -> ImksResult<()> {
+        self.message(id)?;
+        self.batch.steps += 1;
+        let changed = self.batch.changed_mut(id)?;
+        (changed.stored, changed.rewritten) = (true, true);
+        Ok(())
     }
 
     /// Decrements the number of messages that are not deleted.
@@ -296,6 +328,13 @@ impl LockedChannel<'_> {
         Ok(())
     }
 
+    /// Sends an event without a number to the channel's members after the commit. Clients that cannot take it right
+    /// then miss it.
+    pub(crate) fn tell_in_passing(&mut self, event: &'static str, payload: Arc<dyn Payload>) {
+        self.batch.steps += 1;
+        self.batch.effects.told.push(Told::in_passing(self.scope.channel_id, event, payload));
+    }
+
     fn head(&mut self) -> ImksResult<(i64, i64)> {
         let state = self.batch.state_mut(self.scope.channel_id)?;
         Ok((state.last_seq, state.last_rev))
@@ -310,13 +349,46 @@ impl LockedChannel<'_> {
     where
         P: Serialize + fmt::Debug + Send + Sync + 'static,
     {
+        self.tell_about(event, rev, None, payload)
+    }
+
+    /// Does what [`LockedChannel::tell_change`] does for an event that tells the whole state of `state_of`.
+    ///
+    /// # Errors
+    /// [`ImksError::Internal`] for a channel that is not locked.
+    pub(crate) fn tell_state<P>(
+        &mut self,
+        event: &'static str,
+        rev: i64,
+        state_of: Uuid,
+        payload: P,
+    ) -> ImksResult<()>
+    where
+        P: Serialize + fmt::Debug + Send + Sync + 'static,
+    {
+        self.tell_about(event, rev, Some(state_of), payload)
+    }
+
+    fn tell_about<P>(
+        &mut self,
+        event: &'static str,
+        rev: i64,
+        state_of: Option<Uuid>,
+        payload: P,
+    ) -> ImksResult<()>
+    where
+        P: Serialize + fmt::Debug + Send + Sync + 'static,
+    {
         let (channel_id, head) = (self.scope.channel_id, self.head()?);
         let payload = Arc::new(ChangeEvent::new(payload, rev));
         let next = self.batch.effects.told.len();
         let place = *self.batch.told_changes.entry((channel_id, rev)).or_insert(next);
         match self.batch.effects.told.get_mut(place) {
-            Some(earlier) => *earlier = Told::new(channel_id, earlier.head(), event, payload),
-            None => self.batch.effects.told.push(Told::new(channel_id, head, event, payload)),
+            Some(earlier) => earlier.replace(event, payload, state_of),
+            None => {
+                let told = Told::new(channel_id, head, event, payload).with_state_of(state_of);
+                self.batch.effects.told.push(told);
+            }
         }
         Ok(())
     }

@@ -71,11 +71,10 @@ impl References<'_> {
         self.wanted.messages.push(id);
     }
 
-    /// Requests a nonce of the actor, for [`LockedChannel::sent_before`]. It is looked up if `always` is set,
-    /// or if the batch turns out to contain a repeated send.
-    pub(crate) fn nonce(&mut self, nonce: &Nonce, always: bool) {
+    /// Requests a nonce of the actor, for [`LockedChannel::sent_before`]. It is looked up once a mutation of the
+    /// batch is refused, or the batch turns out to contain a repeated send.
+    pub(crate) fn nonce(&mut self, nonce: &Nonce) {
         self.wanted.nonces.push((self.scope.channel_id, self.scope.actor.id, nonce.clone()));
-        self.wanted.nonces_matter |= always;
     }
 
     /// Requests rows of a feature's table, for [`LockedChannel::rows`].
@@ -90,8 +89,6 @@ pub(super) struct Wanted {
     pub messages: Vec<Uuid>,
     /// The channel, author and nonce of each send.
     pub nonces: Vec<(Uuid, Uuid, Nonce)>,
-    /// Whether the nonces are looked up before anything is inserted.
-    pub nonces_matter: bool,
     pub rows: Lookups,
 }
 

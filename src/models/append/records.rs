@@ -48,6 +48,12 @@ pub(crate) trait Lookup:
     /// Returns the key that finds this row.
     fn key(&self) -> Self::Key;
 
+    /// Returns the statement that keeps others from changing what [`Lookup::select`] finds, if the lock of the channel does
+    /// not. It runs before, on PostgreSQL only: a transaction on SQLite is alone anyway.
+    fn lock_postgres() -> Option<&'static str> {
+        None
+    }
+
     /// Returns the statement that finds rows.
     fn select() -> &'static RowsSql;
 
@@ -247,6 +253,10 @@ impl<L: Lookup> Found for FoundRows<L> {
                 Entry::Occupied(_) => false,
                 Entry::Vacant(new) => new.insert(Vec::new()).is_empty(),
             });
+            let is_postgres = matches!(connection, Connection::Postgres(_));
+            if let Some(lock) = L::lock_postgres().filter(|_| is_postgres) {
+                connection.run(lock).await?;
+            }
             let found: Vec<L> = L::select().fetch(connection, &L::key_columns(&wanted)).await?;
             for row in found {
                 self.rows.entry(row.key()).or_default().push(row);

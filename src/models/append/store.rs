@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::batch::{Batch, ChannelState, Effects, Loaded, NonceKey, StoredNonce};
+use super::batch::{Batch, ChannelState, Decision, Effects, Loaded, NonceKey, StoredNonce};
 use super::mutation::{Job, Wanted};
 use crate::clock::Micros;
 use crate::models::channel_change::{self, Change};
@@ -33,19 +33,37 @@ pub(super) async fn apply(
     now: Micros,
     mode: Mode,
 ) -> Result<Effects, sqlx::Error> {
-    let loaded = load(connection, Wanted::of(jobs), states, mode.expect_repeats).await?;
     let random =
         message_id::random_numbers(jobs.len()).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
-    let mut batch = Batch::new(loaded, now, random);
-    let mut looks = 0;
-    while !batch.decide(jobs) {
-        looks += 1;
-        if looks > LOOKS_MAX {
-            return Err(sqlx::Error::Encode("a mutation looks for ever more rows".into()));
-        }
-        batch.loaded.rows.load(connection).await?;
+    let Wanted { messages, mut nonces, rows } = Wanted::of(jobs);
+    let mut loaded = Loaded { states, rows, ..Loaded::default() };
+    if mode.expect_repeats {
+        load_nonces(connection, &mut loaded, std::mem::take(&mut nonces)).await?;
     }
-    let effects = batch.finish();
+    load_messages(connection, &mut loaded, messages).await?;
+    loaded.rows.load(connection).await?;
+    let mut batch = Batch::new(loaded, now, random);
+    for _ in 0..LOOKS_MAX {
+        match batch.decide(jobs) {
+            Decision::Incomplete => batch.loaded.rows.load(connection).await?,
+            // What is refused now may repeat what was sent before it was refused.
+            Decision::Refused if !nonces.is_empty() => {
+                load_nonces(connection, &mut batch.loaded, std::mem::take(&mut nonces)).await?;
+            }
+            Decision::Refused | Decision::Complete => {
+                return store(connection, batch.finish(), now, mode).await;
+            }
+        }
+    }
+    Err(sqlx::Error::Encode("a mutation looks for ever more rows".into()))
+}
+
+async fn store(
+    connection: &mut Connection<'_>,
+    effects: Effects,
+    now: Micros,
+    mode: Mode,
+) -> Result<Effects, sqlx::Error> {
     write(connection, &effects).await?;
     if mode.feed {
         feed_batch::record(connection, now, &effects.ranges).await?;
@@ -102,27 +120,33 @@ async fn lock_existing(
     }
 }
 
-async fn load(
+/// Reads the messages that were sent before with these nonces: by a separate statement, and thus in its own
+/// snapshot, so that a send on another node has committed by now.
+async fn load_nonces(
     connection: &mut Connection<'_>,
-    wanted: Wanted,
-    states: Vec<ChannelState>,
-    expect_repeats: bool,
-) -> Result<Loaded, sqlx::Error> {
-    let Wanted { mut messages, nonces, nonces_matter, mut rows } = wanted;
-    // Read by a separate statement, and thus in its own snapshot, so that a send with the same nonce on
-    // another node has committed by now.
-    let nonces = match expect_repeats || nonces_matter {
-        true => stored_nonces(connection, nonces).await?,
-        false => HashMap::new(),
-    };
-    messages.extend(nonces.values().map(|stored| stored.message_id));
-    let mut messages = fetch_messages(connection, messages).await?;
-    // Answers and events depend on the messages that others quote or forward.
-    let quoted = messages.values().flat_map(Message::quoted);
-    let quoted: Vec<Uuid> = quoted.filter(|id| !messages.contains_key(id)).collect();
-    messages.extend(fetch_messages(connection, quoted).await?);
-    rows.load(connection).await?;
-    Ok(Loaded { states, nonces, messages, rows })
+    loaded: &mut Loaded,
+    nonces: Vec<NonceKey>,
+) -> Result<(), sqlx::Error> {
+    loaded.nonces = stored_nonces(connection, nonces).await?;
+    let messages = loaded.nonces.values().map(|stored| stored.message_id).collect();
+    load_messages(connection, loaded, messages).await
+}
+
+/// Reads messages, and those that they quote or forward: answers and events depend on them.
+async fn load_messages(
+    connection: &mut Connection<'_>,
+    loaded: &mut Loaded,
+    ids: Vec<Uuid>,
+) -> Result<(), sqlx::Error> {
+    let messages = fetch_messages(connection, ids).await?;
+    let mut quoted = Vec::new();
+    for message in messages.values() {
+        let of_message = message.quoted().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        quoted.extend(of_message.filter(|id| !messages.contains_key(id)));
+    }
+    loaded.messages.extend(messages);
+    loaded.messages.extend(fetch_messages(connection, quoted).await?);
+    Ok(())
 }
 
 async fn stored_nonces(
@@ -153,11 +177,10 @@ async fn fetch_messages(
 async fn write(connection: &mut Connection<'_>, effects: &Effects) -> Result<(), sqlx::Error> {
     RELEASE_NONCES.execute(connection, &[Column::Ids(effects.released.clone())]).await?;
     message_row::INSERT.execute(connection, &Appended::columns(&effects.appended)).await?;
-    if !effects.changes.is_empty() {
-        let changed: Vec<_> = effects.changed.iter().map(|it| (&it.row, it.new_body())).collect();
-        message_row::UPDATE.execute(connection, &Message::update_columns(&changed)).await?;
-        channel_change::INSERT.execute(connection, &Change::columns(&effects.changes)).await?;
-    }
+    let changed = effects.changed.iter().filter(|it| it.stored);
+    let changed: Vec<_> = changed.map(|it| (&it.row, it.new_body())).collect();
+    message_row::UPDATE.execute(connection, &Message::update_columns(&changed)).await?;
+    channel_change::INSERT.execute(connection, &Change::columns(&effects.changes)).await?;
     effects.records.write(connection).await?;
     UPDATE_COUNTERS.execute(connection, &counter_columns(&effects.states)).await
 }
@@ -175,8 +198,9 @@ fn counter_columns(states: &[ChannelState]) -> [Column<'_>; 8] {
     ]
 }
 
-/// The most times that a batch is decided again because a mutation needs rows that it could not name before.
-const LOOKS_MAX: usize = 4;
+/// The most times that a batch is decided: again when a mutation needs rows that it could not name before, or when
+/// one is refused that may repeat an earlier one.
+const LOOKS_MAX: usize = 6;
 
 /// The columns of [`ChannelState`], for `concat!`.
 macro_rules! state_columns {

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -14,8 +15,10 @@ pub struct Told {
     channel_id: Uuid,
     event: &'static str,
     payload: Arc<dyn Payload>,
-    /// The `seq` and `rev` of the channel after the mutation.
-    head: (i64, i64),
+    /// The `seq` and `rev` of the channel after the mutation; `None` for an event without a number.
+    head: Option<(i64, i64)>,
+    /// What the event tells the whole state of: a later event of the same name about it replaces this one.
+    state_of: Option<Uuid>,
 }
 
 impl Told {
@@ -25,13 +28,34 @@ impl Told {
         event: &'static str,
         payload: Arc<dyn Payload>,
     ) -> Self {
-        Self { channel_id, event, payload, head }
+        Self { channel_id, event, payload, head: Some(head), state_of: None }
+    }
+
+    /// Creates an event without a number, which clients may miss.
+    pub(crate) fn in_passing(channel_id: Uuid, event: &'static str, payload: Arc<dyn Payload>) -> Self {
+        Self { channel_id, event, payload, head: None, state_of: None }
+    }
+
+    /// Says what the event tells the whole state of.
+    pub(crate) fn with_state_of(self, state_of: Option<Uuid>) -> Self {
+        Self { state_of, ..self }
+    }
+
+    /// Returns what the event tells the whole state of, such as the reactions to a message. Clients that do not keep up
+    /// need only the last such event.
+    pub fn state_of(&self) -> Option<Uuid> {
+        self.state_of
     }
 
     /// Returns the `seq` and `rev` of the channel after the mutation. It raised one of the two by one, so their
-    /// sum numbers the events of a channel without holes.
-    pub fn head(&self) -> (i64, i64) {
+    /// sum numbers the events of a channel without holes. `None` for an event without a number.
+    pub fn head(&self) -> Option<(i64, i64)> {
         self.head
+    }
+
+    /// Replaces what is sent. Its number stays.
+    pub(super) fn replace(&mut self, event: &'static str, payload: Arc<dyn Payload>, state_of: Option<Uuid>) {
+        (self.event, self.payload, self.state_of) = (event, payload, state_of);
     }
 
     /// Returns the channel of the event.
@@ -69,7 +93,7 @@ impl<T: Serialize + Debug + Send + Sync> Payload for T {
 }
 
 /// The payload of a change event: the feature's payload, the number of the change, and a name for traces.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChangeEvent<T> {
     #[serde(flatten)]
     payload: T,

@@ -2,11 +2,10 @@
 
 use tokio::sync::watch;
 
-use super::head::Feed;
+use super::head::{Feed, given_out};
 use super::page::{self, Event, Filter, Page};
 use super::position::{Cursor, Position};
 use super::sweep::swept;
-use crate::models::db::Db;
 use crate::{ImksError, ImksResult};
 
 /// A follower of the feed.
@@ -24,8 +23,17 @@ pub struct Follower {
 pub enum Step {
     /// Events, in the order of each channel; none if the filter left all of them out. Then where the next ones are.
     Events(Vec<Event>, Position),
-    /// Events before this place are not kept any more.
-    Gap(Position),
+    /// Events before this place cannot be told.
+    Gap(Position, Reason),
+}
+
+/// Why events cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// They are not kept any more.
+    Removed,
+    /// The cursor is of a later time than the database, as after a backup was restored.
+    UnknownCursor,
 }
 
 impl Follower {
@@ -45,17 +53,18 @@ impl Follower {
     pub async fn next(&mut self) -> ImksResult<Step> {
         loop {
             let head = self.complete().await?;
-            if self.start.is_some() && self.begin(head).await? {
-                return Ok(Step::Gap(self.position));
-            }
+            self.begin(head).await?;
             if self.position.batch > head {
+                if self.is_unknown(head).await? {
+                    return self.gap(Reason::UnknownCursor).await;
+                }
                 self.head.changed().await.map_err(|_| ImksError::Unavailable("feed"))?;
                 continue;
             }
             let Page { events, next, is_joined } =
                 page::read(&self.feed.db, self.position, head, &self.filter).await?;
-            if !is_joined && self.skip_removed().await? {
-                return Ok(Step::Gap(self.position));
+            if !is_joined && self.position.batch <= swept(&self.feed.db).await? {
+                return self.gap(Reason::Removed).await;
             }
             self.position = next;
             return Ok(Step::Events(events, next));
@@ -68,9 +77,7 @@ impl Follower {
     /// [`ImksError::Unavailable`] when the feed ends, [`ImksError::Database`].
     pub async fn begun(&mut self) -> ImksResult<Position> {
         let head = self.complete().await?;
-        if self.start.is_some() {
-            self.begin(head).await?;
-        }
+        self.begin(head).await?;
         Ok(self.position)
     }
 
@@ -83,41 +90,28 @@ impl Follower {
         Ok(head.unwrap_or_default())
     }
 
-    /// Finds the first position. Returns whether the cursor is not of this feed, as after a restored backup.
-    async fn begin(&mut self, head: i64) -> ImksResult<bool> {
-        let Some(start) = self.start else { return Ok(false) };
-        let (position, is_foreign) = match start {
-            Cursor::Now => (Position::after(head), false),
-            Cursor::Oldest => (Position::after(swept(&self.feed.db).await?), false),
-            // Another node may know more than this one to be complete.
-            Cursor::At(position)
-                if position.batch > head + 1 && position.batch > self.given_out().await? + 1 =>
-            {
-                (Position::after(swept(&self.feed.db).await?), true)
-            }
-            Cursor::At(position) => (position, false),
+    /// Finds the first position, once.
+    async fn begin(&mut self, head: i64) -> ImksResult<()> {
+        self.position = match self.start {
+            None => return Ok(()),
+            Some(Cursor::Now) => Position::after(head),
+            Some(Cursor::Oldest) => Position::after(swept(&self.feed.db).await?),
+            Some(Cursor::At(position)) => position,
         };
-        (self.position, self.start) = (position, None);
-        Ok(is_foreign)
+        self.start = None;
+        Ok(())
     }
 
-    /// Returns the last number that was given out.
-    async fn given_out(&self) -> ImksResult<i64> {
-        Ok(match &self.feed.db {
-            Db::Postgres(pool) => sqlx::query_scalar(GIVEN_OUT).fetch_one(pool).await?,
-            Db::Sqlite(_) => (*self.head.borrow()).unwrap_or_default(),
-        })
+    /// Whether the position is one that this database has not come to.
+    async fn is_unknown(&self, head: i64) -> ImksResult<bool> {
+        let last = self.position.batch.saturating_sub(1);
+        // Another node may know more than this one to be complete.
+        Ok(last > head && last > given_out(&self.feed.db).await?)
     }
 
-    /// Skips what was removed. Returns whether something was.
-    async fn skip_removed(&mut self) -> ImksResult<bool> {
-        let swept = swept(&self.feed.db).await?;
-        let is_removed = self.position.batch <= swept;
-        if is_removed {
-            self.position = Position::after(swept);
-        }
-        Ok(is_removed)
+    /// Goes on with the oldest event that is kept.
+    async fn gap(&mut self, reason: Reason) -> ImksResult<Step> {
+        self.position = Position::after(swept(&self.feed.db).await?);
+        Ok(Step::Gap(self.position, reason))
     }
 }
-
-const GIVEN_OUT: &str = "SELECT last_value FROM feed_batch_id_seq";

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, Cursor, Filter, Follower, Position, sweep};
 use crate::ImksResult;
 use crate::clock::{self, Micros};
-use crate::models::db::{Db, on};
-use crate::models::feed_batch;
+use crate::models::db::Db;
+use crate::models::{feed_batch, metrics};
 
 /// The feed of this node. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -63,6 +63,21 @@ impl Feed {
         Ok(first.map_or(0, |at| clock::now_micros().saturating_sub(at).max(0)))
     }
 
+    /// Returns the age of the oldest event that nobody can follow yet, because a transaction before it is still open;
+    /// zero if there is none, or while nobody follows.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`].
+    pub async fn held_back(&self) -> ImksResult<Micros> {
+        let head = *self.shared.head.borrow();
+        let lag = match head.filter(|_| self.shared.head.receiver_count() > 0) {
+            Some(head) => self.lag(Some(Position::after(head))).await?,
+            None => 0,
+        };
+        metrics::FEED_HELD_BACK.set(lag / 1_000);
+        Ok(lag)
+    }
+
     /// Tells followers that this node has committed something.
     pub fn committed(&self) {
         self.shared.news.notify_one();
@@ -93,10 +108,9 @@ impl Feed {
                     continue;
                 }
             };
-            // Before the first hole is settled, nothing is known to be complete.
             self.shared.head.send_if_modified(|known| {
-                let is_known = is_complete || known.is_some();
-                is_known && known.replace(head.last) != Some(head.last)
+                let news = head.is_near.then_some(head.last);
+                std::mem::replace(known, news) != news
             });
             if !is_complete {
                 sleep(HOLE_PAUSE).await;
@@ -104,34 +118,37 @@ impl Feed {
             }
             // So that many small commits cost few looks.
             sleep(LOOK_PAUSE).await;
-            let polled = async {
-                match self.shared.head.receiver_count() {
-                    0 => std::future::pending().await,
-                    _ => sleep(POLL).await,
-                }
-            };
-            tokio::select! {
-                () = self.shared.news.notified() => {}
-                () = polled => {}
+            if self.shared.head.receiver_count() > 0 {
+                let _ = timeout(POLL, self.shared.news.notified()).await;
+                continue;
             }
+            // Other nodes go on meanwhile, so what is known grows old: whoever comes next waits for a look.
+            head.is_near = false;
+            self.shared.head.send_replace(None);
+            self.shared.news.notified().await;
         }
     }
 
     /// Moves the head forward. Returns whether there is no hole behind it.
     async fn look(&self, head: &mut Head) -> ImksResult<bool> {
-        let rows: Vec<i64> = on!(read &self.db, pool => {
-            sqlx::query_scalar(NEXT).bind(head.last).bind(ROWS_PER_LOOK).fetch_all(pool).await?
-        });
         let Db::Postgres(pool) = &self.db else {
             // SQLite has one writer: what is there is complete.
-            let last: i64 = on!(read &self.db, pool => sqlx::query_scalar(LAST).fetch_one(pool).await?);
-            head.last = head.last.max(last);
+            (head.last, head.is_near) = (given_out(&self.db).await?, true);
             return Ok(true);
         };
-        let before = head.last;
+        let mut rows: Vec<i64> =
+            sqlx::query_scalar(NEXT).bind(head.last).bind(ROWS_PER_LOOK).fetch_all(pool).await?;
+        if rows.first() != Some(&(head.last + 1)) {
+            let (swept, given_out) = (sweep::swept(&self.db).await?, given_out(&self.db).await?);
+            head.fit(swept, given_out);
+            rows.retain(|id| *id > head.last);
+        }
         head.pass(&rows);
-        let Some(seen) = rows.last().filter(|seen| **seen > head.last) else { return Ok(true) };
-        if head.last > before {
+        let Some(seen) = rows.last().filter(|seen| **seen > head.last) else {
+            head.is_near = true;
+            return Ok(true);
+        };
+        if head.has_advanced {
             // Most holes are filled by the next look.
             return Ok(false);
         }
@@ -162,10 +179,22 @@ impl Feed {
     }
 }
 
+/// Returns the last number that was given out.
+pub(super) async fn given_out(db: &Db) -> ImksResult<i64> {
+    Ok(match db {
+        Db::Postgres(pool) => sqlx::query_scalar(GIVEN_OUT_POSTGRES).fetch_one(pool).await?,
+        Db::Sqlite(sqlite) => sqlx::query_scalar(GIVEN_OUT_SQLITE).fetch_one(&sqlite.reader).await?,
+    })
+}
+
 /// The last complete number, and the hole behind it. Pure.
 #[derive(Debug, Default)]
 struct Head {
     last: i64,
+    /// Whether `last` is near the end of what is there, so that followers may begin with it.
+    is_near: bool,
+    /// Whether the last look moved the head up to a hole.
+    has_advanced: bool,
     hole: Option<Hole>,
 }
 
@@ -179,15 +208,28 @@ struct Hole {
 }
 
 impl Head {
+    /// Passes what was removed. Begins anew in a database that has given out fewer numbers: an older state of it,
+    /// restored from a backup.
+    fn fit(&mut self, swept: i64, given_out: i64) {
+        if given_out < self.last {
+            *self = Self::default();
+        }
+        if swept > self.last {
+            (self.last, self.hole) = (swept, None);
+        }
+    }
+
     /// Passes the numbers that follow without a hole.
     fn pass(&mut self, rows: &[i64]) {
-        for id in rows {
-            if *id != self.last + 1 {
-                return;
-            }
-            self.last = *id;
+        let joined = rows.iter().zip(self.last + 1..).take_while(|(id, next)| *id == next).count();
+        self.last += i64::try_from(joined).unwrap_or_default();
+        if joined == rows.len() {
+            self.hole = None;
         }
-        self.hole = None;
+        let advanced = joined > 0 && joined < rows.len();
+        // A hole that was filled between two looks was young, and what comes after it is younger.
+        self.is_near |= self.has_advanced && advanced;
+        self.has_advanced = advanced;
     }
 
     /// Decides about the numbers up to `seen`, given the transactions that are writing now, which must have been
@@ -197,7 +239,7 @@ impl Head {
             Some(hole) if hole.seen > self.last => {
                 hole.writers.retain(|writer| writers.contains(writer));
                 if hole.writers.is_empty() {
-                    self.last = hole.seen;
+                    (self.last, self.is_near) = (hole.seen, true);
                     self.hole = None;
                 }
             }
@@ -208,6 +250,10 @@ impl Head {
 
 const NEXT: &str = "SELECT id FROM feed_batch WHERE id > $1 ORDER BY id LIMIT $2";
 const LAST: &str = "SELECT COALESCE(MAX(id), 0) FROM feed_batch";
+const GIVEN_OUT_POSTGRES: &str = "SELECT last_value FROM feed_batch_id_seq";
+/// The table of SQLite itself has no row before the first number.
+const GIVEN_OUT_SQLITE: &str =
+    "SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'feed_batch'), 0)";
 const WRITERS: &str = "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' \
     AND relation = 'feed_batch'::regclass AND mode = 'RowExclusiveLock' AND granted \
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
@@ -242,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_hole_is_passed_when_every_transaction_that_could_fill_it_has_ended() {
-        let mut head = Head { last: 3, hole: None };
+        let mut head = Head { last: 3, ..Head::default() };
         head.settle(6, writers(&["a", "b"]));
         head.settle(8, writers(&["b", "c"]));
         assert_eq!(head.last, 3, "b may still commit 4 or 5");
@@ -252,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_hole_that_was_filled_makes_way_for_the_next() {
-        let mut head = Head { last: 3, hole: None };
+        let mut head = Head { last: 3, ..Head::default() };
         head.settle(5, writers(&["a"]));
         head.pass(&[4, 5, 7]);
         assert_eq!(head.last, 5);
@@ -261,5 +307,26 @@ mod tests {
         assert_eq!(head.last, 5, "b may still commit 6");
         head.settle(7, writers(&[]));
         assert_eq!(head.last, 7);
+    }
+    #[test]
+    fn what_was_removed_is_passed_and_an_older_database_is_read_from_its_beginning() {
+        let mut head = Head::default();
+        head.fit(7, 9);
+        head.pass(&[8, 9]);
+        assert_eq!(head.last, 9);
+        head.fit(12, 12);
+        assert_eq!(head.last, 12, "what other nodes wrote and removed while nobody looked");
+        head.is_near = true;
+        head.fit(3, 11);
+        assert_eq!((head.last, head.is_near), (3, false));
+    }
+
+    #[test]
+    fn a_follower_need_not_wait_for_a_moment_in_which_nobody_writes() {
+        let mut head = Head { last: 3, ..Head::default() };
+        head.pass(&[4, 6]);
+        assert!(!head.is_near, "5 may have been rolled back long ago");
+        head.pass(&[5, 6, 8]);
+        assert!(head.is_near, "5 was young, and so is 7");
     }
 }

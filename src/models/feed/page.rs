@@ -43,6 +43,13 @@ pub struct Event {
     pub next: Position,
 }
 
+impl Event {
+    /// Returns about how many bytes the event takes.
+    fn bytes(&self) -> usize {
+        self.message.len() + EVENT_BYTES
+    }
+}
+
 /// The event of a new message. The others are those of [`ChangeKind`].
 const NEW: &str = "message:new";
 
@@ -56,9 +63,12 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Returns the names of all events.
+    /// Returns the names of all events, each once.
     pub fn names() -> impl Iterator<Item = &'static str> + Clone {
-        std::iter::once(NEW).chain(ChangeKind::EVENTS.iter().copied())
+        let is_first =
+            |&(at, name): &(usize, &str)| ChangeKind::EVENTS.iter().position(|it| *it == name) == Some(at);
+        let changes = ChangeKind::EVENTS.iter().copied().enumerate().filter(is_first);
+        std::iter::once(NEW).chain(changes.map(|(_, name)| name))
     }
 
     fn has_channel(&self, channel: Uuid) -> bool {
@@ -79,20 +89,44 @@ pub(super) struct Page {
     pub is_joined: bool,
 }
 
-/// Reads events from `from` on, out of rows up to `head`, which must be complete.
+/// Reads events from `from` on, out of rows up to `head`, which must be complete: a page of [`EVENTS_PER_PAGE`] and
+/// [`PAGE_BYTES_MAX`]. It is read in steps, so that few large messages are in memory that do not fit.
 pub(super) async fn read(db: &Db, from: Position, head: i64, filter: &Filter) -> ImksResult<Page> {
     let rows: Vec<Row> = on!(read db, pool => {
         sqlx::query_as(ROWS).bind(from.batch).bind(head).bind(ROWS_PER_PAGE).fetch_all(pool).await?
     });
     let is_joined = rows.first().is_some_and(|row| row.id == from.batch);
     let is_last = rows.len() < usize::try_from(ROWS_PER_PAGE).unwrap_or(usize::MAX);
-    let (parts, cut) = parts(&rows, from, filter);
     let end = match rows.last() {
         Some(row) if !is_last => Position::after(row.id),
         _ => Position::after(head),
     };
-    let events = events(db, &parts, filter).await?;
-    Ok(Page { events, next: cut.unwrap_or(end), is_joined })
+    let mut page = Page { events: Vec::new(), next: from, is_joined };
+    let (mut left, mut room) = (EVENTS_PER_PAGE, PAGE_BYTES_MAX);
+    while left > 0 {
+        let (parts, cut) = parts(&rows, page.next, filter, step(&page.events, room).min(left));
+        left -= parts.iter().map(|part| part.range.events()).sum::<i64>();
+        for event in events(db, &parts, filter).await? {
+            let rest = room.checked_sub(event.bytes());
+            if rest.is_none() && !page.events.is_empty() {
+                return Ok(Page { next: event.place, ..page });
+            }
+            room = rest.unwrap_or_default();
+            page.events.push(event);
+        }
+        page.next = cut.unwrap_or(end);
+        if cut.is_none() {
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// Returns how many events to read next: as many as fit into the room if they are like those so far.
+fn step(events: &[Event], room: usize) -> i64 {
+    let bytes: usize = events.iter().map(Event::bytes).sum();
+    let fitting = room * events.len() / bytes.max(1);
+    i64::try_from(fitting).unwrap_or(i64::MAX).max(EVENTS_PER_STEP)
 }
 
 #[derive(FromRow)]
@@ -123,10 +157,10 @@ impl Part {
     }
 }
 
-/// Selects the parts of a page. Returns where the next page begins, if not all fit.
-fn parts(rows: &[Row], from: Position, filter: &Filter) -> (Vec<Part>, Option<Position>) {
-    let (mut parts, mut room) = (Vec::new(), EVENTS_PER_PAGE);
-    for row in rows {
+/// Selects parts with at most `room` events. Returns where the next ones begin, if not all fit.
+fn parts(rows: &[Row], from: Position, filter: &Filter, mut room: i64) -> (Vec<Part>, Option<Position>) {
+    let mut parts = Vec::new();
+    for row in rows.iter().filter(|row| row.id >= from.batch) {
         let mut first = Position { batch: row.id, index: 0 };
         let ranges = Range::decode_all(&row.ranges);
         let total = ranges.iter().map(Range::events).sum();
@@ -275,6 +309,12 @@ const ROWS: &str = "SELECT id, at, ranges FROM feed_batch WHERE id >= $1 AND id 
 const ROWS_PER_PAGE: i64 = 64;
 /// The most events of a page.
 const EVENTS_PER_PAGE: i64 = 100;
+/// The events that are read at once before it is known how large they are.
+const EVENTS_PER_STEP: i64 = 16;
+/// The most bytes of a page of the feed. A single event may be larger.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+/// What an event takes beside its message, in bytes.
+const EVENT_BYTES: usize = 300;
 
 #[cfg(test)]
 mod tests {
@@ -329,7 +369,7 @@ mod tests {
             loop {
                 let rest: Vec<Row> = rows.iter().filter(|row| row.id >= from.batch)
                     .map(|row| Row { id: row.id, at: 0, ranges: row.ranges.clone() }).collect();
-                let (parts, next) = parts(&rest, from, &Filter::default());
+                let (parts, next) = parts(&rest, from, &Filter::default(), EVENTS_PER_PAGE);
                 let page = told(&parts);
                 prop_assert!(page.len() <= EVENTS_PER_PAGE as usize);
                 // A follower may stop after any event of a page.

@@ -1,0 +1,44 @@
+//! The check that the schema of a database is that of this version, for programs that must not change it.
+
+use super::{Db, POSTGRES_MIGRATIONS, SQLITE_MIGRATIONS, on};
+use crate::{ImksError, ImksResult};
+
+impl Db {
+    /// Checks that the schema is the one that this version has. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] that says what to do about another one; [`ImksError::Database`].
+    pub async fn check_schema(&self) -> ImksResult<()> {
+        let (there, migrations) = match self {
+            Self::Postgres(_) => ("SELECT to_regclass('_sqlx_migrations') IS NOT NULL", &POSTGRES_MIGRATIONS),
+            Self::Sqlite(_) => (
+                "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '_sqlx_migrations')",
+                &SQLITE_MIGRATIONS,
+            ),
+        };
+        let is_there: bool = on!(read self, pool => sqlx::query_scalar(there).fetch_one(pool).await?);
+        let has: i64 = match is_there {
+            true => on!(read self, pool => sqlx::query_scalar(NEWEST).fetch_one(pool).await?),
+            false => 0,
+        };
+        let known = migrations.iter().map(|migration| migration.version).max().unwrap_or_default();
+        let place = self.describe();
+        if has < known {
+            let text = format!(
+                "the database {place} has no schema of this version ({has}, not {known}): start the server, or run \
+                 imks migrate"
+            );
+            return Err(ImksError::Config(text));
+        }
+        if has > known {
+            let text = format!(
+                "the database {place} has the schema of a newer version ({has}, not {known}): use the program of its \
+                 server"
+            );
+            return Err(ImksError::Config(text));
+        }
+        Ok(())
+    }
+}
+
+const NEWEST: &str = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations WHERE success";
