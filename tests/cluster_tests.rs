@@ -22,6 +22,8 @@ mod client;
 mod pipe;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "cluster/presence.rs"]
+mod presence;
 #[path = "cluster/proxy.rs"]
 mod proxy;
 #[path = "client/script.rs"]

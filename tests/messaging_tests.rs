@@ -19,18 +19,26 @@ mod core;
 mod http_request;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/schema.rs"]
+mod schema;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/token.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod token;
 
+#[path = "messaging/absent.rs"]
+mod absent;
 #[path = "messaging/access.rs"]
 mod access;
+#[path = "messaging/ack.rs"]
+mod ack;
 #[path = "messaging/admin.rs"]
 mod admin;
 #[path = "messaging/api.rs"]
 mod api;
+#[path = "messaging/app_event.rs"]
+mod app_event;
 #[path = "messaging/attachment.rs"]
 mod attachment;
 #[path = "messaging/bad_input.rs"]
@@ -39,10 +47,14 @@ mod bad_input;
 mod body;
 #[path = "messaging/bookmark.rs"]
 mod bookmark;
+#[path = "messaging/call.rs"]
+mod call;
 #[path = "messaging/command_line.rs"]
 mod command_line;
 #[path = "messaging/connect.rs"]
 mod connect;
+#[path = "messaging/contract.rs"]
+mod contract;
 #[path = "messaging/core_outage.rs"]
 mod core_outage;
 #[path = "messaging/draft.rs"]
@@ -53,8 +65,12 @@ mod drain;
 mod edit;
 #[path = "messaging/embed.rs"]
 mod embed;
+#[path = "messaging/emoji.rs"]
+mod emoji;
 #[path = "messaging/fake_s3.rs"]
 mod fake_s3;
+#[path = "messaging/focus.rs"]
+mod focus;
 #[path = "messaging/forward.rs"]
 mod forward;
 #[path = "messaging/history.rs"]
@@ -63,10 +79,14 @@ mod history;
 mod hook;
 #[path = "messaging/http.rs"]
 mod http;
+#[path = "messaging/incoming.rs"]
+mod incoming;
 #[path = "messaging/key_package.rs"]
 mod key_package;
 #[path = "messaging/limits.rs"]
 mod limits;
+#[path = "messaging/matrix.rs"]
+mod matrix;
 #[path = "messaging/memory.rs"]
 mod memory;
 #[path = "messaging/mention.rs"]
@@ -99,6 +119,8 @@ mod scheduled;
 mod search;
 #[path = "messaging/send.rs"]
 mod send;
+#[path = "messaging/stream.rs"]
+mod stream;
 #[path = "messaging/sync.rs"]
 mod sync;
 #[path = "messaging/telemetry.rs"]
@@ -109,6 +131,8 @@ mod thread;
 mod trust;
 #[path = "messaging/typing.rs"]
 mod typing;
+#[path = "messaging/walk.rs"]
+mod walk;
 #[path = "messaging/webhook.rs"]
 mod webhook;
 

@@ -1,45 +1,48 @@
 //! The task that follows changes of access: a user who loses access to a channel leaves its room at once.
 
 use futures_util::{StreamExt, stream};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::channel_rooms;
 use super::mention;
 use super::parts::{Messaging, timed};
 use super::push::{Push, user_room};
 use super::remembered;
 use super::session::Session;
+use super::workspaces;
 use crate::auth::{AccessChange, ChannelInfo, Membership, Permission, Revocation};
 use crate::models::message_read_state::baseline;
 use crate::socket::{Namespace, Socket};
 
 /// Sent to a socket that has joined the room of a channel because its user became a member.
-const JOINED: Push<Joined<'_>> = Push::new("channel:joined");
+pub(super) const JOINED: Push<Joined<'_>> = Push::new("channel:joined");
 /// Sent to a socket that has left the room of a channel because its user may no longer see it.
-const LEFT: Push<Left<'_>> = Push::new("channel:left");
+pub(super) const LEFT: Push<Left<'_>> = Push::new("channel:left");
 
 /// Sent to a room when the core has changed the channel.
-const UPDATED: Push<Updated<'_>> = Push::new("channel:updated");
+pub(super) const UPDATED: Push<Updated<'_>> = Push::new("channel:updated");
 /// Sent to a connection whose token was revoked, before it is closed.
 pub(super) const REVOKED: Push<Revoked<'_>> = Push::new("auth:revoked");
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Revoked<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
-struct Joined<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Joined<'a> {
     channel_id: Uuid,
     name: &'a str,
 }
 
 /// The payload of `channel:updated`: the channel as it is now.
-#[derive(Debug, Serialize)]
-struct Updated<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Updated<'a> {
     channel_id: Uuid,
     name: &'a str,
     kind: &'static str,
@@ -56,8 +59,8 @@ impl<'a> From<&'a ChannelInfo> for Updated<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Left<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Left<'a> {
     channel_id: Uuid,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,12 +117,14 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             join(messaging, namespace, &membership).await;
         }
         AccessChange::Left { user_id, channel_id } => {
-            leave(messaging, &namespace.sockets_in(&user_room(user_id)), channel_id, ("removed", None));
+            leave(messaging, &namespace.sockets_in(&user_room(user_id)), channel_id, (REMOVED, None));
+            workspaces::review(messaging, namespace, user_id).await;
         }
         AccessChange::ChannelRemoved(channel_id) => {
             messaging.channels().forget(channel_id);
-            let sockets = namespace.sockets_in(&channel_id.to_string());
-            leave(messaging, &sockets, channel_id, ("channel_removed", None));
+            let sockets = channel_rooms::sockets(namespace, channel_id);
+            leave(messaging, &sockets, channel_id, (CHANNEL_REMOVED, None));
+            workspaces::review_all(messaging, namespace, &sockets).await;
         }
         AccessChange::Permissions { user_id, channel_id } => {
             if (user_id, channel_id) == (None, None) {
@@ -127,7 +132,7 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             }
             let sockets = match (user_id, channel_id) {
                 (Some(user), _) => namespace.sockets_in(&user_room(user)),
-                (None, Some(channel)) => namespace.sockets_in(&channel.to_string()),
+                (None, Some(channel)) => channel_rooms::sockets(namespace, channel),
                 (None, None) => namespace.sockets(),
             };
             check(messaging, sockets, channel_id).await;
@@ -137,9 +142,16 @@ async fn apply(messaging: &Messaging, namespace: &Namespace, change: AccessChang
             remembered::core_has_changed(messaging, namespace, channel.id, channel.version).await;
             // Every node hears of it by itself.
             let channel = messaging.permissions().limited(channel);
-            UPDATED.to_local_room(namespace, &channel.id.to_string(), &Updated::from(&channel));
+            tell_how_it_is(namespace, &channel);
         }
     }
+}
+
+/// Looks once more at what a socket may do when it is one of the sockets of its namespace: a change that concerned
+/// everybody did not find it before.
+pub(super) async fn arrived(messaging: Messaging, socket: Socket) {
+    disconnect_revoked(&messaging, vec![socket.clone()]);
+    check_socket(&messaging, socket, None).await;
 }
 
 /// Lets the sockets of a member join the room. Returns how many joined.
@@ -147,22 +159,17 @@ pub(super) async fn join(messaging: &Messaging, namespace: &Namespace, membershi
     let (user, channel_id) = (membership.user_id, membership.channel_id);
     let sockets = namespace.sockets_in(&user_room(user));
     // Most changes concern users without a socket on this node.
-    if sockets.is_empty() || !may_view(messaging, user, channel_id).await {
+    if sockets.is_empty() || !may_enter(messaging, user, channel_id).await {
         return 0;
     }
-    let room = channel_id.to_string();
-    let wants = |socket: &&Socket| {
-        let left = socket.data::<Session>().is_some_and(|session| session.has_unsubscribed(channel_id));
-        !left && !socket.is_in(&room)
-    };
+    let mut joined = 0;
     for (socket, session) in sockets.iter().filter_map(|it| Some((it, it.data::<Session>()?))) {
         mention::note_settings(socket, &session, membership);
-    }
-    let mut joined = 0;
-    for socket in sockets.iter().filter(wants) {
-        socket.join(&room);
-        JOINED.to_socket(socket, &Joined { channel_id, name: &membership.name });
-        joined += 1;
+        workspaces::join(socket, [membership]);
+        if !session.has_unsubscribed(channel_id) && channel_rooms::join(socket, &session, channel_id) {
+            JOINED.to_socket(socket, &Joined { channel_id, name: &membership.name });
+            joined += 1;
+        }
     }
     joined
 }
@@ -178,28 +185,34 @@ pub(super) fn remove(
 ) -> u32 {
     let user = user_room(user);
     let left = leave(messaging, &namespace.sockets_in(&user), channel, (reason, message));
-    if let Err(error) = namespace.to(&user).local().sockets_leave(&channel.to_string()) {
-        tracing::warn!(%error, "absent clients may still be in a room");
+    for room in channel_rooms::all(channel) {
+        if let Err(error) = namespace.to(&user).local().sockets_leave(&room) {
+            tracing::warn!(%error, "absent clients may still be in a room");
+        }
     }
     left
 }
 
 /// Tells the sockets of this node in the room of a channel how it is now.
 pub(super) async fn tell_of_channel(messaging: &Messaging, namespace: &Namespace, channel: Uuid) {
-    let room = channel.to_string();
-    if namespace.sockets_in(&room).is_empty() {
+    if !channel_rooms::is_followed(namespace, channel) {
         return;
     }
     match messaging.channels().get(messaging.core(), channel).await {
         Ok(channel) => {
             let channel = messaging.permissions().limited(channel);
-            UPDATED.to_local_room(namespace, &room, &Updated::from(&channel));
+            tell_how_it_is(namespace, &channel);
         }
         Err(error) => tracing::debug!(%error, "the members of a channel were not told that it has changed"),
     }
 }
 
-/// Makes sockets leave the room of a channel, with a reason and the words of whoever decided it. Returns how many
+/// Tells everybody who follows a channel on this node, whether they look at it or not.
+fn tell_how_it_is(namespace: &Namespace, channel: &ChannelInfo) {
+    UPDATED.to_local_rooms(namespace, &channel_rooms::all(channel.id), &Updated::from(channel));
+}
+
+/// Makes sockets leave the rooms of a channel, with a reason and the words of whoever decided it. Returns how many
 /// were in it.
 fn leave(
     messaging: &Messaging,
@@ -207,10 +220,8 @@ fn leave(
     channel_id: Uuid,
     (reason, message): (&'static str, Option<&str>),
 ) -> u32 {
-    let room = channel_id.to_string();
     let mut left = 0;
-    for socket in sockets.iter().filter(|socket| socket.is_in(&room)) {
-        socket.leave(&room);
+    for socket in sockets.iter().filter(|socket| channel_rooms::leave(socket, channel_id)) {
         messaging.typing().left(socket, Some(channel_id));
         LEFT.to_socket(socket, &Left { channel_id, reason, message });
         left += 1;
@@ -229,26 +240,54 @@ pub(super) async fn check_socket(messaging: &Messaging, socket: Socket, channel:
     let user = session.identity().user_id;
     let channels: Vec<Uuid> = match channel {
         Some(channel) => vec![channel],
-        None => socket.rooms().iter().filter_map(|room| Uuid::parse_str(room).ok()).collect(),
+        None => channel_rooms::followed(&socket).into_iter().collect(),
     };
     // One call for many channels; permissions that it did not return are requested one by one.
     if channels.len() > 1 && messaging.permissions().warm(user, &channels).await.is_err() {
         tracing::debug!("permissions not fetched in advance");
     }
+    let mut has_ended = false;
     for channel in channels {
-        if !may_view(messaging, user, channel).await {
-            let reason = why_lost(messaging, user, channel).await;
-            leave(messaging, std::slice::from_ref(&socket), channel, (reason, None));
+        if may_view(messaging, user, channel).await {
+            continue;
         }
+        let reason = why_lost(messaging, user, channel).await;
+        leave(messaging, std::slice::from_ref(&socket), channel, (reason, None));
+        has_ended |= reason != FORBIDDEN;
+    }
+    // Whoever hears next that the membership or the channel is gone does not find the socket in its room any more.
+    if has_ended {
+        workspaces::review(messaging, socket.namespace(), user).await;
     }
 }
 
-/// Returns why a user may no longer see a channel. The end of a membership also changes permissions, and that
-/// change may arrive first, so the core is asked which of the two it was.
+/// Returns why a user may no longer see a channel. The end of a membership, or of the channel, also changes
+/// permissions, and that change may arrive first, so the core is asked which of the three it was.
 async fn why_lost(messaging: &Messaging, user: Uuid, channel: Uuid) -> &'static str {
     match messaging.permissions().is_member(user, channel).await {
-        Ok(false) => "removed",
-        Ok(true) | Err(_) => "forbidden",
+        Ok(false) if is_gone(messaging, channel).await => CHANNEL_REMOVED,
+        Ok(false) => REMOVED,
+        Ok(true) | Err(_) => FORBIDDEN,
+    }
+}
+
+/// Whether the core says that there is no such channel.
+async fn is_gone(messaging: &Messaging, channel: Uuid) -> bool {
+    let found = messaging.core().channels(&[channel]).await;
+    found.is_ok_and(|found| found.is_empty())
+}
+
+/// Whether the user may enter the room. False while the core does not answer: a change of roles comes as a membership
+/// too, also one that takes the channel away.
+async fn may_enter(messaging: &Messaging, user: Uuid, channel: Uuid) -> bool {
+    match messaging.permissions().require(user, channel, Permission::ViewChannel).await {
+        Ok(_) => true,
+        Err(error) => {
+            if error.is_retryable() {
+                tracing::warn!(%user, %channel, %error, "a member enters the room with their next subscribe or connect");
+            }
+            false
+        }
     }
 }
 
@@ -288,5 +327,11 @@ pub(super) fn disconnect(sockets: &[Socket], message: Option<&str>) {
     }
 }
 
+/// Why a socket has left a room: its user is no member of the channel any more.
+const REMOVED: &str = "removed";
+/// Why a socket has left a room: the channel is gone.
+const CHANNEL_REMOVED: &str = "channel_removed";
+/// Why a socket has left a room: its user may not see the channel any more.
+const FORBIDDEN: &str = "forbidden";
 /// The number of sockets that are checked concurrently.
 const CHECKS_AT_ONCE: usize = 32;

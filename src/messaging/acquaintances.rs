@@ -58,8 +58,14 @@ pub(super) async fn follow(messaging: Messaging, namespace: Namespace, stop: Can
         };
         match change {
             Ok(AccessChange::Left { user_id, .. }) => forget_user(core, &namespace, user_id).await,
-            // Everybody who was in the channel, or any channel, is concerned.
-            Ok(AccessChange::ChannelRemoved(_)) | Err(RecvError::Lagged(_)) => {
+            // Everybody who was in the channel, or any channel, is concerned; after a reset, anybody may have left.
+            Ok(
+                AccessChange::ChannelRemoved(_)
+                | AccessChange::Permissions { user_id: None, channel_id: None },
+            )
+            | Err(RecvError::Lagged(_)) => {
+                // What else was told until now is found as well.
+                changes = messaging.permissions().changes();
                 forget_strangers(core, namespace.sockets()).await;
             }
             Ok(_) => {}
@@ -81,7 +87,7 @@ async fn forget_strangers(core: &CoreClient, sockets: Vec<Socket>) {
 
 /// Makes a socket leave the rooms of users whom its own user shares no channel with. It stays while the core does
 /// not answer: an outage is not a removal.
-async fn leave_strangers(core: &CoreClient, socket: Socket) {
+pub(super) async fn leave_strangers(core: &CoreClient, socket: Socket) {
     let Some(session) = socket.data::<Session>() else { return };
     let watched = watched_by(&socket);
     if watched.is_empty() {

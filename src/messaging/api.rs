@@ -17,7 +17,10 @@ use super::budget::Reservation;
 use super::ctx::Caller;
 pub use super::input::{Payload, request as parse};
 use super::parts::Messaging;
+pub use super::server_facts::ServerFacts;
 use super::session::{Session, Token};
+use crate::contract::Contract;
+pub use crate::contract::Method;
 use crate::envelope::{Failure, RequestId};
 use crate::socket::Namespace;
 pub(crate) use crate::socket::bearer;
@@ -28,21 +31,8 @@ use crate::{ImksError, ImksResult};
 pub struct Api {
     pub(super) namespace: Namespace,
     pub(super) routes: Vec<Route>,
-}
-
-/// The method of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// Reads.
-    Get,
-    /// Writes.
-    Post,
-    /// Stores or replaces.
-    Put,
-    /// Changes some fields.
-    Patch,
-    /// Removes. Its parameters are in the path and the query.
-    Delete,
+    pub(super) contract: Contract,
+    pub(super) facts: ServerFacts,
 }
 
 /// A route and its handler. Cheap to clone.
@@ -84,6 +74,16 @@ impl Api {
     /// Returns all routes, each with the namespace that [`Route::answer`] needs.
     pub fn routes(&self) -> impl Iterator<Item = (Route, Namespace)> + '_ {
         self.routes.iter().map(|route| (route.clone(), self.namespace.clone()))
+    }
+
+    /// Returns what clients may send and what they get.
+    pub fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    /// Returns what everybody may know about this server.
+    pub fn facts(&self) -> &ServerFacts {
+        &self.facts
     }
 }
 
@@ -130,7 +130,7 @@ impl ApiRequest {
 
     /// Returns the parameters of the request, including those in the path.
     pub(super) fn payload(&self) -> ImksResult<Payload<'static>> {
-        self.call.payload(self.method, "nonce")
+        self.call.payload(self.method, KEY_FIELD)
     }
 }
 
@@ -217,7 +217,13 @@ pub struct Answer {
 impl Answer {
     /// Returns the answer of a request that was carried out. `room` is held as long as the answer is in memory.
     pub fn success(status: u16, envelope: &impl Serialize, room: Option<Reservation>) -> Self {
-        Self { status, retry_after: None, body: encode(envelope, room) }
+        match serde_json::to_vec(envelope) {
+            Ok(text) => Self { status, retry_after: None, body: accounted(text, room) },
+            Err(error) => {
+                tracing::error!(%error, "an answer cannot be encoded");
+                Self::refusal(&ImksError::Internal("an answer cannot be encoded"))
+            }
+        }
     }
 
     /// Returns the answer for an error that occurred before a handler was called.
@@ -227,14 +233,13 @@ impl Answer {
 
     /// Returns the answer of a request that was refused or failed.
     pub fn failure(error: &ImksError, request_id: &RequestId) -> Self {
-        let body = encode(&Failure::new(error, request_id), None);
+        // Serialisation fails only for types that refuse it, and a failure has none.
+        let body = serde_json::to_vec(&Failure::new(error, request_id)).unwrap_or_default().into();
         Self { status: error.http_status(), retry_after: error.retry_after(), body }
     }
 }
 
-fn encode(envelope: &impl Serialize, room: Option<Reservation>) -> Bytes {
-    // Serialisation fails only for types that refuse it, and the envelope has none.
-    let text = serde_json::to_vec(envelope).unwrap_or_default();
+fn accounted(text: Vec<u8>, room: Option<Reservation>) -> Bytes {
     let Some(room) = room else { return Bytes::from(text) };
     let room = room.for_bytes(text.capacity());
     Bytes::from_owner(Accounted { text, _room: room })
@@ -252,4 +257,6 @@ impl AsRef<[u8]> for Accounted {
     }
 }
 
+/// The field that the header `Idempotency-Key` stands for.
+pub(super) const KEY_FIELD: &str = "nonce";
 const EMPTY_OBJECT: &[u8] = b"{}";

@@ -1,6 +1,7 @@
 //! The events of attachments: `attachment:create`, `attachment:complete`, `attachment:get` and `attachment:remove`, and the
 //! task that removes files that nobody needs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use super::ctx::Ctx;
 use super::parts::{Messaging, timed};
 use super::rates::RateLimit;
-use super::registry::{Registry, Request};
+use super::registry::{Registry, Request, Status};
 use crate::auth::Permission;
 use crate::clock;
 use crate::files::{Download, File, Upload};
@@ -32,14 +33,16 @@ pub(super) fn register(events: &mut Registry<'_>) {
     events.advertise("attachments", ATTACHMENTS_MAX);
     events.advertise("attachment_bytes", events.files().config().size_max);
     let limit = events.rate_limit("attachment:user", RATE);
-    events.on(CREATE, move |ctx, request| create(ctx, request, limit.clone())).post("/attachments", |_| 201);
-    events.on(COMPLETE, complete).post("/attachments/{attachment_id}/complete", |_| 200);
+    events
+        .on(CREATE, move |ctx, request| create(ctx, request, limit.clone()))
+        .post("/attachments", Status::Created);
+    events.on(COMPLETE, complete).post("/attachments/{attachment_id}/complete", Status::Ok);
     events.on(REMOVE, remove).delete("/attachments/{attachment_id}");
     events.on(GET, get).get("/channels/{channel_id}/attachments/{attachment_id}");
 }
 
 /// The payload of `attachment:create`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Create {
     channel_id: Uuid,
     filename: Filename,
@@ -54,7 +57,7 @@ struct Create {
 }
 
 /// The answer to `attachment:create`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Created {
     attachment: Attachment,
     upload: Upload,
@@ -78,30 +81,31 @@ async fn create(ctx: Ctx, request: Create, limit: RateLimit<Uuid>) -> ImksResult
         width: request.width.map(i32::from),
         height: request.height.map(i32::from),
     };
-    let created = message_attachment::create(channel.db(), &new, config.user_bytes_max, now);
+    let created = message_attachment::create(channel.db(), new, config.user_bytes_max, now);
     let attachment = timed("attachment_create", created).await?;
-    let upload = ctx.files().upload(file_of(&attachment), now)?;
+    let upload = ctx.files().upload(file_of(&attachment, ctx.user()), now)?;
     Ok(Created { attachment, upload })
 }
 
-fn file_of(attachment: &Attachment) -> File<'_> {
+fn file_of(attachment: &Attachment, user: Uuid) -> File<'_> {
     File {
         id: attachment.id,
         size: attachment.size.unsigned_abs(),
         sha256: attachment.sha256.as_deref(),
         mime: &attachment.mime,
         filename: &attachment.filename,
+        user,
     }
 }
 
 /// The payload of `attachment:complete` and `attachment:remove`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Own {
     attachment_id: Uuid,
 }
 
 /// The answer to `attachment:complete`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Completed {
     attachment: Attachment,
 }
@@ -120,7 +124,7 @@ async fn complete(ctx: Ctx, request: Own) -> ImksResult<Completed> {
 }
 
 /// The answer to `attachment:remove`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Removed {
     attachment_id: Uuid,
     removed: bool,
@@ -133,14 +137,14 @@ async fn remove(ctx: Ctx, request: Own) -> ImksResult<Removed> {
 }
 
 /// The payload of `attachment:get`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Get {
     channel_id: Uuid,
     attachment_id: Uuid,
 }
 
 /// The answer to `attachment:get`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Got {
     attachment: Attachment,
     #[serde(flatten)]
@@ -151,7 +155,7 @@ async fn get(ctx: Ctx, request: Get) -> ImksResult<Got> {
     let channel = ctx.readable(request.channel_id).await?;
     let found = message_attachment::in_channel(channel.db(), channel.id(), ctx.user(), request.attachment_id);
     let attachment = timed("attachment", found).await?;
-    let download = ctx.files().download(file_of(&attachment), clock::now_micros())?;
+    let download = ctx.files().download(file_of(&attachment, ctx.user()), clock::now_micros())?;
     Ok(Got { attachment, download })
 }
 
@@ -179,13 +183,14 @@ pub(super) async fn sweep(messaging: Messaging, stop: CancellationToken) {
 
 /// Removes some files, and returns how many.
 async fn sweep_once(messaging: &Messaging) -> ImksResult<u64> {
-    let removable = message_attachment::removable(messaging.db(), clock::now_micros());
-    let ids = timed("attachment_sweep", removable).await?;
-    for id in &ids {
-        messaging.files().remove(*id).await?;
+    let (db, now) = (messaging.db(), clock::now_micros());
+    let closed = now - messaging.files().address_closes_after();
+    let removable = timed("attachment_sweep", message_attachment::removable(db, now, closed)).await?;
+    for file in &removable {
+        messaging.files().remove(file.id).await?;
+        timed("attachment_sweep", message_attachment::removed(db, *file, now)).await?;
     }
-    timed("attachment_sweep", message_attachment::forget(messaging.db(), &ids)).await?;
-    Ok(ids.len() as u64)
+    Ok(removable.len() as u64)
 }
 
 /// The rate at which one user may create attachments.

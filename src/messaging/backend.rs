@@ -10,7 +10,7 @@ pub use super::budget::{AnswerSize, Reservation};
 use super::mention;
 use super::orders::{self, Done, Order, Subject};
 use super::parts::{Messaging, timed};
-use crate::auth::{ChannelInfo, Membership, UserInfo};
+use crate::auth::{ChannelInfo, IncomingWebhook, Membership, UserInfo};
 use crate::clock::Micros;
 use crate::models::append::{Authority, Mutation, Receipt, Scope};
 use crate::models::message::{AuthorInfo, MessageDetail};
@@ -92,6 +92,14 @@ impl Backend {
         subject.void_until(self.messaging.tokens().lifetime_max())
     }
 
+    /// Returns the incoming webhook that a token stands for, if there is one.
+    ///
+    /// # Errors
+    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
+    pub async fn incoming_webhook(&self, token: &str) -> ImksResult<Option<IncomingWebhook>> {
+        self.messaging.core().incoming_webhook(token).await
+    }
+
     /// Returns a user that the core knows.
     ///
     /// # Errors
@@ -99,6 +107,14 @@ impl Backend {
     pub async fn user(&self, id: Uuid) -> ImksResult<UserInfo> {
         let user = self.messaging.core().users(&[id]).await?.into_iter().find(|user| user.id == id);
         user.ok_or(ImksError::NotFound("user"))
+    }
+
+    /// Takes a token for a piece of text from the author's bucket for this message.
+    ///
+    /// # Errors
+    /// [`ImksError::RateLimited`].
+    pub fn count_piece(&self, author: Uuid, message: Uuid) -> ImksResult<()> {
+        self.messaging.rates().count_piece(author, message)
     }
 
     /// Reserves room for a large answer to `caller`, and waits while other answers hold it.

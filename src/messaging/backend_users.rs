@@ -1,23 +1,22 @@
 //! What back ends learn about users: their connections, presence and unread messages; and the purges that they order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::backend::Backend;
+use super::channel_rooms;
 use super::parts::timed;
-use super::presence_board::{Choice, Presence, Status, from_stored};
+use super::presence_board::Presence;
 use super::purge;
 use super::push::user_room;
 use super::session::{Client, Session};
 use crate::ImksResult;
-use crate::clock::{self, Micros};
+use crate::clock::Micros;
 use crate::models::channel_state::{self, ChannelHead};
 use crate::models::message_read_state::{self, ReadState};
 use crate::models::purge::{Purge, PurgeKind};
-use crate::models::user_presence;
 use crate::socket::{NamespaceBuilder, RemoteSocket, Socket};
 
 /// What the nodes of a cluster tell each other about a socket.
@@ -89,63 +88,48 @@ pub struct Unread {
 }
 
 impl Backend {
-    /// Returns up to `limit` connections of a user, or of everybody, on all nodes that answer in time.
+    /// Returns up to `limit` connections of a user, or of everybody, on all nodes that answer in time; with a channel only
+    /// those that are subscribed to it.
     ///
     /// # Errors
     /// Those of [`Broadcast::fetch_sockets`](crate::socket::Broadcast::fetch_sockets).
-    pub async fn connected(&self, user: Option<Uuid>, limit: usize) -> ImksResult<Vec<Connected>> {
-        let (namespace, room) = (self.namespace(), user.map(user_room));
+    pub async fn connected(
+        &self,
+        user: Option<Uuid>,
+        channel: Option<Uuid>,
+        limit: usize,
+    ) -> ImksResult<Vec<Connected>> {
+        let (namespace, user, channel) =
+            (self.namespace(), user.map(user_room), channel.map(channel_rooms::all));
+        // Those of the user that are in the channel are looked for among those of the user.
+        let rooms = user.iter().chain(channel.iter().flatten().filter(|_| user.is_none()));
+        let wanted = rooms.fold(namespace.everybody(), |wanted, room| wanted.to(room));
+        let is_in = |rooms: &[String; 2], socket: &RemoteSocket| {
+            rooms.iter().any(|room| socket.rooms().contains(room))
+        };
+        let is_meant = |socket: &&RemoteSocket| channel.as_ref().is_none_or(|rooms| is_in(rooms, socket));
+        let mut here = wanted.sockets();
+        here.retain(|socket| {
+            channel.as_ref().is_none_or(|rooms| rooms.iter().any(|room| socket.is_in(room)))
+        });
         // A node with more than enough connections describes no others than those that it returns.
-        let here = room.as_ref().map_or_else(|| namespace.sockets(), |room| namespace.sockets_in(room));
         if here.len() >= limit || namespace.cluster().others().is_empty() {
             let described = here.iter().filter_map(|socket| Connected::of(&RemoteSocket::of(socket)));
             return Ok(described.take(limit).collect());
         }
-        let wanted = room.as_ref().map_or_else(|| namespace.everybody(), |room| namespace.to(room));
         let fetched = wanted.fetch_sockets().await?;
         if !fetched.silent.is_empty() {
             tracing::warn!(silent = ?fetched.silent, "nodes did not tell their connections in time");
         }
-        Ok(fetched.sockets.iter().filter_map(Connected::of).take(limit).collect())
+        Ok(fetched.sockets.iter().filter(is_meant).filter_map(Connected::of).take(limit).collect())
     }
 
     /// Returns what others see of these users: their status, and when a device was last active.
-    ///
-    /// # Errors
-    /// Those of [`Backend::connected`], and [`crate::ImksError::Database`].
-    pub async fn presences(&self, users: &[Uuid]) -> ImksResult<Vec<(Uuid, &'static str, Option<Micros>)>> {
-        let mut shown = self.messaging().presence().shown(users);
-        let unknown: Vec<String> =
-            shown.iter().filter(|it| it.status == Status::Offline).map(|it| user_room(it.user_id)).collect();
-        if !unknown.is_empty() && !self.namespace().cluster().others().is_empty() {
-            let elsewhere = self.elsewhere(&unknown).await?;
-            for presence in shown.iter_mut().filter(|it| elsewhere.contains_key(&it.user_id)) {
-                presence.status = elsewhere[&presence.user_id];
-            }
-        }
+    pub fn presences(&self, users: &[Uuid]) -> Vec<(Uuid, &'static str, Option<Micros>)> {
         let seen = |Presence { user_id, status, last_active_at, .. }| {
             (user_id, status.name(), last_active_at.map(|at| at.0))
         };
-        Ok(shown.into_iter().map(seen).collect())
-    }
-
-    /// Returns the status of those among the users of these rooms who have connections to other nodes.
-    async fn elsewhere(&self, rooms: &[String]) -> ImksResult<HashMap<Uuid, Status>> {
-        let wanted = rooms.iter().fold(self.namespace().everybody(), |wanted, room| wanted.to(room));
-        let sockets = wanted.fetch_sockets().await?.sockets;
-        let users: BTreeSet<Uuid> = sockets.iter().filter_map(Connected::of).map(|it| it.user_id).collect();
-        let chosen = stream::iter(users).map(|user| async move {
-            let stored = user_presence::get(self.messaging().db(), user).await?;
-            let lasting = stored.filter(|it| it.until.is_none_or(|until| until > clock::now_micros()));
-            let status = match lasting.map(|it| from_stored(it.choice)) {
-                Some(Choice::Invisible) => Status::Offline,
-                Some(Choice::Dnd) => Status::Dnd,
-                Some(Choice::Idle) => Status::Idle,
-                Some(Choice::Online) | None => Status::Online,
-            };
-            ImksResult::Ok((user, status))
-        });
-        chosen.buffered(QUERIES_AT_ONCE).try_collect().await
+        self.messaging().presence().shown(users).into_iter().map(seen).collect()
     }
 
     /// Returns the unread messages of a user in channels, or in all channels that the core lists.
@@ -174,7 +158,7 @@ impl Backend {
         Ok(found)
     }
 
-    /// Orders a purge in the name of a caller, and waits for a moment until it is done.
+    /// Orders a purge in the name of a caller, with a reason, and waits for a moment until it is done.
     ///
     /// # Errors
     /// Those of [`Purge::order`].
@@ -183,13 +167,12 @@ impl Backend {
         id: Uuid,
         what: (PurgeKind, Uuid),
         before: Micros,
-        requested_by: &str,
+        asked: (&str, &str),
     ) -> ImksResult<Purge> {
-        purge::order(self.messaging(), id, what, before, requested_by).await
+        purge::order(self.messaging(), id, what, before, asked).await
     }
 }
 
 /// The name of the description in the data of a socket.
 const DESCRIBED: &str = "session";
-const QUERIES_AT_ONCE: usize = 8;
 const CHANNELS_PER_QUERY: usize = 500;

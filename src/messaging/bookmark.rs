@@ -1,6 +1,7 @@
 //! The events of bookmarks: `bookmark:add`, `bookmark:update`, `bookmark:remove`, `bookmark:list`, and
 //! `bookmark:updated` for the user's devices, also when a reminder is due.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ const LIST: Request<List, Bookmarks> = Request::new("bookmark:list");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&UPDATED);
     events.advertise("bookmarks", BOOKMARKS_MAX);
     let limit = events.rate_limit("bookmark:user", RATE);
     let (limit_of_update, limit_of_remove) = (limit.clone(), limit.clone());
@@ -44,7 +46,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `bookmark:add` and `bookmark:update`. An absent field keeps what is stored, null removes it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Change {
     channel_id: Uuid,
     message_id: Uuid,
@@ -60,7 +62,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 }
 
 /// The answer to `bookmark:add` and `bookmark:update`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Answer {
     bookmark: Bookmark,
 }
@@ -103,13 +105,13 @@ fn tell(ctx: &Ctx, (bookmark, changed): (Bookmark, bool)) -> Answer {
 }
 
 /// The payload of `bookmark:remove`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Remove {
     message_id: Uuid,
 }
 
 /// The answer to `bookmark:remove`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Removed {
     message_id: Uuid,
     removed: bool,
@@ -127,7 +129,7 @@ async fn remove(ctx: Ctx, request: Remove, limit: RateLimit<Uuid>) -> ImksResult
 }
 
 /// The payload of `bookmark:list`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct List {
     #[serde(default)]
     before: Option<i64>,
@@ -142,7 +144,7 @@ impl Large for List {
 }
 
 /// The answer to `bookmark:list`: bookmarks, the last changed first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Bookmarks {
     bookmarks: Vec<Bookmark>,
     /// The `before` of the next page; null after the last one.

@@ -31,6 +31,7 @@ use crate::models::message_mention_inbox;
 use crate::models::message_page::{self, MessagePage, Page};
 use crate::models::message_read_state::{self, ReadState};
 use crate::models::message_search::{self, Found, Query};
+use crate::models::message_send::{NewMessage, Repeat, Sent};
 use crate::models::message_sync::{self, ChannelSync, Cursor, Limits};
 
 /// Proof that the caller may see the channel.
@@ -95,14 +96,20 @@ impl<P> Channel<P> {
 }
 
 impl Channel<View> {
-    /// Returns the newest numbers of the channel.
-    pub async fn head(&self) -> ImksResult<ChannelHead> {
-        let head = timed("heads", heads(self.messaging.db(), &[self.id])).await?.pop();
-        let head = head.unwrap_or_else(|| ChannelHead::empty(self.id));
-        if let Some(relay) = self.messaging.relay() {
-            relay.baseline([&head]);
+    /// Queues the question whether the caller has sent this message before. It changes nothing.
+    pub fn submit_repeat(&self, turn: Turn, message: NewMessage) -> ImksResult<Receipt<Sent>> {
+        self.put(turn, Authority::Own, Repeat(message))
+    }
+
+    /// Returns the newest numbers of channels with one query, in their order.
+    pub async fn heads(channels: &[Self]) -> ImksResult<Vec<ChannelHead>> {
+        let Some(Self { messaging, .. }) = channels.first() else { return Ok(Vec::new()) };
+        let ids: Vec<Uuid> = channels.iter().map(|channel| channel.id).collect();
+        let heads = timed("heads", heads(messaging.db(), &ids)).await?;
+        if let Some(relay) = messaging.relay() {
+            relay.baseline(&heads);
         }
-        Ok(head)
+        Ok(heads)
     }
 
     /// Moves the caller's read position forward. Returns it, and whether it moved.
@@ -124,6 +131,17 @@ impl Channel<Read> {
     pub async fn messages(&self, room: &Reservation, ids: &[Uuid]) -> ImksResult<(Vec<MessageDetail>, bool)> {
         let (db, reader) = (self.messaging.db(), self.session.identity().user_id);
         timed("messages", message_page::get_many(db, reader, self.id, ids, room.answer_bytes())).await
+    }
+
+    /// Returns the first of these messages in this order, until they fill the room, and how many of the ids that covers:
+    /// at least one.
+    pub async fn first_messages(
+        &self,
+        room: &Reservation,
+        ids: &[Uuid],
+    ) -> ImksResult<(Vec<MessageDetail>, usize)> {
+        let (db, reader) = (self.messaging.db(), self.session.identity().user_id);
+        timed("messages", message_page::get_first(db, reader, self.id, ids, room.answer_bytes())).await
     }
 }
 

@@ -1,58 +1,93 @@
 //! The handler of CONNECT: verifies the token, joins the rooms, and sends the first events of the session.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Number, Value};
+use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::budget::AnswerSize;
+use super::channel_rooms;
 use super::expiry::Expiry;
 use super::held::Held;
 use super::mention;
 use super::parts::{Messaging, timed};
 use super::presence_board::Arrival;
-use super::push::user_room;
+use super::push::{Push, user_room};
+use super::server_facts::{Limits, NAME, PROTOCOL, VERSION};
 use super::session::{Client, Session, Token};
+use super::standings::ChannelStates;
+use super::workspaces;
 use crate::auth::{Membership, Permission};
 use crate::clock::{self, Timestamp, jittered};
+use crate::contract::FEATURE_LEVEL;
 use crate::envelope::{ErrorBody, RequestId};
 use crate::error::Code;
-use crate::models::channel_state::{ChannelHead, heads};
-use crate::models::message_read_state::{ReadState, baseline, unread};
+use crate::models::channel_state::ChannelHead;
+use crate::models::message_read_state::baseline;
 use crate::socket::metrics;
-use crate::socket::{Accept, ConnectError, ConnectPayload, NamespaceBuilder, Socket, bearer};
+use crate::socket::{Accept, ConnectError, ConnectPayload, NamespaceBuilder, Socket, token_in_header};
 use crate::{ImksError, ImksResult};
 
 /// The `auth` object of the CONNECT packet. Unknown fields are ignored.
-#[derive(Debug, Deserialize)]
-struct Auth {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct Auth {
+    /// The token of the user; not needed if it is in the header `Authorization`.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     token: Option<Value>,
+    /// The version of the messaging protocol: 1.
     #[serde(default)]
+    #[schemars(with = "Option<u32>")]
     protocol: Option<Value>,
     /// The program that the client is, for logs and lists of sessions.
     #[serde(default)]
+    #[schemars(with = "Option<Client>")]
     client: Option<Value>,
     /// Whether the device starts `online` (as without this) or `idle`.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     presence: Option<Value>,
+    /// Whether the device gets everything of its channels (`full`, as without this), or digests until it says which it
+    /// looks at (`light`).
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    mode: Option<Value>,
 }
 
-/// The limits in `session:ready`, by name.
-type Limits = BTreeMap<&'static str, Number>;
+/// What a session gets of its channels when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "SessionMode")]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    /// Everything.
+    Full,
+    /// Digests, until `channel:focus`.
+    Light,
+}
+
+impl Mode {
+    fn of(auth: &Auth) -> Self {
+        match auth.mode.as_ref().is_some_and(|mode| mode == "light") {
+            true => Self::Light,
+            false => Self::Full,
+        }
+    }
+}
 
 /// Registers the handler of CONNECT. It sends `limits` to every client.
 pub(super) fn register(
     builder: &mut NamespaceBuilder,
     messaging: &Messaging,
     expiry: &Expiry,
-    limits: Limits,
+    limits: &Limits,
 ) {
-    let (messaging, expiry, held) = (messaging.clone(), expiry.clone(), Held::default());
+    let (messaging, expiry, limits, held) =
+        (messaging.clone(), expiry.clone(), Arc::clone(limits), Held::default());
     let context = Arc::new(SignIn { messaging, expiry, limits, held });
     builder.on_connect(move |socket, payload| connect(Arc::clone(&context), socket, payload));
 }
@@ -125,6 +160,7 @@ async fn sign_in(
     let auth: Auth =
         payload.parse().map_err(|_| ImksError::InvalidPayload("auth must be an object".into()))?;
     let idle = auth.presence.as_ref().is_some_and(|presence| presence == "idle");
+    let mode = Mode::of(&auth);
     let client = auth.client.as_ref().and_then(Client::read);
     let token = Token::new(&token(socket, auth)?, Some(socket.handshake().peer));
     let identity = messaging.tokens().verify_for_session(token.presented()).await?;
@@ -133,26 +169,34 @@ async fn sign_in(
         *counted = true;
     }
     let user = user_room(identity.user_id);
-    let memberships = visible_channels(messaging, socket, identity.user_id).await?;
-    socket.set_data(Session::new(identity.clone(), token, client));
-    let session = socket.data::<Session>().ok_or(ImksError::Internal("a session was not kept"))?;
+    let session = begin(messaging, socket, Session::new(identity.clone(), token, client), mode)?;
+    let mut all = messaging.permissions().memberships(identity.user_id).await?;
+    let mut memberships = visible_channels(messaging, socket, identity.user_id, &all).await?;
     let size = AnswerSize::of_channels(memberships.len());
     let room = messaging.answers().reserve(session.answers(), identity.user_id, size).await?;
+    // Before the socket is found by its user: that a channel was joined is told of no channel that is listed.
+    let listed = follow_channels(socket, &session, &memberships);
     // Joined before it is counted, so that concurrent connects cannot all pass.
     socket.join(&user);
     let sessions_max = messaging.config().sessions_per_user;
     if sessions_max > 0 && socket.namespace().sockets_in(&user).len() > sessions_max {
         return Err(ImksError::LimitReached("sessions_per_user"));
     }
-    for membership in &memberships {
-        socket.join(&membership.channel_id.to_string());
+    // A membership that began meanwhile did not find the socket; from now on it does.
+    if !messaging.permissions().are_current(identity.user_id, &all) {
+        all = messaging.permissions().memberships(identity.user_id).await?;
+        memberships = visible_channels(messaging, socket, identity.user_id, &all).await?;
+        follow_instead(socket, &session, &listed, &mut memberships);
+    }
+    workspaces::join(socket, memberships.iter().copied());
+    for membership in memberships.iter().copied() {
         mention::note_settings(socket, &session, membership);
     }
     // Who was removed since the channels were listed was in no room yet that this could end.
     let memberships = still_visible(messaging, socket, identity.user_id, memberships).await?;
     let states = channel_states(messaging, identity.user_id, &memberships).await?;
     if let Some(relay) = messaging.relay() {
-        relay.baseline(states.heads.values());
+        relay.baseline(states.values().map(|it| &it.head));
     }
     socket.set_data(Arrival::new(messaging.presence(), messaging.db(), identity.user_id, idle).await?);
     // A token that was withdrawn since it was verified ended nothing: the socket was not yet in the user's room.
@@ -160,10 +204,21 @@ async fn sign_in(
         return Err(ImksError::TokenRevoked);
     }
     expiry.follow(socket, &session);
-    let accept = welcome(context, &session, &memberships, &states)?;
+    let accept = welcome(context, &session, mode, &memberships, &states)?;
     let (user, client) = (identity.user_id, session.client().map(tracing::field::display));
     tracing::debug!(socket_sid = socket.id(), %user, client, peer = %socket.handshake().peer, "signed in");
     Ok(accept.holding(|bytes| room.for_bytes(bytes)))
+}
+
+/// Keeps a session with its socket.
+fn begin(messaging: &Messaging, socket: &Socket, session: Session, mode: Mode) -> ImksResult<Arc<Session>> {
+    socket.set_data(session);
+    let session = socket.data::<Session>().ok_or(ImksError::Internal("a session was not kept"))?;
+    if mode == Mode::Light {
+        messaging.activity().begin();
+        channel_rooms::look_at(socket, &session, HashSet::new());
+    }
+    Ok(session)
 }
 
 /// Returns the token from `auth.token`, or else from the `Authorization` header. Never from the query string,
@@ -174,82 +229,102 @@ fn token(socket: &Socket, auth: Auth) -> ImksResult<String> {
     }
     match auth.token {
         Some(Value::String(token)) if !token.is_empty() => Ok(token),
-        None | Some(Value::Null) => {
-            let header = socket.handshake().header("authorization");
-            header.and_then(bearer).map(str::to_owned).ok_or(ImksError::Auth(TOKEN_MISSING))
-        }
+        None | Some(Value::Null) => token_in_header(socket.handshake()).ok_or(ImksError::Auth(TOKEN_MISSING)),
         Some(_) => Err(ImksError::Auth(TOKEN_MISSING)),
     }
 }
 
 /// Returns up to [`AUTO_JOIN_MAX`] channels of the user that they may see. Others need `channel:subscribe`.
-async fn visible_channels(messaging: &Messaging, socket: &Socket, user: Uuid) -> ImksResult<Vec<Membership>> {
-    let mut memberships = messaging.core().list_user_channels(user).await?;
-    memberships.truncate(AUTO_JOIN_MAX);
-    let ids: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
-    messaging.permissions().warm(user, &ids).await?;
-    still_visible(messaging, socket, user, memberships).await
-}
-
-/// Returns the channels that the user may see now, and makes the socket leave the rooms of the others.
-async fn still_visible(
+async fn visible_channels<'a>(
     messaging: &Messaging,
     socket: &Socket,
     user: Uuid,
-    memberships: Vec<Membership>,
-) -> ImksResult<Vec<Membership>> {
+    all: &'a [Membership],
+) -> ImksResult<Vec<&'a Membership>> {
+    let memberships: Vec<&Membership> = all.iter().take(AUTO_JOIN_MAX).collect();
+    messaging.permissions().warm(user, &ids(&memberships)).await?;
+    still_visible(messaging, socket, user, memberships).await
+}
+
+fn ids(memberships: &[&Membership]) -> Vec<Uuid> {
+    memberships.iter().map(|membership| membership.channel_id).collect()
+}
+
+/// Returns the channels that the user may see now, and makes the socket leave the rooms of the others.
+async fn still_visible<'a>(
+    messaging: &Messaging,
+    socket: &Socket,
+    user: Uuid,
+    memberships: Vec<&'a Membership>,
+) -> ImksResult<Vec<&'a Membership>> {
     let mut visible = Vec::with_capacity(memberships.len());
     for membership in memberships {
         // Reads the cache, unless the core has revoked a permission a moment ago.
         match messaging.permissions().require(user, membership.channel_id, Permission::ViewChannel).await {
             Ok(_) => visible.push(membership),
             Err(error) if error.is_retryable() => return Err(error),
-            Err(_) => socket.leave(&membership.channel_id.to_string()),
+            Err(_) => {
+                channel_rooms::leave(socket, membership.channel_id);
+            }
         }
     }
     Ok(visible)
+}
+
+/// Makes a socket follow channels, and returns their ids.
+fn follow_channels(socket: &Socket, session: &Session, memberships: &[&Membership]) -> HashSet<Uuid> {
+    let follow = |membership: &&Membership| {
+        channel_rooms::join(socket, session, membership.channel_id);
+        membership.channel_id
+    };
+    memberships.iter().map(follow).collect()
+}
+
+/// Makes a socket follow the channels of a newer list instead of those of the `listed` one. Keeps in the newer one only
+/// what has to be listed: where the socket follows a channel already, an event tells that it was joined.
+fn follow_instead(
+    socket: &Socket,
+    session: &Session,
+    listed: &HashSet<Uuid>,
+    memberships: &mut Vec<&Membership>,
+) {
+    let now: HashSet<Uuid> = memberships.iter().map(|it| it.channel_id).collect();
+    for ended in listed.difference(&now) {
+        channel_rooms::leave(socket, *ended);
+    }
+    let is_new = |channel| channel_rooms::join(socket, session, channel);
+    memberships.retain(|it| listed.contains(&it.channel_id) || is_new(it.channel_id));
 }
 
 /// Returns the heads and read states of the channels. Channels that are new to the user count as read.
 async fn channel_states(
     messaging: &Messaging,
     user: Uuid,
-    memberships: &[Membership],
+    memberships: &[&Membership],
 ) -> ImksResult<ChannelStates> {
     let db = messaging.db();
-    let channels: Vec<Uuid> = memberships.iter().map(|membership| membership.channel_id).collect();
-    let mut reads: HashMap<Uuid, ReadState> = by_channel(timed("unread", unread(db, user, &channels)).await?);
-    let starts_anew = |membership: &&Membership| match reads.get(&membership.channel_id) {
+    let mut states = messaging.standings().of(db, user, ids(memberships)).await?;
+    let starts_anew = |membership: &&&Membership| match states.get(&membership.channel_id) {
         // Who was a member before and came back starts where they came back.
-        Some(read) => membership.joined_seq.is_some_and(|joined_seq| joined_seq > read.read_seq),
+        Some(state) => membership.joined_seq.is_some_and(|joined_seq| joined_seq > state.read.read_seq),
         None => true,
     };
     let new: Vec<(Uuid, Option<i64>)> =
         memberships.iter().filter(starts_anew).map(|it| (it.channel_id, it.joined_seq)).collect();
     if !new.is_empty() {
         timed("baseline", baseline(db, user, &new)).await?;
-        let new: Vec<Uuid> = new.into_iter().map(|(channel, _)| channel).collect();
-        reads.extend(by_channel(timed("unread", unread(db, user, &new)).await?));
+        let new = new.into_iter().map(|(channel, _)| channel).collect();
+        states.extend(messaging.standings().of(db, user, new).await?);
     }
-    let heads =
-        timed("heads", heads(db, &channels)).await?.into_iter().map(|head| (head.channel_id, head)).collect();
-    Ok(ChannelStates { heads, reads })
-}
-
-fn by_channel(states: Vec<ReadState>) -> HashMap<Uuid, ReadState> {
-    states.into_iter().map(|state| (state.channel_id, state)).collect()
-}
-
-struct ChannelStates {
-    heads: HashMap<Uuid, ChannelHead>,
-    reads: HashMap<Uuid, ReadState>,
+    Ok(states)
 }
 
 /// Sends `session:ready`, and as many `session:channels` as the remaining channels need.
 fn welcome(
     context: &SignIn,
     session: &Session,
-    memberships: &[Membership],
+    mode: Mode,
+    memberships: &[&Membership],
     states: &ChannelStates,
 ) -> ImksResult<Accept> {
     let (now, identity) = (clock::now_micros(), session.identity());
@@ -260,10 +335,12 @@ fn welcome(
     let ready = SessionReady {
         session_id: identity.session_id.unwrap_or_else(clock::new_id),
         protocol: PROTOCOL,
+        feature_level: FEATURE_LEVEL,
+        mode,
         resumed: false,
         server: ServerInfo {
-            name: "imks",
-            version: env!("CARGO_PKG_VERSION"),
+            name: NAME,
+            version: VERSION,
             node: context.messaging.config().node.as_deref().unwrap_or_default(),
         },
         server_time: Timestamp(now),
@@ -274,10 +351,10 @@ fn welcome(
         channels: first,
         channels_complete: chunks.len() == 0,
     };
-    let mut accept = Accept::default().with_event(READY, &ready)?;
+    let mut accept = Accept::default().with_event(READY.name(), &ready)?;
     while let Some(chunk) = chunks.next() {
         let more = SessionChannels { channels: chunk, channels_complete: chunks.len() == 0 };
-        accept = accept.with_event(CHANNELS, &more)?;
+        accept = accept.with_event(CHANNELS.name(), &more)?;
     }
     Ok(accept)
 }
@@ -293,10 +370,12 @@ fn refusal(error: &ImksError) -> ConnectError {
 }
 
 /// The payload of `session:ready`.
-#[derive(Debug, Serialize)]
-struct SessionReady<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SessionReady<'a> {
     session_id: Uuid,
     protocol: u32,
+    feature_level: u32,
+    mode: Mode,
     resumed: bool,
     server: ServerInfo<'a>,
     server_time: Timestamp,
@@ -310,33 +389,39 @@ struct SessionReady<'a> {
 }
 
 /// The payload of `session:channels`.
-#[derive(Debug, Serialize)]
-struct SessionChannels<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SessionChannels<'a> {
     channels: &'a [ChannelState<'a>],
     channels_complete: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ServerInfo<'a> {
     name: &'static str,
     version: &'static str,
     node: &'a str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SessionUser")]
 struct User<'a> {
     id: Uuid,
     username: &'a str,
 }
 
 /// The state of a channel for this user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ChannelState<'a> {
     channel_id: Uuid,
     name: &'a str,
     last_seq: i64,
     rev: i64,
     last_message_id: Option<Uuid>,
+    /// Only where messages were removed because their time was over, as `horizon_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    horizon_seq: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    horizon_id: Option<Uuid>,
     read_seq: i64,
     unread_count: i64,
     mention_count: i64,
@@ -348,14 +433,17 @@ struct ChannelState<'a> {
 impl<'a> ChannelState<'a> {
     fn new(membership: &'a Membership, states: &ChannelStates, now: clock::Micros) -> Self {
         let id = membership.channel_id;
-        let head = states.heads.get(&id).copied().unwrap_or_else(|| ChannelHead::empty(id));
-        let read = states.reads.get(&id);
+        let state = states.get(&id);
+        let head = state.map_or_else(|| ChannelHead::empty(id), |state| state.head);
+        let read = state.map(|state| state.read);
         Self {
             channel_id: id,
             name: &membership.name,
             last_seq: head.last_seq,
             rev: head.last_rev,
             last_message_id: head.last_message_id,
+            horizon_seq: (head.horizon_seq > 0).then_some(head.horizon_seq),
+            horizon_id: head.horizon_id,
             read_seq: read.map_or(head.last_seq, |read| read.read_seq),
             unread_count: read.map_or(0, |read| read.unread_count),
             mention_count: read.map_or(0, |read| read.mention_count),
@@ -367,11 +455,9 @@ impl<'a> ChannelState<'a> {
 }
 
 /// The first event of a connection.
-const READY: &str = "session:ready";
+pub(super) const READY: Push<SessionReady<'_>> = Push::new("session:ready");
 /// The event with the channels that do not fit into the first one.
-const CHANNELS: &str = "session:channels";
-/// The version of the messaging protocol.
-pub const PROTOCOL: u32 = 1;
+pub(super) const CHANNELS: Push<SessionChannels<'_>> = Push::new("session:channels");
 /// The most channels that a session joins automatically.
 pub const AUTO_JOIN_MAX: usize = 2_000;
 /// The most channels in one event.

@@ -17,8 +17,9 @@ use super::session::{Session, Token};
 use super::small_channels::MEMBERS_MAX;
 use super::turn::Turn;
 use super::typists::Typing;
-use crate::auth::{CoreClient, Identity, Permission, TokenVerifier, UserInfo};
+use crate::auth::{CoreClient, Grant, Identity, Permission, TokenVerifier, UserInfo};
 use crate::clock;
+use crate::error::Precondition;
 use crate::files::Files;
 use crate::socket::{Namespace, Socket};
 use crate::{ImksError, ImksResult};
@@ -44,6 +45,11 @@ impl Caller {
         let session = socket.data::<Session>().ok_or(ImksError::Auth("This connection is not signed in"))?;
         session.count_event(&messaging.config().events, socket)?;
         Ok(Self { session, via: Via::Socket(socket.clone()) })
+    }
+
+    /// Returns the identity of the caller.
+    pub(super) fn identity(&self) -> &Identity {
+        self.session.identity()
     }
 
     /// Returns the caller of an HTTP request, and takes a token from the user's bucket of requests.
@@ -144,6 +150,18 @@ impl Ctx {
         members.map(|_| is_small)
     }
 
+    /// Whether another user may see a channel.
+    ///
+    /// # Errors
+    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] when the core does not answer.
+    pub(super) async fn may_see(&self, user: Uuid, channel: Uuid) -> ImksResult<bool> {
+        match self.messaging.permissions().require(user, channel, Permission::ViewChannel).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_retryable() => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// Returns the channels of the caller.
     ///
     /// # Errors
@@ -196,6 +214,11 @@ impl Ctx {
         self.messaging.rates().count_send(self.user(), channel)
     }
 
+    /// Takes a token for a piece of text from the user's bucket, and from their bucket for this message.
+    pub fn count_piece(&self, message: Uuid) -> ImksResult<()> {
+        self.messaging.rates().count_piece_of_user(self.user(), message)
+    }
+
     /// Reserves room for a large answer, and waits while other answers hold it.
     pub(super) async fn reserve(&self, size: AnswerSize) -> ImksResult<Reservation> {
         self.messaging.answers().reserve(self.caller.session.answers(), self.user(), size).await
@@ -224,7 +247,12 @@ impl Ctx {
     /// Those of [`Ctx::readable`], and [`ImksError::FailedPrecondition`] for an archived or read-only
     /// channel.
     pub async fn writable(&self, channel: Uuid, permission: Permission) -> ImksResult<Channel<Write>> {
-        self.prove(channel, permission).await
+        let grant = self.require(channel, permission).await?;
+        // A permission to read is granted in an archived channel too.
+        match grant.archived {
+            true => Err(ImksError::FailedPrecondition(Precondition::ChannelArchived)),
+            false => Ok(self.proof(channel, grant)),
+        }
     }
 
     /// Returns a proof that the user may change the messages of others in the channel. The core is asked each
@@ -261,25 +289,24 @@ impl Ctx {
     }
 
     async fn prove<P>(&self, channel: Uuid, permission: Permission) -> ImksResult<Channel<P>> {
-        let slow_mode = self.require(channel, permission).await?;
-        Ok(Channel::new(&self.messaging, &self.caller.session, channel, slow_mode))
+        let grant = self.require(channel, permission).await?;
+        Ok(self.proof(channel, grant))
     }
 
-    /// Checks a permission besides the one of a proof. Returns the user's slow mode in the channel.
-    pub(super) async fn require(
-        &self,
-        channel: Uuid,
-        permission: Permission,
-    ) -> ImksResult<std::time::Duration> {
+    fn proof<P>(&self, channel: Uuid, grant: Grant) -> Channel<P> {
+        Channel::new(&self.messaging, &self.caller.session, channel, grant.slow_mode)
+    }
+
+    /// Checks a permission besides the one of a proof. Returns its conditions.
+    pub(super) async fn require(&self, channel: Uuid, permission: Permission) -> ImksResult<Grant> {
         let permissions = self.messaging.permissions();
         if permission.is_sensitive() {
             let token = self.caller.session.token();
             self.messaging.tokens().verify_remote(token.presented()).await?;
         }
-        let grant = match permissions.cached(self.user(), channel, permission) {
-            Some(answer) => answer?,
-            None => permissions.require(self.user(), channel, permission).await?,
-        };
-        Ok(grant.slow_mode)
+        match permissions.cached(self.user(), channel, permission) {
+            Some(answer) => answer,
+            None => permissions.require(self.user(), channel, permission).await,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The events of drafts: `draft:set`, `draft:clear`, `draft:list`, and `draft:updated` for the other devices.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -25,6 +26,7 @@ const LIST: Request<List, Drafts> = Request::new("draft:list");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&UPDATED);
     events.advertise("drafts", DRAFTS_MAX);
     let limit = events.rate_limit("draft:user", RATE);
     let limit_of_clear = limit.clone();
@@ -36,7 +38,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `draft:set`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Set {
     channel_id: Uuid,
     #[serde(default)]
@@ -49,7 +51,7 @@ struct Set {
 }
 
 /// The answer to `draft:set` and `draft:clear`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Stored {
     version: i64,
     updated_at: Timestamp,
@@ -69,7 +71,7 @@ async fn set(ctx: Ctx, request: Set, limit: RateLimit<Uuid>) -> ImksResult<Store
 }
 
 /// The payload of `draft:clear`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Clear {
     channel_id: Uuid,
     #[serde(default)]
@@ -111,7 +113,7 @@ pub(super) async fn tell_cleared(ctx: &Ctx, channel: Uuid, thread: Option<Uuid>)
 }
 
 /// The payload of `draft:list`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct List {
     #[serde(default)]
     before: Option<i64>,
@@ -124,7 +126,7 @@ impl Large for List {
 }
 
 /// The answer to `draft:list`: drafts, the last changed first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Drafts {
     drafts: Vec<Draft>,
     /// The `before` of the next page; null after the last one.

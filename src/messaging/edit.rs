@@ -4,24 +4,28 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::budget::{AnswerSize, COPIES, Reservation};
 use super::ctx::Ctx;
 use super::input::BoundedList;
-use super::message::{mentioned, require_mentions};
+use super::message::{check_attachments, mentioned, require_mentions};
 use super::parts::timed;
 use super::preview;
+use super::push::Push;
 use super::registry::{Large, Registry, Request};
 use super::turn::Turn;
 use crate::auth::Permission;
 use crate::clock::Timestamp;
+use crate::models::append::ChangeEvent;
 use crate::models::append::Receipt;
 use crate::models::message::MessageDetail;
 use crate::models::message_delete::{DeleteMessage, DeleteMessages, Deletion, Deletions};
+use crate::models::message_edit::MessageUpdate;
 use crate::models::message_edit::{self, EditMessage, MessageEdit, TEXTS_KEPT};
-use crate::models::text::{BODY_BYTES_MAX, Mentions, MessageBody};
+use crate::models::text::{BODY_BYTES_MAX, E2EE_BYTES_MAX, Mentions, MessageBody};
 use crate::{ImksError, ImksResult};
 
 const EDIT: Request<Edit, EditAnswer> = Request::new("message:edit");
@@ -32,6 +36,8 @@ const DELETE_BULK: Request<DeleteBulk, Deletions> = Request::new("message:delete
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&Push::<ChangeEvent<MessageUpdate>>::new("message:updated"));
+    events.sends(&Push::<ChangeEvent<Deletion>>::new("message:deleted"));
     let window = events.config().edit_window;
     if let Some(window) = window {
         events.advertise("edit_window_ms", u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
@@ -45,19 +51,23 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `message:edit`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Edit {
     channel_id: Uuid,
     message_id: Uuid,
+    #[schemars(length(min = 1, max = E2EE_BYTES_MAX))]
     body: String,
     #[serde(default)]
     expected_version: Option<i64>,
     #[serde(default)]
     mentions: Option<Mentions>,
+    /// All files that the message has from now on.
+    #[serde(default)]
+    attachments: Option<Vec<Uuid>>,
 }
 
 /// The answer to `message:edit`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct EditAnswer {
     message: Arc<MessageDetail>,
     rev: i64,
@@ -65,21 +75,41 @@ struct EditAnswer {
 
 async fn edit(ctx: Ctx, turn: Turn, mut request: Edit, window: Option<Duration>) -> ImksResult<EditAnswer> {
     let body = MessageBody::either(std::mem::take(&mut request.body))?;
+    check_attachments(request.attachments.as_deref().unwrap_or_default())?;
     ctx.count_send(request.channel_id)?;
     let channel = ctx.writable(request.channel_id, Permission::SendMessages).await?;
     if let Some(mentions) = &request.mentions {
         require_mentions(&ctx, request.channel_id, mentions).await?;
     }
-    let Edit { message_id, expected_version, mentions, .. } = request;
+    let Edit { message_id, expected_version, mentions, attachments, .. } = request;
     let mentioned = mentioned(&ctx, channel.id(), mentions.as_ref()).await?;
-    let edit = EditMessage { message_id, body, mentions, mentioned, expected_version, window };
+    let may_attach = attachments.is_some() && may_attach(&ctx, channel.id()).await?;
+    let edit = EditMessage {
+        message_id,
+        body,
+        mentions,
+        mentioned,
+        attachments,
+        may_attach,
+        expected_version,
+        window,
+    };
     let message = channel.submit(turn, edit)?.await?;
     preview::request(&ctx, &message);
     Ok(EditAnswer { rev: message.rev, message })
 }
 
+/// Whether the caller may add files. To remove some needs no permission but that to edit.
+async fn may_attach(ctx: &Ctx, channel: Uuid) -> ImksResult<bool> {
+    match ctx.require(channel, Permission::AttachFiles).await {
+        Ok(_) => Ok(true),
+        Err(ImksError::Forbidden(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The payload of `message:edits`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Edits {
     channel_id: Uuid,
     message_id: Uuid,
@@ -92,7 +122,7 @@ impl Large for Edits {
 }
 
 /// The answer to `message:edits`: the earlier texts, newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct EditsAnswer {
     edits: Vec<MessageEdit>,
 }
@@ -109,14 +139,14 @@ async fn edits(ctx: Ctx, _room: Reservation, request: Edits) -> ImksResult<Edits
 }
 
 /// The payload of `message:delete`.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 struct Delete {
     channel_id: Uuid,
     message_id: Uuid,
 }
 
 /// The answer to `message:delete`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct DeleteAnswer {
     message_id: Uuid,
     rev: i64,
@@ -139,7 +169,7 @@ async fn delete(ctx: Ctx, turn: Turn, request: Delete) -> ImksResult<DeleteAnswe
 }
 
 /// The payload of `message:delete_bulk`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct DeleteBulk {
     channel_id: Uuid,
     message_ids: BoundedList<Uuid, DELETED_AT_ONCE_MAX>,

@@ -13,9 +13,9 @@ use crate::models::message_expiring::{EXPIRED_AT_ONCE, ExpiredMessage, expired};
 use crate::{ImksError, ImksResult};
 
 /// Checks when a message that is sent at `now` deletes itself.
-pub(super) fn checked(Timestamp(at): Timestamp, now: Micros) -> ImksResult<Micros> {
+pub(super) fn check(Timestamp(at): Timestamp, now: Micros) -> ImksResult<()> {
     match (now..=now + LIFE_MAX).contains(&at) {
-        true => Ok(at),
+        true => Ok(()),
         false => Err(ImksError::invalid("expires_at", "must be in the future, and within a year")),
     }
 }

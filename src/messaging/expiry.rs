@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -15,17 +16,17 @@ use crate::clock::{self, Micros};
 use crate::socket::{Namespace, Socket};
 
 /// Sent one minute before the token expires.
-const EXPIRING: Push<Expiring> = Push::new("auth:expiring");
+pub(super) const EXPIRING: Push<Expiring> = Push::new("auth:expiring");
 /// Sent when the token has expired; the connection is closed a few seconds later.
-const EXPIRED: Push<Expired> = Push::new("auth:expired");
+pub(super) const EXPIRED: Push<Expired> = Push::new("auth:expired");
 
-#[derive(Debug, Serialize)]
-struct Expiring {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Expiring {
     expires_in_ms: i64,
 }
 
-#[derive(Debug, Serialize)]
-struct Expired {}
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Expired {}
 
 /// The sockets to check, by the time of the next check. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +38,16 @@ type Waiting = BTreeSet<(Micros, Box<str>)>;
 impl Expiry {
     /// Watches a socket until [`Expiry::forget`].
     pub(super) fn follow(&self, socket: &Socket, session: &Session) {
-        self.look_again(socket.id().into(), session, session.expires_at() - WARNING);
+        look_again(&mut self.0.lock(), session, socket.id().into(), session.expires_at() - WARNING);
+    }
+
+    /// Watches a socket by its new token, which may end earlier than the one before.
+    pub(super) fn renewed(&self, socket: &Socket, session: &Session) {
+        let mut waiting = self.0.lock();
+        // A socket that does not wait is looked at right now, by its new token, or has disconnected.
+        if let Some((_, id)) = waiting.take(&(session.look_at(), socket.id().into())) {
+            look_again(&mut waiting, session, id, session.expires_at() - WARNING);
+        }
     }
 
     /// Stops watching a socket that has disconnected.
@@ -64,29 +74,24 @@ impl Expiry {
             // Sockets that disconnected meanwhile are not found.
             let Some(socket) = namespace.socket(&id) else { continue };
             let Some(session) = socket.data::<Session>() else { continue };
-            let next = match step(session.expires_at(), now) {
-                Step::Later(at) => at,
-                Step::Warn(expires_in_ms, at) => {
-                    EXPIRING.to_socket(&socket, &Expiring { expires_in_ms });
-                    at
-                }
-                Step::Expired(at) => {
-                    EXPIRED.to_socket(&socket, &Expired {});
-                    at
-                }
-                Step::End => {
-                    socket.disconnect(true);
-                    continue;
-                }
-            };
-            self.look_again(id, &session, next);
+            match self.decide(id, &session, now) {
+                Step::Later(_) => {}
+                Step::Warn(expires_in_ms, _) => EXPIRING.to_socket(&socket, &Expiring { expires_in_ms }),
+                Step::Expired(_) => EXPIRED.to_socket(&socket, &Expired {}),
+                Step::End => socket.disconnect(true),
+            }
         }
     }
 
-    fn look_again(&self, id: Box<str>, session: &Session, at: Micros) {
+    /// Returns the next step for a session, and records when to check it again. Both under one lock, so that a new
+    /// token decides the step, or finds the socket waiting.
+    fn decide(&self, id: Box<str>, session: &Session, now: Micros) -> Step {
         let mut waiting = self.0.lock();
-        session.set_look_at(at);
-        waiting.insert((at, id));
+        let step = step(session.expires_at(), now);
+        if let Step::Later(at) | Step::Warn(_, at) | Step::Expired(at) = step {
+            look_again(&mut waiting, session, id, at);
+        }
+        step
     }
 
     fn due(&self, now: Micros) -> Vec<Box<str>> {
@@ -94,6 +99,11 @@ impl Expiry {
         let later = waiting.split_off(&(now + 1, "".into()));
         std::mem::replace(&mut *waiting, later).into_iter().map(|(_, id)| id).collect()
     }
+}
+
+fn look_again(waiting: &mut Waiting, session: &Session, id: Box<str>, at: Micros) {
+    session.set_look_at(at);
+    waiting.insert((at, id));
 }
 
 /// The next step for a session whose token expires at a given time.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -14,17 +15,28 @@ use tokio_util::sync::CancellationToken;
 use super::push::Push;
 use crate::socket::Namespace;
 
+/// Sent to every client before a server that stops closes its connection.
+pub const SHUTDOWN: Push<Shutdown> = Push::new("server:shutdown");
 /// Sent to a connection before a back end ends it.
 pub(super) const ENDED: Push<Farewell<'_>> = Push::new("session:ended");
 
 /// The payload of `session:ended`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Farewell<'a> {
     pub(super) reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) message: Option<&'a str>,
     /// Whether the client may come back, as a stock client does by itself.
     pub(super) reconnect: bool,
+}
+
+/// The payload of `server:shutdown`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Shutdown {
+    /// Why the server stops.
+    pub reason: &'static str,
+    /// The delay before reconnecting; it differs between clients, so that they do not all reconnect at once.
+    pub reconnect_after_ms: u64,
 }
 
 /// The connections to close. Cheap to clone.

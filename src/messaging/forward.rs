@@ -1,5 +1,6 @@
 //! The field `forward_of` of `message:send`: the message that is forwarded, which the sender must be able to read.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -11,10 +12,10 @@ use crate::models::text::E2EE_BYTES_MAX;
 use crate::{ImksError, ImksResult};
 
 /// The field `forward_of` of `message:send`.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub(super) struct ForwardOf {
     channel_id: Uuid,
-    message_id: Uuid,
+    pub(super) message_id: Uuid,
 }
 
 impl ForwardOf {

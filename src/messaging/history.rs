@@ -1,5 +1,6 @@
 //! The events `history` and `message:get`, which read earlier messages.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -21,7 +22,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `history`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct History {
     channel_id: Uuid,
     #[serde(default)]
@@ -33,6 +34,7 @@ struct History {
     #[serde(default)]
     thread_id: Option<Uuid>,
     #[serde(default = "page_size")]
+    #[schemars(range(min = 1, max = PAGE_LIMIT))]
     limit: u32,
 }
 
@@ -68,14 +70,14 @@ fn page_size() -> u32 {
 }
 
 /// The payload of `message:get`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Get {
     channel_id: Uuid,
     message_ids: BoundedList<Uuid, MESSAGES_MAX>,
 }
 
 /// The answer to `message:get`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Got {
     messages: Vec<MessageDetail>,
     /// Whether some messages did not fit, so that the client has to request them again.

@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
-use crate::models::text::{REFUSAL, refusal};
+use crate::models::text::{REFUSAL, described, refusal};
 use crate::{ImksError, ImksResult};
 
 /// A list of one to `MAX` items.
@@ -14,11 +15,34 @@ use crate::{ImksError, ImksResult};
 #[serde(transparent)]
 pub struct BoundedList<T, const MAX: usize>(pub Vec<T>);
 
+described!([T: JsonSchema, const MAX: usize] BoundedList<T, MAX>, generator => {
+    "type": "array", "items": generator.subschema_for::<T>(), "minItems": 1, "maxItems": MAX,
+});
+
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let items = Vec::deserialize(deserializer)?;
         match items.len() {
             0 => Err(refusal("is empty")),
+            length if length > MAX => Err(refusal(format!("has more than {MAX} items"))),
+            _ => Ok(Self(items)),
+        }
+    }
+}
+
+/// A list of at most `MAX` items, which may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ListUpTo<T, const MAX: usize>(pub Vec<T>);
+
+described!([T: JsonSchema, const MAX: usize] ListUpTo<T, MAX>, generator => {
+    "type": "array", "items": generator.subschema_for::<T>(), "maxItems": MAX,
+});
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for ListUpTo<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let items = Vec::deserialize(deserializer)?;
+        match items.len() {
             length if length > MAX => Err(refusal(format!("has more than {MAX} items"))),
             _ => Ok(Self(items)),
         }
@@ -97,10 +121,19 @@ fn plain_words(error: &str) -> String {
     if error.starts_with("duplicate field") {
         return "is there twice".into();
     }
-    if let Some((_, variants)) = error.split_once(", expected one of ") {
-        return format!("must be one of {}", variants.replace('`', ""));
+    if let Some((_, names)) = error.rsplit_once(", expected exactly one of ") {
+        return format!("must have exactly one of {}", quoted(names).join(", "));
     }
     let expected = error.rsplit_once(", expected ").map_or(error, |(_, expected)| expected);
+    if let Some(field) = error.strip_prefix("unknown field") {
+        return match field.split_once(", expected ") {
+            Some((_, fields)) => format!("is no field here; there are {}", quoted(fields).join(", ")),
+            None => "is no field here".into(),
+        };
+    }
+    if error.starts_with("unknown variant") || expected.starts_with("one of `") {
+        return one_of(&quoted(expected));
+    }
     let negative = error.starts_with("invalid value: integer `-");
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" if negative => "must not be negative".into(),
@@ -120,6 +153,20 @@ fn plain_words(error: &str) -> String {
     }
 }
 
+/// Returns the names that a parser lists in backquotes, without the one that stands for none.
+fn quoted(list: &str) -> Vec<&str> {
+    list.split('`').skip(1).step_by(2).filter(|name| *name != UNSPECIFIED).collect()
+}
+
+/// Says which values are allowed.
+fn one_of(values: &[&str]) -> String {
+    match values {
+        [one, other] => format!("must be {one} or {other}"),
+        [one] => format!("must be {one}"),
+        _ => format!("must be one of {}", values.join(", ")),
+    }
+}
+
 /// Limits the length of an explanation, because a parser's error may quote the client's input.
 fn cut(text: &str) -> String {
     text.chars().take(EXPLANATION_CHARS_MAX).collect()
@@ -127,6 +174,8 @@ fn cut(text: &str) -> String {
 
 /// The longest explanation, in characters.
 const EXPLANATION_CHARS_MAX: usize = 200;
+/// The value of every enum of the contract for back ends that means that nothing was said.
+const UNSPECIFIED: &str = "unspecified";
 
 #[cfg(test)]
 mod tests {
@@ -154,12 +203,42 @@ mod tests {
         ids: Option<BoundedList<uuid::Uuid, 2>>,
         #[serde(default)]
         nested: Option<Nested>,
+        #[serde(default)]
+        state: Option<State>,
+        #[serde(default)]
+        level: Option<Level>,
+        #[serde(default)]
+        strict: Option<Strict>,
     }
 
     #[derive(Debug, serde::Deserialize)]
     #[allow(dead_code, reason = "read from text, and looked at by no test")]
     struct Nested {
         users: Vec<uuid::Uuid>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum State {
+        Unspecified,
+        Pending,
+        Acked,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Level {
+        Low,
+        Middle,
+        High,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "read from text, and looked at by no test")]
+    struct Strict {
+        one: u8,
+        two: u8,
     }
 
     fn read(json: &str) -> ImksResult<Sample> {
@@ -188,6 +267,9 @@ mod tests {
             (r#""nested":7"#, "nested: must be an object"),
             (r#""nonce":"""#, "nonce: is empty"),
             (r#""seq":1,"seq":2"#, "seq: is there twice"),
+            (r#""state":"x""#, "state: must be pending or acked"),
+            (r#""level":"x""#, "level: must be one of low, middle, high"),
+            (r#""strict":{"three":3}"#, "strict.three: is no field here; there are one, two"),
         ] {
             let message_of =
                 |fields: &str| read(&format!(r#"{{"body":"x",{fields}}}"#)).unwrap_err().client_message();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -33,11 +34,12 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `keypackage:publish`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Publish {
     device_id: ShortText<1, 64>,
     /// May be empty, to learn how many there are.
     #[serde(deserialize_with = "few")]
+    #[schemars(length(max = PUBLISHED_AT_ONCE_MAX))]
     packages: Vec<KeyPackage>,
 }
 
@@ -50,7 +52,7 @@ fn few<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyPacka
 }
 
 /// The answer to `keypackage:publish`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Published {
     /// The packages of the device that can be handed out, without that of last resort.
     available: i64,
@@ -64,7 +66,7 @@ async fn publish(ctx: Ctx, request: Publish, limit: RateLimit<Uuid>) -> ImksResu
 }
 
 /// The payload of `keypackage:claim`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Claim {
     channel_id: Uuid,
     user_ids: BoundedList<Uuid, CLAIMED_USERS_MAX>,
@@ -78,7 +80,7 @@ impl Large for Claim {
 }
 
 /// The answer to `keypackage:claim`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Claimed {
     /// One package of each device of these users.
     packages: Vec<ClaimedPackage>,

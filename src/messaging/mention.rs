@@ -4,17 +4,17 @@
 //! up before a message is stored, so that a role that somebody gets later brings no old mentions. `mention:new` is told
 //! by each node to its own sockets: it knows which devices want to hear of a channel, and until when they do not.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::absent::Mention;
 use super::budget::{AnswerSize, Reservation};
+use super::channel_rooms;
 use super::ctx::Ctx;
+use super::online::{self, Asked};
 use super::page::PageSize;
 use super::parts::Messaging;
-use super::presence_board::Status;
 use super::push::{Push, user_room};
 use super::registry::{Large, Registry, Request};
 use super::session::Session;
@@ -29,8 +29,6 @@ use crate::{ImksError, ImksResult};
 
 /// Sent to the devices of those whom a new message mentions.
 const NEW: Push<New<'_>> = Push::new("mention:new");
-/// The server event that asks another node who of a channel is online there.
-const ONLINE: &str = "mention:online";
 /// The server event that tells another node of a message that mentions people.
 const NOTICE: &str = "mention:notice";
 
@@ -38,20 +36,12 @@ const LIST: Request<List, Inbox> = Request::new("mentions:list");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&NEW);
     events.on_read(LIST, list).get("/mentions");
 }
 
-/// Registers what other nodes ask and tell.
+/// Registers what other nodes tell.
 pub(super) fn listen(builder: &mut NamespaceBuilder, messaging: &Messaging) {
-    let asked = messaging.clone();
-    builder.on_server_event(ONLINE, move |mut event: ServerEvent| {
-        let answered = event.parse::<(Uuid,)>().and_then(|(channel,)| {
-            let users = online_here(&asked, event.namespace(), channel);
-            event.answer(&users)
-        });
-        log("who is online was not answered", answered);
-        std::future::ready(())
-    });
     let told = messaging.clone();
     builder.on_server_event(NOTICE, move |event: ServerEvent| {
         let parsed = event.parse::<(Notice,)>();
@@ -70,7 +60,7 @@ fn log(what: &'static str, outcome: ImksResult<()>) {
 ///
 /// # Errors
 /// [`ImksError::LimitReached`] for roles with more than [`MENTIONED_PEOPLE_MAX`] members, [`ImksError::Unavailable`] or
-/// [`ImksError::Timeout`] when the core does not answer.
+/// [`ImksError::Timeout`] when the core does not answer, [`ImksError::Overloaded`] if too many ask who is online.
 pub(super) async fn resolve(
     messaging: &Messaging,
     namespace: &Namespace,
@@ -95,30 +85,14 @@ pub(super) async fn resolve(
     Ok(Mentioned { with_role, online })
 }
 
-/// Returns who of a channel is online on any node. Nodes that do not answer in time are left out.
-async fn online(messaging: &Messaging, namespace: &Namespace, channel: Uuid) -> ImksResult<Online> {
-    let mut users = online_here(messaging, namespace, channel);
-    let others = namespace.server_side_emit_with_ack(ONLINE, &(channel,), ONLINE_TIMEOUT).await?;
-    if !others.silent.is_empty() {
-        tracing::debug!(silent = others.silent.len(), "who is online there is not known");
-    }
-    for (_, answer) in &others.answers {
-        users.extend(answer.parse::<(BTreeSet<Uuid>,)>()?.0);
-    }
+/// Returns who of a channel is online on any node.
+async fn online(messaging: &Messaging, namespace: &Namespace, channel_id: Uuid) -> ImksResult<Online> {
+    let asked = Asked { channel_id, after: None, limit: MENTIONED_PEOPLE_MAX + 1 };
+    let users = online::users(messaging, namespace, asked).await?;
     match users.len() {
         0..=MENTIONED_PEOPLE_MAX => Ok(Online::Users(users.into_iter().collect())),
         _ => Ok(Online::Many),
     }
-}
-
-/// Returns who of a channel is online on this node, at most one more than may be mentioned one by one.
-fn online_here(messaging: &Messaging, namespace: &Namespace, channel: Uuid) -> BTreeSet<Uuid> {
-    let sockets = namespace.sockets_in(&channel.to_string());
-    let user_of = |socket: &Socket| Some(socket.data::<Session>()?.identity().user_id);
-    let users: BTreeSet<Uuid> = sockets.iter().filter_map(user_of).collect();
-    let shown = messaging.presence().shown(&users.into_iter().collect::<Vec<_>>());
-    let online = shown.into_iter().filter(|presence| presence.status != Status::Offline);
-    online.map(|presence| presence.user_id).take(MENTIONED_PEOPLE_MAX + 1).collect()
 }
 
 /// A message that mentions people, as it travels to other nodes.
@@ -133,7 +107,7 @@ struct Notice {
 }
 
 /// The payload of `mention:new`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct New<'a> {
     channel_id: Uuid,
     message_id: Uuid,
@@ -144,6 +118,19 @@ struct New<'a> {
 }
 
 impl Notice {
+    /// Returns the people by name, of whom some may not be connected. Who is meant by a mention of all has to look.
+    fn for_the_absent(&self) -> Mention {
+        let by_name = self.people.iter().filter(|(_, target)| *target != self.channel_id);
+        Mention {
+            channel_id: self.channel_id,
+            message_id: self.message_id,
+            seq: self.seq,
+            thread_id: self.thread_id,
+            author: self.author.clone(),
+            users: by_name.map(|(_, user)| *user).collect(),
+        }
+    }
+
     fn event(&self, kind: MentionKind) -> New<'_> {
         New {
             channel_id: self.channel_id,
@@ -176,16 +163,16 @@ pub(super) fn tell(
         people,
     };
     deliver(messaging, namespace, &notice);
+    messaging.absent().add(notice.for_the_absent());
     log("other nodes were not told of a mention", namespace.server_side_emit(NOTICE, &(notice,)));
 }
 
 /// Tells the devices on this node.
 fn deliver(messaging: &Messaging, namespace: &Namespace, notice: &Notice) {
     let (channel, now) = (notice.channel_id, clock::now_micros());
-    let room = channel.to_string();
     for (kind, user) in notice.people.iter().filter(|(_, target)| *target != channel) {
         let sockets = namespace.sockets_in(&user_room(*user));
-        for socket in sockets.iter().filter(|socket| wants(messaging, socket, &room, channel, now)) {
+        for socket in sockets.iter().filter(|socket| wants(messaging, socket, channel, now)) {
             NEW.to_socket(socket, &notice.event(*kind));
         }
     }
@@ -195,7 +182,7 @@ fn deliver(messaging: &Messaging, namespace: &Namespace, notice: &Notice) {
 }
 
 /// Whether a device may see the channel and wants to hear of mentions there.
-fn wants(messaging: &Messaging, socket: &Socket, room: &str, channel: Uuid, now: Micros) -> bool {
+fn wants(messaging: &Messaging, socket: &Socket, channel: Uuid, now: Micros) -> bool {
     let Some(session) = socket.data::<Session>() else { return false };
     if session.is_quiet(channel, now) {
         return false;
@@ -203,12 +190,12 @@ fn wants(messaging: &Messaging, socket: &Socket, room: &str, channel: Uuid, now:
     // A device that has left the room by itself still belongs to a member.
     let user = session.identity().user_id;
     let known = || messaging.permissions().cached(user, channel, Permission::ViewChannel);
-    socket.is_in(room) || known().is_some_and(|answer| answer.is_ok())
+    channel_rooms::is_in(socket, channel) || known().is_some_and(|answer| answer.is_ok())
 }
 
-/// Tells all devices in the room of the channel that want to hear of it, with an event that is encoded once.
+/// Tells all devices that follow the channel and want to hear of it, with an event that is encoded once.
 fn deliver_to_all(namespace: &Namespace, notice: &Notice, kind: MentionKind, now: Micros) {
-    let (room, quiet) = (notice.channel_id.to_string(), quiet_room(notice.channel_id));
+    let ([whole, digest], quiet) = (channel_rooms::all(notice.channel_id), quiet_room(notice.channel_id));
     for socket in namespace.sockets_in(&quiet) {
         if !socket.data::<Session>().is_some_and(|session| session.is_quiet(notice.channel_id, now)) {
             socket.leave(&quiet);
@@ -217,7 +204,7 @@ fn deliver_to_all(namespace: &Namespace, notice: &Notice, kind: MentionKind, now
     let told_by_name = notice.people.iter().filter(|(_, target)| *target != notice.channel_id);
     let others = told_by_name.map(|(_, user)| *user).chain([notice.author.id]);
     let rooms: Vec<String> = others.map(user_room).chain([quiet]).collect();
-    let all = namespace.to(&room).local();
+    let all = namespace.to(&whole).to(&digest).local();
     let broadcast = rooms.iter().fold(all, |broadcast, room| broadcast.except(room));
     log("a mention of all was not told", broadcast.emit(NEW.name(), &notice.event(kind)));
 }
@@ -243,7 +230,7 @@ fn quiet_room(channel: Uuid) -> String {
 }
 
 /// The payload of `mentions:list`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct List {
     /// Only messages that are older than this one.
     #[serde(default)]
@@ -262,6 +249,3 @@ async fn list(ctx: Ctx, room: Reservation, request: List) -> ImksResult<Inbox> {
     let (readable, _) = ctx.readable_among(&ctx.channels().await?).await?;
     readable.mentions(&room, request.before, request.limit.get()).await
 }
-
-/// How long other nodes may take to say who is online.
-const ONLINE_TIMEOUT: Duration = Duration::from_secs(1);

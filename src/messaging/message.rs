@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -10,39 +11,46 @@ use super::channel::{Channel, Write};
 use super::ctx::Ctx;
 use super::forward::ForwardOf;
 use super::poll::StartPoll;
-use super::registry::{Registry, Request};
+use super::push::Push;
+use super::registry::{Registry, Request, Status};
 use super::turn::Turn;
 use super::{draft, expiring, mention, preview, read_state};
 use crate::auth::Permission;
 use crate::clock::{self, Micros, Timestamp};
 use crate::models::channel_key::Expect;
 use crate::models::message::{
-    ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, MessageDetail, MessageType,
+    ContentType, FLAG_NO_MENTION_NOTIFY, FLAG_SILENT, FLAG_SUPPRESS_EMBEDS, Forward, MessageDetail,
+    MessageType, Priority,
 };
-use crate::models::message_attachment::ATTACHMENTS_MAX;
+use crate::models::message_attachment::{ATTACHMENTS_MAX, Attachment};
 use crate::models::message_draft::SendDraft;
-use crate::models::message_embed::{EMBEDS_MAX, Embeds};
+use crate::models::message_embed::{EMBEDS_MAX, Embed, Embeds};
 use crate::models::message_mention::Mentioned;
 use crate::models::message_send::{NewMessage, Sent};
-use crate::models::text::{BODY_CHARS_MAX, Mentions, MessageBody, Nonce};
+use crate::models::text::{BODY_CHARS_MAX, E2EE_BYTES_MAX, Mentions, MessageBody, Nonce};
 use crate::{ImksError, ImksResult};
 
 const SEND: Request<SendMessage, Answer> = Request::new("message:send");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    // Messages have both as they are stored.
+    events.part::<Attachment>();
+    events.part::<Embed>();
+    events.sends(&Push::<MessageDetail>::new("message:new"));
     events.advertise("body_chars", BODY_CHARS_MAX);
     events.advertise("embeds", EMBEDS_MAX);
-    let created = |sent: &Answer| if sent.duplicate { 200 } else { 201 };
+    let created = Status::CreatedUnless(|sent: &Answer| sent.duplicate);
     events.on_write(SEND, send).post("/channels/{channel_id}/messages", created);
 }
 
 /// The payload of `message:send`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(super) struct SendMessage {
     pub(super) channel_id: Uuid,
-    /// May be missing only in a message that forwards another one.
+    /// May be missing only in a message that forwards another one or that is streamed.
     #[serde(default)]
+    #[schemars(length(max = E2EE_BYTES_MAX))]
     body: Option<String>,
     #[serde(default)]
     pub(super) thread_id: Option<Uuid>,
@@ -57,12 +65,21 @@ pub(super) struct SendMessage {
     #[serde(default)]
     mentions: Option<Mentions>,
     #[serde(default)]
+    #[schemars(range(min = 0, max = FLAGS_OF_CLIENTS))]
     flags: i32,
     #[serde(default)]
     also_send_to_channel: bool,
     /// Whether the draft in the same channel and thread is cleared in the same transaction.
     #[serde(default)]
     pub(super) clear_draft: bool,
+    #[serde(default)]
+    priority: Priority,
+    /// Whether readers are asked to acknowledge the message.
+    #[serde(default)]
+    ack_requested: bool,
+    /// Whether the text arrives piece by piece, by `stream:append`.
+    #[serde(default)]
+    stream: bool,
     #[serde(default)]
     poll: Option<StartPoll>,
     /// When the message deletes itself.
@@ -71,13 +88,14 @@ pub(super) struct SendMessage {
     #[serde(default)]
     expect: Option<Expect>,
     #[serde(default)]
-    attachments: Vec<Uuid>,
+    #[schemars(length(max = ATTACHMENTS_MAX))]
+    pub(super) attachments: Vec<Uuid>,
     #[serde(default)]
     embeds: Embeds,
 }
 
 /// The answer to `message:send`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Answer {
     message: Arc<MessageDetail>,
     duplicate: bool,
@@ -86,8 +104,12 @@ struct Answer {
 async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> {
     request.check()?;
     ctx.count_send(request.channel_id)?;
-    let (clear_draft, thread) = (request.clear_draft, request.thread_id);
-    let (channel, message) = prepare(&ctx, request, clock::now_micros()).await?;
+    let (clear_draft, thread, now) = (request.clear_draft, request.thread_id, clock::now_micros());
+    let (channel, looked_up) = match prepare(&ctx, &request, now).await {
+        Ok(ready) => ready,
+        Err(refusal) => return repeated(&ctx, turn, request, refusal).await,
+    };
+    let message = request.into_message(looked_up, now)?;
     let mentioned = message.mentioned.clone();
     let Sent { message, duplicate } = match clear_draft {
         true => channel.submit(turn, SendDraft(message))?.await?,
@@ -105,19 +127,42 @@ async fn send(ctx: Ctx, turn: Turn, request: SendMessage) -> ImksResult<Answer> 
     Ok(Answer { message, duplicate })
 }
 
-/// Returns the message of a person who sends it at `now`, with a proof that the caller may send it.
+/// What a message needs besides the request.
+#[derive(Debug, Default)]
+pub(super) struct LookedUp {
+    forward_of: Option<Box<Forward>>,
+    mentioned: Mentioned,
+}
+
+/// Checks whether the caller may send a message at `now`. Returns a proof, and what the message needs.
 pub(super) async fn prepare(
     ctx: &Ctx,
-    request: SendMessage,
+    request: &SendMessage,
     now: Micros,
-) -> ImksResult<(Channel<Write>, NewMessage)> {
-    let channel = permitted(ctx, &request).await?;
+) -> ImksResult<(Channel<Write>, LookedUp)> {
+    request.check_times(now)?;
+    let channel = permitted(ctx, request).await?;
     let forward_of = match request.forward_of {
         Some(forward_of) => Some(forward_of.copy(ctx).await?),
         None => None,
     };
     let mentioned = mentioned(ctx, channel.id(), request.mentions.as_ref()).await?;
-    Ok((channel, NewMessage { forward_of, ..request.into_message(mentioned, now)? }))
+    Ok((channel, LookedUp { forward_of, mentioned }))
+}
+
+/// Answers a send that is refused now: with the message of the first one with its nonce, which was not refused.
+async fn repeated(ctx: &Ctx, turn: Turn, request: SendMessage, refusal: ImksError) -> ImksResult<Answer> {
+    if request.nonce.is_none() || refusal.is_retryable() {
+        return Err(refusal);
+    }
+    // Whoever may not see the channel any more learns nothing of it.
+    let Ok(channel) = ctx.visible(request.channel_id).await else { return Err(refusal) };
+    let message = request.into_message(LookedUp::default(), clock::now_micros())?;
+    match channel.submit_repeat(turn, message)?.await {
+        Ok(Sent { message, duplicate }) => Ok(Answer { message, duplicate }),
+        Err(ImksError::NotFound(_)) => Err(refusal),
+        Err(error) => Err(error),
+    }
 }
 
 async fn permitted(ctx: &Ctx, request: &SendMessage) -> ImksResult<Channel<Write>> {
@@ -162,28 +207,56 @@ pub(super) async fn require_mentions(ctx: &Ctx, channel: Uuid, mentions: &Mentio
     Ok(())
 }
 
+/// Checks the attachments that a message is to have.
+pub(super) fn check_attachments(ids: &[Uuid]) -> ImksResult<()> {
+    let distinct: HashSet<&Uuid> = ids.iter().collect();
+    match distinct.len() == ids.len() && ids.len() <= ATTACHMENTS_MAX {
+        true => Ok(()),
+        false => {
+            let reason = format!("has an item twice, or more than {ATTACHMENTS_MAX} items");
+            Err(ImksError::invalid("attachments", reason))
+        }
+    }
+}
+
 impl SendMessage {
     /// Checks the rules that the types of the fields do not check.
     pub(super) fn check(&self) -> ImksResult<()> {
         match &self.body {
+            Some(text) if self.stream => MessageBody::beginning(text.as_str()).map(drop)?,
             Some(text) => MessageBody::check(text, self.content_type == ContentType::E2ee)?,
-            None if self.forward_of.is_some() => {}
+            None if self.forward_of.is_some() || self.stream => {}
             None => {
                 return Err(ImksError::InvalidField { field: "body".into(), reason: "is missing".into() });
             }
         }
+        if self.stream && (self.content_type == ContentType::E2ee || self.poll.is_some()) {
+            return Err(ImksError::invalid("stream", "must be false for a poll and for an encrypted body"));
+        }
         if self.flags & !FLAGS_OF_CLIENTS != 0 {
             return Err(ImksError::invalid("flags", "has bits that are not known"));
         }
-        let distinct: HashSet<&Uuid> = self.attachments.iter().collect();
-        if distinct.len() < self.attachments.len() || distinct.len() > ATTACHMENTS_MAX {
-            let reason = format!("has an item twice, or more than {ATTACHMENTS_MAX} items");
-            return Err(ImksError::invalid("attachments", reason));
-        }
-        Ok(())
+        check_attachments(&self.attachments)?;
+        self.poll.iter().try_for_each(StartPoll::check)
     }
 
-    fn into_message(self, mentioned: Mentioned, now: Micros) -> ImksResult<NewMessage> {
+    /// Checks that the message can be sent without its author.
+    pub(super) fn check_later(&self) -> ImksResult<()> {
+        match self.stream {
+            true => Err(ImksError::invalid("stream", "must be false for a scheduled message")),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks the rules that hold for a message that is sent at `now`, and not for its repeats.
+    fn check_times(&self, now: Micros) -> ImksResult<()> {
+        self.expires_at.iter().try_for_each(|at| expiring::check(*at, now))?;
+        self.poll.iter().try_for_each(|poll| poll.check_time(now))
+    }
+
+    /// Returns the message that is sent at `now`.
+    pub(super) fn into_message(self, looked_up: LookedUp, now: Micros) -> ImksResult<NewMessage> {
+        let LookedUp { forward_of, mentioned } = looked_up;
         let kind = match () {
             () if self.poll.is_some() => MessageType::Poll,
             () if self.content_type == ContentType::E2ee => MessageType::E2ee,
@@ -192,6 +265,7 @@ impl SendMessage {
             () => MessageType::Default,
         };
         let body = match (self.body, self.content_type) {
+            (Some(text), _) if self.stream => MessageBody::beginning(text)?,
             (Some(text), ContentType::E2ee) => MessageBody::encrypted(text)?,
             (Some(text), _) => MessageBody::new(text)?,
             (None, _) => MessageBody::default(),
@@ -203,17 +277,22 @@ impl SendMessage {
             thread_id: self.thread_id,
             also_send_to_channel: self.also_send_to_channel,
             reply_to_message_id: self.reply_to_message_id,
-            forward_of: None,
+            forward_of,
+            forwards: self.forward_of.map(|forward| forward.message_id),
             mentions: self.mentions.unwrap_or_default(),
             mentioned,
             flags: self.flags,
-            poll: self.poll.map(|poll| poll.checked(now)).transpose()?,
-            expires_at: self.expires_at.map(|at| expiring::checked(at, now)).transpose()?,
+            priority: self.priority,
+            ack_requested: self.ack_requested,
+            stream: self.stream,
+            poll: self.poll.map(|poll| poll.start(now)).transpose()?,
+            expires_at: self.expires_at.map(|Timestamp(at)| at),
             metadata: None,
             attachments: self.attachments,
             embeds: self.embeds,
             nonce: self.nonce,
             expect: self.expect,
+            scheduled_id: None,
             interactive: true,
         })
     }

@@ -33,6 +33,15 @@ pub enum Outbox {
     Failed,
 }
 
+/// What became of a notification for a user who is not connected.
+pub enum Notified {
+    /// The core has taken it over.
+    Taken,
+    /// The core did not take it in time, or too many waited.
+    Dropped,
+}
+
+label!(Notified { Taken = "taken", Dropped = "dropped" });
 label!(Outbox { Sent = "sent", Failed = "failed" });
 
 instruments! {
@@ -58,4 +67,11 @@ instruments! {
     HEADS_BEHIND: Counter = "imks_dispatch_heads_behind_total";
     /// Messages of other programs (`imks.publish`) that were appended, and that failed for good
     OUTBOX: Counter[kind: Outbox] = "imks_outbox_messages_total";
+    /// Messages of other programs (`imks.publish`) that wait to be appended, counted up to 10,000
+    OUTBOX_WAITING: Gauge = "imks_outbox_messages_waiting";
+    /// Times that this node has read the presence of all users of another node: once when it meets the node, and each time
+    /// that reports were lost
+    PRESENCE_READ: Counter = "imks_presence_nodes_read_total";
+    /// Notifications for users who are mentioned while they are not connected, by what became of them
+    NOTIFICATIONS: Counter[outcome: Notified] = "imks_notifications_total";
 }

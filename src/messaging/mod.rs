@@ -1,14 +1,21 @@
 //! The features: the only layer that combines sockets, data and identities. [`register`] lists them.
 
+mod absent;
 mod access;
+mod ack;
 mod acquaintances;
+mod activity;
 pub mod api;
+mod app_event;
 mod attachment;
+mod audience;
 pub mod backend;
 mod backend_users;
 mod bookmark;
 mod budget;
+mod call;
 mod channel;
+mod channel_rooms;
 mod channels;
 mod connect;
 mod connection;
@@ -16,9 +23,11 @@ mod ctx;
 mod dispatch;
 mod draft;
 mod edit;
+mod emoji;
 mod expiring;
 mod expiry;
 mod farewell;
+mod focus;
 mod forward;
 mod held;
 mod history;
@@ -27,6 +36,9 @@ mod key_package;
 mod mention;
 mod message;
 pub mod metrics;
+mod node_message;
+mod online;
+mod online_lookups;
 pub mod orders;
 pub mod outbox;
 mod outcome;
@@ -50,10 +62,14 @@ mod registry;
 mod relay;
 mod remembered;
 mod report;
+mod retention;
 mod scheduled;
 mod search;
+mod server_facts;
 mod session;
 mod small_channels;
+mod standings;
+mod stream;
 mod subscription;
 mod sync;
 mod thread;
@@ -61,15 +77,19 @@ mod ticks;
 mod turn;
 mod typing;
 mod typists;
+mod view;
+mod workspaces;
 
-use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ImksResult;
 use crate::clock;
+use crate::contract::Contract;
 use crate::models::append::Commits;
 use crate::models::feed::Feed;
 use crate::models::key_package as key_package_rows;
@@ -78,13 +98,18 @@ use crate::page_fetcher::Policy;
 use crate::rate_limit::Rate;
 use crate::socket::{Namespace, NamespaceBuilder};
 use api::{Api, Route};
+use audience::Audience;
 pub use budget::AnswerLimits;
 use expiry::Expiry;
+pub use farewell::{SHUTDOWN, Shutdown};
 use parts::timed;
 pub use parts::{Messaging, Parts};
 use registry::{Registered, Registry};
 pub use relay::Relay;
 pub use remembered::Remembered;
+pub use retention::Retention;
+use server_facts::ServerFacts;
+pub use workspaces::workspace_room;
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "testing")] {
@@ -125,6 +150,8 @@ pub struct Config {
     pub link_previews: bool,
     /// The addresses that previews may be fetched from.
     pub preview_policy: Policy,
+    /// How long messages are kept.
+    pub retention: Retention,
 }
 
 impl Default for Config {
@@ -143,6 +170,7 @@ impl Default for Config {
             connect_hold: Duration::from_secs(9),
             link_previews: false,
             preview_policy: Policy::Public,
+            retention: Retention::default(),
         }
     }
 }
@@ -153,15 +181,17 @@ pub struct Jobs {
     messaging: Messaging,
     expiry: Expiry,
     routes: Vec<Route>,
+    contract: Contract,
+    facts: ServerFacts,
 }
 
 /// Registers every feature on the namespace of the users, one per line.
 pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     let expiry = Expiry::default();
-    let presence = messaging.presence().clone();
+    let of_connected = messaging.clone();
     builder.on_connected(move |socket| {
-        presence.joined(&socket);
-        ready(())
+        of_connected.presence().joined(&socket);
+        access::arrived(of_connected.clone(), socket)
     });
     let (expiry_for_disconnect, of_disconnected) = (expiry.clone(), messaging.clone());
     builder.on_disconnect(move |socket, _| {
@@ -171,21 +201,26 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     });
     backend_users::describe(builder);
     let mut events = Registry::new(builder, messaging);
-    connection::register(&mut events);
+    connection::register(&mut events, &expiry);
     subscription::register(&mut events);
+    focus::register(&mut events);
     message::register(&mut events);
     mention::register(&mut events);
     key_package::register(&mut events);
     edit::register(&mut events);
+    stream::register(&mut events);
     history::register(&mut events);
     sync::register(&mut events);
     read_state::register(&mut events);
     reaction::register(&mut events);
+    emoji::register(&mut events);
     pin::register(&mut events);
     poll::register(&mut events);
+    ack::register(&mut events);
     thread::register(&mut events);
     typing::register(&mut events);
     presence::register(&mut events);
+    call::register(&mut events);
     draft::register(&mut events);
     bookmark::register(&mut events);
     search::register(&mut events);
@@ -193,11 +228,15 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     scheduled::register(&mut events);
     report::register(&mut events);
     receipt::register(&mut events);
-    let Registered { routes, limits } = events.finish();
+    let Registered { routes, limits, mut contract } = events.finish();
+    let limits = Arc::new(limits);
     mention::listen(builder, messaging);
+    online::listen(builder, messaging);
+    absent::listen(builder);
     orders::register(builder, messaging);
-    connect::register(builder, messaging, &expiry, limits);
-    Jobs { messaging: messaging.clone(), expiry, routes }
+    connect::register(builder, messaging, &expiry, &limits);
+    let facts = ServerFacts::new(limits, &mut contract);
+    Jobs { messaging: messaging.clone(), expiry, routes, contract, facts }
 }
 
 impl Jobs {
@@ -210,34 +249,41 @@ impl Jobs {
         tasks.spawn(self.messaging.typing().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(self.messaging.presence().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(purge::run(self.messaging.clone(), stop.clone()));
+        tasks.spawn(retention::run(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(self.messaging.farewells().clone().run(namespace.clone(), stop.clone()));
         tasks.spawn(poll::close_overdue(self.messaging.clone(), stop.clone()));
+        tasks.spawn(stream::interrupt_silent(self.messaging.clone(), stop.clone()));
         tasks.spawn(expiring::delete_expired(self.messaging.clone(), stop.clone()));
         tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));
+        tasks.spawn(absent::run(self.messaging.clone(), namespace.clone(), stop.clone()));
         tasks.spawn(search::index(self.messaging.clone(), stop.clone()));
         tasks.spawn(attachment::sweep(self.messaging.clone(), stop.clone()));
         if let Some(fetcher) = self.messaging.fetcher() {
             tasks.spawn(preview::run(self.messaging.clone(), fetcher.clone(), stop.clone()));
         }
         tasks.spawn(scheduled::dispatch(self.messaging.clone(), namespace.clone(), stop.clone()));
+        tasks.spawn(self.messaging.activity().clone().run(namespace.clone(), stop.clone()));
         if let Some(relay) = self.messaging.relay() {
-            relay.start(namespace, tasks, stop);
+            relay.start(&Audience::new(namespace, self.messaging.activity()), tasks, stop);
+            self.messaging.presence().report((relay.node(), relay.pipe()), namespace, tasks, stop);
         }
         tasks.spawn(forget(self.messaging, stop.clone()));
-        Api { namespace: namespace.clone(), routes: self.routes }
+        let Self { routes, contract, facts, .. } = self;
+        Api { namespace: namespace.clone(), routes, contract, facts }
     }
 }
 
 /// Starts a dispatcher per lane. Each ends with its lane.
 pub fn dispatch(
+    messaging: &Messaging,
     namespace: &Namespace,
     commits: Vec<Commits>,
-    relay: Option<&Relay>,
     feed: &Feed,
 ) -> TaskTracker {
     let dispatchers = TaskTracker::new();
+    let audience = Audience::new(namespace, messaging.activity());
     for lane in commits {
-        dispatchers.spawn(dispatch::run(lane, namespace.clone(), relay.cloned(), feed.clone()));
+        dispatchers.spawn(dispatch::run(lane, audience.clone(), messaging.relay().cloned(), feed.clone()));
     }
     dispatchers.close();
     dispatchers
@@ -252,24 +298,28 @@ async fn forget(messaging: Messaging, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => messaging.sweep(Instant::now()),
         }
-        forget_changes(&messaging, &stop).await;
+        let (db, now) = (messaging.db(), clock::now_micros);
+        in_steps("old changes", sweep::SWEEP_STEP, &stop, || timed("sweep", sweep::sweep(db, now()))).await;
         if let Err(error) = timed("sweep", sweep::forget_removed(messaging.db(), clock::now_micros())).await {
             tracing::warn!(%error, "removed drafts and bookmarks were not forgotten");
         }
-        let claimed = key_package_rows::forget_claimed(messaging.db(), clock::now_micros());
-        if let Err(error) = timed("sweep", claimed).await {
-            tracing::warn!(%error, "key packages that were handed out were not forgotten");
-        }
+        let claimed = || timed("sweep", key_package_rows::forget_claimed(db, now()));
+        in_steps("key packages that were handed out", key_package_rows::FORGET_STEP, &stop, claimed).await;
     }
 }
 
 /// Removes expired rows in small steps, so that no writer waits long for a lock.
-async fn forget_changes(messaging: &Messaging, stop: &CancellationToken) {
+async fn in_steps<F: Future<Output = ImksResult<u64>>>(
+    what: &'static str,
+    step: i64,
+    stop: &CancellationToken,
+    forget: impl Fn() -> F,
+) {
     while !stop.is_cancelled() {
-        match timed("sweep", sweep::sweep(messaging.db(), clock::now_micros())).await {
-            Ok(forgotten) if forgotten >= sweep::SWEEP_STEP.unsigned_abs() => {}
+        match forget().await {
+            Ok(forgotten) if forgotten >= step.unsigned_abs() => {}
             Ok(_) => return,
-            Err(error) => return tracing::warn!(%error, "old changes were not forgotten"),
+            Err(error) => return tracing::warn!(%error, what, "not forgotten"),
         }
     }
 }

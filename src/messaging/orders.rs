@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::access;
+use super::channel_rooms;
 use super::farewell::{self, Farewell};
 use super::parts::Messaging;
 use super::push::user_room;
 use super::remembered;
 use super::session::Session;
+use super::workspaces;
 use crate::auth::Revocation;
 use crate::clock::{self, Micros};
 use crate::socket::{Namespace, NamespaceBuilder, Socket};
@@ -175,6 +177,7 @@ async fn carry_out(messaging: &Messaging, namespace: &Namespace, order: Order) -
         Order::Leave { user, channel } => {
             let left = access::remove(messaging, namespace, (user, channel), "removed", None);
             messaging.permissions().left(user, channel);
+            workspaces::review(messaging, namespace, user).await;
             Ok(left)
         }
         Order::Kick { user, channel: Some(channel), message } => {
@@ -193,10 +196,7 @@ async fn carry_out(messaging: &Messaging, namespace: &Namespace, order: Order) -
             Ok(count(&sockets))
         }
         Order::Policies => remembered::read_policies(messaging, namespace).await.map(|()| 0),
-        Order::Keys => {
-            messaging.tokens().refresh_now().await;
-            Ok(0)
-        }
+        Order::Keys => messaging.tokens().refresh_now().await.map(|()| 0),
     }
 }
 
@@ -281,17 +281,16 @@ impl Filter {
         if self.node.is_some() && self.node != messaging.config().node {
             return Vec::new();
         }
-        let room = self.channel.map(|channel| channel.to_string());
-        let mut sockets = match (self.user, &room) {
+        let mut sockets = match (self.user, self.channel) {
             (Some(user), _) => namespace.sockets_in(&user_room(user)),
-            (None, Some(room)) => namespace.sockets_in(room),
+            (None, Some(channel)) => channel_rooms::sockets(namespace, channel),
             (None, None) => namespace.sockets(),
         };
         sockets.retain(|socket| {
             let session = socket.data::<Session>();
             let name = session.as_ref().and_then(|session| session.client().map(|client| &*client.name));
             !socket.is_closing()
-                && room.as_ref().is_none_or(|room| socket.is_in(room))
+                && self.channel.is_none_or(|channel| channel_rooms::is_in(socket, channel))
                 && self.client_name.as_ref().is_none_or(|wanted| name == Some(wanted))
         });
         sockets

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::time::sleep;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -14,11 +15,11 @@ use super::metrics;
 use crate::models::Db;
 use crate::models::append::{Appender, Authority, Scope};
 use crate::models::lease::Lease;
-use crate::models::message::{AuthorInfo, ContentType, MessageType};
+use crate::models::message::{AuthorInfo, ContentType, MessageType, Priority};
 use crate::models::message_embed::Embeds;
 use crate::models::message_mention::Mentioned;
 use crate::models::message_send::NewMessage;
-use crate::models::outbox::{Notices, OutboxMessage};
+use crate::models::outbox::{Notices, OutboxMessage, Waiting};
 use crate::models::text::{Mentions, MessageBody, Nonce};
 use crate::node::NodeId;
 use crate::{ImksResult, clock};
@@ -30,8 +31,48 @@ pub async fn run(db: Db, appender: Appender, node: NodeId, stop: CancellationTok
     }
     let outbox = Outbox { lease: Lease::new("outbox", node.to_string()), db, appender };
     stop.run_until_cancelled(Box::pin(outbox.work())).await;
-    if let Err(error) = outbox.lease.give_back(&outbox.db).await {
+    if let Ok(Err(error)) = timeout(LAST_WORDS_MAX, outbox.lease.give_back(&outbox.db)).await {
         tracing::warn!(%error, "the lease of the outbox was not given back");
+    }
+}
+
+/// What waits in the outbox, and for how long nothing of it was appended.
+#[derive(Debug)]
+pub struct Backlog {
+    db: Db,
+    oldest: Mutex<Oldest>,
+}
+
+impl Backlog {
+    /// Creates the view of an outbox that was not looked at yet.
+    pub fn new(db: &Db) -> Self {
+        Self { db: db.clone(), oldest: Mutex::default() }
+    }
+
+    /// Returns what waits, and how long the oldest message has been the oldest one.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Database`].
+    pub async fn look(&self) -> ImksResult<(Waiting, Duration)> {
+        let waiting = Waiting::read(&self.db).await?;
+        metrics::OUTBOX_WAITING.set(waiting.messages);
+        Ok((waiting, self.oldest.lock().unmoved(waiting.oldest, Instant::now())))
+    }
+}
+
+/// The number of the oldest message, and when it was first seen to be the oldest one.
+#[derive(Debug, Default)]
+struct Oldest(Option<(i64, Instant)>);
+
+impl Oldest {
+    /// Returns how long the oldest message has been the oldest one at `now`.
+    fn unmoved(&mut self, oldest: Option<i64>, now: Instant) -> Duration {
+        let since = match (self.0, oldest) {
+            (Some((known, since)), Some(number)) if known == number => since,
+            _ => now,
+        };
+        self.0 = oldest.map(|number| (number, since));
+        now.duration_since(since)
     }
 }
 
@@ -41,21 +82,47 @@ struct Outbox {
     lease: Lease,
 }
 
+/// What the node that holds the lease does beside appending.
+#[derive(Default)]
+struct Chores {
+    /// Where notices come in. Without them the outbox is polled.
+    notices: Option<Notices>,
+    listen_at: Option<Instant>,
+    sweep_at: Option<Instant>,
+}
+
+impl Chores {
+    /// Listens for notices, and removes what failed long ago, when it is time.
+    async fn turn(&mut self, db: &Db, now: Instant) -> ImksResult<()> {
+        if self.notices.is_none() && self.listen_at.is_none_or(|at| at <= now) {
+            self.listen_at = Some(now + LISTEN_EVERY);
+            match Notices::open(db).await {
+                Ok(notices) => self.notices = notices,
+                Err(error) => tracing::warn!(%error, "the outbox is polled, because LISTEN is not possible"),
+            }
+        }
+        if self.sweep_at.is_none_or(|at| at <= now) {
+            self.sweep_at = Some(now + SWEEP_EVERY);
+            OutboxMessage::sweep(db, clock::now_micros()).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Outbox {
     async fn work(&self) {
-        let mut notices = None;
+        let mut chores = Chores::default();
         loop {
-            let turn = self.turn(&mut notices).await;
-            let pause = match turn {
+            let pause = match self.turn(&mut chores).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::warn!(%error, "messages of other programs wait");
-                    notices = None;
+                    chores.notices = None;
                     PAUSE
                 }
             };
             let noticed = async {
-                match &mut notices {
+                match &mut chores.notices {
                     Some(notices) => notices.next().await,
                     None => std::future::pending().await,
                 }
@@ -64,22 +131,19 @@ impl Outbox {
                 () = sleep(pause) => {}
                 noticed = noticed => if let Err(error) = noticed {
                     tracing::debug!(%error, "the outbox is polled until it is listened to again");
-                    notices = None;
+                    chores.notices = None;
                 }
             }
         }
     }
 
     /// Appends what waits, if this node holds the lease. Returns how long to wait for a notice.
-    async fn turn(&self, notices: &mut Option<Notices>) -> ImksResult<Duration> {
+    async fn turn(&self, chores: &mut Chores) -> ImksResult<Duration> {
         if !self.lease.take(&self.db).await? {
-            *notices = None;
+            *chores = Chores::default();
             return Ok(PAUSE);
         }
-        if notices.is_none() {
-            *notices = Notices::open(&self.db).await?;
-            OutboxMessage::sweep(&self.db, clock::now_micros()).await?;
-        }
+        chores.turn(&self.db, Instant::now()).await?;
         let waiting = OutboxMessage::waiting(&self.db).await?;
         if waiting.is_empty() {
             return Ok(PAUSE);
@@ -148,16 +212,21 @@ fn new_message(message: &OutboxMessage) -> ImksResult<NewMessage> {
         also_send_to_channel: false,
         reply_to_message_id: None,
         forward_of: None,
+        forwards: None,
         expires_at: None,
         mentions: Mentions::default(),
         mentioned: Mentioned::default(),
         flags: 0,
+        priority: Priority::from_stored(message.priority),
+        ack_requested: message.ack_requested,
+        stream: false,
         poll: None,
         attachments: Vec::new(),
         embeds: Embeds::default(),
         nonce: Some(Nonce::new(&message.nonce)?),
         expect: None,
         metadata: None,
+        scheduled_id: None,
         interactive: false,
     })
 }
@@ -166,3 +235,24 @@ fn new_message(message: &OutboxMessage) -> ImksResult<NewMessage> {
 const PAUSE: Duration = Duration::from_secs(1);
 /// The channels whose messages are appended at once.
 const CHANNELS_AT_ONCE: usize = 32;
+/// How often it is tried to listen for notices.
+const LISTEN_EVERY: Duration = Duration::from_secs(30);
+/// How often messages are removed that failed long ago.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How long an outbox that stops may take to give its lease back.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outbox_is_stuck_while_its_oldest_message_stays_and_not_while_others_come_and_go() {
+        let (mut seen, begun) = (Oldest::default(), Instant::now());
+        let mut unmoved =
+            |oldest, seconds| seen.unmoved(oldest, begun + Duration::from_secs(seconds)).as_secs();
+        assert_eq!((unmoved(Some(1), 0), unmoved(Some(1), 70)), (0, 70));
+        assert_eq!((unmoved(Some(2), 80), unmoved(Some(3), 90)), (0, 0));
+        assert_eq!((unmoved(None, 200), unmoved(None, 300), unmoved(Some(9), 310)), (0, 0, 0));
+    }
+}

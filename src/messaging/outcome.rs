@@ -1,5 +1,8 @@
 //! The outcome of a request: its answer over Socket.IO, or its error, counted and logged.
 
+use std::error::Error as _;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Reservation;
@@ -64,7 +67,8 @@ pub(super) fn refuse(socket: &Socket, refusal: &socket::EventError, ack: Option<
     ERROR.to_socket(socket, &payload);
 }
 
-fn note_sent(socket: &Socket, sent: ImksResult<()>) {
+/// Logs an answer that could not be sent.
+pub(super) fn note_sent(socket: &Socket, sent: ImksResult<()>) {
     if let Err(error) = sent {
         tracing::debug!(socket_sid = socket.id(), %error, "answer not sent");
     }
@@ -77,11 +81,13 @@ pub(super) fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id:
         // A peer that asks for too much at once must not fill the log.
         Code::Overloaded => {
             metrics::EVENT_ERRORS.of(EventError::Failed).increment();
-            tracing::debug!(socket_sid = sid, event = name, %request_id, %error, "request failed");
+            let cause = error.source().map(tracing::field::display);
+            tracing::debug!(socket_sid = sid, event = name, %request_id, %error, cause, "request failed");
         }
         Code::Unavailable | Code::Timeout => {
             metrics::EVENT_ERRORS.of(EventError::Failed).increment();
-            tracing::warn!(socket_sid = sid, event = name, %request_id, %error, "request failed");
+            let cause = error.source().map(tracing::field::display);
+            tracing::warn!(socket_sid = sid, event = name, %request_id, %error, cause, "request failed");
         }
         Code::Internal => {
             metrics::EVENT_ERRORS.of(EventError::Failed).increment();
@@ -95,8 +101,8 @@ pub(super) fn note(name: &str, sid: Option<&str>, error: &ImksError, request_id:
 }
 
 /// The payload of the event `error`.
-#[derive(Debug, Serialize)]
-struct ErrorEvent {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ErrorEvent {
     #[serde(flatten)]
     error: ErrorBody,
     /// The name of the event, unless it exceeded a limit and was not read.
@@ -113,4 +119,4 @@ struct OnlyNonce {
 }
 
 /// Sent when a request without an ack fails.
-const ERROR: Push<ErrorEvent> = Push::new("error");
+pub(super) const ERROR: Push<ErrorEvent> = Push::new("error");

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer};
 
-use crate::models::text::refusal;
+use crate::models::text::{described, refusal};
 
 /// The `limit` of a request: 1 to [`ROWS_MAX`], [`ROWS_DEFAULT`] if absent.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,8 @@ impl Default for PageSize {
         Self(ROWS_DEFAULT)
     }
 }
+
+described!([] PageSize, _ => { "type": "integer", "minimum": 1, "maximum": ROWS_MAX, "default": ROWS_DEFAULT });
 
 impl<'de> Deserialize<'de> for PageSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

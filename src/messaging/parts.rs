@@ -8,16 +8,21 @@ use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::Config;
+use super::absent::Absent;
+use super::activity::Activity;
 use super::budget::AnswerBudget;
 use super::channels::Channels;
 use super::farewell::Farewells;
+use super::online_lookups::Lookups;
 use super::presence_board::Board;
 use super::preview_queue::Previews;
 use super::rates::Rates;
 use super::relay::Relay;
 use super::small_channels::SmallChannels;
+use super::standings::Standings;
 use super::typists::Typing;
 use crate::ImksResult;
+use crate::application::Application;
 use crate::auth::{CoreClient, Permissions, TokenVerifier};
 use crate::files::Files;
 use crate::models::Db;
@@ -45,6 +50,8 @@ pub struct Parts {
     pub fetcher: Option<PageFetcher>,
     /// Sends events to other nodes, if there can be any.
     pub relay: Option<Relay>,
+    /// Answers the events that messaging does not know, if there is one.
+    pub application: Option<Application>,
 }
 
 /// The shared state of the features. Cheap to clone.
@@ -58,10 +65,14 @@ struct Inner {
     answers: AnswerBudget,
     typing: Typing,
     presence: Board,
+    lookups: Lookups,
     channels: Channels,
     farewells: Farewells,
     previews: Previews,
+    absent: Absent,
     small: SmallChannels,
+    standings: Standings,
+    activity: Activity,
     /// Notified when a purge was ordered.
     purges: Notify,
 }
@@ -72,14 +83,18 @@ impl Messaging {
         Self(Arc::new(Inner {
             rates: Rates::new(&config),
             answers: AnswerBudget::new(config.answers.clone()),
+            presence: Board::new(parts.relay.as_ref().map(Relay::node)),
             config,
             parts,
             typing: Typing::default(),
-            presence: Board::default(),
+            lookups: Lookups::default(),
             channels: Channels::default(),
             farewells: Farewells::default(),
             previews: Previews::default(),
+            absent: Absent::default(),
             small: SmallChannels::default(),
+            standings: Standings::default(),
+            activity: Activity::default(),
             purges: Notify::new(),
         }))
     }
@@ -87,6 +102,10 @@ impl Messaging {
     /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    pub(super) fn standings(&self) -> &Standings {
+        &self.0.standings
     }
 
     pub(super) fn tokens(&self) -> &TokenVerifier {
@@ -139,6 +158,10 @@ impl Messaging {
         self.0.parts.relay.as_ref()
     }
 
+    pub(super) fn application(&self) -> Option<&Application> {
+        self.0.parts.application.as_ref()
+    }
+
     pub(super) fn answers(&self) -> &AnswerBudget {
         &self.0.answers
     }
@@ -151,6 +174,11 @@ impl Messaging {
         &self.0.presence
     }
 
+    /// Returns what bounds the cost of looking up who of a channel is online.
+    pub(super) fn lookups(&self) -> &Lookups {
+        &self.0.lookups
+    }
+
     pub(super) fn channels(&self) -> &Channels {
         &self.0.channels
     }
@@ -161,6 +189,15 @@ impl Messaging {
 
     pub(super) fn small_channels(&self) -> &SmallChannels {
         &self.0.small
+    }
+
+    pub(super) fn activity(&self) -> &Activity {
+        &self.0.activity
+    }
+
+    /// Returns the mentions that the core is to be told of.
+    pub(super) fn absent(&self) -> &Absent {
+        &self.0.absent
     }
 
     pub(super) fn purges(&self) -> &Notify {

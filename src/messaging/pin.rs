@@ -1,17 +1,21 @@
 //! The events `pin:add`, `pin:remove` and `pin:list`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::Ctx;
 use super::parts::timed;
+use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
 use super::turn::Turn;
 use crate::ImksResult;
 use crate::auth::Permission;
+use crate::models::append::ChangeEvent;
 use crate::models::message::MessageDetail;
+use crate::models::message_pin::PinUpdate;
 use crate::models::message_pin::{self, AddPin, PINS_MAX, Pin, Pinned, RemovePin};
 use crate::rate_limit::Rate;
 
@@ -21,6 +25,7 @@ const LIST: Request<List, Pins> = Request::new("pin:list");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&Push::<ChangeEvent<PinUpdate>>::new("pin:updated"));
     events.advertise("pins", PINS_MAX);
     let limit = events.rate_limit("pin:user", RATE);
     let limit_of_remove = limit.clone();
@@ -30,7 +35,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `pin:add` and `pin:remove`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Target {
     channel_id: Uuid,
     message_id: Uuid,
@@ -49,7 +54,7 @@ async fn remove(ctx: Ctx, turn: Turn, request: Target, limit: RateLimit<Uuid>) -
 }
 
 /// The payload of `pin:list`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct List {
     channel_id: Uuid,
 }
@@ -61,7 +66,7 @@ impl Large for List {
 }
 
 /// The answer to `pin:list`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Pins {
     /// The pins, the newest first.
     pins: Vec<Pin>,

@@ -1,5 +1,6 @@
 //! The events `poll:vote`, `poll:close` and `poll:voters`. A poll starts with the message that carries it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -9,14 +10,17 @@ use super::ctx::Ctx;
 use super::input::BoundedList;
 use super::page::next_page;
 use super::parts::{Messaging, timed};
+use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Registry, Request};
 use super::ticks;
 use super::turn::Turn;
 use crate::auth::Permission;
 use crate::clock::{self, Micros, Timestamp};
+use crate::models::append::ChangeEvent;
 use crate::models::message::AuthorInfo;
 use crate::models::message_poll::{NewPoll, OPTIONS_MAX, OptionText, Question};
+use crate::models::message_poll_vote::PollUpdate;
 use crate::models::message_poll_vote::{self, ClosePoll, OverduePoll, Polled, Vote};
 use crate::rate_limit::Rate;
 use crate::{ImksError, ImksResult};
@@ -27,6 +31,7 @@ const VOTERS: Request<Voters, Page> = Request::new("poll:voters");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&Push::<ChangeEvent<PollUpdate>>::new("poll:updated"));
     events.advertise("poll_options", OPTIONS_MAX);
     let limit = events.rate_limit("poll:user", RATE);
     let limit_of_close = limit.clone();
@@ -36,7 +41,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The field `poll` of `message:send`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(super) struct StartPoll {
     question: Question,
     options: BoundedList<OptionText, OPTIONS_MAX>,
@@ -62,39 +67,54 @@ fn yes() -> bool {
 }
 
 impl StartPoll {
-    /// Checks the rules that concern several fields, and draws the secret of the poll.
-    pub(super) fn checked(self, now: Micros) -> ImksResult<NewPoll> {
-        let options = self.options.0;
-        if options.len() < 2 {
+    /// Checks the rules that concern several fields.
+    pub(super) fn check(&self) -> ImksResult<()> {
+        let options = self.options.0.len();
+        if options < 2 {
             return Err(ImksError::invalid("poll.options", "has fewer than 2 items"));
         }
-        if !(1..=options.len()).contains(&self.max_choices) {
+        if !(1..=options).contains(&self.max_choices) {
             return Err(ImksError::invalid(
                 "poll.max_choices",
                 "must be between 1 and the number of options",
             ));
         }
-        let open_for = self.closes_at.map(|at| at.0 - now);
-        if open_for.is_some_and(|time| !(OPEN_FOR_MIN..=OPEN_FOR_MAX).contains(&time)) {
-            return Err(ImksError::invalid("poll.closes_at", "must be in 1 minute to 30 days"));
+        Ok(())
+    }
+
+    /// Checks when a poll that starts at `now` closes.
+    pub(super) fn check_time(&self, now: Micros) -> ImksResult<()> {
+        match self.open_for(now) {
+            Some(time) if !(OPEN_FOR_MIN..=OPEN_FOR_MAX).contains(&time) => {
+                Err(ImksError::invalid("poll.closes_at", "must be in 1 minute to 30 days"))
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn open_for(&self, now: Micros) -> Option<Micros> {
+        self.closes_at.map(|Timestamp(at)| at - now)
+    }
+
+    /// Draws the secret of a poll that starts at `now`.
+    pub(super) fn start(self, now: Micros) -> ImksResult<NewPoll> {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret)?;
         Ok(NewPoll {
+            open_for: self.open_for(now),
             question: self.question,
-            options,
+            options: self.options.0,
             max_choices: self.max_choices,
             anonymous: self.anonymous,
             hide_results: self.hide_results,
             allow_change: self.allow_change,
-            open_for,
             secret: Uuid::from_bytes(secret),
         })
     }
 }
 
 /// The payload of `poll:vote`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Choose {
     channel_id: Uuid,
     message_id: Uuid,
@@ -113,7 +133,7 @@ async fn vote(ctx: Ctx, turn: Turn, request: Choose, limit: RateLimit<Uuid>) -> 
 }
 
 /// The payload of `poll:close`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Close {
     channel_id: Uuid,
     message_id: Uuid,
@@ -122,8 +142,13 @@ struct Close {
 async fn close(ctx: Ctx, turn: Turn, request: Close, limit: RateLimit<Uuid>) -> ImksResult<Polled> {
     limit.take(ctx.user())?;
     let close = ClosePoll { message_id: request.message_id, if_over: false };
-    let channel = ctx.writable(request.channel_id, Permission::SendMessages).await?;
-    match channel.submit(turn, close)?.await {
+    let receipt = match ctx.writable(request.channel_id, Permission::SendMessages).await {
+        Ok(channel) => channel.submit(turn, close)?,
+        // A moderator may lack the permission to write in the channel.
+        Err(ImksError::Forbidden(_)) => ctx.moderated(request.channel_id).await?.submit(turn, close)?,
+        Err(error) => return Err(error),
+    };
+    match receipt.await {
         // The core is asked each time whether the user may close the polls of others.
         Err(ImksError::NotAuthor) => {
             let channel = ctx.moderated(request.channel_id).await?;
@@ -134,7 +159,7 @@ async fn close(ctx: Ctx, turn: Turn, request: Close, limit: RateLimit<Uuid>) -> 
 }
 
 /// The payload of `poll:voters`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Voters {
     channel_id: Uuid,
     message_id: Uuid,
@@ -144,7 +169,7 @@ struct Voters {
 }
 
 /// The answer to `poll:voters`: users by id.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Page {
     user_ids: Vec<Uuid>,
     /// The `after` of the next page; null after the last one.

@@ -3,20 +3,22 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::acquaintances::{self, watched_by};
 use super::ctx::Ctx;
 use super::input::BoundedList;
+use super::online::{self, Asked};
 use super::parts::timed;
-use super::presence_board::{ACTIVE_LEASE, Choice, Presence, Status, room_of, to_stored};
+use super::presence_board::UPDATE;
+use super::presence_board::{ACTIVE_LEASE, Choice, Presence, Status, room_of};
 use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Registry, Request};
-use super::session::Session;
 use crate::clock::{self, Micros, Timestamp};
-use crate::models::user_presence::{self, StoredChoice};
+use crate::models::user_presence;
 use crate::rate_limit::Rate;
 use crate::socket::Socket;
 use crate::{ImksError, ImksResult};
@@ -32,18 +34,20 @@ const LIST: Request<List, Listed> = Request::new("presence:list");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&OWN);
+    events.sends(&UPDATE);
     events.advertise("presence_lease_ms", ACTIVE_LEASE.as_secs() * 1_000);
     let limit = events.rate_limit("presence:user", RATE);
-    let limit_of_set = limit.clone();
+    let (limit_of_set, limit_of_list) = (limit.clone(), limit.clone());
     events.on(SET, move |ctx, request| set(ctx, request, limit_of_set.clone()));
     events.on_socket(ACTIVE, active);
     events.on_socket(SUBSCRIBE, move |ctx, socket, request| subscribe(ctx, socket, request, limit.clone()));
     events.on_socket(UNSUBSCRIBE, unsubscribe);
-    events.on(LIST, list);
+    events.on(LIST, move |ctx, request| list(ctx, request, limit_of_list.clone()));
 }
 
 /// The payload of `presence:set`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Set {
     status: Choice,
     #[serde(default)]
@@ -51,7 +55,7 @@ struct Set {
 }
 
 /// The answer to `presence:set`, and the payload of `presence:own`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Chosen {
     status: Choice,
     until: Option<Timestamp>,
@@ -64,19 +68,18 @@ async fn set(ctx: Ctx, request: Set, limit: RateLimit<Uuid>) -> ImksResult<Chose
         return Err(ImksError::invalid("until", "must be in the future, and within a year"));
     }
     let (own, until_micros) = (ctx.own(), until.map(|until| until.0));
-    let stored = StoredChoice { choice: to_stored(status), until: until_micros };
-    timed("presence_set", user_presence::set(own.db(), own.user(), stored, now)).await?;
-    ctx.presence().choose(ctx.namespace(), ctx.user(), status, until_micros);
+    let stored = user_presence::set(own.db(), own.user(), status.number(), until_micros, now);
+    ctx.presence().choose(ctx.namespace(), ctx.user(), timed("presence_set", stored).await?);
     let chosen = Chosen { status, until };
     ctx.tell_user(&OWN, &chosen);
     Ok(chosen)
 }
 
 /// The payload of `presence:active`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Active {}
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Done {}
 
 async fn active(ctx: Ctx, socket: Socket, _: Active) -> ImksResult<Done> {
@@ -85,13 +88,13 @@ async fn active(ctx: Ctx, socket: Socket, _: Active) -> ImksResult<Done> {
 }
 
 /// The payload of `presence:subscribe` and `presence:unsubscribe`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Users {
     user_ids: BoundedList<Uuid, USERS_MAX>,
 }
 
 /// The answer to `presence:subscribe`. Users who share no channel with the caller are left out.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Seen {
     presences: Vec<Presence>,
 }
@@ -114,31 +117,32 @@ async fn unsubscribe(_: Ctx, socket: Socket, request: Users) -> ImksResult<Done>
 }
 
 /// The payload of `presence:list`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct List {
     channel_id: Uuid,
     #[serde(default)]
     cursor: Option<Uuid>,
 }
 
-/// The answer to `presence:list`: the users in the room of the channel who are not offline, by id.
-#[derive(Debug, Serialize)]
+/// The answer to `presence:list`: the users in the channel who are not offline, on all nodes, by id.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Listed {
     presences: Vec<Presence>,
     /// The `cursor` of the next page; null after the last one.
     next: Option<Uuid>,
 }
 
-async fn list(ctx: Ctx, request: List) -> ImksResult<Listed> {
+async fn list(ctx: Ctx, request: List, limit: RateLimit<Uuid>) -> ImksResult<Listed> {
     let channel = ctx.visible(request.channel_id).await?;
-    let sockets = ctx.namespace().sockets_in(&channel.id().to_string());
-    let user_of = |socket: &Socket| Some(socket.data::<Session>()?.identity().user_id);
-    let users: BTreeSet<Uuid> = sockets.iter().filter_map(user_of).collect();
-    let after = users.into_iter().filter(|user| request.cursor.is_none_or(|cursor| *user > cursor));
-    let mut presences = ctx.presence().shown(&after.collect::<Vec<_>>());
+    limit.take(ctx.user())?;
+    let asked = Asked { channel_id: channel.id(), after: request.cursor, limit: PAGE_LIMIT + 1 };
+    let mut users: Vec<Uuid> =
+        online::users(ctx.messaging(), ctx.namespace(), asked).await?.into_iter().collect();
+    let next = users.get(PAGE_LIMIT - 1).copied().filter(|_| users.len() > PAGE_LIMIT);
+    users.truncate(PAGE_LIMIT);
+    let mut presences = ctx.presence().shown(&users);
+    // Another node may have seen them a moment before or after this one.
     presences.retain(|presence| presence.status != Status::Offline);
-    let next = presences.get(PAGE_LIMIT - 1).filter(|_| presences.len() > PAGE_LIMIT).map(|it| it.user_id);
-    presences.truncate(PAGE_LIMIT);
     Ok(Listed { presences, next })
 }
 
@@ -150,5 +154,5 @@ const WATCHED_MAX: usize = 1_000;
 const PAGE_LIMIT: usize = 100;
 /// How far ahead the end of a choice may be, in microseconds.
 const CHOICE_AHEAD_MAX: Micros = 365 * 24 * 3_600 * 1_000_000;
-/// The rate at which one user may choose a presence, and watch others.
+/// The rate at which one user may choose a presence, watch others, and list those of a channel.
 const RATE: Rate = Rate::new(1, 10);

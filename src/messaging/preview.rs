@@ -19,13 +19,19 @@ use crate::auth::Permission;
 use crate::models::append::{Authority, Scope};
 use crate::models::message::{ContentType, FLAG_SUPPRESS_EMBEDS, MessageDetail};
 use crate::models::message_embed::{Embed, EmbedKind, SetPreviews, WebAddress};
+use crate::models::message_stream_state::Stream;
 use crate::page_fetcher::{Page, PageFetcher};
 
-/// Requests previews of a message that was sent or edited, if the server makes them.
+/// Requests previews of a message that was sent or edited, if the server makes them. Those of a streamed message wait for
+/// its end.
 pub(super) fn request(ctx: &Ctx, message: &MessageDetail) {
     let suppressed = message.flags & FLAG_SUPPRESS_EMBEDS != 0 || message.content_type == ContentType::E2ee;
-    let Some(previews) = ctx.previews().filter(|_| !suppressed) else { return };
-    let links = links_of(&message.body);
+    let is_incomplete = message.stream.is_some_and(Stream::is_active);
+    let Some(previews) = ctx.previews().filter(|_| !suppressed && !is_incomplete) else { return };
+    let links = match message.content_type {
+        ContentType::Markdown => links_of(outside_code(&message.body)),
+        ContentType::Plain | ContentType::E2ee => links_of([&*message.body]),
+    };
     // Without links, earlier previews have to go.
     if links.is_empty() && message.embeds.is_empty() {
         return;
@@ -34,9 +40,48 @@ pub(super) fn request(ctx: &Ctx, message: &MessageDetail) {
     previews.add(Wanted { channel_id, message_id, version, author: message.author.clone(), links });
 }
 
-/// Returns the first addresses in a text, as they would be clicked.
-fn links_of(text: &str) -> Vec<Uri> {
-    let mut links: Vec<Uri> = Vec::new();
+/// Returns the parts of a Markdown text that are not code: code stands between two runs of equally many backticks.
+fn outside_code(text: &str) -> Vec<&str> {
+    let (mut parts, mut rest) = (Vec::new(), text);
+    while let Some(at) = rest.find('`') {
+        let (before, code) = rest.split_at(at);
+        let opening = code.len() - code.trim_start_matches('`').len();
+        let (ticks, code) = code.split_at(opening);
+        parts.push(before);
+        rest = match end_of_code(code, opening) {
+            Some(end) => &code[end..],
+            // Backticks that nothing ends are text.
+            None => {
+                parts.push(ticks);
+                code
+            }
+        };
+    }
+    parts.push(rest);
+    parts
+}
+
+/// Returns where the first run of exactly `length` backticks ends.
+fn end_of_code(text: &str, length: usize) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += text[at..].find('`')?;
+        let run = text.len() - at - text[at..].trim_start_matches('`').len();
+        at += run;
+        if run == length {
+            return Some(at);
+        }
+    }
+}
+
+/// Returns the first addresses in the parts of a text, as they would be clicked.
+fn links_of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Vec<Uri> {
+    let mut links = Vec::new();
+    parts.into_iter().for_each(|part| add_links(part, &mut links));
+    links
+}
+
+fn add_links(text: &str, links: &mut Vec<Uri>) {
     let mut rest = text;
     while let Some(at) = rest.find("http").filter(|_| links.len() < LINKS_MAX) {
         let before = rest[..at].chars().next_back();
@@ -54,7 +99,6 @@ fn links_of(text: &str) -> Vec<Uri> {
         }
         rest = &rest[end.max(1)..];
     }
-    links
 }
 
 /// Looks at links until `stop`, several messages at once.
@@ -119,7 +163,18 @@ mod tests {
     use super::*;
 
     fn links(text: &str) -> Vec<String> {
-        links_of(text).iter().map(ToString::to_string).collect()
+        links_of(outside_code(text)).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_code_is_no_link_and_backticks_that_nothing_ends_are_text() {
+        assert_eq!(
+            links("`https://a.example` ``https://b.example ` `` https://c.example"),
+            ["https://c.example/"]
+        );
+        assert_eq!(links("```\ncurl https://a.example\n```\nhttps://b.example/x"), ["https://b.example/x"]);
+        assert_eq!(links("a ` b https://a.example ``` c"), ["https://a.example/"]);
+        assert_eq!(outside_code(&"`".repeat(8_000)).concat().len(), 8_000);
     }
 
     #[test]

@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::parts::Messaging;
-use crate::ImksResult;
 use crate::clock::{self, Micros};
 use crate::models::lease::Lease;
 use crate::models::purge::{Purge, PurgeKind};
+use crate::{ImksError, ImksResult};
 
-/// Orders a purge, and waits for a moment until it is done. The purge goes on whatever becomes of the caller.
+/// Orders a purge, which somebody asked for with a reason, and waits for a moment until it is done. The purge goes on whatever becomes of the caller.
 ///
 /// # Errors
 /// Those of [`Purge::order`].
@@ -22,9 +22,9 @@ pub(super) async fn order(
     id: Uuid,
     what: (PurgeKind, Uuid),
     before: Micros,
-    requested_by: &str,
+    asked: (&str, &str),
 ) -> ImksResult<Purge> {
-    let mut purge = Purge::order(messaging.db(), id, what, before, requested_by).await?;
+    let mut purge = Purge::order(messaging.db(), id, what, before, asked).await?;
     messaging.purges().notify_one();
     let deadline = Instant::now() + ANSWER_AFTER;
     while !purge.is_finished() && Instant::now() < deadline {
@@ -60,7 +60,12 @@ async fn work(messaging: &Messaging, lease: &Lease, stop: &CancellationToken) ->
     while let Some(mut purge) = Purge::next(messaging.db(), after).await? {
         after = purge.id();
         if let Err(error) = finish(&mut purge, messaging, lease, stop).await {
-            tracing::warn!(purge = %after, %error, "a purge goes on later");
+            match error {
+                ImksError::FailedPrecondition(_) => {
+                    tracing::debug!(purge = %after, "a purge waits until a legal hold is released");
+                }
+                error => tracing::warn!(purge = %after, %error, "a purge goes on later"),
+            }
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ impl<T: Serialize + ?Sized> Push<T> {
     }
 
     /// Returns the name of the event.
-    pub(super) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         self.name
     }
 
@@ -44,26 +44,47 @@ impl<T: Serialize + ?Sized> Push<T> {
         }
     }
 
-    /// Sends the event to everybody in a room, on all nodes. Clients that cannot take it right then miss it.
-    pub(super) fn to_room(&self, namespace: &Namespace, room: &str, payload: &T) {
-        self.log(namespace.to(room).volatile().emit(self.name, payload));
+    /// Sends the event to everybody in a room, on all nodes. Clients that cannot take it right then get the last one with
+    /// this key, or miss it.
+    pub(super) fn to_room(&self, namespace: &Namespace, room: &str, key: &str, payload: &T) {
+        self.log(namespace.to(room).volatile().latest(key).emit(self.name, payload));
     }
 
-    /// Sends the event to everybody in a room except one socket, on all nodes. Clients that cannot take it
-    /// right then miss it.
-    pub(super) fn to_room_except(&self, socket: &Socket, room: &str, payload: &T) {
-        self.log(socket.to(room).volatile().emit(self.name, payload));
+    /// Sends the event to everybody in a room except one socket, on all nodes, as [`Push::to_room`] does.
+    pub(super) fn to_room_except(&self, socket: &Socket, room: &str, key: &str, payload: &T) {
+        self.log(socket.to(room).volatile().latest(key).emit(self.name, payload));
     }
 
-    /// Sends the event to everybody in a room except the devices of one user, on all nodes. Clients that cannot take
-    /// it right then miss it.
+    /// Sends the event to everybody in a room except the devices of one user, on all nodes, as [`Push::to_room`] does.
     pub(super) fn to_others_in_room(&self, namespace: &Namespace, room: &str, user: Uuid, payload: &T) {
-        self.log(namespace.to(room).except(&user_room(user)).volatile().emit(self.name, payload));
+        let key = format!("{}:{user}", self.name);
+        let others =
+            namespace.to(room).except(&user_room(user)).volatile().latest(&key).emit(self.name, payload);
+        self.log(others);
     }
 
-    /// Sends the event to the sockets of this node in a room.
+    /// Sends the event to the sockets of this node in a room. Clients that do not keep up get the last one.
     pub(super) fn to_local_room(&self, namespace: &Namespace, room: &str, payload: &T) {
-        self.log(namespace.to(room).local().emit(self.name, payload));
+        self.log(namespace.to(room).local().latest(self.name).emit(self.name, payload));
+    }
+
+    /// Sends the event to the sockets of this node that are in any of the rooms, once each.
+    pub(super) fn to_local_rooms(&self, namespace: &Namespace, rooms: &[String], payload: &T) {
+        let Some((first, others)) = rooms.split_first() else { return };
+        let all = others.iter().fold(namespace.to(first), |all, room| all.to(room));
+        self.log(all.local().emit(self.name, payload));
+    }
+
+    /// Sends the event to everybody in any of the rooms except one socket, once each, on all nodes.
+    pub(super) fn to_rooms_but(&self, socket: &Socket, rooms: &[String], payload: &T) {
+        let Some((first, others)) = rooms.split_first() else { return };
+        let all = others.iter().fold(socket.to(first), |all, room| all.to(room));
+        self.log(all.emit(self.name, payload));
+    }
+
+    /// Sends the event to all devices of a user except this one.
+    pub(super) fn to_devices_but(&self, socket: &Socket, user: Uuid, payload: &T) {
+        self.log(socket.to(&user_room(user)).emit(self.name, payload));
     }
 
     /// Sends the event to one socket.

@@ -48,6 +48,10 @@ pub(super) struct Rates {
     pub(super) requests: RateLimit<Uuid>,
     sends: RateLimit<Uuid>,
     sends_per_channel: RateLimit<(Uuid, Uuid)>,
+    /// Pieces of streamed messages, by author and message: nobody else uses up the tokens of an author.
+    pieces: RateLimit<(Uuid, Uuid)>,
+    /// Pieces of all messages that a user streams.
+    pieces_of_user: RateLimit<Uuid>,
     /// The limits that single features added.
     others: Mutex<Vec<RateLimit<Uuid>>>,
 }
@@ -59,6 +63,8 @@ impl Rates {
             requests: RateLimit::new("requests:user", config.events),
             sends: RateLimit::new("send:user", config.sends),
             sends_per_channel: RateLimit::new("send:user_channel", config.sends_per_channel),
+            pieces: RateLimit::new("stream:message", Rate::new(PIECES_PER_SECOND, PIECES_PER_SECOND)),
+            pieces_of_user: RateLimit::new("stream:user", PIECES_OF_USER),
             others: Mutex::default(),
         }
     }
@@ -76,11 +82,29 @@ impl Rates {
         self.sends.take(user)
     }
 
+    /// Takes a token for a piece of text from the author's bucket for this message.
+    pub(super) fn count_piece(&self, author: Uuid, message: Uuid) -> ImksResult<()> {
+        self.pieces.take((author, message))
+    }
+
+    /// Takes a token for a piece of text from the user's bucket and from their bucket for this message.
+    pub(super) fn count_piece_of_user(&self, user: Uuid, message: Uuid) -> ImksResult<()> {
+        self.pieces_of_user.take(user)?;
+        self.count_piece(user, message)
+    }
+
     /// Removes the buckets that are full. Called periodically.
     pub(super) fn sweep(&self, now: Instant) {
-        for limit in [&self.connects, &self.requests, &self.sends].into_iter().chain(&*self.others.lock()) {
+        let own = [&self.connects, &self.requests, &self.sends, &self.pieces_of_user];
+        for limit in own.into_iter().chain(&*self.others.lock()) {
             limit.limiter.sweep(now);
         }
         self.sends_per_channel.limiter.sweep(now);
+        self.pieces.limiter.sweep(now);
     }
 }
+
+/// The most pieces of one streamed message in a second.
+pub(super) const PIECES_PER_SECOND: u32 = 20;
+/// The pieces of all streamed messages of one user: each is a commit.
+const PIECES_OF_USER: Rate = Rate::new(60, 120);

@@ -1,15 +1,19 @@
 //! The events `reaction:add` and `reaction:remove`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::ctx::Ctx;
+use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Registry, Request};
 use super::turn::Turn;
 use crate::ImksResult;
 use crate::auth::Permission;
+use crate::models::append::ChangeEvent;
 use crate::models::emoji::Emoji;
+use crate::models::message_reaction::ReactionUpdate;
 use crate::models::message_reaction::{AddReaction, Reacted, RemoveReaction};
 use crate::models::message_reaction_total::DISTINCT_MAX;
 use crate::rate_limit::Rate;
@@ -19,6 +23,7 @@ const REMOVE: Request<Remove, Reacted> = Request::new("reaction:remove");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&Push::<ChangeEvent<ReactionUpdate>>::new("reaction:updated"));
     events.advertise("reactions_distinct", DISTINCT_MAX);
     let limit = events.rate_limit("reaction:user", RATE);
     let limit_of_remove = limit.clone();
@@ -27,7 +32,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `reaction:add`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Add {
     channel_id: Uuid,
     message_id: Uuid,
@@ -42,7 +47,7 @@ async fn add(ctx: Ctx, turn: Turn, request: Add, limit: RateLimit<Uuid>) -> Imks
 }
 
 /// The payload of `reaction:remove`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Remove {
     channel_id: Uuid,
     message_id: Uuid,

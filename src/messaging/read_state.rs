@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -29,13 +30,15 @@ const MARK_ALL: Request<MarkAll, AllMarked> = Request::new("read:mark_all");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&UPDATED);
+    events.sends(&UPDATED_MANY);
     events.on(MARK, mark);
     events.on(MARK_UNREAD, mark_unread);
     events.on(MARK_ALL, mark_all);
 }
 
 /// The payload of `read:mark`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Mark {
     channel_id: Uuid,
     seq: i64,
@@ -44,7 +47,7 @@ struct Mark {
 }
 
 /// The answer to `read:mark`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Marked {
     read_seq: i64,
     unread_count: i64,
@@ -52,7 +55,7 @@ struct Marked {
 }
 
 /// The payload of `read:updated`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ReadUpdated {
     channel_id: Uuid,
     thread_id: Option<Uuid>,
@@ -101,7 +104,7 @@ pub(super) fn tell_read_by_sending(ctx: &Ctx, message: &MessageDetail) {
 }
 
 /// The payload of `read:mark_unread`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct MarkUnread {
     channel_id: Uuid,
     from_seq: i64,
@@ -118,7 +121,7 @@ async fn mark_unread(ctx: Ctx, request: MarkUnread) -> ImksResult<Marked> {
 }
 
 /// The payload of `read:mark_all`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct MarkAll {
     /// The channels; all of the caller's if absent.
     #[serde(default)]
@@ -126,14 +129,14 @@ struct MarkAll {
 }
 
 /// The answer to `read:mark_all`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct AllMarked {
     /// The number of channels whose position moved.
     updated: usize,
 }
 
 /// The payload of `read:updated_many`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ManyReadUpdated {
     read_states: Vec<ReadState>,
 }

@@ -1,5 +1,6 @@
 //! Read receipts: `read:updated` for everybody in a small channel, and the event `read:receipts`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -19,12 +20,13 @@ const RECEIPTS: Request<Receipts, Page> = Request::new("read:receipts");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&UPDATED);
     events.advertise("receipt_members", MEMBERS_MAX);
     events.on(RECEIPTS, receipts).get("/channels/{channel_id}/receipts");
 }
 
 /// The payload of `read:updated` for the members of a channel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Receipt {
     channel_id: Uuid,
     user_id: Uuid,
@@ -45,7 +47,7 @@ pub(super) async fn tell(ctx: &Ctx, channel_id: Uuid, read_seq: i64) {
 }
 
 /// The payload of `read:receipts`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Receipts {
     channel_id: Uuid,
     seq: i64,
@@ -54,7 +56,7 @@ struct Receipts {
 }
 
 /// The answer to `read:receipts`: users by id.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Page {
     user_ids: Vec<Uuid>,
     /// The `after` of the next page; null after the last one.

@@ -7,7 +7,8 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::access::{REVOKED, Revoked, check_socket};
+use super::access::{self, check_socket};
+use super::acquaintances;
 use super::parts::Messaging;
 use super::session::Session;
 use crate::ImksError;
@@ -41,13 +42,13 @@ async fn recheck(messaging: &Messaging, socket: &Socket) {
         let verdict = messaging.tokens().verify_remote(token.presented()).await;
         // An expired token is announced and ended elsewhere.
         if let Err(ImksError::TokenRevoked | ImksError::Auth(_)) = verdict {
-            REVOKED.to_socket(socket, &Revoked::default());
-            return socket.disconnect(true);
+            return access::disconnect(std::slice::from_ref(socket), None);
         }
     }
     if !messaging.permissions().is_followed() {
         messaging.permissions().expire(session.identity().user_id, Instant::now());
         check_socket(messaging, socket.clone(), None).await;
+        acquaintances::leave_strangers(messaging.core(), socket.clone()).await;
     }
 }
 

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use futures_util::future::Either;
+use futures_util::future::{Either, FutureExt};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Number;
@@ -14,15 +16,18 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Config;
-use super::api::{Answer, ApiRequest, Method, Route};
+use super::api::{Answer, ApiRequest, KEY_FIELD, Method, Route};
+use super::app_event;
 use super::budget::{AnswerSize, Reservation};
 use super::ctx::{Caller, Ctx};
 use super::input::{self, Payload};
 use super::metrics;
 use super::outcome::{self, Handled};
 use super::parts::Messaging;
+use super::push::Push;
 use super::rates::RateLimit;
 use super::turn::Turn;
+use crate::contract::{Audience, Contract, Place};
 use crate::envelope::{RequestId, Success};
 use crate::files::Files;
 use crate::rate_limit::Rate;
@@ -56,6 +61,42 @@ pub(super) struct Registered {
     pub routes: Vec<Route>,
     /// The limits in `session:ready` (docs/protocol.md), by name.
     pub limits: BTreeMap<&'static str, Number>,
+    /// What clients may send and what they get.
+    pub contract: Contract,
+}
+
+/// The HTTP status of an answer.
+pub(super) enum Status<Res> {
+    /// 200.
+    Ok,
+    /// 201, because each request creates something.
+    Created,
+    /// 200 for an answer about something that was there before, 201 otherwise.
+    CreatedUnless(fn(&Res) -> bool),
+}
+
+impl<Res> Status<Res> {
+    fn all(&self) -> &'static [u16] {
+        match self {
+            Self::Ok => &[200],
+            Self::Created => &[201],
+            Self::CreatedUnless(_) => &[200, 201],
+        }
+    }
+
+    fn of(&self, answer: &Res) -> u16 {
+        match self {
+            Self::Ok => 200,
+            Self::Created => 201,
+            Self::CreatedUnless(was_there) => {
+                if was_there(answer) {
+                    200
+                } else {
+                    201
+                }
+            }
+        }
+    }
 }
 
 /// A request whose answer may be large.
@@ -73,6 +114,21 @@ impl<'a> Registry<'a> {
     /// Tells clients a limit of one feature in `session:ready`.
     pub(super) fn advertise(&mut self, name: &'static str, limit: impl Into<Number>) {
         self.registered.limits.insert(name, limit.into());
+    }
+
+    /// Tells programs of a type that others refer to by its name.
+    pub(super) fn part<T: JsonSchema>(&mut self) {
+        self.registered.contract.part::<T>();
+    }
+
+    /// Tells programs what clients sign in with.
+    pub(super) fn credentials<T: JsonSchema>(&mut self) {
+        self.registered.contract.credentials::<T>();
+    }
+
+    /// Tells programs of an event that the server sends.
+    pub(super) fn sends<T: Serialize + JsonSchema + ?Sized>(&mut self, push: &Push<T>) {
+        self.registered.contract.push::<T>(push.name());
     }
 
     /// Returns the configuration.
@@ -156,6 +212,7 @@ impl<'a> Registry<'a> {
         handler: H,
     ) -> Entry<'_, 'a, Req, Res, H> {
         let name = request.name;
+        self.registered.contract.request::<Req, Res>(name);
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(name));
         let of_events = handler.clone();
         self.builder.on(name, move |mut event: Event| {
@@ -179,30 +236,41 @@ impl<'a> Registry<'a> {
         Entry { registry: self, name, handler, types: PhantomData }
     }
 
-    /// Answers every event without a handler with an error, and returns what was registered beside the
-    /// events.
+    /// Passes the events of the operator's application on, answers every other event without a handler with an
+    /// error, and returns what was registered beside the events.
     pub(super) fn finish(self) -> Registered {
         let (messaging, seconds) = (self.messaging.clone(), metrics::EVENT_SECONDS.child(UNKNOWN));
+        let app_seconds = metrics::EVENT_SECONDS.child(APPLICATION);
         self.builder.answer_refused_events(outcome::refuse);
         self.builder.on_unknown(move |mut event: Event| {
             let caller = Caller::on_socket(&messaging, event.socket());
-            outcome::fail(&mut event, &caller.err().unwrap_or(ImksError::UnknownEvent));
-            seconds.record(std::time::Duration::ZERO);
-            ready(())
+            let application = messaging.application().filter(|it| it.answers(event.name()));
+            match (caller, application) {
+                (Ok(caller), Some(application)) => {
+                    let (started, seconds) = (Instant::now(), app_seconds.clone());
+                    let answering = app_event::answer(application.clone(), caller, event);
+                    Either::Left(answering.map(move |()| seconds.record(started.elapsed())))
+                }
+                (caller, _) => {
+                    outcome::fail(&mut event, &caller.err().unwrap_or(ImksError::UnknownEvent));
+                    seconds.record(std::time::Duration::ZERO);
+                    Either::Right(ready(()))
+                }
+            }
         });
         self.registered
     }
 }
 
 /// The payload of a request.
-pub(super) trait Input: DeserializeOwned + Send + 'static {}
+pub(super) trait Input: DeserializeOwned + JsonSchema + Send + 'static {}
 
-impl<T: DeserializeOwned + Send + 'static> Input for T {}
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for T {}
 
 /// The answer to a request.
-pub(super) trait Output: Serialize + Send + 'static {}
+pub(super) trait Output: Serialize + JsonSchema + Send + 'static {}
 
-impl<T: Serialize + Send + 'static> Output for T {}
+impl<T: Serialize + JsonSchema + Send + 'static> Output for T {}
 
 /// The future of a handler.
 pub(super) trait Handling<T>: Future<Output = ImksResult<T>> + Send + 'static {}
@@ -242,40 +310,44 @@ pub(super) struct Entry<'r, 'a, Req, Res, H> {
 impl<Req: Input, Res: Output, H: Handler<Req, Res>> Entry<'_, '_, Req, Res, H> {
     /// Mounts the request on `GET path`, with parameters from the path and the query.
     pub(super) fn get(self, path: &'static str) {
-        self.route(Method::Get, path, |_| 200);
+        self.route(Method::Get, path, Status::Ok);
     }
 
     /// Mounts the request on `POST path`, with parameters from the path and the JSON body.
-    pub(super) fn post(self, path: &'static str, status: fn(&Res) -> u16) {
+    pub(super) fn post(self, path: &'static str, status: Status<Res>) {
         self.route(Method::Post, path, status);
     }
 
     /// Mounts the request on `PUT path`, with parameters from the path and the JSON body.
     pub(super) fn put(self, path: &'static str) {
-        self.route(Method::Put, path, |_| 200);
+        self.route(Method::Put, path, Status::Ok);
     }
 
     /// Mounts the request on `PATCH path`, with parameters from the path and the JSON body.
     pub(super) fn patch(self, path: &'static str) {
-        self.route(Method::Patch, path, |_| 200);
+        self.route(Method::Patch, path, Status::Ok);
     }
 
     /// Mounts the request on `DELETE path`, with parameters from the path and the query.
     pub(super) fn delete(self, path: &'static str) {
-        self.route(Method::Delete, path, |_| 200);
+        self.route(Method::Delete, path, Status::Ok);
     }
 
-    fn route(self, method: Method, path: &'static str, status: fn(&Res) -> u16) {
+    fn route(self, method: Method, path: &'static str, status: Status<Res>) {
         let Self { registry, name, handler, .. } = self;
+        let (statuses, audience, status) = (status.all(), Audience::Users, Arc::new(status));
+        let place = Place { name, method, path, statuses, audience, key_field: KEY_FIELD };
+        registry.registered.contract.endpoint::<Req, Res>(place);
         let (messaging, seconds) = (registry.messaging.clone(), metrics::EVENT_SECONDS.child(name));
         let answer = move |request: ApiRequest| {
             let (messaging, handler, seconds) = (messaging.clone(), handler.clone(), seconds.clone());
+            let status = status.clone();
             let answering = async move {
                 let (started, request_id) = (Instant::now(), RequestId::next());
                 let outcome = call(&messaging, request, &handler).await;
                 let answer = match outcome {
                     Ok(Handled { data, room }) => {
-                        Answer::success(status(&data), &Success::new(&data, &request_id), room)
+                        Answer::success(status.of(&data), &Success::new(&data, &request_id), room)
                     }
                     Err(error) => {
                         outcome::note(name, None, &error, &request_id);
@@ -314,3 +386,5 @@ fn begin<Req: DeserializeOwned>(messaging: &Messaging, event: &Event) -> ImksRes
 
 /// The metric label of all events without a handler, since names from clients must not become time series.
 const UNKNOWN: &str = "unknown";
+/// The metric label of all events for the operator's application.
+const APPLICATION: &str = "app";

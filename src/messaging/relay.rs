@@ -25,7 +25,9 @@ use uuid::Uuid;
 use self::flow::{Flow, HOLD, Head, Held, Verdict};
 use self::heads::Announcements;
 use self::wire::{Body, Event, Message};
+use super::audience::{Audience, News};
 use super::metrics;
+use super::node_message::NodeMessage;
 use crate::bus::metrics as bus_metrics;
 use crate::bus::{BusState, Pipe, Subscription};
 use crate::clock;
@@ -34,8 +36,6 @@ use crate::models::append::Told;
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_sync::missed_events;
 use crate::node::NodeId;
-use crate::socket::Namespace;
-use crate::socket::parser::RawArgs;
 use crate::{ImksError, ImksResult};
 
 /// The relay of one node. Cheap to clone.
@@ -71,8 +71,18 @@ impl Relay {
         })
     }
 
+    /// Returns the name of this node among the others.
+    pub(super) fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Returns the connection to the others.
+    pub(super) fn pipe(&self) -> &Arc<dyn Pipe> {
+        &self.0.pipe
+    }
+
     /// Starts to deliver the events of other nodes, until `stop`.
-    pub(super) fn start(&self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) {
+    pub(super) fn start(&self, audience: &Audience, tasks: &TaskTracker, stop: &CancellationToken) {
         let subscription = self.0.pipe.subscribe(CHANNEL);
         let until = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stop = stop.clone();
@@ -80,10 +90,10 @@ impl Relay {
                 stop.run_until_cancelled(work).await;
             });
         };
-        until(Box::pin(self.clone().receive(namespace.clone(), subscription)));
-        until(Box::pin(self.clone().heal_holes(namespace.clone())));
+        until(Box::pin(self.clone().receive(audience.clone(), subscription)));
+        until(Box::pin(self.clone().heal_holes(audience.clone())));
         until(Box::pin(self.clone().announce_heads()));
-        until(Box::pin(self.clone().forget_channels(namespace.clone())));
+        until(Box::pin(self.clone().forget_channels(audience.clone())));
         until(Box::pin(self.clone().compare_after_losses()));
     }
 
@@ -95,33 +105,28 @@ impl Relay {
         }
     }
 
-    /// Delivers events of this node, which are all of one channel, and sends them to the others. `payload` is a
-    /// buffer.
-    pub(super) fn tell(
-        &self,
-        namespace: &Namespace,
-        told: &[&Told],
-        payload: &mut Vec<u8>,
-    ) -> ImksResult<()> {
-        let Some(last) = told.last() else { return Ok(()) };
+    /// Delivers events of this node, which are all of one channel, and sends them to the others. Events without a
+    /// number are not for it. `payload` is a buffer.
+    pub(super) fn tell(&self, audience: &Audience, told: &[&Told], payload: &mut Vec<u8>) -> ImksResult<()> {
+        let told: Vec<_> = told.iter().filter_map(|told| Some((told, told.head()?))).collect();
+        let Some((last, (seq, rev))) = told.last().copied() else { return Ok(()) };
         payload.clear();
         let mut ends = Vec::with_capacity(told.len());
-        for told in told {
+        for (told, _) in &told {
             told.write_json(payload)?;
             ends.push(payload.len());
         }
         let text = text(payload)?;
         let mut start = 0;
         let mut events = Vec::with_capacity(told.len());
-        for (told, end) in told.iter().zip(ends) {
-            let (seq, rev) = told.head();
-            events.push(Event { seq, rev, name: told.event(), json: &text[start..end] });
+        for ((told, (seq, rev)), end) in told.iter().zip(ends) {
+            let (name, state_of) = (told.event(), told.state_of());
+            events.push(Event { seq: *seq, rev: *rev, name, json: &text[start..end], state_of });
             start = end;
         }
         let channel = last.channel_id();
-        events.iter().for_each(|event| self.deliver(namespace, channel, event));
+        events.iter().for_each(|event| self.deliver(audience, channel, event));
         self.publish(Body::Events { channel, events })?;
-        let (seq, rev) = last.head();
         self.0.announcements.wrote(channel, Head { seq, rev }, Instant::now());
         Ok(())
     }
@@ -138,10 +143,9 @@ impl Relay {
     }
 
     /// Delivers an event to the clients of this node in its turn.
-    fn deliver(&self, namespace: &Namespace, channel: Uuid, event: &Event<'_>) {
+    fn deliver(&self, audience: &Audience, channel: Uuid, event: &Event<'_>) {
         let mut flows = self.flows(channel).lock();
-        let room = channel.to_string();
-        if !namespace.has_room(&room) {
+        if !audience.follows(channel) {
             flows.remove(&channel);
             return;
         }
@@ -156,26 +160,33 @@ impl Relay {
                 // What finds no room is read from the database instead.
                 let bytes = u32::try_from(event.json.len()).unwrap_or(u32::MAX);
                 if let Ok(space) = self.0.held_space.clone().try_acquire_many_owned(bytes) {
-                    flow.hold(Held { head, name: event.name.into(), json: event.json.into(), _space: space });
+                    let (name, json, state_of) = (event.name.into(), event.json.into(), event.state_of);
+                    flow.hold(Held { head, name, json, state_of, _space: space });
                 }
                 self.0.hole.notify_one();
                 return;
             }
-            Verdict::Deliver => emit(namespace, &room, event.name, event.json),
+            Verdict::Deliver => {
+                let state_of = event.state_of;
+                audience.tell(
+                    channel,
+                    News { head: (head.seq, head.rev), event: event.name, json: event.json, state_of },
+                );
+            }
         }
-        release(flow, namespace, &room, now);
+        release(flow, audience, channel, now);
     }
 
-    async fn receive(self, namespace: Namespace, mut subscription: Subscription) {
+    async fn receive(self, audience: Audience, mut subscription: Subscription) {
         while let Some(message) = subscription.recv().await {
-            if let Err(error) = self.take(&namespace, &message) {
+            if let Err(error) = self.take(&audience, &message) {
                 bus_metrics::MESSAGES_DROPPED.of(bus_metrics::Drop::Unreadable).increment();
                 tracing::debug!(%error, "a message of another node was dropped");
             }
         }
     }
 
-    fn take(&self, namespace: &Namespace, message: &[u8]) -> ImksResult<()> {
+    fn take(&self, audience: &Audience, message: &[u8]) -> ImksResult<()> {
         let Message { node, at, body, .. } = Message::decode(message)?;
         if node == self.0.node {
             return Ok(());
@@ -184,7 +195,7 @@ impl Relay {
         bus_metrics::LAG_SECONDS.record(Duration::from_micros(lag));
         match body {
             Body::Events { channel, events } => {
-                events.iter().for_each(|event| self.deliver(namespace, channel, event));
+                events.iter().for_each(|event| self.deliver(audience, channel, event));
             }
             Body::Heads(heads) => {
                 for (channel, seq, rev) in heads {
@@ -209,11 +220,11 @@ impl Relay {
     }
 
     /// Reads what is missing from the database, once it has been missing for a moment.
-    async fn heal_holes(self, namespace: Namespace) {
+    async fn heal_holes(self, audience: Audience) {
         loop {
             let (due, next) = self.holes(Instant::now());
             let healing = stream::iter(due);
-            healing.for_each_concurrent(HEALS_AT_ONCE, |channel| self.heal(&namespace, channel)).await;
+            healing.for_each_concurrent(HEALS_AT_ONCE, |channel| self.heal(&audience, channel)).await;
             match next {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => self.0.hole.notified().await,
@@ -236,14 +247,14 @@ impl Relay {
         (due, next)
     }
 
-    async fn heal(&self, namespace: &Namespace, channel: Uuid) {
+    async fn heal(&self, audience: &Audience, channel: Uuid) {
         let Some((head, since)) =
             self.flows(channel).lock().get(&channel).map(|flow| (flow.head(), flow.hole()))
         else {
             return;
         };
         let missed = missed_events(&self.0.db, channel, head.seq, head.rev).await;
-        let (now, room) = (Instant::now(), channel.to_string());
+        let now = Instant::now();
         let mut flows = self.flows(channel).lock();
         let Some(flow) = flows.get_mut(&channel) else { return };
         let missed = match missed {
@@ -261,7 +272,7 @@ impl Relay {
         for told in &missed.told {
             payload.clear();
             match told.write_json(&mut payload).and_then(|()| text(&payload)) {
-                Ok(json) => emit(namespace, &room, told.event(), json),
+                Ok(json) => News::of(told, json).into_iter().for_each(|news| audience.tell(channel, news)),
                 // It would fail the next time too. Clients see the hole in the numbers and ask for a `sync`.
                 Err(error) => tracing::error!(%channel, event = told.event(), %error, "event not sent"),
             }
@@ -269,7 +280,7 @@ impl Relay {
         flow.healed(Head { seq: missed.seq, rev: missed.rev }, now);
         metrics::HOLES_HEALED.increment();
         since.inspect(|since| metrics::HOLE_SECONDS.record(now.duration_since(*since)));
-        release(flow, namespace, &room, now);
+        release(flow, audience, channel, now);
     }
 
     /// Announces the numbers of channels to which this node wrote, again and again until all must know them.
@@ -306,11 +317,11 @@ impl Relay {
     }
 
     /// Forgets the channels whose clients have left.
-    async fn forget_channels(self, namespace: Namespace) {
+    async fn forget_channels(self, audience: Audience) {
         loop {
             sleep(FORGET_INTERVAL).await;
             for shard in &self.0.flows {
-                shard.lock().retain(|channel, _| namespace.has_room(&channel.to_string()));
+                shard.lock().retain(|channel, _| audience.follows(*channel));
             }
         }
     }
@@ -331,23 +342,16 @@ impl Relay {
 }
 
 /// Delivers the events that were held and whose turn it is.
-fn release(flow: &mut Flow, namespace: &Namespace, room: &str, now: Instant) {
+fn release(flow: &mut Flow, audience: &Audience, channel: Uuid, now: Instant) {
     while let Some(held) = flow.release(now) {
-        emit(namespace, room, &held.name, &held.json);
+        let Held { head, name, json, state_of, .. } = &held;
+        let head = (head.seq, head.rev);
+        audience.tell(channel, News { head, event: name, json, state_of: *state_of });
     }
 }
 
 fn text(json: &[u8]) -> ImksResult<&str> {
     std::str::from_utf8(json).map_err(|_| ImksError::Internal("JSON that is not UTF-8"))
-}
-
-/// Sends an event to the clients of this node. A failure is only logged: a client that misses an event learns of
-/// it by `sync`.
-fn emit(namespace: &Namespace, room: &str, event: &str, json: &str) {
-    let sent = namespace.to(room).local().emit_args(event, &RawArgs { json, attachments: &[] });
-    if let Err(error) = sent {
-        tracing::debug!(event, %error, "event not sent");
-    }
 }
 
 /// The channel of the bus.

@@ -34,8 +34,7 @@ impl Remembered {
     /// [`crate::ImksError::Database`].
     pub async fn read(messaging: &Messaging, namespace: &Namespace) -> ImksResult<Self> {
         let (messaging, namespace) = (messaging.clone(), namespace.clone());
-        let oldest = clock::now_micros().saturating_sub(kept(&messaging));
-        let mut remembered = Self { messaging, namespace, read_to: (oldest, Uuid::nil()) };
+        let mut remembered = Self { messaging, namespace, read_to: (0, Uuid::nil()) };
         remembered.look().await?;
         Ok(remembered)
     }
@@ -61,7 +60,7 @@ impl Remembered {
     }
 
     async fn read_revocations(&mut self) -> ImksResult<()> {
-        // Rows of other nodes may become visible late, and their clocks may be behind.
+        // Rows of other nodes may become visible late.
         let mut place = (self.read_to.0.saturating_sub(OVERLAP), Uuid::nil());
         loop {
             let rows = timed("revocations", revocation::page(self.messaging.db(), place)).await?;
@@ -98,7 +97,7 @@ impl Remembered {
     async fn sweep(&self) {
         let (db, now) = (self.messaging.db(), clock::now_micros());
         let outcomes = [
-            timed("sweep", revocation::sweep(db, now.saturating_sub(kept(&self.messaging)))).await,
+            timed("sweep", revocation::sweep(db, kept(&self.messaging), now)).await,
             timed("sweep", membership_version::sweep(db, now.saturating_sub(VERSIONS_KEPT))).await,
         ];
         for error in outcomes.into_iter().filter_map(Result::err) {

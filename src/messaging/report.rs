@@ -1,5 +1,6 @@
 //! The events `message:report` and `report:list`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -8,7 +9,7 @@ use super::ctx::Ctx;
 use super::page::next_page;
 use super::parts::timed;
 use super::rates::RateLimit;
-use super::registry::{Large, Registry, Request};
+use super::registry::{Large, Registry, Request, Status};
 use crate::ImksResult;
 use crate::models::message_report::{self, NOTE_CHARS_MAX, NewReport, Reason, Report, ReportNote};
 use crate::models::text::E2EE_BYTES_MAX;
@@ -22,12 +23,12 @@ pub(super) fn register(events: &mut Registry<'_>) {
     let limit = events.rate_limit("report:user", RATE);
     events
         .on(REPORT, move |ctx, request| report(ctx, request, limit.clone()))
-        .post("/channels/{channel_id}/messages/{message_id}/reports", |_| 201);
+        .post("/channels/{channel_id}/messages/{message_id}/reports", Status::Created);
     events.on_read(LIST, list).get("/channels/{channel_id}/reports");
 }
 
 /// The payload of `message:report`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Message {
     channel_id: Uuid,
     message_id: Uuid,
@@ -37,7 +38,7 @@ struct Message {
 }
 
 /// The answer to `message:report`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Reported {
     report_id: Uuid,
 }
@@ -52,7 +53,7 @@ async fn report(ctx: Ctx, request: Message, limit: RateLimit<Uuid>) -> ImksResul
 }
 
 /// The payload of `report:list`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct List {
     channel_id: Uuid,
     #[serde(default)]
@@ -66,7 +67,7 @@ impl Large for List {
 }
 
 /// The answer to `report:list`: reports, the newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Page {
     reports: Vec<Report>,
     /// The `before` of the next page; null after the last one.

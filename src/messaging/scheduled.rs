@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 
 use futures_util::future::join_all;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -18,14 +19,14 @@ use super::page::next_page;
 use super::parts::{Messaging, timed};
 use super::push::Push;
 use super::rates::RateLimit;
-use super::registry::{Large, Registry, Request};
+use super::registry::{Large, Registry, Request, Status};
 use super::{draft, mention, metrics, preview, ticks};
 use crate::auth::UserInfo;
 use crate::clock::{self, Micros, Timestamp};
 use crate::models::message_scheduled::{
     self, DUE_AT_ONCE, DueMessage, NewScheduled, SCHEDULED_MAX, Scheduled, ScheduledChange, ScheduledState,
-    SendScheduled,
 };
+use crate::models::message_scheduled_send::SendScheduled;
 use crate::models::message_send::Sent;
 use crate::models::text::{E2EE_BYTES_MAX, Nonce};
 use crate::rate_limit::Rate;
@@ -43,10 +44,11 @@ const CANCEL: Request<Cancel, Answer> = Request::new("schedule:cancel");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&UPDATED);
     events.advertise("scheduled", SCHEDULED_MAX);
     let limit = events.rate_limit("schedule:user", RATE);
     let (limit_of_update, limit_of_cancel) = (limit.clone(), limit.clone());
-    let created = |answer: &Answer| if answer.duplicate { 200 } else { 201 };
+    let created = Status::CreatedUnless(|answer: &Answer| answer.duplicate);
     events
         .on(CREATE, move |ctx, request| create(ctx, request, limit.clone()))
         .post("/scheduled-messages", created);
@@ -61,15 +63,16 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `schedule:create`: when to send, beside the payload of `message:send`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Create {
     send_at: Timestamp,
     #[serde(flatten)]
+    #[schemars(with = "SendMessage")]
     message: Map<String, Value>,
 }
 
 /// The answer to `schedule:create`, `schedule:get`, `schedule:update` and `schedule:cancel`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Answer {
     scheduled: Scheduled,
     /// Whether a request with the same nonce created it before.
@@ -80,7 +83,7 @@ struct Answer {
 async fn create(ctx: Ctx, request: Create, limit: RateLimit<Uuid>) -> ImksResult<Answer> {
     limit.take(ctx.user())?;
     let Timestamp(send_at) = request.send_at;
-    let mut send = checked(&ctx, &request.message, send_at).await?;
+    let mut send = parsed(&request.message)?;
     let (channel_id, thread) = (send.channel_id, send.thread_id);
     // What is stored is sent with a nonce of its own, and the draft that it was is cleared now.
     let (nonce, clears) = (send.nonce.take(), std::mem::take(&mut send.clear_draft));
@@ -89,9 +92,15 @@ async fn create(ctx: Ctx, request: Create, limit: RateLimit<Uuid>) -> ImksResult
         channel_id,
         nonce,
         payload: serde_json::to_string(&send)?,
+        attachments: send.attachments.clone(),
         send_at,
         clears_draft: clears.then_some(thread),
     };
+    // A repeat may come when its time has passed, and the author may send no more.
+    if let Some(scheduled) = timed("schedule_get", message_scheduled::first(ctx.own().db(), &new)).await? {
+        return Ok(Answer { scheduled, duplicate: true });
+    }
+    check(&ctx, &send, send_at).await?;
     let (scheduled, is_new) =
         timed("schedule_change", message_scheduled::create(ctx.own().db(), new)).await?;
     if is_new {
@@ -103,21 +112,25 @@ async fn create(ctx: Ctx, request: Create, limit: RateLimit<Uuid>) -> ImksResult
     Ok(Answer { scheduled, duplicate: !is_new })
 }
 
-/// Parses a message to send at `send_at`, and checks that the caller may send it today.
-async fn checked(ctx: &Ctx, message: &Map<String, Value>, send_at: Micros) -> ImksResult<SendMessage> {
+fn parsed(message: &Map<String, Value>) -> ImksResult<SendMessage> {
+    let json = serde_json::to_string(message)?;
+    let send: SendMessage = input::request(&Payload::Json(json.into()))?;
+    send.check()?;
+    send.check_later()?;
+    Ok(send)
+}
+
+/// Checks that the caller may send a message at `send_at`, as far as that is known today.
+async fn check(ctx: &Ctx, send: &SendMessage, send_at: Micros) -> ImksResult<()> {
     let now = clock::now_micros();
     if !(now..=now + AHEAD_MAX).contains(&send_at) {
         return Err(ImksError::invalid("send_at", "must be in the future, and within a year"));
     }
-    let json = serde_json::to_string(message)?;
-    let send: SendMessage = input::request(&Payload::Json(json.into()))?;
-    send.check()?;
-    prepare(ctx, send.clone(), send_at).await?;
-    Ok(send)
+    prepare(ctx, send, send_at).await.map(drop)
 }
 
 /// The payload of `schedule:get`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Get {
     id: Uuid,
 }
@@ -135,7 +148,7 @@ async fn get(ctx: Ctx, _room: Reservation, request: Get) -> ImksResult<Answer> {
 }
 
 /// The payload of `schedule:list`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct List {
     #[serde(default)]
     state: Option<ScheduledState>,
@@ -150,7 +163,7 @@ impl Large for List {
 }
 
 /// The answer to `schedule:list`: scheduled messages, the last changed first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Page {
     scheduled: Vec<Scheduled>,
     /// The `before` of the next page; null after the last one.
@@ -167,7 +180,8 @@ async fn list(ctx: Ctx, _room: Reservation, request: List) -> ImksResult<Page> {
 }
 
 /// The payload of `schedule:update`: what to change. An absent field stays as it is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(transform = only_id_is_required)]
 struct Update {
     id: Uuid,
     #[serde(default)]
@@ -175,6 +189,7 @@ struct Update {
     #[serde(default)]
     send_at: Option<Timestamp>,
     #[serde(flatten)]
+    #[schemars(with = "SendMessage")]
     message: Map<String, Value>,
 }
 
@@ -185,18 +200,25 @@ async fn update(ctx: Ctx, request: Update, limit: RateLimit<Uuid>) -> ImksResult
     let Timestamp(send_at) = send_at.unwrap_or(stored.send_at);
     let mut merged: Map<String, Value> = serde_json::from_str(&stored.payload)?;
     merged.extend(message);
-    let mut send = checked(&ctx, &merged, send_at).await?;
+    let mut send = parsed(&merged)?;
+    check(&ctx, &send, send_at).await?;
     if send.channel_id != stored.channel_id {
         return Err(ImksError::invalid("channel_id", "cannot be changed"));
     }
     (send.nonce, send.clear_draft) = (None, false);
-    let replace = ScheduledChange::Replace { send_at, payload: serde_json::to_string(&send)? };
+    let payload = serde_json::to_string(&send)?;
+    let replace = ScheduledChange::Replace { send_at, payload, attachments: send.attachments };
     // Without an expectation, what was read above may not have changed meanwhile.
     change(&ctx, id, expected_version.or(Some(stored.version)), replace).await
 }
 
+/// Makes the fields of a message that is changed optional.
+fn only_id_is_required(schema: &mut Schema) {
+    schema.insert("required".into(), json!(["id"]));
+}
+
 /// The payload of `schedule:cancel`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Cancel {
     id: Uuid,
     #[serde(default)]
@@ -277,9 +299,10 @@ async fn attempt(
     let author = author.filter(|author| !author.deleted).ok_or(ImksError::NotFound("user"))?;
     let ctx = Ctx::on_behalf_of(messaging, namespace, author);
     let request: SendMessage = input::request(&Payload::Json(due.payload.as_str().into()))?;
-    let (channel, mut message) = prepare(&ctx, request, due.send_at).await?;
+    let (channel, looked_up) = prepare(&ctx, &request, due.send_at).await?;
+    let mut message = request.into_message(looked_up, due.send_at)?;
     message.nonce = Some(Nonce::new(&due.id.to_string())?);
-    message.interactive = false;
+    (message.scheduled_id, message.interactive) = (Some(due.id), false);
     let mentioned = message.mentioned.clone();
     let send = SendScheduled { due: due.clone(), message };
     let Sent { message, duplicate } = channel.submit(ctx.next_turn().await, send)?.await?;

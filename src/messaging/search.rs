@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -20,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::models::message::MessageDetail;
 use crate::models::message_search::{Found, Has, Query};
 use crate::models::message_search_index::{self, MESSAGES_AT_ONCE};
-use crate::models::text::ShortText;
+use crate::models::text::{ShortText, described};
 use crate::rate_limit::Rate;
 use crate::{ImksError, ImksResult};
 
@@ -47,8 +48,7 @@ struct Limits {
 }
 
 impl Limits {
-    async fn begin(&self, user: Uuid) -> ImksResult<SemaphorePermit<'_>> {
-        self.of_user.take(user)?;
+    async fn begin(&self) -> ImksResult<SemaphorePermit<'_>> {
         match timeout(WAIT, self.at_once.acquire()).await {
             Ok(permit) => permit.map_err(|_| ImksError::Internal("the limit of searches is closed")),
             Err(_elapsed) => Err(ImksError::Overloaded { retry_after: WAIT }),
@@ -57,7 +57,7 @@ impl Limits {
 }
 
 /// The payload of `search`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Search {
     #[serde(default)]
     q: ShortText<0, QUERY_CHARS_MAX>,
@@ -76,6 +76,7 @@ struct Search {
     #[serde(default)]
     cursor: Option<Uuid>,
     #[serde(default = "page_size")]
+    #[schemars(range(min = 1, max = PAGE_LIMIT))]
     limit: u32,
 }
 
@@ -90,7 +91,7 @@ impl Large for Search {
 }
 
 /// The answer to `search`: messages, newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Answer {
     messages: Vec<MessageDetail>,
     /// The `cursor` of the next page; null at the end.
@@ -99,7 +100,7 @@ struct Answer {
 
 async fn search(ctx: Ctx, room: Reservation, request: Search, limits: Limits) -> ImksResult<Answer> {
     let (query, cursor, limit) = (request.query()?, request.cursor, request.limit as usize);
-    let _permit = limits.begin(ctx.user()).await?;
+    limits.of_user.take(ctx.user())?;
     let channels = match request.channel_ids {
         Some(named) => named_channels(&ctx, named.0).await?,
         None => ctx.channels().await?,
@@ -108,6 +109,8 @@ async fn search(ctx: Ctx, room: Reservation, request: Search, limits: Limits) ->
         return Err(ImksError::LimitReached("search_channels"));
     }
     let (readable, _) = ctx.readable_among(&channels).await?;
+    // Only now: a core that is slow to answer must not hold up the searches of others.
+    let _permit = limits.begin().await?;
     let Found { messages, next } = readable.search(&room, &query, cursor, limit).await?;
     Ok(Answer { messages, next })
 }
@@ -146,6 +149,10 @@ impl Search {
 /// A list of one to `MAX` items: a JSON array, or a text with commas in the query of an HTTP request.
 #[derive(Debug, Clone)]
 struct Listed<T, const MAX: usize>(Vec<T>);
+
+described!([T: JsonSchema, const MAX: usize] Listed<T, MAX>, generator => {
+    "type": "array", "items": generator.subschema_for::<T>(), "minItems": 1, "maxItems": MAX,
+});
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Listed<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

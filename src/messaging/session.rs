@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use super::budget::ConnectionBudget;
 use super::turn::WriteOrder;
+use super::view::View;
 use crate::auth::{Identity, Presented};
 use crate::clock::Micros;
 use crate::rate_limit::{Bucket, Rate};
@@ -42,6 +44,8 @@ pub struct Session {
     /// Channels whose mentions the user does not want to hear of, and until when. Bounded, because the user is a
     /// member of each.
     quiet: Mutex<HashMap<Uuid, Micros>>,
+    /// The channels that the client looks at. Locked while the socket changes its rooms.
+    view: Mutex<View>,
 }
 
 /// The latest token, and the identity in it.
@@ -82,7 +86,8 @@ impl fmt::Debug for Token {
 }
 
 /// The program that a client says it is, for logs and lists of sessions. Nothing is decided by it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ClientInfo")]
 pub struct Client {
     /// The name of the program; at most [`CLIENT_CHARS_MAX`] characters.
     pub name: Box<str>,
@@ -125,6 +130,7 @@ impl Session {
             answers: ConnectionBudget::default(),
             unsubscribed: Mutex::default(),
             quiet: Mutex::default(),
+            view: Mutex::default(),
         }
     }
 
@@ -138,7 +144,7 @@ impl Session {
         self.client.as_ref()
     }
 
-    /// Returns when the token expires. `auth:refresh` moves it later.
+    /// Returns when the token expires. `auth:refresh` moves it.
     pub fn expires_at(&self) -> Micros {
         self.expires_at.load(Ordering::Relaxed)
     }
@@ -210,6 +216,11 @@ impl Session {
     /// Whether the user does not want to hear of mentions in a channel at `now`.
     pub(super) fn is_quiet(&self, channel: Uuid, now: Micros) -> bool {
         self.quiet.lock().get(&channel).is_some_and(|until| *until > now)
+    }
+
+    /// Returns the channels that the client looks at. Nobody changes the rooms of the socket until it is dropped.
+    pub(super) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock()
     }
 
     /// Replaces the token with a new one of the same user.

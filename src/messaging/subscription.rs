@@ -1,93 +1,139 @@
 //! The events `channel:subscribe` and `channel:unsubscribe`, which join and leave the room of a channel.
 
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::access::{JOINED, LEFT, UPDATED};
+use super::channel::{Channel, View};
+use super::channel_rooms;
 use super::ctx::Ctx;
 use super::input::BoundedList;
+use super::push::Push;
 use super::registry::{Registry, Request};
-use crate::ImksResult;
+use super::retention::HORIZON;
 use crate::envelope::{ErrorBody, RequestId};
 use crate::models::channel_state::ChannelHead;
+use crate::models::message_sync::{SYNC_REQUIRED, SyncRequired};
 use crate::socket::Socket;
+use crate::{ImksError, ImksResult};
 
 const SUBSCRIBE: Request<Channels, Answers> = Request::new("channel:subscribe");
 const UNSUBSCRIBE: Request<Channels, Answers> = Request::new("channel:unsubscribe");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&JOINED);
+    events.sends(&LEFT);
+    events.sends(&UPDATED);
+    events.sends(&Push::<SyncRequired>::new(SYNC_REQUIRED));
+    events.sends(&HORIZON);
     events.on_socket(SUBSCRIBE, subscribe);
     events.on_socket(UNSUBSCRIBE, unsubscribe);
 }
 
 /// The payload of both events.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Channels {
     channel_ids: BoundedList<Uuid, CHANNELS_MAX>,
 }
 
-/// The answer to both events: one entry per channel, in the order of the request.
-#[derive(Debug, Serialize)]
-struct Answers {
+/// The answer to both events, and to `channel:focus`: one entry per channel, in the order of the request.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Answers {
     channels: Vec<Answer>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "SubscribedChannel")]
 struct Answer {
     channel_id: Uuid,
     ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seq: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rev: Option<i64>,
+    #[serde(flatten)]
+    numbers: Option<Numbers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorBody>,
 }
 
-async fn subscribe(ctx: Ctx, socket: Socket, request: Channels) -> ImksResult<Answers> {
-    let ids = request.channel_ids.0;
-    ctx.warm(&ids).await;
-    let mut channels = Vec::with_capacity(ids.len());
-    for id in ids {
-        channels.push(Answer::new(id, enter(&ctx, &socket, id).await.map(Some)));
-    }
-    Ok(Answers { channels })
+/// The numbers of a channel whose room was entered.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChannelNumbers")]
+struct Numbers {
+    last_seq: i64,
+    rev: i64,
+    last_message_id: Option<Uuid>,
+    horizon_seq: i64,
+    horizon_id: Option<Uuid>,
 }
 
-/// Joins the room before the numbers are read, so that later messages arrive as events.
-async fn enter(ctx: &Ctx, socket: &Socket, id: Uuid) -> ImksResult<ChannelHead> {
-    let channel = ctx.visible(id).await?;
+impl From<ChannelHead> for Numbers {
+    fn from(head: ChannelHead) -> Self {
+        let ChannelHead { last_seq, last_rev: rev, last_message_id, horizon_seq, horizon_id, .. } = head;
+        Self { last_seq, rev, last_message_id, horizon_seq, horizon_id }
+    }
+}
+
+async fn subscribe(ctx: Ctx, socket: Socket, request: Channels) -> ImksResult<Answers> {
+    Ok(answers(&ctx, &socket, request.channel_ids.0).await)
+}
+
+/// Enters the rooms of channels, as far as the caller may see them. Returns their numbers, which are read after that, so
+/// that later messages arrive as events.
+pub(super) async fn answers(ctx: &Ctx, socket: &Socket, ids: Vec<Uuid>) -> Answers {
+    ctx.warm(&ids).await;
+    let (mut entered, mut refused) = (Vec::with_capacity(ids.len()), HashMap::new());
+    for id in &ids {
+        match enter(ctx, socket, *id).await {
+            Ok(channel) => entered.push(channel),
+            Err(error) => {
+                refused.insert(*id, error);
+            }
+        }
+    }
+    let heads = Channel::heads(&entered).await;
+    let heads =
+        heads.map(|heads| heads.into_iter().map(|head| (head.channel_id, head)).collect::<HashMap<_, _>>());
+    let answer = |id: Uuid| match (refused.get(&id), &heads) {
+        (Some(error), _) | (None, Err(error)) => Answer::refused(id, error),
+        (None, Ok(heads)) => Answer::done(id, heads.get(&id).copied()),
+    };
+    Answers { channels: ids.into_iter().map(answer).collect() }
+}
+
+/// Enters the room of a channel.
+async fn enter(ctx: &Ctx, socket: &Socket, id: Uuid) -> ImksResult<Channel<View>> {
+    ctx.visible(id).await?;
     ctx.session().subscribe(id);
-    socket.join(&id.to_string());
-    channel.head().await
+    let entered = channel_rooms::join(socket, ctx.session(), id);
+    // Who was removed since the first look was in no room yet that this could end.
+    ctx.visible(id).await.inspect_err(|_| {
+        if entered {
+            channel_rooms::leave(socket, id);
+        }
+    })
 }
 
 async fn unsubscribe(ctx: Ctx, socket: Socket, request: Channels) -> ImksResult<Answers> {
     let leave = |id: Uuid| {
-        let room = id.to_string();
-        if socket.is_in(&room) {
+        if channel_rooms::leave(&socket, id) {
             ctx.session().unsubscribe(id);
             ctx.typing().left(&socket, Some(id));
         }
-        socket.leave(&room);
-        Answer::new(id, Ok(None))
+        Answer::done(id, None)
     };
     Ok(Answers { channels: request.channel_ids.0.into_iter().map(leave).collect() })
 }
 
 impl Answer {
-    fn new(channel_id: Uuid, outcome: ImksResult<Option<ChannelHead>>) -> Self {
-        let (head, error) = match outcome {
-            Ok(head) => (head, None),
-            Err(error) => (None, Some(ErrorBody::new(&error, &RequestId::next()))),
-        };
-        Self {
-            channel_id,
-            ok: error.is_none(),
-            last_seq: head.map(|head| head.last_seq),
-            rev: head.map(|head| head.last_rev),
-            error,
-        }
+    fn done(channel_id: Uuid, head: Option<ChannelHead>) -> Self {
+        Self { channel_id, ok: true, numbers: head.map(Numbers::from), error: None }
+    }
+
+    fn refused(channel_id: Uuid, error: &ImksError) -> Self {
+        let error = ErrorBody::new(error, &RequestId::next());
+        Self { channel_id, ok: false, numbers: None, error: Some(error) }
     }
 }
 

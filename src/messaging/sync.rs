@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use crate::models::message_bookmark::Bookmark;
 use crate::models::message_draft::Draft;
 use crate::models::message_read_state::ReadState;
 use crate::models::message_scheduled::Scheduled;
-use crate::models::message_sync::{ChannelSync, Cursor, Limits, SYNC_LIMIT};
+use crate::models::message_sync::{ChannelSync, Cursor, Limits, SYNC_LIMIT, TOTAL_LIMIT};
 use crate::models::message_thread_member::ThreadMember;
 use crate::models::user_stream::{self, USER_CHANGES_BYTES_MAX, UserChanges};
 use crate::{ImksError, ImksResult};
@@ -26,20 +27,22 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `sync`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Sync {
     channels: Vec<Cursor>,
     /// The number of the newest change of the caller's own data that the client has; 0 for none.
     #[serde(default)]
     user_rev: Option<i64>,
     #[serde(default = "per_channel")]
+    #[schemars(range(min = 1, max = SYNC_LIMIT))]
     limit_per_channel: usize,
     #[serde(default = "in_total")]
+    #[schemars(range(min = 1, max = TOTAL_LIMIT))]
     total_limit: usize,
 }
 
 /// The answer to `sync`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Synced {
     channels: Vec<ChannelSync>,
     /// Channels that the user may not read, or no longer.
@@ -50,7 +53,7 @@ struct Synced {
 }
 
 /// The part that belongs to the user rather than to a channel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct UserSync {
     rev: i64,
     read_states: Vec<ReadState>,
@@ -121,8 +124,8 @@ impl Sync {
                 format!("must be between 1 and {SYNC_LIMIT}"),
             ));
         }
-        if !(1..=TOTAL_MAX).contains(&self.total_limit) {
-            return Err(ImksError::invalid("total_limit", format!("must be between 1 and {TOTAL_MAX}")));
+        if !(1..=TOTAL_LIMIT).contains(&self.total_limit) {
+            return Err(ImksError::invalid("total_limit", format!("must be between 1 and {TOTAL_LIMIT}")));
         }
         let mut seen = HashSet::new();
         let wrong = |cursor: &Cursor| cursor.seq < 0 || cursor.rev < 0 || !seen.insert(cursor.channel_id);
@@ -138,10 +141,8 @@ fn per_channel() -> usize {
 }
 
 fn in_total() -> usize {
-    TOTAL_MAX
+    TOTAL_LIMIT
 }
 
 /// The most channels in one request.
 const CHANNELS_MAX: usize = 500;
-/// The most messages and changes in one answer.
-const TOTAL_MAX: usize = 2_000;

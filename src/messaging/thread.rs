@@ -1,6 +1,7 @@
 //! The events of threads: `thread:follow`, `thread:unfollow`, `thread:list`, `thread:followed`, and `thread:state`
 //! for the user's devices. Replies are messages with a `thread_id`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -12,8 +13,10 @@ use super::push::Push;
 use super::rates::RateLimit;
 use super::registry::{Large, Registry, Request};
 use crate::ImksResult;
+use crate::models::append::ChangeEvent;
 use crate::models::message::MessageDetail;
 use crate::models::message_thread;
+use crate::models::message_thread::ThreadUpdate;
 use crate::models::message_thread_member::{self, ThreadMember};
 use crate::rate_limit::Rate;
 
@@ -27,6 +30,8 @@ const FOLLOWED: Request<Followed, FollowedThreads> = Request::new("thread:follow
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&STATE);
+    events.sends(&Push::<ChangeEvent<ThreadUpdate>>::new("thread:updated"));
     let limit = events.rate_limit("thread:user", RATE);
     let limit_of_unfollow = limit.clone();
     events.on(FOLLOW, move |ctx, request| follow(ctx, request, true, limit.clone()));
@@ -36,7 +41,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `thread:follow` and `thread:unfollow`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Target {
     channel_id: Uuid,
     thread_id: Uuid,
@@ -71,7 +76,7 @@ fn tell(ctx: &Ctx, (member, changed): (ThreadMember, bool)) -> ThreadMember {
 }
 
 /// The payload of `thread:list`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct List {
     channel_id: Uuid,
     /// Only threads whose newest reply has a smaller `seq`.
@@ -88,7 +93,7 @@ impl Large for List {
 }
 
 /// The answer to `thread:list`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Threads {
     /// The first messages of the threads, the thread with the newest reply first.
     threads: Vec<MessageDetail>,
@@ -102,19 +107,14 @@ async fn list(ctx: Ctx, room: Reservation, request: List) -> ImksResult<Threads>
     let listed = message_thread::list(channel.db(), channel.id(), before, request.limit.get().into());
     let roots = timed("threads", listed).await?;
     let ids: Vec<Uuid> = roots.iter().map(|(root, _)| *root).collect();
-    let (mut threads, more) = channel.messages(&room, &ids).await?;
-    let place = |message: &MessageDetail| ids.iter().position(|id| *id == message.id);
-    threads.sort_by_key(place);
-    // A page that is cut because it is too large ends where the first message is missing.
-    let whole = ids.iter().zip(&threads).take_while(|(id, message)| **id == message.id).count();
-    threads.truncate(whole);
-    let is_full = more || roots.len() == request.limit.rows();
-    let next = whole.checked_sub(1).and_then(|last| roots.get(last)).map(|(_, seq)| *seq);
+    let (threads, covered) = channel.first_messages(&room, &ids).await?;
+    let is_full = covered < roots.len() || roots.len() == request.limit.rows();
+    let next = covered.checked_sub(1).and_then(|last| roots.get(last)).map(|(_, seq)| *seq);
     Ok(Threads { threads, next: next.filter(|_| is_full) })
 }
 
 /// The payload of `thread:followed`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Followed {
     #[serde(default)]
     before: Option<i64>,
@@ -132,7 +132,7 @@ impl Large for Followed {
 }
 
 /// The answer to `thread:followed`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct FollowedThreads {
     threads: Vec<ThreadMember>,
     /// The `before` of the next page; null after the last one.

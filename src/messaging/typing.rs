@@ -1,6 +1,7 @@
 //! The events `typing:start`, `typing:stop` and `typing`. A user who types holds a lease on this node, which ends
 //! by itself, by sending, by leaving the channel, or by disconnecting.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -8,6 +9,7 @@ use uuid::Uuid;
 use super::ctx::Ctx;
 use super::rates::RateLimit;
 use super::registry::{Registry, Request};
+use super::typists::TYPING;
 use super::typists::{LEASE_MS, Started, tell_except};
 use crate::ImksResult;
 use crate::auth::Permission;
@@ -20,6 +22,7 @@ const STOP: Request<Typed, Stopped> = Request::new("typing:stop");
 
 /// Registers the events of this feature.
 pub(super) fn register(events: &mut Registry<'_>) {
+    events.sends(&TYPING);
     events.advertise("typing_lease_ms", LEASE_MS);
     events.advertise("typing_refresh_ms", REFRESH_MS);
     let limit = events.rate_limit("typing:user", RATE);
@@ -29,7 +32,7 @@ pub(super) fn register(events: &mut Registry<'_>) {
 }
 
 /// The payload of `typing:start` and `typing:stop`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Typed {
     channel_id: Uuid,
     #[serde(default)]
@@ -37,14 +40,14 @@ struct Typed {
 }
 
 /// The answer to `typing:start`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Shown {
     /// How long others see it without a further `typing:start`; 0 if they do not see it.
     expires_in_ms: u64,
 }
 
 /// The answer to `typing:stop`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Stopped {}
 
 async fn start(ctx: Ctx, socket: Socket, request: Typed, limit: RateLimit<Uuid>) -> ImksResult<Shown> {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ pub(super) use leases::Started;
 use leases::{LEASE, Leases, Place};
 
 /// Sent to the room of the channel when somebody starts typing, goes on, or stops.
-const TYPING: Push<Typist<'_>> = Push::new("typing");
+pub(super) const TYPING: Push<Typist<'_>> = Push::new("typing");
 
 /// Everybody who is typing on this node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -93,8 +94,8 @@ impl Typing {
 }
 
 /// The payload of `typing`.
-#[derive(Debug, Serialize)]
-struct Typist<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Typist<'a> {
     channel_id: Uuid,
     thread_id: Option<Uuid>,
     user: &'a AuthorInfo,
@@ -111,12 +112,17 @@ impl<'a> Typist<'a> {
 
 /// Tells everybody in the channel but the socket that caused it.
 pub(super) fn tell_except(socket: &Socket, place: Place, user: &AuthorInfo, typing: bool) {
-    TYPING.to_room_except(socket, &place.0.to_string(), &Typist::new(place, user, typing));
+    TYPING.to_room_except(socket, &place.0.to_string(), &key(place, user), &Typist::new(place, user, typing));
 }
 
 /// Tells everybody in the channel that a user does not type any more.
 fn tell(namespace: &Namespace, place: Place, user: &AuthorInfo) {
-    TYPING.to_room(namespace, &place.0.to_string(), &Typist::new(place, user, false));
+    TYPING.to_room(namespace, &place.0.to_string(), &key(place, user), &Typist::new(place, user, false));
+}
+
+/// Returns the key of whether somebody types in a place.
+fn key((_, thread): Place, user: &AuthorInfo) -> String {
+    format!("typing:{}:{}", user.id, thread.unwrap_or_default())
 }
 
 /// How long somebody is shown as typing after the last `typing:start`, in milliseconds.

@@ -140,7 +140,7 @@ on_each_broker! {
         let mut news = two.subscribe("news");
         confirmed(&mut news).await;
         broker.proxy.set(Line::Cut);
-        assert_eq!(is_up(&one, false).await, 0);
+        assert_eq!((is_up(&one, false).await, is_up(&two, false).await), (0, 0));
         assert!(one.ping().await.is_err());
         broker.proxy.set(Line::Open);
         assert_eq!((is_up(&one, true).await, is_up(&two, true).await), (1, 1));

@@ -158,6 +158,30 @@ on_each_broker! {
         assert_eq!(bob.expect("message:deleted").await["id"], *id);
     }
 
+    async fn a_text_is_streamed_through_any_node_and_seen_piece_by_piece_on_all(cluster: Cluster) {
+        let (mut alice, mut bob) = (cluster.client(0, "alice").await, cluster.client(1, "bob").await);
+        let mut phone = cluster.client(2, "alice").await;
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "stream": true })).await;
+        let this = json!({ "channel_id": channel, "message_id": sent["message"]["id"] });
+        let piece = |offset: usize, text: &str| {
+            let mut piece = this.clone();
+            (piece["offset"], piece["text"]) = (json!(offset), json!(text));
+            piece
+        };
+        bob.expect("message:new").await;
+        alice.ok("stream:append", piece(0, "one")).await;
+        assert_eq!(bob.expect("message:append").await["text"], "one");
+        assert_eq!(phone.ok("stream:append", piece(3, " two")).await["offset"], 7, "another node, the same stream");
+        assert_eq!(bob.expect("message:append").await["offset"], 3);
+        assert_eq!(alice.refused("stream:append", piece(3, " six")).await["details"], json!({ "offset": 7 }));
+        let page = bob.ok("history", json!({ "channel_id": channel })).await;
+        assert_eq!(page["messages"][0]["body"], "one two", "what its row may not have yet");
+        alice.ok("stream:finish", this).await;
+        let update = bob.expect("message:updated").await;
+        assert_eq!((&update["body"], &update["stream"]["state"]), (&json!("one two"), &json!("finished")));
+    }
+
     async fn scheduled_messages_are_sent_once_by_whichever_node(cluster: Cluster) {
         let (mut alice, mut bob) = (cluster.client(0, "alice").await, cluster.client(1, "bob").await);
         let mut phone = cluster.client(2, "alice").await;
@@ -184,6 +208,28 @@ on_each_broker! {
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         bob.ok("message:send", json!({ "channel_id": channel, "body": "is she gone?" })).await;
         assert_eq!(alice.events_so_far().await, []);
+    }
+
+    async fn who_does_not_look_gets_digests_of_other_nodes_and_everything_once_they_look(cluster: Cluster) {
+        let (mut alice, mut bob) = (cluster.client(0, "alice").await, cluster.client(1, "bob").await);
+        let channel = first_channel(&alice);
+        bob.ok("channel:focus", json!({ "channel_ids": [] })).await;
+        for body in ["one", "two", "three"] {
+            alice.ok("message:send", json!({ "channel_id": channel, "body": body })).await;
+        }
+        let mut digest = bob.event().await;
+        while digest.1["channels"][0]["last_seq"] != 3 {
+            assert_eq!(digest.0, "channel:activity");
+            digest = bob.event().await;
+        }
+        let in_view = bob.ok("channel:focus", json!({ "channel_ids": [channel] })).await;
+        assert_eq!(in_view["channels"][0]["last_seq"], 3);
+        alice.ok("message:send", json!({ "channel_id": channel, "body": "four" })).await;
+        assert_eq!(bob.expect("message:new").await["seq"], 4);
+        cluster.nodes[0].directory().remove_member("general", "bob").await.unwrap();
+        bob.expect("channel:left").await;
+        alice.ok("message:send", json!({ "channel_id": channel, "body": "five" })).await;
+        assert_eq!(bob.events_so_far().await, []);
     }
 
     async fn who_is_online_on_another_node_is_here_and_hears_of_every_mention_once(cluster: Cluster) {

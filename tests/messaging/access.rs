@@ -2,39 +2,105 @@
 
 use std::time::Duration;
 
+use imks::testing::clock::{now_micros, rfc3339};
 use imks::testing::directory::{RoleName, Subject};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::client::TestClient;
 use crate::on_both;
 use crate::server::{Kind, TestServer, first_channel, text};
 
 /// The promise is a second; these tests share the machine with a database that syncs and with each other.
 const WITHIN: Duration = Duration::from_secs(3);
 
+/// Every event about a channel, for this one.
+fn of_channel(channel: &str, message: &Value) -> Vec<(&'static str, Value)> {
+    let in_an_hour = rfc3339(now_micros() + 3_600_000_000);
+    let file = json!({ "filename": "a.txt", "mime": "text/plain", "size": 1 });
+    let requests = [
+        ("message:send", json!({ "body": "let me in" })),
+        ("message:edit", json!({ "message_id": message, "body": "x" })),
+        ("message:edits", json!({ "message_id": message })),
+        ("message:delete", json!({ "message_id": message })),
+        ("message:delete_bulk", json!({ "message_ids": [message] })),
+        ("message:get", json!({ "message_ids": [message] })),
+        ("report:list", json!({})),
+        ("history", json!({})),
+        ("read:mark", json!({ "seq": 1 })),
+        ("read:mark_unread", json!({ "from_seq": 1 })),
+        ("read:receipts", json!({ "seq": 1 })),
+        ("reaction:add", json!({ "message_id": message, "emoji": "👍" })),
+        ("reaction:remove", json!({ "message_id": message, "emoji": "👍" })),
+        ("pin:add", json!({ "message_id": message })),
+        ("pin:remove", json!({ "message_id": message })),
+        ("pin:list", json!({})),
+        ("poll:vote", json!({ "message_id": message, "option_ids": [0] })),
+        ("poll:close", json!({ "message_id": message })),
+        ("poll:voters", json!({ "message_id": message, "option_id": 0 })),
+        ("thread:follow", json!({ "thread_id": message })),
+        ("thread:unfollow", json!({ "thread_id": message })),
+        ("thread:list", json!({})),
+        ("draft:set", json!({ "body": "x" })),
+        ("bookmark:add", json!({ "message_id": message })),
+        ("bookmark:update", json!({ "message_id": message, "note": "x" })),
+        ("attachment:create", file),
+        ("attachment:get", json!({ "attachment_id": message })),
+        ("schedule:create", json!({ "body": "later", "send_at": in_an_hour })),
+        ("keypackage:claim", json!({ "user_ids": [message] })),
+        ("presence:list", json!({})),
+        ("typing:start", json!({})),
+        ("call:signal", json!({ "data": "ring" })),
+    ];
+    let of_channel = |(event, mut request): (&'static str, Value)| {
+        request["channel_id"] = json!(channel);
+        (event, request)
+    };
+    requests.into_iter().map(of_channel).collect()
+}
+
+/// Returns the refusal of a request, without its id. Some events may not come as fast as a test asks.
+async fn refusal(client: &mut TestClient, event: &str, request: Value) -> Value {
+    loop {
+        let mut error = client.refused(event, request.clone()).await;
+        if error["code"] != "rate_limited" {
+            error.as_object_mut().unwrap().remove("request_id");
+            return error;
+        }
+        tokio::time::sleep(Duration::from_millis(error["retry_after_ms"].as_u64().unwrap())).await;
+    }
+}
+
 on_both! {
     async fn a_channel_one_is_not_in_looks_like_none_at_all_for_every_event(server: TestServer) {
-        let private = server.channel("secret", &["bob"]).await;
+        let (private, once) = (server.channel("secret", &["bob"]).await, server.channel("once", &["bob", "alice"]).await);
+        let banned = server.channel("banned", &["bob", "alice"]).await;
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        server.directory().remove_member("once", "alice").await.unwrap();
+        server.directory().ban("banned", "alice", "spam", None).await.unwrap();
+        for _ in 0..2 {
+            alice.expect("channel:left").await;
+        }
+        let nowhere = "01909a00-0000-7000-8000-000000000001";
         let sent = bob.ok("message:send", json!({ "channel_id": private, "body": "psst" })).await;
         let message = &sent["message"]["id"];
-        for channel in [private.as_str(), "01909a00-0000-7000-8000-000000000001"] {
-            for (event, request) in [
-                ("message:send", json!({ "channel_id": channel, "body": "let me in" })),
-                ("message:edit", json!({ "channel_id": channel, "message_id": message, "body": "x" })),
-                ("message:delete", json!({ "channel_id": channel, "message_id": message })),
-                ("history", json!({ "channel_id": channel })),
-                ("message:get", json!({ "channel_id": channel, "message_ids": [message] })),
-                ("read:mark", json!({ "channel_id": channel, "seq": 1 })),
-            ] {
-                let error = alice.refused(event, request).await;
-                assert_eq!((&error["code"], &error["retryable"]), (&json!("not_found"), &json!(false)), "{event}");
+        for channel in [&private, &once, &banned] {
+            for ((event, there), (_, none)) in of_channel(channel, message).into_iter().zip(of_channel(nowhere, message)) {
+                let (there, none) = (refusal(&mut alice, event, there).await, refusal(&mut alice, event, none).await);
+                assert_eq!(there, none, "{event}");
+                assert_eq!((&there["code"], &there["retryable"]), (&json!("not_found"), &json!(false)), "{event}");
             }
             let answer = alice.ok("channel:subscribe", json!({ "channel_ids": [channel] })).await;
             let (ok, error) = (&answer["channels"][0]["ok"], &answer["channels"][0]["error"]);
             assert_eq!((ok, &error["code"], &error["retryable"]), (&json!(false), &json!("not_found"), &json!(false)));
+            assert_eq!(alice.ok("typing:stop", json!({ "channel_id": channel })).await, json!({}));
         }
+        // One, because their rate is limited.
+        let report = json!({ "channel_id": private, "message_id": message, "reason": "spam" });
+        assert_eq!(alice.refused("message:report", report).await["code"], "not_found");
         bob.ok("message:send", json!({ "channel_id": private, "body": "still alone" })).await;
         assert_eq!(alice.events_so_far().await, [], "nothing of the channel reaches who is not in it");
+        let page = bob.ok("history", json!({ "channel_id": private })).await;
+        assert_eq!(page["messages"].as_array().unwrap().len(), 2, "nor did anything of it get there");
     }
 
     async fn a_removed_member_hears_nothing_more_within_a_second(server: TestServer) {
@@ -61,6 +127,17 @@ on_both! {
         }
     }
 
+    async fn who_was_in_a_channel_that_is_removed_is_told_so_whichever_of_the_two_news_comes_first(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        for round in 0..12 {
+            let channel = server.channel(&format!("club{round}"), &["alice"]).await;
+            alice.expect("channel:joined").await;
+            server.directory().remove_channel(&channel).await.unwrap();
+            let left = alice.expect("channel:left").await;
+            assert_eq!((&left["channel_id"], &left["reason"]), (&json!(channel), &json!("channel_removed")), "{round}");
+        }
+    }
+
     async fn a_new_member_is_in_the_room_without_a_reconnect(server: TestServer) {
         let channel = server.channel("club", &["bob"]).await;
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
@@ -68,6 +145,32 @@ on_both! {
         assert_eq!(alice.expect("channel:joined").await["channel_id"], json!(channel));
         bob.ok("message:send", json!({ "channel_id": channel, "body": "welcome" })).await;
         assert_eq!(alice.expect("message:new").await["body"], "welcome");
+    }
+
+    async fn a_channel_is_in_the_first_list_or_told_as_joined_and_never_both(server: TestServer) {
+        let club = server.channel("club", &[]).await;
+        for round in 0..20 {
+            let name = format!("user{round}");
+            // Becomes a member of `general` here, a moment before the connect, and of the club beside it.
+            let token = server.token(&name).await;
+            let joining = server.directory().add_member("club", &name, RoleName::Member);
+            let (joined, mut client) = tokio::join!(joining, TestClient::connect(server.addr(), &token));
+            joined.unwrap();
+            let listed = client.ready["channels"].as_array().unwrap().iter();
+            let mut known: Vec<String> = listed.map(|channel| text(&channel["channel_id"])).collect();
+            while !known.contains(&club) {
+                known.push(text(&client.expect("channel:joined").await["channel_id"]));
+            }
+            server.directory().remove_member("club", &name).await.unwrap();
+            loop {
+                match client.event().await {
+                    (event, _) if event == "channel:left" => break,
+                    (event, payload) if event == "channel:joined" => known.push(text(&payload["channel_id"])),
+                    _ => {}
+                }
+            }
+            assert_eq!(known.len(), 2, "in round {round}: {known:?}");
+        }
     }
 
     async fn an_override_takes_a_channel_and_gives_it_back_within_a_second(server: TestServer) {
@@ -113,10 +216,13 @@ on_both! {
         alice.ok("channel:unsubscribe", json!({ "channel_ids": [channel] })).await;
         bob.ok("message:send", json!({ "channel_id": channel, "body": "1" })).await;
         // The ack may come before the room is told.
-        bob.expect("message:new").await;
+        let said = bob.expect("message:new").await["id"].take();
         assert_eq!(alice.events_so_far().await, []);
         let answer = alice.ok("channel:subscribe", json!({ "channel_ids": [channel] })).await;
-        assert_eq!(answer["channels"], json!([{ "channel_id": channel, "ok": true, "last_seq": 1, "rev": 0 }]));
+        let numbers = json!({
+            "channel_id": channel, "ok": true, "last_seq": 1, "rev": 0, "last_message_id": said, "horizon_seq": 0, "horizon_id": null
+        });
+        assert_eq!(answer["channels"], json!([numbers]));
         bob.ok("message:send", json!({ "channel_id": channel, "body": "2" })).await;
         assert_eq!(alice.expect("message:new").await["seq"], 2);
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use imks::testing::clock;
 use imks::testing::files::Place;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -66,6 +67,76 @@ on_both! {
             }
         };
         timeout(Duration::from_secs(20), gone).await.expect("the bytes are removed with the message");
+    }
+
+    async fn an_edit_takes_files_out_of_a_message_and_adds_others(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(uploaded(&server, &mut alice, &channel).await);
+        }
+        let send = json!({ "channel_id": channel, "body": "two", "attachments": ids[..2] });
+        let sent = alice.ok("message:send", send).await["message"].take();
+        let edit = |attachments: Value| json!({ "channel_id": channel, "message_id": sent["id"], "body": "two", "attachments": attachments });
+        let shown = |message: &Value| -> Vec<String> { message["attachments"].as_array().unwrap().iter().map(|file| text(&file["id"])).collect() };
+        let changed = alice.ok("message:edit", edit(json!([ids[2], ids[1]]))).await;
+        assert_eq!((shown(&changed["message"]), &changed["message"]["attachment_count"]), (vec![ids[2].clone(), ids[1].clone()], &json!(2)));
+        bob.expect("message:new").await;
+        let told = bob.expect("message:updated").await;
+        assert_eq!((shown(&told), &told["kind"], &told["version"], &told["attachments"]), (shown(&changed["message"]), &json!("edit"), &json!(2), &changed["message"]["attachments"]));
+        let again = alice.ok("message:edit", edit(json!([ids[2], ids[1]]))).await;
+        assert_eq!(again["rev"], changed["rev"], "the same again changes nothing");
+        let get = |id: &str| json!({ "channel_id": channel, "attachment_id": id });
+        assert_eq!(bob.refused("attachment:get", get(&ids[0])).await["code"], "not_found");
+        bob.ok("attachment:get", get(&ids[2])).await;
+        assert_eq!(alice.refused("message:edit", edit(json!([ids[0]]))).await["code"], "not_found", "it is gone");
+        let other = json!({ "channel_id": channel, "body": "x", "attachments": [ids[1]] });
+        assert_eq!(alice.refused("message:send", other).await["code"], "conflict");
+        assert_eq!(alice.refused("message:edit", edit(json!([ids[1], ids[1]]))).await["details"]["field"], "attachments");
+        let none = alice.ok("message:edit", edit(json!([]))).await;
+        assert_eq!((&none["message"]["attachments"], &none["message"]["attachment_count"]), (&json!([]), &json!(0)));
+        let page = bob.ok("history", json!({ "channel_id": channel })).await;
+        assert_eq!(page["messages"][0]["attachment_count"], 0);
+    }
+
+    async fn the_files_of_a_scheduled_message_are_sent_with_it(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let id = uploaded(&server, &mut alice, &channel).await;
+        let send_at = clock::rfc3339(clock::now_micros() + 500_000);
+        let later = |id: &str| json!({ "channel_id": channel, "body": "later", "send_at": send_at, "attachments": [id] });
+        let missing = alice.refused("schedule:create", later("01909a00-0000-7000-8000-000000000001")).await;
+        assert_eq!(missing["code"], "not_found");
+        alice.ok("schedule:create", later(&id)).await;
+        assert_eq!(alice.ok("attachment:remove", json!({ "attachment_id": id })).await["removed"], false);
+        assert_eq!(bob.expect("message:new").await["attachments"][0]["id"], json!(id));
+    }
+
+    async fn a_part_of_a_file_can_be_downloaded(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let channel = first_channel(&alice);
+        let id = uploaded(&server, &mut alice, &channel).await;
+        let url = text(&alice.ok("attachment:get", json!({ "channel_id": channel, "attachment_id": id })).await["url"]);
+        let get = async |headers: &[(&str, &str)]| fake_s3::http(server.addr(), "GET", &url, headers, b"").await;
+        let whole = get(&[]).await;
+        assert!(whole.head.contains("accept-ranges: bytes\r\n"), "{}", whole.head);
+        let tag = whole.head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+        for (range, part, body) in [("bytes=1-3", "1-3", "ell"), ("bytes=-2", "3-4", "lo"), ("bytes=0-", "0-4", "hello")] {
+            for headers in [&[("range", range)][..], &[("range", range), ("if-range", tag)]] {
+                let answer = get(headers).await;
+                assert_eq!((answer.status, answer.body.as_slice()), (206, body.as_bytes()));
+                let length = format!("content-length: {}\r\n", body.len());
+                let range = format!("content-range: bytes {part}/5\r\n");
+                assert!(answer.head.contains(&length) && answer.head.contains(&range), "{}", answer.head);
+            }
+        }
+        let none = get(&[("range", "bytes=5-")]).await;
+        assert!(none.status == 416 && none.head.contains("content-range: bytes */5\r\n"), "{}", none.head);
+        for headers in [&[("range", "bytes=0-0,2-3")][..], &[("range", "bytes=1-3"), ("if-range", "\"other\"")]] {
+            let answer = get(headers).await;
+            assert_eq!((answer.status, answer.body.as_slice()), (200, b"hello".as_slice()));
+        }
     }
 
     async fn only_ones_own_uploaded_and_unused_files_can_be_sent(server: TestServer) {
@@ -141,7 +212,11 @@ async fn files_have_a_size_and_users_a_quota() {
         (&json!("limit_reached"), &json!("attachment_bytes"))
     );
     alice.ok("attachment:remove", json!({ "attachment_id": first["attachment"]["id"] })).await;
-    alice.ok("attachment:create", create(5)).await;
+    let error = alice.refused("attachment:create", create(5)).await;
+    assert_eq!(error["code"], "limit_reached", "the address of the first is still good");
+    let put = fake_s3::http(server.addr(), "PUT", &text(&first["upload"]["url"]), &[], b"12345678").await;
+    assert_eq!(put.status, 201);
+    alice.ok("attachment:create", create(4)).await;
     server.stop().await;
 }
 
@@ -185,7 +260,10 @@ async fn files_go_to_an_object_store_by_requests_that_are_signed_with_their_size
     assert_eq!(put(&headers[..1], b"hello").await, 403, "a signed header is missing");
     assert_eq!(post(format!("attachments/{id}/complete"), json!({})).await.code(), (400, "invalid_input"));
     assert_eq!(put(&headers, b"hello").await, 200);
+    let unconditional: Vec<_> = headers.iter().filter(|(name, _)| name != "if-none-match").cloned().collect();
+    assert_eq!(put(&unconditional, b"hello").await, 403, "the condition is signed too");
     post(format!("attachments/{id}/complete"), json!({})).await.data();
+    assert_eq!(put(&headers, b"hello").await, 412, "what was checked stays as it is");
     let sent =
         alice.ok("message:send", json!({ "channel_id": channel, "body": "x", "attachments": [id] })).await;
     let path = format!("GET /api/v1/channels/{channel}/attachments/{id}");

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-fn imks(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+pub fn imks(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
     command.args(arguments).env_clear().envs(environment.iter().copied()).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -62,6 +62,9 @@ fn what_a_configuration_names_is_tried_and_nothing_is_changed() {
     for (variable, _) in environment.iter().filter(|(name, _)| *name != "IMKS_CORE_DEADLINE") {
         assert!(told.contains(variable), "{variable} is missing in {told}");
     }
+    let keys = imks(&["check-config"], &[("IMKS_TOKEN_JWKS_URL", "http://127.0.0.1:1/jwks")]);
+    let told = text(&keys.stderr);
+    assert!(keys.status.code() == Some(78) && told.contains("IMKS_TOKEN_JWKS_URL: "), "{told}");
     let away = imks(
         &["check-config"],
         &[
@@ -246,6 +249,7 @@ fn a_command_that_reads_makes_no_database_and_the_others_say_which_they_use() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("elsewhere");
     let reading: &[&[&str]] = &[
+        &["list"],
         &["workspace", "list"],
         &["user", "list"],
         &["channel", "list"],
@@ -257,7 +261,8 @@ fn a_command_that_reads_makes_no_database_and_the_others_say_which_they_use() {
         &["key", "list"],
         &["permissions", "general", "alice"],
     ];
-    for arguments in reading {
+    let removing: &[&[&str]] = &[&["user", "remove", "alice"], &["key", "revoke", "x"]];
+    for arguments in reading.iter().chain(removing) {
         let output = on(&data, &[&["directory"], *arguments].concat());
         assert_eq!(output.status.code(), Some(78), "{arguments:?}");
         assert!(text(&output.stderr).contains(data.to_str().unwrap()), "{}", text(&output.stderr));
@@ -274,7 +279,14 @@ fn a_command_that_reads_makes_no_database_and_the_others_say_which_they_use() {
     std::fs::remove_dir_all(&data).unwrap();
     let output = on(&data, &["token", "alice"]);
     assert!(text(&output.stderr).contains(data.to_str().unwrap()), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("made now"), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout).lines().count(), 1);
+    let again = text(&on(&data, &["token", "alice"]).stderr);
+    assert!(again.contains(data.to_str().unwrap()) && !again.contains("made now"), "{again}");
+    let listed = text(&on(&data, &["directory", "list"]).stdout);
+    for part in ["workspace\tmain/\t", "channel\tmain/general\t", "user\talice\t"] {
+        assert!(listed.contains(part), "{part} in {listed}");
+    }
     for arguments in reading {
         assert!(on(&data, &[&["directory"], *arguments].concat()).status.success(), "{arguments:?}");
     }
@@ -343,6 +355,27 @@ fn a_team_is_made_looked_at_and_undone_with_commands() {
         run(line);
     }
     assert_eq!(run("workspace list").lines().count(), 1);
+}
+
+#[test]
+fn a_hold_is_set_listed_and_released_with_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let channel = "01909a00-0000-7000-8000-000000000001";
+    let run = |arguments: &[&str]| {
+        let output = on(directory.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout).trim_end().to_owned()
+    };
+    run(&["migrate"]);
+    run(&["hold", "set", "--channel", channel, "--reason", "case 7"]);
+    let listed = run(&["hold", "list"]);
+    assert!(listed.starts_with(&format!("channel\t{channel}\tset ")), "{listed}");
+    assert!(listed.ends_with(" by imks hold\tcase 7"), "{listed}");
+    run(&["hold", "release", "--channel", channel]);
+    assert_eq!(run(&["hold", "list"]), "");
+    let all: serde_json::Value = serde_json::from_str(&run(&["hold", "list", "--all", "--json"])).unwrap();
+    assert_eq!((&all[0]["on"], &all[0]["released_by"]), (&"channel".into(), &"imks hold".into()));
+    assert!(!on(directory.path(), &["hold", "set"]).status.success(), "on what?");
 }
 
 #[test]

@@ -137,6 +137,20 @@ async fn a_session_lives_on_with_a_new_token_of_the_same_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_ends_with_its_newest_token_also_if_the_one_before_would_have_lasted_longer() {
+    let server = TestServer::start_with(Kind::Sqlite, |config| config.token.leeway = Duration::ZERO).await;
+    let mut client = server.client("alice").await;
+    let user = server.directory().ensure_development("alice").await.unwrap();
+    let short = server.directory().issue_token(&user, Duration::from_secs(3)).await.unwrap();
+    client.ok("auth:refresh", json!({ "token": short })).await;
+    let left = client.expect("auth:expiring").await["expires_in_ms"].as_i64().unwrap();
+    assert!((1..=3_000).contains(&left), "{left}");
+    client.expect("auth:expired").await;
+    client.ended().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_may_have_so_many_sessions_and_no_more() {
     let server = TestServer::start_with(Kind::Sqlite, |config| config.messaging.sessions_per_user = 2).await;
     let token = server.token("alice").await;

@@ -6,6 +6,8 @@ use imks::testing::clock::now_micros;
 use imks::testing::config::Config;
 use imks::testing::pb::v1;
 use serde_json::json;
+use sqlx::{Connection, SqliteConnection};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::client::TestClient;
@@ -17,14 +19,14 @@ use crate::token::{Key, claims};
 const MODERATOR: u64 = 0b1111_1111_1111;
 
 /// A server with a core, and the key that signs the core's tokens.
-struct World {
-    core: FakeCore,
+pub struct World {
+    pub core: FakeCore,
     key: Key,
-    server: TestServer,
+    pub server: TestServer,
 }
 
 impl World {
-    async fn start(core: FakeCore, edit: impl FnOnce(&mut Config)) -> Self {
+    pub async fn start(core: FakeCore, edit: impl FnOnce(&mut Config)) -> Self {
         let key = Key::ed25519("ed");
         core.set_keys(vec![key.listed()]);
         let configure = |config: &mut Config| {
@@ -37,7 +39,7 @@ impl World {
     }
 
     /// A user with a channel of their own.
-    fn user(&self) -> Uuid {
+    pub fn user(&self) -> Uuid {
         let user = Uuid::now_v7();
         self.core.add_member(user, MODERATOR);
         let known =
@@ -46,8 +48,28 @@ impl World {
         user
     }
 
-    async fn client(&self, user: Uuid) -> TestClient {
+    pub async fn client(&self, user: Uuid) -> TestClient {
         TestClient::connect(self.server.addr(), &self.key.token(user)).await
+    }
+
+    /// A token of a session.
+    fn session_token(&self, user: Uuid, session: Uuid) -> String {
+        let mut claims = claims("imks", user);
+        claims["sid"] = json!(session);
+        self.key.sign(&self.key.header(), &claims)
+    }
+
+    /// Ends a session, and waits until the server knows.
+    async fn revoke_session(&self, user: Uuid, session: Uuid) {
+        let (session_id, revoked_at_us) = (session.to_string(), now_micros());
+        self.core.revoke(v1::Revocation { session_id, revoked_at_us, ..Default::default() });
+        let token = self.session_token(user, session);
+        loop {
+            let mut client = TestClient::open(self.server.addr()).await;
+            if client.join(json!({ "token": token })).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// A token that ends in half a minute.
@@ -193,6 +215,8 @@ async fn with_a_core_without_streams_a_removed_member_leaves_the_room_all_the_sa
     let user = world.user();
     let mut alice = world.client(user).await;
     let channel = first_channel(&alice);
+    let (id, kind) = (channel.clone(), v1::channel::Kind::Public.into());
+    world.core.set_channels(vec![v1::Channel { id, kind, name: "general".into(), ..Default::default() }]);
     world.core.remove_silently(user, channel.parse().unwrap());
     let left = alice.expect("channel:left").await;
     assert_eq!((&left["channel_id"], &left["reason"]), (&json!(channel), &json!("removed")));
@@ -217,22 +241,30 @@ async fn a_core_that_loses_its_streams_for_a_while_tells_what_happened_meanwhile
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_connects_with_unknown_keys_cause_one_refresh() {
-    let world = World::start(FakeCore::start().await, |_| {}).await;
+    let pause = Duration::from_secs(2);
+    let edit = |config: &mut Config| config.token.refresh_pause = pause;
+    let (world, started) = (World::start(FakeCore::start().await, edit).await, Instant::now());
     let user = world.user();
     let flood = (0..40).map(|client| {
         let world = &world;
         async move {
-            let mut wire = TestClient::open(world.server.addr()).await;
             for attempt in 0..50 {
-                let key = Key::ed25519(&format!("k{client}-{attempt}"));
-                let refused = wire.join(json!({ "token": key.token(user) })).await.unwrap_err();
-                assert_eq!(refused["data"]["code"], "unauthenticated");
+                let token = Key::ed25519(&format!("k{client}-{attempt}")).token(user);
+                let mut wire = TestClient::open(world.server.addr()).await;
+                wire.raw(&format!("40{}", json!({ "token": token }))).await;
             }
+            // Held until the keys can be looked at again.
+            let token = Key::ed25519(&format!("k{client}")).token(user);
+            let mut wire = TestClient::open(world.server.addr()).await;
+            let refused = wire.join(json!({ "token": token })).await.unwrap_err();
+            assert_eq!(refused["data"]["code"], "unauthenticated");
         }
     });
     futures_util::future::join_all(flood).await;
     world.client(user).await;
-    assert!(world.core.calls("get_signing_keys") <= 2, "at the start, and once more at most");
+    let pauses = started.elapsed().as_secs() / pause.as_secs();
+    let looks = u64::try_from(world.core.calls("get_signing_keys")).unwrap();
+    assert!(looks <= 2 + pauses, "at the start, and one for each pause: {looks}, {pauses}");
     world.server.stop().await;
 }
 
@@ -273,5 +305,113 @@ async fn a_token_that_is_withdrawn_while_its_client_connects_lets_nobody_in() {
     };
     let (joined, ()) = tokio::join!(client.join(json!({ "token": world.key.token(user) })), withdrawn);
     assert_eq!(joined.unwrap_err()["data"]["code"], "token_revoked");
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_token_that_is_withdrawn_while_the_core_accepts_it_ends_the_session() {
+    let patient = |config: &mut Config| config.core.deadline = Duration::from_secs(20);
+    let world = World::start(FakeCore::start().await, patient).await;
+    let (user, session) = (world.user(), Uuid::now_v7());
+    let mut alice = world.client(user).await;
+    let gate = world.core.gate("verify_token");
+    alice.emit("auth:refresh", json!({ "token": world.session_token(user, session) })).await;
+    while world.core.calls("verify_token") == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    world.revoke_session(user, session).await;
+    gate.add_permits(1);
+    assert_eq!(alice.expect("auth:revoked").await, json!({}));
+    alice.ended().await;
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_enters_a_room_on_the_word_of_a_membership_while_the_core_is_silent() {
+    let world = World::start(FakeCore::start().await, |_| {}).await;
+    let user = world.user();
+    let mut alice = world.client(user).await;
+    let general = first_channel(&alice);
+    let club = v1::Membership {
+        channel_id: Uuid::now_v7().to_string(),
+        user_id: user.to_string(),
+        channel_name: "club".into(),
+        ..Default::default()
+    };
+    world.core.mode(Mode::Silent);
+    world.core.join(club.clone());
+    // Comes on the same stream after it, and needs no answer.
+    world.core.leave(user, general.parse().unwrap());
+    let (event, left) = alice.event().await;
+    assert_eq!((event.as_str(), &left["channel_id"]), ("channel:left", &json!(general)));
+    world.core.mode(Mode::Normal);
+    world.core.set_bits(user, club.channel_id.parse().unwrap(), MODERATOR);
+    world.core.join(club.clone());
+    assert_eq!(alice.expect("channel:joined").await["channel_id"], json!(club.channel_id));
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_loses_a_channel_while_they_connect_is_not_left_in_its_room() {
+    let world = World::start(FakeCore::start().await, |_| {}).await;
+    let (user, bystander) = (world.user(), Uuid::now_v7());
+    let channel = world.core.add_member(bystander, MODERATOR);
+    world.core.join_silently(user, channel, MODERATOR);
+    let mut bystander_client = world.client(bystander).await;
+    // Holds the connect where it stores that everything before it is read: it is in the room by then.
+    let file = world.server.database().data_dir.join("imks.db");
+    let mut writer = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut writer).await.unwrap();
+    let warmed = world.core.calls("batch_get_effective");
+    let mut alice = TestClient::open(world.server.addr()).await;
+    alice.raw(&format!("40{}", json!({ "token": world.key.token(user) }))).await;
+    while world.core.calls("batch_get_effective") == warmed {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..100 {
+        bystander_client.ok("ping", json!({})).await;
+    }
+    for member in [user, bystander] {
+        world.core.set_bits(member, channel, 0);
+    }
+    world.core.invalidate(None, None);
+    bystander_client.expect("channel:left").await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut writer).await.unwrap();
+    assert_eq!(alice.event().await.0, "session:ready");
+    assert_eq!(alice.expect("channel:left").await["channel_id"], json!(channel));
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shared_a_channel_until_an_outage_sees_nothing_of_the_other_after_it() {
+    let world = World::start(FakeCore::start().await, |_| {}).await;
+    let [user, friend, other] = [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()];
+    let (lost, kept) = (world.core.add_member(user, MODERATOR), world.core.add_member(other, MODERATOR));
+    for channel in [lost, kept] {
+        world.core.join_silently(friend, channel, MODERATOR);
+    }
+    let (mut alice, mut bob, mut carol) =
+        (world.client(user).await, world.client(friend).await, world.client(other).await);
+    for watcher in [&mut alice, &mut carol] {
+        let seen = watcher.ok("presence:subscribe", json!({ "user_ids": [friend] })).await;
+        assert_eq!(seen["presences"][0]["status"], "online");
+    }
+    let mut statuses = ["dnd", "online"].into_iter().cycle();
+    let mut is_seen = async |alice: &mut TestClient| {
+        bob.ok("presence:set", json!({ "status": statuses.next() })).await;
+        carol.expect("presence:update").await;
+        alice.events_so_far().await.iter().any(|(name, _)| name == "presence:update")
+    };
+    assert!(is_seen(&mut alice).await);
+    world.core.stop();
+    world.core.remove_silently(friend, lost);
+    world.core.restart().await;
+    let unseen = async {
+        while is_seen(&mut alice).await {
+            // A user may change their presence once in a second.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), unseen).await.expect("within seconds");
     world.server.stop().await;
 }

@@ -67,6 +67,10 @@ async fn answer(State(objects): State<Objects>, request: Request) -> Response {
             if checksum.is_some_and(|checksum| *checksum != STANDARD.encode(sha256(&body))) {
                 return StatusCode::BAD_REQUEST.into_response();
             }
+            // "Conditional writes": the only value is the asterisk.
+            if headers.contains_key("if-none-match") && objects.contains_key(&key) {
+                return StatusCode::PRECONDITION_FAILED.into_response();
+            }
             objects.insert(key, body.to_vec());
             StatusCode::OK.into_response()
         }

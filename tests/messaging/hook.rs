@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::send;
 use crate::client::TestClient;
+use crate::command_line::{imks, text};
 use crate::server::{Kind, TestServer};
 
 /// What the hook does with a request.
@@ -135,14 +136,118 @@ async fn without_an_answer_nobody_comes_in_and_a_refusal_is_final() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_the_hook_that_is_not_what_it_should_be_lets_nobody_in() {
+    let hook = Hook::start().await;
+    let server = hook.server(|_| {}).await;
+    let id = |id: Value| json!({"user": {"id": id}}).to_string();
+    let huge = format!("{{\"user\":{{\"id\":\"a\"}},\"x\":\"{}\"}}", "x".repeat(1 << 20));
+    let deep = format!("{{\"user\":{{\"id\":\"a\"}},\"channels\":{}", "[".repeat(100_000));
+    let (user, gzip) = (json!({"id": "a"}), "\u{1f}\u{8b}\u{8}".to_owned());
+    let bodies = [
+        "null".into(),
+        "\"a\"".into(),
+        "{".into(),
+        gzip,
+        id(json!(true)),
+        id(json!(["a"])),
+        id(json!({"id": "a"})),
+        id(json!(null)),
+        id(json!(1e300)),
+        id(json!("x".repeat(10_000))),
+        r#"{"user":{"id":"a"},"user":{"id":"b"}}"#.into(),
+        json!({"user": {"id": "a", "name": ["A"]}}).to_string(),
+        json!({"user": user, "channels": "lobby"}).to_string(),
+        json!({"user": user, "channels": ["a/b/c"]}).to_string(),
+        json!({"user": user, "channels": {"lobby": "king"}}).to_string(),
+        json!({"user": user, "channels": {"lobby": ["EVERYTHING"]}}).to_string(),
+        json!({"user": user, "channels": vec!["lobby"; 501]}).to_string(),
+        json!({"user": user, "expires_in": -1}).to_string(),
+        json!({"user": user, "expires_in": "3600"}).to_string(),
+        json!({"user": user, "expires_in": u64::MAX}).to_string(),
+        huge,
+        deep,
+    ];
+    let right = json!({"user": user}).to_string();
+    let statuses = [204, 301, 302, 307, 418, 503].map(|status| (status, right.clone()));
+    for (status, body) in bodies.map(|body| (200, body)).into_iter().chain(statuses) {
+        *hook.mode.lock() = Mode::Answer(status, body.clone());
+        assert_eq!(code(&server, "a").await, "unavailable", "{status} {}", &body[..body.len().min(80)]);
+        // An answer that has its form closes the breaker.
+        hook.answers(401, &json!({}));
+        assert_eq!(code(&server, "b").await, "unauthenticated");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_is_not_waited_for_by_more_clients_than_there_is_room_for() {
+    let hook = Hook::start().await;
+    let server = hook
+        .server(|config| {
+            config.hook.calls_max = 1;
+            config.hook.waiting_max = 2;
+            config.hook.deadline = Duration::from_secs(3);
+        })
+        .await;
+    *hook.mode.lock() = Mode::Silent;
+    let started = std::time::Instant::now();
+    let tokens: Vec<String> = (0..20).map(|n| format!("t{n}")).collect();
+    let asked = tokens.iter().map(async |token| (code(&server, token).await, started.elapsed()));
+    let answers = futures_util::future::join_all(asked).await;
+    let at_once = answers.iter().filter(|(_, after)| *after < Duration::from_secs(3));
+    let at_once: Vec<&str> = at_once.map(|(code, _)| code.as_str()).collect();
+    assert_eq!(at_once, ["overloaded"; 17], "all but one call and two that wait: {answers:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hook_that_is_down_is_not_asked_by_everybody() {
     let hook = Hook::start().await;
     let server = hook.server(|_| {}).await;
-    hook.answers(500, &json!({}));
+    hook.answers(503, &json!({}));
     for n in 0..100 {
         assert_eq!(code(&server, &format!("t{n}")).await, "unavailable");
     }
     assert!(hook.asked() < 50, "{} of 100 calls", hook.asked());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hook_that_accepts_everybody_or_does_not_answer_is_told_before_it_is_in_use() {
+    let (hook, data) = (Hook::start().await, tempfile::tempdir().unwrap());
+    let url = format!("http://{}/login", hook.address);
+    let check = async || {
+        let (url, data) = (url.clone(), data.path().to_str().unwrap().to_owned());
+        let environment = move || {
+            let environment =
+                [("IMKS_AUTH_URL", &*url), ("IMKS_DATA_DIR", &*data), ("IMKS_LISTEN", "127.0.0.1:0")];
+            imks(&["check-config"], &environment)
+        };
+        let output = tokio::task::spawn_blocking(environment).await.unwrap();
+        (output.status.success(), text(&output.stderr))
+    };
+    hook.answers(401, &json!({}));
+    let (is_fine, told) = check().await;
+    assert!(is_fine, "{told}");
+    hook.answers(200, &json!({"user": {"id": "everybody"}}));
+    let (is_fine, told) = check().await;
+    assert!(!is_fine && told.contains("IMKS_AUTH_URL") && told.contains("nobody has issued"), "{told}");
+    hook.answers(500, &json!({}));
+    let (is_fine, told) = check().await;
+    assert!(!is_fine && told.contains("IMKS_AUTH_URL"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_on_which_the_application_fails_keep_nobody_else_out() {
+    let hook = Hook::start().await;
+    let server = hook.server(|_| {}).await;
+    hook.answers(500, &json!({}));
+    for n in 0..20 {
+        assert_eq!(code(&server, &format!("t{n}")).await, "unavailable");
+    }
+    assert_eq!(hook.asked(), 20, "each was asked about");
+    hook.answers(200, &json!({"user": {"id": "a"}}));
+    assert_eq!(code(&server, "a").await, "ok");
     server.stop().await;
 }
 

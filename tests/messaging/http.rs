@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::http_request::send;
 use crate::server::{Kind, TestServer};
 
 /// Status and body of a GET.
@@ -51,7 +52,7 @@ async fn metrics_show_what_happened() {
         "imks_event_duration_seconds_count{event=\"message:send\"} 2",
         "imks_event_errors_total{kind=\"refused\"} 1",
         "imks_append_batch_size_count 1",
-        "imks_database_query_seconds_count{query=\"heads\"} 1",
+        "imks_database_query_seconds_count{query=\"standings\"} ",
         "imks_connects_total{outcome=\"accepted\"} 1",
     ] {
         assert!(text.contains(line), "{line} is missing in:\n{text}");
@@ -67,6 +68,25 @@ async fn what_is_not_there_is_said_in_json() {
         (status, serde_json::from_str::<Value>(&body).unwrap()["error"]["code"].clone()),
         (404, json!("not_found"))
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_of_the_api_with_nonsense_in_it_is_refused_in_json() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    for (request, expected) in [
+        ("GET /api/v1/files/zzz", (404, "not_found")),
+        ("PUT /api/v1/files/zzz", (404, "not_found")),
+        ("GET /api/v1/files/%ff", (400, "invalid_payload")),
+        ("GET /api/v1/channels/%ff/messages", (400, "invalid_payload")),
+        ("POST /api/v1/webhooks/%ff", (400, "invalid_payload")),
+        ("POST /api/v1/admin/channels/%ff/policy", (400, "invalid_payload")),
+    ] {
+        let refused = send(server.addr(), request, &[], "").await;
+        assert_eq!(refused.code(), expected, "{request}");
+        let error = &refused.body["error"];
+        assert!(error["message"].is_string() && error["request_id"].is_string(), "{request}: {error}");
+    }
     server.stop().await;
 }
 

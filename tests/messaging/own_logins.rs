@@ -12,11 +12,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use imks::testing::clock::now_micros;
 use imks::testing::config::Config;
+use imks::testing::control::{Scopes, keys};
 use imks::testing::directory::NewChannel;
+use imks::testing::models::db::Db;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::api::send;
+use crate::api::{Response, send};
 use crate::client::TestClient;
 use crate::server::{Kind, TestServer};
 use crate::token::Key;
@@ -144,6 +147,53 @@ async fn a_token_that_is_not_for_this_server_is_refused() {
     server.stop().await;
 }
 
+/// What the server answers to a back end with a key for everything.
+async fn call(server: &TestServer, path: &str, body: Value) -> Response {
+    let db = Db::connect(server.database()).await.unwrap();
+    let name = uuid::Uuid::now_v7().to_string();
+    let key = keys::create(&db, &name, Scopes::parse("all").unwrap(), None).await.unwrap();
+    db.close().await;
+    let bearer = format!("Bearer {}", key.expose());
+    let request = format!("POST /api/v1/admin{path}");
+    send(server.addr(), &request, &[("authorization", &bearer)], &body.to_string()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_back_end_gets_tokens_that_this_server_would_refuse() {
+    let (directory, key) = (tempfile::tempdir().unwrap(), Key::ed25519("a"));
+    let file = pem_file(&directory, &[&key]);
+    let server =
+        TestServer::start_with(Kind::Sqlite, |config| config.login.public_key_file = Some(file)).await;
+    server.directory().ensure_user("alice").await.unwrap();
+    let refresh = json!({ "refresh_token": format!("imks_refresh_{}", "A".repeat(43)) });
+    for (path, body) in [("/tokens", json!({ "user": "alice" })), ("/tokens/refresh", refresh)] {
+        let refused = call(&server, path, body).await;
+        assert_eq!(refused.code(), (422, "failed_precondition"), "{path}: {}", refused.body);
+        let message = refused.body["error"]["message"].as_str().unwrap();
+        assert!(message.contains("Your own application issues the tokens"), "{message}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_that_the_keys_changed_learns_that_they_cannot_be_read_and_the_old_ones_go_on() {
+    let (directory, key, next) = (tempfile::tempdir().unwrap(), Key::ed25519("a"), Key::ed25519("b"));
+    let file = pem_file(&directory, &[&key]);
+    let server =
+        TestServer::start_with(Kind::Sqlite, |config| config.login.public_key_file = Some(file.clone()))
+            .await;
+    std::fs::write(&file, "no key at all").unwrap();
+    let refused = call(&server, "/signing-keys/refresh", json!({})).await;
+    assert_eq!(refused.code(), (422, "failed_precondition"), "{}", refused.body);
+    let message = refused.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("The keys could not be read"), "{message}");
+    assert_eq!(code(&server, &token(&key, json!({"sub": "1"}))).await, "ok");
+    pem_file(&directory, &[&next]);
+    assert_eq!(call(&server, "/signing-keys/refresh", json!({})).await.status, 200);
+    assert_eq!(code(&server, &token(&next, json!({"sub": "1"}))).await, "ok");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn issuer_and_audience_are_required_where_they_are_configured() {
     let (directory, key) = (tempfile::tempdir().unwrap(), Key::ed25519("a"));
@@ -211,6 +261,23 @@ async fn two_people_of_one_name_are_two_people_and_a_closed_account_stays_closed
     let later = now_micros() / 1_000_000 + 3;
     let newer = token(&key, json!({"sub": "1", "name": "John", "iat": later}));
     assert_eq!(code(&server, &newer).await, "unauthenticated");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_may_name_a_channel_of_another_workspace_and_makes_no_workspace() {
+    let (directory, key) = (tempfile::tempdir().unwrap(), Key::ed25519("a"));
+    let file = pem_file(&directory, &[&key]);
+    let edit = |config: &mut Config| {
+        config.login.public_key_file = Some(file);
+        config.login.create_channels = true;
+    };
+    let server = TestServer::start_with(Kind::Sqlite, edit).await;
+    server.directory().create_workspace("acme").await.unwrap();
+    let claims = json!({"sub": "1", "channels": {"acme/team": "moderator", "other/team": "owner"}});
+    let client = TestClient::connect(server.addr(), &token(&key, claims)).await;
+    assert_eq!(names_of(&client).await, ["team"]);
+    assert_eq!(server.directory().workspaces().await.unwrap().len(), 2, "main and acme");
     server.stop().await;
 }
 
@@ -338,7 +405,11 @@ async fn a_flood_of_unknown_keys_asks_the_identity_provider_once() {
         async move { code(server, &token).await }
     });
     let answers = futures_util::future::join_all(attempts).await;
-    assert!(answers.iter().all(|answer| answer == "unauthenticated"), "{answers:?}");
+    let is_refusal = |answer: &String| ["unauthenticated", "overloaded"].contains(&answer.as_str());
+    assert!(answers.iter().all(is_refusal), "{answers:?}");
+    assert!(answers.iter().any(|answer| answer == "unauthenticated"), "who caused the question knows");
+    let later = issued(&Key::ed25519("later"), "1");
+    assert_eq!(code(&server, &later).await, "overloaded", "nobody knows before the next look");
     assert!(set.asked() <= 2, "at the start, and once more: {}", set.asked());
     server.stop().await;
 }
@@ -348,14 +419,92 @@ async fn a_key_set_that_is_down_moved_huge_or_wrong_leaves_the_known_keys_in_use
     let key = Key::ed25519("good");
     let set = KeySet::start(&[&key]).await;
     let server = TestServer::start_with(Kind::Sqlite, set.configure()).await;
-    let huge = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(1 << 20));
-    for (status, body) in [(500, ""), (302, ""), (200, "{}"), (200, "<html>"), (200, huge.as_str())] {
+    let huge = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(100 << 20));
+    let deep = format!("{{\"keys\":{}", "[".repeat(100_000));
+    let useless =
+        r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","alg":"HS256","kid":"unknown"},7,null,{"kty":"RSA"}]}"#;
+    for (status, body) in [
+        (500, ""),
+        (302, ""),
+        (204, ""),
+        (200, "{}"),
+        (200, "<html>"),
+        (200, useless),
+        (200, &deep),
+        (200, &huge),
+    ] {
         set.answers(status, body);
         let unknown = issued(&Key::ed25519("unknown"), "1");
         assert_eq!(code(&server, &unknown).await, "unavailable", "{status}");
         assert_eq!(code(&server, &issued(&key, "1")).await, "ok", "{status}");
     }
     assert!(!set.followed.load(Ordering::SeqCst), "a redirect is not followed");
+    server.stop().await;
+}
+
+/// Answers every request with an endless body, a byte every 20 ms. Returns its address.
+async fn dripping() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                // An answer before the question is a broken connection, not a slow one.
+                let _question = connection.read(&mut [0; 4096]).await;
+                let head =
+                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n{";
+                let mut sent = connection.write_all(head).await;
+                while sent.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    sent = connection.write_all(b" ").await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_set_or_a_hook_that_sends_a_byte_at_a_time_is_given_up() {
+    let url = format!("http://{}/", dripping().await);
+    let (hook, set) = (url.clone(), url);
+    let with_hook = |config: &mut Config| {
+        config.hook.url = Some(hook.into());
+        config.hook.deadline = Duration::from_millis(300);
+    };
+    let server = TestServer::start_with(Kind::Sqlite, with_hook).await;
+    assert_eq!(code(&server, "a").await, "timeout");
+    server.stop().await;
+    let server =
+        TestServer::start_with(Kind::Sqlite, |config| config.login.jwks_url = Some(set.into())).await;
+    assert_eq!(code(&server, &issued(&Key::ed25519("a"), "1")).await, "unavailable");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_with_characters_that_nobody_sees_is_shown_without_them() {
+    let (directory, key) = (tempfile::tempdir().unwrap(), Key::ed25519("a"));
+    let file = pem_file(&directory, &[&key]);
+    let server =
+        TestServer::start_with(Kind::Sqlite, |config| config.login.public_key_file = Some(file)).await;
+    let name = async |sub: &str, name: &str| {
+        let token = token(&key, json!({"sub": sub, "name": name}));
+        TestClient::connect(server.addr(), &token).await.ready["user"]["username"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(name("1", "Alice").await, "Alice");
+    let second = name("2", "Al\u{200b}ice\u{202e}\u{0}\n").await;
+    assert!(second.starts_with("Alice-"), "{second:?} looks like the first one");
+    let ids = ["é", "e\u{301}", "a\u{0}b", "a\nb", &"x".repeat(255)].map(|sub| json!({"sub": sub}));
+    for claims in &ids {
+        assert_eq!(code(&server, &token(&key, claims.clone())).await, "ok", "any text is an id: {claims}");
+    }
+    assert_eq!(code(&server, &token(&key, json!({"sub": "x".repeat(6_000)}))).await, "unauthenticated");
+    let users = server.directory().users().await.unwrap();
+    assert_eq!(users.len(), 2 + ids.len(), "what differs in one byte is another user");
     server.stop().await;
 }
 

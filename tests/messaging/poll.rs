@@ -49,6 +49,8 @@ on_both! {
         assert_eq!((&closed["poll"]["is_final"], &closed["poll"]["my_votes"]), (&json!(true), &json!(null)));
         assert_eq!(alice.ok("poll:close", target.clone()).await["rev"], closed["rev"]);
         assert_eq!(bob.refused("poll:vote", choosing(&target, &[0])).await["code"], "poll_closed");
+        let again = alice.ok("poll:vote", choosing(&target, &[1])).await;
+        assert_eq!(again["rev"], closed["rev"], "a late repeat changes nothing and is no error");
     }
 
     async fn an_anonymous_poll_with_hidden_results_tells_neither_votes_nor_voters(server: TestServer) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use imks::testing::config::Config;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use crate::client::TestClient;
@@ -82,6 +84,13 @@ async fn what_a_transaction_publishes_is_sent_when_it_commits_and_not_when_it_ro
     }
     until_empty(&mut database).await;
     assert_eq!(count(&mut database, "SELECT COUNT(*) FROM outbox_message").await, 0);
+    let health = crate::http_request::send(server.addr(), "GET /health", &[], "").await.body;
+    let outbox = &health["checks"]["outbox"];
+    assert_eq!(
+        (&outbox["status"], &outbox["waiting"], &outbox["failed"]),
+        (&json!("up"), &json!(0), &json!(0))
+    );
+    assert!(health["checks"]["feed"]["lag_ms"].is_u64(), "{health}");
     server.stop().await;
 }
 
@@ -92,6 +101,25 @@ async fn a_message_that_can_never_be_sent_is_refused_in_the_transaction() {
     assert!(refusal(publish(&mut database, channel, &"ä".repeat(8_001), None).await).contains("longer than"));
     assert!(refusal(publish(&mut database, channel, " \n", None).await).contains("empty"));
     assert!(refusal(publish(&mut database, channel, "hi", Some("")).await).contains("idempotency_key"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_says_how_much_its_message_matters_and_asks_readers_to_acknowledge_it() {
+    let World { server, mut database, mut client, channel, .. } = world().await;
+    let mut publish = async |priority: &str, ack: Option<bool>| {
+        let call = "SELECT imks.publish($1, 'disk is full', $2, 'Shop', idempotency_key => 'disk', \
+                    priority => $3, ack_requested => $4)";
+        let published = sqlx::query_scalar::<_, Uuid>(call).bind(channel).bind(BOT).bind(priority).bind(ack);
+        published.fetch_one(&mut database).await
+    };
+    assert!(refusal(publish("high", Some(true)).await).contains("normal, important or urgent"));
+    assert!(refusal(publish("urgent", None).await).contains("null"));
+    publish("urgent", Some(true)).await.unwrap();
+    let message = client.expect("message:new").await;
+    assert_eq!((&message["priority"], &message["ack_requested"]), (&json!("urgent"), &json!(true)));
+    let ack = json!({ "channel_id": channel, "message_id": message["id"] });
+    assert_eq!(client.ok("message:ack", ack).await["ack_count"], 1);
     server.stop().await;
 }
 
@@ -174,4 +202,49 @@ async fn a_role_that_may_only_publish_can_do_nothing_else() {
         .execute(&mut database)
         .await
         .unwrap();
+}
+
+/// A pooler in front of PostgreSQL that allows no LISTEN; its address.
+async fn without_listen(server: String) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            let server = TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(pass_on(client, server));
+        }
+    });
+    addr
+}
+
+/// Passes on what both sides say, until the client wants to LISTEN.
+async fn pass_on(client: TcpStream, server: TcpStream) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+        let said = &buffer[..count];
+        let listens = said.windows(6).any(|word| word == b"LISTEN");
+        if listens || to_server.write_all(said).await.is_err() {
+            break;
+        }
+    }
+    back.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_are_sent_also_where_nobody_can_listen() {
+    let url = crate::postgres::create().await;
+    let (before, rest) = url.rsplit_once('@').unwrap();
+    let (server, database) = rest.split_once('/').unwrap();
+    let pooler = without_listen(server.to_owned()).await;
+    let server = self::server(&format!("{before}@{pooler}/{database}")).await;
+    let mut client = server.client("ann").await;
+    let channel = first_channel(&client).parse().unwrap();
+    let mut database = PgConnection::connect(&url).await.unwrap();
+    publish(&mut database, channel, "by a poll", None).await.unwrap();
+    assert_eq!(client.expect("message:new").await["body"], "by a poll");
+    server.stop().await;
 }

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imks::testing::clock::now_micros;
+use imks::testing::config::Config;
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::subscriber::DefaultGuard;
 
 use crate::api::send;
 use crate::client::TestClient;
 use crate::server::{Kind, TestServer};
+
+/// A shared secret of one's own application.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Everything that this thread logs, at level debug. The runtimes of these tests have one thread.
 #[derive(Clone, Default)]
@@ -81,6 +85,39 @@ async fn a_good_token_logs_no_refusal_and_a_bad_one_logs_why_once_with_user_and_
     log.refusals();
     alice.refused("auth:refresh", json!({ "token": forged })).await;
     check(&log.refusals(), &forged, "why=\"signature\"", None);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_token_of_ones_own_application_is_logged_with_its_subject_if_the_signature_is_good() {
+    let edit = |config: &mut Config| {
+        config.login.hmac_secret = Some(SECRET.into());
+        config.login.allow_hmac = true;
+    };
+    let server = TestServer::start_with(Kind::Sqlite, edit).await;
+    let now = now_micros() / 1_000_000;
+    let sign = |claims: &Value, secret: &str| {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+    };
+    let good = json!({"sub": "auth0|42\n", "exp": now + 60});
+    let expired = json!({"sub": "auth0|42\n", "exp": now - 60});
+    let others = json!({"sub": "auth0|42\n", "exp": now + 60, "aud": "other"});
+    let subject = r#"subject="auth0|42\n""#;
+    let (log, _guard) = Log::start();
+    for (token, why, level, subject) in [
+        (sign(&expired, SECRET), "why=\"expired\"", "DEBUG", Some(subject)),
+        (sign(&others, SECRET), "why=\"audience\"", "INFO", Some(subject)),
+        (sign(&good, "another secret of at least 32 bytes"), "why=\"signature\"", "INFO", None),
+    ] {
+        let mut client = TestClient::open(server.addr()).await;
+        client.join(json!({ "token": token })).await.unwrap_err();
+        let lines = log.refusals();
+        check(&lines, &token, why, None);
+        assert!(lines[0].contains(level), "{lines:?}");
+        assert_eq!(lines[0].contains("subject="), subject.is_some(), "{lines:?}");
+        assert!(subject.is_none_or(|subject| lines[0].contains(subject)), "{lines:?}");
+    }
     server.stop().await;
 }
 

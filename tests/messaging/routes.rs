@@ -27,6 +27,7 @@ const ROUTES: &[Row] = &[
     ("Get /channels/{channel_id}/messages", "limit=2", 200, Refused),
     ("Post /channels/{channel_id}/messages", r#"{"body":"hi"}"#, 201, Refused),
     ("Patch /channels/{channel_id}/messages/{message_id}", r#"{"body":"changed"}"#, 200, Refused),
+    ("Get /channels/{channel_id}/emoji", "etag=1", 200, Refused),
     ("Get /channels/{channel_id}/messages/{message_id}/edits", "", 200, Refused),
     ("Get /channels/{channel_id}/messages/{message_id}/poll/{option_id}/voters", "", 200, Refused),
     ("Post /channels/{channel_id}/messages/{message_id}/reports", r#"{"reason":"spam"}"#, 201, Refused),
@@ -53,6 +54,11 @@ const ROUTES: &[Row] = &[
     ("Get /scheduled-messages/{id}", "", 200, Refused),
     ("Patch /scheduled-messages/{id}", r#"{"body":"much later"}"#, 200, Refused),
     ("Delete /scheduled-messages/{id}", "", 200, Refused),
+    ("Post /channels/{channel_id}/messages/{message_id}/ack", "{}", 200, Refused),
+    ("Get /channels/{channel_id}/messages/{message_id}/acks", "limit=2", 200, Refused),
+    ("Post /channels/{channel_id}/messages/{message_id}/stream", r#"{"offset":2,"text":"!"}"#, 200, Refused),
+    ("Post /channels/{channel_id}/messages/{message_id}/stream/finish", r#"{"offset":3}"#, 200, Refused),
+    ("Post /channels/{channel_id}/messages/{message_id}/stream/abort", "{}", 200, Refused),
     ("Delete /channels/{channel_id}/messages/{message_id}", "", 200, Refused),
 ];
 
@@ -68,6 +74,10 @@ const WITH_FILES: &[&str] = &[
 struct Place {
     channel: String,
     message: String,
+    /// A message of somebody else that asks for acknowledgements.
+    asked: String,
+    /// Messages for which more text may come: one to finish, one to abort.
+    streams: [String; 2],
     scheduled: String,
 }
 
@@ -83,12 +93,28 @@ impl Place {
         let request = json!({ "channel_id": channel, "body": "later", "send_at": soon() });
         let scheduled = bob.ok("schedule:create", request).await;
         let (message, scheduled) = (text(&sent["message"]["id"]), text(&scheduled["scheduled"]["id"]));
-        Self { channel, message, scheduled }
+        let mut streams = [String::new(), String::new()];
+        for stream in &mut streams {
+            let begun = json!({ "channel_id": channel, "body": "so", "stream": true });
+            *stream = text(&bob.ok("message:send", begun).await["message"]["id"]);
+        }
+        server.directory().ensure_user("carol").await.unwrap();
+        server.directory().add_member("club", "carol", RoleName::Moderator).await.unwrap();
+        let request = json!({ "channel_id": channel, "body": "read this", "ack_requested": true });
+        let sent = server.client("carol").await.ok("message:send", request).await;
+        let asked = text(&sent["message"]["id"]);
+        Self { channel, message, asked, streams, scheduled }
     }
 
     fn fill(&self, text: &str) -> String {
+        let message = match text.rsplit('/').next() {
+            Some("ack" | "acks") => &self.asked,
+            Some("stream" | "finish") => &self.streams[0],
+            Some("abort") => &self.streams[1],
+            _ => &self.message,
+        };
         text.replace("{channel_id}", &self.channel)
-            .replace("{message_id}", &self.message)
+            .replace("{message_id}", message)
             .replace("{option_id}", "1")
             .replace("{id}", &self.scheduled)
             .replace("{soon}", &soon())

@@ -45,6 +45,23 @@ on_both! {
         assert_eq!(synced["user"]["scheduled"], json!([sent]));
     }
 
+    async fn a_repeated_request_gets_its_message_when_that_is_sent_and_its_time_has_passed(server: TestServer) {
+        let club = server.channel("club", &["alice", "bob"]).await;
+        let mut alice = server.client("alice").await;
+        let request = json!({ "channel_id": club, "body": "now", "send_at": in_millis(1_000), "nonce": "s-2" });
+        alice.ok("schedule:create", request.clone()).await;
+        alice.expect("schedule:updated").await;
+        let sent = alice.expect("schedule:updated").await;
+        assert_eq!(sent["state"], "sent");
+        server.directory().remove_member("club", "alice").await.unwrap();
+        alice.expect("channel:left").await;
+        let again = alice.ok("schedule:create", request.clone()).await;
+        assert_eq!((&again["scheduled"], &again["duplicate"]), (&sent, &json!(true)));
+        let mut other = request;
+        other["body"] = json!("later");
+        assert_eq!(alice.refused("schedule:create", other).await["code"], "nonce_conflict");
+    }
+
     async fn a_scheduled_message_can_be_changed_and_cancelled_by_its_author_until_it_is_sent(server: TestServer) {
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
         let channel = first_channel(&alice);

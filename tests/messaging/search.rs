@@ -45,6 +45,15 @@ on_both! {
         assert_eq!(inside["messages"][0]["channel_id"], json!(secret));
     }
 
+    async fn who_is_in_no_channel_finds_nothing(server: TestServer) {
+        let mut alice = server.client("alice").await;
+        let channel = first_channel(&alice);
+        server.directory().remove_member(&channel, "alice").await.unwrap();
+        alice.expect("channel:left").await;
+        let found = alice.ok("search", json!({ "q": "party" })).await;
+        assert_eq!(found, json!({ "messages": [], "next": null }));
+    }
+
     async fn a_search_over_http_takes_lists_with_commas_and_pages_by_its_cursor(server: TestServer) {
         let mut alice = server.client("alice").await;
         let channel = first_channel(&alice);

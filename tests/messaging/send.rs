@@ -1,10 +1,14 @@
 //! `message:send` and `message:new`.
 
-use imks::testing::directory::RoleName;
+use imks::testing::clock;
+use imks::testing::directory::{RoleName, Subject};
 use serde_json::{Value, json};
 
 use crate::on_both;
 use crate::server::first_channel;
+
+/// The bit of `CREATE_POLL` in the contract with the core.
+const CREATE_POLL: u64 = 1 << 6;
 
 on_both! {
     async fn a_message_is_acked_and_everybody_in_the_channel_gets_it(server: TestServer) {
@@ -39,6 +43,46 @@ on_both! {
         let mut changed = request;
         changed["body"] = "something else".into();
         assert_eq!(alice.refused("message:send", changed).await["code"], "nonce_conflict");
+    }
+
+    async fn a_late_repeat_gets_its_first_message_though_it_would_be_refused_now(server: TestServer) {
+        let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
+        let channel = first_channel(&alice);
+        let root = alice.ok("message:send", json!({ "channel_id": channel, "body": "root" })).await;
+        let root = &root["message"]["id"];
+        let soon = clock::rfc3339(clock::now_micros() + 1_500_000);
+        let with = |name: &str, field: &str, value: Value| {
+            let mut send = json!({ "channel_id": channel, "body": "x", "nonce": name });
+            send[field] = value;
+            send
+        };
+        let original = json!({ "channel_id": channel, "message_id": root });
+        let sends = [
+            with("expires", "expires_at", soon.into()),
+            with("poll", "poll", json!({ "question": "Lunch?", "options": ["Soup", "Rice"] })),
+            with("reply", "thread_id", root.clone()),
+            with("forward", "forward_of", original.clone()),
+        ];
+        let mut first = Vec::new();
+        for send in &sends {
+            first.push(bob.ok("message:send", send.clone()).await["message"]["id"].take());
+        }
+        // The time of the first is over, the original of the last is gone, and bob may start no polls any more.
+        assert_eq!(bob.expect("message:deleted").await["id"], first[0]);
+        alice.ok("message:delete", original).await;
+        server.directory().set_override("general", Subject::User("bob"), 0, CREATE_POLL).await.unwrap();
+        let another = json!({ "channel_id": channel, "body": "x", "poll": sends[1]["poll"] });
+        while bob.call("message:send", another.clone()).await["ok"] == true {}
+        for (send, first) in sends.into_iter().zip(first) {
+            let again = bob.ok("message:send", send.clone()).await;
+            assert_eq!((&again["message"]["id"], &again["duplicate"]), (&first, &json!(true)), "{send}");
+            let changed = json!({ "body": "y" });
+            let other = send.as_object().into_iter().chain(changed.as_object()).flatten();
+            let other: Value = other.map(|(name, value)| (name.clone(), value.clone())).collect();
+            assert_eq!(bob.refused("message:send", other).await["code"], "nonce_conflict");
+        }
+        let never_sent = with("new", "expires_at", clock::rfc3339(clock::now_micros() - 1_000_000).into());
+        assert_eq!(bob.refused("message:send", never_sent).await["details"]["field"], "expires_at");
     }
 
     async fn of_two_who_take_the_same_turn_one_wins_and_the_other_learns_who(server: TestServer) {

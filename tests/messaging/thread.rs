@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::TestClient;
 use crate::on_both;
-use crate::server::first_channel;
+use crate::server::{Kind, TestServer, first_channel};
 
 async fn reply(client: &mut TestClient, channel: &str, root: &Value, body: &str) -> Value {
     let send = json!({ "channel_id": channel, "thread_id": root, "body": body });
@@ -58,4 +58,37 @@ on_both! {
         let nothing = json!({ "channel_id": channel, "thread_id": channel });
         assert_eq!(alice.refused("thread:follow", nothing).await["code"], "not_found");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_thread_is_listed_though_all_together_have_no_room() {
+    let scarce = |config: &mut imks::testing::config::Config| {
+        config.messaging.answers.server_bytes = 2 << 20;
+        config.messaging.answers.wait = std::time::Duration::from_millis(400);
+    };
+    let server = TestServer::start_with(Kind::Sqlite, scarce).await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    let mut roots = Vec::new();
+    for _ in 0..8 {
+        let send = json!({ "channel_id": channel, "body": "👍".repeat(8_000) });
+        roots.push(alice.ok("message:send", send).await["message"]["id"].take());
+    }
+    for root in &roots {
+        reply(&mut alice, &channel, root, "yes").await;
+    }
+    let (mut listed, mut before) = (Vec::new(), json!(null));
+    loop {
+        let page = alice.ok("thread:list", json!({ "channel_id": channel, "before": before })).await;
+        let threads = page["threads"].as_array().unwrap();
+        assert!((1..8).contains(&threads.len()), "{} threads", threads.len());
+        listed.extend(threads.iter().map(|thread| thread["id"].clone()));
+        before = page["next"].clone();
+        if before.is_null() {
+            break;
+        }
+    }
+    roots.reverse();
+    assert_eq!(listed, roots);
+    server.stop().await;
 }

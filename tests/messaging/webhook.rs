@@ -16,6 +16,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
+use crate::http_request::send;
 use crate::on_both;
 use crate::server::{Kind, TestServer, first_channel};
 
@@ -361,6 +362,14 @@ async fn a_dead_letter_is_listed_sent_again_and_dropped() {
         }
     };
     assert!(listed.lines().all(|line| line.ends_with("given up\tstatus 503, 2 attempts")), "{listed}");
+    let health = send(server.addr(), "GET /health", &[], "").await;
+    assert_eq!((health.status, &health.body["status"]), (200, &json!("degraded")));
+    let part = &health.body["checks"]["webhooks"];
+    assert_eq!(
+        (&part["status"], &part["dead_letters"], &part["disabled"]),
+        (&json!("degraded"), &json!(3), &json!(0))
+    );
+    assert_eq!(send(server.addr(), "GET /health/ready", &[], "").await.status, 200, "new clients are served");
     let ids: Vec<&str> = listed.lines().map(|line| line.split('\t').nth(1).unwrap()).collect();
     assert_eq!(imks(&["webhook", "drop", ids[0]], directory.path()), "1\n");
     imks(&["webhook", "retry", "--all"], directory.path());
@@ -370,13 +379,261 @@ async fn a_dead_letter_is_listed_sent_again_and_dropped() {
     while !imks(&["webhook", "dead"], directory.path()).is_empty() {
         imks(&["webhook", "retry", "--all"], directory.path());
     }
+    let well =
+        async { while send(server.addr(), "GET /health", &[], "").await.body["status"] != "healthy" {} };
+    timeout(Duration::from_secs(30), well).await.expect("nothing is left to look at");
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_do_not_wait_for_dead_letters() {
+    let receiver = Receiver::start(ok).await;
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        hooked(&receiver.url())(config);
+        (config.webhook.deadline, config.webhook.give_up) =
+            (Duration::from_millis(100), Duration::from_millis(100));
+        // Who waits for a connection that is never free waits for long.
+        config.database.acquire_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let mut client = server.client("ann").await;
+    let channel = first_channel(&client);
+    begun(&receiver, &mut client, &channel).await;
+    let mut channels = Vec::new();
+    for number in 0..16 {
+        channels.push(server.channel(&format!("room-{number}"), &["ann"]).await);
+    }
+    receiver.got.is_down.store(true, Ordering::SeqCst);
+    let started = tokio::time::Instant::now();
+    let dead = || async {
+        let db = imks::testing::models::db::Db::connect(server.database()).await.unwrap();
+        let count = imks::testing::models::webhook::DeadLetter::count_all(&db).await.unwrap();
+        db.close().await;
+        count
+    };
+    for channel in channels.iter().chain(&channels) {
+        say(&mut client, channel, "lost").await;
+    }
+    while dead().await < 32 {
+        say(&mut client, &channel, "beside").await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(45), "{:?}", started.elapsed());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_does_not_wait_for_a_receiver_that_asked_for_time() {
+    fn busy(_: &[Got], got: &Got) -> Response {
+        match got.text.contains("later") {
+            true => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "300")]).into_response(),
+            false => StatusCode::OK.into_response(),
+        }
+    }
+    let (server, receiver, mut client, channel) = start(Kind::Sqlite, busy).await;
+    say(&mut client, &channel, "later").await;
+    receiver.until(|all| bodies(all).contains(&"later")).await;
+    let started = tokio::time::Instant::now();
+    server.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_refused_does_not_keep_the_others_waiting() {
+    fn picky(_: &[Got], got: &Got) -> Response {
+        let status = if got.text.contains("poison") { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+        status.into_response()
+    }
+    let (server, receiver, mut client, channel) = start(Kind::Sqlite, picky).await;
+    let other = server.channel("other", &["ann"]).await;
+    // More than a sender holds.
+    for _ in 0..700 {
+        say(&mut client, &channel, "poison").await;
+    }
+    say(&mut client, &other, "beside").await;
+    receiver.until(|all| bodies(all).contains(&"beside")).await;
+    server.stop().await;
+}
+
+/// A server in a process of its own.
+struct Process(std::process::Child);
+
+impl Process {
+    async fn start(addr: SocketAddr, environment: &[(&str, String)]) -> Self {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_imks"));
+        let environment = environment.iter().map(|(name, value)| (*name, value.as_str()));
+        command.args(["--listen", &addr.to_string()]).env_clear().envs(environment);
+        let child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let process = Self(child);
+        let up = async {
+            loop {
+                if tokio::net::TcpStream::connect(addr).await.is_ok()
+                    && send(addr, "GET /health/ready", &[], "").await.status == 200
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), up).await.expect("the server is ready");
+        process
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // With SIGKILL.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_event_arrives_in_the_order_of_its_channel_when_the_server_is_killed_while_it_sends() {
+    fn slow(_: &[Got], _: &Got) -> Response {
+        // So that the server is killed in the middle.
+        std::thread::sleep(Duration::from_millis(20));
+        StatusCode::OK.into_response()
+    }
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let (receiver, directory) = (Receiver::start(slow).await, tempfile::tempdir().unwrap());
+        let mut environment = vec![
+            ("IMKS_DATA_DIR", directory.path().to_str().unwrap().to_owned()),
+            ("IMKS_WEBHOOK_URL", receiver.url()),
+            ("IMKS_WEBHOOK_SECRET", SECRET.to_owned()),
+        ];
+        if kind == Kind::Postgres {
+            environment.push(("DATABASE_URL", crate::postgres::create().await));
+        }
+        let run = |arguments: &[&str]| imks_with(arguments, &environment);
+        let key = run(&["key", "add", "backend"]).trim().to_owned();
+        let addr = free_address().await;
+        let process = Process::start(addr, &environment).await;
+        let channels = ["red", "green", "blue"].map(|name| add_channel(run, name));
+        let authorization = format!("Bearer {key}");
+        let post = async |number: usize| {
+            let path = format!("POST /api/v1/admin/channels/{}/messages", channels[number % 3]);
+            let body = json!({ "content": { "body": number.to_string() } }).to_string();
+            let answer = send(addr, &path, &[("authorization", &authorization)], &body).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        };
+        // A receiver gets what is committed from its first start on.
+        for number in 0.. {
+            post(3 * number).await;
+            if !receiver.got.all.lock().await.is_empty() {
+                break;
+            }
+        }
+        let sent = 90;
+        for number in 0..sent {
+            post(number).await;
+        }
+        drop(process);
+        let process = Process::start(addr, &environment).await;
+        let lasts: Vec<String> = (sent - 3..sent).map(|number| number.to_string()).collect();
+        let all = receiver.until(|all| lasts.iter().all(|last| bodies(all).contains(&last.as_str()))).await;
+        drop(process);
+        for channel in &channels {
+            let seen = first_arrivals(&all, channel);
+            let complete: Vec<i64> = (seen[0]..).take(seen.len()).collect();
+            assert_eq!(seen, complete, "{kind:?}");
+            assert!(seen.len() >= sent / 3, "{kind:?}: {seen:?}");
+        }
+    }
+}
+
+/// The numbers of a channel's messages in the order in which each arrived first.
+fn first_arrivals(all: &[Got], channel: &str) -> Vec<i64> {
+    let of = all.iter().filter(|got| got.body["data"]["channel_id"] == json!(channel));
+    let mut seen = Vec::new();
+    for seq in of.map(|got| got.body["data"]["seq"].as_i64().unwrap()) {
+        if !seen.contains(&seq) {
+            seen.push(seq);
+        }
+    }
+    seen
+}
+
+/// Makes a channel and returns its id.
+fn add_channel(run: impl Fn(&[&str]) -> String, name: &str) -> String {
+    run(&["directory", "channel", "add", name]);
+    let listed = run(&["directory", "channel", "list"]);
+    let line = listed.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}
+
+async fn free_address() -> SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn settings_that_cannot_work_are_told_before_the_start() {
+    let environment = [
+        ("IMKS_WEBHOOK_URL", "http://app/hook,http://app/hook"),
+        ("IMKS_WEBHOOK_SECRET", SECRET),
+        ("IMKS_WEBHOOK_EVENTS", "message:edited"),
+    ];
+    for command in ["check-config", "serve"] {
+        let mut imks = std::process::Command::new(env!("CARGO_BIN_EXE_imks"));
+        let output = imks.arg(command).env_clear().envs(environment).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        for part in ["IMKS_WEBHOOK_URL has an address twice", "IMKS_WEBHOOK_EVENTS has the event"] {
+            assert!(said.contains(part), "{part} is missing in {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_reads_refuses_the_database_of_another_version_and_changes_nothing() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let server = TestServer::start_with(kind, |_| {}).await;
+        let database = server.database();
+        let mut environment = vec![("IMKS_DATA_DIR", database.data_dir.to_str().unwrap().to_owned())];
+        environment.extend(database.url.as_ref().map(|url| ("DATABASE_URL", url.expose().to_owned())));
+        let run = |arguments: &[&str]| {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_imks"));
+            let output =
+                command.args(arguments).env_clear().envs(environment.iter().cloned()).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let commands = [["key", "list"], ["webhook", "list"], ["webhook", "dead"]];
+        let all = |code: i32, told: &str| {
+            for command in commands {
+                let (ended, said) = run(&command);
+                assert!(ended == Some(code) && said.contains(told), "{command:?}: {said}");
+            }
+        };
+        all(0, "");
+        let db = imks::testing::models::db::Db::connect(database).await.unwrap();
+        execute(&db, "UPDATE _sqlx_migrations SET version = version + 100000").await;
+        all(78, "a newer version");
+        execute(&db, "UPDATE _sqlx_migrations SET version = version - 200000").await;
+        all(78, "imks migrate");
+        execute(&db, "DELETE FROM _sqlx_migrations").await;
+        all(78, "imks migrate");
+        db.close().await;
+        server.stop().await;
+    }
+}
+
+async fn execute(db: &imks::testing::models::db::Db, sql: &str) {
+    use imks::testing::models::db::Db;
+    let query = sqlx::AssertSqlSafe(sql);
+    match db {
+        Db::Postgres(pool) => _ = sqlx::query(query).execute(pool).await.unwrap(),
+        Db::Sqlite(sqlite) => _ = sqlx::query(query).execute(&sqlite.writer).await.unwrap(),
+    }
 }
 
 /// What a command of an operator prints.
 fn imks(arguments: &[&str], data: &std::path::Path) -> String {
+    imks_with(arguments, &[("IMKS_DATA_DIR", data.to_str().unwrap().to_owned())])
+}
+
+fn imks_with(arguments: &[&str], environment: &[(&str, String)]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_imks"));
-    let output = command.args(arguments).env_clear().env("IMKS_DATA_DIR", data).output().unwrap();
+    let environment = environment.iter().map(|(name, value)| (*name, value.as_str()));
+    let output = command.args(arguments).env_clear().envs(environment).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -36,8 +36,9 @@ impl About {
 
 fn about(html: &str) -> About {
     let (mut about, mut rest) = (About::default(), html);
+    let mut elements = 0;
     for _ in 0..TAGS_MAX {
-        let Some(at) = rest.find('<').filter(|_| about.0.len() < VALUES_MAX) else { break };
+        let Some(at) = rest.find('<').filter(|_| elements < ELEMENTS_MAX) else { break };
         rest = &rest[at + 1..];
         let tag = &rest[..rest.floor_char_boundary(TAG_BYTES_MAX)];
         if let Some(comment) = rest.strip_prefix("!--") {
@@ -45,7 +46,9 @@ fn about(html: &str) -> About {
             continue;
         }
         let name: String = tag.chars().take_while(char::is_ascii_alphanumeric).take(NAME_CHARS_MAX).collect();
-        match name.to_ascii_lowercase().as_str() {
+        let name = name.to_ascii_lowercase();
+        elements += usize::from(matches!(&*name, "meta" | "title"));
+        match &*name {
             "body" => break,
             "meta" => about.0.extend(meta(tag)),
             "title" => about.0.extend(title(tag)),
@@ -176,8 +179,8 @@ fn charset_in(bytes: &[u8]) -> Option<String> {
     Some(after.split(|it: char| !it.is_ascii_alphanumeric() && it != '-' && it != '_').next()?.to_owned())
 }
 
-/// The most values that are read from a page.
-const VALUES_MAX: usize = 200;
+/// The most elements of a page that are read, with or without a value.
+const ELEMENTS_MAX: usize = 200;
 /// The most tags of a page that are looked at.
 const TAGS_MAX: usize = 10_000;
 /// The bytes of one tag, and of the title, that are read.
@@ -239,7 +242,8 @@ mod tests {
         assert_eq!(shown(&"<title ".repeat(70_000)), (None, None, None));
         let long = shown(&format!("<title>{}</title>", "x".repeat(3_000))).0.unwrap();
         assert_eq!(long.chars().count(), 256);
-        assert_eq!(shown(&"<meta ".repeat(50_000)), (None, None, None));
+        let useless = "<meta ".repeat(ELEMENTS_MAX);
+        assert_eq!(shown(&format!("{useless}><title>late</title>")), (None, None, None), "read no further");
         assert_eq!(shown(&"<".repeat(500_000)), (None, None, None));
         assert_eq!(shown("<title>a\0b&#0;c</title>").0.as_deref(), Some("ab&#0;c"));
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// The numbers of a channel after an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub(super) struct Held {
     pub(super) head: Head,
     pub(super) name: Box<str>,
     pub(super) json: Box<str>,
+    pub(super) state_of: Option<Uuid>,
     /// The bytes that it takes up of those that all channels together may hold, until it is dropped.
     pub(super) _space: OwnedSemaphorePermit,
 }
@@ -157,7 +159,13 @@ mod tests {
 
     fn held(place: i64) -> Held {
         let space = std::sync::Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-        Held { head: head(place), name: "event".into(), json: place.to_string().into(), _space: space }
+        Held {
+            head: head(place),
+            name: "event".into(),
+            json: place.to_string().into(),
+            state_of: None,
+            _space: space,
+        }
     }
 
     /// Passes an event to a flow, and returns the places that are delivered.

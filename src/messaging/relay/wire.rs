@@ -1,13 +1,11 @@
 //! The messages of the relay on the bus. Received ones are untrusted.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Micros;
-use crate::error::Cause;
+use crate::messaging::node_message::NodeMessage;
 use crate::node::NodeId;
-use crate::{ImksError, ImksResult};
 
 /// A message of one node to all others.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -40,26 +38,17 @@ pub(super) struct Event<'a> {
     pub(super) rev: i64,
     pub(super) name: &'a str,
     pub(super) json: &'a str,
+    /// What the event tells the whole state of. Older versions do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) state_of: Option<Uuid>,
 }
 
-impl<'a> Message<'a> {
-    /// Encodes the message as a msgpack map.
-    pub(super) fn encode(&self) -> ImksResult<Bytes> {
-        rmp_serde::to_vec_named(self).map(Bytes::from).map_err(unreadable)
-    }
+impl<'a> NodeMessage<'a> for Message<'a> {
+    const VERSION: u8 = VERSION;
 
-    /// Decodes a message of this version, the one before or the one after.
-    pub(super) fn decode(bytes: &'a [u8]) -> ImksResult<Self> {
-        let message: Self = rmp_serde::from_slice(bytes).map_err(unreadable)?;
-        if message.version.abs_diff(VERSION) > 1 {
-            return Err(unreadable(format!("version {} is not ours", message.version)));
-        }
-        Ok(message)
+    fn version(&self) -> u8 {
+        self.version
     }
-}
-
-fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImksError {
-    ImksError::AdapterSerialization(Cause::new(cause))
 }
 
 /// The version that this node writes.
@@ -73,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_it_was_written_by_this_version_and_its_neighbours() {
-        let event = Event { seq: 7, rev: 2, name: "message:new", json: r#"{"body":"hi"}"# };
+        let event = Event { seq: 7, rev: 2, name: "message:new", json: r#"{"body":"hi"}"#, state_of: None };
         let events = Body::Events { channel: Uuid::from_u128(5), events: vec![event] };
         for body in [events, Body::Heads(vec![(Uuid::from_u128(5), 7, 2)])] {
             let mut message = Message { version: VERSION, node: NodeId::from_bytes([1; 5]), at: 9, body };

@@ -1,0 +1,71 @@
+//! Those who follow channels on this node, and what they are told of committed events.
+
+use uuid::Uuid;
+
+use super::activity::Activity;
+use super::channel_rooms;
+use crate::models::append::Told;
+use crate::socket::Namespace;
+use crate::socket::parser::RawArgs;
+
+/// Those who follow channels on this node, whom what is committed is told.
+#[derive(Debug, Clone)]
+pub(super) struct Audience {
+    namespace: Namespace,
+    activity: Activity,
+}
+
+impl Audience {
+    pub(super) fn new(namespace: &Namespace, activity: &Activity) -> Self {
+        Self { namespace: namespace.clone(), activity: activity.clone() }
+    }
+
+    /// Whether anybody follows a channel.
+    pub(super) fn follows(&self, channel: Uuid) -> bool {
+        channel_rooms::is_followed(&self.namespace, channel)
+    }
+
+    /// Tells an event. A failure is only logged: a client that misses an event learns of it by `sync`.
+    pub(super) fn tell(&self, channel: Uuid, news: News<'_>) {
+        let News { head, event, json, state_of } = news;
+        let (room, key) = (channel_rooms::whole_room(channel), state_of.map(|id| format!("{event}:{id}")));
+        let to = self.namespace.to(&room).local();
+        let to = match &key {
+            Some(key) => to.latest(key),
+            None => to,
+        };
+        if let Err(error) = to.emit_args(event, &RawArgs { json, attachments: &[] }) {
+            tracing::debug!(event, %error, "event not sent");
+        }
+        // Afterwards, so that who moves from one room to the other gets one of the two.
+        self.activity.note(&self.namespace, channel, head, event, json);
+    }
+
+    /// Tells an event without a number to those who look at the channel, on all nodes. Clients that cannot take it right
+    /// then miss it.
+    pub(super) fn tell_in_passing(&self, channel: Uuid, event: &str, json: &str) {
+        let room = channel_rooms::whole_room(channel);
+        let args = RawArgs { json, attachments: &[] };
+        if let Err(error) = self.namespace.to(&room).volatile().emit_args(event, &args) {
+            tracing::debug!(event, %error, "event not sent");
+        }
+    }
+}
+
+/// A committed event of a channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct News<'a> {
+    /// The `seq` and `rev` of the channel after it.
+    pub(super) head: (i64, i64),
+    pub(super) event: &'a str,
+    pub(super) json: &'a str,
+    /// What the event tells the whole state of.
+    pub(super) state_of: Option<Uuid>,
+}
+
+impl<'a> News<'a> {
+    /// Returns an event with its payload as text, unless it has no number.
+    pub(super) fn of(told: &'a Told, json: &'a str) -> Option<Self> {
+        Some(Self { head: told.head()?, event: told.event(), json, state_of: told.state_of() })
+    }
+}
