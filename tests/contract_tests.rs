@@ -5,6 +5,8 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/authority.rs"]
+mod authority;
 #[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
 #[path = "client/database.rs"]
 mod database;
@@ -19,5 +21,9 @@ mod server;
 mod breaking;
 #[path = "contract/control.rs"]
 mod control;
+#[path = "contract/core.rs"]
+mod core;
+#[path = "contract/curl.rs"]
+mod curl;
 #[path = "contract/foreign_core.rs"]
 mod foreign_core;

@@ -23,6 +23,8 @@ mod core;
 mod http_request;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/schema.rs"]
+mod schema;
 #[path = "support/server.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod server;
@@ -36,6 +38,8 @@ mod backend;
 mod broadcast;
 #[path = "control/certificates.rs"]
 mod certificates;
+#[path = "control/contract.rs"]
+mod contract;
 #[path = "control/grpc.rs"]
 mod grpc;
 #[path = "control/keys.rs"]
@@ -48,10 +52,14 @@ mod nodes;
 mod outage;
 #[path = "control/queries.rs"]
 mod queries;
+#[path = "control/retention.rs"]
+mod retention;
 #[path = "control/users.rs"]
 mod users;
 #[path = "control/watch.rs"]
 mod watch;
+#[path = "control/webhooks.rs"]
+mod webhooks;
 
 /// Writes the test of a sentence for both databases. The server has an internal listener, and serves the HTTP API on
 /// both.

@@ -14,6 +14,9 @@ pub(super) struct Args {
     /// Print the tables of all settings, with their defaults, and of all metrics
     #[arg(long)]
     pub(super) table: bool,
+    /// Check the configuration of `imks core` instead of that of the server
+    #[arg(long)]
+    pub(super) core: bool,
     /// Check the values alone: no address, directory, file, database, broker or core is tried
     #[arg(long)]
     no_environment: bool,
@@ -41,7 +44,10 @@ pub(super) async fn run(
     if args.no_environment {
         return super::say("The values can work. Nothing that they name was tried.");
     }
-    let problems = check_environment::problems(&config).await;
+    let problems = match args.core {
+        true => check_environment::problems_of_core(&config).await,
+        false => check_environment::problems(&config).await,
+    };
     if problems.is_empty() {
         super::say("The configuration can work.")
     } else {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::app::connect_bus;
-use crate::auth::{CoreClient, check_public_keys};
+use crate::auth::{CoreClient, Hook, check_keys};
 use crate::clock;
 use crate::config::{ClusterAdapter, Config};
 use crate::http::tls::Certificates;
@@ -21,9 +21,20 @@ use crate::{ImksError, ImksResult};
 /// Returns what of the configuration does not work here and now, each as a sentence that names the setting.
 pub(super) async fn problems(config: &Config) -> Vec<String> {
     let mut problems: Vec<String> = local(config).into_iter().filter_map(Result::err).collect();
-    let remote = tokio::join!(keys(config), core(config), database(config));
-    problems.extend([remote.0, remote.1].into_iter().filter_map(Result::err));
-    problems.extend(remote.2);
+    let remote = tokio::join!(keys(config), hook(config), core(config), database(config));
+    problems.extend([remote.0, remote.1, remote.2].into_iter().filter_map(Result::err));
+    problems.extend(remote.3);
+    problems
+}
+
+/// Returns what of the configuration of `imks core` does not work here and now, each as a sentence that names the
+/// setting.
+pub(super) async fn problems_of_core(config: &Config) -> Vec<String> {
+    let mut checks = listeners(config);
+    checks.push(super::token::check_core(config).map_err(|error| error.to_string()));
+    checks.push(super::core::secured(config).map(drop).map_err(|error| error.to_string()));
+    let mut problems: Vec<String> = checks.into_iter().filter_map(Result::err).collect();
+    problems.extend(database(config).await);
     problems
 }
 
@@ -31,13 +42,9 @@ type Checked = Result<(), String>;
 
 /// Tries what is on this machine.
 fn local(config: &Config) -> Vec<Checked> {
-    let mut checks = vec![tcp("IMKS_LISTEN", config.listen)];
-    checks.extend(config.internal_listen.map(|address| tcp("IMKS_INTERNAL_LISTEN", address)));
+    let mut checks = listeners(config);
     if config.serves_webtransport() {
         checks.push(udp(config.webtransport.listen.unwrap_or(config.listen)));
-    }
-    if config.database.url.is_none() {
-        checks.push(writable("IMKS_DATA_DIR", &config.database.data_dir));
     }
     if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
         checks
@@ -48,6 +55,17 @@ fn local(config: &Config) -> Vec<Checked> {
     }
     if let Some(directory) = &config.admin.ui_dir {
         checks.push(admin_ui::routes(directory).map(drop).map_err(named("IMKS_ADMIN_UI_DIR")));
+    }
+    checks
+}
+
+/// Tries what a server and a core have both: their two listeners, and the data directory.
+fn listeners(config: &Config) -> Vec<Checked> {
+    let mut checks = vec![tcp("IMKS_LISTEN", config.listen)];
+    checks.extend(config.internal_listen.map(|address| tcp("IMKS_INTERNAL_LISTEN", address)));
+    checks.push(config.internal.open(&config.tls).map(drop).map_err(|error| error.to_string()));
+    if config.database.url.is_none() {
+        checks.push(writable("IMKS_DATA_DIR", &config.database.data_dir));
     }
     checks
 }
@@ -97,13 +115,27 @@ fn directory_exists(setting: &'static str, directory: &Path) -> Checked {
 }
 
 async fn keys(config: &Config) -> Checked {
-    check_public_keys(&config.login).await.map_err(|error| error.to_string())
+    check_keys(&config.login).await.map_err(|error| match error {
+        // It names the setting itself.
+        ImksError::Config(_) => error.to_string(),
+        error => named("IMKS_TOKEN_JWKS_URL")(error),
+    })
+}
+
+async fn hook(config: &Config) -> Checked {
+    let Some(url) = &config.hook.url else { return Ok(()) };
+    let hook = Hook::new(url.clone(), config.hook.clone()).map_err(|error| error.to_string())?;
+    hook.check().await.map_err(named("IMKS_AUTH_URL"))
 }
 
 async fn core(config: &Config) -> Checked {
     let Some(url) = &config.core_url else { return Ok(()) };
-    let core = CoreClient::connect(url.expose(), config.core.clone()).map_err(named("IMKS_CORE_URL"))?;
-    core.signing_keys("").await.map(drop).map_err(named("IMKS_CORE_URL"))
+    // Its errors name the settings themselves.
+    let core = CoreClient::connect(url.expose(), config.core.clone()).map_err(|error| error.to_string())?;
+    core.signing_keys("").await.map(drop).map_err(|error| match core.failure() {
+        Some(why) => format!("IMKS_CORE_URL: no answer from {why}"),
+        None => named("IMKS_CORE_URL")(error),
+    })
 }
 
 /// Tries a database with an address, and the broker of the cluster.

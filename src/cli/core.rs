@@ -1,4 +1,4 @@
-//! `imks core`: serves the embedded directory as a separate core over gRPC.
+//! `imks core`: serves the embedded directory as a separate core: over gRPC for servers, and over HTTP for back ends.
 
 use std::future::Future;
 use std::io;
@@ -13,52 +13,131 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::reachable;
+use crate::app::{reachable, start_core, where_data_is};
+use crate::clock;
 use crate::config::Config;
+use crate::control::api::PREFIX;
+use crate::control::directory::DirectoryApi;
+use crate::control::{Gate, Listeners};
+use crate::directory::Directory;
+use crate::http::health::Health;
+use crate::http::listener;
 use crate::http::mutual_tls::MutualTls;
 use crate::http::tls::{Callers, Certificates, Tls};
+use crate::models::{Db, api_key};
 use crate::{ImksError, ImksResult};
 
-/// Returns the configuration that file, environment and flags override. Its default address differs from the
+/// Returns the configuration that file, environment and flags override. Its default addresses differ from the
 /// server's, so that a core and a server can run on one machine.
 pub(super) fn base() -> Config {
-    Config { listen: ADDRESS, ..Config::default() }
+    Config { listen: ADDRESS, internal_listen: Some(INTERNAL_ADDRESS), ..Config::default() }
 }
 
-/// Serves on the configured address until `shutdown` completes. Without a CA for clients there is no
-/// authentication, so the port must be on a private network.
+/// Serves on the configured addresses until `shutdown` completes. Without a CA for clients there is no
+/// authentication over gRPC, so that port must be on a private network.
 ///
 /// # Errors
-/// `Io` if the address cannot be bound; `Config` if an external core is configured, or a certificate cannot be
+/// `Io` if an address cannot be bound; `Config` if an external core is configured, or a certificate cannot be
 /// used; `Database`.
 pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> ImksResult<()> {
+    super::token::check_core(config)?;
     let tls = secured(config)?;
-    let directory = super::token::open(config).await?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(ImksError::io(format!("listening on {}", config.listen)))?;
-    let address = listener.local_addr().map_err(ImksError::io("reading the listening address"))?;
-    if !address.ip().is_loopback() && config.directory.client_ca.is_none() {
-        tracing::warn!(%address, "whoever reaches this port reads the directory: keep it on a private network, or set IMKS_DIRECTORY_CLIENT_CA");
-    }
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    super::say(&format!("The core is ready: IMKS_CORE_URL={scheme}://{}", reachable(address)))?;
+    // The listeners come first, so that a second core on the same address does not touch the database.
+    let grpc = listener::bind(config.listen)?;
+    let internal = config.internal_listen.map(bind_internal).transpose()?;
+    let db = super::token::database(config).await?;
+    let directory = Directory::open(db.clone(), config.directory()).await?;
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let health = Arc::new(health(&db));
+    let gate = Gate::new(&config.control, &db);
+    tasks.spawn(gate.clone().run(stop.clone()));
+    let api = DirectoryApi::new(gate, Some(directory.clone()));
+    let start = |socket| start_core(config, socket, &health, &api, &tasks, &stop);
+    let internal = internal.map(start).transpose()?;
+    let address = grpc.local_addr().map_err(ImksError::io("reading the listening address"))?;
+    warn_of_strangers(config, address);
+    super::say(&greeting(config, address, internal, &db).await?)?;
+    let ended = async {
+        shutdown.await;
+        health.start_draining();
+    };
     match tls {
-        None => directory.serve_on(listener, shutdown).await?,
+        None => directory.serve_on(grpc, ended).await?,
         Some(secured) => {
-            let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
             secured.watch(&tasks, &stop);
-            let incoming = accept(secured, listener, &tasks, &stop);
-            directory.serve(incoming, shutdown).await?;
-            stop.cancel();
+            directory.serve(accept(secured, grpc, &tasks, &stop), ended).await?;
         }
     }
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
     directory.close().await;
+    db.close().await;
     Ok(())
 }
 
+/// Binds the address for back ends. An error names the setting: nobody may have chosen the address.
+fn bind_internal(address: SocketAddr) -> ImksResult<TcpListener> {
+    listener::bind(address).map_err(|error| match error {
+        ImksError::Io { context, source } => {
+            ImksError::Io { context: format!("{context} (IMKS_INTERNAL_LISTEN)"), source }
+        }
+        other => other,
+    })
+}
+
+fn health(db: &Db) -> Health {
+    let probed = db.clone();
+    Health::new().needs(db.name(), move || {
+        let db = probed.clone();
+        async move { db.ping().await.map(drop) }
+    })
+}
+
+fn warn_of_strangers(config: &Config, address: SocketAddr) {
+    if !address.ip().is_loopback() && config.directory.client_ca.is_none() {
+        tracing::warn!(%address, "whoever reaches this port reads the directory: keep it on a private network, or set IMKS_DIRECTORY_CLIENT_CA");
+    }
+}
+
+/// Returns what listens where, and the next steps, for people.
+async fn greeting(
+    config: &Config,
+    grpc: SocketAddr,
+    internal: Option<SocketAddr>,
+    db: &Db,
+) -> ImksResult<String> {
+    let scheme = |is_on: bool| if is_on { "https" } else { "http" };
+    let mut text =
+        format!("The core is ready: IMKS_CORE_URL={}://{}", scheme(config.tls.is_on()), reachable(grpc));
+    text.push_str(&format!("\n  database   {}", db.describe()));
+    let Some(internal) = internal else { return Ok(text) };
+    let url = format!("{}://{}", scheme(config.internal.cert.is_some()), reachable(internal));
+    if config.control.listeners != Listeners::Off {
+        text.push_str(&format!("\n  directory  {url}{PREFIX}/…  (HTTP with an API key, docs/directory.md)"));
+        text.push_str(&key_hint(config, db).await?);
+    }
+    text.push_str(&format!("\n  health     curl {url}/health   (metrics: /metrics)"));
+    Ok(text)
+}
+
+/// Returns the line about how to make a key; empty if somebody can call already.
+async fn key_hint(config: &Config, db: &Db) -> ImksResult<String> {
+    let control = &config.control;
+    if control.allow_anonymous || !control.callers.is_empty() {
+        return Ok(String::new());
+    }
+    let now = clock::now_micros();
+    let is_good = |key: &api_key::ApiKey| key.expires_at.is_none_or(|at| now < at);
+    if api_key::live(db).await?.iter().any(is_good) {
+        return Ok(String::new());
+    }
+    let place = where_data_is(&config.database);
+    Ok(format!("\n  key        imks key add backend --scope users,tokens{place}   (there is none yet)"))
+}
+
 /// Reads the certificates, if there are any.
-fn secured(config: &Config) -> ImksResult<Option<MutualTls>> {
+pub(super) fn secured(config: &Config) -> ImksResult<Option<MutualTls>> {
     let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else { return Ok(None) };
     let certificates = Certificates::open(cert.clone(), key.clone())?;
     let callers = config.directory.client_ca.clone().map_or(Callers::Anonymous, Callers::Required);
@@ -75,7 +154,7 @@ fn accept(
     stop: &CancellationToken,
 ) -> impl Stream<Item = Secure> + use<> {
     let (ready, streams) = mpsc::channel::<Secure>(HANDSHAKES_QUEUE);
-    let (own, stop) = (tasks.clone(), stop.clone());
+    let (own, stop, ended) = (tasks.clone(), stop.clone(), stop.clone());
     let limit = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     tasks.spawn(stop.run_until_cancelled_owned(async move {
         loop {
@@ -88,7 +167,8 @@ fn accept(
                     continue;
                 }
             };
-            own.spawn(handshake(secured.acceptor(), stream, ready.clone(), place));
+            let handshake = handshake(secured.acceptor(), stream, ready.clone(), place);
+            own.spawn(ended.clone().run_until_cancelled_owned(handshake));
         }
     }));
     futures_util::stream::unfold(streams, |mut streams| async { Some((streams.recv().await?, streams)) })
@@ -105,6 +185,8 @@ async fn handshake(tls: Tls, stream: TcpStream, ready: mpsc::Sender<Secure>, pla
     drop(place);
 }
 
+/// The default address of the core's internal listener.
+const INTERNAL_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9001));
 /// The default address of the core.
 const ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9000));
 /// The number of connections that may be in their handshake; further ones wait to be accepted.

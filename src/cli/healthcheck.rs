@@ -1,4 +1,4 @@
-//! `imks healthcheck`: asks a running server for its health, for containers without a shell.
+//! `imks healthcheck`: asks a running server or core for its health, for containers without a shell.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -22,17 +22,20 @@ pub(super) struct Args {
     /// Also fail while the server is draining or one of its dependencies is down
     #[arg(long)]
     ready: bool,
+    /// Ask `imks core`, on its internal listener, instead of the server
+    #[arg(long)]
+    pub(super) core: bool,
 }
 
-/// Returns success if the server on the configured port is healthy.
+/// Returns success if what listens on the configured port is healthy.
 pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
     let path = if args.ready { "/health/ready" } else { "/health/live" };
-    let status = match tokio::time::timeout(
-        DEADLINE,
-        status(reachable(config.listen), config.tls.is_on(), path),
-    )
-    .await
-    {
+    let (address, tls) = match (args.core, config.internal_listen) {
+        (false, _) => (config.listen, config.tls.is_on()),
+        (true, Some(address)) => (address, config.internal.cert.is_some()),
+        (true, None) => return Err(ImksError::Config("IMKS_INTERNAL_LISTEN is empty".into())),
+    };
+    let status = match tokio::time::timeout(DEADLINE, status(reachable(address), tls, path)).await {
         Ok(status) => status?,
         Err(_) => return Err(ImksError::Timeout("no answer from the server")),
     };

@@ -25,11 +25,11 @@ enum What {
     Add {
         /// The name, which is also the name that messages sent with the key show unless they say another one
         name: String,
-        /// What the key may do: publish, read, moderate, users, tokens, separated by commas; or all
+        /// What the key may do: publish, read, moderate, users, tokens, compliance, separated by commas; or all
         #[arg(long, default_value = "all", value_parser = scopes)]
         scope: Scopes,
         /// How long the key works, for example 720h; for ever if it is not given
-        #[arg(long, value_parser = Duration::parse)]
+        #[arg(long, value_parser = lifetime)]
         expires: Option<Duration>,
     },
     /// List the keys, without their secrets
@@ -49,13 +49,21 @@ fn scopes(text: &str) -> Result<Scopes, String> {
     Scopes::parse(text).map_err(|error| error.client_message())
 }
 
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = Duration::parse(text)?;
+    if lifetime.is_zero() {
+        return Err("must be more than 0s; without --expires the key works for ever".into());
+    }
+    Ok(lifetime)
+}
+
 /// Runs one of the commands. A new key is printed alone to standard output.
 ///
 /// # Errors
 /// `Conflict` if the name of a new key is taken; `UnknownName`; `InvalidInput`; `Config` if there is no database to
-/// read; `Database`.
+/// read, or one of another version; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
-    let db = open(config, matches!(args.what, What::Add { .. })).await?;
+    let db = open(config, &args.what).await?;
     match args.what {
         What::Add { name, scope, expires } => add(&db, &name, scope, expires).await?,
         What::List { json } => list(&api_key::list(&db).await?, json)?,
@@ -68,13 +76,15 @@ pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     Ok(())
 }
 
-async fn open(config: &Config, create: bool) -> ImksResult<Db> {
-    if !create {
+async fn open(config: &Config, what: &What) -> ImksResult<Db> {
+    if !matches!(what, What::Add { .. }) {
         super::token::check_database(config)?;
     }
-    let db = Db::connect(&config.database).await?;
-    super::hint(&format!("database: {}", db.describe()));
-    db.migrate().await?;
+    let db = super::token::connect_any(config).await?;
+    match what {
+        What::List { .. } => db.check_schema().await?,
+        What::Add { .. } | What::Revoke { .. } => db.migrate().await?,
+    }
     Ok(db)
 }
 
@@ -120,4 +130,16 @@ fn shown(key: &ApiKey) -> Value {
         "last_used_at": key.last_used_at.map(rfc3339),
         "revoked_at": key.revoked_at.map(rfc3339),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_never_works_is_not_made() {
+        assert_eq!(lifetime("720h"), Ok(Duration::from_hours(720)));
+        assert!(lifetime("0s").unwrap_err().contains("more than 0s"));
+        assert!(lifetime("720").unwrap_err().contains("unit"));
+    }
 }

@@ -7,6 +7,7 @@ mod config;
 pub mod core;
 pub mod directory;
 mod healthcheck;
+mod hold;
 mod key;
 mod migrate;
 mod serve;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::application::{EventHandler, Handler};
 use crate::config::{Config, Flags, process_origins, unknown_variables};
 use crate::telemetry::logging;
 use crate::{ImksError, ImksResult};
@@ -65,15 +67,18 @@ enum Command {
     Token(token::Args),
     /// Manage the API keys of back ends
     Key(key::Args),
+    /// Set, release and list legal holds
+    Hold(hold::Args),
     /// Manage users, channels and members of the embedded directory
     Directory(directory::Args),
     /// Show and repair the delivery of webhooks
     Webhook(webhook::Args),
     /// Tools for operators of the Admin UI
     Admin(admin::Args),
-    /// Serve the embedded directory over gRPC, as a core for other servers (default 127.0.0.1:9000)
+    /// Serve the embedded directory as a core for other servers: over gRPC to them (default 127.0.0.1:9000), and over
+    /// HTTP to back ends with an API key (default 127.0.0.1:9001)
     Core,
-    /// Check whether the server on this machine is healthy, for containers
+    /// Check whether the server or core on this machine is healthy, for containers
     Healthcheck(healthcheck::Args),
     /// Print the version
     Version,
@@ -83,11 +88,20 @@ enum Command {
 ///
 /// Exit codes: 0 success, 1 failure, 2 invalid command line, 78 invalid configuration.
 pub fn main() -> ExitCode {
+    start(None)
+}
+
+/// Runs the command line of `imks`, whose server has `handler` answer the events that imks itself does not know.
+pub fn run_command_line_with(handler: impl EventHandler) -> ExitCode {
+    start(Some(Handler::new(handler)))
+}
+
+fn start(handler: Option<Handler>) -> ExitCode {
     // The provider is installed before anything can use TLS, because rustls panics if it cannot choose
     // between two.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();
-    match run(arguments) {
+    match run(arguments, handler) {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
@@ -96,7 +110,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> ImksResult<ExitCode> {
+fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
     let command = arguments.command.unwrap_or(Command::Serve);
     match &command {
         Command::Version => return version::run().map(|()| ExitCode::SUCCESS),
@@ -110,10 +124,11 @@ fn run(arguments: Arguments) -> ImksResult<ExitCode> {
         check_config::table()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let base = if matches!(command, Command::Core) { core::base() } else { Config::default() };
+    let base = if command.is_about_core() { core::base() } else { Config::default() };
     let options = arguments.options;
     let origins = options.origins();
-    let config = options.load(base)?;
+    let mut config = options.load(base)?;
+    config.application.handler = handler;
     logging::start(&config.log);
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
@@ -140,6 +155,7 @@ async fn execute(
         Command::CheckConfig(args) => Box::pin(check_config::run(&args, config, origins)).await?,
         Command::Token(args) => Box::pin(token::run(args, &config)).await?,
         Command::Key(args) => Box::pin(key::run(args, &config)).await?,
+        Command::Hold(args) => Box::pin(hold::run(args, &config)).await?,
         Command::Directory(args) => Box::pin(directory::run(args, &config)).await?,
         Command::Webhook(args) => Box::pin(webhook::run(args, &config)).await?,
         Command::Core => {
@@ -149,6 +165,18 @@ async fn execute(
         Command::Version | Command::Admin(_) | Command::Config(_) => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Command {
+    /// Whether the configuration is that of `imks core`.
+    fn is_about_core(&self) -> bool {
+        match self {
+            Self::Core => true,
+            Self::CheckConfig(args) => args.core,
+            Self::Healthcheck(args) => args.core,
+            _ => false,
+        }
+    }
 }
 
 impl Options {

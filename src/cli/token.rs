@@ -43,9 +43,14 @@ pub(super) fn check_issuer(config: &Config) -> ImksResult<()> {
 
 /// Opens the embedded directory on the configured database, and creates the database if it is missing.
 pub(super) async fn open(config: &Config) -> ImksResult<Directory> {
+    Directory::open(database(config).await?, config.directory()).await
+}
+
+/// Opens the configured database, creates it if it is missing, and brings it to the newest schema.
+pub(super) async fn database(config: &Config) -> ImksResult<Db> {
     let db = connect(config).await?;
     db.migrate().await?;
-    Directory::open(db, config.directory()).await
+    Ok(db)
 }
 
 /// Opens the embedded directory on an existing database, for commands that only read. Nothing is written.
@@ -76,13 +81,27 @@ pub(super) fn check_database(config: &Config) -> ImksResult<()> {
     Ok(())
 }
 
-async fn connect(config: &Config) -> ImksResult<Db> {
+/// Checks that no external core is in charge.
+pub(super) fn check_core(config: &Config) -> ImksResult<()> {
     if config.core_url.is_some() {
-        let text = "users and tokens are the core's business while IMKS_CORE_URL is set";
+        let text = "users and tokens are the core's business while IMKS_CORE_URL is set: run this where the core \
+                    runs, without that setting";
         return Err(ImksError::Config(text.into()));
     }
+    Ok(())
+}
+
+async fn connect(config: &Config) -> ImksResult<Db> {
+    check_core(config)?;
+    connect_any(config).await
+}
+
+/// Connects to the configured database, and tells people which one it is, and whether it was missing.
+pub(super) async fn connect_any(config: &Config) -> ImksResult<Db> {
+    let is_new = config.database.missing_file().is_some();
     let db = Db::connect(&config.database).await?;
+    let note = if is_new { " (made now: there was none)" } else { "" };
     // The hint goes to standard error, so that standard output contains only the result.
-    super::hint(&format!("database: {}", db.describe()));
+    super::hint(&format!("database: {}{note}", db.describe()));
     Ok(db)
 }

@@ -50,11 +50,14 @@ struct Which {
 /// Runs the command, and prints lists as tab-separated lines.
 ///
 /// # Errors
-/// `NotFound`; `Config` if there is no database; `Database`.
+/// `NotFound`; `Config` if there is no database, or, to a command that reads, one of another version; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     super::token::check_database(config)?;
     let db = Db::connect(&config.database).await?;
-    db.migrate().await?;
+    match args.what {
+        What::List | What::Dead { .. } => db.check_schema().await?,
+        What::Retry(_) | What::Drop(_) | What::Enable { .. } => db.migrate().await?,
+    }
     let lines = match args.what {
         What::List => Endpoint::all(&db).await?.iter().map(endpoint).collect(),
         What::Dead { receiver } => {

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use super::Ctx;
-use super::operation::BODY_BYTES_MAX;
+use tokio::time::Instant;
+
+use super::operation::{BODY_BYTES_MAX, KEY_FIELD};
 use super::operations::OPERATIONS;
+use super::{Ctx, ephemeral, metrics};
 use crate::ImksResult;
+use crate::contract::Contract;
+use crate::envelope::RequestId;
 use crate::messaging::api::{Answer, Call, Payload};
 
 pub use super::Control;
 pub use super::operation::Operation;
+pub use crate::contract::BACK_ENDS_PREFIX as PREFIX;
 
 /// What a connection tells of its peer. The internal listener attaches it to every request.
 #[derive(Debug, Clone, Default)]
@@ -20,34 +25,71 @@ pub struct Peer {
     pub is_internal: bool,
 }
 
+/// What is known of a request before its body is read.
+#[derive(Debug)]
+pub struct Head {
+    /// The header `Authorization`.
+    pub authorization: ImksResult<Option<String>>,
+    /// The peer that sent the request.
+    pub peer: Peer,
+    /// Whether a page in a browser has sent it: it has the header `Origin`.
+    pub is_page: bool,
+}
+
 impl Control {
     /// Returns all operations.
     pub fn operations() -> &'static [Operation] {
         &OPERATIONS
     }
 
-    /// Answers a request to the route of an operation.
-    pub async fn answer(&self, operation: &Operation, call: &Call, peer: &Peer) -> Answer {
-        match self.admit(operation, call, peer).await {
+    /// Tells programs of all operations, and of the events that only back ends cause.
+    pub fn describe(contract: &mut Contract) {
+        OPERATIONS.iter().for_each(|operation| operation.tell(contract));
+        ephemeral::describe(contract);
+    }
+
+    /// Answers a request to the route of an operation. It is read, with its body, once it is known that the caller
+    /// may make it.
+    pub async fn answer(
+        &self,
+        operation: &Operation,
+        head: Head,
+        request: impl Future<Output = ImksResult<Call>>,
+    ) -> Answer {
+        let (started, request_id) = (Instant::now(), RequestId::next());
+        match self.admit(operation, head, request).await {
             Ok((ctx, payload)) => (operation.http)(ctx, payload).await,
-            Err(error) => Answer::refusal(&error),
+            Err(error) => {
+                metrics::note(operation.name, started, Some(&error), &request_id);
+                Answer::failure(&error, &request_id)
+            }
         }
     }
 
     async fn admit(
         &self,
         operation: &Operation,
-        call: &Call,
-        peer: &Peer,
+        head: Head,
+        request: impl Future<Output = ImksResult<Call>>,
     ) -> ImksResult<(Ctx, Payload<'static>)> {
-        let caller = self.authenticate(call.bearer(), peer).await?;
-        caller.require(operation.scope)?;
-        let payload = call.payload(operation.method, "request_id")?;
+        let caller = self.gate().admit(head, operation.scope).await?;
+        let mut call = request.await?;
+        if WITHOUT_KEY.contains(&operation.name) {
+            call.idempotency_key = None;
+        }
+        let payload = call.payload(operation.method, KEY_FIELD)?;
         Ok((Ctx { control: self.clone(), caller }, payload))
     }
 }
 
-/// The prefix of every path of the API for back ends.
-pub const PREFIX: &str = "/api/v1/admin";
+/// The operations that change something and whose requests have no such field: the header means nothing to them.
+pub(super) const WITHOUT_KEY: [&str; 6] = [
+    "SendMessages",
+    "AppendText",
+    "EndStream",
+    "InvalidatePermissions",
+    "SyncMembership",
+    "NotifyKeyRotation",
+];
 /// The largest body of a request, in bytes.
 pub const REQUEST_BYTES_MAX: usize = BODY_BYTES_MAX;

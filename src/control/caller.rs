@@ -48,11 +48,14 @@ pub enum Scope {
     Users = 8,
     /// Begins and ends sessions of users: with it, a back end can act as anybody.
     Tokens = 16,
+    /// Sets and releases legal holds, and reads what was deleted for good.
+    Compliance = 32,
 }
 
 impl Scope {
     /// Every scope.
-    pub const EVERY: [Self; 5] = [Self::Publish, Self::Read, Self::Moderate, Self::Users, Self::Tokens];
+    pub const EVERY: [Self; 6] =
+        [Self::Publish, Self::Read, Self::Moderate, Self::Users, Self::Tokens, Self::Compliance];
 
     /// Returns the name in commands, errors and the database.
     pub fn name(self) -> &'static str {
@@ -62,6 +65,7 @@ impl Scope {
             Self::Moderate => "moderate",
             Self::Users => "users",
             Self::Tokens => "tokens",
+            Self::Compliance => "compliance",
         }
     }
 }
@@ -73,6 +77,8 @@ pub struct Scopes(u8);
 impl Scopes {
     /// Every scope, those of later versions included.
     pub const ALL: Self = Self(u8::MAX);
+    /// No scope.
+    pub(super) const NONE: Self = Self(0);
 
     /// Whether the scope is in the set.
     pub fn include(self, scope: Scope) -> bool {
@@ -85,7 +91,7 @@ impl Scopes {
     /// [`ImksError::InvalidInput`] for a name that does not exist, or no name at all.
     pub fn parse(text: &str) -> ImksResult<Self> {
         let names = text.split(',').map(str::trim);
-        names.clone().try_fold(Self(0), |scopes, name| {
+        names.clone().try_fold(Self::NONE, |scopes, name| {
             if name == ALL {
                 return Ok(Self::ALL);
             }
@@ -123,7 +129,7 @@ mod tests {
         assert!(Scopes::parse(" users , read ").unwrap().include(Scope::Users));
         for text in ["", "write", "publish,", "ALL"] {
             let error = Scopes::parse(text).unwrap_err().client_message();
-            assert!(error.contains("publish, read, moderate, users, tokens or all"), "{error}");
+            assert!(error.contains("publish, read, moderate, users, tokens, compliance or all"), "{error}");
         }
     }
 
@@ -133,6 +139,8 @@ mod tests {
         assert!(caller.require(Scope::Read).is_ok());
         assert_eq!(caller.require(Scope::Publish).unwrap_err().code(), "forbidden");
         assert!(Scope::EVERY.iter().all(|scope| Caller::trusted("core").require(*scope).is_ok()));
+        let nobody = Caller { scopes: Scopes::NONE, ..Caller::trusted("core") };
+        assert!(Scope::EVERY.iter().all(|scope| nobody.require(*scope).is_err()));
         assert_eq!(Caller::trusted("core").id, Caller::trusted("core").id);
         assert_ne!(Caller::trusted("core").id, Caller::trusted("other").id);
     }

@@ -56,8 +56,8 @@ pub async fn create(db: &Db, name: &str, scopes: Scopes, expires_at: Option<Micr
 pub(super) struct Keys {
     db: Db,
     current: RwLock<Loaded>,
-    /// Held while the keys are read, so that many requests cause one query.
-    loading: Mutex<()>,
+    /// Held while the keys are read, so that many requests cause one query. Says when the last one failed.
+    loading: Mutex<Option<Instant>>,
     tasks: TaskTracker,
 }
 
@@ -129,12 +129,23 @@ impl Keys {
         if let Some(loaded) = self.loaded_within(age) {
             return Ok(loaded);
         }
-        let _loading = self.loading.lock().await;
+        let asked = Instant::now();
+        let mut failed = self.loading.lock().await;
         if let Some(loaded) = self.loaded_within(age) {
             return Ok(loaded);
         }
+        // Those who waited for a query that failed share its outcome; whoever comes later tries again.
+        if failed.is_some_and(|at| at >= asked) {
+            return Err(ImksError::Unavailable("database"));
+        }
         let at = Some(Instant::now());
-        let rows = api_key::live(&self.db).await?;
+        let rows = match api_key::live(&self.db).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                *failed = Some(Instant::now());
+                return Err(error);
+            }
+        };
         let keys = rows.into_iter().filter_map(Key::of).collect();
         let loaded = Loaded { keys: Arc::new(keys), at };
         *self.current.write() = loaded.clone();
@@ -216,5 +227,20 @@ mod tests {
         {
             assert!(Presented::read(text).is_err(), "{text}");
         }
+    }
+    #[tokio::test]
+    async fn keys_that_could_not_be_read_are_read_by_the_next_call() {
+        use crate::models::db::Config;
+        let config = Config { url: Some(String::from("sqlite::memory:").into()), ..Config::default() };
+        let db = Db::connect(&config).await.unwrap();
+        let keys = Keys::new(db.clone());
+        let unknown = format!("{PREFIX}{}", "A".repeat(64));
+        let calls = (0..50).map(|_| keys.caller(&unknown));
+        for refused in futures_util::future::join_all(calls).await {
+            assert!(refused.unwrap_err().is_retryable(), "the database has no schema yet");
+        }
+        db.migrate().await.unwrap();
+        let key = create(&db, "shop", Scopes::ALL, None).await.unwrap();
+        assert_eq!(&*keys.caller(key.expose()).await.unwrap().name, "shop");
     }
 }

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::input::{at_most, id, ids, optional_id, request_id};
-use super::{Caller, Ctx};
+use super::{Caller, Ctx, metrics};
 use crate::messaging::backend::{AnswerSize, Reservation};
 use crate::models::append::Receipt;
 use crate::models::channel_key::{Expect, NewValue};
-use crate::models::message::{AuthorInfo, ContentType, FLAG_SILENT, MessageDetail, MessageType};
+use crate::models::message::{AuthorInfo, ContentType, FLAG_SILENT, MessageDetail, MessageType, Priority};
 use crate::models::message_delete::DeleteMessages;
 use crate::models::message_embed::Embeds;
 use crate::models::message_mention::Mentioned;
@@ -164,19 +164,32 @@ fn caller_as_author(caller: &Caller) -> AuthorInfo {
 
 /// Returns the author of a message, and its type.
 pub(super) fn author(caller: &Caller, identity: Option<&Identity>) -> ImksResult<(AuthorInfo, MessageType)> {
-    let Some(identity) = identity else {
-        return Ok((caller_as_author(caller), MessageType::Bot));
-    };
-    let kind = match identity.kind() {
-        identity::Kind::Bot | identity::Kind::Unspecified => MessageType::Bot,
-        identity::Kind::Webhook => MessageType::Webhook,
+    match identity {
+        Some(identity) => named(caller, identity, ["identity.id", "identity.name"]),
+        None => Ok((caller_as_author(caller), MessageType::Bot)),
+    }
+}
+
+/// Returns who an identity is, and the type of their messages. The fields name its id and its name in errors.
+pub(super) fn named(
+    caller: &Caller,
+    identity: &Identity,
+    [id_field, name_field]: [&'static str; 2],
+) -> ImksResult<(AuthorInfo, MessageType)> {
+    let kind = match identity::Kind::try_from(identity.kind) {
+        Ok(identity::Kind::Bot | identity::Kind::Unspecified) => MessageType::Bot,
+        Ok(identity::Kind::Webhook) => MessageType::Webhook,
+        Err(_) => {
+            let field = format!("{}.kind", id_field.trim_end_matches(".id"));
+            return Err(ImksError::invalid(field, "must be bot or webhook"));
+        }
     };
     let name = if identity.name.is_empty() { &*caller.name } else { &*identity.name };
     if name.trim().is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        let reason = format!("must have 1 to {NAME_CHARS_MAX} characters");
-        return Err(ImksError::invalid("identity.name", reason));
+        let reason = format!("must have 1 to {NAME_CHARS_MAX} characters, and no control characters");
+        return Err(ImksError::invalid(name_field, reason));
     }
-    let id = optional_id("identity.id", &identity.id)?.unwrap_or(caller.id);
+    let id = optional_id(id_field, &identity.id)?.unwrap_or(caller.id);
     Ok((AuthorInfo { id, username: name.into() }, kind))
 }
 
@@ -185,12 +198,27 @@ pub(super) fn new_message(
     content: Content,
     nonce: Option<Nonce>,
 ) -> ImksResult<NewMessage> {
-    let content_type = match content.format() {
-        content::Format::Markdown | content::Format::Unspecified => ContentType::Markdown,
-        content::Format::Plain => ContentType::Plain,
+    let content_type = match content::Format::try_from(content.format) {
+        Ok(content::Format::Markdown | content::Format::Unspecified) => ContentType::Markdown,
+        Ok(content::Format::Plain) => ContentType::Plain,
+        Err(_) => return Err(ImksError::invalid("content.format", "must be markdown or plain")),
     };
-    let body = MessageBody::new(content.body)?;
+    let priority = match content::Priority::try_from(content.priority) {
+        Ok(content::Priority::Normal | content::Priority::Unspecified) => Priority::Normal,
+        Ok(content::Priority::Important) => Priority::Important,
+        Ok(content::Priority::Urgent) => Priority::Urgent,
+        Err(_) => {
+            return Err(ImksError::invalid("content.priority", "must be normal, important or urgent"));
+        }
+    };
+    let body = match content.stream {
+        true => MessageBody::beginning(content.body)?,
+        false => MessageBody::new(content.body)?,
+    };
     Ok(NewMessage {
+        priority,
+        ack_requested: content.ack_requested,
+        stream: content.stream,
         thread_id: optional_id("content.thread_id", &content.thread_id)?,
         reply_to_message_id: optional_id("content.reply_to_message_id", &content.reply_to_message_id)?,
         mentions: content.mentions.map(mentions).transpose()?.unwrap_or_default(),
@@ -218,7 +246,7 @@ fn expect(expected: control::Expect) -> ImksResult<Expect> {
 }
 
 /// Returns a message that no person sent.
-fn message(
+pub(super) fn message(
     kind: MessageType,
     content_type: ContentType,
     body: MessageBody,
@@ -232,16 +260,21 @@ fn message(
         also_send_to_channel: false,
         reply_to_message_id: None,
         forward_of: None,
+        forwards: None,
         expires_at: None,
         mentions: Mentions::default(),
         mentioned: Mentioned::default(),
         flags: 0,
+        priority: Priority::Normal,
+        ack_requested: false,
+        stream: false,
         poll: None,
         attachments: Vec::new(),
         embeds: Embeds::default(),
         metadata: None,
         nonce,
         expect: None,
+        scheduled_id: None,
         interactive: false,
     }
 }
@@ -252,6 +285,7 @@ fn stored(sent: &Sent) -> Stored {
 }
 
 pub(super) fn failure(error: &ImksError) -> Failure {
+    metrics::count(error);
     let wait = error.retry_after().unwrap_or_default();
     Failure {
         code: error.code().as_str().into(),

@@ -6,7 +6,10 @@ mod broadcast;
 mod caller;
 pub mod directory;
 mod ephemeral;
+mod gate;
 mod grpc;
+mod holds;
+pub mod incoming;
 mod input;
 pub mod keys;
 mod messages;
@@ -17,6 +20,7 @@ mod operations;
 mod purge;
 mod queries;
 mod rpc_status;
+mod stream;
 mod sync;
 mod users;
 mod watch;
@@ -31,17 +35,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ImksResult;
 use crate::clock;
 use crate::directory::Directory;
 use crate::messaging::backend::Backend;
 use crate::models::feed::Feed;
 use crate::models::{Db, control_request};
-use crate::rate_limit::{Limiter, Rate};
-use crate::{ImksError, ImksResult};
-use api::Peer;
+use crate::rate_limit::Rate;
 pub use caller::{Caller, Scopes};
+use directory::DirectoryApi;
+pub use gate::Gate;
 pub use grpc::ControlService;
-use keys::Keys;
 use watchers::Watchers;
 
 /// The settings of the calls of back ends.
@@ -114,14 +118,13 @@ impl Listeners {
 pub struct Control(Arc<Inner>);
 
 struct Inner {
-    config: Config,
+    gate: Gate,
     db: Db,
     backend: Backend,
     /// The embedded directory; `None` if an external core is in charge.
     directory: Option<Directory>,
-    keys: Keys,
-    calls: Limiter<uuid::Uuid>,
     feed: Feed,
+    incoming: incoming::Limits,
     watchers: Watchers,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -129,72 +132,51 @@ struct Inner {
 
 /// One call that is being handled.
 #[derive(Debug, Clone)]
-pub(crate) struct Ctx {
+pub struct Ctx {
     control: Control,
     caller: Caller,
 }
 
 impl Control {
-    /// Creates the calls. Keys and request ids are in the database of the `feed`. Streams are in `tasks`, and end
-    /// at `stop`.
+    /// Creates the calls of those whom the `gate` lets in. Request ids are in the database of the `feed`. Streams are
+    /// in `tasks`, and end at `stop`.
     pub fn new(
-        config: &Config,
+        gate: Gate,
         backend: Backend,
         directory: Option<&Directory>,
         feed: &Feed,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let db = feed.db().clone();
         Self(Arc::new(Inner {
-            config: config.clone(),
-            keys: Keys::new(db.clone()),
-            db,
+            gate,
+            db: feed.db().clone(),
             backend,
             directory: directory.cloned(),
-            calls: Limiter::new(config.calls),
             feed: feed.clone(),
+            incoming: incoming::Limits::default(),
             watchers: Watchers::default(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         }))
     }
 
-    /// Returns the caller that the key in the header `Authorization` or the certificate of the connection
-    /// identifies, and takes a token from the caller's bucket.
-    ///
-    /// # Errors
-    /// [`ImksError::Auth`], [`ImksError::RateLimited`], [`ImksError::Database`].
-    pub async fn authenticate(&self, bearer: Option<&str>, peer: &Peer) -> ImksResult<Caller> {
-        let caller = self.identify(bearer, peer).await?;
-        let refuse = |retry_after| ImksError::RateLimited { bucket: "calls:key", retry_after };
-        self.0.calls.take(caller.id, Instant::now()).map_err(refuse)?;
-        Ok(caller)
+    /// Returns the gate.
+    pub fn gate(&self) -> &Gate {
+        &self.0.gate
     }
 
-    async fn identify(&self, bearer: Option<&str>, peer: &Peer) -> ImksResult<Caller> {
-        if let Some(key) = bearer {
-            return self.0.keys.caller(key).await;
-        }
-        let mut known = self.0.config.callers.iter();
-        if let Some(name) = known.find(|known| peer.names.iter().any(|name| **name == ***known)) {
-            return Ok(Caller::trusted(name));
-        }
-        if self.0.config.allow_anonymous && peer.is_internal {
-            return Ok(Caller::trusted("anonymous"));
-        }
-        Err(ImksError::Auth("An API key is needed in the header Authorization: Bearer"))
+    /// Returns the calls about the directory.
+    pub fn directory_api(&self) -> DirectoryApi {
+        DirectoryApi::new(self.0.gate.clone(), self.0.directory.clone()).with_backend(&self.0.backend)
     }
 
     /// Forgets old request ids and idle rate limits until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = interval(SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => self.0.calls.sweep(Instant::now()),
-            }
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.0.incoming.sweep(Instant::now());
             while !stop.is_cancelled() {
                 match control_request::sweep(&self.0.db, clock::now_micros()).await {
                     Ok(removed) if removed >= control_request::SWEEP_STEP.unsigned_abs() => {}
@@ -211,7 +193,7 @@ impl Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Control").field("config", &self.0.config).finish_non_exhaustive()
+        formatter.debug_struct("Control").field("gate", &self.0.gate).finish_non_exhaustive()
     }
 }
 
@@ -224,9 +206,10 @@ impl Ctx {
     /// Checks that the caller may still call, in a call that goes on for long.
     ///
     /// # Errors
-    /// [`ImksError::Auth`] if the key of the caller was revoked or has expired; [`ImksError::Database`].
+    /// [`Auth`](crate::ImksError::Auth) if the key of the caller was revoked or has expired;
+    /// [`Database`](crate::ImksError::Database).
     pub(crate) async fn still_allowed(&self) -> ImksResult<()> {
-        if self.caller.has_key { self.control.0.keys.check(self.caller.id).await } else { Ok(()) }
+        self.control.0.gate.still_allows(&self.caller).await
     }
 
     /// Returns what a back end may do.

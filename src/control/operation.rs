@@ -5,16 +5,16 @@ use std::fmt;
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, try_unfold};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use prost::{Message, Name};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tonic::Streaming;
 use tonic::body::Body;
 use tonic_prost::ProstCodec;
@@ -25,18 +25,19 @@ use super::input::at_most;
 use super::once::once;
 use super::rpc_status::status_of;
 use super::{Ctx, metrics};
+use crate::contract::{Audience, Contract, Place};
 use crate::envelope::{RequestId, Success};
 use crate::messaging::api::{Answer, Method, Payload, parse};
 use crate::messaging::backend::{AnswerSize, Reservation};
 use crate::{ImksError, ImksResult};
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type OverHttp = Box<dyn Fn(Ctx, Payload<'static>) -> Pending<Answer> + Send + Sync>;
+type OverHttp<C> = Box<dyn Fn(C, Payload<'static>) -> Pending<Answer> + Send + Sync>;
 pub(super) type OverGrpc =
     Box<dyn Fn(Ctx, http::Request<Body>) -> Pending<http::Response<Body>> + Send + Sync>;
 
-/// One entry of the table of operations.
-pub struct Operation {
+/// One entry of a table of operations, whose handlers get a context `C`.
+pub struct Operation<C = Ctx> {
     /// The name of the call, also in metrics and logs.
     pub(super) name: &'static str,
     /// The method of the route.
@@ -44,7 +45,9 @@ pub struct Operation {
     /// The path of the route below the prefix of the API, with its parameters in braces.
     pub path: &'static str,
     pub(super) scope: Scope,
-    pub(super) http: OverHttp,
+    /// Adds the route to a contract.
+    describe: fn(&mut Contract, Place),
+    pub(super) http: OverHttp<C>,
     pub(super) grpc: Option<Grpc>,
 }
 
@@ -133,7 +136,15 @@ impl Operation {
         });
         let messages = (Req::full_name(), Res::full_name());
         let grpc = Grpc { call: each_over_grpc(name, handler), messages };
-        Self { name, method, path, scope, http, grpc: Some(grpc) }
+        Self {
+            name,
+            method,
+            path,
+            scope,
+            describe: Contract::endpoint::<List<Req>, Results<Res>>,
+            http,
+            grpc: Some(grpc),
+        }
     }
 
     /// Creates an operation that is a stream over gRPC, and one page at a time over HTTP.
@@ -153,25 +164,15 @@ impl Operation {
         });
         let messages = (Req::full_name(), Res::full_name());
         let grpc = Grpc { call: stream_over_grpc(name, open), messages };
-        Self { name, method, path, scope, http, grpc: Some(grpc) }
-    }
-
-    /// Creates an operation that exists over HTTP only.
-    #[allow(dead_code, reason = "for users, channels and members, which are not in the contract")]
-    pub(super) fn http<Req: Input, Res: Output, Fut>(
-        name: &'static str,
-        route: Route,
-        handler: impl Fn(Ctx, Req) -> Fut + Shared,
-    ) -> Self
-    where
-        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
-    {
-        let http = over_http(name, move |ctx, request| {
-            let handling = handler(ctx, request);
-            async move { handling.await.map(Handled::small) }
-        });
-        let (method, path, scope) = route;
-        Self { name, method, path, scope, http, grpc: None }
+        Self {
+            name,
+            method,
+            path,
+            scope,
+            describe: Contract::endpoint::<Asked, Page>,
+            http,
+            grpc: Some(grpc),
+        }
     }
 
     fn both<Req: Request, Res: Response, Fut>(
@@ -184,11 +185,38 @@ impl Operation {
     {
         let messages = (Req::full_name(), Res::full_name());
         let grpc = Grpc { call: over_grpc(name, handler.clone()), messages };
-        Self { name, method, path, scope, http: over_http(name, handler), grpc: Some(grpc) }
+        let (describe, http) = (Contract::endpoint::<Req, Res>, over_http(name, handler));
+        Self { name, method, path, scope, describe, http, grpc: Some(grpc) }
     }
 }
 
-impl fmt::Debug for Operation {
+impl<C: 'static> Operation<C> {
+    /// Creates an operation that exists over HTTP only.
+    pub(super) fn http<Req: Input, Res: Output, Fut>(
+        name: &'static str,
+        (method, path, scope): Route,
+        handler: impl Fn(C, Req) -> Fut + Shared,
+    ) -> Self
+    where
+        Fut: Future<Output = ImksResult<Res>> + Send + 'static,
+    {
+        let http = over_http(name, move |ctx, request| {
+            let handling = handler(ctx, request);
+            async move { handling.await.map(Handled::small) }
+        });
+        Self { name, method, path, scope, describe: Contract::endpoint::<Req, Res>, http, grpc: None }
+    }
+
+    /// Adds the route to a contract.
+    pub(super) fn tell(&self, contract: &mut Contract) {
+        let Self { name, method, path, .. } = *self;
+        let audience = Audience::BackEnds;
+        let place = Place { name, method, path, statuses: &[200], audience, key_field: KEY_FIELD };
+        (self.describe)(contract, place);
+    }
+}
+
+impl<C> fmt::Debug for Operation<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Operation").field("name", &self.name).finish_non_exhaustive()
     }
@@ -206,10 +234,10 @@ impl<Res> Handled<Res> {
     }
 }
 
-fn over_http<Req: Input, Res: Output, Fut>(
+fn over_http<C: 'static, Req: Input, Res: Output, Fut>(
     name: &'static str,
-    handler: impl Fn(Ctx, Req) -> Fut + Shared,
-) -> OverHttp
+    handler: impl Fn(C, Req) -> Fut + Shared,
+) -> OverHttp<C>
 where
     Fut: Future<Output = ImksResult<Handled<Res>>> + Send + 'static,
 {
@@ -244,8 +272,7 @@ where
             let (handling, kept) = (handler(ctx.clone(), request.into_inner()), kept.clone());
             async move {
                 let (started, request_id) = (Instant::now(), RequestId::next());
-                let outcome = timeout(CALL_TIME_MAX, handling).await;
-                let outcome = outcome.unwrap_or(Err(ImksError::Timeout("the call took too long")));
+                let outcome = handling.await;
                 metrics::note(name, started, outcome.as_ref().err(), &request_id);
                 let Handled { data, room } = outcome.map_err(|error| status_of(&error, &request_id))?;
                 *kept.lock() = room;
@@ -296,14 +323,14 @@ where
 }
 
 /// A list of items over HTTP.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct List<Req> {
     items: Vec<Req>,
 }
 
 /// The answers to the items of a list, in their order.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Results<Res> {
     results: Vec<Res>,
 }
@@ -321,8 +348,7 @@ where
             let opening = open(ctx.clone(), request.into_inner());
             async move {
                 let (started, request_id) = (Instant::now(), RequestId::next());
-                let outcome = timeout(CALL_TIME_MAX, opening).await;
-                let outcome = outcome.unwrap_or(Err(ImksError::Timeout("the call took too long")));
+                let outcome = opening.await;
                 metrics::note(name, started, outcome.as_ref().err(), &request_id);
                 let items = outcome.map_err(|error| status_of(&error, &request_id))?;
                 Ok::<_, tonic::Status>(tonic::Response::new(
@@ -347,14 +373,14 @@ fn holding(body: Body, room: Reservation) -> Body {
 }
 
 /// A request over HTTP.
-pub(super) trait Input: DeserializeOwned + Send + 'static {}
+pub(super) trait Input: DeserializeOwned + JsonSchema + Send + 'static {}
 
-impl<T: DeserializeOwned + Send + 'static> Input for T {}
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Input for T {}
 
 /// An answer over HTTP.
-pub(super) trait Output: Serialize + Send + 'static {}
+pub(super) trait Output: Serialize + JsonSchema + Send + 'static {}
 
-impl<T: Serialize + Send + 'static> Output for T {}
+impl<T: Serialize + JsonSchema + Send + 'static> Output for T {}
 
 /// A request of the contract.
 pub(super) trait Request: Input + Message + Name + Default + Clone {}
@@ -371,19 +397,19 @@ pub(super) trait Shared: Clone + Send + Sync + 'static {}
 
 impl<F: Clone + Send + Sync + 'static> Shared for F {}
 
-/// Returns the answer to a call that does not reach its handler.
-pub(super) fn refuse(error: &ImksError) -> http::Response<Body> {
+/// Returns the answer to a call that does not reach its handler, or whose handler takes too long.
+pub(super) fn refuse(name: &'static str, started: Instant, error: &ImksError) -> http::Response<Body> {
     let request_id = RequestId::next();
-    metrics::note("", Instant::now(), Some(error), &request_id);
+    metrics::note(name, started, Some(error), &request_id);
     status_of(error, &request_id).into_http()
 }
 
 /// The error of a service that cannot fail.
 pub(super) type Never = Infallible;
 
+/// The field that the header `Idempotency-Key` stands for.
+pub(super) const KEY_FIELD: &str = "request_id";
 /// The most items of a list over HTTP.
 const ITEMS_MAX: usize = 1_000;
 /// The largest request, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
-/// The longest time of a call over gRPC. Over HTTP it is that of every request.
-const CALL_TIME_MAX: Duration = Duration::from_secs(30);

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::caller::Scope::{Moderate, Publish, Read, Users};
+use super::caller::Scope::{Compliance, Moderate, Publish, Read, Users};
 use super::operation::Operation;
-use super::{broadcast, ephemeral, messages, purge, queries, sync, users, watch};
+use super::{broadcast, ephemeral, holds, messages, purge, queries, stream, sync, users, watch};
 use crate::messaging::api::Method::{Get, Post};
 
 /// All operations.
@@ -13,6 +13,16 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     vec![
         Operation::unary("SendMessageAs", (Post, channel_messages, Publish), messages::send_as),
         Operation::unary("SendMessages", (Post, "/messages", Publish), messages::send_many),
+        Operation::unary(
+            "AppendText",
+            (Post, "/channels/{channel_id}/messages/{message_id}/stream", Publish),
+            stream::append,
+        ),
+        Operation::unary(
+            "EndStream",
+            (Post, "/channels/{channel_id}/messages/{message_id}/stream/end", Publish),
+            stream::end,
+        ),
         Operation::unary(
             "SendSystemMessage",
             (Post, "/channels/{channel_id}/system-messages", Publish),
@@ -30,6 +40,20 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
         Operation::unary("GetSessions", (Get, "/sessions", Read), queries::sessions),
         Operation::unary("PurgeChannel", (Post, "/channels/{channel_id}/purge", Moderate), purge::channel),
         Operation::unary("PurgeUser", (Post, "/users/{user_id}/purge", Moderate), purge::user),
+        Operation::unary("ListPurges", (Get, "/purges", Compliance), purge::list),
+        Operation::once(
+            "SetLegalHold",
+            (Post, "/legal-holds", Compliance),
+            |request| &request.request_id,
+            holds::set,
+        ),
+        Operation::once(
+            "ReleaseLegalHold",
+            (Post, "/legal-holds/release", Compliance),
+            |request| &request.request_id,
+            holds::release,
+        ),
+        Operation::unary("ListLegalHolds", (Get, "/legal-holds", Compliance), holds::list),
         Operation::once(
             "DeleteMessages",
             (Post, "/channels/{channel_id}/messages/delete", Moderate),
@@ -83,10 +107,12 @@ mod tests {
 
     use prost::Message;
 
+    use super::super::api::WITHOUT_KEY;
+    use super::super::operation::KEY_FIELD;
     use super::*;
     use crate::pb::control::DESCRIPTORS;
 
-    /// The parts of `google/protobuf/descriptor.proto` that name the calls of a service.
+    /// The parts of `google/protobuf/descriptor.proto` that name the fields of messages and the calls of a service.
     #[derive(Clone, PartialEq, Message)]
     struct Files {
         #[prost(message, repeated, tag = "1")]
@@ -95,8 +121,24 @@ mod tests {
 
     #[derive(Clone, PartialEq, Message)]
     struct File {
+        #[prost(message, repeated, tag = "4")]
+        messages: Vec<Type>,
         #[prost(message, repeated, tag = "6")]
         services: Vec<Service>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Type {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(message, repeated, tag = "2")]
+        fields: Vec<Field>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Field {
+        #[prost(string, tag = "1")]
+        name: String,
     }
 
     #[derive(Clone, PartialEq, Message)]
@@ -131,6 +173,18 @@ mod tests {
             })
             .collect();
         assert_eq!(served, contract);
+    }
+
+    #[test]
+    fn the_header_of_a_key_is_ignored_exactly_where_the_request_has_no_field_for_it() {
+        let files = Files::decode(DESCRIPTORS).unwrap();
+        let types: Vec<Type> = files.files.into_iter().flat_map(|file| file.messages).collect();
+        for operation in OPERATIONS.iter().filter(|operation| operation.method != Get) {
+            let request = &operation.grpc.as_ref().unwrap().messages.0;
+            let known = types.iter().find(|known| request.ends_with(&format!(".{}", known.name))).unwrap();
+            let has_field = known.fields.iter().any(|field| field.name == KEY_FIELD);
+            assert_eq!(has_field, !WITHOUT_KEY.contains(&operation.name), "{}", operation.name);
+        }
     }
 
     #[test]

@@ -12,12 +12,11 @@ use crate::pb::control::{
 /// `GetPresence`.
 pub(super) async fn presence(ctx: Ctx, request: GetPresenceRequest) -> ImksResult<GetPresenceResponse> {
     let users = ids("user_ids", &request.user_ids, IDS_MAX)?;
-    let presences =
-        ctx.backend().presences(&users).await?.into_iter().map(|(user, status, active)| Presence {
-            user_id: user.to_string(),
-            status: status.to_owned(),
-            last_active_us: active.unwrap_or_default(),
-        });
+    let presences = ctx.backend().presences(&users).into_iter().map(|(user, status, active)| Presence {
+        user_id: user.to_string(),
+        status: status.to_owned(),
+        last_active_us: active.unwrap_or_default(),
+    });
     Ok(GetPresenceResponse { presences: presences.collect() })
 }
 
@@ -41,7 +40,8 @@ fn count(Unread { head, state }: Unread) -> UnreadCount {
 /// `GetSessions`.
 pub(super) async fn sessions(ctx: Ctx, request: GetSessionsRequest) -> ImksResult<GetSessionsResponse> {
     let user = optional_id("user_id", &request.user_id)?;
-    let connected = ctx.backend().connected(user, SESSIONS_MAX).await?;
+    let channel = optional_id("channel_id", &request.channel_id)?;
+    let connected = ctx.backend().connected(user, channel, SESSIONS_MAX).await?;
     Ok(GetSessionsResponse { sessions: connected.into_iter().map(session).collect() })
 }
 

@@ -1,8 +1,11 @@
 //! The call that tells who joined and who left channels.
 
+use uuid::Uuid;
+
 use super::Ctx;
 use super::input::id;
 use super::messages::failure;
+use crate::messaging::backend::Backend;
 use crate::messaging::orders::Order;
 use crate::models::membership_version::MembershipVersion;
 use crate::pb::control::sync_membership_request::Change;
@@ -58,6 +61,8 @@ async fn follow(ctx: &Ctx, change: MembershipVersion) -> ImksResult<()> {
     let MembershipVersion { user_id: user, channel_id: channel, is_member, .. } = change;
     if let Some(directory) = ctx.directory() {
         let (place, name) = (channel.to_string(), user.to_string());
+        // The directory also has members of workspaces, under the ids of those.
+        directory.channel_by_name(&place).await?;
         match is_member {
             true => drop(directory.set_member(&place, &name, &[]).await?),
             false => match directory.remove_member(&place, &name).await {
@@ -69,7 +74,13 @@ async fn follow(ctx: &Ctx, change: MembershipVersion) -> ImksResult<()> {
     if !is_member {
         return ctx.backend().order(Order::Leave { user, channel }).await?.everywhere().map(drop);
     }
-    let membership = ctx.backend().membership(user, channel).await?;
-    ctx.backend().start_reading(&membership.ok_or(ImksError::NotFound("membership"))?).await?;
-    ctx.backend().order(Order::Join { user, channel }).await?.everywhere().map(drop)
+    let_in(ctx.backend(), user, channel).await
+}
+
+/// Lets the sockets of a member into the room of a channel, on all nodes. For a new member everything so far counts as
+/// read.
+pub(super) async fn let_in(backend: &Backend, user: Uuid, channel: Uuid) -> ImksResult<()> {
+    let membership = backend.membership(user, channel).await?;
+    backend.start_reading(&membership.ok_or(ImksError::NotFound("membership"))?).await?;
+    backend.order(Order::Join { user, channel }).await?.everywhere().map(drop)
 }

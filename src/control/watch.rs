@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,12 +18,12 @@ use super::input::ids;
 use super::operation::Never;
 use super::watchers::Slot;
 use crate::error::{Cause, Precondition};
-use crate::models::feed::{Cursor, Event, Feed, Filter, Follower, Position, Step};
-use crate::pb::control::{Durable, Gap, Heartbeat, WatchRequest, WatchResponse, watch_response};
+use crate::models::feed::{Cursor, Event, Filter, Follower, Position, Reason, Step};
+use crate::pb::control::{Durable, Gap, Heartbeat, WatchRequest, WatchResponse, gap, watch_response};
 use crate::{ImksError, ImksResult, clock};
 
 /// The request of a long poll.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct PollRequest {
     cursor: String,
@@ -42,25 +43,26 @@ impl Default for PollRequest {
 }
 
 /// The answer to a long poll.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct PollAnswer {
     events: Vec<Durable>,
     cursor: String,
-    /// Whether events before the cursor are not kept any more.
+    /// Whether events before the cursor cannot be told.
     gap: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap_reason: Option<&'static str>,
 }
 
 /// A page of events, and where the next ones are.
 struct Page {
     events: Vec<Event>,
     next: Position,
-    is_gap: bool,
+    gap: Option<Reason>,
 }
 
-/// A follower of the feed whose pages are bounded in bytes.
+/// A follower of the feed that knows where it is.
 struct Reader {
-    feed: Feed,
-    filter: Filter,
     follower: Follower,
     /// Where the next event is; `None` for the oldest one, whose place is not known yet.
     position: Option<Position>,
@@ -74,7 +76,10 @@ pub(super) async fn watch(
     let WatchRequest { cursor, channel_ids, events } = request;
     let filter = filter(&channel_ids, events)?;
     let slot = slot(&ctx)?;
-    let reader = Reader::open(&ctx, &cursor, filter).await?;
+    let reader = tokio::select! {
+        () = ctx.control.0.stop.cancelled() => return Err(STOPS),
+        reader = Reader::open(&ctx, &cursor, filter) => reader?,
+    };
     let (items, received) = mpsc::channel(1);
     let tasks = ctx.control.0.tasks.clone();
     let watching = Watching { ctx, items, sent: Mutex::new(reader.position) };
@@ -105,23 +110,32 @@ pub(super) async fn poll(ctx: Ctx, request: PollRequest) -> ImksResult<PollAnswe
     let deadline = Instant::now() + Duration::from_secs(request.wait);
     let filter = filter(&request.channel_ids, request.events)?;
     let _slot = slot(&ctx)?;
-    let opening = timeout_at(deadline, Reader::open(&ctx, &request.cursor, filter)).await;
+    let opening = tokio::select! {
+        () = ctx.control.0.stop.cancelled() => return Err(STOPS),
+        opening = timeout_at(deadline, Reader::open(&ctx, &request.cursor, filter)) => opening,
+    };
     let mut reader = opening.unwrap_or(Err(ImksError::Timeout("the feed was not read in time")))?;
     loop {
         let page = tokio::select! {
             () = ctx.control.0.stop.cancelled() => None,
             page = timeout_at(deadline, reader.next()) => page.ok(),
         };
-        let Some(page) = page else { return Ok(answer(Vec::new(), show(reader.position), false)) };
+        let Some(page) = page else { return Ok(answer(Vec::new(), show(reader.position), None)) };
         let page = page?;
-        if page.is_gap || !page.events.is_empty() {
-            return Ok(answer(page.events, page.next.to_string(), page.is_gap));
+        // The key may have been revoked while this waited.
+        ctx.still_allowed().await?;
+        if page.gap.is_some() || !page.events.is_empty() {
+            return Ok(answer(page.events, page.next.to_string(), page.gap));
         }
     }
 }
 
-fn answer(events: Vec<Event>, cursor: String, gap: bool) -> PollAnswer {
-    PollAnswer { events: events.into_iter().map(durable).collect(), cursor, gap }
+fn answer(events: Vec<Event>, cursor: String, gap: Option<Reason>) -> PollAnswer {
+    let gap_reason = gap.map(|reason| match reason {
+        Reason::Removed => "removed",
+        Reason::UnknownCursor => "unknown_cursor",
+    });
+    PollAnswer { events: events.into_iter().map(durable).collect(), cursor, gap: gap.is_some(), gap_reason }
 }
 
 fn filter(channel_ids: &[String], events: Vec<String>) -> ImksResult<Filter> {
@@ -154,41 +168,24 @@ fn durable(event: Event) -> Durable {
 
 impl Reader {
     async fn open(ctx: &Ctx, cursor: &str, filter: Filter) -> ImksResult<Self> {
-        let (feed, cursor) = (ctx.feed().clone(), cursor.parse()?);
-        let mut follower = feed.follow(cursor, filter.clone());
+        let cursor = cursor.parse()?;
+        let mut follower = ctx.feed().follow(cursor, filter);
         let position = match cursor {
             Cursor::Now => Some(follower.begun().await?),
             Cursor::Oldest => None,
             Cursor::At(position) => Some(position),
         };
-        Ok(Self { feed, filter, follower, position })
+        Ok(Self { follower, position })
     }
 
     /// Waits for the next page. Cancelling loses nothing.
     async fn next(&mut self) -> ImksResult<Page> {
         let page = match self.follower.next().await? {
-            Step::Gap(next) => Page { events: Vec::new(), next, is_gap: true },
-            Step::Events(events, next) => self.page(events, next),
+            Step::Gap(next, reason) => Page { events: Vec::new(), next, gap: Some(reason) },
+            Step::Events(events, next) => Page { events, next, gap: None },
         };
         self.position = Some(page.next);
         Ok(page)
-    }
-
-    /// Returns the events that fit into a page. The others are read again.
-    fn page(&mut self, events: Vec<Event>, mut next: Position) -> Page {
-        let mut room = PAGE_BYTES_MAX;
-        let fits = |event: &&Event| {
-            let is_first = room == PAGE_BYTES_MAX;
-            let left = room.checked_sub(event.message.len() + EVENT_BYTES);
-            room = left.unwrap_or_default();
-            is_first || left.is_some()
-        };
-        let count = events.iter().take_while(fits).count();
-        if let Some(left) = events.get(count) {
-            next = left.place;
-            self.follower = self.feed.follow(Cursor::At(next), self.filter.clone());
-        }
-        Page { events: events.into_iter().take(count).collect(), next, is_gap: false }
     }
 }
 
@@ -204,7 +201,7 @@ impl Watching {
     /// Sends events until the client leaves, its key is revoked or the server stops. Returns the reason.
     async fn run(self, reader: Reader, _slot: Slot) -> ImksResult<Never> {
         tokio::select! {
-            () = self.ctx.control.0.stop.cancelled() => Err(ImksError::Unavailable("server stops")),
+            () = self.ctx.control.0.stop.cancelled() => Err(STOPS),
             () = self.items.closed() => Err(GONE),
             ended = self.send_all(reader) => ended,
         }
@@ -222,11 +219,16 @@ impl Watching {
     async fn send_events(&self, mut reader: Reader) -> ImksResult<Never> {
         loop {
             let page = reader.next().await?;
+            self.ctx.still_allowed().await?;
             for event in page.events {
                 self.send(event.next, watch_response::Event::Durable(durable(event))).await?;
             }
-            if page.is_gap {
-                self.send(page.next, watch_response::Event::Gap(Gap {})).await?;
+            if let Some(reason) = page.gap {
+                let reason = match reason {
+                    Reason::Removed => gap::Reason::Removed,
+                    Reason::UnknownCursor => gap::Reason::UnknownCursor,
+                };
+                self.send(page.next, watch_response::Event::Gap(Gap { reason: reason.into() })).await?;
             }
             *self.sent.lock() = Some(page.next);
         }
@@ -241,7 +243,7 @@ impl Watching {
 
     /// Checks the key at intervals, and says how far the stream is if the client has read everything so far.
     async fn send_heartbeats(&self) -> ImksResult<Never> {
-        let pause = self.ctx.control.0.config.heartbeat;
+        let pause = self.ctx.control.0.gate.config().heartbeat;
         let mut ticks = interval_at(Instant::now() + pause, pause);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -267,12 +269,9 @@ fn show(position: Option<Position>) -> String {
 }
 
 const GONE: ImksError = ImksError::Unavailable("client");
+const STOPS: ImksError = ImksError::Unavailable("server stops");
 /// The most channels that a filter names.
 const CHANNELS_MAX: usize = 1_000;
-/// The most bytes of events that are read ahead for a back end, or answered at once. A single event may be larger.
-const PAGE_BYTES_MAX: usize = 1 << 20;
-/// What an event takes beside its message, in bytes.
-const EVENT_BYTES: usize = 300;
 /// The longest wait of a long poll, in seconds: shorter than a request over HTTP may take.
 const WAIT_SECONDS_MAX: u64 = 25;
 /// The cursor of the oldest event.

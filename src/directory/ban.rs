@@ -1,5 +1,6 @@
 //! Bans: who may not be a member of a channel or a workspace, until an end or until the ban is lifted.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -9,12 +10,12 @@ use super::member::dismiss;
 use super::place::Place;
 use super::user::{CHANGES_AT_ONCE, LIST_MAX, unknown};
 use super::{Directory, shown};
-use crate::clock::{Micros, now_micros};
+use crate::clock::{Micros, Timestamp, now_micros};
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 
 /// A ban.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct Ban {
     /// The id of the channel or workspace.
     pub place_id: Uuid,
@@ -26,9 +27,11 @@ pub struct Ban {
     pub reason: String,
     /// When the ban began.
     #[serde(serialize_with = "shown::time")]
+    #[schemars(with = "Timestamp")]
     pub banned_at: Micros,
-    /// When the ban ends by itself; `None` if somebody has to lift it.
+    /// When the ban ends by itself. Somebody has to lift one without an end.
     #[serde(serialize_with = "shown::optional_time")]
+    #[schemars(with = "Option<Timestamp>")]
     pub ends_at: Option<Micros>,
 }
 
@@ -55,7 +58,7 @@ impl Directory {
             return Err(ImksError::invalid("reason", format!("has more than {REASON_CHARS_MAX} characters")));
         }
         if ends_at.is_some_and(|end| end <= now) {
-            return Err(ImksError::invalid("until", "is in the past"));
+            return Err(ImksError::invalid("ends_at", "is in the past"));
         }
         let (db, reason) = (self.db().clone(), reason.to_owned());
         self.settled(async move { store(&db, place, user, reason, ends_at, now).await }).await
@@ -71,10 +74,11 @@ impl Directory {
         let db = self.db().clone();
         let lifted = self.settled(async move {
             Ok(transaction!(&db, tx => {
+                let now = now_micros();
                 let lifted =
-                    sqlx::query(LIFT).bind(place).bind(user).execute(&mut *tx).await?.rows_affected() == 1;
+                    sqlx::query(LIFT).bind(place).bind(user).bind(now).execute(&mut *tx).await?.rows_affected() == 1;
                 if lifted {
-                    record!(tx, now_micros(), &[Change::permissions(Some(user), None)]);
+                    record!(tx, now, &[Change::permissions(Some(user), None)]);
                 }
                 lifted
             }))
@@ -104,6 +108,12 @@ impl Directory {
     }
 }
 
+/// Removes bans that have ended.
+pub(super) async fn trim(db: &Db, now: Micros) -> ImksResult<()> {
+    on!(db, pool => { sqlx::query(TRIM).bind(now).execute(pool).await?; });
+    Ok(())
+}
+
 async fn store(
     db: &Db,
     place: Place,
@@ -131,7 +141,9 @@ const REASON_CHARS_MAX: usize = 500;
 const BAN: &str = "INSERT INTO directory_ban (place_id, user_id, reason, banned_at, ends_at) \
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (place_id, user_id) DO UPDATE SET reason = excluded.reason, \
      banned_at = excluded.banned_at, ends_at = excluded.ends_at";
-const LIFT: &str = "DELETE FROM directory_ban WHERE place_id = $1 AND user_id = $2";
+const LIFT: &str =
+    "DELETE FROM directory_ban WHERE place_id = $1 AND user_id = $2 AND (ends_at IS NULL OR ends_at > $3)";
 const ALL: &str = "SELECT b.place_id, b.user_id, u.username, b.reason, b.banned_at, b.ends_at FROM directory_ban b \
      JOIN directory_user u ON u.id = b.user_id WHERE b.place_id = $1 AND (b.ends_at IS NULL OR b.ends_at > $2) \
      ORDER BY b.banned_at DESC LIMIT $3";
+const TRIM: &str = "DELETE FROM directory_ban WHERE ends_at <= $1";

@@ -1,5 +1,6 @@
 //! The channels of the directory.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
@@ -7,22 +8,23 @@ use uuid::Uuid;
 use super::change::{Change, record};
 use super::user::{LIST_MAX, checked_name, unknown};
 use super::{Directory, shown};
-use crate::clock::{Micros, now_micros};
+use crate::clock::{Micros, Timestamp, now_micros};
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 use crate::pb::v1::channel::Kind as ChannelKind;
 
 /// A channel of the directory.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct Channel {
     /// The id of the channel.
     pub id: Uuid,
-    /// The workspace of the channel; `None` for a direct conversation.
+    /// The workspace of the channel. A direct conversation has none.
     pub workspace_id: Option<Uuid>,
     /// The name, which is unique in the workspace.
     pub name: String,
-    /// The number of the kind in core/v1/channel.proto.
+    /// The kind: its number in core/v1/channel.proto, and its name in JSON.
     #[serde(serialize_with = "shown::channel_kind")]
+    #[schemars(schema_with = "shown::channel_kinds")]
     pub kind: i64,
     /// Whether the channel is archived, so that it can no longer change.
     pub archived: bool,
@@ -36,11 +38,12 @@ pub struct Channel {
     pub version: i64,
     /// When the channel was created.
     #[serde(serialize_with = "shown::time")]
+    #[schemars(with = "Timestamp")]
     pub created_at: Micros,
 }
 
 /// The kinds of channels that belong to a workspace.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RoomKind {
     /// Open to all members of the workspace.
@@ -100,6 +103,16 @@ impl Channel {
     }
 }
 
+impl ChannelChange {
+    /// Checks the values, whatever channel they are for.
+    ///
+    /// # Errors
+    /// `InvalidInput`.
+    pub fn check(&self) -> ImksResult<()> {
+        NewValues::try_from(self.clone()).map(drop)
+    }
+}
+
 /// The checked values of a change. What it leaves as it is, is `None`, so that of two changes at the same time
 /// neither takes the other back.
 struct NewValues {
@@ -121,7 +134,7 @@ impl TryFrom<ChannelChange> for NewValues {
             archived: change.archived,
             read_only: change.read_only,
             slow_mode_s: change.slow_mode_s.map(slow_mode).transpose()?,
-            retention_days: change.retention_days.map(i64::from),
+            retention_days: change.retention_days.map(retention).transpose()?,
         })
     }
 }
@@ -276,6 +289,13 @@ fn slow_mode(seconds: u32) -> ImksResult<i64> {
     Ok(i64::from(seconds))
 }
 
+fn retention(days: u32) -> ImksResult<i64> {
+    if days > RETENTION_DAYS_MAX {
+        return Err(ImksError::invalid("retention_days", format!("must be at most {RETENTION_DAYS_MAX}")));
+    }
+    Ok(i64::from(days))
+}
+
 async fn insert(db: &Db, channel: Channel) -> ImksResult<()> {
     let workspace = channel.workspace_id.unwrap_or_default();
     let done = transaction!(db, tx => {
@@ -347,6 +367,8 @@ macro_rules! select {
 
 /// The longest slow mode, in seconds.
 const SLOW_MODE_S_MAX: u32 = 21_600;
+/// The longest time that the messages of a channel are kept, in days; 0 days are for ever.
+const RETENTION_DAYS_MAX: u32 = 36_500;
 const INSERT: &str = "INSERT INTO directory_channel \
      (id, workspace_id, name, kind, read_only, slow_mode_s, created_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
@@ -361,10 +383,11 @@ const UPDATE: &str = "UPDATE directory_channel SET name = COALESCE($2, name), ki
      WHERE other.workspace_id = directory_channel.workspace_id AND other.name = $2 AND other.id <> $1)) \
      RETURNING id, workspace_id, name, kind, archived, read_only, slow_mode_s, retention_days, version, created_at";
 /// The row of the channel first: it is what others lock to add to the channel.
-const DELETE: [&str; 5] = [
+const DELETE: [&str; 6] = [
     "DELETE FROM directory_channel WHERE id = $1",
     "DELETE FROM directory_member WHERE channel_id = $1",
     "DELETE FROM directory_member_role WHERE place_id = $1",
     "DELETE FROM directory_override WHERE channel_id = $1",
     "DELETE FROM directory_ban WHERE place_id = $1",
+    "DELETE FROM directory_webhook WHERE channel_id = $1",
 ];

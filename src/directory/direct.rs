@@ -4,9 +4,9 @@
 use uuid::Uuid;
 
 use super::change::{Change, record};
-use super::member::{GIVE_ROLE, JOIN, LOCK_USER};
+use super::member::{GIVE_ROLE, JOIN};
 use super::role::MEMBER;
-use super::user::unknown;
+use super::user::{LOCK_USER, unknown};
 use super::{Channel, Directory, User};
 use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};

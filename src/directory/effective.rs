@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Directory;
 use super::channel::is_open;
-use super::permission::permission_names;
+use super::permission::{VIEW_CHANNEL, permission_names};
 use crate::clock::now_micros;
 use crate::error::ImksResult;
 use crate::models::db::on;
@@ -212,8 +212,6 @@ impl From<&OverrideRow> for Override {
     }
 }
 
-/// The permission without which a channel does not exist for a user.
-const VIEW_CHANNEL: u64 = 1;
 /// The permissions of the role `guest`, `VIEW_CHANNEL` and `READ_HISTORY`: of a member without any role, and the most
 /// that who only looks into an open channel has.
 const GUEST: u64 = 5;

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::change::head;
-use super::{Directory, Inner, session};
+use super::{Directory, Inner, ban, session, token_service};
 use crate::clock::now_micros;
 use crate::error::ImksResult;
 use crate::models::db::on;
@@ -50,8 +50,14 @@ async fn trim(inner: Arc<Inner>) {
     if let Err(error) = outcome {
         tracing::debug!(%error, "old changes of the directory stay for now");
     }
-    if let Err(error) = session::trim(&inner.db, now_micros()).await {
-        tracing::debug!(%error, "old sessions stay for now");
+    let now = now_micros();
+    let outcomes = [
+        session::trim(&inner.db, now).await,
+        token_service::trim(&inner.db, now).await,
+        ban::trim(&inner.db, now).await,
+    ];
+    for error in outcomes.into_iter().filter_map(Result::err) {
+        tracing::debug!(%error, "old sessions, revocations or bans stay for now");
     }
     if let Err(error) = Directory(inner).rotate_by_age().await {
         tracing::warn!(%error, "the age of the signing key was not checked");

@@ -38,6 +38,34 @@ impl v1::login_service_server::LoginService for Directory {
 }
 
 impl Directory {
+    /// Creates the user that stands for a login, before they sign in for the first time. `issuer` is empty where the
+    /// subject stands for itself (docs/identity.md).
+    ///
+    /// # Errors
+    /// `InvalidInput` if the name is not allowed, or the subject empty; `Conflict` if one of them is taken; `Database`.
+    pub async fn create_user_of_login(
+        &self,
+        username: &str,
+        bot: bool,
+        issuer: &str,
+        subject: &str,
+    ) -> ImksResult<User> {
+        let id = id_of_login(issuer, subject)?;
+        if !self.users_by_id(&[id]).await?.is_empty() {
+            return Err(ImksError::Conflict { what: "login", name: subject.to_owned() });
+        }
+        self.create(id, username, bot).await
+    }
+
+    /// Returns the user that stands for a login, unless there is none or the account is closed.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the subject is empty; `Database`.
+    pub async fn user_of_login(&self, issuer: &str, subject: &str) -> ImksResult<Option<User>> {
+        let user = self.users_by_id(&[id_of_login(issuer, subject)?]).await?.pop();
+        Ok(user.filter(|user| user.deleted_at.is_none()))
+    }
+
     /// Makes what is missing of a user and their memberships. Returns the user, whose account may be closed, or
     /// `None` if there is no such user and none may be made.
     async fn sign_in(&self, login: v1::SignInRequest) -> ImksResult<Option<User>> {
@@ -112,11 +140,12 @@ impl Directory {
         let mut joins = Vec::new();
         for grant in grants {
             let Some(place) = self.granted(&grant.channel, create).await? else {
-                tracing::debug!("a login names a channel that does not exist");
+                let channel = grant.channel;
+                tracing::info!(%user, channel, "a login names a channel that does not exist: they do not join it");
                 continue;
             };
             if self.is_banned(place, user).await? {
-                tracing::debug!("a login names a channel that the user is banned from");
+                tracing::debug!(%user, channel = grant.channel, "a login names a channel that the user is banned from");
                 continue;
             }
             let member = self.member(user, place.id()).await?;
@@ -180,6 +209,13 @@ impl Directory {
         .await?;
         Ok(on!(read self.db(), pool => sqlx::query_scalar(ROLE_OF_BITS).bind(&name).fetch_one(pool).await?))
     }
+}
+
+fn id_of_login(issuer: &str, subject: &str) -> ImksResult<Uuid> {
+    if subject.is_empty() {
+        return Err(ImksError::invalid("login", "is empty"));
+    }
+    Ok(v1::SignInRequest::user_of(issuer, subject))
 }
 
 /// Returns the names to try for a user, in this order: the wished one, then with a longer and longer end of the

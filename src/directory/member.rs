@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
@@ -11,13 +12,13 @@ use super::place::{Place, not_a_channel};
 use super::role::MEMBER;
 use super::user::{CHANGES_AT_ONCE, LIST_MAX, unknown};
 use super::{Directory, NewChannel, RoleName, User, shown};
-use crate::clock::{Micros, now_micros};
+use crate::clock::{Micros, Timestamp, now_micros};
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 use crate::pb::v1::membership::NotifyLevel as Level;
 
 /// The membership of a user in a channel.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct Member {
     /// The id of the channel.
     pub channel_id: Uuid,
@@ -29,14 +30,17 @@ pub struct Member {
     pub username: String,
     /// When the user joined.
     #[serde(serialize_with = "shown::time")]
+    #[schemars(with = "Timestamp")]
     pub joined_at: Micros,
     /// The number of the channel's last message when the user joined, if it was known.
     pub joined_seq: Option<i64>,
-    /// The number of the level in core/v1/member.proto.
+    /// What the member is notified of: the number of the level in core/v1/member.proto, and its name in JSON.
     #[serde(serialize_with = "shown::notify_level")]
+    #[schemars(schema_with = "shown::notify_levels")]
     pub notify_level: i64,
-    /// The time until which the channel is muted for the member; 0 if it is not muted.
+    /// The time until which the channel is muted for the member; 0, and `null` in JSON, if it is not muted.
     #[serde(serialize_with = "shown::time_or_none")]
+    #[schemars(with = "Option<Timestamp>")]
     pub muted_until: Micros,
     /// The workspace of the channel.
     #[serde(skip)]
@@ -47,7 +51,7 @@ pub struct Member {
 }
 
 /// The membership of a user in a workspace.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct WorkspaceMember {
     /// The id of the workspace.
     pub workspace_id: Uuid,
@@ -57,6 +61,7 @@ pub struct WorkspaceMember {
     pub username: String,
     /// When the user joined.
     #[serde(serialize_with = "shown::time")]
+    #[schemars(with = "Timestamp")]
     pub joined_at: Micros,
     /// The roles of the member in the workspace.
     #[sqlx(skip)]
@@ -64,7 +69,7 @@ pub struct WorkspaceMember {
 }
 
 /// A role that a member has in a place.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct HeldRole {
     /// The id of the role.
     pub id: Uuid,
@@ -78,7 +83,7 @@ pub struct HeldRole {
 }
 
 /// The messages that a member is notified of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum NotifyLevel {
     /// Every message.
@@ -331,7 +336,7 @@ macro_rules! admit {
         let (place, user, now): (Place, Uuid, Micros) = ($place, $user, $now);
         // Whoever changes what a user is a member of locks the user first, so that a ban and a membership made at
         // the same time do not miss each other.
-        if sqlx::query(member::LOCK_USER).bind(user).execute(&mut *$tx).await?.rows_affected() != 1 {
+        if sqlx::query($crate::directory::user::LOCK_USER).bind(user).execute(&mut *$tx).await?.rows_affected() != 1 {
             Err($crate::directory::user::unknown("user", &user.to_string()))?;
         }
         let lock = if place.channel.is_some() { member::LOCK_CHANNEL } else { super::workspace::LOCK };
@@ -368,7 +373,7 @@ macro_rules! dismiss {
     ($tx:expr, $place:expr, $user:expr) => {{
         use $crate::directory::member;
         let (place, user): (Place, Uuid) = ($place, $user);
-        sqlx::query(member::LOCK_USER).bind(user).execute(&mut *$tx).await?;
+        sqlx::query($crate::directory::user::LOCK_USER).bind(user).execute(&mut *$tx).await?;
         let channels: Vec<Uuid> =
             sqlx::query_scalar(member::LEAVE).bind(user).bind(place.id()).fetch_all(&mut *$tx).await?;
         sqlx::query(member::LEAVE_ROLES).bind(user).bind(place.id()).execute(&mut *$tx).await?;
@@ -450,8 +455,6 @@ const CHANNELS_IN: &str = "SELECT m.channel_id FROM directory_member m \
      JOIN directory_channel c ON c.id = m.channel_id WHERE m.user_id = $1 AND c.workspace_id = $2";
 const SET: &str = "UPDATE directory_member SET notify_level = COALESCE($3, notify_level), \
      muted_until = COALESCE($4, muted_until) WHERE channel_id = $1 AND user_id = $2";
-/// Locks the row of a user until the transaction ends, and tells whether the account is open.
-pub(super) const LOCK_USER: &str = "UPDATE directory_user SET bot = bot WHERE id = $1 AND deleted_at IS NULL";
 /// Locks the row of a channel until the transaction ends, and tells whether it exists.
 pub(super) const LOCK_CHANNEL: &str = "UPDATE directory_channel SET name = name WHERE id = $1";
 pub(super) const BANS: &str = "SELECT COUNT(*) FROM directory_ban WHERE user_id = $1 AND place_id IN ($2, $3) \

@@ -8,12 +8,12 @@
 //! to `directory_change`, which the watch streams read. A change by another process is noticed within
 //! [`Config::poll`].
 
-pub mod admin;
 mod ban;
 mod change;
 mod channel;
 mod direct;
 mod effective;
+mod emoji;
 mod follow;
 mod login;
 mod member;
@@ -30,6 +30,7 @@ mod status;
 mod token_service;
 mod user;
 mod watch;
+mod webhook;
 mod workspace;
 
 use std::future::Future;
@@ -47,16 +48,20 @@ use tonic::transport::server::{Connected, Router};
 use tonic::transport::{Channel as GrpcChannel, Endpoint, Server, Uri};
 use tonic_health::ServingStatus;
 
+pub use ban::Ban;
 pub use channel::{Channel, ChannelChange, NewChannel, RoomKind};
-pub use member::{HeldRole, Member, NotifyLevel};
+pub use emoji::CustomEmoji;
+pub use member::{HeldRole, Member, NotifyLevel, WorkspaceMember};
 pub use overrides::{ChannelOverride, Subject};
 pub use permission::{permission_bits, permission_names};
 pub use role::{Role, RoleChange, RoleName};
 pub use seed::{Count, Imported, Seed};
+pub use session::{SessionInfo, Tokens};
 pub use shown::kind_name;
 pub use signing::SigningKeyInfo;
 pub use user::User;
-pub use workspace::FIRST_WORKSPACE;
+pub use webhook::{NewWebhook, Webhook};
+pub use workspace::{FIRST_WORKSPACE, Workspace};
 
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::models::db::{Db, on};
@@ -77,10 +82,16 @@ pub struct Config {
     pub key_overlap: Duration,
     /// The age at which the signing key is replaced; zero for never.
     pub key_age: Duration,
+    /// Whether servers accept the tokens of this directory. Where the operator's own application issues tokens, they
+    /// accept no other, and no session begins here.
+    pub issues_tokens: bool,
     /// How long an access token of a session is valid.
     pub access_ttl: Duration,
     /// How long a session lasts.
     pub refresh_ttl: Duration,
+    /// The age at which a connection to a core on a port takes no further calls, so that clients that balance find new
+    /// nodes, and read new certificates. Streams go on.
+    pub connection_age: Duration,
     /// A PEM file with the certificates that may vouch for callers of a core on a port; without it, everybody
     /// who reaches the port may call.
     pub client_ca: Option<PathBuf>,
@@ -95,8 +106,10 @@ impl Default for Config {
             change_horizon: Duration::from_secs(24 * 3600),
             key_overlap: Duration::from_secs(31 * 24 * 3600),
             key_age: Duration::from_secs(90 * 24 * 3600),
+            issues_tokens: true,
             access_ttl: Duration::from_secs(15 * 60),
             refresh_ttl: Duration::from_secs(30 * 24 * 3600),
+            connection_age: Duration::from_secs(30 * 60),
             client_ca: None,
         }
     }
@@ -235,12 +248,13 @@ impl Directory {
             .timeout(REQUEST_TIMEOUT)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .max_concurrent_streams(STREAMS_MAX)
-            // So that clients that balance find new nodes, and read new certificates. Streams go on.
-            .max_connection_age(CONNECTION_AGE)
+            .max_connection_age(self.0.config.connection_age)
             .add_service(v1::token_service_server::TokenServiceServer::new(self.clone()))
             .add_service(v1::channel_service_server::ChannelServiceServer::new(self.clone()))
             .add_service(v1::member_service_server::MemberServiceServer::new(self.clone()))
             .add_service(v1::permission_service_server::PermissionServiceServer::new(self.clone()))
+            .add_service(v1::webhook_service_server::WebhookServiceServer::new(self.clone()))
+            .add_service(v1::emoji_service_server::EmojiServiceServer::new(self.clone()))
     }
 
     /// Runs a write to completion even if the caller is dropped, because a transaction that is dropped half
@@ -276,12 +290,10 @@ impl std::fmt::Debug for Directory {
 }
 
 /// Fails in a database that lacks the newest migration of the directory.
-const NEWEST_TABLE: &str = "SELECT 1 FROM directory_session LIMIT 1";
+const NEWEST_TABLE: &str = "SELECT 1 FROM directory_emoji LIMIT 1";
 /// The number of connections to the embedded services that may wait to be accepted. Further callers wait.
 const PIPES_WAITING: usize = 16;
 const PIPE_BYTES: usize = 64 << 10;
-/// The age at which a connection takes no further calls.
-const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// The number of concurrent calls on one connection.

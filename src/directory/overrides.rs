@@ -1,5 +1,6 @@
 //! Overrides: permissions that a channel gives to, or takes from, a role or a user.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 
 /// An override of a channel.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct ChannelOverride {
     /// The id of the channel.
     pub channel_id: Uuid,
@@ -24,11 +25,13 @@ pub struct ChannelOverride {
     pub is_role: bool,
     /// The name of the role or user.
     pub name: String,
-    /// The permissions that it gives, as a bit set.
+    /// The permissions that it gives: a bit set, and their names in JSON.
     #[serde(rename = "allow", serialize_with = "shown::permissions")]
+    #[schemars(schema_with = "shown::permission_list")]
     pub allow_bits: i64,
-    /// The permissions that it takes, as a bit set.
+    /// The permissions that it takes: a bit set, and their names in JSON.
     #[serde(rename = "deny", serialize_with = "shown::permissions")]
+    #[schemars(schema_with = "shown::permission_list")]
     pub deny_bits: i64,
 }
 
@@ -136,7 +139,7 @@ async fn store(db: &Db, row: ChannelOverride, now: Micros) -> ImksResult<bool> {
         }
         let (allowed, denied) = before.unwrap_or_default();
         let mut changes = vec![Change::permissions(None, Some(row.channel_id))];
-        if ((allowed ^ row.allow_bits) | (denied ^ row.deny_bits)) & VIEW_CHANNEL != 0 {
+        if ((allowed ^ row.allow_bits) | (denied ^ row.deny_bits)) & VIEW_CHANNEL.cast_signed() != 0 {
             // Members who see the channel again have to learn it.
             let members: Vec<Uuid> = sqlx::query_scalar(MEMBERS)
                 .bind(row.channel_id).bind(row.subject_id).bind(AFFECTED_LIMIT)

@@ -30,7 +30,7 @@ pub fn permission_names(bits: u64) -> Vec<&'static str> {
 /// The permissions of core/v1/permission.proto, all of them.
 pub(super) const ALL_BITS: u64 = (1 << 13) - 1;
 /// The permission without which a channel does not exist for a user.
-pub(super) const VIEW_CHANNEL: i64 = 1;
+pub(super) const VIEW_CHANNEL: u64 = 1;
 const PREFIX: &str = "PERMISSION_";
 
 #[cfg(test)]

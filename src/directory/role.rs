@@ -1,5 +1,6 @@
 //! Roles: named sets of permissions. Four of them exist in every workspace; a workspace may have further ones.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -14,16 +15,17 @@ use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 
 /// A role of the directory.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct Role {
     /// The id of the role.
     pub id: Uuid,
     /// The name, which is unique in its workspace.
     pub name: String,
-    /// The workspace of the role; `None` for a role that every workspace has.
+    /// The workspace of the role. One that every workspace has belongs to none.
     pub workspace_id: Option<Uuid>,
-    /// The permissions, as a bit set of core/v1/permission.proto.
+    /// The permissions: a bit set of core/v1/permission.proto, and their names in JSON.
     #[serde(rename = "permissions", serialize_with = "shown::permissions")]
+    #[schemars(schema_with = "shown::permission_list")]
     pub bits: i64,
 }
 
@@ -202,7 +204,7 @@ async fn insert(db: &Db, role: Role) -> ImksResult<bool> {
 
 async fn update(db: &Db, old: Role, new: Role, now: Micros) -> ImksResult<bool> {
     let workspace = new.workspace_id.unwrap_or_default();
-    let shows = (old.bits ^ new.bits) & VIEW_CHANNEL != 0;
+    let shows = (old.bits ^ new.bits) & VIEW_CHANNEL.cast_signed() != 0;
     Ok(transaction!(db, tx => {
         sqlx::query(super::workspace::LOCK).bind(workspace).execute(&mut *tx).await?;
         let taken: i64 = sqlx::query_scalar(TAKEN).bind(workspace).bind(&new.name).bind(new.id)
@@ -222,7 +224,9 @@ async fn update(db: &Db, old: Role, new: Role, now: Micros) -> ImksResult<bool> 
 }
 
 async fn remove(db: &Db, role: Role, now: Micros) -> ImksResult<()> {
+    let workspace = role.workspace_id.unwrap_or_default();
     transaction!(db, tx => {
+        sqlx::query(super::workspace::LOCK).bind(workspace).execute(&mut *tx).await?;
         let holders: Vec<Uuid> =
             sqlx::query_scalar(HOLDERS).bind(role.id).bind(AFFECTED_LIMIT).fetch_all(&mut *tx).await?;
         let pairs: Vec<(Uuid, Uuid)> =
@@ -249,7 +253,7 @@ const INSERT: &str = "INSERT INTO directory_role (id, name, bits, workspace_id) 
 const ALL: &str = "SELECT id, name, bits, workspace_id FROM directory_role \
      WHERE workspace_id = $1 OR (workspace_id IS NULL AND name NOT LIKE 'bits-%') ORDER BY name";
 const FIND: &str = "SELECT id, name, bits, workspace_id FROM directory_role \
-     WHERE (workspace_id = $1 OR workspace_id IS NULL) AND (name = $2 OR id = $3)";
+     WHERE (workspace_id = $1 OR (workspace_id IS NULL AND name NOT LIKE 'bits-%')) AND (name = $2 OR id = $3)";
 const TAKEN: &str = "SELECT COUNT(*) FROM directory_role \
      WHERE (workspace_id = $1 OR workspace_id IS NULL) AND name = $2 AND id <> $3";
 const UPDATE: &str = "UPDATE directory_role SET name = $2, bits = $3 WHERE id = $1";

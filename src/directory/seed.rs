@@ -13,41 +13,52 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Directory, NewChannel, RoleName, RoomKind};
 use crate::error::{ImksError, ImksResult};
 
 /// The content of a seed file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
+    /// The users.
     #[serde(default)]
     user: Vec<SeedUser>,
+    /// The channels, with their members.
     #[serde(default)]
     channel: Vec<SeedChannel>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SeedUser {
+    /// The name.
     name: String,
+    /// Whether the user is a program.
     #[serde(default)]
     bot: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SeedChannel {
+    /// The name: `team`, or `acme/team` in another workspace.
     name: String,
+    /// Whether only its members see it.
     #[serde(default)]
     private: bool,
+    /// Whether only those who manage it may write.
     #[serde(default)]
     read_only: bool,
+    /// The minimum number of seconds between two messages of one user.
     #[serde(default)]
     slow_mode_s: u32,
+    /// Whether nothing in it can change any more.
     #[serde(default)]
     archived: bool,
+    /// Members with the role `owner`. Users who are missing are made.
     #[serde(default)]
     owners: Vec<String>,
     #[serde(default)]
@@ -67,10 +78,21 @@ impl Seed {
         toml::from_str(text)
             .map_err(|error| ImksError::Config(format!("the seed file is not valid: {error}")))
     }
+
+    /// Refuses names with U+0000, which PostgreSQL cannot look for.
+    fn check(&self) -> ImksResult<()> {
+        let members = self.channel.iter().flat_map(SeedChannel::members_by_role);
+        let names = members.flat_map(|(_, names)| names).chain(self.channel.iter().map(|it| &it.name));
+        let mut names = names.chain(self.user.iter().map(|it| &it.name));
+        if names.any(|name| name.contains('\0')) {
+            return Err(ImksError::invalid("name", "must not contain the character U+0000"));
+        }
+        Ok(())
+    }
 }
 
 /// The result of an import.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Imported {
     /// The number of users.
     pub users: Count,
@@ -81,7 +103,7 @@ pub struct Imported {
 }
 
 /// The number of created and existing objects of one kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Count {
     /// The number of objects that the import created.
     pub made: usize,
@@ -104,6 +126,7 @@ impl Directory {
     /// # Errors
     /// The errors of the single steps. Objects that were created before an error remain.
     pub async fn import(&self, seed: Seed) -> ImksResult<Imported> {
+        seed.check()?;
         let (mut done, mut users) = (Imported::default(), HashSet::new());
         for user in &seed.user {
             self.import_user(&user.name, user.bot, &mut users, &mut done.users).await?;

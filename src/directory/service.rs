@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::change::Kind;
+use super::permission::VIEW_CHANNEL;
 use super::status::failed;
 use super::watch::{Item, mapped};
 use super::{Channel, Directory, Member, User};
@@ -42,7 +43,7 @@ impl v1::channel_service_server::ChannelService for Directory {
         &self,
         request: Request<v1::WatchChannelsRequest>,
     ) -> Result<Response<Self::WatchChannelsStream>, Status> {
-        let events = self.stream(request.into_inner().cursor, self.head(), Vec::new(), channel_event).await?;
+        let events = self.stream(request.into_inner().cursor, self.head(), channel_event).await?;
         let wire = |(cursor, event)| v1::WatchChannelsResponse { cursor, event: Some(event) };
         Ok(Response::new(mapped(events, wire)))
     }
@@ -117,8 +118,7 @@ impl v1::member_service_server::MemberService for Directory {
         &self,
         request: Request<v1::WatchMembershipRequest>,
     ) -> Result<Response<Self::WatchMembershipStream>, Status> {
-        let events =
-            self.stream(request.into_inner().cursor, self.head(), Vec::new(), membership_event).await?;
+        let events = self.stream(request.into_inner().cursor, self.head(), membership_event).await?;
         let wire = |(cursor, event)| v1::WatchMembershipResponse { cursor, event: Some(event) };
         Ok(Response::new(mapped(events, wire)))
     }
@@ -162,8 +162,7 @@ impl v1::permission_service_server::PermissionService for Directory {
         &self,
         request: Request<v1::WatchInvalidationsRequest>,
     ) -> Result<Response<Self::WatchInvalidationsStream>, Status> {
-        let events =
-            self.stream(request.into_inner().cursor, self.head(), Vec::new(), invalidation_event).await?;
+        let events = self.stream(request.into_inner().cursor, self.head(), invalidation_event).await?;
         let wire = |(cursor, event)| v1::WatchInvalidationsResponse { cursor, event: Some(event) };
         Ok(Response::new(mapped(events, wire)))
     }
@@ -171,7 +170,7 @@ impl v1::permission_service_server::PermissionService for Directory {
 
 async fn channel_event(
     directory: Directory,
-    item: Item<()>,
+    item: Item,
 ) -> Result<Option<v1::watch_channels_response::Event>, Status> {
     use v1::watch_channels_response::Event;
     Ok(match item {
@@ -186,13 +185,13 @@ async fn channel_event(
         }
         Item::CaughtUp => Some(Event::CaughtUp(v1::CaughtUp {})),
         Item::Reset => Some(Event::Reset(v1::Reset {})),
-        Item::Change(_) | Item::Extra(()) => None,
+        Item::Change(_) => None,
     })
 }
 
 async fn membership_event(
     directory: Directory,
-    item: Item<()>,
+    item: Item,
 ) -> Result<Option<v1::watch_membership_response::Event>, Status> {
     use v1::watch_membership_response::{Event, Left};
     Ok(match item {
@@ -208,13 +207,13 @@ async fn membership_event(
         }
         Item::CaughtUp => Some(Event::CaughtUp(v1::CaughtUp {})),
         Item::Reset => Some(Event::Reset(v1::Reset {})),
-        Item::Change(_) | Item::Extra(()) => None,
+        Item::Change(_) => None,
     })
 }
 
 async fn invalidation_event(
     _: Directory,
-    item: Item<()>,
+    item: Item,
 ) -> Result<Option<v1::watch_invalidations_response::Event>, Status> {
     use v1::watch_invalidations_response::{Event, Invalidation};
     let text = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default();
@@ -227,7 +226,7 @@ async fn invalidation_event(
         })),
         Item::CaughtUp => Some(Event::CaughtUp(v1::CaughtUp {})),
         Item::Reset => Some(Event::Reset(v1::Reset {})),
-        Item::Change(_) | Item::Extra(()) => None,
+        Item::Change(_) => None,
     })
 }
 
@@ -270,11 +269,13 @@ impl From<Member> for v1::Membership {
             notify_level: i32::try_from(member.notify_level).unwrap_or_default(),
             muted_until_us: member.muted_until,
             role_ids: distinct(member.roles.iter().map(|role| role.id)),
+            workspace_id: member.workspace_id.map(|id| id.to_string()).unwrap_or_default(),
         }
     }
 }
 
-fn id(text: &str) -> Result<Uuid, Status> {
+/// Reads an id of a request.
+pub(super) fn id(text: &str) -> Result<Uuid, Status> {
     Uuid::parse_str(text).map_err(|_| Status::invalid_argument("id"))
 }
 
@@ -307,4 +308,3 @@ fn distinct(ids: impl Iterator<Item = Uuid>) -> Vec<String> {
 const PAGE_MAX: i64 = 500;
 /// The number of roles that are resolved in one call.
 const MENTIONED_ROLES_MAX: usize = 20;
-const VIEW_CHANNEL: u64 = 1;

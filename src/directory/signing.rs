@@ -6,13 +6,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::user::unknown;
 use super::{Directory, User, shown};
-use crate::clock::{Micros, now_micros};
+use crate::clock::{Micros, Timestamp, micros, now_micros};
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
 
@@ -28,18 +29,27 @@ pub(super) struct KeyRow {
 }
 
 /// A signing key, without its secret part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SigningKeyInfo {
     /// The id of the key in the header of a token.
     pub kid: String,
     /// When the key was made.
     #[serde(serialize_with = "shown::time")]
+    #[schemars(with = "Timestamp")]
     pub created_at: Micros,
-    /// When its signatures end to be valid; `None` for the key that signs.
+    /// When its signatures end to be valid. The key that signs has no end yet.
     #[serde(serialize_with = "shown::optional_time")]
+    #[schemars(with = "Option<Timestamp>")]
     pub not_after: Option<Micros>,
     /// Whether its signatures were declared void.
     pub revoked: bool,
+}
+
+impl From<KeyRow> for SigningKeyInfo {
+    fn from(key: KeyRow) -> Self {
+        let KeyRow { kid, created_at, not_after, revoked, .. } = key;
+        Self { kid, created_at, not_after, revoked }
+    }
 }
 
 /// The claims in a token of the directory.
@@ -109,13 +119,14 @@ impl Directory {
         Ok(())
     }
 
-    /// Replaces the signing key. Tokens signed with the old key remain valid for
+    /// Replaces the signing key, and returns the one that signs now. Tokens signed with the old key remain valid for
     /// [`super::Config::key_overlap`].
     ///
     /// # Errors
     /// `Database`.
-    pub async fn rotate_signing_key(&self) -> ImksResult<()> {
-        self.replace_older_than(Duration::ZERO).await.map(drop)
+    pub async fn rotate_signing_key(&self) -> ImksResult<SigningKeyInfo> {
+        self.replace_older_than(Duration::ZERO).await?;
+        self.active_key().await.map(SigningKeyInfo::from)
     }
 
     /// Replaces the signing key if it is older than [`super::Config::key_age`], unless that is zero.
@@ -153,13 +164,7 @@ impl Directory {
     /// # Errors
     /// `Database`.
     pub async fn signing_keys(&self) -> ImksResult<Vec<SigningKeyInfo>> {
-        let shown = |key: KeyRow| SigningKeyInfo {
-            kid: key.kid,
-            created_at: key.created_at,
-            not_after: key.not_after,
-            revoked: key.revoked,
-        };
-        Ok(self.keys().await?.into_iter().map(shown).collect())
+        Ok(self.keys().await?.into_iter().map(SigningKeyInfo::from).collect())
     }
 
     async fn replace_older_than(&self, age: Duration) -> ImksResult<bool> {
@@ -282,11 +287,6 @@ async fn replace(db: &Db, key: KeyRow, before: Micros, old_until: Micros) -> Imk
     }))
 }
 
-/// Returns a duration in microseconds.
-pub(super) fn micros(duration: Duration) -> Micros {
-    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
-}
-
 /// The prefix of a version 1 PKCS #8 Ed25519 private key (RFC 8410), which the 32 bytes of the seed follow.
 const PKCS8_ED25519: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -304,4 +304,6 @@ const INSERT: &str =
 const RETIRE: &str =
     "UPDATE directory_signing_key SET not_after = $1 WHERE not_after IS NULL AND created_at <= $2";
 const REVOKE: &str = "UPDATE directory_signing_key SET revoked = TRUE, not_after = $2 WHERE kid = $1";
-const REVOKED: &str = "SELECT MAX(revoked_at) FROM directory_revocation WHERE subject_id IN ($1, $2)";
+/// When the tokens of a user, or of a session, were last withdrawn.
+pub(super) const REVOKED: &str =
+    "SELECT MAX(revoked_at) FROM directory_revocation WHERE subject_id IN ($1, $2)";

@@ -1,6 +1,7 @@
 //! The directory's implementation of the core's token service.
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 use sqlx::FromRow;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -8,10 +9,10 @@ use uuid::Uuid;
 use super::Directory;
 use super::signing::{Checked, KeyRow};
 use super::status::failed;
-use super::watch::Item;
+use super::watch::{Cursored, Item};
 use crate::clock::{Micros, now_micros};
 use crate::error::ImksResult;
-use crate::models::db::on;
+use crate::models::db::{Db, on};
 use crate::pb::v1;
 use crate::pb::v1::signing_key::{Algorithm, Status as KeyStatus};
 use crate::pb::v1::verify_token_response::Reason;
@@ -67,30 +68,22 @@ impl v1::token_service_server::TokenService for Directory {
         request: Request<v1::WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
         let cursor = request.into_inner().cursor;
-        // The head is read before the snapshot, so that later revocations arrive through the log, possibly
-        // twice.
-        let head = self.head();
-        let snapshot = match cursor.is_empty() {
-            true => self.live_revocations().await.map_err(failed)?.into_iter().map(Item::Extra).collect(),
-            false => Vec::new(),
-        };
-        self.stream(cursor, head, snapshot, |_, item| async move {
-            let event = match item {
-                Item::Extra(revocation) => Some(Event::Revoked(revocation)),
+        let from_the_beginning = cursor.is_empty();
+        // The head is read before the snapshot, so that later revocations arrive through the log, possibly twice.
+        let changes = self.stream(cursor, self.head(), |_, item| async move {
+            Ok(match item {
                 Item::Change(change) if change.is(super::change::Kind::Revoked) => {
                     Some(Event::Revoked(revocation(change.user_id, change.session_id, change.changed_at)))
                 }
                 Item::Change(_) => None,
                 Item::CaughtUp => Some(Event::CaughtUp(v1::CaughtUp {})),
                 Item::Reset => Some(Event::Reset(v1::Reset {})),
-            };
-            Ok(event)
-        })
-        .await
-        .map(|events| {
-            let event = |(cursor, event)| v1::WatchRevocationsResponse { cursor, event: Some(event) };
-            Response::new(super::watch::mapped(events, event))
-        })
+            })
+        });
+        let changes = changes.await?;
+        let events = if from_the_beginning { self.snapshot().chain(changes).boxed() } else { changes };
+        let wire = |(cursor, event)| v1::WatchRevocationsResponse { cursor, event: Some(event) };
+        Ok(Response::new(super::watch::mapped(events, wire)))
     }
 }
 
@@ -101,19 +94,44 @@ struct RevocationRow {
     revoked_at: Micros,
 }
 
-impl Directory {
-    /// Returns the revocations that can still concern a token that has not expired.
-    async fn live_revocations(&self) -> ImksResult<Vec<v1::Revocation>> {
-        let since = now_micros() - TOKEN_LIFE_MAX;
-        let rows: Vec<RevocationRow> =
-            on!(read self.db(), pool => sqlx::query_as(LIVE).bind(since).fetch_all(pool).await?);
-        let convert = |row: RevocationRow| {
-            let (user, session) =
-                if row.is_session { (None, Some(row.subject_id)) } else { (Some(row.subject_id), None) };
-            revocation(user, session, row.revoked_at)
-        };
-        Ok(rows.into_iter().map(convert).collect())
+impl From<RevocationRow> for v1::Revocation {
+    fn from(RevocationRow { subject_id, is_session, revoked_at }: RevocationRow) -> Self {
+        match is_session {
+            true => revocation(None, Some(subject_id), revoked_at),
+            false => revocation(Some(subject_id), None, revoked_at),
+        }
     }
+}
+
+impl Directory {
+    /// Returns the revocations that can still concern a token that has not expired, read page by page as they are
+    /// sent. They have no cursor, so that an interrupted snapshot is sent again from its beginning.
+    fn snapshot(&self) -> Cursored<Event> {
+        let since = now_micros() - TOKEN_LIFE_MAX;
+        let pages =
+            stream::try_unfold((self.clone(), Some(Uuid::nil())), move |(directory, after)| async move {
+                let Some(after) = after else { return Ok(None) };
+                let page = directory.revocations_after(after, since).await.map_err(failed)?;
+                let after = page.last().map(|row| row.subject_id);
+                Ok::<_, Status>(Some((page, (directory, after))))
+            });
+        let events = pages.map_ok(|page| {
+            stream::iter(page.into_iter().map(|row| Ok((String::new(), Event::Revoked(row.into())))))
+        });
+        events.try_flatten().take_until(self.0.stop.clone().cancelled_owned()).boxed()
+    }
+
+    async fn revocations_after(&self, after: Uuid, since: Micros) -> ImksResult<Vec<RevocationRow>> {
+        Ok(on!(read self.db(), pool => {
+            sqlx::query_as(LIVE).bind(since).bind(after).bind(SNAPSHOT_PAGE).fetch_all(pool).await?
+        }))
+    }
+}
+
+/// Removes revocations that concern only tokens that have expired.
+pub(super) async fn trim(db: &Db, now: Micros) -> ImksResult<()> {
+    on!(db, pool => { sqlx::query(TRIM).bind(now - TOKEN_LIFE_MAX).execute(pool).await?; });
+    Ok(())
 }
 
 fn revocation(user: Option<Uuid>, session: Option<Uuid>, revoked_at_us: Micros) -> v1::Revocation {
@@ -144,5 +162,31 @@ const MAX_AGE_S: u32 = 300;
 const KEY_SKEW: Micros = 60_000_000;
 /// 32 days, in microseconds: one day more than the longest lifetime of a token of the directory.
 const TOKEN_LIFE_MAX: Micros = 32 * 24 * 3_600_000_000;
-const LIVE: &str =
-    "SELECT subject_id, is_session, revoked_at FROM directory_revocation WHERE revoked_at > $1";
+/// The number of revocations that are read at once.
+const SNAPSHOT_PAGE: i64 = 1_000;
+const LIVE: &str = "SELECT subject_id, is_session, revoked_at FROM directory_revocation \
+     WHERE revoked_at > $1 AND subject_id > $2 ORDER BY subject_id LIMIT $3";
+const TRIM: &str = "DELETE FROM directory_revocation WHERE revoked_at <= $1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::user::REVOKE;
+    use crate::directory::{Config, Directory};
+
+    #[tokio::test]
+    async fn a_revocation_is_kept_for_as_long_as_a_token_can_live() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::models::db::Config { data_dir: folder.path().into(), ..Default::default() };
+        let db = Db::connect(&config).await.unwrap();
+        db.migrate().await.unwrap();
+        let (directory, now) = (Directory::view(db.clone(), Config::default()), now_micros());
+        let (old, young) = (Uuid::now_v7(), Uuid::now_v7());
+        for (subject, at) in [(old, now - TOKEN_LIFE_MAX), (young, now - TOKEN_LIFE_MAX + 1)] {
+            on!(&db, pool => { sqlx::query(REVOKE).bind(subject).bind(false).bind(at).execute(pool).await.unwrap(); });
+        }
+        trim(&db, now).await.unwrap();
+        let left = directory.revocations_after(Uuid::nil(), 0).await.unwrap();
+        assert_eq!(left.iter().map(|row| row.subject_id).collect::<Vec<_>>(), [young]);
+    }
+}

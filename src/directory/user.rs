@@ -1,17 +1,18 @@
 //! The users of the directory.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
 use super::change::{Change, record};
 use super::{Directory, shown};
-use crate::clock::{Micros, now_micros};
+use crate::clock::{Micros, Timestamp, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::models::db::{Db, on, transaction};
 
 /// A user of the directory.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct User {
     /// The id of the user.
     pub id: Uuid,
@@ -21,9 +22,11 @@ pub struct User {
     pub bot: bool,
     /// When the account was created.
     #[serde(serialize_with = "shown::time")]
+    #[schemars(with = "Timestamp")]
     pub created_at: Micros,
-    /// When the account was closed; `None` if it is open.
+    /// When the account was closed, if it was.
     #[serde(serialize_with = "shown::optional_time")]
+    #[schemars(with = "Option<Timestamp>")]
     pub deleted_at: Option<Micros>,
 }
 
@@ -33,9 +36,13 @@ impl Directory {
     /// # Errors
     /// `InvalidInput` if the name is not allowed; `Conflict` if it is taken; `Database`.
     pub async fn create_user(&self, username: &str, bot: bool) -> ImksResult<User> {
+        self.create(Uuid::now_v7(), username, bot).await
+    }
+
+    /// Creates a user with an id that is free.
+    pub(super) async fn create(&self, id: Uuid, username: &str, bot: bool) -> ImksResult<User> {
         let name = checked_name("username", username)?;
-        let user =
-            User { id: Uuid::now_v7(), username: name, bot, created_at: now_micros(), deleted_at: None };
+        let user = User { id, username: name, bot, created_at: now_micros(), deleted_at: None };
         let (db, row) = (self.db().clone(), user.clone());
         self.settled(async move { insert(&db, row).await }).await?;
         Ok(user)
@@ -122,7 +129,7 @@ impl Directory {
     pub async fn remove_user(&self, username: &str) -> ImksResult<()> {
         let user = self.user_by_name(username).await?;
         let db = self.db().clone();
-        self.settled(async move { remove(&db, user.id, now_micros()).await }).await
+        self.settled(async move { remove(&db, user.id).await }).await
     }
 
     /// Revokes all current tokens of a user without closing the account.
@@ -132,7 +139,7 @@ impl Directory {
     pub async fn revoke_user(&self, username: &str) -> ImksResult<()> {
         let user = self.user_by_name(username).await?;
         let db = self.db().clone();
-        self.settled(async move { revoke(&db, user.id, now_micros()).await }).await
+        self.settled(async move { revoke(&db, user.id).await }).await
     }
 
     pub(super) async fn users_by_id(&self, ids: &[Uuid]) -> ImksResult<Vec<User>> {
@@ -158,8 +165,18 @@ async fn insert(db: &Db, user: User) -> ImksResult<()> {
     if done == 1 { Ok(()) } else { Err(ImksError::Conflict { what: "user", name: user.username }) }
 }
 
-async fn remove(db: &Db, user: Uuid, now: Micros) -> ImksResult<()> {
+/// Locks a user in the transaction `tx`, and evaluates to the time after that: whoever began a session of the user
+/// meanwhile signed its token before.
+macro_rules! locked {
+    ($tx:expr, $user:expr) => {{
+        sqlx::query(LOCK_USER).bind($user).execute(&mut *$tx).await?;
+        now_micros()
+    }};
+}
+
+async fn remove(db: &Db, user: Uuid) -> ImksResult<()> {
     transaction!(db, tx => {
+        let now = locked!(tx, user);
         sqlx::query(DELETE).bind(user).bind(now).execute(&mut *tx).await?;
         let channels: Vec<Uuid> = sqlx::query_scalar(LEAVE_ALL).bind(user).fetch_all(&mut *tx).await?;
         for sql in DELETE_REST.iter().chain(&END_SESSIONS) {
@@ -175,8 +192,9 @@ async fn remove(db: &Db, user: Uuid, now: Micros) -> ImksResult<()> {
     Ok(())
 }
 
-async fn revoke(db: &Db, user: Uuid, now: Micros) -> ImksResult<()> {
+async fn revoke(db: &Db, user: Uuid) -> ImksResult<()> {
     transaction!(db, tx => {
+        let now = locked!(tx, user);
         for sql in END_SESSIONS {
             sqlx::query(sql).bind(user).execute(&mut *tx).await?;
         }
@@ -221,6 +239,8 @@ const DELETE_REST: [&str; 4] = [
     "DELETE FROM directory_override WHERE subject_id = $1",
     "DELETE FROM directory_ban WHERE user_id = $1",
 ];
+/// Locks the row of a user until the transaction ends, and tells whether the account is open.
+pub(super) const LOCK_USER: &str = "UPDATE directory_user SET bot = bot WHERE id = $1 AND deleted_at IS NULL";
 /// Ends the sessions of a user: no refresh token is good any more.
 const END_SESSIONS: [&str; 2] = [
     "DELETE FROM directory_refresh_token WHERE session_id IN \

@@ -13,12 +13,10 @@ use super::change::ChangeRow;
 use super::status::failed;
 
 /// An item of a stream, before it is converted to the event of its service.
-pub(super) enum Item<X> {
-    /// An item of the snapshot at the beginning of a stream.
-    Extra(X),
+pub(super) enum Item {
     /// A row of the log.
     Change(ChangeRow),
-    /// The end of the snapshot; later items are live.
+    /// The stream begins; later items are live.
     CaughtUp,
     /// The cursor is too old, so changes were missed.
     Reset,
@@ -27,11 +25,11 @@ pub(super) enum Item<X> {
 /// A stream of events with their cursors.
 pub(super) type Cursored<E> = BoxStream<'static, Result<(String, E), Status>>;
 
-struct Reader<X> {
+struct Reader {
     directory: Directory,
     head: watch::Receiver<i64>,
     seq: i64,
-    ready: VecDeque<(String, Item<X>)>,
+    ready: VecDeque<(String, Item)>,
 }
 
 impl Directory {
@@ -40,25 +38,23 @@ impl Directory {
         *self.0.head.borrow()
     }
 
-    /// Returns a stream of the changes after `cursor`. If `cursor` is empty, the stream has `snapshot`,
-    /// `caught_up` and the changes after `seq`, which must be the [`Directory::head`] from before the
-    /// snapshot was taken. `form` converts an item to an event of the service, or drops it.
-    pub(super) async fn stream<X, E, F, Fut>(
+    /// Returns a stream of the changes after `cursor`. If `cursor` is empty, the stream has `caught_up` and the changes
+    /// after `seq`, which must be the [`Directory::head`] from before anything was read that the caller sends first.
+    /// `form` converts an item to an event of the service, or drops it.
+    pub(super) async fn stream<E, F, Fut>(
         &self,
         cursor: String,
         seq: i64,
-        snapshot: Vec<Item<X>>,
         form: F,
     ) -> Result<Cursored<E>, Status>
     where
-        X: Send + 'static,
         E: Send + 'static,
-        F: Fn(Directory, Item<X>) -> Fut + Send + Sync + Clone + 'static,
+        F: Fn(Directory, Item) -> Fut + Send + Sync + Clone + 'static,
         Fut: Future<Output = Result<Option<E>, Status>> + Send + 'static,
     {
         let head = self.0.head.subscribe();
         let mut reader = Reader { directory: self.clone(), head, seq, ready: VecDeque::new() };
-        reader.begin(&cursor, snapshot).await?;
+        reader.begin(&cursor).await?;
         let stop = self.0.stop.clone();
         let items = stream::unfold(reader, |mut reader| async {
             let item = reader.next().await;
@@ -81,14 +77,10 @@ impl Directory {
     }
 }
 
-impl<X> Reader<X> {
-    async fn begin(&mut self, cursor: &str, snapshot: Vec<Item<X>>) -> Result<(), Status> {
+impl Reader {
+    async fn begin(&mut self, cursor: &str) -> Result<(), Status> {
         if cursor.is_empty() {
-            let now = self.seq.to_string();
-            // Items of the snapshot have no cursor, so that an interrupted snapshot is sent again from the
-            // beginning.
-            self.ready.extend(snapshot.into_iter().map(|item| (String::new(), item)));
-            self.ready.push_back((now, Item::CaughtUp));
+            self.ready.push_back((self.seq.to_string(), Item::CaughtUp));
             return Ok(());
         }
         let seq = cursor.parse().map_err(|_| Status::invalid_argument("cursor"))?;
@@ -100,7 +92,7 @@ impl<X> Reader<X> {
         Ok(())
     }
 
-    async fn next(&mut self) -> Result<(String, Item<X>), Status> {
+    async fn next(&mut self) -> Result<(String, Item), Status> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(item);

@@ -1,5 +1,6 @@
 //! The workspaces of the directory. Each channel that is not a direct conversation belongs to one.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -8,12 +9,12 @@ use super::Directory;
 use super::change::{Change, record};
 use super::shown;
 use super::user::{CHANGES_AT_ONCE, LIST_MAX, checked_name, unknown};
-use crate::clock::{Micros, now_micros};
+use crate::clock::{Micros, Timestamp, now_micros};
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, on, transaction};
 
 /// A workspace of the directory.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, JsonSchema)]
 pub struct Workspace {
     /// The id of the workspace.
     pub id: Uuid,
@@ -21,6 +22,7 @@ pub struct Workspace {
     pub name: String,
     /// When the workspace was created.
     #[serde(serialize_with = "shown::time")]
+    #[schemars(with = "Timestamp")]
     pub created_at: Micros,
 }
 
@@ -139,8 +141,9 @@ const DELETE: &str = "DELETE FROM directory_workspace WHERE id = $1";
 const CHANNELS: &str = "SELECT COUNT(*) FROM directory_channel WHERE workspace_id = $1";
 const DELETE_MEMBERS: &str =
     "DELETE FROM directory_workspace_member WHERE workspace_id = $1 RETURNING user_id";
-const DELETE_REST: [&str; 3] = [
+const DELETE_REST: [&str; 4] = [
     "DELETE FROM directory_member_role WHERE place_id = $1",
     "DELETE FROM directory_ban WHERE place_id = $1",
     "DELETE FROM directory_role WHERE workspace_id = $1",
+    "DELETE FROM directory_emoji WHERE workspace_id = $1",
 ];

@@ -1,9 +1,10 @@
 //! The settings of webhooks, and their checks.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::signature::Keys;
-use crate::models::feed;
+use crate::models::feed::{self, Filter};
 use crate::secret::Secret;
 
 /// The settings of webhooks.
@@ -44,10 +45,28 @@ impl Config {
         if !self.url.iter().all(is_http) {
             problems.push("IMKS_WEBHOOK_URL must be addresses that start with http:// or https://".into());
         }
+        let has_user = |url: &Secret| {
+            let uri = url.expose().parse::<http::Uri>();
+            uri.is_ok_and(|uri| uri.authority().is_some_and(|authority| authority.as_str().contains('@')))
+        };
+        if self.url.iter().any(has_user) {
+            problems.push(
+                "IMKS_WEBHOOK_URL has a user or a password, which are not sent: check the signature".into(),
+            );
+        }
         if self.url.len() > ENDPOINTS_MAX {
             problems.push(format!("IMKS_WEBHOOK_URL has more than {ENDPOINTS_MAX} addresses"));
         }
-        problems.extend(Keys::parse(&self.secret).err().map(|error| error.to_string()));
+        let distinct: HashSet<&str> = self.url.iter().map(Secret::expose).collect();
+        if distinct.len() < self.url.len() {
+            problems
+                .push("IMKS_WEBHOOK_URL has an address twice: each receiver gets every event once".into());
+        }
+        if let Some(event) = self.events.iter().find(|event| !Filter::names().any(|name| name == **event)) {
+            let known = Filter::names().collect::<Vec<_>>().join(", ");
+            problems.push(format!("IMKS_WEBHOOK_EVENTS has the event {event:?}: there are {known}"));
+        }
+        problems.extend(Keys::parse(&self.secret, SECRET).err().map(|error| error.to_string()));
         if !feed.is_on() {
             problems.push("IMKS_WEBHOOK_URL needs the feed: IMKS_FEED_RETENTION must be more than 0s".into());
         }
@@ -63,6 +82,8 @@ fn is_http(uri: &http::Uri) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
 }
 
+/// The variable with the secrets.
+pub(super) const SECRET: &str = "IMKS_WEBHOOK_SECRET";
 /// The most receivers of webhooks.
 const ENDPOINTS_MAX: usize = 16;
 
@@ -80,14 +101,25 @@ mod tests {
         let (on, off) = (feed::Config::default(), feed::Config { retention: Duration::ZERO });
         assert_eq!(config("http://app:3000/hook").problems(&on), [""; 0]);
         assert_eq!(Config::default().problems(&off), [""; 0]);
+        let twice = vec!["http://app/hook".into(), "http://app/hook".into()];
+        let typo = vec!["message:new".into(), "message:edited".into()];
         for (config, feed, part) in [
+            (Config { url: twice, ..config("") }, &on, "IMKS_WEBHOOK_URL has an address twice"),
+            (
+                Config { events: typo, ..config("http://app") },
+                &on,
+                "\"message:edited\": there are message:new,",
+            ),
             (config("app/hook"), &on, "IMKS_WEBHOOK_URL must be"),
+            (config("http://me:hunter2@app/hook"), &on, "IMKS_WEBHOOK_URL has a user"),
             (config("http://app"), &off, "IMKS_FEED_RETENTION"),
             (Config { secret: Vec::new(), ..config("http://app") }, &on, "IMKS_WEBHOOK_SECRET"),
             (Config { give_up: Duration::from_secs(1), ..config("http://app") }, &on, "IMKS_WEBHOOK_GIVE_UP"),
         ] {
             let problems = config.problems(feed);
             assert!(problems.len() == 1 && problems[0].contains(part), "{problems:?}");
+            assert!(!problems[0].contains("hunter2"), "{problems:?}");
+            assert!(problems[0].matches("message:updated").count() <= 1, "{problems:?}");
         }
     }
 }

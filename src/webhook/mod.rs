@@ -4,11 +4,12 @@
 //! Each receiver has a cursor in the database and one sender in the cluster, which holds a lease. A sender that ends
 //! without a word is replaced when its lease has expired, and the events since the cursor are sent again.
 
+mod backlog;
 mod config;
 mod delivery;
 pub mod metrics;
 mod sender;
-mod signature;
+pub(crate) mod signature;
 mod window;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::ImksResult;
 use crate::http_client::HttpClient;
 use crate::models::feed::Feed;
 use crate::node::NodeId;
+pub use backlog::Backlog;
 pub use config::Config;
 use sender::Sender;
 use signature::Keys;
@@ -38,9 +40,9 @@ pub fn start(
     if config.url.is_empty() {
         return Ok(());
     }
-    let (client, keys) = (HttpClient::new()?, Arc::new(Keys::parse(&config.secret)?));
+    let (client, keys) = (HttpClient::new()?, Arc::new(Keys::parse(&config.secret, config::SECRET)?));
     for url in &config.url {
-        let sender = Sender::new(url, config, client.clone(), keys.clone(), feed.clone(), node);
+        let sender = Sender::new(url, config, client.clone(), keys.clone(), feed.clone(), (node, tasks));
         tasks.spawn(sender.run(stop.clone()));
     }
     Ok(())

@@ -1,14 +1,19 @@
 //! The sender of one receiver: it holds the lease, reads the feed, and keeps the cursor.
+//!
+//! What uses the database while something else is waited for is a task of its own, or done at once: a future that is
+//! not polled meanwhile would keep its connection, which on SQLite may be the one that writes.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::task::JoinError;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use super::config::Config;
@@ -16,6 +21,7 @@ use super::delivery::{Letter, Outcome, Receiver};
 use super::metrics;
 use super::signature::Keys;
 use super::window::Window;
+use crate::error::Cause;
 use crate::http_client::HttpClient;
 use crate::models::Db;
 use crate::models::feed::{Cursor, Event, Feed, Filter, Follower, Position, Step};
@@ -23,7 +29,7 @@ use crate::models::lease::Lease;
 use crate::models::webhook::{DeadLetter, Endpoint};
 use crate::node::NodeId;
 use crate::secret::Secret;
-use crate::{ImksResult, clock};
+use crate::{ImksError, ImksResult, clock};
 
 /// The sender of one receiver on this node.
 pub(super) struct Sender {
@@ -32,24 +38,38 @@ pub(super) struct Sender {
     feed: Feed,
     filter: Filter,
     lease: Lease,
+    /// Where it reads.
+    tasks: TaskTracker,
 }
 
 /// A delivery that has ended.
 enum Done {
-    Event(Event, Outcome),
+    Event(Event, Letter, Outcome),
     Retry(DeadLetter, Outcome),
 }
 
 /// The state of a sender while it holds the lease.
 struct Lead {
     window: Window,
-    /// The reading of the next events. It is not cancelled by what happens meanwhile.
-    reading: BoxFuture<'static, (Follower, ImksResult<Step>)>,
-    deliveries: FuturesUnordered<BoxFuture<'static, ImksResult<Done>>>,
+    /// The reading of the next events.
+    reading: Reading,
+    /// The reading of events that were left out, because their channel had too many.
+    behind: Option<Reading>,
+    deliveries: FuturesUnordered<BoxFuture<'static, Done>>,
     /// The cursor as stored.
     stored: Position,
     /// The deliveries of dead letters.
     retries: usize,
+}
+
+/// A step of a follower in a task, which ends when nobody wants it any more.
+type Reading = AbortOnDropHandle<Read>;
+
+/// What was read: the next events of one channel, or of all.
+struct Read {
+    channel: Option<Uuid>,
+    follower: Follower,
+    step: ImksResult<Step>,
 }
 
 /// Why a sender no longer leads.
@@ -66,9 +86,9 @@ impl Sender {
         client: HttpClient,
         keys: Arc<Keys>,
         feed: Feed,
-        node: NodeId,
+        (node, tasks): (NodeId, &TaskTracker),
     ) -> Self {
-        let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, url.expose().as_bytes()).simple().to_string();
+        let id = id_of(url);
         let receiver = Receiver {
             url: url.clone(),
             name: url.to_string(),
@@ -80,7 +100,7 @@ impl Sender {
         };
         let filter = Filter { events: config.events.iter().cloned().collect(), ..Filter::default() };
         let lease = Lease::new(format!("webhook {id}"), node.to_string());
-        Self { id, receiver: Arc::new(receiver), feed, filter, lease }
+        Self { id, receiver: Arc::new(receiver), feed, filter, lease, tasks: tasks.clone() }
     }
 
     /// Sends while this node holds the lease, until `stop`.
@@ -98,7 +118,7 @@ impl Sender {
             }
             stop.run_until_cancelled(sleep(clock::jittered(RETRY))).await;
         }
-        if let Err(error) = self.lease.give_back(self.db()).await {
+        if let Ok(Err(error)) = timeout(LAST_WORDS_MAX, self.lease.give_back(self.db())).await {
             tracing::warn!(%error, "the lease of a sender of webhooks was not given back");
         }
     }
@@ -108,28 +128,29 @@ impl Sender {
     }
 
     async fn lead(&self, stop: &CancellationToken) -> ImksResult<End> {
-        let Some(start) = self.start().await? else { return Ok(End::Disabled) };
+        let Some(start) = stop.run_until_cancelled(self.start()).await else { return Ok(End::Stopped) };
+        let Some(start) = start? else { return Ok(End::Disabled) };
         let follower = self.feed.follow(Cursor::At(start), self.filter.clone());
-        let (window, reading) = (Window::new(start), read(follower));
+        let (window, reading) = (Window::new(start), self.read(None, follower));
         let deliveries = FuturesUnordered::new();
-        let mut lead = Lead { window, reading, deliveries, stored: start, retries: 0 };
+        let mut lead = Lead { window, reading, behind: None, deliveries, stored: start, retries: 0 };
         let mut ticks = interval(RENEW);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.fill(&mut lead);
+            self.fill(&mut lead)?;
             let has_room = lead.window.has_room();
             let end = tokio::select! {
                 () = stop.cancelled() => {
-                    self.save(&mut lead).await?;
+                    // Without it, the next sender repeats what was taken since the last tick.
+                    if let Ok(Err(error)) = timeout(LAST_WORDS_MAX, self.save(&mut lead)).await {
+                        tracing::warn!(receiver = self.receiver.name, %error, "the cursor was not stored");
+                    }
                     return Ok(End::Stopped);
                 }
                 _ = ticks.tick() => self.tick(&mut lead).await?,
-                Some(done) = lead.deliveries.next() => self.settle(&mut lead, done?).await?,
-                (follower, step) = &mut lead.reading, if has_room => {
-                    self.take(&mut lead, step?);
-                    lead.reading = read(follower);
-                    None
-                }
+                Some(done) = lead.deliveries.next() => self.settle(&mut lead, done).await?,
+                read = &mut lead.reading, if has_room => self.take(&mut lead, read)?,
+                Some(read) = OptionFuture::from(lead.behind.as_mut()) => self.take(&mut lead, read)?,
             };
             if let Some(end) = end {
                 return Ok(end);
@@ -158,39 +179,67 @@ impl Sender {
         Ok(())
     }
 
-    fn take(&self, lead: &mut Lead, step: Step) {
-        match step {
-            Step::Events(events, next) => lead.window.push(events, next),
-            Step::Gap(next) => {
-                tracing::error!(
-                    receiver = self.receiver.name,
-                    "events were removed before they could be sent"
-                );
-                lead.window.push(Vec::new(), next);
-            }
-        }
+    fn read(&self, channel: Option<Uuid>, mut follower: Follower) -> Reading {
+        AbortOnDropHandle::new(self.tasks.spawn(async move {
+            let step = follower.next().await;
+            Read { channel, follower, step }
+        }))
     }
 
-    /// Starts deliveries while there is room.
-    fn fill(&self, lead: &mut Lead) {
+    fn take(&self, lead: &mut Lead, read: Result<Read, JoinError>) -> ImksResult<Option<End>> {
+        let Read { channel, follower, step } = read.map_err(|error| ImksError::Task(Cause::new(error)))?;
+        let (events, next) = match step? {
+            Step::Events(events, next) => (events, next),
+            Step::Gap(next, reason) => {
+                let receiver = &self.receiver.name;
+                tracing::error!(receiver, ?reason, %next, "events cannot be sent any more");
+                (Vec::new(), next)
+            }
+        };
+        match channel {
+            None => {
+                lead.window.push(events, next);
+                lead.reading = self.read(None, follower);
+            }
+            Some(channel) => {
+                lead.window.push_left_out(channel, events, next);
+                lead.behind = None;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts deliveries while there is room, and reads what was left out once there is room for it.
+    fn fill(&self, lead: &mut Lead) -> ImksResult<()> {
         while lead.deliveries.len() < DELIVERIES_MAX
             && let Some(event) = lead.window.start()
         {
-            let (receiver, db, endpoint) = (self.receiver.clone(), self.db().clone(), self.id.clone());
+            let (receiver, letter) = (self.receiver.clone(), Letter::new(&event)?);
             lead.deliveries.push(Box::pin(async move {
-                let outcome = deliver(&receiver, &db, endpoint, &event).await?;
-                Ok(Done::Event(event, outcome))
+                let outcome = receiver.deliver(&letter).await;
+                Done::Event(event, letter, outcome)
             }));
         }
+        if lead.behind.is_none()
+            && let Some((channel, position)) = lead.window.left_out()
+        {
+            let filter = Filter { channels: [channel].into(), ..self.filter.clone() };
+            let follower = self.feed.follow(Cursor::At(position), filter);
+            lead.behind = Some(self.read(Some(channel), follower));
+        }
+        Ok(())
     }
 
     async fn settle(&self, lead: &mut Lead, done: Done) -> ImksResult<Option<End>> {
         match done {
-            Done::Event(_, Outcome::Gone) => return self.disable(lead).await.map(Some),
-            Done::Event(event, outcome) => {
-                if outcome == Outcome::Taken {
-                    let since = u64::try_from(clock::now_micros().saturating_sub(event.at)).unwrap_or(0);
-                    metrics::DELIVERY_SECONDS.record(Duration::from_micros(since));
+            Done::Event(event, letter, outcome) => {
+                match outcome {
+                    Outcome::Taken => {
+                        let since = u64::try_from(clock::now_micros().saturating_sub(event.at));
+                        metrics::DELIVERY_SECONDS.record(Duration::from_micros(since.unwrap_or(0)));
+                    }
+                    Outcome::Gone => return self.disable(lead).await.map(Some),
+                    Outcome::Dead(reason) => self.give_up(letter, reason).await?,
                 }
                 lead.window.finish(&event);
             }
@@ -209,6 +258,20 @@ impl Sender {
         Ok(None)
     }
 
+    /// Makes an event that was given up a dead letter, before the cursor may pass it.
+    async fn give_up(&self, letter: Letter, reason: String) -> ImksResult<()> {
+        metrics::DEAD.increment();
+        let (receiver, died_at) = (&self.receiver.name, clock::now_micros());
+        tracing::error!(receiver, id = letter.id, reason, "a webhook was given up");
+        let (endpoint_id, body) = (self.id.clone(), String::from_utf8_lossy(&letter.body).into_owned());
+        let dead = DeadLetter { endpoint_id, id: letter.id, body, reason, died_at, retry: false };
+        let removed = dead.store(self.db()).await?;
+        if removed > 0 {
+            tracing::error!(receiver, removed, "the oldest dead letters were removed");
+        }
+        Ok(())
+    }
+
     /// Renews the lease, stores the cursor, and looks for dead letters that an operator wants to be sent again.
     async fn tick(&self, lead: &mut Lead) -> ImksResult<Option<End>> {
         if !self.lease.take(self.db()).await? || !self.save(lead).await? {
@@ -225,7 +288,7 @@ impl Sender {
             lead.deliveries.push(Box::pin(async move {
                 let again = Letter { id: letter.id.clone(), body: letter.body.clone().into() };
                 let outcome = receiver.once(&again).await;
-                Ok(Done::Retry(letter, outcome))
+                Done::Retry(letter, outcome)
             }));
         }
         Ok(None)
@@ -253,37 +316,9 @@ impl Sender {
     }
 }
 
-fn read(mut follower: Follower) -> BoxFuture<'static, (Follower, ImksResult<Step>)> {
-    Box::pin(async move {
-        let step = follower.next().await;
-        (follower, step)
-    })
-}
-
-/// Delivers an event. One that is given up becomes a dead letter, before the cursor may pass it.
-async fn deliver(receiver: &Receiver, db: &Db, endpoint_id: String, event: &Event) -> ImksResult<Outcome> {
-    let letter = Letter::new(event)?;
-    let started = Instant::now();
-    let outcome = receiver.deliver(&letter).await;
-    if let Outcome::Dead(reason) = &outcome {
-        metrics::DEAD.increment();
-        let seconds = started.elapsed().as_secs();
-        tracing::error!(receiver = receiver.name, id = letter.id, reason, seconds, "a webhook was given up");
-        let body = String::from_utf8_lossy(&letter.body).into_owned();
-        let dead = DeadLetter {
-            endpoint_id,
-            id: letter.id,
-            body,
-            reason: reason.clone(),
-            died_at: clock::now_micros(),
-            retry: false,
-        };
-        let removed = dead.store(db).await?;
-        if removed > 0 {
-            tracing::error!(receiver = receiver.name, removed, "the oldest dead letters were removed");
-        }
-    }
-    Ok(outcome)
+/// Returns the id of the receiver with this address.
+pub(super) fn id_of(url: &Secret) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, url.expose().as_bytes()).simple().to_string()
 }
 
 /// The most deliveries to one receiver at once, of as many channels.
@@ -294,3 +329,5 @@ const RETRIES_MAX: i64 = 8;
 const RENEW: Duration = Duration::from_secs(1);
 /// How long a node waits that does not hold the lease.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long a sender that stops may take to store its cursor, and to give its lease back.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);

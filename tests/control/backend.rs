@@ -95,9 +95,21 @@ impl Backend {
         send(self.addr(), &format!("POST /api/v1/admin{path}"), &headers, &body.to_string()).await
     }
 
+    pub async fn put(&self, path: &str, body: Value) -> Response {
+        self.ask("PUT", path, &body.to_string()).await
+    }
+
     pub async fn get(&self, path: &str) -> Response {
+        self.ask("GET", path, "").await
+    }
+
+    pub async fn delete(&self, path: &str) -> Response {
+        self.ask("DELETE", path, "").await
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Response {
         let key = format!("Bearer {}", self.key);
-        send(self.addr(), &format!("GET /api/v1/admin{path}"), &[("authorization", &key)], "").await
+        send(self.addr(), &format!("{method} /api/v1/admin{path}"), &[("authorization", &key)], body).await
     }
 
     pub async fn stop(self) {

@@ -68,6 +68,22 @@ on_both! {
         db.close().await;
     }
 
+    async fn a_key_that_is_revoked_while_its_poll_waits_gets_no_events(backend: Backend) {
+        let (mut alice, reader) = (backend.client("alice").await, backend.key("reader", "read").await);
+        let channel = first_channel(&alice);
+        let authorization = format!("Bearer {reader}");
+        let headers = [("authorization", authorization.as_str())];
+        let waiting = send(backend.addr(), "GET /api/v1/admin/events?wait=25", &headers, "");
+        let told = async {
+            api_key::revoke(&backend.db().await, "reader", now_micros()).await.unwrap();
+            let works = async || send(backend.addr(), "GET /api/v1/admin/presence?user_ids=", &headers, "").await.status != 401;
+            while works().await {}
+            alice.ok("message:send", json!({ "channel_id": channel, "body": "secret" })).await;
+        };
+        let (answer, ()) = tokio::join!(waiting, told);
+        assert_eq!(answer.code(), (401, "unauthenticated"), "{}", answer.body);
+    }
+
     async fn an_operator_makes_lists_and_revokes_keys_while_the_server_runs(backend: Backend) {
         let database = backend.database();
         let run = |arguments: &[&str]| -> Output {
@@ -127,12 +143,19 @@ async fn for_development_callers_on_the_internal_listener_need_no_key() {
     assert_eq!(sent.status, 200, "{}", sent.body);
     let refused = send(backend.addr(), "POST /api/v1/admin/broadcast", &[], &body).await;
     assert_eq!(refused.status, 401, "nowhere else");
+    let page = [("origin", "https://page.example"), ("content-type", "text/plain")];
+    let refused = send(backend.internal_addr(), "POST /api/v1/admin/broadcast", &page, &body).await;
+    assert_eq!(refused.code(), (403, "forbidden"), "a page that a developer looks at");
+    let key = format!("Bearer {}", backend.key);
+    let page = [page[0], ("authorization", key.as_str())];
+    let sent = send(backend.internal_addr(), "POST /api/v1/admin/broadcast", &page, &body).await;
+    assert_eq!(sent.status, 200, "{}", sent.body);
     backend.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_of_a_key_have_a_rate_and_requests_a_size() {
-    let slow = |config: &mut imks::testing::config::Config| config.control.calls = Rate::new(1, 3);
+    let slow = |config: &mut imks::testing::config::Config| config.control.calls = Rate::new(1, 4);
     let backend = Backend::start_with(Kind::Sqlite, slow).await;
     let big = backend.post("/broadcast", json!("x".repeat(5 << 20))).await;
     assert_eq!(big.code(), (413, "payload_too_large"));

@@ -2,8 +2,9 @@
 
 use futures_util::future::join_all;
 use imks::testing::pb::control::{
-    Content, Expect, GetMessagesRequest, Identity, SendMessageAsRequest, SendMessagesRequest,
-    SendSystemMessageRequest, identity, send_result, send_system_message_request,
+    AppendTextRequest, Content, Expect, GetMessagesRequest, Identity, SendMessageAsRequest,
+    SendMessagesRequest, SendSystemMessageRequest, content, identity, send_result,
+    send_system_message_request,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -38,6 +39,56 @@ on_both! {
         let page = backend.get(&path).await;
         assert_eq!((page.status, &page.body["data"]["has_more"]), (200, &json!(false)));
         assert_eq!(page.body["data"]["messages"], json!([seen]), "as on the wire to clients");
+    }
+
+    async fn a_bot_streams_a_message_over_both_ways_and_nobody_else_adds_to_it(backend: Backend) {
+        let (mut alice, mut grpc) = (backend.client("alice").await, backend.grpc().await);
+        let channel = first_channel(&alice);
+        let identity = Identity { id: Uuid::now_v7().to_string(), name: "Assistant".into(), ..Identity::default() };
+        let content = Content { stream: true, priority: content::Priority::Important.into(), ack_requested: true, ..Content::default() };
+        let request = SendMessageAsRequest { identity: Some(identity.clone()), content: Some(content), ..message(&channel, "", "s-1") };
+        let stored = grpc.send_message_as(request).await.unwrap().into_inner().stored.unwrap();
+        let seen = alice.expect("message:new").await;
+        assert_eq!((&seen["stream"], &seen["priority"], &seen["ack_requested"]),
+            (&json!({ "state": "active", "offset": 0 }), &json!("important"), &json!(true)));
+        let piece = |offset, text: &str| AppendTextRequest { channel_id: channel.clone(), message_id: stored.message_id.clone(),
+            identity: Some(identity.clone()), offset, text: text.into() };
+        assert_eq!(grpc.append_text(piece(0, "Once")).await.unwrap().into_inner().offset, 4);
+        assert_eq!(alice.expect("message:append").await["text"], "Once");
+        let conflict = grpc.append_text(piece(9, "upon")).await.unwrap_err();
+        assert_eq!(conflict.code(), tonic::Code::Aborted);
+        let path = format!("/channels/{channel}/messages/{}/stream", stored.message_id);
+        let of_bot = json!({ "id": identity.id, "name": "Assistant" });
+        let added = backend.post(&path, json!({ "identity": of_bot, "offset": 4, "text": " upon" })).await;
+        assert_eq!((added.status, &added.body["data"]), (200, &json!({ "offset": 9 })), "{}", added.body);
+        let wrong = backend.post(&path, json!({ "identity": of_bot, "offset": 4, "text": "!" })).await;
+        assert_eq!((wrong.code(), &wrong.body["error"]["details"]), ((409, "conflict"), &json!({ "offset": 9 })));
+        assert_eq!(backend.post(&path, json!({ "offset": 9, "text": "!" })).await.code(), (403, "forbidden"), "another identity");
+        let ended = backend.post(&format!("{path}/end"), json!({ "identity": of_bot, "offset": 9 })).await;
+        assert_eq!((ended.status, &ended.body["data"]), (200, &json!({ "offset": 9, "rev": 1 })), "{}", ended.body);
+        let update = alice.expect("message:updated").await;
+        assert_eq!((&update["body"], &update["kind"]), (&json!("Once upon"), &json!("stream")));
+        assert_eq!(grpc.append_text(piece(9, "!")).await.unwrap_err().code(), tonic::Code::FailedPrecondition);
+    }
+
+    async fn a_bot_adds_nothing_to_what_a_person_writes_and_keeps_the_rate_of_a_message(backend: Backend) {
+        let mut alice = backend.client("alice").await;
+        let channel = first_channel(&alice);
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "I", "stream": true })).await;
+        let path = format!("/channels/{channel}/messages/{}/stream", text(&sent["message"]["id"]));
+        let as_alice = json!({ "id": alice.ready["user"]["id"], "name": "alice" });
+        let forged = backend.post(&path, json!({ "identity": as_alice, "offset": 1, "text": " quit" })).await;
+        assert_eq!(forged.code(), (403, "forbidden"));
+        let ended = backend.post(&format!("{path}/end"), json!({ "identity": as_alice })).await;
+        assert_eq!(ended.code(), (403, "forbidden"));
+
+        let content = json!({ "content": { "stream": true } });
+        let sent = backend.post(&format!("/channels/{channel}/messages"), content).await;
+        let path = format!("/channels/{channel}/messages/{}/stream", text(&sent.body["data"]["stored"]["message_id"]));
+        let asked = (0..60).map(|_| backend.post(&path, json!({ "offset": 0, "text": "" })));
+        let answers = join_all(asked).await;
+        assert!(answers.iter().any(|answer| answer.status == 200));
+        assert!(answers.iter().any(|answer| answer.status == 429 && answer.code().1 == "rate_limited"), "sixty at once");
     }
 
     async fn a_bot_says_over_grpc_who_it_is(backend: Backend) {
@@ -101,8 +152,11 @@ on_both! {
         assert_eq!(backend.post("/messages", many).await.code(), (400, "invalid_input"));
         assert_eq!(backend.post("/messages", json!({})).await.code(), (400, "invalid_input"));
         let one = json!({ "messages": [{ "channel_id": channel, "content": { "body": "three" } }] });
-        let sent = backend.post("/messages", one).await;
-        assert_eq!(sent.body["data"]["results"][0]["stored"]["seq"], 3, "{}", sent.body);
+        let key = ("idempotency-key", "many");
+        let sent = backend.post_as(&backend.key, "/messages", &[key], one.clone()).await;
+        assert_eq!(sent.body["data"]["results"][0]["stored"]["seq"], 3, "{}: the header is ignored", sent.body);
+        let refused = backend.post_as(&backend.key, "/messages", &[key, key], one).await;
+        assert_eq!((refused.code(), refused.field()), ((400, "invalid_input"), "idempotency-key"));
     }
 
     async fn a_notice_of_the_system_has_a_type_a_text_and_data_for_programs(backend: Backend) {
@@ -230,6 +284,22 @@ on_both! {
         assert_eq!(backend.post(&path, json!({ "message_ids": [] })).await.code(), (400, "invalid_input"));
     }
 
+    async fn a_number_that_is_no_value_of_an_enum_is_refused(backend: Backend) {
+        let (alice, mut grpc) = (backend.client("alice").await, backend.grpc().await);
+        let channel = first_channel(&alice);
+        for (format, kind, field) in [(99, 0, "content.format"), (0, 77, "identity.kind")] {
+            let content = Content { body: "x".into(), format, ..Content::default() };
+            let request = SendMessageAsRequest {
+                content: Some(content),
+                identity: Some(Identity { kind, ..Identity::default() }),
+                ..message(&channel, "", "")
+            };
+            let status = grpc.send_message_as(request).await.unwrap_err();
+            assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            assert!(status.message().starts_with(field), "{}", status.message());
+        }
+    }
+
     async fn what_is_wrong_is_said_with_the_field_and_nothing_is_stored(backend: Backend) {
         let mut alice = backend.client("alice").await;
         let channel = first_channel(&alice);
@@ -248,6 +318,12 @@ on_both! {
             assert_eq!(refused.code(), (400, code), "{body}: {}", refused.body);
             assert_eq!(refused.body["error"]["details"]["field"], field, "{body}");
         }
+        let control = backend.post(&path, json!({ "content": { "body": "x" }, "identity": { "name": "a\u{7}" } })).await;
+        let sentence = control.body["error"]["message"].as_str().unwrap();
+        assert!(sentence.ends_with("no control characters"), "{sentence}");
+        let beyond = json!({ "key": "k", "version": i64::MAX, "value": "v" });
+        let refused = backend.post(&path, json!({ "content": { "body": "x" }, "expect": beyond })).await;
+        assert_eq!((refused.code(), refused.field()), ((400, "invalid_input"), "expect.version"), "{}", refused.body);
         let unknown = format!("/channels/{}/messages", Uuid::now_v7());
         let body = json!({ "content": { "body": "x" } });
         assert_eq!(backend.post(&unknown, body.clone()).await.code(), (404, "not_found"));

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use imks::testing::clock::now_micros;
 use imks::testing::config::{ClusterAdapter, Config};
+use imks::testing::models::db;
+use imks::testing::models::revocation::{self, RevocationRow};
 use imks::testing::pb::v1::{self, channel::Kind as ChannelKind};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::backend::Backend;
@@ -235,4 +239,48 @@ async fn connections_of_all_nodes_are_counted_and_ended_and_keys_are_fetched_whe
     assert_eq!(world.post("/sessions/disconnect", json!({ "channel_id": channel })).await["sockets"], 1);
     within_a_second(&mut alice, "session:ended").await;
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_presence_of_users_of_other_nodes_is_known_and_when_they_were_active() {
+    let world = World::start().await;
+    let (user, _, mut alice) = world.member().await;
+    let presence = async || {
+        let answer = world.one.get(&format!("/presence?user_ids={user}")).await;
+        answer.body["data"]["presences"][0].clone()
+    };
+    let until = async |status: &str| {
+        while presence().await["status"] != status {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), until("online")).await.expect("she is online");
+    let active = presence().await["last_active_us"].as_i64().unwrap();
+    assert!((0..180_000_000).contains(&(now_micros() - active)), "{active}");
+    alice.ok("presence:set", json!({ "status": "invisible" })).await;
+    timeout(Duration::from_secs(5), until("offline")).await.expect("she is invisible");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_withdrawal_is_read_by_all_whatever_the_clock_of_the_node_that_stored_it() {
+    let url = crate::postgres::create().await;
+    let config = db::Config { url: Some(url.into()), ..db::Config::default() };
+    let db = db::Db::connect(&config).await.unwrap();
+    db.migrate().await.unwrap();
+    let hour = 3_600_000_000;
+    let (ahead, right) = (now_micros() + hour, now_micros());
+    let mut subjects = Vec::new();
+    for at in [ahead, right] {
+        let subject_id = Uuid::now_v7();
+        let row = RevocationRow { subject_id, is_session: false, void_until: right, at };
+        row.store(&db).await.unwrap();
+        subjects.push(subject_id);
+    }
+    let read = revocation::page(&db, (0, Uuid::nil())).await.unwrap();
+    assert_eq!(read.iter().map(|row| row.subject_id).collect::<Vec<_>>(), subjects, "in their order");
+    let newer = revocation::page(&db, (read[0].at, read[0].subject_id)).await.unwrap();
+    assert_eq!(newer.len(), 1, "who has read the first one reads on with the second");
+    assert_eq!(revocation::sweep(&db, hour, ahead + hour).await.unwrap(), 0, "they are not an hour old");
+    db.close().await;
 }

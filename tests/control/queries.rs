@@ -10,7 +10,7 @@ use crate::server::{first_channel, text};
 
 on_both! {
     async fn a_back_end_sees_who_is_connected_and_what_they_have_not_read(backend: Backend) {
-        let (mut alice, bob) = (backend.client("alice").await, backend.client("bob").await);
+        let (mut alice, mut bob) = (backend.client("alice").await, backend.client("bob").await);
         let (user, channel) = (text(&alice.ready["user"]["id"]), first_channel(&alice));
         let sessions = backend.get(&format!("/sessions?user_id={user}")).await.body;
         let session = &sessions["data"]["sessions"][0];
@@ -19,6 +19,13 @@ on_both! {
         assert!(text(&session["peer"]).starts_with("127.0.0.1:") && session["connected_us"].as_i64() > Some(0));
         let everybody = backend.grpc().await.get_sessions(GetSessionsRequest::default()).await.unwrap();
         assert_eq!(everybody.into_inner().sessions.len(), 2);
+        alice.ok("channel:unsubscribe", json!({ "channel_ids": [channel] })).await;
+        bob.ok("channel:focus", json!({ "channel_ids": [] })).await;
+        for (query, count) in [("", 1), (&*format!("&user_id={user}"), 0)] {
+            let there = backend.get(&format!("/sessions?channel_id={channel}{query}")).await.body;
+            assert_eq!(there["data"]["sessions"].as_array().unwrap().len(), count, "{query}: {there}");
+        }
+        alice.ok("channel:subscribe", json!({ "channel_ids": [channel] })).await;
         alice.ok("presence:set", json!({ "status": "dnd" })).await;
         let nobody = uuid::Uuid::nil().to_string();
         let asked = GetPresenceRequest { user_ids: vec![user.clone(), nobody] };
@@ -40,7 +47,7 @@ on_both! {
         let said = alice.ok("message:send", json!({ "channel_id": channel, "body": "secret" })).await;
         bob.expect("message:new").await;
         let mut grpc = backend.grpc().await;
-        let erase = PurgeUserRequest { user_id: user.clone(), mode: Mode::Erase.into(), request_id: String::new() };
+        let erase = PurgeUserRequest { user_id: user.clone(), mode: Mode::Erase.into(), ..PurgeUserRequest::default() };
         let answer = grpc.purge_user(erase).await.unwrap().into_inner();
         assert_eq!((answer.purged, answer.remaining), (1, false));
         assert_eq!(bob.expect("message:deleted").await["id"], said["message"]["id"]);

@@ -32,6 +32,13 @@ pub async fn within_a_second(client: &mut TestClient, name: &str) -> Value {
 }
 
 on_both! {
+    async fn a_ban_that_has_ended_is_refused_with_the_field_that_says_when_it_ends(backend: Backend) {
+        backend.client("alice").await;
+        let ban = json!({ "place": "general", "user": "alice", "reason": "", "ends_at": "2020-01-01T00:00:00Z" });
+        let refused = backend.put("/bans", ban).await;
+        assert_eq!((refused.code(), refused.field()), ((400, "invalid_input"), "ends_at"), "{}", refused.body);
+    }
+
     async fn who_is_kicked_from_a_channel_is_told_why_and_is_no_member_any_more(backend: Backend) {
         let (mut alice, mut bob) = (backend.client("alice").await, backend.client("bob").await);
         let (user, channel) = (user_of(&alice), first_channel(&alice));
@@ -167,6 +174,50 @@ on_both! {
         assert_eq!(left, json!({ "channel_id": channel, "reason": "removed" }));
         bob.ok("message:send", json!({ "channel_id": channel, "body": "gone" })).await;
         assert_eq!(alice.events_so_far().await, []);
+    }
+
+    async fn who_is_made_a_member_hears_what_is_published_after_the_answer(backend: Backend) {
+        let mut alice = backend.client("alice").await;
+        for round in 0..10 {
+            let name = format!("team-{round}");
+            let made = backend.put("/channels", json!({ "name": name, "kind": "private" })).await;
+            let channel = text(&made.body["data"]["id"]);
+            let put = backend.put("/members", json!({ "place": name, "user": "alice" })).await;
+            assert_eq!(put.status, 200, "{}", put.body);
+            let event = json!({ "target": { "channel_id": channel }, "event": "app:welcome", "payload": round });
+            assert_eq!(backend.post("/broadcast", event).await.status, 200);
+            assert_eq!(within_a_second(&mut alice, "app:welcome").await, json!(round));
+            let content = json!({ "content": { "body": "welcome" } });
+            assert_eq!(backend.post(&format!("/channels/{channel}/messages"), content).await.status, 200);
+            assert_eq!(within_a_second(&mut alice, "message:new").await["channel_id"], channel);
+        }
+    }
+
+    async fn text_that_cannot_be_stored_is_refused_with_its_field(backend: Backend) {
+        let ban = json!({ "place": "main/", "user": "alice", "reason": "a\0b" });
+        let tokens = backend.get("/tokens?user=%00").await;
+        for (answer, field) in [
+            (backend.put("/users", json!({ "name": "x\0y" })).await, "name"),
+            (backend.put("/bans", ban).await, "reason"),
+            (tokens, "user"),
+        ] {
+            let told = &answer.body["error"]["details"]["field"];
+            assert_eq!((answer.code(), told), ((400, "invalid_input"), &json!(field)), "{}", answer.body);
+        }
+    }
+
+    async fn a_workspace_is_no_channel_that_somebody_joins_or_leaves(backend: Backend) {
+        let alice = backend.client("alice").await;
+        let workspace = backend.get("/workspaces").await.body["data"]["workspaces"][0]["id"].clone();
+        let members = async || backend.get("/members?place=main/").await.body["data"]["members"].clone();
+        let before = members().await;
+        for change in ["joined", "left"] {
+            let item = json!({ "user_id": user_of(&alice), "channel_id": workspace, "change": change });
+            let told = backend.post("/memberships/sync", json!({ "items": [item] })).await;
+            let failure = &told.body["data"]["results"][0]["failure"];
+            assert_eq!(failure["code"], "not_found", "{}", told.body);
+        }
+        assert_eq!(members().await, before);
     }
 
     async fn a_policy_changes_the_channel_in_the_directory(backend: Backend) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use imks::testing::clock::now_micros;
 use imks::testing::models::api_key;
+use imks::testing::pb::control::gap::Reason;
 use imks::testing::pb::control::watch_response::Event;
 use imks::testing::pb::control::{
     Content, Durable, SendMessageAsRequest, SendMessagesRequest, WatchRequest, WatchResponse,
@@ -123,14 +124,17 @@ on_both! {
         let gap = loop {
             let item = next(&mut stream).await.unwrap();
             match item.event.unwrap() {
-                Event::Gap(_) => break item.cursor,
+                Event::Gap(gap) => {
+                    assert_eq!(gap.reason(), Reason::UnknownCursor);
+                    break item.cursor;
+                }
                 Event::Heartbeat(_) => {}
                 Event::Durable(event) => panic!("before the gap: {event:?}"),
             }
         };
         assert_eq!(body(&events(&mut stream, 1).await[0].0), "kept");
         let polled = backend.get("/events?cursor=999999999.0&wait=20").await.data();
-        assert_eq!(polled, json!({ "events": [], "cursor": gap, "gap": true }));
+        assert_eq!(polled, json!({ "events": [], "cursor": gap, "gap": true, "gap_reason": "unknown_cursor" }));
         let polled = backend.get(&format!("/events?cursor={gap}&wait=20")).await.data();
         assert_eq!(polled["events"][0]["message"]["body"], "kept");
     }
@@ -199,6 +203,25 @@ on_both! {
         events(&mut quick, 300).await;
         let seqs: Vec<i64> = events(&mut slow, 300).await.iter().map(|(event, _)| event.seq).collect();
         assert_eq!(seqs, (1..=300).collect::<Vec<_>>());
+    }
+
+    async fn who_follows_and_does_not_read_holds_no_connection_to_the_database(backend: Backend) {
+        let channel = backend.channel("slow", &["alice"]).await;
+        let mut unread = Vec::new();
+        for _ in 0..10 {
+            unread.push(watch(&backend, from("")).await);
+        }
+        let polls = (0..5).map(|_| backend.get("/events?wait=25"));
+        let waiting = join_all(polls);
+        let read = async {
+            for _ in 0..3 {
+                write(&backend, &channel, (0..50).map(|_| "ä".repeat(8_000))).await;
+            }
+            let path = format!("/channels/{channel}/messages?limit=1");
+            join_all((0..30).map(|_| backend.get(&path))).await
+        };
+        let (_, read) = tokio::join!(waiting, read);
+        assert!(read.iter().all(|answer| answer.status == 200), "with fewer connections than followers");
     }
 
     async fn only_a_key_that_may_read_follows_the_feed(backend: Backend) {

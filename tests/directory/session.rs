@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use imks::testing::auth::{Identity, TokenConfig, TokenVerifier};
+use imks::testing::clock::now_micros;
 use imks::testing::directory::{Config, Directory};
 use imks::testing::pb::Verdict;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::{SEEN, on_each, world};
 
@@ -148,6 +152,70 @@ async fn tokens_of_a_key_that_was_declared_void_are_refused() {
         assert!(keys.iter().any(|known| known.kid == key.kid && known.revoked));
         assert!(world.auth.verify_remote(&world.token(&alice).await).await.is_ok(), "a new key signs");
         assert_eq!(world.command_line.revoke_signing_key(&key.kid).await.unwrap_err().code(), "not_found");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_of_the_same_key_can_begin_again_right_after_its_end() {
+    on_each(|db| async move {
+        let world = world(db.clone()).await;
+        let alice = world.directory.create_user("alice", false).await.unwrap();
+        let key = Some("phone");
+        let first = world.directory.begin_session(&alice, key).await.unwrap();
+        for round in 0..2 {
+            match round {
+                0 => world.directory.revoke_session(&first.session_id.to_string()).await.unwrap(),
+                _ => world.directory.revoke_user("alice").await.unwrap(),
+            }
+            let again = world.directory.begin_session(&alice, key).await.unwrap();
+            assert_eq!(again.session_id, first.session_id);
+            let verdict = world.core.verify_token(&again.access_token, "imks").await.unwrap();
+            assert!(matches!(verdict, Verdict::Valid { .. }), "{round}: {verdict:?}");
+            let old = world.core.verify_token(&first.access_token, "imks").await.unwrap();
+            assert_eq!(old, Verdict::Revoked);
+        }
+        // One whose time is over, and whose row nobody has removed yet.
+        let short = Config { refresh_ttl: Duration::from_millis(50), ..Config::default() };
+        let directory = Directory::open(db, short).await.unwrap();
+        let first = directory.begin_session(&alice, Some("tablet")).await.unwrap();
+        while now_micros() < first.session_expires_at {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let again = directory.begin_session(&alice, Some("tablet")).await.unwrap();
+        assert!(again.session_expires_at > first.session_expires_at);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_starts_hears_of_every_withdrawal_however_many_there_are() {
+    on_each(|db| async {
+        let directory = Directory::open(db, Config::default()).await.unwrap();
+        let sessions: Vec<Uuid> = (0..1_050).map(|_| Uuid::now_v7()).collect();
+        let withdrawn = futures_util::stream::iter(&sessions).map(async |session| {
+            directory.revoke_session(&session.to_string()).await.unwrap();
+        });
+        withdrawn.buffered(4).collect::<Vec<()>>().await;
+        let core = imks::testing::pb::CoreClient::from_channel(
+            directory.channel(),
+            imks::testing::pb::Config::default(),
+        );
+        let auth = TokenVerifier::start(core, TokenConfig::default()).await.unwrap();
+        let identity = |session| Identity {
+            user_id: Uuid::nil(),
+            username: "alice".into(),
+            session_id: Some(session),
+            issued_at: 1,
+            expires_at: i64::MAX,
+        };
+        let heard = async {
+            while !sessions.iter().all(|session| auth.is_revoked(&identity(*session))) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(SEEN, heard).await.expect("all of them");
+        assert!(!auth.is_revoked(&identity(Uuid::now_v7())));
     })
     .await;
 }

@@ -409,3 +409,19 @@ async fn of_two_changes_of_a_channel_at_once_neither_takes_the_other_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_ban_that_has_ended_cannot_be_lifted() {
+    on_each(|db| async {
+        let world = world(db).await;
+        world.directory.ensure_development("alice").await.unwrap();
+        let end = imks::testing::clock::now_micros() + 200_000;
+        world.directory.ban("general", "alice", "spam", Some(end)).await.unwrap();
+        while !world.directory.bans("general").await.unwrap().is_empty() {
+            tokio::time::sleep(SECOND / 100).await;
+        }
+        let error = world.directory.lift_ban("general", "alice").await.unwrap_err();
+        assert_eq!(error.code(), "not_found");
+    })
+    .await;
+}

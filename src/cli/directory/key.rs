@@ -8,7 +8,7 @@ use crate::directory::{Directory, SigningKeyInfo};
 pub(super) enum Command {
     /// List the signing keys with their ages and states
     List,
-    /// Create a new signing key; tokens of the old key stay valid until they expire
+    /// Create a new signing key and print its id; tokens of the old key stay valid until they expire
     Rotate,
     /// Declare all tokens of a key void, for a key that leaked
     Revoke {
@@ -26,8 +26,8 @@ impl Command {
         match self {
             Self::List => Shown::list(&directory.signing_keys().await?, line),
             Self::Rotate => {
-                directory.rotate_signing_key().await?;
-                Shown::nothing()
+                let key = directory.rotate_signing_key().await?;
+                Shown::one(&key, key.kid.clone())
             }
             Self::Revoke { kid } => {
                 directory.revoke_signing_key(&kid).await?;

@@ -2,13 +2,16 @@
 
 mod ban;
 mod channel;
+mod emoji;
 mod key;
+mod list;
 mod member;
 mod overrides;
 mod role;
 mod shown;
 mod token;
 mod user;
+mod webhook;
 mod workspace;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +36,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// List everything: workspaces, their channels, and users, each with its id
+    List,
     /// Manage workspaces
     #[command(subcommand)]
     Workspace(workspace::Command),
@@ -54,6 +59,12 @@ enum What {
     /// Manage bans
     #[command(subcommand)]
     Ban(ban::Command),
+    /// Manage incoming webhooks: addresses under which programs post into a channel
+    #[command(subcommand)]
+    Webhook(webhook::Command),
+    /// Manage custom emoji
+    #[command(subcommand)]
+    Emoji(emoji::Command),
     /// Manage sessions and their tokens
     #[command(subcommand)]
     Token(token::Command),
@@ -84,11 +95,31 @@ impl What {
             Self::Role(command) => command.only_reads(),
             Self::Override(command) => command.only_reads(),
             Self::Ban(command) => command.only_reads(),
+            Self::Webhook(command) => command.only_reads(),
+            Self::Emoji(command) => command.only_reads(),
             Self::Token(command) => command.only_reads(),
             Self::Key(command) => command.only_reads(),
-            Self::Permissions { .. } => true,
+            Self::List | Self::Permissions { .. } => true,
             Self::Import { .. } => false,
         }
+    }
+
+    /// Whether the command only takes something away, and so is of use with an existing database only.
+    fn only_removes(&self) -> bool {
+        matches!(
+            self,
+            Self::Workspace(workspace::Command::Remove { .. })
+                | Self::User(user::Command::Remove { .. } | user::Command::Revoke { .. })
+                | Self::Channel(channel::Command::Remove { .. })
+                | Self::Member(member::Command::Remove { .. })
+                | Self::Role(role::Command::Remove { .. })
+                | Self::Override(overrides::Command::Remove { .. })
+                | Self::Ban(ban::Command::Remove { .. })
+                | Self::Webhook(webhook::Command::Remove { .. })
+                | Self::Emoji(emoji::Command::Remove { .. })
+                | Self::Token(token::Command::Remove { .. })
+                | Self::Key(key::Command::Revoke { .. })
+        )
     }
 
     fn issues_tokens(&self) -> bool {
@@ -97,6 +128,7 @@ impl What {
 
     async fn run(self, directory: &Directory) -> ImksResult<Shown> {
         match self {
+            Self::List => list::run(directory).await,
             Self::Workspace(command) => command.run(directory).await,
             Self::User(command) => command.run(directory).await,
             Self::Channel(command) => command.run(directory).await,
@@ -104,6 +136,8 @@ impl What {
             Self::Role(command) => command.run(directory).await,
             Self::Override(command) => command.run(directory).await,
             Self::Ban(command) => command.run(directory).await,
+            Self::Webhook(command) => command.run(directory).await,
+            Self::Emoji(command) => command.run(directory).await,
             Self::Token(command) => command.run(directory).await,
             Self::Key(command) => command.run(directory).await,
             Self::Permissions { channel, user } => {
@@ -118,11 +152,14 @@ impl What {
 /// Runs the command, and prints lists and ids as tab-separated lines or as JSON.
 ///
 /// # Errors
-/// `Config` if an external core is configured, or if there is no directory to read from; `InvalidInput`,
+/// `Config` if an external core is configured, or if there is no directory to read or remove from; `InvalidInput`,
 /// `UnknownName`, `Conflict`, `FailedPrecondition`, `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
     if args.what.issues_tokens() {
         super::token::check_issuer(config)?;
+    }
+    if args.what.only_removes() {
+        super::token::check_database(config)?;
     }
     let directory = match args.what.only_reads() {
         true => super::token::open_existing(config).await?,

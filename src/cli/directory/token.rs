@@ -40,7 +40,7 @@ impl Command {
                 Shown::one(&tokens, format!("{}\n{}", tokens.access_token, tokens.refresh_token))
             }
             Self::Remove { session } => {
-                directory.revoke_session(&session).await?;
+                directory.remove_session(&session).await?;
                 Shown::nothing()
             }
         }

@@ -15,6 +15,13 @@ pub(super) enum Command {
         /// Mark the user as a bot
         #[arg(long)]
         bot: bool,
+        /// The login that the user stands for: `sub` in the tokens of your own application
+        #[arg(long, value_name = "SUB")]
+        login: Option<String>,
+        /// The issuer of the login, `iss` in its tokens: with IMKS_TOKEN_JWKS_URL, and for each one in
+        /// IMKS_TOKEN_ISSUERS after the first
+        #[arg(long, value_name = "ISS", requires = "login")]
+        issuer: Option<String>,
     },
     /// Rename a user
     Set {
@@ -47,8 +54,12 @@ impl Command {
                 let users = directory.users().await?;
                 Shown::list(&users, |user| format!("{}\t{}", user.username, user.id))
             }
-            Self::Add { name, bot } => {
-                let user = directory.create_user(&name, bot).await?;
+            Self::Add { name, bot, login, issuer } => {
+                let issuer = issuer.unwrap_or_default();
+                let user = match login {
+                    Some(login) => directory.create_user_of_login(&name, bot, &issuer, &login).await?,
+                    None => directory.create_user(&name, bot).await?,
+                };
                 Shown::one(&user, user.id.to_string())
             }
             Self::Set { user, name } => {
