@@ -7,8 +7,11 @@ mod support;
 use std::time::Duration;
 
 use imks::testing::auth::{AccessChange, Permission, PermissionConfig, Permissions};
-use imks::testing::pb::{CoreClient, v1};
+use imks::testing::directory::Directory;
+use imks::testing::pb::{Config, CoreClient, v1};
 use support::core::{FakeCore, Mode};
+use support::database::on_each;
+use support::proxy::Proxy;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -112,7 +115,7 @@ async fn an_archived_channel_can_be_read_and_a_read_only_one_is_for_its_managers
 #[tokio::test]
 async fn a_storm_of_the_same_question_is_one_call() {
     let world = world(MEMBER).await;
-    let gate = world.core.gate();
+    let gate = world.core.gate("get_effective");
     let asked =
         (0..1_000).map(|_| world.permissions.require(world.user, world.channel, Permission::SendMessages));
     let storm = futures_util::future::join_all(asked);
@@ -124,7 +127,7 @@ async fn a_storm_of_the_same_question_is_one_call() {
 #[tokio::test]
 async fn who_asked_first_may_leave_without_taking_the_answer_away() {
     let world = world(MEMBER).await;
-    let gate = world.core.gate();
+    let gate = world.core.gate("get_effective");
     {
         let first = world.permissions.require(world.user, world.channel, Permission::SendMessages);
         let mut first = Box::pin(first);
@@ -225,7 +228,7 @@ async fn an_invalidation_concerns_whom_it_names() {
 #[tokio::test]
 async fn an_answer_from_before_an_invalidation_is_not_kept_after_it() {
     let world = world(MEMBER).await;
-    let gate = world.core.gate();
+    let gate = world.core.gate("get_effective");
     let old = world.permissions.require(world.user, world.channel, Permission::SendMessages);
     let meanwhile = async {
         // The core has answered, the answer is on its way.
@@ -308,4 +311,54 @@ async fn every_attempt_of_a_call_tells_the_core_how_long_it_waits() {
     let answer = client.check(world.user, world.channel, v1::Permission::PinMessages).await;
     assert!(answer.unwrap_err().is_retryable());
     assert_eq!((world.core.calls("check"), world.core.checks_with_timeout()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_network_that_falls_silent_is_noticed_by_pings_and_the_streams_come_back() {
+    let core = FakeCore::start().await;
+    let proxy = Proxy::start(core.addr()).await;
+    assert_eq!(Config::default().keep_alive, 10 * SECOND, "as docs/rpc.md says");
+    let config = Config { keep_alive: SECOND / 5, ..Config::default() };
+    let permissions =
+        Permissions::new(CoreClient::connect(&proxy.url(), config).unwrap(), PermissionConfig::default());
+    let mut changes = permissions.changes();
+    for round in 1..=3 {
+        // All three streams say that they follow, over one connection.
+        for _ in 0..3 {
+            timeout(5 * SECOND, changes.recv()).await.expect("sooner than the default").unwrap();
+        }
+        assert_eq!(proxy.connections(), round);
+        proxy.silence();
+    }
+}
+
+#[tokio::test]
+async fn calls_go_on_while_the_core_ends_connections_that_are_old() {
+    on_each(|db| async {
+        let config = imks::testing::directory::Config { connection_age: SECOND / 20, ..Default::default() };
+        let directory = Directory::open(db, config).await.unwrap();
+        let alice = directory.ensure_development("alice").await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::start(listener.local_addr().unwrap()).await;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = directory.serve_on(listener, async { drop(stopped.await) });
+        let client = async {
+            let config = Config { deadline: 10 * SECOND, ..Config::default() };
+            let core = CoreClient::connect(&proxy.url(), config).unwrap();
+            let calls = (0..4).map(|_| ask_until_connections_are_replaced(&core, &proxy, alice.id));
+            timeout(30 * SECOND, futures_util::future::join_all(calls))
+                .await
+                .expect("connections are replaced");
+            stop.send(()).unwrap();
+        };
+        let (served, ()) = tokio::join!(Box::pin(server), Box::pin(client));
+        served.unwrap();
+    })
+    .await;
+}
+
+async fn ask_until_connections_are_replaced(core: &CoreClient, proxy: &Proxy, user: Uuid) {
+    while proxy.connections() < 10 {
+        assert_eq!(core.list_user_channels(user).await.map(|all| all.len()).unwrap(), 1);
+    }
 }

@@ -195,7 +195,7 @@ async fn an_expired_token_says_so_but_only_with_a_good_signature() {
 
 #[tokio::test]
 async fn a_header_cannot_name_a_key_by_other_means() {
-    let (world, claims) = (world().await, claims("imks", Uuid::now_v7()));
+    let (world, claims) = (world_with(eager()).await, claims("imks", Uuid::now_v7()));
     let evil = Key::ed25519("evil");
     let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": base64_url(&evil.public)});
     let additions: Vec<(&str, Value)> = vec![
@@ -313,12 +313,38 @@ async fn a_flood_of_unknown_keys_is_one_question() {
         async move { code(&auth, &token).await }
     });
     let answers = futures_util::future::join_all(attempts).await;
-    assert!(answers.iter().all(|answer| *answer == "unauthenticated"));
+    let is_refusal = |answer: &&str| ["unauthenticated", "overloaded"].contains(answer);
+    assert!(answers.iter().all(is_refusal), "{answers:?}");
+    assert!(answers.contains(&"unauthenticated"), "who caused the question is refused for good");
     for n in 0..50 {
         let token = Key::ed25519(&format!("later{n}")).token(Uuid::now_v7());
-        assert_eq!(code(&world.auth, &token).await, "unauthenticated");
+        let error = world.auth.verify(&token).await.unwrap_err();
+        assert!(error.is_retryable(), "nobody knows yet: {error}");
+        assert!(error.retry_after().is_some_and(|after| after <= Duration::from_secs(10)), "{error}");
     }
     assert!(world.core.calls("get_signing_keys") <= 2, "at the start, and once more at most");
+}
+
+#[tokio::test]
+async fn a_key_that_appears_right_after_a_look_is_found_by_the_next_one() {
+    let (pause, user) = (Duration::from_secs(2), Uuid::now_v7());
+    let world = world_with(TokenConfig { refresh_pause: pause, ..TokenConfig::default() }).await;
+    let garbage = Key::ed25519("garbage").token(user);
+    assert_eq!(code(&world.auth, &garbage).await, "unauthenticated");
+    let new = Key::ed25519("new");
+    world.core.set_keys(vec![world.ed.listed(), new.listed()]);
+    let (token, other) = (new.token(user), Key::ed25519("other").token(user));
+    for token in [&token, &other, &garbage] {
+        let error = world.auth.verify(token).await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        assert!(error.retry_after().is_some_and(|after| after <= pause), "{error}");
+    }
+    tokio::time::sleep(pause).await;
+    assert_eq!(code(&world.auth, &token).await, "ok");
+    for token in [&other, &garbage] {
+        assert_eq!(code(&world.auth, token).await, "unauthenticated", "the last look was after the token");
+    }
+    assert_eq!(world.core.calls("get_signing_keys"), 3, "at the start, and one for each pause");
 }
 
 #[tokio::test]
@@ -354,6 +380,49 @@ async fn a_revocation_reaches_who_is_connected_and_who_comes_back() {
     assert!(world.auth.is_revoked(&identity));
     assert_eq!(code(&world.auth, &token).await, "token_revoked");
     assert_eq!(code(&world.auth, &world.ed.token(Uuid::now_v7())).await, "ok", "nobody else is concerned");
+}
+
+#[tokio::test]
+async fn a_revocation_that_cannot_be_read_makes_the_server_read_all_of_them_again() {
+    let (world, user) = (world().await, Uuid::now_v7());
+    let token = world.ed.token(user);
+    assert_eq!(code(&world.auth, &token).await, "ok");
+    let mut revoked = world.auth.revoked();
+    let broken = v1::Revocation { user_id: "everybody".into(), ..Default::default() };
+    let of_user =
+        v1::Revocation { user_id: user.to_string(), revoked_at_us: now_micros(), ..Default::default() };
+    // The broken one stands before the other one there, too.
+    world.core.set_revocations(vec![broken.clone(), of_user]);
+    world.core.revoke(broken);
+    let seen = tokio::time::timeout(Duration::from_secs(10), revoked.recv()).await.unwrap().unwrap();
+    assert_eq!(seen.user_id, Some(user));
+    assert_eq!(code(&world.auth, &token).await, "token_revoked");
+    let later = Uuid::now_v7();
+    let of_later =
+        v1::Revocation { user_id: later.to_string(), revoked_at_us: now_micros(), ..Default::default() };
+    world.core.revoke(of_later);
+    let seen = tokio::time::timeout(Duration::from_secs(10), revoked.recv()).await.unwrap().unwrap();
+    assert_eq!(seen.user_id, Some(later), "and the stream goes on");
+}
+
+#[tokio::test]
+async fn a_core_whose_streams_fail_for_seconds_is_asked_instead_until_they_are_back() {
+    let world = world().await;
+    assert!(world.auth.is_followed());
+    world.core.stop();
+    world.core.refuse_streams(Some(tonic::Code::PermissionDenied));
+    world.core.restart().await;
+    let until = async |is_followed: bool| {
+        let reached = async {
+            while world.auth.is_followed() != is_followed {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reached).await.expect("within seconds");
+    };
+    until(false).await;
+    world.core.refuse_streams(None);
+    until(true).await;
 }
 
 #[tokio::test]

@@ -33,18 +33,25 @@ pub(super) enum Refusal {
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
     pub(super) user: Option<Uuid>,
+    /// The id of the user in the operator's own application, where no user of the directory stands for it yet.
+    pub(super) subject: Option<String>,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, user: None }
+        Self { refusal, user: None, subject: None }
     }
 }
 
 impl Refusal {
     /// Names the user of a token whose signature is good.
     pub(super) fn of(self, user: Uuid) -> Refused {
-        Refused { refusal: self, user: Some(user) }
+        Refused { refusal: self, user: Some(user), subject: None }
+    }
+
+    /// Names the user of a token of the operator's own application whose signature is good, as the token does.
+    pub(super) fn of_subject(self, subject: Option<String>) -> Refused {
+        Refused { refusal: self, user: None, subject }
     }
 
     /// Returns the reason as a text for the log.
@@ -219,10 +226,10 @@ impl Validity {
     /// # Errors
     /// `Expired`, `NotYetValid`, or `Invalid` for any other time that is not acceptable.
     pub(super) fn check(&self, now: Micros, leeway: Micros, lifetime_max: Micros) -> Result<Times, Refusal> {
-        let expires_at = micros(self.exp)?;
+        let expires_at = in_micros(self.exp)?;
         let earliest = expires_at.saturating_sub(lifetime_max).max(0);
-        let issued_at = self.iat.map(micros).transpose()?.unwrap_or(earliest);
-        let not_before = self.nbf.map(micros).transpose()?.unwrap_or(issued_at);
+        let issued_at = self.iat.map(in_micros).transpose()?.unwrap_or(earliest);
+        let not_before = self.nbf.map(in_micros).transpose()?.unwrap_or(issued_at);
         if expires_at.saturating_add(leeway) <= now {
             return Err(Refusal::Expired);
         }
@@ -244,7 +251,7 @@ impl Validity {
     }
 }
 
-fn micros(seconds: u64) -> Result<Micros, Refusal> {
+fn in_micros(seconds: u64) -> Result<Micros, Refusal> {
     let micros = Micros::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1_000_000));
     micros.ok_or(Refusal::Invalid("times"))
 }

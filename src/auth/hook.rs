@@ -14,7 +14,7 @@ use super::login::{Login, grants};
 use super::login_config::HookConfig;
 use super::metrics::{self, HookCall};
 use super::recent::{Bounds, Recent};
-use crate::clock::Micros;
+use crate::clock::{Micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::http_client::{HttpClient, Limits};
 use crate::pb::Breaker;
@@ -34,6 +34,8 @@ pub struct Hook {
     config: HookConfig,
     client: HttpClient,
     slots: Semaphore,
+    /// The slots, and the places of those who wait for one.
+    places: Semaphore,
     breaker: Mutex<Breaker>,
     /// The last answers, by a digest of their token: whoever reads this memory finds no token in it.
     accepted: Mutex<Recent<Digest, Answer>>,
@@ -72,7 +74,8 @@ impl Hook {
         Ok(Self {
             url,
             client: HttpClient::new()?,
-            slots: Semaphore::new(config.calls_max),
+            slots: permits(config.calls_max),
+            places: permits(config.calls_max.saturating_add(config.waiting_max)),
             breaker: Mutex::default(),
             accepted: Mutex::new(Recent::new(ACCEPTED)),
             digest_key,
@@ -91,20 +94,37 @@ impl Hook {
             return Ok(answer);
         }
         let deadline = Instant::now() + self.config.deadline;
+        let overloaded = || ImksError::Overloaded { retry_after: self.config.deadline };
+        let _place = self.places.try_acquire().map_err(|_| overloaded())?;
         let Ok(Ok(_slot)) = timeout_at(deadline, self.slots.acquire()).await else {
-            return Err(ImksError::Overloaded { retry_after: self.config.deadline }.into());
+            return Err(overloaded().into());
         };
         if !self.breaker.lock().admit(Instant::now()) {
             return Err(ImksError::Unavailable(HOOK).into());
         }
-        let outcome = self.call(token, deadline, now).await;
-        self.record(&outcome);
+        let answer = self.call(token, deadline).await;
+        // A token on which the application fails must not keep others out; a proxy says that it is down.
+        let is_down = answer.as_ref().map_or(true, |answer| DOWN.contains(&answer.status()));
+        let outcome = answer.map_err(Into::into).and_then(|answer| judged(&answer, now));
+        self.record(&outcome, is_down);
         match &outcome {
             Ok(answer) => self.store(digest, answer),
             Err(Refusal::Invalid(_)) => self.accepted.lock().remove(&digest),
             Err(_) => {}
         }
         outcome
+    }
+
+    /// Checks that the hook answers, and that it does not accept a token that nobody has issued.
+    ///
+    /// # Errors
+    /// `Config` if it accepts such a token; `Unavailable` or `Timeout` if it gives no answer.
+    pub async fn check(&self) -> ImksResult<()> {
+        match self.ask(FOREIGN_TOKEN, now_micros(), true).await {
+            Ok(_) => Err(ImksError::Config("the hook accepts a token that nobody has issued".into())),
+            Err(Refusal::Unknown(error)) => Err(error),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Returns the login that a token stands for at `now`.
@@ -126,7 +146,7 @@ impl Hook {
         self.accepted.lock().insert(digest, answer.clone(), weight, Some(now + self.config.ttl), now);
     }
 
-    async fn call(&self, token: &str, deadline: Instant, now: Micros) -> Result<Answer, Refusal> {
+    async fn call(&self, token: &str, deadline: Instant) -> ImksResult<http::Response<Bytes>> {
         let body = Bytes::from(json!({ "token": token }).to_string());
         let mut request = Request::post(self.url.expose()).header(header::CONTENT_TYPE, "application/json");
         if let Some(secret) = &self.config.secret {
@@ -138,34 +158,43 @@ impl Hook {
             deadline: deadline.saturating_duration_since(Instant::now()),
             answer_bytes_max: ANSWER_BYTES_MAX,
         };
-        let answer = self.client.send(HOOK, request, limits).await?;
-        match answer.status() {
-            StatusCode::OK => parsed(answer.body(), now),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Refusal::Invalid("the hook refused it")),
-            status => {
-                tracing::warn!(status = status.as_u16(), "the hook did not answer with 200, 401 or 403");
-                Err(ImksError::Unavailable(HOOK).into())
-            }
-        }
+        self.client.send(HOOK, request, limits).await
     }
 
-    fn record(&self, outcome: &Result<Answer, Refusal>) {
+    fn record(&self, outcome: &Result<Answer, Refusal>, is_down: bool) {
         let mut breaker = self.breaker.lock();
+        match is_down {
+            true => breaker.failed(Instant::now()),
+            false => breaker.succeeded(),
+        }
         let call = match outcome {
             Ok(_) => HookCall::Accepted,
-            Err(Refusal::Unknown(_)) => {
-                breaker.failed(Instant::now());
-                return metrics::HOOK_CALLS.of(HookCall::Failed).increment();
-            }
+            Err(Refusal::Unknown(_)) => HookCall::Failed,
             Err(_) => HookCall::Refused,
         };
-        breaker.succeeded();
         metrics::HOOK_CALLS.of(call).increment();
     }
 }
 
+/// Returns what an answer of the hook says about a token.
+fn judged(answer: &http::Response<Bytes>, now: Micros) -> Result<Answer, Refusal> {
+    match answer.status() {
+        StatusCode::OK => parsed(answer.body(), now),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Refusal::Invalid("the hook refused it")),
+        status => {
+            tracing::warn!(status = status.as_u16(), "the hook did not answer with 200, 401 or 403");
+            Err(ImksError::Unavailable(HOOK).into())
+        }
+    }
+}
+
+/// Returns a semaphore of so many permits, as far as there can be that many.
+fn permits(count: usize) -> Semaphore {
+    Semaphore::new(count.min(Semaphore::MAX_PERMITS))
+}
+
 /// Reads an answer. One that does not have its form is an outage of the hook, and decides nothing.
-fn parsed(body: &[u8], now: Micros) -> Result<Answer, Refusal> {
+pub(super) fn parsed(body: &[u8], now: Micros) -> Result<Answer, Refusal> {
     let malformed = |why: &'static str| {
         tracing::warn!(why, "the answer of the hook does not have its form");
         Refusal::Unknown(ImksError::Unavailable(HOOK))
@@ -197,6 +226,11 @@ fn default_expiry() -> u64 {
 
 /// The name of the hook in errors and in the log.
 const HOOK: &str = "login hook";
+/// The answers of a proxy, or of an application itself, that stand for no answer at all.
+const DOWN: [StatusCode; 3] =
+    [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+/// The token that [`Hook::check`] presents.
+const FOREIGN_TOKEN: &str = "imks-check-config";
 /// The size of the largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
 const ACCEPTED: Bounds = Bounds { entries: ACCEPTED_MAX, bytes: ACCEPTED_BYTES_MAX };

@@ -1,6 +1,7 @@
 //! The keys that tokens are verified with, and the task that keeps them up to date: periodically, and when a token
 //! names a key that is not known.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use super::claims::Refusal;
 use super::keys::{KeySet, ListedKey, Verifier};
 use super::metrics::{self, Refresh};
 use super::own_keys::KeySource;
+use super::recent::{Bounds, Recent};
 use super::token_config::Config;
 use crate::clock::{Micros, jittered, micros, now_micros};
-use crate::error::{ImksError, ImksResult};
+use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::CoreClient;
 
 /// Who lists the keys.
@@ -36,6 +38,10 @@ struct Inner {
     config: Config,
     keys: RwLock<Arc<KeySet>>,
     refreshes: Mutex<Refreshes>,
+    /// When a token of an unknown key was first seen, by its hash: a look at the keys that began earlier says nothing
+    /// about its key.
+    unknown: Mutex<Recent<u64, Instant>>,
+    hasher: RandomState,
     wanted: Arc<Notify>,
     /// The number of refreshes that ended, successfully or not.
     ended: watch::Sender<u64>,
@@ -49,6 +55,8 @@ struct Refreshes {
     /// appear right after one.
     caused_at: Option<Instant>,
     failed: bool,
+    /// When the last look that had an answer began.
+    looked_at: Option<Instant>,
     etag: String,
 }
 
@@ -69,6 +77,8 @@ impl Keyring {
             config,
             keys: RwLock::new(Arc::new(keys)),
             refreshes: Mutex::default(),
+            unknown: Mutex::new(Recent::new(UNKNOWN)),
+            hasher: RandomState::new(),
             wanted: Arc::default(),
             ended: watch::Sender::new(0),
             stop: CancellationToken::new(),
@@ -85,22 +95,74 @@ impl Keyring {
         ended.wait_for(|count| *count > 0).await.map(drop).unwrap_or_default();
     }
 
-    /// Returns the key that a token names. Looks for it once if it is not known.
-    pub(super) async fn key(&self, issuer: &str, kid: &str, now: Micros) -> Result<Verifier, Refusal> {
-        let known = || self.0.keys.read().get(issuer, kid, now);
-        if let Some(key) = known() {
-            return Ok(key);
+    /// Returns the keys with the id that a token names, at least one. Looks for them once if there are none. Only a
+    /// look that began after the token was first seen tells that there is no such key; within the pause between two
+    /// looks, nobody knows.
+    pub(super) async fn named(
+        &self,
+        issuer: &str,
+        kid: &str,
+        token: &str,
+        now: Micros,
+    ) -> Result<Vec<Verifier>, Refusal> {
+        let known = || Some(self.0.keys.read().get(issuer, kid, now)).filter(|keys| !keys.is_empty());
+        if let Some(keys) = known() {
+            return Ok(keys);
         }
         if self.0.keys.read().is_early(issuer, kid, now) {
             return Err(Refusal::NotYetValid);
         }
-        self.refreshed().await;
-        if let Some(key) = known() {
-            return Ok(key);
+        let hash = self.0.hasher.hash_one(token);
+        let seen_at = self.first_seen(hash);
+        // A look that was under way when the token came may not know its key: then one more decides.
+        for _ in 0..LOOKS_MAX {
+            let has_ended = self.refreshed().await;
+            if let Some(keys) = known() {
+                return Ok(keys);
+            }
+            if !has_ended || self.is_settled(seen_at) {
+                break;
+            }
         }
+        Err(self.refusal(hash, seen_at))
+    }
+
+    /// Returns when a token of an unknown key was first seen, which is now if it is new.
+    fn first_seen(&self, hash: u64) -> Instant {
+        let (now, mut unknown) = (Instant::now(), self.0.unknown.lock());
+        if let Some(seen_at) = unknown.get(&hash, now).copied() {
+            return seen_at;
+        }
+        unknown.insert(hash, now, 0, Some(now + UNKNOWN_KEPT), now);
+        now
+    }
+
+    /// Whether a further look now would say no more about the key of a token that was first seen at `seen_at`.
+    fn is_settled(&self, seen_at: Instant) -> bool {
+        let refreshes = self.0.refreshes.lock();
+        refreshes.failed || refreshes.looked_at.is_some_and(|at| at >= seen_at)
+    }
+
+    /// Returns why a token whose key was not found is refused: for good if a look since it was first seen did not
+    /// find the key, else until there can be one.
+    fn refusal(&self, hash: u64, seen_at: Instant) -> Refusal {
+        let is_empty = self.0.keys.read().is_empty();
+        let refreshes = self.0.refreshes.lock();
         // Without an answer, a new key cannot be told from one that does not exist.
-        let unknown = self.0.refreshes.lock().failed || self.0.keys.read().is_empty();
-        Err(if unknown { Refusal::Unknown(self.unavailable()) } else { Refusal::Invalid("kid") })
+        if is_empty || refreshes.failed {
+            return Refusal::Unknown(self.unavailable());
+        }
+        if refreshes.looked_at.is_some_and(|at| at >= seen_at) {
+            // The same token may come again when its key is there.
+            self.0.unknown.lock().remove(&hash);
+            return Refusal::Invalid("kid");
+        }
+        if refreshes.running {
+            return Refusal::Unknown(self.unavailable());
+        }
+        let ends_at = refreshes.caused_at.map(|at| at + self.0.config.refresh_pause);
+        let left = ends_at.map(|at| at.saturating_duration_since(Instant::now())).unwrap_or_default();
+        Refusal::Unknown(ImksError::Overloaded { retry_after: left.max(RETRY_MIN) })
     }
 
     /// Returns the keys that may have signed a token of one's own application: the one that it names, or those of
@@ -110,10 +172,11 @@ impl Keyring {
         has_key_ids: bool,
         kid: Option<&str>,
         alg: &str,
+        token: &str,
         now: Micros,
     ) -> Result<Vec<Verifier>, Refusal> {
         if has_key_ids && let Some(kid) = kid {
-            return self.key("", kid, now).await.map(|key| vec![key]);
+            return self.named("", kid, token, now).await;
         }
         let known = self.0.keys.read().clone();
         match known.with_algorithm(alg, now) {
@@ -127,29 +190,40 @@ impl Keyring {
     }
 
     /// Fetches the keys now, without regard to when they were last fetched: their issuer says that they changed.
-    pub(super) async fn refresh_now(&self) {
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if keys that are not fetched over the network cannot be read, `Unavailable` if their issuer
+    /// does not list them. Those that are known stay in use.
+    pub(super) async fn refresh_now(&self) -> ImksResult<()> {
         let mut ended = self.0.ended.subscribe();
         self.0.wanted.notify_one();
-        wait(ended.changed()).await;
+        let has_ended = wait(ended.changed()).await;
+        if has_ended && !self.0.refreshes.lock().failed {
+            return Ok(());
+        }
+        Err(match self.0.is_local() {
+            true => ImksError::FailedPrecondition(Precondition::KeysUnreadable),
+            false => self.unavailable(),
+        })
     }
 
     /// Waits for a refresh of the keys, which all waiting callers share. Returns at once if an unknown key caused
-    /// one a moment ago.
-    async fn refreshed(&self) {
+    /// one a moment ago. Returns false if the refresh takes too long.
+    async fn refreshed(&self) -> bool {
         let mut ended = self.0.ended.subscribe();
         {
             let mut refreshes = self.0.refreshes.lock();
             let now = Instant::now();
             let recent = refreshes.caused_at.is_some_and(|at| now < at + self.0.config.refresh_pause);
             if !refreshes.running && recent {
-                return;
+                return true;
             }
             if !refreshes.running {
                 (refreshes.running, refreshes.caused_at) = (true, Some(now));
                 self.0.wanted.notify_one();
             }
         }
-        wait(ended.changed()).await;
+        wait(ended.changed()).await
     }
 
     fn unavailable(&self) -> ImksError {
@@ -163,6 +237,7 @@ impl Keyring {
 impl Inner {
     /// Fetches the keys. The current set remains if the answer is missing or has no usable key.
     async fn fetch(&self) {
+        let began_at = Instant::now();
         let etag = {
             let mut refreshes = self.refreshes.lock();
             refreshes.running = true;
@@ -192,6 +267,9 @@ impl Inner {
         metrics::KEY_REFRESHES.of(if failed { Refresh::Failed } else { Refresh::Fetched }).increment();
         let mut refreshes = self.refreshes.lock();
         (refreshes.running, refreshes.failed) = (false, failed);
+        if !failed {
+            refreshes.looked_at = Some(began_at);
+        }
         drop(refreshes);
         self.ended.send_modify(|count| *count += 1);
     }
@@ -210,8 +288,12 @@ impl Inner {
     /// Returns how long a key is good after its issuer stopped listing it. A file is what the operator wrote, so
     /// it counts at once.
     fn grace(&self) -> Micros {
-        let is_local = matches!(&self.issuer, Issuer::Own(keys) if !keys.is_remote());
-        if is_local { 0 } else { micros(self.config.key_grace) }
+        if self.is_local() { 0 } else { micros(self.config.key_grace) }
+    }
+
+    /// Whether the keys are not fetched over the network.
+    fn is_local(&self) -> bool {
+        matches!(&self.issuer, Issuer::Own(keys) if !keys.is_remote())
     }
 
     /// Returns the pause before the next periodic refresh.
@@ -246,14 +328,28 @@ async fn follow(inner: Weak<Inner>) {
     }
 }
 
-/// Waits for the end of a refresh, but not for long: whoever waits then sees that the key is still unknown.
-async fn wait(ended: impl Future<Output = Result<(), watch::error::RecvError>>) {
-    if timeout(REFRESH_WAIT, ended).await.is_err() {
+/// Waits for the end of a refresh, but not for long: whoever waits then sees that the key is still unknown. Returns
+/// whether it ended.
+async fn wait(ended: impl Future<Output = Result<(), watch::error::RecvError>>) -> bool {
+    let has_ended = timeout(REFRESH_WAIT, ended).await.is_ok();
+    if !has_ended {
         tracing::debug!("the keys of tokens were not fetched in time");
     }
+    has_ended
 }
 
 /// How long a token with an unknown key waits for a refresh.
 const REFRESH_WAIT: Duration = Duration::from_secs(3);
+/// How many looks at the keys a token with an unknown key waits for at once: one that was under way, and its own.
+const LOOKS_MAX: usize = 2;
+/// The shortest time after which a token with an unknown key is worth another try.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const UNKNOWN: Bounds = Bounds { entries: UNKNOWN_MAX, bytes: UNKNOWN_BYTES_MAX };
+/// The number of tokens of unknown keys that are remembered. One that is forgotten counts as new, and waits longer.
+const UNKNOWN_MAX: usize = 1 << 16;
+/// The memory of the tokens of unknown keys that are remembered, in bytes.
+const UNKNOWN_BYTES_MAX: usize = 8 << 20;
+/// How long a token of an unknown key is remembered.
+const UNKNOWN_KEPT: Duration = Duration::from_secs(30);
 /// The first pause between two refreshes while there are no keys.
 const RETRY_WITHOUT_KEYS: Duration = Duration::from_millis(250);

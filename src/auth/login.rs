@@ -10,7 +10,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
-use uuid::{Uuid, uuid};
+use uuid::Uuid;
 
 use super::claims::{Audience, Refusal, Validity};
 use super::login_config::{LoginConfig, NAME_CHARS_MAX, SUBJECT, is_channel_name};
@@ -98,6 +98,15 @@ impl OwnClaims {
             None => Vec::new(),
         };
         Login::new(realm, &subject, &name, channels)
+    }
+
+    /// Returns the id of the user as the token says it, cut, for the log.
+    pub(super) fn subject(&self, config: &LoginConfig) -> Option<String> {
+        match self.claim(&config.user_claim)? {
+            Value::String(subject) => Some(subject.chars().take(SUBJECT_CHARS_LOGGED).collect()),
+            Value::Number(id) => Some(id.to_string()),
+            _ => None,
+        }
     }
 
     /// Returns a claim by its name, or by a JSON pointer (RFC 6901) such as `/realm_access/roles`.
@@ -214,13 +223,11 @@ impl Login {
         if channels.iter().any(|grant| !is_channel_name(&grant.channel)) {
             return Err(Refusal::Invalid("the name of a channel is not allowed"));
         }
-        let user_id = user_id(realm, subject);
-        let shown =
-            |text: &str| text.trim().chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
+        let user_id = v1::SignInRequest::user_of(realm, subject);
         let candidates: [String; 2] = [shown(name), shown(subject)];
         let name =
             candidates.into_iter().find(|name| !name.is_empty()).unwrap_or_else(|| user_id.to_string());
-        Ok(Self { subject: subject.into(), user_id, name: name.trim().to_owned(), channels })
+        Ok(Self { subject: subject.into(), user_id, name, channels })
     }
 
     /// Returns the id of the user in the application.
@@ -240,10 +247,44 @@ impl Login {
     }
 }
 
-/// Returns the id of the user that stands for a subject: a UUID of version 5 (RFC 9562).
-fn user_id(realm: &str, subject: &str) -> Uuid {
-    let namespace = if realm.is_empty() { NAMESPACE } else { Uuid::new_v5(&NAMESPACE, realm.as_bytes()) };
-    Uuid::new_v5(&namespace, subject.as_bytes())
+/// Returns the characters of a name that are seen, at most [`NAME_CHARS_MAX`]. Joiners and variation selectors stay
+/// between two characters that are not ASCII, where scripts and emoji need them: a selector, a joiner, or both.
+fn shown(text: &str) -> String {
+    let (mut shown, mut joiners) = (String::new(), String::new());
+    for c in text.chars().filter(|c| !c.is_control() && !is_deceptive(*c)) {
+        if is_joiner(c) {
+            let before = joiners.chars().next_back();
+            if before.is_none_or(|before| is_selector(before) && !is_selector(c)) {
+                joiners.push(c);
+            }
+            continue;
+        }
+        if !c.is_ascii() && shown.chars().next_back().is_some_and(|before| !before.is_ascii()) {
+            shown.push_str(&joiners);
+        }
+        joiners.clear();
+        shown.push(c);
+    }
+    let cut: String = shown.trim().chars().take(NAME_CHARS_MAX).collect();
+    cut.trim_end_matches(is_joiner).trim().to_owned()
+}
+
+/// Whether a character is not seen, and could make a name look like another one: marks of direction, spaces without a
+/// width, and fillers.
+fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
+        | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
+        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Whether a character only changes how its neighbours look.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}') || is_selector(c)
+}
+
+/// Whether a character selects how the one before it looks.
+fn is_selector(c: char) -> bool {
+    matches!(c, '\u{fe00}'..='\u{fe0f}')
 }
 
 /// The users of logins: asks the directory to make what is missing, once per login.
@@ -309,10 +350,10 @@ fn request(config: &LoginConfig, login: &Login) -> v1::SignInRequest {
     }
 }
 
-/// The namespace of the ids of users (RFC 9562 section 5.5). Changing it would make every user another one.
-const NAMESPACE: Uuid = uuid!("6f1b4a0e-2c53-4d0b-9d0e-8f3f6c1f5a77");
 /// The longest id of a user in a token, in bytes.
 const SUBJECT_BYTES_MAX: usize = 255;
+/// The number of characters of the id of a user that the log shows.
+const SUBJECT_CHARS_LOGGED: usize = 64;
 /// The number of channels that one login names.
 const CHANNELS_OF_LOGIN_MAX: usize = 500;
 const SEEN: Bounds = Bounds { entries: SEEN_MAX, bytes: SEEN_BYTES_MAX };
@@ -339,7 +380,8 @@ mod tests {
             assert_eq!(user.user_id, login(json!({"sub": subject, "name": "x"})).unwrap().user_id);
             assert_eq!((user.user_id.get_version_num(), user.name.as_str()), (5, subject));
         }
-        assert_ne!(user_id("a", "1"), user_id("b", "1"), "another issuer is another user");
+        let user_of = v1::SignInRequest::user_of;
+        assert_ne!(user_of("a", "1"), user_of("b", "1"), "another issuer is another user");
         for subject in [json!(""), json!(7), json!(null), json!(["a"]), json!("a".repeat(256))] {
             assert!(login(json!({"sub": subject})).is_err(), "{subject}");
         }
@@ -360,6 +402,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_has_no_characters_that_nobody_sees_except_where_scripts_and_emoji_need_them() {
+        let unseen =
+            "\u{34f}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{2800}\u{3164}\u{ffa0}\u{200c}\u{200d}\u{fe00}\u{fe0f}";
+        for c in unseen.chars() {
+            for name in
+                [format!("Al{c}ice"), format!("{c}Alice"), format!("Alice{c}"), format!("Al{c}{c}{c}ice")]
+            {
+                assert_eq!(shown(&name), "Alice", "{name:?}");
+            }
+            assert_eq!(shown(&format!(" {c} ")), "", "{c:?}");
+        }
+        let needed = [
+            "\u{1f468}\u{200d}\u{1f469}",
+            "\u{2764}\u{fe0f}\u{200d}\u{1f525}",
+            "\u{915}\u{94d}\u{200d}\u{937}",
+        ];
+        for name in needed {
+            assert_eq!(shown(name), name);
+        }
+        assert_eq!(shown("\u{e9}\u{200d}\u{200d}\u{200c}\u{e9}"), "\u{e9}\u{200d}\u{e9}", "one is enough");
+        assert_eq!(shown("\u{e9}\u{200d}e"), "\u{e9}e");
+        assert_eq!(shown(&format!("{}\u{200d}\u{e9}", "\u{e9}".repeat(63))), "\u{e9}".repeat(63));
+    }
+
+    #[test]
     fn a_claim_may_be_deep_in_the_token() {
         let config = LoginConfig { roles_claim: "/realm_access/roles".into(), ..LoginConfig::default() };
         let claims = json!({"sub": "1", "realm_access": {"roles": ["owner"]}, "channels": ["a"]});
@@ -377,7 +444,9 @@ mod tests {
             ("channels", json!("general")),
             ("channels", json!([1])),
             ("channels", json!(["a b"])),
-            ("channels", json!(["../x"])),
+            ("channels", json!(["a/b/c"])),
+            ("channels", json!(["/x"])),
+            ("channels", json!(["x/"])),
             ("channels", json!({"general": "king"})),
         ] {
             let mut claims = json!({"sub": "1"});
@@ -385,7 +454,10 @@ mod tests {
             assert!(login(claims).is_err(), "{claim} {value}");
         }
         assert_eq!(login(json!({"sub": "1", "name": "a".repeat(300)})).unwrap().name.len(), 64);
-        assert_eq!(login(json!({"sub": "1", "name": " \n "})).unwrap().name, "1");
+        for unseen in [" \n ", "\u{200b}\u{202e}"] {
+            assert_eq!(login(json!({"sub": "1", "name": unseen})).unwrap().name, "1");
+        }
+        assert_eq!(login(json!({"sub": "1", "name": "Al\u{200b}ice\u{202e}"})).unwrap().name, "Alice");
         assert!(serde_json::from_str::<OwnClaims>(r#"{"sub":"1","sub":"2"}"#).is_err());
     }
 }

@@ -58,6 +58,16 @@ impl LoginConfig {
         has_keys || hook.url.is_some()
     }
 
+    /// Whether the settings of claims and of what is made on first sight are those of a server without logins.
+    fn has_default_claims(&self) -> bool {
+        let default = Self::default();
+        let claims = |it: &Self| {
+            let one = [&it.user_claim, &it.roles_claim, &it.channels_claim].map(String::clone);
+            (one, it.name_claims.clone(), it.first_channels.clone(), it.create_users, it.create_channels)
+        };
+        claims(self) == claims(&default)
+    }
+
     /// Returns the problems of the settings, each as a sentence that says what to change.
     pub fn problems(&self, hook: &HookConfig, has_core: bool) -> Vec<String> {
         let mut problems = Vec::new();
@@ -93,6 +103,16 @@ impl LoginConfig {
             !self.user_claim.is_empty(),
             "IMKS_TOKEN_CLAIM_USER must name the claim with the id of the user",
         );
+        check(
+            count > 0 || self.has_default_claims(),
+            "IMKS_TOKEN_CLAIM_USER, IMKS_TOKEN_CLAIM_NAME, IMKS_TOKEN_CLAIM_ROLES, IMKS_TOKEN_CLAIM_CHANNELS and \
+             IMKS_LOGIN_… have no effect without one of IMKS_TOKEN_JWKS_URL, IMKS_TOKEN_PUBLIC_KEY_FILE, \
+             IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL",
+        );
+        check(
+            hook.url.is_some() || hook.secret.is_none(),
+            "IMKS_AUTH_SECRET has no effect without IMKS_AUTH_URL",
+        );
         let bad = self.first_channels.iter().find(|name| !is_channel_name(name));
         problems.extend(bad.map(|name| format!("IMKS_LOGIN_CHANNELS: {name:?} {CHANNEL_NAME_RULE}")));
         problems
@@ -112,6 +132,8 @@ pub struct HookConfig {
     pub ttl: Duration,
     /// The number of concurrent calls. Further calls wait for a slot within their deadline.
     pub calls_max: usize,
+    /// The number of tokens that wait for a call. Any further one is refused as `overloaded` at once.
+    pub waiting_max: usize,
 }
 
 impl Default for HookConfig {
@@ -122,14 +144,17 @@ impl Default for HookConfig {
             deadline: Duration::from_secs(2),
             ttl: Duration::from_secs(60),
             calls_max: 64,
+            waiting_max: 8_192,
         }
     }
 }
 
-/// Whether the directory allows a channel of this name.
+/// Whether the directory allows a channel of this name, which may be one of another workspace (`acme/team`).
 pub(super) fn is_channel_name(name: &str) -> bool {
     let allowed = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    !name.is_empty() && name.chars().count() <= NAME_CHARS_MAX && name.chars().all(allowed)
+    let is_name =
+        |name: &str| (1..=NAME_CHARS_MAX).contains(&name.chars().count()) && name.chars().all(allowed);
+    name.split_once('/').map_or_else(|| is_name(name), |(workspace, own)| is_name(workspace) && is_name(own))
 }
 
 /// The claim with the id of the user (RFC 7519).
@@ -144,11 +169,22 @@ const NOT_WITH_A_CORE: &str = "the core at IMKS_CORE_URL names the keys of token
      IMKS_TOKEN_PUBLIC_KEY_FILE, IMKS_TOKEN_HMAC_SECRET and IMKS_AUTH_URL";
 const HMAC_NOT_ALLOWED: &str = "IMKS_TOKEN_HMAC_SECRET needs IMKS_TOKEN_ALLOW_HMAC=true: whoever can read a \
      shared secret can sign in as anybody, so prefer a public key";
-const CHANNEL_NAME_RULE: &str = "is not 1 to 64 letters, digits, hyphens, underscores or dots";
+const CHANNEL_NAME_RULE: &str =
+    "is not 1 to 64 letters, digits, hyphens, underscores or dots, after WORKSPACE/ if need be";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_without_effect_are_told() {
+        let claims = LoginConfig { roles_claim: "/realm_access/roles".into(), ..LoginConfig::default() };
+        let secret = HookConfig { secret: Some("s".into()), ..HookConfig::default() };
+        assert_eq!(claims.problems(&HookConfig::default(), false).len(), 1);
+        assert_eq!(LoginConfig::default().problems(&secret, true).len(), 1);
+        let keys = LoginConfig { jwks_url: Some("https://id/jwks".into()), ..claims };
+        assert!(keys.problems(&HookConfig::default(), false).is_empty());
+    }
 
     #[test]
     fn a_shared_secret_must_be_allowed_and_long() {

@@ -6,12 +6,15 @@
 //! callers need, so that no module above it depends on gRPC.
 
 mod claims;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grant_cache;
 mod hook;
 mod keyring;
 mod keys;
 mod login;
 mod login_config;
+mod membership_cache;
 pub mod metrics;
 mod own_keys;
 mod permission;
@@ -23,12 +26,15 @@ mod signed;
 mod token;
 mod token_config;
 
-pub use crate::pb::{ChannelInfo, CoreClient, Membership, NotifyLevel, Revocation, UserInfo};
+pub use crate::pb::{
+    ChannelInfo, CoreClient, CustomEmoji, Enqueued, IncomingWebhook, Membership, Notification, NotifyLevel,
+    Revocation, UserInfo,
+};
 pub use hook::Hook;
 pub use login::Login;
 pub use login_config::{HookConfig, LoginConfig};
-pub use own_keys::{KeySource, check_public_keys};
-pub use permission::Permission;
+pub use own_keys::{KeySource, check_keys};
+pub use permission::{Grant, Permission};
 pub use permissions::{AccessChange, Config as PermissionConfig, Permissions};
 pub use policy::Policy;
 pub use signed::SignedTokens;

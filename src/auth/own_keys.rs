@@ -80,13 +80,14 @@ impl KeySource {
     }
 }
 
-/// Checks that the file with public keys can be used, if one is configured.
+/// Checks that the keys of tokens can be read from where they are configured, if they are.
 ///
 /// # Errors
-/// `Config` with the reason.
-pub async fn check_public_keys(config: &LoginConfig) -> ImksResult<()> {
-    match &config.public_key_file {
-        Some(path) => KeySource::File(path.clone()).fetch().await.map(drop),
+/// The errors of [`KeySource::of`]; `Config` if a file cannot be used; `Unavailable` or `Timeout` if a JWK set cannot
+/// be fetched or has no usable key.
+pub async fn check_keys(config: &LoginConfig) -> ImksResult<()> {
+    match KeySource::of(config)? {
+        Some(source) => source.fetch().await.map(drop),
         None => Ok(()),
     }
 }
@@ -114,14 +115,15 @@ async fn fetch_set(url: &Secret, client: &HttpClient) -> ImksResult<Vec<ListedKe
 /// Returns the usable keys of a JWK set, at most [`SET_KEYS_MAX`]. Leaves out every other key, because a set may
 /// list keys for purposes that this server does not know. A secret (`oct`) is never used: whoever can read the
 /// set could sign.
-fn set_keys(text: &[u8]) -> Vec<ListedKey> {
+pub(super) fn set_keys(text: &[u8]) -> Vec<ListedKey> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,
     }
     let set = serde_json::from_slice::<Set>(text).map(|set| set.keys).unwrap_or_default();
-    let keys = set.into_iter().take(SET_KEYS_MAX).enumerate();
-    keys.filter_map(|(number, key)| set_key(number, serde_json::from_value(key).ok()?)).collect()
+    let keys = set.into_iter().enumerate();
+    let usable = keys.filter_map(|(number, key)| set_key(number, serde_json::from_value(key).ok()?));
+    usable.take(SET_KEYS_MAX).collect()
 }
 
 fn set_key(number: usize, jwk: Jwk) -> Option<ListedKey> {
@@ -151,7 +153,7 @@ fn set_key(number: usize, jwk: Jwk) -> Option<ListedKey> {
 ///
 /// # Errors
 /// The reason why the file cannot be used, for the operator.
-fn pem_keys(text: &[u8]) -> Result<Vec<ListedKey>, String> {
+pub(super) fn pem_keys(text: &[u8]) -> Result<Vec<ListedKey>, String> {
     let text = std::str::from_utf8(text).map_err(|_| "the file is not PEM".to_owned())?;
     if text.contains("PRIVATE KEY-----") {
         return Err("the file has a private key; write the public key there, and keep the private one".into());
@@ -253,6 +255,53 @@ mod tests {
         let kids: Vec<String> = set_keys(set.as_bytes()).into_iter().map(|key| key.kid).collect();
         assert_eq!(kids, ["a"]);
     }
+
+    #[test]
+    fn a_short_rsa_key_signs_nothing_even_if_zeros_make_it_look_long() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let modulus = URL_SAFE_NO_PAD.decode(MODULUS_1024).unwrap();
+        let padded = URL_SAFE_NO_PAD.encode([&[0; 128][..], &modulus].concat());
+        let set = |n: &str| format!(r#"{{"keys":[{{"kty":"RSA","n":"{n}","e":"AQAB"}}]}}"#);
+        assert!(set_keys(set(MODULUS_1024).as_bytes()).is_empty());
+        for key in set_keys(set(&padded).as_bytes()) {
+            assert!(!key.verifier.verify("RS256", "e30.e30", SIGNATURE_1024));
+        }
+    }
+
+    #[test]
+    fn keys_of_other_curves_or_points_off_the_curve_sign_nothing() {
+        let (x, y) =
+            ("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0");
+        let set = |crv: &str, x: &str, y: &str| {
+            format!(r#"{{"keys":[{{"kty":"EC","crv":"{crv}","x":"{x}","y":"{y}"}}]}}"#)
+        };
+        assert_eq!(set_keys(set("P-256", x, y).as_bytes()).len(), 1);
+        for crv in ["P-384", "P-521", "secp256k1", "Ed25519", "p-256", ""] {
+            assert!(set_keys(set(crv, x, y).as_bytes()).is_empty(), "{crv}");
+        }
+        for (x, y) in [(x, x), (x, ""), ("", ""), ("AA", "AA"), (y, x)] {
+            for key in set_keys(set("P-256", x, y).as_bytes()) {
+                assert!(!key.verifier.verify("ES256", "e30.e30", &"A".repeat(86)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_set_of_ten_thousand_keys_gives_the_first_usable_ones_however_many_stand_before_them() {
+        let useless = r#"{"kty":"oct","k":"c2VjcmV0"},"#.repeat(10_000);
+        let ed = r#"{"kty":"OKP","crv":"Ed25519","x":"Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE"}"#;
+        let good = vec![ed; 100].join(",");
+        let keys = set_keys(format!(r#"{{"keys":[{useless}{good}]}}"#).as_bytes());
+        assert_eq!(keys.len(), SET_KEYS_MAX);
+        assert_eq!(keys[0].kid, "number 10000");
+    }
+
+    /// The modulus of a key of 1024 bits that was thrown away, and its signature over `e30.e30`.
+    const MODULUS_1024: &str = "0GDwtKgvrMlagYRIvZU6RU-2OaE-xuCaD2sAM1_HQnNbTcQgd7wrfGEN7sRSFa7kn8LdQut1T1hR87o2pm42_wCuOT\
+        c6F4ae9kGNs8c416EocTDGh0v4ZwGYTDKoUFZZ6tREthG1A1x43uXdBzN1pmkYPzukggaMDUU433KXRXk";
+    const SIGNATURE_1024: &str = "rUT8WH19p8-f-lb1U1eHbhs-dYawYEMjEF-nDqfgQKPGSzgGdhvN5thSa6j5Jv1wJhlhmqIyTCVJTJBD_b-p-7E9Fc\
+        usG1flT5R4vt3v9Rv0z8ReuHa9hwuzYl1Sak977p5SR8vhKlCoree3-6tzqeD39w4L1GZIeozsfg4VcrQ";
 
     proptest! {
         #[test]

@@ -116,6 +116,8 @@ impl Permission {
 pub struct Grant {
     /// The minimum time between two messages of this user in the channel; zero means no minimum.
     pub slow_mode: Duration,
+    /// Whether the channel is archived, so that nothing in it changes. Permissions to change it are not granted then.
+    pub archived: bool,
 }
 
 /// The core's answer about one user in one channel.
@@ -160,7 +162,8 @@ impl CachedGrant {
             return Err(ImksError::Forbidden(permission.name()));
         }
         let exempt = has(Permission::ManageMessages) || has(Permission::ManageChannel);
-        Ok(Grant { slow_mode: if exempt { Duration::ZERO } else { self.slow_mode } })
+        let slow_mode = if exempt { Duration::ZERO } else { self.slow_mode };
+        Ok(Grant { slow_mode, archived: self.archived })
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::grant_cache::{Concerned, GrantCache, Key};
+use super::membership_cache::{MembershipCache, Memberships};
 use super::metrics::{self, PermissionMiss};
 use super::permission::{CachedGrant, Grant, Permission};
 use super::policy::{Policies, Policy};
@@ -83,6 +84,7 @@ struct Inner {
     core: CoreClient,
     config: Config,
     cache: GrantCache,
+    memberships: Mutex<MembershipCache>,
     flights: Mutex<HashMap<Key, Flight>>,
     changes: broadcast::Sender<AccessChange>,
     policies: Policies,
@@ -102,6 +104,7 @@ impl Permissions {
     pub fn new(core: CoreClient, config: Config) -> Self {
         let inner = Arc::new(Inner {
             cache: GrantCache::new(config.entries_max),
+            memberships: Mutex::default(),
             core,
             config,
             flights: Mutex::default(),
@@ -205,6 +208,29 @@ impl Permissions {
         Ok(())
     }
 
+    /// Returns all channels of a user. Those of the directory in this process are cached, because it reports every
+    /// change within milliseconds; another core is asked each time.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn memberships(&self, user: Uuid) -> ImksResult<Memberships> {
+        let now = Instant::now();
+        if let Some(known) = self.0.memberships.lock().get(user, now) {
+            return Ok(known);
+        }
+        let list = Memberships::new(self.0.core.list_user_channels(user).await?, now);
+        if self.0.core.is_embedded() && self.is_followed() {
+            let until = now + jittered(self.0.config.ttl);
+            self.0.memberships.lock().store(user, list.clone(), until, Instant::now());
+        }
+        Ok(list)
+    }
+
+    /// Whether nothing was reported about the channels of a user since the core was asked for them.
+    pub fn are_current(&self, user: Uuid, memberships: &Memberships) -> bool {
+        self.0.memberships.lock().is_current(user, memberships)
+    }
+
     /// Whether `user` is a member of `channel`. Always asks the core.
     ///
     /// # Errors
@@ -230,6 +256,7 @@ impl Permissions {
     pub fn expire(&self, user: Uuid, now: Instant) {
         self.0.flights.lock().retain(|key, _| key.0 != user);
         self.0.cache.expire(user, now);
+        self.0.memberships.lock().change(Concerned { user: Some(user), channel: None }, now);
     }
 
     async fn ask(&self, user: Uuid, channel: Uuid, permission: Permission) -> ImksResult<()> {
@@ -355,6 +382,7 @@ impl Inner {
         // Calls in flight are forgotten first, so that later callers request a new answer.
         self.flights.lock().retain(|key, _| !concerned.includes(key));
         self.cache.invalidate(concerned);
+        self.memberships.lock().change(concerned, Instant::now());
     }
 
     fn invalidate_pair(&self, user: Uuid, channel: Uuid) {
@@ -365,6 +393,7 @@ impl Inner {
     fn expire_all(&self, now: Instant) {
         self.flights.lock().clear();
         self.cache.expire_all(now);
+        self.memberships.lock().change(Concerned { user: None, channel: None }, now);
     }
 
     fn apply(&self, change: Change) {
@@ -389,7 +418,7 @@ impl Inner {
                 self.invalidate(Concerned { user: None, channel: Some(channel) });
                 AccessChange::ChannelRemoved(channel)
             }
-            Change::CaughtUp | Change::Reset | Change::Revoked(_) | Change::Missing => {
+            Change::CaughtUp | Change::Reset | Change::Revoked(_) | Change::Missing | Change::Resumed => {
                 self.expire_all(Instant::now());
                 AccessChange::Permissions { user_id: None, channel_id: None }
             }
@@ -408,6 +437,8 @@ impl Inner {
             WatchKind::Channels | WatchKind::Revocations => return,
         };
         if followed.swap(is_followed, Ordering::Relaxed) && !is_followed {
+            // What is known can no longer be told from what has changed.
+            self.memberships.lock().change(Concerned { user: None, channel: None }, Instant::now());
             tracing::warn!(
                 ?kind,
                 "the core does not report changes: it is asked about the rooms of sessions"
@@ -427,7 +458,7 @@ async fn follow(inner: Weak<Inner>, mut watch: Watch, kind: WatchKind) {
         let change = watch.next().await;
         let Some(inner) = inner.upgrade() else { return };
         inner.follows(kind, change != Change::Missing);
-        if change != Change::Missing {
+        if !matches!(change, Change::Missing | Change::Resumed) {
             inner.apply(change);
         }
     }

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::claims::{Refusal, Times, Unverified};
+use super::claims::{Refusal, Refused, Times, Unverified};
 use super::keyring::{Issuer, Keyring};
 use super::login::{Login, OwnClaims};
 use super::login_config::LoginConfig;
@@ -46,24 +46,29 @@ impl SignedTokens {
     /// Returns the login that a token stands for at `now`.
     ///
     /// # Errors
-    /// `Auth` or `TokenExpired`; `Unavailable` if the key is unknown and the key set does not answer;
-    /// `TokenNotYetValid` if the clocks differ.
+    /// `Auth` or `TokenExpired`; `Unavailable` if the key is unknown and the key set does not answer; `Overloaded`
+    /// if it may be a new key, and the key set was asked a moment ago; `TokenNotYetValid` if the clocks differ.
     pub async fn login(&self, token: &str, now: Micros) -> ImksResult<Login> {
-        self.verify(token, now).await.map(|signed| signed.login).map_err(Into::into)
+        self.verify(token, now).await.map(|signed| signed.login).map_err(|refused| refused.refusal.into())
     }
 
     /// Verifies a token at `now`. Only a key set is asked, and only for a key that is not known.
-    pub(super) async fn verify(&self, token: &str, now: Micros) -> Result<SignedLogin, Refusal> {
+    pub(super) async fn verify(&self, token: &str, now: Micros) -> Result<SignedLogin, Refused> {
         let Unverified { header, claims, message, signature } = Unverified::<OwnClaims>::parse(token)?;
         let (kid, alg) = (header.kid.as_deref(), header.alg.as_str());
-        let keys = self.keyring.candidates(self.has_key_ids, kid, alg, now).await?;
+        let keys = self.keyring.candidates(self.has_key_ids, kid, alg, token, now).await?;
         if !keys.iter().any(|key| key.verify(alg, message, signature)) {
-            return Err(Refusal::Invalid("signature"));
+            return Err(Refusal::Invalid("signature").into());
         }
+        self.signed(&claims, now).map_err(|refusal| refusal.of_subject(claims.subject(&self.logins)))
+    }
+
+    /// Returns the login that claims with a good signature stand for at `now`.
+    fn signed(&self, claims: &OwnClaims, now: Micros) -> Result<SignedLogin, Refusal> {
         let (leeway, lifetime) = (micros(self.config.leeway), micros(self.config.lifetime_max));
         let times = claims.validity()?.check(now, leeway, lifetime)?;
         let realm = self.realm(claims.issuer()?)?;
-        self.check_audience(&claims)?;
+        self.check_audience(claims)?;
         let login = claims.login(&self.logins, realm)?;
         Ok(SignedLogin { login, session_id: claims.session(), times })
     }

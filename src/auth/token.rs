@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::claims::{Claims, Refusal, Refused, Unverified};
 use super::keyring::{Issuer, Keyring};
+use super::keys::Verifier;
 use super::login_config::{HookConfig, LoginConfig};
 use super::metrics;
 use super::revocation::Revocations;
@@ -149,7 +150,8 @@ impl TokenVerifier {
     ///
     /// # Errors
     /// `Auth`, `TokenExpired`, `TokenRevoked`; `TokenNotYetValid` if the clocks differ by more than the
-    /// leeway; `Unavailable` if the key is unknown and the core does not answer.
+    /// leeway; `Unavailable` if the key is unknown and the core does not answer; `Overloaded` until the keys can be
+    /// looked at again, if the key is unknown and they were looked at a moment ago.
     pub async fn verify<'a>(&self, token: impl Into<Presented<'a>>) -> ImksResult<Identity> {
         self.verify_at(token, now_micros()).await
     }
@@ -219,9 +221,13 @@ impl TokenVerifier {
     }
 
     /// Fetches the keys now, because their issuer says that they changed.
-    pub async fn refresh_now(&self) {
-        if let Some(keyring) = self.0.keyring() {
-            keyring.refresh_now().await;
+    ///
+    /// # Errors
+    /// `FailedPrecondition` or `Unavailable` if they cannot be fetched; those that are known stay in use.
+    pub async fn refresh_now(&self) -> ImksResult<()> {
+        match self.0.keyring() {
+            Some(keyring) => keyring.refresh_now().await,
+            None => Ok(()),
         }
     }
 
@@ -270,8 +276,9 @@ impl Inner {
             return Err(Refusal::Invalid("issuer").into());
         }
         let kid = parsed.header.kid.as_deref().ok_or(Refusal::Invalid("kid"))?;
-        let key = keyring.key(&parsed.claims.iss, kid, now).await?;
-        if !key.verify(&parsed.header.alg, parsed.message, parsed.signature) {
+        let keys = keyring.named(&parsed.claims.iss, kid, token, now).await?;
+        let is_good = |key: &Verifier| key.verify(&parsed.header.alg, parsed.message, parsed.signature);
+        if !keys.iter().any(is_good) {
             return Err(Refusal::Invalid("signature").into());
         }
         let user = parsed.claims.sub;
@@ -302,23 +309,28 @@ impl Inner {
     fn refused(
         &self,
         Presented { peer, .. }: Presented<'_>,
-        Refused { refusal, user }: Refused,
+        Refused { refusal, user, subject }: Refused,
     ) -> ImksError {
         metrics::TOKENS_REFUSED.increment();
         let why = refusal.why();
         let (peer, user) = (peer.map(tracing::field::display), user.map(tracing::field::display));
+        let subject = subject.as_deref();
         match refusal {
             Refusal::NotYetValid if self.may_log(why) => {
                 tracing::warn!(
                     why,
                     user,
+                    subject,
                     peer,
                     "token refused: a clock is wrong, here or at the issuer of tokens"
                 );
             }
-            // An operator who sets logins up needs the reason, and nobody needs it once per client.
-            Refusal::Invalid(_) if self.may_log(why) => tracing::info!(why, user, peer, "token refused"),
-            _ => tracing::debug!(why, user, peer, "token refused"),
+            // An operator who sets logins up needs the reason, and nobody needs it once per client. Tokens expire
+            // every day.
+            Refusal::Invalid(_) | Refusal::Revoked if self.may_log(why) => {
+                tracing::info!(why, user, subject, peer, "token refused");
+            }
+            _ => tracing::debug!(why, user, subject, peer, "token refused"),
         }
         refusal.into()
     }

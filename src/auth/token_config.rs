@@ -50,15 +50,20 @@ impl Config {
         self.issuers.first().map_or(NAME, String::as_str)
     }
 
+    /// Returns the problems of the settings, each as a sentence that says what to change.
+    pub fn problems(&self) -> impl Iterator<Item = &'static str> {
+        (self.refresh < REFRESH_MIN).then_some(REFRESH_RULE).into_iter()
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
-    /// `Config` if the leeway is too long.
+    /// `Config` if the leeway is too long, or the keys would be read all the time.
     pub(super) fn check(&self) -> ImksResult<()> {
         if self.leeway > LEEWAY_MAX {
             return Err(ImksError::Config("tokens need a leeway of at most a minute".into()));
         }
-        Ok(())
+        self.problems().next().map_or(Ok(()), |problem| Err(ImksError::Config(problem.into())))
     }
 
     pub(super) fn accepts_issuer(&self, issuer: &str) -> bool {
@@ -66,7 +71,25 @@ impl Config {
     }
 }
 
+/// The shortest interval between two refreshes of the keys.
+const REFRESH_MIN: Duration = Duration::from_secs(1);
+const REFRESH_RULE: &str =
+    "IMKS_TOKEN_REFRESH must be at least 1s, or the source of the keys would be asked all the time";
 /// The longest leeway for clocks that differ.
 const LEEWAY_MAX: Duration = Duration::from_secs(60);
 /// The issuer and the audience of tokens where the configuration names none.
 const NAME: &str = "imks";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_once_a_second_at_most() {
+        let with = |refresh| Config { refresh, ..Config::default() };
+        assert!(with(Duration::from_secs(1)).check().is_ok());
+        for refresh in [Duration::ZERO, Duration::from_millis(999)] {
+            assert!(matches!(with(refresh).check(), Err(ImksError::Config(_))), "{refresh:?}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! are resolved again, and certificates that are read again when their files change.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,18 +25,30 @@ use super::client::Config;
 use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult};
 
-/// Returns a channel to the addresses in `url`, and how many there are. It connects on the first call, and again
-/// whenever a connection is lost.
+/// Returns a channel to the addresses in `url`, how many there are, and `url` without credentials. It connects on the
+/// first call, and again whenever a connection is lost.
 ///
 /// # Errors
 /// `Config` if the address does not parse, or if a file with a certificate cannot be used.
-pub(super) fn connect(url: &str, config: &Config) -> ImksResult<(Channel, usize)> {
+pub(super) fn connect(url: &str, config: &Config) -> ImksResult<(Channel, usize, String)> {
     let target = Target::parse(url, config.clone())?;
     let tls = target.tls()?;
-    let hosts = target.hosts.len();
+    let (hosts, shown) = (target.hosts.len(), target.shown());
     let (channel, changes) = Channel::balance_channel(CHANGES_QUEUE);
     TaskTracker::new().spawn(Follower { target, tls, changes, places: BTreeMap::new() }.run());
-    Ok((channel, hosts))
+    Ok((channel, hosts, shown))
+}
+
+/// Returns a message with the causes of an error, each once.
+pub(super) fn told(message: &str, mut cause: Option<&(dyn Error + 'static)>) -> String {
+    let mut texts = vec![message.to_owned()];
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    texts.retain(|text| !text.is_empty() && text != TRANSPORT);
+    texts.dedup();
+    texts.join(": ")
 }
 
 /// The hosts that serve the core.
@@ -95,6 +108,13 @@ impl Target {
         Ok(Self { is_tls, hosts, config })
     }
 
+    /// Returns the address without credentials, as the log and people may see it.
+    fn shown(&self) -> String {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let host = |host: &Host| format!("{}:{}", host.name, host.port);
+        format!("{scheme}://{}", self.hosts.iter().map(host).collect::<Vec<_>>().join(","))
+    }
+
     /// Reads the certificates.
     fn tls(&self) -> ImksResult<Tls> {
         let stamp = self.stamp();
@@ -107,7 +127,8 @@ impl Target {
             None => tls.with_native_roots(),
         };
         if let (Some(cert), Some(key)) = (&self.config.cert, &self.config.key) {
-            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+            let (cert, key) = (read("IMKS_CORE_CERT", cert)?, read("IMKS_CORE_KEY", key)?);
+            tls = tls.identity(Identity::from_pem(cert, key));
         }
         let tls = Tls { config: Some(tls), stamp };
         // Only now it is known whether the files have what they should.
@@ -131,14 +152,16 @@ impl Target {
             .origin(origin)
             .connect_timeout(self.config.deadline)
             .tcp_nodelay(true)
-            // A watch stream may be silent for hours; only a ping detects that the other side is gone.
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE / 2)
+            .http2_keep_alive_interval(self.config.keep_alive)
+            .keep_alive_timeout(self.config.keep_alive / 2)
             .keep_alive_while_idle(true);
         if let Some(tls) = &tls.config {
             let own = host.name.trim_matches(['[', ']']);
             let name = self.config.server_name.as_deref().unwrap_or(own);
-            let unusable = |error| ImksError::Config(format!("the certificates for the core: {error}"));
+            let unusable = |error: tonic::transport::Error| {
+                let why = told("", Some(&error));
+                ImksError::Config(format!("IMKS_CORE_CERT, IMKS_CORE_KEY or IMKS_CORE_SERVER_NAME: {why}"))
+            };
             endpoint = endpoint.tls_config(tls.clone().domain_name(name)).map_err(unusable)?;
         }
         Ok(endpoint)
@@ -163,15 +186,16 @@ impl Target {
     }
 }
 
-fn read(path: &Path) -> ImksResult<Vec<u8>> {
-    std::fs::read(path).map_err(|error| ImksError::Config(format!("cannot read {}: {error}", path.display())))
+fn read(setting: &str, path: &Path) -> ImksResult<Vec<u8>> {
+    let unreadable = |error| ImksError::Config(format!("{setting}: cannot read {}: {error}", path.display()));
+    std::fs::read(path).map_err(unreadable)
 }
 
 /// Reads certificates that may vouch for the core. The library would leave out those that it cannot use, and then
 /// trust nobody.
 fn authorities(path: &Path) -> ImksResult<Certificate> {
-    let text = read(path)?;
-    let unusable = |why: &dyn Display| ImksError::Config(format!("{}: {why}", path.display()));
+    let text = read("IMKS_CORE_CA", path)?;
+    let unusable = |why: &dyn Display| ImksError::Config(format!("IMKS_CORE_CA: {}: {why}", path.display()));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate = certificate.map_err(|error| unusable(&error))?;
@@ -304,6 +328,8 @@ async fn is_healthy(place: Place, probe: Channel) -> (Place, bool) {
 
 const ADDRESS_FORM: &str =
     "IMKS_CORE_URL must look like http://core:9000, or https://core-1:9000,core-2:9000 for several addresses";
+/// The text of an error that says nothing but that it has a cause.
+const TRANSPORT: &str = "transport error";
 /// The number of hosts in the address of the core.
 const HOSTS_MAX: usize = 32;
 /// The number of addresses of one host that are used.
@@ -314,7 +340,6 @@ const CHANGES_QUEUE: usize = 1_024;
 const ROUND: Duration = Duration::from_secs(2);
 /// The number of checks between two resolutions of the names.
 const ROUNDS: u32 = 5;
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -323,6 +348,27 @@ mod tests {
     fn hosts(url: &str) -> Option<Vec<(String, u16)>> {
         let target = Target::parse(url, Config::default()).ok()?;
         Some(target.hosts.into_iter().map(|host| (host.name, host.port)).collect())
+    }
+
+    #[test]
+    fn the_address_is_shown_without_credentials() {
+        let target = Target::parse("https://me:hunter2@core,[::1]:2/x", Config::default()).unwrap();
+        assert_eq!(target.shown(), "https://core:443,[::1]:2");
+    }
+
+    #[test]
+    fn every_cause_of_a_failure_is_told_once() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = ImksError::io("connecting")(refused);
+        assert_eq!(told("io: connecting", Some(&error)), "io: connecting: connection refused");
+        assert_eq!(told("", None), "");
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_told_with_its_setting() {
+        let config = Config { ca: Some("/nonexistent/ca.pem".into()), ..Config::default() };
+        let error = Target::parse("https://core", config).unwrap().tls().err().unwrap().to_string();
+        assert!(error.starts_with("IMKS_CORE_CA: cannot read /nonexistent/ca.pem"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The client for every call to the core: a deadline and a slot for each call, retries, and a circuit breaker.
 //!
-//! All calls in the contract may be repeated: they read, or, like [`CoreClient::sign_in`], make what is missing.
+//! All calls in the contract may be repeated: they read, or, like [`CoreClient::sign_in`] and
+//! [`CoreClient::enqueue`], count once however often they come.
 //! A call that has an effect each time would have to bypass [`CoreClient::call`].
 
 use std::collections::HashSet;
@@ -44,6 +45,9 @@ pub struct Config {
     pub retry_pause: Duration,
     /// The size of the largest accepted answer, in bytes.
     pub answer_bytes_max: usize,
+    /// The interval of pings on a connection. One that is not answered within half of it ends the connection: a watch
+    /// stream may be silent for hours, and only a ping tells that the other side is gone.
+    pub keep_alive: Duration,
     /// A PEM file with the certificates that may vouch for the core; without it, those that the system trusts.
     pub ca: Option<PathBuf>,
     /// A PEM file with the certificate that this server shows to the core, and its chain.
@@ -82,6 +86,7 @@ impl Default for Config {
             retries_max: 2,
             retry_pause: Duration::from_millis(40),
             answer_bytes_max: 4 << 20,
+            keep_alive: Duration::from_secs(10),
             ca: None,
             cert: None,
             key: None,
@@ -101,6 +106,10 @@ struct Inner {
     config: Config,
     /// The deadline of one attempt.
     attempt: Duration,
+    /// Where the core is, without credentials.
+    address: String,
+    /// Why the core did not answer the last call; `None` if it did.
+    failure: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for CoreClient {
@@ -129,21 +138,33 @@ impl CoreClient {
     /// # Errors
     /// `Config` if the address does not parse, or if a file with a certificate cannot be used.
     pub fn connect(url: &str, config: Config) -> ImksResult<Self> {
-        let (channel, hosts) = channel::connect(url, &config)?;
+        let (channel, hosts, address) = channel::connect(url, &config)?;
         // With several hosts, one that is silent must leave time to ask another one.
         let attempt = if hosts > 1 { config.deadline.mul_f64(ATTEMPT_SHARE) } else { config.deadline };
-        Ok(Self::new(channel, config, attempt))
+        Ok(Self::new(channel, config, attempt, address))
     }
 
-    /// Creates a client on an existing channel, for example that of an embedded directory.
+    /// Creates a client on the channel of an embedded directory.
     pub fn from_channel(channel: Channel, config: Config) -> Self {
         let attempt = config.deadline;
-        Self::new(channel, config, attempt)
+        Self::new(channel, config, attempt, EMBEDDED.to_owned())
     }
 
-    fn new(channel: Channel, config: Config, attempt: Duration) -> Self {
+    fn new(channel: Channel, config: Config, attempt: Duration, address: String) -> Self {
         let (slots, breaker) = (Semaphore::new(config.calls_max), Mutex::default());
-        Self(Arc::new(Inner { channel, slots, breaker, config, attempt }))
+        let failure = Mutex::default();
+        Self(Arc::new(Inner { channel, slots, breaker, config, attempt, address, failure }))
+    }
+
+    /// Whether the core is the directory in this process, which reports every change.
+    pub fn is_embedded(&self) -> bool {
+        self.0.address == EMBEDDED
+    }
+
+    /// Returns where the core is, and why it did not answer the last call; `None` if it did.
+    pub fn failure(&self) -> Option<String> {
+        let why = self.0.failure.lock().clone()?;
+        Some(format!("{}: {why}", self.0.address))
     }
 
     /// Returns the core's current verdict on a token (docs/rpc.md, "Local or asked").
@@ -182,25 +203,6 @@ impl CoreClient {
                 all.truncate(CHANNELS_OF_USER_MAX);
                 return Ok(all);
             }
-        }
-    }
-
-    /// Returns the number of members of a channel, counted up to `limit`. Always asks the core.
-    ///
-    /// # Errors
-    /// `Unavailable` or `Timeout`.
-    pub async fn count_members(&self, channel: Uuid, limit: usize) -> ImksResult<usize> {
-        let (mut count, mut page_token) = (0, String::new());
-        loop {
-            let page_size = u32::try_from(limit - count).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
-            let request =
-                v1::ListChannelMembersRequest { channel_id: channel.to_string(), page_size, page_token };
-            let page = call!(self, MemberServiceClient::list_channel_members(request));
-            count += page.memberships.len();
-            if page.memberships.is_empty() || page.next_page_token.is_empty() || count >= limit {
-                return Ok(count.min(limit));
-            }
-            page_token = page.next_page_token;
         }
     }
 
@@ -328,8 +330,13 @@ impl CoreClient {
         Watch::new(self.0.channel.clone(), kind)
     }
 
+    /// Returns the size of the largest accepted answer, in bytes.
+    pub(super) fn answer_bytes_max(&self) -> usize {
+        self.0.config.answer_bytes_max
+    }
+
     /// Runs one call with a slot, the breaker, a deadline and retries.
-    async fn call<Req, Res, F, Fut>(&self, request: Req, send: F) -> ImksResult<Res>
+    pub(super) async fn call<Req, Res, F, Fut>(&self, request: Req, send: F) -> ImksResult<Res>
     where
         Req: Clone,
         F: Fn(Channel, tonic::Request<Req>) -> Fut,
@@ -344,7 +351,7 @@ impl CoreClient {
         }
         let outcome = timeout_at(deadline, Box::pin(self.attempts(request, deadline, send))).await;
         let outcome = outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
-        self.0.record(outcome.as_ref().err().map(Status::code));
+        self.0.record(outcome.as_ref().err());
         outcome.map_err(refused)
     }
 
@@ -366,7 +373,7 @@ impl CoreClient {
             attempt.set_timeout(ends.saturating_duration_since(Instant::now()));
             let answer = timeout_at(ends, send(self.0.channel.clone(), attempt)).await;
             match answer.unwrap_or_else(|_| Err(silent(ends == deadline))) {
-                Err(status) if status.code() == Code::Unavailable && retries > 0 => {
+                Err(status) if retries > 0 && was_not_heard(status.code()) => {
                     tokio::time::sleep(jittered(pause)).await;
                     (pause, retries) = (pause * 2, retries - 1);
                 }
@@ -377,9 +384,13 @@ impl CoreClient {
 }
 
 impl Inner {
-    fn record(&self, failure: Option<Code>) {
+    fn record(&self, failure: Option<&Status>) {
+        match failure.filter(|status| !is_about_request(status.code())) {
+            Some(status) => self.failed(status),
+            None => self.answered(),
+        }
         let mut breaker = self.breaker.lock();
-        match failure {
+        match failure.map(Status::code) {
             Some(Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled) => {
                 metrics::CORE_CALLS.of(Call::Failed).increment();
                 breaker.failed(Instant::now());
@@ -390,6 +401,27 @@ impl Inner {
             }
         }
     }
+
+    /// Logs why the core did not answer, unless the call before failed in the same way.
+    fn failed(&self, status: &Status) {
+        let code = status.code();
+        let mut why = channel::told(status.message(), std::error::Error::source(status));
+        if why.is_empty() {
+            why = code.description().to_owned();
+        }
+        let mut failure = self.failure.lock();
+        if failure.as_ref() != Some(&why) {
+            tracing::warn!(address = self.address, ?code, why, "the core did not answer a call");
+            *failure = Some(why);
+        }
+    }
+
+    fn answered(&self) {
+        let failed = self.failure.lock().take();
+        if failed.is_some() {
+            tracing::info!(address = self.address, "the core answers again");
+        }
+    }
 }
 
 /// Converts a status of the core into an error (docs/rpc.md, "Status codes"). A status about the request is
@@ -398,17 +430,27 @@ impl Inner {
 /// for an answer above the size limit.
 fn refused(status: Status) -> ImksError {
     match status.code() {
-        Code::NotFound
-        | Code::InvalidArgument
-        | Code::AlreadyExists
-        | Code::Aborted
-        | Code::FailedPrecondition => status.into(),
+        code if is_about_request(code) => status.into(),
         Code::DeadlineExceeded => ImksError::Timeout("core"),
-        code => {
-            tracing::warn!(?code, "the core did not answer a call");
-            ImksError::Unavailable("core")
-        }
+        _ => ImksError::Unavailable("core"),
     }
+}
+
+/// Whether a status is the core's answer to a request, and not a failure of the core.
+fn is_about_request(code: Code) -> bool {
+    matches!(
+        code,
+        Code::NotFound
+            | Code::InvalidArgument
+            | Code::AlreadyExists
+            | Code::Aborted
+            | Code::FailedPrecondition
+    )
+}
+
+/// Whether an attempt did not reach the core: it is not there, or it ended the connection just then because of its age.
+fn was_not_heard(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Cancelled)
 }
 
 /// Returns the status of an attempt without an answer: final, or worth another attempt.
@@ -421,10 +463,13 @@ fn texts(ids: &[Uuid]) -> Vec<String> {
     ids.iter().take(IDS_MAX).map(Uuid::to_string).collect()
 }
 
-fn parse_all<W: TryInto<T, Error = ImksError>, T>(items: Vec<W>) -> ImksResult<Vec<T>> {
+/// Converts every item, or fails with the first that breaks the contract.
+pub(super) fn parse_all<W: TryInto<T, Error = ImksError>, T>(items: Vec<W>) -> ImksResult<Vec<T>> {
     items.into_iter().map(TryInto::try_into).collect()
 }
 
+/// The address of a core in this process, for the log.
+const EMBEDDED: &str = "the embedded directory";
 /// The most pages of members that are read for the roles of one message.
 const MENTION_PAGES_MAX: usize = 100;
 /// The number of ids in one batch call; further ids are not sent.
@@ -432,6 +477,6 @@ pub const IDS_MAX: usize = 500;
 /// The largest number of channels listed for one user.
 const CHANNELS_OF_USER_MAX: usize = 10_000;
 /// The number of memberships in one page of a list.
-const PAGE_SIZE: u32 = 500;
+pub(super) const PAGE_SIZE: u32 = 500;
 /// The share of the deadline that one attempt may take where there are several hosts.
 const ATTEMPT_SHARE: f64 = 0.6;

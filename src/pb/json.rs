@@ -3,9 +3,10 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Error, Serialize, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// A field `…_json`: its text is a value of the JSON around it.
 pub mod text {
@@ -84,6 +85,19 @@ pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D
     }
 
     deserializer.deserialize_any(Ids)
+}
+
+/// Reads a message that is nothing but a choice: an object with exactly one field.
+pub fn choice<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let Some(fields) = Option::<Map<String, Value>>::deserialize(deserializer)? else { return Ok(None) };
+    if fields.len() == 1 {
+        return T::deserialize(Value::Object(fields)).map(Some).map_err(de::Error::custom);
+    }
+    // The error about a field that does not exist names those that do.
+    let error = T::deserialize(Value::String(String::new())).err().map(|error| error.to_string());
+    Err(de::Error::custom(error.unwrap_or_default().replace("expected one of", "expected exactly one of")))
 }
 
 /// Returns a JSON text as a value, and the empty text as `null`.

@@ -4,8 +4,13 @@
 mod breaker;
 mod channel;
 mod client;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod json;
+mod login;
+mod members;
 pub mod metrics;
+mod optional;
 mod parse;
 mod types;
 mod watch;
@@ -13,8 +18,8 @@ mod watch;
 pub use breaker::Breaker;
 pub use client::{Config, CoreClient, IDS_MAX};
 pub use types::{
-    Allowed, ChannelInfo, Effective, Membership, NotifyLevel, Revocation, SigningAlgorithm, SigningKey,
-    UserInfo, Verdict,
+    Allowed, ChannelInfo, CustomEmoji, Effective, Enqueued, IncomingWebhook, Membership, Notification,
+    NotifyLevel, Revocation, SigningAlgorithm, SigningKey, UserInfo, Verdict,
 };
 pub use watch::{Change, Watch, WatchKind};
 

@@ -4,8 +4,8 @@
 use uuid::Uuid;
 
 use super::types::{
-    Allowed, ChannelInfo, ChannelKind, Effective, Membership, NotifyLevel, Revocation, SigningAlgorithm,
-    SigningKey, SigningKeys, UserInfo, Verdict,
+    Allowed, ChannelInfo, ChannelKind, CustomEmoji, Effective, IncomingWebhook, Membership, Notification,
+    NotifyLevel, Revocation, SigningAlgorithm, SigningKey, SigningKeys, UserInfo, Verdict,
 };
 use super::v1;
 use crate::clock::Micros;
@@ -88,6 +88,7 @@ impl TryFrom<v1::Membership> for Membership {
             notify_level,
             muted_until: some_micros(member.muted_until_us),
             role_ids: member.role_ids.iter().map(|role| id(role)).collect::<ImksResult<_>>()?,
+            workspace_id: optional_id(&member.workspace_id)?,
         })
     }
 }
@@ -183,6 +184,62 @@ impl TryFrom<v1::Revocation> for Revocation {
     }
 }
 
+impl TryFrom<v1::Webhook> for IncomingWebhook {
+    type Error = ImksError;
+    fn try_from(webhook: v1::Webhook) -> ImksResult<Self> {
+        let name = webhook.name;
+        if name.trim().is_empty()
+            || name.chars().count() > NAME_CHARS_MAX
+            || name.chars().any(char::is_control)
+        {
+            return Err(malformed("the name of a webhook"));
+        }
+        let avatar = if is_picture(&webhook.avatar) { webhook.avatar } else { String::new() };
+        let (id, channel_id) = (id(&webhook.id)?, id(&webhook.channel_id)?);
+        Ok(Self { id, channel_id, name, avatar, enabled: webhook.enabled })
+    }
+}
+
+impl TryFrom<v1::Emoji> for CustomEmoji {
+    type Error = ImksError;
+    fn try_from(emoji: v1::Emoji) -> ImksResult<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte);
+        let is_name = !emoji.name.is_empty() && emoji.name.len() <= EMOJI_BYTES_MAX;
+        if !is_name || !emoji.name.bytes().all(allowed) || !is_picture(&emoji.image_url) {
+            return Err(malformed("an emoji"));
+        }
+        let (id, workspace_id) = (id(&emoji.id)?, id(&emoji.workspace_id)?);
+        Ok(Self { id, workspace_id, name: emoji.name, image_url: emoji.image_url })
+    }
+}
+
+impl From<&Notification> for v1::Notification {
+    fn from(it: &Notification) -> Self {
+        Self {
+            id: it.id.to_string(),
+            user_id: it.user_id.to_string(),
+            channel_id: it.channel_id.to_string(),
+            message_id: it.message_id.to_string(),
+            seq: it.seq,
+            thread_id: it.thread_id.map(|thread| thread.to_string()).unwrap_or_default(),
+            author_id: it.author_id.to_string(),
+            author_username: it.author_username.clone().into(),
+        }
+    }
+}
+
+/// Whether a text is an address in the web that clients can show a picture from.
+fn is_picture(url: &str) -> bool {
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    is_web && url.len() <= URL_BYTES_MAX && !url.chars().any(|c| c.is_control() || c.is_whitespace())
+}
+
+/// The longest name of a webhook, in characters.
+const NAME_CHARS_MAX: usize = 64;
+/// The longest name of a custom emoji without its colons, in bytes.
+const EMOJI_BYTES_MAX: usize = 62;
+/// The longest address of a picture, in bytes.
+const URL_BYTES_MAX: usize = 2_048;
 /// The longest key id.
 pub(crate) const KID_BYTES_MAX: usize = 128;
 /// The number of keys taken from one answer; the rest is ignored.
@@ -194,30 +251,12 @@ mod tests {
     use prost::Message;
 
     use super::*;
-
-    /// Reads bytes as one of the core's answers and converts it, as the client does.
-    fn read<W: Message + Default + TryInto<T>, T>(bytes: &[u8]) {
-        if let Ok(answer) = W::decode(bytes) {
-            drop(answer.try_into());
-        }
-    }
-
-    fn read_all(bytes: &[u8]) {
-        read::<v1::User, UserInfo>(bytes);
-        read::<v1::Channel, ChannelInfo>(bytes);
-        read::<v1::Membership, Membership>(bytes);
-        read::<v1::Effective, Effective>(bytes);
-        read::<v1::CheckResponse, Allowed>(bytes);
-        read::<v1::SigningKey, SigningKey>(bytes);
-        read::<v1::GetSigningKeysResponse, SigningKeys>(bytes);
-        read::<v1::VerifyTokenResponse, Verdict>(bytes);
-        read::<v1::Revocation, Revocation>(bytes);
-    }
+    use crate::pb::fuzzing::read_core_answer;
 
     proptest! {
         #[test]
         fn any_bytes_are_an_answer_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            read_all(&bytes);
+            read_core_answer(&bytes);
         }
 
         #[test]
@@ -226,8 +265,9 @@ mod tests {
             public_key in prop::collection::vec(any::<u8>(), 0..70), not_before_us: i64, not_after_us: i64,
         ) {
             let key = v1::SigningKey { issuer, kid, algorithm, public_key, not_before_us, not_after_us, status };
-            let bytes = key.encode_to_vec();
-            read_all(&bytes);
+            let keys = vec![key.clone()];
+            let listed = v1::GetSigningKeysResponse { keys, ..Default::default() }.encode_to_vec();
+            prop_assert_eq!(read_core_answer(&listed).len(), usize::from(SigningKey::try_from(key.clone()).is_ok()));
             if let Ok(key) = SigningKey::try_from(key) {
                 prop_assert!(!key.issuer.is_empty() && (1..=KID_BYTES_MAX).contains(&key.kid.len()));
                 prop_assert!([32, 65].contains(&key.public_key.len()));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::clock::Micros;
@@ -107,6 +109,8 @@ pub struct Membership {
     pub muted_until: Option<Micros>,
     /// The roles of the member in this channel.
     pub role_ids: Vec<Uuid>,
+    /// The workspace of the channel, if the core has workspaces.
+    pub workspace_id: Option<Uuid>,
 }
 
 impl NotifyLevel {
@@ -223,4 +227,62 @@ pub struct Revocation {
     pub session_id: Option<Uuid>,
     /// The time of the revocation.
     pub revoked_at: Micros,
+}
+
+/// An incoming webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncomingWebhook {
+    /// The id, which is the author of its messages.
+    pub id: Uuid,
+    /// The channel that it posts into.
+    pub channel_id: Uuid,
+    /// The name of the author, where a message has no name of its own.
+    pub name: String,
+    /// The address of a picture; empty if there is none.
+    pub avatar: String,
+    /// Whether it takes anything at the moment.
+    pub enabled: bool,
+}
+
+/// A custom emoji.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct CustomEmoji {
+    /// The id.
+    pub id: Uuid,
+    /// The workspace that it belongs to.
+    pub workspace_id: Uuid,
+    /// What stands between the colons.
+    pub name: String,
+    /// The address of the picture.
+    pub image_url: String,
+}
+
+/// A message that mentions a user who is not connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// The id, which is made of the message and the user.
+    pub id: Uuid,
+    /// Who is mentioned.
+    pub user_id: Uuid,
+    /// The channel of the message.
+    pub channel_id: Uuid,
+    /// The message.
+    pub message_id: Uuid,
+    /// The number of the message in the channel.
+    pub seq: i64,
+    /// The thread of the message, if it is in one.
+    pub thread_id: Option<Uuid>,
+    /// Who wrote the message.
+    pub author_id: Uuid,
+    /// The name of who wrote it.
+    pub author_username: Box<str>,
+}
+
+/// What the core does with notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It has taken them over.
+    Taken,
+    /// It has no service for them.
+    Unwanted,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use super::parse::{id, optional_id};
 use super::types::{ChannelInfo, Membership, Revocation};
 use super::v1;
 use crate::clock::jittered;
-use crate::error::ImksResult;
+use crate::error::{ImksError, ImksResult};
 
 /// One of the core's streams of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +58,11 @@ pub enum Change {
     CaughtUp,
     /// Events were lost. State that was built from the stream must be rebuilt.
     Reset,
-    /// The core does not have this stream, so changes have to be looked for. Repeated as long as that is so.
+    /// The core does not have this stream, or has not been able to open it for seconds, so changes have to be looked
+    /// for. Repeated as long as that is so.
     Missing,
+    /// The stream could be opened again where it was interrupted: what follows is all that it would have told.
+    Resumed,
 }
 
 /// A stream of changes that never ends: it reconnects after a jittered pause and resumes at its cursor.
@@ -67,8 +71,13 @@ pub struct Watch {
     kind: WatchKind,
     cursor: String,
     open: Option<Events>,
+    opened_at: Option<Instant>,
     /// The pause before the next attempt to connect; `None` before the first.
     pause: Option<Duration>,
+    /// Whether the stream could not be opened for seconds.
+    is_missing: bool,
+    /// Whether the stream is being read from its beginning because of an event that could not be read.
+    is_reread: bool,
 }
 
 type Event = ImksResult<(String, Option<Change>)>;
@@ -76,7 +85,16 @@ type Events = BoxStream<'static, Result<Event, Status>>;
 
 impl Watch {
     pub(super) fn new(channel: Channel, kind: WatchKind) -> Self {
-        Self { channel, kind, cursor: String::new(), open: None, pause: None }
+        Self {
+            channel,
+            kind,
+            cursor: String::new(),
+            open: None,
+            opened_at: None,
+            pause: None,
+            is_missing: false,
+            is_reread: false,
+        }
     }
 
     /// Returns the next change. Cancel safe: dropping the future loses no event.
@@ -94,20 +112,34 @@ impl Watch {
             Some(Ok(Ok((cursor, change)))) => {
                 self.pause = Some(PAUSE_MIN);
                 self.cursor = cursor;
-                if change == Some(Change::Reset) {
-                    // The stream restarts at the beginning, so that the core sends its snapshot again if it
-                    // has one.
-                    (self.cursor, self.open) = (String::new(), None);
+                match change {
+                    // The core sends its snapshot again if it has one.
+                    Some(Change::Reset) => self.restart(),
+                    Some(Change::CaughtUp) => self.is_reread = false,
+                    _ => {}
                 }
                 change
             }
-            Some(Ok(Err(error))) => {
-                tracing::warn!(kind = ?self.kind, %error, "an event of the core cannot be read and counts as lost");
-                Some(Change::Reset)
-            }
+            Some(Ok(Err(error))) => Some(self.lost(&error)),
             Some(Err(status)) => self.interrupted(&status),
             None => self.interrupted(&Status::unavailable("the stream ended")),
         }
+    }
+
+    /// Makes the stream start at its beginning.
+    fn restart(&mut self) {
+        (self.cursor, self.open) = (String::new(), None);
+    }
+
+    /// Gives up an event that cannot be read, and reads the stream from its beginning, which has what it told. Only
+    /// once: if the event stands there as well, it is left out for the sake of those behind it.
+    fn lost(&mut self, error: &ImksError) -> Change {
+        tracing::warn!(kind = ?self.kind, %error, "an event of the core cannot be read and counts as lost");
+        if !std::mem::replace(&mut self.is_reread, true) {
+            self.restart();
+            self.pause = Some(PAUSE_LOST);
+        }
+        Change::Reset
     }
 
     async fn reopen(&mut self) -> Option<Change> {
@@ -117,8 +149,8 @@ impl Watch {
         self.pause = Some(self.pause.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX)));
         match self.connect().await {
             Ok(events) => {
-                self.open = Some(events);
-                None
+                (self.open, self.opened_at) = (Some(events), Some(Instant::now()));
+                std::mem::take(&mut self.is_missing).then_some(Change::Resumed)
             }
             Err(status) => self.interrupted(&status),
         }
@@ -127,11 +159,18 @@ impl Watch {
     fn interrupted(&mut self, status: &Status) -> Option<Change> {
         self.open = None;
         tracing::debug!(kind = ?self.kind, code = ?status.code(), "a watch stream is interrupted");
-        if status.code() != Code::Unimplemented {
-            return None;
+        let lasted = self.opened_at.take().is_some_and(|at| at.elapsed() > PAUSE_MAX);
+        if status.code() == Code::Unimplemented {
+            self.restart();
+            self.pause = Some(PAUSE_MAX);
+            return Some(Change::Missing);
         }
-        self.pause = Some(PAUSE_MAX);
-        Some(Change::Missing)
+        if lasted {
+            self.pause = Some(PAUSE_MIN);
+        }
+        // After all the shorter pauses, what the stream would tell has to be looked for.
+        self.is_missing = self.pause == Some(PAUSE_MAX);
+        self.is_missing.then_some(Change::Missing)
     }
 
     async fn connect(&mut self) -> Result<Events, Status> {
@@ -227,5 +266,49 @@ fn invalidation(event: v1::WatchInvalidationsResponse) -> Event {
 
 /// The shortest pause before a stream is reopened; it doubles up to `PAUSE_MAX`.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest pause before a stream is reopened.
+/// The longest pause before a stream is reopened. It is reached after about six seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The pause before a stream is read from its beginning because of an event that could not be read. A core may have many
+/// of these.
+const PAUSE_LOST: Duration = Duration::from_secs(1);
+
+/// What the fuzz target of hostile answers reads events with.
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing {
+    use prost::Message;
+
+    use super::*;
+
+    /// Reads bytes as an event of each stream.
+    pub(in crate::pb) fn read_event(bytes: &[u8]) {
+        let _ = (read(bytes, revocation), read(bytes, channel_event));
+        let _ = (read(bytes, membership), read(bytes, invalidation));
+    }
+
+    fn read<E: Message + Default>(bytes: &[u8], parse: fn(E) -> Event) -> Option<Change> {
+        parse(E::decode(bytes).ok()?).ok()?.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use tokio::io::DuplexStream;
+    use tonic::transport::{Endpoint, Uri};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_cannot_be_opened_for_seconds_counts_as_missing() {
+        let down = tower::service_fn(|_: Uri| async {
+            Err::<TokioIo<DuplexStream>, _>(std::io::Error::other("nobody is there"))
+        });
+        let channel = Endpoint::from_static("http://core").connect_with_connector_lazy(down);
+        let (mut watch, start) = (Watch::new(channel, WatchKind::Revocations), Instant::now());
+        assert_eq!(watch.next().await, Change::Missing);
+        let first = start.elapsed();
+        assert!((4..9).contains(&first.as_secs()), "{first:?}");
+        assert_eq!(watch.next().await, Change::Missing);
+        assert!(start.elapsed() - first < 2 * PAUSE_MAX, "and says so again");
+    }
+}

@@ -35,7 +35,7 @@ async fn follow_revocations(inner: Weak<Inner>, mut watch: Watch) {
         let Some(inner) = inner.upgrade() else { return };
         match change {
             Change::Revoked(revocation) => inner.revoke(revocation),
-            Change::CaughtUp => inner.follows(true),
+            Change::CaughtUp | Change::Resumed => inner.follows(true),
             Change::Missing => inner.follows(false),
             // After a reset the stream sends everything again; the revocations received so far remain valid.
             _ => {}
