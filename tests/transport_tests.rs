@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stdout, clippy::large_futures, reason = "tests")]
 
+#[path = "../examples/webtransport.rs"]
+#[allow(dead_code, reason = "its main is not called")]
+mod example;
+
 #[path = "client/database.rs"]
 #[allow(dead_code, reason = "tests of clients use the rest")]
 mod database;
@@ -20,6 +24,7 @@ mod transport {
     pub mod binary;
     pub mod browser;
     pub mod certificate;
+    pub mod embedding;
     pub mod http;
     pub mod relay;
     pub mod tls;

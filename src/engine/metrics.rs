@@ -97,6 +97,8 @@ instruments! {
     OUTBOX_WAITING_BYTES: Gauge = "imks_outbox_waiting_bytes";
     /// Volatile events that were dropped because a client could not receive them at once
     VOLATILE_DROPPED: Counter = "imks_volatile_dropped_total";
+    /// Packets that a newer one of the same key replaced while they waited for a client
+    OUTBOX_REPLACED: Counter = "imks_outbox_replaced_total";
     /// Bytes of WebSocket messages before and after compression (once for all receivers) and decompression
     DEFLATE_BYTES: Counter[step: DeflateStep] = "imks_deflate_bytes_total";
 }

@@ -58,12 +58,14 @@ cfg_if::cfg_if! {
             forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable},
             frame::Reservation,
             handshake::{Handshake, Secure, Sid},
-            outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError},
+            outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError, Slot},
             server::Engine,
             transport::{Protocol, Transport},
             websocket::{RawStream, TakeStream},
             webtransport::{Guard, SessionRequest},
         };
         pub(crate) use handshake::query_pairs;
+        #[cfg(feature = "server")]
+        pub(crate) use server::cors;
     }
 }

@@ -1,13 +1,16 @@
 //! The store of a server without an object store: a directory, whose files are uploaded to and downloaded from the server
 //! itself, under addresses that it has signed.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,6 +30,8 @@ struct Inner {
     key: Key,
     /// Transfers in progress, each with an open file.
     transfers: Arc<Semaphore>,
+    /// Transfers in progress by user; an entry exists while there are some.
+    users: Mutex<HashMap<Uuid, usize>>,
 }
 
 /// The query of an address: what was signed, and the signature.
@@ -41,6 +46,9 @@ pub struct Link {
     mime: String,
     #[serde(default)]
     name: String,
+    /// The user whom the address was given to.
+    #[serde(default)]
+    user: Uuid,
     #[serde(default)]
     signature: String,
 }
@@ -57,15 +65,16 @@ impl Link {
     }
 
     fn text(&self, method: &str, id: Uuid) -> String {
-        let Self { expires, size, sha256, mime, name, .. } = self;
+        let Self { expires, size, sha256, mime, name, user, .. } = self;
         // A name has no line break, so no two links have the same text.
-        format!("{method}\n{id}\n{expires}\n{size}\n{sha256}\n{mime}\n{name}")
+        format!("{method}\n{id}\n{user}\n{expires}\n{size}\n{sha256}\n{mime}\n{name}")
     }
 
     fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("expires", &self.expires.to_string());
         query.append_pair("size", &self.size.to_string());
+        query.append_pair("user", &self.user.to_string());
         for (name, value) in [("sha256", &self.sha256), ("mime", &self.mime), ("name", &self.name)] {
             if !value.is_empty() {
                 query.append_pair(name, value);
@@ -89,18 +98,20 @@ impl Local {
             fs::remove_file(left.map_err(failed())?.path()).map_err(failed())?;
         }
         let key = Key(key(&directory.join("key"))?);
-        let transfers = Arc::new(Semaphore::new(TRANSFERS_MAX));
-        Ok(Self(Arc::new(Inner { directory, key, transfers })))
+        let (transfers, users) = (Arc::new(Semaphore::new(TRANSFERS_MAX)), Mutex::default());
+        Ok(Self(Arc::new(Inner { directory, key, transfers, users })))
     }
 
     pub(super) fn upload(&self, file: File<'_>, expires: Micros) -> ImksResult<Upload> {
-        let link = Link { size: file.size, sha256: file.sha256.unwrap_or_default().into(), ..empty(expires) };
+        let sha256 = file.sha256.unwrap_or_default().into();
+        let link = Link { size: file.size, sha256, ..empty(file.user, expires) };
         let url = self.signed("PUT", file.id, link)?;
         Ok(Upload { method: "PUT", url, headers: BTreeMap::new(), expires_at: Timestamp(expires) })
     }
 
     pub(super) fn download(&self, file: File<'_>, expires: Micros) -> ImksResult<Download> {
-        let link = Link { mime: file.mime.into(), name: file.filename.into(), ..empty(expires) };
+        let (mime, name) = (file.mime.into(), file.filename.into());
+        let link = Link { mime, name, ..empty(file.user, expires) };
         Ok(Download { url: self.signed("GET", file.id, link)?, expires_at: Timestamp(expires) })
     }
 
@@ -123,34 +134,43 @@ impl Local {
     /// Begins to receive the bytes of a file.
     ///
     /// # Errors
-    /// [`ImksError::Overloaded`] while too many files are transferred, [`ImksError::Io`].
+    /// [`ImksError::Overloaded`] while too many files are transferred, [`ImksError::RateLimited`] while the user of the
+    /// link transfers too many, [`ImksError::Io`].
     pub async fn receive(&self, id: Uuid, link: Link) -> ImksResult<Incoming> {
-        let permit = self.permit()?;
+        let transfer = self.begin(link.user)?;
         let unique = clock::new_id();
         let path = self.0.directory.join(INCOMPLETE).join(format!("{id}.{unique}"));
         let file = tokio::fs::File::create_new(&path).await.map_err(ImksError::io("creating a file"))?;
         let (target, checksum) = (self.path(id), Sha256::start()?);
-        Ok(Incoming { file, path, target, link, received: 0, checksum, _permit: permit })
+        Ok(Incoming { file, path, target, link, received: 0, checksum, _transfer: transfer })
     }
 
-    /// Opens a file for reading. Returns it, its size, and a permit to hold meanwhile.
+    /// Opens a file for reading. Returns it, its size, and the transfer to hold meanwhile.
     ///
     /// # Errors
-    /// [`ImksError::NotFound`], [`ImksError::Overloaded`], [`ImksError::Io`].
-    pub async fn open_file(&self, id: Uuid) -> ImksResult<(tokio::fs::File, u64, OwnedSemaphorePermit)> {
-        let permit = self.permit()?;
+    /// [`ImksError::NotFound`], and those of [`Local::receive`].
+    pub async fn open_file(&self, id: Uuid, link: &Link) -> ImksResult<(tokio::fs::File, u64, Transfer)> {
+        let transfer = self.begin(link.user)?;
         let file = match tokio::fs::File::open(self.path(id)).await {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(ImksError::NotFound("file")),
             Err(error) => return Err(ImksError::io("opening a file")(error)),
         };
         let size = file.metadata().await.map_err(ImksError::io("opening a file"))?.len();
-        Ok((file, size, permit))
+        Ok((file, size, transfer))
     }
 
-    fn permit(&self) -> ImksResult<OwnedSemaphorePermit> {
+    fn begin(&self, user: Uuid) -> ImksResult<Transfer> {
         let permit = Arc::clone(&self.0.transfers).try_acquire_owned();
-        permit.map_err(|_| ImksError::Overloaded { retry_after: std::time::Duration::from_secs(2) })
+        let permit = permit.map_err(|_| ImksError::Overloaded { retry_after: RETRY_AFTER })?;
+        let mut users = self.0.users.lock();
+        let of_user = users.entry(user).or_default();
+        if *of_user >= TRANSFERS_PER_USER_MAX {
+            return Err(ImksError::RateLimited { bucket: "transfers:user", retry_after: RETRY_AFTER });
+        }
+        *of_user += 1;
+        drop(users);
+        Ok(Transfer { local: self.clone(), user, _permit: permit })
     }
 
     pub(super) async fn size(&self, id: Uuid) -> ImksResult<Option<u64>> {
@@ -181,6 +201,30 @@ impl fmt::Debug for Local {
     }
 }
 
+/// A transfer of a user, which counts until this is dropped.
+pub struct Transfer {
+    local: Local,
+    user: Uuid,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut of_user) = self.local.0.users.lock().entry(self.user) {
+            *of_user.get_mut() -= 1;
+            if *of_user.get() == 0 {
+                of_user.remove();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Transfer").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
 /// A file that is being uploaded. It becomes visible when it is complete; without that it is removed.
 pub struct Incoming {
     file: tokio::fs::File,
@@ -189,7 +233,7 @@ pub struct Incoming {
     link: Link,
     received: u64,
     checksum: Sha256,
-    _permit: OwnedSemaphorePermit,
+    _transfer: Transfer,
 }
 
 impl Incoming {
@@ -226,10 +270,14 @@ impl Incoming {
         // A link, unlike a rename, never replaces what is there: somebody may be reading it.
         match tokio::fs::hard_link(&self.path, &self.target).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                Err(ImksError::Conflict { what: "file", name: self.target.display().to_string() })
+                return Err(ImksError::Conflict { what: "file", name: self.target.display().to_string() });
             }
-            other => other.map_err(failed()),
+            other => other.map_err(failed())?,
         }
+        for directory in directory.ancestors().take(2) {
+            sync_names(directory).await.map_err(failed())?;
+        }
+        Ok(())
     }
 }
 
@@ -247,9 +295,18 @@ impl fmt::Debug for Incoming {
     }
 }
 
-fn empty(expires: Micros) -> Link {
+/// Waits until the names in a directory are on disk, where the system offers that.
+async fn sync_names(directory: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    tokio::fs::File::open(directory).await?.sync_all().await?;
+    #[cfg(not(unix))]
+    let _ = directory;
+    Ok(())
+}
+
+fn empty(user: Uuid, expires: Micros) -> Link {
     let text = String::new;
-    Link { expires, size: 0, sha256: text(), mime: text(), name: text(), signature: text() }
+    Link { expires, size: 0, sha256: text(), mime: text(), name: text(), user, signature: text() }
 }
 
 /// Reads the key that signs addresses, or creates it. It is a file, so that addresses outlive a restart.
@@ -279,6 +336,9 @@ pub const PATH: &str = "/api/v1/files";
 const INCOMPLETE: &str = "incomplete";
 /// The most files that are uploaded and downloaded at once.
 const TRANSFERS_MAX: usize = 256;
+/// The most files that one user uploads and downloads at once.
+const TRANSFERS_PER_USER_MAX: usize = 32;
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 const KEY_BYTES: usize = 32;
 
 #[cfg(test)]
@@ -295,6 +355,7 @@ mod tests {
         sha256: Some("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"),
         mime: "text/plain",
         filename: "a b.txt",
+        user: Uuid::from_u128(9),
     };
 
     fn link(store: &Local, method: &str, url: &str, now: Micros) -> ImksResult<Link> {
@@ -327,6 +388,29 @@ mod tests {
         assert_eq!(store.size(HELLO.id).await.unwrap(), None);
     }
 
+    #[tokio::test]
+    async fn a_slow_user_takes_a_part_of_the_transfers_and_others_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory);
+        let of = |number: u128| File { id: Uuid::from_u128(number), ..HELLO };
+        let begin = async |file: File<'_>| {
+            let url = store.upload(file, 10).unwrap().url;
+            let link = store.link("PUT", file.id, url.split_once('?').unwrap().1, 9).unwrap();
+            store.receive(file.id, link).await
+        };
+        let mut slow = Vec::new();
+        for number in 0..TRANSFERS_PER_USER_MAX as u128 {
+            slow.push(begin(of(number)).await.unwrap());
+        }
+        let refused = begin(of(100)).await.unwrap_err();
+        assert!(refused.code() == "rate_limited" && refused.is_retryable());
+        begin(File { user: Uuid::from_u128(10), ..of(100) }).await.unwrap();
+        slow.pop();
+        begin(of(101)).await.unwrap();
+        drop(slow);
+        assert!(store.0.users.lock().is_empty());
+    }
+
     #[test]
     fn an_address_is_good_for_one_file_one_purpose_and_a_short_time() {
         let directory = tempfile::tempdir().unwrap();
@@ -341,6 +425,7 @@ mod tests {
         assert!(link(&store, "PUT", &upload, 10).is_err(), "expired");
         assert!(link(&store, "GET", &upload, 9).is_err() && link(&store, "PUT", &download, 9).is_err());
         assert!(link(&store, "PUT", &upload.replace("size=5", "size=6"), 9).is_err());
+        assert!(link(&store, "PUT", &upload.replace("0009", "0008"), 9).is_err(), "another user");
         let other = store.link("PUT", Uuid::from_u128(8), upload.split_once('?').unwrap().1, 9);
         assert!(other.is_err());
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -120,10 +121,12 @@ pub struct File<'a> {
     pub mime: &'a str,
     /// The name under which it is saved.
     pub filename: &'a str,
+    /// The user who uploads or downloads it.
+    pub user: Uuid,
 }
 
 /// How to upload a file: one HTTP request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Upload {
     /// The method.
     pub method: &'static str,
@@ -136,7 +139,7 @@ pub struct Upload {
 }
 
 /// Where to download a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Download {
     /// The address; a path is one of this server. Whoever has it can read the file until it expires.
     pub url: String,
@@ -238,6 +241,12 @@ impl Files {
             Store::Local(local) => local.remove(id).await,
             Store::S3(s3) => s3.remove(id).await,
         }
+    }
+
+    /// Returns how long after the creation of a file nothing can be uploaded under its address any more, in microseconds.
+    pub fn address_closes_after(&self) -> Micros {
+        let longest = self.config.address_lifetime.saturating_add(self.config.transfer_timeout);
+        i64::try_from(longest.as_micros()).unwrap_or(i64::MAX / 2)
     }
 
     fn expiry(&self, now: Micros) -> Micros {

@@ -47,6 +47,8 @@ impl S3 {
         let mut headers = BTreeMap::from([
             ("content-length", file.size.to_string()),
             ("content-type", file.mime.to_owned()),
+            // Nothing replaces what is there: what was checked when it was complete is what is served.
+            ("if-none-match", "*".to_owned()),
         ]);
         if let Some(checksum) = file.sha256.and_then(from_hex) {
             headers.insert("x-amz-checksum-sha256", STANDARD.encode(checksum));

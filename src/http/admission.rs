@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::metrics;
+use crate::rate_limit::network;
 
 /// The admission of connections.
 #[derive(Debug)]
@@ -88,14 +89,6 @@ impl Drop for ConnectionSlot {
                 open.remove(&self.network);
             }
         }
-    }
-}
-
-/// Returns the network within which one subscriber can choose addresses.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -2,15 +2,19 @@
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, Path, Request};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, get, on};
 use http_body_util::LengthLimitError;
+use serde::de::DeserializeOwned;
 
-use super::routes::{method_not_allowed, protect};
-use crate::messaging::api::{Answer, Api, Call, Method};
+use super::routes::{failure, method_not_allowed, protect};
+use crate::contract::PREFIX;
+use crate::control::api::{Head, Peer};
+use crate::messaging::api::{Answer, Api, Call, Method, ServerFacts};
 use crate::{ImksError, ImksResult};
 
 /// Returns all routes of the API. A body has at most `body_bytes_max` bytes.
@@ -19,7 +23,7 @@ pub fn routes(api: &Api, body_bytes_max: usize) -> Router {
     for (route, namespace) in api.routes() {
         let path = format!("{PREFIX}{}", route.path());
         let method = method_filter(route.method());
-        let answer = move |Path(parameters): Path<Vec<(String, String)>>, request: Request| async move {
+        let answer = move |Parameters(parameters): Parameters<Named>, request: Request| async move {
             let answer = match read(parameters, request, body_bytes_max).await {
                 Ok(call) => route.answer(namespace, call).await,
                 Err(error) => Answer::refusal(&error),
@@ -28,7 +32,27 @@ pub fn routes(api: &Api, body_bytes_max: usize) -> Router {
         };
         router = router.route(&path, on(method, answer));
     }
+    let facts = api.facts().clone();
+    let answer = move || async move { respond(facts.answer()) };
+    router = router.route(&format!("{PREFIX}{}", ServerFacts::path()), get(answer));
     router.method_not_allowed_fallback(method_not_allowed).layer(middleware::from_fn(protect))
+}
+
+/// The parameters in the path of a request. A path without them is refused in JSON, like everything else.
+pub(super) struct Parameters<T>(pub(super) T);
+
+/// The names of parameters and their values.
+pub(super) type Named = Vec<(String, String)>;
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(parameters)) => Ok(Self(parameters)),
+            Err(_) => Err(failure(&ImksError::InvalidPayload("The path is not UTF-8".into()))),
+        }
+    }
 }
 
 pub(super) fn method_filter(method: Method) -> MethodFilter {
@@ -50,11 +74,28 @@ pub(super) async fn read(
     Ok(Call {
         peer: parts.extensions.get().map(|ConnectInfo(peer)| *peer),
         authorization: text(&parts.headers, header::AUTHORIZATION.as_str())?,
-        idempotency_key: text(&parts.headers, IDEMPOTENCY_KEY)?,
+        idempotency_key: idempotency_key(&parts.headers)?,
         parameters,
         query: parts.uri.query().map(str::to_owned),
         body: to_bytes(body, body_bytes_max).await.map_err(unreadable)?,
     })
+}
+
+/// Returns what decides whether the body of a request of a back end is read.
+pub(super) fn head(request: &Request) -> Head {
+    let headers = request.headers();
+    Head {
+        authorization: text(headers, header::AUTHORIZATION.as_str()),
+        peer: request.extensions().get::<Peer>().cloned().unwrap_or_default(),
+        is_page: headers.contains_key(header::ORIGIN),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> ImksResult<Option<String>> {
+    if headers.get_all(IDEMPOTENCY_KEY).iter().count() > 1 {
+        return Err(ImksError::invalid(IDEMPOTENCY_KEY, "is there twice"));
+    }
+    text(headers, IDEMPOTENCY_KEY)
 }
 
 fn text(headers: &HeaderMap, name: &str) -> ImksResult<Option<String>> {
@@ -87,6 +128,4 @@ pub(super) fn respond(answer: Answer) -> Response {
     response
 }
 
-/// The prefix of every path of the API.
-const PREFIX: &str = "/api/v1";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";

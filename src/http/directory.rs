@@ -2,35 +2,28 @@
 
 use axum::Router;
 use axum::extract::Request;
-use axum::response::Response;
-use axum::routing::MethodRouter;
+use axum::middleware;
+use axum::routing::on;
 
-use super::api::{method_filter, read, respond};
-use crate::control::api::{Control, PREFIX, Peer};
-use crate::control::directory;
-use crate::messaging::api::{Answer, Method};
+use super::api::{Named, Parameters, head, method_filter, read, respond};
+use super::routes::{method_not_allowed, protect};
+use crate::control::api::PREFIX;
+use crate::control::directory::{DirectoryApi, operations};
 
 /// Returns the routes of all calls about the directory.
-pub(super) fn routes(control: &Control) -> Router {
+pub fn routes(api: &DirectoryApi) -> Router {
     let mut router = Router::new();
-    for (noun, methods) in directory::routes() {
-        let answers = methods.into_iter().fold(MethodRouter::new(), |answers, method| {
-            let control = control.clone();
-            answers.on(method_filter(method), move |request: Request| answer(control, noun, method, request))
-        });
-        router = router.route(&format!("{PREFIX}/{noun}"), answers);
+    for operation in operations() {
+        let api = api.clone();
+        let answer = move |Parameters(parameters): Parameters<Named>, request: Request| async move {
+            let head = head(&request);
+            respond(Box::pin(api.answer(operation, head, read(parameters, request, BODY_BYTES_MAX))).await)
+        };
+        router =
+            router.route(&format!("{PREFIX}{}", operation.path), on(method_filter(operation.method), answer));
     }
-    router
-}
-
-async fn answer(control: Control, noun: &'static str, method: Method, request: Request) -> Response {
-    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-    let answer = match read(Vec::new(), request, BODY_BYTES_MAX).await {
-        Ok(call) => control.administer(noun, method, call, &peer).await,
-        Err(error) => Answer::refusal(&error),
-    };
-    respond(answer)
+    router.method_not_allowed_fallback(method_not_allowed).layer(middleware::from_fn(protect))
 }
 
 /// The largest body of a request about the directory, in bytes.
-const BODY_BYTES_MAX: usize = 64 << 10;
+const BODY_BYTES_MAX: usize = 1 << 20;

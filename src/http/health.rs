@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::ImksResult;
 
-type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ImksResult<()>> + Send>> + Send + Sync>;
+type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ImksResult<Finding>> + Send>> + Send + Sync>;
 type Connections = Box<dyn Fn() -> (u64, u64) + Send + Sync>;
 type Checks = BTreeMap<&'static str, Check>;
 
@@ -47,6 +47,15 @@ enum Role {
     Reported,
 }
 
+/// What a part tells of itself besides that it answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether an operator should look at it.
+    pub is_degraded: bool,
+    /// Numbers by their names.
+    pub numbers: BTreeMap<&'static str, i64>,
+}
+
 /// The body of `GET /health`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -67,18 +76,21 @@ pub struct Report {
 pub enum Status {
     /// Every part answers.
     Healthy,
-    /// A part is unavailable or the server is stopping. Connected clients can continue.
+    /// A part is unavailable or degraded, or the server is stopping. Connected clients can continue.
     Degraded,
     /// A part that the server cannot work without is unavailable.
     Unhealthy,
 }
 
 /// The result of one probe.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Check {
     pub status: PartStatus,
     /// The time that the part took to answer, in milliseconds.
     pub latency_ms: Option<f64>,
+    /// What the part tells of itself.
+    #[serde(flatten)]
+    pub numbers: BTreeMap<&'static str, i64>,
 }
 
 /// Whether a part answers.
@@ -86,6 +98,8 @@ pub struct Check {
 #[serde(rename_all = "lowercase")]
 pub enum PartStatus {
     Up,
+    /// The part answers, and an operator should look at it.
+    Degraded,
     Down,
     /// The part is not configured.
     Disabled,
@@ -141,7 +155,7 @@ impl Health {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<()>> + Send + 'static,
     {
-        self.part(name, Role::Needed, Box::new(move || Box::pin(probe())))
+        self.part(name, Role::Needed, plain(probe))
     }
 
     /// Adds a part that connected clients can do without.
@@ -150,7 +164,7 @@ impl Health {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<()>> + Send + 'static,
     {
-        self.part(name, Role::Used, Box::new(move || Box::pin(probe())))
+        self.part(name, Role::Used, plain(probe))
     }
 
     /// Adds a part that is reported, but without which new clients are served too.
@@ -158,6 +172,15 @@ impl Health {
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ImksResult<()>> + Send + 'static,
+    {
+        self.part(name, Role::Reported, plain(probe))
+    }
+
+    /// Adds a part that is reported with what it has found.
+    pub fn watches<F, Fut>(self, name: &'static str, probe: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ImksResult<Finding>> + Send + 'static,
     {
         self.part(name, Role::Reported, Box::new(move || Box::pin(probe())))
     }
@@ -209,9 +232,7 @@ impl Health {
         match (self.down(checks).any(|part| part.role == Role::Needed), self.is_draining()) {
             (true, _) => Status::Unhealthy,
             (false, true) => Status::Degraded,
-            (false, false) if checks.values().any(|check| check.status == PartStatus::Down) => {
-                Status::Degraded
-            }
+            (false, false) if checks.values().any(Check::is_bad) => Status::Degraded,
             (false, false) => Status::Healthy,
         }
     }
@@ -250,22 +271,47 @@ impl fmt::Debug for Health {
     }
 }
 
-async fn timed(probe: impl Future<Output = ImksResult<()>>) -> (ImksResult<()>, Duration) {
+impl Check {
+    fn is_bad(&self) -> bool {
+        matches!(self.status, PartStatus::Down | PartStatus::Degraded)
+    }
+
+    fn down(latency_ms: Option<f64>) -> Self {
+        Self { status: PartStatus::Down, latency_ms, ..DISABLED }
+    }
+}
+
+/// Returns a probe that finds nothing but whether the part answers.
+fn plain<F, Fut>(probe: F) -> Probe
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ImksResult<()>> + Send + 'static,
+{
+    Box::new(move || {
+        let probe = probe();
+        Box::pin(async move { probe.await.map(|()| Finding::default()) })
+    })
+}
+
+async fn timed(probe: impl Future<Output = ImksResult<Finding>>) -> (ImksResult<Finding>, Duration) {
     let started = Instant::now();
     let outcome = probe.await;
     (outcome, started.elapsed())
 }
 
-async fn answer(name: &str, task: JoinHandle<(ImksResult<()>, Duration)>, started: Instant) -> Check {
+async fn answer(name: &str, task: JoinHandle<(ImksResult<Finding>, Duration)>, started: Instant) -> Check {
     match tokio::time::timeout_at(started + DEADLINE, task).await {
-        Ok(Ok((Ok(()), elapsed))) => Check { status: PartStatus::Up, latency_ms: Some(millis(elapsed)) },
+        Ok(Ok((Ok(Finding { is_degraded, numbers }), elapsed))) => {
+            let status = if is_degraded { PartStatus::Degraded } else { PartStatus::Up };
+            Check { status, latency_ms: Some(millis(elapsed)), numbers }
+        }
         Ok(Ok((Err(error), elapsed))) => {
             tracing::warn!(part = name, %error, "health check failed");
-            Check { status: PartStatus::Down, latency_ms: Some(millis(elapsed)) }
+            Check::down(Some(millis(elapsed)))
         }
         Ok(Err(_)) | Err(_) => {
             tracing::warn!(part = name, "health check gave no answer");
-            Check { status: PartStatus::Down, latency_ms: None }
+            Check::down(None)
         }
     }
 }
@@ -275,7 +321,7 @@ fn millis(elapsed: Duration) -> f64 {
     (elapsed.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
-const DISABLED: Check = Check { status: PartStatus::Disabled, latency_ms: None };
+const DISABLED: Check = Check { status: PartStatus::Disabled, latency_ms: None, numbers: BTreeMap::new() };
 /// The parts that are always in the report. `appks_grpc` is the core.
 const PARTS: [&str; 4] = ["postgres", "redis", "nats", "appks_grpc"];
 /// The time after which a part that has not answered is unhealthy.

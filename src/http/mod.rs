@@ -4,6 +4,7 @@ mod admission;
 pub mod certificate;
 mod config;
 mod connection;
+pub(crate) mod front;
 pub mod listener;
 #[doc(hidden)]
 pub mod metrics;
@@ -15,16 +16,19 @@ mod stream;
 pub mod tls;
 pub mod webtransport;
 
-pub use socketio::SocketIo;
+pub use socketio::{Bound, SocketIo, SocketIoBuilder};
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "server")] {
         pub(crate) mod admin_ui;
         pub(crate) mod api;
         pub(crate) mod control;
-        mod directory;
+        pub(crate) mod cors;
+        pub(crate) mod directory;
+        pub(crate) mod documents;
         pub(crate) mod files;
         pub(crate) mod health;
+        pub(crate) mod incoming;
         pub(crate) mod internal;
         mod routes;
 

@@ -112,6 +112,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::http::health::Finding;
     use crate::http::metrics;
 
     static METRICS: Catalog = &[metrics::INSTRUMENTS];
@@ -182,6 +183,26 @@ mod tests {
         let (status, body) = get_json(without(), "/health").await;
         assert_eq!((status, &body["status"]), (200, &json!("degraded")));
         assert_eq!(body["checks"]["appks_grpc"]["status"], "down");
+    }
+
+    #[tokio::test]
+    async fn what_an_operator_should_look_at_is_degraded_with_its_numbers_and_new_clients_are_served() {
+        let waiting = |dead| {
+            move || async move { Ok(Finding { is_degraded: dead > 0, numbers: [("dead_letters", dead)].into() }) }
+        };
+        let with = |dead| Health::new().watches("webhooks", waiting(dead));
+        let (status, body) = get_json(with(3), "/health").await;
+        assert_eq!((status, &body["status"]), (200, &json!("degraded")));
+        assert_eq!(
+            (&body["checks"]["webhooks"]["status"], &body["checks"]["webhooks"]["dead_letters"]),
+            (&json!("degraded"), &json!(3))
+        );
+        assert_eq!(get_json(with(3), "/health/ready").await.0, 200);
+        let (_, body) = get_json(with(0), "/health").await;
+        assert_eq!(
+            (&body["status"], &body["checks"]["webhooks"]["status"]),
+            (&json!("healthy"), &json!("up"))
+        );
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -15,13 +17,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::ImksResult;
 use crate::engine::{self, Engine};
 use crate::http::config::BoxFuture;
-use crate::http::listener;
+use crate::http::front::{self, Front};
+use crate::http::tls::{self, Certificates};
+use crate::http::{listener, webtransport};
 use crate::socket::Server;
+use crate::{ImksError, ImksResult};
 
 /// A [`Server`] with the [`Engine`] below it. Cheap to clone.
+///
+/// It listens by itself, over TCP and with a certificate also over QUIC (WebTransport): see [`SocketIo::builder`].
 ///
 /// As a [`tower::Service`] it answers the requests of Socket.IO clients, including WebSocket upgrades, for
 /// example as `Router::route_service("/socket.io/", io)` of axum. It takes the address of a client from
@@ -30,36 +36,73 @@ use crate::socket::Server;
 pub struct SocketIo {
     server: Server,
     engine: Engine,
+    front: Arc<Settings>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
+/// What the listeners need.
+struct Settings {
+    front: front::Config,
+    engine: engine::Config,
+    certificates: Option<Certificates>,
+    routes: Router,
+}
+
 impl SocketIo {
-    /// Creates an engine and starts to serve its connections. Requires a tokio runtime.
+    /// Starts the settings of a server that listens by itself.
+    ///
+    /// ```no_run
+    /// # async fn run(server: imks::socket::Server) -> imks::ImksResult<()> {
+    /// use imks::http::SocketIo;
+    ///
+    /// SocketIo::builder(server)
+    ///     .with_cert_path("cert.pem")
+    ///     .with_key_path("key.pem")
+    ///     .build()?
+    ///     .listen(([0, 0, 0, 0], 443))
+    ///     .await
+    /// # }
+    /// ```
+    pub fn builder(server: Server) -> SocketIoBuilder {
+        let (engine, front) = (engine::Config::default(), front::Config::default());
+        SocketIoBuilder { server, engine, front, routes: Router::new() }
+    }
+
+    /// Creates an engine and starts to serve its connections, without a certificate. Requires a tokio runtime.
     ///
     /// # Errors
     /// [`crate::ImksError::Config`] for values that cannot work.
     pub fn start(server: Server, config: engine::Config) -> ImksResult<Self> {
-        let (engine, tasks, stop) = (Engine::new(config)?, TaskTracker::new(), CancellationToken::new());
-        let (serving, accepted) = (server.clone(), engine.clone());
-        tasks.spawn(async move { serving.serve(accepted).await });
-        Ok(Self { server, engine, tasks, stop })
+        Self::builder(server).with_engine(config).build()
     }
 
-    /// Listens on an address with the limits of [`listener::Config`], until [`SocketIo::close`].
+    /// Listens on an address until [`SocketIo::close`]: over TCP, and with a certificate also over UDP.
     ///
     /// # Errors
     /// [`crate::ImksError::Io`] naming the address.
     pub async fn listen(&self, addr: impl Into<SocketAddr>) -> ImksResult<()> {
-        let config = listener::Config::default();
-        let routes = listener::routes(self.engine.clone(), Router::new(), &config);
-        for socket in listener::bind_loopbacks(addr.into())? {
-            let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
-            self.tasks.spawn(listener::serve(socket, config.clone(), routes.clone(), tasks, stop));
-        }
-        self.stop.cancelled().await;
-        self.tasks.wait().await;
+        self.bind(addr)?.serve().await;
         Ok(())
+    }
+
+    /// Binds an address, which nobody answers before [`Bound::serve`]. Port 0 stands for any free port.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Io`] naming the address.
+    pub fn bind(&self, addr: impl Into<SocketAddr>) -> ImksResult<Bound> {
+        let Settings { front, engine, certificates, .. } = &*self.front;
+        let front = Front::bind(addr.into(), front.clone(), certificates.clone(), engine)?;
+        Ok(Bound { io: self.clone(), front })
+    }
+
+    /// Reads the files with the certificate again, and uses it for new connections; open ones continue. Not
+    /// needed where [`tls::Config::reload`] is soon enough.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Config`] that names the file and its problem. The old certificate then stays in use.
+    pub fn reload_certificate(&self) -> ImksResult<()> {
+        self.front.certificates.as_ref().map_or(Ok(()), Certificates::reload)
     }
 
     /// Closes every connection after its queued packets are sent, stops listening, and waits for both.
@@ -78,6 +121,120 @@ impl SocketIo {
     /// Returns the engine, for use with a custom listener.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+}
+
+/// The settings of a [`SocketIo`] that listens by itself. Without any, it serves plain HTTP and WebSockets with the
+/// limits of [`listener::Config`].
+pub struct SocketIoBuilder {
+    server: Server,
+    engine: engine::Config,
+    front: front::Config,
+    routes: Router,
+}
+
+impl SocketIoBuilder {
+    /// Sets the PEM file with the certificate and its chain. Together with [`SocketIoBuilder::with_key_path`] it
+    /// turns on HTTPS and secure WebSockets over TCP, and WebTransport over UDP on the same port.
+    pub fn with_cert_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.front.tls.cert = Some(path.into());
+        self
+    }
+
+    /// Sets the PEM file with the private key of the certificate.
+    pub fn with_key_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.front.tls.key = Some(path.into());
+        self
+    }
+
+    /// Sets all of TLS: both files, the oldest version, deadlines, and how often the files are looked at.
+    pub fn with_tls(mut self, config: tls::Config) -> Self {
+        self.front.tls = config;
+        self
+    }
+
+    /// Sets the limits of QUIC, its address if it is not that of TCP, and whether there is any: `Mode::On` without a
+    /// certificate makes one for development, which pages know by its hash (`/webtransport/certificate-hashes`).
+    pub fn with_webtransport(mut self, config: webtransport::Config) -> Self {
+        self.front.webtransport = config;
+        self
+    }
+
+    /// Sets the limits of connections over TCP.
+    pub fn with_http(mut self, config: listener::Config) -> Self {
+        self.front.http = config;
+        self
+    }
+
+    /// Sets the configuration of the engine: heartbeat, sizes, origins. Whether it offers WebTransport follows from
+    /// the certificate.
+    pub fn with_engine(mut self, config: engine::Config) -> Self {
+        self.engine = config;
+        self
+    }
+
+    /// Sets what is served beside Socket.IO on the same port.
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.routes = routes;
+        self
+    }
+
+    /// Reads the certificate, creates an engine and starts to serve its connections. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// [`crate::ImksError::Config`] for values that cannot work, and for files that cannot be used.
+    pub fn build(mut self) -> ImksResult<SocketIo> {
+        if self.front.tls.cert.is_some() != self.front.tls.key.is_some() {
+            let text = "a certificate needs its private key, and the other way round";
+            return Err(ImksError::Config(text.to_owned()));
+        }
+        self.engine.webtransport |= self.front.webtransport.is_on(&self.front.tls);
+        let certificates = self.front.certificates(None)?;
+        let (engine, tasks, stop) =
+            (Engine::new(self.engine.clone())?, TaskTracker::new(), CancellationToken::new());
+        let (serving, accepted) = (self.server.clone(), engine.clone());
+        tasks.spawn(async move { serving.serve(accepted).await });
+        let Self { server, engine: config, front, routes } = self;
+        let front = Arc::new(Settings { front, engine: config, certificates, routes });
+        Ok(SocketIo { server, engine, front, tasks, stop })
+    }
+}
+
+impl fmt::Debug for SocketIoBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SocketIoBuilder").field("front", &self.front).finish_non_exhaustive()
+    }
+}
+
+/// The bound addresses of a [`SocketIo`].
+pub struct Bound {
+    io: SocketIo,
+    front: Front,
+}
+
+impl Bound {
+    /// Returns the TCP address, with the actual port.
+    pub fn addr(&self) -> SocketAddr {
+        self.front.served().addr
+    }
+
+    /// Returns the UDP address, if WebTransport is served.
+    pub fn webtransport_addr(&self) -> Option<SocketAddr> {
+        self.front.served().udp_addr
+    }
+
+    /// Serves clients until [`SocketIo::close`].
+    pub async fn serve(self) {
+        let SocketIo { engine, front, tasks, stop, .. } = self.io;
+        self.front.serve(front.routes.clone(), &engine, &tasks, &stop);
+        stop.cancelled().await;
+        tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Bound").field("served", self.front.served()).finish_non_exhaustive()
     }
 }
 

@@ -28,7 +28,7 @@ use super::admission::{Admission, ConnectionSlot, HandshakeSlot, Verdict};
 use crate::engine::metrics::{self, QuicHandshake};
 use crate::engine::{Engine, SessionRequest};
 use crate::http::listener;
-use crate::http::tls::Certificates;
+use crate::http::tls::{self, Certificates};
 use crate::{ImksError, ImksResult};
 
 /// The settings of the WebTransport listener.
@@ -65,6 +65,17 @@ impl Default for Config {
             connections_max: 100_000,
             connections_per_address_max: 1_000,
             handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Config {
+    /// Whether WebTransport is served beside this TLS.
+    pub fn is_on(&self, tls: &tls::Config) -> bool {
+        match self.mode {
+            Mode::Auto => tls.is_on(),
+            Mode::On => true,
+            Mode::Off => false,
         }
     }
 }

@@ -53,7 +53,7 @@ cfg_if::cfg_if! {
         };
         pub use crate::node::NodeId;
         pub use crate::rate_limit;
-        pub(crate) use self::namespace::authenticator::bearer;
+        pub(crate) use self::namespace::authenticator::{bearer, token_in_header};
     }
 }
 

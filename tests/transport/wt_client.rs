@@ -58,16 +58,7 @@ impl WtServer {
     }
 
     pub async fn try_dial(&self, addr: SocketAddr, path: &str) -> Result<Session, ConnectingError> {
-        let hashes = self.certificates.hashes().into_iter().map(Sha256Digest::new);
-        let config = ClientConfig::builder()
-            .with_bind_address("127.0.0.1:0".parse().unwrap())
-            .with_server_certificate_hashes(hashes)
-            .build();
-        let endpoint = Endpoint::client(config).unwrap();
-        let options = ConnectOptions::builder(format!("https://{addr}{path}"));
-        let options = options.add_header("origin", "https://page.example").build();
-        let connection = within(endpoint.connect(options)).await?;
-        Ok(Session { connection, _endpoint: endpoint })
+        Session::dial(addr, path, self.certificates.hashes()).await
     }
 
     /// A QUIC connection that says nothing.
@@ -103,6 +94,19 @@ pub struct Session {
 }
 
 impl Session {
+    /// A session with a server whose certificate has one of these hashes.
+    pub async fn dial(addr: SocketAddr, path: &str, hashes: Vec<[u8; 32]>) -> Result<Self, ConnectingError> {
+        let config = ClientConfig::builder()
+            .with_bind_address("127.0.0.1:0".parse().unwrap())
+            .with_server_certificate_hashes(hashes.into_iter().map(Sha256Digest::new))
+            .build();
+        let endpoint = Endpoint::client(config).unwrap();
+        let options = ConnectOptions::builder(format!("https://{addr}{path}"));
+        let options = options.add_header("origin", "https://page.example").build();
+        let connection = within(endpoint.connect(options)).await?;
+        Ok(Self { connection, _endpoint: endpoint })
+    }
+
     pub async fn stream(self, first: &str) -> Stream {
         let (sending, receiving) = within(self.connection.open_bi()).await.unwrap().await.unwrap();
         let mut stream = Stream { sending, receiving, session: self };

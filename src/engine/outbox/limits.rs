@@ -52,6 +52,13 @@ pub struct Queued {
     pub bytes: usize,
 }
 
+impl Queued {
+    /// Counts frames with their full size.
+    pub(super) fn of(frames: &[Frame]) -> Self {
+        Self { packets: frames.len(), bytes: frames.iter().map(Frame::len).sum() }
+    }
+}
+
 impl Add for Queued {
     type Output = Self;
 

@@ -6,7 +6,13 @@
 //! See [`OutboxLimits`] for the limits. A client that reads too slowly what others send is closed with
 //! `CloseReason::Slow`; senders never wait. Answers to the client's own requests never close a connection:
 //! while too many of them wait, the connection accepts no further requests.
+//!
+//! A packet with a [`Slot`] replaces an earlier one of the same slot that waits for a client which does not keep up. The
+//! newer one goes to the end, so it overtakes nothing; all others keep their order (docs/adr/0054).
 
+mod latest;
+#[cfg(test)]
+mod latest_tests;
 mod limits;
 mod queue;
 #[cfg(test)]
@@ -17,6 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub use self::latest::Slot;
 pub(crate) use self::limits::Backlog;
 pub use self::limits::{OutboxLimits, Queued};
 pub(crate) use self::queue::{Drained, Queue, Take};
@@ -59,6 +66,15 @@ impl Outbox {
         self.0.push(self.for_wire(frames).iter().cloned())
     }
 
+    /// Queues all messages or none, like [`Outbox::send_all`]. While the wire is blocked, or a polling client does not
+    /// poll, they replace those with the same `slot` that wait.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after a close, [`SendError::Slow`] when the queue is full, which closes it.
+    pub fn send_latest(&self, frames: &[Frame], slot: Slot) -> Result<Pressure, SendError> {
+        self.0.push_latest(&self.for_wire(frames), slot)
+    }
+
     /// Queues messages that answer a request of this client, adjacent on the wire. They never count as slow
     /// reading. While more than [`OutboxLimits::answer_bytes_high`] bytes of them wait, the connection hands
     /// out no further message of the client. `reservation` is dropped when the messages are written, or with
@@ -87,6 +103,12 @@ impl Outbox {
         self.0.push_volatile(self.for_wire(frames).iter().cloned())
     }
 
+    /// Queues the messages like [`Outbox::send_volatile`]. If the wire cannot accept them now, they wait if they replace
+    /// some that do, or while few wait; they never close the connection. Returns whether they were queued.
+    pub fn send_volatile_latest(&self, frames: &[Frame], slot: Slot) -> bool {
+        self.0.push_volatile_latest(&self.for_wire(frames), slot)
+    }
+
     /// Whether the wire would compress one of these messages: permessage-deflate was negotiated, and the
     /// message is large.
     pub(crate) fn compresses(&self, frames: &[Frame]) -> bool {
@@ -111,6 +133,12 @@ impl Outbox {
     pub(crate) fn compressing(self, threshold: usize) -> Self {
         self.0.compress_from(crate::engine::deflate::Threshold::bytes(threshold));
         self
+    }
+
+    /// Behaves as if the wire were blocked.
+    #[cfg(test)]
+    pub(crate) fn block(&self) {
+        self.0.set_blocked(Some(Backlog::default()));
     }
 
     /// Closes the connection. Nothing can be queued afterwards. Repeated calls have no effect, except that

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::latest::{Latest, Slot, VOLATILE_WAITING_MAX};
 use super::{Backlog, OutboxLimits, Pressure, Queued, SendError};
 use crate::engine::deflate::Threshold;
 use crate::engine::{Close, Frame, Protocol, Transport, metrics};
@@ -35,6 +36,8 @@ struct State {
     frames: VecDeque<Frame>,
     /// The packets in `frames`.
     queued: Backlog,
+    /// The packets in `frames` that can be replaced; `None` for clients that keep up.
+    latest: Option<Box<Latest>>,
     /// The packets that the connection has taken, but a blocked wire holds back; `None` while nothing blocks.
     held: Option<Box<Backlog>>,
     /// The number of bytes that wait for the client, as counted in the metrics.
@@ -96,12 +99,41 @@ impl State {
             self.queued.remove(frame);
             taken.extend(self.frames.pop_front());
         }
+        if let Some(latest) = &mut self.latest {
+            latest.advance(taken.len());
+        }
         taken
     }
 
     fn take_all(&mut self) -> VecDeque<Frame> {
         self.queued = Backlog::default();
+        self.latest = None;
         std::mem::take(&mut self.frames)
+    }
+
+    /// Queues a packet that can be replaced.
+    fn push_latest(&mut self, frames: &[Frame], slot: Slot) {
+        self.latest.get_or_insert_default().add(slot, self.frames.len(), frames.len());
+        frames.iter().for_each(|frame| self.push(frame.clone()));
+    }
+
+    /// Removes the packet of a slot, if there is one.
+    fn make_way(&mut self, slot: Slot) {
+        let Some(place) = self.latest.as_mut().and_then(|latest| latest.remove(slot)) else { return };
+        for frame in self.frames.drain(place) {
+            self.queued.remove(&frame);
+        }
+        metrics::OUTBOX_REPLACED.increment();
+    }
+
+    /// Whether a packet of this slot waits.
+    fn replaces(&self, slot: Slot) -> bool {
+        self.latest.as_ref().is_some_and(|latest| latest.holds(slot))
+    }
+
+    /// Returns the number of packets that can be replaced.
+    fn replaceable(&self) -> usize {
+        self.latest.as_ref().map_or(0, |latest| latest.len())
     }
 
     fn pushes(&self) -> Queued {
@@ -169,13 +201,54 @@ impl Queue {
         Ok(())
     }
 
+    pub(super) fn push_latest(&self, frames: &[Frame], slot: Slot) -> Result<Pressure, SendError> {
+        let mut state = self.state.lock();
+        if let Some(refusal) = state.refusal() {
+            return Err(refusal);
+        }
+        let (waits, before) = (self.waits_for_client(&state), state.pushes());
+        if waits {
+            state.make_way(slot);
+        }
+        let after = state.pushes() + Queued::of(frames);
+        // What takes no more room than the packet that it replaces is never too much.
+        if after.packets > before.packets || after.bytes > before.bytes {
+            self.admit(&mut state)?;
+        }
+        match waits {
+            true => state.push_latest(frames, slot),
+            false => frames.iter().for_each(|frame| state.push(frame.clone())),
+        }
+        let pressure = Pressure(self.is_pressed(&state));
+        self.wake_locked(state);
+        Ok(pressure)
+    }
+
+    pub(super) fn push_volatile_latest(&self, frames: &[Frame], slot: Slot) -> bool {
+        let mut state = self.state.lock();
+        if !self.waits_for_client(&state) {
+            drop(state);
+            return self.push_volatile(frames.iter().cloned());
+        }
+        let refused = state.refusal().is_some();
+        let has_room = || state.replaceable() < VOLATILE_WAITING_MAX && !self.is_full(&state);
+        if refused || !(has_room() || state.replaces(slot)) {
+            metrics::VOLATILE_DROPPED.increment();
+            return false;
+        }
+        state.make_way(slot);
+        state.push_latest(frames, slot);
+        self.wake_locked(state);
+        true
+    }
+
     pub(super) fn push_volatile(&self, frames: impl IntoIterator<Item = Frame>) -> bool {
         let mut state = self.state.lock();
         let ready = match self.transport() {
             Transport::WebSocket | Transport::WebTransport => state.held.is_none(),
             Transport::Polling => state.poll_waiting && state.frames.is_empty(),
         };
-        if !ready || self.admit(&mut state).is_err() {
+        if !ready || state.refusal().is_some() || self.is_full(&state) {
             metrics::VOLATILE_DROPPED.increment();
             return false;
         }
@@ -251,6 +324,14 @@ impl Queue {
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+
+    /// Whether packets wait for the client, and not only for the connection's turn.
+    fn waits_for_client(&self, state: &State) -> bool {
+        match self.transport() {
+            Transport::WebSocket | Transport::WebTransport => state.held.is_some(),
+            Transport::Polling => !state.poll_waiting,
         }
     }
 

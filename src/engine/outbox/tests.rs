@@ -74,6 +74,14 @@ fn volatile_messages_need_a_wire_that_can_take_them_now() {
 }
 
 #[test]
+fn volatile_messages_never_close_a_connection() {
+    let outbox = outbox_of(Transport::WebSocket);
+    (0..4096).for_each(|_| assert!(outbox.send(Frame::text("a")).is_ok()));
+    assert!(!outbox.send_volatile(&[Frame::text("b")]) && !outbox.is_closed());
+    assert_eq!(take(&outbox).frames.len(), 4096);
+}
+
+#[test]
 fn whoever_waits_for_room_is_told_when_there_is_some_or_none_will_be() {
     let outbox = outbox_of(Transport::WebSocket);
     let mut cx = Context::from_waker(Waker::noop());

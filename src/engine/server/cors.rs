@@ -10,7 +10,7 @@ use crate::engine::config::{Cors, Origins};
 use crate::engine::request_error::RequestError;
 
 /// Adds the headers of the response to a preflight request.
-pub(super) fn allow_request(cors: &Cors, request: &HeaderMap, headers: &mut HeaderMap) {
+pub(crate) fn allow_request(cors: &Cors, request: &HeaderMap, headers: &mut HeaderMap) {
     let methods = if cors.methods.is_empty() { DEFAULT_METHODS.into() } else { cors.methods.join(",") };
     insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, &methods);
     if !cors.headers.is_empty() {

@@ -1,7 +1,7 @@
 //! The engine: its live sessions, its accept queue, and the routing of requests to sessions.
 
 mod client_bundle;
-mod cors;
+pub(crate) mod cors;
 mod forward;
 mod open;
 mod open_packet;

@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn a_message_is_read_as_it_was_written_and_travels_on_the_channel_of_its_namespace() {
         let packet = encode_event("/chat", None, "hi", &One(&"there")).unwrap();
-        let operation = Operation::Broadcast { event: PacketData::of(&packet), volatile: false };
+        let operation =
+            Operation::Broadcast { event: PacketData::of(&packet), volatile: false, latest: Some("k") };
         let target = Target { rooms: vec!["r"], except: vec!["a", "b"] };
         let body = Body::Operation { namespace: "/chat", target, operation };
         assert_eq!(Imks.channel(&body), "/chat");

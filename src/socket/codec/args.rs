@@ -214,6 +214,21 @@ impl Args {
         Ok((self.first()?, self.slice((self.rest, self.values.1))))
     }
 
+    /// Returns the last argument as JSON text.
+    #[cfg(feature = "client")]
+    pub(crate) fn last_json(&self) -> ImksResult<Option<&str>> {
+        Ok(self.values()?.last().map(|last| last.get()))
+    }
+
+    /// Returns the event without its last argument.
+    #[cfg(feature = "client")]
+    pub(crate) fn without_last(&self) -> ImksResult<Self> {
+        let Some(last) = self.last_json()? else { return Ok(self.clone()) };
+        let before = self.text[self.array.0 as usize..offset_in(&self.text, last)].trim_ascii_end();
+        let shorter = format!("{}]", before.strip_suffix(',').unwrap_or(before));
+        Ok(Self::event(shorter.into(), 0)?.with_attachments(self.attachments.clone()))
+    }
+
     fn deserialize<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         binary::reading(&self.attachments, || self.deserialize_text())
     }
@@ -402,6 +417,19 @@ mod tests {
         assert!(event(r#"["a"]"#).unwrap().extract::<String>().is_err());
         assert!(event(r#"["a","b","c"]"#).unwrap().extract::<String>().is_err());
         assert!(event(r#"["a",{}]"#).unwrap().extract::<(String, u8)>().is_err());
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn an_event_loses_its_last_argument_only() {
+        for (whole, shorter) in [
+            (r#" [ "hi" , 1 , "o" ]"#, r#" [ "hi" , 1 ]"#),
+            (r#"["hi","o"]"#, r#"["hi"]"#),
+            (r#"["hi"]"#, r#"["hi"]"#),
+        ] {
+            assert_eq!(event(whole).unwrap().without_last().unwrap().array(), shorter);
+        }
+        assert_eq!(event(r#"["hi",1,"o"]"#).unwrap().last_json().unwrap(), Some("\"o\""));
     }
 
     #[test]

@@ -180,7 +180,7 @@ pub(crate) struct PacketWriter {
 
 impl PacketWriter {
     /// Writes the head of a packet, with capacity for `json_bytes` of payload.
-    fn new(kind: PacketType, namespace: &str, attachments: usize, json_bytes: usize) -> Self {
+    pub(super) fn new(kind: PacketType, namespace: &str, attachments: usize, json_bytes: usize) -> Self {
         let named = namespace != MAIN_NAMESPACE;
         let (head, digits) = (kind as usize, decimal_digits(attachments as u64));
         let head = if attachments > 0 { head + BINARY } else { head };
@@ -220,7 +220,21 @@ impl PacketWriter {
         args: &impl Arguments,
         tail: &str,
     ) -> ImksResult<Self> {
-        let attachments = args.attachments();
+        let (mut packet, attachments) = Self::unframed_array(kind, namespace, id, name, args, tail)?;
+        packet.attachments = attachments.iter().map(|bytes| Frame::binary(bytes)).collect();
+        Ok(packet)
+    }
+
+    /// Writes an event or ack without its attachments, which are returned as they are.
+    pub(super) fn unframed_array(
+        kind: PacketType,
+        namespace: &str,
+        id: Option<u64>,
+        name: Option<&str>,
+        args: &impl Arguments,
+        tail: &str,
+    ) -> ImksResult<(Self, Vec<Bytes>)> {
+        let mut attachments = args.attachments().to_vec();
         // Exact if the size of the arguments is known, so that the frame needs only one allocation.
         let name_bytes = name.map_or(0, |name| name.len() + QUOTES + usize::from(!args.is_empty()));
         let json_bytes = id.map_or(0, decimal_digits) + BRACKETS + name_bytes + args.size_hint() + tail.len();
@@ -239,8 +253,8 @@ impl PacketWriter {
         if !found.is_empty() {
             packet = packet.with_attachment_count(namespace, attachments.len() + found.len())?;
         }
-        packet.attachments = attachments.iter().chain(&found).map(|bytes| Frame::binary(bytes)).collect();
-        Ok(packet)
+        attachments.extend(found);
+        Ok((packet, attachments))
     }
 
     /// Writes the arguments. Returns the attachments that were found in them.
@@ -296,6 +310,13 @@ impl PacketWriter {
     /// Returns the JSON text written so far.
     pub(crate) fn json(&self) -> &str {
         &self.text.text()[self.packet.json as usize..]
+    }
+
+    /// Returns the text of the packet as Engine.IO sends it: `4`, then the packet. Nothing is copied.
+    #[cfg(feature = "client")]
+    pub(super) fn into_text(self) -> ImksResult<Utf8Bytes> {
+        Utf8Bytes::try_from(share(&self.text.finish()))
+            .map_err(|_| ImksError::Internal("encoded packet is not UTF-8"))
     }
 
     pub(crate) fn finish(mut self) -> EncodedPacket {

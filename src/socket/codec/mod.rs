@@ -7,6 +7,8 @@ pub(crate) mod encoder;
 mod json;
 pub mod msgpack;
 pub(crate) mod non_json;
+#[cfg(feature = "client")]
+pub(crate) mod outgoing;
 pub mod packet;
 mod packet_type;
 pub mod parser;

@@ -1,6 +1,7 @@
 //! Socket.IO v5 packets, as received.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -57,13 +58,20 @@ impl PacketBody {
 }
 
 /// The JSON object of a CONNECT packet and its attachments. Only the msgpack parser can send attachments
-/// here.
-#[derive(Debug, Clone, PartialEq)]
+/// here. `Debug` shows their sizes only, because the object contains the client's credentials.
+#[derive(Clone, PartialEq)]
 pub struct Payload {
     /// The JSON text.
     pub json: String,
     /// The attachments, in the order of the placeholders' numbers.
     pub attachments: Vec<Bytes>,
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, attachments) = (self.json.len(), self.attachments.len());
+        write!(formatter, "Payload({bytes} bytes, {attachments} attachments)")
+    }
 }
 
 /// The limits for the attachments of one packet.

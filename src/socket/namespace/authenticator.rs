@@ -74,8 +74,7 @@ impl Credentials {
             token: Option<String>,
         }
         let in_payload = self.payload.parse::<Auth>().ok().and_then(|auth| auth.token);
-        let in_header = || self.handshake.header("authorization").and_then(bearer).map(str::to_owned);
-        in_payload.filter(|token| !token.is_empty()).or_else(in_header)
+        in_payload.filter(|token| !token.is_empty()).or_else(|| token_in_header(&self.handshake))
     }
 
     /// Returns the `auth` option of the client.
@@ -95,6 +94,11 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Returns the token in the header `Authorization: Bearer` of a handshake.
+pub(crate) fn token_in_header(handshake: &Handshake) -> Option<String> {
+    handshake.header("authorization").and_then(bearer).map(str::to_owned)
+}
+
 /// Returns the token of an `Authorization` header. The scheme is case-insensitive (RFC 9110).
 pub(crate) fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.trim_start().split_once(' ')?;
@@ -110,11 +114,13 @@ pub struct AuthenticatorLimits {
     pub deadline: Duration,
     /// The number of clients that are authenticated at once. Further ones wait within their deadline.
     pub calls_max: usize,
+    /// The number of clients that wait for their turn. The transport of any further one ends at once.
+    pub waiting_max: usize,
 }
 
 impl Default for AuthenticatorLimits {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(5), calls_max: 256 }
+        Self { deadline: Duration::from_secs(5), calls_max: 256, waiting_max: 8_192 }
     }
 }
 
@@ -158,7 +164,9 @@ impl NamespaceBuilder {
         limits: AuthenticatorLimits,
         authenticator: impl Authenticator,
     ) -> &mut Self {
-        let gate = Arc::new(Gate { authenticator, slots: Semaphore::new(limits.calls_max), limits });
+        let [slots, places] =
+            [limits.calls_max, limits.calls_max.saturating_add(limits.waiting_max)].map(permits);
+        let gate = Arc::new(Gate { authenticator, slots, places, limits });
         self.middleware(move |socket, payload| {
             let gate = gate.clone();
             async move { gate.pass(socket, payload).await }
@@ -166,16 +174,24 @@ impl NamespaceBuilder {
     }
 }
 
+/// Returns a semaphore of so many permits, as far as there can be that many.
+fn permits(count: usize) -> Semaphore {
+    Semaphore::new(count.min(Semaphore::MAX_PERMITS))
+}
+
 /// An authenticator with its limits.
 struct Gate<A> {
     authenticator: A,
     slots: Semaphore,
+    /// The slots, and the places of those who wait for one.
+    places: Semaphore,
     limits: AuthenticatorLimits,
 }
 
 impl<A: Authenticator> Gate<A> {
     async fn pass(&self, socket: Socket, payload: ConnectPayload) -> Result<(), ConnectError> {
         let credentials = Credentials { handshake: socket.handshake().clone(), payload };
+        let _place = self.places.try_acquire().map_err(|_| ConnectError::reconnect("no room to wait"))?;
         let asked = async {
             let _slot = self.slots.acquire().await.map_err(|_| ConnectError::reconnect("no slots"))?;
             self.authenticator.authenticate(credentials).await

@@ -23,6 +23,7 @@ pub struct Broadcast<'a> {
     target: Target<'a>,
     sender: Option<&'a Socket>,
     volatile: bool,
+    latest: Option<&'a str>,
     scope: Scope,
     compress: bool,
 }
@@ -34,6 +35,7 @@ impl<'a> Broadcast<'a> {
             target: Target::default(),
             sender: None,
             volatile: false,
+            latest: None,
             scope: Scope::Cluster,
             compress: true,
         }
@@ -59,6 +61,22 @@ impl<'a> Broadcast<'a> {
     /// Drops the event for each client that cannot take it right now.
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
+        self
+    }
+
+    /// Makes the event replace an earlier one with the same rooms and key that still waits for a client which does not keep
+    /// up: such a client gets the latest state, and not every state on the way to it.
+    ///
+    /// The event goes to the end of what waits, so it overtakes nothing. Together with [`Broadcast::volatile`] it waits for
+    /// a client that cannot take it right now, as long as few others do. An event with ack is never replaced.
+    ///
+    /// ```
+    /// # fn run(namespace: &imks::socket::Namespace) -> imks::ImksResult<()> {
+    /// namespace.to("game:7").latest("score").emit("score", &[3, 2])
+    /// # }
+    /// ```
+    pub fn latest(mut self, key: &'a str) -> Self {
+        self.latest = Some(key);
         self
     }
 
@@ -117,6 +135,11 @@ impl<'a> Broadcast<'a> {
         Ok(acks.take())
     }
 
+    /// Returns the sockets of this node.
+    pub fn sockets(&self) -> Vec<Socket> {
+        self.namespace.targets(&self.target, self.sender)
+    }
+
     /// Returns the sockets of all nodes, as their nodes describe them. Other nodes have
     /// [`Config::request_timeout`](crate::socket::Config::request_timeout) to respond.
     pub async fn fetch_sockets(self) -> ImksResult<FetchedSockets> {
@@ -142,10 +165,10 @@ impl<'a> Broadcast<'a> {
         let (namespace, target) = (self.namespace, &self.target);
         if self.volatile {
             let packet = encode_event(namespace.path(), None, event, args)?.compress(self.compress);
-            return namespace.broadcast_volatile(target, self.sender, &packet, self.scope);
+            return namespace.broadcast_volatile(target, self.sender, &packet, self.scope, self.latest);
         }
         let event = namespace.delivery().encode(namespace.path(), event, args)?.compress(self.compress);
-        namespace.broadcast(target, self.sender, event, self.scope)
+        namespace.broadcast(target, self.sender, event, self.scope, self.latest)
     }
 
     /// Makes all the sockets join a room.

@@ -86,6 +86,9 @@ pub(crate) enum Operation<'a> {
         #[serde(borrow)]
         event: PacketData<'a>,
         volatile: bool,
+        /// The key of an event that replaces an earlier one. Older versions do not know it, and replace nothing.
+        #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+        latest: Option<&'a str>,
     },
     /// Changes the selected sockets.
     Change(#[serde(borrow)] Change<'a>),

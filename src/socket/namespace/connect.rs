@@ -1,5 +1,6 @@
 //! The types of a join: the payload that a client sends, and the application's acceptance.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,8 @@ use crate::socket::codec::encoder::{EncodedPacket, encode_event};
 use crate::socket::codec::packet::Payload;
 use crate::socket::recovery::event::RecoverableEvent;
 
-/// The payload that a client sends when it joins a namespace.
-#[derive(Debug, Clone)]
+/// The payload that a client sends when it joins a namespace. `Debug` omits it, because it contains secrets.
+#[derive(Clone)]
 pub struct ConnectPayload {
     auth: Option<Arc<Payload>>,
     /// Whether the client gets a new session even if it names an earlier one.
@@ -44,6 +45,12 @@ impl ConnectPayload {
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         let attachments = self.auth.as_ref().map_or(&[][..], |auth| &auth.attachments);
         Ok(binary::reading(attachments, || serde_json::from_str(self.json()))?)
+    }
+}
+
+impl fmt::Debug for ConnectPayload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ConnectPayload").finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,9 @@ use super::cluster_link::{Change, Operation, PacketData, Scope, Target};
 use super::delivery::OutgoingEvent;
 use super::namespace::Namespace;
 use super::observers::show_outgoing;
+use super::slot::slot;
 use super::socket::Socket;
+use crate::engine::Slot;
 use crate::error::ImksResult;
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_event};
@@ -18,19 +20,20 @@ impl Namespace {
         skip: Option<&Socket>,
         event: OutgoingEvent,
         scope: Scope,
+        latest: Option<&str>,
     ) -> ImksResult<()> {
         let elsewhere = self.goes_elsewhere(scope);
         if !elsewhere && !self.watches_outgoing() {
-            self.deliver(target, skip, event);
+            self.deliver(target, skip, event, latest);
             return Ok(());
         }
         let packet = event.packet().into_owned();
         self.show(target, skip, &packet);
-        self.deliver(target, skip, event);
+        self.deliver(target, skip, event, latest);
         if !elsewhere {
             return Ok(());
         }
-        let operation = Operation::Broadcast { event: PacketData::of(&packet), volatile: false };
+        let operation = Operation::Broadcast { event: PacketData::of(&packet), volatile: false, latest };
         self.publish(target, skip, &operation)
     }
 
@@ -41,14 +44,15 @@ impl Namespace {
         skip: Option<&Socket>,
         packet: &EncodedPacket,
         scope: Scope,
+        latest: Option<&str>,
     ) -> ImksResult<()> {
         self.show(target, skip, packet);
-        let renderings = Renderings::new(packet);
-        self.for_each_target(target, skip, |socket| socket.deliver_volatile(&renderings));
+        let (renderings, slot) = (Renderings::new(packet), self.slot(target, latest));
+        self.for_each_target(target, skip, |socket| socket.deliver_volatile(&renderings, slot));
         if !self.goes_elsewhere(scope) {
             return Ok(());
         }
-        let operation = Operation::Broadcast { event: PacketData::of(packet), volatile: true };
+        let operation = Operation::Broadcast { event: PacketData::of(packet), volatile: true, latest };
         self.publish(target, skip, &operation)
     }
 
@@ -69,20 +73,20 @@ impl Namespace {
 
     /// Applies an operation of another node to the sockets of this node.
     pub(crate) fn apply(&self, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
-        let (event, volatile) = match operation {
+        let (event, volatile, latest) = match operation {
             Operation::Change(change) => {
                 self.change_sockets(target, None, *change);
                 return Ok(());
             }
-            Operation::Broadcast { event, volatile } => (event, *volatile),
+            Operation::Broadcast { event, volatile, latest } => (event, *volatile, *latest),
         };
         let (args, compress) = (event.event()?, event.compress);
         if volatile {
             let packet = encode_event(self.path(), None, args.name(), &args)?.compress(compress);
-            return self.broadcast_volatile(target, None, &packet, Scope::Local);
+            return self.broadcast_volatile(target, None, &packet, Scope::Local, latest);
         }
         let event = self.delivery().encode(self.path(), args.name(), &args)?.compress(compress);
-        self.broadcast(target, None, event, Scope::Local)
+        self.broadcast(target, None, event, Scope::Local, latest)
     }
 
     fn goes_elsewhere(&self, scope: Scope) -> bool {
@@ -98,7 +102,19 @@ impl Namespace {
         self.cluster().publish(self.path(), &target.without(skip), operation)
     }
 
-    fn deliver(&self, target: &Target<'_>, skip: Option<&Socket>, event: OutgoingEvent) {
+    /// Returns the slot of an event for the selected sockets, if it has a key.
+    fn slot(&self, target: &Target<'_>, latest: Option<&str>) -> Option<Slot> {
+        latest.map(|key| slot(self.path(), &target.rooms, key))
+    }
+
+    fn deliver(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        event: OutgoingEvent,
+        latest: Option<&str>,
+    ) {
+        let slot = self.slot(target, latest);
         let names = |rooms: &[&str]| rooms.iter().map(|room| Box::from(*room)).collect();
         let addressees = || Addressees::Rooms {
             rooms: names(&target.rooms),
@@ -108,7 +124,7 @@ impl Namespace {
         self.delivery().send(event, addressees, |packet, position| {
             let renderings = Renderings::new(packet);
             self.for_each_target(target, skip, |socket| {
-                if let Err(error) = socket.deliver(&renderings, position) {
+                if let Err(error) = socket.deliver_in(&renderings, position, slot) {
                     tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
                 }
             });

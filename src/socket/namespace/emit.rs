@@ -1,14 +1,17 @@
 //! Events to one client, and the data that an application attaches to its socket.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::delivery::OutgoingEvent;
+use super::namespace::Namespace;
 use super::observers::show_outgoing;
+use super::slot::slot;
 use super::socket::Socket;
-use crate::engine::SendError;
+use crate::engine::{SendError, Slot};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::dialect::Renderings;
@@ -24,32 +27,44 @@ impl Socket {
 
     /// Sends an event with any arguments to this client.
     pub fn emit_args(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        self.emit_event(event, args, true)
+        self.emit_event(event, args, true, None)
+    }
+
+    /// Sends an event that replaces an earlier one with the same key that still waits for this client; see
+    /// [`Broadcast::latest`](crate::socket::Broadcast::latest).
+    pub fn emit_latest(&self, key: &str, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        self.emit_event(event, args, true, Some(slot(self.namespace().path(), &[], key)))
     }
 
     /// Sends an event that must not be compressed in transit, because it holds a secret beside text that
     /// others can choose, or is compressed already.
     pub fn emit_uncompressed(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        self.emit_event(event, args, false)
+        self.emit_event(event, args, false, None)
     }
 
-    fn emit_event(&self, event: &str, args: &impl Arguments, compress: bool) -> ImksResult<()> {
+    fn emit_event(
+        &self,
+        event: &str,
+        args: &impl Arguments,
+        compress: bool,
+        slot: Option<Slot>,
+    ) -> ImksResult<()> {
         let delivery = self.namespace().delivery();
         let event = delivery.encode(self.namespace().path(), event, args)?.compress(compress);
         if self.namespace().watches_outgoing() {
             show_outgoing(self, &event.packet().args()?);
         }
         let event = match event {
-            OutgoingEvent::Plain(packet) => {
+            OutgoingEvent::Plain(packet) if slot.is_none() => {
                 return self.deliver_owned(packet).map_err(|error| self.not_sent(error));
             }
-            recoverable => recoverable,
+            event => event,
         };
         let mut sent = Ok(());
         delivery.send(
             event,
             || Addressees::One(self.socket_id()),
-            |packet, position| sent = self.deliver_or_successor(packet, position),
+            |packet, position| sent = self.deliver_or_successor(packet, position, slot),
         );
         match sent {
             // The client is absent and gets the event when it returns.
@@ -64,14 +79,15 @@ impl Socket {
         &self,
         packet: &EncodedPacket,
         position: Option<Position>,
+        slot: Option<Slot>,
     ) -> Result<(), SendError> {
         let renderings = Renderings::new(packet);
-        let sent = self.deliver(&renderings, position);
+        let sent = self.deliver_in(&renderings, position, slot);
         if sent != Err(SendError::Closed) || position.is_none() {
             return sent;
         }
         match self.namespace().socket(self.id()) {
-            Some(successor) => successor.deliver(&renderings, position),
+            Some(successor) => successor.deliver_in(&renderings, position, slot),
             None => sent,
         }
     }
@@ -79,7 +95,7 @@ impl Socket {
     /// Sends an event that is dropped unless the connection can take it right now.
     pub fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         let packet = self.encode(None, event, args)?;
-        self.deliver_volatile(&Renderings::new(&packet));
+        self.deliver_volatile(&Renderings::new(&packet), None);
         Ok(())
     }
 
@@ -110,6 +126,36 @@ impl Socket {
             show_outgoing(self, &packet.args()?);
         }
         Ok(packet)
+    }
+}
+
+impl Namespace {
+    /// Sends an event to some sockets of this node, each as with [`Socket::emit_latest`]. It is encoded once, unless
+    /// clients can recover their sessions. One that cannot be reached does not keep it from the others.
+    pub fn emit_latest_to(
+        &self,
+        sockets: &[Socket],
+        key: &str,
+        event: &str,
+        args: &impl Arguments,
+    ) -> ImksResult<()> {
+        match self.delivery().encode(self.path(), event, args)? {
+            OutgoingEvent::Plain(packet) if !self.watches_outgoing() => {
+                let (renderings, slot) = (Renderings::new(&packet), slot(self.path(), &[], key));
+                for socket in sockets {
+                    log(socket, socket.deliver_in(&renderings, None, Some(slot)));
+                }
+            }
+            _ => sockets.iter().for_each(|socket| log(socket, socket.emit_latest(key, event, args))),
+        }
+        Ok(())
+    }
+}
+
+/// Logs that one of several sockets did not get an event.
+fn log<E: Debug>(socket: &Socket, sent: Result<(), E>) {
+    if let Err(error) = sent {
+        tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
     }
 }
 

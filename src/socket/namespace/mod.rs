@@ -31,6 +31,7 @@ pub(crate) mod refusal;
 pub(crate) mod remote_socket;
 mod rooms;
 pub(crate) mod server_emit;
+mod slot;
 pub(crate) mod socket;
 pub(crate) mod socket_info;
 pub(crate) mod typed;

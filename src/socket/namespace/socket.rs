@@ -14,7 +14,9 @@ use super::pending_acks::PendingAcks;
 use super::phase::{Buffered, Buffering, Phase};
 use super::pressure;
 use super::rooms::Membership;
-use crate::engine::{Close, Frame, Handshake, Outbox, Protocol, Queued, Reservation, SendError, Transport};
+use crate::engine::{
+    Close, Frame, Handshake, Outbox, Protocol, Queued, Reservation, SendError, Slot, Transport,
+};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::{Dialect, Renderings};
 use crate::socket::codec::encoder::{EncodedPacket, Frames};
@@ -186,12 +188,27 @@ impl Socket {
         packet: &Renderings<'_>,
         position: Option<Position>,
     ) -> Result<(), SendError> {
+        self.deliver_in(packet, position, None)
+    }
+
+    /// Sends a packet like [`Socket::deliver`]. With a slot, it replaces one that waits for a client which does not keep
+    /// up.
+    pub(crate) fn deliver_in(
+        &self,
+        packet: &Renderings<'_>,
+        position: Option<Position>,
+        slot: Option<Slot>,
+    ) -> Result<(), SendError> {
         match self.0.phase.buffer(packet, position) {
             Buffering::Joining => Ok(()),
             Buffering::Overflowed => Err(SendError::Slow),
             Buffering::Open => {
                 self.note_sent(position);
-                pressure::note(self.0.outbox.send_all(packet.frames_for(self.0.dialect, &self.0.outbox))?);
+                let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
+                pressure::note(match slot {
+                    None => self.0.outbox.send_all(frames)?,
+                    Some(slot) => self.0.outbox.send_latest(frames, slot)?,
+                });
                 Ok(())
             }
             Buffering::Closed => {
@@ -213,11 +230,16 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends a packet if the connection can take it right now.
-    pub(crate) fn deliver_volatile(&self, packet: &Renderings<'_>) {
-        if self.is_connected() {
-            self.0.outbox.send_volatile(packet.frames_for(self.0.dialect, &self.0.outbox));
+    /// Sends a packet if the connection can take it right now, or with a slot if few of those wait.
+    pub(crate) fn deliver_volatile(&self, packet: &Renderings<'_>, slot: Option<Slot>) {
+        if !self.is_connected() {
+            return;
         }
+        let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
+        match slot {
+            None => self.0.outbox.send_volatile(frames),
+            Some(slot) => self.0.outbox.send_volatile_latest(frames, slot),
+        };
     }
 
     /// Sends an answer to a packet of the client. This never closes the connection, however slowly the client

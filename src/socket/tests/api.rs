@@ -325,3 +325,51 @@ async fn closing_the_server_ends_every_connection_without_telling_clients_to_sta
     assert_eq!(*log.lock(), ["server shutting down"]);
     assert_eq!(open(&server).recv().await, None);
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_keep_up_gets_the_latest_state_of_each_room_and_key() {
+    let server = server(|_| {});
+    let (peer, id) = join(&server).await;
+    let namespace = server.namespace("/").unwrap();
+    let socket = namespace.socket(&id).unwrap();
+    for room in ["home", "away"] {
+        socket.join(room);
+    }
+    let send = |number: i32| {
+        namespace.to("home").latest("score").emit("home", &number).unwrap();
+        namespace.to("away").latest("score").emit("away", &number).unwrap();
+        namespace.to("home").volatile().latest("clock").emit("clock", &number).unwrap();
+        socket.emit_latest("score", "own", &(number,)).unwrap();
+        namespace.emit_latest_to(std::slice::from_ref(&socket), "score", "all", &(number,)).unwrap();
+        namespace.to("home").volatile().emit("gone", &number).unwrap();
+        namespace.to("home").emit("goal", &number).unwrap();
+    };
+    send(0);
+    for event in ["home", "away", "clock", "own", "all", "gone", "goal"] {
+        assert_eq!(text(&peer).await, format!(r#"2["{event}",0]"#), "a client that keeps up gets everything");
+    }
+    socket.outbox().block();
+    (1..=3).for_each(send);
+    let expected =
+        [("goal", 1), ("goal", 2), ("home", 3), ("away", 3), ("clock", 3), ("all", 3), ("goal", 3)];
+    for (event, number) in expected {
+        assert_eq!(text(&peer).await, format!(r#"2["{event}",{number}]"#));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_does_not_keep_an_event_from_the_others() {
+    let plain = server(|_| {});
+    let watched = server(|ns| {
+        ns.on_any_outgoing(|_, _| {});
+    });
+    for server in [plain, watched] {
+        let (_gone, gone_id) = join(&server).await;
+        let (peer, id) = join(&server).await;
+        let namespace = server.namespace("/").unwrap();
+        let sockets = [gone_id, id].map(|id| namespace.socket(&id).unwrap());
+        sockets[0].disconnect(false);
+        namespace.emit_latest_to(&sockets, "score", "score", &(3,)).unwrap();
+        assert_eq!(text(&peer).await, r#"2["score",3]"#);
+    }
+}

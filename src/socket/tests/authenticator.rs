@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::socket::packet::{PacketBody, Payload};
 use crate::socket::tests::{open, server, text};
-use crate::socket::{AuthenticatorLimits, ConnectError, Credentials, NamespaceBuilder, StaticTokens};
+use crate::socket::{
+    AuthenticatorLimits, ConnectError, ConnectPayload, Credentials, NamespaceBuilder, StaticTokens,
+};
 
 const REFUSED: &str = r#"4{"message":"The token is missing or not valid","data":{"code":"unauthenticated","message":"The token is missing or not valid","retryable":false}}"#;
 
@@ -95,4 +98,40 @@ async fn only_so_many_clients_are_asked_about_at_once() {
         assert!(text(peer).await.starts_with("0{"));
     }
     assert_eq!(most.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn so_many_clients_wait_for_an_authenticator_and_others_come_back_later() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let limits = AuthenticatorLimits { calls_max: 1, waiting_max: 1, ..Default::default() };
+    let server = server(|ns| {
+        ns.authenticate_within(limits, move |_: Credentials| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<Result<(), ConnectError>>()
+        });
+    });
+    let peers: Vec<_> = (0..3).map(|_| open(&server)).collect();
+    peers[0].send("0");
+    while asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // One of the two waits, the other one is sent away at once, long before the deadline.
+    for peer in &peers[1..] {
+        peer.send("0");
+    }
+    let (one, other) = peers.split_at(2);
+    let first = tokio::select! {
+        packet = one[1].recv() => packet,
+        packet = other[0].recv() => packet,
+    };
+    assert_eq!((first, asked.load(Ordering::SeqCst)), (None, 1));
+}
+
+#[test]
+fn what_a_client_presents_is_not_in_what_debug_shows() {
+    let auth = Payload { json: r#"{"token":"hunter2"}"#.into(), attachments: Vec::new() };
+    let (payload, packet) = (ConnectPayload::new(Some(auth.clone())), PacketBody::Connect(Some(auth)));
+    let shown = format!("{payload:?} {packet:?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
 }

@@ -6,14 +6,16 @@ mod targets;
 use std::path::Path;
 
 use self::targets::{
-    engine_legacy, engine_payload, socket_msgpack, socket_text, websocket, websocket_deflate, webtransport,
+    engine_legacy, engine_payload, identity_answers, socket_msgpack, socket_text, websocket,
+    websocket_deflate, webtransport,
 };
 
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 7] = [
+const TARGETS: [(&str, Check); 8] = [
     ("engine_legacy", engine_legacy::check),
     ("engine_payload", engine_payload::check),
+    ("identity_answers", identity_answers::check),
     ("socket_msgpack", socket_msgpack::check),
     ("socket_text", socket_text::check),
     ("websocket", websocket::check),

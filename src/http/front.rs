@@ -1,0 +1,133 @@
+//! The public listeners over TCP and UDP, and the certificate that they share.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::{self, Engine};
+use crate::http::tls::{self, Certificates};
+use crate::http::{listener, webtransport};
+use crate::{ImksError, ImksResult};
+
+/// The settings of the public listeners.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Config {
+    /// The limits of connections over TCP.
+    pub http: listener::Config,
+    /// The certificate, and how it is used.
+    pub tls: tls::Config,
+    /// The limits of connections over QUIC, and whether there are any.
+    pub webtransport: webtransport::Config,
+}
+
+impl Config {
+    /// Opens the configured certificate, or creates one for development if WebTransport is on without one: for
+    /// `localhost` and the address of `listen`.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] that names the file and its problem.
+    pub(crate) fn certificates(&self, listen: Option<SocketAddr>) -> ImksResult<Option<Certificates>> {
+        if let (Some(cert), Some(key)) = (&self.tls.cert, &self.tls.key) {
+            return Certificates::open(cert.clone(), key.clone()).map(Some);
+        }
+        if !self.webtransport.is_on(&self.tls) {
+            return Ok(None);
+        }
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        names.extend(listen.map(|addr| addr.ip().to_string()));
+        names.dedup();
+        Certificates::self_signed(names).map(Some)
+    }
+}
+
+/// The public listeners, bound but not served yet.
+pub(crate) struct Front {
+    /// One listener per address; `localhost` has two addresses.
+    tcp: Vec<TcpListener>,
+    udp: Vec<webtransport::Listener>,
+    config: Config,
+    served: Served,
+}
+
+/// The addresses and certificates of the listeners.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    /// The TCP address.
+    pub addr: SocketAddr,
+    /// The UDP address, if WebTransport is served.
+    pub udp_addr: Option<SocketAddr>,
+    /// The certificate, if there is one.
+    pub certificates: Option<Certificates>,
+}
+
+impl Front {
+    /// Binds the addresses: `listen` over TCP and, if WebTransport is on, over UDP.
+    ///
+    /// # Errors
+    /// [`ImksError::Io`] naming the address, [`ImksError::Config`] if a certificate cannot be used.
+    pub(crate) fn bind(
+        listen: SocketAddr,
+        mut config: Config,
+        certificates: Option<Certificates>,
+        engine: &engine::Config,
+    ) -> ImksResult<Self> {
+        if let Some(certificates) = certificates.as_ref().filter(|_| config.tls.is_on()) {
+            config.http.tls = Some(certificates.tls(&config.tls)?);
+        }
+        let tcp = listener::bind_loopbacks(listen)?;
+        let bound = tcp.first().ok_or(ImksError::Internal("no listener"))?;
+        let addr = bound.local_addr().map_err(ImksError::io("reading the listening address"))?;
+        let udp = match certificates.as_ref().filter(|_| config.webtransport.is_on(&config.tls)) {
+            Some(certificates) => quic(&config.webtransport, addr, certificates, engine)?,
+            None => Vec::new(),
+        };
+        let udp_addr = udp.first().map(webtransport::Listener::addr).transpose()?;
+        Ok(Self { tcp, udp, config, served: Served { addr, udp_addr, certificates } })
+    }
+
+    /// Returns the addresses and certificates of the listeners.
+    pub(crate) fn served(&self) -> &Served {
+        &self.served
+    }
+
+    /// Serves clients in tasks spawned on `tasks`, until `stop` is cancelled. Follows changes of the certificate.
+    pub(crate) fn serve(
+        self,
+        mut router: Router,
+        engine: &Engine,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Served {
+        if let Some(certificates) = &self.served.certificates {
+            tasks.spawn(certificates.clone().watch(self.config.tls.reload, stop.clone()));
+            if !self.udp.is_empty() {
+                router = router.merge(webtransport::routes(certificates.clone()));
+            }
+        }
+        for udp in self.udp {
+            tasks.spawn(udp.serve(engine.clone(), tasks.clone(), stop.clone()));
+        }
+        let routes = listener::routes(engine.clone(), router, &self.config.http);
+        for tcp in self.tcp {
+            let (config, routes) = (self.config.http.clone(), routes.clone());
+            tasks.spawn(listener::serve(tcp, config, routes, tasks.clone(), stop.clone()));
+        }
+        self.served
+    }
+}
+
+/// Binds the QUIC listeners to the configured address, or to the address of the TCP listener.
+fn quic(
+    config: &webtransport::Config,
+    tcp: SocketAddr,
+    certificates: &Certificates,
+    engine: &engine::Config,
+) -> ImksResult<Vec<webtransport::Listener>> {
+    let heartbeat = webtransport::Heartbeat { interval: engine.ping_interval, timeout: engine.ping_timeout };
+    let sockets = webtransport::bind_loopbacks(config.listen.unwrap_or(tcp))?;
+    let listen = |socket| webtransport::Listener::new(socket, certificates, config, heartbeat);
+    sockets.into_iter().map(listen).collect()
+}
