@@ -18,14 +18,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 mod server {
     use std::path::Path;
 
-    use protox::prost_reflect::prost_types::FieldDescriptorProto;
+    use protox::prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto};
     use tonic_prost_build::Config;
 
     type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
     pub fn generate() -> Outcome<()> {
         // protox is a protobuf compiler in Rust: nothing to install on the machine that builds.
-        let core = compile("core/v1", &["token", "channel", "member", "permission", "login"])?;
+        let core = compile(
+            "core/v1",
+            &["token", "channel", "member", "permission", "login", "webhook", "emoji", "push"],
+        )?;
         let builder = tonic_prost_build::configure().build_transport(false);
         builder.compile_fds(core.file_descriptor_set())?;
         let imks = compile("imks/v1", &["control"])?;
@@ -53,38 +56,74 @@ mod server {
     /// Gives the messages of `imks.v1` the form that they have as JSON (`src/pb/json.rs`). Messages must not be
     /// nested, because attributes of a message hold for those inside it, too.
     fn write_as_json(config: &mut Config, imks: &protox::Compiler) {
-        config.type_attribute(".imks.v1", "#[derive(::serde::Serialize, ::serde::Deserialize)]");
+        config.type_attribute(
+            ".imks.v1",
+            "#[derive(::serde::Serialize, ::serde::Deserialize, ::schemars::JsonSchema)]",
+        );
         config.enum_attribute(".imks.v1", "#[serde(rename_all = \"snake_case\")]");
-        for message in imks.file_descriptor_set().file.into_iter().flat_map(|file| file.message_type) {
+        let files = imks.file_descriptor_set().file;
+        for one in files.iter().flat_map(|file| &file.enum_type) {
+            config.enum_attribute(format!(".imks.v1.{}", one.name()), named(one.name()));
+        }
+        let messages: Vec<_> = files.into_iter().flat_map(|file| file.message_type).collect();
+        let choices: Vec<String> = messages
+            .iter()
+            .filter(|message| is_choice(message))
+            .map(|message| format!(".imks.v1.{}", message.name()))
+            .collect();
+        for message in messages {
             assert!(message.nested_type.is_empty(), "{} has messages inside", message.name());
             let path = format!(".imks.v1.{}", message.name());
+            config.message_attribute(&path, named(message.name()));
+            let oneofs = message.oneof_decl.iter().map(|choice| choice.name());
+            for inner in message.enum_type.iter().map(|one| one.name()).chain(oneofs) {
+                let name = format!("{}.{inner}", message.name());
+                config.enum_attribute(format!(".imks.v1.{name}"), named(&name));
+            }
             // A message that is nothing but a choice looks like what was chosen.
-            let choices = message.field.iter().filter(|field| field.oneof_index.is_some());
-            let form = match message.oneof_decl.len() == 1 && choices.count() == message.field.len() {
+            let form = match is_choice(&message) {
                 true => "#[serde(transparent)]",
                 false => "#[serde(default, deny_unknown_fields)]",
             };
             config.message_attribute(&path, form);
             for field in &message.field {
-                if let Some(attribute) = attribute(field) {
+                if let Some(attribute) = attribute(field, &choices) {
                     config.field_attribute(format!("{path}.{}", field.name()), attribute);
                 }
             }
         }
     }
 
-    fn attribute(field: &FieldDescriptorProto) -> Option<String> {
+    /// Whether a message is nothing but a choice.
+    fn is_choice(message: &DescriptorProto) -> bool {
+        let chosen = message.field.iter().filter(|field| field.oneof_index.is_some());
+        message.oneof_decl.len() == 1 && chosen.count() == message.field.len()
+    }
+
+    /// Gives a type its name of the contract in the OpenAPI document, where the types of messaging have theirs.
+    fn named(name: &str) -> String {
+        format!("#[schemars(rename = \"imks.v1.{name}\")]")
+    }
+
+    /// Returns what a field has to say about its form; `choices` are the messages that are nothing but a choice.
+    fn attribute(field: &FieldDescriptorProto, choices: &[String]) -> Option<String> {
         let (name, is_list) = (field.name(), field.label() as i32 == REPEATED);
         if let Some(short) = name.strip_suffix("_json") {
             let form = if is_list { "texts" } else { "text" };
-            return Some(format!("#[serde(rename = \"{short}\", with = \"crate::pb::json::{form}\")]"));
+            let of = if is_list { "Vec<::serde_json::Value>" } else { "::serde_json::Value" };
+            return Some(format!(
+                "#[serde(rename = \"{short}\", with = \"crate::pb::json::{form}\")] #[schemars(with = \"{of}\")]"
+            ));
         }
         if field.r#type() as i32 == ENUM {
             let of = rust_path(field.type_name());
             return Some(format!(
                 "#[serde(serialize_with = \"crate::pb::json::name::write::<{of}, _>\", \
-                 deserialize_with = \"crate::pb::json::name::read::<{of}, _>\")]"
+                 deserialize_with = \"crate::pb::json::name::read::<{of}, _>\")] #[schemars(with = \"{of}\")]"
             ));
+        }
+        if !is_list && choices.iter().any(|choice| choice == field.type_name()) {
+            return Some("#[serde(deserialize_with = \"crate::pb::json::choice\")]".to_owned());
         }
         let is_ids = is_list && name.ends_with("_ids");
         is_ids.then(|| "#[serde(deserialize_with = \"crate::pb::json::list\")]".to_owned())

@@ -1,11 +1,11 @@
 //! The composition of the server: creates every part once, owns their tasks, and shuts them down in order.
 
 pub mod authenticators;
+mod backlogs;
 mod bus;
 #[cfg(test)]
 mod document;
 mod drain;
-mod front;
 mod greeting;
 mod instruments;
 mod internal;
@@ -18,12 +18,15 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::application::Application;
 use crate::auth::{CoreClient, Permissions, TokenVerifier};
 use crate::config::Config;
-use crate::control::Control;
+use crate::contract::Documents;
+use crate::control::{Control, Gate, directory, incoming};
 use crate::directory::Directory;
 use crate::engine::{self, Engine};
 use crate::files::Files;
+use crate::http::front::{self, Front, Served};
 use crate::http::health::Health;
 use crate::http::tls::Certificates;
 use crate::http::{self, Audience, admin_ui};
@@ -40,11 +43,12 @@ use crate::socket::adapter::Adapter;
 use crate::socket::{Namespace, Server};
 use crate::telemetry::otlp::Exporter;
 use crate::{ImksError, ImksResult, webhook};
+use backlogs::Backlogs;
 use bus::Neighbours;
 pub(crate) use bus::connect_bus;
-use front::{Front, Served};
-pub(crate) use greeting::reachable;
+pub(crate) use greeting::{reachable, where_data_is};
 pub(crate) use instruments::INSTRUMENTS;
+pub(crate) use internal::start_core;
 
 /// A running server.
 pub struct App {
@@ -85,7 +89,7 @@ impl App {
         let node = NodeId::random()?;
         derive(&mut config, node);
         // The listeners come first, so that a second server on the same address does not touch the database.
-        let front = Front::bind(&mut config)?;
+        let front = bind(&mut config)?;
         let (db, claim) = open_database(&config).await?;
         let (core, directory) = core(&config, &db).await?;
         let (appender, commits) = Appender::start(db.clone(), config.append.clone());
@@ -100,15 +104,17 @@ impl App {
             start_messaging(&config, &messaging, bus.clone(), &engine, &tasks, &stop)?;
         tasks.spawn(Remembered::read(&messaging, &namespace).await?.run(stop.clone()));
         let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
-        let dispatchers = messaging::dispatch(&namespace, commits, relay.as_ref(), &feed);
+        let dispatchers = messaging::dispatch(&messaging, &namespace, commits, &feed);
         let neighbours = Neighbours::watch(&config, &db, node).await?;
         tasks.spawn(neighbours.clone().run(stop.clone()));
-        let health = Arc::new(health(&db, core, bus, neighbours, &engine));
+        let health = health(&db, core, bus, neighbours, &engine);
+        let health = Arc::new(Backlogs::watch(health, &config, &feed, &tasks, &stop));
         let backend = Backend::new(&messaging, &namespace);
-        let control = Control::new(&config.control, backend, directory.as_ref(), &feed, &tasks, &stop);
+        let gate = Gate::new(&config.control, &db);
+        let control = Control::new(gate, backend, directory.as_ref(), &feed, &tasks, &stop);
         let router = public_routes(&config, &health, &api, &control, &files)?;
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
-        let front = front.serve(&config, router, &engine, &tasks, &stop);
+        let front = front.serve(router, &engine, &tasks, &stop);
         let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
         Ok(Self {
             config,
@@ -176,6 +182,18 @@ impl fmt::Debug for App {
     }
 }
 
+/// Reads the certificate, binds the public addresses, and configures whether the engine offers WebTransport.
+fn bind(config: &mut Config) -> ImksResult<Front> {
+    config.engine.webtransport = config.serves_webtransport();
+    let front = front::Config {
+        http: config.http.clone(),
+        tls: config.tls.clone(),
+        webtransport: config.webtransport.clone(),
+    };
+    let certificates = front.certificates(Some(config.listen))?;
+    Front::bind(config.listen, front, certificates, &config.engine)
+}
+
 /// Opens the database for one server, and brings it to the newest schema.
 async fn open_database(config: &Config) -> ImksResult<(Db, Claim)> {
     let db = Db::connect(&config.database).await?;
@@ -228,6 +246,7 @@ async fn parts(
         files: files.clone(),
         fetcher: previews.then(|| PageFetcher::new(policy)).transpose()?,
         relay: relay.cloned(),
+        application: Application::start(&config.application)?,
     })
 }
 
@@ -240,18 +259,30 @@ fn public_routes(
     files: &Files,
 ) -> ImksResult<Router> {
     let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
+    let mut of_users = http::api::routes(api, config.engine.max_payload);
+    if let Some(local) = files.local() {
+        of_users = of_users.merge(http::files::routes(local.clone()));
+    }
     let mut router = http::router(audience, health.clone(), INSTRUMENTS)
-        .merge(http::api::routes(api, config.engine.max_payload));
+        .merge(http::cors::allow(of_users, config.engine.cors.as_ref()))
+        .merge(http::documents::routes(documents(api)))
+        .merge(http::incoming::routes(control));
     if config.control.listeners.include_public(config.internal_listen.is_some()) {
         router = router.merge(http::control::routes(control));
-    }
-    if let Some(local) = files.local() {
-        router = router.merge(http::files::routes(local.clone()));
     }
     match config.admin.ui_dir.as_deref().filter(|_| config.admin.enabled) {
         Some(directory) => Ok(router.merge(admin_ui::routes(directory)?)),
         None => Ok(router),
     }
+}
+
+/// Describes what this server answers on its public listener.
+fn documents(api: &Api) -> Documents {
+    let mut contract = api.contract().clone();
+    Control::describe(&mut contract);
+    directory::describe(&mut contract);
+    incoming::describe(&mut contract);
+    Documents::new(contract)
 }
 
 /// Starts what leaves and enters through the database: the feed with its webhooks, and the outbox.

@@ -18,8 +18,11 @@ pub struct Success<'a, T> {
     meta: Meta<'a>,
 }
 
+/// What an answer says beside its data.
 #[derive(Debug, Serialize)]
-struct Meta<'a> {
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
+pub struct Meta<'a> {
+    #[cfg_attr(feature = "server", schemars(with = "String"))]
     request_id: &'a RequestId,
     server_time: Timestamp,
 }
@@ -33,7 +36,9 @@ impl<'a, T: Serialize> Success<'a, T> {
 
 /// The answer to a request that was refused or failed.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 pub struct Failure {
+    #[cfg_attr(feature = "server", schemars(extend("const" = false)))]
     ok: bool,
     error: ErrorBody,
 }
@@ -47,6 +52,7 @@ impl Failure {
 
 /// The part of an error that a client may see. Programs read `code`; `message` is for logs.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     code: Code,
     message: String,
@@ -55,6 +61,7 @@ pub struct ErrorBody {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Details>,
+    #[cfg_attr(feature = "server", schemars(with = "String"))]
     request_id: RequestId,
 }
 
@@ -74,12 +81,14 @@ impl ErrorBody {
 
 /// What a program may need besides the code.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema), schemars(rename = "ErrorDetails"))]
 #[serde(rename_all = "snake_case")]
 enum Details {
     Field(String),
     Permission(&'static str),
     Current(i64),
     LastSeq(i64),
+    Offset(usize),
     Key(PresentKey),
     Limit(&'static str),
     Bucket(&'static str),
@@ -87,6 +96,7 @@ enum Details {
 
 /// The value that a key has instead of the expected one; none for a key that does not exist.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 struct PresentKey {
     version: i64,
     value: Option<String>,
@@ -100,6 +110,7 @@ impl Details {
             ImksError::Forbidden(permission) => Some(Self::Permission(permission)),
             ImksError::VersionMismatch { current } => Some(Self::Current(*current)),
             ImksError::NotAsExpected(Present::LastSeq(last_seq)) => Some(Self::LastSeq(*last_seq)),
+            ImksError::NotAsExpected(Present::Offset(offset)) => Some(Self::Offset(*offset)),
             ImksError::NotAsExpected(Present::Key { version, value }) => {
                 Some(Self::Key(PresentKey { version: *version, value: value.clone() }))
             }
@@ -118,6 +129,7 @@ pub fn details(error: &ImksError) -> Option<(&'static str, String)> {
         Details::Permission(permission) => ("permission", permission.into()),
         Details::Current(current) => ("current", current.to_string()),
         Details::LastSeq(last_seq) => ("last_seq", last_seq.to_string()),
+        Details::Offset(offset) => ("offset", offset.to_string()),
         Details::Key(PresentKey { version, .. }) => ("version", version.to_string()),
         Details::Limit(limit) => ("limit", limit.into()),
         Details::Bucket(bucket) => ("bucket", bucket.into()),
@@ -197,6 +209,7 @@ mod tests {
         assert_eq!(details(ImksError::Forbidden("SEND_MESSAGES")), json!({ "permission": "SEND_MESSAGES" }));
         let present = |present| details(ImksError::NotAsExpected(present));
         assert_eq!(present(Present::LastSeq(7)), json!({ "last_seq": 7 }));
+        assert_eq!(present(Present::Offset(9)), json!({ "offset": 9 }));
         let key = Present::Key { version: 2, value: Some("v".into()) };
         assert_eq!(present(key), json!({ "key": { "version": 2, "value": "v" } }));
         assert_eq!(details(ImksError::VersionMismatch { current: 3 }), json!({ "current": 3 }));

@@ -23,7 +23,28 @@
 //! # }
 //! ```
 //!
-//! [`http::SocketIo`] is also a tower service, for applications that serve HTTP themselves.
+//! With a certificate it also serves HTTPS, secure WebSockets and, over QUIC, WebTransport:
+//! [`http::SocketIo::builder`]. It is also a tower service, for applications that serve HTTP themselves.
+//!
+//! Events reach clients from anywhere: sending never waits, so it is a plain function
+//! ([`socket::Namespace::emit_to_room`]).
+//!
+//! ```
+//! # fn run(server: &imks::socket::Server) -> imks::ImksResult<()> {
+//! let Some(namespace) = server.namespace("/") else { return Ok(()) };
+//! namespace.emit_to_room("news", "published", &("title", 7))
+//! # }
+//! ```
+//!
+//! The other end is `client`, a client of any Socket.IO server, which compiles without the rest:
+//!
+//! ```no_run
+//! # #[cfg(feature = "client")]
+//! # async fn run() -> imks::client::ClientResult<()> {
+//! let client = imks::client::Client::builder("http://127.0.0.1:3000").connect().await?;
+//! let sum: i64 = client.namespace("/").await?.ask("add", &(1, 2)).await?;
+//! # Ok(()) }
+//! ```
 //!
 //! | feature | what it builds |
 //! | --- | --- |
@@ -31,11 +52,11 @@
 //! | `client` | the client library, on `wire` |
 //! | `socketio` | a Socket.IO server: [`engine`], [`socket`] and the listeners of [`http`] |
 //! | `admin` | `socketio`, and the stock Admin UI may connect |
-//! | `server` | the messaging server `imks`, on `socketio`; its public interface is its command line and [`authenticators`] |
+//! | `server` | the messaging server `imks`, on `socketio`; its public interface is its command line, [`extension`] and [`authenticators`] |
 //! | `full` | `server` and `client`: the default |
 //!
-//! The directory `examples/` contains a chat, acknowledgements, middleware, binary payloads, dynamic
-//! namespaces, and an axum application with Socket.IO.
+//! The directory `examples/` contains a chat and its Rust client, an outbox, acknowledgements, middleware, binary
+//! payloads, dynamic namespaces, WebTransport with a certificate of one's own, and an axum application with Socket.IO.
 
 #![cfg_attr(
     not(feature = "server"),
@@ -59,6 +80,12 @@ cfg_if::cfg_if! {
 }
 
 cfg_if::cfg_if! {
+    if #[cfg(feature = "client")] {
+        pub mod client;
+    }
+}
+
+cfg_if::cfg_if! {
     if #[cfg(feature = "socketio")] {
         pub mod bus;
         mod envelope;
@@ -72,9 +99,11 @@ cfg_if::cfg_if! {
 cfg_if::cfg_if! {
     if #[cfg(feature = "server")] {
         mod app;
+        mod application;
         mod auth;
         mod cli;
         mod config;
+        mod contract;
         mod control;
         mod directory;
         mod files;
@@ -86,6 +115,31 @@ cfg_if::cfg_if! {
         mod secret;
         mod webhook;
 
+        /// The complete server with events of your own: `imks`, and what you add to it (docs/events.md).
+        ///
+        /// ```no_run
+        /// use imks::ImksResult;
+        /// use imks::extension::{Answer, AppEvent, EventHandler, run_command_line_with};
+        ///
+        /// struct Greeter;
+        ///
+        /// impl EventHandler for Greeter {
+        ///     async fn handle(&self, event: AppEvent) -> ImksResult<Answer> {
+        ///         match event.name.as_str() {
+        ///             "app:greet" => Answer::new(&format!("hello {}", event.username)),
+        ///             _ => Err(imks::ImksError::UnknownEvent),
+        ///         }
+        ///     }
+        /// }
+        ///
+        /// fn main() -> std::process::ExitCode {
+        ///     run_command_line_with(Greeter)
+        /// }
+        /// ```
+        pub mod extension {
+            pub use crate::application::{Answer, AppEvent, EventHandler};
+            pub use crate::cli::run_command_line_with;
+        }
         pub use app::authenticators;
         #[doc(hidden)]
         pub use cli::main as run_command_line;
@@ -100,6 +154,9 @@ cfg_if::cfg_if! {
 pub mod testing {
     pub mod app {
         pub use crate::app::*;
+    }
+    pub mod application {
+        pub use crate::application::*;
     }
     pub mod auth {
         pub use crate::auth::*;

@@ -50,6 +50,9 @@ pub enum Policy {
     /// Also this machine, for tests.
     #[cfg(feature = "testing")]
     Loopback,
+    /// Public addresses at any port, for tests.
+    #[cfg(test)]
+    AnyPort,
 }
 
 impl Policy {
@@ -59,6 +62,15 @@ impl Policy {
             return true;
         }
         is_public(address)
+    }
+
+    /// Whether a service at this port is one of the Web. Whoever names another one wants something else.
+    fn allows_port(self, port: Option<u16>) -> bool {
+        #[cfg(feature = "testing")]
+        if self != Self::Public {
+            return true;
+        }
+        matches!(port, None | Some(80 | 443))
     }
 }
 
@@ -144,6 +156,9 @@ impl PageFetcher {
         let of_web = matches!(address.scheme_str(), Some("http" | "https"));
         let authority =
             address.authority().filter(|authority| of_web && !authority.as_str().contains('@'))?;
+        if !self.0.policy.allows_port(authority.port_u16()) {
+            return None;
+        }
         let host = authority.host().to_ascii_lowercase();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         match bare.parse::<IpAddr>() {
@@ -210,8 +225,10 @@ impl<'a> HostPermit<'a> {
     async fn take(inner: &'a Inner, host: String) -> Option<Self> {
         let new = || Arc::new(Semaphore::new(FETCHES_PER_HOST));
         let of_host = Arc::clone(inner.hosts.lock().entry(host.clone()).or_insert_with(new));
-        let permit = Some(of_host.acquire_owned().await.ok()?);
-        Some(Self { inner, host, permit })
+        // Whoever gives up while waiting removes the entry too, if nobody else needs it.
+        let mut place = Self { inner, host, permit: None };
+        place.permit = Some(of_host.acquire_owned().await.ok()?);
+        Some(place)
     }
 }
 
@@ -374,7 +391,7 @@ mod tests {
     async fn no_notation_of_this_machine_is_fetched() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let fetcher = PageFetcher::new(Policy::Public).unwrap();
+        let fetcher = PageFetcher::new(Policy::AnyPort).unwrap();
         for host in [
             "127.0.0.1",
             "localhost",
@@ -397,6 +414,21 @@ mod tests {
         }
         let accepted = timeout(Duration::from_millis(1), listener.accept()).await;
         assert!(accepted.is_err(), "somebody connected");
+    }
+
+    #[test]
+    fn only_the_ports_of_the_web_are_fetched_from() {
+        let fetcher = PageFetcher::new(Policy::Public).unwrap();
+        let permitted = |address: &str| fetcher.permitted_host(&address.parse().unwrap()).is_some();
+        for web in ["http://1.1.1.1/", "https://1.1.1.1:443/", "http://a.example:80/", "https://a.example/x"]
+        {
+            assert!(permitted(web), "{web}");
+        }
+        for other in
+            ["http://1.1.1.1:22/", "https://a.example:8443/", "http://a.example:6379/", "http://a.example:0/"]
+        {
+            assert!(!permitted(other), "{other}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Rate limits as token buckets. All functions are pure: `now` is an argument, and nothing waits.
 
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -99,6 +100,15 @@ impl<K: Eq + Hash> Limiter<K> {
     /// Whether no bucket is stored.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
+    }
+}
+
+/// Returns the network within which one subscriber can choose addresses: an IPv4 address, or an IPv6 network with a
+/// prefix of 64 bits.
+pub fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -81,6 +81,17 @@ fn two_people_talk_with_the_msgpack_parser() {
     }
 }
 
+#[test]
+fn every_feature_works_in_a_browser_on_two_devices_of_one_user_and_for_another() {
+    let database = Database::create(Kind::Sqlite).without_rate_limits();
+    let (alice, bob) = (token(&database, "alice", &[]), token(&database, "bob", &[]));
+    run(&database, &["directory", "member", "add", "general", "alice", "--role", "owner"]);
+    let key = run(&database, &["key", "add", "backend", "--scope", "publish"]);
+    let server = Server::start(&database);
+    let environment = [("URL", &*server.url()), ("KEY", &key), ("TOKEN_ALICE", &alice), ("TOKEN_BOB", &bob)];
+    Script::run("features.js", &environment);
+}
+
 fn wrong_tokens_are_refused(via: &str) {
     let database = Database::create(Kind::Sqlite).with("IMKS_TOKEN_LEEWAY", "0s");
     let server = Server::start(&database);

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::App;
 use crate::clock::random_up_to;
 use crate::config::Drain;
+use crate::messaging::{SHUTDOWN, Shutdown};
 use crate::{ImksError, ImksResult};
 
 impl App {
@@ -53,7 +53,7 @@ impl App {
         tracing::info!(sessions = sockets.len(), "messages are flushed, closing sessions");
         for (index, socket) in sockets.iter().enumerate() {
             let notice = Shutdown { reason: "restart", reconnect_after_ms: reconnect_after_ms() };
-            if socket.emit("server:shutdown", &notice).is_ok() {
+            if socket.emit(SHUTDOWN.name(), &notice).is_ok() {
                 socket.close_connection();
             }
             if index % SLICE == SLICE - 1 {
@@ -69,14 +69,6 @@ impl App {
             );
         }
     }
-}
-
-/// The payload of `server:shutdown`.
-#[derive(Debug, Serialize)]
-struct Shutdown {
-    reason: &'static str,
-    /// The delay before reconnecting; it differs between clients, so that they do not all reconnect at once.
-    reconnect_after_ms: u64,
 }
 
 /// Returns a random delay for one client, so that clients do not all reconnect at once.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::App;
 use crate::config::{ClusterAdapter, Setting};
+use crate::models::db;
 use crate::secret::Secret;
 
 impl App {
@@ -56,13 +57,17 @@ impl App {
         if self.directory.is_none() {
             return String::new();
         }
-        let database = &self.config.database;
-        // Absolute, because the command would make another database in another directory.
-        let place = match database.url {
-            None => format!(" --data-dir {}", absolute(&database.data_dir)),
-            Some(_) => String::new(),
-        };
+        let place = where_data_is(&self.config.database);
         format!("  token      imks token alice{place}   (creates the user, a member of #general)\n")
+    }
+}
+
+/// Returns the option with which a command uses the same database from any directory; empty if the environment says
+/// it.
+pub(crate) fn where_data_is(database: &db::Config) -> String {
+    match database.url {
+        None => format!(" --data-dir {}", absolute(&database.data_dir)),
+        Some(_) => String::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The list of all metrics, by owner, for `/metrics`, OTLP and the documentation.
 
 use crate::telemetry::{self, Catalog};
-use crate::{auth, bus, control, engine, http, messaging, models, pb, socket, webhook};
+use crate::{application, auth, bus, control, engine, http, messaging, models, pb, socket, webhook};
 
 /// All metrics, in the order of the documentation.
 pub(crate) static INSTRUMENTS: Catalog = &[
@@ -11,6 +11,7 @@ pub(crate) static INSTRUMENTS: Catalog = &[
     bus::metrics::INSTRUMENTS,
     models::metrics::INSTRUMENTS,
     webhook::metrics::INSTRUMENTS,
+    application::metrics::INSTRUMENTS,
     engine::metrics::INSTRUMENTS,
     http::metrics::INSTRUMENTS,
     pb::metrics::INSTRUMENTS,

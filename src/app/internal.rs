@@ -1,9 +1,12 @@
-//! The internal listener: metrics and health for operators, the calls of back ends over gRPC and HTTP.
+//! The internal listener of a server or a core: metrics and health for operators, the calls of back ends over gRPC and
+//! HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,6 +16,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::INSTRUMENTS;
 use crate::config::Config;
+use crate::control::directory::DirectoryApi;
 use crate::control::{Control, ControlService, Listeners};
 use crate::error::Cause;
 use crate::http::health::{Health, Readiness};
@@ -29,13 +33,9 @@ pub(super) fn start(
     stop: &CancellationToken,
 ) -> ImksResult<Option<SocketAddr>> {
     tasks.spawn(control.clone().run(stop.clone()));
+    tasks.spawn(control.gate().clone().run(stop.clone()));
     let Some(address) = config.internal_listen else { return Ok(None) };
-    let tls = config.internal.open(&config.tls)?;
-    if let Some(tls) = &tls {
-        tls.watch(tasks, stop);
-    }
     let socket = listener::bind(address)?;
-    let addr = socket.local_addr().map_err(ImksError::io("reading the internal address"))?;
     let mut router = http::router(Audience::Operators, health.clone(), INSTRUMENTS);
     if config.control.listeners != Listeners::Off {
         router = router.merge(http::control::routes(control));
@@ -47,16 +47,48 @@ pub(super) fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| ImksError::Task(Cause::new(error)))?;
-    let grpc = Routes::new(ControlService::new(control.clone()))
-        .add_service(health_service)
-        .add_service(reflection)
-        .into_axum_router();
-    let routes = internal::routes(router, grpc, &config.http);
+    let grpc =
+        Routes::new(ControlService::new(control.clone())).add_service(health_service).add_service(reflection);
+    serve(config, socket, router, grpc, tasks, stop).map(Some)
+}
+
+/// Starts the internal listener of a core on `socket`: health and metrics for operators, the directory for back ends.
+/// Returns its address.
+pub(crate) fn start_core(
+    config: &Config,
+    socket: TcpListener,
+    health: &Arc<Health>,
+    api: &DirectoryApi,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> ImksResult<SocketAddr> {
+    let mut router = http::router(Audience::Operators, health.clone(), INSTRUMENTS);
+    if config.control.listeners != Listeners::Off {
+        router = router.merge(http::directory::routes(api));
+    }
+    serve(config, socket, router, Routes::default(), tasks, stop)
+}
+
+/// Serves on the socket with the certificates of the internal listener, and returns its address.
+fn serve(
+    config: &Config,
+    socket: TcpListener,
+    router: Router,
+    grpc: Routes,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> ImksResult<SocketAddr> {
+    let tls = config.internal.open(&config.tls)?;
+    if let Some(tls) = &tls {
+        tls.watch(tasks, stop);
+    }
+    let address = socket.local_addr().map_err(ImksError::io("reading the internal address"))?;
+    let routes = internal::routes(router, grpc.into_axum_router(), &config.http);
     // Connections are counted apart, so that clients cannot keep operators out.
     let connections = listener::Connections::default();
     let limits = listener::Config { tls: None, connections, ..config.http.clone() };
     tasks.spawn(internal::serve(socket, limits, tls, routes, tasks.clone(), stop.clone()));
-    Ok(Some(addr))
+    Ok(address)
 }
 
 /// Tells `grpc.health.v1` whether the server is ready, until `stop`.

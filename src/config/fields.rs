@@ -29,7 +29,8 @@ settings! {
         listen: "IMKS_LISTEN" = "Address and port for HTTP and WebSocket; port 0 picks a free port";
         internal_listen: "IMKS_INTERNAL_LISTEN" =
             "Address and port of the internal listener, for operators and back ends: `/metrics`, `/health`, \
-             gRPC, and the HTTP API for back ends; if not set, `/metrics` and that API are on the public port";
+             gRPC, and the HTTP API for back ends; if not set, `/metrics` and that API are on the public port. \
+             `imks core` has it on `127.0.0.1:9001`";
     }
     "internal." in config.internal => {
         tls_cert (cert): "IMKS_INTERNAL_TLS_CERT" =
@@ -152,6 +153,19 @@ settings! {
             "How long an event is retried before it becomes a dead letter and later events go on";
     }
 
+    "events." in config.application => {
+        url: "IMKS_EVENTS_URL" =
+            "Address that answers the events of clients that imks does not know, by POST; if not set, they are \
+             unknown";
+        secret: "IMKS_EVENTS_SECRET" = "Secret that signs them, as `IMKS_WEBHOOK_SECRET`";
+        prefix: "IMKS_EVENTS_PREFIX" = "What the names of these events start with";
+        deadline: "IMKS_EVENTS_DEADLINE" = "How long an event may take to be answered";
+        calls (calls_max): "IMKS_EVENTS_CALLS" =
+            "The most events in progress; further ones wait within their deadline";
+        echo: "IMKS_EVENTS_ECHO" =
+            "Whether these events are answered with their own payload, for development without an address";
+    }
+
     "http." in config.http => {
         first_byte (first_byte_timeout): "IMKS_HTTP_FIRST_BYTE" =
             "How long a new TCP connection may stay silent";
@@ -210,8 +224,8 @@ settings! {
         inbound_messages (inbound_messages_max): "IMKS_ENGINE_INBOUND_MESSAGES" =
             "The most unhandled messages of a polling client before the response to its POST is delayed";
         cors_origins (cors): "IMKS_CORS_ORIGINS" =
-            "Origins of web pages that may connect, exactly as browsers send them, or `*`; pages of others are \
-             refused on every transport. If not set, only pages of the same origin can connect by polling";
+            "Origins of web pages that may connect and use the HTTP API, exactly as browsers send them, or `*`; pages of \
+             others are refused on every transport. If not set, only pages of the same origin can connect by polling";
         http_compression: "IMKS_ENGINE_HTTP_COMPRESSION" =
             "Smallest response to a polling client that is compressed, in bytes; empty: no response is \
              compressed";
@@ -269,7 +283,7 @@ settings! {
         leeway: "IMKS_TOKEN_LEEWAY" =
             "How far the clocks of this server and of the issuer may differ; at most 1m";
         lifetime (lifetime_max): "IMKS_TOKEN_LIFETIME" = "Longest accepted lifetime of a token";
-        refresh: "IMKS_TOKEN_REFRESH" = "How often the keys are read from the core, the key set or the file";
+        refresh: "IMKS_TOKEN_REFRESH" = "How often the keys are read from the core, the key set or the file; at least `1s`";
         refresh_pause: "IMKS_TOKEN_REFRESH_PAUSE" =
             "Least time between two reads that were caused by an unknown key";
         key_grace: "IMKS_TOKEN_KEY_GRACE" =
@@ -341,6 +355,12 @@ settings! {
     "" in config.messaging => {
         link_previews: "IMKS_LINK_PREVIEWS" =
             "Whether this server fetches the public pages that messages link to and shows what they say about themselves";
+    }
+    "retention." in config.messaging.retention => {
+        messages: "IMKS_MESSAGE_RETENTION" =
+            "How long messages are kept in channels without a rule of their own; 0s: for ever, otherwise at least 24h";
+        deleted: "IMKS_DELETED_RETENTION" =
+            "How long the text of deleted messages and of earlier versions of them is kept for those who may ask for it; 0s: for ever";
     }
     "attachments." in config.attachments => {
         place: "IMKS_ATTACHMENTS" =
@@ -427,13 +447,19 @@ mod tests {
     /// `engine` and `socket` are also a library, so they have such fields, and some values are derived from
     /// others.
     const CONFIGS: &[(&str, &str, &str, &[&str])] = &[
-        ("pb/client.rs", "Config", "config.core", &[]),
+        // `keep_alive`, `waiting_max` of the hook and `connection_age` of the directory differ in tests only.
+        ("pb/client.rs", "Config", "config.core", &["keep_alive"]),
         ("auth/permissions.rs", "Config", "config.permissions", &[]),
         ("auth/token_config.rs", "Config", "config.token", &[]),
         ("auth/login_config.rs", "LoginConfig", "config.login", &[]),
-        ("auth/login_config.rs", "HookConfig", "config.hook", &[]),
-        // The issuer and the audience are settings of `token`.
-        ("directory/mod.rs", "Config", "config.directory", &["issuer", "audience"]),
+        ("auth/login_config.rs", "HookConfig", "config.hook", &["waiting_max"]),
+        // The issuer and the audience are settings of `token`, and `issues_tokens` follows from those of `login`.
+        (
+            "directory/mod.rs",
+            "Config",
+            "config.directory",
+            &["issuer", "audience", "issues_tokens", "connection_age"],
+        ),
         ("models/db.rs", "Config", "config.database", &[]),
         // `feed` follows from the retention of the feed.
         ("models/append.rs", "Config", "config.append", &["feed"]),
@@ -445,14 +471,16 @@ mod tests {
         ("engine/outbox/limits.rs", "OutboxLimits", "config.engine.outbox", &[]),
         ("socket/server/config.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),
         ("messaging/budget.rs", "AnswerLimits", "config.messaging.answers", &[]),
-        // `max_payload` is a setting of `engine`, `connect_hold` follows from one of `socket`, `answers` is
-        // listed as a struct above, and `preview_policy` is for tests.
+        // `max_payload` is a setting of `engine`, `connect_hold` follows from one of `socket`, `answers` and
+        // `retention` are listed as structs, and `preview_policy` is for tests.
         (
             "messaging/mod.rs",
             "Config",
             "config.messaging",
-            &["max_payload", "connect_hold", "answers", "preview_policy"],
+            &["max_payload", "connect_hold", "answers", "preview_policy", "retention"],
         ),
+        // `every` differs in tests only.
+        ("messaging/retention.rs", "Retention", "config.messaging.retention", &["every"]),
         ("files/mod.rs", "Config", "config.attachments", &[]),
         ("telemetry/logging.rs", "Config", "config.log", &[]),
         ("telemetry/otlp/mod.rs", "Config", "config.otlp", &[]),

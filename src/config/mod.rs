@@ -21,7 +21,7 @@ use crate::http::{internal, listener, tls, webtransport};
 use crate::models::{append, db, feed};
 use crate::secret::Secret;
 use crate::telemetry::{logging, otlp};
-use crate::{auth, control, directory, engine, files, messaging, pb, socket, webhook};
+use crate::{application, auth, control, directory, engine, files, messaging, pb, socket, webhook};
 pub use admin::Admin;
 pub use cluster::{Cluster, ClusterAdapter};
 pub use field::Listing;
@@ -57,6 +57,8 @@ pub struct Config {
     pub feed: feed::Config,
     /// The messages to the operator's back ends.
     pub webhook: webhook::Config,
+    /// The events that the operator's application answers.
+    pub application: application::Config,
     /// The HTTP listener.
     pub http: listener::Config,
     /// The certificate of both listeners.
@@ -114,6 +116,7 @@ impl Default for Config {
             append: append::Config::default(),
             feed: feed::Config::default(),
             webhook: webhook::Config::default(),
+            application: application::Config::default(),
             http: listener::Config::default(),
             tls: tls::Config::default(),
             webtransport: webtransport::Config::default(),
@@ -152,10 +155,12 @@ impl Config {
         load(base, file, &|name| std::env::var(name).ok(), flags)
     }
 
-    /// Returns the settings of the embedded directory, with the issuer and audience that this server accepts.
+    /// Returns the settings of the embedded directory, with the issuer and audience that this server accepts, if it
+    /// accepts tokens of the directory at all.
     pub fn directory(&self) -> directory::Config {
         let (issuer, audience) = (self.token.issuer().to_owned(), self.token.audience().to_owned());
-        directory::Config { issuer, audience, ..self.directory.clone() }
+        let issues_tokens = !self.login.is_in_use(&self.hook);
+        directory::Config { issuer, audience, issues_tokens, ..self.directory.clone() }
     }
 
     /// Whether another machine may be able to connect.
@@ -165,11 +170,7 @@ impl Config {
 
     /// Whether WebTransport is served.
     pub fn serves_webtransport(&self) -> bool {
-        match self.webtransport.mode {
-            webtransport::Mode::Auto => self.tls.is_on(),
-            webtransport::Mode::On => true,
-            webtransport::Mode::Off => false,
-        }
+        self.webtransport.is_on(&self.tls)
     }
 
     /// Returns the problems of the configuration, each as a sentence that says what to change.
@@ -199,7 +200,6 @@ impl Config {
             self.token.leeway <= Duration::from_secs(60),
             "IMKS_TOKEN_LEEWAY must be at most 1m, or expired tokens would be accepted for too long",
         );
-        check(self.feed.retention <= feed::RETENTION_MAX, FEED_RETENTION);
         check(self.append.lanes > 0 && self.append.batch > 0 && self.append.queue > 0, APPEND_POSITIVE);
         check(
             self.database.max_connections as usize > self.append.lanes,
@@ -211,8 +211,10 @@ impl Config {
         problems.extend(self.impossible().map(str::to_owned));
         problems.extend(self.internal.problems().map(str::to_owned));
         problems.extend(self.control.problems(self.internal_listen).map(str::to_owned));
+        problems.extend(self.token.problems().map(str::to_owned));
         problems.extend(self.login.problems(&self.hook, self.core_url.is_some()));
         problems.extend(self.webhook.problems(&self.feed));
+        problems.extend(self.application.problems());
         problems.extend(self.admin.problems());
         problems.extend(self.attachments.problems().map(str::to_owned));
         problems.extend(self.cluster.problems(self.database.url.as_ref()));
@@ -238,6 +240,8 @@ impl Config {
             (addresses_differ, "IMKS_INTERNAL_LISTEN and IMKS_LISTEN must be two addresses"),
             (self.engine.max_payload >= PAYLOAD_MIN, PAYLOAD_RULE),
             ((PING_MIN..=PING_MAX).contains(&self.engine.ping_interval), PING_RULE),
+            (self.feed.retention <= feed::RETENTION_MAX, FEED_RETENTION),
+            (self.messaging.retention.is_possible(), MESSAGE_RETENTION),
         ];
         checks.into_iter().filter(|(fine, _)| !fine).map(|(_, sentence)| sentence)
     }
@@ -273,6 +277,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const APPEND_POSITIVE: &str = "IMKS_APPEND_LANES, IMKS_APPEND_BATCH and IMKS_APPEND_QUEUE must be at least 1";
 const FEED_RETENTION: &str =
     "IMKS_FEED_RETENTION must be at most 14d, as long as changes of messages are kept";
+const MESSAGE_RETENTION: &str =
+    "IMKS_MESSAGE_RETENTION must be 0s (for ever) or at least 24h, as long as repeated sends are recognised";
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -318,7 +324,7 @@ mod tests {
         let text = load_from(&env, &[]).unwrap_err().to_string();
         for part in [
             "lissten",
-            "did you mean core.deadline or webhook.deadline or auth.deadline or drain.deadline?",
+            "did you mean core.deadline or webhook.deadline or events.deadline or auth.deadline or drain.deadline?",
             "IMKS_LISTEN is \"3000\"",
             "DATABASE_URL must start",
         ] {
@@ -369,6 +375,16 @@ mod tests {
         let port = |value: &str| unknown_variables(std::iter::once(("IMKS_PORT".into(), value.into())));
         assert_eq!(port("4000"), ["IMKS_PORT"]);
         assert!(port("tcp://10.0.0.1:3000").is_empty(), "Kubernetes sets it for a service named imks");
+    }
+
+    #[test]
+    fn no_variable_of_the_table_is_unknown() {
+        for field::Row { field, secret, .. } in Listing::of(&mut Config::default()).rows {
+            let file = secret.then(|| format!("{}_FILE", field.env));
+            let names = [Some(field.env.to_owned()), file].into_iter().flatten();
+            let unknown = unknown_variables(names.map(|name| (name, "4000".to_owned())));
+            assert!(unknown.is_empty(), "{unknown:?}");
+        }
     }
 
     #[test]

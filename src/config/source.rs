@@ -54,8 +54,10 @@ pub fn process_origins(file: Option<PathBuf>, flags: &[(&str, String)]) -> BTree
 pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let known = Listing::of(&mut Config::default());
     let is_known = |name: &str| {
-        let name = name.strip_suffix("_FILE").unwrap_or(name);
-        name == CONFIG_FILE || known.rows.iter().any(|row| row.field.env == name)
+        // Names of values may end like this themselves.
+        let of_file = name.strip_suffix("_FILE");
+        name == CONFIG_FILE
+            || known.rows.iter().any(|row| row.field.env == name || Some(row.field.env) == of_file)
     };
     // Kubernetes sets `IMKS_PORT=tcp://…`; a number was meant for the server.
     let is_meant = |name: &str, value: &str| name == MEANT && value.parse::<u16>().is_ok();

@@ -43,6 +43,7 @@ impl ImksError {
             Self::MessageDeleted => Code::MessageDeleted,
             Self::PayloadTooLarge => Code::PayloadTooLarge,
             Self::FailedPrecondition(precondition) => (*precondition).into(),
+            Self::Application { code, .. } => *code,
             Self::LimitReached(_) => Code::LimitReached,
             Self::RateLimited { .. } => Code::RateLimited,
             Self::SlowMode { .. } => Code::SlowMode,
@@ -88,6 +89,7 @@ impl ImksError {
             Self::RateLimited { retry_after, .. }
             | Self::SlowMode { retry_after }
             | Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::Application { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
@@ -98,7 +100,7 @@ impl ImksError {
             Self::InvalidInput { field, reason } => format!("{field}: {reason}"),
             Self::InvalidField { field, reason } => format!("{field}: {reason}"),
             Self::NotAuthor => "Only its author can change this message".into(),
-            Self::InvalidPayload(reason) => reason.clone(),
+            Self::InvalidPayload(reason) | Self::Application { message: Some(reason), .. } => reason.clone(),
             Self::Auth(reason) => (*reason).into(),
             Self::Forbidden(permission) => format!("This needs the permission {permission}"),
             Self::NotFound(what) => format!("No such {what}, or it is not visible to you"),

@@ -62,6 +62,7 @@ impl Code {
             | Self::ChannelReadOnly
             | Self::EditWindowClosed
             | Self::PollClosed
+            | Self::StreamEnded
             | Self::LimitReached => GrpcCode::FailedPrecondition,
             Self::RateLimited | Self::SlowMode => GrpcCode::ResourceExhausted,
             Self::Internal => GrpcCode::Internal,

@@ -34,7 +34,7 @@ macro_rules! codes {
             }
 
             /// Returns the sentence for people if there is no more precise one.
-            pub(super) const fn sentence(self) -> &'static str {
+            pub(crate) const fn sentence(self) -> &'static str {
                 match self { $(Self::$name => $sentence,)* }
             }
         }
@@ -80,6 +80,8 @@ codes! {
     EditWindowClosed = "edit_window_closed", 422, Never, "The message can no longer be edited";
     /// The poll is closed.
     PollClosed = "poll_closed", 422, Never, "The poll is closed";
+    /// The streamed message takes no more text.
+    StreamEnded = "stream_ended", 422, Never, "The streamed message takes no more text";
     /// A named limit is reached.
     LimitReached = "limit_reached", 422, Never, "A limit is reached";
     /// A rate limit is exceeded.
@@ -89,11 +91,11 @@ codes! {
     /// The server has a bug.
     Internal = "internal", 500, Once, "Something went wrong on the server";
     /// A required service does not answer.
-    Unavailable = "unavailable", 503, Later, "Not available right now, retry with the same nonce";
+    Unavailable = "unavailable", 503, Later, "Not available right now, try again";
     /// The server accepts no more work at the moment.
     Overloaded = "overloaded", 503, Later, "The server is busy, retry later";
     /// A deadline passed.
-    Timeout = "timeout", 504, Later, "Took too long, retry with the same nonce";
+    Timeout = "timeout", 504, Later, "Took too long, try again";
 }
 
 /// Whether a retry of a request is useful.
@@ -125,6 +127,17 @@ impl Serialize for Code {
     }
 }
 
+#[cfg(feature = "server")]
+impl schemars::JsonSchema for Code {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ErrorCode".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "enum": Self::ALL })
+    }
+}
+
 impl PartialEq<&str> for Code {
     fn eq(&self, text: &&str) -> bool {
         self.as_str() == *text
@@ -142,6 +155,12 @@ pub enum Precondition {
     EditWindowClosed,
     /// The poll is closed.
     PollClosed,
+    /// The streamed message takes no more text.
+    StreamEnded,
+    /// The message asks nobody to acknowledge it.
+    AckNotRequested,
+    /// The message is the caller's own.
+    OwnMessage,
     /// The poll allows each voter to vote only once.
     VoteFinal,
     /// The poll does not show who voted for what.
@@ -162,6 +181,12 @@ pub enum Precondition {
     NotPending,
     /// Nothing records what channels were told.
     FeedOff,
+    /// A legal hold keeps it.
+    OnHold,
+    /// The operator's own application issues the tokens.
+    OwnLogins,
+    /// The keys of tokens could not be read again.
+    KeysUnreadable,
 }
 
 impl Precondition {
@@ -172,6 +197,9 @@ impl Precondition {
             Self::ChannelReadOnly => "The channel is read-only",
             Self::EditWindowClosed => "The message can no longer be edited",
             Self::PollClosed => "The poll is closed",
+            Self::StreamEnded => "The streamed message takes no more text",
+            Self::AckNotRequested => "The message asks nobody to acknowledge it",
+            Self::OwnMessage => "The message is your own",
             Self::VoteFinal => "A vote in this poll cannot be changed",
             Self::VotersHidden => "This poll does not show who voted for what",
             Self::Banned => "The user is banned there; lift the ban first",
@@ -184,6 +212,16 @@ impl Precondition {
             Self::NotPending => "It is being sent, or is sent, failed or cancelled",
             Self::ExternalCore => "Users and channels live in the core at IMKS_CORE_URL, not in this server",
             Self::FeedOff => "The feed is off on this server: IMKS_FEED_RETENTION is 0s",
+            Self::OnHold => {
+                "A legal hold is on it, or on somebody or something it concerns; release it first"
+            }
+            Self::OwnLogins => {
+                "Your own application issues the tokens (IMKS_TOKEN_JWKS_URL, IMKS_TOKEN_PUBLIC_KEY_FILE, \
+                 IMKS_TOKEN_HMAC_SECRET or IMKS_AUTH_URL is set): this server refuses any other token"
+            }
+            Self::KeysUnreadable => {
+                "The keys could not be read, so those that are known stay in use: the log says why"
+            }
         }
     }
 }
@@ -195,7 +233,10 @@ impl From<Precondition> for Code {
             Precondition::ChannelReadOnly => Self::ChannelReadOnly,
             Precondition::EditWindowClosed => Self::EditWindowClosed,
             Precondition::PollClosed => Self::PollClosed,
-            Precondition::VoteFinal
+            Precondition::StreamEnded => Self::StreamEnded,
+            Precondition::AckNotRequested
+            | Precondition::OwnMessage
+            | Precondition::VoteFinal
             | Precondition::VotersHidden
             | Precondition::Banned
             | Precondition::DirectConversation
@@ -204,7 +245,10 @@ impl From<Precondition> for Code {
             | Precondition::BuiltInRole
             | Precondition::ExternalCore
             | Precondition::NotPending
-            | Precondition::FeedOff => Self::FailedPrecondition,
+            | Precondition::FeedOff
+            | Precondition::OnHold
+            | Precondition::OwnLogins
+            | Precondition::KeysUnreadable => Self::FailedPrecondition,
         }
     }
 }

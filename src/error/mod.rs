@@ -23,6 +23,8 @@ pub type ImksResult<T> = Result<T, ImksError>;
 pub enum Present {
     /// The number of the channel's last message.
     LastSeq(i64),
+    /// The number of characters that a streamed message has.
+    Offset(usize),
     /// The value under a key of the channel.
     Key {
         /// The version of the value; 0 if there is none.
@@ -258,6 +260,16 @@ pub enum ImksError {
     /// A deadline passed, and the outcome is unknown. A retry with the same nonce is safe.
     #[error("timeout: {0}")]
     Timeout(&'static str),
+    /// The operator's application refused an event of a client.
+    #[error("the application refused: {code}")]
+    Application {
+        /// The code that the client gets.
+        code: Code,
+        /// The words of the application, for people; those of the code if there are none.
+        message: Option<String>,
+        /// The time after which a retry can succeed.
+        retry_after: Option<Duration>,
+    },
     /// The configuration cannot work; the text says what to change.
     #[error("{0}")]
     Config(String),

@@ -7,15 +7,16 @@ use super::{markdown, read, report};
 
 /// The files that know of reactions besides their own, and in how many lines. Only the list of permissions is
 /// not in a recipe: it is the contract with the core.
-const KNOWN: [(&str, usize); 8] = [
+const KNOWN: [(&str, usize); 9] = [
     ("src/auth/permission.rs", 4),
     ("src/messaging/mod.rs", 2),
     ("src/models/channel_change.rs", 1),
     ("src/models/message.rs", 3),
-    ("src/models/message_page.rs", 2),
+    ("src/models/message_children.rs", 2),
+    ("src/models/message_page.rs", 3),
     ("src/models/message_row.rs", 1),
     ("src/models/mod.rs", 3),
-    ("src/models/purge.rs", 4),
+    ("src/models/purge/user.rs", 2),
 ];
 const OWN: [&str; 4] = [
     "src/messaging/reaction.rs",

@@ -121,6 +121,12 @@ impl Script {
         last
     }
 
+    /// Tells it to end, and waits for its good end.
+    pub(crate) fn ends_when_told(mut self) {
+        self.tell("end");
+        self.done();
+    }
+
     /// Waits for its good end.
     pub(crate) fn ends(mut self) {
         drop(self.stdin.take());

@@ -105,24 +105,48 @@ pub(crate) fn free_port() -> SocketAddr {
 }
 
 /// A running `imks core`; killed when dropped.
-pub(crate) struct Core(Child);
+pub(crate) struct Core {
+    child: Child,
+    #[allow(dead_code, reason = "read by contract_tests")]
+    greeting: String,
+}
 
 impl Core {
+    /// At an address for servers, and on a free port for back ends.
     pub(crate) fn start(database: &Database, address: &str) -> Self {
         let mut command = imks(database);
-        command.args(["core", "--listen", address]).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("imks core starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-        assert!(line.contains(address), "{line}");
-        Self(child)
+        command.args(["core", "--listen", address]);
+        if !database.environment().iter().any(|(name, _)| *name == "IMKS_INTERNAL_LISTEN") {
+            command.env("IMKS_INTERNAL_LISTEN", "127.0.0.1:0");
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("imks core starts");
+        let mut greeting = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
+        while !greeting.contains("health  ") {
+            assert_ne!(stdout.read_line(&mut greeting).expect("a line"), 0, "{greeting}");
+        }
+        assert!(greeting.contains(address), "{greeting}");
+        Self { child, greeting }
+    }
+
+    /// What it says when it has started.
+    #[allow(dead_code, reason = "called by contract_tests")]
+    pub(crate) fn greeting(&self) -> &str {
+        &self.greeting
+    }
+
+    /// The address of the API for back ends.
+    #[allow(dead_code, reason = "called by contract_tests")]
+    pub(crate) fn api(&self) -> &str {
+        let line = self.greeting.lines().find_map(|line| line.trim().strip_prefix("directory "));
+        line.and_then(|line| line.trim().split_once("/…")).expect("an address").0
     }
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -131,6 +155,18 @@ pub(crate) fn run(database: &Database, arguments: &[&str]) -> String {
     let output = imks(database).args(arguments).output().expect("imks runs");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+/// What a script prints that calls `imks`.
+#[allow(dead_code, reason = "called by contract_tests")]
+pub(crate) fn shell(database: &Database, script: &str) -> String {
+    let imks = format!("imks() {{ '{}' \"$@\"; }}", env!("CARGO_BIN_EXE_imks"));
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", &format!("{imks}\n{script}")]);
+    command.env_clear().envs(std::env::vars().filter(|(name, _)| name == "PATH"));
+    let output = command.envs(database.environment()).output().expect("bash runs");
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// A development token, as a person gets it.

@@ -22,12 +22,13 @@ async function page_server() {
   return server;
 }
 
-// Lets `act` do something with a browser, and closes it.
-export async function chromium_context(act) {
+// Lets `act` do something with a browser, and closes it. With Playwright's options of a context.
+export async function chromium_context(act, options = {}) {
   const profile = await mkdtemp(join(tmpdir(), "imks-chromium-"));
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.IMKS_TEST_CHROMIUM ?? "/usr/bin/chromium",
     args: ARGUMENTS,
+    ...options,
   });
   try {
     await act(browser);

@@ -112,6 +112,23 @@ async function leaving() {
   assert.equal(before, 5, "nothing arrives while unsubscribed");
 }
 
+async function lookingAway() {
+  await must(bob, "channel:focus", { channel_ids: [] });
+  const got = bob.received.filter(([name]) => name === "message:new").length;
+  const { message } = await must(alice, "message:send", { channel_id, body: "bob does not look" });
+  const [digest] = await events(bob, "channel:activity", 1);
+  const [state] = digest.channels;
+  assert.deepEqual([state.channel_id, state.last_seq, state.last_message_id], [channel_id, message.seq, message.id]);
+  assert.equal(bob.received.filter(([name]) => name === "message:new").length, got, "only a digest arrives");
+  const { channels: [head] } = await must(bob, "channel:focus", { channel_ids: [channel_id] });
+  assert.equal(head.last_seq, message.seq);
+  const missed = await must(bob, "sync", { channels: [{ channel_id, seq: message.seq - 1, rev: head.rev }] });
+  assert.deepEqual(missed.channels[0].messages.map(({ id }) => id), [message.id], "who comes back catches up");
+  await must(alice, "message:send", { channel_id, body: "bob looks" });
+  const news = await events(bob, "message:new", got + 1);
+  assert.equal(news.at(-1).body, "bob looks");
+}
+
 async function mistakes() {
   await refuses(alice, "unknown_event", "message:shout", {});
   await refuses(alice, "invalid_payload", "message:send", "just text");
@@ -130,6 +147,7 @@ await editing(sent[0]);
 await deleting(sent[1]);
 await reading(sent);
 await leaving();
+await lookingAway();
 await mistakes();
 alice.close();
 bob.close();

@@ -14,8 +14,8 @@ use imks::testing::pb::{Config, CoreClient, v1};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::broadcast;
-use tonic::{Request, Response, Status};
+use tokio::sync::{Semaphore, broadcast};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 /// How every unary call is answered.
@@ -66,11 +66,20 @@ struct State {
     calls: HashMap<&'static str, usize>,
     /// Users whose tokens `verify_token` calls revoked.
     revoked: HashSet<Uuid>,
-    has_streams: bool,
+    /// What the streams are refused with, if there are none.
+    without_streams: Option<Code>,
+    /// Revocations that `watch_revocations` begins with.
+    revocations: Vec<v1::Revocation>,
+    /// Whether there are incoming webhooks, custom emoji and notifications.
+    has_extras: bool,
+    /// By their token.
+    webhooks: HashMap<String, v1::Webhook>,
+    emoji: Vec<v1::Emoji>,
+    notified: Vec<v1::Notification>,
     /// Calls of `check` that said how long the caller waits.
     checks_with_timeout: usize,
-    /// Held by a test: calls of `effective` wait for it.
-    gate: Option<Arc<tokio::sync::Semaphore>>,
+    /// Held by a test: calls of these methods wait for it.
+    gates: HashMap<&'static str, Arc<Semaphore>>,
     /// Its own: dropping it cuts all connections, as the end of a process does.
     runtime: Option<Runtime>,
 }
@@ -79,7 +88,7 @@ impl FakeCore {
     /// Starts on a free port, without any of the streams.
     pub async fn start_without_streams() -> Self {
         let core = Self::start().await;
-        core.0.state.lock().has_streams = false;
+        core.refuse_streams(Some(Code::Unimplemented));
         core
     }
 
@@ -98,9 +107,14 @@ impl FakeCore {
                 mentioned: Vec::new(),
                 calls: HashMap::new(),
                 revoked: HashSet::new(),
-                has_streams: true,
+                without_streams: None,
+                revocations: Vec::new(),
+                has_extras: true,
+                webhooks: HashMap::new(),
+                emoji: Vec::new(),
+                notified: Vec::new(),
                 checks_with_timeout: 0,
-                gate: None,
+                gates: HashMap::new(),
                 runtime: None,
             }),
             revocations: broadcast::Sender::new(64),
@@ -112,10 +126,19 @@ impl FakeCore {
         core
     }
 
+    /// From now on, streams are refused with this status, or opened again. Those that are open stay.
+    pub fn refuse_streams(&self, code: Option<Code>) {
+        self.0.state.lock().without_streams = code;
+    }
+
     /// A client with a short deadline.
     pub fn client(&self) -> CoreClient {
         let config = Config { deadline: Duration::from_millis(500), ..Config::default() };
         CoreClient::connect(&self.url(), config).unwrap()
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.0.address
     }
 
     pub fn url(&self) -> String {
@@ -181,6 +204,12 @@ impl FakeCore {
     /// Makes `user` a member of a new channel, with what they may do in it.
     pub fn add_member(&self, user: Uuid, bits: u64) -> Uuid {
         let channel = Uuid::now_v7();
+        self.join_silently(user, channel, bits);
+        channel
+    }
+
+    /// Makes `user` a member of a channel, with what they may do in it. Nobody is told.
+    pub fn join_silently(&self, user: Uuid, channel: Uuid, bits: u64) {
         let membership = v1::Membership {
             channel_id: channel.to_string(),
             user_id: user.to_string(),
@@ -189,7 +218,30 @@ impl FakeCore {
         };
         self.0.state.lock().memberships.entry(user).or_default().push(membership);
         self.set_bits(user, channel, bits);
-        channel
+    }
+
+    /// From now on there are no incoming webhooks, no custom emoji and no notifications.
+    pub fn without_extras(&self) {
+        self.0.state.lock().has_extras = false;
+    }
+
+    /// A webhook whose address ends with this token.
+    pub fn set_webhook(&self, token: &str, webhook: v1::Webhook) {
+        self.0.state.lock().webhooks.insert(token.to_owned(), webhook);
+    }
+
+    /// The custom emoji of every workspace; their etag is their number.
+    pub fn set_emoji(&self, emoji: Vec<v1::Emoji>) {
+        self.0.state.lock().emoji = emoji;
+    }
+
+    /// What it was told to notify of.
+    pub fn notified(&self) -> Vec<v1::Notification> {
+        self.0.state.lock().notified.clone()
+    }
+
+    fn extras(&self) -> Result<(), Status> {
+        if self.0.state.lock().has_extras { Ok(()) } else { Err(Status::unimplemented("no such service")) }
     }
 
     /// How many calls there were, of any method.
@@ -202,16 +254,21 @@ impl FakeCore {
         self.0.state.lock().revoked.insert(user);
     }
 
-    /// Calls of `get_effective` take their answer and then wait until the test adds permits.
-    pub fn gate(&self) -> Arc<tokio::sync::Semaphore> {
-        let gate = Arc::new(tokio::sync::Semaphore::new(0));
-        self.0.state.lock().gate = Some(gate.clone());
+    /// Calls of `method` take their answer and then wait until the test adds permits.
+    pub fn gate(&self, method: &'static str) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        self.0.state.lock().gates.insert(method, gate.clone());
         gate
     }
 
     /// How often a call was made, by the name of its method.
     pub fn calls(&self, name: &str) -> usize {
         self.0.state.lock().calls.get(name).copied().unwrap_or(0)
+    }
+
+    /// What `watch_revocations` begins with. Nobody is told.
+    pub fn set_revocations(&self, revocations: Vec<v1::Revocation>) {
+        self.0.state.lock().revocations = revocations;
     }
 
     /// Sends a revocation to all who watch.
@@ -271,7 +328,10 @@ impl FakeCore {
             .add_service(v1::token_service_server::TokenServiceServer::new(self.clone()))
             .add_service(v1::channel_service_server::ChannelServiceServer::new(self.clone()))
             .add_service(v1::member_service_server::MemberServiceServer::new(self.clone()))
-            .add_service(v1::permission_service_server::PermissionServiceServer::new(self.clone()));
+            .add_service(v1::permission_service_server::PermissionServiceServer::new(self.clone()))
+            .add_service(v1::webhook_service_server::WebhookServiceServer::new(self.clone()))
+            .add_service(v1::emoji_service_server::EmojiServiceServer::new(self.clone()))
+            .add_service(v1::push_service_server::PushServiceServer::new(self.clone()));
         runtime.spawn(async move {
             listener.set_nonblocking(true).unwrap();
             let listener = TcpListener::from_std(listener).unwrap();
@@ -288,13 +348,16 @@ impl FakeCore {
         wrong: T,
         huge: T,
     ) -> Result<Response<T>, Status> {
-        let (mode, number) = {
+        let (mode, number, gate) = {
             let mut state = self.0.state.lock();
             let calls = state.calls.entry(name).or_default();
             *calls += 1;
             let number = *calls;
-            (state.mode, number)
+            (state.mode, number, state.gates.get(name).cloned())
         };
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
         match mode {
             Mode::Flapping if number % 2 == 1 => Err(Status::unavailable("by turns")),
             Mode::Slow => {
@@ -309,10 +372,11 @@ impl FakeCore {
         }
     }
 
-    /// `caught_up` and what comes.
+    /// What there is, `caught_up`, and what comes.
     fn watch<E, W>(
         &self,
         events: &broadcast::Sender<E>,
+        mut first: Vec<E>,
         caught_up: E,
         wire: fn(String, E) -> W,
     ) -> Watching<W>
@@ -320,14 +384,15 @@ impl FakeCore {
         E: Clone + Send + 'static,
         W: Send + 'static,
     {
-        if !self.0.state.lock().has_streams {
-            return Err(Status::unimplemented("no streams"));
+        if let Some(code) = self.0.state.lock().without_streams {
+            return Err(Status::new(code, "no streams"));
         }
         let receiver = events.subscribe();
         let live = futures_util::stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.ok().map(|event| (event, receiver))
         });
-        let events = futures_util::stream::once(async { caught_up })
+        first.push(caught_up);
+        let events = futures_util::stream::iter(first)
             .chain(live)
             .enumerate()
             .map(move |(number, event)| Ok(wire(number.to_string(), event)))
@@ -398,7 +463,9 @@ impl v1::token_service_server::TokenService for FakeCore {
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
         let caught_up = v1::watch_revocations_response::Event::CaughtUp(v1::CaughtUp {});
         let wire = |cursor, event| v1::WatchRevocationsResponse { cursor, event: Some(event) };
-        self.watch(&self.0.revocations, caught_up, wire)
+        let past = self.0.state.lock().revocations.clone();
+        let past = past.into_iter().map(v1::watch_revocations_response::Event::Revoked).collect();
+        self.watch(&self.0.revocations, past, caught_up, wire)
     }
 }
 
@@ -433,7 +500,7 @@ impl v1::channel_service_server::ChannelService for FakeCore {
     ) -> Result<Response<Self::WatchChannelsStream>, Status> {
         let caught_up = v1::watch_channels_response::Event::CaughtUp(v1::CaughtUp {});
         let wire = |cursor, event| v1::WatchChannelsResponse { cursor, event: Some(event) };
-        self.watch(&self.0.channels, caught_up, wire)
+        self.watch(&self.0.channels, Vec::new(), caught_up, wire)
     }
 }
 
@@ -512,7 +579,7 @@ impl v1::member_service_server::MemberService for FakeCore {
     ) -> Result<Response<Self::WatchMembershipStream>, Status> {
         let caught_up = v1::watch_membership_response::Event::CaughtUp(v1::CaughtUp {});
         let wire = |cursor, event| v1::WatchMembershipResponse { cursor, event: Some(event) };
-        self.watch(&self.0.memberships, caught_up, wire)
+        self.watch(&self.0.memberships, Vec::new(), caught_up, wire)
     }
 }
 
@@ -527,20 +594,13 @@ impl v1::permission_service_server::PermissionService for FakeCore {
         let request = request.into_inner();
         let (user, channel) = (request.user_id.parse().unwrap(), request.channel_id.parse().unwrap());
         let none = v1::Effective { channel_id: request.channel_id, ..Default::default() };
-        let (normal, gate) = {
-            let state = self.0.state.lock();
-            (state.bits.get(&(user, channel)).cloned().unwrap_or(none), state.gate.clone())
-        };
+        let normal = self.0.state.lock().bits.get(&(user, channel)).cloned().unwrap_or(none);
         let wrong =
             v1::Effective { channel_id: Uuid::nil().to_string(), bits: u64::MAX, ..Default::default() };
         let huge = v1::Effective { channel_id: filler(), ..Default::default() };
         let [normal, wrong, huge] =
             [normal, wrong, huge].map(|it| v1::GetEffectiveResponse { effective: Some(it) });
-        let answer = self.answer("get_effective", normal, wrong, huge).await;
-        if let Some(gate) = gate {
-            gate.acquire().await.unwrap().forget();
-        }
-        answer
+        self.answer("get_effective", normal, wrong, huge).await
     }
 
     async fn batch_get_effective(
@@ -583,6 +643,64 @@ impl v1::permission_service_server::PermissionService for FakeCore {
     ) -> Result<Response<Self::WatchInvalidationsStream>, Status> {
         let caught_up = v1::watch_invalidations_response::Event::CaughtUp(v1::CaughtUp {});
         let wire = |cursor, event| v1::WatchInvalidationsResponse { cursor, event: Some(event) };
-        self.watch(&self.0.invalidations, caught_up, wire)
+        self.watch(&self.0.invalidations, Vec::new(), caught_up, wire)
+    }
+}
+
+#[tonic::async_trait]
+impl v1::webhook_service_server::WebhookService for FakeCore {
+    async fn resolve(
+        &self,
+        request: Request<v1::ResolveRequest>,
+    ) -> Result<Response<v1::ResolveResponse>, Status> {
+        self.extras()?;
+        let webhook = self.0.state.lock().webhooks.get(&request.into_inner().token).cloned();
+        let wrong = v1::Webhook { id: "nobody".into(), name: "x".into(), ..Default::default() };
+        let huge = v1::Webhook { name: filler(), ..Default::default() };
+        let answer = |webhook| v1::ResolveResponse { webhook };
+        self.answer("resolve", answer(webhook), answer(Some(wrong)), answer(Some(huge))).await
+    }
+}
+
+#[tonic::async_trait]
+impl v1::emoji_service_server::EmojiService for FakeCore {
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        self.extras()?;
+        let id = request.into_inner().emoji_id;
+        let emoji = self.0.state.lock().emoji.iter().find(|emoji| emoji.id == id).cloned();
+        let wrong = v1::Emoji { name: "a b".into(), ..Default::default() };
+        let huge = v1::Emoji { name: filler(), ..Default::default() };
+        let answer = |emoji| v1::GetResponse { emoji };
+        self.answer("get_emoji", answer(emoji), answer(Some(wrong)), answer(Some(huge))).await
+    }
+
+    async fn list_workspace(
+        &self,
+        request: Request<v1::ListWorkspaceRequest>,
+    ) -> Result<Response<v1::ListWorkspaceResponse>, Status> {
+        self.extras()?;
+        let emoji = self.0.state.lock().emoji.clone();
+        let etag = emoji.len().to_string();
+        let normal = match request.into_inner().etag == etag {
+            true => v1::ListWorkspaceResponse { etag, not_modified: true, ..Default::default() },
+            false => v1::ListWorkspaceResponse { emoji, etag, not_modified: false },
+        };
+        let wrong = v1::ListWorkspaceResponse { emoji: vec![v1::Emoji::default()], ..Default::default() };
+        let huge = v1::ListWorkspaceResponse { etag: filler(), ..Default::default() };
+        self.answer("list_workspace", normal, wrong, huge).await
+    }
+}
+
+#[tonic::async_trait]
+impl v1::push_service_server::PushService for FakeCore {
+    async fn enqueue(
+        &self,
+        request: Request<v1::EnqueueRequest>,
+    ) -> Result<Response<v1::EnqueueResponse>, Status> {
+        let counted = self.answer("enqueue", (), (), ()).await;
+        self.extras()?;
+        counted?;
+        self.0.state.lock().notified.extend(request.into_inner().notifications);
+        Ok(Response::new(v1::EnqueueResponse {}))
     }
 }

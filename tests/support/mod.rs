@@ -5,4 +5,5 @@
 pub mod authority;
 pub mod core;
 pub mod database;
+pub mod proxy;
 pub mod token;
