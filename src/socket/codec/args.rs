@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::value::RawValue;
 use tungstenite::Utf8Bytes;
@@ -176,9 +176,16 @@ impl Args {
         self.deserialize()
     }
 
-    /// Deserializes all arguments as a tuple, for example `(String, u32)`.
+    /// Deserializes all arguments as a tuple or a list, for example `(String, u32)` or `Vec<Value>`, and the only
+    /// argument as any other type.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidPayload`] for another number of arguments, and [`ImksError::Json`] for other types.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
-        self.deserialize()
+        match Shape::of::<T>() {
+            Shape::Single => self.only(),
+            Shape::Tuple | Shape::Any => self.deserialize(),
+        }
     }
 
     /// Deserializes the first argument.
@@ -194,11 +201,18 @@ impl Args {
         self.slice(self.first)
     }
 
-    /// Deserializes all arguments if `T` is a tuple or `()`, and the only argument otherwise.
+    /// Deserializes all arguments if `T` is a tuple or `()`, and the only argument otherwise, also as a list.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidPayload`] for another number of arguments, and [`ImksError::Json`] for other types.
     pub fn extract<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
-        if Shape::of::<T>() != Shape::Single {
-            return self.parse();
+        match Shape::of::<T>() {
+            Shape::Tuple => self.deserialize(),
+            Shape::Single | Shape::Any => self.only(),
         }
+    }
+
+    fn only<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         if self.rest != self.values.1 {
             return Err(ImksError::InvalidPayload("more arguments than one".into()));
         }
@@ -275,7 +289,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ArgsVisitor<T> {
         if self.has_name {
             seq.next_element::<IgnoredAny>()?;
         }
-        T::deserialize(ArgsDeserializer(seq))
+        let args = T::deserialize(ArgsDeserializer(&mut seq))?;
+        match seq.next_element::<IgnoredAny>()? {
+            None => Ok(args),
+            Some(_) => Err(A::Error::custom("more arguments than are taken")),
+        }
     }
 }
 
@@ -417,6 +435,27 @@ mod tests {
         assert!(event(r#"["a"]"#).unwrap().extract::<String>().is_err());
         assert!(event(r#"["a","b","c"]"#).unwrap().extract::<String>().is_err());
         assert!(event(r#"["a",{}]"#).unwrap().extract::<(String, u8)>().is_err());
+    }
+
+    #[test]
+    fn what_is_neither_a_tuple_nor_a_list_is_parsed_from_the_only_argument() {
+        #[derive(serde::Deserialize, PartialEq, Debug)]
+        #[serde(rename_all = "lowercase")]
+        enum Colour {
+            Red,
+        }
+        let raw = event(r#"["a",{"x":1}]"#).unwrap();
+        assert_eq!(event(r#"["a","b"]"#).unwrap().parse::<String>().unwrap(), "b");
+        assert_eq!(event(r#"["a","red"]"#).unwrap().parse::<Colour>().unwrap(), Colour::Red);
+        assert_eq!(event(r#"["a"]"#).unwrap().parse::<Option<u8>>().unwrap(), None);
+        assert_eq!(raw.parse::<Box<RawValue>>().unwrap().get(), r#"{"x":1}"#);
+        assert_eq!(event(r#"["a",1,2]"#).unwrap().parse::<Vec<u8>>().unwrap(), [1, 2]);
+        assert_eq!(
+            event(r#"["a",1]"#).unwrap().parse::<serde_json::Value>().unwrap(),
+            serde_json::json!([1])
+        );
+        assert!(event(r#"["a",1,2]"#).unwrap().parse::<u8>().is_err());
+        assert!(event(r#"["a"]"#).unwrap().parse::<u8>().is_err());
     }
 
     #[cfg(feature = "client")]

@@ -10,6 +10,8 @@ use serde::forward_to_deserialize_any;
 pub(super) enum Shape {
     /// Several values, or none.
     Tuple,
+    /// One value, or any number of them: a list, or a type that reads whatever there is.
+    Any,
     /// One value.
     Single,
 }
@@ -39,6 +41,15 @@ impl serde::de::Error for Shape {
     }
 }
 
+/// Implements methods of a deserializer that ask for one value.
+macro_rules! single {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Shape> {
+            Err(Shape::Single)
+        })*
+    };
+}
+
 /// A deserializer whose error is the shape that the type asked for.
 struct Probe;
 
@@ -46,7 +57,7 @@ impl<'de> Deserializer<'de> for Probe {
     type Error = Shape;
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Shape> {
-        Err(Shape::Single)
+        Err(Shape::Any)
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Shape> {
@@ -74,8 +85,34 @@ impl<'de> Deserializer<'de> for Probe {
         visitor.visit_newtype_struct(self)
     }
 
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit_struct
-        seq map struct enum identifier ignored_any
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, _: V) -> Result<V::Value, Shape> {
+        Err(Shape::Single)
     }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Shape> {
+        Err(Shape::Single)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Shape> {
+        Err(Shape::Single)
+    }
+
+    single! {
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128 deserialize_u8
+        deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128 deserialize_f32 deserialize_f64
+        deserialize_char deserialize_str deserialize_string deserialize_bytes deserialize_byte_buf deserialize_option
+        deserialize_map deserialize_identifier
+    }
+
+    forward_to_deserialize_any! { seq ignored_any }
 }

@@ -149,8 +149,9 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Sets the hook for events that packet middleware refused, or that exceed a limit of the server. The
-    /// reference calls this the `error` event.
+    /// Sets the hook for events that packet middleware refused, that exceed a limit of the server, or whose arguments
+    /// are not those of their [typed handler](NamespaceBuilder::on_typed). The reference calls this the `error`
+    /// event.
     pub fn on_event_refused(
         &mut self,
         hook: impl Fn(&Socket, &EventError) + Send + Sync + 'static,

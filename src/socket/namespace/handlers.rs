@@ -57,7 +57,7 @@ impl Event {
         self.args.first()
     }
 
-    /// Deserializes all arguments as a tuple.
+    /// Deserializes all arguments as a tuple or a list, and the only argument as any other type; see [`Args::parse`].
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         self.args.parse()
     }
@@ -167,7 +167,7 @@ impl ServerEvent {
         &self.args
     }
 
-    /// Deserializes all arguments as a tuple.
+    /// Deserializes all arguments as a tuple or a list, and the only argument as any other type; see [`Args::parse`].
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> ImksResult<T> {
         self.args.parse()
     }

@@ -1,13 +1,16 @@
 //! Handlers with typed arguments and results.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::builder::NamespaceBuilder;
-use super::handlers::Ack;
+use super::handlers::{Ack, Event};
+use super::observers;
 use super::refusal::EventError;
 use super::socket::Socket;
-use crate::error::ImksResult;
+use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::packet::Args;
 
 /// The result of a typed handler. It becomes the ack, if the client wants one.
@@ -56,8 +59,9 @@ impl<T: IntoAck, E: Into<EventError>> IntoAck for Result<T, E> {
 impl NamespaceBuilder {
     /// Sets a handler with typed arguments: a tuple gets all arguments, any other type the only one.
     ///
-    /// What the handler returns is the ack. If the arguments have another shape, the handler does not run and
-    /// the client gets an error.
+    /// What the handler returns is the ack. If the arguments are others, the handler does not run: the client gets an
+    /// error as the ack, the hook of [`NamespaceBuilder::on_event_refused`] is called, and the log says so, as a
+    /// warning for the first such event of each handler.
     ///
     /// ```
     /// # use imks::socket::{Reply, Server, Socket};
@@ -77,16 +81,15 @@ impl NamespaceBuilder {
         Fut: Future<Output = R> + Send + 'static,
         R: IntoAck,
     {
+        let warned = AtomicBool::new(false);
         self.on(event, move |mut event| {
             let ack = event.take_ack();
-            let work = event.args().extract().map(|args| handler(event.socket().clone(), args));
+            let args = event.args().extract().map_err(|error| mismatch(&event, &error, &warned));
+            let work = args.map(|args| handler(event.socket().clone(), args));
             async move {
                 let outcome = match work {
                     Ok(work) => answer(ack, work.await),
-                    Err(error) => {
-                        tracing::debug!(socket_sid = event.socket().id(), event = event.logged_name(), %error, "not for this handler");
-                        answer(ack, Err::<(), _>(error))
-                    }
+                    Err(refusal) => answer(ack, Err::<(), _>(refusal)),
                 };
                 if let Err(error) = outcome {
                     tracing::warn!(%error, event = event.logged_name(), "answer not sent");
@@ -95,6 +98,51 @@ impl NamespaceBuilder {
         })
     }
 }
+
+/// Reports that the arguments of an event are not those of its handler. Clients choose arguments, so only the first
+/// report of a handler is a warning.
+fn mismatch(event: &Event, error: &ImksError, warned: &AtomicBool) -> EventError {
+    let text = match error {
+        ImksError::Json(error) => error.to_string(),
+        other => other.client_message(),
+    };
+    let (socket, namespace) = (event.socket(), event.socket().namespace());
+    // The log gets what the handler takes, never what the client sent.
+    let reason = expectation(&text).unwrap_or("they cannot be read");
+    match warned.swap(true, Ordering::Relaxed) {
+        false => tracing::warn!(
+            socket_sid = socket.id(),
+            namespace = namespace.path(),
+            event = event.logged_name(),
+            reason,
+            "the arguments of an event do not fit its handler; further ones are logged at debug"
+        ),
+        true => tracing::debug!(
+            socket_sid = socket.id(),
+            event = event.logged_name(),
+            reason,
+            "the arguments of an event do not fit its handler"
+        ),
+    }
+    let told: String = expectation(&text).unwrap_or(&text).chars().take(REASON_CHARS_MAX).collect();
+    let refusal = EventError::new(format!("wrong arguments: {told}"));
+    observers::refuse(namespace, socket, &refusal);
+    refusal
+}
+
+/// Returns the part of an error that names what was expected, without the value that came instead and without its
+/// position; `None` if the text is that of a type's own check.
+fn expectation(text: &str) -> Option<&str> {
+    let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
+    if let Some((value, _)) = text.rsplit_once(", expected ") {
+        return text.get(value.len() + ", ".len()..);
+    }
+    let shape = ["missing field", "duplicate field", "an argument is missing", "more arguments than"];
+    shape.iter().any(|start| text.starts_with(start)).then_some(text)
+}
+
+/// The maximum number of characters of the reason that a client gets for arguments that do not fit.
+const REASON_CHARS_MAX: usize = 200;
 
 fn answer(ack: Option<Ack>, value: impl IntoAck) -> ImksResult<()> {
     ack.map_or(Ok(()), |ack| value.into_ack(ack))
