@@ -10,6 +10,7 @@ use super::ack_request::AckRequest;
 use super::cluster_link::{Change, Scope, Target};
 use super::namespace::Namespace;
 use super::remote_socket::{FetchedSockets, RemoteSocket};
+use super::room_names::RoomNames;
 use super::socket::Socket;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::{Arguments, One};
@@ -21,6 +22,8 @@ use crate::socket::codec::encoder::encode_event;
 pub struct Broadcast<'a> {
     namespace: &'a Namespace,
     target: Target<'a>,
+    /// Whether rooms were named, if only none: an empty list is nobody, not everybody.
+    is_limited: bool,
     sender: Option<&'a Socket>,
     volatile: bool,
     latest: Option<&'a str>,
@@ -33,6 +36,7 @@ impl<'a> Broadcast<'a> {
         Self {
             namespace,
             target: Target::default(),
+            is_limited: false,
             sender: None,
             volatile: false,
             latest: None,
@@ -46,15 +50,17 @@ impl<'a> Broadcast<'a> {
         self
     }
 
-    /// Adds the sockets in this room.
-    pub fn to(mut self, room: &'a str) -> Self {
-        self.target.rooms.push(room);
+    /// Adds the sockets in these rooms: one name, or several in an array, a slice or a vector. An empty list adds
+    /// nobody, and alone it reaches nobody.
+    pub fn to(mut self, rooms: impl RoomNames<'a>) -> Self {
+        self.is_limited = true;
+        rooms.for_each(|room| self.target.rooms.push(room));
         self
     }
 
-    /// Excludes the sockets in this room.
-    pub fn except(mut self, room: &'a str) -> Self {
-        self.target.except.push(room);
+    /// Excludes the sockets in these rooms: one name, or several in an array, a slice or a vector.
+    pub fn except(mut self, rooms: impl RoomNames<'a>) -> Self {
+        rooms.for_each(|room| self.target.except.push(room));
         self
     }
 
@@ -105,6 +111,9 @@ impl<'a> Broadcast<'a> {
         args: &impl Arguments,
         timeout: Duration,
     ) -> ImksResult<Answers> {
+        if self.reaches_nobody() {
+            return Ok(Answers { answers: Vec::new(), silent: Vec::new(), silent_nodes: Vec::new() });
+        }
         let cluster = self.namespace.cluster();
         let others = match self.scope {
             Scope::Local => Vec::new(),
@@ -137,6 +146,9 @@ impl<'a> Broadcast<'a> {
 
     /// Returns the sockets of this node.
     pub fn sockets(&self) -> Vec<Socket> {
+        if self.reaches_nobody() {
+            return Vec::new();
+        }
         self.namespace.targets(&self.target, self.sender)
     }
 
@@ -144,9 +156,8 @@ impl<'a> Broadcast<'a> {
     /// [`Config::request_timeout`](crate::socket::Config::request_timeout) to respond.
     pub async fn fetch_sockets(self) -> ImksResult<FetchedSockets> {
         let cluster = self.namespace.cluster();
-        let mut sockets: Vec<_> =
-            self.namespace.targets(&self.target, self.sender).iter().map(RemoteSocket::of).collect();
-        if self.scope == Scope::Local {
+        let mut sockets: Vec<_> = self.sockets().iter().map(RemoteSocket::of).collect();
+        if self.scope == Scope::Local || self.reaches_nobody() {
             return Ok(FetchedSockets { sockets, silent: Vec::new() });
         }
         let target = self.target.without(self.sender);
@@ -162,6 +173,9 @@ impl<'a> Broadcast<'a> {
 
     /// Sends an event with any arguments. It is encoded once for all clients on all nodes.
     pub fn emit_args(self, event: &str, args: &impl Arguments) -> ImksResult<()> {
+        if self.reaches_nobody() {
+            return Ok(());
+        }
         let (namespace, target) = (self.namespace, &self.target);
         if self.volatile {
             let packet = encode_event(namespace.path(), None, event, args)?.compress(self.compress);
@@ -186,15 +200,27 @@ impl<'a> Broadcast<'a> {
         self.change(Change::Disconnect { close })
     }
 
+    fn reaches_nobody(&self) -> bool {
+        self.is_limited && self.target.rooms.is_empty()
+    }
+
     fn change(&self, change: Change<'_>) -> ImksResult<()> {
+        if self.reaches_nobody() {
+            return Ok(());
+        }
         self.namespace.change(&self.target, self.sender, change, self.scope)
     }
 }
 
 impl Socket {
-    /// Starts a broadcast to everybody in a room except this socket.
-    pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
-        self.broadcast().to(room)
+    /// Starts a broadcast to everybody in a room, or in several, except this socket; see [`Broadcast::to`].
+    pub fn to<'a>(&'a self, rooms: impl RoomNames<'a>) -> Broadcast<'a> {
+        self.broadcast().to(rooms)
+    }
+
+    /// Starts a broadcast to everybody except this socket and those in a room, or in several.
+    pub fn except<'a>(&'a self, rooms: impl RoomNames<'a>) -> Broadcast<'a> {
+        self.broadcast().except(rooms)
     }
 
     /// Starts a broadcast to everybody in the namespace except this socket.
@@ -204,14 +230,14 @@ impl Socket {
 }
 
 impl Namespace {
-    /// Starts a broadcast to everybody in a room.
-    pub fn to<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
-        Broadcast::new(self).to(room)
+    /// Starts a broadcast to everybody in a room, or in several; see [`Broadcast::to`].
+    pub fn to<'a>(&'a self, rooms: impl RoomNames<'a>) -> Broadcast<'a> {
+        Broadcast::new(self).to(rooms)
     }
 
-    /// Starts a broadcast to everybody except those in a room.
-    pub fn except<'a>(&'a self, room: &'a str) -> Broadcast<'a> {
-        Broadcast::new(self).except(room)
+    /// Starts a broadcast to everybody except those in a room, or in several.
+    pub fn except<'a>(&'a self, rooms: impl RoomNames<'a>) -> Broadcast<'a> {
+        Broadcast::new(self).except(rooms)
     }
 
     /// Sends an event with one argument to everybody.

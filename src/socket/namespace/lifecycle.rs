@@ -6,6 +6,7 @@ use super::connect::{Accept, ConnectPayload};
 use super::handlers::RoomChange;
 use super::namespace::Namespace;
 use super::refusal::ConnectError;
+use super::room_names::RoomNames;
 use super::rooms::JoinOutcome;
 use super::socket::Socket;
 use crate::bus::BoxFuture;
@@ -172,21 +173,25 @@ impl Socket {
         encode_connect(self.namespace().path(), self.id(), pid.as_deref())
     }
 
-    /// Adds the socket to a room. Does nothing once it is disconnected.
-    pub fn join(&self, room: &str) {
-        let joined = self.namespace().delivery().join(self.link(), || self.enter(room));
-        if let Some((_, created)) = joined {
-            self.tell_joined(room, created);
-        }
+    /// Adds the socket to a room, or to several. Does nothing once it is disconnected.
+    pub fn join<'a>(&self, rooms: impl RoomNames<'a>) {
+        rooms.for_each(|room| {
+            let joined = self.namespace().delivery().join(self.link(), || self.enter(room));
+            if let Some((_, created)) = joined {
+                self.tell_joined(room, created);
+            }
+        });
     }
 
-    /// Removes the socket from a room.
-    pub fn leave(&self, room: &str) {
+    /// Removes the socket from a room, or from several.
+    pub fn leave<'a>(&self, rooms: impl RoomNames<'a>) {
         let namespace = self.namespace();
-        let leave = || self.remove_room(room).map(|membership| namespace.rooms().leave(membership));
-        if let Some(deleted) = namespace.delivery().leave(self.link(), room, leave) {
-            self.tell_left(room, deleted);
-        }
+        rooms.for_each(|room| {
+            let leave = || self.remove_room(room).map(|membership| namespace.rooms().leave(membership));
+            if let Some(deleted) = namespace.delivery().leave(self.link(), room, leave) {
+                self.tell_left(room, deleted);
+            }
+        });
     }
 
     /// Enters a room. Returns its name and whether it is new, or `None` if the socket is closed or already in

@@ -1,7 +1,7 @@
 //! A namespace with its sockets, rooms and handlers, and the delivery of events to its clients.
 //!
 //! ```text
-//! broadcast, emit, lifecycle, ack_request, builder, authenticator   the operations
+//! broadcast, emit, lifecycle, ack_request, builder, state, authenticator   the operations
 //!                deliver, observers                  their effect on this node
 //!            socket ⇄ namespace ⇄ handlers           the three that depend on each other
 //!    rooms, delivery, connect, cluster_link, …       their parts
@@ -29,9 +29,11 @@ pub(crate) mod phase;
 pub(crate) mod pressure;
 pub(crate) mod refusal;
 pub(crate) mod remote_socket;
+pub(crate) mod room_names;
 mod rooms;
 pub(crate) mod server_emit;
 mod slot;
 pub(crate) mod socket;
 pub(crate) mod socket_info;
+pub(crate) mod state;
 pub(crate) mod typed;

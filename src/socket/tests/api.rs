@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
 
+use crate::engine::MemoryPeer;
 use crate::socket::tests::{join, open, rooms, server, settle, text};
 use crate::socket::{
     Accept, Config, ConnectError, ConnectPayload, Event, EventError, NamespaceMatch, RoomChange, Server,
@@ -372,4 +373,52 @@ async fn a_client_that_is_gone_does_not_keep_an_event_from_the_others() {
         namespace.emit_latest_to(&sockets, "score", "score", &(3,)).unwrap();
         assert_eq!(text(&peer).await, r#"2["score",3]"#);
     }
+}
+
+#[tokio::test]
+async fn one_call_reaches_several_rooms_once_and_an_empty_list_reaches_nobody() {
+    let server = server(|ns| {
+        ns.on_typed("join", |socket: Socket, rooms: Vec<String>| async move {
+            socket.join(&rooms);
+            socket.leave(["left", "nowhere"]);
+        });
+        ns.on_typed("tell", |socket: Socket, rooms: Vec<String>| async move {
+            socket.to(&rooms).emit("told", &rooms)
+        });
+    });
+    let mut peers = Vec::new();
+    for rooms in [r#"["a"]"#, r#"["a","b","left"]"#, r#"["c"]"#] {
+        let (peer, id) = join(&server).await;
+        peer.send(&format!(r#"2["join",{rooms}]"#));
+        settle(&peer).await;
+        peers.push((peer, id));
+    }
+    let [(anna, _), (bert, bert_id), (cleo, _)] = &peers[..] else { unreachable!() };
+    let namespace = server.namespace("/").unwrap();
+    let (owned, shared): (Vec<String>, Arc<str>) = (vec!["a".into(), "b".into()], Arc::from("c"));
+
+    namespace.to(["a", "b"]).emit("array", &1).unwrap();
+    namespace.to(&owned).to(&shared).except([bert_id]).emit("owned", &2).unwrap();
+    namespace.except(vec!["a", "left"]).emit("except", &3).unwrap();
+    namespace.to("left").emit("nobody", &4).unwrap();
+    let none: [&str; 0] = [];
+    namespace.to(none).emit("nobody", &5).unwrap();
+    namespace.to(&none).disconnect_sockets(true).unwrap();
+    assert!(namespace.to(&none).sockets().is_empty());
+    assert!(namespace.to(&none).fetch_sockets().await.unwrap().sockets.is_empty());
+    let asked = namespace.to(&none).emit_with_ack("nobody", &(), std::time::Duration::from_secs(60)).await;
+    assert!(asked.unwrap().is_complete());
+    anna.send(r#"2["tell",[]]"#);
+    anna.send(r#"2["tell",["a","b"]]"#);
+    hears(anna, &[r#"2["array",1]"#, r#"2["owned",2]"#]).await;
+    hears(bert, &[r#"2["array",1]"#, r#"2["told",["a","b"]]"#]).await;
+    hears(cleo, &[r#"2["owned",2]"#, r#"2["except",3]"#]).await;
+}
+
+/// Checks that a client has got these packets and no others.
+async fn hears(peer: &MemoryPeer, packets: &[&str]) {
+    for packet in packets {
+        assert_eq!(text(peer).await, *packet);
+    }
+    settle(peer).await;
 }

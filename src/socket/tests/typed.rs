@@ -1,8 +1,11 @@
 //! Tests of typed payloads: arguments, answers and binary fields.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{MemoryPeer, Message};
@@ -38,6 +41,90 @@ async fn a_handler_of_one_argument_needs_no_tuple() {
     assert_eq!(text(&peer).await, "32[6]");
     peer.send(r#"23["join"]"#);
     assert!(text(&peer).await.starts_with(r#"33[{"error":"#));
+}
+
+#[tokio::test]
+async fn arguments_that_do_not_fit_are_told_to_the_client_and_to_the_application() {
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let server = server({
+        let told = told.clone();
+        move |ns| {
+            ns.on_typed("join", |_: Socket, _: String| async {});
+            ns.on_typed("add", |_: Socket, (a, b): (i32, i32)| async move { Reply(a + b) });
+            ns.on_typed("upload", |_: Socket, _: Upload| async {});
+            ns.on_typed("size", |_: Socket, size: Size| async move { Reply(size.0) });
+            ns.on_event_refused(move |_, error| told.lock().push(error.message.clone()));
+        }
+    });
+    let (peer, _) = join(&server).await;
+    let cases = [
+        (r#"["join",7]"#, "expected a string"),
+        (r#"["join",["a"]]"#, "expected a string"),
+        (r#"["join"]"#, "an argument is missing"),
+        (r#"["join","a","b"]"#, "more arguments than one"),
+        (r#"["add",1]"#, "expected a tuple of size 2"),
+        (r#"["add",1,2,3]"#, "more arguments than are taken"),
+        (r#"["add",1,"a secret, expected or not"]"#, "expected i32"),
+        (r#"["add",[1,2]]"#, "expected i32"),
+        (r#"["upload",{"name":"a"}]"#, "missing field `content`"),
+        (r#"["size",0]"#, "a size is at least 1"),
+    ];
+    for (event, reason) in cases {
+        peer.send(&format!("21{event}"));
+        let answer = format!(r#"31[{{"error":{{"message":"wrong arguments: {reason}"}}}}]"#);
+        assert_eq!(text(&peer).await, answer, "{event}");
+    }
+    peer.send(r#"2["join"]"#);
+    settle(&peer).await;
+    let reasons = cases.map(|(_, reason)| reason).into_iter().chain(["an argument is missing"]);
+    let reasons: Vec<String> = reasons.map(|reason| format!("wrong arguments: {reason}")).collect();
+    assert_eq!(*told.lock(), reasons);
+}
+
+/// A type with a check of its own.
+#[derive(Deserialize)]
+#[serde(try_from = "u32")]
+struct Size(u32);
+
+impl TryFrom<u32> for Size {
+    type Error = &'static str;
+
+    fn try_from(size: u32) -> Result<Self, Self::Error> {
+        if size > 0 { Ok(Self(size)) } else { Err("a size is at least 1") }
+    }
+}
+
+#[tokio::test]
+async fn handlers_and_hooks_get_the_state_of_the_application() {
+    let clients = Arc::new(AtomicU32::new(0));
+    let names: Arc<[&str]> = Arc::new(["anna", "bert"]);
+    let server = server(|ns| {
+        ns.with_state(clients.clone())
+            .on_connected(|_, clients| async move {
+                clients.fetch_add(1, Ordering::Relaxed);
+            })
+            .on_disconnect(|_, _, clients| {
+                clients.fetch_sub(1, Ordering::Relaxed);
+            })
+            .on_typed("clients", |_, (), clients| async move { Reply(clients.load(Ordering::Relaxed)) });
+        ns.with_state(names).on_typed("name", |_, number: usize, names| async move {
+            names.get(number).map(|name| Reply(*name)).ok_or_else(|| EventError::new("nobody"))
+        });
+    });
+    let (first, _) = join(&server).await;
+    let (second, _) = join(&server).await;
+    for (question, answer) in [
+        (r#"21["clients"]"#, "31[2]"),
+        (r#"22["name",1]"#, r#"32["bert"]"#),
+        (r#"23["name",2]"#, r#"33[{"error":{"message":"nobody"}}]"#),
+    ] {
+        first.send(question);
+        assert_eq!(text(&first).await, answer);
+    }
+    second.send("1");
+    first.send(r#"24["clients"]"#);
+    assert_eq!(text(&first).await, "34[1]");
+    assert_eq!(clients.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
