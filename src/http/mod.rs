@@ -5,17 +5,21 @@ pub mod certificate;
 mod config;
 mod connection;
 pub(crate) mod front;
+mod layer;
 pub mod listener;
 #[doc(hidden)]
 pub mod metrics;
 pub mod mutual_tls;
 mod refusal;
 mod request_scanner;
+mod serving;
 mod socketio;
 mod stream;
 pub mod tls;
 pub mod webtransport;
 
+pub use layer::WithSocketIo;
+pub use serving::Serving;
 pub use socketio::{Bound, SocketIo, SocketIoBuilder};
 
 cfg_if::cfg_if! {

@@ -20,6 +20,7 @@ use tower::Service;
 use crate::engine::{self, Engine};
 use crate::http::config::BoxFuture;
 use crate::http::front::{self, Front};
+use crate::http::serving::Serving;
 use crate::http::tls::{self, Certificates};
 use crate::http::{listener, webtransport};
 use crate::socket::Server;
@@ -29,9 +30,9 @@ use crate::{ImksError, ImksResult};
 ///
 /// It listens by itself, over TCP and with a certificate also over QUIC (WebTransport): see [`SocketIo::builder`].
 ///
-/// As a [`tower::Service`] it answers the requests of Socket.IO clients, including WebSocket upgrades, for
-/// example as `Router::route_service("/socket.io/", io)` of axum. It takes the address of a client from
-/// axum's `ConnectInfo<SocketAddr>`, if the request has it.
+/// As a [`tower::Layer`] it stands in front of another service, for example as `Router::layer(io)` of axum. As a
+/// [`tower::Service`] it answers the requests of Socket.IO clients alone, including WebSocket upgrades. Either takes the
+/// address of a client from an extension of the request: axum's `ConnectInfo<SocketAddr>`, or a plain `SocketAddr`.
 #[derive(Clone)]
 pub struct SocketIo {
     server: Server,
@@ -59,14 +60,14 @@ impl SocketIo {
     /// SocketIo::builder(server)
     ///     .with_cert_path("cert.pem")
     ///     .with_key_path("key.pem")
-    ///     .build()?
-    ///     .listen(([0, 0, 0, 0], 443))
-    ///     .await
-    /// # }
+    ///     .listen(([0, 0, 0, 0], 443))?
+    ///     .stopped()
+    ///     .await;
+    /// # Ok(()) }
     /// ```
     pub fn builder(server: Server) -> SocketIoBuilder {
         let (engine, front) = (engine::Config::default(), front::Config::default());
-        SocketIoBuilder { server, engine, front, routes: Router::new() }
+        SocketIoBuilder { server, engine, front, self_signed: None, routes: Router::new() }
     }
 
     /// Creates an engine and starts to serve its connections, without a certificate. Requires a tokio runtime.
@@ -78,6 +79,7 @@ impl SocketIo {
     }
 
     /// Listens on an address until [`SocketIo::close`]: over TCP, and with a certificate also over UDP.
+    /// [`SocketIoBuilder::listen`] returns at once, with a handle.
     ///
     /// # Errors
     /// [`crate::ImksError::Io`] naming the address.
@@ -113,6 +115,12 @@ impl SocketIo {
         self.tasks.wait().await;
     }
 
+    /// Waits until the server is closed and every connection has ended.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+        self.tasks.wait().await;
+    }
+
     /// Returns the Socket.IO server with its namespaces.
     pub fn server(&self) -> &Server {
         &self.server
@@ -130,6 +138,8 @@ pub struct SocketIoBuilder {
     server: Server,
     engine: engine::Config,
     front: front::Config,
+    /// The names in a certificate that is made for development.
+    self_signed: Option<Vec<String>>,
     routes: Router,
 }
 
@@ -144,6 +154,14 @@ impl SocketIoBuilder {
     /// Sets the PEM file with the private key of the certificate.
     pub fn with_key_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.front.tls.key = Some(path.into());
+        self
+    }
+
+    /// Makes a certificate for development, with these names and addresses, and serves with it what a certificate from
+    /// files turns on. It is valid for 13 days, and renewed before its end. Clients refuse it unless they know its hash
+    /// (`/webtransport/certificate-hashes`), or check nothing.
+    pub fn with_self_signed<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.self_signed = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
@@ -184,19 +202,34 @@ impl SocketIoBuilder {
     /// # Errors
     /// [`crate::ImksError::Config`] for values that cannot work, and for files that cannot be used.
     pub fn build(mut self) -> ImksResult<SocketIo> {
-        if self.front.tls.cert.is_some() != self.front.tls.key.is_some() {
-            let text = "a certificate needs its private key, and the other way round";
-            return Err(ImksError::Config(text.to_owned()));
-        }
+        let certificates = self.certificates()?;
         self.engine.webtransport |= self.front.webtransport.is_on(&self.front.tls);
-        let certificates = self.front.certificates(None)?;
         let (engine, tasks, stop) =
             (Engine::new(self.engine.clone())?, TaskTracker::new(), CancellationToken::new());
         let (serving, accepted) = (self.server.clone(), engine.clone());
         tasks.spawn(async move { serving.serve(accepted).await });
-        let Self { server, engine: config, front, routes } = self;
+        let Self { server, engine: config, front, routes, .. } = self;
         let front = Arc::new(Settings { front, engine: config, certificates, routes });
         Ok(SocketIo { server, engine, front, tasks, stop })
+    }
+
+    /// Opens the certificate, or makes the one for development, and turns on what it is used for.
+    fn certificates(&mut self) -> ImksResult<Option<Certificates>> {
+        let front = &mut self.front;
+        let wrong = |text: &str| Err(ImksError::Config(text.to_owned()));
+        if front.tls.cert.is_some() != front.tls.key.is_some() {
+            return wrong("a certificate needs its private key, and the other way round");
+        }
+        let Some(names) = self.self_signed.take() else { return front.certificates(None) };
+        if front.tls.is_on() {
+            return wrong("a certificate is either read from files or made for development, not both");
+        }
+        let certificates = Certificates::self_signed(names)?;
+        front.http.tls = Some(certificates.tls(&front.tls)?);
+        if front.webtransport.mode == webtransport::Mode::Auto {
+            front.webtransport.mode = webtransport::Mode::On;
+        }
+        Ok(Some(certificates))
     }
 }
 
@@ -223,12 +256,16 @@ impl Bound {
         self.front.served().udp_addr
     }
 
+    /// Serves clients from now on.
+    pub fn start(self) -> Serving {
+        let Self { io, front } = self;
+        let served = front.serve(io.front.routes.clone(), &io.engine, &io.tasks, &io.stop);
+        Serving::new(io, served)
+    }
+
     /// Serves clients until [`SocketIo::close`].
     pub async fn serve(self) {
-        let SocketIo { engine, front, tasks, stop, .. } = self.io;
-        self.front.serve(front.routes.clone(), &engine, &tasks, &stop);
-        stop.cancelled().await;
-        tasks.wait().await;
+        self.start().stopped().await;
     }
 }
 
@@ -253,10 +290,16 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let engine = self.engine.clone();
-        let peer = request.extensions().get().map_or(UNKNOWN_PEER, |ConnectInfo(peer)| *peer);
+        let (engine, peer) = (self.engine.clone(), peer(&request));
         Box::pin(async move { Ok(engine.handle(request, peer).await) })
     }
+}
+
+/// Returns the address of the client that sent a request, as its listener noted it.
+pub(super) fn peer<B>(request: &Request<B>) -> SocketAddr {
+    let extensions = request.extensions();
+    let of_axum = extensions.get().map(|ConnectInfo(peer)| *peer);
+    of_axum.or_else(|| extensions.get().copied()).unwrap_or(UNKNOWN_PEER)
 }
 
 impl fmt::Debug for SocketIo {
