@@ -22,9 +22,9 @@
 
 use std::time::Duration;
 
-use imks::http::SocketIo;
 use imks::socket::{EventError, NamespaceBuilder, Reply, Server, Socket, parser::One};
 use serde::Serialize;
+use tokio::signal::ctrl_c;
 
 #[derive(Serialize)]
 struct VoteResult {
@@ -36,8 +36,9 @@ struct VoteResult {
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
-    let server = Server::builder(Default::default()).namespace("/", answers).build()?;
-    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
+    let server = Server::builder(Default::default()).namespace("/", answers);
+    server.listen(([127, 0, 0, 1], 3000))?.until(ctrl_c()).await;
+    Ok(())
 }
 
 fn answers(ns: &mut NamespaceBuilder) {
@@ -48,10 +49,9 @@ fn answers(ns: &mut NamespaceBuilder) {
         }
     });
     ns.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
-    ns.on_typed("call a vote", |socket: Socket, (question,): (String,)| async move {
+    ns.on_typed("call a vote", |socket: Socket, question: String| async move {
         let everybody = socket.namespace().everybody();
-        let asked = everybody.emit_with_ack("vote", &One(&question), Duration::from_secs(2)).await;
-        let answers = asked?;
+        let answers = everybody.emit_with_ack("vote", &One(&question), Duration::from_secs(2)).await?;
         let votes: Vec<bool> = answers.first()?;
         let yes = votes.iter().filter(|vote| **vote).count();
         Ok::<_, EventError>(Reply(VoteResult { yes, no: votes.len() - yes, silent: answers.silent.len() }))

@@ -14,7 +14,6 @@
 //!
 //! What to see: the socket, the event it sends and the one it gets. Send it another one from the page, or disconnect it.
 
-use imks::http::SocketIo;
 use imks::socket::Server;
 use imks::socket::admin::{self, Auth, Mode};
 
@@ -32,7 +31,7 @@ async fn main() -> imks::ImksResult<()> {
                 }
             });
         })
-        .instrument(admin::Config { mode: Mode::Development, ..admin::Config::new(auth) })
-        .build()?;
-    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
+        .instrument(admin::Config { mode: Mode::Development, ..admin::Config::new(auth) });
+    server.listen(([127, 0, 0, 1], 3000))?.until(tokio::signal::ctrl_c()).await;
+    Ok(())
 }

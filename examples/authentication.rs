@@ -23,7 +23,6 @@
 
 use std::time::{Duration, Instant};
 
-use imks::http::SocketIo;
 use imks::socket::{Authenticator, ConnectError, Credentials, Reply, Server, Socket};
 
 struct User {
@@ -53,15 +52,14 @@ impl Authenticator for Keys {
 #[allow(clippy::disallowed_methods, reason = "an application may read the clock")]
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
-    let server = Server::builder(Default::default())
-        .namespace("/", |ns| {
-            ns.authenticate(Keys { started: Instant::now() });
-            ns.on_typed("whoami", |socket: Socket, ()| async move {
-                Reply(socket.data::<User>().map(|user| user.name))
-            });
-        })
-        .build()?;
-    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
+    let server = Server::builder(Default::default()).namespace("/", |ns| {
+        ns.authenticate(Keys { started: Instant::now() });
+        ns.on_typed("whoami", |socket: Socket, ()| async move {
+            Reply(socket.data::<User>().map(|user| user.name))
+        });
+    });
+    server.listen(([127, 0, 0, 1], 3000))?.until(tokio::signal::ctrl_c()).await;
+    Ok(())
 }
 
 const BUSY: Duration = Duration::from_secs(10);

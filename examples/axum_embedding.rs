@@ -1,5 +1,5 @@
-//! Socket.IO inside an existing axum application, on `axum::serve`: one service of the router answers Socket.IO clients,
-//! its routes everything else, and handlers of the routes reach the clients.
+//! Socket.IO in front of an existing axum application, on `axum::serve`: one layer answers Socket.IO clients, the routes
+//! everything else, and handlers of the routes reach the clients.
 //!
 //! ```text
 //! cargo run --example axum_embedding
@@ -15,7 +15,8 @@
 //! curl -X POST http://localhost:3000/notify -d "deployed"
 //! ```
 //!
-//! What to see: the number of clients from the first curl, and `notice deployed` in the terminal of the client.
+//! What to see: the number of clients from the first curl, and `notice deployed` in the terminal of the client. After
+//! Ctrl-C the client gets what waits for it, and then the program ends.
 //!
 //! `axum::serve` is fine behind a proxy. Facing the internet, prefer `imks::http::listener`: it has deadlines for slow
 //! requests, limits and a drain.
@@ -32,14 +33,21 @@ use imks::socket::{Namespace, Server};
 async fn main() -> imks::ImksResult<()> {
     let server = Server::builder(Default::default()).namespace("/", |_| {}).build()?;
     let Some(namespace) = server.namespace("/").cloned() else { return Ok(()) };
+    let io = SocketIo::start(server, Default::default())?;
     let app = Router::new()
         .route("/", get(clients))
         .route("/notify", post(notify))
         .with_state(namespace)
-        .route_service("/socket.io/", SocketIo::start(server, Default::default())?)
+        .layer(io.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let listener = imks::http::listener::bind(([127, 0, 0, 1], 3000).into())?;
-    axum::serve(listener, app).await.map_err(imks::ImksError::io("serving"))
+    let shutdown = async move {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::warn!(%error, "no signals: the program ends without a drain");
+        }
+        io.close().await;
+    };
+    axum::serve(listener, app).with_graceful_shutdown(shutdown).await.map_err(imks::ImksError::io("serving"))
 }
 
 async fn clients(State(namespace): State<Namespace>) -> String {

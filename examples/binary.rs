@@ -17,7 +17,6 @@
 //!
 //! What to see: the answer with the size and the first bytes, and the whole file, sent back to everybody.
 
-use imks::http::SocketIo;
 use imks::socket::{Binary, EventError, NamespaceBuilder, Reply, Server, Socket};
 use serde::{Deserialize, Serialize};
 
@@ -35,15 +34,16 @@ struct Stored {
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
-    let server = Server::builder(Default::default()).namespace("/", uploads).build()?;
-    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
+    let server = Server::builder(Default::default()).namespace("/", uploads);
+    server.listen(([127, 0, 0, 1], 3000))?.until(tokio::signal::ctrl_c()).await;
+    Ok(())
 }
 
 fn uploads(ns: &mut NamespaceBuilder) {
-    ns.on_typed("upload", |socket: Socket, (upload,): (Upload,)| async move {
+    ns.on_typed("upload", |socket: Socket, upload: Upload| async move {
         let bytes = upload.content.len();
         let preview = Binary(upload.content.0.slice(..bytes.min(4)));
-        socket.namespace().emit("uploaded", &upload).map_err(EventError::from)?;
+        socket.namespace().emit("uploaded", &upload)?;
         Ok::<_, EventError>(Reply(Stored { bytes, preview }))
     });
 }

@@ -16,7 +16,6 @@
 //!
 //! What to see: each terminal prints who is in the lobby, and what the others say, join and leave.
 
-use imks::http::SocketIo;
 use imks::socket::{
     ConnectError, ConnectPayload, EventError, NamespaceBuilder, Reply, RoomChange, Server, Socket,
 };
@@ -38,8 +37,9 @@ struct Said<'a> {
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
-    let server = Server::builder(Default::default()).namespace("/", chat).build()?;
-    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
+    let server = Server::builder(Default::default()).namespace("/", chat);
+    server.listen(([127, 0, 0, 1], 3000))?.until(tokio::signal::ctrl_c()).await;
+    Ok(())
 }
 
 fn chat(ns: &mut NamespaceBuilder) {
@@ -48,11 +48,11 @@ fn chat(ns: &mut NamespaceBuilder) {
         socket.set_data(Name(auth.name));
         Ok(())
     });
-    ns.on_typed("join", |socket: Socket, (room,): (String,)| async move {
+    ns.on_typed("join", |socket: Socket, room: String| async move {
         socket.join(&room);
         Reply(names(&socket, &room))
     });
-    ns.on_typed("leave", |socket: Socket, (room,): (String,)| async move { socket.leave(&room) });
+    ns.on_typed("leave", |socket: Socket, room: String| async move { socket.leave(&room) });
     ns.on_typed("say", |socket: Socket, (room, text): (String, String)| async move {
         if !socket.is_in(&room) {
             return Err(EventError::new("join the room first"));

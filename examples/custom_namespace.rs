@@ -22,7 +22,6 @@
 
 use std::time::Duration;
 
-use imks::http::SocketIo;
 use imks::socket::{Config, ConnectPayload, DynamicNamespace, NamespaceBuilder, NamespaceMatch, Server};
 
 #[tokio::main]
@@ -33,12 +32,14 @@ async fn main() -> imks::ImksResult<()> {
         .namespace("/news", greeting)
         .dynamic_namespace("workspaces", "/workspace-*", greeting)
         .dynamic_namespace("private", NamespaceMatch::ask(is_owner), greeting)
-        .on_new_namespace(|namespace| tracing::info!(path = namespace.path(), "namespace made"))
-        .build()?;
-    let io = SocketIo::start(server, Default::default())?;
-    let workspaces = io.server().dynamic_namespace("workspaces");
-    let (served, ()) = tokio::join!(io.listen(([127, 0, 0, 1], 3000)), notices(workspaces));
-    served
+        .on_new_namespace(|namespace| tracing::info!(path = namespace.path(), "namespace made"));
+    let serving = server.listen(([127, 0, 0, 1], 3000))?;
+    let workspaces = serving.server().dynamic_namespace("workspaces");
+    tokio::select! {
+        () = serving.until(tokio::signal::ctrl_c()) => {}
+        () = notices(workspaces) => {}
+    }
+    Ok(())
 }
 
 /// `/private/NAME` is for those who give that name.

@@ -20,15 +20,15 @@
 //! What to see: the first client is refused with a message and data; the second one is greeted twice, although `hello`
 //! is an old name; `admin:reset` is refused. The server logs every event in and out, and every refusal.
 
-use imks::http::SocketIo;
 use imks::socket::{ConnectError, ConnectPayload, EventError, NamespaceBuilder, Reply, Server, Socket};
 use serde_json::json;
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
-    let server = Server::builder(Default::default()).namespace("/", guarded).build()?;
-    SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
+    let server = Server::builder(Default::default()).namespace("/", guarded);
+    server.listen(([127, 0, 0, 1], 3000))?.until(tokio::signal::ctrl_c()).await;
+    Ok(())
 }
 
 fn guarded(ns: &mut NamespaceBuilder) {
@@ -56,8 +56,8 @@ fn guarded(ns: &mut NamespaceBuilder) {
     ns.on_event_refused(|socket, error| tracing::info!(socket = socket.id(), error.message, "refused"));
     ns.on_any(|event| tracing::info!(event = event.name(), args = event.args().json(), "in"));
     ns.on_any_outgoing(|_, args| tracing::info!(event = args.name(), args = args.json(), "out"));
-    ns.on_typed("greet", |socket: Socket, (name,): (String,)| async move {
-        socket.emit("greeted", &name).map_err(EventError::from)?;
+    ns.on_typed("greet", |socket: Socket, name: String| async move {
+        socket.emit("greeted", &name)?;
         Ok::<_, EventError>(Reply(format!("hello {name}")))
     });
 }

@@ -30,10 +30,9 @@ use imks::socket::{Reply, Server, Socket};
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
     let files: Vec<String> = env::args().skip(1).collect();
-    let io = builder(&files)?.build()?;
-    let bound = io.bind(([127, 0, 0, 1], 3000))?;
-    tracing::info!(tcp = %bound.addr(), udp = ?bound.webtransport_addr(), "listening");
-    bound.serve().await;
+    let serving = builder(&files)?.listen(([127, 0, 0, 1], 3000))?;
+    tracing::info!(tcp = %serving.addr(), udp = ?serving.webtransport_addr(), "listening");
+    serving.until(tokio::signal::ctrl_c()).await;
     Ok(())
 }
 

@@ -14,6 +14,20 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::TaskTracker;
 
+#[path = "embedding/commands.rs"]
+mod commands;
+#[path = "embedding/echo.rs"]
+mod echo;
+#[path = "embedding/layer.rs"]
+mod layer;
+#[path = "embedding/listen.rs"]
+mod listen;
+
+/// Fails the test if something takes longer than anybody would wait.
+async fn within<T>(work: impl IntoFuture<Output = T>) -> T {
+    tokio::time::timeout(std::time::Duration::from_secs(20), work).await.expect("it takes too long")
+}
+
 #[tokio::test]
 async fn an_axum_application_serves_socket_io_over_websocket_beside_its_own_pages() {
     let server = Server::builder(Default::default())
