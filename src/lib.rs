@@ -7,24 +7,24 @@
 //! The wire alone is a Socket.IO server library:
 //!
 //! ```
-//! use imks::http::SocketIo;
 //! use imks::socket::{Reply, Server, Socket};
 //!
+//! # async fn shutdown() {}
 //! # async fn run() -> imks::ImksResult<()> {
-//! let server = Server::builder(Default::default())
-//!     .namespace("/", |ns| {
-//!         ns.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
-//!         ns.on_typed("say", |socket: Socket, (room, text): (String, String)| async move {
-//!             socket.to(&room).emit("said", &text)
-//!         });
-//!     })
-//!     .build()?;
-//! SocketIo::start(server, Default::default())?.listen(([127, 0, 0, 1], 3000)).await
-//! # }
+//! let server = Server::builder(Default::default()).namespace("/", |ns| {
+//!     ns.on_typed("join", |socket: Socket, room: String| async move { socket.join(&room) });
+//!     ns.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
+//!     ns.on_typed("say", |socket: Socket, (room, text): (String, String)| async move {
+//!         socket.to(&room).emit("said", &text)
+//!     });
+//! });
+//! server.listen(([127, 0, 0, 1], 3000))?.until(shutdown()).await;
+//! # Ok(()) }
 //! ```
 //!
 //! With a certificate it also serves HTTPS, secure WebSockets and, over QUIC, WebTransport:
-//! [`http::SocketIo::builder`]. It is also a tower service, for applications that serve HTTP themselves.
+//! [`http::SocketIo::builder`]. It is also a tower layer and a tower service, for applications that serve HTTP
+//! themselves. docs/embedding.md has all ways with their code.
 //!
 //! Events reach clients from anywhere: sending never waits, so it is a plain function
 //! ([`socket::Namespace::emit_to_room`]).
@@ -56,7 +56,8 @@
 //! | `full` | `server` and `client`: the default |
 //!
 //! The directory `examples/` contains a chat and its Rust client, an outbox, acknowledgements, middleware, binary
-//! payloads, dynamic namespaces, WebTransport with a certificate of one's own, and an axum application with Socket.IO.
+//! payloads, dynamic namespaces, WebTransport with a certificate of one's own, an axum application with Socket.IO, an
+//! echo server and its client over TLS, and a server that takes commands as text.
 
 #![cfg_attr(
     not(feature = "server"),
@@ -194,6 +195,19 @@ pub mod testing {
     pub mod telemetry {
         pub use crate::telemetry::*;
     }
+}
+
+/// The documents whose code is compiled as a test of this crate.
+#[cfg(all(doctest, feature = "server", feature = "client"))]
+mod documents {
+    #[doc = include_str!("../docs/embedding.md")]
+    struct Embedding;
+    #[doc = include_str!("../docs/from-node.md")]
+    struct FromNode;
+    #[doc = include_str!("../docs/from-socketioxide.md")]
+    struct FromSocketioxide;
+    #[doc = include_str!("../docs/quickstart.md")]
+    struct Quickstart;
 }
 
 // The checks of the fuzz targets also run as tests, and refer to this crate by its name.
