@@ -37,6 +37,7 @@ struct Name(String);
 /// What the server counts, for all clients.
 #[derive(Default)]
 pub struct Totals {
+    /// The commands of all clients, carried out or not.
     pub commands: AtomicU64,
 }
 

@@ -1,5 +1,7 @@
 //! The protocol of the demonstration in `examples/commands`: commands as text from a client, typed messages to it.
 
+#![allow(missing_docs, reason = "the names of the fields say it")]
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -2,6 +2,7 @@
 
 mod comments;
 mod documents;
+mod features;
 mod imports;
 mod limits;
 mod map;
