@@ -1,5 +1,6 @@
 //! Reading the project: its files, its Rust as tokens, its documents as tables and links; and what must be true of it.
 
+mod claims;
 mod comments;
 mod documents;
 mod features;
