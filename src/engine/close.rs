@@ -108,10 +108,20 @@ impl WireEnd {
         match self {
             Self::Stream(_) => None,
             Self::Peer(content) => Some(content[..].into()),
-            Self::Violation { code, .. } => Some(Box::new(code.to_be_bytes())),
+            Self::Violation { code, rule, .. } => Some(close_content(*code, rule)),
         }
     }
 }
+
+/// Returns the content of a close frame: a code, and a text for people (RFC 6455 section 5.5.1). What does not fit of the
+/// text is left out.
+pub(crate) fn close_content(code: u16, text: &str) -> Box<[u8]> {
+    let text = &text[..text.floor_char_boundary(CLOSE_TEXT_BYTES_MAX)];
+    [&code.to_be_bytes(), text.as_bytes()].concat().into()
+}
+
+/// The most bytes of the text of a close frame: a control frame has at most 125 bytes (RFC 6455 section 5.5).
+const CLOSE_TEXT_BYTES_MAX: usize = 123;
 
 #[cfg(test)]
 mod tests {
@@ -122,7 +132,13 @@ mod tests {
         let closed = WireEnd::Peer(Bytes::from_static(b"\x03\xe8bye"));
         assert_eq!(closed.reply().as_deref(), Some(&b"\x03\xe8bye"[..]));
         let violation = WireEnd::Violation { reason: CloseReason::TooLarge, code: 1009, rule: "large" };
-        assert_eq!(violation.reply().as_deref(), Some(&1009_u16.to_be_bytes()[..]));
+        assert_eq!(violation.reply().as_deref(), Some(&b"\x03\xf1large"[..]));
         assert_eq!(WireEnd::Stream(CloseReason::TransportError).reply(), None);
+    }
+
+    #[test]
+    fn a_close_frame_has_no_more_text_than_fits() {
+        assert_eq!(close_content(1000, &"é".repeat(99)).len(), 2 + 122);
+        assert_eq!(&*close_content(1000, ""), 1000_u16.to_be_bytes());
     }
 }

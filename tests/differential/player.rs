@@ -40,6 +40,8 @@ pub(crate) struct Player {
     sid: String,
     /// The WebSocket that the steps are about.
     current: String,
+    /// The text of its own last close frame.
+    reason: String,
     sockets: BTreeMap<String, Option<WebSocketStream<TcpStream>>>,
     waiting: BTreeMap<String, Exchange>,
     /// One per step that sees something: the step and what it saw.
@@ -49,7 +51,15 @@ pub(crate) struct Player {
 impl Player {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let (sockets, waiting) = (BTreeMap::new(), BTreeMap::new());
-        Self { address, sid: String::new(), current: "ws".into(), sockets, waiting, notes: Vec::new() }
+        Self {
+            address,
+            sid: String::new(),
+            current: "ws".into(),
+            reason: String::new(),
+            sockets,
+            waiting,
+            notes: Vec::new(),
+        }
     }
 
     /// The words are explained at the top of tests/differential/rows.txt.
@@ -193,6 +203,7 @@ impl Player {
         let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
         let frame =
             code.parse::<u16>().ok().map(|code| CloseFrame { code: code.into(), reason: reason.into() });
+        self.reason = reason.to_owned();
         self.say(Message::Close(frame)).await
     }
 
@@ -217,7 +228,7 @@ impl Player {
                 Some(Ok(Message::Text(text))) => heard.push(text.to_string()),
                 Some(Ok(Message::Binary(data))) => heard.push(hex(&data)),
                 Some(Ok(Message::Close(frame))) => {
-                    heard.push(closed(frame));
+                    heard.push(closed(frame, &self.reason));
                     break;
                 }
                 Some(Ok(_)) => {}
@@ -284,9 +295,11 @@ fn deep(levels: usize) -> String {
     ["[", "]"].map(|it| it.repeat(levels)).concat()
 }
 
-fn closed(frame: Option<CloseFrame>) -> String {
-    let code = frame.map(|it| format!("closed {} {}", u16::from(it.code), it.reason));
-    code.map_or("closed".into(), |it| it.trim_end().to_owned())
+/// A close frame. Its text is for people, and told only if it repeats the player's `own`.
+fn closed(frame: Option<CloseFrame>, own: &str) -> String {
+    let Some(frame) = frame else { return "closed".into() };
+    let text = if frame.reason == *own { own } else { "" };
+    format!("closed {} {text}", u16::from(frame.code)).trim_end().to_owned()
 }
 
 fn cut_off(error: Option<Error>) -> &'static str {

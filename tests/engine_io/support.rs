@@ -286,6 +286,14 @@ impl Client {
     }
 }
 
+/// Reads a close frame. Returns its code and its text.
+pub async fn read_close(stream: &mut TcpStream) -> (u16, String) {
+    let (first, content) = read_frame(stream).await.unwrap();
+    assert_eq!(first, 0x88, "a close frame");
+    let (code, text) = content.split_first_chunk().unwrap();
+    (u16::from_be_bytes(*code), String::from_utf8(text.to_vec()).unwrap())
+}
+
 async fn hold(mut connection: Connection, report: mpsc::Sender<CloseReason>, queued: Arc<AtomicUsize>) {
     let outbox = connection.outbox().clone();
     let mut deaf = false;

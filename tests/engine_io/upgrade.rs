@@ -76,7 +76,7 @@ async fn a_candidate_that_closes_or_breaks_a_rule_is_answered_in_kind() {
     let rows: [(Vec<u8>, &[u8]); 3] = [
         (frame(0x88, b"\x03\xe8bye"), b"\x03\xe8bye"),
         (frame(0x88, b""), b""),
-        (frame(0x81, &[b'4'; 1001]), &1009_u16.to_be_bytes()),
+        (frame(0x81, &[b'4'; 1001]), b"\x03\xf1message too large"),
     ];
     for (sent, answer) in rows {
         let mut stream = server.dial_raw(&as_websocket(&session)).await;

@@ -27,7 +27,7 @@ use self::flushed::Flushed;
 pub use self::memory::MemoryPeer;
 use self::polling::PollingCarrier;
 use self::timer::Timer;
-use crate::engine::close::WireEnd;
+use crate::engine::close::{WireEnd, close_content};
 use crate::engine::config::Timing;
 use crate::engine::duplex::Duplex;
 use crate::engine::metrics::{self, Direction};
@@ -272,9 +272,8 @@ impl Connection {
 
     /// Notifies the peer that the session has closed, if possible.
     fn close(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
-        let code = close_code(reason).to_be_bytes();
-        let content = self.close_content.take();
-        let grace = self.carrier.close(reason, content.as_deref().unwrap_or(&code), cx);
+        let content = self.close_content.take().unwrap_or_else(|| told(reason));
+        let grace = self.carrier.close(reason, &content, cx);
         match grace.filter(|_| !self.abrupt) {
             Some(grace) => {
                 self.outbox.0.refuse_sends();
@@ -395,16 +394,18 @@ fn count_sent<'a>(frames: impl ExactSizeIterator<Item = &'a Frame>) {
     }
 }
 
-/// Returns the close code for a reason (RFC 6455 section 7.4; see docs/protocol.md for 4000 and above).
-fn close_code(reason: CloseReason) -> u16 {
-    match reason {
-        CloseReason::ForcedClose | CloseReason::TransportClose => 1000,
-        CloseReason::ServerShutdown => 1001,
-        CloseReason::TransportError | CloseReason::ParseError => 1002,
-        CloseReason::TooLarge => 1009,
-        CloseReason::Slow => 1008,
-        CloseReason::PingTimeout => 4000,
-    }
+/// Returns the content of the close frame for a reason (RFC 6455 section 7.4; see docs/protocol.md for 4000 and above).
+fn told(reason: CloseReason) -> Box<[u8]> {
+    let (code, text) = match reason {
+        CloseReason::ForcedClose | CloseReason::TransportClose => (1000, "closed by the server"),
+        CloseReason::ServerShutdown => (1001, "the server stops"),
+        CloseReason::TransportError => (1002, "the transport was not used by its rules"),
+        CloseReason::ParseError => (1002, "this is no Engine.IO packet"),
+        CloseReason::TooLarge => (1009, "a message is larger than maxPayload"),
+        CloseReason::Slow => (1008, "too slow to read what was sent"),
+        CloseReason::PingTimeout => (4000, "no pong in time"),
+    };
+    close_content(code, text)
 }
 
 /// The number of messages handed over before other tasks get their turn.

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use super::carrier::Carrier;
 use super::duplex::DuplexCarrier;
 use super::{Connection, Phase};
+use crate::engine::close::close_content;
 use crate::engine::duplex::Duplex;
 use crate::engine::metrics::{self, Upgrade};
 use crate::engine::polling::{GetReply, Inputs, Post};
@@ -139,7 +140,7 @@ impl Connection {
     /// Drops the candidate. Another one may follow.
     pub(super) fn drop_candidate(&mut self, cx: &mut Context<'_>) {
         let Carrier::Polling(polling) = &mut self.carrier else { return };
-        polling.refuse_candidate(&UPGRADE_REFUSED.to_be_bytes(), cx);
+        polling.refuse_candidate(&close_content(UPGRADE_REFUSED, "the upgrade did not follow its rules"), cx);
         polling.inbox.free_candidate();
         metrics::UPGRADES.of(Upgrade::Failed).increment();
     }

@@ -14,6 +14,7 @@ use super::request::{self, BodyError};
 use super::{Engine, Inner};
 use crate::ImksError;
 use crate::engine::Protocol;
+use crate::engine::close::close_content;
 use crate::engine::duplex::Duplex;
 use crate::engine::polling::{Inbox, PendingGet, PendingPost, Refusal};
 use crate::engine::registry::LiveSession;
@@ -108,7 +109,7 @@ impl Engine {
 impl Inner {
     /// Opens a wire that no session wants, closes it with a code, and waits until the peer has read it.
     fn refuse_wire(&self, mut wire: Duplex) {
-        wire.push_close(&SESSION_TAKEN.to_be_bytes());
+        wire.push_close(&close_content(SESSION_TAKEN, "the session has a WebSocket already"));
         self.tasks.spawn(async move {
             let ended = poll_fn(|cx| wire.poll_end(cx));
             // The outcome does not matter.

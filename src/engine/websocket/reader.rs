@@ -273,7 +273,7 @@ fn check_close(content: &[u8]) -> Result<(), Violation> {
             1000..=1003 | 1007..=1014 | 3000..=4999 => {
                 std::str::from_utf8(reason).map(drop).map_err(|_| Violation::Utf8)
             }
-            _ => Err(Violation::Protocol("close code")),
+            _ => Err(Violation::Protocol("close code that may not be sent")),
         },
     }
 }
@@ -462,7 +462,7 @@ mod tests {
         }
         for code in [0_u16, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
             let refused = read_once(&client_frame(FIN | CLOSE, &code.to_be_bytes()));
-            assert_eq!(refused, Err(Violation::Protocol("close code")), "{code}");
+            assert_eq!(refused, Err(Violation::Protocol("close code that may not be sent")), "{code}");
         }
     }
 
