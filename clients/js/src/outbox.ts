@@ -1,0 +1,185 @@
+//! The outbox: messages that are sent until they are acknowledged, those of one channel one after the other.
+
+import { ImksError } from "./error.js";
+import type { Message, MessageSendRequest } from "./imks.js";
+import { isWorthAnotherAttempt, pause, type Pauses } from "./retry.js";
+import type { OutboxEntry, OutboxStore } from "./store.js";
+
+/** What an outbox needs from its client. */
+export interface OutboxParts {
+  store: OutboxStore;
+  /** Messages that wait, at most. */
+  max: number;
+  /** Waits for a connection; rejects when the client is closed. */
+  ready(): Promise<unknown>;
+  /** Sends one message and returns it as it is stored. */
+  deliver(request: MessageSendRequest): Promise<Message>;
+  /** Is told what became of each message, also of those that an earlier run has left. */
+  told(outcome: Outcome): void;
+  /** The time in milliseconds since 1970, which an entry keeps. */
+  clock(): number;
+  /** Waits for so many milliseconds; rejects when the client is closed. */
+  sleep(ms: number): Promise<void>;
+}
+
+/** What became of a message in the outbox. */
+export type Outcome = { entry: OutboxEntry } & Result;
+
+type Result = { message: Message } | { error: ImksError };
+
+interface Waiting {
+  entry: OutboxEntry;
+  resolve(message: Message): void;
+  reject(error: ImksError): void;
+}
+
+/** The messages of a client that are not acknowledged yet. */
+export class Outbox {
+  readonly #parts: OutboxParts;
+  readonly #channels = new Map<string, Waiting[]>();
+  /** Settled when what is left of earlier runs stands in front. */
+  readonly #loaded: Promise<void>;
+  /** Settled when the last message is stored, so that they enter in the order of the calls. */
+  #last: Promise<void>;
+  #count = 0;
+  #order = 0;
+
+  constructor(parts: OutboxParts) {
+    this.#parts = parts;
+    this.#loaded = this.#load();
+    // Whoever sends learns of a failure.
+    this.#last = this.#loaded.catch(() => {});
+  }
+
+  /** The entries that wait, of one channel or of all, in their order. */
+  waiting(channelId?: string): OutboxEntry[] {
+    const lanes = channelId === undefined ? [...this.#channels.values()] : [this.#channels.get(channelId) ?? []];
+    return lanes.flat().map(({ entry }) => entry).sort((a, b) => a.order - b.order);
+  }
+
+  /** Puts a message into the outbox, and returns it as it is stored at the server, however long that takes. */
+  async send(request: MessageSendRequest): Promise<Message> {
+    if (this.#count >= this.#parts.max) throw new ImksError("outbox_full", `${this.#parts.max} messages wait already`);
+    this.#count++;
+    const stored = this.#last.then(() => this.#store(request));
+    this.#last = stored.then(
+      () => {},
+      () => void this.#count--,
+    );
+    const entry = await stored;
+    return new Promise((resolve, reject) => this.#add({ entry, resolve, reject }));
+  }
+
+  async #store(request: MessageSendRequest): Promise<OutboxEntry> {
+    await this.#loaded;
+    const nonce = request.nonce ?? newNonce();
+    const entry = { nonce, order: this.#order++, request: { ...request, nonce }, tried_at: null };
+    await this.#put(entry);
+    return entry;
+  }
+
+  async #load(): Promise<void> {
+    let left: OutboxEntry[];
+    try {
+      left = await this.#parts.store.load();
+    } catch (cause) {
+      throw storeFailed(cause);
+    }
+    const ignore = () => {};
+    for (const entry of left.sort((a, b) => a.order - b.order)) {
+      this.#order = entry.order + 1;
+      this.#count++;
+      this.#add({ entry, resolve: ignore, reject: ignore });
+    }
+  }
+
+  #add(waiting: Waiting): void {
+    const channelId = waiting.entry.request.channel_id;
+    const lane = this.#channels.get(channelId);
+    if (lane) return void lane.push(waiting);
+    this.#channels.set(channelId, [waiting]);
+    void this.#work(channelId);
+  }
+
+  /** Sends what waits for a channel, until nothing does. */
+  async #work(channelId: string): Promise<void> {
+    const lane = this.#channels.get(channelId) ?? [];
+    for (let first = lane[0]; first; first = lane[0]) {
+      const { entry, resolve, reject } = first;
+      const outcome = await this.#settle(entry);
+      lane.shift();
+      this.#count--;
+      if ("message" in outcome) resolve(outcome.message);
+      else reject(outcome.error);
+      if (!isClosed(outcome)) this.#parts.told({ entry, ...outcome });
+    }
+    this.#channels.delete(channelId);
+  }
+
+  async #settle(entry: OutboxEntry): Promise<Result> {
+    let outcome: Result;
+    try {
+      outcome = { message: await this.#deliver(entry) };
+    } catch (thrown) {
+      outcome = { error: thrown instanceof ImksError ? thrown : new ImksError("internal", String(thrown), { cause: thrown }) };
+    }
+    // Of a client that is closed, it stays for the next one.
+    if (isClosed(outcome)) return outcome;
+    try {
+      await this.#parts.store.remove(entry.nonce);
+    } catch {
+      // It is sent once more by the next run, and stored once.
+    }
+    return outcome;
+  }
+
+  async #deliver(entry: OutboxEntry): Promise<Message> {
+    for (let failures = 0; ; ) {
+      await this.#parts.ready();
+      if (entry.tried_at === null) {
+        entry.tried_at = this.#parts.clock();
+        await this.#put(entry);
+      }
+      if (this.#parts.clock() - entry.tried_at > NONCE_VALID_MS) throw expired();
+      try {
+        return await this.#parts.deliver(entry.request);
+      } catch (thrown) {
+        const error = thrown as ImksError;
+        // A connection that ends is no attempt: the next one waits for a new connection.
+        if (error.code === "disconnected") continue;
+        if (!isWorthAnotherAttempt(error, ++failures)) throw error;
+        await this.#parts.sleep(Math.max(error.retryAfterMs ?? 0, pause(failures - 1, PAUSES, Math.random())));
+      }
+    }
+  }
+
+  async #put(entry: OutboxEntry): Promise<void> {
+    try {
+      await this.#parts.store.put(entry);
+    } catch (cause) {
+      throw storeFailed(cause);
+    }
+  }
+}
+
+/** Returns 128 random bits. (`crypto.randomUUID` exists on pages over HTTPS only.) */
+export function newNonce(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function isClosed(result: Result): boolean {
+  return "error" in result && result.error.code === "closed";
+}
+
+function storeFailed(cause: unknown): ImksError {
+  return new ImksError("store_failed", "The outbox cannot be stored", { cause });
+}
+
+function expired(): ImksError {
+  return new ImksError("nonce_expired", "The message may have been stored a day ago: look, and send it anew");
+}
+
+/** How long an attempt may be repeated: an hour less than the server remembers a nonce. */
+const NONCE_VALID_MS = 23 * 60 * 60 * 1_000;
+/** The pauses after answers that say "try again". */
+const PAUSES: Pauses = { delayMs: 250, delayMaxMs: 30_000, jitter: 0.5 };

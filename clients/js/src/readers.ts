@@ -1,0 +1,299 @@
+//! The readers of channels: hands live events to their mergers, and asks the server for what these are missing.
+
+import type { Connection } from "./connection.js";
+import { closed } from "./connection.js";
+import { ImksError } from "./error.js";
+import type { SubscribedChannel } from "./imks.js";
+import { LIVE, Merger, type ChannelEvent, type Cursor, type LiveEvent } from "./merge.js";
+import { request } from "./requests.js";
+import { isWorthAnotherAttempt, pause } from "./retry.js";
+
+/** Where a reader begins, and how it treats a long absence. */
+export interface MessagesOptions {
+  /**
+   * `now` (the default): with what comes next. `start`: with the oldest message that the channel still has. `{last}`: with
+   * so many of the newest messages, at most 100. A `Cursor`: after the event that it came with.
+   */
+  from?: "now" | "start" | { last: number } | Cursor;
+  /**
+   * What happens to messages that are more than one answer of `sync` holds (200): `fill` (the default) fetches all of them, `skip`
+   * tells a `gap` and goes on with the newest.
+   */
+  gaps?: "fill" | "skip";
+  /** Live events that wait for the reader, at most; 512 if absent. Further ones are dropped, and fetched when there is room. */
+  buffer?: number;
+}
+
+/** The events of a channel, in order: `for await (const event of client.channel(id).messages())`. */
+export class MessageStream implements AsyncIterableIterator<ChannelEvent> {
+  readonly channelId: string;
+  readonly options: Required<MessagesOptions>;
+  /** Null until the server has said where the channel is. */
+  merger: Merger | null = null;
+  /** The session in which its room was entered. */
+  joined: string | null = null;
+  readonly #leave: (stream: MessageStream) => void;
+  readonly #taken: () => void;
+  #error: ImksError | null = null;
+  #isOver = false;
+  #wake: (() => void)[] = [];
+
+  constructor(channelId: string, options: MessagesOptions, leave: (stream: MessageStream) => void, taken: () => void) {
+    this.channelId = channelId;
+    this.options = { from: "now", gaps: "fill", buffer: 512, ...options };
+    this.#leave = leave;
+    this.#taken = taken;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /**
+   * Waits for the next event.
+   *
+   * Rejects with an `ImksError` when the channel can no longer be read, because the user has left it or may not see it, and
+   * when the server keeps the client out. The stream is over then.
+   */
+  async next(): Promise<IteratorResult<ChannelEvent, undefined>> {
+    for (;;) {
+      const event = this.merger?.take();
+      if (event) {
+        this.#taken();
+        return { done: false, value: event };
+      }
+      if (this.#error) {
+        const error = this.#error;
+        this.#error = null;
+        throw error;
+      }
+      if (this.#isOver) return { done: true, value: undefined };
+      await new Promise<void>((resolve) => this.#wake.push(resolve));
+    }
+  }
+
+  /** Ends the stream; what waits is dropped. `break` in `for await` does it too. */
+  async return(): Promise<IteratorResult<ChannelEvent, undefined>> {
+    this.merger = null;
+    this.end(null);
+    return { done: true, value: undefined };
+  }
+
+  /** Ends the stream after what waits. */
+  end(error: ImksError | null): void {
+    if (!this.#isOver) this.#error = error;
+    this.#isOver = true;
+    this.#leave(this);
+    this.wake();
+  }
+
+  /** Says that there may be something to take. */
+  wake(): void {
+    const waiting = this.#wake;
+    this.#wake = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+/** All readers of a client. One request at a time asks for what they miss. */
+export class Readers {
+  readonly #connection: Connection;
+  readonly #streams = new Set<MessageStream>();
+  #isAsking = false;
+  #isSyncNext = false;
+  #failures = 0;
+  /** No request before this time, because the last one failed. */
+  #notBefore = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+    this.#listen();
+  }
+
+  /** Opens a stream, without waiting for anything. */
+  open(channelId: string, options: MessagesOptions): MessageStream {
+    const stream = new MessageStream(channelId, options, (left) => this.#streams.delete(left), this.#pump);
+    this.#streams.add(stream);
+    const { state } = this.#connection;
+    if (state === "closed") stream.end(closed());
+    this.#pump();
+    return stream;
+  }
+
+  #listen(): void {
+    const { socket } = this.#connection;
+    for (const name of LIVE) {
+      socket.on(name, ((payload: LiveEvent["payload"]) => this.#live({ name, payload } as LiveEvent)) as never);
+    }
+    socket.on("sync:required", ({ channel_ids }) => {
+      for (const id of channel_ids) this.#each(id, (stream) => stream.merger?.resync());
+    });
+    socket.on("channel:activity", ({ channels }) => {
+      for (const head of channels) this.#each(head.channel_id, (stream) => stream.merger?.heads(head));
+    });
+    socket.on("channel:left", ({ channel_id, reason, message }) => {
+      const code = reason === "kicked" ? "kicked" : "forbidden";
+      this.#each(channel_id, (stream) => stream.end(new ImksError(code, message ?? `left the channel: ${reason}`)));
+    });
+    this.#connection.on("state", ({ state, error }) => {
+      if (state === "connected") {
+        this.#failures = this.#notBefore = 0;
+        this.#pump();
+      }
+      const last = state === "refused" ? error : state === "closed" ? null : undefined;
+      if (last === undefined) return;
+      clearTimeout(this.#timer);
+      for (const stream of this.#streams) stream.end(last);
+    });
+  }
+
+  #live(event: LiveEvent): void {
+    this.#each(event.payload.channel_id, (stream) => stream.merger?.live(event, now()));
+  }
+
+  #each(channelId: string, act: (stream: MessageStream) => void): void {
+    for (const stream of this.#streams) {
+      if (stream.channelId !== channelId) continue;
+      act(stream);
+      stream.wake();
+    }
+    this.#pump();
+  }
+
+  /** Asks for everything that is due, one request after the other, and plans when to look again. */
+  readonly #pump = (): void => {
+    if (this.#isAsking || !this.#connection.session) return;
+    const wait = Math.max(this.#dueAt(), this.#notBefore) - now();
+    clearTimeout(this.#timer);
+    if (wait === Infinity) return;
+    if (wait > 0) {
+      this.#timer = setTimeout(this.#pump, wait);
+      return;
+    }
+    this.#isAsking = true;
+    void this.#ask().finally(() => {
+      this.#isAsking = false;
+      this.#pump();
+    });
+  };
+
+  #dueAt(): number {
+    const session = this.#connection.session?.session_id;
+    let due = Infinity;
+    for (const { joined, merger } of this.#streams) due = Math.min(due, joined === session ? (merger?.dueAt ?? Infinity) : 0);
+    return due;
+  }
+
+  async #ask(): Promise<void> {
+    const job = this.#job();
+    if (!job) return;
+    try {
+      await job.run();
+      this.#failures = this.#notBefore = 0;
+    } catch (thrown) {
+      const error = thrown instanceof ImksError ? thrown : new ImksError("internal", String(thrown), { cause: thrown });
+      const isOver = !isWorthAnotherAttempt(error, ++this.#failures);
+      this.#notBefore = now() + Math.max(error.retryAfterMs ?? 0, pause(this.#failures, PAUSES, Math.random()));
+      for (const stream of job.streams) isOver ? stream.end(error) : stream.merger?.resync();
+    }
+    for (const stream of job.streams) stream.wake();
+  }
+
+  /** Returns the next request, and for whom it is. */
+  #job(): { streams: MessageStream[]; run: () => Promise<void> } | null {
+    const session = this.#connection.session?.session_id;
+    const outside = this.#batch((stream) => stream.joined !== session);
+    if (session && outside.length > 0) return { streams: outside, run: () => this.#join(outside, session) };
+    const syncing = this.#batch((stream) => stream.merger?.wants(now()) === "sync");
+    const [alone] = this.#batch((stream) => (stream.merger?.wants(now()) ?? "sync") !== "sync");
+    // In turns, so that the long absence of one reader does not hold up the others.
+    this.#isSyncNext = alone === undefined || (!this.#isSyncNext && syncing.length > 0);
+    if (this.#isSyncNext && syncing.length > 0) return { streams: syncing, run: () => this.#sync(syncing) };
+    if (!alone) return null;
+    this.#streams.delete(alone);
+    this.#streams.add(alone);
+    return { streams: [alone], run: () => this.#fetch(alone) };
+  }
+
+  /** Returns the first streams that `wants` accepts, each of another channel. */
+  #batch(wants: (stream: MessageStream) => boolean): MessageStream[] {
+    const batch = new Map<string, MessageStream>();
+    for (const stream of this.#streams) {
+      if (batch.size < BATCH_MAX && !batch.has(stream.channelId) && wants(stream)) batch.set(stream.channelId, stream);
+    }
+    return [...batch.values()];
+  }
+
+  async #sync(streams: MessageStream[]): Promise<void> {
+    const channels = streams.flatMap(({ channelId, merger }) => {
+      const ask = merger?.next(now());
+      return ask?.ask === "sync" ? [{ channel_id: channelId, seq: ask.seq, rev: ask.rev }] : [];
+    });
+    const answer = await request(this.#connection, "sync", { channels });
+    for (const stream of streams) {
+      const mine = answer.channels.find((channel) => channel.channel_id === stream.channelId);
+      if (mine) stream.merger?.synced(mine, now());
+      else if (answer.removed_channels.includes(stream.channelId)) stream.end(notReadable());
+      else stream.merger?.resync();
+    }
+  }
+
+  async #fetch({ channelId: channel_id, merger }: MessageStream): Promise<void> {
+    const ask = merger?.next(now());
+    if (ask?.ask === "history") {
+      merger?.page(await request(this.#connection, "history", { channel_id, after: ask.after, limit: PAGE }), now());
+    } else if (ask?.ask === "messages") {
+      merger?.got((await request(this.#connection, "message:get", { channel_id, message_ids: ask.ids })).messages);
+    }
+  }
+
+  /** Enters the rooms of the channels, and finds out where new streams begin. */
+  async #join(streams: MessageStream[], session: string): Promise<void> {
+    const channel_ids = streams.map((stream) => stream.channelId);
+    const { channels } = await request(this.#connection, "channel:subscribe", { channel_ids });
+    for (const [place, channel] of channels.entries()) {
+      const stream = streams[place];
+      if (!stream) continue;
+      if (channel.error) {
+        const error = ImksError.from(channel.error);
+        if (error.retryable) throw error;
+        stream.end(error);
+        continue;
+      }
+      stream.merger ??= await this.#begin(stream, channel);
+      // Whatever came before the room was entered, and while its numbers were on their way.
+      stream.merger.resync();
+      stream.joined = session;
+    }
+  }
+
+  async #begin({ channelId, options: { from, gaps, buffer } }: MessageStream, head: SubscribedChannel): Promise<Merger> {
+    const { last_seq: seq = 0, rev = 0, last_message_id: id = null, horizon_seq: horizon = 0 } = head;
+    if (from === "now") return new Merger({ seq, rev, id }, horizon, { gaps, buffer });
+    if (from === "start") return new Merger({ seq: horizon, rev, id: null }, horizon, { gaps, buffer });
+    if (!("last" in from)) return new Merger(from, 0, { gaps, buffer });
+    const limit = Math.min(from.last, PAGE);
+    const page = await request(this.#connection, "history", { channel_id: channelId, limit });
+    const [first] = page.messages;
+    const merger = new Merger(first ? { seq: first.seq - 1, rev, id: null } : { seq, rev, id }, horizon, { gaps, buffer });
+    merger.page(page, now());
+    return merger;
+  }
+}
+
+function notReadable(): ImksError {
+  return new ImksError("forbidden", "The channel cannot be read any more");
+}
+
+/** Milliseconds that no change of the clock moves. */
+function now(): number {
+  return performance.now();
+}
+
+/** Channels in one request, at most. */
+const BATCH_MAX = 100;
+/** Messages in one page of `history`, at most. */
+const PAGE = 100;
+/** The pauses after requests that failed. */
+const PAUSES = { delayMs: 250, delayMaxMs: 10_000, jitter: 0.5 };

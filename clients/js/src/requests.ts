@@ -1,0 +1,81 @@
+//! Requests with typed answers and a deadline.
+
+import type { Connection } from "./connection.js";
+import { ImksError } from "./error.js";
+import type { Answer, ClientToServerEvents } from "./imks.js";
+
+/** The payload of a request. */
+export type RequestPayload<E extends keyof ClientToServerEvents> = Parameters<ClientToServerEvents[E]>[0];
+
+/** The data of a good answer. */
+export type RequestData<E extends keyof ClientToServerEvents> = Extract<
+  Parameters<Parameters<ClientToServerEvents[E]>[1]>[0],
+  { ok: true }
+>["data"];
+
+/** The settings of a request. */
+export interface RequestOptions {
+  /** How long the answer may take, the time without a connection included; 10,000 if absent. */
+  timeoutMs?: number;
+}
+
+/**
+ * Sends a request, with a connection at the latest before its deadline, and returns the data of the answer.
+ *
+ * Rejects with an `ImksError`: that of the answer, `timeout`, `disconnected`, or why there is no connection.
+ */
+export async function request<E extends keyof ClientToServerEvents>(
+  connection: Connection,
+  event: E,
+  payload: RequestPayload<E>,
+  { timeoutMs = REQUEST_TIMEOUT_MS }: RequestOptions = {},
+): Promise<RequestData<E>> {
+  const until = Date.now() + timeoutMs;
+  await before(until, event, connection.ready({ orRefused: true }));
+  return requestNow(connection, event, payload, until - Date.now());
+}
+
+/** Sends a request over the connection that there is, and returns the data of the answer. Rejects like `request`. */
+export async function requestNow<E extends keyof ClientToServerEvents>(
+  connection: Connection,
+  event: E,
+  payload: RequestPayload<E>,
+  timeoutMs = REQUEST_TIMEOUT_MS,
+): Promise<RequestData<E>> {
+  const { session } = connection;
+  // Without one, the stock socket would keep the request for the next connection.
+  if (!session) throw disconnected(event);
+  const socket = connection.socket.timeout(Math.max(timeoutMs, 1)) as unknown as Untyped;
+  let answer: Answer<RequestData<E>>;
+  try {
+    answer = (await socket.emitWithAck(event, payload)) as Answer<RequestData<E>>;
+  } catch {
+    throw connection.session === session ? late(event) : disconnected(event);
+  }
+  if (!answer.ok) throw ImksError.from(answer.error);
+  return answer.data;
+}
+
+async function before<T>(until: number, event: string, wanted: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(late(event)), Math.max(until - Date.now(), 0));
+  });
+  return Promise.race([wanted, timeout]).finally(() => clearTimeout(timer));
+}
+
+function late(event: string): ImksError {
+  return new ImksError("timeout", `${event}: no answer in time`, { retryable: true });
+}
+
+function disconnected(event: string): ImksError {
+  return new ImksError("disconnected", `${event}: no connection until the answer came`, { retryable: true });
+}
+
+/** The stock client cannot type an event that is itself a parameter. */
+interface Untyped {
+  emitWithAck(event: string, payload: unknown): Promise<unknown>;
+}
+
+/** How long an answer may take, in milliseconds. */
+const REQUEST_TIMEOUT_MS = 10_000;

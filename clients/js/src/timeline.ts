@@ -1,0 +1,51 @@
+//! A list of messages that the events of a channel keep up to date, for programs that show it. No I/O.
+
+import type { Message } from "./imks.js";
+import { characters, type ChannelEvent } from "./merge.js";
+
+/**
+ * Returns `messages`, oldest first, after `event`. The list that was passed in stays as it is, and so does each message
+ * that has not changed.
+ *
+ * A `gap` changes nothing: whoever shows one keeps the event.
+ */
+export function apply(messages: readonly Message[], event: ChannelEvent): readonly Message[] {
+  switch (event.type) {
+    case "message":
+      return [...messages, event.message];
+    case "updated":
+      return change(messages, event.id, (message) => ({ ...message, ...event.changes }));
+    case "deleted":
+      return change(messages, event.id, (message) => ({
+        ...message,
+        body: "",
+        deleted_at: event.deleted_at,
+        reactions: {},
+        attachments: [],
+        attachment_count: 0,
+        embeds: [],
+        poll: null,
+        stream: null,
+        pinned: false,
+      }));
+    case "append":
+      return change(messages, event.id, (message) => ({
+        ...message,
+        body: message.body + event.text,
+        stream: { state: "active", offset: event.offset + characters(event.text) },
+      }));
+    case "removed":
+      return messages.filter((message) => message.seq > event.until_seq);
+    case "reset":
+      return event.messages;
+    case "gap":
+      return messages;
+  }
+}
+
+function change(messages: readonly Message[], id: string, to: (message: Message) => Message): readonly Message[] {
+  // What changes is mostly new.
+  const place = messages.findLastIndex((message) => message.id === id);
+  const message = messages[place];
+  return message === undefined ? messages : messages.with(place, to(message));
+}

@@ -1,0 +1,124 @@
+// What the merger does in the cases that have a name. That it is right in all others: merge.property.test.js.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { apply } from "../dist/index.js";
+import { HOLE_MS, Merger } from "../dist/merge.js";
+import { Server } from "./server.js";
+
+const OPTIONS = { buffer: 4, gaps: "fill" };
+
+function merger(cursor = { seq: 0, rev: 0, id: null }, options = OPTIONS) {
+  return new Merger(cursor, 0, options);
+}
+
+const message = (seq, more = {}) => ({ id: Server.id(seq), seq, body: `${seq}`, deleted_at: null, stream: null, ...more });
+const sent = (seq, more) => ({ name: "message:new", payload: message(seq, more) });
+const edited = (seq, rev) => ({ name: "message:updated", payload: { ...message(seq, { body: "edited" }), rev, kind: "edit", event_id: "e" } });
+const answer = (more) => ({ messages: [], changes: [], truncated: false, reset: false, horizon_seq: 0, horizon_id: null, ...more });
+
+function all(merger) {
+  const events = [];
+  for (let event = merger.take(); event; event = merger.take()) events.push(event);
+  return events;
+}
+
+const told = (events) => events.map((event) => `${event.type} ${event.message?.seq ?? event.seq ?? event.rev ?? event.text}`);
+
+test("what comes in order is told at once, and what comes twice once", () => {
+  const it = merger();
+  for (const event of [sent(1), sent(2), sent(2), edited(1, 1), edited(1, 1)]) it.live(event, 0);
+  const events = all(it);
+  assert.deepEqual(told(events), ["message 1", "message 2", "updated 1"]);
+  assert.deepEqual(events.at(-1).cursor, { seq: 2, rev: 1, id: Server.id(2) });
+  assert.equal("event_id" in events.at(-1).changes || "rev" in events.at(-1).changes, false, "the changes are those of a message");
+  assert.equal(it.dueAt, null);
+});
+
+test("a hole that closes by itself costs no request, and one that stays is asked for after two seconds", () => {
+  const it = merger();
+  it.live(sent(2), 10);
+  assert.deepEqual([all(it), it.next(10 + HOLE_MS - 1), it.dueAt], [[], null, 10 + HOLE_MS]);
+  it.live(sent(1), 20);
+  assert.deepEqual([told(all(it)), it.dueAt], [["message 1", "message 2"], null]);
+  it.live(edited(2, 2), 30);
+  assert.deepEqual(it.next(30 + HOLE_MS), { ask: "sync", seq: 2, rev: 0 });
+  it.synced(answer({ seq: 2, rev: 2, changes: [{ rev: 2, message: message(2, { body: "edited" }) }] }), 40 + HOLE_MS);
+  assert.deepEqual([told(all(it)), it.dueAt], [["updated 2"], null]);
+});
+
+test("a slow reader holds nothing but its buffer, and gets what was dropped when it reads again", () => {
+  const it = merger();
+  for (let seq = 1; seq <= 1_000; seq++) it.live(sent(seq), 0);
+  assert.equal(it.waiting, 4);
+  assert.equal(it.next(0), null, "it has enough to do");
+  assert.deepEqual(told([it.take(), it.take()]), ["message 1", "message 2"]);
+  assert.deepEqual(it.next(0), { ask: "sync", seq: 4, rev: 0 });
+  it.synced(answer({ seq: 1_000, rev: 0, truncated: true, messages: [message(999), message(1_000)] }), 0);
+  assert.deepEqual(it.next(0), { ask: "history", after: Server.id(4) });
+});
+
+test("what does not fit into an answer is fetched, or left out where the reader wants that", () => {
+  const away = answer({ seq: 9, rev: 0, truncated: true, messages: [message(8), message(9)] });
+  const [fill, skip] = [merger(), merger(undefined, { ...OPTIONS, gaps: "skip" })];
+  fill.synced(away, 0);
+  assert.equal(fill.next(0).ask, "history");
+  fill.page({ messages: [1, 2, 3].map((seq) => message(seq)), has_more_after: true }, 0);
+  all(fill);
+  assert.deepEqual(fill.next(0), { ask: "history", after: Server.id(3) });
+  skip.synced(away, 0);
+  const [gap, ...rest] = all(skip);
+  assert.deepEqual([gap.type, gap.after, gap.before, told(rest)], ["gap", 0, 8, ["message 8", "message 9"]]);
+});
+
+test("after a reset the known messages come as they are now, and new ones as always", () => {
+  const it = merger({ seq: 2, rev: 5, id: Server.id(2) });
+  it.synced(answer({ reset: true, seq: 3, rev: 900, messages: [message(1, { body: "new" }), message(2), message(3)] }), 0);
+  const [reset, ...rest] = all(it);
+  assert.deepEqual([reset.type, reset.messages.map(({ body }) => body), told(rest)], ["reset", ["new", "2"], ["message 3"]]);
+  assert.deepEqual(it.cursor, { seq: 3, rev: 900, id: Server.id(3) });
+});
+
+test("a server that lost the newest messages is believed", () => {
+  const it = merger({ seq: 9, rev: 5, id: Server.id(9) });
+  it.synced(answer({ reset: true, seq: 2, rev: 1, messages: [message(1), message(2)] }), 0);
+  it.live(sent(3), 0);
+  assert.deepEqual(all(it).map(({ type }) => type), ["reset", "message"]);
+});
+
+test("messages that were too old are told as removed", () => {
+  const it = merger({ seq: 2, rev: 0, id: Server.id(2) });
+  it.live({ name: "channel:horizon", payload: { horizon_seq: 5, horizon_id: Server.id(5) } }, 0);
+  it.live(sent(6), 0);
+  const [removed, next] = all(it);
+  assert.deepEqual([removed.type, removed.until_seq, next.message.seq], ["removed", 5, 6]);
+  assert.deepEqual(apply([message(2), message(6)], removed).map(({ seq }) => seq), [6]);
+});
+
+test("a streamed message grows piece by piece, and a piece that is missing is fetched", () => {
+  const it = merger();
+  const piece = (offset, text) => it.live({ name: "message:append", payload: { id: Server.id(1), offset, text } }, 0);
+  it.live(sent(1, { body: "a", stream: { state: "active", offset: 1 } }), 0);
+  piece(1, "😀");
+  piece(1, "😀");
+  piece(2, "b");
+  assert.deepEqual(told(all(it)), ["message 1", "append 😀", "append b"]);
+  piece(9, "late");
+  assert.deepEqual(it.next(0), { ask: "messages", ids: [Server.id(1)] });
+  it.got([message(1, { body: "a😀b and late", stream: { state: "active", offset: 13 } })]);
+  piece(13, "!");
+  assert.deepEqual(all(it).map(({ type }) => type), ["updated", "append"]);
+});
+
+test("reactions, pins, polls, acknowledgements and threads change one field of a message", () => {
+  const it = merger({ seq: 1, rev: 0, id: Server.id(1) });
+  const id = Server.id(1);
+  const thread = { reply_count: 1, last_reply_at: "now", last_reply_seq: 2, participant_ids: [] };
+  it.live({ name: "reaction:updated", payload: { message_id: id, rev: 1, reactions: { "👍": { count: 1 } } } }, 0);
+  it.live({ name: "pin:updated", payload: { message_id: id, rev: 2, pinned: true } }, 0);
+  it.live({ name: "poll:updated", payload: { message_id: id, rev: 3, poll: { votes: 2 } } }, 0);
+  it.live({ name: "ack:updated", payload: { message_id: id, rev: 4, ack_count: 3 } }, 0);
+  const changes = all(it).reduce(apply, [message(1)]);
+  it.live({ name: "thread:updated", payload: { thread_id: id, rev: 5, event_id: "e", ...thread } }, 0);
+  const [last] = all(it).reduce(apply, changes);
+  assert.deepEqual(last, { ...message(1), reactions: { "👍": { count: 1 } }, pinned: true, poll: { votes: 2 }, ack_count: 3, thread });
+});

@@ -1,0 +1,133 @@
+// The outbox, with a server that answers what the test says.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ImksError, MemoryStore, WebStorageStore } from "../dist/index.js";
+import { newNonce, Outbox } from "../dist/outbox.js";
+import { pause, refusal } from "../dist/retry.js";
+
+const HOUR = 60 * 60 * 1_000;
+
+// An outbox; `answers` are taken one after the other, and then every message is stored.
+function outbox({ answers = [], max = 10, store = new MemoryStore(), clock = () => 0 } = {}) {
+  const it = { attempts: [], slept: [], told: [], store };
+  it.box = new Outbox({
+    store,
+    max,
+    ready: async () => it.closed && Promise.reject(it.closed),
+    deliver: async (request) => {
+      it.attempts.push(request);
+      const answer = answers.shift();
+      if (answer instanceof Error) throw answer;
+      return { id: request.nonce, body: request.body };
+    },
+    told: (outcome) => it.told.push(outcome),
+    clock,
+    sleep: async (ms) => void it.slept.push(ms),
+  });
+  return it;
+}
+
+const draft = (body, more = {}) => ({ channel_id: "c", body, ...more });
+const error = (code, more = {}) => new ImksError(code, code, more);
+const busy = (more) => error("rate_limited", { retryable: true, retryAfterMs: 700, ...more });
+
+test("messages of a channel are sent in the order in which they were written, each with one nonce for all attempts", async () => {
+  const it = outbox({ answers: [error("disconnected", { retryable: true }), busy()] });
+  const stored = await Promise.all(["one", "two", "three"].map((body) => it.box.send(draft(body))));
+  assert.deepEqual(stored.map(({ body }) => body), ["one", "two", "three"]);
+  assert.deepEqual(it.attempts.map(({ body }) => body), ["one", "one", "one", "two", "three"]);
+  assert.equal(new Set(it.attempts.map(({ nonce }) => nonce)).size, 3);
+  assert.equal(it.slept.length, 1, "a lost connection is no attempt");
+  assert.ok(it.slept[0] >= 700, "it waits as long as the server says");
+  assert.deepEqual([it.box.waiting(), it.store.load()], [[], []]);
+});
+
+test("a message that is refused for good fails with the code, and the next one is sent", async () => {
+  const it = outbox({ answers: [error("channel_archived"), error("internal", { retryable: true }), error("internal", { retryable: true })] });
+  const [refused, broken, good] = await Promise.allSettled(["a", "b", "c"].map((body) => it.box.send(draft(body))));
+  assert.deepEqual([refused.reason.code, broken.reason.code, good.status], ["channel_archived", "internal", "fulfilled"]);
+  assert.deepEqual(it.attempts.map(({ body }) => body), ["a", "b", "b", "c"], "a bug is tried twice");
+  assert.deepEqual(it.told.map((outcome) => outcome.error?.code ?? outcome.message.body), ["channel_archived", "internal", "c"]);
+});
+
+test("a full outbox refuses one more message, and has room again afterwards", async () => {
+  const it = outbox({ max: 2 });
+  const sending = [it.box.send(draft("1")), it.box.send(draft("2"))];
+  await assert.rejects(it.box.send(draft("3")), { code: "outbox_full" });
+  await Promise.all(sending);
+  await it.box.send(draft("4"));
+});
+
+test("what an earlier run has left is sent first, with its nonce", async () => {
+  const first = outbox();
+  first.closed = error("closed");
+  await assert.rejects(first.box.send(draft("left")), { code: "closed" });
+  assert.deepEqual(first.told, [], "it is not refused");
+  const next = outbox({ store: first.store });
+  await next.box.send(draft("new"));
+  assert.deepEqual(next.attempts.map(({ body }) => body), ["left", "new"]);
+  assert.equal(next.attempts[0].nonce, first.store.load()[0]?.nonce ?? next.told[0].entry.nonce);
+  assert.equal(next.store.load().length, 0);
+});
+
+test("a message that may have been stored a day ago is not sent again", async () => {
+  let now = 0;
+  const store = new MemoryStore();
+  store.put({ nonce: "n", order: 3, request: draft("old", { nonce: "n" }), tried_at: 0 });
+  store.put({ nonce: "m", order: 4, request: draft("never tried", { nonce: "m" }), tried_at: null });
+  now = 24 * HOUR;
+  const it = outbox({ store, clock: () => now });
+  await it.box.send(draft("new"));
+  assert.deepEqual(it.attempts.map(({ body }) => body), ["never tried", "new"]);
+  assert.equal(it.told[0].error.code, "nonce_expired");
+});
+
+test("a store that fails keeps no message that is not kept", async () => {
+  const full = { load: () => [], remove() {}, put: () => { throw new Error("the quota"); } };
+  const it = outbox({ store: full });
+  await assert.rejects(it.box.send(draft("x")), ({ code, cause }) => code === "store_failed" && cause.message === "the quota");
+  assert.deepEqual(it.attempts, []);
+  const broken = outbox({ store: { ...full, load: () => Promise.reject(new Error("gone")) } });
+  for (const body of ["x", "y"]) await assert.rejects(broken.box.send(draft(body)), { code: "store_failed" });
+});
+
+test("the storage of a browser keeps the outboxes of two users apart", async () => {
+  const kept = new Map();
+  const storage = {
+    get length() { return kept.size; },
+    key: (index) => [...kept.keys()][index] ?? null,
+    getItem: (key) => kept.get(key) ?? null,
+    setItem: (key, value) => void kept.set(key, value),
+    removeItem: (key) => void kept.delete(key),
+  };
+  const [alice, bob] = ["alice", "bob"].map((name) => new WebStorageStore(name, storage));
+  const entry = (nonce, order) => ({ nonce, order, request: draft(nonce, { nonce }), tried_at: null });
+  for (const [store, ...of] of [[alice, entry("b", 2)], [bob, entry("x", 1)], [alice, entry("a", 1)]]) store.put(...of);
+  assert.deepEqual(bob.load(), [entry("x", 1)]);
+  const it = outbox({ store: alice });
+  await it.box.send(draft("new"));
+  assert.deepEqual(it.attempts.map(({ body }) => body), ["a", "b", "new"]);
+  assert.deepEqual([...kept.keys()].length, 1);
+});
+
+test("nonces differ and fit", () => {
+  const nonces = new Set(Array.from({ length: 1_000 }, newNonce));
+  assert.equal(nonces.size, 1_000);
+  assert.ok([...nonces].every((nonce) => /^[0-9a-f]{32}$/.test(nonce)));
+});
+
+test("pauses grow to their longest, differ between clients, and never end", () => {
+  const pauses = { delayMs: 100, delayMaxMs: 5_000, jitter: 0.5 };
+  assert.deepEqual([0, 1, 2, 3, 10, 10_000].map((attempt) => pause(attempt, pauses, 0.5)), [100, 200, 400, 800, 5_000, 5_000]);
+  assert.deepEqual([pause(0, pauses, 0), pause(0, pauses, 1)], [50, 150]);
+});
+
+test("a refusal that passes is tried again, an expired token where a new one can be had, and nothing else", () => {
+  const body = (code, retryable) => ({ code, message: code, retryable, request_id: "r", retry_after_ms: retryable ? 30 : null });
+  const retry = (code, retryable, canRenew) => refusal(code, body(code, retryable), canRenew).retry;
+  assert.deepEqual([retry("overloaded", true, false), retry("unauthenticated", false, true), retry("token_revoked", false, true)], [true, false, false]);
+  assert.deepEqual([retry("token_expired", false, true), retry("token_expired", false, false)], [true, false]);
+  assert.equal(refusal("overloaded", body("overloaded", true), true).error.retryAfterMs, 30);
+  const foreign = refusal("Invalid namespace", undefined, true);
+  assert.deepEqual([foreign.retry, foreign.error.code, foreign.error.message], [false, "refused", "Invalid namespace"]);
+});

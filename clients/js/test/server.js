@@ -1,0 +1,154 @@
+// A channel as the server keeps it, with small limits: what `sync` and `history` answer, and the events that it sends.
+
+export const LIMIT = 6;
+const PAGE = 4;
+const LOG = 24;
+
+export class Server {
+  messages = []; // by seq - 1; null when they are removed
+  log = []; // by rev - 1: the id that changed
+  horizon = 0;
+  listeners = new Set();
+
+  static id(seq) {
+    return `0190a8c0-0000-7000-8000-${String(seq).padStart(12, "0")}`;
+  }
+
+  get seq() {
+    return this.messages.length;
+  }
+
+  get rev() {
+    return this.log.length;
+  }
+
+  heads() {
+    return { last_seq: this.seq, rev: this.rev };
+  }
+
+  tell(name, payload) {
+    for (const listener of this.listeners) listener({ name, payload: structuredClone(payload) });
+  }
+
+  send(body, stream = null) {
+    const seq = this.seq + 1;
+    const message = { id: Server.id(seq), seq, body, deleted_at: null, reactions: {}, stream, version: 1 };
+    this.messages.push(message);
+    this.tell("message:new", message);
+  }
+
+  // The messages that are there.
+  present() {
+    return this.messages.filter((message) => message !== null);
+  }
+
+  change(message, event, change) {
+    if (!message || message.deleted_at) return;
+    this.log.push(message.id);
+    const payload = change(message) ?? {};
+    const { id, seq } = message;
+    const rev = this.rev;
+    if (event === "message:updated") this.tell(event, { ...message, rev, ...payload });
+    else if (event === "message:deleted") this.tell(event, { id, seq, rev, deleted_at: message.deleted_at });
+    else this.tell(event, { message_id: id, rev, ...payload });
+  }
+
+  edit(message, body) {
+    this.change(message, "message:updated", () => {
+      message.body = body;
+      message.version++;
+      if (message.stream) message.stream = { ...message.stream, state: "finished" };
+      return { kind: "edit" };
+    });
+  }
+
+  delete(message) {
+    this.change(message, "message:deleted", () => {
+      Object.assign(message, { body: "", deleted_at: "now", reactions: {}, stream: null });
+    });
+  }
+
+  react(message, emoji) {
+    this.change(message, "reaction:updated", () => {
+      message.reactions = { ...message.reactions, [emoji]: { count: (message.reactions[emoji]?.count ?? 0) + 1, user_ids: [] } };
+      return { reactions: message.reactions };
+    });
+  }
+
+  append(message, text) {
+    if (message?.stream?.state !== "active") return;
+    const { offset } = message.stream;
+    message.body += text;
+    message.stream = { state: "active", offset: offset + [...text].length };
+    this.tell("message:append", { id: message.id, offset, text });
+  }
+
+  finish(message) {
+    if (message?.stream?.state !== "active") return;
+    this.change(message, "message:updated", () => {
+      message.stream = { ...message.stream, state: "finished" };
+      return { kind: "stream" };
+    });
+  }
+
+  // Messages up to `seq` are too old.
+  retain(seq) {
+    if (seq <= this.horizon) return;
+    this.horizon = seq;
+    for (let at = 0; at < seq; at++) this.messages[at] = null;
+    this.tell("channel:horizon", { horizon_seq: seq, horizon_id: Server.id(seq) });
+  }
+
+  // A backup is put back.
+  restore({ messages, log, horizon }) {
+    Object.assign(this, structuredClone({ messages, log, horizon }));
+  }
+
+  backup() {
+    return structuredClone({ messages: this.messages, log: this.log, horizon: this.horizon });
+  }
+
+  // Returns the function that makes the answer: heads are read now, rows when it is called.
+  sync({ seq, rev }) {
+    const [head, until, horizon] = [this.seq, this.rev, this.horizon];
+    const changed = new Map(this.log.slice(rev, until).map((id, at) => [id, rev + at + 1]));
+    const isForeign = seq > head || rev > until;
+    const reset = isForeign || until - rev > LOG || changed.size > LIMIT;
+    const missing = head - (reset ? horizon : Math.max(seq, horizon));
+    return () => {
+      const newest = this.messages.slice(head - Math.min(missing, LIMIT), head).filter((message) => message !== null);
+      const changes = reset ? [] : [...changed].map(([id, at]) => ({ rev: at, message: this.messages.find((it) => it?.id === id) }));
+      const streamed = reset ? [] : this.present().filter((it) => it.stream?.state === "active" && it.seq <= seq && !changed.has(it.id));
+      return structuredClone({
+        messages: newest,
+        changes: [...changes.filter(({ message }) => message).sort((a, b) => a.rev - b.rev), ...streamed.map((message) => ({ rev: Math.min(until, rev), message }))],
+        seq: head,
+        rev: until,
+        truncated: newest.length < missing,
+        reset,
+        horizon_seq: horizon,
+        horizon_id: horizon === 0 ? null : Server.id(horizon),
+      });
+    };
+  }
+
+  history({ after }) {
+    const rest = this.present().filter((message) => message.id > after);
+    return () => structuredClone({ messages: rest.slice(0, PAGE), has_more_after: rest.length > PAGE });
+  }
+
+  get({ ids }) {
+    return () => structuredClone(this.present().filter(({ id }) => ids.includes(id)));
+  }
+}
+
+// Numbers between 0 and 1, always the same for one seed.
+export function random(seed) {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
