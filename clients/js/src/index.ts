@@ -4,7 +4,7 @@ export { createClient, Channel, Client, type ClientEvents, type ClientOptions, t
 export type { ConnectionOptions, ImksSocket, State, StateChange, Token, TokenReason } from "./connection.js";
 export { ImksError, type ClientErrorCode } from "./error.js";
 export type { ChannelEvent, Cursor, UpdateKind } from "./merge.js";
-export { MessageStream, type MessagesOptions } from "./readers.js";
+export type { MessagesOptions, MessageStream } from "./readers.js";
 export type { RequestData, RequestOptions, RequestPayload } from "./requests.js";
 export { MemoryStore, WebStorageStore, type OutboxEntry, type OutboxStore, type WebStorage } from "./store.js";
 export { apply } from "./timeline.js";

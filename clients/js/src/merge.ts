@@ -87,6 +87,8 @@ type Body = ChannelEvent extends infer E ? (E extends ChannelEvent ? Omit<E, "cu
  * comes out of `take`, in order. `next` says what the server should be asked.
  */
 export class Merger {
+  /** The place where it began. */
+  readonly begin: Cursor;
   readonly #options: MergerOptions;
   readonly #queue: ChannelEvent[] = [];
   /** The place after the last event of the queue. */
@@ -108,6 +110,7 @@ export class Merger {
 
   constructor(cursor: Cursor, horizon: number, options: MergerOptions) {
     this.#options = options;
+    this.begin = { ...cursor };
     this.#cursor = { ...cursor };
     this.#horizon = horizon;
     this.#head = { seq: cursor.seq, rev: cursor.rev };

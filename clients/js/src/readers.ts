@@ -3,7 +3,7 @@
 import type { Connection } from "./connection.js";
 import { closed } from "./connection.js";
 import { ImksError } from "./error.js";
-import type { SubscribedChannel } from "./imks.js";
+import type { SessionReadyEvent, SubscribedChannel } from "./imks.js";
 import { LIVE, Merger, type ChannelEvent, type Cursor, type LiveEvent } from "./merge.js";
 import { request } from "./requests.js";
 import { isWorthAnotherAttempt, pause } from "./retry.js";
@@ -25,36 +25,60 @@ export interface MessagesOptions {
 }
 
 /** The events of a channel, in order: `for await (const event of client.channel(id).messages())`. */
-export class MessageStream implements AsyncIterableIterator<ChannelEvent> {
+export interface MessageStream extends AsyncIterableIterator<ChannelEvent, undefined> {
+  readonly channelId: string;
+  /** The number of events that wait for the reader, or for their predecessors. */
+  readonly waiting: number;
+  /** Waits until the server has said where the stream begins, and returns that place. Rejects like `next`. */
+  ready(): Promise<Cursor>;
+  /**
+   * Waits for the next event.
+   *
+   * Rejects with an `ImksError` when the channel can no longer be read, because the user has left it or may not see it, and
+   * when the server keeps the client out. The stream is over then. It is over without an error after `close` of the client.
+   */
+  next(): Promise<IteratorResult<ChannelEvent, undefined>>;
+  /** Ends the stream; what waits is dropped. `break` in `for await` does it too. */
+  return(): Promise<IteratorResult<ChannelEvent, undefined>>;
+}
+
+/** A stream as its client sees it. */
+class Reading implements MessageStream {
   readonly channelId: string;
   readonly options: Required<MessagesOptions>;
   /** Null until the server has said where the channel is. */
   merger: Merger | null = null;
-  /** The session in which its room was entered. */
-  joined: string | null = null;
-  readonly #leave: (stream: MessageStream) => void;
+  /** The connection on which its room was entered. (The `session_id` is that of the token.) */
+  joined: SessionReadyEvent | null = null;
+  readonly #leave: (reading: Reading) => void;
   readonly #taken: () => void;
   #error: ImksError | null = null;
   #isOver = false;
   #wake: (() => void)[] = [];
 
-  constructor(channelId: string, options: MessagesOptions, leave: (stream: MessageStream) => void, taken: () => void) {
+  constructor(channelId: string, options: MessagesOptions, leave: (reading: Reading) => void, taken: () => void) {
     this.channelId = channelId;
     this.options = { from: "now", gaps: "fill", buffer: 512, ...options };
     this.#leave = leave;
     this.#taken = taken;
   }
 
+  get waiting(): number {
+    return this.merger?.waiting ?? 0;
+  }
+
   [Symbol.asyncIterator](): this {
     return this;
   }
 
-  /**
-   * Waits for the next event.
-   *
-   * Rejects with an `ImksError` when the channel can no longer be read, because the user has left it or may not see it, and
-   * when the server keeps the client out. The stream is over then.
-   */
+  async ready(): Promise<Cursor> {
+    for (;;) {
+      if (this.merger) return this.merger.begin;
+      if (this.#isOver) throw this.#error ?? closed();
+      await this.#change();
+    }
+  }
+
   async next(): Promise<IteratorResult<ChannelEvent, undefined>> {
     for (;;) {
       const event = this.merger?.take();
@@ -62,20 +86,14 @@ export class MessageStream implements AsyncIterableIterator<ChannelEvent> {
         this.#taken();
         return { done: false, value: event };
       }
-      if (this.#error) {
-        const error = this.#error;
-        this.#error = null;
-        throw error;
-      }
-      if (this.#isOver) return { done: true, value: undefined };
-      await new Promise<void>((resolve) => this.#wake.push(resolve));
+      if (this.#isOver) return this.#last();
+      await this.#change();
     }
   }
 
-  /** Ends the stream; what waits is dropped. `break` in `for await` does it too. */
   async return(): Promise<IteratorResult<ChannelEvent, undefined>> {
-    this.merger = null;
     this.end(null);
+    this.merger = null;
     return { done: true, value: undefined };
   }
 
@@ -87,18 +105,29 @@ export class MessageStream implements AsyncIterableIterator<ChannelEvent> {
     this.wake();
   }
 
-  /** Says that there may be something to take. */
+  /** Says that something may have changed. */
   wake(): void {
     const waiting = this.#wake;
     this.#wake = [];
     for (const resolve of waiting) resolve();
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => this.#wake.push(resolve));
+  }
+
+  #last(): IteratorResult<ChannelEvent, undefined> {
+    const error = this.#error;
+    this.#error = null;
+    if (error) throw error;
+    return { done: true, value: undefined };
   }
 }
 
 /** All readers of a client. One request at a time asks for what they miss. */
 export class Readers {
   readonly #connection: Connection;
-  readonly #streams = new Set<MessageStream>();
+  readonly #streams = new Set<Reading>();
   #isAsking = false;
   #isSyncNext = false;
   #failures = 0;
@@ -113,7 +142,7 @@ export class Readers {
 
   /** Opens a stream, without waiting for anything. */
   open(channelId: string, options: MessagesOptions): MessageStream {
-    const stream = new MessageStream(channelId, options, (left) => this.#streams.delete(left), this.#pump);
+    const stream = new Reading(channelId, options, (left) => this.#streams.delete(left), this.#pump);
     this.#streams.add(stream);
     const { state } = this.#connection;
     if (state === "closed") stream.end(closed());
@@ -152,7 +181,7 @@ export class Readers {
     this.#each(event.payload.channel_id, (stream) => stream.merger?.live(event, now()));
   }
 
-  #each(channelId: string, act: (stream: MessageStream) => void): void {
+  #each(channelId: string, act: (stream: Reading) => void): void {
     for (const stream of this.#streams) {
       if (stream.channelId !== channelId) continue;
       act(stream);
@@ -179,7 +208,7 @@ export class Readers {
   };
 
   #dueAt(): number {
-    const session = this.#connection.session?.session_id;
+    const { session } = this.#connection;
     let due = Infinity;
     for (const { joined, merger } of this.#streams) due = Math.min(due, joined === session ? (merger?.dueAt ?? Infinity) : 0);
     return due;
@@ -201,8 +230,8 @@ export class Readers {
   }
 
   /** Returns the next request, and for whom it is. */
-  #job(): { streams: MessageStream[]; run: () => Promise<void> } | null {
-    const session = this.#connection.session?.session_id;
+  #job(): { streams: Reading[]; run: () => Promise<void> } | null {
+    const { session } = this.#connection;
     const outside = this.#batch((stream) => stream.joined !== session);
     if (session && outside.length > 0) return { streams: outside, run: () => this.#join(outside, session) };
     const syncing = this.#batch((stream) => stream.merger?.wants(now()) === "sync");
@@ -217,15 +246,15 @@ export class Readers {
   }
 
   /** Returns the first streams that `wants` accepts, each of another channel. */
-  #batch(wants: (stream: MessageStream) => boolean): MessageStream[] {
-    const batch = new Map<string, MessageStream>();
+  #batch(wants: (stream: Reading) => boolean): Reading[] {
+    const batch = new Map<string, Reading>();
     for (const stream of this.#streams) {
       if (batch.size < BATCH_MAX && !batch.has(stream.channelId) && wants(stream)) batch.set(stream.channelId, stream);
     }
     return [...batch.values()];
   }
 
-  async #sync(streams: MessageStream[]): Promise<void> {
+  async #sync(streams: Reading[]): Promise<void> {
     const channels = streams.flatMap(({ channelId, merger }) => {
       const ask = merger?.next(now());
       return ask?.ask === "sync" ? [{ channel_id: channelId, seq: ask.seq, rev: ask.rev }] : [];
@@ -239,7 +268,7 @@ export class Readers {
     }
   }
 
-  async #fetch({ channelId: channel_id, merger }: MessageStream): Promise<void> {
+  async #fetch({ channelId: channel_id, merger }: Reading): Promise<void> {
     const ask = merger?.next(now());
     if (ask?.ask === "history") {
       merger?.page(await request(this.#connection, "history", { channel_id, after: ask.after, limit: PAGE }), now());
@@ -249,7 +278,7 @@ export class Readers {
   }
 
   /** Enters the rooms of the channels, and finds out where new streams begin. */
-  async #join(streams: MessageStream[], session: string): Promise<void> {
+  async #join(streams: Reading[], session: SessionReadyEvent): Promise<void> {
     const channel_ids = streams.map((stream) => stream.channelId);
     const { channels } = await request(this.#connection, "channel:subscribe", { channel_ids });
     for (const [place, channel] of channels.entries()) {
@@ -268,7 +297,7 @@ export class Readers {
     }
   }
 
-  async #begin({ channelId, options: { from, gaps, buffer } }: MessageStream, head: SubscribedChannel): Promise<Merger> {
+  async #begin({ channelId, options: { from, gaps, buffer } }: Reading, head: SubscribedChannel): Promise<Merger> {
     const { last_seq: seq = 0, rev = 0, last_message_id: id = null, horizon_seq: horizon = 0 } = head;
     if (from === "now") return new Merger({ seq, rev, id }, horizon, { gaps, buffer });
     if (from === "start") return new Merger({ seq: horizon, rev, id: null }, horizon, { gaps, buffer });
