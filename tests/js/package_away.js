@@ -1,4 +1,5 @@
-// @imks/client on a network that is cut, deaf or silent, with a slow reader, and after a long absence. Bob's network is the bad one.
+// @imks/client on a network that is cut, deaf or silent, with a slow reader, and after a long absence. Bob's network is the
+// bad one.
 import assert from "node:assert/strict";
 import { answer, env, tell } from "./client.js";
 import { network } from "./cut.js";
@@ -13,8 +14,10 @@ await answer(bob.connect(), "the session of Bob");
 const { channel_id } = session.channels[0];
 const [hers, his] = [alice.channel(channel_id), bob.channel(channel_id)];
 
-const view = ({ id, seq, body, deleted_at, pinned, reactions }) =>
-  ({ id, seq, body, deleted_at, pinned, reactions: Object.fromEntries(Object.entries(reactions).map(([emoji, { count }]) => [emoji, count])) });
+const view = ({ id, seq, body, deleted_at, pinned, reactions }) => {
+  const counts = Object.entries(reactions).map(([emoji, { count }]) => [emoji, count]);
+  return { id, seq, body, deleted_at, pinned, counts };
+};
 
 async function is_complete(reader) {
   const stored = await history(alice, channel_id);
@@ -131,7 +134,8 @@ async function reset(reader) {
   wire.cut();
   await state(bob, "reconnecting");
   for (let at = 0; at < mine.length; at += 50) {
-    const edits = mine.slice(at, at + 50).map(({ id }) => alice.request("message:edit", { channel_id, message_id: id, body: `new ${id}` }));
+    const edit = (id) => alice.request("message:edit", { channel_id, message_id: id, body: `new ${id}` });
+    const edits = mine.slice(at, at + 50).map(({ id }) => edit(id));
     await answer(Promise.all(edits), "the edits");
   }
   await hers.send({ body: "after the reset" });
@@ -181,18 +185,28 @@ async function streamed(reader) {
   await is_complete(reader);
 }
 
-// Who leaves a channel is told so, after everything that came before.
-async function leaves(reader) {
-  const foreign = new Reader(bob.channel("0190a8c0-0000-7000-8000-000000000000").messages());
-  await assert.rejects(answer(foreign.over, "the end"), { code: "not_found", retryable: false });
-  const refused = bob.channel("0190a8c0-0000-7000-8000-000000000000").send({ body: "x" });
-  await assert.rejects(answer(refused, "the refusal"), { code: "not_found" });
+// One stream that asks for something wrong ends with the reason, and no other.
+async function wrong(reader) {
+  const foreign = "0190a8c0-0000-7000-8000-000000000000";
+  const [none, odd] = [new Reader(bob.channel("general").messages()), new Reader(his.messages({ from: { seq: -1, rev: 0, id: null } }))];
+  const [unknown, good] = [new Reader(bob.channel(foreign).messages()), new Reader(his.messages({ from: { last: 1 } }))];
+  await assert.rejects(answer(none.over, "the end"), { code: "invalid_payload", retryable: false });
+  await assert.rejects(answer(odd.over, "the end"), { code: "invalid_input" });
+  await assert.rejects(answer(unknown.over, "the end"), { code: "not_found" });
+  await assert.rejects(answer(bob.channel(foreign).send({ body: "x" }), "the refusal"), { code: "not_found" });
+  await hers.send({ body: "nobody else is harmed" });
+  for (const each of [good, reader]) await each.message("nobody else is harmed");
+  await good.stream.return();
+}
+
+// A client that is closed ends its streams, and sends nothing.
+async function closes(reader) {
   bob.close();
   await answer(reader.over, "the end");
   await assert.rejects(his.send({ body: "too late" }), { code: "closed" });
 }
 
-const parts = { away, deaf, silent, slow, reset, places, streamed, leaves };
+const parts = { away, deaf, silent, slow, reset, places, streamed, wrong, closes };
 const reader = await two_people_talk();
 for (const [name, part] of Object.entries(parts)) {
   const start = performance.now();

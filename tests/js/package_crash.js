@@ -1,4 +1,5 @@
-// @imks/client through every death of the server: two people send and read all the time; in the end each has everything, once.
+// @imks/client through every death of the server: two people send and read all the time; in the end each has everything,
+// once.
 import assert from "node:assert/strict";
 import { answer, env, rising, tell, words } from "./client.js";
 import { client, history, Reader } from "./package_reader.js";
@@ -36,11 +37,12 @@ const written = await answer(Promise.all(talking), "the last acks");
 const stored = await history(people[0], channel_id);
 assert.ok(rising(stored.map(({ seq }) => seq)));
 for (const reader of readers) {
-  await reader.until(() => reader.messages.length === stored.length, `${stored.length} messages, not ${reader.messages.length}`);
+  await reader.until(() => reader.messages.length === stored.length, `${stored.length} messages`);
   assert.deepEqual(reader.messages.map(({ id, body }) => [id, body]), stored.map(({ id, body }) => [id, body]));
 }
 for (const [who, mine] of written.entries()) {
-  assert.deepEqual(stored.map(({ body }) => body).filter((body) => body.startsWith(`person ${who}`)), mine, "stored once, in order");
+  const theirs = stored.map(({ body }) => body).filter((body) => body.startsWith(`person ${who}`));
+  assert.deepEqual(theirs, mine, "stored once, in order");
 }
 for (const person of people) person.close();
 await answer(Promise.all(readers.map(({ over }) => over)), "the ends");

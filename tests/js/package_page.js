@@ -1,4 +1,5 @@
-// @imks/client in a browser, as it is built: a page that sends, is cut off, is reloaded, and comes back. Bob talks to it meanwhile.
+// @imks/client in a browser, as it is built: a page that sends, is cut off, is reloaded, and comes back. Bob talks to it
+// meanwhile.
 import assert from "node:assert/strict";
 import { chromium_context } from "./chromium.js";
 import { answer, env, tell } from "./client.js";
@@ -11,9 +12,11 @@ const bob = client(env("URL"), env("TOKEN_BOB"));
 const { channels } = await answer(bob.connect(), "the session of Bob");
 const { channel_id } = channels[0];
 
+const IMPORTS = { "@imks/client": "/page/dist/index.js", "socket.io-client": "/page/socket.io.js" };
+const SOCKET_IO = "../../clients/js/node_modules/socket.io-client/dist/socket.io.esm.min.js";
 const FILES = {
   "/page/": ["text/html", `<!doctype html><meta charset="utf-8">
-    <script type="importmap">{"imports": {"@imks/client": "/page/dist/index.js", "socket.io-client": "/page/socket.io.js"}}</script>
+    <script type="importmap">${JSON.stringify({ imports: IMPORTS })}</script>
     <ul></ul><output></output>
     <script type="module">
       import { apply, createClient, WebStorageStore } from "@imks/client";
@@ -27,10 +30,11 @@ const FILES = {
       window.seen = () => messages.map(({ id, body }) => [id, body]);
       for await (const event of channel.messages({ from: { last: 100 } })) {
         messages = apply(messages, event);
-        list.replaceChildren(...messages.map(({ body }) => Object.assign(document.createElement("li"), { textContent: body })));
+        const item = ({ body }) => Object.assign(document.createElement("li"), { textContent: body });
+        list.replaceChildren(...messages.map(item));
       }
     </script>`],
-  "/page/socket.io.js": ["text/javascript", new URL("../../clients/js/node_modules/socket.io-client/dist/socket.io.esm.min.js", import.meta.url)],
+  "/page/socket.io.js": ["text/javascript", new URL(SOCKET_IO, import.meta.url)],
 };
 
 async function serve(route) {

@@ -25,6 +25,33 @@ async function a_token_that_is_about_to_expire_is_replaced() {
   alice.close();
 }
 
+// The connection ends with its token; another one brings the user back.
+async function a_token_that_could_not_be_replaced_in_time_is_replaced_afterwards() {
+  const asked = [];
+  const alice = client(url, async (reason) => {
+    asked.push(reason);
+    if (reason === "expiring") throw new Error("the identity provider is away");
+    return reason === "connect" ? short : good;
+  });
+  await answer(alice.connect(), "the session");
+  const { error } = await state(alice, "reconnecting");
+  assert.equal(error.code, "token_expired");
+  await state(alice, "connected");
+  assert.deepEqual(asked, ["connect", "expiring", "expired"]);
+  alice.close();
+}
+
+// A text cannot be replaced.
+async function a_fixed_token_ends_with_its_connection() {
+  const alice = client(url, short);
+  const { channels } = await answer(alice.connect(), "the session");
+  const stream = alice.channel(channels[0].channel_id).messages();
+  const { error } = await state(alice, "refused");
+  assert.equal(error.code, "token_expired");
+  await assert.rejects(answer(stream.next(), "the end"), { code: "token_expired" });
+  alice.close();
+}
+
 async function an_expired_token_is_asked_for_anew() {
   await expired(end + 100);
   const asked = [];
@@ -91,7 +118,8 @@ async function errors_have_a_code() {
   const { channels } = await answer(alice.connect(), "the session");
   const body = { channel_id: channels[0].channel_id, body: "" };
   const refused = await alice.request("message:send", body).catch((error) => error);
-  assert.deepEqual([refused.code, refused.retryable, refused.details.field, typeof refused.requestId], ["invalid_input", false, "body", "string"]);
+  const { code, retryable, details, requestId } = refused;
+  assert.deepEqual([code, retryable, details.field, typeof requestId], ["invalid_input", false, "body", "string"]);
   await assert.rejects(answer(alice.channel(body.channel_id).send({ body: "" }), "the refusal"), { code: "invalid_input" });
   alice.close();
 }
@@ -103,8 +131,12 @@ async function lookup() {
   return session;
 }
 
+await Promise.all([
+  a_token_that_is_about_to_expire_is_replaced(),
+  a_token_that_could_not_be_replaced_in_time_is_replaced_afterwards(),
+  a_fixed_token_ends_with_its_connection(),
+]);
 for (const part of [
-  a_token_that_is_about_to_expire_is_replaced,
   an_expired_token_is_asked_for_anew,
   a_function_that_has_only_expired_tokens_is_asked_a_few_times,
   a_function_that_fails_is_asked_again,

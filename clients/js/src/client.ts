@@ -102,7 +102,11 @@ export class Client {
    *
    * Rejects with an `ImksError`: that of the answer, `timeout`, `disconnected`, or why there is no connection.
    */
-  request<E extends keyof ClientToServerEvents>(event: E, payload: RequestPayload<E>, options?: RequestOptions): Promise<RequestData<E>> {
+  request<E extends keyof ClientToServerEvents>(
+    event: E,
+    payload: RequestPayload<E>,
+    options?: RequestOptions,
+  ): Promise<RequestData<E>> {
     return request(this.#connection, event, payload, options);
   }
 

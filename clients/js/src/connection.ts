@@ -36,8 +36,10 @@ export interface StateChange {
   delayMs?: number;
 }
 
+type StockOptions = Partial<Omit<ManagerOptions & SocketOptions, "auth" | "forceNew" | "multiplex" | "retries">>;
+
 /** The settings of a connection. What it does not name goes to the stock client. */
-export interface ConnectionOptions extends Partial<Omit<ManagerOptions & SocketOptions, "auth" | "forceNew" | "multiplex" | "retries">> {
+export interface ConnectionOptions extends StockOptions {
   /** The address of the server, such as `https://chat.example`. */
   url: string;
   token: Token;
@@ -166,10 +168,12 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#reason = "expired";
     });
     socket.on("auth:revoked", ({ message }) => {
-      this.#farewell = { error: new ImksError("token_revoked", message ?? "The token was revoked, sign in again"), isFinal: true };
+      const error = new ImksError("token_revoked", message ?? "The token was revoked, sign in again");
+      this.#farewell = { error, isFinal: true };
     });
     socket.on("session:ended", ({ message, reason, reconnect }) => {
-      this.#farewell = { error: new ImksError("kicked", message ?? reason, { retryable: reconnect }), isFinal: !reconnect };
+      const error = new ImksError("kicked", message ?? reason, { retryable: reconnect });
+      this.#farewell = { error, isFinal: !reconnect };
     });
     socket.on("server:shutdown", ({ reason, reconnect_after_ms }) => {
       this.#farewell = { error: unreachable(`server: ${reason}`), isFinal: false, delayMs: reconnect_after_ms };

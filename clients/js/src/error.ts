@@ -61,6 +61,11 @@ export class ImksError extends Error {
   }
 }
 
+/** Returns what was thrown; what is no `ImksError` is a bug of the client or of a store. */
+export function asImksError(thrown: unknown): ImksError {
+  return thrown instanceof ImksError ? thrown : new ImksError("internal", String(thrown), { cause: thrown });
+}
+
 /** What an error has beside its code and message. */
 export interface ErrorFacts {
   retryable?: boolean;

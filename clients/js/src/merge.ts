@@ -1,7 +1,14 @@
 //! The order of one channel: merges live events, `sync` and `history` into one sequence without holes and doubles. No I/O,
 //! no clock.
 
-import type { ChannelHorizonEvent, ChannelSync, HistoryAnswer, Message, ServerToClientEvents, ThreadUpdatedEvent } from "./imks.js";
+import type {
+  ChannelHorizonEvent,
+  ChannelSync,
+  HistoryAnswer,
+  Message,
+  ServerToClientEvents,
+  ThreadUpdatedEvent,
+} from "./imks.js";
 
 /** A place in a channel: everything up to it is known. A program that keeps it can go on from there after its restart. */
 export interface Cursor {
@@ -24,7 +31,8 @@ export type UpdateKind = "edit" | "stream" | "embeds" | "author" | "sync" | "rea
  * - `updated`: `changes` replace these fields of the message `id`.
  * - `deleted`: a tombstone remains of it.
  * - `append`: the next piece of a streamed message, to be added to the end of its body.
- * - `gap`: the messages with numbers between `after` and `before` are left out, as `gaps: "skip"` asks for; `history` has them.
+ * - `gap`: the messages with numbers between `after` and `before` are left out, as `gaps: "skip"` asks for; `history` has
+ *   them.
  * - `removed`: messages up to `until_seq` are gone for good, because the channel keeps them only so long.
  * - `reset`: changes of messages that were delivered before cannot be told one by one. Forget these messages; those in
  *   `messages`, the newest of them, are as they are now. `message` goes on after them.
@@ -57,7 +65,9 @@ export const LIVE = [
 ] as const;
 
 /** A live event of a channel. */
-export type LiveEvent = { [E in (typeof LIVE)[number]]: { name: E; payload: Parameters<ServerToClientEvents[E]>[0] } }[(typeof LIVE)[number]];
+export type LiveEvent = {
+  [E in (typeof LIVE)[number]]: { name: E; payload: Parameters<ServerToClientEvents[E]>[0] };
+}[(typeof LIVE)[number]];
 
 /** What a merger needs from the server. */
 export type Ask =
@@ -166,7 +176,7 @@ export class Merger {
   wants(now: number): Ask["ask"] | null {
     if (!this.#hasRoom()) return null;
     if (this.#filling) return "history";
-    if (this.#stale || (this.#holeSince !== null && now - this.#holeSince >= HOLE_MS)) return "sync";
+    if (this.#stale || (this.#holeSince !== null && now >= this.#holeSince + HOLE_MS)) return "sync";
     return this.#torn.size > 0 ? "messages" : null;
   }
 
@@ -429,7 +439,8 @@ function changeOf(message: Message, kind: UpdateKind): Change {
   return deleted_at === null ? { type: "updated", kind, changes: message } : { type: "deleted", seq, deleted_at };
 }
 
-function threadOf({ reply_count, last_reply_at, last_reply_seq, participant_ids }: ThreadUpdatedEvent): Message["thread"] {
+function threadOf(event: ThreadUpdatedEvent): Message["thread"] {
+  const { reply_count, last_reply_at, last_reply_seq, participant_ids } = event;
   return { reply_count, last_reply_at, last_reply_seq, participant_ids };
 }
 

@@ -1,6 +1,6 @@
 //! The outbox: messages that are sent until they are acknowledged, those of one channel one after the other.
 
-import { ImksError } from "./error.js";
+import { asImksError, ImksError } from "./error.js";
 import type { Message, MessageSendRequest } from "./imks.js";
 import { isWorthAnotherAttempt, pause, type Pauses } from "./retry.js";
 import type { OutboxEntry, OutboxStore } from "./store.js";
@@ -29,6 +29,8 @@ type Result = { message: Message } | { error: ImksError };
 
 interface Waiting {
   entry: OutboxEntry;
+  /** Settled when the entry is in the store. */
+  stored: Promise<void>;
   resolve(message: Message): void;
   reject(error: ImksError): void;
 }
@@ -39,7 +41,7 @@ export class Outbox {
   readonly #channels = new Map<string, Waiting[]>();
   /** Settled when what is left of earlier runs stands in front. */
   readonly #loaded: Promise<void>;
-  /** Settled when the last message is stored, so that they enter in the order of the calls. */
+  /** Settled when the last message is stored, so that they are stored in the order of the calls. */
   #last: Promise<void>;
   #count = 0;
   #order = 0;
@@ -60,22 +62,12 @@ export class Outbox {
   /** Puts a message into the outbox, and returns it as it is stored at the server, however long that takes. */
   async send(request: MessageSendRequest): Promise<Message> {
     if (this.#count >= this.#parts.max) throw new ImksError("outbox_full", `${this.#parts.max} messages wait already`);
-    this.#count++;
-    const stored = this.#last.then(() => this.#store(request));
-    this.#last = stored.then(
-      () => {},
-      () => void this.#count--,
-    );
-    const entry = await stored;
-    return new Promise((resolve, reject) => this.#add({ entry, resolve, reject }));
-  }
-
-  async #store(request: MessageSendRequest): Promise<OutboxEntry> {
-    await this.#loaded;
     const nonce = request.nonce ?? newNonce();
-    const entry = { nonce, order: this.#order++, request: { ...request, nonce }, tried_at: null };
-    await this.#put(entry);
-    return entry;
+    this.#order = Math.max(this.#order + 1, this.#parts.clock());
+    const entry = { nonce, order: this.#order, request: { ...request, nonce }, tried_at: null };
+    const stored = this.#last.then(() => this.#loaded).then(() => this.#put(entry));
+    this.#last = stored.catch(() => {});
+    return new Promise((resolve, reject) => this.#add(request.channel_id, { entry, stored, resolve, reject }));
   }
 
   async #load(): Promise<void> {
@@ -86,51 +78,54 @@ export class Outbox {
       throw storeFailed(cause);
     }
     const ignore = () => {};
-    for (const entry of left.sort((a, b) => a.order - b.order)) {
-      this.#order = entry.order + 1;
-      this.#count++;
-      this.#add({ entry, resolve: ignore, reject: ignore });
+    // From behind, since each goes to the front.
+    for (const entry of left.sort((a, b) => b.order - a.order)) {
+      this.#order = Math.max(this.#order, entry.order);
+      this.#add(entry.request.channel_id, { entry, stored: Promise.resolve(), resolve: ignore, reject: ignore }, true);
     }
   }
 
-  #add(waiting: Waiting): void {
-    const channelId = waiting.entry.request.channel_id;
+  #add(channelId: string, waiting: Waiting, inFront = false): void {
+    this.#count++;
     const lane = this.#channels.get(channelId);
-    if (lane) return void lane.push(waiting);
-    this.#channels.set(channelId, [waiting]);
-    void this.#work(channelId);
+    if (lane) return void (inFront ? lane.unshift(waiting) : lane.push(waiting));
+    const first = [waiting];
+    this.#channels.set(channelId, first);
+    void this.#work(channelId, first);
   }
 
   /** Sends what waits for a channel, until nothing does. */
-  async #work(channelId: string): Promise<void> {
-    const lane = this.#channels.get(channelId) ?? [];
+  async #work(channelId: string, lane: Waiting[]): Promise<void> {
+    // Without what is left of earlier runs nobody is the first.
+    await this.#loaded.catch(() => {});
     for (let first = lane[0]; first; first = lane[0]) {
-      const { entry, resolve, reject } = first;
-      const outcome = await this.#settle(entry);
+      const { entry, stored, resolve, reject } = first;
+      const result = await this.#settle(entry, stored);
       lane.shift();
       this.#count--;
-      if ("message" in outcome) resolve(outcome.message);
-      else reject(outcome.error);
-      if (!isClosed(outcome)) this.#parts.told({ entry, ...outcome });
+      if ("message" in result) resolve(result.message);
+      else reject(result.error);
+      if (!isClosed(result)) this.#parts.told({ entry, ...result });
     }
     this.#channels.delete(channelId);
   }
 
-  async #settle(entry: OutboxEntry): Promise<Result> {
-    let outcome: Result;
+  async #settle(entry: OutboxEntry, stored: Promise<void>): Promise<Result> {
+    let result: Result;
     try {
-      outcome = { message: await this.#deliver(entry) };
+      await stored;
+      result = { message: await this.#deliver(entry) };
     } catch (thrown) {
-      outcome = { error: thrown instanceof ImksError ? thrown : new ImksError("internal", String(thrown), { cause: thrown }) };
+      result = { error: asImksError(thrown) };
     }
     // Of a client that is closed, it stays for the next one.
-    if (isClosed(outcome)) return outcome;
+    if (isClosed(result)) return result;
     try {
       await this.#parts.store.remove(entry.nonce);
     } catch {
       // It is sent once more by the next run, and stored once.
     }
-    return outcome;
+    return result;
   }
 
   async #deliver(entry: OutboxEntry): Promise<Message> {
@@ -144,7 +139,7 @@ export class Outbox {
       try {
         return await this.#parts.deliver(entry.request);
       } catch (thrown) {
-        const error = thrown as ImksError;
+        const error = asImksError(thrown);
         // A connection that ends is no attempt: the next one waits for a new connection.
         if (error.code === "disconnected") continue;
         if (!isWorthAnotherAttempt(error, ++failures)) throw error;

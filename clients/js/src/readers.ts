@@ -2,22 +2,22 @@
 
 import type { Connection } from "./connection.js";
 import { closed } from "./connection.js";
-import { ImksError } from "./error.js";
-import type { SessionReadyEvent, SubscribedChannel } from "./imks.js";
+import { asImksError, ImksError } from "./error.js";
+import type { ClientToServerEvents, SessionReadyEvent, SubscribedChannel } from "./imks.js";
 import { LIVE, Merger, type ChannelEvent, type Cursor, type LiveEvent } from "./merge.js";
-import { request } from "./requests.js";
+import { request, type RequestData, type RequestPayload } from "./requests.js";
 import { isWorthAnotherAttempt, pause } from "./retry.js";
 
 /** Where a reader begins, and how it treats a long absence. */
 export interface MessagesOptions {
   /**
-   * `now` (the default): with what comes next. `start`: with the oldest message that the channel still has. `{last}`: with
-   * so many of the newest messages, at most 100. A `Cursor`: after the event that it came with.
+   * `now` (the default): with what comes next. `start`: with the oldest message that the channel still has. `{last}`:
+   * with so many of the newest messages, at most 100. A `Cursor`: after the event that it came with.
    */
   from?: "now" | "start" | { last: number } | Cursor;
   /**
-   * What happens to messages that are more than one answer of `sync` holds (200): `fill` (the default) fetches all of them, `skip`
-   * tells a `gap` and goes on with the newest.
+   * What happens to messages that are more than one answer of `sync` holds (200): `fill` (the default) fetches all of
+   * them, `skip` tells a `gap` and goes on with the newest.
    */
   gaps?: "fill" | "skip";
   /** Live events that wait for the reader, at most; 512 if absent. Further ones are dropped, and fetched when there is room. */
@@ -50,6 +50,8 @@ class Reading implements MessageStream {
   merger: Merger | null = null;
   /** The connection on which its room was entered. (The `session_id` is that of the token.) */
   joined: SessionReadyEvent | null = null;
+  /** Whether it is asked for alone, because a request for several streams was refused. */
+  isAlone = false;
   readonly #leave: (reading: Reading) => void;
   readonly #taken: () => void;
   #error: ImksError | null = null;
@@ -210,7 +212,9 @@ export class Readers {
   #dueAt(): number {
     const { session } = this.#connection;
     let due = Infinity;
-    for (const { joined, merger } of this.#streams) due = Math.min(due, joined === session ? (merger?.dueAt ?? Infinity) : 0);
+    for (const { joined, merger } of this.#streams) {
+      due = Math.min(due, joined === session ? (merger?.dueAt ?? Infinity) : 0);
+    }
     return due;
   }
 
@@ -221,12 +225,21 @@ export class Readers {
       await job.run();
       this.#failures = this.#notBefore = 0;
     } catch (thrown) {
-      const error = thrown instanceof ImksError ? thrown : new ImksError("internal", String(thrown), { cause: thrown });
-      const isOver = !isWorthAnotherAttempt(error, ++this.#failures);
-      this.#notBefore = now() + Math.max(error.retryAfterMs ?? 0, pause(this.#failures, PAUSES, Math.random()));
-      for (const stream of job.streams) isOver ? stream.end(error) : stream.merger?.resync();
+      this.#failed(asImksError(thrown), job.streams);
     }
     for (const stream of job.streams) stream.wake();
+  }
+
+  #failed(error: ImksError, streams: Reading[]): void {
+    const isOver = !isWorthAnotherAttempt(error, ++this.#failures);
+    this.#notBefore = now() + Math.max(error.retryAfterMs ?? 0, pause(this.#failures, PAUSES, Math.random()));
+    const [only, ...others] = streams;
+    if (isOver && others.length === 0) return only?.end(error);
+    for (const stream of streams) {
+      // One of several is wrong: the others may go on.
+      stream.isAlone ||= isOver;
+      stream.merger?.resync();
+    }
   }
 
   /** Returns the next request, and for whom it is. */
@@ -249,7 +262,9 @@ export class Readers {
   #batch(wants: (stream: Reading) => boolean): Reading[] {
     const batch = new Map<string, Reading>();
     for (const stream of this.#streams) {
-      if (batch.size < BATCH_MAX && !batch.has(stream.channelId) && wants(stream)) batch.set(stream.channelId, stream);
+      if (batch.size >= BATCH_MAX || batch.has(stream.channelId) || !wants(stream)) continue;
+      if (!stream.isAlone) batch.set(stream.channelId, stream);
+      else if (batch.size === 0) return [stream];
     }
     return [...batch.values()];
   }
@@ -259,7 +274,7 @@ export class Readers {
       const ask = merger?.next(now());
       return ask?.ask === "sync" ? [{ channel_id: channelId, seq: ask.seq, rev: ask.rev }] : [];
     });
-    const answer = await request(this.#connection, "sync", { channels });
+    const answer = await this.#request("sync", { channels });
     for (const stream of streams) {
       const mine = answer.channels.find((channel) => channel.channel_id === stream.channelId);
       if (mine) stream.merger?.synced(mine, now());
@@ -271,43 +286,53 @@ export class Readers {
   async #fetch({ channelId: channel_id, merger }: Reading): Promise<void> {
     const ask = merger?.next(now());
     if (ask?.ask === "history") {
-      merger?.page(await request(this.#connection, "history", { channel_id, after: ask.after, limit: PAGE }), now());
+      merger?.page(await this.#request("history", { channel_id, after: ask.after, limit: PAGE }), now());
     } else if (ask?.ask === "messages") {
-      merger?.got((await request(this.#connection, "message:get", { channel_id, message_ids: ask.ids })).messages);
+      merger?.got((await this.#request("message:get", { channel_id, message_ids: ask.ids })).messages);
     }
   }
 
   /** Enters the rooms of the channels, and finds out where new streams begin. */
   async #join(streams: Reading[], session: SessionReadyEvent): Promise<void> {
     const channel_ids = streams.map((stream) => stream.channelId);
-    const { channels } = await request(this.#connection, "channel:subscribe", { channel_ids });
+    const { channels } = await this.#request("channel:subscribe", { channel_ids });
+    let failure: ImksError | null = null;
     for (const [place, channel] of channels.entries()) {
       const stream = streams[place];
       if (!stream) continue;
-      if (channel.error) {
-        const error = ImksError.from(channel.error);
-        if (error.retryable) throw error;
-        stream.end(error);
+      try {
+        if (channel.error) throw ImksError.from(channel.error);
+        stream.merger ??= await this.#begin(stream, channel);
+      } catch (thrown) {
+        const error = asImksError(thrown);
+        if (error.retryable) failure = error;
+        else stream.end(error);
         continue;
       }
-      stream.merger ??= await this.#begin(stream, channel);
       // Whatever came before the room was entered, and while its numbers were on their way.
       stream.merger.resync();
       stream.joined = session;
     }
+    if (failure) throw failure;
   }
 
-  async #begin({ channelId, options: { from, gaps, buffer } }: Reading, head: SubscribedChannel): Promise<Merger> {
+  async #begin({ channelId, options }: Reading, head: SubscribedChannel): Promise<Merger> {
+    const { from } = options;
     const { last_seq: seq = 0, rev = 0, last_message_id: id = null, horizon_seq: horizon = 0 } = head;
-    if (from === "now") return new Merger({ seq, rev, id }, horizon, { gaps, buffer });
-    if (from === "start") return new Merger({ seq: horizon, rev, id: null }, horizon, { gaps, buffer });
-    if (!("last" in from)) return new Merger(from, 0, { gaps, buffer });
+    if (from === "now") return new Merger({ seq, rev, id }, horizon, options);
+    if (from === "start") return new Merger({ seq: horizon, rev, id: null }, horizon, options);
+    if (!("last" in from)) return new Merger(from, 0, options);
     const limit = Math.min(from.last, PAGE);
-    const page = await request(this.#connection, "history", { channel_id: channelId, limit });
+    const page = await this.#request("history", { channel_id: channelId, limit });
     const [first] = page.messages;
-    const merger = new Merger(first ? { seq: first.seq - 1, rev, id: null } : { seq, rev, id }, horizon, { gaps, buffer });
+    const merger = new Merger(first ? { seq: first.seq - 1, rev, id: null } : { seq, rev, id }, horizon, options);
     merger.page(page, now());
     return merger;
+  }
+
+  /** Large answers take their time on a slow line; a connection that is dead ends by itself. */
+  #request<E extends keyof ClientToServerEvents>(event: E, payload: RequestPayload<E>): Promise<RequestData<E>> {
+    return request(this.#connection, event, payload, { timeoutMs: ANSWER_TIMEOUT_MS });
   }
 }
 
@@ -320,6 +345,8 @@ function now(): number {
   return performance.now();
 }
 
+/** How long an answer may take, in milliseconds. */
+const ANSWER_TIMEOUT_MS = 60_000;
 /** Channels in one request, at most. */
 const BATCH_MAX = 100;
 /** Messages in one page of `history`, at most. */

@@ -6,7 +6,7 @@ import type { MessageSendRequest } from "./imks.js";
 export interface OutboxEntry {
   /** By it the server knows a repetition. */
   nonce: string;
-  /** The place in the outbox: a greater number was sent later. */
+  /** The place in the outbox: a greater number was written later. (Milliseconds since 1970, each number once.) */
   order: number;
   /** What `message:send` gets, at every attempt the same. */
   request: MessageSendRequest;

@@ -53,6 +53,7 @@ test("a message that is refused for good fails with the code, and the next one i
 test("a full outbox refuses one more message, and has room again afterwards", async () => {
   const it = outbox({ max: 2 });
   const sending = [it.box.send(draft("1")), it.box.send(draft("2"))];
+  assert.deepEqual(it.box.waiting().map(({ request }) => request.body), ["1", "2"], "they wait at once");
   await assert.rejects(it.box.send(draft("3")), { code: "outbox_full" });
   await Promise.all(sending);
   await it.box.send(draft("4"));
