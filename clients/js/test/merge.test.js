@@ -13,8 +13,10 @@ function merger(cursor = { seq: 0, rev: 0, id: null }, options = OPTIONS) {
 
 const message = (seq, more = {}) => ({ id: Server.id(seq), seq, body: `${seq}`, deleted_at: null, stream: null, ...more });
 const sent = (seq, more) => ({ name: "message:new", payload: message(seq, more) });
-const edited = (seq, rev) => ({ name: "message:updated", payload: { ...message(seq, { body: "edited" }), rev, kind: "edit", event_id: "e" } });
-const answer = (more) => ({ messages: [], changes: [], truncated: false, reset: false, horizon_seq: 0, horizon_id: null, ...more });
+const change = (seq, rev, kind) => ({ ...message(seq, { body: "edited" }), rev, kind, event_id: "e" });
+const edited = (seq, rev) => ({ name: "message:updated", payload: change(seq, rev, "edit") });
+const NOTHING = { messages: [], changes: [], truncated: false, reset: false, horizon_seq: 0, horizon_id: null };
+const answer = (more) => ({ ...NOTHING, ...more });
 
 function all(merger) {
   const events = [];
@@ -44,6 +46,24 @@ test("a hole that closes by itself costs no request, and one that stays is asked
   assert.deepEqual(it.next(30 + HOLE_MS), { ask: "sync", seq: 2, rev: 0 });
   it.synced(answer({ seq: 2, rev: 2, changes: [{ rev: 2, message: message(2, { body: "edited" }) }] }), 40 + HOLE_MS);
   assert.deepEqual([told(all(it)), it.dueAt], [["updated 2"], null]);
+});
+
+test("an answer that is older than what came meanwhile takes nothing back", () => {
+  const it = merger();
+  const stream = (offset) => ({ body: "a".repeat(offset), stream: { state: "active", offset } });
+  it.live(sent(1), 0);
+  it.live(sent(2, stream(1)), 0);
+  for (const event of [edited(1, 1), edited(1, 2)]) it.live(event, 0);
+  all(it);
+  it.live({ name: "message:append", payload: { id: Server.id(2), offset: 1, text: "a" } }, 0);
+  all(it);
+  const changes = [{ rev: 1, message: message(1, { body: "old" }) }];
+  it.synced(answer({ seq: 2, rev: 1, changes }), 0);
+  it.synced(answer({ seq: 2, rev: 2, changes: [{ rev: 2, message: message(2, stream(1)) }] }), 0);
+  it.live({ name: "message:updated", payload: { ...change(2, 3, "stream"), stream: { state: "finished", offset: 2 } } }, 0);
+  assert.deepEqual(told(all(it)), ["updated 3"]);
+  it.synced(answer({ seq: 2, rev: 2, changes: [{ rev: 2, message: message(2, stream(2)) }] }), 0);
+  assert.deepEqual([told(all(it)), it.cursor.rev], [[], 3]);
 });
 
 test("a slow reader holds nothing but its buffer, and gets what was dropped when it reads again", () => {
@@ -107,6 +127,15 @@ test("a streamed message grows piece by piece, and a piece that is missing is fe
   it.got([message(1, { body: "a😀b and late", stream: { state: "active", offset: 13 } })]);
   piece(13, "!");
   assert.deepEqual(all(it).map(({ type }) => type), ["updated", "append"]);
+});
+
+test("pieces for which a slow reader has no room are fetched as a whole", () => {
+  const it = merger();
+  it.live(sent(1, { body: "", stream: { state: "active", offset: 0 } }), 0);
+  const piece = (offset) => it.live({ name: "message:append", payload: { id: Server.id(1), offset, text: "x" } }, 0);
+  for (let at = 0; at < 1_000; at++) piece(at);
+  assert.deepEqual([it.waiting, told(all(it))], [4, ["message 1", "append x", "append x", "append x"]]);
+  assert.equal(it.next(0).ask, "messages");
 });
 
 test("reactions, pins, polls, acknowledgements and threads change one field of a message", () => {

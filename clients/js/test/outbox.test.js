@@ -43,7 +43,8 @@ test("messages of a channel are sent in the order in which they were written, ea
 });
 
 test("a message that is refused for good fails with the code, and the next one is sent", async () => {
-  const it = outbox({ answers: [error("channel_archived"), error("internal", { retryable: true }), error("internal", { retryable: true })] });
+  const bug = error("internal", { retryable: true });
+  const it = outbox({ answers: [error("channel_archived"), bug, bug] });
   const [refused, broken, good] = await Promise.allSettled(["a", "b", "c"].map((body) => it.box.send(draft(body))));
   assert.deepEqual([refused.reason.code, broken.reason.code, good.status], ["channel_archived", "internal", "fulfilled"]);
   assert.deepEqual(it.attempts.map(({ body }) => body), ["a", "b", "b", "c"], "a bug is tried twice");
@@ -126,7 +127,8 @@ test("pauses grow to their longest, differ between clients, and never end", () =
 test("a refusal that passes is tried again, an expired token where a new one can be had, and nothing else", () => {
   const body = (code, retryable) => ({ code, message: code, retryable, request_id: "r", retry_after_ms: retryable ? 30 : null });
   const retry = (code, retryable, canRenew) => refusal(code, body(code, retryable), canRenew).retry;
-  assert.deepEqual([retry("overloaded", true, false), retry("unauthenticated", false, true), retry("token_revoked", false, true)], [true, false, false]);
+  assert.equal(retry("overloaded", true, false), true);
+  assert.deepEqual([retry("unauthenticated", false, true), retry("token_revoked", false, true)], [false, false]);
   assert.deepEqual([retry("token_expired", false, true), retry("token_expired", false, false)], [true, false]);
   assert.equal(refusal("overloaded", body("overloaded", true), true).error.retryAfterMs, 30);
   const foreign = refusal("Invalid namespace", undefined, true);

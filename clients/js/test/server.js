@@ -70,7 +70,8 @@ export class Server {
 
   react(message, emoji) {
     this.change(message, "reaction:updated", () => {
-      message.reactions = { ...message.reactions, [emoji]: { count: (message.reactions[emoji]?.count ?? 0) + 1, user_ids: [] } };
+      const count = (message.reactions[emoji]?.count ?? 0) + 1;
+      message.reactions = { ...message.reactions, [emoji]: { count, user_ids: [] } };
       return { reactions: message.reactions };
     });
   }
@@ -109,6 +110,11 @@ export class Server {
   }
 
   // Returns the function that makes the answer: heads are read now, rows when it is called.
+  answer(request) {
+    if (request.ask === "sync") return this.sync(request);
+    return request.ask === "history" ? this.history(request) : this.get(request);
+  }
+
   sync({ seq, rev }) {
     const [head, until, horizon] = [this.seq, this.rev, this.horizon];
     const changed = new Map(this.log.slice(rev, until).map((id, at) => [id, rev + at + 1]));
@@ -116,12 +122,18 @@ export class Server {
     const reset = isForeign || until - rev > LOG || changed.size > LIMIT;
     const missing = head - (reset ? horizon : Math.max(seq, horizon));
     return () => {
-      const newest = this.messages.slice(head - Math.min(missing, LIMIT), head).filter((message) => message !== null);
-      const changes = reset ? [] : [...changed].map(([id, at]) => ({ rev: at, message: this.messages.find((it) => it?.id === id) }));
-      const streamed = reset ? [] : this.present().filter((it) => it.stream?.state === "active" && it.seq <= seq && !changed.has(it.id));
+      const there = this.present();
+      const newest = there.filter((message) => message.seq > head - Math.min(missing, LIMIT) && message.seq <= head);
+      const known = reset ? [] : there.filter((message) => changed.has(message.id));
+      const isStreamed = (message) => message.stream?.state === "active" && message.seq <= seq && !changed.has(message.id);
+      const streamed = reset ? [] : there.filter(isStreamed);
+      const changes = [
+        ...known.map((message) => ({ rev: changed.get(message.id), message })).sort((a, b) => a.rev - b.rev),
+        ...streamed.map((message) => ({ rev: Math.min(until, rev), message })),
+      ];
       return structuredClone({
         messages: newest,
-        changes: [...changes.filter(({ message }) => message).sort((a, b) => a.rev - b.rev), ...streamed.map((message) => ({ rev: Math.min(until, rev), message }))],
+        changes,
         seq: head,
         rev: until,
         truncated: newest.length < missing,
