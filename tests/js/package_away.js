@@ -7,7 +7,7 @@ import { client, history, Reader, state } from "./package_reader.js";
 
 const AWAY = 1_000;
 const wire = await network(env("URL"));
-const alice = client(env("URL"), env("TOKEN_ALICE"));
+const alice = client(env("URL"), env("TOKEN_ALICE"), { transports: ["polling", "websocket"] });
 const bob = client(wire.url, env("TOKEN_BOB"));
 const session = await answer(alice.connect(), "the session");
 await answer(bob.connect(), "the session of Bob");
@@ -185,18 +185,41 @@ async function streamed(reader) {
   await is_complete(reader);
 }
 
+// A device that looks at nothing gets digests only, and its stream everything.
+async function light() {
+  const watch = client(env("URL"), env("TOKEN_BOB"), { mode: "light" });
+  const reader = new Reader(watch.channel(channel_id).messages());
+  await answer(reader.stream.ready(), "its place");
+  await watch.request("channel:focus", { channel_ids: [] });
+  const heard = [];
+  watch.socket.onAny((event) => heard.push(event));
+  const { id } = await hers.send({ body: "for whom it may concern" });
+  await alice.request("message:edit", { channel_id, message_id: id, body: "for everybody" });
+  await reader.message("for everybody");
+  await is_complete(reader);
+  assert.ok(heard.includes("channel:activity") && !heard.includes("message:new"));
+  watch.close();
+}
+
 // One stream that asks for something wrong ends with the reason, and no other.
 async function wrong(reader) {
   const foreign = "0190a8c0-0000-7000-8000-000000000000";
-  const [none, odd] = [new Reader(bob.channel("general").messages()), new Reader(his.messages({ from: { seq: -1, rev: 0, id: null } }))];
-  const [unknown, good] = [new Reader(bob.channel(foreign).messages()), new Reader(his.messages({ from: { last: 1 } }))];
+  const second = client(env("URL"), env("TOKEN_BOB"), { autoConnect: false });
+  // They are asked for together.
+  const [none, odd, unknown, good] = [
+    ["general"],
+    [channel_id, { from: { seq: -1, rev: 0, id: null } }],
+    [foreign],
+    [channel_id, { from: { last: 1 } }],
+  ].map(([id, options]) => new Reader(second.channel(id).messages(options)));
+  await answer(second.connect(), "the session");
   await assert.rejects(answer(none.over, "the end"), { code: "invalid_payload", retryable: false });
   await assert.rejects(answer(odd.over, "the end"), { code: "invalid_input" });
   await assert.rejects(answer(unknown.over, "the end"), { code: "not_found" });
   await assert.rejects(answer(bob.channel(foreign).send({ body: "x" }), "the refusal"), { code: "not_found" });
   await hers.send({ body: "nobody else is harmed" });
   for (const each of [good, reader]) await each.message("nobody else is harmed");
-  await good.stream.return();
+  second.close();
 }
 
 // A client that is closed ends its streams, and sends nothing.
@@ -206,7 +229,7 @@ async function closes(reader) {
   await assert.rejects(his.send({ body: "too late" }), { code: "closed" });
 }
 
-const parts = { away, deaf, silent, slow, reset, places, streamed, wrong, closes };
+const parts = { away, deaf, silent, slow, reset, places, streamed, light, wrong, closes };
 const reader = await two_people_talk();
 for (const [name, part] of Object.entries(parts)) {
   const start = performance.now();

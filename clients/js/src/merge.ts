@@ -115,8 +115,8 @@ export class Merger {
   #holeSince: number | null = null;
   /** How many characters are known of each message that is being streamed. */
   readonly #streams = new Map<string, number>();
-  /** Streamed messages of which pieces were missed. */
-  readonly #torn = new Set<string>();
+  /** How many characters there are of a message that is being streamed, where pieces came that did not fit. */
+  readonly #heard = new Map<string, number>();
 
   constructor(cursor: Cursor, horizon: number, options: MergerOptions) {
     this.#options = options;
@@ -177,7 +177,7 @@ export class Merger {
     if (!this.#hasRoom()) return null;
     if (this.#filling) return "history";
     if (this.#stale || (this.#holeSince !== null && now >= this.#holeSince + HOLE_MS)) return "sync";
-    return this.#torn.size > 0 ? "messages" : null;
+    return this.#torn().length > 0 ? "messages" : null;
   }
 
   /** Returns what to ask now, and takes it as asked. A request that fails is to be told by `resync`. */
@@ -192,15 +192,16 @@ export class Merger {
       return { ask, seq: this.#cursor.seq, rev: this.#cursor.rev };
     }
     if (ask !== "messages") return null;
-    const ids = [...this.#torn];
-    this.#torn.clear();
+    const ids = this.#torn();
+    // An answer that has less is not asked for again, until the next piece comes.
+    for (const id of ids) this.#heard.delete(id);
     return { ask, ids };
   }
 
   /** Returns when `next` has something to ask, if nothing happens until then: a time that may be past, or null for never. */
   get dueAt(): number | null {
     if (!this.#hasRoom()) return null;
-    if (this.#filling || this.#stale || this.#torn.size > 0) return 0;
+    if (this.#filling || this.#stale || this.#torn().length > 0) return 0;
     return this.#holeSince === null ? null : this.#holeSince + HOLE_MS;
   }
 
@@ -309,7 +310,7 @@ export class Merger {
   #deliverChange(rev: number, id: string, body: Change): void {
     this.#cursor.rev = rev;
     if (body.type === "deleted") {
-      this.#streams.delete(id);
+      this.#follow({ id, stream: null });
       this.#push({ ...body, id, rev });
       return;
     }
@@ -345,7 +346,7 @@ export class Merger {
     this.#pending = [];
     this.#filling = null;
     this.#streams.clear();
-    this.#torn.clear();
+    this.#heard.clear();
     this.#push({ type: "reset", messages: known });
     for (const message of known) this.#follow(message);
   }
@@ -363,25 +364,27 @@ export class Merger {
     this.#push({ type: "removed", until_seq: horizon_seq, until_id: horizon_id });
   }
 
-  /** Notes how much is known of a message that is being streamed. */
+  /** Notes how much is known of a message that is being streamed, or that it is not any more. */
   #follow({ id, stream }: Pick<Message, "id" | "stream">): void {
     this.#streams.delete(id);
-    this.#torn.delete(id);
-    if (stream?.state !== "active") return;
-    const [oldest] = this.#streams.keys();
-    if (this.#streams.size >= STREAMS_MAX && oldest !== undefined) this.#streams.delete(oldest);
-    this.#streams.set(id, stream.offset);
+    if (stream?.state === "active") note(this.#streams, id, stream.offset);
+    if (stream?.state !== "active" || stream.offset >= (this.#heard.get(id) ?? 0)) this.#heard.delete(id);
   }
 
   #append({ id, offset, text }: { id: string; offset: number; text: string }): void {
-    const known = this.#streams.get(id);
-    if (known === undefined || offset < known) return;
-    if (offset > known || this.#queue.length >= this.#options.buffer) {
-      this.#torn.add(id);
-      return;
+    const [known, end] = [this.#streams.get(id), offset + characters(text)];
+    if (offset === known && this.#queue.length < this.#options.buffer) {
+      this.#push({ type: "append", id, offset, text });
+      this.#follow({ id, stream: { state: "active", offset: end } });
+    } else if (known === undefined ? !this.#isDelivered(id) : end > known) {
+      // Also of a message that itself has to wait.
+      note(this.#heard, id, Math.max(end, this.#heard.get(id) ?? 0));
     }
-    this.#streams.set(id, known + characters(text));
-    this.#push({ type: "append", id, offset, text });
+  }
+
+  /** Returns the messages of which pieces were missed. */
+  #torn(): string[] {
+    return [...this.#heard].filter(([id, end]) => end > (this.#streams.get(id) ?? end)).map(([id]) => id);
   }
 
   /** Takes a message whose text has changed without a number. */
@@ -404,6 +407,14 @@ export function characters(text: string): number {
   let count = 0;
   for (const _ of text) count++;
   return count;
+}
+
+/** Keeps a number of a message, and forgets the oldest one where there are too many. */
+function note(numbers: Map<string, number>, id: string, number: number): void {
+  numbers.delete(id);
+  const [oldest] = numbers.keys();
+  if (numbers.size >= STREAMS_MAX && oldest !== undefined) numbers.delete(oldest);
+  numbers.set(id, number);
 }
 
 function numberedOf(event: Exclude<LiveEvent, { name: "message:append" | "channel:horizon" }>): Numbered {

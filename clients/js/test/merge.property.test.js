@@ -43,6 +43,8 @@ class World {
   isConnected = false;
   asked = null;
   backup = null;
+  // The streamed messages whose last piece did not arrive.
+  torn = new Set();
 
   constructor(seed, gaps) {
     this.random = random(seed);
@@ -105,7 +107,9 @@ class World {
     if (!event) return;
     // What a slow connection does not get: states that are followed by newer ones, and pieces of streams.
     const isLossy = ["reaction:updated", "message:append", "channel:horizon"].includes(event.name);
-    if (isLossy && this.chance(0.2)) return;
+    const { id } = event.payload;
+    this.torn.delete(id);
+    if (isLossy && this.chance(0.2)) return void (event.name === "message:append" && this.torn.add(id));
     this.merger.live(event, this.now);
     if (this.chance(0.05)) this.merger.live(structuredClone(event), this.now);
   }
@@ -181,7 +185,7 @@ class World {
     // What was left out is followed by something newer: the next state, the next piece of a stream.
     this.server.send("the last word");
     this.server.react(this.server.messages.at(-1), "c");
-    for (const message of this.server.present()) this.server.append(message, "!");
+    for (const message of this.server.present()) if (this.torn.has(message.id)) this.server.append(message, "!");
     this.settle();
     const { server, reader, merger } = this;
     assert.deepEqual([merger.cursor.seq, merger.cursor.rev], [server.seq, server.rev]);
@@ -217,7 +221,7 @@ for (const gaps of ["fill", "skip"]) {
     }
     // The runs are worth something only if everything happens in them.
     const types = ["message", "updated", "deleted", "append", "removed", "reset", ...(gaps === "skip" ? ["gap"] : [])];
-    for (const type of types) assert.ok(counts[type] > RUNS / 10, `${type}: ${counts[type]}`);
+    for (const type of types) assert.ok(counts[type] > RUNS / 50, `${type}: ${counts[type]}`);
   });
 }
 

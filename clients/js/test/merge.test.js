@@ -129,6 +129,22 @@ test("a streamed message grows piece by piece, and a piece that is missing is fe
   assert.deepEqual(all(it).map(({ type }) => type), ["updated", "append"]);
 });
 
+test("a piece that overtakes an answer that has less is fetched, and so is one that overtakes its message", () => {
+  const it = merger();
+  const stream = (offset) => ({ body: "a".repeat(offset), stream: { state: "active", offset } });
+  const piece = (seq, offset) => it.live({ name: "message:append", payload: { id: Server.id(seq), offset, text: "a" } }, 0);
+  it.live(sent(1, stream(1)), 0);
+  piece(1, 5);
+  it.synced(answer({ seq: 1, rev: 0, changes: [{ rev: 0, message: message(1, stream(5)) }] }), 0);
+  assert.deepEqual(it.next(0), { ask: "messages", ids: [Server.id(1)] });
+  assert.equal(it.next(0), null, "once");
+  it.live(sent(3, stream(1)), 0);
+  piece(3, 1);
+  it.live(sent(2), 0);
+  all(it);
+  assert.deepEqual(it.next(0), { ask: "messages", ids: [Server.id(3)] });
+});
+
 test("pieces for which a slow reader has no room are fetched as a whole", () => {
   const it = merger();
   it.live(sent(1, { body: "", stream: { state: "active", offset: 0 } }), 0);
