@@ -93,6 +93,23 @@ test("a store that fails keeps no message that is not kept", async () => {
   for (const body of ["x", "y"]) await assert.rejects(broken.box.send(draft(body)), { code: "store_failed" });
 });
 
+test("a store that takes its time, now more and now less, changes no order", async () => {
+  const kept = [];
+  let turns = 40;
+  const slow = {
+    load: async () => [],
+    remove: async () => {},
+    put: async (entry) => {
+      for (let left = (turns -= 5); left > 0; left--) await new Promise(setImmediate);
+      if (entry.tried_at === null) kept.push(entry.request.body);
+    },
+  };
+  const it = outbox({ store: slow });
+  const bodies = ["1", "2", "3", "4"];
+  await Promise.all(bodies.map((body) => it.box.send(draft(body))));
+  assert.deepEqual([kept, it.attempts.map(({ body }) => body)], [bodies, bodies]);
+});
+
 test("the storage of a browser keeps the outboxes of two users apart", async () => {
   const kept = new Map();
   const storage = {
