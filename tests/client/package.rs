@@ -13,7 +13,7 @@ const KILLS: usize = 3;
 /// Acknowledged messages between two deaths, at least. A person's messages are sent one after the other.
 const ACKS_PER_LIFE: u64 = 50;
 /// How long a token lasts whose end is tested.
-const SHORT: &str = "3s";
+const SHORT: &str = "4s";
 
 /// Runs a script of npm in the package.
 fn npm(script: &str) {
@@ -51,10 +51,9 @@ impl World {
         Self { database, server, alice, bob }
     }
 
-    fn script(&self, name: &'static str, more: &[(&str, &str)]) -> Script {
+    fn script(&self, name: &'static str) -> Script {
         let url = self.server.url();
-        let environment = [("URL", &*url), ("TOKEN_ALICE", &self.alice), ("TOKEN_BOB", &self.bob)];
-        Script::start(name, &[&environment, more].concat())
+        Script::start(name, &[("URL", &*url), ("TOKEN_ALICE", &self.alice), ("TOKEN_BOB", &self.bob)])
     }
 }
 
@@ -69,13 +68,13 @@ fn the_client_package_misses_nothing_on_a_bad_network_after_a_long_absence_or_wi
     let database = Database::create(Kind::Sqlite)
         .with("IMKS_ENGINE_PING_INTERVAL", "1s")
         .with("IMKS_ENGINE_PING_TIMEOUT", "1s");
-    World::start(database).script("package_away.js", &[]).done();
+    World::start(database).script("package_away.js").done();
 }
 
 #[test]
 fn the_client_package_loses_and_doubles_nothing_when_the_server_is_killed() {
     let mut world = World::start(Database::create(Kind::Sqlite));
-    let mut script = world.script("package_crash.js", &[]);
+    let mut script = world.script("package_crash.js");
     let mut acked = 0;
     for _ in 0..KILLS {
         let line = script.hears(|line| line["acked"].as_u64() >= Some(acked + ACKS_PER_LIFE));
@@ -91,16 +90,18 @@ fn the_client_package_loses_and_doubles_nothing_when_the_server_is_killed() {
 #[test]
 fn the_client_package_fetches_tokens_anew_and_says_why_it_is_refused() {
     let world = World::start(Database::create(Kind::Sqlite).with("IMKS_TOKEN_LEEWAY", "0s"));
-    let short = token(&world.database, "alice", &["--ttl", SHORT]);
-    world.script("package_tokens.js", &[("TOKEN_SHORT", &short)]).done();
+    let mut script = world.script("package_tokens.js");
+    script.hears(|line| line["ready"] == true);
+    script.tell(&token(&world.database, "alice", &["--ttl", SHORT]));
+    script.done();
 }
 
 #[test]
 fn the_client_package_sends_is_cut_off_is_reloaded_and_comes_back_in_a_browser() {
-    World::start(Database::create(Kind::Sqlite)).script("package_page.js", &[]).done();
+    World::start(Database::create(Kind::Sqlite)).script("package_page.js").done();
 }
 
 #[test]
 fn the_client_package_is_installed_from_its_file_compiles_and_runs() {
-    World::start(Database::create(Kind::Sqlite)).script("package_install.js", &[]).done();
+    World::start(Database::create(Kind::Sqlite)).script("package_install.js").done();
 }

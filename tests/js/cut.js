@@ -14,7 +14,7 @@ export async function network(url) {
       open.add(end);
       end.on("data", (bytes) => isSilent || (isDeaf && end === server) || other.write(bytes));
       end.on("error", () => {});
-      end.on("close", () => (open.delete(end), other.destroy()));
+      end.on("close", () => (open.delete(end), isSilent || other.destroy()));
     }
   });
   await new Promise((resolve) => listener.listen(0, "127.0.0.1", resolve));

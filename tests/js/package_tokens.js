@@ -1,10 +1,14 @@
-// What @imks/client does about tokens and refusals. TOKEN_SHORT lasts for some seconds; the server warns of its end at once.
+// What @imks/client does about tokens and refusals. We are told a token that lasts for some seconds; the server warns of its
+// end at once.
 import assert from "node:assert/strict";
+import { createInterface } from "node:readline";
 import { answer, env, tell } from "./client.js";
 import { client, state } from "./package_reader.js";
 
 const url = env("URL");
-const [good, short] = [env("TOKEN_ALICE"), env("TOKEN_SHORT")];
+const good = env("TOKEN_ALICE");
+tell({ ready: true });
+const { value: short } = await createInterface({ input: process.stdin })[Symbol.asyncIterator]().next();
 const expired = (at) => new Promise((resolve) => setTimeout(resolve, Math.max(0, at - Date.now())));
 const end = Number(JSON.parse(Buffer.from(short.split(".")[1], "base64url")).exp) * 1_000;
 
@@ -147,3 +151,4 @@ for (const part of [
   await part();
 }
 tell({ done: true });
+process.exit(0);
