@@ -6,6 +6,7 @@ mod bus;
 #[cfg(test)]
 mod document;
 mod drain;
+mod first_page;
 mod greeting;
 mod instruments;
 mod internal;
@@ -112,7 +113,7 @@ impl App {
         let backend = Backend::new(&messaging, &namespace);
         let gate = Gate::new(&config.control, &db);
         let control = Control::new(gate, backend, directory.as_ref(), &feed, &tasks, &stop);
-        let router = public_routes(&config, &health, &api, &control, &files)?;
+        let router = public_routes(&config, &health, &api, &control, &files, directory.as_ref())?;
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
         let front = front.serve(router, &engine, &tasks, &stop);
         let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
@@ -257,6 +258,7 @@ fn public_routes(
     api: &Api,
     control: &Control,
     files: &Files,
+    directory: Option<&Directory>,
 ) -> ImksResult<Router> {
     let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
     let mut of_users = http::api::routes(api, config.engine.max_payload);
@@ -269,6 +271,9 @@ fn public_routes(
         .merge(http::incoming::routes(control));
     if config.control.listeners.include_public(config.internal_listen.is_some()) {
         router = router.merge(http::control::routes(control));
+    }
+    if let Some(directory) = directory.filter(|_| config.serves_first_page()) {
+        router = router.merge(first_page::routes(directory, &config.engine.path));
     }
     match config.admin.ui_dir.as_deref().filter(|_| config.admin.enabled) {
         Some(directory) => Ok(router.merge(admin_ui::routes(directory)?)),

@@ -35,6 +35,11 @@ impl App {
             let page = admin.ui_dir.as_ref().map(|_| format!(", page {url}/admin/")).unwrap_or_default();
             text.push_str(&format!("  admin      namespace {}, {mode} mode{page}\n", admin.namespace));
         }
+        if self.config.serves_first_page() {
+            text.push_str(&format!(
+                "  page       {url}/   (a chat for two in your browser; off: IMKS_FIRST_PAGE=off)\n"
+            ));
+        }
         text.push_str(&self.way_in());
         text.push_str(&format!(
             "  connect    io(\"{url}\", {{ auth: {{ token }} }})   with socket.io-client\n"

@@ -8,6 +8,7 @@ mod admin;
 mod cluster;
 pub mod field;
 mod fields;
+mod first_page;
 mod flags;
 pub mod setting;
 pub mod source;
@@ -26,6 +27,7 @@ pub use admin::Admin;
 pub use cluster::{Cluster, ClusterAdapter};
 pub use field::Listing;
 pub use fields::fields;
+pub use first_page::FirstPage;
 pub use flags::Flags;
 pub use setting::Setting;
 pub use source::{load, process_origins, unknown_variables};
@@ -37,6 +39,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address of `/metrics` for operators; without it, `/metrics` is on [`Self::listen`].
     pub internal_listen: Option<SocketAddr>,
+    /// Whether the first page is served.
+    pub first_page: FirstPage,
     /// TLS on [`Self::internal_listen`].
     pub internal: internal::Config,
     /// The calls of back ends.
@@ -106,6 +110,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT)),
             internal_listen: None,
+            first_page: FirstPage::Auto,
             internal: internal::Config::default(),
             control: control::Config::default(),
             core_url: None,
@@ -209,6 +214,7 @@ impl Config {
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
         problems.extend(self.impossible().map(str::to_owned));
+        problems.extend(self.first_page_problem().map(str::to_owned));
         problems.extend(self.internal.problems().map(str::to_owned));
         problems.extend(self.control.problems(self.internal_listen).map(str::to_owned));
         problems.extend(self.token.problems().map(str::to_owned));

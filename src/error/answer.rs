@@ -33,7 +33,7 @@ impl ImksError {
             Self::Auth(_) => Code::Unauthenticated,
             Self::TokenExpired => Code::TokenExpired,
             Self::TokenRevoked => Code::TokenRevoked,
-            Self::Forbidden(_) | Self::NotAuthor => Code::Forbidden,
+            Self::Forbidden(_) | Self::NotAuthor | Self::NotFirstPage => Code::Forbidden,
             Self::NotFound(_) | Self::UnknownName { .. } | Self::SocketNotFound(_) => Code::NotFound,
             Self::UnknownEvent => Code::UnknownEvent,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
@@ -100,6 +100,7 @@ impl ImksError {
             Self::InvalidInput { field, reason } => format!("{field}: {reason}"),
             Self::InvalidField { field, reason } => format!("{field}: {reason}"),
             Self::NotAuthor => "Only its author can change this message".into(),
+            Self::NotFirstPage => NOT_FIRST_PAGE.into(),
             Self::InvalidPayload(reason) | Self::Application { message: Some(reason), .. } => reason.clone(),
             Self::Auth(reason) => (*reason).into(),
             Self::Forbidden(permission) => format!("This needs the permission {permission}"),
@@ -111,3 +112,6 @@ impl ImksError {
         }
     }
 }
+
+const NOT_FIRST_PAGE: &str = "Only the first page of this server, opened at 127.0.0.1 or localhost without a proxy, gets tokens \
+     here; `imks token NAME` prints one";

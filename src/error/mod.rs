@@ -210,6 +210,9 @@ pub enum ImksError {
     /// The event has no handler.
     #[error("unknown event")]
     UnknownEvent,
+    /// Another page than the first page of this server, or a program, asks for a token of the first page.
+    #[error("not asked by the first page of this server")]
+    NotFirstPage,
     /// The page does not support this HTTP method.
     #[error("method not allowed")]
     MethodNotAllowed,

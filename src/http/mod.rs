@@ -36,6 +36,6 @@ cfg_if::cfg_if! {
         pub(crate) mod internal;
         mod routes;
 
-        pub(crate) use routes::{Audience, failure, router};
+        pub(crate) use routes::{Audience, failure, method_not_allowed, router};
     }
 }

@@ -82,7 +82,8 @@ async fn not_found() -> Response {
     failure(&ImksError::NotFound("page"))
 }
 
-pub(super) async fn method_not_allowed() -> Response {
+/// Answers a request with a method that its path does not support.
+pub async fn method_not_allowed() -> Response {
     failure(&ImksError::MethodNotAllowed)
 }
 

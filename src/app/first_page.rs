@@ -1,0 +1,207 @@
+//! The first page: a chat for two in one browser at `/`, for development, and the tokens that it asks for
+//! (docs/adr/0058).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use crate::directory::Directory;
+use crate::envelope::{RequestId, Success};
+use crate::http::{failure, method_not_allowed};
+use crate::{ImksError, ImksResult};
+
+/// Returns the routes of the page, of its files below `/first/`, and of its tokens. `engine_path` is the path of
+/// Engine.IO, where its clients connect.
+pub(super) fn routes(directory: &Directory, engine_path: &str) -> Router {
+    let tokens = Tokens { directory: directory.clone(), engine_path: engine_path.to_owned() };
+    let mut router = Router::new()
+        .route("/first/token", post(issue))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(tokens);
+    for file in &FILES {
+        router = router.route(file.path, get(move || async move { file.answer() }));
+    }
+    router.method_not_allowed_fallback(method_not_allowed)
+}
+
+/// A file of the page, which is part of the program.
+struct File {
+    path: &'static str,
+    content_type: &'static str,
+    content: &'static str,
+}
+
+impl File {
+    fn answer(&self) -> Response {
+        let headers = [
+            (header::CONTENT_TYPE, self.content_type),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "same-origin"),
+            (HeaderName::from_static("content-security-policy"), POLICY),
+        ];
+        (headers, self.content).into_response()
+    }
+}
+
+#[derive(Clone)]
+struct Tokens {
+    directory: Directory,
+    engine_path: String,
+}
+
+/// A request for a token.
+#[derive(Deserialize)]
+struct Asked {
+    /// The name of the user, who is created if missing.
+    name: String,
+}
+
+/// A token, and where to connect with it.
+#[derive(Serialize)]
+struct Issued {
+    token: String,
+    path: String,
+}
+
+async fn issue(
+    State(tokens): State<Tokens>,
+    headers: HeaderMap,
+    asked: Result<Json<Asked>, JsonRejection>,
+) -> Response {
+    let issued = match check_caller(&headers).and_then(|()| body(asked)) {
+        Ok(asked) => tokens.issue(&asked.name).await,
+        Err(refused) => Err(refused),
+    };
+    let answer = match issued {
+        Ok(issued) => Json(Success::new(&issued, &RequestId::next())).into_response(),
+        Err(error) => failure(&error),
+    };
+    ([(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], answer)
+        .into_response()
+}
+
+impl Tokens {
+    async fn issue(&self, name: &str) -> ImksResult<Issued> {
+        let user = self.directory.ensure_development(name).await?;
+        let token = self.directory.issue_token(&user, TOKEN_TTL).await?;
+        Ok(Issued { token, path: self.engine_path.clone() })
+    }
+}
+
+fn body(asked: Result<Json<Asked>, JsonRejection>) -> ImksResult<Asked> {
+    match asked {
+        Ok(Json(asked)) => Ok(asked),
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(ImksError::PayloadTooLarge)
+        }
+        Err(rejection) => Err(ImksError::InvalidPayload(rejection.body_text())),
+    }
+}
+
+/// Checks that the page itself asks, in a browser on this machine: not a page of another site, not one whose name was
+/// made to resolve to this machine (DNS rebinding), and nobody behind a proxy.
+fn check_caller(headers: &HeaderMap) -> ImksResult<()> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(header::HOST).filter(|host| is_loopback(host));
+    let origin =
+        text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let is_own_page = host.is_some() && origin == host;
+    let site = headers.get("sec-fetch-site");
+    let is_same_site = site.is_none_or(|site| site.as_bytes() == b"same-origin");
+    let is_direct = FORWARDED.iter().all(|name| !headers.contains_key(*name));
+    if is_own_page && is_same_site && is_direct { Ok(()) } else { Err(ImksError::NotFirstPage) }
+}
+
+/// Whether a host, with or without a port, is a loopback address or `localhost`.
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+static FILES: [File; 6] = [
+    File { path: "/", content_type: HTML, content: include_str!("../../web/index.html") },
+    File { path: "/first/page.css", content_type: CSS, content: include_str!("../../web/page.css") },
+    File { path: "/first/page.js", content_type: JAVASCRIPT, content: include_str!("../../web/page.js") },
+    File { path: "/first/person.js", content_type: JAVASCRIPT, content: include_str!("../../web/person.js") },
+    File { path: "/first/client.js", content_type: JAVASCRIPT, content: include_str!("../../web/client.js") },
+    File { path: "/first/icon.svg", content_type: SVG, content: include_str!("../../web/icon.svg") },
+];
+/// The content security policy: everything comes from this server, and nothing is written into the page itself.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The headers of proxies. What they pass on may come from other machines.
+const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+/// The maximum number of bytes of a request for a token.
+const BODY_BYTES_MAX: usize = 1024;
+/// The lifetime of a token. The page asks for a new one at each connection, and before the end of one.
+const TOKEN_TTL: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn is_let_in(headers: &[(&'static str, &'static str)]) -> bool {
+        let pairs = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        check_caller(&pairs.collect()).is_ok()
+    }
+
+    #[test]
+    fn a_token_is_for_the_page_itself_at_whatever_loopback_address_it_was_opened() {
+        for (host, origin) in [
+            ("127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("localhost:3000", "http://localhost:3000"),
+            ("[::1]:3000", "http://[::1]:3000"),
+            ("127.0.0.2", "https://127.0.0.2"),
+        ] {
+            assert!(is_let_in(&[("host", host), ("origin", origin)]), "{host}");
+            let site = ("sec-fetch-site", "same-origin");
+            assert!(is_let_in(&[("host", host), ("origin", origin), site]), "{host}");
+        }
+    }
+
+    #[test]
+    fn names_that_only_look_like_this_machine_get_no_token() {
+        for host in [
+            "127.0.0.1.example:3000",
+            "localhost.example",
+            "example@127.0.0.1.example",
+            "192.168.0.2:3000",
+            "0.0.0.0:3000",
+            "",
+            "[::2]",
+        ] {
+            let origin: &'static str = format!("http://{host}").leak();
+            assert!(!is_let_in(&[("host", host), ("origin", origin)]), "{host}");
+        }
+        let own = [("host", "127.0.0.1:3000"), ("origin", "http://127.0.0.1:3000")];
+        assert!(is_let_in(&own));
+        for more in FORWARDED.map(|name| (name, "192.0.2.1")) {
+            assert!(!is_let_in(&[own[0], own[1], more]), "{more:?}");
+        }
+        for site in ["cross-site", "same-site", "none"] {
+            assert!(!is_let_in(&[own[0], own[1], ("sec-fetch-site", site)]), "{site}");
+        }
+        assert!(!is_let_in(&own[..1]), "without an origin it is no page");
+        assert!(!is_let_in(&[own[0], ("origin", "null")]));
+        assert!(!is_let_in(&[own[0], ("origin", "http://127.0.0.1:3001")]), "another port is another origin");
+    }
+}

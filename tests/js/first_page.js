@@ -1,0 +1,186 @@
+// The first page in a real browser: two people chat, a network is cut and comes back, the server is killed and comes back.
+import assert from "node:assert/strict";
+import { chromium_context } from "./chromium.js";
+import { env, rising, tell, words } from "./client.js";
+
+const url = env("URL");
+const NONCE = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const MARKUP = "<img src=x onerror=alert(1)> & <b>bold</b>";
+
+// One of the two on a page.
+function person(page, name) {
+  const region = page.getByRole("region", { name, exact: true });
+  const outbox = region.locator(".outbox");
+  return {
+    name,
+    region,
+    outbox,
+    network: page.getByRole("switch", { name: `Network of ${name}` }),
+    is: (status) => region.locator(".status").getByText(status, { exact: true }).waitFor(),
+    // As a person does with a keyboard.
+    async writes(body) {
+      await page.getByRole("textbox", { name: `Message from ${name}` }).fill(body);
+      await page.keyboard.press("Enter");
+    },
+    sees: (body) => region.getByRole("log").getByText(body, { exact: true }).waitFor(),
+    log: () =>
+      region.locator(".message").evaluateAll((rows) =>
+        rows.map((row) => ({
+          seq: Number(row.dataset.seq),
+          author: row.querySelector("b").textContent,
+          body: row.querySelector(".body").textContent,
+        })),
+      ),
+    waiting: () =>
+      outbox.getByRole("listitem").evaluateAll((rows) =>
+        rows.map((row) => ({ body: row.querySelector("span").textContent, nonce: row.querySelector("code").textContent })),
+      ),
+  };
+}
+
+// Everything that the browser asked for, and everything that it complained about.
+function watch(page) {
+  const seen = { addresses: [], complaints: [], sockets: [] };
+  page.on("request", (request) => seen.addresses.push(request.url()));
+  page.on("websocket", (socket) => {
+    seen.addresses.push(socket.url());
+    seen.sockets.push(socket);
+  });
+  page.on("console", (message) => message.type() !== "log" && seen.complaints.push(message.text()));
+  page.on("pageerror", (error) => seen.complaints.push(String(error)));
+  page.on("dialog", (dialog) => {
+    seen.complaints.push(`dialog: ${dialog.message()}`);
+    dialog.dismiss();
+  });
+  return seen;
+}
+
+async function both_see(alice, bob, bodies) {
+  for (const body of bodies) await Promise.all([alice.sees(body), bob.sees(body)]);
+  const [hers, his] = [await alice.log(), await bob.log()];
+  assert.deepEqual(hers, his, "both see the same in the same order");
+  assert.ok(rising(hers.map(({ seq }) => seq)), JSON.stringify(hers));
+  assert.equal(hers.length, new Set(hers.map(({ body }) => body)).size, "nothing is there twice");
+  return hers;
+}
+
+async function a_cut_network(alice, bob, seen) {
+  // More than the server takes at once from one person: the rest has to be sent again.
+  const alone = [...Array.from({ length: 12 }, (_, at) => `alone ${at + 1}`), MARKUP];
+  const meanwhile = ["meanwhile 1", "meanwhile 2", "meanwhile 3"];
+  await alice.writes("before");
+  await both_see(alice, bob, ["before"]);
+  await alice.network.click();
+  await alice.is("Network is off");
+  await alice.outbox.getByText("Outbox: nothing waits").waitFor();
+  assert.equal(seen.sockets.filter((it) => !it.isClosed()).length, 1, "the connection is really gone");
+  for (const body of alone) await alice.writes(body);
+  for (const body of meanwhile) await bob.writes(body);
+  await bob.sees(meanwhile.at(-1));
+  const waiting = await alice.waiting();
+  assert.deepEqual(waiting.map(({ body }) => body), alone);
+  for (const { nonce } of waiting) assert.match(nonce, NONCE);
+  assert.deepEqual((await alice.log()).map(({ body }) => body), ["before"], "nothing comes without a network");
+  if (process.env.SCREENSHOTS) await pictures(alice.region.page(), "offline");
+  await alice.network.click();
+  const log = await both_see(alice, bob, [...alone, ...meanwhile]);
+  assert.deepEqual(log.map(({ body }) => body), ["before", ...meanwhile, ...alone]);
+  await alice.is("Connected");
+  await alice.outbox.waitFor({ state: "hidden" });
+  assert.deepEqual(await alice.waiting(), []);
+  await alice.region.getByText(/^Away for \d+ s\. sync brought 3 messages\.$/).waitFor();
+}
+
+// Whether a message was stored before its network was gone, its writer cannot know.
+async function cuts_in_the_middle(alice, bob) {
+  const bodies = ["torn 1", "torn 2", "torn 3", "torn 4"];
+  for (const body of bodies) {
+    await alice.writes(body);
+    await alice.network.click();
+    await alice.is("Network is off");
+    await alice.network.click();
+  }
+  const log = await both_see(alice, bob, bodies);
+  assert.deepEqual(log.slice(-bodies.length).map(({ body }) => body), bodies);
+  await alice.outbox.waitFor({ state: "hidden" });
+}
+
+// The server dies: the page did nothing to cause it.
+async function a_restart(page, alice, bob, hear) {
+  tell({ ready: "for a restart" });
+  await hear("restarted");
+  // Whatever the page knows of the restart by now, this goes into the outbox or to the new server.
+  await alice.writes("after the restart");
+  await bob.writes("here too");
+  await both_see(alice, bob, ["after the restart", "here too"]);
+  await page.reload();
+  await both_see(alice, bob, ["before", "alone 12", "after the restart", "here too"]);
+}
+
+async function typing(page, alice, bob) {
+  await page.getByRole("textbox", { name: "Message from bob" }).pressSequentially("hm");
+  await alice.region.getByText("bob is typing …").waitFor();
+  await bob.writes("hm!");
+  await both_see(alice, bob, ["hm!"]);
+  await alice.region.getByText("bob is typing …").waitFor({ state: "hidden" });
+  await alice.region.getByText("Here: alice, bob").waitFor();
+}
+
+async function on_a_phone(page) {
+  await page.setViewportSize({ width: 360, height: 740 });
+  const sizes = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+  assert.ok(sizes[0] <= sizes[1], `no sideways scrolling: ${sizes}`);
+  if (process.env.SCREENSHOTS) await pictures(page, "phone");
+  await page.setViewportSize({ width: 1280, height: 800 });
+}
+
+async function another_name(page, alice) {
+  await page.getByRole("textbox", { name: "Name bob" }).fill("a name that cannot be!");
+  await page.keyboard.press("Enter");
+  await page.getByRole("region", { name: "a name that cannot be!" }).getByText(/^username/).waitFor();
+  await page.getByRole("textbox", { name: "Name a name that cannot be!" }).fill("carol");
+  await page.keyboard.press("Enter");
+  const carol = person(page, "carol");
+  await carol.is("Connected");
+  await carol.writes("I am new here");
+  await both_see(alice, carol, ["before", "I am new here"]);
+}
+
+async function pictures(page, name) {
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}-${colorScheme}.png`, fullPage: true });
+  }
+  await page.emulateMedia({ colorScheme: null });
+}
+
+const hear = words();
+await chromium_context(
+  async (browser) => {
+    browser.setDefaultTimeout(15_000);
+    const page = await browser.newPage();
+    const seen = watch(page);
+    try {
+      await page.goto(`${url}/`);
+      const [alice, bob] = [person(page, "alice"), person(page, "bob")];
+      await Promise.all([alice.is("Connected"), bob.is("Connected")]);
+      await a_cut_network(alice, bob, seen);
+      await cuts_in_the_middle(alice, bob);
+      await typing(page, alice, bob);
+      if (process.env.SCREENSHOTS) await pictures(page, "online");
+      await on_a_phone(page);
+      assert.deepEqual(seen.complaints, [], "the browser has nothing to complain about");
+      await a_restart(page, alice, bob, hear);
+      await another_name(page, alice);
+      const origins = new Set(seen.addresses.map((it) => new URL(it).host));
+      assert.deepEqual([...origins], [new URL(url).host], "everything comes from this server");
+      assert.deepEqual(await browser.cookies(), []);
+      assert.equal(await page.evaluate(() => document.cookie + localStorage.length + sessionStorage.length), "00");
+    } catch (error) {
+      console.error(await page.locator("body").ariaSnapshot(), seen.complaints);
+      throw error;
+    }
+  },
+  { viewport: { width: 1280, height: 800 } },
+);
+tell({ done: true });
