@@ -42,7 +42,8 @@ fn send(server: &Server, request: &str, headers: &[(&str, &str)], body: &str) ->
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
-    let head = format!("{request} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let head =
+        format!("{request} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -101,11 +102,17 @@ fn a_server_in_development_shows_its_page_and_lets_nothing_from_elsewhere_into_i
         if path.starts_with("/api/") {
             continue;
         }
-        assert!(answer.head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{path}");
+        assert!(
+            answer.head.contains("content-security-policy: default-src 'none'; script-src 'self'"),
+            "{path}"
+        );
         assert!(!answer.head.contains("unsafe"), "{path}: {}", answer.head);
         let is_elsewhere = |text: &str| text.contains("http://") || text.contains("https://");
-        let foreign: Vec<&str> =
-            answer.body.lines().filter(|line| is_elsewhere(line) && !line.contains("www.w3.org/2000/svg")).collect();
+        let foreign: Vec<&str> = answer
+            .body
+            .lines()
+            .filter(|line| is_elsewhere(line) && !line.contains("www.w3.org/2000/svg"))
+            .collect();
         assert!(foreign.is_empty(), "{path}: {foreign:?}");
     }
     for path in ["/first", "/first/", "/first/../Cargo.toml", "/first/index.html", "/index.html"] {
@@ -120,7 +127,10 @@ fn the_page_gets_a_token_of_a_member_of_general() {
     let server = Server::start(&database);
     let answer = ask(&server, &[], ALICE);
     let body: Value = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!((answer.status, &body["ok"], &body["data"]["path"]), (200, &true.into(), &"/socket.io".into()));
+    assert_eq!(
+        (answer.status, &body["ok"], &body["data"]["path"]),
+        (200, &true.into(), &"/socket.io".into())
+    );
     assert!(answer.head.contains("cache-control: no-store"), "{}", answer.head);
     let bearer = format!("Bearer {}", body["data"]["token"].as_str().unwrap());
     let headers = [("Host", "test"), ("Authorization", &*bearer)];
@@ -183,11 +193,9 @@ fn a_server_in_production_has_neither_the_page_nor_its_tokens() {
     let core_url = format!("http://{address}");
     let core_database = Database::create(Kind::Sqlite);
     let _core = Core::start(&core_database, &address);
-    for (name, value) in [
-        ("IMKS_FIRST_PAGE", "off"),
-        ("IMKS_CORE_URL", &*core_url),
-        ("IMKS_ENGINE_WEBSOCKET", "false"),
-    ] {
+    for (name, value) in
+        [("IMKS_FIRST_PAGE", "off"), ("IMKS_CORE_URL", &*core_url), ("IMKS_ENGINE_WEBSOCKET", "false")]
+    {
         let database = Database::create(Kind::Sqlite).with(name, value);
         assert_no_page(&Server::start(&database), name);
     }

@@ -169,9 +169,11 @@ function fill_message(row, message, is_own, is_close) {
 
 // What waits, with the nonces that make it safe to send it again.
 function show_outbox(outbox, person) {
-  const count = person.outbox.length;
-  outbox.hidden = count === 0 && person.phase !== "closed";
-  text(outbox.querySelector(".count"), count === 0 ? "Outbox: nothing waits" : `Outbox: ${count} ${count === 1 ? "waits" : "wait"}`);
+  const refused = person.outbox.filter(({ refusal }) => refusal).length;
+  const waits = person.outbox.length - refused;
+  outbox.hidden = person.outbox.length === 0 && person.phase !== "closed";
+  const parts = [...(waits ? [`${waits} ${waits === 1 ? "waits" : "wait"}`] : []), ...(refused ? [`${refused} refused`] : [])];
+  text(outbox.querySelector(".count"), `Outbox: ${parts.join(", ") || "nothing waits"}`);
   // A button that somebody is about to press stays where it is.
   const version = JSON.stringify(person.outbox);
   if (outbox.dataset.version === version) return;

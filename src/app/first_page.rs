@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn is_let_in(headers: &[(&'static str, &'static str)]) -> bool {
+    fn is_accepted(headers: &[(&'static str, &'static str)]) -> bool {
         let pairs = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
@@ -172,9 +172,9 @@ mod tests {
             ("[::1]:3000", "http://[::1]:3000"),
             ("127.0.0.2", "https://127.0.0.2"),
         ] {
-            assert!(is_let_in(&[("host", host), ("origin", origin)]), "{host}");
+            assert!(is_accepted(&[("host", host), ("origin", origin)]), "{host}");
             let site = ("sec-fetch-site", "same-origin");
-            assert!(is_let_in(&[("host", host), ("origin", origin), site]), "{host}");
+            assert!(is_accepted(&[("host", host), ("origin", origin), site]), "{host}");
         }
     }
 
@@ -190,18 +190,21 @@ mod tests {
             "[::2]",
         ] {
             let origin: &'static str = format!("http://{host}").leak();
-            assert!(!is_let_in(&[("host", host), ("origin", origin)]), "{host}");
+            assert!(!is_accepted(&[("host", host), ("origin", origin)]), "{host}");
         }
         let own = [("host", "127.0.0.1:3000"), ("origin", "http://127.0.0.1:3000")];
-        assert!(is_let_in(&own));
+        assert!(is_accepted(&own));
         for more in FORWARDED.map(|name| (name, "192.0.2.1")) {
-            assert!(!is_let_in(&[own[0], own[1], more]), "{more:?}");
+            assert!(!is_accepted(&[own[0], own[1], more]), "{more:?}");
         }
         for site in ["cross-site", "same-site", "none"] {
-            assert!(!is_let_in(&[own[0], own[1], ("sec-fetch-site", site)]), "{site}");
+            assert!(!is_accepted(&[own[0], own[1], ("sec-fetch-site", site)]), "{site}");
         }
-        assert!(!is_let_in(&own[..1]), "without an origin it is no page");
-        assert!(!is_let_in(&[own[0], ("origin", "null")]));
-        assert!(!is_let_in(&[own[0], ("origin", "http://127.0.0.1:3001")]), "another port is another origin");
+        assert!(!is_accepted(&own[..1]), "without an origin it is no page");
+        assert!(!is_accepted(&[own[0], ("origin", "null")]));
+        assert!(
+            !is_accepted(&[own[0], ("origin", "http://127.0.0.1:3001")]),
+            "another port is another origin"
+        );
     }
 }

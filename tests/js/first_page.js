@@ -105,6 +105,17 @@ async function cuts_in_the_middle(alice, bob) {
   await alice.outbox.waitFor({ state: "hidden" });
 }
 
+// What the server does not take, its writer sees, and it is in nobody's way.
+async function a_refusal(alice, bob) {
+  await alice.writes("x".repeat(8_001));
+  await alice.writes("short enough");
+  await alice.outbox.getByText("Outbox: 1 refused").waitFor();
+  await alice.outbox.getByText(/^body: /).waitFor();
+  await both_see(alice, bob, ["short enough"]);
+  await alice.outbox.getByRole("button", { name: "Discard" }).click();
+  await alice.outbox.waitFor({ state: "hidden" });
+}
+
 // The server dies: the page did nothing to cause it.
 async function a_restart(page, alice, bob, hear) {
   tell({ ready: "for a restart" });
@@ -166,6 +177,7 @@ await chromium_context(
       await Promise.all([alice.is("Connected"), bob.is("Connected")]);
       await a_cut_network(alice, bob, seen);
       await cuts_in_the_middle(alice, bob);
+      await a_refusal(alice, bob);
       await typing(page, alice, bob);
       if (process.env.SCREENSHOTS) await pictures(page, "online");
       await on_a_phone(page);
