@@ -23,13 +23,15 @@ for (const name of NAMES) document.querySelector("#people").append(panel(name));
 function panel(first_name) {
   const view = document.querySelector("#person").content.cloneNode(true).firstElementChild;
   const find = (selector) => view.querySelector(selector);
+  // Everybody who was here keeps what waits to be sent.
+  const people = new Map();
   let person;
   let is_on = true;
 
   function sign_in(name) {
     person?.cut();
-    const here = new Person(name, names, () => here === person && show(view, person));
-    person = here;
+    if (!people.has(name)) people.set(name, new Person(name, names, () => person.name === name && show(view, person)));
+    person = people.get(name);
     find(".messages").replaceChildren();
     label(view, name);
     if (is_on) person.connect();

@@ -113,7 +113,7 @@ export class Person {
     this.refusal = refusal;
     if (was_ready) this.#gone_at = Date.now();
     if (state !== "open") {
-      clearTimeout(this.#gap_timer);
+      this.#stop_gap_timer();
       clearInterval(this.#around_timer);
       this.#aside = [];
       this.here = [];
@@ -208,8 +208,8 @@ export class Person {
       before = this.#aside.length;
       this.#aside = this.#aside.filter((event) => !this.#apply(event));
     }
-    clearTimeout(this.#gap_timer);
-    if (this.#aside.length > 0) this.#gap_timer = setTimeout(() => this.#catch_up_again(), GAP_MS);
+    if (this.#aside.length === 0) this.#stop_gap_timer();
+    else this.#gap_timer ??= setTimeout(() => this.#catch_up_again(), GAP_MS);
     this.#changed();
   }
 
@@ -226,7 +226,13 @@ export class Person {
     return true;
   }
 
+  #stop_gap_timer() {
+    clearTimeout(this.#gap_timer);
+    this.#gap_timer = undefined;
+  }
+
   #catch_up_again() {
+    this.#stop_gap_timer();
     if (this.phase === "ready") this.#meet_again(() => this.#sync());
   }
 
@@ -297,9 +303,15 @@ export class Person {
     return this.#client.request(name, payload).catch(() => null);
   }
 
+  // A new token, before the end of the one in use. If that fails, a new connection asks for one, as often as it has to.
   async #renew() {
-    const { auth } = await sign_in(this.name);
-    await this.#tell("auth:refresh", { token: auth.token });
+    try {
+      const { auth } = await sign_in(this.name);
+      await this.#client.request("auth:refresh", { token: auth.token });
+    } catch {
+      this.cut();
+      this.connect();
+    }
   }
 
   async #look_around() {
