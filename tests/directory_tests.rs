@@ -13,6 +13,8 @@ mod session;
 mod support;
 #[path = "directory/team.rs"]
 mod team;
+#[path = "directory/visitor.rs"]
+mod visitor;
 
 use std::time::Duration;
 

@@ -82,7 +82,7 @@ fn ask(server: &Server, changed: &[(&str, &str)], body: &str) -> Answer {
     send(server, "POST /first/token", &headers, body)
 }
 
-const ALICE: &str = r#"{"name":"alice"}"#;
+const ADA: &str = r#"{"name":"ada"}"#;
 
 #[test]
 fn a_server_in_development_shows_its_page_and_lets_nothing_from_elsewhere_into_it() {
@@ -122,10 +122,10 @@ fn a_server_in_development_shows_its_page_and_lets_nothing_from_elsewhere_into_i
 }
 
 #[test]
-fn the_page_gets_a_token_of_a_member_of_general() {
+fn the_page_gets_a_token_of_a_member_of_the_playground() {
     let database = Database::create(Kind::Sqlite);
     let server = Server::start(&database);
-    let answer = ask(&server, &[], ALICE);
+    let answer = ask(&server, &[], ADA);
     let body: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(
         (answer.status, &body["ok"], &body["data"]["path"]),
@@ -136,8 +136,47 @@ fn the_page_gets_a_token_of_a_member_of_general() {
     let headers = [("Host", "test"), ("Authorization", &*bearer)];
     let drafts = send(&server, "GET /api/v1/drafts", &headers, "");
     assert_eq!(drafts.status, 200, "the token is good: {}", drafts.body);
-    let members = server::run(&database, &["directory", "member", "list", "general"]);
-    assert!(members.contains("alice"), "{members}");
+    let members = server::run(&database, &["directory", "member", "list", "playground/first-page"]);
+    assert!(members.contains("ada"), "{members}");
+}
+
+/// A proxy on the same machine that hides itself passes on what anybody sends, and whoever sends it sets the origin.
+#[test]
+fn who_pretends_to_be_the_page_gets_no_token_of_a_user_and_with_their_own_reads_nothing_of_others() {
+    let database = Database::create(Kind::Sqlite);
+    let server = Server::start(&database);
+    let alice = server::token(&database, "alice", &[]);
+    server::token(&database, "bob", &[]);
+    let listed = server::run(&database, &["directory", "channel", "list"]);
+    let general = listed.lines().find_map(|line| line.strip_prefix("general\t")?.split('\t').next()).unwrap();
+    let direct = server::run(&database, &["directory", "channel", "direct", "alice", "bob"]);
+    let paths = [general, &direct].map(|id| format!("/api/v1/channels/{id}/messages"));
+    let with = |token: &str, request: &str, body: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Host", "test"), ("Authorization", &*bearer), ("Content-Type", "application/json")];
+        send(&server, request, &headers, body)
+    };
+    for path in &paths {
+        let sent = with(&alice, &format!("POST {path}"), r#"{"body":"for us only"}"#);
+        assert_eq!(sent.status, 201, "{}", sent.body);
+    }
+    let pretended = [("Sec-Fetch-Site", "")];
+    let refused = ask(&server, &pretended, r#"{"name":"alice"}"#);
+    assert_eq!(refused.code(), (409, "conflict".into()));
+    assert!(refused.body.contains("`imks token alice`"), "{}", refused.body);
+    let body: Value = serde_json::from_str(&ask(&server, &pretended, ADA).body).unwrap();
+    let ada = body["data"]["token"].as_str().unwrap();
+    for path in &paths {
+        assert_eq!(with(ada, &format!("GET {path}"), "").code(), (404, "not_found".into()));
+        let written = with(ada, &format!("POST {path}"), r#"{"body":"hello there"}"#);
+        assert_eq!(written.code(), (404, "not_found".into()));
+        let page = with(&alice, &format!("GET {path}"), "").body;
+        assert!(page.contains("for us only") && !page.contains("hello there"), "{page}");
+    }
+    for (token, is_found) in [(&*alice, true), (ada, false)] {
+        let found = with(token, "GET /api/v1/search?q=only", "");
+        assert_eq!((found.status, found.body.contains("for us only")), (200, is_found), "{}", found.body);
+    }
 }
 
 #[test]
@@ -157,10 +196,10 @@ fn pages_of_other_sites_and_programs_get_no_token() {
         &[("X-Forwarded-For", "192.0.2.1")],
         &[("Forwarded", "for=192.0.2.1")],
     ] {
-        assert_eq!(ask(&server, changed, ALICE).code(), (403, "forbidden".into()), "{changed:?}");
+        assert_eq!(ask(&server, changed, ADA).code(), (403, "forbidden".into()), "{changed:?}");
     }
     for kind in ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
-        let refused = ask(&server, &[("Content-Type", kind)], ALICE);
+        let refused = ask(&server, &[("Content-Type", kind)], ADA);
         assert_eq!(refused.code(), (400, "invalid_payload".into()), "{kind}");
     }
     let preflight = [("Host", "127.0.0.1"), ("Origin", elsewhere), ("Access-Control-Request-Method", "POST")];
@@ -168,7 +207,7 @@ fn pages_of_other_sites_and_programs_get_no_token() {
     assert_eq!(answer.code(), (405, "method_not_allowed".into()));
     assert!(!answer.head.contains("access-control-allow"), "{}", answer.head);
     let users = server::run(&database, &["directory", "user", "list"]);
-    assert!(!users.contains("alice"), "nobody was made: {users}");
+    assert!(!users.contains("ada"), "nobody was made: {users}");
 }
 
 #[test]
@@ -205,13 +244,14 @@ fn assert_no_page(server: &Server, why: &str) {
     for path in ["/", "/first/page.js"] {
         assert_eq!(get(server, path).code(), (404, "not_found".into()), "{why}: {path}");
     }
-    assert_eq!(ask(server, &[], ALICE).code(), (404, "not_found".into()), "{why}");
+    assert_eq!(ask(server, &[], ADA).code(), (404, "not_found".into()), "{why}");
 }
 
 #[test]
 fn two_people_on_one_page_miss_nothing_when_a_network_is_cut_or_the_server_restarts() {
     let database = Database::create(Kind::Sqlite);
     let mut server = Server::start(&database);
+    server::token(&database, "alice", &[]);
     let mut page = Script::start("first_page.js", &[("URL", &*server.url())]);
     page.hears(|line| line["ready"] == "for a restart");
     server.kill_and_restart(&database);

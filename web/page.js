@@ -2,7 +2,7 @@
 
 import { OUTBOX_MAX, Person } from "./person.js";
 
-const NAMES = ["alice", "bob"];
+const NAMES = ["ada", "ben"];
 const STATUS = {
   ready: "Connected",
   connecting: "Connecting …",
@@ -89,13 +89,24 @@ function writing(form, person) {
 
 function show(view, person) {
   const find = (selector) => view.querySelector(selector);
+  const is_news = view.dataset.phase !== person.phase;
   view.dataset.phase = person.phase;
   text(find(".status"), person.refusal ? person.refusal.message : STATUS[person.phase]);
+  show_name(find(".name"), person, is_news);
   find(".earlier").hidden = !person.has_earlier || person.phase !== "ready";
   show_messages(find(".messages"), person);
   text(find(".typing"), typing(person));
   text(find(".here"), here(person));
   show_outbox(find(".outbox"), person);
+}
+
+// Another name is what helps after most refusals. Whoever writes elsewhere is not disturbed.
+function show_name(field, { phase }, is_news) {
+  const is_refused = phase === "refused";
+  field.setAttribute("aria-invalid", String(is_refused));
+  if (!is_refused || !is_news || document.activeElement !== document.body) return;
+  field.focus();
+  field.select();
 }
 
 function typing({ typing }) {

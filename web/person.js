@@ -135,11 +135,12 @@ export class Person {
   async #ready({ user, channels, limits }) {
     this.me = user;
     this.#names.set(user.id, user.username);
-    const channel = channels.find(({ name }) => name === "general") ?? channels[0];
+    // A visitor is in one channel only.
+    const channel = channels.find(({ name }) => name === "first-page");
     if (channel?.channel_id !== this.channel?.channel_id) this.#forget();
     this.channel = channel;
     this.#typing_refresh_ms = limits.typing_refresh_ms;
-    if (!channel) return this.#client.close(new Refusal({ message: `${this.name} is in no channel` }));
+    if (!channel) return this.#client.close(new Refusal({ message: `${this.name} is not in the channel of this page` }));
     await this.#meet_again(() => (this.#cursor ? this.#sync() : this.#first_page()));
   }
 

@@ -61,7 +61,7 @@ struct Tokens {
 /// A request for a token.
 #[derive(Deserialize)]
 struct Asked {
-    /// The name of the user, who is created if missing.
+    /// The name of the visitor, who is created if missing.
     name: String,
 }
 
@@ -91,7 +91,7 @@ async fn issue(
 
 impl Tokens {
     async fn issue(&self, name: &str) -> ImksResult<Issued> {
-        let user = self.directory.ensure_development(name).await?;
+        let user = self.directory.ensure_visitor(name).await?;
         let token = self.directory.issue_token(&user, TOKEN_TTL).await?;
         Ok(Issued { token, path: self.engine_path.clone() })
     }

@@ -32,9 +32,9 @@ settings! {
              gRPC, and the HTTP API for back ends; if not set, `/metrics` and that API are on the public port. \
              `imks core` has it on `127.0.0.1:9001`";
         first_page: "IMKS_FIRST_PAGE" =
-            "The chat page for development at `/`, which makes its own tokens: `auto`: on a loopback address, with the \
-             SQLite file of the data directory, without a certificate, a core or your own logins; `on`: also with \
-             PostgreSQL and a certificate; `off`";
+            "The chat page for development at `/`, which makes its own tokens, of its playground only: `auto`: on a \
+             loopback address, with the SQLite file of the data directory, without a certificate, a core, your own \
+             logins or `IMKS_EVENTS_URL`; `on`: also with PostgreSQL and a certificate; `off`";
     }
     "internal." in config.internal => {
         tls_cert (cert): "IMKS_INTERNAL_TLS_CERT" =

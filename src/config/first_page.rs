@@ -38,6 +38,7 @@ impl Config {
         let checks = [
             (!self.is_reachable_from_outside(), NOT_LOOPBACK),
             (self.core_url.is_none() && !self.login.is_in_use(&self.hook), NO_TOKENS),
+            (self.application.url.is_none() && self.application.handler.is_none(), APPLICATION),
             (self.engine.websocket && self.socket.parser == Parser::Default, NO_WEBSOCKET),
         ];
         checks.into_iter().find(|(fine, _)| !fine).map(|(_, sentence)| sentence)
@@ -48,6 +49,8 @@ const NOT_LOOPBACK: &str = "IMKS_FIRST_PAGE is on: whoever reaches the page can 
      loopback address";
 const NO_TOKENS: &str = "IMKS_FIRST_PAGE is on: the page makes tokens of the embedded directory, which this server does \
      not accept while IMKS_CORE_URL or your own logins are configured";
+const APPLICATION: &str = "IMKS_FIRST_PAGE is on: events of its visitors, who can be anybody, would reach your application \
+     (IMKS_EVENTS_URL)";
 const NO_WEBSOCKET: &str =
     "IMKS_FIRST_PAGE is on: the page needs IMKS_ENGINE_WEBSOCKET=true and IMKS_PARSER=json";
 
@@ -70,6 +73,7 @@ mod tests {
             with(|it| it.core_url = Some("http://core:9000".into())),
             with(|it| it.login.jwks_url = Some("https://id.example/keys".into())),
             with(|it| (it.tls.cert, it.tls.key) = (Some("a.crt".into()), Some("a.key".into()))),
+            with(|it| it.application.url = Some("http://app:8080".into())),
             with(|it| it.engine.websocket = false),
             with(|it| it.socket.parser = Parser::MsgPack),
             with(|it| it.first_page = FirstPage::Off),
@@ -90,6 +94,7 @@ mod tests {
         for (config, word) in [
             (on(|it| it.listen = "0.0.0.0:3000".parse().unwrap()), "IMKS_LISTEN"),
             (on(|it| it.core_url = Some("http://core:9000".into())), "IMKS_CORE_URL"),
+            (on(|it| it.application.url = Some("http://app:8080".into())), "IMKS_EVENTS_URL"),
             (on(|it| it.engine.websocket = false), "IMKS_ENGINE_WEBSOCKET"),
         ] {
             assert!(!config.serves_first_page());

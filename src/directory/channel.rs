@@ -86,7 +86,7 @@ pub struct ChannelChange {
 }
 
 impl RoomKind {
-    fn number(self) -> i64 {
+    pub(super) fn number(self) -> i64 {
         let kind = match self {
             Self::Public => ChannelKind::Public,
             Self::Private => ChannelKind::Private,

@@ -7,9 +7,10 @@ use super::change::{Change, record};
 use super::member::{GIVE_ROLE, JOIN};
 use super::role::MEMBER;
 use super::user::{LOCK_USER, unknown};
+use super::visitor::is_visitor;
 use super::{Channel, Directory, User};
 use crate::clock::{Micros, now_micros};
-use crate::error::{ImksError, ImksResult};
+use crate::error::{ImksError, ImksResult, Precondition};
 use crate::models::db::{Db, transaction};
 use crate::pb::v1::channel::Kind as ChannelKind;
 
@@ -28,6 +29,9 @@ impl Directory {
         users.dedup_by_key(|user| user.id);
         if users.len() < 2 || users.len() > PEOPLE_MAX {
             return Err(ImksError::invalid("users", format!("needs 2 to {PEOPLE_MAX} different users")));
+        }
+        if users.iter().any(|user| is_visitor(user.id)) {
+            return Err(ImksError::FailedPrecondition(Precondition::Playground));
         }
         let (db, channel) = (self.db().clone(), conversation(&users, now_micros()));
         let id = channel.id;

@@ -118,8 +118,8 @@ impl Directory {
     /// and the roles of a member stay. Returns whether anything changed.
     ///
     /// # Errors
-    /// `UnknownName`; `InvalidInput` for an unknown role; `FailedPrecondition` if the user is banned, or if the
-    /// place is a direct conversation; `Database`.
+    /// `UnknownName`; `InvalidInput` for an unknown role; `FailedPrecondition` if the user is banned, if the place is a
+    /// direct conversation, or if one of the two belongs to the first page; `Database`.
     pub async fn set_member(&self, place: &str, username: &str, roles: &[String]) -> ImksResult<bool> {
         let user = self.user_by_name(username).await?.id;
         let place = self.place(place).await?;
@@ -220,7 +220,8 @@ impl Directory {
     /// development.
     ///
     /// # Errors
-    /// `InvalidInput` if the name is not allowed; `Database`.
+    /// `InvalidInput` if the name is not allowed; `FailedPrecondition` if it is that of a visitor of the first page;
+    /// `Database`.
     pub async fn ensure_development(&self, username: &str) -> ImksResult<User> {
         let user = self.ensure_user(username).await?;
         let general = NewChannel { name: GENERAL.into(), ..NewChannel::default() };
@@ -334,6 +335,9 @@ macro_rules! admit {
     ($tx:expr, $place:expr, $user:expr, $roles:expr, $now:expr) => {{
         use $crate::directory::member;
         let (place, user, now): (Place, Uuid, Micros) = ($place, $user, $now);
+        if !$crate::directory::visitor::may_enter(user, place.workspace) {
+            Err(ImksError::FailedPrecondition(Precondition::Playground))?;
+        }
         // Whoever changes what a user is a member of locks the user first, so that a ban and a membership made at
         // the same time do not miss each other.
         if sqlx::query($crate::directory::user::LOCK_USER).bind(user).execute(&mut *$tx).await?.rows_affected() != 1 {

@@ -29,6 +29,7 @@ mod signing;
 mod status;
 mod token_service;
 mod user;
+mod visitor;
 mod watch;
 mod webhook;
 mod workspace;

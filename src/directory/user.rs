@@ -222,7 +222,7 @@ pub(super) fn checked_name(field: &'static str, name: &str) -> ImksResult<String
 
 pub(super) const INSERT: &str = "INSERT INTO directory_user (id, username, bot, created_at) VALUES ($1, $2, $3, $4) \
      ON CONFLICT DO NOTHING";
-const BY_NAME: &str = "SELECT id, username, bot, created_at, deleted_at FROM directory_user \
+pub(super) const BY_NAME: &str = "SELECT id, username, bot, created_at, deleted_at FROM directory_user \
      WHERE username = $1 AND deleted_at IS NULL";
 const BY_IDS: &str = "SELECT id, username, bot, created_at, deleted_at FROM directory_user WHERE id IN (";
 const ALL: &str = "SELECT id, username, bot, created_at, deleted_at FROM directory_user \

@@ -131,7 +131,7 @@ pub const FIRST_WORKSPACE: &str = "00000000-0000-7000-8000-000000000010";
 pub(super) const MAIN: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0010);
 /// Locks the row of a workspace until the transaction ends, and tells whether it exists.
 pub(super) const LOCK: &str = "UPDATE directory_workspace SET name = name WHERE id = $1";
-const INSERT: &str =
+pub(super) const INSERT: &str =
     "INSERT INTO directory_workspace (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 const FIND: &str = "SELECT id, name, created_at FROM directory_workspace WHERE name = $1 OR id = $2";
 const ALL: &str = "SELECT id, name, created_at FROM directory_workspace ORDER BY name LIMIT $1";

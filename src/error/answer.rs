@@ -37,14 +37,17 @@ impl ImksError {
             Self::NotFound(_) | Self::UnknownName { .. } | Self::SocketNotFound(_) => Code::NotFound,
             Self::UnknownEvent => Code::UnknownEvent,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
-            Self::Conflict { .. } | Self::NotAsExpected(_) => Code::Conflict,
+            Self::Conflict { .. }
+            | Self::NotAsExpected(_)
+            | Self::NotVisitor { .. }
+            | Self::PlaygroundTaken => Code::Conflict,
             Self::VersionMismatch { .. } => Code::VersionMismatch,
             Self::NonceConflict => Code::NonceConflict,
             Self::MessageDeleted => Code::MessageDeleted,
             Self::PayloadTooLarge => Code::PayloadTooLarge,
             Self::FailedPrecondition(precondition) => (*precondition).into(),
             Self::Application { code, .. } => *code,
-            Self::LimitReached(_) => Code::LimitReached,
+            Self::LimitReached(_) | Self::TooManyVisitors { .. } => Code::LimitReached,
             Self::RateLimited { .. } => Code::RateLimited,
             Self::SlowMode { .. } => Code::SlowMode,
             Self::Overloaded { .. } | Self::SocketSendFull => Code::Overloaded,
@@ -105,7 +108,11 @@ impl ImksError {
             Self::Auth(reason) => (*reason).into(),
             Self::Forbidden(permission) => format!("This needs the permission {permission}"),
             Self::NotFound(what) => format!("No such {what}, or it is not visible to you"),
-            Self::UnknownName { .. } | Self::Conflict { .. } => self.to_string(),
+            Self::UnknownName { .. }
+            | Self::Conflict { .. }
+            | Self::NotVisitor { .. }
+            | Self::TooManyVisitors { .. }
+            | Self::PlaygroundTaken => self.to_string(),
             Self::FailedPrecondition(precondition) => precondition.sentence().into(),
             Self::LimitReached(limit) => format!("The limit {limit} is reached"),
             _ => self.code().sentence().into(),

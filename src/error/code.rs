@@ -175,6 +175,8 @@ pub enum Precondition {
     FirstWorkspace,
     /// The role is one of those that every workspace has.
     BuiltInRole,
+    /// Either the user or the place is one of the first page, and the other is not.
+    Playground,
     /// Users and channels are those of an external core.
     ExternalCore,
     /// The scheduled message is being sent, or is sent, failed or cancelled.
@@ -209,6 +211,10 @@ impl Precondition {
             Self::WorkspaceInUse => "The workspace has channels; remove them first",
             Self::FirstWorkspace => "The first workspace cannot be removed",
             Self::BuiltInRole => "Every workspace has this role, and it does not change; make another one",
+            Self::Playground => {
+                "Visitors of the first page are members of its playground and of nothing else, and nobody else is a member \
+                 there; take another name, or remove the visitor with `imks directory user remove NAME` first"
+            }
             Self::NotPending => "It is being sent, or is sent, failed or cancelled",
             Self::ExternalCore => "Users and channels live in the core at IMKS_CORE_URL, not in this server",
             Self::FeedOff => "The feed is off on this server: IMKS_FEED_RETENTION is 0s",
@@ -243,6 +249,7 @@ impl From<Precondition> for Code {
             | Precondition::WorkspaceInUse
             | Precondition::FirstWorkspace
             | Precondition::BuiltInRole
+            | Precondition::Playground
             | Precondition::ExternalCore
             | Precondition::NotPending
             | Precondition::FeedOff

@@ -213,6 +213,29 @@ pub enum ImksError {
     /// Another page than the first page of this server, or a program, asks for a token of the first page.
     #[error("not asked by the first page of this server")]
     NotFirstPage,
+    /// The first page asks for a token of somebody who is no visitor of it, or who has more than visitors have.
+    #[error(
+        "{name} is a user of the directory: choose another name, or get a token for {name} with `imks token {name}`"
+    )]
+    NotVisitor {
+        /// The name as given.
+        name: String,
+    },
+    /// The first page has as many visitors as it may have, and asks for one more.
+    #[error(
+        "The first page has {max} visitors, which is all it may have: choose the name of one of them, or remove one \
+         with `imks directory user remove NAME`"
+    )]
+    TooManyVisitors {
+        /// The maximum number of visitors.
+        max: i64,
+    },
+    /// A workspace of somebody has the name of the first page's workspace.
+    #[error(
+        "The workspace \"playground\" is not the one of the first page: rename it with `imks directory workspace set \
+         playground --name NAME`, or switch the page off with IMKS_FIRST_PAGE=off"
+    )]
+    PlaygroundTaken,
     /// The page does not support this HTTP method.
     #[error("method not allowed")]
     MethodNotAllowed,

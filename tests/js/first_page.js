@@ -55,86 +55,86 @@ function watch(page) {
   return seen;
 }
 
-async function both_see(alice, bob, bodies) {
-  for (const body of bodies) await Promise.all([alice.sees(body), bob.sees(body)]);
-  const [hers, his] = [await alice.log(), await bob.log()];
+async function both_see(ada, ben, bodies) {
+  for (const body of bodies) await Promise.all([ada.sees(body), ben.sees(body)]);
+  const [hers, his] = [await ada.log(), await ben.log()];
   assert.deepEqual(hers, his, "both see the same in the same order");
   assert.ok(rising(hers.map(({ seq }) => seq)), JSON.stringify(hers));
   assert.equal(hers.length, new Set(hers.map(({ body }) => body)).size, "nothing is there twice");
   return hers;
 }
 
-async function a_cut_network(alice, bob, seen) {
+async function a_cut_network(ada, ben, seen) {
   // More than the server takes at once from one person: the rest has to be sent again.
   const alone = [...Array.from({ length: 12 }, (_, at) => `alone ${at + 1}`), MARKUP];
   const meanwhile = ["meanwhile 1", "meanwhile 2", "meanwhile 3"];
-  await alice.writes("before");
-  await both_see(alice, bob, ["before"]);
-  await alice.network.click();
-  await alice.is("Network is off");
-  await alice.outbox.getByText("Outbox: nothing waits").waitFor();
+  await ada.writes("before");
+  await both_see(ada, ben, ["before"]);
+  await ada.network.click();
+  await ada.is("Network is off");
+  await ada.outbox.getByText("Outbox: nothing waits").waitFor();
   assert.equal(seen.sockets.filter((it) => !it.isClosed()).length, 1, "the connection is really gone");
-  for (const body of alone) await alice.writes(body);
-  for (const body of meanwhile) await bob.writes(body);
-  await bob.sees(meanwhile.at(-1));
-  const waiting = await alice.waiting();
+  for (const body of alone) await ada.writes(body);
+  for (const body of meanwhile) await ben.writes(body);
+  await ben.sees(meanwhile.at(-1));
+  const waiting = await ada.waiting();
   assert.deepEqual(waiting.map(({ body }) => body), alone);
   for (const { nonce } of waiting) assert.match(nonce, NONCE);
-  assert.deepEqual((await alice.log()).map(({ body }) => body), ["before"], "nothing comes without a network");
-  if (process.env.SCREENSHOTS) await pictures(alice.region.page(), "offline");
-  await alice.network.click();
-  const log = await both_see(alice, bob, [...alone, ...meanwhile]);
+  assert.deepEqual((await ada.log()).map(({ body }) => body), ["before"], "nothing comes without a network");
+  if (process.env.SCREENSHOTS) await pictures(ada.region.page(), "offline");
+  await ada.network.click();
+  const log = await both_see(ada, ben, [...alone, ...meanwhile]);
   assert.deepEqual(log.map(({ body }) => body), ["before", ...meanwhile, ...alone]);
-  await alice.is("Connected");
-  await alice.outbox.waitFor({ state: "hidden" });
-  assert.deepEqual(await alice.waiting(), []);
-  await alice.region.getByText(/^Away for \d+ s\. sync brought 3 messages\.$/).waitFor();
+  await ada.is("Connected");
+  await ada.outbox.waitFor({ state: "hidden" });
+  assert.deepEqual(await ada.waiting(), []);
+  await ada.region.getByText(/^Away for \d+ s\. sync brought 3 messages\.$/).waitFor();
 }
 
 // Whether a message was stored before its network was gone, its writer cannot know.
-async function cuts_in_the_middle(alice, bob) {
+async function cuts_in_the_middle(ada, ben) {
   const bodies = ["torn 1", "torn 2", "torn 3", "torn 4"];
   for (const body of bodies) {
-    await alice.writes(body);
-    await alice.network.click();
-    await alice.is("Network is off");
-    await alice.network.click();
+    await ada.writes(body);
+    await ada.network.click();
+    await ada.is("Network is off");
+    await ada.network.click();
   }
-  const log = await both_see(alice, bob, bodies);
+  const log = await both_see(ada, ben, bodies);
   assert.deepEqual(log.slice(-bodies.length).map(({ body }) => body), bodies);
-  await alice.outbox.waitFor({ state: "hidden" });
+  await ada.outbox.waitFor({ state: "hidden" });
 }
 
 // What the server does not take, its writer sees, and it is in nobody's way.
-async function a_refusal(alice, bob) {
-  await alice.writes("x".repeat(8_001));
-  await alice.writes("short enough");
-  await alice.outbox.getByText("Outbox: 1 refused").waitFor();
-  await alice.outbox.getByText(/^body: /).waitFor();
-  await both_see(alice, bob, ["short enough"]);
-  await alice.outbox.getByRole("button", { name: "Discard" }).click();
-  await alice.outbox.waitFor({ state: "hidden" });
+async function a_refusal(ada, ben) {
+  await ada.writes("x".repeat(8_001));
+  await ada.writes("short enough");
+  await ada.outbox.getByText("Outbox: 1 refused").waitFor();
+  await ada.outbox.getByText(/^body: /).waitFor();
+  await both_see(ada, ben, ["short enough"]);
+  await ada.outbox.getByRole("button", { name: "Discard" }).click();
+  await ada.outbox.waitFor({ state: "hidden" });
 }
 
 // The server dies: the page did nothing to cause it.
-async function a_restart(page, alice, bob, hear) {
+async function a_restart(page, ada, ben, hear) {
   tell({ ready: "for a restart" });
   await hear("restarted");
   // Whatever the page knows of the restart by now, this goes into the outbox or to the new server.
-  await alice.writes("after the restart");
-  await bob.writes("here too");
-  await both_see(alice, bob, ["after the restart", "here too"]);
+  await ada.writes("after the restart");
+  await ben.writes("here too");
+  await both_see(ada, ben, ["after the restart", "here too"]);
   await page.reload();
-  await both_see(alice, bob, ["before", "alone 12", "after the restart", "here too"]);
+  await both_see(ada, ben, ["before", "alone 12", "after the restart", "here too"]);
 }
 
-async function typing(page, alice, bob) {
-  await page.getByRole("textbox", { name: "Message from bob" }).pressSequentially("hm");
-  await alice.region.getByText("bob is typing …").waitFor();
-  await bob.writes("hm!");
-  await both_see(alice, bob, ["hm!"]);
-  await alice.region.getByText("bob is typing …").waitFor({ state: "hidden" });
-  await alice.region.getByText("Here: alice, bob").waitFor();
+async function typing(page, ada, ben) {
+  await page.getByRole("textbox", { name: "Message from ben" }).pressSequentially("hm");
+  await ada.region.getByText("ben is typing …").waitFor();
+  await ben.writes("hm!");
+  await both_see(ada, ben, ["hm!"]);
+  await ada.region.getByText("ben is typing …").waitFor({ state: "hidden" });
+  await ada.region.getByText("Here: ada, ben").waitFor();
 }
 
 async function on_a_phone(page) {
@@ -145,8 +145,25 @@ async function on_a_phone(page) {
   await page.setViewportSize({ width: 1280, height: 800 });
 }
 
-async function another_name(page, alice) {
-  await page.getByRole("textbox", { name: "Name bob" }).fill("a name that cannot be!");
+// A name that tokens of the directory are for is refused, and the next one is a keystroke away.
+async function a_taken_name(page) {
+  await page.getByRole("textbox", { name: "Name ben" }).fill("alice");
+  await page.keyboard.press("Enter");
+  const region = page.getByRole("region", { name: "alice", exact: true });
+  const reason = "alice is a user of the directory: choose another name, or get a token for alice with `imks token alice`";
+  await region.locator(".status").getByText(reason, { exact: true }).waitFor();
+  const field = page.getByRole("textbox", { name: "Name alice" });
+  assert.equal(await field.getAttribute("aria-invalid"), "true");
+  await field.and(page.locator(":focus")).waitFor();
+  if (process.env.SCREENSHOTS) await pictures(page, "taken");
+  await page.keyboard.type("ben");
+  await page.keyboard.press("Enter");
+  await person(page, "ben").is("Connected");
+  assert.equal(await page.getByRole("textbox", { name: "Name ben" }).getAttribute("aria-invalid"), "false");
+}
+
+async function another_name(page, ada) {
+  await page.getByRole("textbox", { name: "Name ben" }).fill("a name that cannot be!");
   await page.keyboard.press("Enter");
   await page.getByRole("region", { name: "a name that cannot be!" }).getByText(/^username/).waitFor();
   await page.getByRole("textbox", { name: "Name a name that cannot be!" }).fill("carol");
@@ -154,7 +171,7 @@ async function another_name(page, alice) {
   const carol = person(page, "carol");
   await carol.is("Connected");
   await carol.writes("I am new here");
-  await both_see(alice, carol, ["before", "I am new here"]);
+  await both_see(ada, carol, ["before", "I am new here"]);
 }
 
 async function pictures(page, name) {
@@ -173,17 +190,18 @@ await chromium_context(
     const seen = watch(page);
     try {
       await page.goto(`${url}/`);
-      const [alice, bob] = [person(page, "alice"), person(page, "bob")];
-      await Promise.all([alice.is("Connected"), bob.is("Connected")]);
-      await a_cut_network(alice, bob, seen);
-      await cuts_in_the_middle(alice, bob);
-      await a_refusal(alice, bob);
-      await typing(page, alice, bob);
+      const [ada, ben] = [person(page, "ada"), person(page, "ben")];
+      await Promise.all([ada.is("Connected"), ben.is("Connected")]);
+      await a_cut_network(ada, ben, seen);
+      await cuts_in_the_middle(ada, ben);
+      await a_refusal(ada, ben);
+      await typing(page, ada, ben);
       if (process.env.SCREENSHOTS) await pictures(page, "online");
       await on_a_phone(page);
       assert.deepEqual(seen.complaints, [], "the browser has nothing to complain about");
-      await a_restart(page, alice, bob, hear);
-      await another_name(page, alice);
+      await a_restart(page, ada, ben, hear);
+      await a_taken_name(page);
+      await another_name(page, ada);
       const origins = new Set(seen.addresses.map((it) => new URL(it).host));
       assert.deepEqual([...origins], [new URL(url).host], "everything comes from this server");
       assert.deepEqual(await browser.cookies(), []);

@@ -19,7 +19,8 @@ struct Outsider {
     ids: Ids,
 }
 
-/// Everybody who may not: who never was a member, who was one, who is banned, and who is in another workspace.
+/// Everybody who may not: who never was a member, who was one, who is banned, who is in another workspace, and who got a
+/// token of the first page.
 async fn outsiders(server: &TestServer, channel: &str, ids: &Ids) -> Vec<Outsider> {
     let directory = server.directory();
     for name in ["frank", "billy"] {
@@ -37,12 +38,14 @@ async fn outsiders(server: &TestServer, channel: &str, ids: &Ids) -> Vec<Outside
         .unwrap();
     directory.ensure_user("eve").await.unwrap();
     directory.add_member("elsewhere/room", "eve", RoleName::Owner).await.unwrap();
+    directory.ensure_visitor("ada").await.unwrap();
     let mut outsiders = Vec::new();
     for (who, name) in [
         ("a stranger", "mallory"),
         ("a former member", "frank"),
         ("a banned user", "billy"),
         ("another workspace", "eve"),
+        ("a visitor of the first page", "ada"),
     ] {
         outsiders.push(Outsider { who, token: token(server, name).await, ids: ids.clone() });
     }
