@@ -298,7 +298,7 @@ fn deep(levels: usize) -> String {
 /// A close frame. Its text is for people, and told only if it repeats the player's `own`.
 fn closed(frame: Option<CloseFrame>, own: &str) -> String {
     let Some(frame) = frame else { return "closed".into() };
-    let text = if frame.reason == *own { own } else { "" };
+    let text = if *frame.reason == *own { own } else { "" };
     format!("closed {} {text}", u16::from(frame.code)).trim_end().to_owned()
 }
 
