@@ -403,10 +403,10 @@ async fn one_call_reaches_several_rooms_once_and_an_empty_list_reaches_nobody() 
     namespace.to("left").emit("nobody", &4).unwrap();
     let none: [&str; 0] = [];
     namespace.to(none).emit("nobody", &5).unwrap();
-    namespace.to(&none).disconnect_sockets(true).unwrap();
-    assert!(namespace.to(&none).sockets().is_empty());
-    assert!(namespace.to(&none).fetch_sockets().await.unwrap().sockets.is_empty());
-    let asked = namespace.to(&none).emit_with_ack("nobody", &(), std::time::Duration::from_secs(60)).await;
+    namespace.to(none).disconnect_sockets(true).unwrap();
+    assert!(namespace.to(none).sockets().is_empty());
+    assert!(namespace.to(none).fetch_sockets().await.unwrap().sockets.is_empty());
+    let asked = namespace.to(none).emit_with_ack("nobody", &(), std::time::Duration::from_secs(60)).await;
     assert!(asked.unwrap().is_complete());
     anna.send(r#"2["tell",[]]"#);
     anna.send(r#"2["tell",["a","b"]]"#);
