@@ -6,11 +6,15 @@ mod check_environment;
 mod config;
 pub mod core;
 pub mod directory;
+#[cfg(feature = "tools")]
+mod doctor;
 mod healthcheck;
 mod hold;
 mod key;
 mod migrate;
 mod serve;
+#[cfg(feature = "tools")]
+mod terminal;
 pub mod token;
 mod version;
 mod webhook;
@@ -80,6 +84,9 @@ enum Command {
     Core,
     /// Check whether the server or core on this machine is healthy, for containers
     Healthcheck(healthcheck::Args),
+    /// Find out why clients do not reach a server, or a server not its broker or database
+    #[cfg(feature = "tools")]
+    Doctor(doctor::Args),
     /// Print the version
     Version,
 }
@@ -116,6 +123,8 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
         Command::Version => return version::run().map(|()| ExitCode::SUCCESS),
         Command::Config(args) => return config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Admin(args) => return admin::run(args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "tools")]
+        Command::Doctor(args) => return doctor::run(args),
         _ => {}
     }
     if let Command::CheckConfig(args) = &command
@@ -163,6 +172,8 @@ async fn execute(
             Box::pin(core::run(&config, async move { signals.next().await })).await?;
         }
         Command::Version | Command::Admin(_) | Command::Config(_) => {}
+        #[cfg(feature = "tools")]
+        Command::Doctor(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -65,6 +65,8 @@ mod store;
 mod tls;
 mod transport;
 
+#[cfg(feature = "tools")]
+pub(crate) use self::address::Address;
 pub use self::auth::ProviderError;
 pub use self::budget::{Overflow, Used};
 pub use self::builder::ClientBuilder;

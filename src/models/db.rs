@@ -13,6 +13,8 @@ mod claim;
 mod postgres;
 mod schema;
 mod sqlite;
+#[cfg(feature = "tools")]
+mod trial;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

@@ -1,0 +1,276 @@
+//! The checks of `imks doctor` of a broker: Redis or NATS.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, PubsubInterface};
+use fred::types::{Builder, InfoKind};
+use tokio::time::{Instant, timeout};
+
+use super::report::{Fault, Outcome};
+use super::{ANSWER_MAX, Doctor, advice};
+use crate::ImksResult;
+use crate::bus::Pipe;
+use crate::cli::terminal;
+use crate::node::NodeId;
+use crate::socket::adapter::{nats as nats_adapter, redis as redis_adapter};
+
+/// Examines a Redis server, and who of the cluster `prefix` is connected to it.
+pub(super) async fn redis(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksResult<()> {
+    let connecting = connect(|node| redis_adapter::connect(url, prefix, node), "Redis");
+    let Some(pipe) = doctor.check("reachable", connecting).await? else {
+        return doctor.skip(&["probe", "version", "members", "clusters"], "there is no connection");
+    };
+    doctor.check("probe", probe(&*pipe)).await?;
+    pipe.close().await;
+    let Some(client) = doctor.check("version", open_redis(url)).await? else {
+        return doctor.skip(&["members", "clusters"], "there is no connection for questions");
+    };
+    let Some(nodes) = doctor.check("members", nodes(&client, prefix)).await? else {
+        return doctor.skip(&["clusters"], "the nodes could not be listed");
+    };
+    doctor.check("clusters", async { (Some(()), others(&nodes, prefix)) }).await?;
+    // Dropping the client closes the connection as well.
+    let _ = client.quit().await;
+    Ok(())
+}
+
+/// Examines NATS servers.
+pub(super) async fn nats(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksResult<()> {
+    let connecting = connect(|node| nats_adapter::connect(url, None, prefix, node), "NATS");
+    let Some(pipe) = doctor.check("reachable", connecting).await? else {
+        return doctor.skip(&["probe", "version", "members", "clusters"], "there is no connection");
+    };
+    doctor.check("probe", probe(&*pipe)).await?;
+    pipe.close().await;
+    doctor.check("version", nats_version(url)).await?;
+    doctor.skip(&["members", "clusters"], "NATS tells only its system account who listens to what")
+}
+
+/// Connects as a server does.
+async fn connect(
+    open: impl Fn(NodeId) -> ImksResult<Arc<dyn Pipe>>,
+    name: &str,
+) -> (Option<Arc<dyn Pipe>>, Outcome) {
+    let pipe = match NodeId::random().and_then(open) {
+        Ok(pipe) => pipe,
+        Err(error) => return (None, Outcome::Failed(unusable(&error.to_string()))),
+    };
+    let mut state = pipe.state();
+    let is_up = timeout(ANSWER_MAX, state.wait_for(|state| state.up)).await.is_ok_and(|up| up.is_ok());
+    if is_up {
+        return (
+            Some(pipe),
+            Outcome::Good("connected as a server does: one publishes, one subscribes".into()),
+        );
+    }
+    let found = match pipe.ping().await {
+        Err(error) => terminal::causes(&error),
+        Ok(()) => "no connection within 5 s".into(),
+    };
+    pipe.close().await;
+    (None, Outcome::Failed(unreachable(name, &found)))
+}
+
+fn unusable(found: &str) -> Fault {
+    Fault::new(
+        found,
+        "the address cannot be used",
+        "write it as redis://[user:password@]host:port or nats://host:port",
+    )
+}
+
+fn unreachable(name: &str, found: &str) -> Fault {
+    Fault::new(
+        found,
+        format!(
+            "servers cannot reach {name}: each works alone, and clients of different nodes do not hear each other"
+        ),
+        "check host, port, password and TLS (rediss://, tls://), and the firewall between",
+    )
+}
+
+/// Sends messages through the broker to itself.
+async fn probe(pipe: &dyn Pipe) -> (Option<()>, Outcome) {
+    let mut times = Vec::with_capacity(PROBES);
+    for _ in 0..PROBES {
+        let started = Instant::now();
+        if let Err(error) = pipe.ping().await {
+            let means = "messages that are published do not come back to subscribers";
+            let todo = "check the rights of the user (Redis: ACL of channels; NATS: permissions of subjects)";
+            return (None, Outcome::Failed(Fault::new(terminal::causes(&error), means, todo)));
+        }
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    (Some(()), judge(&times))
+}
+
+/// Judges how long sorted probes took.
+fn judge(times: &[Duration]) -> Outcome {
+    let ms = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1_000.0);
+    let (median, longest) = (times.get(times.len() / 2), times.last());
+    let text = format!(
+        "{} probes came back, median {:.1} ms, longest {:.1} ms",
+        times.len(),
+        ms(median),
+        ms(longest)
+    );
+    match longest.is_some_and(|longest| *longest > PROBE_SLOW) {
+        false => Outcome::Good(text),
+        true => Outcome::Warned(Fault::new(
+            text,
+            "every event for clients of another node is late by as much",
+            "put the broker near the servers, and look whether it is busy or swapping",
+        )),
+    }
+}
+
+async fn open_redis(url: &str) -> (Option<Client>, Outcome) {
+    match timeout(ANSWER_MAX, Box::pin(ask_redis(url))).await {
+        Ok(Ok((client, version))) => (Some(client), Outcome::Good(version)),
+        Ok(Err(error)) => (None, Outcome::Failed(unreachable("Redis", &advice::excerpt(error.details())))),
+        Err(_) => (None, Outcome::Failed(unreachable("Redis", "no answer within 5 s"))),
+    }
+}
+
+async fn ask_redis(url: &str) -> Result<(Client, String), fred::error::Error> {
+    let mut config = fred::types::config::Config::from_url(url)?;
+    config.fail_fast = true;
+    let client = Builder::from_config(config).build()?;
+    client.init().await?;
+    let info: String = client.info(Some(InfoKind::Server)).await?;
+    Ok((client, version(&info)))
+}
+
+/// Returns the versions in an answer to `INFO server`.
+fn version(info: &str) -> String {
+    let field = |name: &str| {
+        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(advice::excerpt)
+    };
+    let version = match (field("valkey_version"), field("redis_version")) {
+        (Some(version), _) => format!("Valkey {version}"),
+        (None, Some(version)) => format!("Redis {version}"),
+        (None, None) => "of unknown version".into(),
+    };
+    format!(
+        "{version}, mode {}",
+        field("redis_mode").or_else(|| field("server_mode")).unwrap_or_else(|| "unknown".into())
+    )
+}
+
+/// Lists the nodes on this broker, by the prefix of their cluster.
+async fn nodes(client: &Client, prefix: &str) -> (Option<BTreeMap<String, usize>>, Outcome) {
+    let pattern = format!("*:{NODE_CHANNEL}*");
+    let asked: Result<Vec<String>, _> = match client.is_clustered() {
+        true => timeout(ANSWER_MAX, Box::pin(client.pubsub_shardchannels(pattern))).await,
+        false => timeout(ANSWER_MAX, Box::pin(client.pubsub_channels(pattern))).await,
+    }
+    .unwrap_or_else(|_| Err(fred::error::Error::new(fred::error::ErrorKind::Timeout, "no answer")));
+    match asked {
+        Ok(channels) => {
+            let nodes = by_prefix(&channels);
+            let here = nodes.get(prefix).copied().unwrap_or_default();
+            let text = format!("{here} nodes of the cluster {prefix} are connected");
+            (Some(nodes), Outcome::Good(text))
+        }
+        Err(error) => {
+            let fault = Fault::new(
+                advice::excerpt(error.details()),
+                "the user may not ask who subscribes to what, or this is no Redis",
+                "allow PUBSUB to the user",
+            );
+            (None, Outcome::Failed(fault))
+        }
+    }
+}
+
+/// Counts the channels of single nodes by the prefix of their cluster.
+fn by_prefix(channels: &[String]) -> BTreeMap<String, usize> {
+    let mut nodes = BTreeMap::new();
+    let separator = format!(":{NODE_CHANNEL}");
+    for channel in channels {
+        if let Some((prefix, _)) = channel.split_once(&separator) {
+            *nodes.entry(advice::excerpt(prefix)).or_default() += 1;
+        }
+    }
+    nodes
+}
+
+/// Judges whether other clusters on the broker could be the same one by mistake.
+fn others(nodes: &BTreeMap<String, usize>, prefix: &str) -> Outcome {
+    let others: Vec<String> = nodes
+        .iter()
+        .filter(|(name, _)| *name != prefix)
+        .map(|(name, count)| format!("{name} ({count} nodes)"))
+        .collect();
+    let is_here = nodes.contains_key(prefix);
+    match (others.is_empty(), is_here) {
+        (true, _) => Outcome::Good("no other cluster uses this broker".into()),
+        (false, true) => {
+            Outcome::Good(format!("others are kept apart by their prefix: {}", others.join(", ")))
+        }
+        (false, false) => Outcome::Warned(Fault::new(
+            format!("nobody is in {prefix}, and there are {}", others.join(", ")),
+            "the servers have another IMKS_CLUSTER_PREFIX than the one that was asked for",
+            "give all nodes of one cluster the same prefix, or name the right one with --prefix",
+        )),
+    }
+}
+
+async fn nats_version(url: &str) -> (Option<()>, Outcome) {
+    match timeout(ANSWER_MAX, async_nats::connect(url)).await {
+        Ok(Ok(client)) => {
+            let info = client.server_info();
+            let text = format!(
+                "NATS {}, server {}, messages up to {} bytes",
+                advice::excerpt(&info.version),
+                advice::excerpt(&info.server_name),
+                info.max_payload
+            );
+            (Some(()), Outcome::Good(text))
+        }
+        Ok(Err(error)) => (None, Outcome::Failed(unreachable("NATS", &advice::excerpt(&error.to_string())))),
+        Err(_) => (None, Outcome::Failed(unreachable("NATS", "no answer within 5 s"))),
+    }
+}
+
+/// How many messages are sent to see how long they take.
+const PROBES: usize = 5;
+/// A longer way through the broker is worth a warning.
+const PROBE_SLOW: Duration = Duration::from_millis(100);
+/// The start of the channel of a single node, after the prefix.
+const NODE_CHANNEL: &str = crate::bus::broker_pipe::NODE;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_of_redis_and_of_valkey() {
+        assert_eq!(
+            version("# Server\r\nredis_version:7.2.4\r\nredis_mode:standalone\r\n"),
+            "Redis 7.2.4, mode standalone"
+        );
+        let valkey = "redis_version:7.2.4\r\nvalkey_version:8.0.1\r\nserver_mode:cluster\r\n";
+        assert_eq!(version(valkey), "Valkey 8.0.1, mode cluster");
+    }
+
+    #[test]
+    fn nodes_are_counted_by_their_cluster_and_a_wrong_prefix_is_told() {
+        let channels = ["imks:node:a", "imks:node:b", "test:node:c"].map(String::from);
+        let nodes = by_prefix(&channels);
+        assert_eq!((nodes["imks"], nodes["test"]), (2, 1));
+        assert!(matches!(others(&nodes, "imks"), Outcome::Good(_)));
+        assert!(matches!(others(&nodes, "prod"), Outcome::Warned(_)));
+        assert!(matches!(others(&BTreeMap::new(), "prod"), Outcome::Good(_)));
+    }
+
+    #[test]
+    fn a_slow_broker_is_told() {
+        assert!(matches!(judge(&[Duration::from_millis(1); 5]), Outcome::Good(_)));
+        assert!(matches!(judge(&[Duration::from_millis(1), Duration::from_millis(300)]), Outcome::Warned(_)));
+    }
+}

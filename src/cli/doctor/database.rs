@@ -1,0 +1,94 @@
+//! The checks of `imks doctor` of a database. Nothing in it is changed.
+
+use tokio::time::timeout;
+
+use super::report::{Fault, Outcome};
+use super::{ANSWER_MAX, Doctor, advice};
+use crate::cli::terminal;
+use crate::models::Db;
+use crate::models::db::Config;
+use crate::{ImksError, ImksResult};
+
+/// Examines a database: `postgres://…` or `sqlite:PATH`.
+pub(super) async fn examine(doctor: &mut Doctor, url: &str) -> ImksResult<()> {
+    let config = Config { url: Some(url.to_owned().into()), ..Config::default() };
+    let Some(db) = doctor.check("reachable", connect(&config)).await? else {
+        return doctor.skip(&["version", "migrations", "write"], "there is no connection");
+    };
+    doctor.check("version", version(&db)).await?;
+    match doctor.check("migrations", migrations(&db)).await? {
+        Some(()) => drop(doctor.check("write", write(&db)).await?),
+        None => doctor.skip(&["write"], "there are no tables of this version")?,
+    }
+    db.close().await;
+    Ok(())
+}
+
+async fn connect(config: &Config) -> (Option<Db>, Outcome) {
+    if let Some(file) = config.missing_file() {
+        let fault = Fault::new(
+            format!("there is no file {}", file.display()),
+            "no server has run with this database",
+            "name the file that the server uses (sqlite:DIRECTORY/imks.db, its --data-dir), or start the server",
+        );
+        return (None, Outcome::Failed(fault));
+    }
+    let opening = async {
+        let db = Box::pin(Db::connect(config)).await?;
+        let answered = db.ping().await?;
+        Ok::<_, ImksError>((db, answered))
+    };
+    match timeout(ANSWER_MAX * 2, opening).await {
+        Ok(Ok((db, answered))) => {
+            let text = format!("{}, answers in {:.1} ms", db.describe(), answered.as_secs_f64() * 1_000.0);
+            (Some(db), Outcome::Good(text))
+        }
+        Ok(Err(error)) => (None, Outcome::Failed(unreachable(&terminal::causes(&error)))),
+        Err(_) => (None, Outcome::Failed(unreachable("no answer within 10 s"))),
+    }
+}
+
+fn unreachable(found: &str) -> Fault {
+    Fault::new(
+        found,
+        "a server with this DATABASE_URL does not start",
+        "check host, port, user, password and name of the database, pg_hba.conf, and the firewall between",
+    )
+}
+
+async fn version(db: &Db) -> (Option<()>, Outcome) {
+    match db.version().await {
+        Ok(version) => (Some(()), Outcome::Good(advice::excerpt(&version))),
+        Err(error) => (None, Outcome::Failed(unreachable(&terminal::causes(&error)))),
+    }
+}
+
+async fn migrations(db: &Db) -> (Option<()>, Outcome) {
+    match db.check_schema().await {
+        Ok(()) => (Some(()), Outcome::Good("the schema is that of this version".into())),
+        Err(error) => {
+            let fault = Fault::new(
+                terminal::causes(&error),
+                "the tables are of another version, or there are none yet",
+                "run `imks migrate` with this database, or start the server of this version, which does it by itself",
+            );
+            (None, Outcome::Failed(fault))
+        }
+    }
+}
+
+async fn write(db: &Db) -> (Option<()>, Outcome) {
+    match timeout(ANSWER_MAX, db.try_write()).await {
+        Ok(Ok(())) => (Some(()), Outcome::Good("a row was written, and taken back".into())),
+        Ok(Err(error)) => (None, Outcome::Failed(unwritable(&terminal::causes(&error)))),
+        Err(_) => (None, Outcome::Failed(unwritable("no answer within 5 s"))),
+    }
+}
+
+fn unwritable(found: &str) -> Fault {
+    Fault::new(
+        found,
+        "nothing can be stored: the user has no rights, the disk is full, another program holds the lock, or this is a standby",
+        "connect to the primary, and give the user the rights to write to all tables of its schema",
+    )
+}

@@ -1,0 +1,38 @@
+//! The check of `imks doctor` whether WebTransport gets through: QUIC over UDP.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::time::timeout;
+use wtransport::endpoint::ConnectOptions;
+use wtransport::{ClientConfig, Endpoint};
+
+use super::network::Route;
+use super::report::Outcome;
+use super::{ANSWER_MAX, advice};
+
+/// Opens a WebTransport session.
+pub(super) async fn examine(route: &Route) -> (Option<()>, Outcome) {
+    match timeout(ANSWER_MAX, open(route)).await {
+        Ok(Ok(())) => (Some(()), Outcome::Good("a session was opened over UDP".into())),
+        Ok(Err(error)) => (None, Outcome::Failed(advice::quic(&error))),
+        Err(_) => (None, Outcome::Failed(advice::quic("no answer over UDP within 5 s"))),
+    }
+}
+
+async fn open(route: &Route) -> Result<(), String> {
+    let Some(tls) = &route.tls else { return Err("WebTransport needs https://".into()) };
+    let mut tls = (**tls).clone();
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let any: SocketAddr = match route.socket {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let config = ClientConfig::builder().with_bind_address(any).with_custom_tls(tls).build();
+    let endpoint = Endpoint::client(config).map_err(|error| error.to_string())?;
+    let path = route.address.target("webtransport", None);
+    let options = ConnectOptions::builder(format!("https://{}{path}", route.address.authority)).build();
+    let connection = endpoint.connect(options).await.map_err(|error| error.to_string())?;
+    connection.close(0_u32.into(), b"");
+    endpoint.wait_idle().await;
+    Ok(())
+}

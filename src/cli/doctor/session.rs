@@ -1,0 +1,275 @@
+//! The checks of `imks doctor` as a user: sign-in, ping, channels, a message there and back, and the end.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::report::{Fault, Outcome};
+use super::{ANSWER_MAX, Doctor, advice};
+use crate::ImksResult;
+use crate::cli::terminal;
+use crate::client::{
+    Client, ClientBuilder, ClientError, ClientEvent, EventStream, Events, Reconnect, Socket, Transports,
+    nonce,
+};
+
+/// The checks of a session after the sign-in.
+pub(super) const LATER: [&str; 6] = ["channels", "ping", "send", "receive", "watch", "close"];
+
+/// How a user signs in, and what they do.
+pub(super) struct Visit<'a> {
+    pub(super) builder: ClientBuilder,
+    pub(super) channel: Option<&'a str>,
+    pub(super) watch: Option<Duration>,
+}
+
+/// Opens a polling session with the client library, and waits until a WebSocket takes over.
+pub(super) async fn upgrade(builder: ClientBuilder) -> (Option<()>, Outcome) {
+    let client = match builder.transports(Transports::upgrade()).reconnect(Reconnect::never()).build() {
+        Ok(client) => client,
+        Err(error) => return (None, Outcome::Failed(broken(&error))),
+    };
+    let mut events = client.events();
+    let outcome = match client.connect().await {
+        Err(error) => Outcome::Failed(broken(&error)),
+        Ok(()) => match timeout(ANSWER_MAX, switched(&mut events)).await {
+            Ok(Some(transport)) => Outcome::Good(format!("{transport} took over from polling")),
+            Ok(None) => Outcome::Failed(not_upgraded("the connection ended")),
+            Err(_) => Outcome::Failed(not_upgraded("no WebSocket took over within 5 s")),
+        },
+    };
+    client.close().await;
+    (Some(()), outcome)
+}
+
+async fn switched(events: &mut Events) -> Option<String> {
+    loop {
+        match events.next().await? {
+            ClientEvent::TransportSwitched { transport } => return Some(transport.to_string()),
+            ClientEvent::Disconnected { .. } => return None,
+            _ => {}
+        }
+    }
+}
+
+fn not_upgraded(found: &str) -> Fault {
+    Fault::new(
+        found,
+        "stock clients stay on polling: slower, and more work for the server",
+        "look at the line `websocket`; with several servers, make the load balancer sticky",
+    )
+}
+
+fn broken(error: &ClientError) -> Fault {
+    match error {
+        ClientError::Refused(refusal) => advice::refusal(refusal.code(), &advice::excerpt(&refusal.message)),
+        error => Fault::new(
+            terminal::causes(error),
+            "the connection cannot be opened, or did not last",
+            "look at the lines above, and into the log of the server",
+        ),
+    }
+}
+
+/// Signs in and makes all checks that a user can make.
+pub(super) async fn visit(doctor: &mut Doctor, visit: Visit<'_>) -> ImksResult<()> {
+    let client = match visit.builder.reconnect(Reconnect::never()).build() {
+        Ok(client) => client,
+        Err(error) => {
+            doctor.check("sign-in", async { (None::<()>, Outcome::Failed(broken(&error))) }).await?;
+            return doctor.skip(&LATER, "there is no session");
+        }
+    };
+    let mut events = client.events();
+    let Some((socket, ready)) = doctor.check("sign-in", sign_in(&client)).await? else {
+        client.close().await;
+        return doctor.skip(&LATER, "there is no session");
+    };
+    doctor.check("channels", async { channels(&ready) }).await?;
+    doctor.check("ping", ping(&socket)).await?;
+    exchange(doctor, &socket, &ready, visit.channel).await?;
+    match visit.watch {
+        Some(time) => drop(doctor.check("watch", watch(&mut events, time)).await?),
+        None => doctor.skip(&["watch"], "give --watch 90s to see whether a quiet connection is cut")?,
+    }
+    let closing = async {
+        client.close().await;
+        (Some(()), Outcome::Good("closed".into()))
+    };
+    doctor.check("close", closing).await.map(drop)
+}
+
+async fn sign_in(client: &Client) -> (Option<(Socket, Value)>, Outcome) {
+    let signing_in = async {
+        let socket = client.socket("/")?;
+        let mut ready: EventStream<Value> = socket.stream("session:ready");
+        socket.connect().await?;
+        let first = timeout(ANSWER_MAX, ready.next()).await;
+        Ok::<_, ClientError>((socket, first))
+    };
+    match signing_in.await {
+        Err(error) => (None, Outcome::Failed(broken(&error))),
+        Ok((socket, Ok(Some(Ok(ready))))) => {
+            let name = advice::excerpt(ready["user"]["username"].as_str().unwrap_or("somebody"));
+            let node = advice::excerpt(ready["server"]["node"].as_str().unwrap_or("unknown"));
+            let text = format!("as {name}, on the node {node}");
+            (Some((socket, ready)), Outcome::Good(text))
+        }
+        Ok((socket, _)) => {
+            let text = "let in; without session:ready, so this is another server than imks";
+            (Some((socket, Value::Null)), Outcome::Good(text.into()))
+        }
+    }
+}
+
+fn channels(ready: &Value) -> (Option<()>, Outcome) {
+    let Some(channels) = ready["channels"].as_array() else {
+        return (None, Outcome::Skipped("this server tells no channels".into()));
+    };
+    if channels.is_empty() {
+        let fault = Fault::new(
+            "no channels",
+            "the user is a member of no channel, so there is nothing to read or write",
+            "make them a member: `imks directory member add`, or in your core",
+        );
+        return (None, Outcome::Warned(fault));
+    }
+    let names: Vec<String> = channels
+        .iter()
+        .take(NAMES_SHOWN)
+        .map(|channel| advice::excerpt(channel["name"].as_str().unwrap_or("(no name)")))
+        .collect();
+    let more = if channels.len() > NAMES_SHOWN { ", …" } else { "" };
+    (Some(()), Outcome::Good(format!("{}: {}{more}", channels.len(), names.join(", "))))
+}
+
+async fn ping(socket: &Socket) -> (Option<()>, Outcome) {
+    match socket.ask::<Value>("ping", &(json!({}),)).timeout(ANSWER_MAX).await {
+        Ok(_) => (Some(()), Outcome::Good("an event is answered".into())),
+        Err(error) => (None, Outcome::Failed(broken(&error))),
+    }
+}
+
+/// Sends a message, waits for it as all members get it, and deletes it.
+async fn exchange(
+    doctor: &mut Doctor,
+    socket: &Socket,
+    ready: &Value,
+    wanted: Option<&str>,
+) -> ImksResult<()> {
+    let Some(wanted) = wanted else {
+        return doctor
+            .skip(&["send", "receive"], "give --channel NAME to send a message, which is deleted at once");
+    };
+    let all = ready["channels"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let found = all.iter().find(|channel| channel["name"] == wanted || channel["channel_id"] == wanted);
+    let Some(channel) = found.and_then(|channel| channel["channel_id"].as_str()) else {
+        let fault = Fault::new(
+            format!("no channel {}", advice::excerpt(wanted)),
+            "the user is no member of it, or there is none",
+            "take one of the line `channels`",
+        );
+        doctor.check("send", async { (None::<()>, Outcome::Failed(fault)) }).await?;
+        return doctor.skip(&["receive"], "nothing was sent");
+    };
+    let nonce = nonce();
+    let mut incoming: EventStream<Value> = socket.stream("message:new");
+    let Some(message) = doctor.check("send", send(socket, channel, &nonce)).await? else {
+        return doctor.skip(&["receive"], "nothing was sent");
+    };
+    doctor.check("receive", receive(&mut incoming, &nonce)).await?;
+    drop(incoming);
+    let removal = json!({ "channel_id": channel, "message_id": message });
+    match socket.ask::<Value>("message:delete", &(removal,)).timeout(ANSWER_MAX).await {
+        Ok(answer) if answer["ok"] == true => Ok(()),
+        _ => doctor
+            .check("delete", async {
+                let fault =
+                    Fault::new("the message is still there", "it was not deleted", "delete it by hand");
+                (None::<()>, Outcome::Warned(fault))
+            })
+            .await
+            .map(drop),
+    }
+}
+
+async fn send(socket: &Socket, channel: &str, nonce: &str) -> (Option<Value>, Outcome) {
+    let message =
+        json!({ "channel_id": channel, "body": "imks doctor was here", "nonce": nonce, "flags": SILENT });
+    match socket.ask::<Value>("message:send", &(message,)).timeout(ANSWER_MAX).await {
+        Ok(answer) if answer["ok"] == true => {
+            (Some(answer["data"]["message"]["id"].clone()), Outcome::Good("stored".into()))
+        }
+        Ok(answer) => {
+            let error = &answer["error"];
+            let fault = Fault::new(
+                format!(
+                    "{}: {}",
+                    error["code"].as_str().unwrap_or("refused"),
+                    advice::excerpt(error["message"].as_str().unwrap_or_default())
+                ),
+                "the server does not take a message of this user in this channel",
+                "look up the code under \"Error codes\" in docs/protocol.md",
+            );
+            (None, Outcome::Failed(fault))
+        }
+        Err(error) => (None, Outcome::Failed(broken(&error))),
+    }
+}
+
+async fn receive(incoming: &mut EventStream<Value>, nonce: &str) -> (Option<()>, Outcome) {
+    let waiting = async {
+        while let Some(message) = incoming.next().await {
+            if message.is_ok_and(|message| message["nonce"] == nonce) {
+                return true;
+            }
+        }
+        false
+    };
+    match timeout(ANSWER_MAX, waiting).await {
+        Ok(true) => (Some(()), Outcome::Good("the message came as an event".into())),
+        _ => {
+            let fault = Fault::new(
+                "the message did not come as an event",
+                "it was stored, and not delivered to this connection",
+                "look at imks_bus_messages_dropped_total and at the log of the server",
+            );
+            (None, Outcome::Failed(fault))
+        }
+    }
+}
+
+/// Waits to see whether the connection lasts.
+async fn watch(events: &mut Events, time: Duration) -> (Option<()>, Outcome) {
+    let started = tokio::time::Instant::now();
+    let ended = async {
+        let mut heartbeats = 0_u32;
+        loop {
+            match events.next().await {
+                Some(ClientEvent::Heartbeat) => heartbeats += 1,
+                Some(ClientEvent::Disconnected { reason }) => return (heartbeats, reason.to_string()),
+                None => return (heartbeats, "the client has ended".into()),
+                Some(_) => {}
+            }
+        }
+    };
+    match timeout(time, ended).await {
+        Err(_) => (Some(()), Outcome::Good(format!("open for {} s", time.as_secs()))),
+        Ok((heartbeats, reason)) => {
+            let found =
+                format!("cut after {} s and {heartbeats} heartbeats: {reason}", started.elapsed().as_secs());
+            let fault = Fault::new(
+                found,
+                "something between cuts connections on which nothing happens, or the server ended it",
+                "raise the idle time of the proxy or load balancer above the heartbeat (IMKS_PING_INTERVAL, 25 s); nginx: proxy_read_timeout 60s",
+            );
+            (None, Outcome::Failed(fault))
+        }
+    }
+}
+
+/// The flag of a message that notifies nobody.
+const SILENT: u32 = 1;
+/// The most names of channels that are shown.
+const NAMES_SHOWN: usize = 8;

@@ -1,0 +1,153 @@
+//! The checks of `imks doctor` of a server, from its name to a message there and back.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use super::http::Handshake;
+use super::network::Route;
+use super::report::{Fault, Outcome};
+use super::session::{LATER, Visit};
+use super::{Args, Doctor, http, network, page, quic, session, token};
+use crate::cli::terminal::{self, Trust};
+use crate::client::{Address, Client, ClientBuilder};
+use crate::clock::now_micros;
+use crate::{ImksError, ImksResult};
+
+/// Examines a server.
+pub(super) async fn examine(doctor: &mut Doctor, url: &str, args: &Args) -> ImksResult<()> {
+    let address = Address::parse(url).map_err(|error| ImksError::Config(error.to_string()))?;
+    let trust = Trust::read(args.ca.as_deref())?;
+    let config = match address.is_secure {
+        true => Some(trust.tls()?.config().map_err(|error| ImksError::Config(terminal::causes(&error)))?),
+        false => None,
+    };
+    let reached = reach(doctor, &address, config).await?;
+    judge_token(doctor, args).await?;
+    let Some(route) = reached else {
+        doctor.skip(&ABOVE_TLS, "the server is not reached")?;
+        return doctor.skip(&LATER, "the server is not reached");
+    };
+    let handshake = doctor.check("http", http::handshake(&route)).await?;
+    let is_polling = polling(doctor, &route, handshake.as_ref()).await?;
+    let is_websocket = doctor.check("websocket", http::websocket(&route)).await?.is_some();
+    let builder = || trust.tls().map(|tls| Client::builder(url).tls(tls));
+    match is_polling && is_websocket {
+        true => drop(doctor.check("upgrade", session::upgrade(builder()?)).await?),
+        false => doctor.skip(&["upgrade"], "it needs polling and websocket")?,
+    }
+    webtransport(doctor, &route, handshake.as_ref()).await?;
+    match &args.origin {
+        Some(origin) => drop(doctor.check("cors", page::examine(&route, origin)).await?),
+        None => doctor.skip(&["cors"], "give --origin https://… to ask for a web page")?,
+    }
+    sign_in(doctor, args, is_polling || is_websocket, builder()?).await
+}
+
+/// Makes the checks below HTTP. Returns nothing if one failed.
+async fn reach(
+    doctor: &mut Doctor,
+    address: &Address,
+    tls: Option<Arc<ClientConfig>>,
+) -> ImksResult<Option<Route>> {
+    let Some(addresses) = doctor.check("dns", network::resolve(address)).await? else {
+        doctor.skip(&["tcp", "tls"], "there is no address")?;
+        return Ok(None);
+    };
+    let Some(socket) = doctor.check("tcp", network::reach(addresses)).await? else {
+        doctor.skip(&["tls"], "there is no connection")?;
+        return Ok(None);
+    };
+    let Some(config) = &tls else {
+        doctor.skip(&["tls"], "the address has none: anybody on the way can read and change everything")?;
+        return Ok(Some(Route { address: address.clone(), socket, tls }));
+    };
+    let securing = network::secure(address, socket, config.clone(), now_micros() / 1_000_000);
+    let is_secure = doctor.check("tls", securing).await?.is_some();
+    Ok(is_secure.then(|| Route { address: address.clone(), socket, tls }))
+}
+
+async fn judge_token(doctor: &mut Doctor, args: &Args) -> ImksResult<()> {
+    match &args.token {
+        Some(text) => {
+            let judging = async { (Some(()), token::examine(text.trim(), now_micros() / 1_000_000)) };
+            doctor.check("token", judging).await.map(drop)
+        }
+        None => doctor.skip(&["token"], "give --token or IMKS_TOKEN to sign in"),
+    }
+}
+
+async fn polling(doctor: &mut Doctor, route: &Route, handshake: Option<&Handshake>) -> ImksResult<bool> {
+    let Some(handshake) = handshake else {
+        doctor.skip(&["polling", "heartbeat"], "there is no handshake")?;
+        return Ok(false);
+    };
+    let is_polling = doctor.check("polling", http::poll(route, handshake)).await?.is_some();
+    doctor.check("heartbeat", async { (Some(()), heartbeat(handshake)) }).await?;
+    Ok(is_polling)
+}
+
+/// Judges whether the heartbeat keeps a connection open through usual proxies.
+fn heartbeat(handshake: &Handshake) -> Outcome {
+    let seconds = handshake.ping_interval / 1_000;
+    let text = format!("every {seconds} s, silence is noticed {} s later", handshake.ping_timeout / 1_000);
+    match seconds < IDLE_SECONDS {
+        true => Outcome::Good(text),
+        false => Outcome::Warned(Fault::new(
+            text,
+            "many proxies cut connections on which nothing happens for 60 s",
+            "make the heartbeat more frequent (IMKS_PING_INTERVAL), or raise the idle time of every proxy on the way",
+        )),
+    }
+}
+
+async fn webtransport(doctor: &mut Doctor, route: &Route, handshake: Option<&Handshake>) -> ImksResult<()> {
+    let is_offered =
+        handshake.is_some_and(|handshake| handshake.upgrades.iter().any(|name| name == "webtransport"));
+    match (route.tls.is_some(), is_offered) {
+        (true, true) => doctor.check("webtransport", quic::examine(route)).await.map(drop),
+        (false, _) => doctor.skip(&["webtransport"], "it needs https://"),
+        (true, false) => doctor.skip(&["webtransport"], "the server does not offer it"),
+    }
+}
+
+async fn sign_in(doctor: &mut Doctor, args: &Args, is_open: bool, builder: ClientBuilder) -> ImksResult<()> {
+    let why = match (is_open, &args.token) {
+        (true, Some(text)) => {
+            let builder = builder.auth(&serde_json::json!({
+                "token": text.trim(),
+                "client": { "name": "imks doctor", "version": env!("CARGO_PKG_VERSION") },
+            }));
+            let visit = Visit { builder, channel: args.channel.as_deref(), watch: args.watch };
+            return session::visit(doctor, visit).await;
+        }
+        (true, None) => "give --token or IMKS_TOKEN to sign in",
+        (false, _) => "no transport gets through",
+    };
+    doctor.skip(&["sign-in"], why)?;
+    doctor.skip(&LATER, why)
+}
+
+/// The checks between TLS and the session.
+const ABOVE_TLS: [&str; 8] =
+    ["http", "polling", "heartbeat", "websocket", "upgrade", "webtransport", "cors", "sign-in"];
+/// After how many silent seconds usual proxies cut a connection, with some to spare.
+const IDLE_SECONDS: u64 = 55;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_that_is_rarer_than_the_patience_of_proxies_is_told() {
+        let of = |ping_interval| Handshake {
+            sid: String::new(),
+            upgrades: Vec::new(),
+            ping_interval,
+            ping_timeout: 20_000,
+            cookies: String::new(),
+        };
+        assert!(matches!(heartbeat(&of(25_000)), Outcome::Good(_)));
+        assert!(matches!(heartbeat(&of(60_000)), Outcome::Warned(_)));
+    }
+}
