@@ -1,6 +1,8 @@
 //! The command line, with one file per subcommand.
 
 mod admin;
+#[cfg(feature = "tools")]
+mod chat;
 mod check_config;
 mod check_environment;
 mod config;
@@ -16,6 +18,8 @@ mod serve;
 #[cfg(feature = "tools")]
 mod terminal;
 pub mod token;
+#[cfg(feature = "tools")]
+mod top;
 mod version;
 mod webhook;
 
@@ -84,6 +88,12 @@ enum Command {
     Core,
     /// Check whether the server or core on this machine is healthy, for containers
     Healthcheck(healthcheck::Args),
+    /// Chat on the terminal
+    #[cfg(feature = "tools")]
+    Chat(chat::Args),
+    /// Show who is connected, and who has left
+    #[cfg(feature = "tools")]
+    Top(top::Args),
     /// Find out why clients do not reach a server, or a server not its broker or database
     #[cfg(feature = "tools")]
     Doctor(doctor::Args),
@@ -125,6 +135,10 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
         Command::Admin(args) => return admin::run(args).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "tools")]
         Command::Doctor(args) => return doctor::run(args),
+        #[cfg(feature = "tools")]
+        Command::Chat(args) => return chat::run(args),
+        #[cfg(feature = "tools")]
+        Command::Top(args) => return top::run(args),
         _ => {}
     }
     if let Command::CheckConfig(args) = &command
@@ -173,7 +187,7 @@ async fn execute(
         }
         Command::Version | Command::Admin(_) | Command::Config(_) => {}
         #[cfg(feature = "tools")]
-        Command::Doctor(_) => {}
+        Command::Doctor(_) | Command::Chat(_) | Command::Top(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,274 @@
+//! Tests of the conversation of `imks chat`, without a server.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn message(seq: i64, body: &str) -> Value {
+    json!({ "id": format!("m{seq}"), "channel_id": "c1", "seq": seq, "body": body,
+        "author": { "id": "u2", "username": "bob" }, "created_at": "2026-06-11T10:00:00.000Z" })
+}
+
+fn ready(last_seq: i64, rev: i64) -> Value {
+    json!({ "user": { "id": "u1", "username": "ann" }, "channels": [
+        { "channel_id": "c1", "name": "general", "last_seq": last_seq, "rev": rev, "unread_count": 2 },
+        { "channel_id": "c2", "name": "other", "last_seq": 0, "rev": 0, "unread_count": 0 },
+    ] })
+}
+
+/// A conversation that is online, and has asked for what it needs.
+fn online() -> Conversation {
+    let mut conversation = Conversation::new(None, true);
+    conversation.event("session:ready", &ready(5, 1), 0);
+    conversation.take_effects();
+    conversation
+}
+
+fn asked(effects: &[Effect]) -> Vec<&'static str> {
+    let event = |effect: &Effect| match effect {
+        Effect::Ask { event, .. } => Some(*event),
+        _ => None,
+    };
+    effects.iter().filter_map(event).collect()
+}
+
+fn bodies(conversation: &Conversation) -> Vec<&str> {
+    conversation.shown().unwrap().messages().iter().map(|message| &*message.body).collect()
+}
+
+fn sync(seqs: &[i64], seq: i64) -> Value {
+    let messages: Vec<Value> = seqs.iter().map(|seq| message(*seq, "x")).collect();
+    json!({ "channels": [{ "channel_id": "c1", "messages": messages, "changes": [], "seq": seq, "rev": 1 }] })
+}
+
+#[test]
+fn the_first_channel_is_shown_with_its_history() {
+    let mut conversation = Conversation::new(None, true);
+    conversation.event("session:ready", &ready(5, 1), 0);
+    let effects = conversation.take_effects();
+    assert_eq!(asked(&effects), ["history", "presence:list"]);
+    assert_eq!(conversation.shown().unwrap().name, "general");
+    let named = Conversation::new(Some("other".into()), true);
+    let mut named = named;
+    named.event("session:ready", &ready(5, 1), 0);
+    assert_eq!(named.shown().unwrap().name, "other");
+}
+
+#[test]
+fn what_was_missed_while_away_is_fetched_and_nothing_comes_twice() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(6, "six"), 0);
+    conversation.linked(false, "disconnected".into());
+    assert!(asked(&conversation.take_effects()).is_empty());
+    conversation.event("session:ready", &ready(9, 1), 0);
+    let effects = conversation.take_effects();
+    let Some(Effect::Ask { payload, purpose, .. }) =
+        effects.iter().find(|effect| matches!(effect, Effect::Ask { event: "sync", .. })).cloned()
+    else {
+        panic!("nothing is asked for: {effects:?}")
+    };
+    assert_eq!(payload["channels"], json!([{ "channel_id": "c1", "seq": 6, "rev": 1 }]));
+    // An event overtakes the answer.
+    conversation.event("message:new", &message(10, "ten"), 0);
+    assert!(!asked(&conversation.take_effects()).contains(&"sync"));
+    conversation.answer(purpose, Ok(sync(&[7, 8, 9], 9)));
+    let seqs: Vec<i64> = conversation.shown().unwrap().messages().iter().map(|message| message.seq).collect();
+    assert_eq!((seqs, conversation.shown().unwrap().seq), (vec![6, 7, 8, 9, 10], 10));
+    assert!(!asked(&conversation.take_effects()).contains(&"sync"));
+}
+
+#[test]
+fn a_hole_between_events_is_fetched_and_a_failure_is_tried_again_after_a_pause() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(8, "eight"), 0);
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+    let purpose = Purpose::Sync { channels: vec!["c1".into()] };
+    conversation.answer(purpose.clone(), Err("overloaded".into()));
+    assert!(asked(&conversation.take_effects()).is_empty());
+    conversation.tick();
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+    conversation.answer(purpose, Ok(sync(&[6, 7], 7)));
+    assert_eq!(conversation.shown().unwrap().seq, 8);
+}
+
+#[test]
+fn channels_that_did_not_fit_into_an_answer_are_asked_for_again() {
+    let mut conversation = online();
+    for channel in ["c1", "c2"] {
+        conversation.channel(channel).unwrap().miss();
+    }
+    conversation.take_effects();
+    let purpose = Purpose::Sync { channels: vec!["c1".into(), "c2".into()] };
+    conversation.answer(purpose, Ok(sync(&[6], 6)));
+    let effects = conversation.take_effects();
+    let again = effects.iter().find_map(|effect| match effect {
+        Effect::Ask { event: "sync", payload, .. } => Some(payload["channels"].clone()),
+        _ => None,
+    });
+    assert_eq!(again, Some(json!([{ "channel_id": "c2", "seq": 0, "rev": 0 }])));
+}
+
+#[test]
+fn a_cut_answer_leaves_no_hole_behind() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(6, "old"), 0);
+    let mut cut = sync(&[100, 101], 101);
+    cut["channels"][0]["truncated"] = json!(true);
+    conversation.answer(Purpose::Sync { channels: vec!["c1".into()] }, Ok(cut));
+    assert_eq!(bodies(&conversation), ["x", "x"]);
+    assert!(conversation.notices.back().unwrap().text.contains("/history"));
+}
+
+#[test]
+fn a_message_is_on_its_way_until_the_server_has_it_and_one_that_is_refused_stays_visible() {
+    let mut conversation = online();
+    conversation.enter("hello", 0, || "n1".into());
+    conversation.enter("again", 0, || "n2".into());
+    assert_eq!(conversation.on_their_way(), 2);
+    let effects = conversation.take_effects();
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Send { .. })).count(), 2);
+    let mut stored = message(6, "hello");
+    stored["nonce"] = json!("n1");
+    conversation.sent("c1", "n1", Ok(json!({ "message": stored.clone() })));
+    conversation.event("message:new", &stored, 0);
+    assert_eq!((bodies(&conversation), conversation.on_their_way()), (vec!["hello"], 1));
+    conversation.sent("c1", "n2", Err("slow_mode: wait".into()));
+    let pending = &conversation.shown().unwrap().pending;
+    assert_eq!((pending.len(), pending[0].failure.as_deref()), (1, Some("slow_mode: wait")));
+    assert!(conversation.take_effects().contains(&Effect::Failed));
+}
+
+#[test]
+fn what_is_not_sent_is_told_before_the_end() {
+    let mut conversation = online();
+    conversation.enter("hello", 0, || "n".into());
+    conversation.enter("/quit", 0, || "n".into());
+    assert!(!conversation.take_effects().contains(&Effect::Quit));
+    conversation.enter("/quit", 0, || "n".into());
+    assert!(conversation.take_effects().contains(&Effect::Quit));
+}
+
+#[test]
+fn unread_messages_are_counted_in_channels_that_are_not_shown() {
+    let mut conversation = online();
+    let elsewhere = json!({ "id": "x", "channel_id": "c2", "seq": 1, "body": "hi",
+        "author": { "id": "u2", "username": "bob" }, "created_at": "" });
+    conversation.event("message:new", &elsewhere, 0);
+    conversation.event("message:new", &elsewhere, 0);
+    assert_eq!((conversation.channels[0].unread, conversation.channels[1].unread), (0, 1));
+    conversation.turn(true);
+    assert_eq!((conversation.shown().unwrap().name.as_str(), conversation.channels[1].unread), ("other", 0));
+    conversation.tick();
+    let told = conversation.take_effects();
+    let read = Effect::Tell { event: "read:mark", payload: json!({ "channel_id": "c2", "seq": 1 }) };
+    assert!(told.contains(&read), "{told:?}");
+}
+
+#[test]
+fn changes_of_messages_are_shown() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(6, "six"), 0);
+    let mut edited = message(6, "SIX");
+    (edited["rev"], edited["edited_at"]) = (json!(2), json!("2026"));
+    conversation.event("message:updated", &edited, 0);
+    let reacted =
+        json!({ "channel_id": "c1", "message_id": "m6", "rev": 3, "reactions": { "👍": { "count": 1 } } });
+    conversation.event("reaction:updated", &reacted, 0);
+    let shown = &conversation.shown().unwrap().messages()[0];
+    assert_eq!((shown.shown(), shown.addition()), ("SIX (edited)".into(), Some("👍 1".into())));
+    let deleted = json!({ "channel_id": "c1", "id": "m6", "rev": 4, "deleted_at": "2026" });
+    conversation.event("message:deleted", &deleted, 0);
+    let channel = conversation.shown().unwrap();
+    assert_eq!((channel.messages()[0].shown(), channel.rev), ("(deleted)".into(), 4));
+    conversation.event("pin:updated", &json!({ "channel_id": "c1", "rev": 6 }), 0);
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+}
+
+#[test]
+fn commands_ask_the_server() {
+    let mut conversation = online();
+    let mut own = message(6, "mine");
+    own["author"] = json!({ "id": "u1", "username": "ann" });
+    conversation.event("message:new", &own, 0);
+    conversation.event("message:new", &message(7, "theirs"), 0);
+    conversation.take_effects();
+    for (line, event, field, value) in [
+        ("/react 👍", "reaction:add", "message_id", "m7"),
+        ("/react #6 👍", "reaction:add", "message_id", "m6"),
+        ("/edit better", "message:edit", "message_id", "m6"),
+        ("/thread #6", "history", "thread_id", "m6"),
+        ("/history 10", "history", "before", "m6"),
+        ("/who", "presence:list", "channel_id", "c1"),
+        ("/ping", "ping", "", ""),
+        ("/leave", "channel:unsubscribe", "", ""),
+    ] {
+        conversation.enter(line, 0, || "n".into());
+        let effects = conversation.take_effects();
+        let found = effects.iter().any(|effect| {
+            matches!(effect, Effect::Ask { event: asked, payload, .. }
+                if *asked == event && (field.is_empty() || payload[field] == value))
+        });
+        assert!(found, "{line}: {effects:?}");
+    }
+    conversation.enter("/broadcast all of you", 0, || "n".into());
+    let sends =
+        conversation.take_effects().into_iter().filter(|effect| matches!(effect, Effect::Send { .. }));
+    assert_eq!(sends.count(), 2);
+}
+
+#[test]
+fn who_types_is_shown_until_the_lease_ends() {
+    let mut conversation = online();
+    let typing = json!({ "channel_id": "c1", "user": { "id": "u2", "username": "bob" }, "typing": true, "expires_in_ms": 6_000 });
+    conversation.event("typing", &typing, 1_000);
+    assert_eq!(conversation.channel("c1").unwrap().typists(6_999), ["bob"]);
+    assert!(conversation.channel("c1").unwrap().typists(7_000).is_empty());
+}
+
+#[test]
+fn a_channel_that_was_left_can_be_joined_again() {
+    let mut conversation = online();
+    conversation.answer(Purpose::Leave { channel: "c1".into() }, Ok(json!({})));
+    assert_eq!(conversation.shown().unwrap().name, "other");
+    conversation.enter("/join general", 0, || "n".into());
+    assert_eq!(asked(&conversation.take_effects()), ["history", "presence:list", "channel:subscribe"]);
+    let told = json!({ "channels": [{ "channel_id": "c1", "ok": true, "last_seq": 5, "rev": 1 }] });
+    conversation.answer(Purpose::Join { channel: "c1".into() }, Ok(told));
+    assert_eq!(conversation.shown().unwrap().name, "general");
+}
+
+#[test]
+fn nothing_that_a_server_sends_breaks_the_conversation() {
+    let mut conversation = online();
+    let names = [
+        "session:ready",
+        "message:new",
+        "message:updated",
+        "message:deleted",
+        "reaction:updated",
+        "typing",
+        "read:updated",
+        "presence:update",
+        "channel:joined",
+        "channel:left",
+        "channel:horizon",
+        "sync:required",
+        "thread:updated",
+        "error",
+        "unknown",
+    ];
+    for name in names {
+        for payload in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!({ "channels": 1, "channel_id": [], "reactions": [1] }),
+            json!("x"),
+        ] {
+            conversation.event(name, &payload, 0);
+        }
+    }
+    for purpose in [Purpose::Sync { channels: vec!["?".into()] }, Purpose::History { channel: "?".into() }] {
+        conversation.answer(purpose, Ok(json!([1])));
+    }
+}

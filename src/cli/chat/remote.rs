@@ -1,0 +1,204 @@
+//! The connection of `imks chat`: does what the conversation wants, and tells it what happened.
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::conversation::Conversation;
+use super::effect::{Effect, Purpose};
+use crate::cli::terminal::causes;
+use crate::client::{Client, ClientBuilder, ClientError, ClientEvent, ClientResult, Event, Events, Socket};
+use crate::clock::now_micros;
+
+/// Something that happened.
+pub(super) enum News {
+    /// An event of the server.
+    Event { name: String, payload: Value },
+    /// Something about the connection.
+    Connection(ClientEvent),
+    /// The answer to a question.
+    Answer { purpose: Purpose, answer: Result<Value, String> },
+    /// The outcome of a message.
+    Sent { channel: String, nonce: String, outcome: Result<Value, String> },
+}
+
+/// A signed-in connection.
+pub(super) struct Remote {
+    client: Client,
+    socket: Socket,
+    say: mpsc::Sender<News>,
+    tasks: TaskTracker,
+}
+
+impl Remote {
+    /// Connects and signs in.
+    ///
+    /// # Errors
+    /// Those of the first attempt.
+    pub(super) async fn open(builder: ClientBuilder) -> ClientResult<(Self, mpsc::Receiver<News>)> {
+        let (say, news) = mpsc::channel(NEWS_MAX);
+        let (client, tasks) = (builder.build()?, TaskTracker::new());
+        let socket = client.socket("/")?;
+        let telling = say.clone();
+        socket.on_any(move |event| {
+            let telling = telling.clone();
+            async move {
+                // Nobody listens any more when the tool has ended.
+                let _ = telling.send(read(&event)).await;
+            }
+        });
+        tasks.spawn(pass_on(client.events(), say.clone()));
+        socket.connect().await?;
+        Ok((Self { client, socket, say, tasks }, news))
+    }
+
+    /// Does what concerns the server. Returns what concerns the terminal.
+    pub(super) fn carry_out(&self, effect: Effect, conversation: &mut Conversation) -> Option<Effect> {
+        match effect {
+            Effect::Ask { purpose, event, payload } => self.ask(purpose, event, payload),
+            Effect::Send { channel, nonce, payload } => self.send(channel, nonce, payload),
+            Effect::Tell { event, payload } => self.tell(event, payload),
+            Effect::Stats => self.stats().into_iter().for_each(|line| conversation.notice(line)),
+            Effect::Transport => {
+                let transport = self.client.stats().transport.map_or("none", |transport| transport.name());
+                conversation.notice(format!("transport: {transport}"));
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Closes the connection.
+    pub(super) async fn close(self) {
+        self.client.close().await;
+    }
+
+    fn ask(&self, purpose: Purpose, event: &'static str, payload: Value) {
+        let (socket, say) = (self.socket.clone(), self.say.clone());
+        self.tasks.spawn(async move {
+            let answer = answered(socket.ask::<Value>(event, &(payload,)).await);
+            let purpose = match purpose {
+                Purpose::Ping { started_ms, .. } => Purpose::Ping { started_ms, now_ms: now_ms() },
+                purpose => purpose,
+            };
+            let _ = say.send(News::Answer { purpose, answer }).await;
+        });
+    }
+
+    fn send(&self, channel: String, nonce: String, payload: Value) {
+        let (socket, say) = (self.socket.clone(), self.say.clone());
+        self.tasks.spawn(async move {
+            let outcome = match socket.send("message:send", &payload).await {
+                Ok(delivery) => answered(delivery.acknowledged().await),
+                Err(error) => Err(causes(&error)),
+            };
+            let _ = say.send(News::Sent { channel, nonce, outcome }).await;
+        });
+    }
+
+    fn tell(&self, event: &'static str, payload: Value) {
+        let socket = self.socket.clone();
+        self.tasks.spawn(async move {
+            // It may be lost.
+            let _ = socket.emit_volatile(event, &(payload,)).await;
+        });
+    }
+
+    fn stats(&self) -> Vec<String> {
+        let stats = self.client.stats();
+        let rtt = stats.rtt.map_or("none yet".into(), |rtt| {
+            format!(
+                "last {} ms, median {} ms, p95 {} ms",
+                rtt.last.as_millis(),
+                rtt.p50.as_millis(),
+                rtt.p95.as_millis()
+            )
+        });
+        vec![
+            format!(
+                "connects {}, disconnects {}, heartbeats {}",
+                stats.connects, stats.disconnects, stats.heartbeats
+            ),
+            format!(
+                "sent {} packets, {} bytes; received {}, {}",
+                stats.packets_sent, stats.bytes_sent, stats.packets_received, stats.bytes_received
+            ),
+            format!(
+                "messages sent {}, failed {}, waiting {}",
+                stats.messages_sent, stats.messages_failed, stats.waiting.events
+            ),
+            format!("answers: {rtt}"),
+        ]
+    }
+}
+
+fn read(event: &Event) -> News {
+    let payload = event.parse::<Value>().unwrap_or_else(|_| json!({}));
+    News::Event { name: event.name().to_owned(), payload }
+}
+
+async fn pass_on(mut events: Events, say: mpsc::Sender<News>) {
+    while let Some(event) = events.next().await {
+        if say.send(News::Connection(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Returns the data of an answer, or why there is none.
+fn answered(answer: ClientResult<Value>) -> Result<Value, String> {
+    match answer {
+        Ok(mut answer) if answer["ok"] == true => Ok(answer["data"].take()),
+        Ok(answer) => {
+            let error = &answer["error"];
+            let text = |field: &str| error[field].as_str().unwrap_or("refused").to_owned();
+            Err(format!("{}: {}", text("code"), text("message")))
+        }
+        Err(error) => Err(causes(&error)),
+    }
+}
+
+/// Tells the conversation what happened. Returns the failure that ended the session for good.
+pub(super) fn tell(conversation: &mut Conversation, news: News) -> Option<ClientError> {
+    match news {
+        News::Event { name, payload } => conversation.event(&name, &payload, now_ms()),
+        News::Answer { purpose, answer } => conversation.answer(purpose, answer),
+        News::Sent { channel, nonce, outcome } => conversation.sent(&channel, &nonce, outcome),
+        News::Connection(event) => return connection(conversation, event),
+    }
+    None
+}
+
+fn connection(conversation: &mut Conversation, event: ClientEvent) -> Option<ClientError> {
+    match event {
+        ClientEvent::Connected { transport } | ClientEvent::Reconnected { transport } => {
+            conversation.linked(false, format!("{transport}, signing in"));
+        }
+        ClientEvent::TransportSwitched { transport } => {
+            conversation.linked(conversation.is_online, transport.to_string())
+        }
+        ClientEvent::Joined { .. } => conversation.linked(true, "online".into()),
+        ClientEvent::Disconnected { reason } => conversation.linked(false, format!("disconnected: {reason}")),
+        ClientEvent::Left { reason, .. } => conversation.linked(false, format!("signed out: {reason}")),
+        ClientEvent::Reconnecting { attempt, delay } => {
+            let seconds = delay.as_secs_f64();
+            conversation.linked(false, format!("reconnecting, attempt {attempt} in {seconds:.1} s"));
+        }
+        ClientEvent::ReconnectFailed { error } => {
+            conversation.linked(false, format!("gave up: {}", causes(&error)));
+            return Some(error);
+        }
+        ClientEvent::Error(error) => conversation.notice(causes(&error)),
+        ClientEvent::Missed { .. } => conversation.notice("much happened to the connection at once"),
+        _ => {}
+    }
+    None
+}
+
+/// Returns the time in milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    u64::try_from(now_micros() / 1_000).unwrap_or_default()
+}
+
+/// How much may wait for the terminal. While there is more, the connection is not read.
+const NEWS_MAX: usize = 1_024;

@@ -1,0 +1,135 @@
+//! What `imks top` asks a server: its sessions, and why others were closed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::Full;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::table::{Sample, Session};
+use crate::http_client::{HttpClient, Limits};
+use crate::{ImksError, ImksResult};
+
+/// A server that is asked again and again.
+pub(super) struct Server {
+    client: HttpClient,
+    sessions: String,
+    metrics: String,
+    key: String,
+}
+
+impl Server {
+    /// Creates the value that asks this server. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] for an address that is none.
+    pub(super) fn new(url: &str, key: &str) -> ImksResult<Self> {
+        let url = url.trim_end_matches('/');
+        let base = url.strip_suffix(crate::contract::BACK_ENDS_PREFIX).unwrap_or(url);
+        let is_http = base.starts_with("http://") || base.starts_with("https://");
+        if !is_http || base.parse::<http::Uri>().is_err() {
+            return Err(ImksError::Config(format!(
+                "the address {url:?} must begin with http:// or https://"
+            )));
+        }
+        Ok(Self {
+            client: HttpClient::new()?,
+            sessions: format!("{base}{}/sessions", crate::contract::BACK_ENDS_PREFIX),
+            metrics: format!("{base}/metrics"),
+            key: key.trim().to_owned(),
+        })
+    }
+
+    /// Asks who is connected, and how many sessions were closed for which reason, where the server tells that.
+    ///
+    /// # Errors
+    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] without an answer, [`ImksError::Config`] for a refusal.
+    pub(super) async fn sample(&self) -> ImksResult<Sample> {
+        let (status, body) = self.get(&self.sessions).await?;
+        if status != StatusCode::OK {
+            return Err(refusal(status, &body));
+        }
+        let answer: Answer = serde_json::from_slice(&body)
+            .map_err(|_| ImksError::Config("this is no imks server: the answer has no sessions".into()))?;
+        let closed = match self.get(&self.metrics).await {
+            Ok((StatusCode::OK, body)) => Some(reasons(&String::from_utf8_lossy(&body))),
+            // With a listener of their own, metrics are there.
+            _ => None,
+        };
+        Ok(Sample { sessions: answer.data.sessions, closed })
+    }
+
+    async fn get(&self, url: &str) -> ImksResult<(StatusCode, Bytes)> {
+        let request = Request::get(url)
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.key))
+            .body(Full::new(Bytes::new()))
+            .map_err(|_| ImksError::Config("the key has characters that no key has".into()))?;
+        let answer = self
+            .client
+            .send("the server does not answer; `imks doctor` finds out why", request, LIMITS)
+            .await?;
+        Ok((answer.status(), answer.into_body()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    data: Sessions,
+}
+
+#[derive(Deserialize)]
+struct Sessions {
+    #[serde(default)]
+    sessions: Vec<Session>,
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> ImksError {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let code = answer["error"]["code"].as_str().unwrap_or("no code");
+    let advice = match status.as_u16() {
+        401 => "the key is not accepted: imks key add NAME --scope read makes one",
+        403 => "the key lacks the scope read",
+        404 => "the API for back ends is not at this address: with IMKS_INTERNAL_LISTEN it is there",
+        429 => "too many calls: raise --interval",
+        _ => "look into the log of the server",
+    };
+    ImksError::Config(format!(
+        "HTTP {} {}: {advice}",
+        status.as_u16(),
+        crate::cli::terminal::text::line(code)
+    ))
+}
+
+/// Reads the counters of closed sessions by reason, in the text format of Prometheus.
+fn reasons(metrics: &str) -> BTreeMap<String, u64> {
+    let one = |line: &str| {
+        let (reason, count) = line.strip_prefix("imks_sessions_closed_total{reason=\"")?.split_once("\"}")?;
+        Some((crate::cli::terminal::text::line(reason), count.trim().parse().ok()?))
+    };
+    metrics.lines().filter_map(one).collect()
+}
+
+const LIMITS: Limits = Limits { deadline: Duration::from_secs(10), answer_bytes_max: 32 << 20 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_are_read_from_the_metrics() {
+        let text = "# TYPE imks_sessions_closed_total counter\nimks_sessions_closed_total{reason=\"slow\"} 3\n\
+                    imks_sessions_closed_total{reason=\"ping_timeout\"} 0\nimks_other{reason=\"x\"} 9\nnonsense\n";
+        assert_eq!(reasons(text), BTreeMap::from([("slow".into(), 3), ("ping_timeout".into(), 0)]));
+    }
+
+    #[test]
+    fn the_address_may_be_that_of_the_server_or_of_its_api() {
+        let server = |url: &str| Server::new(url, "k").unwrap().sessions;
+        assert_eq!(server("http://a:1/"), "http://a:1/api/v1/admin/sessions");
+        assert_eq!(server("http://a:1/api/v1/admin"), "http://a:1/api/v1/admin/sessions");
+        assert!(matches!(Server::new("a:1", "k"), Err(ImksError::Config(_))));
+    }
+}

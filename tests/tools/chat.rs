@@ -1,0 +1,213 @@
+//! `imks chat` in a terminal, whose screen is compared as text, and on a pipe.
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::relay::Relay;
+use super::run::{PATIENCE, imks, imks_with};
+use super::server::{Kind, TestServer, first_channel};
+use super::terminal::Terminal;
+
+/// A chat of this user in a terminal of 80 columns and 20 rows.
+async fn chat(server: &TestServer, url: &str, name: &str) -> Terminal {
+    let token = server.token(name).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args(["chat", url, "--channel", "general"]).env_clear().env("IMKS_TOKEN", token);
+    Terminal::start(command, 80, 20)
+}
+
+fn url(server: &TestServer) -> String {
+    format!("http://{}", server.addr())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_people_chat_and_the_cursor_stands_right_after_wide_characters() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let mut bob = server.client("bob").await;
+    let channel = first_channel(&bob);
+    bob.ok("message:send", json!({ "channel_id": channel, "body": "before you came" })).await;
+    let mut ann = chat(&server, &url(&server), "ann").await;
+    ann.sees("online");
+    ann.sees("before you came");
+    bob.ok("message:send", json!({ "channel_id": channel, "body": "hello ann" })).await;
+    let screen = ann.sees("hello ann");
+    assert!(screen.lines().next().unwrap().contains("#general"), "{screen}");
+    bob.ok("typing:start", json!({ "channel_id": channel })).await;
+    ann.sees("bob types");
+    ann.press("日本語 👍");
+    ann.sees("> 日本語 👍");
+    assert_eq!(ann.cursor(), (19, 2 + 9));
+    ann.press("\x1b[D\x1b[D\x7f");
+    ann.sees("> 日本 👍");
+    assert_eq!(ann.cursor(), (19, 2 + 4));
+    ann.press("\r");
+    let heard = loop {
+        let message = bob.expect("message:new").await;
+        if message["author"]["username"] == "ann" {
+            break message;
+        }
+    };
+    assert_eq!(heard["body"], "日本 👍");
+    let screen = ann.sees_no("(sending)");
+    assert!(screen.contains("日本 👍") && screen.contains("ann #3"), "{screen}");
+    ann.press("/react #2 🎉\r");
+    ann.sees("🎉 1");
+    ann.press("/edit better\r");
+    ann.sees("better (edited)");
+    ann.press("/quit\r");
+    assert!(ann.ended().success());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_control_characters_of_others_never_reach_the_terminal() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let mut bob = server.client("bob").await;
+    let channel = first_channel(&bob);
+    let mut ann = chat(&server, &url(&server), "ann").await;
+    ann.sees("online");
+    let body = "\u{1b}]0;owned\u{7}\u{1b}[31mred\u{9b}2J\u{202e}end";
+    bob.ok("message:send", json!({ "channel_id": channel, "body": body })).await;
+    ann.sees("]0;owned[31mred2Jend");
+    let raw = String::from_utf8_lossy(&ann.raw()).into_owned();
+    for forbidden in ["\u{1b}]0;", "\u{1b}[31m", "\u{9b}", "\u{202e}", "\u{7}"] {
+        assert!(!raw.contains(forbidden), "{forbidden:?}");
+    }
+    ann.press("\u{3}");
+    assert!(ann.ended().success());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_a_lost_connection_nothing_is_missing_and_what_was_typed_is_sent() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let relay = Relay::start(server.addr()).await;
+    let mut bob = server.client("bob").await;
+    let channel = first_channel(&bob);
+    let mut ann = chat(&server, &relay.url(), "ann").await;
+    ann.sees("online");
+    bob.ok("message:send", json!({ "channel_id": channel, "body": "one" })).await;
+    ann.sees("one");
+    ann.press("half a ");
+    ann.sees("> half a");
+    relay.close();
+    ann.sees("reconnecting");
+    for body in ["two", "three"] {
+        bob.ok("message:send", json!({ "channel_id": channel, "body": body })).await;
+    }
+    ann.press("line\r");
+    ann.sees("half a line (sending)");
+    relay.open();
+    ann.sees("online");
+    ann.sees("three");
+    let screen = ann.sees_no("(sending)");
+    let places: Vec<usize> =
+        ["one", "two", "three", "half a line"].iter().map(|text| screen.find(text).unwrap()).collect();
+    assert!(places.is_sorted(), "{screen}");
+    let heard = loop {
+        let message = bob.expect("message:new").await;
+        if message["author"]["username"] == "ann" {
+            break message;
+        }
+    };
+    assert_eq!(heard["body"], "half a line");
+    ann.press("/stats\r/transport\r");
+    ann.sees("transport: websocket");
+    ann.press("/quit\r");
+    assert!(ann.ended().success());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn messages_in_other_channels_are_counted_until_they_are_shown() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    server.token("ann").await;
+    let other = server.channel("zoo", &["ann", "bob"]).await;
+    let mut bob = server.client("bob").await;
+    let mut ann = chat(&server, &url(&server), "ann").await;
+    ann.sees("online");
+    ann.sees("zoo");
+    for body in ["lion", "tiger"] {
+        bob.ok("message:send", json!({ "channel_id": other, "body": body })).await;
+    }
+    let screen = ann.sees("zoo 2");
+    assert!(!screen.contains("lion"), "{screen}");
+    ann.press("\u{e}");
+    let screen = ann.sees("tiger");
+    assert!(screen.contains("lion") && !screen.contains("zoo 2"), "{screen}");
+    ann.press("/quit\r");
+    assert!(ann.ended().success());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_pipe_lines_go_in_and_messages_come_out() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (url, token) = (url(&server), server.token("ann").await);
+    let input = "hello from a pipe\n/list\n/dance\n/ping\n";
+    let ended = imks_with(&["chat", &url, "--channel", "general"], &[("IMKS_TOKEN", &token)], input).await;
+    assert_eq!(ended.code, Some(0), "{} {}", ended.out, ended.err);
+    let lines: Vec<&str> = ended.out.lines().collect();
+    assert!(
+        lines.len() == 1
+            && lines[0].starts_with("[general] ")
+            && lines[0].ends_with("#1 ann: hello from a pipe"),
+        "{lines:?}"
+    );
+    for told in ["imks chat: http://", "general", "/help lists them", "answer after"] {
+        assert!(ended.err.contains(told), "{told} is missing in {}", ended.err);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_read_one_json_object_per_line() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (url, token) = (url(&server), server.token("ann").await);
+    let ended = imks_with(&["chat", &url, "--json", "--token", &token], &[], "one\ntwo\n").await;
+    assert_eq!(ended.code, Some(0), "{} {}", ended.out, ended.err);
+    let all: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let messages: Vec<(&str, i64)> = all
+        .iter()
+        .filter(|line| line["event"] == "message")
+        .map(|line| (line["body"].as_str().unwrap(), line["seq"].as_i64().unwrap()))
+        .collect();
+    assert_eq!(messages, [("one", 1), ("two", 2)]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_and_a_closed_port_end_with_1_and_name_the_doctor() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let url = url(&server);
+    let refused = imks(&["chat", &url, "--token", "secret"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("unauthenticated") && refused.err.contains("imks doctor"),
+        "{}",
+        refused.err
+    );
+    server.stop().await;
+    let closed = imks(&["chat", &url, "--token", "secret"]).await;
+    assert_eq!(closed.code, Some(1), "{}", closed.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_a_chat_on_a_pipe_with_130() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (url, token) = (url(&server), server.token("ann").await);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args(["chat", &url, "--json"]).env_clear().env("IMKS_TOKEN", &token).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let online = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(online.contains("connection"), "{online}");
+    let id = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(130));
+    server.stop().await;
+}

@@ -1,0 +1,66 @@
+//! `imks top` in a terminal, on a pipe and for programs.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::run::{imks, imks_with};
+use super::server::{Kind, TestServer};
+use super::terminal::Terminal;
+
+/// A server, its address and a key of a back end.
+async fn server() -> (TestServer, String, String) {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let url = format!("http://{}", server.addr());
+    let directory = server.database().data_dir.to_str().unwrap().to_owned();
+    let made = imks(&["key", "add", "top", "--scope", "read", "--data-dir", &directory]).await;
+    let key = made.out.trim().to_owned();
+    assert!(key.starts_with("imks_"), "{} {}", made.out, made.err);
+    (server, url, key)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connections_are_shown_and_who_has_left_with_the_reason() {
+    let (server, url, key) = server().await;
+    let bob = server.client("bob").await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args(["top", &url, "--interval", "500ms"]).env_clear().env("IMKS_KEY", &key);
+    let mut top = Terminal::start(command, 150, 20);
+    let screen = top.sees("1 connections: 1 websocket");
+    assert!(screen.contains("127.0.0.1:") && screen.contains("USER"), "{screen}");
+    drop(bob);
+    let screen = top.sees("nobody is connected");
+    assert!(screen.contains("ago after"), "{screen}");
+    top.sees("ended since the start: 1 transport_");
+    top.press("s");
+    top.sees("s sorts: newest");
+    top.press("q");
+    assert!(top.ended().success());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_one_sample_is_printed() {
+    let (server, url, key) = server().await;
+    let _bob = server.client("bob").await;
+    let ended = imks_with(&["top", &url], &[("IMKS_KEY", &key)], "").await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let lines: Vec<&str> = ended.out.lines().collect();
+    assert_eq!(lines[..2], [format!("imks top: {url}").as_str(), "1 connections: 1 websocket"]);
+    let json = imks(&["top", &url, "--key", &key, "--json", "--count", "2", "--interval", "500ms"]).await;
+    let samples: Vec<Value> = json.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(samples.len(), 2);
+    let session = &samples[0]["sessions"][0];
+    assert_eq!((session["transport"].as_str(), session["returns"].as_i64()), (Some("websocket"), Some(0)));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_and_a_wrong_address_are_told() {
+    let (server, url, _) = server().await;
+    let wrong = imks(&["top", &url, "--key", "imks_wrong"]).await;
+    assert!(wrong.code != Some(0) && wrong.err.contains("imks key add"), "{:?} {}", wrong.code, wrong.err);
+    server.stop().await;
+    let away = imks(&["top", &url, "--key", "imks_wrong"]).await;
+    assert!(away.code == Some(1) && away.err.contains("imks doctor"), "{:?} {}", away.code, away.err);
+}
