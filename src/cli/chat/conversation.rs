@@ -288,5 +288,4 @@ const HISTORY_PAGE: usize = 50;
 const TYPING_PAUSE_MS: u64 = 4_000;
 
 #[cfg(test)]
-#[path = "conversation_tests.rs"]
 mod tests;

@@ -161,5 +161,4 @@ const INDENT: usize = 6;
 const NAME_MAX: usize = 24;
 
 #[cfg(test)]
-#[path = "view_tests.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! The checks of `imks doctor` over HTTP: the handshake of Engine.IO, polling, and the opening of a WebSocket.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -207,4 +208,4 @@ const CLOSE: &str = "1";
 /// The most bytes of an answer that are read.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long the first packet of a WebSocket may take.
-const FIRST_MAX: std::time::Duration = std::time::Duration::from_secs(3);
+const FIRST_MAX: Duration = Duration::from_secs(3);

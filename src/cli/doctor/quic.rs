@@ -1,8 +1,10 @@
 //! The check of `imks doctor` whether WebTransport gets through: QUIC over UDP.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 
 use tokio::time::timeout;
+use wtransport::config::{DnsLookupFuture, DnsResolver};
 use wtransport::endpoint::ConnectOptions;
 use wtransport::{ClientConfig, Endpoint};
 
@@ -27,7 +29,11 @@ async fn open(route: &Route) -> Result<(), String> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let config = ClientConfig::builder().with_bind_address(any).with_custom_tls(tls).build();
+    let config = ClientConfig::builder()
+        .with_bind_address(any)
+        .with_custom_tls(tls)
+        .dns_resolver(Known(route.socket))
+        .build();
     let endpoint = Endpoint::client(config).map_err(|error| error.to_string())?;
     let path = route.address.target("webtransport", None);
     let options = ConnectOptions::builder(format!("https://{}{path}", route.address.authority)).build();
@@ -35,4 +41,15 @@ async fn open(route: &Route) -> Result<(), String> {
     connection.close(0_u32.into(), b"");
     endpoint.wait_idle().await;
     Ok(())
+}
+
+/// The address that has answered over TCP, whatever the name is: the name may have others.
+#[derive(Debug)]
+struct Known(SocketAddr);
+
+impl DnsResolver for Known {
+    fn resolve(&self, _: &str) -> Pin<Box<dyn DnsLookupFuture>> {
+        let address = self.0;
+        Box::pin(async move { Ok(Some(address)) })
+    }
 }
