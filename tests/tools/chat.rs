@@ -202,6 +202,8 @@ async fn an_interrupt_ends_a_chat_on_a_pipe_with_130() {
     command.args(["chat", &url, "--json"]).env_clear().env("IMKS_TOKEN", &token).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
+    // The input stays open: its end would end the chat.
+    let _input = child.stdin.take();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let online = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
     assert!(online.contains("connection"), "{online}");

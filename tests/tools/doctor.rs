@@ -6,7 +6,7 @@ use imks::engine::config::{Cors, Origins};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::faults::{Certificates, Fault, proxy};
+use super::faults::{Certificates, Fault, proxy, tls};
 use super::run::{Ended, imks, imks_with};
 use super::server::{Kind, TestServer};
 
@@ -129,11 +129,9 @@ async fn a_certificate_for_another_name_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_certificate_is_told() {
     let certificates = Certificates::new("localhost", 2021);
-    let server = with_tls(&certificates).await;
-    let url = format!("https://localhost:{}", server.addr().port());
+    let url = format!("https://localhost:{}", tls(&certificates).await.port());
     let ended = imks(&["doctor", &url, "--ca", certificates.file("ca").to_str().unwrap(), "--json"]).await;
     assert_fault(&ended, "tls", "has expired");
-    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

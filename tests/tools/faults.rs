@@ -2,11 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 /// What a proxy does wrong.
@@ -70,6 +75,26 @@ fn without_upgrade(request: &str) -> String {
         !line.starts_with("upgrade:") && !line.starts_with("connection:")
     };
     request.split_inclusive("\r\n").filter(is_kept).collect()
+}
+
+/// Starts a program that shows a certificate, whatever is wrong with it. imks itself does not start with an expired one.
+pub async fn tls(certificates: &Certificates) -> SocketAddr {
+    let certificate = CertificateDer::from_pem_file(certificates.file("crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(certificates.file("key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (accepting, answering) = (TaskTracker::new(), TaskTracker::new());
+    accepting.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust it goes away.
+            answering.spawn(acceptor.accept(stream));
+        }
+    });
+    address
 }
 
 /// A certificate authority, and a certificate of it.

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -13,14 +12,15 @@ use super::effect::Effect;
 use super::input::Input;
 use super::remote::{News, Remote, now_ms, tell};
 use super::view;
-use crate::cli::terminal::FullScreen;
+use crate::ImksResult;
+use crate::cli::terminal::{Endings, FullScreen};
 use crate::client::nonce;
-use crate::{ImksError, ImksResult};
 
 /// Chats until the person ends it.
 pub(super) async fn run(
     remote: Remote,
     mut news: mpsc::Receiver<News>,
+    mut endings: Endings,
     channel: Option<String>,
 ) -> ImksResult<ExitCode> {
     let screen = FullScreen::open()?;
@@ -31,7 +31,7 @@ pub(super) async fn run(
         screen,
         back: 0,
     };
-    Box::pin(chat.run(&mut news)).await?;
+    Box::pin(chat.run(&mut news, &mut endings)).await?;
     let Full { remote, screen, conversation, .. } = chat;
     // The terminal is given back before the goodbye, which may take a moment.
     drop(screen);
@@ -54,9 +54,8 @@ struct Full {
 }
 
 impl Full {
-    async fn run(&mut self, news: &mut mpsc::Receiver<News>) -> ImksResult<()> {
+    async fn run(&mut self, news: &mut mpsc::Receiver<News>, endings: &mut Endings) -> ImksResult<()> {
         let mut keys = EventStream::new();
-        let mut ending = signal(SignalKind::terminate()).map_err(ImksError::io("waiting for signals"))?;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -75,7 +74,7 @@ impl Full {
                     self.conversation.tick();
                     false
                 }
-                _ = ending.recv() => true,
+                () = endings.next() => true,
             };
             if self.carry_out() || is_over {
                 return Ok(());

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use self::remote::Remote;
-use super::terminal::{self, Trust, causes};
+use super::terminal::{self, Endings, Trust, causes};
 use crate::ImksResult;
 use crate::client::{Client, ClientBuilder, FileStore};
 
@@ -57,12 +57,13 @@ pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
 }
 
 async fn chat(args: &Args) -> ImksResult<ExitCode> {
+    let mut endings = Endings::new()?;
     let builder = builder(args)?;
     super::hint(&format!("imks chat: {}", terminal::text::line(&args.url)));
     let progress = terminal::Progress::show("connecting", args.json);
     let opened = tokio::select! {
         opened = Box::pin(Remote::open(builder)) => opened,
-        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(terminal::EXIT_INTERRUPTED)),
+        () = endings.next() => return Ok(ExitCode::from(terminal::EXIT_INTERRUPTED)),
     };
     drop(progress);
     let (remote, news) = match opened {
@@ -79,8 +80,8 @@ async fn chat(args: &Args) -> ImksResult<ExitCode> {
     let is_full =
         std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && !args.plain && !args.json;
     match is_full {
-        true => Box::pin(full::run(remote, news, args.channel.clone())).await,
-        false => Box::pin(plain::run(remote, news, args.channel.clone(), args.json)).await,
+        true => Box::pin(full::run(remote, news, endings, args.channel.clone())).await,
+        false => Box::pin(plain::run(remote, news, endings, args)).await,
     }
 }
 

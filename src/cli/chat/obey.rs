@@ -119,7 +119,7 @@ impl Conversation {
                 (false, unread) => format!("{} ({unread} unread)", channel.name),
             })
             .collect();
-        self.notice(format!("{} channels", lines.len()));
+        self.notice(format!("channels: {}", lines.len()));
         lines.into_iter().for_each(|line| self.notice(format!("  {line}")));
     }
 

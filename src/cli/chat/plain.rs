@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::Args;
 use super::conversation::Conversation;
 use super::effect::{Effect, Printed};
 use super::message::Message;
 use super::remote::{News, Remote, now_ms, tell};
-use crate::cli::terminal::{EXIT_INTERRUPTED, causes, text};
+use crate::cli::terminal::{EXIT_INTERRUPTED, Endings, causes, text};
 use crate::cli::{hint, say};
 use crate::client::nonce;
 use crate::{ImksError, ImksResult};
@@ -27,12 +28,12 @@ enum End {
 pub(super) async fn run(
     remote: Remote,
     mut news: mpsc::Receiver<News>,
-    channel: Option<String>,
-    is_json: bool,
+    mut endings: Endings,
+    args: &Args,
 ) -> ImksResult<ExitCode> {
-    let mut chat =
-        Plain { conversation: Conversation::new(channel, false), remote, is_json, has_failed: false };
-    let end = Box::pin(chat.run(&mut news)).await?;
+    let (conversation, is_json) = (Conversation::new(args.channel.clone(), false), args.json);
+    let mut chat = Plain { conversation, remote, is_json, has_failed: false };
+    let end = Box::pin(chat.run(&mut news, &mut endings)).await?;
     let is_whole = !chat.has_failed && chat.conversation.on_their_way() == 0;
     chat.remote.close().await;
     Ok(match (end, is_whole) {
@@ -50,7 +51,7 @@ struct Plain {
 }
 
 impl Plain {
-    async fn run(&mut self, news: &mut mpsc::Receiver<News>) -> ImksResult<End> {
+    async fn run(&mut self, news: &mut mpsc::Receiver<News>, endings: &mut Endings) -> ImksResult<End> {
         let mut input = lines();
         let (mut has_input, mut ticks) = (true, interval(TICK));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,7 +74,7 @@ impl Plain {
                     None => has_input = false,
                 },
                 _ = ticks.tick() => self.conversation.tick(),
-                _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
+                () = endings.next() => return Ok(End::Interrupted),
             }
             if self.carry_out()? || (!has_input && self.is_idle()) {
                 return Ok(End::Done);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::report::{Check, Outcome, Report};
-use super::terminal;
+use super::terminal::{self, Endings};
 use crate::config::Setting;
 use crate::{ImksError, ImksResult};
 
@@ -68,10 +68,11 @@ pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
 }
 
 async fn examine(args: &Args) -> ImksResult<ExitCode> {
+    let mut endings = Endings::new()?;
     let mut doctor = Doctor::new(args)?;
     let is_whole = tokio::select! {
         done = Box::pin(doctor.examine(args)) => done.map(|()| true)?,
-        _ = tokio::signal::ctrl_c() => false,
+        () = endings.next() => false,
     };
     doctor.conclude(is_whole)
 }

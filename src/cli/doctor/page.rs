@@ -9,6 +9,10 @@ use super::report::{Fault, Outcome};
 
 /// Asks as a browser does for a page of `origin`.
 pub(super) async fn examine(route: &Route, origin: &str) -> (Option<()>, Outcome) {
+    let scheme = if route.tls.is_some() { "https" } else { "http" };
+    if origin == format!("{scheme}://{}", route.address.authority) {
+        return (Some(()), Outcome::Good("the page is of the server itself, so browsers do not ask".into()));
+    }
     let target = route.address.target("polling", None);
     match ask(route, Method::GET, &target, &[(header::ORIGIN, origin)], "").await {
         Err(error) => {

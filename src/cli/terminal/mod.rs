@@ -8,6 +8,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 pub(crate) use self::full::FullScreen;
 use crate::client::Tls;
 use crate::{ImksError, ImksResult};
@@ -23,6 +25,31 @@ pub(super) fn block_on(tool: impl Future<Output = ImksResult<ExitCode>>) -> Imks
     // A task that waits for the keyboard does not end by itself.
     runtime.shutdown_background();
     ended
+}
+
+/// The signals that ask a tool to end: SIGINT and SIGTERM. None is missed from the creation of this value on.
+pub(super) struct Endings {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Endings {
+    /// Begins to listen to the signals.
+    ///
+    /// # Errors
+    /// [`ImksError::Io`] if the system does not allow it.
+    pub(super) fn new() -> ImksResult<Self> {
+        let listen = |kind| signal(kind).map_err(ImksError::io("waiting for signals"));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// The certificates that a tool trusts beside those of the system.

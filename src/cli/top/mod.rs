@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::server::Server;
 use self::table::{Order, Table};
-use super::terminal::{self, FullScreen};
+use super::terminal::{self, Endings, FullScreen};
 use crate::clock::now_micros;
 use crate::config::Setting;
 use crate::{ImksError, ImksResult};
@@ -58,9 +57,10 @@ async fn top(args: &Args) -> ImksResult<ExitCode> {
     if is_screen && !args.json && args.count.is_none() {
         return Box::pin(watch(args, &server)).await.or_else(refused);
     }
+    let mut endings = Endings::new()?;
     tokio::select! {
         printed = Box::pin(print(args, &server)) => printed.or_else(refused),
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(terminal::EXIT_INTERRUPTED)),
+        () = endings.next() => Ok(ExitCode::from(terminal::EXIT_INTERRUPTED)),
     }
 }
 
@@ -94,7 +94,7 @@ async fn watch(args: &Args, server: &Server) -> ImksResult<ExitCode> {
     let (mut table, mut order) = (Table::default(), args.sort);
     // A wrong key shows before the screen is taken.
     table.take(server.sample().await?, now_micros());
-    let mut ending = signal(SignalKind::terminate()).map_err(ImksError::io("waiting for signals"))?;
+    let mut endings = Endings::new()?;
     let mut screen = FullScreen::open()?;
     let (mut keys, mut ticks) = (EventStream::new(), interval(args.interval));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -114,7 +114,7 @@ async fn watch(args: &Args, server: &Server) -> ImksResult<ExitCode> {
                 },
                 Some(Err(_)) | None => return Ok(ExitCode::SUCCESS),
             },
-            _ = ending.recv() => return Ok(ExitCode::SUCCESS),
+            () = endings.next() => return Ok(ExitCode::SUCCESS),
         }
     }
 }
