@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
@@ -54,17 +55,17 @@ impl Terminal {
 
     /// Returns the screen.
     pub fn screen(&self) -> String {
-        self.shown.0.lock().unwrap().parser.screen().contents()
+        self.shown.0.lock().parser.screen().contents()
     }
 
     /// Returns row and column of the cursor.
     pub fn cursor(&self) -> (u16, u16) {
-        self.shown.0.lock().unwrap().parser.screen().cursor_position()
+        self.shown.0.lock().parser.screen().cursor_position()
     }
 
     /// Returns everything that the program wrote.
     pub fn raw(&self) -> Vec<u8> {
-        self.shown.0.lock().unwrap().raw.clone()
+        self.shown.0.lock().raw.clone()
     }
 
     /// Waits until the screen has a text. Returns the screen.
@@ -79,7 +80,7 @@ impl Terminal {
 
     fn until(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + PATIENCE;
-        let mut shown = self.shown.0.lock().unwrap();
+        let mut shown = self.shown.0.lock();
         loop {
             let screen = shown.parser.screen().contents();
             if is_so(&screen) {
@@ -87,7 +88,7 @@ impl Terminal {
             }
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited in vain for {what:?}; the screen is\n{screen}");
-            (shown, _) = self.shown.1.wait_timeout(shown, left).unwrap();
+            self.shown.1.wait_for(&mut shown, left);
         }
     }
 
@@ -119,7 +120,7 @@ fn fill(mut screen: File, shown: &(Mutex<Shown>, Condvar)) {
     let mut bytes = [0; 4096];
     // Reading fails when the program has ended.
     while let Ok(count @ 1..) = screen.read(&mut bytes) {
-        let mut filled = shown.0.lock().unwrap();
+        let mut filled = shown.0.lock();
         filled.parser.process(&bytes[..count]);
         filled.raw.extend_from_slice(&bytes[..count]);
         shown.1.notify_all();
