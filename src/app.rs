@@ -273,7 +273,7 @@ fn public_routes(
         router = router.merge(http::control::routes(control));
     }
     if let Some(directory) = directory.filter(|_| config.serves_first_page()) {
-        router = router.merge(first_page::routes(directory, &config.engine.path));
+        router = router.merge(first_page::routes(directory, &config.engine.path, config.tls.is_on()));
     }
     match config.admin.ui_dir.as_deref().filter(|_| config.admin.enabled) {
         Some(directory) => Ok(router.merge(admin_ui::routes(directory)?)),

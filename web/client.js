@@ -18,6 +18,8 @@ export class Refusal extends Error {
 
 const no_answer = () => new Refusal({ code: "timeout", message: "There was no answer", retryable: true });
 
+const too_large = () => new Refusal({ code: "payload_too_large", message: "It is larger than the server takes" });
+
 export class Client {
   // "closed", "connecting", "open", "waiting" (for the next attempt), or "refused" (for good).
   state = "closed";
@@ -30,6 +32,7 @@ export class Client {
   #next_id = 0;
   #attempts = 0;
   #silence_ms = HANDSHAKE_MS;
+  #bytes_max = Infinity;
   #timer;
 
   // `sign_in` is asked before every attempt: `{ address, auth }`. `on_event` gets every event with its payload, `on_state` every
@@ -53,6 +56,9 @@ export class Client {
   request(name, payload) {
     if (this.state !== "open") return Promise.reject(no_answer());
     const id = String(this.#next_id++);
+    const packet = `42${id}${JSON.stringify([name, payload])}`;
+    // The server ends a connection on which this comes, each time.
+    if (new TextEncoder().encode(packet).length > this.#bytes_max) return Promise.reject(too_large());
     return new Promise((resolve, reject) => {
       const settle = (answer) => {
         clearTimeout(timer);
@@ -62,7 +68,7 @@ export class Client {
       };
       const timer = setTimeout(settle, ANSWER_MS);
       this.#answers.set(id, settle);
-      this.#socket.send(`42${id}${JSON.stringify([name, payload])}`);
+      this.#socket.send(packet);
     });
   }
 
@@ -102,8 +108,9 @@ export class Client {
     this.#watch();
     const body = data.slice(1);
     if (data[0] === "0") {
-      const { pingInterval, pingTimeout } = JSON.parse(body);
+      const { pingInterval, pingTimeout, maxPayload } = JSON.parse(body);
       this.#silence_ms = pingInterval + pingTimeout;
+      this.#bytes_max = maxPayload;
       this.#socket.send(`40${JSON.stringify(this.#auth)}`);
     }
     if (data[0] === "1") this.#try_again();

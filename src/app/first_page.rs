@@ -19,9 +19,10 @@ use crate::http::{failure, method_not_allowed};
 use crate::{ImksError, ImksResult};
 
 /// Returns the routes of the page, of its files below `/first/`, and of its tokens. `engine_path` is the path of
-/// Engine.IO, where its clients connect.
-pub(super) fn routes(directory: &Directory, engine_path: &str) -> Router {
-    let tokens = Tokens { directory: directory.clone(), engine_path: engine_path.to_owned() };
+/// Engine.IO, where its clients connect, and `is_tls` says whether they do with TLS.
+pub(super) fn routes(directory: &Directory, engine_path: &str, is_tls: bool) -> Router {
+    let scheme = if is_tls { "https" } else { "http" };
+    let tokens = Tokens { directory: directory.clone(), engine_path: engine_path.to_owned(), scheme };
     let mut router = Router::new()
         .route("/first/token", post(issue))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -56,6 +57,8 @@ impl File {
 struct Tokens {
     directory: Directory,
     engine_path: String,
+    /// The scheme of the page.
+    scheme: &'static str,
 }
 
 /// A request for a token.
@@ -77,7 +80,7 @@ async fn issue(
     headers: HeaderMap,
     asked: Result<Json<Asked>, JsonRejection>,
 ) -> Response {
-    let issued = match check_caller(&headers).and_then(|()| body(asked)) {
+    let issued = match check_caller(&headers, tokens.scheme).and_then(|()| body(asked)) {
         Ok(asked) => tokens.issue(&asked.name).await,
         Err(refused) => Err(refused),
     };
@@ -108,16 +111,15 @@ fn body(asked: Result<Json<Asked>, JsonRejection>) -> ImksResult<Asked> {
 }
 
 /// Checks that the page itself asks, in a browser on this machine: not a page of another site, not one whose name was
-/// made to resolve to this machine (DNS rebinding), and nobody behind a proxy.
-fn check_caller(headers: &HeaderMap) -> ImksResult<()> {
+/// made to resolve to this machine (DNS rebinding), and nobody behind a proxy that can be told.
+fn check_caller(headers: &HeaderMap, scheme: &str) -> ImksResult<()> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST).filter(|host| is_loopback(host));
-    let origin =
-        text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    let is_own_page = host.is_some() && origin == host;
+    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://"));
+    let is_own_page = host.is_some_and(|host| origin == Some((scheme, host)));
     let site = headers.get("sec-fetch-site");
     let is_same_site = site.is_none_or(|site| site.as_bytes() == b"same-origin");
-    let is_direct = FORWARDED.iter().all(|name| !headers.contains_key(*name));
+    let is_direct = headers.keys().all(|name| !FORWARDED.iter().any(|start| name.as_str().starts_with(start)));
     if is_own_page && is_same_site && is_direct { Ok(()) } else { Err(ImksError::NotFirstPage) }
 }
 
@@ -144,8 +146,9 @@ static FILES: [File; 6] = [
 /// The content security policy: everything comes from this server, and nothing is written into the page itself.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// The headers of proxies. What they pass on may come from other machines.
-const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+/// How the names of headers begin that proxies add. What they pass on may come from other machines.
+const FORWARDED: [&str; 7] =
+    ["forwarded", "x-forwarded", "x-original", "x-real-ip", "via", "cf-", "true-client-ip"];
 /// The maximum number of bytes of a request for a token.
 const BODY_BYTES_MAX: usize = 1024;
 /// The lifetime of a token. The page asks for a new one at each connection, and before the end of one.
@@ -161,7 +164,8 @@ mod tests {
         let pairs = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        check_caller(&pairs.collect()).is_ok()
+        let headers: HeaderMap = pairs.collect();
+        check_caller(&headers, "http").is_ok()
     }
 
     #[test]
@@ -170,7 +174,7 @@ mod tests {
             ("127.0.0.1:3000", "http://127.0.0.1:3000"),
             ("localhost:3000", "http://localhost:3000"),
             ("[::1]:3000", "http://[::1]:3000"),
-            ("127.0.0.2", "https://127.0.0.2"),
+            ("127.0.0.2", "http://127.0.0.2"),
         ] {
             assert!(is_accepted(&[("host", host), ("origin", origin)]), "{host}");
             let site = ("sec-fetch-site", "same-origin");
@@ -194,7 +198,8 @@ mod tests {
         }
         let own = [("host", "127.0.0.1:3000"), ("origin", "http://127.0.0.1:3000")];
         assert!(is_accepted(&own));
-        for more in FORWARDED.map(|name| (name, "192.0.2.1")) {
+        let forwarded = ["forwarded", "x-forwarded-proto", "x-original-forwarded-for", "x-real-ip", "via", "cf-ray"];
+        for more in forwarded.map(|name| (name, "192.0.2.1")) {
             assert!(!is_accepted(&[own[0], own[1], more]), "{more:?}");
         }
         for site in ["cross-site", "same-site", "none"] {
@@ -202,6 +207,7 @@ mod tests {
         }
         assert!(!is_accepted(&own[..1]), "without an origin it is no page");
         assert!(!is_accepted(&[own[0], ("origin", "null")]));
+        assert!(!is_accepted(&[own[0], ("origin", "https://127.0.0.1:3000")]), "a proxy has ended TLS");
         assert!(
             !is_accepted(&[own[0], ("origin", "http://127.0.0.1:3001")]),
             "another port is another origin"

@@ -107,13 +107,16 @@ async function cuts_in_the_middle(ada, ben) {
 
 // What the server does not take, its writer sees, and it is in nobody's way.
 async function a_refusal(ada, ben) {
-  await ada.writes("x".repeat(8_001));
-  await ada.writes("short enough");
-  await ada.outbox.getByText("Outbox: 1 refused").waitFor();
-  await ada.outbox.getByText(/^body: /).waitFor();
-  await both_see(ada, ben, ["short enough"]);
-  await ada.outbox.getByRole("button", { name: "Discard" }).click();
-  await ada.outbox.waitFor({ state: "hidden" });
+  // More characters than a message has, and more bytes than the server takes at all.
+  for (const [length, why, next] of [[8_001, /^body: /, "short enough"], [1_100_000, /^It is larger/, "shorter"]]) {
+    await ada.writes("x".repeat(length));
+    await ada.writes(next);
+    await ada.outbox.getByText("Outbox: 1 refused").waitFor();
+    await ada.outbox.getByText(why).waitFor();
+    await both_see(ada, ben, [next]);
+    await ada.outbox.getByRole("button", { name: "Discard" }).click();
+    await ada.outbox.waitFor({ state: "hidden" });
+  }
 }
 
 // The server dies: the page did nothing to cause it.
