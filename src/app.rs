@@ -138,7 +138,10 @@ impl App {
     }
 
     /// Returns the address that the server listens on, with the actual port if port 0 was configured.
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
+    #[cfg_attr(
+        not(any(feature = "testing", feature = "tools")),
+        expect(dead_code, reason = "for tools and tests")
+    )]
     pub fn addr(&self) -> SocketAddr {
         self.front.addr
     }
@@ -171,7 +174,10 @@ impl App {
     }
 
     /// Returns the embedded directory; `None` if an external core is used.
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
+    #[cfg_attr(
+        not(any(feature = "testing", feature = "tools")),
+        expect(dead_code, reason = "for tools and tests")
+    )]
     pub fn directory(&self) -> Option<&Directory> {
         self.directory.as_ref()
     }

@@ -53,7 +53,8 @@
 //! | `socketio` | a Socket.IO server: [`engine`], [`socket`] and the listeners of [`http`] |
 //! | `admin` | `socketio`, and the stock Admin UI may connect |
 //! | `server` | the messaging server `imks`, on `socketio`; its public interface is its command line, [`extension`] and [`authenticators`] |
-//! | `full` | `server` and `client`: the default |
+//! | `tools` | `imks prove`, `bench` and `demo`, on `server` and `client` |
+//! | `full` | `server`, `client` and `tools`: the default |
 //!
 //! The directory `examples/` contains a chat and its Rust client, an outbox, acknowledgements, middleware, binary
 //! payloads, dynamic namespaces, WebTransport with a certificate of one's own, an axum application with Socket.IO, an

@@ -24,13 +24,29 @@ mod server;
 #[path = "support/terminal.rs"]
 mod terminal;
 
+#[path = "tools/bench.rs"]
+mod bench;
 #[path = "tools/chat.rs"]
 mod chat;
+#[path = "client/database.rs"]
+#[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
+mod database;
+#[path = "tools/demo.rs"]
+mod demo;
 #[path = "tools/doctor.rs"]
 mod doctor;
 #[path = "tools/faults.rs"]
 mod faults;
+#[path = "client/server.rs"]
+#[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
+mod process;
+#[path = "tools/program.rs"]
+mod program;
+#[path = "tools/prove.rs"]
+mod prove;
 #[path = "tools/run.rs"]
 mod run;
+#[path = "tools/target.rs"]
+mod target;
 #[path = "tools/top.rs"]
 mod top;

@@ -2,11 +2,15 @@
 
 mod admin;
 #[cfg(feature = "tools")]
+mod bench;
+#[cfg(feature = "tools")]
 mod chat;
 mod check_config;
 mod check_environment;
 mod config;
 pub mod core;
+#[cfg(feature = "tools")]
+mod demo;
 pub mod directory;
 #[cfg(feature = "tools")]
 mod doctor;
@@ -14,6 +18,8 @@ mod healthcheck;
 mod hold;
 mod key;
 mod migrate;
+#[cfg(feature = "tools")]
+mod prove;
 mod serve;
 #[cfg(feature = "tools")]
 mod terminal;
@@ -97,6 +103,15 @@ enum Command {
     /// Find out why clients do not reach a server, or a server not its broker or database
     #[cfg(feature = "tools")]
     Doctor(doctor::Args),
+    /// Measure a Socket.IO server, and count what it loses, doubles or puts out of order
+    #[cfg(feature = "tools")]
+    Bench(bench::Args),
+    /// Start a server, load it, kill it, cut off its database, and prove that nothing acknowledged was lost
+    #[cfg(feature = "tools")]
+    Prove(prove::Args),
+    /// Start a server with three people who chat, to see it work
+    #[cfg(feature = "tools")]
+    Demo(demo::Args),
     /// Print the version
     Version,
 }
@@ -152,6 +167,10 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
     let origins = options.origins();
     let mut config = options.load(base)?;
     config.application.handler = handler;
+    // The lines of a tool are enough, unless somebody asks for more.
+    if command.is_tool() && config.log.filter == logging::Config::default().filter {
+        config.log.filter = TOOL_FILTER.into();
+    }
     logging::start(&config.log);
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
@@ -174,6 +193,12 @@ async fn execute(
     match command {
         Command::Serve => return Box::pin(serve::run(config)).await,
         Command::Healthcheck(args) => return healthcheck::run(args, &config).await,
+        #[cfg(feature = "tools")]
+        Command::Bench(args) => return Box::pin(bench::run(args, &config)).await,
+        #[cfg(feature = "tools")]
+        Command::Prove(args) => return Box::pin(prove::run(args)).await,
+        #[cfg(feature = "tools")]
+        Command::Demo(args) => return Box::pin(demo::run(args, &config)).await,
         Command::Migrate => Box::pin(migrate::run(config)).await?,
         Command::CheckConfig(args) => Box::pin(check_config::run(&args, config, origins)).await?,
         Command::Token(args) => Box::pin(token::run(args, &config)).await?,
@@ -193,6 +218,15 @@ async fn execute(
 }
 
 impl Command {
+    /// Whether the command is a tool, which tells by itself what it does.
+    fn is_tool(&self) -> bool {
+        #[cfg(feature = "tools")]
+        let is_tool = matches!(self, Self::Bench(_) | Self::Prove(_) | Self::Demo(_));
+        #[cfg(not(feature = "tools"))]
+        let is_tool = false;
+        is_tool
+    }
+
     /// Whether the configuration is that of `imks core`.
     fn is_about_core(&self) -> bool {
         match self {
@@ -245,6 +279,8 @@ fn complain(error: &ImksError) {
     hint(&text);
 }
 
+/// The filter of the log of a tool where none is configured.
+const TOOL_FILTER: &str = "warn";
 const EXIT_FAILED: u8 = 1;
 /// The exit code for an invalid configuration, `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;

@@ -67,7 +67,7 @@ impl Signals {
 
 /// Raises the soft limit of open files to the hard limit. Every client needs a descriptor, and the usual soft
 /// limit of a shell is 1024.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     // If the limit cannot be raised, the warning shows the old one.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok();

@@ -12,6 +12,8 @@
 mod claim;
 mod postgres;
 mod schema;
+#[cfg(feature = "tools")]
+mod scratch;
 mod sqlite;
 #[cfg(feature = "tools")]
 mod trial;
@@ -28,6 +30,8 @@ use uuid::Uuid;
 
 pub use self::claim::Claim;
 pub use self::postgres::PostgresPool;
+#[cfg(feature = "tools")]
+pub(crate) use self::scratch::Scratch;
 use crate::error::Cause;
 use crate::secret::Secret;
 use crate::{ImksError, ImksResult};

@@ -1,0 +1,112 @@
+//! The scenario `chat`: people write into a channel of imks and read it, and in the end the history is compared with
+//! what was acknowledged.
+
+pub(in crate::cli) mod history;
+pub(in crate::cli) mod ledger;
+pub(in crate::cli) mod people;
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use self::ledger::Verdict;
+use self::people::{Conversation, Measure, Person};
+use super::histogram::Histogram;
+use super::run::{Outcome, Run};
+use super::summary::Faults;
+use crate::error::Cause;
+use crate::{ImksError, ImksResult};
+
+pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Outcome> {
+    let count = run.plan.clients;
+    let conversation = Conversation::new(count, count);
+    let deliveries = Arc::new(Mutex::new(Histogram::default()));
+    let people = Box::pin(enter(run, &conversation, channel, &deliveries)).await?;
+    run.progress.line(&format!("{count} people have joined"));
+    let Some(before) = people.iter().map(|person| person.last_seq).max() else {
+        return Ok(Outcome::default());
+    };
+    run.begin();
+    let people = Arc::new(people);
+    let writing: Vec<_> = (0..count)
+        .map(|index| {
+            let (run, conversation, people) = (run.clone(), conversation.clone(), people.clone());
+            run.clone().tasks.spawn(async move { Box::pin(write(&run, &conversation, &people, index)).await })
+        })
+        .collect();
+    for task in writing {
+        task.await.map_err(|error| ImksError::Task(Cause::new(error)))??;
+    }
+    run.progress.line("reading the history back");
+    let Some(reader) = people.first() else { return Ok(Outcome::default()) };
+    let history = Box::pin(history::read(&reader.socket, &reader.channel_id, before)).await?;
+    let ledger = conversation.ledger.lock();
+    let verdict = ledger.check(&history);
+    let delivery_ms = deliveries.lock().percentiles();
+    Ok(Outcome {
+        sent: Some(verdict.sent),
+        delivery_ms,
+        notes: notes(&verdict, ledger.last_refusal()),
+        faults: faults(&verdict),
+    })
+}
+
+async fn enter(
+    run: &Arc<Run>,
+    conversation: &Conversation,
+    channel: Option<&str>,
+    deliveries: &Arc<Mutex<Histogram>>,
+) -> ImksResult<Vec<Person>> {
+    let one = |index| async move {
+        let deliveries = deliveries.clone();
+        let on_delivery: Measure = Arc::new(move |_, took| deliveries.lock().record(took));
+        let begun = Instant::now();
+        let (builder, _) = run.crowd.builder(index);
+        let person = conversation.enter(builder, index, channel, on_delivery).await?;
+        run.crowd.links.connected(begun.elapsed());
+        Ok(person)
+    };
+    stream::iter(0..run.plan.clients).map(one).buffered(ENTERING_MAX).try_collect().await
+}
+
+async fn write(
+    run: &Arc<Run>,
+    conversation: &Conversation,
+    people: &[Person],
+    index: usize,
+) -> ImksResult<()> {
+    let Some(person) = people.get(index) else { return Ok(()) };
+    let measuring = run.clone();
+    let on_answer: Measure = Arc::new(move |now, took| measuring.meter.record(now, took));
+    let writing = conversation.write(person, index, people.len(), &run.plan, &run.stop, on_answer);
+    Box::pin(writing).await
+}
+
+fn faults(verdict: &Verdict) -> Faults {
+    Faults {
+        lost: Some(verdict.lost),
+        duplicates: Some(verdict.doubled + verdict.live_doubled),
+        out_of_order: Some(verdict.out_of_order + verdict.live_out_of_order),
+        wrong: Some(verdict.moved + verdict.holes),
+        unsure: Some(verdict.sent - verdict.acknowledged - verdict.refused),
+        refused_retryable: Some(verdict.refused_retryable),
+        refused: Some(verdict.refused),
+        ..Faults::default()
+    }
+}
+
+fn notes(verdict: &Verdict, last_refusal: Option<&str>) -> Vec<String> {
+    let Verdict { acknowledged, in_history, unacknowledged_in_history, seen_live, .. } = verdict;
+    let mut notes = vec![format!(
+        "{acknowledged} acknowledged, {in_history} in the history ({unacknowledged_in_history} of them without an \
+         acknowledgement), {seen_live} deliveries seen live"
+    )];
+    notes.extend(last_refusal.map(|code| format!("the last final refusal was {code}")));
+    notes.extend(verdict.examples.iter().map(|example| format!("message {example}")));
+    notes
+}
+
+/// The maximum number of people who join at the same time.
+const ENTERING_MAX: usize = 50;

@@ -1,0 +1,57 @@
+//! The scenario `connect`: every client connects, joins the namespace and closes, again and again.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::run::{Outcome, Run};
+use super::summary::Faults;
+use crate::ImksResult;
+use crate::cli::bench::failure::failed;
+
+pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
+    let start = run.begin();
+    let tasks: Vec<_> = (0..run.plan.clients)
+        .map(|index| {
+            let run = run.clone();
+            run.clone().tasks.spawn(async move { Box::pin(connect_all(&run, index, start)).await })
+        })
+        .collect();
+    for task in tasks {
+        // A task that panicked has logged it, and is missing in the counts.
+        let _ = task.await;
+    }
+    let failures = run.crowd.links.failed();
+    let (sent, connected) = run.meter.counts();
+    match run.crowd.links.last_error() {
+        Some(error) if connected == 0 => {
+            return Err(failed(format!("connecting to {}", run.crowd.url), error));
+        }
+        _ => {}
+    }
+    let faults = Faults { lost: Some(sent.saturating_sub(connected + failures)), ..Faults::default() };
+    Ok(Outcome { faults, notes: vec![NOTE.into()], ..Outcome::default() })
+}
+
+async fn connect_all(run: &Run, index: usize, start: Instant) {
+    let mut sent = 0;
+    while run.plan.has_more(sent) && !run.stop.is_cancelled() {
+        let due = run.plan.due(start, index, run.plan.clients, sent);
+        if let Some(due) = due {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                () = run.stop.cancelled() => return,
+            }
+        }
+        let begun = due.unwrap_or_else(Instant::now);
+        sent += 1;
+        run.meter.sent();
+        // A failure is counted by the crowd, and the next attempt follows.
+        let Ok(member) = run.crowd.join(index, |_, _| {}).await else { continue };
+        let now = Instant::now();
+        run.meter.record(now, now.saturating_duration_since(begun));
+        member.client.close().await;
+    }
+}
+
+const NOTE: &str = "duplicates and order: nothing is sent but the handshake";

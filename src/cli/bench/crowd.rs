@@ -1,0 +1,225 @@
+//! The clients of a run: they connect, a bounded number at a time, and what becomes of their connections is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::failed;
+use super::histogram::Histogram;
+use super::plan::Transport;
+use super::summary::Connections;
+use crate::ImksResult;
+use crate::client::{Client, ClientBuilder, ClientError, ClientEvent, DisconnectReason, Reconnect, Socket};
+
+/// How the clients of a run reach the server.
+#[derive(Debug)]
+pub(in crate::cli) struct Crowd {
+    pub(in crate::cli) url: String,
+    pub(in crate::cli) transport: Transport,
+    pub(in crate::cli) namespace: String,
+    /// The tokens, which the clients take in turn; empty if the server wants none.
+    pub(in crate::cli) tokens: Vec<String>,
+    pub(in crate::cli) links: Arc<Links>,
+}
+
+/// A client that has joined its namespace.
+#[derive(Debug)]
+pub(in crate::cli) struct Member {
+    pub(in crate::cli) client: Client,
+    pub(in crate::cli) socket: Socket,
+    /// How often its connection was lost.
+    pub(in crate::cli) losses: Arc<AtomicU64>,
+}
+
+/// The counts of all connections of a run.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Links(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    joined: u64,
+    disconnects: u64,
+    recovered: u64,
+    renewed: u64,
+    failed: u64,
+    connecting: Histogram,
+    away: Histogram,
+    last_error: Option<ClientError>,
+}
+
+impl Crowd {
+    /// Returns the settings of a client, whose losses are counted.
+    pub(in crate::cli) fn builder(&self, index: usize) -> (ClientBuilder, Arc<AtomicU64>) {
+        let losses = Arc::new(AtomicU64::new(0));
+        let (links, counted) = (self.links.clone(), losses.clone());
+        let lost_at = Mutex::new(None);
+        let builder = Client::builder(&self.url)
+            .transports(self.transport.transports())
+            .reconnect(Reconnect::decorrelated_jitter(RECONNECT_BASE, RECONNECT_CAP))
+            .on_event(move |event| links.note(event, &mut lost_at.lock(), &counted));
+        let token = self.tokens.get(index.checked_rem(self.tokens.len()).unwrap_or_default());
+        (token.into_iter().fold(builder, |builder, token| builder.auth_token(token)), losses)
+    }
+
+    /// Connects one client, and calls `prepare` with its socket before it joins.
+    ///
+    /// # Errors
+    /// Those of the client library. They are counted as well.
+    pub(in crate::cli) async fn join(
+        &self,
+        index: usize,
+        prepare: impl Fn(usize, &Socket),
+    ) -> Result<Member, ClientError> {
+        let begun = Instant::now();
+        let joined = Box::pin(self.try_join(index, prepare)).await;
+        match &joined {
+            Ok(_) => self.links.connected(begun.elapsed()),
+            Err(error) => self.links.fail(error.clone()),
+        }
+        joined
+    }
+
+    async fn try_join(&self, index: usize, prepare: impl Fn(usize, &Socket)) -> Result<Member, ClientError> {
+        let (builder, losses) = self.builder(index);
+        let client = builder.build()?;
+        let socket = client.socket(&self.namespace)?;
+        prepare(index, &socket);
+        socket.connect().await?;
+        Ok(Member { client, socket, losses })
+    }
+
+    /// Connects `count` clients, or those that can be connected before `stop`.
+    ///
+    /// # Errors
+    /// The failure of the last client if not one could connect.
+    pub(in crate::cli) async fn join_all(
+        &self,
+        count: usize,
+        stop: &CancellationToken,
+        prepare: impl Fn(usize, &Socket) + Copy,
+    ) -> ImksResult<Vec<Member>> {
+        let joining = stream::iter(0..count).map(|index| self.join(index, prepare)).buffered(CONNECTING_MAX);
+        let joined = joining.take_until(stop.cancelled()).collect::<Vec<_>>().await;
+        let members: Vec<Member> = joined.into_iter().filter_map(Result::ok).collect();
+        match self.links.last_error() {
+            Some(error) if members.is_empty() => {
+                Err(failed(format!("joining {} at {}", self.namespace, self.url), error))
+            }
+            _ => Ok(members),
+        }
+    }
+}
+
+impl Member {
+    pub(in crate::cli) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
+    }
+}
+
+impl Links {
+    /// Counts how long a client took to connect and join.
+    pub(in crate::cli) fn connected(&self, took: Duration) {
+        self.0.lock().connecting.record(took);
+    }
+
+    /// Returns how many clients are away: their connection was lost, and they have not joined again yet.
+    pub(in crate::cli) fn away(&self) -> u64 {
+        let counts = self.0.lock();
+        counts.disconnects.saturating_sub(counts.recovered + counts.renewed)
+    }
+
+    /// Counts a client that could not connect.
+    pub(in crate::cli) fn fail(&self, error: ClientError) {
+        let mut counts = self.0.lock();
+        counts.failed += 1;
+        counts.last_error = Some(error);
+    }
+
+    /// Returns the number of clients that could not connect.
+    pub(in crate::cli) fn failed(&self) -> u64 {
+        self.0.lock().failed
+    }
+
+    /// Returns the last failure to connect.
+    pub(in crate::cli) fn last_error(&self) -> Option<ClientError> {
+        self.0.lock().last_error.clone()
+    }
+
+    /// Returns what became of the connections, with the number of those that were cut on purpose.
+    pub(in crate::cli) fn connections(&self, cuts: u64) -> Connections {
+        let counts = self.0.lock();
+        let back = counts.recovered + counts.renewed;
+        Connections {
+            joined: counts.joined,
+            disconnects: counts.disconnects,
+            recovered: counts.recovered,
+            renewed: counts.renewed,
+            recovered_share: (back > 0).then(|| counts.recovered as f64 / back as f64),
+            cuts,
+            connect_ms: counts.connecting.percentiles(),
+            away_ms: counts.away.percentiles(),
+        }
+    }
+
+    fn note(&self, event: &ClientEvent, lost_at: &mut Option<Instant>, losses: &AtomicU64) {
+        match event {
+            ClientEvent::Disconnected { reason } if !matches!(reason, DisconnectReason::ByClient) => {
+                losses.fetch_add(1, Ordering::SeqCst);
+                // A connection that is lost before the namespace is joined again prolongs the absence.
+                if lost_at.is_none() {
+                    *lost_at = Some(Instant::now());
+                    self.0.lock().disconnects += 1;
+                }
+            }
+            ClientEvent::Joined { recovered, .. } => {
+                let mut counts = self.0.lock();
+                counts.joined += 1;
+                let Some(lost_at) = lost_at.take() else { return };
+                counts.away.record(lost_at.elapsed());
+                let back = if *recovered { &mut counts.recovered } else { &mut counts.renewed };
+                *back += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The maximum number of clients that connect at the same time.
+const CONNECTING_MAX: usize = 100;
+
+/// The pause before a client comes back is between this and [`RECONNECT_CAP`], by chance.
+const RECONNECT_BASE: Duration = Duration::from_millis(100);
+const RECONNECT_CAP: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(recovered: bool) -> ClientEvent {
+        ClientEvent::Joined { namespace: "/".into(), sid: "x".into(), recovered }
+    }
+
+    #[test]
+    fn the_first_join_is_no_return_and_every_later_one_is() {
+        let (links, mut lost_at, losses) = (Links::default(), None, AtomicU64::new(0));
+        let mut note = |event: &ClientEvent| links.note(event, &mut lost_at, &losses);
+        let lost = ClientEvent::Disconnected { reason: DisconnectReason::TransportClosed };
+        note(&joined(false));
+        for recovered in [true, true, true, false] {
+            note(&lost);
+            note(&joined(recovered));
+        }
+        note(&ClientEvent::Disconnected { reason: DisconnectReason::ByClient });
+        let connections = links.connections(2);
+        assert_eq!((connections.joined, connections.disconnects, connections.cuts), (5, 4, 2));
+        assert_eq!((connections.recovered, connections.renewed), (3, 1));
+        assert_eq!(connections.recovered_share, Some(0.75));
+        assert!(connections.away_ms.is_some());
+        assert_eq!(Links::default().connections(0).recovered_share, None, "nobody was away");
+    }
+}

@@ -1,0 +1,149 @@
+//! The scenario `echo`: every client asks, and the server answers with what it was asked.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+
+use super::crowd::Member;
+use super::plan::number;
+use super::run::{Outcome, Run};
+use super::summary::Faults;
+use crate::client::{ClientError, ClientResult};
+use crate::error::Cause;
+use crate::{ImksError, ImksResult};
+
+/// What became of the questions of one client.
+#[derive(Debug, Default, Clone, Copy)]
+struct Answers {
+    lost: u64,
+    unsure: u64,
+    wrong: u64,
+    out_of_order: u64,
+    latest: u64,
+}
+
+/// A question that was answered, or was not.
+struct Asked {
+    number: u64,
+    due: Instant,
+    /// How often the connection had been lost when it was asked.
+    losses: u64,
+    answer: ClientResult<Value>,
+}
+
+pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
+    let members = run.crowd.join_all(run.plan.clients, &run.stop, |_, _| {}).await?;
+    run.progress.line(&format!("{} clients have joined", members.len()));
+    let (start, count) = (run.begin(), members.len());
+    let asking = members.into_iter().enumerate().map(|(index, member)| {
+        let run = run.clone();
+        async move { Box::pin(ask_all(&run, &member, (index, count), start)).await }
+    });
+    let tasks: Vec<_> = asking.map(|task| run.tasks.spawn(task)).collect();
+    let mut sum = Answers::default();
+    for task in tasks {
+        let answers = task.await.map_err(|error| ImksError::Task(Cause::new(error)))?;
+        sum.lost += answers.lost;
+        sum.unsure += answers.unsure;
+        sum.wrong += answers.wrong;
+        sum.out_of_order += answers.out_of_order;
+    }
+    let faults = Faults {
+        lost: Some(sum.lost),
+        out_of_order: Some(sum.out_of_order),
+        wrong: Some(sum.wrong),
+        unsure: Some(sum.unsure),
+        ..Faults::default()
+    };
+    let mut notes = vec!["duplicates: a client takes the first ack and ignores further ones".to_owned()];
+    if run.plan.window == 1 {
+        notes
+            .push("order: with one event under way (--window 1) there is nothing to get out of order".into());
+    }
+    Ok(Outcome { faults, notes, ..Outcome::default() })
+}
+
+/// Asks until everything is asked or the run ends, and waits for the answers.
+async fn ask_all(run: &Run, member: &Member, (index, count): (usize, usize), start: Instant) -> Answers {
+    let (mut answers, mut under_way, mut sent) = (Answers::default(), FuturesUnordered::new(), 0);
+    loop {
+        let may_send =
+            run.plan.has_more(sent) && !run.stop.is_cancelled() && under_way.len() < run.plan.window;
+        if !may_send && under_way.is_empty() {
+            break;
+        }
+        let due = run.plan.due(start, index, count, sent);
+        tokio::select! {
+            biased;
+            Some(asked) = under_way.next(), if !under_way.is_empty() => {
+                note(run, member, &mut answers, asked);
+            }
+            () = until(due), if may_send => {
+                sent += 1;
+                run.meter.sent();
+                under_way.push(ask(run, member, sent, due.unwrap_or_else(Instant::now)));
+            }
+            () = run.stop.cancelled(), if may_send => {}
+        }
+    }
+    member.client.close().await;
+    answers
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        sleep_until(due).await;
+    }
+}
+
+async fn ask(run: &Run, member: &Member, number: u64, due: Instant) -> Asked {
+    let losses = member.losses();
+    let question = member.socket.emit_with_ack("echo", &run.plan.text(number)).timeout(run.plan.patience);
+    Asked { number, due, losses, answer: question.await }
+}
+
+fn note(run: &Run, member: &Member, answers: &mut Answers, asked: Asked) {
+    let now = Instant::now();
+    let was_cut = member.losses() != asked.losses;
+    match asked.answer {
+        Ok(answer) => {
+            run.meter.record(now, now.saturating_duration_since(asked.due));
+            answers.wrong += u64::from(!is_echo(&answer, &run.plan.text(asked.number)));
+            answers.out_of_order += u64::from(asked.number < answers.latest);
+            answers.latest = answers.latest.max(asked.number);
+        }
+        Err(ClientError::InvalidMessage(_)) => {
+            run.meter.record(now, now.saturating_duration_since(asked.due));
+            answers.wrong += 1;
+        }
+        Err(_) if was_cut => answers.unsure += 1,
+        Err(_) => answers.lost += 1,
+    }
+}
+
+/// Whether an answer is the text, alone or as the first of several arguments.
+fn is_echo(answer: &Value, text: &str) -> bool {
+    let first = answer.as_array().and_then(|all| all.first()).unwrap_or(answer);
+    first.as_str().is_some_and(|first| first == text && number(first).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_not_the_question_is_wrong() {
+        let text = "000000000007xx";
+        assert!(is_echo(&json!(text), text) && is_echo(&json!([text, 1]), text));
+        for wrong in
+            [json!(null), json!("000000000008xx"), json!([]), json!({ "text": text }), json!([[text]])]
+        {
+            assert!(!is_echo(&wrong, text), "{wrong}");
+        }
+    }
+}

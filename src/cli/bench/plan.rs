@@ -1,0 +1,181 @@
+//! What a run does: the checked form of the options of `imks bench`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::client::{TransportKind, Transports};
+
+/// What the clients of a run do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Scenario {
+    /// Each client sends `echo` with a text and waits for the ack. Server: `socket.on("echo", (text, ack) => ack(text))`
+    Echo,
+    /// One room with everybody in it, one sender. Server: `join(room, ack)`, and `broadcast(room, text)`, which emits
+    /// `msg(text)` to the room, the sender included
+    Broadcast,
+    /// Rooms of --room-size clients, each with one sender; the server does as for `broadcast`
+    Rooms,
+    /// Messages in a channel of imks, stored and acknowledged, and read back in the end; needs tokens
+    Chat,
+    /// Connects, joins the namespace and closes, --messages times for each client
+    Connect,
+}
+
+impl Scenario {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Broadcast => "broadcast",
+            Self::Rooms => "rooms",
+            Self::Chat => "chat",
+            Self::Connect => "connect",
+        }
+    }
+}
+
+/// The transports that the clients may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Transport {
+    /// A WebSocket and nothing else
+    Websocket,
+    /// HTTP requests and nothing else
+    Polling,
+    /// Polling, from which a WebSocket takes over, as the stock client does
+    Upgrade,
+}
+
+impl Transport {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::Polling => "polling",
+            Self::Upgrade => "upgrade",
+        }
+    }
+
+    pub(crate) fn transports(self) -> Transports {
+        match self {
+            Self::Websocket => Transports::only(TransportKind::WebSocket),
+            Self::Polling => Transports::only(TransportKind::Polling),
+            Self::Upgrade => Transports::upgrade(),
+        }
+    }
+}
+
+/// How much is sent, and when.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) clients: usize,
+    /// How many events each sender sends; `None` for as many as fit into the time.
+    pub(crate) messages: Option<u64>,
+    pub(crate) message_bytes: usize,
+    /// Events per second of all senders together; `None` for as many as the window allows.
+    pub(crate) rate: Option<f64>,
+    /// How many events a sender may have under way.
+    pub(crate) window: usize,
+    /// How long an answer or a delivery may take.
+    pub(crate) patience: Duration,
+}
+
+impl Plan {
+    /// Whether a sender that has sent `sent` events has more to send.
+    pub(crate) fn has_more(&self, sent: u64) -> bool {
+        self.messages.is_none_or(|messages| sent < messages)
+    }
+
+    /// Returns when a sender's event number `sent`, from 0, is due; `None` for at once. The events of `senders` are
+    /// spread evenly over the time.
+    pub(crate) fn due(&self, start: Instant, sender: usize, senders: usize, sent: u64) -> Option<Instant> {
+        let rate = self.rate?;
+        let before = sent as f64 * senders as f64 + sender as f64;
+        Duration::try_from_secs_f64(before / rate).ok().and_then(|after| start.checked_add(after))
+    }
+
+    /// Returns the text of an event: its number in twelve digits, filled up to the size of a message.
+    pub(crate) fn text(&self, number: u64) -> String {
+        let mut text = format!("{number:0NUMBER_DIGITS$}");
+        text.extend(std::iter::repeat_n('x', self.message_bytes.saturating_sub(text.len())));
+        text
+    }
+}
+
+/// Reads the number of an event from its text.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    text.get(..NUMBER_DIGITS)?.parse().ok()
+}
+
+/// Whether a host is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Splits a URL into its scheme, its host with the port, and the rest from the path on. What may be a user and a
+/// password before the host is left out; `None` without a scheme and a host.
+pub(crate) fn split(url: &str) -> Option<(&str, String, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let default = if matches!(scheme, "https" | "wss") { 443 } else { 80 };
+    let host = if has_port { authority.to_owned() } else { format!("{authority}:{default}") };
+    (!authority.is_empty()).then_some((scheme, host, path))
+}
+
+const NUMBER_DIGITS: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            clients: 4,
+            messages: Some(3),
+            message_bytes: 20,
+            rate: Some(10.0),
+            window: 1,
+            patience: Duration::from_secs(10),
+        }
+    }
+
+    #[test]
+    fn senders_share_a_rate_evenly() {
+        let start = Instant::now();
+        let due = |sender, sent| (plan().due(start, sender, 4, sent).unwrap() - start).as_millis();
+        assert_eq!([due(0, 0), due(1, 0), due(3, 0), due(0, 1), due(3, 2)], [0, 100, 300, 400, 1_100]);
+        assert_eq!(Plan { rate: None, ..plan() }.due(start, 0, 4, 7), None);
+    }
+
+    #[test]
+    fn an_address_is_split_and_its_password_is_left_out() {
+        assert_eq!(split("http://127.0.0.1:3000/x?y"), Some(("http", "127.0.0.1:3000".into(), "/x?y")));
+        assert_eq!(split("https://a:b@chat.example"), Some(("https", "chat.example:443".into(), "")));
+        assert_eq!(split("ws://[::1]"), Some(("ws", "[::1]:80".into(), "")));
+        assert_eq!((split("chat.example"), split("http://")), (None, None));
+    }
+
+    #[test]
+    fn this_machine_is_known_by_every_name_it_has() {
+        assert!(["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]"].into_iter().all(is_loopback));
+        assert!(!["10.0.0.1", "localhost.example", "0.0.0.0", ""].into_iter().any(is_loopback));
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_has_its_number_and_its_size(number in 0_u64..1_000_000_000_000, bytes in 0_usize..100) {
+            let text = Plan { message_bytes: bytes, ..plan() }.text(number);
+            prop_assert_eq!(text.len(), bytes.max(NUMBER_DIGITS));
+            prop_assert_eq!(super::number(&text), Some(number));
+        }
+
+        #[test]
+        fn no_text_from_a_server_panics(text in ".*") {
+            let _ = (number(&text), split(&text), is_loopback(&text));
+        }
+    }
+}

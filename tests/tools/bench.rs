@@ -1,0 +1,215 @@
+//! `imks bench` against servers that play along, servers that do not, and imks.
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::database::{Database, Kind};
+use crate::program::{Ended, Program, on_a_terminal, path, run};
+use crate::process::Server;
+use crate::target::{self, Fault};
+
+async fn bench(url: &str, options: &[&str]) -> Ended {
+    run(&[&["bench", url, "--json"], options].concat()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_echo_server_that_works_is_clean_and_what_was_not_measured_is_null() {
+    let url = target::start(Fault::Nothing);
+    for transport in ["websocket", "polling", "upgrade"] {
+        let ended =
+            bench(&url, &["--clients=3", "--messages=20", "--window=4", "--transport", transport]).await;
+        let found = ended.json();
+        assert_eq!(ended.code, Some(0), "{found} {}", ended.stderr);
+        assert_eq!((&found["sent"], &found["completed"]), (&60.into(), &60.into()));
+        let faults = &found["faults"];
+        assert_eq!([&faults["lost"], &faults["wrong"], &faults["out_of_order"]], [0, 0, 0], "{found}");
+        assert_eq!(faults["duplicates"], Value::Null);
+        assert!(found["notes"].to_string().contains("duplicates"), "{found}");
+        assert!(found["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
+        assert!(ended.stderr.contains("imks bench: echo on http://127.0.0.1"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_answers_wrongly_is_found_out() {
+    let url = target::start(Fault::WrongAnswers);
+    let ended = bench(&url, &["--clients=1", "--messages=20"]).await;
+    assert_eq!((ended.code, &ended.json()["faults"]["wrong"]), (Some(3), &4.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broadcasts_reach_every_member_of_their_room_and_no_other() {
+    let url = target::start(Fault::Nothing);
+    let whole = bench(&url, &["--scenario=broadcast", "--clients=6", "--messages=10", "--window=3"]).await;
+    assert_eq!((whole.code, &whole.json()["completed"]), (Some(0), &60.into()), "{}", whole.stdout);
+    let rooms = bench(&url, &["--scenario=rooms", "--clients=7", "--room-size=3", "--messages=10"]).await;
+    let found = rooms.json();
+    assert_eq!(
+        (rooms.code, &found["sent"], &found["completed"]),
+        (Some(0), &30.into(), &70.into()),
+        "{found}"
+    );
+    assert_eq!(found["faults"]["duplicates"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broadcasts_that_come_twice_or_never_are_counted() {
+    let options = ["--scenario=broadcast", "--clients=3", "--messages=10", "--window=2", "--timeout=1s"];
+    let doubled = bench(&target::start(Fault::Doubles), &options).await;
+    assert_eq!(
+        (doubled.code, &doubled.json()["faults"]["duplicates"]),
+        (Some(3), &6.into()),
+        "{}",
+        doubled.stdout
+    );
+    let lost = bench(&target::start(Fault::Loses), &options).await;
+    assert_eq!((lost.code, &lost.json()["faults"]["lost"]), (Some(3), &6.into()), "{}", lost.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_play_along_gets_a_hint() {
+    let url = target::start(Fault::Ignorant);
+    let options = ["--scenario=broadcast", "--clients=2", "--messages=2", "--timeout=500ms"];
+    let ended = bench(&url, &options).await;
+    assert_eq!(ended.code, Some(3));
+    assert!(ended.json()["notes"].to_string().contains("--help"), "{}", ended.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_counted_and_timed() {
+    let url = target::start(Fault::Nothing);
+    let ended = bench(&url, &["--scenario=connect", "--clients=4", "--messages=5"]).await;
+    let found = ended.json();
+    assert_eq!(
+        (ended.code, &found["completed"], &found["connections"]["joined"]),
+        (Some(0), &20.into(), &20.into())
+    );
+    assert!(found["connections"]["connect_ms"]["max"].as_f64().unwrap() > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_is_kept_and_a_duration_ends_the_run() {
+    let url = target::start(Fault::Nothing);
+    let ended = bench(&url, &["--clients=4", "--rate=100", "--duration=2s"]).await;
+    let (found, sent) = (ended.json(), ended.json()["sent"].as_u64().unwrap());
+    assert_eq!(ended.code, Some(0), "{found}");
+    assert!((150..=210).contains(&sent), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_cut_come_back_and_lose_nothing_where_sessions_are_restored() {
+    let url = target::start(Fault::Nothing);
+    let options = [
+        "--scenario=broadcast",
+        "--clients=10",
+        "--rate=50",
+        "--duration=4s",
+        "--window=64",
+        "--chaos=500ms",
+    ];
+    let ended = bench(&url, &options).await;
+    let found = ended.json();
+    let connections = &found["connections"];
+    assert!(connections["cuts"].as_u64().unwrap() >= 4, "{found}");
+    assert!(connections["recovered"].as_u64().unwrap() > 0, "{found}");
+    let share = connections["recovered_share"].as_f64().unwrap();
+    assert!(share > 0.0 && share <= 1.0, "{found}");
+    assert!(connections["away_ms"]["p50"].as_f64().unwrap() > 0.0, "{found}");
+    assert_eq!([&found["faults"]["duplicates"], &found["faults"]["out_of_order"]], [0, 0], "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_findings_are_there_for_prometheus_and_as_a_page() {
+    let (url, directory) = (target::start(Fault::Nothing), TempDir::new().unwrap());
+    let report = path(&directory, "report.html");
+    let ended = run(&["bench", &url, "--messages=10", "--prometheus", "--report", &report]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let completed = "imks_bench_completed{scenario=\"echo\",transport=\"websocket\"} 100";
+    assert!(ended.stdout.lines().any(|line| line == completed), "{}", ended.stdout);
+    let page = std::fs::read_to_string(&report).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("<svg"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_there_is_a_status_a_summary_and_a_picture() {
+    let url = target::start(Fault::Nothing);
+    let (code, text) = on_a_terminal(&["bench", &url, "--clients=2", "--rate=50", "--duration=1s"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    for wanted in ["\r\u{1b}[2K", "per second", "clean", "p95", "█"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_a_run_and_its_summary_is_still_there() {
+    let url = target::start(Fault::Nothing);
+    let mut bench = Program::start(&["bench", &url, "--json", "--rate=20", "--duration=10m"]);
+    bench.says("have joined").await;
+    bench.interrupt().await;
+    let ended = bench.ended().await;
+    let found = ended.json();
+    assert_eq!((ended.code, &found["is_interrupted"]), (Some(0), &true.into()), "{found}");
+    assert!(!ended.stderr.contains('\u{1b}'), "no terminal, no escapes: {}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_says_why() {
+    let refused = run(&["bench", "http://127.0.0.1:1", "--clients=1"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains("127.0.0.1:1") && refused.stderr.contains("refused"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(run(&["bench"]).await.code, Some(2));
+    let many = run(&["bench", "http://192.0.2.1", "--clients=10001"]).await;
+    assert_eq!(many.code, Some(1));
+    assert!(many.stderr.contains("--yes"), "{}", many.stderr);
+    let chat = run(&["bench", "http://127.0.0.1:1", "--scenario=chat"]).await;
+    assert!(chat.stderr.contains("--development"), "{}", chat.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_imks_are_written_read_and_found_in_the_history() {
+    let database = Database::create(Kind::Sqlite).without_rate_limits();
+    let server = Server::start(&database);
+    let arguments = [
+        "bench",
+        &server.url(),
+        "--json",
+        "--scenario=chat",
+        "--development",
+        "--clients=3",
+        "--messages=15",
+    ];
+    let ended = Program::start_with(&arguments, &database.environment()).ended().await;
+    let found = ended.json();
+    assert_eq!(ended.code, Some(0), "{found} {}", ended.stderr);
+    assert_eq!((&found["sent"], &found["completed"]), (&45.into(), &45.into()), "{found}");
+    assert_eq!([&found["faults"]["lost"], &found["faults"]["duplicates"]], [0, 0], "{found}");
+    assert!(found["delivery_ms"]["p50"].as_f64().unwrap() > 0.0, "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_restarted_under_the_eyes_of_bench_has_lost_nothing() {
+    let database = Database::create(Kind::Sqlite).without_rate_limits();
+    let mut server = Server::start(&database);
+    let arguments =
+        ["bench", &server.url(), "--json", "--scenario=chat", "--development", "--rolling", "--rate=100"];
+    let mut bench = Program::start_with(&arguments, &database.environment());
+    bench.says("have joined").await;
+    for number in 1..=2 {
+        tokio::task::block_in_place(|| match number {
+            1 => server.drain_and_restart(&database),
+            _ => server.kill_and_restart(&database),
+        });
+        bench.says(&format!("absence {number}: all are back")).await;
+    }
+    bench.interrupt().await;
+    let ended = bench.ended().await;
+    let found = ended.json();
+    assert_eq!(ended.code, Some(0), "{found} {}", ended.stderr);
+    assert!(found["connections"]["disconnects"].as_u64().unwrap() >= 20, "{found}");
+    assert_eq!(found["faults"]["lost"], 0, "{found}");
+    assert!(found["notes"].to_string().contains("2 times clients were away"), "{found}");
+}

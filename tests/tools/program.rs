@@ -1,0 +1,122 @@
+//! The program `imks` as a process: with its output on a pipe, or on a terminal.
+
+use std::ffi::OsStr;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+
+/// Nothing that a test runs takes longer, unless it will never end.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a program has left behind.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    /// What it left in its directory for temporary files.
+    pub(crate) left: Vec<String>,
+}
+
+impl Ended {
+    /// The only document on standard output.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{}\n{}", self.stdout, self.stderr))
+    }
+
+    /// The lines of standard output, each a document.
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+}
+
+/// A program that runs. It is killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    pub(crate) stdout: Lines<BufReader<ChildStdout>>,
+    stderr: Lines<BufReader<ChildStderr>>,
+    said: String,
+    temporary: TempDir,
+}
+
+impl Program {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// With variables of its environment, which is empty otherwise.
+    pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, String)]) -> Self {
+        let temporary = TempDir::new().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
+        command.args(arguments).env_clear().env("TMPDIR", temporary.path());
+        command.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, stdout, stderr, said: String::new(), temporary }
+    }
+
+    /// Waits until it says something on standard error.
+    pub(crate) async fn says(&mut self, words: &str) {
+        within(async {
+            loop {
+                let line = self.stderr.next_line().await.unwrap();
+                let line = line.unwrap_or_else(|| panic!("it did not say {words:?}: {}", self.said));
+                self.said.push_str(&line);
+                self.said.push('\n');
+                if line.contains(words) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+
+    /// What Ctrl-C does.
+    pub(crate) async fn interrupt(&self) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    }
+
+    pub(crate) async fn ended(mut self) -> Ended {
+        let (mut out, mut err) = (String::new(), self.said);
+        let (stdout, stderr) = (self.stdout.get_mut(), self.stderr.get_mut());
+        let reading =
+            async { tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)) };
+        within(reading).await.0.unwrap();
+        let status: ExitStatus = within(self.child.wait()).await.unwrap();
+        let entries = std::fs::read_dir(self.temporary.path()).unwrap();
+        let left = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        Ended { code: status.code(), stdout: out, stderr: err, left }
+    }
+}
+
+/// Runs it to its end, with its output on pipes.
+pub(crate) async fn run(arguments: &[&str]) -> Ended {
+    Program::start(arguments).ended().await
+}
+
+/// Runs it to its end on a terminal, where both outputs are one.
+pub(crate) async fn on_a_terminal(arguments: &[&str]) -> (Option<i32>, String) {
+    let quoted = arguments.iter().map(|argument| format!("'{argument}'"));
+    let line: Vec<String> =
+        std::iter::once(format!("'{}'", env!("CARGO_BIN_EXE_imks"))).chain(quoted).collect();
+    let mut command = Command::new("script");
+    command.args(["-qfec", &line.join(" "), "/dev/null"]).stdin(Stdio::null()).kill_on_drop(true);
+    command.env_remove("IMKS_CONFIG").env("TERM", "xterm");
+    let output = within(command.output()).await.expect("util-linux has `script`");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+/// A file in a directory, as an argument.
+pub(crate) fn path(directory: &TempDir, name: impl AsRef<OsStr>) -> String {
+    directory.path().join(name.as_ref()).display().to_string()
+}

@@ -1,0 +1,106 @@
+//! `imks prove`: the promise of the README, on both databases.
+
+use serde_json::Value;
+use sqlx::{Connection, PgConnection};
+
+use crate::program::{Ended, Program, on_a_terminal, run};
+
+/// As short as a proof can be.
+const SHORT: [&str; 4] = ["prove", "--rounds=1", "--load=300ms", "--clients=2"];
+
+fn assert_kept(ended: &Ended) -> Value {
+    let found = ended.json();
+    assert_eq!((ended.code, &found["is_kept"]), (Some(0), &true.into()), "{found} {}", ended.stderr);
+    let verdict = &found["verdict"];
+    for fault in
+        ["lost", "doubled", "out_of_order", "moved", "holes", "live_doubled", "live_out_of_order", "refused"]
+    {
+        assert_eq!(verdict[fault], 0, "{fault}: {found}");
+    }
+    let count = |name: &str| verdict[name].as_u64().unwrap();
+    assert!(count("acknowledged") > 0 && count("in_history") >= count("acknowledged"), "{found}");
+    assert!(count("seen_live") > 0, "{found}");
+    for fault in found["faults"].as_array().unwrap() {
+        assert!(fault["back_ms"].as_f64().unwrap() >= fault["repaired_ms"].as_f64().unwrap(), "{found}");
+    }
+    assert!(ended.left.is_empty(), "{:?}", ended.left);
+    found
+}
+
+fn kinds(found: &Value) -> Vec<&str> {
+    found["faults"].as_array().unwrap().iter().map(|fault| fault["kind"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_before_kill_9_is_in_the_history() {
+    let ended = run(&["prove", "--rounds=2", "--load=500ms", "--json"]).await;
+    let found = assert_kept(&ended);
+    assert_eq!(kinds(&found), ["kill -9", "kill -9"]);
+    assert!(found["not_tried"][0].as_str().unwrap().contains("--database"), "{found}");
+    assert!(found["database"].as_str().unwrap().starts_with("SQLite"), "{found}");
+}
+
+/// # Panics
+///
+/// Where `IMKS_TEST_POSTGRES_URL` is not set: `make test` sets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_cut_off_loses_nothing_and_the_one_of_the_proof_is_removed() {
+    let url =
+        std::env::var("IMKS_TEST_POSTGRES_URL").expect("IMKS_TEST_POSTGRES_URL: run `make test`, or set it");
+    let arguments = [&SHORT[..], &["--cut=700ms", "--json", "--database", &url]].concat();
+    let ended = run(&arguments).await;
+    let found = assert_kept(&ended);
+    assert_eq!(kinds(&found), ["kill -9", "database cut"]);
+    assert!(found["faults"][1]["repaired_ms"].as_f64().unwrap() >= 700.0, "{found}");
+    assert_eq!(found["not_tried"], Value::Array(Vec::new()));
+    let mut connection = Box::pin(PgConnection::connect(&url)).await.unwrap();
+    let left: Vec<String> =
+        sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname LIKE 'imks\\_scratch\\_%'")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(left, Vec::<String>::new());
+    assert!(!ended.stdout.contains(&url) && !ended.stderr.contains(&url), "the password stays secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_it_is_a_table() {
+    let (code, text) = on_a_terminal(&SHORT).await;
+    assert_eq!(code, Some(0), "{text}");
+    for wanted in [
+        "the promise was kept",
+        "acknowledged",
+        "lost                0",
+        "listening again after",
+        "not tried",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_it_with_what_was_found_and_proves_nothing() {
+    let mut prove = Program::start(&["prove", "--load=10m"]);
+    prove.says("people are in").await;
+    prove.interrupt().await;
+    let ended = prove.ended().await;
+    assert_eq!(ended.code, Some(130), "{} {}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("nothing is proven"), "{}", ended.stdout);
+    assert!(ended.left.is_empty(), "{:?}", ended.left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_says_why() {
+    assert_eq!(run(&["prove", "--clients=0"]).await.code, Some(2));
+    let unreachable = run(&["prove", "--database=postgres://me:secret@127.0.0.1:1/x"]).await;
+    assert_eq!(unreachable.code, Some(1));
+    assert!(
+        unreachable.stderr.contains("127.0.0.1:1") && !unreachable.stderr.contains("secret"),
+        "{}",
+        unreachable.stderr
+    );
+    assert!(unreachable.left.is_empty());
+    let wrong = run(&["prove", "--database=mysql://x"]).await;
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.stderr.contains("postgres://"), "{}", wrong.stderr);
+}

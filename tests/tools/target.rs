@@ -1,0 +1,64 @@
+//! A Socket.IO server that plays along with `imks bench`, well or badly.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use imks::ImksResult;
+use imks::engine;
+use imks::http::SocketIo;
+use imks::socket::{Config, NamespaceBuilder, Recovery, Reply, Server, Socket};
+use tokio_util::task::TaskTracker;
+
+/// What the server does wrong.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Fault {
+    Nothing,
+    /// Every fifth answer is another text.
+    WrongAnswers,
+    /// Every fifth broadcast is sent twice.
+    Doubles,
+    /// Every fifth broadcast is not sent.
+    Loses,
+    /// Nobody answers `broadcast`.
+    Ignorant,
+}
+
+/// Starts a server in this process, and returns its URL.
+pub(crate) fn start(fault: Fault) -> String {
+    let config = Config { recovery: Some(Recovery::default()), ..Config::default() };
+    let server =
+        Server::builder(config).namespace("/", move |namespace| play(namespace, fault)).build().unwrap();
+    let io = SocketIo::builder(server).with_engine(engine::Config::default()).build().unwrap();
+    let bound = io.bind(([127, 0, 0, 1], 0)).unwrap();
+    let address: SocketAddr = bound.addr();
+    TaskTracker::new().spawn(bound.serve());
+    format!("http://{address}")
+}
+
+fn play(namespace: &mut NamespaceBuilder, fault: Fault) {
+    let (answers, broadcasts) = (AtomicU64::new(0), AtomicU64::new(0));
+    namespace.on_typed("echo", move |_: Socket, text: String| {
+        let is_fifth = answers.fetch_add(1, Ordering::SeqCst) % 5 == 4;
+        let text = if is_fifth && fault == Fault::WrongAnswers { "sorry".to_owned() } else { text };
+        async move { Reply(text) }
+    });
+    namespace.on_typed("join", |socket: Socket, room: String| async move {
+        socket.join(&room);
+        Reply(())
+    });
+    if fault == Fault::Ignorant {
+        return;
+    }
+    namespace.on_typed("broadcast", move |socket: Socket, (room, text): (String, String)| {
+        let is_fifth = broadcasts.fetch_add(1, Ordering::SeqCst) % 5 == 4;
+        let times = match fault {
+            Fault::Doubles if is_fifth => 2,
+            Fault::Loses if is_fifth => 0,
+            _ => 1,
+        };
+        async move {
+            (0..times).try_for_each(|_| socket.namespace().emit_to_room(&room, "msg", &text))
+                as ImksResult<()>
+        }
+    });
+}
