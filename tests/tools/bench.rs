@@ -35,6 +35,7 @@ async fn a_server_that_answers_wrongly_is_found_out() {
     let url = target::start(Fault::WrongAnswers);
     let ended = bench(&url, &["--clients=1", "--messages=20"]).await;
     assert_eq!((ended.code, &ended.json()["faults"]["wrong"]), (Some(3), &4.into()));
+    assert_eq!(ended.json()["faults"]["out_of_order"], Value::Null, "with one at a time there is no order");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,4 +54,4 @@ async fn connect_all(run: &Run, index: usize, start: Instant) {
     }
 }
 
-const NOTE: &str = "duplicates and order: nothing is sent but the handshake";
+const NOTE: &str = "duplicates, order and wrong answers: nothing is sent but the handshake";

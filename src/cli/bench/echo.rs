@@ -53,7 +53,7 @@ pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
     }
     let faults = Faults {
         lost: Some(sum.lost),
-        out_of_order: Some(sum.out_of_order),
+        out_of_order: (run.plan.window > 1).then_some(sum.out_of_order),
         wrong: Some(sum.wrong),
         unsure: Some(sum.unsure),
         ..Faults::default()
