@@ -33,7 +33,7 @@ pub(super) async fn redis(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksR
     };
     doctor.check("clusters", async { (Some(()), others(&nodes, prefix)) }).await?;
     // Dropping the client closes the connection as well.
-    let _ = client.quit().await;
+    let _ = Box::pin(client.quit()).await;
     Ok(())
 }
 
@@ -140,8 +140,8 @@ async fn ask_redis(url: &str) -> Result<(Client, String), fred::error::Error> {
     let mut config = fred::types::config::Config::from_url(url)?;
     config.fail_fast = true;
     let client = Builder::from_config(config).build()?;
-    client.init().await?;
-    let info: String = client.info(Some(InfoKind::Server)).await?;
+    Box::pin(client.init()).await?;
+    let info: String = Box::pin(client.info(Some(InfoKind::Server))).await?;
     Ok((client, version(&info)))
 }
 
@@ -221,7 +221,7 @@ fn others(nodes: &BTreeMap<String, usize>, prefix: &str) -> Outcome {
 }
 
 async fn nats_version(url: &str) -> (Option<()>, Outcome) {
-    match timeout(ANSWER_MAX, async_nats::connect(url)).await {
+    match timeout(ANSWER_MAX, Box::pin(async_nats::connect(url))).await {
         Ok(Ok(client)) => {
             let info = client.server_info();
             let text = format!(
