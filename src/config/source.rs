@@ -57,6 +57,7 @@ pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> V
         // Names of values may end like this themselves.
         let of_file = name.strip_suffix("_FILE");
         name == CONFIG_FILE
+            || OF_TOOLS.contains(&name)
             || known.rows.iter().any(|row| row.field.env == name || Some(row.field.env) == of_file)
     };
     // Kubernetes sets `IMKS_PORT=tcp://…`; a number was meant for the server.
@@ -194,5 +195,7 @@ const PORT: &str = "PORT";
 const LISTEN: &str = "listen";
 /// The variable that people set who mean [`PORT`] or `IMKS_LISTEN`.
 const MEANT: &str = "IMKS_PORT";
+/// What the tools read beside their options: the token of `imks chat` and `imks doctor`, the key of `imks top`.
+const OF_TOOLS: [&str; 2] = ["IMKS_TOKEN", "IMKS_KEY"];
 /// The prefixes of variables that Kubernetes sets, or that the tests and benches read.
 const FOREIGN: [&str; 5] = ["IMKS_SERVICE_", "IMKS_PORT", "IMKS_TEST_", "IMKS_BENCH_", "IMKS_UPDATE_"];

@@ -262,7 +262,7 @@ async fn watch(events: &mut Events, time: Duration) -> (Option<()>, Outcome) {
             let fault = Fault::new(
                 found,
                 "something between cuts connections on which nothing happens, or the server ended it",
-                "raise the idle time of the proxy or load balancer above the heartbeat (IMKS_PING_INTERVAL, 25 s); nginx: proxy_read_timeout 60s",
+                "raise the idle time of the proxy or load balancer above the heartbeat (IMKS_ENGINE_PING_INTERVAL, 25 s); nginx: proxy_read_timeout 60s",
             );
             (None, Outcome::Failed(fault))
         }

@@ -96,7 +96,7 @@ fn heartbeat(handshake: &Handshake) -> Outcome {
         false => Outcome::Warned(Fault::new(
             text,
             "many proxies cut connections on which nothing happens for 60 s",
-            "make the heartbeat more frequent (IMKS_PING_INTERVAL), or raise the idle time of every proxy on the way",
+            "make the heartbeat more frequent (IMKS_ENGINE_PING_INTERVAL), or raise the idle time of every proxy on the way",
         )),
     }
 }
