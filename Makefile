@@ -15,7 +15,7 @@ test: ## install or start what is missing, then run every check and every test
 	@tests/run
 
 # What can be built by itself; without `testing` the compiler finds what nobody uses.
-FEATURE_SETS := wire client socketio admin server full
+FEATURE_SETS := wire client client-quic socketio admin server full
 
 lint: ## format, the contract, clippy for every feature set, cargo-deny where installed
 	cargo fmt --check

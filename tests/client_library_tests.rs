@@ -1,6 +1,6 @@
 //! The Rust client against real servers: imks, and the reference that `make test` installs.
 
-#![cfg(all(feature = "client", feature = "socketio"))]
+#![cfg(all(feature = "client-quic", feature = "socketio"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures, reason = "tests")]
 
 #[path = "client_library/application.rs"]
@@ -23,6 +23,8 @@ mod outbox;
 #[allow(dead_code, reason = "shared with tests of the core, which use what is left")]
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "client_library/racing.rs"]
+mod racing;
 #[path = "client_library/relay.rs"]
 mod relay;
 #[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
@@ -37,7 +39,7 @@ mod tls;
 
 use std::time::Duration;
 
-use imks::client::{Client, ClientBuilder, ClientEvent, Events, Reconnect, TransportKind, Transports};
+use imks::client::{Client, ClientBuilder, ClientEvent, Events, Reconnect, Tls, TransportKind, Transports};
 
 /// Nothing on this machine takes longer, unless it will never come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,7 +61,9 @@ async fn until(is_so: impl Fn() -> bool) {
 /// A client that loses no time.
 fn builder(url: &str, via: Via) -> ClientBuilder {
     let pause = Duration::from_millis(20);
-    Client::builder(url).transports(via.transports()).reconnect(Reconnect::fixed(pause))
+    let builder = Client::builder(url).transports(via.transports()).reconnect(Reconnect::fixed(pause));
+    // Its certificate is made when the server starts.
+    if via.has_quic() { builder.tls(Tls::new().danger_accept_invalid_certs()) } else { builder }
 }
 
 /// Waits until the connection has seen what `wanted` looks for.
@@ -80,7 +84,9 @@ async fn hears(events: &mut Events, wanted: impl Fn(&ClientEvent) -> bool) -> Cl
 enum Via {
     WebSocket,
     Polling,
+    WebTransport,
     Upgrade,
+    UpgradeToWebTransport,
 }
 
 impl Via {
@@ -88,7 +94,22 @@ impl Via {
         match self {
             Self::WebSocket => Transports::only(TransportKind::WebSocket),
             Self::Polling => Transports::only(TransportKind::Polling),
+            Self::WebTransport => Transports::only(TransportKind::WebTransport),
             Self::Upgrade => Transports::upgrade(),
+            Self::UpgradeToWebTransport => Transports::upgrade_to([TransportKind::WebTransport]),
+        }
+    }
+
+    fn has_quic(self) -> bool {
+        matches!(self, Self::WebTransport | Self::UpgradeToWebTransport)
+    }
+
+    /// The transport that carries the connection in the end.
+    fn settles_on(self) -> TransportKind {
+        match self {
+            Self::WebSocket | Self::Upgrade => TransportKind::WebSocket,
+            Self::Polling => TransportKind::Polling,
+            Self::WebTransport | Self::UpgradeToWebTransport => TransportKind::WebTransport,
         }
     }
 }

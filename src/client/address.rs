@@ -53,6 +53,14 @@ impl Address {
         }
     }
 
+    /// Returns the URL of a session over HTTP/3, which is always encrypted.
+    #[cfg(feature = "client-quic")]
+    pub(crate) fn url(&self, transport: &str) -> String {
+        let Self { host, port, .. } = self;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        format!("https://{host}:{port}{}", self.target(transport, None))
+    }
+
     /// Returns path and query of a request of a transport, for a new session or for the one with this id.
     pub(crate) fn target(&self, transport: &str, sid: Option<&str>) -> String {
         let Self { path, query, .. } = self;

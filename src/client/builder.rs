@@ -19,14 +19,18 @@ use super::budget::{Budget, Overflow};
 use super::core::{Core, Settings};
 use super::driver::Driver;
 use super::error::{ClientError, ClientResult};
-use super::event::{ClientEvent, Status};
+use super::event::{ClientEvent, Status, TransportKind};
 use super::handle::Client;
+use super::measuring;
+use super::racing::Racer;
 use super::reconnect::Reconnect;
 use super::retry::Retry;
 use super::shared::{Listener, Shared};
 use super::stats::Counting;
 use super::store::{Entry, Store};
 use super::tls::Tls;
+#[cfg(feature = "client-quic")]
+use super::transport::QuicConfig;
 use super::transport::{Dialer, Transports};
 use crate::socket::packet::Limits;
 
@@ -144,7 +148,8 @@ impl ClientBuilder {
     }
 
     /// Sets which servers are trusted, and how the client proves itself. The default trusts what the system trusts.
-    /// With an address that is `http://` or `ws://` there is no TLS, whatever is set here.
+    /// With an address that is `http://` or `ws://` there is no TLS over TCP, whatever is set here. WebTransport has it
+    /// always.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = tls;
         self
@@ -163,7 +168,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long it may take to open one transport. The default is 5 seconds.
+    /// Sets how long a transport may take to reach the server, and then to begin the session. The default is 5 seconds
+    /// for each.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -243,12 +249,16 @@ impl ClientBuilder {
         let dialer = Arc::new(self.dialer()?);
         let entries = self.load()?;
         let auth = self.auth?;
-        let attempts = u32::try_from(self.transports.order().len()).unwrap_or(u32::MAX);
+        let attempts = u32::try_from(self.transports.all().len()).unwrap_or(u32::MAX);
+        let racing = self.transports.race().cloned();
         let settings = Settings {
             reconnect: self.reconnect,
             retry_initial: self.retry_initial,
-            // Each transport has its own time. This is for what is between them.
-            connect_timeout: self.connect_timeout.saturating_mul(attempts).saturating_add(CONNECT_SLACK),
+            // Each transport has its own time to reach the server and to begin. This is for what is between them.
+            connect_timeout: self
+                .connect_timeout
+                .saturating_mul(attempts.saturating_mul(2))
+                .saturating_add(CONNECT_SLACK),
             join_timeout: self.join_timeout,
             retry: self.retry,
             limits: Limits { attachments_max: usize::MAX, attachment_bytes_max: self.message_bytes_max },
@@ -261,6 +271,7 @@ impl ClientBuilder {
             events: broadcast::Sender::new(EVENTS_KEPT),
             listeners: self.listeners,
             counting: Mutex::new(Counting::default()),
+            racer: Mutex::new(Racer::new(racing.clone().unwrap_or_default())),
             sockets: Mutex::new(HashMap::new()),
             store: self.store,
             tasks: TaskTracker::new(),
@@ -272,6 +283,9 @@ impl ClientBuilder {
             core.queue(Instant::now(), entry, None, Some(place));
         }
         let (say, commands) = mpsc::channel(COMMANDS_MAX);
+        if let Some(racing) = racing {
+            shared.tasks.spawn(measuring::run(shared.clone(), dialer.clone(), racing, random));
+        }
         let driver = Driver::new(core, shared.clone(), auth, (dialer, self.transports), commands);
         shared.tasks.spawn(Box::pin(driver.run()));
         Ok(Client::new(say, shared, self.overflow, self.answer_timeout, self.receive_queue))
@@ -290,10 +304,35 @@ impl ClientBuilder {
         if self.connect_timeout.is_zero() || self.join_timeout.is_zero() {
             return Err(ClientError::Config("the time to connect or to join is zero".into()));
         }
-        let tls = address.is_secure.then(|| self.tls.config()).transpose()?;
+        let transports = self.transports.all();
+        if transports.is_empty() {
+            return Err(ClientError::Config("there is no transport to use".into()));
+        }
+        let has_quic = transports.contains(&TransportKind::WebTransport);
+        if has_quic && !cfg!(feature = "client-quic") {
+            return Err(ClientError::Config("WebTransport needs the feature client-quic of imks".into()));
+        }
+        let verifier = (address.is_secure || has_quic).then(|| self.tls.verifier()).transpose()?;
+        let tls = verifier.clone().filter(|_| address.is_secure);
+        let tls = tls.map(|verifier| self.tls.tcp(verifier)).transpose()?;
+        #[cfg(feature = "client-quic")]
+        let quic = {
+            let verifier = verifier.filter(|_| has_quic);
+            let tls = verifier.map(|verifier| self.tls.quic(verifier)).transpose()?;
+            tls.map(QuicConfig::new).transpose()?
+        };
         let (timeout, message_bytes_max) = (self.connect_timeout, self.message_bytes_max);
         let heard_at = Arc::new(Mutex::new(Instant::now()));
-        Ok(Dialer { address, tls, headers, timeout, message_bytes_max, heard_at })
+        Ok(Dialer {
+            address,
+            tls,
+            #[cfg(feature = "client-quic")]
+            quic,
+            headers,
+            timeout,
+            message_bytes_max,
+            heard_at,
+        })
     }
 
     fn load(&self) -> ClientResult<Vec<Entry>> {

@@ -145,9 +145,15 @@ impl Driver {
             Wake::Readable => self.core.handle_alive(now),
             Wake::Opened((attempts, result)) => {
                 self.wires.opening = None;
-                attempts.iter().for_each(|attempt| self.shared.counting.lock().attempt(attempt));
+                for attempt in &attempts {
+                    self.shared.counting.lock().attempt(attempt);
+                    self.shared.racer.lock().attempt(attempt.transport, attempt.reached);
+                }
                 match result {
                     Ok((link, opened)) => {
+                        if self.transports.race().is_some() {
+                            self.shared.racer.lock().won(opened.transport);
+                        }
                         self.wires.link = Some(link);
                         self.core.handle_opened(now, opened);
                     }
@@ -182,7 +188,8 @@ impl Driver {
                 });
                 self.core.handle_packet(now, packet);
                 if let Some(rtt) = self.core.poll_rtt() {
-                    self.shared.counting.lock().rtt(rtt);
+                    let transport = self.shared.counting.lock().rtt(rtt);
+                    transport.into_iter().for_each(|transport| self.shared.racer.lock().rtt(transport, rtt));
                 }
             }
             LinkEvent::Switched(transport) => self.core.handle_switched(transport),
@@ -199,7 +206,12 @@ impl Driver {
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Open => {
-                    self.wires.opening = Some(Box::pin(open(self.dialer.clone(), self.transports.clone())));
+                    let line_up = match self.transports.race() {
+                        Some(_) => self.shared.racer.lock().line_up(),
+                        None => Default::default(),
+                    };
+                    let opening = open(self.dialer.clone(), self.transports.clone(), line_up);
+                    self.wires.opening = Some(Box::pin(opening));
                 }
                 Action::Drop => (self.wires.link, self.wires.opening) = (None, None),
                 Action::Close => {

@@ -32,14 +32,26 @@ pub enum TransportKind {
     WebSocket,
     /// HTTP requests, one of which waits for what the server sends.
     Polling,
+    /// One stream of a WebTransport session: HTTP/3 on QUIC. It needs the feature `client-quic`.
+    WebTransport,
 }
 
 impl TransportKind {
-    /// Returns the name in the handshake: `websocket` or `polling`.
+    /// Returns what is waited for until the server is reached.
+    pub(crate) const fn waited_for(self) -> &'static str {
+        match self {
+            Self::WebSocket => "a connection for a WebSocket",
+            Self::Polling => "a connection for polling",
+            Self::WebTransport => "a connection for WebTransport",
+        }
+    }
+
+    /// Returns the name in the handshake: `websocket`, `polling` or `webtransport`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
             Self::Polling => "polling",
+            Self::WebTransport => "webtransport",
         }
     }
 }

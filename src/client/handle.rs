@@ -1,6 +1,6 @@
 //! The handle of a client.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,9 @@ use super::builder::ClientBuilder;
 use super::core::Path;
 use super::driver::call;
 use super::error::{ClientError, ClientResult};
-use super::event::{ClientEvent, Status};
+use super::event::{ClientEvent, Status, TransportKind};
 use super::handlers::Handlers;
+use super::racing::ProtocolMetrics;
 use super::shared::{Command, Shared};
 use super::socket::{Inner, Socket};
 use super::stats::Stats;
@@ -132,6 +133,23 @@ impl Client {
     /// Returns what the client has done so far.
     pub fn stats(&self) -> Stats {
         self.0.shared.counting.lock().stats(self.waiting())
+    }
+
+    /// Returns how each transport has done lately that was tried, by attempts to connect and by the measurements of
+    /// [`Racing`](crate::client::Racing).
+    pub fn protocol_metrics(&self) -> BTreeMap<TransportKind, ProtocolMetrics> {
+        self.0.shared.racer.lock().metrics()
+    }
+
+    /// Returns the transport that gets the head start in the next race, if the client lets transports race and one has
+    /// won.
+    pub fn best_protocol(&self) -> Option<TransportKind> {
+        self.0.shared.racer.lock().favourite()
+    }
+
+    /// Whether the last attempt or measurement of a transport has succeeded, or `None` if there was none.
+    pub fn is_available(&self, transport: TransportKind) -> Option<bool> {
+        self.0.shared.racer.lock().is_available(transport)
     }
 
     /// Returns how much waits to be sent, the outbox included.

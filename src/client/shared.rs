@@ -15,6 +15,7 @@ use super::budget::{Budget, Place};
 use super::core::{Emit, Incoming, Path, Reply};
 use super::error::{ClientError, ClientResult};
 use super::event::{ClientEvent, Status};
+use super::racing::Racer;
 use super::stats::Counting;
 use super::store::{Entry, Store};
 use crate::socket::codec::outgoing::EncodedArgs;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<ClientEvent>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) counting: Mutex<Counting>,
+    pub(crate) racer: Mutex<Racer>,
     /// Where the events of each namespace go.
     pub(crate) sockets: Mutex<HashMap<Path, mpsc::Sender<Received>>>,
     pub(crate) store: Option<Arc<Mutex<dyn Store>>>,

@@ -80,26 +80,41 @@ impl TransportStats {
 #[derive(Debug, Default)]
 pub(crate) struct Counting {
     stats: Stats,
-    rtts: VecDeque<Duration>,
+    rtts: Times,
+}
+
+/// Times to answers, of which the last ones are remembered.
+#[derive(Debug, Default)]
+pub(crate) struct Times(VecDeque<Duration>);
+
+impl Times {
+    pub(crate) fn push(&mut self, time: Duration) {
+        if self.0.len() == RTTS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(time);
+    }
+
+    /// Returns what they say, if there is one.
+    pub(crate) fn rtt(&self) -> Option<Rtt> {
+        let mut sorted: Vec<Duration> = self.0.iter().copied().collect();
+        sorted.sort_unstable();
+        let at = |part: usize| sorted.get((sorted.len() * part).div_ceil(100).saturating_sub(1)).copied();
+        Some(Rtt { last: *self.0.back()?, p50: at(50)?, p95: at(95)? })
+    }
 }
 
 impl Counting {
     /// Returns the numbers so far.
     pub(crate) fn stats(&self, waiting: Used) -> Stats {
-        let mut sorted: Vec<Duration> = self.rtts.iter().copied().collect();
-        sorted.sort_unstable();
-        let at = |part: usize| sorted.get((sorted.len() * part).div_ceil(100).saturating_sub(1)).copied();
-        let rtt = match (self.rtts.back(), at(50), at(95)) {
-            (Some(last), Some(p50), Some(p95)) => Some(Rtt { last: *last, p50, p95 }),
-            _ => None,
-        };
+        let rtt = self.rtts.rtt();
         Stats { rtt, waiting, ..self.stats.clone() }
     }
 
     pub(crate) fn attempt(&mut self, attempt: &Attempt) {
         let stats = self.stats.transports.entry(attempt.transport).or_default();
         stats.attempts += 1;
-        if attempt.has_succeeded {
+        if attempt.has_succeeded() {
             stats.successes += 1;
             stats.connect_time = Some(attempt.took);
         }
@@ -119,11 +134,10 @@ impl Counting {
         self.stats.events_received += 1;
     }
 
-    pub(crate) fn rtt(&mut self, rtt: Duration) {
-        if self.rtts.len() == RTTS_MAX {
-            self.rtts.pop_front();
-        }
-        self.rtts.push_back(rtt);
+    /// Counts the time to an answer, and returns the transport that carried it.
+    pub(crate) fn rtt(&mut self, rtt: Duration) -> Option<TransportKind> {
+        self.rtts.push(rtt);
+        self.stats.transport
     }
 
     pub(crate) fn event(&mut self, event: &ClientEvent) {
@@ -160,8 +174,10 @@ mod tests {
     fn times_to_answers_are_of_the_last_ones_only() {
         let mut counting = Counting::default();
         assert_eq!(counting.stats(Used::default()).rtt, None);
-        (0..1_000).for_each(|_| counting.rtt(Duration::from_secs(9)));
-        (1..=128).for_each(|millis| counting.rtt(Duration::from_millis(millis)));
+        let times = std::iter::repeat_n(Duration::from_secs(9), 1_000);
+        for time in times.chain((1..=128).map(Duration::from_millis)) {
+            counting.rtt(time);
+        }
         let rtt = counting.stats(Used::default()).rtt.unwrap();
         assert_eq!([rtt.last, rtt.p50, rtt.p95].map(|time| time.as_millis()), [128, 64, 122]);
     }
@@ -171,7 +187,8 @@ mod tests {
         let mut counting = Counting::default();
         for has_succeeded in [true, false, false, true] {
             let took = Duration::from_millis(7);
-            counting.attempt(&Attempt { transport: TransportKind::Polling, took, has_succeeded });
+            let reached = has_succeeded.then_some(took);
+            counting.attempt(&Attempt { transport: TransportKind::Polling, took, reached });
         }
         let stats = counting.stats(Used::default()).transports[&TransportKind::Polling];
         assert_eq!((stats.success_rate(), stats.connect_time), (Some(0.5), Some(Duration::from_millis(7))));

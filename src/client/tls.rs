@@ -8,7 +8,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 
 use super::error::{ClientError, ClientResult};
 use crate::error::Cause;
@@ -81,26 +84,42 @@ impl Tls {
         self
     }
 
-    /// Returns the settings for rustls.
-    pub(crate) fn config(&self) -> ClientResult<Arc<ClientConfig>> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let versions = if self.only_13 { &[&rustls::version::TLS13][..] } else { rustls::ALL_VERSIONS };
-        let builder = ClientConfig::builder_with_provider(provider.clone())
+    /// Returns the settings for rustls over TCP.
+    pub(crate) fn tcp(&self, verifier: Arc<dyn ServerCertVerifier>) -> ClientResult<Arc<ClientConfig>> {
+        let versions = if self.only_13 { TLS13 } else { rustls::ALL_VERSIONS };
+        self.config(verifier, versions, b"http/1.1").map(Arc::new)
+    }
+
+    /// Returns the settings for rustls over QUIC, which has no versions of TLS before 1.3.
+    #[cfg(feature = "client-quic")]
+    pub(crate) fn quic(&self, verifier: Arc<dyn ServerCertVerifier>) -> ClientResult<ClientConfig> {
+        self.config(verifier, TLS13, b"h3")
+    }
+
+    fn config(
+        &self,
+        verifier: Arc<dyn ServerCertVerifier>,
+        versions: &[&'static SupportedProtocolVersion],
+        protocol: &[u8],
+    ) -> ClientResult<ClientConfig> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
             .map_err(failed)?
             .dangerous()
-            .with_custom_certificate_verifier(self.verifier(provider)?);
+            .with_custom_certificate_verifier(verifier);
         let mut config = match &self.identity {
             Some((chain, key)) => {
                 builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(failed)?
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Ok(config)
     }
 
-    fn verifier(&self, provider: Arc<CryptoProvider>) -> ClientResult<Arc<dyn ServerCertVerifier>> {
+    /// Returns what decides which servers are trusted.
+    pub(crate) fn verifier(&self) -> ClientResult<Arc<dyn ServerCertVerifier>> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
         if !self.pins.is_empty() {
             return Ok(Arc::new(Unchecked { provider, trust: Trust::Pinned(self.pins.clone()) }));
         }
@@ -226,6 +245,8 @@ fn sha256(bytes: &[u8]) -> Option<[u8; 32]> {
     suite.common.hash_provider.hash(bytes).as_ref().try_into().ok()
 }
 
+const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,6 +262,6 @@ mod tests {
         for pem in ["", "nonsense", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
             assert!(matches!(Tls::new().root_pem(pem), Err(ClientError::Tls(_))), "{pem}");
         }
-        assert!(matches!(Tls::new().only_own_roots().config(), Err(ClientError::Tls(_))));
+        assert!(matches!(Tls::new().only_own_roots().verifier(), Err(ClientError::Tls(_))));
     }
 }

@@ -18,7 +18,12 @@ cfg_if::cfg_if! {
         mod inflate;
         pub mod legacy;
         mod websocket;
-        mod webtransport;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(any(feature = "socketio", feature = "client-quic", fuzzing))] {
+        pub(crate) mod webtransport;
     }
 }
 

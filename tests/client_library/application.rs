@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use imks::engine;
-use imks::http::{SocketIo, tls};
+use imks::http::{SocketIo, tls, webtransport};
 use imks::socket::packet::Args;
 use imks::socket::{
     Binary, Config, ConnectError, EventError, NamespaceBuilder, Recovery, Reply, Server, Socket,
@@ -52,9 +52,13 @@ impl Application {
         Self::imks_with(engine, None).await
     }
 
-    /// imks over TLS, where a certificate is given.
+    /// imks over TLS, where a certificate is given, and over WebTransport.
     pub(crate) async fn imks_with(engine: engine::Config, tls: Option<tls::Config>) -> Self {
-        let builder = SocketIo::builder(server()).with_engine(engine);
+        let builder =
+            SocketIo::builder(server()).with_engine(engine).with_webtransport(webtransport::Config {
+                mode: webtransport::Mode::On,
+                ..webtransport::Config::default()
+            });
         let io = tls.into_iter().fold(builder, |builder, tls| builder.with_tls(tls)).build().unwrap();
         let bound = io.bind(([127, 0, 0, 1], 0)).unwrap();
         let address = bound.addr();
@@ -104,12 +108,30 @@ fn server() -> Server {
     builder.build().unwrap()
 }
 
+#[derive(serde::Deserialize)]
+struct Upload {
+    target: String,
+    nonce: String,
+    content: Binary,
+}
+
 fn talk(namespace: &mut NamespaceBuilder, remembered: Arc<Mutex<Vec<String>>>) {
     namespace.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
     namespace.on("echo", |event| async move {
         event.socket().emit_args("echoed", event.args()).expect("an event");
     });
     namespace.on_typed("bytes", |_: Socket, bytes: Binary| async move { Reply(bytes) });
+    namespace.on_typed("transport", |socket: Socket, ()| async move { Reply(socket.transport().name()) });
+    namespace.on_typed("upload", |_: Socket, upload: Upload| async move {
+        assert!(!upload.nonce.is_empty());
+        Reply(match &*upload.target {
+            "nobody" => json!({ "ok": false, "error": { "message": "nobody is not here" } }),
+            target => {
+                let id = format!("{} bytes for {target}", upload.content.0.len());
+                json!({ "ok": true, "data": { "message": { "id": id } } })
+            }
+        })
+    });
     namespace.on_typed("ask me", |socket: Socket, ()| async move {
         let wait = Duration::from_secs(5);
         let age: Args = socket.emit_with_ack("your age?", &("please",), wait).await?;

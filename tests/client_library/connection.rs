@@ -23,7 +23,10 @@ use crate::{Via, builder, hears, until, within};
 
 /// Cuts a client off in the middle of a stream of events.
 async fn a_client_that_is_cut_off_misses_nothing(kind: Kind, via: Via) {
-    let server = Application::start(kind).await;
+    a_client_misses_nothing_of(Application::start(kind).await, via).await;
+}
+
+async fn a_client_misses_nothing_of(server: Application, via: Via) {
     let relay = Relay::start(server.address).await;
     let client = builder(&relay.url(), via).build().unwrap();
     let mut events = client.events();
@@ -39,8 +42,7 @@ async fn a_client_that_is_cut_off_misses_nothing(kind: Kind, via: Via) {
     assert_eq!(within(shouted.next()).await.unwrap().unwrap(), "0");
     for round in 0..3 {
         // In the middle of an upgrade the server notices no cut before its heartbeat does.
-        let is_settled = || via != Via::Upgrade || client.stats().transport == Some(TransportKind::WebSocket);
-        until(is_settled).await;
+        until(|| client.stats().transport == Some(via.settles_on())).await;
         if via == Via::Polling {
             // The server learns of a cut at once only while a poll is under way, and nothing else tells that one is.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -77,6 +79,24 @@ async fn a_client_of_imks_that_is_cut_off_on_polling_misses_nothing() {
 #[tokio::test]
 async fn a_client_of_imks_that_is_cut_off_after_an_upgrade_misses_nothing() {
     a_client_that_is_cut_off_misses_nothing(Kind::Imks, Via::Upgrade).await;
+}
+
+/// imks that notices quickly when nothing comes any more: datagrams have no end.
+async fn with_a_quick_heart() -> Application {
+    let heartbeat = Duration::from_millis(300);
+    let config =
+        engine::Config { ping_interval: heartbeat, ping_timeout: heartbeat, ..engine::Config::default() };
+    Application::imks(config).await
+}
+
+#[tokio::test]
+async fn a_client_of_imks_that_is_cut_off_on_webtransport_misses_nothing() {
+    a_client_misses_nothing_of(with_a_quick_heart().await, Via::WebTransport).await;
+}
+
+#[tokio::test]
+async fn a_client_of_imks_that_is_cut_off_after_an_upgrade_to_webtransport_misses_nothing() {
+    a_client_misses_nothing_of(with_a_quick_heart().await, Via::UpgradeToWebTransport).await;
 }
 
 #[tokio::test]
@@ -187,14 +207,18 @@ async fn a_message_that_is_longer_on_its_way_than_a_server_may_be_silent_arrives
 #[tokio::test]
 async fn a_message_that_is_larger_than_the_client_takes_ends_the_connection() {
     let server = Application::start(Kind::Imks).await;
-    for via in [Via::WebSocket, Via::Polling] {
+    for via in [Via::WebSocket, Via::Polling, Via::WebTransport] {
         let client = builder(&server.url(), via).message_bytes_max(1_000).build().unwrap();
         let mut events = client.events();
         let socket = within(client.namespace("/")).await.unwrap();
         socket.emit("echo", &"x".repeat(2_000)).await.unwrap();
         let end = hears(&mut events, |event| matches!(event, ClientEvent::Disconnected { .. })).await;
         let ClientEvent::Disconnected { reason } = end else { panic!("{end:?}") };
-        assert!(matches!(reason, DisconnectReason::TransportFailed(_)), "{reason}");
+        let is_told = match via {
+            Via::WebTransport => matches!(reason, DisconnectReason::Protocol(_)),
+            _ => matches!(reason, DisconnectReason::TransportFailed(_)),
+        };
+        assert!(is_told, "{reason}");
     }
 }
 
@@ -303,7 +327,7 @@ async fn a_network_that_falls_silent_is_noticed_by_the_missing_heartbeat() {
 async fn a_server_that_takes_a_connection_and_says_nothing_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    for via in [Via::WebSocket, Via::Polling] {
+    for via in [Via::WebSocket, Via::Polling, Via::WebTransport] {
         let quick = builder(&url, via).connect_timeout(Duration::from_millis(100));
         assert!(matches!(within(quick.connect()).await, Err(ClientError::Timeout(_))));
     }

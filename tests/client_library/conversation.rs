@@ -30,9 +30,10 @@ async fn they_talk(kind: Kind, via: Via) {
             large
         );
     }
-    if via == Via::Upgrade {
+    if matches!(via, Via::Upgrade | Via::UpgradeToWebTransport) {
         hears(&mut events, |event| matches!(event, ClientEvent::TransportSwitched { .. })).await;
     }
+    assert_eq!(client.stats().transport, Some(via.settles_on()));
     socket.emit_args("ask me", &()).await.unwrap();
     assert_eq!(within(told.next()).await.unwrap().unwrap(), 42);
     they_keep_the_order(&socket, &mut echoed).await;
@@ -84,6 +85,16 @@ async fn they_talk_over_polling_with_imks() {
 #[tokio::test]
 async fn they_talk_over_an_upgrade_with_imks() {
     they_talk(Kind::Imks, Via::Upgrade).await;
+}
+
+#[tokio::test]
+async fn they_talk_over_webtransport_with_imks() {
+    they_talk(Kind::Imks, Via::WebTransport).await;
+}
+
+#[tokio::test]
+async fn they_talk_over_an_upgrade_to_webtransport_with_imks() {
+    they_talk(Kind::Imks, Via::UpgradeToWebTransport).await;
 }
 
 #[tokio::test]

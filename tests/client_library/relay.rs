@@ -1,11 +1,15 @@
-//! A TCP relay in front of a server, which cuts connections and keeps new ones out.
+//! A relay in front of a server, for TCP and UDP on one port. It cuts connections, keeps new ones out, lets no datagrams
+//! through and makes TCP slow.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -13,30 +17,30 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone)]
 pub(crate) struct Relay {
     address: SocketAddr,
-    cut: Arc<watch::Sender<()>>,
+    target: SocketAddr,
+    /// How often everything was cut.
+    cuts: Arc<watch::Sender<usize>>,
     is_closed: Arc<AtomicBool>,
+    is_without_udp: Arc<AtomicBool>,
+    delay: Arc<Mutex<Duration>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Relay {
     pub(crate) async fn start(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (listener, udp) = bind().await;
         let relay = Self {
             address: listener.local_addr().unwrap(),
-            cut: Arc::new(watch::Sender::new(())),
+            target,
+            cuts: Arc::new(watch::Sender::new(0)),
             is_closed: Arc::default(),
+            is_without_udp: Arc::default(),
+            delay: Arc::default(),
             connections: Arc::default(),
         };
-        let (accepting, tasks) = (relay.clone(), TaskTracker::new());
-        TaskTracker::new().spawn(async move {
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
-                accepting.connections.fetch_add(1, Ordering::SeqCst);
-                if !accepting.is_closed.load(Ordering::SeqCst) {
-                    tasks.spawn(pass(client, target, accepting.cut.subscribe()));
-                }
-            }
-        });
+        let tasks = TaskTracker::new();
+        tasks.spawn(relay.clone().carry_connections(listener));
+        tasks.spawn(relay.clone().carry_datagrams(Arc::new(udp)));
         relay
     }
 
@@ -44,9 +48,15 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
-    /// Ends all connections. New ones are possible.
+    /// The address with TLS, which is a part of reaching the server that the relay can make slow.
+    pub(crate) fn secure_url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Ends all connections: those of TCP are closed, and nothing comes through any more on those of QUIC. New ones are
+    /// possible.
     pub(crate) fn cut(&self) {
-        self.cut.send_replace(());
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Ends all connections, and every new one, until it is opened again.
@@ -59,16 +69,86 @@ impl Relay {
         self.is_closed.store(false, Ordering::SeqCst);
     }
 
-    /// How many connections there have been.
+    /// Lets no datagram through from now on, as some firewalls do.
+    pub(crate) fn block_udp(&self) {
+        self.is_without_udp.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn let_udp_through(&self) {
+        self.is_without_udp.store(false, Ordering::SeqCst);
+    }
+
+    /// Makes every new TCP connection wait before anything is carried on it.
+    pub(crate) fn slow_tcp(&self, delay: Duration) {
+        *self.delay.lock() = delay;
+    }
+
+    /// How many TCP connections there have been.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+
+    async fn carry_connections(self, listener: TcpListener) {
+        let tasks = TaskTracker::new();
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            self.connections.fetch_add(1, Ordering::SeqCst);
+            if !self.is_closed.load(Ordering::SeqCst) {
+                let (delay, cuts) = (*self.delay.lock(), self.cuts.subscribe());
+                tasks.spawn(pass(client, self.target, delay, cuts));
+            }
+        }
+    }
+
+    async fn carry_datagrams(self, front: Arc<UdpSocket>) {
+        let (tasks, mut flows) = (TaskTracker::new(), HashMap::<SocketAddr, (usize, Arc<UdpSocket>)>::new());
+        let mut datagram = [0; 2_048];
+        while let Ok((length, client)) = front.recv_from(&mut datagram).await {
+            let is_blocked =
+                self.is_closed.load(Ordering::SeqCst) || self.is_without_udp.load(Ordering::SeqCst);
+            let now = *self.cuts.borrow();
+            if is_blocked || flows.get(&client).is_some_and(|(begun, _)| *begun != now) {
+                continue;
+            }
+            if !flows.contains_key(&client) {
+                let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                tasks.spawn(self.clone().carry_back(back.clone(), front.clone(), client));
+                flows.insert(client, (now, back));
+            }
+            let _ = flows[&client].1.send_to(&datagram[..length], self.target).await;
+        }
+    }
+
+    async fn carry_back(self, back: Arc<UdpSocket>, front: Arc<UdpSocket>, client: SocketAddr) {
+        let mut cuts = self.cuts.subscribe();
+        let mut datagram = [0; 2_048];
+        loop {
+            let length = tokio::select! {
+                received = back.recv_from(&mut datagram) => received.map_or(0, |(length, _)| length),
+                _ = cuts.changed() => return,
+            };
+            if !self.is_without_udp.load(Ordering::SeqCst) {
+                let _ = front.send_to(&datagram[..length], client).await;
+            }
+        }
+    }
 }
 
-async fn pass(mut client: TcpStream, target: SocketAddr, mut cut: watch::Receiver<()>) {
+/// One port that is free for both.
+async fn bind() -> (TcpListener, UdpSocket) {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(udp) = UdpSocket::bind(listener.local_addr().unwrap()).await {
+            return (listener, udp);
+        }
+    }
+}
+
+async fn pass(mut client: TcpStream, target: SocketAddr, delay: Duration, mut cuts: watch::Receiver<usize>) {
+    tokio::time::sleep(delay).await;
     let Ok(mut server) = TcpStream::connect(target).await else { return };
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = cut.changed() => {}
+        _ = cuts.changed() => {}
     }
 }

@@ -31,22 +31,27 @@ fn key_pem(made: &CertifiedKey<KeyPair>) -> String {
     pem("PRIVATE KEY", &made.signing_key.serialize_der())
 }
 
-#[tokio::test]
-async fn a_server_is_trusted_by_its_root_or_its_hash_and_by_nothing_else() {
+/// imks over TLS, and its certificate.
+pub(crate) async fn with_tls(engine: engine::Config) -> (Application, CertifiedKey<KeyPair>) {
     let made = certificate("localhost");
     let folder = tempfile::tempdir().unwrap();
     let (cert, key): (PathBuf, PathBuf) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let chain = pem("CERTIFICATE", made.cert.der());
-    std::fs::write(&cert, &chain).unwrap();
+    std::fs::write(&cert, pem("CERTIFICATE", made.cert.der())).unwrap();
     std::fs::write(&key, key_pem(&made)).unwrap();
     let tls = tls::Config { cert: Some(cert), key: Some(key), ..tls::Config::default() };
-    let server = Application::imks_with(engine::Config::default(), Some(tls)).await;
+    (Application::imks_with(engine, Some(tls)).await, made)
+}
+
+#[tokio::test]
+async fn a_server_is_trusted_by_its_root_or_its_hash_and_by_nothing_else() {
+    let (server, made) = with_tls(engine::Config::default()).await;
+    let chain = pem("CERTIFICATE", made.cert.der());
     let hash = *wtransport::tls::Certificate::from_der(made.cert.der().to_vec()).unwrap().hash().as_ref();
     let port = server.address.port();
     let own = || Tls::new().only_own_roots().root_pem(&chain).unwrap();
     let other = pem("CERTIFICATE", certificate("localhost").cert.der());
 
-    for via in [Via::WebSocket, Via::Polling] {
+    for via in [Via::WebSocket, Via::Polling, Via::WebTransport] {
         for (host, tls, is_trusted) in [
             ("localhost", own(), true),
             ("localhost", own().only_tls13(), true),
@@ -73,14 +78,13 @@ async fn a_server_is_trusted_by_its_root_or_its_hash_and_by_nothing_else() {
     }
 }
 
-#[tokio::test]
-async fn a_client_proves_itself_with_its_certificate() {
-    let (server, client) = (certificate("localhost"), certificate("client"));
+/// The settings of a server that wants to see a certificate of its clients.
+fn asking(server: &CertifiedKey<KeyPair>, client: &CertifiedKey<KeyPair>) -> rustls::ServerConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(client.cert.der().clone()).unwrap();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(verifier.build().unwrap())
@@ -88,7 +92,19 @@ async fn a_client_proves_itself_with_its_certificate() {
             vec![CertificateDer::from(server.cert.der().to_vec())],
             PrivateKeyDer::try_from(server.signing_key.serialize_der()).unwrap(),
         )
-        .unwrap();
+        .unwrap()
+}
+
+/// The settings of a client that has one.
+fn proving(server: &CertifiedKey<KeyPair>, client: &CertifiedKey<KeyPair>) -> Tls {
+    let tls = Tls::new().only_own_roots().root_pem(pem("CERTIFICATE", server.cert.der())).unwrap();
+    tls.identity_pem(pem("CERTIFICATE", client.cert.der()), key_pem(client)).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_proves_itself_with_its_certificate() {
+    let (server, client) = (certificate("localhost"), certificate("client"));
+    let config = asking(&server, &client);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("wss://localhost:{}", listener.local_addr().unwrap().port());
     let accept = async {
@@ -96,11 +112,40 @@ async fn a_client_proves_itself_with_its_certificate() {
         let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
         stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     };
-    let tls = Tls::new().only_own_roots().root_pem(pem("CERTIFICATE", server.cert.der())).unwrap();
-    let tls = tls.identity_pem(pem("CERTIFICATE", client.cert.der()), key_pem(&client)).unwrap();
-    let dial = Client::builder(&url).tls(tls).transports(Via::WebSocket.transports()).connect();
+    let dial = Client::builder(&url)
+        .tls(proving(&server, &client))
+        .transports(Via::WebSocket.transports())
+        .connect();
     // The server hangs up when it has seen who comes.
     let (shown, refused) = within(async { tokio::join!(accept, dial) }).await;
     assert_eq!(shown, client.cert.der().to_vec());
     assert!(matches!(refused, Err(ClientError::ConnectionFailed { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_client_proves_itself_over_quic_too_and_is_refused_without() {
+    let (server, client) = (certificate("localhost"), certificate("client"));
+    let mut config = asking(&server, &client);
+    config.alpn_protocols = vec![b"h3".to_vec()];
+    let config = wtransport::ServerConfig::builder()
+        .with_bind_address(([127, 0, 0, 1], 0).into())
+        .with_custom_tls(config)
+        .build();
+    let endpoint = wtransport::Endpoint::server(config).unwrap();
+    let url = format!("https://localhost:{}", endpoint.local_addr().unwrap().port());
+    let accept = async {
+        let connection = endpoint.accept().await.await.unwrap().accept().await.unwrap();
+        let shown = connection.peer_identity().unwrap().as_slice()[0].der().to_vec();
+        connection.close(0u32.into(), b"");
+        shown
+    };
+    let dial = |tls| Client::builder(&url).tls(tls).transports(Via::WebTransport.transports()).connect();
+    let (shown, ended) = within(async { tokio::join!(accept, dial(proving(&server, &client))) }).await;
+    assert_eq!(shown, client.cert.der().to_vec());
+    assert!(matches!(ended, Err(ClientError::ConnectionFailed { .. })), "{ended:?}");
+
+    let nameless = Tls::new().only_own_roots().root_pem(pem("CERTIFICATE", server.cert.der())).unwrap();
+    let accept = async { endpoint.accept().await.await.err().unwrap() };
+    let (_, refused) = within(async { tokio::join!(accept, dial(nameless)) }).await;
+    assert!(matches!(refused, Err(ClientError::Tls(_))), "{refused:?}");
 }

@@ -15,7 +15,7 @@ use crate::client::event::TransportKind;
 const NAME: &str = TransportKind::Polling.name();
 
 /// A connection with what drives it.
-pub(super) struct HttpConnection {
+pub(crate) struct HttpConnection {
     requests: SendRequest<Full<Bytes>>,
     driver: BoxFuture<'static, hyper::Result<()>>,
     has_ended: bool,

@@ -1,19 +1,18 @@
-//! The open transport of a session: sends and receives packets, and changes from polling to a WebSocket.
+//! The open transport of a session: sends and receives packets, and changes from polling to another transport.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::duplex::Duplex;
 use super::polling::Polling;
-use super::websocket::WebSocket;
 use super::wire::LinkEvent;
 use crate::client::core::Sending;
 use crate::client::error::{ClientError, ClientResult};
-use crate::client::event::TransportKind;
 
 /// An open transport.
 #[derive(Debug)]
 pub(crate) enum Link {
-    WebSocket(Box<WebSocket>),
+    Duplex(Box<dyn Duplex>),
     Polling(Box<Polling>),
 }
 
@@ -21,7 +20,7 @@ impl Link {
     /// Sends a packet when the transport can take it.
     pub(crate) fn send(&mut self, sending: Sending) {
         match self {
-            Self::WebSocket(websocket) => websocket.send(sending),
+            Self::Duplex(duplex) => duplex.queue().push(sending),
             Self::Polling(polling) => polling.send(sending),
         }
     }
@@ -29,7 +28,7 @@ impl Link {
     /// Whether a packet would have to wait for others.
     pub(crate) fn is_congested(&self) -> bool {
         match self {
-            Self::WebSocket(websocket) => websocket.is_congested(),
+            Self::Duplex(duplex) => duplex.is_congested(),
             Self::Polling(polling) => polling.is_congested(),
         }
     }
@@ -37,13 +36,13 @@ impl Link {
     /// Sends what waits, and returns what happened. Packets are returned only if `read`.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<LinkEvent> {
         let event = match self {
-            Self::WebSocket(websocket) => websocket.poll(cx, read),
+            Self::Duplex(duplex) => duplex.poll(cx, read),
             Self::Polling(polling) => polling.poll(cx, read),
         };
         if let Self::Polling(polling) = self
-            && let Some(websocket) = polling.take_successor()
+            && let Some(successor) = polling.take_successor()
         {
-            *self = Self::WebSocket(websocket);
+            *self = Self::Duplex(successor);
         }
         event
     }
@@ -52,8 +51,8 @@ impl Link {
     pub(crate) async fn close(mut self, timeout: Duration) {
         let closing = async {
             let sent = std::future::poll_fn(|cx| self.poll_write(cx)).await;
-            if let (Ok(()), Self::WebSocket(websocket)) = (&sent, &mut self) {
-                websocket.close().await;
+            if let (Ok(()), Self::Duplex(duplex)) = (&sent, &mut self) {
+                duplex.close().await;
             }
             sent
         };
@@ -68,12 +67,9 @@ impl Link {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<ClientResult<()>> {
         loop {
             match self {
-                Self::WebSocket(websocket) => {
-                    let failed = |error| ClientError::connect(TransportKind::WebSocket.name(), error);
-                    return websocket.poll_write(cx).map_err(failed);
-                }
+                Self::Duplex(duplex) => return duplex.poll_write(cx).map_err(ClientError::ConnectionClosed),
                 Self::Polling(polling) if !polling.is_ending() => return polling.poll_write(cx),
-                // What waits goes to the WebSocket that takes over.
+                // What waits goes to the transport that takes over.
                 Self::Polling(_) => match std::task::ready!(self.poll(cx, true)) {
                     LinkEvent::Closed(reason) => {
                         return Poll::Ready(Err(ClientError::ConnectionClosed(reason)));

@@ -1,5 +1,5 @@
 //! The transport that is HTTP requests: one waits for packets from the server, another one carries packets there.
-//! It makes way for a WebSocket where the server offers one.
+//! It makes way for a better transport where the server offers one.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,9 +12,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::Method;
 
+use super::duplex::Duplex;
 use super::http::{Answer, Asked, HttpConnection, request};
+use super::io::HEAD_START;
 use super::queue::{Piece, SendQueue};
-use super::websocket::WebSocket;
+use super::reach::probe;
+use super::staggered::first;
 use super::wire::{Dialer, LinkEvent, Session};
 use crate::client::core::Sending;
 use crate::client::error::{ClientError, ClientResult, DisconnectReason};
@@ -43,23 +46,26 @@ enum Lane {
     Busy(BoxFuture<'static, ClientResult<(Answer, HttpConnection)>>),
 }
 
-/// How far a WebSocket is that is to take over.
+/// How far a transport is that is to take over.
 enum Upgrade {
     No,
-    Probing(BoxFuture<'static, ClientResult<WebSocket>>),
+    Probing(BoxFuture<'static, ClientResult<Box<dyn Duplex>>>),
     /// The server has said yes. Polling ends as soon as no request is under way.
-    Probed(Box<WebSocket>),
-    /// The last word on polling was said, the first one on the WebSocket is being said.
-    Switching(BoxFuture<'static, ClientResult<WebSocket>>),
-    Done(Box<WebSocket>),
+    Probed(Box<dyn Duplex>),
+    /// The last word on polling was said, the first one on the other transport is being said.
+    Switching(BoxFuture<'static, ClientResult<Box<dyn Duplex>>>),
+    Done(Box<dyn Duplex>),
 }
 
 impl Polling {
     /// Begins a session. Returns the text of the handshake.
-    pub(crate) async fn open(dialer: Arc<Dialer>) -> ClientResult<(Self, String)> {
+    pub(super) async fn open(
+        dialer: Arc<Dialer>,
+        connection: HttpConnection,
+    ) -> ClientResult<(Self, String)> {
         let target = dialer.address.target(NAME, None);
         let asked = Asked { method: Method::GET, target, cookies: None, body: Bytes::new() };
-        let (answer, connection) = request(&dialer, None, asked).await?;
+        let (answer, connection) = request(&dialer, Some(connection), asked).await?;
         let mut received: VecDeque<_> = codec::decode_payload(&answer.body).collect();
         let Some(Ok(Packet::Open(handshake))) = received.pop_front() else {
             return Err(ClientError::connect(NAME, "the server did not begin with a handshake"));
@@ -77,22 +83,20 @@ impl Polling {
         Ok((polling, handshake.to_string()))
     }
 
-    /// Goes on with what the handshake said, and tries a WebSocket if `upgrade`.
-    pub(crate) fn begin(&mut self, sid: &str, payload_max: usize, upgrade: bool) {
+    /// Goes on with what the handshake said, and tries the transports that could take over.
+    pub(super) fn begin(&mut self, sid: &str, payload_max: usize, upgrades: Vec<TransportKind>) {
         self.session.sid = sid.to_owned();
         self.payload_max = payload_max;
-        if upgrade {
-            let (dialer, session) = (self.dialer.clone(), self.session.clone());
-            self.upgrade = Upgrade::Probing(Box::pin(async move {
-                let probing = async {
-                    let mut websocket = WebSocket::open(&dialer, Some(&session)).await?;
-                    websocket.probe().await?;
-                    Ok(websocket)
-                };
-                let timeout = || Err(ClientError::Timeout("the upgrade to a WebSocket"));
-                tokio::time::timeout(dialer.timeout, probing).await.unwrap_or_else(|_| timeout())
-            }));
+        if upgrades.is_empty() {
+            return;
         }
+        let (dialer, session) = (self.dialer.clone(), self.session.clone());
+        self.upgrade = Upgrade::Probing(Box::pin(async move {
+            let timeout = ClientError::Timeout("the upgrade to another transport");
+            let probes = upgrades.into_iter().map(|kind| probe(dialer.clone(), session.clone(), kind));
+            let probing = first(probes, HEAD_START, timeout.clone());
+            tokio::time::timeout(dialer.timeout, probing).await.unwrap_or(Err(timeout))
+        }));
     }
 
     pub(crate) fn send(&mut self, sending: Sending) {
@@ -104,10 +108,10 @@ impl Polling {
         !self.post.is_idle()
     }
 
-    /// Returns the WebSocket that has taken over, once.
-    pub(crate) fn take_successor(&mut self) -> Option<Box<WebSocket>> {
+    /// Returns the transport that has taken over, once.
+    pub(super) fn take_successor(&mut self) -> Option<Box<dyn Duplex>> {
         match std::mem::replace(&mut self.upgrade, Upgrade::No) {
-            Upgrade::Done(websocket) => Some(websocket),
+            Upgrade::Done(successor) => Some(successor),
             other => {
                 self.upgrade = other;
                 None
@@ -174,7 +178,7 @@ impl Polling {
         Asked { method, target, cookies: self.session.cookies.clone(), body }
     }
 
-    /// Whether no more requests begin, because a WebSocket takes over.
+    /// Whether no more requests begin, because another transport takes over.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.upgrade, Upgrade::Probed(_) | Upgrade::Switching(_))
     }
@@ -182,7 +186,7 @@ impl Polling {
     fn poll_upgrade(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         if let Upgrade::Probing(probing) = &mut self.upgrade {
             self.upgrade = match std::task::ready!(probing.as_mut().poll(cx)) {
-                Ok(websocket) => Upgrade::Probed(Box::new(websocket)),
+                Ok(successor) => Upgrade::Probed(successor),
                 Err(error) => {
                     self.upgrade = Upgrade::No;
                     return Poll::Ready(LinkEvent::NotUpgraded(error));
@@ -191,20 +195,21 @@ impl Polling {
         }
         let is_quiet = self.get.is_idle() && self.post.is_idle() && self.received.is_empty();
         if is_quiet && let Upgrade::Probed(_) = &self.upgrade {
-            let Upgrade::Probed(mut websocket) = std::mem::replace(&mut self.upgrade, Upgrade::No) else {
+            let Upgrade::Probed(mut successor) = std::mem::replace(&mut self.upgrade, Upgrade::No) else {
                 return Poll::Pending;
             };
             self.upgrade = Upgrade::Switching(Box::pin(async move {
-                websocket.say("5").await?;
-                Ok(*websocket)
+                successor.say("5").await?;
+                Ok(successor)
             }));
         }
         let Upgrade::Switching(switching) = &mut self.upgrade else { return Poll::Pending };
         match std::task::ready!(switching.as_mut().poll(cx)) {
-            Ok(mut websocket) => {
-                websocket.take_over(std::mem::take(&mut self.queue));
-                self.upgrade = Upgrade::Done(Box::new(websocket));
-                Poll::Ready(LinkEvent::Switched(TransportKind::WebSocket))
+            Ok(mut successor) => {
+                successor.take_over(std::mem::take(&mut self.queue));
+                let transport = successor.kind();
+                self.upgrade = Upgrade::Done(successor);
+                Poll::Ready(LinkEvent::Switched(transport))
             }
             Err(error) => Poll::Ready(LinkEvent::Closed(failure(error))),
         }

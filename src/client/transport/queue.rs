@@ -10,7 +10,7 @@ use crate::client::core::Sending;
 
 /// Packets that wait, the first of which may be sent in part.
 #[derive(Debug, Default)]
-pub(super) struct SendQueue {
+pub(crate) struct SendQueue {
     packets: VecDeque<Sending>,
     /// The attachments of the packet whose text was taken, and its place until the last one is taken too.
     attachments: VecDeque<Bytes>,

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
+#[cfg(feature = "client-quic")]
+use super::quic::QuicConfig;
 use crate::client::address::Address;
 use crate::client::error::{ClientError, DisconnectReason};
 use crate::client::event::TransportKind;
@@ -19,8 +21,10 @@ use crate::engine::Packet;
 pub(crate) struct Dialer {
     pub(crate) address: Address,
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    #[cfg(feature = "client-quic")]
+    pub(crate) quic: Option<QuicConfig>,
     pub(crate) headers: HeaderMap,
-    /// How long it may take to open one transport.
+    /// How long it may take to reach the server, and then to begin the session.
     pub(crate) timeout: Duration,
     /// The size of the largest message, or answer to a request, that is taken from the server.
     pub(crate) message_bytes_max: usize,
@@ -63,7 +67,7 @@ pub(crate) enum LinkEvent {
     Packet(Packet),
     /// Another transport has taken over.
     Switched(TransportKind),
-    /// No WebSocket could take over. Polling goes on.
+    /// No other transport could take over. Polling goes on.
     NotUpgraded(ClientError),
     Closed(DisconnectReason),
 }
@@ -85,6 +89,8 @@ mod tests {
         let mut dialer = Dialer {
             address,
             tls: None,
+            #[cfg(feature = "client-quic")]
+            quic: None,
             headers: HeaderMap::new(),
             timeout: Duration::ZERO,
             message_bytes_max: 0,

@@ -1,0 +1,48 @@
+//! A Rust client over WebTransport (HTTP/3 on QUIC), for the server in `examples/webtransport.rs`.
+//!
+//! ```text
+//! cargo run --example webtransport                                    # with a certificate for development
+//! cargo run --example quic_client -- danger                           # in another terminal; trusts whoever answers
+//! cargo run --example quic_client -- cert.pem https://localhost:3000  # trusts the certificate in the file
+//! ```
+//!
+//! What to see: `the server sees webtransport`, and how long the answer took.
+
+use std::process::ExitCode;
+
+use imks::client::{Client, ClientResult, Tls, TransportKind, Transports};
+
+#[tokio::main]
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
+async fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let trusted = args.next().unwrap_or_else(|| "danger".into());
+    let url = args.next().unwrap_or_else(|| "http://127.0.0.1:3000".into());
+    match run(&url, &trusted).await {
+        Ok(transport) => {
+            println!("the server sees {transport}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}: {:?}", std::error::Error::source(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Asks the server which transport it sees. `trusted` is a PEM file with its certificate, or `danger`.
+#[allow(clippy::print_stdout, reason = "it talks to a person")]
+pub async fn run(url: &str, trusted: &str) -> ClientResult<String> {
+    let tls = match trusted {
+        // The certificate for development is made anew with each start of the server. Never do this elsewhere.
+        "danger" => Tls::new().danger_accept_invalid_certs(),
+        file => Tls::new().root_pem(std::fs::read(file).unwrap_or_default())?,
+    };
+    let client = Client::builder(url).transports(Transports::only(TransportKind::WebTransport)).tls(tls);
+    let client = client.connect().await?;
+    let socket = client.namespace("/").await?;
+    let transport = socket.ask("transport", &()).await?;
+    println!("the answer took {:?}", client.stats().rtt.map(|rtt| rtt.last));
+    client.close().await;
+    Ok(transport)
+}
