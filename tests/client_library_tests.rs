@@ -5,6 +5,9 @@
 
 #[path = "client_library/application.rs"]
 mod application;
+#[allow(dead_code, reason = "its main is not called")]
+#[path = "../examples/auto_racing_client.rs"]
+mod auto_racing_client;
 #[path = "client_library/bounds.rs"]
 mod bounds;
 #[path = "client_library/connection.rs"]
@@ -23,6 +26,9 @@ mod outbox;
 #[allow(dead_code, reason = "shared with tests of the core, which use what is left")]
 #[path = "support/proxy.rs"]
 mod proxy;
+#[allow(dead_code, reason = "its main is not called")]
+#[path = "../examples/quic_client.rs"]
+mod quic_client;
 #[path = "client_library/racing.rs"]
 mod racing;
 #[path = "client_library/relay.rs"]
@@ -36,6 +42,8 @@ mod script;
 mod server;
 #[path = "client_library/tls.rs"]
 mod tls;
+#[path = "client_library/together.rs"]
+mod together;
 
 use std::time::Duration;
 

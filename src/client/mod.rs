@@ -48,6 +48,7 @@
 
 mod address;
 mod auth;
+mod batcher;
 mod budget;
 mod builder;
 mod core;
@@ -57,6 +58,8 @@ mod event;
 mod handle;
 mod handlers;
 mod measuring;
+mod messages;
+mod pool;
 mod racing;
 mod reconnect;
 mod retry;
@@ -70,12 +73,15 @@ mod transport;
 #[cfg(feature = "tools")]
 pub(crate) use self::address::Address;
 pub use self::auth::ProviderError;
+pub use self::batcher::{Batcher, Batching};
 pub use self::budget::{Overflow, Used};
 pub use self::builder::ClientBuilder;
 pub use self::error::{ClientError, ClientResult, DisconnectReason, Refusal};
 pub use self::event::{ClientEvent, Status, TransportKind};
 pub use self::handle::{Client, Events, nonce};
 pub use self::handlers::{Event, EventStream, HandlerId};
+pub use self::messages::SendResult;
+pub use self::pool::{Balance, ClientPool};
 pub use self::racing::{ProtocolMetrics, Racing};
 pub use self::reconnect::Reconnect;
 pub use self::retry::Retry;
