@@ -31,6 +31,8 @@ mod proxy;
 mod quic_client;
 #[path = "client_library/racing.rs"]
 mod racing;
+#[path = "client_library/raw.rs"]
+mod raw;
 #[path = "client_library/relay.rs"]
 mod relay;
 #[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
@@ -44,6 +46,12 @@ mod server;
 mod tls;
 #[path = "client_library/together.rs"]
 mod together;
+#[allow(dead_code, reason = "its main is not called")]
+#[path = "../examples/ws_echo_client.rs"]
+mod ws_echo_client;
+#[allow(dead_code, reason = "its main is not called")]
+#[path = "../examples/ws_echo_server.rs"]
+mod ws_echo_server;
 
 use std::time::Duration;
 

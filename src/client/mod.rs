@@ -61,6 +61,7 @@ mod measuring;
 mod messages;
 mod pool;
 mod racing;
+pub mod raw;
 mod reconnect;
 mod retry;
 mod shared;

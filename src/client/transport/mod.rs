@@ -22,6 +22,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
 use self::duplex::Duplex;
+pub(crate) use self::io::Io;
 pub(crate) use self::link::Link;
 use self::polling::Polling;
 #[cfg(feature = "client-quic")]

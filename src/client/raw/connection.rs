@@ -1,0 +1,280 @@
+//! One WebSocket, with what others want to send on it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_tungstenite::WebSocketStream;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::{Error, Message as Frame};
+
+use crate::client::error::{ClientError, ClientResult, DisconnectReason};
+use crate::error::Cause;
+
+/// A message, or a control frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// A text.
+    Text(String),
+    /// Bytes.
+    Binary(Bytes),
+    /// A question for a sign of life, with up to 125 bytes. It was answered already.
+    Ping(Bytes),
+    /// The answer to a ping, with its bytes.
+    Pong(Bytes),
+    /// The end, with its code (RFC 6455 section 7.4; 1005 if there was none) and its reason. It was answered already.
+    Close(u16, String),
+}
+
+impl Message {
+    fn into_frame(self) -> Frame {
+        match self {
+            Self::Text(text) => Frame::text(text),
+            Self::Binary(bytes) => Frame::Binary(bytes),
+            Self::Ping(bytes) => Frame::Ping(bytes),
+            Self::Pong(bytes) => Frame::Pong(bytes),
+            Self::Close(code, reason) => {
+                Frame::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
+            }
+        }
+    }
+
+    fn from_frame(frame: Frame) -> Option<Self> {
+        Some(match frame {
+            Frame::Text(text) => Self::Text(text.to_string()),
+            Frame::Binary(bytes) => Self::Binary(bytes),
+            Frame::Ping(bytes) => Self::Ping(bytes),
+            Frame::Pong(bytes) => Self::Pong(bytes),
+            Frame::Close(None) => Self::Close(NO_STATUS, String::new()),
+            Frame::Close(Some(frame)) => Self::Close(frame.code.into(), frame.reason.to_string()),
+            Frame::Frame(_) => return None,
+        })
+    }
+}
+
+/// What carries the bytes of a WebSocket.
+pub(super) trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
+
+/// An open WebSocket. Dropping it hangs up.
+pub struct RawConnection {
+    stream: WebSocketStream<Box<dyn Carrier>>,
+    sender: RawSender,
+    outgoing: mpsc::Receiver<Message>,
+    /// A frame that the network has not taken yet.
+    pending: Option<Frame>,
+    protocol: Option<String>,
+    is_open: bool,
+    /// Its place among the connections of a server, while it is there.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl RawConnection {
+    pub(super) fn new(stream: WebSocketStream<Box<dyn Carrier>>, protocol: Option<String>) -> Self {
+        let (say, outgoing) = mpsc::channel(OUTGOING_MESSAGES_MAX);
+        let sender = RawSender(say);
+        Self { stream, sender, outgoing, pending: None, protocol, is_open: true, place: None }
+    }
+
+    pub(super) fn with_place(mut self, place: OwnedSemaphorePermit) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// Returns the subprotocol that both sides have agreed on.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
+    /// Returns a handle with which others send on this connection.
+    pub fn sender(&self) -> RawSender {
+        self.sender.clone()
+    }
+
+    /// Whether neither side has closed the connection, as far as is known.
+    pub fn is_connected(&self) -> bool {
+        self.is_open
+    }
+
+    /// Waits for the next message, and sends what the handles of [`RawConnection::sender`] want to send in the meantime.
+    /// `None` means that the connection has ended in order. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`ClientError::ConnectionClosed`] if the connection was lost, or the other side violated the protocol.
+    pub async fn receive(&mut self) -> ClientResult<Option<Message>> {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// Sends a text.
+    ///
+    /// # Errors
+    /// [`ClientError::ConnectionClosed`] if the connection has ended.
+    pub async fn send_text(&mut self, text: &str) -> ClientResult<()> {
+        self.send(Message::Text(text.to_owned())).await
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Errors
+    /// As [`RawConnection::send_text`].
+    pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) -> ClientResult<()> {
+        self.send(Message::Binary(bytes.into())).await
+    }
+
+    /// Asks for a sign of life, with up to 125 bytes that come back as [`Message::Pong`].
+    ///
+    /// # Errors
+    /// As [`RawConnection::send_text`]; [`ClientError::Config`] for more bytes.
+    pub async fn send_ping(&mut self, bytes: impl Into<Bytes>) -> ClientResult<()> {
+        self.send(Message::Ping(control(bytes.into())?)).await
+    }
+
+    /// Sends a pong, of which nobody has to ask for. Pings are answered without this, while the connection is read.
+    ///
+    /// # Errors
+    /// As [`RawConnection::send_ping`].
+    pub async fn send_pong(&mut self, bytes: impl Into<Bytes>) -> ClientResult<()> {
+        self.send(Message::Pong(control(bytes.into())?)).await
+    }
+
+    /// Closes the connection with a code (1000 is the normal one, 3000 to 4999 are for applications) and a reason of up to
+    /// 123 bytes. [`RawConnection::receive`] returns what still comes, and then `None`.
+    ///
+    /// # Errors
+    /// As [`RawConnection::send_text`]; [`ClientError::Config`] for a code that must not be sent, or a longer reason.
+    pub async fn close(&mut self, code: u16, reason: &str) -> ClientResult<()> {
+        if !tungstenite::protocol::frame::coding::CloseCode::from(code).is_allowed()
+            || reason.len() > REASON_MAX
+        {
+            let text = format!("{code} must not be sent, or its reason has more than {REASON_MAX} bytes");
+            return Err(ClientError::Config(text));
+        }
+        self.send(Message::Close(code, reason.to_owned())).await?;
+        self.is_open = false;
+        Ok(())
+    }
+
+    async fn send(&mut self, message: Message) -> ClientResult<()> {
+        // What others wanted to send before goes first.
+        let mut message = Some(message);
+        poll_fn(|cx| {
+            ready!(self.poll_send(cx))?;
+            match message.take() {
+                Some(message) => {
+                    self.pending = Some(message.into_frame());
+                    self.poll_send(cx)
+                }
+                None => Poll::Ready(Ok(())),
+            }
+        })
+        .await
+        .map_err(|error| self.ended(error))
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<ClientResult<Option<Message>>> {
+        loop {
+            if let Poll::Ready(Err(error)) = self.poll_send(cx)
+                && !matches!(error, Error::ConnectionClosed | Error::AlreadyClosed)
+            {
+                return Poll::Ready(Err(self.ended(error)));
+            }
+            let frame = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+                None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
+                    self.is_open = false;
+                    // The end of the WebSocket is that of its TCP connection, whether this handle is kept or not.
+                    let _ = Pin::new(self.stream.get_mut()).poll_shutdown(cx);
+                    return Poll::Ready(Ok(None));
+                }
+                Some(Err(error)) => return Poll::Ready(Err(self.ended(error))),
+                Some(Ok(frame)) => frame,
+            };
+            self.is_open &= !frame.is_close();
+            if let Some(message) = Message::from_frame(frame) {
+                return Poll::Ready(Ok(Some(message)));
+            }
+        }
+    }
+
+    /// Sends what waits. Ready when the network has taken all of it.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            if self.pending.is_some() {
+                ready!(Pin::new(&mut self.stream).poll_ready(cx))?;
+                if let Some(frame) = self.pending.take() {
+                    Pin::new(&mut self.stream).start_send(frame)?;
+                }
+            }
+            match self.outgoing.poll_recv(cx) {
+                Poll::Ready(Some(message)) => self.pending = Some(message.into_frame()),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn ended(&mut self, error: Error) -> ClientError {
+        self.is_open = false;
+        ClientError::ConnectionClosed(match error {
+            Error::ConnectionClosed | Error::AlreadyClosed => DisconnectReason::TransportClosed,
+            other => DisconnectReason::TransportFailed(Arc::new(Cause::new(other))),
+        })
+    }
+}
+
+impl fmt::Debug for RawConnection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RawConnection(open: {}, protocol: {:?})", self.is_open, self.protocol)
+    }
+}
+
+/// A handle with which others than its owner send on a connection. Its owner has to call
+/// [`RawConnection::receive`] meanwhile. Cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct RawSender(mpsc::Sender<Message>);
+
+impl RawSender {
+    /// Sends a message, after up to 64 others that wait.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] if the connection is gone.
+    pub async fn send(&self, message: Message) -> ClientResult<()> {
+        self.0.send(message).await.map_err(|_| ClientError::Closed)
+    }
+
+    /// Sends a message if fewer than 64 wait.
+    ///
+    /// # Errors
+    /// [`ClientError::Full`] if so many wait, [`ClientError::Closed`] if the connection is gone.
+    pub fn try_send(&self, message: Message) -> ClientResult<()> {
+        self.0.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ClientError::Full,
+            mpsc::error::TrySendError::Closed(_) => ClientError::Closed,
+        })
+    }
+}
+
+fn control(bytes: Bytes) -> ClientResult<Bytes> {
+    match bytes.len() > CONTROL_BYTES_MAX {
+        true => Err(ClientError::Config(format!("a ping has up to {CONTROL_BYTES_MAX} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// The code for an end without one (RFC 6455 section 7.1.5).
+const NO_STATUS: u16 = 1005;
+
+/// The maximum number of bytes in a control frame (RFC 6455 section 5.5).
+const CONTROL_BYTES_MAX: usize = 125;
+
+/// The maximum number of bytes in the reason of a close: a control frame without the code.
+const REASON_MAX: usize = CONTROL_BYTES_MAX - 2;
+
+/// The maximum number of messages of others that wait for a connection.
+const OUTGOING_MESSAGES_MAX: usize = 64;

@@ -1,0 +1,161 @@
+//! WebSockets without Socket.IO, from end to end.
+
+use std::time::Duration;
+
+use imks::client::ClientError;
+use imks::client::raw::{Message, RawClient, RawConnection, RawServer, Registry};
+use tokio_util::task::TaskTracker;
+
+use crate::{within, ws_echo_client, ws_echo_server};
+
+async fn pair(mut server: RawServer, client: RawClient) -> (RawConnection, RawConnection, RawServer) {
+    let url = format!("ws://{}/feed?x=1", server.local_addr());
+    let (dialed, accepted) = within(async { tokio::join!(client.dial(&url), server.accept()) }).await;
+    (dialed.unwrap(), accepted.unwrap().0, server)
+}
+
+async fn bound() -> RawServer {
+    RawServer::bind(([127, 0, 0, 1], 0)).await.unwrap()
+}
+
+async fn next(connection: &mut RawConnection) -> Message {
+    within(connection.receive()).await.unwrap().expect("a message")
+}
+
+#[tokio::test]
+async fn all_kinds_of_messages_go_both_ways() {
+    let (mut client, mut server, _listening) = pair(bound().await, RawClient::new()).await;
+    client.send_text("hello €").await.unwrap();
+    client.send_binary(vec![0, 255]).await.unwrap();
+    client.send_ping("are you there").await.unwrap();
+    client.send_pong("unasked").await.unwrap();
+    for expected in [
+        Message::Text("hello €".into()),
+        Message::Binary(vec![0, 255].into()),
+        Message::Ping("are you there".into()),
+        Message::Pong("unasked".into()),
+    ] {
+        assert_eq!(next(&mut server).await, expected);
+    }
+    server.send_text("").await.unwrap();
+    assert_eq!(next(&mut client).await, Message::Pong("are you there".into()));
+    assert_eq!(next(&mut client).await, Message::Text(String::new()));
+    let long = "x".repeat(126);
+    assert!(matches!(client.send_ping(long).await, Err(ClientError::Config(_))));
+}
+
+#[tokio::test]
+async fn an_end_has_a_code_and_a_reason() {
+    let (mut client, mut server, _listening) = pair(bound().await, RawClient::new()).await;
+    for (code, reason) in [(1005, ""), (999, ""), (1000, &*"x".repeat(124))] {
+        assert!(matches!(client.close(code, reason).await, Err(ClientError::Config(_))), "{code}");
+    }
+    within(client.close(4_001, "go away")).await.unwrap();
+    assert!(!client.is_connected() && server.is_connected());
+    assert_eq!(next(&mut server).await, Message::Close(4_001, "go away".into()));
+    assert!(!server.is_connected());
+    assert_eq!(within(server.receive()).await.unwrap(), None);
+    assert!(matches!(within(client.receive()).await, Ok(Some(Message::Close(4_001, _)))));
+    assert_eq!(within(client.receive()).await.unwrap(), None);
+    assert!(matches!(client.send_text("late").await, Err(ClientError::ConnectionClosed(_))));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_an_error() {
+    let (mut client, server, _listening) = pair(bound().await, RawClient::new()).await;
+    drop(server);
+    assert!(matches!(within(client.receive()).await, Err(ClientError::ConnectionClosed(_))));
+    let settings = RawServer::builder().message_bytes_max(10);
+    let server = settings.bind(([127, 0, 0, 1], 0)).await.unwrap();
+    let (mut client, mut server, _listening) = pair(server, RawClient::new()).await;
+    client.send_text("12345678901").await.unwrap();
+    assert!(matches!(within(server.receive()).await, Err(ClientError::ConnectionClosed(_))));
+}
+
+#[tokio::test]
+async fn a_message_for_all_but_one_reaches_all_but_one() {
+    let mut server = bound().await;
+    let url = format!("ws://{}", server.local_addr());
+    let registry = Registry::new();
+    let tasks = TaskTracker::new();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(within(RawClient::connect(&url)).await.unwrap());
+        let (mut connection, _) = within(server.accept()).await.unwrap();
+        let (number, registry) = (registry.add(&connection), registry.clone());
+        tasks.spawn(async move {
+            while let Ok(Some(message)) = connection.receive().await {
+                registry.broadcast_except(&message, Some(number));
+            }
+            assert!(registry.remove(number));
+        });
+    }
+    clients[0].send_text("to the others").await.unwrap();
+    for client in &mut clients[1..] {
+        assert_eq!(next(client).await, Message::Text("to the others".into()));
+    }
+    clients[1].send_text("and back").await.unwrap();
+    assert_eq!(next(&mut clients[0]).await, Message::Text("and back".into()), "its own did not come");
+    drop(clients);
+    crate::until(|| registry.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_read_holds_up_nobody() {
+    let (_client, server, _listening) = pair(bound().await, RawClient::new()).await;
+    let registry = Registry::new();
+    let number = registry.add(&server);
+    let text = Message::Text("x".into());
+    let sent: Vec<_> = (0..65).map(|_| registry.broadcast_except(&text, None)).collect();
+    assert_eq!((sent[63].accepted, &sent[64].too_slow), (1, &vec![number]));
+    drop(server);
+    assert_eq!(registry.broadcast_except(&text, None).accepted, 0);
+    assert!(registry.is_empty(), "whoever is gone is removed");
+}
+
+#[tokio::test]
+async fn the_sides_agree_on_a_subprotocol() {
+    let settings = RawServer::builder().protocol("chat").protocol("binary");
+    let server = settings.bind(([127, 0, 0, 1], 0)).await.unwrap();
+    let offering = RawClient::new().protocol("other").protocol("binary").protocol("chat");
+    let (client, accepted, _listening) = pair(server, offering).await;
+    assert_eq!((client.protocol(), accepted.protocol()), (Some("chat"), Some("chat")));
+    let wrong = within(RawClient::new().protocol("a\nb").dial("ws://127.0.0.1:9")).await;
+    assert!(matches!(wrong, Err(ClientError::Config(_))));
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_says_so_and_has_room_again() {
+    let settings = RawServer::builder().connections_max(1);
+    let server = settings.bind(([127, 0, 0, 1], 0)).await.unwrap();
+    let (client, accepted, mut server) = pair(server, RawClient::new()).await;
+    let url = format!("ws://{}", server.local_addr());
+    let refused = within(RawClient::connect(&url)).await.unwrap_err();
+    let cause = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(cause.contains("503"), "{cause}");
+    drop((client, accepted));
+    let (again, _) = within(async { tokio::join!(RawClient::connect(&url), server.accept()) }).await;
+    again.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_does_not_shake_hands_holds_up_nobody() {
+    let settings = RawServer::builder().handshake_timeout(Duration::from_millis(100)).connections_max(1);
+    let mut server = settings.bind(([127, 0, 0, 1], 0)).await.unwrap();
+    let mut silent = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
+    let mut end = [0; 1];
+    let read = within(tokio::io::AsyncReadExt::read(&mut silent, &mut end)).await.unwrap();
+    assert_eq!(read, 0, "the server has hung up");
+    let url = format!("ws://{}", server.local_addr());
+    let (came, _) = within(async { tokio::join!(RawClient::connect(&url), server.accept()) }).await;
+    came.unwrap();
+}
+
+#[tokio::test]
+async fn the_examples_say_to_each_other_what_they_were_told() {
+    let server = bound().await;
+    let url = format!("ws://{}", server.local_addr());
+    TaskTracker::new().spawn(ws_echo_server::serve(server));
+    let words = ["hello", "", "wörld"].map(str::to_owned);
+    assert_eq!(within(ws_echo_client::echoed(&url, &words)).await.unwrap(), words);
+}
