@@ -119,7 +119,8 @@ fn check_caller(headers: &HeaderMap, scheme: &str) -> ImksResult<()> {
     let is_own_page = host.is_some_and(|host| origin == Some((scheme, host)));
     let site = headers.get("sec-fetch-site");
     let is_same_site = site.is_none_or(|site| site.as_bytes() == b"same-origin");
-    let is_direct = headers.keys().all(|name| !FORWARDED.iter().any(|start| name.as_str().starts_with(start)));
+    let is_direct =
+        headers.keys().all(|name| !FORWARDED.iter().any(|start| name.as_str().starts_with(start)));
     if is_own_page && is_same_site && is_direct { Ok(()) } else { Err(ImksError::NotFirstPage) }
 }
 
@@ -198,7 +199,8 @@ mod tests {
         }
         let own = [("host", "127.0.0.1:3000"), ("origin", "http://127.0.0.1:3000")];
         assert!(is_accepted(&own));
-        let forwarded = ["forwarded", "x-forwarded-proto", "x-original-forwarded-for", "x-real-ip", "via", "cf-ray"];
+        let forwarded =
+            ["forwarded", "x-forwarded-proto", "x-original-forwarded-for", "x-real-ip", "via", "cf-ray"];
         for more in forwarded.map(|name| (name, "192.0.2.1")) {
             assert!(!is_accepted(&[own[0], own[1], more]), "{more:?}");
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 use super::{report, root, update_or_compare};
 
 /// The features that can be built by themselves.
-const FEATURES: [&str; 6] = ["wire", "client", "socketio", "admin", "server", "full"];
+const FEATURES: [&str; 7] = ["wire", "client", "client-quic", "socketio", "admin", "server", "full"];
 
 /// What somebody who embeds a Socket.IO server does not want to build.
 const NOT_FOR_SOCKETS: [&str; 9] =
@@ -26,7 +26,7 @@ fn the_number_of_crates_of_each_feature_is_the_documented_one() {
 #[test]
 fn neither_library_brings_a_database_grpc_or_a_command_line() {
     let mut problems = Vec::new();
-    for feature in ["wire", "client", "socketio"] {
+    for feature in ["wire", "client", "client-quic", "socketio"] {
         let built = crates(feature);
         let unwanted =
             NOT_FOR_SOCKETS.iter().filter(|name| built.iter().any(|it| it.starts_with(&format!("{name} "))));

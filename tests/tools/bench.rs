@@ -4,8 +4,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::database::{Database, Kind};
-use crate::program::{Ended, Program, on_a_terminal, path, run};
 use crate::process::Server;
+use crate::program::{Ended, Program, on_a_terminal, path, run};
 use crate::target::{self, Fault};
 
 async fn bench(url: &str, options: &[&str]) -> Ended {

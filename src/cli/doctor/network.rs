@@ -146,8 +146,9 @@ async fn connect(
 
 /// Describes the certificate of a server that is not trusted. Nothing is sent to it.
 async fn untrusted(address: &Address, socket: SocketAddr) -> Option<String> {
-    let tls = Tls::new().danger_accept_invalid_certs().config().ok()?;
-    let stream = connect(address, socket, tls).await.ok()?;
+    let tls = Tls::new().danger_accept_invalid_certs();
+    let config = tls.tcp(tls.verifier().ok()?).ok()?;
+    let stream = connect(address, socket, config).await.ok()?;
     let chain = stream.get_ref().1.peer_certificates()?;
     describe(chain.first()?, 0).map(|(text, _)| text)
 }

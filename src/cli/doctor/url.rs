@@ -14,14 +14,18 @@ use crate::client::{Address, Client, ClientBuilder};
 use crate::clock::now_micros;
 use crate::{ImksError, ImksResult};
 
+/// Returns the settings of TLS for connections that trust what the options say.
+fn trusting(trust: &Trust) -> ImksResult<Arc<ClientConfig>> {
+    let tls = trust.tls()?;
+    let config = tls.verifier().and_then(|verifier| tls.tcp(verifier));
+    config.map_err(|error| ImksError::Config(terminal::causes(&error)))
+}
+
 /// Examines a server.
 pub(super) async fn examine(doctor: &mut Doctor, url: &str, args: &Args) -> ImksResult<()> {
     let address = Address::parse(url).map_err(|error| ImksError::Config(error.to_string()))?;
     let trust = Trust::read(args.ca.as_deref())?;
-    let config = match address.is_secure {
-        true => Some(trust.tls()?.config().map_err(|error| ImksError::Config(terminal::causes(&error)))?),
-        false => None,
-    };
+    let config = address.is_secure.then(|| trusting(&trust)).transpose()?;
     let reached = reach(doctor, &address, config).await?;
     judge_token(doctor, args).await?;
     let Some(route) = reached else {
