@@ -27,6 +27,7 @@ use crate::control::{Control, Gate, directory, incoming};
 use crate::directory::Directory;
 use crate::engine::{self, Engine};
 use crate::files::Files;
+use crate::http::forward::{self, Forwarder};
 use crate::http::front::{self, Front, Served};
 use crate::http::health::Health;
 use crate::http::tls::Certificates;
@@ -45,8 +46,8 @@ use crate::socket::{Namespace, Server};
 use crate::telemetry::otlp::Exporter;
 use crate::{ImksError, ImksResult, webhook};
 use backlogs::Backlogs;
-use bus::Neighbours;
 pub(crate) use bus::connect_bus;
+use bus::{Neighbours, Reach};
 pub(crate) use greeting::{reachable, where_data_is};
 pub(crate) use instruments::INSTRUMENTS;
 pub(crate) use internal::start_core;
@@ -98,7 +99,7 @@ impl App {
         let relay = Relay::new(bus.clone(), node, db.clone());
         let files = Files::open(&config.attachments, &config.database.data_dir)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let engine = Engine::new(engine::Config { node: Some(node), ..config.engine.clone() })?;
+        let (engine, forwarder) = engine(&config, node, &*bus, &tasks, &stop)?;
         let parts = parts(&config, &db, &appender, &core, &files, relay.as_ref()).await?;
         let messaging = Messaging::new(config.messaging.clone(), parts);
         let (server, namespace, api) =
@@ -106,7 +107,8 @@ impl App {
         tasks.spawn(Remembered::read(&messaging, &namespace).await?.run(stop.clone()));
         let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&messaging, &namespace, commits, &feed);
-        let neighbours = Neighbours::watch(&config, &db, node).await?;
+        let reach = forwarder.as_ref().map(|forwarder| Reach::new(&config, forwarder, front.served()));
+        let neighbours = Neighbours::watch(&config, &db, node, bus.clone(), reach).await?;
         tasks.spawn(neighbours.clone().run(stop.clone()));
         let health = health(&db, core, bus, neighbours, &engine);
         let health = Arc::new(Backlogs::watch(health, &config, &feed, &tasks, &stop));
@@ -114,6 +116,7 @@ impl App {
         let gate = Gate::new(&config.control, &db);
         let control = Control::new(gate, backend, directory.as_ref(), &feed, &tasks, &stop);
         let router = public_routes(&config, &health, &api, &control, &files, directory.as_ref())?;
+        let router = router.merge(forwarder.map_or_else(Router::new, |it| forward::routes(&it, &engine)));
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
         let front = front.serve(router, &engine, &tasks, &stop);
         let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
@@ -201,6 +204,20 @@ fn bind(config: &mut Config) -> ImksResult<Front> {
     Front::bind(config.listen, front, certificates, &config.engine)
 }
 
+/// Creates the engine of this node, which passes on requests for sessions of other nodes if there can be any.
+fn engine(
+    config: &Config,
+    node: NodeId,
+    bus: &dyn Adapter,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> ImksResult<(Engine, Option<Forwarder>)> {
+    let forwarder = bus.reaches_others().then(|| Forwarder::new(tasks, stop)).transpose()?;
+    let mut engine = engine::Config { node: Some(node), ..config.engine.clone() };
+    engine.hooks.forward = forwarder.as_ref().map(Forwarder::hook);
+    Ok((Engine::new(engine)?, forwarder))
+}
+
 /// Opens the database for one server, and brings it to the newest schema.
 async fn open_database(config: &Config) -> ImksResult<(Db, Claim)> {
     let db = Db::connect(&config.database).await?;
@@ -213,7 +230,9 @@ async fn open_database(config: &Config) -> ImksResult<(Db, Claim)> {
 fn derive(config: &mut Config, node: NodeId) {
     config.append.feed = config.feed.is_on();
     config.messaging.max_payload = config.engine.max_payload;
-    config.http.slow_path = Some((crate::files::local::PATH, config.attachments.transfer_timeout));
+    let poll = config.engine.ping_interval + config.engine.ping_timeout + config.engine.body_timeout;
+    config.http.slow_paths =
+        vec![(crate::files::local::PATH, config.attachments.transfer_timeout), (forward::PATH, poll)];
     // A little less than the socket waits, so that the refusal is that of messaging.
     config.messaging.connect_hold = config.socket.connect_timeout.mul_f64(0.9);
     config.messaging.node.get_or_insert_with(|| node.to_string());

@@ -181,6 +181,9 @@ pub mod testing {
     pub mod files {
         pub use crate::files::*;
     }
+    pub mod forward {
+        pub use crate::http::forward::*;
+    }
     pub mod messaging {
         pub use crate::messaging::*;
     }

@@ -13,6 +13,8 @@
 
 #[path = "../examples/conformance/cluster.rs"]
 mod application;
+#[path = "cluster/balancer.rs"]
+mod balancer;
 #[path = "cluster/broker.rs"]
 mod broker;
 #[path = "support/client.rs"]
@@ -26,6 +28,8 @@ mod postgres;
 mod presence;
 #[path = "cluster/proxy.rs"]
 mod proxy;
+#[path = "cluster/relay.rs"]
+mod relay;
 #[path = "client/script.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod script;
@@ -36,3 +40,6 @@ mod serve;
 mod server;
 #[path = "cluster/suite.rs"]
 mod suite;
+#[path = "dialect/server.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod talker;

@@ -1,16 +1,21 @@
 //! The connection to the other nodes, and the watch over nodes that share the database without one.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Pipe;
 use crate::bus::metrics::UNHEARD_NODES;
 use crate::config::{ClusterAdapter, Config, Setting};
-use crate::models::cluster_node::{ALONE, ClusterNode};
+use crate::http::forward::{self, Forwarder};
+use crate::http::front::Served;
+use crate::http::tls::Certificates;
+use crate::models::cluster_node::{ALONE, ClusterNode, Contact};
 use crate::models::{Db, cluster_message};
 use crate::node::NodeId;
 use crate::secret::Secret;
@@ -50,35 +55,125 @@ const START_WAIT: Duration = Duration::from_secs(3);
 pub(super) struct Neighbours {
     own: ClusterNode,
     db: Db,
+    bus: Arc<dyn Pipe>,
+    reach: Option<Reach>,
     strangers: watch::Sender<Vec<String>>,
 }
 
+/// How requests go from node to node.
+pub(super) struct Reach {
+    forwarder: Forwarder,
+    /// The host and port of this node.
+    address: String,
+    /// The certificate of its listener, if that speaks TLS.
+    certificates: Option<Certificates>,
+}
+
+impl Reach {
+    pub(super) fn new(config: &Config, forwarder: &Forwarder, front: &Served) -> Self {
+        let address = config.cluster.address.clone();
+        let address = address.unwrap_or_else(|| from_elsewhere(front.addr).to_string());
+        let certificates = front.certificates.clone().filter(|_| config.tls.is_on());
+        Self { forwarder: forwarder.clone(), address, certificates }
+    }
+
+    /// Returns what other nodes have to know.
+    fn own(&self) -> Contact {
+        Contact {
+            address: Some(self.address.clone()),
+            secret: Some(self.forwarder.secret().to_vec()),
+            certificate: self.certificates.as_ref().map(|it| it.fingerprint().to_vec()),
+        }
+    }
+
+    fn update(&self, others: &[&ClusterNode]) {
+        let contacts =
+            others.iter().filter_map(|other| Some((NodeId::parse(&other.node)?, known(&other.contact)?)));
+        self.forwarder.update(contacts, Instant::now());
+    }
+}
+
+/// Returns how a node is reached, or `None` if it takes nothing from others.
+fn known(contact: &Contact) -> Option<forward::Contact> {
+    let certificate = contact.certificate.as_deref();
+    Some(forward::Contact {
+        address: contact.address.clone()?,
+        secret: contact.secret.as_deref()?.try_into().ok()?,
+        certificate: certificate.map(<[u8; 32]>::try_from).transpose().ok()?,
+    })
+}
+
+/// Returns the address under which other machines reach a listener: for one that listens on all addresses, that of this
+/// machine on the way to the outside.
+fn from_elsewhere(listening: SocketAddr) -> SocketAddr {
+    if !listening.ip().is_unspecified() {
+        return listening;
+    }
+    let (any, outside, own): (IpAddr, SocketAddr, IpAddr) = match listening {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), OUTSIDE_V4.into(), Ipv4Addr::LOCALHOST.into()),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), OUTSIDE_V6.into(), Ipv6Addr::LOCALHOST.into()),
+    };
+    // Nothing is sent: the system only chooses the way.
+    let socket = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(outside).map(|()| socket));
+    let chosen = socket.and_then(|socket| socket.local_addr());
+    SocketAddr::new(chosen.map_or(own, |chosen| chosen.ip()), listening.port())
+}
+
+/// Addresses for documentation (RFC 5737, RFC 3849), which no machine has.
+const OUTSIDE_V4: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
+const OUTSIDE_V6: SocketAddrV6 = SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9, 0, 0);
+
 impl Neighbours {
     /// Looks for other nodes once.
-    pub(super) async fn watch(config: &Config, db: &Db, node: NodeId) -> ImksResult<Arc<Self>> {
+    pub(super) async fn watch(
+        config: &Config,
+        db: &Db,
+        node: NodeId,
+        bus: Arc<dyn Pipe>,
+        reach: Option<Reach>,
+    ) -> ImksResult<Arc<Self>> {
         let cluster = &config.cluster;
         let adapter = match cluster.adapter() {
             ClusterAdapter::Local => ALONE.to_owned(),
             adapter => format!("{} {}", adapter.show(), cluster.prefix),
         };
         let name = config.messaging.node.clone().unwrap_or_default();
-        let own = ClusterNode { node: node.to_string(), name, adapter };
-        let neighbours = Arc::new(Self { own, db: db.clone(), strangers: watch::Sender::default() });
+        let own = ClusterNode { node: node.to_string(), name, adapter, contact: Contact::default() };
+        let strangers = watch::Sender::default();
+        let neighbours = Arc::new(Self { own, db: db.clone(), bus, reach, strangers });
         neighbours.look().await?;
         Ok(neighbours)
     }
 
     /// Looks for other nodes until `stop`, then tells them that this one has left.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(self.clone().look_again()).await;
+        if let Err(error) = self.own.leave(&self.db).await {
+            tracing::warn!(%error, "the row of this node was not removed");
+        }
+    }
+
+    /// Looks for other nodes every few seconds, and when one says that it is new.
+    async fn look_again(self: Arc<Self>) {
+        let mut news = self.bus.subscribe(NEWS);
+        // A broker that is away confirms nothing, and then there are no news either.
+        let _ = timeout(LOOK_INTERVAL, news.confirmed()).await;
+        self.bus.publish(NEWS, Bytes::new());
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let mut listens = true;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                heard = news.recv(), if listens => {
+                    listens = heard.is_some();
+                    // However much is said, the database is asked a few times a second.
+                    sleep(LOOK_PAUSE).await;
+                }
+            }
             if let Err(error) = self.look().await {
                 tracing::warn!(%error, "other nodes on this database were not looked for");
             }
-        }
-        if let Err(error) = self.own.leave(&self.db).await {
-            tracing::warn!(%error, "the row of this node was not removed");
         }
     }
 
@@ -91,10 +186,14 @@ impl Neighbours {
     }
 
     async fn look(&self) -> ImksResult<()> {
-        let others = self.own.renew(&self.db).await?;
-        let strangers = others.iter().filter(|other| !self.own.hears(other));
+        let contact = self.reach.as_ref().map(Reach::own).unwrap_or_default();
+        let others = ClusterNode { contact, ..self.own.clone() }.renew(&self.db).await?;
+        let (heard, strangers): (Vec<_>, Vec<_>) = others.iter().partition(|other| self.own.hears(other));
+        if let Some(reach) = &self.reach {
+            reach.update(&heard);
+        }
         let strangers: Vec<String> =
-            strangers.map(|node| format!("{} ({})", node.name, node.adapter)).collect();
+            strangers.iter().map(|node| format!("{} ({})", node.name, node.adapter)).collect();
         UNHEARD_NODES.set(i64::try_from(strangers.len()).unwrap_or(i64::MAX));
         self.strangers.send_if_modified(|known| {
             let is_new = *known != strangers;
@@ -114,3 +213,39 @@ const APART: &str = "other nodes use the same database, and they and this one do
     messages. Give all of them the same IMKS_ADAPTER, broker and IMKS_CLUSTER_PREFIX";
 /// The interval at which a node looks for others on its database.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+/// The pause before a node looks because another one has said that it is new.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// The channel on which a node says that it is new, or is reached in another way.
+const NEWS: &str = "nodes";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_at_one_of_this_machine() {
+        for listening in ["10.1.2.3:3000", "127.0.0.1:80", "[::1]:3000"] {
+            let listening = listening.parse().unwrap();
+            assert_eq!(from_elsewhere(listening), listening);
+        }
+        for listening in ["0.0.0.0:3000", "[::]:3000"] {
+            let address = from_elsewhere(listening.parse().unwrap());
+            assert!(!address.ip().is_unspecified() && address.port() == 3000, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_takes_nothing_or_says_nonsense_is_not_known() {
+        let good = Contact { address: Some("a:1".into()), secret: Some(vec![1; 32]), certificate: None };
+        assert_eq!(known(&good).map(|known| known.address).as_deref(), Some("a:1"));
+        let short = Some(vec![1; 31]);
+        for bad in [
+            Contact::default(),
+            Contact { secret: None, ..good.clone() },
+            Contact { secret: short.clone(), ..good.clone() },
+            Contact { certificate: short, ..good },
+        ] {
+            assert!(known(&bad).is_none());
+        }
+    }
+}

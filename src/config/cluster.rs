@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use http::uri::Authority;
+
 use super::setting::words;
 use crate::secret::Secret;
 
@@ -18,6 +20,8 @@ pub struct Cluster {
     pub nats_credentials: Option<PathBuf>,
     /// The start of all names of this cluster in the broker.
     pub prefix: String,
+    /// The host and port where the other nodes reach this one; if absent, it follows from the listening address.
+    pub address: Option<String>,
 }
 
 /// How the nodes of a cluster reach each other.
@@ -43,6 +47,7 @@ impl Default for Cluster {
             nats_url: None,
             nats_credentials: None,
             prefix: PREFIX_DEFAULT.into(),
+            address: None,
         }
     }
 }
@@ -79,8 +84,19 @@ impl Cluster {
         let wrong = !self.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         let wrong = (wrong || self.prefix.is_empty() || self.prefix.len() > PREFIX_BYTES_MAX)
             .then(|| format!("IMKS_CLUSTER_PREFIX must be 1 to {PREFIX_BYTES_MAX} letters, digits, - and _"));
-        missing.into_iter().chain(ambiguous).chain(wrong).collect()
+        let misplaced = self.address.as_deref().is_some_and(|address| !is_address(address));
+        let misplaced = misplaced.then(|| {
+            "IMKS_CLUSTER_ADDRESS must be a host and a port, for example 10.0.0.1:3000 or [fd00::1]:3000"
+                .into()
+        });
+        missing.into_iter().chain(ambiguous).chain(wrong).chain(misplaced).collect()
     }
+}
+
+/// Whether a text is a host and a port, and nothing else.
+fn is_address(text: &str) -> bool {
+    let authority = text.parse::<Authority>().ok().filter(|_| !text.contains('@'));
+    authority.is_some_and(|it| !it.host().is_empty() && it.port_u16().is_some_and(|port| port != 0))
 }
 
 const PREFIX_DEFAULT: &str = "imks";
@@ -112,6 +128,14 @@ mod tests {
         }
         let postgres = Secret::from("postgres://host/db");
         assert_eq!(with(ClusterAdapter::Postgres).problems(Some(&postgres)), [""; 0]);
+        for address in ["10.0.0.1:3000", "[fd00::1]:3000", "one.chat.svc:3000"] {
+            let cluster = Cluster { address: Some(address.into()), ..Cluster::default() };
+            assert_eq!(cluster.problems(None), [""; 0], "{address:?}");
+        }
+        for address in ["", "10.0.0.1", ":3000", "a:0", "http://a:1", "a:1/b", "u@a:1", "a b:1"] {
+            let cluster = Cluster { address: Some(address.into()), ..Cluster::default() };
+            assert_eq!(cluster.problems(None).len(), 1, "{address:?}");
+        }
         for prefix in ["", "a.b", "a b", "ä", &"x".repeat(41)] {
             let cluster = Cluster { prefix: prefix.into(), ..Cluster::default() };
             assert_eq!(cluster.problems(None).len(), 1, "{prefix:?}");

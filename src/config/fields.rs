@@ -416,6 +416,8 @@ settings! {
         nats_credentials: "NATS_CREDENTIALS" = "File with the JWT and the seed of a NATS user";
         prefix: "IMKS_CLUSTER_PREFIX" =
             "Name of the cluster in the broker: all nodes of a cluster have the same, different clusters have different ones";
+        address: "IMKS_CLUSTER_ADDRESS" =
+            "Host and port where the other nodes reach the public listener of this one; if not set, the address that it listens on, with the address of this machine in its network for `0.0.0.0`";
     }
     "log." in config.log => {
         filter: "RUST_LOG" = "Which messages are logged, as a `tracing` filter";
@@ -467,8 +469,8 @@ mod tests {
         ("models/db.rs", "Config", "config.database", &[]),
         // `feed` follows from the retention of the feed.
         ("models/append.rs", "Config", "config.append", &["feed"]),
-        // `tls` and `slow_path` are derived from other settings; `connections` is state.
-        ("http/config.rs", "Config", "config.http", &["tls", "slow_path", "connections"]),
+        // `tls` and `slow_paths` are derived from other settings; `connections` is state.
+        ("http/config.rs", "Config", "config.http", &["tls", "slow_paths", "connections"]),
         ("http/tls.rs", "Config", "config.tls", &[]),
         ("http/webtransport.rs", "Config", "config.webtransport", &[]),
         ("engine/config.rs", "Config", "config.engine", OF_THE_ENGINE_LIBRARY),

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::engine::OutboxLimits;
-use crate::engine::forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable};
+use crate::engine::forward::{ForwardedReply, ForwardedRequest, NotForwarded};
 use crate::node::NodeId;
 use crate::{ImksError, ImksResult};
 
@@ -218,10 +218,9 @@ pub type GenerateId = Arc<dyn Fn(&Parts) -> HookFuture<Result<String, String>> +
 pub type OnRequest = Arc<dyn Fn(&Parts) -> Result<(), String> + Send + Sync>;
 /// A hook that forwards a request to the node that owns its session, where
 /// [`super::Engine::handle_forwarded`] answers it. Dropping the future tells that node that the client
-/// disconnected. Fails at once with [`OwnerUnreachable`] if the owner is unknown or dead.
-pub type Forward = Arc<
-    dyn Fn(NodeId, ForwardedRequest) -> HookFuture<Result<ForwardedReply, OwnerUnreachable>> + Send + Sync,
->;
+/// disconnected. Fails at once if the owner is unknown or dead.
+pub type Forward =
+    Arc<dyn Fn(NodeId, ForwardedRequest) -> HookFuture<Result<ForwardedReply, NotForwarded>> + Send + Sync>;
 /// A hook that edits the headers of a response.
 pub type EditHeaders = Arc<dyn Fn(&mut HeaderMap, &Parts) + Send + Sync>;
 
@@ -235,9 +234,9 @@ pub struct Hooks {
     /// Replaces the default session id, which is the id of this node and 128 random bits. Custom session ids
     /// name no owner, so a cluster of several nodes needs sticky sessions.
     pub generate_id: Option<GenerateId>,
-    /// Forwards polling requests of sessions that another node owns. Without it such sessions are unknown
-    /// here, and a cluster of several nodes needs sticky sessions. A WebSocket or WebTransport stream that
-    /// wants to take over is never forwarded: the client stays on polling.
+    /// Forwards requests of sessions that another node owns: polling, and WebSockets that want to take over. Without
+    /// it such sessions are unknown here, and a cluster of several nodes needs sticky sessions. A WebTransport
+    /// stream that wants to take over is never forwarded: the client stays on its transport.
     pub forward: Option<Forward>,
     /// Edits the headers of the handshake response.
     pub initial_headers: Option<EditHeaders>,

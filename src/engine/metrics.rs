@@ -1,7 +1,7 @@
 //! Metrics of the engine.
 
 use crate::engine::request_error::RequestError;
-use crate::engine::{CloseReason, Transport};
+use crate::engine::{CloseReason, ForwardedKind, NotForwarded, Transport};
 use crate::telemetry::{instruments, label};
 
 /// The outcome of a request of another transport to take over from polling.
@@ -62,6 +62,13 @@ label!(RequestError {
     Forbidden = "forbidden",
     BadProtocol = "bad_protocol",
 });
+label!(ForwardedKind { Poll = "poll", Post = "post", Upgrade = "upgrade" });
+label!(NotForwarded {
+    UnknownNode = "unknown_node",
+    Unreachable = "unreachable",
+    Overloaded = "overloaded",
+    TooSlow = "too_slow",
+});
 label!(Upgrade { Succeeded = "succeeded", Failed = "failed" });
 label!(Direction { In = "in", Out = "out" });
 label!(DeflateStep {
@@ -79,8 +86,10 @@ instruments! {
     SESSIONS_OPENED: Counter[transport: Transport] = "imks_sessions_opened_total";
     /// Engine.IO sessions closed, by reason
     SESSIONS_CLOSED: Counter[reason: CloseReason] = "imks_sessions_closed_total";
-    /// Requests for sessions of other nodes, which a load balancer without sticky sessions sent to this node
-    SESSIONS_ELSEWHERE: Counter = "imks_engine_elsewhere_total";
+    /// Requests for sessions of other nodes, which a load balancer without sticky sessions sent to this node, by kind
+    FORWARDED: Counter[kind: ForwardedKind] = "imks_forwarded_requests_total";
+    /// Requests for sessions of other nodes that did not reach their node, by reason
+    NOT_FORWARDED: Counter[reason: NotForwarded] = "imks_not_forwarded_requests_total";
     /// Upgrades from polling to WebSocket or WebTransport, by outcome
     UPGRADES: Counter[outcome: Upgrade] = "imks_upgrades_total";
     /// QUIC connections without a session, by outcome: asked to prove their address, refused, or abandoned

@@ -60,13 +60,13 @@ cfg_if::cfg_if! {
             close::{Close, CloseReason},
             config::Config,
             connection::{Connection, Event},
-            forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable},
+            forward::{ForwardedKind, ForwardedReply, ForwardedRequest, NotForwarded},
             frame::Reservation,
             handshake::{Handshake, Secure, Sid},
             outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError, Slot},
             server::Engine,
             transport::{Protocol, Transport},
-            websocket::{RawStream, TakeStream},
+            websocket::{ClientStream, RawStream, TakeStream},
             webtransport::{Guard, SessionRequest},
         };
         pub(crate) use handshake::query_pairs;

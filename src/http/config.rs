@@ -25,8 +25,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// The time for a request and its response, on routes other than the engine's.
     pub request_timeout: Duration,
-    /// The beginning of the paths whose requests may take longer, and how long.
-    pub slow_path: Option<(&'static str, Duration)>,
+    /// The beginnings of the paths whose requests may take longer, and how long.
+    pub slow_paths: Vec<(&'static str, Duration)>,
     /// The maximum size of a request head in bytes.
     pub head_bytes_max: usize,
     /// The maximum number of connections that have not become WebSockets. Further ones are answered with 503.
@@ -44,7 +44,7 @@ impl Default for Config {
             head_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
-            slow_path: None,
+            slow_paths: Vec::new(),
             head_bytes_max: 16 << 10,
             connections_max: 100_000,
             connections: Connections::default(),

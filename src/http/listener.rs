@@ -110,11 +110,11 @@ pub fn router_only(
     router: Router,
     config: &Config,
 ) -> impl Fn(Request<Incoming>, SocketAddr) -> BoxFuture<Response<AnyBody>> + Clone + Send + Sync + 'static {
-    let (usual, slow_path) = (config.request_timeout, config.slow_path);
+    let (usual, slow_paths) = (config.request_timeout, config.slow_paths.clone());
     move |request, peer| {
         let router = router.clone();
-        let slow = slow_path.filter(|(path, _)| request.uri().path().starts_with(path));
-        let timeout = slow.map_or(usual, |(_, timeout)| timeout);
+        let slow = slow_paths.iter().find(|(path, _)| request.uri().path().starts_with(path));
+        let timeout = slow.map_or(usual, |(_, timeout)| *timeout);
         Box::pin(async move {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));

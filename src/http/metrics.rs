@@ -9,6 +9,10 @@ instruments! {
     CONNECTIONS_REFUSED: Counter = "imks_http_connections_refused_total";
     /// Failed accepts, for example because file descriptors ran out
     ACCEPT_FAILURES: Counter = "imks_http_accept_failures_total";
+    /// Open WebSockets of sessions on other nodes, whose bytes this node passes on
+    FORWARDED_STREAMS: Gauge = "imks_forwarded_streams";
+    /// Requests that claimed to come from another node and were not signed by one
+    FORWARDED_UNSIGNED: Counter = "imks_forwarded_unsigned_total";
     /// Open QUIC connections, with or without a session
     QUIC_CONNECTIONS: Gauge = "imks_webtransport_connections";
     /// Expiry of the certificate in use, as a Unix time in seconds; 0 without TLS

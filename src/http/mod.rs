@@ -31,6 +31,7 @@ cfg_if::cfg_if! {
         pub(crate) mod directory;
         pub(crate) mod documents;
         pub(crate) mod files;
+        pub(crate) mod forward;
         pub(crate) mod health;
         pub(crate) mod incoming;
         pub(crate) mod internal;

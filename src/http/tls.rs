@@ -179,6 +179,11 @@ impl Certificates {
         all.filter(|_| self.is_self_signed()).map(|certificate| certificate.sha256).collect()
     }
 
+    /// Returns the SHA-256 hash of the certificate in use.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.0.current.read().certificate.sha256
+    }
+
     /// Reads the files again and uses the new certificate from now on. Open connections continue. A
     /// development certificate is renewed if it is due.
     ///

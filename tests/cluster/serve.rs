@@ -17,13 +17,13 @@ use crate::proxy::Line;
 use crate::server::{TestServer, first_channel};
 
 /// Several servers with one database, which reach each other through a broker.
-struct Cluster {
-    nodes: Vec<TestServer>,
+pub struct Cluster {
+    pub nodes: Vec<TestServer>,
     broker: Broker,
 }
 
 impl Cluster {
-    async fn start(kind: Kind, nodes: usize) -> Self {
+    pub async fn start(kind: Kind, nodes: usize) -> Self {
         let broker = Broker::shared(kind).await;
         let database = match &broker.database {
             Some(url) => url.clone(),
@@ -42,7 +42,7 @@ impl Cluster {
         self.nodes[index].client(name).await
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         for node in self.nodes {
             node.stop().await;
         }
@@ -332,7 +332,12 @@ async fn two_nodes_without_a_bus_on_one_database_are_told_so() {
     let url = Some(database.into());
     let config = imks::testing::models::db::Config { url, ..Default::default() };
     let db = Db::connect(&config).await.unwrap();
-    let stranger = ClusterNode { node: "x".into(), name: "x".into(), adapter: "redis imks".into() };
+    let stranger = ClusterNode {
+        node: "x".into(),
+        name: "x".into(),
+        adapter: "redis imks".into(),
+        contact: Default::default(),
+    };
     assert_eq!(stranger.renew(&db).await.unwrap().len(), 1, "the node that left is not counted");
     one.stop().await;
     assert_eq!(stranger.renew(&db).await.unwrap(), []);

@@ -23,8 +23,17 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(engine: engine::Config, config: Config) -> Self {
+        Self::start_with(engine, config, |_| Router::new())
+    }
+
+    /// With routes that lead to the engine.
+    pub(crate) fn start_with(
+        engine: engine::Config,
+        config: Config,
+        routes: impl FnOnce(&Engine) -> Router,
+    ) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let address = runtime.block_on(serve(engine, config));
+        let address = runtime.block_on(serve(engine, config, routes));
         Self { address, _runtime: runtime }
     }
 
@@ -33,7 +42,7 @@ impl Running {
     }
 }
 
-async fn serve(engine: engine::Config, config: Config) -> SocketAddr {
+async fn serve(engine: engine::Config, config: Config, routes: impl FnOnce(&Engine) -> Router) -> SocketAddr {
     let engine = Engine::new(engine).expect("an engine");
     let server = Server::builder(config)
         .namespace("/", events)
@@ -52,7 +61,7 @@ async fn serve(engine: engine::Config, config: Config) -> SocketAddr {
     let listener = listener::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = listener.local_addr().expect("its address");
     let limits = listener::Config::default();
-    let routes = listener::routes(engine.clone(), pages(), &limits);
+    let routes = listener::routes(engine.clone(), pages().merge(routes(&engine)), &limits);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     tasks.spawn(async move { server.serve(engine).await });
     tasks.spawn(listener::serve(listener, limits, routes, tasks.clone(), stop));

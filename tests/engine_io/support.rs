@@ -49,7 +49,17 @@ impl Server {
 
     /// With routes beside the engine.
     pub async fn with_routes(config: Config, limits: listener::Config, router: Router) -> Self {
+        Self::with_routes_to_engine(config, limits, |_| router).await
+    }
+
+    /// With routes that lead to the engine.
+    pub async fn with_routes_to_engine(
+        config: Config,
+        limits: listener::Config,
+        router: impl FnOnce(&Engine) -> Router,
+    ) -> Self {
         let engine = Engine::new(config).unwrap();
+        let router = router(&engine);
         let (tasks, connections, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let socket = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = socket.local_addr().unwrap();

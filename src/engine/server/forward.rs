@@ -3,73 +3,92 @@
 use http::Request;
 use http::request::Parts;
 use http_body::Body;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
+use hyper::upgrade::OnUpgrade;
 
+use super::Engine;
 use super::reply::{self, Reply};
-use super::request::{self, Query};
-use super::{Engine, Inner};
-use crate::engine::forward::{ForwardedReply, ForwardedRequest, OwnerUnreachable};
+use super::request::{self, BodyError, Query};
+use crate::ImksError;
+use crate::engine::forward::{ForwardedReply, ForwardedRequest, NotForwarded};
 use crate::engine::request_error::RequestError;
-use crate::engine::{Sid, Transport, metrics};
+use crate::engine::websocket::ClientStream;
+use crate::engine::{Sid, metrics};
 
 impl Engine {
     /// Answers a request that another node received for a session of this node (see
     /// [`crate::engine::config::Hooks::forward`]). Dropping the future means that the client disconnected,
-    /// and ends the session. The request is not forwarded again.
-    pub async fn handle_forwarded(&self, request: ForwardedRequest) -> ForwardedReply {
-        let ForwardedRequest { method, uri, headers, body } = request;
-        let mut parts = Request::new(()).into_parts().0;
-        (parts.method, parts.uri, parts.headers) = (method, uri, headers);
+    /// and ends the session. The request is never forwarded again, and opens no session. The caller has made sure
+    /// that it comes from another node.
+    pub async fn handle_forwarded<B: Body>(&self, request: Request<B>) -> Reply {
+        let (mut parts, body) = request.into_parts();
+        let upgrade = request::is_upgrade(&parts);
+        let socket = parts.extensions.remove::<OnUpgrade>().filter(|_| upgrade);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let session = query.sid.as_deref().and_then(|sid| self.0.registry.get(sid));
-        let answered = match (session, query.transport()) {
-            (Some(session), Some(Transport::Polling)) => {
-                let body = Full::new(body);
-                self.session_request(&parts, body, &query, Transport::Polling, None, &session).await
+        let answered = match (session, self.transport(&query)) {
+            (_, None) => Err(RequestError::TransportUnknown),
+            (None, _) => Err(RequestError::SessionUnknown),
+            (Some(session), Some(transport)) => {
+                self.session_request(&parts, body, &query, transport, socket, &session).await
             }
-            _ => Err(RequestError::SessionUnknown),
         };
-        let reply = answered.unwrap_or_else(|error| reply::error(&error, &parts, false));
-        let (head, body) = reply.into_parts();
-        let Ok(body) = body.collect().await;
-        ForwardedReply { status: head.status, headers: head.headers, body: body.to_bytes() }
+        answered.unwrap_or_else(|error| reply::error(&error, &parts, upgrade))
     }
 
-    /// Answers a polling request for a session of another node, by forwarding it if possible.
+    /// Answers a request for a session that this node does not have, by forwarding it to the owner if there is one.
     pub(super) async fn forward<B: Body>(
         &self,
         sid: &str,
         parts: &Parts,
         body: B,
+        socket: Option<OnUpgrade>,
     ) -> Result<Reply, RequestError> {
         let config = &self.0.config;
-        let unknown = self.0.unknown(sid);
-        let owner = Sid::owner(sid).filter(|owner| *owner != self.0.node);
-        let (Some(owner), Some(forward)) = (owner, &config.hooks.forward) else { return Err(unknown) };
+        let Some(owner) = Sid::owner(sid).filter(|owner| *owner != self.0.node) else {
+            return unknown(socket.is_some());
+        };
+        let client = socket.map(|upgrade| ClientStream::new(upgrade, parts.extensions.get().copied()));
+        let is_upgrade = client.is_some();
+        let Some(forward) = &config.hooks.forward else {
+            return failed(NotForwarded::UnknownNode, is_upgrade);
+        };
         let body = request::read_body(&parts.headers, body, config.max_payload, config.body_timeout).await;
-        let body = body.map_err(|_| RequestError::BadRequest)?;
+        let body = match body {
+            Ok(body) => body,
+            Err(BodyError::TooLarge) => return Ok(reply::too_large()),
+            Err(BodyError::TooSlow) => return Ok(reply::too_slow()),
+            Err(BodyError::Broken) => return Err(RequestError::BadRequest),
+        };
         let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
-        let answer = forward(owner, ForwardedRequest { method, uri, headers, body });
+        let request = ForwardedRequest { method, uri, headers, body, client };
+        metrics::FORWARDED.of(request.kind()).increment();
         // No owner takes longer to answer a poll.
         let within = config.ping_interval + config.ping_timeout;
-        match tokio::time::timeout(within, answer).await {
-            Ok(Ok(ForwardedReply { status, headers, body })) => {
+        let answer = tokio::time::timeout(within, forward(owner, request)).await;
+        match answer.unwrap_or(Err(NotForwarded::TooSlow)) {
+            Ok(ForwardedReply { status, headers, body }) => {
                 let mut reply = Reply::new(Full::new(body));
                 (*reply.status_mut(), *reply.headers_mut()) = (status, headers);
                 Ok(reply)
             }
-            Ok(Err(OwnerUnreachable)) | Err(_) => Err(unknown),
+            Err(error) => failed(error, is_upgrade),
         }
     }
 }
 
-impl Inner {
-    /// Counts a request for a session that another node owns, and returns the error for a client that cannot
-    /// be served.
-    pub(super) fn unknown(&self, sid: &str) -> RequestError {
-        if Sid::owner(sid).is_some_and(|owner| owner != self.node) {
-            metrics::SESSIONS_ELSEWHERE.increment();
-        }
-        RequestError::SessionUnknown
+/// Returns the answer to a request whose owner did not get it.
+fn failed(error: NotForwarded, is_upgrade: bool) -> Result<Reply, RequestError> {
+    metrics::NOT_FORWARDED.of(error).increment();
+    match error {
+        NotForwarded::Overloaded => Ok(reply::unavailable()),
+        _ => unknown(is_upgrade),
     }
+}
+
+fn unknown(is_upgrade: bool) -> Result<Reply, RequestError> {
+    if is_upgrade {
+        tracing::debug!(error = %ImksError::UpgradeSessionNotFound, "upgrade refused");
+    }
+    Err(RequestError::SessionUnknown)
 }

@@ -26,12 +26,12 @@ use self::cors::RefusedOrigins;
 use self::open_packet::OpenPacket;
 use self::reply::Reply;
 use self::request::Query;
+use crate::ImksResult;
 use crate::engine::config::Timing;
 use crate::engine::registry::{LiveSession, Registry};
 use crate::engine::request_error::RequestError;
 use crate::engine::{Config, Connection, OutboxLimits, Transport};
 use crate::node::NodeId;
-use crate::{ImksError, ImksResult};
 
 /// An Engine.IO server. Cloning it is cheap.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl Engine {
     /// Checks the configuration and creates an engine without sessions.
     ///
     /// # Errors
-    /// [`ImksError::Config`] for values that cannot work.
+    /// [`crate::ImksError::Config`] for values that cannot work.
     pub fn new(config: Config) -> ImksResult<Self> {
         config.validate()?;
         let (accepting, accepted) = mpsc::channel(config.accept_queue);
@@ -149,24 +149,26 @@ impl Engine {
         }
         cors::enforce(config.cors.as_ref(), &parts.headers)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let transport = query.transport().filter(|transport| match transport {
-            Transport::Polling => config.polling,
-            Transport::WebSocket => config.websocket,
-            // WebTransport never arrives as an HTTP/1 request.
-            Transport::WebTransport => false,
-        });
-        let transport = transport.ok_or(RequestError::TransportUnknown)?;
+        let transport = self.transport(&query).ok_or(RequestError::TransportUnknown)?;
         let Some(sid) = query.sid.as_deref() else {
             return self.open(parts, &query, transport, peer, socket).await;
         };
         match self.0.registry.get(sid) {
             Some(session) => self.session_request(parts, body, &query, transport, socket, &session).await,
-            None if transport == Transport::Polling => self.forward(sid, parts, body).await,
-            None => {
-                tracing::debug!(error = %ImksError::UpgradeSessionNotFound, "upgrade refused");
-                Err(self.0.unknown(sid))
-            }
+            // Boxed, so that it does not enlarge requests of own sessions.
+            None => Box::pin(self.forward(sid, parts, body, socket)).await,
         }
+    }
+
+    /// Returns the transport that a request asks for, if it is served.
+    fn transport(&self, query: &Query<'_>) -> Option<Transport> {
+        let config = &self.0.config;
+        query.transport().filter(|transport| match transport {
+            Transport::Polling => config.polling,
+            Transport::WebSocket => config.websocket,
+            // WebTransport never arrives as an HTTP/1 request.
+            Transport::WebTransport => false,
+        })
     }
 
     async fn session_request<B: Body>(

@@ -55,6 +55,16 @@ pub(crate) fn refused(status: StatusCode, code: Code, message: &str) -> Reply {
     json(status, &code.as_str().into(), message)
 }
 
+/// Returns the response to a body over the limit. It has no body: the test suite of the reference client expects none.
+pub(crate) fn too_large() -> Reply {
+    empty(StatusCode::PAYLOAD_TOO_LARGE)
+}
+
+/// Returns the response to a body that took too long to arrive.
+pub(crate) fn too_slow() -> Reply {
+    refused(StatusCode::REQUEST_TIMEOUT, Code::Timeout, "The body took too long")
+}
+
 /// Returns the response to a request for the browser build of the client where it is not served.
 pub(crate) fn no_client_bundle() -> Reply {
     json(

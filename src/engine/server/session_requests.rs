@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, StatusCode, header};
+use http::{Method, header};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 
@@ -20,7 +20,6 @@ use crate::engine::polling::{Inbox, PendingGet, PendingPost, Refusal};
 use crate::engine::registry::LiveSession;
 use crate::engine::request_error::RequestError;
 use crate::engine::websocket::WebSocket;
-use crate::error::Code;
 
 impl Engine {
     /// Answers a WebSocket that wants to take over a session.
@@ -95,12 +94,9 @@ impl Engine {
             Err(BodyError::TooLarge) => {
                 tracing::info!(limit = config.max_payload, "body too large");
                 pending.refuse_size();
-                // Without a body: the test suite of the reference client expects none.
-                Ok(reply::empty(StatusCode::PAYLOAD_TOO_LARGE))
+                Ok(reply::too_large())
             }
-            Err(BodyError::TooSlow) => {
-                Ok(reply::refused(StatusCode::REQUEST_TIMEOUT, Code::Timeout, "The body took too long"))
-            }
+            Err(BodyError::TooSlow) => Ok(reply::too_slow()),
             Err(BodyError::Broken) => Err(RequestError::BadRequest),
         }
     }
