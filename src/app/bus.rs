@@ -1,6 +1,6 @@
 //! The connection to the other nodes, and the watch over nodes that share the database without one.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,24 +104,30 @@ fn known(contact: &Contact) -> Option<forward::Contact> {
 }
 
 /// Returns the address under which other machines reach a listener: for one that listens on all addresses, that of this
-/// machine on the way to the outside.
+/// machine on the way to the outside. A listener on all addresses of IPv6 also takes those of IPv4.
 fn from_elsewhere(listening: SocketAddr) -> SocketAddr {
-    if !listening.ip().is_unspecified() {
-        return listening;
-    }
-    let (any, outside, own): (IpAddr, SocketAddr, IpAddr) = match listening {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), OUTSIDE_V4.into(), Ipv4Addr::LOCALHOST.into()),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), OUTSIDE_V6.into(), Ipv6Addr::LOCALHOST.into()),
+    let ip = listening.ip();
+    let (outside, loopback): (&[SocketAddr], IpAddr) = match ip {
+        _ if !ip.is_unspecified() => return listening,
+        IpAddr::V4(_) => (&[OUTSIDE_V4], Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(_) => (&[OUTSIDE_V6, OUTSIDE_V4], Ipv6Addr::LOCALHOST.into()),
     };
-    // Nothing is sent: the system only chooses the way.
-    let socket = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(outside).map(|()| socket));
-    let chosen = socket.and_then(|socket| socket.local_addr());
-    SocketAddr::new(chosen.map_or(own, |chosen| chosen.ip()), listening.port())
+    SocketAddr::new(outside.iter().find_map(on_the_way_to).unwrap_or(loopback), listening.port())
 }
 
-/// Addresses for documentation (RFC 5737, RFC 3849), which no machine has.
-const OUTSIDE_V4: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
-const OUTSIDE_V6: SocketAddrV6 = SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9, 0, 0);
+/// Returns the address of this machine on the way to another one. Nothing is sent: the system only chooses the way.
+fn on_the_way_to(outside: &SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr =
+        if outside.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(outside).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// An address for documentation (RFC 5737), which no machine has.
+const OUTSIDE_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+/// An address for documentation (RFC 3849), which no machine has.
+const OUTSIDE_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9);
 
 impl Neighbours {
     /// Looks for other nodes once.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-use crate::engine::websocket::ClientStream;
+use crate::engine::client_stream::ClientStream;
 
 /// A request for a session of another node, with its whole body. It must not be logged, because the query contains
 /// the session id.

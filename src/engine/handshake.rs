@@ -213,6 +213,8 @@ const SHOWN_FROM: usize = 7;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -243,6 +245,16 @@ mod tests {
         ];
         for wrong in wrong {
             assert_eq!(Sid::owner(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_of_the_right_form_names_its_owner_and_any_other_none(text in "[A-Za-z0-9_-]{28}|\\PC{0,40}") {
+            let owner = Sid::owner(&text);
+            prop_assert_eq!(owner.map(|owner| owner.to_string()[..6].to_owned()), owner.map(|_| text[..6].to_owned()));
+            let has_form = text.len() == 28 && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
+            prop_assert_eq!(owner.is_some(), has_form);
         }
     }
 

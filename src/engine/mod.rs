@@ -36,6 +36,7 @@ cfg_if::cfg_if! {
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "socketio")] {
+        mod client_stream;
         mod close;
         pub mod config;
         mod connection;
@@ -48,6 +49,8 @@ cfg_if::cfg_if! {
         pub mod metrics;
         mod outbox;
         mod polling;
+        mod raw_stream;
+        mod read_buffer;
         mod registry;
         mod request_error;
         mod server;
@@ -57,6 +60,7 @@ cfg_if::cfg_if! {
         #[cfg(test)]
         pub use connection::MemoryPeer;
         pub use self::{
+            client_stream::ClientStream,
             close::{Close, CloseReason},
             config::Config,
             connection::{Connection, Event},
@@ -66,7 +70,7 @@ cfg_if::cfg_if! {
             outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError, Slot},
             server::Engine,
             transport::{Protocol, Transport},
-            websocket::{ClientStream, RawStream, TakeStream},
+            raw_stream::{RawStream, TakeStream},
             webtransport::{Guard, SessionRequest},
         };
         pub(crate) use handshake::query_pairs;

@@ -1,6 +1,6 @@
 //! Several nodes, and a load balancer that is not sticky: each request may come to any of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
@@ -9,6 +9,7 @@ use imks::engine::{CloseReason, Config};
 use imks::http::{listener, tls};
 use imks::node::NodeId;
 use imks::testing::forward::{Contact, Forwarder, PATH, SECRET_BYTES, routes};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +33,8 @@ impl Node {
         (config.node, config.hooks.forward) = (Some(node), Some(forwarder.hook()));
         let tls = certificates.map(|it| it.tls(&tls::Config::default()).unwrap());
         let limits = listener::Config { tls, ..listener::Config::default() };
-        let server = Server::with_routes_to_engine(config, limits, |engine| routes(&forwarder, engine)).await;
+        let starting = Server::with_routes_to_engine(config, limits, |engine| routes(&forwarder, engine));
+        let server = Box::pin(starting).await;
         Self { node, server, forwarder, certificate: certificates.map(tls::Certificates::fingerprint) }
     }
 
@@ -42,13 +44,14 @@ impl Node {
     }
 
     fn learns(&self, node: NodeId, contact: Contact) {
-        self.forwarder.update([(node, contact)], tokio::time::Instant::now());
+        self.forwarder.update([(node, contact)], Instant::now());
     }
 }
 
 /// Two nodes that know each other: the owner of the sessions of a test, and the one that its requests come to.
 async fn pair(config: Config) -> (Node, Node) {
-    let (owner, other) = (Node::start(config.clone(), None).await, Node::start(config, None).await);
+    let owner = Box::pin(Node::start(config.clone(), None)).await;
+    let other = Box::pin(Node::start(config, None)).await;
     owner.learns(other.node, other.contact());
     other.learns(owner.node, owner.contact());
     (owner, other)
@@ -231,7 +234,7 @@ async fn a_request_that_pretends_to_come_from_a_node_finds_nothing() {
 #[tokio::test]
 async fn an_address_that_leads_elsewhere_is_no_loop() {
     let (owner, other) = pair(Config::default()).await;
-    let third = Node::start(Config::default(), None).await;
+    let third = Box::pin(Node::start(Config::default(), None)).await;
     third.learns(owner.node, owner.contact());
     let session = owner.server.open().await;
     // The address of a balancer is that of any node: the third, or the one that was asked.
@@ -249,8 +252,8 @@ async fn an_address_that_leads_elsewhere_is_no_loop() {
 #[tokio::test]
 async fn a_node_with_tls_is_known_by_its_certificate() {
     let certificates = tls::Certificates::self_signed(vec!["chat.example".into()]).unwrap();
-    let owner = Node::start(Config::default(), Some(&certificates)).await;
-    let other = Node::start(Config::default(), None).await;
+    let owner = Box::pin(Node::start(Config::default(), Some(&certificates))).await;
+    let other = Box::pin(Node::start(Config::default(), None)).await;
     let open = Request::get("/socket.io/?EIO=4&transport=polling").body(Body::empty()).unwrap();
     let opened = owner.server.engine.handle(open, "127.0.0.1:9".parse().unwrap()).await;
     let opened = opened.into_body().collect().await.unwrap().to_bytes();

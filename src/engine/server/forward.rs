@@ -10,9 +10,9 @@ use super::Engine;
 use super::reply::{self, Reply};
 use super::request::{self, BodyError, Query};
 use crate::ImksError;
+use crate::engine::client_stream::ClientStream;
 use crate::engine::forward::{ForwardedReply, ForwardedRequest, NotForwarded};
 use crate::engine::request_error::RequestError;
-use crate::engine::websocket::ClientStream;
 use crate::engine::{Sid, metrics};
 
 impl Engine {

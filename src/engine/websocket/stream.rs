@@ -13,14 +13,14 @@ use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::extension;
-use super::raw_stream::{Io, TakeStream, take_known};
-use super::read_buffer::with_read_buffer;
 use super::reader::{Incoming, Input, Reader};
 use super::violation::Violation;
 use super::write::write_all;
 use crate::engine::close::WireEnd;
 use crate::engine::deflate::Threshold;
 use crate::engine::outbox::Backlog;
+use crate::engine::raw_stream::{Io, TakeStream, take_known};
+use crate::engine::read_buffer::with_read_buffer;
 use crate::engine::{CloseReason, Config, Frame, Message, Packet, Protocol, codec, legacy};
 use crate::{ImksError, ImksResult};
 

@@ -16,7 +16,7 @@ use wtransport::quinn::{ConnectionError, RecvStream, SendStream};
 
 use crate::engine::close::WireEnd;
 use crate::engine::outbox::Backlog;
-use crate::engine::websocket::with_read_buffer;
+use crate::engine::read_buffer::with_read_buffer;
 use crate::engine::webtransport::http3::Session;
 use crate::engine::webtransport::reader::{Incoming, Reader, Violation};
 use crate::engine::{CloseReason, Frame, Message, Packet, Secure, codec};

@@ -146,7 +146,7 @@ mod tests {
         ];
         let (request, _) =
             request(&SECRET, received(Method::POST, "/socket.io/?sid=a&EIO=4", &headers)).unwrap();
-        assert_eq!(request.uri(), &format!("{PATH}?sid=a&EIO=4"));
+        assert_eq!(request.uri().to_string(), format!("{PATH}?sid=a&EIO=4"));
         let mut names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["cookie", "host", "imks-forwarded", "x-forwarded-for"]);

@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::raw_stream::{Io, TakeStream, take_known};
-use super::read_buffer::with_read_buffer;
+use crate::engine::raw_stream::{Io, TakeStream, take_known};
+use crate::engine::read_buffer::with_read_buffer;
 
 /// The stream below a WebSocket that this node does not read, once the request has been answered.
 pub struct ClientStream {

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// The stream of one WebSocket.
-pub(super) enum Io {
+pub(crate) enum Io {
     /// The HTTP layer has not released the stream yet.
     Waiting(OnUpgrade, Option<TakeStream>),
     Open(TcpStream),
@@ -21,7 +21,7 @@ pub(super) enum Io {
 pub struct RawStream(Io);
 
 impl RawStream {
-    pub(super) fn into_io(self) -> Io {
+    pub(crate) fn into_io(self) -> Io {
         self.0
     }
 }
@@ -45,7 +45,7 @@ impl From<TlsStream<TcpStream>> for RawStream {
 pub struct TakeStream(pub fn(Upgraded) -> Option<(RawStream, Bytes)>);
 
 /// Recovers the stream from an accept loop that wraps it only in hyper's own types.
-pub(super) fn take_known(upgraded: Upgraded) -> Option<(RawStream, Bytes)> {
+pub(crate) fn take_known(upgraded: Upgraded) -> Option<(RawStream, Bytes)> {
     let upgraded = match take_plain::<TcpStream>(upgraded) {
         Ok(taken) => return Some(taken),
         Err(other) => other,
