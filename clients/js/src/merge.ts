@@ -20,7 +20,10 @@ export interface Cursor {
   id: string | null;
 }
 
-/** What changed a message. Of `edit`, `stream`, `embeds`, `author` and `sync` the whole message is known. */
+/**
+ * What changed a message. Of `edit`, `embeds`, `author` and `sync` the whole message is known, and of `stream` at the end of the
+ * stream; before it, `stream` has the text so far.
+ */
 export type UpdateKind = "edit" | "stream" | "embeds" | "author" | "sync" | "reaction" | "pin" | "poll" | "ack" | "thread";
 
 /**
@@ -241,9 +244,9 @@ export class Merger {
     this.#watch(now);
   }
 
-  /** Takes the answer to `message:get`. */
+  /** Takes the answer to `message:get`, which may be older than what came meanwhile: an end, most of all. */
   got(messages: Message[]): void {
-    for (const message of messages) this.#refresh(message);
+    for (const message of messages) if (this.#streams.has(message.id)) this.#refresh(message);
   }
 
   #hear({ seq, rev }: { seq: number; rev: number }): void {
@@ -387,14 +390,15 @@ export class Merger {
     return [...this.#heard].filter(([id, end]) => end > (this.#streams.get(id) ?? end)).map(([id]) => id);
   }
 
-  /** Takes a message whose text has changed without a number. */
-  #refresh(message: Message): void {
-    const known = this.#streams.get(message.id);
-    // Its end has come, or will come, with a number.
-    if (message.stream?.state !== "active" || !this.#isDelivered(message.id)) return;
-    if (known !== undefined && message.stream.offset < known) return;
-    this.#follow(message);
-    this.#push({ type: "updated", id: message.id, rev: this.#cursor.rev, kind: "stream", changes: message });
+  /**
+   * Takes the text of a message that is being streamed. Until its end it only grows, and without a number, so that it is not
+   * older than what is known wherever it is longer. Everything else of it has come, or will come, with a number.
+   */
+  #refresh({ id, seq, body, stream }: Message): void {
+    if (stream?.state !== "active" || !this.#isDelivered(id) || seq <= this.#horizon) return;
+    if (stream.offset <= (this.#streams.get(id) ?? -1)) return;
+    this.#follow({ id, stream });
+    this.#push({ type: "updated", id, rev: this.#cursor.rev, kind: "stream", changes: { body, stream } });
   }
 
   #push(body: Body): void {

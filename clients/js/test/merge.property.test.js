@@ -135,6 +135,31 @@ class World {
     else this.merger.got(asked.made);
   }
 
+  // A piece is lost, the next one shows it, and the text is asked for.
+  tear() {
+    if (!this.isConnected) return;
+    this.settle();
+    const message = this.server.present().findLast(({ stream }) => stream?.state === "active");
+    if (!message) return;
+    this.server.append(message, "lost");
+    this.wire.pop();
+    this.torn.add(message.id);
+    this.server.append(message, "heard");
+    this.hear();
+    this.ask();
+  }
+
+  // While a text is fetched, its message is deleted, ends or changes, and that is heard before the answer.
+  overtake() {
+    if (this.asked?.request.ask !== "messages") return;
+    const { ids } = this.asked.request;
+    const message = this.server.present().find(({ id }) => ids.includes(id));
+    if (this.chance(0.3)) this.server.delete(message);
+    else if (this.chance(0.5)) this.server.finish(message);
+    else this.server.react(message, "a");
+    while (this.wire.length > 0) this.hear();
+  }
+
   read() {
     const event = this.merger.take();
     if (event) this.reader.read(event);
@@ -151,6 +176,8 @@ class World {
 
   step() {
     const what = this.random();
+    if (this.chance(0.01)) this.tear();
+    if (this.chance(0.1)) this.overtake();
     if (what < 0.4) this.talk();
     else if (what < 0.65) this.hear();
     else if (what < 0.72) this.ask();

@@ -145,6 +145,34 @@ test("a piece that overtakes an answer that has less is fetched, and so is one t
   assert.deepEqual(it.next(0), { ask: "messages", ids: [Server.id(3)] });
 });
 
+test("a fetched text that is older than the end of its stream brings nothing back", () => {
+  const stream = (state, offset) => ({ body: "a".repeat(offset), stream: { state, offset } });
+  const finished = { name: "message:updated", payload: { ...change(1, 1, "stream"), ...stream("finished", 9) } };
+  const deleted = { name: "message:deleted", payload: { id: Server.id(1), seq: 1, rev: 1, deleted_at: "now" } };
+  for (const [end, type] of [[finished, "updated"], [deleted, "deleted"]]) {
+    const it = merger();
+    it.live(sent(1, stream("active", 0)), 0);
+    it.live({ name: "message:append", payload: { id: Server.id(1), offset: 5, text: "aaaa" } }, 0);
+    all(it);
+    assert.equal(it.next(0).ask, "messages");
+    it.live(end, 0);
+    it.got([message(1, stream("active", 9))]);
+    assert.deepEqual([all(it).map((event) => event.type), it.dueAt], [[type], null]);
+  }
+});
+
+test("a fetched text changes nothing else of its message", () => {
+  const it = merger();
+  const stream = (offset) => ({ body: "a".repeat(offset), stream: { state: "active", offset } });
+  it.live(sent(1, { ...stream(0), reactions: {} }), 0);
+  it.live({ name: "message:append", payload: { id: Server.id(1), offset: 5, text: "aaaa" } }, 0);
+  it.next(0);
+  it.live({ name: "reaction:updated", payload: { message_id: Server.id(1), rev: 1, reactions: { "👍": { count: 1 } } } }, 0);
+  it.got([message(1, { ...stream(9), reactions: {} })]);
+  const [{ body, reactions }] = all(it).reduce(apply, []);
+  assert.deepEqual([body.length, reactions], [9, { "👍": { count: 1 } }]);
+});
+
 test("pieces for which a slow reader has no room are fetched as a whole", () => {
   const it = merger();
   it.live(sent(1, { body: "", stream: { state: "active", offset: 0 } }), 0);

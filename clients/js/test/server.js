@@ -43,7 +43,7 @@ export class Server {
   }
 
   change(message, event, change) {
-    if (!message || message.deleted_at) return;
+    if (!message || message.deleted_at !== null) return;
     this.log.push(message.id);
     const payload = change(message) ?? {};
     const { id, seq } = message;
