@@ -100,7 +100,8 @@ export class Client {
   /**
    * Sends a request and returns the data of its answer.
    *
-   * Rejects with an `ImksError`: that of the answer, `timeout`, `disconnected`, or why there is no connection.
+   * Rejects with an `ImksError`: that of the answer, `timeout`, `disconnected`, `payload_too_large`, or why there is no
+   * connection.
    */
   request<E extends keyof ClientToServerEvents>(
     event: E,

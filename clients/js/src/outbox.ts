@@ -129,7 +129,7 @@ export class Outbox {
   }
 
   async #deliver(entry: OutboxEntry): Promise<Message> {
-    for (let failures = 0; ; ) {
+    for (let attempts = 0, failures = 0; ; attempts++) {
       await this.#parts.ready();
       if (entry.tried_at === null) {
         entry.tried_at = this.#parts.clock();
@@ -140,10 +140,9 @@ export class Outbox {
         return await this.#parts.deliver(entry.request);
       } catch (thrown) {
         const error = asImksError(thrown);
-        // A connection that ends is no attempt: the next one waits for a new connection.
-        if (error.code === "disconnected") continue;
-        if (!isWorthAnotherAttempt(error, ++failures)) throw error;
-        await this.#parts.sleep(Math.max(error.retryAfterMs ?? 0, pause(failures - 1, PAUSES, Math.random())));
+        // A connection that ends says nothing about the message.
+        if (error.code !== "disconnected" && !isWorthAnotherAttempt(error, ++failures)) throw error;
+        await this.#parts.sleep(Math.max(error.retryAfterMs ?? 0, pause(attempts, PAUSES, Math.random())));
       }
     }
   }
@@ -176,5 +175,5 @@ function expired(): ImksError {
 
 /** How long an attempt may be repeated: an hour less than the server remembers a nonce. */
 const NONCE_VALID_MS = 23 * 60 * 60 * 1_000;
-/** The pauses after answers that say "try again". */
+/** The pauses after attempts that failed. */
 const PAUSES: Pauses = { delayMs: 250, delayMaxMs: 30_000, jitter: 0.5 };

@@ -22,7 +22,7 @@ export interface RequestOptions {
 /**
  * Sends a request, with a connection at the latest before its deadline, and returns the data of the answer.
  *
- * Rejects with an `ImksError`: that of the answer, `timeout`, `disconnected`, or why there is no connection.
+ * Rejects with an `ImksError`: that of the answer, `timeout`, `disconnected`, `payload_too_large`, or why there is no connection.
  */
 export async function request<E extends keyof ClientToServerEvents>(
   connection: Connection,
@@ -45,6 +45,7 @@ export async function requestNow<E extends keyof ClientToServerEvents>(
   const { session } = connection;
   // Without one, the stock socket would keep the request for the next connection.
   if (!session) throw disconnected(event);
+  fits(event, payload, session.limits.max_payload);
   const socket = connection.socket.timeout(Math.max(timeoutMs, 1)) as unknown as Untyped;
   let answer: Answer<RequestData<E>>;
   try {
@@ -54,6 +55,21 @@ export async function requestNow<E extends keyof ClientToServerEvents>(
   }
   if (!answer.ok) throw ImksError.from(answer.error);
   return answer.data;
+}
+
+/** Throws where the server would end the connection because of the size of a request, or where it is no JSON. */
+function fits(event: string, payload: unknown, max = Infinity): void {
+  let text: string;
+  try {
+    text = JSON.stringify([event, payload]);
+  } catch (cause) {
+    throw new ImksError("invalid_payload", `${event}: the payload is no JSON`, { cause });
+  }
+  // A UTF-16 unit has three bytes at most.
+  if (text.length * 3 + ENVELOPE_BYTES <= max) return;
+  const bytes = new TextEncoder().encode(text).length + ENVELOPE_BYTES;
+  if (bytes <= max) return;
+  throw new ImksError("payload_too_large", `${event}: ${bytes} bytes, and the server takes ${max}`);
 }
 
 async function before<T>(until: number, event: string, wanted: Promise<T>): Promise<T> {
@@ -77,5 +93,7 @@ interface Untyped {
   emitWithAck(event: string, payload: unknown): Promise<unknown>;
 }
 
+/** What stands around a request in its packet, at most: the types, the number of the ack. */
+const ENVELOPE_BYTES = 64;
 /** How long an answer may take, in milliseconds. */
 const REQUEST_TIMEOUT_MS = 10_000;

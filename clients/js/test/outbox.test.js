@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ImksError, MemoryStore, WebStorageStore } from "../dist/index.js";
 import { newNonce, Outbox } from "../dist/outbox.js";
+import { requestNow } from "../dist/requests.js";
 import { pause, refusal } from "../dist/retry.js";
+import { Connection } from "./connection.js";
 
 const HOUR = 60 * 60 * 1_000;
 
@@ -37,8 +39,9 @@ test("messages of a channel are sent in the order in which they were written, ea
   assert.deepEqual(stored.map(({ body }) => body), ["one", "two", "three"]);
   assert.deepEqual(it.attempts.map(({ body }) => body), ["one", "one", "one", "two", "three"]);
   assert.equal(new Set(it.attempts.map(({ nonce }) => nonce)).size, 3);
-  assert.equal(it.slept.length, 1, "a lost connection is no attempt");
-  assert.ok(it.slept[0] >= 700, "it waits as long as the server says");
+  assert.equal(it.slept.length, 2);
+  assert.ok(it.slept[0] >= 125, "it does not come back at once after a lost connection");
+  assert.ok(it.slept[1] >= 700, "it waits as long as the server says");
   assert.deepEqual([it.box.waiting(), it.store.load()], [[], []]);
 });
 
@@ -49,6 +52,28 @@ test("a message that is refused for good fails with the code, and the next one i
   assert.deepEqual([refused.reason.code, broken.reason.code, good.status], ["channel_archived", "internal", "fulfilled"]);
   assert.deepEqual(it.attempts.map(({ body }) => body), ["a", "b", "b", "c"], "a bug is tried twice");
   assert.deepEqual(it.told.map((outcome) => outcome.error?.code ?? outcome.message.body), ["channel_archived", "internal", "c"]);
+});
+
+test("a message that ends the connection again and again is tried ever more slowly", async () => {
+  const it = outbox({ answers: Array.from({ length: 10 }, () => error("disconnected", { retryable: true })) });
+  await it.box.send(draft("x"));
+  assert.equal(it.attempts.length, 11);
+  assert.ok(it.slept[0] < 1_000 && it.slept[9] >= 15_000, `${it.slept}`);
+});
+
+test("a message that is too large fails, and the next one is sent", async () => {
+  const connection = new Connection((_, message) => ({ message }));
+  const box = new Outbox({
+    store: new MemoryStore(),
+    max: 10,
+    ready: () => connection.ready(),
+    deliver: async (message) => (await requestNow(connection, "message:send", message)).message,
+    told: () => {},
+    clock: () => 0,
+    sleep: async () => assert.fail("nothing to wait for"),
+  });
+  const [large, small] = await Promise.allSettled([box.send(draft("é".repeat(800))), box.send(draft("small"))]);
+  assert.deepEqual([large.reason?.code, small.value?.body, box.waiting()], ["payload_too_large", "small", []]);
 });
 
 test("a full outbox refuses one more message, and has room again afterwards", async () => {
