@@ -1,8 +1,8 @@
 //! The client: one connection, its channels, and its outbox.
 
-import { closed, Connection, type ConnectionOptions, type ImksSocket, type State, type StateChange } from "./connection.js";
+import { Connection, type ConnectionOptions, type ImksSocket, type State, type StateChange } from "./connection.js";
 import { Emitter } from "./emitter.js";
-import type { ImksError } from "./error.js";
+import { closed, type ImksError } from "./error.js";
 import type { ClientToServerEvents, Message, MessageSendRequest, ServerToClientEvents, SessionReadyEvent } from "./imks.js";
 import { Outbox, type Outcome } from "./outbox.js";
 import { Readers, type MessagesOptions, type MessageStream } from "./readers.js";
@@ -27,6 +27,8 @@ export type ClientEvents = ServerToClientEvents & {
   sent: (message: Message, entry: OutboxEntry) => void;
   /** A message of the outbox was refused for good. */
   failed: (error: ImksError, entry: OutboxEntry) => void;
+  /** The store of the outbox cannot be read, or an entry of it, which is skipped: `cause` has what was found instead. */
+  unreadable: (error: ImksError) => void;
 };
 
 /** What to send: `message:send` without the channel. A `nonce` is made where there is none. */
@@ -56,9 +58,11 @@ export class Client {
       ready: () => this.#connection.ready({ orRefused: false }),
       deliver: async (message) => (await requestNow(this.#connection, "message:send", message)).message,
       told: (outcome) => this.#own.told(outcome),
+      unreadable: (error) => this.#own.unreadable(error),
       clock: () => Date.now(),
       sleep: (ms) => this.#sleep(ms),
     });
+    this.#connection.on("state", ({ state }) => state === "closed" && this.#outbox.close());
   }
 
   get state(): State {
@@ -92,7 +96,7 @@ export class Client {
   /** Calls `handler` for each such event. Returns the function that ends it. */
   on<E extends keyof ClientEvents>(event: E, handler: ClientEvents[E]): () => void {
     if (event === "state") return this.#connection.on("state", handler as ClientEvents["state"]);
-    if (event === "sent" || event === "failed") return this.#own.on(event, handler as never);
+    if (event === "sent" || event === "failed" || event === "unreadable") return this.#own.on(event, handler as never);
     this.socket.on(event as keyof ServerToClientEvents, handler as never);
     return () => void this.socket.off(event as keyof ServerToClientEvents, handler as never);
   }
@@ -174,9 +178,13 @@ export class Channel {
   }
 }
 
-class OwnEvents extends Emitter<Pick<ClientEvents, "sent" | "failed">> {
+class OwnEvents extends Emitter<Pick<ClientEvents, "sent" | "failed" | "unreadable">> {
   told(outcome: Outcome): void {
     if ("message" in outcome) this.emit("sent", outcome.message, outcome.entry);
     else this.emit("failed", outcome.error, outcome.entry);
+  }
+
+  unreadable(error: ImksError): void {
+    this.emit("unreadable", error);
   }
 }

@@ -2,7 +2,7 @@
 
 import { io, type ManagerOptions, type Socket, type SocketOptions } from "socket.io-client";
 import { Emitter } from "./emitter.js";
-import { ImksError } from "./error.js";
+import { closed, ImksError } from "./error.js";
 import type { ClientInfo, ClientToServerEvents, ServerToClientEvents, SessionReadyEvent } from "./imks.js";
 import { pause, refusal, RENEWALS_MAX, type Pauses } from "./retry.js";
 
@@ -257,11 +257,6 @@ export class Connection extends Emitter<ConnectionEvents> {
   async #fetch(reason: TokenReason): Promise<string> {
     return typeof this.#token === "string" ? this.#token : this.#token(reason);
   }
-}
-
-/** The error of everything that is left to do when the client is closed. */
-export function closed(): ImksError {
-  return new ImksError("closed", "The client is closed");
 }
 
 function unreachable(message: string, cause?: unknown): ImksError {

@@ -66,6 +66,11 @@ export function asImksError(thrown: unknown): ImksError {
   return thrown instanceof ImksError ? thrown : new ImksError("internal", String(thrown), { cause: thrown });
 }
 
+/** The error of everything that is left to do when the client is closed. */
+export function closed(): ImksError {
+  return new ImksError("closed", "The client is closed");
+}
+
 /** What an error has beside its code and message. */
 export interface ErrorFacts {
   retryable?: boolean;

@@ -1,9 +1,9 @@
 //! The outbox: messages that are sent until they are acknowledged, those of one channel one after the other.
 
-import { asImksError, ImksError } from "./error.js";
+import { asImksError, closed, ImksError } from "./error.js";
 import type { Message, MessageSendRequest } from "./imks.js";
 import { isWorthAnotherAttempt, pause, type Pauses } from "./retry.js";
-import type { OutboxEntry, OutboxStore } from "./store.js";
+import { isEntry, type OutboxEntry, type OutboxStore } from "./store.js";
 
 /** What an outbox needs from its client. */
 export interface OutboxParts {
@@ -16,6 +16,8 @@ export interface OutboxParts {
   deliver(request: MessageSendRequest): Promise<Message>;
   /** Is told what became of each message, also of those that an earlier run has left. */
   told(outcome: Outcome): void;
+  /** Is told of what an earlier run has left and cannot be read. */
+  unreadable(error: ImksError): void;
   /** The time in milliseconds since 1970, which an entry keeps. */
   clock(): number;
   /** Waits for so many milliseconds; rejects when the client is closed. */
@@ -39,18 +41,24 @@ interface Waiting {
 export class Outbox {
   readonly #parts: OutboxParts;
   readonly #channels = new Map<string, Waiting[]>();
-  /** Settled when what is left of earlier runs stands in front. */
-  readonly #loaded: Promise<void>;
+  /** Settled when what is left of earlier runs stands in front; null where that has failed. */
+  #loaded: Promise<void> | null = null;
   /** Settled when the last message is stored, so that they are stored in the order of the calls. */
   #last: Promise<void>;
   #count = 0;
   #order = 0;
+  #isClosed = false;
 
   constructor(parts: OutboxParts) {
     this.#parts = parts;
-    this.#loaded = this.#load();
-    // Whoever sends learns of a failure.
-    this.#last = this.#loaded.catch(() => {});
+    // Failures are told by `unreadable`.
+    this.#last = this.#load().catch(() => {});
+  }
+
+  /** Rejects whatever waits, and what is sent from now on. What is stored stays there. */
+  close(): void {
+    this.#isClosed = true;
+    for (const { reject } of [...this.#channels.values()].flat()) reject(closed());
   }
 
   /** The entries that wait, of one channel or of all, in their order. */
@@ -61,28 +69,49 @@ export class Outbox {
 
   /** Puts a message into the outbox, and returns it as it is stored at the server, however long that takes. */
   async send(request: MessageSendRequest): Promise<Message> {
+    if (this.#isClosed) throw closed();
     if (this.#count >= this.#parts.max) throw new ImksError("outbox_full", `${this.#parts.max} messages wait already`);
     const nonce = request.nonce ?? newNonce();
     this.#order = Math.max(this.#order + 1, this.#parts.clock());
     const entry = { nonce, order: this.#order, request: { ...request, nonce }, tried_at: null };
-    const stored = this.#last.then(() => this.#loaded).then(() => this.#put(entry));
+    const stored = this.#last.then(() => this.#load()).then(() => this.#put(entry));
     this.#last = stored.catch(() => {});
     return new Promise((resolve, reject) => this.#add(request.channel_id, { entry, stored, resolve, reject }));
   }
 
-  async #load(): Promise<void> {
-    let left: OutboxEntry[];
-    try {
-      left = await this.#parts.store.load();
-    } catch (cause) {
-      throw storeFailed(cause);
-    }
+  /** Loads what is left of earlier runs: once, or again where that has failed. */
+  #load(): Promise<void> {
+    this.#loaded ??= this.#read().catch((error: ImksError) => {
+      this.#loaded = null;
+      this.#parts.unreadable(error);
+      throw error;
+    });
+    return this.#loaded;
+  }
+
+  async #read(): Promise<void> {
     const ignore = () => {};
+    const left: OutboxEntry[] = [];
+    for (const entry of await this.#kept()) {
+      if (isEntry(entry)) left.push(entry);
+      else this.#parts.unreadable(new ImksError("store_failed", "The store has an entry that cannot be read", { cause: entry }));
+    }
     // From behind, since each goes to the front.
     for (const entry of left.sort((a, b) => b.order - a.order)) {
       this.#order = Math.max(this.#order, entry.order);
       this.#add(entry.request.channel_id, { entry, stored: Promise.resolve(), resolve: ignore, reject: ignore }, true);
     }
+  }
+
+  async #kept(): Promise<readonly unknown[]> {
+    let kept: unknown;
+    try {
+      kept = await this.#parts.store.load();
+    } catch (cause) {
+      throw new ImksError("store_failed", "What earlier runs have left cannot be read", { cause });
+    }
+    if (Array.isArray(kept)) return kept;
+    throw new ImksError("store_failed", "load() of the store must return a list", { cause: kept });
   }
 
   #add(channelId: string, waiting: Waiting, inFront = false): void {
@@ -96,12 +125,13 @@ export class Outbox {
 
   /** Sends what waits for a channel, until nothing does. */
   async #work(channelId: string, lane: Waiting[]): Promise<void> {
-    // Without what is left of earlier runs nobody is the first.
-    await this.#loaded.catch(() => {});
     for (let first = lane[0]; first; first = lane[0]) {
       const { entry, stored, resolve, reject } = first;
+      // What is left of earlier runs comes in front meanwhile.
+      await stored.catch(() => {});
+      if (lane[0] !== first) continue;
       const result = await this.#settle(entry, stored);
-      lane.shift();
+      lane.splice(lane.indexOf(first), 1);
       this.#count--;
       if ("message" in result) resolve(result.message);
       else reject(result.error);

@@ -1,8 +1,7 @@
 //! The readers of channels: hands live events to their mergers, and asks the server for what these are missing.
 
 import type { Connection } from "./connection.js";
-import { closed } from "./connection.js";
-import { asImksError, ImksError } from "./error.js";
+import { asImksError, closed, ImksError } from "./error.js";
 import type { ClientToServerEvents, SessionReadyEvent, SubscribedChannel } from "./imks.js";
 import { LIVE, Merger, type ChannelEvent, type Cursor, type LiveEvent } from "./merge.js";
 import { request, type RequestData, type RequestPayload } from "./requests.js";

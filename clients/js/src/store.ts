@@ -14,10 +14,19 @@ export interface OutboxEntry {
   tried_at: number | null;
 }
 
+/** Returns whether `value` is an entry, whole and of the right types. */
+export function isEntry(value: unknown): value is OutboxEntry {
+  if (typeof value !== "object" || value === null) return false;
+  const { nonce, order, request, tried_at } = value as Partial<OutboxEntry>;
+  const isMessage = typeof request?.channel_id === "string" && request.nonce === nonce;
+  const isTried = tried_at === null || Number.isFinite(tried_at);
+  return typeof nonce === "string" && nonce !== "" && Number.isFinite(order) && isMessage && isTried;
+}
+
 /** Keeps an outbox. Each method may fail; then the message is not sent. */
 export interface OutboxStore {
-  /** Returns what is left of earlier runs. */
-  load(): OutboxEntry[] | Promise<OutboxEntry[]>;
+  /** Returns what is left of earlier runs. What is no whole entry is skipped, and told by `unreadable`. */
+  load(): readonly unknown[] | Promise<readonly unknown[]>;
   /** Adds an entry, or replaces the one with its nonce. */
   put(entry: OutboxEntry): void | Promise<void>;
   /** Forgets an entry. */
@@ -43,14 +52,14 @@ export class WebStorageStore implements OutboxStore {
   readonly #storage: WebStorage;
 
   constructor(name: string, storage: WebStorage = localStorage) {
-    this.#prefix = `imks.outbox.${name}.`;
+    // In what is encoded there is no slash, so that no prefix is the beginning of another one.
+    this.#prefix = `imks.outbox/${encodeURIComponent(name)}/`;
     this.#storage = storage;
   }
 
-  load(): OutboxEntry[] {
+  load(): unknown[] {
     const keys = Array.from({ length: this.#storage.length }, (_, index) => this.#storage.key(index));
-    const mine = keys.filter((key) => key?.startsWith(this.#prefix));
-    return mine.map((key) => JSON.parse(this.#storage.getItem(key ?? "") ?? "") as OutboxEntry);
+    return keys.flatMap((key) => (key?.startsWith(this.#prefix) ? [this.#read(key)] : []));
   }
 
   put(entry: OutboxEntry): void {
@@ -59,6 +68,17 @@ export class WebStorageStore implements OutboxStore {
 
   remove(nonce: string): void {
     this.#storage.removeItem(this.#prefix + nonce);
+  }
+
+  /** Returns an entry, or the text that is none. */
+  #read(key: string): unknown {
+    const text = this.#storage.getItem(key);
+    try {
+      const entry: unknown = JSON.parse(text ?? "");
+      return isEntry(entry) && entry.nonce === key.slice(this.#prefix.length) ? entry : text;
+    } catch {
+      return text;
+    }
   }
 }
 

@@ -11,7 +11,7 @@ const HOUR = 60 * 60 * 1_000;
 
 // An outbox; `answers` are taken one after the other, and then every message is stored.
 function outbox({ answers = [], max = 10, store = new MemoryStore(), clock = () => 0 } = {}) {
-  const it = { attempts: [], slept: [], told: [], store };
+  const it = { attempts: [], slept: [], told: [], unreadable: [], store };
   it.box = new Outbox({
     store,
     max,
@@ -23,12 +23,27 @@ function outbox({ answers = [], max = 10, store = new MemoryStore(), clock = () 
       return { id: request.nonce, body: request.body };
     },
     told: (outcome) => it.told.push(outcome),
+    unreadable: (error) => it.unreadable.push(error),
     clock,
     sleep: async (ms) => void it.slept.push(ms),
   });
   return it;
 }
 
+// A storage as browsers have it, and what it keeps.
+function webStorage() {
+  const kept = new Map();
+  const storage = {
+    get length() { return kept.size; },
+    key: (index) => [...kept.keys()][index] ?? null,
+    getItem: (key) => kept.get(key) ?? null,
+    setItem: (key, value) => void kept.set(key, value),
+    removeItem: (key) => void kept.delete(key),
+  };
+  return { kept, storage };
+}
+
+const entry = (nonce, order) => ({ nonce, order, request: draft(nonce, { nonce }), tried_at: null });
 const draft = (body, more = {}) => ({ channel_id: "c", body, ...more });
 const error = (code, more = {}) => new ImksError(code, code, more);
 const busy = (more) => error("rate_limited", { retryable: true, retryAfterMs: 700, ...more });
@@ -69,6 +84,7 @@ test("a message that is too large fails, and the next one is sent", async () => 
     ready: () => connection.ready(),
     deliver: async (message) => (await requestNow(connection, "message:send", message)).message,
     told: () => {},
+    unreadable: () => {},
     clock: () => 0,
     sleep: async () => assert.fail("nothing to wait for"),
   });
@@ -114,8 +130,39 @@ test("a store that fails keeps no message that is not kept", async () => {
   const it = outbox({ store: full });
   await assert.rejects(it.box.send(draft("x")), ({ code, cause }) => code === "store_failed" && cause.message === "the quota");
   assert.deepEqual(it.attempts, []);
-  const broken = outbox({ store: { ...full, load: () => Promise.reject(new Error("gone")) } });
-  for (const body of ["x", "y"]) await assert.rejects(broken.box.send(draft(body)), { code: "store_failed" });
+});
+
+test("a store that could not be read is read again, and what it kept is still sent first", async () => {
+  const old = { nonce: "n", order: 1, request: draft("left", { nonce: "n" }), tried_at: null };
+  const answers = [() => Promise.reject(new Error("gone")), () => undefined, () => [old]];
+  const it = outbox({ store: { load: () => answers.shift()(), put() {}, remove() {} } });
+  const sending = ["a", "b", "c"].map((body) => it.box.send(draft(body)));
+  const results = await Promise.allSettled(sending);
+  assert.deepEqual(results.map(({ reason, value }) => reason?.code ?? value.body), ["store_failed", "b", "c"]);
+  assert.deepEqual(it.attempts.map(({ body }) => body), ["left", "b", "c"]);
+  assert.deepEqual(it.unreadable.map(({ cause }) => cause?.message), ["gone", undefined]);
+});
+
+test("what is no entry is told once, and holds up nothing", async () => {
+  const good = { nonce: "n", order: 1, request: draft("left", { nonce: "n" }), tried_at: null };
+  const { tried_at: _, ...untried } = good;
+  const bad = [null, "{", {}, untried, { ...good, order: "z" }, { ...good, request: null }, { ...good, nonce: "m" }];
+  const it = outbox({ store: { load: () => [...bad, good], put() {}, remove() {} } });
+  for (const body of ["a", "b"]) await it.box.send(draft(body));
+  assert.deepEqual(it.attempts.map(({ body }) => body), ["left", "a", "b"]);
+  assert.deepEqual(it.unreadable.map(({ code, cause }) => [code, cause]), bad.map((entry) => ["store_failed", entry]));
+});
+
+test("a store that never answers holds nobody beyond the end of the client", async () => {
+  const never = () => new Promise(() => {});
+  for (const method of ["load", "put", "remove"]) {
+    const it = outbox({ store: { load: () => [], put() {}, remove() {}, [method]: never } });
+    const sending = it.box.send(draft("x"));
+    await new Promise(setImmediate);
+    it.box.close();
+    await assert.rejects(sending, { code: "closed" });
+    await assert.rejects(it.box.send(draft("y")), { code: "closed" });
+  }
 });
 
 test("a store that takes its time, now more and now less, changes no order", async () => {
@@ -136,22 +183,37 @@ test("a store that takes its time, now more and now less, changes no order", asy
 });
 
 test("the storage of a browser keeps the outboxes of two users apart", async () => {
-  const kept = new Map();
-  const storage = {
-    get length() { return kept.size; },
-    key: (index) => [...kept.keys()][index] ?? null,
-    getItem: (key) => kept.get(key) ?? null,
-    setItem: (key, value) => void kept.set(key, value),
-    removeItem: (key) => void kept.delete(key),
-  };
+  const { kept, storage } = webStorage();
   const [alice, bob] = ["alice", "bob"].map((name) => new WebStorageStore(name, storage));
-  const entry = (nonce, order) => ({ nonce, order, request: draft(nonce, { nonce }), tried_at: null });
   for (const [store, ...of] of [[alice, entry("b", 2)], [bob, entry("x", 1)], [alice, entry("a", 1)]]) store.put(...of);
   assert.deepEqual(bob.load(), [entry("x", 1)]);
   const it = outbox({ store: alice });
   await it.box.send(draft("new"));
   assert.deepEqual(it.attempts.map(({ body }) => body), ["a", "b", "new"]);
   assert.deepEqual([...kept.keys()].length, 1);
+});
+
+test("no name is the beginning of another one, whatever is in it", () => {
+  const { storage } = webStorage();
+  const names = ["al", "al.b", "al/b", "al%2Fb", "", "/", "b"];
+  const stores = names.map((name) => new WebStorageStore(name, storage));
+  for (const [place, store] of stores.entries()) {
+    for (const nonce of [`${place}`, "b.n", "b/n"]) store.put(entry(nonce, place));
+  }
+  for (const [place, store] of stores.entries()) {
+    assert.deepEqual(store.load().map(({ nonce, order }) => [nonce, order]), [`${place}`, "b.n", "b/n"].map((nonce) => [nonce, place]));
+    store.remove("b.n");
+    assert.equal(store.load().length, 2);
+  }
+});
+
+test("an entry that somebody has broken is left out", () => {
+  const { kept, storage } = webStorage();
+  const store = new WebStorageStore("al", storage);
+  for (const nonce of ["broken", "moved", "good"]) store.put(entry(nonce, 1));
+  const [broken, moved] = kept.keys();
+  kept.set(broken, "{").set(moved, JSON.stringify(entry("other", 1)));
+  assert.deepEqual(store.load(), ["{", JSON.stringify(entry("other", 1)), entry("good", 1)]);
 });
 
 test("nonces differ and fit", () => {
