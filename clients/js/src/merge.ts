@@ -215,10 +215,13 @@ export class Merger {
     this.#hear({ seq: answer.seq, rev: answer.rev });
     if (answer.reset) this.#reset(answer);
     else this.#raise(answer);
-    for (const { rev, message } of answer.changes) {
+    const known = this.#cursor.rev;
+    for (const [place, { rev, message }] of answer.changes.entries()) {
       // Those after the cursor come as messages, as they are now.
       if (message.seq > until) continue;
-      if (rev > this.#cursor.rev) this.#deliverChange(rev, message.id, changeOf(message, "sync"));
+      // A message that is being streamed may have the number of another change, which is passed with the last of them.
+      const passed = answer.changes[place + 1]?.rev === rev ? rev - 1 : rev;
+      if (rev > known) this.#deliverChange(rev, message.id, changeOf(message, "sync"), passed);
       else if (isNewest) this.#refresh(message);
     }
     this.#cursor.rev = Math.max(this.#cursor.rev, answer.rev);
@@ -310,8 +313,8 @@ export class Merger {
     }
   }
 
-  #deliverChange(rev: number, id: string, body: Change): void {
-    this.#cursor.rev = rev;
+  #deliverChange(rev: number, id: string, body: Change, passed = rev): void {
+    this.#cursor.rev = passed;
     if (body.type === "deleted") {
       this.#follow({ id, stream: null });
       this.#push({ ...body, id, rev });

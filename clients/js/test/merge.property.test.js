@@ -149,15 +149,16 @@ class World {
     this.ask();
   }
 
-  // While a text is fetched, its message is deleted, ends or changes, and that is heard before the answer.
+  // While a text is asked for, its message is deleted, ends or changes, and that may be heard before the answer.
   overtake() {
-    if (this.asked?.request.ask !== "messages") return;
-    const { ids } = this.asked.request;
-    const message = this.server.present().find(({ id }) => ids.includes(id));
+    if (!this.asked || this.asked.request.ask === "history") return;
+    const { ids, seq } = this.asked.request;
+    const isAsked = (message) => ids?.includes(message.id) ?? (message.seq <= seq && message.stream?.state === "active");
+    const message = this.server.present().findLast(isAsked);
     if (this.chance(0.3)) this.server.delete(message);
     else if (this.chance(0.5)) this.server.finish(message);
     else this.server.react(message, "a");
-    while (this.wire.length > 0) this.hear();
+    while (ids && this.wire.length > 0) this.hear();
   }
 
   read() {

@@ -161,6 +161,14 @@ test("a fetched text that is older than the end of its stream brings nothing bac
   }
 });
 
+test("two changes of an answer may have the same number", () => {
+  const it = merger({ seq: 2, rev: 0, id: Server.id(2) });
+  const changes = [1, 2].map((seq) => ({ rev: 4, message: message(seq, { body: "new" }) }));
+  it.synced(answer({ seq: 2, rev: 4, changes }), 0);
+  const [first, last] = all(it);
+  assert.deepEqual([first.id, first.cursor.rev, last.id, last.cursor.rev], [Server.id(1), 3, Server.id(2), 4]);
+});
+
 test("a fetched text changes nothing else of its message", () => {
   const it = merger();
   const stream = (offset) => ({ body: "a".repeat(offset), stream: { state: "active", offset } });

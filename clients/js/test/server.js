@@ -32,7 +32,7 @@ export class Server {
 
   send(body, stream = null) {
     const seq = this.seq + 1;
-    const message = { id: Server.id(seq), seq, body, deleted_at: null, reactions: {}, stream, version: 1 };
+    const message = { id: Server.id(seq), seq, body, deleted_at: null, reactions: {}, stream, version: 1, rev: 0 };
     this.messages.push(message);
     this.tell("message:new", message);
   }
@@ -47,7 +47,7 @@ export class Server {
     this.log.push(message.id);
     const payload = change(message) ?? {};
     const { id, seq } = message;
-    const rev = this.rev;
+    const rev = (message.rev = this.rev);
     if (event === "message:updated") this.tell(event, { ...message, rev, ...payload });
     else if (event === "message:deleted") this.tell(event, { id, seq, rev, deleted_at: message.deleted_at });
     else this.tell(event, { message_id: id, rev, ...payload });
@@ -120,17 +120,19 @@ export class Server {
     const changed = new Map(this.log.slice(rev, until).map((id, at) => [id, rev + at + 1]));
     const isForeign = seq > head || rev > until;
     const reset = isForeign || until - rev > LOG || changed.size > LIMIT;
+    const isActive = (message) => message?.stream?.state === "active" && message.seq <= seq && !changed.has(message.id);
+    const active = new Set(this.messages.filter(isActive).map(({ id }) => id));
     const missing = head - (reset ? horizon : Math.max(seq, horizon));
     return () => {
       const there = this.present();
       const newest = there.filter((message) => message.seq > head - Math.min(missing, LIMIT) && message.seq <= head);
       const known = reset ? [] : there.filter((message) => changed.has(message.id));
-      const isStreamed = (message) => message.stream?.state === "active" && message.seq <= seq && !changed.has(message.id);
-      const streamed = reset ? [] : there.filter(isStreamed);
+      const streamed = reset ? [] : there.filter(({ id }) => active.has(id));
+      // A streamed message may have the number of another change.
       const changes = [
-        ...known.map((message) => ({ rev: changed.get(message.id), message })).sort((a, b) => a.rev - b.rev),
-        ...streamed.map((message) => ({ rev: Math.min(until, rev), message })),
-      ];
+        ...streamed.map((message) => ({ rev: Math.min(until, message.rev), message })),
+        ...known.map((message) => ({ rev: changed.get(message.id), message })),
+      ].sort((a, b) => a.rev - b.rev);
       return structuredClone({
         messages: newest,
         changes,
