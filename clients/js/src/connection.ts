@@ -101,6 +101,11 @@ export class Connection extends Emitter<ConnectionEvents> {
     return this.#session;
   }
 
+  /** Why the server keeps this client out; null unless it is `refused`. */
+  get refusal(): ImksError | null {
+    return this.#state === "refused" ? this.#refusal : null;
+  }
+
   /**
    * Connects, unless it does so already, and returns the session.
    *

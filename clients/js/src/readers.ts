@@ -49,8 +49,12 @@ class Reading implements MessageStream {
   merger: Merger | null = null;
   /** The connection on which its room was entered. (The `session_id` is that of the token.) */
   joined: SessionReadyEvent | null = null;
-  /** Whether it is asked for alone, because a request for several streams was refused. */
+  /** Whether it is asked for alone, because a request for several streams was refused: until one for it has succeeded. */
   isAlone = false;
+  /** Requests in a row that failed. */
+  failures = 0;
+  /** No request for it before this time, because the last one failed. */
+  notBefore = 0;
   readonly #leave: (reading: Reading) => void;
   readonly #taken: () => void;
   #error: ImksError | null = null;
@@ -66,6 +70,12 @@ class Reading implements MessageStream {
 
   get waiting(): number {
     return this.merger?.waiting ?? 0;
+  }
+
+  /** Forgets what has failed. */
+  succeeded(): void {
+    this.isAlone = false;
+    this.failures = this.notBefore = 0;
   }
 
   [Symbol.asyncIterator](): this {
@@ -125,15 +135,20 @@ class Reading implements MessageStream {
   }
 }
 
+/** A kind of request: for which streams, for how many at once. */
+interface Kind {
+  pick(stream: Reading): boolean;
+  max: number;
+  run(streams: Reading[]): Promise<void>;
+}
+
 /** All readers of a client. One request at a time asks for what they miss. */
 export class Readers {
   readonly #connection: Connection;
   readonly #streams = new Set<Reading>();
   #isAsking = false;
-  #isSyncNext = false;
-  #failures = 0;
-  /** No request before this time, because the last one failed. */
-  #notBefore = 0;
+  /** Which kind of request comes first. */
+  #turn = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(connection: Connection) {
@@ -145,8 +160,9 @@ export class Readers {
   open(channelId: string, options: MessagesOptions): MessageStream {
     const stream = new Reading(channelId, options, (left) => this.#streams.delete(left), this.#pump);
     this.#streams.add(stream);
-    const { state } = this.#connection;
+    const { state, refusal } = this.#connection;
     if (state === "closed") stream.end(closed());
+    if (state === "refused") stream.end(refusal);
     this.#pump();
     return stream;
   }
@@ -168,7 +184,7 @@ export class Readers {
     });
     this.#connection.on("state", ({ state, error }) => {
       if (state === "connected") {
-        this.#failures = this.#notBefore = 0;
+        for (const stream of this.#streams) stream.failures = stream.notBefore = 0;
         this.#pump();
       }
       const last = state === "refused" ? error : state === "closed" ? null : undefined;
@@ -194,7 +210,7 @@ export class Readers {
   /** Asks for everything that is due, one request after the other, and plans when to look again. */
   readonly #pump = (): void => {
     if (this.#isAsking || !this.#connection.session) return;
-    const wait = Math.max(this.#dueAt(), this.#notBefore) - now();
+    const wait = this.#dueAt() - now();
     clearTimeout(this.#timer);
     if (wait === Infinity) return;
     if (wait > 0) {
@@ -211,8 +227,8 @@ export class Readers {
   #dueAt(): number {
     const { session } = this.#connection;
     let due = Infinity;
-    for (const { joined, merger } of this.#streams) {
-      due = Math.min(due, joined === session ? (merger?.dueAt ?? Infinity) : 0);
+    for (const { joined, merger, notBefore } of this.#streams) {
+      due = Math.min(due, Math.max(notBefore, joined === session ? (merger?.dueAt ?? Infinity) : 0));
     }
     return due;
   }
@@ -222,7 +238,6 @@ export class Readers {
     if (!job) return;
     try {
       await job.run();
-      this.#failures = this.#notBefore = 0;
     } catch (thrown) {
       this.#failed(asImksError(thrown), job.streams);
     }
@@ -230,42 +245,54 @@ export class Readers {
   }
 
   #failed(error: ImksError, streams: Reading[]): void {
-    const isOver = !isWorthAnotherAttempt(error, ++this.#failures);
-    this.#notBefore = now() + Math.max(error.retryAfterMs ?? 0, pause(this.#failures, PAUSES, Math.random()));
-    const [only, ...others] = streams;
-    if (isOver && others.length === 0) return only?.end(error);
     for (const stream of streams) {
-      // One of several is wrong: the others may go on.
-      stream.isAlone ||= isOver;
+      const isOver = !isWorthAnotherAttempt(error, ++stream.failures);
+      if (isOver && streams.length === 1) return stream.end(error);
       stream.merger?.resync();
+      if (isOver) {
+        // Of several, one is wrong: each is asked for alone.
+        stream.isAlone = true;
+        stream.failures = 0;
+        continue;
+      }
+      stream.notBefore = now() + Math.max(error.retryAfterMs ?? 0, pause(stream.failures - 1, PAUSES, Math.random()));
     }
   }
 
-  /** Returns the next request, and for whom it is. */
+  /** Returns the next request, and for whom it is. The kinds take turns, so that none holds up another. */
   #job(): { streams: Reading[]; run: () => Promise<void> } | null {
     const { session } = this.#connection;
-    const outside = this.#batch((stream) => stream.joined !== session);
-    if (session && outside.length > 0) return { streams: outside, run: () => this.#join(outside, session) };
-    const syncing = this.#batch((stream) => stream.merger?.wants(now()) === "sync");
-    const [alone] = this.#batch((stream) => (stream.merger?.wants(now()) ?? "sync") !== "sync");
-    // In turns, so that the long absence of one reader does not hold up the others.
-    this.#isSyncNext = alone === undefined || (!this.#isSyncNext && syncing.length > 0);
-    if (this.#isSyncNext && syncing.length > 0) return { streams: syncing, run: () => this.#sync(syncing) };
-    if (!alone) return null;
-    this.#streams.delete(alone);
-    this.#streams.add(alone);
-    return { streams: [alone], run: () => this.#fetch(alone) };
+    if (!session) return null;
+    const wants = ({ joined, merger }: Reading) => (joined === session ? (merger?.wants(now()) ?? null) : "join");
+    const kinds: Kind[] = [
+      { pick: (stream) => wants(stream) === "join", max: BATCH_MAX, run: (streams) => this.#join(streams, session) },
+      { pick: (stream) => wants(stream) === "sync", max: BATCH_MAX, run: (streams) => this.#sync(streams) },
+      { pick: (stream) => ["history", "messages"].includes(wants(stream) ?? ""), max: 1, run: (streams) => this.#fetch(streams) },
+    ];
+    this.#turn++;
+    for (const place of kinds.keys()) {
+      const kind = kinds[(this.#turn + place) % kinds.length];
+      const streams = kind ? this.#batch(kind) : [];
+      if (kind && streams.length > 0) return { streams, run: () => kind.run(streams) };
+    }
+    return null;
   }
 
-  /** Returns the first streams that `wants` accepts, each of another channel. */
-  #batch(wants: (stream: Reading) => boolean): Reading[] {
+  /** Returns the first streams that `pick` takes, each of another channel, and puts them behind all others. */
+  #batch({ pick, max }: Kind): Reading[] {
     const batch = new Map<string, Reading>();
     for (const stream of this.#streams) {
-      if (batch.size >= BATCH_MAX || batch.has(stream.channelId) || !wants(stream)) continue;
-      if (!stream.isAlone) batch.set(stream.channelId, stream);
-      else if (batch.size === 0) return [stream];
+      if (batch.size >= max || batch.has(stream.channelId) || stream.notBefore > now() || !pick(stream)) continue;
+      if (stream.isAlone && batch.size > 0) continue;
+      batch.set(stream.channelId, stream);
+      if (stream.isAlone) break;
     }
-    return [...batch.values()];
+    const streams = [...batch.values()];
+    for (const stream of streams) {
+      this.#streams.delete(stream);
+      this.#streams.add(stream);
+    }
+    return streams;
   }
 
   async #sync(streams: Reading[]): Promise<void> {
@@ -279,15 +306,20 @@ export class Readers {
       if (mine) stream.merger?.synced(mine, now());
       else if (answer.removed_channels.includes(stream.channelId)) stream.end(notReadable());
       else stream.merger?.resync();
+      stream.succeeded();
     }
   }
 
-  async #fetch({ channelId: channel_id, merger }: Reading): Promise<void> {
-    const ask = merger?.next(now());
-    if (ask?.ask === "history") {
-      merger?.page(await this.#request("history", { channel_id, after: ask.after, limit: PAGE }), now());
-    } else if (ask?.ask === "messages") {
-      merger?.got((await this.#request("message:get", { channel_id, message_ids: ask.ids })).messages);
+  async #fetch(streams: Reading[]): Promise<void> {
+    for (const stream of streams) {
+      const { channelId: channel_id, merger } = stream;
+      const ask = merger?.next(now());
+      if (ask?.ask === "history") {
+        merger?.page(await this.#request("history", { channel_id, after: ask.after, limit: PAGE }), now());
+      } else if (ask?.ask === "messages") {
+        merger?.got((await this.#request("message:get", { channel_id, message_ids: ask.ids })).messages);
+      }
+      stream.succeeded();
     }
   }
 
@@ -295,7 +327,6 @@ export class Readers {
   async #join(streams: Reading[], session: SessionReadyEvent): Promise<void> {
     const channel_ids = streams.map((stream) => stream.channelId);
     const { channels } = await this.#request("channel:subscribe", { channel_ids });
-    let failure: ImksError | null = null;
     for (const [place, channel] of channels.entries()) {
       const stream = streams[place];
       if (!stream) continue;
@@ -303,16 +334,14 @@ export class Readers {
         if (channel.error) throw ImksError.from(channel.error);
         stream.merger ??= await this.#begin(stream, channel);
       } catch (thrown) {
-        const error = asImksError(thrown);
-        if (error.retryable) failure = error;
-        else stream.end(error);
+        this.#failed(asImksError(thrown), [stream]);
         continue;
       }
       // Whatever came before the room was entered, and while its numbers were on their way.
       stream.merger.resync();
       stream.joined = session;
+      stream.succeeded();
     }
-    if (failure) throw failure;
   }
 
   async #begin({ channelId, options }: Reading, head: SubscribedChannel): Promise<Merger> {
@@ -350,5 +379,5 @@ const ANSWER_TIMEOUT_MS = 60_000;
 const BATCH_MAX = 100;
 /** Messages in one page of `history`, at most. */
 const PAGE = 100;
-/** The pauses after requests that failed. */
+/** The pauses of a stream after requests for it that failed. */
 const PAUSES = { delayMs: 250, delayMaxMs: 10_000, jitter: 0.5 };

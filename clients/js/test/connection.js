@@ -11,6 +11,7 @@ export class Connection {
   constructor(answer) {
     const emitWithAck = async (event, payload) => {
       this.asked.push([event, payload]);
+      await new Promise(setImmediate);
       try {
         return { ok: true, data: await answer(event, payload) };
       } catch (error) {
