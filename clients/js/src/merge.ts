@@ -6,6 +6,7 @@ import type {
   ChannelSync,
   HistoryAnswer,
   Message,
+  ReactionUpdatedEvent,
   ServerToClientEvents,
   ThreadUpdatedEvent,
 } from "./imks.js";
@@ -31,8 +32,10 @@ export type UpdateKind = "edit" | "stream" | "embeds" | "author" | "sync" | "rea
  *
  * - `message`: the next message. Its `seq` is one more than that of the last one, unless `gap`, `removed` or `reset` came
  *   between. A message that was deleted meanwhile has `deleted_at` and no body.
- * - `updated`: `changes` replace these fields of the message `id`.
- * - `deleted`: a tombstone remains of it.
+ * - `updated`: `changes` replace these fields of the message `id`. Where `own` stands beside them, they are without what is the
+ *   reader's own (`me` of reactions, `my_votes` of a poll), which stays as it was, except for the reactions in `own`: those that
+ *   the reader has added (true) or taken back (false).
+ * - `deleted`: a tombstone remains of it: `message`, where it is known, such as after an absence.
  * - `append`: the next piece of a streamed message, to be added to the end of its body.
  * - `gap`: the messages with numbers between `after` and `before` are left out, as `gaps: "skip"` asks for; `history` has
  *   them.
@@ -42,8 +45,8 @@ export type UpdateKind = "edit" | "stream" | "embeds" | "author" | "sync" | "rea
  */
 export type ChannelEvent = (
   | { type: "message"; message: Message }
-  | { type: "updated"; id: string; rev: number; kind: UpdateKind; changes: Partial<Message> }
-  | { type: "deleted"; id: string; seq: number; rev: number; deleted_at: string }
+  | { type: "updated"; id: string; rev: number; kind: UpdateKind; changes: Partial<Message>; own?: Record<string, boolean> }
+  | { type: "deleted"; id: string; seq: number; rev: number; deleted_at: string; message?: Message }
   | { type: "append"; id: string; offset: number; text: string }
   | { type: "gap"; after: number; before: number }
   | { type: "removed"; until_seq: number; until_id: string | null }
@@ -84,6 +87,8 @@ export interface MergerOptions {
   buffer: number;
   /** Whether messages that do not fit into one answer are all fetched, or left out with a `gap`. */
   gaps: "fill" | "skip";
+  /** The id of the reader, who is told what of a change is their own. */
+  userId: string;
 }
 
 /** A numbered event that does not fit yet, or that does. */
@@ -91,8 +96,8 @@ type Numbered =
   | { lane: "seq"; seq: number; message: Message }
   | { lane: "rev"; rev: number; id: string; body: Change };
 type Change =
-  | { type: "updated"; kind: UpdateKind; changes: Partial<Message> }
-  | { type: "deleted"; seq: number; deleted_at: string };
+  | { type: "updated"; kind: UpdateKind; changes: Partial<Message>; own?: Record<string, boolean> }
+  | { type: "deleted"; seq: number; deleted_at: string; message?: Message };
 type Body = ChannelEvent extends infer E ? (E extends ChannelEvent ? Omit<E, "cursor"> : never) : never;
 
 /**
@@ -151,7 +156,7 @@ export class Merger {
       return this.#drain();
     }
     if (event.name === "message:append") return this.#append(event.payload);
-    const numbered = numberedOf(event);
+    const numbered = numberedOf(event, this.#options.userId);
     this.#hear(numbered.lane === "seq" ? { seq: numbered.seq, rev: 0 } : { seq: 0, rev: numbered.rev });
     if (this.#queue.length >= this.#options.buffer) {
       this.#stale = true;
@@ -221,7 +226,7 @@ export class Merger {
       if (message.seq > until) continue;
       // A message that is being streamed may have the number of another change, which is passed with the last of them.
       const passed = answer.changes[place + 1]?.rev === rev ? rev - 1 : rev;
-      if (rev > known) this.#deliverChange(rev, message.id, changeOf(message, "sync"), passed);
+      if (rev > known) this.#deliverChange(rev, message.id, changeOf(message), passed);
       else if (isNewest) this.#refresh(message);
     }
     this.#cursor.rev = Math.max(this.#cursor.rev, answer.rev);
@@ -424,23 +429,24 @@ function note(numbers: Map<string, number>, id: string, number: number): void {
   numbers.set(id, number);
 }
 
-function numberedOf(event: Exclude<LiveEvent, { name: "message:append" | "channel:horizon" }>): Numbered {
-  const partial = (id: string, rev: number, kind: UpdateKind, changes: Partial<Message>): Numbered => {
-    return { lane: "rev", rev, id, body: { type: "updated", kind, changes } };
+function numberedOf(event: Exclude<LiveEvent, { name: "message:append" | "channel:horizon" }>, userId: string): Numbered {
+  const partial = (id: string, rev: number, kind: UpdateKind, changes: Partial<Message>, own = {}): Numbered => {
+    return { lane: "rev", rev, id, body: { type: "updated", kind, changes, own } };
   };
   switch (event.name) {
     case "message:new":
       return { lane: "seq", seq: event.payload.seq, message: event.payload };
     case "message:updated": {
       const { rev, kind, event_id: _, ...message } = event.payload;
-      return { lane: "rev", rev, id: message.id, body: changeOf(message, kind as UpdateKind) };
+      if (message.deleted_at === null) return partial(message.id, rev, kind as UpdateKind, message);
+      return { lane: "rev", rev, id: message.id, body: changeOf(message) };
     }
     case "message:deleted": {
       const { rev, id, seq, deleted_at } = event.payload;
       return { lane: "rev", rev, id, body: { type: "deleted", seq, deleted_at } };
     }
     case "reaction:updated":
-      return partial(event.payload.message_id, event.payload.rev, "reaction", { reactions: event.payload.reactions });
+      return partial(event.payload.message_id, event.payload.rev, "reaction", { reactions: event.payload.reactions }, reactionsOf(userId, event.payload));
     case "pin:updated":
       return partial(event.payload.message_id, event.payload.rev, "pin", { pinned: event.payload.pinned });
     case "poll:updated":
@@ -452,9 +458,16 @@ function numberedOf(event: Exclude<LiveEvent, { name: "message:append" | "channe
   }
 }
 
-function changeOf(message: Message, kind: UpdateKind): Change {
+/** Returns the change that an answer tells. */
+function changeOf(message: Message): Change {
   const { deleted_at, seq } = message;
-  return deleted_at === null ? { type: "updated", kind, changes: message } : { type: "deleted", seq, deleted_at };
+  return deleted_at === null ? { type: "updated", kind: "sync", changes: message } : { type: "deleted", seq, deleted_at, message };
+}
+
+/** Returns which reactions a user has added or taken back. */
+function reactionsOf(userId: string, event: ReactionUpdatedEvent): Record<string, boolean> {
+  const own = (event.changes ?? [event]).filter((change) => change.user_id === userId);
+  return Object.fromEntries(own.map(({ emoji, action }) => [emoji, action === "add"]));
 }
 
 function threadOf(event: ThreadUpdatedEvent): Message["thread"] {

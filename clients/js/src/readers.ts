@@ -332,7 +332,7 @@ export class Readers {
       if (!stream) continue;
       try {
         if (channel.error) throw ImksError.from(channel.error);
-        stream.merger ??= await this.#begin(stream, channel);
+        stream.merger ??= await this.#begin(stream, channel, session.user.id);
       } catch (thrown) {
         this.#failed(asImksError(thrown), [stream]);
         continue;
@@ -344,8 +344,9 @@ export class Readers {
     }
   }
 
-  async #begin({ channelId, options }: Reading, head: SubscribedChannel): Promise<Merger> {
-    const { from } = options;
+  async #begin({ channelId, options: wanted }: Reading, head: SubscribedChannel, userId: string): Promise<Merger> {
+    const { from } = wanted;
+    const options = { ...wanted, userId };
     const { last_seq: seq = 0, rev = 0, last_message_id: id = null, horizon_seq: horizon = 0 } = head;
     if (from === "now") return new Merger({ seq, rev, id }, horizon, options);
     if (from === "start") return new Merger({ seq: horizon, rev, id: null }, horizon, options);

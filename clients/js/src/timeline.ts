@@ -14,20 +14,9 @@ export function apply(messages: readonly Message[], event: ChannelEvent): readon
     case "message":
       return [...messages, event.message];
     case "updated":
-      return change(messages, event.id, (message) => ({ ...message, ...event.changes }));
+      return change(messages, event.id, (message) => ({ ...message, ...event.changes, ...own(message, event) }));
     case "deleted":
-      return change(messages, event.id, (message) => ({
-        ...message,
-        body: "",
-        deleted_at: event.deleted_at,
-        reactions: {},
-        attachments: [],
-        attachment_count: 0,
-        embeds: [],
-        poll: null,
-        stream: null,
-        pinned: false,
-      }));
+      return change(messages, event.id, (message) => event.message ?? { ...message, ...GONE, deleted_at: event.deleted_at });
     case "append":
       return change(messages, event.id, (message) => ({
         ...message,
@@ -43,9 +32,36 @@ export function apply(messages: readonly Message[], event: ChannelEvent): readon
   }
 }
 
+/** Returns the fields of `changes` that have something of the reader's own, with it. */
+function own({ reactions, poll }: Message, { changes, own }: Extract<ChannelEvent, { type: "updated" }>): Partial<Message> {
+  const fields: Partial<Message> = {};
+  if (own && changes.reactions) {
+    fields.reactions = Object.fromEntries(
+      Object.entries(changes.reactions).map(([emoji, total]) => {
+        const me = own[emoji] ?? reactions[emoji]?.me ?? false;
+        return [emoji, me ? { ...total, me } : total];
+      }),
+    );
+  }
+  if (own && changes.poll && poll?.my_votes) fields.poll = { ...changes.poll, my_votes: poll.my_votes };
+  return fields;
+}
+
 function change(messages: readonly Message[], id: string, to: (message: Message) => Message): readonly Message[] {
   // What changes is mostly new.
   const place = messages.findLastIndex((message) => message.id === id);
   const message = messages[place];
   return message === undefined ? messages : messages.with(place, to(message));
 }
+
+/** What a deleted message no longer has. */
+const GONE = {
+  body: "",
+  reactions: {},
+  attachments: [],
+  attachment_count: 0,
+  embeds: [],
+  poll: null,
+  stream: null,
+  pinned: false,
+};

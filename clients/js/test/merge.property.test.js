@@ -51,7 +51,7 @@ class World {
     this.server = new Server();
     this.reader = new Reader();
     this.gaps = gaps;
-    this.merger = new Merger({ seq: 0, rev: 0, id: null }, 0, { buffer: BUFFER, gaps });
+    this.merger = new Merger({ seq: 0, rev: 0, id: null }, 0, { buffer: BUFFER, gaps, userId: "me" });
     this.server.listeners.add((event) => this.isConnected && this.wire.push(event));
   }
 
@@ -69,7 +69,7 @@ class World {
     const what = this.random();
     if (what < 0.35) this.server.send(`message ${this.random()}`);
     else if (what < 0.42) this.server.send("…", { state: "active", offset: 1 });
-    else if (what < 0.55) this.server.react(this.any(), this.chance(0.5) ? "a" : "b");
+    else if (what < 0.55) this.server.react(this.any(), this.chance(0.5) ? "a" : "b", this.chance(0.3));
     else if (what < 0.68) this.server.edit(this.any(), `edited ${this.random()}`);
     else if (what < 0.73) this.server.delete(this.any());
     else if (what < 0.93) this.server.append(this.any(), "π😀");
@@ -171,7 +171,7 @@ class World {
   restart() {
     if (!this.cursor) return;
     this.cut();
-    this.merger = new Merger(this.cursor, 0, { buffer: BUFFER, gaps: this.gaps });
+    this.merger = new Merger(this.cursor, 0, { buffer: BUFFER, gaps: this.gaps, userId: "me" });
     this.connect();
   }
 
@@ -223,9 +223,9 @@ class World {
     const first = mine[0]?.seq ?? Infinity;
     const kept = new Set(mine.map(({ seq }) => seq));
     const wanted = server.present().filter(({ seq }) => kept.has(seq));
-    const seen = (messages) =>
-      messages.map(({ id, seq, body, deleted_at, reactions, stream }) => ({ id, seq, body, deleted_at, reactions, stream }));
-    assert.deepEqual(seen(mine), seen(wanted), "the copy of the reader is the server's");
+    const fields = ["id", "seq", "body", "deleted_at", "reactions", "stream", "version", "edited_at"];
+    const seen = (messages) => messages.map((message) => Object.fromEntries(fields.map((field) => [field, message[field]])));
+    assert.deepEqual(seen(mine), seen(wanted.map(Server.view)), "the copy of the reader is the server's");
     if (this.gaps === "fill") {
       const missing = server.present().filter(({ seq }) => seq >= first && !kept.has(seq));
       assert.deepEqual(missing, [], "nothing is missing between the first and the last message");

@@ -5,13 +5,13 @@ import { apply } from "../dist/index.js";
 import { HOLE_MS, Merger } from "../dist/merge.js";
 import { Server } from "./server.js";
 
-const OPTIONS = { buffer: 4, gaps: "fill" };
+const OPTIONS = { buffer: 4, gaps: "fill", userId: "me" };
 
 function merger(cursor = { seq: 0, rev: 0, id: null }, options = OPTIONS) {
   return new Merger(cursor, 0, options);
 }
 
-const message = (seq, more = {}) => ({ id: Server.id(seq), seq, body: `${seq}`, deleted_at: null, stream: null, ...more });
+const message = (seq, more = {}) => ({ id: Server.id(seq), seq, body: `${seq}`, deleted_at: null, stream: null, reactions: {}, poll: null, ...more });
 const sent = (seq, more) => ({ name: "message:new", payload: message(seq, more) });
 const change = (seq, rev, kind) => ({ ...message(seq, { body: "edited" }), rev, kind, event_id: "e" });
 const edited = (seq, rev) => ({ name: "message:updated", payload: change(seq, rev, "edit") });
@@ -202,4 +202,32 @@ test("reactions, pins, polls, acknowledgements and threads change one field of a
   it.live({ name: "thread:updated", payload: { thread_id: id, rev: 5, event_id: "e", ...thread } }, 0);
   const [last] = all(it).reduce(apply, changes);
   assert.deepEqual(last, { ...message(1), reactions: { "👍": { count: 1 } }, pinned: true, poll: { votes: 2 }, ack_count: 3, thread });
+});
+
+test("what is the reader's own stays when others react, vote or edit", () => {
+  const it = merger({ seq: 1, rev: 0, id: Server.id(1) });
+  const [message_id, total] = [Server.id(1), (count) => ({ count, user_ids: [] })];
+  const first = message(1, { reactions: { a: { ...total(2), me: true }, b: total(1) }, poll: { votes: 1, my_votes: [0] } });
+  const react = (rev, user_id, action, emoji, reactions) =>
+    it.live({ name: "reaction:updated", payload: { message_id, rev, user_id, action, emoji, reactions } }, 0);
+  react(1, "other", "add", "b", { a: total(2), b: total(2) });
+  react(2, "me", "add", "b", { a: total(2), b: total(3) });
+  it.live({ name: "poll:updated", payload: { message_id, rev: 3, poll: { votes: 2 } } }, 0);
+  const live = { ...change(1, 4, "edit"), reactions: { a: total(2), b: total(3) }, poll: { votes: 2 } };
+  it.live({ name: "message:updated", payload: live }, 0);
+  const [both] = all(it).reduce(apply, [first]);
+  assert.deepEqual(both.reactions, { a: { ...total(2), me: true }, b: { ...total(3), me: true } });
+  assert.deepEqual([both.body, both.poll], ["edited", { votes: 2, my_votes: [0] }]);
+  react(5, "me", "remove", "a", { a: total(1), b: total(3) });
+  assert.deepEqual(all(it).reduce(apply, [both])[0].reactions, { a: total(1), b: { ...total(3), me: true } });
+  it.synced(answer({ seq: 1, rev: 6, changes: [{ rev: 6, message: { ...first, reactions: { b: total(2) }, poll: null } }] }), 0);
+  const [now] = all(it).reduce(apply, [both]);
+  assert.deepEqual([now.reactions, now.poll], [{ b: total(2) }, null], "an answer knows better");
+});
+
+test("a tombstone that comes in an answer is the message", () => {
+  const it = merger({ seq: 1, rev: 0, id: Server.id(1) });
+  const tombstone = message(1, { body: "", deleted_at: "now", version: 2, edited_at: "before" });
+  it.synced(answer({ seq: 1, rev: 2, changes: [{ rev: 2, message: tombstone }] }), 0);
+  assert.deepEqual(all(it).reduce(apply, [message(1, { version: 1, edited_at: null })]), [tombstone]);
 });

@@ -32,7 +32,7 @@ export class Server {
 
   send(body, stream = null) {
     const seq = this.seq + 1;
-    const message = { id: Server.id(seq), seq, body, deleted_at: null, reactions: {}, stream, version: 1, rev: 0 };
+    const message = { id: Server.id(seq), seq, body, deleted_at: null, reactions: {}, stream, version: 1, edited_at: null, own: {}, rev: 0 };
     this.messages.push(message);
     this.tell("message:new", message);
   }
@@ -57,6 +57,7 @@ export class Server {
     this.change(message, "message:updated", () => {
       message.body = body;
       message.version++;
+      message.edited_at = `edit ${message.version}`;
       if (message.stream) message.stream = { ...message.stream, state: "finished" };
       return { kind: "edit" };
     });
@@ -64,16 +65,26 @@ export class Server {
 
   delete(message) {
     this.change(message, "message:deleted", () => {
-      Object.assign(message, { body: "", deleted_at: "now", reactions: {}, stream: null });
+      Object.assign(message, { body: "", deleted_at: "now", reactions: {}, own: {}, stream: null });
     });
   }
 
-  react(message, emoji) {
+  // Somebody adds a reaction; the reader takes theirs back if there is one.
+  react(message, emoji, isOwn = false) {
     this.change(message, "reaction:updated", () => {
-      const count = (message.reactions[emoji]?.count ?? 0) + 1;
-      message.reactions = { ...message.reactions, [emoji]: { count, user_ids: [] } };
-      return { reactions: message.reactions };
+      const { [emoji]: known, ...others } = message.reactions;
+      const action = isOwn && message.own[emoji] ? "remove" : "add";
+      const count = (known?.count ?? 0) + (action === "add" ? 1 : -1);
+      if (isOwn) message.own = { ...message.own, [emoji]: action === "add" };
+      message.reactions = count === 0 ? others : { ...message.reactions, [emoji]: { count, user_ids: [] } };
+      return { reactions: message.reactions, emoji, action, user_id: isOwn ? "me" : "other" };
     });
+  }
+
+  // A message as an answer shows it to the reader.
+  static view(message) {
+    const mine = Object.entries(message.reactions).map(([emoji, total]) => [emoji, message.own[emoji] ? { ...total, me: true } : total]);
+    return { ...message, reactions: Object.fromEntries(mine) };
   }
 
   append(message, text) {
@@ -130,11 +141,11 @@ export class Server {
       const streamed = reset ? [] : there.filter(({ id }) => active.has(id));
       // A streamed message may have the number of another change.
       const changes = [
-        ...streamed.map((message) => ({ rev: Math.min(until, message.rev), message })),
-        ...known.map((message) => ({ rev: changed.get(message.id), message })),
+        ...streamed.map((message) => ({ rev: Math.min(until, message.rev), message: Server.view(message) })),
+        ...known.map((message) => ({ rev: changed.get(message.id), message: Server.view(message) })),
       ].sort((a, b) => a.rev - b.rev);
       return structuredClone({
-        messages: newest,
+        messages: newest.map(Server.view),
         changes,
         seq: head,
         rev: until,
@@ -148,11 +159,11 @@ export class Server {
 
   history({ after }) {
     const rest = this.present().filter((message) => message.id > after);
-    return () => structuredClone({ messages: rest.slice(0, PAGE), has_more_after: rest.length > PAGE });
+    return () => structuredClone({ messages: rest.slice(0, PAGE).map(Server.view), has_more_after: rest.length > PAGE });
   }
 
   get({ ids }) {
-    return () => structuredClone(this.present().filter(({ id }) => ids.includes(id)));
+    return () => structuredClone(this.present().filter(({ id }) => ids.includes(id)).map(Server.view));
   }
 }
 
