@@ -41,7 +41,8 @@ async function a_token_that_could_not_be_replaced_in_time_is_replaced_afterwards
   const { error } = await state(alice, "reconnecting");
   assert.equal(error.code, "token_expired");
   await state(alice, "connected");
-  assert.deepEqual(asked, ["connect", "expiring", "expired"]);
+  assert.deepEqual([...new Set(asked)], ["connect", "expiring", "expired"]);
+  assert.ok(asked.length > 3, "it was asked more than once before the end");
   alice.close();
 }
 

@@ -70,6 +70,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   /** What the server said before it ended the connection. */
   #farewell: { error: ImksError; isFinal: boolean; delayMs?: number } | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #refreshTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor({ url, token, client, mode, ...options }: ConnectionOptions) {
     super();
@@ -139,6 +140,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   close(): void {
     if (this.#state === "closed") return;
     clearTimeout(this.#timer);
+    clearTimeout(this.#refreshTimer);
     globalThis.removeEventListener?.("online", this.#retryNow);
     this.#session = null;
     this.#enter({ state: "closed" });
@@ -166,7 +168,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#failed(verdict.error);
     });
     socket.on("disconnect", (reason) => this.#disconnected(reason));
-    socket.on("auth:expiring", () => void this.#renew());
+    socket.on("auth:expiring", ({ expires_in_ms }) => void this.#renew(Date.now() + expires_in_ms));
     socket.on("auth:expired", () => {
       const error = new ImksError("token_expired", "The token has expired");
       this.#farewell = { error, isFinal: typeof this.#token === "string" };
@@ -187,6 +189,7 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   #disconnected(reason: string): void {
     this.#session = null;
+    clearTimeout(this.#refreshTimer);
     if (this.#state === "closed" || this.#state === "refused") return;
     const farewell = this.#farewell;
     this.#farewell = null;
@@ -247,13 +250,23 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
   }
 
-  async #renew(): Promise<void> {
-    if (typeof this.#token === "string") return;
+  /** Replaces the token that ends at `end`. What fails is tried again while this can help. */
+  async #renew(end: number, attempt = 0): Promise<void> {
+    const session = this.#session;
+    if (typeof this.#token === "string" || !session) return;
     try {
       const token = await this.#fetch("expiring");
+      // Whoever was away meanwhile has shown a new one.
+      if (session !== this.#session) return;
       const answer = await this.socket.timeout(REFRESH_TIMEOUT_MS).emitWithAck("auth:refresh", { token });
       if (!answer.ok) throw ImksError.from(answer.error);
     } catch (cause) {
+      if (session !== this.#session) return;
+      const delay = pause(attempt, this.#pauses, Math.random());
+      if (attempt + 1 < REFRESHES_MAX && Date.now() + delay < end) {
+        this.#refreshTimer = setTimeout(() => void this.#renew(end, attempt + 1), delay);
+        return;
+      }
       // The connection ends with its token, and another attempt asks again.
       this.#farewell = { error: tokenFailed(cause), isFinal: false };
     }
@@ -272,5 +285,7 @@ function tokenFailed(cause: unknown): ImksError {
   return new ImksError("token_failed", "No token could be fetched", { retryable: true, cause });
 }
 
+/** How often the token function is asked for the token that follows one that ends soon. */
+const REFRESHES_MAX = 6;
 /** How long the answer to `auth:refresh` may take, in milliseconds. */
 const REFRESH_TIMEOUT_MS = 10_000;
