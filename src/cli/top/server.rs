@@ -22,7 +22,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Creates the value that asks this server. Nothing is sent yet.
+    /// Creates a client for the control surface of the server at an address, and sends nothing yet.
     ///
     /// # Errors
     /// [`ImksError::Config`] for an address that is none.
