@@ -445,8 +445,10 @@ function numberedOf(event: Exclude<LiveEvent, { name: "message:append" | "channe
       const { rev, id, seq, deleted_at } = event.payload;
       return { lane: "rev", rev, id, body: { type: "deleted", seq, deleted_at } };
     }
-    case "reaction:updated":
-      return partial(event.payload.message_id, event.payload.rev, "reaction", { reactions: event.payload.reactions }, reactionsOf(userId, event.payload));
+    case "reaction:updated": {
+      const { message_id, rev, reactions } = event.payload;
+      return partial(message_id, rev, "reaction", { reactions }, reactionsOf(userId, event.payload));
+    }
     case "pin:updated":
       return partial(event.payload.message_id, event.payload.rev, "pin", { pinned: event.payload.pinned });
     case "poll:updated":

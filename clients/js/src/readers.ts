@@ -150,6 +150,8 @@ export class Readers {
   /** Which kind of request comes first. */
   #turn = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  /** What the pauses of this client differ by from those of others. Its streams come back together, in one request. */
+  readonly #random = Math.random();
 
   constructor(connection: Connection) {
     this.#connection = connection;
@@ -244,7 +246,8 @@ export class Readers {
     for (const stream of job.streams) stream.wake();
   }
 
-  #failed(error: ImksError, streams: Reading[]): void {
+  /** Says what to do about a request that failed at `time`: those of one time are tried again together. */
+  #failed(error: ImksError, streams: Reading[], time = now()): void {
     for (const stream of streams) {
       const isOver = !isWorthAnotherAttempt(error, ++stream.failures);
       if (isOver && streams.length === 1) return stream.end(error);
@@ -255,7 +258,7 @@ export class Readers {
         stream.failures = 0;
         continue;
       }
-      stream.notBefore = now() + Math.max(error.retryAfterMs ?? 0, pause(stream.failures - 1, PAUSES, Math.random()));
+      stream.notBefore = time + Math.max(error.retryAfterMs ?? 0, pause(stream.failures - 1, PAUSES, this.#random));
     }
   }
 
@@ -327,6 +330,7 @@ export class Readers {
   async #join(streams: Reading[], session: SessionReadyEvent): Promise<void> {
     const channel_ids = streams.map((stream) => stream.channelId);
     const { channels } = await this.#request("channel:subscribe", { channel_ids });
+    const failures: [ImksError, Reading][] = [];
     for (const [place, channel] of channels.entries()) {
       const stream = streams[place];
       if (!stream) continue;
@@ -334,7 +338,7 @@ export class Readers {
         if (channel.error) throw ImksError.from(channel.error);
         stream.merger ??= await this.#begin(stream, channel, session.user.id);
       } catch (thrown) {
-        this.#failed(asImksError(thrown), [stream]);
+        failures.push([asImksError(thrown), stream]);
         continue;
       }
       // Whatever came before the room was entered, and while its numbers were on their way.
@@ -342,6 +346,8 @@ export class Readers {
       stream.joined = session;
       stream.succeeded();
     }
+    const time = now();
+    for (const [error, stream] of failures) this.#failed(error, [stream], time);
   }
 
   async #begin({ channelId, options: wanted }: Reading, head: SubscribedChannel, userId: string): Promise<Merger> {

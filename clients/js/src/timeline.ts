@@ -16,7 +16,7 @@ export function apply(messages: readonly Message[], event: ChannelEvent): readon
     case "updated":
       return change(messages, event.id, (message) => ({ ...message, ...event.changes, ...own(message, event) }));
     case "deleted":
-      return change(messages, event.id, (message) => event.message ?? { ...message, ...GONE, deleted_at: event.deleted_at });
+      return change(messages, event.id, (message) => event.message ?? { ...message, ...empty(), deleted_at: event.deleted_at });
     case "append":
       return change(messages, event.id, (message) => ({
         ...message,
@@ -54,14 +54,7 @@ function change(messages: readonly Message[], id: string, to: (message: Message)
   return message === undefined ? messages : messages.with(place, to(message));
 }
 
-/** What a deleted message no longer has. */
-const GONE = {
-  body: "",
-  reactions: {},
-  attachments: [],
-  attachment_count: 0,
-  embeds: [],
-  poll: null,
-  stream: null,
-  pinned: false,
-};
+/** Returns what a deleted message no longer has. */
+function empty() {
+  return { body: "", reactions: {}, attachments: [], attachment_count: 0, embeds: [], poll: null, stream: null, pinned: false };
+}

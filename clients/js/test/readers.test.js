@@ -53,6 +53,22 @@ test("a channel that is not ready yet waits by itself", async () => {
   await assert.rejects(later, { code: "closed" });
 });
 
+test("channels that are not ready yet are asked for together again", async () => {
+  let isReady = false;
+  const error = { code: "unavailable", message: "later", retryable: true, retry_after_ms: 20 };
+  const { readers, connection } = world(() => (isReady ? null : error));
+  const { session } = connection;
+  connection.session = null;
+  const ready = ["a", "b", "c", "d"].map((id) => readers.open(id, {}).ready());
+  connection.session = session;
+  connection.tell("state", { state: "connected" });
+  await settle();
+  isReady = true;
+  await Promise.all(ready);
+  const joins = connection.asked.filter(([event]) => event === "channel:subscribe");
+  assert.equal(joins.at(-1)[1].channel_ids.length, 4);
+});
+
 test("what is missing is fetched although somebody opens wrong channels without end", async () => {
   const { readers, connection } = world((id) => {
     if (id === "nonsense") throw new ImksError("invalid_input", "no id");
