@@ -112,7 +112,7 @@ async fn a_wrong_token_is_refused_with_a_stable_code_and_no_detail() {
 async fn an_expired_token_is_refused_as_such() {
     let server = TestServer::start_with(Kind::Sqlite, |config| config.token.leeway = Duration::ZERO).await;
     let user = server.directory().ensure_development("alice").await.unwrap();
-    let short = server.directory().issue_token(&user, Duration::from_secs(1)).await.unwrap();
+    let short = server.directory().issue_token(&user, Duration::from_secs(3)).await.unwrap();
     let mut client = TestClient::connect(server.addr(), &short).await;
     // The server ends the session by itself; only then is the token certainly over.
     client.expect("auth:expired").await;
