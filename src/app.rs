@@ -108,17 +108,15 @@ impl App {
         let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&messaging, &namespace, commits, &feed);
         let reach = forwarder.as_ref().map(|forwarder| Reach::new(&config, forwarder, front.served()));
-        let neighbours = Neighbours::watch(&config, &db, node, bus.clone(), reach).await?;
-        tasks.spawn(neighbours.clone().run(stop.clone()));
+        let neighbours = watch_nodes(&config, &db, node, bus.clone(), reach, (&tasks, &stop)).await?;
         let health = health(&db, core, bus, neighbours, &engine);
         let health = Arc::new(Backlogs::watch(health, &config, &feed, &tasks, &stop));
         let backend = Backend::new(&messaging, &namespace);
         let gate = Gate::new(&config.control, &db);
         let control = Control::new(gate, backend, directory.as_ref(), &feed, &tasks, &stop);
         let router = public_routes(&config, &health, &api, &control, &files, directory.as_ref())?;
-        let router = router.merge(forwarder.map_or_else(Router::new, |it| forward::routes(&it, &engine)));
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
-        let front = front.serve(router, &engine, &tasks, &stop);
+        let front = front.serve(router.merge(node_routes(forwarder, &engine)), &engine, &tasks, &stop);
         let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
         Ok(Self {
             config,
@@ -216,6 +214,25 @@ fn engine(
     let mut engine = engine::Config { node: Some(node), ..config.engine.clone() };
     engine.hooks.forward = forwarder.as_ref().map(Forwarder::hook);
     Ok((Engine::new(engine)?, forwarder))
+}
+
+/// Starts to watch the other nodes on the same database, and to tell them how this one is reached.
+async fn watch_nodes(
+    config: &Config,
+    db: &Db,
+    node: NodeId,
+    bus: Arc<dyn Adapter>,
+    reach: Option<Reach>,
+    (tasks, stop): (&TaskTracker, &CancellationToken),
+) -> ImksResult<Arc<Neighbours>> {
+    let neighbours = Neighbours::watch(config, db, node, bus, reach).await?;
+    tasks.spawn(neighbours.clone().run(stop.clone()));
+    Ok(neighbours)
+}
+
+/// Returns the routes for other nodes, if there can be any.
+fn node_routes(forwarder: Option<Forwarder>, engine: &Engine) -> Router {
+    forwarder.map_or_else(Router::new, |forwarder| forward::routes(&forwarder, engine))
 }
 
 /// Opens the database for one server, and brings it to the newest schema.

@@ -44,7 +44,7 @@ impl Opened {
 /// Why a request has no answer.
 pub(super) enum Failed {
     /// The connection had ended before the request was sent.
-    Unsent(Request<Full<Bytes>>),
+    Unsent(Box<Request<Full<Bytes>>>),
     /// Whether it arrived is not known.
     Lost,
 }
@@ -93,7 +93,9 @@ impl Line {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
         let sent = self.sender.try_send_request(request).await;
-        sent.map_err(|mut error| error.take_message().map_or(Failed::Lost, Failed::Unsent))
+        sent.map_err(|mut error| {
+            error.take_message().map_or(Failed::Lost, |request| Failed::Unsent(Box::new(request)))
+        })
     }
 
     /// Reads the body of an answer. Returns the connection if it can be used again.

@@ -90,7 +90,7 @@ impl Peer {
         while let Some(mut line) = self.take() {
             match line.send(request).await {
                 Ok(answer) => return Ok((answer, line)),
-                Err(Failed::Unsent(unsent)) => request = unsent,
+                Err(Failed::Unsent(unsent)) => request = *unsent,
                 Err(Failed::Lost) => return Err(NotForwarded::Unreachable),
             }
         }
