@@ -170,7 +170,7 @@ mod tests {
             for balance in [Balance::RoundRobin, Balance::LeastLoaded] {
                 let line = order(balance, turn, &states);
                 let is_broken = |number: &usize| states[*number].0 == Status::Reconnecting;
-                prop_assert!(line.is_sorted_by_key(|number| is_broken(number)));
+                prop_assert!(line.is_sorted_by_key(is_broken));
                 let mut numbers = line;
                 numbers.sort_unstable();
                 prop_assert!(numbers.into_iter().eq(0..states.len()));

@@ -110,7 +110,8 @@ impl Relay {
             if is_blocked || flows.get(&client).is_some_and(|(begun, _)| *begun != now) {
                 continue;
             }
-            if !flows.contains_key(&client) {
+            let is_known = flows.contains_key(&client);
+            if !is_known {
                 let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
                 tasks.spawn(self.clone().carry_back(back.clone(), front.clone(), client));
                 flows.insert(client, (now, back));

@@ -44,15 +44,7 @@ impl Balancer {
         let nodes = Arc::new(Nodes { all, rule, next: AtomicUsize::new(0), tasks: TaskTracker::new() });
         let accepting = async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (nodes, of_client) = (nodes.clone(), nodes.clone());
-                let service = service_fn(move |request| {
-                    let nodes = of_client.clone();
-                    async move { Ok::<_, std::convert::Infallible>(nodes.pass(request).await) }
-                });
-                let serving = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(client), service)
-                    .with_upgrades();
-                nodes.tasks.spawn(async move { drop(serving.await) });
+                nodes.tasks.spawn(serve(nodes.clone(), client));
             }
         };
         Self { addr, _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)) }
@@ -61,6 +53,16 @@ impl Balancer {
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
+}
+
+/// Passes on the requests of one client, until it leaves.
+async fn serve(nodes: Arc<Nodes>, client: TcpStream) {
+    let service = service_fn(move |request| {
+        let nodes = nodes.clone();
+        async move { Ok::<_, std::convert::Infallible>(nodes.pass(request).await) }
+    });
+    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(client), service);
+    drop(serving.with_upgrades().await);
 }
 
 impl Nodes {
