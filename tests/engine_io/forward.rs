@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use imks::engine::{CloseReason, Config};
 use imks::http::{listener, tls};
 use imks::node::NodeId;
-use imks::testing::forward::{Contact, Forwarder, PATH, SECRET_BYTES, routes};
+use imks::testing::forward::{Contact, Forwarder, PATH, routes};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
@@ -243,7 +243,7 @@ async fn an_address_that_leads_elsewhere_is_no_loop() {
         assert_eq!(other.server.get(&session).await.body, UNKNOWN);
     }
     // A node that was started again at the address of another one has another secret.
-    other.learns(owner.node, Contact { secret: [1; SECRET_BYTES], ..owner.contact() });
+    other.learns(owner.node, Contact { secret: [1; 32], ..owner.contact() });
     assert_eq!(other.server.get(&session).await.body, UNKNOWN);
     other.learns(owner.node, owner.contact());
     assert_eq!(other.server.post(&session, "4hi").await.body, "ok");

@@ -9,6 +9,6 @@ mod peer;
 mod pinned;
 
 pub use self::forwarder::Forwarder;
-pub use self::head::{PATH, SECRET_BYTES};
+pub use self::head::PATH;
 pub use self::owner::routes;
 pub use self::peer::Contact;
