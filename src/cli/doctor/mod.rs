@@ -48,7 +48,7 @@ pub(super) struct Args {
     /// A channel, by name or id, to send a message to, which is deleted at once
     #[arg(long)]
     channel: Option<String>,
-    /// The origin of a web page that must be able to connect, for example https://chat.example
+    /// The origin of a web page that must be able to connect, for example `https://chat.example`
     #[arg(long)]
     origin: Option<String>,
     /// Also keep a connection open for so long, to see whether it is cut

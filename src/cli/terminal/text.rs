@@ -7,7 +7,7 @@ pub(crate) fn line(text: &str) -> String {
     text.chars().filter_map(shown).collect()
 }
 
-/// Returns the lines of a text, each as [`line`] makes it.
+/// Returns the lines of a text, each as `line()` makes it.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(line)
 }
