@@ -25,7 +25,7 @@ impl Server {
     /// Creates a client for the control surface of the server at an address, and sends nothing yet.
     ///
     /// # Errors
-    /// [`ImksError::Config`] for an address that is none.
+    /// [`ImksError::Config`] if the address cannot be read.
     pub(super) fn new(url: &str, key: &str) -> ImksResult<Self> {
         let url = url.trim_end_matches('/');
         let base = url.strip_suffix(crate::contract::BACK_ENDS_PREFIX).unwrap_or(url);
