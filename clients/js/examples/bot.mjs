@@ -10,7 +10,8 @@ const from = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : "now";
 
 for await (const { type, message, cursor } of channel.messages({ from })) {
   if (type === "message" && message.author.id !== user.id && message.body.endsWith("?")) {
-    // The nonce is made from the question: if the bot ends before it has kept its place, it answers no question twice.
+    // The nonce is made from the question: if the bot ends before it has kept its place, it answers no
+    // question twice, for as long as the server remembers nonces: a day.
     await channel.send({ body: "Good question.", reply_to_message_id: message.id, nonce: `answer-${message.id}` });
   }
   writeFileSync(file, JSON.stringify(cursor));

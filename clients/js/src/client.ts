@@ -5,9 +5,10 @@ import { Emitter } from "./emitter.js";
 import { closed, type ImksError } from "./error.js";
 import type { ClientToServerEvents, Message, MessageSendRequest, ServerToClientEvents, SessionReadyEvent } from "./imks.js";
 import { Outbox, type Outcome } from "./outbox.js";
-import { Readers, type MessagesOptions, type MessageStream } from "./readers.js";
+import { Readers } from "./readers.js";
 import { request, requestNow, type RequestData, type RequestOptions, type RequestPayload } from "./requests.js";
 import { MemoryStore, type OutboxEntry, type OutboxStore } from "./store.js";
+import type { MessagesOptions, MessageStream } from "./stream.js";
 
 /** The settings of a client. What it does not name goes to the stock client of Socket.IO. */
 export interface ClientOptions extends ConnectionOptions {

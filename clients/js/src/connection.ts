@@ -71,6 +71,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   #farewell: { error: ImksError; isFinal: boolean; delayMs?: number } | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #refreshTimer: ReturnType<typeof setTimeout> | undefined;
+  /** When the server last took a token in `auth:refresh`. */
+  #refreshedAt = -Infinity;
 
   constructor({ url, token, client, mode, ...options }: ConnectionOptions) {
     super();
@@ -121,8 +123,11 @@ export class Connection extends Emitter<ConnectionEvents> {
     return this.ready({ orRefused: true });
   }
 
-  /** Waits for a session. Rejects when the client is closed, or `orRefused` when it is kept out. */
-  ready({ orRefused }: { orRefused: boolean }): Promise<SessionReadyEvent> {
+  /**
+   * Waits for a session. Rejects when the client is closed, or `orRefused` when it is kept out. Whoever waits no longer says
+   * so by `signal`.
+   */
+  ready({ orRefused, signal }: { orRefused: boolean; signal?: AbortSignal }): Promise<SessionReadyEvent> {
     return new Promise((resolve, reject) => {
       const look = () => {
         if (this.#session) resolve(this.#session);
@@ -133,6 +138,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       };
       if (look()) return;
       const stop = this.on("state", () => void (look() && stop()));
+      signal?.addEventListener("abort", stop);
     });
   }
 
@@ -168,7 +174,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#failed(verdict.error);
     });
     socket.on("disconnect", (reason) => this.#disconnected(reason));
-    socket.on("auth:expiring", ({ expires_in_ms }) => void this.#renew(Date.now() + expires_in_ms));
+    socket.on("auth:expiring", ({ expires_in_ms }) => this.#expiring(expires_in_ms));
     socket.on("auth:expired", () => {
       const error = new ImksError("token_expired", "The token has expired");
       this.#farewell = { error, isFinal: typeof this.#token === "string" };
@@ -250,6 +256,17 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
   }
 
+  /**
+   * Plans to replace the token: at once, or, where the server has just got one that ends soon too, at half of its time, so
+   * that the function is not asked again and again.
+   */
+  #expiring(leftMs: number): void {
+    const now = performance.now();
+    const delay = Math.max(leftMs / 2 - (now - this.#refreshedAt), 0);
+    clearTimeout(this.#refreshTimer);
+    this.#refreshTimer = setTimeout(() => void this.#renew(now + leftMs), delay);
+  }
+
   /** Replaces the token that ends at `end`. What fails is tried again while this can help. */
   async #renew(end: number, attempt = 0): Promise<void> {
     const session = this.#session;
@@ -260,15 +277,19 @@ export class Connection extends Emitter<ConnectionEvents> {
       if (session !== this.#session) return;
       const answer = await this.socket.timeout(REFRESH_TIMEOUT_MS).emitWithAck("auth:refresh", { token });
       if (!answer.ok) throw ImksError.from(answer.error);
+      this.#refreshedAt = performance.now();
+      // The end of the token before may have been told meanwhile.
+      if (this.#farewell?.error.code === "token_expired") this.#farewell = null;
+      this.#reason = "connect";
     } catch (cause) {
       if (session !== this.#session) return;
       const delay = pause(attempt, this.#pauses, Math.random());
-      if (attempt + 1 < REFRESHES_MAX && Date.now() + delay < end) {
+      if (attempt + 1 < REFRESHES_MAX && performance.now() + delay < end) {
         this.#refreshTimer = setTimeout(() => void this.#renew(end, attempt + 1), delay);
         return;
       }
-      // The connection ends with its token, and another attempt asks again.
-      this.#farewell = { error: tokenFailed(cause), isFinal: false };
+      // The connection ends with its token, and another attempt asks again. What the server has said is known better.
+      this.#farewell ??= { error: tokenFailed(cause), isFinal: false };
     }
   }
 

@@ -453,8 +453,10 @@ function numberedOf(event: Exclude<LiveEvent, { name: "message:append" | "channe
       return partial(event.payload.message_id, event.payload.rev, "pin", { pinned: event.payload.pinned });
     case "poll:updated":
       return partial(event.payload.message_id, event.payload.rev, "poll", { poll: event.payload.poll });
-    case "ack:updated":
-      return partial(event.payload.message_id, event.payload.rev, "ack", { ack_count: event.payload.ack_count });
+    case "ack:updated": {
+      const { message_id, rev, ack_count, user_ids } = event.payload;
+      return partial(message_id, rev, "ack", { ack_count, ...(user_ids.includes(userId) && { acked: true }) });
+    }
     case "thread:updated":
       return partial(event.payload.thread_id, event.payload.rev, "thread", { thread: threadOf(event.payload) });
   }

@@ -31,6 +31,8 @@ type Result = { message: Message } | { error: ImksError };
 
 interface Waiting {
   entry: OutboxEntry;
+  /** Since when this client knows it. Another client of the store, such as a tab, may have it too. */
+  knownAt: number;
   /** Settled when the entry is in the store. */
   stored: Promise<void>;
   resolve(message: Message): void;
@@ -72,11 +74,12 @@ export class Outbox {
     if (this.#isClosed) throw closed();
     if (this.#count >= this.#parts.max) throw new ImksError("outbox_full", `${this.#parts.max} messages wait already`);
     const nonce = request.nonce ?? newNonce();
-    this.#order = Math.max(this.#order + 1, this.#parts.clock());
+    const knownAt = this.#parts.clock();
+    this.#order = Math.max(this.#order + 1, knownAt);
     const entry = { nonce, order: this.#order, request: { ...request, nonce }, tried_at: null };
     const stored = this.#last.then(() => this.#load()).then(() => this.#put(entry));
     this.#last = stored.catch(() => {});
-    return new Promise((resolve, reject) => this.#add(request.channel_id, { entry, stored, resolve, reject }));
+    return new Promise((resolve, reject) => this.#add(request.channel_id, { entry, knownAt, stored, resolve, reject }));
   }
 
   /** Loads what is left of earlier runs: once, or again where that has failed. */
@@ -96,10 +99,11 @@ export class Outbox {
       if (isEntry(entry)) left.push(entry);
       else this.#parts.unreadable(new ImksError("store_failed", "The store has an entry that cannot be read", { cause: entry }));
     }
+    const parts = { knownAt: this.#parts.clock(), stored: Promise.resolve(), resolve: ignore, reject: ignore };
     // From behind, since each goes to the front.
     for (const entry of left.sort((a, b) => b.order - a.order)) {
       this.#order = Math.max(this.#order, entry.order);
-      this.#add(entry.request.channel_id, { entry, stored: Promise.resolve(), resolve: ignore, reject: ignore }, true);
+      this.#add(entry.request.channel_id, { entry, ...parts }, true);
     }
   }
 
@@ -126,11 +130,11 @@ export class Outbox {
   /** Sends what waits for a channel, until nothing does. */
   async #work(channelId: string, lane: Waiting[]): Promise<void> {
     for (let first = lane[0]; first; first = lane[0]) {
-      const { entry, stored, resolve, reject } = first;
+      const { entry, resolve, reject } = first;
       // What is left of earlier runs comes in front meanwhile.
-      await stored.catch(() => {});
+      await first.stored.catch(() => {});
       if (lane[0] !== first) continue;
-      const result = await this.#settle(entry, stored);
+      const result = await this.#settle(first);
       lane.splice(lane.indexOf(first), 1);
       this.#count--;
       if ("message" in result) resolve(result.message);
@@ -140,11 +144,11 @@ export class Outbox {
     this.#channels.delete(channelId);
   }
 
-  async #settle(entry: OutboxEntry, stored: Promise<void>): Promise<Result> {
+  async #settle({ entry, knownAt, stored }: Waiting): Promise<Result> {
     let result: Result;
     try {
       await stored;
-      result = { message: await this.#deliver(entry) };
+      result = { message: await this.#deliver(entry, knownAt) };
     } catch (thrown) {
       result = { error: asImksError(thrown) };
     }
@@ -158,9 +162,10 @@ export class Outbox {
     return result;
   }
 
-  async #deliver(entry: OutboxEntry): Promise<Message> {
+  async #deliver(entry: OutboxEntry, knownAt: number): Promise<Message> {
     for (let attempts = 0, failures = 0; ; attempts++) {
       await this.#parts.ready();
+      if (entry.tried_at === null && this.#parts.clock() - knownAt > NONCE_VALID_MS) await this.#look(entry);
       if (entry.tried_at === null) {
         entry.tried_at = this.#parts.clock();
         await this.#put(entry);
@@ -175,6 +180,13 @@ export class Outbox {
         await this.#parts.sleep(Math.max(error.retryAfterMs ?? 0, pause(attempts, PAUSES, Math.random())));
       }
     }
+  }
+
+  /** Looks what another client of the store has done about an entry that has waited for long. */
+  async #look(entry: OutboxEntry): Promise<void> {
+    const kept = (await this.#kept()).filter(isEntry).find(({ nonce }) => nonce === entry.nonce);
+    if (!kept) throw expired();
+    entry.tried_at = kept.tried_at;
   }
 
   async #put(entry: OutboxEntry): Promise<void> {

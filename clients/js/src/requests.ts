@@ -31,7 +31,7 @@ export async function request<E extends keyof ClientToServerEvents>(
   { timeoutMs = REQUEST_TIMEOUT_MS }: RequestOptions = {},
 ): Promise<RequestData<E>> {
   const until = Date.now() + timeoutMs;
-  await before(until, event, connection.ready({ orRefused: true }));
+  await before(until, event, (signal) => connection.ready({ orRefused: true, signal }));
   return requestNow(connection, event, payload, until - Date.now());
 }
 
@@ -72,12 +72,16 @@ function fits(event: string, payload: unknown, max = Infinity): void {
   throw new ImksError("payload_too_large", `${event}: ${bytes} bytes, and the server takes ${max}`);
 }
 
-async function before<T>(until: number, event: string, wanted: Promise<T>): Promise<T> {
+async function before<T>(until: number, event: string, wanted: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const waiting = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const timeout = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(late(event)), Math.max(until - Date.now(), 0));
   });
-  return Promise.race([wanted, timeout]).finally(() => clearTimeout(timer));
+  return Promise.race([wanted(waiting.signal), timeout]).finally(() => {
+    clearTimeout(timer);
+    waiting.abort();
+  });
 }
 
 function late(event: string): ImksError {

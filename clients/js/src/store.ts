@@ -46,6 +46,7 @@ export interface WebStorage {
  * Keeps an outbox in `localStorage`, so that it survives a reload of the page. Give each user a `name` of their own.
  *
  * Tabs of the same page share it: after a reload several of them may send what is left, and the nonce makes it one message.
+ * One that sends after a day looks first what the others have done.
  */
 export class WebStorageStore implements OutboxStore {
   readonly #prefix: string;

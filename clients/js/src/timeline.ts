@@ -7,7 +7,8 @@ import { characters, type ChannelEvent } from "./merge.js";
  * Returns `messages`, oldest first, after `event`. The list that was passed in stays as it is, and so does each message
  * that has not changed.
  *
- * A `gap` changes nothing: whoever shows one keeps the event.
+ * A `deleted` also takes the text from the messages of the list that quote the deleted one. A `gap` changes nothing: whoever
+ * shows one keeps the event.
  */
 export function apply(messages: readonly Message[], event: ChannelEvent): readonly Message[] {
   switch (event.type) {
@@ -16,7 +17,7 @@ export function apply(messages: readonly Message[], event: ChannelEvent): readon
     case "updated":
       return change(messages, event.id, (message) => ({ ...message, ...event.changes, ...own(message, event) }));
     case "deleted":
-      return change(messages, event.id, (message) => event.message ?? { ...message, ...empty(), deleted_at: event.deleted_at });
+      return remove(messages, event);
     case "append":
       return change(messages, event.id, (message) => ({
         ...message,
@@ -54,7 +55,37 @@ function change(messages: readonly Message[], id: string, to: (message: Message)
   return message === undefined ? messages : messages.with(place, to(message));
 }
 
-/** Returns what a deleted message no longer has. */
-function empty() {
-  return { body: "", reactions: {}, attachments: [], attachment_count: 0, embeds: [], poll: null, stream: null, pinned: false };
+/** Leaves a tombstone of a message, and takes its text from the messages that quote it. */
+function remove(messages: readonly Message[], event: Extract<ChannelEvent, { type: "deleted" }>): readonly Message[] {
+  const { id, deleted_at } = event;
+  const quote = { body: "", deleted_at };
+  return change(messages, id, (message) => event.message ?? tombstone(message, deleted_at)).map((message) => {
+    const { reply_to, forward_of } = message;
+    if (reply_to?.id !== id && forward_of?.id !== id) return message;
+    const quotes: Partial<Message> = {};
+    if (reply_to?.id === id) quotes.reply_to = { ...reply_to, ...quote };
+    if (forward_of?.id === id) quotes.forward_of = { ...forward_of, ...quote };
+    return { ...message, ...quotes };
+  });
+}
+
+/** Returns what the server keeps of a deleted message. */
+function tombstone({ metadata: _, acked: __, ...message }: Message, deleted_at: string): Message {
+  return {
+    ...message,
+    body: "",
+    reactions: {},
+    attachments: [],
+    attachment_count: 0,
+    embeds: [],
+    poll: null,
+    stream: null,
+    forward_of: null,
+    mentions: { users: [], roles: [], channel: false, here: false },
+    ack_requested: false,
+    ack_count: 0,
+    pinned: false,
+    expires_at: null,
+    deleted_at,
+  };
 }

@@ -197,11 +197,36 @@ test("reactions, pins, polls, acknowledgements and threads change one field of a
   it.live({ name: "reaction:updated", payload: { message_id: id, rev: 1, reactions: { "👍": { count: 1 } } } }, 0);
   it.live({ name: "pin:updated", payload: { message_id: id, rev: 2, pinned: true } }, 0);
   it.live({ name: "poll:updated", payload: { message_id: id, rev: 3, poll: { votes: 2 } } }, 0);
-  it.live({ name: "ack:updated", payload: { message_id: id, rev: 4, ack_count: 3 } }, 0);
+  it.live({ name: "ack:updated", payload: { message_id: id, rev: 4, ack_count: 3, user_ids: ["other"] } }, 0);
   const changes = all(it).reduce(apply, [message(1)]);
   it.live({ name: "thread:updated", payload: { thread_id: id, rev: 5, event_id: "e", ...thread } }, 0);
   const [last] = all(it).reduce(apply, changes);
   assert.deepEqual(last, { ...message(1), reactions: { "👍": { count: 1 } }, pinned: true, poll: { votes: 2 }, ack_count: 3, thread });
+});
+
+test("what the reader has acknowledged on another device is marked, and stays so", () => {
+  const it = merger({ seq: 1, rev: 0, id: Server.id(1) });
+  const ack = (rev, user_ids) => {
+    it.live({ name: "ack:updated", payload: { message_id: Server.id(1), rev, ack_count: rev, user_ids } }, 0);
+    return all(it).reduce(apply, messages);
+  };
+  let messages = [message(1)];
+  const seen = [["other"], ["third", "me"], ["fourth"]].map((ids, place) => (messages = ack(place + 1, ids))[0].acked);
+  assert.deepEqual([seen, messages[0].ack_count], [[undefined, true, true], 3]);
+});
+
+test("a deleted message keeps nothing, and nothing of it stays in the messages that quote it", () => {
+  const it = merger({ seq: 3, rev: 0, id: Server.id(3) });
+  const quote = { id: Server.id(1), seq: 1, body: "secret", deleted_at: null };
+  const forward = { id: "another", body: "secret", deleted_at: null };
+  const first = message(1, { body: "secret", forward_of: forward, mentions: { users: ["u"] }, metadata: { a: 1 }, acked: true });
+  const [reply, copy] = [message(2, { reply_to: quote }), message(3, { forward_of: quote })];
+  it.live({ name: "message:deleted", payload: { id: Server.id(1), seq: 1, rev: 1, deleted_at: "now" } }, 0);
+  const after = all(it).reduce(apply, [first, reply, copy]);
+  assert.ok(!JSON.stringify(after).includes("secret"));
+  assert.deepEqual([after[1].reply_to.deleted_at, after[2].forward_of.deleted_at], ["now", "now"]);
+  const { mentions, ...gone } = after[0];
+  assert.deepEqual([mentions.users, gone.deleted_at, "metadata" in gone, "acked" in gone], [[], "now", false, false]);
 });
 
 test("what is the reader's own stays when others react, vote or edit", () => {

@@ -10,12 +10,12 @@ import { Connection } from "./connection.js";
 const HOUR = 60 * 60 * 1_000;
 
 // An outbox; `answers` are taken one after the other, and then every message is stored.
-function outbox({ answers = [], max = 10, store = new MemoryStore(), clock = () => 0 } = {}) {
+function outbox({ answers = [], max = 10, store = new MemoryStore(), clock = () => 0, online = Promise.resolve() } = {}) {
   const it = { attempts: [], slept: [], told: [], unreadable: [], store };
   it.box = new Outbox({
     store,
     max,
-    ready: async () => it.closed && Promise.reject(it.closed),
+    ready: () => online.then(() => it.closed && Promise.reject(it.closed)),
     deliver: async (request) => {
       it.attempts.push(request);
       const answer = answers.shift();
@@ -123,6 +123,24 @@ test("a message that may have been stored a day ago is not sent again", async ()
   await it.box.send(draft("new"));
   assert.deepEqual(it.attempts.map(({ body }) => body), ["never tried", "new"]);
   assert.equal(it.told[0].error.code, "nonce_expired");
+});
+
+test("what another tab has sent or tried is not sent a day later", async () => {
+  let [now, connect] = [0, null];
+  const { storage } = webStorage();
+  const [mine, other] = [1, 2].map(() => new WebStorageStore("alice", storage));
+  for (const [order, nonce] of ["sent", "tried", "left"].entries()) mine.put(entry(nonce, order));
+  const it = outbox({ store: mine, clock: () => now, online: new Promise((resolve) => (connect = resolve)) });
+  const own = it.box.send(draft("own", { nonce: "own" }));
+  await new Promise(setImmediate);
+  for (const nonce of ["sent", "own"]) other.remove(nonce);
+  other.put({ ...entry("tried", 1), tried_at: 1 });
+  now = 24 * HOUR;
+  connect();
+  await assert.rejects(own, { code: "nonce_expired" });
+  await it.box.send(draft("new"));
+  assert.deepEqual(it.attempts.map(({ body }) => body), ["left", "new"]);
+  assert.deepEqual(it.told.slice(0, 2).map(({ entry, error }) => [entry.nonce, error?.code]), [["sent", "nonce_expired"], ["tried", "nonce_expired"]]);
 });
 
 test("a store that fails keeps no message that is not kept", async () => {

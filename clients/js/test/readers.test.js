@@ -103,6 +103,31 @@ test("streams that were asked for alone are asked for together again", async () 
   assert.deepEqual(connection.asked.slice(asked).map(([event]) => event), ["channel:subscribe", "sync"]);
 });
 
+test("a stream that is ended while its beginning is fetched tells nothing", async () => {
+  const connection = new Connection(async (event) => {
+    if (event === "channel:subscribe") return { channels: [{ channel_id: "a", ...HEAD }] };
+    await stream.return();
+    return { messages: [{ id: "0190a8c0-0000-7000-8000-000000000001", seq: 1, stream: null }] };
+  });
+  const stream = new Readers(connection).open("a", { from: { last: 1 } });
+  await settle();
+  assert.deepEqual(connection.asked.map(([event]) => event), ["channel:subscribe", "history"]);
+  assert.deepEqual([stream.waiting, await stream.next()], [0, { done: true, value: undefined }]);
+});
+
+test("whoever waits for the place of a stream hears why there is none, also after a reader has heard it", async () => {
+  const { readers } = world(() => ({ code: "not_found", message: "no such channel", retryable: false }));
+  const stream = readers.open("a", {});
+  assert.deepEqual(await Promise.all([stream.next(), stream.ready()].map(state)), ["not_found", "not_found"]);
+  assert.deepEqual(await stream.next(), { done: true, value: undefined });
+});
+
+test("settings that are there and undefined are the defaults", async () => {
+  const { readers } = world();
+  const stream = readers.open("a", { from: undefined, gaps: undefined, buffer: undefined });
+  assert.deepEqual(await stream.ready(), { seq: 0, rev: 0, id: null });
+});
+
 test("a stream that is opened when the client is kept out ends with the reason", async () => {
   const { readers, connection } = world();
   Object.assign(connection, { state: "refused", session: null, refusal: new ImksError("token_revoked", "sign in again") });
