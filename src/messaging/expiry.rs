@@ -46,7 +46,7 @@ impl Expiry {
         let mut waiting = self.0.lock();
         // A socket that does not wait is looked at right now, by its new token, or has disconnected.
         if let Some((_, id)) = waiting.take(&(session.look_at(), socket.id().into())) {
-            look_again(&mut waiting, session, id, session.expires_at() - WARNING);
+            look_again(&mut waiting, session, id, warned_at(session.expires_at(), clock::now_micros()));
         }
     }
 
@@ -128,6 +128,12 @@ fn step(expires_at: Micros, now: Micros) -> Step {
     }
 }
 
+/// When to warn of the end of a new token: one that ends within a minute, after half of its time. A client that answers each
+/// warning with such a token would otherwise be warned at once, again and again.
+fn warned_at(expires_at: Micros, now: Micros) -> Micros {
+    (expires_at - WARNING).max(now + (expires_at - now) / 2)
+}
+
 const WARNING: Micros = 60_000_000;
 const GRACE: Micros = 5_000_000;
 const TICK: Duration = Duration::from_secs(1);
@@ -151,6 +157,15 @@ mod tests {
     fn a_refreshed_token_is_looked_at_later() {
         let refreshed = 5_000 * SECOND;
         assert_eq!(step(refreshed, 1_000 * SECOND), Step::Later(refreshed - 60 * SECOND));
+    }
+
+    #[test]
+    fn who_answers_a_warning_with_a_short_token_is_warned_after_half_of_its_time() {
+        let now = 1_000 * SECOND;
+        assert_eq!(warned_at(now + 300 * SECOND, now), now + 240 * SECOND);
+        assert_eq!(warned_at(now + 60 * SECOND, now), now + 30 * SECOND);
+        assert_eq!(step(now + 60 * SECOND, now + 30 * SECOND), Step::Warn(30_000, now + 60 * SECOND));
+        assert!(warned_at(now - SECOND, now) <= now, "one that is over is looked at now");
     }
 
     #[test]
