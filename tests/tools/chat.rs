@@ -178,6 +178,48 @@ async fn programs_read_one_json_object_per_line() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn lines_that_come_at_once_are_sent_in_their_order() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (url, token) = (url(&server), server.token("ann").await);
+    let typed: Vec<String> = (0..10).map(|number| format!("line {number}")).collect();
+    let ended = imks_with(&["chat", &url, "--json", "--token", &token], &[], &typed.join("\n")).await;
+    assert_eq!(ended.code, Some(0), "{} {}", ended.out, ended.err);
+    let mut bob = server.client("bob").await;
+    let channel = first_channel(&bob);
+    let history = bob.ok("history", json!({ "channel_id": channel })).await;
+    let stored: Vec<&str> = history["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["body"].as_str().unwrap())
+        .collect();
+    assert_eq!(stored, typed);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_signed_out_by_the_server_ends_with_1() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let token = server.token("ann").await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args(["chat", &url(&server), "--json"]).env_clear().env("IMKS_TOKEN", &token).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // The input stays open: its end would end the chat.
+    let _input = child.stdin.take();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    server.directory().revoke_user("ann").await.unwrap();
+    while let Some(line) = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap() {
+        said.push_str(&line);
+    }
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(!said.contains(&token), "{said}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_and_a_closed_port_end_with_1_and_name_the_doctor() {
     let server = TestServer::start(Kind::Sqlite).await;

@@ -15,6 +15,12 @@ pub(super) struct Channel {
     /// The number up to which all changes are known.
     pub(super) rev: i64,
     pub(super) catching_up: CatchingUp,
+    /// The highest number of a message that has come since the server was asked.
+    heard_seq: i64,
+    /// The highest number of a change that has come since the server was asked.
+    heard_rev: i64,
+    /// Whether more is missing than was when the server was asked.
+    is_stale: bool,
     pub(super) has_history: bool,
     pub(super) is_left: bool,
     /// Who types, until when in milliseconds, by user.
@@ -81,7 +87,7 @@ impl Channel {
             Err(0) if self.messages.len() >= MESSAGES_MAX => false,
             Err(at) => {
                 self.messages.insert(at, message);
-                if self.messages.len() > MESSAGES_MAX {
+                while self.messages.len() > MESSAGES_MAX || self.bytes() > BYTES_MAX {
                     self.messages.remove(0);
                 }
                 true
@@ -98,40 +104,61 @@ impl Channel {
 
     /// Notes that the message with this number has come. One that is missing before it is asked for.
     pub(super) fn note_seq(&mut self, seq: i64) {
-        if seq == self.seq + 1 {
+        self.heard_seq = self.heard_seq.max(seq);
+        if self.seq.checked_add(1) == Some(seq) {
             self.seq = seq;
             self.advance();
         } else if seq > self.seq {
-            self.miss();
+            self.want();
         }
     }
 
     /// Notes that the change with this number has come. One that is missing before it is asked for.
     pub(super) fn note_rev(&mut self, rev: i64) {
-        if rev == self.rev + 1 {
+        self.heard_rev = self.heard_rev.max(rev);
+        if self.rev.checked_add(1) == Some(rev) {
             self.rev = rev;
         } else if rev > self.rev {
-            self.miss();
+            self.want();
         }
     }
 
-    /// Notes that something is missing.
+    /// Notes that something is missing, which an answer that is on its way need not have.
     pub(super) fn miss(&mut self) {
-        if matches!(self.catching_up, CatchingUp::Done) {
+        self.is_stale = true;
+        self.want();
+    }
+
+    /// Notes that the server is asked for what is missing. Its answer has everything that was heard of until now.
+    pub(super) fn ask(&mut self) {
+        (self.catching_up, self.is_stale) = (CatchingUp::Asked, false);
+        (self.heard_seq, self.heard_rev) = (0, 0);
+    }
+
+    /// Sets how far all is known, after an answer of the server. Events that have overtaken it may be of newer changes
+    /// than it has, which it has undone: they are asked for again.
+    pub(super) fn caught_up(&mut self, seq: i64, rev: i64) {
+        (self.seq, self.rev) = (self.seq.max(seq), rev);
+        self.catching_up = CatchingUp::Done;
+        self.advance();
+        if self.is_stale || self.heard_seq > self.seq || self.heard_rev > self.rev {
             self.catching_up = CatchingUp::Wanted;
         }
     }
 
-    /// Sets how far all is known, after an answer of the server.
-    pub(super) fn caught_up(&mut self, seq: i64, rev: i64) {
-        (self.seq, self.rev) = (self.seq.max(seq), self.rev.max(rev));
-        self.catching_up = CatchingUp::Done;
-        self.advance();
+    /// Takes it that messages have come which may be as they were when changes were known up to `rev`.
+    pub(super) fn recheck(&mut self, rev: i64) {
+        if self.rev > rev {
+            self.rev = rev;
+            self.miss();
+        }
     }
 
-    /// Forgets all messages: they cannot be connected to newer ones.
-    pub(super) fn clear(&mut self) {
-        self.messages.clear();
+    /// Starts over with the numbers of an answer, which may be those of another history. Returns the messages from
+    /// before.
+    pub(super) fn restart(&mut self, seq: i64, rev: i64) -> Vec<Message> {
+        (self.seq, self.rev) = (seq, rev);
+        std::mem::take(&mut self.messages)
     }
 
     /// Removes messages up to this number.
@@ -145,15 +172,27 @@ impl Channel {
         self.typing.values().map(|(name, _)| name.clone()).collect()
     }
 
-    fn advance(&mut self) {
-        while self.numbered(self.seq + 1).is_some() {
-            self.seq += 1;
+    fn want(&mut self) {
+        if matches!(self.catching_up, CatchingUp::Done) {
+            self.catching_up = CatchingUp::Wanted;
         }
+    }
+
+    fn advance(&mut self) {
+        while let Some(next) = self.seq.checked_add(1).filter(|next| self.numbered(*next).is_some()) {
+            self.seq = next;
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.body.len()).sum()
     }
 }
 
 /// The most messages of a channel that are kept; the oldest give way.
 const MESSAGES_MAX: usize = 2_000;
+/// The most bytes of the texts of these messages.
+const BYTES_MAX: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -209,5 +248,20 @@ mod tests {
         }
         assert_eq!((channel.messages().len(), channel.messages()[0].seq), (2_000, 11));
         assert!(!channel.insert(message(3)));
+        for seq in 3_001..=3_012 {
+            channel.insert(Message { body: "x".repeat(1 << 20), ..message(seq) });
+        }
+        let kept: Vec<i64> = channel.messages().iter().map(|message| message.seq).collect();
+        assert_eq!(kept, (3_005..=3_012).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn numbers_at_their_end_break_nothing() {
+        let mut channel = Channel::new("c".into(), "c".into(), i64::MAX, i64::MAX);
+        channel.insert(message(i64::MAX));
+        channel.note_seq(i64::MAX);
+        channel.note_rev(i64::MAX);
+        channel.caught_up(i64::MAX, i64::MAX);
+        assert_eq!((channel.seq, channel.catching_up), (i64::MAX, CatchingUp::Done));
     }
 }

@@ -143,7 +143,7 @@ impl Conversation {
             Err(why) => return self.refused(purpose, &why),
         };
         match purpose {
-            Purpose::History { channel } => self.history(&channel, &data),
+            Purpose::History { channel, rev } => self.history(&channel, rev, &data),
             Purpose::Thread { channel, seq } => self.show_thread(&channel, seq, &data),
             Purpose::Sync { channels } => self.synchronise(&channels, &data),
             Purpose::Join { channel } => self.subscribed(&channel, &data),
@@ -159,7 +159,12 @@ impl Conversation {
     /// Handles the outcome of a message: the message as it was stored, or why it was refused for good.
     pub(super) fn sent(&mut self, channel: &str, nonce: &str, outcome: Result<Value, String>) {
         match outcome {
-            Ok(data) => self.arrive(&data["message"]),
+            Ok(data) => {
+                if let Some(channel) = self.channel(channel) {
+                    channel.pending.retain(|pending| pending.nonce != nonce);
+                }
+                self.arrive(&data["message"]);
+            }
             Err(why) => {
                 let pending = self
                     .channel(channel)
@@ -174,7 +179,8 @@ impl Conversation {
     }
 
     /// Handles a change of the connection.
-    pub(super) fn linked(&mut self, is_online: bool, link: String) {
+    pub(super) fn linked(&mut self, is_online: bool, link: &str) {
+        let link = text::line(link);
         if self.link != link {
             self.effects.push(Effect::Print(Printed::Link(link.clone())));
         }
@@ -238,7 +244,8 @@ impl Conversation {
         if let Some(before) = before {
             request["before"] = json!(before);
         }
-        self.ask(Purpose::History { channel: channel.to_owned() }, "history", request);
+        let rev = self.channel(channel).map_or(0, |channel| channel.rev);
+        self.ask(Purpose::History { channel: channel.to_owned(), rev }, "history", request);
     }
 
     /// Sends a message, which is shown as on its way until the server has it.

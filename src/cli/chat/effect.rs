@@ -28,8 +28,8 @@ pub(super) enum Effect {
 /// What a question to the server was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Earlier messages.
-    History { channel: String },
+    /// Earlier messages. `rev` is the number up to which changes were known when they were asked for.
+    History { channel: String, rev: i64 },
     /// The replies to a message.
     Thread { channel: String, seq: i64 },
     /// What was missed in these channels.

@@ -40,7 +40,8 @@ impl Conversation {
                     channel.unread = unread;
                     // An answer that was on its way when the connection was lost does not come any more.
                     channel.catching_up = CatchingUp::Done;
-                    if seq > channel.seq || rev > channel.rev {
+                    // Lower numbers are those of another history, which the answer says.
+                    if (seq, rev) != (channel.seq, channel.rev) {
                         channel.miss();
                     }
                 }
@@ -48,7 +49,7 @@ impl Conversation {
                     let name = word(told, "name");
                     let mut channel = Channel::new(id, name, seq, rev);
                     channel.unread = unread;
-                    self.channels.push(channel);
+                    self.add(channel);
                 }
             }
         }
@@ -63,7 +64,7 @@ impl Conversation {
         let mut cursors = Vec::new();
         let wanted = self.channels.iter_mut().filter(|channel| channel.catching_up == CatchingUp::Wanted);
         for channel in wanted.take(SYNC_CHANNELS_MAX) {
-            channel.catching_up = CatchingUp::Asked;
+            channel.ask();
             cursors.push(json!({ "channel_id": channel.id, "seq": channel.seq, "rev": channel.rev }));
         }
         if !cursors.is_empty() {
@@ -73,31 +74,9 @@ impl Conversation {
     }
 
     pub(super) fn synchronise(&mut self, asked: &[String], data: &Value) {
+        let before = self.unanswered();
         for told in data["channels"].as_array().into_iter().flatten() {
-            let id = word(told, "channel_id");
-            let is_cut = told["truncated"] == true || told["reset"] == true;
-            let Some(channel) = self.channel(&id) else { continue };
-            if is_cut {
-                channel.clear();
-            }
-            channel.drop_up_to(number(told, "horizon_seq"));
-            for change in told["changes"].as_array().into_iter().flatten() {
-                if let Some(message) = Message::read(&change["message"]) {
-                    channel.replace(message);
-                }
-            }
-            for message in told["messages"].as_array().into_iter().flatten() {
-                self.store(message);
-            }
-            if let Some(channel) = self.channel(&id) {
-                channel.caught_up(number(told, "seq"), number(told, "rev"));
-            }
-            if is_cut {
-                let name = self.name_of(&id);
-                self.notice(format!(
-                    "much has happened in {name}: only the newest messages are here, /history has more"
-                ));
-            }
+            self.catch_up_with(told);
         }
         for state in data["user"]["read_states"].as_array().into_iter().flatten() {
             self.read(state);
@@ -105,15 +84,60 @@ impl Conversation {
         for id in data["removed_channels"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             self.gone(id);
         }
-        // What did not fit into the answer is asked for again.
+        // What did not fit into the answer is asked for again: after a pause, if nothing did.
+        let again = if self.unanswered() < before { CatchingUp::Wanted } else { CatchingUp::Failed };
         for id in asked {
             if let Some(channel) = self.channel(id)
                 && channel.catching_up == CatchingUp::Asked
             {
-                channel.catching_up = CatchingUp::Wanted;
+                channel.catching_up = again;
             }
         }
         self.mark_shown();
+    }
+
+    fn unanswered(&self) -> usize {
+        self.channels.iter().filter(|channel| channel.catching_up == CatchingUp::Asked).count()
+    }
+
+    /// Takes what an answer says of one channel.
+    fn catch_up_with(&mut self, told: &Value) {
+        let id = word(told, "channel_id");
+        let (seq, rev) = (number(told, "seq"), number(told, "rev"));
+        let (is_cut, is_reset) = (told["truncated"] == true, told["reset"] == true);
+        let messages = told["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some(channel) = self.channel(&id) else { return };
+        let known_seq = channel.seq;
+        let known = if is_reset { channel.restart(seq, rev) } else { Vec::new() };
+        if is_cut {
+            // Those before a hole give way; what has overtaken the answer stays.
+            let first = messages.first().map_or(seq, |first| number(first, "seq").saturating_sub(1));
+            channel.drop_up_to(first);
+        }
+        channel.drop_up_to(number(told, "horizon_seq"));
+        for change in told["changes"].as_array().into_iter().flatten() {
+            if let Some(message) = Message::read(&change["message"]) {
+                channel.replace(message);
+            }
+        }
+        let is_other_history = seq < known_seq;
+        for message in messages {
+            let Some(message) = self.keep(message) else { continue };
+            // After a reset the newest page comes, whatever of it was known.
+            let is_told = known.iter().any(|known| known.id == message.id);
+            if !is_reset || (!is_told && (is_other_history || message.seq > known_seq)) {
+                self.print_new(message);
+            }
+        }
+        if let Some(channel) = self.channel(&id) {
+            channel.caught_up(seq, rev);
+        }
+        if is_cut || is_reset {
+            let name = self.name_of(&id);
+            self.notice(format!(
+                "much has happened in {name}: only the newest messages are here, /history has more"
+            ));
+        }
     }
 
     pub(super) fn refused(&mut self, purpose: Purpose, why: &str) {
@@ -125,7 +149,7 @@ impl Conversation {
                     }
                 }
             }
-            Purpose::History { channel } => {
+            Purpose::History { channel, .. } => {
                 if let Some(channel) = self.channel(&channel) {
                     channel.has_history = !channel.messages().is_empty();
                 }
@@ -136,7 +160,8 @@ impl Conversation {
         }
     }
 
-    pub(super) fn history(&mut self, id: &str, data: &Value) {
+    /// Takes earlier messages, which may be as they were when changes were known up to `rev`.
+    pub(super) fn history(&mut self, id: &str, rev: i64, data: &Value) {
         let messages = data["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
         for message in messages {
             self.store(message);
@@ -146,6 +171,7 @@ impl Conversation {
         }
         if let Some(channel) = self.channel(id) {
             channel.has_history = true;
+            channel.recheck(rev);
         }
     }
 
@@ -161,26 +187,38 @@ impl Conversation {
         let is_new = self.store(payload);
         let Some(channel) = self.channel(&id) else { return };
         if is_new && counts {
-            channel.unread += 1;
+            channel.unread = channel.unread.saturating_add(1);
         }
         channel.note_seq(seq);
         self.mark_shown();
     }
 
-    /// Adds a message. Returns whether it is new.
+    /// Adds a message, and prints it if it is new. Returns whether it is.
     fn store(&mut self, payload: &Value) -> bool {
-        let Some(message) = Message::read(payload) else { return false };
+        let Some(message) = self.keep(payload) else { return false };
+        self.print_new(message);
+        true
+    }
+
+    /// Adds a message. Returns it if it is new.
+    fn keep(&mut self, payload: &Value) -> Option<Message> {
+        let message = Message::read(payload)?;
         if self.names.len() < NAMES_MAX {
             self.names.insert(message.author.id.clone(), message.author.username.clone());
         }
-        let printed = message.clone();
-        let Some(channel) = self.channel(&message.channel_id) else { return false };
-        let is_new = channel.insert(message);
-        if is_new {
-            let channel = self.name_of(&printed.channel_id);
-            self.effects.push(Effect::Print(Printed::Message { channel, message: Box::new(printed) }));
+        let channel = self.channel(&message.channel_id)?;
+        channel.insert(message.clone()).then_some(message)
+    }
+
+    fn print_new(&mut self, message: Message) {
+        let channel = self.name_of(&message.channel_id);
+        self.effects.push(Effect::Print(Printed::Message { channel, message: Box::new(message) }));
+    }
+
+    fn add(&mut self, channel: Channel) {
+        if self.channels.len() < CHANNELS_MAX {
+            self.channels.push(channel);
         }
-        is_new
     }
 
     /// Notes that everything in the channel that is shown is read.
@@ -245,11 +283,12 @@ impl Conversation {
     pub(super) fn typing(&mut self, payload: &Value, now_ms: u64) {
         let user = word(&payload["user"], "id");
         let name = text::line(&word(&payload["user"], "username"));
-        let until = now_ms + u64::try_from(number(payload, "expires_in_ms")).unwrap_or_default();
+        let lease_ms = u64::try_from(number(payload, "expires_in_ms")).unwrap_or_default();
+        let until = now_ms.saturating_add(lease_ms);
         let Some(channel) = self.channel(&word(payload, "channel_id")) else { return };
-        match payload["typing"] == true && channel.typing.len() < TYPISTS_MAX {
-            true => drop(channel.typing.insert(user, (name, until))),
-            false => drop(channel.typing.remove(&user)),
+        channel.typing.retain(|id, (_, until)| *id != user && *until > now_ms);
+        if payload["typing"] == true && channel.typing.len() < TYPISTS_MAX {
+            channel.typing.insert(user, (name, until));
         }
     }
 
@@ -300,7 +339,7 @@ impl Conversation {
         self.notice(format!("you are in the channel {name} now"));
         match self.channel(&id) {
             Some(channel) => channel.is_left = false,
-            None => self.channels.push(Channel::new(id.clone(), name, 0, 0)),
+            None => self.add(Channel::new(id.clone(), name, 0, 0)),
         }
         if let Some(channel) = self.channel(&id) {
             channel.miss();
@@ -330,7 +369,7 @@ impl Conversation {
         }
         if self.channel(id).is_none() {
             let (seq, rev) = (number(told, "last_seq"), number(told, "rev"));
-            self.channels.push(Channel::new(id.into(), id.into(), seq, rev));
+            self.add(Channel::new(id.into(), id.into(), seq, rev));
         }
         if let Some(channel) = self.channel(id) {
             channel.is_left = false;
@@ -362,6 +401,8 @@ impl Conversation {
     }
 }
 
+/// The most channels that are known: more than anybody is a member of.
+const CHANNELS_MAX: usize = 10_000;
 /// The most names of users that are remembered.
 const NAMES_MAX: usize = 10_000;
 /// The most users who are shown as typing in a channel.

@@ -30,18 +30,18 @@ pub(super) async fn run(
         input: Input::default(),
         screen,
         back: 0,
+        is_whole: true,
     };
     Box::pin(chat.run(&mut news, &mut endings)).await?;
-    let Full { remote, screen, conversation, .. } = chat;
+    let Full { remote, screen, conversation, is_whole, .. } = chat;
     // The terminal is given back before the goodbye, which may take a moment.
     drop(screen);
     let waiting = conversation.on_their_way();
     remote.close().await;
     if waiting > 0 {
         crate::cli::hint(&format!("{waiting} messages were not sent"));
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_whole && waiting == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Full {
@@ -51,6 +51,8 @@ struct Full {
     screen: FullScreen,
     /// By how many rows the messages are scrolled back.
     back: usize,
+    /// Whether the person is still signed in, and no message was refused.
+    is_whole: bool,
 }
 
 impl Full {
@@ -85,17 +87,18 @@ impl Full {
 
     /// Handles what was told, and what has been told since, before the screen is drawn again.
     fn hear(&mut self, told: News, news: &mut mpsc::Receiver<News>) {
-        let mut next = Some(told);
-        for _ in 0..NEWS_PER_SCREEN {
-            let Some(told) = next else { return };
-            if let Some(error) = tell(&mut self.conversation, told) {
-                let why = crate::cli::terminal::causes(&error);
-                self.conversation.notice(format!("the connection is over: {why}; /quit ends"));
-            }
-            next = news.try_recv().ok();
+        self.take(told);
+        for _ in 1..NEWS_PER_SCREEN {
+            let Ok(told) = news.try_recv() else { return };
+            self.take(told);
         }
-        if let Some(told) = next {
-            tell(&mut self.conversation, told);
+    }
+
+    fn take(&mut self, told: News) {
+        if let Some(error) = tell(&mut self.conversation, told) {
+            let why = crate::cli::terminal::causes(&error);
+            self.conversation.notice(format!("the connection is over: {why}; /quit ends"));
+            self.is_whole = false;
         }
     }
 
@@ -111,8 +114,11 @@ impl Full {
         let mut effects = self.conversation.take_effects();
         while !effects.is_empty() {
             for effect in effects {
-                let left = self.remote.carry_out(effect, &mut self.conversation);
-                is_over |= left == Some(Effect::Quit);
+                match self.remote.carry_out(effect, &mut self.conversation) {
+                    Some(Effect::Quit) => is_over = true,
+                    Some(Effect::Failed) => self.is_whole = false,
+                    _ => {}
+                }
             }
             effects = self.conversation.take_effects();
         }

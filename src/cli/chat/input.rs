@@ -125,14 +125,15 @@ impl Input {
         let columns = columns.max(3);
         let shown = |part: &str| text::line(&part.replace('\n', "⏎"));
         let (before, after) = (shown(&self.text[..self.cursor]), shown(&self.text[self.cursor..]));
-        let mut start = before.as_str();
-        while text::width(start) >= columns {
-            let mut chars = start.chars();
-            chars.next();
-            start = chars.as_str();
+        let (mut start, mut column) = (before.len(), 0);
+        for (at, c) in before.char_indices().rev() {
+            let wider = column + text::char_width(c);
+            if wider >= columns {
+                break;
+            }
+            (start, column) = (at, wider);
         }
-        let column = text::width(start);
-        let mut window = start.to_owned();
+        let mut window = before[start..].to_owned();
         let mut used = column;
         for c in after.chars() {
             used += text::char_width(c);
@@ -253,6 +254,14 @@ mod tests {
         assert_eq!(input.text(), "one");
         input.delete_before();
         assert_eq!(input.text(), "");
+    }
+
+    #[test]
+    fn of_a_line_that_is_too_long_the_part_at_the_cursor_is_shown() {
+        let mut input = typed("abc日本語");
+        assert_eq!(input.window(6), ("本語".into(), 4));
+        input.home();
+        assert_eq!(input.window(6), ("abc日".into(), 0));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::io::BufRead;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::Args;
 use super::conversation::Conversation;
@@ -55,9 +56,11 @@ impl Plain {
         let mut input = lines();
         let (mut has_input, mut ticks) = (true, interval(TICK));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ready_by = Instant::now() + READY_MAX;
         loop {
             // Lines are for the channels that the first event of the session names.
             let is_ready = self.conversation.me.is_some();
+            let takes_lines = has_input && is_ready && self.has_room();
             tokio::select! {
                 told = news.recv() => {
                     let Some(told) = told else { return Ok(End::SignedOut) };
@@ -66,7 +69,7 @@ impl Plain {
                         return Ok(End::SignedOut);
                     }
                 }
-                line = input.recv(), if has_input && is_ready => match line {
+                line = input.recv(), if takes_lines => match line {
                     Some(line) => {
                         let line = line.map_err(ImksError::io("reading standard input"))?;
                         self.conversation.enter(&line, now_ms(), nonce);
@@ -74,12 +77,21 @@ impl Plain {
                     None => has_input = false,
                 },
                 _ = ticks.tick() => self.conversation.tick(),
+                () = sleep_until(ready_by), if !is_ready => {
+                    hint("imks: no session:ready comes: the server is away, or it is not imks");
+                    return Ok(End::SignedOut);
+                }
                 () = endings.next() => return Ok(End::Interrupted),
             }
             if self.carry_out()? || (!has_input && self.is_idle()) {
                 return Ok(End::Done);
             }
         }
+    }
+
+    /// Whether another line may be typed: what waits for the server is kept in memory.
+    fn has_room(&self) -> bool {
+        self.conversation.on_their_way() < WAITING_MAX && self.conversation.asked < WAITING_MAX
     }
 
     /// Whether everything was answered that was typed.
@@ -163,8 +175,12 @@ fn as_json(printed: &Printed) -> Value {
 
 /// How many lines of the input are read ahead.
 const LINES_MAX: usize = 64;
+/// How many messages and questions may wait for the server before further lines are read.
+const WAITING_MAX: usize = 64;
+/// How long the first event of the session may take.
+const READY_MAX: Duration = Duration::from_secs(30);
 /// The interval of what is done now and then.
-const TICK: std::time::Duration = std::time::Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,9 @@
 //! The connection of `imks chat`: does what the conversation wants, and tells it what happened.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -7,7 +11,9 @@ use tokio_util::task::TaskTracker;
 use super::conversation::Conversation;
 use super::effect::{Effect, Purpose};
 use crate::cli::terminal::causes;
-use crate::client::{Client, ClientBuilder, ClientError, ClientEvent, ClientResult, Event, Events, Socket};
+use crate::client::{
+    Client, ClientBuilder, ClientError, ClientEvent, ClientResult, DisconnectReason, Event, Events, Socket,
+};
 use crate::clock::now_micros;
 
 /// Something that happened.
@@ -27,7 +33,22 @@ pub(super) struct Remote {
     client: Client,
     socket: Socket,
     say: mpsc::Sender<News>,
+    outgoing: Arc<Outgoing>,
     tasks: TaskTracker,
+}
+
+/// What is to be put into the outbox, in the order in which it was typed.
+#[derive(Default)]
+struct Outgoing {
+    messages: Mutex<VecDeque<Message>>,
+    /// Whoever puts a message into the outbox holds it, so that no other message overtakes.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Message {
+    channel: String,
+    nonce: String,
+    payload: Value,
 }
 
 impl Remote {
@@ -49,7 +70,7 @@ impl Remote {
         });
         tasks.spawn(pass_on(client.events(), say.clone()));
         socket.connect().await?;
-        Ok((Self { client, socket, say, tasks }, news))
+        Ok((Self { client, socket, say, outgoing: Arc::default(), tasks }, news))
     }
 
     /// Does what concerns the server. Returns what concerns the terminal.
@@ -86,9 +107,15 @@ impl Remote {
     }
 
     fn send(&self, channel: String, nonce: String, payload: Value) {
-        let (socket, say) = (self.socket.clone(), self.say.clone());
+        self.outgoing.messages.lock().push_back(Message { channel, nonce, payload });
+        let (socket, say, outgoing) = (self.socket.clone(), self.say.clone(), self.outgoing.clone());
         self.tasks.spawn(async move {
-            let outcome = match socket.send("message:send", &payload).await {
+            let turn = outgoing.turn.lock().await;
+            let next = outgoing.messages.lock().pop_front();
+            let Some(Message { channel, nonce, payload }) = next else { return };
+            let sent = socket.send("message:send", &payload).await;
+            drop(turn);
+            let outcome = match sent {
                 Ok(delivery) => answered(delivery.acknowledged().await),
                 Err(error) => Err(causes(&error)),
             };
@@ -172,21 +199,33 @@ pub(super) fn tell(conversation: &mut Conversation, news: News) -> Option<Client
 fn connection(conversation: &mut Conversation, event: ClientEvent) -> Option<ClientError> {
     match event {
         ClientEvent::Connected { transport } | ClientEvent::Reconnected { transport } => {
-            conversation.linked(false, format!("{transport}, signing in"));
+            conversation.linked(false, &format!("{transport}, signing in"));
         }
         ClientEvent::TransportSwitched { transport } => {
-            conversation.linked(conversation.is_online, transport.to_string())
+            conversation.linked(conversation.is_online, transport.name());
         }
-        ClientEvent::Joined { .. } => conversation.linked(true, "online".into()),
-        ClientEvent::Disconnected { reason } => conversation.linked(false, format!("disconnected: {reason}")),
-        ClientEvent::Left { reason, .. } => conversation.linked(false, format!("signed out: {reason}")),
+        ClientEvent::Joined { .. } => conversation.linked(true, "online"),
+        ClientEvent::Disconnected { reason } => {
+            conversation.linked(false, &format!("disconnected: {reason}"));
+        }
+        ClientEvent::Left { reason, .. } => {
+            conversation.linked(false, &format!("signed out: {reason}"));
+            // After anything else the client comes back by itself.
+            let is_final = matches!(reason, DisconnectReason::ByServer | DisconnectReason::Refused(_));
+            return is_final.then_some(ClientError::ConnectionClosed(reason));
+        }
         ClientEvent::Reconnecting { attempt, delay } => {
             let seconds = delay.as_secs_f64();
-            conversation.linked(false, format!("reconnecting, attempt {attempt} in {seconds:.1} s"));
+            conversation.linked(false, &format!("reconnecting, attempt {attempt} in {seconds:.1} s"));
         }
         ClientEvent::ReconnectFailed { error } => {
-            conversation.linked(false, format!("gave up: {}", causes(&error)));
+            conversation.linked(false, &format!("gave up: {}", causes(&error)));
             return Some(error);
+        }
+        // A token that has expired meanwhile, most of all: the client does not try again.
+        ClientEvent::Error(ClientError::Refused(refusal)) if !refusal.is_retryable() => {
+            conversation.linked(false, "signed out");
+            return Some(ClientError::Refused(refusal));
         }
         ClientEvent::Error(error) => conversation.notice(causes(&error)),
         ClientEvent::Missed { .. } => conversation.notice("much happened to the connection at once"),
@@ -202,3 +241,23 @@ pub(super) fn now_ms() -> u64 {
 
 /// How much may wait for the terminal. While there is more, the connection is not read.
 const NEWS_MAX: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Refusal;
+
+    #[test]
+    fn the_session_is_over_only_if_the_client_does_not_come_back_by_itself() {
+        let is_over = |event| connection(&mut Conversation::new(None, false), event).is_some();
+        let left = |reason| ClientEvent::Left { namespace: "/".into(), reason };
+        assert!(!is_over(left(DisconnectReason::TransportClosed)));
+        assert!(is_over(left(DisconnectReason::ByServer)));
+        let refused = |is_retryable: bool| {
+            let refusal = Refusal { message: "no".into(), data: json!({ "retryable": is_retryable }) };
+            ClientEvent::Error(ClientError::Refused(Arc::new(refusal)))
+        };
+        assert!(!is_over(refused(true)));
+        assert!(is_over(refused(false)));
+    }
+}

@@ -1,6 +1,6 @@
 //! The screen of `imks chat`, made of what the conversation knows.
 
-use super::channel::Channel;
+use super::channel::{Channel, Pending};
 use super::conversation::{Conversation, Notice};
 use super::input::Input;
 use super::message::Message;
@@ -81,34 +81,43 @@ fn pane(conversation: &Conversation, columns: usize, height: usize, back: &mut u
         let notices = conversation.notices.iter().flat_map(|notice| noticed(notice, columns));
         return last(notices.collect(), height, back);
     };
-    let notices: Vec<&Notice> = conversation
-        .notices
-        .iter()
-        .filter(|notice| notice.channel.as_ref().is_none_or(|id| *id == channel.id))
-        .collect();
-    let mut rows = Vec::new();
-    let (mut day, mut told) = (String::new(), 0);
-    for message in channel.messages().iter().filter(|message| message.is_in_channel()) {
-        while let Some(notice) = notices.get(told).filter(|notice| notice.after < message.seq) {
-            rows.extend(noticed(notice, columns));
-            told += 1;
+    let concerns = |notice: &&Notice| notice.channel.as_ref().is_none_or(|id| *id == channel.id);
+    let mut notices = conversation.notices.iter().rev().filter(concerns).peekable();
+    // From the newest upwards, so that a long history costs nothing while it is not looked at.
+    let mut upward: Vec<Row> =
+        channel.pending.iter().flat_map(|pending| waiting(pending, columns)).rev().collect();
+    let needed = height.saturating_add(*back);
+    let mut day_below = None;
+    for message in channel.messages().iter().rev().filter(|message| message.is_in_channel()) {
+        if upward.len() >= needed {
+            break;
         }
-        if message.day() != day {
-            day = message.day();
-            rows.push(Row::of(Style::Dim, text::cut(&format!("── {day} ──"), columns)));
+        let day = message.day();
+        if let Some(below) = day_below.replace(day.clone()).filter(|below| *below != day) {
+            upward.push(heading(&below, columns));
         }
-        rows.extend(written(message, columns));
+        while let Some(notice) = notices.next_if(|notice| notice.after >= message.seq) {
+            upward.extend(noticed(notice, columns).into_iter().rev());
+        }
+        upward.extend(written(message, columns).into_iter().rev());
     }
-    rows.extend(notices.iter().skip(told).flat_map(|notice| noticed(notice, columns)));
-    for pending in &channel.pending {
-        let (style, mark) = match &pending.failure {
-            None => (Style::Dim, "sending".to_owned()),
-            Some(why) => (Style::Alert, format!("not sent: {}", text::line(why))),
-        };
-        let lines = text::wrap(&format!("{} ({mark})", pending.body), columns.saturating_sub(INDENT));
-        rows.extend(lines.into_iter().map(|line| Row::of(style, format!("{}{line}", " ".repeat(INDENT)))));
-    }
-    last(rows, height, back)
+    upward.extend(day_below.map(|day| heading(&day, columns)));
+    upward.extend(notices.flat_map(|notice| noticed(notice, columns).into_iter().rev()));
+    upward.reverse();
+    last(upward, height, back)
+}
+
+fn heading(day: &str, columns: usize) -> Row {
+    Row::of(Style::Dim, text::cut(&format!("── {day} ──"), columns))
+}
+
+fn waiting(pending: &Pending, columns: usize) -> Vec<Row> {
+    let (style, mark) = match &pending.failure {
+        None => (Style::Dim, "sending".to_owned()),
+        Some(why) => (Style::Alert, format!("not sent: {}", text::line(why))),
+    };
+    let lines = text::wrap(&format!("{} ({mark})", pending.body), columns.saturating_sub(INDENT));
+    lines.into_iter().map(|line| Row::of(style, format!("{}{line}", " ".repeat(INDENT)))).collect()
 }
 
 fn written(message: &Message, columns: usize) -> Vec<Row> {

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+    DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+    enable_raw_mode, size,
 };
 use crossterm::{cursor, execute};
 
@@ -26,7 +27,9 @@ impl FullScreen {
         enable_raw_mode().map_err(failed())?;
         // From here on the value gives back what was taken.
         let full = Self { shown: None };
-        execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste).map_err(failed())?;
+        // Without line breaks a character that is wider there than here spoils its own row only.
+        execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, DisableLineWrap)
+            .map_err(failed())?;
         Ok(full)
     }
 
@@ -57,7 +60,8 @@ impl FullScreen {
 impl Drop for FullScreen {
     fn drop(&mut self) {
         // A terminal that is gone cannot be given back.
-        let _ = execute!(io::stdout(), DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
+        let _ =
+            execute!(io::stdout(), EnableLineWrap, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
         let _ = disable_raw_mode();
     }
 }

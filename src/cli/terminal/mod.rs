@@ -79,18 +79,9 @@ impl Trust {
     }
 }
 
-/// Returns an error with its causes, in one line.
+/// Returns an error with its causes, in one line that a terminal may show.
 pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(&format!(": {inner_text}"));
-        }
-        cause = inner.source();
-    }
-    self::text::line(&text)
+    self::text::line(&super::with_causes(error))
 }
 
 /// A word on the terminal that says what is being waited for, as long as this value lives.

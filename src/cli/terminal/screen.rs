@@ -80,11 +80,12 @@ impl Screen {
 }
 
 fn draw(out: &mut String, at: usize, row: &Row) {
-    let _ = write!(out, "\x1b[{};1H", at + 1);
+    // Erased before and not after: where a row is full, some terminals would erase its last column.
+    let _ = write!(out, "\x1b[{};1H\x1b[0m\x1b[K", at + 1);
     for (style, text) in &row.0 {
         let _ = write!(out, "\x1b[{}m{text}", style.code());
     }
-    out.push_str("\x1b[0m\x1b[K");
+    out.push_str("\x1b[0m");
 }
 
 #[cfg(test)]
@@ -99,7 +100,10 @@ mod tests {
         after.rows[1] = Row::of(Style::Bold, "three");
         after.cursor = Some((2, 1));
         let drawn = after.changes(Some(&before));
-        assert!(!drawn.contains("one") && drawn.contains("\x1b[2;1H\x1b[0;1mthree"), "{drawn:?}");
+        assert!(
+            !drawn.contains("one") && drawn.contains("\x1b[2;1H\x1b[0m\x1b[K\x1b[0;1mthree\x1b[0m"),
+            "{drawn:?}"
+        );
         assert!(drawn.ends_with("\x1b[2;3H\x1b[?25h"));
         assert!(after.changes(None).contains("one"));
     }

@@ -54,14 +54,14 @@ pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut broken = Vec::new();
     for line in lines(text) {
-        let mut current = String::new();
+        let mut current = Filling::default();
         for word in line.split_inclusive(' ') {
-            if width(&current) + width(word.trim_end()) > columns && !current.is_empty() {
-                broken.push(std::mem::take(&mut current));
+            if current.width + width(word.trim_end()) > columns && !current.text.is_empty() {
+                broken.push(std::mem::take(&mut current).text);
             }
             break_word(word, columns, &mut current, &mut broken);
         }
-        broken.push(current);
+        broken.push(current.text);
     }
     broken.iter_mut().for_each(|line| line.truncate(line.trim_end().len()));
     if broken.is_empty() {
@@ -70,12 +70,20 @@ pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     broken
 }
 
-fn break_word(word: &str, columns: usize, current: &mut String, broken: &mut Vec<String>) {
+/// A line that is being filled, with its width: a line of strangers may have any number of characters without one.
+#[derive(Default)]
+struct Filling {
+    text: String,
+    width: usize,
+}
+
+fn break_word(word: &str, columns: usize, current: &mut Filling, broken: &mut Vec<String>) {
     for c in word.chars() {
-        if width(current) + char_width(c) > columns && c != ' ' {
-            broken.push(std::mem::take(current));
+        if current.width + char_width(c) > columns && c != ' ' {
+            broken.push(std::mem::take(current).text);
         }
-        current.push(c);
+        current.text.push(c);
+        current.width += char_width(c);
     }
 }
 

@@ -58,7 +58,7 @@ fn the_first_channel_is_shown_with_its_history() {
 fn what_was_missed_while_away_is_fetched_and_nothing_comes_twice() {
     let mut conversation = online();
     conversation.event("message:new", &message(6, "six"), 0);
-    conversation.linked(false, "disconnected".into());
+    conversation.linked(false, "disconnected");
     assert!(asked(&conversation.take_effects()).is_empty());
     conversation.event("session:ready", &ready(9, 1), 0);
     let effects = conversation.take_effects();
@@ -119,6 +119,124 @@ fn a_cut_answer_leaves_no_hole_behind() {
     assert!(conversation.notices.back().unwrap().text.contains("/history"));
 }
 
+fn seqs(conversation: &Conversation) -> Vec<i64> {
+    conversation.shown().unwrap().messages().iter().map(|message| message.seq).collect()
+}
+
+#[test]
+fn a_message_that_has_overtaken_a_cut_answer_stays() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(8, "eight"), 0);
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+    conversation.event("message:new", &message(10, "ten"), 0);
+    let mut cut = sync(&[8, 9], 9);
+    cut["channels"][0]["truncated"] = json!(true);
+    conversation.answer(Purpose::Sync { channels: vec!["c1".into()] }, Ok(cut));
+    assert_eq!((seqs(&conversation), conversation.shown().unwrap().seq), (vec![8, 9, 10], 10));
+    assert!(asked(&conversation.take_effects()).is_empty());
+}
+
+#[test]
+fn a_message_that_came_after_the_question_and_behind_a_hole_is_asked_for_again() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(7, "seven"), 0);
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+    conversation.event("message:new", &message(10, "ten"), 0);
+    conversation.answer(Purpose::Sync { channels: vec!["c1".into()] }, Ok(sync(&[6], 8)));
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+}
+
+#[test]
+fn a_change_that_has_overtaken_an_answer_is_asked_for_again() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(6, "first"), 0);
+    conversation.event("pin:updated", &json!({ "channel_id": "c1", "rev": 3 }), 0);
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+    let mut newer = message(6, "newer");
+    newer["rev"] = json!(4);
+    conversation.event("message:updated", &newer, 0);
+    let of = |rev: i64, body: &str| {
+        let changes = json!([{ "rev": rev, "message": message(6, body) }]);
+        json!({ "channels": [{ "channel_id": "c1", "messages": [], "changes": changes, "seq": 6, "rev": rev }] })
+    };
+    let purpose = Purpose::Sync { channels: vec!["c1".into()] };
+    conversation.answer(purpose.clone(), Ok(of(3, "older")));
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+    conversation.answer(purpose, Ok(of(4, "newer")));
+    assert_eq!((bodies(&conversation), conversation.shown().unwrap().rev), (vec!["newer"], 4));
+    assert!(asked(&conversation.take_effects()).is_empty());
+}
+
+#[test]
+fn a_change_that_has_overtaken_the_history_is_asked_for() {
+    let mut conversation = online();
+    let mut changed = message(5, "newer");
+    changed["rev"] = json!(2);
+    conversation.event("message:updated", &changed, 0);
+    let page = json!({ "messages": [message(5, "older")] });
+    conversation.answer(Purpose::History { channel: "c1".into(), rev: 1 }, Ok(page));
+    let effects = conversation.take_effects();
+    let Some(Effect::Ask { payload, .. }) =
+        effects.iter().find(|effect| matches!(effect, Effect::Ask { event: "sync", .. }))
+    else {
+        panic!("nothing is asked for: {effects:?}")
+    };
+    assert_eq!(payload["channels"], json!([{ "channel_id": "c1", "seq": 5, "rev": 1 }]));
+}
+
+#[test]
+fn a_server_with_another_history_is_started_over_with() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(6, "of the old history"), 0);
+    conversation.event("session:ready", &ready(3, 0), 0);
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+    let mut reset = sync(&[2, 3], 3);
+    (reset["channels"][0]["rev"], reset["channels"][0]["reset"]) = (json!(0), json!(true));
+    conversation.answer(Purpose::Sync { channels: vec!["c1".into()] }, Ok(reset));
+    assert_eq!((seqs(&conversation), conversation.shown().unwrap().seq), (vec![2, 3], 3));
+    let printed = conversation.take_effects();
+    assert_eq!(printed.iter().filter(|effect| is_message(effect)).count(), 2);
+    conversation.event("message:new", &message(4, "four"), 0);
+    assert_eq!(conversation.shown().unwrap().seq, 4);
+    assert!(asked(&conversation.take_effects()).is_empty());
+}
+
+#[test]
+fn after_a_reset_only_what_is_new_is_printed() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(6, "x"), 0);
+    conversation.event("message:new", &message(8, "x"), 0);
+    conversation.take_effects();
+    let mut reset = sync(&[4, 5, 6, 7, 8], 8);
+    reset["channels"][0]["reset"] = json!(true);
+    conversation.answer(Purpose::Sync { channels: vec!["c1".into()] }, Ok(reset));
+    let effects = conversation.take_effects();
+    let printed: Vec<i64> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Print(Printed::Message { message, .. }) => Some(message.seq),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(printed, [7]);
+    assert_eq!(seqs(&conversation), [4, 5, 6, 7, 8]);
+}
+
+fn is_message(effect: &Effect) -> bool {
+    matches!(effect, Effect::Print(Printed::Message { .. }))
+}
+
+#[test]
+fn a_server_that_answers_with_nothing_is_asked_again_after_a_pause() {
+    let mut conversation = online();
+    conversation.event("message:new", &message(8, "eight"), 0);
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+    conversation.answer(Purpose::Sync { channels: vec!["c1".into()] }, Ok(json!({ "channels": [] })));
+    assert!(asked(&conversation.take_effects()).is_empty());
+    conversation.tick();
+    assert_eq!(asked(&conversation.take_effects()), ["sync"]);
+}
+
 #[test]
 fn a_message_is_on_its_way_until_the_server_has_it_and_one_that_is_refused_stays_visible() {
     let mut conversation = online();
@@ -136,6 +254,16 @@ fn a_message_is_on_its_way_until_the_server_has_it_and_one_that_is_refused_stays
     let pending = &conversation.shown().unwrap().pending;
     assert_eq!((pending.len(), pending[0].failure.as_deref()), (1, Some("slow_mode: wait")));
     assert!(conversation.take_effects().contains(&Effect::Failed));
+    conversation.enter("to another server", 0, || "n3".into());
+    conversation.sent("c1", "n3", Ok(json!({})));
+    assert_eq!(conversation.on_their_way(), 0);
+}
+
+#[test]
+fn what_the_other_side_says_about_the_connection_cannot_act_on_the_terminal() {
+    let mut conversation = online();
+    conversation.linked(false, "disconnected: a\u{1b}[2Jb");
+    assert_eq!(conversation.link, "disconnected: a[2Jb");
 }
 
 #[test]
@@ -223,6 +351,13 @@ fn who_types_is_shown_until_the_lease_ends() {
     conversation.event("typing", &typing, 1_000);
     assert_eq!(conversation.channel("c1").unwrap().typists(6_999), ["bob"]);
     assert!(conversation.channel("c1").unwrap().typists(7_000).is_empty());
+    let mut many = |user: usize, now_ms| {
+        let user = json!({ "id": format!("u{user}"), "username": "x" });
+        let typing = json!({ "channel_id": "c1", "user": user, "typing": true, "expires_in_ms": 6_000 });
+        conversation.event("typing", &typing, now_ms);
+    };
+    (0..30).chain([0]).for_each(|user| many(user, 8_000));
+    assert_eq!(conversation.channel("c1").unwrap().typists(8_001).len(), 20);
 }
 
 #[test]
@@ -268,7 +403,11 @@ fn nothing_that_a_server_sends_breaks_the_conversation() {
             conversation.event(name, &payload, 0);
         }
     }
-    for purpose in [Purpose::Sync { channels: vec!["?".into()] }, Purpose::History { channel: "?".into() }] {
+    conversation.event("session:ready", &ready(i64::MAX, i64::MAX), 0);
+    conversation.event("message:new", &message(i64::MAX, "the last"), 0);
+    for purpose in
+        [Purpose::Sync { channels: vec!["?".into()] }, Purpose::History { channel: "?".into(), rev: 0 }]
+    {
         conversation.answer(purpose, Ok(json!([1])));
     }
 }

@@ -11,7 +11,7 @@ fn conversation() -> Conversation {
         { "channel_id": "c2", "name": "日本語の部屋とても長い名前", "last_seq": 9, "rev": 0, "unread_count": 12 },
     ] });
     conversation.event("session:ready", &ready, 0);
-    conversation.linked(true, "online".into());
+    conversation.linked(true, "online");
     for (seq, day, body) in [(1, 10, "hello"), (2, 11, "日本語 and 👍\u{1b}[2J")] {
         let message = json!({ "id": format!("m{seq}"), "channel_id": "c1", "seq": seq, "body": body,
             "author": { "id": "u2", "username": "bob" }, "created_at": format!("2026-06-{day}T10:02:00.000Z") });
@@ -58,6 +58,22 @@ fn a_narrow_terminal_has_no_list_of_channels_and_no_row_is_too_wide() {
         assert_eq!(screen.rows.len(), size.1);
         assert!(screen.rows.iter().all(|row| text::width(&row.text()) <= size.0), "{:#?}", texts(&screen));
         assert!(!screen.rows.iter().any(|row| row.text().chars().any(char::is_control)));
+    }
+}
+
+#[test]
+fn a_notice_stands_between_the_messages_around_it() {
+    let mut conversation = conversation();
+    conversation.notice("between");
+    let message = json!({ "id": "m3", "channel_id": "c1", "seq": 3, "body": "after it",
+        "author": { "id": "u2", "username": "bob" }, "created_at": "2026-06-12T10:02:00.000Z" });
+    conversation.event("message:new", &message, 0);
+    let expected =
+        ["      日本語 and 👍[2J", "* between", "── 2026-06-12 ──", "10:02 bob #3", "      after it"];
+    for (rows, back) in [(8, 0), (20, 0), (20, 99)] {
+        let shown = texts(&screen(&mut conversation, &Input::default(), (40, rows), &mut { back }, 0));
+        let at = shown.iter().position(|row| *row == expected[0]).unwrap();
+        assert_eq!(shown[at..at + 5], expected, "{shown:#?}");
     }
 }
 
