@@ -61,6 +61,8 @@ async fn a_wrong_key_and_a_wrong_address_are_told() {
     let wrong = imks(&["top", &url, "--key", "imks_wrong"]).await;
     assert!(wrong.code != Some(0) && wrong.err.contains("imks key add"), "{:?} {}", wrong.code, wrong.err);
     server.stop().await;
+    let hasty = imks(&["top", &url, "--key", "imks_wrong", "--interval", "499ms"]).await;
+    assert!(hasty.code == Some(2) && hasty.err.contains("500ms"), "{:?} {}", hasty.code, hasty.err);
     let away = imks(&["top", &url, "--key", "imks_wrong"]).await;
     assert!(away.code == Some(1) && away.err.contains("imks doctor"), "{:?} {}", away.code, away.err);
 }

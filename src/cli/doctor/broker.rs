@@ -24,7 +24,7 @@ pub(super) async fn redis(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksR
         return doctor.skip(&["probe", "version", "members", "clusters"], "there is no connection");
     };
     doctor.check("probe", probe(&*pipe)).await?;
-    pipe.close().await;
+    close(&*pipe).await;
     let Some(client) = doctor.check("version", open_redis(url)).await? else {
         return doctor.skip(&["members", "clusters"], "there is no connection for questions");
     };
@@ -33,7 +33,7 @@ pub(super) async fn redis(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksR
     };
     doctor.check("clusters", async { (Some(()), others(&nodes, prefix)) }).await?;
     // Dropping the client closes the connection as well.
-    let _ = Box::pin(client.quit()).await;
+    let _ = timeout(ANSWER_MAX, Box::pin(client.quit())).await;
     Ok(())
 }
 
@@ -44,9 +44,14 @@ pub(super) async fn nats(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksRe
         return doctor.skip(&["probe", "version", "members", "clusters"], "there is no connection");
     };
     doctor.check("probe", probe(&*pipe)).await?;
-    pipe.close().await;
+    close(&*pipe).await;
     doctor.check("version", nats_version(url)).await?;
     doctor.skip(&["members", "clusters"], "NATS tells only its system account who listens to what")
+}
+
+/// Closes a pipe. The program ends: a broker that does not answer any more need not be waited for.
+async fn close(pipe: &dyn Pipe) {
+    let _ = timeout(ANSWER_MAX, pipe.close()).await;
 }
 
 /// Connects as a server does.
@@ -70,7 +75,7 @@ async fn connect(
         Err(error) => terminal::causes(&error),
         Ok(()) => "no connection within 5 s".into(),
     };
-    pipe.close().await;
+    close(&*pipe).await;
     (None, Outcome::Failed(unreachable(name, &found)))
 }
 

@@ -20,7 +20,8 @@ pub(super) async fn examine(doctor: &mut Doctor, url: &str) -> ImksResult<()> {
         Some(()) => drop(doctor.check("write", write(&db)).await?),
         None => doctor.skip(&["write"], "there are no tables of this version")?,
     }
-    db.close().await;
+    // The program ends: a database that does not answer any more need not be waited for.
+    let _ = timeout(ANSWER_MAX, db.close()).await;
     Ok(())
 }
 

@@ -86,8 +86,7 @@ struct Doctor {
 impl Doctor {
     fn new(args: &Args) -> ImksResult<Self> {
         let target = match (&args.url, &args.redis, &args.nats) {
-            (Some(url), ..) => url.clone(),
-            (_, Some(url), _) | (_, _, Some(url)) => without_secrets(url),
+            (Some(url), ..) | (_, Some(url), _) | (_, _, Some(url)) => without_secrets(url),
             _ => without_secrets(args.database.as_deref().unwrap_or_default()),
         };
         let target = terminal::text::line(&target);
@@ -137,9 +136,15 @@ impl Doctor {
     }
 
     fn conclude(self, is_whole: bool) -> ImksResult<ExitCode> {
-        match self.is_json {
-            true => super::say(&self.report.json().to_string())?,
-            false => super::say(&self.report.summary())?,
+        let mut json = self.report.json();
+        if !is_whole {
+            // What was not tried is not known to be well.
+            json["ok"] = false.into();
+        }
+        match (self.is_json, is_whole) {
+            (true, _) => super::say(&json.to_string())?,
+            (false, true) => super::say(&self.report.summary())?,
+            (false, false) => super::say(&format!("Interrupted. So far: {}", self.report.summary()))?,
         }
         Ok(match (is_whole, self.report.is_well()) {
             (false, _) => ExitCode::from(terminal::EXIT_INTERRUPTED),
@@ -149,11 +154,13 @@ impl Doctor {
     }
 }
 
-/// Returns a URL without its user and password.
+/// Returns a URL without its user and password, which may also stand in its query.
 fn without_secrets(url: &str) -> String {
-    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
-        Some((scheme, Some((_, host)))) => format!("{scheme}://***@{host}"),
-        _ => url.to_owned(),
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (user, host) = rest.rsplit_once('@').map_or(("", rest), |(_, host)| ("***@", host));
+    match host.split_once('?') {
+        Some((place, _)) => format!("{scheme}://{user}{place}?***"),
+        None => format!("{scheme}://{user}{host}"),
     }
 }
 
@@ -167,6 +174,9 @@ mod tests {
     #[test]
     fn the_password_of_an_address_is_not_shown() {
         assert_eq!(without_secrets("postgres://im:hunter@2@db/imks"), "postgres://***@db/imks");
+        assert_eq!(without_secrets("postgres://db/imks?password=hunter2"), "postgres://db/imks?***");
+        assert_eq!(without_secrets("postgres://im:h?u@db/imks?password=a@b"), "postgres://***@b");
+        assert_eq!(without_secrets("https://chat.example/io/"), "https://chat.example/io/");
         assert_eq!(without_secrets("redis://cache:6379"), "redis://cache:6379");
         assert_eq!(without_secrets("sqlite:data/imks.db"), "sqlite:data/imks.db");
     }

@@ -248,7 +248,9 @@ async fn watch(events: &mut Events, time: Duration) -> (Option<()>, Outcome) {
         loop {
             match events.next().await {
                 Some(ClientEvent::Heartbeat) => heartbeats += 1,
-                Some(ClientEvent::Disconnected { reason }) => return (heartbeats, reason.to_string()),
+                Some(ClientEvent::Disconnected { reason } | ClientEvent::Left { reason, .. }) => {
+                    return (heartbeats, reason.to_string());
+                }
                 None => return (heartbeats, "the client has ended".into()),
                 Some(_) => {}
             }

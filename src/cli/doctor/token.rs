@@ -22,16 +22,18 @@ pub(super) fn examine(token: &str, now: i64) -> Outcome {
     let (expires, begins) = (claims["exp"].as_i64(), claims["nbf"].as_i64());
     match (expires, begins) {
         (Some(expires), _) if expires <= now => Outcome::Failed(Fault::new(
-            format!("{shown}, expired {} ago", span(now - expires)),
+            format!("{shown}, expired {} ago", span(now.saturating_sub(expires))),
             "the server refuses it; a client that keeps one token has this after a while",
             "get a new token: `imks token USER`, or from your application",
         )),
         (_, Some(begins)) if begins > now => Outcome::Failed(Fault::new(
-            format!("{shown}, valid in {}", span(begins - now)),
+            format!("{shown}, valid in {}", span(begins.saturating_sub(now))),
             "the token is not valid yet",
             "check the clocks of this machine and of whoever issues tokens",
         )),
-        (Some(expires), _) => Outcome::Good(format!("{shown}, expires in {}", span(expires - now))),
+        (Some(expires), _) => {
+            Outcome::Good(format!("{shown}, expires in {}", span(expires.saturating_sub(now))))
+        }
         (None, _) => Outcome::Warned(Fault::new(
             format!("{shown}, without exp"),
             "the token never expires; imks refuses such tokens",
@@ -98,6 +100,7 @@ mod tests {
     #[test]
     fn a_token_without_an_end_is_told_and_an_opaque_one_is_not_judged() {
         assert!(matches!(examine(&token(json!({})), 0), Outcome::Warned(_)));
+        assert!(matches!(examine(&token(json!({ "exp": i64::MIN })), 100), Outcome::Failed(_)));
         for opaque in ["secret", "a.b.c", "", "....", "W10.W10.x"] {
             assert!(matches!(examine(opaque, 0), Outcome::Good(_)), "{opaque}");
         }

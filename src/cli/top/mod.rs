@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use self::server::Server;
-use self::table::{Order, Table};
+use self::table::{Order, Sample, Table};
 use super::terminal::{self, Endings, FullScreen};
 use crate::clock::now_micros;
 use crate::config::Setting;
@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, env = "IMKS_KEY", hide_env_values = true)]
     key: String,
     /// How often the server is asked
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = Duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval_of)]
     interval: Duration,
     /// The order of the connections
     #[arg(long, value_enum, default_value_t)]
@@ -45,10 +45,12 @@ pub(super) struct Args {
 /// Shows connections until the person ends it. Exit codes: 0 done, 1 the server refused or does not answer, 130
 /// interrupted while it prints.
 pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
-    if args.interval < INTERVAL_MIN {
-        return Err(ImksError::Config("--interval must be at least 500ms".into()));
-    }
     terminal::block_on(top(args))
+}
+
+fn interval_of(text: &str) -> Result<Duration, String> {
+    let interval = Duration::parse(text)?;
+    if interval < INTERVAL_MIN { Err("it must be at least 500ms".into()) } else { Ok(interval) }
 }
 
 async fn top(args: &Args) -> ImksResult<ExitCode> {
@@ -98,13 +100,18 @@ async fn watch(args: &Args, server: &Server) -> ImksResult<ExitCode> {
     let mut screen = FullScreen::open()?;
     let (mut keys, mut ticks) = (EventStream::new(), interval(args.interval));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Keys are heard while the server is asked, which may take a while.
+    let mut sampling = Box::pin(next_sample(server, ticks));
     loop {
         screen.show(view::screen(&table, &args.url, order, screen.size(), now_micros()))?;
         tokio::select! {
-            _ = ticks.tick() => match server.sample().await {
-                Ok(sample) => table.take(sample, now_micros()),
-                Err(error) => table.fail(&terminal::causes(&error)),
-            },
+            (sampled, ticks) = &mut sampling => {
+                match sampled {
+                    Ok(sample) => table.take(sample, now_micros()),
+                    Err(error) => table.fail(&terminal::causes(&error)),
+                }
+                sampling = Box::pin(next_sample(server, ticks));
+            }
             key = keys.next() => match key {
                 Some(Ok(event)) => match pressed(&event) {
                     Pressed::End => return Ok(ExitCode::SUCCESS),
@@ -117,6 +124,12 @@ async fn watch(args: &Args, server: &Server) -> ImksResult<ExitCode> {
             () = endings.next() => return Ok(ExitCode::SUCCESS),
         }
     }
+}
+
+/// Waits until it is time, and asks the server.
+async fn next_sample(server: &Server, mut ticks: Interval) -> (ImksResult<Sample>, Interval) {
+    ticks.tick().await;
+    (server.sample().await, ticks)
 }
 
 enum Pressed {

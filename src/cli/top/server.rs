@@ -109,9 +109,11 @@ fn reasons(metrics: &str) -> BTreeMap<String, u64> {
         let (reason, count) = line.strip_prefix("imks_sessions_closed_total{reason=\"")?.split_once("\"}")?;
         Some((crate::cli::terminal::text::line(reason), count.trim().parse().ok()?))
     };
-    metrics.lines().filter_map(one).collect()
+    metrics.lines().filter_map(one).take(REASONS_MAX).collect()
 }
 
+/// The most reasons that are read: a server has a few.
+const REASONS_MAX: usize = 100;
 const LIMITS: Limits = Limits { deadline: Duration::from_secs(10), answer_bytes_max: 32 << 20 };
 
 #[cfg(test)]

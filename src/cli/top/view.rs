@@ -96,7 +96,7 @@ fn row(table: &Table, session: &Session, now_us: i64) -> String {
         fill(&line(&session.user_id), 36),
         fill(&line(&session.peer), 24),
         fill(&line(&session.transport), 12),
-        age(now_us - session.connected_us),
+        age(now_us.saturating_sub(session.connected_us)),
         table.returns(&session.user_id),
         fill(&line(&session.node), 9),
         program
@@ -110,8 +110,8 @@ fn gone(left: &Left, now_us: i64) -> String {
         "{} {} {} ago after {}: {}",
         fill(&line(&session.user_id), 36),
         fill(&line(&session.peer), 24),
-        age(now_us - left.left_us),
-        age(left.left_us - session.connected_us),
+        age(now_us.saturating_sub(left.left_us)),
+        age(left.left_us.saturating_sub(session.connected_us)),
         line(reason)
     )
 }
