@@ -266,8 +266,13 @@ pub(crate) fn hint(text: &str) {
 
 /// Writes an error with its causes to standard error.
 fn complain(error: &ImksError) {
-    let mut text = format!("imks: {error}");
-    let mut cause = std::error::Error::source(error);
+    hint(&format!("imks: {}", with_causes(error)));
+}
+
+/// Returns an error with its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
     while let Some(inner) = cause {
         // Some libraries include the cause in their message and also return it as the source.
         let inner_text = inner.to_string();
@@ -276,7 +281,7 @@ fn complain(error: &ImksError) {
         }
         cause = inner.source();
     }
-    hint(&text);
+    text
 }
 
 /// The filter of the log of a tool where none is configured.

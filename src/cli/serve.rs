@@ -45,22 +45,41 @@ async fn until_stopped(app: &App, signals: &mut Signals) -> ImksResult<()> {
     }
 }
 
-/// The signals to stop: SIGTERM (service managers) and SIGINT (Ctrl-C), which have the same effect.
+/// The signals to stop: SIGTERM (service managers), SIGINT (Ctrl-C) and, for tools, SIGHUP (the terminal is closed),
+/// which have the same effect.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     pub(super) fn new() -> ImksResult<Self> {
         let listen = |kind| signal(kind).map_err(ImksError::io("listening for signals"));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: None })
+    }
+
+    /// Returns the signals for a tool that would leave something behind if its terminal ended it: a process, a database,
+    /// a directory.
+    #[cfg(feature = "tools")]
+    pub(super) fn of_tool() -> ImksResult<Self> {
+        let hangup = signal(SignalKind::hangup()).map_err(ImksError::io("listening for signals"))?;
+        Ok(Self { hangup: Some(hangup), ..Self::new()? })
     }
 
     pub(super) async fn next(&mut self) {
+        let Self { terminate, interrupt, hangup } = self;
+        let hung_up = async {
+            match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hung_up => {}
         }
     }
 }

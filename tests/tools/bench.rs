@@ -145,12 +145,30 @@ async fn on_a_terminal_there_is_a_status_a_summary_and_a_picture() {
 async fn ctrl_c_ends_a_run_and_its_summary_is_still_there() {
     let url = target::start(Fault::Nothing);
     let mut bench = Program::start(&["bench", &url, "--json", "--rate=20", "--duration=10m"]);
-    bench.says("have joined").await;
+    bench.says(" answers, ").await;
     bench.interrupt().await;
     let ended = bench.ended().await;
     let found = ended.json();
     assert_eq!((ended.code, &found["is_interrupted"]), (Some(0), &true.into()), "{found}");
     assert!(!ended.stderr.contains('\u{1b}'), "no terminal, no escapes: {}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_measured_nothing_is_no_success() {
+    let url = target::start(Fault::Nothing);
+    let ended = run(&["bench", &url, "--clients=2", "--messages=0", "--chaos=10m"]).await;
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stdout.contains("NOTHING WAS MEASURED"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("no connection was cut"), "{}", ended.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_cannot_be_written_takes_no_findings_away() {
+    let (url, directory) = (target::start(Fault::Nothing), TempDir::new().unwrap());
+    let report = path(&directory, "missing/report.html");
+    let ended = bench(&url, &["--clients=1", "--messages=5", "--report", &report]).await;
+    assert_eq!((ended.code, &ended.json()["completed"]), (Some(1), &5.into()));
+    assert!(ended.stderr.contains("report.html"), "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

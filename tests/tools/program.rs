@@ -1,6 +1,7 @@
 //! The program `imks` as a process: with its output on a pipe, or on a terminal.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// What it left in its directory for temporary files.
+    /// What it left in its directory for temporary files, and the processes that still work there.
     pub(crate) left: Vec<String>,
 }
 
@@ -78,8 +79,24 @@ impl Program {
 
     /// What Ctrl-C does.
     pub(crate) async fn interrupt(&self) {
+        self.signal("-INT").await;
+    }
+
+    /// What a terminal does that is closed.
+    pub(crate) async fn hang_up(&self) {
+        self.signal("-HUP").await;
+    }
+
+    async fn signal(&self, signal: &str) {
         let pid = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+
+    /// What `kill -9` does to the servers that it has started.
+    pub(crate) async fn kill_its_servers(&self) {
+        let processes = processes_in(self.temporary.path());
+        assert!(!processes.is_empty(), "{}", self.said);
+        assert!(Command::new("kill").arg("-9").args(processes).status().await.unwrap().success());
     }
 
     pub(crate) async fn ended(mut self) -> Ended {
@@ -90,9 +107,19 @@ impl Program {
         within(reading).await.0.unwrap();
         let status: ExitStatus = within(self.child.wait()).await.unwrap();
         let entries = std::fs::read_dir(self.temporary.path()).unwrap();
-        let left = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        let files = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        let left = files.chain(processes_in(self.temporary.path())).collect();
         Ended { code: status.code(), stdout: out, stderr: err, left }
     }
+}
+
+/// The ids of the processes whose working directory is in a directory.
+fn processes_in(directory: &Path) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let are_there = processes.filter(|process| {
+        std::fs::read_link(process.path().join("cwd")).is_ok_and(|place| place.starts_with(directory))
+    });
+    are_there.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Runs it to its end, with its output on pipes.

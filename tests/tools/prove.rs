@@ -47,20 +47,35 @@ async fn what_was_acknowledged_before_kill_9_is_in_the_history() {
 async fn a_database_that_is_cut_off_loses_nothing_and_the_one_of_the_proof_is_removed() {
     let url =
         std::env::var("IMKS_TEST_POSTGRES_URL").expect("IMKS_TEST_POSTGRES_URL: run `make test`, or set it");
+    let before = scratch_databases(&url).await;
     let arguments = [&SHORT[..], &["--cut=700ms", "--json", "--database", &url]].concat();
     let ended = run(&arguments).await;
     let found = assert_kept(&ended);
     assert_eq!(kinds(&found), ["kill -9", "database cut"]);
     assert!(found["faults"][1]["repaired_ms"].as_f64().unwrap() >= 700.0, "{found}");
     assert_eq!(found["not_tried"], Value::Array(Vec::new()));
-    let mut connection = Box::pin(PgConnection::connect(&url)).await.unwrap();
-    let left: Vec<String> =
-        sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname LIKE 'imks\\_scratch\\_%'")
-            .fetch_all(&mut connection)
-            .await
-            .unwrap();
-    assert_eq!(left, Vec::<String>::new());
+    let after = scratch_databases(&url).await;
+    assert!(after.iter().all(|name| before.contains(name)), "{after:?}");
     assert!(!ended.stdout.contains(&url) && !ended.stderr.contains(&url), "the password stays secret");
+}
+
+async fn scratch_databases(url: &str) -> Vec<String> {
+    let mut connection = Box::pin(PgConnection::connect(url)).await.unwrap();
+    sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname LIKE 'imks\\_scratch\\_%'")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_by_itself_is_not_taken_for_one_that_was_killed() {
+    let mut prove = Program::start(&["prove", "--rounds=1", "--load=5s"]);
+    prove.says("people are in").await;
+    prove.kill_its_servers().await;
+    let ended = prove.ended().await;
+    assert_eq!(ended.code, Some(1), "{} {}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("the server ended by itself"), "{}", ended.stderr);
+    assert!(ended.left.is_empty(), "{:?}", ended.left);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +105,23 @@ async fn ctrl_c_ends_it_with_what_was_found_and_proves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_is_closed_leaves_no_server_behind() {
+    let mut prove = Program::start(&["prove", "--load=10m"]);
+    prove.says("people are in").await;
+    prove.hang_up().await;
+    let ended = prove.ended().await;
+    assert_eq!(ended.code, Some(130), "{} {}", ended.stdout, ended.stderr);
+    assert!(ended.left.is_empty(), "{:?}", ended.left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_run_says_why() {
     assert_eq!(run(&["prove", "--clients=0"]).await.code, Some(2));
+    assert_eq!(
+        run(&["prove", "--rounds=0"]).await.code,
+        Some(2),
+        "without a fault there is nothing to prove"
+    );
     let unreachable = run(&["prove", "--database=postgres://me:secret@127.0.0.1:1/x"]).await;
     assert_eq!(unreachable.code, Some(1));
     assert!(

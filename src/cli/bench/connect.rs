@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::run::{Outcome, Run};
 use super::summary::Faults;
-use crate::ImksResult;
 use crate::cli::bench::failure::failed;
+use crate::error::Cause;
+use crate::{ImksError, ImksResult};
 
 pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
     let start = run.begin();
@@ -18,8 +19,7 @@ pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
         })
         .collect();
     for task in tasks {
-        // A task that panicked has logged it, and is missing in the counts.
-        let _ = task.await;
+        task.await.map_err(|error| ImksError::Task(Cause::new(error)))?;
     }
     let failures = run.crowd.links.failed();
     let (sent, connected) = run.meter.counts();

@@ -133,7 +133,11 @@ pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
     let cuts = relay.as_ref().map_or(0, Relay::cuts);
     let summary = args.summary(&run, outcome, cuts, is_interrupted);
     args.print(&summary)?;
-    Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAULTS) })
+    Ok(match (summary.is_clean(), summary.ended_too_early()) {
+        (true, _) => ExitCode::SUCCESS,
+        (false, true) => ExitCode::from(EXIT_INTERRUPTED),
+        (false, false) => ExitCode::from(EXIT_FAULTS),
+    })
 }
 
 /// Runs the scenario and shows how far it is. Ctrl-C ends the sending, and a second one everything.
@@ -337,6 +341,10 @@ impl Args {
         let (latency_ms, timeline) = run.meter.latencies();
         let mut faults = outcome.faults;
         faults.failed = run.crowd.links.failed();
+        let mut notes = outcome.notes;
+        if self.chaos.is_some() && cuts == 0 {
+            notes.push("no connection was cut: the run was shorter than the period of --chaos".into());
+        }
         Summary {
             version: env!("CARGO_PKG_VERSION"),
             url: self.place(),
@@ -355,20 +363,20 @@ impl Args {
             faults,
             connections: run.crowd.links.connections(cuts),
             timeline,
-            notes: outcome.notes,
+            notes,
         }
     }
 
+    /// Prints the findings before it writes the report: a file that cannot be written takes nothing away.
     fn print(&self, summary: &Summary) -> ImksResult<()> {
-        if let Some(file) = &self.report {
-            let writing = std::fs::write(file, html::page(summary));
-            writing.map_err(ImksError::io(format!("writing {}", file.display())))?;
-        }
         super::say(&match () {
             () if self.json => serde_json::to_string(summary)?,
             () if self.prometheus => summary.prometheus(),
             () => summary.text(),
-        })
+        })?;
+        let Some(file) = &self.report else { return Ok(()) };
+        let writing = std::fs::write(file, html::page(summary));
+        writing.map_err(ImksError::io(format!("writing {}", file.display())))
     }
 }
 
@@ -397,11 +405,14 @@ fn rate(text: &str) -> Result<f64, String> {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 nothing was lost, doubled, out of order or wrong; 1 could not run; 2 invalid command line; 3 faults \
-were found; 78 invalid configuration. Ctrl-C ends the sending and prints what was found so far. Progress goes to \
-standard error. docs/tools.md describes the output.";
+were found, or nothing was answered; 78 invalid configuration; 130 ended before anything was answered. Ctrl-C ends \
+the sending and prints what was found so far. Progress goes to standard error. docs/tools.md describes the output.";
 
 /// The exit code for a run that found faults.
 const EXIT_FAULTS: u8 = 3;
+
+/// The exit code for a run that was ended before it found anything: that of a process that SIGINT ends.
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// Events of each sender if neither their number nor the time is given.
 const MESSAGES_DEFAULT: u64 = 100;

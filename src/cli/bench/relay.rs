@@ -99,11 +99,7 @@ impl Shared {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            if self.is_closed.load(Ordering::SeqCst) {
-                continue;
-            }
-            let (id, cut) = (self.next.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
-            self.open.lock().insert(id, cut.clone());
+            let Some((id, cut)) = self.admit() else { continue };
             let shared = self.clone();
             self.tasks.spawn(async move {
                 tokio::select! {
@@ -113,6 +109,18 @@ impl Shared {
                 shared.open.lock().remove(&id);
             });
         }
+    }
+
+    /// Notes a new connection; `None` while the relay is closed. That is looked up under the lock of the connections,
+    /// so that none is added after [`Shared::cut_all`] has cut those that it found.
+    fn admit(&self) -> Option<(u64, CancellationToken)> {
+        let mut open = self.open.lock();
+        if self.is_closed.load(Ordering::SeqCst) {
+            return None;
+        }
+        let (id, cut) = (self.next.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
+        open.insert(id, cut.clone());
+        Some((id, cut))
     }
 
     fn cut_all(&self) {
@@ -167,6 +175,7 @@ mod tests {
         assert!(!answers(&mut stream).await);
         assert_eq!(relay.cuts(), 1);
         relay.close();
+        assert!(relay.shared.admit().is_none());
         let mut kept_out = TcpStream::connect(relay.address()).await.unwrap();
         assert!(!answers(&mut kept_out).await);
         relay.open();

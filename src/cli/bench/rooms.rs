@@ -14,8 +14,9 @@ use super::fanout::{Counts, Room};
 use super::plan::number;
 use super::run::{Outcome, Run};
 use super::summary::Faults;
-use crate::ImksResult;
 use crate::client::{ClientError, ClientEvent, DisconnectReason, Events, nonce};
+use crate::error::Cause;
+use crate::{ImksError, ImksResult};
 
 /// A room on the server, and its ledger.
 struct Place {
@@ -52,8 +53,7 @@ pub(super) async fn run(run: &Arc<Run>, size: usize) -> ImksResult<Outcome> {
         }));
     }
     for task in tasks {
-        // A task that panicked has logged it, and what it had under way is missing in the counts.
-        let _ = task.await;
+        task.await.map_err(|error| ImksError::Task(Cause::new(error)))?;
     }
     Ok(outcome(run, &places))
 }
@@ -151,7 +151,8 @@ async fn speak(
 
 async fn send(run: &Run, place: &Place, inside: &[Member], due: Option<Instant>) {
     let Some(sender) = inside.first() else { return };
-    let number = place.room.lock().send(due.unwrap_or_else(Instant::now));
+    let now = Instant::now();
+    let number = place.room.lock().send(due.unwrap_or(now), now);
     run.meter.sent();
     let args = (&place.name, run.plan.text(number));
     let sending = sender.socket.emit_args(BROADCAST, &args);
@@ -173,20 +174,15 @@ async fn watch(run: &Run, place: &Place, inside: &[Member], at: usize, mut event
             ClientEvent::Disconnected { reason: DisconnectReason::ByClient } => return,
             ClientEvent::Disconnected { .. } => {
                 is_away = true;
-                if at == 0 {
-                    place.room.lock().sender_was_cut();
-                }
+                place.room.lock().went_away(at);
             }
             ClientEvent::Joined { recovered, .. } if is_away => {
                 is_away = false;
-                if recovered {
-                    continue;
-                }
-                // A join that fails because the connection is lost again is repeated after the next return.
-                if join(run, place, member).await.is_ok() {
-                    place.room.lock().came_back(at);
-                    place.changed.notify_one();
-                }
+                // A join that fails because the connection is lost again is repeated after the next return. If it fails
+                // for another cause, what the member misses is lost.
+                let is_renewed = !recovered && join(run, place, member).await.is_ok();
+                place.room.lock().came_back(at, is_renewed);
+                place.changed.notify_one();
             }
             _ => {}
         }

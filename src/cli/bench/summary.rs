@@ -89,11 +89,20 @@ pub(crate) struct Connections {
 }
 
 impl Summary {
-    /// Whether nothing was lost, doubled, out of order or wrong, and everybody could connect.
+    /// Whether something was measured, nothing was lost, doubled, out of order or wrong, and everybody could connect.
     pub(crate) fn is_clean(&self) -> bool {
+        self.completed > 0 && !self.has_faults()
+    }
+
+    /// Whether it was ended before there was anything to find.
+    pub(crate) fn ended_too_early(&self) -> bool {
+        self.is_interrupted && self.completed == 0 && !self.has_faults()
+    }
+
+    fn has_faults(&self) -> bool {
         let Faults { lost, duplicates, out_of_order, wrong, refused, failed, .. } = &self.faults;
         let none = |count: &Option<u64>| count.unwrap_or_default() == 0;
-        [lost, duplicates, out_of_order, wrong, refused].into_iter().all(none) && *failed == 0
+        !([lost, duplicates, out_of_order, wrong, refused].into_iter().all(none) && *failed == 0)
     }
 
     /// Returns the findings for people: the facts, the picture and the notes.
@@ -128,7 +137,11 @@ impl Summary {
     }
 
     fn headline(&self) -> String {
-        let verdict = if self.is_clean() { "clean" } else { "FAULTS FOUND" };
+        let verdict = match (self.has_faults(), self.completed) {
+            (true, _) => "FAULTS FOUND",
+            (false, 0) => "NOTHING WAS MEASURED",
+            (false, _) => "clean",
+        };
         let early = if self.is_interrupted { ", ended early" } else { "" };
         format!(
             "{scenario} on {url}: {verdict}{early}\n  {clients} clients, {bytes} bytes, {transport}: {sent} sent, \
@@ -164,7 +177,7 @@ impl Summary {
         metric("completed", "Answers, deliveries or connections.", one(self.completed as f64));
         metric("per_second", "Completed per second.", one(self.per_second));
         metric("seconds", "Length of the run.", one(self.seconds));
-        metric("clean", "1 if there was no fault.", one(f64::from(u8::from(self.is_clean()))));
+        metric("clean", "1 if there were answers and no fault.", one(f64::from(u8::from(self.is_clean()))));
         let faults = self.faults.rows().into_iter().filter_map(|(name, count)| {
             Some((format!(",fault=\"{}\"", name.replace([' ', '-'], "_")), count? as f64))
         });
@@ -289,6 +302,19 @@ pub(super) mod tests {
             assert!(!summary.is_clean(), "{summary:?}");
             assert!(summary.text().contains("FAULTS FOUND"));
         }
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_was_answered_is_not_clean() {
+        let nothing = Summary { completed: 0, latency_ms: None, timeline: Vec::new(), ..example() };
+        assert!(!nothing.is_clean() && !nothing.ended_too_early());
+        assert!(nothing.text().contains("NOTHING WAS MEASURED"));
+        let not_clean = "imks_bench_clean{scenario=\"echo\",transport=\"websocket\"} 0";
+        assert!(nothing.prometheus().lines().any(|line| line == not_clean));
+        let mut early = Summary { is_interrupted: true, ..nothing };
+        assert!(early.ended_too_early());
+        early.faults.lost = Some(1);
+        assert!(!early.ended_too_early());
     }
 
     #[test]

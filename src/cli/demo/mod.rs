@@ -75,7 +75,7 @@ struct Summary {
 /// # Errors
 /// Those of the server that cannot start: its address is in use, its directory cannot be written.
 pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::of_tool()?;
     let folder = args.data.is_none().then(Folder::create).transpose()?;
     let data = args.data.clone().or_else(|| Some(folder.as_ref()?.path.join("data"))).unwrap_or_default();
     let password = format!("{:016x}", getrandom::u64()?);
@@ -113,7 +113,10 @@ impl Args {
         let (say, mut seen) = mpsc::channel(SEEN_MAX);
         let begun = Instant::now();
         let mut summary = Summary::default();
-        let mut people = Box::pin(People::join(url, tokens, self.pace, say)).await?;
+        let mut people = tokio::select! {
+            people = Box::pin(People::join(url, tokens, self.pace, say)) => people?,
+            () = signals.next() => return Ok(summary),
+        };
         let end = async {
             match self.seconds {
                 Some(seconds) => sleep(Duration::from_secs(seconds)).await,

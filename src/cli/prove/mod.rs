@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use self::proof::{CUT, Fault, KILL, Proof};
 use self::world::World;
 use super::bench::chat::history;
+use super::bench::chat::ledger::Stored;
 use super::bench::chat::people::{Conversation, Measure, Person};
 use super::bench::histogram::millis;
 use super::bench::plan::Plan;
@@ -34,7 +35,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
     clients: u32,
     /// How often the server is killed
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// How long people write before each fault and after the last
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = Duration::parse)]
@@ -58,7 +59,7 @@ pub(super) struct Args {
 /// # Errors
 /// `Io` if the server cannot be started or reached, and those of the database.
 pub(super) async fn run(args: Args) -> ImksResult<ExitCode> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::of_tool()?;
     let progress = Progress::new();
     progress.line(&args.first_line());
     let mut world = Box::pin(World::create(args.clients as usize, args.database.as_deref())).await?;
@@ -66,9 +67,15 @@ pub(super) async fn run(args: Args) -> ImksResult<ExitCode> {
     let proving = Box::pin(args.prove(&mut world, &progress, &stop));
     let proof = until_ended(proving, &mut signals, &stop, &progress).await;
     progress.clear();
-    let keep = proof.as_ref().is_ok_and(|proof| !proof.is_kept);
-    if let Some(place) = Box::pin(world.end(keep)).await? {
-        progress.line(&format!("kept for a look: {place}"));
+    // A server that does not come back, or a history that cannot be read, is worth a look as well.
+    let failed = world.had_faults && !stop.is_cancelled();
+    let keep = proof.as_ref().map_or(failed, |proof| !proof.is_kept);
+    match Box::pin(world.end(keep)).await {
+        Ok(None) => {}
+        Ok(Some(place)) => progress.line(&format!("kept for a look: {place}")),
+        Err(error) if proof.is_ok() => return Err(error),
+        // The first failure is the one to end with.
+        Err(error) => progress.line(&format!("not removed: {error}")),
     }
     let proof = proof?;
     super::say(&if args.json { serde_json::to_string(&proof)? } else { proof.text() })?;
@@ -134,9 +141,7 @@ impl Args {
             writer.await.map_err(|error| ImksError::Task(Cause::new(error)))??;
         }
         progress.line("reading the history back");
-        let reader = Box::pin(self.person(world, &conversation, count)).await?;
-        let history = Box::pin(history::read(&reader.socket, &reader.channel_id, before)).await?;
-        reader.client.close().await;
+        let history = Box::pin(self.read_back(world, &conversation, before)).await?;
         for person in people.iter() {
             person.client.close().await;
         }
@@ -147,7 +152,7 @@ impl Args {
             clients: count,
             seconds: begun.elapsed().as_secs_f64(),
             is_interrupted: stop.is_cancelled(),
-            verdict: conversation.ledger.lock().check(&history),
+            verdict: conversation.ledger.lock().check(before, &history),
             faults,
             not_tried: if has_relay { Vec::new() } else { vec![NOTHING_TO_CUT.into()] },
             is_kept: false,
@@ -170,6 +175,23 @@ impl Args {
         let builder = token.into_iter().fold(builder, |builder, token| builder.auth_token(token));
         let not_measured: Measure = Arc::new(|_, _| {});
         Box::pin(conversation.enter(builder, index, None, not_measured)).await
+    }
+
+    /// Reads the history after the number `after`, as somebody who has not written.
+    async fn read_back(
+        &self,
+        world: &mut World,
+        conversation: &Conversation,
+        after: i64,
+    ) -> ImksResult<Vec<Stored>> {
+        if conversation.ledger.lock().is_full() {
+            return Err(ImksError::invalid("--load", "somebody wrote more messages than are remembered"));
+        }
+        world.server.check_running()?;
+        let reader = Box::pin(self.person(world, conversation, self.clients as usize)).await?;
+        let history = Box::pin(history::read(&reader.socket, &reader.channel_id, after)).await?;
+        reader.client.close().await;
+        Ok(history)
     }
 
     fn write(
@@ -209,6 +231,7 @@ impl Args {
                 return Ok(faults);
             }
             progress.line(&format!("kill -9, {round} of {}", self.rounds));
+            world.had_faults = true;
             let begun = Begun::now(KILL, conversation);
             world.server.kill_and_restart().await?;
             faults.push(begun.until_back(conversation).await);
@@ -260,7 +283,7 @@ impl Begun {
 
 const AFTER_HELP: &str = "\
 Everything happens in a temporary directory, and on PostgreSQL in a database that is made for it and removed; both \
-are kept if the promise was broken. The server is this program.
+are kept if the promise was broken, or a fault was not survived. The server is this program.
 
 Exit codes: 0 the promise was kept; 1 could not run; 2 invalid command line; 3 the promise was broken; 78 invalid \
 configuration; 130 ended by Ctrl-C before all was tried. Progress goes to standard error. docs/tools.md describes the \

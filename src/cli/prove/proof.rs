@@ -40,12 +40,14 @@ pub(super) struct Fault {
 }
 
 impl Proof {
-    /// Decides whether the promise was kept: nothing acknowledged was lost, doubled or out of order, something was
-    /// acknowledged at all, nothing was refused for good, and the server came back from each fault.
+    /// Decides whether the promise was kept: nothing acknowledged was lost, doubled or out of order, nothing was refused
+    /// for good, the server came back from each fault, and something was acknowledged and seen at all. The last does
+    /// not matter where Ctrl-C ended it, because nothing is proven then.
     pub(super) fn decide(mut self) -> Self {
         let came_back = self.faults.iter().all(|fault| fault.back_ms.is_some());
         let verdict = &self.verdict;
-        self.is_kept = verdict.is_kept() && verdict.acknowledged > 0 && verdict.refused == 0 && came_back;
+        let was_tried = self.is_interrupted || (verdict.acknowledged > 0 && verdict.seen_live > 0);
+        self.is_kept = verdict.is_kept() && verdict.refused == 0 && came_back && was_tried;
         self
     }
 
@@ -90,6 +92,9 @@ impl Proof {
             }
             (true, true) => "ended early: nothing is wrong so far, and nothing is proven",
             (false, _) if self.verdict.acknowledged == 0 => "nothing was acknowledged, so nothing is proven",
+            (false, _) if self.verdict.is_kept() && self.verdict.seen_live == 0 => {
+                "no reader saw a message as it happened, so nothing is proven"
+            }
             (false, _) => "THE PROMISE WAS BROKEN",
         }
     }
@@ -144,7 +149,7 @@ mod tests {
 
     #[test]
     fn any_fault_breaks_the_promise_and_is_shouted() {
-        let breaks: [fn(&mut Proof); 10] = [
+        let breaks: [fn(&mut Proof); 11] = [
             |proof| proof.verdict.lost = 1,
             |proof| proof.verdict.doubled = 1,
             |proof| proof.verdict.out_of_order = 1,
@@ -154,6 +159,7 @@ mod tests {
             |proof| proof.verdict.live_out_of_order = 1,
             |proof| proof.verdict.refused = 1,
             |proof| proof.verdict.acknowledged = 0,
+            |proof| proof.verdict.seen_live = 0,
             |proof| proof.faults[0].back_ms = None,
         ];
         for (index, change) in breaks.into_iter().enumerate() {
@@ -170,5 +176,8 @@ mod tests {
     fn a_proof_that_was_ended_early_proves_nothing() {
         let proof = Proof { is_interrupted: true, ..kept() }.decide();
         assert!(proof.text().contains("nothing is proven"));
+        let at_once = Proof { is_interrupted: true, ..Proof::default() }.decide();
+        assert!(at_once.is_kept, "nothing is broken before anything was acknowledged");
+        assert!(at_once.text().contains("nothing is proven"));
     }
 }

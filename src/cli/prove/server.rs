@@ -46,12 +46,24 @@ impl Server {
     /// Kills the server as `kill -9` does, and starts another one at the same address on the same data.
     ///
     /// # Errors
-    /// As [`Server::start`].
+    /// As [`Server::start`], and as [`Server::check_running`].
     pub(super) async fn kill_and_restart(&mut self) -> ImksResult<()> {
+        self.check_running()?;
         // `Child::kill` sends SIGKILL, which no process can handle, and waits until it is gone.
         self.child.kill().await.map_err(ImksError::io("killing the server"))?;
         *self = Self::start_at(self.setup.clone(), self.address).await?;
         Ok(())
+    }
+
+    /// Checks that the server has not ended by itself, which nobody would notice after it was started again.
+    ///
+    /// # Errors
+    /// [`ImksError::Io`] if it has; the text has the end of its log.
+    pub(super) fn check_running(&mut self) -> ImksResult<()> {
+        let ended = self.child.try_wait().map_err(ImksError::io("looking at the server"))?;
+        let Some(status) = ended else { return Ok(()) };
+        let context = failure("the server ended by itself", &self.setup.folder.join(LOG));
+        Err(ImksError::Io { context, source: std::io::Error::other(status.to_string()) })
     }
 
     /// Ends the server.
@@ -81,7 +93,7 @@ impl Server {
         match listening {
             Ok(Some(address)) => Ok(Self { child, address, setup }),
             _ => Err(ImksError::Io {
-                context: failure(&log),
+                context: failure("the server did not start", &log),
                 source: std::io::Error::other("it does not listen"),
             }),
         }
@@ -106,11 +118,11 @@ fn address(line: &str) -> Option<SocketAddr> {
     rest.split_whitespace().next()?.strip_prefix("http://")?.parse().ok()
 }
 
-fn failure(log: &Path) -> String {
+fn failure(what: &str, log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let from = text.lines().count().saturating_sub(LOG_LINES);
     let end: Vec<&str> = text.lines().skip(from).collect();
-    format!("the server did not start; the end of its log:\n{}\n", end.join("\n"))
+    format!("{what}; the end of its log:\n{}\n", end.join("\n"))
 }
 
 const LOG: &str = "server.log";

@@ -21,6 +21,8 @@ pub(super) struct World {
     /// The database, for people.
     pub(super) database: String,
     pub(super) tokens: Vec<String>,
+    /// Whether the server was killed, so that what it left behind can tell something.
+    pub(super) had_faults: bool,
     scratch: Option<Scratch>,
     folder: Folder,
 }
@@ -39,7 +41,7 @@ impl World {
         let made = Box::pin(Self::fill(people, &folder, scratch.as_ref())).await;
         match (made, scratch) {
             (Ok((server, relay, database, tokens)), scratch) => {
-                Ok(Self { server, relay, database, tokens, scratch, folder })
+                Ok(Self { server, relay, database, tokens, had_faults: false, scratch, folder })
             }
             (Err(error), None) => Err(error),
             (Err(error), Some(scratch)) => {

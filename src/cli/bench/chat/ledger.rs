@@ -19,6 +19,7 @@ pub(in crate::cli) struct Ledger {
     retried: u64,
     refused: u64,
     last_refusal: Option<String>,
+    is_full: bool,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +105,7 @@ impl Ledger {
     pub(in crate::cli) fn new(run: String, writers: usize, readers: usize) -> Self {
         let writers = std::iter::repeat_with(Writer::default).take(writers).collect();
         let readers = std::iter::repeat_with(Reader::default).take(readers).collect();
-        Self { run, writers, readers, retried: 0, refused: 0, last_refusal: None }
+        Self { run, writers, readers, retried: 0, refused: 0, last_refusal: None, is_full: false }
     }
 
     /// Notes that a writer sends the next message, and returns its number and its body, filled up to `bytes`. `None`
@@ -117,7 +118,11 @@ impl Ledger {
     ) -> Option<(usize, String)> {
         let mut body = format!("{} {writer}/{} ", self.run, self.writers.get(writer)?.sent.len());
         body.extend(std::iter::repeat_n('x', bytes.saturating_sub(body.len())));
-        let writer = self.writers.get_mut(writer).filter(|writer| writer.sent.len() < MESSAGES_MAX)?;
+        let writer = self.writers.get_mut(writer)?;
+        if writer.sent.len() >= MESSAGES_MAX {
+            self.is_full = true;
+            return None;
+        }
         writer.sent.push(now);
         writer.acknowledged.push(None);
         Some((writer.sent.len() - 1, body))
@@ -142,6 +147,11 @@ impl Ledger {
         self.last_refusal = Some(why);
     }
 
+    /// Whether somebody had more to write than is remembered.
+    pub(in crate::cli) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// Returns why a message was last refused for good.
     pub(in crate::cli) fn last_refusal(&self) -> Option<&str> {
         self.last_refusal.as_deref()
@@ -162,7 +172,8 @@ impl Ledger {
         let first = *reader.first.get_or_insert(seq);
         let is_new = match seq.checked_sub(first).map(usize::try_from) {
             Some(Ok(at)) if at < MESSAGES_MAX => reader.got.insert(at),
-            // Before the first one that was seen: out of order, which is counted below.
+            // Before the first one that was seen, or too far after it to remember: its number says below whether it is
+            // out of order.
             _ => true,
         };
         reader.seen += 1;
@@ -170,7 +181,7 @@ impl Ledger {
             reader.doubled += 1;
             return None;
         }
-        reader.out_of_order += u64::from(seq < reader.latest);
+        reader.out_of_order += u64::from(seq <= reader.latest);
         reader.latest = reader.latest.max(seq);
         Some(now.saturating_duration_since(sent))
     }
@@ -181,8 +192,8 @@ impl Ledger {
         acknowledged.filter(|seq| seq.is_some()).count() as u64
     }
 
-    /// Compares the ledger with the history of the channel, oldest first.
-    pub(in crate::cli) fn check(&self, history: &[Stored]) -> Verdict {
+    /// Compares the ledger with the history of the channel after the number `after`, oldest first.
+    pub(in crate::cli) fn check(&self, after: i64, history: &[Stored]) -> Verdict {
         let mut verdict = Verdict {
             sent: self.writers.iter().map(|writer| writer.sent.len() as u64).sum(),
             acknowledged: self.acknowledged(),
@@ -193,22 +204,23 @@ impl Ledger {
             refused: self.refused,
             ..Verdict::default()
         };
-        self.check_numbers(history, &mut verdict);
+        self.check_numbers(after, history, &mut verdict);
         let places = self.check_messages(history, &mut verdict);
         self.check_acknowledged(&places, &mut verdict);
         verdict
     }
 
-    /// Checks that numbers grow by one from message to message.
-    fn check_numbers(&self, history: &[Stored], verdict: &mut Verdict) {
-        for pair in history.windows(2) {
-            let [before, after] = pair else { continue };
-            if after.seq > before.seq {
-                verdict.holes += after.seq.abs_diff(before.seq) - 1;
+    /// Checks that numbers grow by one from message to message, from the one that follows `after`.
+    fn check_numbers(&self, after: i64, history: &[Stored], verdict: &mut Verdict) {
+        let mut before = after;
+        for Stored { seq, body } in history {
+            let previous = std::mem::replace(&mut before, *seq);
+            if *seq > previous {
+                verdict.holes = verdict.holes.saturating_add(seq.abs_diff(previous) - 1);
                 continue;
             }
             verdict.out_of_order += 1;
-            if let Some(mark) = self.mark(&after.body) {
+            if let Some(mark) = self.mark(body) {
                 verdict.example(mark, "its number does not grow");
             }
         }
@@ -272,6 +284,9 @@ impl Ledger {
 /// The maximum number of messages that one writer sends in a conversation.
 const MESSAGES_MAX: usize = 1_000_000;
 
+/// The number of characters of a body that can be the mark: the run, which is a UUID, and two numbers.
+pub(super) const MARK_CHARS: usize = 80;
+
 /// The maximum number of examples in a verdict.
 const EXAMPLES_MAX: usize = 10;
 
@@ -305,7 +320,7 @@ mod tests {
     #[test]
     fn a_history_with_everything_in_its_place_keeps_the_promise() {
         let (ledger, history) = conversation(3, 5);
-        let verdict = ledger.check(&history);
+        let verdict = ledger.check(6, &history);
         assert!(verdict.is_kept(), "{verdict:?}");
         assert_eq!((verdict.sent, verdict.acknowledged, verdict.in_history), (15, 15, 15));
     }
@@ -314,17 +329,43 @@ mod tests {
     fn an_acknowledged_message_that_is_gone_is_lost_and_leaves_a_hole() {
         let (ledger, mut history) = conversation(2, 3);
         history.remove(2);
-        let verdict = ledger.check(&history);
+        let verdict = ledger.check(6, &history);
         assert_eq!((verdict.lost, verdict.holes, verdict.in_history), (1, 1, 5));
         assert_eq!(verdict.examples, ["0/1: acknowledged and lost"]);
         assert!(!verdict.is_kept());
     }
 
     #[test]
+    fn a_number_that_is_missing_before_the_first_message_is_a_hole() {
+        let (ledger, history) = conversation(1, 3);
+        let verdict = ledger.check(5, &history);
+        assert_eq!((verdict.lost, verdict.holes), (0, 1));
+        assert!(!verdict.is_kept());
+    }
+
+    #[test]
+    fn numbers_at_both_ends_of_what_there_can_be_do_not_overflow() {
+        let (ledger, _) = conversation(1, 1);
+        let ends = [i64::MAX, i64::MIN, i64::MAX].map(|seq| Stored { seq, body: String::new() });
+        let verdict = ledger.check(0, &ends);
+        assert_eq!((verdict.holes, verdict.out_of_order), (u64::MAX, 1));
+    }
+
+    #[test]
+    fn a_delivery_that_comes_twice_is_noticed_however_many_came_before() {
+        let (mut ledger, history) = conversation(1, 2);
+        let far = history[0].seq + MESSAGES_MAX as i64;
+        for (at, seq) in [(0, history[0].seq), (1, far), (1, far)] {
+            ledger.see(0, seq, &history[at].body, Instant::now());
+        }
+        assert!(!ledger.check(6, &history).is_kept());
+    }
+
+    #[test]
     fn a_lost_last_message_is_found_although_it_leaves_no_hole() {
         let (ledger, mut history) = conversation(1, 3);
         history.pop();
-        let verdict = ledger.check(&history);
+        let verdict = ledger.check(6, &history);
         assert_eq!((verdict.lost, verdict.holes), (1, 0));
         assert!(!verdict.is_kept());
     }
@@ -333,7 +374,7 @@ mod tests {
     fn a_message_that_was_stored_twice_is_doubled() {
         let (ledger, mut history) = conversation(1, 3);
         history.push(Stored { seq: 10, body: history[1].body.clone() });
-        let verdict = ledger.check(&history);
+        let verdict = ledger.check(6, &history);
         assert_eq!((verdict.doubled, verdict.lost, verdict.in_history), (1, 0, 3));
         assert!(!verdict.is_kept());
     }
@@ -342,7 +383,7 @@ mod tests {
     fn messages_that_changed_places_are_out_of_order_and_not_where_the_server_said() {
         let (ledger, mut history) = conversation(1, 3);
         history.swap(0, 1);
-        let verdict = ledger.check(&renumbered(history));
+        let verdict = ledger.check(6, &renumbered(history));
         assert_eq!((verdict.out_of_order, verdict.moved), (1, 2));
         assert!(!verdict.is_kept());
     }
@@ -351,7 +392,7 @@ mod tests {
     fn numbers_that_do_not_grow_are_out_of_order() {
         let (ledger, mut history) = conversation(2, 1);
         history[1].seq = history[0].seq;
-        assert_eq!(ledger.check(&history).out_of_order, 1);
+        assert_eq!(ledger.check(6, &history).out_of_order, 1);
     }
 
     #[test]
@@ -360,7 +401,7 @@ mod tests {
         let (_, stored) = ledger.write(0, 0, Instant::now()).unwrap();
         ledger.write(0, 0, Instant::now()).unwrap();
         history.push(Stored { seq: 9, body: stored });
-        let verdict = ledger.check(&history);
+        let verdict = ledger.check(6, &history);
         assert!(verdict.is_kept(), "{verdict:?}");
         assert_eq!((verdict.sent, verdict.acknowledged, verdict.unacknowledged_in_history), (4, 2, 1));
     }
@@ -370,7 +411,7 @@ mod tests {
         let (mut ledger, history) = conversation(1, 4);
         let mut see = |at: usize| ledger.see(0, history[at].seq, &history[at].body, Instant::now()).is_some();
         assert_eq!([1, 2, 2, 3, 0].map(&mut see), [true, true, false, true, true]);
-        let verdict = ledger.check(&history);
+        let verdict = ledger.check(6, &history);
         assert_eq!((verdict.seen_live, verdict.live_doubled, verdict.live_out_of_order), (5, 1, 1));
         assert!(!verdict.is_kept());
     }
@@ -382,7 +423,17 @@ mod tests {
             assert_eq!(ledger.see(0, 1, body, Instant::now()), None, "{body}");
         }
         history.insert(1, Stored { seq: 0, body: "hello".into() });
-        assert!(ledger.check(&renumbered(history)).moved == 1, "the second message has another number now");
+        let verdict = ledger.check(6, &renumbered(history));
+        assert_eq!(verdict.moved, 1, "the second message has another number now");
+    }
+
+    #[test]
+    fn whoever_has_written_all_that_is_remembered_stops_and_it_is_known() {
+        let (mut ledger, _) = conversation(1, 1);
+        assert!(!ledger.is_full());
+        ledger.writers[0].sent = vec![Instant::now(); MESSAGES_MAX];
+        assert_eq!(ledger.write(0, 0, Instant::now()), None);
+        assert!(ledger.is_full());
     }
 
     #[test]
@@ -408,7 +459,7 @@ mod tests {
                     history.swap(at, if at == last { 0 } else { last });
                 }
             }
-            prop_assert!(!ledger.check(&history).is_kept());
+            prop_assert!(!ledger.check(6, &history).is_kept());
         }
 
         #[test]
@@ -418,7 +469,7 @@ mod tests {
             for body in &bodies {
                 ledger.see(0, i64::from(seq), body, Instant::now());
             }
-            let verdict = ledger.check(&bodies.iter().map(stored).collect::<Vec<_>>());
+            let verdict = ledger.check(6, &bodies.iter().map(stored).collect::<Vec<_>>());
             prop_assert!(verdict.lost <= 4);
         }
     }

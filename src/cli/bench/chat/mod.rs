@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::ledger::Verdict;
+use self::ledger::{Ledger, Verdict};
 use self::people::{Conversation, Measure, Person};
 use super::histogram::Histogram;
 use super::run::{Outcome, Run};
@@ -28,6 +28,9 @@ pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Out
     let Some(before) = people.iter().map(|person| person.last_seq).max() else {
         return Ok(Outcome::default());
     };
+    if !are_one(people.iter().map(|person| &*person.channel_id)) {
+        return Err(ImksError::invalid("--channel", "the first channels of the users differ: name one"));
+    }
     run.begin();
     let people = Arc::new(people);
     let writing: Vec<_> = (0..count)
@@ -43,12 +46,12 @@ pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Out
     let Some(reader) = people.first() else { return Ok(Outcome::default()) };
     let history = Box::pin(history::read(&reader.socket, &reader.channel_id, before)).await?;
     let ledger = conversation.ledger.lock();
-    let verdict = ledger.check(&history);
+    let verdict = ledger.check(before, &history);
     let delivery_ms = deliveries.lock().percentiles();
     Ok(Outcome {
         sent: Some(verdict.sent),
         delivery_ms,
-        notes: notes(&verdict, ledger.last_refusal()),
+        notes: notes(&verdict, &ledger),
         faults: faults(&verdict),
     })
 }
@@ -84,6 +87,12 @@ async fn write(
     Box::pin(writing).await
 }
 
+/// Whether all channels are the same one: what was written is read back from one.
+fn are_one<'a>(mut channels: impl Iterator<Item = &'a str>) -> bool {
+    let first = channels.next();
+    channels.all(|channel| Some(channel) == first)
+}
+
 fn faults(verdict: &Verdict) -> Faults {
     Faults {
         lost: Some(verdict.lost),
@@ -97,16 +106,30 @@ fn faults(verdict: &Verdict) -> Faults {
     }
 }
 
-fn notes(verdict: &Verdict, last_refusal: Option<&str>) -> Vec<String> {
+fn notes(verdict: &Verdict, ledger: &Ledger) -> Vec<String> {
     let Verdict { acknowledged, in_history, unacknowledged_in_history, seen_live, .. } = verdict;
     let mut notes = vec![format!(
         "{acknowledged} acknowledged, {in_history} in the history ({unacknowledged_in_history} of them without an \
          acknowledgement), {seen_live} deliveries seen live"
     )];
-    notes.extend(last_refusal.map(|code| format!("the last final refusal was {code}")));
+    notes.extend(ledger.last_refusal().map(|code| format!("the last final refusal was {code}")));
+    if ledger.is_full() {
+        notes.push("somebody wrote as many messages as are remembered, and stopped".into());
+    }
     notes.extend(verdict.examples.iter().map(|example| format!("message {example}")));
     notes
 }
 
 /// The maximum number of people who join at the same time.
 const ENTERING_MAX: usize = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_in_different_channels_are_no_conversation() {
+        assert!(are_one(["a", "a", "a"].into_iter()) && are_one([].into_iter()));
+        assert!(!are_one(["a", "a", "b"].into_iter()));
+    }
+}
