@@ -112,7 +112,7 @@ impl Batcher {
         self.asks.send(Ask::Add(value, place)).await.map_err(|_| ClientError::Closed)
     }
 
-    /// Sends what is collected, and waits until the connection has it, as [`Socket::emit`] does.
+    /// Sends what is collected, and waits until the client has room for it, as [`Socket::emit`] does.
     ///
     /// # Errors
     /// Those of [`Socket::emit`].
@@ -136,6 +136,11 @@ impl Batcher {
 impl Collected {
     fn new(rules: Batching) -> Self {
         Self { rules, values: Vec::new(), places: Vec::new(), bytes: 0 }
+    }
+
+    /// Whether a value may be sent with those that are collected.
+    fn has_room(&self, value: &RawValue) -> bool {
+        self.values.is_empty() || self.bytes + value.get().len() <= self.rules.bytes
     }
 
     fn add(&mut self, value: Box<RawValue>, place: Place) {
@@ -165,6 +170,10 @@ async fn collect(socket: Socket, event: Arc<str>, mut collected: Collected, mut 
         };
         let (is_last, flushed) = match ask {
             Ok(Some(Ask::Add(value, place))) => {
+                if !collected.has_room(&value) {
+                    until = None;
+                    tell(&socket, send(&socket, &event, &mut collected).await);
+                }
                 until = until.or_else(|| Instant::now().checked_add(collected.rules.linger));
                 collected.add(value, place);
                 if !collected.is_full() {
@@ -181,8 +190,7 @@ async fn collect(socket: Socket, event: Arc<str>, mut collected: Collected, mut 
         match (flushed, sent) {
             // Whoever flushed may not wait any more.
             (Some(say), sent) => drop(say.send(sent)),
-            (None, Ok(())) => {}
-            (None, Err(error)) => socket.inner.shared.notify(ClientEvent::Error(error)),
+            (None, sent) => tell(&socket, sent),
         }
         if is_last {
             return;
@@ -196,6 +204,13 @@ async fn send(socket: &Socket, event: &str, collected: &mut Collected) -> Client
     match values.is_empty() {
         true => Ok(()),
         false => socket.emit(event, &values).await,
+    }
+}
+
+/// Tells the failure of a batch that nobody waits for.
+fn tell(socket: &Socket, sent: ClientResult<()>) {
+    if let Err(error) = sent {
+        socket.inner.shared.notify(ClientEvent::Error(error));
     }
 }
 
@@ -222,8 +237,11 @@ mod tests {
             let mut collected = Collected::new(Batching::default().values(values).bytes(bytes));
             let mut batches = Vec::new();
             for text in &texts {
-                let place = room.take_anyway(1);
-                collected.add(to_raw_value(text).unwrap(), place);
+                let (value, place) = (to_raw_value(text).unwrap(), room.take_anyway(1));
+                if !collected.has_room(&value) {
+                    batches.push(collected.take().0);
+                }
+                collected.add(value, place);
                 if collected.is_full() {
                     batches.push(collected.take().0);
                 }
@@ -233,8 +251,8 @@ mod tests {
             prop_assert_eq!(room.used().events, 0);
             for batch in &batches {
                 prop_assert!(batch.len() <= values);
-                let before_last: usize = batch.iter().rev().skip(1).map(|value| value.get().len()).sum();
-                prop_assert!(before_last < bytes);
+                let size: usize = batch.iter().map(|value| value.get().len()).sum();
+                prop_assert!(size <= bytes || batch.len() == 1);
             }
             let sent: Vec<String> =
                 batches.iter().flatten().map(|value| serde_json::from_str(value.get()).unwrap()).collect();

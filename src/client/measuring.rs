@@ -12,6 +12,7 @@ use super::transport::{Dialer, measure};
 /// Measures until the client has ended.
 pub(super) async fn run(shared: Arc<Shared>, dialer: Arc<Dialer>, racing: Racing, random: fn() -> f64) {
     let mut status = shared.status.subscribe();
+    let dialer = Arc::new(dialer.apart());
     loop {
         // A clock that cannot show the time means never.
         let Some(next) = Instant::now().checked_add(racing.pause(random())) else { return };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::ClientResult;
 use super::handle::nonce;
@@ -60,37 +60,23 @@ struct BinaryMessage<'a> {
     content: Binary,
 }
 
-/// The answer of imks, and of every server that answers in its way.
+/// The answer of imks, and of every server that answers in its way. What else an application says is its own.
 #[derive(Deserialize)]
 struct Answer {
     ok: bool,
     #[serde(default)]
-    data: Option<Data>,
+    data: Value,
     #[serde(default)]
-    error: Option<Refused>,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    message: Option<Message>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct Refused {
-    message: String,
+    error: Value,
 }
 
 impl From<Answer> for SendResult {
     fn from(answer: Answer) -> Self {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
         Self {
             success: answer.ok,
-            message_id: answer.data.and_then(|data| data.message).map(|message| message.id),
-            error_message: answer.error.map(|error| error.message),
+            message_id: text(&answer.data["message"]["id"]),
+            error_message: text(&answer.error["message"]),
         }
     }
 }
@@ -112,6 +98,9 @@ mod tests {
             (refused.success, refused.message_id, refused.error_message.as_deref()),
             (false, None, Some("no"))
         );
-        assert!(read(r#"{"ok":true}"#).success);
+        for other in [r#"{"ok":true}"#, r#"{"ok":true,"data":{"message":"kept"},"error":null}"#] {
+            let stored = read(other);
+            assert_eq!((stored.success, stored.message_id, stored.error_message), (true, None, None));
+        }
     }
 }

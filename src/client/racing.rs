@@ -66,10 +66,11 @@ impl Racing {
     }
 
     /// Sets the time between two measurements of all transports while the client is connected, which each client varies
-    /// by a quarter. A measurement connects and hangs up. The default is a minute; `Duration::MAX` means never.
+    /// by a quarter, at least 100 ms. A measurement connects and hangs up. The default is a minute; `Duration::MAX` means
+    /// never.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
+        self.interval = interval.max(INTERVAL_MIN);
         self
     }
 
@@ -258,6 +259,9 @@ const LEADS: u32 = 2;
 /// Times below this one are equal: a network that near has no better transport.
 const TIME_MIN: Duration = Duration::from_millis(1);
 
+/// The shortest time between two measurements: each costs the server a handshake.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// The maximum number of attempts of a transport that are remembered.
 const PROBES_MAX: usize = 100;
 
@@ -417,6 +421,7 @@ mod tests {
     fn measurements_of_many_clients_are_spread_and_may_be_turned_off() {
         let racing = Racing::default();
         assert_eq!([racing.pause(0.0), racing.pause(1.0)].map(|it| it.as_secs()), [45, 75]);
-        assert_eq!(racing.interval(Duration::MAX).pause(1.0), Duration::MAX);
+        assert_eq!(racing.clone().interval(Duration::MAX).pause(1.0), Duration::MAX);
+        assert_eq!(racing.interval(Duration::ZERO).pause(0.0).as_millis(), 75);
     }
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use imks::client::{Client, ClientBuilder, ClientError, ClientEvent, Racing, Tls, TransportKind, Transports};
+use imks::client::{
+    Client, ClientBuilder, ClientError, ClientEvent, DisconnectReason, Racing, Tls, TransportKind, Transports,
+};
 use imks::engine;
 use tokio::time::Instant;
 
 use crate::application::Application;
+use crate::proxy::Proxy;
 use crate::relay::Relay;
 use crate::tls::with_tls;
 use crate::{Via, builder, hears, until, within};
@@ -130,4 +133,21 @@ async fn measurements_find_a_better_transport_and_the_session_does_not_notice() 
     relay.cut();
     let back = hears(&mut events, |event| matches!(event, ClientEvent::Reconnected { .. })).await;
     assert!(matches!(back, ClientEvent::Reconnected { transport } if transport == QUIC), "{back:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_measurements_reach_may_have_lost_the_connection() {
+    let server = with_a_quick_heart().await;
+    let proxy = Proxy::start(server.address).await;
+    let url = proxy.url().replace("http:", "https:");
+    let rules = Racing::default().weight(QUIC, 0.0).interval(Duration::from_millis(100));
+    let client = builder(&url, Via::WebTransport).transports(Transports::racing(rules)).build().unwrap();
+    let mut events = client.events();
+    within(client.namespace("/")).await.unwrap();
+    proxy.silence();
+    let lost = hears(&mut events, |event| matches!(event, ClientEvent::Disconnected { .. })).await;
+    assert!(
+        matches!(lost, ClientEvent::Disconnected { reason: DisconnectReason::HeartbeatTimeout }),
+        "{lost:?}"
+    );
 }

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt;
 use imks::client::ClientError;
 use imks::client::raw::{Message, RawClient, RawConnection, RawServer, Registry};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_util::task::TaskTracker;
 
 use crate::{within, ws_echo_client, ws_echo_server};
@@ -58,6 +63,65 @@ async fn an_end_has_a_code_and_a_reason() {
     assert!(matches!(within(client.receive()).await, Ok(Some(Message::Close(4_001, _)))));
     assert_eq!(within(client.receive()).await.unwrap(), None);
     assert!(matches!(client.send_text("late").await, Err(ClientError::ConnectionClosed(_))));
+}
+
+#[tokio::test]
+async fn what_others_send_after_the_end_does_not_make_it_a_failure() {
+    let (mut client, mut server, _listening) = pair(bound().await, RawClient::new()).await;
+    let registry = Registry::new();
+    registry.add(&server);
+    within(client.close(1_000, "")).await.unwrap();
+    assert_eq!(next(&mut server).await, Message::Close(1_000, String::new()));
+    let late = Message::Text("late".into());
+    assert_eq!(registry.broadcast_except(&late, None).accepted, 0);
+    assert!(registry.is_empty(), "whoever is gone is removed");
+    assert_eq!(within(server.receive()).await.unwrap(), None);
+    assert!(matches!(client.sender().try_send(late), Err(ClientError::Closed)));
+    assert_eq!(next(&mut client).await, Message::Close(1_000, String::new()));
+    assert_eq!(within(client.receive()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn others_may_close_too_and_what_they_send_behind_it_is_dropped() {
+    let (mut client, mut server, _listening) = pair(bound().await, RawClient::new()).await;
+    let others = server.sender();
+    let bye = Message::Close(1_001, "bye".into());
+    within(others.send(bye.clone())).await.unwrap();
+    within(others.send(Message::Text("late".into()))).await.unwrap();
+    let ends = within(async { tokio::join!(client.receive(), server.receive()) }).await;
+    assert_eq!((ends.0.unwrap(), ends.1.unwrap()), (Some(bye.clone()), Some(bye)));
+    assert!(!server.is_connected());
+    assert!(matches!(within(others.send(Message::Text("later".into()))).await, Err(ClientError::Closed)));
+    for wrong in [Message::Ping(vec![0; 126].into()), Message::Close(1_005, String::new())] {
+        assert!(matches!(others.try_send(wrong), Err(ClientError::Config(_))));
+    }
+}
+
+#[tokio::test]
+async fn whoever_leaves_at_a_close_has_answered_it() {
+    let (mut client, mut server, _listening) = pair(bound().await, RawClient::new()).await;
+    within(client.close(1_000, "")).await.unwrap();
+    assert_eq!(next(&mut server).await, Message::Close(1_000, String::new()));
+    drop(server);
+    assert_eq!(next(&mut client).await, Message::Close(1_000, String::new()));
+    assert_eq!(within(client.receive()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn whoever_asks_and_takes_no_answers_is_not_read_for_ever() {
+    let mut server = bound().await;
+    let stream = TcpStream::connect(server.local_addr()).await.unwrap();
+    let shaking = async { tokio::join!(client_async("ws://localhost/", stream), server.accept()) };
+    let (asking, accepted) = within(shaking).await;
+    let ((mut asking, _), (mut connection, _)) = (asking.unwrap(), accepted.unwrap());
+    TaskTracker::new().spawn(async move { while let Ok(Some(_)) = connection.receive().await {} });
+    let ping = Frame::Ping(vec![0; 125].into());
+    let mut asked = 0;
+    while let Ok(fed) = timeout(Duration::from_secs(1), asking.feed(ping.clone())).await {
+        fed.unwrap();
+        asked += 1;
+        assert!(asked < 1_000_000, "more than the network holds");
+    }
 }
 
 #[tokio::test]

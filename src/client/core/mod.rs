@@ -230,6 +230,7 @@ impl Core {
 
     /// Handles a transport that another one has replaced.
     pub(crate) fn handle_switched(&mut self, transport: TransportKind) {
+        self.payload_max.is_base64 = transport == TransportKind::Polling;
         self.notify(ClientEvent::TransportSwitched { transport });
     }
 

@@ -167,11 +167,22 @@ impl Namespace {
             return;
         }
         match credentials {
-            Ok(auth) => {
-                self.phase = Phase::Connecting { until: later(cx.now, cx.settings.join_timeout) };
-                cx.send(Outgoing::connect(&self.path, &self.hello(auth)));
-            }
+            Ok(auth) => self.connect(cx, auth),
             Err(error) => self.join_later(cx, Duration::ZERO, error),
+        }
+    }
+
+    /// Sends the CONNECT. The server would end every connection on which one comes that it does not take.
+    fn connect(&mut self, cx: &mut Context<'_>, auth: Option<Map<String, Value>>) {
+        match cx.fitting(Outgoing::connect(&self.path, &self.hello(auth))) {
+            Ok(packet) => {
+                self.phase = Phase::Connecting { until: later(cx.now, cx.settings.join_timeout) };
+                cx.push(packet, None);
+            }
+            Err(error) => {
+                cx.notify(ClientEvent::Error(error.clone()));
+                self.leave(cx, DisconnectReason::ByClient, &error);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::client::reconnect::Reconnect;
 use crate::client::retry::Retry;
 use crate::engine::Message;
 use crate::engine::codec::decode_text;
+use crate::socket::Binary;
 use crate::socket::packet::{Args, Limits, PacketBody};
 use crate::socket::parser::One;
 
@@ -821,6 +822,35 @@ fn an_event_that_is_too_large_for_the_server_makes_way_for_the_next() {
     assert!(matches!(world.answers[&(large - 1)], Err(ClientError::InvalidMessage(_))));
     assert_eq!(world.server.plain, [small + 1]);
     assert!(world.wire.is_some(), "the connection goes on");
+}
+
+#[test]
+fn credentials_that_are_too_large_for_the_server_are_told_to_whoever_joins() {
+    let mut world = World::new(settings(), Budget::new(100, 10_000));
+    world.payload_max = 5;
+    world.join();
+    world.settle();
+    assert!(matches!(world.answers[&JOIN], Err(ClientError::InvalidMessage(_))));
+    assert!(world.wire.is_some(), "the connection goes on");
+}
+
+#[test]
+fn what_is_too_large_in_base64_may_be_sent_after_the_upgrade() {
+    let mut world = World::joined();
+    world.core.payload_max = PayloadMax { bytes: 100, is_base64: true };
+    let bytes = Binary::from(vec![0; 100]);
+    for ticket in [1, 2] {
+        let args = EncodedArgs::new(&One(&bytes)).unwrap();
+        let place = world.budget.take_anyway(args.bytes());
+        let answer = Some((ticket, SECOND));
+        let emit = Emit { event: "plain".into(), args, answer, is_volatile: false, place };
+        world.core.emit(world.now, &"/".into(), emit, false);
+        world.core.handle_switched(TransportKind::WebSocket);
+        world.act();
+    }
+    assert!(matches!(world.answers.get(&1), Some(Err(ClientError::InvalidMessage(_)))));
+    assert!(!world.answers.contains_key(&2));
+    assert_eq!(world.on_their_way().len(), 1);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message as Frame};
 
 use crate::client::error::{ClientError, ClientResult, DisconnectReason};
@@ -33,16 +34,18 @@ pub enum Message {
 }
 
 impl Message {
-    fn into_frame(self) -> Frame {
-        match self {
+    /// Returns its frame.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] if the other side would have to end the connection for it.
+    pub(super) fn into_frame(self) -> ClientResult<Frame> {
+        Ok(match self {
             Self::Text(text) => Frame::text(text),
             Self::Binary(bytes) => Frame::Binary(bytes),
-            Self::Ping(bytes) => Frame::Ping(bytes),
-            Self::Pong(bytes) => Frame::Pong(bytes),
-            Self::Close(code, reason) => {
-                Frame::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
-            }
-        }
+            Self::Ping(bytes) => Frame::Ping(control(bytes)?),
+            Self::Pong(bytes) => Frame::Pong(control(bytes)?),
+            Self::Close(code, reason) => Frame::Close(Some(close_frame(code, reason)?)),
+        })
     }
 
     fn from_frame(frame: Frame) -> Option<Self> {
@@ -67,9 +70,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
 pub struct RawConnection {
     stream: WebSocketStream<Box<dyn Carrier>>,
     sender: RawSender,
-    outgoing: mpsc::Receiver<Message>,
+    outgoing: mpsc::Receiver<Frame>,
     /// A frame that the network has not taken yet.
     pending: Option<Frame>,
+    /// The pings that were read since the network last took everything.
+    unanswered: usize,
     protocol: Option<String>,
     is_open: bool,
     /// Its place among the connections of a server, while it is there.
@@ -80,7 +85,7 @@ impl RawConnection {
     pub(super) fn new(stream: WebSocketStream<Box<dyn Carrier>>, protocol: Option<String>) -> Self {
         let (say, outgoing) = mpsc::channel(OUTGOING_MESSAGES_MAX);
         let sender = RawSender(say);
-        Self { stream, sender, outgoing, pending: None, protocol, is_open: true, place: None }
+        Self { stream, sender, outgoing, pending: None, unanswered: 0, protocol, is_open: true, place: None }
     }
 
     pub(super) fn with_place(mut self, place: OwnedSemaphorePermit) -> Self {
@@ -133,7 +138,7 @@ impl RawConnection {
     /// # Errors
     /// As [`RawConnection::send_text`]; [`ClientError::Config`] for more bytes.
     pub async fn send_ping(&mut self, bytes: impl Into<Bytes>) -> ClientResult<()> {
-        self.send(Message::Ping(control(bytes.into())?)).await
+        self.send(Message::Ping(bytes.into())).await
     }
 
     /// Sends a pong, of which nobody has to ask for. Pings are answered without this, while the connection is read.
@@ -141,7 +146,7 @@ impl RawConnection {
     /// # Errors
     /// As [`RawConnection::send_ping`].
     pub async fn send_pong(&mut self, bytes: impl Into<Bytes>) -> ClientResult<()> {
-        self.send(Message::Pong(control(bytes.into())?)).await
+        self.send(Message::Pong(bytes.into())).await
     }
 
     /// Closes the connection with a code (1000 is the normal one, 3000 to 4999 are for applications) and a reason of up to
@@ -150,25 +155,18 @@ impl RawConnection {
     /// # Errors
     /// As [`RawConnection::send_text`]; [`ClientError::Config`] for a code that must not be sent, or a longer reason.
     pub async fn close(&mut self, code: u16, reason: &str) -> ClientResult<()> {
-        if !tungstenite::protocol::frame::coding::CloseCode::from(code).is_allowed()
-            || reason.len() > REASON_MAX
-        {
-            let text = format!("{code} must not be sent, or its reason has more than {REASON_MAX} bytes");
-            return Err(ClientError::Config(text));
-        }
-        self.send(Message::Close(code, reason.to_owned())).await?;
-        self.is_open = false;
-        Ok(())
+        self.send(Message::Close(code, reason.to_owned())).await
     }
 
     async fn send(&mut self, message: Message) -> ClientResult<()> {
         // What others wanted to send before goes first.
-        let mut message = Some(message);
+        let mut frame = Some(message.into_frame()?);
         poll_fn(|cx| {
             ready!(self.poll_send(cx))?;
-            match message.take() {
-                Some(message) => {
-                    self.pending = Some(message.into_frame());
+            match frame.take() {
+                Some(_) if !self.is_open => Poll::Ready(Err(Error::AlreadyClosed)),
+                Some(frame) => {
+                    self.pending = Some(frame);
                     self.poll_send(cx)
                 }
                 None => Poll::Ready(Ok(())),
@@ -180,14 +178,17 @@ impl RawConnection {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<ClientResult<Option<Message>>> {
         loop {
-            if let Poll::Ready(Err(error)) = self.poll_send(cx)
-                && !matches!(error, Error::ConnectionClosed | Error::AlreadyClosed)
-            {
-                return Poll::Ready(Err(self.ended(error)));
+            match self.poll_send(cx) {
+                Poll::Ready(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.ended(error))),
+                Poll::Ready(Ok(())) => self.unanswered = 0,
+                // The answers to whoever asks and does not read them would fill the memory.
+                Poll::Pending if self.unanswered >= UNANSWERED_PINGS_MAX => return Poll::Pending,
+                Poll::Pending => {}
             }
             let frame = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
                 None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
-                    self.is_open = false;
+                    self.end();
                     // The end of the WebSocket is that of its TCP connection, whether this handle is kept or not.
                     let _ = Pin::new(self.stream.get_mut()).poll_shutdown(cx);
                     return Poll::Ready(Ok(None));
@@ -195,7 +196,14 @@ impl RawConnection {
                 Some(Err(error)) => return Poll::Ready(Err(self.ended(error))),
                 Some(Ok(frame)) => frame,
             };
-            self.is_open &= !frame.is_close();
+            if frame.is_close() {
+                self.end();
+            }
+            self.unanswered += usize::from(frame.is_ping());
+            if frame.is_close() || frame.is_ping() {
+                // The answer leaves now, whether anybody reads on or not. A failure shows when somebody does.
+                let _ = Pin::new(&mut self.stream).poll_flush(cx);
+            }
             if let Some(message) = Message::from_frame(frame) {
                 return Poll::Ready(Ok(Some(message)));
             }
@@ -208,19 +216,32 @@ impl RawConnection {
             if self.pending.is_some() {
                 ready!(Pin::new(&mut self.stream).poll_ready(cx))?;
                 if let Some(frame) = self.pending.take() {
+                    let is_close = frame.is_close();
                     Pin::new(&mut self.stream).start_send(frame)?;
+                    if is_close {
+                        self.end();
+                    }
                 }
             }
             match self.outgoing.poll_recv(cx) {
-                Poll::Ready(Some(message)) => self.pending = Some(message.into_frame()),
+                // It came before the close and was not sent in time: after a close, nothing may be sent.
+                Poll::Ready(Some(_)) if !self.is_open => {}
+                Poll::Ready(Some(frame)) => self.pending = Some(frame),
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn ended(&mut self, error: Error) -> ClientError {
+    /// Takes nothing from others any more, who learn of it when they send.
+    fn end(&mut self) {
         self.is_open = false;
+        self.pending = None;
+        self.outgoing.close();
+    }
+
+    fn ended(&mut self, error: Error) -> ClientError {
+        self.end();
         ClientError::ConnectionClosed(match error {
             Error::ConnectionClosed | Error::AlreadyClosed => DisconnectReason::TransportClosed,
             other => DisconnectReason::TransportFailed(Arc::new(Cause::new(other))),
@@ -237,23 +258,28 @@ impl fmt::Debug for RawConnection {
 /// A handle with which others than its owner send on a connection. Its owner has to call
 /// [`RawConnection::receive`] meanwhile. Cloning it is cheap.
 #[derive(Debug, Clone)]
-pub struct RawSender(mpsc::Sender<Message>);
+pub struct RawSender(mpsc::Sender<Frame>);
 
 impl RawSender {
     /// Sends a message, after up to 64 others that wait.
     ///
     /// # Errors
-    /// [`ClientError::Closed`] if the connection is gone.
+    /// [`ClientError::Closed`] if the connection was closed or is gone; [`ClientError::Config`] as for
+    /// [`RawConnection::send_ping`] and [`RawConnection::close`].
     pub async fn send(&self, message: Message) -> ClientResult<()> {
-        self.0.send(message).await.map_err(|_| ClientError::Closed)
+        self.0.send(message.into_frame()?).await.map_err(|_| ClientError::Closed)
     }
 
     /// Sends a message if fewer than 64 wait.
     ///
     /// # Errors
-    /// [`ClientError::Full`] if so many wait, [`ClientError::Closed`] if the connection is gone.
+    /// [`ClientError::Full`] if so many wait; those of [`RawSender::send`].
     pub fn try_send(&self, message: Message) -> ClientResult<()> {
-        self.0.try_send(message).map_err(|error| match error {
+        self.try_send_frame(message.into_frame()?)
+    }
+
+    pub(super) fn try_send_frame(&self, frame: Frame) -> ClientResult<()> {
+        self.0.try_send(frame).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ClientError::Full,
             mpsc::error::TrySendError::Closed(_) => ClientError::Closed,
         })
@@ -267,6 +293,15 @@ fn control(bytes: Bytes) -> ClientResult<Bytes> {
     }
 }
 
+fn close_frame(code: u16, reason: String) -> ClientResult<CloseFrame> {
+    let code = CloseCode::from(code);
+    if !code.is_allowed() || reason.len() > REASON_MAX {
+        let text = format!("{code} must not be sent, or its reason has more than {REASON_MAX} bytes");
+        return Err(ClientError::Config(text));
+    }
+    Ok(CloseFrame { code, reason: reason.into() })
+}
+
 /// The code for an end without one (RFC 6455 section 7.1.5).
 const NO_STATUS: u16 = 1005;
 
@@ -275,6 +310,9 @@ const CONTROL_BYTES_MAX: usize = 125;
 
 /// The maximum number of bytes in the reason of a close: a control frame without the code.
 const REASON_MAX: usize = CONTROL_BYTES_MAX - 2;
+
+/// The maximum number of pings whose answers the network has not taken. While there are so many, nothing more is read.
+const UNANSWERED_PINGS_MAX: usize = 64;
 
 /// The maximum number of messages of others that wait for a connection.
 const OUTGOING_MESSAGES_MAX: usize = 64;

@@ -116,11 +116,17 @@ impl RawClient {
 
 /// Returns the settings for messages of a size.
 pub(super) fn limits(bytes_max: usize) -> WebSocketConfig {
-    WebSocketConfig::default().max_message_size(Some(bytes_max)).max_frame_size(Some(bytes_max))
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(bytes_max))
+        .max_frame_size(Some(bytes_max))
 }
 
 /// How long it may take to connect by default.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The size of the buffer that a WebSocket reads into, which a server has for each of its connections.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// The size of the largest message from a server by default.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;

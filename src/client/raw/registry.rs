@@ -64,14 +64,16 @@ impl Registry {
     }
 
     /// Sends a message to all connections but one. It waits for nobody: a connection for which 64 messages wait is left
-    /// out, and one that is gone is removed.
+    /// out, and one that is gone is removed. A message that cannot be sent, such as a ping of more than 125 bytes, reaches
+    /// nobody. All connections share its bytes.
     pub fn broadcast_except(&self, message: &Message, except: Option<u64>) -> Sent {
         let (mut sent, mut gone) = (Sent::default(), Vec::new());
+        let Ok(frame) = message.clone().into_frame() else { return sent };
         for (number, sender) in &self.0.read().senders {
             if Some(*number) == except {
                 continue;
             }
-            match sender.try_send(message.clone()) {
+            match sender.try_send_frame(frame.clone()) {
                 Ok(()) => sent.accepted += 1,
                 Err(ClientError::Full) => sent.too_slow.push(*number),
                 Err(_) => gone.push(*number),

@@ -15,17 +15,22 @@ use crate::engine::packet::{PROBE, Packet};
 use crate::socket::codec::outgoing::Outgoing;
 
 /// An open transport for both directions, and what waits to be sent on it.
-pub(crate) trait Duplex: fmt::Debug + Send {
+pub(crate) struct Duplex {
+    stream: Box<dyn PacketStream>,
+    queue: SendQueue,
+    is_congested: bool,
+}
+
+/// What carries packets in both directions.
+pub(super) trait PacketStream: fmt::Debug + Send {
     fn kind(&self) -> TransportKind;
 
-    /// Returns what waits to be sent.
-    fn queue(&mut self) -> &mut SendQueue;
-
-    /// Whether the last attempt to send left something behind, because the network takes less than is sent.
-    fn is_congested(&self) -> bool;
-
-    /// Sends what waits. Ready when all of it was sent.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DisconnectReason>>;
+    /// Sends what is in the queue. Ready when all of it was sent.
+    fn poll_send(
+        &mut self,
+        queue: &mut SendQueue,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), DisconnectReason>>;
 
     /// Returns the next packet that has come in.
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<Result<Packet, DisconnectReason>>;
@@ -34,18 +39,46 @@ pub(crate) trait Duplex: fmt::Debug + Send {
     fn close(&mut self) -> BoxFuture<'_, ()>;
 }
 
-impl dyn Duplex {
+impl Duplex {
+    pub(super) fn new(stream: impl PacketStream + 'static) -> Self {
+        Self { stream: Box::new(stream), queue: SendQueue::default(), is_congested: false }
+    }
+
+    pub(super) fn kind(&self) -> TransportKind {
+        self.stream.kind()
+    }
+
+    /// Sends a packet when the network can take it.
+    pub(super) fn send(&mut self, sending: Sending) {
+        self.queue.push(sending);
+    }
+
+    /// Whether the last attempt to send left something behind, because the network takes less than is sent.
+    pub(super) fn is_congested(&self) -> bool {
+        self.is_congested
+    }
+
+    /// Sends what waits. Ready when all of it was sent.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DisconnectReason>> {
+        let sent = self.stream.poll_send(&mut self.queue, cx);
+        self.is_congested = sent.is_pending();
+        sent
+    }
+
+    /// Says goodbye. What the other side says to that does not matter any more.
+    pub(super) fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.stream.close()
+    }
+
     /// Sends what waits, and returns what has come in if `read`.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<LinkEvent> {
         if let Poll::Ready(Err(reason)) = self.poll_write(cx) {
             return Poll::Ready(LinkEvent::Closed(reason));
         }
-        match read {
-            true => {
-                self.poll_packet(cx).map(|packet| packet.map_or_else(LinkEvent::Closed, LinkEvent::Packet))
-            }
-            false => Poll::Pending,
+        if !read {
+            return Poll::Pending;
         }
+        self.stream.poll_packet(cx).map(|packet| packet.map_or_else(LinkEvent::Closed, LinkEvent::Packet))
     }
 
     /// Waits for the first packet of a new session, and returns the text of the handshake.
@@ -67,23 +100,29 @@ impl dyn Duplex {
 
     /// Takes over from polling, with what it had not sent.
     pub(super) fn take_over(&mut self, queue: SendQueue) {
-        *self.queue() = queue;
+        self.queue = queue;
     }
 
     /// Sends a packet of Engine.IO.
     pub(super) async fn say(&mut self, packet: &str) -> ClientResult<()> {
         let packet = Outgoing { text: packet.into(), attachments: Vec::new() };
-        self.queue().push(Sending { packet, place: None });
+        self.send(Sending { packet, place: None });
         let sent = poll_fn(|cx| self.poll_write(cx)).await;
         sent.map_err(|reason| self.failure(reason.to_string()))
     }
 
     async fn next_packet(&mut self) -> ClientResult<Packet> {
-        let packet = poll_fn(|cx| self.poll_packet(cx)).await;
+        let packet = poll_fn(|cx| self.stream.poll_packet(cx)).await;
         packet.map_err(|reason| self.failure(reason.to_string()))
     }
 
     fn failure(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
         ClientError::connect(self.kind().name(), error)
+    }
+}
+
+impl fmt::Debug for Duplex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Duplex({:?}, {} packets wait)", self.stream, self.queue.len())
     }
 }

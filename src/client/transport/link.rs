@@ -12,7 +12,7 @@ use crate::client::error::{ClientError, ClientResult};
 /// An open transport.
 #[derive(Debug)]
 pub(crate) enum Link {
-    Duplex(Box<dyn Duplex>),
+    Duplex(Duplex),
     Polling(Box<Polling>),
 }
 
@@ -20,7 +20,7 @@ impl Link {
     /// Sends a packet when the transport can take it.
     pub(crate) fn send(&mut self, sending: Sending) {
         match self {
-            Self::Duplex(duplex) => duplex.queue().push(sending),
+            Self::Duplex(duplex) => duplex.send(sending),
             Self::Polling(polling) => polling.send(sending),
         }
     }

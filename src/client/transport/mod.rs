@@ -21,7 +21,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
-use self::duplex::Duplex;
 pub(crate) use self::io::Io;
 pub(crate) use self::link::Link;
 use self::polling::Polling;
@@ -185,7 +184,7 @@ async fn begin(
 ) -> ClientResult<(Link, Opened)> {
     match reached {
         Reached::Duplex(carrier) => {
-            let mut duplex: Box<dyn Duplex> = carrier.begin(dialer, None).await?;
+            let mut duplex = carrier.begin(dialer, None).await?;
             let transport = duplex.kind();
             let handshake = Handshake::read(transport, &duplex.handshake().await?)?;
             Ok((Link::Duplex(duplex), handshake.opened(transport)))

@@ -49,12 +49,12 @@ enum Lane {
 /// How far a transport is that is to take over.
 enum Upgrade {
     No,
-    Probing(BoxFuture<'static, ClientResult<Box<dyn Duplex>>>),
+    Probing(BoxFuture<'static, ClientResult<Duplex>>),
     /// The server has said yes. Polling ends as soon as no request is under way.
-    Probed(Box<dyn Duplex>),
+    Probed(Duplex),
     /// The last word on polling was said, the first one on the other transport is being said.
-    Switching(BoxFuture<'static, ClientResult<Box<dyn Duplex>>>),
-    Done(Box<dyn Duplex>),
+    Switching(BoxFuture<'static, ClientResult<Duplex>>),
+    Done(Duplex),
 }
 
 impl Polling {
@@ -109,7 +109,7 @@ impl Polling {
     }
 
     /// Returns the transport that has taken over, once.
-    pub(super) fn take_successor(&mut self) -> Option<Box<dyn Duplex>> {
+    pub(super) fn take_successor(&mut self) -> Option<Duplex> {
         match std::mem::replace(&mut self.upgrade, Upgrade::No) {
             Upgrade::Done(successor) => Some(successor),
             other => {

@@ -56,15 +56,11 @@ impl Carrier {
     }
 
     /// Opens the transport, for a new session or for one that was begun on polling.
-    pub(super) async fn begin(
-        self,
-        dialer: &Dialer,
-        session: Option<&Session>,
-    ) -> ClientResult<Box<dyn Duplex>> {
+    pub(super) async fn begin(self, dialer: &Dialer, session: Option<&Session>) -> ClientResult<Duplex> {
         Ok(match self {
-            Self::WebSocket(io) => Box::new(WebSocket::open(dialer, io, session).await?),
+            Self::WebSocket(io) => Duplex::new(WebSocket::open(dialer, io, session).await?),
             #[cfg(feature = "client-quic")]
-            Self::WebTransport(quic) => Box::new(WebTransport::open(dialer, quic, session).await?),
+            Self::WebTransport(quic) => Duplex::new(WebTransport::open(dialer, quic, session).await?),
         })
     }
 }
@@ -74,7 +70,7 @@ pub(super) async fn probe(
     dialer: Arc<Dialer>,
     session: Session,
     transport: TransportKind,
-) -> ClientResult<Box<dyn Duplex>> {
+) -> ClientResult<Duplex> {
     let carrier = Carrier::open(&dialer, transport, session.cookies.as_ref()).await?;
     let mut duplex = carrier.begin(&dialer, Some(&session)).await?;
     duplex.probe().await?;

@@ -12,7 +12,7 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, Message};
 
-use super::duplex::Duplex;
+use super::duplex::PacketStream;
 use super::io::Io;
 use super::queue::{Piece, SendQueue};
 use super::wire::{Dialer, Session};
@@ -24,12 +24,12 @@ use crate::error::Cause;
 
 const NAME: &str = TransportKind::WebSocket.name();
 
-/// An open WebSocket and what waits to be sent on it.
+/// An open WebSocket.
 #[derive(Debug)]
 pub(super) struct WebSocket {
     stream: WebSocketStream<Io>,
-    queue: SendQueue,
-    is_congested: bool,
+    /// The pings that were read since the network took all answers.
+    unanswered: usize,
 }
 
 impl WebSocket {
@@ -50,14 +50,14 @@ impl WebSocket {
             .max_message_size(Some(dialer.message_bytes_max))
             .max_frame_size(Some(dialer.message_bytes_max));
         let (stream, _) = client_async_with_config(request, io, Some(config)).await.map_err(failed)?;
-        Ok(Self { stream, queue: SendQueue::default(), is_congested: false })
+        Ok(Self { stream, unanswered: 0 })
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_drain(&mut self, queue: &mut SendQueue, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut stream = Pin::new(&mut self.stream);
-        while !self.queue.is_empty() {
+        while !queue.is_empty() {
             ready!(stream.as_mut().poll_ready(cx))?;
-            match self.queue.pop() {
+            match queue.pop() {
                 Some(Piece::Text(text)) => stream.as_mut().start_send(Message::Text(text))?,
                 Some(Piece::Attachment(bytes)) => stream.as_mut().start_send(Message::Binary(bytes))?,
                 None => {}
@@ -67,31 +67,31 @@ impl WebSocket {
     }
 }
 
-impl Duplex for WebSocket {
+impl PacketStream for WebSocket {
     fn kind(&self) -> TransportKind {
         TransportKind::WebSocket
     }
 
-    fn queue(&mut self) -> &mut SendQueue {
-        &mut self.queue
-    }
-
-    fn is_congested(&self) -> bool {
-        self.is_congested
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DisconnectReason>> {
-        let sent = self.poll_send(cx);
-        self.is_congested = sent.is_pending();
-        sent.map_err(failure)
+    fn poll_send(
+        &mut self,
+        queue: &mut SendQueue,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), DisconnectReason>> {
+        self.poll_drain(queue, cx).map_err(failure)
     }
 
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<Result<Packet, DisconnectReason>> {
         loop {
+            if self.unanswered == UNANSWERED_PINGS_MAX {
+                // The answers to whoever asks and does not read them would fill the memory.
+                ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(failure)?;
+                self.unanswered = 0;
+            }
             let message = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
                 Some(message) => message.map_err(failure)?,
                 None => return Poll::Ready(Err(DisconnectReason::TransportClosed)),
             };
+            self.unanswered += usize::from(message.is_ping());
             if let Some(packet) = read_message(message)? {
                 return Poll::Ready(Ok(packet));
             }
@@ -123,6 +123,9 @@ fn failure(error: Error) -> DisconnectReason {
         other => DisconnectReason::TransportFailed(Arc::new(Cause::new(other))),
     }
 }
+
+/// The number of pings after which the network has to take all answers before more is read.
+const UNANSWERED_PINGS_MAX: usize = 64;
 
 /// The size of the buffer that a WebSocket reads into.
 const READ_BUFFER_BYTES: usize = 32 * 1024;

@@ -21,7 +21,7 @@ use wtransport::endpoint::{ConnectOptions, endpoint_side};
 use wtransport::error::ConnectingError;
 use wtransport::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 
-use super::duplex::Duplex;
+use super::duplex::PacketStream;
 use super::io::{HEAD_START, addresses};
 use super::queue::{Piece, SendQueue};
 use super::quic::QuicConfig;
@@ -110,7 +110,7 @@ fn headers(dialer: &Dialer, cookies: Option<&HeaderValue>) -> ClientResult<HashM
     Ok(headers)
 }
 
-/// An open stream and what waits to be sent on it.
+/// An open stream.
 pub(super) struct WebTransport {
     quic: Quic,
     sending: SendStream,
@@ -119,10 +119,8 @@ pub(super) struct WebTransport {
     /// What was read last, and the part of it that has not been looked at.
     buffer: Box<[u8]>,
     unread: Range<usize>,
-    queue: SendQueue,
     /// Frames of the pieces that were taken out of the queue.
     writing: BytesMut,
-    is_congested: bool,
     /// See [`Dialer::heard_at`].
     heard_at: Arc<Mutex<Instant>>,
 }
@@ -145,20 +143,19 @@ impl WebTransport {
             reader: Reader::new(dialer.message_bytes_max),
             buffer: vec![0; READ_BUFFER_BYTES].into(),
             unread: 0..0,
-            queue: SendQueue::default(),
             writing,
-            is_congested: false,
             heard_at: dialer.heard_at.clone(),
         };
         // The server says nothing before the first packet.
-        let sent = poll_fn(|cx| opened.poll_send(cx)).await;
+        let mut nothing_more = SendQueue::default();
+        let sent = poll_fn(|cx| opened.poll_drain(&mut nothing_more, cx)).await;
         sent.map(|()| opened).map_err(|error| ClientError::connect(NAME, error))
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_drain(&mut self, queue: &mut SendQueue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while self.writing.len() < WRITE_BUFFER_BYTES
-                && let Some(piece) = self.queue.pop()
+                && let Some(piece) = queue.pop()
             {
                 put_piece(&mut self.writing, &piece);
             }
@@ -184,23 +181,17 @@ impl WebTransport {
     }
 }
 
-impl Duplex for WebTransport {
+impl PacketStream for WebTransport {
     fn kind(&self) -> TransportKind {
         TransportKind::WebTransport
     }
 
-    fn queue(&mut self) -> &mut SendQueue {
-        &mut self.queue
-    }
-
-    fn is_congested(&self) -> bool {
-        self.is_congested
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DisconnectReason>> {
-        let sent = self.poll_send(cx);
-        self.is_congested = sent.is_pending();
-        sent.map_err(failure)
+    fn poll_send(
+        &mut self,
+        queue: &mut SendQueue,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), DisconnectReason>> {
+        self.poll_drain(queue, cx).map_err(failure)
     }
 
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<Result<Packet, DisconnectReason>> {
@@ -231,12 +222,7 @@ impl Duplex for WebTransport {
 
 impl fmt::Debug for WebTransport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "WebTransport({}, {} packets wait)",
-            self.quic.connection.remote_address(),
-            self.queue.len()
-        )
+        write!(formatter, "WebTransport({})", self.quic.connection.remote_address())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::client::event::TransportKind;
 use crate::engine::Packet;
 
 /// What is needed to reach a server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     pub(crate) address: Address,
     pub(crate) tls: Option<Arc<ClientConfig>>,
@@ -34,6 +34,12 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    /// Returns one that reaches the same server and says nothing about the connection of the client, which may be lost
+    /// although the server is heard on others.
+    pub(crate) fn apart(&self) -> Self {
+        Self { heard_at: Arc::new(Mutex::new(Instant::now())), ..self.clone() }
+    }
+
     /// Returns the headers of a request, with the cookies of its session.
     pub(crate) fn headers(&self, cookies: Option<&HeaderValue>) -> HeaderMap {
         let mut headers = self.headers.clone();
