@@ -221,7 +221,7 @@ const APART: &str = "other nodes use the same database, and they and this one do
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 /// The pause before a node looks because another one has said that it is new.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// The channel on which a node says that it is new, or is reached in another way.
+/// The channel on which a node says that it is new.
 const NEWS: &str = "nodes";
 
 #[cfg(test)]

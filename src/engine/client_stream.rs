@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::engine::raw_stream::{Io, TakeStream, take_known};
 use crate::engine::read_buffer::with_read_buffer;
@@ -18,16 +19,19 @@ use crate::engine::read_buffer::with_read_buffer;
 pub struct ClientStream {
     upgrade: OnUpgrade,
     take: Option<TakeStream>,
+    stall_max: Duration,
 }
 
 impl ClientStream {
-    /// Creates the stream of a request that is being answered.
-    pub(crate) fn new(upgrade: OnUpgrade, take: Option<TakeStream>) -> Self {
-        Self { upgrade, take }
+    /// Creates the stream of a request that is being answered. A client that takes nothing of what waits for it is
+    /// let go after `stall_max`.
+    pub(crate) fn new(upgrade: OnUpgrade, take: Option<TakeStream>, stall_max: Duration) -> Self {
+        Self { upgrade, take, stall_max }
     }
 
     /// Waits until the response was sent, then carries bytes between the client and `owner` until both have ended,
-    /// or one has failed. Once one has ended, the other has 10 s.
+    /// or one has failed. Once one has ended, the other has 10 s. A client that takes nothing for as long as the
+    /// owner waits for a pong is let go: the end of its session would never reach it.
     ///
     /// # Errors
     /// The error of either stream.
@@ -38,25 +42,29 @@ impl ClientStream {
             return Err(io::Error::other("the stream of the listener is not known"));
         };
         match stream.into_io() {
-            Io::Open(client) => carry(client, early, owner).await,
-            Io::Secure(client) => carry(client, early, owner).await,
+            Io::Open(client) => carry(client, early, owner, self.stall_max).await,
+            Io::Secure(client) => carry(client, early, owner, self.stall_max).await,
             Io::Waiting(..) | Io::Gone => Ok(()),
         }
     }
 }
 
 /// Carries bytes in both directions. `early` was already read from the client.
-async fn carry<C, O>(mut client: C, early: Bytes, mut owner: O) -> io::Result<()>
+async fn carry<C, O>(mut client: C, early: Bytes, mut owner: O, stall_max: Duration) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     O: AsyncRead + AsyncWrite + Unpin,
 {
     let mut to_owner = OneWay { waiting: early, ..OneWay::default() };
     let mut to_client = OneWay::default();
+    let mut stall = Stall { longest: stall_max, timer: None };
     let mut first = true;
     let mut turn = |cx: &mut Context<'_>| {
         let forth = to_owner.poll(cx, &mut client, &mut owner)?;
         let back = to_client.poll(cx, &mut owner, &mut client)?;
+        if stall.poll(cx, to_client.blocked_since).is_ready() {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)));
+        }
         let ended = usize::from(forth.is_ready()) + usize::from(back.is_ready());
         let wanted = if first { 1 } else { 2 };
         if ended < wanted {
@@ -79,6 +87,8 @@ struct OneWay {
     ended: bool,
     /// Whether the receiver knows that.
     done: bool,
+    /// Since when the receiver takes nothing of what waits.
+    blocked_since: Option<Instant>,
 }
 
 impl OneWay {
@@ -93,10 +103,8 @@ impl OneWay {
             return Poll::Ready(Ok(()));
         }
         for _ in 0..READS_PER_TURN {
-            ready!(self.poll_write(cx, to))?;
-            ready!(Pin::new(&mut *to).poll_flush(cx))?;
+            ready!(self.poll_deliver(cx, to))?;
             if self.ended {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
@@ -104,6 +112,20 @@ impl OneWay {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Passes on what waits, and that the sender has ended. Notes since when the receiver takes nothing.
+    fn poll_deliver<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<io::Result<()>> {
+        let delivered = self.poll_write(cx, to);
+        self.blocked_since = match &delivered {
+            Poll::Pending => self.blocked_since.or_else(|| Some(Instant::now())),
+            Poll::Ready(_) => None,
+        };
+        delivered
     }
 
     fn poll_write<W: AsyncWrite + Unpin>(
@@ -117,10 +139,15 @@ impl OneWay {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.waiting.advance(written);
+            self.blocked_since = None;
         }
         // An idle direction holds no memory.
         self.waiting = Bytes::new();
-        Poll::Ready(Ok(()))
+        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+        match self.ended {
+            true => Pin::new(&mut *to).poll_shutdown(cx),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     /// Reads once into the buffer of this thread, and writes from there. Only what does not fit is copied.
@@ -147,6 +174,28 @@ impl OneWay {
     }
 }
 
+/// The deadline of a receiver that takes nothing.
+struct Stall {
+    longest: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    /// Ready once the receiver has been blocked for the longest time that is allowed.
+    fn poll(&mut self, cx: &mut Context<'_>, blocked_since: Option<Instant>) -> Poll<()> {
+        let Some(since) = blocked_since else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let deadline = since + self.longest;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
 /// How often one direction is read before other tasks run.
 const READS_PER_TURN: usize = 16;
 /// How long one side may take to end after the other one has.
@@ -155,14 +204,17 @@ const END_TIME: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{sleep, timeout};
 
     use super::*;
+
+    const STALL_MAX: Duration = Duration::from_secs(45);
 
     #[tokio::test]
     async fn bytes_pass_in_both_directions_whatever_the_receiver_takes_at_once() {
         let ((mut client, ours), (theirs, mut owner)) = (duplex(7), duplex(64));
         let sent: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-        let joined = carry(ours, Bytes::from_static(b"early"), theirs);
+        let joined = carry(ours, Bytes::from_static(b"early"), theirs, STALL_MAX);
         let (mut forth, mut back) = (Vec::new(), Vec::new());
         let client_side = async {
             let (mut reading, mut writing) = tokio::io::split(&mut client);
@@ -189,7 +241,35 @@ mod tests {
     async fn a_client_that_vanishes_is_let_go_when_the_owner_has_ended() {
         let ((_client, ours), (theirs, owner)) = (duplex(64), duplex(64));
         drop(owner);
-        let ended = carry(ours, Bytes::new(), theirs).await;
+        let ended = carry(ours, Bytes::new(), theirs, STALL_MAX).await;
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_let_go_though_the_end_of_its_session_never_reaches_it() {
+        let ((_client, ours), (theirs, mut owner)) = (duplex(7), duplex(64));
+        owner.write_all(b"more than the client takes").await.unwrap();
+        drop(owner);
+        let carried = carry(ours, Bytes::new(), theirs, STALL_MAX);
+        let ended = timeout(2 * STALL_MAX, carried).await.unwrap();
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_little_now_and_then_is_kept() {
+        let ((mut client, ours), (theirs, mut owner)) = (duplex(1), duplex(64));
+        owner.write_all(b"slow").await.unwrap();
+        let reading = async {
+            let mut read = [0; 4];
+            for byte in &mut read {
+                sleep(STALL_MAX - Duration::from_secs(1)).await;
+                *byte = client.read_u8().await.unwrap();
+            }
+            read
+        };
+        tokio::select! {
+            ended = carry(ours, Bytes::new(), theirs, STALL_MAX) => panic!("ended: {ended:?}"),
+            read = reading => assert_eq!(&read, b"slow"),
+        }
     }
 }

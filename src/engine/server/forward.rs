@@ -48,7 +48,10 @@ impl Engine {
         let Some(owner) = Sid::owner(sid).filter(|owner| *owner != self.0.node) else {
             return unknown(socket.is_some());
         };
-        let client = socket.map(|upgrade| ClientStream::new(upgrade, parts.extensions.get().copied()));
+        // No owner takes longer to answer a poll, or waits longer for a pong.
+        let within = config.ping_interval + config.ping_timeout;
+        let client =
+            socket.map(|upgrade| ClientStream::new(upgrade, parts.extensions.get().copied(), within));
         let is_upgrade = client.is_some();
         let Some(forward) = &config.hooks.forward else {
             return failed(NotForwarded::UnknownNode, is_upgrade);
@@ -63,8 +66,6 @@ impl Engine {
         let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
         let request = ForwardedRequest { method, uri, headers, body, client };
         metrics::FORWARDED.of(request.kind()).increment();
-        // No owner takes longer to answer a poll.
-        let within = config.ping_interval + config.ping_timeout;
         let answer = tokio::time::timeout(within, forward(owner, request)).await;
         match answer.unwrap_or(Err(NotForwarded::TooSlow)) {
             Ok(ForwardedReply { status, headers, body }) => {

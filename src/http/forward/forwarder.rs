@@ -8,14 +8,13 @@ use std::time::Duration;
 use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::head::{self, SECRET_BYTES};
 use super::line::Opened;
-use super::peer::{Contact, Peer};
+use super::peer::{Contact, Peer, Slot};
 use crate::ImksResult;
 use crate::engine::config::Forward;
 use crate::engine::{ClientStream, ForwardedReply, ForwardedRequest, NotForwarded};
@@ -91,7 +90,7 @@ impl Forwarder {
     ) -> Result<ForwardedReply, NotForwarded> {
         let peer = self.0.peers.read().get(&owner).map(|known| known.peer.clone());
         let peer = peer.ok_or(NotForwarded::UnknownNode)?;
-        let slot = peer.slots.clone().try_acquire_owned().map_err(|_| NotForwarded::Overloaded)?;
+        let slot = peer.admit(request.client.is_some())?;
         let (request, client) =
             head::request(&peer.contact.secret, request).ok_or(NotForwarded::Unreachable)?;
         let (reply, opened) = Box::pin(peer.exchange(request, &self.0.tasks, &self.0.stop)).await?;
@@ -103,7 +102,7 @@ impl Forwarder {
     }
 
     /// Carries an open WebSocket in a task, until it ends or this node stops.
-    fn carry(&self, client: ClientStream, opened: Opened, slot: OwnedSemaphorePermit) {
+    fn carry(&self, client: ClientStream, opened: Opened, slot: Slot) {
         let stop = self.0.stop.clone();
         self.0.tasks.spawn(async move {
             metrics::FORWARDED_STREAMS.add(1);

@@ -57,11 +57,7 @@ impl Line {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> io::Result<Self> {
-        let connecting = timeout(CONNECT_TIME, TcpStream::connect(address)).await;
-        let stream = connecting.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let stream = connect(address).await?;
         let Some(tls) = tls else { return Self::start(stream, tasks, stop).await };
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -113,6 +109,17 @@ impl Line {
     }
 }
 
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let connecting = timeout(CONNECT_TIME, TcpStream::connect(address)).await;
+    let stream = connecting.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    // For the owner, what waits here is sent. Megabytes of it would make the pongs of a client on a slow line late.
+    SockRef::from(&stream).set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    Ok(stream)
+}
+
 /// How long a node may take to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_millis(250);
 /// How long the TLS handshake with a node may take.
@@ -125,3 +132,30 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 /// How often the system asks.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// The size of the receive buffer of a connection: a few seconds of a slow line, and enough between near nodes.
+const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn little_waits_between_an_owner_and_a_client_that_reads_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut reader = connect(&listener.local_addr().unwrap().to_string()).await.unwrap();
+        let (mut owner, _) = listener.accept().await.unwrap();
+        SockRef::from(&owner).set_send_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
+        // To whoever reads fast, the system gives a larger buffer by itself.
+        let (sent, mut received) = (vec![1_u8; 8 << 20], vec![0_u8; 8 << 20]);
+        let (written, read) = tokio::join!(owner.write_all(&sent), reader.read_exact(&mut received));
+        assert!(written.is_ok() && read.is_ok());
+        let mut waiting = 0;
+        while let Ok(written) = timeout(Duration::from_millis(200), owner.write(&sent)).await {
+            waiting += written.unwrap();
+        }
+        assert!(waiting < 1 << 20, "{waiting} bytes");
+    }
+}

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,13 +38,21 @@ impl fmt::Debug for Contact {
     }
 }
 
+/// A place among what is under way to a node.
+pub(super) struct Slot {
+    _request: OwnedSemaphorePermit,
+    _stream: Option<OwnedSemaphorePermit>,
+}
+
 /// A node that requests are passed on to.
 pub(super) struct Peer {
     node: NodeId,
     pub(super) contact: Contact,
     tls: Option<Arc<ClientConfig>>,
     /// The permits for requests and open streams.
-    pub(super) slots: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
+    /// The permits for streams, which stay for hours: fewer, so that requests always find a slot.
+    streams: Arc<Semaphore>,
     idle: Mutex<Vec<Line>>,
     warned: Mutex<Option<Instant>>,
 }
@@ -53,7 +61,20 @@ impl Peer {
     pub(super) fn new(node: NodeId, contact: Contact) -> Self {
         let tls = contact.certificate.and_then(pinned::trusting);
         let slots = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        Self { node, contact, tls, slots, idle: Mutex::default(), warned: Mutex::default() }
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        Self { node, contact, tls, slots, streams, idle: Mutex::default(), warned: Mutex::default() }
+    }
+
+    /// Takes a place for a request, and for the stream that it asks for.
+    ///
+    /// # Errors
+    /// [`NotForwarded::Overloaded`].
+    pub(super) fn admit(&self, asks_for_stream: bool) -> Result<Slot, NotForwarded> {
+        let take = |permits: &Arc<Semaphore>| {
+            permits.clone().try_acquire_owned().map_err(|_| NotForwarded::Overloaded)
+        };
+        let stream = asks_for_stream.then(|| take(&self.streams)).transpose()?;
+        Ok(Slot { _request: take(&self.slots)?, _stream: stream })
     }
 
     /// Sends a request to the node and returns its answer, and the stream of a WebSocket if it opens one.
@@ -135,7 +156,28 @@ const NOT_REACHED: &str = "requests for sessions of another node do not reach it
 /// The maximum number of requests and open WebSockets that are under way to one node. Further requests are answered
 /// with 503.
 const UNDER_WAY_MAX: usize = 16_384;
+/// The maximum number of WebSockets that go through this node to one other: fewer than what may be under way in all.
+/// A client whose WebSocket is refused goes on polling.
+const STREAMS_MAX: usize = 12_288;
 /// The maximum number of idle connections to one node.
 const IDLE_MAX: usize = 64;
 /// The minimum time between two warnings about one node.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_streams_are_open_there_is_room_for_requests() {
+        let contact = Contact { address: "a:1".into(), secret: [1; SECRET_BYTES], certificate: None };
+        let peer = Peer::new(NodeId::random().unwrap(), contact);
+        let all = |streams: bool| std::iter::from_fn(|| peer.admit(streams).ok()).collect::<Vec<Slot>>();
+        let streams = all(true);
+        assert_eq!(streams.len(), STREAMS_MAX);
+        assert_eq!(all(false).len(), UNDER_WAY_MAX - STREAMS_MAX);
+        drop(streams);
+        assert_eq!(all(false).len(), UNDER_WAY_MAX);
+        assert!(peer.admit(true).is_ok(), "what has ended leaves its place");
+    }
+}
