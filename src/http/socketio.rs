@@ -207,7 +207,13 @@ impl SocketIoBuilder {
         let (engine, tasks, stop) =
             (Engine::new(self.engine.clone())?, TaskTracker::new(), CancellationToken::new());
         let (serving, accepted) = (self.server.clone(), engine.clone());
-        tasks.spawn(async move { serving.serve(accepted).await });
+        let (listeners, others) = (stop.clone(), tasks.clone());
+        tasks.spawn(async move {
+            serving.serve(accepted).await;
+            // `Server::close` ends no listeners, and may be all that is called.
+            listeners.cancel();
+            others.close();
+        });
         let Self { server, engine: config, front, routes, .. } = self;
         let front = Arc::new(Settings { front, engine: config, certificates, routes });
         Ok(SocketIo { server, engine, front, tasks, stop })

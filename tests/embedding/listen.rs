@@ -57,6 +57,15 @@ async fn what_the_handle_shows_is_the_server_and_whoever_has_it_can_close_it() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_closed_past_its_handle_stops_listening_too() {
+    let serving = doubling().listen(([127, 0, 0, 1], 0)).unwrap();
+    let client = Client::builder(&format!("http://{}", serving.addr())).reconnect(Reconnect::never());
+    within(within(client.connect()).await.unwrap().namespace("/")).await.unwrap();
+    within(serving.server().close()).await;
+    within(serving.until(std::future::pending::<()>())).await;
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_and_two_certificates_at_once_are_told() {
     let serving = doubling().listen(([127, 0, 0, 1], 0)).unwrap();
     let taken = doubling().listen(serving.addr()).unwrap_err();
