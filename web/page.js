@@ -69,7 +69,8 @@ function label(view, name) {
   view.querySelector("textarea").placeholder = `Write as ${name}`;
 }
 
-// Enter sends, Shift and Enter make a new line.
+// Enter sends, Shift and Enter make a new line. The form has `novalidate`: a browser sends no form with a field that was refused,
+// and so would never ask again whether there is room.
 function writing(form, person) {
   const field = form.elements.body;
   field.addEventListener("input", () => field.value && person().types());
@@ -81,9 +82,10 @@ function writing(form, person) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (field.value.trim() === "") return;
-    if (!person().send(field.value)) return field.setCustomValidity(`The outbox is full (${OUTBOX_MAX})`);
-    field.setCustomValidity("");
-    field.value = "";
+    const is_taken = person().send(field.value);
+    field.setCustomValidity(is_taken ? "" : `The outbox is full (${OUTBOX_MAX})`);
+    if (is_taken) field.value = "";
+    else field.reportValidity();
   });
 }
 
@@ -159,8 +161,8 @@ function* rows(person) {
   for (const rest of notes) yield note(rest);
 }
 
-function note({ after_seq, text }) {
-  return { key: `note ${after_seq} ${text}`, version: text, fill: (row) => fill(row, "note", element("span", text)) };
+function note({ number, text }) {
+  return { key: `note ${number}`, version: text, fill: (row) => fill(row, "note", element("span", text)) };
 }
 
 function is_continued(before, message) {

@@ -24,7 +24,7 @@ export class Person {
   has_earlier = false;
   // Everything that is waiting for its ack, oldest first: { nonce, body, attempts, refusal }.
   outbox = [];
-  // What happened to the connection, where it happened: { after_seq, text }.
+  // What happened to the connection, where it happened: { number, after_seq, text }. Two absences may have the same text.
   notes = [];
   here = [];
   typing = new Map();
@@ -38,6 +38,9 @@ export class Person {
   #gap_timer;
   #around_timer;
   #gone_at = null;
+  #noted = 0;
+  // How often a connection was lost: what was asked on one is not asked on the next, which catches up by itself.
+  #losses = 0;
   #is_sending = false;
   #typed_at = 0;
   #typing_refresh_ms;
@@ -113,6 +116,7 @@ export class Person {
     this.refusal = refusal;
     if (was_ready) this.#gone_at = Date.now();
     if (state !== "open") {
+      this.#losses += 1;
       this.#stop_gap_timer();
       clearInterval(this.#around_timer);
       this.#aside = [];
@@ -260,7 +264,8 @@ export class Person {
   }
 
   #note(after_seq, text) {
-    this.notes = [...this.notes, { after_seq, text }].slice(-NOTES_MAX);
+    this.#noted += 1;
+    this.notes = [...this.notes, { number: this.#noted, after_seq, text }].slice(-NOTES_MAX);
   }
 
   // One after the other, so that they are stored in the order in which they were written.
@@ -289,12 +294,14 @@ export class Person {
 
   // Asks until there is an answer that is final. Without a connection there is none.
   async #ask(name, payload) {
+    const losses = this.#losses;
     for (;;) {
       try {
         return await this.#client.request(name, payload);
       } catch (error) {
         if (!error.retryable || this.#client.state !== "open") throw error;
         await new Promise((resolve) => setTimeout(resolve, error.retry_after_ms ?? RETRY_MS));
+        if (this.#losses !== losses) throw error;
       }
     }
   }
@@ -310,6 +317,8 @@ export class Person {
       const { auth } = await sign_in(this.name);
       await this.#client.request("auth:refresh", { token: auth.token });
     } catch {
+      // Whoever has switched the network off meanwhile wants none.
+      if (this.#client.state !== "open") return;
       this.cut();
       this.connect();
     }

@@ -5,6 +5,8 @@ import { env, rising, tell, words } from "./client.js";
 
 const url = env("URL");
 const NONCE = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+// As many as web/person.js lets wait.
+const OUTBOX_MAX = 50;
 const MARKUP = "<img src=x onerror=alert(1)> & <b>bold</b>";
 
 // One of the two on a page.
@@ -105,6 +107,22 @@ async function cuts_in_the_middle(ada, ben) {
   await ada.outbox.waitFor({ state: "hidden" });
 }
 
+// Each absence is told once, also if two of them have the same to tell, however often the list is drawn again.
+async function absences_without_news(ada, ben) {
+  const notes = ada.region.locator(".note");
+  const before = await notes.count();
+  for (let at = 1; at <= 2; at += 1) {
+    await ada.network.click();
+    await ada.is("Network is off");
+    await ada.network.click();
+    await ada.is("Connected");
+  }
+  await ada.writes("back again");
+  await both_see(ada, ben, ["back again"]);
+  await ada.outbox.waitFor({ state: "hidden" });
+  assert.equal(await notes.count(), before + 2);
+}
+
 // What the server does not take, its writer sees, and it is in nobody's way.
 async function a_refusal(ada, ben) {
   // More characters than a message has, and more bytes than the server takes at all.
@@ -177,6 +195,22 @@ async function another_name(page, ada) {
   await both_see(ada, carol, ["before", "I am new here"]);
 }
 
+// A full outbox says so, and the next message finds out for itself whether there is room.
+async function a_full_outbox(page, ada) {
+  await ada.network.click();
+  await ada.is("Network is off");
+  for (let at = 1; at <= OUTBOX_MAX; at += 1) await ada.writes(`waiting ${at}`);
+  await ada.writes("one too many");
+  const message = await page.getByRole("textbox", { name: "Message from ada" }).evaluate((field) => field.validationMessage);
+  assert.equal(message, `The outbox is full (${OUTBOX_MAX})`);
+  await ada.outbox.getByText(`Outbox: ${OUTBOX_MAX} wait`).waitFor();
+  // Somebody else has an outbox of their own, and what was not taken is still in the field.
+  await page.getByRole("textbox", { name: "Name ada" }).fill("dora");
+  await page.keyboard.press("Enter");
+  await page.getByRole("textbox", { name: "Message from dora" }).press("Enter");
+  await person(page, "dora").outbox.getByText("Outbox: 1 waits").waitFor();
+}
+
 async function pictures(page, name) {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });
@@ -197,6 +231,7 @@ await chromium_context(
       await Promise.all([ada.is("Connected"), ben.is("Connected")]);
       await a_cut_network(ada, ben, seen);
       await cuts_in_the_middle(ada, ben);
+      await absences_without_news(ada, ben);
       await a_refusal(ada, ben);
       await typing(page, ada, ben);
       if (process.env.SCREENSHOTS) await pictures(page, "online");
@@ -205,6 +240,7 @@ await chromium_context(
       await a_restart(page, ada, ben, hear);
       await a_taken_name(page);
       await another_name(page, ada);
+      await a_full_outbox(page, ada);
       const origins = new Set(seen.addresses.map((it) => new URL(it).host));
       assert.deepEqual([...origins], [new URL(url).host], "everything comes from this server");
       assert.deepEqual(await browser.cookies(), []);
