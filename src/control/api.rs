@@ -56,14 +56,7 @@ impl Control {
         head: Head,
         request: impl Future<Output = ImksResult<Call>>,
     ) -> Answer {
-        let (started, request_id) = (Instant::now(), RequestId::next());
-        match self.admit(operation, head, request).await {
-            Ok((ctx, payload)) => (operation.http)(ctx, payload).await,
-            Err(error) => {
-                metrics::note(operation.name, started, Some(&error), &request_id);
-                Answer::failure(&error, &request_id)
-            }
-        }
+        answer(operation, self.admit(operation, head, request)).await
     }
 
     async fn admit(
@@ -79,6 +72,21 @@ impl Control {
         }
         let payload = call.payload(operation.method, KEY_FIELD)?;
         Ok((Ctx { control: self.clone(), caller }, payload))
+    }
+}
+
+/// Answers a request that is let in, with its context and payload, or refused.
+pub(super) async fn answer<C>(
+    operation: &Operation<C>,
+    admission: impl Future<Output = ImksResult<(C, Payload<'static>)>>,
+) -> Answer {
+    let (started, request_id) = (Instant::now(), RequestId::next());
+    match admission.await {
+        Ok((ctx, payload)) => (operation.http)(ctx, payload).await,
+        Err(error) => {
+            metrics::note(operation.name, started, Some(&error), &request_id);
+            Answer::failure(&error, &request_id)
+        }
     }
 }
 

@@ -12,16 +12,14 @@ mod users;
 
 use std::sync::LazyLock;
 
-use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::api::Head;
+use super::api::{Head, answer};
 use super::caller::Scope::{Tokens, Users};
 use super::operation::{Input, KEY_FIELD, Operation, Output, Route, Shared};
-use super::{Gate, metrics, sync};
+use super::{Gate, sync};
 use crate::contract::Contract;
 use crate::directory::Directory;
-use crate::envelope::RequestId;
 use crate::error::Precondition;
 use crate::messaging::api::Method::{Delete, Get, Post, Put};
 use crate::messaging::api::{Answer, Call, Payload};
@@ -163,14 +161,7 @@ impl DirectoryApi {
         head: Head,
         request: impl Future<Output = ImksResult<Call>>,
     ) -> Answer {
-        let (started, request_id) = (Instant::now(), RequestId::next());
-        match self.admit(operation, head, request).await {
-            Ok((ctx, payload)) => (operation.http)(ctx, payload).await,
-            Err(error) => {
-                metrics::note(operation.name, started, Some(&error), &request_id);
-                Answer::failure(&error, &request_id)
-            }
-        }
+        answer(operation, self.admit(operation, head, request)).await
     }
 
     async fn admit(
