@@ -10,7 +10,7 @@
 
 use std::process::ExitCode;
 
-use imks::client::{Client, ClientResult, Tls, TransportKind, Transports};
+use imks::client::{Client, ClientError, ClientResult, Tls, TransportKind, Transports};
 
 #[tokio::main]
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
@@ -36,7 +36,10 @@ pub async fn run(url: &str, trusted: &str) -> ClientResult<String> {
     let tls = match trusted {
         // The certificate for development is made anew with each start of the server. Never do this elsewhere.
         "danger" => Tls::new().danger_accept_invalid_certs(),
-        file => Tls::new().root_pem(std::fs::read(file).unwrap_or_default())?,
+        file => {
+            let pem = std::fs::read(file).map_err(|error| ClientError::Config(format!("{file}: {error}")))?;
+            Tls::new().root_pem(pem)?
+        }
     };
     let client = Client::builder(url).transports(Transports::only(TransportKind::WebTransport)).tls(tls);
     let client = client.connect().await?;
