@@ -21,6 +21,7 @@ mod server;
 mod support;
 
 mod transport {
+    pub mod addresses;
     pub mod binary;
     pub mod browser;
     pub mod certificate;

@@ -182,6 +182,17 @@ settings! {
             "How long a request outside Socket.IO may take, including its response";
         connections_max: "IMKS_HTTP_CONNECTIONS_MAX" =
             "The most TCP connections that are not WebSockets; further ones are answered with 503";
+        trusted_proxies: "IMKS_TRUSTED_PROXIES" =
+            "Addresses or networks of the proxies in front, for example `10.0.0.0/8,::1`: the address of a client is \
+             then the one that they tell in `X-Forwarded-For` or the PROXY protocol";
+        proxy_protocol: "IMKS_PROXY_PROTOCOL" =
+            "Whether connections of the trusted proxies begin with a header of the PROXY protocol, version 1 or 2";
+        connections_per_address (connections_per_address_max): "IMKS_HTTP_CONNECTIONS_PER_ADDRESS" =
+            "The most TCP connections, WebSockets included, of one IPv4 address or one IPv6 /64 network; further ones \
+             are answered with 429; 0 for no limit";
+        sessions_per_address: "IMKS_LIMIT_SESSIONS_PER_ADDRESS" =
+            "Rate of new sessions by polling or WebSocket of one IPv4 address or one IPv6 /64 network; further ones are \
+             answered with 429, and the client comes back";
     }
     "tls." in config.tls => {
         cert: "IMKS_TLS_CERT" =

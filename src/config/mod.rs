@@ -248,6 +248,7 @@ impl Config {
             ((PING_MIN..=PING_MAX).contains(&self.engine.ping_interval), PING_RULE),
             (self.feed.retention <= feed::RETENTION_MAX, FEED_RETENTION),
             (self.messaging.retention.is_possible(), MESSAGE_RETENTION),
+            (!self.http.proxy_protocol || !self.http.trusted_proxies.is_empty(), PROXY_PROTOCOL),
         ];
         checks.into_iter().filter(|(fine, _)| !fine).map(|(_, sentence)| sentence)
     }
@@ -285,6 +286,8 @@ const FEED_RETENTION: &str =
     "IMKS_FEED_RETENTION must be at most 14d, as long as changes of messages are kept";
 const MESSAGE_RETENTION: &str =
     "IMKS_MESSAGE_RETENTION must be 0s (for ever) or at least 24h, as long as repeated sends are recognised";
+const PROXY_PROTOCOL: &str =
+    "IMKS_PROXY_PROTOCOL needs IMKS_TRUSTED_PROXIES: the addresses that may speak it";
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

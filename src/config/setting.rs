@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::control::Listeners;
 use crate::engine::config::{Cors, Origins};
 use crate::files::Place;
+use crate::http::Network;
 use crate::http::tls::Version;
 use crate::http::webtransport::Mode;
 use crate::models::db::Synchronous;
@@ -102,6 +103,16 @@ impl<T: Setting> Setting for Option<T> {
 
     fn show(&self) -> String {
         self.as_ref().map(T::show).unwrap_or_default()
+    }
+}
+
+impl Setting for Network {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

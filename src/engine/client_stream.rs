@@ -41,7 +41,8 @@ impl ClientStream {
         let Some((stream, early)) = take(upgraded) else {
             return Err(io::Error::other("the stream of the listener is not known"));
         };
-        match stream.into_io() {
+        let (io, _held) = stream.into_parts();
+        match io {
             Io::Open(client) => carry(client, early, owner, self.stall_max).await,
             Io::Secure(client) => carry(client, early, owner, self.stall_max).await,
             Io::Waiting(..) | Io::Gone => Ok(()),

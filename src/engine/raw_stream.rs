@@ -1,5 +1,7 @@
 //! The byte stream below a WebSocket, which the HTTP layer releases after the upgrade.
 
+use std::any::Any;
+
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -18,23 +20,32 @@ pub(crate) enum Io {
 }
 
 /// The stream that a WebSocket uses after the HTTP upgrade.
-pub struct RawStream(Io);
+pub struct RawStream(Io, Held);
+
+/// What a listener wants to be held for as long as the stream lives.
+pub(crate) type Held = Option<Box<dyn Any + Send + Sync>>;
 
 impl RawStream {
-    pub(crate) fn into_io(self) -> Io {
-        self.0
+    /// Returns this stream, which holds a value until it ends.
+    pub fn holding<T: Send + Sync + 'static>(mut self, value: Option<T>) -> Self {
+        self.1 = value.map(|value| Box::new(value) as Box<dyn Any + Send + Sync>);
+        self
+    }
+
+    pub(crate) fn into_parts(self) -> (Io, Held) {
+        (self.0, self.1)
     }
 }
 
 impl From<TcpStream> for RawStream {
     fn from(stream: TcpStream) -> Self {
-        Self(Io::Open(stream))
+        Self(Io::Open(stream), None)
     }
 }
 
 impl From<TlsStream<TcpStream>> for RawStream {
     fn from(stream: TlsStream<TcpStream>) -> Self {
-        Self(Io::Secure(Box::new(stream)))
+        Self(Io::Secure(Box::new(stream)), None)
     }
 }
 

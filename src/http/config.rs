@@ -10,7 +10,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 
+use crate::http::client_address::Network;
+use crate::http::crowding::Crowding;
 use crate::http::tls::Tls;
+use crate::rate_limit::Rate;
 
 /// The limits of the listener.
 #[derive(Clone, Debug)]
@@ -33,6 +36,15 @@ pub struct Config {
     pub connections_max: usize,
     /// The number of these connections. Listeners with clones of one configuration share the limit.
     pub connections: Connections,
+    /// The proxies in front of this listener. They are believed what they say about the addresses of clients, in
+    /// `X-Forwarded-For` or the PROXY protocol, and have as many connections as they like.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether connections of these proxies begin with a header of the PROXY protocol (version 1 or 2).
+    pub proxy_protocol: bool,
+    /// The maximum number of connections of one address, WebSockets included; 0 is no limit.
+    pub connections_per_address_max: usize,
+    /// The rate of new sessions of one address. A client above it is answered with 429 and comes back by itself.
+    pub sessions_per_address: Rate,
     /// The TLS acceptor; plain HTTP if absent.
     pub tls: Option<Tls>,
 }
@@ -48,14 +60,21 @@ impl Default for Config {
             head_bytes_max: 16 << 10,
             connections_max: 100_000,
             connections: Connections::default(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            connections_per_address_max: 0,
+            sessions_per_address: Rate::OFF,
             tls: None,
         }
     }
 }
 
-/// A count of open connections. Clones share it.
+/// The count of open connections, in total and by address. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Connections(pub(super) Arc<AtomicUsize>);
+pub struct Connections {
+    pub(super) open: Arc<AtomicUsize>,
+    pub(super) crowding: Arc<Crowding>,
+}
 
 /// The body of any response.
 pub type AnyBody = Either<Full<Bytes>, Body>;

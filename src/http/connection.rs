@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,15 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{RawStream, Secure, TakeStream};
+use crate::http::client_address::{Network, is_trusted};
 use crate::http::config::{AnyBody, Config};
+use crate::http::crowding::{Crowding, Place};
+use crate::http::metrics;
+use crate::http::proxy_protocol;
 use crate::http::refusal::{self, Refusal};
 use crate::http::stream::{HttpStream, Shared};
 use crate::http::tls::Tls;
@@ -31,6 +37,10 @@ pub(super) struct Served<S> {
     stop: CancellationToken,
     first_byte_timeout: Duration,
     tls: Option<Tls>,
+    trusted_proxies: Vec<Network>,
+    proxy_protocol: bool,
+    connections_per_address_max: usize,
+    crowding: Arc<Crowding>,
 }
 
 impl<S> Served<S> {
@@ -48,7 +58,39 @@ impl<S> Served<S> {
             stop,
             first_byte_timeout: config.first_byte_timeout,
             tls: config.tls.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            proxy_protocol: config.proxy_protocol,
+            connections_per_address_max: config.connections_per_address_max,
+            crowding: config.connections.crowding.clone(),
         }
+    }
+
+    /// Returns the address of the client, which a trusted proxy tells before the first byte of the connection.
+    async fn client(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+        if !self.proxy_protocol || !is_trusted(&self.trusted_proxies, peer.ip()) {
+            return Some(peer);
+        }
+        // Boxed, so that it does not enlarge connections without a proxy.
+        let told = Box::pin(timeout(self.first_byte_timeout, proxy_protocol::read(stream))).await;
+        match told {
+            Ok(Ok(told)) => Some(told.unwrap_or(peer)),
+            // The checks of balancers connect and say nothing.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Ok(Err(error)) => {
+                metrics::PROXY_HEADERS_MISSING.increment();
+                tracing::debug!(%peer, %error, "connection of a trusted proxy refused");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Takes a place for a connection of this client. The error means that its address has too many.
+    fn place(&self, client: SocketAddr) -> Result<Option<Place>, ()> {
+        if self.connections_per_address_max == 0 || is_trusted(&self.trusted_proxies, client.ip()) {
+            return Ok(None);
+        }
+        self.crowding.connect(client.ip(), self.connections_per_address_max).map(Some).ok_or(())
     }
 }
 
@@ -71,20 +113,29 @@ impl<S> Connection<S> {
         S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
         F: Future<Output = Response<AnyBody>> + Send + 'static,
     {
-        let Self { stream, peer, served } = self;
+        let Self { mut stream, peer, served } = self;
+        let client = served.stop.run_until_cancelled(served.client(&mut stream, peer)).await;
+        let Some(Some(peer)) = client else { return };
+        let Ok(place) = served.place(peer) else {
+            // A client that expects TLS would not understand it.
+            if served.tls.is_none() {
+                Box::pin(refuse(stream, &refusal::CROWDED)).await;
+            }
+            return;
+        };
         // Peeked, because readiness alone may be reported for a stream that has nothing to read.
         let mut first = [0];
-        let peeked = tokio::time::timeout(served.first_byte_timeout, stream.peek(&mut first));
+        let peeked = timeout(served.first_byte_timeout, stream.peek(&mut first));
         let Some(Ok(Ok(1))) = served.stop.run_until_cancelled(peeked).await else { return };
-        let Some(tls) = served.tls.clone() else { return served.serve(stream, peer, false).await };
+        let Some(tls) = served.tls.clone() else { return served.serve(stream, place, peer, false).await };
         // Boxed, so that TLS does not enlarge connections without it.
         Box::pin(async move {
             // HTTP starts with a method, a TLS handshake with the byte 22.
             if first[0].is_ascii_uppercase() {
-                return refuse_plain(stream).await;
+                return refuse(stream, &refusal::NOT_TLS).await;
             }
             if let Some(Some(stream)) = served.stop.run_until_cancelled(tls.accept(stream)).await {
-                served.serve(stream, peer, true).await;
+                served.serve(stream, place, peer, true).await;
             }
         })
         .await;
@@ -92,7 +143,7 @@ impl<S> Connection<S> {
 }
 
 impl<S> Served<S> {
-    async fn serve<I, F>(&self, stream: I, peer: SocketAddr, secure: bool)
+    async fn serve<I, F>(&self, stream: I, place: Option<Place>, peer: SocketAddr, secure: bool)
     where
         I: Into<RawStream> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
@@ -113,7 +164,7 @@ impl<S> Served<S> {
                 }
             }
         });
-        let stream = TokioIo::new(HttpStream::new(stream, self.streams.clone()));
+        let stream = TokioIo::new(HttpStream::new(stream, place, self.streams.clone()));
         let mut serving = self.http.serve_connection(stream, service).with_upgrades();
         let ended = tokio::select! {
             ended = &mut serving => ended,
@@ -146,7 +197,7 @@ async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(mut stream: HttpStream<S
         stream.write_all(&refusal::TOO_SLOW.bytes()).await?;
         stream.shutdown().await
     };
-    if !matches!(tokio::time::timeout(REFUSE_TIMEOUT, answer).await, Ok(Ok(()))) {
+    if !matches!(timeout(REFUSE_TIMEOUT, answer).await, Ok(Ok(()))) {
         tracing::trace!("slow request was not answered");
     }
 }
@@ -183,19 +234,22 @@ where
     I: Into<RawStream> + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let parts = upgraded.downcast::<TokioIo<HttpStream<I>>>().ok()?;
-    Some((parts.io.into_inner().into_inner().into(), parts.read_buf))
+    let (stream, place) = parts.io.into_inner().into_parts();
+    let stream: RawStream = stream.into();
+    Some((stream.holding(place), parts.read_buf))
 }
 
-/// Tells a peer that speaks HTTP that this port requires TLS. The request is read first, because closing a
-/// stream with unread bytes resets it and loses the response.
-async fn refuse_plain(mut stream: TcpStream) {
+/// Tells a peer why it is not served. Its request is read first, because closing a stream with unread bytes resets it and
+/// loses the response.
+async fn refuse(mut stream: TcpStream, refusal: &Refusal) {
     let answer = async {
+        stream.readable().await?;
         let _ = stream.try_read(&mut [0; BUFFER_BYTES / 16]);
-        stream.write_all(&refusal::NOT_TLS.bytes()).await?;
+        stream.write_all(&refusal.bytes()).await?;
         stream.shutdown().await
     };
-    if !matches!(tokio::time::timeout(REFUSE_TIMEOUT, answer).await, Ok(Ok(()))) {
-        tracing::trace!("plain HTTP on a port with TLS was not answered");
+    if !matches!(timeout(REFUSE_TIMEOUT, answer).await, Ok(Ok(()))) {
+        tracing::trace!("a refused peer was not answered");
     }
 }
 

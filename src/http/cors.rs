@@ -1,29 +1,22 @@
 //! Requests of web pages of other origins to the HTTP API and to files: the pages that may use Socket.IO may use these.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
-use crate::engine::config::Cors;
-use crate::engine::cors::{allow_origin, allow_request};
+use crate::engine::cors::{CurrentCors, allow_origin, allow_request};
 
 /// Returns the router with answers to preflight requests, and with headers that let pages of the origins in `cors` read
 /// its answers. Without a policy, only pages of the same origin can.
-pub fn allow(router: Router, cors: Option<&Cors>) -> Router {
-    match cors {
-        Some(cors) => router.layer(middleware::from_fn_with_state(Arc::new(cors.clone()), answer)),
-        None => router,
-    }
+pub fn allow(router: Router, cors: &CurrentCors) -> Router {
+    router.layer(middleware::from_fn_with_state(cors.clone(), answer))
 }
 
-async fn answer(State(cors): State<Arc<Cors>>, request: Request, next: Next) -> Response {
-    if !request.headers().contains_key(header::ORIGIN) {
-        return next.run(request).await;
-    }
+async fn answer(State(cors): State<CurrentCors>, request: Request, next: Next) -> Response {
+    let cors = cors.get().filter(|_| request.headers().contains_key(header::ORIGIN));
+    let Some(cors) = cors else { return next.run(request).await };
     let asked = request.headers().clone();
     let is_preflight = request.method() == Method::OPTIONS;
     let mut response = match is_preflight {
@@ -50,11 +43,12 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::engine::config::Origins;
+    use crate::engine::config::{Cors, Origins};
 
     async fn ask(method: &str, origin: &str) -> Response {
         let cors = Cors { origins: Origins::List(vec!["https://chat.example".into()]), ..Cors::default() };
-        let router = allow(Router::new().route("/file", put(async || "stored")), Some(&cors));
+        let cors = CurrentCors::new(Some(cors));
+        let router = allow(Router::new().route("/file", put(async || "stored")), &cors);
         let request = Request::builder()
             .method(method)
             .uri("/file")

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::background;
 use crate::engine::{self, Engine};
 use crate::http::tls::{self, Certificates};
 use crate::http::{listener, webtransport};
@@ -102,18 +103,22 @@ impl Front {
         stop: &CancellationToken,
     ) -> Served {
         if let Some(certificates) = &self.served.certificates {
-            tasks.spawn(certificates.clone().watch(self.config.tls.reload, stop.clone()));
+            let (watched, reload) = (certificates.clone(), self.config.tls.reload);
+            let watch = move |stop| watched.clone().watch(reload, stop);
+            tasks.spawn(background::keep("certificates", stop.clone(), watch));
             if !self.udp.is_empty() {
                 router = router.merge(webtransport::routes(certificates.clone()));
             }
         }
         for udp in self.udp {
-            tasks.spawn(udp.serve(engine.clone(), tasks.clone(), stop.clone()));
+            let serving = udp.serve(engine.clone(), tasks.clone(), stop.clone());
+            tasks.spawn(background::essential("quic", serving));
         }
         let routes = listener::routes(engine.clone(), router, &self.config.http);
         for tcp in self.tcp {
             let (config, routes) = (self.config.http.clone(), routes.clone());
-            tasks.spawn(listener::serve(tcp, config, routes, tasks.clone(), stop.clone()));
+            let serving = listener::serve(tcp, config, routes, tasks.clone(), stop.clone());
+            tasks.spawn(background::essential("http", serving));
         }
         self.served
     }

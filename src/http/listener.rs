@@ -20,15 +20,19 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::engine::Engine;
+use crate::http::client_address::{self, Network};
 pub use crate::http::config::{AnyBody, BoxFuture, Config, Connections};
 use crate::http::connection::{Connection, Served};
+use crate::http::crowding::Crowding;
 use crate::http::metrics;
 use crate::http::refusal;
+use crate::rate_limit::Rate;
 use crate::{ImksError, ImksResult};
 
 /// Listens on an address. Accepted connections inherit `TCP_NODELAY`.
@@ -96,12 +100,39 @@ pub fn routes(
     config: &Config,
 ) -> impl Fn(Request<Incoming>, SocketAddr) -> BoxFuture<Response<AnyBody>> + Clone + Send + Sync + 'static {
     let others = router_only(router, config);
+    let clients = Clients {
+        proxies: config.trusted_proxies.as_slice().into(),
+        sessions: config.sessions_per_address,
+        crowding: config.connections.crowding.clone(),
+    };
     move |request, peer| {
-        let engine = engine.clone();
-        if engine.matches(request.uri().path()) {
-            return Box::pin(async move { engine.handle(request, peer).await.map(Either::Left) });
+        let client = client_address::client(&clients.proxies, peer, request.headers());
+        if !engine.matches(request.uri().path()) {
+            return others(request, client);
         }
-        others(request, peer)
+        if let Err(wait) = clients.begin(&request, client) {
+            return Box::pin(std::future::ready(refusal::CROWDED.response_after(wait)));
+        }
+        let engine = engine.clone();
+        Box::pin(async move { engine.handle(request, client).await.map(Either::Left) })
+    }
+}
+
+/// What a listener knows about clients and the proxies before them.
+#[derive(Clone)]
+struct Clients {
+    proxies: Arc<[Network]>,
+    sessions: Rate,
+    crowding: Arc<Crowding>,
+}
+
+impl Clients {
+    /// Counts a request that begins a session, or returns the time after which it may.
+    fn begin<B>(&self, request: &Request<B>, client: SocketAddr) -> Result<(), Duration> {
+        if self.sessions.is_off() || Engine::is_of_a_session(request.uri()) {
+            return Ok(());
+        }
+        self.crowding.begin(client.ip(), &self.sessions, Instant::now())
     }
 }
 
@@ -188,7 +219,7 @@ pub(super) struct ConnectionSlot(Arc<AtomicUsize>);
 impl ConnectionSlot {
     /// Takes a permit; `None` if too many connections are open.
     pub(super) fn take(config: &Config) -> Option<Self> {
-        let open = &config.connections.0;
+        let open = &config.connections.open;
         let one_more = |open| (open < config.connections_max).then_some(open + 1);
         open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         metrics::CONNECTIONS.add(1);

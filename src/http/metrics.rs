@@ -7,6 +7,10 @@ instruments! {
     CONNECTIONS: Gauge = "imks_http_connections";
     /// Connections refused because too many are open
     CONNECTIONS_REFUSED: Counter = "imks_http_connections_refused_total";
+    /// Connections and new sessions refused because their address has too many
+    CROWDED: Counter = "imks_http_crowded_total";
+    /// Connections of trusted proxies that began without a header of the PROXY protocol
+    PROXY_HEADERS_MISSING: Counter = "imks_http_proxy_headers_missing_total";
     /// Failed accepts, for example because file descriptors ran out
     ACCEPT_FAILURES: Counter = "imks_http_accept_failures_total";
     /// Open WebSockets of sessions on other nodes, whose bytes this node passes on

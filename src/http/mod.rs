@@ -2,14 +2,17 @@
 
 mod admission;
 pub mod certificate;
+mod client_address;
 mod config;
 mod connection;
+mod crowding;
 pub(crate) mod front;
 mod layer;
 pub mod listener;
 #[doc(hidden)]
 pub mod metrics;
 pub mod mutual_tls;
+mod proxy_protocol;
 mod refusal;
 mod request_scanner;
 mod serving;
@@ -18,6 +21,7 @@ mod stream;
 pub mod tls;
 pub mod webtransport;
 
+pub use client_address::Network;
 pub use layer::WithSocketIo;
 pub use serving::Serving;
 pub use socketio::{Bound, SocketIo, SocketIoBuilder};

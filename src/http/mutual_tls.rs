@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ImksResult;
+use crate::background;
 use crate::http::tls::{Callers, Certificates, Config, Tls};
 
 /// The certificate of a listener, and the check of those of its callers.
@@ -39,7 +40,9 @@ impl MutualTls {
 
     /// Follows changes of the certificate in a task of `tasks` until `stop`.
     pub fn watch(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        tasks.spawn(self.certificates.clone().watch(self.config.reload, stop.clone()));
+        let (certificates, reload) = (self.certificates.clone(), self.config.reload);
+        let watching = move |stop| certificates.clone().watch(reload, stop);
+        tasks.spawn(background::keep("certificates", stop.clone(), watching));
     }
 
     /// Returns the acceptor for the next connection. Reads the CA of callers again if its file changed.

@@ -1,5 +1,7 @@
 //! Responses of the HTTP layer to input that does not become a request: JSON with a code.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
@@ -45,10 +47,17 @@ impl Refusal {
         response
     }
 
+    /// Returns the response of a service, which says when the same request may succeed.
+    pub(super) fn response_after(&self, wait: Duration) -> Response<AnyBody> {
+        let mut response = self.response();
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        response
+    }
+
     /// Returns the response as bytes of a connection that ends after it.
     pub(super) fn bytes(&self) -> Bytes {
-        let (body, retry) =
-            (self.body(), if self.code == Code::Overloaded { "retry-after: 5\r\n" } else { "" });
+        let (body, retry) = (self.body(), if self.code.is_retryable() { "retry-after: 5\r\n" } else { "" });
         format!(
             "HTTP/1.1 {}\r\nconnection: close\r\ncontent-type: application/json\r\n{retry}content-length: {}\r\n\r\n{body}",
             self.status,
@@ -87,6 +96,11 @@ pub(super) static HEAD_TOO_LARGE: Refusal = Refusal::new(
 );
 pub(super) static TOO_SLOW: Refusal =
     Refusal::new(StatusCode::REQUEST_TIMEOUT, Code::Timeout, "The request took too long");
+pub(super) static CROWDED: Refusal = Refusal::new(
+    StatusCode::TOO_MANY_REQUESTS,
+    Code::RateLimited,
+    "Too many connections or new sessions from this address, retry later",
+);
 pub(super) static BUSY: Refusal =
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, "The server is busy, retry later");
 
@@ -123,6 +137,7 @@ mod tests {
             &HEAD_TOO_LARGE,
             &TOO_SLOW,
             &BUSY,
+            &CROWDED,
         ] {
             let body: serde_json::Value = serde_json::from_str(&refusal.body()).unwrap();
             assert_eq!(body["error"]["code"], refusal.code.as_str());

@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::http::crowding::Place;
 use crate::http::refusal::Refusal;
 use crate::http::request_scanner::RequestScanner;
 
@@ -55,6 +56,8 @@ pub(super) struct HttpStream<S> {
     /// The write that waits while the peer accepts nothing.
     stalled: Option<Stalled>,
     shared: Arc<Shared>,
+    /// The place of the connection among those of its address.
+    place: Option<Place>,
 }
 
 /// A write that waits for the peer.
@@ -65,7 +68,7 @@ struct Stalled {
 }
 
 impl<S> HttpStream<S> {
-    pub(super) fn new(stream: S, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: S, place: Option<Place>, shared: Arc<Shared>) -> Self {
         Self {
             stream,
             requests: RequestScanner::new(),
@@ -73,6 +76,7 @@ impl<S> HttpStream<S> {
             refusal: Bytes::new(),
             stalled: None,
             shared,
+            place,
         }
     }
 
@@ -81,9 +85,9 @@ impl<S> HttpStream<S> {
         self.requests.is_in_head()
     }
 
-    /// Returns the underlying stream, for use after HTTP.
-    pub(super) fn into_inner(self) -> S {
-        self.stream
+    /// Returns the underlying stream, for use after HTTP, and its place.
+    pub(super) fn into_parts(self) -> (S, Option<Place>) {
+        (self.stream, self.place)
     }
 
     /// Fails if the peer has accepted nothing for too long. `outcome` is the result of a write.

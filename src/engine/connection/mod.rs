@@ -264,7 +264,7 @@ impl Connection {
 
     fn lose(&mut self, end: &WireEnd) {
         if let WireEnd::Violation { rule, .. } = end {
-            tracing::info!(sid = %self.handshake.sid, rule, "the peer broke the rules of its transport");
+            tracing::info!(engine_sid = %self.handshake.sid, rule, "the peer broke the rules of its transport");
         }
         self.close_content = end.reply();
         self.session.handle_lost(Wire::Current, end.reason());
@@ -301,7 +301,7 @@ impl Connection {
         self.carrier.finish();
         if let Some(registry) = self.registry.take() {
             registry.remove(&self.handshake.sid, self.outbox.transport(), reason);
-            tracing::debug!(sid = %self.handshake.sid, reason = reason.name(), "session closed");
+            tracing::debug!(engine_sid = %self.handshake.sid, reason = reason.name(), "session closed");
         }
     }
 

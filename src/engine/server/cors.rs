@@ -1,13 +1,34 @@
 //! Cross-origin rules: which web pages may read responses, and a log entry for origins that may not.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::engine::config::{Cors, Origins};
 use crate::engine::request_error::RequestError;
+
+/// The policy of a server, which can be replaced while it is in use. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CurrentCors(Arc<RwLock<Option<Arc<Cors>>>>);
+
+impl CurrentCors {
+    pub(crate) fn new(cors: Option<Cors>) -> Self {
+        Self(Arc::new(RwLock::new(cors.map(Arc::new))))
+    }
+
+    /// Returns the policy of now; `None` if only pages of the same origin may read answers.
+    pub(crate) fn get(&self) -> Option<Arc<Cors>> {
+        self.0.read().clone()
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn set(&self, cors: Option<Cors>) {
+        *self.0.write() = cors.map(Arc::new);
+    }
+}
 
 /// Adds the headers of the response to a preflight request.
 pub(crate) fn allow_request(cors: &Cors, request: &HeaderMap, headers: &mut HeaderMap) {

@@ -13,8 +13,8 @@ mod webtransport;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::Request;
 use http::request::Parts;
+use http::{Request, Uri};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::RwLock;
@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::task::TaskTracker;
 
 use self::client_bundle::ClientBundle;
-use self::cors::RefusedOrigins;
+use self::cors::{CurrentCors, RefusedOrigins};
 use self::open_packet::OpenPacket;
 use self::reply::Reply;
 use self::request::Query;
@@ -39,6 +39,7 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    cors: CurrentCors,
     node: NodeId,
     prefix: String,
     client_bundle: Option<ClientBundle>,
@@ -63,6 +64,7 @@ impl Engine {
         Ok(Self(Arc::new(Inner {
             node: config.node.map_or_else(NodeId::random, Ok)?,
             prefix: config.prefix(),
+            cors: CurrentCors::new(config.cors.clone()),
             refused_origins: RefusedOrigins::default(),
             client_bundle: config.client_bundle_dir.as_deref().map(ClientBundle::read).transpose()?,
             open_packet: OpenPacket::new(&config),
@@ -86,6 +88,12 @@ impl Engine {
         path.starts_with(&self.0.prefix)
     }
 
+    /// Whether a request belongs to a session. All others begin one, or need none.
+    #[cfg(feature = "socketio")]
+    pub(crate) fn is_of_a_session(uri: &Uri) -> bool {
+        Query::parse(uri.query().unwrap_or_default()).sid.is_some()
+    }
+
     /// Answers one HTTP request. A polling GET waits until there is something to send.
     pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Reply
     where
@@ -101,9 +109,10 @@ impl Engine {
                 answered.unwrap_or_else(|error| reply::error(&error, &parts, upgrade))
             }
         };
-        reply::decorate(&self.0.config, &parts, &mut reply);
-        if !upgrade || self.0.config.cors.as_ref().is_some_and(|cors| cors.enforce) {
-            self.0.refused_origins.note(self.0.config.cors.as_ref(), &parts.headers);
+        let cors = self.0.cors.get();
+        reply::decorate(&self.0.config, cors.as_deref(), &parts, &mut reply);
+        if !upgrade || cors.as_ref().is_some_and(|cors| cors.enforce) {
+            self.0.refused_origins.note(cors.as_deref(), &parts.headers);
         }
         reply
     }
@@ -111,7 +120,7 @@ impl Engine {
     /// Answers a request without a session: a preflight, or one for the browser build of the client.
     fn answer_alone(&self, parts: &Parts) -> Option<Reply> {
         let inner = &self.0;
-        if let Some(reply) = inner.config.cors.as_ref().and_then(|cors| reply::preflight(cors, parts)) {
+        if let Some(reply) = inner.cors.get().and_then(|cors| reply::preflight(&cors, parts)) {
             return Some(reply);
         }
         let name = parts.uri.path().strip_prefix(&inner.prefix).filter(|name| !name.is_empty())?;
@@ -124,6 +133,12 @@ impl Engine {
     /// Returns the next new session; `None` after [`Engine::close`].
     pub async fn accept(&self) -> Option<Connection> {
         self.0.accepted.lock().await.recv().await
+    }
+
+    /// Returns the policy about pages of other origins.
+    #[cfg(feature = "server")]
+    pub(crate) fn cors(&self) -> &CurrentCors {
+        &self.0.cors
     }
 
     /// Refuses new sessions from now on (503). Existing sessions continue.
@@ -147,7 +162,7 @@ impl Engine {
         if let Some(hook) = &config.hooks.on_request {
             hook(parts).map_err(|_| RequestError::BadRequest)?;
         }
-        cors::enforce(config.cors.as_ref(), &parts.headers)?;
+        cors::enforce(self.0.cors.get().as_deref(), &parts.headers)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let transport = self.transport(&query).ok_or(RequestError::TransportUnknown)?;
         let Some(sid) = query.sid.as_deref() else {

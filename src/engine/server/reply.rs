@@ -156,9 +156,9 @@ pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
 }
 
 /// Adds the headers that every response has.
-pub(crate) fn decorate(config: &Config, parts: &Parts, reply: &mut Reply) {
+pub(crate) fn decorate(config: &Config, cors: Option<&Cors>, parts: &Parts, reply: &mut Reply) {
     let headers = reply.headers_mut();
-    if let Some(cors) = &config.cors {
+    if let Some(cors) = cors {
         cors::allow_origin(cors, &parts.headers, headers);
     }
     for (name, value) in &config.extra_headers {

@@ -47,8 +47,9 @@ impl Engine {
             request.refuse(SessionResponse::forbidden()).await;
             return Err(SessionRefused::Request(RequestError::BadRequest));
         }
-        if let Err(error) = cors::enforce(config.cors.as_ref(), &parts.headers) {
-            self.0.refused_origins.note(config.cors.as_ref(), &parts.headers);
+        let cors = self.0.cors.get();
+        if let Err(error) = cors::enforce(cors.as_deref(), &parts.headers) {
+            self.0.refused_origins.note(cors.as_deref(), &parts.headers);
             request.refuse(SessionResponse::forbidden()).await;
             return Err(SessionRefused::Request(error));
         }

@@ -19,7 +19,7 @@ use super::write::write_all;
 use crate::engine::close::WireEnd;
 use crate::engine::deflate::Threshold;
 use crate::engine::outbox::Backlog;
-use crate::engine::raw_stream::{Io, TakeStream, take_known};
+use crate::engine::raw_stream::{Held, Io, TakeStream, take_known};
 use crate::engine::read_buffer::with_read_buffer;
 use crate::engine::{CloseReason, Config, Frame, Message, Packet, Protocol, codec, legacy};
 use crate::{ImksError, ImksResult};
@@ -27,6 +27,8 @@ use crate::{ImksError, ImksResult};
 /// The wire of one session, or of a candidate that wants to take over.
 pub(crate) struct WebSocket {
     io: Io,
+    /// What the listener counts this connection by.
+    held: Held,
     reader: Reader,
     writing: VecDeque<Frame>,
     /// The number of bytes of the first frame in `writing` that are already sent.
@@ -84,6 +86,7 @@ impl WebSocket {
         }
         let wire = Self {
             io: Io::Waiting(upgrade, request.extensions.get().copied()),
+            held: None,
             reader,
             writing: VecDeque::new(),
             written: 0,
@@ -117,7 +120,7 @@ impl WebSocket {
             return Poll::Ready(Err(GONE));
         };
         self.reader.early(&early);
-        self.io = stream.into_io();
+        (self.io, self.held) = stream.into_parts();
         Poll::Ready(Ok(()))
     }
 

@@ -1,0 +1,91 @@
+//! Who a client is by its address: behind proxies, and how much one address may have.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::routing::get;
+use imks::engine::Config;
+use imks::http::listener;
+use imks::rate_limit::Rate;
+use tokio::io::AsyncReadExt;
+
+use crate::support::{Answer, Server, read_head, within};
+
+const HANDSHAKE: &str = "/socket.io/?EIO=4&transport=polling";
+
+/// A server that answers `/me` with the address that it takes the client for.
+async fn server(limits: listener::Config) -> Server {
+    let me = |ConnectInfo(client): ConnectInfo<SocketAddr>| async move { client.to_string() };
+    Server::with_routes(Config::default(), limits, Router::new().route("/me", get(me))).await
+}
+
+fn behind_a_proxy() -> listener::Config {
+    listener::Config { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..listener::Config::default() }
+}
+
+async fn answer_to(server: &Server, bytes: &str) -> Answer {
+    Answer::read(&mut server.raw(bytes).await).await
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_a_client_is_who_the_proxy_says_and_otherwise_who_connects() {
+    let forwarded = [("x-forwarded-for", "192.0.2.1, 203.0.113.9")];
+    let trusting = server(behind_a_proxy()).await;
+    assert_eq!(trusting.request("GET", "/me", &forwarded, "").await.body, "203.0.113.9:0");
+    let own = server(listener::Config::default()).await;
+    assert!(own.request("GET", "/me", &forwarded, "").await.body.starts_with("127.0.0.1:"));
+}
+
+#[tokio::test]
+async fn a_proxy_tells_the_client_before_the_first_byte_of_http() {
+    let server = server(listener::Config { proxy_protocol: true, ..behind_a_proxy() }).await;
+    let request = "GET /me HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let told = answer_to(&server, &format!("PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\n{request}")).await;
+    assert_eq!(told.body, "203.0.113.9:4711");
+    let check = answer_to(&server, &format!("PROXY UNKNOWN\r\n{request}")).await;
+    assert!(check.body.starts_with("127.0.0.1:"), "{}", check.body);
+    let mut without = server.raw(request).await;
+    let mut nothing = Vec::new();
+    // The end of the stream, or a reset: the bytes of the request were not read.
+    let _ = within(without.read_to_end(&mut nothing)).await;
+    assert!(nothing.is_empty(), "{nothing:?}");
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_websockets_count() {
+    let limits = listener::Config { connections_per_address_max: 2, ..listener::Config::default() };
+    let server = server(limits).await;
+    let websocket = server.websocket().await;
+    let mut kept = server.raw("GET /me HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(read_head(&mut kept).await.starts_with("HTTP/1.1 200"));
+    let crowded = answer_to(&server, "GET /me HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((crowded.status, crowded.header("retry-after")), (429, Some("5")));
+    drop(websocket);
+    within(async {
+        while server.get("/me").await.status == 429 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_begins_so_many_sessions_and_is_told_when_it_may_begin_the_next() {
+    let limits = listener::Config { sessions_per_address: Rate::new(1, 2), ..behind_a_proxy() };
+    let server = server(limits).await;
+    let begin = |client: &'static str| {
+        let server = &server;
+        async move { server.request("GET", HANDSHAKE, &[("x-forwarded-for", client)], "").await }
+    };
+    let first = begin("203.0.113.9").await;
+    assert_eq!((first.status, begin("203.0.113.9").await.status), (200, 200));
+    let refused = begin("203.0.113.9").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert!(refused.body.contains("rate_limited"), "{}", refused.body);
+    assert_eq!(begin("203.0.113.10").await.status, 200);
+    let open: serde_json::Value = serde_json::from_str(&first.body[1..]).unwrap();
+    let session = format!("{HANDSHAKE}&sid={}", open["sid"].as_str().unwrap());
+    let polled = server.request("POST", &session, &[("x-forwarded-for", "203.0.113.9")], "2").await;
+    assert_eq!(polled.status, 200, "a session that is there goes on: {}", polled.body);
+}
