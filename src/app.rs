@@ -10,6 +10,7 @@ mod first_page;
 mod greeting;
 mod instruments;
 mod internal;
+mod reload;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::application::Application;
 use crate::auth::{CoreClient, Permissions, TokenVerifier};
+use crate::background;
 use crate::config::Config;
 use crate::contract::Documents;
 use crate::control::{Control, Gate, directory, incoming};
@@ -51,6 +53,7 @@ use bus::{Neighbours, Reach};
 pub(crate) use greeting::{reachable, where_data_is};
 pub(crate) use instruments::INSTRUMENTS;
 pub(crate) use internal::start_core;
+pub(crate) use reload::Changes;
 
 /// A running server.
 pub struct App {
@@ -70,6 +73,8 @@ pub struct App {
     engine: Engine,
     server: Server,
     namespace: Namespace,
+    messaging: Messaging,
+    gate: Gate,
     api: Api,
     /// The accept loops of HTTP and of Socket.IO, and the background jobs.
     tasks: TaskTracker,
@@ -104,7 +109,8 @@ impl App {
         let messaging = Messaging::new(config.messaging.clone(), parts);
         let (server, namespace, api) =
             start_messaging(&config, &messaging, bus.clone(), &engine, &tasks, &stop)?;
-        tasks.spawn(Remembered::read(&messaging, &namespace).await?.run(stop.clone()));
+        let remembered = Remembered::read(&messaging, &namespace).await?;
+        tasks.spawn(background::essential("remembered", remembered.run(stop.clone())));
         let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&messaging, &namespace, commits, &feed);
         let reach = forwarder.as_ref().map(|forwarder| Reach::new(&config, forwarder, front.served()));
@@ -113,8 +119,8 @@ impl App {
         let health = Arc::new(Backlogs::watch(health, &config, &feed, &tasks, &stop));
         let backend = Backend::new(&messaging, &namespace);
         let gate = Gate::new(&config.control, &db);
-        let control = Control::new(gate, backend, directory.as_ref(), &feed, &tasks, &stop);
-        let router = public_routes(&config, &health, &api, &control, &files, directory.as_ref())?;
+        let control = Control::new(gate.clone(), backend, directory.as_ref(), &feed, &tasks, &stop);
+        let router = public_routes(&config, &health, &api, &control, (&engine, &files), directory.as_ref())?;
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
         let front = front.serve(router.merge(node_routes(forwarder, &engine)), &engine, &tasks, &stop);
         let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
@@ -132,6 +138,8 @@ impl App {
             engine,
             server,
             namespace,
+            messaging,
+            gate,
             api,
             tasks,
             stop,
@@ -226,7 +234,8 @@ async fn watch_nodes(
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> ImksResult<Arc<Neighbours>> {
     let neighbours = Neighbours::watch(config, db, node, bus, reach).await?;
-    tasks.spawn(neighbours.clone().run(stop.clone()));
+    let watching = neighbours.clone();
+    tasks.spawn(background::keep("cluster", stop.clone(), move |stop| watching.clone().run(stop)));
     Ok(neighbours)
 }
 
@@ -299,7 +308,7 @@ fn public_routes(
     health: &Arc<Health>,
     api: &Api,
     control: &Control,
-    files: &Files,
+    (engine, files): (&Engine, &Files),
     directory: Option<&Directory>,
 ) -> ImksResult<Router> {
     let audience = if config.internal_listen.is_some() { Audience::Clients } else { Audience::All };
@@ -308,7 +317,7 @@ fn public_routes(
         of_users = of_users.merge(http::files::routes(local.clone()));
     }
     let mut router = http::router(audience, health.clone(), INSTRUMENTS)
-        .merge(http::cors::allow(of_users, config.engine.cors.as_ref()))
+        .merge(http::cors::allow(of_users, engine.cors()))
         .merge(http::documents::routes(documents(api)))
         .merge(http::incoming::routes(control));
     if config.control.listeners.include_public(config.internal_listen.is_some()) {
@@ -342,9 +351,12 @@ fn start_feed(
     stop: &CancellationToken,
 ) -> ImksResult<Feed> {
     let feed = Feed::new(db.clone(), config.feed.clone());
-    tasks.spawn(feed.clone().run(stop.clone()));
+    let looking = feed.clone();
+    tasks.spawn(background::keep("feed", stop.clone(), move |stop| looking.clone().run(stop)));
     webhook::start(&config.webhook, &feed, node, tasks, stop)?;
-    tasks.spawn(messaging::outbox::run(db.clone(), appender.clone(), node, stop.clone()));
+    let (db, appender) = (db.clone(), appender.clone());
+    let sending = move |stop| messaging::outbox::run(db.clone(), appender.clone(), node, stop);
+    tasks.spawn(background::keep("outbox", stop.clone(), sending));
     Ok(feed)
 }
 
@@ -368,13 +380,9 @@ fn start_messaging(
     let namespace = server.namespace("/").cloned().ok_or(ImksError::Internal("namespace / is missing"))?;
     let jobs = jobs.ok_or(ImksError::Internal("the features of / were not registered"))?;
     let api = jobs.start(&namespace, tasks, stop);
-    let (served, engine, stop) = (server.clone(), engine.clone(), stop.clone());
-    tasks.spawn(async move {
-        tokio::select! {
-            () = served.serve(engine) => {}
-            () = stop.cancelled() => {}
-        }
-    });
+    let (served, engine) = (server.clone(), engine.clone());
+    let serving = stop.clone().run_until_cancelled_owned(async move { served.serve(engine).await });
+    tasks.spawn(background::essential("sessions", serving));
     Ok((server, namespace, api))
 }
 

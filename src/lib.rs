@@ -89,6 +89,7 @@ cfg_if::cfg_if! {
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "socketio")] {
+        mod background;
         pub mod bus;
         mod envelope;
         pub mod http;

@@ -2,6 +2,7 @@
 
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -33,6 +34,33 @@ impl Rate {
     /// Returns the time in which one token is earned.
     fn interval(&self) -> Duration {
         Duration::from_secs(1) / self.per_second.max(1)
+    }
+}
+
+/// A rate limit that can be replaced while it is in use.
+#[derive(Debug)]
+pub struct CurrentRate(AtomicU64);
+
+impl CurrentRate {
+    /// Creates the limit with its first rate.
+    pub fn new(rate: Rate) -> Self {
+        Self(AtomicU64::new(Self::packed(rate)))
+    }
+
+    /// Returns the rate of now.
+    pub fn get(&self) -> Rate {
+        let packed = self.0.load(Ordering::Relaxed);
+        // Each half holds one number.
+        Rate::new((packed >> 32) as u32, packed as u32)
+    }
+
+    /// Replaces the rate. Buckets keep what has been taken from them.
+    pub fn set(&self, rate: Rate) {
+        self.0.store(Self::packed(rate), Ordering::Relaxed);
+    }
+
+    fn packed(rate: Rate) -> u64 {
+        u64::from(rate.per_second) << 32 | u64::from(rate.burst)
     }
 }
 
@@ -69,22 +97,28 @@ impl Bucket {
 /// One bucket per key, for keys that are not bound to a connection, such as a user or a user in a channel.
 #[derive(Debug)]
 pub struct Limiter<K: Eq + Hash> {
-    rate: Rate,
+    rate: CurrentRate,
     buckets: DashMap<K, Bucket>,
 }
 
 impl<K: Eq + Hash> Limiter<K> {
     /// Creates a limiter in which all buckets are full.
     pub fn new(rate: Rate) -> Self {
-        Self { rate, buckets: DashMap::new() }
+        Self { rate: CurrentRate::new(rate), buckets: DashMap::new() }
     }
 
     /// Takes one token from the bucket of `key`, or returns the time to wait.
     pub fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
-        if self.rate.is_off() {
+        let rate = self.rate.get();
+        if rate.is_off() {
             return Ok(());
         }
-        self.buckets.entry(key).or_default().take(&self.rate, now)
+        self.buckets.entry(key).or_default().take(&rate, now)
+    }
+
+    /// Replaces the rate. Buckets keep what has been taken from them.
+    pub fn set_rate(&self, rate: Rate) {
+        self.rate.set(rate);
     }
 
     /// Removes full buckets, which are equal to new ones. Call this periodically.
@@ -129,6 +163,18 @@ mod tests {
         assert_eq!(wait, Duration::from_millis(100));
         assert!(bucket.take(&rate, start + wait - Duration::from_nanos(1)).is_err());
         assert_eq!(bucket.take(&rate, start + wait), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_that_is_replaced_counts_at_once() {
+        let (limiter, now) = (Limiter::new(Rate::new(1, 1)), Instant::now());
+        assert!(limiter.take("alice", now).is_ok() && limiter.take("alice", now).is_err());
+        let rate = Rate::new(u32::MAX, 7);
+        limiter.set_rate(rate);
+        assert_eq!(limiter.rate.get(), rate);
+        limiter.set_rate(Rate::new(1, 3));
+        assert!(limiter.take("alice", now).is_ok() && limiter.take("alice", now).is_ok());
+        assert!(limiter.take("alice", now).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::background;
 use crate::clock::Micros;
 use crate::config::Config;
 use crate::http::health::{Finding, Health};
@@ -36,7 +37,8 @@ impl Backlogs {
         stop: &CancellationToken,
     ) -> Health {
         let backlogs = Self::new(config, feed);
-        tasks.spawn(backlogs.clone().run(stop.clone()));
+        let counting = backlogs.clone();
+        tasks.spawn(background::keep("backlogs", stop.clone(), move |stop| counting.clone().run(stop)));
         backlogs.report(health)
     }
 

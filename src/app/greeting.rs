@@ -7,6 +7,7 @@ use super::App;
 use crate::config::{ClusterAdapter, Setting};
 use crate::models::db;
 use crate::secret::Secret;
+use crate::telemetry::logging::LogFormat;
 
 impl App {
     /// Returns a short summary of the configuration and the next steps, for people.
@@ -52,6 +53,30 @@ impl App {
             text.push_str(PLAINTEXT_WARNING);
         }
         text
+    }
+
+    /// Logs that the server is ready, with what it has chosen.
+    pub fn log_ready(&self) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = self.config.messaging.node.as_deref(),
+            address = %self.front.addr,
+            quic = self.front.udp_addr.map(tracing::field::display),
+            internal = self.internal_addr.map(tracing::field::display),
+            database = %self.db.describe(),
+            core = self.config.core_url.as_ref().map(tracing::field::display),
+            adapter = %self.adapter(),
+            first_page = self.config.serves_first_page(),
+            "ready"
+        );
+        if self.config.is_reachable_from_outside() && !self.config.tls.is_on() {
+            tracing::warn!("{}", PLAINTEXT_WARNING.trim_start_matches("\nWarning: "));
+        }
+    }
+
+    /// Whether the log is for machines: then standard output has nothing else.
+    pub fn logs_json(&self) -> bool {
+        self.config.log.format == LogFormat::Json
     }
 
     /// Returns the line about where tokens come from; empty if an external core issues them.

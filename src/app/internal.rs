@@ -15,6 +15,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::INSTRUMENTS;
+use crate::background;
 use crate::config::Config;
 use crate::control::directory::DirectoryApi;
 use crate::control::{Control, ControlService, Listeners};
@@ -32,8 +33,9 @@ pub(super) fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> ImksResult<Option<SocketAddr>> {
-    tasks.spawn(control.clone().run(stop.clone()));
-    tasks.spawn(control.gate().clone().run(stop.clone()));
+    let (calls, gate) = (control.clone(), control.gate().clone());
+    tasks.spawn(background::keep("calls", stop.clone(), move |stop| calls.clone().run(stop)));
+    tasks.spawn(background::keep("callers", stop.clone(), move |stop| gate.clone().run(stop)));
     let Some(address) = config.internal_listen else { return Ok(None) };
     let socket = listener::bind(address)?;
     let mut router = http::router(Audience::Operators, health.clone(), INSTRUMENTS);
@@ -41,7 +43,9 @@ pub(super) fn start(
         router = router.merge(http::control::routes(control));
     }
     let (reporter, health_service) = health_reporter();
-    tasks.spawn(report(health.clone(), reporter, stop.clone()));
+    let health = health.clone();
+    let reporting = move |stop| report(health.clone(), reporter.clone(), stop);
+    tasks.spawn(background::keep("grpc_health", stop.clone(), reporting));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -87,7 +91,8 @@ fn serve(
     // Connections are counted apart, so that clients cannot keep operators out.
     let connections = listener::Connections::default();
     let limits = listener::Config { tls: None, connections, ..config.http.clone() };
-    tasks.spawn(internal::serve(socket, limits, tls, routes, tasks.clone(), stop.clone()));
+    let serving = internal::serve(socket, limits, tls, routes, tasks.clone(), stop.clone());
+    tasks.spawn(background::essential("internal", serving));
     Ok(address)
 }
 

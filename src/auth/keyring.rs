@@ -17,6 +17,7 @@ use super::metrics::{self, Refresh};
 use super::own_keys::KeySource;
 use super::recent::{Bounds, Recent};
 use super::token_config::Config;
+use crate::background;
 use crate::clock::{Micros, jittered, micros, now_micros};
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::CoreClient;
@@ -83,8 +84,9 @@ impl Keyring {
             ended: watch::Sender::new(0),
             stop: CancellationToken::new(),
         });
-        let follow = inner.stop.clone().run_until_cancelled_owned(follow(Arc::downgrade(&inner)));
-        TaskTracker::new().spawn(follow);
+        let weak = Arc::downgrade(&inner);
+        let following = move |stop: CancellationToken| stop.run_until_cancelled_owned(follow(weak.clone()));
+        TaskTracker::new().spawn(background::keep("keys", inner.stop.clone(), following));
         Ok(Self(inner))
     }
 

@@ -19,6 +19,7 @@ use super::membership_cache::{MembershipCache, Memberships};
 use super::metrics::{self, PermissionMiss};
 use super::permission::{CachedGrant, Grant, Permission};
 use super::policy::{Policies, Policy};
+use crate::background;
 use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::{Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind};
@@ -116,7 +117,8 @@ impl Permissions {
         });
         for kind in [WatchKind::Invalidations, WatchKind::Membership, WatchKind::Channels] {
             let (weak, watch) = (Arc::downgrade(&inner), inner.core.watch(kind));
-            inner.tasks.spawn(inner.stop.clone().run_until_cancelled_owned(follow(weak, watch, kind)));
+            let following = inner.stop.clone().run_until_cancelled_owned(follow(weak, watch, kind));
+            inner.tasks.spawn(background::essential("permissions", following));
         }
         Self(inner)
     }

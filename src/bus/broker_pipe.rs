@@ -22,6 +22,7 @@ pub(crate) use super::probes::PROBE;
 use super::probes::Probes;
 use super::routes::Routes;
 use super::{BoxFuture, BusState, NoReceiver, Pipe, Subscription, subscription};
+use crate::background;
 use crate::clock::jittered;
 use crate::error::ImksResult;
 use crate::node::NodeId;
@@ -66,7 +67,7 @@ impl BrokerPipe {
             state,
         });
         let tasks = TaskTracker::new();
-        tasks.spawn(shared.clone().run());
+        tasks.spawn(background::essential("bus", shared.clone().run()));
         tasks.close();
         Arc::new(Self { shared, tasks })
     }

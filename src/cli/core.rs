@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{reachable, start_core, where_data_is};
+use crate::background;
 use crate::clock;
 use crate::config::Config;
 use crate::control::api::PREFIX;
@@ -50,7 +51,8 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let health = Arc::new(health(&db));
     let gate = Gate::new(&config.control, &db);
-    tasks.spawn(gate.clone().run(stop.clone()));
+    let calling = gate.clone();
+    tasks.spawn(background::keep("callers", stop.clone(), move |stop| calling.clone().run(stop)));
     let api = DirectoryApi::new(gate, Some(directory.clone()));
     let start = |socket| start_core(config, socket, &health, &api, &tasks, &stop);
     let internal = internal.map(start).transpose()?;
@@ -156,7 +158,7 @@ fn accept(
     let (ready, streams) = mpsc::channel::<Secure>(HANDSHAKES_QUEUE);
     let (own, stop, ended) = (tasks.clone(), stop.clone(), stop.clone());
     let limit = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    tasks.spawn(stop.run_until_cancelled_owned(async move {
+    let accepting = stop.run_until_cancelled_owned(async move {
         loop {
             let Ok(place) = limit.clone().acquire_owned().await else { return };
             let stream = match listener.accept().await {
@@ -170,7 +172,8 @@ fn accept(
             let handshake = handshake(secured.acceptor(), stream, ready.clone(), place);
             own.spawn(ended.clone().run_until_cancelled_owned(handshake));
         }
-    }));
+    });
+    tasks.spawn(background::essential("core", accepting));
     futures_util::stream::unfold(streams, |mut streams| async { Some((streams.recv().await?, streams)) })
 }
 

@@ -166,12 +166,14 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
     let options = arguments.options;
     let origins = options.origins();
     let mut config = options.load(base)?;
+    let read = move || options.load(Config::default());
     config.application.handler = handler;
     // The lines of a tool are enough, unless somebody asks for more.
     if command.is_tool() && config.log.filter == logging::Config::default().filter {
         config.log.filter = TOOL_FILTER.into();
     }
     logging::start(&config.log);
+    logging::catch_panics();
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     for name in unknown_variables(std::env::vars_os().filter_map(text)) {
@@ -182,16 +184,17 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
         .thread_name("imks")
         .build()
         .map_err(ImksError::io("starting the runtime"))?;
-    runtime.block_on(Box::pin(execute(command, config, &origins)))
+    runtime.block_on(Box::pin(execute(command, config, &origins, read)))
 }
 
 async fn execute(
     command: Command,
     config: Config,
     origins: &BTreeMap<String, String>,
+    read: impl Fn() -> ImksResult<Config>,
 ) -> ImksResult<ExitCode> {
     match command {
-        Command::Serve => return Box::pin(serve::run(config)).await,
+        Command::Serve => return Box::pin(serve::run(config, read)).await,
         Command::Healthcheck(args) => return healthcheck::run(args, &config).await,
         #[cfg(feature = "tools")]
         Command::Bench(args) => return Box::pin(bench::run(args, &config)).await,
@@ -239,8 +242,8 @@ impl Command {
 }
 
 impl Options {
-    fn load(self, base: Config) -> ImksResult<Config> {
-        Config::from_process(base, self.config, &self.flags.0)
+    fn load(&self, base: Config) -> ImksResult<Config> {
+        Config::from_process(base, self.config.clone(), &self.flags.0)
     }
 
     fn origins(&self) -> BTreeMap<String, String> {

@@ -5,21 +5,35 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::App;
-use crate::config::Config;
+use crate::app::{App, Changes};
+use crate::background;
+use crate::config::{Config, Listing};
+use crate::telemetry::metrics::{RELOADS, Reload};
 use crate::{ImksError, ImksResult};
 
 /// Runs the server until SIGTERM or SIGINT, then drains it. A second signal ends the process at once.
-pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
+/// `read` reads the configuration again, for SIGHUP.
+pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config>) -> ImksResult<ExitCode> {
     let drain = config.drain;
+    let mut reloader = Reloader { used: Listing::of(&mut config), read };
     let mut signals = Signals::new()?;
     raise_file_limit();
     let app = App::start(config).await?;
-    super::say(&app.greeting())?;
-    until_stopped(&app, &mut signals).await?;
+    if app.logs_json() {
+        app.log_ready();
+    } else {
+        super::say(&app.greeting())?;
+    }
+    let ended = until_stopped(&app, &mut signals, &mut reloader).await?;
     tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining; a second signal ends at once");
     tokio::select! {
-        outcome = app.drain(drain) => outcome.map(|()| ExitCode::SUCCESS),
+        outcome = app.drain(drain) => outcome.map(|()| {
+            tracing::info!("stopped");
+            match ended {
+                Ended::BySignal => ExitCode::SUCCESS,
+                Ended::Broken => ExitCode::FAILURE,
+            }
+        }),
         () = signals.next() => {
             tracing::warn!("second signal: ending without a drain");
             Ok(ExitCode::FAILURE)
@@ -27,21 +41,62 @@ pub(super) async fn run(config: Config) -> ImksResult<ExitCode> {
     }
 }
 
-/// Waits for a signal to stop. SIGHUP reloads the certificate. SIGUSR1 and SIGUSR2, which other servers use to
-/// reopen their logs, change nothing.
-async fn until_stopped(app: &App, signals: &mut Signals) -> ImksResult<()> {
+/// Why a server stops.
+enum Ended {
+    BySignal,
+    /// A task has panicked that the server cannot do without; what started the server should start it again.
+    Broken,
+}
+
+/// Waits for a signal to stop, or until the server is broken. SIGHUP reloads the configuration. SIGUSR1 and SIGUSR2,
+/// which other servers use to reopen their logs, change nothing.
+async fn until_stopped<R>(app: &App, signals: &mut Signals, reloader: &mut Reloader<R>) -> ImksResult<Ended>
+where
+    R: Fn() -> ImksResult<Config>,
+{
     let mut hangup = signal(SignalKind::hangup()).map_err(ImksError::io("listening for signals"))?;
     let other = |kind| signal(kind).map_err(ImksError::io("listening for signals"));
     let (mut first, mut second) = (other(SignalKind::user_defined1())?, other(SignalKind::user_defined2())?);
     loop {
         tokio::select! {
-            () = signals.next() => return Ok(()),
+            () = signals.next() => return Ok(Ended::BySignal),
+            task = background::broken() => {
+                tracing::error!(task, "the server ends: it cannot go on without this task");
+                return Ok(Ended::Broken);
+            }
             _ = first.recv() => tracing::info!("SIGUSR1 changes nothing: the log goes to standard error"),
             _ = second.recv() => tracing::info!("SIGUSR2 changes nothing"),
-            _ = hangup.recv() => if let Err(error) = app.reload_certificate() {
-                tracing::error!(%error, "the certificate was not exchanged, the old one stays in use");
-            },
+            _ = hangup.recv() => reloader.reload(app).await,
         }
+    }
+}
+
+/// Reads the configuration again, and tells what came of it.
+struct Reloader<R> {
+    /// The values in use.
+    used: Listing,
+    read: R,
+}
+
+impl<R: Fn() -> ImksResult<Config>> Reloader<R> {
+    async fn reload(&mut self, app: &App) {
+        let mut config = match (self.read)() {
+            Ok(config) => config,
+            Err(error) => {
+                RELOADS.of(Reload::Refused).increment();
+                return tracing::error!(%error, "the configuration was not reloaded, the old one stays in use");
+            }
+        };
+        let read = Listing::of(&mut config);
+        let changes = Changes::between(&self.used, &read);
+        if let Err(error) = app.reload(&config).await {
+            RELOADS.of(Reload::Refused).increment();
+            return tracing::error!(%error, "the configuration was reloaded only in part");
+        }
+        changes.apply(&mut self.used, &read);
+        RELOADS.of(Reload::Taken).increment();
+        let (in_use, after_restart) = (changes.in_use.join(","), changes.after_restart.join(","));
+        tracing::info!(in_use, after_restart, "configuration reloaded");
     }
 }
 

@@ -34,6 +34,11 @@ impl Gate {
         Self(Arc::new(Inner { config: config.clone(), keys, calls }))
     }
 
+    /// Takes the limits of a configuration that was read again.
+    pub fn reload(&self, config: &Config) {
+        self.0.calls.set_rate(config.calls);
+    }
+
     /// Returns the settings.
     pub(super) fn config(&self) -> &Config {
         &self.0.config

@@ -5,9 +5,11 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::change::head;
 use super::{Directory, Inner, ban, session, token_service};
+use crate::background;
 use crate::clock::now_micros;
 use crate::error::ImksResult;
 use crate::models::db::on;
@@ -16,9 +18,11 @@ impl Directory {
     /// Reads the number of the last change, and starts to follow later ones.
     pub(super) async fn follow_changes(&self) -> ImksResult<()> {
         self.0.head.send_replace(head(self.db()).await?);
-        let (inner, changed) = (Arc::downgrade(&self.0), self.0.changed.clone());
-        let stop = self.0.stop.clone();
-        self.0.tasks.spawn(stop.run_until_cancelled_owned(poll(inner, changed, self.0.config.poll)));
+        let (inner, changed, pause) = (Arc::downgrade(&self.0), self.0.changed.clone(), self.0.config.poll);
+        let polling = move |stop: CancellationToken| {
+            stop.run_until_cancelled_owned(poll(inner.clone(), changed.clone(), pause))
+        };
+        self.0.tasks.spawn(background::keep("directory", self.0.stop.clone(), polling));
         Ok(())
     }
 }

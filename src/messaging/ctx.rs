@@ -43,7 +43,7 @@ impl Caller {
     /// Returns the sender of an event on `socket`, and takes a token from the connection's bucket of events.
     pub(super) fn on_socket(messaging: &Messaging, socket: &Socket) -> ImksResult<Self> {
         let session = socket.data::<Session>().ok_or(ImksError::Auth("This connection is not signed in"))?;
-        session.count_event(&messaging.config().events, socket)?;
+        session.count_event(&messaging.rates().events(), socket)?;
         Ok(Self { session, via: Via::Socket(socket.clone()) })
     }
 

@@ -208,6 +208,15 @@ impl Messaging {
         &self.0.rates
     }
 
+    /// Takes the limits of a configuration that was read again, and looks at the keys of tokens.
+    ///
+    /// # Errors
+    /// The error of the issuer of the keys; the known ones stay in use.
+    pub async fn reload(&self, config: &Config) -> ImksResult<()> {
+        self.0.rates.reload(config);
+        self.tokens().refresh_now().await
+    }
+
     /// Removes idle rate limits. Called periodically.
     pub fn sweep(&self, now: Instant) {
         self.0.rates.sweep(now);

@@ -2,13 +2,14 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Config;
-use crate::rate_limit::{Limiter, Rate};
+use crate::rate_limit::{CurrentRate, Limiter, Rate};
 use crate::{ImksError, ImksResult};
 
 /// A rate limit with one bucket per key. Cheap to clone; clones share the buckets.
@@ -44,8 +45,11 @@ impl<K: Eq + Hash> Clone for RateLimit<K> {
 #[derive(Debug)]
 pub(super) struct Rates {
     pub(super) connects: RateLimit<Uuid>,
-    /// HTTP requests. Events have a bucket per connection, in [`Session`](super::session::Session).
+    /// HTTP requests.
     pub(super) requests: RateLimit<Uuid>,
+    /// Events, of which each connection has a bucket, in [`Session`](super::session::Session).
+    events: CurrentRate,
+    sessions_per_user: AtomicUsize,
     sends: RateLimit<Uuid>,
     sends_per_channel: RateLimit<(Uuid, Uuid)>,
     /// Pieces of streamed messages, by author and message: nobody else uses up the tokens of an author.
@@ -61,12 +65,34 @@ impl Rates {
         Self {
             connects: RateLimit::new("connect:user", config.connects),
             requests: RateLimit::new("requests:user", config.events),
+            events: CurrentRate::new(config.events),
+            sessions_per_user: AtomicUsize::new(config.sessions_per_user),
             sends: RateLimit::new("send:user", config.sends),
             sends_per_channel: RateLimit::new("send:user_channel", config.sends_per_channel),
             pieces: RateLimit::new("stream:message", Rate::new(PIECES_PER_SECOND, PIECES_PER_SECOND)),
             pieces_of_user: RateLimit::new("stream:user", PIECES_OF_USER),
             others: Mutex::default(),
         }
+    }
+
+    /// Returns the rate of events of one connection.
+    pub(super) fn events(&self) -> Rate {
+        self.events.get()
+    }
+
+    /// Returns the maximum number of connections of one user; 0 is no limit.
+    pub(super) fn sessions_per_user(&self) -> usize {
+        self.sessions_per_user.load(Ordering::Relaxed)
+    }
+
+    /// Takes the limits of a configuration that was read again.
+    pub(super) fn reload(&self, config: &Config) {
+        self.connects.limiter.set_rate(config.connects);
+        self.requests.limiter.set_rate(config.events);
+        self.events.set(config.events);
+        self.sessions_per_user.store(config.sessions_per_user, Ordering::Relaxed);
+        self.sends.limiter.set_rate(config.sends);
+        self.sends_per_channel.limiter.set_rate(config.sends_per_channel);
     }
 
     /// Adds a rate limit for one feature.

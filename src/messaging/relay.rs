@@ -28,6 +28,7 @@ use self::wire::{Body, Event, Message};
 use super::audience::{Audience, News};
 use super::metrics;
 use super::node_message::NodeMessage;
+use crate::background;
 use crate::bus::metrics as bus_metrics;
 use crate::bus::{BusState, Pipe, Subscription};
 use crate::clock;
@@ -84,17 +85,29 @@ impl Relay {
     /// Starts to deliver the events of other nodes, until `stop`.
     pub(super) fn start(&self, audience: &Audience, tasks: &TaskTracker, stop: &CancellationToken) {
         let subscription = self.0.pipe.subscribe(CHANNEL);
-        let until = |work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                stop.run_until_cancelled(work).await;
-            });
+        let receiving = self.clone().receive(audience.clone(), subscription);
+        let receiving = stop.clone().run_until_cancelled_owned(receiving);
+        tasks.spawn(background::essential("relay", receiving));
+        self.keep("holes", audience, tasks, stop, |relay, audience| relay.heal_holes(audience));
+        self.keep("heads", audience, tasks, stop, |relay, _| relay.announce_heads());
+        self.keep("channels", audience, tasks, stop, |relay, audience| relay.forget_channels(audience));
+        self.keep("losses", audience, tasks, stop, |relay, _| relay.compare_after_losses());
+    }
+
+    /// Starts a task that begins again if it panics.
+    fn keep<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        audience: &Audience,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+        begin: impl Fn(Self, Audience) -> F + Send + 'static,
+    ) {
+        let (relay, audience) = (self.clone(), audience.clone());
+        let begin = move |stop: CancellationToken| {
+            stop.run_until_cancelled_owned(begin(relay.clone(), audience.clone()))
         };
-        until(Box::pin(self.clone().receive(audience.clone(), subscription)));
-        until(Box::pin(self.clone().heal_holes(audience.clone())));
-        until(Box::pin(self.clone().announce_heads()));
-        until(Box::pin(self.clone().forget_channels(audience.clone())));
-        until(Box::pin(self.clone().compare_after_losses()));
+        tasks.spawn(background::keep(name, stop.clone(), begin));
     }
 
     /// Records the numbers that a client of this node has got. What is committed later arrives as an event.

@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use super::Db;
 use super::metrics::{self, AppendProblem};
+use crate::background;
 use crate::{ImksError, ImksResult};
 pub use channel::LockedChannel;
 use mutation::Job;
@@ -129,7 +130,7 @@ impl Appender {
             let (jobs_in, jobs) = mpsc::channel(config.queue.max(1));
             let (commits_in, commits_out) = mpsc::channel(config.commits_queue.max(1));
             let lane = lane::Lane::new(db.clone(), config.clone(), commits_in, written.clone());
-            tasks.spawn(lane.run(jobs, draining.clone()));
+            tasks.spawn(background::essential("append", lane.run(jobs, draining.clone())));
             senders.push(jobs_in);
             commits.push(Commits(commits_out));
         }

@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::db::Db;
+use crate::background;
 use crate::bus::broker::{Arrivals, Broker, Connection, Outgoing};
 use crate::bus::broker_pipe::{BrokerPipe, NODE, PROBE};
 use crate::bus::{BoxFuture, Pipe};
@@ -75,8 +76,10 @@ impl PostgresBroker {
         };
         let (stop, ended) = (CancellationToken::new(), watch::Sender::new(None));
         let tasks = TaskTracker::new();
-        tasks.spawn(until(stop.clone(), reader.run(listener), ended.clone()));
-        tasks.spawn(until(stop.clone(), sweep(pool.clone()), ended.clone()));
+        let reading = until(stop.clone(), reader.run(listener), ended.clone());
+        tasks.spawn(background::essential("cluster_reader", reading));
+        let sweeping = until(stop.clone(), sweep(pool.clone()), ended.clone());
+        tasks.spawn(background::essential("cluster_sweep", sweeping));
         Ok(PostgresConnection {
             pool,
             presence: Mutex::new(presence),

@@ -22,6 +22,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::client::Config;
+use crate::background;
 use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult};
 
@@ -35,7 +36,8 @@ pub(super) fn connect(url: &str, config: &Config) -> ImksResult<(Channel, usize,
     let tls = target.tls()?;
     let (hosts, shown) = (target.hosts.len(), target.shown());
     let (channel, changes) = Channel::balance_channel(CHANGES_QUEUE);
-    TaskTracker::new().spawn(Follower { target, tls, changes, places: BTreeMap::new() }.run());
+    let follower = Follower { target, tls, changes, places: BTreeMap::new() };
+    TaskTracker::new().spawn(background::essential("core_addresses", follower.run()));
     Ok((channel, hosts, shown))
 }
 

@@ -1,12 +1,17 @@
 //! Logging to standard error, in a format for people or for machines.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::panic::{PanicHookInfo, set_hook, take_hook};
+use std::sync::OnceLock;
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+use super::metrics::PANICS;
 
 /// The settings of the log.
 #[derive(Debug, Clone)]
@@ -42,14 +47,59 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
 }
 
+/// Replaces the filter of the log that [`start`] has begun.
+///
+/// # Errors
+/// Why the filter cannot be used; the earlier one stays in use.
+pub fn set_filter(filter: &str) -> Result<(), String> {
+    check_filter(filter)?;
+    // Without a handle another program's subscriber is in use, which has a filter of its own.
+    let Some(handle) = FILTER.get() else { return Ok(()) };
+    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    handle.reload(filter).map_err(|error| error.to_string())
+}
+
+/// The way to the filter in use.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Starts logging to standard error. Only the first call in a process has an effect.
 ///
 /// The formatter escapes control characters in logged text, so that a peer cannot forge a line.
 pub fn start(config: &Config) {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     let lines = lines(config.format, std::io::stderr().is_terminal(), std::io::stderr);
+    let (filter, handle) = reload::Layer::new(filter);
     // This fails if an embedding program has installed its own subscriber, which then stays in use.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// Counts panics, and writes them to the log: the text that Rust would write is no line of the log, and no JSON.
+pub fn catch_panics() {
+    let earlier = take_hook();
+    set_hook(Box::new(move |panic| {
+        PANICS.increment();
+        if tracing::enabled!(tracing::Level::ERROR) {
+            log_panic(panic);
+        } else {
+            earlier(panic);
+        }
+    }));
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(tracing::field::display);
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let thread = std::thread::current();
+    tracing::error!(
+        why = panic.payload_as_str().unwrap_or("no text"),
+        place,
+        thread = thread.name(),
+        backtrace,
+        "panic: this is a bug"
+    );
 }
 
 /// Returns the layer that writes lines.

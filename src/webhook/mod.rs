@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ImksResult;
+use crate::background;
 use crate::http_client::HttpClient;
 use crate::models::feed::Feed;
 use crate::node::NodeId;
@@ -43,7 +44,7 @@ pub fn start(
     let (client, keys) = (HttpClient::new()?, Arc::new(Keys::parse(&config.secret, config::SECRET)?));
     for url in &config.url {
         let sender = Sender::new(url, config, client.clone(), keys.clone(), feed.clone(), (node, tasks));
-        tasks.spawn(sender.run(stop.clone()));
+        tasks.spawn(background::essential("webhooks", sender.run(stop.clone())));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use tokio_util::task::TaskTracker;
 
 use super::{Inner, Way};
+use crate::background;
 use crate::clock::{micros, now_micros};
 use crate::pb::{Change, Revocation, Watch, WatchKind};
 
@@ -13,7 +14,8 @@ impl Inner {
     pub(super) fn spawn(self: &Arc<Self>) {
         let watch = self.core.watch(WatchKind::Revocations);
         let follow = follow_revocations(Arc::downgrade(self), watch);
-        TaskTracker::new().spawn(self.stop.clone().run_until_cancelled_owned(follow));
+        let follow = self.stop.clone().run_until_cancelled_owned(follow);
+        TaskTracker::new().spawn(background::essential("revocations", follow));
     }
 
     pub(super) fn revoke(&self, revocation: Revocation) {

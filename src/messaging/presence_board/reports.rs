@@ -10,6 +10,7 @@ use super::exchange::{Exchange, Outcome, To};
 use super::user::Moment;
 use super::wire::Message;
 use super::{Board, Presences, now};
+use crate::background;
 use crate::bus::metrics as bus_metrics;
 use crate::bus::{BusState, Pipe, Subscription};
 use crate::messaging::node_message::NodeMessage;
@@ -35,9 +36,11 @@ impl Board {
     ) {
         let (to_all, to_this) = (pipe.subscribe(CHANNEL), pipe.subscribe(&channel_of(node)));
         let reports = Reports { board: self.clone(), namespace: namespace.clone(), pipe: pipe.clone() };
-        let (sender, sender_stop, receiver_stop) = (reports.clone(), stop.clone(), stop.clone());
-        tasks.spawn(async move { sender_stop.run_until_cancelled(sender.send()).await });
-        tasks.spawn(async move { receiver_stop.run_until_cancelled(reports.receive(to_all, to_this)).await });
+        let sender = reports.clone();
+        let sending = move |stop: CancellationToken| stop.run_until_cancelled_owned(sender.clone().send());
+        tasks.spawn(background::keep("presence_reports", stop.clone(), sending));
+        let receiving = stop.clone().run_until_cancelled_owned(reports.receive(to_all, to_this));
+        tasks.spawn(background::essential("presence_of_nodes", receiving));
     }
 }
 

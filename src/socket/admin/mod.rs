@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::background;
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::arguments::Arguments;
 use crate::socket::namespace::builder::NamespaceBuilder;
@@ -228,7 +229,8 @@ impl Instrument for Admin {
     /// Sends statistics until [`Instrument::stop`].
     fn start(self: Arc<Self>) {
         if self.tasks.is_empty() {
-            self.tasks.spawn(stats::run(self.clone()));
+            let (stop, sent) = (self.stop.clone(), self.clone());
+            self.tasks.spawn(background::keep("admin", stop, move |_| stats::run(sent.clone())));
         }
     }
 

@@ -22,6 +22,7 @@ use super::message::{Body, ClusterMessage, Request, Response};
 use super::recent::RecentRequests;
 use super::requests::{OpenRequest, Requests, Responses};
 use super::responses::Requester;
+use crate::background;
 use crate::bus::{Pipe, Subscription, metrics};
 use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
@@ -89,9 +90,10 @@ impl MessageBus {
         }
         let to_all = self.pipe.subscribe(&self.family.subscription(None));
         let to_this = self.pipe.receive(self.node);
-        self.loops.spawn(self.clone().run(to_all, to_this, Box::new(find)));
+        let receiving = self.clone().run(to_all, to_this, Box::new(find));
+        self.loops.spawn(background::essential("cluster_messages", receiving));
         if let Some(unsent) = self.unsent.lock().take() {
-            self.loops.spawn(self.clone().send_responses(unsent));
+            self.loops.spawn(background::essential("cluster_answers", self.clone().send_responses(unsent)));
         }
     }
 
@@ -105,7 +107,8 @@ impl MessageBus {
         if let Some(earlier) = self.namespaces.lock().insert(namespace.path().into(), stop.clone()) {
             earlier.cancel();
         }
-        self.loops.spawn(self.clone().apply_operations(namespace.clone(), subscription, stop));
+        let applying = self.clone().apply_operations(namespace.clone(), subscription, stop);
+        self.loops.spawn(background::essential("cluster_operations", applying));
     }
 
     /// Stops applying operations to this namespace.
