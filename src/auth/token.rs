@@ -4,7 +4,6 @@
 mod follow;
 mod own;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +25,7 @@ use super::token_config::Config;
 use crate::clock::{Micros, micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{CoreClient, Revocation, Verdict};
+use crate::rate_limit::{Bucket, Rate};
 use own::OwnLogins;
 
 /// The identity of a user, taken from a verified token only.
@@ -72,8 +72,7 @@ struct Inner {
     config: Config,
     way: Way,
     revocations: RwLock<Revocations>,
-    /// When a refusal was last logged for operators, by its reason.
-    logged_at: Mutex<HashMap<&'static str, Instant>>,
+    refusals_log: RefusalsLog,
     /// Whether all past revocations have been received, or never will be.
     caught_up: watch::Sender<bool>,
     /// Whether the core reports revocations.
@@ -122,7 +121,7 @@ impl TokenVerifier {
             config,
             way,
             revocations: RwLock::default(),
-            logged_at: Mutex::default(),
+            refusals_log: RefusalsLog::default(),
             caught_up: watch::Sender::new(false),
             is_followed: AtomicBool::new(true),
             revoked: broadcast::Sender::new(REVOKED_QUEUE),
@@ -315,40 +314,44 @@ impl Inner {
         let why = refusal.why();
         let (peer, user) = (peer.map(tracing::field::display), user.map(tracing::field::display));
         let subject = subject.as_deref();
+        // An operator who sets logins up needs every reason, and a flood of wrong tokens may not fill the disk.
+        let Some(unlogged) = self.refusals_log.next(Instant::now()) else {
+            tracing::debug!(why, user, subject, peer, "token refused");
+            return refusal.into();
+        };
         match refusal {
-            Refusal::NotYetValid if self.may_log(why) => {
-                tracing::warn!(
-                    why,
-                    user,
-                    subject,
-                    peer,
-                    "token refused: a clock is wrong, here or at the issuer of tokens"
-                );
-            }
-            // An operator who sets logins up needs the reason, and nobody needs it once per client. Tokens expire
-            // every day.
-            Refusal::Invalid(_) | Refusal::Revoked if self.may_log(why) => {
-                tracing::info!(why, user, subject, peer, "token refused");
-            }
-            _ => tracing::debug!(why, user, subject, peer, "token refused"),
+            Refusal::NotYetValid => tracing::warn!(
+                why,
+                user,
+                subject,
+                peer,
+                unlogged,
+                "token refused: a clock is wrong, here or at the issuer of tokens"
+            ),
+            _ => tracing::info!(why, user, subject, peer, unlogged, "token refused"),
         }
         refusal.into()
-    }
-
-    /// Whether a refusal for this reason was not logged for operators within a minute.
-    fn may_log(&self, why: &'static str) -> bool {
-        let now = Instant::now();
-        let mut logged_at = self.logged_at.lock();
-        if logged_at.get(why).is_some_and(|at| now < *at + LOG_PAUSE) {
-            return false;
-        }
-        logged_at.insert(why, now);
-        true
     }
 
     async fn username(&self, user: Uuid) -> Result<Arc<str>, Refusal> {
         let user = self.core.users(&[user]).await?.pop().filter(|found| found.id == user && !found.deleted);
         user.map(|user| user.username).ok_or(Refusal::Invalid("user"))
+    }
+}
+
+/// Decides which refusals are logged for operators.
+#[derive(Default)]
+struct RefusalsLog(Mutex<(Bucket, u64)>);
+
+impl RefusalsLog {
+    /// Returns how many refusals were not logged before this one; `None` if this one is not logged either.
+    fn next(&self, now: Instant) -> Option<u64> {
+        let (bucket, unlogged) = &mut *self.0.lock();
+        if bucket.take(&REFUSALS_LOGGED, now).is_err() {
+            *unlogged += 1;
+            return None;
+        }
+        Some(std::mem::take(unlogged))
     }
 }
 
@@ -362,8 +365,8 @@ impl Drop for Inner {
 const EXPIRES_SOON: Duration = Duration::from_secs(60);
 /// How long the start waits for the core.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// The minimum time between two log entries of one reason. Without it, every connect of a client would log one.
-const LOG_PAUSE: Duration = Duration::from_secs(60);
+/// The most lines about refusals that are logged for operators.
+const REFUSALS_LOGGED: Rate = Rate::new(10, 100);
 /// The longest username that a token may carry.
 const USERNAME_BYTES_MAX: usize = 256;
 /// The number of revocations that a receiver may lag behind before it must check all of its connections.

@@ -20,6 +20,7 @@ use super::presence_board::Arrival;
 use super::push::{Push, user_room};
 use super::server_facts::{Limits, NAME, PROTOCOL, VERSION};
 use super::session::{Client, Session, Token};
+use super::session_log;
 use super::standings::ChannelStates;
 use super::workspaces;
 use crate::auth::{Membership, Permission};
@@ -120,7 +121,7 @@ async fn connect(
         if !passes(&error) {
             // Why a token is refused was logged where it was verified.
             if !matches!(error.code(), Code::Unauthenticated | Code::TokenExpired | Code::TokenRevoked) {
-                tracing::debug!(socket_sid = socket.id(), %error, "connect refused");
+                session_log::refused(&socket, &error);
             }
             return Err(refusal(&error));
         }
@@ -178,7 +179,7 @@ async fn sign_in(
     let listed = follow_channels(socket, &session, &memberships);
     // Joined before it is counted, so that concurrent connects cannot all pass.
     socket.join(&user);
-    let sessions_max = messaging.config().sessions_per_user;
+    let sessions_max = messaging.rates().sessions_per_user();
     if sessions_max > 0 && socket.namespace().sockets_in(&user).len() > sessions_max {
         return Err(ImksError::LimitReached("sessions_per_user"));
     }
@@ -205,8 +206,7 @@ async fn sign_in(
     }
     expiry.follow(socket, &session);
     let accept = welcome(context, &session, mode, &memberships, &states)?;
-    let (user, client) = (identity.user_id, session.client().map(tracing::field::display));
-    tracing::debug!(socket_sid = socket.id(), %user, client, peer = %socket.handshake().peer, "signed in");
+    session_log::signed_in(socket, &session);
     Ok(accept.holding(|bytes| room.for_bytes(bytes)))
 }
 

@@ -67,6 +67,7 @@ mod scheduled;
 mod search;
 mod server_facts;
 mod session;
+mod session_log;
 mod small_channels;
 mod standings;
 mod stream;
@@ -88,6 +89,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ImksResult;
+use crate::background;
 use crate::clock;
 use crate::contract::Contract;
 use crate::models::append::Commits;
@@ -194,7 +196,8 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
         access::arrived(of_connected.clone(), socket)
     });
     let (expiry_for_disconnect, of_disconnected) = (expiry.clone(), messaging.clone());
-    builder.on_disconnect(move |socket, _| {
+    builder.on_disconnect(move |socket, reason| {
+        session_log::left(socket, reason);
         expiry_for_disconnect.forget(socket);
         of_disconnected.typing().left(socket, None);
         of_disconnected.presence().left(socket);
@@ -242,34 +245,59 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
 impl Jobs {
     /// Starts the tasks that follow the core and the clock until `stop`. Returns the HTTP API.
     pub fn start(self, namespace: &Namespace, tasks: &TaskTracker, stop: &CancellationToken) -> Api {
-        tasks.spawn(access::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
-        tasks.spawn(acquaintances::follow(self.messaging.clone(), namespace.clone(), stop.clone()));
-        tasks.spawn(recheck::run(self.messaging.clone(), namespace.clone(), stop.clone()));
-        tasks.spawn(self.expiry.run(namespace.clone(), stop.clone()));
-        tasks.spawn(self.messaging.typing().clone().run(namespace.clone(), stop.clone()));
-        tasks.spawn(self.messaging.presence().clone().run(namespace.clone(), stop.clone()));
-        tasks.spawn(purge::run(self.messaging.clone(), stop.clone()));
-        tasks.spawn(retention::run(self.messaging.clone(), namespace.clone(), stop.clone()));
-        tasks.spawn(self.messaging.farewells().clone().run(namespace.clone(), stop.clone()));
-        tasks.spawn(poll::close_overdue(self.messaging.clone(), stop.clone()));
-        tasks.spawn(stream::interrupt_silent(self.messaging.clone(), stop.clone()));
-        tasks.spawn(expiring::delete_expired(self.messaging.clone(), stop.clone()));
-        tasks.spawn(bookmark::remind(self.messaging.clone(), namespace.clone(), stop.clone()));
-        tasks.spawn(absent::run(self.messaging.clone(), namespace.clone(), stop.clone()));
-        tasks.spawn(search::index(self.messaging.clone(), stop.clone()));
-        tasks.spawn(attachment::sweep(self.messaging.clone(), stop.clone()));
-        if let Some(fetcher) = self.messaging.fetcher() {
-            tasks.spawn(preview::run(self.messaging.clone(), fetcher.clone(), stop.clone()));
+        let jobs = Started { messaging: &self.messaging, namespace, tasks, stop };
+        jobs.keep("access", access::follow);
+        jobs.keep("acquaintances", acquaintances::follow);
+        jobs.keep("recheck", recheck::run);
+        jobs.keep("typing", |messaging, namespace, stop| messaging.typing().clone().run(namespace, stop));
+        jobs.keep("presence", |messaging, namespace, stop| messaging.presence().clone().run(namespace, stop));
+        jobs.keep("purge", |messaging, _, stop| purge::run(messaging, stop));
+        jobs.keep("retention", retention::run);
+        jobs.keep("farewells", |messaging, namespace, stop| {
+            messaging.farewells().clone().run(namespace, stop)
+        });
+        jobs.keep("polls", |messaging, _, stop| poll::close_overdue(messaging, stop));
+        jobs.keep("streams", |messaging, _, stop| stream::interrupt_silent(messaging, stop));
+        jobs.keep("expiring", |messaging, _, stop| expiring::delete_expired(messaging, stop));
+        jobs.keep("reminders", bookmark::remind);
+        jobs.keep("absent", absent::run);
+        jobs.keep("search", |messaging, _, stop| search::index(messaging, stop));
+        jobs.keep("attachments", |messaging, _, stop| attachment::sweep(messaging, stop));
+        if let Some(fetcher) = self.messaging.fetcher().cloned() {
+            jobs.keep("previews", move |messaging, _, stop| preview::run(messaging, fetcher.clone(), stop));
         }
-        tasks.spawn(scheduled::dispatch(self.messaging.clone(), namespace.clone(), stop.clone()));
-        tasks.spawn(self.messaging.activity().clone().run(namespace.clone(), stop.clone()));
+        jobs.keep("scheduled", scheduled::dispatch);
+        jobs.keep("activity", |messaging, namespace, stop| messaging.activity().clone().run(namespace, stop));
+        jobs.keep("forget", |messaging, _, stop| forget(messaging, stop));
+        let expiry = self.expiry.run(namespace.clone(), stop.clone());
+        tasks.spawn(background::essential("expiry", expiry));
         if let Some(relay) = self.messaging.relay() {
             relay.start(&Audience::new(namespace, self.messaging.activity()), tasks, stop);
             self.messaging.presence().report((relay.node(), relay.pipe()), namespace, tasks, stop);
         }
-        tasks.spawn(forget(self.messaging, stop.clone()));
         let Self { routes, contract, facts, .. } = self;
         Api { namespace: namespace.clone(), routes, contract, facts }
+    }
+}
+
+/// What the jobs of messaging have in common.
+struct Started<'a> {
+    messaging: &'a Messaging,
+    namespace: &'a Namespace,
+    tasks: &'a TaskTracker,
+    stop: &'a CancellationToken,
+}
+
+impl Started<'_> {
+    /// Starts a job, which begins again if it panics.
+    fn keep<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        begin: impl Fn(Messaging, Namespace, CancellationToken) -> F + Send + 'static,
+    ) {
+        let (messaging, namespace) = (self.messaging.clone(), self.namespace.clone());
+        let begin = move |stop| begin(messaging.clone(), namespace.clone(), stop);
+        self.tasks.spawn(background::keep(name, self.stop.clone(), begin));
     }
 }
 
@@ -283,7 +311,8 @@ pub fn dispatch(
     let dispatchers = TaskTracker::new();
     let audience = Audience::new(namespace, messaging.activity());
     for lane in commits {
-        dispatchers.spawn(dispatch::run(lane, audience.clone(), messaging.relay().cloned(), feed.clone()));
+        let dispatched = dispatch::run(lane, audience.clone(), messaging.relay().cloned(), feed.clone());
+        dispatchers.spawn(background::essential("dispatch", dispatched));
     }
     dispatchers.close();
     dispatchers

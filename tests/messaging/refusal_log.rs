@@ -33,6 +33,20 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
+    /// The line that says this.
+    fn line(&self, said: &str) -> String {
+        let text = String::from_utf8(self.0.lock().clone()).unwrap();
+        let line = text.lines().find(|line| line.contains(&format!(": {said} ")) || line.ends_with(said));
+        line.unwrap_or_default().to_owned()
+    }
+
+    async fn wait_for(&self, said: &str) -> String {
+        while self.line(said).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        self.line(said)
+    }
+
     /// The lines about refusals since the last call, without those about requests, which say no more than a code.
     fn refusals(&self) -> Vec<String> {
         let text = String::from_utf8(std::mem::take(&mut *self.0.lock())).unwrap();
@@ -89,6 +103,46 @@ async fn a_good_token_logs_no_refusal_and_a_bad_one_logs_why_once_with_user_and_
 }
 
 #[tokio::test]
+async fn the_log_says_who_came_from_where_with_what_and_why_they_left() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let token = server.token("alice").await;
+    let user = server.directory().ensure_development("alice").await.unwrap();
+    let (log, _guard) = Log::start();
+    let mut alice = TestClient::open(server.addr()).await;
+    let client = json!({ "name": "web\nINFO forged", "version": "1.4" });
+    alice.join(json!({ "token": token, "client": client })).await.unwrap();
+    let came = log.line("signed in");
+    let ids = format!("user={} username=\"alice\"", user.id);
+    for part in ["INFO", &ids, "peer=127.0.0.1:", "transport=\"websocket\"", "client=webINFO forged 1.4"] {
+        assert!(came.contains(part), "{part}: {came}");
+    }
+    let session = |line: &str| {
+        let of = |field: &str| line.split(field).nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        (of("socket_sid="), of("engine_sid="))
+    };
+    alice.raw("41").await;
+    let left = log.wait_for("left").await;
+    assert_eq!(session(&left), session(&came));
+    assert!(left.contains("reason=\"client namespace disconnect\"") && left.contains("seconds="), "{left}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_wrong_tokens_does_not_fill_the_log() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (log, _guard) = Log::start();
+    let path = "GET /api/v1/channels/00000000-0000-0000-0000-000000000000/messages";
+    for _ in 0..150 {
+        send(server.addr(), path, &[("authorization", "Bearer nothing.XYZ9")], "").await;
+    }
+    let refusals = log.refusals();
+    let shown = refusals.iter().filter(|line| line.contains("INFO")).count();
+    assert_eq!(refusals.len(), 150);
+    assert!((100..150).contains(&shown), "{shown}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_refused_token_of_ones_own_application_is_logged_with_its_subject_if_the_signature_is_good() {
     let edit = |config: &mut Config| {
         config.login.hmac_secret = Some(SECRET.into());
@@ -106,7 +160,7 @@ async fn a_refused_token_of_ones_own_application_is_logged_with_its_subject_if_t
     let subject = r#"subject="auth0|42\n""#;
     let (log, _guard) = Log::start();
     for (token, why, level, subject) in [
-        (sign(&expired, SECRET), "why=\"expired\"", "DEBUG", Some(subject)),
+        (sign(&expired, SECRET), "why=\"expired\"", "INFO", Some(subject)),
         (sign(&others, SECRET), "why=\"audience\"", "INFO", Some(subject)),
         (sign(&good, "another secret of at least 32 bytes"), "why=\"signature\"", "INFO", None),
     ] {
