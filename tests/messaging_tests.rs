@@ -109,6 +109,8 @@ mod reaction;
 mod read_state;
 #[path = "messaging/refusal_log.rs"]
 mod refusal_log;
+#[path = "messaging/reload.rs"]
+mod reload;
 #[path = "messaging/report.rs"]
 mod report;
 #[path = "messaging/routes.rs"]

@@ -16,7 +16,8 @@ use crate::{ImksError, ImksResult};
 pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config>) -> ImksResult<ExitCode> {
     let drain = config.drain;
     let mut reloader = Reloader { used: Listing::of(&mut config), read };
-    let mut signals = Signals::new()?;
+    // Before anything is said, because whoever reads it may send one.
+    let (mut signals, mut others) = (Signals::new()?, OtherSignals::new()?);
     raise_file_limit();
     let app = App::start(config).await?;
     if app.logs_json() {
@@ -24,7 +25,7 @@ pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config
     } else {
         super::say(&app.greeting())?;
     }
-    let ended = until_stopped(&app, &mut signals, &mut reloader).await?;
+    let ended = until_stopped(&app, &mut signals, &mut others, &mut reloader).await?;
     tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining; a second signal ends at once");
     tokio::select! {
         outcome = app.drain(drain) => outcome.map(|()| {
@@ -50,13 +51,16 @@ enum Ended {
 
 /// Waits for a signal to stop, or until the server is broken. SIGHUP reloads the configuration. SIGUSR1 and SIGUSR2,
 /// which other servers use to reopen their logs, change nothing.
-async fn until_stopped<R>(app: &App, signals: &mut Signals, reloader: &mut Reloader<R>) -> ImksResult<Ended>
+async fn until_stopped<R>(
+    app: &App,
+    signals: &mut Signals,
+    others: &mut OtherSignals,
+    reloader: &mut Reloader<R>,
+) -> ImksResult<Ended>
 where
     R: Fn() -> ImksResult<Config>,
 {
-    let mut hangup = signal(SignalKind::hangup()).map_err(ImksError::io("listening for signals"))?;
-    let other = |kind| signal(kind).map_err(ImksError::io("listening for signals"));
-    let (mut first, mut second) = (other(SignalKind::user_defined1())?, other(SignalKind::user_defined2())?);
+    let OtherSignals { hangup, first, second } = others;
     loop {
         tokio::select! {
             () = signals.next() => return Ok(Ended::BySignal),
@@ -68,6 +72,21 @@ where
             _ = second.recv() => tracing::info!("SIGUSR2 changes nothing"),
             _ = hangup.recv() => reloader.reload(app).await,
         }
+    }
+}
+
+/// The signals that stop nothing.
+struct OtherSignals {
+    hangup: Signal,
+    first: Signal,
+    second: Signal,
+}
+
+impl OtherSignals {
+    fn new() -> ImksResult<Self> {
+        let listen = |kind| signal(kind).map_err(ImksError::io("listening for signals"));
+        let (first, second) = (listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?);
+        Ok(Self { hangup: listen(SignalKind::hangup())?, first, second })
     }
 }
 
