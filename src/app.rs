@@ -10,6 +10,7 @@ mod first_page;
 mod greeting;
 mod instruments;
 mod internal;
+mod notify;
 mod reload;
 
 use std::fmt;
@@ -53,6 +54,7 @@ use bus::{Neighbours, Reach};
 pub(crate) use greeting::{reachable, where_data_is};
 pub(crate) use instruments::INSTRUMENTS;
 pub(crate) use internal::start_core;
+pub(crate) use notify::ServiceManager;
 pub(crate) use reload::Changes;
 
 /// A running server.

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{reachable, start_core, where_data_is};
+use crate::app::{ServiceManager, reachable, start_core, where_data_is};
 use crate::background;
 use crate::clock;
 use crate::config::Config;
@@ -59,9 +59,12 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     let address = grpc.local_addr().map_err(ImksError::io("reading the listening address"))?;
     warn_of_strangers(config, address);
     super::say(&greeting(config, address, internal, &db).await?)?;
+    let manager = ServiceManager::of_process();
+    manager.ready();
     let ended = async {
         shutdown.await;
         health.start_draining();
+        manager.stopping(CLOSING);
     };
     match tls {
         None => directory.serve_on(grpc, ended).await?,
@@ -188,6 +191,8 @@ async fn handshake(tls: Tls, stream: TcpStream, ready: mpsc::Sender<Secure>, pla
     drop(place);
 }
 
+/// What a service manager grants for the end of open calls.
+const CLOSING: Duration = Duration::from_secs(15);
 /// The default address of the core's internal listener.
 const INTERNAL_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9001));
 /// The default address of the core.

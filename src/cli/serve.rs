@@ -1,11 +1,12 @@
 //! `imks serve`: runs the server from its start until it is drained.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{App, Changes};
+use crate::app::{App, Changes, ServiceManager};
 use crate::background;
 use crate::config::{Config, Listing};
 use crate::telemetry::metrics::{RELOADS, Reload};
@@ -15,7 +16,8 @@ use crate::{ImksError, ImksResult};
 /// `read` reads the configuration again, for SIGHUP.
 pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config>) -> ImksResult<ExitCode> {
     let drain = config.drain;
-    let mut reloader = Reloader { used: Listing::of(&mut config), read };
+    let manager = ServiceManager::of_process();
+    let mut reloader = Reloader { used: Listing::of(&mut config), read, manager };
     // Before anything is said, because whoever reads it may send one.
     let (mut signals, mut others) = (Signals::new()?, OtherSignals::new()?);
     raise_file_limit();
@@ -25,7 +27,9 @@ pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config
     } else {
         super::say(&app.greeting())?;
     }
+    reloader.manager.ready();
     let ended = until_stopped(&app, &mut signals, &mut others, &mut reloader).await?;
+    reloader.manager.stopping(drain.delay + drain.deadline + CLOSING);
     tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining; a second signal ends at once");
     tokio::select! {
         outcome = app.drain(drain) => outcome.map(|()| {
@@ -95,10 +99,17 @@ struct Reloader<R> {
     /// The values in use.
     used: Listing,
     read: R,
+    manager: ServiceManager,
 }
 
 impl<R: Fn() -> ImksResult<Config>> Reloader<R> {
     async fn reload(&mut self, app: &App) {
+        self.manager.reloading();
+        self.read_again(app).await;
+        self.manager.ready();
+    }
+
+    async fn read_again(&mut self, app: &App) {
         let mut config = match (self.read)() {
             Ok(config) => config,
             Err(error) => {
@@ -173,5 +184,8 @@ pub(super) fn raise_file_limit() {
     }
 }
 
+/// What a service manager grants beyond the deadline of the drain: the last tasks, the database and the last export of
+/// metrics end after it.
+const CLOSING: Duration = Duration::from_secs(15);
 /// The limit of open files below which a warning is logged.
 const FILES_WANTED: u64 = 4096;
