@@ -10,6 +10,8 @@ mod first_page;
 mod greeting;
 mod instruments;
 mod internal;
+#[cfg(test)]
+mod monitoring;
 mod notify;
 mod reload;
 
