@@ -1,12 +1,14 @@
 //! The command line, with one file per subcommand.
 
 mod admin;
+mod backup;
 #[cfg(feature = "tools")]
 mod bench;
 #[cfg(feature = "tools")]
 mod chat;
 mod check_config;
 mod check_environment;
+mod completions;
 mod config;
 pub mod core;
 #[cfg(feature = "tools")]
@@ -73,6 +75,8 @@ enum Command {
     Serve,
     /// Apply the missing database migrations
     Migrate,
+    /// Copy the SQLite database of a running server into a new file
+    Backup(backup::Args),
     /// Check the configuration, print it without secrets, and try what it names
     CheckConfig(check_config::Args),
     /// Print a configuration file to begin with
@@ -112,6 +116,8 @@ enum Command {
     /// Start a server with three people who chat, to see it work
     #[cfg(feature = "tools")]
     Demo(demo::Args),
+    /// Print what a shell needs to complete commands and options
+    Completions(completions::Args),
     /// Print the version
     Version,
 }
@@ -147,6 +153,7 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
     match &command {
         Command::Version => return version::run().map(|()| ExitCode::SUCCESS),
         Command::Config(args) => return config::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => return completions::run(args).map(|()| ExitCode::SUCCESS),
         Command::Admin(args) => return admin::run(args).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "tools")]
         Command::Doctor(args) => return doctor::run(args),
@@ -203,6 +210,7 @@ async fn execute(
         #[cfg(feature = "tools")]
         Command::Demo(args) => return Box::pin(demo::run(args, &config)).await,
         Command::Migrate => Box::pin(migrate::run(config)).await?,
+        Command::Backup(args) => Box::pin(backup::run(args, &config)).await?,
         Command::CheckConfig(args) => Box::pin(check_config::run(&args, config, origins)).await?,
         Command::Token(args) => Box::pin(token::run(args, &config)).await?,
         Command::Key(args) => Box::pin(key::run(args, &config)).await?,
@@ -213,7 +221,7 @@ async fn execute(
             let mut signals = serve::Signals::new()?;
             Box::pin(core::run(&config, async move { signals.next().await })).await?;
         }
-        Command::Version | Command::Admin(_) | Command::Config(_) => {}
+        Command::Version | Command::Admin(_) | Command::Config(_) | Command::Completions(_) => {}
         #[cfg(feature = "tools")]
         Command::Doctor(_) | Command::Chat(_) | Command::Top(_) => {}
     }

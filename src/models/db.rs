@@ -10,6 +10,7 @@
 //! [`transaction!`](crate::models::db::transaction) in a task of its own.
 
 mod claim;
+pub(crate) mod copy;
 mod postgres;
 mod schema;
 #[cfg(feature = "tools")]
@@ -202,8 +203,13 @@ impl Db {
     /// lock, SQLite runs everything in one write transaction.
     ///
     /// # Errors
-    /// [`ImksError::Migration`] when a migration fails, or when one was modified after it was applied.
+    /// [`ImksError::Migration`] when a migration fails, or when one was modified after it was applied;
+    /// [`ImksError::Config`] when a newer version has migrated the database.
     pub async fn migrate(&self) -> ImksResult<()> {
+        self.refuse_newer(self.apply_migrations().await)
+    }
+
+    async fn apply_migrations(&self) -> ImksResult<()> {
         match self {
             Self::Postgres(pool) => {
                 let mut connection = Box::pin(pool.acquire()).await?;

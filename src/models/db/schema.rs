@@ -1,5 +1,7 @@
 //! The check that the schema of a database is that of this version, for programs that must not change it.
 
+use sqlx::migrate::{MigrateError, Migrator};
+
 use super::{Db, POSTGRES_MIGRATIONS, SQLITE_MIGRATIONS, on};
 use crate::{ImksError, ImksResult};
 
@@ -9,19 +11,16 @@ impl Db {
     /// # Errors
     /// [`ImksError::Config`] that says what to do about another one; [`ImksError::Database`].
     pub async fn check_schema(&self) -> ImksResult<()> {
-        let (there, migrations) = match self {
-            Self::Postgres(_) => ("SELECT to_regclass('_sqlx_migrations') IS NOT NULL", &POSTGRES_MIGRATIONS),
-            Self::Sqlite(_) => (
-                "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '_sqlx_migrations')",
-                &SQLITE_MIGRATIONS,
-            ),
+        let there = match self {
+            Self::Postgres(_) => "SELECT to_regclass('_sqlx_migrations') IS NOT NULL",
+            Self::Sqlite(_) => "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '_sqlx_migrations')",
         };
         let is_there: bool = on!(read self, pool => sqlx::query_scalar(there).fetch_one(pool).await?);
         let has: i64 = match is_there {
             true => on!(read self, pool => sqlx::query_scalar(NEWEST).fetch_one(pool).await?),
             false => 0,
         };
-        let known = migrations.iter().map(|migration| migration.version).max().unwrap_or_default();
+        let known = self.newest_known();
         let place = self.describe();
         if has < known {
             let text = format!(
@@ -38,6 +37,31 @@ impl Db {
             return Err(ImksError::Config(text));
         }
         Ok(())
+    }
+
+    /// Says what to do if migrations failed because a newer version has run its own before: there are none down.
+    pub(super) fn refuse_newer(&self, outcome: ImksResult<()>) -> ImksResult<()> {
+        let known = self.newest_known();
+        match outcome {
+            Err(ImksError::Migration(MigrateError::VersionMissing(has))) if has > known => {
+                Err(ImksError::Config(format!(
+                    "a newer version of imks has migrated the database {} ({has}, this version knows {known}), and there \
+                     is no way back: run the newer version, or restore the backup from before the upgrade \
+                     (docs/upgrade.md)",
+                    self.describe()
+                )))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Returns the number of the newest migration of this version.
+    fn newest_known(&self) -> i64 {
+        let migrations: &Migrator = match self {
+            Self::Postgres(_) => &POSTGRES_MIGRATIONS,
+            Self::Sqlite(_) => &SQLITE_MIGRATIONS,
+        };
+        migrations.iter().map(|migration| migration.version).max().unwrap_or_default()
     }
 }
 
