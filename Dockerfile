@@ -31,14 +31,17 @@ LABEL org.opencontainers.image.title="imks" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=builder /imks/target/release/imks /imks
 COPY --from=builder --chown=nonroot:nonroot /data /data
-# Temporary files of SQLite go to the volume too: nothing else may be writable.
+# Temporary files of SQLite go to the volume too: nothing else may be writable. The internal listener keeps metrics and
+# the API of back ends from the port of clients.
 ENV IMKS_LISTEN=0.0.0.0:3000 \
+    IMKS_INTERNAL_LISTEN=0.0.0.0:9090 \
     IMKS_DATA_DIR=/data \
     SQLITE_TMPDIR=/data \
     IMKS_LOG_FORMAT=json
 # SQLite and the keys of a standalone server; with PostgreSQL and an external core it stays empty.
 VOLUME /data
-EXPOSE 3000/tcp
+# Clients over TCP, over UDP (WebTransport, with a certificate), and the internal listener.
+EXPOSE 3000/tcp 3000/udp 9090/tcp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["/imks", "healthcheck"]
 ENTRYPOINT ["/imks"]
