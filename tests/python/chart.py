@@ -13,10 +13,15 @@ import sys
 import tempfile
 
 import helm_python as helm
+import kubernetes_validate
 import yaml
 
 PATH, PROGRAM = sys.argv[1:]
 CHART = helm.Chart.load(PATH)
+# The oldest version that the chart says it needs, and the newest that the schemas know.
+KUBERNETES = ("1.27", "1.37")
+# The operator of Prometheus brings its own kinds.
+FOREIGN = "monitoring.coreos.com/v1"
 SECRET = {"name": "secret", "key": "value"}
 POSTGRES = {"secrets": {"DATABASE_URL": SECRET}, "config": {"attachments": {"place": "off"}}}
 SEVERAL = {**POSTGRES, "replicas": 3}
@@ -84,6 +89,9 @@ def render(values, name="imks"):
                 check(place not in documents, f"{place} twice")
                 check("apiVersion" in document and document["metadata"]["labels"]["app.kubernetes.io/name"] == "imks", place)
                 documents[place] = document
+                if document["apiVersion"] != FOREIGN:
+                    for version in KUBERNETES:
+                        kubernetes_validate.validate(document, version, strict=True)
     return documents
 
 
@@ -131,6 +139,7 @@ def can_start(documents, **more):
 
 
 def defaults():
+    same(CHART.metadata["kubeVersion"], f">={KUBERNETES[0]}.0-0")
     report = helm.lint(PATH, {}, strict=True, kube_version="v1.30.0")
     bad = [message for message in report["messages"] if message["severity"] >= 2]
     same((report["errors"] or [], bad), ([], []))
