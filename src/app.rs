@@ -172,6 +172,12 @@ impl App {
         self.front.udp_addr
     }
 
+    /// Returns the UDP address of QUIC without HTTP/3.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "for integration tests"))]
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.front.quic_addr
+    }
+
     /// Reloads the certificate without closing connections.
     ///
     /// # Errors
@@ -209,6 +215,7 @@ fn bind(config: &mut Config) -> ImksResult<Front> {
         http: config.http.clone(),
         tls: config.tls.clone(),
         webtransport: config.webtransport.clone(),
+        quic: config.quic.clone(),
     };
     let certificates = front.certificates(Some(config.listen))?;
     Front::bind(config.listen, front, certificates, &config.engine)

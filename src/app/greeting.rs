@@ -30,6 +30,9 @@ impl App {
         if let Some(udp) = self.front.udp_addr {
             text.push_str(&format!("  quic       https://{udp}  (WebTransport over UDP)\n"));
         }
+        if let Some(udp) = self.front.quic_addr {
+            text.push_str(&format!("  quic       {udp}  (without HTTP/3, over UDP)\n"));
+        }
         if self.config.admin.enabled {
             let admin = &self.config.admin;
             let mode = admin.mode.show();

@@ -44,8 +44,9 @@ type Checked = Result<(), String>;
 fn local(config: &Config) -> Vec<Checked> {
     let mut checks = listeners(config);
     if config.serves_webtransport() {
-        checks.push(udp(config.webtransport.listen.unwrap_or(config.listen)));
+        checks.push(udp("IMKS_WEBTRANSPORT_LISTEN", config.webtransport.listen.unwrap_or(config.listen)));
     }
+    checks.extend(config.quic.listen.map(|address| udp("IMKS_QUIC_LISTEN", address)));
     if let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) {
         checks
             .push(Certificates::open(cert.clone(), key.clone()).map(drop).map_err(|error| error.to_string()));
@@ -87,10 +88,10 @@ fn tcp(setting: &'static str, address: SocketAddr) -> Checked {
     }
 }
 
-fn udp(address: SocketAddr) -> Checked {
+fn udp(setting: &str, address: SocketAddr) -> Checked {
     match UdpSocket::bind(address) {
         Err(error) if error.kind() != ErrorKind::AddrInUse => {
-            Err(format!("IMKS_WEBTRANSPORT_LISTEN: {address} cannot be listened on with UDP: {error}"))
+            Err(format!("{setting}: {address} cannot be listened on with UDP: {error}"))
         }
         Err(_) | Ok(_) => Ok(()),
     }

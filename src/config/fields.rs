@@ -219,6 +219,14 @@ settings! {
         handshake (handshake_timeout): "IMKS_WEBTRANSPORT_HANDSHAKE" =
             "How long a QUIC connection may take to request a session";
     }
+    "quic." in config.quic => {
+        listen: "IMKS_QUIC_LISTEN" =
+            "UDP address and port for QUIC without HTTP/3, which clients in Rust speak, with the limits of \
+             WebTransport; if not set, there is none";
+        alpn: "IMKS_QUIC_ALPN" = "Names of its protocol for ALPN, separated by commas";
+        zero_rtt: "IMKS_QUIC_0RTT" =
+            "Whether clients that come back may begin their session together with the handshake (0-RTT)";
+    }
 
     "engine." in config.engine => {
         path: "IMKS_ENGINE_PATH" = "Path of Engine.IO: the option `path` of clients";
@@ -484,6 +492,7 @@ mod tests {
         ("http/config.rs", "Config", "config.http", &["tls", "slow_paths", "connections"]),
         ("http/tls.rs", "Config", "config.tls", &[]),
         ("http/webtransport.rs", "Config", "config.webtransport", &[]),
+        ("http/quic.rs", "Config", "config.quic", &[]),
         ("engine/config.rs", "Config", "config.engine", OF_THE_ENGINE_LIBRARY),
         ("engine/outbox/limits.rs", "OutboxLimits", "config.engine.outbox", &[]),
         ("socket/server/config.rs", "Config", "config.socket", OF_THE_SOCKET_LIBRARY),

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::http::{internal, listener, tls, webtransport};
+use crate::http::{internal, listener, quic, tls, webtransport};
 use crate::models::{append, db, feed};
 use crate::secret::Secret;
 use crate::telemetry::{logging, otlp};
@@ -69,6 +69,8 @@ pub struct Config {
     pub tls: tls::Config,
     /// The WebTransport listener.
     pub webtransport: webtransport::Config,
+    /// The listener for QUIC without HTTP/3.
+    pub quic: quic::Config,
     /// Engine.IO connections.
     pub engine: engine::Config,
     /// Namespaces and events.
@@ -125,6 +127,7 @@ impl Default for Config {
             http: listener::Config::default(),
             tls: tls::Config::default(),
             webtransport: webtransport::Config::default(),
+            quic: quic::Config::default(),
             engine: engine::Config::default(),
             // Shorter than the reference's timeout, because clients of this server already have a token.
             socket: socket::Config { connect_timeout: CONNECT_TIMEOUT, ..socket::Config::default() },
@@ -211,6 +214,7 @@ impl Config {
             "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
         );
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
+        problems.extend(self.quic.problem().map(str::to_owned));
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
         problems.extend(self.impossible().map(str::to_owned));

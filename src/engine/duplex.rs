@@ -1,4 +1,4 @@
-//! The wire of a WebSocket or WebTransport session, which carries packets both ways at any time.
+//! The wire of a session on a WebSocket or on QUIC, which carries packets both ways at any time.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
@@ -7,13 +7,13 @@ use crate::engine::close::WireEnd;
 use crate::engine::deflate::Threshold;
 use crate::engine::outbox::Backlog;
 use crate::engine::websocket::{WebSocket, close_frame};
-use crate::engine::webtransport::WebTransport;
+use crate::engine::webtransport::StreamWire;
 use crate::engine::{Frame, Packet, Transport};
 
 /// The wire of a session, or of a candidate that wants to take over from polling.
 pub(crate) enum Duplex {
     WebSocket(WebSocket),
-    WebTransport(Box<WebTransport>),
+    Stream(Box<StreamWire>),
 }
 
 impl Duplex {
@@ -21,7 +21,7 @@ impl Duplex {
     pub(crate) fn transport(&self) -> Transport {
         match self {
             Self::WebSocket(_) => Transport::WebSocket,
-            Self::WebTransport(_) => Transport::WebTransport,
+            Self::Stream(wire) => wire.transport(),
         }
     }
 
@@ -29,7 +29,7 @@ impl Duplex {
     pub(crate) fn threshold(&self) -> Threshold {
         match self {
             Self::WebSocket(wire) => wire.threshold(),
-            Self::WebTransport(_) => Threshold::NEVER,
+            Self::Stream(_) => Threshold::NEVER,
         }
     }
 
@@ -41,7 +41,7 @@ impl Duplex {
     ) -> Poll<Result<(), WireEnd>> {
         match self {
             Self::WebSocket(wire) => wire.poll_read(cx, on_packet),
-            Self::WebTransport(wire) => wire.poll_read(cx, on_packet),
+            Self::Stream(wire) => wire.poll_read(cx, on_packet),
         }
     }
 
@@ -49,7 +49,7 @@ impl Duplex {
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::WebSocket(wire) => wire.poll_discard(cx),
-            Self::WebTransport(wire) => wire.poll_discard(cx),
+            Self::Stream(wire) => wire.poll_discard(cx),
         }
     }
 
@@ -57,7 +57,7 @@ impl Duplex {
     pub(crate) fn push(&mut self, frame: Frame) {
         match self {
             Self::WebSocket(wire) => wire.push(frame),
-            Self::WebTransport(wire) => wire.push(frame),
+            Self::Stream(wire) => wire.push(frame),
         }
     }
 
@@ -66,7 +66,7 @@ impl Duplex {
     pub(crate) fn push_first(&mut self, frame: Frame) {
         match self {
             Self::WebSocket(wire) => wire.push_first(frame),
-            Self::WebTransport(wire) => wire.push_first(frame),
+            Self::Stream(wire) => wire.push_first(frame),
         }
     }
 
@@ -74,7 +74,7 @@ impl Duplex {
     pub(crate) fn extend(&mut self, frames: VecDeque<Frame>) {
         match self {
             Self::WebSocket(wire) => wire.extend(frames),
-            Self::WebTransport(wire) => wire.extend(frames),
+            Self::Stream(wire) => wire.extend(frames),
         }
     }
 
@@ -82,8 +82,8 @@ impl Duplex {
     pub(crate) fn push_close(&mut self, content: &[u8]) {
         match (self, content.first_chunk()) {
             (Self::WebSocket(wire), _) => wire.push(close_frame(content)),
-            (Self::WebTransport(wire), Some(code)) => wire.set_code(u16::from_be_bytes(*code)),
-            (Self::WebTransport(_), None) => {}
+            (Self::Stream(wire), Some(code)) => wire.set_close(u16::from_be_bytes(*code), &content[2..]),
+            (Self::Stream(_), None) => {}
         }
     }
 
@@ -91,7 +91,7 @@ impl Duplex {
     pub(crate) fn discard_queue(&mut self) {
         match self {
             Self::WebSocket(wire) => wire.discard_queue(),
-            Self::WebTransport(wire) => wire.discard_queue(),
+            Self::Stream(wire) => wire.discard_queue(),
         }
     }
 
@@ -99,7 +99,15 @@ impl Duplex {
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         match self {
             Self::WebSocket(wire) => wire.poll_flush(cx),
-            Self::WebTransport(wire) => wire.poll_flush(cx),
+            Self::Stream(wire) => wire.poll_flush(cx),
+        }
+    }
+
+    /// Whether nothing is left that a flush does not wait for.
+    pub(crate) fn is_flushed(&self) -> bool {
+        match self {
+            Self::WebSocket(_) => true,
+            Self::Stream(wire) => wire.is_flushed(),
         }
     }
 
@@ -117,7 +125,7 @@ impl Duplex {
     fn shutdown(&mut self, cx: &mut Context<'_>) {
         match self {
             Self::WebSocket(wire) => wire.shutdown(cx),
-            Self::WebTransport(wire) => wire.shutdown(),
+            Self::Stream(wire) => wire.shutdown(),
         }
     }
 
@@ -125,7 +133,7 @@ impl Duplex {
     pub(crate) fn backlog(&self) -> Backlog {
         match self {
             Self::WebSocket(wire) => wire.backlog(),
-            Self::WebTransport(wire) => wire.backlog(),
+            Self::Stream(wire) => wire.backlog(),
         }
     }
 
@@ -133,7 +141,7 @@ impl Duplex {
     pub(crate) fn is_open(&self) -> bool {
         match self {
             Self::WebSocket(wire) => wire.is_open(),
-            Self::WebTransport(_) => true,
+            Self::Stream(_) => true,
         }
     }
 }

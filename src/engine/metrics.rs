@@ -42,7 +42,12 @@ pub enum QuicHandshake {
     Abandoned,
 }
 
-label!(Transport { Polling = "polling", WebSocket = "websocket", WebTransport = "webtransport" });
+label!(Transport {
+    Polling = "polling",
+    WebSocket = "websocket",
+    WebTransport = "webtransport",
+    Quic = "quic",
+});
 label!(CloseReason {
     TransportError = "transport_error",
     TransportClose = "transport_close",
@@ -92,6 +97,8 @@ instruments! {
     NOT_FORWARDED: Counter[reason: NotForwarded] = "imks_not_forwarded_requests_total";
     /// Upgrades from polling to WebSocket or WebTransport, by outcome
     UPGRADES: Counter[outcome: Upgrade] = "imks_upgrades_total";
+    /// Sessions on QUIC that began before the end of the handshake (0-RTT)
+    QUIC_EARLY_SESSIONS: Counter = "imks_quic_early_sessions_total";
     /// QUIC connections without a session, by outcome: asked to prove their address, refused, or abandoned
     QUIC_HANDSHAKES: Counter[outcome: QuicHandshake] = "imks_webtransport_handshakes_total";
     /// Engine.IO requests refused, by error

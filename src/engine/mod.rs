@@ -1,7 +1,7 @@
 //! Engine.IO v4 server: provides connections to the layer above and does not depend on Socket.IO.
 //!
 //! [`Engine::handle`] answers HTTP requests and WebSocket upgrades, [`Engine::handle_webtransport`] answers
-//! the session requests of WebTransport, and [`Engine::accept`] returns a [`Connection`] per session. A
+//! the session requests of WebTransport, [`Engine::handle_quic`] QUIC connections without HTTP/3, and [`Engine::accept`] returns a [`Connection`] per session. A
 //! connection does its I/O when its holder polls it: wire, session, heartbeat and queue all live in the
 //! holder's task. Any task may send through the [`Outbox`] of a connection.
 
@@ -71,7 +71,7 @@ cfg_if::cfg_if! {
             server::Engine,
             transport::{Protocol, Transport},
             raw_stream::{RawStream, TakeStream},
-            webtransport::{Guard, SessionRequest},
+            webtransport::{Confirmed, Guard, QuicRequest, SessionRequest},
         };
         pub(crate) use handshake::query_pairs;
         #[cfg(feature = "server")]

@@ -12,6 +12,8 @@ pub enum Transport {
     WebSocket = 1,
     /// WebTransport over HTTP/3.
     WebTransport = 2,
+    /// QUIC without HTTP/3.
+    Quic = 3,
 }
 
 impl Transport {
@@ -24,7 +26,8 @@ impl Transport {
         match value {
             0 => Self::Polling,
             1 => Self::WebSocket,
-            _ => Self::WebTransport,
+            2 => Self::WebTransport,
+            _ => Self::Quic,
         }
     }
 }

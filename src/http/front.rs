@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::background;
 use crate::engine::{self, Engine};
 use crate::http::tls::{self, Certificates};
-use crate::http::{listener, webtransport};
+use crate::http::{listener, quic, webtransport};
 use crate::{ImksError, ImksResult};
 
 /// The settings of the public listeners.
@@ -20,12 +20,14 @@ pub(crate) struct Config {
     pub http: listener::Config,
     /// The certificate, and how it is used.
     pub tls: tls::Config,
-    /// The limits of connections over QUIC, and whether there are any.
+    /// The limits of connections over QUIC, and whether there are any for WebTransport.
     pub webtransport: webtransport::Config,
+    /// Where QUIC is served without HTTP/3.
+    pub quic: quic::Config,
 }
 
 impl Config {
-    /// Opens the configured certificate, or creates one for development if WebTransport is on without one: for
+    /// Opens the configured certificate, or creates one for development if QUIC is served without one: for
     /// `localhost` and the address of `listen`.
     ///
     /// # Errors
@@ -34,7 +36,7 @@ impl Config {
         if let (Some(cert), Some(key)) = (&self.tls.cert, &self.tls.key) {
             return Certificates::open(cert.clone(), key.clone()).map(Some);
         }
-        if !self.webtransport.is_on(&self.tls) {
+        if !self.webtransport.is_on(&self.tls) && self.quic.listen.is_none() {
             return Ok(None);
         }
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
@@ -49,6 +51,7 @@ pub(crate) struct Front {
     /// One listener per address; `localhost` has two addresses.
     tcp: Vec<TcpListener>,
     udp: Vec<webtransport::Listener>,
+    quic: Option<webtransport::Listener>,
     config: Config,
     served: Served,
 }
@@ -60,6 +63,8 @@ pub(crate) struct Served {
     pub addr: SocketAddr,
     /// The UDP address, if WebTransport is served.
     pub udp_addr: Option<SocketAddr>,
+    /// The UDP address of QUIC without HTTP/3, if it is served.
+    pub quic_addr: Option<SocketAddr>,
     /// The certificate, if there is one.
     pub certificates: Option<Certificates>,
 }
@@ -82,11 +87,16 @@ impl Front {
         let bound = tcp.first().ok_or(ImksError::Internal("no listener"))?;
         let addr = bound.local_addr().map_err(ImksError::io("reading the listening address"))?;
         let udp = match certificates.as_ref().filter(|_| config.webtransport.is_on(&config.tls)) {
-            Some(certificates) => quic(&config.webtransport, addr, certificates, engine)?,
+            Some(certificates) => with_http3(&config.webtransport, addr, certificates, engine)?,
             None => Vec::new(),
         };
         let udp_addr = udp.first().map(webtransport::Listener::addr).transpose()?;
-        Ok(Self { tcp, udp, config, served: Served { addr, udp_addr, certificates } })
+        let quic = match (config.quic.listen, &certificates) {
+            (Some(listen), Some(certificates)) => Some(without_http3(listen, &config, certificates, engine)?),
+            _ => None,
+        };
+        let quic_addr = quic.as_ref().map(webtransport::Listener::addr).transpose()?;
+        Ok(Self { tcp, udp, quic, config, served: Served { addr, udp_addr, quic_addr, certificates } })
     }
 
     /// Returns the addresses and certificates of the listeners.
@@ -106,11 +116,11 @@ impl Front {
             let (watched, reload) = (certificates.clone(), self.config.tls.reload);
             let watch = move |stop| watched.clone().watch(reload, stop);
             tasks.spawn(background::keep("certificates", stop.clone(), watch));
-            if !self.udp.is_empty() {
+            if !self.udp.is_empty() || self.quic.is_some() {
                 router = router.merge(webtransport::routes(certificates.clone()));
             }
         }
-        for udp in self.udp {
+        for udp in self.udp.into_iter().chain(self.quic) {
             let serving = udp.serve(engine.clone(), tasks.clone(), stop.clone());
             tasks.spawn(background::essential("quic", serving));
         }
@@ -124,15 +134,30 @@ impl Front {
     }
 }
 
-/// Binds the QUIC listeners to the configured address, or to the address of the TCP listener.
-fn quic(
+/// Binds the listeners for WebTransport to the configured address, or to the address of the TCP listener.
+fn with_http3(
     config: &webtransport::Config,
     tcp: SocketAddr,
     certificates: &Certificates,
     engine: &engine::Config,
 ) -> ImksResult<Vec<webtransport::Listener>> {
-    let heartbeat = webtransport::Heartbeat { interval: engine.ping_interval, timeout: engine.ping_timeout };
+    let heartbeat = heartbeat(engine);
     let sockets = webtransport::bind_loopbacks(config.listen.unwrap_or(tcp))?;
     let listen = |socket| webtransport::Listener::new(socket, certificates, config, heartbeat);
     sockets.into_iter().map(listen).collect()
+}
+
+/// Binds the listener for QUIC without HTTP/3.
+fn without_http3(
+    listen: SocketAddr,
+    config: &Config,
+    certificates: &Certificates,
+    engine: &engine::Config,
+) -> ImksResult<webtransport::Listener> {
+    let (socket, limits) = (webtransport::bind(listen)?, &config.webtransport);
+    webtransport::Listener::raw(socket, certificates, &config.quic, limits, heartbeat(engine))
+}
+
+fn heartbeat(engine: &engine::Config) -> webtransport::Heartbeat {
+    webtransport::Heartbeat { interval: engine.ping_interval, timeout: engine.ping_timeout }
 }

@@ -13,6 +13,7 @@ pub mod listener;
 pub mod metrics;
 pub mod mutual_tls;
 mod proxy_protocol;
+pub mod quic;
 mod refusal;
 mod request_scanner;
 mod serving;

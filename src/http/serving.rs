@@ -76,6 +76,11 @@ impl Serving {
         self.served.udp_addr
     }
 
+    /// Returns the UDP address of QUIC without HTTP/3, if it is served.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.served.quic_addr
+    }
+
     /// Returns the Socket.IO server with its namespaces.
     pub fn server(&self) -> &Server {
         self.io.server()

@@ -22,7 +22,7 @@ use crate::http::config::BoxFuture;
 use crate::http::front::{self, Front};
 use crate::http::serving::Serving;
 use crate::http::tls::{self, Certificates};
-use crate::http::{listener, webtransport};
+use crate::http::{listener, quic, webtransport};
 use crate::socket::Server;
 use crate::{ImksError, ImksResult};
 
@@ -178,6 +178,13 @@ impl SocketIoBuilder {
         self
     }
 
+    /// Sets where QUIC is served without HTTP/3, for clients in Rust. Without a certificate, one is made for
+    /// development.
+    pub fn with_quic(mut self, config: quic::Config) -> Self {
+        self.front.quic = config;
+        self
+    }
+
     /// Sets the limits of connections over TCP.
     pub fn with_http(mut self, config: listener::Config) -> Self {
         self.front.http = config;
@@ -223,6 +230,9 @@ impl SocketIoBuilder {
     fn certificates(&mut self) -> ImksResult<Option<Certificates>> {
         let front = &mut self.front;
         let wrong = |text: &str| Err(ImksError::Config(text.to_owned()));
+        if let Some(problem) = front.quic.problem() {
+            return wrong(problem);
+        }
         if front.tls.cert.is_some() != front.tls.key.is_some() {
             return wrong("a certificate needs its private key, and the other way round");
         }
@@ -260,6 +270,11 @@ impl Bound {
     /// Returns the UDP address, if WebTransport is served.
     pub fn webtransport_addr(&self) -> Option<SocketAddr> {
         self.front.served().udp_addr
+    }
+
+    /// Returns the UDP address of QUIC without HTTP/3, if it is served.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.front.served().quic_addr
     }
 
     /// Serves clients from now on.

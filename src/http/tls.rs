@@ -11,7 +11,10 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientCertVerifierBuilder, ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientCertVerifierBuilder, ClientHello, ResolvesServerCert, ServerSessionMemoryCache,
+    WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -248,15 +251,28 @@ impl Certificates {
         Ok(Tls { acceptor, handshake_timeout: config.handshake_timeout })
     }
 
-    /// Returns the configuration for QUIC: TLS 1.3, HTTP/3 only, no early data.
+    /// Returns the configuration for QUIC: TLS 1.3, one of these protocols by their names for ALPN, no early data.
     ///
     /// # Errors
     /// [`ImksError::Config`] if the library does not support the version.
-    pub fn quic(&self) -> ImksResult<ServerConfig> {
+    pub fn quic(&self, protocols: &[&str]) -> ImksResult<ServerConfig> {
         let mut server = self.server_config(Version::V1_3)?;
-        server.alpn_protocols = vec![b"h3".to_vec()];
+        server.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         // Anyone who has seen early data could replay it.
         server.max_early_data_size = 0;
+        Ok(server)
+    }
+
+    /// Returns the configuration of [`Certificates::quic`], with early data from clients that were here before.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] if the library does not support the version.
+    pub fn quic_early(&self, protocols: &[&str]) -> ImksResult<ServerConfig> {
+        let mut server = self.quic(protocols)?;
+        // QUIC knows no other limit (RFC 9001 section 4.6.1). Its windows are the limit.
+        server.max_early_data_size = u32::MAX;
+        // Each ticket is known here only, and good for one use: what has been seen once is not early data again.
+        server.session_storage = ServerSessionMemoryCache::new(TICKETS_MAX);
         Ok(server)
     }
 
@@ -389,6 +405,8 @@ fn time(seconds: i64) -> String {
 
 static NEWEST: [&SupportedProtocolVersion; 1] = [&TLS13];
 
+/// The maximum number of tickets for early data that are remembered. Whoever has an older one needs a round trip more.
+const TICKETS_MAX: usize = 16_384;
 /// The remaining validity at which the hash of the next development certificate is announced.
 const ANNOUNCE_BEFORE: Duration = Duration::from_secs(5 * 24 * 60 * 60);
 /// The remaining validity at which a development certificate is replaced: a day after the next one is

@@ -1,4 +1,5 @@
-//! The WebTransport listener: QUIC on a UDP port, admission and drain. Accepted sessions go to the engine.
+//! The QUIC listeners, for WebTransport and for sessions without HTTP/3: UDP ports, admission and drain. Accepted
+//! sessions go to the engine.
 //!
 //! Peers are counted before anything is allocated for them. If there are many connections, in total or from
 //! one address, peers first have to prove their address (QUIC retry), and are then refused. Every step of the
@@ -26,9 +27,9 @@ use wtransport::quinn::{
 
 use super::admission::{Admission, ConnectionSlot, HandshakeSlot, Verdict};
 use crate::engine::metrics::{self, QuicHandshake};
-use crate::engine::{Engine, SessionRequest};
-use crate::http::listener;
+use crate::engine::{Engine, QuicRequest, SessionRequest};
 use crate::http::tls::{self, Certificates};
+use crate::http::{listener, quic};
 use crate::{ImksError, ImksResult};
 
 /// The settings of the WebTransport listener.
@@ -131,10 +132,22 @@ pub struct Listener {
     endpoint: quinn::Endpoint,
     admission: Arc<Admission>,
     handshake_timeout: Duration,
+    service: Service,
+}
+
+/// What a QUIC connection carries.
+#[derive(Clone, Copy)]
+enum Service {
+    WebTransport,
+    /// One session without HTTP/3, which may begin before the end of the handshake.
+    Quic {
+        zero_rtt: bool,
+    },
 }
 
 impl Listener {
-    /// Creates an endpoint that uses the current certificate of `certificates`. Requires a tokio runtime.
+    /// Creates an endpoint for WebTransport that uses the current certificate of `certificates`. Requires a tokio
+    /// runtime.
     ///
     /// # Errors
     /// [`ImksError::Io`] from the socket, or [`ImksError::Config`] if QUIC cannot use the certificate.
@@ -144,8 +157,38 @@ impl Listener {
         config: &Config,
         heartbeat: Heartbeat,
     ) -> ImksResult<Self> {
+        Self::listen(socket, certificates.quic(&["h3"])?, config, heartbeat, Service::WebTransport)
+    }
+
+    /// Creates an endpoint for sessions without HTTP/3, with the limits of `config`. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Listener::new`].
+    pub fn raw(
+        socket: UdpSocket,
+        certificates: &Certificates,
+        quic: &quic::Config,
+        config: &Config,
+        heartbeat: Heartbeat,
+    ) -> ImksResult<Self> {
+        let protocols: Vec<&str> = quic.alpn.iter().map(String::as_str).collect();
+        let zero_rtt = quic.zero_rtt;
+        let tls = match zero_rtt {
+            true => certificates.quic_early(&protocols)?,
+            false => certificates.quic(&protocols)?,
+        };
+        Self::listen(socket, tls, config, heartbeat, Service::Quic { zero_rtt })
+    }
+
+    fn listen(
+        socket: UdpSocket,
+        tls: rustls::ServerConfig,
+        config: &Config,
+        heartbeat: Heartbeat,
+        service: Service,
+    ) -> ImksResult<Self> {
         let wrong = |error: &dyn fmt::Display| ImksError::Config(format!("QUIC: {error}"));
-        let crypto = QuicServerConfig::try_from(certificates.quic()?).map_err(|error| wrong(&error))?;
+        let crypto = QuicServerConfig::try_from(tls).map_err(|error| wrong(&error))?;
         let idle = (heartbeat.interval + heartbeat.timeout).max(IDLE_MIN);
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(Arc::new(transport(heartbeat, idle).map_err(|error| wrong(&error))?));
@@ -154,7 +197,7 @@ impl Listener {
         let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)
             .map_err(ImksError::io("starting QUIC"))?;
         let admission = Arc::new(Admission::new(config.connections_max, config.connections_per_address_max));
-        Ok(Self { endpoint, admission, handshake_timeout: config.handshake_timeout })
+        Ok(Self { endpoint, admission, handshake_timeout: config.handshake_timeout, service })
     }
 
     /// Returns the UDP address.
@@ -169,9 +212,9 @@ impl Listener {
     pub async fn serve(self, engine: Engine, tasks: TaskTracker, stop: CancellationToken) {
         while let Some(Some(incoming)) = stop.run_until_cancelled(self.endpoint.accept()).await {
             let Some(admitted) = self.admit(incoming) else { continue };
-            let (engine, stop, timeout) = (engine.clone(), stop.clone(), self.handshake_timeout);
+            let (engine, stop, how) = (engine.clone(), stop.clone(), (self.service, self.handshake_timeout));
             tasks.spawn(async move {
-                let handled = Box::pin(handle(admitted, engine, timeout));
+                let handled = Box::pin(handle(admitted, engine, how));
                 stop.run_until_cancelled(handled).await;
             });
         }
@@ -206,19 +249,46 @@ impl fmt::Debug for Listener {
     }
 }
 
-async fn handle((incoming, slot, handshake): Admitted, engine: Engine, timeout: Duration) {
-    let request = tokio::time::timeout(timeout, receive(incoming, slot)).await;
-    drop(handshake);
-    match request {
-        Ok(Some(request)) => engine.handle_webtransport(request).await,
+async fn handle(admitted: Admitted, engine: Engine, (service, timeout): (Service, Duration)) {
+    match tokio::time::timeout(timeout, receive(admitted, service, timeout)).await {
+        Ok(Some(Request::WebTransport(request))) => engine.handle_webtransport(request).await,
+        Ok(Some(Request::Quic(request))) => engine.handle_quic(request).await,
         Ok(None) | Err(_) => metrics::QUIC_HANDSHAKES.of(QuicHandshake::Abandoned).increment(),
     }
 }
 
-/// Completes the QUIC handshake of a connection and receives its session request.
-async fn receive(incoming: Incoming, slot: ConnectionSlot) -> Option<SessionRequest> {
+enum Request {
+    WebTransport(SessionRequest),
+    Quic(QuicRequest),
+}
+
+/// Completes the QUIC handshake of a connection, and receives its session request if it has one. A connection that may
+/// begin early has the rest of its handshake and of the time still before it.
+async fn receive(
+    (incoming, slot, handshake): Admitted,
+    service: Service,
+    timeout: Duration,
+) -> Option<Request> {
+    if let Service::Quic { zero_rtt: true } = service {
+        let (connection, done) = incoming.accept().ok()?.into_0rtt().ok()?;
+        let opened = connection.clone();
+        let confirmed = Box::pin(async move {
+            let is_over = tokio::time::timeout(timeout, done).await.is_ok();
+            drop(handshake);
+            // It is over where it has failed too, which anybody can make it.
+            is_over && opened.close_reason().is_none()
+        });
+        return Some(Request::Quic(QuicRequest::early(connection, confirmed, Box::new(slot))));
+    }
     let connection = incoming.await.ok()?;
-    SessionRequest::receive(connection, Box::new(slot)).await
+    let request = match service {
+        Service::WebTransport => {
+            SessionRequest::receive(connection, Box::new(slot)).await.map(Request::WebTransport)
+        }
+        Service::Quic { .. } => Some(Request::Quic(QuicRequest::new(connection, Box::new(slot)))),
+    };
+    drop(handshake);
+    request
 }
 
 /// Returns the QUIC transport settings. The windows are small: a peer that does not read, or sends

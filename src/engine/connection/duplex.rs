@@ -70,6 +70,7 @@ impl DuplexCarrier {
         }
         match (held, self.held) {
             (_, Some(_)) => Flushed::Partly,
+            (None, None) if was_open && !self.wire.is_flushed() => Flushed::Partly,
             (None, None) if was_open => Flushed::All,
             (None, None) => Flushed::Again,
             (Some(_), None) => {

@@ -91,7 +91,7 @@ impl Connection {
                 // Packets that follow the upgrade packet in the same read already belong to the session.
                 let wire = match session.transport() {
                     Transport::Polling => Wire::Candidate,
-                    Transport::WebSocket | Transport::WebTransport => Wire::Current,
+                    Transport::WebSocket | Transport::WebTransport | Transport::Quic => Wire::Current,
                 };
                 session.handle_packet(wire, packet, now);
             });

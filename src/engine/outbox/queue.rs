@@ -245,7 +245,7 @@ impl Queue {
     pub(super) fn push_volatile(&self, frames: impl IntoIterator<Item = Frame>) -> bool {
         let mut state = self.state.lock();
         let ready = match self.transport() {
-            Transport::WebSocket | Transport::WebTransport => state.held.is_none(),
+            Transport::WebSocket | Transport::WebTransport | Transport::Quic => state.held.is_none(),
             Transport::Polling => state.poll_waiting && state.frames.is_empty(),
         };
         if !ready || state.refusal().is_some() || self.is_full(&state) {
@@ -330,7 +330,7 @@ impl Queue {
     /// Whether packets wait for the client, and not only for the connection's turn.
     fn waits_for_client(&self, state: &State) -> bool {
         match self.transport() {
-            Transport::WebSocket | Transport::WebTransport => state.held.is_some(),
+            Transport::WebSocket | Transport::WebTransport | Transport::Quic => state.held.is_some(),
             Transport::Polling => !state.poll_waiting,
         }
     }

@@ -154,7 +154,7 @@ impl Inbox {
     pub(super) fn refusal(&self) -> Refusal {
         match self.queue.transport() {
             Transport::Polling => Refusal::Unknown,
-            Transport::WebSocket | Transport::WebTransport => Refusal::Upgraded,
+            Transport::WebSocket | Transport::WebTransport | Transport::Quic => Refusal::Upgraded,
         }
     }
 

@@ -181,8 +181,8 @@ impl Engine {
         query.transport().filter(|transport| match transport {
             Transport::Polling => config.polling,
             Transport::WebSocket => config.websocket,
-            // WebTransport never arrives as an HTTP/1 request.
-            Transport::WebTransport => false,
+            // Sessions on QUIC never arrive as an HTTP/1 request.
+            Transport::WebTransport | Transport::Quic => false,
         })
     }
 

@@ -8,13 +8,17 @@ pub(super) struct OpenPacket {
     polling: String,
     /// The text after the session id on a wire that offers no upgrades.
     wire: String,
+    /// The same for QUIC without HTTP/3, where the client may open a second stream.
+    quic: String,
 }
 
 impl OpenPacket {
     pub(super) fn new(config: &Config) -> Self {
         let upgrades = [("\"websocket\"", config.websocket), ("\"webtransport\"", config.webtransport)];
         let offered = upgrades.iter().filter(|(_, on)| *on && config.allow_upgrades).map(|(name, _)| *name);
-        Self { polling: end(config, &offered.collect::<Vec<_>>().join(",")), wire: end(config, "") }
+        let (polling, wire) = (end(config, &offered.collect::<Vec<_>>().join(",")), end(config, ""));
+        let quic = wire.replace('}', r#","bulk":true}"#);
+        Self { polling, wire, quic }
     }
 
     /// Returns the packet for a session that starts on `transport`.
@@ -22,6 +26,7 @@ impl OpenPacket {
         let end = match transport {
             Transport::Polling => &self.polling,
             Transport::WebSocket | Transport::WebTransport => &self.wire,
+            Transport::Quic => &self.quic,
         };
         Frame::packet(&[r#"0{"sid":""#, sid.expose(), end].concat())
     }

@@ -38,6 +38,8 @@ pub(crate) struct Session {
     _control: SendStream,
     /// The peer's control streams, whose content is ignored: there are no tables, pushes or other requests.
     _ignored: Vec<RecvStream>,
+    /// The close code for the peer.
+    code: u16,
 }
 
 /// A handle that closes the QUIC connection when dropped. Without it, the connection would stay open as long
@@ -75,7 +77,8 @@ impl SessionRequest {
             _ => Some(None),
         };
         let (parsed, _) = read_frame(&mut request.1, parse).await?;
-        let session = Session { closing, connection, request, _control: control, _ignored: ignored };
+        let session =
+            Session { closing, connection, request, _control: control, _ignored: ignored, code: 1000 };
         Some(Self { session, request: parsed? })
     }
 
@@ -144,11 +147,16 @@ impl Session {
         self.connection.close_reason()
     }
 
-    /// Ends the session with a code, and gives the peer a moment to close the connection itself.
-    pub(crate) fn end(&mut self, code: u16) -> impl Future<Output = ()> + Send + 'static {
+    /// Sets the close code of the session.
+    pub(crate) fn set_code(&mut self, code: u16) {
+        self.code = code;
+    }
+
+    /// Ends the session with its code, and gives the peer a moment to close the connection itself.
+    pub(crate) fn end(&mut self) -> impl Future<Output = ()> + Send + 'static {
         let connection = self.closing.connection.clone();
         // Flow control does not block so few bytes unless the peer does so deliberately.
-        let capsule = encode(&Frame::new_data(close_capsule(code).into())).unwrap_or_default();
+        let capsule = encode(&Frame::new_data(close_capsule(self.code).into())).unwrap_or_default();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let written = std::pin::Pin::new(&mut self.request.0).poll_write(&mut cx, &capsule);
         let whole = matches!(written, Poll::Ready(Ok(count)) if count == capsule.len());

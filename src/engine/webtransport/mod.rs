@@ -1,4 +1,4 @@
-//! The server side of WebTransport sessions, and the parser of frames for both sides.
+//! The server side of sessions on QUIC, with HTTP/3 (WebTransport) and without, and the parser of frames for both sides.
 
 mod reader;
 
@@ -9,10 +9,14 @@ pub(crate) use reader::{BINARY, Incoming, Reader, Violation};
 
 cfg_if::cfg_if! {
     if #[cfg(feature = "socketio")] {
+        mod bulk;
         mod http3;
+        mod raw;
         mod stream;
+        mod writer;
 
         pub use http3::{Guard, SessionRequest};
-        pub(crate) use stream::{First, WebTransport, head};
+        pub use raw::{Confirmed, QuicRequest};
+        pub(crate) use stream::{Channel, First, StreamWire, head};
     }
 }
