@@ -1,5 +1,5 @@
 //! Socket.IO over WebTransport (HTTP/3 on QUIC), beside HTTPS, polling and WebSockets, on one port and with one
-//! certificate.
+//! certificate. Clients in Rust also come without HTTP/3, to UDP port 3001 (`examples/quic_client.rs`).
 //!
 //! ```text
 //! cargo run --example webtransport -- cert.pem key.pem
@@ -23,15 +23,18 @@
 use std::env;
 
 use imks::http::webtransport::{Config, Mode};
-use imks::http::{SocketIo, SocketIoBuilder};
+use imks::http::{SocketIo, SocketIoBuilder, quic};
 use imks::socket::{Reply, Server, Socket};
 
 #[tokio::main]
 async fn main() -> imks::ImksResult<()> {
     tracing_subscriber::fmt().init();
     let files: Vec<String> = env::args().skip(1).collect();
-    let serving = builder(&files)?.listen(([127, 0, 0, 1], 3000))?;
-    tracing::info!(tcp = %serving.addr(), udp = ?serving.webtransport_addr(), "listening");
+    let quic =
+        quic::Config { listen: Some(([127, 0, 0, 1], 3001).into()), zero_rtt: true, ..Default::default() };
+    let serving = builder(&files)?.with_quic(quic).listen(([127, 0, 0, 1], 3000))?;
+    let (udp, quic) = (serving.webtransport_addr(), serving.quic_addr());
+    tracing::info!(tcp = %serving.addr(), ?udp, ?quic, "listening");
     serving.until(tokio::signal::ctrl_c()).await;
     Ok(())
 }

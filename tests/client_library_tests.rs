@@ -26,6 +26,8 @@ mod outbox;
 #[allow(dead_code, reason = "shared with tests of the core, which use what is left")]
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "client_library/quic.rs"]
+mod quic;
 #[allow(dead_code, reason = "its main is not called")]
 #[path = "../examples/quic_client.rs"]
 mod quic_client;
@@ -101,6 +103,7 @@ enum Via {
     WebSocket,
     Polling,
     WebTransport,
+    Quic,
     Upgrade,
     UpgradeToWebTransport,
 }
@@ -111,13 +114,14 @@ impl Via {
             Self::WebSocket => Transports::only(TransportKind::WebSocket),
             Self::Polling => Transports::only(TransportKind::Polling),
             Self::WebTransport => Transports::only(TransportKind::WebTransport),
+            Self::Quic => Transports::only(TransportKind::Quic),
             Self::Upgrade => Transports::upgrade(),
             Self::UpgradeToWebTransport => Transports::upgrade_to([TransportKind::WebTransport]),
         }
     }
 
     fn has_quic(self) -> bool {
-        matches!(self, Self::WebTransport | Self::UpgradeToWebTransport)
+        matches!(self, Self::WebTransport | Self::Quic | Self::UpgradeToWebTransport)
     }
 
     /// The transport that carries the connection in the end.
@@ -126,6 +130,7 @@ impl Via {
             Self::WebSocket | Self::Upgrade => TransportKind::WebSocket,
             Self::Polling => TransportKind::Polling,
             Self::WebTransport | Self::UpgradeToWebTransport => TransportKind::WebTransport,
+            Self::Quic => TransportKind::Quic,
         }
     }
 }

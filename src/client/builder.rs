@@ -29,9 +29,9 @@ use super::shared::{Listener, Shared};
 use super::stats::Counting;
 use super::store::{Entry, Store};
 use super::tls::Tls;
-#[cfg(feature = "client-quic")]
-use super::transport::QuicConfig;
 use super::transport::{Dialer, Transports};
+#[cfg(feature = "client-quic")]
+use super::transport::{QuicConfig, Raw};
 use crate::socket::packet::Limits;
 
 /// The settings of a [`Client`].
@@ -42,6 +42,10 @@ pub struct ClientBuilder {
     headers: Vec<(String, String)>,
     auth: ClientResult<Auth>,
     transports: Transports,
+    quic_port: Option<u16>,
+    quic_alpn: Vec<String>,
+    quic_0rtt: bool,
+    quic_bulk: bool,
     tls: Tls,
     reconnect: Reconnect,
     retry_initial: bool,
@@ -65,6 +69,10 @@ impl ClientBuilder {
             headers: Vec::new(),
             auth: Ok(Auth::Nothing),
             transports: Transports::default(),
+            quic_port: None,
+            quic_alpn: vec![QUIC_ALPN.to_owned()],
+            quic_0rtt: false,
+            quic_bulk: false,
             tls: Tls::default(),
             reconnect: Reconnect::default(),
             retry_initial: false,
@@ -147,8 +155,38 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets the UDP port of [`TransportKind::Quic`]. The default is the port of the address.
+    pub fn quic_port(mut self, port: u16) -> Self {
+        self.quic_port = Some(port);
+        self
+    }
+
+    /// Sets the names of the protocol that [`TransportKind::Quic`] offers by ALPN, of which the server has to know one.
+    /// The default is `imks/1`.
+    pub fn quic_alpn<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.quic_alpn = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Begins sessions on [`TransportKind::Quic`] together with the handshake (0-RTT) where the client was connected to
+    /// the server before: one round trip less. The server has to allow it. The credentials of the client then leave
+    /// before the server has proved itself anew, encrypted for the one that it was connected to. In a race it has no
+    /// effect: whether a server is there shows in a handshake only.
+    pub fn quic_0rtt(mut self, begins_early: bool) -> Self {
+        self.quic_0rtt = begins_early;
+        self
+    }
+
+    /// Takes large answers on a second stream where [`TransportKind::Quic`] carries the connection, so that events do not
+    /// wait behind them. Such an answer may then overtake events that were sent before it, and be overtaken by events
+    /// that were sent after it.
+    pub fn quic_bulk(mut self, has_bulk: bool) -> Self {
+        self.quic_bulk = has_bulk;
+        self
+    }
+
     /// Sets which servers are trusted, and how the client proves itself. The default trusts what the system trusts.
-    /// With an address that is `http://` or `ws://` there is no TLS over TCP, whatever is set here. WebTransport has it
+    /// With an address that is `http://` or `ws://` there is no TLS over TCP, whatever is set here. QUIC has it
     /// always.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = tls;
@@ -308,18 +346,28 @@ impl ClientBuilder {
         if transports.is_empty() {
             return Err(ClientError::Config("there is no transport to use".into()));
         }
-        let has_quic = transports.contains(&TransportKind::WebTransport);
+        let has_quic =
+            [TransportKind::WebTransport, TransportKind::Quic].iter().any(|it| transports.contains(it));
         if has_quic && !cfg!(feature = "client-quic") {
-            return Err(ClientError::Config("WebTransport needs the feature client-quic of imks".into()));
+            return Err(ClientError::Config("QUIC needs the feature client-quic of imks".into()));
         }
         let verifier = (address.is_secure || has_quic).then(|| self.tls.verifier()).transpose()?;
         let tls = verifier.clone().filter(|_| address.is_secure);
         let tls = tls.map(|verifier| self.tls.tcp(verifier)).transpose()?;
         #[cfg(feature = "client-quic")]
-        let quic = {
-            let verifier = verifier.filter(|_| has_quic);
-            let tls = verifier.map(|verifier| self.tls.quic(verifier)).transpose()?;
-            tls.map(QuicConfig::new).transpose()?
+        let (quic, raw) = {
+            let config = |transport, protocols: &[String]| {
+                let verifier = verifier.clone().filter(|_| transports.contains(&transport));
+                let mut tls = verifier.map(|verifier| self.tls.quic(verifier, protocols)).transpose()?;
+                tls.iter_mut().for_each(|tls| tls.enable_early_data = self.quic_0rtt);
+                tls.map(QuicConfig::new).transpose()
+            };
+            let raw = config(TransportKind::Quic, &self.quic_alpn)?;
+            let port = self.quic_port.unwrap_or(address.port);
+            let is_racing =
+                self.transports.race().is_some_and(|it| it.between().contains(&TransportKind::Quic));
+            let raw = raw.map(|config| Raw::new(config, port, self.quic_0rtt && !is_racing));
+            (config(TransportKind::WebTransport, &["h3".to_owned()])?, raw)
         };
         let (timeout, message_bytes_max) = (self.connect_timeout, self.message_bytes_max);
         let heard_at = Arc::new(Mutex::new(Instant::now()));
@@ -328,9 +376,12 @@ impl ClientBuilder {
             tls,
             #[cfg(feature = "client-quic")]
             quic,
+            #[cfg(feature = "client-quic")]
+            raw,
             headers,
             timeout,
             message_bytes_max,
+            has_bulk: self.quic_bulk,
             heard_at,
         })
     }
@@ -354,6 +405,9 @@ impl fmt::Debug for ClientBuilder {
 fn random() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }
+
+/// The name of the protocol for ALPN by default.
+const QUIC_ALPN: &str = "imks/1";
 
 /// The number of events that may wait to be sent by default.
 const SEND_EVENTS: usize = 1_024;

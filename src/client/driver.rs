@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{pending, poll_fn};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::oneshot;
@@ -14,12 +15,13 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::auth::Auth;
 use super::budget::Budget;
-use super::core::{Action, Core, Credentials, Incoming, Opened, Path, Sending, Ticket};
+use super::core::{Action, Core, Credentials, Incoming, Opened, Path, Sending, Ticket, hello};
 use super::error::{ClientError, ClientResult};
 use super::event::{ClientEvent, Status};
 use super::shared::{Command, Received, Shared, Waiter};
-use super::transport::{Attempt, Dialer, Link, LinkEvent, Transports, open};
+use super::transport::{Attempt, Dialer, Joins, Link, LinkEvent, Transports, open};
 use crate::engine::Packet;
+use crate::socket::codec::outgoing::Outgoing;
 
 /// Everything that the task of a client owns.
 pub(super) struct Driver {
@@ -124,6 +126,12 @@ impl Driver {
                 // The caller may have lost its patience.
                 let _ = closed.send(());
             }
+            Command::Rebind(socket, done) => {
+                let unconnected = || Err(io::ErrorKind::NotConnected.into());
+                // The caller may have lost its patience.
+                let _ =
+                    done.send(self.wires.link.as_mut().map_or_else(unconnected, |link| link.rebind(socket)));
+            }
             Command::Emit(path, mut emit, waiter) => {
                 let ticket = waiter.map(|waiter| self.ticket(waiter));
                 emit.answer = ticket.zip(emit.answer.map(|(_, timeout)| timeout));
@@ -154,6 +162,9 @@ impl Driver {
                         if self.transports.race().is_some() {
                             self.shared.racer.lock().won(opened.transport);
                         }
+                        if opened.early.is_some() {
+                            self.shared.counting.lock().early();
+                        }
                         self.wires.link = Some(link);
                         self.core.handle_opened(now, opened);
                     }
@@ -182,19 +193,26 @@ impl Driver {
     fn handle_link(&mut self, now: Instant, event: LinkEvent) {
         match event {
             LinkEvent::Packet(packet) => {
-                self.shared.counting.lock().received(match &packet {
-                    Packet::Message(message) => message.len(),
-                    _ => 0,
-                });
-                self.core.handle_packet(now, packet);
-                if let Some(rtt) = self.core.poll_rtt() {
-                    let transport = self.shared.counting.lock().rtt(rtt);
-                    transport.into_iter().for_each(|transport| self.shared.racer.lock().rtt(transport, rtt));
-                }
+                self.handle_packet(packet, |core, packet| core.handle_packet(now, packet))
+            }
+            LinkEvent::Bulk(packet) => {
+                self.handle_packet(packet, |core, packet| core.handle_bulk(now, packet))
             }
             LinkEvent::Switched(transport) => self.core.handle_switched(transport),
             LinkEvent::NotUpgraded(error) => self.shared.notify(ClientEvent::Error(error)),
             LinkEvent::Closed(reason) => self.core.handle_closed(now, reason),
+        }
+    }
+
+    fn handle_packet(&mut self, packet: Packet, handle: impl FnOnce(&mut Core, Packet)) {
+        self.shared.counting.lock().received(match &packet {
+            Packet::Message(message) => message.len(),
+            _ => 0,
+        });
+        handle(&mut self.core, packet);
+        if let Some(rtt) = self.core.poll_rtt() {
+            let transport = self.shared.counting.lock().rtt(rtt);
+            transport.into_iter().for_each(|transport| self.shared.racer.lock().rtt(transport, rtt));
         }
     }
 
@@ -210,7 +228,7 @@ impl Driver {
                         Some(_) => self.shared.racer.lock().line_up(),
                         None => Default::default(),
                     };
-                    let opening = open(self.dialer.clone(), self.transports.clone(), line_up);
+                    let opening = open(self.dialer.clone(), self.transports.clone(), line_up, self.joins());
                     self.wires.opening = Some(Box::pin(opening));
                 }
                 Action::Drop => (self.wires.link, self.wires.opening) = (None, None),
@@ -238,6 +256,24 @@ impl Driver {
                 Action::Notify(event) => self.shared.notify(event),
             }
         }
+    }
+
+    /// Returns the namespaces to join together with the handshake of a transport, if it can be so early.
+    fn joins(&self) -> Option<Joins> {
+        if !self.dialer.may_be_early() {
+            return None;
+        }
+        let asking = self.core.greetings().into_iter().map(|(path, greeting)| {
+            let auth = self.auth.ask(&path);
+            async move {
+                // A failure is told by the attempt that follows the handshake.
+                let text = hello(auth.await.ok()?, greeting);
+                let packet = Outgoing::connect(&path, &text).ok()?;
+                Some((path, packet.text))
+            }
+        });
+        let asking = join_all(asking);
+        Some(Box::pin(async move { asking.await.into_iter().flatten().collect() }))
     }
 
     fn send(&mut self, sending: Sending) {

@@ -22,7 +22,7 @@ pub enum ClientError {
     /// The server could not be reached, or did not answer as a server of Socket.IO does.
     #[error("cannot connect over {transport}")]
     ConnectionFailed {
-        /// The name of the transport: `websocket`, `polling` or `webtransport`.
+        /// The name of the transport: `websocket`, `polling`, `webtransport` or `quic`.
         transport: &'static str,
         /// The cause of the failure.
         #[source]

@@ -34,6 +34,9 @@ pub enum TransportKind {
     Polling,
     /// One stream of a WebTransport session: HTTP/3 on QUIC. It needs the feature `client-quic`.
     WebTransport,
+    /// One stream of a QUIC connection, without HTTP/3. It needs the feature `client-quic`, and a server of imks that
+    /// listens for it.
+    Quic,
 }
 
 impl TransportKind {
@@ -43,15 +46,17 @@ impl TransportKind {
             Self::WebSocket => "a connection for a WebSocket",
             Self::Polling => "a connection for polling",
             Self::WebTransport => "a connection for WebTransport",
+            Self::Quic => "a connection over QUIC",
         }
     }
 
-    /// Returns the name in the handshake: `websocket`, `polling` or `webtransport`.
+    /// Returns the name in the handshake: `websocket`, `polling`, `webtransport` or `quic`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
             Self::Polling => "polling",
             Self::WebTransport => "webtransport",
+            Self::Quic => "quic",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +109,16 @@ impl Client {
     pub async fn close(&self) {
         // A task that has ended has closed the connection.
         let _ = call(&self.0.commands, Command::Close).await;
+    }
+
+    /// Moves the connection to another socket of this device, for example after its network has changed. The session
+    /// goes on, and nothing is lost. Only [`TransportKind::Quic`] can.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] where the connection cannot move, or there is none.
+    pub async fn rebind(&self, socket: UdpSocket) -> ClientResult<()> {
+        let moved = call(&self.0.commands, |done| Command::Rebind(socket, done)).await?;
+        moved.map_err(|error| ClientError::Config(format!("the connection cannot move: {error}")))
     }
 
     /// Returns the state of the client.

@@ -40,7 +40,8 @@ impl Default for Racing {
 }
 
 impl Racing {
-    /// Sets the weight of a transport in its score, and lets it take part if it did not. With 0 it does not take part.
+    /// Sets the weight of a transport in its score, and lets it take part if it did not, as [`TransportKind::Quic`] does
+    /// not by itself. With 0 it does not take part.
     #[must_use]
     pub fn weight(mut self, transport: TransportKind, weight: f64) -> Self {
         self.between.retain(|(other, _)| *other != transport);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Join(Path, Waiter),
     Leave(Path),
     Close(oneshot::Sender<()>),
+    Rebind(UdpSocket, oneshot::Sender<io::Result<()>>),
     Emit(Path, Emit, Option<Waiter>),
     Queue(Entry, Waiter, Place),
     Answer(Path, (u64, u64), EncodedArgs, Place),

@@ -15,6 +15,8 @@ pub struct Stats {
     pub transport: Option<TransportKind>,
     /// How often it has connected, and connected again.
     pub connects: u64,
+    /// How often its session began together with the handshake of its transport (0-RTT).
+    pub early_connects: u64,
     /// How often a connection has ended.
     pub disconnects: u64,
     /// How often a namespace was joined again without anything missed.
@@ -118,6 +120,10 @@ impl Counting {
             stats.successes += 1;
             stats.connect_time = Some(attempt.took);
         }
+    }
+
+    pub(crate) fn early(&mut self) {
+        self.stats.early_connects += 1;
     }
 
     pub(crate) fn sent(&mut self, bytes: usize) {

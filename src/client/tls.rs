@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "client-quic")]
+use rustls::client::Resumption;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -90,10 +92,18 @@ impl Tls {
         self.config(verifier, versions, b"http/1.1").map(Arc::new)
     }
 
-    /// Returns the settings for rustls over QUIC, which has no versions of TLS before 1.3.
+    /// Returns the settings for rustls over QUIC, which has no versions of TLS before 1.3. `protocols` are the names
+    /// for ALPN.
     #[cfg(feature = "client-quic")]
-    pub(crate) fn quic(&self, verifier: Arc<dyn ServerCertVerifier>) -> ClientResult<ClientConfig> {
-        self.config(verifier, TLS13, b"h3")
+    pub(crate) fn quic(
+        &self,
+        verifier: Arc<dyn ServerCertVerifier>,
+        protocols: &[String],
+    ) -> ClientResult<ClientConfig> {
+        let mut config = self.config(verifier, TLS13, b"")?;
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.resumption = Resumption::in_memory_sessions(SERVERS_MAX);
+        Ok(config)
     }
 
     fn config(
@@ -244,6 +254,10 @@ fn sha256(bytes: &[u8]) -> Option<[u8; 32]> {
     let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13()?;
     suite.common.hash_provider.hash(bytes).as_ref().try_into().ok()
 }
+
+/// The maximum number of names of servers whose tickets are kept. A client has one.
+#[cfg(feature = "client-quic")]
+const SERVERS_MAX: usize = 8;
 
 const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 

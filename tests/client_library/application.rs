@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use imks::engine;
-use imks::http::{SocketIo, tls, webtransport};
+use imks::http::{SocketIo, quic, tls, webtransport};
 use imks::socket::packet::Args;
 use imks::socket::{
     Binary, Config, ConnectError, EventError, NamespaceBuilder, Recovery, Reply, Server, Socket,
@@ -28,6 +28,8 @@ pub(crate) enum Kind {
 /// A running server.
 pub(crate) struct Application {
     pub(crate) address: SocketAddr,
+    /// Its address for QUIC without HTTP/3. The reference has none.
+    pub(crate) quic: Option<SocketAddr>,
     /// The server in this process.
     pub(crate) ours: Option<SocketIo>,
     /// The process of the other one, which ends with this.
@@ -42,7 +44,7 @@ impl Application {
                 let mut script = Script::start("library_reference.js", &[]);
                 let port = script.hears(|line| line["port"].is_u64())["port"].as_u64().unwrap();
                 let address = ([127, 0, 0, 1], u16::try_from(port).unwrap()).into();
-                Self { address, ours: None, _theirs: Some(script) }
+                Self { address, quic: None, ours: None, _theirs: Some(script) }
             }
         }
     }
@@ -54,16 +56,32 @@ impl Application {
 
     /// imks over TLS, where a certificate is given, and over WebTransport.
     pub(crate) async fn imks_with(engine: engine::Config, tls: Option<tls::Config>) -> Self {
-        let builder =
-            SocketIo::builder(server()).with_engine(engine).with_webtransport(webtransport::Config {
-                mode: webtransport::Mode::On,
-                ..webtransport::Config::default()
-            });
+        Self::start_with(engine, tls, webtransport::Config::default(), false).await
+    }
+
+    /// imks on which sessions may begin together with a handshake, which may take `handshake_timeout`.
+    pub(crate) async fn early(tls: tls::Config, handshake_timeout: Duration) -> Self {
+        let limits = webtransport::Config { handshake_timeout, ..webtransport::Config::default() };
+        Self::start_with(engine::Config::default(), Some(tls), limits, true).await
+    }
+
+    async fn start_with(
+        engine: engine::Config,
+        tls: Option<tls::Config>,
+        limits: webtransport::Config,
+        zero_rtt: bool,
+    ) -> Self {
+        let mode = webtransport::Mode::On;
+        let listen = Some(([127, 0, 0, 1], 0).into());
+        let builder = SocketIo::builder(server())
+            .with_engine(engine)
+            .with_webtransport(webtransport::Config { mode, ..limits })
+            .with_quic(quic::Config { listen, zero_rtt, ..quic::Config::default() });
         let io = tls.into_iter().fold(builder, |builder, tls| builder.with_tls(tls)).build().unwrap();
         let bound = io.bind(([127, 0, 0, 1], 0)).unwrap();
-        let address = bound.addr();
+        let (address, quic) = (bound.addr(), bound.quic_addr());
         TaskTracker::new().spawn(bound.serve());
-        Self { address, ours: Some(io), _theirs: None }
+        Self { address, quic, ours: Some(io), _theirs: None }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -145,6 +163,7 @@ fn talk(namespace: &mut NamespaceBuilder, remembered: Arc<Mutex<Vec<String>>>) {
     namespace.on_typed("shout", |socket: Socket, (room, text): (String, String)| async move {
         socket.namespace().emit_to_room(&room, "shouted", &text)
     });
+    namespace.on_typed("long", |_: Socket, bytes: usize| async move { Reply("x".repeat(bytes)) });
     let count = |socket: Socket, ()| async move { Reply(socket.namespace().len()) };
     namespace.on_typed("how many", count);
     namespace.on_typed("put me out", |socket: Socket, ()| async move { socket.disconnect(false) });

@@ -27,7 +27,8 @@ async fn a_client_that_is_cut_off_misses_nothing(kind: Kind, via: Via) {
 }
 
 async fn a_client_misses_nothing_of(server: Application, via: Via) {
-    let relay = Relay::start(server.address).await;
+    let udp = if via == Via::Quic { server.quic.unwrap() } else { server.address };
+    let relay = Relay::between(server.address, udp).await;
     let client = builder(&relay.url(), via).build().unwrap();
     let mut events = client.events();
     let socket = client.socket("/").unwrap();
@@ -92,6 +93,11 @@ async fn with_a_quick_heart() -> Application {
 #[tokio::test]
 async fn a_client_of_imks_that_is_cut_off_on_webtransport_misses_nothing() {
     a_client_misses_nothing_of(with_a_quick_heart().await, Via::WebTransport).await;
+}
+
+#[tokio::test]
+async fn a_client_of_imks_that_is_cut_off_on_quic_misses_nothing() {
+    a_client_misses_nothing_of(with_a_quick_heart().await, Via::Quic).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use crate::{Via, builder, hears, until, within};
 /// Everything that a client says and hears.
 async fn they_talk(kind: Kind, via: Via) {
     let server = Application::start(kind).await;
-    let client = builder(&server.url(), via).build().unwrap();
+    let builder = builder(&server.url(), via);
+    let builder = server.quic.iter().fold(builder, |builder, quic| builder.quic_port(quic.port()));
+    let client = builder.build().unwrap();
     let mut events = client.events();
     let socket = client.socket("/").unwrap();
     socket.on_question("your age?", |please: String| async move { if please == "please" { 42 } else { 0 } });
@@ -90,6 +92,11 @@ async fn they_talk_over_an_upgrade_with_imks() {
 #[tokio::test]
 async fn they_talk_over_webtransport_with_imks() {
     they_talk(Kind::Imks, Via::WebTransport).await;
+}
+
+#[tokio::test]
+async fn they_talk_over_quic_with_imks() {
+    they_talk(Kind::Imks, Via::Quic).await;
 }
 
 #[tokio::test]

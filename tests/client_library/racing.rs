@@ -59,6 +59,25 @@ async fn where_tcp_is_slow_quic_wins_and_the_loser_begins_no_session() {
 }
 
 #[tokio::test]
+async fn quic_without_http3_takes_part_where_the_client_was_told_of_it_and_others_follow_where_it_is_blocked()
+{
+    const RAW: TransportKind = TransportKind::Quic;
+    let server = with_a_quick_heart().await;
+    let relay = Relay::between(server.address, server.quic.unwrap()).await;
+    relay.slow_tcp(Duration::from_secs(2));
+    let rules = Racing::default().weight(QUIC, 0.0).weight(RAW, 0.7);
+    let client = racing(&relay, rules).quic_0rtt(true).build().unwrap();
+    let mut events = client.events();
+    within(client.namespace("/")).await.unwrap();
+    assert_eq!((client.stats().transport, client.best_protocol()), (Some(RAW), Some(RAW)));
+    relay.slow_tcp(Duration::ZERO);
+    relay.block_udp();
+    hears(&mut events, |event| matches!(event, ClientEvent::Reconnected { .. })).await;
+    assert_eq!(client.stats().transport, Some(TransportKind::WebSocket));
+    assert_eq!(client.stats().early_connects, 0, "a race is one of handshakes");
+}
+
+#[tokio::test]
 async fn where_udp_is_blocked_a_websocket_follows_after_the_head_start() {
     let server = with_a_quick_heart().await;
     let relay = Relay::start(server.address).await;

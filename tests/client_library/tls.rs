@@ -33,13 +33,19 @@ fn key_pem(made: &CertifiedKey<KeyPair>) -> String {
 
 /// imks over TLS, and its certificate.
 pub(crate) async fn with_tls(engine: engine::Config) -> (Application, CertifiedKey<KeyPair>) {
+    let (tls, made, _folder) = settings();
+    (Application::imks_with(engine, Some(tls)).await, made)
+}
+
+/// The settings of TLS with a certificate in a folder, which a server reads when it starts.
+pub(crate) fn settings() -> (tls::Config, CertifiedKey<KeyPair>, tempfile::TempDir) {
     let made = certificate("localhost");
     let folder = tempfile::tempdir().unwrap();
     let (cert, key): (PathBuf, PathBuf) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&cert, pem("CERTIFICATE", made.cert.der())).unwrap();
     std::fs::write(&key, key_pem(&made)).unwrap();
     let tls = tls::Config { cert: Some(cert), key: Some(key), ..tls::Config::default() };
-    (Application::imks_with(engine, Some(tls)).await, made)
+    (tls, made, folder)
 }
 
 #[tokio::test]

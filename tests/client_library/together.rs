@@ -174,7 +174,10 @@ async fn a_text_is_stored_in_its_channel_or_refused_with_a_reason() {
 #[tokio::test]
 async fn the_examples_reach_a_server_over_quic() {
     let server = Application::start(Kind::Imks).await;
-    assert_eq!(within(quic_client::run(&server.url(), "danger")).await.unwrap(), "webtransport");
+    let port = server.quic.map(|quic| quic.port());
+    for (port, transport) in [(None, "webtransport"), (port, "quic")] {
+        assert_eq!(within(quic_client::run(&server.url(), "danger", port)).await.unwrap(), transport);
+    }
     let won = within(auto_racing_client::run(&server.url(), Racing::default(), 1)).await.unwrap();
     assert!(won.is_some());
 }

@@ -83,13 +83,20 @@ pub(crate) struct Emit {
 }
 
 /// A transport that has opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Opened {
     pub(crate) transport: TransportKind,
     /// How long the server may say nothing: the interval and the timeout of its heartbeat.
     pub(crate) silence_max: Duration,
     pub(crate) payload_max: PayloadMax,
+    pub(crate) early: Option<Early>,
 }
+
+/// The namespaces whose CONNECT was sent together with the handshake of a transport.
+pub(crate) type Early = Vec<Path>;
+
+/// What a namespace says when it is joined, beside its credentials.
+pub(crate) type Greeting = serde_json::Map<String, serde_json::Value>;
 
 /// The largest message that a server takes, as its handshake announces it. It ends a connection that brings a larger one.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +108,13 @@ pub(crate) struct PayloadMax {
 
 /// Credentials as the JSON object of a CONNECT, or as nothing.
 pub(crate) type Credentials = Result<Option<serde_json::Map<String, serde_json::Value>>, ClientError>;
+
+/// Returns the JSON object of a CONNECT: the credentials, and the session to restore.
+pub(crate) fn hello(auth: Option<Greeting>, greeting: Greeting) -> String {
+    let mut auth = auth.unwrap_or_default();
+    auth.extend(greeting);
+    if auth.is_empty() { String::new() } else { serde_json::Value::Object(auth).to_string() }
+}
 
 /// The settings of the core.
 #[derive(Debug, Clone)]

@@ -18,7 +18,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use self::action::{
-    Action, Credentials, Emit, Incoming, Opened, Path, PayloadMax, Reply, Sending, Settings, Ticket,
+    Action, Credentials, Early, Emit, Greeting, Incoming, Opened, Path, PayloadMax, Reply, Sending, Settings,
+    Ticket, hello,
 };
 use self::action::{earlier, later};
 use self::context::Context;
@@ -174,9 +175,16 @@ impl Core {
         self.with(now, path, |namespace, cx| namespace.answer(cx, to, args, place));
     }
 
+    /// Returns the namespaces that will be joined as soon as there is a transport, and what is said there.
+    pub(crate) fn greetings(&self) -> Vec<(Path, Greeting)> {
+        let wanted = self.namespaces.iter().filter(|(_, namespace)| namespace.is_wanted());
+        wanted.map(|(path, namespace)| (path.clone(), namespace.greeting())).collect()
+    }
+
     /// Handles the opening of a transport.
     pub(crate) fn handle_opened(&mut self, now: Instant, opened: Opened) {
-        let Opened { transport, silence_max, payload_max } = opened;
+        let Opened { transport, silence_max, payload_max, early } = opened;
+        let early = early.unwrap_or_default();
         self.payload_max = payload_max;
         self.phase = Phase::Open { silence_max, dead_at: now + silence_max };
         self.decoder = decoder(self.settings.limits);
@@ -188,11 +196,14 @@ impl Core {
         for ticket in std::mem::take(&mut self.connecting) {
             self.answer(ticket, Ok(Reply::Done));
         }
-        self.with_all(now, |namespace, cx| {
-            if namespace.is_wanted() {
-                namespace.authenticate(cx);
-            }
-        });
+        for path in self.namespaces.keys().cloned().collect::<Vec<_>>() {
+            let is_early = early.contains(&path);
+            self.with(now, &path, |namespace, cx| match is_early {
+                true => namespace.handle_early(cx),
+                false if namespace.is_wanted() => namespace.authenticate(cx),
+                false => {}
+            });
+        }
     }
 
     /// Handles a transport that could not be opened.
@@ -226,6 +237,14 @@ impl Core {
         if let Err(error) = handled {
             self.lose(now, DisconnectReason::Protocol(error.into()));
         }
+    }
+
+    /// Handles a packet that came beside the others: a message in one piece, which the attachments of another may be
+    /// waited for beside.
+    pub(crate) fn handle_bulk(&mut self, now: Instant, packet: Packet) {
+        let between = std::mem::replace(&mut self.decoder, decoder(self.settings.limits));
+        self.handle_packet(now, packet);
+        self.decoder = between;
     }
 
     /// Handles a transport that another one has replaced.

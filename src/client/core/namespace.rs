@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::action::{Action, Credentials, Emit, Incoming, Path, Reply, Ticket, earlier, later};
+use super::action::{
+    Action, Credentials, Emit, Greeting, Incoming, Path, Reply, Ticket, earlier, hello, later,
+};
 use super::answers::Answers;
 use super::context::Context;
 use super::early::Early;
@@ -162,6 +164,12 @@ impl Namespace {
         cx.actions.push_back(Action::Authenticate { namespace, number, until });
     }
 
+    /// Handles a CONNECT that was sent before the connection was open. Meanwhile somebody may have taken it back.
+    pub(super) fn handle_early(&mut self, cx: &mut Context<'_>) {
+        let until = later(cx.now, cx.settings.join_timeout);
+        self.phase = if self.wanted { Phase::Connecting { until } } else { Phase::Leaving { until } };
+    }
+
     pub(super) fn handle_credentials(&mut self, cx: &mut Context<'_>, number: u64, credentials: Credentials) {
         if self.phase != Phase::Authenticating || number != self.credentials {
             return;
@@ -174,7 +182,7 @@ impl Namespace {
 
     /// Sends the CONNECT. The server would end every connection on which one comes that it does not take.
     fn connect(&mut self, cx: &mut Context<'_>, auth: Option<Map<String, Value>>) {
-        match cx.fitting(Outgoing::connect(&self.path, &self.hello(auth))) {
+        match cx.fitting(Outgoing::connect(&self.path, &hello(auth, self.greeting()))) {
             Ok(packet) => {
                 self.phase = Phase::Connecting { until: later(cx.now, cx.settings.join_timeout) };
                 cx.push(packet, None);
@@ -296,16 +304,16 @@ impl Namespace {
         earlier(earlier(self.answers.poll_timeout(), outbox), phase)
     }
 
-    /// Returns the JSON object of the CONNECT: the credentials, and the session to restore.
-    fn hello(&self, auth: Option<Map<String, Value>>) -> String {
-        let mut auth = auth.unwrap_or_default();
+    /// Returns what the CONNECT says about the session to restore.
+    pub(super) fn greeting(&self) -> Greeting {
+        let mut greeting = Greeting::new();
         if let Some(session) = &self.session {
-            auth.insert("pid".into(), session.pid.clone().into());
+            greeting.insert("pid".into(), session.pid.clone().into());
             if let Some(offset) = &session.offset {
-                auth.insert("offset".into(), offset.clone().into());
+                greeting.insert("offset".into(), offset.clone().into());
             }
         }
-        if auth.is_empty() { String::new() } else { Value::Object(auth).to_string() }
+        greeting
     }
 
     fn joined(&mut self, cx: &mut Context<'_>, payload: Option<Payload>) -> ImksResult<()> {

@@ -43,6 +43,9 @@ struct World {
     /// Packets on their way, if there is a wire.
     wire: Option<(VecDeque<Outgoing>, VecDeque<Packet>)>,
     is_opening: bool,
+    /// Whether namespaces are joined together with the handshake, and those to join.
+    is_early: bool,
+    greetings: Vec<(Path, Greeting)>,
     /// Whether the network takes nothing, so that packets keep their places.
     is_slow: bool,
     /// The largest message that the server takes.
@@ -94,6 +97,8 @@ impl World {
             server: Server::default(),
             wire: None,
             is_opening: false,
+            is_early: false,
+            greetings: Vec::new(),
             is_slow: false,
             payload_max: usize::MAX,
             held: Vec::new(),
@@ -139,7 +144,7 @@ impl World {
     fn act(&mut self) {
         while let Some(action) = self.core.poll_action() {
             match action {
-                Action::Open => self.is_opening = true,
+                Action::Open => (self.is_opening, self.greetings) = (true, self.core.greetings()),
                 Action::Drop | Action::Close => (self.is_opening, self.wire) = (false, None),
                 Action::Authenticate { namespace, number, .. } => self.asked.push_back((namespace, number)),
                 Action::Send(sending) => {
@@ -162,11 +167,18 @@ impl World {
             return;
         }
         if succeeds {
-            self.wire = Some(Default::default());
+            let (mut there, mut paths) = (VecDeque::new(), Vec::new());
+            for (path, greeting) in std::mem::take(&mut self.greetings) {
+                let token = json!({ "token": 0 }).as_object().unwrap().clone();
+                there.push_back(Outgoing::connect(&path, &hello(Some(token), greeting)).unwrap());
+                paths.push(path);
+            }
+            let early = self.is_early.then_some(paths);
+            self.wire = Some((if self.is_early { there } else { VecDeque::new() }, VecDeque::new()));
             self.server.current = None;
             let payload_max = PayloadMax { bytes: self.payload_max, is_base64: false };
             let opened =
-                Opened { transport: TransportKind::WebSocket, silence_max: 45 * SECOND, payload_max };
+                Opened { transport: TransportKind::WebSocket, silence_max: 45 * SECOND, payload_max, early };
             self.core.handle_opened(self.now, opened);
         } else {
             self.core.handle_failed(self.now, ClientError::connect("websocket", "refused"));
@@ -376,8 +388,9 @@ proptest! {
     #[test]
     fn nothing_acknowledged_is_lost_or_doubled_and_the_order_is_kept(
         steps in prop::collection::vec(step(), 0..160),
+        is_early in any::<bool>(),
     ) {
-        let mut world = World::new(settings(), Budget::new(1_000, 1_000_000));
+        let mut world = World { is_early, ..World::new(settings(), Budget::new(1_000, 1_000_000)) };
         world.join();
         let (mut sent, mut asked) = (Vec::new(), BTreeSet::new());
         for (number, step) in steps.iter().enumerate() {
@@ -607,6 +620,40 @@ fn a_namespace_that_is_left_before_the_answer_is_left_at_the_server_after_it() {
         _ => None,
     });
     assert_eq!(sids.collect::<Vec<_>>(), ["s2"], "the session of the one who left was nobody's");
+}
+
+#[test]
+fn a_namespace_that_is_joined_with_the_handshake_is_joined_once_and_restores_its_session() {
+    let mut world = World { is_early: true, ..World::new(settings(), Budget::new(9, 999)) };
+    for _ in 0..2 {
+        world.join();
+        world.open(true);
+        assert!(world.asked.is_empty(), "its CONNECT is on its way");
+        assert_eq!(world.on_their_way().len(), 1);
+        world.settle();
+        assert!(matches!(world.answers.remove(&JOIN), Some(Ok(Reply::Done))));
+        world.answers.clear();
+        world.broadcast();
+        world.settle();
+        world.cut();
+        world.broadcast();
+        world.pass(SECOND);
+    }
+    assert_eq!(world.delivered, [0, 1, 2]);
+    assert_eq!(world.server.next_pid, 1, "one session");
+}
+
+#[test]
+fn a_namespace_that_is_left_while_its_early_connect_is_on_its_way_is_left_after_the_answer() {
+    let mut world = World { is_early: true, ..World::new(settings(), Budget::new(9, 999)) };
+    world.join();
+    world.core.leave(world.now, &"/".into());
+    world.act();
+    world.open(true);
+    assert_eq!(world.on_their_way().len(), 1);
+    world.server_reads();
+    world.client_reads();
+    assert_eq!(world.on_their_way(), ["41"]);
 }
 
 #[test]

@@ -100,9 +100,12 @@ impl RawClient {
             tls,
             #[cfg(feature = "client-quic")]
             quic: None,
+            #[cfg(feature = "client-quic")]
+            raw: None,
             headers: HeaderMap::new(),
             timeout: Duration::MAX,
             message_bytes_max: bytes_max,
+            has_bulk: false,
             heard_at: Arc::new(Mutex::new(Instant::now())),
         };
         let io: Box<dyn Carrier> = Box::new(Io::connect(name, &dialer).await?);

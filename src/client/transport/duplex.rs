@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
+use std::net::UdpSocket;
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
@@ -35,8 +37,23 @@ pub(super) trait PacketStream: fmt::Debug + Send {
     /// Returns the next packet that has come in.
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<Result<Packet, DisconnectReason>>;
 
+    /// Returns the next packet that has come in beside the others, as a whole message, if there is a way for that.
+    fn poll_bulk(&mut self, _: &mut Context<'_>) -> Poll<Result<Packet, DisconnectReason>> {
+        Poll::Pending
+    }
+
+    /// Opens a way for large answers beside that for everything else, if the transport can have one.
+    fn open_bulk(&mut self) -> BoxFuture<'_, ClientResult<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Says goodbye. What the other side says to that does not matter any more.
     fn close(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Goes on from another address of this device, where the transport can.
+    fn rebind(&mut self, _: UdpSocket) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl Duplex {
@@ -70,6 +87,11 @@ impl Duplex {
         self.stream.close()
     }
 
+    /// Goes on from another address of this device, where the transport can.
+    pub(super) fn rebind(&mut self, socket: UdpSocket) -> io::Result<()> {
+        self.stream.rebind(socket)
+    }
+
     /// Sends what waits, and returns what has come in if `read`.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<LinkEvent> {
         if let Poll::Ready(Err(reason)) = self.poll_write(cx) {
@@ -78,7 +100,15 @@ impl Duplex {
         if !read {
             return Poll::Pending;
         }
-        self.stream.poll_packet(cx).map(|packet| packet.map_or_else(LinkEvent::Closed, LinkEvent::Packet))
+        if let Poll::Ready(packet) = self.stream.poll_packet(cx) {
+            return Poll::Ready(packet.map_or_else(LinkEvent::Closed, LinkEvent::Packet));
+        }
+        self.stream.poll_bulk(cx).map(|packet| packet.map_or_else(LinkEvent::Closed, LinkEvent::Bulk))
+    }
+
+    /// Opens a way for large answers beside that for everything else, if the transport can have one.
+    pub(super) async fn open_bulk(&mut self) -> ClientResult<()> {
+        self.stream.open_bulk().await
     }
 
     /// Waits for the first packet of a new session, and returns the text of the handshake.

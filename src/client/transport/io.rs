@@ -61,14 +61,14 @@ impl Io {
 /// Connects to the first address of a host that answers. An attempt begins when the one before it has failed or is
 /// late, so that an address from which nothing comes back (IPv6 that leads nowhere) does not use up the time of all.
 async fn reach(address: &Address) -> io::Result<TcpStream> {
-    let found = addresses(address).await?;
+    let found = addresses(&address.host, address.port).await?;
     let none = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     first(found.into_iter().map(TcpStream::connect), HEAD_START, none).await
 }
 
 /// Looks up the addresses of a host.
-pub(super) async fn addresses(address: &Address) -> io::Result<Vec<SocketAddr>> {
-    let found = lookup_host((&*address.host, address.port)).await?;
+pub(super) async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let found = lookup_host((host, port)).await?;
     Ok(found.take(ADDRESSES_MAX).collect())
 }
 

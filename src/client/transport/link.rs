@@ -1,5 +1,7 @@
 //! The open transport of a session: sends and receives packets, and changes from polling to another transport.
 
+use std::io;
+use std::net::UdpSocket;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +32,14 @@ impl Link {
         match self {
             Self::Duplex(duplex) => duplex.is_congested(),
             Self::Polling(polling) => polling.is_congested(),
+        }
+    }
+
+    /// Goes on from another address of this device, where the transport can.
+    pub(crate) fn rebind(&mut self, socket: UdpSocket) -> io::Result<()> {
+        match self {
+            Self::Duplex(duplex) => duplex.rebind(socket),
+            Self::Polling(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -74,7 +84,10 @@ impl Link {
                     LinkEvent::Closed(reason) => {
                         return Poll::Ready(Err(ClientError::ConnectionClosed(reason)));
                     }
-                    LinkEvent::Packet(_) | LinkEvent::Switched(_) | LinkEvent::NotUpgraded(_) => {}
+                    LinkEvent::Packet(_)
+                    | LinkEvent::Bulk(_)
+                    | LinkEvent::Switched(_)
+                    | LinkEvent::NotUpgraded(_) => {}
                 },
             }
         }

@@ -10,6 +10,8 @@ mod queue;
 mod quic;
 mod reach;
 mod staggered;
+#[cfg(feature = "client-quic")]
+mod stream;
 mod websocket;
 #[cfg(feature = "client-quic")]
 mod webtransport;
@@ -25,10 +27,10 @@ pub(crate) use self::io::Io;
 pub(crate) use self::link::Link;
 use self::polling::Polling;
 #[cfg(feature = "client-quic")]
-pub(crate) use self::quic::QuicConfig;
+pub(crate) use self::quic::{QuicConfig, Raw};
 use self::reach::Reached;
 use self::staggered::Staggered;
-pub(crate) use self::wire::{Dialer, LinkEvent};
+pub(crate) use self::wire::{Dialer, Joins, LinkEvent};
 use super::core::{Opened, PayloadMax};
 use super::error::{ClientError, ClientResult};
 use super::event::TransportKind;
@@ -111,11 +113,12 @@ impl Attempt {
 }
 
 /// Opens the first transport that can be opened: of those that race, lined up with a head start, and then in order.
-/// Also returns how each attempt went.
+/// `joins` may go with the handshake of a transport. Also returns how each attempt went.
 pub(crate) async fn open(
     dialer: Arc<Dialer>,
     transports: Transports,
     (racers, head_start): (Vec<TransportKind>, Duration),
+    mut joins: Option<Joins>,
 ) -> (Vec<Attempt>, ClientResult<(Link, Opened)>) {
     let Transports { racing, order, upgrades } = transports;
     let reach_timeout = racing.map_or(dialer.timeout, |racing| racing.reach_timeout().min(dialer.timeout));
@@ -128,7 +131,7 @@ pub(crate) async fn open(
         while let Some((transport, took, result)) = race.next().await {
             let begun = Instant::now();
             let result = match result {
-                Ok(reached) => begin_in_time(&dialer, reached, &upgrades).await,
+                Ok(reached) => begin_in_time(&dialer, reached, &upgrades, joins.take()).await,
                 Err(error) => Err(error),
             };
             let reached = result.is_ok().then_some(took);
@@ -171,8 +174,9 @@ async fn begin_in_time(
     dialer: &Arc<Dialer>,
     reached: Reached,
     upgrades: &[TransportKind],
+    joins: Option<Joins>,
 ) -> ClientResult<(Link, Opened)> {
-    let beginning = timeout(dialer.timeout, Box::pin(begin(dialer, reached, upgrades)));
+    let beginning = timeout(dialer.timeout, Box::pin(begin(dialer, reached, upgrades, joins)));
     beginning.await.unwrap_or(Err(ClientError::Timeout("the beginning of a session")))
 }
 
@@ -181,13 +185,17 @@ async fn begin(
     dialer: &Arc<Dialer>,
     reached: Reached,
     upgrades: &[TransportKind],
+    joins: Option<Joins>,
 ) -> ClientResult<(Link, Opened)> {
     match reached {
         Reached::Duplex(carrier) => {
-            let mut duplex = carrier.begin(dialer, None).await?;
+            let (mut duplex, early) = carrier.begin(dialer, None, joins).await?;
             let transport = duplex.kind();
             let handshake = Handshake::read(transport, &duplex.handshake().await?)?;
-            Ok((Link::Duplex(duplex), handshake.opened(transport)))
+            if handshake.bulk && dialer.has_bulk {
+                duplex.open_bulk().await?;
+            }
+            Ok((Link::Duplex(duplex), Opened { early, ..handshake.opened(transport) }))
         }
         Reached::Polling(connection) => {
             let transport = TransportKind::Polling;
@@ -211,6 +219,9 @@ struct Handshake {
     ping_interval: u64,
     ping_timeout: u64,
     max_payload: Option<usize>,
+    /// Whether the server sends large answers on a second stream, if there is one.
+    #[serde(default)]
+    bulk: bool,
 }
 
 impl Handshake {
@@ -224,7 +235,7 @@ impl Handshake {
             bytes: self.max_payload.unwrap_or(usize::MAX),
             is_base64: transport == TransportKind::Polling,
         };
-        Opened { transport, silence_max: Duration::from_millis(silence), payload_max }
+        Opened { transport, silence_max: Duration::from_millis(silence), payload_max, early: None }
     }
 }
 

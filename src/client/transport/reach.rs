@@ -8,9 +8,10 @@ use super::duplex::Duplex;
 use super::http::HttpConnection;
 use super::io::Io;
 use super::websocket::WebSocket;
+use super::wire::{Dialer, Joins, Session};
 #[cfg(feature = "client-quic")]
-use super::webtransport::{Quic, WebTransport};
-use super::wire::{Dialer, Session};
+use super::{quic::Quic, webtransport::Http3};
+use crate::client::core::Early;
 use crate::client::error::{ClientError, ClientResult};
 use crate::client::event::TransportKind;
 
@@ -24,7 +25,9 @@ pub(crate) enum Reached {
 pub(crate) enum Carrier {
     WebSocket(Io),
     #[cfg(feature = "client-quic")]
-    WebTransport(Quic),
+    WebTransport(Http3),
+    #[cfg(feature = "client-quic")]
+    Quic(Quic),
 }
 
 impl Reached {
@@ -50,18 +53,33 @@ impl Carrier {
         match transport {
             TransportKind::WebSocket => Io::connect(transport.name(), dialer).await.map(Self::WebSocket),
             #[cfg(feature = "client-quic")]
-            TransportKind::WebTransport => Quic::connect(dialer, cookies).await.map(Self::WebTransport),
+            TransportKind::WebTransport => Http3::connect(dialer, cookies).await.map(Self::WebTransport),
+            #[cfg(feature = "client-quic")]
+            TransportKind::Quic => Quic::connect(dialer).await.map(Self::Quic),
             other => Err(ClientError::Config(format!("{other} is not built in, or takes over from nothing"))),
         }
     }
 
     /// Opens the transport, for a new session or for one that was begun on polling.
-    pub(super) async fn begin(self, dialer: &Dialer, session: Option<&Session>) -> ClientResult<Duplex> {
-        Ok(match self {
+    /// `joins` are the namespaces that may be joined at once; those that were are returned.
+    #[cfg_attr(not(feature = "client-quic"), expect(unused_variables, reason = "only QUIC can join early"))]
+    pub(super) async fn begin(
+        self,
+        dialer: &Dialer,
+        session: Option<&Session>,
+        joins: Option<Joins>,
+    ) -> ClientResult<(Duplex, Option<Early>)> {
+        let duplex = match self {
             Self::WebSocket(io) => Duplex::new(WebSocket::open(dialer, io, session).await?),
             #[cfg(feature = "client-quic")]
-            Self::WebTransport(quic) => Duplex::new(WebTransport::open(dialer, quic, session).await?),
-        })
+            Self::WebTransport(http3) => Duplex::new(http3.begin(dialer, session).await?),
+            #[cfg(feature = "client-quic")]
+            Self::Quic(quic) => {
+                let (stream, early) = quic.begin(dialer, joins).await?;
+                return Ok((Duplex::new(stream), early));
+            }
+        };
+        Ok((duplex, None))
     }
 }
 
@@ -72,7 +90,7 @@ pub(super) async fn probe(
     transport: TransportKind,
 ) -> ClientResult<Duplex> {
     let carrier = Carrier::open(&dialer, transport, session.cookies.as_ref()).await?;
-    let mut duplex = carrier.begin(&dialer, Some(&session)).await?;
+    let (mut duplex, _) = carrier.begin(&dialer, Some(&session), None).await?;
     duplex.probe().await?;
     Ok(duplex)
 }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::time::Instant;
+use tungstenite::Utf8Bytes;
 
 #[cfg(feature = "client-quic")]
-use super::quic::QuicConfig;
+use super::quic::{QuicConfig, Raw};
 use crate::client::address::Address;
+use crate::client::core::Path;
 use crate::client::error::{ClientError, DisconnectReason};
 use crate::client::event::TransportKind;
 use crate::engine::Packet;
@@ -23,17 +26,37 @@ pub(crate) struct Dialer {
     pub(crate) tls: Option<Arc<ClientConfig>>,
     #[cfg(feature = "client-quic")]
     pub(crate) quic: Option<QuicConfig>,
+    #[cfg(feature = "client-quic")]
+    pub(crate) raw: Option<Raw>,
     pub(crate) headers: HeaderMap,
     /// How long it may take to reach the server, and then to begin the session.
     pub(crate) timeout: Duration,
     /// The size of the largest message, or answer to a request, that is taken from the server.
     pub(crate) message_bytes_max: usize,
+    /// Whether large answers come on a second stream, where the server can send them so.
+    pub(crate) has_bulk: bool,
     /// When bytes last came from the server. A large packet may be on its way for longer than the server may say
     /// nothing, and this tells that from silence.
     pub(crate) heard_at: Arc<Mutex<Instant>>,
 }
 
+/// The CONNECTs that may go with the handshake of a transport, with the credentials that are asked for when it is
+/// awaited.
+pub(crate) type Joins = BoxFuture<'static, Vec<(Path, Utf8Bytes)>>;
+
 impl Dialer {
+    /// Whether the next session may begin together with the handshake of its transport.
+    #[cfg(feature = "client-quic")]
+    pub(crate) fn may_be_early(&self) -> bool {
+        self.raw.as_ref().is_some_and(Raw::may_be_early)
+    }
+
+    /// Whether the next session may begin together with the handshake of its transport: only QUIC can.
+    #[cfg(not(feature = "client-quic"))]
+    pub(crate) fn may_be_early(&self) -> bool {
+        false
+    }
+
     /// Returns one that reaches the same server and says nothing about the connection of the client, which may be lost
     /// although the server is heard on others.
     pub(crate) fn apart(&self) -> Self {
@@ -71,6 +94,8 @@ pub(super) fn cookies(answer: &HeaderMap) -> Option<HeaderValue> {
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     Packet(Packet),
+    /// A packet that has come beside the others. Its message is whole.
+    Bulk(Packet),
     /// Another transport has taken over.
     Switched(TransportKind),
     /// No other transport could take over. Polling goes on.
@@ -97,9 +122,12 @@ mod tests {
             tls: None,
             #[cfg(feature = "client-quic")]
             quic: None,
+            #[cfg(feature = "client-quic")]
+            raw: None,
             headers: HeaderMap::new(),
             timeout: Duration::ZERO,
             message_bytes_max: 0,
+            has_bulk: false,
             heard_at: Arc::new(Mutex::new(Instant::now())),
         };
         assert_eq!(dialer.headers(Some(&cookies))[COOKIE], "io=abc; node = 7");
