@@ -3,6 +3,7 @@
 //! interval and the timeout together from one ping to the next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -16,6 +17,8 @@ pub(crate) struct Heartbeat {
     suspended: bool,
     /// The time by which the peer has read what it was sent, if reading is known to take time.
     read_by: Instant,
+    /// When the last ping was sent, until its pong has come.
+    pinged_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub(crate) enum Beat {
 impl Heartbeat {
     pub(crate) fn new(timing: Arc<Timing>, now: Instant) -> Self {
         let state = State::Idle(now + timing.ping_interval);
-        Self { timing, state, suspended: false, read_by: now }
+        Self { timing, state, suspended: false, read_by: now, pinged_at: None }
     }
 
     /// Creates the heartbeat of a session whose client pings (version 3).
@@ -54,9 +57,11 @@ impl Heartbeat {
         matches!(self.state, State::Waiting(_))
     }
 
-    /// Handles a pong, solicited or not: the next ping is due one interval from now.
-    pub(crate) fn handle_pong(&mut self, now: Instant) {
+    /// Handles a pong, solicited or not: the next ping is due one interval from now. Returns the time since the ping, if
+    /// it answers one.
+    pub(crate) fn handle_pong(&mut self, now: Instant) -> Option<Duration> {
         self.state = State::Idle(now + self.timing.ping_interval);
+        self.pinged_at.take().map(|pinged_at| now - pinged_at)
     }
 
     /// Handles any other packet. The first one after a ping restarts the wait for the pong, once, so that a
@@ -119,6 +124,7 @@ impl Heartbeat {
                 let sent = if now - due <= self.timing.ping_timeout / 2 { due } else { now };
                 let deadline = sent.max(self.read_by) + self.timing.ping_timeout;
                 self.state = State::Pinged { deadline, refreshed: false };
+                self.pinged_at = Some(now);
                 Some(Beat::Ping)
             }
             State::Waiting(deadline) | State::Pinged { deadline, .. }
@@ -141,8 +147,6 @@ impl Heartbeat {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn timing() -> Arc<Timing> {
@@ -177,8 +181,9 @@ mod tests {
     fn the_next_ping_comes_one_interval_after_the_pong() {
         let (mut heartbeat, start) = start();
         heartbeat.handle_timeout(start + ms(300));
-        heartbeat.handle_pong(start + ms(450));
+        assert_eq!(heartbeat.handle_pong(start + ms(450)), Some(ms(150)));
         assert_eq!(heartbeat.poll_timeout(), Some(start + ms(750)));
+        assert_eq!(heartbeat.handle_pong(start + ms(460)), None, "nobody has asked for this one");
     }
 
     #[test]

@@ -103,6 +103,8 @@ instruments! {
     QUIC_HANDSHAKES: Counter[outcome: QuicHandshake] = "imks_webtransport_handshakes_total";
     /// Engine.IO requests refused, by error
     REQUESTS_REFUSED: Counter[error: RequestError] = "imks_requests_refused_total";
+    /// Time from a ping to its pong, whatever the client had to read before it included
+    RTT_SECONDS: Latency = "imks_session_rtt_seconds";
     /// Engine.IO messages by direction
     MESSAGES: Counter[direction: Direction] = "imks_messages_total";
     /// Bytes of Engine.IO messages by direction; outgoing bytes include the framing

@@ -14,10 +14,21 @@ pub use frame::{Frame, FrameWriter};
 pub use packet::{Message, Packet};
 
 cfg_if::cfg_if! {
-    if #[cfg(any(feature = "socketio", fuzzing))] {
+    if #[cfg(any(feature = "socketio", feature = "client", fuzzing))] {
         mod inflate;
+        pub(crate) mod websocket;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(any(feature = "socketio", feature = "client"))] {
+        pub(crate) mod deflate;
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(any(feature = "socketio", fuzzing))] {
         pub mod legacy;
-        mod websocket;
     }
 }
 
@@ -40,7 +51,6 @@ cfg_if::cfg_if! {
         mod close;
         pub mod config;
         mod connection;
-        mod deflate;
         mod duplex;
         mod forward;
         mod handshake;
@@ -67,7 +77,7 @@ cfg_if::cfg_if! {
             forward::{ForwardedKind, ForwardedReply, ForwardedRequest, NotForwarded},
             frame::Reservation,
             handshake::{Handshake, Secure, Sid},
-            outbox::{Outbox, OutboxLimits, Pressure, Queued, SendError, Slot},
+            outbox::{Lane, Outbox, OutboxLimits, Pressure, Queued, SendError, Slot},
             server::Engine,
             transport::{Protocol, Transport},
             raw_stream::{RawStream, TakeStream},

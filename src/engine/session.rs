@@ -5,6 +5,7 @@
 //! not.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub(crate) struct Session {
     messages: VecDeque<Message>,
     /// The total size of `messages` in bytes.
     message_bytes: usize,
+    /// The time from the last ping to its pong in microseconds; 0 if it was taken, or is not known.
+    rtt_micros: u32,
 }
 
 #[derive(Debug)]
@@ -103,6 +106,7 @@ impl Session {
             outputs: VecDeque::new(),
             messages: VecDeque::new(),
             message_bytes: 0,
+            rtt_micros: 0,
         }
     }
 
@@ -260,6 +264,11 @@ impl Session {
         [self.heartbeat.poll_timeout(), upgrade, closing].into_iter().flatten().min()
     }
 
+    /// Returns the time from a ping to its pong in microseconds, once for each that was measured.
+    pub(crate) fn poll_rtt(&mut self) -> Option<NonZeroU32> {
+        NonZeroU32::new(std::mem::take(&mut self.rtt_micros))
+    }
+
     pub(crate) fn transport(&self) -> Transport {
         self.transport
     }
@@ -296,7 +305,10 @@ impl Session {
                 self.heartbeat.handle_other(now);
                 self.output(Output::Pong);
             }
-            Packet::Pong(_) if !self.heartbeat.is_passive() => self.heartbeat.handle_pong(now),
+            Packet::Pong(_) if !self.heartbeat.is_passive() => {
+                let rtt = self.heartbeat.handle_pong(now).unwrap_or_default();
+                self.rtt_micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+            }
             Packet::Close => self.close(CloseReason::TransportClose),
             // In version 4 only the server pings, in version 3 only the client.
             Packet::Ping(_) | Packet::Pong(_) => self.close(CloseReason::TransportError),
@@ -433,6 +445,18 @@ mod tests {
         assert_eq!((bench.time(299), bench.time(300)), (vec![], vec![Output::Ping]));
         assert_eq!(bench.time(500), [Output::Closed(CloseReason::PingTimeout)]);
         assert_eq!((bench.session.poll_timeout(), bench.time(900)), (None, vec![]));
+    }
+
+    #[test]
+    fn the_time_from_a_ping_to_its_pong_is_told_once() {
+        let mut bench = Bench::new(Transport::WebSocket);
+        let pong = || Packet::Pong("".into());
+        bench.packet(10, Wire::Current, pong());
+        assert_eq!(bench.session.poll_rtt(), None, "nobody has asked");
+        bench.time(310);
+        bench.packet(353, Wire::Current, pong());
+        assert_eq!(bench.session.poll_rtt().map(NonZeroU32::get), Some(43_000));
+        assert_eq!(bench.session.poll_rtt(), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::push::Push;
 use crate::envelope::{ErrorBody, Failure, RequestId, Success};
 use crate::error::Code;
 use crate::models::text::Nonce;
-use crate::socket::{self, Ack, Event, Socket};
+use crate::socket::{self, Ack, Event, Lane, Socket};
 use crate::{ImksError, ImksResult};
 
 /// The outcome of a handler.
@@ -37,7 +37,8 @@ pub(super) fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Hand
     let request_id = RequestId::next();
     let envelope = Success::new(&data, &request_id);
     let sent = match room {
-        Some(room) => ack.send_holding(&envelope, |bytes| room.for_bytes(bytes)),
+        // What needs room of its own is history, and what was missed: nobody waits behind it.
+        Some(room) => ack.lane(Lane::Bulk).send_holding(&envelope, |bytes| room.for_bytes(bytes)),
         None => ack.send(&envelope),
     };
     note_sent(event.socket(), sent);

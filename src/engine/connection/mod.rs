@@ -16,6 +16,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::task::unconstrained;
 use tokio::time::Instant;
@@ -246,6 +247,10 @@ impl Connection {
 
     /// Performs the actions of the session.
     fn outputs(&mut self, cx: &mut Context<'_>) {
+        if let Some(micros) = self.session.poll_rtt() {
+            self.outbox.0.set_rtt(micros);
+            metrics::RTT_SECONDS.record(Duration::from_micros(micros.get().into()));
+        }
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Ping => {

@@ -28,16 +28,6 @@ struct Place {
 }
 
 impl Latest {
-    /// Returns the number of replaceable packets.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is a packet of this slot.
-    pub(super) fn holds(&self, slot: Slot) -> bool {
-        self.0.iter().any(|place| place.slot == slot)
-    }
-
     /// Adds a packet at the end of the queue. Beyond [`LATEST_MAX`] it is like any other packet.
     pub(super) fn add(&mut self, slot: Slot, at: usize, frames: usize) {
         if frames > 0 && self.0.len() < LATEST_MAX {
@@ -62,5 +52,5 @@ impl Latest {
 
 /// The most packets of one queue that can be replaced. Few enough to be looked through.
 pub(super) const LATEST_MAX: usize = 64;
-/// The most packets that may wait although they are volatile.
+/// The most packets of one queue that may wait although they are of no use later.
 pub(super) const VOLATILE_WAITING_MAX: usize = 16;

@@ -96,7 +96,7 @@ fn a_state_that_waits_stays_when_a_newer_one_comes_after_the_close() {
 fn volatile_states_wait_while_few_do_and_never_close_a_slow_client() {
     let outbox = outbox_of(Transport::WebSocket);
     let state =
-        |number: usize| outbox.send_volatile_latest(&[Frame::text(&number.to_string())], slot(number));
+        |number: usize| outbox.send_ephemeral(&[Frame::text(&number.to_string())], Some(slot(number)));
     assert!(state(0), "it can be sent at once");
     assert_eq!(take(&outbox), ["0"]);
     block(&outbox);

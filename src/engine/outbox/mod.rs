@@ -9,7 +9,12 @@
 //!
 //! A packet with a [`Slot`] replaces an earlier one of the same slot that waits for a client which does not keep up. The
 //! newer one goes to the end, so it overtakes nothing; all others keep their order (docs/adr/0054).
+//!
+//! A packet of another [`Lane`] than [`Lane::Chat`] waits behind the others for such a client (docs/adr/0062).
 
+mod lanes;
+#[cfg(test)]
+mod lanes_tests;
 mod latest;
 #[cfg(test)]
 mod latest_tests;
@@ -22,7 +27,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+pub use self::lanes::Lane;
 pub use self::latest::Slot;
 pub(crate) use self::limits::Backlog;
 pub use self::limits::{OutboxLimits, Queued};
@@ -75,6 +82,22 @@ impl Outbox {
         self.0.push_latest(&self.for_wire(frames), slot)
     }
 
+    /// Queues all messages or none, like [`Outbox::send_all`]. While the wire is blocked, or a polling client does not
+    /// poll, they wait in their lane. Those of [`Lane::Ephemeral`] are sent like [`Outbox::send_ephemeral`].
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after a close, [`SendError::Slow`] when the queue is full, which closes it.
+    pub fn send_in(&self, frames: &[Frame], lane: Lane) -> Result<Pressure, SendError> {
+        let frames = self.for_wire(frames);
+        match lane {
+            Lane::Ephemeral => {
+                self.0.push_ephemeral(&frames, None);
+                Ok(Pressure(false))
+            }
+            Lane::Chat | Lane::Bulk => self.0.push_in(&frames, lane),
+        }
+    }
+
     /// Queues messages that answer a request of this client, adjacent on the wire. They never count as slow
     /// reading. While more than [`OutboxLimits::answer_bytes_high`] bytes of them wait, the connection hands
     /// out no further message of the client. `reservation` is dropped when the messages are written, or with
@@ -83,8 +106,23 @@ impl Outbox {
     /// # Errors
     /// [`SendError::Closed`] or [`SendError::Slow`] once the queue accepts nothing any more.
     pub fn answer(&self, frames: &[Frame], reservation: Option<Reservation>) -> Result<(), SendError> {
+        self.answer_in(frames, reservation, Lane::Chat)
+    }
+
+    /// Queues messages that answer a request of this client, like [`Outbox::answer`]. Those of [`Lane::Bulk`] wait behind
+    /// everything else; all others are of [`Lane::Chat`].
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] or [`SendError::Slow`] once the queue accepts nothing any more.
+    pub fn answer_in(
+        &self,
+        frames: &[Frame],
+        reservation: Option<Reservation>,
+        lane: Lane,
+    ) -> Result<(), SendError> {
+        let lane = if lane == Lane::Bulk { lane } else { Lane::Chat };
         let frames = self.for_wire(frames);
-        self.0.push_answer(frames.iter().map(|frame| frame.clone().into_answer(reservation.as_ref())))
+        self.0.push_answer(frames.iter().map(|frame| frame.clone().into_answer(reservation.as_ref())), lane)
     }
 
     /// Queues one message that answers a request of this client, like [`Outbox::answer`]. The message is
@@ -94,7 +132,7 @@ impl Outbox {
     /// [`SendError::Closed`] or [`SendError::Slow`] once the queue accepts nothing any more.
     pub fn answer_one(&self, frame: Frame, reservation: Option<Reservation>) -> Result<(), SendError> {
         let frame = if self.0.compresses(&frame) { frame.deflated() } else { frame };
-        self.0.push_answer([frame.into_answer(reservation.as_ref())])
+        self.0.push_answer([frame.into_answer(reservation.as_ref())], Lane::Chat)
     }
 
     /// Queues the messages only if the wire can accept them now: it is a WebSocket that is not blocked, or a
@@ -103,10 +141,11 @@ impl Outbox {
         self.0.push_volatile(self.for_wire(frames).iter().cloned())
     }
 
-    /// Queues the messages like [`Outbox::send_volatile`]. If the wire cannot accept them now, they wait if they replace
-    /// some that do, or while few wait; they never close the connection. Returns whether they were queued.
-    pub fn send_volatile_latest(&self, frames: &[Frame], slot: Slot) -> bool {
-        self.0.push_volatile_latest(&self.for_wire(frames), slot)
+    /// Queues the messages like [`Outbox::send_volatile`]. If the wire cannot accept them now, they wait behind everything
+    /// that is not of [`Lane::Bulk`] if they replace some with the same `slot`, or while few wait; they never close the
+    /// connection. Returns whether they were queued.
+    pub fn send_ephemeral(&self, frames: &[Frame], slot: Option<Slot>) -> bool {
+        self.0.push_ephemeral(&self.for_wire(frames), slot)
     }
 
     /// Whether the wire would compress one of these messages: permessage-deflate was negotiated, and the
@@ -178,6 +217,11 @@ impl Outbox {
 
     fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         self.0.poll_drained(cx)
+    }
+
+    /// Returns the last time from a ping to its pong, if one has come.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.0.rtt()
     }
 
     /// Returns the transport that carries the connection now.

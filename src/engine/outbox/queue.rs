@@ -1,12 +1,16 @@
 //! The outgoing queue of one connection, in the only allocation that the connection shares with its senders.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
+use super::lanes::{Lane, Later};
 use super::latest::{Latest, Slot, VOLATILE_WAITING_MAX};
 use super::{Backlog, OutboxLimits, Pressure, Queued, SendError};
 use crate::engine::deflate::Threshold;
@@ -26,6 +30,8 @@ pub(crate) struct Queue {
     transport: AtomicU8,
     /// The size from which the wire wants messages compressed.
     threshold: AtomicU32,
+    /// The last time from a ping to its pong in microseconds; 0 while it is not known.
+    rtt_micros: AtomicU32,
     /// The Engine.IO version of the client.
     pub(crate) protocol: Protocol,
     limits: Arc<OutboxLimits>,
@@ -34,7 +40,9 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     frames: VecDeque<Frame>,
-    /// The packets in `frames`.
+    /// The packets of lanes that wait behind `frames`; `None` for clients that keep up.
+    later: Option<Box<Later>>,
+    /// The packets in `frames` and `later`.
     queued: Backlog,
     /// The packets in `frames` that can be replaced; `None` for clients that keep up.
     latest: Option<Box<Latest>>,
@@ -86,18 +94,18 @@ impl State {
             let everything = take == Take::All;
             return if everything { self.take_all() } else { VecDeque::new() };
         };
-        if self.frames.len() <= packets && self.queued.total().bytes <= bytes {
+        let Queued { packets: waiting, bytes: size } = self.queued.total();
+        if waiting <= packets && size <= bytes {
             return self.take_all();
         }
         let mut taken = VecDeque::new();
         let mut room = bytes;
-        while let Some(frame) = self.frames.front()
+        while let Some(frame) = self.front()
             && taken.len() < packets
             && (taken.is_empty() || frame.len() <= room)
         {
             room = room.saturating_sub(frame.len());
-            self.queued.remove(frame);
-            taken.extend(self.frames.pop_front());
+            taken.extend(self.frames.pop_front().inspect(|frame| self.queued.remove(frame)));
         }
         if let Some(latest) = &mut self.latest {
             latest.advance(taken.len());
@@ -105,10 +113,41 @@ impl State {
         taken
     }
 
+    /// Returns the next frame. A packet of another lane becomes the next one as a whole: whatever of it stays behind
+    /// must not be overtaken any more.
+    fn front(&mut self) -> Option<&Frame> {
+        if self.frames.is_empty() {
+            self.frames.extend(self.later.as_mut().and_then(|later| later.pop())?);
+        }
+        self.frames.front()
+    }
+
     fn take_all(&mut self) -> VecDeque<Frame> {
         self.queued = Backlog::default();
         self.latest = None;
+        if let Some(mut later) = self.later.take() {
+            while let Some(packet) = later.pop() {
+                self.frames.extend(packet);
+            }
+        }
         std::mem::take(&mut self.frames)
+    }
+
+    /// Queues a packet of a lane that waits behind the others, if `waits` or an earlier one of its lane does.
+    fn push_in(
+        &mut self,
+        lane: Lane,
+        waits: bool,
+        frames: impl IntoIterator<Item = Frame>,
+        slot: Option<Slot>,
+    ) {
+        let joins = self.later.as_ref().is_some_and(|later| !later.is_empty(lane));
+        if lane == Lane::Chat || !(waits || joins) {
+            return frames.into_iter().for_each(|frame| self.push(frame));
+        }
+        let frames: SmallVec<[Frame; 1]> = frames.into_iter().collect();
+        frames.iter().for_each(|frame| self.queued.add(frame, frame.len()));
+        self.later.get_or_insert_default().push(lane, frames, slot);
     }
 
     /// Queues a packet that can be replaced.
@@ -126,14 +165,11 @@ impl State {
         metrics::OUTBOX_REPLACED.increment();
     }
 
-    /// Whether a packet of this slot waits.
-    fn replaces(&self, slot: Slot) -> bool {
-        self.latest.as_ref().is_some_and(|latest| latest.holds(slot))
-    }
-
-    /// Returns the number of packets that can be replaced.
-    fn replaceable(&self) -> usize {
-        self.latest.as_ref().map_or(0, |latest| latest.len())
+    /// Removes the packet of a slot from those that are of no use later, if there is one.
+    fn make_way_later(&mut self, slot: Slot) {
+        let Some(packet) = self.later.as_mut().and_then(|later| later.remove(slot)) else { return };
+        packet.iter().for_each(|frame| self.queued.remove(frame));
+        metrics::OUTBOX_REPLACED.increment();
     }
 
     fn pushes(&self) -> Queued {
@@ -176,6 +212,7 @@ impl Queue {
             disconnect: AtomicBool::new(false),
             transport: AtomicU8::new(transport as u8),
             threshold: AtomicU32::new(Threshold::NEVER.get()),
+            rtt_micros: AtomicU32::new(0),
             protocol,
             limits,
         }
@@ -190,12 +227,28 @@ impl Queue {
         Ok(pressure)
     }
 
-    pub(super) fn push_answer(&self, frames: impl IntoIterator<Item = Frame>) -> Result<(), SendError> {
+    /// Queues a packet of a lane, like [`Queue::push`].
+    pub(super) fn push_in(&self, frames: &[Frame], lane: Lane) -> Result<Pressure, SendError> {
+        let mut state = self.state.lock();
+        self.admit(&mut state)?;
+        let waits = self.waits_for_client(&state);
+        state.push_in(lane, waits, frames.iter().cloned(), None);
+        let pressure = Pressure(self.is_pressed(&state));
+        self.wake_locked(state);
+        Ok(pressure)
+    }
+
+    pub(super) fn push_answer(
+        &self,
+        frames: impl IntoIterator<Item = Frame>,
+        lane: Lane,
+    ) -> Result<(), SendError> {
         let mut state = self.state.lock();
         if let Some(refusal) = state.refusal() {
             return Err(refusal);
         }
-        frames.into_iter().for_each(|frame| state.push(frame));
+        let waits = lane == Lane::Bulk && self.waits_for_client(&state);
+        state.push_in(lane, waits, frames, None);
         self.publish_answers(&state);
         self.wake_locked(state);
         Ok(())
@@ -224,20 +277,25 @@ impl Queue {
         Ok(pressure)
     }
 
-    pub(super) fn push_volatile_latest(&self, frames: &[Frame], slot: Slot) -> bool {
+    /// Queues a packet that is of no use later. It replaces the one of its slot that waits.
+    pub(super) fn push_ephemeral(&self, frames: &[Frame], slot: Option<Slot>) -> bool {
         let mut state = self.state.lock();
-        if !self.waits_for_client(&state) {
+        let later = state.later.as_ref();
+        let is_first = later.is_none_or(|later| later.is_empty(Lane::Ephemeral));
+        if is_first && !self.waits_for_client(&state) {
             drop(state);
             return self.push_volatile(frames.iter().cloned());
         }
         let refused = state.refusal().is_some();
-        let has_room = || state.replaceable() < VOLATILE_WAITING_MAX && !self.is_full(&state);
-        if refused || !(has_room() || state.replaces(slot)) {
+        let has_room =
+            later.is_none_or(|later| later.ephemeral() < VOLATILE_WAITING_MAX) && !self.is_full(&state);
+        let replaces = slot.is_some_and(|slot| later.is_some_and(|later| later.holds(slot)));
+        if refused || !(has_room || replaces) {
             metrics::VOLATILE_DROPPED.increment();
             return false;
         }
-        state.make_way(slot);
-        state.push_latest(frames, slot);
+        slot.into_iter().for_each(|slot| state.make_way_later(slot));
+        state.push_in(Lane::Ephemeral, true, frames.iter().cloned(), slot);
         self.wake_locked(state);
         true
     }
@@ -309,6 +367,12 @@ impl Queue {
     /// Returns the transport that carries the connection now.
     pub(crate) fn transport(&self) -> Transport {
         Transport::from_repr(self.transport.load(Ordering::Relaxed))
+    }
+
+    /// Returns the last time from a ping to its pong, if there is one.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        let micros = self.rtt_micros.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros.into()))
     }
 
     /// Wakes the connection unless it is awake already.
@@ -398,7 +462,7 @@ impl Queue {
         }
         state.poll_waiting = poll_waiting && frames.is_empty();
         if self.transport() == Transport::Polling {
-            let waits = !state.frames.is_empty();
+            let waits = state.queued.total().packets > 0;
             state.count_waiting(waits);
         }
         self.wake_waiting(&mut state);
@@ -414,6 +478,11 @@ impl Queue {
     /// compressed message cannot end up on a wire that did not negotiate it.
     pub(crate) fn compress_from(&self, threshold: Threshold) {
         self.threshold.store(threshold.get(), Ordering::Relaxed);
+    }
+
+    /// Records the time from a ping to its pong in microseconds.
+    pub(crate) fn set_rtt(&self, micros: NonZeroU32) {
+        self.rtt_micros.store(micros.get(), Ordering::Relaxed);
     }
 
     /// Refuses sends from now on. Queued packets stay.

@@ -102,9 +102,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::Lane;
     use crate::socket::codec::arguments::One;
     use crate::socket::codec::encoder::encode_event;
-    use crate::socket::namespace::cluster_link::{Change, Operation, PacketData, Target};
+    use crate::socket::namespace::cluster_link::{Change, Operation, Target, Waits};
 
     fn node() -> NodeId {
         NodeId::from_bytes([1, 2, 3, 4, 5])
@@ -113,8 +114,8 @@ mod tests {
     #[test]
     fn a_message_is_read_as_it_was_written_and_travels_on_the_channel_of_its_namespace() {
         let packet = encode_event("/chat", None, "hi", &One(&"there")).unwrap();
-        let operation =
-            Operation::Broadcast { event: PacketData::of(&packet), volatile: false, latest: Some("k") };
+        let waits = Waits { latest: Some("k"), lane: Lane::Bulk };
+        let operation = Operation::broadcast(&packet, false, waits);
         let target = Target { rooms: vec!["r"], except: vec!["a", "b"] };
         let body = Body::Operation { namespace: "/chat", target, operation };
         assert_eq!(Imks.channel(&body), "/chat");

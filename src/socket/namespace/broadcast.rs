@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::ack_collector::{AckCollector, Answers};
 use super::ack_request::AckRequest;
-use super::cluster_link::{Change, Scope, Target};
+use super::cluster_link::{Change, Scope, Target, Waits};
 use super::namespace::Namespace;
 use super::remote_socket::{FetchedSockets, RemoteSocket};
 use super::room_names::RoomNames;
 use super::socket::Socket;
+use crate::engine::Lane;
 use crate::error::ImksResult;
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::encoder::encode_event;
@@ -26,7 +27,7 @@ pub struct Broadcast<'a> {
     is_limited: bool,
     sender: Option<&'a Socket>,
     volatile: bool,
-    latest: Option<&'a str>,
+    waits: Waits<'a>,
     scope: Scope,
     compress: bool,
 }
@@ -39,7 +40,7 @@ impl<'a> Broadcast<'a> {
             is_limited: false,
             sender: None,
             volatile: false,
-            latest: None,
+            waits: Waits::default(),
             scope: Scope::Cluster,
             compress: true,
         }
@@ -73,8 +74,8 @@ impl<'a> Broadcast<'a> {
     /// Makes the event replace an earlier one with the same rooms and key that still waits for a client which does not keep
     /// up: such a client gets the latest state, and not every state on the way to it.
     ///
-    /// The event goes to the end of what waits, so it overtakes nothing. Together with [`Broadcast::volatile`] it waits for
-    /// a client that cannot take it right now, as long as few others do. An event with ack is never replaced.
+    /// The event goes to the end of what waits, so it overtakes nothing. Together with [`Broadcast::volatile`] it waits
+    /// behind messages for a client that cannot take it right now, as long as few others do. An event with ack is never replaced.
     ///
     /// ```
     /// # fn run(namespace: &imks::socket::Namespace) -> imks::ImksResult<()> {
@@ -82,7 +83,23 @@ impl<'a> Broadcast<'a> {
     /// # }
     /// ```
     pub fn latest(mut self, key: &'a str) -> Self {
-        self.latest = Some(key);
+        self.waits.latest = Some(key);
+        self
+    }
+
+    /// Sets the lane in which the event waits for a client that does not keep up; the default is [`Lane::Chat`].
+    ///
+    /// With [`Lane::Ephemeral`] it is volatile, and waits behind messages as long as few others do. With [`Lane::Bulk`] it
+    /// waits behind everything else, unless the namespace restores sessions: there, and with ack, the order of all events
+    /// matters more. [`Broadcast::volatile`] with [`Broadcast::latest`] is [`Lane::Ephemeral`] too.
+    ///
+    /// ```
+    /// # fn run(namespace: &imks::socket::Namespace) -> imks::ImksResult<()> {
+    /// namespace.to("map:7").lane(imks::socket::Lane::Ephemeral).emit("cursor", &[3, 2])
+    /// # }
+    /// ```
+    pub fn lane(mut self, lane: Lane) -> Self {
+        self.waits.lane = lane;
         self
     }
 
@@ -177,12 +194,12 @@ impl<'a> Broadcast<'a> {
             return Ok(());
         }
         let (namespace, target) = (self.namespace, &self.target);
-        if self.volatile {
+        if self.volatile || self.waits.lane == Lane::Ephemeral {
             let packet = encode_event(namespace.path(), None, event, args)?.compress(self.compress);
-            return namespace.broadcast_volatile(target, self.sender, &packet, self.scope, self.latest);
+            return namespace.broadcast_volatile(target, self.sender, &packet, self.scope, self.waits);
         }
         let event = namespace.delivery().encode(namespace.path(), event, args)?.compress(self.compress);
-        namespace.broadcast(target, self.sender, event, self.scope, self.latest)
+        namespace.broadcast(target, self.sender, event, self.scope, self.waits)
     }
 
     /// Makes all the sockets join a room.

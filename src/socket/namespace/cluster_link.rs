@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::ack_collector::AckCollector;
 use super::socket_info::SocketInfo;
 use crate::bus::BoxFuture;
+use crate::engine::Lane;
 use crate::error::ImksResult;
 use crate::node::NodeId;
 use crate::socket::codec::encoder::EncodedPacket;
@@ -89,9 +90,31 @@ pub(crate) enum Operation<'a> {
         /// The key of an event that replaces an earlier one. Older versions do not know it, and replace nothing.
         #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
         latest: Option<&'a str>,
+        /// The lane in which the event waits. Older versions do not know it, and then it is that of messages.
+        #[serde(default, skip_serializing_if = "is_chat")]
+        lane: Lane,
     },
     /// Changes the selected sockets.
     Change(#[serde(borrow)] Change<'a>),
+}
+
+/// How an event waits for a client that does not keep up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Waits<'a> {
+    /// The key of an earlier one that it replaces.
+    pub(crate) latest: Option<&'a str>,
+    pub(crate) lane: Lane,
+}
+
+impl<'a> Operation<'a> {
+    /// Creates the operation that sends an event.
+    pub(crate) fn broadcast(packet: &'a EncodedPacket, volatile: bool, waits: Waits<'a>) -> Self {
+        Self::Broadcast { event: PacketData::of(packet), volatile, latest: waits.latest, lane: waits.lane }
+    }
+}
+
+fn is_chat(lane: &Lane) -> bool {
+    *lane == Lane::Chat
 }
 
 /// A change of sockets.

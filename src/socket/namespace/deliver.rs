@@ -1,6 +1,6 @@
 //! Local delivery, which applies broadcasts and operations of other nodes to the sockets of this node.
 
-use super::cluster_link::{Change, Operation, PacketData, Scope, Target};
+use super::cluster_link::{Change, Operation, Scope, Target, Waits};
 use super::delivery::OutgoingEvent;
 use super::namespace::Namespace;
 use super::observers::show_outgoing;
@@ -20,20 +20,20 @@ impl Namespace {
         skip: Option<&Socket>,
         event: OutgoingEvent,
         scope: Scope,
-        latest: Option<&str>,
+        waits: Waits<'_>,
     ) -> ImksResult<()> {
         let elsewhere = self.goes_elsewhere(scope);
         if !elsewhere && !self.watches_outgoing() {
-            self.deliver(target, skip, event, latest);
+            self.deliver(target, skip, event, waits);
             return Ok(());
         }
         let packet = event.packet().into_owned();
         self.show(target, skip, &packet);
-        self.deliver(target, skip, event, latest);
+        self.deliver(target, skip, event, waits);
         if !elsewhere {
             return Ok(());
         }
-        let operation = Operation::Broadcast { event: PacketData::of(&packet), volatile: false, latest };
+        let operation = Operation::broadcast(&packet, false, waits);
         self.publish(target, skip, &operation)
     }
 
@@ -44,15 +44,15 @@ impl Namespace {
         skip: Option<&Socket>,
         packet: &EncodedPacket,
         scope: Scope,
-        latest: Option<&str>,
+        waits: Waits<'_>,
     ) -> ImksResult<()> {
         self.show(target, skip, packet);
-        let (renderings, slot) = (Renderings::new(packet), self.slot(target, latest));
-        self.for_each_target(target, skip, |socket| socket.deliver_volatile(&renderings, slot));
+        let (renderings, slot) = (Renderings::new(packet), self.slot(target, waits.latest));
+        self.for_each_target(target, skip, |socket| socket.deliver_volatile(&renderings, slot, waits.lane));
         if !self.goes_elsewhere(scope) {
             return Ok(());
         }
-        let operation = Operation::Broadcast { event: PacketData::of(packet), volatile: true, latest };
+        let operation = Operation::broadcast(packet, true, waits);
         self.publish(target, skip, &operation)
     }
 
@@ -73,20 +73,22 @@ impl Namespace {
 
     /// Applies an operation of another node to the sockets of this node.
     pub(crate) fn apply(&self, target: &Target<'_>, operation: &Operation<'_>) -> ImksResult<()> {
-        let (event, volatile, latest) = match operation {
+        let (event, volatile, waits) = match operation {
             Operation::Change(change) => {
                 self.change_sockets(target, None, *change);
                 return Ok(());
             }
-            Operation::Broadcast { event, volatile, latest } => (event, *volatile, *latest),
+            Operation::Broadcast { event, volatile, latest, lane } => {
+                (event, *volatile, Waits { latest: *latest, lane: *lane })
+            }
         };
         let (args, compress) = (event.event()?, event.compress);
         if volatile {
             let packet = encode_event(self.path(), None, args.name(), &args)?.compress(compress);
-            return self.broadcast_volatile(target, None, &packet, Scope::Local, latest);
+            return self.broadcast_volatile(target, None, &packet, Scope::Local, waits);
         }
         let event = self.delivery().encode(self.path(), args.name(), &args)?.compress(compress);
-        self.broadcast(target, None, event, Scope::Local, latest)
+        self.broadcast(target, None, event, Scope::Local, waits)
     }
 
     fn goes_elsewhere(&self, scope: Scope) -> bool {
@@ -107,14 +109,8 @@ impl Namespace {
         latest.map(|key| slot(self.path(), &target.rooms, key))
     }
 
-    fn deliver(
-        &self,
-        target: &Target<'_>,
-        skip: Option<&Socket>,
-        event: OutgoingEvent,
-        latest: Option<&str>,
-    ) {
-        let slot = self.slot(target, latest);
+    fn deliver(&self, target: &Target<'_>, skip: Option<&Socket>, event: OutgoingEvent, waits: Waits<'_>) {
+        let slot = self.slot(target, waits.latest);
         let names = |rooms: &[&str]| rooms.iter().map(|room| Box::from(*room)).collect();
         let addressees = || Addressees::Rooms {
             rooms: names(&target.rooms),
@@ -124,7 +120,7 @@ impl Namespace {
         self.delivery().send(event, addressees, |packet, position| {
             let renderings = Renderings::new(packet);
             self.for_each_target(target, skip, |socket| {
-                if let Err(error) = socket.deliver_in(&renderings, position, slot) {
+                if let Err(error) = socket.deliver_in(&renderings, position, slot, waits.lane) {
                     tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
                 }
             });

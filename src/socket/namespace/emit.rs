@@ -11,7 +11,7 @@ use super::namespace::Namespace;
 use super::observers::show_outgoing;
 use super::slot::slot;
 use super::socket::Socket;
-use crate::engine::{SendError, Slot};
+use crate::engine::{Lane, SendError, Slot};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::dialect::Renderings;
@@ -82,12 +82,12 @@ impl Socket {
         slot: Option<Slot>,
     ) -> Result<(), SendError> {
         let renderings = Renderings::new(packet);
-        let sent = self.deliver_in(&renderings, position, slot);
+        let sent = self.deliver_in(&renderings, position, slot, Lane::Chat);
         if sent != Err(SendError::Closed) || position.is_none() {
             return sent;
         }
         match self.namespace().socket(self.id()) {
-            Some(successor) => successor.deliver_in(&renderings, position, slot),
+            Some(successor) => successor.deliver_in(&renderings, position, slot, Lane::Chat),
             None => sent,
         }
     }
@@ -95,7 +95,7 @@ impl Socket {
     /// Sends an event that is dropped unless the connection can take it right now.
     pub fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ImksResult<()> {
         let packet = self.encode(None, event, args)?;
-        self.deliver_volatile(&Renderings::new(&packet), None);
+        self.deliver_volatile(&Renderings::new(&packet), None, Lane::Chat);
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Namespace {
             OutgoingEvent::Plain(packet) if !self.watches_outgoing() => {
                 let (renderings, slot) = (Renderings::new(&packet), slot(self.path(), &[], key));
                 for socket in sockets {
-                    log(socket, socket.deliver_in(&renderings, None, Some(slot)));
+                    log(socket, socket.deliver_in(&renderings, None, Some(slot), Lane::Chat));
                 }
             }
             _ => sockets.iter().for_each(|socket| log(socket, socket.emit_latest(key, event, args))),

@@ -11,7 +11,7 @@ use super::namespace::Namespace;
 use super::refusal::{ConnectError, ErrorAnswer, EventError};
 use super::socket::Socket;
 use crate::bus::BoxFuture;
-use crate::engine::Reservation;
+use crate::engine::{Lane, Reservation};
 use crate::error::ImksResult;
 use crate::node::NodeId;
 use crate::socket::codec::arguments::{Arguments, One};
@@ -80,7 +80,7 @@ impl Event {
     /// Takes the ack, if the client wants one. It can be taken once.
     pub fn take_ack(&mut self) -> Option<Ack> {
         let id = self.id.take()?;
-        Some(Ack { socket: self.socket.clone(), id })
+        Some(Ack::new(self.socket.clone(), id))
     }
 }
 
@@ -89,11 +89,20 @@ impl Event {
 pub struct Ack {
     socket: Socket,
     id: u64,
+    lane: Lane,
 }
 
 impl Ack {
     pub(crate) fn new(socket: Socket, id: u64) -> Self {
-        Self { socket, id }
+        Self { socket, id, lane: Lane::Chat }
+    }
+
+    /// Sets the lane in which the ack waits for a client that does not keep up: behind everything else with
+    /// [`Lane::Bulk`], and otherwise with messages, which is the default.
+    #[must_use]
+    pub fn lane(mut self, lane: Lane) -> Self {
+        self.lane = lane;
+        self
     }
 
     /// Sends the ack with one value.
@@ -124,7 +133,7 @@ impl Ack {
         hold: impl FnOnce(usize) -> Option<Reservation>,
     ) -> ImksResult<()> {
         let packet = encode_ack(self.socket.namespace().path(), self.id, args)?;
-        if self.socket.answer(packet, hold).is_err() {
+        if self.socket.answer(packet, hold, self.lane).is_err() {
             tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -15,7 +16,7 @@ use super::phase::{Buffered, Buffering, Phase};
 use super::pressure;
 use super::rooms::Membership;
 use crate::engine::{
-    Close, Frame, Handshake, Outbox, Protocol, Queued, Reservation, SendError, Slot, Transport,
+    Close, Frame, Handshake, Lane, Outbox, Protocol, Queued, Reservation, SendError, Slot, Transport,
 };
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::{Dialect, Renderings};
@@ -100,6 +101,11 @@ impl Socket {
     /// Returns the current transport of the connection.
     pub fn transport(&self) -> Transport {
         self.0.outbox.transport()
+    }
+
+    /// Returns the last time from a ping of the connection to its pong, if one has come.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.0.outbox.rtt()
     }
 
     /// Whether the socket has joined its namespace and has not left it, and the connection is open.
@@ -188,16 +194,17 @@ impl Socket {
         packet: &Renderings<'_>,
         position: Option<Position>,
     ) -> Result<(), SendError> {
-        self.deliver_in(packet, position, None)
+        self.deliver_in(packet, position, None, Lane::Chat)
     }
 
     /// Sends a packet like [`Socket::deliver`]. With a slot, it replaces one that waits for a client which does not keep
-    /// up.
+    /// up. Otherwise it waits there in its lane, unless it has a position.
     pub(crate) fn deliver_in(
         &self,
         packet: &Renderings<'_>,
         position: Option<Position>,
         slot: Option<Slot>,
+        lane: Lane,
     ) -> Result<(), SendError> {
         match self.0.phase.buffer(packet, position) {
             Buffering::Joining => Ok(()),
@@ -205,9 +212,11 @@ impl Socket {
             Buffering::Open => {
                 self.note_sent(position);
                 let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
-                pressure::note(match slot {
-                    None => self.0.outbox.send_all(frames)?,
-                    Some(slot) => self.0.outbox.send_latest(frames, slot)?,
+                pressure::note(match (slot, lane) {
+                    (Some(slot), _) => self.0.outbox.send_latest(frames, slot)?,
+                    // The offsets of a log must reach the client in their order.
+                    (None, Lane::Bulk) if position.is_none() => self.0.outbox.send_in(frames, lane)?,
+                    (None, _) => self.0.outbox.send_all(frames)?,
                 });
                 Ok(())
             }
@@ -230,38 +239,39 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends a packet if the connection can take it right now, or with a slot if few of those wait.
-    pub(crate) fn deliver_volatile(&self, packet: &Renderings<'_>, slot: Option<Slot>) {
+    /// Sends a packet if the connection can take it right now, or with a slot or as ephemeral if few of those wait.
+    pub(crate) fn deliver_volatile(&self, packet: &Renderings<'_>, slot: Option<Slot>, lane: Lane) {
         if !self.is_connected() {
             return;
         }
         let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
-        match slot {
-            None => self.0.outbox.send_volatile(frames),
-            Some(slot) => self.0.outbox.send_volatile_latest(frames, slot),
+        match (slot, lane) {
+            (None, Lane::Chat | Lane::Bulk) => self.0.outbox.send_volatile(frames),
+            (slot, _) => self.0.outbox.send_ephemeral(frames, slot),
         };
     }
 
-    /// Sends an answer to a packet of the client. This never closes the connection, however slowly the client
+    /// Sends an answer to a packet of the client, in its lane. This never closes the connection, however slowly the client
     /// reads. `hold` gets the size of the answer in bytes, and the reservation it returns is dropped when the
     /// answer has been sent.
     pub(crate) fn answer(
         &self,
         packet: EncodedPacket,
         hold: impl FnOnce(usize) -> Option<Reservation>,
+        lane: Lane,
     ) -> Result<(), SendError> {
         if !self.is_connected() {
             return Err(SendError::Closed);
         }
         let outbox = &self.0.outbox;
-        if self.0.dialect == Dialect::Default && packet.len() == 1 {
+        if self.0.dialect == Dialect::Default && packet.len() == 1 && lane == Lane::Chat {
             let Some(frame) = packet.into_frames().pop() else { return Ok(()) };
             let reservation = hold(frame.len());
             return outbox.answer_one(frame, reservation);
         }
         let renderings = Renderings::new(&packet);
         let frames = renderings.frames_for(self.0.dialect, outbox);
-        outbox.answer(frames, hold(frames.iter().map(Frame::len).sum()))
+        outbox.answer_in(frames, hold(frames.iter().map(Frame::len).sum()), lane)
     }
 
     /// Sends the CONNECT reply, the first events and then the buffered packets, and stops buffering.

@@ -14,7 +14,7 @@ use super::backlog::{self, Backlog};
 use super::client::{Client, Joined, Output};
 use super::server::Inner;
 use crate::bus::BoxFuture;
-use crate::engine::{Close, CloseReason, Connection, Event as EngineEvent, Protocol, Transport};
+use crate::engine::{Close, CloseReason, Connection, Event as EngineEvent, Lane, Protocol, Transport};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::Dialect;
 use crate::socket::metrics;
@@ -217,7 +217,7 @@ impl ConnectionTask {
             Output::Connected(socket) => {
                 // If this fails, the server has removed the socket in the meantime, and the client has been
                 // notified.
-                if socket.answer(socket.connect_reply(), |_| None).is_err() {
+                if socket.answer(socket.connect_reply(), |_| None, Lane::Chat).is_err() {
                     tracing::debug!("client left before it was answered");
                 }
             }
