@@ -60,6 +60,7 @@ fn session(connected: Connected) -> Session {
         client_name,
         client_version,
         connected_us: connected.connected_at,
+        rtt_us: connected.rtt_us.unwrap_or_default(),
     }
 }
 

@@ -26,6 +26,9 @@ struct Described {
     session_id: Option<Uuid>,
     transport: String,
     client: Option<Client>,
+    /// Nodes of an older version do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rtt_us: Option<i64>,
 }
 
 /// Makes the sockets of a namespace describe themselves to other nodes.
@@ -37,6 +40,7 @@ pub(super) fn describe(builder: &mut NamespaceBuilder) {
             session_id: session.identity().session_id,
             transport: socket.transport().name().to_owned(),
             client: session.client().cloned(),
+            rtt_us: socket.rtt().and_then(|rtt| i64::try_from(rtt.as_micros()).ok()),
         })
     });
 }
@@ -60,6 +64,8 @@ pub struct Connected {
     pub client: Option<Client>,
     /// When it connected.
     pub connected_at: Micros,
+    /// The last time from a ping to its pong in microseconds, if one has come.
+    pub rtt_us: Option<i64>,
 }
 
 impl Connected {
@@ -74,6 +80,7 @@ impl Connected {
             peer: socket.handshake().address.clone(),
             client: described.client,
             connected_at: socket.handshake().issued,
+            rtt_us: described.rtt_us,
         })
     }
 }

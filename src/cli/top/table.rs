@@ -16,6 +16,8 @@ pub(super) struct Session {
     pub(super) client_name: String,
     pub(super) client_version: String,
     pub(super) connected_us: i64,
+    /// The last time from a ping to its pong; 0 if it is not known.
+    pub(super) rtt_us: i64,
 }
 
 /// What a server says at one time.
@@ -38,8 +40,10 @@ pub(super) struct Left {
 /// The order of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(super) enum Order {
-    /// Those who come back most often first, then the slowest transport, then the newest
+    /// The slowest first, by the time from a ping to its pong; those without one last, pollers before the others
     #[default]
+    Slowest,
+    /// Those who come back most often first, then the slowest transport, then the newest
     Trouble,
     /// The newest first
     Newest,
@@ -55,17 +59,19 @@ impl Order {
     /// Returns the order after this one.
     pub(super) fn next(self) -> Self {
         match self {
+            Self::Slowest => Self::Trouble,
             Self::Trouble => Self::Newest,
             Self::Newest => Self::Oldest,
             Self::Oldest => Self::User,
             Self::User => Self::Peer,
-            Self::Peer => Self::Trouble,
+            Self::Peer => Self::Slowest,
         }
     }
 
     /// Returns the word for people.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Slowest => "slowest",
             Self::Trouble => "trouble",
             Self::Newest => "newest",
             Self::Oldest => "oldest",
@@ -111,6 +117,7 @@ impl Table {
         let mut sorted: Vec<&Session> = self.sessions.iter().collect();
         sorted.sort_by(|one, other| {
             let ordering = match order {
+                Order::Slowest => slowness(other).cmp(&slowness(one)),
                 Order::Trouble => self.trouble(other).cmp(&self.trouble(one)),
                 Order::Newest => other.connected_us.cmp(&one.connected_us),
                 Order::Oldest => one.connected_us.cmp(&other.connected_us),
@@ -193,6 +200,10 @@ impl Table {
     }
 }
 
+fn slowness(session: &Session) -> (i64, bool) {
+    (session.rtt_us, session.transport == "polling")
+}
+
 /// The most connections that have ended and are remembered.
 const LEFT_MAX: usize = 1_000;
 /// The most users whose returns are counted.
@@ -230,6 +241,26 @@ mod tests {
         assert_eq!((users, table.returns("c")), (vec!["c", "b", "a"], 1));
         let oldest: Vec<&str> = table.sorted(Order::Oldest).iter().map(|session| &*session.user_id).collect();
         assert_eq!(oldest, ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn the_slowest_stand_first_and_those_without_a_round_trip_last() {
+        let mut table = Table::default();
+        let with = |user: &str, transport: &str, rtt_us: i64| Session {
+            rtt_us,
+            ..session(user, user, transport, 0)
+        };
+        let sessions = [
+            ("a", "websocket", 0),
+            ("b", "websocket", 9_000),
+            ("c", "polling", 0),
+            ("d", "websocket", 90_000),
+        ];
+        let sessions = sessions.map(|(user, transport, rtt_us)| with(user, transport, rtt_us));
+        table.take(sample(sessions.into(), 0, 0), 1);
+        let users: Vec<&str> =
+            table.sorted(Order::default()).iter().map(|session| &*session.user_id).collect();
+        assert_eq!(users, ["d", "b", "c", "a"]);
     }
 
     #[test]

@@ -92,10 +92,11 @@ fn row(table: &Table, session: &Session, now_us: i64) -> String {
         false => format!("{} {}", line(&session.client_name), line(&session.client_version)),
     };
     format!(
-        "{} {} {} {:>7} {:>7} {} {}",
+        "{} {} {} {:>7} {:>7} {:>7} {} {}",
         fill(&line(&session.user_id), 36),
         fill(&line(&session.peer), 24),
         fill(&line(&session.transport), 12),
+        rtt(session.rtt_us),
         age(now_us.saturating_sub(session.connected_us)),
         table.returns(&session.user_id),
         fill(&line(&session.node), 9),
@@ -116,6 +117,16 @@ fn gone(left: &Left, now_us: i64) -> String {
     )
 }
 
+/// Returns a round trip in microseconds as people say it.
+fn rtt(micros: i64) -> String {
+    match micros {
+        ..=0 => "-".into(),
+        1..10_000 => format!("{:.1}ms", micros as f64 / 1_000.0),
+        10_000..10_000_000 => format!("{}ms", micros / 1_000),
+        _ => format!("{}s", micros / 1_000_000),
+    }
+}
+
 /// Returns a time in microseconds as people say it.
 fn age(micros: i64) -> String {
     let seconds = (micros / 1_000_000).max(0);
@@ -127,7 +138,7 @@ fn age(micros: i64) -> String {
     }
 }
 
-const HEAD: &str = "USER                                 ADDRESS                  TRANSPORT        AGE RETURNS NODE      PROGRAM";
+const HEAD: &str = "USER                                 ADDRESS                  TRANSPORT        RTT     AGE RETURNS NODE      PROGRAM";
 
 #[cfg(test)]
 mod tests {
@@ -144,6 +155,7 @@ mod tests {
             client_name: "web\u{1b}[2J".into(),
             client_version: "1.4".into(),
             connected_us: 1_000_000,
+            rtt_us: 4_321,
         };
         let mut table = Table::default();
         table.take(Sample { sessions: vec![session], closed: None }, 2_000_000);
@@ -162,7 +174,8 @@ mod tests {
         ] {
             assert_eq!(lines[2].find(head), lines[3].find(value), "{lines:#?}");
         }
-        assert!(lines[3].contains(" 60s "));
+        assert!(lines[3].contains(" 60s ") && lines[3].contains(" 4.3ms "));
+        assert_eq!([0, 999, 12_345, 61_000_000].map(rtt), ["-", "1.0ms", "12ms", "61s"]);
     }
 
     #[test]
