@@ -10,6 +10,8 @@ mod application;
 mod auto_racing_client;
 #[path = "client_library/bounds.rs"]
 mod bounds;
+#[path = "client_library/compression.rs"]
+mod compression;
 #[path = "client_library/connection.rs"]
 mod connection;
 #[path = "client_library/conversation.rs"]
@@ -44,6 +46,8 @@ mod script;
 #[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
 #[path = "client/server.rs"]
 mod server;
+#[path = "client_library/switching.rs"]
+mod switching;
 #[path = "client_library/tls.rs"]
 mod tls;
 #[path = "client_library/together.rs"]

@@ -22,7 +22,8 @@ use super::error::{ClientError, ClientResult};
 use super::event::{ClientEvent, Status, TransportKind};
 use super::handle::Client;
 use super::measuring;
-use super::racing::Racer;
+use super::payload::{PayloadCodec, Payloads};
+use super::racing::{Racer, Racing};
 use super::reconnect::Reconnect;
 use super::retry::Retry;
 use super::shared::{Listener, Shared};
@@ -32,6 +33,7 @@ use super::tls::Tls;
 use super::transport::{Dialer, Transports};
 #[cfg(feature = "client-quic")]
 use super::transport::{QuicConfig, Raw};
+use crate::socket::codec::outgoing::Encoding;
 use crate::socket::packet::Limits;
 
 /// The settings of a [`Client`].
@@ -57,6 +59,9 @@ pub struct ClientBuilder {
     overflow: Overflow,
     receive_queue: usize,
     message_bytes_max: usize,
+    compression: bool,
+    encoding: Encoding,
+    payloads: Payloads,
     store: Option<Arc<Mutex<dyn Store>>>,
     listeners: Vec<Listener>,
 }
@@ -84,6 +89,9 @@ impl ClientBuilder {
             overflow: Overflow::default(),
             receive_queue: RECEIVE_EVENTS,
             message_bytes_max: MESSAGE_BYTES,
+            compression: false,
+            encoding: Encoding::default(),
+            payloads: Payloads::default(),
             store: None,
             listeners: Vec::new(),
         }
@@ -253,6 +261,27 @@ impl ClientBuilder {
         self
     }
 
+    /// Offers the server to compress messages of 1 KiB and more on a WebSocket (permessage-deflate, RFC 7692), both ways.
+    /// [`ClientBuilder::message_bytes_max`] bounds what a message may become. The default is `false`: compressed text that
+    /// holds a secret beside what others can choose gives the secret away by its length.
+    pub fn compression(mut self, compression: bool) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Speaks to a server that uses the msgpack parser (npm `socket.io-msgpack-parser`), which sends each packet as one
+    /// binary message. Both sides have to use the same.
+    pub fn msgpack_parser(mut self) -> Self {
+        self.encoding = Encoding::MsgPack;
+        self
+    }
+
+    /// Sets what changes the arguments of events on their way, such as encryption between applications.
+    pub fn payload_codec(mut self, codec: impl PayloadCodec) -> Self {
+        self.payloads = Payloads::new(codec);
+        self
+    }
+
     /// Sets where the outbox is kept. Without a store it is gone with the client.
     pub fn outbox(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(Mutex::new(store)));
@@ -300,7 +329,9 @@ impl ClientBuilder {
             join_timeout: self.join_timeout,
             retry: self.retry,
             limits: Limits { attachments_max: usize::MAX, attachment_bytes_max: self.message_bytes_max },
+            encoding: self.encoding,
             has_fresh_credentials: auth.is_fresh(),
+            switch_without_recovery: racing.as_ref().is_some_and(Racing::switches_without_recovery),
         };
         let budget = Budget::new(self.send_queue.0, self.send_queue.1);
         let shared = Arc::new(Shared {
@@ -312,6 +343,7 @@ impl ClientBuilder {
             racer: Mutex::new(Racer::new(racing.clone().unwrap_or_default())),
             sockets: Mutex::new(HashMap::new()),
             store: self.store,
+            payloads: self.payloads,
             tasks: TaskTracker::new(),
         });
         let mut core = Core::new(settings, budget, random);
@@ -322,7 +354,8 @@ impl ClientBuilder {
         }
         let (say, commands) = mpsc::channel(COMMANDS_MAX);
         if let Some(racing) = racing {
-            shared.tasks.spawn(measuring::run(shared.clone(), dialer.clone(), racing, random));
+            let calls = (shared.clone(), say.downgrade());
+            shared.tasks.spawn(measuring::run(calls, dialer.clone(), racing, random));
         }
         let driver = Driver::new(core, shared.clone(), auth, (dialer, self.transports), commands);
         shared.tasks.spawn(Box::pin(driver.run()));
@@ -382,6 +415,7 @@ impl ClientBuilder {
             timeout,
             message_bytes_max,
             has_bulk: self.quic_bulk,
+            compresses: self.compression,
             heard_at,
         })
     }

@@ -17,7 +17,7 @@ use super::auth::Auth;
 use super::budget::Budget;
 use super::core::{Action, Core, Credentials, Incoming, Opened, Path, Sending, Ticket, hello};
 use super::error::{ClientError, ClientResult};
-use super::event::{ClientEvent, Status};
+use super::event::{ClientEvent, Status, TransportKind};
 use super::shared::{Command, Received, Shared, Waiter};
 use super::transport::{Attempt, Dialer, Joins, Link, LinkEvent, Transports, open};
 use crate::engine::Packet;
@@ -40,6 +40,7 @@ struct Wires {
     commands: mpsc::Receiver<Command>,
     link: Option<Link>,
     opening: Option<BoxFuture<'static, Outcome>>,
+    succession: Succession,
     asking: FuturesUnordered<BoxFuture<'static, (Path, u64, Credentials)>>,
     /// The events for which their socket had no room. The connection is not read while there are any.
     undelivered: VecDeque<(mpsc::Sender<Received>, Received)>,
@@ -49,10 +50,23 @@ struct Wires {
 
 type Outcome = (Vec<Attempt>, ClientResult<(Link, Opened)>);
 
+/// How far another transport is that is to take the place of the one in use.
+enum Succession {
+    None,
+    Opening(Arc<Dialer>, BoxFuture<'static, Outcome>),
+    /// It is open, and the core decides when it is its turn.
+    Open(Arc<Dialer>, Link),
+    /// The one before it says goodbye.
+    Leaving(Arc<Dialer>, Link, BoxFuture<'static, ()>),
+}
+
 /// What ended the wait.
 enum Wake {
     Command(Option<Command>),
     Opened(Outcome),
+    Successor(Outcome),
+    SuccessorLost,
+    HandedOver,
     Link(LinkEvent),
     Credentials(Path, u64, Credentials),
     /// A socket has room for an event, or is gone.
@@ -74,6 +88,7 @@ impl Driver {
             commands,
             link: None,
             opening: None,
+            succession: Succession::None,
             asking: FuturesUnordered::new(),
             undelivered: VecDeque::new(),
             received: Budget::new(usize::MAX, RECEIVED_BYTES_MAX),
@@ -120,6 +135,7 @@ impl Driver {
                 self.core.join(now, &path, ticket);
             }
             Command::Leave(path) => self.core.leave(now, &path),
+            Command::Switch(transport) => self.begin_succession(transport),
             Command::Close(closed) => {
                 self.core.close(now);
                 self.act().await;
@@ -153,10 +169,7 @@ impl Driver {
             Wake::Readable => self.core.handle_alive(now),
             Wake::Opened((attempts, result)) => {
                 self.wires.opening = None;
-                for attempt in &attempts {
-                    self.shared.counting.lock().attempt(attempt);
-                    self.shared.racer.lock().attempt(attempt.transport, attempt.reached);
-                }
+                self.count(&attempts);
                 match result {
                     Ok((link, opened)) => {
                         if self.transports.race().is_some() {
@@ -169,6 +182,17 @@ impl Driver {
                         self.core.handle_opened(now, opened);
                     }
                     Err(error) => self.core.handle_failed(now, error),
+                }
+            }
+            Wake::Successor((attempts, result)) => {
+                self.count(&attempts);
+                self.handle_successor(now, result);
+            }
+            Wake::SuccessorLost => self.core.handle_successor_lost(now),
+            Wake::HandedOver => {
+                if let Succession::Leaving(dialer, link, _) = self.wires.succession.take() {
+                    (self.dialer, self.wires.link) = (dialer, Some(link));
+                    self.core.handle_handed_over(now);
                 }
             }
             Wake::Link(event) => self.handle_link(now, event),
@@ -187,6 +211,44 @@ impl Driver {
                 self.core.handle_alive(if is_read { *self.dialer.heard_at.lock() } else { now });
                 self.core.handle_timeout(now);
             }
+        }
+    }
+
+    fn count(&self, attempts: &[Attempt]) {
+        for attempt in attempts {
+            self.shared.counting.lock().attempt(attempt);
+            self.shared.racer.lock().attempt(attempt.transport, attempt.reached);
+        }
+    }
+
+    /// Opens another transport beside the one in use, unless it could not take its place now.
+    fn begin_succession(&mut self, transport: TransportKind) {
+        if matches!(self.wires.succession, Succession::None) && self.core.may_switch() {
+            // That the server is heard on it says nothing about the one in use.
+            let dialer = Arc::new(self.dialer.apart());
+            let opening = open(dialer.clone(), Transports::only(transport), Default::default());
+            self.wires.succession = Succession::Opening(dialer, Box::pin(opening));
+        }
+    }
+
+    fn handle_successor(&mut self, now: Instant, result: ClientResult<(Link, Opened)>) {
+        let Succession::Opening(dialer, _) = self.wires.succession.take() else { return };
+        match result {
+            Ok((link, opened)) => {
+                self.wires.succession = Succession::Open(dialer, link);
+                self.core.handle_successor(now, opened);
+            }
+            Err(error) => tracing::debug!(%error, "the transport stays, because the better one did not open"),
+        }
+    }
+
+    /// Closes the transport in use for its successor.
+    fn hand_over(&mut self, until: Instant) {
+        if let (Some(old), Succession::Open(dialer, next)) =
+            (self.wires.link.take(), self.wires.succession.take())
+        {
+            let leaving = Box::pin(old.leave(until.saturating_duration_since(Instant::now())));
+            self.wires.succession = Succession::Leaving(dialer, next, leaving);
         }
     }
 
@@ -231,8 +293,14 @@ impl Driver {
                     let opening = open(self.dialer.clone(), self.transports.clone(), line_up, self.joins());
                     self.wires.opening = Some(Box::pin(opening));
                 }
-                Action::Drop => (self.wires.link, self.wires.opening) = (None, None),
+                Action::Drop => {
+                    (self.wires.link, self.wires.opening) = (None, None);
+                    self.wires.succession = Succession::None;
+                }
+                Action::HandOver(until) => self.hand_over(until),
+                Action::DropSuccessor => self.wires.succession = Succession::None,
                 Action::Close => {
+                    self.wires.succession = Succession::None;
                     if let Some(link) = self.wires.link.take() {
                         Box::pin(link.close(CLOSE_TIMEOUT)).await;
                     }
@@ -325,11 +393,12 @@ impl Wires {
     /// Waits for the next thing to happen.
     async fn wait(&mut self, timeout: Option<Instant>) -> Wake {
         let read = self.is_reading();
-        let Self { commands, link, opening, asking, undelivered, received } = self;
+        let Self { commands, link, opening, succession, asking, undelivered, received } = self;
         let mut timer = timeout.map(|time| Box::pin(sleep_until(time)));
         tokio::select! {
             command = commands.recv() => Wake::Command(command),
             outcome = maybe(opening.as_mut()) => Wake::Opened(outcome),
+            wake = succession.wait() => wake,
             event = poll_fn(|cx| match link {
                 Some(link) => link.poll(cx, read),
                 None => std::task::Poll::Pending,
@@ -340,6 +409,47 @@ impl Wires {
             permit = room(undelivered.front()), if !undelivered.is_empty() => Wake::Room(permit),
             () = received.has_room(), if !read && undelivered.is_empty() => Wake::Readable,
             () = maybe(timer.as_mut()) => Wake::Time,
+        }
+    }
+}
+
+impl Succession {
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::None)
+    }
+
+    /// Waits until it is one step further.
+    async fn wait(&mut self) -> Wake {
+        match self {
+            Self::None => pending().await,
+            Self::Opening(_, opening) => Wake::Successor(opening.await),
+            Self::Open(_, link) => {
+                attend(link).await;
+                Wake::SuccessorLost
+            }
+            Self::Leaving(_, link, leaving) => {
+                let lost = async {
+                    attend(link).await;
+                    // That is found out when it is used.
+                    pending().await
+                };
+                tokio::select! {
+                    () = leaving => Wake::HandedOver,
+                    () = lost => Wake::HandedOver,
+                }
+            }
+        }
+    }
+}
+
+/// Answers the heartbeats of a server on a transport that waits for its turn, until it ends. Nothing else comes before a
+/// namespace is joined.
+async fn attend(link: &mut Link) {
+    loop {
+        match poll_fn(|cx| link.poll(cx, true)).await {
+            LinkEvent::Packet(Packet::Ping(_)) => link.send(Sending::pong()),
+            LinkEvent::Closed(_) => return,
+            _ => {}
         }
     }
 }

@@ -52,6 +52,15 @@ pub enum ClientError {
     /// A value cannot be sent, or what was received does not have the expected type.
     #[error("invalid message")]
     InvalidMessage(#[source] Arc<ImksError>),
+    /// The codec of the application for the arguments of events failed, or an event came without it.
+    #[error("the payload of {event:?} failed")]
+    Payload {
+        /// The name of the event.
+        event: Box<str>,
+        /// The cause of the failure.
+        #[source]
+        source: Arc<Cause>,
+    },
     /// An event with this name cannot be sent, because both sides use it for themselves.
     #[error("the event name {0:?} is reserved")]
     ReservedEvent(Box<str>),
@@ -100,6 +109,7 @@ impl ClientError {
             | Self::Tls(_)
             | Self::Closed
             | Self::InvalidMessage(_)
+            | Self::Payload { .. }
             | Self::ReservedEvent(_)
             | Self::HandlerPanicked(_)
             | Self::InvalidNamespace(_) => false,

@@ -98,7 +98,8 @@ pub enum ClientEvent {
         /// The last failure.
         error: ClientError,
     },
-    /// Polling has handed over to a better transport.
+    /// The connection has changed to a better transport: polling has handed over, or another one has become the
+    /// favourite of a race. In the second case `Joined` follows for each namespace.
     TransportSwitched {
         /// The transport that carries the connection now.
         transport: TransportKind,

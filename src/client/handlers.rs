@@ -142,7 +142,15 @@ impl Handlers {
         commands: mpsc::WeakSender<Command>,
         mut events: mpsc::Receiver<Received>,
     ) {
-        while let Some((incoming, place)) = events.recv().await {
+        while let Some((mut incoming, place)) = events.recv().await {
+            match shared.payloads.decode(&incoming.args) {
+                Ok(Some(args)) => (incoming.args, incoming.may_have_offset) = (args, false),
+                Ok(None) => {}
+                Err(error) => {
+                    shared.notify(ClientEvent::Error(error));
+                    continue;
+                }
+            }
             let (shared, commands, place) = (shared.clone(), commands.clone(), Some(Arc::new(place)));
             let event = Event { incoming, shared, commands, place };
             let handlers: Vec<Handler> = {

@@ -11,7 +11,8 @@ use super::stats::{Rtt, Times};
 ///
 /// The winner of the last race is the favourite, which gets a head start in the next one. While the client is connected,
 /// all transports are measured now and then, and another one becomes the favourite where its score is better by a fifth
-/// twice in a row. The connection stays on its transport until it is lost.
+/// twice in a row. Then the connection changes to it, if the server restores sessions: nothing is lost, doubled or out of
+/// order. Otherwise the next attempt to connect begins with it.
 ///
 /// The score is `weight × success rate ÷ (connect time + round trip)`, where the round trip is the time within which
 /// 95 of 100 answers came.
@@ -23,6 +24,7 @@ pub struct Racing {
     interval: Duration,
     probes: usize,
     has_fallback: bool,
+    switches_without_recovery: bool,
 }
 
 impl Default for Racing {
@@ -35,6 +37,7 @@ impl Default for Racing {
             interval: Duration::from_secs(60),
             probes: 5,
             has_fallback: true,
+            switches_without_recovery: false,
         }
     }
 }
@@ -87,6 +90,19 @@ impl Racing {
     pub fn without_fallback(mut self) -> Self {
         self.has_fallback = false;
         self
+    }
+
+    /// Changes to a better transport also where the server has not shown that it restores sessions. Whatever it sends
+    /// between the two transports is lost then, rooms have to be joined again, and `Joined { recovered: false, .. }` says
+    /// so: for applications that ask for what they have missed, as with `sync` of imks.
+    #[must_use]
+    pub fn switch_without_recovery(mut self) -> Self {
+        self.switches_without_recovery = true;
+        self
+    }
+
+    pub(crate) fn switches_without_recovery(&self) -> bool {
+        self.switches_without_recovery
     }
 
     /// Returns the transports that take part, the one with the highest weight first.

@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::budget::{Budget, Place};
 use super::core::{Emit, Incoming, Path, Reply};
 use super::error::{ClientError, ClientResult};
-use super::event::{ClientEvent, Status};
+use super::event::{ClientEvent, Status, TransportKind};
+use super::payload::Payloads;
 use super::racing::Racer;
 use super::stats::Counting;
 use super::store::{Entry, Store};
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// Where the events of each namespace go.
     pub(crate) sockets: Mutex<HashMap<Path, mpsc::Sender<Received>>>,
     pub(crate) store: Option<Arc<Mutex<dyn Store>>>,
+    pub(crate) payloads: Payloads,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     Connect(Waiter),
     Join(Path, Waiter),
     Leave(Path),
+    /// Changes to another transport, if that loses nothing.
+    Switch(TransportKind),
     Close(oneshot::Sender<()>),
     Rebind(UdpSocket, oneshot::Sender<io::Result<()>>),
     Emit(Path, Emit, Option<Waiter>),

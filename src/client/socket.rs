@@ -87,7 +87,7 @@ impl Socket {
     /// # Errors
     /// As [`Socket::emit`].
     pub async fn emit_args(&self, event: &str, args: &impl Arguments) -> ClientResult<()> {
-        let args = encode(event, args)?;
+        let args = self.encode(event, args)?;
         self.send_emit(event, args, false, None).await
     }
 
@@ -96,7 +96,7 @@ impl Socket {
     /// # Errors
     /// [`ClientError::InvalidMessage`] for a value that cannot be JSON.
     pub async fn emit_volatile(&self, event: &str, args: &impl Arguments) -> ClientResult<()> {
-        let args = encode(event, args)?;
+        let args = self.encode(event, args)?;
         self.send_emit(event, args, true, None).await
     }
 
@@ -120,7 +120,7 @@ impl Socket {
         Question {
             socket: self.clone(),
             event: event.to_owned(),
-            args: encode(event, args),
+            args: self.encode(event, args),
             timeout: self.inner.answer_timeout,
             answer: PhantomData,
         }
@@ -138,7 +138,7 @@ impl Socket {
     /// [`ClientError::InvalidMessage`] for a value that cannot be JSON; [`ClientError::Full`] if there is no room and
     /// the client was not built to wait for it; [`ClientError::Outbox`] if the store failed.
     pub async fn send<T: Serialize + ?Sized>(&self, event: &str, argument: &T) -> ClientResult<Delivery> {
-        let args = encode(event, &One(argument))?;
+        let args = self.encode(event, &One(argument))?;
         let place = match self.inner.overflow {
             Overflow::Wait => self.inner.shared.budget.wait(args.bytes()).await,
             _ => self.inner.shared.budget.take(args.bytes()),
@@ -207,6 +207,11 @@ impl Socket {
     /// Removes a handler. One that runs ends by itself.
     pub fn off(&self, handler: HandlerId) {
         self.inner.handlers.off(handler);
+    }
+
+    /// Encodes the arguments of an event, and changes them as the application wants it.
+    fn encode(&self, event: &str, args: &impl Arguments) -> ClientResult<EncodedArgs> {
+        self.inner.shared.payloads.encode(event, encode(event, args)?)
     }
 
     async fn send_emit(

@@ -113,6 +113,11 @@ impl Counting {
         Stats { rtt, waiting, ..self.stats.clone() }
     }
 
+    /// Returns the transport that carries the connection now, if there is one.
+    pub(crate) fn transport(&self) -> Option<TransportKind> {
+        self.stats.transport
+    }
+
     pub(crate) fn attempt(&mut self, attempt: &Attempt) {
         let stats = self.stats.transports.entry(attempt.transport).or_default();
         stats.attempts += 1;

@@ -7,12 +7,15 @@ use std::cell::RefCell;
 
 use flate2::{Compress, Compression, FlushCompress};
 
+#[cfg(feature = "socketio")]
 use crate::engine::metrics::{self, DeflateStep};
 
 /// The size in bytes from which the messages of a connection are compressed.
+#[cfg(feature = "socketio")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Threshold(u32);
 
+#[cfg(feature = "socketio")]
 impl Threshold {
     /// The threshold of a peer that cannot read compressed messages.
     pub(crate) const NEVER: Self = Self(u32::MAX);
@@ -41,8 +44,11 @@ pub(crate) fn deflate(message: &[u8], out: &mut Vec<u8>) -> bool {
         let payload = scratch[..written].strip_suffix(&FLUSHED).filter(|_| whole);
         let smaller = payload.is_some();
         if let Some(payload) = payload {
-            metrics::DEFLATE_BYTES.of(DeflateStep::ToCompress).add(message.len() as u64);
-            metrics::DEFLATE_BYTES.of(DeflateStep::Compressed).add(payload.len() as u64);
+            #[cfg(feature = "socketio")]
+            {
+                metrics::DEFLATE_BYTES.of(DeflateStep::ToCompress).add(message.len() as u64);
+                metrics::DEFLATE_BYTES.of(DeflateStep::Compressed).add(payload.len() as u64);
+            }
             out.extend_from_slice(payload);
         }
         scratch.truncate(SCRATCH_BYTES);

@@ -10,7 +10,7 @@ use imks::engine;
 use imks::http::{SocketIo, quic, tls, webtransport};
 use imks::socket::packet::Args;
 use imks::socket::{
-    Binary, Config, ConnectError, EventError, NamespaceBuilder, Recovery, Reply, Server, Socket,
+    Binary, Config, ConnectError, EventError, NamespaceBuilder, Parser, Recovery, Reply, Server, Socket,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -56,16 +56,23 @@ impl Application {
 
     /// imks over TLS, where a certificate is given, and over WebTransport.
     pub(crate) async fn imks_with(engine: engine::Config, tls: Option<tls::Config>) -> Self {
-        Self::start_with(engine, tls, webtransport::Config::default(), false).await
+        Self::start_with(server(Parser::Default), engine, tls, webtransport::Config::default(), false).await
+    }
+
+    /// imks with the msgpack parser.
+    pub(crate) async fn msgpack() -> Self {
+        let server = server(Parser::MsgPack);
+        Self::start_with(server, engine::Config::default(), None, webtransport::Config::default(), false).await
     }
 
     /// imks on which sessions may begin together with a handshake, which may take `handshake_timeout`.
     pub(crate) async fn early(tls: tls::Config, handshake_timeout: Duration) -> Self {
         let limits = webtransport::Config { handshake_timeout, ..webtransport::Config::default() };
-        Self::start_with(engine::Config::default(), Some(tls), limits, true).await
+        Self::start_with(server(Parser::Default), engine::Config::default(), Some(tls), limits, true).await
     }
 
     async fn start_with(
+        server: Server,
         engine: engine::Config,
         tls: Option<tls::Config>,
         limits: webtransport::Config,
@@ -73,7 +80,7 @@ impl Application {
     ) -> Self {
         let mode = webtransport::Mode::On;
         let listen = Some(([127, 0, 0, 1], 0).into());
-        let builder = SocketIo::builder(server())
+        let builder = SocketIo::builder(server)
             .with_engine(engine)
             .with_webtransport(webtransport::Config { mode, ..limits })
             .with_quic(quic::Config { listen, zero_rtt, ..quic::Config::default() });
@@ -89,9 +96,9 @@ impl Application {
     }
 }
 
-fn server() -> Server {
+fn server(parser: Parser) -> Server {
     let remembered = Arc::new(Mutex::new(Vec::<String>::new()));
-    let config = Config { recovery: Some(Recovery::default()), ..Config::default() };
+    let config = Config { recovery: Some(Recovery::default()), parser, ..Config::default() };
     let (one, other) = (remembered.clone(), remembered.clone());
     let attempts = Arc::new(AtomicUsize::new(0));
     let builder = Server::builder(config)
@@ -140,6 +147,9 @@ fn talk(namespace: &mut NamespaceBuilder, remembered: Arc<Mutex<Vec<String>>>) {
     });
     namespace.on_typed("bytes", |_: Socket, bytes: Binary| async move { Reply(bytes) });
     namespace.on_typed("transport", |socket: Socket, ()| async move { Reply(socket.transport().name()) });
+    namespace.on_typed("rtt", |socket: Socket, ()| async move {
+        Reply(socket.rtt().map(|rtt| u64::try_from(rtt.as_micros()).expect("a short time")))
+    });
     namespace.on_typed("upload", |_: Socket, upload: Upload| async move {
         assert!(!upload.nonce.is_empty());
         Reply(match &*upload.target {

@@ -19,7 +19,7 @@ const QUIC: TransportKind = TransportKind::WebTransport;
 const HEAD_START: Duration = Duration::from_secs(1);
 
 /// A client that lets transports race and loses no time.
-fn racing(relay: &Relay, racing: Racing) -> ClientBuilder {
+pub(crate) fn racing(relay: &Relay, racing: Racing) -> ClientBuilder {
     let builder = builder(&relay.secure_url(), Via::WebTransport).transports(Transports::racing(racing));
     builder.tls(Tls::new().danger_accept_invalid_certs())
 }

@@ -11,7 +11,7 @@ use crate::client::error::{ClientError, ClientResult};
 use crate::client::event::{ClientEvent, TransportKind};
 use crate::client::reconnect::Reconnect;
 use crate::client::retry::Retry;
-use crate::socket::codec::outgoing::{EncodedArgs, Outgoing};
+use crate::socket::codec::outgoing::{EncodedArgs, Encoding, Outgoing};
 use crate::socket::packet::{Args, Limits};
 
 /// The path of a namespace.
@@ -25,10 +25,15 @@ pub(crate) type Ticket = u64;
 pub(crate) enum Action {
     /// Opens a transport and reports it, or the failure.
     Open,
-    /// Drops the transport, or the attempt to open one, at once. Nothing is reported about it any more.
+    /// Drops the transport and its successor, or the attempt to open one, at once. Nothing is reported about it any more.
     Drop,
     /// Closes the transport after everything that was sent. Nothing is reported about it any more.
     Close,
+    /// Closes the transport after everything that was sent, reports when the server has ended it too, or at this time,
+    /// and lets the successor take its place.
+    HandOver(Instant),
+    /// Drops the successor at once.
+    DropSuccessor,
     /// Asks for credentials, and reports them or why there are none, with the same number and by this time.
     Authenticate { namespace: Path, number: u64, until: Instant },
     /// Sends a packet.
@@ -48,6 +53,13 @@ pub(crate) enum Action {
 pub(crate) struct Sending {
     pub(crate) packet: Outgoing,
     pub(crate) place: Option<Place>,
+}
+
+impl Sending {
+    /// Creates the answer to a heartbeat.
+    pub(crate) fn pong() -> Self {
+        Self { packet: Outgoing { text: "3".into(), attachments: Vec::new() }, place: None }
+    }
 }
 
 /// The result of a call that succeeded.
@@ -128,8 +140,11 @@ pub(crate) struct Settings {
     pub(crate) join_timeout: Duration,
     pub(crate) retry: Retry,
     pub(crate) limits: Limits,
+    pub(crate) encoding: Encoding,
     /// Whether other credentials may be had than those that were refused.
     pub(crate) has_fresh_credentials: bool,
+    /// Whether the transport may change although the server has not shown that it restores sessions.
+    pub(crate) switch_without_recovery: bool,
 }
 
 /// The earlier of two deadlines.

@@ -51,6 +51,11 @@ impl Answers {
         Some((id, self.take(id)?))
     }
 
+    /// Whether an answer to something that was sent is waited for.
+    pub(super) fn is_any_sent(&self) -> bool {
+        self.pending.values().any(|pending| pending.sent.is_some())
+    }
+
     /// Takes those that were sent, which nobody will answer any more.
     pub(super) fn take_sent(&mut self) -> Vec<Ticket> {
         let sent = self.pending.iter().filter(|(_, pending)| pending.sent.is_some());

@@ -9,6 +9,7 @@ mod context;
 mod early;
 mod namespace;
 mod outbox;
+mod switch;
 #[cfg(test)]
 mod tests;
 
@@ -25,13 +26,14 @@ use self::action::{earlier, later};
 use self::context::Context;
 use self::namespace::Namespace;
 use self::outbox::Waiting;
+use self::switch::Switch;
 use super::budget::{Budget, Place};
 use super::error::{ClientError, DisconnectReason};
 use super::event::{ClientEvent, Status, TransportKind};
 use super::store::Entry;
 use crate::engine::Packet;
 use crate::error::{ImksError, ImksResult};
-use crate::socket::codec::outgoing::{EncodedArgs, Outgoing};
+use crate::socket::codec::outgoing::{EncodedArgs, Encoding, Outgoing};
 use crate::socket::packet::Limits;
 use crate::socket::parser::Decoder;
 
@@ -42,6 +44,8 @@ pub(crate) struct Core {
     budget: Budget,
     random: fn() -> f64,
     phase: Phase,
+    /// The change to another transport, if one is under way.
+    switch: Option<Switch>,
     /// Whether there was a connection since the client was idle.
     has_been_connected: bool,
     /// The failed attempts in a row, and the last pause between them.
@@ -78,12 +82,13 @@ enum Phase {
 impl Core {
     /// Creates a client that is not connected. `random` returns numbers from 0 to 1.
     pub(crate) fn new(settings: Settings, budget: Budget, random: fn() -> f64) -> Self {
-        let decoder = decoder(settings.limits);
+        let decoder = decoder(&settings);
         Self {
             settings,
             budget,
             random,
             phase: Phase::Idle,
+            switch: None,
             has_been_connected: false,
             failures: 0,
             pause: Duration::ZERO,
@@ -130,6 +135,7 @@ impl Core {
     /// Leaves a namespace.
     pub(crate) fn leave(&mut self, now: Instant, path: &Path) {
         self.with(now, path, |it, cx| it.leave(cx, DisconnectReason::ByClient, &ClientError::Closed));
+        self.advance_switch(now);
     }
 
     /// Leaves all namespaces and closes the connection.
@@ -137,6 +143,7 @@ impl Core {
         self.leave_all(now, &DisconnectReason::ByClient, &ClientError::Closed);
         // Nobody will answer a CONNECT that was taken back.
         self.with_all(now, |namespace, cx| namespace.lose(cx, DisconnectReason::ByClient));
+        self.forget_switch();
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Open { .. } => {
                 self.send(Outgoing { text: "1".into(), attachments: Vec::new() });
@@ -173,6 +180,7 @@ impl Core {
         place: Place,
     ) {
         self.with(now, path, |namespace, cx| namespace.answer(cx, to, args, place));
+        self.advance_switch(now);
     }
 
     /// Returns the namespaces that will be joined as soon as there is a transport, and what is said there.
@@ -187,7 +195,7 @@ impl Core {
         let early = early.unwrap_or_default();
         self.payload_max = payload_max;
         self.phase = Phase::Open { silence_max, dead_at: now + silence_max };
-        self.decoder = decoder(self.settings.limits);
+        self.decoder = decoder(&self.settings);
         let is_first = !std::mem::replace(&mut self.has_been_connected, true);
         self.notify(match is_first {
             true => ClientEvent::Connected { transport },
@@ -234,8 +242,9 @@ impl Core {
             Packet::Noop | Packet::Pong(_) => Ok(()),
             Packet::Open(_) | Packet::Upgrade => Err(ImksError::UnexpectedEnginePacket("from a server")),
         };
-        if let Err(error) = handled {
-            self.lose(now, DisconnectReason::Protocol(error.into()));
+        match handled {
+            Ok(()) => self.advance_switch(now),
+            Err(error) => self.lose(now, DisconnectReason::Protocol(error.into())),
         }
     }
 
@@ -291,8 +300,9 @@ impl Core {
             let found = namespace.handle_timeout(cx);
             reason = reason.take().or(found);
         });
-        if let Some(reason) = reason {
-            self.lose(now, reason);
+        match reason {
+            Some(reason) => self.lose(now, reason),
+            None => self.advance_switch(now),
         }
     }
 
@@ -303,6 +313,7 @@ impl Core {
             Phase::Opening { until, .. } | Phase::Waiting { until } => Some(until),
             Phase::Open { dead_at, .. } => Some(dead_at),
         };
+        let phase = earlier(phase, self.poll_switch());
         self.namespaces.values().map(Namespace::poll_timeout).fold(phase, earlier)
     }
 
@@ -339,8 +350,7 @@ impl Core {
     /// Answers a heartbeat, unless the answers to many others still wait for the network.
     fn answer_heartbeat(&mut self) {
         let Some(place) = self.pongs.take(0) else { return };
-        let packet = Outgoing { text: "3".into(), attachments: Vec::new() };
-        self.actions.push_back(Action::Send(Sending { packet, place: Some(place) }));
+        self.actions.push_back(Action::Send(Sending { place: Some(place), ..Sending::pong() }));
         self.notify(ClientEvent::Heartbeat);
     }
 
@@ -362,6 +372,7 @@ impl Core {
         self.actions.push_back(Action::Drop);
         self.notify(ClientEvent::Disconnected { reason: reason.clone() });
         self.with_all(now, |namespace, cx| namespace.lose(cx, reason.clone()));
+        self.forget_switch();
         match self.namespaces.values().any(Namespace::is_wanted) {
             true => self.try_later(now, ClientError::ConnectionClosed(reason)),
             false => self.phase = Phase::Idle,
@@ -402,7 +413,9 @@ impl Core {
 
     /// Runs `act` on a namespace, which is created where necessary.
     fn with(&mut self, now: Instant, path: &Path, act: impl FnOnce(&mut Namespace, &mut Context<'_>)) {
-        let namespace = self.namespaces.entry(path.clone()).or_insert_with(|| Namespace::new(path.clone()));
+        let is_held = self.switch.is_some();
+        let namespace =
+            self.namespaces.entry(path.clone()).or_insert_with(|| Namespace::new(path.clone(), is_held));
         let mut cx = Context {
             now,
             settings: &self.settings,
@@ -436,9 +449,13 @@ impl Core {
 
 /// Creates the decoder of a connection. A server announces how many attachments follow, and the decoder makes room
 /// for as many: whatever the settings allow, it is not taken at its word.
-fn decoder(limits: Limits) -> Decoder {
-    let attachments_max = limits.attachments_max.min(ATTACHMENTS_RECEIVED_MAX);
-    Decoder::new(Limits { attachments_max, ..limits })
+fn decoder(settings: &Settings) -> Decoder {
+    let attachments_max = settings.limits.attachments_max.min(ATTACHMENTS_RECEIVED_MAX);
+    let limits = Limits { attachments_max, ..settings.limits };
+    match settings.encoding {
+        Encoding::Json => Decoder::new(limits),
+        Encoding::MsgPack => Decoder::msgpack(limits),
+    }
 }
 
 /// The maximum number of callers that wait until the client is connected. A further one fails with

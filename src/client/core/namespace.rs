@@ -1,5 +1,7 @@
 //! One namespace as a client sees it: joining and joining again, events, answers and what waits to be sent.
 
+mod moving;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use self::moving::Moving;
+pub(super) use self::moving::Rest;
 use super::action::{
     Action, Credentials, Emit, Greeting, Incoming, Path, Reply, Ticket, earlier, hello, later,
 };
@@ -40,6 +44,7 @@ pub(super) struct Namespace {
     joins: u64,
     session: Option<Recoverable>,
     early: Early,
+    moving: Moving,
     /// The failed attempts to join in a row, and the last pause between them.
     failures: u32,
     pause: Duration,
@@ -84,7 +89,8 @@ struct Welcome {
 }
 
 impl Namespace {
-    pub(super) fn new(path: Path) -> Self {
+    /// Creates a namespace that is not joined. If `is_held`, that waits for the end of a change of transport.
+    pub(super) fn new(path: Path, is_held: bool) -> Self {
         Self {
             path,
             phase: Phase::Away,
@@ -97,6 +103,7 @@ impl Namespace {
             joins: 0,
             session: None,
             early: Early::default(),
+            moving: Moving::new(is_held),
             failures: 0,
             pause: Duration::ZERO,
             credentials: 0,
@@ -115,7 +122,7 @@ impl Namespace {
             _ if self.joining.len() >= JOINING_MAX => cx.answer(ticket, Err(ClientError::Full)),
             _ => self.joining.push(ticket),
         }
-        if is_open && self.phase == Phase::Away {
+        if is_open && self.phase == Phase::Away && !self.moving.is_held {
             self.authenticate(cx);
         }
     }
@@ -125,7 +132,7 @@ impl Namespace {
         let mut phase = Phase::Away;
         if matches!(reason, DisconnectReason::ByClient) {
             match self.phase {
-                Phase::Connected => cx.send(Outgoing::disconnect(&self.path)),
+                Phase::Connected => cx.send(Outgoing::disconnect(cx.settings.encoding, &self.path)),
                 Phase::Connecting { until } | Phase::Leaving { until } => phase = Phase::Leaving { until },
                 _ => {}
             }
@@ -147,10 +154,12 @@ impl Namespace {
         let was = std::mem::replace(&mut self.phase, Phase::Away);
         self.outbox.handle_lost();
         self.early = Early::default();
+        self.moving.lose();
+        let was_between = std::mem::take(&mut self.moving.is_between);
         for ticket in self.answers.take_sent() {
             cx.answer(ticket, Err(ClientError::ConnectionClosed(reason.clone())));
         }
-        if was == Phase::Connected {
+        if was == Phase::Connected || was_between {
             cx.notify(ClientEvent::Left { namespace: self.path.to_string(), reason });
         }
     }
@@ -182,7 +191,7 @@ impl Namespace {
 
     /// Sends the CONNECT. The server would end every connection on which one comes that it does not take.
     fn connect(&mut self, cx: &mut Context<'_>, auth: Option<Map<String, Value>>) {
-        match cx.fitting(Outgoing::connect(&self.path, &hello(auth, self.greeting()))) {
+        match cx.fitting(Outgoing::connect(cx.settings.encoding, &self.path, &hello(auth, self.greeting()))) {
             Ok(packet) => {
                 self.phase = Phase::Connecting { until: later(cx.now, cx.settings.join_timeout) };
                 cx.push(packet, None);
@@ -242,6 +251,7 @@ impl Namespace {
     /// Sends an event at most once: now, or when the namespace is joined.
     pub(super) fn emit(&mut self, cx: &mut Context<'_>, emit: Emit) {
         let refusal = match self.phase {
+            Phase::Connected if emit.is_volatile && self.moving.is_held => Some(ClientError::Dropped),
             Phase::Connected => None,
             _ if emit.is_volatile => Some(ClientError::Dropped),
             _ if !self.wanted => Some(ClientError::Closed),
@@ -269,7 +279,8 @@ impl Namespace {
     pub(super) fn answer(&mut self, cx: &mut Context<'_>, to: (u64, u64), args: &EncodedArgs, place: Place) {
         let (id, session) = to;
         if self.phase == Phase::Connected && session == self.joins {
-            cx.send_with(Outgoing::ack(&self.path, id, args), Some(place));
+            self.moving.answered(cx.now, id);
+            cx.send_with(Outgoing::ack(cx.settings.encoding, &self.path, id, args), Some(place));
         }
     }
 
@@ -328,6 +339,7 @@ impl Namespace {
             (None, _) => None,
         };
         self.phase = Phase::Connected;
+        self.moving.is_between = false;
         self.joins += 1;
         (self.failures, self.pause) = (0, Duration::ZERO);
         cx.notify(ClientEvent::Joined { namespace: self.path.to_string(), sid: welcome.sid, recovered });
@@ -347,7 +359,7 @@ impl Namespace {
     fn left(&mut self, cx: &mut Context<'_>, is_in: bool) {
         self.phase = Phase::Away;
         if is_in {
-            cx.send(Outgoing::disconnect(&self.path));
+            cx.send(Outgoing::disconnect(cx.settings.encoding, &self.path));
         }
         if self.wanted {
             self.authenticate(cx);
@@ -392,6 +404,7 @@ impl Namespace {
             session.offset = last.or(session.offset.take());
         }
         let answer_to = id.map(|id| (id, self.joins));
+        id.into_iter().for_each(|id| self.moving.asked(cx.now, id));
         let incoming = Incoming { namespace: self.path.clone(), args, answer_to, may_have_offset };
         cx.actions.push_back(Action::Deliver(incoming));
     }
@@ -405,6 +418,7 @@ impl Namespace {
             Answered::NotOurs => {
                 let Some(pending) = self.answers.take(id) else { return };
                 cx.rtt = pending.sent.map(|sent| cx.now - sent);
+                cx.rtt.into_iter().for_each(|rtt| self.moving.measured(rtt));
                 cx.answer(pending.ticket, Ok(Reply::Answer(args)));
             }
         }
@@ -412,10 +426,16 @@ impl Namespace {
 
     /// Sends what waits.
     fn flush(&mut self, cx: &mut Context<'_>) {
+        if self.moving.is_held {
+            return;
+        }
         for (id, emit) in std::mem::take(&mut self.buffer) {
-            match cx.fitting(Outgoing::event(&self.path, id, &emit.event, &emit.args)) {
+            match cx.fitting(Outgoing::event(cx.settings.encoding, &self.path, id, &emit.event, &emit.args)) {
                 Ok(packet) => {
-                    id.into_iter().for_each(|id| self.answers.handle_sent(id, cx.now));
+                    match id {
+                        Some(id) => self.answers.handle_sent(id, cx.now),
+                        None => self.moving.sent(cx.now),
+                    }
                     cx.push(packet, Some(emit.place));
                 }
                 Err(error) => {
@@ -429,10 +449,16 @@ impl Namespace {
     /// Sends the next entry of the outbox, if it is time for it. Those that can never be sent end here: the server
     /// would end every connection on which they come, and nothing behind them would ever be sent.
     fn drain(&mut self, cx: &mut Context<'_>) {
-        while self.phase == Phase::Connected {
+        while self.phase == Phase::Connected && !self.moving.is_held {
             let next = self.outbox.next(cx.now, self.next_ack, &cx.settings.retry);
             let Some((entry, place)) = next else { return };
-            let packet = Outgoing::event(&self.path, Some(self.next_ack), &entry.event, &entry.args);
+            let packet = Outgoing::event(
+                cx.settings.encoding,
+                &self.path,
+                Some(self.next_ack),
+                &entry.event,
+                &entry.args,
+            );
             self.next_ack += 1;
             match cx.fitting(packet) {
                 Ok(packet) => return cx.push(packet, Some(place)),

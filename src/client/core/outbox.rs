@@ -101,6 +101,11 @@ impl Outbox {
         self.sent_as.clear();
     }
 
+    /// Whether an answer to the first entry is waited for.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.answer_by.is_some()
+    }
+
     /// Takes the tickets of everybody who waits. The entries stay.
     pub(super) fn take_tickets(&mut self) -> impl Iterator<Item = Ticket> + '_ {
         self.entries.iter_mut().filter_map(|waiting| waiting.ticket.take())

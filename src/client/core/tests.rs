@@ -26,7 +26,9 @@ fn settings() -> Settings {
         join_timeout: 20 * SECOND,
         retry: Retry::forever(SECOND),
         limits: Limits::default(),
+        encoding: Encoding::Json,
         has_fresh_credentials: true,
+        switch_without_recovery: false,
     }
 }
 
@@ -41,7 +43,12 @@ struct World {
     budget: Budget,
     server: Server,
     /// Packets on their way, if there is a wire.
-    wire: Option<(VecDeque<Outgoing>, VecDeque<Packet>)>,
+    wire: Option<Wire>,
+    /// The wire of a transport that says goodbye.
+    leaving: Option<Wire>,
+    /// How long the last goodbye could take.
+    leave_by: Option<Instant>,
+    has_successor: bool,
     is_opening: bool,
     /// Whether namespaces are joined together with the handshake, and those to join.
     is_early: bool,
@@ -57,6 +64,8 @@ struct World {
     notified: Vec<ClientEvent>,
     forgotten: Vec<uuid::Uuid>,
 }
+
+type Wire = (VecDeque<Outgoing>, VecDeque<Packet>);
 
 type ClientResult = Result<Reply, ClientError>;
 
@@ -96,6 +105,9 @@ impl World {
             budget,
             server: Server::default(),
             wire: None,
+            leaving: None,
+            leave_by: None,
+            has_successor: false,
             is_opening: false,
             is_early: false,
             greetings: Vec::new(),
@@ -145,7 +157,14 @@ impl World {
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Open => (self.is_opening, self.greetings) = (true, self.core.greetings()),
-                Action::Drop | Action::Close => (self.is_opening, self.wire) = (false, None),
+                Action::Drop | Action::Close => {
+                    (self.is_opening, self.wire) = (false, None);
+                    (self.has_successor, self.leaving) = (false, None);
+                }
+                Action::HandOver(until) => {
+                    (self.leaving, self.leave_by) = (self.wire.take(), Some(until));
+                }
+                Action::DropSuccessor => self.has_successor = false,
                 Action::Authenticate { namespace, number, .. } => self.asked.push_back((namespace, number)),
                 Action::Send(sending) => {
                     let wire = self.wire.as_mut().expect("packets are sent on a connection only");
@@ -204,6 +223,31 @@ impl World {
         }
     }
 
+    /// Another transport opens beside the one in use.
+    fn successor(&mut self) {
+        if self.core.may_switch() {
+            self.has_successor = true;
+            let payload_max = PayloadMax { bytes: self.payload_max, is_base64: false };
+            let opened =
+                Opened { transport: TransportKind::WebTransport, silence_max: 45 * SECOND, payload_max };
+            self.core.handle_successor(self.now, opened);
+            self.act();
+        }
+    }
+
+    /// The server reads what is left on the old transport, and ends it.
+    fn handed_over(&mut self) {
+        let Some(old) = self.leaving.take() else { return };
+        self.wire = Some(old);
+        while self.wire.as_ref().is_some_and(|(there, _)| !there.is_empty()) {
+            self.server_reads();
+        }
+        (self.wire, self.has_successor) = (Some(Default::default()), false);
+        self.server.current = None;
+        self.core.handle_handed_over(self.now);
+        self.act();
+    }
+
     /// The server reads one packet.
     fn server_reads(&mut self) {
         let Some((there, back)) = &mut self.wire else { return };
@@ -250,6 +294,8 @@ impl World {
             let (there, back) = self.wire.as_ref().map_or((0, 0), |(there, back)| (there.len(), back.len()));
             if self.is_opening {
                 self.open(true);
+            } else if self.leaving.is_some() {
+                self.handed_over();
             } else if !self.asked.is_empty() {
                 self.authenticate(true);
             } else if there > 0 {
@@ -341,6 +387,8 @@ enum Step {
     Open(bool),
     Authenticate(bool),
     Cut,
+    Successor,
+    HandedOver,
     Mood(Mood),
     Pass(u64),
 }
@@ -357,6 +405,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => prop::bool::weighted(0.7).prop_map(Step::Open),
         4 => prop::bool::weighted(0.8).prop_map(Step::Authenticate),
         1 => Just(Step::Cut),
+        1 => Just(Step::Successor),
+        2 => Just(Step::HandedOver),
         1 => mood.prop_map(Step::Mood),
         4 => (1_u64..15_000).prop_map(Step::Pass),
     ]
@@ -373,6 +423,8 @@ fn take(world: &mut World, step: &Step, number: u64) {
         Step::Open(succeeds) => world.open(*succeeds),
         Step::Authenticate(succeeds) => world.authenticate(*succeeds),
         Step::Cut => world.cut(),
+        Step::Successor => world.successor(),
+        Step::HandedOver => world.handed_over(),
         Step::Mood(mood) => world.server.moods.push_back(*mood),
         Step::Pass(millis) => world.pass(Duration::from_millis(*millis)),
     }
@@ -425,6 +477,247 @@ proptest! {
         }
         prop_assert_eq!(world.budget.used(), crate::client::budget::Used::default());
     }
+}
+
+/// What happens to a client whose transports work, and change.
+fn quiet_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => Just(Step::Emit),
+        1 => Just(Step::EmitWithAck),
+        2 => Just(Step::Send),
+        3 => Just(Step::Broadcast),
+        9 => Just(Step::ToServer),
+        9 => Just(Step::ToClient),
+        4 => Just(Step::Authenticate(true)),
+        3 => Just(Step::Successor),
+        4 => Just(Step::HandedOver),
+        4 => (1_u64..400).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_change_of_transport_loses_nothing_doubles_nothing_and_keeps_the_order(
+        steps in prop::collection::vec(quiet_step(), 0..200),
+    ) {
+        let mut world = World::joined();
+        world.budget = Budget::new(1_000, 1_000_000);
+        world.core.budget = world.budget.clone();
+        world.broadcast();
+        world.settle();
+        let (mut plain, mut asked, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, step) in steps.iter().enumerate() {
+            let number = number as u64;
+            take(&mut world, step, number);
+            match step {
+                Step::Emit => plain.push(number),
+                Step::EmitWithAck => {
+                    plain.push(number);
+                    asked.push(number);
+                }
+                Step::Send => sent.push(number),
+                _ => {}
+            }
+        }
+        world.settle();
+
+        prop_assert_eq!(&world.server.plain, &plain, "each once, in the order in which they were sent");
+        prop_assert_eq!(&world.server.applied, &sent);
+        for number in asked.iter().chain(&sent) {
+            prop_assert!(matches!(world.answers.get(number), Some(Ok(_))), "{number}: {:?}", world.answers.get(number));
+        }
+        let all: Vec<u64> = (0..world.server.sent.len() as u64).collect();
+        prop_assert_eq!(&world.delivered, &all);
+        prop_assert!(!world.has_successor && world.leaving.is_none());
+        let is_away = |event: &ClientEvent| {
+            matches!(event, ClientEvent::Left { .. } | ClientEvent::Disconnected { .. })
+        };
+        prop_assert!(!world.notified.iter().any(is_away), "nobody notices but by TransportSwitched");
+        prop_assert_eq!(world.budget.used(), crate::client::budget::Used::default());
+    }
+}
+
+/// A client that has got an event, so that its session can be restored from there.
+fn with_an_offset() -> World {
+    let mut world = World::joined();
+    world.broadcast();
+    world.settle();
+    world
+}
+
+fn switches(world: &World) -> usize {
+    world.notified.iter().filter(|event| matches!(event, ClientEvent::TransportSwitched { .. })).count()
+}
+
+#[test]
+fn a_change_of_transport_waits_for_answers_and_holds_back_what_is_new() {
+    let mut world = with_an_offset();
+    world.emit(1, Some(10 * SECOND));
+    world.successor();
+    world.emit(2, None);
+    assert_eq!(world.on_their_way().len(), 1, "the question");
+    world.server_reads();
+    world.client_reads();
+    assert!(world.leaving.is_some());
+    world.emit(3, None);
+    world.settle();
+    assert_eq!((world.server.plain.clone(), switches(&world)), (vec![1, 2, 3], 1));
+    let joined = world.notified.iter().rfind(|event| matches!(event, ClientEvent::Joined { .. }));
+    assert!(matches!(joined, Some(ClientEvent::Joined { recovered: true, .. })), "{joined:?}");
+}
+
+#[test]
+fn a_server_has_time_for_what_it_does_not_answer() {
+    let mut world = with_an_offset();
+    world.emit(1, None);
+    world.successor();
+    assert!(world.leaving.is_none());
+    assert_eq!(world.core.poll_timeout(), Some(world.now + SECOND / 2));
+    world.pass(SECOND / 2);
+    assert!(world.leaving.is_some());
+}
+
+#[test]
+fn the_goodbye_of_a_transport_takes_no_longer_than_its_heartbeat_allows() {
+    for (silence, patience) in [(0, 5), (43, 2)] {
+        let mut world = with_an_offset();
+        world.pass(silence * SECOND);
+        world.successor();
+        assert_eq!(world.leave_by, Some(world.now + patience * SECOND), "{silence}");
+        assert!(world.core.poll_timeout().is_none_or(|time| time > world.now + 60 * SECOND));
+    }
+}
+
+#[test]
+fn a_question_of_the_server_is_answered_before_the_transport_changes() {
+    let mut world = with_an_offset();
+    world.core.handle_packet(world.now, text(r#"27["ask"]"#.into()));
+    let Some(Action::Deliver(incoming)) = world.core.poll_action() else { panic!("no event") };
+    world.successor();
+    world.pass(SECOND);
+    assert!(world.leaving.is_none());
+    let place = world.budget.take_anyway(0);
+    world.core.reply(world.now, &"/".into(), incoming.answer_to.unwrap(), &args(&json!("yes")), place);
+    world.act();
+    assert_eq!(world.on_their_way(), [r#"437["yes"]"#]);
+    world.pass(SECOND);
+    assert!(world.leaving.is_some());
+}
+
+#[test]
+fn a_connection_that_does_not_come_to_rest_stays_on_its_transport() {
+    let mut world = with_an_offset();
+    world.emit(1, Some(60 * SECOND));
+    world.successor();
+    world.emit(2, None);
+    world.pass(3 * SECOND);
+    assert!(!world.has_successor && world.leaving.is_none());
+    assert_eq!(world.on_their_way().len(), 2, "what was held back is on its way");
+    world.settle();
+    assert_eq!((world.server.plain.clone(), switches(&world)), (vec![1, 2], 0));
+    assert!(world.answers[&1].is_ok());
+}
+
+#[test]
+fn a_connection_whose_successor_is_lost_stays_on_its_transport() {
+    let mut world = with_an_offset();
+    world.emit(1, Some(60 * SECOND));
+    world.successor();
+    world.emit(2, None);
+    world.core.handle_successor_lost(world.now);
+    world.act();
+    assert_eq!((world.has_successor, world.on_their_way().len()), (false, 2));
+}
+
+#[test]
+fn an_event_of_the_outbox_keeps_no_connection_where_it_is() {
+    let mut world = with_an_offset();
+    world.server.moods.push_back(Mood::Forgetful);
+    world.send(1);
+    world.server_reads();
+    world.successor();
+    world.pass(3 * SECOND);
+    assert!(world.leaving.is_some());
+    world.settle();
+    assert_eq!((world.server.applied.clone(), world.answers[&1].is_ok()), (vec![1], true));
+}
+
+#[test]
+fn a_transport_changes_only_where_the_server_restores_sessions_or_nobody_minds() {
+    let mut world = World::joined();
+    assert!(!world.core.may_switch(), "it may be a server that asks for an offset");
+    world.core.settings.switch_without_recovery = true;
+    world.successor();
+    world.settle();
+    assert_eq!(switches(&world), 1);
+    let mut idle = World::new(settings(), Budget::new(9, 999));
+    assert!(!idle.core.may_switch());
+    idle.core.connect(idle.now, CONNECT);
+    idle.act();
+    idle.open(true);
+    assert!(!idle.core.may_switch(), "nobody wants the connection");
+}
+
+#[test]
+fn a_connection_that_is_lost_while_it_changes_comes_back_as_always() {
+    for is_leaving in [false, true] {
+        let mut world = with_an_offset();
+        world.emit(1, (!is_leaving).then_some(10 * SECOND));
+        world.successor();
+        if is_leaving {
+            world.settle();
+            world.successor();
+            world.handed_over();
+        }
+        world.emit(2, None);
+        world.cut();
+        assert!(!world.has_successor && world.leaving.is_none());
+        let left = world.notified.iter().filter(|event| matches!(event, ClientEvent::Left { .. })).count();
+        assert_eq!((world.core.status(), left), (Status::Reconnecting, 1));
+        world.settle();
+        assert_eq!(world.server.plain, if is_leaving { vec![1, 2] } else { vec![2] });
+    }
+}
+
+#[test]
+fn a_client_that_is_closed_while_it_changes_is_closed() {
+    for is_leaving in [false, true] {
+        let mut world = with_an_offset();
+        world.emit(1, (!is_leaving).then_some(10 * SECOND));
+        world.successor();
+        if is_leaving {
+            world.pass(SECOND);
+            assert!(world.leaving.is_some());
+        }
+        world.core.close(world.now);
+        world.act();
+        assert_eq!((world.core.status(), world.core.poll_timeout()), (Status::Idle, None));
+        assert!(world.leaving.is_none() && !world.has_successor);
+        world.answers.clear();
+        world.join();
+        world.settle();
+        world.emit(2, None);
+        world.settle();
+        assert!(world.server.plain.ends_with(&[2]));
+    }
+}
+
+#[test]
+fn a_namespace_that_is_joined_while_the_transport_changes_is_joined_after_it() {
+    let mut world = with_an_offset();
+    world.emit(1, None);
+    world.successor();
+    world.core.join(world.now, &"/other".into(), 7);
+    world.core.leave(world.now, &"/".into());
+    world.core.join(world.now, &"/".into(), 8);
+    world.act();
+    assert!(world.asked.is_empty());
+    world.pass(SECOND);
+    assert!(world.leaving.is_some());
+    world.handed_over();
+    assert_eq!(world.asked.len(), 2);
 }
 
 #[test]

@@ -106,6 +106,7 @@ impl RawClient {
             timeout: Duration::MAX,
             message_bytes_max: bytes_max,
             has_bulk: false,
+            compresses: false,
             heard_at: Arc::new(Mutex::new(Instant::now())),
         };
         let io: Box<dyn Carrier> = Box::new(Io::connect(name, &dialer).await?);

@@ -92,6 +92,11 @@ impl Duplex {
         self.stream.rebind(socket)
     }
 
+    /// Waits until the other side has ended the transport too. What it sends in the meantime is dropped.
+    pub(super) async fn ended(&mut self) {
+        while poll_fn(|cx| self.stream.poll_packet(cx)).await.is_ok() {}
+    }
+
     /// Sends what waits, and returns what has come in if `read`.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<LinkEvent> {
         if let Poll::Ready(Err(reason)) = self.poll_write(cx) {

@@ -58,11 +58,23 @@ impl Link {
     }
 
     /// Sends what waits and ends the transport, within `timeout`.
-    pub(crate) async fn close(mut self, timeout: Duration) {
+    pub(crate) async fn close(self, timeout: Duration) {
+        self.end(timeout, false).await;
+    }
+
+    /// Sends what waits, ends the transport, and waits until the server has ended it too, within `timeout`.
+    pub(crate) async fn leave(self, timeout: Duration) {
+        self.end(timeout, true).await;
+    }
+
+    async fn end(mut self, timeout: Duration, waits: bool) {
         let closing = async {
             let sent = std::future::poll_fn(|cx| self.poll_write(cx)).await;
             if let (Ok(()), Self::Duplex(duplex)) = (&sent, &mut self) {
                 duplex.close().await;
+                if waits {
+                    duplex.ended().await;
+                }
             }
             sent
         };

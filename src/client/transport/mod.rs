@@ -1,5 +1,6 @@
 //! The transports of a client, and how one is chosen for a session.
 
+mod compressed;
 mod duplex;
 mod http;
 mod io;
@@ -12,6 +13,7 @@ mod reach;
 mod staggered;
 #[cfg(feature = "client-quic")]
 mod stream;
+mod upgrade;
 mod websocket;
 #[cfg(feature = "client-quic")]
 mod webtransport;

@@ -7,6 +7,7 @@ use tungstenite::Utf8Bytes;
 
 use crate::client::budget::Place;
 use crate::client::core::Sending;
+use crate::socket::codec::outgoing::Outgoing;
 
 /// Packets that wait, the first of which may be sent in part.
 #[derive(Debug, Default)]
@@ -39,9 +40,14 @@ impl SendQueue {
 
     /// Returns the next piece. It stays in the queue.
     pub(super) fn front(&self) -> Option<Piece> {
-        match self.attachments.front() {
-            Some(bytes) => Some(Piece::Attachment(bytes.clone())),
-            None => self.packets.front().map(|sending| Piece::Text(sending.packet.text.clone())),
+        if let Some(bytes) = self.attachments.front() {
+            return Some(Piece::Attachment(bytes.clone()));
+        }
+        let Outgoing { text, attachments } = &self.packets.front()?.packet;
+        match attachments.first() {
+            // The packet is in its attachment.
+            Some(bytes) if text.is_empty() => Some(Piece::Attachment(bytes.clone())),
+            _ => Some(Piece::Text(text.clone())),
         }
     }
 
@@ -52,7 +58,13 @@ impl SendQueue {
             None => {
                 let Sending { packet, place } = self.packets.pop_front()?;
                 (self.attachments, self.place) = (packet.attachments.into(), place);
-                Piece::Text(packet.text)
+                match self.attachments.pop_front() {
+                    Some(bytes) if packet.text.is_empty() => Piece::Attachment(bytes),
+                    first => {
+                        first.into_iter().for_each(|bytes| self.attachments.push_front(bytes));
+                        Piece::Text(packet.text)
+                    }
+                }
             }
         };
         if self.attachments.is_empty() {
@@ -66,23 +78,24 @@ impl SendQueue {
 mod tests {
     use super::*;
     use crate::client::budget::Budget;
-    use crate::socket::codec::outgoing::Outgoing;
 
     #[test]
     fn a_packet_leaves_in_pieces_and_its_place_is_free_after_the_last() {
         let budget = Budget::new(9, 99);
         let mut queue = SendQueue::default();
         let attachments = vec![Bytes::from_static(b"1"), Bytes::from_static(b"2")];
-        for (text, attachments) in [("4a", attachments), ("4b", Vec::new())] {
+        let msgpack = vec![Bytes::from_static(b"3")];
+        for (text, attachments) in [("4a", attachments), ("4b", Vec::new()), ("", msgpack)] {
             let packet = Outgoing { text: text.into(), attachments };
             queue.push(Sending { packet, place: budget.take(1) });
         }
         let (text, bytes) = (|text: &str| Piece::Text(text.into()), |bytes| Piece::Attachment(bytes));
         let pieces = [
-            (text("4a"), 2),
-            (bytes(Bytes::from_static(b"1")), 2),
-            (bytes(Bytes::from_static(b"2")), 1),
-            (text("4b"), 0),
+            (text("4a"), 3),
+            (bytes(Bytes::from_static(b"1")), 3),
+            (bytes(Bytes::from_static(b"2")), 2),
+            (text("4b"), 1),
+            (bytes(Bytes::from_static(b"3")), 0),
         ];
         for (piece, waiting) in pieces {
             assert_eq!(queue.front(), Some(piece.clone()));

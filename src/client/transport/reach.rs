@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::compressed::Compressed;
 use super::duplex::Duplex;
 use super::http::HttpConnection;
 use super::io::Io;
@@ -70,6 +71,9 @@ impl Carrier {
         joins: Option<Joins>,
     ) -> ClientResult<(Duplex, Option<Early>)> {
         let duplex = match self {
+            Self::WebSocket(io) if dialer.compresses => {
+                Duplex::new(Compressed::open(dialer, io, session).await?)
+            }
             Self::WebSocket(io) => Duplex::new(WebSocket::open(dialer, io, session).await?),
             #[cfg(feature = "client-quic")]
             Self::WebTransport(http3) => Duplex::new(http3.begin(dialer, session).await?),

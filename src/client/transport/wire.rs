@@ -35,6 +35,8 @@ pub(crate) struct Dialer {
     pub(crate) message_bytes_max: usize,
     /// Whether large answers come on a second stream, where the server can send them so.
     pub(crate) has_bulk: bool,
+    /// Whether WebSockets offer to compress messages.
+    pub(crate) compresses: bool,
     /// When bytes last came from the server. A large packet may be on its way for longer than the server may say
     /// nothing, and this tells that from silence.
     pub(crate) heard_at: Arc<Mutex<Instant>>,
@@ -128,6 +130,7 @@ mod tests {
             timeout: Duration::ZERO,
             message_bytes_max: 0,
             has_bulk: false,
+            compresses: false,
             heard_at: Arc::new(Mutex::new(Instant::now())),
         };
         assert_eq!(dialer.headers(Some(&cookies))[COOKIE], "io=abc; node = 7");

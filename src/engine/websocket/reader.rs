@@ -1,4 +1,4 @@
-//! The parser of WebSocket frames (RFC 6455 section 5, server side). It does no I/O.
+//! The parser of WebSocket frames (RFC 6455 section 5). It does no I/O.
 //!
 //! A message that is complete in the given bytes is unmasked in place and copied (or inflated) once, into
 //! memory of its own size. Only a partial frame or a fragmented message owns a buffer. The buffer grows with
@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::frame_header::{BINARY, CLOSE, CONTINUATION, CONTROL, Header, PING, PONG, TEXT, unmask};
+use super::frame_header::{BINARY, CLOSE, CONTINUATION, CONTROL, Header, PING, PONG, Sender, TEXT, unmask};
 use super::violation::Violation;
 use crate::engine::inflate::inflate;
 
@@ -30,6 +30,12 @@ impl<'a> Input<'a> {
         Self(data)
     }
 
+    /// Returns the number of bytes that are left.
+    #[cfg(feature = "client")]
+    pub(crate) fn left(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes the next `count` bytes, or all of them if there are fewer.
     fn take(&mut self, count: usize) -> &'a mut [u8] {
         let data = std::mem::take(&mut self.0);
@@ -42,6 +48,7 @@ impl<'a> Input<'a> {
 
 /// The state of the parser between reads.
 pub(crate) struct Reader {
+    sender: Sender,
     payload_max: usize,
     /// A frame whose end has not arrived yet, still masked.
     partial: Vec<u8>,
@@ -70,9 +77,10 @@ enum Payload<'a> {
 }
 
 impl Reader {
-    /// Creates a reader of messages with at most `payload_max` bytes.
+    /// Creates a reader of messages of a client, with at most `payload_max` bytes.
     pub(crate) fn new(payload_max: usize) -> Self {
         Self {
+            sender: Sender::Client,
             payload_max,
             partial: Vec::new(),
             fragments: None,
@@ -81,6 +89,12 @@ impl Reader {
             inflated: 0,
             early: None,
         }
+    }
+
+    /// Creates a reader of messages of a server, with at most `payload_max` bytes.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_server(payload_max: usize) -> Self {
+        Self { sender: Sender::Server, ..Self::new(payload_max) }
     }
 
     /// Accepts compressed messages from now on, because permessage-deflate was negotiated without context
@@ -158,7 +172,7 @@ impl Reader {
     }
 
     fn header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
-        Header::parse(bytes, self.inflates, |opcode, length| self.check_length(opcode, length))
+        Header::parse(bytes, (self.sender, self.inflates), |opcode, length| self.check_length(opcode, length))
     }
 
     /// Checks the length of a frame, together with the fragments before it.

@@ -5,7 +5,8 @@ use tungstenite::Utf8Bytes;
 
 use super::arguments::{Arguments, RawArgs};
 use super::binary;
-use super::encoder::PacketWriter;
+use super::encoder::{EncodedPacket, PacketWriter, encode_ack, encode_disconnect, encode_event};
+use super::msgpack;
 use super::packet_type::PacketType;
 use super::placeholder::all_have_attachments;
 use crate::engine::Frame;
@@ -82,10 +83,20 @@ fn has_attachments(json: &str, attachments: &[Bytes]) -> bool {
     attachments.is_empty() || all_have_attachments(json, attachments.len())
 }
 
+/// How packets are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Encoding {
+    /// Text, with a binary message per attachment.
+    #[default]
+    Json,
+    /// One binary message per packet.
+    MsgPack,
+}
+
 /// A packet on its way to a server.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Outgoing {
-    /// The text with the `4` of Engine.IO.
+    /// The text with the `4` of Engine.IO, or nothing: then the packet is in its attachment.
     pub(crate) text: Utf8Bytes,
     /// The attachments, which follow the text as binary messages.
     pub(crate) attachments: Vec<Bytes>,
@@ -94,12 +105,16 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// Creates an event. With `id`, it asks for an ack.
     pub(crate) fn event(
+        encoding: Encoding,
         namespace: &str,
         id: Option<u64>,
         name: &str,
         args: &EncodedArgs,
     ) -> ImksResult<Self> {
-        Self::array(PacketType::Event, namespace, id, Some(name), args)
+        match encoding {
+            Encoding::Json => Self::array(PacketType::Event, namespace, id, Some(name), args),
+            Encoding::MsgPack => Self::msgpack(&encode_event(namespace, id, name, &args.raw())?),
+        }
     }
 
     /// Returns the bytes of the largest message of the packet, in which attachments may be Base64.
@@ -112,21 +127,36 @@ impl Outgoing {
     }
 
     /// Creates the answer to the event with this id.
-    pub(crate) fn ack(namespace: &str, id: u64, args: &EncodedArgs) -> ImksResult<Self> {
-        Self::array(PacketType::Ack, namespace, Some(id), None, args)
+    pub(crate) fn ack(encoding: Encoding, namespace: &str, id: u64, args: &EncodedArgs) -> ImksResult<Self> {
+        match encoding {
+            Encoding::Json => Self::array(PacketType::Ack, namespace, Some(id), None, args),
+            Encoding::MsgPack => Self::msgpack(&encode_ack(namespace, id, &args.raw())?),
+        }
     }
 
     /// Creates a CONNECT with the JSON object of the `auth` option, or without one if the text is empty.
-    pub(crate) fn connect(namespace: &str, auth: &str) -> ImksResult<Self> {
+    pub(crate) fn connect(encoding: Encoding, namespace: &str, auth: &str) -> ImksResult<Self> {
         let mut packet = PacketWriter::new(PacketType::Connect, namespace, 0, auth.len());
         packet.text.push_str(auth);
-        Ok(Self { text: packet.into_text()?, attachments: Vec::new() })
+        match encoding {
+            Encoding::Json => Ok(Self { text: packet.into_text()?, attachments: Vec::new() }),
+            Encoding::MsgPack => Self::msgpack(&packet.finish()),
+        }
     }
 
     /// Creates a DISCONNECT.
-    pub(crate) fn disconnect(namespace: &str) -> ImksResult<Self> {
+    pub(crate) fn disconnect(encoding: Encoding, namespace: &str) -> ImksResult<Self> {
+        if encoding == Encoding::MsgPack {
+            return Self::msgpack(&encode_disconnect(namespace));
+        }
         let packet = PacketWriter::new(PacketType::Disconnect, namespace, 0, 0);
         Ok(Self { text: packet.into_text()?, attachments: Vec::new() })
+    }
+
+    fn msgpack(packet: &EncodedPacket) -> ImksResult<Self> {
+        let frame = msgpack::encode(packet)?;
+        let bytes = frame.wire().slice_ref(frame.payload());
+        Ok(Self { text: Utf8Bytes::default(), attachments: vec![bytes] })
     }
 
     fn array(
@@ -147,20 +177,49 @@ mod tests {
     use crate::socket::Binary;
     use crate::socket::codec::arguments::One;
 
+    const JSON: Encoding = Encoding::Json;
+
     #[test]
     fn a_packet_of_a_client_is_the_text_of_the_protocol_and_bytes_that_nobody_copied() {
         let bytes = Bytes::from(vec![1, 2, 3]);
         let args = EncodedArgs::new(&("a", Binary(bytes.clone()))).unwrap();
-        let packet = Outgoing::event("/chat", Some(7), "say", &args).unwrap();
+        let packet = Outgoing::event(JSON, "/chat", Some(7), "say", &args).unwrap();
         assert_eq!(packet.text, r#"451-/chat,7["say","a",{"_placeholder":true,"num":0}]"#);
         assert_eq!(packet.attachments[0].as_ptr(), bytes.as_ptr());
-        let ack = Outgoing::ack("/", 3, &EncodedArgs::new(&One("yes")).unwrap()).unwrap();
+        let ack = Outgoing::ack(JSON, "/", 3, &EncodedArgs::new(&One("yes")).unwrap()).unwrap();
         assert_eq!(ack.text, r#"433["yes"]"#);
         let none = EncodedArgs::new(&()).unwrap();
-        assert_eq!(Outgoing::event("/", None, "x", &none).unwrap().text, r#"42["x"]"#);
-        assert_eq!(Outgoing::connect("/", r#"{"token":"t"}"#).unwrap().text, r#"40{"token":"t"}"#);
-        assert_eq!(Outgoing::connect("/chat", "").unwrap().text, "40/chat,");
-        assert_eq!(Outgoing::disconnect("/chat").unwrap().text, "41/chat,");
+        assert_eq!(Outgoing::event(JSON, "/", None, "x", &none).unwrap().text, r#"42["x"]"#);
+        assert_eq!(Outgoing::connect(JSON, "/", r#"{"token":"t"}"#).unwrap().text, r#"40{"token":"t"}"#);
+        assert_eq!(Outgoing::connect(JSON, "/chat", "").unwrap().text, "40/chat,");
+        assert_eq!(Outgoing::disconnect(JSON, "/chat").unwrap().text, "41/chat,");
+    }
+
+    #[test]
+    fn with_msgpack_a_packet_is_one_binary_message_that_a_server_reads() {
+        use super::super::packet::{Limits, PacketBody};
+
+        let encoding = Encoding::MsgPack;
+        let bytes = Bytes::from(vec![1, 2, 3]);
+        let args = EncodedArgs::new(&("a", Binary(bytes.clone()))).unwrap();
+        let read = |packet: Outgoing| {
+            assert!(packet.text.is_empty() && packet.attachments.len() == 1);
+            msgpack::decode(&packet.attachments[0], &Limits::default()).unwrap()
+        };
+        let event = read(Outgoing::event(encoding, "/chat", Some(7), "say", &args).unwrap());
+        let PacketBody::Event(Some(7), received) = event.body else { panic!("{event:?}") };
+        let (text, binary): (String, Binary) = received.extract().unwrap();
+        assert_eq!((&*event.namespace, received.name(), &*text, binary.0), ("/chat", "say", "a", bytes));
+        let ack = read(Outgoing::ack(encoding, "/", 3, &EncodedArgs::new(&One("yes")).unwrap()).unwrap());
+        assert!(matches!(ack.body, PacketBody::Ack(Some(3), _)));
+        let connect = read(Outgoing::connect(encoding, "/", r#"{"token":"t"}"#).unwrap());
+        let PacketBody::Connect(Some(payload)) = connect.body else { panic!("{connect:?}") };
+        assert_eq!(payload.json, r#"{"token":"t"}"#);
+        assert!(matches!(
+            read(Outgoing::connect(encoding, "/", "").unwrap()).body,
+            PacketBody::Connect(None)
+        ));
+        assert_eq!(read(Outgoing::disconnect(encoding, "/").unwrap()).body, PacketBody::Disconnect);
     }
 
     #[test]
@@ -178,7 +237,7 @@ mod tests {
     fn what_looks_like_a_placeholder_is_data_unless_there_are_attachments() {
         let looks = serde_json::json!({"_placeholder": true, "num": 7});
         let plain = EncodedArgs::new(&One(&looks)).unwrap();
-        assert!(Outgoing::event("/", None, "say", &plain).unwrap().text.starts_with("42["));
+        assert!(Outgoing::event(JSON, "/", None, "say", &plain).unwrap().text.starts_with("42["));
         assert_eq!(EncodedArgs::from_parts(plain.json(), Vec::new()).unwrap(), plain);
         assert!(EncodedArgs::new(&(looks, Binary(Bytes::from_static(b"x")))).is_err());
     }
