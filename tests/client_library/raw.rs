@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use imks::client::ClientError;
 use imks::client::raw::{Message, RawClient, RawConnection, RawServer, Registry};
+use imks::client::{ClientError, DisconnectReason};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::client_async;
@@ -222,4 +222,98 @@ async fn the_examples_say_to_each_other_what_they_were_told() {
     TaskTracker::new().spawn(ws_echo_server::serve(server));
     let words = ["hello", "", "wörld"].map(str::to_owned);
     assert_eq!(within(ws_echo_client::echoed(&url, &words)).await.unwrap(), words);
+}
+
+#[tokio::test]
+async fn what_goes_to_a_room_reaches_those_who_are_in_it() {
+    let mut server = bound().await;
+    let registry = Registry::new();
+    let (mut clients, mut tasks) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let url = format!("ws://{}", server.local_addr());
+        let (dialed, accepted) =
+            within(async { tokio::join!(RawClient::connect(&url), server.accept()) }).await;
+        let mut connection = accepted.unwrap().0;
+        registry.add(&connection);
+        clients.push(dialed.unwrap());
+        tasks.push(tokio::spawn(async move { while let Ok(Some(_)) = connection.receive().await {} }));
+    }
+    assert!(registry.join(1, "lobby").unwrap() && registry.join(2, "lobby").unwrap());
+    assert!(registry.join(3, "attic").unwrap());
+    assert!(!registry.join(1, "lobby").unwrap() && !registry.join(9, "lobby").unwrap());
+    assert_eq!((registry.members("lobby"), registry.is_in(3, "lobby")), (vec![1, 2], false));
+
+    let say = |text: &str| Message::Text(text.to_owned());
+    assert_eq!(registry.broadcast_to_room("lobby", &say("to the lobby"), Some(2)).accepted, 1);
+    assert_eq!(registry.broadcast_to_room("nowhere", &say("to nobody"), None).accepted, 0);
+    assert_eq!(registry.broadcast_except(&say("to all"), None).accepted, 3);
+    assert_eq!(next(&mut clients[0]).await, say("to the lobby"));
+    for client in &mut clients {
+        assert_eq!(next(client).await, say("to all"));
+    }
+
+    assert!(registry.leave(1, "lobby") && !registry.leave(1, "lobby") && !registry.leave(1, "attic"));
+    assert!(registry.remove(2));
+    assert_eq!((registry.members("lobby"), registry.members("attic")), (vec![], vec![3]));
+    for number in 0..255 {
+        assert!(registry.join(3, &number.to_string()).unwrap());
+    }
+    assert!(matches!(registry.join(3, "one more"), Err(ClientError::Full)));
+    assert!(registry.leave(3, "attic") && registry.join(3, "one more").unwrap());
+    tasks.into_iter().for_each(|task| task.abort());
+}
+
+#[tokio::test]
+async fn who_does_not_say_in_time_who_it_is_is_closed_and_so_is_a_stranger() {
+    let known = |message: Message| async move {
+        matches!(&message, Message::Text(name) if name == "anna").then_some(message)
+    };
+    let patience = Duration::from_secs(10);
+    let (mut client, mut server, listening) = pair(bound().await, RawClient::new()).await;
+    client.send_ping("not a word").await.unwrap();
+    client.send_text("anna").await.unwrap();
+    let anna = within(server.authenticate(patience, known)).await.unwrap();
+    assert_eq!((anna, server.is_connected()), (Message::Text("anna".into()), true));
+
+    let (mut client, mut server, listening) = pair(listening, RawClient::new()).await;
+    client.send_text("otto").await.unwrap();
+    let refused = within(server.authenticate(patience, known)).await;
+    assert!(matches!(refused, Err(ClientError::AuthenticationFailed(_))), "{refused:?}");
+    assert!(matches!(next(&mut client).await, Message::Close(1_008, _)));
+
+    let (mut client, mut server, listening) = pair(listening, RawClient::new()).await;
+    let late = within(server.authenticate(Duration::from_millis(50), known)).await;
+    assert!(matches!(late, Err(ClientError::Timeout(_))), "{late:?}");
+    assert!(matches!(next(&mut client).await, Message::Close(1_008, _)));
+
+    let (mut client, mut server, _listening) = pair(listening, RawClient::new()).await;
+    client.close(1_000, "").await.unwrap();
+    let gone = within(server.authenticate(patience, known)).await;
+    assert!(matches!(gone, Err(ClientError::ConnectionClosed(_))), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_heartbeat_keeps_who_answers_and_finds_out_who_does_not() {
+    let beat = Duration::from_millis(50);
+    let (mut client, server, listening) = pair(bound().await, RawClient::new()).await;
+    let mut server = server.with_heartbeat(beat, Duration::from_secs(10));
+    let answering = tokio::spawn(async move {
+        let mut pings = 0;
+        while pings < 3 {
+            pings += usize::from(matches!(client.receive().await, Ok(Some(Message::Ping(_)))));
+        }
+        client
+    });
+    for _ in 0..2 {
+        assert_eq!(next(&mut server).await, Message::Pong(Default::default()));
+    }
+    drop(within(async { tokio::join!(answering, server.receive()) }).await);
+
+    // Nobody reads on the other side, so nothing is answered.
+    let (_silent, server, _listening) = pair(listening, RawClient::new()).await;
+    let lost = within(server.with_heartbeat(beat, beat).receive()).await;
+    assert!(
+        matches!(lost, Err(ClientError::ConnectionClosed(DisconnectReason::HeartbeatTimeout))),
+        "{lost:?}"
+    );
 }

@@ -5,11 +5,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -77,6 +79,7 @@ pub struct RawConnection {
     unanswered: usize,
     protocol: Option<String>,
     is_open: bool,
+    heartbeat: Option<Heartbeat>,
     /// Its place among the connections of a server, while it is there.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -85,7 +88,17 @@ impl RawConnection {
     pub(super) fn new(stream: WebSocketStream<Box<dyn Carrier>>, protocol: Option<String>) -> Self {
         let (say, outgoing) = mpsc::channel(OUTGOING_MESSAGES_MAX);
         let sender = RawSender(say);
-        Self { stream, sender, outgoing, pending: None, unanswered: 0, protocol, is_open: true, place: None }
+        Self {
+            stream,
+            sender,
+            outgoing,
+            pending: None,
+            unanswered: 0,
+            protocol,
+            is_open: true,
+            heartbeat: None,
+            place: None,
+        }
     }
 
     pub(super) fn with_place(mut self, place: OwnedSemaphorePermit) -> Self {
@@ -101,6 +114,49 @@ impl RawConnection {
     /// Returns a handle with which others send on this connection.
     pub fn sender(&self) -> RawSender {
         self.sender.clone()
+    }
+
+    /// Asks the other side for a sign of life after each `interval` in which nothing came, and takes the connection for
+    /// lost if nothing comes within `timeout` after that. Both count while [`RawConnection::receive`] is awaited.
+    #[must_use]
+    pub fn with_heartbeat(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.heartbeat = Some(Heartbeat::new(interval, timeout));
+        self
+    }
+
+    /// Waits for the first text or bytes, by which a client says who it is, and returns what `judge` makes of them. A
+    /// client that says nothing for `deadline`, or for whom `judge` returns `None`, is closed with 1008.
+    ///
+    /// # Errors
+    /// [`ClientError::Timeout`] if nothing came in time; [`ClientError::AuthenticationFailed`] if it was not good enough;
+    /// [`ClientError::ConnectionClosed`] if the connection has ended.
+    pub async fn authenticate<T, F, R>(&mut self, deadline: Duration, judge: F) -> ClientResult<T>
+    where
+        F: FnOnce(Message) -> R,
+        R: Future<Output = Option<T>>,
+    {
+        let judged = async {
+            let first = self.first().await?;
+            let refused = || ClientError::AuthenticationFailed(Arc::new(Cause::new(REFUSED)));
+            judge(first).await.ok_or_else(refused)
+        };
+        let late = Err(ClientError::Timeout("the first message"));
+        let outcome = tokio::time::timeout(deadline, judged).await.unwrap_or(late);
+        if let Err(ClientError::Timeout(_) | ClientError::AuthenticationFailed(_)) = &outcome {
+            // Whoever reads nothing holds up nobody: the answer goes as far as the network takes it.
+            let _ = tokio::time::timeout(GOODBYE, self.close(POLICY, REFUSED)).await;
+        }
+        outcome
+    }
+
+    async fn first(&mut self) -> ClientResult<Message> {
+        loop {
+            match self.receive().await? {
+                Some(message @ (Message::Text(_) | Message::Binary(_))) => return Ok(message),
+                Some(_) => {}
+                None => return Err(ClientError::ConnectionClosed(DisconnectReason::TransportClosed)),
+            }
+        }
     }
 
     /// Whether neither side has closed the connection, as far as is known.
@@ -178,6 +234,11 @@ impl RawConnection {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<ClientResult<Option<Message>>> {
         loop {
+            if self.is_open && self.poll_heartbeat(cx) {
+                self.end();
+                let reason = DisconnectReason::HeartbeatTimeout;
+                return Poll::Ready(Err(ClientError::ConnectionClosed(reason)));
+            }
             match self.poll_send(cx) {
                 Poll::Ready(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.ended(error))),
@@ -196,6 +257,7 @@ impl RawConnection {
                 Some(Err(error)) => return Poll::Ready(Err(self.ended(error))),
                 Some(Ok(frame)) => frame,
             };
+            self.heartbeat.iter_mut().for_each(Heartbeat::heard);
             if frame.is_close() {
                 self.end();
             }
@@ -208,6 +270,21 @@ impl RawConnection {
                 return Poll::Ready(Ok(Some(message)));
             }
         }
+    }
+
+    /// Asks for a sign of life when it is time. Returns whether there was none.
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(heartbeat) = &mut self.heartbeat else { return false };
+        while heartbeat.timer.as_mut().poll(cx).is_ready() {
+            if heartbeat.is_asking {
+                return true;
+            }
+            heartbeat.is_asking = true;
+            heartbeat.timer.as_mut().reset(later(heartbeat.timeout));
+            // Where so much waits that it has no room, the other side has enough to answer with.
+            let _ = self.sender.try_send_frame(Frame::Ping(Bytes::new()));
+        }
+        false
     }
 
     /// Sends what waits. Ready when the network has taken all of it.
@@ -286,6 +363,32 @@ impl RawSender {
     }
 }
 
+/// Finds out whether the other side is there.
+struct Heartbeat {
+    interval: Duration,
+    timeout: Duration,
+    timer: Pin<Box<Sleep>>,
+    /// Whether a sign of life was asked for.
+    is_asking: bool,
+}
+
+impl Heartbeat {
+    fn new(interval: Duration, timeout: Duration) -> Self {
+        Self { interval, timeout, timer: Box::pin(sleep_until(later(interval))), is_asking: false }
+    }
+
+    /// Notes a sign of life.
+    fn heard(&mut self) {
+        self.is_asking = false;
+        self.timer.as_mut().reset(later(self.interval));
+    }
+}
+
+/// The time after a pause. Whoever wants to wait for ever waits for 30 years.
+fn later(pause: Duration) -> Instant {
+    Instant::now() + pause.min(FAR)
+}
+
 fn control(bytes: Bytes) -> ClientResult<Bytes> {
     match bytes.len() > CONTROL_BYTES_MAX {
         true => Err(ClientError::Config(format!("a ping has up to {CONTROL_BYTES_MAX} bytes"))),
@@ -301,6 +404,18 @@ fn close_frame(code: u16, reason: String) -> ClientResult<CloseFrame> {
     }
     Ok(CloseFrame { code, reason: reason.into() })
 }
+
+/// The code for an end because of what the other side did, or did not say (RFC 6455 section 7.4.1).
+const POLICY: u16 = 1008;
+
+/// Why a client was not let in.
+const REFUSED: &str = "it has not said who it is";
+
+/// How long it may take to say so.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Longer than any program runs, and short enough for the clocks of all systems.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// The code for an end without one (RFC 6455 section 7.1.5).
 const NO_STATUS: u16 = 1005;

@@ -21,9 +21,11 @@
 mod connection;
 mod dial;
 mod registry;
+mod router;
 mod server;
 
 pub use self::connection::{Message, RawConnection, RawSender};
 pub use self::dial::RawClient;
 pub use self::registry::{Registry, Sent};
+pub use self::router::{Routed, Router};
 pub use self::server::{RawServer, RawServerBuilder};

@@ -1,12 +1,13 @@
-//! The connections of a server, by number, and what goes to all of them.
+//! The connections of a server, by number and room, and what goes to many of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tungstenite::Message as Frame;
 
 use super::connection::{Message, RawConnection, RawSender};
-use crate::client::error::ClientError;
+use crate::client::error::{ClientError, ClientResult};
 
 /// The connections that are there. Cloning it is cheap, and all clones are the same registry.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +17,9 @@ pub struct Registry(Arc<RwLock<Registered>>);
 struct Registered {
     next: u64,
     senders: BTreeMap<u64, RawSender>,
+    rooms: BTreeMap<Box<str>, BTreeSet<u64>>,
+    /// In how many rooms each connection is that is in one.
+    memberships: BTreeMap<u64, usize>,
 }
 
 /// What became of a message for many.
@@ -43,9 +47,70 @@ impl Registry {
         number
     }
 
-    /// Removes a connection. Returns whether it was there.
+    /// Removes a connection, from its rooms too. Returns whether it was there.
     pub fn remove(&self, number: u64) -> bool {
-        self.0.write().senders.remove(&number).is_some()
+        let mut registered = self.0.write();
+        if registered.memberships.remove(&number).is_some() {
+            registered.rooms.retain(|_, members| {
+                members.remove(&number);
+                !members.is_empty()
+            });
+        }
+        registered.senders.remove(&number).is_some()
+    }
+
+    fn remove_all(&self, numbers: Vec<u64>) {
+        for number in numbers {
+            self.remove(number);
+        }
+    }
+
+    /// Puts a connection into a room, which exists while somebody is in it. Returns whether the connection is there and
+    /// was not in it.
+    ///
+    /// # Errors
+    /// [`ClientError::Full`] if the connection is in 256 rooms.
+    pub fn join(&self, number: u64, room: &str) -> ClientResult<bool> {
+        let mut registered = self.0.write();
+        let Registered { senders, rooms, memberships, .. } = &mut *registered;
+        if !senders.contains_key(&number) || rooms.get(room).is_some_and(|members| members.contains(&number))
+        {
+            return Ok(false);
+        }
+        let count = memberships.entry(number).or_default();
+        if *count == ROOMS_MAX {
+            return Err(ClientError::Full);
+        }
+        *count += 1;
+        Ok(rooms.entry(room.into()).or_default().insert(number))
+    }
+
+    /// Takes a connection out of a room. Returns whether it was in it.
+    pub fn leave(&self, number: u64, room: &str) -> bool {
+        let mut registered = self.0.write();
+        let Registered { rooms, memberships, .. } = &mut *registered;
+        let Some(members) = rooms.get_mut(room) else { return false };
+        let was_in = members.remove(&number);
+        if members.is_empty() {
+            rooms.remove(room);
+        }
+        if let Some(count) = memberships.get_mut(&number).filter(|_| was_in) {
+            *count -= 1;
+            if *count == 0 {
+                memberships.remove(&number);
+            }
+        }
+        was_in
+    }
+
+    /// Whether a connection is in a room.
+    pub fn is_in(&self, number: u64, room: &str) -> bool {
+        self.0.read().rooms.get(room).is_some_and(|members| members.contains(&number))
+    }
+
+    /// Returns the numbers of the connections in a room.
+    pub fn members(&self, room: &str) -> Vec<u64> {
+        self.0.read().rooms.get(room).into_iter().flatten().copied().collect()
     }
 
     /// Returns the handle of a connection.
@@ -67,21 +132,41 @@ impl Registry {
     /// out, and one that is gone is removed. A message that cannot be sent, such as a ping of more than 125 bytes, reaches
     /// nobody. All connections share its bytes.
     pub fn broadcast_except(&self, message: &Message, except: Option<u64>) -> Sent {
-        let (mut sent, mut gone) = (Sent::default(), Vec::new());
-        let Ok(frame) = message.clone().into_frame() else { return sent };
-        for (number, sender) in &self.0.read().senders {
-            if Some(*number) == except {
-                continue;
-            }
-            match sender.try_send_frame(frame.clone()) {
-                Ok(()) => sent.accepted += 1,
-                Err(ClientError::Full) => sent.too_slow.push(*number),
-                Err(_) => gone.push(*number),
-            }
-        }
-        for number in gone {
-            self.remove(number);
-        }
+        let Ok(frame) = message.clone().into_frame() else { return Sent::default() };
+        let (sent, gone) = send(&frame, self.0.read().senders.iter(), except);
+        self.remove_all(gone);
+        sent
+    }
+
+    /// Sends a message to all connections in a room but one, as [`Registry::broadcast_except`] does.
+    pub fn broadcast_to_room(&self, room: &str, message: &Message, except: Option<u64>) -> Sent {
+        let Ok(frame) = message.clone().into_frame() else { return Sent::default() };
+        let (sent, gone) = {
+            let registered = self.0.read();
+            let members = registered.rooms.get(room).into_iter().flatten();
+            send(&frame, members.filter_map(|number| registered.senders.get_key_value(number)), except)
+        };
+        self.remove_all(gone);
         sent
     }
 }
+
+/// Sends a frame to some connections but one. Also returns those that are gone.
+fn send<'a>(
+    frame: &Frame,
+    senders: impl Iterator<Item = (&'a u64, &'a RawSender)>,
+    except: Option<u64>,
+) -> (Sent, Vec<u64>) {
+    let (mut sent, mut gone) = (Sent::default(), Vec::new());
+    for (number, sender) in senders.filter(|(number, _)| Some(**number) != except) {
+        match sender.try_send_frame(frame.clone()) {
+            Ok(()) => sent.accepted += 1,
+            Err(ClientError::Full) => sent.too_slow.push(*number),
+            Err(_) => gone.push(*number),
+        }
+    }
+    (sent, gone)
+}
+
+/// The maximum number of rooms that one connection is in.
+const ROOMS_MAX: usize = 256;
