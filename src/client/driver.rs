@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::auth::Auth;
 use super::budget::Budget;
@@ -300,7 +300,10 @@ impl Driver {
                 Action::HandOver(until) => self.hand_over(until),
                 Action::DropSuccessor => self.wires.succession = Succession::None,
                 Action::Close => {
-                    self.wires.succession = Succession::None;
+                    if let Succession::Leaving(_, _, leaving) = self.wires.succession.take() {
+                        // What is left behind then, the server has not taken in time.
+                        let _ = timeout(CLOSE_TIMEOUT, leaving).await;
+                    }
                     if let Some(link) = self.wires.link.take() {
                         Box::pin(link.close(CLOSE_TIMEOUT)).await;
                     }

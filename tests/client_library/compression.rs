@@ -1,11 +1,11 @@
 //! Other forms on the wire: messages that are compressed, msgpack, and arguments that the application changes.
 
-use imks::client::{Binary, ClientError, ClientEvent, PayloadCodec, PayloadError};
+use imks::client::{Binary, Client, ClientError, ClientEvent, PayloadCodec, PayloadError, TransportKind};
 use imks::engine;
 use imks::engine::metrics::{self, DeflateStep};
 
 use crate::application::{Application, Kind};
-use crate::{Via, builder, hears, until, within};
+use crate::{PATIENCE, Via, builder, hears, until, within};
 
 /// A text that becomes small.
 fn long() -> String {
@@ -49,6 +49,14 @@ async fn a_message_that_becomes_too_large_ends_the_connection() {
     let socket = within(client.namespace("/")).await.unwrap();
     socket.emit("echo", &long()).await.unwrap();
     hears(&mut events, |event| matches!(event, ClientEvent::Disconnected { .. })).await;
+}
+
+#[tokio::test]
+async fn where_there_can_be_no_websocket_the_next_transport_follows_at_once() {
+    let server = Application::imks(engine::Config { websocket: false, ..engine::Config::default() }).await;
+    let client = Client::builder(&server.url()).compression(true).connect_timeout(PATIENCE).build().unwrap();
+    within(client.namespace("/")).await.unwrap();
+    assert_eq!(client.stats().transport, Some(TransportKind::Polling));
 }
 
 #[tokio::test]

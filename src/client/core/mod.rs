@@ -143,10 +143,12 @@ impl Core {
         self.leave_all(now, &DisconnectReason::ByClient, &ClientError::Closed);
         // Nobody will answer a CONNECT that was taken back.
         self.with_all(now, |namespace, cx| namespace.lose(cx, DisconnectReason::ByClient));
-        self.forget_switch();
+        let is_leaving = self.forget_switch();
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Open { .. } => {
-                self.send(Outgoing { text: "1".into(), attachments: Vec::new() });
+                if !is_leaving {
+                    self.send(Outgoing { text: "1".into(), attachments: Vec::new() });
+                }
                 self.actions.push_back(Action::Close);
                 self.notify(ClientEvent::Disconnected { reason: DisconnectReason::ByClient });
             }

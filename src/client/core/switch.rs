@@ -83,11 +83,13 @@ impl Core {
         self.namespaces.values().map(Namespace::settles_at).fold(Some(until), earlier)
     }
 
-    /// Forgets a change, because the connection has ended.
-    pub(super) fn forget_switch(&mut self) {
-        if self.switch.take().is_some() {
+    /// Forgets a change, because the connection has ended. Returns whether the old transport is saying goodbye.
+    pub(super) fn forget_switch(&mut self) -> bool {
+        let switch = self.switch.take();
+        if switch.is_some() {
             self.namespaces.values_mut().for_each(Namespace::forget_move);
         }
+        matches!(switch, Some(Switch::Leaving { .. }))
     }
 
     fn hand_over(&mut self, now: Instant, opened: Opened) {

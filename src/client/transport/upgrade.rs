@@ -1,5 +1,7 @@
 //! The request that makes a connection a WebSocket, with the offer to compress messages.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use http::header::{
     CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
@@ -40,10 +42,17 @@ pub(super) async fn upgrade(dialer: &Dialer, io: Io, session: Option<&Session>) 
         let upgraded = hyper::upgrade::on(answer).await.map_err(failed)?;
         Ok((upgraded, deflates))
     };
-    // The answer may be there although the connection has ended.
-    let driver = async { driver.with_upgrades().await.map_err(failed) };
-    let (asked, driven) = futures_util::join!(asking, driver);
-    let (upgraded, deflates) = asked.and_then(|asked| driven.map(|()| asked))?;
+    let (mut asking, mut driver) = (pin!(asking), pin!(driver.with_upgrades()));
+    let mut has_ended = false;
+    let asked: ClientResult<_> = loop {
+        tokio::select! {
+            biased;
+            asked = &mut asking => break asked,
+            // It hands the connection over, or the answer says why not.
+            _ = &mut driver, if !has_ended => has_ended = true,
+        }
+    };
+    let (upgraded, deflates) = asked?;
     let parts = upgraded
         .downcast::<TokioIo<Io>>()
         .map_err(|_| ClientError::connect(NAME, "the connection is not what it was"))?;

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use crate::engine::MemoryPeer;
 use crate::socket::tests::{join, open, rooms, server, settle, text};
 use crate::socket::{
-    Accept, Config, ConnectError, ConnectPayload, Event, EventError, NamespaceMatch, RoomChange, Server,
-    Socket,
+    Accept, Config, ConnectError, ConnectPayload, Event, EventError, Lane, NamespaceMatch, RoomChange,
+    Server, Socket,
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -352,9 +352,32 @@ async fn a_client_that_does_not_keep_up_gets_the_latest_state_of_each_room_and_k
     socket.outbox().block();
     (1..=3).for_each(send);
     let expected =
-        [("goal", 1), ("goal", 2), ("home", 3), ("away", 3), ("clock", 3), ("all", 3), ("goal", 3)];
+        [("goal", 1), ("goal", 2), ("home", 3), ("away", 3), ("all", 3), ("goal", 3), ("clock", 3)];
     for (event, number) in expected {
         assert_eq!(text(&peer).await, format!(r#"2["{event}",{number}]"#));
+    }
+}
+
+#[tokio::test]
+async fn messages_go_before_what_passes_and_what_is_large_to_a_client_that_does_not_keep_up() {
+    let server = server(|_| {});
+    let (peer, id) = join(&server).await;
+    let namespace = server.namespace("/").unwrap();
+    let socket = namespace.socket(&id).unwrap();
+    socket.join("home");
+    let send = || {
+        for (lane, event) in [(Lane::Bulk, "export"), (Lane::Ephemeral, "cursor"), (Lane::Chat, "goal")] {
+            namespace.to("home").lane(lane).emit(event, &1).unwrap();
+        }
+    };
+    send();
+    for event in ["export", "cursor", "goal"] {
+        assert_eq!(text(&peer).await, format!(r#"2["{event}",1]"#), "a client that keeps up");
+    }
+    socket.outbox().block();
+    send();
+    for event in ["goal", "cursor", "export"] {
+        assert_eq!(text(&peer).await, format!(r#"2["{event}",1]"#));
     }
 }
 
