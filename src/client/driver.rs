@@ -21,7 +21,7 @@ use super::event::{ClientEvent, Status, TransportKind};
 use super::shared::{Command, Received, Shared, Waiter};
 use super::transport::{Attempt, Dialer, Joins, Link, LinkEvent, Transports, open};
 use crate::engine::Packet;
-use crate::socket::codec::outgoing::Outgoing;
+use crate::socket::codec::outgoing::{Encoding, Outgoing};
 
 /// Everything that the task of a client owns.
 pub(super) struct Driver {
@@ -226,7 +226,7 @@ impl Driver {
         if matches!(self.wires.succession, Succession::None) && self.core.may_switch() {
             // That the server is heard on it says nothing about the one in use.
             let dialer = Arc::new(self.dialer.apart());
-            let opening = open(dialer.clone(), Transports::only(transport), Default::default());
+            let opening = open(dialer.clone(), Transports::only(transport), Default::default(), None);
             self.wires.succession = Succession::Opening(dialer, Box::pin(opening));
         }
     }
@@ -331,7 +331,8 @@ impl Driver {
 
     /// Returns the namespaces to join together with the handshake of a transport, if it can be so early.
     fn joins(&self) -> Option<Joins> {
-        if !self.dialer.may_be_early() {
+        // The packet is text of a handshake, which others than JSON are not.
+        if !self.dialer.may_be_early() || self.core.encoding() != Encoding::Json {
             return None;
         }
         let asking = self.core.greetings().into_iter().map(|(path, greeting)| {
@@ -339,7 +340,7 @@ impl Driver {
             async move {
                 // A failure is told by the attempt that follows the handshake.
                 let text = hello(auth.await.ok()?, greeting);
-                let packet = Outgoing::connect(&path, &text).ok()?;
+                let packet = Outgoing::connect(Encoding::Json, &path, &text).ok()?;
                 Some((path, packet.text))
             }
         });

@@ -62,7 +62,8 @@ impl Application {
     /// imks with the msgpack parser.
     pub(crate) async fn msgpack() -> Self {
         let server = server(Parser::MsgPack);
-        Self::start_with(server, engine::Config::default(), None, webtransport::Config::default(), false).await
+        Self::start_with(server, engine::Config::default(), None, webtransport::Config::default(), false)
+            .await
     }
 
     /// imks on which sessions may begin together with a handshake, which may take `handshake_timeout`.

@@ -185,6 +185,11 @@ impl Core {
         self.advance_switch(now);
     }
 
+    /// Returns how packets are written.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.settings.encoding
+    }
+
     /// Returns the namespaces that will be joined as soon as there is a transport, and what is said there.
     pub(crate) fn greetings(&self) -> Vec<(Path, Greeting)> {
         let wanted = self.namespaces.iter().filter(|(_, namespace)| namespace.is_wanted());
@@ -253,7 +258,7 @@ impl Core {
     /// Handles a packet that came beside the others: a message in one piece, which the attachments of another may be
     /// waited for beside.
     pub(crate) fn handle_bulk(&mut self, now: Instant, packet: Packet) {
-        let between = std::mem::replace(&mut self.decoder, decoder(self.settings.limits));
+        let between = std::mem::replace(&mut self.decoder, decoder(&self.settings));
         self.handle_packet(now, packet);
         self.decoder = between;
     }

@@ -15,7 +15,7 @@ use crate::client::event::ClientEvent;
 use crate::socket::codec::outgoing::Outgoing;
 
 /// How far a change is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Switch {
     /// What is under way is waited for, no longer than until then.
     Holding { opened: Opened, until: Instant },
@@ -53,9 +53,13 @@ impl Core {
 
     /// Handles the end of the transport that [`Action::HandOver`] closes: the successor is in its place.
     pub(crate) fn handle_handed_over(&mut self, now: Instant) {
-        let Some(Switch::Leaving { opened }) = self.switch else { return };
-        let Opened { transport, silence_max, payload_max } = opened;
-        self.switch = None;
+        let Some(Switch::Leaving { opened }) =
+            self.switch.take_if(|switch| matches!(switch, Switch::Leaving { .. }))
+        else {
+            return;
+        };
+        // Nothing was joined together with the handshake.
+        let Opened { transport, silence_max, payload_max, early: _ } = opened;
         self.payload_max = payload_max;
         self.phase = Phase::Open { silence_max, dead_at: now + silence_max };
         self.decoder = decoder(&self.settings);
@@ -65,13 +69,13 @@ impl Core {
 
     /// Hands over if nothing is under way any more, or stays if that takes too long.
     pub(super) fn advance_switch(&mut self, now: Instant) {
-        let Some(Switch::Holding { opened, until }) = self.switch else { return };
+        let Some(Switch::Holding { until, .. }) = self.switch else { return };
         let without_recovery = self.settings.switch_without_recovery;
         let namespaces = self.namespaces.values_mut();
         let rest = namespaces.map(|namespace| namespace.rest(now, without_recovery)).max();
         match rest.unwrap_or(Rest::Still) {
-            Rest::Still => self.hand_over(now, opened),
-            Rest::Outbox if until <= now => self.hand_over(now, opened),
+            Rest::Still => self.hand_over(now),
+            Rest::Outbox if until <= now => self.hand_over(now),
             _ if until <= now => self.stay(now),
             _ => {}
         }
@@ -92,11 +96,12 @@ impl Core {
         matches!(switch, Some(Switch::Leaving { .. }))
     }
 
-    fn hand_over(&mut self, now: Instant, opened: Opened) {
+    fn hand_over(&mut self, now: Instant) {
         let Phase::Open { dead_at, .. } = self.phase else { return };
-        self.switch = Some(Switch::Leaving { opened });
+        let Some(Switch::Holding { opened, .. }) = self.switch.take() else { return };
         // Nothing is heard any more on the old transport, and its goodbye has a limit of its own.
         self.phase = Phase::Open { silence_max: opened.silence_max, dead_at: later(now, Duration::MAX) };
+        self.switch = Some(Switch::Leaving { opened });
         self.namespaces.values_mut().for_each(Namespace::depart);
         self.send(Outgoing { text: "1".into(), attachments: Vec::new() });
         self.actions.push_back(Action::HandOver(dead_at.min(now + LEAVE_MAX)));
