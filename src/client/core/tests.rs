@@ -189,7 +189,9 @@ impl World {
             let (mut there, mut paths) = (VecDeque::new(), Vec::new());
             for (path, greeting) in std::mem::take(&mut self.greetings) {
                 let token = json!({ "token": 0 }).as_object().unwrap().clone();
-                there.push_back(Outgoing::connect(&path, &hello(Some(token), greeting)).unwrap());
+                there.push_back(
+                    Outgoing::connect(Encoding::Json, &path, &hello(Some(token), greeting)).unwrap(),
+                );
                 paths.push(path);
             }
             let early = self.is_early.then_some(paths);
@@ -228,8 +230,12 @@ impl World {
         if self.core.may_switch() {
             self.has_successor = true;
             let payload_max = PayloadMax { bytes: self.payload_max, is_base64: false };
-            let opened =
-                Opened { transport: TransportKind::WebTransport, silence_max: 45 * SECOND, payload_max };
+            let opened = Opened {
+                transport: TransportKind::WebTransport,
+                silence_max: 45 * SECOND,
+                payload_max,
+                early: None,
+            };
             self.core.handle_successor(self.now, opened);
             self.act();
         }
