@@ -65,8 +65,9 @@ fn the_package_installs_a_program_a_unit_a_user_and_a_configuration_and_keeps_th
     let mut command = Command::new(root.join("usr/bin/imks"));
     command.args(["check-config", "--no-environment", "--config"]).arg(&configured).env_clear();
     let shown = done(&mut command);
-    let data = shown.lines().find(|line| line.starts_with("IMKS_DATA_DIR ")).unwrap();
-    assert!(data.contains("/var/lib/imks") && data.contains("data_dir in"), "{data}");
+    let row = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(row("IMKS_DATA_DIR ").contains(" /var/lib/imks "), "{shown}");
+    assert!(row("IMKS_FIRST_PAGE ").contains(" off "), "a package is not for development: {shown}");
 
     std::fs::create_dir_all(root.join("var/lib/imks")).unwrap();
     std::fs::write(root.join("var/lib/imks/imks.db"), "messages").unwrap();
