@@ -316,16 +316,11 @@ impl ClientBuilder {
         let dialer = Arc::new(self.dialer()?);
         let entries = self.load()?;
         let auth = self.auth?;
-        let attempts = u32::try_from(self.transports.all().len()).unwrap_or(u32::MAX);
         let racing = self.transports.race().cloned();
         let settings = Settings {
             reconnect: self.reconnect,
             retry_initial: self.retry_initial,
-            // Each transport has its own time to reach the server and to begin. This is for what is between them.
-            connect_timeout: self
-                .connect_timeout
-                .saturating_mul(attempts.saturating_mul(2))
-                .saturating_add(CONNECT_SLACK),
+            connect_timeout: connect_timeout(&self.transports, self.connect_timeout),
             join_timeout: self.join_timeout,
             retry: self.retry,
             limits: Limits { attachments_max: usize::MAX, attachment_bytes_max: self.message_bytes_max },
@@ -433,6 +428,13 @@ impl fmt::Debug for ClientBuilder {
         let url = self.url.split('?').next().unwrap_or_default();
         write!(formatter, "ClientBuilder({url}, {transports:?}, {tls:?}, {reconnect:?})")
     }
+}
+
+/// Returns the time for an attempt to connect. Each transport has its own time to reach the server and to begin. This is
+/// for what is between them.
+fn connect_timeout(transports: &Transports, each: Duration) -> Duration {
+    let attempts = u32::try_from(transports.all().len()).unwrap_or(u32::MAX);
+    each.saturating_mul(attempts.saturating_mul(2)).saturating_add(CONNECT_SLACK)
 }
 
 /// Returns a random number from 0 to 1, or a half if the system has none.

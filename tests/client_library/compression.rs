@@ -122,12 +122,12 @@ async fn only_who_has_the_key_reads_what_the_server_carries() {
     let client = keyed(7);
     let socket = client.socket("/").unwrap();
     let mut echoed = socket.stream::<(String, Binary)>("echoed");
-    let (say, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let (say, mut seen) = tokio::sync::mpsc::channel(1);
     let stranger = builder(&server.url(), Via::WebSocket).build().unwrap();
     let raw = stranger.socket("/").unwrap();
     raw.on_event("shouted", move |event| {
-        let _ = say.send(event.args().json().to_owned());
-        async {}
+        let say = say.clone();
+        async move { say.send(event.args().json().to_owned()).await.unwrap() }
     });
     within(socket.connect()).await.unwrap();
     within(raw.connect()).await.unwrap();

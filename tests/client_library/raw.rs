@@ -236,7 +236,9 @@ async fn what_goes_to_a_room_reaches_those_who_are_in_it() {
         let mut connection = accepted.unwrap().0;
         registry.add(&connection);
         clients.push(dialed.unwrap());
-        tasks.push(tokio::spawn(async move { while let Ok(Some(_)) = connection.receive().await {} }));
+        tasks.push(
+            TaskTracker::new().spawn(async move { while let Ok(Some(_)) = connection.receive().await {} }),
+        );
     }
     assert!(registry.join(1, "lobby").unwrap() && registry.join(2, "lobby").unwrap());
     assert!(registry.join(3, "attic").unwrap());
@@ -297,7 +299,7 @@ async fn a_heartbeat_keeps_who_answers_and_finds_out_who_does_not() {
     let beat = Duration::from_millis(50);
     let (mut client, server, listening) = pair(bound().await, RawClient::new()).await;
     let mut server = server.with_heartbeat(beat, Duration::from_secs(10));
-    let answering = tokio::spawn(async move {
+    let answering = TaskTracker::new().spawn(async move {
         let mut pings = 0;
         while pings < 3 {
             pings += usize::from(matches!(client.receive().await, Ok(Some(Message::Ping(_)))));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use imks::client::{ClientEvent, Events, Racing, Socket, Tls, TransportKind};
 use imks::engine;
+use tokio_util::task::TaskTracker;
 
 use crate::application::Application;
 use crate::racing::racing;
@@ -65,7 +66,7 @@ async fn a_session_moves_to_the_better_transport_and_nothing_is_lost_doubled_or_
     let mut events = client.events();
     let socket = client.socket("/").unwrap();
     let mut echoed = socket.stream::<u32>("echoed");
-    let reading = tokio::spawn(async move {
+    let reading = TaskTracker::new().spawn(async move {
         let mut all = Vec::new();
         while let Some(number) = echoed.next().await {
             let number = number.unwrap();
@@ -78,7 +79,7 @@ async fn a_session_moves_to_the_better_transport_and_nothing_is_lost_doubled_or_
     });
     within(socket.connect()).await.unwrap();
     let is_enough = Arc::new(AtomicBool::new(false));
-    let talking = tokio::spawn(talk(socket.clone(), is_enough.clone()));
+    let talking = TaskTracker::new().spawn(talk(socket.clone(), is_enough.clone()));
     until(|| client.is_available(QUIC) == Some(false)).await;
     assert_eq!(client.stats().transport, Some(WEBSOCKET));
 

@@ -171,19 +171,16 @@ impl PacketStream for Compressed {
                 // The answers to whoever asks and does not read them would fill the memory.
                 ready!(self.poll_write(cx)).map_err(failure)?;
             }
-            match self.next().map_err(violation)? {
-                Some(message) => {
-                    if let Some(packet) = self.read(message)? {
-                        return Poll::Ready(Ok(packet));
-                    }
+            let Some(message) = self.next().map_err(violation)? else {
+                // Pongs leave before more is waited for.
+                if !self.writing.is_empty() {
+                    ready!(self.poll_write(cx)).map_err(failure)?;
                 }
-                None => {
-                    // Pongs leave before more is waited for.
-                    if !self.writing.is_empty() && self.poll_write(cx).map_err(failure)?.is_pending() {
-                        return Poll::Pending;
-                    }
-                    ready!(self.poll_fill(cx))?;
-                }
+                ready!(self.poll_fill(cx))?;
+                continue;
+            };
+            if let Some(packet) = self.read(message)? {
+                return Poll::Ready(Ok(packet));
             }
         }
     }
