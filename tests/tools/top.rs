@@ -32,8 +32,9 @@ async fn connections_are_shown_and_who_has_left_with_the_reason() {
     let screen = top.sees("nobody is connected");
     assert!(screen.contains("ago after"), "{screen}");
     top.sees("ended since the start: 1 transport_");
+    assert!(screen.contains("s sorts: slowest"), "{screen}");
     top.press("s");
-    top.sees("s sorts: newest");
+    top.sees("s sorts: trouble");
     top.press("q");
     assert!(top.ended().success());
     server.stop().await;
@@ -52,6 +53,7 @@ async fn without_a_terminal_one_sample_is_printed() {
     assert_eq!(samples.len(), 2);
     let session = &samples[0]["sessions"][0];
     assert_eq!((session["transport"].as_str(), session["returns"].as_i64()), (Some("websocket"), Some(0)));
+    assert_eq!(session["rtt_us"], 0, "there was no ping yet");
     server.stop().await;
 }
 
