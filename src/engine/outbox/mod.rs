@@ -20,6 +20,7 @@ mod latest;
 mod latest_tests;
 mod limits;
 mod queue;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +34,8 @@ pub use self::lanes::Lane;
 pub use self::latest::Slot;
 pub(crate) use self::limits::Backlog;
 pub use self::limits::{OutboxLimits, Queued};
-pub(crate) use self::queue::{Drained, Queue, Take};
+pub(crate) use self::queue::{Drained, Queue};
+pub(crate) use self::state::Take;
 use crate::engine::{Close, Frame, Reservation, Transport};
 
 /// The sending half of a connection. It can be cloned freely and used from any task.

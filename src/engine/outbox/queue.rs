@@ -8,10 +8,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 
-use super::lanes::{Lane, Later};
-use super::latest::{Latest, Slot, VOLATILE_WAITING_MAX};
+use super::lanes::Lane;
+use super::latest::{Slot, VOLATILE_WAITING_MAX};
+use super::state::{State, Take};
 use super::{Backlog, OutboxLimits, Pressure, Queued, SendError};
 use crate::engine::deflate::Threshold;
 use crate::engine::{Close, Frame, Protocol, Transport, metrics};
@@ -37,42 +37,6 @@ pub(crate) struct Queue {
     limits: Arc<OutboxLimits>,
 }
 
-#[derive(Default)]
-struct State {
-    frames: VecDeque<Frame>,
-    /// The packets of lanes that wait behind `frames`; `None` for clients that keep up.
-    later: Option<Box<Later>>,
-    /// The packets in `frames` and `later`.
-    queued: Backlog,
-    /// The packets in `frames` that can be replaced; `None` for clients that keep up.
-    latest: Option<Box<Latest>>,
-    /// The packets that the connection has taken, but a blocked wire holds back; `None` while nothing blocks.
-    held: Option<Box<Backlog>>,
-    /// The number of bytes that wait for the client, as counted in the metrics.
-    waiting_bytes: u32,
-    waker: Option<Waker>,
-    closing: Option<Close>,
-    slow: bool,
-    /// Whether a polling request waits with nothing to carry.
-    poll_waiting: bool,
-    /// The tasks to wake when there is room again; usually none.
-    #[allow(clippy::box_collection, reason = "one pointer in every connection, not three")]
-    waiting_for_room: Option<Box<Vec<Waker>>>,
-}
-
-/// The amount that a connection can take from its queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Take {
-    /// Nothing, because the wire is blocked or absent.
-    Nothing,
-    /// At most this many packets and bytes, but one packet whatever its size.
-    UpTo {
-        packets: usize,
-        bytes: usize,
-    },
-    All,
-}
-
 /// The state that a connection gets when it drains its queue.
 #[derive(Debug, Default)]
 pub(crate) struct Drained {
@@ -81,124 +45,6 @@ pub(crate) struct Drained {
     pub(crate) slow: bool,
     /// Whether another task polls than last time.
     pub(crate) moved: bool,
-}
-
-impl State {
-    fn push(&mut self, frame: Frame) {
-        self.queued.add(&frame, frame.len());
-        self.frames.push_back(frame);
-    }
-
-    fn take(&mut self, take: Take) -> VecDeque<Frame> {
-        let Take::UpTo { packets, bytes } = take else {
-            let everything = take == Take::All;
-            return if everything { self.take_all() } else { VecDeque::new() };
-        };
-        let Queued { packets: waiting, bytes: size } = self.queued.total();
-        if waiting <= packets && size <= bytes {
-            return self.take_all();
-        }
-        let mut taken = VecDeque::new();
-        let mut room = bytes;
-        while let Some(frame) = self.front()
-            && taken.len() < packets
-            && (taken.is_empty() || frame.len() <= room)
-        {
-            room = room.saturating_sub(frame.len());
-            taken.extend(self.frames.pop_front().inspect(|frame| self.queued.remove(frame)));
-        }
-        if let Some(latest) = &mut self.latest {
-            latest.advance(taken.len());
-        }
-        taken
-    }
-
-    /// Returns the next frame. A packet of another lane becomes the next one as a whole: whatever of it stays behind
-    /// must not be overtaken any more.
-    fn front(&mut self) -> Option<&Frame> {
-        if self.frames.is_empty() {
-            self.frames.extend(self.later.as_mut().and_then(|later| later.pop())?);
-        }
-        self.frames.front()
-    }
-
-    fn take_all(&mut self) -> VecDeque<Frame> {
-        self.queued = Backlog::default();
-        self.latest = None;
-        if let Some(mut later) = self.later.take() {
-            while let Some(packet) = later.pop() {
-                self.frames.extend(packet);
-            }
-        }
-        std::mem::take(&mut self.frames)
-    }
-
-    /// Queues a packet of a lane that waits behind the others, if `waits` or an earlier one of its lane does.
-    fn push_in(
-        &mut self,
-        lane: Lane,
-        waits: bool,
-        frames: impl IntoIterator<Item = Frame>,
-        slot: Option<Slot>,
-    ) {
-        let joins = self.later.as_ref().is_some_and(|later| !later.is_empty(lane));
-        if lane == Lane::Chat || !(waits || joins) {
-            return frames.into_iter().for_each(|frame| self.push(frame));
-        }
-        let frames: SmallVec<[Frame; 1]> = frames.into_iter().collect();
-        frames.iter().for_each(|frame| self.queued.add(frame, frame.len()));
-        self.later.get_or_insert_default().push(lane, frames, slot);
-    }
-
-    /// Queues a packet that can be replaced.
-    fn push_latest(&mut self, frames: &[Frame], slot: Slot) {
-        self.latest.get_or_insert_default().add(slot, self.frames.len(), frames.len());
-        frames.iter().for_each(|frame| self.push(frame.clone()));
-    }
-
-    /// Removes the packet of a slot, if there is one.
-    fn make_way(&mut self, slot: Slot) {
-        let Some(place) = self.latest.as_mut().and_then(|latest| latest.remove(slot)) else { return };
-        for frame in self.frames.drain(place) {
-            self.queued.remove(&frame);
-        }
-        metrics::OUTBOX_REPLACED.increment();
-    }
-
-    /// Removes the packet of a slot from those that are of no use later, if there is one.
-    fn make_way_later(&mut self, slot: Slot) {
-        let Some(packet) = self.later.as_mut().and_then(|later| later.remove(slot)) else { return };
-        packet.iter().for_each(|frame| self.queued.remove(frame));
-        metrics::OUTBOX_REPLACED.increment();
-    }
-
-    fn pushes(&self) -> Queued {
-        self.queued.pushes + self.held().pushes
-    }
-
-    fn total(&self) -> Queued {
-        self.queued.total() + self.held().total()
-    }
-
-    fn held(&self) -> Backlog {
-        self.held.as_deref().copied().unwrap_or_default()
-    }
-
-    fn refusal(&self) -> Option<SendError> {
-        self.closing.map(|_| if self.slow { SendError::Slow } else { SendError::Closed })
-    }
-
-    /// Updates the metrics. If `waits`, everything queued waits for the client, because its wire is blocked
-    /// or it does not poll; otherwise nothing waits. Never called on the path of a client that keeps up.
-    fn count_waiting(&mut self, waits: bool) {
-        let bytes = if waits { self.total().bytes } else { 0 };
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let before = std::mem::replace(&mut self.waiting_bytes, bytes);
-        if before != bytes {
-            metrics::OUTBOX_WAITING_BYTES.add(i64::from(bytes) - i64::from(before));
-            metrics::OUTBOX_WAITING_SESSIONS.add(i64::from(bytes > 0) - i64::from(before > 0));
-        }
-    }
 }
 
 /// The side of the senders.
