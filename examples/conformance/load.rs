@@ -1,5 +1,5 @@
-//! The contract of the load generator: `echo` acks its arguments; `join` and `leave` a room, acked; `broadcast`
-//! a payload to everybody in a room, the sender included, as `msg`.
+//! The contract of the load generator: `echo` acks its arguments; `back` emits them back; `join` and `leave` a room,
+//! acked; `broadcast` a payload to everybody in a room, the sender included, as `msg`.
 
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ fn events(namespace: &mut NamespaceBuilder) {
             report(ack.send_args(event.args()));
         }
     });
+    namespace.on_sync("back", |event| report(event.socket().emit_args("back", event.args())));
     namespace.on_sync("join", |event| with_room(event, |event, room| event.socket().join(room)));
     namespace.on_sync("leave", |event| with_room(event, |event, room| event.socket().leave(room)));
     namespace.on_sync("broadcast", |event| report(broadcast(&event)));

@@ -2,6 +2,7 @@
 //   echo ...args      acks its arguments
 //   join ROOM         acks
 //   leave ROOM        acks
+//   back ...args      emits `back` with its arguments to the sender
 //   broadcast ROOM X  emits `msg` X to the whole room, the sender included
 import { createServer } from "node:http";
 import { Server } from "socket.io";
@@ -15,6 +16,7 @@ io.on("connection", (socket) => {
     const ack = args.pop();
     if (typeof ack === "function") ack(...args);
   });
+  socket.on("back", (...args) => socket.emit("back", ...args));
   socket.on("join", (room, ack) => {
     socket.join(room);
     ack?.();
