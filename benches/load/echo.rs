@@ -11,16 +11,22 @@ use super::{
     frame::{ACK_DIGITS, FIRST_ACK, Template, number},
     histogram::Histogram,
     measure::{DRAIN, MEASURED, Mark, Measured, WARM_UP},
+    pace::Pace,
     server::Server,
 };
 
 /// One echo load.
 pub struct Echo {
-    /// Events each connection has under way.
+    /// Events each connection has under way; with a rate, as many as it asks for.
     pub window: usize,
+    /// Events per second of all connections, each due at its moment, from which its latency counts.
+    pub rate: Option<f64>,
     /// Length of the argument.
     pub bytes: usize,
 }
+
+/// How long a turn waits for the network.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// One connection's side.
 struct Sender {
@@ -40,6 +46,7 @@ struct Running {
     unordered: u64,
     doubled: u64,
     under_way: u64,
+    pace: Option<Pace>,
     stopped: bool,
 }
 
@@ -59,10 +66,11 @@ impl Echo {
             unordered: 0,
             doubled: 0,
             under_way: 0,
+            pace: self.rate.map(Pace::new),
             stopped: false,
         };
         for index in 0..connections {
-            for _ in 0..self.window {
+            for _ in 0..if self.rate.is_some() { 0 } else { self.window } {
                 running.send(index, Instant::now(), &mut client.lines);
             }
         }
@@ -110,7 +118,13 @@ impl Running {
     fn drive(&mut self, client: &mut Client, server: &Server, time: Duration) -> Outcome<()> {
         let end = Instant::now() + time;
         while Instant::now() < end && !(self.stopped && self.under_way == 0) {
-            client.turn(Duration::from_millis(10), server.address, |index, packet, now, lines| {
+            while let Some((number, due)) =
+                self.pace.as_mut().and_then(Pace::next_due).filter(|_| !self.stopped)
+            {
+                self.send(number as usize % self.senders.len(), due, &mut client.lines);
+            }
+            let wait = self.pace.as_ref().map_or(IDLE, Pace::wait);
+            client.turn(wait, server.address, |index, packet, now, lines| {
                 self.take(index, packet, now, lines);
             })?;
         }
@@ -134,7 +148,9 @@ impl Running {
         self.unordered += u64::from(early);
         self.count += 1;
         self.under_way -= 1;
-        self.send(index, now, lines);
+        if self.pace.is_none() {
+            self.send(index, now, lines);
+        }
     }
 
     fn send(&mut self, index: usize, now: Instant, lines: &mut Lines) {

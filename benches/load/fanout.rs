@@ -11,8 +11,12 @@ use super::{
     frame::{SEQ_DIGITS, Template, number},
     histogram::Histogram,
     measure::{DRAIN, MEASURED, Mark, Measured, WARM_UP},
+    pace::Pace,
     server::Server,
 };
+
+/// How long a turn waits for the network.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// What every delivery starts with; the broadcast's number follows.
 const DELIVERY: &[u8] = br#"42["msg",""#;
@@ -22,6 +26,8 @@ pub struct Fanout {
     pub rooms: usize,
     /// Broadcasts under way in all. The next one starts when one has reached its whole room.
     pub under_way: u64,
+    /// Broadcasts per second in all, each due at its moment, instead of a number under way.
+    pub rate: Option<f64>,
     /// Length of the payload.
     pub bytes: usize,
 }
@@ -47,6 +53,7 @@ struct Running {
     count: u64,
     unordered: u64,
     doubled: u64,
+    pace: Option<Pace>,
     stopped: bool,
 }
 
@@ -57,7 +64,7 @@ impl Fanout {
         client.connect(server.address, connections, Via::WebSocket)?;
         client.join(server.address, |index| room(index / members))?;
         let mut running = Running::new(self, members, connections)?;
-        for _ in 0..self.under_way {
+        for _ in 0..if self.rate.is_some() { 0 } else { self.under_way } {
             running.send(Instant::now(), &mut client.lines);
         }
         running.drive(&mut client, server, WARM_UP)?;
@@ -97,6 +104,7 @@ impl Running {
             count: 0,
             unordered: 0,
             doubled: 0,
+            pace: load.rate.map(Pace::new),
             stopped: false,
         })
     }
@@ -105,7 +113,11 @@ impl Running {
     fn drive(&mut self, client: &mut Client, server: &Server, time: Duration) -> Outcome<()> {
         let end = Instant::now() + time;
         while Instant::now() < end && !(self.stopped && self.broadcasts.is_empty()) {
-            client.turn(Duration::from_millis(10), server.address, |index, packet, now, lines| {
+            while let Some((_, due)) = self.pace.as_mut().and_then(Pace::next_due).filter(|_| !self.stopped) {
+                self.send(due, &mut client.lines);
+            }
+            let wait = self.pace.as_ref().map_or(IDLE, Pace::wait);
+            client.turn(wait, server.address, |index, packet, now, lines| {
                 self.take(index, packet, now, lines);
             })?;
         }
@@ -144,7 +156,9 @@ impl Running {
             self.broadcasts.pop_front();
             self.first += 1;
         }
-        self.send(now, lines);
+        if self.pace.is_none() {
+            self.send(now, lines);
+        }
     }
 
     fn send(&mut self, now: Instant, lines: &mut Lines) {

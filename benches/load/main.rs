@@ -7,6 +7,7 @@
 //! ```text
 //! cargo bench --bench load -- [--only WORKLOAD,…] [--servers imks,node,socketioxide] [--rounds N]
 //!                             [--minutes M] [--report FILE]
+//! cargo bench --bench load -- --tool target/release/imks [--rounds N] [--report FILE]    `imks bench` beside it
 //! ```
 
 #![allow(
@@ -28,9 +29,11 @@ mod kind;
 mod limits;
 mod measure;
 mod options;
+mod pace;
 mod poller;
 mod report;
 mod server;
+mod tool;
 mod workload;
 
 use std::{
@@ -50,6 +53,11 @@ fn main() -> Outcome<()> {
     let files = limits::raise_open_files()?;
     println!("load: {} rounds, {} open files per process", options.rounds, files);
 
+    if let Some(tool) = &options.tool {
+        let text = tool::compare(tool, options.rounds)?;
+        println!("\n{text}");
+        return options.report.as_ref().map_or(Ok(()), |path| Ok(std::fs::write(path, &text)?));
+    }
     let servers: Vec<Kind> = options.servers.iter().copied().filter(|kind| kind.is_built()).collect();
     let deadline = Instant::now() + options.time;
     let mut report = Report::default();

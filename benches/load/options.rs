@@ -12,6 +12,8 @@ pub struct Options {
     /// No new round starts after this much time.
     pub time: Duration,
     pub report: Option<PathBuf>,
+    /// The program `imks`, whose `bench` is compared with this generator; nothing else is measured then.
+    pub tool: Option<PathBuf>,
 }
 
 impl Options {
@@ -23,6 +25,7 @@ impl Options {
             rounds: 3,
             time: Duration::from_secs(15 * 60),
             report: None,
+            tool: None,
         };
         while let Some(arg) = args.next() {
             if arg == "--bench" {
@@ -34,6 +37,7 @@ impl Options {
                 "--servers" => options.servers = named(&value, &Kind::ALL, Kind::name)?,
                 "--rounds" => options.rounds = value.parse()?,
                 "--minutes" => options.time = Duration::from_secs(60 * value.parse::<u64>()?),
+                "--tool" => options.tool = Some(value.into()),
                 "--report" => options.report = Some(value.into()),
                 _ => return Err(format!("unknown option {arg}").into()),
             }

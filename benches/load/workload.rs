@@ -105,14 +105,18 @@ impl Workload {
     pub fn run(self, server: &Server) -> Outcome<Measured> {
         let members = self.connections();
         match self {
-            Self::Echo => Echo { window: 1, bytes: 100 }.run(server, members),
-            Self::EchoPipelined => Echo { window: 16, bytes: 100 }.run(server, members),
-            Self::Echo4k => Echo { window: 1, bytes: 4096 }.run(server, members),
-            Self::Fan | Self::Fan10k => Fanout { rooms: 1, under_way: 1, bytes: 100 }.run(server, members),
-            Self::Fan8 => Fanout { rooms: 1, under_way: 8, bytes: 100 }.run(server, members),
-            Self::Fan32 => Fanout { rooms: 1, under_way: 32, bytes: 100 }.run(server, members),
-            Self::Fan4k => Fanout { rooms: 1, under_way: 1, bytes: 4096 }.run(server, members),
-            Self::Rooms => Fanout { rooms: members / 10, under_way: 64, bytes: 100 }.run(server, members),
+            Self::Echo => Echo { window: 1, rate: None, bytes: 100 }.run(server, members),
+            Self::EchoPipelined => Echo { window: 16, rate: None, bytes: 100 }.run(server, members),
+            Self::Echo4k => Echo { window: 1, rate: None, bytes: 4096 }.run(server, members),
+            Self::Fan | Self::Fan10k => {
+                Fanout { rooms: 1, under_way: 1, rate: None, bytes: 100 }.run(server, members)
+            }
+            Self::Fan8 => Fanout { rooms: 1, under_way: 8, rate: None, bytes: 100 }.run(server, members),
+            Self::Fan32 => Fanout { rooms: 1, under_way: 32, rate: None, bytes: 100 }.run(server, members),
+            Self::Fan4k => Fanout { rooms: 1, under_way: 1, rate: None, bytes: 4096 }.run(server, members),
+            Self::Rooms => {
+                Fanout { rooms: members / 10, under_way: 64, rate: None, bytes: 100 }.run(server, members)
+            }
             Self::Connect => idle::run(server, members, Via::WebSocket),
             Self::ConnectUpgrade => idle::run(server, members, Via::Upgrade),
         }
