@@ -29,6 +29,13 @@ pub struct Tls {
     only_13: bool,
 }
 
+impl Clone for Tls {
+    fn clone(&self) -> Self {
+        let identity = self.identity.as_ref().map(|(chain, key)| (chain.clone(), key.clone_key()));
+        Self { roots: self.roots.clone(), identity, pins: self.pins.clone(), ..*self }
+    }
+}
+
 impl Tls {
     /// Creates the default settings.
     pub fn new() -> Self {
