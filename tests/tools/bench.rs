@@ -15,9 +15,9 @@ async fn bench(url: &str, options: &[&str]) -> Ended {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_echo_server_that_works_is_clean_and_what_was_not_measured_is_null() {
     let url = target::start(Fault::Nothing);
-    for transport in ["websocket", "polling", "upgrade"] {
-        let ended =
-            bench(&url, &["--clients=3", "--messages=20", "--window=4", "--transport", transport]).await;
+    for transport in ["websocket", "polling", "upgrade", "webtransport", "racing"] {
+        let options = ["--clients=3", "--messages=20", "--window=4", "--transport", transport];
+        let ended = bench(&url, &[&options[..], &["--danger-accept-invalid-certs"]].concat()).await;
         let found = ended.json();
         assert_eq!(ended.code, Some(0), "{found} {}", ended.stderr);
         assert_eq!((&found["sent"], &found["completed"]), (&60.into(), &60.into()));
@@ -26,6 +26,14 @@ async fn an_echo_server_that_works_is_clean_and_what_was_not_measured_is_null() 
         assert_eq!(faults["duplicates"], Value::Null);
         assert!(found["notes"].to_string().contains("duplicates"), "{found}");
         assert!(found["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
+        let carried = found["connections"]["by_transport"].as_object().unwrap();
+        let expected: &[&str] = match transport {
+            "upgrade" => &["websocket", "polling"],
+            "racing" => &["websocket", "webtransport"],
+            only => &[only],
+        };
+        assert!(carried.keys().all(|name| expected.contains(&&**name)), "{found}");
+        assert_eq!(carried.values().filter_map(Value::as_u64).sum::<u64>(), 3, "{found}");
         assert!(ended.stderr.contains("imks bench: echo on http://127.0.0.1"), "{}", ended.stderr);
     }
 }
@@ -231,4 +239,127 @@ async fn a_server_that_is_restarted_under_the_eyes_of_bench_has_lost_nothing() {
     assert!(found["connections"]["disconnects"].as_u64().unwrap() >= 20, "{found}");
     assert_eq!(found["faults"]["lost"], 0, "{found}");
     assert!(found["notes"].to_string().contains("2 times clients were away"), "{found}");
+}
+
+/// Writes a scenario with this text, and returns its file.
+fn scenario(directory: &TempDir, text: &str) -> String {
+    let file = path(directory, "scenario.toml");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_a_scenario_runs_and_every_phase_is_told() {
+    let url = target::start(Fault::Nothing);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bench.toml");
+    let ended = bench(&url, &["--scenario", file, "--clients=8"]).await;
+    let found = ended.json();
+    assert_eq!((ended.code, &found["scenario"]), (Some(0), &"file".into()), "{found} {}", ended.stderr);
+    let phases = found["phases"].as_array().unwrap();
+    let of = |name: &str| phases.iter().map(|phase| phase[name].clone()).collect::<Vec<_>>();
+    assert_eq!(of("name"), ["enter", "talk", "send pictures"]);
+    assert_eq!(of("failed_rounds"), [0, 0, 0]);
+    assert_eq!((&phases[0]["rounds"], &phases[0]["completed"]), (&8.into(), &8.into()), "{found}");
+    let talked = phases[1]["rounds"].as_u64().unwrap();
+    assert!((200..=300).contains(&talked), "a hundred per second for three: {found}");
+    assert_eq!((&phases[2]["rounds"], &phases[2]["completed"]), (&24.into(), &24.into()), "{found}");
+    assert!(phases[2]["latency_ms"]["p50"].as_f64().unwrap() > 0.0, "{found}");
+    let text = run(&["bench", &url, "--scenario", file, "--clients=2"]).await;
+    assert!(text.stdout.contains("send pictures: 6 rounds in"), "{}", text.stdout);
+    assert!(text.stderr.contains("phase talk"), "{}", text.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_fails_ends_its_round_and_the_run_with_3() {
+    let directory = TempDir::new().unwrap();
+    let file = scenario(
+        &directory,
+        r#"
+        [connect]
+        clients = 2
+        [[phase]]
+        name = "in vain"
+        rounds = 3
+        steps = [
+            { ack = "echo", bytes = 8 },
+            { expect = "never", within = "50ms" },
+            { ack = "echo", bytes = 8 },
+        ]"#,
+    );
+    let ended = bench(&target::start(Fault::Nothing), &["--scenario", &file]).await;
+    let found = ended.json();
+    assert_eq!((ended.code, &found["faults"]["lost"]), (Some(3), &6.into()), "{found}");
+    assert_eq!(
+        (&found["phases"][0]["failed_rounds"], &found["completed"]),
+        (&6.into(), &6.into()),
+        "{found}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_expects_what_it_has_sent_itself_is_not_content_with_that_of_others() {
+    let directory = TempDir::new().unwrap();
+    let file = scenario(
+        &directory,
+        r#"
+        [connect]
+        clients = 5
+        [[phase]]
+        name = "all in one room"
+        rounds = 10
+        steps = [
+            { join = "room" },
+            { emit = "broadcast", args = ["$room", "$text"], bytes = 64 },
+            { expect = "msg", own = true, within = "500ms" },
+        ]"#,
+    );
+    let whole = bench(&target::start(Fault::Nothing), &["--scenario", &file]).await;
+    assert_eq!((whole.code, &whole.json()["completed"]), (Some(0), &50.into()), "{}", whole.stdout);
+    let lossy = bench(&target::start(Fault::Loses), &["--scenario", &file]).await;
+    assert_eq!((lossy.code, &lossy.json()["faults"]["lost"]), (Some(3), &10.into()), "{}", lossy.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scenario_with_a_mistake_is_refused_with_its_line() {
+    let directory = TempDir::new().unwrap();
+    let file = scenario(&directory, "[connect]\nclients = 2\nspeed = 3\n");
+    let ended = run(&["bench", "http://127.0.0.1:1", "--scenario", &file]).await;
+    assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("scenario.toml:3: ") && ended.stderr.contains("`per_second`"),
+        "{}",
+        ended.stderr
+    );
+    let both = run(&["bench", "http://127.0.0.1:1", "--scenario", &file, "--messages=3"]).await;
+    assert!(both.code == Some(1) && both.stderr.contains("--messages"), "{}", both.stderr);
+    let unknown = run(&["bench", "http://127.0.0.1:1", "--scenario", "dance"]).await;
+    assert!(unknown.code == Some(2) && unknown.stderr.contains("broadcast"), "{}", unknown.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rooms_are_entered_again_where_a_session_is_not_restored() {
+    let directory = TempDir::new().unwrap();
+    let file = scenario(
+        &directory,
+        r#"
+        [connect]
+        clients = 4
+        [[phase]]
+        name = "enter"
+        rounds = 1
+        steps = [{ join = "room" }]
+        [[phase]]
+        name = "stay"
+        duration = "3s"
+        think = "20ms"
+        steps = [
+            { emit = "broadcast", args = ["$room", "$text"], bytes = 64 },
+            { expect = "msg", own = true, within = "5s" },
+        ]"#,
+    );
+    let url = target::start(Fault::Forgets);
+    let ended = bench(&url, &["--scenario", &file, "--chaos=400ms"]).await;
+    let found = ended.json();
+    assert!(found["connections"]["renewed"].as_u64().unwrap() > 0, "{found}");
+    assert_eq!((ended.code, &found["faults"]["lost"]), (Some(0), &0.into()), "{found}");
 }

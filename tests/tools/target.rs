@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use imks::ImksResult;
 use imks::engine;
-use imks::http::SocketIo;
+use imks::http::{SocketIo, webtransport};
 use imks::socket::{Config, NamespaceBuilder, Recovery, Reply, Server, Socket};
 use tokio_util::task::TaskTracker;
 
@@ -21,14 +21,20 @@ pub(crate) enum Fault {
     Loses,
     /// Nobody answers `broadcast`.
     Ignorant,
+    /// Sessions are not restored.
+    Forgets,
 }
 
 /// Starts a server in this process, and returns its URL.
 pub(crate) fn start(fault: Fault) -> String {
-    let config = Config { recovery: Some(Recovery::default()), ..Config::default() };
+    let recovery = (fault != Fault::Forgets).then(Recovery::default);
+    let config = Config { recovery, ..Config::default() };
     let server =
         Server::builder(config).namespace("/", move |namespace| play(namespace, fault)).build().unwrap();
-    let io = SocketIo::builder(server).with_engine(engine::Config::default()).build().unwrap();
+    let webtransport =
+        webtransport::Config { mode: webtransport::Mode::On, ..webtransport::Config::default() };
+    let io = SocketIo::builder(server).with_engine(engine::Config::default());
+    let io = io.with_webtransport(webtransport).build().unwrap();
     let bound = io.bind(([127, 0, 0, 1], 0)).unwrap();
     let address: SocketAddr = bound.addr();
     TaskTracker::new().spawn(bound.serve());
@@ -37,10 +43,13 @@ pub(crate) fn start(fault: Fault) -> String {
 
 fn play(namespace: &mut NamespaceBuilder, fault: Fault) {
     let (answers, broadcasts) = (AtomicU64::new(0), AtomicU64::new(0));
-    namespace.on_typed("echo", move |_: Socket, text: String| {
+    namespace.on_sync("echo", move |mut event| {
         let is_fifth = answers.fetch_add(1, Ordering::SeqCst) % 5 == 4;
-        let text = if is_fifth && fault == Fault::WrongAnswers { "sorry".to_owned() } else { text };
-        async move { Reply(text) }
+        let Some(ack) = event.take_ack() else { return };
+        match is_fifth && fault == Fault::WrongAnswers {
+            true => ack.send_args(&("sorry",)).unwrap(),
+            false => ack.send_args(event.args()).unwrap(),
+        }
     });
     namespace.on_typed("join", |socket: Socket, room: String| async move {
         socket.join(&room);

@@ -1,5 +1,6 @@
 //! The clients of a run: they connect, a bounded number at a time, and what becomes of their connections is counted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,13 +15,16 @@ use super::histogram::Histogram;
 use super::plan::Transport;
 use super::summary::Connections;
 use crate::ImksResult;
-use crate::client::{Client, ClientBuilder, ClientError, ClientEvent, DisconnectReason, Reconnect, Socket};
+use crate::client::{
+    Client, ClientBuilder, ClientError, ClientEvent, DisconnectReason, Reconnect, Socket, Tls, TransportKind,
+};
 
 /// How the clients of a run reach the server.
 #[derive(Debug)]
 pub(in crate::cli) struct Crowd {
     pub(in crate::cli) url: String,
     pub(in crate::cli) transport: Transport,
+    pub(in crate::cli) tls: Tls,
     pub(in crate::cli) namespace: String,
     /// The tokens, which the clients take in turn; empty if the server wants none.
     pub(in crate::cli) tokens: Vec<String>,
@@ -32,8 +36,16 @@ pub(in crate::cli) struct Crowd {
 pub(in crate::cli) struct Member {
     pub(in crate::cli) client: Client,
     pub(in crate::cli) socket: Socket,
-    /// How often its connection was lost.
-    pub(in crate::cli) losses: Arc<AtomicU64>,
+    fate: Arc<Fate>,
+}
+
+/// What became of the connection of a client.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Fate {
+    /// How often it was lost.
+    losses: AtomicU64,
+    /// How often it came back with a new session.
+    renewals: AtomicU64,
 }
 
 /// The counts of all connections of a run.
@@ -49,21 +61,24 @@ struct Counts {
     failed: u64,
     connecting: Histogram,
     away: Histogram,
+    /// The connections that were carried by each transport in the end.
+    carried: BTreeMap<TransportKind, u64>,
     last_error: Option<ClientError>,
 }
 
 impl Crowd {
     /// Returns the settings of a client, whose losses are counted.
-    pub(in crate::cli) fn builder(&self, index: usize) -> (ClientBuilder, Arc<AtomicU64>) {
-        let losses = Arc::new(AtomicU64::new(0));
-        let (links, counted) = (self.links.clone(), losses.clone());
+    pub(in crate::cli) fn builder(&self, index: usize) -> (ClientBuilder, Arc<Fate>) {
+        let fate = Arc::new(Fate::default());
+        let (links, counted) = (self.links.clone(), fate.clone());
         let lost_at = Mutex::new(None);
         let builder = Client::builder(&self.url)
             .transports(self.transport.transports())
+            .tls(self.tls.clone())
             .reconnect(Reconnect::decorrelated_jitter(RECONNECT_BASE, RECONNECT_CAP))
             .on_event(move |event| links.note(event, &mut lost_at.lock(), &counted));
         let token = self.tokens.get(index.checked_rem(self.tokens.len()).unwrap_or_default());
-        (token.into_iter().fold(builder, |builder, token| builder.auth_token(token)), losses)
+        (token.into_iter().fold(builder, |builder, token| builder.auth_token(token)), fate)
     }
 
     /// Connects one client, and calls `prepare` with its socket before it joins.
@@ -85,12 +100,12 @@ impl Crowd {
     }
 
     async fn try_join(&self, index: usize, prepare: impl Fn(usize, &Socket)) -> Result<Member, ClientError> {
-        let (builder, losses) = self.builder(index);
+        let (builder, fate) = self.builder(index);
         let client = builder.build()?;
         let socket = client.socket(&self.namespace)?;
         prepare(index, &socket);
         socket.connect().await?;
-        Ok(Member { client, socket, losses })
+        Ok(Member { client, socket, fate })
     }
 
     /// Connects `count` clients, or those that can be connected before `stop`.
@@ -116,8 +131,14 @@ impl Crowd {
 }
 
 impl Member {
+    /// Returns how often its connection was lost.
     pub(in crate::cli) fn losses(&self) -> u64 {
-        self.losses.load(Ordering::SeqCst)
+        self.fate.losses.load(Ordering::SeqCst)
+    }
+
+    /// Returns how often it came back with a new session.
+    pub(in crate::cli) fn renewals(&self) -> u64 {
+        self.fate.renewals.load(Ordering::SeqCst)
     }
 }
 
@@ -161,15 +182,26 @@ impl Links {
             renewed: counts.renewed,
             recovered_share: (back > 0).then(|| counts.recovered as f64 / back as f64),
             cuts,
+            by_transport: counts.carried.iter().map(|(kind, count)| (kind.name(), *count)).collect(),
             connect_ms: counts.connecting.percentiles(),
             away_ms: counts.away.percentiles(),
         }
     }
 
-    fn note(&self, event: &ClientEvent, lost_at: &mut Option<Instant>, losses: &AtomicU64) {
+    fn note(&self, event: &ClientEvent, lost_at: &mut Option<Instant>, fate: &Fate) {
         match event {
+            ClientEvent::Connected { transport } | ClientEvent::Reconnected { transport } => {
+                *self.0.lock().carried.entry(*transport).or_default() += 1;
+            }
+            ClientEvent::TransportSwitched { transport } => {
+                let mut counts = self.0.lock();
+                let before = counts.carried.entry(TransportKind::Polling).or_default();
+                *before = before.saturating_sub(1);
+                *counts.carried.entry(*transport).or_default() += 1;
+                counts.carried.retain(|_, count| *count > 0);
+            }
             ClientEvent::Disconnected { reason } if !matches!(reason, DisconnectReason::ByClient) => {
-                losses.fetch_add(1, Ordering::SeqCst);
+                fate.losses.fetch_add(1, Ordering::SeqCst);
                 // A connection that is lost before the namespace is joined again prolongs the absence.
                 if lost_at.is_none() {
                     *lost_at = Some(Instant::now());
@@ -181,6 +213,9 @@ impl Links {
                 counts.joined += 1;
                 let Some(lost_at) = lost_at.take() else { return };
                 counts.away.record(lost_at.elapsed());
+                if !*recovered {
+                    fate.renewals.fetch_add(1, Ordering::SeqCst);
+                }
                 let back = if *recovered { &mut counts.recovered } else { &mut counts.renewed };
                 *back += 1;
             }
@@ -206,8 +241,8 @@ mod tests {
 
     #[test]
     fn the_first_join_is_no_return_and_every_later_one_is() {
-        let (links, mut lost_at, losses) = (Links::default(), None, AtomicU64::new(0));
-        let mut note = |event: &ClientEvent| links.note(event, &mut lost_at, &losses);
+        let (links, mut lost_at, fate) = (Links::default(), None, Fate::default());
+        let mut note = |event: &ClientEvent| links.note(event, &mut lost_at, &fate);
         let lost = ClientEvent::Disconnected { reason: DisconnectReason::TransportClosed };
         note(&joined(false));
         for recovered in [true, true, true, false] {
@@ -218,8 +253,24 @@ mod tests {
         let connections = links.connections(2);
         assert_eq!((connections.joined, connections.disconnects, connections.cuts), (5, 4, 2));
         assert_eq!((connections.recovered, connections.renewed), (3, 1));
+        assert_eq!((fate.losses.into_inner(), fate.renewals.into_inner()), (4, 1));
         assert_eq!(connections.recovered_share, Some(0.75));
         assert!(connections.away_ms.is_some());
         assert_eq!(Links::default().connections(0).recovered_share, None, "nobody was away");
+    }
+
+    #[test]
+    fn a_connection_counts_for_the_transport_that_carries_it_in_the_end() {
+        let links = Links::default();
+        let note = |event| links.note(&event, &mut None, &Fate::default());
+        for _ in 0..3 {
+            note(ClientEvent::Connected { transport: TransportKind::Polling });
+        }
+        note(ClientEvent::Connected { transport: TransportKind::WebTransport });
+        for _ in 0..3 {
+            note(ClientEvent::TransportSwitched { transport: TransportKind::WebSocket });
+        }
+        let by_transport = links.connections(0).by_transport;
+        assert_eq!(by_transport, [("websocket", 3), ("webtransport", 1)].into());
     }
 }

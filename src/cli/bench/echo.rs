@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::crowd::Member;
-use super::plan::number;
+use super::plan::is_text;
 use super::run::{Outcome, Run};
 use super::summary::Faults;
 use crate::client::{ClientError, ClientResult};
@@ -69,6 +69,8 @@ pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
 /// Asks until everything is asked or the run ends, and waits for the answers.
 async fn ask_all(run: &Run, member: &Member, (index, count): (usize, usize), start: Instant) -> Answers {
     let (mut answers, mut under_way, mut sent) = (Answers::default(), FuturesUnordered::new(), 0);
+    // It stays the same until the next event is sent: answers that come meanwhile begin no new wait.
+    let mut waiting = None;
     loop {
         let may_send =
             run.plan.has_more(sent) && !run.stop.is_cancelled() && under_way.len() < run.plan.window;
@@ -76,12 +78,16 @@ async fn ask_all(run: &Run, member: &Member, (index, count): (usize, usize), sta
             break;
         }
         let due = run.plan.due(start, index, count, sent);
+        if waiting.is_none() {
+            waiting = Some(Box::pin(until(run, due)));
+        }
         tokio::select! {
             biased;
             Some(asked) = under_way.next(), if !under_way.is_empty() => {
                 note(run, member, &mut answers, asked);
             }
-            () = until(due), if may_send => {
+            () = maybe(waiting.as_mut()), if may_send => {
+                waiting = None;
                 sent += 1;
                 run.meter.sent();
                 under_way.push(ask(run, member, sent, due.unwrap_or_else(Instant::now)));
@@ -93,9 +99,17 @@ async fn ask_all(run: &Run, member: &Member, (index, count): (usize, usize), sta
     answers
 }
 
-async fn until(due: Option<Instant>) {
+async fn until(run: &Run, due: Option<Instant>) {
     if let Some(due) = due {
-        sleep_until(due).await;
+        run.pacer.until(due).await;
+    }
+}
+
+/// Waits for a future, or for ever if there is none.
+async fn maybe<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -111,7 +125,7 @@ fn note(run: &Run, member: &Member, answers: &mut Answers, asked: Asked) {
     match asked.answer {
         Ok(answer) => {
             run.meter.record(now, now.saturating_duration_since(asked.due));
-            answers.wrong += u64::from(!is_echo(&answer, &run.plan.text(asked.number)));
+            answers.wrong += u64::from(!is_echo(&answer, asked.number, run.plan.message_bytes));
             answers.out_of_order += u64::from(asked.number < answers.latest);
             answers.latest = answers.latest.max(asked.number);
         }
@@ -124,10 +138,10 @@ fn note(run: &Run, member: &Member, answers: &mut Answers, asked: Asked) {
     }
 }
 
-/// Whether an answer is the text, alone or as the first of several arguments.
-fn is_echo(answer: &Value, text: &str) -> bool {
+/// Whether an answer is the text of an event, alone or as the first of several arguments.
+fn is_echo(answer: &Value, number: u64, bytes: usize) -> bool {
     let first = answer.as_array().and_then(|all| all.first()).unwrap_or(answer);
-    first.as_str().is_some_and(|first| first == text && number(first).is_some())
+    first.as_str().is_some_and(|text| is_text(text, number, bytes))
 }
 
 #[cfg(test)]
@@ -139,11 +153,11 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_the_question_is_wrong() {
         let text = "000000000007xx";
-        assert!(is_echo(&json!(text), text) && is_echo(&json!([text, 1]), text));
-        for wrong in
-            [json!(null), json!("000000000008xx"), json!([]), json!({ "text": text }), json!([[text]])]
-        {
-            assert!(!is_echo(&wrong, text), "{wrong}");
+        assert!(is_echo(&json!(text), 7, 14) && is_echo(&json!([text, 1]), 7, 14));
+        let others = ["000000000008xx", "000000000007x", "000000000007xxx", "000000000007xy", ""];
+        let wrong = [json!(null), json!([]), json!({ "text": text }), json!([[text]])];
+        for wrong in others.map(|text| json!(text)).into_iter().chain(wrong) {
+            assert!(!is_echo(&wrong, 7, 14), "{wrong}");
         }
     }
 }

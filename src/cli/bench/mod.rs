@@ -9,12 +9,14 @@ mod fanout;
 pub(in crate::cli) mod histogram;
 mod html;
 mod numbers;
+mod pacer;
 pub(in crate::cli) mod picture;
 pub(in crate::cli) mod plan;
 pub(in crate::cli) mod progress;
 pub(in crate::cli) mod relay;
 mod rooms;
 mod run;
+mod script;
 mod summary;
 mod timeline;
 mod tokens;
@@ -30,12 +32,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::crowd::{Crowd, Links};
+use self::pacer::Pacer;
 use self::plan::{Plan, Scenario, Transport};
 use self::progress::Progress;
 use self::relay::Relay;
 use self::run::{Meter, Outcome, Run};
+use self::script::Script;
 use self::summary::Summary;
 use super::serve::{Signals, raise_file_limit};
+use super::terminal::Trust;
+use crate::client::Tls;
 use crate::config::{Config, Setting};
 use crate::{ImksError, ImksResult};
 
@@ -45,18 +51,21 @@ use crate::{ImksError, ImksResult};
 pub(super) struct Args {
     /// The server: http://, https://, ws:// or wss://, its host, and its path if that is not /socket.io/
     url: String,
-    /// What the clients do
-    #[arg(long, value_enum, default_value = "echo")]
+    /// What the clients do: echo, broadcast, rooms, chat or connect as below, or what a file FILE.toml says
+    #[arg(long, default_value = "echo", value_parser = Scenario::parse)]
     scenario: Scenario,
-    /// The number of clients
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    clients: u32,
+    /// What the file of the scenario says.
+    #[arg(skip)]
+    script: Option<Arc<Script>>,
+    /// The number of clients [default: 10, or what the file of the scenario says]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: Option<u32>,
     /// Events of each sender [default: 100; without --duration and --rolling]
     #[arg(long)]
     messages: Option<u64>,
-    /// Bytes of the text of an event
-    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
-    message_size: usize,
+    /// Bytes of the text of an event [default: 1024]
+    #[arg(long, value_name = "BYTES")]
+    message_size: Option<usize>,
     /// Events per second of all senders together; without it, as many as --window allows. Latencies are counted
     /// from the moment at which an event is due
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
@@ -66,12 +75,18 @@ pub(super) struct Args {
     duration: Option<Duration>,
     #[arg(long, value_enum, default_value = "websocket")]
     transport: Transport,
-    /// Events that a sender may have under way; `chat` has one
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=WINDOW_MAX))]
-    window: u32,
-    /// Members of a room in the scenario `rooms`
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    room_size: u32,
+    /// A file with certificates to trust too, in PEM
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Trusts whatever certificate the server shows: for one that makes its own when it starts
+    #[arg(long, conflicts_with = "ca")]
+    danger_accept_invalid_certs: bool,
+    /// Events that a sender may have under way; `chat` has one [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=WINDOW_MAX))]
+    window: Option<u32>,
+    /// Members of a room in the scenario `rooms` [default: 10]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    room_size: Option<u32>,
     #[arg(long, default_value = "/")]
     namespace: String,
     /// How long an answer or a delivery may take before it counts as lost
@@ -108,8 +123,11 @@ pub(super) struct Args {
 ///
 /// # Errors
 /// `InvalidInput` for options that cannot work together; `Io` if the server cannot be reached.
-pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
+pub(super) async fn run(mut args: Args, config: &Config) -> ImksResult<ExitCode> {
     args.check()?;
+    if let Scenario::File(file) = &args.scenario {
+        args.script = Some(Arc::new(Script::read(file)?));
+    }
     if let Some(host) = args.asks_about()? {
         confirm(&host)?;
     }
@@ -117,13 +135,14 @@ pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
     raise_file_limit();
     let progress = Progress::new();
     progress.line(&args.first_line());
-    let tokens = args.tokens.read(args.clients as usize, config).await?;
+    let tokens = args.tokens.read(args.clients(), config).await?;
+    let tls = args.tls()?;
     let relay = match args.chaos {
         Some(_) => Some(Relay::start(args.target()?.1).await?),
         None => None,
     };
     let url = relay.as_ref().map_or(Ok(args.url.clone()), |relay| args.url_through(relay))?;
-    let run = Arc::new(args.start(url, tokens, progress));
+    let run = Arc::new(args.start(url, tls, tokens, progress)?);
     let chaos = relay.as_ref().zip(args.chaos);
     let (outcome, is_interrupted) = tokio::select! {
         ended = Box::pin(watch(&args, &run, &mut signals)) => ended?,
@@ -225,7 +244,8 @@ impl Args {
                 "only a server that stores messages can be asked for them: use --scenario chat",
             );
         }
-        if is_chat && self.window > 1 {
+        self.check_file()?;
+        if is_chat && self.window() > 1 {
             return refuse("--window", "in `chat` each message waits for the one before: use more --clients");
         }
         if is_chat && self.namespace != "/" {
@@ -240,10 +260,53 @@ impl Args {
                 "the relay that cuts connections does not know TLS: use http:// or ws://",
             );
         }
+        if self.chaos.is_some() && self.transport.has_quic() {
+            return refuse("--chaos", "the relay that cuts connections carries no datagrams: use websocket");
+        }
         if self.patience.is_zero() {
             return refuse("--timeout", "nothing can be answered in no time");
         }
         Ok(())
+    }
+
+    /// Refuses options in whose place a scenario from a file has something of its own.
+    fn check_file(&self) -> ImksResult<()> {
+        if !matches!(self.scenario, Scenario::File(_)) {
+            return Ok(());
+        }
+        let given = [
+            ("--messages", self.messages.is_some()),
+            ("--message-size", self.message_size.is_some()),
+            ("--rate", self.rate.is_some()),
+            ("--duration", self.duration.is_some()),
+            ("--window", self.window.is_some()),
+            ("--room-size", self.room_size.is_some()),
+            ("--channel", self.channel.is_some()),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => Err(ImksError::invalid(option, "the file of the scenario says that")),
+            None => Ok(()),
+        }
+    }
+
+    fn clients(&self) -> usize {
+        let of_file = self.script.as_ref().map(|script| script.clients);
+        self.clients.or(of_file).unwrap_or(CLIENTS_DEFAULT) as usize
+    }
+
+    fn message_size(&self) -> usize {
+        self.message_size.unwrap_or(MESSAGE_BYTES_DEFAULT)
+    }
+
+    fn window(&self) -> usize {
+        self.window.unwrap_or(1) as usize
+    }
+
+    fn tls(&self) -> ImksResult<Tls> {
+        match self.danger_accept_invalid_certs {
+            true => Ok(Tls::new().danger_accept_invalid_certs()),
+            false => Trust::read(self.ca.as_deref())?.tls(),
+        }
     }
 
     /// Returns the other machine that would get very many connections, if nobody has said yes to that.
@@ -251,9 +314,9 @@ impl Args {
         let (_, host) = self.target()?;
         let connections = match self.scenario {
             Scenario::Connect => {
-                self.messages().map(|messages| messages.saturating_mul(u64::from(self.clients)))
+                self.messages().map(|messages| messages.saturating_mul(self.clients() as u64))
             }
-            _ => Some(u64::from(self.clients)),
+            _ => Some(self.clients() as u64),
         };
         let is_many = connections.is_none_or(|connections| connections > UNASKED_MAX);
         let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
@@ -280,15 +343,18 @@ impl Args {
     }
 
     fn first_line(&self) -> String {
+        let (scenario, place, transport) = (self.scenario.name(), self.place(), self.transport.name());
+        let clients = self.clients();
+        if let (Scenario::File(file), Some(script)) = (&self.scenario, &self.script) {
+            let (file, phases) = (file.display(), script.phases.len());
+            return format!("imks bench: {file} on {place}, {clients} clients, {phases} phases, {transport}");
+        }
         let messages =
             self.messages().map_or("messages".into(), |messages| format!("{messages} messages each"));
         let time = self.duration.map(|time| format!(" for {}", time.show())).unwrap_or_default();
-        let Self { clients, message_size, .. } = self;
+        let bytes = self.message_size();
         format!(
-            "imks bench: {} on {}, {clients} clients, {messages} of {message_size} bytes{time}, {}",
-            self.scenario.name(),
-            self.place(),
-            self.transport.name()
+            "imks bench: {scenario} on {place}, {clients} clients, {messages} of {bytes} bytes{time}, {transport}"
         )
     }
 
@@ -303,35 +369,43 @@ impl Args {
 
     fn unit(&self) -> &'static str {
         match self.scenario {
-            Scenario::Echo => "answers",
+            Scenario::Echo | Scenario::File(_) => "answers",
             Scenario::Broadcast | Scenario::Rooms => "deliveries",
             Scenario::Chat => "messages",
             Scenario::Connect => "connections",
         }
     }
 
-    fn start(&self, url: String, tokens: Vec<String>, progress: Progress) -> Run {
+    fn start(&self, url: String, tls: Tls, tokens: Vec<String>, progress: Progress) -> ImksResult<Run> {
         let plan = Plan {
-            clients: self.clients as usize,
+            clients: self.clients(),
             messages: self.messages(),
-            message_bytes: self.message_size,
+            message_bytes: self.message_size(),
             rate: self.rate,
-            window: self.window as usize,
+            window: self.window(),
             patience: self.patience,
         };
         let (transport, namespace) = (self.transport, self.namespace.clone());
-        let crowd = Crowd { url, transport, namespace, tokens, links: Arc::new(Links::default()) };
+        let crowd = Crowd { url, transport, tls, namespace, tokens, links: Arc::new(Links::default()) };
         let (meter, tasks, stop) = (Meter::default(), TaskTracker::new(), CancellationToken::new());
-        Run { plan, duration: self.duration, crowd, meter, progress, tasks, stop }
+        let (pacer, duration) = (Pacer::start()?, self.duration);
+        Ok(Run { plan, duration, crowd, meter, pacer, progress, tasks, stop })
     }
 
     async fn scenario(&self, run: &Arc<Run>) -> ImksResult<Outcome> {
         match self.scenario {
             Scenario::Echo => Box::pin(echo::run(run)).await,
-            Scenario::Broadcast => Box::pin(rooms::run(run, self.clients as usize)).await,
-            Scenario::Rooms => Box::pin(rooms::run(run, self.room_size as usize)).await,
+            Scenario::Broadcast => Box::pin(rooms::run(run, self.clients())).await,
+            Scenario::Rooms => {
+                let size = self.room_size.unwrap_or(ROOM_SIZE_DEFAULT) as usize;
+                Box::pin(rooms::run(run, size)).await
+            }
             Scenario::Chat => Box::pin(chat::run(run, self.channel.as_deref())).await,
             Scenario::Connect => Box::pin(connect::run(run)).await,
+            Scenario::File(_) => {
+                let unread = || ImksError::Config("the file of the scenario was not read".into());
+                Box::pin(script::player::run(run, self.script.as_ref().ok_or_else(unread)?)).await
+            }
         }
     }
 
@@ -350,8 +424,8 @@ impl Args {
             url: self.place(),
             scenario: self.scenario.name(),
             transport: self.transport.name(),
-            clients: self.clients as usize,
-            message_bytes: self.message_size,
+            clients: self.clients(),
+            message_bytes: self.message_size(),
             seconds,
             is_interrupted,
             sent,
@@ -362,6 +436,7 @@ impl Args {
             delivery_ms: outcome.delivery_ms,
             faults,
             connections: run.crowd.links.connections(cuts),
+            phases: outcome.phases,
             timeline,
             notes,
         }
@@ -404,6 +479,16 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 const AFTER_HELP: &str = "\
+Scenarios, and what the server must do:
+  echo       Each client sends `echo` with a text and waits for the ack:
+             socket.on(\"echo\", (text, ack) => ack(text))
+  broadcast  One room with everybody in it, one sender. The server acks `join(room, ack)`, and on `broadcast(room, text)`
+             it emits `msg(text)` to the room, the sender included
+  rooms      Rooms of --room-size clients, each with one sender; the server does as for `broadcast`
+  chat       Messages in a channel of imks, stored and acknowledged, and read back in the end; needs tokens
+  connect    Connects, joins the namespace and closes, --messages times for each client
+  FILE.toml  Phases, rates, pauses and steps of your own: docs/tools.md, examples/bench.toml
+
 Exit codes: 0 nothing was lost, doubled, out of order or wrong; 1 could not run; 2 invalid command line; 3 faults \
 were found, or nothing was answered; 78 invalid configuration; 130 ended before anything was answered. Ctrl-C ends \
 the sending and prints what was found so far. Progress goes to standard error. docs/tools.md describes the output.";
@@ -413,6 +498,15 @@ const EXIT_FAULTS: u8 = 3;
 
 /// The exit code for a run that was ended before it found anything: that of a process that SIGINT ends.
 const EXIT_INTERRUPTED: u8 = 130;
+
+/// The number of clients if neither the command line nor a file says it.
+const CLIENTS_DEFAULT: u32 = 10;
+
+/// The size of the text of an event in bytes if nobody says it.
+const MESSAGE_BYTES_DEFAULT: usize = 1_024;
+
+/// The members of a room if nobody says it.
+const ROOM_SIZE_DEFAULT: u32 = 10;
 
 /// Events of each sender if neither their number nor the time is given.
 const MESSAGES_DEFAULT: u64 = 100;
@@ -456,6 +550,9 @@ mod tests {
             (&["http://x", "--scenario", "chat"], "--development"),
             (&["http://x", "--scenario", "chat", "--token", "t", "--window", "2"], "--clients"),
             (&["https://x", "--chaos"], "TLS"),
+            (&["http://x", "--chaos", "--transport", "webtransport"], "datagrams"),
+            (&["http://x", "--scenario", "a.toml", "--rate", "5"], "--rate"),
+            (&["http://x", "--scenario", "dance"], ".toml"),
             (&["http://x", "--rate", "0"], "above 0"),
             (&["http://x", "--clients", "0"], "--clients"),
             (&["http://x", "--timeout", "0s"], "no time"),

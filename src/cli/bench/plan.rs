@@ -1,41 +1,53 @@
 //! What a run does: the checked form of the options of `imks bench`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use tokio::time::Instant;
 
-use crate::client::{TransportKind, Transports};
+use crate::client::{Racing, TransportKind, Transports};
 
 /// What the clients of a run do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scenario {
-    /// Each client sends `echo` with a text and waits for the ack. Server: `socket.on("echo", (text, ack) => ack(text))`
     Echo,
-    /// One room with everybody in it, one sender. Server: `join(room, ack)`, and `broadcast(room, text)`, which emits
-    /// `msg(text)` to the room, the sender included
     Broadcast,
-    /// Rooms of --room-size clients, each with one sender; the server does as for `broadcast`
     Rooms,
-    /// Messages in a channel of imks, stored and acknowledged, and read back in the end; needs tokens
     Chat,
-    /// Connects, joins the namespace and closes, --messages times for each client
     Connect,
+    /// What a file says.
+    File(PathBuf),
 }
 
 impl Scenario {
-    pub(crate) fn name(self) -> &'static str {
+    /// Reads the name of a scenario, or of a file.
+    ///
+    /// # Errors
+    /// The sentence that says what is allowed.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let named = [Self::Echo, Self::Broadcast, Self::Rooms, Self::Chat, Self::Connect];
+        let named = named.into_iter().find(|scenario| scenario.name() == text);
+        let file = || text.ends_with(".toml").then(|| Self::File(text.into()));
+        named.or_else(file).ok_or_else(|| {
+            "write echo, broadcast, rooms, chat or connect, or a file whose name ends with .toml".into()
+        })
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Echo => "echo",
             Self::Broadcast => "broadcast",
             Self::Rooms => "rooms",
             Self::Chat => "chat",
             Self::Connect => "connect",
+            Self::File(_) => "file",
         }
     }
 }
 
 /// The transports that the clients may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Transport {
     /// A WebSocket and nothing else
     Websocket,
@@ -43,6 +55,10 @@ pub(crate) enum Transport {
     Polling,
     /// Polling, from which a WebSocket takes over, as the stock client does
     Upgrade,
+    /// WebTransport (QUIC and HTTP/3) and nothing else
+    Webtransport,
+    /// WebTransport or a WebSocket, whichever reaches the server first
+    Racing,
 }
 
 impl Transport {
@@ -51,6 +67,8 @@ impl Transport {
             Self::Websocket => "websocket",
             Self::Polling => "polling",
             Self::Upgrade => "upgrade",
+            Self::Webtransport => "webtransport",
+            Self::Racing => "racing",
         }
     }
 
@@ -59,7 +77,15 @@ impl Transport {
             Self::Websocket => Transports::only(TransportKind::WebSocket),
             Self::Polling => Transports::only(TransportKind::Polling),
             Self::Upgrade => Transports::upgrade(),
+            Self::Webtransport => Transports::only(TransportKind::WebTransport),
+            // What measures does not measure the ways to the server beside it.
+            Self::Racing => Transports::racing(Racing::default().interval(Duration::MAX)),
         }
+    }
+
+    /// Whether clients may come over QUIC.
+    pub(crate) fn has_quic(self) -> bool {
+        matches!(self, Self::Webtransport | Self::Racing)
     }
 }
 
@@ -98,6 +124,12 @@ impl Plan {
         text.extend(std::iter::repeat_n('x', self.message_bytes.saturating_sub(text.len())));
         text
     }
+}
+
+/// Whether this is the text of the event with a number, of this size.
+pub(crate) fn is_text(text: &str, of: u64, bytes: usize) -> bool {
+    let is_filled = || text.bytes().skip(NUMBER_DIGITS).all(|byte| byte == b'x');
+    text.len() == bytes.max(NUMBER_DIGITS) && number(text) == Some(of) && is_filled()
 }
 
 /// Reads the number of an event from its text.
@@ -171,6 +203,7 @@ mod tests {
             let text = Plan { message_bytes: bytes, ..plan() }.text(number);
             prop_assert_eq!(text.len(), bytes.max(NUMBER_DIGITS));
             prop_assert_eq!(super::number(&text), Some(number));
+            prop_assert!(is_text(&text, number, bytes) && !is_text(&text, number + 1, bytes));
         }
 
         #[test]

@@ -137,10 +137,12 @@ async fn speak(
             send(run, place, &inside, due).await;
             continue;
         }
-        let next = Instant::now() + TICK;
-        let next = due.filter(|_| may_send).map_or(next, |due| due.min(next));
         // Whatever comes first: the next look at what takes too long is never far.
-        let _ = timeout(next.saturating_duration_since(Instant::now()), place.changed.notified()).await;
+        let look = Instant::now() + TICK;
+        match due.filter(|due| may_send && *due < look) {
+            Some(due) => run.pacer.until(due).await,
+            None => drop(timeout(TICK, place.changed.notified()).await),
+        }
     }
     // What comes twice comes soon after: a client that is gone would not see it.
     sleep(SETTLE).await;

@@ -9,9 +9,11 @@ use tokio_util::task::TaskTracker;
 
 use super::crowd::Crowd;
 use super::histogram::{Histogram, Percentiles, millis};
+use super::pacer::Pacer;
 use super::picture::short;
 use super::plan::Plan;
 use super::progress::Progress;
+use super::script::PhaseSummary;
 use super::summary::Faults;
 use super::timeline::{Point, Timeline};
 
@@ -23,6 +25,7 @@ pub(in crate::cli) struct Run {
     pub(in crate::cli) duration: Option<Duration>,
     pub(in crate::cli) crowd: Crowd,
     pub(in crate::cli) meter: Meter,
+    pub(in crate::cli::bench) pacer: Pacer,
     pub(in crate::cli) progress: Progress,
     pub(in crate::cli) tasks: TaskTracker,
     /// Cancelled when nothing more shall be sent.
@@ -37,6 +40,8 @@ pub(in crate::cli) struct Outcome {
     pub(in crate::cli) sent: Option<u64>,
     pub(in crate::cli) notes: Vec<String>,
     pub(in crate::cli) delivery_ms: Option<Percentiles>,
+    /// What each phase of a scenario from a file has given.
+    pub(in crate::cli::bench) phases: Vec<PhaseSummary>,
 }
 
 /// What was measured.

@@ -1,11 +1,13 @@
 //! What a run of `imks bench` found: for people, for programs, and for Prometheus.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
 use super::histogram::Percentiles;
 use super::picture::{picture, short};
+use super::script::PhaseSummary;
 use super::timeline::Point;
 
 /// The findings of a run. A number that is absent was not measured, and `notes` says why.
@@ -39,6 +41,9 @@ pub(crate) struct Summary {
     pub(crate) delivery_ms: Option<Percentiles>,
     pub(crate) faults: Faults,
     pub(crate) connections: Connections,
+    /// The phases of a scenario from a file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::cli::bench) phases: Vec<PhaseSummary>,
     pub(crate) timeline: Vec<Point>,
     /// What could not be measured and why, and what to know about the numbers.
     pub(crate) notes: Vec<String>,
@@ -82,6 +87,8 @@ pub(crate) struct Connections {
     pub(crate) recovered_share: Option<f64>,
     /// Connections that `--chaos` cut.
     pub(crate) cuts: u64,
+    /// Connections by the transport that carried them, after an upgrade the better one.
+    pub(crate) by_transport: BTreeMap<&'static str, u64>,
     /// The time from the first attempt to a joined namespace.
     pub(crate) connect_ms: Option<Percentiles>,
     /// The time from the loss of a connection until the namespace was joined again.
@@ -133,6 +140,7 @@ impl Summary {
         if self.connections.away_ms.is_some() {
             line("away", percentiles(self.connections.away_ms));
         }
+        self.phases.iter().for_each(|phase| line("phase", phase.text()));
         text
     }
 
@@ -227,7 +235,26 @@ impl Connections {
         if *cuts > 0 {
             let _ = write!(text, "; {cuts} cut by --chaos");
         }
+        if self.by_transport.len() > 1 {
+            let carried: Vec<String> = self
+                .by_transport
+                .iter()
+                .map(|(transport, count)| format!("{count} by {transport}"))
+                .collect();
+            let _ = write!(text, "; {}", carried.join(", "));
+        }
         text
+    }
+}
+
+impl PhaseSummary {
+    fn text(&self) -> String {
+        let Self { name, seconds, rounds, failed_rounds, completed, per_second, latency_ms } = self;
+        let [seconds, rate] = [*seconds, *per_second].map(short);
+        format!(
+            "{name}: {rounds} rounds in {seconds} s, {failed_rounds} failed; {completed} answers, {rate} per second, {}",
+            percentiles(*latency_ms)
+        )
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Out
         delivery_ms,
         notes: notes(&verdict, &ledger),
         faults: faults(&verdict),
+        ..Outcome::default()
     })
 }
 
