@@ -1,5 +1,7 @@
 //! Tests of the core against a server in the same process: random interleavings, and what each rule is for.
 
+mod interleavings;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -61,6 +63,10 @@ struct World {
     asked: VecDeque<(Path, u64)>,
     answers: BTreeMap<Ticket, ClientResult>,
     delivered: Vec<u64>,
+    /// How much the application had been told when each event was delivered.
+    told_before: Vec<usize>,
+    /// Questions of the server that the application has not answered yet.
+    owed: VecDeque<(u64, u64)>,
     notified: Vec<ClientEvent>,
     forgotten: Vec<uuid::Uuid>,
 }
@@ -77,10 +83,15 @@ struct Server {
     sent: Vec<u64>,
     /// The private id of each session and the number of events that were sent before it began.
     sessions: BTreeMap<String, usize>,
+    /// The number of events that were sent before each session began, by the id of its socket.
+    began: BTreeMap<String, u64>,
     /// The session that is connected.
     current: Option<String>,
-    /// Answers that it owes.
     next_pid: u64,
+    /// How many connections there have been.
+    connections: u64,
+    /// The connection on which each question was asked that is not answered yet.
+    questions: BTreeMap<u64, u64>,
     moods: VecDeque<Mood>,
 }
 
@@ -117,6 +128,8 @@ impl World {
             asked: VecDeque::new(),
             answers: BTreeMap::new(),
             delivered: Vec::new(),
+            told_before: Vec::new(),
+            owed: VecDeque::new(),
             notified: Vec::new(),
             forgotten: Vec::new(),
         }
@@ -171,7 +184,13 @@ impl World {
                     wire.0.push_back(sending.packet);
                     self.held.extend(sending.place.filter(|_| self.is_slow));
                 }
-                Action::Deliver(incoming) => self.delivered.push(incoming.args.first().unwrap()),
+                Action::Deliver(incoming) => match incoming.answer_to {
+                    Some(to) => self.owed.push_back(to),
+                    None => {
+                        self.delivered.push(incoming.args.first().unwrap());
+                        self.told_before.push(self.notified.len());
+                    }
+                },
                 Action::Answer(ticket, result) => {
                     assert!(self.answers.insert(ticket, result).is_none(), "{ticket} is answered once");
                 }
@@ -197,6 +216,7 @@ impl World {
             let early = self.is_early.then_some(paths);
             self.wire = Some((if self.is_early { there } else { VecDeque::new() }, VecDeque::new()));
             self.server.current = None;
+            self.server.connections += 1;
             let payload_max = PayloadMax { bytes: self.payload_max, is_base64: false };
             let opened =
                 Opened { transport: TransportKind::WebSocket, silence_max: 45 * SECOND, payload_max, early };
@@ -220,6 +240,7 @@ impl World {
 
     fn cut(&mut self) {
         if self.wire.take().is_some() {
+            self.held.clear();
             self.core.handle_closed(self.now, DisconnectReason::TransportClosed);
             self.act();
         }
@@ -336,6 +357,15 @@ impl Server {
                 }
                 id.map(|id| format!("3{id}[{number}]")).into_iter().collect()
             }
+            PacketBody::Ack(id, _) => {
+                let asked = self.questions.remove(&id.unwrap());
+                assert_eq!(asked, Some(self.connections), "an answer is for the connection that asked, once");
+                Vec::new()
+            }
+            PacketBody::Disconnect => {
+                self.current.take().and_then(|pid| self.sessions.remove(&pid));
+                Vec::new()
+            }
             _ => Vec::new(),
         }
     }
@@ -353,6 +383,7 @@ impl Server {
             self.next_pid += 1;
             let pid = self.next_pid.to_string();
             self.sessions.insert(pid.clone(), self.sent.len());
+            self.began.insert(format!("s{pid}"), self.sent.len() as u64);
             (pid, self.sent.len())
         });
         let from = hello["offset"].as_str().map_or(from, |offset| offset.parse().unwrap());
