@@ -12,6 +12,8 @@ mod auto_racing_client;
 mod bounds;
 #[path = "client_library/compression.rs"]
 mod compression;
+#[path = "client_library/conformance.rs"]
+mod conformance;
 #[path = "client_library/connection.rs"]
 mod connection;
 #[path = "client_library/conversation.rs"]
@@ -23,6 +25,8 @@ mod crash;
 #[allow(dead_code, reason = "shared with client_tests, which uses what is left")]
 #[path = "client/database.rs"]
 mod database;
+#[path = "client_library/faults.rs"]
+mod faults;
 #[path = "client_library/outbox.rs"]
 mod outbox;
 #[allow(dead_code, reason = "shared with tests of the core, which use what is left")]
@@ -61,7 +65,9 @@ mod ws_echo_server;
 
 use std::time::Duration;
 
-use imks::client::{Client, ClientBuilder, ClientEvent, Events, Reconnect, Tls, TransportKind, Transports};
+use imks::client::{
+    Client, ClientBuilder, ClientEvent, Events, Racing, Reconnect, Tls, TransportKind, Transports,
+};
 
 /// Nothing on this machine takes longer, unless it will never come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,6 +116,7 @@ enum Via {
     Quic,
     Upgrade,
     UpgradeToWebTransport,
+    Racing,
 }
 
 impl Via {
@@ -121,20 +128,22 @@ impl Via {
             Self::Quic => Transports::only(TransportKind::Quic),
             Self::Upgrade => Transports::upgrade(),
             Self::UpgradeToWebTransport => Transports::upgrade_to([TransportKind::WebTransport]),
+            Self::Racing => Transports::racing(Racing::default()),
         }
     }
 
     fn has_quic(self) -> bool {
-        matches!(self, Self::WebTransport | Self::Quic | Self::UpgradeToWebTransport)
+        matches!(self, Self::WebTransport | Self::Quic | Self::UpgradeToWebTransport | Self::Racing)
     }
 
-    /// The transport that carries the connection in the end.
-    fn settles_on(self) -> TransportKind {
+    /// Whether this transport can carry the connection in the end.
+    fn settles_on(self, transport: TransportKind) -> bool {
         match self {
-            Self::WebSocket | Self::Upgrade => TransportKind::WebSocket,
-            Self::Polling => TransportKind::Polling,
-            Self::WebTransport | Self::UpgradeToWebTransport => TransportKind::WebTransport,
-            Self::Quic => TransportKind::Quic,
+            Self::WebSocket | Self::Upgrade => transport == TransportKind::WebSocket,
+            Self::Polling => transport == TransportKind::Polling,
+            Self::WebTransport | Self::UpgradeToWebTransport => transport == TransportKind::WebTransport,
+            Self::Quic => transport == TransportKind::Quic,
+            Self::Racing => transport != TransportKind::Polling,
         }
     }
 }

@@ -40,13 +40,26 @@ impl Application {
     pub(crate) async fn start(kind: Kind) -> Self {
         match kind {
             Kind::Imks => Self::imks(engine::Config::default()).await,
-            Kind::Reference => {
-                let mut script = Script::start("library_reference.js", &[]);
-                let port = script.hears(|line| line["port"].is_u64())["port"].as_u64().unwrap();
-                let address = ([127, 0, 0, 1], u16::try_from(port).unwrap()).into();
-                Self { address, quic: None, ours: None, _theirs: Some(script) }
-            }
+            Kind::Reference => Self::reference(engine::Config::default()),
         }
+    }
+
+    /// A server with the heart of these settings.
+    pub(crate) async fn start_with(kind: Kind, engine: engine::Config) -> Self {
+        match kind {
+            Kind::Imks => Self::imks(engine).await,
+            Kind::Reference => Self::reference(engine),
+        }
+    }
+
+    fn reference(engine: engine::Config) -> Self {
+        let [interval, timeout] =
+            [engine.ping_interval, engine.ping_timeout].map(|it| it.as_millis().to_string());
+        let heart = [("PING_INTERVAL", &*interval), ("PING_TIMEOUT", &*timeout)];
+        let mut script = Script::start("library_reference.js", &heart);
+        let port = script.hears(|line| line["port"].is_u64())["port"].as_u64().unwrap();
+        let address = ([127, 0, 0, 1], u16::try_from(port).unwrap()).into();
+        Self { address, quic: None, ours: None, _theirs: Some(script) }
     }
 
     /// imks with settings of the engine.
@@ -56,23 +69,23 @@ impl Application {
 
     /// imks over TLS, where a certificate is given, and over WebTransport.
     pub(crate) async fn imks_with(engine: engine::Config, tls: Option<tls::Config>) -> Self {
-        Self::start_with(server(Parser::Default), engine, tls, webtransport::Config::default(), false).await
+        Self::serve(server(Parser::Default), engine, tls, webtransport::Config::default(), false).await
     }
 
     /// imks with the msgpack parser.
     pub(crate) async fn msgpack() -> Self {
         let server = server(Parser::MsgPack);
-        Self::start_with(server, engine::Config::default(), None, webtransport::Config::default(), false)
+        Self::serve(server, engine::Config::default(), None, webtransport::Config::default(), false)
             .await
     }
 
     /// imks on which sessions may begin together with a handshake, which may take `handshake_timeout`.
     pub(crate) async fn early(tls: tls::Config, handshake_timeout: Duration) -> Self {
         let limits = webtransport::Config { handshake_timeout, ..webtransport::Config::default() };
-        Self::start_with(server(Parser::Default), engine::Config::default(), Some(tls), limits, true).await
+        Self::serve(server(Parser::Default), engine::Config::default(), Some(tls), limits, true).await
     }
 
-    async fn start_with(
+    async fn serve(
         server: Server,
         engine: engine::Config,
         tls: Option<tls::Config>,
@@ -143,6 +156,11 @@ struct Upload {
 
 fn talk(namespace: &mut NamespaceBuilder, remembered: Arc<Mutex<Vec<String>>>) {
     namespace.on_typed("add", |_: Socket, (a, b): (i64, i64)| async move { Reply(a + b) });
+    namespace.on_typed("who am i", |socket: Socket, ()| async move { Reply(socket.id().to_owned()) });
+    namespace.on_typed("query", |socket: Socket, name: String| async move {
+        let found = socket.handshake().query().find(|(key, _)| *key == name);
+        Reply(found.map(|(_, value)| value))
+    });
     namespace.on("echo", |event| async move {
         event.socket().emit_args("echoed", event.args()).expect("an event");
     });

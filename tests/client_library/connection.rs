@@ -43,7 +43,7 @@ async fn a_client_misses_nothing_of(server: Application, via: Via) {
     assert_eq!(within(shouted.next()).await.unwrap().unwrap(), "0");
     for round in 0..3 {
         // In the middle of an upgrade the server notices no cut before its heartbeat does.
-        until(|| client.stats().transport == Some(via.settles_on())).await;
+        until(|| client.stats().transport.is_some_and(|it| via.settles_on(it))).await;
         if via == Via::Polling {
             // The server learns of a cut at once only while a poll is under way, and nothing else tells that one is.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -103,6 +103,16 @@ async fn a_client_of_imks_that_is_cut_off_on_quic_misses_nothing() {
 #[tokio::test]
 async fn a_client_of_imks_that_is_cut_off_after_an_upgrade_to_webtransport_misses_nothing() {
     a_client_misses_nothing_of(with_a_quick_heart().await, Via::UpgradeToWebTransport).await;
+}
+
+#[tokio::test]
+async fn a_client_of_imks_that_races_and_is_cut_off_misses_nothing() {
+    a_client_misses_nothing_of(with_a_quick_heart().await, Via::Racing).await;
+}
+
+#[tokio::test]
+async fn a_client_of_the_reference_that_is_cut_off_after_an_upgrade_misses_nothing() {
+    a_client_that_is_cut_off_misses_nothing(Kind::Reference, Via::Upgrade).await;
 }
 
 #[tokio::test]

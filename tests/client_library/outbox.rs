@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use imks::client::{Client, ClientError, ClientEvent, FileStore, MemoryStore, Retry, Socket, nonce};
+use imks::engine;
 
 use crate::application::{Application, Kind};
 use crate::relay::Relay;
@@ -14,7 +15,11 @@ async fn remembered(socket: &Socket) -> Vec<String> {
 
 /// Cuts the connection again and again while events go through the outbox.
 async fn events_of_the_outbox_are_handled_once_in_their_order(kind: Kind, via: Via) {
-    let server = Application::start(kind).await;
+    // Over QUIC both sides learn of a cut by the silence only.
+    let heartbeat = if via.has_quic() { Duration::from_millis(100) } else { Duration::from_secs(20) };
+    let config =
+        engine::Config { ping_interval: heartbeat, ping_timeout: heartbeat, ..engine::Config::default() };
+    let server = Application::start_with(kind, config).await;
     let relay = Relay::start(server.address).await;
     let retry = Retry::forever(Duration::from_millis(10)).answer_timeout(Duration::from_millis(500));
     let client = builder(&relay.url(), via).message_retry(retry).build().unwrap();
@@ -44,6 +49,21 @@ async fn events_of_the_outbox_are_handled_once_in_their_order_by_imks() {
 #[tokio::test]
 async fn events_of_the_outbox_are_handled_once_in_their_order_by_imks_over_polling() {
     events_of_the_outbox_are_handled_once_in_their_order(Kind::Imks, Via::Polling).await;
+}
+
+#[tokio::test]
+async fn events_of_the_outbox_are_handled_once_in_their_order_by_imks_over_webtransport() {
+    events_of_the_outbox_are_handled_once_in_their_order(Kind::Imks, Via::WebTransport).await;
+}
+
+#[tokio::test]
+async fn events_of_the_outbox_are_handled_once_in_their_order_by_imks_after_a_race() {
+    events_of_the_outbox_are_handled_once_in_their_order(Kind::Imks, Via::Racing).await;
+}
+
+#[tokio::test]
+async fn events_of_the_outbox_are_handled_once_in_their_order_by_the_reference_after_an_upgrade() {
+    events_of_the_outbox_are_handled_once_in_their_order(Kind::Reference, Via::Upgrade).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! A relay in front of a server, for TCP and UDP on one port. It cuts connections, keeps new ones out, lets no datagrams
-//! through and makes TCP slow.
+//! through, makes TCP slow, delays everything and loses its way for a while.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -35,6 +36,10 @@ pub(crate) struct Relay {
     pace: Arc<Mutex<Duration>>,
     /// How many bytes of the server were carried in datagrams.
     carried: Arc<AtomicUsize>,
+    /// How long everything takes on its way.
+    lag: Arc<Mutex<Duration>>,
+    /// Whether everything disappears that comes.
+    is_lost: Arc<watch::Sender<bool>>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -59,6 +64,8 @@ impl Relay {
             delay: Arc::default(),
             pace: Arc::default(),
             carried: Arc::default(),
+            lag: Arc::default(),
+            is_lost: Arc::new(watch::Sender::new(false)),
             connections: Arc::default(),
         };
         let tasks = TaskTracker::new();
@@ -140,6 +147,27 @@ impl Relay {
         *self.delay.lock() = delay;
     }
 
+    /// Makes everything take so long on its way from now on.
+    pub(crate) fn lag(&self, lag: Duration) {
+        *self.lag.lock() = lag;
+    }
+
+    /// Passes nothing any more, without ending a connection, as a network that has lost its way; new connections are
+    /// taken and get no answer. Later everything goes on, where nobody has lost patience.
+    pub(crate) fn lose(&self, is_lost: bool) {
+        self.is_lost.send_replace(is_lost);
+    }
+
+    /// Waits until what has come may go on.
+    async fn hold(&self) {
+        // The sender lives as long as the relay.
+        let _ = self.is_lost.subscribe().wait_for(|is_lost| !is_lost).await;
+        let lag = *self.lag.lock();
+        if !lag.is_zero() {
+            tokio::time::sleep(lag).await;
+        }
+    }
+
     /// How many TCP connections there have been.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
@@ -152,7 +180,7 @@ impl Relay {
             self.connections.fetch_add(1, Ordering::SeqCst);
             if !self.is_closed.load(Ordering::SeqCst) {
                 let (delay, cuts) = (*self.delay.lock(), self.cuts.subscribe());
-                tasks.spawn(pass(client, self.target, delay, cuts));
+                tasks.spawn(pass(self.clone(), client, delay, cuts));
             }
         }
     }
@@ -165,6 +193,7 @@ impl Relay {
             self.recorded.lock().push(datagram[..length].to_vec());
             let is_blocked =
                 self.is_closed.load(Ordering::SeqCst) || self.is_without_udp.load(Ordering::SeqCst);
+            let is_blocked = is_blocked || *self.is_lost.borrow();
             let now = *self.cuts.borrow();
             if is_blocked || flows.get(&client).is_some_and(|(begun, ..)| *begun != now) {
                 continue;
@@ -177,6 +206,7 @@ impl Relay {
                 tasks.spawn(self.clone().carry_back(back.clone(), front.clone(), client));
                 flows.insert(client, (now, path, back));
             }
+            self.hold().await;
             let _ = flows[&client].2.send_to(&datagram[..length], target).await;
         }
     }
@@ -189,7 +219,9 @@ impl Relay {
                 received = back.recv_from(&mut datagram) => received.map_or(0, |(length, _)| length),
                 _ = cuts.changed() => return,
             };
-            if !self.is_without_udp.load(Ordering::SeqCst) && !self.is_mute.load(Ordering::SeqCst) {
+            let is_through = !self.is_without_udp.load(Ordering::SeqCst) && !self.is_mute.load(Ordering::SeqCst);
+            if is_through && !*self.is_lost.borrow() {
+                self.hold().await;
                 let _ = front.send_to(&datagram[..length], client).await;
                 self.carried.fetch_add(length, Ordering::SeqCst);
             }
@@ -211,11 +243,29 @@ async fn bind() -> (TcpListener, UdpSocket) {
     }
 }
 
-async fn pass(mut client: TcpStream, target: SocketAddr, delay: Duration, mut cuts: watch::Receiver<usize>) {
+async fn pass(relay: Relay, client: TcpStream, delay: Duration, mut cuts: watch::Receiver<usize>) {
     tokio::time::sleep(delay).await;
-    let Ok(mut server) = TcpStream::connect(target).await else { return };
+    let Ok(server) = TcpStream::connect(relay.target).await else { return };
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let carrying = async {
+        tokio::try_join!(carry(&relay, from_client, to_server), carry(&relay, from_server, to_client))
+    };
     tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
+        _ = carrying => {}
         _ = cuts.changed() => {}
+    }
+}
+
+/// Carries what comes until it ends.
+async fn carry(relay: &Relay, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut bytes).await? {
+            0 => return to.shutdown().await,
+            count => {
+                relay.hold().await;
+                to.write_all(&bytes[..count]).await?;
+            }
+        }
     }
 }

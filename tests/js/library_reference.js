@@ -3,11 +3,17 @@ import { createServer } from "node:http";
 import { Server } from "socket.io";
 
 const http = createServer();
-const io = new Server(http, { connectionStateRecovery: { maxDisconnectionDuration: 60_000 } });
+const io = new Server(http, {
+  connectionStateRecovery: { maxDisconnectionDuration: 60_000 },
+  pingInterval: Number(process.env.PING_INTERVAL),
+  pingTimeout: Number(process.env.PING_TIMEOUT),
+});
 const remembered = [];
 
 function talk(socket) {
   socket.on("add", (a, b, answer) => answer(a + b));
+  socket.on("who am i", (answer) => answer(socket.id));
+  socket.on("query", (name, answer) => answer(socket.handshake.query[name] ?? null));
   socket.on("echo", (...args) => socket.emit("echoed", ...args));
   socket.on("bytes", (bytes, answer) => answer(bytes));
   socket.on("ask me", async () => socket.emit("told", await socket.timeout(5_000).emitWithAck("your age?", "please")));
