@@ -46,6 +46,8 @@ mod program;
 mod prove;
 #[path = "tools/run.rs"]
 mod run;
+#[path = "tools/screens.rs"]
+mod screens;
 #[path = "tools/target.rs"]
 mod target;
 #[path = "tools/top.rs"]
