@@ -64,7 +64,7 @@ fn measure_all() {
     println!("| ---: | --- | ---: | ---: | ---: | ---: |");
     for loss in LOSSES {
         let mut network = network(loss);
-        let server = in_namespace("imks-loss-b", &["server"]);
+        let mut server = in_namespace("imks-loss-b", &["server"]);
         let mut server = Process(server.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn_it());
         first_line(&mut server.0);
         for transport in TRANSPORTS {

@@ -75,8 +75,7 @@ impl Application {
     /// imks with the msgpack parser.
     pub(crate) async fn msgpack() -> Self {
         let server = server(Parser::MsgPack);
-        Self::serve(server, engine::Config::default(), None, webtransport::Config::default(), false)
-            .await
+        Self::serve(server, engine::Config::default(), None, webtransport::Config::default(), false).await
     }
 
     /// imks on which sessions may begin together with a handshake, which may take `handshake_timeout`.

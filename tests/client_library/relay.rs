@@ -219,7 +219,8 @@ impl Relay {
                 received = back.recv_from(&mut datagram) => received.map_or(0, |(length, _)| length),
                 _ = cuts.changed() => return,
             };
-            let is_through = !self.is_without_udp.load(Ordering::SeqCst) && !self.is_mute.load(Ordering::SeqCst);
+            let is_through =
+                !self.is_without_udp.load(Ordering::SeqCst) && !self.is_mute.load(Ordering::SeqCst);
             if is_through && !*self.is_lost.borrow() {
                 self.hold().await;
                 let _ = front.send_to(&datagram[..length], client).await;
