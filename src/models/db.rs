@@ -206,7 +206,7 @@ impl Db {
     /// [`ImksError::Migration`] when a migration fails, or when one was modified after it was applied;
     /// [`ImksError::Config`] when a newer version has migrated the database.
     pub async fn migrate(&self) -> ImksResult<()> {
-        self.refuse_newer(self.apply_migrations().await)
+        self.refuse_newer(Box::pin(self.apply_migrations()).await)
     }
 
     async fn apply_migrations(&self) -> ImksResult<()> {

@@ -1,6 +1,7 @@
 //! `imks backup`, and what a server has that is started with one.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -33,25 +34,37 @@ async fn history(client: &mut TestClient, channel: &str) -> Vec<(u64, String)> {
     }
 }
 
+/// Writes until it is told to stop, and counts what was acknowledged.
+async fn write(
+    mut writer: TestClient,
+    channel: String,
+    count: watch::Sender<usize>,
+    stop: watch::Receiver<bool>,
+) {
+    let mut written = 0;
+    while !*stop.borrow() {
+        let (body, nonce) = (format!("message {written}"), format!("n{written}"));
+        writer.ok("message:send", json!({ "channel_id": channel, "body": body, "nonce": nonce })).await;
+        written += 1;
+        count.send_replace(written);
+    }
+}
+
+/// A server with a copy of the backup as its database.
+async fn restored(backup: &Path, data: PathBuf) -> TestServer {
+    std::fs::create_dir(&data).unwrap();
+    std::fs::copy(backup, data.join("imks.db")).unwrap();
+    TestServer::start_with(Kind::Sqlite, |config| config.database.data_dir = data).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_backup_of_a_server_that_is_written_to_has_every_message_that_was_acknowledged_before_it() {
     let server = TestServer::start(Kind::Sqlite).await;
-    let (mut writer, mut reader) = (server.client("ann").await, server.client("ben").await);
+    let (writer, mut reader) = (server.client("ann").await, server.client("ben").await);
     let channel = first_channel(&writer);
     let (count, mut counted) = watch::channel(0);
     let (stop, stopped) = watch::channel(false);
-    let writing = tokio::task::spawn({
-        let channel = channel.clone();
-        async move {
-            let mut written = 0;
-            while !*stopped.borrow() {
-                let send = json!({ "channel_id": channel, "body": format!("message {written}"), "nonce": format!("n{written}") });
-                writer.ok("message:send", send).await;
-                written += 1;
-                count.send_replace(written);
-            }
-        }
-    });
+    let writing = tokio::task::spawn(write(writer, channel.clone(), count, stopped));
     let acknowledged = *counted.wait_for(|written| *written >= BEFORE).await.unwrap();
     let place = tempfile::tempdir().unwrap();
     let backup = place.path().join("backup.db");
@@ -72,12 +85,7 @@ async fn a_backup_of_a_server_that_is_written_to_has_every_message_that_was_ackn
     server.stop().await;
 
     assert_eq!(std::fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
-    let restored = TestServer::start_with(Kind::Sqlite, |config| {
-        config.database.data_dir = place.path().join("restored");
-        std::fs::create_dir(&config.database.data_dir).unwrap();
-        std::fs::copy(&backup, config.database.data_dir.join("imks.db")).unwrap();
-    })
-    .await;
+    let restored = restored(&backup, place.path().join("restored")).await;
     let mut reader = restored.client("ben").await;
     assert_eq!(first_channel(&reader), channel, "users, channels and members are in it");
     let kept = history(&mut reader, &channel).await;
