@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
+#[cfg(feature = "client-quic")]
+use rustls::client::danger::ServerCertVerifier;
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -44,10 +46,7 @@ pub struct ClientBuilder {
     headers: Vec<(String, String)>,
     auth: ClientResult<Auth>,
     transports: Transports,
-    quic_port: Option<u16>,
-    quic_alpn: Vec<String>,
-    quic_0rtt: bool,
-    quic_bulk: bool,
+    quic: Quic,
     tls: Tls,
     reconnect: Reconnect,
     retry_initial: bool,
@@ -66,6 +65,15 @@ pub struct ClientBuilder {
     listeners: Vec<Listener>,
 }
 
+/// The settings of [`TransportKind::Quic`].
+#[cfg_attr(not(feature = "client-quic"), expect(dead_code, reason = "nothing is built that has them"))]
+struct Quic {
+    port: Option<u16>,
+    alpn: Vec<String>,
+    zero_rtt: bool,
+    has_bulk: bool,
+}
+
 impl ClientBuilder {
     pub(super) fn new(url: &str) -> Self {
         Self {
@@ -74,10 +82,7 @@ impl ClientBuilder {
             headers: Vec::new(),
             auth: Ok(Auth::Nothing),
             transports: Transports::default(),
-            quic_port: None,
-            quic_alpn: vec![QUIC_ALPN.to_owned()],
-            quic_0rtt: false,
-            quic_bulk: false,
+            quic: Quic { port: None, alpn: vec![QUIC_ALPN.to_owned()], zero_rtt: false, has_bulk: false },
             tls: Tls::default(),
             reconnect: Reconnect::default(),
             retry_initial: false,
@@ -165,14 +170,14 @@ impl ClientBuilder {
 
     /// Sets the UDP port of [`TransportKind::Quic`]. The default is the port of the address.
     pub fn quic_port(mut self, port: u16) -> Self {
-        self.quic_port = Some(port);
+        self.quic.port = Some(port);
         self
     }
 
     /// Sets the names of the protocol that [`TransportKind::Quic`] offers by ALPN, of which the server has to know one.
     /// The default is `imks/1`.
     pub fn quic_alpn<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
-        self.quic_alpn = names.into_iter().map(Into::into).collect();
+        self.quic.alpn = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -181,7 +186,7 @@ impl ClientBuilder {
     /// before the server has proved itself anew, encrypted for the one that it was connected to. In a race it has no
     /// effect: whether a server is there shows in a handshake only.
     pub fn quic_0rtt(mut self, begins_early: bool) -> Self {
-        self.quic_0rtt = begins_early;
+        self.quic.zero_rtt = begins_early;
         self
     }
 
@@ -189,7 +194,7 @@ impl ClientBuilder {
     /// wait behind them. Such an answer may then overtake events that were sent before it, and be overtaken by events
     /// that were sent after it.
     pub fn quic_bulk(mut self, has_bulk: bool) -> Self {
-        self.quic_bulk = has_bulk;
+        self.quic.has_bulk = has_bulk;
         self
     }
 
@@ -383,20 +388,7 @@ impl ClientBuilder {
         let tls = verifier.clone().filter(|_| address.is_secure);
         let tls = tls.map(|verifier| self.tls.tcp(verifier)).transpose()?;
         #[cfg(feature = "client-quic")]
-        let (quic, raw) = {
-            let config = |transport, protocols: &[String]| {
-                let verifier = verifier.clone().filter(|_| transports.contains(&transport));
-                let mut tls = verifier.map(|verifier| self.tls.quic(verifier, protocols)).transpose()?;
-                tls.iter_mut().for_each(|tls| tls.enable_early_data = self.quic_0rtt);
-                tls.map(QuicConfig::new).transpose()
-            };
-            let raw = config(TransportKind::Quic, &self.quic_alpn)?;
-            let port = self.quic_port.unwrap_or(address.port);
-            let is_racing =
-                self.transports.race().is_some_and(|it| it.between().contains(&TransportKind::Quic));
-            let raw = raw.map(|config| Raw::new(config, port, self.quic_0rtt && !is_racing));
-            (config(TransportKind::WebTransport, &["h3".to_owned()])?, raw)
-        };
+        let (quic, raw) = self.quic(address.port, verifier)?;
         let (timeout, message_bytes_max) = (self.connect_timeout, self.message_bytes_max);
         let heard_at = Arc::new(Mutex::new(Instant::now()));
         Ok(Dialer {
@@ -409,10 +401,32 @@ impl ClientBuilder {
             headers,
             timeout,
             message_bytes_max,
-            has_bulk: self.quic_bulk,
+            has_bulk: self.quic.has_bulk,
             compresses: self.compression,
             heard_at,
         })
+    }
+
+    /// Returns the settings of QUIC with HTTP/3 and without, where they are needed.
+    #[cfg(feature = "client-quic")]
+    fn quic(
+        &self,
+        port: u16,
+        verifier: Option<Arc<dyn ServerCertVerifier>>,
+    ) -> ClientResult<(Option<QuicConfig>, Option<Raw>)> {
+        let transports = self.transports.all();
+        let config = |transport, protocols: &[String], zero_rtt: bool| {
+            let verifier = verifier.clone().filter(|_| transports.contains(&transport));
+            let mut tls = verifier.map(|verifier| self.tls.quic(verifier, protocols)).transpose()?;
+            tls.iter_mut().for_each(|tls| tls.enable_early_data = zero_rtt);
+            tls.map(QuicConfig::new).transpose()
+        };
+        let is_racing = self.transports.race().is_some_and(|it| it.between().contains(&TransportKind::Quic));
+        let zero_rtt = self.quic.zero_rtt && !is_racing;
+        let raw = config(TransportKind::Quic, &self.quic.alpn, zero_rtt)?;
+        let port = self.quic.port.unwrap_or(port);
+        let http3 = config(TransportKind::WebTransport, &["h3".to_owned()], false)?;
+        Ok((http3, raw.map(|config| Raw::new(config, port, zero_rtt))))
     }
 
     fn load(&self) -> ClientResult<Vec<Entry>> {

@@ -84,6 +84,11 @@ impl Application {
         Self::serve(server(Parser::Default), engine::Config::default(), Some(tls), limits, true).await
     }
 
+    /// imks with limits of QUIC.
+    pub(crate) async fn limited(limits: webtransport::Config) -> Self {
+        Self::serve(server(Parser::Default), engine::Config::default(), None, limits, false).await
+    }
+
     async fn serve(
         server: Server,
         engine: engine::Config,

@@ -1,5 +1,6 @@
 //! A stream of QUIC as a transport, whatever the stream belongs to: frames with packets of Engine.IO.
 
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -14,6 +15,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+use wtransport::quinn::ConnectionError;
 
 use super::duplex::PacketStream;
 use super::queue::{Piece, SendQueue};
@@ -260,8 +262,12 @@ fn violation(violation: Violation) -> DisconnectReason {
     }))
 }
 
+/// Returns why a stream has failed. Where the connection is gone, its own words are those of the server.
 fn failure(error: io::Error) -> DisconnectReason {
-    DisconnectReason::TransportFailed(Arc::new(Cause::new(error)))
+    let first = error.get_ref().map(|error| error as &dyn Error);
+    let mut causes = std::iter::successors(first, |error| (*error).source());
+    let lost = causes.find_map(|error| error.downcast_ref::<ConnectionError>()).cloned();
+    DisconnectReason::TransportFailed(Arc::new(lost.map_or_else(|| Cause::new(error), Cause::new)))
 }
 
 /// The size of the buffer that a stream is read into.
