@@ -1070,6 +1070,7 @@ fn a_closed_client_takes_its_leave_and_answers_everybody() {
 #[test]
 fn an_answer_goes_to_the_connection_that_asked_or_nowhere() {
     let mut world = World::joined();
+    world.server.questions.insert(7, world.server.connections);
     world.core.handle_packet(world.now, text(r#"27["ask"]"#.into()));
     let Some(Action::Deliver(incoming)) = world.core.poll_action() else { panic!("no event") };
     let to = incoming.answer_to.unwrap();

@@ -8,7 +8,7 @@ pub(super) struct OpenPacket {
     polling: String,
     /// The text after the session id on a wire that offers no upgrades.
     wire: String,
-    /// The same for QUIC without HTTP/3, where the client may open a second stream.
+    /// The text after the session id on QUIC without HTTP/3, where the client may open a second stream.
     quic: String,
 }
 

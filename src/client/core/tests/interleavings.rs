@@ -181,6 +181,8 @@ proptest! {
         }
         world.is_slow = false;
         world.held.clear();
+        // A dismissal that is on its way is heard before the application comes back.
+        world.settle();
         asked.push(join_ticket(u64::MAX / 2));
         world.core.join(world.now, &"/".into(), join_ticket(u64::MAX / 2));
         world.act();
