@@ -214,7 +214,6 @@ impl Config {
             "IMKS_DATABASE_CONNECTIONS must be more than IMKS_APPEND_LANES: reading needs connections too",
         );
         problems.extend(self.tls.problems(self.is_reachable_from_outside()).map(str::to_owned));
-        problems.extend(self.quic.problem().map(str::to_owned));
         problems.extend(self.core.problems(self.core_url.as_ref().map(Secret::expose)).map(str::to_owned));
         check_client_ca(self, &mut problems);
         problems.extend(self.impossible().map(str::to_owned));
@@ -254,7 +253,8 @@ impl Config {
             (self.messaging.retention.is_possible(), MESSAGE_RETENTION),
             (!self.http.proxy_protocol || !self.http.trusted_proxies.is_empty(), PROXY_PROTOCOL),
         ];
-        checks.into_iter().filter(|(fine, _)| !fine).map(|(_, sentence)| sentence)
+        let wrong = checks.into_iter().filter(|(fine, _)| !fine).map(|(_, sentence)| sentence);
+        wrong.chain(self.quic.problem())
     }
 
     /// Checks that the configuration can work.

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+#[cfg(feature = "client-quic")]
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -70,6 +72,15 @@ async fn reach(address: &Address) -> io::Result<TcpStream> {
 pub(super) async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found = lookup_host((host, port)).await?;
     Ok(found.take(ADDRESSES_MAX).collect())
+}
+
+/// Returns the address that stands for any port of this device, of the family of another address.
+#[cfg(feature = "client-quic")]
+pub(super) fn any_port(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
 }
 
 impl AsyncRead for Io {

@@ -9,6 +9,8 @@ mod polling;
 mod queue;
 #[cfg(feature = "client-quic")]
 mod quic;
+#[cfg(feature = "client-quic")]
+mod quic_config;
 mod reach;
 mod staggered;
 #[cfg(feature = "client-quic")]
@@ -29,7 +31,7 @@ pub(crate) use self::io::Io;
 pub(crate) use self::link::Link;
 use self::polling::Polling;
 #[cfg(feature = "client-quic")]
-pub(crate) use self::quic::{QuicConfig, Raw};
+pub(crate) use self::quic_config::{QuicConfig, Raw};
 use self::reach::Reached;
 use self::staggered::Staggered;
 pub(crate) use self::wire::{Dialer, Joins, LinkEvent};

@@ -1,22 +1,19 @@
-//! QUIC without HTTP/3: a stream of packets directly on a connection. Also the settings of QUIC, from those of TLS.
+//! QUIC without HTTP/3: a stream of packets directly on a connection.
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tungstenite::Utf8Bytes;
-use wtransport::quinn::crypto::rustls::QuicClientConfig;
-use wtransport::quinn::{
-    self, ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, TransportConfig, VarInt,
-    ZeroRttAccepted,
-};
+use wtransport::quinn::{Connection, ConnectionError, Endpoint, RecvStream, VarInt, ZeroRttAccepted};
 
-use super::io::{HEAD_START, addresses};
+use super::io::{HEAD_START, addresses, any_port};
+use super::quic_config::Raw;
 use super::staggered::first;
 use super::stream::{Carrier, Directions, Stream};
 use super::wire::{Dialer, Joins};
@@ -33,36 +30,6 @@ pub(crate) struct Quic {
     connection: Connection,
     /// Whether the server takes what is sent before the end of the handshake, if the handshake is not over.
     early: Option<ZeroRttAccepted>,
-}
-
-/// What is needed for QUIC without HTTP/3.
-#[derive(Debug, Clone)]
-pub(crate) struct Raw {
-    config: QuicConfig,
-    /// The UDP port of the server.
-    port: u16,
-    /// Where sessions may begin together with the handshake: the address of the last connection.
-    early: Option<Arc<Mutex<Option<SocketAddr>>>>,
-}
-
-impl Raw {
-    pub(crate) fn new(config: QuicConfig, port: u16, zero_rtt: bool) -> Self {
-        Self { config, port, early: zero_rtt.then(Arc::default) }
-    }
-
-    /// Whether the next session may begin together with the handshake.
-    pub(super) fn may_be_early(&self) -> bool {
-        self.early.as_ref().is_some_and(|known| known.lock().is_some())
-    }
-
-    /// Returns the address where the next session may begin early. One that has failed is not tried so again.
-    fn take_known(&self) -> Option<SocketAddr> {
-        self.early.as_ref()?.lock().take()
-    }
-
-    fn remember(&self, address: SocketAddr) {
-        self.early.iter().for_each(|known| *known.lock() = Some(address));
-    }
 }
 
 impl Quic {
@@ -109,7 +76,7 @@ impl Quic {
         joins: Option<Joins>,
     ) -> ClientResult<(Stream, Option<Early>)> {
         let (connection, early, request) = (self.connection.clone(), self.early.take(), request(dialer)?);
-        let mut stream = Stream::new(dialer, Carrier::Quic(self), directions(&connection).await?);
+        let mut stream = Stream::new(dialer, self, directions(&connection).await?);
         let Some(accepted) = early else {
             stream.begin(&[request]).await?;
             return Ok((stream, None));
@@ -133,19 +100,26 @@ impl Quic {
         stream.begin(&[request]).await?;
         Ok((stream, None))
     }
+}
 
-    /// Opens a second stream, on which the server sends large answers.
-    pub(super) async fn open_bulk(&self) -> ClientResult<RecvStream> {
-        let (mut sending, receiving) = self.connection.open_bi().await.map_err(refused)?;
-        // The server learns of a stream by what comes on it: a packet that says nothing.
-        sending.write_all(&[1, b'6']).await.map_err(|error| ClientError::connect(NAME, error))?;
-        sending.finish().map_err(|error| ClientError::connect(NAME, error))?;
-        Ok(receiving)
+impl Carrier for Quic {
+    fn kind(&self) -> TransportKind {
+        TransportKind::Quic
     }
 
-    /// Moves the connection to another address of this device.
-    pub(super) fn rebind(&self, socket: UdpSocket) -> io::Result<()> {
+    fn rebind(&self, socket: UdpSocket) -> io::Result<()> {
         self.endpoint.rebind(socket)
+    }
+
+    fn open_bulk(&self) -> BoxFuture<'_, ClientResult<Option<RecvStream>>> {
+        Box::pin(async {
+            let (mut sending, receiving) = self.connection.open_bi().await.map_err(refused)?;
+            // The server learns of a stream by what comes on it: a packet that says nothing.
+            let told = sending.write_all(&[1, b'6']).await;
+            told.map_err(|error| ClientError::connect(NAME, error))?;
+            sending.finish().map_err(|error| ClientError::connect(NAME, error))?;
+            Ok(Some(receiving))
+        })
     }
 }
 
@@ -213,40 +187,6 @@ fn refused(error: ConnectionError) -> ClientError {
     }
 }
 
-/// Returns the address that stands for any port of this device, of the family of another address.
-pub(super) fn any_port(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
-}
-
-/// The settings of QUIC.
-#[derive(Debug, Clone)]
-pub(crate) struct QuicConfig(pub(super) ClientConfig);
-
-impl QuicConfig {
-    /// Takes the settings of TLS.
-    pub(crate) fn new(tls: rustls::ClientConfig) -> ClientResult<Self> {
-        let crypto =
-            QuicClientConfig::try_from(tls).map_err(|error| ClientError::Tls(Arc::new(Cause::new(error))))?;
-        let mut transport = TransportConfig::default();
-        transport
-            // The heartbeat of Engine.IO says when the server is gone.
-            .max_idle_timeout(None)
-            .keep_alive_interval(Some(KEEP_ALIVE))
-            .send_window(SEND_WINDOW_BYTES)
-            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-            .max_concurrent_bidi_streams(0u8.into())
-            // HTTP/3 requires datagrams to be announced, but they are not used here.
-            .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
-            .datagram_send_buffer_size(DATAGRAM_BYTES);
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport));
-        Ok(Self(config))
-    }
-}
-
 /// The time that credentials may take that leave together with the handshake.
 const CREDENTIALS_TIME: Duration = Duration::from_millis(100);
 
@@ -259,16 +199,3 @@ const NO_PROTOCOL: u64 = 0x178;
 
 /// The code of a close that nothing is wrong with.
 const NORMAL: u32 = 1000;
-
-/// The time between two signs of life, which keeps the way back through firewalls open. Many forget it after 30 seconds.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-
-/// The maximum number of bytes that QUIC takes before the server has acknowledged any of them.
-const SEND_WINDOW_BYTES: u64 = 1024 * 1024;
-
-/// The maximum number of bytes of one stream that are on their way to the client: half of what an imks server has on its
-/// way on all streams, so that a second stream does not use it up.
-const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
-
-/// The room for datagrams, which nobody sends.
-const DATAGRAM_BYTES: usize = 16 * 1024;

@@ -8,10 +8,12 @@ use super::compressed::Compressed;
 use super::duplex::Duplex;
 use super::http::HttpConnection;
 use super::io::Io;
-use super::websocket::WebSocket;
-use super::wire::{Dialer, Joins, Session};
 #[cfg(feature = "client-quic")]
-use super::{quic::Quic, webtransport::Http3};
+use super::quic::Quic;
+use super::websocket::WebSocket;
+#[cfg(feature = "client-quic")]
+use super::webtransport::Http3;
+use super::wire::{Dialer, Joins, Session};
 use crate::client::core::Early;
 use crate::client::error::{ClientError, ClientResult};
 use crate::client::event::TransportKind;

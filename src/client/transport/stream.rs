@@ -15,12 +15,10 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use wtransport::quinn::ConnectionError;
+use wtransport::quinn::{ConnectionError, RecvStream};
 
 use super::duplex::PacketStream;
 use super::queue::{Piece, SendQueue};
-use super::quic::Quic;
-use super::webtransport::Http3;
 use super::wire::Dialer;
 use crate::client::error::{ClientError, ClientResult, DisconnectReason};
 use crate::client::event::TransportKind;
@@ -29,10 +27,19 @@ use crate::engine::packet::{Message, Packet};
 use crate::engine::webtransport::{BINARY, Incoming, Reader, Violation};
 use crate::error::{Cause, ImksError};
 
-/// What a stream belongs to.
-pub(super) enum Carrier {
-    WebTransport(Http3),
-    Quic(Quic),
+/// What a stream belongs to. Dropping it closes the connection.
+pub(super) trait Carrier: fmt::Debug + Send + Sync {
+    fn kind(&self) -> TransportKind;
+
+    /// Goes on from another address of this device, where it can.
+    fn rebind(&self, _: UdpSocket) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Opens a second stream, on which the server sends large answers, if there can be one.
+    fn open_bulk(&self) -> BoxFuture<'_, ClientResult<Option<RecvStream>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// The two directions of a stream.
@@ -46,7 +53,7 @@ pub(super) struct Directions {
 /// An open stream.
 pub(super) struct Stream {
     /// The first field, so that everything is closed before the others are dropped.
-    carrier: Carrier,
+    carrier: Box<dyn Carrier>,
     sending: Box<dyn AsyncWrite + Send + Unpin>,
     delivered: BoxFuture<'static, ()>,
     receiving: Receiving,
@@ -69,10 +76,10 @@ struct Receiving {
 }
 
 impl Stream {
-    pub(super) fn new(dialer: &Dialer, carrier: Carrier, directions: Directions) -> Self {
+    pub(super) fn new(dialer: &Dialer, carrier: impl Carrier + 'static, directions: Directions) -> Self {
         let Directions { sending, receiving, delivered } = directions;
         Self {
-            carrier,
+            carrier: Box::new(carrier),
             sending,
             delivered,
             receiving: Receiving::new(receiving, dialer.message_bytes_max),
@@ -163,10 +170,7 @@ impl Receiving {
 
 impl PacketStream for Stream {
     fn kind(&self) -> TransportKind {
-        match self.carrier {
-            Carrier::WebTransport(_) => TransportKind::WebTransport,
-            Carrier::Quic(_) => TransportKind::Quic,
-        }
+        self.carrier.kind()
     }
 
     fn poll_send(
@@ -194,10 +198,8 @@ impl PacketStream for Stream {
 
     fn open_bulk(&mut self) -> BoxFuture<'_, ClientResult<()>> {
         Box::pin(async {
-            if let Carrier::Quic(quic) = &self.carrier {
-                let receiving = quic.open_bulk().await?;
-                self.bulk = Some(Receiving::new(Box::new(receiving), self.message_bytes_max));
-            }
+            let receiving = self.carrier.open_bulk().await?;
+            self.bulk = receiving.map(|stream| Receiving::new(Box::new(stream), self.message_bytes_max));
             Ok(())
         })
     }
@@ -213,20 +215,13 @@ impl PacketStream for Stream {
     }
 
     fn rebind(&mut self, socket: UdpSocket) -> io::Result<()> {
-        match &self.carrier {
-            Carrier::Quic(quic) => quic.rebind(socket),
-            // The endpoint belongs to the library.
-            Carrier::WebTransport(_) => Err(io::ErrorKind::Unsupported.into()),
-        }
+        self.carrier.rebind(socket)
     }
 }
 
 impl fmt::Debug for Stream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.carrier {
-            Carrier::WebTransport(http3) => write!(formatter, "Stream({http3:?})"),
-            Carrier::Quic(quic) => write!(formatter, "Stream({quic:?})"),
-        }
+        write!(formatter, "Stream({:?})", self.carrier)
     }
 }
 

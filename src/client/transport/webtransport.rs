@@ -13,8 +13,8 @@ use wtransport::endpoint::{ConnectOptions, endpoint_side};
 use wtransport::error::ConnectingError;
 use wtransport::{ClientConfig, Connection, Endpoint, VarInt};
 
-use super::io::{HEAD_START, addresses};
-use super::quic::{QuicConfig, any_port};
+use super::io::{HEAD_START, addresses, any_port};
+use super::quic_config::QuicConfig;
 use super::staggered::first;
 use super::stream::{Carrier, Directions, Stream};
 use super::wire::{Dialer, Session};
@@ -83,9 +83,16 @@ impl Http3 {
             None => "0".to_owned(),
             Some(session) => format!("0{}", serde_json::json!({ "sid": session.sid })),
         };
-        let mut stream = Stream::new(dialer, Carrier::WebTransport(self), directions);
+        let mut stream = Stream::new(dialer, self, directions);
         stream.begin(&[first]).await?;
         Ok(stream)
+    }
+}
+
+// It cannot move: the endpoint belongs to the library.
+impl Carrier for Http3 {
+    fn kind(&self) -> TransportKind {
+        TransportKind::WebTransport
     }
 }
 

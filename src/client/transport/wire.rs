@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tungstenite::Utf8Bytes;
 
 #[cfg(feature = "client-quic")]
-use super::quic::{QuicConfig, Raw};
+use super::quic_config::{QuicConfig, Raw};
 use crate::client::address::Address;
 use crate::client::core::Path;
 use crate::client::error::{ClientError, DisconnectReason};
