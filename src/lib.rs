@@ -144,6 +144,13 @@ cfg_if::cfg_if! {
             pub use crate::cli::run_command_line_with;
         }
         pub use app::authenticators;
+        /// Logs that nodes share, so that a client which comes back to another node continues its session
+        /// ([`ServerBuilder::recovery_log`](crate::socket::ServerBuilder::recovery_log)).
+        pub mod recovery_log {
+            pub use crate::models::recovery_log::postgres;
+            pub use crate::socket::adapter::nats_log::open as nats;
+            pub use crate::socket::adapter::redis_log::open as redis;
+        }
         #[doc(hidden)]
         pub use cli::main as run_command_line;
     }

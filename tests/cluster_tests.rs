@@ -28,6 +28,8 @@ mod postgres;
 mod presence;
 #[path = "cluster/proxy.rs"]
 mod proxy;
+#[path = "cluster/recovery.rs"]
+mod recovery;
 #[path = "cluster/relay.rs"]
 mod relay;
 #[path = "client/script.rs"]

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imks::node::NodeId;
+use imks::recovery_log;
 use imks::socket::adapter::{Adapter, nats, redis};
 use imks::socket::parser::{Arguments, RawArgs};
-use imks::socket::{self, Broadcast, Event, NamespaceBuilder, Server, ServerEvent};
+use imks::socket::recovery_log::RecoveryLog;
+use imks::socket::{self, Broadcast, Event, NamespaceBuilder, Recovery, Server, ServerEvent};
 use imks::testing::models::cluster_message;
 use imks::testing::models::db::{self, Db};
 use imks::{ImksError, ImksResult};
@@ -14,12 +16,38 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 /// A node named `name` that reaches the others through the broker at `url`.
 pub async fn server(url: &str, prefix: &str, name: &str) -> ImksResult<Server> {
+    build(url, prefix, name, socket::Config::default(), None).await
+}
+
+/// The same with sessions that clients continue on any node. The broker also holds the log of events.
+pub async fn recovering_server(url: &str, prefix: &str, name: &str) -> ImksResult<Server> {
+    let log = match url.split(':').next().unwrap_or_default() {
+        "postgres" | "postgresql" => recovery_log::postgres(url, prefix).await?,
+        scheme if scheme.starts_with("redis") => recovery_log::redis(url, prefix).await?,
+        "nats" | "tls" => recovery_log::nats(url, None, prefix).await?,
+        _ => return Err(ImksError::Config("--adapter must be redis://, nats:// or postgres://".into())),
+    };
+    let config = socket::Config { recovery: Some(Recovery::default()), ..socket::Config::default() };
+    build(url, prefix, name, config, Some(log)).await
+}
+
+async fn build(
+    url: &str,
+    prefix: &str,
+    name: &str,
+    config: socket::Config,
+    log: Option<Arc<dyn RecoveryLog>>,
+) -> ImksResult<Server> {
     let node = NodeId::random()?;
     let name: Arc<str> = name.into();
-    Server::builder(socket::Config::default())
-        .node(node)
-        .adapter(adapter(url, prefix, node).await?)
+    let server = Server::builder(config).node(node).adapter(adapter(url, prefix, node).await?);
+    let server = match log {
+        Some(log) => server.recovery_log(log),
+        None => server,
+    };
+    server
         .namespace("/", |namespace| {
+            namespace.recover_data::<Data>(DATA);
             about(namespace, &name);
             broadcasts(namespace);
             questions(namespace, &name);
@@ -73,7 +101,7 @@ fn about(namespace: &mut NamespaceBuilder, name: &Arc<str>) {
 }
 
 /// What `set` has set.
-#[derive(Debug, Clone, Default, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 struct Data(Map<String, Value>);
 
 /// The room of the first argument, or everybody.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Profiles: `engine-v4`, `engine-v3`, `socket-v5`, `socket-v5-msgpack`, `engine-client`, `socket-client`, `load`,
-//! `short-deadlines`, `soak`, `soak-msgpack`, `cluster`.
+//! `short-deadlines`, `soak`, `soak-msgpack`, `cluster`, `cluster-recovery`.
 
 mod cluster;
 mod engine_profiles;
@@ -20,6 +20,7 @@ use imks::engine::{self, Engine};
 use imks::http::tls::{self, Certificates};
 use imks::http::{listener, webtransport};
 use imks::socket::{self, Server};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,13 +42,13 @@ struct Args {
     /// WebTransport too, on the same port; the hash of its certificate is served as by imks.
     #[arg(long)]
     webtransport: bool,
-    /// Broker of `cluster`: redis://…, nats://… or postgres://….
-    #[arg(long, required_if_eq("profile", "cluster"))]
+    /// Broker of `cluster` and `cluster-recovery`: redis://…, nats://… or postgres://….
+    #[arg(long, required_if_eq_any([("profile", "cluster"), ("profile", "cluster-recovery")]))]
     adapter: Option<String>,
     /// Name of the cluster in the broker.
     #[arg(long, default_value = "conformance")]
     prefix: String,
-    /// Name of this node, for `cluster`.
+    /// Name of this node, for `cluster` and `cluster-recovery`.
     #[arg(long, default_value = "node")]
     name: String,
 }
@@ -76,14 +77,19 @@ enum Profile {
     SoakMsgpack,
     /// One node of a cluster: rooms, broadcasts, questions and sockets of all nodes.
     Cluster,
+    /// As `cluster`, with sessions that clients continue on any node.
+    ClusterRecovery,
 }
 
 impl Args {
     async fn parts(&self) -> imks::ImksResult<(engine::Config, Application)> {
         match self.profile {
-            Profile::Cluster => {
+            Profile::Cluster | Profile::ClusterRecovery => {
                 let url = self.adapter.as_deref().unwrap_or_default();
-                let server = cluster::server(url, &self.prefix, &self.name).await?;
+                let server = match self.profile {
+                    Profile::Cluster => cluster::server(url, &self.prefix, &self.name).await?,
+                    _ => cluster::recovering_server(url, &self.prefix, &self.name).await?,
+                };
                 let engine = engine::Config { node: Some(server.node()), ..load::engine() };
                 Ok((engine, Application::Socket(server)))
             }
@@ -95,7 +101,9 @@ impl Args {
 impl Profile {
     fn parts(self) -> imks::ImksResult<(engine::Config, Application)> {
         Ok(match self {
-            Self::Cluster => return Err(imks::ImksError::Internal("a cluster needs its arguments")),
+            Self::Cluster | Self::ClusterRecovery => {
+                return Err(imks::ImksError::Internal("a cluster needs its arguments"));
+            }
             Self::EngineV4 => (engine_profiles::v4(), Application::Engine(engine_profiles::echo)),
             Self::EngineV3 => (engine_profiles::v3(), Application::Engine(engine_profiles::echo)),
             Self::EngineClient => {
@@ -134,6 +142,14 @@ impl Application {
         match self {
             Self::Soak(server) => soak::routes(server.clone(), engine.clone()),
             _ => axum::Router::new(),
+        }
+    }
+
+    /// What is closed when the process is told to end.
+    fn server(&self) -> Option<Server> {
+        match self {
+            Self::Socket(server) => Some(server.clone()),
+            _ => None,
         }
     }
 
@@ -184,9 +200,23 @@ async fn serve(args: &Args) -> imks::ImksResult<()> {
         }
     }
     let routes = listener::routes(engine.clone(), router, &config);
+    let closing = application.server();
     tasks.spawn(application.run(engine));
     tracing::info!(port = args.port, profile = ?args.profile, "listening");
     // In a task, as in the real server: what it spawns then stays on its own worker instead of crossing threads.
     let serving = tasks.spawn(listener::serve(listener, config, routes, tasks.clone(), stop));
-    serving.await.map_err(|_| imks::ImksError::Internal("the listener panicked"))
+    tokio::select! {
+        served = serving => served.map_err(|_| imks::ImksError::Internal("the listener panicked")),
+        ended = end(closing) => ended,
+    }
+}
+
+/// Waits until the process is told to end, and closes the server.
+async fn end(server: Option<Server>) -> imks::ImksResult<()> {
+    let failed = imks::ImksError::io("waiting for the end");
+    signal(SignalKind::terminate()).map_err(failed)?.recv().await;
+    if let Some(server) = server {
+        server.close().await;
+    }
+    Ok(())
 }

@@ -61,6 +61,7 @@ mod message_unname;
 pub mod metrics;
 pub mod outbox;
 pub mod purge;
+pub mod recovery_log;
 pub mod revocation;
 pub(crate) mod rows;
 mod search_terms;

@@ -1,11 +1,14 @@
 //! The data an application attaches to a socket: one value per type, some of them visible to other nodes.
 
 use std::any::Any;
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use crate::error::ImksResult;
@@ -20,10 +23,10 @@ pub(crate) struct SavedData {
     values: SmallVec<[Arc<dyn Any + Send + Sync>; 1]>,
     /// The values that other nodes may see, by name. Few sockets have any.
     #[allow(clippy::box_collection, reason = "one pointer in every socket, not three")]
-    shared: Option<Box<Vec<(&'static str, ToJson)>>>,
+    shared: Option<Box<Vec<(Cow<'static, str>, ToJson)>>>,
 }
 
-type ToJson = Arc<dyn Fn() -> ImksResult<serde_json::Value> + Send + Sync>;
+type ToJson = Arc<dyn Fn() -> ImksResult<Value> + Send + Sync>;
 
 impl SocketData {
     /// Creates socket data from saved data.
@@ -53,7 +56,7 @@ impl SocketData {
         let mut data = self.0.lock();
         let shared = data.shared.get_or_insert_default();
         shared.retain(|(known, _)| *known != name);
-        shared.push((name, to_json));
+        shared.push((name.into(), to_json));
     }
 
     /// Returns the value of this type, if there is one.
@@ -69,12 +72,35 @@ impl SocketData {
     }
 
     /// Returns the values that other nodes may see, as one JSON object.
-    pub(crate) fn shared(&self) -> serde_json::Value {
-        let shared = self.0.lock().shared.clone().unwrap_or_default();
-        let field = |(name, to_json): &(&'static str, ToJson)| Some(((*name).to_owned(), to_json().ok()?));
-        serde_json::Value::Object(shared.iter().filter_map(field).collect())
+    pub(crate) fn shared(&self) -> Value {
+        let saved = self.save();
+        Value::Object(saved.to_json())
     }
 }
+
+impl SavedData {
+    /// Returns the values that other nodes may see, by name.
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
+        let field = |(name, to_json): &(Cow<'static, str>, ToJson)| Some((name.to_string(), to_json().ok()?));
+        self.shared.iter().flat_map(|shared| shared.iter()).filter_map(field).collect()
+    }
+
+    /// Creates data from values that another node has stored. Those without a rule stay what others may see.
+    pub(crate) fn from_json(values: Map<String, Value>, rules: &HashMap<&'static str, RestoreValue>) -> Self {
+        let mut data = Self::default();
+        let shared = data.shared.get_or_insert_default();
+        for (name, value) in values {
+            if let Some(value) = rules.get(&*name).and_then(|restore| restore(&value)) {
+                data.values.push(value);
+            }
+            shared.push((name.into(), Arc::new(move || Ok(value.clone()))));
+        }
+        data
+    }
+}
+
+/// A function that makes the value of a socket of the JSON in which it was stored.
+pub(crate) type RestoreValue = Box<dyn Fn(&Value) -> Option<Arc<dyn Any + Send + Sync>> + Send + Sync>;
 
 impl fmt::Debug for SocketData {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -32,4 +32,8 @@ instruments! {
     RECOVERIES: Counter[outcome: Return] = "imks_socket_recoveries_total";
     /// Sessions whose client is absent and may still recover them
     RECOVERY_AWAY: Gauge = "imks_socket_away";
+    /// Failed attempts to write to the recovery log that nodes share
+    RECOVERY_WRITES_FAILED: Counter = "imks_recovery_writes_failed_total";
+    /// Holes among the events of the recovery log that nodes share; what was missing was read from the log
+    RECOVERY_HOLES: Counter = "imks_recovery_holes_total";
 }

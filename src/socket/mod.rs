@@ -47,6 +47,7 @@ cfg_if::cfg_if! {
             namespace::typed::{IntoAck, Reply},
             reason::DisconnectReason,
             recovery::config::{Recovery, RecoveryStatus},
+            recovery::log as recovery_log,
             server::builder::ServerBuilder,
             server::config::Config,
             server::dynamic::{DynamicNamespace, NamespaceMatch},

@@ -5,12 +5,15 @@ use imks::http::listener;
 use tokio_util::task::TaskTracker;
 
 use crate::application;
-use crate::broker::{Broker, Kind};
+use crate::broker::{Broker, BrokerProcess, Kind};
 use crate::script::Script;
 
 /// A node of the profile; its address.
-async fn node(broker: &Broker, name: &str, tasks: &TaskTracker) -> (SocketIo, String) {
-    let server = application::server(&broker.url(), &broker.prefix, name).await.unwrap();
+async fn node(broker: &Broker, name: &str, recovery: bool, tasks: &TaskTracker) -> (SocketIo, String) {
+    let server = match recovery {
+        true => application::recovering_server(&broker.url(), &broker.prefix, name).await.unwrap(),
+        false => application::server(&broker.url(), &broker.prefix, name).await.unwrap(),
+    };
     let engine = imks::engine::Config { node: Some(server.node()), ..Default::default() };
     let io = SocketIo::start(server, engine).unwrap();
     let free = listener::bind(([127, 0, 0, 1], 0).into()).unwrap().local_addr().unwrap();
@@ -22,11 +25,15 @@ async fn node(broker: &Broker, name: &str, tasks: &TaskTracker) -> (SocketIo, St
     (io, format!("http://{free}"))
 }
 
-async fn suite(kind: Kind) {
-    let (broker, tasks) = (Broker::shared(kind).await, TaskTracker::new());
+async fn suite(kind: Kind, recovery: bool) {
+    play(Broker::shared(kind).await, recovery).await;
+}
+
+async fn play(broker: Broker, recovery: bool) {
+    let tasks = TaskTracker::new();
     let (mut nodes, mut urls) = (Vec::new(), Vec::new());
     for name in ["one", "two", "three"] {
-        let (io, url) = node(&broker, name, &tasks).await;
+        let (io, url) = node(&broker, name, recovery, &tasks).await;
         nodes.push(io);
         urls.push(url);
     }
@@ -39,15 +46,31 @@ async fn suite(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_of_the_cluster_passes_on_redis() {
-    Box::pin(suite(Kind::Redis)).await;
+    Box::pin(suite(Kind::Redis, false)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_of_the_cluster_passes_on_nats() {
-    Box::pin(suite(Kind::Nats)).await;
+    Box::pin(suite(Kind::Nats, false)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_of_the_cluster_passes_on_postgres() {
-    Box::pin(suite(Kind::Postgres)).await;
+    Box::pin(suite(Kind::Postgres, false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_of_the_cluster_passes_with_sessions_in_postgres() {
+    Box::pin(suite(Kind::Postgres, true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_of_the_cluster_passes_with_sessions_in_redis() {
+    Box::pin(suite(Kind::Redis, true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_of_the_cluster_passes_with_sessions_in_nats() {
+    let nats = BrokerProcess::start_with(Kind::Nats, &["-js", "-sd", "."]).await;
+    Box::pin(play(Broker::own(&nats).await, true)).await;
 }

@@ -37,14 +37,14 @@ pub fn connect(
 }
 
 /// A NATS server or a cluster of them.
-struct Nats {
+pub(super) struct Nats {
     servers: Vec<ServerAddr>,
     credentials: Option<PathBuf>,
     prefix: Arc<str>,
 }
 
 impl Nats {
-    fn new(urls: &str, credentials: Option<PathBuf>, prefix: &str) -> ImksResult<Self> {
+    pub(super) fn new(urls: &str, credentials: Option<PathBuf>, prefix: &str) -> ImksResult<Self> {
         let servers: Result<Vec<ServerAddr>, _> = urls.split(',').map(|url| url.trim().parse()).collect();
         let servers = servers.map_err(|_| ImksError::Config(URL_RULE.into()))?;
         if servers.iter().any(ServerAddr::is_websocket) {
@@ -53,17 +53,18 @@ impl Nats {
         Ok(Self { servers, credentials, prefix: prefix.into() })
     }
 
-    async fn open(&self, arrivals: Arrivals) -> ImksResult<NatsConnection> {
-        let ended = watch::Sender::new(None);
+    pub(super) fn servers(&self) -> &[ServerAddr] {
+        &self.servers
+    }
+
+    /// Returns the options of a connection.
+    pub(super) async fn options(&self) -> ImksResult<ConnectOptions> {
         let mut options = ConnectOptions::new()
             .name("imks")
             .connection_timeout(CONNECT_MAX)
             .ping_interval(PING_INTERVAL)
             .client_capacity(COMMANDS_MAX)
-            .subscription_capacity(MESSAGES_MAX)
-            // A connection that fails is replaced by the pipe.
-            .max_reconnects(1)
-            .event_callback(callback(arrivals.clone(), ended.clone()));
+            .subscription_capacity(MESSAGES_MAX);
         if let Some((user, password)) = self.servers.iter().find_map(user) {
             options = match password {
                 Some(password) => options.user_and_password(user, password),
@@ -74,6 +75,14 @@ impl Nats {
             let failed = ImksError::io(format!("cannot read the NATS credentials {}", file.display()));
             options = options.credentials_file(file).await.map_err(failed)?;
         }
+        Ok(options)
+    }
+
+    async fn open(&self, arrivals: Arrivals) -> ImksResult<NatsConnection> {
+        let ended = watch::Sender::new(None);
+        // A connection that fails is replaced by the pipe.
+        let options = self.options().await?.max_reconnects(1);
+        let options = options.event_callback(callback(arrivals.clone(), ended.clone()));
         let client = Box::pin(options.connect(self.servers.as_slice())).await.map_err(failed)?;
         let stop = CancellationToken::new();
         Ok(NatsConnection {

@@ -131,6 +131,7 @@ impl<'a> Broadcast<'a> {
         if self.reaches_nobody() {
             return Ok(Answers { answers: Vec::new(), silent: Vec::new(), silent_nodes: Vec::new() });
         }
+        self.namespace.delivery().settle().await;
         let cluster = self.namespace.cluster();
         let others = match self.scope {
             Scope::Local => Vec::new(),
@@ -172,6 +173,7 @@ impl<'a> Broadcast<'a> {
     /// Returns the sockets of all nodes, as their nodes describe them. Other nodes have
     /// [`Config::request_timeout`](crate::socket::Config::request_timeout) to respond.
     pub async fn fetch_sockets(self) -> ImksResult<FetchedSockets> {
+        self.namespace.delivery().settle().await;
         let cluster = self.namespace.cluster();
         let mut sockets: Vec<_> = self.sockets().iter().map(RemoteSocket::of).collect();
         if self.scope == Scope::Local || self.reaches_nobody() {

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::connect::{Accept, ConnectPayload};
 use super::handlers::{Ack, Event, Handler, Handlers, Hooks, RoomChange, ServerEvent};
 use super::refusal::{ConnectError, EventError};
 use super::socket::Socket;
 use crate::socket::codec::packet::Args;
+use crate::socket::data::RestoreValue;
 use crate::socket::reason::DisconnectReason;
 
 /// The builder of a namespace: its hooks, handlers and middleware.
@@ -75,6 +77,21 @@ impl NamespaceBuilder {
             // A value that is no JSON is not shown.
             Some((name, serde_json::to_value(value(socket)?).ok()?))
         }));
+        self
+    }
+
+    /// Keeps values that are attached with [`Socket::share_data`] under this name when another node continues the
+    /// session of a client ([`ServerBuilder::recovery_log`](crate::socket::ServerBuilder::recovery_log)). Other values of a
+    /// socket are not there any more then.
+    pub fn recover_data<T: DeserializeOwned + Send + Sync + 'static>(
+        &mut self,
+        name: &'static str,
+    ) -> &mut Self {
+        let restore: RestoreValue = Box::new(|value| {
+            let value = T::deserialize(value).ok()?;
+            Some(Arc::new(value))
+        });
+        self.0.hooks.restored.insert(name, restore);
         self
     }
 

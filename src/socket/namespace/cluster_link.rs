@@ -96,6 +96,14 @@ pub(crate) enum Operation<'a> {
     },
     /// Changes the selected sockets.
     Change(#[serde(borrow)] Change<'a>),
+    /// Tells of new entries in the recovery log that nodes share, with their content unless it is large.
+    Logged {
+        epoch: u64,
+        first: u64,
+        last: u64,
+        #[serde(borrow)]
+        entries: Vec<&'a serde_bytes::Bytes>,
+    },
 }
 
 /// How an event waits for a client that does not keep up.
@@ -104,6 +112,22 @@ pub(crate) struct Waits<'a> {
     /// The key of an earlier one that it replaces.
     pub(crate) latest: Option<&'a str>,
     pub(crate) lane: Lane,
+}
+
+/// How an event waits, for later.
+pub(super) struct OwnedWaits {
+    latest: Option<String>,
+    lane: Lane,
+}
+
+impl OwnedWaits {
+    pub(super) fn of(waits: Waits<'_>) -> Self {
+        Self { latest: waits.latest.map(str::to_owned), lane: waits.lane }
+    }
+
+    pub(super) fn borrowed(&self) -> Waits<'_> {
+        Waits { latest: self.latest.as_deref(), lane: self.lane }
+    }
 }
 
 impl<'a> Operation<'a> {

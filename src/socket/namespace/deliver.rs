@@ -1,7 +1,10 @@
 //! Local delivery, which applies broadcasts and operations of other nodes to the sockets of this node.
 
-use super::cluster_link::{Change, Operation, Scope, Target, Waits};
+use bytes::Bytes;
+
+use super::cluster_link::{Change, Operation, OwnedWaits, Scope, Target, Waits};
 use super::delivery::OutgoingEvent;
+use super::logged::OwnedTarget;
 use super::namespace::Namespace;
 use super::observers::show_outgoing;
 use super::slot::slot;
@@ -10,6 +13,7 @@ use crate::engine::Slot;
 use crate::error::ImksResult;
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_event};
+use crate::socket::codec::packet::Args;
 use crate::socket::recovery::session_store::Addressees;
 
 impl Namespace {
@@ -22,6 +26,9 @@ impl Namespace {
         scope: Scope,
         waits: Waits<'_>,
     ) -> ImksResult<()> {
+        if let Some(store) = self.delivery().shared() {
+            return self.broadcast_logged(store, &target.without(skip), &event.packet(), scope, waits);
+        }
         let elsewhere = self.goes_elsewhere(scope);
         if !elsewhere && !self.watches_outgoing() {
             self.deliver(target, skip, event, waits);
@@ -39,6 +46,26 @@ impl Namespace {
 
     /// Sends an event that each client gets only if its connection can take it right now.
     pub(crate) fn broadcast_volatile(
+        &self,
+        target: &Target<'_>,
+        skip: Option<&Socket>,
+        packet: &EncodedPacket,
+        scope: Scope,
+        waits: Waits<'_>,
+    ) -> ImksResult<()> {
+        if let Some(store) = self.delivery().shared() {
+            let (namespace, packet, waits) = (self.clone(), packet.clone(), OwnedWaits::of(waits));
+            self.later(store, &target.without(skip), move |target| {
+                if let Err(error) = namespace.send_volatile(target, None, &packet, scope, waits.borrowed()) {
+                    tracing::warn!(%error, "other nodes not told");
+                }
+            });
+            return Ok(());
+        }
+        self.send_volatile(target, skip, packet, scope, waits)
+    }
+
+    fn send_volatile(
         &self,
         target: &Target<'_>,
         skip: Option<&Socket>,
@@ -64,6 +91,9 @@ impl Namespace {
         change: Change<'_>,
         scope: Scope,
     ) -> ImksResult<()> {
+        if let Some(store) = self.delivery().shared().filter(|_| scope == Scope::Cluster) {
+            return self.change_logged(store, &target.without(skip), change);
+        }
         self.change_sockets(target, skip, change);
         match self.goes_elsewhere(scope) {
             true => self.publish(target, skip, &Operation::Change(change)),
@@ -78,16 +108,51 @@ impl Namespace {
                 self.change_sockets(target, None, *change);
                 return Ok(());
             }
+            Operation::Logged { epoch, first, last, entries } => {
+                if let Some(shared) = self.delivery().shared().and_then(|store| store.shared()) {
+                    let entries = entries.iter().map(|entry| Bytes::copy_from_slice(entry));
+                    shared.arrived(*epoch, *first, *last, entries);
+                }
+                return Ok(());
+            }
             Operation::Broadcast { event, volatile, latest, lane } => {
                 (event, *volatile, Waits { latest: *latest, lane: *lane })
             }
         };
         let (args, compress) = (event.event()?, event.compress);
-        if volatile {
-            let packet = encode_event(self.path(), None, args.name(), &args)?.compress(compress);
-            return self.broadcast_volatile(target, None, &packet, Scope::Local, waits);
+        let Some(store) = self.delivery().shared() else {
+            return self.apply_event(target, &args, compress, volatile, waits);
+        };
+        // It must not overtake what the other node has put into the log before.
+        let (namespace, target, waits) = (self.clone(), OwnedTarget::of(target), OwnedWaits::of(waits));
+        store.after_arrivals(move || {
+            let applied =
+                namespace.apply_event(&target.borrowed(), &args, compress, volatile, waits.borrowed());
+            if let Err(error) = applied {
+                tracing::warn!(%error, "event of another node not delivered");
+            }
+        });
+        Ok(())
+    }
+
+    fn apply_event(
+        &self,
+        target: &Target<'_>,
+        args: &Args,
+        compress: bool,
+        volatile: bool,
+        waits: Waits<'_>,
+    ) -> ImksResult<()> {
+        if volatile || self.delivery().shared().is_some() {
+            let packet = encode_event(self.path(), None, args.name(), args)?.compress(compress);
+            if volatile {
+                return self.send_volatile(target, None, &packet, Scope::Local, waits);
+            }
+            self.show(target, None, &packet);
+            self.deliver(target, None, OutgoingEvent::Plain(packet), waits);
+            return Ok(());
         }
-        let event = self.delivery().encode(self.path(), args.name(), &args)?.compress(compress);
+        let event = self.delivery().encode(self.path(), args.name(), args)?.compress(compress);
         self.broadcast(target, None, event, Scope::Local, waits)
     }
 
@@ -105,7 +170,7 @@ impl Namespace {
     }
 
     /// Returns the slot of an event for the selected sockets, if it has a key.
-    fn slot(&self, target: &Target<'_>, latest: Option<&str>) -> Option<Slot> {
+    pub(super) fn slot(&self, target: &Target<'_>, latest: Option<&str>) -> Option<Slot> {
         latest.map(|key| slot(self.path(), &target.rooms, key))
     }
 
@@ -127,7 +192,7 @@ impl Namespace {
         });
     }
 
-    fn change_sockets(&self, target: &Target<'_>, skip: Option<&Socket>, change: Change<'_>) {
+    pub(super) fn change_sockets(&self, target: &Target<'_>, skip: Option<&Socket>, change: Change<'_>) {
         self.delivery().change_absent(target, skip.map(Socket::socket_id), change);
         // Joining and leaving change the rooms, so they must not be iterated meanwhile.
         for socket in self.targets(target, skip) {
@@ -140,7 +205,7 @@ impl Namespace {
     }
 
     /// Shows a broadcast to the outgoing listeners, once per receiver.
-    fn show(&self, target: &Target<'_>, skip: Option<&Socket>, packet: &EncodedPacket) {
+    pub(super) fn show(&self, target: &Target<'_>, skip: Option<&Socket>, packet: &EncodedPacket) {
         if !self.watches_outgoing() {
             return;
         }

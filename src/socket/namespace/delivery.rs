@@ -12,7 +12,7 @@ use crate::socket::data::SavedData;
 use crate::socket::recovery::config::{Recovery, RecoveryStatus};
 use crate::socket::recovery::event::RecoverableEvent;
 use crate::socket::recovery::session_store::{
-    Accepted, Addressees, AwaySession, Link, Position, Refused, Restored, SessionStore,
+    Accepted, Addressees, AwaySession, Link, Position, Refused, Restored, SessionStore, SharedLog,
 };
 use crate::socket::socket_id::SocketId;
 
@@ -52,10 +52,10 @@ impl OutgoingEvent {
 }
 
 impl Delivery {
-    /// Creates plain delivery without recovery, or delivery through a new log.
-    pub(crate) fn new(recovery: Option<&Recovery>) -> ImksResult<Self> {
+    /// Creates plain delivery without recovery, or delivery through a log: a new one in memory, or one that nodes share.
+    pub(crate) fn new(recovery: Option<&Recovery>, shared: Option<SharedLog>) -> ImksResult<Self> {
         Ok(match recovery {
-            Some(recovery) => Self::Logged(SessionStore::new(recovery)?),
+            Some(recovery) => Self::Logged(SessionStore::new(recovery, shared)?),
             None => Self::Plain,
         })
     }
@@ -63,6 +63,21 @@ impl Delivery {
     /// Returns what is stored for clients that may return, or `None` without recovery.
     pub(crate) fn status(&self) -> Option<RecoveryStatus> {
         self.store().map(SessionStore::status)
+    }
+
+    /// Returns the store whose log nodes share, if that is so.
+    pub(crate) fn shared(&self) -> Option<&Arc<SessionStore>> {
+        match self {
+            Self::Logged(store) => store.shared().map(|_| store),
+            Self::Plain => None,
+        }
+    }
+
+    /// Waits until what this node has sent is on its way to all nodes, in its order.
+    pub(crate) async fn settle(&self) {
+        if let Some(store) = self.shared() {
+            store.settle().await;
+        }
     }
 
     /// Links a new socket to a session, if the namespace has sessions. The session is the one that the client
@@ -93,11 +108,11 @@ impl Delivery {
     ) {
         match (event, self) {
             (OutgoingEvent::Plain(packet), _) => deliver(&packet, None),
-            (OutgoingEvent::Recoverable(event), Self::Logged(store)) => {
+            (OutgoingEvent::Recoverable(event), Self::Logged(store)) if store.shared().is_none() => {
                 store.publish(addressees(), event, |packet, position| deliver(packet, Some(position)));
             }
-            // Only a log creates such events.
-            (OutgoingEvent::Recoverable(event), Self::Plain) => deliver(&event.plain(), None),
+            // One that does not take the way through a shared log, such as to a client of Socket.IO v2.
+            (OutgoingEvent::Recoverable(event), _) => deliver(&event.plain(), None),
         }
     }
 
@@ -162,7 +177,8 @@ impl Delivery {
 
     /// Applies a change to the sessions of absent clients.
     pub(crate) fn change_absent(&self, target: &Target<'_>, skip: Option<SocketId>, change: Change<'_>) {
-        let Some(store) = self.store() else { return };
+        // Changes of sessions of all nodes are in the log that they share.
+        let Some(store) = self.store().filter(|store| store.shared().is_none()) else { return };
         let meant = |session: &AwaySession<'_>| {
             (target.rooms.is_empty() || target.rooms.iter().any(|room| session.is_in(room)))
                 && !target.except.iter().any(|room| session.is_in(room))

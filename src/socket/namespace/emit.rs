@@ -33,7 +33,7 @@ impl Socket {
     /// Sends an event that replaces an earlier one with the same key that still waits for this client; see
     /// [`Broadcast::latest`](crate::socket::Broadcast::latest).
     pub fn emit_latest(&self, key: &str, event: &str, args: &impl Arguments) -> ImksResult<()> {
-        self.emit_event(event, args, true, Some(slot(self.namespace().path(), &[], key)))
+        self.emit_event(event, args, true, Some(key))
     }
 
     /// Sends an event that must not be compressed in transit, because it holds a secret beside text that
@@ -47,10 +47,14 @@ impl Socket {
         event: &str,
         args: &impl Arguments,
         compress: bool,
-        slot: Option<Slot>,
+        latest: Option<&str>,
     ) -> ImksResult<()> {
         let delivery = self.namespace().delivery();
         let event = delivery.encode(self.namespace().path(), event, args)?.compress(compress);
+        if let Some(store) = delivery.shared().filter(|_| self.link().is_some()) {
+            return self.emit_logged(store, &event.packet(), latest);
+        }
+        let slot = latest.map(|key| slot(self.namespace().path(), &[], key));
         if self.namespace().watches_outgoing() {
             show_outgoing(self, &event.packet().args()?);
         }

@@ -17,6 +17,7 @@ use crate::node::NodeId;
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::encoder::{encode_ack, encode_event};
 use crate::socket::codec::packet::{Args, MAIN_NAMESPACE};
+use crate::socket::data::RestoreValue;
 use crate::socket::reason::DisconnectReason;
 
 /// An event from a client, as its handler sees it.
@@ -308,6 +309,8 @@ pub(crate) struct Hooks {
     pub(crate) described: Option<DescribeHook>,
     /// Called when the data that a socket shares with other nodes changes.
     pub(crate) data: Option<DataHook>,
+    /// How values of sockets are made of what another node has stored, by name.
+    pub(crate) restored: HashMap<&'static str, RestoreValue>,
 }
 
 impl Hooks {

@@ -14,8 +14,9 @@ use crate::engine::{Close, CloseReason, SendError};
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_connect, encode_disconnect};
+use crate::socket::data::SavedData;
 use crate::socket::reason::DisconnectReason;
-use crate::socket::recovery::session_store::{Accepted, Link, Refused};
+use crate::socket::recovery::session_store::{Accepted, Link, Refused, SharedValues};
 
 /// A socket that its connect hook has not accepted yet. If it is dropped before it is open, it leaves all
 /// rooms.
@@ -52,6 +53,30 @@ impl Namespace {
             return None;
         }
         self.hooks().admit(socket, payload)
+    }
+
+    /// Prepares for a joining client. Returns false if the log that nodes share cannot be read.
+    pub(crate) async fn prepare(&self, payload: &ConnectPayload) -> bool {
+        let Some(store) = self.delivery().shared() else { return true };
+        let restore = |values: SharedValues| SavedData::from_json(values, &self.hooks().restored);
+        store.prepare(payload.credentials(), &restore).await
+    }
+
+    /// Whether [`Namespace::take_session`] has to be asked before the socket is opened.
+    pub(crate) fn has_to_take(&self, socket: &Socket, accept: &Accept) -> bool {
+        // Who is not the owner gets a new session, and must not disturb this one.
+        self.delivery().shared().is_some()
+            && socket
+                .link()
+                .is_some_and(|link| link.is_resumed() && self.delivery().is_owner(link, accept.owner()))
+    }
+
+    /// Makes this node the owner of the session that a client returns to. Returns false if another node was faster.
+    pub(crate) async fn take_session(&self, socket: &Socket) -> bool {
+        match (self.delivery().shared(), socket.link()) {
+            (Some(store), Some(link)) => store.take(link).await,
+            _ => true,
+        }
     }
 
     pub(crate) fn connected(&self, socket: Socket) -> Option<BoxFuture<'static, ()>> {
@@ -94,17 +119,26 @@ impl Namespace {
         let opened = self.delivery().open(link, accepted, |opening| {
             joined.extend(opening.rooms.iter().filter_map(|room| socket.enter(room)));
             self.insert(socket);
-            let mut welcome = opening.missed;
+            let (before, after) = match link.is_resumed() {
+                true => (opening.missed, Vec::new()),
+                false => (Vec::new(), opening.missed),
+            };
+            let mut welcome = before;
             welcome.push(socket.connect_reply());
             welcome.extend(events);
             welcome.extend(last.map(|last| last.stamp(opening.offset.as_str())));
-            socket.open(&welcome, !link.is_resumed(), accept.reservation()).map_err(|error| {
+            welcome.extend(after);
+            let logged = !link.is_resumed() && self.delivery().shared().is_none();
+            socket.open(&welcome, logged, accept.reservation()).map_err(|error| {
                 failure = error;
                 Refused::Closed
             })
         });
         // Hooks may do anything, so they run without a lock.
         joined.iter().for_each(|(room, created)| socket.tell_joined(room, *created));
+        if opened.is_ok() && link.is_resumed() {
+            socket.tell_taken();
+        }
         opened.map_err(|refused| match refused {
             Refused::Lost => NotOpened::WithoutRecovery,
             Refused::Closed => NotOpened::Failed(socket.not_sent(failure)),

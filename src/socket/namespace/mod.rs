@@ -20,6 +20,7 @@ pub(crate) mod delivery;
 mod emit;
 pub(crate) mod handlers;
 pub(crate) mod lifecycle;
+mod logged;
 mod membership;
 #[allow(clippy::module_inception, reason = "the thing is called a namespace")]
 pub(crate) mod namespace;

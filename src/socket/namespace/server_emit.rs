@@ -33,6 +33,7 @@ impl Namespace {
         timeout: Duration,
     ) -> ImksResult<ServerAnswers> {
         let event = self.encode(event, args)?;
+        self.delivery().settle().await;
         let request = self.cluster().server_side_emit_with_ack(self.path(), &event, timeout)?;
         let (answers, silent) = request.await;
         Ok(ServerAnswers { answers, silent })

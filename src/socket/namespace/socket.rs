@@ -263,6 +263,24 @@ impl Socket {
         if !self.is_connected() {
             return Err(SendError::Closed);
         }
+        let Some((store, link)) = self.0.namespace.delivery().shared().zip(self.link()) else {
+            return self.answer_now(packet, hold);
+        };
+        // What the client has been told must be true on any other node.
+        let (socket, reservation) = (self.clone(), hold(packet.iter().map(Frame::len).sum()));
+        store.after(Some(link), move || {
+            if socket.answer_now(packet, |_| reservation).is_err() {
+                tracing::debug!(socket_sid = %socket.id(), "client left before its answer");
+            }
+        });
+        Ok(())
+    }
+
+    fn answer_now(
+        &self,
+        packet: EncodedPacket,
+        hold: impl FnOnce(usize) -> Option<Reservation>,
+    ) -> Result<(), SendError> {
         let outbox = &self.0.outbox;
         if self.0.dialect == Dialect::Default && packet.len() == 1 && lane == Lane::Chat {
             let Some(frame) = packet.into_frames().pop() else { return Ok(()) };

@@ -2,4 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod event;
+pub mod log;
+#[cfg(test)]
+pub(crate) mod log_sim;
 pub(crate) mod session_store;

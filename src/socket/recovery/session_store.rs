@@ -7,16 +7,20 @@
 //! packets, joins, leaves and departures, so that the set of packets a client should have got after a given
 //! one is well defined. In doubt the client gets a new session, which is always correct.
 //!
-//! Methods take and return plain values (ids, names of rooms, positions, frames), so that another node could
-//! be asked instead.
+//! The log is in memory, or one that the stores of several nodes share (`shared`).
 
+mod arrivals;
+mod follow;
 mod link;
 mod log;
+mod outgoing;
 mod purge;
 mod record;
 mod replay;
+mod saved;
 mod sent;
 mod sessions;
+mod shared;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -25,15 +29,18 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::follow::Recipient;
 pub(crate) use self::link::Link;
 use self::link::{Credentials, Pid};
-pub(crate) use self::log::Addressees;
+pub(crate) use self::log::{Addressees, Logged, Made};
 use self::log::{Bounds, Epoch, OffsetText};
-use self::record::{Joining, Memberships, Record, State};
+use self::record::{Joining, Memberships, Record, State, Stored};
+pub(crate) use self::saved::SharedValues;
 pub(crate) use self::sent::Position;
 use self::sent::SentPositions;
 pub(crate) use self::sessions::AwaySession;
 use self::sessions::Sessions;
+pub(crate) use self::shared::SharedLog;
 use super::config::{Recovery, RecoveryStatus};
 use super::event::RecoverableEvent;
 use crate::error::ImksResult;
@@ -64,19 +71,20 @@ pub(crate) enum Refused {
 /// The sessions of one namespace, and the packets that their clients may have missed.
 pub(crate) struct SessionStore {
     config: Recovery,
-    epoch: Epoch,
+    /// The log that other nodes share. Without one, the log is in memory.
+    shared: Option<SharedLog>,
     state: Mutex<Sessions>,
     tasks: TaskTracker,
     this: Weak<SessionStore>,
 }
 
 impl SessionStore {
-    pub(crate) fn new(config: &Recovery) -> ImksResult<Arc<Self>> {
-        let epoch = Epoch::random()?;
+    pub(crate) fn new(config: &Recovery, shared: Option<SharedLog>) -> ImksResult<Arc<Self>> {
+        let state = Sessions { epoch: Epoch::random()?, ..Sessions::default() };
         Ok(Arc::new_cyclic(|this| Self {
             config: config.clone(),
-            epoch,
-            state: Mutex::default(),
+            shared,
+            state: Mutex::new(state),
             tasks: TaskTracker::new(),
             this: this.clone(),
         }))
@@ -95,7 +103,8 @@ impl SessionStore {
     /// Returns a session for a joining client: the earlier one named in its payload if it can be recovered,
     /// else a new one.
     pub(crate) fn begin(&self, payload: Option<&str>) -> ImksResult<Link> {
-        if let Some(credentials) = payload.and_then(|payload| Credentials::find(payload, self.epoch)) {
+        let epoch = self.state.lock().epoch;
+        if let Some(credentials) = payload.and_then(|payload| Credentials::find(payload, epoch)) {
             if let Some(link) = self.claim(&credentials) {
                 return Ok(link);
             }
@@ -121,9 +130,10 @@ impl SessionStore {
             sent: sent.clone(),
             greeted: false,
             joining,
+            stored: Stored::default(),
         };
         state.by_pid.insert(pid, record);
-        Ok(Link { pid, id, claim, sent, resume: None })
+        Ok(Link { pid, id, claim, sent, resume: None, waits_for: Default::default() })
     }
 
     /// Appends an event to the log and delivers it to the connected sockets.
@@ -137,14 +147,14 @@ impl SessionStore {
     ) {
         let mut state = self.state.lock();
         let position = state.log.last() + 1;
-        let packet = event.stamp(self.epoch.offset(position).as_str());
+        let packet = event.stamp(state.epoch.offset(position).as_str());
         deliver(&packet, position);
         if state.by_pid.is_empty() {
             state.log.skip();
             return;
         }
         let bounds = Bounds { packets_max: self.config.packets_max, bytes_max: self.config.bytes_max };
-        state.log.push(addressees, packet, Instant::now(), bounds);
+        state.log.push(Logged::Packet(addressees, packet), Instant::now(), bounds);
         self.watch(&mut state);
     }
 
@@ -161,6 +171,7 @@ impl SessionStore {
             && let Some(memberships) = state.memberships(link)
         {
             memberships.joined(room.clone(), at);
+            self.changed(&mut state, link);
         }
         entered
     }
@@ -177,7 +188,16 @@ impl SessionStore {
         if let Some(joining) = state.joining(link) {
             joining.dropped.insert(room.into());
         }
+        self.changed(&mut state, link);
         left
+    }
+
+    /// Notes that a session must be stored in the shared log, if there is one.
+    fn changed(&self, state: &mut Sessions, link: &Link) {
+        if self.shared.is_some() {
+            state.touch(link);
+            self.wake_writer();
+        }
     }
 
     /// Returns those rooms of the session being recovered that the connect hook did not remove.
@@ -196,6 +216,7 @@ impl SessionStore {
         let mut state = self.state.lock();
         if let Some(record) = state.by_pid.get_mut(&link.pid).filter(|record| record.is_held_by(link.claim)) {
             record.data = data();
+            self.changed(&mut state, link);
         }
     }
 
@@ -232,14 +253,21 @@ impl SessionStore {
         memberships.merge(&joining.memberships);
         memberships.became_member(last);
         let missed = match &link.resume {
-            None => Vec::new(),
+            None if self.shared.is_none() => Vec::new(),
+            // What the hook sent to the socket has taken the way through the log.
+            None if memberships.began() + 1 < state.log.first() => return Err(Refused::Lost),
+            None => {
+                let began = memberships.began();
+                self.missed(&state.log, record.id, &memberships, began).ok_or(Refused::Lost)?
+            }
             // An earlier socket that was still connected has been closed by now.
             Some(back) => {
                 let from = self.resume_from(&state.log, record, back.offset).ok_or(Refused::Lost)?;
+                record.sent.known_after(from);
                 self.missed(&state.log, record.id, &memberships, from).ok_or(Refused::Lost)?
             }
         };
-        let offset = self.epoch.offset(if link.is_resumed() { last } else { memberships.began() });
+        let offset = state.epoch.offset(if link.is_resumed() { last } else { memberships.began() });
         let rooms = memberships.rooms().cloned().collect();
         let (positions, missed): (Vec<_>, _) = missed.into_iter().unzip();
         open(Restored { missed, rooms, offset })?;
@@ -259,6 +287,7 @@ impl SessionStore {
         if link.is_resumed() {
             metrics::RECOVERIES.of(Return::Recovered).increment();
         }
+        self.changed(state, link);
         Ok(())
     }
 
@@ -270,6 +299,7 @@ impl SessionStore {
         if record.joining.as_ref().is_some_and(|joining| joining.claim == link.claim) {
             record.joining = None;
         }
+        let (generation, is_new) = (record.stored.generation, matches!(record.state, State::New));
         let over = match record.state {
             State::New => true,
             State::Live(claim) if claim == link.claim && recoverable => {
@@ -277,14 +307,22 @@ impl SessionStore {
                 record.state = State::Away { since, position };
                 state.away.insert(since, link.pid);
                 metrics::RECOVERY_AWAY.add(1);
+                if self.shared.is_some() {
+                    state.outgoing.touch(link.pid);
+                }
                 false
             }
             State::Live(claim) => claim == link.claim,
             State::Away { .. } => false,
         };
         if over {
+            // A session that never opened is not stored.
+            if self.shared.is_some() && !is_new {
+                state.outgoing.end(link.pid, generation);
+            }
             state.remove(link.pid);
         }
+        self.wake_writer();
         while state.away.len() > self.config.sessions_max {
             state.remove_first_away();
         }

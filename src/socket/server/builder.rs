@@ -16,6 +16,8 @@ use crate::socket::cluster::message_bus::MessageBus;
 use crate::socket::namespace::builder::NamespaceBuilder;
 use crate::socket::namespace::delivery::Delivery;
 use crate::socket::namespace::namespace::{Namespace, check_path};
+use crate::socket::recovery::log::RecoveryLog;
+use crate::socket::recovery::session_store::SharedLog;
 
 /// The builder of a server. Namespaces cannot be added after the server is built.
 pub struct ServerBuilder {
@@ -25,6 +27,7 @@ pub struct ServerBuilder {
     namespaces: Vec<(String, NamespaceBuilder)>,
     parents: Vec<(String, NamespaceMatch, NamespaceBuilder)>,
     instruments: Vec<MakeInstrument>,
+    recovery_log: Option<Arc<dyn RecoveryLog>>,
     on_new_namespace: Option<NewNamespaceHook>,
 }
 
@@ -41,6 +44,7 @@ impl Server {
             namespaces: Vec::new(),
             parents: Vec::new(),
             instruments: Vec::new(),
+            recovery_log: None,
             on_new_namespace: None,
         }
     }
@@ -50,6 +54,18 @@ impl ServerBuilder {
     /// Connects the server to others through an adapter. Without one, the server is alone.
     pub fn adapter(mut self, adapter: Arc<dyn Adapter>) -> Self {
         self.adapter = adapter;
+        self
+    }
+
+    /// Keeps the sessions of clients in a log that all nodes share, so that a client which comes back to another node
+    /// continues its session, also if its node has died. Needs [`Config::recovery`], and an adapter if there are other
+    /// nodes. Without a log, sessions are in memory.
+    ///
+    /// Events then reach clients when they are in the log: everybody gets them in the same order, and nobody while the log
+    /// is away. Volatile and local events, and those with an ack, are not in it. Namespaces created on demand keep their
+    /// sessions in memory.
+    pub fn recovery_log(mut self, log: Arc<dyn RecoveryLog>) -> Self {
+        self.recovery_log = Some(log);
         self
     }
 
@@ -119,7 +135,9 @@ impl ServerBuilder {
             let is_watching = instruments.iter().any(|instrument| instrument.path() == path);
             let recovery = self.config.recovery.as_ref().filter(|_| !is_watching);
             let handlers = Arc::new(builder.build());
-            let namespace = Namespace::new(&path, handlers, bus.clone(), Delivery::new(recovery)?, None);
+            let shared = self.recovery_log.clone().map(|log| SharedLog::new(log, &path, node));
+            let delivery = Delivery::new(recovery, shared)?;
+            let namespace = Namespace::new(&path, handlers, bus.clone(), delivery, None);
             namespaces.insert(path.into_boxed_str(), namespace);
         }
         let parent = |(name, rule, builder): (_, _, NamespaceBuilder)| Parent {

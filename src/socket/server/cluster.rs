@@ -1,5 +1,7 @@
 //! The server as a node of the cluster, and access to all its namespaces.
 
+use std::sync::Arc;
+
 use super::server::{Server, WeakServer};
 use crate::node::NodeId;
 use crate::socket::namespace::cluster_link::ClusterLink;
@@ -38,7 +40,12 @@ impl Server {
     }
 
     pub(crate) fn listen_to_bus(&self) {
-        self.0.namespaces.values().for_each(|namespace| self.0.bus.listen(namespace));
+        for namespace in self.0.namespaces.values() {
+            self.0.bus.listen(namespace);
+            if let Some(store) = namespace.delivery().shared() {
+                store.start(Arc::new(namespace.clone()));
+            }
+        }
         let server = self.downgrade();
         self.0.bus.start(move |path| server.upgrade()?.find(path));
         self.0.instruments.iter().for_each(|instrument| instrument.clone().start());
@@ -47,6 +54,9 @@ impl Server {
     /// Leaves the cluster. The other nodes have been notified when this returns.
     pub(crate) async fn leave_bus(&self) {
         self.0.instruments.iter().for_each(|instrument| instrument.stop());
+        for store in self.0.namespaces.values().filter_map(|namespace| namespace.delivery().shared()) {
+            store.stop().await;
+        }
         self.0.bus.leave().await;
     }
 }

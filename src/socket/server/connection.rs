@@ -54,6 +54,19 @@ enum Done {
         payload: ConnectPayload,
         verdict: Result<Accept, ConnectError>,
     },
+    /// The namespace knows the session that the client claims, or cannot know it.
+    Prepared {
+        namespace: Namespace,
+        payload: ConnectPayload,
+        ready: bool,
+    },
+    /// This node owns the session that the client returns to, or another one does.
+    Taken {
+        candidate: JoiningSocket,
+        payload: ConnectPayload,
+        accept: Accept,
+        taken: bool,
+    },
     /// The search for a dynamic namespace is complete.
     Found {
         path: Arc<str>,

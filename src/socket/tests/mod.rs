@@ -5,6 +5,7 @@ mod authenticator;
 mod cluster;
 mod fuzz_corpus;
 mod recovery;
+mod recovery_cluster;
 mod typed;
 
 use std::sync::Arc;

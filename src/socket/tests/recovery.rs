@@ -1,6 +1,6 @@
 //! Tests of connection state recovery, over connections without a network.
 
-mod client;
+pub(super) mod client;
 mod hooks;
 mod model;
 
@@ -28,7 +28,7 @@ fn server() -> Server {
     server_with(Recovery::default(), |_| {})
 }
 
-fn main(server: &Server) -> &Namespace {
+pub(super) fn main(server: &Server) -> &Namespace {
     server.namespace("/").unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,12 +13,25 @@ use super::log::Epoch;
 use super::sent::{Position, SentPositions};
 use crate::error::ImksResult;
 use crate::socket::data::SavedData;
+use crate::socket::recovery::log::SessionKey;
 use crate::socket::socket_id::SocketId;
 
 /// The private id of a session: 128 random bits. Whoever knows it can take over the session, so it is never
 /// logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Pid([u8; 16]);
+
+impl From<Pid> for SessionKey {
+    fn from(pid: Pid) -> Self {
+        Self(pid.0)
+    }
+}
+
+impl From<SessionKey> for Pid {
+    fn from(key: SessionKey) -> Self {
+        Self(key.0)
+    }
+}
 
 impl Pid {
     pub(super) fn random() -> ImksResult<Self> {
@@ -41,6 +55,8 @@ pub(crate) struct Link {
     pub(super) claim: u64,
     pub(super) sent: Arc<SentPositions>,
     pub(super) resume: Option<Resume>,
+    /// The number in the queue of the shared log that answers to the client wait for.
+    pub(super) waits_for: AtomicU64,
 }
 
 /// A client that claims an earlier session with valid credentials.
@@ -76,6 +92,11 @@ impl Link {
     /// Returns the data that the application attached in the earlier session.
     pub(crate) fn data(&self) -> SavedData {
         self.resume.as_ref().map(|back| back.data.clone()).unwrap_or_default()
+    }
+
+    /// Makes later answers to the client wait until this number is released.
+    pub(super) fn waits_for(&self, number: u64) {
+        self.waits_for.fetch_max(number, Ordering::AcqRel);
     }
 
     /// Records that the packet at this position is being sent to the client.

@@ -2,13 +2,14 @@
 //! memory for its bytes only after all receivers have sent theirs.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::record::Memberships;
+use super::record::{Memberships, Record};
 use super::sent::Position;
 use crate::error::ImksResult;
 use crate::socket::codec::encoder::EncodedPacket;
@@ -19,8 +20,8 @@ use crate::socket::socket_id::SocketId;
 ///
 /// An offset is opaque to clients: 16 bytes as base64url that hold epoch and position. Offsets of a lost log
 /// or of another namespace have another epoch and are rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Epoch(u64);
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Epoch(pub(super) u64);
 
 impl Epoch {
     pub(super) fn random() -> ImksResult<Self> {
@@ -102,13 +103,58 @@ impl Addressees {
     }
 }
 
-/// A packet in the log.
+/// What stands at a position of the log.
+#[derive(Debug)]
+pub(crate) enum Logged {
+    /// A packet.
+    Packet(Addressees, EncodedPacket),
+    /// A change that was made to the sockets of all nodes.
+    Change(Addressees, Made),
+    /// Nothing that concerns an absent client.
+    Nothing,
+    /// Something that this version cannot read: a client that may have missed it gets a new session.
+    Unreadable,
+}
+
+/// A change that was made to sockets.
+#[derive(Debug)]
+pub(crate) enum Made {
+    Join(Arc<str>),
+    Leave(Arc<str>),
+    Disconnect,
+}
+
+impl Logged {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Packet(addressees, packet) => {
+                addressees.bytes() + packet.iter().map(crate::engine::Frame::len).sum::<usize>()
+            }
+            Self::Change(addressees, Made::Join(room) | Made::Leave(room)) => addressees.bytes() + room.len(),
+            Self::Change(addressees, Made::Disconnect) => addressees.bytes(),
+            Self::Nothing | Self::Unreadable => 0,
+        }
+    }
+}
+
+/// An entry of the log.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) addressees: Addressees,
-    pub(super) packet: EncodedPacket,
+    pub(super) logged: Logged,
     at: Instant,
     bytes: usize,
+}
+
+impl Entry {
+    /// Makes the change of this entry, if it is one, to the record of an absent client. Returns false if the session does
+    /// not go on.
+    pub(super) fn change(&self, record: &mut Record, at: Position, first: Position) -> bool {
+        match &self.logged {
+            Logged::Change(to, made) => record.change(to, made, at, first),
+            Logged::Packet(..) | Logged::Nothing => true,
+            Logged::Unreadable => false,
+        }
+    }
 }
 
 /// The last packets, without gaps.
@@ -139,19 +185,17 @@ impl Log {
         self.last
     }
 
-    /// Stores a packet at the next position, and drops the oldest ones if the log is full.
-    pub(super) fn push(
-        &mut self,
-        addressees: Addressees,
-        packet: EncodedPacket,
-        at: Instant,
-        bounds: Bounds,
-    ) {
-        let wire: usize = packet.iter().map(crate::engine::Frame::len).sum();
-        let bytes = ENTRY_BYTES + wire + addressees.bytes();
+    /// Starts over, empty, after a position.
+    pub(super) fn begin_after(&mut self, last: Position) {
+        *self = Self { last, ..Self::default() };
+    }
+
+    /// Stores an entry at the next position, and drops the oldest ones if the log is full.
+    pub(super) fn push(&mut self, logged: Logged, at: Instant, bounds: Bounds) {
+        let bytes = ENTRY_BYTES + logged.bytes();
         self.last += 1;
         self.bytes += bytes;
-        self.entries.push_back(Entry { addressees, packet, at, bytes });
+        self.entries.push_back(Entry { logged, at, bytes });
         while self.entries.len() > bounds.packets_max || self.bytes > bounds.bytes_max {
             self.pop();
         }
@@ -175,6 +219,14 @@ impl Log {
     pub(super) fn clear(&mut self) {
         self.entries = VecDeque::new();
         self.bytes = 0;
+    }
+
+    /// Returns the position before which a client that got nothing since then is at risk: what it got last leaves the log
+    /// within half of its length, or is older than `before`.
+    pub(super) fn quiet_before(&self, before: Instant) -> Position {
+        let half = self.first() + self.entries.len() as u64 / 2;
+        let older = self.entries.partition_point(|entry| entry.at < before) as u64;
+        half.max(self.first() + older)
     }
 
     /// Returns the time of the oldest packet.

@@ -11,7 +11,8 @@ use super::sessions::Sessions;
 impl SessionStore {
     /// Starts the purge task, unless it is running or there is nothing that can expire.
     pub(super) fn watch(&self, state: &mut Sessions) {
-        if state.by_pid.is_empty() {
+        // With a shared log, clients of other nodes may come here.
+        if state.by_pid.is_empty() && self.shared.is_none() {
             state.log.clear();
             state.by_pid.shrink_to_fit();
         }
@@ -30,6 +31,11 @@ impl SessionStore {
         now.saturating_duration_since(since) >= self.config.max_disconnection_duration
     }
 
+    /// Returns the age up to which packets are kept.
+    pub(super) fn keep(&self) -> Duration {
+        self.config.max_disconnection_duration + UNNOTICED_MAX
+    }
+
     /// Removes what has expired. Returns the time of the next purge, or `None` if nothing is left.
     fn purge(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
@@ -37,7 +43,7 @@ impl SessionStore {
         while state.away.first_key_value().is_some_and(|((since, _), _)| self.is_too_late(*since, now)) {
             state.remove_first_away();
         }
-        let keep = away_max + UNNOTICED_MAX;
+        let keep = self.keep();
         if let Some(before) = now.checked_sub(keep) {
             state.log.purge(before);
         }

@@ -1,10 +1,13 @@
 //! The record of a session: its owner, its state, and its rooms over time.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::log::{Addressees, Made};
 use super::sent::{Position, SentPositions};
 use crate::socket::data::SavedData;
 use crate::socket::socket_id::SocketId;
@@ -23,12 +26,48 @@ pub(super) struct Record {
     pub(super) greeted: bool,
     /// The socket whose connect hook is running.
     pub(super) joining: Option<Joining>,
+    /// How the session is stored in the shared log, if there is one.
+    pub(super) stored: Stored,
+}
+
+/// How a session is stored in the shared log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stored {
+    /// The number of nodes that have taken the session, counted from 1.
+    pub(super) generation: u64,
+    /// Whether this node is taking the session, so that its generation may be one higher already.
+    pub(super) taking: bool,
+    /// The position of the last packet for the session, if what is stored says so.
+    pub(super) quiet: Option<Position>,
+    /// When it was stored last.
+    pub(super) at: Option<Instant>,
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self { generation: 1, taking: false, quiet: None, at: None }
+    }
 }
 
 impl Record {
     /// Whether this claim is the connected socket.
     pub(super) fn is_held_by(&self, claim: u64) -> bool {
         matches!(self.state, State::Live(held) if held == claim)
+    }
+}
+
+impl Record {
+    /// Applies a change that was made to the sockets of all nodes. Returns false if it ended the session.
+    pub(super) fn change(&mut self, to: &Addressees, made: &Made, at: Position, first: Position) -> bool {
+        if !to.include(self.id, &self.memberships, at) {
+            return true;
+        }
+        match made {
+            Made::Join(room) => self.memberships.joined(room.clone(), at),
+            Made::Leave(room) => self.memberships.left(room, at, first),
+            Made::Disconnect => return false,
+        }
+        true
     }
 }
 
@@ -75,7 +114,7 @@ pub(super) struct Memberships {
 
 /// A room that the session has left.
 #[derive(Debug, Clone)]
-struct PastMembership {
+pub(super) struct PastMembership {
     room: Arc<str>,
     from: Position,
     to: Position,
@@ -84,6 +123,30 @@ struct PastMembership {
 impl Memberships {
     pub(super) fn new(began: Position) -> Self {
         Self { began, member: None, rooms: HashMap::new(), left: VecDeque::new(), known_from: began }
+    }
+
+    /// Returns the form in which memberships are stored.
+    pub(super) fn save(&self) -> SavedMemberships<'_> {
+        SavedMemberships {
+            began: self.began,
+            member: self.member,
+            rooms: self.rooms.iter().map(|(room, from)| (Cow::Borrowed(&**room), *from)).collect(),
+            left: self.left.iter().map(|stay| (Cow::Borrowed(&*stay.room), stay.from, stay.to)).collect(),
+            known_from: self.known_from,
+        }
+    }
+
+    /// Creates memberships from the form in which they are stored.
+    pub(super) fn restore(saved: SavedMemberships<'_>) -> Self {
+        let past =
+            |(room, from, to): (Cow<'_, str>, _, _)| PastMembership { room: (&*room).into(), from, to };
+        Self {
+            began: saved.began,
+            member: saved.member,
+            rooms: saved.rooms.into_iter().map(|(room, from)| ((&*room).into(), from)).collect(),
+            left: saved.left.into_iter().map(past).collect(),
+            known_from: saved.known_from,
+        }
     }
 
     pub(super) fn began(&self) -> Position {
@@ -156,6 +219,18 @@ impl Memberships {
         self.rooms.get(room).is_some_and(|since| position > *since)
             || self.left.iter().any(|stay| position > stay.from && position <= stay.to && *stay.room == *room)
     }
+}
+
+/// Memberships as they are stored in the shared log.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SavedMemberships<'a> {
+    began: Position,
+    member: Option<Position>,
+    #[serde(borrow)]
+    rooms: Vec<(Cow<'a, str>, Position)>,
+    #[serde(borrow)]
+    left: Vec<(Cow<'a, str>, Position, Position)>,
+    known_from: Position,
 }
 
 /// The maximum number of past memberships. Packets from before the dropped ones are not replayed.

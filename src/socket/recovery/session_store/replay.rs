@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::SessionStore;
 use super::link::{Credentials, Link, Resume};
-use super::log::Log;
+use super::log::{Log, Logged};
 use super::record::{Joining, Memberships, Record, State};
 use super::sent::{Next, Position};
 use crate::engine::Frame;
@@ -29,7 +29,8 @@ impl SessionStore {
         let memberships = Memberships::new(state.log.last());
         record.joining = Some(Joining { claim, memberships, dropped: Default::default() });
         let resume = Some(Resume { offset, data: record.data.clone(), asked });
-        Some(Link { pid, id: record.id, claim, sent: record.sent.clone(), resume })
+        let (id, sent) = (record.id, record.sent.clone());
+        Some(Link { pid, id, claim, sent, resume, waits_for: Default::default() })
     }
 
     /// Returns the position up to which the client has everything, if all later packets are still stored.
@@ -68,14 +69,19 @@ impl SessionStore {
     ) -> Option<Vec<(Position, EncodedPacket)>> {
         let (mut missed, mut bytes) = (Vec::new(), 0);
         for (position, entry) in log.after(from) {
-            if !entry.addressees.include(id, memberships, position) {
+            let (addressees, packet) = match &entry.logged {
+                Logged::Packet(addressees, packet) => (addressees, packet),
+                Logged::Unreadable => return None,
+                Logged::Change(..) | Logged::Nothing => continue,
+            };
+            if !addressees.include(id, memberships, position) {
                 continue;
             }
-            bytes += entry.packet.iter().map(Frame::len).sum::<usize>();
+            bytes += packet.iter().map(Frame::len).sum::<usize>();
             if missed.len() >= self.config.replay_packets_max || bytes > self.config.replay_bytes_max {
                 return None;
             }
-            missed.push((position, entry.packet.clone()));
+            missed.push((position, packet.clone()));
         }
         Some(missed)
     }

@@ -50,6 +50,25 @@ impl SentPositions {
         positions.recent.push_back(position);
     }
 
+    /// Creates the positions of a session about which nothing is known.
+    pub(super) fn unknown() -> Self {
+        Self::new(Position::MAX)
+    }
+
+    /// Notes that everything after a position will be recorded, if nothing was known before.
+    pub(super) fn known_after(&self, position: Position) {
+        let mut positions = self.0.lock();
+        if positions.known_after == Position::MAX {
+            positions.known_after = position;
+        }
+    }
+
+    /// Returns the position of the last packet or, if there was none, the position after which there was none.
+    pub(super) fn last(&self) -> Position {
+        let positions = self.0.lock();
+        positions.recent.back().copied().unwrap_or(positions.known_after)
+    }
+
     /// Returns the first packet after a position.
     pub(super) fn next(&self, position: Position) -> Next {
         let positions = self.0.lock();

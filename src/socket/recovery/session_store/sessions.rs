@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::link::{Link, Pid};
-use super::log::Log;
+use super::log::{Epoch, Log};
+use super::outgoing::Outgoing;
 use super::record::{Joining, Memberships, Record, State};
 use super::sent::Position;
 use crate::socket::metrics;
@@ -15,13 +16,17 @@ use crate::socket::socket_id::SocketId;
 /// The state of a store under its lock.
 #[derive(Default)]
 pub(super) struct Sessions {
+    /// The id of the log.
+    pub(super) epoch: Epoch,
     pub(super) log: Log,
     pub(super) by_pid: HashMap<Pid, Record>,
     /// The sessions of absent clients, in the order in which they left.
     pub(super) away: BTreeMap<(Instant, u64), Pid>,
-    claims: u64,
+    pub(super) claims: u64,
     /// Whether the purge task is running.
     pub(super) purging: bool,
+    /// What waits for the shared log, if there is one.
+    pub(super) outgoing: Outgoing,
 }
 
 impl Sessions {
@@ -54,9 +59,21 @@ impl Sessions {
     }
 
     pub(super) fn remove_first_away(&mut self) {
-        if let Some((_, pid)) = self.away.first_key_value() {
-            let pid = *pid;
-            self.remove(pid);
+        let Some((_, pid)) = self.away.first_key_value() else { return };
+        let pid = *pid;
+        // What is stored of it is older than what is known, and must not be trusted.
+        if self.outgoing.is_dirty(pid)
+            && let Some(record) = self.by_pid.get(&pid)
+        {
+            self.outgoing.end(pid, record.stored.generation);
+        }
+        self.remove(pid);
+    }
+
+    /// Notes a change of a session, which has to be stored. What the client is told afterwards waits for that.
+    pub(super) fn touch(&mut self, link: &Link) {
+        if self.by_pid.get(&link.pid).is_some_and(|record| record.is_held_by(link.claim)) {
+            link.waits_for(self.outgoing.touch(link.pid));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::task::Context;
 
 use super::{ConnectionTask, Done};
 use crate::engine::Close;
-use crate::error::ImksResult;
+use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_connect_error};
 use crate::socket::metrics::{self, Connect};
@@ -50,6 +50,17 @@ impl ConnectionTask {
     }
 
     fn ask_to_join(&mut self, namespace: Namespace, payload: ConnectPayload, cx: &mut Context<'_>) {
+        if namespace.delivery().shared().is_none() {
+            return self.begin_to_join(namespace, payload, cx);
+        }
+        let preparing = async move {
+            let ready = namespace.prepare(&payload).await;
+            Done::Prepared { namespace, payload, ready }
+        };
+        self.start(Box::pin(preparing), cx);
+    }
+
+    fn begin_to_join(&mut self, namespace: Namespace, payload: ConnectPayload, cx: &mut Context<'_>) {
         let (outbox, handshake) = (self.connection.outbox().clone(), self.connection.handshake().clone());
         let socket = match Socket::new(namespace.clone(), outbox, handshake, self.dialect, &payload) {
             Ok(socket) => socket,
@@ -75,6 +86,18 @@ impl ConnectionTask {
         let (candidate, payload, verdict) = match done {
             Done::Handled => return,
             Done::Found { path, payload, namespace } => return self.found(&path, payload, namespace, cx),
+            Done::Prepared { namespace, payload, ready: true } => {
+                return self.begin_to_join(namespace, payload, cx);
+            }
+            Done::Prepared { namespace, ready: false, .. } => {
+                let refusal =
+                    ConnectError::from(&ImksError::Timeout("the recovery log did not answer in time"));
+                return self.refuse(namespace.path(), &refusal);
+            }
+            Done::Taken { candidate, payload, accept, taken: true } => {
+                return self.open(candidate, payload, &accept, cx);
+            }
+            Done::Taken { candidate, payload, .. } => return self.join_anew(candidate, payload, cx),
             Done::Verdict { candidate, payload, verdict } => (candidate, payload, verdict),
         };
         let namespace = candidate.0.namespace().clone();
@@ -85,12 +108,34 @@ impl ConnectionTask {
                 return self.refuse(namespace.path(), &refusal);
             }
         };
-        match namespace.open(&candidate.0, &accept) {
+        if !namespace.has_to_take(&candidate.0, &accept) {
+            return self.open(candidate, payload, &accept, cx);
+        }
+        let taking = async move {
+            let taken = namespace.take_session(&candidate.0).await;
+            Done::Taken { candidate, payload, accept, taken }
+        };
+        self.start(Box::pin(taking), cx);
+    }
+
+    /// Lets a client join that cannot continue its session.
+    fn join_anew(&mut self, candidate: JoiningSocket, payload: ConnectPayload, cx: &mut Context<'_>) {
+        let namespace = candidate.0.namespace().clone();
+        drop(candidate);
+        self.connect(namespace.path(), payload.without_recovery(), cx);
+    }
+
+    fn open(
+        &mut self,
+        candidate: JoiningSocket,
+        payload: ConnectPayload,
+        accept: &Accept,
+        cx: &mut Context<'_>,
+    ) {
+        let namespace = candidate.0.namespace().clone();
+        match namespace.open(&candidate.0, accept) {
             Ok(()) => self.welcome(&namespace, &candidate.0, cx),
-            Err(NotOpened::WithoutRecovery) => {
-                drop(candidate);
-                self.connect(namespace.path(), payload.without_recovery(), cx);
-            }
+            Err(NotOpened::WithoutRecovery) => self.join_anew(candidate, payload, cx),
             Err(NotOpened::Failed(error)) => {
                 tracing::debug!(%error, namespace = namespace.path(), "socket not opened");
                 drop(candidate);

@@ -1,0 +1,354 @@
+//! The recovery log that nodes share, in PostgreSQL.
+//!
+//! The row of a bucket is locked while positions are given out, so they are committed in their order and without holes.
+//! All times are the database's, because they are compared between nodes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sqlx::FromRow;
+
+use super::db::{Config, Db, PostgresPool};
+use crate::bus::BoxFuture;
+use crate::error::{ImksError, ImksResult};
+use crate::node::NodeId;
+use crate::socket::recovery_log::{Batch, Found, Keep, RecoveryLog, SessionKey, Tail, Written};
+
+/// Opens the recovery log of a cluster in the PostgreSQL database at `url`. Its tables, `recovery_…`, are created where
+/// they are missing. Clusters with different prefixes do not see each other.
+///
+/// # Errors
+/// [`ImksError::Config`] for another kind of database, [`ImksError::DatabaseOpen`] and [`ImksError::Database`] for one that
+/// does not answer.
+pub async fn postgres(url: &str, prefix: &str) -> ImksResult<Arc<dyn RecoveryLog>> {
+    let config = Config { url: Some(url.into()), max_connections: CONNECTIONS, ..Config::default() };
+    let Db::Postgres(pool) = Db::connect(&config).await? else {
+        return Err(ImksError::Config(
+            "a recovery log that nodes share needs a database of PostgreSQL".into(),
+        ));
+    };
+    let mut lease = pool.lease().await?;
+    let work = Box::pin(async {
+        let mut tx = sqlx::Connection::begin(lease.connection()?).await?;
+        // Of nodes that start at once, one creates the tables.
+        sqlx::query(LOCK_TABLES).execute(&mut *tx).await?;
+        sqlx::raw_sql(TABLES).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok::<_, ImksError>(())
+    });
+    let created = pool.transacted(work).await;
+    lease.settle(created)?;
+    Ok(Arc::new(PostgresLog { pool, prefix: prefix.into() }))
+}
+
+/// The server's database as the recovery log.
+struct PostgresLog {
+    pool: PostgresPool,
+    prefix: Box<str>,
+}
+
+/// The head of a bucket after a batch, and the stored sessions.
+#[derive(FromRow)]
+struct Head {
+    epoch: i64,
+    last: i64,
+    stored: Vec<Vec<u8>>,
+}
+
+/// An entry with the head of its bucket; without an entry if there is none.
+#[derive(FromRow)]
+struct TailRow {
+    epoch: i64,
+    last: i64,
+    position: Option<i64>,
+    entry: Option<Vec<u8>>,
+}
+
+#[derive(FromRow)]
+struct SessionRow {
+    epoch: i64,
+    last: i64,
+    node: String,
+    generation: i64,
+    connected: bool,
+    away_micros: i64,
+    taken_micros: Option<i64>,
+    lease: Option<i64>,
+    record: Vec<u8>,
+}
+
+impl PostgresLog {
+    fn bucket(&self, bucket: &str) -> String {
+        format!("{}:{bucket}", self.prefix)
+    }
+
+    async fn write_batch(&self, bucket: &str, batch: &Batch) -> ImksResult<Written> {
+        let bucket = self.bucket(bucket);
+        let before = match batch.again {
+            true => self.position_of(&bucket, batch).await?,
+            false => None,
+        };
+        // What is there already is not written again.
+        let entries: Vec<&[u8]> = match before {
+            Some(_) => Vec::new(),
+            None => batch.entries.iter().map(|entry| &**entry).collect(),
+        };
+        let head = self.store(&bucket, batch, &entries).await?;
+        let stored: std::collections::HashSet<Vec<u8>> = head.stored.into_iter().collect();
+        let mut taken = Vec::new();
+        for session in &batch.sessions {
+            if !stored.contains(&session.key.0[..]) {
+                taken.push(session.key);
+            }
+        }
+        let first = before.unwrap_or(head.last - to_i64(entries.len() as u64) + 1);
+        let positions = (to_u64(first)..).take(batch.entries.len()).collect();
+        Ok(Written { epoch: head.epoch as u64, positions, taken })
+    }
+
+    /// Returns the position of the first entry of a batch, if the batch is in the log.
+    async fn position_of(&self, bucket: &str, batch: &Batch) -> ImksResult<Option<i64>> {
+        let mut lease = self.pool.lease().await?;
+        let work = Box::pin(async {
+            let mut tx = sqlx::Connection::begin(lease.connection()?).await?;
+            // Waits for an attempt that is still under way.
+            sqlx::query(LOCK).bind(bucket).execute(&mut *tx).await?;
+            let query = sqlx::query_scalar(POSITION_OF).bind(bucket).bind(batch.node.to_string());
+            let position = query.bind(to_i64(batch.number)).fetch_optional(&mut *tx).await?;
+            tx.commit().await?;
+            Ok::<_, ImksError>(position)
+        });
+        let outcome = self.pool.transacted(work).await;
+        lease.settle(outcome)
+    }
+
+    async fn store(&self, bucket: &str, batch: &Batch, entries: &[&[u8]]) -> ImksResult<Head> {
+        let sessions = &batch.sessions;
+        let bytes: Vec<i32> =
+            entries.iter().map(|entry| i32::try_from(entry.len()).unwrap_or(i32::MAX)).collect();
+        let head = sqlx::query_as(WRITE)
+            .bind(bucket)
+            .bind(random_epoch()?)
+            .bind(batch.node.to_string())
+            .bind(to_i64(batch.number))
+            .bind(entries)
+            .bind(bytes)
+            .bind(sessions.iter().map(|session| &session.key.0[..]).collect::<Vec<_>>())
+            .bind(sessions.iter().map(|session| to_i64(session.generation)).collect::<Vec<_>>())
+            .bind(sessions.iter().map(|session| session.away_millis.map(micros)).collect::<Vec<_>>())
+            .bind(sessions.iter().map(|session| &*session.record).collect::<Vec<&[u8]>>())
+            .bind(batch.ended.iter().map(|(key, _)| &key.0[..]).collect::<Vec<_>>())
+            .bind(batch.ended.iter().map(|(_, generation)| to_i64(*generation)).collect::<Vec<_>>())
+            .bind(batch.lease.map(to_i64))
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(head)
+    }
+
+    async fn read_after(&self, bucket: &str, after: u64) -> ImksResult<Tail> {
+        let bucket = self.bucket(bucket);
+        let query = || {
+            sqlx::query_as(READ).bind(&bucket).bind(to_i64(after)).bind(ROWS_PER_READ).bind(BYTES_PER_READ)
+        };
+        let mut rows: Vec<TailRow> = query().fetch_all(&self.pool).await?;
+        if rows.is_empty() {
+            sqlx::query(CREATE).bind(&bucket).bind(random_epoch()?).execute(&self.pool).await?;
+            rows = query().fetch_all(&self.pool).await?;
+        }
+        let mut tail = Tail::default();
+        for TailRow { epoch, last, position, entry } in rows {
+            (tail.epoch, tail.last) = (epoch as u64, to_u64(last));
+            let (Some(position), Some(entry)) = (position, entry) else { continue };
+            if tail.entries.is_empty() {
+                tail.first = to_u64(position);
+            }
+            tail.entries.push(Bytes::from(entry));
+        }
+        Ok(tail)
+    }
+
+    async fn find_session(&self, bucket: &str, key: SessionKey) -> ImksResult<Option<Found>> {
+        let query = sqlx::query_as(FIND).bind(self.bucket(bucket)).bind(&key.0[..]);
+        let Some(row): Option<SessionRow> = query.fetch_optional(&self.pool).await? else { return Ok(None) };
+        let node = NodeId::parse(&row.node).ok_or(ImksError::Internal("stored node id"))?;
+        let millis = |micros: i64| to_u64(micros) / 1_000;
+        Ok(Some(Found {
+            epoch: row.epoch as u64,
+            last: to_u64(row.last),
+            node,
+            generation: to_u64(row.generation),
+            connected: row.connected,
+            away_millis: millis(row.away_micros),
+            taken_millis: row.taken_micros.map(millis),
+            lease: row.lease.map(to_u64),
+            record: row.record.into(),
+        }))
+    }
+}
+
+impl RecoveryLog for PostgresLog {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn write<'a>(&'a self, bucket: &'a str, batch: &'a Batch) -> BoxFuture<'a, ImksResult<Written>> {
+        Box::pin(self.write_batch(bucket, batch))
+    }
+
+    fn read<'a>(&'a self, bucket: &'a str, after: u64) -> BoxFuture<'a, ImksResult<Tail>> {
+        Box::pin(self.read_after(bucket, after))
+    }
+
+    fn find<'a>(&'a self, bucket: &'a str, key: SessionKey) -> BoxFuture<'a, ImksResult<Option<Found>>> {
+        Box::pin(self.find_session(bucket, key))
+    }
+
+    fn take<'a>(
+        &'a self,
+        bucket: &'a str,
+        key: SessionKey,
+        generation: u64,
+        node: NodeId,
+    ) -> BoxFuture<'a, ImksResult<bool>> {
+        Box::pin(async move {
+            let query =
+                sqlx::query(TAKE).bind(self.bucket(bucket)).bind(key.0.to_vec()).bind(to_i64(generation));
+            Ok(query.bind(node.to_string()).execute(&self.pool).await?.rows_affected() == 1)
+        })
+    }
+
+    fn trim<'a>(&'a self, bucket: &'a str, keep: Keep) -> BoxFuture<'a, ImksResult<()>> {
+        Box::pin(async move {
+            let bucket = self.bucket(bucket);
+            let entries = sqlx::query(TRIM_ENTRIES).bind(&bucket).bind(micros(keep.millis));
+            entries.bind(to_i64(keep.entries)).bind(to_i64(keep.bytes)).execute(&self.pool).await?;
+            let sessions = sqlx::query(TRIM_SESSIONS).bind(&bucket).bind(micros(keep.millis));
+            sessions.bind(to_i64(keep.sessions)).execute(&self.pool).await?;
+            sqlx::query(TRIM_LEASES).bind(&bucket).bind(micros(keep.millis)).execute(&self.pool).await?;
+            Ok(())
+        })
+    }
+}
+
+fn random_epoch() -> ImksResult<i64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)?;
+    Ok(i64::from_be_bytes(bytes))
+}
+
+fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn to_u64(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+fn micros(millis: u64) -> i64 {
+    to_i64(millis.saturating_mul(1_000))
+}
+
+macro_rules! now {
+    () => {
+        "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT"
+    };
+}
+
+const TABLES: &str = include_str!("../../migrate/postgres/0202_recovery.sql");
+const LOCK_TABLES: &str = "SELECT pg_advisory_xact_lock(hashtext('imks recovery'))";
+// One statement is one round trip, and everything or nothing.
+const WRITE: &str = concat!(
+    "WITH head AS (
+        INSERT INTO recovery_bucket (bucket, epoch, last) VALUES ($1, $2, CARDINALITY($5::BYTEA[]))
+        ON CONFLICT (bucket) DO UPDATE SET last = recovery_bucket.last + CARDINALITY($5::BYTEA[])
+        RETURNING epoch, last
+    ), entries AS (
+        INSERT INTO recovery_entry (bucket, position, node, number, bytes, entry, written_at)
+        SELECT $1, head.last - CARDINALITY($5) + e.n, $3, $4 + e.n - 1, e.bytes, e.entry, ",
+    now!(),
+    " FROM head, UNNEST($5, $6::INTEGER[]) WITH ORDINALITY AS e(entry, bytes, n)
+    ), given AS (
+        SELECT s.*, ",
+    now!(),
+    " AS at FROM UNNEST($7::BYTEA[], $8::BIGINT[], $9::BIGINT[], $10::BYTEA[]) AS s(key, generation, away, record)
+    ), saved AS (
+        INSERT INTO recovery_session AS held (bucket, key, generation, node, record, saved_at, away_at)
+        SELECT $1, sha256(key), generation, $3, record, at, at - away FROM given ORDER BY key
+        ON CONFLICT (bucket, key) DO UPDATE SET node = EXCLUDED.node, record = EXCLUDED.record,
+            saved_at = EXCLUDED.saved_at, away_at = EXCLUDED.away_at
+        WHERE held.generation = EXCLUDED.generation
+        RETURNING held.key
+    ), ended AS (
+        DELETE FROM recovery_session s USING UNNEST($11::BYTEA[], $12::BIGINT[]) AS e(key, generation)
+        WHERE s.bucket = $1 AND s.key = sha256(e.key) AND s.generation = e.generation
+    ), leased AS (
+        INSERT INTO recovery_lease (bucket, node, position, seen_at)
+        SELECT $1, $3, $13::BIGINT, ",
+    now!(),
+    " WHERE $13 IS NOT NULL
+        ON CONFLICT (bucket, node) DO UPDATE SET position = EXCLUDED.position, seen_at = EXCLUDED.seen_at
+    )
+    SELECT epoch, last, ARRAY(SELECT given.key FROM given JOIN saved ON saved.key = sha256(given.key)) AS stored FROM head"
+);
+const LOCK: &str = "SELECT 1 FROM recovery_bucket WHERE bucket = $1 FOR UPDATE";
+const POSITION_OF: &str =
+    "SELECT position FROM recovery_entry WHERE bucket = $1 AND node = $2 AND number = $3";
+const CREATE: &str =
+    "INSERT INTO recovery_bucket (bucket, epoch, last) VALUES ($1, $2, 0) ON CONFLICT (bucket) DO NOTHING";
+const READ: &str = "SELECT b.epoch, b.last, e.position, e.entry FROM recovery_bucket b LEFT JOIN LATERAL (
+        SELECT position, entry FROM (
+            SELECT position, entry, bytes, SUM(bytes) OVER (ORDER BY position) AS read FROM (
+                SELECT position, entry, bytes FROM recovery_entry
+                WHERE bucket = b.bucket AND position > $2 ORDER BY position LIMIT $3
+            ) few
+        ) counted WHERE read - bytes < $4
+    ) e ON TRUE WHERE b.bucket = $1 ORDER BY e.position";
+const FIND: &str = concat!(
+    "SELECT b.epoch, b.last, s.node, s.generation, s.away_at IS NULL AS connected, s.record, l.position AS lease,
+        ",
+    now!(),
+    " - COALESCE(s.away_at, GREATEST(s.saved_at, l.seen_at)) AS away_micros,
+        ",
+    now!(),
+    " - s.taken_at AS taken_micros
+    FROM recovery_session s JOIN recovery_bucket b ON b.bucket = s.bucket
+        LEFT JOIN recovery_lease l ON l.bucket = s.bucket AND l.node = s.node
+    WHERE s.bucket = $1 AND s.key = sha256($2)"
+);
+// Until it is stored again, the session is as its owner left it.
+const TAKE: &str = concat!(
+    "UPDATE recovery_session s SET generation = generation + 1, node = $4, taken_at = ",
+    now!(),
+    ", away_at = COALESCE(away_at, ",
+    now!(),
+    ") WHERE bucket = $1 AND key = sha256($2) AND generation = $3"
+);
+const TRIM_ENTRIES: &str = concat!(
+    "DELETE FROM recovery_entry WHERE bucket = $1 AND position <= (
+        SELECT MAX(position) FROM (
+            SELECT position, written_at, SUM(bytes) OVER newer AS kept, COUNT(*) OVER newer AS entries
+            FROM recovery_entry WHERE bucket = $1 WINDOW newer AS (ORDER BY position DESC)
+        ) counted WHERE entries > $3 OR kept > $4 OR written_at < ",
+    now!(),
+    " - $2)"
+);
+const TRIM_SESSIONS: &str = concat!(
+    "DELETE FROM recovery_session WHERE bucket = $1 AND key IN (
+        SELECT key FROM (
+            SELECT s.key, s.away_at, COALESCE(s.away_at, GREATEST(s.saved_at, l.seen_at)) AS seen_at,
+                ROW_NUMBER() OVER (ORDER BY s.away_at DESC NULLS LAST) AS rank
+            FROM recovery_session s LEFT JOIN recovery_lease l ON l.bucket = s.bucket AND l.node = s.node
+            WHERE s.bucket = $1
+        ) known WHERE seen_at < ",
+    now!(),
+    " - $2 OR (away_at IS NOT NULL AND rank > $3))"
+);
+const TRIM_LEASES: &str =
+    concat!("DELETE FROM recovery_lease WHERE bucket = $1 AND seen_at < ", now!(), " - $2");
+
+/// The connections of a node: one writes, the others read and find sessions.
+const CONNECTIONS: u32 = 4;
+/// The entries that are read with one query.
+const ROWS_PER_READ: i64 = 512;
+/// The size after which a query reads no further entry, in bytes.
+const BYTES_PER_READ: i64 = 8 << 20;

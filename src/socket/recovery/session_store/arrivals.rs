@@ -1,0 +1,190 @@
+//! Entries of the shared log on their way to this node: put in order, and asked for where one is missing. It does no I/O.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::outgoing::After;
+use super::sent::Position;
+
+/// The entries that have arrived, by position, and what is known of those that have not.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    epoch: u64,
+    early: BTreeMap<Position, Bytes>,
+    bytes: usize,
+    /// The newest position that anybody spoke of.
+    head: Position,
+    /// Whether somebody spoke of another epoch.
+    other_epoch: bool,
+    /// Since when an entry has been missing.
+    hole_since: Option<Instant>,
+    /// The own batches that are in the log: their epoch, their last position, and the number that they release.
+    commits: Vec<(u64, Position, u64)>,
+    /// What came past the log, and comes after the entries that were announced before it.
+    after: Vec<(Position, After)>,
+}
+
+impl Arrivals {
+    /// Starts over with an epoch.
+    pub(super) fn begin(&mut self, epoch: u64) {
+        let (commits, mut after) = (std::mem::take(&mut self.commits), std::mem::take(&mut self.after));
+        after.iter_mut().for_each(|(position, _)| *position = 0);
+        *self = Self { epoch, commits, after, ..Self::default() };
+    }
+
+    /// Adds consecutive entries. Those that do not fit are read from the log later.
+    pub(super) fn add(&mut self, epoch: u64, first: Position, entries: impl ExactSizeIterator<Item = Bytes>) {
+        if entries.len() == 0 {
+            return;
+        }
+        if epoch != self.epoch {
+            self.other_epoch = true;
+            return;
+        }
+        let Some(end) = first.checked_add(entries.len() as u64) else { return };
+        self.head = self.head.max(end - 1);
+        for (position, entry) in (first..).zip(entries) {
+            let fits = self.early.len() < EARLY_MAX && self.bytes + entry.len() <= EARLY_BYTES_MAX;
+            if fits && !self.early.contains_key(&position) {
+                self.bytes += entry.len();
+                self.early.insert(position, entry);
+            }
+        }
+    }
+
+    /// Notes the newest position of the log.
+    pub(super) fn announce(&mut self, epoch: u64, last: Position) {
+        self.other_epoch |= epoch != self.epoch;
+        if epoch == self.epoch {
+            self.head = self.head.max(last);
+        }
+    }
+
+    /// Notes that a batch of this node is in the log.
+    pub(super) fn committed(&mut self, epoch: u64, last: Position, upto: u64) {
+        self.other_epoch |= epoch != self.epoch;
+        self.commits.push((epoch, last, upto));
+    }
+
+    /// Removes and returns the entry after `cursor`, if it is there.
+    pub(super) fn next(&mut self, cursor: Position) -> Option<Bytes> {
+        while let Some(entry) = self.early.first_entry()
+            && *entry.key() <= cursor
+        {
+            self.bytes -= entry.remove().len();
+        }
+        let entry = self.early.remove(&(cursor + 1))?;
+        self.bytes -= entry.len();
+        Some(entry)
+    }
+
+    /// Keeps `after` until what was announced has been delivered. Gives it back if that has happened, or if too many wait.
+    pub(super) fn hold(&mut self, cursor: Position, after: After) -> Result<(), After> {
+        if self.head <= cursor || self.after.len() >= EARLY_MAX {
+            return Err(after);
+        }
+        self.after.push((self.head, after));
+        Ok(())
+    }
+
+    /// Removes and returns what comes after the entries up to `cursor`.
+    pub(super) fn ready(&mut self, cursor: Position) -> Vec<After> {
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            self.after.drain(..).partition(|(position, _)| *position <= cursor);
+        self.after = waiting;
+        ready.into_iter().map(|(_, after)| after).collect()
+    }
+
+    /// Returns the number up to which everything of this node is in the log and at or before `cursor`.
+    pub(super) fn released(&mut self, cursor: Position) -> Option<u64> {
+        let mut released = None;
+        let (epoch, other_epoch) = (self.epoch, self.other_epoch);
+        self.commits.retain(|(of, last, upto)| {
+            // What was in an earlier log is lost, and nothing waits for it.
+            let done = if *of == epoch { *last <= cursor } else { !other_epoch };
+            if done {
+                released = released.max(Some(*upto));
+            }
+            !done
+        });
+        released
+    }
+
+    /// Returns when the log has to be read because of what is missing after `cursor`, if anything is.
+    pub(super) fn read_at(&mut self, cursor: Position, now: Instant) -> Option<Instant> {
+        if self.other_epoch {
+            return Some(now);
+        }
+        if self.head <= cursor {
+            self.hole_since = None;
+            return None;
+        }
+        Some(*self.hole_since.get_or_insert(now) + HOLE_MAX)
+    }
+
+    /// Notes that the log was read up to its newest position, and that its epoch is the known one.
+    pub(super) fn was_read(&mut self, last: Position) {
+        self.head = last;
+        self.other_epoch = false;
+        self.hole_since = None;
+    }
+}
+
+/// How long an entry that another node has announced may be on its way before it is read from the log.
+const HOLE_MAX: std::time::Duration = std::time::Duration::from_millis(30);
+
+/// The maximum number of entries that came too early, and of events past the log that wait for entries. More are read from the log later.
+pub(crate) const EARLY_MAX: usize = 4_096;
+
+/// The maximum size of the entries that came too early in bytes. More are read from the log later.
+pub(crate) const EARLY_BYTES_MAX: usize = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(count: usize) -> impl ExactSizeIterator<Item = Bytes> {
+        (0..count).map(|_| Bytes::from_static(b"x"))
+    }
+
+    #[tokio::test]
+    async fn entries_come_in_order_whatever_order_they_arrived_in_and_a_hole_is_read_soon() {
+        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        arrivals.begin(7);
+        assert_eq!(arrivals.read_at(0, now), None);
+        arrivals.add(7, 3, entries(2));
+        assert!(arrivals.next(0).is_none());
+        assert_eq!(arrivals.read_at(0, now), Some(now + HOLE_MAX));
+        arrivals.add(7, 1, entries(3));
+        assert!((0..4).all(|cursor| arrivals.next(cursor).is_some()) && arrivals.next(4).is_none());
+        assert_eq!((arrivals.read_at(4, now), arrivals.bytes), (None, 0));
+        arrivals.add(7, 2, entries(2));
+        assert!(arrivals.next(4).is_none() && arrivals.early.is_empty(), "copies");
+        arrivals.announce(7, 5);
+        assert_eq!(arrivals.read_at(4, now), Some(now + HOLE_MAX));
+        arrivals.add(8, 1, entries(1));
+        assert_eq!(arrivals.read_at(4, now), Some(now), "another log");
+    }
+
+    #[test]
+    fn own_batches_are_done_when_this_node_has_delivered_them_or_they_are_lost() {
+        let mut arrivals = Arrivals::default();
+        arrivals.begin(7);
+        arrivals.committed(7, 3, 10);
+        arrivals.committed(7, 5, 20);
+        assert_eq!(arrivals.released(2), None);
+        assert_eq!(arrivals.released(3), Some(10));
+        arrivals.begin(8);
+        assert_eq!(arrivals.released(0), Some(20));
+    }
+
+    #[test]
+    fn what_came_too_early_is_bounded() {
+        let mut arrivals = Arrivals::default();
+        arrivals.add(0, 2, entries(EARLY_MAX + 10));
+        assert_eq!((arrivals.early.len(), arrivals.head), (EARLY_MAX, EARLY_MAX as u64 + 11));
+        arrivals.add(0, u64::MAX, entries(2));
+    }
+}

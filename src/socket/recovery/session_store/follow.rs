@@ -1,0 +1,396 @@
+//! The tasks between a session store and the log that it shares with other nodes: one writes, one takes what is new.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::SessionStore;
+use super::link::Pid;
+use super::log::{Epoch, Logged};
+use super::outgoing::Taken;
+use super::record::State;
+use super::saved;
+use super::sent::Position;
+use super::sessions::Sessions;
+use super::shared::SharedLog;
+use crate::error::ImksResult;
+use crate::socket::metrics;
+use crate::socket::recovery::log::{Batch, Keep, SavedSession, Tail, Written};
+use crate::socket::socket_id::SocketId;
+
+/// A namespace whose store shares its log with other nodes.
+pub(crate) trait Recipient: Send + Sync + 'static {
+    /// Takes the next entry of the log: keeps it in the store and, if it is `live`, makes it happen on this node.
+    fn take(&self, entry: &[u8], live: bool);
+
+    /// Tells the other nodes about entries that this node has appended.
+    fn publish(&self, epoch: u64, first: Position, entries: &[Bytes]);
+
+    /// Closes the connection of a socket whose session is gone.
+    fn end(&self, id: SocketId);
+}
+
+impl SessionStore {
+    /// Starts to write to the shared log and to take from it, until [`SessionStore::stop`].
+    pub(crate) fn start(self: &Arc<Self>, recipient: Arc<dyn Recipient>) {
+        let Some(shared) = &self.shared else { return };
+        if shared.started.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.tasks.spawn(self.clone().write(recipient.clone()));
+        self.tasks.spawn(self.clone().follow(recipient));
+    }
+
+    /// Writes what is left, and stops.
+    pub(crate) async fn stop(&self) {
+        let Some(shared) = &self.shared else { return };
+        if !shared.stop.is_cancelled() {
+            self.settle().await;
+            shared.stop.cancel();
+        }
+    }
+
+    /// Whether everything that this node has queued is in the log and has been delivered here.
+    #[cfg(test)]
+    pub(crate) fn is_settled(&self) -> bool {
+        let last = self.state.lock().outgoing.last();
+        self.shared.as_ref().is_none_or(|shared| *shared.released.borrow() >= last)
+    }
+
+    /// Stops at once, as a process that is killed: what was not written is lost.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        if let Some(shared) = &self.shared {
+            shared.stop.cancel();
+        }
+    }
+
+    async fn write(self: Arc<Self>, recipient: Arc<dyn Recipient>) {
+        let Some(shared) = &self.shared else { return };
+        let work = async {
+            let mut trimmed = Instant::now();
+            let mut known = shared.cursor.subscribe();
+            loop {
+                // Positions mean nothing before the log is known.
+                if known.wait_for(Option::is_some).await.is_err() {
+                    return;
+                }
+                while let Some((batch, upto)) = self.next_batch(shared, Instant::now()) {
+                    let written = insist(shared, batch.clone()).await;
+                    self.written(shared, &batch, upto, written, &*recipient);
+                }
+                if trimmed.elapsed() >= TRIM_INTERVAL {
+                    trimmed = Instant::now();
+                    self.trim(shared).await;
+                }
+                // A lease is renewed in time even if there is nothing else to write.
+                let _ = timeout(LEASE_INTERVAL, shared.work.notified()).await;
+            }
+        };
+        shared.stop.run_until_cancelled(work).await;
+    }
+
+    /// Takes what is to be written next from the queue, if there is anything.
+    fn next_batch(&self, shared: &SharedLog, now: Instant) -> Option<(Batch, u64)> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let quiet_before = state.log.quiet_before(now.checked_sub(QUIET_AFTER).unwrap_or(now));
+        let mut lease = None;
+        if state.outgoing.lease_is_due(now) {
+            state.outgoing.leased(now);
+            lease = correct(state, quiet_before, now).then(|| state.log.last());
+        }
+        if state.outgoing.is_empty() && lease.is_none() {
+            return None;
+        }
+        let Taken { number, entries, dirty, ended, upto } = state.outgoing.take();
+        let ended = ended.into_iter().map(|(pid, generation)| (pid.into(), generation)).collect();
+        let sessions = Vec::with_capacity(dirty.len());
+        let mut batch = Batch { node: shared.node, number, entries, sessions, ended, lease, again: false };
+        for pid in dirty {
+            save(state, pid, quiet_before, &mut batch);
+        }
+        Some((batch, upto))
+    }
+
+    fn written(
+        &self,
+        shared: &SharedLog,
+        batch: &Batch,
+        upto: u64,
+        written: Written,
+        recipient: &dyn Recipient,
+    ) {
+        let generations: HashMap<Pid, u64> =
+            batch.sessions.iter().map(|session| (session.key.into(), session.generation)).collect();
+        for key in written.taken {
+            let pid = Pid::from(key);
+            if let Some(id) = generations.get(&pid).and_then(|generation| self.lost(pid, *generation)) {
+                recipient.end(id);
+            }
+        }
+        for (first, entries) in runs(&written.positions, &batch.entries) {
+            recipient.publish(written.epoch, first, entries);
+        }
+        // Without entries there is nothing to wait for.
+        let last = written.positions.last().copied().unwrap_or_default();
+        let mut arrivals = shared.arrivals.lock();
+        for (first, entries) in runs(&written.positions, &batch.entries) {
+            arrivals.add(written.epoch, first, entries.iter().cloned());
+        }
+        arrivals.committed(written.epoch, last, upto);
+        drop(arrivals);
+        shared.arrived.notify_one();
+    }
+
+    async fn trim(&self, shared: &SharedLog) {
+        let keep = Keep {
+            millis: u64::try_from((self.keep() + LEASE_INTERVAL).as_millis()).unwrap_or(u64::MAX),
+            entries: self.config.packets_max as u64,
+            bytes: self.config.bytes_max as u64,
+            sessions: self.config.sessions_max as u64,
+        };
+        match timeout(WRITE_MAX, shared.log.trim(&shared.bucket, keep)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, log = shared.log.name(), "recovery log not trimmed"),
+            Err(_) => tracing::warn!(log = shared.log.name(), "recovery log not trimmed in time"),
+        }
+    }
+
+    async fn follow(self: Arc<Self>, recipient: Arc<dyn Recipient>) {
+        let Some(shared) = &self.shared else { return };
+        let work = async {
+            self.load(shared, &*recipient).await;
+            let mut polled = Instant::now();
+            loop {
+                self.take_arrivals(shared, &*recipient).await;
+                let now = Instant::now();
+                let missing = shared.arrivals.lock().read_at(self.position(), now);
+                let urgent = shared.urgent.swap(false, Ordering::AcqRel);
+                let at = if urgent {
+                    now
+                } else {
+                    missing.unwrap_or(polled + POLL_INTERVAL).min(polled + POLL_INTERVAL)
+                };
+                if at > now {
+                    tokio::select! {
+                        () = shared.arrived.notified() => {}
+                        () = sleep_until(at) => {}
+                    }
+                    continue;
+                }
+                polled = now;
+                if missing.is_some() {
+                    metrics::RECOVERY_HOLES.increment();
+                }
+                self.read(shared, &*recipient).await;
+            }
+        };
+        shared.stop.run_until_cancelled(work).await;
+    }
+
+    /// Delivers what has arrived and follows on what was delivered.
+    async fn take_arrivals(&self, shared: &SharedLog, recipient: &dyn Recipient) {
+        let mut turn = 0;
+        loop {
+            let cursor = self.position();
+            let Some(entry) = shared.arrivals.lock().next(cursor) else { break };
+            self.place_next(cursor, &entry, recipient, true);
+            turn += 1;
+            if turn % ENTRIES_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let cursor = self.position();
+        let ready = shared.arrivals.lock().ready(cursor);
+        ready.into_iter().for_each(|after| after());
+        let released = shared.arrivals.lock().released(cursor);
+        if let Some(upto) = released {
+            self.release(shared, upto);
+        }
+        shared.cursor.send_if_modified(|known| known.is_some() && known.replace(cursor) != Some(cursor));
+    }
+
+    fn place_next(&self, cursor: Position, entry: &[u8], recipient: &dyn Recipient, live: bool) {
+        recipient.take(entry, live);
+        if self.position() == cursor {
+            self.keep_logged(Logged::Unreadable);
+        }
+    }
+
+    /// Reads what is new in the log.
+    async fn read(&self, shared: &SharedLog, recipient: &dyn Recipient) {
+        let cursor = self.position();
+        let Tail { epoch, last, first, entries } = match read(shared, cursor).await {
+            Ok(tail) => tail,
+            Err(error) => {
+                tracing::warn!(%error, log = shared.log.name(), "recovery log not read");
+                return sleep(RETRY_MIN).await;
+            }
+        };
+        let known = self.state.lock().epoch;
+        let gap = if entries.is_empty() { last > cursor } else { first > cursor + 1 };
+        if known.0 != epoch || gap || last < cursor {
+            tracing::warn!(log = shared.log.name(), gap, "recovery log lost: clients get new sessions");
+            return self.load(shared, recipient).await;
+        }
+        let mut arrivals = shared.arrivals.lock();
+        arrivals.was_read(last);
+        arrivals.add(epoch, first, entries.into_iter());
+    }
+
+    /// Starts over with what the log holds. The sessions of this node are gone, and their connections are closed: nobody
+    /// knows what their clients have missed.
+    async fn load(&self, shared: &SharedLog, recipient: &dyn Recipient) {
+        shared.cursor.send_replace(None);
+        let mut known = None;
+        loop {
+            let after = known.map_or(0, |_| self.position());
+            let tail = match read(shared, after).await {
+                Ok(tail) => tail,
+                Err(error) => {
+                    tracing::warn!(%error, log = shared.log.name(), "recovery log not read");
+                    sleep(RETRY_MAX).await;
+                    continue;
+                }
+            };
+            let gap = !tail.entries.is_empty() && tail.first != after + 1;
+            if known != Some(tail.epoch) || gap {
+                let before = if tail.entries.is_empty() { tail.last } else { tail.first - 1 };
+                self.begin_log(tail.epoch, before).into_iter().for_each(|id| recipient.end(id));
+                known = Some(tail.epoch);
+            }
+            for entry in &tail.entries {
+                self.place_next(self.position(), entry, recipient, false);
+            }
+            if self.position() >= tail.last || tail.entries.is_empty() {
+                shared.arrivals.lock().begin(tail.epoch);
+                shared.cursor.send_replace(Some(self.position()));
+                return;
+            }
+        }
+    }
+
+    /// Starts an empty log after a position, without sessions. Returns the ids of those whose client is connected.
+    fn begin_log(&self, epoch: u64, before: Position) -> Vec<SocketId> {
+        let mut state = self.state.lock();
+        state.epoch = Epoch(epoch);
+        state.log.begin_after(before);
+        let all: Vec<Pid> = state.by_pid.keys().copied().collect();
+        let live = state.by_pid.values().filter(|record| matches!(record.state, State::Live(_)));
+        let ids = live.map(|record| record.id).collect();
+        all.into_iter().for_each(|pid| state.remove(pid));
+        ids
+    }
+}
+
+/// Makes what is stored of quiet sessions true again, and keeps what is stored from being forgotten. Returns whether there
+/// is any session of a connected client.
+fn correct(state: &mut Sessions, quiet_before: Position, now: Instant) -> bool {
+    let (mut any, outgoing) = (false, &mut state.outgoing);
+    for (pid, record) in &state.by_pid {
+        if !matches!(record.state, State::Live(_)) {
+            continue;
+        }
+        any = true;
+        let last = record.sent.last();
+        let right = match record.stored.quiet {
+            Some(quiet) => quiet == last,
+            None => last >= quiet_before,
+        };
+        let old = record.stored.at.is_some_and(|at| now.duration_since(at) >= STORED_AGAIN_AFTER);
+        if !right || old {
+            outgoing.touch(*pid);
+        }
+    }
+    any
+}
+
+/// Adds a session to a batch as it is now.
+fn save(state: &mut Sessions, pid: Pid, quiet_before: Position, batch: &mut Batch) {
+    let Some(record) = state.by_pid.get_mut(&pid) else { return };
+    let away_millis = match record.state {
+        State::New => return,
+        State::Live(_) => None,
+        State::Away { since: (since, _), .. } => {
+            Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX))
+        }
+    };
+    let generation = record.stored.generation;
+    // Of an absent client it is always known, and does not change any more.
+    let last = record.sent.last();
+    let quiet = (last < quiet_before || away_millis.is_some()).then_some(last);
+    match saved::encode(record, &state.log, quiet) {
+        Ok(bytes) => {
+            (record.stored.quiet, record.stored.at) = (quiet, Some(Instant::now()));
+            batch.sessions.push(SavedSession { key: pid.into(), generation, away_millis, record: bytes });
+        }
+        Err(error) => {
+            tracing::warn!(%error, socket_sid = record.id.as_str(), "session cannot be stored");
+            batch.ended.push((pid.into(), generation));
+        }
+    }
+}
+
+/// Returns entries with the position of the first one, as many at once as have consecutive positions.
+fn runs<'a>(positions: &'a [u64], entries: &'a [Bytes]) -> impl Iterator<Item = (Position, &'a [Bytes])> {
+    let mut begun = 0;
+    let consecutive = positions.chunk_by(|one, next| one + 1 == *next);
+    consecutive.filter_map(move |run| {
+        let some = entries.get(begun..begun + run.len())?;
+        begun += run.len();
+        Some((*run.first()?, some))
+    })
+}
+
+/// Writes a batch until it is written. Meanwhile the queue is what bounds what waits.
+async fn insist(shared: &SharedLog, mut batch: Batch) -> Written {
+    let mut pause = RETRY_MIN;
+    loop {
+        match timeout(WRITE_MAX, shared.log.write(&shared.bucket, &batch)).await {
+            Ok(Ok(written)) => return written,
+            Ok(Err(error)) => tracing::warn!(%error, log = shared.log.name(), "recovery log not written"),
+            Err(_) => tracing::warn!(log = shared.log.name(), "recovery log not written in time"),
+        }
+        metrics::RECOVERY_WRITES_FAILED.increment();
+        batch.again = true;
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+async fn read(shared: &SharedLog, after: Position) -> ImksResult<Tail> {
+    match timeout(WRITE_MAX, shared.log.read(&shared.bucket, after)).await {
+        Ok(tail) => tail,
+        Err(_) => Err(crate::error::ImksError::Timeout("the recovery log did not answer in time")),
+    }
+}
+
+/// The interval at which a node tells that it is alive, and that what it has stored is current.
+pub(crate) const LEASE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The interval at which the log is read although nobody spoke of anything new.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The interval at which what is old is removed from the log.
+const TRIM_INTERVAL: Duration = Duration::from_secs(20);
+
+/// After how long without a packet a session counts as quiet: what its client got last may leave the log.
+const QUIET_AFTER: Duration = Duration::from_secs(60);
+
+/// After how long a session is stored again although it has not changed.
+const STORED_AGAIN_AFTER: Duration = Duration::from_secs(1_200);
+
+/// How long one access to the log may take.
+const WRITE_MAX: Duration = Duration::from_secs(5);
+
+/// The first and the longest pause after a failed access to the log.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// The number of entries that are delivered before other tasks run.
+const ENTRIES_PER_TURN: usize = 64;

@@ -1,0 +1,338 @@
+//! The part of a session store that several nodes share: what goes through one log, in one order, on all of them.
+//!
+//! An event, or a change of the sockets of all nodes, is appended to the log first. Every node takes the entries in the
+//! order of their positions, without holes, and only then delivers them; so what a client got up to a position is
+//! everything that was for it. A session is stored when it opens and when it changes, before its client is told about
+//! the change. Whoever takes it over knows from the log what happened since.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::arrivals::Arrivals;
+use super::link::{Credentials, Link, Pid};
+use super::log::{Bounds, Logged};
+use super::outgoing::After;
+use super::record::State;
+use super::saved::{self, RestoreData};
+use super::sent::Position;
+use super::{SessionStore, Sessions};
+use crate::error::{ImksError, ImksResult};
+use crate::node::NodeId;
+use crate::socket::codec::encoder::EncodedPacket;
+use crate::socket::metrics;
+use crate::socket::recovery::event::RecoverableEvent;
+use crate::socket::recovery::log::{Found, RecoveryLog};
+use crate::socket::socket_id::SocketId;
+
+/// The log that the stores of one namespace share on all nodes, and the way to and from it.
+pub(crate) struct SharedLog {
+    pub(super) log: Arc<dyn RecoveryLog>,
+    pub(super) bucket: Box<str>,
+    pub(super) node: NodeId,
+    pub(super) arrivals: Mutex<Arrivals>,
+    /// Wakes the task that takes entries.
+    pub(super) arrived: Notify,
+    /// Wakes the task that writes.
+    pub(super) work: Notify,
+    /// Whether the log is read without delay.
+    pub(super) urgent: AtomicBool,
+    /// The number up to which what this node queued is done.
+    pub(super) released: watch::Sender<u64>,
+    /// The position of the last delivered entry, or `None` while the log is not known.
+    pub(super) cursor: watch::Sender<Option<Position>>,
+    pub(super) started: AtomicBool,
+    pub(super) stop: CancellationToken,
+}
+
+impl SharedLog {
+    /// Connects the store of a namespace to a log.
+    pub(crate) fn new(log: Arc<dyn RecoveryLog>, namespace: &str, node: NodeId) -> Self {
+        Self {
+            log,
+            bucket: namespace.into(),
+            node,
+            arrivals: Mutex::default(),
+            arrived: Notify::new(),
+            work: Notify::new(),
+            urgent: AtomicBool::new(false),
+            released: watch::Sender::new(0),
+            cursor: watch::Sender::new(None),
+            started: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Takes entries that another node has appended, or learns of them.
+    pub(crate) fn arrived(
+        &self,
+        epoch: u64,
+        first: Position,
+        last: Position,
+        entries: impl ExactSizeIterator<Item = Bytes>,
+    ) {
+        let mut arrivals = self.arrivals.lock();
+        arrivals.add(epoch, first, entries);
+        arrivals.announce(epoch, last);
+        drop(arrivals);
+        self.arrived.notify_one();
+    }
+
+    /// Waits until everything up to a position has been delivered.
+    async fn reach(&self, epoch: u64, position: Position) {
+        let mut cursor = self.cursor.subscribe();
+        if cursor.borrow().is_some_and(|cursor| cursor >= position) {
+            return;
+        }
+        self.arrivals.lock().announce(epoch, position);
+        self.urgent.store(true, Ordering::Release);
+        self.arrived.notify_one();
+        // Fails only when the store is gone.
+        let _ = cursor.wait_for(|cursor| cursor.is_some_and(|cursor| cursor >= position)).await;
+    }
+}
+
+impl SessionStore {
+    /// Does something once the entries that other nodes have announced are delivered here.
+    pub(crate) fn after_arrivals(&self, after: impl FnOnce() + Send + 'static) {
+        let Some(shared) = &self.shared else { return after() };
+        let cursor = self.position();
+        let held = shared.arrivals.lock().hold(cursor, Box::new(after));
+        match held {
+            Ok(()) => shared.arrived.notify_one(),
+            Err(after) => after(),
+        }
+    }
+
+    /// Returns the log that other nodes share, if there is one.
+    pub(crate) fn shared(&self) -> Option<&SharedLog> {
+        self.shared.as_ref()
+    }
+
+    /// Appends an entry to the shared log, from which it will be delivered. What is said to the client of `link` from
+    /// now on waits for that.
+    pub(crate) fn append(&self, entry: Bytes, link: Option<&Link>) -> ImksResult<()> {
+        // Otherwise everything behind it would wait for ever.
+        if self.shared.as_ref().is_some_and(|shared| entry.len() > shared.log.entry_bytes_max()) {
+            return Err(ImksError::PayloadTooLarge);
+        }
+        let number = self.state.lock().outgoing.push(entry)?;
+        if let Some(link) = link {
+            link.waits_for(number);
+        }
+        self.wake_writer();
+        Ok(())
+    }
+
+    pub(super) fn wake_writer(&self) {
+        if let Some(shared) = &self.shared {
+            shared.work.notify_one();
+        }
+    }
+
+    /// Does something once what the socket did before is in the shared log and has been delivered here, or what the
+    /// whole node did if there is no `link`.
+    pub(crate) fn after(&self, link: Option<&Link>, after: impl FnOnce() + Send + 'static) {
+        let Some(shared) = &self.shared else { return after() };
+        let number = |state: &Sessions| match link {
+            Some(link) => link.waits_for.load(Ordering::Acquire),
+            None => state.outgoing.last(),
+        };
+        if link.is_some_and(|link| link.waits_for.load(Ordering::Acquire) <= *shared.released.borrow()) {
+            return after();
+        }
+        let mut state = self.state.lock();
+        let number = number(&state);
+        if let Err(after) = state.outgoing.hold(number, Box::new(after)) {
+            drop(state);
+            after();
+        }
+    }
+
+    /// Waits until everything that this node has queued is in the shared log and has been delivered here.
+    pub(crate) async fn settle(&self) {
+        let Some(shared) = &self.shared else { return };
+        let last = self.state.lock().outgoing.last();
+        let mut released = shared.released.subscribe();
+        // A log that is away makes nothing else fail.
+        let _ = timeout(SETTLE_MAX, released.wait_for(|released| *released >= last)).await;
+    }
+
+    /// Prepares for a joining client: waits until the log is known, and gets the session that the client names. Returns
+    /// false if the log cannot be read.
+    pub(crate) async fn prepare(&self, payload: Option<&str>, restore: RestoreData<'_>) -> bool {
+        let Some(shared) = &self.shared else { return true };
+        let mut cursor = shared.cursor.subscribe();
+        let known =
+            timeout(READY_MAX, cursor.wait_for(Option::is_some)).await.is_ok_and(|known| known.is_ok());
+        let epoch = self.state.lock().epoch;
+        let named = payload.and_then(|payload| Credentials::find(payload, epoch)).filter(|_| known);
+        if let Some(Credentials { pid, .. }) = named {
+            // In doubt the client gets a new session.
+            match timeout(FETCH_MAX, self.fetch(shared, pid, restore)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, log = shared.log.name(), "session not found"),
+                Err(_) => tracing::warn!(log = shared.log.name(), "session not found in time"),
+            }
+        }
+        known
+    }
+
+    async fn fetch(&self, shared: &SharedLog, pid: Pid, restore: RestoreData<'_>) -> ImksResult<()> {
+        if self.state.lock().by_pid.contains_key(&pid) {
+            self.settle().await;
+        }
+        let Some(found) = shared.log.find(&shared.bucket, pid.into()).await? else { return Ok(()) };
+        // Two nodes that see the same client at once: the other one was first.
+        let raced = found.taken_millis.is_some_and(|millis| millis < RACE_MILLIS);
+        if raced && found.node != shared.node {
+            return Ok(());
+        }
+        shared.reach(found.epoch, found.last).await;
+        self.adopt(pid, &found, restore)
+    }
+
+    /// Makes a stored session one of this node, as that of an absent client.
+    fn adopt(&self, pid: Pid, found: &Found, restore: RestoreData<'_>) -> ImksResult<()> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        // What this node has of the same generation is at least as new.
+        let known = state.by_pid.get(&pid).is_some_and(|record| record.stored.generation == found.generation);
+        let away = Duration::from_millis(found.away_millis);
+        let since =
+            Instant::now().checked_sub(away).filter(|since| !self.is_too_late(*since, Instant::now()));
+        let (false, Some(since)) = (known || state.epoch.0 != found.epoch, since) else { return Ok(()) };
+        state.remove(pid);
+        let since = (since, state.next_claim());
+        if let Some(record) = saved::decode(found, &state.log, since, restore)? {
+            state.by_pid.insert(pid, record);
+            state.away.insert(since, pid);
+            metrics::RECOVERY_AWAY.add(1);
+        }
+        while state.away.len() > self.config.sessions_max {
+            state.remove_first_away();
+        }
+        self.watch(state);
+        Ok(())
+    }
+
+    /// Makes this node the owner of the session that a client claims. Returns false if another node was faster, or if
+    /// the log cannot tell.
+    pub(crate) async fn take(&self, link: &Link) -> bool {
+        let Some(shared) = &self.shared else { return true };
+        let Some(generation) = self.begin_to_take(link) else { return false };
+        let taking = shared.log.take(&shared.bucket, link.pid.into(), generation, shared.node);
+        let taken = match timeout(FETCH_MAX, taking).await {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, log = shared.log.name(), "session not taken");
+                false
+            }
+            Err(_) => false,
+        };
+        if let Some(record) = self.state.lock().by_pid.get_mut(&link.pid) {
+            record.stored.taking = false;
+            if taken {
+                record.stored.generation = generation + 1;
+            }
+        }
+        taken
+    }
+
+    fn begin_to_take(&self, link: &Link) -> Option<u64> {
+        let mut state = self.state.lock();
+        let stored = &mut state.by_pid.get_mut(&link.pid)?.stored;
+        let first = !std::mem::replace(&mut stored.taking, true);
+        first.then_some(stored.generation)
+    }
+
+    /// Returns the generation of the session of a socket.
+    pub(crate) fn generation(&self, link: &Link) -> Option<u64> {
+        self.state.lock().by_pid.get(&link.pid).map(|record| record.stored.generation)
+    }
+
+    /// Forgets the session of a socket, which another node has taken.
+    pub(crate) fn forget(&self, link: &Link) {
+        self.state.lock().remove(link.pid);
+    }
+
+    /// Delivers an event of the shared log, and keeps it for absent clients.
+    pub(crate) fn deliver_logged(
+        &self,
+        addressees: super::Addressees,
+        event: RecoverableEvent,
+        deliver: impl FnOnce(&EncodedPacket, Position),
+    ) {
+        let mut state = self.state.lock();
+        let position = state.log.last() + 1;
+        let packet = event.stamp(state.epoch.offset(position).as_str());
+        deliver(&packet, position);
+        self.place(&mut state, Logged::Packet(addressees, packet));
+    }
+
+    /// Keeps an entry of the shared log that is not an event, and makes its change to absent clients.
+    pub(crate) fn keep_logged(&self, logged: Logged) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let (at, first) = (state.log.last() + 1, state.log.first());
+        let mut over = Vec::new();
+        if let Logged::Change(to, made) = &logged {
+            for (pid, record) in &mut state.by_pid {
+                let absent = matches!(record.state, State::Away { .. });
+                if absent && !record.change(to, made, at, first) {
+                    over.push(*pid);
+                }
+            }
+        }
+        over.into_iter().for_each(|pid| state.remove(pid));
+        self.place(state, logged);
+    }
+
+    fn place(&self, state: &mut Sessions, logged: Logged) {
+        let bounds = Bounds { packets_max: self.config.packets_max, bytes_max: self.config.bytes_max };
+        state.log.push(logged, Instant::now(), bounds);
+        self.watch(state);
+    }
+
+    /// Returns the position of the newest delivered entry.
+    pub(crate) fn position(&self) -> Position {
+        self.state.lock().log.last()
+    }
+
+    /// Releases what waited for a number, and does it.
+    pub(super) fn release(&self, shared: &SharedLog, upto: u64) {
+        let ready: Vec<After> = self.state.lock().outgoing.release(upto);
+        shared.released.send_replace(upto);
+        ready.into_iter().for_each(|after| after());
+    }
+
+    /// Returns the id of a socket whose stored session another node has taken, and forgets the session.
+    pub(super) fn lost(&self, pid: Pid, generation: u64) -> Option<SocketId> {
+        let mut state = self.state.lock();
+        let record = state.by_pid.get(&pid)?;
+        if record.stored.taking || record.stored.generation != generation {
+            return None;
+        }
+        let id = record.id;
+        state.remove(pid);
+        Some(id)
+    }
+}
+
+/// How long a client may wait until the log is known.
+const READY_MAX: Duration = Duration::from_secs(5);
+
+/// How long the log may take to find a session, or to let it be taken.
+const FETCH_MAX: Duration = Duration::from_secs(2);
+
+/// How long a question to other nodes waits for what was sent before it.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+
+/// Of two nodes that want the same session within this time, the first one gets it. Later the client has moved on.
+const RACE_MILLIS: u64 = 100;
