@@ -87,7 +87,8 @@ impl Namespace {
         waits: Waits<'_>,
     ) -> ImksResult<()> {
         if scope == Scope::Cluster {
-            let entry = Entry::Event { target: target.clone(), event: PacketData::of(packet), latest: waits.latest };
+            let entry =
+                Entry::Event { target: target.clone(), event: PacketData::of(packet), latest: waits.latest };
             return store.append(entry.encode()?, None);
         }
         let (namespace, packet, waits) = (self.clone(), packet.clone(), OwnedWaits::of(waits));

@@ -264,12 +264,12 @@ impl Socket {
             return Err(SendError::Closed);
         }
         let Some((store, link)) = self.0.namespace.delivery().shared().zip(self.link()) else {
-            return self.answer_now(packet, hold);
+            return self.answer_now(packet, hold, lane);
         };
         // What the client has been told must be true on any other node.
         let (socket, reservation) = (self.clone(), hold(packet.iter().map(Frame::len).sum()));
         store.after(Some(link), move || {
-            if socket.answer_now(packet, |_| reservation).is_err() {
+            if socket.answer_now(packet, |_| reservation, lane).is_err() {
                 tracing::debug!(socket_sid = %socket.id(), "client left before its answer");
             }
         });
@@ -280,6 +280,7 @@ impl Socket {
         &self,
         packet: EncodedPacket,
         hold: impl FnOnce(usize) -> Option<Reservation>,
+        lane: Lane,
     ) -> Result<(), SendError> {
         let outbox = &self.0.outbox;
         if self.0.dialect == Dialect::Default && packet.len() == 1 && lane == Lane::Chat {

@@ -8,24 +8,24 @@ use crate::socket::tests::{open, text};
 use crate::socket::{Server, Socket};
 
 /// A client that behaves like the stock one, with its private id and last offset.
-pub(super) struct Client {
-    pub(super) server: Server,
-    pub(super) peer: MemoryPeer,
-    pub(super) sid: String,
-    pub(super) pid: String,
-    pub(super) offset: Option<String>,
-    pub(super) recovered: bool,
+pub(crate) struct Client {
+    pub(crate) server: Server,
+    pub(crate) peer: MemoryPeer,
+    pub(crate) sid: String,
+    pub(crate) pid: String,
+    pub(crate) offset: Option<String>,
+    pub(crate) recovered: bool,
     /// The first argument of every event, in order of arrival.
-    pub(super) received: Vec<Value>,
-    pub(super) auth: Value,
+    pub(crate) received: Vec<Value>,
+    pub(crate) auth: Value,
 }
 
 impl Client {
-    pub(super) async fn join(server: &Server) -> Self {
+    pub(crate) async fn join(server: &Server) -> Self {
         Self::join_as(server, json!({})).await
     }
 
-    pub(super) async fn join_as(server: &Server, auth: Value) -> Self {
+    pub(crate) async fn join_as(server: &Server, auth: Value) -> Self {
         let peer = open(server);
         let (sid, pid) = Default::default();
         let server = server.clone();
@@ -36,12 +36,12 @@ impl Client {
     }
 
     /// Sends CONNECT and reads until the reply.
-    pub(super) async fn connect(&mut self) {
+    pub(crate) async fn connect(&mut self) {
         assert_eq!(self.try_connect().await, None);
     }
 
     /// Connects. Returns the reason if it is refused.
-    pub(super) async fn try_connect(&mut self) -> Option<Value> {
+    pub(crate) async fn try_connect(&mut self) -> Option<Value> {
         self.peer.send(&self.hello());
         let mut early = Vec::new();
         loop {
@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Returns a CONNECT packet with everything the client knows of its session.
-    pub(super) fn hello(&self) -> String {
+    pub(crate) fn hello(&self) -> String {
         let mut auth = self.auth.clone();
         if !self.pid.is_empty() {
             auth["pid"] = json!(self.pid);
@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// Reads what has arrived. The last `lost` packets are lost in transit.
-    pub(super) async fn read(&mut self, lost: usize) {
+    pub(crate) async fn read(&mut self, lost: usize) {
         self.peer.send("0/no-such-namespace,");
         let mut texts = Vec::new();
         loop {
@@ -100,12 +100,12 @@ impl Client {
         texts[..read].iter().for_each(|text| self.process(text));
     }
 
-    pub(super) fn socket(&self) -> Socket {
+    pub(crate) fn socket(&self) -> Socket {
         main(&self.server).socket(&self.sid).unwrap()
     }
 
     /// Breaks the connection so that the server notices.
-    pub(super) async fn drop_connection(&mut self) {
+    pub(crate) async fn drop_connection(&mut self) {
         let socket = self.socket();
         self.peer.close();
         while socket.is_connected() {
@@ -113,12 +113,12 @@ impl Client {
         }
     }
 
-    pub(super) async fn come_back(&mut self) {
+    pub(crate) async fn come_back(&mut self) {
         self.peer = open(&self.server);
         self.connect().await;
     }
 
-    pub(super) fn numbers(&self) -> Vec<u64> {
+    pub(crate) fn numbers(&self) -> Vec<u64> {
         self.received.iter().filter_map(Value::as_u64).collect()
     }
 }
