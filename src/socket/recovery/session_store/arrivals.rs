@@ -1,6 +1,6 @@
 //! Entries of the shared log on their way to this node: put in order, and asked for where one is missing. It does no I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -20,8 +20,8 @@ pub(super) struct Arrivals {
     other_epoch: bool,
     /// Since when an entry has been missing.
     hole_since: Option<Instant>,
-    /// The own batches that are in the log: their epoch, their last position, and the number that they release.
-    commits: Vec<(u64, Position, u64)>,
+    /// The own entries that are in the log, in their order: their epoch, their position, and the number that they release.
+    commits: VecDeque<(u64, Position, u64)>,
     /// What came past the log, and comes after the entries that were announced before it.
     after: Vec<(Position, After)>,
 }
@@ -62,10 +62,10 @@ impl Arrivals {
         }
     }
 
-    /// Notes that a batch of this node is in the log.
+    /// Notes that what this node has queued up to a number is in the log, at positions up to `last`.
     pub(super) fn committed(&mut self, epoch: u64, last: Position, upto: u64) {
         self.other_epoch |= epoch != self.epoch;
-        self.commits.push((epoch, last, upto));
+        self.commits.push_back((epoch, last, upto));
     }
 
     /// Removes and returns the entry after `cursor`, if it is there.
@@ -100,15 +100,15 @@ impl Arrivals {
     /// Returns the number up to which everything of this node is in the log and at or before `cursor`.
     pub(super) fn released(&mut self, cursor: Position) -> Option<u64> {
         let mut released = None;
-        let (epoch, other_epoch) = (self.epoch, self.other_epoch);
-        self.commits.retain(|(of, last, upto)| {
+        while let Some((epoch, last, upto)) = self.commits.front() {
             // What was in an earlier log is lost, and nothing waits for it.
-            let done = if *of == epoch { *last <= cursor } else { !other_epoch };
-            if done {
-                released = released.max(Some(*upto));
+            let done = if *epoch == self.epoch { *last <= cursor } else { !self.other_epoch };
+            if !done {
+                break;
             }
-            !done
-        });
+            released = Some(*upto);
+            self.commits.pop_front();
+        }
         released
     }
 

@@ -79,9 +79,9 @@ impl SessionStore {
                 if known.wait_for(Option::is_some).await.is_err() {
                     return;
                 }
-                while let Some((batch, upto)) = self.next_batch(shared, Instant::now()) {
+                while let Some((batch, queued)) = self.next_batch(shared, Instant::now()) {
                     let written = insist(shared, batch.clone()).await;
-                    self.written(shared, &batch, upto, written, &*recipient);
+                    self.written(shared, &batch, &queued, written, &*recipient);
                 }
                 if trimmed.elapsed() >= TRIM_INTERVAL {
                     trimmed = Instant::now();
@@ -95,7 +95,7 @@ impl SessionStore {
     }
 
     /// Takes what is to be written next from the queue, if there is anything.
-    fn next_batch(&self, shared: &SharedLog, now: Instant) -> Option<(Batch, u64)> {
+    fn next_batch(&self, shared: &SharedLog, now: Instant) -> Option<(Batch, Queued)> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let quiet_before = state.log.quiet_before(now.checked_sub(QUIET_AFTER).unwrap_or(now));
@@ -107,21 +107,21 @@ impl SessionStore {
         if state.outgoing.is_empty() && lease.is_none() {
             return None;
         }
-        let Taken { number, entries, dirty, ended, upto } = state.outgoing.take();
+        let Taken { number, entries, numbers, dirty, ended, upto } = state.outgoing.take();
         let ended = ended.into_iter().map(|(pid, generation)| (pid.into(), generation)).collect();
         let sessions = Vec::with_capacity(dirty.len());
         let mut batch = Batch { node: shared.node, number, entries, sessions, ended, lease, again: false };
         for pid in dirty {
             save(state, pid, quiet_before, &mut batch);
         }
-        Some((batch, upto))
+        Some((batch, Queued { numbers, upto }))
     }
 
     fn written(
         &self,
         shared: &SharedLog,
         batch: &Batch,
-        upto: u64,
+        queued: &Queued,
         written: Written,
         recipient: &dyn Recipient,
     ) {
@@ -136,13 +136,16 @@ impl SessionStore {
         for (first, entries) in runs(&written.positions, &batch.entries) {
             recipient.publish(written.epoch, first, entries);
         }
-        // Without entries there is nothing to wait for.
-        let last = written.positions.last().copied().unwrap_or_default();
         let mut arrivals = shared.arrivals.lock();
         for (first, entries) in runs(&written.positions, &batch.entries) {
             arrivals.add(written.epoch, first, entries.iter().cloned());
         }
-        arrivals.committed(written.epoch, last, upto);
+        for (position, number) in written.positions.iter().zip(&queued.numbers) {
+            arrivals.committed(written.epoch, *position, *number);
+        }
+        // Without entries there is nothing to wait for.
+        let last = written.positions.last().copied().unwrap_or_default();
+        arrivals.committed(written.epoch, last, queued.upto);
         drop(arrivals);
         shared.arrived.notify_one();
     }
@@ -200,19 +203,28 @@ impl SessionStore {
             let cursor = self.position();
             let Some(entry) = shared.arrivals.lock().next(cursor) else { break };
             self.place_next(cursor, &entry, recipient, true);
+            self.go_on(shared);
             turn += 1;
             if turn % ENTRIES_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
         }
+        let cursor = self.go_on(shared);
+        shared.cursor.send_if_modified(|known| known.is_some() && known.replace(cursor) != Some(cursor));
+    }
+
+    /// Does what waited for the entries that have been delivered. Returns the position of the last one.
+    fn go_on(&self, shared: &SharedLog) -> Position {
         let cursor = self.position();
-        let ready = shared.arrivals.lock().ready(cursor);
+        let (ready, released) = {
+            let mut arrivals = shared.arrivals.lock();
+            (arrivals.ready(cursor), arrivals.released(cursor))
+        };
         ready.into_iter().for_each(|after| after());
-        let released = shared.arrivals.lock().released(cursor);
         if let Some(upto) = released {
             self.release(shared, upto);
         }
-        shared.cursor.send_if_modified(|known| known.is_some() && known.replace(cursor) != Some(cursor));
+        cursor
     }
 
     fn place_next(&self, cursor: Position, entry: &[u8], recipient: &dyn Recipient, live: bool) {
@@ -286,6 +298,14 @@ impl SessionStore {
         all.into_iter().for_each(|pid| state.remove(pid));
         ids
     }
+}
+
+/// What is in a batch of what was queued.
+struct Queued {
+    /// The numbers of the entries.
+    numbers: Vec<u64>,
+    /// The number up to which everything is in the batch.
+    upto: u64,
 }
 
 /// Makes what is stored of quiet sessions true again, and keeps what is stored from being forgotten. Returns whether there

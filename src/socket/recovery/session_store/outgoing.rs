@@ -35,6 +35,8 @@ pub(super) struct Outgoing {
 pub(super) struct Taken {
     pub(super) number: u64,
     pub(super) entries: Vec<Bytes>,
+    /// The numbers of the entries.
+    pub(super) numbers: Vec<u64>,
     pub(super) dirty: HashSet<Pid>,
     pub(super) ended: Vec<(Pid, u64)>,
     /// The number up to which everything is in the batch.
@@ -109,7 +111,7 @@ impl Outgoing {
 
     /// Takes what fits into one batch.
     pub(super) fn take(&mut self) -> Taken {
-        let (mut entries, mut bytes, number) = (Vec::new(), 0, self.appended + 1);
+        let (mut entries, mut numbers, mut bytes, number) = (Vec::new(), Vec::new(), 0, self.appended + 1);
         let mut upto = self.last;
         while let Some((n, entry)) = self.entries.front() {
             if !entries.is_empty() && (entries.len() >= BATCH_MAX || bytes + entry.len() > BATCH_BYTES_MAX) {
@@ -117,12 +119,13 @@ impl Outgoing {
                 break;
             }
             bytes += entry.len();
+            numbers.push(*n);
             entries.extend(self.entries.pop_front().map(|(_, entry)| entry));
         }
         self.bytes -= bytes;
         self.appended += entries.len() as u64;
         let (dirty, ended) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.ended));
-        Taken { number, entries, dirty, ended, upto }
+        Taken { number, entries, numbers, dirty, ended, upto }
     }
 }
 
