@@ -81,7 +81,7 @@ async fn go_away(relay: &Relay, events: &mut Events) {
 async fn the_id_of_a_socket_is_the_one_that_the_server_knows() {
     for kind in KINDS {
         let server = Application::start(kind).await;
-        let client = builder(&server.url(), Via::Upgrade).build().unwrap();
+        let client = builder(&server.url(), Via::WebSocket).build().unwrap();
         let mut ids = Vec::new();
         for path in ["/", "/custom", "/"] {
             let mut events = client.events();
@@ -291,7 +291,7 @@ async fn values_of_every_kind_come_back_as_they_were() {
             json!(false),
             json!(null),
             json!(0),
-            json!(-1.5e10),
+            json!(-1.5e-7),
             json!(""),
             json!([]),
             json!({}),

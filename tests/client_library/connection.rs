@@ -84,10 +84,14 @@ async fn a_client_of_imks_that_is_cut_off_after_an_upgrade_misses_nothing() {
 
 /// imks that notices quickly when nothing comes any more: datagrams have no end.
 async fn with_a_quick_heart() -> Application {
+    of_a_quick_heart(Kind::Imks).await
+}
+
+async fn of_a_quick_heart(kind: Kind) -> Application {
     let heartbeat = Duration::from_millis(300);
     let config =
         engine::Config { ping_interval: heartbeat, ping_timeout: heartbeat, ..engine::Config::default() };
-    Application::imks(config).await
+    Application::start_with(kind, config).await
 }
 
 #[tokio::test]
@@ -112,7 +116,8 @@ async fn a_client_of_imks_that_races_and_is_cut_off_misses_nothing() {
 
 #[tokio::test]
 async fn a_client_of_the_reference_that_is_cut_off_after_an_upgrade_misses_nothing() {
-    a_client_that_is_cut_off_misses_nothing(Kind::Reference, Via::Upgrade).await;
+    // It may still be in the middle of the upgrade, when only its heartbeat tells it of a cut.
+    a_client_misses_nothing_of(of_a_quick_heart(Kind::Reference).await, Via::Upgrade).await;
 }
 
 #[tokio::test]
