@@ -14,6 +14,7 @@ pub(in crate::cli) mod picture;
 pub(in crate::cli) mod plan;
 pub(in crate::cli) mod progress;
 pub(in crate::cli) mod relay;
+mod restarts;
 mod rooms;
 mod run;
 mod script;
@@ -36,6 +37,7 @@ use self::pacer::Pacer;
 use self::plan::{Plan, Scenario, Transport};
 use self::progress::Progress;
 use self::relay::Relay;
+use self::restarts::Restarts;
 use self::run::{Meter, Outcome, Run};
 use self::script::Script;
 use self::summary::Summary;
@@ -203,34 +205,6 @@ async fn cut(chaos: Option<(&Relay, Duration)>, stop: &CancellationToken) -> Inf
         }
     }
     std::future::pending().await
-}
-
-/// What `--rolling` has seen of restarts: the times in which clients were away.
-#[derive(Debug, Default)]
-struct Restarts {
-    away: u64,
-    seen: u64,
-}
-
-impl Restarts {
-    fn see(&mut self, away: u64) -> Option<String> {
-        let before = std::mem::replace(&mut self.away, away);
-        match (before, away) {
-            (0, 1..) => {
-                self.seen += 1;
-                Some(format!("absence {}: {away} clients have lost their connection", self.seen))
-            }
-            (1.., 0) => Some(format!("absence {}: all are back", self.seen)),
-            _ => None,
-        }
-    }
-
-    fn note(&self) -> String {
-        match self.seen {
-            0 => "no connection was lost: nothing was restarted while this watched".into(),
-            seen => format!("{seen} times clients were away and came back"),
-        }
-    }
 }
 
 impl Args {
@@ -575,14 +549,6 @@ mod tests {
         assert_eq!(asks(&["http://chat.example", "--clients=10000"]), None);
         let connecting = ["http://chat.example", "--scenario=connect", "--clients=101", "--messages=100"];
         assert!(asks(&connecting).is_some(), "one after the other, but as many");
-    }
-
-    #[test]
-    fn restarts_are_told_once_when_they_begin_and_once_when_all_are_back() {
-        let mut restarts = Restarts::default();
-        let told: Vec<bool> = [0, 3, 5, 1, 0, 0, 2, 0].map(|away| restarts.see(away).is_some()).to_vec();
-        assert_eq!(told, [false, true, false, false, true, false, true, true]);
-        assert!(restarts.note().starts_with("2 times"));
     }
 
     #[test]
