@@ -143,7 +143,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn each_lane_keeps_its_order_and_every_byte_is_counted(steps in prop::collection::vec(step(), 0..200)) {
+    fn each_lane_keeps_its_order_and_every_byte_is_counted(steps in prop::collection::vec(step(), 0..100)) {
         let outbox = outbox_of(Transport::WebSocket);
         let mut model = Model::default();
         for (number, step) in steps.into_iter().enumerate() {
