@@ -306,8 +306,10 @@ impl Namespace {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        // Without a connection the outbox waits for nothing but that.
-        let outbox = if self.phase == Phase::Connected { self.outbox.poll_timeout() } else { None };
+        // Without a connection the outbox waits for nothing but that, and what is held back has no time of its own.
+        let is_at_work = !self.moving.is_held || self.outbox.is_under_way();
+        let outbox =
+            (self.phase == Phase::Connected && is_at_work).then(|| self.outbox.poll_timeout()).flatten();
         let phase = match self.phase {
             Phase::Waiting { until } | Phase::Connecting { until } => Some(until),
             // Until somebody wants to join again, nothing is missed.
