@@ -68,7 +68,7 @@ async fn a_node_of_its_own() {
     let io = SocketIo::start(server, engine).unwrap();
     let mut told = signal(SignalKind::terminate()).unwrap();
     tokio::select! {
-        served = io.listen(addr.parse::<std::net::SocketAddr>().unwrap()) => served.unwrap(),
+        served = io.listen(addr.parse::<SocketAddr>().unwrap()) => served.unwrap(),
         _ = told.recv() => io.close().await,
     }
 }

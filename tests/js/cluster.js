@@ -1,4 +1,4 @@
-// Stock clients on three nodes of a cluster (conformance profile `cluster`); see tests/cluster/suite.rs. URLS: the nodes
+// Stock clients on three nodes of a cluster (conformance profiles `cluster` and `cluster-recovery`); see tests/cluster/suite.rs. URLS: the nodes
 // `one`, `two` and `three`, separated by commas.
 import assert from "node:assert/strict";
 import { io } from "socket.io-client";
@@ -11,11 +11,14 @@ const once = (socket, event) =>
   answer(new Promise((resolve) => socket.once(event, (...args) => resolve(args))), event);
 const ask = (socket, ...args) => socket.timeout(PATIENCE_MS).emitWithAck(...args);
 
+// With recovery, what is in the log has its offset as a further argument.
+const withoutOffset = (args) => /^[\w-]{22}$/.test(args.at(-1)) ? args.slice(0, -1) : args;
+
 // Every event `msg` of a client, until one with this mark has come from each node that sends it.
 async function connect(index) {
   const socket = io(urls[index], { forceNew: true, transports: ["websocket"], query: { at: NAMES[index] } });
   socket.got = [];
-  socket.on("msg", (...args) => socket.got.push(args));
+  socket.on("msg", (...args) => socket.got.push(withoutOffset(args)));
   await once(socket, "connect");
   return socket;
 }
