@@ -91,14 +91,14 @@ impl App {
     /// # Errors
     /// [`ImksError::Config`] if the configuration cannot work, [`ImksError::Io`] if the address is in use, or
     /// errors of the database.
-    pub async fn start(config: Config) -> ImksResult<Self> {
-        Box::pin(Self::start_parts(config)).await
-    }
-
-    async fn start_parts(mut config: Config) -> ImksResult<Self> {
+    pub async fn start(mut config: Config) -> ImksResult<Self> {
         config.validate()?;
         let node = NodeId::random()?;
         derive(&mut config, node);
+        Box::pin(Self::start_parts(config, node)).await
+    }
+
+    async fn start_parts(mut config: Config, node: NodeId) -> ImksResult<Self> {
         // The listeners come first, so that a second server on the same address does not touch the database.
         let front = bind(&mut config)?;
         let (db, claim) = open_database(&config).await?;
@@ -111,18 +111,17 @@ impl App {
         let (engine, forwarder) = engine(&config, node, &*bus, &tasks, &stop)?;
         let parts = parts(&config, &db, &appender, &core, &files, relay.as_ref()).await?;
         let messaging = Messaging::new(config.messaging.clone(), parts);
+        let background = (&tasks, &stop);
         let (server, namespace, api) =
-            start_messaging(&config, &messaging, bus.clone(), &engine, &tasks, &stop)?;
-        let remembered = Remembered::read(&messaging, &namespace).await?;
-        tasks.spawn(background::essential("remembered", remembered.run(stop.clone())));
+            start_messaging(&config, &messaging, bus.clone(), &engine, background)?;
+        remember(&messaging, &namespace, &tasks, &stop).await?;
         let feed = start_feed(&config, &db, &appender, node, &tasks, &stop)?;
         let dispatchers = messaging::dispatch(&messaging, &namespace, commits, &feed);
         let reach = forwarder.as_ref().map(|forwarder| Reach::new(&config, forwarder, front.served()));
         let neighbours = watch_nodes(&config, &db, node, bus.clone(), reach, (&tasks, &stop)).await?;
         let health = health(&db, core, bus, neighbours, &engine);
         let health = Arc::new(Backlogs::watch(health, &config, &feed, &tasks, &stop));
-        let backend = Backend::new(&messaging, &namespace);
-        let gate = Gate::new(&config.control, &db);
+        let (backend, gate) = (Backend::new(&messaging, &namespace), Gate::new(&config.control, &db));
         let control = Control::new(gate.clone(), backend, directory.as_ref(), &feed, &tasks, &stop);
         let router = public_routes(&config, &health, &api, &control, (&engine, &files), directory.as_ref())?;
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
@@ -352,6 +351,18 @@ fn documents(api: &Api) -> Documents {
     Documents::new(contract)
 }
 
+/// Reads what back ends have told, and starts to follow it.
+async fn remember(
+    messaging: &Messaging,
+    namespace: &Namespace,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> ImksResult<()> {
+    let remembered = Remembered::read(messaging, namespace).await?;
+    tasks.spawn(background::essential("remembered", remembered.run(stop.clone())));
+    Ok(())
+}
+
 /// Starts what leaves and enters through the database: the feed with its webhooks, and the outbox.
 fn start_feed(
     config: &Config,
@@ -376,8 +387,7 @@ fn start_messaging(
     messaging: &Messaging,
     bus: Arc<dyn Adapter>,
     engine: &Engine,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
+    (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> ImksResult<(Server, Namespace, Api)> {
     let mut jobs = None;
     let mut server = Server::builder(config.socket.clone())

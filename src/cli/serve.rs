@@ -21,14 +21,14 @@ pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config
     // Before anything is said, because whoever reads it may send one.
     let (mut signals, mut others) = (Signals::new()?, OtherSignals::new()?);
     raise_file_limit();
-    let app = App::start(config).await?;
+    let app = Box::pin(App::start(config)).await?;
     if app.logs_json() {
         app.log_ready();
     } else {
         super::say(&app.greeting())?;
     }
     reloader.manager.ready();
-    let ended = until_stopped(&app, &mut signals, &mut others, &mut reloader).await?;
+    let ended = Box::pin(until_stopped(&app, &mut signals, &mut others, &mut reloader)).await?;
     reloader.manager.stopping(drain.delay + drain.deadline + CLOSING);
     tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining; a second signal ends at once");
     tokio::select! {
@@ -74,7 +74,7 @@ where
             }
             _ = first.recv() => tracing::info!("SIGUSR1 changes nothing: the log goes to standard error"),
             _ = second.recv() => tracing::info!("SIGUSR2 changes nothing"),
-            _ = hangup.recv() => reloader.reload(app).await,
+            _ = hangup.recv() => Box::pin(reloader.reload(app)).await,
         }
     }
 }
@@ -105,7 +105,7 @@ struct Reloader<R> {
 impl<R: Fn() -> ImksResult<Config>> Reloader<R> {
     async fn reload(&mut self, app: &App) {
         self.manager.reloading();
-        self.read_again(app).await;
+        Box::pin(self.read_again(app)).await;
         self.manager.ready();
     }
 

@@ -98,7 +98,7 @@ use crate::models::key_package as key_package_rows;
 use crate::models::sweep;
 use crate::page_fetcher::Policy;
 use crate::rate_limit::Rate;
-use crate::socket::{Namespace, NamespaceBuilder};
+use crate::socket::{DisconnectReason, Namespace, NamespaceBuilder, Socket};
 use api::{Api, Route};
 use audience::Audience;
 pub use budget::AnswerLimits;
@@ -187,6 +187,14 @@ pub struct Jobs {
     facts: ServerFacts,
 }
 
+/// Forgets a socket whose client has left.
+fn left(messaging: &Messaging, expiry: &Expiry, socket: &Socket, reason: DisconnectReason) {
+    session_log::left(socket, reason);
+    expiry.forget(socket);
+    messaging.typing().left(socket, None);
+    messaging.presence().left(socket);
+}
+
 /// Registers every feature on the namespace of the users, one per line.
 pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
     let expiry = Expiry::default();
@@ -195,13 +203,8 @@ pub fn register(builder: &mut NamespaceBuilder, messaging: &Messaging) -> Jobs {
         of_connected.presence().joined(&socket);
         access::arrived(of_connected.clone(), socket)
     });
-    let (expiry_for_disconnect, of_disconnected) = (expiry.clone(), messaging.clone());
-    builder.on_disconnect(move |socket, reason| {
-        session_log::left(socket, reason);
-        expiry_for_disconnect.forget(socket);
-        of_disconnected.typing().left(socket, None);
-        of_disconnected.presence().left(socket);
-    });
+    let (of_sessions, of_disconnected) = (expiry.clone(), messaging.clone());
+    builder.on_disconnect(move |socket, reason| left(&of_disconnected, &of_sessions, socket, reason));
     backend_users::describe(builder);
     let mut events = Registry::new(builder, messaging);
     connection::register(&mut events, &expiry);

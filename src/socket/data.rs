@@ -23,8 +23,11 @@ pub(crate) struct SavedData {
     values: SmallVec<[Arc<dyn Any + Send + Sync>; 1]>,
     /// The values that other nodes may see, by name. Few sockets have any.
     #[allow(clippy::box_collection, reason = "one pointer in every socket, not three")]
-    shared: Option<Box<Vec<(Cow<'static, str>, ToJson)>>>,
+    shared: Option<Box<Vec<Shared>>>,
 }
+
+/// The name of a value, and how it is shown.
+type Shared = (Cow<'static, str>, ToJson);
 
 type ToJson = Arc<dyn Fn() -> ImksResult<Value> + Send + Sync>;
 

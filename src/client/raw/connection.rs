@@ -292,13 +292,7 @@ impl RawConnection {
         loop {
             if self.pending.is_some() {
                 ready!(Pin::new(&mut self.stream).poll_ready(cx))?;
-                if let Some(frame) = self.pending.take() {
-                    let is_close = frame.is_close();
-                    Pin::new(&mut self.stream).start_send(frame)?;
-                    if is_close {
-                        self.end();
-                    }
-                }
+                self.start_send()?;
             }
             match self.outgoing.poll_recv(cx) {
                 // It came before the close and was not sent in time: after a close, nothing may be sent.
@@ -308,6 +302,17 @@ impl RawConnection {
             }
         }
         Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Hands the pending frame to the network. After a close there is no other.
+    fn start_send(&mut self) -> Result<(), Error> {
+        let Some(frame) = self.pending.take() else { return Ok(()) };
+        let is_close = frame.is_close();
+        Pin::new(&mut self.stream).start_send(frame)?;
+        if is_close {
+            self.end();
+        }
+        Ok(())
     }
 
     /// Takes nothing from others any more, who learn of it when they send.

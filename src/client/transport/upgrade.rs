@@ -99,7 +99,7 @@ fn is_offered(extension: &str) -> bool {
     let mut parts = extension.split(';').map(str::trim);
     let name = parts.next();
     let mut forgets = false;
-    let mut knows = |part: &str| match part.split_once('=').map_or(part, |(name, _)| name.trim()) {
+    let knows = |part: &str| match part.split_once('=').map_or(part, |(name, _)| name.trim()) {
         "server_no_context_takeover" => {
             forgets = true;
             true
@@ -108,7 +108,7 @@ fn is_offered(extension: &str) -> bool {
         "client_no_context_takeover" | "server_max_window_bits" => true,
         _ => false,
     };
-    let knows_all = parts.all(|part| knows(part));
+    let knows_all = parts.all(knows);
     name == Some("permessage-deflate") && knows_all && forgets
 }
 
