@@ -181,7 +181,7 @@ proptest! {
         }
         world.is_slow = false;
         world.held.clear();
-        // A dismissal that is on its way is heard before the application comes back.
+        // Whoever is put out by what is still on its way comes back only because it is told to.
         world.settle();
         asked.push(join_ticket(u64::MAX / 2));
         world.core.join(world.now, &"/".into(), join_ticket(u64::MAX / 2));
