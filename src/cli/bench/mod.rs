@@ -10,6 +10,7 @@ pub(in crate::cli) mod histogram;
 mod html;
 mod numbers;
 mod pacer;
+mod phase;
 pub(in crate::cli) mod picture;
 pub(in crate::cli) mod plan;
 pub(in crate::cli) mod progress;

@@ -10,10 +10,10 @@ use tokio_util::task::TaskTracker;
 use super::crowd::Crowd;
 use super::histogram::{Histogram, Percentiles, millis};
 use super::pacer::Pacer;
+use super::phase::PhaseSummary;
 use super::picture::short;
 use super::plan::Plan;
 use super::progress::Progress;
-use super::script::PhaseSummary;
 use super::summary::Faults;
 use super::timeline::{Point, Timeline};
 

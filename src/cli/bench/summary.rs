@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::histogram::Percentiles;
+use super::phase::PhaseSummary;
 use super::picture::{picture, short};
-use super::script::PhaseSummary;
 use super::timeline::Point;
 
 /// The findings of a run. A number that is absent was not measured, and `notes` says why.

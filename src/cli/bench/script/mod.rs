@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub(super) use self::scene::PhaseSummary;
 use self::step::{Arg, Step, TOKEN_BYTES};
 use self::values::{Count, Name, Pause, PerSecond, Time};
 use crate::{ImksError, ImksResult};

@@ -1,27 +1,12 @@
-//! What a phase of a scenario has given.
+//! A phase of a scenario that is under way, and what it has given so far.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::time::Instant;
 
-use super::super::histogram::{Histogram, Percentiles};
-
-/// The findings of a phase.
-#[derive(Debug, Clone, Serialize)]
-pub(in crate::cli::bench) struct PhaseSummary {
-    pub(in crate::cli::bench) name: String,
-    /// How long it took, the wait for the last rounds included.
-    pub(in crate::cli::bench) seconds: f64,
-    /// Rounds that were begun, and those of them in which a step failed.
-    pub(in crate::cli::bench) rounds: u64,
-    pub(in crate::cli::bench) failed_rounds: u64,
-    /// Acks and expected events that came.
-    pub(in crate::cli::bench) completed: u64,
-    pub(in crate::cli::bench) per_second: f64,
-    pub(in crate::cli::bench) latency_ms: Option<Percentiles>,
-}
+use crate::cli::bench::histogram::Histogram;
+use crate::cli::bench::phase::PhaseSummary;
 
 /// A phase that is under way.
 #[derive(Debug)]
