@@ -34,7 +34,7 @@ settings! {
         first_page: "IMKS_FIRST_PAGE" =
             "The chat page for development at `/`, which makes its own tokens, of its playground only: `auto`: on a \
              loopback address, with the SQLite file of the data directory, without a certificate, a core, your own \
-             logins or `IMKS_EVENTS_URL`; `on`: also with PostgreSQL and a certificate; `off`";
+             logins, `IMKS_EVENTS_URL` or `IMKS_TRUSTED_PROXIES`; `on`: also with PostgreSQL and a certificate; `off`";
     }
     "internal." in config.internal => {
         tls_cert (cert): "IMKS_INTERNAL_TLS_CERT" =

@@ -39,6 +39,7 @@ impl Config {
             (!self.is_reachable_from_outside(), NOT_LOOPBACK),
             (self.core_url.is_none() && !self.login.is_in_use(&self.hook), NO_TOKENS),
             (self.application.url.is_none() && self.application.handler.is_none(), APPLICATION),
+            (self.http.trusted_proxies.is_empty(), PROXIES),
             (self.engine.websocket && self.socket.parser == Parser::Default, NO_WEBSOCKET),
         ];
         checks.into_iter().find(|(fine, _)| !fine).map(|(_, sentence)| sentence)
@@ -51,6 +52,8 @@ const NO_TOKENS: &str = "IMKS_FIRST_PAGE is on: the page makes tokens of the emb
      not accept while IMKS_CORE_URL or your own logins are configured";
 const APPLICATION: &str = "IMKS_FIRST_PAGE is on: events of its visitors, who can be anybody, would reach your application \
      (IMKS_EVENTS_URL)";
+const PROXIES: &str = "IMKS_FIRST_PAGE is on: behind the proxies of IMKS_TRUSTED_PROXIES, whoever reaches the page can be on \
+     another machine";
 const NO_WEBSOCKET: &str =
     "IMKS_FIRST_PAGE is on: the page needs IMKS_ENGINE_WEBSOCKET=true and IMKS_PARSER=json";
 
@@ -74,6 +77,7 @@ mod tests {
             with(|it| it.login.jwks_url = Some("https://id.example/keys".into())),
             with(|it| (it.tls.cert, it.tls.key) = (Some("a.crt".into()), Some("a.key".into()))),
             with(|it| it.application.url = Some("http://app:8080".into())),
+            with(|it| it.http.trusted_proxies = vec!["127.0.0.1".parse().unwrap()]),
             with(|it| it.engine.websocket = false),
             with(|it| it.socket.parser = Parser::MsgPack),
             with(|it| it.first_page = FirstPage::Off),
@@ -95,6 +99,7 @@ mod tests {
             (on(|it| it.listen = "0.0.0.0:3000".parse().unwrap()), "IMKS_LISTEN"),
             (on(|it| it.core_url = Some("http://core:9000".into())), "IMKS_CORE_URL"),
             (on(|it| it.application.url = Some("http://app:8080".into())), "IMKS_EVENTS_URL"),
+            (on(|it| it.http.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()]), "IMKS_TRUSTED_PROXIES"),
             (on(|it| it.engine.websocket = false), "IMKS_ENGINE_WEBSOCKET"),
         ] {
             assert!(!config.serves_first_page());

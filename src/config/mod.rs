@@ -230,7 +230,7 @@ impl Config {
         problems.extend(self.engine.validate().err().map(|error| error.to_string()));
         problems.extend(self.otlp.validate().err().map(|error| error.to_string()));
         if let Err(why) = logging::check_filter(&self.log.filter) {
-            problems.push(format!("RUST_LOG is not a log filter: {why}"));
+            problems.push(format!("RUST_LOG (log.filter in a file) is not a log filter: {why}"));
         }
         problems
     }
@@ -252,6 +252,7 @@ impl Config {
             (self.feed.retention <= feed::RETENTION_MAX, FEED_RETENTION),
             (self.messaging.retention.is_possible(), MESSAGE_RETENTION),
             (!self.http.proxy_protocol || !self.http.trusted_proxies.is_empty(), PROXY_PROTOCOL),
+            (!self.quic.zero_rtt || self.quic.listen.is_some(), QUIC_EARLY),
         ];
         let wrong = checks.into_iter().filter(|(fine, _)| !fine).map(|(_, sentence)| sentence);
         wrong.chain(self.quic.problem())
@@ -292,6 +293,7 @@ const MESSAGE_RETENTION: &str =
     "IMKS_MESSAGE_RETENTION must be 0s (for ever) or at least 24h, as long as repeated sends are recognised";
 const PROXY_PROTOCOL: &str =
     "IMKS_PROXY_PROTOCOL needs IMKS_TRUSTED_PROXIES: the addresses that may speak it";
+const QUIC_EARLY: &str = "IMKS_QUIC_0RTT needs IMKS_QUIC_LISTEN: WebTransport has no 0-RTT";
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -362,11 +364,20 @@ mod tests {
             ("RUST_LOG", "verbose"),
             ("IMKS_ATTACHMENTS_ADDRESS_LIFETIME", "30h"),
             ("IMKS_ATTACHMENTS_SIZE", "0"),
+            ("IMKS_QUIC_0RTT", "true"),
             ("PORT", "http"),
         ] {
             let text = load_from(&[(variable, value)], &[]).unwrap_err().to_string();
             assert!(text.contains(variable), "{variable}={value}: {text}");
         }
+    }
+
+    #[test]
+    fn a_wrong_filter_of_the_log_is_told_by_the_name_that_the_file_has_too() {
+        let file = file("[log]\nfilter = \"verbose\"\n");
+        let path = file.path().to_str().unwrap();
+        let text = load_from(&[(source::CONFIG_FILE, path)], &[]).unwrap_err().to_string();
+        assert!(text.contains("log.filter") && text.contains("RUST_LOG"), "{text}");
     }
 
     #[test]
