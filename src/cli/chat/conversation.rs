@@ -20,6 +20,7 @@ pub(super) struct Conversation {
     pub(super) notices: VecDeque<Notice>,
     pub(super) effects: Vec<Effect>,
     /// Whether there is a screen: then earlier messages are fetched for the channel that is shown, and it counts as read.
+    /// Without one nobody sees what is shown, so that no channel takes the place of another.
     pub(super) is_screen: bool,
     pub(super) wanted_channel: Option<String>,
     pub(super) names: BTreeMap<String, String>,
@@ -28,6 +29,8 @@ pub(super) struct Conversation {
     pub(super) typing_told_ms: u64,
     /// How many questions to the server are not answered yet.
     pub(super) asked: usize,
+    /// Whether a subscription is not answered yet: until then it is open where the next line goes.
+    pub(super) is_joining: bool,
     /// Whether the person was told that messages are not sent yet.
     pub(super) was_warned: bool,
 }
@@ -58,6 +61,7 @@ impl Conversation {
             to_read: None,
             typing_told_ms: 0,
             asked: 0,
+            is_joining: false,
             was_warned: false,
         }
     }
@@ -138,6 +142,7 @@ impl Conversation {
     /// Handles an answer of the server to what `purpose` says.
     pub(super) fn answer(&mut self, purpose: Purpose, answer: Result<Value, String>) {
         self.asked = self.asked.saturating_sub(1);
+        self.is_joining &= !matches!(purpose, Purpose::Join { .. });
         let data = match answer {
             Ok(data) => data,
             Err(why) => return self.refused(purpose, &why),

@@ -12,16 +12,23 @@ use crate::cli::terminal::text;
 
 impl Conversation {
     pub(super) fn ready(&mut self, payload: &Value) {
-        let user = &payload["user"];
+        let (user, is_first) = (&payload["user"], self.me.is_none());
         self.me = Some(Author { id: word(user, "id"), username: word(user, "username") });
         self.is_online = true;
         self.list(payload);
         if let Some(current) = self.current.clone() {
             return self.open(&current);
         }
+        // Without a screen, a channel that is gone is not replaced by the first one.
+        if !is_first && !self.is_screen {
+            return;
+        }
         let wanted = self.wanted_channel.as_ref().and_then(|name| self.named(name));
         if let (None, Some(name)) = (&wanted, self.wanted_channel.clone()) {
             self.notice(format!("there is no channel {name} for you"));
+            if !self.is_screen {
+                return self.effects.extend([Effect::Failed, Effect::Quit]);
+            }
         }
         let first = wanted.or_else(|| self.channels.first().map(|channel| channel.id.clone()));
         match first {
@@ -156,6 +163,7 @@ impl Conversation {
                 self.notice(format!("earlier messages: {why}"));
             }
             Purpose::Who { is_asked: false, .. } => {}
+            Purpose::Join { .. } => self.not_joined(format!("join: {why}")),
             purpose => self.notice(format!("{}: {why}", purpose.name())),
         }
     }
@@ -356,16 +364,28 @@ impl Conversation {
         if let Some(channel) = self.channel(id) {
             (channel.is_left, channel.catching_up) = (true, CatchingUp::Done);
         }
-        if self.current.as_deref() == Some(id) {
-            self.turn(true);
+        if self.current.as_deref() != Some(id) {
+            return;
         }
+        match self.is_screen {
+            true => self.turn(true),
+            false => self.current = None,
+        }
+    }
+
+    /// Says why a channel is not shown that was asked for. Without a screen none is then: what follows was meant for it.
+    pub(super) fn not_joined(&mut self, why: String) {
+        if !self.is_screen {
+            self.current = None;
+        }
+        self.notice(why);
     }
 
     pub(super) fn subscribed(&mut self, id: &str, data: &Value) {
         let told = &data["channels"][0];
         if told["ok"] != true {
             let name = self.name_of(id);
-            return self.notice(format!("{name}: {}", word(&told["error"], "code")));
+            return self.not_joined(format!("{name}: {}", word(&told["error"], "code")));
         }
         if self.channel(id).is_none() {
             let (seq, rev) = (number(told, "last_seq"), number(told, "rev"));

@@ -1,6 +1,7 @@
 //! What `imks chat` does about each line that a person types.
 
 use serde_json::json;
+use uuid::Uuid;
 
 use super::command::{self, Command, HELP};
 use super::conversation::Conversation;
@@ -37,9 +38,17 @@ impl Conversation {
             Command::Help => HELP.iter().for_each(|line| self.notice(*line)),
             command => match self.current.clone() {
                 Some(channel) => self.obey_in(&channel, command, nonce),
-                None => self.notice("you are in no channel: /join one"),
+                None => self.without_channel(&command),
             },
         }
+    }
+
+    /// Says that there is no channel for a line. Without a screen a message is lost then.
+    fn without_channel(&mut self, command: &Command) {
+        if !self.is_screen && matches!(command, Command::Say(_) | Command::Thread { body: Some(_), .. }) {
+            self.effects.push(Effect::Failed);
+        }
+        self.notice("you are in no channel: /join one");
     }
 
     /// Does what concerns the channel that is shown.
@@ -124,12 +133,17 @@ impl Conversation {
     }
 
     fn join(&mut self, name: &str) {
-        let id = self.named(name).unwrap_or_else(|| name.to_owned());
+        // Of channels that this user is not in, the server knows no names.
+        let unknown = || Uuid::parse_str(name).is_ok().then(|| name.to_owned());
+        let Some(id) = self.named(name).or_else(unknown) else {
+            return self.not_joined(format!("there is no channel {name} for you: /list shows yours"));
+        };
         let is_here = self.channels.iter().any(|channel| channel.id == id && !channel.is_left);
         match is_here {
             true => self.open(&id),
             false => {
                 let request = json!({ "channel_ids": [id] });
+                self.is_joining = true;
                 self.ask(Purpose::Join { channel: id }, "channel:subscribe", request);
             }
         }

@@ -60,7 +60,7 @@ impl Plain {
         loop {
             // Lines are for the channels that the first event of the session names.
             let is_ready = self.conversation.me.is_some();
-            let takes_lines = has_input && is_ready && self.has_room();
+            let takes_lines = has_input && is_ready && !self.conversation.is_joining && self.has_room();
             tokio::select! {
                 told = news.recv() => {
                     let Some(told) = told else { return Ok(End::SignedOut) };

@@ -372,6 +372,64 @@ fn a_channel_that_was_left_can_be_joined_again() {
     assert_eq!(conversation.shown().unwrap().name, "general");
 }
 
+/// A conversation on a pipe that begins with this channel.
+fn piped(channel: &str) -> Conversation {
+    let mut conversation = Conversation::new(Some(channel.into()), false);
+    conversation.event("session:ready", &ready(5, 1), 0);
+    conversation
+}
+
+/// Whether a line is sent, and whether one is known to be lost.
+fn outcome(conversation: &mut Conversation, line: &str) -> (bool, bool) {
+    conversation.enter(line, 0, || "n".into());
+    let effects = conversation.take_effects();
+    let is_sent = effects.iter().any(|effect| matches!(effect, Effect::Send { .. }));
+    (is_sent, effects.contains(&Effect::Failed))
+}
+
+#[test]
+fn on_a_pipe_nothing_goes_to_another_channel_than_the_one_that_was_named() {
+    let mut conversation = piped("ops");
+    assert!(conversation.effects.contains(&Effect::Quit) && conversation.shown().is_none());
+    assert_eq!(outcome(&mut conversation, "secret deploy"), (false, true));
+    let mut on_a_screen = Conversation::new(Some("ops".into()), true);
+    on_a_screen.event("session:ready", &ready(5, 1), 0);
+    assert_eq!(on_a_screen.shown().unwrap().name, "general");
+}
+
+#[test]
+fn on_a_pipe_no_channel_takes_the_place_of_one_that_is_gone() {
+    let mut conversation = piped("general");
+    assert_eq!(outcome(&mut conversation, "hello"), (true, false));
+    conversation.event("channel:left", &json!({ "channel_id": "c1", "reason": "removed" }), 0);
+    conversation.event("session:ready", &ready(5, 1), 0);
+    assert_eq!(outcome(&mut conversation, "are you still there?"), (false, true));
+    assert_eq!(outcome(&mut conversation, "/join other"), (false, false));
+    assert_eq!(outcome(&mut conversation, "hello"), (true, false));
+}
+
+#[test]
+fn a_channel_that_nobody_knows_is_told_without_asking_the_server() {
+    let mut conversation = online();
+    conversation.enter("/join nowhere", 0, || "n".into());
+    assert!(asked(&conversation.take_effects()).is_empty());
+    assert!(conversation.notices.back().unwrap().text.contains("no channel nowhere"));
+    let mut conversation = piped("general");
+    assert_eq!(outcome(&mut conversation, "/join nowhere"), (false, false));
+    assert_eq!(outcome(&mut conversation, "for nowhere"), (false, true));
+}
+
+#[test]
+fn what_follows_a_join_waits_for_its_answer() {
+    let mut conversation = piped("general");
+    conversation.enter("/join 0190a8c0-0000-7000-8000-000000000001", 0, || "n".into());
+    assert!(conversation.is_joining);
+    let channel = "0190a8c0-0000-7000-8000-000000000001".to_owned();
+    conversation.answer(Purpose::Join { channel }, Err("unavailable: try again".into()));
+    assert!(!conversation.is_joining);
+    assert_eq!(outcome(&mut conversation, "for that channel"), (false, true));
+}
+
 #[test]
 fn nothing_that_a_server_sends_breaks_the_conversation() {
     let mut conversation = online();
