@@ -22,7 +22,8 @@ pub(crate) struct Address {
 impl Address {
     /// Parses `http://`, `https://`, `ws://` or `wss://`. Without a path it is `/socket.io/`.
     pub(crate) fn parse(url: &str) -> ClientResult<Self> {
-        let invalid = |reason: &str| ClientError::Config(format!("the address {url:?} {reason}"));
+        let invalid =
+            |reason: &str| ClientError::Config(format!("the address {:?} {reason}", without_user(url)));
         let uri: Uri = url.parse().map_err(|_| invalid("is not a URL"))?;
         let is_secure = match uri.scheme().map(Scheme::as_str) {
             Some("http" | "ws") => false,
@@ -75,6 +76,13 @@ impl Address {
     }
 }
 
+/// Returns an address without its user and password, as an error may show it.
+fn without_user(url: &str) -> String {
+    let Some((before, host)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = before.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();
+    format!("{scheme}***@{host}")
+}
+
 fn escape(byte: u8, out: &mut String) {
     match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
@@ -110,6 +118,14 @@ mod tests {
         let wrong = ["chat.example", "ftp://a", "http://", "http://u:p@a", "/x", ""];
         for wrong in wrong.into_iter().chain(wrong_ports) {
             assert!(matches!(Address::parse(wrong), Err(ClientError::Config(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_password_in_an_address_is_not_told_by_its_error() {
+        for wrong in ["http://u:hunter2@a", "u:hunter2@a", "http://u:hunter@2@a"] {
+            let text = Address::parse(wrong).unwrap_err().to_string();
+            assert!(text.contains("***@a") && !text.contains("hunter"), "{text}");
         }
     }
 }

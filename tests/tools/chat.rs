@@ -178,6 +178,34 @@ async fn programs_read_one_json_object_per_line() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_pipe_a_channel_that_is_missing_ends_with_1_and_nothing_is_sent_to_another() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (url, token) = (url(&server), server.token("ann").await);
+    for form in ["--plain", "--json"] {
+        let arguments = ["chat", &url, "--token", &token, "--channel", "ops", form];
+        let ended = imks_with(&arguments, &[], "secret deploy\n").await;
+        assert_eq!(ended.code, Some(1), "{form}: {} {}", ended.out, ended.err);
+        let told = format!("{}{}", ended.out, ended.err);
+        assert!(told.contains("no channel ops"), "{form}: {told}");
+    }
+    let joining = imks_with(&["chat", &url, "--token", &token], &[], "/join ops\nsecret deploy\n").await;
+    assert_eq!(joining.code, Some(1), "{} {}", joining.out, joining.err);
+    assert!(joining.err.contains("no channel ops"), "{}", joining.err);
+    let mut bob = server.client("bob").await;
+    let channel = first_channel(&bob);
+    let history = bob.ok("history", json!({ "channel_id": channel })).await;
+    assert_eq!(history["messages"], json!([]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_with_a_user_is_refused_with_78_and_its_password_is_not_shown() {
+    let ended = imks(&["chat", "http://u:hunter2@127.0.0.1:1", "--token", "x"]).await;
+    assert_eq!(ended.code, Some(78), "{}", ended.err);
+    assert!(ended.err.contains("no user") && !ended.err.contains("hunter2"), "{}", ended.err);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn lines_that_come_at_once_are_sent_in_their_order() {
     let server = TestServer::start(Kind::Sqlite).await;

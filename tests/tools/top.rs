@@ -68,3 +68,16 @@ async fn a_wrong_key_and_a_wrong_address_are_told() {
     let away = imks(&["top", &url, "--key", "imks_wrong"]).await;
     assert!(away.code == Some(1) && away.err.contains("imks doctor"), "{:?} {}", away.code, away.err);
 }
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_refused_before_the_server_is_asked() {
+    let url = "http://127.0.0.1:1";
+    let never = imks(&["top", url, "--key", "imks_x", "--count", "0"]).await;
+    assert_eq!(never.code, Some(2), "{}", never.err);
+    let no_key = imks(&["top", url, "--key", "schlüssel"]).await;
+    assert_eq!(no_key.code, Some(2), "{}", no_key.err);
+    assert!(no_key.err.contains("imks key add") && !no_key.err.contains("schlüssel"), "{}", no_key.err);
+    let user = imks(&["top", "http://u:hunter2@127.0.0.1:1", "--key", "imks_x"]).await;
+    assert_eq!(user.code, Some(78), "{}", user.err);
+    assert!(user.err.contains("no user") && !user.err.contains("hunter2"), "{}", user.err);
+}

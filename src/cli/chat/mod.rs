@@ -21,8 +21,8 @@ use serde_json::json;
 
 use self::remote::Remote;
 use super::terminal::{self, Endings, Trust, causes};
-use crate::ImksResult;
-use crate::client::{Client, ClientBuilder, FileStore};
+use crate::client::{Address, Client, ClientBuilder, FileStore};
+use crate::{ImksError, ImksResult};
 
 /// Options of `imks chat`.
 #[derive(Debug, clap::Args)]
@@ -51,15 +51,16 @@ pub(super) struct Args {
 }
 
 /// Chats until the person, or the input, ends. Exit codes: 0 done, 1 not connected, signed out or not everything was
-/// sent, 130 interrupted.
+/// sent, 78 an address that is none, 130 interrupted.
 pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
     terminal::block_on(chat(args))
 }
 
 async fn chat(args: &Args) -> ImksResult<ExitCode> {
     let mut endings = Endings::new()?;
-    let builder = builder(args)?;
-    super::hint(&format!("imks chat: {}", terminal::text::line(&args.url)));
+    Address::parse(&args.url).map_err(|error| ImksError::Config(error.to_string()))?;
+    let (builder, shown) = (builder(args)?, terminal::without_secrets(&args.url));
+    super::hint(&format!("imks chat: {shown}"));
     let progress = terminal::Progress::show("connecting", args.json);
     let opened = tokio::select! {
         opened = Box::pin(Remote::open(builder)) => opened,
@@ -69,11 +70,7 @@ async fn chat(args: &Args) -> ImksResult<ExitCode> {
     let (remote, news) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            super::hint(&format!(
-                "imks: {}; `imks doctor {}` finds out why",
-                causes(&error),
-                terminal::text::line(&args.url)
-            ));
+            super::hint(&format!("imks: {}; `imks doctor {shown}` finds out why", causes(&error)));
             return Ok(ExitCode::FAILURE);
         }
     };

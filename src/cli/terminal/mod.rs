@@ -1,5 +1,6 @@
 //! What the tools on the terminal share: their runtime, trust in certificates, progress, and the full screen.
 
+mod address;
 mod full;
 pub(crate) mod screen;
 pub(crate) mod text;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub(super) use self::address::without_secrets;
 pub(crate) use self::full::FullScreen;
 use crate::client::Tls;
 use crate::{ImksError, ImksResult};
@@ -107,5 +109,7 @@ impl Drop for Progress {
     }
 }
 
+/// The exit code for an invalid command line, as it is for what the parser of options refuses.
+pub(super) const EXIT_USAGE: u8 = 2;
 /// The exit code of a tool that was interrupted: 128 and the number of SIGINT, as shells have it.
 pub(super) const EXIT_INTERRUPTED: u8 = 130;

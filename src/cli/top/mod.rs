@@ -35,15 +35,15 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t)]
     sort: Order,
     /// Print so many samples and end; without a terminal it is one
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print one JSON object per sample
     #[arg(long)]
     json: bool,
 }
 
-/// Shows connections until the person ends it. Exit codes: 0 done, 1 the server refused or does not answer, 130
-/// interrupted while it prints.
+/// Shows connections until the person ends it. Exit codes: 0 done, 1 the server refused or does not answer, 2 a key that
+/// is none, 78 an address that is none, 130 interrupted while it prints.
 pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
     terminal::block_on(top(args))
 }
@@ -55,6 +55,11 @@ fn interval_of(text: &str) -> Result<Duration, String> {
 
 async fn top(args: &Args) -> ImksResult<ExitCode> {
     let server = Server::new(&args.url, &args.key)?;
+    if !server::is_key(&args.key) {
+        // Not as an error of the option: that would show the value.
+        super::hint("imks: --key or IMKS_KEY has no API key: `imks key add NAME --scope read` makes one");
+        return Ok(ExitCode::from(terminal::EXIT_USAGE));
+    }
     let is_screen = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if is_screen && !args.json && args.count.is_none() {
         return Box::pin(watch(args, &server)).await.or_else(refused);
@@ -84,7 +89,7 @@ async fn print(args: &Args, server: &Server) -> ImksResult<ExitCode> {
             continue;
         }
         if sample == 0 {
-            super::say(&format!("imks top: {}", terminal::text::line(&args.url)))?;
+            super::say(&format!("imks top: {}", terminal::without_secrets(&args.url)))?;
         }
         view::lines(&table, args.sort, now_micros()).iter().try_for_each(|line| super::say(line))?;
     }

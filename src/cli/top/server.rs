@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::table::{Sample, Session};
+use crate::cli::terminal::without_secrets;
 use crate::http_client::{HttpClient, Limits};
 use crate::{ImksError, ImksResult};
 
@@ -30,9 +31,10 @@ impl Server {
         let url = url.trim_end_matches('/');
         let base = url.strip_suffix(crate::contract::BACK_ENDS_PREFIX).unwrap_or(url);
         let is_http = base.starts_with("http://") || base.starts_with("https://");
-        if !is_http || base.parse::<http::Uri>().is_err() {
+        if !is_http || !base.parse::<Uri>().is_ok_and(|uri| has_no_user(&uri)) {
             return Err(ImksError::Config(format!(
-                "the address {url:?} must begin with http:// or https://"
+                "the address {:?} must begin with http:// or https://, and have a host and no user",
+                without_secrets(url)
             )));
         }
         Ok(Self {
@@ -73,6 +75,16 @@ impl Server {
             .await?;
         Ok((answer.status(), answer.into_body()))
     }
+}
+
+/// Whether a text can be sent as a key.
+pub(super) fn is_key(text: &str) -> bool {
+    let key = text.trim();
+    !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn has_no_user(uri: &Uri) -> bool {
+    uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
 #[derive(Deserialize)]
@@ -133,5 +145,13 @@ mod tests {
         assert_eq!(server("http://a:1/"), "http://a:1/api/v1/admin/sessions");
         assert_eq!(server("http://a:1/api/v1/admin"), "http://a:1/api/v1/admin/sessions");
         assert!(matches!(Server::new("a:1", "k"), Err(ImksError::Config(_))));
+        let refused = Server::new("http://u:hunter2@a:1", "k").map(drop).unwrap_err().to_string();
+        assert!(refused.contains("no user") && !refused.contains("hunter2"), "{refused}");
+    }
+
+    #[test]
+    fn a_key_that_no_header_can_have_is_none() {
+        assert!(is_key("imks_4f-x\n"));
+        assert!(!is_key("ü") && !is_key("two words") && !is_key(" "));
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::table::{Left, Order, Session, Table};
 use crate::cli::terminal::screen::{Row, Screen, Style};
 use crate::cli::terminal::text::{cut, fill, line};
+use crate::cli::terminal::without_secrets;
 
 /// Makes the screen: totals, connections in their order, and who has left.
 pub(super) fn screen(
@@ -14,7 +15,7 @@ pub(super) fn screen(
     (columns, rows): (usize, usize),
     now_us: i64,
 ) -> Screen {
-    let title = format!(" imks top  {}  {}", line(url), totals(table));
+    let title = format!(" imks top  {}  {}", without_secrets(url), totals(table));
     let style = if table.failure().is_some() { Style::Alert } else { Style::Reverse };
     let mut screen = vec![Row::of(style, fill(&title, columns))];
     screen.push(Row::of(Style::Plain, cut(&closed(table), columns)));
