@@ -210,7 +210,7 @@ impl Setting for Cors {
 }
 
 /// Whether a text is an origin as browsers send it (RFC 6454 section 6.2): a scheme, a host and perhaps a port.
-fn is_origin(text: &str) -> bool {
+pub(crate) fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<http::Uri>() else { return false };
     let has_more = text.ends_with('/') || uri.path() != "/" || uri.query().is_some();
     uri.scheme().is_some()

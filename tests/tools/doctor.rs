@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use imks::engine::config::{Cors, Origins};
+use imks::http::webtransport;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -91,6 +92,47 @@ async fn with_tls(certificates: &Certificates) -> TestServer {
         (config.tls.cert, config.tls.key) = (Some(cert), Some(key));
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_certificate_is_examined_over_udp_too_and_its_port_for_quic() {
+    // Nobody else takes a port of UDP meanwhile.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listen = socket.local_addr().unwrap();
+    drop(socket);
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        config.webtransport.mode = webtransport::Mode::On;
+        config.quic.listen = Some(listen);
+    })
+    .await;
+    let (url, port) = (format!("http://{}", server.addr()), listen.port().to_string());
+    let ended = imks(&["doctor", &url, "--quic", &port, "--json"]).await;
+    let report = ended.json();
+    assert_eq!(ended.code, Some(0), "{report}");
+    for name in ["webtransport", "quic"] {
+        assert_eq!(status(&report, name), "ok", "{report}");
+    }
+    let http3 = imks(&["doctor", &url, "--quic", &server.addr().port().to_string(), "--json"]).await;
+    assert_fault(&http3, "quic", "none of the protocols");
+    let silent = imks(&["doctor", &url, "--quic", "1", "--json"]).await;
+    assert_fault(&silent, "quic", "nothing answers there");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_where_there_is_tls_and_a_wrong_path_are_told_once_with_the_right_address() {
+    let certificates = Certificates::new("localhost", 2120);
+    let server = with_tls(&certificates).await;
+    let plain = imks(&["doctor", &format!("http://{}", server.addr()), "--json"]).await;
+    assert_fault(&plain, "http", "speaks TLS");
+    assert!(check(&plain.json(), "http")["do"].as_str().unwrap().contains("use https://"));
+    assert_eq!(status(&plain.json(), "websocket"), "skipped");
+    server.stop().await;
+    let server = TestServer::start(Kind::Sqlite).await;
+    let wrong = imks(&["doctor", &format!("http://{}/wrong", server.addr()), "--json"]).await;
+    assert_fault(&wrong, "http", "path");
+    assert_eq!(status(&wrong.json(), "websocket"), "skipped");
+    server.stop().await;
 }
 
 #[tokio::test]
@@ -247,11 +289,32 @@ async fn brokers_are_examined() {
     let away = imks(&["doctor", "--redis", "redis://:hunter2@127.0.0.1:1", "--json"]).await;
     assert_fault(&away, "reachable", "works alone");
     assert!(!away.out.contains("hunter2"));
+    let report = away.json();
+    let told = check(&report, "reachable");
+    let found = told["found"].as_str().unwrap();
+    assert!(found.contains("refused") && !found.contains("Os {"), "{found}");
+    assert!(told["took_ms"].as_f64().unwrap() < 4_000.0, "nothing is waited for: {told}");
 }
 
 #[tokio::test]
 async fn a_command_line_without_a_server_is_refused_with_2() {
     assert_eq!(imks(&["doctor"]).await.code, Some(2));
     assert_eq!(imks(&["doctor", "http://a", "--redis", "redis://a"]).await.code, Some(2));
-    assert_eq!(imks(&["doctor", "chat.example"]).await.code, Some(78));
+    assert_eq!(imks(&["doctor", "http://a", "--origin", "not an origin"]).await.code, Some(2));
+    assert_eq!(imks(&["doctor", "http://a", "--quic", "0"]).await.code, Some(2));
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_refused_with_78_and_its_password_is_not_shown() {
+    for arguments in [
+        &["doctor", "chat.example"][..],
+        &["doctor", "http://u:hunter2@127.0.0.1:1"],
+        &["doctor", "--redis", "http://u:hunter2@cache:6379"],
+        &["doctor", "--nats", "http://u:hunter2@broker:4222"],
+        &["doctor", "--database", "mysql://u:hunter2@db/imks"],
+    ] {
+        let ended = imks(arguments).await;
+        assert_eq!(ended.code, Some(78), "{arguments:?}: {}", ended.err);
+        assert!(!format!("{}{}", ended.out, ended.err).contains("hunter2"), "{arguments:?}: {}", ended.err);
+    }
 }

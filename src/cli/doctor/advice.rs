@@ -98,6 +98,10 @@ fn certificate_problem(host: &str, problem: &CertificateError) -> (String, Strin
 pub(super) fn handshake(status: u16, location: Option<&str>, body: &str) -> Fault {
     let found = format!("HTTP {status}: {}", excerpt(body));
     let (means, todo) = match status {
+        400 if wants_tls(body) => (
+            "this port speaks TLS, and the address says that it does not",
+            "use https:// or wss:// in place of http:// or ws://",
+        ),
         301..=308 => {
             let to = location.unwrap_or("another address");
             return Fault::new(
@@ -133,6 +137,18 @@ pub(super) fn handshake(status: u16, location: Option<&str>, body: &str) -> Faul
         _ => ("this is no answer of a Socket.IO server", "check address and path"),
     };
     Fault::new(found, means, todo)
+}
+
+/// Whether an answer to the first polling request says that every request to this address is in vain.
+pub(super) fn is_misplaced(status: u16, body: &str) -> bool {
+    matches!(status, 301..=308 | 404) || (status == 400 && wants_tls(body))
+}
+
+/// Whether a server says that it got plain HTTP where it speaks TLS: imks, nginx, Go or Apache.
+fn wants_tls(body: &str) -> bool {
+    ["speaks TLS", "HTTPS port", "HTTPS server", "SSL-enabled server"]
+        .iter()
+        .any(|words| body.contains(words))
 }
 
 /// Returns the fault of an answer to a WebSocket request that is not 101.
@@ -245,6 +261,27 @@ pub(super) fn quic(error: &str) -> Fault {
     Fault::new(error, means, todo)
 }
 
+/// Returns the fault of a UDP port from which no session comes on QUIC without HTTP/3.
+pub(super) fn raw_quic(error: &str) -> Fault {
+    let (means, todo) = if error.contains("no_application_protocol") {
+        (
+            "QUIC answers, and speaks none of the protocols that the client knows: it is the port of WebTransport, or has other names",
+            "give the port of IMKS_QUIC_LISTEN; clients must know a name of IMKS_QUIC_ALPN (imks/1)",
+        )
+    } else if error.contains("ertificate") {
+        (
+            "QUIC answers, and its certificate is not trusted",
+            "QUIC needs the same good certificate as TLS; name its authority with --ca FILE",
+        )
+    } else {
+        (
+            "nothing answers there: the server does not listen on this UDP port, or a firewall lets no UDP through",
+            "compare the port with IMKS_QUIC_LISTEN, and open it for UDP",
+        )
+    };
+    Fault::new(error, means, todo)
+}
+
 /// Returns the number of an error of Engine.IO.
 fn engine_code(body: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(body).ok()?.get("code")?.as_u64()
@@ -294,7 +331,24 @@ mod tests {
         assert!(handshake(301, Some("https://x/"), "").todo.contains("https://x/"));
         assert!(handshake(404, None, "").means.contains("path"));
         assert!(handshake(502, None, "bad gateway").means.contains("proxy"));
+        for told in [
+            "This port speaks TLS: use https:// or wss:// in place of http:// or ws://",
+            "<center>The plain HTTP request was sent to HTTPS port</center>",
+            "Client sent an HTTP request to an HTTPS server.",
+        ] {
+            assert!(
+                handshake(400, None, told).todo.contains("https://") && is_misplaced(400, told),
+                "{told}"
+            );
+        }
+        assert!(is_misplaced(404, "") && !is_misplaced(400, "") && !is_misplaced(502, ""));
         assert!(polling(400, r#"{"code":1,"message":"Session ID unknown"}"#).todo.contains("sticky"));
+    }
+
+    #[test]
+    fn the_wrong_port_for_quic_is_told_from_a_silent_one() {
+        assert!(raw_quic("no_application_protocol: none").todo.contains("IMKS_QUIC_ALPN"));
+        assert!(raw_quic("no answer").todo.contains("IMKS_QUIC_LISTEN"));
     }
 
     #[test]

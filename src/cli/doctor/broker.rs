@@ -4,30 +4,39 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::ServerAddr;
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, PubsubInterface};
+use fred::types::config::Config;
 use fred::types::{Builder, InfoKind};
 use tokio::time::{Instant, timeout};
 
 use super::report::{Fault, Outcome};
 use super::{ANSWER_MAX, Doctor, advice};
-use crate::ImksResult;
 use crate::bus::Pipe;
 use crate::cli::terminal;
 use crate::node::NodeId;
 use crate::socket::adapter::{nats as nats_adapter, redis as redis_adapter};
+use crate::{ImksError, ImksResult};
 
 /// Examines a Redis server, and who of the cluster `prefix` is connected to it.
 pub(super) async fn redis(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksResult<()> {
-    let connecting = connect(|node| redis_adapter::connect(url, prefix, node), "Redis");
-    let Some(pipe) = doctor.check("reachable", connecting).await? else {
+    let config = redis_config(url)?;
+    let reaching = async {
+        // A single connection fails at once, where a pipe tries again.
+        let asked = match open_redis(config).await {
+            Ok(asked) => asked,
+            Err(fault) => return (None, Outcome::Failed(fault)),
+        };
+        let (pipe, outcome) = connect(|node| redis_adapter::connect(url, prefix, node), "Redis").await;
+        (pipe.map(|pipe| (pipe, asked)), outcome)
+    };
+    let Some((pipe, (client, version))) = doctor.check("reachable", reaching).await? else {
         return doctor.skip(&["probe", "version", "members", "clusters"], "there is no connection");
     };
     doctor.check("probe", probe(&*pipe)).await?;
     close(&*pipe).await;
-    let Some(client) = doctor.check("version", open_redis(url)).await? else {
-        return doctor.skip(&["members", "clusters"], "there is no connection for questions");
-    };
+    doctor.check("version", async { (Some(()), Outcome::Good(version)) }).await?;
     let Some(nodes) = doctor.check("members", nodes(&client, prefix)).await? else {
         return doctor.skip(&["clusters"], "the nodes could not be listed");
     };
@@ -39,13 +48,21 @@ pub(super) async fn redis(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksR
 
 /// Examines NATS servers.
 pub(super) async fn nats(doctor: &mut Doctor, url: &str, prefix: &str) -> ImksResult<()> {
-    let connecting = connect(|node| nats_adapter::connect(url, None, prefix, node), "NATS");
-    let Some(pipe) = doctor.check("reachable", connecting).await? else {
+    let servers = nats_servers(url)?;
+    let reaching = async {
+        let version = match nats_version(&servers).await {
+            Ok(version) => version,
+            Err(fault) => return (None, Outcome::Failed(fault)),
+        };
+        let (pipe, outcome) = connect(|node| nats_adapter::connect(url, None, prefix, node), "NATS").await;
+        (pipe.map(|pipe| (pipe, version)), outcome)
+    };
+    let Some((pipe, version)) = doctor.check("reachable", reaching).await? else {
         return doctor.skip(&["probe", "version", "members", "clusters"], "there is no connection");
     };
     doctor.check("probe", probe(&*pipe)).await?;
     close(&*pipe).await;
-    doctor.check("version", nats_version(url)).await?;
+    doctor.check("version", async { (Some(()), Outcome::Good(version)) }).await?;
     doctor.skip(&["members", "clusters"], "NATS tells only its system account who listens to what")
 }
 
@@ -133,17 +150,36 @@ fn judge(times: &[Duration]) -> Outcome {
     }
 }
 
-async fn open_redis(url: &str) -> (Option<Client>, Outcome) {
-    match timeout(ANSWER_MAX, Box::pin(ask_redis(url))).await {
-        Ok(Ok((client, version))) => (Some(client), Outcome::Good(version)),
-        Ok(Err(error)) => (None, Outcome::Failed(unreachable("Redis", &advice::excerpt(error.details())))),
-        Err(_) => (None, Outcome::Failed(unreachable("Redis", "no answer within 5 s"))),
+/// Reads the address of a Redis server. The library takes any scheme.
+fn redis_config(url: &str) -> ImksResult<Config> {
+    let is_redis = |(scheme, _): (&str, &str)| scheme.starts_with("redis") || scheme.starts_with("valkey");
+    if !url.split_once("://").is_some_and(is_redis) {
+        let text =
+            "--redis must be an address with redis://, rediss://, redis-cluster:// or redis-sentinel://";
+        return Err(ImksError::Config(text.into()));
+    }
+    let mut config = Config::from_url(url)
+        .map_err(|error| ImksError::Config(format!("--redis cannot be used: {}", error.details())))?;
+    config.fail_fast = true;
+    Ok(config)
+}
+
+/// Connects for questions, and asks for the version.
+async fn open_redis(config: Config) -> Result<(Client, String), Fault> {
+    match timeout(ANSWER_MAX, Box::pin(ask_redis(config))).await {
+        Ok(Ok(asked)) => Ok(asked),
+        Ok(Err(error)) => Err(unreachable("Redis", &plain(error.details()))),
+        Err(_) => Err(unreachable("Redis", "no answer within 5 s")),
     }
 }
 
-async fn ask_redis(url: &str) -> Result<(Client, String), fred::error::Error> {
-    let mut config = fred::types::config::Config::from_url(url)?;
-    config.fail_fast = true;
+/// Returns what went wrong, without the form in which the library shows errors of the system.
+fn plain(details: &str) -> String {
+    let message = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
+    advice::excerpt(message.map_or(details, |(message, _)| message))
+}
+
+async fn ask_redis(config: Config) -> Result<(Client, String), fred::error::Error> {
     let client = Builder::from_config(config).build()?;
     Box::pin(client.init()).await?;
     let info: String = Box::pin(client.info(Some(InfoKind::Server))).await?;
@@ -225,20 +261,30 @@ fn others(nodes: &BTreeMap<String, usize>, prefix: &str) -> Outcome {
     }
 }
 
-async fn nats_version(url: &str) -> (Option<()>, Outcome) {
-    match timeout(ANSWER_MAX, Box::pin(async_nats::connect(url))).await {
+/// Reads the addresses of NATS servers.
+fn nats_servers(urls: &str) -> ImksResult<Vec<ServerAddr>> {
+    let servers: Result<Vec<ServerAddr>, _> = urls.split(',').map(|url| url.trim().parse()).collect();
+    let wrong = || ImksError::Config("--nats must be addresses with nats:// or tls://".into());
+    match servers {
+        Ok(servers) if !servers.iter().any(ServerAddr::is_websocket) => Ok(servers),
+        _ => Err(wrong()),
+    }
+}
+
+/// Connects for a question, and returns the version.
+async fn nats_version(servers: &[ServerAddr]) -> Result<String, Fault> {
+    match timeout(ANSWER_MAX, Box::pin(async_nats::connect(servers))).await {
         Ok(Ok(client)) => {
             let info = client.server_info();
-            let text = format!(
+            Ok(format!(
                 "NATS {}, server {}, messages up to {} bytes",
                 advice::excerpt(&info.version),
                 advice::excerpt(&info.server_name),
                 info.max_payload
-            );
-            (Some(()), Outcome::Good(text))
+            ))
         }
-        Ok(Err(error)) => (None, Outcome::Failed(unreachable("NATS", &advice::excerpt(&error.to_string())))),
-        Err(_) => (None, Outcome::Failed(unreachable("NATS", "no answer within 5 s"))),
+        Ok(Err(error)) => Err(unreachable("NATS", &advice::excerpt(&error.to_string()))),
+        Err(_) => Err(unreachable("NATS", "no answer within 5 s")),
     }
 }
 
@@ -252,6 +298,23 @@ const NODE_CHANNEL: &str = crate::bus::broker_pipe::NODE;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_is_none_is_no_fault_of_the_broker() {
+        for wrong in ["http://cache:6379", "cache:6379", "redis"] {
+            assert!(matches!(redis_config(wrong), Err(ImksError::Config(_))), "{wrong}");
+        }
+        for url in ["redis://cache", "redis://u:p@cache:6380", "redis-cluster://a:1"] {
+            assert!(redis_config(url).is_ok(), "{url}");
+        }
+        assert!(nats_servers("nats://a,tls://b:1").is_ok() && nats_servers("http://a").is_err());
+    }
+
+    #[test]
+    fn an_error_of_the_system_is_told_in_its_own_words() {
+        let told = r#"Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }"#;
+        assert_eq!((plain(told), plain("NOAUTH")), ("Connection refused".into(), "NOAUTH".into()));
+    }
 
     #[test]
     fn the_version_is_read_of_redis_and_of_valkey() {

@@ -11,6 +11,9 @@ use crate::{ImksError, ImksResult};
 
 /// Examines a database: `postgres://…` or `sqlite:PATH`.
 pub(super) async fn examine(doctor: &mut Doctor, url: &str) -> ImksResult<()> {
+    if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(ImksError::Config("--database must be an address with postgres:// or sqlite:".into()));
+    }
     let config = Config { url: Some(url.to_owned().into()), ..Config::default() };
     let Some(db) = doctor.check("reachable", connect(&config)).await? else {
         return doctor.skip(&["version", "migrations", "write"], "there is no connection");
@@ -93,3 +96,6 @@ fn unwritable(found: &str) -> Fault {
         "connect to the primary, and give the user the rights to write to all tables of its schema",
     )
 }
+
+/// How the addresses of databases begin.
+const SCHEMES: [&str; 3] = ["postgres://", "postgresql://", "sqlite:"];

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -10,6 +12,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::timeout;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -18,6 +21,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::network::Route;
 use super::report::{Fault, Outcome};
 use super::{ANSWER_MAX, advice};
+use crate::http::webtransport::HASHES_PATH;
 
 /// An answer, its body as text.
 pub(super) struct Answer {
@@ -45,6 +49,14 @@ pub(super) struct Handshake {
     /// The cookies of the answer, as they are sent back.
     #[serde(skip)]
     pub(super) cookies: String,
+}
+
+/// What the first request finds.
+pub(super) enum First {
+    /// A server of Engine.IO.
+    Open(Handshake),
+    /// Another address than that of a server: other requests to it would only say so again.
+    Misplaced,
 }
 
 /// Sends one request on a connection of its own.
@@ -84,7 +96,7 @@ pub(super) async fn ask(
 }
 
 /// Opens a polling session.
-pub(super) async fn handshake(route: &Route) -> (Option<Handshake>, Outcome) {
+pub(super) async fn handshake(route: &Route) -> (Option<First>, Outcome) {
     let answer = match ask(route, Method::GET, &route.address.target("polling", None), &[], "").await {
         Ok(answer) => answer,
         Err(error) => return (None, Outcome::Failed(no_answer(&error))),
@@ -99,12 +111,12 @@ pub(super) async fn handshake(route: &Route) -> (Option<Handshake>, Outcome) {
             let through: String = through.collect();
             let handshake = Handshake { cookies: cookies(&answer.headers), ..handshake };
             let text = format!("HTTP 200, Engine.IO 4, offers {}{through}", offers(&handshake.upgrades));
-            (Some(handshake), Outcome::Good(text))
+            (Some(First::Open(handshake)), Outcome::Good(text))
         }
         _ => {
-            let location = answer.header(header::LOCATION);
-            let fault = advice::handshake(answer.status.as_u16(), location, &answer.body);
-            (None, Outcome::Failed(fault))
+            let (status, location) = (answer.status.as_u16(), answer.header(header::LOCATION));
+            let first = advice::is_misplaced(status, &answer.body).then_some(First::Misplaced);
+            (first, Outcome::Failed(advice::handshake(status, location, &answer.body)))
         }
     }
 }
@@ -112,6 +124,22 @@ pub(super) async fn handshake(route: &Route) -> (Option<Handshake>, Outcome) {
 fn offers(upgrades: &[String]) -> String {
     let listed: Vec<String> = upgrades.iter().map(|name| advice::excerpt(name)).collect();
     if listed.is_empty() { "polling only".into() } else { listed.join(" and ") }
+}
+
+/// Asks for the hashes of the certificate that a server has made by itself. There are none if it has another one.
+pub(super) async fn hashes(route: &Route) -> Vec<[u8; 32]> {
+    match ask(route, Method::GET, HASHES_PATH, &[], "").await {
+        Ok(answer) => read_hashes(&answer.body),
+        Err(_) => Vec::new(),
+    }
+}
+
+fn read_hashes(body: &str) -> Vec<[u8; 32]> {
+    let told: Value = serde_json::from_str(body).unwrap_or_default();
+    let hash = |told: &Value| -> Option<[u8; 32]> {
+        BASE64_STANDARD.decode(told["value"].as_str()?).ok()?.try_into().ok()
+    };
+    told["hashes"].as_array().into_iter().flatten().filter_map(hash).collect()
 }
 
 fn cookies(headers: &HeaderMap) -> String {
@@ -209,3 +237,20 @@ const CLOSE: &str = "1";
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// How long the first packet of a WebSocket may take.
 const FIRST_MAX: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hashes_of_a_certificate_are_read_and_everything_else_is_none() {
+        let told = format!(
+            r#"{{"hashes":[{{"value":"{}"}},{{"value":"AA=="}}]}}"#,
+            BASE64_STANDARD.encode([7_u8; 32])
+        );
+        assert_eq!(read_hashes(&told), [[7_u8; 32]]);
+        for other in ["", "<html>", "{}", r#"{"hashes":[1]}"#] {
+            assert!(read_hashes(other).is_empty(), "{other}");
+        }
+    }
+}

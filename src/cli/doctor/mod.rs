@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use self::report::{Check, Outcome, Report};
 use super::terminal::{self, Endings};
 use crate::config::Setting;
+use crate::config::setting::is_origin;
 use crate::{ImksError, ImksResult};
 
 /// Options of `imks doctor`.
@@ -49,8 +50,11 @@ pub(super) struct Args {
     #[arg(long)]
     channel: Option<String>,
     /// The origin of a web page that must be able to connect, for example `https://chat.example`
-    #[arg(long)]
+    #[arg(long, value_parser = origin_of)]
     origin: Option<String>,
+    /// Also open a session on QUIC without HTTP/3 at this UDP port (IMKS_QUIC_LISTEN)
+    #[arg(long, value_name = "PORT", requires = "url", value_parser = clap::value_parser!(u16).range(1..))]
+    quic: Option<u16>,
     /// Also keep a connection open for so long, to see whether it is cut
     #[arg(long, value_name = "TIME", value_parser = Duration::parse)]
     watch: Option<Duration>,
@@ -62,7 +66,15 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Examines what the command line names. Exit codes: 0 all is well, 1 something is not, 130 interrupted.
+fn origin_of(text: &str) -> Result<String, String> {
+    match is_origin(text) {
+        true => Ok(text.to_owned()),
+        false => Err("write it as browsers do, for example https://chat.example".into()),
+    }
+}
+
+/// Examines what the command line names. Exit codes: 0 all is well, 1 something is not, 78 an address that is none, 130
+/// interrupted.
 pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
     terminal::block_on(examine(args))
 }

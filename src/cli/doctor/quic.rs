@@ -1,4 +1,4 @@
-//! The check of `imks doctor` whether WebTransport gets through: QUIC over UDP.
+//! The checks of `imks doctor` whether QUIC over UDP gets through: WebTransport, and sessions without HTTP/3.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
@@ -9,8 +9,10 @@ use wtransport::endpoint::ConnectOptions;
 use wtransport::{ClientConfig, Endpoint};
 
 use super::network::Route;
-use super::report::Outcome;
+use super::report::{Fault, Outcome};
 use super::{ANSWER_MAX, advice};
+use crate::cli::terminal;
+use crate::client::{ClientBuilder, ClientError, Reconnect, TransportKind, Transports};
 
 /// Opens a WebTransport session.
 pub(super) async fn examine(route: &Route) -> (Option<()>, Outcome) {
@@ -18,6 +20,35 @@ pub(super) async fn examine(route: &Route) -> (Option<()>, Outcome) {
         Ok(Ok(())) => (Some(()), Outcome::Good("a session was opened over UDP".into())),
         Ok(Err(error)) => (None, Outcome::Failed(advice::quic(&error))),
         Err(_) => (None, Outcome::Failed(advice::quic("no answer over UDP within 5 s"))),
+    }
+}
+
+/// Opens a session on WebTransport with the client library, which can be told the hash of a certificate to trust.
+pub(super) async fn webtransport(builder: ClientBuilder) -> (Option<()>, Outcome) {
+    open_on(builder, TransportKind::WebTransport, advice::quic).await
+}
+
+/// Opens a session on QUIC without HTTP/3.
+pub(super) async fn raw(builder: ClientBuilder) -> (Option<()>, Outcome) {
+    open_on(builder, TransportKind::Quic, advice::raw_quic).await
+}
+
+async fn open_on(
+    builder: ClientBuilder,
+    transport: TransportKind,
+    advise: fn(&str) -> Fault,
+) -> (Option<()>, Outcome) {
+    let builder = builder.transports(Transports::only(transport)).reconnect(Reconnect::never());
+    let failed = |error: ClientError| (None, Outcome::Failed(advise(&terminal::causes(&error))));
+    let client = match builder.connect_timeout(ANSWER_MAX).build() {
+        Ok(client) => client,
+        Err(error) => return failed(error),
+    };
+    let connected = client.connect().await;
+    client.close().await;
+    match connected {
+        Ok(()) => (Some(()), Outcome::Good("a session was opened over UDP".into())),
+        Err(error) => failed(error),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use super::http::Handshake;
+use super::http::{First, Handshake};
 use super::network::Route;
 use super::report::{Fault, Outcome};
 use super::session::{LATER, Visit};
@@ -32,15 +32,20 @@ pub(super) async fn examine(doctor: &mut Doctor, url: &str, args: &Args) -> Imks
         doctor.skip(&ABOVE_TLS, "the server is not reached")?;
         return doctor.skip(&LATER, "the server is not reached");
     };
-    let handshake = doctor.check("http", http::handshake(&route)).await?;
+    let (handshake, is_misplaced) = match doctor.check("http", http::handshake(&route)).await? {
+        Some(First::Open(handshake)) => (Some(handshake), false),
+        Some(First::Misplaced) => (None, true),
+        None => (None, false),
+    };
     let is_polling = polling(doctor, &route, handshake.as_ref()).await?;
-    let is_websocket = doctor.check("websocket", http::websocket(&route)).await?.is_some();
+    let is_websocket = websocket(doctor, &route, is_misplaced).await?;
     let builder = || trust.tls().map(|tls| Client::builder(url).tls(tls));
     match is_polling && is_websocket {
         true => drop(doctor.check("upgrade", session::upgrade(builder()?)).await?),
         false => doctor.skip(&["upgrade"], "it needs polling and websocket")?,
     }
-    webtransport(doctor, &route, handshake.as_ref()).await?;
+    let is_offered = handshake.is_some_and(|it| it.upgrades.iter().any(|name| name == "webtransport"));
+    over_udp(doctor, &route, Udp { url, trust: &trust, port: args.quic, is_offered }).await?;
     match &args.origin {
         Some(origin) => drop(doctor.check("cors", page::examine(&route, origin)).await?),
         None => doctor.skip(&["cors"], "give --origin https://… to ask for a web page")?,
@@ -105,13 +110,48 @@ fn heartbeat(handshake: &Handshake) -> Outcome {
     }
 }
 
-async fn webtransport(doctor: &mut Doctor, route: &Route, handshake: Option<&Handshake>) -> ImksResult<()> {
-    let is_offered =
-        handshake.is_some_and(|handshake| handshake.upgrades.iter().any(|name| name == "webtransport"));
-    match (route.tls.is_some(), is_offered) {
-        (true, true) => doctor.check("webtransport", quic::examine(route)).await.map(drop),
-        (false, _) => doctor.skip(&["webtransport"], "it needs https://"),
-        (true, false) => doctor.skip(&["webtransport"], "the server does not offer it"),
+async fn websocket(doctor: &mut Doctor, route: &Route, is_misplaced: bool) -> ImksResult<bool> {
+    if is_misplaced {
+        doctor.skip(&["websocket"], "there is another address to use, see the line `http`")?;
+        return Ok(false);
+    }
+    Ok(doctor.check("websocket", http::websocket(route)).await?.is_some())
+}
+
+/// What the checks over UDP need.
+struct Udp<'a> {
+    url: &'a str,
+    trust: &'a Trust,
+    /// The port of QUIC without HTTP/3.
+    port: Option<u16>,
+    /// Whether the server offers WebTransport.
+    is_offered: bool,
+}
+
+async fn over_udp(doctor: &mut Doctor, route: &Route, udp: Udp<'_>) -> ImksResult<()> {
+    let Udp { url, trust, port, is_offered } = udp;
+    let is_plain = route.tls.is_none();
+    // A server without a certificate makes one for QUIC, and tells its hash.
+    let hashes = match is_plain && (is_offered || port.is_some()) {
+        true => http::hashes(route).await,
+        false => Vec::new(),
+    };
+    let builder = || {
+        let tls = trust.tls()?;
+        let tls = hashes.iter().fold(tls, |tls, hash| tls.pin_sha256(*hash));
+        Ok::<_, ImksError>(Client::builder(url).tls(tls))
+    };
+    let without = "this program was built without QUIC";
+    match (is_offered, is_plain) {
+        (false, _) => doctor.skip(&["webtransport"], "the server does not offer it")?,
+        (true, false) => drop(doctor.check("webtransport", quic::examine(route)).await?),
+        (true, true) if !HAS_QUIC => doctor.skip(&["webtransport"], without)?,
+        (true, true) => drop(doctor.check("webtransport", quic::webtransport(builder()?)).await?),
+    }
+    match port {
+        None => doctor.skip(&["quic"], "give --quic PORT for QUIC without HTTP/3 (IMKS_QUIC_LISTEN)"),
+        Some(_) if !HAS_QUIC => doctor.skip(&["quic"], without),
+        Some(port) => doctor.check("quic", quic::raw(builder()?.quic_port(port))).await.map(drop),
     }
 }
 
@@ -133,8 +173,10 @@ async fn sign_in(doctor: &mut Doctor, args: &Args, is_open: bool, builder: Clien
 }
 
 /// The checks between TLS and the session.
-const ABOVE_TLS: [&str; 8] =
-    ["http", "polling", "heartbeat", "websocket", "upgrade", "webtransport", "cors", "sign-in"];
+const ABOVE_TLS: [&str; 9] =
+    ["http", "polling", "heartbeat", "websocket", "upgrade", "webtransport", "quic", "cors", "sign-in"];
+/// Whether the client library has QUIC.
+const HAS_QUIC: bool = cfg!(feature = "client-quic");
 /// After how many silent seconds usual proxies cut a connection, with some to spare.
 const IDLE_SECONDS: u64 = 55;
 
