@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +35,8 @@ pub(super) fn base() -> Config {
     Config { listen: ADDRESS, internal_listen: Some(INTERNAL_ADDRESS), ..Config::default() }
 }
 
-/// Serves on the configured addresses until `shutdown` completes. Without a CA for clients there is no
-/// authentication over gRPC, so that port must be on a private network.
+/// Serves on the configured addresses until `shutdown` completes. SIGHUP reads the certificate again. Without a CA for
+/// clients there is no authentication over gRPC, so that port must be on a private network.
 ///
 /// # Errors
 /// `Io` if an address cannot be bound; `Config` if an external core is configured, or a certificate cannot be
@@ -43,12 +44,16 @@ pub(super) fn base() -> Config {
 pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> ImksResult<()> {
     super::token::check_core(config)?;
     let tls = secured(config)?;
+    // Before anything is said, because whoever reads it may send one.
+    let hangup = signal(SignalKind::hangup()).map_err(ImksError::io("listening for signals"))?;
     // The listeners come first, so that a second core on the same address does not touch the database.
     let grpc = listener::bind(config.listen)?;
     let internal = config.internal_listen.map(bind_internal).transpose()?;
     let db = super::token::database(config).await?;
     let directory = Directory::open(db.clone(), config.directory()).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let certificates = tls.as_ref().map(MutualTls::certificates);
+    tasks.spawn(stop.clone().run_until_cancelled_owned(reload_on(hangup, certificates)));
     let health = Arc::new(health(&db));
     let gate = Gate::new(&config.control, &db);
     let calling = gate.clone();
@@ -89,6 +94,23 @@ fn bind_internal(address: SocketAddr) -> ImksResult<TcpListener> {
         }
         other => other,
     })
+}
+
+/// Reads the certificate again on each signal. Everything else of a core counts after a restart.
+async fn reload_on(mut hangup: Signal, certificates: Option<Certificates>) {
+    let manager = ServiceManager::of_process();
+    while hangup.recv().await.is_some() {
+        manager.reloading();
+        match certificates.as_ref().map(Certificates::reload) {
+            None => tracing::info!("SIGHUP changes nothing: there is no certificate to read again"),
+            // What is in use now is told where it is read.
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(%error, "the certificate was not exchanged, the old one stays in use");
+            }
+        }
+        manager.ready();
+    }
 }
 
 fn health(db: &Db) -> Health {

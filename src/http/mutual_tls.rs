@@ -38,6 +38,11 @@ impl MutualTls {
         Ok(Self { certificates, config, callers, protocols, tls, ca_changed_at })
     }
 
+    /// Returns the certificate that callers are shown, which can be read again.
+    pub(crate) fn certificates(&self) -> Certificates {
+        self.certificates.clone()
+    }
+
     /// Follows changes of the certificate in a task of `tasks` until `stop`.
     pub fn watch(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let (certificates, reload) = (self.certificates.clone(), self.config.reload);

@@ -78,9 +78,12 @@ fn systemd_hears_when_the_server_is_ready_reloads_and_stops_and_how_long_its_dra
 }
 
 #[test]
-fn systemd_hears_when_a_core_is_ready_and_stops() {
+fn systemd_hears_when_a_core_is_ready_reloads_and_stops() {
     let listen = [("IMKS_LISTEN", "127.0.0.1:0"), ("IMKS_INTERNAL_LISTEN", "127.0.0.1:0")];
     let mut service = Service::start(&["core"], &listen);
+    assert_eq!(service.says(), "READY=1");
+    service.signal("-HUP");
+    assert!(service.says().starts_with("RELOADING=1\n"));
     assert_eq!(service.says(), "READY=1");
     service.signal("-TERM");
     assert!(service.says().starts_with("STOPPING=1\n"));
