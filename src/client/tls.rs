@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(feature = "client-quic")]
 use rustls::client::Resumption;
@@ -27,12 +28,15 @@ pub struct Tls {
     pins: Vec<[u8; 32]>,
     accepts_invalid: bool,
     only_13: bool,
+    /// Whether it was said that invalid certificates are accepted. Clones share it.
+    has_warned: Arc<AtomicBool>,
 }
 
 impl Clone for Tls {
     fn clone(&self) -> Self {
         let identity = self.identity.as_ref().map(|(chain, key)| (chain.clone(), key.clone_key()));
-        Self { roots: self.roots.clone(), identity, pins: self.pins.clone(), ..*self }
+        let (roots, pins) = (self.roots.clone(), self.pins.clone());
+        Self { roots, identity, pins, has_warned: self.has_warned.clone(), ..*self }
     }
 }
 
@@ -85,8 +89,9 @@ impl Tls {
         self
     }
 
-    /// Trusts every server, so that anybody on the way can read and change everything. For tests; each client
-    /// that is built with it leaves a warning in the log. Where there are pins, they still decide.
+    /// Trusts every server, so that anybody on the way can read and change everything. For tests; the first
+    /// client that is built with these settings, or a clone of them, leaves a warning in the log. Where there are pins,
+    /// they still decide.
     #[must_use]
     pub fn danger_accept_invalid_certs(mut self) -> Self {
         self.accepts_invalid = true;
@@ -141,7 +146,9 @@ impl Tls {
             return Ok(Arc::new(Unchecked { provider, trust: Trust::Pinned(self.pins.clone()) }));
         }
         if self.accepts_invalid {
-            tracing::warn!("certificates of servers are not checked: anybody can pose as the server");
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!("certificates of servers are not checked: anybody can pose as the server");
+            }
             return Ok(Arc::new(Unchecked { provider, trust: Trust::Everybody }));
         }
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.root_store()?), provider);
