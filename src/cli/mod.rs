@@ -150,6 +150,7 @@ fn start(handler: Option<Handler>) -> ExitCode {
 
 fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
     let command = arguments.command.unwrap_or(Command::Serve);
+    let is_tool = command.is_tool();
     match &command {
         Command::Version => return version::run().map(|()| ExitCode::SUCCESS),
         Command::Config(args) => return config::run(args).map(|()| ExitCode::SUCCESS),
@@ -176,7 +177,7 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
     let read = move || options.load(Config::default());
     config.application.handler = handler;
     // The lines of a tool are enough, unless somebody asks for more.
-    if command.is_tool() && config.log.filter == logging::Config::default().filter {
+    if is_tool && config.log.filter == logging::Config::default().filter {
         config.log.filter = TOOL_FILTER.into();
     }
     logging::start(&config.log);
@@ -191,7 +192,12 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
         .thread_name("imks")
         .build()
         .map_err(ImksError::io("starting the runtime"))?;
-    runtime.block_on(Box::pin(execute(command, config, &origins, read)))
+    let ended = runtime.block_on(Box::pin(execute(command, config, &origins, read)));
+    if is_tool {
+        // A tool has ended what it began, or a second Ctrl-C wants nobody to wait for it.
+        runtime.shutdown_background();
+    }
+    ended
 }
 
 async fn execute(
@@ -280,6 +286,27 @@ fn complain(error: &ImksError) {
     hint(&format!("imks: {}", with_causes(error)));
 }
 
+/// Ends a tool whose options cannot work together as the parser of the command line ends it for a wrong one.
+///
+/// # Errors
+/// Every error that is about something else.
+#[cfg(feature = "tools")]
+fn misused(error: ImksError) -> ImksResult<ExitCode> {
+    if !matches!(error, ImksError::InvalidInput { .. }) {
+        return Err(error);
+    }
+    complain(&error);
+    Ok(ExitCode::from(EXIT_USAGE))
+}
+
+/// Returns why a value on the command line is refused, without the name of the field, which the parser tells itself.
+fn reason(error: ImksError) -> String {
+    match error {
+        ImksError::InvalidInput { reason, .. } => reason,
+        error => error.to_string(),
+    }
+}
+
 /// Returns an error with its causes.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -298,6 +325,9 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 /// The filter of the log of a tool where none is configured.
 const TOOL_FILTER: &str = "warn";
 const EXIT_FAILED: u8 = 1;
+/// The exit code for an invalid command line, that of the parser.
+#[cfg(feature = "tools")]
+const EXIT_USAGE: u8 = 2;
 /// The exit code for an invalid configuration, `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 

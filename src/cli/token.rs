@@ -11,24 +11,37 @@ use crate::{ImksError, ImksResult};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The name of the user; a missing user is created, as a member of the channel `general`
+    #[arg(value_parser = user)]
     user: String,
     /// The lifetime of the token, for example 30m or 24h; at most 744h
-    #[arg(long, default_value = "24h", value_parser = Duration::parse)]
+    #[arg(long, default_value = "24h", value_parser = lifetime)]
     ttl: Duration,
 }
 
 /// Prints a token, and nothing else, to standard output.
 ///
 /// # Errors
-/// `Config` if an external core or an application of one's own issues the tokens; `InvalidInput`; `Database`.
+/// `Config` if an external core or an application of one's own issues the tokens; `Database`.
 pub async fn run(args: Args, config: &Config) -> ImksResult<()> {
-    Directory::check_ttl(args.ttl)?;
     check_issuer(config)?;
     let directory = open(config).await?;
     let user = directory.ensure_development(&args.user).await?;
     super::say(&directory.issue_token(&user, args.ttl).await?)?;
     directory.close().await;
     Ok(())
+}
+
+/// Reads the name of a user on the command line.
+///
+/// # Errors
+/// The sentence that says what is allowed.
+pub(super) fn user(text: &str) -> Result<String, String> {
+    Directory::check_username(text).map(|()| text.to_owned()).map_err(super::reason)
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let ttl = Duration::parse(text)?;
+    Directory::check_ttl(ttl).map(|()| ttl).map_err(super::reason)
 }
 
 /// Checks that a server accepts the tokens of the embedded directory.
@@ -104,4 +117,18 @@ pub(super) async fn connect_any(config: &Config) -> ImksResult<Db> {
     // The hint goes to standard error, so that standard output contains only the result.
     super::hint(&format!("database: {}{note}", db.describe()));
     Ok(db)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_or_a_lifetime_that_cannot_be_is_refused_before_anything_is_opened() {
+        assert_eq!(user("ann"), Ok("ann".to_owned()));
+        assert!(["", "a b", "a/b", &"a".repeat(65)].into_iter().all(|name| user(name).is_err()));
+        assert_eq!(lifetime("744h"), Ok(Duration::from_secs(744 * 3_600)));
+        assert!(["0s", "745h", "1", ""].into_iter().all(|ttl| lifetime(ttl).is_err()));
+        assert!(!lifetime("0s").unwrap_err().contains("invalid input"));
+    }
 }

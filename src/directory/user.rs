@@ -99,6 +99,14 @@ impl Directory {
         .await
     }
 
+    /// Checks the name of a user.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the name is not allowed.
+    pub fn check_username(name: &str) -> ImksResult<()> {
+        checked_name("username", name).map(drop)
+    }
+
     /// Returns the user with this name, and creates it if it is missing.
     ///
     /// # Errors

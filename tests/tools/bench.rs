@@ -1,5 +1,7 @@
 //! `imks bench` against servers that play along, servers that do not, and imks.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -36,6 +38,19 @@ async fn an_echo_server_that_works_is_clean_and_what_was_not_measured_is_null() 
         assert_eq!(carried.values().filter_map(Value::as_u64).sum::<u64>(), 3, "{found}");
         assert!(ended.stderr.contains("imks bench: echo on http://127.0.0.1"), "{}", ended.stderr);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quic_without_http3_is_measured_on_its_port_and_its_danger_is_told_once() {
+    let (url, port) = target::start_with_quic(Fault::Nothing);
+    let port = format!("--quic-port={port}");
+    let options =
+        ["--clients=3", "--messages=20", "--transport=quic", &port, "--danger-accept-invalid-certs"];
+    let ended = bench(&url, &options).await;
+    let found = ended.json();
+    assert_eq!((ended.code, &found["completed"]), (Some(0), &60.into()), "{found} {}", ended.stderr);
+    assert_eq!(found["connections"]["by_transport"], serde_json::json!({ "quic": 3 }), "{found}");
+    assert_eq!(ended.stderr.matches("anybody can pose").count(), 1, "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,6 +177,23 @@ async fn ctrl_c_ends_a_run_and_its_summary_is_still_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_ctrl_c_ends_a_run_of_the_largest_events_at_once() {
+    let url = target::start(Fault::Ignorant);
+    let size = "--message-size=16777216";
+    let mut bench =
+        Program::start(&["bench", &url, "--scenario=broadcast", "--clients=2", size, "--timeout=10m"]);
+    bench.says(" deliveries, ").await;
+    bench.interrupt().await;
+    bench.says("ending: ").await;
+    let begun = std::time::Instant::now();
+    bench.interrupt().await;
+    let ended = bench.ended().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(ended.code, Some(1), "{} {}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("second Ctrl-C") && ended.stdout.is_empty(), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_measured_nothing_is_no_success() {
     let url = target::start(Fault::Nothing);
     let ended = run(&["bench", &url, "--clients=2", "--messages=0", "--chaos=10m"]).await;
@@ -192,8 +224,61 @@ async fn what_cannot_run_says_why() {
     let many = run(&["bench", "http://192.0.2.1", "--clients=10001"]).await;
     assert_eq!(many.code, Some(1));
     assert!(many.stderr.contains("--yes"), "{}", many.stderr);
-    let chat = run(&["bench", "http://127.0.0.1:1", "--scenario=chat"]).await;
-    assert!(chat.stderr.contains("--development"), "{}", chat.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_that_cannot_be_meant_end_with_2_before_anything_is_done() {
+    for (options, word) in [
+        (&["--message-size=99999999999", "--messages=2"][..], "16777216"),
+        (&["--message-size=300000000", "--clients=1"], "16777216"),
+        (&["--clients=4294967295"], "1000000"),
+        (&["--timeout=0s"], "above 0"),
+        (&["--duration=0s"], "above 0"),
+        (&["--chaos=0s"], "above 0"),
+        (&["--rolling"], "--scenario chat"),
+        (&["--scenario=chat"], "--development"),
+        (&["--scenario=missing.toml", "--messages=20"], "--messages"),
+        (&["--quic-port=4433"], "--transport quic"),
+    ] {
+        let ended = run(&[&["bench", "http://127.0.0.1:1"][..], options].concat()).await;
+        assert_eq!(ended.code, Some(2), "{options:?} {}", ended.stderr);
+        assert!(ended.stderr.contains(word) && ended.stdout.is_empty(), "{options:?} {}", ended.stderr);
+    }
+    let secure = run(&["bench", "https://127.0.0.1:1", "--chaos"]).await;
+    assert!(secure.code == Some(2) && secure.stderr.contains("TLS"), "{}", secure.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_cannot_be_used_ends_with_78_and_its_password_is_not_shown() {
+    for address in
+        ["chat.example", "http://chat.example:99999", "http://u:geheim@chat.example", "u:geheim@chat.example"]
+    {
+        let ended = run(&["bench", address]).await;
+        assert_eq!(ended.code, Some(78), "{address} {}", ended.stderr);
+        assert!(ended.stderr.contains("chat.example"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("geheim") && !ended.stderr.contains(":80"), "{}", ended.stderr);
+    }
+    let unreachable = run(&["bench", "http://127.0.0.1:1/?token=geheim", "--clients=1"]).await;
+    assert_eq!(unreachable.code, Some(1));
+    assert!(!unreachable.stderr.contains("geheim"), "{}", unreachable.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_missing_empty_or_not_text_ends_with_78_and_its_name() {
+    let directory = TempDir::new().unwrap();
+    let (empty, binary) = (path(&directory, "empty"), path(&directory, "binary.toml"));
+    std::fs::write(&empty, "\n \n").unwrap();
+    std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+    for (options, word) in [
+        (["--token-file", &*empty], "no token"),
+        (["--token-file", "/missing/tokens"], "/missing/tokens"),
+        (["--scenario", &*binary], "UTF-8"),
+        (["--scenario", "/missing/scenario.toml"], "/missing/scenario.toml"),
+    ] {
+        let ended = run(&[&["bench", "http://127.0.0.1:1"][..], &options].concat()).await;
+        assert_eq!(ended.code, Some(78), "{options:?} {}", ended.stderr);
+        assert!(ended.stderr.contains(word), "{options:?} {}", ended.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,7 +416,7 @@ async fn a_scenario_with_a_mistake_is_refused_with_its_line() {
         ended.stderr
     );
     let both = run(&["bench", "http://127.0.0.1:1", "--scenario", &file, "--messages=3"]).await;
-    assert!(both.code == Some(1) && both.stderr.contains("--messages"), "{}", both.stderr);
+    assert!(both.code == Some(2) && both.stderr.contains("--messages"), "{}", both.stderr);
     let unknown = run(&["bench", "http://127.0.0.1:1", "--scenario", "dance"]).await;
     assert!(unknown.code == Some(2) && unknown.stderr.contains("broadcast"), "{}", unknown.stderr);
 }

@@ -91,4 +91,5 @@ async fn an_address_in_use_says_which_option_helps() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("--listen"), "{}", ended.stderr);
     assert_eq!(run(&["demo", "--pace=0"]).await.code, Some(2));
+    assert_eq!(run(&["demo", "--name="]).await.code, Some(2), "nobody has no name");
 }

@@ -130,7 +130,11 @@ async fn what_cannot_run_says_why() {
         unreachable.stderr
     );
     assert!(unreachable.left.is_empty());
-    let wrong = run(&["prove", "--database=mysql://x"]).await;
-    assert_eq!(wrong.code, Some(1));
-    assert!(wrong.stderr.contains("postgres://"), "{}", wrong.stderr);
+    for time in ["--load=0s", "--cut=0s", "--load=745h"] {
+        assert_eq!(run(&["prove", time]).await.code, Some(2), "{time}");
+    }
+    let wrong = run(&["prove", "--database=mysql://me:secret@x"]).await;
+    assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("postgres://") && !wrong.stderr.contains("secret"), "{}", wrong.stderr);
+    assert!(wrong.left.is_empty());
 }

@@ -164,8 +164,8 @@ async fn top_that_is_interrupted_on_a_pipe_ends_with_130_and_every_line_is_whole
 async fn an_address_that_is_none_ends_each_tool_with_the_code_that_its_document_says() {
     for (arguments, code) in [
         (&["top", "chat.example", "--key", "imks_x"][..], 78),
-        (&["chat", "chat.example", "--token", "x"], 1),
-        (&["bench", "chat.example"], 1),
+        (&["chat", "chat.example", "--token", "x"], 78),
+        (&["bench", "chat.example"], 78),
         (&["top"], 2),
         (&["chat"], 2),
         (&["demo", "--pace=fast"], 2),
@@ -174,6 +174,18 @@ async fn an_address_that_is_none_ends_each_tool_with_the_code_that_its_document_
         assert_eq!(ended.code, Some(code), "{arguments:?} {} {}", ended.out, ended.err);
         assert!(!ended.err.is_empty(), "{arguments:?} {} {}", ended.out, ended.err);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_nobody_or_for_no_time_is_refused_with_2_and_no_database_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data").to_str().unwrap().to_owned();
+    for arguments in [&["token", ""][..], &["token", "a b"], &["token", "ann", "--ttl", "0s"]] {
+        let ended = imks(&[arguments, &["--data-dir", &data]].concat()).await;
+        assert_eq!(ended.code, Some(2), "{arguments:?} {} {}", ended.out, ended.err);
+        assert!(ended.out.is_empty() && !ended.err.is_empty(), "{arguments:?} {}", ended.err);
+    }
+    assert!(!directory.path().join("data").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

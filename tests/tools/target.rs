@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use imks::ImksResult;
 use imks::engine;
-use imks::http::{SocketIo, webtransport};
+use imks::http::{SocketIo, quic, webtransport};
 use imks::socket::{Config, NamespaceBuilder, Recovery, Reply, Server, Socket};
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +27,11 @@ pub(crate) enum Fault {
 
 /// Starts a server in this process, and returns its URL.
 pub(crate) fn start(fault: Fault) -> String {
+    start_with_quic(fault).0
+}
+
+/// Starts a server in this process, and returns its URL and its port for QUIC without HTTP/3.
+pub(crate) fn start_with_quic(fault: Fault) -> (String, u16) {
     let recovery = (fault != Fault::Forgets).then(Recovery::default);
     let config = Config { recovery, ..Config::default() };
     let server =
@@ -34,11 +39,12 @@ pub(crate) fn start(fault: Fault) -> String {
     let webtransport =
         webtransport::Config { mode: webtransport::Mode::On, ..webtransport::Config::default() };
     let io = SocketIo::builder(server).with_engine(engine::Config::default());
-    let io = io.with_webtransport(webtransport).build().unwrap();
-    let bound = io.bind(([127, 0, 0, 1], 0)).unwrap();
-    let address: SocketAddr = bound.addr();
+    let listen = Some(([127, 0, 0, 1], 0).into());
+    let io = io.with_webtransport(webtransport).with_quic(quic::Config { listen, ..quic::Config::default() });
+    let bound = io.build().unwrap().bind(([127, 0, 0, 1], 0)).unwrap();
+    let (address, quic): (SocketAddr, SocketAddr) = (bound.addr(), bound.quic_addr().unwrap());
     TaskTracker::new().spawn(bound.serve());
-    format!("http://{address}")
+    (format!("http://{address}"), quic.port())
 }
 
 fn play(namespace: &mut NamespaceBuilder, fault: Fault) {

@@ -25,7 +25,7 @@ pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
     let (sent, connected) = run.meter.counts();
     match run.crowd.links.last_error() {
         Some(error) if connected == 0 => {
-            return Err(failed(format!("connecting to {}", run.crowd.url), error));
+            return Err(failed(format!("connecting to {}", run.crowd.place()), error));
         }
         _ => {}
     }

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::failed;
 use super::histogram::Histogram;
-use super::plan::Transport;
+use super::plan::{self, Transport};
 use super::summary::Connections;
 use crate::ImksResult;
 use crate::client::{
-    Client, ClientBuilder, ClientError, ClientEvent, DisconnectReason, Reconnect, Socket, Tls, TransportKind,
+    Client, ClientBuilder, ClientError, ClientEvent, DisconnectReason, Overflow, Reconnect, Socket, Tls,
+    TransportKind,
 };
 
 /// How the clients of a run reach the server.
@@ -24,6 +25,8 @@ use crate::client::{
 pub(in crate::cli) struct Crowd {
     pub(in crate::cli) url: String,
     pub(in crate::cli) transport: Transport,
+    /// The UDP port of QUIC without HTTP/3, if it is not that of the URL.
+    pub(in crate::cli) quic_port: Option<u16>,
     pub(in crate::cli) tls: Tls,
     pub(in crate::cli) namespace: String,
     /// The tokens, which the clients take in turn; empty if the server wants none.
@@ -75,10 +78,18 @@ impl Crowd {
         let builder = Client::builder(&self.url)
             .transports(self.transport.transports())
             .tls(self.tls.clone())
+            .send_queue(ROOM_EVENTS, ROOM_BYTES, Overflow::Wait)
+            .message_bytes_max(ROOM_BYTES)
             .reconnect(Reconnect::decorrelated_jitter(RECONNECT_BASE, RECONNECT_CAP))
             .on_event(move |event| links.note(event, &mut lost_at.lock(), &counted));
+        let builder = self.quic_port.into_iter().fold(builder, |builder, port| builder.quic_port(port));
         let token = self.tokens.get(index.checked_rem(self.tokens.len()).unwrap_or_default());
         (token.into_iter().fold(builder, |builder, token| builder.auth_token(token)), fate)
+    }
+
+    /// Returns the URL without what may be secret in it.
+    pub(in crate::cli) fn place(&self) -> String {
+        plan::shown(&self.url)
     }
 
     /// Connects one client, and calls `prepare` with its socket before it joins.
@@ -123,7 +134,7 @@ impl Crowd {
         let members: Vec<Member> = joined.into_iter().filter_map(Result::ok).collect();
         match self.links.last_error() {
             Some(error) if members.is_empty() => {
-                Err(failed(format!("joining {} at {}", self.namespace, self.url), error))
+                Err(failed(format!("joining {} at {}", self.namespace, self.place()), error))
             }
             _ => Ok(members),
         }
@@ -226,6 +237,11 @@ impl Links {
 
 /// The maximum number of clients that connect at the same time.
 const CONNECTING_MAX: usize = 100;
+
+/// The room of a client for events that wait to be sent: as many as it may have under way, and the largest one with what
+/// is around its text. An answer is as large.
+const ROOM_EVENTS: usize = 1_024;
+const ROOM_BYTES: usize = 32 * 1024 * 1024;
 
 /// The pause before a client comes back is between this and [`RECONNECT_CAP`], by chance.
 const RECONNECT_BASE: Duration = Duration::from_millis(100);

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use tokio::time::Instant;
 
 use crate::client::{Racing, TransportKind, Transports};
+use crate::config::Setting;
 
 /// What the clients of a run do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(crate) enum Transport {
     Webtransport,
     /// WebTransport or a WebSocket, whichever reaches the server first
     Racing,
+    /// QUIC without HTTP/3, where imks listens for it (IMKS_QUIC_LISTEN), and nothing else
+    Quic,
 }
 
 impl Transport {
@@ -69,6 +72,7 @@ impl Transport {
             Self::Upgrade => "upgrade",
             Self::Webtransport => "webtransport",
             Self::Racing => "racing",
+            Self::Quic => "quic",
         }
     }
 
@@ -80,12 +84,13 @@ impl Transport {
             Self::Webtransport => Transports::only(TransportKind::WebTransport),
             // What measures does not measure the ways to the server beside it.
             Self::Racing => Transports::racing(Racing::default().interval(Duration::MAX)),
+            Self::Quic => Transports::only(TransportKind::Quic),
         }
     }
 
     /// Whether clients may come over QUIC.
     pub(crate) fn has_quic(self) -> bool {
-        matches!(self, Self::Webtransport | Self::Racing)
+        matches!(self, Self::Webtransport | Self::Racing | Self::Quic)
     }
 }
 
@@ -121,7 +126,8 @@ impl Plan {
     /// Returns the text of an event: its number in twelve digits, filled up to the size of a message.
     pub(crate) fn text(&self, number: u64) -> String {
         let mut text = format!("{number:0NUMBER_DIGITS$}");
-        text.extend(std::iter::repeat_n('x', self.message_bytes.saturating_sub(text.len())));
+        let missing = self.message_bytes.saturating_sub(text.len());
+        text.push_str(&"x".repeat(missing));
         text
     }
 }
@@ -143,6 +149,29 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Reads a time on the command line.
+///
+/// # Errors
+/// The sentence that says what is allowed.
+pub(in crate::cli) fn time(text: &str) -> Result<Duration, String> {
+    let time = Duration::parse(text)?;
+    match time.is_zero() || time > TIME_MAX {
+        true => Err(format!("write a time above 0, at most {}", TIME_MAX.show())),
+        false => Ok(time),
+    }
+}
+
+/// Returns an address without its user and password, and without its query, which may have secrets too.
+pub(crate) fn shown(url: &str) -> String {
+    let (start, place) = url.rsplit_once('@').unwrap_or(("", url));
+    let place = place.split(['?', '#']).next().unwrap_or_default();
+    if start.is_empty() {
+        return place.to_owned();
+    }
+    let scheme = ["http", "https", "ws", "wss"].into_iter().find(|it| start.starts_with(&format!("{it}://")));
+    scheme.map_or_else(|| format!("***@{place}"), |scheme| format!("{scheme}://***@{place}"))
+}
+
 /// Splits a URL into its scheme, its host with the port, and the rest from the path on. What may be a user and a
 /// password before the host is left out; `None` without a scheme and a host.
 pub(crate) fn split(url: &str) -> Option<(&str, String, &str)> {
@@ -155,6 +184,18 @@ pub(crate) fn split(url: &str) -> Option<(&str, String, &str)> {
     let host = if has_port { authority.to_owned() } else { format!("{authority}:{default}") };
     (!authority.is_empty()).then_some((scheme, host, path))
 }
+
+/// The maximum number of clients of a run.
+pub(super) const CLIENTS_MAX: u64 = 1_000_000;
+
+/// The maximum number of events of each sender of a run.
+pub(super) const EVENTS_MAX: u64 = 1_000_000_000;
+
+/// The size of the largest text or binary in an event of a run, in bytes.
+pub(super) const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The longest time on the command line of a tool that measures: 31 days.
+const TIME_MAX: Duration = Duration::from_secs(2_678_400);
 
 const NUMBER_DIGITS: usize = 12;
 
@@ -192,6 +233,25 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_shown_without_what_may_be_secret() {
+        for (url, expected) in [
+            ("http://127.0.0.1:3000/x?token=secret", "http://127.0.0.1:3000/x"),
+            ("https://me:secret@chat.example", "https://***@chat.example"),
+            ("wss://me:sec/r@et@chat.example/io/", "wss://***@chat.example/io/"),
+            ("me:secret@chat.example", "***@chat.example"),
+            ("chat.example", "chat.example"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
+
+    #[test]
+    fn a_time_is_above_zero_and_at_most_a_month() {
+        assert_eq!((time("1ms"), time("744h")), (Ok(Duration::from_millis(1)), Ok(TIME_MAX)));
+        assert!(["0s", "745h", "1", ""].into_iter().all(|text| time(text).is_err()));
+    }
+
+    #[test]
     fn this_machine_is_known_by_every_name_it_has() {
         assert!(["localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]"].into_iter().all(is_loopback));
         assert!(!["10.0.0.1", "localhost.example", "0.0.0.0", ""].into_iter().any(is_loopback));
@@ -208,7 +268,7 @@ mod tests {
 
         #[test]
         fn no_text_from_a_server_panics(text in ".*") {
-            let _ = (number(&text), split(&text), is_loopback(&text));
+            let _ = (number(&text), split(&text), shown(&text), is_loopback(&text));
         }
     }
 }

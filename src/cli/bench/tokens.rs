@@ -1,8 +1,9 @@
 //! The tokens of the clients of a run: given, from a file, or made for development.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::file;
 use crate::cli::token;
 use crate::config::Config;
 use crate::{ImksError, ImksResult};
@@ -31,13 +32,12 @@ impl Options {
     /// Returns the tokens for so many clients.
     ///
     /// # Errors
-    /// `Io` if the file cannot be read; `Config` and `Database` as for `imks token`, and if there is no database yet.
+    /// `Config` if the file cannot be read or has no token; `Config` and `Database` as for `imks token`, and if there is no
+    /// database yet.
     pub(super) async fn read(&self, clients: usize, config: &Config) -> ImksResult<Vec<String>> {
         let mut tokens = self.token.clone();
-        if let Some(file) = &self.token_file {
-            let text = std::fs::read_to_string(file)
-                .map_err(ImksError::io(format!("reading {}", file.display())))?;
-            tokens.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+        if let Some(path) = &self.token_file {
+            tokens.extend(tokens_in(path)?);
         }
         if self.development {
             token::check_issuer(config)?;
@@ -52,6 +52,19 @@ impl Options {
         Ok(tokens)
     }
 }
+
+fn tokens_in(path: &Path) -> ImksResult<Vec<String>> {
+    let text = file::read(path, FILE_BYTES_MAX)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let tokens: Vec<String> = lines.map(str::to_owned).collect();
+    match tokens.is_empty() {
+        true => Err(ImksError::Config(format!("{}: there is no token in it", path.display()))),
+        false => Ok(tokens),
+    }
+}
+
+/// The size of the largest file with tokens, in bytes.
+const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// The lifetime of tokens that are made for a run.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);

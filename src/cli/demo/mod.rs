@@ -34,7 +34,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = pace)]
     pace: f64,
     /// Your name in the chat
-    #[arg(long, value_name = "NAME", default_value = "you")]
+    #[arg(long, value_name = "NAME", default_value = "you", value_parser = super::token::user)]
     name: String,
     /// Prints JSON lines
     #[arg(long)]

@@ -19,12 +19,13 @@ use super::bench::chat::history;
 use super::bench::chat::ledger::Stored;
 use super::bench::chat::people::{Conversation, Measure, Person};
 use super::bench::histogram::millis;
-use super::bench::plan::Plan;
+use super::bench::plan::{self, Plan};
 use super::bench::progress::Progress;
 use super::serve::Signals;
 use crate::client::{Client, Reconnect};
 use crate::config::Setting;
 use crate::error::Cause;
+use crate::models::db::Scratch;
 use crate::{ImksError, ImksResult};
 
 /// Options of `imks prove`.
@@ -35,13 +36,13 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
     clients: u32,
     /// How often the server is killed
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=ROUNDS_MAX))]
     rounds: u32,
     /// How long people write before each fault and after the last
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = Duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = plan::time)]
     load: Duration,
     /// How long the database is cut off
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = Duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = plan::time)]
     cut: Duration,
     /// Bytes of a message
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=BODY_MAX))]
@@ -59,6 +60,10 @@ pub(super) struct Args {
 /// # Errors
 /// `Io` if the server cannot be started or reached, and those of the database.
 pub(super) async fn run(args: Args) -> ImksResult<ExitCode> {
+    // Not by the parser of the command line, whose error would show the password.
+    if let Some(Err(error)) = args.database.as_deref().map(Scratch::check) {
+        return super::misused(error);
+    }
     let mut signals = Signals::of_tool()?;
     let progress = Progress::new();
     progress.line(&args.first_line());
@@ -145,6 +150,10 @@ impl Args {
         for person in people.iter() {
             person.client.close().await;
         }
+        // Not here, where Ctrl-C is heard: it takes its time where much was written.
+        let ledger = conversation.ledger.clone();
+        let checking = tasks.spawn_blocking(move || ledger.lock().check(before, &history));
+        let verdict = checking.await.map_err(|error| ImksError::Task(Cause::new(error)))?;
         let has_relay = world.relay.is_some();
         let proof = Proof {
             version: env!("CARGO_PKG_VERSION"),
@@ -152,7 +161,7 @@ impl Args {
             clients: count,
             seconds: begun.elapsed().as_secs_f64(),
             is_interrupted: stop.is_cancelled(),
-            verdict: conversation.ledger.lock().check(before, &history),
+            verdict,
             faults,
             not_tried: if has_relay { Vec::new() } else { vec![NOTHING_TO_CUT.into()] },
             is_kept: false,
@@ -299,6 +308,9 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// The maximum number of people in a proof.
 const CLIENTS_MAX: i64 = 1_000;
+
+/// The maximum number of times that the server is killed.
+const ROUNDS_MAX: i64 = 1_000_000;
 
 /// The maximum number of bytes of a message: imks stores up to 8,000 characters.
 const BODY_MAX: i64 = 8_000;

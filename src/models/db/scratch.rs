@@ -17,19 +17,32 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
+    /// Checks the form of a URL, without asking its server.
+    ///
+    /// # Errors
+    /// [`ImksError::InvalidInput`] for a URL of another form.
+    pub(crate) fn check(url: &str) -> ImksResult<()> {
+        Self::at(url).map(drop)
+    }
+
     /// Creates a database on the server of `url`, which is reached over TCP.
     ///
     /// # Errors
     /// [`ImksError::InvalidInput`] for a URL of another form, or if the role may not create databases;
     /// [`ImksError::DatabaseOpen`] if the server does not answer.
     pub(crate) async fn create(url: &str) -> ImksResult<Self> {
+        let scratch = Self::at(url)?;
+        Box::pin(scratch.run(&format!("CREATE DATABASE {}", scratch.name))).await?;
+        Ok(scratch)
+    }
+
+    /// Returns a database that is not made yet.
+    fn at(url: &str) -> ImksResult<Self> {
         let wrong = || ImksError::invalid("--database", "write postgres://USER:PASSWORD@HOST:PORT/DATABASE");
         let server = PgConnectOptions::from_str(url).map_err(|_| wrong())?;
         let name = format!("imks_scratch_{}", crate::clock::new_id().simple());
         place(url, None, &name).ok_or_else(wrong)?;
-        let scratch = Self { url: url.to_owned(), server, name };
-        Box::pin(scratch.run(&format!("CREATE DATABASE {}", scratch.name))).await?;
-        Ok(scratch)
+        Ok(Self { url: url.to_owned(), server, name })
     }
 
     /// Returns host and port of the server.

@@ -117,7 +117,8 @@ impl Ledger {
         now: Instant,
     ) -> Option<(usize, String)> {
         let mut body = format!("{} {writer}/{} ", self.run, self.writers.get(writer)?.sent.len());
-        body.extend(std::iter::repeat_n('x', bytes.saturating_sub(body.len())));
+        let missing = bytes.saturating_sub(body.len());
+        body.push_str(&"x".repeat(missing));
         let writer = self.writers.get_mut(writer)?;
         if writer.sent.len() >= MESSAGES_MAX {
             self.is_full = true;

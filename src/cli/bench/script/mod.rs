@@ -13,6 +13,8 @@ use serde::Deserialize;
 
 use self::step::{Arg, Step, TOKEN_BYTES};
 use self::values::{Count, Name, Pause, PerSecond, Time};
+use super::file;
+use super::plan::CLIENTS_MAX;
 use crate::{ImksError, ImksResult};
 
 /// A scenario.
@@ -86,16 +88,10 @@ impl Script {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`ImksError::Io`] if it cannot be read; [`ImksError::Config`] with the line of the first mistake.
+    /// [`ImksError::Config`] if it cannot be read, and with the line of the first mistake.
     pub(super) fn read(path: &Path) -> ImksResult<Self> {
-        let name = path.display();
-        let reading = || format!("reading the scenario {name}");
-        let bytes = std::fs::metadata(path).map_err(ImksError::io(reading()))?.len();
-        if bytes > FILE_BYTES_MAX {
-            return Err(ImksError::Config(format!("{name}: a scenario has at most {FILE_BYTES_MAX} bytes")));
-        }
-        let text = std::fs::read_to_string(path).map_err(ImksError::io(reading()))?;
-        Self::parse(&text).map_err(|mistake| ImksError::Config(format!("{name}{mistake}")))
+        let text = file::read(path, FILE_BYTES_MAX)?;
+        Self::parse(&text).map_err(|mistake| ImksError::Config(format!("{}{mistake}", path.display())))
     }
 
     /// Reads the text of a file. The error begins with `:LINE: ` where it belongs to a line.
@@ -164,6 +160,9 @@ impl TryFrom<RawPhase> for Phase {
                 "a phase ends after a `duration`, or after so many `rounds` of each client: say one, or both"
                     .into(),
             );
+        }
+        if name.chars().any(char::is_control) {
+            return Err("the name of a phase is one line, without control characters".into());
         }
         let flows = match (steps, flow) {
             (Some(steps), None) => vec![Flow::try_from(RawFlow { weight: None, steps })?],
@@ -247,9 +246,6 @@ impl Phase {
 
 /// The size of the largest scenario file, in bytes.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-
-/// The maximum number of clients in a scenario file.
-const CLIENTS_MAX: u64 = 1_000_000;
 
 /// The maximum number of phases of a scenario.
 const PHASES_MAX: usize = 32;

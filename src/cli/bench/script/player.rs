@@ -129,7 +129,7 @@ async fn gather(run: &Arc<Run>, script: &Script) -> ImksResult<Vec<Arc<Player>>>
     let players: Vec<_> = joined.into_iter().flatten().collect();
     match run.crowd.links.last_error() {
         Some(error) if players.is_empty() => {
-            Err(failed(format!("joining {} at {}", run.crowd.namespace, run.crowd.url), error))
+            Err(failed(format!("joining {} at {}", run.crowd.namespace, run.crowd.place()), error))
         }
         _ => Ok(players),
     }
@@ -308,7 +308,8 @@ fn acknowledged(answer: ClientResult<IgnoredAny>) -> ClientResult<()> {
 /// The text of an event: the token by which it is known, if there is room for it, filled up to its size.
 fn text(sending: &Sending, token: &str) -> String {
     let mut text = if sending.is_recognisable() { token.to_owned() } else { String::new() };
-    text.extend(std::iter::repeat_n('x', sending.bytes.saturating_sub(text.len())));
+    let missing = sending.bytes.saturating_sub(text.len());
+    text.push_str(&"x".repeat(missing));
     text
 }
 

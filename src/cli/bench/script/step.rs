@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::values::{Count, Name, Pause, Time};
+use crate::cli::bench::plan::MESSAGE_BYTES_MAX;
 
 /// What a client does.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -79,7 +80,7 @@ struct RawStep {
     expect: Option<Name>,
     wait: Option<Pause>,
     args: Option<Vec<toml::Value>>,
-    bytes: Option<Count<BYTES_MAX>>,
+    bytes: Option<Count<MESSAGE_BYTES_MAX>>,
     event: Option<Name>,
     rooms: Option<Count<ROOMS_MAX>>,
     own: Option<bool>,
@@ -144,7 +145,7 @@ impl Sending {
     fn new(
         event: String,
         args: Option<Vec<toml::Value>>,
-        bytes: Option<Count<BYTES_MAX>>,
+        bytes: Option<Count<MESSAGE_BYTES_MAX>>,
         within: Option<Duration>,
     ) -> Result<Self, String> {
         let args = match args {
@@ -204,9 +205,6 @@ fn json(value: &toml::Value) -> Result<Value, String> {
         }
     })
 }
-
-/// The size of the largest text or binary in a scenario file, in bytes.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The maximum number of rooms of one step.
 const ROOMS_MAX: u64 = 1_000_000;

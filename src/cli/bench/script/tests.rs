@@ -65,6 +65,11 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         (&format!("{CONNECT}[[phase]]\nname = 'p'\nsteps = [{{ ack = 'a' }}]"), 3, "`duration`"),
         (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1"), 3, "either `steps`"),
         (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1\nflow = []\n"), 3, "at most 32"),
+        (
+            &format!("{CONNECT}[[phase]]\nname = \"a\\nb\"\nrounds = 1\nsteps = [{{ ack = 'a' }}]"),
+            3,
+            "one line",
+        ),
         ("[connect]\nclients = two", 2, ""),
     ] {
         let told = mistake(text);
@@ -101,7 +106,11 @@ fn what_only_shows_in_several_phases_together_is_told_too() {
 fn a_file_that_is_not_there_or_too_large_is_told_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("large.toml");
-    assert!(Script::read(&file).unwrap_err().to_string().contains("large.toml"));
+    let missing = Script::read(&file).unwrap_err();
+    assert!(matches!(missing, ImksError::Config(_)) && missing.to_string().contains("large.toml"));
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    let binary = Script::read(&file).unwrap_err();
+    assert!(matches!(binary, ImksError::Config(_)) && binary.to_string().contains("UTF-8"), "{binary}");
     std::fs::write(&file, "#".repeat(FILE_BYTES_MAX as usize + 1)).unwrap();
     assert!(Script::read(&file).unwrap_err().to_string().contains("at most 262144 bytes"));
     std::fs::write(&file, "[connect]\nclients = 'two'\n").unwrap();
