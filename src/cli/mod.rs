@@ -72,7 +72,7 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (the default)
-    Serve,
+    Serve(serve::Args),
     /// Apply the missing database migrations
     Migrate,
     /// Copy the SQLite database of a running server into a new file
@@ -149,7 +149,7 @@ fn start(handler: Option<Handler>) -> ExitCode {
 }
 
 fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
-    let command = arguments.command.unwrap_or(Command::Serve);
+    let command = arguments.command.unwrap_or(Command::Serve(serve::Args::default()));
     let is_tool = command.is_tool();
     match &command {
         Command::Version => return version::run().map(|()| ExitCode::SUCCESS),
@@ -207,7 +207,7 @@ async fn execute(
     read: impl Fn() -> ImksResult<Config>,
 ) -> ImksResult<ExitCode> {
     match command {
-        Command::Serve => return Box::pin(serve::run(config, read)).await,
+        Command::Serve(args) => return Box::pin(serve::run(args, config, read)).await,
         Command::Healthcheck(args) => return healthcheck::run(args, &config).await,
         #[cfg(feature = "tools")]
         Command::Bench(args) => return Box::pin(bench::run(args, &config)).await,

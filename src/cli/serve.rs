@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::app::{App, Changes, ServiceManager};
 use crate::background;
@@ -12,14 +13,28 @@ use crate::config::{Config, Listing};
 use crate::telemetry::metrics::{RELOADS, Reload};
 use crate::{ImksError, ImksResult};
 
+/// Options of `imks serve`.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Args {
+    /// Ends when its standard input ends, as by SIGTERM: for a tool that starts a server, and whose end, however it comes,
+    /// shall be that of the server too
+    #[arg(long, hide = true)]
+    end_with_input: bool,
+}
+
 /// Runs the server until SIGTERM or SIGINT, then drains it. A second signal ends the process at once.
 /// `read` reads the configuration again, for SIGHUP.
-pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config>) -> ImksResult<ExitCode> {
+pub(super) async fn run(
+    args: Args,
+    mut config: Config,
+    read: impl Fn() -> ImksResult<Config>,
+) -> ImksResult<ExitCode> {
     let drain = config.drain;
     let manager = ServiceManager::of_process();
     let mut reloader = Reloader { used: Listing::of(&mut config), read, manager };
     // Before anything is said, because whoever reads it may send one.
     let (mut signals, mut others) = (Signals::new()?, OtherSignals::new()?);
+    let input_ended = args.end_with_input.then(watch_input).transpose()?;
     raise_file_limit();
     let app = Box::pin(App::start(config)).await?;
     if app.logs_json() {
@@ -28,7 +43,10 @@ pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config
         super::say(&app.greeting())?;
     }
     reloader.manager.ready();
-    let ended = Box::pin(until_stopped(&app, &mut signals, &mut others, &mut reloader)).await?;
+    let ended = tokio::select! {
+        ended = Box::pin(until_stopped(&app, &mut signals, &mut others, &mut reloader)) => ended?,
+        () = end_of(input_ended) => Ended::BySignal,
+    };
     reloader.manager.stopping(drain.delay + drain.deadline + CLOSING);
     tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining; a second signal ends at once");
     tokio::select! {
@@ -43,6 +61,27 @@ pub(super) async fn run(mut config: Config, read: impl Fn() -> ImksResult<Config
             tracing::warn!("second signal: ending without a drain");
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Returns what is told when the standard input has ended. It is read on a thread of its own, for which the end of the
+/// program does not wait.
+fn watch_input() -> ImksResult<oneshot::Receiver<()>> {
+    let (tell, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("input".into());
+    let started = thread.spawn(move || {
+        // An input that fails has ended as well.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = tell.send(());
+    });
+    started.map(|_| told).map_err(ImksError::io("watching the standard input"))
+}
+
+/// Waits until the standard input has ended, or for ever where nobody watches it.
+async fn end_of(input: Option<oneshot::Receiver<()>>) {
+    match input {
+        Some(input) => drop(input.await),
+        None => std::future::pending().await,
     }
 }
 

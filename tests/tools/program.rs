@@ -99,6 +99,18 @@ impl Program {
         assert!(Command::new("kill").arg("-9").args(processes).status().await.unwrap().success());
     }
 
+    /// What `kill -9` does to it. Then it waits until the servers that it has started are gone.
+    pub(crate) async fn is_killed_and_its_servers_end(mut self) {
+        assert!(!processes_in(self.temporary.path()).is_empty(), "{}", self.said);
+        self.child.kill().await.unwrap();
+        let gone = async {
+            while !processes_in(self.temporary.path()).is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        within(gone).await;
+    }
+
     pub(crate) async fn ended(mut self) -> Ended {
         let (mut out, mut err) = (String::new(), self.said);
         let (stdout, stderr) = (self.stdout.get_mut(), self.stderr.get_mut());

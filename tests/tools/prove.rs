@@ -115,6 +115,13 @@ async fn a_terminal_that_is_closed_leaves_no_server_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proof_that_is_killed_leaves_no_server_behind() {
+    let mut prove = Program::start(&["prove", "--load=10m"]);
+    prove.says("people are in").await;
+    prove.is_killed_and_its_servers_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_run_says_why() {
     assert_eq!(run(&["prove", "--clients=0"]).await.code, Some(2));
     assert_eq!(

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{ImksError, ImksResult};
 
-/// A running server. It is killed when this is dropped.
+/// A running server. It is killed when this is dropped, and ends by itself if this process is killed.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
@@ -78,13 +78,15 @@ impl Server {
         let opened = OpenOptions::new().create(true).append(true).open(&log);
         let stderr = opened.map_err(ImksError::io(format!("opening {}", log.display())))?;
         let mut command = Command::new(program);
-        command.args(["serve", "--listen", &address.to_string()]).current_dir(&setup.folder);
+        let listen = address.to_string();
+        // The pipe to it ends with this process, also by `kill -9`.
+        command.args(["serve", "--end-with-input", "--listen", &listen]).current_dir(&setup.folder);
         // Nothing of the configuration of this process may reach the server: it could name a database in use.
         command
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| KEPT.iter().any(|kept| name == kept)));
         command.envs(setup.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).kill_on_drop(true);
         // Ctrl-C is for this process, which then ends the server.
         command.process_group(0);
         let mut child = command.spawn().map_err(ImksError::io("starting the server"))?;
