@@ -121,18 +121,20 @@ fn micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_micros() as u64
 }
 
+async fn tick(socket: Socket) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    for _ in 0..EVENTS {
+        ticks.tick().await;
+        if socket.emit("tick", &micros()).is_err() {
+            return;
+        }
+    }
+}
+
 async fn serve() {
     let server = Server::builder(Default::default()).namespace("/", |namespace| {
         namespace.on_typed("start", |socket: Socket, ()| async move {
-            TaskTracker::new().spawn(async move {
-                let mut ticks = tokio::time::interval(INTERVAL);
-                for _ in 0..EVENTS {
-                    ticks.tick().await;
-                    if socket.emit("tick", &micros()).is_err() {
-                        return;
-                    }
-                }
-            });
+            TaskTracker::new().spawn(tick(socket));
             Ok::<_, EventError>(())
         });
     });

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustls::client::danger::ServerCertVerifier;
 use serde::Serialize;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -337,7 +337,7 @@ impl ClientBuilder {
         let shared = Arc::new(Shared {
             budget: budget.clone(),
             status: watch::Sender::new(Status::Idle),
-            events: broadcast::Sender::new(EVENTS_KEPT),
+            events: OnceLock::new(),
             listeners: self.listeners,
             counting: Mutex::new(Counting::default()),
             racer: Mutex::new(Racer::new(racing.clone().unwrap_or_default())),
@@ -473,9 +473,6 @@ const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The time for an attempt to connect beside that of its transports.
 const CONNECT_SLACK: Duration = Duration::from_secs(1);
-
-/// The number of events about the connection that a slow listener can still get.
-const EVENTS_KEPT: usize = 256;
 
 /// The maximum number of calls that wait for the task of a client. Further callers wait.
 const COMMANDS_MAX: usize = 256;

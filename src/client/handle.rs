@@ -138,7 +138,7 @@ impl Client {
 
     /// Returns what happens to the connection from now on.
     pub fn events(&self) -> Events {
-        Events(self.0.shared.events.subscribe())
+        Events(self.0.shared.listen())
     }
 
     /// Returns what the client has done so far.

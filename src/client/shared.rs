@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -26,7 +26,8 @@ use crate::socket::codec::outgoing::EncodedArgs;
 pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) status: watch::Sender<Status>,
-    pub(crate) events: broadcast::Sender<ClientEvent>,
+    /// The way to those who read events, from when somebody does: it has room for all events that are kept.
+    pub(crate) events: OnceLock<broadcast::Sender<ClientEvent>>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) counting: Mutex<Counting>,
     pub(crate) racer: Mutex<Racer>,
@@ -72,8 +73,15 @@ impl Shared {
                 tracing::error!("a listener to the events of a client panicked");
             }
         }
-        // An error means only that nobody listens this way.
-        let _ = self.events.send(event);
+        if let Some(events) = self.events.get() {
+            // An error means only that nobody listens any more.
+            let _ = events.send(event);
+        }
+    }
+
+    /// Returns the events from now on.
+    pub(crate) fn listen(&self) -> broadcast::Receiver<ClientEvent> {
+        self.events.get_or_init(|| broadcast::Sender::new(EVENTS_KEPT)).subscribe()
     }
 
     /// Adds an entry to the store of the outbox, if there is one.
@@ -102,3 +110,6 @@ impl fmt::Debug for Shared {
         formatter.debug_struct("Shared").field("status", &*self.status.borrow()).finish_non_exhaustive()
     }
 }
+
+/// The number of events about the connection that a slow listener can still get.
+const EVENTS_KEPT: usize = 256;

@@ -200,6 +200,10 @@ fn talk(namespace: &mut NamespaceBuilder, remembered: Arc<Mutex<Vec<String>>>) {
     let count = |socket: Socket, ()| async move { Reply(socket.namespace().len()) };
     namespace.on_typed("how many", count);
     namespace.on_typed("put me out", |socket: Socket, ()| async move { socket.disconnect(false) });
+    remember(namespace, remembered);
+}
+
+fn remember(namespace: &mut NamespaceBuilder, remembered: Arc<Mutex<Vec<String>>>) {
     let known = remembered.clone();
     namespace.on_typed("remember", move |_: Socket, nonce: String| {
         let mut known = known.lock();

@@ -315,7 +315,7 @@ async fn an_event_that_comes_before_the_end_of_the_handshake_waits_for_it_and_is
     let (server, rude, _other, asks) = somebody_who_was_here().await;
     rude.relay.mute_server(true);
     rude.relay.recorded();
-    let (connection, accepted) = rude.connect().into_0rtt().ok().expect("there is a ticket");
+    let (connection, accepted) = rude.connect().into_0rtt().unwrap_or_else(|_| panic!("there is no ticket"));
     let (mut sending, _receiving) = connection.open_bi().await.unwrap();
     say(&mut sending, &FLIGHT).await;
     until(|| sessions(&server) == 2).await;
@@ -356,7 +356,7 @@ async fn an_event_that_comes_before_the_end_of_the_handshake_waits_for_it_and_is
 async fn an_event_that_comes_before_a_handshake_that_is_broken_off_is_not_handled() {
     let (server, rude, _other, asks) = somebody_who_was_here().await;
     rude.relay.mute_server(true);
-    let (connection, _accepted) = rude.connect().into_0rtt().ok().expect("there is a ticket");
+    let (connection, _accepted) = rude.connect().into_0rtt().unwrap_or_else(|_| panic!("there is no ticket"));
     let (mut sending, _receiving) = connection.open_bi().await.unwrap();
     say(&mut sending, &FLIGHT).await;
     until(|| sessions(&server) == 2).await;
@@ -372,7 +372,7 @@ async fn a_flight_that_somebody_else_sends_opens_a_session_that_ends_by_itself_a
     let (server, rude, _other, asks) = somebody_who_was_here().await;
     rude.relay.block_udp();
     rude.relay.recorded();
-    let (connection, _accepted) = rude.connect().into_0rtt().ok().expect("there is a ticket");
+    let (connection, _accepted) = rude.connect().into_0rtt().unwrap_or_else(|_| panic!("there is no ticket"));
     let (mut sending, _receiving) = connection.open_bi().await.unwrap();
     say(&mut sending, &FLIGHT).await;
     let mut flight = Vec::new();

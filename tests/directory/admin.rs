@@ -82,7 +82,7 @@ async fn a_team_is_made_with_json_and_a_repeated_request_changes_nothing() {
 
 #[tokio::test]
 async fn what_is_wrong_in_a_request_is_told_with_its_field() {
-    on_each(|db| async move {
+    let asked = on_each(|db| async move {
         let world = world(db.clone()).await;
         let api = &api(&world.directory, &db);
         for (noun, fields, code, part) in [
@@ -129,8 +129,8 @@ async fn what_is_wrong_in_a_request_is_told_with_its_field() {
             assert!(message.starts_with("surprise: is no field here"), "{noun}: {message}");
             assert_eq!(answer["code"], "invalid_payload", "{noun}");
         }
-    })
-    .await;
+    });
+    Box::pin(asked).await;
 }
 
 #[tokio::test]

@@ -89,12 +89,24 @@ impl Arrivals {
         Ok(())
     }
 
+    /// Whether anything waits for entries.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.after.is_empty()
+    }
+
     /// Removes and returns what comes after the entries up to `cursor`.
     pub(super) fn ready(&mut self, cursor: Position) -> Vec<After> {
         let (ready, waiting): (Vec<_>, Vec<_>) =
             self.after.drain(..).partition(|(position, _)| *position <= cursor);
         self.after = waiting;
         ready.into_iter().map(|(_, after)| after).collect()
+    }
+
+    /// Whether this node has appended the entry after `cursor`, as far as it knows.
+    pub(super) fn next_is_own(&self, cursor: Position) -> bool {
+        self.commits
+            .front()
+            .is_some_and(|(epoch, position, _)| (*epoch, *position) == (self.epoch, cursor + 1))
     }
 
     /// Returns the number up to which everything of this node is in the log and at or before `cursor`.

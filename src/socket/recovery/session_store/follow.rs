@@ -133,10 +133,8 @@ impl SessionStore {
                 recipient.end(id);
             }
         }
-        for (first, entries) in runs(&written.positions, &batch.entries) {
-            recipient.publish(written.epoch, first, entries);
-        }
         let mut arrivals = shared.arrivals.lock();
+        let delivered = self.position();
         for (first, entries) in runs(&written.positions, &batch.entries) {
             arrivals.add(written.epoch, first, entries.iter().cloned());
         }
@@ -148,6 +146,12 @@ impl SessionStore {
         arrivals.committed(written.epoch, last, queued.upto);
         drop(arrivals);
         shared.arrived.notify_one();
+        // Others hear of entries when they are delivered here. These were read from the log before.
+        for (first, entries) in
+            runs(&written.positions, &batch.entries).filter(|(first, _)| *first <= delivered)
+        {
+            recipient.publish(written.epoch, first, entries);
+        }
     }
 
     async fn trim(&self, shared: &SharedLog) {
@@ -198,17 +202,32 @@ impl SessionStore {
 
     /// Delivers what has arrived and follows on what was delivered.
     async fn take_arrivals(&self, shared: &SharedLog, recipient: &dyn Recipient) {
-        let mut turn = 0;
+        let (mut turn, mut own) = (0, Vec::new());
+        let epoch = self.state.lock().epoch.0;
         loop {
             let cursor = self.position();
-            let Some(entry) = shared.arrivals.lock().next(cursor) else { break };
+            let (next, is_own) = {
+                let mut arrivals = shared.arrivals.lock();
+                (arrivals.next(cursor), arrivals.next_is_own(cursor))
+            };
+            let Some(entry) = next else { break };
             self.place_next(cursor, &entry, recipient, true);
+            match is_own {
+                true => own.push(entry),
+                false => publish(recipient, epoch, cursor, &mut own),
+            }
+            // What comes after this entry reaches the other nodes after it.
+            if shared.arrivals.lock().is_awaited() || self.state.lock().outgoing.is_awaited() {
+                publish(recipient, epoch, cursor + 1, &mut own);
+            }
             self.go_on(shared);
             turn += 1;
             if turn % ENTRIES_PER_TURN == 0 {
+                publish(recipient, epoch, cursor + 1, &mut own);
                 tokio::task::yield_now().await;
             }
         }
+        publish(recipient, epoch, self.position(), &mut own);
         let cursor = self.go_on(shared);
         shared.cursor.send_if_modified(|known| known.is_some() && known.replace(cursor) != Some(cursor));
     }
@@ -297,6 +316,14 @@ impl SessionStore {
         let ids = live.map(|record| record.id).collect();
         all.into_iter().for_each(|pid| state.remove(pid));
         ids
+    }
+}
+
+/// Tells the other nodes about consecutive entries of this node, up to a position.
+fn publish(recipient: &dyn Recipient, epoch: u64, last: Position, own: &mut Vec<Bytes>) {
+    if !own.is_empty() {
+        recipient.publish(epoch, last + 1 - own.len() as u64, own);
+        own.clear();
     }
 }
 

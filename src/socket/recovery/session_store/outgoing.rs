@@ -87,6 +87,11 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Whether anything waits for numbers.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.after.is_empty()
+    }
+
     /// Releases all numbers up to this one. Returns what waited for them.
     pub(super) fn release(&mut self, upto: u64) -> Vec<After> {
         self.released = self.released.max(upto);
@@ -158,7 +163,9 @@ mod tests {
         let (mut outgoing, done) = (Outgoing::default(), Arc::new(AtomicUsize::new(0)));
         let after = |outgoing: &mut Outgoing| {
             let (done, last) = (done.clone(), outgoing.last());
-            outgoing.hold(last, Box::new(move || drop(done.fetch_add(1, Ordering::Relaxed)))).is_ok()
+            outgoing
+                .hold(last, Box::new(move || done.store(done.load(Ordering::Relaxed) + 1, Ordering::Relaxed)))
+                .is_ok()
         };
         assert!(!after(&mut outgoing), "nothing is before it");
         outgoing.push(entry(BATCH_BYTES_MAX)).unwrap();

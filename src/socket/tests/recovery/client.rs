@@ -8,24 +8,24 @@ use crate::socket::tests::{open, text};
 use crate::socket::{Server, Socket};
 
 /// A client that behaves like the stock one, with its private id and last offset.
-pub(crate) struct Client {
-    pub(crate) server: Server,
-    pub(crate) peer: MemoryPeer,
-    pub(crate) sid: String,
-    pub(crate) pid: String,
-    pub(crate) offset: Option<String>,
-    pub(crate) recovered: bool,
+pub(in crate::socket::tests) struct Client {
+    pub(in crate::socket::tests) server: Server,
+    pub(in crate::socket::tests) peer: MemoryPeer,
+    pub(in crate::socket::tests) sid: String,
+    pub(in crate::socket::tests) pid: String,
+    pub(in crate::socket::tests) offset: Option<String>,
+    pub(in crate::socket::tests) recovered: bool,
     /// The first argument of every event, in order of arrival.
-    pub(crate) received: Vec<Value>,
-    pub(crate) auth: Value,
+    pub(in crate::socket::tests) received: Vec<Value>,
+    pub(in crate::socket::tests) auth: Value,
 }
 
 impl Client {
-    pub(crate) async fn join(server: &Server) -> Self {
+    pub(in crate::socket::tests) async fn join(server: &Server) -> Self {
         Self::join_as(server, json!({})).await
     }
 
-    pub(crate) async fn join_as(server: &Server, auth: Value) -> Self {
+    pub(in crate::socket::tests) async fn join_as(server: &Server, auth: Value) -> Self {
         let peer = open(server);
         let (sid, pid) = Default::default();
         let server = server.clone();
@@ -36,12 +36,12 @@ impl Client {
     }
 
     /// Sends CONNECT and reads until the reply.
-    pub(crate) async fn connect(&mut self) {
+    pub(in crate::socket::tests) async fn connect(&mut self) {
         assert_eq!(self.try_connect().await, None);
     }
 
     /// Connects. Returns the reason if it is refused.
-    pub(crate) async fn try_connect(&mut self) -> Option<Value> {
+    pub(in crate::socket::tests) async fn try_connect(&mut self) -> Option<Value> {
         self.peer.send(&self.hello());
         let mut early = Vec::new();
         loop {
@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Returns a CONNECT packet with everything the client knows of its session.
-    pub(crate) fn hello(&self) -> String {
+    pub(in crate::socket::tests) fn hello(&self) -> String {
         let mut auth = self.auth.clone();
         if !self.pid.is_empty() {
             auth["pid"] = json!(self.pid);
@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// Reads what has arrived. The last `lost` packets are lost in transit.
-    pub(crate) async fn read(&mut self, lost: usize) {
+    pub(in crate::socket::tests) async fn read(&mut self, lost: usize) {
         self.peer.send("0/no-such-namespace,");
         let mut texts = Vec::new();
         loop {
@@ -100,12 +100,12 @@ impl Client {
         texts[..read].iter().for_each(|text| self.process(text));
     }
 
-    pub(crate) fn socket(&self) -> Socket {
+    pub(in crate::socket::tests) fn socket(&self) -> Socket {
         main(&self.server).socket(&self.sid).unwrap()
     }
 
     /// Breaks the connection so that the server notices.
-    pub(crate) async fn drop_connection(&mut self) {
+    pub(in crate::socket::tests) async fn drop_connection(&mut self) {
         let socket = self.socket();
         self.peer.close();
         while socket.is_connected() {
@@ -113,12 +113,12 @@ impl Client {
         }
     }
 
-    pub(crate) async fn come_back(&mut self) {
+    pub(in crate::socket::tests) async fn come_back(&mut self) {
         self.peer = open(&self.server);
         self.connect().await;
     }
 
-    pub(crate) fn numbers(&self) -> Vec<u64> {
+    pub(in crate::socket::tests) fn numbers(&self) -> Vec<u64> {
         self.received.iter().filter_map(Value::as_u64).collect()
     }
 }
