@@ -100,7 +100,7 @@ impl Program {
     }
 
     /// What `kill -9` does to it. Then it waits until the servers that it has started are gone.
-    pub(crate) async fn is_killed_and_its_servers_end(mut self) {
+    pub(crate) async fn kill_and_see_its_servers_end(mut self) {
         assert!(!processes_in(self.temporary.path()).is_empty(), "{}", self.said);
         self.child.kill().await.unwrap();
         let gone = async {

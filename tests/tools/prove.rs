@@ -118,7 +118,7 @@ async fn a_terminal_that_is_closed_leaves_no_server_behind() {
 async fn a_proof_that_is_killed_leaves_no_server_behind() {
     let mut prove = Program::start(&["prove", "--load=10m"]);
     prove.says("people are in").await;
-    prove.is_killed_and_its_servers_end().await;
+    prove.kill_and_see_its_servers_end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
