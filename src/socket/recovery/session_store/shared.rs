@@ -335,4 +335,4 @@ const FETCH_MAX: Duration = Duration::from_secs(2);
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// Of two nodes that want the same session within this time, the first one gets it. Later the client has moved on.
-const RACE_MILLIS: u64 = 100;
+const RACE_MILLIS: u64 = 25;

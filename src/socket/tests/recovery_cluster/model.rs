@@ -106,20 +106,32 @@ struct World {
     next: u64,
     /// Whether the log keeps what it should.
     faithful: bool,
+    started: Instant,
 }
 
 impl World {
     async fn new(seed: u64, moods: Moods, weather: Weather, faithful: bool) -> Self {
         let recovery = Recovery { replay_packets_max: 4_000, ..Recovery::default() };
-        let cluster = Cluster { bus: SimBus::new(seed, weather), log: SimLog::new(seed, moods), recovery };
+        let cluster =
+            Cluster { bus: SimBus::new(seed, weather), log: SimLog::new(seed, Moods::default()), recovery };
         let nodes: Vec<Server> = (0..NODES).map(|_| cluster.node()).collect();
         let (mut clients, mut models) = (Vec::new(), Vec::new());
         for n in 0..CLIENTS {
             clients.push(Client::join(&nodes[n % NODES]).await);
             models.push(Model { connected: true, node: n % NODES, ..Model::default() });
         }
-        let mut world = Self { cluster, nodes, clients, models, broken: Vec::new(), next: 0, faithful };
+        let mut world = Self {
+            cluster,
+            nodes,
+            clients,
+            models,
+            broken: Vec::new(),
+            next: 0,
+            faithful,
+            started: Instant::now(),
+        };
         world.quiesce().await;
+        world.cluster.log.set_moods(moods);
         world
     }
 
@@ -230,11 +242,17 @@ impl World {
         // Of two nodes that see a client at once one wins; this one takes its time.
         tokio::time::sleep(Duration::from_millis(200)).await;
         self.clients[client].server = self.nodes[node].clone();
-        self.clients[client].come_back().await;
+        self.clients[client].peer = open(&self.nodes[node]);
+        // A node that does not know the log yet refuses its clients.
+        while self.clients[client].try_connect().await.is_some() {}
+        let old = self.is_old();
         let (model, recovered) = (&mut self.models[client], self.clients[client].recovered);
         (model.connected, model.node) = (true, node);
         let away = model.since.map(|since| since.elapsed()).unwrap_or_default();
-        assert!(recovered || !self.faithful || away.as_secs() >= 119, "client {client} after {away:?}");
+        assert!(
+            recovered || !self.faithful || away.as_secs() >= 119 || old,
+            "client {client} after {away:?}"
+        );
         if !recovered {
             self.clients[client].received.clear();
             (model.expected, model.rooms) = Default::default();
@@ -245,6 +263,11 @@ impl World {
         let mut expected: BTreeSet<String> = model.rooms.iter().map(|room| (*room).to_owned()).collect();
         expected.insert(socket.id().to_owned());
         assert_eq!(rooms, expected, "client {client}");
+    }
+
+    /// Whether the log no longer holds what the first clients got.
+    fn is_old(&self) -> bool {
+        self.started.elapsed() >= Duration::from_secs(170)
     }
 
     async fn finish(mut self) {
