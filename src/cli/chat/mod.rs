@@ -51,7 +51,7 @@ pub(super) struct Args {
 }
 
 /// Chats until the person, or the input, ends. Exit codes: 0 done, 1 not connected, signed out or not everything was
-/// sent, 78 an address that is none, 130 interrupted.
+/// sent, 78 an address that cannot be used, 130 interrupted.
 pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
     terminal::block_on(chat(args))
 }

@@ -73,7 +73,7 @@ fn origin_of(text: &str) -> Result<String, String> {
     }
 }
 
-/// Examines what the command line names. Exit codes: 0 all is well, 1 something is not, 78 an address that is none, 130
+/// Examines what the command line names. Exit codes: 0 all is well, 1 something is not, 78 an address that cannot be used, 130
 /// interrupted.
 pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
     terminal::block_on(examine(args))

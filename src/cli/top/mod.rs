@@ -42,8 +42,8 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Shows connections until the person ends it. Exit codes: 0 done, 1 the server refused or does not answer, 2 a key that
-/// is none, 78 an address that is none, 130 interrupted while it prints.
+/// Shows connections until the person ends it. Exit codes: 0 done, 1 the server refused or does not answer, 2 a key or 78
+/// an address that cannot be used, 130 interrupted while it prints.
 pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
     terminal::block_on(top(args))
 }

@@ -3,6 +3,8 @@
 //!
 //! The requests are those of the JetStream API as its documentation describes them, over the core client.
 
+mod jetstream;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +20,10 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::jetstream::{
+    Got, Info, Kind, Receipt, StreamState, failed, receipts, refused, refused_because, stream_config,
+    unreadable,
+};
 use super::nats::Nats;
 use crate::bus::BoxFuture;
 use crate::clock;
@@ -80,71 +86,11 @@ struct Lease {
     seen_at: i64,
 }
 
-/// What a stream says when a message is stored, or why it is not.
-#[derive(Deserialize)]
-struct Receipt {
-    #[serde(default)]
-    seq: u64,
-    error: Option<Refusal>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Refusal {
-    err_code: u64,
-    description: String,
-}
-
-#[derive(Deserialize)]
-struct Info {
-    error: Option<Refusal>,
-    config: Option<StreamConfig>,
-    state: Option<StreamState>,
-}
-
-#[derive(Deserialize)]
-struct StreamConfig {
-    subjects: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct StreamState {
-    first_seq: u64,
-    last_seq: u64,
-}
-
-#[derive(Deserialize)]
-struct Got {
-    error: Option<Refusal>,
-    message: Option<GotMessage>,
-}
-
-#[derive(Deserialize)]
-struct GotMessage {
-    seq: u64,
-    data: Option<String>,
-}
-
 /// A message to a stream.
 struct Outgoing {
     subject: String,
     headers: HeaderMap,
     payload: Bytes,
-}
-
-/// The two streams of a bucket.
-#[derive(Clone, Copy)]
-enum Kind {
-    Entries,
-    Sessions,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Entries => "log",
-            Self::Sessions => "sessions",
-        }
-    }
 }
 
 impl NatsLog {
@@ -452,37 +398,11 @@ impl RecoveryLog for NatsLog {
     }
 }
 
-fn stream_config(name: &str, subject: &str, kind: Kind) -> Value {
-    let (age, per_subject, messages, bytes) = match kind {
-        Kind::Entries => (ENTRY_SECONDS, -1, ENTRIES_MAX, ENTRIES_BYTES_MAX),
-        Kind::Sessions => (SESSION_SECONDS, 1, SESSIONS_MAX, SESSIONS_BYTES_MAX),
-    };
-    json!({
-        "name": name, "subjects": [subject], "retention": "limits", "discard": "old", "storage": "memory",
-        "max_age": age * 1_000_000_000, "max_msgs_per_subject": per_subject, "max_msgs": messages, "max_bytes": bytes,
-        "num_replicas": 1, "duplicate_window": 120_000_000_000_i64, "allow_direct": true,
-    })
-}
-
 /// Returns the headers of a message that is stored once, however often it is sent.
 fn once(id: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", id);
     headers
-}
-
-/// Reads the answers to messages, which come in any order.
-async fn receipts(replies: &mut Subscriber, count: usize) -> ImksResult<Vec<Receipt>> {
-    let mut receipts: Vec<Option<Receipt>> = (0..count).map(|_| None).collect();
-    for _ in 0..count {
-        let Message { subject, payload, status, .. } = replies.next().await.ok_or_else(unreadable)?;
-        if status == Some(StatusCode::NO_RESPONDERS) {
-            return Err(ImksError::AdapterNats(Cause::new("the stream of the recovery log is gone")));
-        }
-        let n = subject.rsplit('.').next().and_then(|n| n.parse::<usize>().ok()).ok_or_else(unreadable)?;
-        *receipts.get_mut(n).ok_or_else(unreadable)? = Some(serde_json::from_slice(&payload)?);
-    }
-    receipts.into_iter().collect::<Option<_>>().ok_or_else(unreadable)
 }
 
 fn encode(content: &Content) -> ImksResult<Bytes> {
@@ -506,38 +426,12 @@ fn to_micros(millis: u64) -> i64 {
     i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
-fn failed(error: impl std::error::Error + Send + Sync + 'static) -> ImksError {
-    ImksError::AdapterNats(Cause::new(error))
-}
-
-fn refused(error: Option<Refusal>) -> ImksError {
-    error.map_or_else(unreadable, |error| refused_because(&error))
-}
-
-fn refused_because(error: &Refusal) -> ImksError {
-    ImksError::AdapterNats(Cause::new(format!("JetStream: {} ({})", error.description, error.err_code)))
-}
-
-fn unreadable() -> ImksError {
-    ImksError::AdapterNats(Cause::new("an answer that is not one of the recovery log"))
-}
-
 /// The header that makes a message fail unless the last one of its subject has this sequence.
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// Codes of errors of JetStream: no such stream, no such message, and another last sequence than expected.
 const NOT_FOUND: u64 = 10_059;
 const NO_MESSAGE: u64 = 10_037;
 const WRONG_SEQUENCE: u64 = 10_071;
-/// The age of entries in seconds.
-const ENTRY_SECONDS: i64 = 600;
-/// The lifetime of a session that is not stored again in seconds. Those of connected clients are, at least every twenty
-/// minutes.
-const SESSION_SECONDS: i64 = 3_600;
-/// The maximum numbers and sizes of what the streams of a bucket hold. The oldest is dropped first.
-const ENTRIES_MAX: i64 = 65_536;
-const ENTRIES_BYTES_MAX: i64 = 64 << 20;
-const SESSIONS_MAX: i64 = 1_048_576;
-const SESSIONS_BYTES_MAX: i64 = 128 << 20;
 /// The entries that are read at once.
 const ENTRIES_PER_READ: u64 = 128;
 /// What the headers and the subject of an entry take of the largest message.

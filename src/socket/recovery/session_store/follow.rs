@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::SessionStore;
 use super::link::Pid;
 use super::log::{Epoch, Logged};
-use super::outgoing::Taken;
+use super::outgoing::{LEASE_INTERVAL, Taken};
 use super::record::State;
 use super::saved;
 use super::sent::Position;
@@ -417,9 +417,6 @@ async fn read(shared: &SharedLog, after: Position) -> ImksResult<Tail> {
     }
 }
 
-/// The interval at which a node tells that it is alive, and that what it has stored is current.
-pub(crate) const LEASE_INTERVAL: Duration = Duration::from_secs(5);
-
 /// The interval at which the log is read although nobody spoke of anything new.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -435,8 +432,9 @@ const STORED_AGAIN_AFTER: Duration = Duration::from_secs(1_200);
 /// How long one access to the log may take.
 const WRITE_MAX: Duration = Duration::from_secs(5);
 
-/// The first and the longest pause after a failed access to the log.
+/// The first pause after a failed access to the log.
 const RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest pause after a failed access to the log.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// The number of entries that are delivered before other tasks run.

@@ -1,6 +1,7 @@
 //! What a node has not written to the shared log yet, and what waits until it has. It does no I/O.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -103,7 +104,7 @@ impl Outgoing {
 
     /// Whether the lease has to be renewed.
     pub(super) fn lease_is_due(&self, now: Instant) -> bool {
-        self.leased.is_none_or(|leased| now.duration_since(leased) >= super::follow::LEASE_INTERVAL)
+        self.leased.is_none_or(|leased| now.duration_since(leased) >= LEASE_INTERVAL)
     }
 
     pub(super) fn leased(&mut self, now: Instant) {
@@ -146,6 +147,8 @@ const BATCH_MAX: usize = 512;
 
 /// The maximum size of the events in one batch in bytes, unless it is one event.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// The interval at which a node tells that it is alive, and that what it has stored is current.
+pub(super) const LEASE_INTERVAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
