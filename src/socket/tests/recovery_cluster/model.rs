@@ -107,6 +107,7 @@ struct World {
     /// Whether the log keeps what it should.
     faithful: bool,
     started: Instant,
+    moods: Moods,
 }
 
 impl World {
@@ -129,6 +130,7 @@ impl World {
             next: 0,
             faithful,
             started: Instant::now(),
+            moods,
         };
         world.quiesce().await;
         world.cluster.log.set_moods(moods);
@@ -137,7 +139,8 @@ impl World {
 
     /// Waits until every node has delivered everything, so that the model knows the order of what happened.
     async fn quiesce(&mut self) {
-        for node in &self.nodes {
+        // What one has queued is in the log before the others are looked at.
+        for node in self.nodes.iter().chain(&self.nodes) {
             self.cluster.reach(node).await;
         }
     }
@@ -230,8 +233,10 @@ impl World {
 
     /// The log is empty, and every node notices. All sessions are gone.
     async fn crash(&mut self) {
+        self.cluster.log.set_moods(Moods::default());
         self.cluster.log.crash();
         self.sleep(5).await;
+        self.cluster.log.set_moods(self.moods);
         for client in 0..CLIENTS {
             self.models[client].connected = false;
             self.models[client].since = Some(Instant::now());
