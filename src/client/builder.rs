@@ -66,7 +66,6 @@ pub struct ClientBuilder {
 }
 
 /// The settings of [`TransportKind::Quic`].
-#[cfg_attr(not(feature = "client-quic"), expect(dead_code, reason = "nothing is built that has them"))]
 struct Quic {
     port: Option<u16>,
     alpn: Vec<String>,
