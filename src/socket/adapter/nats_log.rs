@@ -9,11 +9,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
+use async_nats::{Client, HeaderMap, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -21,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::jetstream::{
-    Got, Info, Kind, Receipt, StreamState, failed, receipts, refused, refused_because, stream_config,
-    unreadable,
+    Got, GotMessage, Info, Kind, Receipt, StreamState, failed, receipts, refused, refused_because,
+    stream_config, unreadable,
 };
 use super::nats::Nats;
 use crate::bus::BoxFuture;
