@@ -49,6 +49,9 @@ impl Crowding {
 fn sweep(all: &mut HashMap<IpAddr, Use>, now: Instant) {
     if all.len() == all.capacity() {
         all.retain(|_, known| known.connections > 0 || !known.sessions.is_full(now));
+        // With as much room as there are addresses, the next look at all of them is that many new ones away. Without it, a
+        // map that is full of addresses in use would be looked through for each connection.
+        all.reserve(all.len());
     }
 }
 
@@ -111,5 +114,18 @@ mod tests {
             crowding.begin(IpAddr::V4(number.into()), &rate, at).unwrap();
         }
         assert!(crowding.0.lock().capacity() < 10_000);
+    }
+
+    #[tokio::test]
+    async fn after_a_look_at_all_addresses_there_is_room_for_as_many_new_ones() {
+        let (mut all, now) = (HashMap::new(), Instant::now());
+        while all.is_empty() || all.len() < all.capacity() {
+            let number = u32::try_from(all.len()).unwrap();
+            all.insert(IpAddr::V4(number.into()), Use { connections: 1, ..Use::default() });
+        }
+        let in_use = all.len();
+        sweep(&mut all, now);
+        assert_eq!(all.len(), in_use);
+        assert!(all.capacity() >= 2 * in_use, "{} of {in_use}", all.capacity());
     }
 }
