@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// A rate limit: an average per second and a burst. If either is 0, there is no limit.
@@ -94,6 +95,31 @@ impl Bucket {
     }
 }
 
+/// A bound on the lines of the log that strangers can cause: a flood of them may not fill the disk.
+#[derive(Debug)]
+pub struct LineLimit {
+    rate: Rate,
+    /// What may be logged, and how many lines were left out since the last one.
+    state: Mutex<(Bucket, u64)>,
+}
+
+impl LineLimit {
+    /// Creates the limit.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, state: Mutex::default() }
+    }
+
+    /// Returns how many lines were left out before this one; `None` if this one is left out too.
+    pub fn next(&self, now: Instant) -> Option<u64> {
+        let (bucket, unlogged) = &mut *self.state.lock();
+        if bucket.take(&self.rate, now).is_err() {
+            *unlogged += 1;
+            return None;
+        }
+        Some(std::mem::take(unlogged))
+    }
+}
+
 /// One bucket per key, for keys that are not bound to a connection, such as a user or a user in a channel.
 #[derive(Debug)]
 pub struct Limiter<K: Eq + Hash> {
@@ -175,6 +201,17 @@ mod tests {
         limiter.set_rate(Rate::new(1, 3));
         assert!(limiter.take("alice", now).is_ok() && limiter.take("alice", now).is_ok());
         assert!(limiter.take("alice", now).is_err());
+    }
+
+    #[test]
+    fn a_line_says_how_many_were_left_out_before_it() {
+        let (lines, now) = (LineLimit::new(Rate::new(1, 2)), Instant::now());
+        assert_eq!(
+            [lines.next(now), lines.next(now), lines.next(now), lines.next(now)],
+            [Some(0), Some(0), None, None]
+        );
+        let later = now + Duration::from_secs(1);
+        assert_eq!([lines.next(later), lines.next(later)], [Some(2), None]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use super::token_config::Config;
 use crate::clock::{Micros, micros, now_micros};
 use crate::error::{ImksError, ImksResult};
 use crate::pb::{CoreClient, Revocation, Verdict};
-use crate::rate_limit::{Bucket, Rate};
+use crate::rate_limit::{LineLimit, Rate};
 use own::OwnLogins;
 
 /// The identity of a user, taken from a verified token only.
@@ -72,7 +72,7 @@ struct Inner {
     config: Config,
     way: Way,
     revocations: RwLock<Revocations>,
-    refusals_log: RefusalsLog,
+    refusals_log: LineLimit,
     /// Whether all past revocations have been received, or never will be.
     caught_up: watch::Sender<bool>,
     /// Whether the core reports revocations.
@@ -121,7 +121,7 @@ impl TokenVerifier {
             config,
             way,
             revocations: RwLock::default(),
-            refusals_log: RefusalsLog::default(),
+            refusals_log: LineLimit::new(REFUSALS_LOGGED),
             caught_up: watch::Sender::new(false),
             is_followed: AtomicBool::new(true),
             revoked: broadcast::Sender::new(REVOKED_QUEUE),
@@ -336,22 +336,6 @@ impl Inner {
     async fn username(&self, user: Uuid) -> Result<Arc<str>, Refusal> {
         let user = self.core.users(&[user]).await?.pop().filter(|found| found.id == user && !found.deleted);
         user.map(|user| user.username).ok_or(Refusal::Invalid("user"))
-    }
-}
-
-/// Decides which refusals are logged for operators.
-#[derive(Default)]
-struct RefusalsLog(Mutex<(Bucket, u64)>);
-
-impl RefusalsLog {
-    /// Returns how many refusals were not logged before this one; `None` if this one is not logged either.
-    fn next(&self, now: Instant) -> Option<u64> {
-        let (bucket, unlogged) = &mut *self.0.lock();
-        if bucket.take(&REFUSALS_LOGGED, now).is_err() {
-            *unlogged += 1;
-            return None;
-        }
-        Some(std::mem::take(unlogged))
     }
 }
 

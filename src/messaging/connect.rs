@@ -20,7 +20,7 @@ use super::presence_board::Arrival;
 use super::push::{Push, user_room};
 use super::server_facts::{Limits, NAME, PROTOCOL, VERSION};
 use super::session::{Client, Session, Token};
-use super::session_log;
+use super::session_log::{self, Refusals};
 use super::standings::ChannelStates;
 use super::workspaces;
 use crate::auth::{Membership, Permission};
@@ -87,9 +87,9 @@ pub(super) fn register(
     expiry: &Expiry,
     limits: &Limits,
 ) {
-    let (messaging, expiry, limits, held) =
-        (messaging.clone(), expiry.clone(), Arc::clone(limits), Held::default());
-    let context = Arc::new(SignIn { messaging, expiry, limits, held });
+    let (messaging, expiry, limits) = (messaging.clone(), expiry.clone(), Arc::clone(limits));
+    let (held, refusals) = (Held::default(), Refusals::new());
+    let context = Arc::new(SignIn { messaging, expiry, limits, held, refusals });
     builder.on_connect(move |socket, payload| connect(Arc::clone(&context), socket, payload));
 }
 
@@ -99,6 +99,7 @@ struct SignIn {
     expiry: Expiry,
     limits: Limits,
     held: Held,
+    refusals: Refusals,
 }
 
 /// Signs a socket in, or refuses it with an error. A cause that passes is waited for: a stock client that gets
@@ -121,7 +122,7 @@ async fn connect(
         if !passes(&error) {
             // Why a token is refused was logged where it was verified.
             if !matches!(error.code(), Code::Unauthenticated | Code::TokenExpired | Code::TokenRevoked) {
-                session_log::refused(&socket, &error);
+                context.refusals.log(&socket, &error);
             }
             return Err(refusal(&error));
         }

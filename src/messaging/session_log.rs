@@ -1,21 +1,39 @@
 //! The lines of the log about sessions: who came, from where and with what, who was not let in, and why each one ended.
 
+use tokio::time::Instant;
+
 use super::session::Session;
 use crate::ImksError;
 use crate::clock;
+use crate::rate_limit::{LineLimit, Rate};
 use crate::socket::{DisconnectReason, Socket};
 
-/// Logs who was not let in, and why.
-pub(super) fn refused(socket: &Socket, error: &ImksError) {
-    let handshake = socket.handshake();
-    tracing::info!(
-        socket_sid = socket.id(),
-        engine_sid = %handshake.sid,
-        peer = %handshake.peer,
-        transport = socket.transport().name(),
-        %error,
-        "sign-in refused"
-    );
+/// The log of those who were not let in. They need no token for it, so it is bounded.
+#[derive(Debug)]
+pub(super) struct Refusals(LineLimit);
+
+impl Refusals {
+    pub(super) fn new() -> Self {
+        Self(LineLimit::new(LOGGED))
+    }
+
+    /// Logs who was not let in, and why.
+    pub(super) fn log(&self, socket: &Socket, error: &ImksError) {
+        let Some(unlogged) = self.0.next(Instant::now()) else {
+            tracing::debug!(socket_sid = socket.id(), %error, "sign-in refused");
+            return;
+        };
+        let handshake = socket.handshake();
+        tracing::info!(
+            socket_sid = socket.id(),
+            engine_sid = %handshake.sid,
+            peer = %handshake.peer,
+            transport = socket.transport().name(),
+            %error,
+            unlogged,
+            "sign-in refused"
+        );
+    }
 }
 
 /// Logs who has signed in, from where and with what.
@@ -47,3 +65,6 @@ pub(super) fn left(socket: &Socket, reason: DisconnectReason) {
         "left"
     );
 }
+
+/// The most lines about refusals that are logged for operators.
+const LOGGED: Rate = Rate::new(10, 100);

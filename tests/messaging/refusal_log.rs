@@ -143,6 +143,22 @@ async fn a_flood_of_wrong_tokens_does_not_fill_the_log() {
 }
 
 #[tokio::test]
+async fn a_flood_of_sign_ins_without_a_token_does_not_fill_the_log() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (log, _guard) = Log::start();
+    for _ in 0..150 {
+        let mut client = TestClient::open(server.addr()).await;
+        client.join(json!({ "protocol": 99 })).await.unwrap_err();
+    }
+    let mut refusals = log.refusals();
+    refusals.retain(|line| line.contains("sign-in refused"));
+    let shown = refusals.iter().filter(|line| line.contains("INFO")).count();
+    assert_eq!(refusals.len(), 150);
+    assert!((100..150).contains(&shown), "{shown}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_refused_token_of_ones_own_application_is_logged_with_its_subject_if_the_signature_is_good() {
     let edit = |config: &mut Config| {
         config.login.hmac_secret = Some(SECRET.into());
