@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -40,7 +40,7 @@ pub(super) fn base() -> Config {
 ///
 /// # Errors
 /// `Io` if an address cannot be bound; `Config` if an external core is configured, or a certificate cannot be
-/// used; `Database`.
+/// used; `Database`; `Internal` if it ended because a task has panicked that nothing replaces.
 pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> ImksResult<()> {
     super::token::check_core(config)?;
     let tls = secured(config)?;
@@ -67,7 +67,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     let manager = ServiceManager::of_process();
     manager.ready();
     let ended = async {
-        shutdown.await;
+        until_stopped(shutdown).await;
         health.start_draining();
         manager.stopping(CLOSING);
     };
@@ -83,7 +83,17 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     tasks.wait().await;
     directory.close().await;
     db.close().await;
-    Ok(())
+    // What started the core should start it again.
+    let broken = background::broken().now_or_never();
+    broken.map_or(Ok(()), |_| Err(ImksError::Internal("a task has panicked that nothing replaces")))
+}
+
+/// Waits until the core shall stop, or is broken.
+async fn until_stopped(shutdown: impl Future<Output = ()> + Send) {
+    tokio::select! {
+        () = shutdown => {}
+        task = background::broken() => tracing::error!(task, "the core ends: it cannot go on without this task"),
+    }
 }
 
 /// Binds the address for back ends. An error names the setting: nobody may have chosen the address.
@@ -199,7 +209,10 @@ fn accept(
         }
     });
     tasks.spawn(background::essential("core", accepting));
-    futures_util::stream::unfold(streams, |mut streams| async { Some((streams.recv().await?, streams)) })
+    let streams =
+        futures_util::stream::unfold(streams, |mut streams| async { Some((streams.recv().await?, streams)) });
+    // The server ends by its shutdown only, which also ends the streams of its callers.
+    streams.chain(futures_util::stream::pending())
 }
 
 /// Hands a connection over when its handshake succeeded. `place` is held meanwhile.
