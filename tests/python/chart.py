@@ -177,8 +177,12 @@ def probes_and_drain():
         documents = render(values)
         (container,) = pod(documents)["containers"]
         paths = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-        for name, path in (("startupProbe", "live"), ("livenessProbe", "live"), ("readinessProbe", "ready")):
-            same(paths[name], {"path": f"/health/{path}", "port": "http", "scheme": scheme})
+        for name, path, port in (
+            ("startupProbe", "live", "internal"),
+            ("livenessProbe", "live", "internal"),
+            ("readinessProbe", "ready", "http"),
+        ):
+            same(paths[name], {"path": f"/health/{path}", "port": port, "scheme": scheme})
         same(pod(documents)["terminationGracePeriodSeconds"], grace)
         names = environment(documents)
         seconds = sum(int(names[name].removesuffix("s")) for name in ("IMKS_DRAIN_DELAY", "IMKS_DRAIN_DEADLINE"))
