@@ -70,6 +70,13 @@ pub(super) static ALERTS: &[Alert] = &[
         summary: "A handler panicked on {{ $labels.instance }}: a fault of imks",
     },
     Alert {
+        name: "ImksTaskPanics",
+        expr: "sum by (job, instance) (increase(imks_task_panics_total[10m])) > 0",
+        wait: "0s",
+        severity: "warning",
+        summary: "A background task panicked on {{ $labels.instance }}: a fault of imks",
+    },
+    Alert {
         name: "ImksSlowConsumers",
         expr: "sum by (job, instance) (rate(imks_sessions_closed_total{reason=\"slow_consumer\"}[10m])) > 0.1",
         wait: "10m",
