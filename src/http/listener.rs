@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -129,7 +129,9 @@ struct Clients {
 impl Clients {
     /// Counts a request that begins a session, or returns the time after which it may.
     fn begin<B>(&self, request: &Request<B>, client: SocketAddr) -> Result<(), Duration> {
-        if self.sessions.is_off() || Engine::is_of_a_session(request.uri()) {
+        // A preflight would count the session of a page twice.
+        let is_preflight = request.method() == Method::OPTIONS;
+        if self.sessions.is_off() || is_preflight || Engine::is_of_a_session(request.uri()) {
             return Ok(());
         }
         self.crowding.begin(client.ip(), &self.sessions, Instant::now())

@@ -86,6 +86,8 @@ async fn an_address_begins_so_many_sessions_and_is_told_when_it_may_begin_the_ne
     assert_eq!(begin("203.0.113.10").await.status, 200);
     let open: serde_json::Value = serde_json::from_str(&first.body[1..]).unwrap();
     let session = format!("{HANDSHAKE}&sid={}", open["sid"].as_str().unwrap());
+    let asked = server.request("OPTIONS", HANDSHAKE, &[("x-forwarded-for", "203.0.113.9")], "").await;
+    assert_ne!(asked.status, 429, "a page may ask whether it may");
     let polled = server.request("POST", &session, &[("x-forwarded-for", "203.0.113.9")], "2").await;
     assert_eq!(polled.status, 200, "a session that is there goes on: {}", polled.body);
 }
