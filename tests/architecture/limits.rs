@@ -33,6 +33,9 @@ fn values_are_shown_as_people_write_them() {
         ("64", "64"),
         ("Duration :: from_millis (250)", "250 ms"),
         ("Duration :: from_secs (21_600)", "21,600 s"),
+        ("Duration :: from_mins (1)", "1 min"),
+        ("Duration :: from_hours (14 * 24)", "336 h"),
+        ("std :: time :: Duration :: from_millis (30)", "30 ms"),
         ("9_007_199_254_740_991.0", "9,007,199,254,740,991"),
         ("size_of :: < T > ()", "`size_of::<T>()`"),
     ] {
@@ -48,11 +51,13 @@ fn row(constant: &Constant, file: &str) -> String {
 
 fn value(written: &str) -> String {
     let number = |text: &str| evaluated(text).map(grouped);
-    let unit = |start: &str, unit: &str| {
-        let argument = written.strip_prefix(start)?.trim().trim_matches(['(', ')']);
+    let in_unit = |constructor: &str, unit: &str| {
+        let argument = written.trim_start_matches("std :: time :: ").strip_prefix("Duration :: ")?;
+        let argument = argument.strip_prefix(constructor)?.trim().trim_matches(['(', ')']);
         Some(format!("{} {unit}", number(argument)?))
     };
-    let duration = unit("Duration :: from_secs", "s").or_else(|| unit("Duration :: from_millis", "ms"));
+    let units = [("from_millis", "ms"), ("from_secs", "s"), ("from_mins", "min"), ("from_hours", "h")];
+    let duration = units.into_iter().find_map(|(constructor, unit)| in_unit(constructor, unit));
     number(written).or(duration).unwrap_or_else(|| format!("`{}`", written.replace(' ', "")))
 }
 
