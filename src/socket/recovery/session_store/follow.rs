@@ -17,6 +17,7 @@ use super::saved;
 use super::sent::Position;
 use super::sessions::Sessions;
 use super::shared::SharedLog;
+use crate::background;
 use crate::error::ImksResult;
 use crate::socket::metrics;
 use crate::socket::recovery::log::{Batch, Keep, SavedSession, Tail, Written};
@@ -41,8 +42,9 @@ impl SessionStore {
         if shared.started.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.tasks.spawn(self.clone().write(recipient.clone()));
-        self.tasks.spawn(self.clone().follow(recipient));
+        let writing = self.clone().write(recipient.clone());
+        self.tasks.spawn(background::essential("recovery_writer", writing));
+        self.tasks.spawn(background::essential("recovery_follower", self.clone().follow(recipient)));
     }
 
     /// Writes what is left, and stops.
