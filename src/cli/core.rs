@@ -27,6 +27,7 @@ use crate::http::listener;
 use crate::http::mutual_tls::MutualTls;
 use crate::http::tls::{Callers, Certificates, Tls};
 use crate::models::{Db, api_key};
+use crate::telemetry::logging::LogFormat;
 use crate::{ImksError, ImksResult};
 
 /// Returns the configuration that file, environment and flags override. Its default addresses differ from the
@@ -63,7 +64,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     let internal = internal.map(start).transpose()?;
     let address = grpc.local_addr().map_err(ImksError::io("reading the listening address"))?;
     warn_of_strangers(config, address);
-    super::say(&greeting(config, address, internal, &db).await?)?;
+    announce(config, address, internal, &db).await?;
     let manager = ServiceManager::of_process();
     manager.ready();
     let ended = async {
@@ -135,6 +136,26 @@ fn warn_of_strangers(config: &Config, address: SocketAddr) {
     if !address.ip().is_loopback() && config.directory.client_ca.is_none() {
         tracing::warn!(%address, "whoever reaches this port reads the directory: keep it on a private network, or set IMKS_DIRECTORY_CLIENT_CA");
     }
+}
+
+/// Says that the core is ready, to people on standard output, or to machines in the log, which is all that they read.
+async fn announce(
+    config: &Config,
+    grpc: SocketAddr,
+    internal: Option<SocketAddr>,
+    db: &Db,
+) -> ImksResult<()> {
+    if config.log.format == LogFormat::Pretty {
+        return super::say(&greeting(config, grpc, internal, db).await?);
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        address = %grpc,
+        internal = internal.map(tracing::field::display),
+        database = %db.describe(),
+        "ready"
+    );
+    Ok(())
 }
 
 /// Returns what listens where, and the next steps, for people.

@@ -17,13 +17,19 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::run("serve", &[])
+    }
+
+    /// Runs a command that serves.
+    fn run(command: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("imks.toml");
         std::fs::write(&file, "[log]\nformat = \"json\"\n").unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_imks"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--config", file.to_str().unwrap()])
+            .args([command, "--listen", "127.0.0.1:0", "--config", file.to_str().unwrap()])
             .env_clear()
             .env("IMKS_DATA_DIR", directory.path())
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -55,6 +61,14 @@ impl Server {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
+
+    /// Waits for its end, before which it must have written nothing to standard output.
+    fn ends_silently(mut self) {
+        assert!(self.child.wait().unwrap().success());
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut self.child.stdout.take().unwrap(), &mut said).unwrap();
+        assert_eq!(said, "", "the log has the greeting");
+    }
 }
 
 #[test]
@@ -77,8 +91,12 @@ fn a_changed_configuration_counts_without_a_restart_and_says_what_does_not() {
     }
     server.signal(rustix::process::Signal::TERM);
     server.says("stopped");
-    assert!(server.child.wait().unwrap().success());
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut server.child.stdout.take().unwrap(), &mut said).unwrap();
-    assert_eq!(said, "", "the log has the greeting");
+    server.ends_silently();
+}
+
+#[test]
+fn the_log_of_a_core_says_that_it_is_ready_and_nothing_else_does() {
+    let core = Server::run("core", &[("IMKS_INTERNAL_LISTEN", "127.0.0.1:0")]);
+    core.signal(rustix::process::Signal::TERM);
+    core.ends_silently();
 }
