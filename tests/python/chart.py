@@ -173,16 +173,18 @@ def confinement():
 
 
 def probes_and_drain():
-    for values, scheme, grace in (({}, "HTTP", 50), (EVERYTHING, "HTTPS", 85)):
+    for values, internal, scheme, grace in (
+        ({}, "HTTP", "HTTP", 50),
+        ({"internal": {"secretName": "internal"}}, "HTTPS", "HTTP", 50),
+        ({"tls": {"secretName": "tls"}}, "HTTP", "HTTPS", 50),
+        (EVERYTHING, "HTTPS", "HTTPS", 85),
+    ):
         documents = render(values)
         (container,) = pod(documents)["containers"]
         paths = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-        for name, path, port in (
-            ("startupProbe", "live", "internal"),
-            ("livenessProbe", "live", "internal"),
-            ("readinessProbe", "ready", "http"),
-        ):
-            same(paths[name], {"path": f"/health/{path}", "port": port, "scheme": scheme})
+        for name in ("startupProbe", "livenessProbe"):
+            same(paths[name], {"path": "/health/live", "port": "internal", "scheme": internal})
+        same(paths["readinessProbe"], {"path": "/health/ready", "port": "http", "scheme": scheme})
         same(pod(documents)["terminationGracePeriodSeconds"], grace)
         names = environment(documents)
         seconds = sum(int(names[name].removesuffix("s")) for name in ("IMKS_DRAIN_DELAY", "IMKS_DRAIN_DEADLINE"))
