@@ -183,7 +183,7 @@ settings! {
         connections_max: "IMKS_HTTP_CONNECTIONS_MAX" =
             "The most TCP connections that are not WebSockets; further ones are answered with 503";
         trusted_proxies: "IMKS_TRUSTED_PROXIES" =
-            "Addresses or networks of the proxies in front, for example `10.0.0.0/8,::1`: the address of a client is \
+            "Addresses or networks of the proxies in front, for example `10.0.0.7,::1`: the address of a client is \
              then the one that they tell in `X-Forwarded-For` or the PROXY protocol";
         proxy_protocol: "IMKS_PROXY_PROTOCOL" =
             "Whether connections of the trusted proxies begin with a header of the PROXY protocol, version 1 or 2";
