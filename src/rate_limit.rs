@@ -79,8 +79,10 @@ impl Bucket {
         if rate.is_off() {
             return Ok(());
         }
-        let full_at = self.full_at.map_or(now, |at| at.max(now)) + rate.interval();
         let capacity = rate.interval() * rate.burst;
+        // What a slower rate has emptied is empty, and does not wait for what that one would still have to earn.
+        self.full_at = self.full_at.map(|at| at.min(now + capacity));
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + rate.interval();
         let missing = full_at.duration_since(now);
         if missing > capacity {
             return Err(missing - capacity);
@@ -201,6 +203,16 @@ mod tests {
         limiter.set_rate(Rate::new(1, 3));
         assert!(limiter.take("alice", now).is_ok() && limiter.take("alice", now).is_ok());
         assert!(limiter.take("alice", now).is_err());
+    }
+
+    #[test]
+    fn a_bucket_that_a_slower_rate_has_emptied_waits_for_one_token_of_the_new_rate() {
+        let (slow, fast, now) = (Rate::new(1, 100), Rate::new(100, 100), Instant::now());
+        let mut bucket = Bucket::default();
+        assert!((0..100).all(|_| bucket.take(&slow, now).is_ok()));
+        let wait = Duration::from_millis(10);
+        assert_eq!(bucket.take(&fast, now), Err(wait));
+        assert_eq!(bucket.take(&fast, now + wait), Ok(()));
     }
 
     #[test]
