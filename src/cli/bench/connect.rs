@@ -39,7 +39,7 @@ async fn connect_all(run: &Run, index: usize, start: Instant) {
         let due = run.plan.due(start, index, run.plan.clients, sent);
         if let Some(due) = due {
             tokio::select! {
-                () = tokio::time::sleep_until(due) => {}
+                () = run.pacer.until(due) => {}
                 () = run.stop.cancelled() => return,
             }
         }

@@ -118,9 +118,7 @@ impl Plan {
     /// Returns when a sender's event number `sent`, from 0, is due; `None` for at once. The events of `senders` are
     /// spread evenly over the time.
     pub(crate) fn due(&self, start: Instant, sender: usize, senders: usize, sent: u64) -> Option<Instant> {
-        let rate = self.rate?;
-        let before = sent as f64 * senders as f64 + sender as f64;
-        Duration::try_from_secs_f64(before / rate).ok().and_then(|after| start.checked_add(after))
+        Some(due(start, self.rate?, (sender, senders), sent))
     }
 
     /// Returns the text of an event: its number in twelve digits, filled up to the size of a message.
@@ -130,6 +128,13 @@ impl Plan {
         text.push_str(&"x".repeat(missing));
         text
     }
+}
+
+/// Returns when what a sender does is due, the first thing with `done` 0, if all `senders` together do `rate` things per
+/// second. What is due later than anybody waits is due in a year: a rate that is too low is not one without a limit.
+pub(super) fn due(start: Instant, rate: f64, (sender, senders): (usize, usize), done: u64) -> Instant {
+    let before = done as f64 * senders as f64 + sender as f64;
+    start + Duration::try_from_secs_f64(before / rate).map_or(FAR, |after| after.min(FAR))
 }
 
 /// Whether this is the text of the event with a number, of this size.
@@ -197,6 +202,9 @@ pub(super) const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The longest time on the command line of a tool that measures: 31 days.
 const TIME_MAX: Duration = Duration::from_secs(2_678_400);
 
+/// How long after the start something is due that nobody waits for: a year.
+const FAR: Duration = Duration::from_secs(31_536_000);
+
 const NUMBER_DIGITS: usize = 12;
 
 #[cfg(test)]
@@ -222,6 +230,16 @@ mod tests {
         let due = |sender, sent| (plan().due(start, sender, 4, sent).unwrap() - start).as_millis();
         assert_eq!([due(0, 0), due(1, 0), due(3, 0), due(0, 1), due(3, 2)], [0, 100, 300, 400, 1_100]);
         assert_eq!(Plan { rate: None, ..plan() }.due(start, 0, 4, 7), None);
+    }
+
+    #[test]
+    fn what_is_due_after_the_end_of_all_clocks_is_not_due_at_once() {
+        let start = Instant::now();
+        for rate in [f64::MIN_POSITIVE, 1e-18, 1e-9] {
+            assert_eq!(due(start, rate, (1, 2), 0) - start, FAR, "{rate}");
+            assert_eq!(due(start, rate, (0, 2), 0), start, "{rate}");
+        }
+        assert_eq!(due(start, f64::MAX, (1, 2), 1_000_000_000), start);
     }
 
     #[test]

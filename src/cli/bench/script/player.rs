@@ -15,6 +15,7 @@ use super::step::{Arg, Expecting, Joining, Sending, Step};
 use super::{Phase, Script};
 use crate::cli::bench::crowd::Member;
 use crate::cli::bench::failure::failed;
+use crate::cli::bench::plan::due;
 use crate::cli::bench::run::{Outcome, Run};
 use crate::cli::bench::summary::Faults;
 use crate::client::{ClientError, ClientResult, RawArgs, Socket};
@@ -79,10 +80,10 @@ pub(in crate::cli::bench) async fn run(run: &Arc<Run>, script: &Arc<Script>) -> 
         }
         run.progress.line(&format!("phase {}", phase.name));
         let scene = Arc::new(Scene::begin());
-        let playing = players.iter().map(|player| {
+        let playing = players.iter().enumerate().map(|(index, player)| {
             let (run, player, phase, scene) = (run.clone(), player.clone(), phase.clone(), scene.clone());
-            let count = players.len();
-            async move { Box::pin(player.play(&run, &phase, &scene, count)).await }
+            let place = (index, players.len());
+            async move { Box::pin(player.play(&run, &phase, &scene, place)).await }
         });
         let playing: Vec<_> = playing.map(|playing| run.tasks.spawn(playing)).collect();
         for task in playing {
@@ -110,8 +111,7 @@ async fn gather(run: &Arc<Run>, script: &Script) -> ImksResult<Vec<Arc<Player>>>
         let expected = &expected;
         async move {
             if let Some(ramp) = script.ramp {
-                let due = Duration::try_from_secs_f64(number as f64 / ramp).unwrap_or_default();
-                sleep_until(start + due).await;
+                sleep_until(due(start, ramp, (0, 1), number as u64)).await;
             }
             let ear = Arc::new(Ear::default());
             let hearing = ear.clone();
@@ -136,15 +136,13 @@ async fn gather(run: &Arc<Run>, script: &Script) -> ImksResult<Vec<Arc<Player>>>
 }
 
 impl Player {
-    /// Plays the rounds of a phase.
-    async fn play(&self, run: &Run, phase: &Phase, scene: &Scene, count: usize) {
+    /// Plays the rounds of a phase, as one of so many clients. Its place is its own: numbers have gaps where others could
+    /// not connect.
+    async fn play(&self, run: &Run, phase: &Phase, scene: &Scene, place: (usize, usize)) {
         let end = phase.duration.map(|duration| scene.start + duration);
         let mut rounds = 0;
         while phase.rounds.is_none_or(|all| rounds < all) {
-            let due = phase.rate.map(|rate| {
-                let before = rounds as f64 * count as f64 + self.number as f64;
-                scene.start + Duration::try_from_secs_f64(before / rate).unwrap_or_default()
-            });
+            let due = phase.rate.map(|rate| due(scene.start, rate, place, rounds));
             let is_over = |at: Instant| end.is_some_and(|end| at >= end);
             if is_over(due.unwrap_or_else(Instant::now)) || !pause(run, due).await || is_over(Instant::now())
             {
