@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::ledger::{MARK_CHARS, Stored};
 use crate::cli::bench::failure::failed;
+use crate::cli::terminal::text;
 use crate::client::Socket;
 use crate::{ImksError, ImksResult};
 
@@ -86,7 +87,7 @@ async fn page(socket: &Socket, channel_id: &str, before: Option<&str>) -> ImksRe
                 let error = &answer["error"];
                 let after = Duration::from_millis(error["retry_after_ms"].as_u64().unwrap_or(PAUSE_MS));
                 if error["retryable"] != true || Instant::now() + after > deadline {
-                    let context = format!("the history was refused: {error}");
+                    let context = text::line(&format!("the history was refused: {error}"));
                     return Err(ImksError::Io { context, source: std::io::Error::other("no history") });
                 }
                 after

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::plan::Plan;
 use super::ledger::Ledger;
 use crate::cli::bench::failure::failed;
+use crate::cli::terminal::text;
 use crate::client::{Client, ClientBuilder, ClientError, Retry, Socket, nonce};
 use crate::{ImksError, ImksResult};
 
@@ -137,7 +138,8 @@ impl Conversation {
         let answer = answer.map_err(|error| failed("a message", error))?;
         let seq = answer["data"]["message"]["seq"].as_i64().filter(|_| answer["ok"] == true);
         let Some(seq) = seq else {
-            self.ledger.lock().refuse(answer["error"]["code"].as_str().unwrap_or("no code").to_owned());
+            let code = answer["error"]["code"].as_str().unwrap_or("no code");
+            self.ledger.lock().refuse(text::line(code));
             return Ok(false);
         };
         self.ledger.lock().acknowledge(writer, number, seq);

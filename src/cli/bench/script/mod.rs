@@ -15,6 +15,7 @@ use self::step::{Arg, Step, TOKEN_BYTES};
 use self::values::{Count, Name, Pause, PerSecond, Time};
 use super::file;
 use super::plan::CLIENTS_MAX;
+use crate::cli::terminal::text;
 use crate::{ImksError, ImksResult};
 
 /// A scenario.
@@ -102,7 +103,8 @@ impl Script {
             let starts_line =
                 error.span().is_some_and(|span| text.get(..span.start).is_some_and(|it| it.ends_with('\n')));
             let at = line.map_or(String::new(), |line| format!(":{}", line + usize::from(starts_line)));
-            format!("{at}: {}", error.message())
+            // It repeats what is written in the file, which may be of somebody else.
+            format!("{at}: {}", text::line(error.message()))
         })?;
         let script = Self {
             clients: u32::try_from(raw.connect.clients.0).unwrap_or(u32::MAX),

@@ -71,6 +71,7 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
             "one line",
         ),
         ("[connect]\nclients = two", 2, ""),
+        ("[connect]\nclients = 2\n\"a\\u001b[2J\" = 1", 3, "unknown field `a[2J`"),
     ] {
         let told = mistake(text);
         // What is wrong with a step as a whole belongs to the line on which the steps begin.
