@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -49,6 +49,8 @@ pub(in crate::cli) struct Fate {
     losses: AtomicU64,
     /// How often it came back with a new session.
     renewals: AtomicU64,
+    /// Whether it was lost, and the namespace was not joined again yet.
+    is_away: AtomicBool,
 }
 
 /// The counts of all connections of a run.
@@ -147,9 +149,20 @@ impl Member {
         self.fate.losses.load(Ordering::SeqCst)
     }
 
+    /// Whether its connection was cut since it was lost `losses` times, or was not there all the time since.
+    pub(in crate::cli) fn was_cut(&self, losses: u64) -> bool {
+        self.fate.was_cut(losses)
+    }
+
     /// Returns how often it came back with a new session.
     pub(in crate::cli) fn renewals(&self) -> u64 {
         self.fate.renewals.load(Ordering::SeqCst)
+    }
+}
+
+impl Fate {
+    fn was_cut(&self, losses: u64) -> bool {
+        self.losses.load(Ordering::SeqCst) != losses || self.is_away.load(Ordering::SeqCst)
     }
 }
 
@@ -213,6 +226,7 @@ impl Links {
             }
             ClientEvent::Disconnected { reason } if !matches!(reason, DisconnectReason::ByClient) => {
                 fate.losses.fetch_add(1, Ordering::SeqCst);
+                fate.is_away.store(true, Ordering::SeqCst);
                 // A connection that is lost before the namespace is joined again prolongs the absence.
                 if lost_at.is_none() {
                     *lost_at = Some(Instant::now());
@@ -220,6 +234,7 @@ impl Links {
                 }
             }
             ClientEvent::Joined { recovered, .. } => {
+                fate.is_away.store(false, Ordering::SeqCst);
                 let mut counts = self.0.lock();
                 counts.joined += 1;
                 let Some(lost_at) = lost_at.take() else { return };
@@ -273,6 +288,19 @@ mod tests {
         assert_eq!(connections.recovered_share, Some(0.75));
         assert!(connections.away_ms.is_some());
         assert_eq!(Links::default().connections(0).recovered_share, None, "nobody was away");
+    }
+
+    #[test]
+    fn what_fails_while_a_connection_is_away_was_not_there_to_be_answered() {
+        let (links, mut lost_at, fate) = (Links::default(), None, Fate::default());
+        let mut note = |event: &ClientEvent| links.note(event, &mut lost_at, &fate);
+        note(&joined(false));
+        assert!(!fate.was_cut(0));
+        note(&ClientEvent::Disconnected { reason: DisconnectReason::TransportClosed });
+        assert!(fate.was_cut(0), "cut since");
+        assert!(fate.was_cut(1), "sent while it was away");
+        note(&joined(true));
+        assert!(fate.was_cut(0) && !fate.was_cut(1), "what is sent while it is away leaves when it is back");
     }
 
     #[test]

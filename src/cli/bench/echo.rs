@@ -121,7 +121,7 @@ async fn ask(run: &Run, member: &Member, number: u64, due: Instant) -> Asked {
 
 fn note(run: &Run, member: &Member, answers: &mut Answers, asked: Asked) {
     let now = Instant::now();
-    let was_cut = member.losses() != asked.losses;
+    let was_cut = member.was_cut(asked.losses);
     match asked.answer {
         Ok(answer) => {
             run.meter.record(now, now.saturating_duration_since(asked.due));

@@ -203,11 +203,11 @@ impl Player {
         true
     }
 
-    /// Counts a step that failed. Where the connection was cut in its round, or came back without the rooms of the
-    /// client, nobody knows what became of it.
+    /// Counts a step that failed. Where the connection was cut in its round or was not there, or came back without the
+    /// rooms of the client, nobody knows what became of it.
     fn fail(&self, losses: u64) {
         let mut state = self.state.lock();
-        let was_cut = self.member.losses() != losses || self.member.renewals() != state.renewals;
+        let was_cut = self.member.was_cut(losses) || self.member.renewals() != state.renewals;
         if was_cut { state.found.unsure += 1 } else { state.found.lost += 1 }
     }
 
