@@ -109,6 +109,7 @@ async fn connections_are_counted_and_timed() {
         (Some(0), &20.into(), &20.into())
     );
     assert!(found["connections"]["connect_ms"]["max"].as_f64().unwrap() > 0.0);
+    assert_eq!(found["message_bytes"], Value::Null, "nothing is sent but the handshake");
 }
 
 #[tokio::test(flavor = "multi_thread")]

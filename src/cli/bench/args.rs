@@ -186,6 +186,11 @@ impl Args {
         number(self.message_size.unwrap_or(MESSAGE_BYTES_DEFAULT))
     }
 
+    /// Whether all events of a run have one size: nothing is sent by `connect`, and a file says the size of each.
+    pub(super) fn has_one_size(&self) -> bool {
+        !matches!(self.scenario, Scenario::Connect | Scenario::File(_))
+    }
+
     /// Returns how many events a sender may have under way.
     pub(super) fn window(&self) -> usize {
         self.window.unwrap_or(1) as usize

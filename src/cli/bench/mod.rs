@@ -180,7 +180,7 @@ impl Args {
             scenario: self.scenario.name(),
             transport: self.transport.name(),
             clients: self.clients(),
-            message_bytes: self.message_size(),
+            message_bytes: self.has_one_size().then(|| self.message_size()),
             seconds,
             is_interrupted,
             sent,

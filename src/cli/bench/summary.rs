@@ -22,7 +22,8 @@ pub(crate) struct Summary {
     /// The transports that were allowed.
     pub(crate) transport: &'static str,
     pub(crate) clients: usize,
-    pub(crate) message_bytes: usize,
+    /// The size of the text of an event; absent where nothing is sent, or a file says the size of each.
+    pub(crate) message_bytes: Option<usize>,
     /// How long it was measured.
     pub(crate) seconds: f64,
     /// Whether it was ended by Ctrl-C before its end.
@@ -151,13 +152,13 @@ impl Summary {
             (false, _) => "clean",
         };
         let early = if self.is_interrupted { ", ended early" } else { "" };
+        let bytes = self.message_bytes.map_or(String::new(), |bytes| format!(", {bytes} bytes"));
         format!(
-            "{scenario} on {url}: {verdict}{early}\n  {clients} clients, {bytes} bytes, {transport}: {sent} sent, \
+            "{scenario} on {url}: {verdict}{early}\n  {clients} clients{bytes}, {transport}: {sent} sent, \
              {completed} {unit} in {seconds} s, {rate} per second\n",
             scenario = self.scenario,
             url = self.url,
             clients = self.clients,
-            bytes = self.message_bytes,
             transport = self.transport,
             sent = self.sent,
             completed = self.completed,
@@ -286,7 +287,7 @@ pub(super) mod tests {
             scenario: "echo",
             transport: "websocket",
             clients: 10,
-            message_bytes: 1024,
+            message_bytes: Some(1024),
             seconds: 2.0,
             sent: 1_000,
             completed: 1_000,
@@ -310,6 +311,13 @@ pub(super) mod tests {
         let json = serde_json::to_value(example()).unwrap();
         assert_eq!(json["faults"]["duplicates"], serde_json::Value::Null);
         assert!(!example().prometheus().contains("duplicates"));
+    }
+
+    #[test]
+    fn the_size_of_events_is_not_shown_where_there_is_not_one() {
+        assert!(example().text().contains("  10 clients, 1024 bytes, websocket: "));
+        let without = Summary { message_bytes: None, ..example() };
+        assert!(without.text().contains("  10 clients, websocket: "), "{}", without.text());
     }
 
     #[test]
