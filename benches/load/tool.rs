@@ -156,6 +156,10 @@ impl Scenario {
         let (server_cpu, client_cpu) = (server.cpu()? - server_cpu, server::cpu(child.id())? - client_cpu);
         let status = child.wait()?;
         let _ = rest.join();
+        // What it says of a run with faults is not comparable.
+        if !status.success() {
+            return Err(format!("the tool ended with {status}: {said}").into());
+        }
         let found: Value = serde_json::from_str(&said).map_err(|error| format!("{status}: {error}"))?;
         let number = |value: &Value| value.as_f64().ok_or_else(|| format!("a number is missing in {found}"));
         let completed = number(&found["completed"])?;
