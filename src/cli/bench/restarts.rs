@@ -23,9 +23,10 @@ impl Restarts {
 
     /// Returns how often clients were away, in a sentence.
     pub(super) fn note(&self) -> String {
-        match self.seen {
-            0 => "no connection was lost: nothing was restarted while this watched".into(),
-            seen => format!("{seen} times clients were away and came back"),
+        match (self.seen, self.away) {
+            (0, _) => "no connection was lost: nothing was restarted while this watched".into(),
+            (seen, 0) => format!("{seen} times clients were away and came back"),
+            (seen, away) => format!("{seen} times clients were away, and {away} have not come back"),
         }
     }
 }
@@ -39,6 +40,8 @@ mod tests {
         let mut restarts = Restarts::default();
         let told: Vec<bool> = [0, 3, 5, 1, 0, 0, 2, 0].map(|away| restarts.see(away).is_some()).to_vec();
         assert_eq!(told, [false, true, false, false, true, false, true, true]);
-        assert!(restarts.note().starts_with("2 times"));
+        assert_eq!(restarts.note(), "2 times clients were away and came back");
+        restarts.see(1);
+        assert_eq!(restarts.note(), "3 times clients were away, and 1 have not come back");
     }
 }

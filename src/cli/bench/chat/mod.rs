@@ -113,6 +113,9 @@ fn notes(verdict: &Verdict, ledger: &Ledger) -> Vec<String> {
         "{acknowledged} acknowledged, {in_history} in the history ({unacknowledged_in_history} of them without an \
          acknowledgement), {seen_live} deliveries seen live"
     )];
+    if *acknowledged > 0 && *seen_live == 0 {
+        notes.push("delivery: no reader saw a message as it happened".into());
+    }
     notes.extend(ledger.last_refusal().map(|code| format!("the last final refusal was {code}")));
     if ledger.is_full() {
         notes.push("somebody wrote as many messages as are remembered, and stopped".into());
