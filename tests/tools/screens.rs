@@ -1,13 +1,12 @@
 //! What stands on the screen of a terminal when a tool has ended, as text, and how each tool ends when it is interrupted.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::program::Program;
-use super::run::{PATIENCE, imks};
+use super::program::{Program, within};
+use super::run::imks;
 use super::server::{Kind, TestServer};
 use super::target::{self, Fault};
 use super::terminal::Terminal;
@@ -121,18 +120,13 @@ async fn bench_that_is_interrupted_before_anything_was_answered_ends_with_130() 
 
 /// Starts a tool on a pipe, waits for its first line, interrupts it, and returns its code and what it printed.
 async fn interrupted(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_imks"));
-    command.args(arguments).env_clear().envs(environment.iter().copied()).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    let mut said = String::new();
-    tokio::time::timeout(PATIENCE, output.read_line(&mut said)).await.unwrap().unwrap();
-    let id = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    tokio::time::timeout(PATIENCE, output.read_to_string(&mut said)).await.unwrap().unwrap();
-    let status = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
-    (status.code(), said)
+    let variables: Vec<(&str, String)> =
+        environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let mut program = Program::start_with(arguments, &variables);
+    let first = within(program.stdout.next_line()).await.unwrap().expect("it has ended");
+    program.interrupt().await;
+    let ended = program.ended().await;
+    (ended.code, format!("{first}\n{}", ended.stdout))
 }
 
 #[tokio::test(flavor = "multi_thread")]
