@@ -45,6 +45,7 @@ use self::run::{Meter, Outcome, Run};
 use self::script::Script;
 use self::summary::Summary;
 use super::serve::raise_file_limit;
+use super::terminal::EXIT_INTERRUPTED;
 use crate::client::Tls;
 use crate::config::Config;
 use crate::{ImksError, ImksResult};
@@ -213,9 +214,6 @@ impl Args {
 
 /// The exit code for a run that found faults.
 const EXIT_FAULTS: u8 = 3;
-
-/// The exit code for a run that was ended before it found anything: that of a process that SIGINT ends.
-const EXIT_INTERRUPTED: u8 = 130;
 
 /// One of so many connections is cut at a time.
 const CHAOS_PART: usize = 10;

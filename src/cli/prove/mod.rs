@@ -22,6 +22,7 @@ use super::bench::histogram::millis;
 use super::bench::plan::{self, Plan};
 use super::bench::progress::Progress;
 use super::serve::Signals;
+use super::terminal::EXIT_INTERRUPTED;
 use crate::client::{Client, Reconnect};
 use crate::config::Setting;
 use crate::error::Cause;
@@ -302,9 +303,6 @@ const NOTHING_TO_CUT: &str = "a database cut: SQLite is a file of the server its
 
 /// The exit code for a promise that was broken.
 const EXIT_BROKEN: u8 = 3;
-
-/// The exit code for a proof that was ended early: that of a process that SIGINT ends.
-const EXIT_INTERRUPTED: u8 = 130;
 
 /// The maximum number of people in a proof.
 const CLIENTS_MAX: i64 = 1_000;

@@ -109,7 +109,5 @@ impl Drop for Progress {
     }
 }
 
-/// The exit code for an invalid command line, as it is for what the parser of options refuses.
-pub(super) const EXIT_USAGE: u8 = 2;
 /// The exit code of a tool that was interrupted: 128 and the number of SIGINT, as shells have it.
 pub(super) const EXIT_INTERRUPTED: u8 = 130;

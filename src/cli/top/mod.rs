@@ -58,7 +58,7 @@ async fn top(args: &Args) -> ImksResult<ExitCode> {
     if !server::is_key(&args.key) {
         // Not as an error of the option: that would show the value.
         super::hint("imks: --key or IMKS_KEY has no API key: `imks key add NAME --scope read` makes one");
-        return Ok(ExitCode::from(terminal::EXIT_USAGE));
+        return Ok(ExitCode::from(super::EXIT_USAGE));
     }
     let is_screen = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if is_screen && !args.json && args.count.is_none() {
