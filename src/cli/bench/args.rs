@@ -9,7 +9,7 @@ use super::plan::{self, CLIENTS_MAX, EVENTS_MAX, MESSAGE_BYTES_MAX, Scenario, Tr
 use super::relay::Relay;
 use super::script::Script;
 use super::tokens;
-use crate::cli::terminal::Trust;
+use crate::cli::terminal::{Trust, without_secrets};
 use crate::client::{Address, Tls};
 use crate::config::Setting;
 use crate::{ImksError, ImksResult};
@@ -167,7 +167,7 @@ impl Args {
     /// Returns the address of the server. What may be secret in one that cannot be used is not in the error.
     fn address(&self) -> ImksResult<Address> {
         Address::parse(&self.url).map_err(|_| {
-            let shown = plan::shown(&self.url);
+            let shown = without_secrets(&self.url);
             ImksError::Config(format!(
                 "the address {shown:?} cannot be used: write http://, https://, ws:// or wss://, then a host and, \
                  if need be, a port up to 65535, without a user"

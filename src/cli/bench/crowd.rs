@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::failed;
 use super::histogram::Histogram;
-use super::plan::{self, Transport};
+use super::plan::Transport;
 use super::summary::Connections;
 use crate::ImksResult;
+use crate::cli::terminal::without_secrets;
 use crate::client::{
     Client, ClientBuilder, ClientError, ClientEvent, DisconnectReason, Overflow, Reconnect, Socket, Tls,
     TransportKind,
@@ -91,7 +92,7 @@ impl Crowd {
 
     /// Returns the URL without what may be secret in it.
     pub(in crate::cli) fn place(&self) -> String {
-        plan::shown(&self.url)
+        without_secrets(&self.url)
     }
 
     /// Connects one client, and calls `prepare` with its socket before it joins.

@@ -166,17 +166,6 @@ pub(in crate::cli) fn time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Returns an address without its user and password, and without its query, which may have secrets too.
-pub(crate) fn shown(url: &str) -> String {
-    let (start, place) = url.rsplit_once('@').unwrap_or(("", url));
-    let place = place.split(['?', '#']).next().unwrap_or_default();
-    if start.is_empty() {
-        return place.to_owned();
-    }
-    let scheme = ["http", "https", "ws", "wss"].into_iter().find(|it| start.starts_with(&format!("{it}://")));
-    scheme.map_or_else(|| format!("***@{place}"), |scheme| format!("{scheme}://***@{place}"))
-}
-
 /// Splits a URL into its scheme, its host with the port, and the rest from the path on. What may be a user and a
 /// password before the host is left out; `None` without a scheme and a host.
 pub(crate) fn split(url: &str) -> Option<(&str, String, &str)> {
@@ -251,19 +240,6 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_shown_without_what_may_be_secret() {
-        for (url, expected) in [
-            ("http://127.0.0.1:3000/x?token=secret", "http://127.0.0.1:3000/x"),
-            ("https://me:secret@chat.example", "https://***@chat.example"),
-            ("wss://me:sec/r@et@chat.example/io/", "wss://***@chat.example/io/"),
-            ("me:secret@chat.example", "***@chat.example"),
-            ("chat.example", "chat.example"),
-        ] {
-            assert_eq!(shown(url), expected);
-        }
-    }
-
-    #[test]
     fn a_time_is_above_zero_and_at_most_a_month() {
         assert_eq!((time("1ms"), time("744h")), (Ok(Duration::from_millis(1)), Ok(TIME_MAX)));
         assert!(["0s", "745h", "1", ""].into_iter().all(|text| time(text).is_err()));
@@ -286,7 +262,7 @@ mod tests {
 
         #[test]
         fn no_text_from_a_server_panics(text in ".*") {
-            let _ = (number(&text), split(&text), shown(&text), is_loopback(&text));
+            let _ = (number(&text), split(&text), is_loopback(&text));
         }
     }
 }
