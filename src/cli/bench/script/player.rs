@@ -151,6 +151,10 @@ impl Player {
             rounds += 1;
             let is_complete = self.round(run, phase, scene, due).await;
             scene.round(is_complete);
+            if !is_complete {
+                // A step that fails at once, such as an event whose name is reserved, takes no turn from others.
+                tokio::task::yield_now().await;
+            }
             let think = phase.think.map(|think| think.at(self.state.lock().dice.roll()));
             if let Some(think) = think {
                 let until = Instant::now() + think;

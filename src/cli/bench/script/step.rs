@@ -156,12 +156,16 @@ impl Sending {
             None if bytes.is_some() => vec![Arg::Text],
             None => Vec::new(),
         };
-        let is_sized = args.iter().any(|arg| matches!(arg, Arg::Text | Arg::Bytes));
+        let sized = args.iter().filter(|arg| matches!(arg, Arg::Text | Arg::Bytes)).count() as u64;
         match bytes {
-            None if is_sized => Err("`$text` and `$bytes` need a size: `bytes`".into()),
-            Some(_) if !is_sized => {
+            None if sized > 0 => Err("`$text` and `$bytes` need a size: `bytes`".into()),
+            Some(_) if sized == 0 => {
                 Err("`bytes` is the size of `$text` or `$bytes`, and `args` has neither".into())
             }
+            // A client has no room for more, and would count as lost what it cannot send.
+            Some(bytes) if bytes.0.saturating_mul(sized) > MESSAGE_BYTES_MAX => Err(format!(
+                "`$text` and `$bytes` of an event have at most {MESSAGE_BYTES_MAX} bytes together"
+            )),
             bytes => {
                 let bytes = bytes.and_then(|bytes| usize::try_from(bytes.0).ok()).unwrap_or_default();
                 Ok(Self { event, args, bytes, within })

@@ -61,6 +61,11 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         (&with_steps("{ ack = 'a', args = [nan] }"), 7, "no such number"),
         (&with_steps("{ ack = '' }"), 7, "1 to 128 bytes"),
         (&with_steps("{ ack = 'a', bytes = 16_777_217 }"), 7, "1 to 16777216"),
+        (
+            &with_steps("{ ack = 'a', args = ['$text', '$bytes'], bytes = 8_388_609 }"),
+            7,
+            "at most 16777216 bytes together",
+        ),
         (&with_steps("{ emit = 'a', bytes = 8 },\n{ expect = 'b', own = true }"), 3, "48 `bytes` or more"),
         (&format!("{CONNECT}[[phase]]\nname = 'p'\nsteps = [{{ ack = 'a' }}]"), 3, "`duration`"),
         (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1"), 3, "either `steps`"),
