@@ -99,7 +99,6 @@ async fn watch(args: &Args, run: &Arc<Run>, asked: &CancellationToken) -> ImksRe
         tokio::select! {
             outcome = &mut scenario => {
                 let mut outcome = outcome?;
-                restarts.see(run.crowd.links.away());
                 outcome.notes.extend(args.rolling.then(|| restarts.note()));
                 return Ok((outcome, is_interrupted));
             }

@@ -26,7 +26,7 @@ impl Restarts {
         match (self.seen, self.away) {
             (0, _) => "no connection was lost: nothing was restarted while this watched".into(),
             (seen, 0) => format!("{seen} times clients were away and came back"),
-            (seen, away) => format!("{seen} times clients were away, and {away} have not come back"),
+            (seen, away) => format!("{seen} times clients were away, and {away} still were at the last look"),
         }
     }
 }
@@ -42,6 +42,6 @@ mod tests {
         assert_eq!(told, [false, true, false, false, true, false, true, true]);
         assert_eq!(restarts.note(), "2 times clients were away and came back");
         restarts.see(1);
-        assert_eq!(restarts.note(), "3 times clients were away, and 1 have not come back");
+        assert_eq!(restarts.note(), "3 times clients were away, and 1 still were at the last look");
     }
 }
