@@ -1,7 +1,11 @@
 //! The signals that end a run, heard on a thread of their own: whatever the run is busy with, a second Ctrl-C ends it.
 
+use std::time::Duration;
+
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::serve::Signals;
@@ -43,6 +47,13 @@ async fn hear(mut signals: Signals, asked: CancellationToken) {
     signals.next().await;
     asked.cancel();
     signals.next().await;
-    complain(&ImksError::Timeout("ended by a second Ctrl-C, without a summary"));
+    // Whoever reads standard error may have stopped, and with it whoever writes to it.
+    let saying = spawn_blocking(|| {
+        complain(&ImksError::Timeout("ended by a second Ctrl-C, without a summary"));
+    });
+    let _ = timeout(PATIENCE, saying).await;
     std::process::exit(i32::from(EXIT_FAILED))
 }
+
+/// How long the last word may take.
+const PATIENCE: Duration = Duration::from_secs(1);
