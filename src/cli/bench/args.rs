@@ -270,13 +270,14 @@ impl Args {
             let (file, phases) = (file.display(), script.phases.len());
             return format!("imks bench: {file} on {place}, {clients} clients, {phases} phases, {transport}");
         }
-        let messages =
-            self.messages().map_or("messages".into(), |messages| format!("{messages} messages each"));
+        let what = if self.scenario == Scenario::Connect { "connections" } else { "messages" };
+        let messages = self.messages().map_or(what.into(), |messages| format!("{messages} {what} each"));
         let time = self.duration.map(|time| format!(" for {}", time.show())).unwrap_or_default();
-        let bytes = self.message_size();
-        format!(
-            "imks bench: {scenario} on {place}, {clients} clients, {messages} of {bytes} bytes{time}, {transport}"
-        )
+        let bytes = match self.has_one_size() {
+            true => format!(" of {} bytes", self.message_size()),
+            false => String::new(),
+        };
+        format!("imks bench: {scenario} on {place}, {clients} clients, {messages}{bytes}{time}, {transport}")
     }
 
     /// Returns the server without what may be secret in its address.
@@ -440,6 +441,19 @@ mod tests {
         assert_eq!(check(&most), Ok(()));
         assert_eq!(check(&["http://x", "--duration=744h", "--timeout=1ms"]), Ok(()));
         assert_eq!(check(&["https://[::1]:3000/io/", "--transport=quic", "--quic-port=4433"]), Ok(()));
+    }
+
+    #[test]
+    fn the_first_line_says_what_is_done_and_no_size_where_nothing_is_sent() {
+        let line =
+            |words: &[&str]| Line::try_parse_from(["bench"].iter().chain(words)).unwrap().args.first_line();
+        let echo = line(&["http://a:1", "--duration=30s", "--messages=5"]);
+        assert_eq!(
+            echo,
+            "imks bench: echo on http://a:1, 10 clients, 5 messages each of 1024 bytes for 30s, websocket"
+        );
+        let connect = line(&["http://a:1", "--scenario=connect"]);
+        assert_eq!(connect, "imks bench: connect on http://a:1, 10 clients, 100 connections each, websocket");
     }
 
     #[test]
