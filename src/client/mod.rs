@@ -88,6 +88,8 @@ pub use self::pool::{Balance, ClientPool};
 pub use self::racing::{ProtocolMetrics, Racing};
 pub use self::reconnect::Reconnect;
 pub use self::retry::Retry;
+#[cfg(feature = "tools")]
+pub(crate) use self::socket::RESERVED;
 pub use self::socket::{Delivery, Question, Socket};
 pub use self::stats::{Rtt, Stats, TransportStats};
 pub use self::store::{Entry, FileStore, MemoryStore, Store};

@@ -346,7 +346,7 @@ fn encode(event: &str, args: &impl Arguments) -> ClientResult<EncodedArgs> {
 }
 
 /// The names that servers refuse, and close the connection for.
-const RESERVED: [&str; 6] =
+pub(crate) const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// The maximum number of attachments of an event that is sent. Servers take fewer by default: ten.

@@ -152,7 +152,7 @@ impl Player {
             let is_complete = self.round(run, phase, scene, due).await;
             scene.round(is_complete);
             if !is_complete {
-                // A step that fails at once, such as an event whose name is reserved, takes no turn from others.
+                // A round that fails at once takes no turn from other clients.
                 tokio::task::yield_now().await;
             }
             let think = phase.think.map(|think| think.at(self.state.lock().dice.roll()));

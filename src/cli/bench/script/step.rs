@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::values::{Count, Name, Pause, Time};
 use crate::cli::bench::plan::MESSAGE_BYTES_MAX;
+use crate::client::RESERVED;
 
 /// What a client does.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -105,22 +106,23 @@ impl TryFrom<RawStep> for Step {
         .filter_map(|(name, is_given)| is_given.then_some(name))
         .collect();
         match (emit, ack, join, expect, wait) {
-            (Some(Name(event)), None, None, None, None) => {
+            (Some(event), None, None, None, None) => {
                 only(&given, "emit", &["args", "bytes"])?;
-                Ok(Self::Emit(Sending::new(event, args, bytes, None)?))
+                Ok(Self::Emit(Sending::new(of_event(event)?, args, bytes, None)?))
             }
-            (None, Some(Name(event)), None, None, None) => {
+            (None, Some(event), None, None, None) => {
                 only(&given, "ack", &["args", "bytes", "within"])?;
-                Ok(Self::Ack(Sending::new(event, args, bytes, within)?))
+                Ok(Self::Ack(Sending::new(of_event(event)?, args, bytes, within)?))
             }
             (None, None, Some(Name(room)), None, None) => {
                 only(&given, "join", &["event", "rooms", "within"])?;
-                let event = event.map_or_else(|| "join".to_owned(), |Name(event)| event);
+                let event = event.map_or_else(|| Ok("join".to_owned()), of_event)?;
                 Ok(Self::Join(Joining { event, room, rooms: rooms.map(|rooms| rooms.0), within }))
             }
-            (None, None, None, Some(Name(event)), None) => {
+            (None, None, None, Some(event), None) => {
                 only(&given, "expect", &["own", "within"])?;
-                Ok(Self::Expect(Expecting { event, own: own.unwrap_or_default(), within }))
+                let (event, own) = (of_event(event)?, own.unwrap_or_default());
+                Ok(Self::Expect(Expecting { event, own, within }))
             }
             (None, None, None, None, Some(pause)) => {
                 only(&given, "wait", &[])?;
@@ -128,6 +130,14 @@ impl TryFrom<RawStep> for Step {
             }
             _ => Err("a step has one of `emit`, `ack`, `join`, `expect` and `wait`".into()),
         }
+    }
+}
+
+/// Refuses the names of events that no side sends: each round would fail at once, and be counted as lost.
+fn of_event(Name(event): Name) -> Result<String, String> {
+    match RESERVED.contains(&event.as_str()) {
+        true => Err(format!("the event name {event:?} is reserved")),
+        false => Ok(event),
     }
 }
 

@@ -60,6 +60,9 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         ),
         (&with_steps("{ ack = 'a', args = [nan] }"), 7, "no such number"),
         (&with_steps("{ ack = '' }"), 7, "1 to 128 bytes"),
+        (&with_steps("{ ack = 'connect' }"), 7, "reserved"),
+        (&with_steps("{ join = 'room', event = 'disconnect' }"), 7, "reserved"),
+        (&with_steps("{ expect = 'connect_error' }"), 7, "reserved"),
         (&with_steps("{ ack = 'a', bytes = 16_777_217 }"), 7, "1 to 16777216"),
         (
             &with_steps("{ ack = 'a', args = ['$text', '$bytes'], bytes = 8_388_609 }"),
