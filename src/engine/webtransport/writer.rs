@@ -60,8 +60,9 @@ impl Writer {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends the direction.
+    /// Ends the direction. The rest of a frame that the peer has not taken yet is given up: to write it now would fail.
     pub(super) fn finish(&mut self) {
+        (self.frames, self.written) = (VecDeque::new(), 0);
         // Fails only if it was called before, or the peer no longer reads.
         let _ = self.sending.finish();
     }
