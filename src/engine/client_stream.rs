@@ -58,7 +58,7 @@ where
 {
     let mut to_owner = OneWay { waiting: early, ..OneWay::default() };
     let mut to_client = OneWay::default();
-    let mut stall = Stall { longest: stall_max, timer: None };
+    let mut stall = Stall::new(stall_max);
     let mut first = true;
     let mut turn = |cx: &mut Context<'_>| {
         let forth = to_owner.poll(cx, &mut client, &mut owner)?;
@@ -176,14 +176,18 @@ impl OneWay {
 }
 
 /// The deadline of a receiver that takes nothing.
-struct Stall {
+pub(super) struct Stall {
     longest: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stall {
+    pub(super) fn new(longest: Duration) -> Self {
+        Self { longest, timer: None }
+    }
+
     /// Ready once the receiver has been blocked for the longest time that is allowed.
-    fn poll(&mut self, cx: &mut Context<'_>, blocked_since: Option<Instant>) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, blocked_since: Option<Instant>) -> Poll<()> {
         let Some(since) = blocked_since else {
             self.timer = None;
             return Poll::Pending;

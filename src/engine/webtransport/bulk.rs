@@ -5,17 +5,23 @@
 
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 use wtransport::quinn::{Connection, SendStream};
 
 use super::writer::Writer;
 use crate::engine::Frame;
+use crate::engine::client_stream::Stall;
 
 /// The second stream, or the wait for it.
 pub(super) struct Bulk {
     opening: BoxFuture<'static, Option<SendStream>>,
     open: Option<Writer>,
+    /// Since when the client takes nothing of what waits.
+    blocked_since: Option<Instant>,
+    stall: Stall,
 }
 
 impl Bulk {
@@ -26,7 +32,7 @@ impl Bulk {
             let _ = sending.set_priority(BEHIND_THE_FIRST);
             Some(sending)
         };
-        Self { opening: Box::pin(opening), open: None }
+        Self { opening: Box::pin(opening), open: None, blocked_since: None, stall: Stall::new(STALL_MAX) }
     }
 
     /// Whether a frame leaves on this stream: a large answer, while not much waits here already.
@@ -50,10 +56,26 @@ impl Bulk {
         {
             self.open = Some(Writer::new(sending));
         }
-        match self.open.as_mut().map(|open| open.poll_flush(cx)) {
-            Some(Poll::Ready(flushed)) => flushed,
-            Some(Poll::Pending) | None => Ok(()),
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let waiting = open.backlog().total().bytes;
+        let flushed = open.poll_flush(cx);
+        self.blocked_since = match &flushed {
+            Poll::Pending if open.backlog().total().bytes == waiting => {
+                self.blocked_since.or_else(|| Some(Instant::now()))
+            }
+            Poll::Pending => Some(Instant::now()),
+            Poll::Ready(_) => None,
+        };
+        match flushed {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
         }
+    }
+
+    /// Ready when the client has taken nothing of what waits for too long. Its pongs do not show that: they come on the
+    /// first stream.
+    pub(super) fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stall.poll(cx, self.blocked_since)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -93,5 +115,8 @@ const ANSWER_BYTES_MIN: usize = 16 << 10;
 /// The maximum number of bytes that wait on the second stream, beside one answer of any size. Further answers leave on
 /// the first one, and count there.
 const WAITING_BYTES_MAX: usize = 1 << 20;
+/// How long a client may take nothing of what waits on the second stream, before it counts as too slow. Long, because
+/// whatever is on its way on the first stream goes before it.
+const STALL_MAX: Duration = Duration::from_secs(300);
 /// The priority of the second stream. Streams have 0 by default.
 const BEHIND_THE_FIRST: i32 = -1;

@@ -247,13 +247,15 @@ impl StreamWire {
     /// keep it from being ready: nothing has to wait for that.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireEnd>> {
         let flushed = self.writer.poll_flush(cx);
-        let bulk = self.bulk.as_mut().map_or(Ok(()), |bulk| bulk.flush(cx));
-        match flushed {
-            _ if bulk.is_err() => Poll::Ready(Err(self.stream_end())),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(self.stream_end())),
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Pending => Poll::Pending,
+        if let Some(bulk) = &mut self.bulk {
+            if bulk.flush(cx).is_err() {
+                return Poll::Ready(Err(self.stream_end()));
+            }
+            if bulk.poll_stalled(cx).is_ready() {
+                return Poll::Ready(Err(WireEnd::Stream(CloseReason::Slow)));
+            }
         }
+        flushed.map_err(|_| self.stream_end())
     }
 
     /// Whether nothing is left on the second stream either.
