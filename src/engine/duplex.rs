@@ -125,7 +125,7 @@ impl Duplex {
     fn shutdown(&mut self, cx: &mut Context<'_>) {
         match self {
             Self::WebSocket(wire) => wire.shutdown(cx),
-            Self::Stream(wire) => wire.shutdown(),
+            Self::Stream(wire) => wire.shutdown(cx),
         }
     }
 

@@ -4,7 +4,7 @@
 //! and small answers stay on the first stream, in their order.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -19,6 +19,8 @@ use crate::engine::client_stream::Stall;
 pub(super) struct Bulk {
     opening: BoxFuture<'static, Option<SendStream>>,
     open: Option<Writer>,
+    /// The end of the stream, ready when the client has everything, or will never have it.
+    ending: Option<BoxFuture<'static, ()>>,
     /// Since when the client takes nothing of what waits.
     blocked_since: Option<Instant>,
     stall: Stall,
@@ -32,7 +34,8 @@ impl Bulk {
             let _ = sending.set_priority(BEHIND_THE_FIRST);
             Some(sending)
         };
-        Self { opening: Box::pin(opening), open: None, blocked_since: None, stall: Stall::new(STALL_MAX) }
+        let stall = Stall::new(STALL_MAX);
+        Self { opening: Box::pin(opening), open: None, ending: None, blocked_since: None, stall }
     }
 
     /// Whether a frame leaves on this stream: a large answer, while not much waits here already.
@@ -86,19 +89,18 @@ impl Bulk {
         self.open.iter_mut().for_each(Writer::discard);
     }
 
-    pub(super) fn finish(&mut self) {
-        self.open.iter_mut().for_each(Writer::finish);
-    }
-
-    /// Ready when the client has everything, or will never have it.
-    pub(super) fn delivered(&self) -> BoxFuture<'static, ()> {
-        match &self.open {
-            Some(open) => {
-                let stopped = open.sending.stopped();
-                Box::pin(async move { drop(stopped.await) })
-            }
-            None => Box::pin(std::future::ready(())),
-        }
+    /// Ends the stream. Ready when the client has everything, or will never have it.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.blocked_since = None;
+        let Some(open) = &mut self.open else { return Poll::Ready(()) };
+        let ending = self.ending.get_or_insert_with(|| {
+            open.finish();
+            let stopped = open.sending.stopped();
+            Box::pin(async move { drop(stopped.await) })
+        });
+        ready!(ending.as_mut().poll(cx));
+        self.open = None;
+        Poll::Ready(())
     }
 
     fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<Option<SendStream>> {

@@ -186,13 +186,9 @@ impl StreamWire {
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let leaving = self.leaving.get_or_insert_with(|| {
             let stopped = self.writer.sending.stopped();
-            let delivered = self.bulk.as_ref().map(Bulk::delivered);
             Box::pin(async move {
                 // Ready when everything is acknowledged, or can no longer be.
                 let _ = stopped.await;
-                if let Some(delivered) = delivered {
-                    delivered.await;
-                }
                 tokio::time::sleep(GRACE).await;
             })
         });
@@ -263,10 +259,12 @@ impl StreamWire {
         self.bulk.as_ref().is_none_or(Bulk::is_empty)
     }
 
-    /// Ends the sending direction.
-    pub(crate) fn shutdown(&mut self) {
-        self.writer.finish();
-        self.bulk.iter_mut().for_each(Bulk::finish);
+    /// Ends the sending direction, once the peer has what left on the second stream: the session ends with the first one,
+    /// and so do the requests that wait for an answer.
+    pub(crate) fn shutdown(&mut self, cx: &mut Context<'_>) {
+        if self.bulk.as_mut().is_none_or(|bulk| bulk.poll_end(cx).is_ready()) {
+            self.writer.finish();
+        }
     }
 
     /// Returns what is queued in the wire for the first stream.
