@@ -275,8 +275,10 @@ async fn receive(
         let confirmed = Box::pin(async move {
             let is_over = tokio::time::timeout(timeout, done).await.is_ok();
             drop(handshake);
-            // It is over where it has failed too, which anybody can make it.
-            is_over && opened.close_reason().is_none()
+            // It is over where it has failed too, which anybody can make it. A client may leave right after it.
+            let has_succeeded =
+                || opened.close_reason().is_none() || opened.stats().frame_tx.handshake_done > 0;
+            is_over && has_succeeded()
         });
         return Some(Request::Quic(QuicRequest::early(connection, confirmed, Box::new(slot))));
     }

@@ -11,7 +11,7 @@ use imks::http::webtransport;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use wtransport::quinn::crypto::rustls::QuicClientConfig;
-use wtransport::quinn::{ClientConfig, Connecting, Endpoint, SendStream};
+use wtransport::quinn::{ClientConfig, Connecting, Connection, Endpoint, RecvStream, SendStream};
 
 use crate::application::{Application, Kind};
 use crate::relay::Relay;
@@ -367,29 +367,65 @@ async fn an_event_that_comes_before_a_handshake_that_is_broken_off_is_not_handle
     assert_eq!((how_many(&asks).await, remembered(&asks).await), (1, Vec::<String>::new()));
 }
 
-#[tokio::test]
-async fn a_flight_that_somebody_else_sends_opens_a_session_that_ends_by_itself_and_does_nothing() {
-    let (server, rude, _other, asks) = somebody_who_was_here().await;
+/// What somebody sends who begins a session before the end of a handshake, and the connection that it belongs to.
+struct Flight {
+    datagrams: Vec<Vec<u8>>,
+    connection: Connection,
+    _stream: (SendStream, RecvStream),
+}
+
+/// Begins a session, of which nothing reaches the server.
+async fn kept_from_the_server(rude: &Rude) -> Flight {
     rude.relay.block_udp();
     rude.relay.recorded();
     let (connection, _accepted) = rude.connect().into_0rtt().unwrap_or_else(|_| panic!("there is no ticket"));
-    let (mut sending, _receiving) = connection.open_bi().await.unwrap();
+    let (mut sending, receiving) = connection.open_bi().await.unwrap();
     say(&mut sending, &FLIGHT).await;
-    let mut flight = Vec::new();
-    let is_whole = |flight: &[Vec<u8>]| {
+    let mut datagrams = Vec::new();
+    let is_whole = |datagrams: &[Vec<u8>]| {
         let sent = connection.stats();
-        sent.frame_tx.stream > 0 && flight.len() as u64 >= sent.udp_tx.datagrams
+        sent.frame_tx.stream > 0 && datagrams.len() as u64 >= sent.udp_tx.datagrams
     };
-    while !is_whole(&flight) {
+    while !is_whole(&datagrams) {
         tokio::task::yield_now().await;
-        flight.extend(rude.relay.recorded());
+        datagrams.extend(rude.relay.recorded());
     }
+    Flight { datagrams, connection, _stream: (sending, receiving) }
+}
+
+/// Sends datagrams from an address of its own.
+async fn send_copies(server: &Application, datagrams: &[Vec<u8>]) {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    for datagram in &flight {
+    for datagram in datagrams {
         socket.send_to(datagram, server.quic.unwrap()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_flight_that_somebody_else_sends_opens_a_session_that_ends_by_itself_and_does_nothing() {
+    let (server, rude, _other, asks) = somebody_who_was_here().await;
+    let flight = kept_from_the_server(&rude).await;
+    send_copies(&server, &flight.datagrams).await;
     until(|| sessions(&server) == 2).await;
     while how_many(&asks).await < 2 {}
+    until(|| sessions(&server) == 1).await;
+    assert_eq!((how_many(&asks).await, remembered(&asks).await), (1, Vec::<String>::new()));
+}
+
+#[tokio::test]
+async fn a_flight_that_ends_with_a_close_does_nothing_although_its_handshake_is_over_when_it_is_read() {
+    let (server, rude, _other, asks) = somebody_who_was_here().await;
+    let mut flight = kept_from_the_server(&rude).await;
+    let before = flight.datagrams.len();
+    flight.connection.close(0_u32.into(), b"");
+    while flight.datagrams.len() == before {
+        tokio::task::yield_now().await;
+        flight.datagrams.extend(rude.relay.recorded());
+    }
+    send_copies(&server, &flight.datagrams).await;
+    for _ in 0..100 {
+        assert_eq!(remembered(&asks).await, Vec::<String>::new());
+    }
     until(|| sessions(&server) == 1).await;
     assert_eq!((how_many(&asks).await, remembered(&asks).await), (1, Vec::<String>::new()));
 }

@@ -56,9 +56,9 @@ impl Raw {
         Some((sending, receiving, Vec::new()))
     }
 
-    /// Returns the end of the handshake, if a stream has begun before it.
-    pub(super) fn confirmed(&mut self, stream: &RecvStream) -> Option<Confirmed> {
-        self.confirmed.take().filter(|_| stream.is_0rtt())
+    /// Returns the end of the handshake, if it may be still to come.
+    pub(super) fn confirmed(&mut self) -> Option<Confirmed> {
+        self.confirmed.take()
     }
 
     /// Returns the name of the server that the peer wants to reach, or nothing if it named none.

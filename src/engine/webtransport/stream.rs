@@ -136,7 +136,7 @@ impl StreamWire {
         let (sending, receiving, early) = channel.stream().await?;
         let unconfirmed = match &mut channel {
             Channel::WebTransport(_) => None,
-            Channel::Quic(raw) => raw.confirmed(&receiving),
+            Channel::Quic(raw) => raw.confirmed(),
         };
         let mut wire = Box::new(Self {
             writer: Writer::new(sending),
@@ -150,6 +150,8 @@ impl StreamWire {
             leaving: None,
             channel,
         });
+        // The stream does not tell: on a connection that was closed during its handshake, it looks as after one.
+        poll_fn(|cx| Poll::Ready(wire.poll_confirmed(cx))).await.ok()?;
         let first = poll_fn(|cx| wire.poll_first(cx)).await.ok()?;
         wire.reader = Reader::new(payload_max);
         Some((wire, first))
