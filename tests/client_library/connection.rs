@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use imks::client::{
-    Client, ClientError, ClientEvent, DisconnectReason, Overflow, Retry, Status, TransportKind, Transports,
+    Binary, Client, ClientError, ClientEvent, DisconnectReason, Overflow, Retry, Status, TransportKind,
+    Transports,
 };
 use imks::engine;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -223,6 +224,28 @@ async fn a_message_that_is_longer_on_its_way_than_a_server_may_be_silent_arrives
     }
     assert_eq!(within(long.next()).await.unwrap().unwrap(), text);
     assert_eq!(client.status(), Status::Connected);
+}
+
+#[tokio::test]
+async fn a_client_whose_server_takes_nothing_hears_it_all_the_same() {
+    for compression in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let builder = builder(&url, Via::WebSocket).compression(compression);
+        let client = builder.send_queue(100, 100_000_000, Overflow::Wait).build().unwrap();
+        let mut told = client.socket("/").unwrap().stream::<u32>("told");
+        let joining = async { tokio::join!(welcoming(listener), client.namespace("/")) };
+        let (mut server, joined) = within(joining).await;
+        let socket = joined.unwrap();
+        // More than the network holds.
+        let much = Binary(vec![0; 1_000_000].into());
+        for _ in 0..50 {
+            socket.emit("much", &much).await.unwrap();
+        }
+        server.send(Message::text(r#"42["told",7]"#)).await.unwrap();
+        assert_eq!(within(told.next()).await.unwrap().unwrap(), 7, "{compression}");
+        assert!(client.waiting().events > 0, "the server has taken nothing");
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use super::duplex::PacketStream;
 use super::io::Io;
 use super::queue::{Piece, SendQueue};
 use super::upgrade::{Upgraded, upgrade};
+use super::websocket::UNANSWERED_PINGS_MAX;
 use super::wire::{Dialer, Session};
 use crate::client::error::{ClientError, ClientResult, DisconnectReason};
 use crate::client::event::TransportKind;
@@ -40,6 +41,8 @@ pub(super) struct Compressed {
     writing: BytesMut,
     deflates: bool,
     scratch: Vec<u8>,
+    /// The pings that were read since the network took all answers.
+    unanswered: usize,
     is_closing: bool,
 }
 
@@ -58,6 +61,7 @@ impl Compressed {
             writing: BytesMut::new(),
             deflates,
             scratch: Vec::new(),
+            unanswered: 0,
             is_closing: false,
         })
     }
@@ -86,6 +90,7 @@ impl Compressed {
             self.writing.advance(written);
         }
         self.writing = BytesMut::new();
+        self.unanswered = 0;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -142,6 +147,7 @@ impl Compressed {
             Incoming::Ping(content) => {
                 let mask = mask().map_err(failure)?;
                 client_frame(&mut self.writing, FIN | PONG, &content, mask);
+                self.unanswered += 1;
                 Ok(None)
             }
             Incoming::Close(_) => {
@@ -167,14 +173,17 @@ impl PacketStream for Compressed {
 
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<Result<Packet, DisconnectReason>> {
         loop {
-            if self.writing.len() >= WRITE_BUFFER_BYTES {
+            if self.unanswered == UNANSWERED_PINGS_MAX {
                 // The answers to whoever asks and does not read them would fill the memory.
                 ready!(self.poll_write(cx)).map_err(failure)?;
             }
             let Some(message) = self.next().map_err(violation)? else {
-                // Pongs leave before more is waited for.
-                if !self.writing.is_empty() {
-                    ready!(self.poll_write(cx)).map_err(failure)?;
+                // Pongs leave before more is waited for, as far as the network takes them. What it does not take keeps
+                // nobody from reading: the server may be waiting for just that.
+                if !self.writing.is_empty()
+                    && let Poll::Ready(Err(error)) = self.poll_write(cx)
+                {
+                    return Poll::Ready(Err(failure(error)));
                 }
                 ready!(self.poll_fill(cx))?;
                 continue;

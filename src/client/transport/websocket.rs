@@ -125,7 +125,7 @@ fn failure(error: Error) -> DisconnectReason {
 }
 
 /// The number of pings after which the network has to take all answers before more is read.
-const UNANSWERED_PINGS_MAX: usize = 64;
+pub(super) const UNANSWERED_PINGS_MAX: usize = 64;
 
 /// The size of the buffer that a WebSocket reads into.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
