@@ -319,3 +319,20 @@ async fn a_heartbeat_keeps_who_answers_and_finds_out_who_does_not() {
         "{lost:?}"
     );
 }
+
+#[tokio::test]
+async fn an_answer_to_a_heartbeat_that_waits_to_be_read_is_in_time() {
+    let patience = Duration::from_millis(500);
+    let (mut client, server, _listening) = pair(bound().await, RawClient::new()).await;
+    let mut server = server.with_heartbeat(Duration::from_millis(50), patience);
+    let asked = async {
+        tokio::select! {
+            received = server.receive() => panic!("{received:?}"),
+            message = next(&mut client) => message,
+        }
+    };
+    assert_eq!(within(asked).await, Message::Ping(Default::default()));
+    // The answer has come long before anybody reads it.
+    tokio::time::sleep(2 * patience).await;
+    assert_eq!(next(&mut server).await, Message::Pong(Default::default()));
+}

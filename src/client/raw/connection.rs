@@ -234,28 +234,28 @@ impl RawConnection {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<ClientResult<Option<Message>>> {
         loop {
-            if self.is_open && self.poll_heartbeat(cx) {
-                self.end();
-                let reason = DisconnectReason::HeartbeatTimeout;
-                return Poll::Ready(Err(ClientError::ConnectionClosed(reason)));
-            }
+            let is_late = self.is_open && self.poll_heartbeat(cx);
             match self.poll_send(cx) {
                 Poll::Ready(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.ended(error))),
                 Poll::Ready(Ok(())) => self.unanswered = 0,
                 // The answers to whoever asks and does not read them would fill the memory.
-                Poll::Pending if self.unanswered >= UNANSWERED_PINGS_MAX => return Poll::Pending,
+                Poll::Pending if self.unanswered >= UNANSWERED_PINGS_MAX => {
+                    return self.poll_silence(is_late);
+                }
                 Poll::Pending => {}
             }
-            let frame = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-                None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
+            let frame = match Pin::new(&mut self.stream).poll_next(cx) {
+                // What came while nobody read is a sign of life too, so silence is judged after reading.
+                Poll::Pending => return self.poll_silence(is_late),
+                Poll::Ready(None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed))) => {
                     self.end();
                     // The end of the WebSocket is that of its TCP connection, whether this handle is kept or not.
                     let _ = Pin::new(self.stream.get_mut()).poll_shutdown(cx);
                     return Poll::Ready(Ok(None));
                 }
-                Some(Err(error)) => return Poll::Ready(Err(self.ended(error))),
-                Some(Ok(frame)) => frame,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.ended(error))),
+                Poll::Ready(Some(Ok(frame))) => frame,
             };
             self.heartbeat.iter_mut().for_each(Heartbeat::heard);
             if frame.is_close() {
@@ -272,7 +272,16 @@ impl RawConnection {
         }
     }
 
-    /// Asks for a sign of life when it is time. Returns whether there was none.
+    /// Waits on, or ends the connection because the other side `is_late` with its sign of life.
+    fn poll_silence(&mut self, is_late: bool) -> Poll<ClientResult<Option<Message>>> {
+        if !is_late {
+            return Poll::Pending;
+        }
+        self.end();
+        Poll::Ready(Err(ClientError::ConnectionClosed(DisconnectReason::HeartbeatTimeout)))
+    }
+
+    /// Asks for a sign of life when it is time. Returns whether there was none, as far as was read.
     fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(heartbeat) = &mut self.heartbeat else { return false };
         while heartbeat.timer.as_mut().poll(cx).is_ready() {
