@@ -61,7 +61,7 @@ impl Handlers {
             async move {
                 match event.parse() {
                     Ok(argument) => handle(argument).await,
-                    Err(error) => event.shared.notify(ClientEvent::Error(error)),
+                    Err(error) => event.tell(error),
                 }
             }
         })
@@ -86,7 +86,7 @@ impl Handlers {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = answered {
-                    event.shared.notify(ClientEvent::Error(error));
+                    event.tell(error);
                 }
             }
         })
@@ -151,8 +151,8 @@ impl Handlers {
                     continue;
                 }
             }
-            let (shared, commands, place) = (shared.clone(), commands.clone(), Some(Arc::new(place)));
-            let event = Event { incoming, shared, commands, place };
+            let (commands, place) = (commands.clone(), Some(Arc::new(place)));
+            let event = Event { incoming, shared: Arc::downgrade(&shared), commands, place };
             let handlers: Vec<Handler> = {
                 let registered = self.0.read();
                 let named = registered.by_name.get(event.name()).into_iter().flatten();
@@ -163,7 +163,7 @@ impl Handlers {
                 // After a panic, the next events are as good as before.
                 if AssertUnwindSafe(call).catch_unwind().await.is_err() {
                     let panicked = ClientError::HandlerPanicked(event.name().into());
-                    event.shared.notify(ClientEvent::Error(panicked));
+                    shared.notify(ClientEvent::Error(panicked));
                 }
             }
         }
@@ -198,7 +198,8 @@ impl fmt::Debug for Handlers {
 #[derive(Clone)]
 pub struct Event {
     incoming: Incoming,
-    shared: Arc<Shared>,
+    /// It may be kept for longer than the client lives, whose end must show all the same.
+    shared: Weak<Shared>,
     commands: mpsc::WeakSender<Command>,
     /// Its place among what waits for handlers, until they are done with it.
     #[expect(dead_code, reason = "it is dropped with the event")]
@@ -263,10 +264,17 @@ impl Event {
         let nobody = ClientError::invalid(crate::ImksError::InvalidPayload("no answer is wanted".into()));
         let to = self.incoming.answer_to.ok_or(nobody)?;
         let args = args.map_err(ClientError::invalid)?;
-        let place = self.shared.budget.take(args.bytes()).ok_or(ClientError::Full)?;
+        let shared = self.shared.upgrade().ok_or(ClientError::Closed)?;
+        let place = shared.budget.take(args.bytes()).ok_or(ClientError::Full)?;
         let commands = self.commands.upgrade().ok_or(ClientError::Closed)?;
         let answer = Command::Answer(self.incoming.namespace.clone(), to, args, place);
         commands.send(answer).await.map_err(|_| ClientError::Closed)
+    }
+
+    fn tell(&self, error: ClientError) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.notify(ClientEvent::Error(error));
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use imks::client::{
 use imks::engine;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 use tokio_util::task::TaskTracker;
@@ -389,6 +390,25 @@ async fn a_client_takes_its_leave_when_its_last_handle_is_gone() {
     assert!(within(stream.next()).await.is_none());
     let root = server.ours.as_ref().unwrap().server().namespace("/").unwrap();
     until(|| root.is_empty()).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_client_shows_although_somebody_keeps_an_event() {
+    let server = Application::start(Kind::Imks).await;
+    let client = builder(&server.url(), Via::WebSocket).build().unwrap();
+    let mut events = client.events();
+    let socket = client.socket("/").unwrap();
+    let (say, mut heard) = mpsc::channel(1);
+    socket.on_event("echoed", move |event| {
+        say.try_send(event).unwrap();
+        async {}
+    });
+    within(socket.connect()).await.unwrap();
+    socket.emit("echo", &1).await.unwrap();
+    let kept = within(heard.recv()).await.unwrap();
+    drop((client, socket));
+    within(async { while events.next().await.is_some() {} }).await;
+    assert_eq!(kept.parse::<u32>().unwrap(), 1);
 }
 
 #[tokio::test]
