@@ -100,7 +100,9 @@ impl Driver {
     pub(super) async fn run(mut self) {
         loop {
             self.act().await;
-            match self.wires.wait(self.core.poll_timeout()).await {
+            let wake = self.wires.wait(self.core.poll_timeout()).await;
+            self.core.handle_congestion(self.wires.is_congested());
+            match wake {
                 Wake::Command(None) => break,
                 Wake::Command(Some(command)) => self.handle_commands(command).await,
                 wake => self.handle(wake),
@@ -151,8 +153,7 @@ impl Driver {
             Command::Emit(path, mut emit, waiter) => {
                 let ticket = waiter.map(|waiter| self.ticket(waiter));
                 emit.answer = ticket.zip(emit.answer.map(|(_, timeout)| timeout));
-                let is_congested = self.wires.link.as_ref().is_some_and(Link::is_congested);
-                self.core.emit(now, &path, emit, is_congested);
+                self.core.emit(now, &path, emit, self.wires.is_congested());
             }
             Command::Queue(entry, waiter, place) => {
                 let ticket = self.ticket(waiter);
@@ -392,6 +393,11 @@ impl Wires {
     /// Whether packets of the server are read: not while more waits for handlers than may.
     fn is_reading(&self) -> bool {
         self.undelivered.is_empty() && !self.received.is_over()
+    }
+
+    /// Whether the transport has not taken yet what was sent.
+    fn is_congested(&self) -> bool {
+        self.link.as_ref().is_some_and(Link::is_congested)
     }
 
     /// Waits for the next thing to happen.

@@ -46,6 +46,8 @@ pub(crate) struct Core {
     phase: Phase,
     /// The change to another transport, if one is under way.
     switch: Option<Switch>,
+    /// Whether the transport has not taken yet what was sent.
+    is_congested: bool,
     /// Whether there was a connection since the client was idle.
     has_been_connected: bool,
     /// The failed attempts in a row, and the last pause between them.
@@ -89,6 +91,7 @@ impl Core {
             random,
             phase: Phase::Idle,
             switch: None,
+            is_congested: false,
             has_been_connected: false,
             failures: 0,
             pause: Duration::ZERO,

@@ -43,6 +43,11 @@ impl Core {
         self.advance_switch(now);
     }
 
+    /// Notes whether the transport has not taken yet what was sent.
+    pub(crate) fn handle_congestion(&mut self, is_congested: bool) {
+        self.is_congested = is_congested;
+    }
+
     /// Handles a successor that has ended before its turn.
     pub(crate) fn handle_successor_lost(&mut self, now: Instant) {
         match self.switch {
@@ -74,6 +79,9 @@ impl Core {
         let namespaces = self.namespaces.values_mut();
         let rest = namespaces.map(|namespace| namespace.rest(now, without_recovery)).max();
         match rest.unwrap_or(Rest::Still) {
+            // The goodbye might leave behind what the transport has not taken.
+            _ if self.is_congested && now < until => {}
+            _ if self.is_congested => self.stay(now),
             Rest::Still => self.hand_over(now),
             Rest::Outbox if until <= now => self.hand_over(now),
             _ if until <= now => self.stay(now),

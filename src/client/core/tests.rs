@@ -660,6 +660,23 @@ fn a_connection_that_does_not_come_to_rest_stays_on_its_transport() {
 }
 
 #[test]
+fn a_transport_that_has_not_taken_everything_yet_is_not_left() {
+    for is_slow in [false, true] {
+        let mut world = with_an_offset();
+        world.emit(1, None);
+        world.core.handle_congestion(true);
+        world.successor();
+        let begun = world.now;
+        world.pass(SECOND);
+        assert!(world.has_successor && world.leaving.is_none());
+        assert_eq!(world.core.poll_timeout(), Some(begun + 3 * SECOND));
+        world.core.handle_congestion(is_slow);
+        world.pass(2 * SECOND);
+        assert_eq!((world.has_successor, world.leaving.is_some()), (!is_slow, !is_slow));
+    }
+}
+
+#[test]
 fn a_connection_whose_successor_is_lost_stays_on_its_transport() {
     let mut world = with_an_offset();
     world.emit(1, Some(60 * SECOND));
