@@ -88,17 +88,17 @@ async fn the_id_of_a_socket_is_the_one_that_the_server_knows() {
             let socket = client.socket(path).unwrap();
             within(socket.disconnect()).await.unwrap();
             within(socket.connect()).await.unwrap();
-            let is_it = |event: &ClientEvent| match event {
-                ClientEvent::Joined { namespace, recovered, .. } => namespace == path && !recovered,
-                _ => false,
-            };
+            // The reference may be so busy that it reads the end and the beginning at once all the same. Then it ends the
+            // connection, and the other namespace is restored.
+            let is_it = |event: &ClientEvent| matches!(event, ClientEvent::Joined { namespace, .. } if namespace == path);
             let event = hears(&mut events, is_it).await;
-            let ClientEvent::Joined { sid, .. } = event else { panic!("{event:?}") };
+            let ClientEvent::Joined { sid, recovered, .. } = event else { panic!("{event:?}") };
             let known: String = within(socket.ask("who am i", &()).into_future()).await.unwrap();
-            assert_eq!(known, sid);
+            assert_eq!((&known, recovered), (&sid, false));
             assert!(!ids.contains(&sid), "another one each time");
             ids.push(sid);
         }
+        assert!(kind == Kind::Reference || client.stats().disconnects == 0, "nobody cut it");
     }
 }
 

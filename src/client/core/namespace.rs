@@ -46,6 +46,8 @@ pub(super) struct Namespace {
     joins: u64,
     session: Option<Recoverable>,
     early: Early,
+    /// When it may be joined again, if it was left on this connection.
+    not_before: Option<Instant>,
     moving: Moving,
     /// The failed attempts to join in a row, and the last pause between them.
     failures: u32,
@@ -70,7 +72,7 @@ enum Phase {
     Leaving {
         until: Instant,
     },
-    /// A refusal that passes is waited for.
+    /// A refusal that passes is waited for, or that the server has seen a DISCONNECT.
     Waiting {
         until: Instant,
     },
@@ -105,6 +107,7 @@ impl Namespace {
             joins: 0,
             session: None,
             early: Early::default(),
+            not_before: None,
             moving: Moving::new(is_held),
             failures: 0,
             pause: Duration::ZERO,
@@ -131,10 +134,13 @@ impl Namespace {
 
     /// Leaves the namespace for good. Whoever waits gets `error`; what is in the outbox stays there.
     pub(super) fn leave(&mut self, cx: &mut Context<'_>, reason: DisconnectReason, error: &ClientError) {
-        let mut phase = Phase::Away;
+        let (mut phase, mut not_before) = (Phase::Away, self.not_before);
         if matches!(reason, DisconnectReason::ByClient) {
             match self.phase {
-                Phase::Connected => cx.send(Outgoing::disconnect(cx.settings.encoding, &self.path)),
+                Phase::Connected => {
+                    cx.send(Outgoing::disconnect(cx.settings.encoding, &self.path));
+                    not_before = Some(cx.now + REJOIN_AFTER);
+                }
                 Phase::Connecting { until } | Phase::Leaving { until } => phase = Phase::Leaving { until },
                 _ => {}
             }
@@ -143,7 +149,7 @@ impl Namespace {
         self.session = None;
         (self.failures, self.pause) = (0, Duration::ZERO);
         self.lose(cx, reason);
-        self.phase = phase;
+        (self.phase, self.not_before) = (phase, not_before);
         let waiting = self.joining.drain(..).chain(self.outbox.take_tickets());
         let unsent = self.buffer.drain(..).filter_map(|(_, emit)| emit.answer.map(|(ticket, _)| ticket));
         let tickets: Vec<Ticket> = waiting.chain(unsent).collect();
@@ -156,6 +162,7 @@ impl Namespace {
         let was = std::mem::replace(&mut self.phase, Phase::Away);
         self.outbox.handle_lost();
         self.early = Early::default();
+        self.not_before = None;
         self.moving.lose();
         let was_between = std::mem::take(&mut self.moving.is_between);
         for ticket in self.answers.take_sent() {
@@ -166,8 +173,12 @@ impl Namespace {
         }
     }
 
-    /// Asks for credentials, which the CONNECT follows.
+    /// Asks for credentials, which the CONNECT follows, when it is time.
     pub(super) fn authenticate(&mut self, cx: &mut Context<'_>) {
+        if let Some(until) = self.not_before.filter(|until| *until > cx.now) {
+            self.phase = Phase::Waiting { until };
+            return;
+        }
         self.phase = Phase::Authenticating;
         self.credentials += 1;
         let (namespace, number) = (self.path.clone(), self.credentials);
@@ -364,6 +375,7 @@ impl Namespace {
         self.phase = Phase::Away;
         if is_in {
             cx.send(Outgoing::disconnect(cx.settings.encoding, &self.path));
+            self.not_before = Some(cx.now + REJOIN_AFTER);
         }
         if self.wanted {
             self.authenticate(cx);
@@ -428,6 +440,10 @@ impl Namespace {
         }
     }
 }
+
+/// How long after a DISCONNECT the next CONNECT follows. The reference puts a DISCONNECT off and a CONNECT not: where
+/// it reads both at once, it ends the connection of all namespaces.
+const REJOIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The code of the refusal of a token that was good once.
 const TOKEN_EXPIRED: &str = "token_expired";

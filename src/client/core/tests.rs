@@ -972,6 +972,24 @@ fn a_namespace_that_is_left_before_the_answer_is_left_at_the_server_after_it() {
 }
 
 #[test]
+fn a_namespace_that_is_joined_again_at_once_gives_the_server_time_to_see_that_it_was_left() {
+    let mut world = World::joined();
+    world.core.leave(world.now, &"/".into());
+    world.core.join(world.now, &"/".into(), 7);
+    world.core.leave(world.now, &"/".into());
+    world.core.join(world.now, &"/".into(), 8);
+    world.act();
+    assert!(world.asked.is_empty(), "the reference ends a connection on which it reads both at once");
+    assert_eq!(world.on_their_way(), ["41"]);
+    world.pass(SECOND / 10);
+    assert_eq!(world.asked.len(), 1);
+    world.settle();
+    assert!(world.answers[&7].is_err() && world.answers[&8].is_ok());
+    let losses = world.notified.iter().filter(|event| matches!(event, ClientEvent::Disconnected { .. }));
+    assert_eq!(losses.count(), 0);
+}
+
+#[test]
 fn a_namespace_that_is_joined_with_the_handshake_is_joined_once_and_restores_its_session() {
     let mut world = World { is_early: true, ..World::new(settings(), Budget::new(9, 999)) };
     for _ in 0..2 {

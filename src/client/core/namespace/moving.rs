@@ -127,6 +127,7 @@ impl Namespace {
         self.phase = Phase::Away;
         self.outbox.handle_lost();
         self.early = Early::default();
+        self.not_before = None;
         self.moving.lose();
     }
 
