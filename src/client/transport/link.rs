@@ -70,11 +70,16 @@ impl Link {
     async fn end(mut self, timeout: Duration, waits: bool) {
         let closing = async {
             let sent = std::future::poll_fn(|cx| self.poll_write(cx)).await;
-            if let (Ok(()), Self::Duplex(duplex)) = (&sent, &mut self) {
-                duplex.close().await;
-                if waits {
-                    duplex.ended().await;
+            match &mut self {
+                _ if sent.is_err() => {}
+                Self::Duplex(duplex) => {
+                    duplex.close().await;
+                    if waits {
+                        duplex.ended().await;
+                    }
                 }
+                Self::Polling(polling) if waits => polling.ended().await,
+                Self::Polling(_) => {}
             }
             sent
         };

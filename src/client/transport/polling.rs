@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -143,6 +144,12 @@ impl Polling {
                 Err(error) => return Poll::Ready(LinkEvent::Closed(failure(error))),
             }
         }
+    }
+
+    /// Waits until the server has ended the session too, which refuses the next request then. What it sends in the
+    /// meantime is dropped.
+    pub(super) async fn ended(&mut self) {
+        while !matches!(poll_fn(|cx| self.poll(cx, true)).await, LinkEvent::Closed(_)) {}
     }
 
     /// Sends what waits. Ready when all of it has arrived.
