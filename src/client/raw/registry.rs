@@ -17,9 +17,9 @@ pub struct Registry(Arc<RwLock<Registered>>);
 struct Registered {
     next: u64,
     senders: BTreeMap<u64, RawSender>,
-    rooms: BTreeMap<Box<str>, BTreeSet<u64>>,
-    /// In how many rooms each connection is that is in one.
-    memberships: BTreeMap<u64, usize>,
+    rooms: BTreeMap<Arc<str>, BTreeSet<u64>>,
+    /// The rooms of each connection that is in one, so that whoever leaves looks at no others.
+    memberships: BTreeMap<u64, BTreeSet<Arc<str>>>,
 }
 
 /// What became of a message for many.
@@ -50,13 +50,11 @@ impl Registry {
     /// Removes a connection, from its rooms too. Returns whether it was there.
     pub fn remove(&self, number: u64) -> bool {
         let mut registered = self.0.write();
-        if registered.memberships.remove(&number).is_some() {
-            registered.rooms.retain(|_, members| {
-                members.remove(&number);
-                !members.is_empty()
-            });
+        let Registered { senders, rooms, memberships, .. } = &mut *registered;
+        for room in memberships.remove(&number).into_iter().flatten() {
+            vacate(rooms, &room, number);
         }
-        registered.senders.remove(&number).is_some()
+        senders.remove(&number).is_some()
     }
 
     fn remove_all(&self, numbers: Vec<u64>) {
@@ -73,34 +71,32 @@ impl Registry {
     pub fn join(&self, number: u64, room: &str) -> ClientResult<bool> {
         let mut registered = self.0.write();
         let Registered { senders, rooms, memberships, .. } = &mut *registered;
-        if !senders.contains_key(&number) || rooms.get(room).is_some_and(|members| members.contains(&number))
-        {
+        let own = memberships.get(&number);
+        if !senders.contains_key(&number) || own.is_some_and(|own| own.contains(room)) {
             return Ok(false);
         }
-        let count = memberships.entry(number).or_default();
-        if *count == ROOMS_MAX {
+        if own.is_some_and(|own| own.len() == ROOMS_MAX) {
             return Err(ClientError::Full);
         }
-        *count += 1;
-        Ok(rooms.entry(room.into()).or_default().insert(number))
+        let room = rooms.get_key_value(room).map_or_else(|| room.into(), |(known, _)| known.clone());
+        rooms.entry(room.clone()).or_default().insert(number);
+        memberships.entry(number).or_default().insert(room);
+        Ok(true)
     }
 
     /// Takes a connection out of a room. Returns whether it was in it.
     pub fn leave(&self, number: u64, room: &str) -> bool {
         let mut registered = self.0.write();
         let Registered { rooms, memberships, .. } = &mut *registered;
-        let Some(members) = rooms.get_mut(room) else { return false };
-        let was_in = members.remove(&number);
-        if members.is_empty() {
-            rooms.remove(room);
+        let Some(own) = memberships.get_mut(&number) else { return false };
+        if !own.remove(room) {
+            return false;
         }
-        if let Some(count) = memberships.get_mut(&number).filter(|_| was_in) {
-            *count -= 1;
-            if *count == 0 {
-                memberships.remove(&number);
-            }
+        if own.is_empty() {
+            memberships.remove(&number);
         }
-        was_in
+        vacate(rooms, room, number);
+        true
     }
 
     /// Whether a connection is in a room.
@@ -148,6 +144,15 @@ impl Registry {
         };
         self.remove_all(gone);
         sent
+    }
+}
+
+/// Takes a connection out of a room, which is gone with the last one.
+fn vacate(rooms: &mut BTreeMap<Arc<str>, BTreeSet<u64>>, room: &str, number: u64) {
+    let Some(members) = rooms.get_mut(room) else { return };
+    members.remove(&number);
+    if members.is_empty() {
+        rooms.remove(room);
     }
 }
 
