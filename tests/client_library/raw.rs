@@ -262,6 +262,10 @@ async fn what_goes_to_a_room_reaches_those_who_are_in_it() {
     }
     assert!(matches!(registry.join(3, "one more"), Err(ClientError::Full)));
     assert!(registry.leave(3, "attic") && registry.join(3, "one more").unwrap());
+    let long = registry.join(1, &"x".repeat(257));
+    assert!(
+        matches!(long, Err(ClientError::InvalidMessage(_))) && registry.join(1, &"x".repeat(256)).unwrap()
+    );
     tasks.into_iter().for_each(|task| task.abort());
 }
 

@@ -8,6 +8,7 @@ use tungstenite::Message as Frame;
 
 use super::connection::{Message, RawConnection, RawSender};
 use crate::client::error::{ClientError, ClientResult};
+use crate::error::ImksError;
 
 /// The connections that are there. Cloning it is cheap, and all clones are the same registry.
 #[derive(Debug, Clone, Default)]
@@ -67,8 +68,12 @@ impl Registry {
     /// was not in it.
     ///
     /// # Errors
-    /// [`ClientError::Full`] if the connection is in 256 rooms.
+    /// [`ClientError::Full`] if the connection is in 256 rooms; [`ClientError::InvalidMessage`] if the name of the room has
+    /// more than 256 bytes, because most names come from clients.
     pub fn join(&self, number: u64, room: &str) -> ClientResult<bool> {
+        if room.len() > ROOM_BYTES_MAX {
+            return Err(ClientError::invalid(ImksError::LimitReached("bytes of the name of a room")));
+        }
         let mut registered = self.0.write();
         let Registered { senders, rooms, memberships, .. } = &mut *registered;
         let own = memberships.get(&number);
@@ -175,3 +180,6 @@ fn send<'a>(
 
 /// The maximum number of rooms that one connection is in.
 const ROOMS_MAX: usize = 256;
+
+/// The maximum number of bytes in the name of a room.
+const ROOM_BYTES_MAX: usize = 256;
