@@ -29,7 +29,7 @@
 //! | connection-state-recovery | the session is restored | `connection::a_client_that_is_cut_off_*` |
 //! | url | paths, ports, IPv6 | `address::tests` |
 //!
-//! Left out: compression, onAnyOutgoing and prepended listeners, dates, Blobs and base64 instead of binary, timers of browsers,
+//! Left out: compression of single packets, onAnyOutgoing and prepended listeners, dates, Blobs and base64 instead of binary, timers of browsers,
 //! `unref`: the client has no such thing.
 
 use std::sync::Arc;
