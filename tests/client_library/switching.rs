@@ -105,6 +105,29 @@ async fn a_session_moves_to_the_better_transport_and_nothing_is_lost_doubled_or_
 }
 
 #[tokio::test]
+async fn a_session_moves_from_polling_too() {
+    let (server, relay) = server(engine::Config::default()).await;
+    relay.block_udp();
+    let rules = quick().weight(WEBSOCKET, 0.0).weight(TransportKind::Polling, 0.001);
+    let client = racing(&relay, rules).build().unwrap();
+    let mut events = client.events();
+    let socket = client.socket("/").unwrap();
+    let mut echoed = socket.stream::<u32>("echoed");
+    within(socket.connect()).await.unwrap();
+    until(|| client.is_available(QUIC) == Some(false)).await;
+    assert_eq!(client.stats().transport, Some(TransportKind::Polling));
+    socket.emit("echo", &1).await.unwrap();
+    assert_eq!(within(echoed.next()).await.unwrap().unwrap(), 1);
+
+    relay.let_udp_through();
+    switched_to(&mut events, QUIC).await;
+    socket.emit("echo", &2).await.unwrap();
+    assert_eq!(within(echoed.next()).await.unwrap().unwrap(), 2);
+    until(|| server.ours.as_ref().unwrap().engine().sessions() == 1).await;
+    assert_eq!(client.stats().disconnects, 0);
+}
+
+#[tokio::test]
 async fn where_udp_is_blocked_later_the_client_falls_back_and_returns_only_by_the_rule() {
     let (_server, relay) = with_a_quick_heart().await;
     relay.slow_tcp(Duration::from_secs(2));
