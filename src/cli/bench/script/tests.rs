@@ -29,12 +29,39 @@ fn the_example_is_read_as_it_is_meant() {
     assert_eq!(script.expected(), ["msg"]);
 }
 
+/// Reads texts with one mistake each: the line that it is told with, and words of what is said.
+fn assert_told(mistakes: &[(&str, usize, &str)]) {
+    for (text, line, words) in mistakes {
+        let told = mistake(text);
+        // What is wrong with a step as a whole belongs to the line on which the steps begin.
+        let is_there = |line: usize| told.starts_with(&format!(":{line}: "));
+        assert!(is_there(*line) || (*line == 7 && is_there(6)), "line {line} of\n{text}\n{told}");
+        assert!(told.contains(words), "{words:?} is not in {told:?}");
+    }
+}
+
 #[test]
 fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
-    for (text, line, words) in [
+    assert_told(&[
         ("[connect]\nclients = 0", 2, "1 to 1000000"),
         ("[connect]\nclients = 2\nspeed = 1", 3, "unknown field `speed`, expected `clients` or `per_second`"),
         ("[connect]\nclients = 2\nper_second = 0", 3, "above 0"),
+        (&format!("{CONNECT}[[phase]]\nname = 'p'\nsteps = [{{ ack = 'a' }}]"), 3, "`duration`"),
+        (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1"), 3, "either `steps`"),
+        (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1\nflow = []\n"), 3, "at most 32"),
+        (
+            &format!("{CONNECT}[[phase]]\nname = \"a\\nb\"\nrounds = 1\nsteps = [{{ ack = 'a' }}]"),
+            3,
+            "one line",
+        ),
+        ("[connect]\nclients = two", 2, ""),
+        ("[connect]\nclients = 2\n\"a\\u001b[2J\" = 1", 3, "unknown field `a[2J`"),
+    ]);
+}
+
+#[test]
+fn a_mistake_in_a_step_is_told_with_its_line_and_what_is_allowed() {
+    assert_told(&[
         (
             &with_steps("{ ack = 'a' },\n{ dance = 'a' }"),
             8,
@@ -70,23 +97,7 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
             "at most 16777216 bytes together",
         ),
         (&with_steps("{ emit = 'a', bytes = 8 },\n{ expect = 'b', own = true }"), 3, "48 `bytes` or more"),
-        (&format!("{CONNECT}[[phase]]\nname = 'p'\nsteps = [{{ ack = 'a' }}]"), 3, "`duration`"),
-        (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1"), 3, "either `steps`"),
-        (&format!("{CONNECT}[[phase]]\nname = 'p'\nrounds = 1\nflow = []\n"), 3, "at most 32"),
-        (
-            &format!("{CONNECT}[[phase]]\nname = \"a\\nb\"\nrounds = 1\nsteps = [{{ ack = 'a' }}]"),
-            3,
-            "one line",
-        ),
-        ("[connect]\nclients = two", 2, ""),
-        ("[connect]\nclients = 2\n\"a\\u001b[2J\" = 1", 3, "unknown field `a[2J`"),
-    ] {
-        let told = mistake(text);
-        // What is wrong with a step as a whole belongs to the line on which the steps begin.
-        let is_there = |line: usize| told.starts_with(&format!(":{line}: "));
-        assert!(is_there(line) || (line == 7 && is_there(6)), "line {line} of\n{text}\n{told}");
-        assert!(told.contains(words), "{words:?} is not in {told:?}");
-    }
+    ]);
 }
 
 #[test]
