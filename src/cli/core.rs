@@ -50,7 +50,8 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()> + Send) -> 
     // The listeners come first, so that a second core on the same address does not touch the database.
     let grpc = listener::bind(config.listen)?;
     let internal = config.internal_listen.map(bind_internal).transpose()?;
-    let db = super::token::database(config).await?;
+    let db = Db::connect(&config.database).await?;
+    db.migrate().await?;
     let directory = Directory::open(db.clone(), config.directory()).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let certificates = tls.as_ref().map(MutualTls::certificates);
