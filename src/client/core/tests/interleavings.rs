@@ -122,6 +122,8 @@ struct Told {
     is_connected: bool,
     has_been_connected: bool,
     is_joined: bool,
+    /// Whether another transport is in the place of the one on which it joined, so that it joins once more.
+    has_switched: bool,
     attempts: u32,
 }
 
@@ -146,13 +148,15 @@ impl Told {
                 self.attempts = *attempt;
             }
             ClientEvent::Joined { .. } => {
-                assert!(self.is_connected && !self.is_joined, "joined twice, or without a connection");
-                (self.is_joined, self.attempts) = (true, 0);
+                let may_join = !self.is_joined || self.has_switched;
+                assert!(self.is_connected && may_join, "joined twice, or without a connection");
+                (self.is_joined, self.has_switched, self.attempts) = (true, false, 0);
             }
             ClientEvent::Left { .. } => {
                 assert!(self.is_joined, "left without having joined");
-                self.is_joined = false;
+                (self.is_joined, self.has_switched) = (false, false);
             }
+            ClientEvent::TransportSwitched { .. } => self.has_switched = true,
             ClientEvent::Heartbeat => assert!(self.is_connected, "a heartbeat without a connection"),
             _ => {}
         }
