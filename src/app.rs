@@ -119,7 +119,7 @@ impl App {
         let dispatchers = messaging::dispatch(&messaging, &namespace, commits, &feed);
         let reach = forwarder.as_ref().map(|forwarder| Reach::new(&config, forwarder, front.served()));
         let neighbours = watch_nodes(&config, &db, node, bus.clone(), reach, (&tasks, &stop)).await?;
-        let health = health(&db, core, bus, neighbours, &engine);
+        let health = health((&db, &appender), core, bus, neighbours, &engine);
         let health = Arc::new(Backlogs::watch(health, &config, &feed, &tasks, &stop));
         let (backend, gate) = (Backend::new(&messaging, &namespace), Gate::new(&config.control, &db));
         let control = Control::new(gate.clone(), backend, directory.as_ref(), &feed, &tasks, &stop);
@@ -408,13 +408,13 @@ fn start_messaging(
 }
 
 fn health(
-    db: &Db,
+    (db, appender): (&Db, &Appender),
     core: CoreClient,
     bus: Arc<dyn Adapter>,
     neighbours: Arc<Neighbours>,
     engine: &Engine,
 ) -> Health {
-    let (db_probe, engine) = (db.clone(), engine.clone());
+    let (store, engine) = ((db.clone(), appender.clone()), engine.clone());
     let health = match bus.name() {
         _ if !bus.reaches_others() => Health::new(),
         // The database itself has this name.
@@ -423,8 +423,11 @@ fn health(
     };
     health
         .needs(db.name(), move || {
-            let db = db_probe.clone();
-            async move { db.ping().await.map(drop) }
+            let (db, appender) = store.clone();
+            async move {
+                db.ping().await?;
+                appender.writes().check(&db).await
+            }
         })
         .uses("appks_grpc", move || {
             let core = core.clone();

@@ -17,6 +17,7 @@ mod mutation;
 pub(crate) mod records;
 mod store;
 mod told;
+mod writes;
 mod written;
 
 use std::pin::Pin;
@@ -38,6 +39,7 @@ use mutation::Job;
 pub use mutation::{Authority, Mutation, References, Scope};
 pub(crate) use told::ChangeEvent;
 pub use told::{Payload, Told};
+pub use writes::Writes;
 pub use written::Written;
 
 /// How mutations are grouped into transactions.
@@ -86,6 +88,7 @@ pub struct Appender {
 struct Shared {
     lanes: Vec<mpsc::Sender<Job>>,
     written: Arc<Written>,
+    writes: Arc<Writes>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -124,17 +127,18 @@ impl Appender {
             Db::Sqlite(_) => 1,
         };
         let (tasks, draining) = (TaskTracker::new(), CancellationToken::new());
-        let written = Arc::new(Written::default());
+        let (written, writes) = (Arc::new(Written::default()), Arc::new(Writes::default()));
         let (mut senders, mut commits) = (Vec::with_capacity(lanes), Vec::with_capacity(lanes));
         for _ in 0..lanes {
             let (jobs_in, jobs) = mpsc::channel(config.queue.max(1));
             let (commits_in, commits_out) = mpsc::channel(config.commits_queue.max(1));
-            let lane = lane::Lane::new(db.clone(), config.clone(), commits_in, written.clone());
+            let notes = (written.clone(), writes.clone());
+            let lane = lane::Lane::new(db.clone(), config.clone(), commits_in, notes);
             tasks.spawn(background::essential("append", lane.run(jobs, draining.clone())));
             senders.push(jobs_in);
             commits.push(Commits(commits_out));
         }
-        (Self { shared: Arc::new(Shared { lanes: senders, written, tasks, draining }) }, commits)
+        (Self { shared: Arc::new(Shared { lanes: senders, written, writes, tasks, draining }) }, commits)
     }
 
     /// Queues a mutation in the lane of its channel without waiting. Mutations of one channel are decided in
@@ -160,6 +164,11 @@ impl Appender {
     /// Returns the channels that were written to and not yet taken.
     pub fn written(&self) -> &Written {
         &self.shared.written
+    }
+
+    /// Returns whether the database takes writes.
+    pub fn writes(&self) -> &Writes {
+        &self.shared.writes
     }
 
     /// Stops accepting mutations, and returns when all accepted ones are committed or have failed.

@@ -16,6 +16,7 @@ use super::batch::Effects;
 use super::failure::Failure;
 use super::mutation::Job;
 use super::told::Told;
+use super::writes::Writes;
 use super::written::Written;
 use super::{Config, store};
 use crate::models::db::{BEGIN_SQLITE, Db};
@@ -29,6 +30,7 @@ pub(super) struct Lane {
     config: Config,
     commits: mpsc::Sender<Vec<Told>>,
     written: Arc<Written>,
+    writes: Arc<Writes>,
     /// The number of further batches that look up nonces before they insert.
     expect_repeats: u32,
 }
@@ -72,7 +74,7 @@ impl Lane {
         db: Db,
         config: Config,
         commits: mpsc::Sender<Vec<Told>>,
-        written: Arc<Written>,
+        (written, writes): (Arc<Written>, Arc<Writes>),
     ) -> Self {
         let connection = match db {
             Db::Postgres(pool) => {
@@ -90,7 +92,7 @@ impl Lane {
             }
             Db::Sqlite(sqlite) => LaneConnection::Sqlite(sqlite.writer),
         };
-        Self { connection, config, commits, written, expect_repeats: 0 }
+        Self { connection, config, commits, written, writes, expect_repeats: 0 }
     }
 
     /// Runs until the lane is drained.
@@ -159,6 +161,9 @@ impl Lane {
                 self.expect_repeats = REPEATS_EXPECTED;
                 continue;
             }
+            if failure.transient {
+                self.writes.failed();
+            }
             if !failure.transient || Instant::now() + pause > deadline {
                 return Err(failure);
             }
@@ -191,6 +196,7 @@ impl Lane {
             }
         };
         if outcome.is_ok() {
+            self.writes.succeeded();
             metrics::APPEND_BATCH_SIZE.observe(jobs.len() as u64);
             metrics::APPEND_COMMIT_SECONDS.record(started.elapsed());
         }
