@@ -26,6 +26,8 @@ pub struct Config {
     pub head_timeout: Duration,
     /// The time from one piece of a response that the peer accepts to the next.
     pub write_timeout: Duration,
+    /// The time after which the system asks a silent peer whether it is still there (TCP keep-alive); zero is never.
+    pub tcp_keepalive: Duration,
     /// The time for a request and its response, on routes other than the engine's.
     pub request_timeout: Duration,
     /// The beginnings of the paths whose requests may take longer, and how long.
@@ -55,6 +57,7 @@ impl Default for Config {
             first_byte_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            tcp_keepalive: Duration::from_secs(60),
             request_timeout: Duration::from_secs(30),
             slow_paths: Vec::new(),
             head_bytes_max: 16 << 10,

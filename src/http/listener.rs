@@ -18,7 +18,7 @@ use axum::extract::ConnectInfo;
 use http::{Method, Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -171,6 +171,9 @@ pub async fn serve<S, F>(
     S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<AnyBody>> + Send + 'static,
 {
+    if let Err(error) = keep_alive(&listener, config.tcp_keepalive) {
+        tracing::warn!(%error, "connections are without TCP keep-alive");
+    }
     let served = Arc::new(Served::new(&config, service, stop.clone()));
     loop {
         let accepted = tokio::select! {
@@ -193,6 +196,14 @@ pub async fn serve<S, F>(
             connection.run().await;
             drop(slot);
         });
+    }
+}
+
+/// Turns TCP keep-alive on for the connections of a listener, which inherit it, unless the time is zero.
+fn keep_alive(listener: &TcpListener, time: Duration) -> io::Result<()> {
+    match time.is_zero() {
+        true => Ok(()),
+        false => SockRef::from(listener).set_tcp_keepalive(&TcpKeepalive::new().with_time(time)),
     }
 }
 
@@ -239,3 +250,20 @@ impl Drop for ConnectionSlot {
 /// The maximum number of connections that the system queues until they are accepted.
 const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_inherit_keep_alive_from_their_listener_unless_it_is_off() {
+        for (time, on) in [(Duration::from_secs(60), true), (Duration::ZERO, false)] {
+            let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+            keep_alive(&listener, time).unwrap();
+            let address = listener.local_addr().unwrap();
+            let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            client.unwrap();
+            assert_eq!(SockRef::from(&accepted.unwrap().0).keepalive().unwrap(), on);
+        }
+    }
+}
