@@ -115,6 +115,8 @@ instruments! {
     OUTBOX_WAITING_BYTES: Gauge = "imks_outbox_waiting_bytes";
     /// Volatile events that were dropped because a client could not receive them at once
     VOLATILE_DROPPED: Counter = "imks_volatile_dropped_total";
+    /// Messages that were dropped because the queue of a client was full, in namespaces that drop instead of closing
+    OUTBOX_DROPPED: Counter = "imks_outbox_dropped_total";
     /// Packets that a newer one of the same key replaced while they waited for a client
     OUTBOX_REPLACED: Counter = "imks_outbox_replaced_total";
     /// Bytes of WebSocket messages before and after compression (once for all receivers) and decompression

@@ -77,7 +77,7 @@ cfg_if::cfg_if! {
             forward::{ForwardedKind, ForwardedReply, ForwardedRequest, NotForwarded},
             frame::Reservation,
             handshake::{Handshake, Secure, Sid},
-            outbox::{Lane, Outbox, OutboxLimits, Pressure, Queued, SendError, Slot},
+            outbox::{Lane, Outbox, OutboxLimits, Pressure, Queued, SendError, Slot, WhenFull},
             server::Engine,
             transport::{Protocol, Transport},
             raw_stream::{RawStream, TakeStream},

@@ -54,7 +54,7 @@ cfg_if::cfg_if! {
             server::server::Server,
             socket_id::SocketId,
         };
-        pub use crate::engine::Lane;
+        pub use crate::engine::{Lane, WhenFull};
         pub use crate::node::NodeId;
         pub use crate::rate_limit;
         pub(crate) use self::namespace::authenticator::{bearer, token_in_header};

@@ -26,6 +26,8 @@ pub enum Lane {
 /// The packets that wait behind those of [`Lane::Chat`].
 #[derive(Debug, Default)]
 pub(super) struct Later {
+    /// Packets that can be dropped for newer ones.
+    droppable: VecDeque<SmallVec<[Frame; 1]>>,
     ephemeral: VecDeque<Waiting>,
     bulk: VecDeque<Waiting>,
 }
@@ -63,6 +65,21 @@ impl Later {
         packets.push_back(Waiting { frames, slot });
     }
 
+    /// Whether a packet that can be dropped waits.
+    pub(super) fn has_droppable(&self) -> bool {
+        !self.droppable.is_empty()
+    }
+
+    /// Adds a packet that can be dropped.
+    pub(super) fn push_droppable(&mut self, frames: SmallVec<[Frame; 1]>) {
+        self.droppable.push_back(frames);
+    }
+
+    /// Takes the oldest packet that can be dropped.
+    pub(super) fn pop_droppable(&mut self) -> Option<SmallVec<[Frame; 1]>> {
+        self.droppable.pop_front()
+    }
+
     /// Takes the packet of a slot, if there is one.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<SmallVec<[Frame; 1]>> {
         let place = self.ephemeral.iter().position(|packet| packet.slot == Some(slot))?;
@@ -71,6 +88,8 @@ impl Later {
 
     /// Takes the most urgent packet.
     pub(super) fn pop(&mut self) -> Option<SmallVec<[Frame; 1]>> {
-        self.ephemeral.pop_front().or_else(|| self.bulk.pop_front()).map(|packet| packet.frames)
+        self.droppable.pop_front().or_else(|| {
+            self.ephemeral.pop_front().or_else(|| self.bulk.pop_front()).map(|packet| packet.frames)
+        })
     }
 }

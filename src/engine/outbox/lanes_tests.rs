@@ -6,7 +6,7 @@ use std::task::Waker;
 use proptest::prelude::*;
 
 use super::latest::VOLATILE_WAITING_MAX;
-use super::{Backlog, Lane, Outbox, OutboxLimits, Queue, Queued, SendError, Slot, Take};
+use super::{Backlog, Lane, Outbox, OutboxLimits, Queue, Queued, SendError, Slot, Take, WhenFull};
 use crate::engine::{Frame, Protocol, Transport};
 
 fn outbox_of(transport: Transport) -> Outbox {
@@ -175,4 +175,47 @@ proptest! {
         }
         prop_assert_eq!(take(&outbox, Take::All), model.take(usize::MAX));
     }
+}
+
+/// Sends a thousand numbers to a client that reads nothing, and returns those that it gets in the end.
+fn numbers_of_a_thousand(when_full: WhenFull) -> Vec<String> {
+    let outbox = outbox_of(Transport::WebSocket);
+    block(&outbox, true);
+    for number in 0..1_000 {
+        outbox.send_bounded(&[Frame::text(&number.to_string())], when_full).unwrap();
+    }
+    assert!(!outbox.is_closed());
+    outbox.answer(&[Frame::text("ack")], None).unwrap();
+    take(&outbox, Take::All)
+}
+
+#[test]
+fn a_queue_that_is_full_drops_the_oldest_the_newest_or_its_client() {
+    let texts = |numbers: std::ops::Range<usize>| numbers.map(|number| number.to_string());
+    let acked_first: Vec<String> = ["ack".to_owned()].into_iter().chain(texts(744..1_000)).collect();
+    assert_eq!(numbers_of_a_thousand(WhenFull::DropOldest), acked_first);
+    let acked_last: Vec<String> = texts(0..256).chain(["ack".to_owned()]).collect();
+    assert_eq!(numbers_of_a_thousand(WhenFull::DropNewest), acked_last);
+    let outbox = outbox_of(Transport::WebSocket);
+    block(&outbox, true);
+    let sent: Vec<bool> =
+        (0..257).map(|_| outbox.send_bounded(&[Frame::text("a")], WhenFull::Close).is_ok()).collect();
+    assert!(sent[..256].iter().all(|sent| *sent) && !sent[256] && outbox.is_closed());
+}
+
+#[test]
+fn where_others_have_filled_the_queue_the_newest_is_dropped_and_a_client_that_keeps_up_loses_nothing() {
+    let outbox = outbox_of(Transport::WebSocket);
+    block(&outbox, true);
+    for _ in 0..256 {
+        outbox.send(Frame::text("chat")).unwrap();
+    }
+    outbox.send_bounded(&[Frame::text("price")], WhenFull::DropOldest).unwrap();
+    assert_eq!(take(&outbox, Take::All), vec!["chat"; 256]);
+    block(&outbox, false);
+    for _ in 0..3 {
+        outbox.send_bounded(&[Frame::text("price")], WhenFull::DropOldest).unwrap();
+        outbox.send(Frame::text("chat")).unwrap();
+    }
+    assert_eq!(take(&outbox, Take::All), ["price", "chat", "price", "chat", "price", "chat"]);
 }

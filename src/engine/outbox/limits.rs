@@ -43,6 +43,18 @@ impl Default for OutboxLimits {
     }
 }
 
+/// What happens when a client reads too slowly, and its queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The connection is closed, so that the client never misses a message without knowing it.
+    #[default]
+    Close,
+    /// The new message is dropped.
+    DropNewest,
+    /// The oldest messages that wait are dropped, as many as the new one needs.
+    DropOldest,
+}
+
 /// The number and size of the packets in an outgoing queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queued {

@@ -33,7 +33,7 @@ use std::time::Duration;
 pub use self::lanes::Lane;
 pub use self::latest::Slot;
 pub(crate) use self::limits::Backlog;
-pub use self::limits::{OutboxLimits, Queued};
+pub use self::limits::{OutboxLimits, Queued, WhenFull};
 pub(crate) use self::queue::{Drained, Queue};
 pub(crate) use self::state::Take;
 use crate::engine::{Close, Frame, Reservation, Transport};
@@ -97,6 +97,20 @@ impl Outbox {
                 Ok(Pressure(false))
             }
             Lane::Chat | Lane::Bulk => self.0.push_in(&frames, lane),
+        }
+    }
+
+    /// Queues all messages or none, like [`Outbox::send_all`]. When the queue is full, `when_full` decides what happens.
+    /// With [`WhenFull::DropOldest`], messages wait behind those that were sent in another way.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after a close, and with [`WhenFull::Close`] [`SendError::Slow`] when the queue is full.
+    pub fn send_bounded(&self, frames: &[Frame], when_full: WhenFull) -> Result<Pressure, SendError> {
+        let frames = self.for_wire(frames);
+        match when_full {
+            WhenFull::Close => self.0.push(frames.iter().cloned()),
+            WhenFull::DropNewest => self.0.push_or_drop(&frames, false),
+            WhenFull::DropOldest => self.0.push_or_drop(&frames, true),
         }
     }
 

@@ -84,6 +84,29 @@ impl Queue {
         Ok(pressure)
     }
 
+    /// Queues a packet, and drops packets while the queue is full: those that wait the longest if `oldest`, or else this
+    /// one.
+    pub(super) fn push_or_drop(&self, frames: &[Frame], oldest: bool) -> Result<Pressure, SendError> {
+        let mut state = self.state.lock();
+        if let Some(refusal) = state.refusal() {
+            return Err(refusal);
+        }
+        while self.is_full(&state) {
+            metrics::OUTBOX_DROPPED.increment();
+            if !(oldest && state.drop_oldest()) {
+                return Ok(Pressure(true));
+            }
+        }
+        let waits = self.waits_for_client(&state);
+        match oldest {
+            true => state.push_droppable(waits, frames.iter().cloned()),
+            false => frames.iter().for_each(|frame| state.push(frame.clone())),
+        }
+        let pressure = Pressure(self.is_pressed(&state));
+        self.wake_locked(state);
+        Ok(pressure)
+    }
+
     pub(super) fn push_answer(
         &self,
         frames: impl IntoIterator<Item = Frame>,

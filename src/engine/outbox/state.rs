@@ -114,6 +114,24 @@ impl State {
         self.later.get_or_insert_default().push(lane, frames, slot);
     }
 
+    /// Queues a packet that can be dropped, behind all that cannot, if `waits` or an earlier one does.
+    pub(super) fn push_droppable(&mut self, waits: bool, frames: impl IntoIterator<Item = Frame>) {
+        let joins = self.later.as_ref().is_some_and(|later| later.has_droppable());
+        if !(waits || joins) {
+            return frames.into_iter().for_each(|frame| self.push(frame));
+        }
+        let frames: SmallVec<[Frame; 1]> = frames.into_iter().collect();
+        frames.iter().for_each(|frame| self.queued.add(frame, frame.len()));
+        self.later.get_or_insert_default().push_droppable(frames);
+    }
+
+    /// Drops the packet that has waited the longest among those that can be dropped. Returns whether there was one.
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        let Some(packet) = self.later.as_mut().and_then(|later| later.pop_droppable()) else { return false };
+        packet.iter().for_each(|frame| self.queued.remove(frame));
+        true
+    }
+
     /// Queues a packet that can be replaced.
     pub(super) fn push_latest(&mut self, frames: &[Frame], slot: Slot) {
         self.latest.get_or_insert_default().add(slot, self.frames.len(), frames.len());

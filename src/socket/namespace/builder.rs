@@ -10,6 +10,7 @@ use super::connect::{Accept, ConnectPayload};
 use super::handlers::{Ack, Event, Handler, Handlers, Hooks, RoomChange, ServerEvent};
 use super::refusal::{ConnectError, EventError};
 use super::socket::Socket;
+use crate::engine::WhenFull;
 use crate::socket::codec::packet::Args;
 use crate::socket::data::RestoreValue;
 use crate::socket::reason::DisconnectReason;
@@ -62,6 +63,16 @@ impl NamespaceBuilder {
         hook: impl Fn(&Socket, DisconnectReason) + Send + Sync + 'static,
     ) -> &mut Self {
         self.0.hooks.disconnected = Some(Box::new(hook));
+        self
+    }
+
+    /// Sets what happens with the events of this namespace for a client that reads too slowly. By default its connection is
+    /// closed.
+    ///
+    /// With a policy that drops, clients miss events without knowing it, so their sessions are not recovered. Acks are
+    /// never dropped; with [`WhenFull::DropOldest`] they go before events that wait.
+    pub fn when_full(&mut self, policy: WhenFull) -> &mut Self {
+        self.0.hooks.when_full = policy;
         self
     }
 

@@ -11,7 +11,7 @@ use super::namespace::Namespace;
 use super::refusal::{ConnectError, ErrorAnswer, EventError};
 use super::socket::Socket;
 use crate::bus::BoxFuture;
-use crate::engine::{Lane, Reservation};
+use crate::engine::{Lane, Reservation, WhenFull};
 use crate::error::ImksResult;
 use crate::node::NodeId;
 use crate::socket::codec::arguments::{Arguments, One};
@@ -297,6 +297,8 @@ type RefusedAnswer = Box<dyn Fn(&Socket, &EventError, Option<Ack>) + Send + Sync
 /// The hooks that run when sockets join, leave and change.
 #[derive(Default)]
 pub(crate) struct Hooks {
+    /// What happens when the queue of a client is full.
+    pub(crate) when_full: WhenFull,
     pub(crate) middleware: Vec<Middleware>,
     pub(crate) connect: Option<ConnectHook>,
     pub(crate) connected: Option<ConnectedHook>,
@@ -314,6 +316,11 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
+    /// Whether every event reaches its clients, or closes their connections.
+    pub(crate) fn never_drops(&self) -> bool {
+        self.when_full == WhenFull::Close
+    }
+
     /// Runs the middleware in order, then the connect hook. `None` means that everybody may join.
     pub(crate) fn admit(&self, socket: Socket, payload: ConnectPayload) -> Option<Admission> {
         if self.middleware.is_empty() {

@@ -17,6 +17,7 @@ use super::pressure;
 use super::rooms::Membership;
 use crate::engine::{
     Close, Frame, Handshake, Lane, Outbox, Protocol, Queued, Reservation, SendError, Slot, Transport,
+    WhenFull,
 };
 use crate::error::{ImksError, ImksResult};
 use crate::socket::codec::dialect::{Dialect, Renderings};
@@ -212,6 +213,11 @@ impl Socket {
             Buffering::Open => {
                 self.note_sent(position);
                 let frames = packet.frames_for(self.0.dialect, &self.0.outbox);
+                let when_full = self.when_full();
+                if when_full != WhenFull::Close {
+                    pressure::note(self.0.outbox.send_bounded(frames, when_full)?);
+                    return Ok(());
+                }
                 pressure::note(match (slot, lane) {
                     (Some(slot), _) => self.0.outbox.send_latest(frames, slot)?,
                     // The offsets of a log must reach the client in their order.
@@ -228,10 +234,14 @@ impl Socket {
         }
     }
 
+    fn when_full(&self) -> WhenFull {
+        self.0.namespace.hooks().when_full
+    }
+
     /// Sends a packet to this client only. A single frame is moved instead of shared.
     pub(crate) fn deliver_owned(&self, packet: EncodedPacket) -> Result<(), SendError> {
         let plain = packet.len() == 1 && self.0.dialect == Dialect::Default;
-        if !plain || !self.is_connected() {
+        if !plain || !self.is_connected() || self.when_full() != WhenFull::Close {
             return self.deliver(&Renderings::new(&packet), None);
         }
         let Some(frame) = packet.into_frames().pop() else { return Ok(()) };

@@ -231,7 +231,8 @@ impl Dynamic {
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
                     .map_err(|_| ImksError::LimitReached("dynamic namespaces"))?;
                 let handlers = self.parents[parent].handlers.clone();
-                let delivery = Delivery::new(self.limits.recovery.as_ref(), None)?;
+                let recovery = self.limits.recovery.as_ref().filter(|_| handlers.hooks.never_drops());
+                let delivery = Delivery::new(recovery, None)?;
                 let home = Arc::downgrade(self);
                 let on_client_gone: OnClientGone = Box::new(move |path| {
                     if let Some(home) = home.upgrade() {

@@ -10,7 +10,7 @@ use crate::engine::MemoryPeer;
 use crate::socket::tests::{join, open, rooms, server, settle, text};
 use crate::socket::{
     Accept, Config, ConnectError, ConnectPayload, Event, EventError, Lane, NamespaceMatch, RoomChange,
-    Server, Socket,
+    Server, Socket, WhenFull,
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -444,4 +444,28 @@ async fn hears(peer: &MemoryPeer, packets: &[&str]) {
         assert_eq!(text(peer).await, *packet);
     }
     settle(peer).await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_drops_keeps_its_slow_clients_and_restores_no_session() {
+    let config = crate::socket::Config { recovery: Some(Default::default()), ..Default::default() };
+    let server = Server::builder(config)
+        .namespace("/", |ns| _ = ns.when_full(WhenFull::DropOldest))
+        .namespace("/chat", |_| {})
+        .build()
+        .unwrap();
+    let (peer, _) = join(&server).await;
+    let namespace = server.namespace("/").unwrap();
+    let socket = namespace.sockets().pop().unwrap();
+    socket.outbox().block();
+    for number in 0..1_000 {
+        namespace.emit("price", &number).unwrap();
+    }
+    assert!(socket.is_connected() && socket.queued().packets <= 256, "{:?}", socket.queued());
+    drop(peer);
+    let peer = open(&server);
+    peer.send("0/chat,");
+    assert!(text(&peer).await.contains("pid"));
+    peer.send("0");
+    assert!(!text(&peer).await.contains("pid"));
 }
