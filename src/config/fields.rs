@@ -177,6 +177,8 @@ settings! {
             "How long a request head may take to arrive, and how long a keep-alive connection may be idle";
         write (write_timeout): "IMKS_HTTP_WRITE" =
             "How long a peer may read nothing of a response before its connection is closed";
+        tcp_keepalive: "IMKS_TCP_KEEPALIVE" =
+            "After how long the system asks a silent TCP connection whether it is still there; 0s for never";
         head_bytes (head_bytes_max): "IMKS_HTTP_HEAD_BYTES" = "Largest request head, in bytes";
         request (request_timeout): "IMKS_HTTP_REQUEST" =
             "How long a request outside Socket.IO may take, including its response";
@@ -285,6 +287,9 @@ settings! {
     }
     "socket." in config.socket => {
         connect_timeout: "IMKS_CONNECT_TIMEOUT" = "How long a new connection may take to sign in";
+        unjoined_max: "IMKS_UNJOINED_MAX" =
+            "The most connections that have not signed in yet; further ones wait, as many as \
+             `engine.accept_queue`, and then are answered with 503";
         events_in_flight (events_in_flight_max): "IMKS_EVENTS_IN_FLIGHT" =
             "The most events of one connection whose handlers may run at once; beyond that further events \
              wait";

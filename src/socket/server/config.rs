@@ -11,6 +11,9 @@ use crate::socket::recovery::config::Recovery;
 pub struct Config {
     /// The time in which a connection must join a namespace. It is closed otherwise.
     pub connect_timeout: Duration,
+    /// The maximum number of connections that have not joined a namespace, and so are nobody yet. Further ones wait
+    /// in the accept queue of the engine, which answers with 503 when that is full: a stock client comes back.
+    pub unjoined_max: usize,
     /// The encoding of packets. Clients must be configured with the same one.
     pub parser: Parser,
     /// The limits for the attachments of a packet.
@@ -38,6 +41,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(45),
+            unjoined_max: 65_536,
             parser: Parser::default(),
             limits: Limits::default(),
             recovery: None,

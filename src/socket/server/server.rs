@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::config::Config;
@@ -29,6 +30,8 @@ pub(crate) struct Inner {
     /// The pending handlers.
     pub(super) handlers: TaskTracker,
     pub(super) open: OpenConnections,
+    /// The places of connections that have not joined a namespace yet.
+    unjoined: Arc<Semaphore>,
 }
 
 impl Server {
@@ -40,8 +43,18 @@ impl Server {
         instruments: Vec<Arc<dyn Instrument>>,
     ) -> Self {
         let (tasks, handlers, open) = (TaskTracker::new(), TaskTracker::new(), OpenConnections::default());
-        let server =
-            Self(Arc::new(Inner { config, namespaces, dynamic, bus, instruments, tasks, handlers, open }));
+        let unjoined = Arc::new(Semaphore::new(config.unjoined_max.clamp(1, Semaphore::MAX_PERMITS)));
+        let server = Self(Arc::new(Inner {
+            config,
+            namespaces,
+            dynamic,
+            bus,
+            instruments,
+            tasks,
+            handlers,
+            open,
+            unjoined,
+        }));
         server.0.instruments.iter().for_each(|instrument| instrument.bind(server.downgrade()));
         server
     }
@@ -76,7 +89,18 @@ impl Server {
 
     /// Spawns a task for one connection. If the server is closed, the connection is closed at once.
     pub fn take(&self, connection: Connection) {
-        self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection));
+        self.spawn(connection, None);
+    }
+
+    /// Spawns a task for one connection, which keeps its `place` until it has joined a namespace.
+    fn spawn(&self, connection: Connection, place: Option<OwnedSemaphorePermit>) {
+        self.0.tasks.spawn(ConnectionTask::new(self.0.clone(), connection, place));
+    }
+
+    /// Returns the next connection, when there is a place for it.
+    async fn next(&self, engine: &Engine) -> Option<(Connection, OwnedSemaphorePermit)> {
+        let place = self.0.unjoined.clone().acquire_owned().await.ok()?;
+        Some((engine.accept().await?, place))
     }
 
     /// Serves the connections of an engine until the engine or the server is closed, then waits for them to
@@ -89,11 +113,11 @@ impl Server {
         let mut closed = pin!(closed);
         loop {
             let next = tokio::select! {
-                connection = engine.accept() => connection,
+                next = self.next(&engine) => next,
                 () = &mut closed => None,
             };
-            let Some(connection) = next else { break };
-            self.take(connection);
+            let Some((connection, place)) = next else { break };
+            self.spawn(connection, Some(place));
         }
         engine.close();
         self.0.tasks.close();

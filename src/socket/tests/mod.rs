@@ -92,6 +92,50 @@ async fn a_binary_event_is_answered_with_its_attachments_in_order() {
     assert_eq!(peer.recv().await, Some(Message::Binary(Bytes::from_static(&[3]))));
 }
 
+/// Asks an engine for a session, and returns the status of the answer and its body.
+async fn request(engine: &engine::Engine, method: &str, query: &str, body: &'static str) -> (u16, String) {
+    let request =
+        http::Request::builder().method(method).uri(format!("/socket.io/?EIO=4&transport=polling{query}"));
+    let request = request.body(http_body_util::Full::new(Bytes::from_static(body.as_bytes()))).unwrap();
+    let reply = engine.handle(request, ([127, 0, 0, 1], 9).into()).await;
+    let status = reply.status().as_u16();
+    let body = http_body_util::BodyExt::collect(reply.into_body()).await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn connections_that_join_nothing_have_so_many_places_and_do_not_keep_out_those_that_join() {
+    let config = crate::socket::Config { unjoined_max: 1, ..Default::default() };
+    let server = Server::builder(config).namespace("/", |_| {}).build().unwrap();
+    let engine = engine::Engine::new(engine::Config {
+        accept_queue: 1,
+        close_timeout: Duration::from_millis(1),
+        ..Default::default()
+    })
+    .unwrap();
+    let serving = tokio::spawn({
+        let (server, engine) = (server.clone(), engine.clone());
+        async move { server.serve(engine).await }
+    });
+    let (status, opened) = request(&engine, "GET", "", "").await;
+    assert_eq!(status, 200);
+    let opened: serde_json::Value = serde_json::from_str(&opened[1..]).unwrap();
+    while server.connections() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // One waits to be accepted, and the next one is told to come back.
+    assert_eq!(request(&engine, "GET", "", "").await.0, 200);
+    assert_eq!(request(&engine, "GET", "", "").await.0, 503);
+    let sid = format!("&sid={}", opened["sid"].as_str().unwrap());
+    assert_eq!(request(&engine, "POST", &sid, "40").await.0, 200);
+    while server.connections() == 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(request(&engine, "GET", "", "").await.0, 200);
+    server.close().await;
+    serving.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_waiting_handler_holds_up_neither_the_next_event_nor_the_order_in_which_events_start() {
     let gate = Arc::new(Notify::new());

@@ -146,7 +146,7 @@ impl ConnectionTask {
 
     fn welcome(&mut self, namespace: &Namespace, socket: &Socket, cx: &mut Context<'_>) {
         self.client.accepted(namespace.path(), socket.clone());
-        self.connect_timer = None;
+        self.unjoined = None;
         if let Some(greeting) = namespace.connected(socket.clone()) {
             self.start_handler(greeting, cx);
         }
