@@ -25,7 +25,9 @@ pub fn run(server: &Server, count: usize, via: Via) -> Outcome<Measured> {
     hold(&mut client, server, SETTLE)?;
     let mut measured = mark.until_now(server, count as u64, latency)?;
     measured.per_second = count as f64 / took.as_secs_f64();
+    let resting = (Instant::now(), server.cpu()?);
     hold(&mut client, server, HOLD)?;
+    measured.idle_percent = Some((server.cpu()? - resting.1) / resting.0.elapsed().as_secs_f64() * 100.0);
     measured.idle_kib = Some((server.resident_kib()? - empty) / count as f64);
     Ok(measured)
 }

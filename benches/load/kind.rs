@@ -8,16 +8,21 @@ pub enum Kind {
     Node,
     Socketioxide,
     Imks,
+    /// imks with a single worker thread.
+    ImksOneWorker,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Node, Self::Socketioxide, Self::Imks];
+    pub const ALL: [Self; 4] = [Self::Node, Self::Socketioxide, Self::Imks, Self::ImksOneWorker];
+    /// What is compared unless others are named.
+    pub const COMPARED: [Self; 3] = [Self::Node, Self::Socketioxide, Self::Imks];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Node => "node",
             Self::Socketioxide => "socketioxide",
             Self::Imks => "imks",
+            Self::ImksOneWorker => "imks-1",
         }
     }
 
@@ -26,7 +31,7 @@ impl Kind {
         let (file, how) = match self {
             Self::Node => (peers().join("node/node_modules/socket.io"), "npm ci in benches/peers/node"),
             Self::Socketioxide => (socketioxide(), "cargo build --release in benches/peers/socketioxide"),
-            Self::Imks => (imks(), "cargo build --release --example conformance"),
+            Self::Imks | Self::ImksOneWorker => (imks(), "cargo build --release --example conformance"),
         };
         let built = file.exists();
         if !built {
@@ -40,13 +45,16 @@ impl Kind {
         let mut command = match self {
             Self::Node => Command::new("node"),
             Self::Socketioxide => Command::new(socketioxide()),
-            Self::Imks => Command::new(imks()),
+            Self::Imks | Self::ImksOneWorker => Command::new(imks()),
         };
         match self {
             Self::Node => command.arg(peers().join("node/server.js")).arg(port),
             Self::Socketioxide => command.arg(port),
-            Self::Imks => command.args(["load", "--port", &port]),
+            Self::Imks | Self::ImksOneWorker => command.args(["load", "--port", &port]),
         };
+        if self == Self::ImksOneWorker {
+            command.env("TOKIO_WORKER_THREADS", "1");
+        }
         command.env("NODE_ENV", "production");
         command
     }

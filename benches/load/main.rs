@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! cargo bench --bench load -- [--only WORKLOAD,…] [--servers imks,node,socketioxide] [--rounds N]
-//!                             [--minutes M] [--report FILE]
+//!                             [--minutes M] [--report FILE] [--gate]
 //! cargo bench --bench load -- --tool target/release/imks [--rounds N] [--report FILE]    `imks bench` beside it
 //! ```
 
@@ -78,7 +78,12 @@ fn main() -> Outcome<()> {
     if let Some(path) = &options.report {
         std::fs::write(path, &text)?;
     }
-    Ok(())
+    match report.missed(&options.workloads) {
+        missed if options.gate && !missed.is_empty() => {
+            Err(format!("budgets missed: {}", missed.join("; ")).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One workload against one fresh server. A failure is one line in the output and a gap in the table.
@@ -113,6 +118,9 @@ fn line(measured: &Measured) -> String {
     );
     if let Some(kib) = measured.idle_kib {
         text.push_str(&format!(", {kib:.2} KiB each"));
+    }
+    if let Some(percent) = measured.idle_percent {
+        text.push_str(&format!(", {percent:.1} % of a core at rest"));
     }
     if measured.unordered + measured.doubled + measured.lost > 0 {
         text.push_str(&format!(

@@ -31,6 +31,8 @@ pub struct Measured {
     pub lost: u64,
     /// Resident memory per idle connection, where that was measured.
     pub idle_kib: Option<f64>,
+    /// The server's CPU time while its connections rest, in percent of a core, where that was measured.
+    pub idle_percent: Option<f64>,
 }
 
 /// Readings at one moment.
@@ -62,6 +64,7 @@ impl Mark {
             doubled: 0,
             lost: 0,
             idle_kib: None,
+            idle_percent: None,
         })
     }
 }

@@ -14,6 +14,8 @@ pub struct Options {
     pub report: Option<PathBuf>,
     /// The program `imks`, whose `bench` is compared with this generator; nothing else is measured then.
     pub tool: Option<PathBuf>,
+    /// Whether a budget that is missed is an error.
+    pub gate: bool,
 }
 
 impl Options {
@@ -21,15 +23,21 @@ impl Options {
     pub fn parse(mut args: impl Iterator<Item = String>) -> Outcome<Self> {
         let mut options = Self {
             workloads: Workload::ALL.to_vec(),
-            servers: Kind::ALL.to_vec(),
+            servers: Kind::COMPARED.to_vec(),
             rounds: 3,
             time: Duration::from_secs(15 * 60),
             report: None,
             tool: None,
+            gate: false,
         };
         while let Some(arg) = args.next() {
-            if arg == "--bench" {
-                continue;
+            match arg.as_str() {
+                "--bench" => continue,
+                "--gate" => {
+                    options.gate = true;
+                    continue;
+                }
+                _ => {}
             }
             let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
             match arg.as_str() {

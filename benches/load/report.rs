@@ -7,6 +7,7 @@ use super::{kind::Kind, measure::Measured, workload::Workload};
 /// KiB per idle connection that the first system may take, and the goal.
 const IDLE_KIB_FIRST: f64 = 8.0;
 const IDLE_KIB_GOAL: f64 = 3.0;
+const KIB_PER_GIB: f64 = 1_048_576.0;
 
 /// Everything measured in this run.
 #[derive(Default)]
@@ -29,6 +30,8 @@ impl Report {
         self.cost_table(&mut text, workloads, servers);
         text.push_str("\n## Memory per idle connection, KiB resident\n\n");
         self.memory_table(&mut text, workloads, servers);
+        text.push_str("\n## At rest: connections per GiB, and CPU of all of them in percent of a core\n\n");
+        self.rest_table(&mut text, workloads, servers);
         text.push_str("\n## Rate per second (highest), latency p50 / p99 in ms (best round)\n\n");
         self.rate_table(&mut text, workloads, servers);
         text.push_str("\n## Order and loss (all rounds)\n\n");
@@ -72,6 +75,49 @@ impl Report {
             let verdict = ours.map_or("", |(kib, _)| verdict(kib, IDLE_KIB_FIRST, IDLE_KIB_GOAL));
             let _ = writeln!(text, " {IDLE_KIB_FIRST} | {IDLE_KIB_GOAL} | {verdict} |");
         }
+    }
+
+    fn rest_table(&self, text: &mut String, workloads: &[Workload], servers: &[Kind]) {
+        header(text, servers, &[]);
+        for workload in workloads.iter().filter(|w| matches!(w, Workload::Connect | Workload::ConnectUpgrade))
+        {
+            let _ = write!(text, "| {} |", workload.name());
+            for kind in servers {
+                let kib = self.lowest(*workload, *kind, |m| m.idle_kib);
+                let percent = self.lowest(*workload, *kind, |m| m.idle_percent);
+                match kib.zip(percent) {
+                    Some(((kib, _), (percent, _))) => {
+                        let per_gib = KIB_PER_GIB / kib.max(f64::MIN_POSITIVE);
+                        _ = write!(text, " {per_gib:.0}, {percent:.1} % |");
+                    }
+                    None => text.push_str(" - |"),
+                }
+            }
+            text.push('\n');
+        }
+    }
+
+    /// Returns the budgets of every release that were missed, in words.
+    pub fn missed(&self, workloads: &[Workload]) -> Vec<String> {
+        let over = |workload: &Workload| {
+            let (ratio, first) = (self.ratio(*workload)?, workload.budget().first);
+            (ratio > first)
+                .then(|| format!("{}: {ratio:.2} of socketioxide, at most {first:.2}", workload.name()))
+        };
+        let mut missed: Vec<String> = workloads.iter().filter_map(over).collect();
+        for workload in [Workload::Connect, Workload::ConnectUpgrade] {
+            if let Some((kib, _)) = self.lowest(workload, Kind::Imks, |m| m.idle_kib)
+                && kib > IDLE_KIB_FIRST
+            {
+                missed.push(format!("{}: {kib:.2} KiB at rest, at most {IDLE_KIB_FIRST}", workload.name()));
+            }
+        }
+        let ours = self.results.iter().filter(|(_, kind, _)| *kind == Kind::Imks);
+        let faults: u64 = ours.map(|(_, _, m)| m.unordered + m.doubled + m.lost).sum();
+        if faults > 0 {
+            missed.push(format!("{faults} deliveries were out of order, doubled or lost"));
+        }
+        missed
     }
 
     fn rate_table(&self, text: &mut String, workloads: &[Workload], servers: &[Kind]) {

@@ -24,6 +24,12 @@ impl Server {
     /// Starts what `command` gives for a free port of the loopback interface, and waits until it accepts.
     pub fn start(command: impl FnOnce(u16) -> Command) -> Outcome<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        Self::start_on(address.port(), command)
+    }
+
+    /// Like [`Server::start`], for a port that is known.
+    pub fn start_on(port: u16, command: impl FnOnce(u16) -> Command) -> Outcome<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let child = command(address.port()).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         let mut server = Self { child, address };
         let deadline = Instant::now() + START_TIMEOUT;
@@ -37,6 +43,13 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(server)
+    }
+
+    /// Kills it, and waits for its end.
+    pub fn kill(&mut self) -> Outcome<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// User and system time of all its threads, past and present, in seconds.
@@ -54,8 +67,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.kill();
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::database::Database;
 use super::send::Measured;
+use super::storm::Storm;
 
 /// One load on one database.
 pub struct Row {
@@ -11,7 +12,7 @@ pub struct Row {
     pub measured: Measured,
 }
 
-pub fn markdown(rows: &[Row]) -> String {
+pub fn markdown(rows: &[Row], storms: &[Storm]) -> String {
     let mut text = String::from(
         "## Persisted path: `message:send` to ack, 200 senders, 8 under way each, nobody subscribed\n\n\
          | database | load | acked/s | ack p50 ms | ack p99 ms | server CPU us | refused | lost |\n\
@@ -43,12 +44,94 @@ pub fn markdown(rows: &[Row]) -> String {
             cell(Database::Postgres)
         );
     }
+    text.push_str(&heard(rows));
+    text.push_str(&lost_server(storms));
     for Row { database, measured } in rows {
         if let Some(complaint) = &measured.complaint {
             let _ = writeln!(text, "\nRefused on {}, {}: `{complaint}`", database.name(), measured.name);
         }
     }
     text
+}
+
+/// From the moment a message was due to its arrival at 200 readers.
+fn heard(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "\n### From `message:send` to its readers: one channel, 200 readers, 100 messages per second\n\n\
+         | database | deliveries | p50 ms | p95 ms | p99 ms | out of order | lost |\n\
+         |---|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for Row { database, measured } in rows {
+        let Some(delivery) = &measured.delivery else { continue };
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| delivery.latency.quantile_ms(share));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {p50:.1} | {p95:.1} | {p99:.1} | {} | {} |",
+            database.name(),
+            delivery.count,
+            delivery.unordered,
+            delivery.lost,
+        );
+    }
+    text
+}
+
+fn lost_server(storms: &[Storm]) -> String {
+    let mut text = String::from(
+        "\n### Clients that lose their server (kill -9), which is started again at once\n\n\
+         | database | clients | all back after, s | not back | queries per second before | and until all were back | \
+         lost, doubled, out of order |\n|---|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for storm in storms {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {:.1} | {} | {:.0} | {:.0} | {} |",
+            storm.database.name(),
+            storm.clients,
+            storm.back_after.as_secs_f64(),
+            storm.not_back,
+            storm.queries_before,
+            storm.queries_meanwhile,
+            storm.faults,
+        );
+    }
+    text
+}
+
+/// Returns the budgets of every release that were missed, in words.
+pub fn missed(rows: &[Row], storms: &[Storm]) -> Vec<String> {
+    let mut missed = Vec::new();
+    let mut at_most = |what: String, figure: f64, most: f64| {
+        if figure > most {
+            missed.push(format!("{what}: {figure:.2}, at most {most}"));
+        }
+    };
+    for Row { database, measured } in rows {
+        let what = |figure: &str| format!("{}, {}: {figure}", database.name(), measured.name);
+        let all = measured.count.max(1) as f64;
+        at_most(
+            what("refused or lost, percent"),
+            (measured.refused + measured.lost) as f64 / all * 100.0,
+            0.1,
+        );
+        let Some(delivery) = &measured.delivery else { continue };
+        for (share, most) in [(0.5, 50.0), (0.95, 200.0), (0.99, 500.0)] {
+            at_most(what("delivery, ms"), delivery.latency.quantile_ms(share), most);
+        }
+        at_most(what("deliveries lost or out of order"), (delivery.lost + delivery.unordered) as f64, 0.0);
+    }
+    for database in [Database::Sqlite, Database::Postgres] {
+        let rates = nth(rows, database, 0).map(|all| 10_000.0 / all.per_second);
+        rates
+            .into_iter()
+            .for_each(|share| at_most(format!("{}: 10,000/s of its rate", database.name()), share, 1.0));
+    }
+    for storm in storms {
+        let what = |figure: &str| format!("{}, lost server: {figure}", storm.database.name());
+        at_most(what("back after, s"), storm.back_after.as_secs_f64(), 10.0);
+        at_most(what("not back, or lost"), (storm.not_back + storm.faults) as f64, 0.0);
+    }
+    missed
 }
 
 type Figure = fn(&[Row], Database) -> Option<f64>;

@@ -38,17 +38,32 @@ pub struct Load {
     /// All into one channel.
     pub hot: bool,
     pub pace: Pace,
+    /// Everybody hears everything. Only together with `hot`, and at a pace per second.
+    pub heard: bool,
 }
 
 /// What one load gave.
 pub struct Measured {
     pub name: &'static str,
     pub per_second: f64,
+    pub count: u64,
     pub cpu_us: f64,
     pub latency: Histogram,
     pub refused: u64,
     pub lost: u64,
+    /// From the moment a message was due to its arrival at each of its readers, where they hear it.
+    pub delivery: Option<Delivery>,
     pub complaint: Option<String>,
+}
+
+/// What readers got.
+pub struct Delivery {
+    pub count: u64,
+    pub latency: Histogram,
+    /// Acknowledged, and not come to a reader.
+    pub lost: u64,
+    /// Not the next one in the channel.
+    pub unordered: u64,
 }
 
 struct Running {
@@ -59,10 +74,24 @@ struct Running {
     count: u64,
     refused: u64,
     complaint: Option<String>,
+    readers: Option<Readers>,
     under_way: u64,
     /// The next message follows an ack.
     follow: bool,
     stopped: bool,
+}
+
+/// Those who hear the channel: everybody.
+#[derive(Default)]
+struct Readers {
+    latency: Histogram,
+    /// By sender, when each of its messages was due.
+    due: Vec<Vec<Instant>>,
+    /// By reader, the number of the last message.
+    last: Vec<u64>,
+    stored: u64,
+    got: u64,
+    unordered: u64,
 }
 
 struct Sender {
@@ -74,7 +103,7 @@ struct Sender {
 impl Load {
     pub fn run(&self, world: &World) -> Outcome<Measured> {
         let tokens = if self.hot { &world.hot } else { &world.spread };
-        let (mut client, channels) = sign_in(&world.server, tokens)?;
+        let (mut client, channels) = sign_in(&world.server, tokens, self.heard)?;
         let mut running = Running::new(&channels, self)?;
         if let Pace::Window(window) = self.pace {
             for index in (0..tokens.len()).cycle().take(tokens.len() * window) {
@@ -95,17 +124,20 @@ impl Load {
         Ok(Measured {
             name: self.name,
             per_second: count as f64 / took.as_secs_f64(),
+            count,
             cpu_us: cpu * 1e6 / count as f64,
             latency,
             refused: running.refused,
             lost: running.under_way,
+            delivery: running.readers.map(Readers::delivery),
             complaint: running.complaint,
         })
     }
 }
 
-/// Connects everybody, learns their channels from `session:ready`, and leaves the rooms: nothing is delivered.
-fn sign_in(server: &Server, tokens: &[String]) -> Outcome<(Client, Vec<Vec<String>>)> {
+/// Connects everybody, learns their channels from `session:ready`, and unless everything is `heard` leaves the rooms:
+/// nothing is delivered then.
+fn sign_in(server: &Server, tokens: &[String], heard: bool) -> Outcome<(Client, Vec<Vec<String>>)> {
     let hellos: Vec<String> =
         tokens.iter().map(|token| format!(r#"40{{"token":"{token}","protocol":1}}"#)).collect();
     let mut client = Client::with_hello(move |index| hellos[index].clone())?;
@@ -124,6 +156,9 @@ fn sign_in(server: &Server, tokens: &[String]) -> Outcome<(Client, Vec<Vec<Strin
     })?;
     if !ready {
         wait(&mut client, server, "session:ready", take)?;
+    }
+    if heard {
+        return Ok((client, own(channels)));
     }
     for (index, ids) in channels.iter().enumerate() {
         let ids = serde_json::to_string(ids)?;
@@ -186,13 +221,18 @@ impl Running {
         let body = "x".repeat(BODY);
         // Unique per process start and load: nonces of an earlier load would make duplicates.
         let run = uuid::Uuid::now_v7().simple();
-        let template = |channel: &String| {
+        let template = |index: usize, channel: &String| {
+            let body = match load.heard {
+                true => format!("{MARK}{index:03}-{digits} {}", &body[MARK.len() + 5 + ACK_DIGITS..]),
+                false => body.clone(),
+            };
             let request = format!(r#"{{"channel_id":"{channel}","body":"{body}","nonce":"{run}-{digits}"}}"#);
             Template::new(&format!(r#"42{digits}["message:send",{request}]"#), ACK_DIGITS)
         };
         let templates: Vec<Vec<Template>> = channels
             .iter()
-            .map(|ids| ids.iter().map(template).collect::<Outcome<_>>())
+            .enumerate()
+            .map(|(index, ids)| ids.iter().map(|id| template(index, id)).collect::<Outcome<_>>())
             .collect::<Outcome<_>>()?;
         if templates.iter().any(Vec::is_empty) {
             return Err("a sender has no channel".into());
@@ -205,6 +245,7 @@ impl Running {
             count: 0,
             refused: 0,
             complaint: None,
+            readers: load.heard.then(|| Readers::of(channels.len())),
             under_way: 0,
             follow: matches!(load.pace, Pace::Window(_)),
             stopped: false,
@@ -214,12 +255,15 @@ impl Running {
     fn reset(&mut self) {
         self.latency = Histogram::default();
         self.count = 0;
+        if let Some(readers) = &mut self.readers {
+            readers.latency = Histogram::default();
+        }
     }
 
     fn drive(&mut self, client: &mut Client, server: &Server, time: Duration, pace: Pace) -> Outcome<()> {
         let start = Instant::now();
         let mut due = 0_u64;
-        while start.elapsed() < time && !(self.stopped && self.under_way == 0) {
+        while start.elapsed() < time && !(self.stopped && self.under_way == 0 && self.missing() == 0) {
             if let Pace::PerSecond(rate) = pace
                 && !self.stopped
             {
@@ -236,13 +280,22 @@ impl Running {
         Ok(())
     }
 
+    /// Returns how many deliveries of what is stored have not come yet.
+    fn missing(&self) -> u64 {
+        self.readers.as_ref().map_or(0, Readers::missing)
+    }
+
     fn take(&mut self, index: usize, packet: &[u8], now: Instant, lines: &mut Lines) {
-        let Some(ack) = packet.strip_prefix(b"43") else { return };
+        let Some(ack) = packet.strip_prefix(b"43") else {
+            self.readers.iter_mut().for_each(|readers| readers.take(index, packet, now));
+            return;
+        };
         let Some(due) = self.senders[index].answered(number(ack)) else { return };
         self.under_way -= 1;
         if ack[ACK_DIGITS..].starts_with(br#"[{"ok":true"#) {
             self.latency.record(now - due);
             self.count += 1;
+            self.readers.iter_mut().for_each(|readers| readers.stored += 1);
         } else {
             self.refused += 1;
             self.complaint.get_or_insert_with(|| String::from_utf8_lossy(ack).into_owned());
@@ -259,6 +312,7 @@ impl Running {
         let sender = &mut self.senders[index];
         let id = sender.oldest + sender.due.len() as u64;
         sender.due.push_back(Some(due));
+        self.readers.iter_mut().for_each(|readers| readers.due[index].push(due));
         self.under_way += 1;
         let templates = &self.templates[index];
         let template = &templates[id as usize % templates.len()];
@@ -277,3 +331,42 @@ impl Sender {
         Some(due)
     }
 }
+
+impl Readers {
+    fn of(people: usize) -> Self {
+        Self { due: vec![Vec::new(); people], last: vec![0; people], ..Self::default() }
+    }
+
+    fn missing(&self) -> u64 {
+        (self.stored * self.last.len() as u64).saturating_sub(self.got)
+    }
+
+    /// Takes a packet for a reader; only `message:new` matters.
+    fn take(&mut self, reader: usize, packet: &[u8], now: Instant) {
+        let Some(event) = packet.strip_prefix(br#"42["message:new","#) else { return };
+        let Some(body) = after(event, MARK.as_bytes()) else { return };
+        let sender = number(body) as usize;
+        let id = number(&body[4..]);
+        let due = self.due.get(sender).and_then(|all| all.get((id - FIRST_ACK) as usize));
+        let (Some(due), Some(seq)) = (due, after(event, br#""seq":"#)) else { return };
+        self.latency.record(now - *due);
+        self.got += 1;
+        let last = std::mem::replace(&mut self.last[reader], number(seq));
+        if last > 0 && self.last[reader] != last + 1 {
+            self.unordered += 1;
+        }
+    }
+
+    fn delivery(self) -> Delivery {
+        Delivery { count: self.got, lost: self.missing(), latency: self.latency, unordered: self.unordered }
+    }
+}
+
+/// Returns what follows a text for the first time.
+fn after<'a>(bytes: &'a [u8], text: &[u8]) -> Option<&'a [u8]> {
+    let at = bytes.windows(text.len()).position(|window| window == text)?;
+    Some(&bytes[at + text.len()..])
+}
+
+/// What the bodies of heard messages begin with: then come the sender and the id, each with a fixed number of digits.
+const MARK: &str = "from ";

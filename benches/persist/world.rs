@@ -1,6 +1,7 @@
 //! Users, channels, tokens and a server, made with the same commands that a person uses.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -19,7 +20,8 @@ pub struct World {
     pub spread: Vec<String>,
     /// Of those who all send to one channel.
     pub hot: Vec<String>,
-    _directory: TempDir,
+    environment: Vec<(String, String)>,
+    directory: TempDir,
     _postgres: Option<Postgres>,
 }
 
@@ -34,30 +36,49 @@ impl World {
         }
         let seed = directory.path().join("seed.toml");
         std::fs::write(&seed, seed_file()?)?;
-        let imks = || {
-            let mut command = Command::new(imks());
-            command.envs(environment.iter().cloned()).stdin(Stdio::null());
-            command
-        };
+        let imks = || program(&environment);
         run(imks().args(["directory", "import"]).arg(&seed))?;
         let token = |user: String| run(imks().args(["token", &user]));
         let spread = (0..SENDERS).map(|n| token(spread_user(n))).collect::<Outcome<_>>()?;
         let hot = (0..SENDERS).map(|n| token(hot_user(n))).collect::<Outcome<_>>()?;
-        let server = Server::start(|port| {
-            let mut command = imks();
-            command.args(["--listen", &format!("127.0.0.1:{port}")]);
-            command
-        })?;
-        Ok(Self { server, spread, hot, _directory: directory, _postgres: postgres })
+        let server = Server::start(|port| serve(&environment, port))?;
+        Ok(Self { server, spread, hot, environment, directory, _postgres: postgres })
+    }
+
+    /// Returns the directory of this world, which is gone with it.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Kills the server, and starts it again on the same port.
+    pub fn restart(&mut self) -> Outcome<()> {
+        let port = self.server.address.port();
+        self.server.kill()?;
+        self.server = Server::start_on(port, |port| serve(&self.environment, port))?;
+        Ok(())
     }
 }
 
+fn program(environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(imks());
+    command.envs(environment.iter().cloned()).stdin(Stdio::null());
+    command
+}
+
+fn serve(environment: &[(String, String)], port: u16) -> Command {
+    let mut command = program(environment);
+    command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    command
+}
+
 /// The limits of a chat among people would end this load at once.
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("RUST_LOG", "warn"),
+    ("IMKS_LIMIT_CONNECTS", "off"),
     ("IMKS_LIMIT_EVENTS", "off"),
     ("IMKS_LIMIT_SENDS", "off"),
     ("IMKS_LIMIT_SENDS_PER_CHANNEL", "off"),
+    ("IMKS_LIMIT_SESSIONS_PER_USER", "0"),
 ];
 
 fn spread_user(number: usize) -> String {
