@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::{Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::engine::Engine;
+use crate::engine::cors::allow_origin;
 use crate::http::client_address::{self, Network};
 pub use crate::http::config::{AnyBody, BoxFuture, Config, Connections};
 use crate::http::connection::{Connection, Served};
@@ -111,11 +112,23 @@ pub fn routes(
             return others(request, client);
         }
         if let Err(wait) = clients.begin(&request, client) {
-            return Box::pin(std::future::ready(refusal::CROWDED.response_after(wait)));
+            return Box::pin(std::future::ready(crowded(&engine, request.headers(), wait)));
         }
         let engine = engine.clone();
         Box::pin(async move { engine.handle(request, client).await.map(Either::Left) })
     }
+}
+
+/// Returns the answer to a request that may begin no session for so long. A page of another origin that may use the engine
+/// may read it, too: otherwise it would see a network error, and no reason.
+fn crowded(engine: &Engine, request: &HeaderMap, wait: Duration) -> Response<AnyBody> {
+    let mut refused = refusal::CROWDED.response_after(wait);
+    if let Some(cors) = engine.cors().get().filter(|_| request.contains_key(header::ORIGIN)) {
+        let headers = refused.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+        allow_origin(&cors, request, headers);
+    }
+    refused
 }
 
 /// What a listener knows about clients and the proxies before them.

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use imks::engine::Config;
+use imks::engine::config::{Cors, Origins};
 use imks::http::listener;
 use imks::rate_limit::Rate;
 use tokio::io::AsyncReadExt;
@@ -16,8 +17,12 @@ const HANDSHAKE: &str = "/socket.io/?EIO=4&transport=polling";
 
 /// A server that answers `/me` with the address that it takes the client for.
 async fn server(limits: listener::Config) -> Server {
+    serve(Config::default(), limits).await
+}
+
+async fn serve(engine: Config, limits: listener::Config) -> Server {
     let me = |ConnectInfo(client): ConnectInfo<SocketAddr>| async move { client.to_string() };
-    Server::with_routes(Config::default(), limits, Router::new().route("/me", get(me))).await
+    Server::with_routes(engine, limits, Router::new().route("/me", get(me))).await
 }
 
 fn behind_a_proxy() -> listener::Config {
@@ -90,4 +95,19 @@ async fn an_address_begins_so_many_sessions_and_is_told_when_it_may_begin_the_ne
     assert_ne!(asked.status, 429, "a page may ask whether it may");
     let polled = server.request("POST", &session, &[("x-forwarded-for", "203.0.113.9")], "2").await;
     assert_eq!(polled.status, 200, "a session that is there goes on: {}", polled.body);
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_learns_that_its_address_has_begun_too_many_sessions() {
+    let limits = listener::Config { sessions_per_address: Rate::new(1, 1), ..listener::Config::default() };
+    let origins = Origins::List(vec!["https://page.example".into()]);
+    let cors = Some(Cors { origins, ..Cors::default() });
+    let server = serve(Config { cors, ..Config::default() }, limits).await;
+    assert_eq!(server.get(HANDSHAKE).await.status, 200);
+    let refused = server.request("GET", HANDSHAKE, &[("origin", "https://page.example")], "").await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.header("access-control-allow-origin"), Some("https://page.example"));
+    assert_eq!(refused.header("access-control-expose-headers"), Some("Retry-After"));
+    let evil = server.request("GET", HANDSHAKE, &[("origin", "https://evil.example")], "").await;
+    assert_eq!((evil.status, evil.header("access-control-allow-origin")), (429, None));
 }

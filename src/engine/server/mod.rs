@@ -136,7 +136,6 @@ impl Engine {
     }
 
     /// Returns the policy about pages of other origins.
-    #[cfg(feature = "server")]
     pub(crate) fn cors(&self) -> &CurrentCors {
         &self.0.cors
     }
