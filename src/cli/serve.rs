@@ -34,9 +34,16 @@ pub(super) async fn run(
     let mut reloader = Reloader { used: Listing::of(&mut config), read, manager };
     // Before anything is said, because whoever reads it may send one.
     let (mut signals, mut others) = (Signals::new()?, OtherSignals::new()?);
-    let input_ended = args.end_with_input.then(watch_input).transpose()?;
+    let mut input_ended = Box::pin(end_of(args.end_with_input.then(watch_input).transpose()?));
     raise_file_limit();
-    let app = Box::pin(App::start(config)).await?;
+    let app = tokio::select! {
+        app = Box::pin(App::start(config)) => app?,
+        // Nobody is connected yet, and what was begun ends with the process.
+        () = stopped_early(&mut signals, &mut input_ended) => {
+            tracing::info!("stopped before the start was over");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     if app.logs_json() {
         app.log_ready();
     } else {
@@ -45,7 +52,7 @@ pub(super) async fn run(
     reloader.manager.ready();
     let ended = tokio::select! {
         ended = Box::pin(until_stopped(&app, &mut signals, &mut others, &mut reloader)) => ended?,
-        () = end_of(input_ended) => Ended::BySignal,
+        () = &mut input_ended => Ended::BySignal,
     };
     reloader.manager.stopping(drain.delay + drain.deadline + CLOSING);
     tracing::info!(delay = ?drain.delay, deadline = ?drain.deadline, "draining; a second signal ends at once");
@@ -61,6 +68,14 @@ pub(super) async fn run(
             tracing::warn!("second signal: ending without a drain");
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Waits until something says that a server which is starting shall not.
+async fn stopped_early(signals: &mut Signals, input_ended: &mut (impl Future<Output = ()> + Unpin)) {
+    tokio::select! {
+        () = signals.next() => {}
+        () = input_ended => {}
     }
 }
 

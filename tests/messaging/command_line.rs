@@ -401,3 +401,33 @@ async fn a_second_start_on_postgresql_says_nothing_about_tables_that_exist() {
         assert!(output.status.success() && !told.contains("already exists"), "{told}");
     }
 }
+
+#[test]
+fn a_server_that_is_told_to_stop_while_it_starts_stops_at_once() {
+    // A database that takes the connection and never says a word.
+    let database = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://im@{}/imks", database.local_addr().unwrap());
+    for arguments in
+        [&["--listen", "127.0.0.1:0"][..], &["serve", "--end-with-input", "--listen", "127.0.0.1:0"]]
+    {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_imks"))
+            .args(arguments)
+            .env_clear()
+            .env("DATABASE_URL", &url)
+            .env("IMKS_DATABASE_ACQUIRE_TIMEOUT", "10m")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (_silent, _) = database.accept().unwrap();
+        match arguments[0] {
+            "serve" => drop(child.stdin.take()),
+            _ => {
+                let pid = rustix::process::Pid::from_child(&child);
+                rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            }
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{arguments:?}");
+    }
+}
