@@ -10,14 +10,26 @@ impl App {
     /// looks at the keys of tokens.
     ///
     /// # Errors
-    /// [`ImksError::Config`] if the certificate or the filter of the log cannot be used, or an error of the issuer of
-    /// keys; what came before stays in use, and everything else is taken.
+    /// [`ImksError::Config`] if the certificate or the filter of the log cannot be used, an error of the issuer of keys, or
+    /// several of them as one; what came before stays in use, and everything else is taken.
     pub async fn reload(&self, config: &Config) -> ImksResult<()> {
         self.gate.reload(&config.control);
         self.engine.cors().set(config.engine.cors.clone());
         let filter = logging::set_filter(&config.log.filter).map_err(ImksError::Config);
         let keys = self.messaging.reload(&config.messaging).await;
-        self.reload_certificate().and(filter).and(keys)
+        all([self.reload_certificate(), filter, keys])
+    }
+}
+
+/// Returns all errors as one.
+fn all(outcomes: [ImksResult<()>; 3]) -> ImksResult<()> {
+    let mut errors: Vec<ImksError> = outcomes.into_iter().filter_map(Result::err).collect();
+    match errors.len() {
+        0 | 1 => errors.pop().map_or(Ok(()), Err),
+        _ => {
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Err(ImksError::Config(texts.join("; ")))
+        }
     }
 }
 
@@ -69,6 +81,16 @@ mod tests {
         let mut config = Config::default();
         edit(&mut config);
         Listing::of(&mut config)
+    }
+
+    #[test]
+    fn every_part_that_was_not_reloaded_is_told() {
+        let wrong = |text: &str| Err(ImksError::Config(text.into()));
+        assert!(all([Ok(()), Ok(()), Ok(())]).is_ok());
+        let one = all([Ok(()), Err(ImksError::Timeout("the keys")), Ok(())]);
+        assert!(matches!(one, Err(ImksError::Timeout("the keys"))), "{one:?}");
+        let told = all([wrong("no certificate"), wrong("no filter"), Ok(())]).unwrap_err().to_string();
+        assert!(told.contains("no certificate; ") && told.contains("no filter"), "{told}");
     }
 
     #[test]
