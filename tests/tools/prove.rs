@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
-use crate::program::{Ended, Program, on_a_terminal, run};
+use crate::program::{Ended, Program, on_a_terminal, run, within};
 
 /// As short as a proof can be.
 const SHORT: [&str; 4] = ["prove", "--rounds=1", "--load=300ms", "--clients=2"];
@@ -102,6 +102,21 @@ async fn ctrl_c_ends_it_with_what_was_found_and_proves_nothing() {
     assert_eq!(ended.code, Some(130), "{} {}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("nothing is proven"), "{}", ended.stdout);
     assert!(ended.left.is_empty(), "{:?}", ended.left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_is_heard_while_the_server_is_made_and_a_second_one_does_not_wait_for_it() {
+    // A database that takes the connection and never says a word.
+    let database = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://me@{}/x", database.local_addr().unwrap());
+    let mut prove = Program::start(&["prove", "--database", &url]);
+    let (_silent, _) = within(database.accept()).await.unwrap();
+    prove.interrupt().await;
+    prove.says("ending when the server has started").await;
+    prove.interrupt().await;
+    let ended = prove.ended().await;
+    assert_eq!(ended.code, Some(1), "{} {}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("second Ctrl-C") && ended.left.is_empty(), "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

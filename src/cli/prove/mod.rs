@@ -68,10 +68,12 @@ pub(super) async fn run(args: Args) -> ImksResult<ExitCode> {
     let mut signals = Signals::of_tool()?;
     let progress = Progress::new();
     progress.line(&args.first_line());
-    let mut world = Box::pin(World::create(args.clients as usize, args.database.as_deref())).await?;
     let stop = CancellationToken::new();
+    let mut ending = Ending { signals: &mut signals, stop: &stop, progress: &progress };
+    let creating = Box::pin(World::create(args.clients as usize, args.database.as_deref()));
+    let mut world = ending.until(creating, "when the server has started").await?;
     let proving = Box::pin(args.prove(&mut world, &progress, &stop));
-    let proof = until_ended(proving, &mut signals, &stop, &progress).await;
+    let proof = ending.until(proving, "when the history was read").await;
     progress.clear();
     // A server that does not come back, or a history that cannot be read, is worth a look as well.
     let failed = world.had_faults && !stop.is_cancelled();
@@ -92,22 +94,31 @@ pub(super) async fn run(args: Args) -> ImksResult<ExitCode> {
     })
 }
 
-/// Waits for the proof. Ctrl-C ends the writing, after which the history is still read; a second one ends everything.
-async fn until_ended(
-    mut proving: impl Future<Output = ImksResult<Proof>> + Unpin,
-    signals: &mut Signals,
-    stop: &CancellationToken,
-    progress: &Progress,
-) -> ImksResult<Proof> {
-    loop {
-        tokio::select! {
-            proof = &mut proving => return proof,
-            () = signals.next() => {
-                if stop.is_cancelled() {
-                    return Err(ImksError::Timeout("ended by a second Ctrl-C, without a result"));
+/// How Ctrl-C ends a proof: what is being done comes to its end, unless it is pressed again.
+struct Ending<'a> {
+    signals: &'a mut Signals,
+    stop: &'a CancellationToken,
+    progress: &'a Progress,
+}
+
+impl Ending<'_> {
+    /// Waits until some work is done. Ctrl-C cancels `stop`, and says that the end comes `then`; a second one ends
+    /// everything.
+    async fn until<T>(
+        &mut self,
+        mut work: impl Future<Output = ImksResult<T>> + Unpin,
+        then: &str,
+    ) -> ImksResult<T> {
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.signals.next() => {
+                    if self.stop.is_cancelled() {
+                        return Err(ImksError::Timeout("ended by a second Ctrl-C, without a result"));
+                    }
+                    self.progress.line(&format!("ending {then}; Ctrl-C again ends at once"));
+                    self.stop.cancel();
                 }
-                progress.line("ending: the history is still read; Ctrl-C again ends at once");
-                stop.cancel();
             }
         }
     }
@@ -130,7 +141,7 @@ impl Args {
     ) -> ImksResult<Proof> {
         let begun = Instant::now();
         let count = self.clients as usize;
-        let conversation = Conversation::new(count, count);
+        let conversation = Conversation::new(count, count)?;
         let people = Arc::new(Box::pin(self.enter(world, &conversation)).await?);
         progress.line(&format!("the server listens at {}, {count} people are in", world.server.url()));
         let Some(before) = people.iter().map(|person| person.last_seq).max() else {
