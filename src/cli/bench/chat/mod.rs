@@ -6,10 +6,12 @@ pub(in crate::cli) mod ledger;
 pub(in crate::cli) mod people;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use self::ledger::{Ledger, Verdict};
 use self::people::{Conversation, Measure, Person};
@@ -21,8 +23,8 @@ use crate::{ImksError, ImksResult};
 
 pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Outcome> {
     let count = run.plan.clients;
-    let conversation = Conversation::new(count, count);
-    let deliveries = Arc::new(Mutex::new(Histogram::default()));
+    let conversation = Conversation::new(count, count)?;
+    let deliveries = Arc::new(Deliveries::default());
     let people = Box::pin(enter(run, &conversation, channel, &deliveries)).await?;
     run.progress.line(&format!("{count} people have joined"));
     let Some(before) = people.iter().map(|person| person.last_seq).max() else {
@@ -45,9 +47,13 @@ pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Out
     run.progress.line("reading the history back");
     let Some(reader) = people.first() else { return Ok(Outcome::default()) };
     let history = Box::pin(history::read(&reader.socket, &reader.channel_id, before)).await?;
+    if *conversation.acknowledged.borrow() > 0 {
+        // If nothing comes within the time that a delivery may take, the verdict says so.
+        let _ = timeout(run.plan.patience, deliveries.heard.notified()).await;
+    }
     let ledger = conversation.ledger.lock();
     let verdict = ledger.check(before, &history);
-    let delivery_ms = deliveries.lock().percentiles();
+    let delivery_ms = deliveries.took.lock().percentiles();
     Ok(Outcome {
         sent: Some(verdict.sent),
         delivery_ms,
@@ -57,15 +63,30 @@ pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Out
     })
 }
 
+/// The deliveries to readers as they happened.
+#[derive(Default)]
+struct Deliveries {
+    took: Mutex<Histogram>,
+    /// There was one.
+    heard: Notify,
+}
+
+impl Deliveries {
+    fn note(&self, took: Duration) {
+        self.took.lock().record(took);
+        self.heard.notify_one();
+    }
+}
+
 async fn enter(
     run: &Arc<Run>,
     conversation: &Conversation,
     channel: Option<&str>,
-    deliveries: &Arc<Mutex<Histogram>>,
+    deliveries: &Arc<Deliveries>,
 ) -> ImksResult<Vec<Person>> {
     let one = |index| async move {
         let deliveries = deliveries.clone();
-        let on_delivery: Measure = Arc::new(move |_, took| deliveries.lock().record(took));
+        let on_delivery: Measure = Arc::new(move |_, took| deliveries.note(took));
         let begun = Instant::now();
         let (builder, _) = run.crowd.builder(index);
         let person = conversation.enter(builder, index, channel, on_delivery).await?;
@@ -95,8 +116,10 @@ fn are_one<'a>(mut channels: impl Iterator<Item = &'a str>) -> bool {
 }
 
 fn faults(verdict: &Verdict) -> Faults {
+    // A conversation that nobody hears has lost all of it.
+    let unheard = if verdict.seen_live == 0 { verdict.acknowledged } else { 0 };
     Faults {
-        lost: Some(verdict.lost),
+        lost: Some(verdict.lost.max(unheard)),
         duplicates: Some(verdict.doubled + verdict.live_doubled),
         out_of_order: Some(verdict.out_of_order + verdict.live_out_of_order),
         wrong: Some(verdict.moved + verdict.holes),
@@ -130,6 +153,14 @@ const ENTERING_MAX: usize = 50;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_conversation_that_no_reader_hears_is_lost_although_it_is_stored() {
+        let stored = Verdict { sent: 3, acknowledged: 3, in_history: 3, ..Verdict::default() };
+        assert_eq!(faults(&stored).lost, Some(3));
+        assert_eq!(faults(&Verdict { seen_live: 1, ..stored }).lost, Some(0));
+        assert_eq!(faults(&Verdict::default()).lost, Some(0), "nothing was said");
+    }
 
     #[test]
     fn people_in_different_channels_are_no_conversation() {

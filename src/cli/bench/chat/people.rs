@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::super::pacer::Pacer;
 use super::super::plan::Plan;
 use super::ledger::Ledger;
 use crate::cli::bench::failure::failed;
@@ -17,11 +18,13 @@ use crate::cli::terminal::text;
 use crate::client::{Client, ClientBuilder, ClientError, Retry, Socket, nonce};
 use crate::{ImksError, ImksResult};
 
-/// A conversation: the ledger, and how many messages were acknowledged so far. Clones are the same one.
+/// A conversation: the ledger, how many messages were acknowledged so far, and the clock of writers who have a rate.
+/// Clones are the same one.
 #[derive(Clone)]
 pub(in crate::cli) struct Conversation {
     pub(in crate::cli) ledger: Arc<Mutex<Ledger>>,
     pub(in crate::cli) acknowledged: watch::Sender<u64>,
+    pacer: Arc<Pacer>,
 }
 
 /// Somebody who has joined the server.
@@ -44,10 +47,14 @@ struct Heard {
 }
 
 impl Conversation {
-    pub(in crate::cli) fn new(writers: usize, readers: usize) -> Self {
+    /// Begins a conversation.
+    ///
+    /// # Errors
+    /// Those of [`Pacer::start`].
+    pub(in crate::cli) fn new(writers: usize, readers: usize) -> ImksResult<Self> {
         let run = nonce();
         let ledger = Arc::new(Mutex::new(Ledger::new(run, writers, readers)));
-        Self { ledger, acknowledged: watch::Sender::new(0) }
+        Ok(Self { ledger, acknowledged: watch::Sender::new(0), pacer: Arc::new(Pacer::start()?) })
     }
 
     /// Lets somebody join, as the reader `reader`, in the channel of a name, or in their first one.
@@ -109,7 +116,7 @@ impl Conversation {
             let due = plan.due(start, writer, writers, sent);
             if let Some(due) = due {
                 tokio::select! {
-                    () = tokio::time::sleep_until(due) => {}
+                    () = self.pacer.until(due) => {}
                     () = stop.cancelled() => break,
                 }
             }
