@@ -1,7 +1,9 @@
 # One word per habit. CI runs the same words.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt doc bench fuzz audit image release clean
+WHO ?= ann
+
+.PHONY: help run chat certificate test lint fmt doc bench fuzz audit image release clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -10,6 +12,13 @@ help: ## this list
 run: ## build and start a complete server, no configuration; ARGS="--listen 0.0.0.0:3000" adds options
 	@echo "Building imks (debug; the first build takes some minutes; 'make release' makes the fast one) ..."
 	@cargo run -- $(ARGS)
+
+chat: ## chat with that server on the terminal; WHO=ben is somebody else, ARGS="--channel general" adds options
+	@cargo build --quiet
+	@IMKS_TOKEN="$$(target/debug/imks token $(WHO))" target/debug/imks chat http://127.0.0.1:3000 $(ARGS)
+
+certificate: ## a certificate for development in ./certs; ARGS="--name chat.test" adds options
+	@cargo run --quiet -- certificate $(ARGS)
 
 test: ## install or start what is missing, then run every check and every test
 	@tests/run

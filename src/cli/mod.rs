@@ -4,6 +4,7 @@ mod admin;
 mod backup;
 #[cfg(feature = "tools")]
 mod bench;
+mod certificate;
 #[cfg(feature = "tools")]
 mod chat;
 mod check_config;
@@ -81,6 +82,8 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Print a configuration file to begin with
     Config(config::Args),
+    /// Make a certificate for development, with an authority to trust
+    Certificate(certificate::Args),
     /// Print a token for a user of the embedded directory, for development
     Token(token::Args),
     /// Manage the API keys of back ends
@@ -156,6 +159,7 @@ fn run(arguments: Arguments, handler: Option<Handler>) -> ImksResult<ExitCode> {
         Command::Config(args) => return config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => return completions::run(args).map(|()| ExitCode::SUCCESS),
         Command::Admin(args) => return admin::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Certificate(args) => return certificate::run(args).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "tools")]
         Command::Doctor(args) => return doctor::run(args),
         #[cfg(feature = "tools")]
@@ -227,7 +231,11 @@ async fn execute(
             let mut signals = serve::Signals::new()?;
             Box::pin(core::run(&config, async move { signals.next().await })).await?;
         }
-        Command::Version | Command::Admin(_) | Command::Config(_) | Command::Completions(_) => {}
+        Command::Version
+        | Command::Admin(_)
+        | Command::Certificate(_)
+        | Command::Config(_)
+        | Command::Completions(_) => {}
         #[cfg(feature = "tools")]
         Command::Doctor(_) | Command::Chat(_) | Command::Top(_) => {}
     }
