@@ -48,9 +48,19 @@ async fn a_server_that_is_well_passes_every_check_and_the_exit_code_is_0() {
         "{}",
         ended.out
     );
-    for name in
-        ["tcp", "http", "polling", "websocket", "upgrade", "cors", "token", "sign-in", "receive", "close"]
-    {
+    for name in [
+        "tcp",
+        "http",
+        "polling",
+        "websocket",
+        "upgrade",
+        "cors",
+        "token",
+        "sign-in",
+        "broadcast",
+        "members",
+        "close",
+    ] {
         let is_well = |line: &str| line.starts_with("ok ") && line.contains(&format!(" {name} "));
         assert!(ended.out.lines().any(is_well), "{name} is not well: {}", ended.out);
     }
@@ -59,16 +69,25 @@ async fn a_server_that_is_well_passes_every_check_and_the_exit_code_is_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_message_of_the_doctor_is_deleted_at_once() {
+async fn the_messages_of_the_doctor_are_seen_twice_and_deleted_at_once() {
     let server = TestServer::start(Kind::Sqlite).await;
     let (url, token) = (format!("http://{}", server.addr()), server.token("ann").await);
     let ended = imks(&["doctor", &url, "--token", &token, "--channel", "general", "--json"]).await;
-    assert_eq!(ended.code, Some(0), "{}", ended.out);
+    let report = ended.json();
+    assert_eq!(ended.code, Some(0), "{report}");
+    for (name, found) in [
+        ("send", "3 messages are stored"),
+        ("receive", "all came as events, in their order"),
+        ("broadcast", "a second connection got them too"),
+        ("members", "1 online, this user among them"),
+    ] {
+        assert_eq!(check(&report, name)["found"], found, "{report}");
+    }
     let mut client = server.client("bob").await;
     let channel = super::server::first_channel(&client);
     let history = client.ok("history", serde_json::json!({ "channel_id": channel })).await;
     let messages = history["messages"].as_array().unwrap();
-    assert!(messages.len() == 1 && !messages[0]["deleted_at"].is_null(), "{history}");
+    assert!(messages.len() == 3 && messages.iter().all(|it| !it["deleted_at"].is_null()), "{history}");
     server.stop().await;
 }
 
@@ -195,6 +214,18 @@ async fn a_proxy_that_buffers_is_told() {
     let ended = imks(&["doctor", &url, "--json"]).await;
     assert_fault(&ended, "polling", "buffers");
     assert_fault(&ended, "websocket", "buffers");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_cuts_quiet_connections_is_told_to_who_watches() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (url, token) =
+        (format!("http://{}", proxy(server.addr(), Fault::CutsQuiet).await), server.token("ann").await);
+    let ended = imks(&["doctor", &url, "--token", &token, "--watch", "30s", "--json"]).await;
+    assert_fault(&ended, "watch", "cuts connections on which nothing happens");
+    let report = ended.json();
+    assert!(check(&report, "watch")["do"].as_str().unwrap().contains("idle time of the proxy"), "{report}");
     server.stop().await;
 }
 

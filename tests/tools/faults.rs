@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
@@ -21,7 +22,12 @@ pub enum Fault {
     DropsUpgrade,
     /// It holds back what it has until there is more: answers to waiting requests, and WebSocket frames.
     Buffers,
+    /// It cuts a WebSocket on which nothing happens for a while.
+    CutsQuiet,
 }
+
+/// How long nothing may happen.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Starts a proxy with a fault in front of a server.
 pub async fn proxy(target: SocketAddr, fault: Fault) -> SocketAddr {
@@ -43,7 +49,7 @@ async fn pass(mut client: TcpStream, target: SocketAddr, fault: Fault) {
     let is_waiting = request.starts_with("GET") && request.contains("sid=");
     let request = match fault {
         Fault::DropsUpgrade => without_upgrade(&request),
-        Fault::Buffers => request,
+        Fault::Buffers | Fault::CutsQuiet => request,
     };
     server.write_all(request.as_bytes()).await.unwrap();
     match fault {
@@ -53,9 +59,28 @@ async fn pass(mut client: TcpStream, target: SocketAddr, fault: Fault) {
             client.write_all(answer.as_bytes()).await.unwrap();
             std::future::pending().await
         }
-        Fault::Buffers | Fault::DropsUpgrade => {
+        Fault::CutsQuiet if is_upgrade => until_quiet(client, server).await,
+        Fault::Buffers | Fault::DropsUpgrade | Fault::CutsQuiet => {
             // Either side may end it.
             let _ = copy_bidirectional(&mut client, &mut server).await;
+        }
+    }
+}
+
+/// Passes bytes on until nothing happens for a while, or a side ends.
+async fn until_quiet(client: TcpStream, server: TcpStream) {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let (mut question, mut answer) = ([0; 4096], [0; 4096]);
+    loop {
+        let passed = tokio::select! {
+            Ok(count @ 1..) = from_client.read(&mut question) => to_server.write_all(&question[..count]).await,
+            Ok(count @ 1..) = from_server.read(&mut answer) => to_client.write_all(&answer[..count]).await,
+            () = tokio::time::sleep(QUIET) => return,
+            else => return,
+        };
+        if passed.is_err() {
+            return;
         }
     }
 }

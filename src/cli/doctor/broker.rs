@@ -12,7 +12,7 @@ use fred::types::{Builder, InfoKind};
 use tokio::time::{Instant, timeout};
 
 use super::report::{Fault, Outcome};
-use super::{ANSWER_MAX, Doctor, advice};
+use super::{ANSWER_MAX, Doctor, advice, in_vain};
 use crate::bus::Pipe;
 use crate::cli::terminal;
 use crate::node::NodeId;
@@ -90,7 +90,7 @@ async fn connect(
     }
     let found = match pipe.ping().await {
         Err(error) => terminal::causes(&error),
-        Ok(()) => "no connection within 5 s".into(),
+        Ok(()) => in_vain("no connection"),
     };
     close(&*pipe).await;
     (None, Outcome::Failed(unreachable(name, &found)))
@@ -169,7 +169,7 @@ async fn open_redis(config: Config) -> Result<(Client, String), Fault> {
     match timeout(ANSWER_MAX, Box::pin(ask_redis(config))).await {
         Ok(Ok(asked)) => Ok(asked),
         Ok(Err(error)) => Err(unreachable("Redis", &plain(error.details()))),
-        Err(_) => Err(unreachable("Redis", "no answer within 5 s")),
+        Err(_) => Err(unreachable("Redis", &in_vain("no answer"))),
     }
 }
 
@@ -284,7 +284,7 @@ async fn nats_version(servers: &[ServerAddr]) -> Result<String, Fault> {
             ))
         }
         Ok(Err(error)) => Err(unreachable("NATS", &advice::excerpt(&error.to_string()))),
-        Err(_) => Err(unreachable("NATS", "no answer within 5 s")),
+        Err(_) => Err(unreachable("NATS", &in_vain("no answer"))),
     }
 }
 

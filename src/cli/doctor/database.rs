@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use super::report::{Fault, Outcome};
-use super::{ANSWER_MAX, Doctor, advice};
+use super::{ANSWER_MAX, Doctor, advice, in_vain};
 use crate::cli::terminal;
 use crate::models::Db;
 use crate::models::db::Config;
@@ -85,7 +85,7 @@ async fn write(db: &Db) -> (Option<()>, Outcome) {
     match timeout(ANSWER_MAX, db.try_write()).await {
         Ok(Ok(())) => (Some(()), Outcome::Good("a row was written, and taken back".into())),
         Ok(Err(error)) => (None, Outcome::Failed(unwritable(&terminal::causes(&error)))),
-        Err(_) => (None, Outcome::Failed(unwritable("no answer within 5 s"))),
+        Err(_) => (None, Outcome::Failed(unwritable(&in_vain("no answer")))),
     }
 }
 

@@ -187,7 +187,10 @@ pub(super) async fn poll(route: &Route, handshake: &Handshake) -> (Option<()>, O
 /// Opens a WebSocket and waits for the first packet.
 pub(super) async fn websocket(route: &Route) -> (Option<()>, Outcome) {
     match timeout(ANSWER_MAX, open_websocket(route)).await {
-        Err(_) => (None, Outcome::Failed(advice::held_back("the answer to a WebSocket request", 5))),
+        Err(_) => (
+            None,
+            Outcome::Failed(advice::held_back("the answer to a WebSocket request", ANSWER_MAX.as_secs())),
+        ),
         Ok(Err(fault)) => (None, Outcome::Failed(fault)),
         Ok(Ok(text)) => (Some(()), Outcome::Good(text)),
     }

@@ -3,6 +3,7 @@
 mod advice;
 mod broker;
 mod database;
+mod exchange;
 mod http;
 mod network;
 mod page;
@@ -46,7 +47,7 @@ pub(super) struct Args {
     /// A token to sign in with
     #[arg(long, env = "IMKS_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A channel, by name or id, to send a message to, which is deleted at once
+    /// A channel, by name or id, to send three messages to, which are deleted at once
     #[arg(long)]
     channel: Option<String>,
     /// The origin of a web page that must be able to connect, for example `https://chat.example`
@@ -164,6 +165,11 @@ impl Doctor {
             (true, false) => ExitCode::FAILURE,
         })
     }
+}
+
+/// Returns that something did not come in time.
+fn in_vain(what: &str) -> String {
+    format!("{what} within {} s", ANSWER_MAX.as_secs())
 }
 
 /// How long any one answer may take.

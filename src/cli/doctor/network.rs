@@ -111,7 +111,12 @@ pub(super) async fn secure(
             let shown = timeout(ANSWER_MAX, untrusted(address, socket)).await.ok().flatten();
             return (None, Outcome::Failed(advice::tls(&address.host, &error, shown.as_deref())));
         }
-        Err(_) => return (None, Outcome::Failed(advice::held_back("the answer to the TLS handshake", 5))),
+        Err(_) => {
+            return (
+                None,
+                Outcome::Failed(advice::held_back("the answer to the TLS handshake", ANSWER_MAX.as_secs())),
+            );
+        }
     };
     let session = stream.get_ref().1;
     let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");

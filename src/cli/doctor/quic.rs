@@ -10,7 +10,7 @@ use wtransport::{ClientConfig, Endpoint};
 
 use super::network::Route;
 use super::report::{Fault, Outcome};
-use super::{ANSWER_MAX, advice};
+use super::{ANSWER_MAX, advice, in_vain};
 use crate::cli::terminal;
 use crate::client::{ClientBuilder, ClientError, Reconnect, TransportKind, Transports};
 
@@ -19,7 +19,7 @@ pub(super) async fn examine(route: &Route) -> (Option<()>, Outcome) {
     match timeout(ANSWER_MAX, open(route)).await {
         Ok(Ok(())) => (Some(()), Outcome::Good("a session was opened over UDP".into())),
         Ok(Err(error)) => (None, Outcome::Failed(advice::quic(&error))),
-        Err(_) => (None, Outcome::Failed(advice::quic("no answer over UDP within 5 s"))),
+        Err(_) => (None, Outcome::Failed(advice::quic(&in_vain("no answer over UDP")))),
     }
 }
 

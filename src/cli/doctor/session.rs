@@ -1,4 +1,4 @@
-//! The checks of `imks doctor` as a user: sign-in, ping, channels, a message there and back, and the end.
+//! The checks of `imks doctor` as a user: sign-in, channels, ping, messages there and back, and the end.
 
 use std::time::Duration;
 
@@ -6,20 +6,22 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::report::{Fault, Outcome};
-use super::{ANSWER_MAX, Doctor, advice};
+use super::{ANSWER_MAX, Doctor, advice, exchange, in_vain};
 use crate::ImksResult;
 use crate::cli::terminal;
 use crate::client::{
     Client, ClientBuilder, ClientError, ClientEvent, EventStream, Events, Reconnect, Socket, Transports,
-    nonce,
 };
 
 /// The checks of a session after the sign-in.
-pub(super) const LATER: [&str; 6] = ["channels", "ping", "send", "receive", "watch", "close"];
+pub(super) const LATER: [&str; 8] =
+    ["channels", "ping", "send", "receive", "broadcast", "members", "watch", "close"];
 
 /// How a user signs in, and what they do.
 pub(super) struct Visit<'a> {
     pub(super) builder: ClientBuilder,
+    /// For a second connection of the same user.
+    pub(super) second: ClientBuilder,
     pub(super) channel: Option<&'a str>,
     pub(super) watch: Option<Duration>,
 }
@@ -36,7 +38,7 @@ pub(super) async fn upgrade(builder: ClientBuilder) -> (Option<()>, Outcome) {
         Ok(()) => match timeout(ANSWER_MAX, switched(&mut events)).await {
             Ok(Some(transport)) => Outcome::Good(format!("{transport} took over from polling")),
             Ok(None) => Outcome::Failed(not_upgraded("the connection ended")),
-            Err(_) => Outcome::Failed(not_upgraded("no WebSocket took over within 5 s")),
+            Err(_) => Outcome::Failed(not_upgraded(&in_vain("no WebSocket took over"))),
         },
     };
     client.close().await;
@@ -61,7 +63,7 @@ fn not_upgraded(found: &str) -> Fault {
     )
 }
 
-fn broken(error: &ClientError) -> Fault {
+pub(super) fn broken(error: &ClientError) -> Fault {
     match error {
         ClientError::Refused(refusal) => advice::refusal(refusal.code(), &advice::excerpt(&refusal.message)),
         error => Fault::new(
@@ -88,7 +90,7 @@ pub(super) async fn visit(doctor: &mut Doctor, visit: Visit<'_>) -> ImksResult<(
     };
     doctor.check("channels", async { channels(&ready) }).await?;
     doctor.check("ping", ping(&socket)).await?;
-    exchange(doctor, &socket, &ready, visit.channel).await?;
+    Box::pin(exchange::examine(doctor, &socket, &ready, visit.channel, visit.second)).await?;
     match visit.watch {
         Some(time) => drop(doctor.check("watch", watch(&mut events, time)).await?),
         None => doctor.skip(&["watch"], "give --watch 90s to see whether a quiet connection is cut")?,
@@ -151,95 +153,6 @@ async fn ping(socket: &Socket) -> (Option<()>, Outcome) {
     }
 }
 
-/// Sends a message, waits for it as all members get it, and deletes it.
-async fn exchange(
-    doctor: &mut Doctor,
-    socket: &Socket,
-    ready: &Value,
-    wanted: Option<&str>,
-) -> ImksResult<()> {
-    let Some(wanted) = wanted else {
-        return doctor
-            .skip(&["send", "receive"], "give --channel NAME to send a message, which is deleted at once");
-    };
-    let all = ready["channels"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let found = all.iter().find(|channel| channel["name"] == wanted || channel["channel_id"] == wanted);
-    let Some(channel) = found.and_then(|channel| channel["channel_id"].as_str()) else {
-        let fault = Fault::new(
-            format!("no channel {}", advice::excerpt(wanted)),
-            "the user is no member of it, or there is none",
-            "take one of the line `channels`",
-        );
-        doctor.check("send", async { (None::<()>, Outcome::Failed(fault)) }).await?;
-        return doctor.skip(&["receive"], "nothing was sent");
-    };
-    let nonce = nonce();
-    let mut incoming: EventStream<Value> = socket.stream("message:new");
-    let Some(message) = doctor.check("send", send(socket, channel, &nonce)).await? else {
-        return doctor.skip(&["receive"], "nothing was sent");
-    };
-    doctor.check("receive", receive(&mut incoming, &nonce)).await?;
-    drop(incoming);
-    let removal = json!({ "channel_id": channel, "message_id": message });
-    match socket.ask::<Value>("message:delete", &(removal,)).timeout(ANSWER_MAX).await {
-        Ok(answer) if answer["ok"] == true => Ok(()),
-        _ => doctor
-            .check("delete", async {
-                let fault =
-                    Fault::new("the message is still there", "it was not deleted", "delete it by hand");
-                (None::<()>, Outcome::Warned(fault))
-            })
-            .await
-            .map(drop),
-    }
-}
-
-async fn send(socket: &Socket, channel: &str, nonce: &str) -> (Option<Value>, Outcome) {
-    let message =
-        json!({ "channel_id": channel, "body": "imks doctor was here", "nonce": nonce, "flags": SILENT });
-    match socket.ask::<Value>("message:send", &(message,)).timeout(ANSWER_MAX).await {
-        Ok(answer) if answer["ok"] == true => {
-            (Some(answer["data"]["message"]["id"].clone()), Outcome::Good("stored".into()))
-        }
-        Ok(answer) => {
-            let error = &answer["error"];
-            let fault = Fault::new(
-                format!(
-                    "{}: {}",
-                    error["code"].as_str().unwrap_or("refused"),
-                    advice::excerpt(error["message"].as_str().unwrap_or_default())
-                ),
-                "the server does not take a message of this user in this channel",
-                "look up the code under \"Error codes\" in docs/protocol.md",
-            );
-            (None, Outcome::Failed(fault))
-        }
-        Err(error) => (None, Outcome::Failed(broken(&error))),
-    }
-}
-
-async fn receive(incoming: &mut EventStream<Value>, nonce: &str) -> (Option<()>, Outcome) {
-    let waiting = async {
-        while let Some(message) = incoming.next().await {
-            if message.is_ok_and(|message| message["nonce"] == nonce) {
-                return true;
-            }
-        }
-        false
-    };
-    match timeout(ANSWER_MAX, waiting).await {
-        Ok(true) => (Some(()), Outcome::Good("the message came as an event".into())),
-        _ => {
-            let fault = Fault::new(
-                "the message did not come as an event",
-                "it was stored, and not delivered to this connection",
-                "look at imks_bus_messages_dropped_total and at the log of the server",
-            );
-            (None, Outcome::Failed(fault))
-        }
-    }
-}
-
 /// Waits to see whether the connection lasts.
 async fn watch(events: &mut Events, time: Duration) -> (Option<()>, Outcome) {
     let started = tokio::time::Instant::now();
@@ -271,7 +184,5 @@ async fn watch(events: &mut Events, time: Duration) -> (Option<()>, Outcome) {
     }
 }
 
-/// The flag of a message that notifies nobody.
-const SILENT: u32 = 1;
 /// The most names of channels that are shown.
 const NAMES_SHOWN: usize = 8;

@@ -50,7 +50,7 @@ pub(super) async fn examine(doctor: &mut Doctor, url: &str, args: &Args) -> Imks
         Some(origin) => drop(doctor.check("cors", page::examine(&route, origin)).await?),
         None => doctor.skip(&["cors"], "give --origin https://… to ask for a web page")?,
     }
-    sign_in(doctor, args, is_polling || is_websocket, builder()?).await
+    sign_in(doctor, args, is_polling || is_websocket, builder).await
 }
 
 /// Makes the checks below HTTP. Returns nothing if one failed.
@@ -155,14 +155,20 @@ async fn over_udp(doctor: &mut Doctor, route: &Route, udp: Udp<'_>) -> ImksResul
     }
 }
 
-async fn sign_in(doctor: &mut Doctor, args: &Args, is_open: bool, builder: ClientBuilder) -> ImksResult<()> {
+async fn sign_in(
+    doctor: &mut Doctor,
+    args: &Args,
+    is_open: bool,
+    builder: impl Fn() -> ImksResult<ClientBuilder>,
+) -> ImksResult<()> {
     let why = match (is_open, &args.token) {
         (true, Some(text)) => {
-            let builder = builder.auth(&serde_json::json!({
+            let auth = serde_json::json!({
                 "token": text.trim(),
                 "client": { "name": "imks doctor", "version": env!("CARGO_PKG_VERSION") },
-            }));
-            let visit = Visit { builder, channel: args.channel.as_deref(), watch: args.watch };
+            });
+            let (builder, second) = (builder()?.auth(&auth), builder()?.auth(&auth));
+            let visit = Visit { builder, second, channel: args.channel.as_deref(), watch: args.watch };
             return session::visit(doctor, visit).await;
         }
         (true, None) => "give --token or IMKS_TOKEN to sign in",
