@@ -132,9 +132,12 @@ impl Crowd {
         stop: &CancellationToken,
         prepare: impl Fn(usize, &Socket) + Copy,
     ) -> ImksResult<Vec<Member>> {
-        let joining = stream::iter(0..count).map(|index| self.join(index, prepare)).buffered(CONNECTING_MAX);
-        let joined = joining.take_until(stop.cancelled()).collect::<Vec<_>>().await;
-        let members: Vec<Member> = joined.into_iter().filter_map(Result::ok).collect();
+        let one = |index| async move { (index, self.join(index, prepare).await) };
+        // One that takes long holds up no other.
+        let joining = stream::iter(0..count).map(one).buffer_unordered(CONNECTING_MAX);
+        let mut joined: Vec<_> = joining.take_until(stop.cancelled()).collect().await;
+        joined.sort_by_key(|(index, _)| *index);
+        let members: Vec<Member> = joined.into_iter().filter_map(|(_, member)| member.ok()).collect();
         match self.links.last_error() {
             Some(error) if members.is_empty() => {
                 Err(failed(format!("joining {} at {}", self.namespace, self.place()), error))

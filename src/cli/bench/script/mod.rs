@@ -2,6 +2,7 @@
 //! read, and a mistake is told with its line and with what is allowed there.
 
 pub(super) mod player;
+mod ramp;
 mod scene;
 mod step;
 mod values;

@@ -4,12 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
+use super::ramp::Ramp;
 use super::scene::Scene;
 use super::step::{Arg, Expecting, Joining, Sending, Step};
 use super::{Phase, Script};
@@ -70,7 +71,8 @@ struct Heard {
 /// # Errors
 /// The failure of the last client if not one could connect.
 pub(in crate::cli::bench) async fn run(run: &Arc<Run>, script: &Arc<Script>) -> ImksResult<Outcome> {
-    let players = gather(run, script).await?;
+    let ramp = Ramp::new(script.ramp);
+    let players = gather(run, script, &ramp).await?;
     run.progress.line(&format!("{} clients have joined", players.len()));
     run.begin();
     let mut phases = Vec::new();
@@ -98,21 +100,17 @@ pub(in crate::cli::bench) async fn run(run: &Arc<Run>, script: &Arc<Script>) -> 
         player.member.client.close().await;
     }
     let faults = Faults { lost: Some(sum.lost), unsure: Some(sum.unsure), ..Faults::default() };
-    let notes =
-        vec!["duplicates, order and wrong answers: a scenario from a file does not look for them".into()];
+    let mut notes = vec![UNSEEN.into()];
+    notes.extend(ramp.note(run.plan.clients));
     Ok(Outcome { faults, notes, phases, ..Outcome::default() })
 }
 
 /// Connects the clients, as many per second as the scenario says.
-async fn gather(run: &Arc<Run>, script: &Script) -> ImksResult<Vec<Arc<Player>>> {
-    let start = Instant::now();
+async fn gather(run: &Arc<Run>, script: &Script, ramp: &Ramp) -> ImksResult<Vec<Arc<Player>>> {
     let expected = script.expected();
     let one = |number: usize| {
         let expected = &expected;
         async move {
-            if let Some(ramp) = script.ramp {
-                sleep_until(due(start, ramp, (0, 1), number as u64)).await;
-            }
             let ear = Arc::new(Ear::default());
             let hearing = ear.clone();
             let listen = move |_: usize, socket: &Socket| {
@@ -124,9 +122,10 @@ async fn gather(run: &Arc<Run>, script: &Script) -> ImksResult<Vec<Arc<Player>>>
             Some(Arc::new(Player { number, member, ear, state: Mutex::new(state) }))
         }
     };
-    let joining = stream::iter(0..run.plan.clients).map(one).buffered(JOINING_MAX);
-    let joined: Vec<_> = joining.take_until(run.stop.cancelled()).collect().await;
-    let players: Vec<_> = joined.into_iter().flatten().collect();
+    let joining = ramp.begin(run.plan.clients, one).take_until(run.stop.cancelled());
+    let joined: Vec<_> = joining.collect().await;
+    let mut players: Vec<_> = joined.into_iter().flatten().collect();
+    players.sort_by_key(|player| player.number);
     match run.crowd.links.last_error() {
         Some(error) if players.is_empty() => {
             Err(failed(format!("joining {} at {}", run.crowd.namespace, run.crowd.place()), error))
@@ -391,8 +390,7 @@ impl Dice {
     }
 }
 
-/// The maximum number of clients of a scenario that connect at the same time.
-const JOINING_MAX: usize = 100;
+const UNSEEN: &str = "duplicates, order and wrong answers: a scenario from a file does not look for them";
 
 /// The maximum number of events of one name that wait for an `expect`. Further ones are not counted.
 const HEARD_MAX: usize = 1_024;
