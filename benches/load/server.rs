@@ -11,8 +11,6 @@ use super::Outcome;
 
 /// How long a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
-/// `USER_HZ`: the unit of CPU times in /proc, the same on every Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running server; killed when dropped.
 pub struct Server {
@@ -52,7 +50,7 @@ impl Server {
         Ok(())
     }
 
-    /// User and system time of all its threads, past and present, in seconds.
+    /// User and system time of its living threads, in seconds.
     pub fn cpu(&self) -> Outcome<f64> {
         cpu(self.child.id())
     }
@@ -71,12 +69,17 @@ impl Drop for Server {
     }
 }
 
-/// User and system time of a process, in seconds.
+/// User and system time of the living threads of a process, in seconds, by the clock of the scheduler: `/proc/PID/stat` counts in
+/// hundredths of a second, which is coarse for a server with little to do.
 pub fn cpu(pid: u32) -> Outcome<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the name in parentheses, which may hold spaces; utime and stime are fields 14 and 15.
-    let (_, rest) = stat.rsplit_once(')').ok_or("no name in stat")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-    Ok(ticks / TICKS_PER_SECOND)
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let Ok(stat) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        nanos += stat.split_whitespace().next().ok_or("no time in schedstat")?.parse::<u64>()?;
+    }
+    match nanos {
+        0 => Err("this kernel tells no times of threads (schedstat)".into()),
+        nanos => Ok(nanos as f64 / 1e9),
+    }
 }

@@ -23,9 +23,18 @@ pub fn short_engine() -> engine::Config {
     }
 }
 
-/// Defaults.
-pub fn server() -> ImksResult<Server> {
-    Server::builder(socket::Config::default()).namespace("/", events).build()
+/// Defaults. With a delay, `echo` waits for it before it acks.
+pub fn server(delay: Duration) -> ImksResult<Server> {
+    let described = move |namespace: &mut NamespaceBuilder| {
+        events(namespace);
+        if !delay.is_zero() {
+            namespace.on("echo", move |event| async move {
+                tokio::time::sleep(delay).await;
+                echo(event);
+            });
+        }
+    };
+    Server::builder(socket::Config::default()).namespace("/", described).build()
 }
 
 /// CONNECT within 5 s.
@@ -35,15 +44,17 @@ pub fn short_server() -> ImksResult<Server> {
 }
 
 fn events(namespace: &mut NamespaceBuilder) {
-    namespace.on_sync("echo", |mut event| {
-        if let Some(ack) = event.take_ack() {
-            report(ack.send_args(event.args()));
-        }
-    });
+    namespace.on_sync("echo", echo);
     namespace.on_sync("back", |event| report(event.socket().emit_args("back", event.args())));
     namespace.on_sync("join", |event| with_room(event, |event, room| event.socket().join(room)));
     namespace.on_sync("leave", |event| with_room(event, |event, room| event.socket().leave(room)));
     namespace.on_sync("broadcast", |event| report(broadcast(&event)));
+}
+
+fn echo(mut event: Event) {
+    if let Some(ack) = event.take_ack() {
+        report(ack.send_args(event.args()));
+    }
 }
 
 fn with_room(mut event: Event, act: impl Fn(&Event, &str)) {

@@ -14,6 +14,7 @@ mod soak;
 mod socket_profiles;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use imks::engine::{self, Engine};
@@ -48,6 +49,9 @@ struct Args {
     /// Name of the cluster in the broker.
     #[arg(long, default_value = "conformance")]
     prefix: String,
+    /// Milliseconds after which `load` answers an `echo`.
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
     /// Name of this node, for `cluster` and `cluster-recovery`.
     #[arg(long, default_value = "node")]
     name: String,
@@ -93,13 +97,13 @@ impl Args {
                 let engine = engine::Config { node: Some(server.node()), ..load::engine() };
                 Ok((engine, Application::Socket(server)))
             }
-            profile => profile.parts(),
+            profile => profile.parts(Duration::from_millis(self.delay_ms)),
         }
     }
 }
 
 impl Profile {
-    fn parts(self) -> imks::ImksResult<(engine::Config, Application)> {
+    fn parts(self, delay: Duration) -> imks::ImksResult<(engine::Config, Application)> {
         Ok(match self {
             Self::Cluster | Self::ClusterRecovery => {
                 return Err(imks::ImksError::Internal("a cluster needs its arguments"));
@@ -121,7 +125,7 @@ impl Profile {
             Self::SocketClient => {
                 (socket_profiles::client_engine(), Application::Socket(socket_profiles::client()?))
             }
-            Self::Load => (load::engine(), Application::Socket(load::server()?)),
+            Self::Load => (load::engine(), Application::Socket(load::server(delay)?)),
             Self::ShortDeadlines => (load::short_engine(), Application::Socket(load::short_server()?)),
             Self::Soak => (soak::engine(), Application::Soak(soak::server(socket::Parser::Default)?)),
             Self::SoakMsgpack => (soak::engine(), Application::Soak(soak::server(socket::Parser::MsgPack)?)),

@@ -42,6 +42,9 @@ pub(in crate::cli) struct Args {
     /// How long events are sent, for example 30s or 5m
     #[arg(long, value_parser = plan::time)]
     pub(super) duration: Option<Duration>,
+    /// How long events are sent before anything is measured: --duration begins after it
+    #[arg(long, value_name = "TIME", requires = "duration", value_parser = plan::time)]
+    pub(super) warm_up: Option<Duration>,
     #[arg(long, value_enum, default_value = "websocket")]
     pub(super) transport: Transport,
     /// The UDP port of --transport quic, if it is not that of the address
@@ -117,6 +120,7 @@ impl Args {
             ("--window", self.window.is_some()),
             ("--room-size", self.room_size.is_some()),
             ("--channel", self.channel.is_some()),
+            ("--warm-up", self.warm_up.is_some()),
         ];
         match given.into_iter().find(|(_, is_given)| *is_given) {
             Some((option, _)) => Err(ImksError::invalid(option, "the file of the scenario says that")),
@@ -136,6 +140,9 @@ impl Args {
         }
         if is_chat && self.window() > 1 {
             return refuse("--window", "in `chat` each message waits for the one before: use more --clients");
+        }
+        if is_chat && self.warm_up.is_some() {
+            return refuse("--warm-up", "in `chat` everything that is acknowledged counts");
         }
         if is_chat && self.namespace != "/" {
             return refuse("--namespace", "imks has its messages in /");
@@ -272,7 +279,8 @@ impl Args {
         }
         let what = if self.scenario == Scenario::Connect { "connections" } else { "messages" };
         let messages = self.messages().map_or(what.into(), |messages| format!("{messages} {what} each"));
-        let time = self.duration.map(|time| format!(" for {}", time.show())).unwrap_or_default();
+        let warm_up = self.warm_up.map(|time| format!(" after {}", time.show())).unwrap_or_default();
+        let time = self.duration.map(|time| format!(" for {}{warm_up}", time.show())).unwrap_or_default();
         let bytes = match self.has_one_size() {
             true => format!(" of {} bytes", self.message_size()),
             false => String::new(),

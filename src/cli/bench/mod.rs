@@ -148,7 +148,8 @@ impl Args {
         let crowd = Crowd { url, transport, quic_port, tls, namespace, tokens, links };
         let (meter, tasks, stop) = (Meter::default(), TaskTracker::new(), CancellationToken::new());
         let (pacer, duration) = (Pacer::start()?, self.duration);
-        Ok(Run { plan, duration, crowd, meter, pacer, progress, tasks, stop })
+        let warm_up = self.warm_up.unwrap_or_default();
+        Ok(Run { plan, duration, warm_up, crowd, meter, pacer, progress, tasks, stop })
     }
 
     async fn scenario(&self, run: &Arc<Run>) -> ImksResult<Outcome> {

@@ -1,5 +1,6 @@
 //! A run of a scenario: what its clients share, and what they have measured so far.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub(in crate::cli) struct Run {
     pub(in crate::cli) plan: Plan,
     /// How long events are sent, if the number of messages does not end the run before.
     pub(in crate::cli) duration: Option<Duration>,
+    /// How long events are sent before that, of which nothing is measured.
+    pub(in crate::cli) warm_up: Duration,
     pub(in crate::cli) crowd: Crowd,
     pub(in crate::cli) meter: Meter,
     pub(in crate::cli::bench) pacer: Pacer,
@@ -58,33 +61,45 @@ struct Measured {
 }
 
 impl Run {
-    /// Starts to measure, and ends the sending when its time is over.
-    pub(in crate::cli) fn begin(&self) -> Instant {
+    /// Starts to send, measures after the warm-up, and ends the sending when its time is over.
+    pub(in crate::cli) fn begin(self: &Arc<Self>) -> Instant {
         let now = Instant::now();
-        self.meter.0.lock().start = Some(now);
+        self.meter.0.lock().start = Some(now + self.warm_up);
         if let Some(duration) = self.duration {
-            let stop = self.stop.clone();
+            let run = self.clone();
             self.tasks.spawn(async move {
                 tokio::select! {
-                    () = tokio::time::sleep(duration) => stop.cancel(),
-                    () = stop.cancelled() => {}
+                    () = run.last(duration) => run.stop.cancel(),
+                    () = run.stop.cancelled() => {}
                 }
             });
         }
         now
+    }
+
+    async fn last(&self, duration: Duration) {
+        if !self.warm_up.is_zero() {
+            tokio::time::sleep(self.warm_up).await;
+            self.progress.line("measuring");
+        }
+        tokio::time::sleep(duration).await;
     }
 }
 
 impl Meter {
     /// Counts an event that was sent.
     pub(in crate::cli) fn sent(&self) {
-        self.0.lock().sent += 1;
+        let mut measured = self.0.lock();
+        if measured.start.is_some_and(|start| start <= Instant::now()) {
+            measured.sent += 1;
+        }
     }
 
-    /// Counts an answer or a delivery that took so long.
+    /// Counts an answer or a delivery that took so long. What comes during the warm-up does not count, and what is under way
+    /// when it ends does.
     pub(in crate::cli) fn record(&self, now: Instant, took: Duration) {
         let mut measured = self.0.lock();
-        let Some(start) = measured.start else { return };
+        let Some(start) = measured.start.filter(|start| *start <= now) else { return };
         measured.last = measured.last.max(Some(now));
         measured.latency.record(took);
         measured.timeline.record(now.saturating_duration_since(start), took);
@@ -116,6 +131,9 @@ impl Meter {
     pub(in crate::cli) fn status(&self, unit: &str) -> String {
         let measured = self.0.lock();
         let Some(start) = measured.start else { return "connecting".into() };
+        if start > Instant::now() {
+            return "warming up".into();
+        }
         let (count, seconds) = (measured.latency.count(), start.elapsed().as_secs_f64());
         let p99 = measured.latency.quantile(0.99).map_or("-".into(), |p99| short(millis(p99)));
         let rate = if seconds > 0.0 { short(count as f64 / seconds) } else { "-".into() };
@@ -133,6 +151,11 @@ mod tests {
         let start = Instant::now();
         meter.record(start, Duration::from_millis(1));
         assert_eq!(meter.counts().1, 0, "nothing counts before the start");
+        meter.0.lock().start = Some(start + Duration::from_millis(1));
+        meter.sent();
+        meter.record(start, Duration::from_millis(1));
+        assert_eq!(meter.counts(), (0, 0), "nothing counts during the warm-up");
+        tokio::time::advance(Duration::from_millis(1)).await;
         meter.0.lock().start = Some(start);
         for ms in [100, 200] {
             meter.sent();
