@@ -38,6 +38,33 @@ fn a_client_that_does_not_keep_up_gets_messages_first_then_states_then_history()
     }
 }
 
+/// What stands before the last of ten messages that are sent to a client on a slow line while 40 pages of history and 16 signs
+/// of typing wait for it: packets, and their bytes. With one lane, everything goes as a message does.
+fn before_the_last_message(has_lanes: bool) -> (usize, usize) {
+    let outbox = outbox_of(Transport::WebSocket);
+    let lane = |lane| if has_lanes { lane } else { Lane::Chat };
+    block(&outbox, true);
+    for number in 0..40 {
+        outbox.answer_in(&[Frame::text(&"h".repeat(5_000))], None, lane(Lane::Bulk)).unwrap();
+        if number < 16 {
+            outbox.send_in(&[Frame::text("typing")], lane(Lane::Ephemeral)).unwrap();
+        }
+        if number % 4 == 3 {
+            outbox.send(Frame::text("message")).unwrap();
+        }
+    }
+    let taken = take(&outbox, Take::All);
+    assert_eq!(taken.len(), 66, "nothing is dropped");
+    let last = taken.iter().rposition(|packet| packet == "message").unwrap();
+    (last, taken[..last].iter().map(String::len).sum())
+}
+
+#[test]
+fn ten_messages_overtake_200_kilobytes_of_history_to_a_client_that_does_not_keep_up() {
+    assert_eq!(before_the_last_message(true), (9, 63), "the nine messages before it, and nothing else");
+    assert_eq!(before_the_last_message(false), (65, 200_159), "without lanes, everything");
+}
+
 #[test]
 fn a_client_that_keeps_up_gets_everything_in_the_order_in_which_it_was_sent() {
     let outbox = outbox_of(Transport::WebSocket);
