@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use imks::client::raw::{Message, RawClient, RawConnection, RawServer, Registry};
-use imks::client::{ClientError, DisconnectReason};
+use imks::client::{ClientError, DisconnectReason, Tls};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::client_async;
@@ -339,4 +339,27 @@ async fn an_answer_to_a_heartbeat_that_waits_to_be_read_is_in_time() {
     // The answer has come long before anybody reads it.
     tokio::time::sleep(2 * patience).await;
     assert_eq!(next(&mut server).await, Message::Pong(Default::default()));
+}
+
+#[tokio::test]
+async fn a_secure_websocket_checks_chain_and_host_name_unless_danger_is_asked_for() {
+    let (server, made) = crate::tls::with_tls(imks::engine::Config::default()).await;
+    let root = crate::tls::pem("CERTIFICATE", made.cert.der());
+    let own = || Tls::new().only_own_roots().root_pem(&root).unwrap();
+    for (host, tls, is_trusted) in [
+        ("localhost", own(), true),
+        ("127.0.0.1", own(), false),
+        ("localhost", Tls::new(), false),
+        ("127.0.0.1", Tls::new().danger_accept_invalid_certs(), true),
+    ] {
+        let port = server.address.port();
+        let url = format!("wss://{host}:{port}/socket.io/?EIO=4&transport=websocket");
+        match within(RawClient::new().tls(tls.clone()).dial(&url)).await {
+            Ok(mut connection) => {
+                assert!(is_trusted, "{host} {tls:?}");
+                assert!(matches!(next(&mut connection).await, Message::Text(text) if text.starts_with("0{")));
+            }
+            Err(error) => assert!(!is_trusted && matches!(error, ClientError::Tls(_)), "{host}: {error:?}"),
+        }
+    }
 }

@@ -21,7 +21,7 @@ fn certificate(name: &str) -> CertifiedKey<KeyPair> {
     CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key }
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
