@@ -2,7 +2,7 @@
 //! everything else, and handlers of the routes reach the clients.
 //!
 //! ```text
-//! cargo run --example axum_embedding
+//! cargo run --example axum_embedding                     # or with an address: -- 127.0.0.1:8000
 //! ```
 //!
 //! Then with Node.js (`npm install socket.io-client`) in one terminal, and curl in another:
@@ -30,7 +30,12 @@ use imks::http::SocketIo;
 use imks::socket::{Namespace, Server};
 
 #[tokio::main]
+#[allow(clippy::print_stdout, reason = "it talks to a person")]
 async fn main() -> imks::ImksResult<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
+    let address: SocketAddr = address
+        .parse()
+        .map_err(|_| imks::ImksError::Config("usage: axum_embedding [ADDRESS:PORT]".into()))?;
     let server = Server::builder(Default::default()).namespace("/", |_| {}).build()?;
     let Some(namespace) = server.namespace("/").cloned() else { return Ok(()) };
     let io = SocketIo::start(server, Default::default())?;
@@ -40,7 +45,8 @@ async fn main() -> imks::ImksResult<()> {
         .with_state(namespace)
         .layer(io.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
-    let listener = imks::http::listener::bind(([127, 0, 0, 1], 3000).into())?;
+    let listener = imks::http::listener::bind(address)?;
+    println!("http://{}", listener.local_addr().unwrap_or(address));
     let shutdown = async move {
         if let Err(error) = tokio::signal::ctrl_c().await {
             tracing::warn!(%error, "no signals: the program ends without a drain");

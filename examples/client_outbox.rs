@@ -7,6 +7,8 @@
 //! cargo run --example client_outbox -- $TOKEN CHANNEL_ID hello
 //! ```
 //!
+//! Another server than that of `make run` is named by the variable `URL`.
+//!
 //! What to see: the number of the message in its channel. End the server and say something again: the message waits
 //! in `outbox.imks`, also when you end this program. Start both again, in any order: the message is stored, once.
 
@@ -36,7 +38,7 @@ async fn main() -> ExitCode {
 
 #[allow(clippy::print_stdout, reason = "it talks to a person")]
 async fn channels(token: &str) -> ClientResult<()> {
-    let client = Client::builder(URL).auth_token(token).build()?;
+    let client = Client::builder(&url()).auth_token(token).build()?;
     let socket = client.socket("/")?;
     let mut ready = socket.stream::<Value>("session:ready");
     socket.connect().await?;
@@ -51,7 +53,7 @@ async fn channels(token: &str) -> ClientResult<()> {
 #[allow(clippy::print_stdout, reason = "it talks to a person")]
 async fn say(token: &str, channel: &str, text: &str) -> ClientResult<()> {
     let second = Duration::from_secs(1);
-    let client = Client::builder(URL)
+    let client = Client::builder(&url())
         .auth_token(token)
         .retry_initial()
         .reconnect(Reconnect::decorrelated_jitter(second, 30 * second))
@@ -77,4 +79,6 @@ async fn say(token: &str, channel: &str, text: &str) -> ClientResult<()> {
     Ok(())
 }
 
-const URL: &str = "http://127.0.0.1:3000";
+fn url() -> String {
+    std::env::var("URL").unwrap_or_else(|_| "http://127.0.0.1:3000".into())
+}

@@ -26,6 +26,8 @@ mod terminal;
 
 #[path = "tools/bench.rs"]
 mod bench;
+#[path = "tools/certificate.rs"]
+mod certificate;
 #[path = "tools/chat.rs"]
 mod chat;
 #[path = "client/database.rs"]
@@ -35,6 +37,8 @@ mod database;
 mod demo;
 #[path = "tools/doctor.rs"]
 mod doctor;
+#[path = "tools/examples.rs"]
+mod examples;
 #[path = "tools/faults.rs"]
 mod faults;
 #[path = "client/server.rs"]

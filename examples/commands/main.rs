@@ -2,7 +2,7 @@
 //! (`examples/commands/protocol.rs`).
 //!
 //! ```text
-//! cargo run --example commands
+//! cargo run --example commands                               # or with an address: -- 127.0.0.1:8000
 //! cargo run --example commands_client -- anna                  # in two more terminals, with two names
 //! ```
 //!
@@ -19,12 +19,13 @@
 //! What to see: who comes and goes and what they say, each an object with a `type`; `not_in_room` for the first line and
 //! `unknown_command` for the last.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use imks::ImksResult;
 use imks::socket::{ConnectPayload, EventError, NamespaceBuilder, Reply, Server, ServerBuilder, Socket};
+use imks::{ImksError, ImksResult};
 use serde::Deserialize;
 
 pub mod protocol;
@@ -44,7 +45,10 @@ pub struct Totals {
 #[tokio::main]
 async fn main() -> ImksResult<()> {
     tracing_subscriber::fmt().init();
-    let serving = server(Arc::default()).listen(([127, 0, 0, 1], 3000))?;
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
+    let address: SocketAddr =
+        address.parse().map_err(|_| ImksError::Config("usage: commands [ADDRESS:PORT]".into()))?;
+    let serving = server(Arc::default()).listen(address)?;
     tracing::info!(addr = %serving.addr(), "listening");
     serving.until(tokio::signal::ctrl_c()).await;
     Ok(())
