@@ -188,3 +188,26 @@ fn is_project_path(name: &str) -> bool {
     let plain = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || "/._-".contains(it);
     directories.iter().any(|it| name.starts_with(it)) && name.chars().all(plain)
 }
+
+/// The commands that a document names below a heading: the first word of each row, and the lines of its blocks without what
+/// they say about them.
+fn commands(document: &str, heading: &str) -> Vec<String> {
+    let text = read(document);
+    let below = text.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_default();
+    let section = below.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let blocks = section.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let lines = blocks.flat_map(str::lines).filter_map(|line| line.split(" #").next());
+    rows.chain(lines).map(|command| command.trim().to_owned()).collect()
+}
+
+#[test]
+fn the_guide_for_changing_the_code_names_the_same_commands_in_both_languages_and_every_word_of_make() {
+    let english = commands("AGENTS.md", "Commands");
+    assert_eq!(english, commands("AGENTS.zh-CN.md", "命令"));
+    let makefile = read("Makefile");
+    let words = english.iter().filter_map(|command| command.strip_prefix("make "));
+    let missing: Vec<String> =
+        words.filter(|word| !makefile.contains(&format!("\n{word}: "))).map(str::to_owned).collect();
+    assert!(english.len() > 20 && missing.is_empty(), "{missing:?} {english:?}");
+}
