@@ -54,7 +54,7 @@ fn main() -> Outcome<()> {
     println!("load: {} rounds, {} open files per process", options.rounds, files);
 
     if let Some(tool) = &options.tool {
-        let text = tool::compare(tool, options.rounds)?;
+        let text = tool::compare(tool, options.rounds);
         println!("\n{text}");
         return options.report.as_ref().map_or(Ok(()), |path| Ok(std::fs::write(path, &text)?));
     }
