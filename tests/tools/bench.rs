@@ -54,6 +54,24 @@ async fn quic_without_http3_is_measured_on_its_port_and_its_danger_is_told_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_during_the_warm_up_counts_nowhere_and_then_it_says_that_it_measures() {
+    let url = target::start(Fault::Nothing);
+    let cold = bench(&url, &["--clients=2", "--messages=20", "--warm-up=1h", "--duration=1h"]).await;
+    let found = cold.json();
+    assert_eq!((cold.code, &found["sent"], &found["completed"]), (Some(3), &0.into(), &0.into()), "{found}");
+    assert!(!cold.stderr.contains("measuring"), "{}", cold.stderr);
+    let warm = bench(&url, &["--clients=2", "--warm-up=100ms", "--duration=300ms"]).await;
+    assert_eq!(warm.code, Some(0), "{} {}", warm.stdout, warm.stderr);
+    assert!(warm.json()["completed"].as_u64().unwrap() > 0);
+    assert!(warm.stderr.lines().any(|line| line.ends_with("measuring")), "{}", warm.stderr);
+    for refused in
+        [&["--warm-up=1s"][..], &["--scenario=chat", "--development", "--warm-up=1s", "--duration=1s"]]
+    {
+        assert_eq!(bench(&url, refused).await.code, Some(2), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_answers_wrongly_is_found_out() {
     let url = target::start(Fault::WrongAnswers);
     let ended = bench(&url, &["--clients=1", "--messages=20"]).await;
