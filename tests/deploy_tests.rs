@@ -32,6 +32,8 @@ mod monitoring;
 mod package;
 #[path = "deploy/systemd.rs"]
 mod systemd;
+#[path = "deploy/tour.rs"]
+mod tour;
 #[path = "deploy/upgrade.rs"]
 mod upgrade;
 

@@ -12,7 +12,7 @@ const ACCEPTED: &str = "uses-no-compression-for-control-tarball,uses-no-compress
                         non-standard-file-perm";
 
 /// Builds the package, and returns where it is.
-fn build(program: &Path, directory: &Path) -> PathBuf {
+pub fn build(program: &Path, directory: &Path) -> PathBuf {
     let mut command = Command::new(file("deploy/deb/build"));
     command
         .arg(program)
@@ -21,6 +21,33 @@ fn build(program: &Path, directory: &Path) -> PathBuf {
         .env("MAINTAINER", "Imks <imks@debian.org>");
     let said = done(&mut command);
     PathBuf::from(said.lines().last().unwrap())
+}
+
+/// A root of its own, in which packages are installed.
+pub struct Root(PathBuf);
+
+impl Root {
+    pub fn new(path: PathBuf) -> Self {
+        for directory in ["var/lib/dpkg/updates", "var/lib/dpkg/info"] {
+            std::fs::create_dir_all(path.join(directory)).unwrap();
+        }
+        std::fs::write(path.join("var/lib/dpkg/status"), "").unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Does something to a package.
+    pub fn dpkg(&self, action: &str, what: &Path) {
+        // Whoever runs the tests need not be root.
+        let mut command = Command::new("fakeroot");
+        command.arg("dpkg").arg(format!("--root={}", self.0.display())).arg("--force-script-chrootless");
+        // The root is empty.
+        command.args(["--force-depends", "--force-not-root", "--log=/dev/null", action]).arg(what);
+        done(&mut command);
+    }
 }
 
 fn field(package: &Path, name: &str) -> String {
@@ -39,18 +66,8 @@ fn the_package_installs_a_program_a_unit_a_user_and_a_configuration_and_keeps_th
     assert!(files.lines().all(|line| line.contains(" root/root ")), "{files}");
     assert!(files.starts_with("drwxr-xr-x"), "what it says about / holds for /: {files}");
 
-    let root = directory.path().join("root");
-    let dpkg = |action: &str, what: &Path| {
-        std::fs::create_dir_all(root.join("var/lib/dpkg/updates")).unwrap();
-        std::fs::create_dir_all(root.join("var/lib/dpkg/info")).unwrap();
-        std::fs::OpenOptions::new().create(true).append(true).open(root.join("var/lib/dpkg/status")).unwrap();
-        // Whoever runs the tests need not be root.
-        let mut command = Command::new("fakeroot");
-        command.arg("dpkg").arg(format!("--root={}", root.display())).arg("--force-script-chrootless");
-        // The root is empty.
-        command.args(["--force-depends", "--force-not-root", "--log=/dev/null", action]).arg(what);
-        done(&mut command)
-    };
+    let installed = Root::new(directory.path().join("root"));
+    let (root, dpkg) = (installed.path(), |action: &str, what: &Path| installed.dpkg(action, what));
     dpkg("--install", &package);
     let mode = |name: &str| std::fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("usr/bin/imks"), mode("etc/imks/imks.toml")), (0o755, 0o640));
