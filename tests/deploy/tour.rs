@@ -60,7 +60,7 @@ impl Installed {
     async fn client(&self, token: &str, authority: &Path) -> (Client, Socket, String) {
         let tls = Tls::new().root_pem(std::fs::read(authority).unwrap()).unwrap().only_own_roots();
         let url = format!("https://{}", self.ready["address"].as_str().unwrap());
-        let builder = Client::builder(url).tls(tls).auth_token(token);
+        let builder = Client::builder(&url).tls(tls).auth_token(token);
         let client = builder.transports(Transports::only(TransportKind::WebSocket)).build().unwrap();
         let socket = client.socket("/").unwrap();
         let mut ready = socket.stream::<Value>("session:ready");
