@@ -20,9 +20,9 @@ instruments! {
     /// Open QUIC connections, with or without a session
     QUIC_CONNECTIONS: Gauge = "imks_webtransport_connections";
     /// Expiry of the certificate in use, as a Unix time in seconds; 0 without TLS
-    TLS_NOT_AFTER: Gauge = "imks_tls_not_after_timestamp";
+    TLS_NOT_AFTER: Gauge = "imks_tls_not_after_timestamp_seconds";
     /// Expiry of the certificate of the internal listener, as a Unix time in seconds; 0 without TLS
-    INTERNAL_TLS_NOT_AFTER: Gauge = "imks_internal_tls_not_after_timestamp";
+    INTERNAL_TLS_NOT_AFTER: Gauge = "imks_internal_tls_not_after_timestamp_seconds";
     /// TLS handshakes over TCP that failed or timed out
     TLS_HANDSHAKE_FAILURES: Counter = "imks_tls_handshake_failures_total";
 }

@@ -25,6 +25,6 @@ instruments! {
     APPEND_COMMIT_SECONDS: Latency = "imks_append_commit_seconds";
     /// Writes refused because their lane was full, transactions retried, and writes that failed, by kind
     APPEND_PROBLEMS: Counter[kind: AppendProblem] = "imks_append_problems_total";
-    /// Age of the oldest event of the feed that nobody can follow yet, because a transaction before it is open, in ms
-    FEED_HELD_BACK: Gauge = "imks_feed_held_back_ms";
+    /// Age of the oldest event of the feed that nobody can follow yet, because a transaction before it is open, in whole seconds
+    FEED_HELD_BACK: Gauge = "imks_feed_held_back_seconds";
 }

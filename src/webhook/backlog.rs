@@ -32,7 +32,7 @@ impl Backlog {
                 None => lag = lag.max(feed.lag(Some(receiver.next())).await?),
             }
         }
-        metrics::LAG.set(lag / 1_000);
+        metrics::LAG.set(lag / 1_000_000);
         Ok(Self { dead_letters: DeadLetter::count_all(feed.db()).await?, disabled, lag })
     }
 }

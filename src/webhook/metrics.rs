@@ -25,6 +25,6 @@ instruments! {
     DEAD_LETTERS: Gauge = "imks_webhook_dead_letters";
     /// Receivers of webhooks that are disabled, because they answered that they are gone
     DISABLED: Gauge = "imks_webhook_disabled";
-    /// Age of the oldest event that a receiver of webhooks has not taken yet, in ms
-    LAG: Gauge = "imks_webhook_lag_ms";
+    /// Age of the oldest event that a receiver of webhooks has not taken yet, in whole seconds
+    LAG: Gauge = "imks_webhook_lag_seconds";
 }

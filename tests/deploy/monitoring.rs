@@ -1,7 +1,7 @@
 //! The dashboard and the alerts, with the metrics of a running server and with the tool of Prometheus.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,12 +69,22 @@ async fn a_running_server_exposes_every_metric_of_the_dashboard_and_of_the_alert
     let missing = "/api/v1/admin/channels/00000000-0000-7000-8000-000000000000/messages";
     get(&server, missing, &format!("Authorization: Bearer {}\r\n", key.trim())).await;
     let page = get(&server, "/metrics", "").await;
+    has_the_conventions_of_prometheus(page.split_once("\r\n\r\n").unwrap().1).await;
     let exposed = metrics(&page);
     let alerts = std::fs::read_to_string(file("deploy/prometheus/imks.rules.yml")).unwrap();
     let all = queries().join("\n") + &alerts;
     let hidden: Vec<_> = metrics(&all).into_iter().filter(|metric| !exposed.contains(metric)).collect();
     assert!(hidden.is_empty(), "{hidden:?} are not on /metrics");
     server.stop().await;
+}
+
+async fn has_the_conventions_of_prometheus(text: &str) {
+    let mut check = tokio::process::Command::from(promtool());
+    let mut check =
+        check.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    check.stdin.take().unwrap().write_all(text.as_bytes()).await.unwrap();
+    let said = check.wait_with_output().await.unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
 async fn get(server: &TestServer, path: &str, headers: &str) -> String {

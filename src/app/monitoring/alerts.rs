@@ -141,7 +141,7 @@ pub(super) static ALERTS: &[Alert] = &[
     },
     Alert {
         name: "ImksCertificateEnds",
-        expr: "(imks_tls_not_after_timestamp > 0 and imks_tls_not_after_timestamp - time() < 3 * 86400) or (imks_internal_tls_not_after_timestamp > 0 and imks_internal_tls_not_after_timestamp - time() < 3 * 86400)",
+        expr: "(imks_tls_not_after_timestamp_seconds > 0 and imks_tls_not_after_timestamp_seconds - time() < 3 * 86400) or (imks_internal_tls_not_after_timestamp_seconds > 0 and imks_internal_tls_not_after_timestamp_seconds - time() < 3 * 86400)",
         wait: "1h",
         severity: "warning",
         summary: "A certificate of {{ $labels.instance }} ends in less than three days",
@@ -162,14 +162,14 @@ pub(super) static ALERTS: &[Alert] = &[
     },
     Alert {
         name: "ImksWebhooksLate",
-        expr: "max by (job) (imks_webhook_lag_ms) > 60000",
+        expr: "max by (job) (imks_webhook_lag_seconds) > 60",
         wait: "5m",
         severity: "warning",
         summary: "A receiver of webhooks is more than a minute behind",
     },
     Alert {
         name: "ImksFeedHeldBack",
-        expr: "max by (job) (imks_feed_held_back_ms) > 60000",
+        expr: "max by (job) (imks_feed_held_back_seconds) > 60",
         wait: "5m",
         severity: "warning",
         summary: "The feed stands still behind an open transaction",

@@ -180,7 +180,7 @@ fn of_instrument(grid: &mut Grid, instrument: &Instrument) -> Value {
             let rate = format!("sum{}(rate({name}{{{CHOSEN}}}[$__rate_interval]))", by(""));
             vec![(legend(""), rate)]
         }
-        Kind::Gauge if name.ends_with("_timestamp") => {
+        Kind::Gauge if name.ends_with("_timestamp_seconds") => {
             vec![("{{instance}}".to_owned(), format!("({name}{{{CHOSEN}}} > 0) - time()"))]
         }
         Kind::Gauge => vec![(legend("{{instance}}"), format!("sum{}({name}{{{CHOSEN}}})", by("instance")))],
@@ -199,8 +199,8 @@ fn unit(instrument: &Instrument) -> &'static str {
         Kind::Counter if name.ends_with("_bytes_total") => "Bps",
         Kind::Counter => "cps",
         Kind::Latency => "s",
-        Kind::Gauge if name.ends_with("_timestamp") => "s",
-        Kind::Gauge if name.ends_with("_ms") => "ms",
+        Kind::Gauge if name.ends_with("_timestamp_seconds") => "s",
+        Kind::Gauge if name.ends_with("_seconds") => "s",
         Kind::Gauge if name.ends_with("_bytes") => "bytes",
         Kind::Gauge | Kind::Size => "short",
     }
@@ -268,7 +268,7 @@ impl Grid {
             "description": help,
             "datasource": datasource(),
             "gridPos": place,
-            "fieldConfig": { "defaults": { "unit": unit, "min": if title.ends_with("_timestamp") { Value::Null } else { 0.into() } }, "overrides": [] },
+            "fieldConfig": { "defaults": { "unit": unit, "min": if title.ends_with("_timestamp_seconds") { Value::Null } else { 0.into() } }, "overrides": [] },
             "options": { "legend": { "displayMode": "list", "placement": "bottom" }, "tooltip": { "mode": "multi", "sort": "desc" } },
             "targets": targets.iter().enumerate().map(target).collect::<Vec<_>>(),
         })

@@ -74,7 +74,7 @@ impl Feed {
             Some(head) => self.lag(Some(Position::after(head))).await?,
             None => 0,
         };
-        metrics::FEED_HELD_BACK.set(lag / 1_000);
+        metrics::FEED_HELD_BACK.set(lag / 1_000_000);
         Ok(lag)
     }
 
