@@ -18,6 +18,11 @@ impl Failure {
         Self { transient: is_transient(&error), repeated, error: error.into() }
     }
 
+    /// A failure before the database has seen anything of the batch, which is not the cause then.
+    pub(super) fn before(error: sqlx::Error) -> Self {
+        Self { transient: true, ..Self::new(error) }
+    }
+
     pub(super) fn timeout() -> Self {
         Self { error: ImksError::Timeout("database"), transient: true, repeated: false }
     }
@@ -47,8 +52,8 @@ fn passes_on_postgres(code: &str) -> bool {
     POSTGRES_TRANSIENT.iter().any(|class| code.starts_with(class))
 }
 
-/// Primary result codes: busy, locked, out of memory, I/O error, full.
-const SQLITE_TRANSIENT: [u32; 5] = [5, 6, 7, 10, 13];
+/// Primary result codes: busy, locked, out of memory, read only, I/O error, full, a file that cannot be opened.
+const SQLITE_TRANSIENT: [u32; 7] = [5, 6, 7, 8, 10, 13, 14];
 /// SQLSTATE classes and codes: connection, insufficient resources, operator intervention, rolled back by the
 /// server (deadlock, serialisation), lock not available, system error, read only (a standby before
 /// promotion), a transaction that rested for too long.
@@ -59,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_that_is_busy_full_or_out_of_memory_is_tried_again() {
+    fn a_database_that_is_busy_full_read_only_or_out_of_memory_is_tried_again() {
         for (code, reason) in [
             ("5", "busy"),
             ("261", "busy: recovery"),
@@ -68,6 +73,8 @@ mod tests {
             ("10", "I/O error"),
             ("3082", "I/O error: out of memory"),
             ("13", "full"),
+            ("8", "read only"),
+            ("14", "cannot open a file"),
         ] {
             assert!(passes_on_sqlite(code), "{reason}");
         }
@@ -83,6 +90,12 @@ mod tests {
         ] {
             assert!(passes_on_postgres(code), "{reason}");
         }
+    }
+
+    #[test]
+    fn what_fails_before_the_batch_was_seen_is_tried_again() {
+        assert!(!Failure::new(sqlx::Error::Decode("x".into())).transient);
+        assert!(Failure::before(sqlx::Error::Decode("x".into())).transient);
     }
 
     #[test]

@@ -223,8 +223,8 @@ async fn commit_sqlite(
     mode: store::Mode,
     unanswered: &mut Option<Effects>,
 ) -> Result<Effects, Failure> {
-    let mut pooled = Box::pin(pool.acquire()).await.map_err(Failure::new)?;
-    sqlx::query(BEGIN_SQLITE).execute(&mut *pooled).await.map_err(Failure::new)?;
+    let mut pooled = Box::pin(pool.acquire()).await.map_err(Failure::before)?;
+    sqlx::query(BEGIN_SQLITE).execute(&mut *pooled).await.map_err(Failure::before)?;
     let outcome = transact(&mut Connection::Sqlite(&mut pooled), jobs, mode, unanswered).await;
     if outcome.is_err() && sqlx::query("ROLLBACK").execute(&mut *pooled).await.is_err() {
         // Some failures roll back by themselves. If this one did not, the connection must not be reused.
@@ -243,9 +243,9 @@ async fn commit_postgres(
 ) -> Result<Effects, Failure> {
     let connection = match slot {
         Some(connection) => connection,
-        None => slot.insert(Box::pin(options.connect()).await.map_err(Failure::new)?),
+        None => slot.insert(Box::pin(options.connect()).await.map_err(Failure::before)?),
     };
-    sqlx::query("BEGIN").execute(&mut *connection).await.map_err(Failure::new)?;
+    sqlx::query("BEGIN").execute(&mut *connection).await.map_err(Failure::before)?;
     let outcome = transact(&mut Connection::Postgres(connection), jobs, mode, unanswered).await;
     if outcome.as_ref().is_err_and(|failure| !failure.transient) {
         sqlx::query("ROLLBACK").execute(&mut *connection).await.map_err(Failure::new)?;
