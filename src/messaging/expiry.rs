@@ -87,7 +87,7 @@ impl Expiry {
     /// token decides the step, or finds the socket waiting.
     fn decide(&self, id: Box<str>, session: &Session, now: Micros) -> Step {
         let mut waiting = self.0.lock();
-        let step = step(session.expires_at(), now);
+        let step = step(session.expires_at(), session.look_at(), now);
         if let Step::Later(at) | Step::Warn(_, at) | Step::Expired(at) = step {
             look_again(&mut waiting, session, id, at);
         }
@@ -119,11 +119,13 @@ enum Step {
     End,
 }
 
-fn step(expires_at: Micros, now: Micros) -> Step {
+/// `due` is the time for which this check was planned, by which is known whether the client was told that its token has
+/// expired: a clock that jumps, or a machine that slept, may pass the end of a token by hours.
+fn step(expires_at: Micros, due: Micros, now: Micros) -> Step {
     match expires_at - now {
         left if left > WARNING => Step::Later(expires_at - WARNING),
         left if left > 0 => Step::Warn(left / 1_000, expires_at),
-        left if left > -GRACE => Step::Expired(expires_at + GRACE),
+        _ if due < expires_at + GRACE => Step::Expired(now + GRACE),
         _ => Step::End,
     }
 }
@@ -147,16 +149,26 @@ mod tests {
     #[test]
     fn a_token_is_announced_a_minute_before_its_end_and_the_session_ends_five_seconds_after() {
         let end = 1_000 * SECOND;
-        assert_eq!(step(end, end - 61 * SECOND), Step::Later(end - 60 * SECOND));
-        assert_eq!(step(end, end - 60 * SECOND), Step::Warn(60_000, end));
-        assert_eq!(step(end, end), Step::Expired(end + 5 * SECOND));
-        assert_eq!(step(end, end + 5 * SECOND), Step::End);
+        let step = |now: Micros| step(end, now, now);
+        assert_eq!(step(end - 61 * SECOND), Step::Later(end - 60 * SECOND));
+        assert_eq!(step(end - 60 * SECOND), Step::Warn(60_000, end));
+        assert_eq!(step(end), Step::Expired(end + 5 * SECOND));
+        assert_eq!(step(end + 5 * SECOND), Step::End);
+    }
+
+    #[test]
+    fn who_was_not_warned_because_the_clock_jumped_has_five_seconds_for_a_new_token_too() {
+        let (end, hour) = (1_000 * SECOND, 3_600 * SECOND);
+        let told = Step::Expired(end + hour + 5 * SECOND);
+        assert_eq!(step(end, end - 60 * SECOND, end + hour), told);
+        assert_eq!(step(end, end + hour + 5 * SECOND, end + hour + 5 * SECOND), Step::End);
     }
 
     #[test]
     fn a_refreshed_token_is_looked_at_later() {
         let refreshed = 5_000 * SECOND;
-        assert_eq!(step(refreshed, 1_000 * SECOND), Step::Later(refreshed - 60 * SECOND));
+        let (due, now) = (940 * SECOND, 1_000 * SECOND);
+        assert_eq!(step(refreshed, due, now), Step::Later(refreshed - 60 * SECOND));
     }
 
     #[test]
@@ -164,7 +176,8 @@ mod tests {
         let now = 1_000 * SECOND;
         assert_eq!(warned_at(now + 300 * SECOND, now), now + 240 * SECOND);
         assert_eq!(warned_at(now + 60 * SECOND, now), now + 30 * SECOND);
-        assert_eq!(step(now + 60 * SECOND, now + 30 * SECOND), Step::Warn(30_000, now + 60 * SECOND));
+        let half = now + 30 * SECOND;
+        assert_eq!(step(now + 60 * SECOND, half, half), Step::Warn(30_000, now + 60 * SECOND));
         assert!(warned_at(now - SECOND, now) <= now, "one that is over is looked at now");
     }
 
