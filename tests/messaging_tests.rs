@@ -19,6 +19,8 @@ mod core;
 mod http_request;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "cluster/proxy.rs"]
+mod proxy;
 #[path = "support/schema.rs"]
 mod schema;
 #[path = "support/server.rs"]
@@ -57,6 +59,8 @@ mod connect;
 mod contract;
 #[path = "messaging/core_outage.rs"]
 mod core_outage;
+#[path = "messaging/database_outage.rs"]
+mod database_outage;
 #[path = "messaging/draft.rs"]
 mod draft;
 #[path = "messaging/drain.rs"]
@@ -69,6 +73,8 @@ mod embed;
 mod emoji;
 #[path = "messaging/fake_s3.rs"]
 mod fake_s3;
+#[path = "messaging/fault.rs"]
+mod fault;
 #[path = "messaging/focus.rs"]
 mod focus;
 #[path = "messaging/forward.rs"]
@@ -85,6 +91,8 @@ mod incoming;
 mod key_package;
 #[path = "messaging/limits.rs"]
 mod limits;
+#[path = "messaging/machine.rs"]
+mod machine;
 #[path = "messaging/matrix.rs"]
 mod matrix;
 #[path = "messaging/memory.rs"]
@@ -121,6 +129,8 @@ mod scheduled;
 mod search;
 #[path = "messaging/send.rs"]
 mod send;
+#[path = "messaging/speaker.rs"]
+mod speaker;
 #[path = "messaging/stream.rs"]
 mod stream;
 #[path = "messaging/sync.rs"]

@@ -10,7 +10,7 @@ use crate::http_request::send;
 use crate::server::{Kind, TestServer};
 
 /// Status and body of a GET.
-async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
+pub async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: imks\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -61,6 +61,28 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_takes_too_long_is_ended_by_the_database_and_told_as_a_timeout() {
+    let store = Store::postgres().await;
+    let Db::Postgres(pool) = &store.db else { panic!() };
+    let slow = sqlx::query("SELECT pg_sleep(60)").execute(&**pool).await;
+    assert_eq!(imks::ImksError::from(slow.unwrap_err()).code(), "timeout");
+    assert_eq!(store.number("SELECT COUNT(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_processes_that_migrate_a_postgresql_at_once_all_get_the_schema() {
+    let store = Store::empty_postgres().await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(store.opened_again().await);
+    }
+    for outcome in futures_util::future::join_all(others.iter().map(Db::migrate)).await {
+        outcome.unwrap();
+    }
+    assert_eq!(store.number("SELECT COUNT(*) FROM message").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_away_makes_sends_fail_retryably_and_its_return_needs_no_restart() {
     let store = Store::sqlite().await;
     let config = imks::testing::models::db::Config {

@@ -56,10 +56,19 @@ impl Store {
     pub async fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = db::Config { data_dir: directory.path().into(), ..db::Config::default() };
-        Self::open(config, None, Some(directory)).await
+        let db = Db::connect(&config).await.unwrap();
+        db.migrate().await.unwrap();
+        Self { db, config, schema: None, _directory: Some(directory) }
     }
 
     pub async fn postgres() -> Self {
+        let store = Self::empty_postgres().await;
+        store.db.migrate().await.unwrap();
+        store
+    }
+
+    /// Without tables.
+    pub async fn empty_postgres() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let schema = format!("imks_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         admin(format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")).await;
@@ -67,13 +76,8 @@ impl Store {
         let url =
             Some(format!("{}{separator}options[search_path]={schema}&application_name={schema}", url()));
         let config = db::Config { url: url.map(Into::into), max_connections: 6, ..db::Config::default() };
-        Self::open(config, Some(schema), None).await
-    }
-
-    async fn open(config: db::Config, schema: Option<String>, directory: Option<tempfile::TempDir>) -> Self {
         let db = Db::connect(&config).await.unwrap();
-        db.migrate().await.unwrap();
-        Self { db, config, schema, _directory: directory }
+        Self { db, config, schema: Some(schema), _directory: None }
     }
 
     /// A second process would do this.
