@@ -87,6 +87,8 @@ mod hook;
 mod http;
 #[path = "messaging/incoming.rs"]
 mod incoming;
+#[path = "messaging/injection.rs"]
+mod injection;
 #[path = "messaging/key_package.rs"]
 mod key_package;
 #[path = "messaging/limits.rs"]

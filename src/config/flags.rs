@@ -44,3 +44,20 @@ impl FromArgMatches for Flags {
 /// The keys and their options. Secrets have no option, because every user of the machine can read a command
 /// line.
 const OPTIONS: [(&str, &str); 3] = [("listen", "listen"), ("data_dir", "data-dir"), ("core_url", "core-url")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_can_be_given_on_the_command_line() {
+        let listing = Listing::of(&mut Config::default());
+        let secrets: Vec<&str> =
+            listing.rows.iter().filter(|row| row.secret).map(|row| row.field.key).collect();
+        assert!(secrets.contains(&"database.url"), "{secrets:?}");
+        // The address of a core is an option, because it has a secret only where somebody writes a password into it.
+        for (key, option) in OPTIONS.iter().filter(|(key, _)| *key != "core_url") {
+            assert!(!secrets.contains(key), "--{option}");
+        }
+    }
+}

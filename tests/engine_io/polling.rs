@@ -1,8 +1,12 @@
 //! HTTP long-polling.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 
 use imks::engine::{CloseReason, Config};
+use tokio::io::AsyncWriteExt;
 
 use super::support::*;
 
@@ -216,6 +220,24 @@ async fn large_payloads_are_compressed_if_the_client_can() {
     server.post(&session, "4long:1000").await;
     let small = server.request("GET", &session, &[("Accept-Encoding", "gzip")], "").await;
     assert_eq!(small.header("content-encoding"), None);
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_not_inflated() {
+    let mut server = Server::start(Config::default()).await;
+    let session = server.open().await;
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    bomb.write_all(&vec![b'4'; 100 << 20]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let head = format!(
+        "POST {session} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        bomb.len()
+    );
+    let mut post = server.raw(&head).await;
+    post.write_all(&bomb).await.unwrap();
+    let refused = Answer::read(&mut post).await;
+    assert_eq!((refused.status, refused.body.as_str()), (400, BAD_REQUEST), "it is no packet");
+    assert_eq!(server.closed().await, CloseReason::ParseError);
 }
 
 #[tokio::test]

@@ -103,6 +103,32 @@ async fn the_first_subprotocol_that_is_offered_is_chosen() {
     assert_eq!((refused.status, &*refused.body), (400, "Invalid Sec-WebSocket-Protocol header"));
 }
 
+/// What a client may write into the headers of an upgrade, of every kind that has ended a server elsewhere.
+#[tokio::test]
+async fn hostile_headers_of_an_upgrade_are_refused_or_ignored_at_once() {
+    let server = Server::start(Config::default()).await;
+    let head = upgrade_head("/socket.io/?EIO=4&transport=websocket");
+    for (header, status) in [
+        ("Sec-WebSocket-Extensions: __proto__, constructor; hasOwnProperty=toString".to_owned(), 101),
+        ("Sec-WebSocket-Extensions: permessage-deflate; permessage-deflate; =; ;;,,".into(), 101),
+        (format!("Sec-WebSocket-Extensions: {}", "a;".repeat(7_000)), 101),
+        ("Sec-WebSocket-Protocol: caf\u{e9}".into(), 400),
+        (format!("Sec-WebSocket-Protocol: a{}b", " ".repeat(15_000)), 400),
+        (format!("Sec-WebSocket-Protocol: {}a", ",".repeat(15_000)), 400),
+        ("Origin: \u{e9}\u{ff}".into(), 101),
+        ("Cookie: \u{e9}=\u{ff}; __proto__=1".into(), 101),
+        ("User-Agent: \u{1f600}".into(), 101),
+        ("Sec-WebSocket-Key: second+key+second+ke==".into(), 400),
+    ] {
+        let request = head.replace("\r\n\r\n", &format!("\r\n{header}\r\n\r\n"));
+        let mut stream = within(server.raw(&request)).await;
+        let mut answer = [0; 12];
+        within(stream.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{header:.60}");
+    }
+    server.open().await;
+}
+
 #[tokio::test]
 async fn a_websocket_request_is_refused_before_it_is_accepted() {
     let server = Server::start(Config::default()).await;
@@ -188,7 +214,15 @@ async fn foreign_origins_are_allowed_by_exact_name_only() {
     for (origin, allowed) in [
         ("https://good.example", Some("https://good.example")),
         ("https://good.example.evil.example", None),
+        ("https://evil-good.example", None),
+        ("https://good.example@evil.example", None),
+        ("https://good.example:8443", None),
+        ("https://good.example/", None),
+        ("https://sub.good.example", None),
+        ("https://good.example.", None),
         ("http://good.example", None),
+        ("https://good.example, https://evil.example", None),
+        ("*", None),
         ("null", None),
     ] {
         let answer = server.request("GET", path, &[("Origin", origin)], "").await;

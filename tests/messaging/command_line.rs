@@ -179,6 +179,22 @@ fn the_version_is_printed() {
     assert_eq!(text(&imks(&["version"], &[]).stdout), concat!("imks ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
+#[test]
+fn who_demands_tls_gets_no_server_without_where_others_can_reach_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let demands = [("IMKS_REQUIRE_TLS", "true"), ("IMKS_DATA_DIR", data)];
+    for command in ["serve", "check-config"] {
+        let output = imks(&[command, "--listen", "0.0.0.0:0"], &demands);
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        assert!(
+            text(&output.stderr).contains("set IMKS_TLS_CERT and IMKS_TLS_KEY"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
 /// Runs a command on a database of its own.
 fn on(directory: &Path, arguments: &[&str]) -> Output {
     imks(&[arguments, &["--data-dir", directory.to_str().unwrap()]].concat(), &[])

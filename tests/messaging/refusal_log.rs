@@ -103,6 +103,33 @@ async fn a_good_token_logs_no_refusal_and_a_bad_one_logs_why_once_with_user_and_
 }
 
 #[tokio::test]
+async fn a_token_in_the_address_or_in_a_cookie_lets_nobody_in_and_stands_in_no_log() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let token = server.token("alice").await;
+    let secret = token.split('.').next_back().unwrap();
+    let (log, _guard) = Log::start();
+    let cookie = format!("token={token}; access_token={token}; io={token}");
+    let query = format!("&token={token}&access_token={token}&auth[token]={token}");
+    let mut client = TestClient::open_with(
+        server.addr(),
+        &query,
+        &[("cookie", &cookie), ("origin", "https://evil.example")],
+    )
+    .await;
+    let refused = client.join(json!({})).await.unwrap_err();
+    assert_eq!(refused["data"]["code"], "unauthenticated");
+    let path = "GET /api/v1/channels/00000000-0000-0000-0000-000000000000/messages";
+    let path = format!("{path}?token={token}&access_token={token}");
+    let response = send(server.addr(), &path, &[("cookie", &cookie)], "").await;
+    assert_eq!(response.code(), (401, "unauthenticated"));
+    let text = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert!(text.contains("refused") && !text.contains(secret), "{text}");
+    let metrics = crate::http::get(server.addr(), "/metrics").await.1;
+    assert!(!metrics.contains(secret), "{metrics}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_log_says_who_came_from_where_with_what_and_why_they_left() {
     let server = TestServer::start(Kind::Sqlite).await;
     let token = server.token("alice").await;

@@ -28,6 +28,15 @@ on_both! {
         assert_eq!((&edited["author"], &edited["seq"], &edited["id"]), (&sent["author"], &sent["seq"], &sent["id"]));
     }
 
+    async fn whatever_a_client_says_later_its_connection_belongs_to_the_user_of_its_first_token(server: TestServer) {
+        let (mut alice, bob) = (server.client("alice").await, server.token("bob").await);
+        let channel = first_channel(&alice);
+        alice.raw(&format!("40{}", json!({ "token": bob }))).await;
+        alice.refused("auth:refresh", json!({ "token": bob })).await;
+        let sent = alice.ok("message:send", json!({ "channel_id": channel, "body": "who am I?" })).await;
+        assert_eq!(sent["message"]["author"]["username"], "alice");
+    }
+
     async fn a_client_cannot_name_a_room_that_is_no_channel_of_its_user(server: TestServer) {
         let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
         let bobs = bob.ready["user"]["id"].as_str().unwrap().to_owned();

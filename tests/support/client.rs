@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// Nothing on this machine takes longer, unless it will never come.
@@ -29,8 +30,17 @@ pub struct TestClient {
 impl TestClient {
     /// Opens the connection and nothing more: no CONNECT is sent.
     pub async fn open(addr: SocketAddr) -> Self {
-        let url = format!("ws://{addr}/socket.io/?EIO=4&transport=websocket");
-        let (wire, _) = connect_async(url).await.unwrap();
+        Self::open_with(addr, "", &[]).await
+    }
+
+    /// Like [`TestClient::open`], with more of a query, and headers.
+    pub async fn open_with(addr: SocketAddr, query: &str, headers: &[(&'static str, &str)]) -> Self {
+        let url = format!("ws://{addr}/socket.io/?EIO=4&transport=websocket{query}");
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let (wire, _) = connect_async(request).await.unwrap();
         let mut client =
             Self { wire, next_ack: 0, events: VecDeque::new(), acks: Vec::new(), ready: Value::Null };
         assert!(client.packet().await.unwrap().starts_with('0'), "the handshake comes first");

@@ -1,6 +1,8 @@
 //! HTTP/1 as clients and peers with bad manners speak it: what is taken, what is refused and how, and what a server that
 //! stops does not wait for.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -70,6 +72,45 @@ async fn what_is_not_http_is_refused_in_json() {
     let mut answers = String::new();
     within(server.raw(&after_a_good_one).await.read_to_string(&mut answers)).await.unwrap();
     assert!(answers.starts_with("HTTP/1.1 200") && answers.contains("HTTP/1.1 400"), "{answers}");
+}
+
+/// Requests whose end two readers could see in two places, with what stands where the body is.
+const UNCLEAR: [(&str, &str); 14] = [
+    ("Content-Length: 4\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked\r\nContent-Length: 4", "0\r\n\r\n"),
+    ("Content-Length: 0\r\nContent-Length: 38", ""),
+    ("Content-Length: 0, 38", ""),
+    ("Content-Length: +0", ""),
+    ("Content-Length: 0x0", ""),
+    ("Content-Length: 99999999999999999999", ""),
+    ("Content-Length : 0", ""),
+    ("X: a\r\n Content-Length: 38", ""),
+    ("Transfer-Encoding: xchunked", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "0\r\n\r\n"),
+    ("Transfer-Encoding: chunked", "10000000000000000\r\n0\r\n\r\n"),
+    ("Transfer-Encoding: chunked", "-0\r\n\r\n"),
+];
+
+#[tokio::test]
+async fn a_request_whose_end_is_unclear_is_answered_once_and_ends_its_connection() {
+    let smuggled = Arc::new(AtomicUsize::new(0));
+    let counted = smuggled.clone();
+    let app = Router::new()
+        .route("/", axum::routing::any(async |_: axum::body::Bytes| "taken"))
+        .route("/smuggled", axum::routing::get(async move || drop(counted.fetch_add(1, Ordering::SeqCst))));
+    let server = Server::with_routes(Config::default(), listener::Config::default(), app).await;
+    for (framing, body) in UNCLEAR {
+        let next = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}{next}");
+        let mut answers = Vec::new();
+        // The end of the stream, or a reset where bytes were left unread.
+        let _ = within(server.raw(&request).await.read_to_end(&mut answers)).await;
+        let answers = String::from_utf8(answers).unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{framing}: {answers}");
+        assert_eq!(smuggled.load(Ordering::SeqCst), 0, "{framing}: {answers}");
+    }
+    assert_eq!(server.get("/smuggled").await.status, 200, "it can be reached");
 }
 
 #[tokio::test]

@@ -31,19 +31,26 @@ async fn server(certificates: &Certificates, config: tls::Config) -> Server {
     Server::with_listener(Config::default(), listener::Config { tls, ..listener::Config::default() }).await
 }
 
+fn client(trusted: &Made, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(trusted.der.clone())).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
 async fn connect(
     server: &Server,
     trusted: &Made,
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(trusted.der.clone())).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    connect_as(server, client(trusted, versions)).await
+}
+
+async fn connect_as(server: &Server, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(server.addr).await?;
     within(TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream)).await
 }
@@ -109,6 +116,52 @@ async fn version_1_2_is_spoken_unless_1_3_is_demanded() {
     assert!(connect(&lenient, &made, &[&TLS13]).await.is_ok());
     assert!(connect(&strict, &made, &[&TLS12]).await.is_err());
     assert!(connect(&strict, &made, &[&TLS13]).await.is_ok());
+}
+
+/// The first message of a client that knows nothing newer than this version, in one record.
+fn old_hello(minor: u8) -> Vec<u8> {
+    let mut hello = vec![3, minor];
+    hello.extend([7; 32]);
+    // No session, the usual cipher of its time, no compression, no extensions.
+    hello.extend([0, 0, 2, 0xC0, 0x09, 1, 0]);
+    let length = u8::try_from(hello.len()).unwrap();
+    [&[22, 3, minor.min(1), 0, length + 4, 1, 0, 0, length][..], &hello].concat()
+}
+
+#[tokio::test]
+async fn a_client_that_knows_only_old_versions_is_told_so_and_others_are_served() {
+    let made = Made::good();
+    let server = server(&Files::new(&made).open(), tls::Config::default()).await;
+    for minor in [0, 1, 2] {
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        stream.write_all(&old_hello(minor)).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = within(stream.read_to_end(&mut answer)).await;
+        assert_eq!(
+            (answer[0], &answer[5..]),
+            (21, &[2, 70][..]),
+            "3.{minor}: fatal, the version: {answer:?}"
+        );
+    }
+    assert!(trusts(&server, &made).await);
+}
+
+#[tokio::test]
+async fn a_handshake_in_small_pieces_is_one_and_one_that_closes_early_harms_nobody() {
+    let made = Made::good();
+    let server = server(&Files::new(&made).open(), tls::Config::default()).await;
+    // A close, an empty record, a record of more than there may be, and half of a first message.
+    let early: [&[u8]; 4] =
+        [&[21, 3, 3, 0, 2, 1, 0], &[22, 3, 1, 0, 0], &[22, 3, 1, 0xFF, 0xFF], &old_hello(3)[..20]];
+    for bytes in early {
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = within(stream.read_to_end(&mut Vec::new())).await;
+    }
+    let mut config = client(&made, rustls::ALL_VERSIONS);
+    config.max_fragment_size = Some(32);
+    assert!(connect_as(&server, config).await.is_ok());
 }
 
 #[tokio::test]

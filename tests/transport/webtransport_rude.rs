@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use imks::{
-    engine::{CloseReason, Config},
+    engine::{
+        CloseReason, Config,
+        config::{Cors, Origins},
+    },
     http::webtransport,
 };
 
@@ -119,6 +122,20 @@ async fn the_application_may_refuse_a_session() {
     session.stream("0").await.session.closed().await;
     assert_eq!(server.http.engine.sessions(), 0);
     goes_on(&server).await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_gets_no_session_where_the_policy_says_so() {
+    // The clients of these tests come from https://page.example.
+    for (origin, allowed) in [("https://page.example", true), ("https://page.example.evil.example", false)] {
+        let origins = Origins::List(vec![origin.into()]);
+        let cors = Some(Cors { origins, enforce: true, ..Cors::default() });
+        let server = WtServer::start(Config { cors, ..Config::default() }).await;
+        let session = server.try_dial(server.addr, "/socket.io/").await.unwrap();
+        let mut stream = session.stream("0").await;
+        assert_eq!(stream.next().await.is_some(), allowed, "{origin}");
+        assert_eq!(server.http.engine.sessions(), usize::from(allowed), "{origin}");
+    }
 }
 
 #[tokio::test]
