@@ -63,7 +63,7 @@ pub(crate) use reload::Changes;
 pub struct App {
     config: Config,
     front: Served,
-    /// The exporter of metrics, if a collector is configured.
+    /// The exporter of metrics and traces, if a collector is configured.
     exporter: Option<Exporter>,
     internal_addr: Option<SocketAddr>,
     health: Arc<Health>,
@@ -105,11 +105,12 @@ impl App {
         let (core, directory) = core(&config, &db).await?;
         let (appender, commits) = Appender::start(db.clone(), config.append.clone());
         let bus = connect_bus(&config, &db, node).await?;
-        let relay = Relay::new(bus.clone(), node, db.clone());
+        let (exporter, tracer) = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
+        let relay = Relay::new(bus.clone(), node, db.clone(), tracer.clone());
         let files = Files::open(&config.attachments, &config.database.data_dir)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (engine, forwarder) = engine(&config, node, &*bus, &tasks, &stop)?;
-        let parts = parts(&config, &db, &appender, &core, &files, relay.as_ref()).await?;
+        let parts = Parts { tracer, ..parts(&config, &db, &appender, &core, &files, relay.as_ref()).await? };
         let messaging = Messaging::new(config.messaging.clone(), parts);
         let background = (&tasks, &stop);
         let (server, namespace, api) =
@@ -126,7 +127,6 @@ impl App {
         let router = public_routes(&config, &health, &api, &control, (&engine, &files), directory.as_ref())?;
         let internal_addr = internal::start(&config, &health, &control, &tasks, &stop)?;
         let front = front.serve(router.merge(node_routes(forwarder, &engine)), &engine, &tasks, &stop);
-        let exporter = Exporter::start(&config.otlp, node, INSTRUMENTS)?;
         Ok(Self {
             config,
             front,
@@ -309,6 +309,7 @@ async fn parts(
         fetcher: previews.then(|| PageFetcher::new(policy)).transpose()?,
         relay: relay.cloned(),
         application: Application::start(&config.application)?,
+        tracer: None,
     })
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::ImksError;
 use crate::clock::{self, Timestamp};
 use crate::error::{Code, Present};
+use crate::telemetry::traceparent::TraceParent;
 
 /// The answer to a request that was carried out.
 #[derive(Debug, Serialize)]
@@ -25,12 +26,24 @@ pub struct Meta<'a> {
     #[cfg_attr(feature = "server", schemars(with = "String"))]
     request_id: &'a RequestId,
     server_time: Timestamp,
+    /// The span of the request in the server's traces, as W3C writes it. Only of requests that are traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schemars(with = "Option<String>"))]
+    traceparent: Option<TraceParent>,
 }
 
 impl<'a, T: Serialize> Success<'a, T> {
     /// Wraps `data`.
     pub fn new(data: &'a T, request_id: &'a RequestId) -> Self {
-        Self { ok: true, data, meta: Meta { request_id, server_time: Timestamp(clock::now_micros()) } }
+        let server_time = Timestamp(clock::now_micros());
+        Self { ok: true, data, meta: Meta { request_id, server_time, traceparent: None } }
+    }
+
+    /// Tells the span of the request, if it is traced.
+    #[must_use]
+    pub fn traced(mut self, traceparent: Option<TraceParent>) -> Self {
+        self.meta.traceparent = traceparent;
+        self
     }
 }
 

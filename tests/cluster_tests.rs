@@ -20,6 +20,9 @@ mod broker;
 #[path = "support/client.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod client;
+#[path = "support/collector.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod collector;
 #[path = "cluster/pipe.rs"]
 mod pipe;
 #[path = "support/postgres.rs"]

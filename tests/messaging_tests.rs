@@ -12,6 +12,8 @@
 
 #[path = "support/client.rs"]
 mod client;
+#[path = "support/collector.rs"]
+mod collector;
 #[path = "support/core.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod core;
@@ -141,6 +143,8 @@ mod sync;
 mod telemetry;
 #[path = "messaging/thread.rs"]
 mod thread;
+#[path = "messaging/traces.rs"]
+mod traces;
 #[path = "messaging/trust.rs"]
 mod trust;
 #[path = "messaging/typing.rs"]

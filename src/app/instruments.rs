@@ -25,7 +25,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::telemetry::prometheus;
+    use crate::telemetry::prometheus::{self, Format};
     use crate::telemetry::source::Kind;
 
     #[test]
@@ -66,6 +66,6 @@ mod tests {
     #[test]
     fn the_version_stands_on_the_page() {
         let line = concat!("imks_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
-        assert!(prometheus::text(INSTRUMENTS).lines().any(|it| it == line));
+        assert!(prometheus::text(INSTRUMENTS, Format::Prometheus).lines().any(|it| it == line));
     }
 }

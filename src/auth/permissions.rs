@@ -23,6 +23,7 @@ use crate::background;
 use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult, Precondition};
 use crate::pb::{Allowed, Change, ChannelInfo, CoreClient, Effective, IDS_MAX, Membership, Watch, WatchKind};
+use crate::telemetry::trace;
 
 /// The limits of the permission cache.
 #[derive(Debug, Clone)]
@@ -354,7 +355,8 @@ impl Inner {
     fn launch(self: &Arc<Self>, key: Key, now: Instant) -> Flight {
         let (outcome, flight) = watch::channel(None);
         let (inner, own) = (self.clone(), flight.clone());
-        self.tasks.spawn(async move {
+        // A part of the request that asks first.
+        self.tasks.spawn(trace::within(trace::current(), async move {
             let epoch = inner.cache.epoch(key.0);
             let answer = inner.core.effective(key.0, key.1).await;
             // The client of the core has logged and counted a failure.
@@ -368,7 +370,7 @@ impl Inner {
                 flight.remove();
             }
             outcome.send_replace(Some(cached));
-        });
+        }));
         flight
     }
 

@@ -449,10 +449,11 @@ settings! {
     }
     "otlp." in config.otlp => {
         endpoint: "OTEL_EXPORTER_OTLP_ENDPOINT" =
-            "OTLP collector (gRPC) that gets the metrics, for example `http://collector:4317`; if not set, \
-             none";
+            "OTLP collector (gRPC) that gets metrics, and traces with `OTEL_TRACES_EXPORTER=otlp`, for example \
+             `http://collector:4317`; if not set, none";
         metrics_endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" =
             "Collector for metrics, if it is a different one";
+        traces_endpoint: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" = "Collector for traces, if it is a different one";
         headers: "OTEL_EXPORTER_OTLP_HEADERS" =
             "Headers for the collector, `name=value,name=value`, for example credentials";
         timeout: "OTEL_EXPORTER_OTLP_TIMEOUT" = "How long the collector may take to answer";
@@ -460,6 +461,16 @@ settings! {
         service_name: "OTEL_SERVICE_NAME" =
             "Name of this service for the collector; if not set, `imks`. `OTEL_RESOURCE_ATTRIBUTES` adds \
              attributes";
+        traces: "OTEL_TRACES_EXPORTER" = "`otlp`: traces go to the collector; `none`";
+        sampler: "OTEL_TRACES_SAMPLER" =
+            "Which requests are traced: `always_on`, `always_off`, `traceidratio` (a share of them), or the same with \
+             `parentbased_` before it: a client with a trace decides itself, if clients are trusted";
+        sampler_arg (sampler_ratio): "OTEL_TRACES_SAMPLER_ARG" =
+            "The share of the requests that `traceidratio` traces, from 0 to 1";
+        trust_clients (trusts_clients): "IMKS_TRACES_TRUST_CLIENTS" =
+            "Whether what clients say about sampling is believed; otherwise only the ids of their traces are taken";
+        traces_delay: "OTEL_BSP_SCHEDULE_DELAY" = "Time between two exports of traces";
+        traces_queue: "OTEL_BSP_MAX_QUEUE_SIZE" = "Most spans that wait to be exported; more are dropped";
     }
     "drain." in config.drain => {
         delay: "IMKS_DRAIN_DELAY" =

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::socket::Parser;
 use crate::socket::rate_limit::Rate;
 use crate::telemetry::logging::LogFormat;
-use crate::telemetry::otlp::Millis;
+use crate::telemetry::otlp::{Millis, Ratio, Sampler, Traces};
 
 /// A type of configuration values. `parse` reads what `show` returns, except for secrets, which `show`
 /// redacts.
@@ -183,6 +183,18 @@ impl Setting for Millis {
     }
 }
 
+/// A share, from 0 to 1.
+impl Setting for Ratio {
+    fn parse(text: &str) -> Result<Self, String> {
+        let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        ratio.map(Self).ok_or_else(|| "write a share from 0 to 1, for example 0.01".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
 /// `*`, or origins separated by commas; pages of others are then refused on every transport. Credentials are not allowed, because the identity comes from the
 /// token and never from a cookie.
 impl Setting for Cors {
@@ -260,6 +272,15 @@ pub(super) use words;
 const ANY_ORIGIN: &str = "*";
 
 words!(LogFormat { "pretty" => Pretty, "json" => Json });
+words!(Traces { "none" => Off, "otlp" => Otlp });
+words!(Sampler {
+    "always_on" => AlwaysOn,
+    "always_off" => AlwaysOff,
+    "traceidratio" => Ratio,
+    "parentbased_always_on" => ParentOrAlwaysOn,
+    "parentbased_always_off" => ParentOrAlwaysOff,
+    "parentbased_traceidratio" => ParentOrRatio,
+});
 words!(Listeners { "auto" => Auto, "public" => Public, "internal" => Internal, "off" => Off });
 words!(Place { "off" => Off, "local" => Local, "s3" => S3 });
 words!(Parser { "json" => Default, "msgpack" => MsgPack });
@@ -289,6 +310,14 @@ mod tests {
         }
         assert_eq!(Millis::parse("60000").unwrap().show(), "1m");
         assert!(Millis::parse("").is_err());
+    }
+
+    #[test]
+    fn a_share_is_from_none_to_all() {
+        for text in ["0", "0.01", "1"] {
+            assert_eq!(Ratio::parse(text).unwrap().show(), text);
+        }
+        assert!(["", "2", "-0.1", "NaN", "inf", "1%"].iter().all(|text| Ratio::parse(text).is_err()));
     }
 
     #[test]

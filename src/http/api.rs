@@ -75,6 +75,7 @@ pub(super) async fn read(
         peer: parts.extensions.get().map(|ConnectInfo(peer)| *peer),
         authorization: text(&parts.headers, header::AUTHORIZATION.as_str())?,
         idempotency_key: idempotency_key(&parts.headers)?,
+        traceparent: parts.headers.get(TRACEPARENT).and_then(|it| it.to_str().ok()).map(str::to_owned),
         parameters,
         query: parts.uri.query().map(str::to_owned),
         body: to_bytes(body, body_bytes_max).await.map_err(unreadable)?,
@@ -128,4 +129,5 @@ pub(super) fn respond(answer: Answer) -> Response {
     response
 }
 
+const TRACEPARENT: &str = "traceparent";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -13,7 +13,8 @@ use serde_json::json;
 use crate::ImksError;
 use crate::envelope::{Failure, RequestId};
 use crate::http::health::{Health, Readiness, Status};
-use crate::telemetry::{Catalog, prometheus};
+use crate::telemetry::Catalog;
+use crate::telemetry::prometheus::{self, Format};
 
 /// The state of the routes.
 #[derive(Debug, Clone)]
@@ -74,8 +75,10 @@ async fn ready(State(parts): State<Parts>) -> Response {
     (status, Json(json!({ "status": readiness.name() }))).into_response()
 }
 
-async fn scrape(State(parts): State<Parts>) -> Response {
-    ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], prometheus::text(parts.metrics)).into_response()
+async fn scrape(State(parts): State<Parts>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()));
+    let page = prometheus::text(parts.metrics, format);
+    ([(header::CONTENT_TYPE, format.content_type())], page).into_response()
 }
 
 async fn not_found() -> Response {

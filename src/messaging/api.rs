@@ -62,6 +62,8 @@ pub struct Call {
     pub authorization: Option<String>,
     /// The header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
+    /// The header `traceparent`.
+    pub traceparent: Option<String>,
     /// Parameters in the path, decoded.
     pub parameters: Vec<(String, String)>,
     /// The query, as it came.
@@ -126,6 +128,11 @@ impl ApiRequest {
         let token = Token::new(token, self.call.peer);
         let identity = messaging.tokens().verify(token.presented()).await?;
         Caller::over_http(messaging, Session::new(identity, token, None), &self.namespace)
+    }
+
+    /// Returns the header `traceparent`.
+    pub(super) fn traceparent(&self) -> Option<&str> {
+        self.call.traceparent.as_deref()
     }
 
     /// Returns the parameters of the request, including those in the path.

@@ -8,18 +8,25 @@ use crate::application::{AppEvent, Application};
 use crate::envelope::{RequestId, Success};
 use crate::socket::Event;
 use crate::socket::parser::RawArgs;
+use crate::telemetry::trace::Span;
 use crate::{ImksResult, application, clock};
 
 /// Has the application answer an event, and passes its answer on. Other events of the client go on meanwhile.
-pub(super) async fn answer(application: Application, caller: Caller, mut event: Event) {
+pub(super) async fn answer(
+    application: Application,
+    caller: Caller,
+    mut event: Event,
+    mut span: Option<Span>,
+) {
     let asked = match read(&caller, &event) {
-        Ok(asked) => asked,
-        Err(error) => return outcome::fail(&mut event, &error),
-    };
-    let answered = match application.ask(asked).await {
-        Ok(answer) => send(&mut event, &answer),
+        Ok(asked) => application.ask(asked).await,
         Err(error) => Err(error),
     };
+    let answered = asked.and_then(|answer| send(&mut event, &answer, span.as_ref()));
+    if let Some(span) = &mut span {
+        span.note("imks.event", event.logged_name().to_owned());
+        span.outcome(&answered);
+    }
     if let Err(error) = answered {
         outcome::fail(&mut event, &error);
     }
@@ -43,10 +50,11 @@ fn read(caller: &Caller, event: &Event) -> ImksResult<AppEvent> {
     })
 }
 
-fn send(event: &mut Event, answer: &application::Answer) -> ImksResult<()> {
+fn send(event: &mut Event, answer: &application::Answer, span: Option<&Span>) -> ImksResult<()> {
     let Some(ack) = event.take_ack() else { return Ok(()) };
     let request_id = RequestId::next();
-    let json = serde_json::to_string(&Success::new(&answer.data, &request_id))?;
+    let envelope = Success::new(&answer.data, &request_id).traced(span.map(Span::parent));
+    let json = serde_json::to_string(&envelope)?;
     outcome::note_sent(
         event.socket(),
         ack.send_args(&RawArgs { json: &json, attachments: &answer.attachments }),

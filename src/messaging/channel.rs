@@ -16,6 +16,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::budget::Reservation;
@@ -33,6 +34,8 @@ use crate::models::message_read_state::{self, ReadState};
 use crate::models::message_search::{self, Found, Query};
 use crate::models::message_send::{NewMessage, Repeat, Sent};
 use crate::models::message_sync::{self, ChannelSync, Cursor, Limits};
+use crate::models::metrics::{STAGE_SECONDS, Stage};
+use crate::telemetry::trace;
 
 /// Proof that the caller may see the channel.
 #[derive(Debug)]
@@ -74,14 +77,22 @@ pub struct Channel<P> {
     session: Arc<Session>,
     id: Uuid,
     slow_mode: Duration,
+    /// When the request arrived.
+    since: Instant,
     proof: PhantomData<P>,
 }
 
 impl<P> Channel<P> {
     /// Creates a proof. Only for [`Ctx`](super::ctx::Ctx), which has checked the permission.
-    pub(super) fn new(messaging: &Messaging, session: &Arc<Session>, id: Uuid, slow_mode: Duration) -> Self {
+    pub(super) fn new(
+        messaging: &Messaging,
+        session: &Arc<Session>,
+        id: Uuid,
+        slow_mode: Duration,
+        since: Instant,
+    ) -> Self {
         let (messaging, session) = (messaging.clone(), session.clone());
-        Self { messaging, session, id, slow_mode, proof: PhantomData }
+        Self { messaging, session, id, slow_mode, since, proof: PhantomData }
     }
 
     /// Returns the id of the channel.
@@ -171,6 +182,8 @@ impl<P> Channel<P> {
         let scope = Scope { channel_id: self.id, actor, slow_mode: self.slow_mode, authority };
         let submitted = self.messaging.appender().submit(scope, mutation);
         drop(turn);
+        let trace = trace::current().map(|context| context.trace_id());
+        STAGE_SECONDS.of(Stage::Receive).record_traced(self.since.elapsed(), trace);
         submitted
     }
 }

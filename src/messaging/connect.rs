@@ -22,7 +22,7 @@ use super::server_facts::{Limits, NAME, PROTOCOL, VERSION};
 use super::session::{Client, Session, Token};
 use super::session_log::{self, Refusals};
 use super::standings::ChannelStates;
-use super::workspaces;
+use super::{traced, workspaces};
 use crate::auth::{Membership, Permission};
 use crate::clock::{self, Timestamp, jittered};
 use crate::contract::FEATURE_LEVEL;
@@ -32,6 +32,7 @@ use crate::models::channel_state::ChannelHead;
 use crate::models::message_read_state::baseline;
 use crate::socket::metrics;
 use crate::socket::{Accept, ConnectError, ConnectPayload, NamespaceBuilder, Socket, token_in_header};
+use crate::telemetry::trace::{self, Span};
 use crate::{ImksError, ImksResult};
 
 /// The `auth` object of the CONNECT packet. Unknown fields are ignored.
@@ -58,6 +59,11 @@ pub(super) struct Auth {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     mode: Option<Value>,
+    /// The trace that the client is in, as W3C writes it.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    #[allow(dead_code, reason = "read where the span begins; it stands here for the contract")]
+    traceparent: Option<Value>,
 }
 
 /// What a session gets of its channels when it begins.
@@ -109,10 +115,24 @@ async fn connect(
     socket: Socket,
     payload: ConnectPayload,
 ) -> Result<Accept, ConnectError> {
+    let mut span = traced::connect(&context.messaging, &socket, &payload);
+    let within = span.as_ref().map(Span::context);
+    let admitted = Box::pin(admit(&context, socket, payload, &mut span));
+    trace::within(within, admitted).await
+}
+
+async fn admit(
+    context: &SignIn,
+    socket: Socket,
+    payload: ConnectPayload,
+    span: &mut Option<Span>,
+) -> Result<Accept, ConnectError> {
     let (deadline, mut pause) = (Instant::now() + context.messaging.config().connect_hold, PAUSE_MIN);
     let (mut counted, mut place) = (false, None);
     loop {
-        let error = match Box::pin(sign_in(&context, &socket, &payload, &mut counted)).await {
+        let outcome = Box::pin(sign_in(context, &socket, &payload, &mut counted)).await;
+        span.iter_mut().for_each(|span| span.outcome(&outcome));
+        let error = match outcome {
             Ok(accept) => {
                 metrics::CONNECTS.of(metrics::Connect::Accepted).increment();
                 return Ok(accept);

@@ -22,6 +22,7 @@ use crate::clock;
 use crate::error::Precondition;
 use crate::files::Files;
 use crate::socket::{Namespace, Socket};
+use crate::telemetry::trace;
 use crate::{ImksError, ImksResult};
 
 /// The caller of a request, and how the request arrived.
@@ -68,11 +69,13 @@ impl Caller {
 pub struct Ctx {
     messaging: Messaging,
     caller: Caller,
+    /// When the request arrived.
+    since: Instant,
 }
 
 impl Ctx {
-    pub(super) fn new(messaging: &Messaging, caller: Caller) -> Self {
-        Self { messaging: messaging.clone(), caller }
+    pub(super) fn new(messaging: &Messaging, caller: Caller, since: Instant) -> Self {
+        Self { messaging: messaging.clone(), caller, since }
     }
 
     /// Returns the context in which the server acts for a user who is not there. It has no token, so sensitive
@@ -81,7 +84,7 @@ impl Ctx {
         let (user_id, username, now) = (user.id, Arc::clone(&user.username), clock::now_micros());
         let identity = Identity { user_id, username, session_id: None, issued_at: now, expires_at: now };
         let session = Arc::new(Session::new(identity, Token::new("", None), None));
-        Self::new(messaging, Caller { session, via: Via::Http(namespace.clone()) })
+        Self::new(messaging, Caller { session, via: Via::Http(namespace.clone()) }, Instant::now())
     }
 
     /// Returns the identity of the caller.
@@ -294,11 +297,19 @@ impl Ctx {
     }
 
     fn proof<P>(&self, channel: Uuid, grant: Grant) -> Channel<P> {
-        Channel::new(&self.messaging, &self.caller.session, channel, grant.slow_mode)
+        Channel::new(&self.messaging, &self.caller.session, channel, grant.slow_mode, self.since)
     }
 
     /// Checks a permission besides the one of a proof. Returns its conditions.
-    pub(super) async fn require(&self, channel: Uuid, permission: Permission) -> ImksResult<Grant> {
+    pub(super) fn require(
+        &self,
+        channel: Uuid,
+        permission: Permission,
+    ) -> impl Future<Output = ImksResult<Grant>> {
+        trace::spanned("permission", self.ask(channel, permission))
+    }
+
+    async fn ask(&self, channel: Uuid, permission: Permission) -> ImksResult<Grant> {
         let permissions = self.messaging.permissions();
         if permission.is_sensitive() {
             let token = self.caller.session.token();

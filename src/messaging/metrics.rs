@@ -59,6 +59,9 @@ instruments! {
     ANSWER_BYTES: Gauge = "imks_answer_bytes";
     /// Time from the commit of a transaction until its events are in all local outboxes
     DISPATCH_SECONDS: Latency = "imks_dispatch_seconds";
+    /// Time from the sending of an event by another node until it is in the outboxes of all receivers of this node, by the
+    /// clocks of both
+    DISPATCH_REMOTE_SECONDS: Latency = "imks_dispatch_remote_seconds";
     /// Holes in the events of a channel that were filled from the database
     HOLES_HEALED: Counter = "imks_dispatch_holes_healed_total";
     /// Time from the discovery of a hole in the events of a channel until it was filled from the database

@@ -75,6 +75,7 @@ mod subscription;
 mod sync;
 mod thread;
 mod ticks;
+mod traced;
 mod turn;
 mod typing;
 mod typists;

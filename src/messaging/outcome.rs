@@ -4,6 +4,7 @@ use std::error::Error as _;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
 
 use super::budget::Reservation;
 use super::metrics::{self, EventError};
@@ -12,6 +13,7 @@ use crate::envelope::{ErrorBody, Failure, RequestId, Success};
 use crate::error::Code;
 use crate::models::text::Nonce;
 use crate::socket::{self, Ack, Event, Lane, Socket};
+use crate::telemetry::trace::Span;
 use crate::{ImksError, ImksResult};
 
 /// The outcome of a handler.
@@ -27,15 +29,24 @@ impl<Res> Handled<Res> {
     }
 }
 
-/// Sends the ack, or an error to a client that did not request an ack.
-pub(super) fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Handled<Res>>) {
+/// Sends the ack, or an error to a client that did not request an ack, and ends the span of the request.
+pub(super) fn answer<Res: Serialize>(
+    event: &mut Event,
+    outcome: ImksResult<Handled<Res>>,
+    mut span: Option<Span>,
+) {
+    let request_id = RequestId::next();
+    if LevelFilter::current() >= LevelFilter::DEBUG {
+        let name = outcome.as_ref().map_or_else(|error| error.code().as_str(), |_| "ok");
+        tracing::Span::current().record("outcome", name);
+    }
+    note_traced(&mut span, &outcome, &request_id);
     let Handled { data, room } = match outcome {
         Ok(handled) => handled,
-        Err(error) => return fail(event, &error),
+        Err(error) => return fail_as(event, &error, &request_id),
     };
     let Some(ack) = event.take_ack() else { return };
-    let request_id = RequestId::next();
-    let envelope = Success::new(&data, &request_id);
+    let envelope = Success::new(&data, &request_id).traced(span.as_ref().map(Span::parent));
     let sent = match room {
         // What needs room of its own is history, and what was missed: nobody waits behind it.
         Some(room) => ack.lane(Lane::Bulk).send_holding(&envelope, |bytes| room.for_bytes(bytes)),
@@ -46,15 +57,26 @@ pub(super) fn answer<Res: Serialize>(event: &mut Event, outcome: ImksResult<Hand
 
 /// Sends an error as the requested ack, or else as the event `error`.
 pub(super) fn fail(event: &mut Event, error: &ImksError) {
-    let request_id = RequestId::next();
-    note(event.logged_name(), Some(event.socket().id()), error, &request_id);
+    fail_as(event, error, &RequestId::next());
+}
+
+fn fail_as(event: &mut Event, error: &ImksError, request_id: &RequestId) {
+    note(event.logged_name(), Some(event.socket().id()), error, request_id);
     if let Some(ack) = event.take_ack() {
-        return note_sent(event.socket(), ack.send(&Failure::new(error, &request_id)));
+        return note_sent(event.socket(), ack.send(&Failure::new(error, request_id)));
     }
     let nonce = event.first::<OnlyNonce>().ok().and_then(|request| request.nonce);
     let name = Some(event.logged_name().into());
-    let payload = ErrorEvent { error: ErrorBody::new(error, &request_id), event: name, nonce };
+    let payload = ErrorEvent { error: ErrorBody::new(error, request_id), event: name, nonce };
     ERROR.to_socket(event.socket(), &payload);
+}
+
+/// Records in the span of a request what came of it, and under which name the log and the client know it.
+pub(super) fn note_traced<T>(span: &mut Option<Span>, outcome: &ImksResult<T>, request_id: &RequestId) {
+    if let Some(span) = span {
+        span.outcome(outcome);
+        span.note("imks.request_id", request_id.to_string());
+    }
 }
 
 /// Answers an event that exceeds a limit of the server. Its name was not read.

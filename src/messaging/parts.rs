@@ -30,6 +30,7 @@ use crate::models::append::{Appender, Authority, Mutation, Receipt, Scope};
 use crate::models::message::AuthorInfo;
 use crate::models::metrics;
 use crate::page_fetcher::PageFetcher;
+use crate::telemetry::trace::Tracer;
 
 /// The parts of messaging.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub struct Parts {
     pub relay: Option<Relay>,
     /// Answers the events that messaging does not know, if there is one.
     pub application: Option<Application>,
+    /// Traces requests, if traces are exported.
+    pub tracer: Option<Tracer>,
 }
 
 /// The shared state of the features. Cheap to clone.
@@ -160,6 +163,11 @@ impl Messaging {
 
     pub(super) fn application(&self) -> Option<&Application> {
         self.0.parts.application.as_ref()
+    }
+
+    /// Returns what traces requests, if traces are exported.
+    pub(super) fn tracer(&self) -> Option<&Tracer> {
+        self.0.parts.tracer.as_ref()
     }
 
     pub(super) fn answers(&self) -> &AnswerBudget {

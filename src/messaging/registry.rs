@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Number;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 use super::Config;
@@ -26,12 +27,14 @@ use super::outcome::{self, Handled};
 use super::parts::Messaging;
 use super::push::Push;
 use super::rates::RateLimit;
+use super::traced;
 use super::turn::Turn;
 use crate::contract::{Audience, Contract, Place};
 use crate::envelope::{RequestId, Success};
 use crate::files::Files;
 use crate::rate_limit::Rate;
 use crate::socket::{Event, NamespaceBuilder, Socket};
+use crate::telemetry::trace::{self, Span};
 use crate::{ImksError, ImksResult};
 
 /// An event that a client sends, with the types of its payload and its answer.
@@ -217,19 +220,26 @@ impl<'a> Registry<'a> {
         let of_events = handler.clone();
         self.builder.on(name, move |mut event: Event| {
             let (started, seconds) = (Instant::now(), seconds.clone());
-            let handling = match begin(&messaging, &event) {
+            let since = event.waits_since().unwrap_or(started);
+            let traced = traced::event(&messaging, name, &event, since);
+            let context = traced.as_ref().map(Span::context);
+            let handling = match begin(&messaging, &event, since) {
                 Ok((ctx, request)) => Either::Left(of_events.call(ctx, request)),
                 Err(error) => Either::Right(refused(error)),
             };
+            let handling = trace::within(context, handling);
             let span = tracing::debug_span!(
                 "event",
                 event = name,
                 socket_sid = event.socket().id(),
-                namespace = "/"
+                namespace = "/",
+                outcome = Empty
             );
             async move {
-                outcome::answer(&mut event, handling.await);
-                seconds.record(started.elapsed());
+                let outcome = handling.await;
+                let trace = traced.as_ref().map(Span::trace_id);
+                outcome::answer(&mut event, outcome, traced);
+                seconds.record_traced(started.elapsed(), trace);
             }
             .instrument(span)
         });
@@ -248,7 +258,8 @@ impl<'a> Registry<'a> {
             match (caller, application) {
                 (Ok(caller), Some(application)) => {
                     let (started, seconds) = (Instant::now(), app_seconds.clone());
-                    let answering = app_event::answer(application.clone(), caller, event);
+                    let traced = traced::event(&messaging, APPLICATION, &event, started);
+                    let answering = app_event::answer(application.clone(), caller, event, traced);
                     Either::Left(answering.map(move |()| seconds.record(started.elapsed())))
                 }
                 (caller, _) => {
@@ -344,10 +355,15 @@ impl<Req: Input, Res: Output, H: Handler<Req, Res>> Entry<'_, '_, Req, Res, H> {
             let status = status.clone();
             let answering = async move {
                 let (started, request_id) = (Instant::now(), RequestId::next());
-                let outcome = call(&messaging, request, &handler).await;
+                let mut traced = traced::call(&messaging, name, path, request.traceparent());
+                let context = traced.as_ref().map(Span::context);
+                let outcome = trace::within(context, call(&messaging, request, &handler, started)).await;
+                outcome::note_traced(&mut traced, &outcome, &request_id);
                 let answer = match outcome {
                     Ok(Handled { data, room }) => {
-                        Answer::success(status.of(&data), &Success::new(&data, &request_id), room)
+                        let envelope =
+                            Success::new(&data, &request_id).traced(traced.as_ref().map(Span::parent));
+                        Answer::success(status.of(&data), &envelope, room)
                     }
                     Err(error) => {
                         outcome::note(name, None, &error, &request_id);
@@ -369,19 +385,25 @@ async fn call<Req: DeserializeOwned, Res>(
     messaging: &Messaging,
     request: ApiRequest,
     handler: &impl Handler<Req, Res>,
+    since: Instant,
 ) -> ImksResult<Handled<Res>> {
     let caller = request.caller(messaging).await?;
     let payload = input::request(&request.payload()?)?;
-    handler.call(Ctx::new(messaging, caller), payload).await
+    handler.call(Ctx::new(messaging, caller, since), payload).await
 }
 
 fn refused<T>(error: ImksError) -> Ready<ImksResult<T>> {
     ready(Err(error))
 }
 
-fn begin<Req: DeserializeOwned>(messaging: &Messaging, event: &Event) -> ImksResult<(Ctx, Req)> {
+fn begin<Req: DeserializeOwned>(
+    messaging: &Messaging,
+    event: &Event,
+    since: Instant,
+) -> ImksResult<(Ctx, Req)> {
     let caller = Caller::on_socket(messaging, event.socket())?;
-    Ok((Ctx::new(messaging, caller), input::request(&Payload::Json(event.args().first_json().into()))?))
+    let payload = Payload::Json(event.args().first_json().into());
+    Ok((Ctx::new(messaging, caller, since), input::request(&payload)?))
 }
 
 /// The metric label of all events without a handler, since names from clients must not become time series.

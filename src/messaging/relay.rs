@@ -37,6 +37,8 @@ use crate::models::append::Told;
 use crate::models::channel_state::{ChannelHead, heads};
 use crate::models::message_sync::missed_events;
 use crate::node::NodeId;
+use crate::telemetry::trace::{Span, Tracer};
+use crate::telemetry::traceparent::TraceParent;
 use crate::{ImksError, ImksResult};
 
 /// The relay of one node. Cheap to clone.
@@ -54,16 +56,19 @@ struct Inner {
     /// Notified when a hole appears.
     hole: Notify,
     announcements: Announcements,
+    /// Records the deliveries of events that other nodes trace.
+    tracer: Option<Tracer>,
 }
 
 impl Relay {
     /// Creates the relay of a node, or `None` if there can be no other nodes.
-    pub fn new(pipe: Arc<dyn Pipe>, node: NodeId, db: Db) -> Option<Self> {
+    pub fn new(pipe: Arc<dyn Pipe>, node: NodeId, db: Db, tracer: Option<Tracer>) -> Option<Self> {
         pipe.reaches_others().then(|| {
             Self(Arc::new(Inner {
                 node,
                 pipe,
                 db,
+                tracer,
                 flows: Default::default(),
                 held_space: Arc::new(Semaphore::new(HELD_BYTES_MAX)),
                 hole: Notify::new(),
@@ -134,7 +139,8 @@ impl Relay {
         let mut events = Vec::with_capacity(told.len());
         for ((told, (seq, rev)), end) in told.iter().zip(ends) {
             let (name, state_of) = (told.event(), told.state_of());
-            events.push(Event { seq: *seq, rev: *rev, name, json: &text[start..end], state_of });
+            let trace = told.trace().map(|trace| trace.parent().to_string().into());
+            events.push(Event { seq: *seq, rev: *rev, name, json: &text[start..end], state_of, trace });
             start = end;
         }
         let channel = last.channel_id();
@@ -204,11 +210,17 @@ impl Relay {
         if node == self.0.node {
             return Ok(());
         }
-        let lag = u64::try_from(clock::now_micros().saturating_sub(at)).unwrap_or(0);
-        bus_metrics::LAG_SECONDS.record(Duration::from_micros(lag));
+        bus_metrics::LAG_SECONDS.record(since(at));
         match body {
             Body::Events { channel, events } => {
-                events.iter().for_each(|event| self.deliver(audience, channel, event));
+                for event in &events {
+                    let span = self.receiving(channel, event);
+                    self.deliver(audience, channel, event);
+                    if let Some(mut span) = span {
+                        span.succeeded();
+                    }
+                    metrics::DISPATCH_REMOTE_SECONDS.record(since(at));
+                }
             }
             Body::Heads(heads) => {
                 for (channel, seq, rev) in heads {
@@ -217,6 +229,16 @@ impl Relay {
             }
         }
         Ok(())
+    }
+
+    /// Begins the span of the delivery of another node's event, if that traces it.
+    fn receiving(&self, channel: Uuid, event: &Event<'_>) -> Option<Span> {
+        let parent = TraceParent::parse(event.trace.as_deref()?)?;
+        let mut span = self.0.tracer.as_ref()?.join(&parent, "deliver")?;
+        span.note("messaging.system", "imks");
+        span.note("messaging.operation.name", "deliver");
+        span.note("messaging.destination.name", channel.to_string());
+        Some(span)
     }
 
     /// Records that a channel has come this far.
@@ -361,6 +383,11 @@ fn release(flow: &mut Flow, audience: &Audience, channel: Uuid, now: Instant) {
         let head = (head.seq, head.rev);
         audience.tell(channel, News { head, event: name, json, state_of: *state_of });
     }
+}
+
+/// Returns what has passed since a time of another node's clock.
+fn since(at: clock::Micros) -> Duration {
+    Duration::from_micros(u64::try_from(clock::now_micros().saturating_sub(at)).unwrap_or(0))
 }
 
 fn text(json: &[u8]) -> ImksResult<&str> {

@@ -26,6 +26,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -93,13 +94,22 @@ struct Shared {
     draining: CancellationToken,
 }
 
-/// The commits of one lane, in order. One item is one transaction.
+/// The commits of one lane, in order.
 #[derive(Debug)]
-pub struct Commits(mpsc::Receiver<Vec<Told>>);
+pub struct Commits(mpsc::Receiver<Transaction>);
+
+/// A committed transaction.
+#[derive(Debug)]
+pub struct Transaction {
+    /// Its events.
+    pub told: Vec<Told>,
+    /// When it was committed.
+    pub committed: Instant,
+}
 
 impl Commits {
-    /// Returns the events of the next transaction, or `None` once the appender is drained. Cancel safe.
-    pub async fn recv(&mut self) -> Option<Vec<Told>> {
+    /// Returns the next transaction, or `None` once the appender is drained. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Transaction> {
         self.0.recv().await
     }
 }

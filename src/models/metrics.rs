@@ -12,11 +12,26 @@ pub enum AppendProblem {
     Failed,
 }
 
+/// A stage of a change of a channel, such as a message.
+pub enum Stage {
+    /// From the packet that asks for it until it waits to be written.
+    Receive,
+    /// Until it is stored.
+    Commit,
+    /// Until its event is in the outboxes of all receivers of this node.
+    Deliver,
+}
+
+label!(Stage { Receive = "receive", Commit = "commit", Deliver = "deliver" });
 label!(AppendProblem { Refused = "refused", Retried = "retried", Failed = "failed" });
 
 instruments! {
     /// Messages committed to the store
     MESSAGES_STORED: Counter = "imks_messages_stored_total";
+    /// Time that messages and other changes of channels spend in each stage: `receive` from the packet until the write
+    /// is checked and queued, `commit` until it is stored, `deliver` until its event is in the outboxes of all receivers
+    /// of this node
+    STAGE_SECONDS: Latency[stage: Stage] = "imks_message_stage_seconds";
     /// Duration of a query, including the wait for a connection, by the name of the query
     DATABASE_SECONDS: Latency[query] = "imks_database_query_seconds";
     /// Number of writes in one transaction of the append path

@@ -21,6 +21,7 @@ use super::breaker::Breaker;
 use super::channel;
 use super::metrics::{self, Call};
 use super::parse::{id, malformed};
+use super::traced;
 use super::types::{Allowed, ChannelInfo, Effective, Membership, SigningKeys, UserInfo, Verdict};
 use super::v1;
 use super::v1::channel_service_client::ChannelServiceClient;
@@ -31,6 +32,7 @@ use super::v1::token_service_client::TokenServiceClient;
 use super::watch::{Watch, WatchKind};
 use crate::clock::jittered;
 use crate::error::{ImksError, ImksResult};
+use crate::telemetry::trace;
 
 /// The limits of calls to the core.
 #[derive(Debug, Clone)]
@@ -124,7 +126,7 @@ macro_rules! call {
     ($core:expr, $client:ident::$method:ident($request:expr)) => {{
         let bytes_max = $core.0.config.answer_bytes_max;
         $core
-            .call($request, |channel, request| async move {
+            .call(stringify!($method), $request, |channel, request| async move {
                 $client::new(channel).max_decoding_message_size(bytes_max).$method(request).await
             })
             .await?
@@ -336,7 +338,21 @@ impl CoreClient {
     }
 
     /// Runs one call with a slot, the breaker, a deadline and retries.
-    pub(super) async fn call<Req, Res, F, Fut>(&self, request: Req, send: F) -> ImksResult<Res>
+    pub(super) fn call<Req, Res, F, Fut>(
+        &self,
+        method: &'static str,
+        request: Req,
+        send: F,
+    ) -> impl Future<Output = ImksResult<Res>>
+    where
+        Req: Clone,
+        F: Fn(Channel, tonic::Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Res>, Status>>,
+    {
+        trace::run(traced::calling(method), self.call_bounded(request, send))
+    }
+
+    async fn call_bounded<Req, Res, F, Fut>(&self, request: Req, send: F) -> ImksResult<Res>
     where
         Req: Clone,
         F: Fn(Channel, tonic::Request<Req>) -> Fut,
@@ -371,6 +387,7 @@ impl CoreClient {
             let mut attempt = tonic::Request::new(request.clone());
             let ends = deadline.min(Instant::now() + self.0.attempt);
             attempt.set_timeout(ends.saturating_duration_since(Instant::now()));
+            traced::tell(attempt.metadata_mut());
             let answer = timeout_at(ends, send(self.0.channel.clone(), attempt)).await;
             match answer.unwrap_or_else(|_| Err(silent(ends == deadline))) {
                 Err(status) if retries > 0 && was_not_heard(status.code()) => {

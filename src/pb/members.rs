@@ -28,7 +28,7 @@ impl CoreClient {
             page_token: cursor,
         };
         let page = self
-            .call(request, |channel, request| async move {
+            .call("list_channel_members", request, |channel, request| async move {
                 let client = MemberServiceClient::new(channel);
                 client.max_decoding_message_size(bytes_max).list_channel_members(request).await
             })

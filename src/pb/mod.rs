@@ -12,6 +12,7 @@ mod members;
 pub mod metrics;
 mod optional;
 mod parse;
+mod traced;
 mod types;
 mod watch;
 

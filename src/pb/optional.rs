@@ -17,7 +17,7 @@ macro_rules! call {
     ($core:expr, $client:ident::$method:ident($request:expr)) => {{
         let bytes_max = $core.answer_bytes_max();
         $core
-            .call($request, |channel, request| async move {
+            .call(stringify!($method), $request, |channel, request| async move {
                 let mut client = $client::new(channel).max_decoding_message_size(bytes_max);
                 if_there(client.$method(request).await)
             })

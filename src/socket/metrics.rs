@@ -18,10 +18,34 @@ pub enum Return {
     NewSession,
 }
 
+/// The namespaces that metrics tell apart. Others are counted together: their names may be those of clients.
+pub enum Path {
+    /// The main namespace.
+    Main,
+    /// That of the Admin UI.
+    Admin,
+    /// All others.
+    Other,
+}
+
+impl Path {
+    /// Returns the value for the path of a namespace.
+    pub fn of(path: &str) -> Self {
+        match path {
+            "/" => Self::Main,
+            "/admin" => Self::Admin,
+            _ => Self::Other,
+        }
+    }
+}
+
+label!(Path { Main = "/", Admin = "/admin", Other = "other" });
 label!(Connect { Accepted = "accepted", Refused = "refused" });
 label!(Return { Recovered = "recovered", NewSession = "new_session" });
 
 instruments! {
+    /// Clients that have joined a namespace
+    SOCKETS: Gauge[namespace: Path] = "imks_sockets";
     /// CONNECT packets to the main namespace, by outcome
     CONNECTS: Counter[outcome: Connect] = "imks_connects_total";
     /// Handlers that panicked; each closed one connection

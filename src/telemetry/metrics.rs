@@ -36,6 +36,17 @@ pub enum AfterPanic {
 }
 
 label!(AfterPanic { BegunAgain = "begun_again", ProcessEnds = "process_ends" });
+/// What became of a span.
+pub enum SpanEnd {
+    /// The collector has it.
+    Exported,
+    /// Too many waited for the exporter.
+    Dropped,
+    /// The collector did not take it.
+    Lost,
+}
+
+label!(SpanEnd { Exported = "exported", Dropped = "dropped", Lost = "lost" });
 label!(Build { Current = env!("CARGO_PKG_VERSION") });
 label!(Export { Succeeded = "succeeded", Failed = "failed" });
 
@@ -50,4 +61,6 @@ instruments! {
     TASK_PANICS: Counter[then: AfterPanic] = "imks_task_panics_total";
     /// Exports of metrics to an OTLP collector, by outcome
     EXPORTS: Counter[outcome: Export] = "imks_otlp_exports_total";
+    /// Spans of traces, by what became of them: `dropped` where too many waited, `lost` where the collector did not take them
+    SPANS: Counter[outcome: SpanEnd] = "imks_otlp_spans_total";
 }

@@ -1,4 +1,4 @@
-//! Metrics and logs. Each metric is declared once, beside its owner, with [`instruments!`]. `/metrics` and
+//! Metrics, logs and traces. Each metric is declared once, beside its owner, with [`instruments!`]. `/metrics` and
 //! OTLP export the same list.
 
 pub mod counter;
@@ -7,6 +7,7 @@ pub mod instrument;
 pub mod labels;
 pub mod metrics;
 pub mod source;
+pub mod traceparent;
 
 pub use counter::{Counter, Gauge, One};
 pub use histogram::{Latency, Size};
@@ -20,5 +21,6 @@ cfg_if::cfg_if! {
         pub mod logging;
         pub mod otlp;
         pub mod prometheus;
+        pub mod trace;
     }
 }

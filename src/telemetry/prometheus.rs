@@ -1,20 +1,50 @@
-//! The Prometheus text format, version 0.0.4, for `/metrics`.
+//! The text formats of `/metrics`: that of Prometheus, version 0.0.4, and OpenMetrics 1.0, which has exemplars.
 
 use std::fmt::{self, Display, Write};
 
 use super::instrument::Instrument;
-use super::source::{Kind, Point, Snapshot, Value};
+use super::source::{Exemplar, Kind, Point, Snapshot, Value};
+use crate::clock::Micros;
 
-/// The content type of [`text`].
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
+/// A format of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// That of Prometheus.
+    Prometheus,
+    /// OpenMetrics: the same numbers, and for buckets the trace of an observation.
+    OpenMetrics,
+}
+
+impl Format {
+    /// Returns the format for a reader that accepts these content types.
+    pub fn accepted(accept: Option<&str>) -> Self {
+        match accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+            true => Self::OpenMetrics,
+            false => Self::Prometheus,
+        }
+    }
+
+    /// Returns the content type of the page.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// Returns the page with the samples of all instruments.
-pub fn text(catalog: &[&[Instrument]]) -> String {
-    catalog.iter().copied().flatten().map(|instrument| Family(instrument).to_string()).collect()
+pub fn text(catalog: &[&[Instrument]], format: Format) -> String {
+    let families = catalog.iter().copied().flatten();
+    let mut page: String = families.map(|instrument| Family(instrument, format).to_string()).collect();
+    if format == Format::OpenMetrics {
+        page.push_str("# EOF\n");
+    }
+    page
 }
 
 /// One instrument with its header and samples. It displays nothing if there are no samples.
-struct Family<'a>(&'a Instrument);
+struct Family<'a>(&'a Instrument, Format);
 
 impl Display for Family<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,19 +57,29 @@ impl Display for Family<'_> {
             Kind::Gauge => "gauge",
             Kind::Latency | Kind::Size => "histogram",
         };
-        writeln!(formatter, "# HELP {} {}", instrument.name, Escaped(instrument.help, &['\\', '\n']))?;
-        writeln!(formatter, "# TYPE {} {kind}", instrument.name)?;
-        points.iter().try_for_each(|point| samples(formatter, instrument, point))
+        // OpenMetrics names a counter without the ending of its samples.
+        let name = match self.1 {
+            Format::OpenMetrics => instrument.name.trim_end_matches("_total"),
+            Format::Prometheus => instrument.name,
+        };
+        writeln!(formatter, "# HELP {name} {}", Escaped(instrument.help, &['\\', '\n']))?;
+        writeln!(formatter, "# TYPE {name} {kind}")?;
+        points.iter().try_for_each(|point| samples(formatter, instrument, point, self.1))
     }
 }
 
-fn samples(formatter: &mut fmt::Formatter<'_>, instrument: &Instrument, point: &Point) -> fmt::Result {
+fn samples(
+    formatter: &mut fmt::Formatter<'_>,
+    instrument: &Instrument,
+    point: &Point,
+    format: Format,
+) -> fmt::Result {
     let name = instrument.name;
     let labels = Labels { own: instrument.label.zip(point.label), bound: None };
     match &point.value {
         Value::Counter(count) => writeln!(formatter, "{name}{labels} {count}"),
         Value::Gauge(value) => writeln!(formatter, "{name}{labels} {value}"),
-        Value::Histogram(snapshot) => histogram(formatter, name, labels, snapshot),
+        Value::Histogram(snapshot) => histogram(formatter, name, labels, snapshot, format),
     }
 }
 
@@ -48,15 +88,28 @@ fn histogram(
     name: &str,
     labels: Labels<'_>,
     snapshot: &Snapshot,
+    format: Format,
 ) -> fmt::Result {
     let bounds = snapshot.bounds.iter().copied().chain([f64::INFINITY]);
     let mut at_most = 0;
-    for (bound, count) in bounds.zip(&snapshot.counts) {
+    for ((bound, count), exemplar) in bounds.zip(&snapshot.counts).zip(snapshot.exemplars) {
         at_most += count;
-        writeln!(formatter, "{name}_bucket{} {at_most}", Labels { bound: Some(bound), ..labels })?;
+        let shown = Shown(exemplar.filter(|_| format == Format::OpenMetrics));
+        writeln!(formatter, "{name}_bucket{} {at_most}{shown}", Labels { bound: Some(bound), ..labels })?;
     }
     writeln!(formatter, "{name}_sum{labels} {}", snapshot.sum)?;
     writeln!(formatter, "{name}_count{labels} {at_most}")
+}
+
+/// The exemplar of a bucket, displayed behind its number.
+struct Shown(Option<Exemplar>);
+
+impl Display for Shown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Exemplar { trace_id, value, at }) = self.0 else { return Ok(()) };
+        let (seconds, micros) = (at.div_euclid(MICROS_PER_SECOND), at.rem_euclid(MICROS_PER_SECOND));
+        write!(formatter, " # {{trace_id=\"{trace_id}\"}} {value} {seconds}.{micros:06}")
+    }
 }
 
 /// The labels of one sample, displayed in braces.
@@ -94,12 +147,31 @@ impl Display for Escaped<'_> {
     }
 }
 
+const MICROS_PER_SECOND: Micros = 1_000_000;
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::telemetry::traceparent::TraceId;
     use crate::telemetry::{instruments, label};
+    use traced::{FOUND, TRACED_SECONDS};
+
+    /// What Prometheus accepts.
+    const PROMETHEUS: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                              text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+
+    mod traced {
+        use super::instruments;
+
+        instruments! {
+            /// How long something with a trace took
+            TRACED_SECONDS: Latency = "test_traced_seconds";
+            /// What was found
+            FOUND: Counter = "test_found_total";
+        }
+    }
 
     pub enum Outcome {
         Good,
@@ -128,7 +200,7 @@ mod tests {
         PRESENT.add(-3);
         STEP_SECONDS.child("write").record(Duration::from_millis(3));
         BATCH.observe(1000);
-        let text = text(&[INSTRUMENTS]);
+        let text = text(&[INSTRUMENTS], Format::Prometheus);
         let expected = "# HELP test_outcomes_total What happened, by outcome: a \\\\ stays readable\n\
                         # TYPE test_outcomes_total counter\n\
                         test_outcomes_total{outcome=\"good\"} 0\n\
@@ -151,5 +223,25 @@ mod tests {
             assert!(text.lines().any(|it| it == line), "{line} is missing in:\n{text}");
         }
         assert!(!text.contains("test_silent"), "an instrument without samples is not shown");
+    }
+
+    #[test]
+    fn a_reader_of_open_metrics_gets_the_trace_of_an_observation() {
+        let trace = TraceId::new([0xab; 16]);
+        TRACED_SECONDS.record_traced(Duration::from_millis(3), trace);
+        FOUND.increment();
+        let page = text(&[traced::INSTRUMENTS], Format::accepted(Some(PROMETHEUS)));
+        let bucket = page.lines().find(|line| line.contains("le=\"0.005\"")).unwrap();
+        let shown = format!(
+            "test_traced_seconds_bucket{{le=\"0.005\"}} 1 # {{trace_id=\"{}\"}} 0.003 ",
+            "ab".repeat(16)
+        );
+        assert!(bucket.starts_with(&shown), "{bucket}");
+        assert_eq!(page.matches("trace_id").count(), 1, "{page}");
+        assert!(
+            page.contains("# TYPE test_found counter\ntest_found_total 1\n") && page.ends_with("\n# EOF\n")
+        );
+        let page = text(&[traced::INSTRUMENTS], Format::accepted(Some("text/plain")));
+        assert!(!page.contains("trace_id") && !page.contains("# EOF"), "{page}");
     }
 }

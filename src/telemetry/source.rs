@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use super::histogram::BUCKETS_MAX;
+use super::traceparent::TraceId;
+use crate::clock::Micros;
+
 /// The kind of an instrument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -72,6 +76,19 @@ pub struct Snapshot {
     pub counts: Vec<u64>,
     /// The sum of all observations.
     pub sum: f64,
+    /// The last traced observation of each bucket, if there was one.
+    pub exemplars: [Option<Exemplar>; BUCKETS_MAX],
+}
+
+/// An observation that is a part of a trace.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Exemplar {
+    /// The trace.
+    pub trace_id: TraceId,
+    /// What was observed.
+    pub value: f64,
+    /// When.
+    pub at: Micros,
 }
 
 impl Snapshot {

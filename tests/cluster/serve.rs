@@ -8,11 +8,13 @@ use imks::testing::config::{ClusterAdapter, Config};
 use imks::testing::directory::RoleName;
 use imks::testing::models::cluster_node::ClusterNode;
 use imks::testing::models::db::Db;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use crate::broker::{Broker, Kind};
 use crate::client::TestClient;
+use crate::collector::{Collector, hex};
 use crate::proxy::Line;
 use crate::server::{TestServer, first_channel};
 
@@ -24,6 +26,10 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start(kind: Kind, nodes: usize) -> Self {
+        Self::start_with(kind, nodes, |_| {}).await
+    }
+
+    async fn start_with(kind: Kind, nodes: usize, edit: impl Fn(&mut Config)) -> Self {
         let broker = Broker::shared(kind).await;
         let database = match &broker.database {
             Some(url) => url.clone(),
@@ -31,7 +37,7 @@ impl Cluster {
         };
         let mut cluster = Self { nodes: Vec::new(), broker };
         for _ in 0..nodes {
-            let node = node(&cluster.broker, &database).await;
+            let node = node(&cluster.broker, &database, &edit).await;
             cluster.nodes.push(node);
         }
         cluster
@@ -49,7 +55,7 @@ impl Cluster {
     }
 }
 
-async fn node(broker: &Broker, database: &str) -> TestServer {
+async fn node(broker: &Broker, database: &str, edit: impl Fn(&mut Config)) -> TestServer {
     let addr = broker.proxy.addr;
     let url = database.to_owned();
     TestServer::start_with(crate::server::Kind::Sqlite, |config| {
@@ -64,8 +70,29 @@ async fn node(broker: &Broker, database: &str) -> TestServer {
             Kind::Nats => config.cluster.nats_url = Some(format!("nats://{addr}").into()),
             Kind::Postgres => config.cluster.adapter = Some(ClusterAdapter::Postgres),
         }
+        edit(config);
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_trace_of_a_message_goes_on_at_the_other_nodes() {
+    let mut collector = Collector::start().await;
+    let cluster = Cluster::start_with(Kind::Redis, 2, |config| collector.configure(config)).await;
+    let (mut alice, mut bob) = (cluster.client(0, "alice").await, cluster.client(1, "bob").await);
+    let trace = [0x4b; 16];
+    let traceparent = format!("00-{}-00f067aa0ba902b7-01", hex(&trace));
+    let meta = json!({ "traceparent": traceparent });
+    let message = json!({ "channel_id": first_channel(&alice), "body": "hi", "meta": meta });
+    alice.ok("message:send", message).await;
+    bob.expect("message:new").await;
+    let append = collector.named(&trace, "append", 1).await.remove(0);
+    let mut delivered = collector.named(&trace, "deliver", 2).await;
+    assert!(delivered.iter().all(|span| span.parent_span_id == append.span_id), "{delivered:?}");
+    delivered.sort_by_key(|span| span.kind);
+    let kinds = delivered.iter().map(|span| span.kind()).collect::<Vec<_>>();
+    assert_eq!(kinds, [SpanKind::Producer, SpanKind::Consumer], "one on each node");
+    cluster.stop().await;
 }
 
 /// The payloads of the next events with this name.

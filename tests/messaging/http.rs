@@ -54,6 +54,10 @@ async fn metrics_show_what_happened() {
         "imks_append_batch_size_count 1",
         "imks_database_query_seconds_count{query=\"standings\"} ",
         "imks_connects_total{outcome=\"accepted\"} 1",
+        "imks_sockets{namespace=\"/\"} 1",
+        "imks_message_stage_seconds_count{stage=\"receive\"} 1",
+        "imks_message_stage_seconds_count{stage=\"commit\"} 1",
+        "imks_message_stage_seconds_count{stage=\"deliver\"} ",
     ] {
         assert!(text.contains(line), "{line} is missing in:\n{text}");
     }

@@ -188,7 +188,7 @@ impl Writer {
         let mut all = Vec::new();
         for commits in &mut self.commits {
             while let Some(transaction) = commits.recv().await {
-                for told in transaction {
+                for told in transaction.told {
                     let mut json = Vec::new();
                     told.write_json(&mut json).unwrap();
                     all.push((told.event(), serde_json::from_slice(&json).unwrap()));

@@ -78,6 +78,8 @@ struct State {
     notified: Vec<v1::Notification>,
     /// Calls of `check` that said how long the caller waits.
     checks_with_timeout: usize,
+    /// The `traceparent` of each call of `batch_get_effective`.
+    traceparents: Vec<String>,
     /// Held by a test: calls of these methods wait for it.
     gates: HashMap<&'static str, Arc<Semaphore>>,
     /// Its own: dropping it cuts all connections, as the end of a process does.
@@ -114,6 +116,7 @@ impl FakeCore {
                 emoji: Vec::new(),
                 notified: Vec::new(),
                 checks_with_timeout: 0,
+                traceparents: Vec::new(),
                 gates: HashMap::new(),
                 runtime: None,
             }),
@@ -165,6 +168,11 @@ impl FakeCore {
                 Err(_) => tokio::task::yield_now().await,
             }
         }
+    }
+
+    /// Which spans calls of `batch_get_effective` said they are from.
+    pub fn traceparents(&self) -> Vec<String> {
+        self.0.state.lock().traceparents.clone()
     }
 
     /// How many calls of `check` said how long the caller waits.
@@ -607,6 +615,8 @@ impl v1::permission_service_server::PermissionService for FakeCore {
         &self,
         request: Request<v1::BatchGetEffectiveRequest>,
     ) -> Result<Response<v1::BatchGetEffectiveResponse>, Status> {
+        let told = request.metadata().get("traceparent").map(|it| it.to_str().unwrap().to_owned());
+        self.0.state.lock().traceparents.extend(told);
         let request = request.into_inner();
         let user: Uuid = request.user_id.parse().unwrap();
         let effective = {

@@ -1,5 +1,7 @@
 //! The messages of the relay on the bus. Received ones are untrusted.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -41,6 +43,9 @@ pub(super) struct Event<'a> {
     /// What the event tells the whole state of. Older versions do not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) state_of: Option<Uuid>,
+    /// The span of the write as `traceparent`, if it is traced. Older versions do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trace: Option<Cow<'a, str>>,
 }
 
 impl<'a> NodeMessage<'a> for Message<'a> {
@@ -62,7 +67,14 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_it_was_written_by_this_version_and_its_neighbours() {
-        let event = Event { seq: 7, rev: 2, name: "message:new", json: r#"{"body":"hi"}"#, state_of: None };
+        let event = Event {
+            seq: 7,
+            rev: 2,
+            name: "message:new",
+            json: r#"{"body":"hi"}"#,
+            state_of: None,
+            trace: Some("00-a".into()),
+        };
         let events = Body::Events { channel: Uuid::from_u128(5), events: vec![event] };
         for body in [events, Body::Heads(vec![(Uuid::from_u128(5), 7, 2)])] {
             let mut message = Message { version: VERSION, node: NodeId::from_bytes([1; 5]), at: 9, body };

@@ -146,9 +146,12 @@ impl Batch {
         'again: loop {
             self.restart(jobs.len());
             for (index, job) in jobs.iter_mut().enumerate().filter(|(index, _)| !refused.contains(index)) {
-                let before = self.steps;
+                let (before, told) = (self.steps, self.effects.told.len());
                 let was_refused = job.mutation.decide(&mut LockedChannel::new(self, &job.scope));
                 any_refused |= was_refused;
+                if let Some(trace) = &job.trace {
+                    self.effects.told[told..].iter_mut().for_each(|told| told.set_trace(trace.clone()));
+                }
                 if was_refused && self.steps > before {
                     // The refused mutation had already made changes: the batch is decided again without it.
                     refused.insert(index);

@@ -15,20 +15,20 @@ use tokio_util::sync::CancellationToken;
 use super::batch::Effects;
 use super::failure::Failure;
 use super::mutation::Job;
-use super::told::Told;
 use super::writes::Writes;
 use super::written::Written;
-use super::{Config, store};
+use super::{Config, Transaction, store};
 use crate::models::db::{BEGIN_SQLITE, Db};
-use crate::models::metrics::{self, AppendProblem};
+use crate::models::metrics::{self, AppendProblem, Stage};
 use crate::models::rows::{Connection, ROWS_LIMIT};
+use crate::telemetry::trace::Context;
 use crate::{ImksError, clock};
 
 /// The task that owns one connection and the order of writes to its channels.
 pub(super) struct Lane {
     connection: LaneConnection,
     config: Config,
-    commits: mpsc::Sender<Vec<Told>>,
+    commits: mpsc::Sender<Transaction>,
     written: Arc<Written>,
     writes: Arc<Writes>,
     /// The number of further batches that look up nonces before they insert.
@@ -73,7 +73,7 @@ impl Lane {
     pub(super) fn new(
         db: Db,
         config: Config,
-        commits: mpsc::Sender<Vec<Told>>,
+        commits: mpsc::Sender<Transaction>,
         (written, writes): (Arc<Written>, Arc<Writes>),
     ) -> Self {
         let connection = match db {
@@ -205,14 +205,18 @@ impl Lane {
 
     /// Answers the submitters, then passes on the events.
     async fn deliver(&self, jobs: Vec<Job>, effects: Effects) {
+        let committed = Instant::now();
+        let stage = metrics::STAGE_SECONDS.of(Stage::Commit);
         for job in jobs {
+            let trace = job.trace.as_ref().map(Context::trace_id);
+            stage.record_traced(committed.duration_since(job.since), trace);
             job.mutation.answer();
         }
         metrics::MESSAGES_STORED.add(effects.appended.len() as u64);
         self.written.add(effects.states.iter().map(|state| state.channel_id));
         if !effects.told.is_empty() {
             // A full queue makes this lane wait: the acks are sent, and order matters more than latency.
-            let _ = self.commits.send(effects.told).await;
+            let _ = self.commits.send(Transaction { told: effects.told, committed }).await;
         }
     }
 }

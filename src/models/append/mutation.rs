@@ -11,6 +11,7 @@ use super::channel::LockedChannel;
 use super::records::{Lookup, Lookups};
 use crate::models::message::AuthorInfo;
 use crate::models::text::Nonce;
+use crate::telemetry::trace::{self, Context, Span, SpanKind};
 use crate::{ImksError, ImksResult};
 
 /// A change of one channel: decided under the channel's lock, then written and committed with others.
@@ -108,6 +109,8 @@ pub(super) struct Job {
     pub scope: Scope,
     pub mutation: Box<dyn Pending>,
     pub since: Instant,
+    /// The span of this write, if it is traced.
+    pub trace: Option<Context>,
 }
 
 impl Job {
@@ -116,8 +119,12 @@ impl Job {
         mutation: M,
     ) -> (Self, oneshot::Receiver<ImksResult<M::Done>>) {
         let (reply, receipt) = oneshot::channel();
-        let mutation = Box::new(Submitted { mutation, outcome: None, reply });
-        (Self { scope, mutation, since: Instant::now() }, receipt)
+        let mut span = trace::child("append", SpanKind::Internal);
+        let channel = scope.channel_id;
+        span.iter_mut().for_each(|span| span.note("messaging.destination.name", channel.to_string()));
+        let trace = span.as_ref().map(Span::context);
+        let mutation = Box::new(Submitted { mutation, outcome: None, reply, span });
+        (Self { scope, mutation, since: Instant::now(), trace }, receipt)
     }
 }
 
@@ -140,6 +147,17 @@ struct Submitted<M: Mutation> {
     mutation: M,
     outcome: Option<ImksResult<M::Done>>,
     reply: oneshot::Sender<ImksResult<M::Done>>,
+    span: Option<Span>,
+}
+
+impl<M: Mutation> Submitted<M> {
+    /// Ends the span, and sends the outcome.
+    fn tell(mut self, outcome: ImksResult<M::Done>) {
+        self.span.iter_mut().for_each(|span| span.outcome(&outcome));
+        drop(self.span);
+        // A submitter that has been dropped learns the outcome like every other client.
+        let _ = self.reply.send(outcome);
+    }
 }
 
 impl<M: Mutation> Pending for Submitted<M> {
@@ -151,13 +169,12 @@ impl<M: Mutation> Pending for Submitted<M> {
         self.outcome.insert(self.mutation.decide(channel)).is_err()
     }
 
-    fn answer(self: Box<Self>) {
-        let outcome = self.outcome.unwrap_or(Err(ImksError::Internal("committed before it was decided")));
-        // A submitter that has been dropped learns the outcome like every other client.
-        let _ = self.reply.send(outcome);
+    fn answer(mut self: Box<Self>) {
+        let outcome = self.outcome.take();
+        self.tell(outcome.unwrap_or(Err(ImksError::Internal("committed before it was decided"))));
     }
 
     fn fail(self: Box<Self>, error: ImksError) {
-        let _ = self.reply.send(Err(error));
+        self.tell(Err(error));
     }
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::telemetry::trace::Context;
 use crate::{ImksResult, clock};
 
 /// An event of a committed mutation. Cloning shares the payload.
@@ -19,6 +20,8 @@ pub struct Told {
     head: Option<(i64, i64)>,
     /// What the event tells the whole state of: a later event of the same name about it replaces this one.
     state_of: Option<Uuid>,
+    /// The span of the write, if it is traced.
+    trace: Option<Context>,
 }
 
 impl Told {
@@ -28,12 +31,12 @@ impl Told {
         event: &'static str,
         payload: Arc<dyn Payload>,
     ) -> Self {
-        Self { channel_id, event, payload, head: Some(head), state_of: None }
+        Self { channel_id, event, payload, head: Some(head), state_of: None, trace: None }
     }
 
     /// Creates an event without a number, which clients may miss.
     pub(crate) fn in_passing(channel_id: Uuid, event: &'static str, payload: Arc<dyn Payload>) -> Self {
-        Self { channel_id, event, payload, head: None, state_of: None }
+        Self { channel_id, event, payload, head: None, state_of: None, trace: None }
     }
 
     /// Says what the event tells the whole state of.
@@ -56,6 +59,15 @@ impl Told {
     /// Replaces what is sent. Its number stays.
     pub(super) fn replace(&mut self, event: &'static str, payload: Arc<dyn Payload>, state_of: Option<Uuid>) {
         (self.event, self.payload, self.state_of) = (event, payload, state_of);
+    }
+
+    pub(super) fn set_trace(&mut self, trace: Context) {
+        self.trace = Some(trace);
+    }
+
+    /// Returns the span of the write, if it is traced.
+    pub fn trace(&self) -> Option<&Context> {
+        self.trace.as_ref()
     }
 
     /// Returns the channel of the event.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::connect::{Accept, ConnectPayload, Owner};
 use super::namespace::Namespace;
@@ -26,11 +27,18 @@ pub struct Event {
     socket: Socket,
     id: Option<u64>,
     args: Args,
+    /// Since when it has waited for its handler; `None` if it did not have to.
+    waits_since: Option<Instant>,
 }
 
 impl Event {
-    pub(crate) fn new(socket: Socket, id: Option<u64>, args: Args) -> Self {
-        Self { socket, id, args }
+    pub(crate) fn new(socket: Socket, id: Option<u64>, args: Args, waits_since: Option<Instant>) -> Self {
+        Self { socket, id, args, waits_since }
+    }
+
+    /// Returns since when the event has waited for its handler, behind others of its client; `None` if it did not have to.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.waits_since
     }
 
     /// Returns the socket of the client that sent the event.

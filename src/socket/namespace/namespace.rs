@@ -13,6 +13,7 @@ use super::handlers::{Events, Handlers, Hooks, Listeners, ServerHandler};
 use super::rooms::{Room, Rooms};
 use super::socket::Socket;
 use crate::error::{ImksError, ImksResult};
+use crate::socket::metrics::{Path, SOCKETS};
 use crate::socket::recovery::config::RecoveryStatus;
 use crate::socket::socket_id::SocketId;
 
@@ -193,8 +194,9 @@ impl Namespace {
         let slot = self.0.everybody.insert(socket.clone());
         let earlier = self.0.by_id.insert(socket.socket_id(), Entry { socket: socket.clone(), slot });
         // The earlier socket of a returning client may still be leaving.
-        if let Some(earlier) = earlier {
-            self.0.everybody.remove(earlier.slot);
+        match earlier {
+            Some(earlier) => drop(self.0.everybody.remove(earlier.slot)),
+            None => SOCKETS.of(Path::of(self.path())).add(1),
         }
     }
 
@@ -208,6 +210,7 @@ impl Namespace {
         let removed = self.0.by_id.remove_if(&socket.socket_id(), |_, entry| entry.socket.is_same(socket));
         if let Some((_, entry)) = removed {
             self.0.everybody.remove(entry.slot);
+            SOCKETS.of(Path::of(self.path())).add(-1);
             if socket.is_of_version2() {
                 self.0.of_version2.fetch_sub(1, Ordering::Relaxed);
             }

@@ -6,12 +6,15 @@
 
 use std::collections::VecDeque;
 
+use tokio::time::Instant;
+
 use super::client::Output;
 
 /// The outputs of a connection in order of arrival, except acks.
 #[derive(Debug)]
 pub(super) struct Backlog<S> {
-    waiting: VecDeque<Output<S>>,
+    /// What waits, and since when.
+    waiting: VecDeque<(Output<S>, Instant)>,
     bytes: usize,
 }
 
@@ -23,25 +26,30 @@ impl<S> Default for Backlog<S> {
 
 impl<S> Backlog<S> {
     /// Returns an output that can be handled now: an ack always, anything else if nothing waits and
-    /// `may_start` allows it. Queues the output otherwise.
-    pub(super) fn admit(&mut self, output: Output<S>, may_start: impl FnOnce() -> bool) -> Option<Output<S>> {
+    /// `may_start` allows it. Queues the output otherwise, at `now`, which is asked for only then.
+    pub(super) fn admit(
+        &mut self,
+        output: Output<S>,
+        may_start: impl FnOnce() -> bool,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Output<S>> {
         if matches!(output, Output::Ack { .. }) || (self.waiting.is_empty() && may_start()) {
             return Some(output);
         }
         self.bytes += output.bytes();
-        self.waiting.push_back(output);
+        self.waiting.push_back((output, now()));
         None
     }
 
-    /// Removes and returns the next output.
-    pub(super) fn next(&mut self) -> Option<Output<S>> {
-        let output = self.waiting.pop_front()?;
+    /// Removes and returns the next output, and since when it has waited.
+    pub(super) fn next(&mut self) -> Option<(Output<S>, Instant)> {
+        let (output, since) = self.waiting.pop_front()?;
         self.bytes -= output.bytes();
         if self.waiting.is_empty() {
             // Free the memory, so that idle connections stay small.
             self.waiting = VecDeque::new();
         }
-        Some(output)
+        Some((output, since))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -87,12 +95,14 @@ mod tests {
     #[test]
     fn acks_never_wait_and_what_waits_keeps_its_order_and_is_counted() {
         let mut backlog = Backlog::default();
-        assert!(backlog.admit(event(1), || true).is_some());
-        assert!(backlog.admit(event(2), || false).is_none());
-        assert!(backlog.admit(event(3), || true).is_none(), "not before the one that waits");
-        assert!(backlog.admit(ack(1), || false).is_some());
+        let early = Instant::now();
+        let late = early + std::time::Duration::from_secs(1);
+        assert!(backlog.admit(event(1), || true, Instant::now).is_some());
+        assert!(backlog.admit(event(2), || false, || early).is_none());
+        assert!(backlog.admit(event(3), || true, || late).is_none(), "not before the one that waits");
+        assert!(backlog.admit(ack(1), || false, Instant::now).is_some());
         assert_eq!(backlog.bytes(), event(2).bytes() + event(3).bytes());
-        assert_eq!((backlog.next(), backlog.next()), (Some(event(2)), Some(event(3))));
+        assert_eq!((backlog.next(), backlog.next()), (Some((event(2), early)), Some((event(3), late))));
         assert!(backlog.is_empty() && backlog.bytes() == 0 && backlog.next().is_none());
     }
 

@@ -147,7 +147,7 @@ impl ConnectionTask {
         if std::mem::take(&mut self.joins_unasked)
             && let Ok(Some(output)) = self.client.handle_open()
         {
-            self.handle_output(output, cx);
+            self.handle_output(output, None, cx);
         }
         loop {
             self.poll_running(cx);
@@ -216,9 +216,10 @@ impl ConnectionTask {
     /// Handles an output of the client, or queues it.
     fn admit(&mut self, output: Output<Socket>, cx: &mut Context<'_>) {
         let (running, client, config) = (&self.running, &self.client, &self.server.config);
-        let admitted = self.backlog.admit(output, || may_start(running, client, config.events_in_flight_max));
+        let may_start = || may_start(running, client, config.events_in_flight_max);
+        let admitted = self.backlog.admit(output, may_start, Instant::now);
         if let Some(output) = admitted {
-            self.handle_output(output, cx);
+            self.handle_output(output, None, cx);
         }
     }
 
@@ -228,8 +229,8 @@ impl ConnectionTask {
             && !self.backlog.is_empty()
             && may_start(&self.running, &self.client, self.server.config.events_in_flight_max)
         {
-            if let Some(output) = self.backlog.next() {
-                self.handle_output(output, cx);
+            if let Some((output, since)) = self.backlog.next() {
+                self.handle_output(output, Some(since), cx);
             }
             if pressure::take() {
                 return Turn::Yield;
@@ -238,7 +239,8 @@ impl ConnectionTask {
         Turn::GoOn
     }
 
-    fn handle_output(&mut self, output: Output<Socket>, cx: &mut Context<'_>) {
+    /// Handles an output, which has waited since then, if it had to.
+    fn handle_output(&mut self, output: Output<Socket>, waits_since: Option<Instant>, cx: &mut Context<'_>) {
         match output {
             Output::Connect { namespace, auth } => self.connect(&namespace, ConnectPayload::new(auth), cx),
             Output::Connected(socket) => {
@@ -252,7 +254,7 @@ impl ConnectionTask {
             Output::Event { socket, id, args } => {
                 // The socket may have left while the event was queued.
                 if socket.is_connected() {
-                    self.dispatch(Event::new(socket, id, args), cx);
+                    self.dispatch(Event::new(socket, id, args, waits_since), cx);
                 }
             }
             Output::Refused { socket, id, reason } => refuse_event(&socket, id, reason),

@@ -1,12 +1,14 @@
-//! The export of metrics over OTLP (gRPC) to a collector, at intervals and at shutdown.
+//! The export of metrics and traces over OTLP (gRPC) to a collector, at intervals and at shutdown.
 
 mod request;
+mod traces;
 
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_sdk::Resource;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,6 +19,7 @@ use tonic::{Request, Status};
 use self::request::Source;
 use super::Catalog;
 use super::metrics::{self, Export};
+use super::trace::{Sampling, Tracer};
 use crate::node::NodeId;
 use crate::secret::Secret;
 use crate::{ImksError, ImksResult};
@@ -28,6 +31,8 @@ pub struct Config {
     pub endpoint: Option<Secret>,
     /// The collector of metrics, if it is a different one.
     pub metrics_endpoint: Option<Secret>,
+    /// The collector of traces, if it is a different one.
+    pub traces_endpoint: Option<Secret>,
     /// The headers of each call, as `name=value`.
     pub headers: Option<Secret>,
     /// The timeout of one call.
@@ -36,17 +41,66 @@ pub struct Config {
     pub metrics_interval: Millis,
     /// The name of this service; `imks` if neither this nor `OTEL_RESOURCE_ATTRIBUTES` sets one.
     pub service_name: Option<String>,
+    /// Whether traces are exported.
+    pub traces: Traces,
+    /// Which requests are traced.
+    pub sampler: Sampler,
+    /// The share of the requests that are traced, for the samplers that have one.
+    pub sampler_ratio: Ratio,
+    /// Whether clients are trusted to decide which of their requests are traced.
+    pub trusts_clients: bool,
+    /// How long an ended span waits for others to be exported with.
+    pub traces_delay: Millis,
+    /// The most ended spans that wait for the exporter.
+    pub traces_queue: usize,
 }
+
+/// Whether traces are exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traces {
+    /// There are none.
+    Off,
+    /// They go to the collector.
+    Otlp,
+}
+
+/// Which requests are traced, with the names of the OpenTelemetry specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampler {
+    /// All.
+    AlwaysOn,
+    /// None.
+    AlwaysOff,
+    /// A share of them.
+    Ratio,
+    /// Those whose trusted parent is, and all without one.
+    ParentOrAlwaysOn,
+    /// Those whose trusted parent is, and none without one.
+    ParentOrAlwaysOff,
+    /// Those whose trusted parent is, and a share of those without one.
+    ParentOrRatio,
+}
+
+/// A share, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ratio(pub f64);
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             endpoint: None,
             metrics_endpoint: None,
+            traces_endpoint: None,
             headers: None,
             timeout: Millis(Duration::from_secs(10)),
             metrics_interval: Millis(Duration::from_secs(60)),
             service_name: None,
+            traces: Traces::Off,
+            sampler: Sampler::ParentOrAlwaysOn,
+            sampler_ratio: Ratio(1.0),
+            trusts_clients: false,
+            traces_delay: Millis(Duration::from_secs(5)),
+            traces_queue: 2_048,
         }
     }
 }
@@ -61,17 +115,40 @@ impl Config {
     /// # Errors
     /// [`ImksError::Config`] that names the variable, without any part of its value that may be a password.
     pub fn validate(&self) -> ImksResult<()> {
-        for url in [&self.endpoint, &self.metrics_endpoint].into_iter().flatten() {
+        for url in [&self.endpoint, &self.metrics_endpoint, &self.traces_endpoint].into_iter().flatten() {
             endpoint(url, self)?;
+        }
+        if self.traces == Traces::Otlp && self.collector_of_traces().is_none() {
+            return Err(ImksError::Config(TRACES_NOWHERE.into()));
+        }
+        if self.traces_queue == 0 || self.traces_queue > QUEUE_MAX {
+            return Err(ImksError::Config(QUEUE_RULE.into()));
         }
         if self.metrics_interval.0.is_zero() || self.timeout.0.is_zero() {
             return Err(ImksError::Config(TIMES_POSITIVE.into()));
         }
         headers(self.headers.as_ref()).map(drop)
     }
+
+    fn collector_of_traces(&self) -> Option<&Secret> {
+        self.traces_endpoint.as_ref().or(self.endpoint.as_ref())
+    }
+
+    /// Returns which requests are traced.
+    fn sampling(&self) -> Sampling {
+        let (ratio, parent_based) = match self.sampler {
+            Sampler::AlwaysOn => (1.0, false),
+            Sampler::AlwaysOff => (0.0, false),
+            Sampler::Ratio => (self.sampler_ratio.0, false),
+            Sampler::ParentOrAlwaysOn => (1.0, true),
+            Sampler::ParentOrAlwaysOff => (0.0, true),
+            Sampler::ParentOrRatio => (self.sampler_ratio.0, true),
+        };
+        Sampling { ratio, parent_based, trusts_clients: self.trusts_clients }
+    }
 }
 
-/// A handle to the task that exports metrics.
+/// A handle to the tasks that export.
 #[derive(Debug)]
 pub struct Exporter {
     tasks: TaskTracker,
@@ -79,43 +156,91 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Starts to export `catalog`, if the configuration names a collector. The collector need not be
-    /// reachable yet.
+    /// Starts to export `catalog`, and the traces for which there is a tracer, if the configuration names a collector.
+    /// The collector need not be reachable yet.
     ///
     /// # Errors
     /// [`ImksError::Config`] if the endpoint or the headers cannot be used.
-    pub fn start(config: &Config, node: NodeId, catalog: Catalog) -> ImksResult<Option<Self>> {
-        let Some(url) = config.metrics_endpoint.as_ref().or(config.endpoint.as_ref()) else {
-            return Ok(None);
-        };
-        let push = Push {
-            client: MetricsServiceClient::new(endpoint(url, config)?.connect_lazy()),
-            headers: headers(config.headers.as_ref())?,
-            source: Source::new(&resource(config, node), catalog),
-            timeout: config.timeout.0,
-            failing: false,
-        };
+    pub fn start(
+        config: &Config,
+        node: NodeId,
+        catalog: Catalog,
+    ) -> ImksResult<(Option<Self>, Option<Tracer>)> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(push.run(config.metrics_interval.0, stop.clone()));
+        if let Some(url) = config.metrics_endpoint.as_ref().or(config.endpoint.as_ref()) {
+            let push = Push {
+                client: MetricsServiceClient::new(endpoint(url, config)?.connect_lazy()),
+                headers: headers(config.headers.as_ref())?,
+                source: Source::new(&resource(config, node), catalog),
+                timeout: config.timeout.0,
+                reported: Reported::new("metrics"),
+            };
+            tasks.spawn(push.run(config.metrics_interval.0, stop.clone()));
+        }
+        let sampling = config.sampling();
+        let mut tracer = None;
+        if let Some(url) = config.collector_of_traces()
+            && config.traces == Traces::Otlp
+            && sampling.is_on()
+        {
+            let (ended_in, ended) = mpsc::channel(config.traces_queue);
+            tasks.spawn(traces::Push::new(config, url, node, ended)?.run(stop.clone()));
+            tracer = Some(Tracer::new(sampling, ended_in));
+        }
         tasks.close();
-        Ok(Some(Self { tasks, stop }))
+        let exporter = (!tasks.is_empty()).then_some(Self { tasks, stop });
+        Ok((exporter, tracer))
     }
 
-    /// Exports the last numbers and stops. Waits at most two seconds for the collector.
+    /// Exports the last numbers and spans, and stops. Waits at most two seconds for the collector.
     pub async fn shutdown(&self) {
         self.stop.cancel();
-        self.tasks.wait().await;
+        if timeout(FLUSH, self.tasks.wait()).await.is_err() {
+            tracing::warn!("the collector did not take the last metrics or spans in time");
+        }
     }
 }
 
-/// The state of the export task.
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Whether a collector takes what it is sent. Only the first of several failures is logged as a warning.
+struct Reported {
+    what: &'static str,
+    failing: bool,
+}
+
+impl Reported {
+    fn new(what: &'static str) -> Self {
+        Self { what, failing: false }
+    }
+
+    fn note(&mut self, outcome: Result<(), &Status>) {
+        let what = self.what;
+        match &outcome {
+            Ok(()) if self.failing => tracing::info!("{what} are exported again"),
+            Ok(()) => {}
+            Err(status) if self.failing => {
+                tracing::debug!(code = ?status.code(), "{what} were not exported");
+            }
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), reason = status.message(), "{what} are not exported");
+            }
+        }
+        self.failing = outcome.is_err();
+    }
+}
+
+/// The state of the task that exports metrics.
 struct Push {
     client: MetricsServiceClient<Channel>,
     headers: MetadataMap,
     source: Source,
     timeout: Duration,
-    /// Whether the last call failed. Only the first of several failures is logged as a warning.
-    failing: bool,
+    reported: Reported,
 }
 
 impl Push {
@@ -136,17 +261,7 @@ impl Push {
         let outcome = timeout(limit, self.call(limit)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
         metrics::EXPORTS.of(if outcome.is_ok() { Export::Succeeded } else { Export::Failed }).increment();
-        match &outcome {
-            Ok(()) if self.failing => tracing::info!("metrics are exported again"),
-            Ok(()) => {}
-            Err(status) if self.failing => {
-                tracing::debug!(code = ?status.code(), "metrics were not exported");
-            }
-            Err(status) => {
-                tracing::warn!(code = ?status.code(), reason = status.message(), "metrics are not exported");
-            }
-        }
-        self.failing = outcome.is_err();
+        self.reported.note(outcome.as_ref().copied());
     }
 
     async fn call(&mut self, limit: Duration) -> Result<(), Status> {
@@ -217,6 +332,11 @@ fn resource(config: &Config, node: NodeId) -> Resource {
 
 const TIMES_POSITIVE: &str =
     "OTEL_METRIC_EXPORT_INTERVAL and OTEL_EXPORTER_OTLP_TIMEOUT must be longer than 0";
+const TRACES_NOWHERE: &str =
+    "OTEL_TRACES_EXPORTER=otlp needs OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+const QUEUE_RULE: &str = "OTEL_BSP_MAX_QUEUE_SIZE must be from 1 to 1000000";
+/// The most spans that may be allowed to wait for the exporter.
+const QUEUE_MAX: usize = 1_000_000;
 /// The longest time that the end of the process waits for the collector.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -242,8 +362,24 @@ mod tests {
     async fn an_endpoint_that_cannot_be_used_is_refused_without_its_password() {
         let config = Config { endpoint: Some("http://user:hunter2@a b".into()), ..Config::default() };
         assert!(Exporter::start(&config, NODE, &[]).is_err());
+        let traces = Config { traces_endpoint: config.endpoint.clone(), ..Config::default() };
+        assert!(traces.validate().is_err());
         let told = config.validate().unwrap_err().to_string();
         assert!(told.contains("OTLP endpoint") && !told.contains("hunter2"), "{told}");
-        assert!(Exporter::start(&Config::default(), NODE, &[]).unwrap().is_none());
+        let (exporter, tracer) = Exporter::start(&Config::default(), NODE, &[]).unwrap();
+        assert!(exporter.is_none() && tracer.is_none());
+    }
+
+    #[tokio::test]
+    async fn traces_are_off_unless_they_are_asked_for_and_something_is_sampled() {
+        let quiet = Config { endpoint: Some("http://127.0.0.1:1".into()), ..Config::default() };
+        let traced = Config { traces: Traces::Otlp, ..quiet.clone() };
+        let none = Config { sampler: Sampler::ParentOrRatio, sampler_ratio: Ratio(0.0), ..traced.clone() };
+        for (config, is_on) in [(quiet, false), (traced.clone(), true), (none, false)] {
+            assert_eq!(Exporter::start(&config, NODE, &[]).unwrap().1.is_some(), is_on, "{config:?}");
+        }
+        assert!(Config { endpoint: None, ..traced.clone() }.validate().is_err());
+        assert!(Config { traces_queue: 0, ..traced.clone() }.validate().is_err());
+        assert!(traced.validate().is_ok());
     }
 }

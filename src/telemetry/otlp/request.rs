@@ -3,16 +3,17 @@
 use opentelemetry_proto::tonic::Attributes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::metrics::v1::exemplar::Value as Observed;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
-    ScopeMetrics, Sum,
+    AggregationTemporality, Exemplar, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+    ResourceMetrics, ScopeMetrics, Sum,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::clock::now_micros;
-use crate::telemetry::source::{Kind, Point, Value};
+use crate::telemetry::source::{self, Kind, Point, Value};
 use crate::telemetry::{Catalog, Instrument};
 
 /// The exported instruments, their resource, and the time since which they count.
@@ -98,8 +99,18 @@ impl Source {
             sum: Some(snapshot.sum),
             bucket_counts: snapshot.counts.clone(),
             explicit_bounds: snapshot.bounds.clone(),
+            exemplars: snapshot.exemplars.iter().flatten().map(exemplar).collect(),
             ..Default::default()
         })
+    }
+}
+
+fn exemplar(exemplar: &source::Exemplar) -> Exemplar {
+    Exemplar {
+        time_unix_nano: u64::try_from(exemplar.at).unwrap_or(0).saturating_mul(1_000),
+        trace_id: exemplar.trace_id.bytes().to_vec(),
+        value: Some(Observed::AsDouble(exemplar.value)),
+        ..Default::default()
     }
 }
 
@@ -118,6 +129,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::instruments;
+    use crate::telemetry::traceparent::TraceId;
 
     instruments! {
         /// What happened
@@ -133,7 +145,7 @@ mod tests {
     fn counters_gauges_and_histograms_are_told_with_their_labels() {
         HAPPENED.child("good").add(2);
         PRESENT.set(-3);
-        TOOK_SECONDS.record(Duration::from_millis(3));
+        TOOK_SECONDS.record_traced(Duration::from_millis(3), TraceId::new([7; 16]));
         let source = Source::new(&opentelemetry_sdk::Resource::builder_empty().build(), CATALOG);
         let request = source.request();
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
@@ -156,5 +168,7 @@ mod tests {
         assert_eq!((point.count, point.sum), (1, Some(0.003)));
         assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
         assert_eq!(point.bucket_counts.iter().sum::<u64>(), 1);
+        let exemplar = &point.exemplars[0];
+        assert_eq!((&*exemplar.trace_id, exemplar.value), (&[7; 16][..], Some(Observed::AsDouble(0.003))));
     }
 }

@@ -1,0 +1,230 @@
+//! Traces leave by OTLP: from what a client says, through the server and its core, and back in the answer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use imks::testing::config::Config;
+use imks::testing::telemetry::metrics::{SPANS, SpanEnd};
+use imks::testing::telemetry::otlp::{Millis, Ratio, Sampler, Traces};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::client::TestClient;
+use crate::collector::{Collector, attribute, hex};
+use crate::core::FakeCore;
+use crate::core_outage::World;
+use crate::http_request::send;
+use crate::server::{Kind, TestServer, first_channel};
+
+const TRACE: [u8; 16] = [0x4b; 16];
+const SPAN: [u8; 8] = [0xb7; 8];
+
+/// What a client sends whose trace is recorded, or not.
+fn traceparent(trace: [u8; 16], is_sampled: bool) -> String {
+    format!("00-{}-{}-0{}", hex(&trace), hex(&SPAN), u8::from(is_sampled))
+}
+
+fn message(channel: &str, traceparent: &str) -> Value {
+    json!({ "channel_id": channel, "body": "hi", "meta": { "traceparent": traceparent } })
+}
+
+async fn server(collector: &Collector, edit: impl FnOnce(&mut Config)) -> TestServer {
+    TestServer::start_with(Kind::Sqlite, |config| {
+        collector.configure(config);
+        edit(config);
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_one_trace_from_its_client_to_its_receivers() {
+    let mut collector = Collector::start().await;
+    let server = server(&collector, |_| {}).await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    let answer = alice.call("message:send", message(&channel, &traceparent(TRACE, true))).await;
+    assert_eq!(answer["ok"], true, "{answer}");
+
+    let event = collector.named(&TRACE, "message:send", 1).await.remove(0);
+    let permission = collector.named(&TRACE, "permission", 1).await.remove(0);
+    let append = collector.named(&TRACE, "append", 1).await.remove(0);
+    let deliver = collector.named(&TRACE, "deliver", 1).await.remove(0);
+    assert_eq!(event.parent_span_id, SPAN, "a part of what the client does");
+    assert_eq!((&permission.parent_span_id, &append.parent_span_id), (&event.span_id, &event.span_id));
+    assert_eq!(deliver.parent_span_id, append.span_id);
+    assert_eq!((event.kind(), deliver.kind()), (SpanKind::Server, SpanKind::Producer));
+    for span in [&event, &permission, &append, &deliver] {
+        assert_eq!(attribute(span, "imks.outcome").as_deref(), Some("ok"), "{span:?}");
+        assert!(span.end_time_unix_nano >= span.start_time_unix_nano, "{span:?}");
+    }
+    assert_eq!(attribute(&deliver, "messaging.destination.name"), Some(channel));
+    let meta = &answer["meta"];
+    assert_eq!(attribute(&event, "imks.request_id").as_deref(), meta["request_id"].as_str());
+    let ours = format!("00-{}-{}-01", hex(&TRACE), hex(&event.span_id));
+    assert_eq!(meta["traceparent"], json!(ours), "the client learns the span of the server");
+    server.stop().await;
+}
+
+/// The page that a reader of OpenMetrics gets.
+async fn scrape(addr: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.3";
+    let request =
+        format!("GET /metrics HTTP/1.1\r\nHost: imks\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    page
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_stage_of_a_message_has_its_trace_as_an_example() {
+    let mut collector = Collector::start().await;
+    let server = server(&collector, |_| {}).await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    alice.ok("message:send", message(&channel, &traceparent(TRACE, true))).await;
+    collector.named(&TRACE, "deliver", 1).await;
+    let page = scrape(server.addr()).await;
+    assert!(page.contains("application/openmetrics-text; version=1.0.0"), "{page}");
+    let example = format!(" # {{trace_id=\"{}\"}} ", hex(&TRACE));
+    for stage in ["receive", "commit", "deliver"] {
+        let of_stage = format!("imks_message_stage_seconds_bucket{{stage=\"{stage}\",");
+        let is_shown = |line: &str| line.starts_with(&of_stage) && line.contains(&example);
+        assert!(page.lines().any(is_shown), "{stage} has no example in:\n{page}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_the_outcome_of_its_span() {
+    let mut collector = Collector::start().await;
+    let server = server(&collector, |_| {}).await;
+    let mut alice = server.client("alice").await;
+    let mut wrong = message(&first_channel(&alice), &traceparent(TRACE, true));
+    wrong["body"] = json!("");
+    let refusal = alice.refused("message:send", wrong).await;
+    let event = collector.named(&TRACE, "message:send", 1).await.remove(0);
+    assert_eq!(attribute(&event, "imks.outcome").as_deref(), refusal["code"].as_str());
+    assert_eq!(attribute(&event, "imks.request_id").as_deref(), refusal["request_id"].as_str());
+    assert_eq!(event.status, None, "the mistake is the client's");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connect_and_a_request_over_http_are_in_the_trace_of_their_client() {
+    let mut collector = Collector::start().await;
+    let server = server(&collector, |_| {}).await;
+    let token = server.token("alice").await;
+    let mut alice = TestClient::open(server.addr()).await;
+    alice.join(json!({ "token": &token, "traceparent": traceparent(TRACE, true) })).await.unwrap();
+    let connect = collector.named(&TRACE, "socket.connect", 1).await.remove(0);
+    assert_eq!(connect.parent_span_id, SPAN);
+    let core = collector.wait_for(|spans| {
+        spans.iter().find(|span| span.name == "core" && span.parent_span_id == connect.span_id).cloned()
+    });
+    assert_eq!(core.await.kind(), SpanKind::Client, "the directory is asked for the channels");
+
+    let other = [0x5c; 16];
+    let (bearer, parent) = (format!("Bearer {token}"), traceparent(other, true));
+    let headers = [("authorization", &*bearer), ("traceparent", &*parent)];
+    let answer = send(server.addr(), "GET /api/v1/bookmarks", &headers, "").await;
+    let event = collector.named(&other, "bookmark:list", 1).await.remove(0);
+    let ours = format!("00-{}-{}-01", hex(&other), hex(&event.span_id));
+    assert_eq!(answer.body["meta"]["traceparent"], json!(ours));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_core_is_told_which_span_a_call_is_from() {
+    let mut collector = Collector::start().await;
+    let world = World::start(FakeCore::start().await, |config| collector.configure(config)).await;
+    let user = world.user();
+    let _alice = world.client(user).await;
+    let method = "batch_get_effective";
+    let is_call = |span: &&_| attribute(span, "rpc.method").as_deref() == Some(method);
+    let call = collector.wait_for(|spans| spans.iter().find(is_call).cloned()).await;
+    let told = format!("00-{}-{}-01", hex(&call.trace_id), hex(&call.span_id));
+    assert_eq!(world.core.traceparents(), [told]);
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_sampling_nothing_is_exported_whatever_clients_ask_for() {
+    let mut collector = Collector::start().await;
+    let server = server(&collector, |config| {
+        (config.otlp.sampler, config.otlp.sampler_ratio) = (Sampler::ParentOrRatio, Ratio(0.0));
+    })
+    .await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    for parent in [&*traceparent(TRACE, true), "nonsense", ""] {
+        let answer = alice.call("message:send", message(&channel, parent)).await;
+        assert_eq!((&answer["ok"], &answer["meta"]["traceparent"]), (&json!(true), &Value::Null));
+    }
+    server.stop().await;
+    assert_eq!(collector.take_all(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_are_trusted_decide_themselves_what_is_traced() {
+    let mut collector = Collector::start().await;
+    let server = server(&collector, |config| {
+        config.otlp.sampler = Sampler::ParentOrAlwaysOff;
+        config.otlp.trusts_clients = true;
+    })
+    .await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    for parent in [traceparent([1; 16], false), traceparent(TRACE, true), "nonsense".into()] {
+        alice.ok("message:send", message(&channel, &parent)).await;
+    }
+    server.stop().await;
+    assert!(collector.take_all().iter().all(|span| span.trace_id == TRACE));
+    collector.named(&TRACE, "message:send", 1).await;
+}
+
+async fn address_of_nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
+    let away = address_of_nobody().await;
+    let before = (SPANS.of(SpanEnd::Lost).get(), SPANS.of(SpanEnd::Dropped).get());
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        config.otlp.traces_endpoint = Some(format!("http://{away}").into());
+        config.otlp.traces = Traces::Otlp;
+        config.otlp.traces_delay = Millis(Duration::from_secs(3_600));
+        config.otlp.traces_queue = 4;
+    })
+    .await;
+    let mut alice = server.client("alice").await;
+    let channel = first_channel(&alice);
+    for _ in 0..50 {
+        alice.ok("message:send", message(&channel, &traceparent(TRACE, true))).await;
+    }
+    server.stop().await;
+    assert!(SPANS.of(SpanEnd::Lost).get() > before.0, "what waited was tried once");
+    // How many find room is up to the exporter, which takes up to a batch at once.
+    let counted = SPANS.total();
+    assert!(counted >= 50 * 4, "each span is counted once: {counted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_never_answers_does_not_hold_up_the_end() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = silent.local_addr().unwrap();
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        config.otlp.traces_endpoint = Some(format!("http://{addr}").into());
+        config.otlp.traces = Traces::Otlp;
+        config.otlp.timeout = Millis(Duration::from_secs(3_600));
+    })
+    .await;
+    let alice = server.client("alice").await;
+    timeout(Duration::from_secs(20), server.stop()).await.expect("the end does not wait for the collector");
+    drop(alice);
+}
