@@ -6,6 +6,7 @@ use std::time::Duration;
 use imks::testing::config::Config;
 use imks::testing::telemetry::metrics::{SPANS, SpanEnd};
 use imks::testing::telemetry::otlp::{Millis, Ratio, Sampler, Traces};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -145,7 +146,7 @@ async fn the_core_is_told_which_span_a_call_is_from() {
     let user = world.user();
     let _alice = world.client(user).await;
     let method = "batch_get_effective";
-    let is_call = |span: &&_| attribute(span, "rpc.method").as_deref() == Some(method);
+    let is_call = |span: &&Span| attribute(span, "rpc.method").as_deref() == Some(method);
     let call = collector.wait_for(|spans| spans.iter().find(is_call).cloned()).await;
     let told = format!("00-{}-{}-01", hex(&call.trace_id), hex(&call.span_id));
     assert_eq!(world.core.traceparents(), [told]);
@@ -166,7 +167,7 @@ async fn without_sampling_nothing_is_exported_whatever_clients_ask_for() {
         assert_eq!((&answer["ok"], &answer["meta"]["traceparent"]), (&json!(true), &Value::Null));
     }
     server.stop().await;
-    assert_eq!(collector.take_all(), []);
+    assert!(collector.take_all().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -149,7 +149,7 @@ mod tests {
         /// Reads and starts what is possible. Returns whether anything happened.
         fn step(&mut self) -> bool {
             if self.may_start()
-                && let Some(output) = self.backlog.next()
+                && let Some((output, _)) = self.backlog.next()
             {
                 self.handle(output);
                 return true;
@@ -159,7 +159,7 @@ mod tests {
             }
             let Some(output) = self.wire.pop_front() else { return false };
             let may_start = self.may_start();
-            if let Some(output) = self.backlog.admit(output, || may_start) {
+            if let Some(output) = self.backlog.admit(output, || may_start, Instant::now) {
                 self.handle(output);
             }
             true
