@@ -102,9 +102,9 @@ mod tests {
         );
         for other in [
             format!(r#"{{"traceparent":"{PARENT}"}}"#),
-            format!(r#"{{"meta":"traceparent","body":"\"traceparent\""}}"#),
-            format!(r#"{{"meta":{{"traceparent":7}}}}"#),
-            format!(r#"{{"meta":{{"traceparent":null}}}}"#),
+            r#"{"meta":"traceparent","body":"\"traceparent\""}"#.to_owned(),
+            r#"{"meta":{"traceparent":7}}"#.to_owned(),
+            r#"{"meta":{"traceparent":null}}"#.to_owned(),
             format!(r#"{{"meta":{{"traceparent":"{PARENT}-x"}}}}"#),
             format!(r#"[{{"meta":{{"traceparent":"{PARENT}"}}}}"#),
         ] {
