@@ -136,6 +136,7 @@ fn server(parser: Parser) -> Server {
                 async move { if attempt < 2 { Err(ConnectError::with_data("busy", data)) } else { Ok(()) } }
             });
         })
+        .namespace("/topics", topics)
         .namespace("/closed", |namespace| {
             talk(namespace, remembered);
             namespace.on_connect(|_, payload| async move {
@@ -149,6 +150,23 @@ fn server(parser: Parser) -> Server {
             });
         });
     builder.build().unwrap()
+}
+
+/// The server half of `imks::client::pubsub`.
+fn topics(namespace: &mut NamespaceBuilder) {
+    namespace.on_typed("subscribe", |socket: Socket, topic: String| async move {
+        if topic == "secret" {
+            return Reply(json!({ "ok": false, "error": { "code": "forbidden", "message": "no" } }));
+        }
+        socket.join(&topic);
+        Reply(json!({ "ok": true }))
+    });
+    namespace.on_typed("unsubscribe", |socket: Socket, topic: String| async move { socket.leave(&topic) });
+    namespace.on_typed("publish", |socket: Socket, (topic, value): (String, Value)| async move {
+        socket.namespace().emit_to_room(&topic, "message", &(&topic, value))?;
+        Ok::<_, EventError>(Reply(json!({ "ok": true })))
+    });
+    namespace.on_typed("rooms", |socket: Socket, ()| async move { Reply(socket.rooms()) });
 }
 
 #[derive(serde::Deserialize)]

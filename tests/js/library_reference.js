@@ -46,6 +46,20 @@ io.of("/closed").use((socket, next) => {
   next(code && Object.assign(new Error("no"), { data: { code, retryable: false } }));
 }).on("connection", talk);
 
+io.of("/topics").on("connection", (socket) => {
+  socket.on("subscribe", (topic, done) => {
+    if (topic === "secret") return done({ ok: false, error: { code: "forbidden", message: "no" } });
+    socket.join(topic);
+    done({ ok: true });
+  });
+  socket.on("unsubscribe", (topic) => socket.leave(topic));
+  socket.on("publish", (topic, value, done) => {
+    io.of("/topics").to(topic).emit("message", topic, value);
+    done({ ok: true });
+  });
+  socket.on("rooms", (answer) => answer([...socket.rooms]));
+});
+
 http.listen(0, "127.0.0.1", () => console.log(JSON.stringify({ port: http.address().port })));
 process.stdin.on("data", () => {});
 process.stdin.on("end", () => process.exit(0));
