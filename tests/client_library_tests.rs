@@ -10,6 +10,13 @@ mod application;
 mod auto_racing_client;
 #[path = "client_library/bounds.rs"]
 mod bounds;
+#[cfg(feature = "server")]
+#[path = "client_library/chat.rs"]
+mod chat;
+#[cfg(feature = "server")]
+#[allow(dead_code, reason = "its main is not called")]
+#[path = "../examples/chat_client.rs"]
+mod chat_client;
 #[path = "client_library/compression.rs"]
 mod compression;
 #[path = "client_library/conformance.rs"]
@@ -56,6 +63,8 @@ mod switching;
 mod tls;
 #[path = "client_library/together.rs"]
 mod together;
+#[path = "client_library/topics.rs"]
+mod topics;
 #[allow(dead_code, reason = "its main is not called")]
 #[path = "../examples/ws_echo_client.rs"]
 mod ws_echo_client;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -63,6 +63,7 @@ pub struct ClientBuilder {
     payloads: Payloads,
     store: Option<Arc<Mutex<dyn Store>>>,
     listeners: Vec<Listener>,
+    tells_received: bool,
 }
 
 /// The settings of [`TransportKind::Quic`].
@@ -75,12 +76,17 @@ struct Quic {
 
 impl ClientBuilder {
     pub(super) fn new(url: &str) -> Self {
+        let (url, transports) = match url.strip_prefix("quic://") {
+            // It is always encrypted.
+            Some(rest) => (format!("https://{rest}"), Transports::only(TransportKind::Quic)),
+            None => (url.to_owned(), Transports::default()),
+        };
         Self {
-            url: url.to_owned(),
+            url,
             query: Vec::new(),
             headers: Vec::new(),
             auth: Ok(Auth::Nothing),
-            transports: Transports::default(),
+            transports,
             quic: Quic { port: None, alpn: vec![QUIC_ALPN.to_owned()], zero_rtt: false, has_bulk: false },
             tls: Tls::default(),
             reconnect: Reconnect::default(),
@@ -98,6 +104,7 @@ impl ClientBuilder {
             payloads: Payloads::default(),
             store: None,
             listeners: Vec::new(),
+            tells_received: false,
         }
     }
 
@@ -298,6 +305,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Tells every event of the server as [`ClientEvent::MessageReceived`] too, for programs that watch a client from
+    /// one place. It costs each event a place among those that are kept for whoever listens, so it is off by default.
+    pub fn tell_received(mut self) -> Self {
+        self.tells_received = true;
+        self
+    }
+
     /// Builds the client and connects it.
     ///
     /// # Errors
@@ -336,7 +350,8 @@ impl ClientBuilder {
         let shared = Arc::new(Shared {
             budget: budget.clone(),
             status: watch::Sender::new(Status::Idle),
-            events: OnceLock::new(),
+            events: Mutex::default(),
+            tells_received: self.tells_received,
             listeners: self.listeners,
             counting: Mutex::new(Counting::default()),
             racer: Mutex::new(Racer::new(racing.clone().unwrap_or_default())),
@@ -451,7 +466,7 @@ fn connect_timeout(transports: &Transports, each: Duration) -> Duration {
 }
 
 /// Returns a random number from 0 to 1, or a half if the system has none.
-fn random() -> f64 {
+pub(crate) fn random() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }
 

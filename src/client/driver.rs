@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, OptionFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::oneshot;
@@ -135,6 +135,10 @@ impl Driver {
             Command::Join(path, waiter) => {
                 let ticket = self.ticket(waiter);
                 self.core.join(now, &path, ticket);
+            }
+            Command::Attend(path, waiter) => {
+                let ticket = self.ticket(waiter);
+                self.core.attend(now, &path, ticket);
             }
             Command::Leave(path) => self.core.leave(now, &path),
             Command::Switch(transport) => self.begin_succession(transport),
@@ -386,6 +390,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.sockets.lock().clear();
         self.shared.status.send_replace(Status::Closed);
+        self.shared.end();
     }
 }
 
@@ -407,7 +412,7 @@ impl Wires {
         let mut timer = timeout.map(|time| Box::pin(sleep_until(time)));
         tokio::select! {
             command = commands.recv() => Wake::Command(command),
-            outcome = maybe(opening.as_mut()) => Wake::Opened(outcome),
+            Some(outcome) = OptionFuture::from(opening.as_mut()) => Wake::Opened(outcome),
             wake = succession.wait() => wake,
             event = poll_fn(|cx| match link {
                 Some(link) => link.poll(cx, read),
@@ -418,7 +423,7 @@ impl Wires {
             }
             permit = room(undelivered.front()), if !undelivered.is_empty() => Wake::Room(permit),
             () = received.has_room(), if !read && undelivered.is_empty() => Wake::Readable,
-            () = maybe(timer.as_mut()) => Wake::Time,
+            Some(()) = OptionFuture::from(timer.as_mut()) => Wake::Time,
         }
     }
 }
@@ -461,14 +466,6 @@ async fn attend(link: &mut Link) {
             LinkEvent::Closed(_) => return,
             _ => {}
         }
-    }
-}
-
-/// Waits for a future, or for ever if there is none.
-async fn maybe<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => pending().await,
     }
 }
 

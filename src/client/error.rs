@@ -46,7 +46,7 @@ pub enum ClientError {
     /// The provider of credentials failed.
     #[error("no credentials")]
     AuthenticationFailed(#[source] Arc<Cause>),
-    /// The server refused to let the client into the namespace.
+    /// The server refused to let the client into the namespace, or refused what it asked, with this error as its answer.
     #[error("{0}")]
     Refused(Arc<Refusal>),
     /// A value cannot be sent, or what was received does not have the expected type.
@@ -121,6 +121,12 @@ impl ClientError {
         Self::InvalidMessage(Arc::new(error))
     }
 
+    /// Creates the error for the error object of an answer.
+    pub(crate) fn refused(error: &Value) -> Self {
+        let message = error["message"].as_str().unwrap_or_default().to_owned();
+        Self::Refused(Arc::new(Refusal { message, data: error.clone() }))
+    }
+
     /// Creates the error for a transport that cannot connect.
     pub(crate) fn connect(
         transport: &'static str,
@@ -130,7 +136,7 @@ impl ClientError {
     }
 }
 
-/// The refusal of a namespace, as the server sent it.
+/// The refusal of a namespace or of a request, as the server sent it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// The text for people.

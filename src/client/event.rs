@@ -1,11 +1,13 @@
 //! What a client tells about its connection: states, events and the names of transports.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::error::{ClientError, DisconnectReason};
+use crate::socket::packet::Args;
 
 /// The state of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,7 +135,20 @@ pub enum ClientEvent {
         error: ClientError,
     },
     /// The server has sent a heartbeat, and it was answered.
-    Heartbeat,
+    Heartbeat {
+        /// The last time from a question to its answer on this connection, the server's work included, or `None` if there
+        /// was none. The heartbeat itself tells the client no time: it is the server that asks.
+        rtt: Option<Duration>,
+    },
+    /// An event has come from the server. Only a client with [`ClientBuilder::tell_received`] tells it.
+    ///
+    /// [`ClientBuilder::tell_received`]: crate::client::ClientBuilder::tell_received
+    MessageReceived {
+        /// The path of the namespace.
+        namespace: Arc<str>,
+        /// The arguments as they came, with the name of the event.
+        args: Args,
+    },
     /// Something failed that no caller waits for.
     Error(ClientError),
     /// Events are gone, because this listener was too slow.

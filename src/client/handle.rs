@@ -42,7 +42,8 @@ struct Handle {
 
 impl Client {
     /// Starts to build a client for a server: `http://`, `https://`, `ws://` or `wss://`, its host, and its path if
-    /// that is not `/socket.io/`.
+    /// that is not `/socket.io/`. With `quic://` it is reached over [`TransportKind::Quic`] and in no other way, unless the
+    /// transports are set later.
     pub fn builder(url: &str) -> ClientBuilder {
         ClientBuilder::new(url)
     }

@@ -153,6 +153,10 @@ impl Handlers {
             }
             let (commands, place) = (commands.clone(), Some(Arc::new(place)));
             let event = Event { incoming, shared: Arc::downgrade(&shared), commands, place };
+            if shared.tells_received {
+                let Incoming { namespace, args, .. } = event.incoming.clone();
+                shared.notify(ClientEvent::MessageReceived { namespace, args });
+            }
             let handlers: Vec<Handler> = {
                 let registered = self.0.read();
                 let named = registered.by_name.get(event.name()).into_iter().flatten();

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -26,8 +26,9 @@ use crate::socket::codec::outgoing::EncodedArgs;
 pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) status: watch::Sender<Status>,
-    /// The way to those who read events, from when somebody does: it has room for all events that are kept.
-    pub(crate) events: OnceLock<broadcast::Sender<ClientEvent>>,
+    pub(crate) events: Mutex<Telling>,
+    /// Whether events of the server are told to those who listen to the connection too.
+    pub(crate) tells_received: bool,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) counting: Mutex<Counting>,
     pub(crate) racer: Mutex<Racer>,
@@ -36,6 +37,17 @@ pub(crate) struct Shared {
     pub(crate) store: Option<Arc<Mutex<dyn Store>>>,
     pub(crate) payloads: Payloads,
     pub(crate) tasks: TaskTracker,
+}
+
+/// The way to those who read events: it has room for all events that are kept.
+#[derive(Debug, Default)]
+pub(crate) enum Telling {
+    /// Nobody has asked for them yet.
+    #[default]
+    Nobody,
+    All(broadcast::Sender<ClientEvent>),
+    /// There will be no more.
+    Ended,
 }
 
 /// An event on its way to its handlers, and its place among those that wait for them.
@@ -49,6 +61,8 @@ pub(crate) type Listener = Box<dyn Fn(&ClientEvent) + Send + Sync>;
 pub(crate) enum Command {
     Connect(Waiter),
     Join(Path, Waiter),
+    /// Waits until the namespace is joined, if somebody wants that.
+    Attend(Path, Waiter),
     Leave(Path),
     /// Changes to another transport, if that loses nothing.
     Switch(TransportKind),
@@ -73,7 +87,7 @@ impl Shared {
                 tracing::error!("a listener to the events of a client panicked");
             }
         }
-        if let Some(events) = self.events.get() {
+        if let Telling::All(events) = &*self.events.lock() {
             // An error means only that nobody listens any more.
             let _ = events.send(event);
         }
@@ -81,7 +95,23 @@ impl Shared {
 
     /// Returns the events from now on.
     pub(crate) fn listen(&self) -> broadcast::Receiver<ClientEvent> {
-        self.events.get_or_init(|| broadcast::Sender::new(EVENTS_KEPT)).subscribe()
+        let mut telling = self.events.lock();
+        match &*telling {
+            Telling::All(events) => events.subscribe(),
+            // Without a sender it has ended.
+            Telling::Ended => broadcast::Sender::new(1).subscribe(),
+            Telling::Nobody => {
+                let events = broadcast::Sender::new(EVENTS_KEPT);
+                let listening = events.subscribe();
+                *telling = Telling::All(events);
+                listening
+            }
+        }
+    }
+
+    /// Ends the events: those that were told can still be read.
+    pub(crate) fn end(&self) {
+        *self.events.lock() = Telling::Ended;
     }
 
     /// Adds an entry to the store of the outbox, if there is one.

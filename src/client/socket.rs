@@ -62,6 +62,20 @@ impl Socket {
         call(&self.inner.commands, |waiter| Command::Join(path, waiter)).await?.map(drop)
     }
 
+    /// Waits until the namespace is joined, without asking for that.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`] if nobody wants it; what ends the attempts to join it.
+    pub(super) async fn joined(&self) -> ClientResult<()> {
+        let path = self.inner.path.clone();
+        call(&self.inner.commands, |waiter| Command::Attend(path, waiter)).await?.map(drop)
+    }
+
+    /// Starts a task that belongs to the client.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.inner.shared.tasks.spawn(task);
+    }
+
     /// Leaves the namespace. Events that wait are dropped, and whoever waits for an answer gets
     /// [`ClientError::Closed`].
     ///

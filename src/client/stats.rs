@@ -166,7 +166,7 @@ impl Counting {
             ClientEvent::Joined { recovered: true, .. } => &mut stats.recoveries,
             ClientEvent::MessageSent { .. } => &mut stats.messages_sent,
             ClientEvent::MessageFailed { .. } => &mut stats.messages_failed,
-            ClientEvent::Heartbeat => &mut stats.heartbeats,
+            ClientEvent::Heartbeat { .. } => &mut stats.heartbeats,
             ClientEvent::Error(_) => &mut stats.errors,
             _ => return,
         };

@@ -387,7 +387,7 @@ async fn who_joins_twice_has_joined_once() {
         assert_eq!(within(echoed.next()).await.unwrap().unwrap(), 5, "both are the same namespace");
         assert_eq!(client.stats().packets_sent, sent + 1);
         within(socket.disconnect()).await.unwrap();
-        let left = hears(&mut events, |event| !matches!(event, ClientEvent::Heartbeat)).await;
+        let left = hears(&mut events, |event| !matches!(event, ClientEvent::Heartbeat { .. })).await;
         assert!(matches!(left, ClientEvent::Left { .. }), "nothing was joined meanwhile: {left:?}");
     }
 }

@@ -358,7 +358,7 @@ async fn a_network_that_falls_silent_is_noticed_by_the_missing_heartbeat() {
         let client = builder(&proxy.url(), via).build().unwrap();
         let mut events = client.events();
         let socket = within(client.namespace("/")).await.unwrap();
-        hears(&mut events, |event| matches!(event, ClientEvent::Heartbeat)).await;
+        hears(&mut events, |event| matches!(event, ClientEvent::Heartbeat { .. })).await;
         proxy.silence();
         let end = hears(&mut events, |event| matches!(event, ClientEvent::Disconnected { .. })).await;
         let reason = DisconnectReason::HeartbeatTimeout.to_string();
@@ -366,6 +366,41 @@ async fn a_network_that_falls_silent_is_noticed_by_the_missing_heartbeat() {
         hears(&mut events, |event| matches!(event, ClientEvent::Reconnected { .. })).await;
         assert_eq!(within(socket.ask::<i64>("add", &(1, 1)).into_future()).await.unwrap(), 2);
     }
+}
+
+#[tokio::test]
+async fn a_heartbeat_tells_the_last_round_trip_and_events_are_told_to_who_asks_for_them() {
+    let heartbeat = Duration::from_millis(100);
+    let config = engine::Config { ping_interval: heartbeat, ..engine::Config::default() };
+    let server = Application::imks(config).await;
+    let client = builder(&server.url(), Via::WebSocket).tell_received().build().unwrap();
+    let mut events = client.events();
+    let socket = within(client.namespace("/")).await.unwrap();
+    hears(&mut events, |event| matches!(event, ClientEvent::Heartbeat { rtt: None })).await;
+    assert_eq!(within(socket.ask::<i64>("add", &(1, 1)).into_future()).await.unwrap(), 2);
+    let last = client.stats().rtt.unwrap().last;
+    hears(&mut events, |event| matches!(event, ClientEvent::Heartbeat { rtt: Some(rtt) } if *rtt == last))
+        .await;
+    within(socket.emit("echo", "hello")).await.unwrap();
+    let event = hears(&mut events, |event| matches!(event, ClientEvent::MessageReceived { .. })).await;
+    let ClientEvent::MessageReceived { namespace, args } = event else { panic!() };
+    assert_eq!((&*namespace, args.name(), &*args.first::<String>().unwrap()), ("/", "echoed", "hello"));
+}
+
+#[tokio::test]
+async fn the_events_end_with_the_task_of_the_client_however_that_ends() {
+    let server = Application::start(Kind::Imks).await;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = {
+        let _inside = runtime.enter();
+        builder(&server.url(), Via::WebSocket).build().unwrap()
+    };
+    let mut events = client.events();
+    within(client.connect()).await.unwrap();
+    runtime.shutdown_background();
+    within(async { while events.next().await.is_some() {} }).await;
+    assert_eq!(client.status(), Status::Closed);
+    assert!(within(client.events().next()).await.is_none());
 }
 
 #[tokio::test]

@@ -157,7 +157,7 @@ fn assert_order(told: &[ClientEvent]) {
                 assert!(is_connected && !is_joined, "{}", so_far());
                 (is_joined, attempts) = (true, 0);
             }
-            ClientEvent::Heartbeat | ClientEvent::TransportSwitched { .. } => {
+            ClientEvent::Heartbeat { .. } | ClientEvent::TransportSwitched { .. } => {
                 assert!(is_connected, "{}", so_far());
             }
             _ => {}

@@ -46,6 +46,16 @@ async fn the_server_knows_that_a_session_is_on_quic() {
 }
 
 #[tokio::test]
+async fn an_address_of_quic_means_quic_and_nothing_else() {
+    let server = Application::start(Kind::Imks).await;
+    let url = format!("quic://{}", server.quic.unwrap());
+    let tls = imks::client::Tls::new().danger_accept_invalid_certs();
+    let client = within(Client::builder(&url).tls(tls).connect()).await.unwrap();
+    let socket = within(client.namespace("/")).await.unwrap();
+    assert_eq!(within(socket.ask::<String>("transport", &()).into_future()).await.unwrap(), "quic");
+}
+
+#[tokio::test]
 async fn who_offers_other_protocols_than_the_server_speaks_is_told_so_in_words() {
     let server = Application::start(Kind::Imks).await;
     let refused = within(over_quic(&server).quic_alpn(["chat/7"]).connect()).await.unwrap_err();

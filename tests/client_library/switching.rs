@@ -196,7 +196,7 @@ async fn the_server_knows_the_round_trip_after_the_first_heartbeat() {
         let socket = within(client.namespace("/")).await.unwrap();
         let before: Option<u64> = within(socket.ask("rtt", &()).into_future()).await.unwrap();
         assert_eq!(before, None, "{via:?}");
-        hears(&mut events, |event| matches!(event, ClientEvent::Heartbeat)).await;
+        hears(&mut events, |event| matches!(event, ClientEvent::Heartbeat { .. })).await;
         // The pong leaves before the question.
         let rtt: Option<u64> = within(socket.ask("rtt", &()).into_future()).await.unwrap();
         assert!(rtt.is_some(), "{via:?}");

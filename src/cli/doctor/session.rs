@@ -160,7 +160,7 @@ async fn watch(events: &mut Events, time: Duration) -> (Option<()>, Outcome) {
         let mut heartbeats = 0_u32;
         loop {
             match events.next().await {
-                Some(ClientEvent::Heartbeat) => heartbeats += 1,
+                Some(ClientEvent::Heartbeat { .. }) => heartbeats += 1,
                 Some(ClientEvent::Disconnected { reason } | ClientEvent::Left { reason, .. }) => {
                     return (heartbeats, reason.to_string());
                 }

@@ -62,6 +62,8 @@ pub(crate) struct Core {
     connecting: Vec<Ticket>,
     actions: VecDeque<Action>,
     rtt: Option<Duration>,
+    /// The last time from a question to its answer on this connection.
+    last_rtt: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +104,7 @@ impl Core {
             connecting: Vec::new(),
             actions: VecDeque::new(),
             rtt: None,
+            last_rtt: None,
         }
     }
 
@@ -133,6 +136,11 @@ impl Core {
         let is_open = matches!(self.phase, Phase::Open { .. });
         self.with(now, path, |namespace, cx| namespace.join(cx, ticket, is_open));
         self.start(now);
+    }
+
+    /// Waits until a namespace is joined, if somebody wants that. `ticket` gets the result.
+    pub(crate) fn attend(&mut self, now: Instant, path: &Path, ticket: Ticket) {
+        self.with(now, path, |namespace, cx| namespace.attend(cx, ticket));
     }
 
     /// Leaves a namespace.
@@ -206,6 +214,7 @@ impl Core {
         self.payload_max = payload_max;
         self.phase = Phase::Open { silence_max, dead_at: now + silence_max };
         self.decoder = decoder(&self.settings);
+        self.last_rtt = None;
         let is_first = !std::mem::replace(&mut self.has_been_connected, true);
         self.notify(match is_first {
             true => ClientEvent::Connected { transport },
@@ -361,7 +370,7 @@ impl Core {
     fn answer_heartbeat(&mut self) {
         let Some(place) = self.pongs.take(0) else { return };
         self.actions.push_back(Action::Send(Sending { place: Some(place), ..Sending::pong() }));
-        self.notify(ClientEvent::Heartbeat);
+        self.notify(ClientEvent::Heartbeat { rtt: self.last_rtt });
     }
 
     fn start(&mut self, now: Instant) {
@@ -437,6 +446,7 @@ impl Core {
         };
         act(namespace, &mut cx);
         self.rtt = cx.rtt.or(self.rtt);
+        self.last_rtt = self.rtt.or(self.last_rtt);
     }
 
     fn with_all(&mut self, now: Instant, mut act: impl FnMut(&mut Namespace, &mut Context<'_>)) {

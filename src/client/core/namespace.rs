@@ -122,13 +122,19 @@ impl Namespace {
     /// Joins the namespace, now if `is_open` or when there is a connection.
     pub(super) fn join(&mut self, cx: &mut Context<'_>, ticket: Ticket, is_open: bool) {
         self.wanted = true;
-        match self.phase {
-            Phase::Connected => cx.answer(ticket, Ok(Reply::Done)),
-            _ if self.joining.len() >= JOINING_MAX => cx.answer(ticket, Err(ClientError::Full)),
-            _ => self.joining.push(ticket),
-        }
+        self.attend(cx, ticket);
         if is_open && self.phase == Phase::Away && !self.moving.is_held {
             self.authenticate(cx);
+        }
+    }
+
+    /// Lets a caller wait until the namespace is joined, if somebody wants that.
+    pub(super) fn attend(&mut self, cx: &mut Context<'_>, ticket: Ticket) {
+        match self.phase {
+            Phase::Connected => cx.answer(ticket, Ok(Reply::Done)),
+            _ if !self.wanted => cx.answer(ticket, Err(ClientError::Closed)),
+            _ if self.joining.len() >= JOINING_MAX => cx.answer(ticket, Err(ClientError::Full)),
+            _ => self.joining.push(ticket),
         }
     }
 

@@ -68,6 +68,7 @@ impl Core {
         self.payload_max = payload_max;
         self.phase = Phase::Open { silence_max, dead_at: now + silence_max };
         self.decoder = decoder(&self.settings);
+        self.last_rtt = None;
         self.notify(ClientEvent::TransportSwitched { transport });
         self.with_all(now, Namespace::release);
     }

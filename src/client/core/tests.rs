@@ -782,7 +782,7 @@ fn the_heartbeat_is_answered_and_its_absence_ends_the_connection() {
     world.core.handle_packet(world.now, Packet::Ping("".into()));
     world.act();
     assert_eq!(world.wire.as_ref().unwrap().0.back().unwrap().text, "3");
-    assert!(world.notified.iter().any(|event| matches!(event, ClientEvent::Heartbeat)));
+    assert!(world.notified.iter().any(|event| matches!(event, ClientEvent::Heartbeat { .. })));
     world.pass(44 * SECOND);
     assert_eq!(world.core.status(), Status::Connected);
     world.pass(SECOND);

@@ -21,6 +21,8 @@ pub(crate) struct Duplex {
     stream: Box<dyn PacketStream>,
     queue: SendQueue,
     is_congested: bool,
+    /// Why there are no more packets, while others that came beside them are still to be read.
+    ended: Option<DisconnectReason>,
 }
 
 /// What carries packets in both directions.
@@ -58,7 +60,7 @@ pub(super) trait PacketStream: fmt::Debug + Send {
 
 impl Duplex {
     pub(super) fn new(stream: impl PacketStream + 'static) -> Self {
-        Self { stream: Box::new(stream), queue: SendQueue::default(), is_congested: false }
+        Self { stream: Box::new(stream), queue: SendQueue::default(), is_congested: false, ended: None }
     }
 
     pub(super) fn kind(&self) -> TransportKind {
@@ -105,10 +107,21 @@ impl Duplex {
         if !read {
             return Poll::Pending;
         }
-        if let Poll::Ready(packet) = self.stream.poll_packet(cx) {
-            return Poll::Ready(packet.map_or_else(LinkEvent::Closed, LinkEvent::Packet));
+        if self.ended.is_none()
+            && let Poll::Ready(packet) = self.stream.poll_packet(cx)
+        {
+            match packet {
+                Ok(packet) => return Poll::Ready(LinkEvent::Packet(packet)),
+                Err(reason) => self.ended = Some(reason),
+            }
         }
-        self.stream.poll_bulk(cx).map(|packet| packet.map_or_else(LinkEvent::Closed, LinkEvent::Bulk))
+        let bulk = self.stream.poll_bulk(cx);
+        match (bulk, &self.ended) {
+            (Poll::Ready(Ok(packet)), _) => Poll::Ready(LinkEvent::Bulk(packet)),
+            (_, Some(reason)) => Poll::Ready(LinkEvent::Closed(reason.clone())),
+            (Poll::Ready(Err(reason)), None) => Poll::Ready(LinkEvent::Closed(reason)),
+            (Poll::Pending, None) => Poll::Pending,
+        }
     }
 
     /// Opens a way for large answers beside that for everything else, if the transport can have one.
@@ -159,5 +172,51 @@ impl Duplex {
 impl fmt::Debug for Duplex {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Duplex({:?}, {} packets wait)", self.stream, self.queue.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A transport whose first way has ended, while answers wait beside it.
+    #[derive(Debug)]
+    struct Ended(Vec<Packet>);
+
+    impl PacketStream for Ended {
+        fn kind(&self) -> TransportKind {
+            TransportKind::Quic
+        }
+
+        fn poll_send(
+            &mut self,
+            _: &mut SendQueue,
+            _: &mut Context<'_>,
+        ) -> Poll<Result<(), DisconnectReason>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_packet(&mut self, _: &mut Context<'_>) -> Poll<Result<Packet, DisconnectReason>> {
+            Poll::Ready(Err(DisconnectReason::TransportClosed))
+        }
+
+        fn poll_bulk(&mut self, _: &mut Context<'_>) -> Poll<Result<Packet, DisconnectReason>> {
+            self.0.pop().map_or(Poll::Pending, |packet| Poll::Ready(Ok(packet)))
+        }
+
+        fn close(&mut self) -> BoxFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[test]
+    fn large_answers_that_came_before_the_end_are_read() {
+        let mut duplex = Duplex::new(Ended(vec![Packet::Noop, Packet::Noop]));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..2 {
+            assert!(matches!(duplex.poll(&mut cx, true), Poll::Ready(LinkEvent::Bulk(_))));
+        }
+        let end = duplex.poll(&mut cx, true);
+        assert!(matches!(end, Poll::Ready(LinkEvent::Closed(DisconnectReason::TransportClosed))));
     }
 }

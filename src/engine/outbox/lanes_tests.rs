@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::latest::VOLATILE_WAITING_MAX;
 use super::{Backlog, Lane, Outbox, OutboxLimits, Queue, Queued, SendError, Slot, Take, WhenFull};
-use crate::engine::{Frame, Protocol, Transport};
+use crate::engine::{Close, Frame, Protocol, Transport};
 
 fn outbox_of(transport: Transport) -> Outbox {
     Outbox(Arc::new(Queue::new(transport, Protocol::V4, Arc::new(OutboxLimits::default()))))
@@ -72,6 +72,16 @@ fn a_client_that_keeps_up_gets_everything_in_the_order_in_which_it_was_sent() {
     outbox.send_in(&[Frame::text("typing")], Lane::Ephemeral).unwrap();
     outbox.send(Frame::text("message")).unwrap();
     assert_eq!(take(&outbox, Take::All), ["history", "typing", "message"]);
+}
+
+#[test]
+fn a_state_for_a_closed_connection_is_refused_like_everything_else() {
+    let outbox = outbox_of(Transport::WebSocket);
+    outbox.send_in(&[Frame::text("typing")], Lane::Ephemeral).unwrap();
+    outbox.close(Close::Now);
+    for lane in [Lane::Ephemeral, Lane::Chat, Lane::Bulk] {
+        assert!(outbox.send_in(&[Frame::text("typing")], lane).is_err(), "{lane:?}");
+    }
 }
 
 #[test]

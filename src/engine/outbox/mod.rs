@@ -94,7 +94,7 @@ impl Outbox {
         match lane {
             Lane::Ephemeral => {
                 self.0.push_ephemeral(&frames, None);
-                Ok(Pressure(false))
+                self.0.refusal().map_or(Ok(Pressure(false)), Err)
             }
             Lane::Chat | Lane::Bulk => self.0.push_in(&frames, lane),
         }

@@ -146,6 +146,11 @@ impl Queue {
         Ok(pressure)
     }
 
+    /// Returns why nothing is queued any more, if that is so.
+    pub(super) fn refusal(&self) -> Option<SendError> {
+        self.state.lock().refusal()
+    }
+
     /// Queues a packet that is of no use later. It replaces the one of its slot that waits.
     pub(super) fn push_ephemeral(&self, frames: &[Frame], slot: Option<Slot>) -> bool {
         let mut state = self.state.lock();

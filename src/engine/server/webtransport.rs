@@ -94,6 +94,8 @@ impl Engine {
             Ok(handshake) => self.0.start_stream(handshake, wire),
             Err(error) => {
                 wire.set_close(REFUSED, error.message().as_bytes());
+                // Before the end of the handshake, the peer would get neither the code nor the text.
+                wire.confirmed().await;
                 Err(SessionRefused::Request(error))
             }
         }

@@ -334,6 +334,15 @@ impl StreamWire {
         if has_succeeded { Ok(true) } else { Err(WireEnd::Stream(CloseReason::TransportError)) }
     }
 
+    /// Waits until the handshake is over, however it ends.
+    pub(crate) async fn confirmed(&mut self) {
+        let over = |cx: &mut Context<'_>| match self.poll_confirmed(cx) {
+            Ok(false) => Poll::Pending,
+            Ok(true) | Err(_) => Poll::Ready(()),
+        };
+        poll_fn(over).await;
+    }
+
     /// Whether the session has begun before the end of the handshake.
     pub(crate) fn is_early(&self) -> bool {
         self.unconfirmed.is_some()
@@ -381,9 +390,11 @@ fn packet(frame: Incoming) -> Result<Packet, WireEnd> {
 }
 
 /// Whether a frame may come from somebody who repeats what they have seen: the CONNECT of Socket.IO, which begins
-/// something that nobody can read without the keys of the handshake.
+/// something that nobody can read without the keys of the handshake. One that asks for a session to be restored would end
+/// the connection that has it; a backslash may hide that.
 fn is_replay_safe(frame: &Incoming) -> bool {
-    matches!(frame, Incoming::Text(text) if text.starts_with(b"40"))
+    let Incoming::Text(text) = frame else { return false };
+    text.starts_with(b"40") && !text.contains(&b'\\') && memchr::memmem::find(text, b"\"pid\"").is_none()
 }
 
 fn first_packet(frame: &Incoming) -> Option<First> {
@@ -436,6 +447,22 @@ mod tests {
 
     fn first(text: &'static str) -> Option<First> {
         first_packet(&Incoming::Text(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[test]
+    fn a_connect_that_takes_a_session_over_waits_for_the_handshake() {
+        let is_safe =
+            |text: &'static str| is_replay_safe(&Incoming::Text(Bytes::from_static(text.as_bytes())));
+        assert!(is_safe("40") && is_safe(r#"40/news,{"token":"t"}"#));
+        for held in [
+            r#"40{"pid":"p","offset":"o"}"#,
+            r#"40/news,{"a":1,"pid" :"p"}"#,
+            r#"40{"\u0070id":"p"}"#,
+            "42[1]",
+        ] {
+            assert!(!is_safe(held), "{held}");
+        }
+        assert!(!is_replay_safe(&Incoming::Binary(Bytes::from_static(b"40"))));
     }
 
     #[test]

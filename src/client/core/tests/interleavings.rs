@@ -157,7 +157,7 @@ impl Told {
                 (self.is_joined, self.has_switched) = (false, false);
             }
             ClientEvent::TransportSwitched { .. } => self.has_switched = true,
-            ClientEvent::Heartbeat => assert!(self.is_connected, "a heartbeat without a connection"),
+            ClientEvent::Heartbeat { .. } => assert!(self.is_connected, "a heartbeat without a connection"),
             _ => {}
         }
     }
