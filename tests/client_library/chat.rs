@@ -1,9 +1,11 @@
 //! The messaging API of the Rust client against the real server, which is killed, cut off and far ahead.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use imks::client::chat::{At, ChannelEvent, Chat, Draft, Message, Messages};
-use imks::client::{Client, ClientError, Retry};
+use imks::client::{Client, ClientError, ClientEvent, Retry};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -11,7 +13,7 @@ use uuid::Uuid;
 use crate::database::{Database, Kind};
 use crate::relay::Relay;
 use crate::server::{self, Server};
-use crate::{Via, builder, chat_client, until, within};
+use crate::{Via, builder, chat_client, hears, until, within};
 
 /// A server, and tokens of two people who talk in one channel.
 struct World {
@@ -230,6 +232,26 @@ async fn a_stream_says_why_it_ends() {
     assert!(within(here.next()).await.is_none(), "closing is no error");
     let mut late = alice.messages(channel).open();
     assert!(matches!(within(late.ready()).await, Err(ClientError::Closed)));
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_when_the_token_ends_and_there_is_a_new_one() {
+    let world = World::start_with(Database::create(Kind::Sqlite).with("IMKS_TOKEN_LEEWAY", "0s"));
+    let short = server::token(&world.database, "bob", &["--ttl", "2s"]);
+    let tokens = Arc::new(Mutex::new(vec![world.bob.clone(), short]));
+    let client = builder(&world.server.url(), Via::WebSocket).auth_token_provider(move || {
+        let token = tokens.lock().pop().unwrap();
+        async move { Ok(token) }
+    });
+    let client = client.build().unwrap();
+    let bob = within(Chat::open(&client)).await.unwrap();
+    let (_client, alice, channel) = enter(&world.server.url(), &world.alice).await;
+    let mut messages = bob.messages(channel).open();
+    within(messages.ready()).await.unwrap();
+    let mut events = client.events();
+    hears(&mut events, |event| matches!(event, ClientEvent::Left { .. })).await;
+    say(&alice, channel, "still there?").await;
+    assert_eq!(read(&mut messages, 1).await, ["still there?"]);
 }
 
 #[tokio::test]

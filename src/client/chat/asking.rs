@@ -1,6 +1,7 @@
 //! The task of a chat: asks the server for what its readers miss, one request at a time, and follows the connection.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, OptionFuture};
@@ -112,8 +113,18 @@ impl Asking {
 
     fn came_back(&mut self, result: ClientResult<()>) {
         self.coming_back = None;
+        let left = self.left.take();
+        let is_expired = self.state.is_expired.swap(false, Ordering::Relaxed);
+        if let (Err(ClientError::Closed), Some(DisconnectReason::ByServer), true) =
+            (&result, &left, is_expired)
+        {
+            // Whoever can show a new token is let in again.
+            let socket = self.socket.clone();
+            self.coming_back = Some(Box::pin(async move { socket.connect().await }));
+            return;
+        }
         let mut readers = self.state.readers.lock();
-        match (result, self.left.take()) {
+        match (result, left) {
             (Ok(()), _) => readers.connected(),
             (Err(ClientError::Closed), Some(DisconnectReason::Refused(refusal))) => {
                 readers.ended(Some(&ClientError::Refused(refusal)));

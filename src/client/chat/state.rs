@@ -2,10 +2,11 @@
 
 use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -25,6 +26,8 @@ pub(super) struct State {
     pub(super) readers: Mutex<Readers>,
     /// What the server said about the user, from the first connection on.
     pub(super) me: watch::Sender<Option<Me>>,
+    /// Whether the server has said that it will end the connection because its token is over.
+    pub(super) is_expired: AtomicBool,
     /// Wakes the task of the chat when there may be something to ask.
     pub(super) poke: Notify,
 }
@@ -38,7 +41,12 @@ pub(super) struct Me {
 
 impl State {
     pub(super) fn new(random: f64) -> Self {
-        Self { readers: Mutex::new(Readers::new(random)), me: watch::Sender::new(None), poke: Notify::new() }
+        Self {
+            readers: Mutex::new(Readers::new(random)),
+            me: watch::Sender::new(None),
+            is_expired: AtomicBool::new(false),
+            poke: Notify::new(),
+        }
     }
 
     /// Handles the events of imks that readers need. None of the handlers waits for anything.
@@ -46,6 +54,9 @@ impl State {
         vec![
             self.on(socket, "session:ready", Self::session),
             self.on(socket, "session:channels", Self::session),
+            self.on(socket, "auth:expired", |state, _: IgnoredAny| {
+                state.is_expired.store(true, Ordering::Relaxed)
+            }),
             self.on(socket, "channel:joined", Self::joined),
             self.on(socket, "channel:left", Self::left),
             self.on(socket, "sync:required", |state, event: SyncRequired| {
