@@ -25,8 +25,8 @@ const OWN: [&str; 4] = [
     "src/models/message_reaction_total.rs",
 ];
 
-/// Tools whose people use features over the wire, as any client does.
-const CLIENTS: [&str; 2] = ["src/cli/chat/", "src/cli/demo/"];
+/// What uses features over the wire, as any client does.
+const CLIENTS: [&str; 3] = ["src/cli/chat/", "src/cli/demo/", "src/client/chat/"];
 
 #[test]
 fn a_feature_is_known_only_where_the_recipes_say() {

@@ -155,11 +155,11 @@ pub enum At {
     /// The newest messages.
     #[default]
     Newest,
-    /// Those before the message with this id.
+    /// The messages before the one with this id.
     Before(Uuid),
-    /// Those after it.
+    /// The messages after the one with this id.
     After(Uuid),
-    /// Those around it, and itself.
+    /// The message with this id, and those around it.
     Around(Uuid),
 }
 

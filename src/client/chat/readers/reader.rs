@@ -251,6 +251,8 @@ fn is_worth_another_attempt(error: &ClientError, failures: u32) -> bool {
 /// The maximum number of messages in one page of history.
 const PAGE_MAX: usize = 100;
 
-/// The first and the longest pause of a reader after requests for it that failed. They differ by half from client to client.
+/// The first pause of a reader after requests for it that failed. The next ones double. All differ by half from client to client.
 pub(super) const PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest pause of a reader after requests for it that failed.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
