@@ -98,7 +98,7 @@ struct Topic {
 #[derive(Clone)]
 enum Said {
     Message(Event),
-    /// The server does not let the client subscribe again.
+    /// The server does not let the client subscribe again, or the client has ended.
     End(ClientError),
 }
 
@@ -182,13 +182,13 @@ impl<T: DeserializeOwned> Subscription<T> {
         &self.topic
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message, also while the client is closed, since it can be connected again.
     ///
     /// # Errors
     /// [`ClientError::InvalidMessage`] for a message that does not have the type, and [`ClientError::Dropped`] if this
     /// subscription was so slow that more than 256 of its messages waited: the oldest are gone then. The subscription goes on
     /// after both. [`ClientError::Refused`] if the server does not let the client subscribe again after a loss of the
-    /// connection: nothing follows then.
+    /// connection, and [`ClientError::Closed`] if the client has ended: nothing follows then.
     pub async fn next(&mut self) -> ClientResult<T> {
         match self.messages.recv().await {
             Ok(Said::Message(event)) => event.parse().map(|(_, value): (IgnoredAny, T)| value),
@@ -243,6 +243,10 @@ impl Topics {
         }
     }
 
+    fn end(&self, error: &ClientError) {
+        self.all().iter().for_each(|topic| self.say(topic, Said::End(error.clone())));
+    }
+
     fn is_subscribed(&self, topic: &str) -> bool {
         self.state.lock().subscribed.contains_key(topic)
     }
@@ -263,7 +267,7 @@ async fn keep(socket: Socket, topics: Arc<Topics>, mut events: Events, ended: Ca
                     // Among them may have been a new session.
                     Some(ClientEvent::Missed { .. }) => resubscribe(&socket, &topics).await,
                     Some(_) => {}
-                    None => return,
+                    None => return topics.end(&ClientError::Closed),
                 },
                 () = topics.changed.notified() => unsubscribe(&socket, &topics).await,
             }
