@@ -17,7 +17,7 @@
 //!     });
 //!     ns.on_typed("unsubscribe", |socket: Socket, topic: String| async move { socket.leave(&topic) });
 //!     ns.on_typed("publish", |socket: Socket, (topic, value): (String, Value)| async move {
-//!         socket.namespace().emit_to_room(&topic, "message", &(&topic, value))?;
+//!         socket.namespace().to(&topic).emit_args("message", &(&topic, value))?;
 //!         Ok::<_, EventError>(Reply(json!({ "ok": true })))
 //!     });
 //! });

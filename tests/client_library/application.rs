@@ -163,7 +163,7 @@ fn topics(namespace: &mut NamespaceBuilder) {
     });
     namespace.on_typed("unsubscribe", |socket: Socket, topic: String| async move { socket.leave(&topic) });
     namespace.on_typed("publish", |socket: Socket, (topic, value): (String, Value)| async move {
-        socket.namespace().emit_to_room(&topic, "message", &(&topic, value))?;
+        socket.namespace().to(&topic).emit_args("message", &(&topic, value))?;
         Ok::<_, EventError>(Reply(json!({ "ok": true })))
     });
     namespace.on_typed("rooms", |socket: Socket, ()| async move { Reply(socket.rooms()) });
