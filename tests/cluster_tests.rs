@@ -33,6 +33,8 @@ mod presence;
 mod proxy;
 #[path = "cluster/recovery.rs"]
 mod recovery;
+#[path = "cluster/recovery_log.rs"]
+mod recovery_log;
 #[path = "cluster/relay.rs"]
 mod relay;
 #[path = "client/script.rs"]

@@ -12,7 +12,7 @@ use super::db::{Config, Db, PostgresPool};
 use crate::bus::BoxFuture;
 use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
-use crate::socket::recovery_log::{Batch, Found, Keep, RecoveryLog, SessionKey, Tail, Written};
+use crate::socket::recovery_log::{Batch, Expected, Found, Keep, RecoveryLog, SessionKey, Tail, Written};
 
 /// Opens the recovery log of a cluster in the PostgreSQL database at `url`. Its tables, `recovery_…`, are created where
 /// they are missing. Clusters with different prefixes do not see each other.
@@ -70,6 +70,7 @@ struct SessionRow {
     last: i64,
     node: String,
     generation: i64,
+    version: i64,
     connected: bool,
     away_micros: i64,
     taken_micros: Option<i64>,
@@ -95,31 +96,18 @@ impl PostgresLog {
         };
         let head = self.store(&bucket, batch, &entries).await?;
         let stored: std::collections::HashSet<Vec<u8>> = head.stored.into_iter().collect();
-        let mut taken = Vec::new();
-        for session in &batch.sessions {
-            if !stored.contains(&session.key.0[..]) {
-                taken.push(session.key);
-            }
-        }
+        let is_taken = |key: &SessionKey| head.epoch as u64 == batch.epoch && !stored.contains(&key.0[..]);
+        let taken = batch.sessions.iter().map(|session| session.key).filter(is_taken).collect();
         let first = before.unwrap_or(head.last - to_i64(entries.len() as u64) + 1);
         let positions = (to_u64(first)..).take(batch.entries.len()).collect();
         Ok(Written { epoch: head.epoch as u64, positions, taken })
     }
 
-    /// Returns the position of the first entry of a batch, if the batch is in the log.
+    /// Returns the position of the first entry of a batch, if the batch is in the log. If an attempt is still under way, the
+    /// next one fails, because numbers are unique. No lock is held from one query to the next: a node can stop in between.
     async fn position_of(&self, bucket: &str, batch: &Batch) -> ImksResult<Option<i64>> {
-        let mut lease = self.pool.lease().await?;
-        let work = Box::pin(async {
-            let mut tx = sqlx::Connection::begin(lease.connection()?).await?;
-            // Waits for an attempt that is still under way.
-            sqlx::query(LOCK).bind(bucket).execute(&mut *tx).await?;
-            let query = sqlx::query_scalar(POSITION_OF).bind(bucket).bind(batch.node.to_string());
-            let position = query.bind(to_i64(batch.number)).fetch_optional(&mut *tx).await?;
-            tx.commit().await?;
-            Ok::<_, ImksError>(position)
-        });
-        let outcome = self.pool.transacted(work).await;
-        lease.settle(outcome)
+        let query = sqlx::query_scalar(POSITION_OF).bind(bucket).bind(batch.node.to_string());
+        Ok(query.bind(to_i64(batch.number)).fetch_optional(&self.pool).await?)
     }
 
     async fn store(&self, bucket: &str, batch: &Batch, entries: &[&[u8]]) -> ImksResult<Head> {
@@ -140,6 +128,8 @@ impl PostgresLog {
             .bind(batch.ended.iter().map(|(key, _)| &key.0[..]).collect::<Vec<_>>())
             .bind(batch.ended.iter().map(|(_, generation)| to_i64(*generation)).collect::<Vec<_>>())
             .bind(batch.lease.map(to_i64))
+            .bind(to_i64(batch.serial))
+            .bind(batch.epoch as i64)
             .fetch_one(&self.pool)
             .await?;
         Ok(head)
@@ -177,6 +167,7 @@ impl PostgresLog {
             last: to_u64(row.last),
             node,
             generation: to_u64(row.generation),
+            version: to_u64(row.version),
             connected: row.connected,
             away_millis: millis(row.away_micros),
             taken_millis: row.taken_micros.map(millis),
@@ -207,13 +198,14 @@ impl RecoveryLog for PostgresLog {
         &'a self,
         bucket: &'a str,
         key: SessionKey,
-        generation: u64,
+        expected: Expected,
         node: NodeId,
     ) -> BoxFuture<'a, ImksResult<bool>> {
         Box::pin(async move {
-            let query =
-                sqlx::query(TAKE).bind(self.bucket(bucket)).bind(key.0.to_vec()).bind(to_i64(generation));
-            Ok(query.bind(node.to_string()).execute(&self.pool).await?.rows_affected() == 1)
+            let query = sqlx::query(TAKE).bind(self.bucket(bucket)).bind(key.0.to_vec());
+            let query = query.bind(to_i64(expected.generation)).bind(node.to_string());
+            let taken = query.bind(expected.version.map(to_i64)).execute(&self.pool).await?;
+            Ok(taken.rows_affected() == 1)
         })
     }
 
@@ -254,12 +246,26 @@ macro_rules! now {
     };
 }
 
-const TABLES: &str = include_str!("../../migrate/postgres/0202_recovery.sql");
+const TABLES: &str = concat!(
+    include_str!("../../migrate/postgres/0202_recovery.sql"),
+    include_str!("../../migrate/postgres/0203_recovery_version.sql")
+);
 const LOCK_TABLES: &str = "SELECT pg_advisory_xact_lock(hashtext('imks recovery'))";
-// One statement is one round trip, and everything or nothing.
+// One statement is one round trip, and everything or nothing. The row of the node comes first: nothing is written by an
+// attempt that a later batch has overtaken.
 const WRITE: &str = concat!(
-    "WITH head AS (
-        INSERT INTO recovery_bucket (bucket, epoch, last) VALUES ($1, $2, CARDINALITY($5::BYTEA[]))
+    "WITH writer AS (
+        INSERT INTO recovery_lease AS held (bucket, node, position, seen_at, serial, epoch)
+        VALUES ($1, $3, COALESCE($13::BIGINT, 0), ",
+    now!(),
+    ", $14, $15)
+        ON CONFLICT (bucket, node) DO UPDATE SET seen_at = EXCLUDED.seen_at, serial = EXCLUDED.serial,
+            epoch = EXCLUDED.epoch, position = CASE WHEN $13 IS NULL AND held.epoch = EXCLUDED.epoch
+                THEN held.position ELSE EXCLUDED.position END
+        WHERE held.serial <= EXCLUDED.serial
+        RETURNING serial
+    ), head AS (
+        INSERT INTO recovery_bucket (bucket, epoch, last) SELECT $1, $2, CARDINALITY($5::BYTEA[]) FROM writer
         ON CONFLICT (bucket) DO UPDATE SET last = recovery_bucket.last + CARDINALITY($5::BYTEA[])
         RETURNING epoch, last
     ), entries AS (
@@ -270,27 +276,22 @@ const WRITE: &str = concat!(
     ), given AS (
         SELECT s.*, ",
     now!(),
-    " AS at FROM UNNEST($7::BYTEA[], $8::BIGINT[], $9::BIGINT[], $10::BYTEA[]) AS s(key, generation, away, record)
+    " AS at
+        FROM head, UNNEST($7::BYTEA[], $8::BIGINT[], $9::BIGINT[], $10::BYTEA[]) AS s(key, generation, away, record)
+        WHERE head.epoch = $15
     ), saved AS (
-        INSERT INTO recovery_session AS held (bucket, key, generation, node, record, saved_at, away_at)
-        SELECT $1, sha256(key), generation, $3, record, at, at - away FROM given ORDER BY key
+        INSERT INTO recovery_session AS held (bucket, key, generation, node, record, saved_at, away_at, version)
+        SELECT $1, sha256(key), generation, $3, record, at, at - away, $14 FROM given ORDER BY key
         ON CONFLICT (bucket, key) DO UPDATE SET node = EXCLUDED.node, record = EXCLUDED.record,
-            saved_at = EXCLUDED.saved_at, away_at = EXCLUDED.away_at
+            saved_at = EXCLUDED.saved_at, away_at = EXCLUDED.away_at, version = EXCLUDED.version
         WHERE held.generation = EXCLUDED.generation
         RETURNING held.key
     ), ended AS (
-        DELETE FROM recovery_session s USING UNNEST($11::BYTEA[], $12::BIGINT[]) AS e(key, generation)
-        WHERE s.bucket = $1 AND s.key = sha256(e.key) AND s.generation = e.generation
-    ), leased AS (
-        INSERT INTO recovery_lease (bucket, node, position, seen_at)
-        SELECT $1, $3, $13::BIGINT, ",
-    now!(),
-    " WHERE $13 IS NOT NULL
-        ON CONFLICT (bucket, node) DO UPDATE SET position = EXCLUDED.position, seen_at = EXCLUDED.seen_at
+        DELETE FROM recovery_session s USING head, UNNEST($11::BYTEA[], $12::BIGINT[]) AS e(key, generation)
+        WHERE head.epoch = $15 AND s.bucket = $1 AND s.key = sha256(e.key) AND s.generation = e.generation
     )
     SELECT epoch, last, ARRAY(SELECT given.key FROM given JOIN saved ON saved.key = sha256(given.key)) AS stored FROM head"
 );
-const LOCK: &str = "SELECT 1 FROM recovery_bucket WHERE bucket = $1 FOR UPDATE";
 const POSITION_OF: &str =
     "SELECT position FROM recovery_entry WHERE bucket = $1 AND node = $2 AND number = $3";
 const CREATE: &str =
@@ -304,7 +305,7 @@ const READ: &str = "SELECT b.epoch, b.last, e.position, e.entry FROM recovery_bu
         ) counted WHERE read - bytes < $4
     ) e ON TRUE WHERE b.bucket = $1 ORDER BY e.position";
 const FIND: &str = concat!(
-    "SELECT b.epoch, b.last, s.node, s.generation, s.away_at IS NULL AS connected, s.record, l.position AS lease,
+    "SELECT b.epoch, b.last, s.node, s.generation, s.version, s.away_at IS NULL AS connected, s.record, l.position AS lease,
         ",
     now!(),
     " - COALESCE(s.away_at, GREATEST(s.saved_at, l.seen_at)) AS away_micros,
@@ -312,7 +313,7 @@ const FIND: &str = concat!(
     now!(),
     " - s.taken_at AS taken_micros
     FROM recovery_session s JOIN recovery_bucket b ON b.bucket = s.bucket
-        LEFT JOIN recovery_lease l ON l.bucket = s.bucket AND l.node = s.node
+        LEFT JOIN recovery_lease l ON l.bucket = s.bucket AND l.node = s.node AND l.epoch = b.epoch
     WHERE s.bucket = $1 AND s.key = sha256($2)"
 );
 // Until it is stored again, the session is as its owner left it.
@@ -321,7 +322,7 @@ const TAKE: &str = concat!(
     now!(),
     ", away_at = COALESCE(away_at, ",
     now!(),
-    ") WHERE bucket = $1 AND key = sha256($2) AND generation = $3"
+    ") WHERE bucket = $1 AND key = sha256($2) AND generation = $3 AND ($5::BIGINT IS NULL OR version = $5)"
 );
 const TRIM_ENTRIES: &str = concat!(
     "DELETE FROM recovery_entry WHERE bucket = $1 AND position <= (

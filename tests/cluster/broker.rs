@@ -62,6 +62,12 @@ impl Broker {
         Self { kind: process.kind, proxy, prefix: "own".into(), database: None }
     }
 
+    /// The same broker once more.
+    pub fn again(&self) -> Self {
+        let (prefix, database) = (self.prefix.clone(), self.database.clone());
+        Self { kind: self.kind, proxy: self.proxy.clone(), prefix, database }
+    }
+
     /// The URL of the broker, through the proxy.
     pub fn url(&self) -> String {
         match (self.kind, &self.database) {

@@ -4,31 +4,34 @@
 //! The requests are those of the JetStream API as its documentation describes them, over the core client.
 
 mod jetstream;
+mod streams;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, StatusCode};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
-use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::time::Instant;
 
 use self::jetstream::{
-    Got, GotMessage, Info, Kind, Receipt, StreamState, failed, receipts, refused, refused_because,
-    stream_config, unreadable,
+    Got, GotMessage, Kind, Receipt, Refusal, StreamState, failed, lost, refused, refused_because, unreadable,
 };
 use super::nats::Nats;
 use crate::bus::BoxFuture;
 use crate::clock;
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::node::NodeId;
-use crate::socket::recovery_log::{Batch, Found, Keep, RecoveryLog, SavedSession, SessionKey, Tail, Written};
+use crate::socket::recovery_log::{
+    Batch, Expected, Found, Keep, RecoveryLog, SavedSession, SessionKey, Tail, Written,
+};
 
 /// Opens the recovery log of a cluster in the NATS servers at `urls`, as [`nats::connect`](super::nats::connect) takes them.
 /// They need JetStream, of version 2.9 or newer. Names of streams and subjects begin with `prefix`.
@@ -42,27 +45,48 @@ pub async fn open(
 ) -> ImksResult<Arc<dyn RecoveryLog>> {
     let nats = Nats::new(urls, credentials, prefix)?;
     let client = Box::pin(nats.options().await?.connect(nats.servers())).await.map_err(failed)?;
-    Ok(Arc::new(NatsLog {
-        client,
-        prefix: prefix.into(),
-        epochs: Mutex::default(),
-        stored: Mutex::default(),
-    }))
+    Ok(Arc::new(NatsLog { client, prefix: prefix.into(), buckets: Mutex::default() }))
 }
 
 /// NATS as the recovery log.
 struct NatsLog {
     client: Client,
     prefix: Box<str>,
-    /// The epochs of the buckets, as far as they are known.
-    epochs: Mutex<HashMap<Box<str>, u64>>,
-    /// The sessions that this node has stored or taken.
-    stored: Mutex<HashMap<SessionKey, Stored>>,
+    buckets: Mutex<HashMap<Box<str>, Bucket>>,
 }
 
-/// The message that holds a session.
-#[derive(Debug, Clone, Copy, Default)]
+/// What is known of a bucket.
+struct Bucket {
+    epoch: u64,
+    /// The newest sequence that its stream of entries ever showed to this node.
+    newest: u64,
+    /// Whether both streams were there when they were looked at.
+    is_there: bool,
+    /// The batch that was sent last: its number, and when that was first.
+    sent: (u64, Instant),
+    /// The sessions that this node has stored or taken.
+    stored: HashMap<SessionKey, Stored>,
+}
+
+impl Bucket {
+    /// Notes which message holds a session that this node has stored, or that none of its messages does.
+    fn note(&mut self, key: SessionKey, generation: u64, sequence: Option<u64>) {
+        let known = self.stored.get(&key).filter(|stored| stored.generation == generation);
+        match sequence {
+            Some(sequence) => {
+                let taken_at = known.and_then(|stored| stored.taken_at);
+                self.stored.insert(key, Stored { generation, sequence, taken_at });
+            }
+            None if known.is_some() => drop(self.stored.remove(&key)),
+            None => {}
+        }
+    }
+}
+
+/// The message that holds a session of this generation.
+#[derive(Debug, Clone, Copy)]
 struct Stored {
+    generation: u64,
     sequence: u64,
     taken_at: Option<i64>,
 }
@@ -92,155 +116,151 @@ struct Outgoing {
     payload: Bytes,
 }
 
+/// Writing.
 impl NatsLog {
-    fn stream(&self, bucket: &str, kind: Kind) -> String {
-        let name = URL_SAFE_NO_PAD.encode(format!("{}:{bucket}", self.prefix));
-        format!("imks_recovery_{}_{name}", kind.name())
-    }
-
-    /// Returns the subject of a stream of this epoch.
-    fn subject(&self, bucket: &str, kind: Kind, epoch: u64) -> String {
-        format!("{}.recovery.{}.{}.{epoch}", self.prefix, URL_SAFE_NO_PAD.encode(bucket), kind.name())
-    }
-
-    fn session_subject(&self, bucket: &str, epoch: u64, key: SessionKey) -> ImksResult<String> {
-        let suite = TLS13_AES_128_GCM_SHA256.tls13().ok_or(ImksError::Internal("no SHA-256"))?;
-        let hash = URL_SAFE_NO_PAD.encode(suite.common.hash_provider.hash(&key.0));
-        Ok(format!("{}.session.{hash}", self.subject(bucket, Kind::Sessions, epoch)))
-    }
-
-    fn node_subject(&self, bucket: &str, epoch: u64, node: NodeId) -> String {
-        format!("{}.node.{node}", self.subject(bucket, Kind::Sessions, epoch))
-    }
-
-    async fn api<T: for<'a> Deserialize<'a>>(&self, call: String, body: &Value) -> ImksResult<T> {
-        let payload = if body.is_null() { Bytes::new() } else { serde_json::to_vec(body)?.into() };
-        let answer =
-            Box::pin(self.client.request(format!("$JS.API.{call}"), payload)).await.map_err(failed)?;
-        Ok(serde_json::from_slice(&answer.payload)?)
-    }
-
-    /// Returns the epoch and the state of the entries of a bucket, whose streams are created if they are missing.
-    async fn state(&self, bucket: &str) -> ImksResult<(u64, StreamState)> {
-        let stream = self.stream(bucket, Kind::Entries);
-        let mut info: Info = self.api(format!("STREAM.INFO.{stream}"), &Value::Null).await?;
-        if info.error.as_ref().is_some_and(|error| error.err_code == NOT_FOUND) {
-            let mut random = [0; 8];
-            getrandom::fill(&mut random)?;
-            let subject = self.subject(bucket, Kind::Entries, u64::from_be_bytes(random));
-            let config = stream_config(&stream, &subject, Kind::Entries);
-            // Another node may be first.
-            let _: Value = self.api(format!("STREAM.CREATE.{stream}"), &config).await?;
-            info = self.api(format!("STREAM.INFO.{stream}"), &Value::Null).await?;
-        }
-        let (Some(config), Some(state)) = (info.config, info.state) else { return Err(refused(info.error)) };
-        let subject = config.subjects.first().ok_or_else(unreadable)?;
-        let epoch = subject.rsplit('.').next().and_then(|epoch| epoch.parse().ok()).ok_or_else(unreadable)?;
-        let known = self.epochs.lock().insert(bucket.into(), epoch);
-        if known != Some(epoch) {
-            self.stored.lock().clear();
-            self.create_sessions(bucket, epoch).await?;
-        }
-        Ok((epoch, state))
-    }
-
-    /// Creates the stream of sessions, or replaces one of an earlier epoch.
-    async fn create_sessions(&self, bucket: &str, epoch: u64) -> ImksResult<()> {
-        let stream = self.stream(bucket, Kind::Sessions);
-        let subject = format!("{}.>", self.subject(bucket, Kind::Sessions, epoch));
-        for _ in 0..2 {
-            let config = stream_config(&stream, &subject, Kind::Sessions);
-            let _: Value = self.api(format!("STREAM.CREATE.{stream}"), &config).await?;
-            let info: Info = self.api(format!("STREAM.INFO.{stream}"), &Value::Null).await?;
-            let Some(config) = info.config else { return Err(refused(info.error)) };
-            if config.subjects == [subject.clone()] {
-                return Ok(());
-            }
-            let _: Value = self.api(format!("STREAM.DELETE.{stream}"), &Value::Null).await?;
-        }
-        Err(unreadable())
-    }
-
-    async fn epoch(&self, bucket: &str) -> ImksResult<u64> {
-        let known = self.epochs.lock().get(bucket).copied();
-        match known {
-            Some(epoch) => Ok(epoch),
-            None => Ok(self.state(bucket).await?.0),
-        }
-    }
-
-    /// Publishes messages in their order. Returns what the streams say about each.
-    async fn publish(&self, bucket: &str, messages: Vec<Outgoing>) -> ImksResult<Vec<Receipt>> {
-        let (inbox, count) = (self.client.new_inbox(), messages.len());
-        let mut replies = self.client.subscribe(format!("{inbox}.*")).await.map_err(failed)?;
-        for (n, Outgoing { subject, headers, payload }) in messages.into_iter().enumerate() {
-            let reply = format!("{inbox}.{n}");
-            let published = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
-            Box::pin(published).await.map_err(failed)?;
-        }
-        self.client.flush().await.map_err(failed)?;
-        let receipts = receipts(&mut replies, count).await;
-        if receipts.is_err() {
-            // Without its stream a message has no receiver: look for the streams again.
-            self.epochs.lock().remove(bucket);
-        }
-        receipts
-    }
-
     async fn write_batch(&self, bucket: &str, batch: &Batch) -> ImksResult<Written> {
         let epoch = self.epoch(bucket).await?;
+        let newest = self.begin_to_send(bucket, epoch, batch).await?;
         let mut messages = Vec::new();
         let subject = self.subject(bucket, Kind::Entries, epoch);
         for (number, entry) in (batch.number..).zip(&batch.entries) {
             let headers = once(&format!("{}-{number}", batch.node));
             messages.push(Outgoing { subject: subject.clone(), headers, payload: entry.clone() });
         }
-        for session in &batch.sessions {
+        let is_current = epoch == batch.epoch;
+        let sessions: &[SavedSession] = if is_current { &batch.sessions } else { &[] };
+        // Of one that this node has not stored there is nothing to end.
+        let is_stored = |(key, generation): &&(SessionKey, u64)| {
+            is_current && self.stored(bucket, *key, *generation).is_some()
+        };
+        let ended: Vec<(SessionKey, u64)> = batch.ended.iter().filter(is_stored).copied().collect();
+        for session in sessions {
             messages.push(self.session_message(bucket, epoch, batch, session)?);
         }
-        for (key, _) in &batch.ended {
-            let mut headers = HeaderMap::new();
-            headers.insert(EXPECTED, self.stored(*key).sequence.to_string());
+        for (key, generation) in &ended {
+            let stored = self.stored(bucket, *key, *generation);
+            let headers = expecting(stored.map_or(0, |stored| stored.sequence));
             let subject = self.session_subject(bucket, epoch, *key)?;
             messages.push(Outgoing { subject, headers, payload: Bytes::new() });
         }
-        if let Some(position) = batch.lease {
-            let lease = rmp_serde::to_vec_named(&Lease { position, seen_at: clock::now_micros() });
-            let payload = lease.map_err(|error| ImksError::AdapterSerialization(Cause::new(error)))?.into();
-            let subject = self.node_subject(bucket, epoch, batch.node);
-            messages.push(Outgoing { subject, headers: HeaderMap::new(), payload });
-        }
         let receipts = self.publish(bucket, messages).await?;
-        self.read_receipts(epoch, batch, &receipts)
+        let (entries, rest) = receipts.split_at_checked(batch.entries.len()).ok_or_else(unreadable)?;
+        let positions = self.read_positions(bucket, entries, newest).await?;
+        let taken = self.read_sessions(bucket, epoch, sessions, &ended, rest).await?;
+        // It calls current what is stored, so that comes first.
+        if let Some(position) = batch.lease.filter(|_| is_current) {
+            self.renew_lease(bucket, epoch, batch.node, position).await?;
+        }
+        Ok(Written { epoch, positions, taken })
     }
 
-    fn read_receipts(&self, epoch: u64, batch: &Batch, receipts: &[Receipt]) -> ImksResult<Written> {
-        let (entries, rest) = receipts.split_at_checked(batch.entries.len()).ok_or_else(unreadable)?;
-        let mut written = Written { epoch, ..Written::default() };
-        for receipt in entries {
-            if let Some(error) = &receipt.error {
-                return Err(refused_because(error));
+    /// Prepares for sending a batch. Returns the newest sequence before it.
+    async fn begin_to_send(&self, bucket: &str, epoch: u64, batch: &Batch) -> ImksResult<u64> {
+        let now = Instant::now();
+        let begun = self.known(bucket, |known| {
+            if !batch.again || known.sent.0 != batch.number || known.epoch != epoch {
+                known.sent = (batch.number, now);
             }
-            written.positions.push(receipt.seq);
+            (known.newest, now.duration_since(known.sent.1))
+        });
+        let (newest, since) = begun.ok_or_else(lost)?;
+        // The stream may have the first attempt and no longer recognise it, and then it would be there twice.
+        if since > RECOGNISED_MAX && !batch.entries.is_empty() {
+            self.give_up(bucket).await?;
+            return Err(lost());
         }
-        for (session, receipt) in batch.sessions.iter().zip(rest) {
-            match &receipt.error {
-                None => self.stored.lock().entry(session.key).or_default().sequence = receipt.seq,
-                Some(error) if error.err_code == WRONG_SEQUENCE => {
-                    self.stored.lock().remove(&session.key);
-                    written.taken.push(session.key);
+        Ok(newest)
+    }
+
+    /// Returns the positions of entries. `newest` is the newest sequence before they were sent.
+    async fn read_positions(&self, bucket: &str, receipts: &[Receipt], newest: u64) -> ImksResult<Vec<u64>> {
+        let stored = |receipt: &Receipt| receipt.error.is_none();
+        let refusal = receipts.iter().position(|receipt| receipt.error.is_some());
+        // Later ones must not be before it when it is sent again.
+        let torn = refusal.is_some_and(|n| receipts.iter().skip(n).any(stored));
+        let emptied = receipts.iter().any(|it| stored(it) && !it.duplicate && it.seq <= newest);
+        if torn || emptied {
+            self.give_up(bucket).await?;
+            return Err(lost());
+        }
+        if let Some(error) = receipts.iter().find_map(|receipt| receipt.error.as_ref()) {
+            return Err(refused_because(error));
+        }
+        let last = receipts.iter().map(|receipt| receipt.seq).max().unwrap_or_default();
+        self.known(bucket, |known| known.newest = known.newest.max(last));
+        Ok(receipts.iter().map(|receipt| receipt.seq - FIRST_MESSAGE).collect())
+    }
+
+    /// Returns the sessions that other nodes have taken.
+    async fn read_sessions(
+        &self,
+        bucket: &str,
+        epoch: u64,
+        sessions: &[SavedSession],
+        ended: &[(SessionKey, u64)],
+        receipts: &[Receipt],
+    ) -> ImksResult<Vec<SessionKey>> {
+        let (mut taken, mut again) = (Vec::new(), false);
+        let ends = ended.iter().map(|(key, generation)| (*key, *generation, false));
+        let saved = sessions.iter().map(|session| (session.key, session.generation, true));
+        for ((key, generation, is_saved), receipt) in saved.chain(ends).zip(receipts) {
+            let sequence = match &receipt.error {
+                None if is_saved => Some(receipt.seq),
+                None => None,
+                Some(error) if is_conflict(error) => {
+                    let found = self.found_again(bucket, epoch, key, generation, is_saved).await?;
+                    again |= found.is_some();
+                    if is_saved && found.is_none() {
+                        taken.push(key);
+                    }
+                    found
                 }
                 Some(error) => return Err(refused_because(error)),
+            };
+            self.known(bucket, |known| known.note(key, generation, sequence));
+        }
+        match again {
+            true => {
+                Err(ImksError::AdapterNats(Cause::new("a session is stored otherwise than this node knows")))
             }
+            false => Ok(taken),
         }
-        for (key, _) in &batch.ended {
-            self.stored.lock().remove(key);
-        }
-        Ok(written)
     }
 
-    fn stored(&self, key: SessionKey) -> Stored {
-        self.stored.lock().get(&key).copied().unwrap_or_default()
+    /// Returns the sequence that a session has got without this node's knowledge, such as by an attempt without an answer,
+    /// or `None` if it is another node's or there is nothing to end.
+    async fn found_again(
+        &self,
+        bucket: &str,
+        epoch: u64,
+        key: SessionKey,
+        generation: u64,
+        is_saved: bool,
+    ) -> ImksResult<Option<u64>> {
+        let subject = self.session_subject(bucket, epoch, key)?;
+        Ok(match self.last(bucket, &subject).await? {
+            None => is_saved.then_some(0),
+            Some((sequence, data)) if data.is_empty() => is_saved.then_some(sequence),
+            Some((sequence, data)) => {
+                (decode::<Content>(&data)?.generation == generation).then_some(sequence)
+            }
+        })
+    }
+
+    async fn renew_lease(&self, bucket: &str, epoch: u64, node: NodeId, position: u64) -> ImksResult<()> {
+        let payload = encode(&Lease { position, seen_at: clock::now_micros() })?;
+        let subject = self.node_subject(bucket, epoch, node);
+        let lease = Outgoing { subject, headers: HeaderMap::new(), payload };
+        match self.publish(bucket, vec![lease]).await?.into_iter().find_map(|receipt| receipt.error) {
+            Some(error) => Err(refused_because(&error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what this node has stored of a session of this generation.
+    fn stored(&self, bucket: &str, key: SessionKey, generation: u64) -> Option<Stored> {
+        let stored = self.known(bucket, |known| known.stored.get(&key).copied()).flatten();
+        stored.filter(|stored| stored.generation == generation)
     }
 
     fn session_message(
@@ -250,78 +270,98 @@ impl NatsLog {
         batch: &Batch,
         session: &SavedSession,
     ) -> ImksResult<Outgoing> {
-        let (now, stored) = (clock::now_micros(), self.stored(session.key));
+        let (now, stored) = (clock::now_micros(), self.stored(bucket, session.key, session.generation));
+        let sequence = stored.map_or(0, |stored| stored.sequence);
         let content = Content {
             generation: session.generation,
             node: batch.node,
             saved_at: now,
             away_at: session.away_millis.map(|millis| now - to_micros(millis)),
-            taken_at: stored.taken_at,
+            taken_at: stored.and_then(|stored| stored.taken_at),
             record: serde_bytes::ByteBuf::from(session.record.to_vec()),
         };
         // The same attempt again must not fail because the first one succeeded.
-        let mut headers = once(&format!("{}-{}-{}", batch.node, stored.sequence, hash(&session.record)));
-        headers.insert(EXPECTED, stored.sequence.to_string());
+        let mut headers = once(&format!("{}-{sequence}-{}", batch.node, hash(&session.record)));
+        headers.insert(EXPECTED, sequence.to_string());
         Ok(Outgoing {
             subject: self.session_subject(bucket, epoch, session.key)?,
             headers,
             payload: encode(&content)?,
         })
     }
+}
 
+/// Reading, and taking.
+impl NatsLog {
     async fn read_after(&self, bucket: &str, after: u64) -> ImksResult<Tail> {
         let (epoch, StreamState { first_seq, last_seq }) = self.state(bucket).await?;
-        let mut tail = Tail { epoch, last: last_seq, first: first_seq.max(after + 1), entries: Vec::new() };
-        let last = last_seq.min(tail.first + ENTRIES_PER_READ - 1);
-        if tail.first > last {
+        let first = first_seq.saturating_sub(FIRST_MESSAGE).max(after + 1);
+        let mut tail = Tail { epoch, last: last_seq - FIRST_MESSAGE, first, entries: Vec::new() };
+        let last = tail.last.min(first + ENTRIES_PER_READ - 1);
+        if first > last {
             return Ok(tail);
         }
         let call = format!("$JS.API.DIRECT.GET.{}", self.stream(bucket, Kind::Entries));
-        let reading = (tail.first..=last).map(|sequence| {
-            let body = Bytes::from(format!("{{\"seq\":{sequence}}}"));
+        let reading = (first..=last).map(|position| {
+            let body = Bytes::from(format!("{{\"seq\":{}}}", position + FIRST_MESSAGE));
             self.client.request(call.clone(), body)
         });
-        for message in try_join_all(reading).await.map_err(failed)? {
-            // What was removed meanwhile is a gap, which the next read shows.
-            if message.status == Some(StatusCode::NOT_FOUND) {
-                return Err(unreadable());
+        for (position, message) in (first..).zip(try_join_all(reading).await.map_err(failed)?) {
+            match message.status {
+                None | Some(StatusCode::OK) => tail.entries.push(message.payload),
+                // What was removed is a gap.
+                Some(StatusCode::NOT_FOUND) => {
+                    tail.first = position + 1;
+                    tail.entries.clear();
+                }
+                Some(_) => return Err(unreadable()),
             }
-            tail.entries.push(message.payload);
         }
         Ok(tail)
     }
 
-    /// Returns the last message of a subject in the stream of sessions.
+    /// Returns the last message of a subject in the stream of sessions. It is empty if the session has ended.
     async fn last(&self, bucket: &str, subject: &str) -> ImksResult<Option<(u64, Vec<u8>)>> {
         let call = format!("STREAM.MSG.GET.{}", self.stream(bucket, Kind::Sessions));
         let got: Got = self.api(call, &json!({ "last_by_subj": subject })).await?;
         match (got.message, got.error) {
             (Some(GotMessage { seq, data }), _) => {
-                let data = STANDARD.decode(data.unwrap_or_default()).map_err(|_| unreadable())?;
-                Ok((!data.is_empty()).then_some((seq, data)))
+                Ok(Some((seq, STANDARD.decode(data.unwrap_or_default()).map_err(|_| unreadable())?)))
             }
             (None, Some(error)) if error.err_code == NO_MESSAGE => Ok(None),
             (None, error) => Err(refused(error)),
         }
     }
 
+    async fn session(&self, bucket: &str, subject: &str) -> ImksResult<Option<(u64, Content)>> {
+        let last = self.last(bucket, subject).await?.filter(|(_, data)| !data.is_empty());
+        last.map(|(sequence, data)| Ok((sequence, decode(&data)?))).transpose()
+    }
+
     async fn find_session(&self, bucket: &str, key: SessionKey) -> ImksResult<Option<Found>> {
-        let (epoch, StreamState { last_seq, .. }) = self.state(bucket).await?;
+        let epoch = self.epoch(bucket).await?;
         let subject = self.session_subject(bucket, epoch, key)?;
-        let Some((_, data)) = self.last(bucket, &subject).await? else { return Ok(None) };
-        let content: Content = decode(&data)?;
-        let lease = self.last(bucket, &self.node_subject(bucket, epoch, content.node)).await?;
+        let Some((_, Content { node, .. })) = self.session(bucket, &subject).await? else { return Ok(None) };
+        let lease = self.last(bucket, &self.node_subject(bucket, epoch, node)).await?;
         let lease: Option<Lease> = lease.map(|(_, data)| decode(&data)).transpose()?;
+        // The lease is about what was stored before it: what is read now is not older than that.
+        let Some((version, content)) = self.session(bucket, &subject).await? else { return Ok(None) };
+        let (epoch_now, StreamState { last_seq, .. }) = self.state(bucket).await?;
+        if content.node != node || epoch_now != epoch {
+            return Ok(None);
+        }
         let (now, seen) = (clock::now_micros(), lease.as_ref().map_or(0, |lease| lease.seen_at));
         let millis = |since: i64| u64::try_from((now - since) / 1_000).unwrap_or_default();
         Ok(Some(Found {
             epoch,
-            last: last_seq,
-            node: content.node,
+            last: last_seq - FIRST_MESSAGE,
+            node,
             generation: content.generation,
+            version,
             connected: content.away_at.is_none(),
             away_millis: millis(content.away_at.unwrap_or(content.saved_at.max(seen))),
-            taken_millis: content.taken_at.map(millis),
+            // By a clock that is ahead it was not just now.
+            taken_millis: content.taken_at.map(|since| (now - since).unsigned_abs() / 1_000),
             lease: lease.map(|lease| lease.position),
             record: content.record.into_vec().into(),
         }))
@@ -331,30 +371,31 @@ impl NatsLog {
         &self,
         bucket: &str,
         key: SessionKey,
-        generation: u64,
+        expected: Expected,
         node: NodeId,
     ) -> ImksResult<bool> {
         let epoch = self.epoch(bucket).await?;
         let subject = self.session_subject(bucket, epoch, key)?;
-        let Some((sequence, data)) = self.last(bucket, &subject).await? else { return Ok(false) };
-        let (mut content, now): (Content, _) = (decode(&data)?, clock::now_micros());
-        if content.generation != generation {
+        let Some((sequence, mut content)) = self.session(bucket, &subject).await? else { return Ok(false) };
+        let is_version = expected.version.is_none_or(|version| version == sequence);
+        if content.generation != expected.generation || !is_version {
             return Ok(false);
         }
+        let now = clock::now_micros();
         content.generation += 1;
         (content.node, content.taken_at) = (node, Some(now));
         content.away_at.get_or_insert(now);
-        let mut headers = HeaderMap::new();
-        headers.insert(EXPECTED, sequence.to_string());
-        let message = Outgoing { subject, headers, payload: encode(&content)? };
+        let generation = content.generation;
+        let message = Outgoing { subject, headers: expecting(sequence), payload: encode(&content)? };
         let receipts = self.publish(bucket, vec![message]).await?;
         let receipt = receipts.first().ok_or_else(unreadable)?;
         match &receipt.error {
             None => {
-                self.stored.lock().insert(key, Stored { sequence: receipt.seq, taken_at: Some(now) });
+                let stored = Stored { generation, sequence: receipt.seq, taken_at: Some(now) };
+                self.known(bucket, |known| known.stored.insert(key, stored));
                 Ok(true)
             }
-            Some(error) if error.err_code == WRONG_SEQUENCE => Ok(false),
+            Some(error) if is_conflict(error) => Ok(false),
             Some(error) => Err(refused_because(error)),
         }
     }
@@ -385,10 +426,10 @@ impl RecoveryLog for NatsLog {
         &'a self,
         bucket: &'a str,
         key: SessionKey,
-        generation: u64,
+        expected: Expected,
         node: NodeId,
     ) -> BoxFuture<'a, ImksResult<bool>> {
-        Box::pin(self.take_session(bucket, key, generation, node))
+        Box::pin(self.take_session(bucket, key, expected, node))
     }
 
     /// The streams remove what is old by themselves.
@@ -404,7 +445,19 @@ fn once(id: &str) -> HeaderMap {
     headers
 }
 
-fn encode(content: &Content) -> ImksResult<Bytes> {
+/// Returns the headers of a message that fails unless the last one of its subject has this sequence.
+fn expecting(sequence: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(EXPECTED, sequence.to_string());
+    headers
+}
+
+/// Whether a message was refused because the last one of its subject has another sequence.
+fn is_conflict(refusal: &Refusal) -> bool {
+    WRONG_SEQUENCE.contains(&refusal.err_code)
+}
+
+fn encode(content: &impl Serialize) -> ImksResult<Bytes> {
     let bytes = rmp_serde::to_vec_named(content)
         .map_err(|error| ImksError::AdapterSerialization(Cause::new(error)))?;
     Ok(bytes.into())
@@ -427,10 +480,13 @@ fn to_micros(millis: u64) -> i64 {
 
 /// The header that makes a message fail unless the last one of its subject has this sequence.
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
-/// Codes of errors of JetStream: no such stream, no such message, and another last sequence than expected.
-const NOT_FOUND: u64 = 10_059;
+/// Codes of errors of JetStream: no such message, and another last sequence than expected, which has two.
 const NO_MESSAGE: u64 = 10_037;
-const WRONG_SEQUENCE: u64 = 10_071;
+const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
+/// The sequence of the message that a stream of entries begins with: the positions of entries count from there.
+const FIRST_MESSAGE: u64 = 1;
+/// After how long a stream may no longer recognise an entry that is sent again: a little less than its window.
+const RECOGNISED_MAX: Duration = Duration::from_secs(110);
 /// The entries that are read at once.
 const ENTRIES_PER_READ: u64 = 128;
 /// What the headers and the subject of an entry take of the largest message.

@@ -16,7 +16,7 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use crate::bus::BoxFuture;
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::node::NodeId;
-use crate::socket::recovery_log::{Batch, Found, Keep, RecoveryLog, SessionKey, Tail, Written};
+use crate::socket::recovery_log::{Batch, Expected, Found, Keep, RecoveryLog, SessionKey, Tail, Written};
 
 /// Opens the recovery log of a cluster in the Redis at `url`, as [`redis::connect`](super::redis::connect) takes it. Keys
 /// begin with `prefix`. Redis needs no persistence: after a restart the log is another one.
@@ -105,6 +105,8 @@ impl RedisLog {
         call.number(SESSION_MILLIS);
         call.number(batch.entries.len() as u64);
         call.number(batch.sessions.len() as u64);
+        call.number(batch.serial);
+        call.number(batch.epoch);
         batch.entries.iter().for_each(|entry| call.arg(entry.clone()));
         for session in &batch.sessions {
             call.keys.push(self.session(bucket, session.key)?);
@@ -147,24 +149,36 @@ impl RedisLog {
         }
         let (epoch, last) = (answer.number()?, answer.number()?);
         let node = NodeId::parse(&answer.text()?).ok_or_else(unreadable)?;
-        let (generation, connected, away_millis) =
-            (answer.number()?, answer.number()? == 1, answer.number()?);
+        let (generation, version) = (answer.number()?, answer.number()?);
+        let (connected, away_millis) = (answer.number()? == 1, answer.number()?);
         let (taken_millis, lease) = (answer.optional()?, answer.optional()?);
         let record = answer.0.next().ok_or_else(unreadable)?;
-        Ok(Some(Found { epoch, last, node, generation, connected, away_millis, taken_millis, lease, record }))
+        Ok(Some(Found {
+            epoch,
+            last,
+            node,
+            generation,
+            version,
+            connected,
+            away_millis,
+            taken_millis,
+            lease,
+            record,
+        }))
     }
 
     async fn take_session(
         &self,
         bucket: &str,
         key: SessionKey,
-        generation: u64,
+        expected: Expected,
         node: NodeId,
     ) -> ImksResult<bool> {
         let mut call = self.call(bucket)?;
         call.keys.push(self.session(bucket, key)?);
-        call.number(generation);
+        call.number(expected.generation);
         call.arg(node.to_string());
+        call.arg(expected.version.map(|version| version.to_string()).unwrap_or_default());
         Ok(self.run(TAKE, call).await?.number()? == 1)
     }
 
@@ -202,10 +216,10 @@ impl RecoveryLog for RedisLog {
         &'a self,
         bucket: &'a str,
         key: SessionKey,
-        generation: u64,
+        expected: Expected,
         node: NodeId,
     ) -> BoxFuture<'a, ImksResult<bool>> {
-        Box::pin(self.take_session(bucket, key, generation, node))
+        Box::pin(self.take_session(bucket, key, expected, node))
     }
 
     fn trim<'a>(&'a self, bucket: &'a str, keep: Keep) -> BoxFuture<'a, ImksResult<()>> {

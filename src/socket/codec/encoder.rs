@@ -50,6 +50,11 @@ impl EncodedPacket {
         self.id
     }
 
+    /// Returns the size of the packet in bytes.
+    pub fn size(&self) -> usize {
+        self.frames.iter().map(Frame::len).sum()
+    }
+
     /// Returns the path of the namespace.
     pub fn namespace(&self) -> &str {
         match self.namespace {

@@ -174,6 +174,11 @@ impl<'a> PacketData<'a> {
         }
     }
 
+    /// Returns the size of the payload in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.json.len() + self.attachments.iter().map(|attachment| attachment.len()).sum::<usize>()
+    }
+
     /// Returns the name and arguments of an event, validated like those of a client.
     pub(crate) fn event(&self) -> ImksResult<Args> {
         self.args(PacketType::Event)

@@ -55,12 +55,11 @@ impl Namespace {
     ) -> ImksResult<()> {
         if let Some(store) = self.delivery().shared() {
             let (namespace, packet, waits) = (self.clone(), packet.clone(), OwnedWaits::of(waits));
-            self.later(store, &target.without(skip), move |target| {
+            return self.later(store, &target.without(skip), packet.size(), move |target| {
                 if let Err(error) = namespace.send_volatile(target, None, &packet, scope, waits.borrowed()) {
                     tracing::warn!(%error, "other nodes not told");
                 }
             });
-            return Ok(());
         }
         self.send_volatile(target, skip, packet, scope, waits)
     }
@@ -125,14 +124,13 @@ impl Namespace {
         };
         // It must not overtake what the other node has put into the log before.
         let (namespace, target, waits) = (self.clone(), OwnedTarget::of(target), OwnedWaits::of(waits));
-        store.after_arrivals(move || {
+        store.after_arrivals(event.size(), move || {
             let applied =
                 namespace.apply_event(&target.borrowed(), &args, compress, volatile, waits.borrowed());
             if let Err(error) = applied {
                 tracing::warn!(%error, "event of another node not delivered");
             }
-        });
-        Ok(())
+        })
     }
 
     fn apply_event(
@@ -195,13 +193,7 @@ impl Namespace {
     pub(super) fn change_sockets(&self, target: &Target<'_>, skip: Option<&Socket>, change: Change<'_>) {
         self.delivery().change_absent(target, skip.map(Socket::socket_id), change);
         // Joining and leaving change the rooms, so they must not be iterated meanwhile.
-        for socket in self.targets(target, skip) {
-            match change {
-                Change::Join { room } => socket.join(room),
-                Change::Leave { room } => socket.leave(room),
-                Change::Disconnect { close } => socket.disconnect(close),
-            }
-        }
+        self.targets(target, skip).iter().for_each(|socket| change.make(socket));
     }
 
     /// Shows a broadcast to the outgoing listeners, once per receiver.
@@ -215,6 +207,17 @@ impl Namespace {
         };
         // Listeners may join and leave rooms, which are locked during iteration.
         self.targets(target, skip).iter().for_each(|socket| show_outgoing(socket, &args));
+    }
+}
+
+impl Change<'_> {
+    /// Makes the change to one socket of this node.
+    pub(super) fn make(self, socket: &Socket) {
+        match self {
+            Change::Join { room } => socket.join(room),
+            Change::Leave { room } => socket.leave(room),
+            Change::Disconnect { close } => socket.disconnect(close),
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use super::namespace::Namespace;
 use super::refusal::{ConnectError, ErrorAnswer, EventError};
 use super::socket::Socket;
 use crate::bus::BoxFuture;
-use crate::engine::{Lane, Reservation, WhenFull};
-use crate::error::ImksResult;
+use crate::engine::{Lane, Reservation, SendError};
+use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
 use crate::socket::codec::arguments::{Arguments, One};
 use crate::socket::codec::encoder::{encode_ack, encode_event};
@@ -142,8 +142,12 @@ impl Ack {
         hold: impl FnOnce(usize) -> Option<Reservation>,
     ) -> ImksResult<()> {
         let packet = encode_ack(self.socket.namespace().path(), self.id, args)?;
-        if self.socket.answer(packet, hold, self.lane).is_err() {
-            tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
+        match self.socket.answer(packet, hold, self.lane) {
+            Err(SendError::Slow) => return Err(ImksError::LimitReached("what waits for the recovery log")),
+            Err(SendError::Closed) => {
+                tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
+            }
+            Ok(()) => {}
         }
         Ok(())
     }

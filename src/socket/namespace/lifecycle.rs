@@ -74,7 +74,8 @@ impl Namespace {
     /// Makes this node the owner of the session that a client returns to. Returns false if another node was faster.
     pub(crate) async fn take_session(&self, socket: &Socket) -> bool {
         match (self.delivery().shared(), socket.link()) {
-            (Some(store), Some(link)) => store.take(link).await,
+            // The former owner lets it go.
+            (Some(store), Some(link)) => store.take(link).await && socket.tell_taken(store, link),
             _ => true,
         }
     }
@@ -136,9 +137,6 @@ impl Namespace {
         });
         // Hooks may do anything, so they run without a lock.
         joined.iter().for_each(|(room, created)| socket.tell_joined(room, *created));
-        if opened.is_ok() && link.is_resumed() {
-            socket.tell_taken();
-        }
         opened.map_err(|refused| match refused {
             Refused::Lost => NotOpened::WithoutRecovery,
             Refused::Closed => NotOpened::Failed(socket.not_sent(failure)),

@@ -14,7 +14,9 @@ use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::EncodedPacket;
 use crate::socket::reason::DisconnectReason;
 use crate::socket::recovery::event::RecoverableEvent;
-use crate::socket::recovery::session_store::{Addressees, Logged, Made, Position, Recipient, SessionStore};
+use crate::socket::recovery::session_store::{
+    Addressees, Link, Logged, Made, Position, Recipient, SessionStore, guarded,
+};
 use crate::socket::socket_id::SocketId;
 
 /// An entry of the log, as it is stored.
@@ -92,7 +94,7 @@ impl Namespace {
             return store.append(entry.encode()?, None);
         }
         let (namespace, packet, waits) = (self.clone(), packet.clone(), OwnedWaits::of(waits));
-        self.later(store, target, move |target| {
+        self.later(store, target, packet.size(), move |target| {
             let waits = waits.borrowed();
             let (renderings, slot) = (Renderings::new(&packet), namespace.slot(target, waits.latest));
             namespace.for_each_target(target, None, |socket| {
@@ -100,19 +102,19 @@ impl Namespace {
                     tracing::trace!(socket_sid = %socket.id(), ?error, "not delivered");
                 }
             });
-        });
-        Ok(())
+        })
     }
 
-    /// Does something to the selected sockets after what this node has sent before.
+    /// Does something, which carries so many bytes, to the selected sockets after what this node has sent before.
     pub(super) fn later(
         &self,
         store: &SessionStore,
         target: &Target<'_>,
+        bytes: usize,
         act: impl FnOnce(&Target<'_>) + Send + 'static,
-    ) {
+    ) -> ImksResult<()> {
         let target = OwnedTarget::of(target);
-        store.after(None, move || act(&target.borrowed()));
+        store.after(None, bytes, move || act(&target.borrowed()))
     }
 
     /// Changes the selected sockets of all nodes, in the order of the shared log.
@@ -141,15 +143,16 @@ impl Socket {
         store.append(entry.encode()?, self.link())
     }
 
-    /// Tells the other nodes that this one has taken the session of this socket.
-    pub(super) fn tell_taken(&self) {
-        let Some((store, link)) = self.namespace().delivery().shared().zip(self.link()) else { return };
-        let Some(generation) = store.generation(link) else { return };
+    /// Tells the other nodes that this one has taken the session of this socket. Returns false if that is not possible:
+    /// then nobody may continue it.
+    pub(super) fn tell_taken(&self, store: &SessionStore, link: &Link) -> bool {
+        let Some(generation) = store.generation(link) else { return false };
         let entry = Entry::Taken { id: self.socket_id(), generation }.encode();
-        // Who does not hear of it learns it when it stores the session.
-        if let Err(error) = entry.and_then(|entry| store.append(entry, None)) {
+        let told = entry.and_then(|entry| store.append(entry, None));
+        if let Err(error) = &told {
             tracing::warn!(%error, "other nodes not told that a session was taken");
         }
+        told.is_ok()
     }
 
     /// Closes the connection of a socket whose session is gone or is another node's.
@@ -185,11 +188,13 @@ impl Namespace {
             Entry::Change { target, change } => {
                 store.keep_logged(Logged::Change(addressees(&target), made(change)));
                 if live {
-                    self.change_sockets(&target, None, change);
+                    // A hook that panics must not keep the other sockets from what their sessions say already.
+                    let sockets = self.targets(&target, None);
+                    sockets.iter().for_each(|socket| guarded(|| change.make(socket)));
                 }
             }
             Entry::Taken { id, generation } => {
-                store.keep_logged(Logged::Nothing);
+                store.keep_logged(Logged::Taken(id, generation));
                 let socket = self.socket(id.as_str()).filter(|_| live);
                 let older = |socket: &Socket| {
                     let ours = socket.link().and_then(|link| store.generation(link));

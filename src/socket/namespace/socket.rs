@@ -277,13 +277,17 @@ impl Socket {
             return self.answer_now(packet, hold, lane);
         };
         // What the client has been told must be true on any other node.
-        let (socket, reservation) = (self.clone(), hold(packet.iter().map(Frame::len).sum()));
-        store.after(Some(link), move || {
+        let bytes = packet.size();
+        let (socket, reservation) = (self.clone(), hold(bytes));
+        let held = store.after(Some(link), bytes, move || {
             if socket.answer_now(packet, |_| reservation, lane).is_err() {
                 tracing::debug!(socket_sid = %socket.id(), "client left before its answer");
             }
         });
-        Ok(())
+        held.map_err(|error| {
+            tracing::debug!(socket_sid = %self.id(), %error, "no answer");
+            SendError::Slow
+        })
     }
 
     fn answer_now(

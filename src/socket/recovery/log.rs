@@ -25,7 +25,8 @@ pub trait RecoveryLog: Send + Sync + 'static {
     /// Appends the entries of a batch and stores its sessions, all or nothing.
     ///
     /// A batch that is written again after an error is stored once, also if the first attempt has succeeded without an
-    /// answer.
+    /// answer. An attempt that arrives after a later batch of the node has no effect. If the bucket has another epoch
+    /// than the batch, the entries are appended and nothing else is stored: sessions and leases are full of positions.
     fn write<'a>(&'a self, bucket: &'a str, batch: &'a Batch) -> BoxFuture<'a, ImksResult<Written>>;
 
     /// Reads entries after a position, oldest first. Returns as many as it likes, but at least one if there are any.
@@ -34,13 +35,13 @@ pub trait RecoveryLog: Send + Sync + 'static {
     /// Finds a session.
     fn find<'a>(&'a self, bucket: &'a str, key: SessionKey) -> BoxFuture<'a, ImksResult<Option<Found>>>;
 
-    /// Makes a node the owner of a session, and raises its generation by one, if the generation is the given one. Of
+    /// Makes a node the owner of a session, and raises its generation by one, if the session is the expected one. Of
     /// several nodes that try, one succeeds.
     fn take<'a>(
         &'a self,
         bucket: &'a str,
         key: SessionKey,
-        generation: u64,
+        expected: Expected,
         node: NodeId,
     ) -> BoxFuture<'a, ImksResult<bool>>;
 
@@ -63,6 +64,10 @@ impl fmt::Debug for SessionKey {
 pub struct Batch {
     /// The node that writes.
     pub node: NodeId,
+    /// The number of the batch among all that this node has written to the bucket.
+    pub serial: u64,
+    /// The epoch of the positions in the sessions and in the lease.
+    pub epoch: u64,
     /// The number of the first entry among all that this node has appended to the bucket.
     pub number: u64,
     /// The entries to append, in their order.
@@ -125,6 +130,8 @@ pub struct Found {
     pub node: NodeId,
     /// The generation.
     pub generation: u64,
+    /// A number that changes whenever the session is stored.
+    pub version: u64,
     /// Whether the client was connected to the node as far as that has told.
     pub connected: bool,
     /// For how many milliseconds the client has been absent, or its node silent.
@@ -135,6 +142,15 @@ pub struct Found {
     pub lease: Option<u64>,
     /// The content.
     pub record: Bytes,
+}
+
+/// A session as the node that takes it knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// The generation.
+    pub generation: u64,
+    /// The version that was found, or `None` for a session that only this node has stored.
+    pub version: Option<u64>,
 }
 
 /// The maximum size of an entry in bytes, unless a log takes less.

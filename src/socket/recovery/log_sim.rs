@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::log::{Batch, Found, Keep, RecoveryLog, SessionKey, Tail, Written};
+use super::log::{Batch, Expected, Found, Keep, RecoveryLog, SessionKey, Tail, Written};
 use crate::bus::BoxFuture;
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::node::NodeId;
@@ -23,13 +24,19 @@ pub(crate) struct Moods {
     pub(crate) failing_percent: u64,
     /// The percentage of accesses that have an effect and fail.
     pub(crate) silent_percent: u64,
+    /// The percentage of writes that fail and have an effect later.
+    pub(crate) late_percent: u64,
     /// Whether nothing works.
     pub(crate) away: bool,
 }
 
 /// A log that nodes of a test share. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct SimLog(Arc<Mutex<Contents>>);
+pub(crate) struct SimLog {
+    contents: Arc<Mutex<Contents>>,
+    /// Whether the node that holds this end is cut off.
+    cut: Arc<AtomicBool>,
+}
 
 #[derive(Default)]
 struct Contents {
@@ -40,11 +47,14 @@ struct Contents {
     entries: VecDeque<(NodeId, u64, Bytes)>,
     sessions: HashMap<SessionKey, Session>,
     leases: HashMap<NodeId, (u64, Instant)>,
+    serials: HashMap<NodeId, u64>,
+    versions: u64,
 }
 
 struct Session {
     node: NodeId,
     generation: u64,
+    version: u64,
     saved: Instant,
     away: Option<Instant>,
     taken: Option<Instant>,
@@ -54,38 +64,47 @@ struct Session {
 impl SimLog {
     pub(crate) fn new(seed: u64, moods: Moods) -> Self {
         let random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        Self(Arc::new(Mutex::new(Contents {
-            moods,
-            random,
-            epoch: seed | 1,
-            first: 1,
-            ..Contents::default()
-        })))
+        let contents = Contents { moods, random, epoch: seed | 1, first: 1, ..Contents::default() };
+        Self { contents: Arc::new(Mutex::new(contents)), cut: Arc::default() }
+    }
+
+    /// Returns an end of the log for one node, which can be cut off.
+    pub(crate) fn end(&self) -> Self {
+        Self { contents: self.contents.clone(), cut: Arc::default() }
+    }
+
+    /// Sets whether this end reaches the log.
+    pub(crate) fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
     }
 
     pub(crate) fn set_moods(&self, moods: Moods) {
-        self.0.lock().moods = moods;
+        self.contents.lock().moods = moods;
     }
 
     /// Loses everything, as a server that crashed.
     pub(crate) fn crash(&self) {
-        let mut contents = self.0.lock();
+        let mut contents = self.contents.lock();
         let (moods, random, epoch) = (contents.moods, contents.random, contents.epoch + 2);
         *contents = Contents { moods, random, epoch, first: 1, ..Contents::default() };
     }
 
     /// Drops all but the last entries.
     pub(crate) fn shorten(&self, keep: usize) {
-        let mut contents = self.0.lock();
+        let mut contents = self.contents.lock();
         while contents.entries.len() > keep {
             contents.entries.pop_front();
             contents.first += 1;
         }
     }
 
+    pub(crate) fn epoch(&self) -> u64 {
+        self.contents.lock().epoch
+    }
+
     /// Returns the position of the newest entry.
     pub(crate) fn last(&self) -> u64 {
-        self.0.lock().last()
+        self.contents.lock().last()
     }
 
     /// Does something to the contents, as well as the moods allow.
@@ -95,15 +114,15 @@ impl SimLog {
     ) -> BoxFuture<'a, ImksResult<T>> {
         Box::pin(async move {
             let (delay, fate) = {
-                let mut contents = self.0.lock();
+                let mut contents = self.contents.lock();
                 let millis = contents.moods.delay_max.as_millis() as u64;
                 (Duration::from_millis(contents.draw(millis + 1)), contents.draw(100))
             };
             tokio::time::sleep(delay / 2).await;
             let outcome = {
-                let mut contents = self.0.lock();
+                let mut contents = self.contents.lock();
                 let Moods { failing_percent, silent_percent, away, .. } = contents.moods;
-                if away || fate < failing_percent {
+                if away || self.cut.load(Ordering::Relaxed) || fate < failing_percent {
                     return Err(failure());
                 }
                 let outcome = act(&mut contents);
@@ -134,16 +153,28 @@ impl Contents {
 
     fn write(&mut self, batch: &Batch) -> Written {
         let now = Instant::now();
+        let newest = self.serials.entry(batch.node).or_default();
+        if batch.serial < *newest {
+            return Written::default();
+        }
+        *newest = batch.serial;
         let known = |entry: &(NodeId, u64, Bytes)| entry.0 == batch.node && entry.1 == batch.number;
         let before = self.entries.iter().position(known).filter(|_| !batch.entries.is_empty());
-        assert!(before.is_none() || batch.again, "a number is used once");
         let first = before.map_or(self.last() + 1, |n| self.first + n as u64);
         if before.is_none() {
             for (number, entry) in (batch.number..).zip(&batch.entries) {
                 self.entries.push_back((batch.node, number, entry.clone()));
             }
         }
-        let mut taken = Vec::new();
+        let positions = (first..).take(batch.entries.len()).collect();
+        let mut written = Written { epoch: self.epoch, positions, taken: Vec::new() };
+        if batch.epoch == self.epoch {
+            self.write_sessions(batch, now, &mut written.taken);
+        }
+        written
+    }
+
+    fn write_sessions(&mut self, batch: &Batch, now: Instant, taken: &mut Vec<SessionKey>) {
         for saved in &batch.sessions {
             let old = self.sessions.get(&saved.key);
             if old.is_some_and(|old| old.generation != saved.generation) {
@@ -151,9 +182,11 @@ impl Contents {
                 continue;
             }
             let away = saved.away_millis.map(|millis| now - Duration::from_millis(millis));
+            self.versions += 1;
             let session = Session {
                 node: batch.node,
                 generation: saved.generation,
+                version: self.versions,
                 saved: now,
                 away,
                 taken: old.and_then(|old| old.taken),
@@ -169,8 +202,6 @@ impl Contents {
         if let Some(position) = batch.lease {
             self.leases.insert(batch.node, (position, now));
         }
-        let positions = (first..).take(batch.entries.len()).collect();
-        Written { epoch: self.epoch, positions, taken }
     }
 
     fn find(&self, key: SessionKey) -> Option<Found> {
@@ -183,6 +214,7 @@ impl Contents {
             last: self.last(),
             node: session.node,
             generation: session.generation,
+            version: session.version,
             connected: session.away.is_none(),
             away_millis: millis(session.away.unwrap_or(seen)),
             taken_millis: session.taken.map(millis),
@@ -191,10 +223,16 @@ impl Contents {
         })
     }
 
-    fn take(&mut self, key: SessionKey, generation: u64, node: NodeId) -> bool {
-        let Some(session) = self.sessions.get_mut(&key).filter(|it| it.generation == generation) else {
+    fn take(&mut self, key: SessionKey, expected: Expected, node: NodeId) -> bool {
+        let is_expected = |session: &&mut Session| {
+            session.generation == expected.generation
+                && expected.version.is_none_or(|version| version == session.version)
+        };
+        let Some(session) = self.sessions.get_mut(&key).filter(is_expected) else {
             return false;
         };
+        self.versions += 1;
+        session.version = self.versions;
         let now = Instant::now();
         session.generation += 1;
         session.node = node;
@@ -210,7 +248,26 @@ impl RecoveryLog for SimLog {
     }
 
     fn write<'a>(&'a self, _bucket: &'a str, batch: &'a Batch) -> BoxFuture<'a, ImksResult<Written>> {
-        self.access(|contents| contents.write(batch))
+        let fate = self.contents.lock().draw(100);
+        if fate >= self.contents.lock().moods.late_percent {
+            return self.access(|contents| contents.write(batch));
+        }
+        let (contents, batch) = (self.contents.clone(), batch.clone());
+        Box::pin(async move {
+            tokio::spawn(async move {
+                let (delay, epoch) = {
+                    let mut contents = contents.lock();
+                    (contents.draw(3_000), contents.epoch)
+                };
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                let mut contents = contents.lock();
+                // Nothing is on its way any more to a server that has crashed.
+                if contents.epoch == epoch {
+                    contents.write(&batch);
+                }
+            });
+            Err(failure())
+        })
     }
 
     fn read<'a>(&'a self, _bucket: &'a str, after: u64) -> BoxFuture<'a, ImksResult<Tail>> {
@@ -231,10 +288,10 @@ impl RecoveryLog for SimLog {
         &'a self,
         _bucket: &'a str,
         key: SessionKey,
-        generation: u64,
+        expected: Expected,
         node: NodeId,
     ) -> BoxFuture<'a, ImksResult<bool>> {
-        self.access(move |contents| contents.take(key, generation, node))
+        self.access(move |contents| contents.take(key, expected, node))
     }
 
     fn trim<'a>(&'a self, _bucket: &'a str, _keep: Keep) -> BoxFuture<'a, ImksResult<()>> {

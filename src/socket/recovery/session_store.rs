@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::follow::Recipient;
+pub(crate) use self::follow::{Recipient, guarded};
 pub(crate) use self::link::Link;
 use self::link::{Credentials, Pid};
 pub(crate) use self::log::{Addressees, Logged, Made};
@@ -243,6 +243,10 @@ impl SessionStore {
         open: impl FnOnce(Restored) -> Result<(), Refused>,
     ) -> Result<(), Refused> {
         let mut guard = self.state.lock();
+        // What is read of a log that is not known yet is not delivered to sockets.
+        if self.shared.as_ref().is_some_and(|shared| !shared.is_known()) {
+            return Err(Refused::Lost);
+        }
         let state = &mut *guard;
         let last = state.log.last();
         let record = state.by_pid.get_mut(&link.pid).ok_or(Refused::Lost)?;
@@ -263,8 +267,9 @@ impl SessionStore {
             // An earlier socket that was still connected has been closed by now.
             Some(back) => {
                 let from = self.resume_from(&state.log, record, back.offset).ok_or(Refused::Lost)?;
+                let missed = self.missed(&state.log, record.id, &memberships, from).ok_or(Refused::Lost)?;
                 record.sent.known_after(from);
-                self.missed(&state.log, record.id, &memberships, from).ok_or(Refused::Lost)?
+                missed
             }
         };
         let offset = state.epoch.offset(if link.is_resumed() { last } else { memberships.began() });
@@ -299,7 +304,6 @@ impl SessionStore {
         if record.joining.as_ref().is_some_and(|joining| joining.claim == link.claim) {
             record.joining = None;
         }
-        let (generation, is_new) = (record.stored.generation, matches!(record.state, State::New));
         let over = match record.state {
             State::New => true,
             State::Live(claim) if claim == link.claim && recoverable => {
@@ -316,11 +320,7 @@ impl SessionStore {
             State::Away { .. } => false,
         };
         if over {
-            // A session that never opened is not stored.
-            if self.shared.is_some() && !is_new {
-                state.outgoing.end(link.pid, generation);
-            }
-            state.remove(link.pid);
+            state.end(link.pid);
         }
         self.wake_writer();
         while state.away.len() > self.config.sessions_max {

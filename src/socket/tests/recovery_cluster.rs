@@ -1,7 +1,9 @@
 //! Tests of connection state recovery across nodes, with a simulated bus and a simulated log.
 
+mod doubt;
 mod model;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use crate::bus::sim::SimBus;
 use crate::engine::MemoryPeer;
 use crate::socket::recovery::log_sim::{Moods, SimLog};
 use crate::socket::tests::open;
-use crate::socket::{Accept, Config, NamespaceBuilder, Recovery, Server};
+use crate::socket::{Accept, Config, NamespaceBuilder, Recovery, Server, ServerBuilder};
 
 /// The nodes of a cluster, with their bus and their log.
 struct Cluster {
@@ -32,17 +34,23 @@ impl Cluster {
     }
 
     fn node_with(&self, describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
-        let config = Config { recovery: Some(self.recovery.clone()), ..Config::default() };
-        let server = Server::builder(config)
-            .adapter(self.bus.pipe())
-            .recovery_log(std::sync::Arc::new(self.log.clone()));
-        let server = server.namespace("/", |namespace| {
-            namespace.recover_data::<String>("name");
-            describe(namespace);
-        });
-        let server = server.build().unwrap();
+        self.node_on(&self.log.end(), describe)
+    }
+
+    /// Starts a node with its end of the log.
+    fn node_on(&self, log: &SimLog, describe: impl FnOnce(&mut NamespaceBuilder)) -> Server {
+        let server = self.builder(log, describe).build().unwrap();
         server.listen_to_bus();
         server
+    }
+
+    fn builder(&self, log: &SimLog, describe: impl FnOnce(&mut NamespaceBuilder)) -> ServerBuilder {
+        let config = Config { recovery: Some(self.recovery.clone()), ..Config::default() };
+        let server = Server::builder(config).adapter(self.bus.pipe()).recovery_log(Arc::new(log.clone()));
+        server.namespace("/", |namespace| {
+            namespace.recover_data::<String>("name");
+            describe(namespace);
+        })
     }
 
     /// Waits until the node has delivered everything.

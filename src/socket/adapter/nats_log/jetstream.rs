@@ -12,6 +12,9 @@ use crate::error::{Cause, ImksError, ImksResult};
 pub(super) struct Receipt {
     #[serde(default)]
     pub(super) seq: u64,
+    /// Whether the stream had the message already.
+    #[serde(default)]
+    pub(super) duplicate: bool,
     pub(super) error: Option<Refusal>,
 }
 
@@ -103,6 +106,10 @@ pub(super) fn refused(error: Option<Refusal>) -> ImksError {
 
 pub(super) fn refused_because(error: &Refusal) -> ImksError {
     ImksError::AdapterNats(Cause::new(format!("JetStream: {} ({})", error.description, error.err_code)))
+}
+
+pub(super) fn lost() -> ImksError {
+    ImksError::AdapterNats(Cause::new("the stream of the recovery log has lost entries"))
 }
 
 pub(super) fn unreadable() -> ImksError {

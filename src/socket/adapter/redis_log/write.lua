@@ -1,9 +1,14 @@
 -- KEYS[3]: the node; then the sessions to store, and those that ended. ARGV: the node, the number of its first entry, 1 if
--- this is a further attempt, the lease or nothing, the lifetime of a session, how many entries and sessions, and these.
-local again, lease, ttl = ARGV[4] == '1', ARGV[5], ARGV[6]
+-- this is a further attempt, the lease or nothing, the lifetime of a session, how many entries and sessions, the number of
+-- the batch, the epoch of its positions, and the entries and sessions. An attempt that a later batch has overtaken writes
+-- nothing.
+local newest = redis.call('HGET', KEYS[3], 'serial')
+if newest and tonumber(newest) > tonumber(ARGV[9]) then return {} end
+redis.call('HSET', KEYS[3], 'serial', ARGV[9])
+local lease, ttl = ARGV[5], ARGV[6]
 local entries, sessions = tonumber(ARGV[7]), tonumber(ARGV[8])
-local at, first, done = 9, last + 1, false
-if again and entries > 0 then
+local at, first, done = 11, last + 1, false
+if entries > 0 then
   local known = redis.call('HMGET', KEYS[3], 'epoch', 'number', 'first')
   if known[1] == epoch and known[2] == ARGV[3] then first, done = tonumber(known[3]), true end
 end
@@ -20,6 +25,8 @@ if entries > 0 and not done then
 end
 at = at + entries
 local answer = { epoch, whole(first) }
+redis.call('PEXPIRE', KEYS[3], ttl)
+if epoch ~= ARGV[10] then return answer end
 for i = 1, sessions do
   local key, generation, away, record = KEYS[3 + i], ARGV[at], ARGV[at + 1], ARGV[at + 2]
   at = at + 3
@@ -30,7 +37,7 @@ for i = 1, sessions do
     if old[1] ~= epoch then redis.call('DEL', key) end
     if away ~= '' then away = whole(now - tonumber(away)) end
     redis.call('HSET', key, 'epoch', epoch, 'generation', generation, 'node', ARGV[2], 'record', record,
-      'saved', whole(now), 'away', away)
+      'saved', whole(now), 'away', away, 'version', ARGV[9])
     redis.call('PEXPIRE', key, ttl)
   end
 end
@@ -39,5 +46,4 @@ for i = 4 + sessions, #KEYS do
   at = at + 1
 end
 if lease ~= '' then redis.call('HSET', KEYS[3], 'lease', lease, 'leased', epoch, 'seen', whole(now)) end
-redis.call('PEXPIRE', KEYS[3], ttl)
 return answer

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::outgoing::After;
+use super::outgoing::{After, Held};
 use super::sent::Position;
 
 /// The entries that have arrived, by position, and what is known of those that have not.
@@ -18,20 +18,24 @@ pub(super) struct Arrivals {
     head: Position,
     /// Whether somebody spoke of another epoch.
     other_epoch: bool,
+    /// The newest position that anybody spoke of since the last reading began, and whether it was one of another epoch.
+    news: (Position, bool),
     /// Since when an entry has been missing.
     hole_since: Option<Instant>,
     /// The own entries that are in the log, in their order: their epoch, their position, and the number that they release.
     commits: VecDeque<(u64, Position, u64)>,
     /// What came past the log, and comes after the entries that were announced before it.
-    after: Vec<(Position, After)>,
+    after: Vec<(Position, usize, After)>,
+    /// The size of what these carry.
+    after_bytes: usize,
 }
 
 impl Arrivals {
     /// Starts over with an epoch.
     pub(super) fn begin(&mut self, epoch: u64) {
         let (commits, mut after) = (std::mem::take(&mut self.commits), std::mem::take(&mut self.after));
-        after.iter_mut().for_each(|(position, _)| *position = 0);
-        *self = Self { epoch, commits, after, ..Self::default() };
+        after.iter_mut().for_each(|(position, ..)| *position = 0);
+        *self = Self { epoch, commits, after, after_bytes: self.after_bytes, ..Self::default() };
     }
 
     /// Adds consecutive entries. Those that do not fit are read from the log later.
@@ -39,12 +43,11 @@ impl Arrivals {
         if entries.len() == 0 {
             return;
         }
+        let Some(end) = first.checked_add(entries.len() as u64) else { return };
+        self.announce(epoch, end - 1);
         if epoch != self.epoch {
-            self.other_epoch = true;
             return;
         }
-        let Some(end) = first.checked_add(entries.len() as u64) else { return };
-        self.head = self.head.max(end - 1);
         for (position, entry) in (first..).zip(entries) {
             let fits = self.early.len() < EARLY_MAX && self.bytes + entry.len() <= EARLY_BYTES_MAX;
             if fits && !self.early.contains_key(&position) {
@@ -56,15 +59,19 @@ impl Arrivals {
 
     /// Notes the newest position of the log.
     pub(super) fn announce(&mut self, epoch: u64, last: Position) {
-        self.other_epoch |= epoch != self.epoch;
         if epoch == self.epoch {
             self.head = self.head.max(last);
+            self.news.0 = self.news.0.max(last);
+        } else {
+            (self.other_epoch, self.news.1) = (true, true);
         }
     }
 
     /// Notes that what this node has queued up to a number is in the log, at positions up to `last`.
     pub(super) fn committed(&mut self, epoch: u64, last: Position, upto: u64) {
-        self.other_epoch |= epoch != self.epoch;
+        if epoch != self.epoch {
+            (self.other_epoch, self.news.1) = (true, true);
+        }
         self.commits.push_back((epoch, last, upto));
     }
 
@@ -80,13 +87,17 @@ impl Arrivals {
         Some(entry)
     }
 
-    /// Keeps `after` until what was announced has been delivered. Gives it back if that has happened, or if too many wait.
-    pub(super) fn hold(&mut self, cursor: Position, after: After) -> Result<(), After> {
-        if self.head <= cursor || self.after.len() >= EARLY_MAX {
-            return Err(after);
+    /// Keeps `after` until what was announced has been delivered, unless that has happened.
+    pub(super) fn hold(&mut self, cursor: Position, bytes: usize, after: After) -> Held {
+        if self.head <= cursor {
+            return Held::Due(after);
         }
-        self.after.push((self.head, after));
-        Ok(())
+        if self.after.len() >= EARLY_MAX || self.after_bytes + bytes > EARLY_BYTES_MAX {
+            return Held::Full;
+        }
+        self.after_bytes += bytes;
+        self.after.push((self.head, bytes, after));
+        Held::Kept
     }
 
     /// Whether anything waits for entries.
@@ -97,9 +108,10 @@ impl Arrivals {
     /// Removes and returns what comes after the entries up to `cursor`.
     pub(super) fn ready(&mut self, cursor: Position) -> Vec<After> {
         let (ready, waiting): (Vec<_>, Vec<_>) =
-            self.after.drain(..).partition(|(position, _)| *position <= cursor);
+            self.after.drain(..).partition(|(position, ..)| *position <= cursor);
         self.after = waiting;
-        ready.into_iter().map(|(_, after)| after).collect()
+        self.after_bytes -= ready.iter().map(|(_, bytes, _)| bytes).sum::<usize>();
+        ready.into_iter().map(|(.., after)| after).collect()
     }
 
     /// Whether this node has appended the entry after `cursor`, as far as it knows.
@@ -136,10 +148,15 @@ impl Arrivals {
         Some(*self.hole_since.get_or_insert(now) + HOLE_MAX)
     }
 
-    /// Notes that the log was read up to its newest position, and that its epoch is the known one.
+    /// Notes that the log is going to be read.
+    pub(super) fn begin_to_read(&mut self) {
+        self.news = (0, false);
+    }
+
+    /// Notes that the log was read up to its newest position, and that its epoch is the known one. What was heard meanwhile
+    /// may be newer.
     pub(super) fn was_read(&mut self, last: Position) {
-        self.head = last;
-        self.other_epoch = false;
+        (self.head, self.other_epoch) = (last.max(self.news.0), self.news.1);
         self.hole_since = None;
     }
 }
@@ -192,11 +209,35 @@ mod tests {
         assert_eq!(arrivals.released(0), Some(20));
     }
 
+    #[tokio::test]
+    async fn what_was_heard_while_the_log_was_read_is_not_forgotten() {
+        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        arrivals.begin(7);
+        arrivals.begin_to_read();
+        arrivals.announce(7, 9);
+        arrivals.committed(8, 1, 1);
+        // What was read is older than that.
+        arrivals.was_read(5);
+        assert_eq!(
+            (arrivals.read_at(5, now), arrivals.released(5)),
+            (Some(now), None),
+            "the log is another one"
+        );
+        arrivals.begin_to_read();
+        arrivals.was_read(5);
+        assert_eq!(arrivals.read_at(5, now), None, "what nobody has is nothing to wait for");
+    }
+
     #[test]
     fn what_came_too_early_is_bounded() {
         let mut arrivals = Arrivals::default();
         arrivals.add(0, 2, entries(EARLY_MAX + 10));
         assert_eq!((arrivals.early.len(), arrivals.head), (EARLY_MAX, EARLY_MAX as u64 + 11));
         arrivals.add(0, u64::MAX, entries(2));
+        let after =
+            |arrivals: &mut Arrivals, bytes| matches!(arrivals.hold(0, bytes, Box::new(|| ())), Held::Kept);
+        assert!(after(&mut arrivals, EARLY_BYTES_MAX) && !after(&mut arrivals, 1));
+        arrivals.begin(1);
+        assert!(arrivals.ready(0).len() == 1 && arrivals.after_bytes == 0);
     }
 }

@@ -1,6 +1,8 @@
 //! The tasks between a session store and the log that it shares with other nodes: one writes, one takes what is new.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use super::sent::Position;
 use super::sessions::Sessions;
 use super::shared::SharedLog;
 use crate::background;
-use crate::error::ImksResult;
+use crate::error::{ImksError, ImksResult};
 use crate::socket::metrics;
 use crate::socket::recovery::log::{Batch, Keep, SavedSession, Tail, Written};
 use crate::socket::socket_id::SocketId;
@@ -42,9 +44,12 @@ impl SessionStore {
         if shared.started.swap(true, Ordering::AcqRel) {
             return;
         }
-        let writing = self.clone().write(recipient.clone());
-        self.tasks.spawn(background::essential("recovery_writer", writing));
-        self.tasks.spawn(background::essential("recovery_follower", self.clone().follow(recipient)));
+        let (store, teller) = (self.clone(), recipient.clone());
+        let writing = move |_| store.clone().write(teller.clone());
+        self.tasks.spawn(background::keep("recovery_writer", shared.stop.clone(), writing));
+        let store = self.clone();
+        let following = move |_| store.clone().follow(recipient.clone());
+        self.tasks.spawn(background::keep("recovery_follower", shared.stop.clone(), following));
     }
 
     /// Writes what is left, and stops.
@@ -81,9 +86,10 @@ impl SessionStore {
                 if known.wait_for(Option::is_some).await.is_err() {
                     return;
                 }
-                while let Some((batch, queued)) = self.next_batch(shared, Instant::now()) {
-                    let written = insist(shared, batch.clone()).await;
-                    self.written(shared, &batch, &queued, written, &*recipient);
+                while let Some(unwritten) = self.next_batch(shared, Instant::now()) {
+                    let written = insist(shared, &unwritten.batch).await;
+                    self.written(shared, &unwritten, written, &*recipient);
+                    shared.unwritten.lock().take();
                 }
                 if trimmed.elapsed() >= TRIM_INTERVAL {
                     trimmed = Instant::now();
@@ -96,37 +102,50 @@ impl SessionStore {
         shared.stop.run_until_cancelled(work).await;
     }
 
-    /// Takes what is to be written next from the queue, if there is anything.
-    fn next_batch(&self, shared: &SharedLog, now: Instant) -> Option<(Batch, Queued)> {
+    /// Takes what is to be written next from the queue, if there is anything, or what was not written to its end.
+    fn next_batch(&self, shared: &SharedLog, now: Instant) -> Option<Arc<Unwritten>> {
+        let mut unwritten = shared.unwritten.lock();
+        if let Some(begun) = unwritten.take() {
+            let batch = Batch { again: true, ..begun.batch.clone() };
+            let (numbers, upto) = (begun.numbers.clone(), begun.upto);
+            return Some(unwritten.insert(Arc::new(Unwritten { batch, numbers, upto })).clone());
+        }
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let quiet_before = state.log.quiet_before(now.checked_sub(QUIET_AFTER).unwrap_or(now));
-        let mut lease = None;
-        if state.outgoing.lease_is_due(now) {
-            state.outgoing.leased(now);
-            lease = correct(state, quiet_before, now).then(|| state.log.last());
-        }
-        if state.outgoing.is_empty() && lease.is_none() {
+        let lease_is_due = state.outgoing.lease_is_due(now);
+        let has_clients = lease_is_due && correct(state, quiet_before, now);
+        if state.outgoing.is_empty() && !has_clients {
+            if lease_is_due {
+                state.outgoing.leased(now);
+            }
             return None;
         }
-        let Taken { number, entries, numbers, dirty, ended, upto } = state.outgoing.take();
+        let Taken { serial, number, entries, numbers, ended, mut bytes } = state.outgoing.take();
         let ended = ended.into_iter().map(|(pid, generation)| (pid.into(), generation)).collect();
-        let sessions = Vec::with_capacity(dirty.len());
-        let mut batch = Batch { node: shared.node, number, entries, sessions, ended, lease, again: false };
-        for pid in dirty {
-            save(state, pid, quiet_before, &mut batch);
+        let (node, epoch, sessions) = (shared.node, state.epoch.0, Vec::new());
+        let (lease, again) = (None, false);
+        let mut batch = Batch { node, serial, epoch, number, entries, sessions, ended, lease, again };
+        while let Some(pid) = state.outgoing.take_dirty(bytes) {
+            bytes += save(state, pid, quiet_before, &mut batch);
         }
-        Some((batch, Queued { numbers, upto }))
+        // It is about all sessions, so all that changed must be in the log with it.
+        if has_clients && state.outgoing.is_clean() {
+            state.outgoing.leased(now);
+            batch.lease = Some(state.log.last());
+        }
+        let upto = state.outgoing.taken_upto();
+        Some(unwritten.insert(Arc::new(Unwritten { batch, numbers, upto })).clone())
     }
 
     fn written(
         &self,
         shared: &SharedLog,
-        batch: &Batch,
-        queued: &Queued,
+        unwritten: &Unwritten,
         written: Written,
         recipient: &dyn Recipient,
     ) {
+        let Unwritten { batch, numbers, upto } = unwritten;
         let generations: HashMap<Pid, u64> =
             batch.sessions.iter().map(|session| (session.key.into(), session.generation)).collect();
         for key in written.taken {
@@ -140,12 +159,12 @@ impl SessionStore {
         for (first, entries) in runs(&written.positions, &batch.entries) {
             arrivals.add(written.epoch, first, entries.iter().cloned());
         }
-        for (position, number) in written.positions.iter().zip(&queued.numbers) {
-            arrivals.committed(written.epoch, *position, *number);
+        for (position, number) in written.positions.iter().zip(numbers) {
+            arrivals.committed(written.epoch, *position, *number.min(upto));
         }
         // Without entries there is nothing to wait for.
         let last = written.positions.last().copied().unwrap_or_default();
-        arrivals.committed(written.epoch, last, queued.upto);
+        arrivals.committed(written.epoch, last, *upto);
         drop(arrivals);
         shared.arrived.notify_one();
         // Others hear of entries when they are delivered here. These were read from the log before.
@@ -241,7 +260,7 @@ impl SessionStore {
             let mut arrivals = shared.arrivals.lock();
             (arrivals.ready(cursor), arrivals.released(cursor))
         };
-        ready.into_iter().for_each(|after| after());
+        ready.into_iter().for_each(guarded);
         if let Some(upto) = released {
             self.release(shared, upto);
         }
@@ -249,7 +268,7 @@ impl SessionStore {
     }
 
     fn place_next(&self, cursor: Position, entry: &[u8], recipient: &dyn Recipient, live: bool) {
-        recipient.take(entry, live);
+        guarded(|| recipient.take(entry, live));
         if self.position() == cursor {
             self.keep_logged(Logged::Unreadable);
         }
@@ -258,6 +277,7 @@ impl SessionStore {
     /// Reads what is new in the log.
     async fn read(&self, shared: &SharedLog, recipient: &dyn Recipient) {
         let cursor = self.position();
+        shared.arrivals.lock().begin_to_read();
         let Tail { epoch, last, first, entries } = match read(shared, cursor).await {
             Ok(tail) => tail,
             Err(error) => {
@@ -316,7 +336,8 @@ impl SessionStore {
         let all: Vec<Pid> = state.by_pid.keys().copied().collect();
         let live = state.by_pid.values().filter(|record| matches!(record.state, State::Live(_)));
         let ids = live.map(|record| record.id).collect();
-        all.into_iter().for_each(|pid| state.remove(pid));
+        // A later lease must not call current what nobody has followed.
+        all.into_iter().for_each(|pid| state.let_go(pid));
         ids
     }
 }
@@ -329,12 +350,21 @@ fn publish(recipient: &dyn Recipient, epoch: u64, last: Position, own: &mut Vec<
     }
 }
 
-/// What is in a batch of what was queued.
-struct Queued {
+/// A batch that is being written, and what of the queue is in it.
+pub(super) struct Unwritten {
+    batch: Batch,
     /// The numbers of the entries.
     numbers: Vec<u64>,
-    /// The number up to which everything is in the batch.
+    /// The number up to which everything is in this batch or an earlier one.
     upto: u64,
+}
+
+/// Does something that may run handlers of the application. A panic in one of them ends only this.
+pub(crate) fn guarded(act: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(act)).is_err() {
+        metrics::HANDLER_PANICS.increment();
+        tracing::error!("handler panicked while an entry of the recovery log was delivered");
+    }
 }
 
 /// Makes what is stored of quiet sessions true again, and keeps what is stored from being forgotten. Returns whether there
@@ -359,11 +389,11 @@ fn correct(state: &mut Sessions, quiet_before: Position, now: Instant) -> bool {
     any
 }
 
-/// Adds a session to a batch as it is now.
-fn save(state: &mut Sessions, pid: Pid, quiet_before: Position, batch: &mut Batch) {
-    let Some(record) = state.by_pid.get_mut(&pid) else { return };
+/// Adds a session to a batch as it is now. Returns the size of what was added.
+fn save(state: &mut Sessions, pid: Pid, quiet_before: Position, batch: &mut Batch) -> usize {
+    let Some(record) = state.by_pid.get_mut(&pid) else { return 0 };
     let away_millis = match record.state {
-        State::New => return,
+        State::New => return 0,
         State::Live(_) => None,
         State::Away { since: (since, _), .. } => {
             Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX))
@@ -373,14 +403,20 @@ fn save(state: &mut Sessions, pid: Pid, quiet_before: Position, batch: &mut Batc
     // Of an absent client it is always known, and does not change any more.
     let last = record.sent.last();
     let quiet = (last < quiet_before || away_millis.is_some()).then_some(last);
-    match saved::encode(record, &state.log, quiet) {
+    let mut encoded = Err(ImksError::Internal("shared data that panics"));
+    guarded(|| encoded = saved::encode(record, &state.log, quiet));
+    (record.stored.quiet, record.stored.at) = (quiet, Some(Instant::now()));
+    match encoded {
         Ok(bytes) => {
-            (record.stored.quiet, record.stored.at) = (quiet, Some(Instant::now()));
+            let size = bytes.len();
             batch.sessions.push(SavedSession { key: pid.into(), generation, away_millis, record: bytes });
+            size
         }
         Err(error) => {
-            tracing::warn!(%error, socket_sid = record.id.as_str(), "session cannot be stored");
+            // What is stored of it is older, and no longer true.
+            tracing::warn!(%error, socket_sid = record.id.as_str(), "session cannot be stored: its client cannot recover it");
             batch.ended.push((pid.into(), generation));
+            0
         }
     }
 }
@@ -397,8 +433,8 @@ fn runs<'a>(positions: &'a [u64], entries: &'a [Bytes]) -> impl Iterator<Item = 
 }
 
 /// Writes a batch until it is written. Meanwhile the queue is what bounds what waits.
-async fn insist(shared: &SharedLog, mut batch: Batch) -> Written {
-    let mut pause = RETRY_MIN;
+async fn insist(shared: &SharedLog, batch: &Batch) -> Written {
+    let (mut pause, mut batch) = (RETRY_MIN, Cow::Borrowed(batch));
     loop {
         match timeout(WRITE_MAX, shared.log.write(&shared.bucket, &batch)).await {
             Ok(Ok(written)) => return written,
@@ -406,7 +442,7 @@ async fn insist(shared: &SharedLog, mut batch: Batch) -> Written {
             Err(_) => tracing::warn!(log = shared.log.name(), "recovery log not written in time"),
         }
         metrics::RECOVERY_WRITES_FAILED.increment();
-        batch.again = true;
+        batch.to_mut().again = true;
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
@@ -415,7 +451,7 @@ async fn insist(shared: &SharedLog, mut batch: Batch) -> Written {
 async fn read(shared: &SharedLog, after: Position) -> ImksResult<Tail> {
     match timeout(WRITE_MAX, shared.log.read(&shared.bucket, after)).await {
         Ok(tail) => tail,
-        Err(_) => Err(crate::error::ImksError::Timeout("the recovery log did not answer in time")),
+        Err(_) => Err(ImksError::Timeout("the recovery log did not answer in time")),
     }
 }
 

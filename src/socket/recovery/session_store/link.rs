@@ -21,6 +21,12 @@ use crate::socket::socket_id::SocketId;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Pid([u8; 16]);
 
+impl fmt::Debug for Pid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Pid")
+    }
+}
+
 impl From<Pid> for SessionKey {
     fn from(pid: Pid) -> Self {
         Self(pid.0)

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::record::{Memberships, Record};
+use super::record::{Memberships, Outcome, Record};
 use super::sent::Position;
 use crate::error::ImksResult;
 use crate::socket::codec::encoder::EncodedPacket;
@@ -110,8 +110,8 @@ pub(crate) enum Logged {
     Packet(Addressees, EncodedPacket),
     /// A change that was made to the sockets of all nodes.
     Change(Addressees, Made),
-    /// Nothing that concerns an absent client.
-    Nothing,
+    /// A node has taken the session of a socket, whose generation is this one since then.
+    Taken(SocketId, u64),
     /// Something that this version cannot read: a client that may have missed it gets a new session.
     Unreadable,
 }
@@ -132,8 +132,19 @@ impl Logged {
             }
             Self::Change(addressees, Made::Join(room) | Made::Leave(room)) => addressees.bytes() + room.len(),
             Self::Change(addressees, Made::Disconnect) => addressees.bytes(),
-            Self::Nothing | Self::Unreadable => 0,
+            Self::Taken(..) | Self::Unreadable => 0,
         }
+    }
+
+    /// Makes the change of this entry, if it is one, to a session.
+    pub(super) fn change(&self, record: &mut Record, at: Position, first: Position) -> Outcome {
+        let lost = match self {
+            Self::Change(to, made) => return record.change(to, made, at, first),
+            Self::Taken(id, generation) => *id == record.id && *generation > record.stored.generation,
+            Self::Packet(..) => false,
+            Self::Unreadable => true,
+        };
+        if lost { Outcome::Over } else { Outcome::Unchanged }
     }
 }
 
@@ -143,18 +154,6 @@ pub(super) struct Entry {
     pub(super) logged: Logged,
     at: Instant,
     bytes: usize,
-}
-
-impl Entry {
-    /// Makes the change of this entry, if it is one, to the record of an absent client. Returns false if the session does
-    /// not go on.
-    pub(super) fn change(&self, record: &mut Record, at: Position, first: Position) -> bool {
-        match &self.logged {
-            Logged::Change(to, made) => record.change(to, made, at, first),
-            Logged::Packet(..) | Logged::Nothing => true,
-            Logged::Unreadable => false,
-        }
-    }
 }
 
 /// The last packets, without gaps.

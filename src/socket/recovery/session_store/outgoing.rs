@@ -1,6 +1,7 @@
 //! What a node has not written to the shared log yet, and what waits until it has. It does no I/O.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,16 @@ use crate::error::{ImksError, ImksResult};
 /// Something that is done once what was queued before it is in the log, and has been delivered on this node.
 pub(crate) type After = Box<dyn FnOnce() + Send>;
 
+/// What became of something that has to wait.
+pub(super) enum Held {
+    /// It is done later.
+    Kept,
+    /// It has nothing to wait for.
+    Due(After),
+    /// Too much waits already.
+    Full,
+}
+
 /// The queue of a node in front of the shared log.
 ///
 /// Events and changes of sessions are numbered in one sequence. A number is released when everything up to it is in the
@@ -19,29 +30,34 @@ pub(crate) type After = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub(super) struct Outgoing {
     entries: VecDeque<(u64, Bytes)>,
+    /// The size of the entries and of `after`.
     bytes: usize,
-    /// The sessions that changed since they were last stored.
-    dirty: HashSet<Pid>,
+    /// The sessions that changed since they were last stored, by the number of their first change.
+    dirty: BTreeMap<u64, Pid>,
+    dirty_since: HashMap<Pid, u64>,
     /// The sessions that ended, with their generations.
     ended: Vec<(Pid, u64)>,
     last: u64,
+    /// The number up to which everything was taken.
+    taken: u64,
     released: u64,
-    after: VecDeque<(u64, After)>,
+    after: VecDeque<(u64, usize, After)>,
     /// The number of entries that have been taken from the queue.
     appended: u64,
+    /// The number of batches.
+    batches: u64,
     leased: Option<Instant>,
 }
 
 /// What was taken from the queue for one batch.
 pub(super) struct Taken {
+    pub(super) serial: u64,
     pub(super) number: u64,
     pub(super) entries: Vec<Bytes>,
     /// The numbers of the entries.
     pub(super) numbers: Vec<u64>,
-    pub(super) dirty: HashSet<Pid>,
     pub(super) ended: Vec<(Pid, u64)>,
-    /// The number up to which everything is in the batch.
-    pub(super) upto: u64,
+    pub(super) bytes: usize,
 }
 
 impl Outgoing {
@@ -58,34 +74,48 @@ impl Outgoing {
 
     /// Notes that a session changed. Returns the number of the change.
     pub(super) fn touch(&mut self, pid: Pid) -> u64 {
-        self.dirty.insert(pid);
         self.last += 1;
+        if let Entry::Vacant(since) = self.dirty_since.entry(pid) {
+            since.insert(self.last);
+            self.dirty.insert(self.last, pid);
+        }
         self.last
     }
 
     /// Notes that a session ended.
     pub(super) fn end(&mut self, pid: Pid, generation: u64) {
-        self.dirty.remove(&pid);
+        self.forget(pid);
         self.ended.push((pid, generation));
         self.last += 1;
     }
 
+    /// Forgets the changes of a session.
+    pub(super) fn forget(&mut self, pid: Pid) {
+        if let Some(since) = self.dirty_since.remove(&pid) {
+            self.dirty.remove(&since);
+        }
+    }
+
     /// Whether a change of the session has not been taken from the queue.
     pub(super) fn is_dirty(&self, pid: Pid) -> bool {
-        self.dirty.contains(&pid)
+        self.dirty_since.contains_key(&pid)
     }
 
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// Keeps `after` until this number is released. Gives it back if that has happened, or if too many wait.
-    pub(super) fn hold(&mut self, number: u64, after: After) -> Result<(), After> {
-        if number <= self.released || self.after.len() >= WAITING_MAX {
-            return Err(after);
+    /// Keeps `after`, which carries so many bytes, until this number is released, unless it is.
+    pub(super) fn hold(&mut self, number: u64, bytes: usize, after: After) -> Held {
+        if number <= self.released {
+            return Held::Due(after);
         }
-        self.after.push_back((number, after));
-        Ok(())
+        if self.after.len() >= WAITING_MAX || self.bytes + bytes > WAITING_BYTES_MAX {
+            return Held::Full;
+        }
+        self.bytes += bytes;
+        self.after.push_back((number, bytes, after));
+        Held::Kept
     }
 
     /// Whether anything waits for numbers.
@@ -96,10 +126,11 @@ impl Outgoing {
     /// Releases all numbers up to this one. Returns what waited for them.
     pub(super) fn release(&mut self, upto: u64) -> Vec<After> {
         self.released = self.released.max(upto);
-        let (ready, waiting) = self.after.drain(..).partition(|(number, _)| *number <= self.released);
-        let ready: VecDeque<(u64, After)> = ready;
+        let (ready, waiting) = self.after.drain(..).partition(|(number, ..)| *number <= self.released);
+        let ready: VecDeque<(u64, usize, After)> = ready;
         self.after = waiting;
-        ready.into_iter().map(|(_, after)| after).collect()
+        self.bytes -= ready.iter().map(|(_, bytes, _)| bytes).sum::<usize>();
+        ready.into_iter().map(|(.., after)| after).collect()
     }
 
     /// Whether the lease has to be renewed.
@@ -111,17 +142,16 @@ impl Outgoing {
         self.leased = Some(now);
     }
 
+    /// Whether there is nothing to write. What was forgotten is released with the next batch.
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.dirty.is_empty() && self.ended.is_empty()
+        self.entries.is_empty() && self.dirty.is_empty() && self.ended.is_empty() && self.taken == self.last
     }
 
-    /// Takes what fits into one batch.
+    /// Takes the entries that fit into one batch, and the ends of sessions.
     pub(super) fn take(&mut self) -> Taken {
         let (mut entries, mut numbers, mut bytes, number) = (Vec::new(), Vec::new(), 0, self.appended + 1);
-        let mut upto = self.last;
         while let Some((n, entry)) = self.entries.front() {
             if !entries.is_empty() && (entries.len() >= BATCH_MAX || bytes + entry.len() > BATCH_BYTES_MAX) {
-                upto = n - 1;
                 break;
             }
             bytes += entry.len();
@@ -130,8 +160,38 @@ impl Outgoing {
         }
         self.bytes -= bytes;
         self.appended += entries.len() as u64;
-        let (dirty, ended) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.ended));
-        Taken { number, entries, numbers, dirty, ended, upto }
+        self.batches += 1;
+        Taken {
+            serial: self.batches,
+            number,
+            entries,
+            numbers,
+            ended: std::mem::take(&mut self.ended),
+            bytes,
+        }
+    }
+
+    /// Takes the next session that changed, for a batch of this size.
+    pub(super) fn take_dirty(&mut self, bytes: usize) -> Option<Pid> {
+        if bytes >= BATCH_BYTES_MAX {
+            return None;
+        }
+        let (_, pid) = self.dirty.pop_first()?;
+        self.dirty_since.remove(&pid);
+        Some(pid)
+    }
+
+    /// Whether all sessions that changed have been taken.
+    pub(super) fn is_clean(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Returns the number up to which everything has been taken.
+    pub(super) fn taken_upto(&mut self) -> u64 {
+        let entry = self.entries.front().map(|(number, _)| *number);
+        let session = self.dirty.first_key_value().map(|(number, _)| *number);
+        self.taken = entry.into_iter().chain(session).min().map_or(self.last, |next| next - 1);
+        self.taken
     }
 }
 
@@ -139,14 +199,16 @@ impl Outgoing {
 /// are refused.
 pub(crate) const WAITING_MAX: usize = 16_384;
 
-/// The maximum size of the events that wait for the shared log in bytes. More are refused.
+/// The maximum size of the events that wait for the shared log, and of the answers and other events that wait for these, in
+/// bytes. More are refused. Of sessions only their names wait.
 pub(crate) const WAITING_BYTES_MAX: usize = 32 << 20;
 
 /// The maximum number of events in one batch.
 const BATCH_MAX: usize = 512;
 
-/// The maximum size of the events in one batch in bytes, unless it is one event.
+/// The size in bytes from which on nothing is added to a batch.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// The interval at which a node tells that it is alive, and that what it has stored is current.
 pub(super) const LEASE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -166,21 +228,23 @@ mod tests {
         let (mut outgoing, done) = (Outgoing::default(), Arc::new(AtomicUsize::new(0)));
         let after = |outgoing: &mut Outgoing| {
             let (done, last) = (done.clone(), outgoing.last());
-            outgoing
-                .hold(last, Box::new(move || done.store(done.load(Ordering::Relaxed) + 1, Ordering::Relaxed)))
-                .is_ok()
+            let count = move || done.store(done.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            matches!(outgoing.hold(last, 1, Box::new(count)), Held::Kept)
         };
         assert!(!after(&mut outgoing), "nothing is before it");
         outgoing.push(entry(BATCH_BYTES_MAX)).unwrap();
         assert!(after(&mut outgoing));
         outgoing.push(entry(1)).unwrap();
         assert!(after(&mut outgoing));
-        let (first, second) = (outgoing.take(), outgoing.take());
+        let first = outgoing.take();
+        let first_upto = outgoing.taken_upto();
+        let second = outgoing.take();
         assert_eq!((first.number, first.entries.len(), second.number, second.entries.len()), (1, 1, 2, 1));
         assert!(outgoing.is_empty());
-        outgoing.release(first.upto).into_iter().for_each(|after| after());
+        outgoing.release(first_upto).into_iter().for_each(|after| after());
         assert_eq!(done.load(Ordering::Relaxed), 1);
-        outgoing.release(second.upto).into_iter().for_each(|after| after());
+        let upto = outgoing.taken_upto();
+        outgoing.release(upto).into_iter().for_each(|after| after());
         assert_eq!(done.load(Ordering::Relaxed), 2);
         assert!(!after(&mut outgoing));
     }
@@ -191,13 +255,36 @@ mod tests {
         let fits = (0..).take_while(|_| outgoing.push(entry(1)).is_ok()).count();
         assert_eq!(fits, WAITING_MAX);
         let mut taken = 0;
-        while !outgoing.is_empty() {
+        while outgoing.taken_upto() < outgoing.last() {
             let batch = outgoing.take();
             assert_eq!(batch.number, taken + 1);
             taken += batch.entries.len() as u64;
         }
         assert_eq!(taken, WAITING_MAX as u64);
-        outgoing.push(entry(WAITING_BYTES_MAX)).unwrap();
-        assert!(outgoing.push(entry(1)).is_err());
+        outgoing.push(entry(WAITING_BYTES_MAX - 1)).unwrap();
+        assert!(outgoing.push(entry(2)).is_err());
+        let last = outgoing.last();
+        assert!(matches!(outgoing.hold(last, 2, Box::new(|| ())), Held::Full), "answers count too");
+        assert!(matches!(outgoing.hold(last, 1, Box::new(|| ())), Held::Kept));
+        outgoing.take();
+        outgoing.release(last);
+        assert_eq!(outgoing.bytes, 0);
+    }
+
+    #[test]
+    fn sessions_that_do_not_fit_into_a_batch_are_in_a_later_one_and_nothing_is_released_before() {
+        let mut outgoing = Outgoing::default();
+        let [one, two] = [Pid::random().unwrap(), Pid::random().unwrap()];
+        assert_eq!((outgoing.touch(one), outgoing.touch(two), outgoing.touch(one)), (1, 2, 3));
+        outgoing.push(entry(1)).unwrap();
+        let taken = outgoing.take();
+        assert_eq!((taken.entries.len(), outgoing.take_dirty(taken.bytes)), (1, Some(one)));
+        assert_eq!(outgoing.take_dirty(BATCH_BYTES_MAX), None);
+        assert_eq!((outgoing.taken_upto(), outgoing.is_clean()), (1, false));
+        assert_eq!(outgoing.take_dirty(0), Some(two));
+        assert_eq!((outgoing.taken_upto(), outgoing.is_clean(), outgoing.is_empty()), (4, true, true));
+        outgoing.touch(one);
+        outgoing.end(one, 1);
+        assert!(outgoing.is_clean() && !outgoing.is_dirty(one) && !outgoing.is_empty());
     }
 }

@@ -4,9 +4,11 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::SessionStore;
 use super::sessions::Sessions;
+use crate::background;
 
 impl SessionStore {
     /// Starts the purge task, unless it is running or there is nothing that can expire.
@@ -22,7 +24,11 @@ impl SessionStore {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             state.purging = true;
-            self.tasks.spawn_on(purge_from_time_to_time(self.this.clone()), &runtime);
+            let this = self.this.clone();
+            // It ends with the store.
+            let purging = move |_| purge_from_time_to_time(this.clone());
+            self.tasks
+                .spawn_on(background::keep("recovery_purge", CancellationToken::new(), purging), &runtime);
         }
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Stored {
     pub(super) generation: u64,
     /// Whether this node is taking the session, so that its generation may be one higher already.
     pub(super) taking: bool,
+    /// The version of the stored session that this is a copy of, until this node has taken it.
+    pub(super) copy_of: Option<u64>,
     /// The position of the last packet for the session, if what is stored says so.
     pub(super) quiet: Option<Position>,
     /// When it was stored last.
@@ -45,7 +47,7 @@ pub(super) struct Stored {
 
 impl Default for Stored {
     fn default() -> Self {
-        Self { generation: 1, taking: false, quiet: None, at: None }
+        Self { generation: 1, taking: false, copy_of: None, quiet: None, at: None }
     }
 }
 
@@ -54,21 +56,34 @@ impl Record {
     pub(super) fn is_held_by(&self, claim: u64) -> bool {
         matches!(self.state, State::Live(held) if held == claim)
     }
-}
 
-impl Record {
-    /// Applies a change that was made to the sockets of all nodes. Returns false if it ended the session.
-    pub(super) fn change(&mut self, to: &Addressees, made: &Made, at: Position, first: Position) -> bool {
+    /// Whether the shared log may hold what this node has stored of the session.
+    pub(super) fn is_stored_by_us(&self) -> bool {
+        let Stored { generation, copy_of, at, .. } = self.stored;
+        copy_of.is_none() && (at.is_some() || generation > 1)
+    }
+
+    /// Applies a change that was made to the sockets of all nodes.
+    pub(super) fn change(&mut self, to: &Addressees, made: &Made, at: Position, first: Position) -> Outcome {
         if !to.include(self.id, &self.memberships, at) {
-            return true;
+            return Outcome::Unchanged;
         }
         match made {
             Made::Join(room) => self.memberships.joined(room.clone(), at),
             Made::Leave(room) => self.memberships.left(room, at, first),
-            Made::Disconnect => return false,
+            Made::Disconnect => return Outcome::Over,
         }
-        true
+        Outcome::Changed
     }
+}
+
+/// What an entry of the log means for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Unchanged,
+    Changed,
+    /// The session does not go on.
+    Over,
 }
 
 /// The state of the client.

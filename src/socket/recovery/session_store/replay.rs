@@ -72,7 +72,7 @@ impl SessionStore {
             let (addressees, packet) = match &entry.logged {
                 Logged::Packet(addressees, packet) => (addressees, packet),
                 Logged::Unreadable => return None,
-                Logged::Change(..) | Logged::Nothing => continue,
+                Logged::Change(..) | Logged::Taken(..) => continue,
             };
             if !addressees.include(id, memberships, position) {
                 continue;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::log::Log;
-use super::record::{Memberships, Record, SavedMemberships, State, Stored};
+use super::record::{Memberships, Outcome, Record, SavedMemberships, State, Stored};
 use super::sent::{Position, SentPositions};
 use crate::error::{Cause, ImksError, ImksResult};
 use crate::socket::data::SavedData;
@@ -84,10 +84,12 @@ pub(super) fn decode(
         sent: Arc::new(saved.quiet.map_or_else(SentPositions::unknown, SentPositions::new)),
         greeted: saved.greeted,
         joining: None,
-        stored: Stored { generation: found.generation, ..Stored::default() },
+        stored: Stored { generation: found.generation, copy_of: Some(found.version), ..Stored::default() },
     };
-    let goes_on = log.after(at).all(|(position, entry)| entry.change(&mut record, position, log.first()));
-    Ok(goes_on.then_some(record))
+    let mut changes = log.after(at);
+    let over = changes
+        .any(|(position, entry)| entry.logged.change(&mut record, position, log.first()) == Outcome::Over);
+    Ok((!over).then_some(record))
 }
 
 fn unreadable(cause: Cause) -> ImksError {

@@ -58,16 +58,29 @@ impl Sessions {
         }
     }
 
-    pub(super) fn remove_first_away(&mut self) {
-        let Some((_, pid)) = self.away.first_key_value() else { return };
-        let pid = *pid;
-        // What is stored of it is older than what is known, and must not be trusted.
-        if self.outgoing.is_dirty(pid)
-            && let Some(record) = self.by_pid.get(&pid)
-        {
+    /// Removes a session that nobody may continue: what this node has stored of it goes too. Otherwise a lease would call
+    /// it current.
+    pub(super) fn end(&mut self, pid: Pid) {
+        if let Some(record) = self.by_pid.get(&pid).filter(|record| record.is_stored_by_us()) {
             self.outgoing.end(pid, record.stored.generation);
         }
+        self.outgoing.forget(pid);
         self.remove(pid);
+    }
+
+    /// Removes a session that others may continue, if what is stored of it is all that is known.
+    pub(super) fn let_go(&mut self, pid: Pid) {
+        let is_away = self.by_pid.get(&pid).is_some_and(|record| matches!(record.state, State::Away { .. }));
+        match is_away && !self.outgoing.is_dirty(pid) {
+            true => self.remove(pid),
+            false => self.end(pid),
+        }
+    }
+
+    pub(super) fn remove_first_away(&mut self) {
+        if let Some(pid) = self.away.first_key_value().map(|(_, pid)| *pid) {
+            self.let_go(pid);
+        }
     }
 
     /// Notes a change of a session, which has to be stored. What the client is told afterwards waits for that.

@@ -16,10 +16,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::arrivals::Arrivals;
+use super::follow::{Unwritten, guarded};
 use super::link::{Credentials, Link, Pid};
 use super::log::{Bounds, Logged};
-use super::outgoing::After;
-use super::record::State;
+use super::outgoing::Held;
+use super::record::{Outcome, State};
 use super::saved::{self, RestoreData};
 use super::sent::Position;
 use super::{SessionStore, Sessions};
@@ -28,19 +29,23 @@ use crate::node::NodeId;
 use crate::socket::codec::encoder::EncodedPacket;
 use crate::socket::metrics;
 use crate::socket::recovery::event::RecoverableEvent;
-use crate::socket::recovery::log::{Found, RecoveryLog};
+use crate::socket::recovery::log::{Expected, Found, RecoveryLog};
 use crate::socket::socket_id::SocketId;
 
 /// The log that the stores of one namespace share on all nodes, and the way to and from it.
 pub(crate) struct SharedLog {
     pub(super) log: Arc<dyn RecoveryLog>,
     pub(super) bucket: Box<str>,
+    /// The name of this node in the log. It numbers what it writes from one, so it is new in each process, whatever the
+    /// configuration calls the node.
     pub(super) node: NodeId,
     pub(super) arrivals: Mutex<Arrivals>,
     /// Wakes the task that takes entries.
     pub(super) arrived: Notify,
     /// Wakes the task that writes.
     pub(super) work: Notify,
+    /// What is being written. A writer that begins again goes on with it.
+    pub(super) unwritten: Mutex<Option<Arc<Unwritten>>>,
     /// Whether the log is read without delay.
     pub(super) urgent: AtomicBool,
     /// The number up to which what this node queued is done.
@@ -53,11 +58,12 @@ pub(crate) struct SharedLog {
 
 impl SharedLog {
     /// Connects the store of a namespace to a log.
-    pub(crate) fn new(log: Arc<dyn RecoveryLog>, namespace: &str, node: NodeId) -> Self {
-        Self {
+    pub(crate) fn new(log: Arc<dyn RecoveryLog>, namespace: &str) -> ImksResult<Self> {
+        Ok(Self {
             log,
             bucket: namespace.into(),
-            node,
+            node: NodeId::random()?,
+            unwritten: Mutex::default(),
             arrivals: Mutex::default(),
             arrived: Notify::new(),
             work: Notify::new(),
@@ -66,7 +72,12 @@ impl SharedLog {
             cursor: watch::Sender::new(None),
             started: AtomicBool::new(false),
             stop: CancellationToken::new(),
-        }
+        })
+    }
+
+    /// Whether the log is known, so that positions mean something.
+    pub(super) fn is_known(&self) -> bool {
+        self.cursor.borrow().is_some()
     }
 
     /// Takes entries that another node has appended, or learns of them.
@@ -99,15 +110,23 @@ impl SharedLog {
 }
 
 impl SessionStore {
-    /// Does something once the entries that other nodes have announced are delivered here.
-    pub(crate) fn after_arrivals(&self, after: impl FnOnce() + Send + 'static) {
-        let Some(shared) = &self.shared else { return after() };
+    /// Does something, which carries so many bytes, once the entries that other nodes have announced are delivered here.
+    ///
+    /// # Errors
+    /// [`ImksError::LimitReached`] if too much waits already.
+    pub(crate) fn after_arrivals(
+        &self,
+        bytes: usize,
+        after: impl FnOnce() + Send + 'static,
+    ) -> ImksResult<()> {
+        let Some(shared) = &self.shared else {
+            after();
+            return Ok(());
+        };
         let cursor = self.position();
-        let held = shared.arrivals.lock().hold(cursor, Box::new(after));
-        match held {
-            Ok(()) => shared.arrived.notify_one(),
-            Err(after) => after(),
-        }
+        let held = shared.arrivals.lock().hold(cursor, bytes, Box::new(after));
+        shared.arrived.notify_one();
+        settle_held(held)
     }
 
     /// Returns the log that other nodes share, if there is one.
@@ -136,23 +155,35 @@ impl SessionStore {
         }
     }
 
-    /// Does something once what the socket did before is in the shared log and has been delivered here, or what the
-    /// whole node did if there is no `link`.
-    pub(crate) fn after(&self, link: Option<&Link>, after: impl FnOnce() + Send + 'static) {
-        let Some(shared) = &self.shared else { return after() };
+    /// Does something, which carries so many bytes, once what the socket did before is in the shared log and has been
+    /// delivered here, or what the whole node did if there is no `link`.
+    ///
+    /// # Errors
+    /// [`ImksError::LimitReached`] if too much waits already.
+    pub(crate) fn after(
+        &self,
+        link: Option<&Link>,
+        bytes: usize,
+        after: impl FnOnce() + Send + 'static,
+    ) -> ImksResult<()> {
+        let Some(shared) = &self.shared else {
+            after();
+            return Ok(());
+        };
         let number = |state: &Sessions| match link {
             Some(link) => link.waits_for.load(Ordering::Acquire),
             None => state.outgoing.last(),
         };
         if link.is_some_and(|link| link.waits_for.load(Ordering::Acquire) <= *shared.released.borrow()) {
-            return after();
-        }
-        let mut state = self.state.lock();
-        let number = number(&state);
-        if let Err(after) = state.outgoing.hold(number, Box::new(after)) {
-            drop(state);
             after();
+            return Ok(());
         }
+        let held = {
+            let mut state = self.state.lock();
+            let number = number(&state);
+            state.outgoing.hold(number, bytes, Box::new(after))
+        };
+        settle_held(held)
     }
 
     /// Waits until everything that this node has queued is in the shared log and has been delivered here.
@@ -185,7 +216,7 @@ impl SessionStore {
     }
 
     async fn fetch(&self, shared: &SharedLog, pid: Pid, restore: RestoreData<'_>) -> ImksResult<()> {
-        if self.state.lock().by_pid.contains_key(&pid) {
+        if self.drop_copy(pid) {
             self.settle().await;
         }
         let Some(found) = shared.log.find(&shared.bucket, pid.into()).await? else { return Ok(()) };
@@ -198,12 +229,25 @@ impl SessionStore {
         self.adopt(pid, &found, restore)
     }
 
+    /// Forgets a copy of another node's session, which may have changed since. Returns whether the session is this node's.
+    fn drop_copy(&self, pid: Pid) -> bool {
+        let mut state = self.state.lock();
+        let Some(record) = state.by_pid.get(&pid) else { return false };
+        let is_ours = record.stored.copy_of.is_none();
+        if !is_ours {
+            state.remove(pid);
+        }
+        is_ours
+    }
+
     /// Makes a stored session one of this node, as that of an absent client.
     fn adopt(&self, pid: Pid, found: &Found, restore: RestoreData<'_>) -> ImksResult<()> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         // What this node has of the same generation is at least as new.
-        let known = state.by_pid.get(&pid).is_some_and(|record| record.stored.generation == found.generation);
+        let known = state.by_pid.get(&pid).is_some_and(|record| {
+            record.stored.copy_of.is_none() && record.stored.generation >= found.generation
+        });
         let away = Duration::from_millis(found.away_millis);
         let since =
             Instant::now().checked_sub(away).filter(|since| !self.is_too_late(*since, Instant::now()));
@@ -226,8 +270,8 @@ impl SessionStore {
     /// the log cannot tell.
     pub(crate) async fn take(&self, link: &Link) -> bool {
         let Some(shared) = &self.shared else { return true };
-        let Some(generation) = self.begin_to_take(link) else { return false };
-        let taking = shared.log.take(&shared.bucket, link.pid.into(), generation, shared.node);
+        let Some(expected) = self.begin_to_take(link) else { return false };
+        let taking = shared.log.take(&shared.bucket, link.pid.into(), expected, shared.node);
         let taken = match timeout(FETCH_MAX, taking).await {
             Ok(Ok(taken)) => taken,
             Ok(Err(error)) => {
@@ -239,17 +283,17 @@ impl SessionStore {
         if let Some(record) = self.state.lock().by_pid.get_mut(&link.pid) {
             record.stored.taking = false;
             if taken {
-                record.stored.generation = generation + 1;
+                (record.stored.generation, record.stored.copy_of) = (expected.generation + 1, None);
             }
         }
         taken
     }
 
-    fn begin_to_take(&self, link: &Link) -> Option<u64> {
+    fn begin_to_take(&self, link: &Link) -> Option<Expected> {
         let mut state = self.state.lock();
         let stored = &mut state.by_pid.get_mut(&link.pid)?.stored;
         let first = !std::mem::replace(&mut stored.taking, true);
-        first.then_some(stored.generation)
+        first.then_some(Expected { generation: stored.generation, version: stored.copy_of })
     }
 
     /// Returns the generation of the session of a socket.
@@ -259,7 +303,8 @@ impl SessionStore {
 
     /// Forgets the session of a socket, which another node has taken.
     pub(crate) fn forget(&self, link: &Link) {
-        self.state.lock().remove(link.pid);
+        self.state.lock().end(link.pid);
+        self.wake_writer();
     }
 
     /// Delivers an event of the shared log, and keeps it for absent clients.
@@ -276,22 +321,27 @@ impl SessionStore {
         self.place(&mut state, Logged::Packet(addressees, packet));
     }
 
-    /// Keeps an entry of the shared log that is not an event, and makes its change to absent clients.
+    /// Keeps an entry of the shared log that is not an event, and makes its change to all sessions at its position. Sockets
+    /// follow: if they were first, a session could be stored as of this position without the change.
     pub(crate) fn keep_logged(&self, logged: Logged) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let (at, first) = (state.log.last() + 1, state.log.first());
         let mut over = Vec::new();
-        if let Logged::Change(to, made) = &logged {
-            for (pid, record) in &mut state.by_pid {
-                let absent = matches!(record.state, State::Away { .. });
-                if absent && !record.change(to, made, at, first) {
-                    over.push(*pid);
+        for (pid, record) in &mut state.by_pid {
+            match logged.change(record, at, first) {
+                Outcome::Over => over.push(*pid),
+                // What is stored of an absent client is as of its departure, and the log has what came later.
+                Outcome::Changed if matches!(record.state, State::Live(_)) => {
+                    state.outgoing.touch(*pid);
                 }
+                Outcome::Changed | Outcome::Unchanged => {}
             }
         }
-        over.into_iter().for_each(|pid| state.remove(pid));
+        over.into_iter().for_each(|pid| state.end(pid));
         self.place(state, logged);
+        drop(guard);
+        self.wake_writer();
     }
 
     fn place(&self, state: &mut Sessions, logged: Logged) {
@@ -307,9 +357,9 @@ impl SessionStore {
 
     /// Releases what waited for a number, and does it.
     pub(super) fn release(&self, shared: &SharedLog, upto: u64) {
-        let ready: Vec<After> = self.state.lock().outgoing.release(upto);
+        let ready = self.state.lock().outgoing.release(upto);
         shared.released.send_replace(upto);
-        ready.into_iter().for_each(|after| after());
+        ready.into_iter().for_each(guarded);
     }
 
     /// Returns the id of a socket whose stored session another node has taken, and forgets the session.
@@ -320,9 +370,19 @@ impl SessionStore {
             return None;
         }
         let id = record.id;
-        state.remove(pid);
+        state.end(pid);
         Some(id)
     }
+}
+
+/// Does what has nothing to wait for.
+fn settle_held(held: Held) -> ImksResult<()> {
+    match held {
+        Held::Kept => {}
+        Held::Due(after) => after(),
+        Held::Full => return Err(ImksError::LimitReached("what waits for the recovery log")),
+    }
+    Ok(())
 }
 
 /// How long a client may wait until the log is known.

@@ -43,6 +43,11 @@ enum Step {
         client: usize,
         room: usize,
     },
+    /// The application on the node of a client lets it enter a room.
+    JoinHere {
+        client: usize,
+        room: usize,
+    },
     /// The connection ends. The client has not got the last packets, and its node may not notice.
     Drop {
         client: usize,
@@ -55,6 +60,14 @@ enum Step {
     },
     /// A node dies, and another one starts in its place.
     Kill(usize),
+    /// A node is stopped, or reaches nothing, for a time. Meanwhile its clients are sent something, and one of them moves.
+    Stop {
+        node: usize,
+        room: usize,
+        seconds: u64,
+        moves: bool,
+        kept: Option<usize>,
+    },
     /// The log answers nothing for a time.
     Away(u64),
     Wait(u64),
@@ -75,6 +88,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, lost, noticed)| Step::Drop { client, lost, noticed }),
         4 => all().prop_map(|(node, client, _)| Step::ComeBack { client, node }),
         2 => node.clone().prop_map(Step::Kill),
+        2 => all().prop_map(|(_, client, room)| Step::JoinHere { client, room }),
+        1 => (node.clone(), room.clone(), 1..30_u64, any::<bool>())
+            .prop_map(|(node, room, seconds, moves)| Step::Stop { node, room, seconds, moves, kept: None }),
         1 => (1..8_u64).prop_map(Step::Away),
         2 => prop_oneof![1..30_u64, Just(70)].prop_map(Step::Wait),
     ]
@@ -82,7 +98,15 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Steps that lose what the log holds.
 fn rough_step() -> impl Strategy<Value = Step> {
-    prop_oneof![12 => step(), 1 => (0..6_usize).prop_map(Step::Shorten), 1 => Just(Step::Crash)]
+    let stop = (0..NODES, 0..ROOMS.len(), 1..30_u64, any::<bool>(), 0..4_usize);
+    let stop = stop.prop_map(|(node, room, seconds, moves, kept)| Step::Stop {
+        node,
+        room,
+        seconds,
+        moves,
+        kept: Some(kept),
+    });
+    prop_oneof![12 => step(), 1 => stop, 1 => (0..6_usize).prop_map(Step::Shorten), 1 => Just(Step::Crash)]
 }
 
 /// What the rules say about a client.
@@ -99,6 +123,9 @@ struct Model {
 struct World {
     cluster: Cluster,
     nodes: Vec<Server>,
+    /// The ends of the log that the nodes hold, and the numbers of their pipes.
+    ends: Vec<(SimLog, usize)>,
+    begun: usize,
     clients: Vec<Client>,
     models: Vec<Model>,
     /// The broken connections that nodes have not noticed.
@@ -115,7 +142,8 @@ impl World {
         let recovery = Recovery { replay_packets_max: 4_000, ..Recovery::default() };
         let cluster =
             Cluster { bus: SimBus::new(seed, weather), log: SimLog::new(seed, Moods::default()), recovery };
-        let nodes: Vec<Server> = (0..NODES).map(|_| cluster.node()).collect();
+        let ends: Vec<(SimLog, usize)> = (0..NODES).map(|n| (cluster.log.end(), n)).collect();
+        let nodes: Vec<Server> = ends.iter().map(|(end, _)| cluster.node_on(end, |_| {})).collect();
         let (mut clients, mut models) = (Vec::new(), Vec::new());
         for n in 0..CLIENTS {
             clients.push(Client::join(&nodes[n % NODES]).await);
@@ -124,6 +152,8 @@ impl World {
         let mut world = Self {
             cluster,
             nodes,
+            ends,
+            begun: NODES,
             clients,
             models,
             broken: Vec::new(),
@@ -191,7 +221,19 @@ impl World {
             Step::ComeBack { client, node } if !self.models[client].connected => {
                 self.come_back(client, node).await
             }
+            Step::JoinHere { client, room } if self.models[client].connected => {
+                self.models[client].rooms.insert(ROOMS[room]);
+                self.clients[client].socket().join(ROOMS[room]);
+            }
             Step::Kill(node) => self.kill(node).await,
+            Step::Stop { node, room, seconds, moves, kept } => {
+                self.stop(node, room, moves).await;
+                self.sleep(seconds).await;
+                if let Some(kept) = kept {
+                    self.cluster.log.shorten(kept);
+                }
+                self.go_on(node).await;
+            }
             Step::Away(seconds) => {
                 let moods = Moods { away: true, ..Moods::default() };
                 self.cluster.log.set_moods(moods);
@@ -228,7 +270,44 @@ impl World {
                 self.break_off(client, false).await;
             }
         }
-        self.nodes[node] = self.cluster.node();
+        self.ends[node] = (self.cluster.log.end(), self.begun);
+        self.begun += 1;
+        self.nodes[node] = self.cluster.node_on(&self.ends[node].0, |_| {});
+    }
+
+    /// Cuts a node off. The others send something to everybody, and one of its clients comes to them.
+    async fn stop(&mut self, node: usize, room: usize, moves: bool) {
+        self.ends[node].0.set_cut(true);
+        self.cluster.bus.partition([self.ends[node].1]);
+        let other = (node + 1) % NODES;
+        for client in 0..CLIENTS {
+            self.models[client].rooms.insert(ROOMS[room]);
+            main(&self.nodes[other]).to(&self.clients[client].sid).sockets_join(ROOMS[room]).unwrap();
+        }
+        let number = self.number(|_, model| model.rooms.contains(ROOMS[room]));
+        main(&self.nodes[other]).to(ROOMS[room]).emit("e", &number).unwrap();
+        self.cluster.reach(&self.nodes[other]).await;
+        let held = |model: &Model| model.connected && model.node == node;
+        if let Some(client) = (0..CLIENTS).find(|client| moves && held(&self.models[*client])) {
+            self.break_off(client, false).await;
+            self.come_back(client, other).await;
+        }
+    }
+
+    /// Lets a node go on. It closes the connections of its clients if they have missed something.
+    async fn go_on(&mut self, node: usize) {
+        self.ends[node].0.set_cut(false);
+        self.cluster.bus.heal();
+        self.sleep(2).await;
+        self.quiesce().await;
+        for client in 0..CLIENTS {
+            let model = &self.models[client];
+            if model.connected && main(&self.nodes[model.node]).socket(&self.clients[client].sid).is_none() {
+                assert!(!self.faithful, "client {client} is gone");
+                self.clients[client].read(0).await;
+                self.break_off(client, false).await;
+            }
+        }
     }
 
     /// The log is empty, and every node notices. All sessions are gone.
@@ -333,10 +412,16 @@ proptest! {
     fn with_a_log_that_fails_and_forgets_a_client_may_get_a_new_session_and_never_a_wrong_yes(
         seed in any::<u64>(),
         weather in weather(),
-        (failing_percent, silent_percent) in (0..30_u64, 0..30_u64),
+        (failing_percent, silent_percent, late_percent) in (0..30_u64, 0..30_u64, 0..20_u64),
         steps in prop::collection::vec(rough_step(), 0..60),
     ) {
-        let moods = Moods { delay_max: Duration::from_millis(20), failing_percent, silent_percent, away: false };
+        let moods = Moods {
+            delay_max: Duration::from_millis(20),
+            failing_percent,
+            silent_percent,
+            late_percent,
+            away: false,
+        };
         play(seed, moods, weather, false, steps);
     }
 }
