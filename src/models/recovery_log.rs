@@ -130,6 +130,7 @@ impl PostgresLog {
             .bind(batch.lease.map(to_i64))
             .bind(to_i64(batch.serial))
             .bind(batch.epoch as i64)
+            .bind(sessions.iter().map(|session| to_i64(session.version)).collect::<Vec<_>>())
             .fetch_one(&self.pool)
             .await?;
         Ok(head)
@@ -277,11 +278,12 @@ const WRITE: &str = concat!(
         SELECT s.*, ",
     now!(),
     " AS at
-        FROM head, UNNEST($7::BYTEA[], $8::BIGINT[], $9::BIGINT[], $10::BYTEA[]) AS s(key, generation, away, record)
+        FROM head, UNNEST($7::BYTEA[], $8::BIGINT[], $9::BIGINT[], $10::BYTEA[], $16::BIGINT[])
+            AS s(key, generation, away, record, version)
         WHERE head.epoch = $15
     ), saved AS (
         INSERT INTO recovery_session AS held (bucket, key, generation, node, record, saved_at, away_at, version)
-        SELECT $1, sha256(key), generation, $3, record, at, at - away, $14 FROM given ORDER BY key
+        SELECT $1, sha256(key), generation, $3, record, at, at - away, version FROM given ORDER BY key
         ON CONFLICT (bucket, key) DO UPDATE SET node = EXCLUDED.node, record = EXCLUDED.record,
             saved_at = EXCLUDED.saved_at, away_at = EXCLUDED.away_at, version = EXCLUDED.version
         WHERE held.generation = EXCLUDED.generation

@@ -36,6 +36,7 @@ impl Node {
         Self { log, id: NodeId::random().unwrap(), epoch, serial: 0, number: 1 }
     }
 
+    /// A batch whose sessions have its number as their version.
     fn batch(&mut self, entries: &[&'static str], sessions: &[(SessionKey, u64, &'static str)]) -> Batch {
         self.serial += 1;
         let number = self.number;
@@ -43,6 +44,7 @@ impl Node {
         let saved = |(key, generation, record): &(SessionKey, u64, &'static str)| SavedSession {
             key: *key,
             generation: *generation,
+            version: self.serial,
             away_millis: None,
             record: Bytes::from_static(record.as_bytes()),
         };

@@ -95,6 +95,7 @@ struct Stored {
 #[derive(Serialize, Deserialize)]
 struct Content {
     generation: u64,
+    version: u64,
     node: NodeId,
     saved_at: i64,
     away_at: Option<i64>,
@@ -274,6 +275,7 @@ impl NatsLog {
         let sequence = stored.map_or(0, |stored| stored.sequence);
         let content = Content {
             generation: session.generation,
+            version: session.version,
             node: batch.node,
             saved_at: now,
             away_at: session.away_millis.map(|millis| now - to_micros(millis)),
@@ -345,7 +347,7 @@ impl NatsLog {
         let lease = self.last(bucket, &self.node_subject(bucket, epoch, node)).await?;
         let lease: Option<Lease> = lease.map(|(_, data)| decode(&data)).transpose()?;
         // The lease is about what was stored before it: what is read now is not older than that.
-        let Some((version, content)) = self.session(bucket, &subject).await? else { return Ok(None) };
+        let Some((_, content)) = self.session(bucket, &subject).await? else { return Ok(None) };
         let (epoch_now, StreamState { last_seq, .. }) = self.state(bucket).await?;
         if content.node != node || epoch_now != epoch {
             return Ok(None);
@@ -357,7 +359,7 @@ impl NatsLog {
             last: last_seq - FIRST_MESSAGE,
             node,
             generation: content.generation,
-            version,
+            version: content.version,
             connected: content.away_at.is_none(),
             away_millis: millis(content.away_at.unwrap_or(content.saved_at.max(seen))),
             // By a clock that is ahead it was not just now.
@@ -377,7 +379,7 @@ impl NatsLog {
         let epoch = self.epoch(bucket).await?;
         let subject = self.session_subject(bucket, epoch, key)?;
         let Some((sequence, mut content)) = self.session(bucket, &subject).await? else { return Ok(false) };
-        let is_version = expected.version.is_none_or(|version| version == sequence);
+        let is_version = expected.version.is_none_or(|version| version == content.version);
         if content.generation != expected.generation || !is_version {
             return Ok(false);
         }

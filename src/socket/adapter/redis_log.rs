@@ -113,6 +113,7 @@ impl RedisLog {
             call.number(session.generation);
             call.arg(session.away_millis.map(|millis| millis.to_string()).unwrap_or_default());
             call.arg(session.record.clone());
+            call.number(session.version);
         }
         for (key, generation) in &batch.ended {
             call.keys.push(self.session(bucket, *key)?);

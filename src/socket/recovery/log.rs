@@ -89,6 +89,8 @@ pub struct SavedSession {
     pub key: SessionKey,
     /// The number of nodes that have taken the session so far, counted from 1.
     pub generation: u64,
+    /// A number that changes when its node changes the session otherwise than by entries.
+    pub version: u64,
     /// For how many milliseconds the client has been absent, or `None` if it is connected.
     pub away_millis: Option<u64>,
     /// The content, which a driver does not interpret.
@@ -130,7 +132,7 @@ pub struct Found {
     pub node: NodeId,
     /// The generation.
     pub generation: u64,
-    /// A number that changes whenever the session is stored.
+    /// The version.
     pub version: u64,
     /// Whether the client was connected to the node as far as that has told.
     pub connected: bool,

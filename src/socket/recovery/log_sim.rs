@@ -48,7 +48,6 @@ struct Contents {
     sessions: HashMap<SessionKey, Session>,
     leases: HashMap<NodeId, (u64, Instant)>,
     serials: HashMap<NodeId, u64>,
-    versions: u64,
 }
 
 struct Session {
@@ -182,11 +181,10 @@ impl Contents {
                 continue;
             }
             let away = saved.away_millis.map(|millis| now - Duration::from_millis(millis));
-            self.versions += 1;
             let session = Session {
                 node: batch.node,
                 generation: saved.generation,
-                version: self.versions,
+                version: saved.version,
                 saved: now,
                 away,
                 taken: old.and_then(|old| old.taken),
@@ -231,8 +229,6 @@ impl Contents {
         let Some(session) = self.sessions.get_mut(&key).filter(is_expected) else {
             return false;
         };
-        self.versions += 1;
-        session.version = self.versions;
         let now = Instant::now();
         session.generation += 1;
         session.node = node;

@@ -28,8 +28,8 @@ local answer = { epoch, whole(first) }
 redis.call('PEXPIRE', KEYS[3], ttl)
 if epoch ~= ARGV[10] then return answer end
 for i = 1, sessions do
-  local key, generation, away, record = KEYS[3 + i], ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  at = at + 3
+  local key, generation, away, record, version = KEYS[3 + i], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  at = at + 4
   local old = redis.call('HMGET', key, 'epoch', 'generation')
   if old[1] == epoch and old[2] ~= generation then
     answer[#answer + 1] = whole(i - 1)
@@ -37,7 +37,7 @@ for i = 1, sessions do
     if old[1] ~= epoch then redis.call('DEL', key) end
     if away ~= '' then away = whole(now - tonumber(away)) end
     redis.call('HSET', key, 'epoch', epoch, 'generation', generation, 'node', ARGV[2], 'record', record,
-      'saved', whole(now), 'away', away, 'version', ARGV[9])
+      'saved', whole(now), 'away', away, 'version', version)
     redis.call('PEXPIRE', key, ttl)
   end
 end

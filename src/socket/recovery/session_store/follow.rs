@@ -409,7 +409,8 @@ fn save(state: &mut Sessions, pid: Pid, quiet_before: Position, batch: &mut Batc
     match encoded {
         Ok(bytes) => {
             let size = bytes.len();
-            batch.sessions.push(SavedSession { key: pid.into(), generation, away_millis, record: bytes });
+            let (key, version) = (pid.into(), record.stored.version);
+            batch.sessions.push(SavedSession { key, generation, version, away_millis, record: bytes });
             size
         }
         Err(error) => {

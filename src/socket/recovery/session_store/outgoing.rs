@@ -239,12 +239,12 @@ mod tests {
         let first = outgoing.take();
         let first_upto = outgoing.taken_upto();
         let second = outgoing.take();
+        let second_upto = outgoing.taken_upto();
         assert_eq!((first.number, first.entries.len(), second.number, second.entries.len()), (1, 1, 2, 1));
         assert!(outgoing.is_empty());
         outgoing.release(first_upto).into_iter().for_each(|after| after());
         assert_eq!(done.load(Ordering::Relaxed), 1);
-        let upto = outgoing.taken_upto();
-        outgoing.release(upto).into_iter().for_each(|after| after());
+        outgoing.release(second_upto).into_iter().for_each(|after| after());
         assert_eq!(done.load(Ordering::Relaxed), 2);
         assert!(!after(&mut outgoing));
     }

@@ -35,6 +35,8 @@ pub(super) struct Record {
 pub(super) struct Stored {
     /// The number of nodes that have taken the session, counted from 1.
     pub(super) generation: u64,
+    /// How often this node has changed the session otherwise than by entries of the log.
+    pub(super) version: u64,
     /// Whether this node is taking the session, so that its generation may be one higher already.
     pub(super) taking: bool,
     /// The version of the stored session that this is a copy of, until this node has taken it.
@@ -47,7 +49,7 @@ pub(super) struct Stored {
 
 impl Default for Stored {
     fn default() -> Self {
-        Self { generation: 1, taking: false, copy_of: None, quiet: None, at: None }
+        Self { generation: 1, version: 0, taking: false, copy_of: None, quiet: None, at: None }
     }
 }
 

@@ -85,7 +85,8 @@ impl Sessions {
 
     /// Notes a change of a session, which has to be stored. What the client is told afterwards waits for that.
     pub(super) fn touch(&mut self, link: &Link) {
-        if self.by_pid.get(&link.pid).is_some_and(|record| record.is_held_by(link.claim)) {
+        if let Some(record) = self.by_pid.get_mut(&link.pid).filter(|record| record.is_held_by(link.claim)) {
+            record.stored.version += 1;
             link.waits_for(self.outgoing.touch(link.pid));
         }
     }

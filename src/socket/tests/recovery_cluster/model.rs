@@ -304,7 +304,6 @@ impl World {
             let model = &self.models[client];
             if model.connected && main(&self.nodes[model.node]).socket(&self.clients[client].sid).is_none() {
                 assert!(!self.faithful, "client {client} is gone");
-                self.clients[client].read(0).await;
                 self.break_off(client, false).await;
             }
         }
