@@ -1,4 +1,4 @@
--- What tells a late attempt to write from a new one, and a session that was stored again from the one that was found.
+-- What tells a late attempt to write from a new one, and a session that changed from the one that was found.
 -- Leases are positions of an epoch, like everything else.
 ALTER TABLE recovery_session ADD COLUMN IF NOT EXISTS version BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE recovery_lease ADD COLUMN IF NOT EXISTS serial BIGINT NOT NULL DEFAULT 0;
