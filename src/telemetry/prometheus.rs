@@ -153,10 +153,10 @@ const MICROS_PER_SECOND: Micros = 1_000_000;
 mod tests {
     use std::time::Duration;
 
+    use self::traced::{FOUND, TRACED_SECONDS};
     use super::*;
     use crate::telemetry::traceparent::TraceId;
     use crate::telemetry::{instruments, label};
-    use traced::{FOUND, TRACED_SECONDS};
 
     /// What Prometheus accepts.
     const PROMETHEUS: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\

@@ -4,8 +4,7 @@
 //! (docs/adr/0070).
 
 use std::fmt;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,9 @@ use futures_util::future::{Either, FutureExt};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_proto::tonic::Attributes;
 pub use opentelemetry_proto::tonic::trace::v1::Span as SpanData;
+use opentelemetry_proto::tonic::trace::v1::Status;
 pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::{Status, status::StatusCode};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use tokio::sync::mpsc;
 use tokio::task::futures::TaskLocalFuture;
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use imks::testing::config::Config;
+use imks::testing::telemetry::otlp::{Millis, Traces};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -14,9 +16,6 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
-
-use imks::testing::config::Config;
-use imks::testing::telemetry::otlp::{Millis, Traces};
 
 pub struct Collector {
     pub addr: SocketAddr,
