@@ -12,7 +12,7 @@ use super::namespace::Namespace;
 use super::refusal::{ConnectError, ErrorAnswer, EventError};
 use super::socket::Socket;
 use crate::bus::BoxFuture;
-use crate::engine::{Lane, Reservation, SendError};
+use crate::engine::{Lane, Reservation, SendError, WhenFull};
 use crate::error::{ImksError, ImksResult};
 use crate::node::NodeId;
 use crate::socket::codec::arguments::{Arguments, One};
@@ -143,7 +143,7 @@ impl Ack {
     ) -> ImksResult<()> {
         let packet = encode_ack(self.socket.namespace().path(), self.id, args)?;
         match self.socket.answer(packet, hold, self.lane) {
-            Err(SendError::Slow) => return Err(ImksError::LimitReached("what waits for the recovery log")),
+            Err(SendError::Slow) => return Err(ImksError::LimitReached("what waits to be sent")),
             Err(SendError::Closed) => {
                 tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
             }

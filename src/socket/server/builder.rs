@@ -134,7 +134,10 @@ impl ServerBuilder {
             // Instruments send a page the whole state when it reconnects, so they need no recovery.
             let is_watching = instruments.iter().any(|instrument| instrument.path() == path);
             let handlers = Arc::new(builder.build());
-            let shared = self.recovery_log.clone().map(|log| SharedLog::new(log, &path)).transpose()?;
+            let recovers = !is_watching && handlers.hooks.never_drops();
+            let recovery = self.config.recovery.as_ref().filter(|_| recovers);
+            let shared = self.recovery_log.clone().filter(|_| handlers.hooks.never_drops());
+            let shared = shared.map(|log| SharedLog::new(log, &path)).transpose()?;
             let delivery = Delivery::new(recovery, shared)?;
             let namespace = Namespace::new(&path, handlers, bus.clone(), delivery, None);
             namespaces.insert(path.into_boxed_str(), namespace);
