@@ -131,6 +131,7 @@ impl PostgresLog {
             .bind(to_i64(batch.serial))
             .bind(batch.epoch as i64)
             .bind(sessions.iter().map(|session| to_i64(session.version)).collect::<Vec<_>>())
+            .bind(batch.again)
             .fetch_one(&self.pool)
             .await?;
         Ok(head)
@@ -263,7 +264,7 @@ const WRITE: &str = concat!(
         ON CONFLICT (bucket, node) DO UPDATE SET seen_at = EXCLUDED.seen_at, serial = EXCLUDED.serial,
             epoch = EXCLUDED.epoch, position = CASE WHEN $13 IS NULL AND held.epoch = EXCLUDED.epoch
                 THEN held.position ELSE EXCLUDED.position END
-        WHERE held.serial <= EXCLUDED.serial
+        WHERE held.serial < EXCLUDED.serial OR ($17::BOOLEAN AND held.serial = EXCLUDED.serial)
         RETURNING serial
     ), head AS (
         INSERT INTO recovery_bucket (bucket, epoch, last) SELECT $1, $2, CARDINALITY($5::BYTEA[]) FROM writer

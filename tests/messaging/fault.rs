@@ -40,9 +40,13 @@ async fn a_full_disk_refuses_messages_for_now_and_takes_them_when_there_is_space
     alice.is_refused_for_now("when it is full").await;
     alice.finds_what_was_acknowledged().await;
     assert_eq!(get(machine.operators, "/health/live").await.0, 200, "a restart would not help");
+    assert_eq!(get(machine.operators, "/health/ready").await.0, 503, "nobody new should come here");
     std::fs::remove_file(&filler).unwrap();
     alice.says("when it is full").await;
     alice.finds_what_was_acknowledged().await;
+    while get(machine.operators, "/health/ready").await.0 != 200 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

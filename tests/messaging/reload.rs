@@ -71,6 +71,14 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already, unless the test has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn a_changed_configuration_counts_without_a_restart_and_says_what_does_not() {
     let mut server = Server::start();

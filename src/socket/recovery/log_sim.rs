@@ -44,10 +44,11 @@ struct Contents {
     random: u64,
     epoch: u64,
     first: u64,
-    entries: VecDeque<(NodeId, u64, Bytes)>,
+    entries: VecDeque<Bytes>,
     sessions: HashMap<SessionKey, Session>,
     leases: HashMap<NodeId, (u64, Instant)>,
-    serials: HashMap<NodeId, u64>,
+    /// The last batch of each node: its number, and the position of its first entry.
+    batches: HashMap<NodeId, (u64, u64)>,
 }
 
 struct Session {
@@ -152,18 +153,15 @@ impl Contents {
 
     fn write(&mut self, batch: &Batch) -> Written {
         let now = Instant::now();
-        let newest = self.serials.entry(batch.node).or_default();
-        if batch.serial < *newest {
+        let (newest, first) = self.batches.get(&batch.node).copied().unwrap_or_default();
+        if batch.serial < newest {
             return Written::default();
         }
-        *newest = batch.serial;
-        let known = |entry: &(NodeId, u64, Bytes)| entry.0 == batch.node && entry.1 == batch.number;
-        let before = self.entries.iter().position(known).filter(|_| !batch.entries.is_empty());
-        let first = before.map_or(self.last() + 1, |n| self.first + n as u64);
+        let before = (batch.serial == newest).then_some(first);
+        let first = before.unwrap_or(self.last() + 1);
         if before.is_none() {
-            for (number, entry) in (batch.number..).zip(&batch.entries) {
-                self.entries.push_back((batch.node, number, entry.clone()));
-            }
+            self.entries.extend(batch.entries.iter().cloned());
+            self.batches.insert(batch.node, (batch.serial, first));
         }
         let positions = (first..).take(batch.entries.len()).collect();
         let mut written = Written { epoch: self.epoch, positions, taken: Vec::new() };
@@ -270,8 +268,7 @@ impl RecoveryLog for SimLog {
         self.access(move |contents| {
             let first = (after + 1).max(contents.first);
             let skipped = usize::try_from(first - contents.first).unwrap();
-            let entries =
-                contents.entries.iter().skip(skipped).take(7).map(|(_, _, entry)| entry.clone()).collect();
+            let entries = contents.entries.iter().skip(skipped).take(7).cloned().collect();
             Tail { epoch: contents.epoch, last: contents.last(), first, entries }
         })
     }
