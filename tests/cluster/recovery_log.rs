@@ -210,7 +210,8 @@ async fn tell(redis: &BrokerProcess, command: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recovery_log_that_was_emptied_in_redis_is_another_one() {
     let redis = BrokerProcess::start(Kind::Redis).await;
-    let mut node = Node::start(&Broker::own(&redis).await).await;
+    let broker = Broker::own(&redis).await;
+    let mut node = Node::start(&broker).await;
     let batch = node.batch(&["a", "b"], &[(ONE, 1, "x")]);
     node.positions(&batch).await;
     assert_eq!(tell(&redis, "FLUSHALL").await, "+OK\r\n");
@@ -220,7 +221,8 @@ async fn a_recovery_log_that_was_emptied_in_redis_is_another_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_took_the_place_of_a_redis_has_another_recovery_log() {
     let (first, second) = (BrokerProcess::start(Kind::Redis).await, BrokerProcess::start(Kind::Redis).await);
-    let mut node = Node::start(&Broker::own(&first).await).await;
+    let (broker, other) = (Broker::own(&first).await, Broker::own(&second).await);
+    let mut node = Node::start(&broker).await;
     let batch = node.batch(&["a", "b"], &[(ONE, 1, "x")]);
     node.positions(&batch).await;
     tell(&second, &format!("REPLICAOF 127.0.0.1 {}", first.addr.port())).await;
@@ -229,7 +231,7 @@ async fn a_replica_that_took_the_place_of_a_redis_has_another_recovery_log() {
     }
     tell(&second, "REPLICAOF NO ONE").await;
     // What it got of the log may not be all: nobody can know.
-    let other = Node::start(&Broker::own(&second).await).await;
+    let other = Node::start(&other).await;
     assert_ne!(other.epoch, node.epoch);
     node.log = other.log;
     assert!(node.begins_anew(ONE).await);
@@ -238,7 +240,8 @@ async fn a_replica_that_took_the_place_of_a_redis_has_another_recovery_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recovery_log_that_was_emptied_in_nats_is_another_one() {
     let nats = BrokerProcess::start_with(Kind::Nats, &["-js", "-sd", "."]).await;
-    let mut node = Node::start(&Broker::own(&nats).await).await;
+    let broker = Broker::own(&nats).await;
+    let mut node = Node::start(&broker).await;
     let batch = node.batch(&["a", "b"], &[(ONE, 1, "x")]);
     node.positions(&batch).await;
     // As in a cluster of NATS after a restart: the streams are there, of the same configuration, with nothing in them.

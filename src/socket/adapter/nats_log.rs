@@ -282,14 +282,11 @@ impl NatsLog {
             taken_at: stored.and_then(|stored| stored.taken_at),
             record: serde_bytes::ByteBuf::from(session.record.to_vec()),
         };
-        // The same attempt again must not fail because the first one succeeded.
-        let mut headers = once(&format!("{}-{sequence}-{}", batch.node, hash(&session.record)));
+        let subject = self.session_subject(bucket, epoch, session.key)?;
+        // The same attempt again must not fail because the first one succeeded. Other sessions may have the same record.
+        let mut headers = once(&format!("{subject}-{}-{sequence}-{}", batch.node, hash(&session.record)));
         headers.insert(EXPECTED, sequence.to_string());
-        Ok(Outgoing {
-            subject: self.session_subject(bucket, epoch, session.key)?,
-            headers,
-            payload: encode(&content)?,
-        })
+        Ok(Outgoing { subject, headers, payload: encode(&content)? })
     }
 }
 

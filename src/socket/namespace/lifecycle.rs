@@ -215,6 +215,19 @@ impl Socket {
         });
     }
 
+    /// Adds the socket to a room that its client has named, unless it is in `rooms_max` rooms besides its own already. A
+    /// client can make a server remember any number of rooms otherwise.
+    ///
+    /// # Errors
+    /// [`ImksError::LimitReached`]; a handler that returns it refuses the request of the client.
+    pub fn try_join(&self, room: &str, rooms_max: usize) -> ImksResult<()> {
+        if self.room_count() >= rooms_max && !self.is_in(room) {
+            return Err(ImksError::LimitReached("rooms"));
+        }
+        self.join(room);
+        Ok(())
+    }
+
     /// Removes the socket from a room, or from several.
     pub fn leave<'a>(&self, rooms: impl RoomNames<'a>) {
         let namespace = self.namespace();

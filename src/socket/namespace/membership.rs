@@ -50,6 +50,11 @@ impl<M> Memberships<M> {
         self.0.lock().contains_key(room)
     }
 
+    /// Returns the number of rooms.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
     /// Returns the names of the rooms.
     pub(super) fn rooms(&self) -> Vec<Arc<str>> {
         self.0.lock().keys().cloned().collect()

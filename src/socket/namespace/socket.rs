@@ -376,6 +376,11 @@ impl Socket {
         room == self.id() || self.0.memberships.contains(room)
     }
 
+    /// Returns the number of rooms besides the socket's own.
+    pub(crate) fn room_count(&self) -> usize {
+        self.0.memberships.len()
+    }
+
     /// Returns the rooms of the socket, including its own room.
     pub fn rooms(&self) -> Vec<Arc<str>> {
         let mut rooms = self.0.memberships.rooms();

@@ -469,3 +469,14 @@ async fn a_namespace_that_drops_keeps_its_slow_clients_and_restores_no_session()
     peer.send("0");
     assert!(!text(&peer).await.contains("pid"));
 }
+
+#[tokio::test]
+async fn a_client_that_names_rooms_gets_so_many_and_may_change_them() {
+    let server = server(|_| {});
+    let (_peer, _) = join(&server).await;
+    let socket = server.namespace("/").unwrap().sockets().pop().unwrap();
+    assert!(["a", "b", "a"].into_iter().all(|room| socket.try_join(room, 2).is_ok()));
+    assert!(socket.try_join("c", 2).is_err() && !socket.is_in("c"));
+    socket.leave("a");
+    assert!(socket.try_join("c", 2).is_ok() && socket.is_in("c"));
+}
