@@ -507,6 +507,8 @@ export type ConnectAuth = {
   protocol?: number | null;
   /** The token of the user; not needed if it is in the header `Authorization`. */
   token?: string | null;
+  /** The trace that the client is in, as W3C writes it. */
+  traceparent?: string | null;
 };
 
 /** How clients render a body. */
@@ -1194,6 +1196,8 @@ export type MessageUpdatedEvent = {
 export type Meta = {
   request_id: string;
   server_time: string;
+  /** The span of the request in the server's traces, as W3C writes it. Only of requests that are traced. */
+  traceparent?: string | null;
 };
 
 /** A pin, as the list of a channel's pins shows it. */
