@@ -186,9 +186,9 @@ fn contains(body: &str, query: &str) -> bool {
 }
 
 /// Fills the index with `count` rows, a thousandth of which have the number 7, and a tenth the number 8.
-const FILL: &str = "INSERT INTO message_search (message_id, terms) \
+const FILL: &str = "BEGIN; SET LOCAL statement_timeout = 0; INSERT INTO message_search (message_id, terms) \
     SELECT gen_random_uuid(), ARRAY[1 + n % 50, CASE WHEN n % 1000 = 0 THEN 7000 ELSE 0 END, CASE WHEN n % 10 = 0 THEN 8000 ELSE 0 END] \
-    FROM generate_series(1, 60000) n; ANALYZE message_search";
+    FROM generate_series(1, 60000) n; ANALYZE message_search; COMMIT";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_search_on_postgres_uses_the_index_of_numbers_for_rare_and_common_words() {
