@@ -144,6 +144,8 @@ fn start(handler: Option<Handler>) -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments, handler) {
         Ok(code) => code,
+        // Whoever reads has enough, as `head -1` has: that is the end, and no failure.
+        Err(error) if is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
             ExitCode::from(if matches!(error, ImksError::Config(_)) { EXIT_CONFIG } else { EXIT_FAILED })
@@ -275,13 +277,26 @@ impl Options {
 
 /// Writes a line to standard output. A closed pipe is not an error.
 pub(crate) fn say(text: &str) -> ImksResult<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(ImksError::Io { context: "writing to standard output".into(), source: error })
-        }
-        _ => Ok(()),
+    match tell(text) {
+        Err(error) if is_unread(&error) => Ok(()),
+        told => told,
     }
+}
+
+/// Writes a line to standard output, for what goes on only as long as somebody reads it.
+///
+/// # Errors
+/// [`ImksError::Io`], also for a closed pipe: [`is_unread`] tells it, and the program ends quietly with it.
+pub(crate) fn tell(text: &str) -> ImksResult<()> {
+    let mut out = std::io::stdout().lock();
+    let told = writeln!(out, "{text}").and_then(|()| out.flush());
+    told.map_err(ImksError::io(STANDARD_OUTPUT))
+}
+
+/// Whether an error says that nobody reads standard output any more.
+pub(crate) fn is_unread(error: &ImksError) -> bool {
+    matches!(error, ImksError::Io { context, source }
+        if context == STANDARD_OUTPUT && source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Writes a line for people to standard error. Errors are ignored.
@@ -330,6 +345,8 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What fails when a line cannot be written.
+const STANDARD_OUTPUT: &str = "writing to standard output";
 /// The filter of the log of a tool where none is configured.
 const TOOL_FILTER: &str = "warn";
 const EXIT_FAILED: u8 = 1;
@@ -348,6 +365,14 @@ mod tests {
     #[test]
     fn the_command_line_has_no_contradictions() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn only_a_closed_standard_output_is_one_that_nobody_reads() {
+        let error = |context: &str, kind: std::io::ErrorKind| ImksError::io(context)(kind.into());
+        assert!(is_unread(&error(STANDARD_OUTPUT, std::io::ErrorKind::BrokenPipe)));
+        assert!(!is_unread(&error(STANDARD_OUTPUT, std::io::ErrorKind::StorageFull)));
+        assert!(!is_unread(&error("sending", std::io::ErrorKind::BrokenPipe)));
     }
 
     #[test]

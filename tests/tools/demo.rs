@@ -93,3 +93,11 @@ async fn an_address_in_use_says_which_option_helps() {
     assert_eq!(run(&["demo", "--pace=0"]).await.code, Some(2));
     assert_eq!(run(&["demo", "--name="]).await.code, Some(2), "nobody has no name");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_nobody_reads_any_further_it_ends_with_its_server_and_says_nothing() {
+    let demo = Program::start(&QUICK).is_read_no_further().await;
+    assert!(demo.stdout.contains("\"ready\""), "{}", demo.stdout);
+    assert_eq!((demo.code, &*demo.stderr), (Some(0), ""));
+    assert!(demo.left.is_empty(), "{:?}", demo.left);
+}

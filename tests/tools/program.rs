@@ -87,6 +87,16 @@ impl Program {
         self.signal("-HUP").await;
     }
 
+    /// What `head -1` does: it reads a line and goes.
+    pub(crate) async fn is_read_no_further(self) -> Ended {
+        let Self { mut child, mut stdout, mut stderr, mut said, temporary } = self;
+        let first = within(stdout.next_line()).await.unwrap().unwrap();
+        drop(stdout);
+        within(stderr.get_mut().read_to_string(&mut said)).await.unwrap();
+        let status = within(child.wait()).await.unwrap();
+        Ended { code: status.code(), stdout: first, stderr: said, left: left_in(&temporary) }
+    }
+
     async fn signal(&self, signal: &str) {
         let pid = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
@@ -118,11 +128,15 @@ impl Program {
             async { tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)) };
         within(reading).await.0.unwrap();
         let status: ExitStatus = within(self.child.wait()).await.unwrap();
-        let entries = std::fs::read_dir(self.temporary.path()).unwrap();
-        let files = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
-        let left = files.chain(processes_in(self.temporary.path())).collect();
-        Ended { code: status.code(), stdout: out, stderr: err, left }
+        Ended { code: status.code(), stdout: out, stderr: err, left: left_in(&self.temporary) }
     }
+}
+
+/// The files in a directory, and the processes that work there.
+fn left_in(directory: &TempDir) -> Vec<String> {
+    let entries = std::fs::read_dir(directory.path()).unwrap();
+    let files = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    files.chain(processes_in(directory.path())).collect()
 }
 
 /// The ids of the processes whose working directory is in a directory.

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::program::Program;
 use super::run::{imks, imks_with};
 use super::server::{Kind, TestServer};
 use super::terminal::Terminal;
@@ -80,4 +81,15 @@ async fn what_cannot_be_asked_is_refused_before_the_server_is_asked() {
     let user = imks(&["top", "http://u:hunter2@127.0.0.1:1", "--key", "imks_x"]).await;
     assert_eq!(user.code, Some(78), "{}", user.err);
     assert!(user.err.contains("no user") && !user.err.contains("hunter2"), "{}", user.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_nobody_reads_any_further_it_ends_and_says_nothing() {
+    let (server, url, key) = server().await;
+    for form in [&[][..], &["--json"]] {
+        let options = ["top", &*url, "--key", &key, "--count", "1000000", "--interval", "500ms"];
+        let top = Program::start(&[&options[..], form].concat()).is_read_no_further().await;
+        assert_eq!((top.code, &*top.stderr), (Some(0), ""), "{form:?}");
+    }
+    server.stop().await;
 }

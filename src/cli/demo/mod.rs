@@ -95,9 +95,11 @@ pub(super) async fn run(args: Args, config: &Config) -> ImksResult<ExitCode> {
         is_temporary: folder.is_some(),
         url: url.clone(),
     };
-    args.say(&ready, || ready.text())?;
-    let summary = Box::pin(args.perform(&url, &tokens, &mut signals)).await;
-    // The summary, or the failure, comes after the server has ended as well.
+    // A failure, such as that nobody reads this any more, comes after the server has ended as well, as the summary does.
+    let summary = match args.say(&ready, || ready.text()) {
+        Ok(()) => Box::pin(args.perform(&url, &tokens, &mut signals)).await,
+        Err(error) => Err(error),
+    };
     tokio::select! {
         drained = app.drain(drain) => drained?,
         () = signals.next() => return Err(ImksError::Timeout("ended by a second Ctrl-C, without a summary")),
@@ -149,7 +151,7 @@ impl Args {
     }
 
     fn say(&self, value: &impl Serialize, text: impl Fn() -> String) -> ImksResult<()> {
-        super::say(&if self.json { serde_json::to_string(value)? } else { text() })
+        super::tell(&if self.json { serde_json::to_string(value)? } else { text() })
     }
 }
 

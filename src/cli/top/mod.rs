@@ -73,6 +73,9 @@ async fn top(args: &Args) -> ImksResult<ExitCode> {
 
 /// Tells why the server did not answer. That is no error of the configuration of this program.
 fn refused(error: ImksError) -> ImksResult<ExitCode> {
+    if super::is_unread(&error) {
+        return Err(error);
+    }
     super::hint(&format!("imks: {}", terminal::causes(&error)));
     Ok(ExitCode::FAILURE)
 }
@@ -85,13 +88,13 @@ async fn print(args: &Args, server: &Server) -> ImksResult<ExitCode> {
         ticks.tick().await;
         table.take(server.sample().await?, now_micros());
         if args.json {
-            super::say(&view::json(&table, args.sort).to_string())?;
+            super::tell(&view::json(&table, args.sort).to_string())?;
             continue;
         }
         if sample == 0 {
-            super::say(&format!("imks top: {}", terminal::without_secrets(&args.url)))?;
+            super::tell(&format!("imks top: {}", terminal::without_secrets(&args.url)))?;
         }
-        view::lines(&table, args.sort, now_micros()).iter().try_for_each(|line| super::say(line))?;
+        view::lines(&table, args.sort, now_micros()).iter().try_for_each(|line| super::tell(line))?;
     }
     Ok(ExitCode::SUCCESS)
 }
