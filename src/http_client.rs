@@ -1,6 +1,7 @@
 //! Outgoing HTTP requests to addresses that the operator configured: one connection pool, a deadline and a size
 //! limit for each answer, and no redirects.
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,13 +40,24 @@ impl HttpClient {
         let trusting = trusting.map_err(|error| {
             ImksError::Config(format!("no certificates of the system to trust (SSL_CERT_FILE): {error}"))
         })?;
-        let connector = trusting.https_or_http().enable_http1().build();
+        Ok(Self::over(trusting.https_or_http().enable_http1().build()))
+    }
+
+    /// Creates a client that trusts what these settings of TLS say.
+    #[cfg(feature = "tools")]
+    pub fn trusting(mut tls: rustls::ClientConfig) -> Self {
+        // It speaks HTTP/1.1 and nothing else, which needs no name.
+        tls.alpn_protocols.clear();
+        Self::over(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build())
+    }
+
+    fn over(connector: HttpsConnector<HttpConnector>) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_IDLE_MAX)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(Self(client))
+        Self(client)
     }
 
     /// Sends a request and returns the answer, whatever its status is. `to` names the other side in errors and
@@ -60,14 +72,36 @@ impl HttpClient {
         request: Request<Full<Bytes>>,
         limits: Limits,
     ) -> ImksResult<Response<Bytes>> {
-        let exchange = async {
-            let answer = self.0.request(request).await.map_err(|error| failed(to, &error))?;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, limits.answer_bytes_max).collect().await;
-            let body = body.map_err(|error| failed(to, error.as_ref()))?.to_bytes();
-            Ok(Response::from_parts(head, body))
-        };
-        timeout(limits.deadline, Box::pin(exchange)).await.unwrap_or(Err(ImksError::Timeout(to)))
+        let answered = timeout(limits.deadline, Box::pin(self.exchange(request, limits))).await;
+        answered.map_err(|_| ImksError::Timeout(to))?.map_err(|error| failed(to, error.as_ref()))
+    }
+
+    /// Sends a request as [`HttpClient::send`] does, for somebody on the terminal, who is told the cause of a failure.
+    ///
+    /// # Errors
+    /// `Timeout` after the deadline; `Io` with `to` and the deepest cause if the other side cannot be reached, or if its
+    /// answer is larger than the limit.
+    #[cfg(feature = "tools")]
+    pub async fn ask(
+        &self,
+        to: &'static str,
+        request: Request<Full<Bytes>>,
+        limits: Limits,
+    ) -> ImksResult<Response<Bytes>> {
+        let answered = timeout(limits.deadline, Box::pin(self.exchange(request, limits))).await;
+        answered
+            .map_err(|_| ImksError::Timeout(to))?
+            .map_err(|error| ImksError::io(to)(std::io::Error::other(deepest(error.as_ref()).to_string())))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, Box<dyn Error + Send + Sync>> {
+        let (head, body) = self.0.request(request).await?.into_parts();
+        let body = Limited::new(body, limits.answer_bytes_max).collect().await?.to_bytes();
+        Ok(Response::from_parts(head, body))
     }
 }
 
@@ -101,13 +135,17 @@ impl std::fmt::Debug for HttpClient {
 }
 
 /// Logs the deepest cause, which names the problem ("connection refused"), and returns the error for the caller.
-fn failed(to: &'static str, error: &(dyn std::error::Error + 'static)) -> ImksError {
+fn failed(to: &'static str, error: &(dyn Error + 'static)) -> ImksError {
+    tracing::warn!(to, cause = %deepest(error), "an HTTP request failed");
+    ImksError::Unavailable(to)
+}
+
+fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    tracing::warn!(to, %cause, "an HTTP request failed");
-    ImksError::Unavailable(to)
+    cause
 }
 
 /// How long an unused connection stays open.

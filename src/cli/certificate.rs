@@ -12,6 +12,7 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
+use rustls::pki_types::ServerName;
 
 use crate::clock::{Micros, now_micros, rfc3339};
 use crate::{ImksError, ImksResult};
@@ -35,6 +36,12 @@ pub(super) struct Args {
 /// # Errors
 /// [`ImksError::Config`] for a name that is invalid in a certificate, or a file that is there already; [`ImksError::Io`].
 pub(super) fn run(args: &Args) -> ImksResult<()> {
+    if let Some(name) = args.names.iter().find(|name| !is_name(name)) {
+        let text = format!(
+            "{name:?} is no name or address of a server: write it as chat.example, *.chat.example or 192.0.2.7"
+        );
+        return Err(ImksError::Config(text));
+    }
     let (now, names) = (now_micros(), args.names.join(", "));
     let until = now.saturating_add(i64::from(args.days) * DAY_MICROS);
     let made = Made::new(&args.names, now, until).map_err(|error| ImksError::Config(error.to_string()))?;
@@ -65,6 +72,11 @@ pub(super) fn run(args: &Args) -> ImksResult<()> {
         super::say(&format!("{}  {what}", path.display()))?;
     }
     Ok(())
+}
+
+/// Whether clients can compare a server with this name: a name of the DNS, also for all below it, or an address.
+fn is_name(name: &str) -> bool {
+    ServerName::try_from(name.strip_prefix("*.").unwrap_or(name)).is_ok()
 }
 
 /// Writes a new file with the rights `mode`.

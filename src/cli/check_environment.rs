@@ -165,7 +165,7 @@ async fn database(config: &Config) -> Vec<String> {
 }
 
 async fn ping(config: &Config) -> ImksResult<Db> {
-    let db = Db::connect(&config.database).await?;
+    let db = Box::pin(Db::connect_at_once(&config.database)).await?;
     db.ping().await?;
     Ok(db)
 }

@@ -41,7 +41,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::application::{EventHandler, Handler};
-use crate::config::{Config, Flags, process_origins, unknown_variables};
+use crate::config::{Config, Flags, HEADING, process_origins, unknown_variables};
 use crate::telemetry::logging;
 use crate::{ImksError, ImksResult};
 
@@ -64,7 +64,7 @@ struct Arguments {
 #[derive(Debug, clap::Args)]
 struct Options {
     /// The configuration file, in TOML (IMKS_CONFIG)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = HEADING)]
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
@@ -373,6 +373,22 @@ mod tests {
         assert!(is_unread(&error(STANDARD_OUTPUT, std::io::ErrorKind::BrokenPipe)));
         assert!(!is_unread(&error(STANDARD_OUTPUT, std::io::ErrorKind::StorageFull)));
         assert!(!is_unread(&error("sending", std::io::ErrorKind::BrokenPipe)));
+    }
+
+    #[test]
+    #[cfg(feature = "tools")]
+    fn the_options_of_a_tool_stand_before_those_of_the_server() {
+        for name in ["bench", "doctor", "top", "prove", "certificate", "demo"] {
+            let mut command = Arguments::command();
+            command.build();
+            let help = command.find_subcommand_mut(name).unwrap().render_help().to_string();
+            let (own, server) = help.split_once(HEADING).unwrap();
+            for option in ["--config", "--listen", "--data-dir", "--core-url"] {
+                assert!(server.contains(&format!("{option} <")), "{name} {option}: {help}");
+                assert!(!own.contains(&format!("{option} <")), "{name} {option}: {help}");
+            }
+            assert!(own.contains("--help"), "{help}");
+        }
     }
 
     #[test]

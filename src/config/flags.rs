@@ -19,6 +19,7 @@ impl Args for Flags {
                 .long(option)
                 .help(format!("{} ({}) [default: {default}]", row.field.help, row.field.env))
                 .value_name("VALUE")
+                .help_heading(HEADING)
                 .global(true)
         }))
     }
@@ -40,6 +41,9 @@ impl FromArgMatches for Flags {
         Ok(())
     }
 }
+
+/// The heading of the options of a server in every help: below those of the subcommand itself.
+pub const HEADING: &str = "Configuration of the server";
 
 /// The keys and their options. Secrets have no option, because every user of the machine can read a command
 /// line.

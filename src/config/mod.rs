@@ -28,7 +28,7 @@ pub use cluster::{Cluster, ClusterAdapter};
 pub use field::Listing;
 pub use fields::fields;
 pub use first_page::FirstPage;
-pub use flags::Flags;
+pub use flags::{Flags, HEADING};
 pub use setting::Setting;
 pub use source::{load, process_origins, unknown_variables};
 

@@ -52,6 +52,7 @@ fn session(connected: Connected) -> Session {
     };
     Session {
         user_id: connected.user_id.to_string(),
+        username: connected.username.map(|name| name.to_string()).unwrap_or_default(),
         session_id: connected.session_id.map(|id| id.to_string()).unwrap_or_default(),
         socket_id: connected.socket_id,
         node: connected.node,

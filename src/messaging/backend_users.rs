@@ -1,6 +1,7 @@
 //! What back ends learn about users: their connections, presence and unread messages; and the purges that they order.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -29,6 +30,9 @@ struct Described {
     /// Nodes of an older version do not tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rtt_us: Option<i64>,
+    /// Nodes of an older version do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    username: Option<Arc<str>>,
 }
 
 /// Makes the sockets of a namespace describe themselves to other nodes.
@@ -41,6 +45,7 @@ pub(super) fn describe(builder: &mut NamespaceBuilder) {
             transport: socket.transport().name().to_owned(),
             client: session.client().cloned(),
             rtt_us: socket.rtt().and_then(|rtt| i64::try_from(rtt.as_micros()).ok()),
+            username: Some(Arc::clone(&session.identity().username)),
         })
     });
 }
@@ -50,6 +55,8 @@ pub(super) fn describe(builder: &mut NamespaceBuilder) {
 pub struct Connected {
     /// The user.
     pub user_id: Uuid,
+    /// The name that the user signed in with, if the node tells it.
+    pub username: Option<Arc<str>>,
     /// The session that the token belongs to.
     pub session_id: Option<Uuid>,
     /// The public id of the socket.
@@ -73,6 +80,7 @@ impl Connected {
         let described: Described = serde_json::from_value(socket.data().get(DESCRIBED)?.clone()).ok()?;
         Some(Self {
             user_id: described.user_id,
+            username: described.username,
             session_id: described.session_id,
             socket_id: socket.id().to_owned(),
             node: socket.node().to_string(),

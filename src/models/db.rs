@@ -77,11 +77,26 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Checks the form of the URL, without opening anything.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] for one that names no database that is known, or is malformed.
+    pub fn check_url(&self) -> ImksResult<()> {
+        match self.url.as_ref().map(Secret::expose) {
+            None => Ok(()),
+            Some(url) if is_postgres(url) => postgres::check_url(url),
+            Some(url) if is_sqlite(url) => SqliteConnectOptions::from_str(url).map(drop).map_err(invalid_url),
+            Some(_) => Err(ImksError::Config(
+                "the database URL must start with postgres:// or sqlite: (DATABASE_URL)".into(),
+            )),
+        }
+    }
+
     /// Returns the SQLite file that [`Db::connect`] would create, if it does not exist.
     pub fn missing_file(&self) -> Option<PathBuf> {
         let file = match self.url.as_ref().map(Secret::expose) {
             None => self.data_dir.join(SQLITE_FILE),
-            Some(url) if url.starts_with("sqlite:") && !url.contains(":memory:") => {
+            Some(url) if is_sqlite(url) && !url.contains(":memory:") => {
                 SqliteConnectOptions::from_str(url).ok()?.get_filename().to_owned()
             }
             Some(_) => return None,
@@ -174,23 +189,34 @@ macro_rules! transaction {
 pub(crate) use transaction;
 
 impl Db {
-    /// Opens the database that `config` names. Creates an SQLite file and its directory if missing.
+    /// Opens the database that `config` names. Creates an SQLite file and its directory if missing, and waits a few
+    /// seconds for a PostgreSQL server that is starting.
     ///
     /// # Errors
     /// [`ImksError::Config`] for a URL of an unknown database, [`ImksError::Io`] when the directory cannot be
     /// created, [`ImksError::Database`] when the database does not answer.
     pub async fn connect(config: &Config) -> ImksResult<Self> {
+        Box::pin(Self::open(config, START_WAIT)).await
+    }
+
+    /// Opens the database that `config` names as [`Db::connect`] does, and waits for no server that does not answer now.
+    ///
+    /// # Errors
+    /// Those of [`Db::connect`].
+    pub async fn connect_at_once(config: &Config) -> ImksResult<Self> {
+        Box::pin(Self::open(config, Duration::ZERO)).await
+    }
+
+    async fn open(config: &Config, patience: Duration) -> ImksResult<Self> {
+        config.check_url()?;
         match config.url.as_ref().map(Secret::expose) {
-            Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
-                Box::pin(PostgresPool::connect(url, config)).await.map(Self::Postgres)
+            Some(url) if is_postgres(url) => {
+                Box::pin(PostgresPool::connect(url, config, patience)).await.map(Self::Postgres)
             }
-            Some(url) if url.starts_with("sqlite:") => {
+            Some(url) => {
                 let options = SqliteConnectOptions::from_str(url).map_err(invalid_url)?;
                 Box::pin(sqlite::connect(options, url.contains(":memory:"), config)).await.map(Self::Sqlite)
             }
-            Some(_) => Err(ImksError::Config(
-                "the database URL must start with postgres:// or sqlite: (DATABASE_URL)".into(),
-            )),
             None => {
                 let file = config.data_dir.join(SQLITE_FILE);
                 let options = SqliteConnectOptions::new().filename(file);
@@ -309,6 +335,14 @@ pub(crate) async fn detached<T: Send + 'static>(
 /// Tasks that run to completion even if their caller is cancelled. The pools wait for their connections.
 static TASKS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+fn is_sqlite(url: &str) -> bool {
+    url.starts_with("sqlite:")
+}
+
 /// Hides the parser's own message, which may quote the URL and its password.
 fn invalid_url(_: sqlx::Error) -> ImksError {
     ImksError::Config("the database URL is malformed (DATABASE_URL)".into())
@@ -330,6 +364,8 @@ pub(crate) async fn sqlite_plan(sql: &str) -> Vec<String> {
     lines.into_iter().map(|(.., line)| line).collect()
 }
 
+/// How long a start waits for a PostgreSQL server that is itself starting.
+const START_WAIT: Duration = Duration::from_secs(5);
 const SQLITE_FILE: &str = "imks.db";
 static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrate/postgres");
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrate/sqlite");
@@ -351,6 +387,29 @@ mod tests {
         db.ping().await.unwrap();
         db.close().await;
         assert!(directory.path().join("new").join(SQLITE_FILE).exists());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_told_at_once_with_its_place_and_the_cause() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let url = format!("postgres://im:hunter2@{place}/x");
+        let config = Config { url: Some(url.into()), ..Config::default() };
+        let error = Db::connect_at_once(&config).await.unwrap_err();
+        let ImksError::DatabaseOpen { place: told, source: sqlx::Error::Io(cause) } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((told, cause.kind()), (format!("server {place}"), std::io::ErrorKind::ConnectionRefused));
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_one_is_refused_before_anything_is_opened() {
+        for url in ["postgres://h:99999/x", "mysql://h/x", "h"] {
+            let config = Config { url: Some(url.to_owned().into()), ..Config::default() };
+            assert!(matches!(config.check_url(), Err(ImksError::Config(_))), "{url}");
+        }
+        assert!(Config::default().check_url().is_ok());
     }
 
     #[tokio::test]

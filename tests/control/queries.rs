@@ -17,6 +17,7 @@ on_both! {
         assert_eq!(sessions["data"]["sessions"].as_array().unwrap().len(), 1, "{sessions}");
         assert_eq!((&session["user_id"], &session["transport"]), (&json!(user), &json!("websocket")));
         assert!(text(&session["peer"]).starts_with("127.0.0.1:") && session["connected_us"].as_i64() > Some(0));
+        assert_eq!(session["username"], "alice");
         assert_eq!(session["rtt_us"], 0, "there was no ping yet");
         let everybody = backend.grpc().await.get_sessions(GetSessionsRequest::default()).await.unwrap();
         assert_eq!(everybody.into_inner().sessions.len(), 2);

@@ -33,14 +33,25 @@ async fn a_certificate_for_development_is_trusted_by_who_trusts_its_authority_an
         let wary = imks(&["doctor", &url]).await;
         assert!(wary.code == Some(1) && wary.out.contains("self-signed"), "{}", wary.out);
     }
+    let older = directory.path().join("older");
+    assert_eq!(imks(&["certificate", "--dir", older.to_str().unwrap()]).await.code, Some(0));
+    let url = format!("https://localhost:{}", server.addr().port());
+    let other = imks(&["doctor", &url, "--ca", older.join("ca.pem").to_str().unwrap()]).await;
+    assert!(other.code == Some(1) && other.out.contains("belongs to this certificate"), "{}", other.out);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_name_that_no_certificate_can_have_is_refused() {
+async fn a_name_that_no_server_can_have_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x");
-    let refused = imks(&["certificate", "--dir", path.to_str().unwrap(), "--name", "münchen.example"]).await;
-    assert_eq!(refused.code, Some(78), "{}", refused.out);
+    for name in ["münchen.example", "a b", "", "https://a.example", "a.example:443", "*."] {
+        let refused = imks(&["certificate", "--dir", path.to_str().unwrap(), "--name", name]).await;
+        assert_eq!(refused.code, Some(78), "{name:?} {}", refused.out);
+        assert!(refused.err.contains("name"), "{name:?} {}", refused.err);
+    }
     assert!(!path.exists());
+    let names = ["--name", "*.chat.example", "--name", "2001:db8::1", "--name", "chat_1"];
+    let made = imks(&[&["certificate", "--dir", path.to_str().unwrap()][..], &names].concat()).await;
+    assert_eq!(made.code, Some(0), "{}", made.err);
 }

@@ -151,6 +151,7 @@ async fn plain_http_where_there_is_tls_and_a_wrong_path_are_told_once_with_the_r
     let wrong = imks(&["doctor", &format!("http://{}/wrong", server.addr()), "--json"]).await;
     assert_fault(&wrong, "http", "path");
     assert_eq!(status(&wrong.json(), "websocket"), "skipped");
+    assert_eq!(check(&wrong.json(), "websocket")["found"], "nothing of Socket.IO is at this path");
     server.stop().await;
 }
 
@@ -298,9 +299,21 @@ async fn a_database_without_tables_or_without_a_server_is_told() {
     assert_eq!(status(&ended.json(), "write"), "skipped");
     let away = imks(&["doctor", "--database", "postgres://im:hunter2@127.0.0.1:1/imks", "--json"]).await;
     assert_fault(&away, "reachable", "does not start");
+    let told = away.json();
+    let (found, took) =
+        (check(&told, "reachable")["found"].as_str().unwrap(), &check(&told, "reachable")["took_ms"]);
+    assert!(found.contains("127.0.0.1:1") && found.contains("Connection refused"), "{found}");
+    assert!(took.as_f64().unwrap() < 2_000.0, "nothing is waited for: {told}");
     assert!(!away.out.contains("hunter2"), "{}", away.out);
     let missing = imks(&["doctor", "--database", "sqlite:/nowhere/imks.db", "--json"]).await;
     assert_fault(&missing, "reachable", "no server has run");
+    let directory = tempfile::tempdir().unwrap();
+    let text = directory.path().join("imks.db");
+    std::fs::write(&text, "nothing of SQLite ".repeat(1_000)).unwrap();
+    let text = imks(&["doctor", "--database", &format!("sqlite:{}", text.display()), "--json"]).await;
+    assert_fault(&text, "reachable", "does not start");
+    let advice = check(&text.json(), "reachable")["do"].to_string();
+    assert!(advice.contains("the file of a server") && !advice.contains("pg_hba"), "{advice}");
 }
 
 #[tokio::test]
@@ -333,6 +346,10 @@ async fn a_command_line_without_a_server_is_refused_with_2() {
     assert_eq!(imks(&["doctor", "http://a", "--redis", "redis://a"]).await.code, Some(2));
     assert_eq!(imks(&["doctor", "http://a", "--origin", "not an origin"]).await.code, Some(2));
     assert_eq!(imks(&["doctor", "http://a", "--quic", "0"]).await.code, Some(2));
+    for option in [["--watch", "3s"], ["--channel", "general"]] {
+        let refused = imks(&[&["doctor", "http://a"][..], &option].concat()).await;
+        assert!(refused.code == Some(2) && refused.err.contains("--token"), "{option:?}: {}", refused.err);
+    }
 }
 
 #[tokio::test]
@@ -342,7 +359,10 @@ async fn an_address_that_is_none_is_refused_with_78_and_its_password_is_not_show
         &["doctor", "http://u:hunter2@127.0.0.1:1"],
         &["doctor", "--redis", "http://u:hunter2@cache:6379"],
         &["doctor", "--nats", "http://u:hunter2@broker:4222"],
+        &["doctor", "--nats", "foo"],
+        &["doctor", "--nats", ""],
         &["doctor", "--database", "mysql://u:hunter2@db/imks"],
+        &["doctor", "--database", "postgres://u:hunter2@db:99999/imks"],
     ] {
         let ended = imks(arguments).await;
         assert_eq!(ended.code, Some(78), "{arguments:?}: {}", ended.err);

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::faults::Certificates;
 use super::program::Program;
 use super::run::{imks, imks_with};
 use super::server::{Kind, TestServer};
@@ -27,7 +28,7 @@ async fn connections_are_shown_and_who_has_left_with_the_reason() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
     command.args(["top", &url, "--interval", "500ms"]).env_clear().env("IMKS_KEY", &key);
     let mut top = Terminal::start(command, 150, 20);
-    let screen = top.sees("1 connections: 1 websocket");
+    let screen = top.sees("1 connection: 1 websocket");
     assert!(screen.contains("127.0.0.1:") && screen.contains("USER"), "{screen}");
     drop(bob);
     let screen = top.sees("nobody is connected");
@@ -48,12 +49,15 @@ async fn without_a_terminal_one_sample_is_printed() {
     let ended = imks_with(&["top", &url], &[("IMKS_KEY", &key)], "").await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     let lines: Vec<&str> = ended.out.lines().collect();
-    assert_eq!(lines[..2], [format!("imks top: {url}").as_str(), "1 connections: 1 websocket"]);
+    assert!(lines.iter().any(|line| line.starts_with("bob ")), "people have names: {lines:?}");
+    assert_eq!(lines[..2], [format!("imks top: {url}").as_str(), "1 connection: 1 websocket"]);
     let json = imks(&["top", &url, "--key", &key, "--json", "--count", "2", "--interval", "500ms"]).await;
     let samples: Vec<Value> = json.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(samples.len(), 2);
     let session = &samples[0]["sessions"][0];
     assert_eq!((session["transport"].as_str(), session["returns"].as_i64()), (Some("websocket"), Some(0)));
+    assert_eq!(session["username"], "bob");
+    assert_eq!(session["user_id"].as_str().unwrap().len(), 36, "{session}");
     assert_eq!(session["rtt_us"], 0, "there was no ping yet");
     server.stop().await;
 }
@@ -91,5 +95,23 @@ async fn when_nobody_reads_any_further_it_ends_and_says_nothing() {
         let top = Program::start(&[&options[..], form].concat()).is_read_no_further().await;
         assert_eq!((top.code, &*top.stderr), (Some(0), ""), "{form:?}");
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_not_trusted_is_told_and_trusted_with_its_authority() {
+    let certificates = Certificates::new("localhost", 2120);
+    let server = TestServer::start_with(Kind::Sqlite, |config| {
+        (config.tls.cert, config.tls.key) = (Some(certificates.file("crt")), Some(certificates.file("key")));
+    })
+    .await;
+    let url = format!("https://localhost:{}", server.addr().port());
+    let directory = server.database().data_dir.to_str().unwrap().to_owned();
+    let key = imks(&["key", "add", "top", "--scope", "read", "--data-dir", &directory]).await.out;
+    let wary = imks(&["top", &url, "--key", key.trim()]).await;
+    assert!(wary.code == Some(1) && wary.err.contains("certificate"), "{:?} {}", wary.code, wary.err);
+    let ca = certificates.file("ca");
+    let trusting = imks(&["top", &url, "--key", key.trim(), "--ca", ca.to_str().unwrap()]).await;
+    assert!(trusting.code == Some(0) && trusting.out.contains("nobody is connected"), "{}", trusting.err);
     server.stop().await;
 }

@@ -9,6 +9,7 @@ use super::plan::{self, CLIENTS_MAX, EVENTS_MAX, MESSAGE_BYTES_MAX, Scenario, Tr
 use super::relay::Relay;
 use super::script::Script;
 use super::tokens;
+use crate::cli::terminal::text::counted;
 use crate::cli::terminal::{Trust, without_secrets};
 use crate::client::{Address, Tls};
 use crate::config::Setting;
@@ -272,20 +273,25 @@ impl Args {
     /// Returns the line that says what is done.
     pub(super) fn first_line(&self) -> String {
         let (scenario, place, transport) = (self.scenario.name(), self.place(), self.transport.name());
-        let clients = self.clients();
+        let clients = counted(self.clients() as u64, "client", "clients");
         if let (Scenario::File(file), Some(script)) = (&self.scenario, &self.script) {
-            let (file, phases) = (file.display(), script.phases.len());
-            return format!("imks bench: {file} on {place}, {clients} clients, {phases} phases, {transport}");
+            let phases = counted(script.phases.len() as u64, "phase", "phases");
+            return format!("imks bench: {} on {place}, {clients}, {phases}, {transport}", file.display());
         }
-        let what = if self.scenario == Scenario::Connect { "connections" } else { "messages" };
-        let messages = self.messages().map_or(what.into(), |messages| format!("{messages} {what} each"));
+        let (one, several) = match self.scenario {
+            Scenario::Connect => ("connection", "connections"),
+            _ => ("message", "messages"),
+        };
+        let messages = self.messages();
+        let messages =
+            messages.map_or(several.into(), |count| format!("{} each", counted(count, one, several)));
         let warm_up = self.warm_up.map(|time| format!(" after {}", time.show())).unwrap_or_default();
         let time = self.duration.map(|time| format!(" for {}{warm_up}", time.show())).unwrap_or_default();
         let bytes = match self.has_one_size() {
-            true => format!(" of {} bytes", self.message_size()),
+            true => format!(" of {}", counted(self.message_size() as u64, "byte", "bytes")),
             false => String::new(),
         };
-        format!("imks bench: {scenario} on {place}, {clients} clients, {messages}{bytes}{time}, {transport}")
+        format!("imks bench: {scenario} on {place}, {clients}, {messages}{bytes}{time}, {transport}")
     }
 
     /// Returns the server without what may be secret in its address.
@@ -460,6 +466,8 @@ mod tests {
             echo,
             "imks bench: echo on http://a:1, 10 clients, 5 messages each of 1024 bytes for 30s, websocket"
         );
+        let least = line(&["http://a:1", "--clients=1", "--messages=1", "--message-size=1"]);
+        assert_eq!(least, "imks bench: echo on http://a:1, 1 client, 1 message each of 1 byte, websocket");
         let connect = line(&["http://a:1", "--scenario=connect"]);
         assert_eq!(connect, "imks bench: connect on http://a:1, 10 clients, 100 connections each, websocket");
     }

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use super::run::{Outcome, Run};
 use super::summary::Faults;
-use crate::cli::bench::failure::failed;
 use crate::error::Cause;
 use crate::{ImksError, ImksResult};
 
@@ -25,7 +24,7 @@ pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
     let (sent, connected) = run.meter.counts();
     match run.crowd.links.last_error() {
         Some(error) if connected == 0 => {
-            return Err(failed(format!("connecting to {}", run.crowd.place()), error));
+            return Err(run.crowd.not_one("connecting to", error));
         }
         _ => {}
     }
@@ -35,7 +34,7 @@ pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
 
 async fn connect_all(run: &Run, index: usize, start: Instant) {
     let mut sent = 0;
-    while run.plan.has_more(sent) && !run.stop.is_cancelled() {
+    while run.plan.has_more((index, run.plan.clients), sent) && !run.stop.is_cancelled() {
         let due = run.plan.due(start, index, run.plan.clients, sent);
         if let Some(due) = due {
             tokio::select! {

@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::failure::failed;
+use super::failure::{advice, failed};
 use super::histogram::Histogram;
 use super::plan::Transport;
 use super::summary::Connections;
-use crate::ImksResult;
 use crate::cli::terminal::without_secrets;
 use crate::client::{
     Client, ClientBuilder, ClientError, ClientEvent, DisconnectReason, Overflow, Reconnect, Socket, Tls,
     TransportKind,
 };
+use crate::{ImksError, ImksResult};
 
 /// How the clients of a run reach the server.
 #[derive(Debug)]
@@ -95,6 +95,13 @@ impl Crowd {
         without_secrets(&self.url)
     }
 
+    /// Returns the error for a run in which not one client could connect. `what` stands before the place.
+    pub(in crate::cli) fn not_one(&self, what: &str, error: ClientError) -> ImksError {
+        let advice = advice(&error).filter(|_| self.tokens.is_empty());
+        let advice = advice.map(|text| format!(" ({text})")).unwrap_or_default();
+        failed(format!("{what} {}{advice}", self.place()), error)
+    }
+
     /// Connects one client, and calls `prepare` with its socket before it joins.
     ///
     /// # Errors
@@ -140,7 +147,7 @@ impl Crowd {
         let members: Vec<Member> = joined.into_iter().filter_map(|(_, member)| member.ok()).collect();
         match self.links.last_error() {
             Some(error) if members.is_empty() => {
-                Err(failed(format!("joining {} at {}", self.namespace, self.place()), error))
+                Err(self.not_one(&format!("joining {} at", self.namespace), error))
             }
             _ => Ok(members),
         }

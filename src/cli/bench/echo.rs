@@ -11,6 +11,7 @@ use super::crowd::Member;
 use super::plan::is_text;
 use super::run::{Outcome, Run};
 use super::summary::Faults;
+use crate::cli::terminal::text::counted;
 use crate::client::{ClientError, ClientResult};
 use crate::error::Cause;
 use crate::{ImksError, ImksResult};
@@ -21,6 +22,8 @@ struct Answers {
     lost: u64,
     unsure: u64,
     wrong: u64,
+    /// Those of `wrong` with which imks says that it does not know the event.
+    unknown: u64,
     out_of_order: u64,
     latest: u64,
 }
@@ -36,7 +39,7 @@ struct Asked {
 
 pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
     let members = run.crowd.join_all(run.plan.clients, &run.stop, |_, _| {}).await?;
-    run.progress.line(&format!("{} clients have joined", members.len()));
+    run.progress.line(&counted(members.len() as u64, "client has joined", "clients have joined"));
     let (start, count) = (run.begin(), members.len());
     let asking = members.into_iter().enumerate().map(|(index, member)| {
         let run = run.clone();
@@ -49,6 +52,7 @@ pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
         sum.lost += answers.lost;
         sum.unsure += answers.unsure;
         sum.wrong += answers.wrong;
+        sum.unknown += answers.unknown;
         sum.out_of_order += answers.out_of_order;
     }
     let faults = Faults {
@@ -63,6 +67,7 @@ pub(super) async fn run(run: &Arc<Run>) -> ImksResult<Outcome> {
         notes
             .push("order: with one event under way (--window 1) there is nothing to get out of order".into());
     }
+    notes.extend((sum.unknown > 0).then(|| UNKNOWN.to_owned()));
     Ok(Outcome { faults, notes, ..Outcome::default() })
 }
 
@@ -72,8 +77,9 @@ async fn ask_all(run: &Run, member: &Member, (index, count): (usize, usize), sta
     // It stays the same until the next event is sent: answers that come meanwhile begin no new wait.
     let mut waiting = None;
     loop {
-        let may_send =
-            run.plan.has_more(sent) && !run.stop.is_cancelled() && under_way.len() < run.plan.window;
+        let may_send = run.plan.has_more((index, count), sent)
+            && !run.stop.is_cancelled()
+            && under_way.len() < run.plan.window;
         if !may_send && under_way.is_empty() {
             break;
         }
@@ -126,6 +132,7 @@ fn note(run: &Run, member: &Member, answers: &mut Answers, asked: Asked) {
         Ok(answer) => {
             run.meter.record(now, now.saturating_duration_since(asked.due));
             answers.wrong += u64::from(!is_echo(&answer, asked.number, run.plan.message_bytes));
+            answers.unknown += u64::from(answer["error"]["code"] == "unknown_event");
             answers.out_of_order += u64::from(asked.number < answers.latest);
             answers.latest = answers.latest.max(asked.number);
         }
@@ -143,6 +150,10 @@ fn is_echo(answer: &Value, number: u64, bytes: usize) -> bool {
     let first = answer.as_array().and_then(|all| all.first()).unwrap_or(answer);
     first.as_str().is_some_and(|text| is_text(text, number, bytes))
 }
+
+/// What a server of imks is not: one with a handler of `echo`.
+const UNKNOWN: &str = "the server answered `echo` with unknown_event, as imks itself does: measure imks with --scenario chat \
+     --development, or give it an application that answers `echo` as --help says";
 
 #[cfg(test)]
 mod tests {

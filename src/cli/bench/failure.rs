@@ -10,6 +10,14 @@ pub(in crate::cli) fn failed(what: impl Into<String>, error: ClientError) -> Imk
     ImksError::Io { context: what.into(), source: std::io::Error::other(causes(&error)) }
 }
 
+/// Returns what to do about a refusal; nothing for other failures, and where nobody here can know.
+pub(in crate::cli) fn advice(error: &ClientError) -> Option<&'static str> {
+    let ClientError::Refused(refusal) = error else { return None };
+    (refusal.code() == Some("unauthenticated")).then_some(
+        "give --token or --token-file, or for an imks whose database is on this machine --development with its --data-dir",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -22,5 +30,18 @@ mod tests {
         let refusal = Refusal { message: "no\u{1b}[2J\nway".into(), data: serde_json::Value::Null };
         let error = failed("joining", ClientError::Refused(Arc::new(refusal)));
         assert_eq!(crate::cli::with_causes(&error), "io: joining: refused: no[2J way");
+    }
+
+    #[test]
+    fn only_who_lacks_a_good_token_is_told_how_to_give_one() {
+        let refused = |code: &str| {
+            let data = serde_json::json!({ "code": code });
+            ClientError::Refused(Arc::new(Refusal { message: "no".into(), data }))
+        };
+        assert!(advice(&refused("unauthenticated")).unwrap().contains("--development"));
+        assert_eq!(
+            (advice(&refused("rate_limited")), advice(&ClientError::Timeout("joining"))),
+            (None, None)
+        );
     }
 }

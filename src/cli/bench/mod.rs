@@ -27,6 +27,7 @@ mod timeline;
 mod tokens;
 
 use std::convert::Infallible;
+use std::fs::OpenOptions;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +63,7 @@ pub(super) async fn run(mut args: Args, config: &Config) -> ImksResult<ExitCode>
         args.script = Some(Arc::new(Script::read(file)?));
     }
     args.confirm()?;
+    args.check_report()?;
     let asked = interrupts::listen().await?;
     raise_file_limit();
     let progress = Progress::new();
@@ -140,6 +142,7 @@ impl Args {
             messages: self.messages(),
             message_bytes: self.message_size(),
             rate: self.rate,
+            time: self.duration.map(|duration| duration + self.warm_up.unwrap_or_default()),
             window: self.window(),
             patience: self.patience,
         };
@@ -199,6 +202,14 @@ impl Args {
         }
     }
 
+    /// Creates the file of the report: that it cannot be written is told before the run and not after it.
+    fn check_report(&self) -> ImksResult<()> {
+        let Some(file) = &self.report else { return Ok(()) };
+        // What is there from an earlier run stays until there is something new.
+        let opened = OpenOptions::new().append(true).create(true).open(file);
+        opened.map(drop).map_err(ImksError::io(format!("writing the report {}", file.display())))
+    }
+
     /// Prints the findings before it writes the report: a file that cannot be written takes nothing away.
     fn print(&self, summary: &Summary) -> ImksResult<()> {
         super::say(&match () {
@@ -208,7 +219,7 @@ impl Args {
         })?;
         let Some(file) = &self.report else { return Ok(()) };
         let writing = std::fs::write(file, html::page(summary));
-        writing.map_err(ImksError::io(format!("writing {}", file.display())))
+        writing.map_err(ImksError::io(format!("writing the report {}", file.display())))
     }
 }
 

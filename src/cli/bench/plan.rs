@@ -103,6 +103,8 @@ pub(crate) struct Plan {
     pub(crate) message_bytes: usize,
     /// Events per second of all senders together; `None` for as many as the window allows.
     pub(crate) rate: Option<f64>,
+    /// How long events of a rate are due, from the start on; `None` if only their number ends them.
+    pub(crate) time: Option<Duration>,
     /// How many events a sender may have under way.
     pub(crate) window: usize,
     /// How long an answer or a delivery may take.
@@ -110,9 +112,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Whether a sender that has sent `sent` events has more to send.
-    pub(crate) fn has_more(&self, sent: u64) -> bool {
-        self.messages.is_none_or(|messages| sent < messages)
+    /// Whether a sender, as one of so many, that has sent `sent` events has more to send. What would be due when the time is
+    /// over belongs to the next moment, which nobody measures.
+    pub(crate) fn has_more(&self, sender: (usize, usize), sent: u64) -> bool {
+        let is_due = |(rate, time)| after(rate, sender, sent) < time;
+        self.messages.is_none_or(|messages| sent < messages) && self.rate.zip(self.time).is_none_or(is_due)
     }
 
     /// Returns when a sender's event number `sent`, from 0, is due; `None` for at once. The events of `senders` are
@@ -132,9 +136,14 @@ impl Plan {
 
 /// Returns when what a sender does is due, the first thing with `done` 0, if all `senders` together do `rate` things per
 /// second. What is due later than anybody waits is due in a year: a rate that is too low is not one without a limit.
-pub(super) fn due(start: Instant, rate: f64, (sender, senders): (usize, usize), done: u64) -> Instant {
+pub(super) fn due(start: Instant, rate: f64, sender: (usize, usize), done: u64) -> Instant {
+    start + after(rate, sender, done)
+}
+
+/// Returns how long after the start something is due.
+fn after(rate: f64, (sender, senders): (usize, usize), done: u64) -> Duration {
     let before = done as f64 * senders as f64 + sender as f64;
-    start + Duration::try_from_secs_f64(before / rate).map_or(FAR, |after| after.min(FAR))
+    Duration::try_from_secs_f64(before / rate).map_or(FAR, |after| after.min(FAR))
 }
 
 /// Whether this is the text of the event with a number, of this size.
@@ -208,6 +217,7 @@ mod tests {
             messages: Some(3),
             message_bytes: 20,
             rate: Some(10.0),
+            time: None,
             window: 1,
             patience: Duration::from_secs(10),
         }
@@ -219,6 +229,21 @@ mod tests {
         let due = |sender, sent| (plan().due(start, sender, 4, sent).unwrap() - start).as_millis();
         assert_eq!([due(0, 0), due(1, 0), due(3, 0), due(0, 1), due(3, 2)], [0, 100, 300, 400, 1_100]);
         assert_eq!(Plan { rate: None, ..plan() }.due(start, 0, 4, 7), None);
+    }
+
+    #[test]
+    fn a_rate_and_a_time_make_exactly_so_many_events() {
+        for (rate, seconds, senders, events) in
+            [(20.0, 3, 1, 60), (20.0, 3, 7, 60), (0.1, 5, 2, 1), (3.0, 2, 4, 6)]
+        {
+            let time = Some(Duration::from_secs(seconds));
+            let plan = Plan { messages: None, rate: Some(rate), time, ..plan() };
+            let sent = |sender| (0..1_000).take_while(|sent| plan.has_more((sender, senders), *sent)).count();
+            assert_eq!((0..senders).map(sent).sum::<usize>(), events, "{rate} per second, {seconds} s");
+        }
+        assert!(plan().has_more((3, 4), 2) && !plan().has_more((0, 4), 3));
+        let free = Plan { rate: None, messages: None, time: Some(Duration::ZERO), ..plan() };
+        assert!(free.has_more((0, 1), 1_000), "without a rate only the clock ends it");
     }
 
     #[test]

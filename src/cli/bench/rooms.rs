@@ -14,6 +14,7 @@ use super::fanout::{Counts, Room};
 use super::plan::number;
 use super::run::{Outcome, Run};
 use super::summary::Faults;
+use crate::cli::terminal::text::counted;
 use crate::client::{ClientError, ClientEvent, DisconnectReason, Events, nonce};
 use crate::error::Cause;
 use crate::{ImksError, ImksResult};
@@ -29,7 +30,7 @@ struct Place {
 /// Runs with rooms of `size` members. Who is left over makes up a smaller room.
 pub(super) async fn run(run: &Arc<Run>, size: usize) -> ImksResult<Outcome> {
     let members = run.crowd.join_all(run.plan.clients, &run.stop, |_, _| {}).await?;
-    run.progress.line(&format!("{} clients have joined", members.len()));
+    run.progress.line(&counted(members.len() as u64, "client has joined", "clients have joined"));
     let (mut members, prefix) = (members.into_iter().peekable(), nonce());
     let (mut rooms, mut tasks) = (Vec::new(), Vec::new());
     while members.peek().is_some() && !run.stop.is_cancelled() {
@@ -126,7 +127,7 @@ async fn speak(
     loop {
         place.room.lock().expire(Instant::now(), run.plan.patience);
         let under_way = place.room.lock().under_way();
-        let has_more = run.plan.has_more(sent) && !run.stop.is_cancelled();
+        let has_more = run.plan.has_more((index, senders), sent) && !run.stop.is_cancelled();
         if !has_more && under_way == 0 {
             break;
         }

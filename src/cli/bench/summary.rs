@@ -9,6 +9,7 @@ use super::histogram::Percentiles;
 use super::phase::PhaseSummary;
 use super::picture::{picture, short};
 use super::timeline::Point;
+use crate::cli::terminal::text::counted;
 
 /// The findings of a run. A number that is absent was not measured, and `notes` says why.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -152,13 +153,14 @@ impl Summary {
             (false, _) => "clean",
         };
         let early = if self.is_interrupted { ", ended early" } else { "" };
-        let bytes = self.message_bytes.map_or(String::new(), |bytes| format!(", {bytes} bytes"));
+        let bytes = self.message_bytes.map(|bytes| format!(", {}", counted(bytes as u64, "byte", "bytes")));
         format!(
-            "{scenario} on {url}: {verdict}{early}\n  {clients} clients{bytes}, {transport}: {sent} sent, \
+            "{scenario} on {url}: {verdict}{early}\n  {clients}{bytes}, {transport}: {sent} sent, \
              {completed} {unit} in {seconds} s, {rate} per second\n",
             scenario = self.scenario,
             url = self.url,
-            clients = self.clients,
+            clients = counted(self.clients as u64, "client", "clients"),
+            bytes = bytes.unwrap_or_default(),
             transport = self.transport,
             sent = self.sent,
             completed = self.completed,
@@ -252,8 +254,9 @@ impl PhaseSummary {
     fn text(&self) -> String {
         let Self { name, seconds, rounds, failed_rounds, completed, per_second, latency_ms } = self;
         let [seconds, rate] = [*seconds, *per_second].map(short);
+        let rounds = counted(*rounds, "round", "rounds");
         format!(
-            "{name}: {rounds} rounds in {seconds} s, {failed_rounds} failed; {completed} answers, {rate} per second, {}",
+            "{name}: {rounds} in {seconds} s, {failed_rounds} failed; {completed} answers, {rate} per second, {}",
             percentiles(*latency_ms)
         )
     }

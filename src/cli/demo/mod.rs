@@ -15,6 +15,7 @@ use self::people::{People, Seen};
 use self::script::{LINES, PEOPLE};
 use super::prove::world::Folder;
 use super::serve::Signals;
+use super::terminal::text::counted;
 use crate::app::App;
 use crate::config::{Config, Setting};
 use crate::socket::admin::hash_password;
@@ -241,8 +242,12 @@ impl Summary {
     fn text(&self) -> String {
         let Self { seconds, messages, replies, reactions, reads, failures } = self;
         format!(
-            "\nimks demo: {messages} messages ({replies} replies), {reactions} reactions, {reads} reads in \
-             {seconds:.0} s; {failures} failures"
+            "\nimks demo: {} ({}), {}, {} in {seconds:.0} s; {}",
+            counted(*messages, "message", "messages"),
+            counted(*replies, "reply", "replies"),
+            counted(*reactions, "reaction", "reactions"),
+            counted(*reads, "read", "reads"),
+            counted(*failures, "failure", "failures")
         )
     }
 }

@@ -86,8 +86,12 @@ fn certificate_problem(host: &str, problem: &CertificateError) -> (String, Strin
             format!("connect by a name that it has, or get one for {host}; a proxy may show its default one"),
         ),
         E::UnknownIssuer => (
-            "nobody whom this machine trusts has signed it: it is self-signed, of an own authority, or the intermediate certificates are missing".into(),
+            "nobody whom this machine trusts has signed it: it is self-signed, of an authority of your own, or the intermediate certificates are missing".into(),
             "give the server the full chain (fullchain.pem), or name the authority with --ca FILE".into(),
+        ),
+        E::BadSignature => (
+            "an authority of that name is trusted, and it has another key than the one that has signed this certificate".into(),
+            "use the ca.pem that belongs to this certificate: one that was made before has the same name and another key".into(),
         ),
         E::Revoked => ("the certificate was revoked".into(), "get a new one".into()),
         other => (format!("the certificate cannot be trusted: {other:?}"), "get another certificate".into()),
@@ -139,9 +143,14 @@ pub(super) fn handshake(status: u16, location: Option<&str>, body: &str) -> Faul
     Fault::new(found, means, todo)
 }
 
-/// Whether an answer to the first polling request says that every request to this address is in vain.
-pub(super) fn is_misplaced(status: u16, body: &str) -> bool {
-    matches!(status, 301..=308 | 404) || (status == 400 && wants_tls(body))
+/// Returns why every other request to this address is in vain, if an answer to the first polling request says so.
+pub(super) fn misplaced(status: u16, body: &str) -> Option<&'static str> {
+    match status {
+        404 => Some("nothing of Socket.IO is at this path"),
+        301..=308 => Some("there is another address to use, see the line `http`"),
+        400 if wants_tls(body) => Some("the address needs https:// or wss://, see the line `http`"),
+        _ => None,
+    }
 }
 
 /// Whether a server says that it got plain HTTP where it speaks TLS: imks, nginx, Go or Apache.
@@ -323,6 +332,7 @@ mod tests {
         assert!(told(CertificateError::Expired).means.contains("expired"));
         assert!(told(CertificateError::NotValidForName).means.contains("other names than chat.example"));
         assert!(told(CertificateError::UnknownIssuer).todo.contains("--ca"));
+        assert!(told(CertificateError::BadSignature).todo.contains("ca.pem that belongs to"));
         assert!(told(CertificateError::Expired).found.contains("for localhost"));
     }
 
@@ -337,11 +347,12 @@ mod tests {
             "Client sent an HTTP request to an HTTPS server.",
         ] {
             assert!(
-                handshake(400, None, told).todo.contains("https://") && is_misplaced(400, told),
+                handshake(400, None, told).todo.contains("https://") && misplaced(400, told).is_some(),
                 "{told}"
             );
         }
-        assert!(is_misplaced(404, "") && !is_misplaced(400, "") && !is_misplaced(502, ""));
+        assert!(misplaced(404, "").unwrap().contains("this path"));
+        assert_eq!((misplaced(400, ""), misplaced(502, "")), (None, None));
         assert!(polling(400, r#"{"code":1,"message":"Session ID unknown"}"#).todo.contains("sticky"));
     }
 

@@ -15,6 +15,7 @@ use super::report::{Fault, Outcome};
 use super::{ANSWER_MAX, Doctor, advice, in_vain};
 use crate::bus::Pipe;
 use crate::cli::terminal;
+use crate::cli::terminal::text::counted;
 use crate::node::NodeId;
 use crate::socket::adapter::{nats as nats_adapter, redis as redis_adapter};
 use crate::{ImksError, ImksResult};
@@ -214,7 +215,10 @@ async fn nodes(client: &Client, prefix: &str) -> (Option<BTreeMap<String, usize>
         Ok(channels) => {
             let nodes = by_prefix(&channels);
             let here = nodes.get(prefix).copied().unwrap_or_default();
-            let text = format!("{here} nodes of the cluster {prefix} are connected");
+            let text = match here {
+                1 => format!("1 node of the cluster {prefix} is connected"),
+                _ => format!("{here} nodes of the cluster {prefix} are connected"),
+            };
             (Some(nodes), Outcome::Good(text))
         }
         Err(error) => {
@@ -245,7 +249,7 @@ fn others(nodes: &BTreeMap<String, usize>, prefix: &str) -> Outcome {
     let others: Vec<String> = nodes
         .iter()
         .filter(|(name, _)| *name != prefix)
-        .map(|(name, count)| format!("{name} ({count} nodes)"))
+        .map(|(name, count)| format!("{name} ({})", counted(*count as u64, "node", "nodes")))
         .collect();
     let is_here = nodes.contains_key(prefix);
     match (others.is_empty(), is_here) {
@@ -263,12 +267,13 @@ fn others(nodes: &BTreeMap<String, usize>, prefix: &str) -> Outcome {
 
 /// Reads the addresses of NATS servers.
 fn nats_servers(urls: &str) -> ImksResult<Vec<ServerAddr>> {
-    let servers: Result<Vec<ServerAddr>, _> = urls.split(',').map(|url| url.trim().parse()).collect();
-    let wrong = || ImksError::Config("--nats must be addresses with nats:// or tls://".into());
-    match servers {
-        Ok(servers) if !servers.iter().any(ServerAddr::is_websocket) => Ok(servers),
-        _ => Err(wrong()),
-    }
+    let one = |url: &str| -> Option<ServerAddr> {
+        // The library takes any word for a host.
+        let (scheme, place) = url.split_once("://")?;
+        (matches!(scheme, "nats" | "tls") && !place.is_empty()).then(|| url.parse().ok()).flatten()
+    };
+    let servers: Option<Vec<ServerAddr>> = urls.split(',').map(|url| one(url.trim())).collect();
+    servers.ok_or_else(|| ImksError::Config("--nats must be addresses with nats:// or tls://".into()))
 }
 
 /// Connects for a question, and returns the version.
@@ -307,7 +312,10 @@ mod tests {
         for url in ["redis://cache", "redis://u:p@cache:6380", "redis-cluster://a:1"] {
             assert!(redis_config(url).is_ok(), "{url}");
         }
-        assert!(nats_servers("nats://a,tls://b:1").is_ok() && nats_servers("http://a").is_err());
+        assert!(nats_servers("nats://a, tls://b:1").is_ok());
+        for wrong in ["http://a", "foo", "", "nats://", "nats://a,b", "nats://a:99999", "ws://a"] {
+            assert!(nats_servers(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

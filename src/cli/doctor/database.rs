@@ -10,11 +10,18 @@ use crate::models::db::Config;
 use crate::{ImksError, ImksResult};
 
 /// Examines a database: `postgres://…` or `sqlite:PATH`.
+///
+/// # Errors
+/// [`ImksError::Config`] for an address that cannot be one.
 pub(super) async fn examine(doctor: &mut Doctor, url: &str) -> ImksResult<()> {
     if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
         return Err(ImksError::Config("--database must be an address with postgres:// or sqlite:".into()));
     }
     let config = Config { url: Some(url.to_owned().into()), ..Config::default() };
+    let of_form = config.check_url();
+    of_form.map_err(|_| {
+        ImksError::Config("--database is no address of a database: check host and port".into())
+    })?;
     let Some(db) = doctor.check("reachable", connect(&config)).await? else {
         return doctor.skip(&["version", "migrations", "write"], "there is no connection");
     };
@@ -38,7 +45,7 @@ async fn connect(config: &Config) -> (Option<Db>, Outcome) {
         return (None, Outcome::Failed(fault));
     }
     let opening = async {
-        let db = Box::pin(Db::connect(config)).await?;
+        let db = Box::pin(Db::connect_at_once(config)).await?;
         let answered = db.ping().await?;
         Ok::<_, ImksError>((db, answered))
     };
@@ -47,9 +54,23 @@ async fn connect(config: &Config) -> (Option<Db>, Outcome) {
             let text = format!("{}, answers in {:.1} ms", db.describe(), answered.as_secs_f64() * 1_000.0);
             (Some(db), Outcome::Good(text))
         }
-        Ok(Err(error)) => (None, Outcome::Failed(unreachable(&terminal::causes(&error)))),
-        Err(_) => (None, Outcome::Failed(unreachable("no answer within 10 s"))),
+        Ok(Err(error)) => (None, Outcome::Failed(unopened(config, &terminal::causes(&error)))),
+        Err(_) => (None, Outcome::Failed(unopened(config, "no answer within 10 s"))),
     }
+}
+
+/// Returns the fault of a server that is not reached, or of a file that is not opened.
+fn unopened(config: &Config, found: &str) -> Fault {
+    let is_file = config.url.as_ref().is_some_and(|url| url.expose().starts_with("sqlite:"));
+    if !is_file {
+        return unreachable(found);
+    }
+    Fault::new(
+        found,
+        "a server with this DATABASE_URL does not start",
+        "check that this is the file of a server (imks.db in its --data-dir), that it may be read and written here, and that \
+         it is whole: a damaged one is restored from a backup",
+    )
 }
 
 fn unreachable(found: &str) -> Fault {

@@ -55,8 +55,8 @@ pub(super) struct Handshake {
 pub(super) enum First {
     /// A server of Engine.IO.
     Open(Handshake),
-    /// Another address than that of a server: other requests to it would only say so again.
-    Misplaced,
+    /// Another address than that of a server: other requests to it would only say so again. The text says what is known.
+    Misplaced(&'static str),
 }
 
 /// Sends one request on a connection of its own.
@@ -115,7 +115,7 @@ pub(super) async fn handshake(route: &Route) -> (Option<First>, Outcome) {
         }
         _ => {
             let (status, location) = (answer.status.as_u16(), answer.header(header::LOCATION));
-            let first = advice::is_misplaced(status, &answer.body).then_some(First::Misplaced);
+            let first = advice::misplaced(status, &answer.body).map(First::Misplaced);
             (first, Outcome::Failed(advice::handshake(status, location, &answer.body)))
         }
     }

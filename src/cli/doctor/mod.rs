@@ -48,7 +48,7 @@ pub(super) struct Args {
     #[arg(long, env = "IMKS_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A channel, by name or id, to send three messages to, which are deleted at once
-    #[arg(long)]
+    #[arg(long, requires = "token")]
     channel: Option<String>,
     /// The origin of a web page that must be able to connect, for example `https://chat.example`
     #[arg(long, value_parser = origin_of)]
@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PORT", requires = "url", value_parser = clap::value_parser!(u16).range(1..))]
     quic: Option<u16>,
     /// Also keep a connection open for so long, to see whether it is cut
-    #[arg(long, value_name = "TIME", value_parser = Duration::parse)]
+    #[arg(long, value_name = "TIME", requires = "token", value_parser = Duration::parse)]
     watch: Option<Duration>,
     /// A file with certificates to trust too, in PEM
     #[arg(long, value_name = "FILE")]
@@ -157,7 +157,7 @@ impl Doctor {
         match (self.is_json, is_whole) {
             (true, _) => super::say(&json.to_string())?,
             (false, true) => super::say(&self.report.summary())?,
-            (false, false) => super::say(&format!("Interrupted. So far: {}", self.report.summary()))?,
+            (false, false) => super::say(&self.report.summary_so_far())?,
         }
         Ok(match (is_whole, self.report.is_well()) {
             (false, _) => ExitCode::from(terminal::EXIT_INTERRUPTED),

@@ -16,6 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::report::{Fault, Outcome};
 use super::{ANSWER_MAX, advice};
+use crate::cli::terminal::text::counted;
 use crate::client::{Address, Tls};
 
 /// Looks up the name of a server.
@@ -124,11 +125,14 @@ pub(super) async fn secure(
     let Some((text, days)) = chain.first().and_then(|first| describe(first, now)) else {
         return (Some(()), Outcome::Good(version.to_owned()));
     };
-    let found = format!("{version}, {} certificates, {text}", chain.len());
+    let found = format!("{version}, {}, {text}", counted(chain.len() as u64, "certificate", "certificates"));
     match days < EXPIRY_DAYS_MIN {
         false => (Some(()), Outcome::Good(found)),
         true => {
-            let means = format!("the certificate expires in {days} days");
+            let means = format!(
+                "the certificate expires in {}",
+                counted(u64::try_from(days).unwrap_or_default(), "day", "days")
+            );
             (
                 Some(()),
                 Outcome::Warned(Fault::new(

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cli::terminal::text::counted;
+
 /// A fault: what was seen, what it means, and what to do about it. Each is a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
@@ -111,18 +113,30 @@ impl Report {
 
     /// Returns the last line for people.
     pub(super) fn summary(&self) -> String {
-        let count = |word: &str| self.checks.iter().filter(|check| check.outcome.word() == word).count();
-        let (made, skipped) = (self.checks.len() - count("skipped"), count("skipped"));
-        match (count("failed"), count("warning")) {
-            (0, 0) => format!("All is well: {made} checks, {skipped} skipped."),
-            (0, warnings) => {
-                format!("It works, with {warnings} of {made} checks to look at; {skipped} skipped.")
-            }
-            (failed, 0) => format!("{failed} of {made} checks failed; {skipped} skipped."),
+        let (made, skipped) = (self.made(), self.count("skipped"));
+        match (self.count("failed"), self.count("warning")) {
+            (0, 0) => format!("All is well: {made}, {skipped} skipped."),
+            (0, warnings) => format!("It works, with {warnings} of {made} to look at; {skipped} skipped."),
+            (failed, 0) => format!("{failed} of {made} failed; {skipped} skipped."),
             (failed, warnings) => {
-                format!("{failed} of {made} checks failed, {warnings} more to look at; {skipped} skipped.")
+                format!("{failed} of {made} failed, {warnings} more to look at; {skipped} skipped.")
             }
         }
+    }
+
+    /// Returns the last line for people of an examination that was ended early: what was not tried is not well.
+    pub(super) fn summary_so_far(&self) -> String {
+        let (failed, warnings) = (self.count("failed"), self.count("warning"));
+        format!("Interrupted after {}: {failed} failed, {warnings} to look at.", self.made())
+    }
+
+    fn count(&self, word: &str) -> u64 {
+        self.checks.iter().filter(|check| check.outcome.word() == word).count() as u64
+    }
+
+    /// Returns how many checks were made, with the word for them.
+    fn made(&self) -> String {
+        counted(self.checks.len() as u64 - self.count("skipped"), "check", "checks")
     }
 
     /// Returns the report for programs.
@@ -158,9 +172,10 @@ mod tests {
         report.push(check("dns", Outcome::Good("1 address".into())));
         report.push(check("cors", Outcome::Skipped("no --origin".into())));
         assert!(report.is_well());
-        assert_eq!(report.summary(), "All is well: 1 checks, 1 skipped.");
+        assert_eq!(report.summary(), "All is well: 1 check, 1 skipped.");
         report.push(check("tls", Outcome::Warned(Fault::new("3 days left", "it expires", "renew it"))));
         assert!(!report.is_well());
+        assert_eq!(report.summary_so_far(), "Interrupted after 2 checks: 0 failed, 1 to look at.");
         let json = report.json();
         assert_eq!((json["ok"].as_bool(), json["checks"][2]["do"].as_str()), (Some(false), Some("renew it")));
         assert_eq!(json["checks"][0]["took_ms"], 1.3);

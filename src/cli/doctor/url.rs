@@ -9,36 +9,29 @@ use super::network::Route;
 use super::report::{Fault, Outcome};
 use super::session::{LATER, Visit};
 use super::{Args, Doctor, http, network, page, quic, session, token};
-use crate::cli::terminal::{self, Trust};
+use crate::cli::terminal::Trust;
 use crate::client::{Address, Client, ClientBuilder};
 use crate::clock::now_micros;
 use crate::{ImksError, ImksResult};
-
-/// Returns the settings of TLS for connections that trust what the options say.
-fn trusting(trust: &Trust) -> ImksResult<Arc<ClientConfig>> {
-    let tls = trust.tls()?;
-    let config = tls.verifier().and_then(|verifier| tls.tcp(verifier));
-    config.map_err(|error| ImksError::Config(terminal::causes(&error)))
-}
 
 /// Examines a server.
 pub(super) async fn examine(doctor: &mut Doctor, url: &str, args: &Args) -> ImksResult<()> {
     let address = Address::parse(url).map_err(|error| ImksError::Config(error.to_string()))?;
     let trust = Trust::read(args.ca.as_deref())?;
-    let config = address.is_secure.then(|| trusting(&trust)).transpose()?;
+    let config = address.is_secure.then(|| trust.config()).transpose()?;
     let reached = reach(doctor, &address, config).await?;
     judge_token(doctor, args).await?;
     let Some(route) = reached else {
         doctor.skip(&ABOVE_TLS, "the server is not reached")?;
         return doctor.skip(&LATER, "the server is not reached");
     };
-    let (handshake, is_misplaced) = match doctor.check("http", http::handshake(&route)).await? {
-        Some(First::Open(handshake)) => (Some(handshake), false),
-        Some(First::Misplaced) => (None, true),
-        None => (None, false),
+    let (handshake, misplaced) = match doctor.check("http", http::handshake(&route)).await? {
+        Some(First::Open(handshake)) => (Some(handshake), None),
+        Some(First::Misplaced(why)) => (None, Some(why)),
+        None => (None, None),
     };
     let is_polling = polling(doctor, &route, handshake.as_ref()).await?;
-    let is_websocket = websocket(doctor, &route, is_misplaced).await?;
+    let is_websocket = websocket(doctor, &route, misplaced).await?;
     let builder = || trust.tls().map(|tls| Client::builder(url).tls(tls));
     match is_polling && is_websocket {
         true => drop(doctor.check("upgrade", session::upgrade(builder()?)).await?),
@@ -110,9 +103,9 @@ fn heartbeat(handshake: &Handshake) -> Outcome {
     }
 }
 
-async fn websocket(doctor: &mut Doctor, route: &Route, is_misplaced: bool) -> ImksResult<bool> {
-    if is_misplaced {
-        doctor.skip(&["websocket"], "there is another address to use, see the line `http`")?;
+async fn websocket(doctor: &mut Doctor, route: &Route, misplaced: Option<&str>) -> ImksResult<bool> {
+    if let Some(why) = misplaced {
+        doctor.skip(&["websocket"], why)?;
         return Ok(false);
     }
     Ok(doctor.check("websocket", http::websocket(route)).await?.is_some())

@@ -23,6 +23,7 @@ use super::bench::plan::{self, Plan};
 use super::bench::progress::Progress;
 use super::serve::Signals;
 use super::terminal::EXIT_INTERRUPTED;
+use super::terminal::text::counted;
 use crate::client::{Client, Reconnect};
 use crate::config::Setting;
 use crate::error::Cause;
@@ -128,8 +129,9 @@ impl Args {
     fn first_line(&self) -> String {
         let database = if self.database.is_some() { "PostgreSQL" } else { "SQLite" };
         format!(
-            "imks prove: a server on {database}, {} people who write and read, {} times kill -9",
-            self.clients, self.rounds
+            "imks prove: a server on {database}, {} and read, {}",
+            counted(self.clients.into(), "person who writes", "people who write"),
+            counted(self.rounds.into(), "round of kill -9", "rounds of kill -9")
         )
     }
 
@@ -143,7 +145,8 @@ impl Args {
         let count = self.clients as usize;
         let conversation = Conversation::new(count, count)?;
         let people = Arc::new(Box::pin(self.enter(world, &conversation)).await?);
-        progress.line(&format!("the server listens at {}, {count} people are in", world.server.url()));
+        let are_in = counted(count as u64, "person is in", "people are in");
+        progress.line(&format!("the server listens at {}, {are_in}", world.server.url()));
         let Some(before) = people.iter().map(|person| person.last_seq).max() else {
             return Ok(Proof::default());
         };
@@ -228,6 +231,7 @@ impl Args {
             messages: None,
             message_bytes: self.message_size as usize,
             rate: None,
+            time: None,
             window: 1,
             patience: BACK_PATIENCE,
         };

@@ -8,7 +8,9 @@ pub(crate) mod text;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) use self::address::without_secrets;
@@ -78,6 +80,16 @@ impl Trust {
             None => Ok(Tls::new()),
             Some(pem) => Tls::new().root_pem(pem).map_err(|error| ImksError::Config(causes(&error))),
         }
+    }
+
+    /// Returns the settings of TLS for connections without the client library.
+    ///
+    /// # Errors
+    /// [`ImksError::Config`] if there is no certificate in the file, or none of the system.
+    pub(super) fn config(&self) -> ImksResult<Arc<ClientConfig>> {
+        let tls = self.tls()?;
+        let config = tls.verifier().and_then(|verifier| tls.tcp(verifier));
+        config.map_err(|error| ImksError::Config(causes(&error)))
     }
 }
 

@@ -12,6 +12,11 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(line)
 }
 
+/// Returns how many there are of something, with the word for one or for several.
+pub(crate) fn counted(count: u64, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
 /// Returns the width of a text in columns.
 pub(crate) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()

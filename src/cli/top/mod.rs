@@ -5,6 +5,7 @@ mod table;
 mod view;
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use self::server::Server;
 use self::table::{Order, Sample, Table};
-use super::terminal::{self, Endings, FullScreen};
+use super::terminal::{self, Endings, FullScreen, Trust};
 use crate::clock::now_micros;
 use crate::config::Setting;
 use crate::{ImksError, ImksResult};
@@ -37,6 +38,9 @@ pub(super) struct Args {
     /// Print so many samples and end; without a terminal it is one
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// A file with certificates to trust too, in PEM
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print one JSON object per sample
     #[arg(long)]
     json: bool,
@@ -54,7 +58,7 @@ fn interval_of(text: &str) -> Result<Duration, String> {
 }
 
 async fn top(args: &Args) -> ImksResult<ExitCode> {
-    let server = Server::new(&args.url, &args.key)?;
+    let server = Server::new(&args.url, &args.key, &Trust::read(args.ca.as_deref())?)?;
     if !server::is_key(&args.key) {
         // Not as an error of the option: that would show the value.
         super::hint("imks: --key or IMKS_KEY has no API key: `imks key add NAME --scope read` makes one");

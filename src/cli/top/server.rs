@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::table::{Sample, Session};
-use crate::cli::terminal::without_secrets;
+use crate::cli::terminal::{Trust, without_secrets};
 use crate::http_client::{HttpClient, Limits};
 use crate::{ImksError, ImksResult};
 
@@ -26,8 +26,8 @@ impl Server {
     /// Creates a client for the control surface of the server at an address, and sends nothing yet.
     ///
     /// # Errors
-    /// [`ImksError::Config`] if the address cannot be read.
-    pub(super) fn new(url: &str, key: &str) -> ImksResult<Self> {
+    /// [`ImksError::Config`] if the address cannot be read, or there are no certificates to trust.
+    pub(super) fn new(url: &str, key: &str, trust: &Trust) -> ImksResult<Self> {
         let url = url.trim_end_matches('/');
         let base = url.strip_suffix(crate::contract::BACK_ENDS_PREFIX).unwrap_or(url);
         let is_http = base.starts_with("http://") || base.starts_with("https://");
@@ -38,7 +38,7 @@ impl Server {
             )));
         }
         Ok(Self {
-            client: HttpClient::new()?,
+            client: HttpClient::trusting((*trust.config()?).clone()),
             sessions: format!("{base}{}/sessions", crate::contract::BACK_ENDS_PREFIX),
             metrics: format!("{base}/metrics"),
             key: key.trim().to_owned(),
@@ -48,7 +48,7 @@ impl Server {
     /// Asks who is connected, and how many sessions were closed for which reason, where the server tells that.
     ///
     /// # Errors
-    /// [`ImksError::Unavailable`] or [`ImksError::Timeout`] without an answer, [`ImksError::Config`] for a refusal.
+    /// [`ImksError::Io`] or [`ImksError::Timeout`] without an answer, [`ImksError::Config`] for a refusal.
     pub(super) async fn sample(&self) -> ImksResult<Sample> {
         let (status, body) = self.get(&self.sessions).await?;
         if status != StatusCode::OK {
@@ -69,10 +69,9 @@ impl Server {
             .header(header::AUTHORIZATION, format!("Bearer {}", self.key))
             .body(Full::new(Bytes::new()))
             .map_err(|_| ImksError::Config("the key has characters that no key has".into()))?;
-        let answer = self
-            .client
-            .send("the server does not answer; `imks doctor` finds out why", request, LIMITS)
-            .await?;
+        let asked =
+            self.client.ask("no answer from the server; `imks doctor` finds out why", request, LIMITS);
+        let answer = Box::pin(asked).await?;
         Ok((answer.status(), answer.into_body()))
     }
 }
@@ -141,11 +140,12 @@ mod tests {
 
     #[test]
     fn the_address_may_be_that_of_the_server_or_of_its_api() {
-        let server = |url: &str| Server::new(url, "k").unwrap().sessions;
+        let trust = Trust::read(None).unwrap();
+        let server = |url: &str| Server::new(url, "k", &trust).unwrap().sessions;
         assert_eq!(server("http://a:1/"), "http://a:1/api/v1/admin/sessions");
         assert_eq!(server("http://a:1/api/v1/admin"), "http://a:1/api/v1/admin/sessions");
-        assert!(matches!(Server::new("a:1", "k"), Err(ImksError::Config(_))));
-        let refused = Server::new("http://u:hunter2@a:1", "k").map(drop).unwrap_err().to_string();
+        assert!(matches!(Server::new("a:1", "k", &trust), Err(ImksError::Config(_))));
+        let refused = Server::new("http://u:hunter2@a:1", "k", &trust).map(drop).unwrap_err().to_string();
         assert!(refused.contains("no user") && !refused.contains("hunter2"), "{refused}");
     }
 

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub(super) struct Session {
     pub(super) user_id: String,
+    /// The name of the user; empty where a server of an older version does not tell it.
+    pub(super) username: String,
     pub(super) socket_id: String,
     pub(super) node: String,
     pub(super) transport: String,
@@ -18,6 +20,13 @@ pub(super) struct Session {
     pub(super) connected_us: i64,
     /// The last time from a ping to its pong; 0 if it is not known.
     pub(super) rtt_us: i64,
+}
+
+impl Session {
+    /// Returns what people call the user: the name, or the id without one.
+    pub(super) fn who(&self) -> &str {
+        if self.username.is_empty() { &self.user_id } else { &self.username }
+    }
 }
 
 /// What a server says at one time.
@@ -121,7 +130,7 @@ impl Table {
                 Order::Trouble => self.trouble(other).cmp(&self.trouble(one)),
                 Order::Newest => other.connected_us.cmp(&one.connected_us),
                 Order::Oldest => one.connected_us.cmp(&other.connected_us),
-                Order::User => one.user_id.cmp(&other.user_id),
+                Order::User => (one.who(), &one.user_id).cmp(&(other.who(), &other.user_id)),
                 Order::Peer => one.peer.cmp(&other.peer),
             };
             ordering.then_with(|| one.socket_id.cmp(&other.socket_id))

@@ -6,6 +6,7 @@
 //! queries in flight on other connections fail at once, and every connection opened before that moment is
 //! replaced instead of reused. A connection that was idle for a while is pinged before it is used.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::str::FromStr;
@@ -20,7 +21,7 @@ use sqlx::postgres::{
     PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgQueryResult, PgRow, PgSslMode, PgStatement,
     PgTypeInfo,
 };
-use sqlx::{Connection, Describe, Either, Error, Execute, Executor, Postgres, SqlStr};
+use sqlx::{ConnectOptions, Connection, Describe, Either, Error, Execute, Executor, Postgres, SqlStr};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -55,20 +56,13 @@ impl Silence {
 }
 
 impl PostgresPool {
-    /// Opens the pool that `config` describes. Waits a few seconds for a server that is starting.
-    pub(super) async fn connect(url: &str, config: &Config) -> ImksResult<Self> {
+    /// Opens the pool that `config` describes. Waits for a server that is starting, for as long as the `patience` says.
+    pub(super) async fn connect(url: &str, config: &Config, patience: Duration) -> ImksResult<Self> {
         let options = connect_options(url, config)?;
-        let place = format!("server {}:{}", options.get_host(), options.get_port());
+        let first = Box::pin(first(&options, config.acquire_timeout, patience)).await?;
         let silence = Silence(Arc::new(watch::Sender::new(None)));
         let pool = pool_options(config, &silence).connect_lazy_with(options);
-        let deadline = Instant::now() + START_WAIT;
-        loop {
-            match Box::pin(pool.acquire()).await {
-                Ok(connection) => break pin_schema(&pool, connection).await?,
-                Err(Error::PoolTimedOut) if Instant::now() < deadline => {}
-                Err(source) => return Err(ImksError::DatabaseOpen { place, source }),
-            }
-        }
+        pin_schema(&pool, first).await?;
         let answer_max = config.statement_timeout + GRACE;
         Ok(Self { pool, silence, answer_max })
     }
@@ -206,6 +200,57 @@ impl<'c> Executor<'c> for &'c PostgresPool {
     }
 }
 
+/// Opens one connection without the pool, which would try again and again and then tell nothing but that its time is over.
+///
+/// # Errors
+/// [`ImksError::DatabaseOpen`] with host and port, and with the last cause.
+async fn first(
+    options: &PgConnectOptions,
+    answer_max: Duration,
+    patience: Duration,
+) -> ImksResult<PgConnection> {
+    let place = || format!("server {}:{}", options.get_host(), options.get_port());
+    let deadline = Instant::now() + patience;
+    let mut is_told = false;
+    loop {
+        let opened = timeout(answer_max, Box::pin(options.connect())).await;
+        let source = match opened.unwrap_or_else(|_| Err(Error::Io(ErrorKind::TimedOut.into()))) {
+            Ok(connection) => return Ok(connection),
+            Err(source) => source,
+        };
+        if !may_be_starting(&source) || Instant::now() >= deadline {
+            return Err(ImksError::DatabaseOpen { place: place(), source });
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(place = place(), error = %source, seconds = patience.as_secs(), "waiting for the database");
+        }
+        sleep(START_PAUSE).await;
+    }
+}
+
+/// Whether a server that is starting answers so, or not at all.
+fn may_be_starting(error: &Error) -> bool {
+    match error {
+        Error::Io(cause) => matches!(
+            cause.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::TimedOut
+        ),
+        Error::Database(refusal) => refusal.code().is_some_and(|code| code == CANNOT_CONNECT_NOW),
+        _ => false,
+    }
+}
+
+/// Checks the form of a URL, without asking its server.
+///
+/// # Errors
+/// [`ImksError::Config`] for a URL of another form.
+pub(super) fn check_url(url: &str) -> ImksResult<()> {
+    PgConnectOptions::from_str(url).map(drop).map_err(invalid_url)
+}
+
 fn connect_options(url: &str, config: &Config) -> ImksResult<PgConnectOptions> {
     let timeout = format!("{}ms", config.statement_timeout.as_millis());
     let mut options = PgConnectOptions::from_str(url).map_err(invalid_url)?.options([
@@ -232,8 +277,8 @@ fn connect_options(url: &str, config: &Config) -> ImksResult<PgConnectOptions> {
 
 /// Pins the schema of the tables for all later connections. By default PostgreSQL looks into a schema with the name of
 /// the role first, and the role may be called like the schema `imks`, which is for other programs.
-async fn pin_schema(pool: &PgPool, mut connection: PoolConnection<Postgres>) -> Result<(), Error> {
-    let schema: Option<String> = sqlx::query_scalar(SCHEMA).fetch_one(&mut *connection).await?;
+async fn pin_schema(pool: &PgPool, mut connection: PgConnection) -> Result<(), Error> {
+    let schema: Option<String> = sqlx::query_scalar(SCHEMA).fetch_one(&mut connection).await?;
     if let Some(schema) = schema {
         let path = format!("\"{}\"", schema.replace('"', "\"\""));
         pool.set_connect_options((*pool.connect_options()).clone().options([("search_path", path)]));
@@ -281,8 +326,10 @@ const SCHEMA: &str = "SELECT COALESCE((SELECT path.name FROM unnest(current_sche
     WITH ORDINALITY AS path(name, place) JOIN pg_namespace n ON n.nspname = path.name \
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = '_sqlx_migrations' AND c.relkind = 'r' \
     ORDER BY path.place LIMIT 1), current_schema())::TEXT";
-/// How long a start waits for a PostgreSQL server that is itself starting.
-const START_WAIT: Duration = Duration::from_secs(5);
+/// The code of PostgreSQL for a server that is starting, stopping or recovering.
+const CANNOT_CONNECT_NOW: &str = "57P03";
+/// The pause between two attempts to reach a server that may be starting.
+const START_PAUSE: Duration = Duration::from_millis(200);
 /// The extra time a live connection needs to report that its statement was cancelled.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long a connection may take to answer a ping.

@@ -17,6 +17,8 @@ pub(in crate::cli) struct Ledger {
     writers: Vec<Writer>,
     readers: Vec<Reader>,
     retried: u64,
+    /// Those of `retried` for the rate limit.
+    limited: u64,
     refused: u64,
     last_refusal: Option<String>,
     is_full: bool,
@@ -105,7 +107,7 @@ impl Ledger {
     pub(in crate::cli) fn new(run: String, writers: usize, readers: usize) -> Self {
         let writers = std::iter::repeat_with(Writer::default).take(writers).collect();
         let readers = std::iter::repeat_with(Reader::default).take(readers).collect();
-        Self { run, writers, readers, retried: 0, refused: 0, last_refusal: None, is_full: false }
+        Self { run, writers, readers, retried: 0, limited: 0, refused: 0, last_refusal: None, is_full: false }
     }
 
     /// Notes that a writer sends the next message, and returns its number and its body, filled up to `bytes`. `None`
@@ -138,8 +140,14 @@ impl Ledger {
     }
 
     /// Notes a refusal for a cause that passes.
-    pub(in crate::cli) fn retry(&mut self) {
+    pub(in crate::cli) fn retry(&mut self, is_limited: bool) {
         self.retried += 1;
+        self.limited += u64::from(is_limited);
+    }
+
+    /// Returns how often a message was refused for the rate limit.
+    pub(in crate::cli) fn limited(&self) -> u64 {
+        self.limited
     }
 
     /// Notes a refusal for good.

@@ -18,6 +18,7 @@ use self::people::{Conversation, Measure, Person};
 use super::histogram::Histogram;
 use super::run::{Outcome, Run};
 use super::summary::Faults;
+use crate::cli::terminal::text::counted;
 use crate::error::Cause;
 use crate::{ImksError, ImksResult};
 
@@ -26,7 +27,7 @@ pub(super) async fn run(run: &Arc<Run>, channel: Option<&str>) -> ImksResult<Out
     let conversation = Conversation::new(count, count)?;
     let deliveries = Arc::new(Deliveries::default());
     let people = Box::pin(enter(run, &conversation, channel, &deliveries)).await?;
-    run.progress.line(&format!("{count} people have joined"));
+    run.progress.line(&counted(count as u64, "person has joined", "people have joined"));
     let Some(before) = people.iter().map(|person| person.last_seq).max() else {
         return Ok(Outcome::default());
     };
@@ -139,12 +140,24 @@ fn notes(verdict: &Verdict, ledger: &Ledger) -> Vec<String> {
     if *acknowledged > 0 && *seen_live == 0 {
         notes.push("delivery: no reader saw a message as it happened".into());
     }
+    notes.extend(note_of_limit(ledger.limited()));
     notes.extend(ledger.last_refusal().map(|code| format!("the last final refusal was {code}")));
     if ledger.is_full() {
         notes.push("somebody wrote as many messages as are remembered, and stopped".into());
     }
     notes.extend(verdict.examples.iter().map(|example| format!("message {example}")));
     notes
+}
+
+/// Returns what so many waits for the rate limit do to the numbers, if there were any.
+fn note_of_limit(limited: u64) -> Option<String> {
+    let times = counted(limited, "time", "times");
+    (limited > 0).then(|| {
+        format!(
+            "{times} refused with rate_limited, and sent again: latencies contain that wait. Give a --rate below the \
+             limit, or raise IMKS_LIMIT_SENDS and IMKS_LIMIT_SENDS_PER_CHANNEL"
+        )
+    })
 }
 
 /// The maximum number of people who join at the same time.
@@ -160,6 +173,14 @@ mod tests {
         assert_eq!(faults(&stored).lost, Some(3));
         assert_eq!(faults(&Verdict { seen_live: 1, ..stored }).lost, Some(0));
         assert_eq!(faults(&Verdict::default()).lost, Some(0), "nothing was said");
+    }
+
+    #[test]
+    fn who_measures_the_rate_limit_is_told() {
+        assert_eq!(note_of_limit(0), None);
+        let note = note_of_limit(31).unwrap();
+        assert!(note.starts_with("31 times refused") && note.contains("--rate"), "{note}");
+        assert!(note_of_limit(1).unwrap().starts_with("1 time refused"));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Conversation {
     ) -> ImksResult<()> {
         let start = Instant::now();
         let mut sent = 0;
-        while plan.has_more(sent) && !stop.is_cancelled() {
+        while plan.has_more((writer, writers), sent) && !stop.is_cancelled() {
             let due = plan.due(start, writer, writers, sent);
             if let Some(due) = due {
                 tokio::select! {
@@ -160,7 +160,7 @@ impl Conversation {
         Retry::forever(RETRY_PAUSE).answer_timeout(ANSWER_TIMEOUT).when(move |args| {
             let answer: Value = args.first().ok()?;
             let error = answer.get("error").filter(|error| error["retryable"] == true)?;
-            ledger.lock().retry();
+            ledger.lock().retry(error["code"] == "rate_limited");
             Some(Duration::from_millis(error["retry_after_ms"].as_u64().unwrap_or_default()))
         })
     }

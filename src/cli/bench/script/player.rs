@@ -15,10 +15,10 @@ use super::scene::Scene;
 use super::step::{Arg, Expecting, Joining, Sending, Step};
 use super::{Phase, Script};
 use crate::cli::bench::crowd::Member;
-use crate::cli::bench::failure::failed;
 use crate::cli::bench::plan::due;
 use crate::cli::bench::run::{Outcome, Run};
 use crate::cli::bench::summary::Faults;
+use crate::cli::terminal::text::counted;
 use crate::client::{ClientError, ClientResult, RawArgs, Socket};
 use crate::error::Cause;
 use crate::{ImksError, ImksResult};
@@ -73,7 +73,7 @@ struct Heard {
 pub(in crate::cli::bench) async fn run(run: &Arc<Run>, script: &Arc<Script>) -> ImksResult<Outcome> {
     let ramp = Ramp::new(script.ramp);
     let players = gather(run, script, &ramp).await?;
-    run.progress.line(&format!("{} clients have joined", players.len()));
+    run.progress.line(&counted(players.len() as u64, "client has joined", "clients have joined"));
     run.begin();
     let mut phases = Vec::new();
     for phase in &script.phases {
@@ -128,7 +128,7 @@ async fn gather(run: &Arc<Run>, script: &Script, ramp: &Ramp) -> ImksResult<Vec<
     players.sort_by_key(|player| player.number);
     match run.crowd.links.last_error() {
         Some(error) if players.is_empty() => {
-            Err(failed(format!("joining {} at {}", run.crowd.namespace, run.crowd.place()), error))
+            Err(run.crowd.not_one(&format!("joining {} at", run.crowd.namespace), error))
         }
         _ => Ok(players),
     }
