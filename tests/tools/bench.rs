@@ -329,12 +329,12 @@ async fn messages_of_imks_are_written_read_and_found_in_the_history() {
 async fn who_measures_imks_as_another_server_is_told_what_to_do_and_who_measures_its_limits_that_they_do() {
     let database = Database::create(Kind::Sqlite);
     let server = Server::start(&database);
-    let bare = run(&["bench", &server.url(), "--clients=1"]).await;
+    let url = server.url();
+    let bare = run(&["bench", &url, "--clients=1"]).await;
     assert_eq!(bare.code, Some(1));
     assert!(bare.stderr.contains("--token") && bare.stderr.contains("--development"), "{}", bare.stderr);
     let imks = async |options: &[&str]| {
-        let arguments =
-            [&["bench", &server.url(), "--json", "--development", "--clients=1"], options].concat();
+        let arguments = [&["bench", &*url, "--json", "--development", "--clients=1"], options].concat();
         let ended = Program::start_with(&arguments, &database.environment()).ended().await;
         (ended.code, ended.json()["notes"].to_string())
     };

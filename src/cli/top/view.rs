@@ -270,7 +270,7 @@ mod tests {
             2,
         );
         let rows = texts(&table, (100, 20));
-        assert!(rows[16].starts_with("LEFT") && rows[18].starts_with("user29 "), "{rows:#?}");
+        assert!(rows[16].starts_with("LEFT") && rows[17].starts_with("user29 "), "{rows:#?}");
         assert_eq!(rows[15], "16 more", "{rows:#?}");
     }
 
