@@ -334,7 +334,8 @@ async fn who_measures_imks_as_another_server_is_told_what_to_do_and_who_measures
     assert_eq!(bare.code, Some(1));
     assert!(bare.stderr.contains("--token") && bare.stderr.contains("--development"), "{}", bare.stderr);
     let imks = async |options: &[&str]| {
-        let arguments = [&["bench", &*url, "--json", "--development", "--clients=1"], options].concat();
+        let base = ["bench", &*url, "--json", "--development", "--clients=1"];
+        let arguments = [&base[..], options].concat();
         let ended = Program::start_with(&arguments, &database.environment()).ended().await;
         (ended.code, ended.json()["notes"].to_string())
     };
