@@ -1,12 +1,13 @@
 //! `imks chat` in a terminal, whose screen is compared as text, and on a pipe.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::relay::Relay;
-use super::run::{PATIENCE, imks, imks_with};
+use super::run::{Ended, PATIENCE, imks, imks_with};
 use super::server::{Kind, TestServer, first_channel};
 use super::terminal::Terminal;
 
@@ -148,7 +149,7 @@ async fn on_a_pipe_lines_go_in_and_messages_come_out() {
     let (url, token) = (url(&server), server.token("ann").await);
     let input = "hello from a pipe\n/list\n/dance\n/ping\n";
     let ended = imks_with(&["chat", &url, "--channel", "general"], &[("IMKS_TOKEN", &token)], input).await;
-    assert_eq!(ended.code, Some(0), "{} {}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(1), "/dance is no command: {} {}", ended.out, ended.err);
     let lines: Vec<&str> = ended.out.lines().collect();
     assert!(
         lines.len() == 1
@@ -213,16 +214,184 @@ async fn lines_that_come_at_once_are_sent_in_their_order() {
     let typed: Vec<String> = (0..10).map(|number| format!("line {number}")).collect();
     let ended = imks_with(&["chat", &url, "--json", "--token", &token], &[], &typed.join("\n")).await;
     assert_eq!(ended.code, Some(0), "{} {}", ended.out, ended.err);
+    assert_eq!(bodies(&server).await, typed);
+    server.stop().await;
+}
+
+/// The messages of the channel `general`, as the server has them.
+async fn stored(server: &TestServer) -> Vec<Value> {
     let mut bob = server.client("bob").await;
     let channel = first_channel(&bob);
-    let history = bob.ok("history", json!({ "channel_id": channel })).await;
-    let stored: Vec<&str> = history["messages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|message| message["body"].as_str().unwrap())
-        .collect();
-    assert_eq!(stored, typed);
+    let mut history = bob.ok("history", json!({ "channel_id": channel })).await;
+    serde_json::from_value(history["messages"].take()).unwrap()
+}
+
+/// Their texts.
+async fn bodies(server: &TestServer) -> Vec<String> {
+    let messages = stored(server).await;
+    messages.iter().map(|message| message["body"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Gives this input to a chat of `ann` in `general`.
+async fn typed(server: &TestServer, input: &str) -> Ended {
+    let token = server.token("ann").await;
+    imks_with(&["chat", &url(server), "--token", &token, "--channel", "general"], &[], input).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_pipe_nothing_goes_to_a_channel_that_was_left() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    server.token("ann").await;
+    server.channel("team", &["ann"]).await;
+    for input in
+        ["/leave\nafter leave\n", "/leave general\nafter leave\n", "/join team\n/leave\nafter leave\n"]
+    {
+        let ended = typed(&server, input).await;
+        assert_eq!(ended.code, Some(1), "{input}: {} {}", ended.out, ended.err);
+        assert!(ended.err.contains("you are in no channel"), "{input}: {}", ended.err);
+        assert_eq!(ended.out, "", "{input}");
+    }
+    assert_eq!(bodies(&server).await, Vec::<String>::new());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_pipe_commands_are_obeyed_in_their_order_and_find_earlier_messages() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    for input in
+        ["hi\n/edit hi edited\n/react 👍\n", "/thread #1 a reply\n", "/history 100\n/thread #1 another\n"]
+    {
+        let ended = typed(&server, input).await;
+        assert_eq!(ended.code, Some(0), "{input}: {} {}", ended.out, ended.err);
+    }
+    let messages = stored(&server).await;
+    assert_eq!(messages[0]["body"], "hi edited");
+    assert_eq!(messages[0]["reactions"]["👍"]["count"], 1);
+    let replies: Vec<_> = messages[1..].iter().map(|reply| (&reply["body"], &reply["thread_id"])).collect();
+    let root = &messages[0]["id"];
+    assert_eq!(replies, [(&json!("a reply"), root), (&json!("another"), root)]);
+    let shown = typed(&server, "/thread #1\n").await;
+    assert!(shown.err.contains("2 replies to #1 in general"), "{}", shown.err);
+    for (input, told) in [
+        ("/thread #9 nobody\nstill sent\n", "no message #9 in general"),
+        ("/react #1 no emoji\n", "not changed"),
+        ("/edit\n", "write it as /edit"),
+    ] {
+        let ended = typed(&server, input).await;
+        assert_eq!(ended.code, Some(1), "{input}: {} {}", ended.out, ended.err);
+        assert!(ended.err.contains(told), "{input}: {}", ended.err);
+    }
+    assert_eq!(bodies(&server).await, ["hi edited", "a reply", "another", "still sent"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_pipe_quit_sends_what_waits_and_reads_no_further() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let ended = typed(&server, "q1\nq2\n/quit\nafter quit\n").await;
+    assert_eq!(ended.code, Some(0), "{} {}", ended.out, ended.err);
+    assert_eq!(bodies(&server).await, ["q1", "q2"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_typed_while_the_server_is_down_is_kept_in_the_outbox_and_sent_by_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = folder.path().join("ob");
+    let outbox = outbox.to_str().unwrap();
+    let down = |more: &'static [&str], input| async move {
+        let mut arguments = vec!["chat", "http://127.0.0.1:1", "--token", "x", "--outbox", outbox];
+        arguments.extend(more);
+        let ended = imks_with(&arguments, &[], input).await;
+        assert_eq!(ended.code, Some(1), "{}", ended.err);
+        ended.err
+    };
+    let told = down(&["--channel", "general"], "deployed\n").await;
+    assert!(
+        told.contains("imks doctor") && told.contains("1 message is kept in") && told.contains(outbox),
+        "{told}"
+    );
+    let told = down(&["--channel", "general"], "again\n/who\nnot taken\n").await;
+    assert!(told.contains("2 messages are kept") && told.contains("a command needs the server"), "{told}");
+    assert!(down(&[], "nowhere\n").await.contains("with --channel it is kept"));
+    down(&["--channel", "opz"], "to a channel that is not there\n").await;
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (url, token) = (url(&server), server.token("ann").await);
+    let arguments = ["chat", &url, "--token", &token, "--channel", "general", "--outbox", outbox];
+    let ended = imks_with(&arguments, &[], "up\n").await;
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    let lost = "no channel opz for you: to a channel that is not there";
+    assert!(ended.err.contains(lost), "{}", ended.err);
+    let ended = imks_with(&arguments, &[], "").await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert_eq!(bodies(&server).await, ["deployed", "again", "up"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_typed_to_a_server_that_does_not_answer_survives_an_interrupt() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = folder.path().join("ob");
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args(["chat", &url, "--token", "x", "--channel", "general", "--outbox"]).arg(&outbox);
+    command.env_clear().kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"one\n").await.unwrap();
+    let is_kept = || std::fs::read_to_string(&outbox).is_ok_and(|text| text.contains("one"));
+    let keeping = async {
+        while !is_kept() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, keeping).await.unwrap();
+    let id = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!(ended.status.code(), Some(130));
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(told.contains("1 message is kept in"), "{told}");
+    assert!(is_kept());
+}
+
+#[tokio::test]
+async fn an_outbox_that_cannot_be_used_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("notes");
+    std::fs::write(&other, "buy milk\n").unwrap();
+    let (missing, other) = (folder.path().join("x/y"), other);
+    for (path, todo) in [(&missing, "does not exist: make it"), (&other, "is no outbox")] {
+        let path = path.to_str().unwrap();
+        let ended = imks(&["chat", "http://127.0.0.1:1", "--token", "x", "--outbox", path]).await;
+        assert_eq!(ended.code, Some(1), "{}", ended.err);
+        assert!(ended.err.contains(path) && ended.err.contains(todo), "{}", ended.err);
+        assert!(!ended.err.contains("doctor"), "{}", ended.err);
+    }
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "buy milk\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_pipe_who_loses_the_token_is_told_so() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let token = server.token("ann").await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args(["chat", &url(&server), "--plain"]).env_clear().env("IMKS_TOKEN", &token).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let _input = child.stdin.take();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    while let Some(line) = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap() {
+        if line.contains("online") {
+            server.directory().revoke_user("ann").await.unwrap();
+        }
+        said.push(line);
+    }
+    assert!(said.last().unwrap().contains("your token is not valid any more"), "{said:?}");
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(1), "{said:?}");
     server.stop().await;
 }
 

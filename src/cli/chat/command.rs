@@ -35,6 +35,17 @@ pub(super) enum Command {
     Help,
 }
 
+impl Command {
+    /// Returns the number of the message that it is about.
+    pub(super) fn seq(&self) -> Option<i64> {
+        match self {
+            Self::React { seq, .. } | Self::Edit { seq, .. } => *seq,
+            Self::Thread { seq, .. } => Some(*seq),
+            _ => None,
+        }
+    }
+}
+
 /// Reads a line. `None` if it is blank.
 ///
 /// # Errors

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::{Value, json};
 
 use super::channel::{CatchingUp, Channel, Pending};
-use super::effect::{Effect, Printed, Purpose};
+use super::command::Command;
+use super::effect::{Effect, Kept, Printed, Purpose};
 use super::message::Author;
 use crate::cli::terminal::text;
 
@@ -29,8 +30,16 @@ pub(super) struct Conversation {
     pub(super) typing_told_ms: u64,
     /// How many questions to the server are not answered yet.
     pub(super) asked: usize,
-    /// Whether a subscription is not answered yet: until then it is open where the next line goes.
-    pub(super) is_joining: bool,
+    /// How many of these come from commands. Without a screen, the next line waits for their answers.
+    pub(super) commands: usize,
+    /// The lines of a pipe that are not obeyed yet, each as it was read.
+    pub(super) lines: VecDeque<Result<Command, String>>,
+    /// Whether there is an outbox, which keeps messages before the first sign-in.
+    pub(super) has_outbox: bool,
+    /// The messages that it keeps until the channels are known.
+    pub(super) kept: VecDeque<Kept>,
+    /// Whether the server has said that the token ends here.
+    pub(super) is_token_over: bool,
     /// Whether the person was told that messages are not sent yet.
     pub(super) was_warned: bool,
 }
@@ -61,7 +70,11 @@ impl Conversation {
             to_read: None,
             typing_told_ms: 0,
             asked: 0,
-            is_joining: false,
+            commands: 0,
+            lines: VecDeque::new(),
+            has_outbox: false,
+            kept: VecDeque::new(),
+            is_token_over: false,
             was_warned: false,
         }
     }
@@ -97,6 +110,7 @@ impl Conversation {
 
     /// Takes what is to be done.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        self.send_kept();
         self.catch_up();
         std::mem::take(&mut self.effects)
     }
@@ -130,7 +144,10 @@ impl Conversation {
             "channel:horizon" => self.horizon(payload),
             "sync:required" => self.sync_required(payload),
             "auth:expiring" => self.notice("your token expires in a minute: the connection ends then"),
-            "auth:expired" | "auth:revoked" => self.notice("your token is not valid any more"),
+            "auth:expired" | "auth:revoked" => {
+                self.is_token_over = true;
+                self.notice("your token is not valid any more");
+            }
             "session:ended" => self.notice(format!("the session was ended: {}", word(payload, "reason"))),
             "server:shutdown" => self.notice("the server restarts; the connection comes back by itself"),
             "error" => self.notice(format!("refused: {}: {}", word(payload, "event"), word(payload, "code"))),
@@ -142,7 +159,7 @@ impl Conversation {
     /// Handles an answer of the server to what `purpose` says.
     pub(super) fn answer(&mut self, purpose: Purpose, answer: Result<Value, String>) {
         self.asked = self.asked.saturating_sub(1);
-        self.is_joining &= !matches!(purpose, Purpose::Join { .. });
+        self.commands = self.commands.saturating_sub(usize::from(purpose.is_of_person()));
         let data = match answer {
             Ok(data) => data,
             Err(why) => return self.refused(purpose, &why),
@@ -158,6 +175,7 @@ impl Conversation {
                 self.notice(format!("answer after {} ms", now_ms.saturating_sub(started_ms)));
             }
             Purpose::Change => {}
+            Purpose::Find(search) => self.searched(search, &data),
         }
     }
 
@@ -274,12 +292,18 @@ impl Conversation {
     /// Asks the server something.
     pub(super) fn ask(&mut self, purpose: Purpose, event: &'static str, payload: Value) {
         self.asked += 1;
+        self.commands += usize::from(purpose.is_of_person());
         self.effects.push(Effect::Ask { purpose, event, payload });
     }
 
     pub(super) fn tell(&mut self, event: &'static str, payload: Value) {
         self.effects.push(Effect::Tell { event, payload });
     }
+}
+
+/// Returns a number of things in words: `1 message`, `2 messages`.
+pub(super) fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// Returns a field as text; empty if it is none.

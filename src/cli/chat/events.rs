@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::channel::{CatchingUp, Channel};
-use super::conversation::{Conversation, number, word};
+use super::conversation::{Conversation, counted, number, word};
 use super::effect::{Effect, Printed, Purpose};
 use super::message::{Author, Message, Reaction, Thread};
 use crate::cli::terminal::text;
@@ -14,7 +14,7 @@ impl Conversation {
     pub(super) fn ready(&mut self, payload: &Value) {
         let (user, is_first) = (&payload["user"], self.me.is_none());
         self.me = Some(Author { id: word(user, "id"), username: word(user, "username") });
-        self.is_online = true;
+        (self.is_online, self.is_token_over) = (true, false);
         self.list(payload);
         if let Some(current) = self.current.clone() {
             return self.open(&current);
@@ -27,6 +27,7 @@ impl Conversation {
         if let (None, Some(name)) = (&wanted, self.wanted_channel.clone()) {
             self.notice(format!("there is no channel {name} for you"));
             if !self.is_screen {
+                self.lines.clear();
                 return self.effects.extend([Effect::Failed, Effect::Quit]);
             }
         }
@@ -160,11 +161,11 @@ impl Conversation {
                 if let Some(channel) = self.channel(&channel) {
                     channel.has_history = !channel.messages().is_empty();
                 }
-                self.notice(format!("earlier messages: {why}"));
+                self.fails(format!("earlier messages: {why}"));
             }
             Purpose::Who { is_asked: false, .. } => {}
             Purpose::Join { .. } => self.not_joined(format!("join: {why}")),
-            purpose => self.notice(format!("{}: {why}", purpose.name())),
+            purpose => self.fails(format!("{}: {why}", purpose.name())),
         }
     }
 
@@ -282,7 +283,8 @@ impl Conversation {
 
     pub(super) fn show_thread(&mut self, channel: &str, seq: i64, data: &Value) {
         let replies = data["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        self.notice(format!("{} replies to #{seq} in {}", replies.len(), self.name_of(channel)));
+        let count = counted(replies.len(), "reply", "replies");
+        self.notice(format!("{count} to #{seq} in {}", self.name_of(channel)));
         for message in replies.iter().filter_map(Message::read) {
             self.notice(format!("  {} {}: {}", message.time(), message.name(), message.shown()));
         }
@@ -378,7 +380,7 @@ impl Conversation {
         if !self.is_screen {
             self.current = None;
         }
-        self.notice(why);
+        self.fails(why);
     }
 
     pub(super) fn subscribed(&mut self, id: &str, data: &Value) {

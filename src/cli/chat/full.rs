@@ -25,7 +25,7 @@ pub(super) async fn run(
 ) -> ImksResult<ExitCode> {
     let screen = FullScreen::open()?;
     let mut chat = Full {
-        conversation: Conversation::new(channel, true),
+        conversation: Conversation::new(channel, true).with_outbox(remote.take_kept()),
         remote,
         input: Input::default(),
         screen,
@@ -36,12 +36,12 @@ pub(super) async fn run(
     let Full { remote, screen, conversation, is_whole, .. } = chat;
     // The terminal is given back before the goodbye, which may take a moment.
     drop(screen);
-    let waiting = conversation.on_their_way();
+    let left_over = remote.left_over(conversation.waiting());
     remote.close().await;
-    if waiting > 0 {
-        crate::cli::hint(&format!("{waiting} messages were not sent"));
+    if let Some(left_over) = &left_over {
+        crate::cli::hint(&format!("imks: {left_over}"));
     }
-    Ok(if is_whole && waiting == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_whole && left_over.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Full {

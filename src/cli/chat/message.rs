@@ -107,7 +107,8 @@ impl Message {
             .map(|(emoji, reaction)| format!("{} {}", text::line(emoji), reaction.count))
             .collect();
         if let Some(thread) = self.thread.as_ref().filter(|thread| thread.reply_count > 0) {
-            parts.push(format!("{} replies: /thread #{}", thread.reply_count, self.seq));
+            let word = if thread.reply_count == 1 { "reply" } else { "replies" };
+            parts.push(format!("{} {word}: /thread #{}", thread.reply_count, self.seq));
         }
         (!parts.is_empty()).then(|| parts.join("   "))
     }
@@ -129,7 +130,7 @@ mod tests {
             "thread": { "reply_count": 1 }, "attachments": [{ "filename": "plan.pdf" }] });
         let message = Message::read(&value).unwrap();
         assert_eq!((message.day(), message.time()), ("2026-06-11".into(), "10:02".into()));
-        assert_eq!(message.addition().unwrap(), "👍 2   1 replies: /thread #3");
+        assert_eq!(message.addition().unwrap(), "👍 2   1 reply: /thread #3");
         assert!(message.shown().ends_with("[plan.pdf]"));
         assert_eq!(Message::read(&json!({ "id": "m" })), None);
         assert_eq!(Message::read(&json!([1])), None);

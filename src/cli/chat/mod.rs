@@ -1,5 +1,6 @@
 //! `imks chat`: a chat on the terminal, full-screen or line by line.
 
+mod about;
 mod channel;
 mod command;
 mod conversation;
@@ -9,6 +10,8 @@ mod full;
 mod input;
 mod message;
 mod obey;
+mod outbox;
+mod pipe;
 mod plain;
 mod remote;
 mod view;
@@ -19,9 +22,10 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use self::outbox::Outbox;
 use self::remote::Remote;
 use super::terminal::{self, Endings, Trust, causes};
-use crate::client::{Address, Client, ClientBuilder, FileStore};
+use crate::client::{Address, Client, ClientBuilder, ClientError};
 use crate::{ImksError, ImksResult};
 
 /// Options of `imks chat`.
@@ -59,40 +63,51 @@ pub(super) fn run(args: &Args) -> ImksResult<ExitCode> {
 async fn chat(args: &Args) -> ImksResult<ExitCode> {
     let mut endings = Endings::new()?;
     Address::parse(&args.url).map_err(|error| ImksError::Config(error.to_string()))?;
-    let (builder, shown) = (builder(args)?, terminal::without_secrets(&args.url));
+    let shown = terminal::without_secrets(&args.url);
+    let outbox = args.outbox.clone().map(Outbox::new);
+    let builder = builder(args, outbox.clone())?;
     super::hint(&format!("imks chat: {shown}"));
-    let progress = terminal::Progress::show("connecting", args.json);
-    let opened = tokio::select! {
-        opened = Box::pin(Remote::open(builder)) => opened,
-        () = endings.next() => return Ok(ExitCode::from(terminal::EXIT_INTERRUPTED)),
-    };
-    drop(progress);
-    let (remote, news) = match opened {
-        Ok(opened) => opened,
+    let (remote, news) = match Remote::new(builder, outbox.clone()) {
+        Ok(created) => created,
         Err(error) => {
-            super::hint(&format!("imks: {}; `imks doctor {shown}` finds out why", causes(&error)));
+            super::hint(&format!("imks: {}", not_created(&error, outbox.as_ref())));
             return Ok(ExitCode::FAILURE);
         }
     };
     let is_full =
         std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && !args.plain && !args.json;
-    match is_full {
-        true => Box::pin(full::run(remote, news, endings, args.channel.clone())).await,
-        false => Box::pin(plain::run(remote, news, endings, args)).await,
+    if !is_full {
+        return Box::pin(plain::run(remote, news, endings, args, &shown)).await;
+    }
+    let progress = terminal::Progress::show("connecting", args.json);
+    let signed_in = tokio::select! {
+        signed_in = Box::pin(remote.sign_in()) => signed_in,
+        () = endings.next() => return Ok(ExitCode::from(terminal::EXIT_INTERRUPTED)),
+    };
+    drop(progress);
+    if let Err(error) = signed_in {
+        super::hint(&plain::not_connected(&error, &shown));
+        return Ok(ExitCode::FAILURE);
+    }
+    Box::pin(full::run(remote, news, endings, args.channel.clone())).await
+}
+
+/// Returns why there is no client, and what to do.
+fn not_created(error: &ClientError, outbox: Option<&Outbox>) -> String {
+    match (error, outbox) {
+        (ClientError::Outbox(error), Some(outbox)) => outbox.explain(error),
+        (error, _) => causes(error),
     }
 }
 
-fn builder(args: &Args) -> ImksResult<ClientBuilder> {
+fn builder(args: &Args, outbox: Option<Outbox>) -> ImksResult<ClientBuilder> {
     let auth = json!({
         "token": args.token.as_deref().map(str::trim),
         "client": { "name": "imks chat", "version": env!("CARGO_PKG_VERSION") },
     });
     let builder = Client::builder(&args.url).tls(Trust::read(args.ca.as_deref())?.tls()?).auth(&auth);
-    match &args.outbox {
-        None => Ok(builder),
-        Some(path) => {
-            let store = FileStore::new(path);
-            Ok(builder.outbox(store))
-        }
-    }
+    Ok(match outbox {
+        None => builder,
+        Some(outbox) => builder.outbox(outbox),
+    })
 }

@@ -4,18 +4,35 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::command::{self, Command, HELP};
-use super::conversation::Conversation;
+use super::conversation::{Conversation, counted};
 use super::effect::{Effect, Purpose};
-use super::message::Message;
 
 impl Conversation {
-    /// Handles a line: a message or a command. `nonce` makes a new value at each call.
+    /// Handles a line: a message or a command. Without a screen it waits for what stands before it. `nonce` makes a new
+    /// value at each call.
     pub(super) fn enter(&mut self, line: &str, now_ms: u64, nonce: impl Fn() -> String) {
-        match command::parse(line) {
-            Ok(None) => {}
-            Ok(Some(command)) => self.obey(command, now_ms, &nonce),
-            Err(usage) => self.notice(usage),
+        let Some(line) = command::parse(line).transpose() else { return };
+        if self.is_screen {
+            return self.follow(line, now_ms, &nonce);
         }
+        self.lines.push_back(line);
+        self.proceed(now_ms, nonce);
+    }
+
+    /// Does what a line says.
+    pub(super) fn follow(&mut self, line: Result<Command, String>, now_ms: u64, nonce: &dyn Fn() -> String) {
+        match line {
+            Ok(command) => self.obey(command, now_ms, nonce),
+            Err(usage) => self.fails(usage),
+        }
+    }
+
+    /// Says why something was not done. Without a screen nobody looks, so that the exit code says it too.
+    pub(super) fn fails(&mut self, why: impl Into<String>) {
+        if !self.is_screen {
+            self.effects.push(Effect::Failed);
+        }
+        self.notice(why);
     }
 
     fn obey(&mut self, command: Command, now_ms: u64, nonce: &dyn Fn() -> String) {
@@ -23,7 +40,10 @@ impl Conversation {
             Command::List => self.show_list(),
             Command::Broadcast(body) => {
                 let all: Vec<String> = self.here();
-                self.notice(format!("sent to {} channels", all.len()));
+                if all.is_empty() {
+                    return self.fails("you are in no channel");
+                }
+                self.notice(format!("sent to {}", counted(all.len(), "channel", "channels")));
                 all.iter().for_each(|channel| self.send(channel, body.clone(), None, nonce()));
             }
             Command::Ping => {
@@ -38,17 +58,9 @@ impl Conversation {
             Command::Help => HELP.iter().for_each(|line| self.notice(*line)),
             command => match self.current.clone() {
                 Some(channel) => self.obey_in(&channel, command, nonce),
-                None => self.without_channel(&command),
+                None => self.fails("you are in no channel: /join one"),
             },
         }
-    }
-
-    /// Says that there is no channel for a line. Without a screen a message is lost then.
-    fn without_channel(&mut self, command: &Command) {
-        if !self.is_screen && matches!(command, Command::Say(_) | Command::Thread { body: Some(_), .. }) {
-            self.effects.push(Effect::Failed);
-        }
-        self.notice("you are in no channel: /join one");
     }
 
     /// Does what concerns the channel that is shown.
@@ -60,20 +72,9 @@ impl Conversation {
                 let before = first.map(|message| message.id.clone());
                 self.load(channel, before, limit);
             }
-            Command::React { seq, emoji } => {
-                if let Some(message) = self.meant(seq, |_| true) {
-                    let request = json!({ "channel_id": channel, "message_id": message, "emoji": emoji });
-                    self.ask(Purpose::Change, "reaction:add", request);
-                }
+            Command::React { .. } | Command::Edit { .. } | Command::Thread { .. } => {
+                self.obey_about(channel, command, nonce());
             }
-            Command::Edit { seq, body } => {
-                let me = self.me.clone().unwrap_or_default();
-                if let Some(message) = self.meant(seq, |message| message.author.id == me.id) {
-                    let request = json!({ "channel_id": channel, "message_id": message, "body": body });
-                    self.ask(Purpose::Change, "message:edit", request);
-                }
-            }
-            Command::Thread { seq, body } => self.thread_of(channel, seq, body, nonce),
             Command::Who => {
                 let purpose = Purpose::Who { channel: channel.to_owned(), is_asked: true };
                 self.ask(purpose, "presence:list", json!({ "channel_id": channel }));
@@ -81,37 +82,6 @@ impl Conversation {
             // The others concern no channel.
             _ => {}
         }
-    }
-
-    fn thread_of(&mut self, channel: &str, seq: i64, body: Option<String>, nonce: &dyn Fn() -> String) {
-        let Some(root) = self.meant(Some(seq), |_| true) else { return };
-        match body {
-            Some(body) => self.send(channel, body, Some(root), nonce()),
-            None => {
-                let request = json!({ "channel_id": channel, "thread_id": root });
-                self.ask(Purpose::Thread { channel: channel.to_owned(), seq }, "history", request);
-            }
-        }
-    }
-
-    /// Returns the id of the message that is meant: with this number, or the last one that fits.
-    fn meant(&mut self, seq: Option<i64>, fits: impl Fn(&Message) -> bool) -> Option<String> {
-        let channel = self.shown()?;
-        let found = match seq {
-            Some(seq) => channel.numbered(seq),
-            None => {
-                channel.messages().iter().rev().find(|message| message.deleted_at.is_none() && fits(message))
-            }
-        };
-        let id = found.map(|message| message.id.clone());
-        match (&id, seq) {
-            (None, Some(seq)) => {
-                self.notice(format!("there is no message #{seq} here; /history shows earlier ones"))
-            }
-            (None, None) => self.notice("there is no such message here"),
-            _ => {}
-        }
-        id
     }
 
     fn here(&self) -> Vec<String> {
@@ -143,7 +113,6 @@ impl Conversation {
             true => self.open(&id),
             false => {
                 let request = json!({ "channel_ids": [id] });
-                self.is_joining = true;
                 self.ask(Purpose::Join { channel: id }, "channel:subscribe", request);
             }
         }
@@ -159,17 +128,22 @@ impl Conversation {
                 let request = json!({ "channel_ids": [id] });
                 self.ask(Purpose::Leave { channel: id }, "channel:unsubscribe", request);
             }
-            None => self.notice(format!("there is no channel {}", name.unwrap_or_default())),
+            None => match name {
+                Some(name) => self.fails(format!("there is no channel {name}")),
+                None => self.fails("you are in no channel"),
+            },
         }
     }
 
-    /// Ends, or says what would be lost, once.
+    /// Ends, or says what would be lost, once. Without a screen nothing is on its way when the turn of this line comes.
     fn quit(&mut self) {
-        let waiting = self.on_their_way();
-        if waiting == 0 || self.was_warned {
+        let waiting = self.waiting();
+        if waiting == 0 || self.was_warned || !self.is_screen {
+            self.lines.clear();
             return self.effects.push(Effect::Quit);
         }
         self.was_warned = true;
-        self.notice(format!("{waiting} messages are not sent yet; /quit again ends anyway"));
+        let are = counted(waiting, "message is", "messages are");
+        self.notice(format!("{are} not sent yet; /quit again ends anyway"));
     }
 }

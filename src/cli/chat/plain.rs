@@ -1,28 +1,31 @@
 //! `imks chat` without a screen: reads lines, prints lines.
 
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Args;
 use super::conversation::Conversation;
 use super::effect::{Effect, Printed};
 use super::message::Message;
 use super::remote::{News, Remote, now_ms, tell};
-use crate::cli::terminal::{EXIT_INTERRUPTED, Endings, causes, text};
+use crate::cli::terminal::{EXIT_INTERRUPTED, Endings, Progress, causes, text};
 use crate::cli::{hint, say};
-use crate::client::nonce;
+use crate::client::{ClientError, nonce};
 use crate::{ImksError, ImksResult};
 
 /// How a chat without a screen ended.
 enum End {
     Done,
     Interrupted,
-    SignedOut,
+    /// It could not sign in, which was said.
+    NotConnected,
+    /// The session ended, for this reason.
+    SignedOut(String),
 }
 
 /// Chats until the input ends and everything is sent.
@@ -31,72 +34,128 @@ pub(super) async fn run(
     mut news: mpsc::Receiver<News>,
     mut endings: Endings,
     args: &Args,
+    shown: &str,
 ) -> ImksResult<ExitCode> {
-    let (conversation, is_json) = (Conversation::new(args.channel.clone(), false), args.json);
-    let mut chat = Plain { conversation, remote, is_json, has_failed: false };
-    let end = Box::pin(chat.run(&mut news, &mut endings)).await?;
-    let is_whole = !chat.has_failed && chat.conversation.on_their_way() == 0;
-    chat.remote.close().await;
-    Ok(match (end, is_whole) {
-        (End::Interrupted, _) => ExitCode::from(EXIT_INTERRUPTED),
-        (End::Done, true) => ExitCode::SUCCESS,
-        (End::Done, false) | (End::SignedOut, _) => ExitCode::FAILURE,
-    })
+    let conversation = Conversation::new(args.channel.clone(), false).with_outbox(remote.take_kept());
+    let (input, is_json) = (lines(), args.json);
+    let mut chat = Plain { conversation, remote, input, has_input: true, is_json, has_failed: false };
+    let end = match Box::pin(chat.sign_in(&mut endings, shown)).await? {
+        Some(end) => end,
+        None => Box::pin(chat.run(&mut news, &mut endings)).await?,
+    };
+    chat.finish(end, news).await
+}
+
+/// Returns why there is no connection, and who finds out more.
+pub(super) fn not_connected(error: &ClientError, shown: &str) -> String {
+    format!("imks: {}; `imks doctor {shown}` finds out why", causes(error))
 }
 
 struct Plain {
     conversation: Conversation,
     remote: Remote,
+    input: mpsc::Receiver<io::Result<String>>,
+    has_input: bool,
     is_json: bool,
     has_failed: bool,
 }
 
 impl Plain {
+    /// Signs in. Meanwhile, and until the input ends if that fails, the outbox keeps what is read. Returns how the chat
+    /// ended, if it did.
+    async fn sign_in(&mut self, endings: &mut Endings, shown: &str) -> ImksResult<Option<End>> {
+        let mut progress = Some(Progress::show("connecting", self.is_json));
+        let (mut signing_in, mut has_failed) = (Box::pin(self.remote.sign_in()), false);
+        loop {
+            let takes_lines = self.takes_lines();
+            if has_failed && !takes_lines {
+                return Ok(Some(End::NotConnected));
+            }
+            tokio::select! {
+                signed_in = &mut signing_in, if !has_failed => {
+                    drop(progress.take());
+                    let Err(error) = signed_in else { return Ok(None) };
+                    hint(&not_connected(&error, shown));
+                    has_failed = true;
+                }
+                line = self.input.recv(), if takes_lines => self.take(line)?,
+                () = endings.next() => return Ok(Some(End::Interrupted)),
+            }
+            self.carry_out()?;
+        }
+    }
+
     async fn run(&mut self, news: &mut mpsc::Receiver<News>, endings: &mut Endings) -> ImksResult<End> {
-        let mut input = lines();
-        let (mut has_input, mut ticks) = (true, interval(TICK));
+        let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ready_by = Instant::now() + READY_MAX;
         loop {
-            // Lines are for the channels that the first event of the session names.
-            let is_ready = self.conversation.me.is_some();
-            let takes_lines = has_input && is_ready && !self.conversation.is_joining && self.has_room();
+            let (is_ready, takes_lines) = (self.conversation.me.is_some(), self.takes_lines());
             tokio::select! {
                 told = news.recv() => {
-                    let Some(told) = told else { return Ok(End::SignedOut) };
+                    let Some(told) = told else { return Ok(End::SignedOut("the client has ended".into())) };
                     if let Some(error) = tell(&mut self.conversation, told) {
-                        hint(&format!("imks: {}", causes(&error)));
-                        return Ok(End::SignedOut);
+                        return Ok(End::SignedOut(causes(&error)));
                     }
                 }
-                line = input.recv(), if takes_lines => match line {
-                    Some(line) => {
-                        let line = line.map_err(ImksError::io("reading standard input"))?;
-                        self.conversation.enter(&line, now_ms(), nonce);
-                    }
-                    None => has_input = false,
-                },
+                line = self.input.recv(), if takes_lines => self.take(line)?,
                 _ = ticks.tick() => self.conversation.tick(),
                 () = sleep_until(ready_by), if !is_ready => {
-                    hint("imks: no session:ready comes: the server is away, or it is not imks");
-                    return Ok(End::SignedOut);
+                    let why = "no session:ready comes: the server is away, or it is not imks";
+                    return Ok(End::SignedOut(why.into()));
                 }
                 () = endings.next() => return Ok(End::Interrupted),
             }
-            if self.carry_out()? || (!has_input && self.is_idle()) {
+            self.conversation.proceed(now_ms(), nonce);
+            if self.carry_out()? {
+                // What waits is still sent.
+                self.has_input = false;
+            }
+            if !self.has_input && self.conversation.is_done() {
                 return Ok(End::Done);
             }
         }
     }
 
-    /// Whether another line may be typed: what waits for the server is kept in memory.
-    fn has_room(&self) -> bool {
-        self.conversation.on_their_way() < WAITING_MAX && self.conversation.asked < WAITING_MAX
+    /// Says what is left to be said, and closes the connection.
+    async fn finish(self, end: End, mut news: mpsc::Receiver<News>) -> ImksResult<ExitCode> {
+        let Self { mut conversation, remote, is_json, has_failed, .. } = self;
+        let left_over = remote.left_over(conversation.waiting());
+        remote.close().await;
+        if let End::SignedOut(why) = &end {
+            hear_out(&mut conversation, &mut news).await;
+            for effect in conversation.take_effects() {
+                if let Effect::Print(printed) = effect {
+                    print(is_json, &printed)?;
+                }
+            }
+            if !conversation.is_token_over {
+                hint(&format!("imks: {why}"));
+            }
+        }
+        for told in [left_over.clone(), conversation.not_taken()].into_iter().flatten() {
+            hint(&format!("imks: {told}"));
+        }
+        Ok(match end {
+            End::Interrupted => ExitCode::from(EXIT_INTERRUPTED),
+            End::Done if !has_failed && left_over.is_none() => ExitCode::SUCCESS,
+            End::Done | End::NotConnected | End::SignedOut(_) => ExitCode::FAILURE,
+        })
     }
 
-    /// Whether everything was answered that was typed.
-    fn is_idle(&self) -> bool {
-        self.conversation.on_their_way() == 0 && self.conversation.asked == 0
+    fn takes_lines(&self) -> bool {
+        self.has_input && self.conversation.wants_line()
+    }
+
+    fn take(&mut self, line: Option<io::Result<String>>) -> ImksResult<()> {
+        match line {
+            Some(line) => {
+                let line = line.map_err(ImksError::io("reading standard input"))?;
+                self.conversation.enter(&line, now_ms(), nonce);
+            }
+            None => self.has_input = false,
+        }
+        Ok(())
     }
 
     /// Does what the conversation wants. Returns whether it is over.
@@ -106,7 +165,7 @@ impl Plain {
         while !effects.is_empty() {
             for effect in effects {
                 match self.remote.carry_out(effect, &mut self.conversation) {
-                    Some(Effect::Print(printed)) => self.print(&printed)?,
+                    Some(Effect::Print(printed)) => print(self.is_json, &printed)?,
                     Some(Effect::Failed) => self.has_failed = true,
                     Some(Effect::Quit) => is_over = true,
                     _ => {}
@@ -116,24 +175,37 @@ impl Plain {
         }
         Ok(is_over)
     }
+}
 
-    fn print(&self, printed: &Printed) -> ImksResult<()> {
-        match (self.is_json, printed) {
-            (true, printed) => say(&as_json(printed).to_string()),
-            (false, Printed::Notice(_) | Printed::Link(_)) => {
-                hint(&as_line(printed));
-                Ok(())
+/// Hears the events that came before the end of the session, which its end has overtaken.
+async fn hear_out(conversation: &mut Conversation, news: &mut mpsc::Receiver<News>) {
+    let hearing = async {
+        while let Some(told) = news.recv().await {
+            if matches!(told, News::Event { .. }) {
+                tell(conversation, told);
             }
-            (false, printed) => say(&as_line(printed)),
         }
+    };
+    // Whoever does not end then has nothing more to say.
+    let _ = timeout(HEAR_OUT_MAX, hearing).await;
+}
+
+fn print(is_json: bool, printed: &Printed) -> ImksResult<()> {
+    match (is_json, printed) {
+        (true, printed) => say(&as_json(printed).to_string()),
+        (false, Printed::Notice(_) | Printed::Link(_)) => {
+            hint(&as_line(printed));
+            Ok(())
+        }
+        (false, printed) => say(&as_line(printed)),
     }
 }
 
 /// Reads the lines of standard input in a thread of its own, which may wait for ever.
-fn lines() -> mpsc::Receiver<std::io::Result<String>> {
+fn lines() -> mpsc::Receiver<io::Result<String>> {
     let (say, lines) = mpsc::channel(LINES_MAX);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
+        for line in io::stdin().lock().lines() {
             // Nobody listens any more when the chat has ended.
             if say.blocking_send(line).is_err() {
                 return;
@@ -175,10 +247,10 @@ fn as_json(printed: &Printed) -> Value {
 
 /// How many lines of the input are read ahead.
 const LINES_MAX: usize = 64;
-/// How many messages and questions may wait for the server before further lines are read.
-const WAITING_MAX: usize = 64;
 /// How long the first event of the session may take.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// How long what came before the end of a session is waited for.
+const HEAR_OUT_MAX: Duration = Duration::from_secs(2);
 /// The interval of what is done now and then.
 const TICK: Duration = Duration::from_secs(1);
 

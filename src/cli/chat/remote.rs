@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::conversation::Conversation;
-use super::effect::{Effect, Purpose};
+use super::effect::{Effect, Kept, Purpose};
+use super::outbox::Outbox;
+use super::pipe::left_over;
 use crate::cli::terminal::causes;
 use crate::client::{
     Client, ClientBuilder, ClientError, ClientEvent, ClientResult, DisconnectReason, Event, Events, Socket,
@@ -28,8 +30,9 @@ pub(super) enum News {
     Sent { channel: String, nonce: String, outcome: Result<Value, String> },
 }
 
-/// A signed-in connection.
+/// A connection, and the outbox, if there is one.
 pub(super) struct Remote {
+    outbox: Option<Outbox>,
     client: Client,
     socket: Socket,
     say: mpsc::Sender<News>,
@@ -52,11 +55,14 @@ struct Message {
 }
 
 impl Remote {
-    /// Connects and signs in.
+    /// Creates a connection that is not there yet, and reads the outbox.
     ///
     /// # Errors
-    /// Those of the first attempt.
-    pub(super) async fn open(builder: ClientBuilder) -> ClientResult<(Self, mpsc::Receiver<News>)> {
+    /// Those of [`ClientBuilder::build`].
+    pub(super) fn new(
+        builder: ClientBuilder,
+        outbox: Option<Outbox>,
+    ) -> ClientResult<(Self, mpsc::Receiver<News>)> {
         let (say, news) = mpsc::channel(NEWS_MAX);
         let (client, tasks) = (builder.build()?, TaskTracker::new());
         let socket = client.socket("/")?;
@@ -69,8 +75,23 @@ impl Remote {
             }
         });
         tasks.spawn(pass_on(client.events(), say.clone()));
-        socket.connect().await?;
-        Ok((Self { client, socket, say, outgoing: Arc::default(), tasks }, news))
+        Ok((Self { outbox, client, socket, say, outgoing: Arc::default(), tasks }, news))
+    }
+
+    /// Connects and signs in.
+    pub(super) fn sign_in(&self) -> impl Future<Output = ClientResult<()>> + use<> {
+        let socket = self.socket.clone();
+        async move { socket.connect().await }
+    }
+
+    /// Takes the messages that the outbox has kept since an earlier run. `None` without an outbox.
+    pub(super) fn take_kept(&self) -> Option<Vec<Kept>> {
+        self.outbox.as_ref().map(Outbox::take_kept)
+    }
+
+    /// Returns what becomes of what is not sent, if the chat ends now with so many messages that wait.
+    pub(super) fn left_over(&self, waiting: usize) -> Option<String> {
+        left_over(waiting, self.outbox.as_ref().map(Outbox::name).as_deref())
     }
 
     /// Does what concerns the server. Returns what concerns the terminal.
@@ -78,6 +99,16 @@ impl Remote {
         match effect {
             Effect::Ask { purpose, event, payload } => self.ask(purpose, event, payload),
             Effect::Send { channel, nonce, payload } => self.send(channel, nonce, payload),
+            Effect::Keep(kept) => {
+                if let Some(Err(error)) = self.outbox.as_ref().map(|outbox| outbox.keep(&kept)) {
+                    conversation.fails(format!("not kept in the outbox: {}", causes(&error)));
+                }
+            }
+            Effect::Forget { nonce } => {
+                if let Err(error) = forget(self.outbox.as_ref(), &nonce) {
+                    conversation.fails(error);
+                }
+            }
             Effect::Tell { event, payload } => self.tell(event, payload),
             Effect::Stats => self.stats().into_iter().for_each(|line| conversation.notice(line)),
             Effect::Transport => {
@@ -109,6 +140,7 @@ impl Remote {
     fn send(&self, channel: String, nonce: String, payload: Value) {
         self.outgoing.messages.lock().push_back(Message { channel, nonce, payload });
         let (socket, say, outgoing) = (self.socket.clone(), self.say.clone(), self.outgoing.clone());
+        let outbox = self.outbox.clone();
         self.tasks.spawn(async move {
             let turn = outgoing.turn.lock().await;
             let next = outgoing.messages.lock().pop_front();
@@ -116,7 +148,11 @@ impl Remote {
             let sent = socket.send("message:send", &payload).await;
             drop(turn);
             let outcome = match sent {
-                Ok(delivery) => answered(delivery.acknowledged().await),
+                // The client has it now, under the same nonce.
+                Ok(delivery) => match forget(outbox.as_ref(), &nonce) {
+                    Ok(()) => answered(delivery.acknowledged().await),
+                    Err(why) => Err(why),
+                },
                 Err(error) => Err(causes(&error)),
             };
             let _ = say.send(News::Sent { channel, nonce, outcome }).await;
@@ -162,6 +198,12 @@ impl Remote {
 fn read(event: &Event) -> News {
     let payload = event.parse::<Value>().unwrap_or_else(|_| json!({}));
     News::Event { name: event.name().to_owned(), payload }
+}
+
+/// Forgets what the outbox has kept under this nonce, if there is one.
+fn forget(outbox: Option<&Outbox>, nonce: &str) -> Result<(), String> {
+    let forgotten = outbox.map_or(Ok(()), |outbox| outbox.forget(nonce));
+    forgotten.map_err(|error| format!("still kept in the outbox: {}", causes(&error)))
 }
 
 async fn pass_on(mut events: Events, say: mpsc::Sender<News>) {

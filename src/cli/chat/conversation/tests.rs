@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::pipe::{KEPT_MAX, left_over};
 use super::*;
 
 fn message(seq: i64, body: &str) -> Value {
@@ -404,7 +405,8 @@ fn on_a_pipe_no_channel_takes_the_place_of_one_that_is_gone() {
     conversation.event("channel:left", &json!({ "channel_id": "c1", "reason": "removed" }), 0);
     conversation.event("session:ready", &ready(5, 1), 0);
     assert_eq!(outcome(&mut conversation, "are you still there?"), (false, true));
-    assert_eq!(outcome(&mut conversation, "/join other"), (false, false));
+    conversation.sent("c1", "n", Err("forbidden: no".into()));
+    assert_eq!(outcome(&mut conversation, "/join other"), (false, true), "of the message before");
     assert_eq!(outcome(&mut conversation, "hello"), (true, false));
 }
 
@@ -415,7 +417,7 @@ fn a_channel_that_nobody_knows_is_told_without_asking_the_server() {
     assert!(asked(&conversation.take_effects()).is_empty());
     assert!(conversation.notices.back().unwrap().text.contains("no channel nowhere"));
     let mut conversation = piped("general");
-    assert_eq!(outcome(&mut conversation, "/join nowhere"), (false, false));
+    assert_eq!(outcome(&mut conversation, "/join nowhere"), (false, true));
     assert_eq!(outcome(&mut conversation, "for nowhere"), (false, true));
 }
 
@@ -423,11 +425,209 @@ fn a_channel_that_nobody_knows_is_told_without_asking_the_server() {
 fn what_follows_a_join_waits_for_its_answer() {
     let mut conversation = piped("general");
     conversation.enter("/join 0190a8c0-0000-7000-8000-000000000001", 0, || "n".into());
-    assert!(conversation.is_joining);
+    assert_eq!(outcome(&mut conversation, "for that channel"), (false, false));
     let channel = "0190a8c0-0000-7000-8000-000000000001".to_owned();
     conversation.answer(Purpose::Join { channel }, Err("unavailable: try again".into()));
-    assert!(!conversation.is_joining);
-    assert_eq!(outcome(&mut conversation, "for that channel"), (false, true));
+    assert_eq!(goes_on(&mut conversation), (false, true));
+}
+
+/// Obeys what waits. Returns whether a message is sent, and whether something is known to have failed.
+fn goes_on(conversation: &mut Conversation) -> (bool, bool) {
+    conversation.proceed(0, || "n".into());
+    let effects = conversation.take_effects();
+    let is_sent = effects.iter().any(|effect| matches!(effect, Effect::Send { .. }));
+    (is_sent, effects.contains(&Effect::Failed))
+}
+
+#[test]
+fn what_follows_a_leave_waits_for_its_answer_and_goes_nowhere() {
+    for line in ["/leave", "/leave general"] {
+        let mut conversation = piped("general");
+        conversation.take_effects();
+        assert_eq!(outcome(&mut conversation, line), (false, false));
+        assert_eq!(outcome(&mut conversation, "after leave"), (false, false));
+        assert!(!conversation.wants_line());
+        conversation.answer(Purpose::Leave { channel: "c1".into() }, Ok(json!({})));
+        assert_eq!(goes_on(&mut conversation), (false, true));
+        assert!(conversation.notices.back().unwrap().text.contains("you are in no channel"));
+    }
+}
+
+/// A message of this conversation, stored under this number.
+fn stored(conversation: &mut Conversation, seq: i64) {
+    let mut own = message(seq, "hi");
+    (own["author"], own["nonce"]) = (json!({ "id": "u1", "username": "ann" }), json!("n"));
+    conversation.sent("c1", "n", Ok(json!({ "message": own })));
+}
+
+#[test]
+fn on_a_pipe_a_command_waits_for_what_stands_before_it() {
+    let mut conversation = piped("general");
+    conversation.take_effects();
+    assert_eq!(outcome(&mut conversation, "hi"), (true, false));
+    conversation.enter("/edit hi edited", 0, || "n".into());
+    conversation.enter("next", 0, || "n".into());
+    assert_eq!(goes_on(&mut conversation), (false, false));
+    stored(&mut conversation, 6);
+    conversation.proceed(0, || "n".into());
+    let effects = conversation.take_effects();
+    assert_eq!(asked(&effects), ["message:edit"], "and the message after it waits");
+    assert!(!effects.contains(&Effect::Failed));
+    conversation.answer(Purpose::Change, Err("forbidden: no".into()));
+    assert_eq!(goes_on(&mut conversation), (true, true), "a command that failed is told in the exit code");
+}
+
+/// The search that the conversation has just asked for, and the payload of its question.
+fn search(conversation: &mut Conversation) -> (Purpose, Value) {
+    let found = conversation.take_effects().into_iter().find_map(|effect| match effect {
+        Effect::Ask { purpose: purpose @ Purpose::Find(_), payload, .. } => Some((purpose, payload)),
+        _ => None,
+    });
+    found.expect("nothing is looked for")
+}
+
+#[test]
+fn a_message_that_is_not_known_is_looked_for_at_the_server_page_by_page() {
+    let mut conversation = piped("general");
+    conversation.take_effects();
+    conversation.enter("/thread #1 a reply", 0, || "n".into());
+    let (purpose, payload) = search(&mut conversation);
+    assert_eq!((&payload["channel_id"], &payload["before"]), (&json!("c1"), &Value::Null));
+    let newest = json!({ "messages": [message(4, "x"), message(5, "x")], "has_more_before": true });
+    conversation.answer(purpose, Ok(newest));
+    let (purpose, payload) = search(&mut conversation);
+    assert_eq!(payload["before"], "m4");
+    let first = json!({ "messages": [message(1, "x"), message(2, "x")], "has_more_before": false });
+    conversation.answer(purpose, Ok(first));
+    let effects = conversation.take_effects();
+    let sent = effects.iter().find_map(|effect| match effect {
+        Effect::Send { payload, .. } => Some(payload["thread_id"].clone()),
+        _ => None,
+    });
+    assert_eq!(sent, Some(json!("m1")));
+    assert!(bodies(&conversation).is_empty(), "what was looked through is not shown");
+}
+
+#[test]
+fn a_message_that_is_not_there_makes_a_command_of_a_pipe_fail() {
+    for line in ["/thread #3 hi", "/edit mine", "/react #3 👍"] {
+        let mut conversation = piped("general");
+        conversation.take_effects();
+        conversation.enter(line, 0, || "n".into());
+        let (purpose, _) = search(&mut conversation);
+        let page = json!({ "messages": [message(2, "x"), message(4, "x")], "has_more_before": false });
+        conversation.answer(purpose, Ok(page));
+        let effects = conversation.take_effects();
+        assert!(effects.contains(&Effect::Failed), "{line}: {effects:?}");
+        assert!(conversation.notices.back().unwrap().text.starts_with("there is no"), "{line}");
+    }
+}
+
+#[test]
+fn a_search_has_an_end() {
+    let mut conversation = piped("general");
+    conversation.take_effects();
+    conversation.enter("/react #1 👍", 0, || "n".into());
+    let page = json!({ "messages": [message(7, "x")], "has_more_before": true });
+    for _ in 0..50 {
+        let (purpose, _) = search(&mut conversation);
+        conversation.answer(purpose, Ok(page.clone()));
+    }
+    assert!(conversation.take_effects().contains(&Effect::Failed));
+    assert!(conversation.notices.back().unwrap().text.contains("#1 among the last 5000 of general"));
+}
+
+#[test]
+fn on_a_pipe_quit_ends_after_what_stands_before_it() {
+    let mut conversation = piped("general");
+    conversation.take_effects();
+    conversation.enter("q1", 0, || "n".into());
+    conversation.enter("/quit", 0, || "n".into());
+    assert!(!conversation.wants_line() && !conversation.take_effects().contains(&Effect::Quit));
+    stored(&mut conversation, 6);
+    conversation.proceed(0, || "n".into());
+    assert!(conversation.take_effects().contains(&Effect::Quit));
+}
+
+/// A conversation on a pipe with an outbox that is not signed in yet.
+fn early(channel: Option<&str>) -> Conversation {
+    Conversation::new(channel.map(str::to_owned), false).with_outbox(Some(Vec::new()))
+}
+
+#[test]
+fn before_the_first_sign_in_messages_are_kept_in_the_outbox_and_commands_wait() {
+    let mut conversation = early(Some("general"));
+    conversation.enter("deployed", 0, || "n1".into());
+    let kept = Kept { channel: "general".into(), body: "deployed".into(), thread: None, nonce: "n1".into() };
+    assert_eq!(conversation.take_effects(), [Effect::Keep(kept.clone())]);
+    assert!(conversation.wants_line() && conversation.not_taken().is_none());
+    conversation.enter("/edit released", 0, || "n2".into());
+    assert!(!conversation.wants_line() && conversation.not_taken().unwrap().contains("a command"));
+    assert!(conversation.take_effects().is_empty());
+    let mut next = Conversation::new(None, false).with_outbox(Some(vec![kept]));
+    assert!(!next.is_done() && !next.wants_line());
+    for conversation in [&mut conversation, &mut next] {
+        conversation.event("session:ready", &ready(5, 1), 0);
+        let effects = conversation.take_effects();
+        let sent = effects.iter().find_map(|effect| match effect {
+            Effect::Send { channel, nonce, payload } => Some((&**channel, &**nonce, &payload["body"])),
+            _ => None,
+        });
+        assert_eq!(sent, Some(("c1", "n1", &json!("deployed"))));
+    }
+}
+
+#[test]
+fn without_an_outbox_or_a_channel_no_line_is_taken_before_the_first_sign_in() {
+    assert!(!Conversation::new(Some("general".into()), false).wants_line());
+    let conversation = early(None);
+    assert!(!conversation.wants_line() && conversation.not_taken().unwrap().contains("--channel"));
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_sent_little_by_little() {
+    let mut conversation = early(Some("general"));
+    for _ in 0..KEPT_MAX {
+        assert!(conversation.wants_line());
+        conversation.enter("x", 0, || "n".into());
+    }
+    assert!(!conversation.wants_line() && conversation.not_taken().unwrap().contains("1000"));
+    conversation.event("session:ready", &ready(5, 1), 0);
+    conversation.take_effects();
+    assert_eq!((conversation.on_their_way(), conversation.waiting()), (64, KEPT_MAX));
+    conversation.enter("after them", 0, || "n".into());
+    stored(&mut conversation, 6);
+    assert!(!conversation.is_done());
+}
+
+#[test]
+fn a_message_that_was_kept_for_a_channel_that_is_not_there_is_told() {
+    let mut conversation = early(Some("opz"));
+    conversation.enter("deployed", 0, || "n1".into());
+    conversation.event("session:ready", &ready(5, 1), 0);
+    let effects = conversation.take_effects();
+    for effect in [Effect::Failed, Effect::Quit, Effect::Forget { nonce: "n1".into() }] {
+        assert!(effects.contains(&effect), "{effect:?} is not in {effects:?}");
+    }
+    let told = &conversation.notices.back().unwrap().text;
+    assert!(told.contains("no channel opz") && told.contains("deployed"), "{told}");
+}
+
+#[test]
+fn one_thing_is_not_several() {
+    let mut conversation = online();
+    conversation.enter("hello", 0, || "n".into());
+    conversation.enter("/quit", 0, || "n".into());
+    assert!(conversation.notices.back().unwrap().text.starts_with("1 message is not sent yet"));
+    let replies = Purpose::Thread { channel: "c1".into(), seq: 5 };
+    conversation.answer(replies, Ok(json!({ "messages": [message(6, "a reply")] })));
+    assert!(conversation.notices.iter().any(|notice| notice.text == "1 reply to #5 in general"));
+    for (waiting, told) in
+        [(0, None), (1, Some("1 message was not sent")), (2, Some("2 messages were not sent"))]
+    {
+        assert_eq!(left_over(waiting, None).as_deref(), told);
+    }
+    assert!(left_over(1, Some("ob")).unwrap().starts_with("1 message is kept in ob"));
 }
 
 #[test]
