@@ -205,14 +205,19 @@ impl From<&Entry> for Line {
 }
 
 /// Reads the entries of a file. A last line that was not finished is what a crash leaves, in the middle of a character
-/// perhaps, and was not yet sent.
+/// perhaps and with zeros behind it, and was not yet sent. Anything else there is another file, which must not be written anew.
 fn read(file: &File, path: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let mut reader = BufReader::new(file);
     let mut text = Vec::new();
     while reader.read_until(b'\n', &mut text)? > 0 {
         if !text.ends_with(b"\n") {
-            break;
+            let zeros = text.iter().rev().take_while(|byte| **byte == 0).count();
+            text.truncate(text.len() - zeros);
+            return match serde_json::from_slice::<Line>(&text) {
+                Err(error) if !error.is_eof() => Err(damaged(path, error)),
+                _ => Ok(entries),
+            };
         }
         match serde_json::from_slice(&text).map_err(|error| damaged(path, error))? {
             Line::Remove(gone) => entries.retain(|entry: &Entry| entry.id != gone),
@@ -333,7 +338,14 @@ mod tests {
         store.load().unwrap();
         assert_eq!(FileStore::new(&path).load().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(store);
-        std::fs::write(&path, "nonsense\n").unwrap();
-        assert_eq!(FileStore::new(&path).load().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        for nonsense in ["nonsense\n", "notes of somebody", "{\"add\":1}"] {
+            std::fs::write(&path, nonsense).unwrap();
+            assert_eq!(FileStore::new(&path).load().unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), nonsense, "another file stays as it is");
+        }
+        for begun in ["{\"add\":{\"id\":\"01", "\0\0\0", "{\"add\":\0\0"] {
+            std::fs::write(&path, begun).unwrap();
+            assert_eq!(FileStore::new(&path).load().unwrap(), []);
+        }
     }
 }
