@@ -44,7 +44,7 @@ impl Metric for Latency {
     const KIND: Kind = Kind::Latency;
 
     fn value(&self) -> Value {
-        Value::Histogram(self.0.snapshot(MICROS_PER_SECOND))
+        Value::Histogram(Box::new(self.0.snapshot(MICROS_PER_SECOND)))
     }
 }
 
@@ -74,7 +74,7 @@ impl Metric for Size {
     const KIND: Kind = Kind::Size;
 
     fn value(&self) -> Value {
-        Value::Histogram(self.0.snapshot(1.0))
+        Value::Histogram(Box::new(self.0.snapshot(1.0)))
     }
 }
 

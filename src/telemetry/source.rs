@@ -45,7 +45,7 @@ pub enum Value {
     /// The current value.
     Gauge(i64),
     /// The distribution since the start of the process.
-    Histogram(Snapshot),
+    Histogram(Box<Snapshot>),
 }
 
 /// A single number, without a label.

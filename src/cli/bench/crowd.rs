@@ -140,7 +140,7 @@ impl Crowd {
         prepare: impl Fn(usize, &Socket) + Copy,
     ) -> ImksResult<Vec<Member>> {
         let one = |index| async move { (index, self.join(index, prepare).await) };
-        // One that takes long holds up no other.
+        #[allow(clippy::disallowed_methods, reason = "one that takes long holds up no other")]
         let joining = stream::iter(0..count).map(one).buffer_unordered(CONNECTING_MAX);
         let mut joined: Vec<_> = joining.take_until(stop.cancelled()).collect().await;
         joined.sort_by_key(|(index, _)| *index);

@@ -111,7 +111,7 @@ impl Doctor {
 
     async fn examine(&mut self, args: &Args) -> ImksResult<()> {
         match (&args.url, &args.redis, &args.nats, &args.database) {
-            (Some(url), ..) => url::examine(self, url, args).await,
+            (Some(url), ..) => Box::pin(url::examine(self, url, args)).await,
             (_, Some(url), ..) => broker::redis(self, url, &args.prefix).await,
             (_, _, Some(url), _) => broker::nats(self, url, &args.prefix).await,
             (.., Some(url)) => database::examine(self, url).await,

@@ -23,13 +23,15 @@ impl Ramp {
 
     /// Begins `one` for each number up to `count` when it is due, and returns what becomes of them as they end. A client that
     /// takes long holds up nobody until [`JOINING_MAX`] do.
-    pub(super) fn begin<'a, T: 'a, F: Future<Output = T>>(
+    #[allow(clippy::disallowed_methods, reason = "whoever takes long must not hold up the others")]
+    pub(super) fn begin<'a, T, F>(
         &'a self,
         count: usize,
         one: impl Fn(usize) -> F + 'a,
     ) -> impl Stream<Item = T> + 'a
     where
-        F: 'a,
+        T: 'a,
+        F: Future<Output = T> + 'a,
     {
         let start = Instant::now();
         let due_ones = stream::iter(0..count).then(move |number| async move {
