@@ -145,6 +145,15 @@ fn certificate(program: &Path, directory: &Path) -> PathBuf {
     directory.join("ca.pem")
 }
 
+/// Puts a new certificate in the place of the old one, and returns its authority.
+fn rotate(machine: &Machine, certificates: &Path, newer: &Path) -> PathBuf {
+    let authority = certificate(&machine.program(), newer);
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::copy(newer.join(name), certificates.join(name)).unwrap();
+    }
+    authority
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_installs_configures_watches_changes_upgrades_and_restores_while_somebody_chats() {
     let directory = tempfile::tempdir().unwrap();
@@ -171,11 +180,7 @@ async fn an_operator_installs_configures_watches_changes_upgrades_and_restores_w
     assert!(server.get("/metrics").contains("\nimks_messages_stored_total 1\n"));
 
     // Rotate the certificate, and change a limit: nobody loses the connection.
-    let newer = directory.path().join("newer");
-    let new_authority = certificate(&machine.program(), &newer);
-    for name in ["cert.pem", "key.pem"] {
-        std::fs::copy(newer.join(name), certificates.join(name)).unwrap();
-    }
+    let new_authority = rotate(&machine, &certificates, &directory.path().join("newer"));
     machine.configure(&certificates, "[limits]\nsessions_per_user = 7\n");
     server.signal(Signal::HUP);
     assert_eq!(server.says("configuration reloaded")["in_use"], "limits.sessions_per_user");
