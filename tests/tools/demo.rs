@@ -96,7 +96,7 @@ async fn an_address_in_use_says_which_option_helps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_nobody_reads_any_further_it_ends_with_its_server_and_says_nothing() {
-    let demo = Program::start(&QUICK).is_read_no_further().await;
+    let demo = Program::start(&QUICK).read_no_further().await;
     assert!(demo.stdout.contains("\"ready\""), "{}", demo.stdout);
     assert_eq!((demo.code, &*demo.stderr), (Some(0), ""));
     assert!(demo.left.is_empty(), "{:?}", demo.left);

@@ -88,7 +88,7 @@ impl Program {
     }
 
     /// What `head -1` does: it reads a line and goes.
-    pub(crate) async fn is_read_no_further(self) -> Ended {
+    pub(crate) async fn read_no_further(self) -> Ended {
         let Self { mut child, mut stdout, mut stderr, mut said, temporary } = self;
         let first = within(stdout.next_line()).await.unwrap().unwrap();
         drop(stdout);

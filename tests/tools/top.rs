@@ -92,7 +92,7 @@ async fn when_nobody_reads_any_further_it_ends_and_says_nothing() {
     let (server, url, key) = server().await;
     for form in [&[][..], &["--json"]] {
         let options = ["top", &*url, "--key", &key, "--count", "1000000", "--interval", "500ms"];
-        let top = Program::start(&[&options[..], form].concat()).is_read_no_further().await;
+        let top = Program::start(&[&options[..], form].concat()).read_no_further().await;
         assert_eq!((top.code, &*top.stderr), (Some(0), ""), "{form:?}");
     }
     server.stop().await;

@@ -72,6 +72,19 @@ async fn a_node_that_was_stopped_for_too_long_does_not_call_current_what_it_has_
     assert!(!client.recovered || client.socket().is_in("r"));
 }
 
+/// Accepts a client, after a word from outside if it is `slow`.
+async fn accept_late(slow: bool, told: Arc<Notify>, goes_on: Arc<Notify>) -> Result<Accept, ConnectError> {
+    if slow {
+        told.notify_one();
+        goes_on.notified().await;
+    }
+    Ok(Accept::default())
+}
+
+fn verdict(refused: bool) -> Result<Accept, ConnectError> {
+    if refused { Err(ConnectError::new("not now")) } else { Ok(Accept::default()) }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_that_changed_while_another_node_asked_its_hook_is_not_taken() {
     let cluster = Cluster::new();
@@ -83,13 +96,7 @@ async fn a_session_that_changed_while_another_node_asked_its_hook_is_not_taken()
         namespace.on_connect(move |socket, _| {
             let (told, goes_on) = (told.clone(), goes_on.clone());
             let slow = socket.recovered() && is_slow.swap(false, Ordering::Relaxed);
-            async move {
-                if slow {
-                    told.notify_one();
-                    goes_on.notified().await;
-                }
-                Ok(Accept::default())
-            }
+            accept_late(slow, told, goes_on)
         });
     });
     let mut client = Client::join(&one).await;
@@ -113,10 +120,7 @@ async fn a_copy_of_a_session_that_its_node_has_changed_since_is_not_used() {
     let refuses = refusing.clone();
     let one = cluster.node();
     let two = cluster.node_with(|namespace| {
-        namespace.on_connect(move |_, _| {
-            let refused = refuses.load(Ordering::Relaxed);
-            async move { if refused { Err(ConnectError::new("not now")) } else { Ok(Accept::default()) } }
-        });
+        namespace.on_connect(move |_, _| std::future::ready(verdict(refuses.load(Ordering::Relaxed))));
     });
     let mut client = Client::join(&one).await;
     settle(&one).await;
