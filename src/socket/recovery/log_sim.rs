@@ -248,7 +248,7 @@ impl RecoveryLog for SimLog {
         }
         let (contents, batch) = (self.contents.clone(), batch.clone());
         Box::pin(async move {
-            tokio::spawn(async move {
+            tokio_util::task::TaskTracker::new().spawn(async move {
                 let (delay, epoch) = {
                     let mut contents = contents.lock();
                     (contents.draw(3_000), contents.epoch)

@@ -113,7 +113,7 @@ async fn connections_that_join_nothing_have_so_many_places_and_do_not_keep_out_t
         ..Default::default()
     })
     .unwrap();
-    let serving = tokio::spawn({
+    let serving = TaskTracker::new().spawn({
         let (server, engine) = (server.clone(), engine.clone());
         async move { server.serve(engine).await }
     });
