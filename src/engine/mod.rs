@@ -84,7 +84,7 @@ cfg_if::cfg_if! {
             webtransport::{Confirmed, Guard, QuicRequest, SessionRequest},
         };
         pub(crate) use handshake::query_pairs;
-        #[cfg(feature = "server")]
+        #[cfg(feature = "socketio")]
         pub(crate) use server::cors;
     }
 }
