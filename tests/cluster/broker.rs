@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use imks::bus::Pipe;
@@ -115,8 +116,7 @@ impl BrokerProcess {
     /// With further arguments.
     pub async fn start_with(kind: Kind, more: &'static [&'static str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // A Redis Cluster also needs the port that is 10,000 higher.
-        let addr = std::iter::repeat_with(free_address).find(|addr| addr.port() < 55_000).unwrap();
+        let addr = free_address();
         let process = spawn(kind, addr, &directory, more);
         let broker = Self { addr, kind, process, directory, more };
         broker.listens().await;
@@ -166,8 +166,15 @@ impl Drop for BrokerProcess {
     }
 }
 
-fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+/// Returns an address for a process that may end and begin again. Its port is below those that the system gives to
+/// connections: one of these could take it meanwhile, even the one that tries whether the process listens again.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests run in processes of their own.
+    let first = 15_000 + u16::try_from(std::process::id() % 1_700).unwrap() * 10;
+    let numbers = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut addresses = numbers.map(|number| SocketAddr::from((Ipv4Addr::LOCALHOST, first + number)));
+    addresses.find(|address| std::net::TcpListener::bind(address).is_ok()).unwrap()
 }
 
 fn spawn(kind: Kind, addr: SocketAddr, directory: &TempDir, more: &[&str]) -> Child {

@@ -5,11 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use imks::http::SocketIo;
-use imks::http::listener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::application;
-use crate::broker::{Broker, BrokerProcess, Kind};
+use crate::broker::{Broker, BrokerProcess, Kind, free_address};
 use crate::script::Script;
 
 /// A process that is one node of the profile `cluster-recovery`.
@@ -23,7 +22,7 @@ struct Node {
 
 impl Node {
     fn start(broker: &Broker, name: &'static str) -> Self {
-        let addr = listener::bind(([127, 0, 0, 1], 0).into()).unwrap().local_addr().unwrap();
+        let addr = free_address();
         let mut node = Self { addr, name, url: broker.url(), prefix: broker.prefix.clone(), process: None };
         node.begin();
         node
