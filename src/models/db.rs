@@ -12,6 +12,7 @@
 mod claim;
 pub(crate) mod copy;
 mod postgres;
+mod probe;
 mod schema;
 #[cfg(feature = "tools")]
 mod scratch;

@@ -1,4 +1,4 @@
-//! What shows that a database can be used: its version, and rows that are written and taken back or removed.
+//! What shows that a database can be used: its version, and a row that is written and taken back.
 
 use super::{BEGIN_SQLITE, Db, on};
 use crate::ImksResult;
@@ -35,25 +35,7 @@ impl Db {
         }
         Ok(())
     }
-
-    /// Writes a row of some pages, commits it, and removes it. The schema must be that of this version.
-    ///
-    /// # Errors
-    /// [`crate::ImksError::Database`] when that is not possible, for example because the disk is full.
-    pub async fn write_and_remove(&self) -> ImksResult<()> {
-        let name = "x".repeat(ROW_BYTES);
-        on!(self, pool => {
-            sqlx::query(LARGE_ROW).bind(&name).execute(pool).await?;
-            sqlx::query("DELETE FROM cluster_node WHERE node = 'trial'").execute(pool).await?;
-        });
-        Ok(())
-    }
 }
 
-/// Never counts as a node that is alive. Several nodes may try at once.
-const LARGE_ROW: &str = "INSERT INTO cluster_node (node, name, adapter, seen_at) VALUES ('trial', $1, 'local', 0) \
-    ON CONFLICT (node) DO UPDATE SET name = EXCLUDED.name";
-/// The size of a row that needs several pages.
-const ROW_BYTES: usize = 64 << 10;
 const ROW: &str =
     "INSERT INTO cluster_node (node, name, adapter, seen_at) VALUES ('trial', 'trial', 'local', 0)";
