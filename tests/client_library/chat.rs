@@ -237,10 +237,10 @@ async fn a_stream_says_why_it_ends() {
 #[tokio::test]
 async fn a_stream_goes_on_when_the_token_ends_and_there_is_a_new_one() {
     let world = World::start_with(Database::create(Kind::Sqlite).with("IMKS_TOKEN_LEEWAY", "0s"));
-    let short = server::token(&world.database, "bob", &["--ttl", "2s"]);
-    let tokens = Arc::new(Mutex::new(vec![world.bob.clone(), short]));
+    let short = server::token(&world.database, "bob", &["--ttl", "6s"]);
+    let (first, next) = (Arc::new(Mutex::new(Some(short))), world.bob.clone());
     let client = builder(&world.server.url(), Via::WebSocket).auth_token_provider(move || {
-        let token = tokens.lock().pop().unwrap();
+        let token = first.lock().take().unwrap_or_else(|| next.clone());
         async move { Ok(token) }
     });
     let client = client.build().unwrap();
