@@ -74,7 +74,7 @@ impl Event {
     /// Replaces the name and the arguments of the event; meant for packet middleware.
     ///
     /// # Errors
-    /// [`ImksError::InvalidSocketPacketFormat`](crate::ImksError::InvalidSocketPacketFormat) if clients may
+    /// [`ImksError::InvalidSocketPacketFormat`] if clients may
     /// not use the name.
     pub fn replaced(self, name: &str, args: &impl Arguments) -> ImksResult<Self> {
         let args = encode_event(MAIN_NAMESPACE, None, name, args)?.args()?;
