@@ -16,8 +16,8 @@ use super::world::World;
 
 /// Clients, if no other number is asked for.
 pub const CLIENTS: usize = 10_000;
-/// Messages per second of all clients together.
-const RATE: &str = "50";
+/// Messages per second of all clients together, each of which everybody hears.
+const RATE: &str = "2";
 /// How long the load is watched before the server is killed.
 const BEFORE: Duration = Duration::from_secs(10);
 /// How long clients may take to connect for the first time, or again.
