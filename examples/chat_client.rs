@@ -12,9 +12,10 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use imks::client::chat::{ChannelEvent, Chat, Cursor, Messages};
-use imks::client::{Client, ClientError, ClientResult, FileStore};
+use imks::client::{Client, ClientError, ClientResult, FileStore, Retry};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 #[tokio::main]
@@ -55,7 +56,12 @@ async fn talk(token: &str) -> ClientResult<()> {
 /// Connects, and opens the first channel of the user where an earlier run has left it.
 pub async fn enter(url: &str, token: &str, folder: &Path) -> ClientResult<(Chat, Messages)> {
     let outbox = FileStore::new(folder.join("chat_client.outbox"));
-    let client = Client::builder(url).auth_token(token).retry_initial().outbox(outbox).build()?;
+    let client = Client::builder(url)
+        .auth_token(token)
+        .retry_initial()
+        .message_retry(Retry::forever(Duration::from_secs(1)))
+        .outbox(outbox)
+        .build()?;
     let chat = Chat::open(&client).await?;
     let first = chat.channels().first().map(|channel| channel.channel_id);
     let channel = first.ok_or_else(|| ClientError::Config("the user is in no channel".into()))?;

@@ -281,16 +281,18 @@ async fn keep(socket: Socket, topics: Arc<Topics>, mut events: Events, ended: Ca
 
 async fn resubscribe(socket: &Socket, topics: &Topics) {
     for topic in topics.all() {
-        while topics.is_subscribed(&topic) {
-            match ask(socket, "subscribe", &(&topic,)).await {
-                // The next session subscribes to all of them.
-                Ok(()) | Err(ClientError::ConnectionClosed(_) | ClientError::Closed) => break,
-                Err(error) if error.is_retryable() => sleep(PAUSE).await,
-                Err(error) => {
-                    topics.say(&topic, Said::End(error));
-                    break;
-                }
-            }
+        subscribe_again(socket, topics, &topic).await;
+    }
+}
+
+/// Subscribes to a topic that somebody listens to, or tells them why that cannot be.
+async fn subscribe_again(socket: &Socket, topics: &Topics, topic: &str) {
+    while topics.is_subscribed(topic) {
+        match ask(socket, "subscribe", &(topic,)).await {
+            // The next session subscribes to all of them.
+            Ok(()) | Err(ClientError::ConnectionClosed(_) | ClientError::Closed) => return,
+            Err(error) if error.is_retryable() => sleep(PAUSE).await,
+            Err(error) => return topics.say(topic, Said::End(error)),
         }
     }
 }
@@ -304,9 +306,7 @@ async fn unsubscribe(socket: &Socket, topics: &Topics) {
         // A session that is lost has no subscriptions.
         let _ = socket.emit_args("unsubscribe", &(&topic,)).await;
         // Somebody may have subscribed while this was on its way, and would be put out again.
-        if topics.is_subscribed(&topic) {
-            let _ = ask(socket, "subscribe", &(&topic,)).await;
-        }
+        subscribe_again(socket, topics, &topic).await;
     }
 }
 

@@ -79,7 +79,10 @@ pub(crate) type Waiter = oneshot::Sender<ClientResult<Reply>>;
 impl Shared {
     /// Tells everybody who listens what happened.
     pub(crate) fn notify(&self, event: ClientEvent) {
-        tracing::debug!(?event, "client");
+        // What the server's events say is nobody's business in a log.
+        if !matches!(event, ClientEvent::MessageReceived { .. }) {
+            tracing::debug!(?event, "client");
+        }
         self.counting.lock().event(&event);
         for listener in &self.listeners {
             // It is called in the task of the client, which must not end with it.

@@ -244,11 +244,11 @@ async fn a_stream_goes_on_when_the_token_ends_and_there_is_a_new_one() {
         async move { Ok(token) }
     });
     let client = client.build().unwrap();
+    let mut events = client.events();
     let bob = within(Chat::open(&client)).await.unwrap();
     let (_client, alice, channel) = enter(&world.server.url(), &world.alice).await;
     let mut messages = bob.messages(channel).open();
     within(messages.ready()).await.unwrap();
-    let mut events = client.events();
     hears(&mut events, |event| matches!(event, ClientEvent::Left { .. })).await;
     say(&alice, channel, "still there?").await;
     assert_eq!(read(&mut messages, 1).await, ["still there?"]);
@@ -257,7 +257,7 @@ async fn a_stream_goes_on_when_the_token_ends_and_there_is_a_new_one() {
 #[tokio::test]
 async fn who_is_kept_out_after_a_loss_of_the_connection_learns_it() {
     let world = World::start_with(Database::create(Kind::Sqlite).with("IMKS_TOKEN_LEEWAY", "0s"));
-    let token = server::token(&world.database, "alice", &["--ttl", "2s"]);
+    let token = server::token(&world.database, "alice", &["--ttl", "6s"]);
     let (_client, alice, channel) = enter(&world.server.url(), &token).await;
     let mut messages = alice.messages(channel).open();
     within(messages.ready()).await.unwrap();

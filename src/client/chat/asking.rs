@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, OptionFuture};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::NAMESPACE;
@@ -84,7 +84,7 @@ impl Asking {
     fn handle(&mut self, event: ClientEvent) {
         match event {
             ClientEvent::Joined { namespace, recovered, .. } if namespace == NAMESPACE => {
-                self.coming_back = None;
+                (self.coming_back, self.left) = (None, None);
                 let mut readers = self.state.readers.lock();
                 // A session that was restored goes on where it was.
                 if !(recovered && readers.is_connected()) {
@@ -120,7 +120,7 @@ impl Asking {
         {
             // Whoever can show a new token is let in again.
             let socket = self.socket.clone();
-            self.coming_back = Some(Box::pin(async move { socket.connect().await }));
+            self.coming_back = Some(Box::pin(rejoin(socket)));
             return;
         }
         let mut readers = self.state.readers.lock();
@@ -134,6 +134,19 @@ impl Asking {
             }
             (Err(ClientError::Closed), _) => readers.ended(None),
             (Err(error), _) => readers.ended(Some(&error)),
+        }
+    }
+}
+
+/// Joins with a new token. It is the first attempt of a connection if the old one has closed meanwhile, which nobody else
+/// repeats.
+async fn rejoin(socket: Socket) -> ClientResult<()> {
+    loop {
+        match socket.connect().await {
+            Err(error) if error.is_retryable() && !matches!(error, ClientError::ReconnectFailed { .. }) => {
+                sleep(REJOIN_PAUSE).await;
+            }
+            result => return result,
         }
     }
 }
@@ -201,3 +214,5 @@ async fn carry_out(socket: &Socket, job: Job) -> ClientResult<Answer> {
 
 /// How long the answer to a request of a reader may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause before joining with a new token is tried again.
+const REJOIN_PAUSE: Duration = Duration::from_secs(1);

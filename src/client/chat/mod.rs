@@ -119,7 +119,9 @@ impl Chat {
 
     /// Puts a message into the outbox of the client, from which it is sent until the server has stored it: over lost
     /// connections and, with a store in a file, over restarts of the program. Its nonce is the same at every attempt, so that it
-    /// is stored once.
+    /// is stored once. It is given up after the attempts that
+    /// [`ClientBuilder::message_retry`](crate::client::ClientBuilder::message_retry) allows while there is a connection: eleven by
+    /// default.
     ///
     /// # Errors
     /// Those of [`Socket::send`].

@@ -26,7 +26,7 @@ pub(super) struct State {
     pub(super) readers: Mutex<Readers>,
     /// What the server said about the user, from the first connection on.
     pub(super) me: watch::Sender<Option<Me>>,
-    /// Whether the server has said that it will end the connection because its token is over.
+    /// Whether the server has said that it will end this connection because its token is over.
     pub(super) is_expired: AtomicBool,
     /// Wakes the task of the chat when there may be something to ask.
     pub(super) poke: Notify,
@@ -57,6 +57,8 @@ impl State {
             self.on(socket, "auth:expired", |state, _: IgnoredAny| {
                 state.is_expired.store(true, Ordering::Relaxed)
             }),
+            self.on(socket, "auth:revoked", Self::put_out),
+            self.on(socket, "session:ended", Self::put_out),
             self.on(socket, "channel:joined", Self::joined),
             self.on(socket, "channel:left", Self::left),
             self.on(socket, "sync:required", |state, event: SyncRequired| {
@@ -102,7 +104,16 @@ impl State {
         self.readers.lock().live(channel, &event.told_to(reader), Instant::now());
     }
 
+    /// Whoever is put out for another reason than the end of a token stays out: that token may have been renewed meanwhile.
+    fn put_out(&self, _: IgnoredAny) {
+        self.is_expired.store(false, Ordering::Relaxed);
+    }
+
     fn session(&self, Session { user, channels }: Session) {
+        if user.is_some() {
+            // The end of a token is told of one connection, and this is another one.
+            self.is_expired.store(false, Ordering::Relaxed);
+        }
         self.me.send_modify(|me| match (me, user) {
             (me, Some(user)) => *me = Some(Me { user, channels }),
             (Some(me), None) => me.add(channels),
@@ -147,3 +158,24 @@ struct Joined {
 
 /// The maximum number of channels of the user that a chat lists. Further ones can be read and written all the same.
 const CHANNELS_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_token_that_ended_on_an_earlier_connection_opens_no_door_to_who_is_put_out_later() {
+        let state = State::new(0.5);
+        let user = json!({ "user": { "id": Uuid::nil(), "username": "a" } });
+        state.is_expired.store(true, Ordering::Relaxed);
+        state.session(serde_json::from_value(user).unwrap());
+        assert!(!state.is_expired.load(Ordering::Relaxed));
+        state.is_expired.store(true, Ordering::Relaxed);
+        state.session(serde_json::from_value(json!({ "channels": [] })).unwrap());
+        assert!(state.is_expired.load(Ordering::Relaxed), "the rest of its channels is no other connection");
+        state.put_out(IgnoredAny);
+        assert!(!state.is_expired.load(Ordering::Relaxed));
+    }
+}

@@ -129,7 +129,7 @@ impl Messages {
         let mut readers = state.readers.lock();
         match readers.take(self.number, cx.waker()) {
             Taken::Event(event, cursor) => {
-                // There may be room now for what was dropped.
+                // There may be room now for what was dropped, and for what is missing.
                 if readers.is_due(self.number) {
                     state.poke.notify_one();
                 }

@@ -122,11 +122,10 @@ impl Readers {
         reader.and_then(Reader::timeline).map_or(0, Timeline::waiting)
     }
 
-    /// Whether a reader has something to ask now.
+    /// Whether a reader has something to ask, now or later.
     pub(super) fn is_due(&self, number: u64) -> bool {
-        let now = Instant::now();
         let reader = self.all.iter().find(|reader| reader.number == number);
-        reader.is_some_and(|reader| reader.due_at(now, self.connection).is_some_and(|due| due <= now))
+        reader.is_some_and(|reader| reader.due_at(Instant::now(), self.connection).is_some())
     }
 
     /// Handles a new connection.
@@ -222,7 +221,7 @@ impl Readers {
         let is_shared = asked.readers.len() > 1;
         let random = self.random;
         for number in &asked.readers {
-            if let Some(reader) = self.find(*number) {
+            if let Some(reader) = self.find_open(*number) {
                 reader.failed(error, is_shared, random, now);
             }
         }
@@ -233,7 +232,7 @@ impl Readers {
         let mut heads = answer.channels.into_iter();
         for number in &asked.readers {
             let head = heads.next();
-            let Some(reader) = self.find(*number) else { continue };
+            let Some(reader) = self.find_open(*number) else { continue };
             let Some(head) = head.filter(|head| head.channel_id == reader.channel) else {
                 reader.failed(&malformed("channel:subscribe"), false, random, now);
                 continue;
@@ -248,7 +247,7 @@ impl Readers {
     fn synced(&mut self, asked: &Readership, answer: SyncAnswer, now: Instant) {
         let SyncAnswer { mut channels, removed_channels } = answer;
         for number in &asked.readers {
-            let Some(reader) = self.find(*number) else { continue };
+            let Some(reader) = self.find_open(*number) else { continue };
             reader.succeeded();
             let mine = channels.iter().position(|channel| channel.channel_id == reader.channel);
             match mine.map(|at| channels.swap_remove(at)) {
@@ -263,7 +262,7 @@ impl Readers {
     }
 
     fn one(&mut self, asked: &Readership, act: impl FnOnce(&mut Reader)) {
-        let Some(reader) = asked.readers.first().and_then(|number| self.find(*number)) else { return };
+        let Some(reader) = asked.readers.first().and_then(|number| self.find_open(*number)) else { return };
         reader.succeeded();
         act(reader);
         reader.wake();
@@ -310,8 +309,13 @@ impl Readers {
         self.all.iter_mut().find(|reader| reader.number == number)
     }
 
+    /// Returns a reader, unless it has ended.
+    fn find_open(&mut self, number: u64) -> Option<&mut Reader> {
+        self.find(number).filter(|reader| !reader.is_over())
+    }
+
     fn each(&mut self, channel: Uuid, act: impl Fn(&mut Reader)) {
-        for reader in self.all.iter_mut().filter(|reader| reader.channel == channel) {
+        for reader in self.all.iter_mut().filter(|reader| reader.channel == channel && !reader.is_over()) {
             act(reader);
             reader.wake();
         }

@@ -31,6 +31,8 @@ pub(super) struct Reader {
     pub(super) not_before: Option<Instant>,
     /// Why it has ended, if it has.
     over: Option<Option<ClientError>>,
+    /// Whether whoever takes its events has been told why it has ended.
+    is_told: bool,
     waker: Option<Waker>,
 }
 
@@ -60,16 +62,33 @@ impl Reader {
         over: Option<Option<ClientError>>,
     ) -> Self {
         let (place, joined, not_before, waker) = (Place::Unknown, None, None, None);
-        let (is_alone, failures) = (false, 0);
-        Self { number, channel, from, options, place, joined, is_alone, failures, not_before, over, waker }
+        let (is_alone, is_told, failures) = (false, false, 0);
+        Self {
+            number,
+            channel,
+            from,
+            options,
+            place,
+            joined,
+            is_alone,
+            failures,
+            not_before,
+            over,
+            is_told,
+            waker,
+        }
     }
 
     pub(super) fn take(&mut self, waker: &Waker) -> Taken {
         if let Some((event, cursor)) = self.timeline_mut().and_then(Timeline::take) {
             return Taken::Event(event, cursor);
         }
-        match &mut self.over {
-            Some(error) => Taken::End(error.take()),
+        match &self.over {
+            Some(_) if self.is_told => Taken::End(None),
+            Some(error) => {
+                self.is_told = true;
+                Taken::End(error.clone())
+            }
             None => {
                 self.waker = Some(waker.clone());
                 Taken::Nothing
@@ -115,7 +134,7 @@ impl Reader {
     }
 
     pub(super) fn due_at(&self, now: Instant, connection: u64) -> Option<Instant> {
-        if self.over.is_some() {
+        if self.is_over() {
             return None;
         }
         let due = match &self.place {
@@ -127,7 +146,7 @@ impl Reader {
 
     /// Returns what it would ask now.
     pub(super) fn want(&self, now: Instant, connection: u64) -> Option<Want> {
-        if self.over.is_some() {
+        if self.is_over() {
             return None;
         }
         match &self.place {
@@ -221,6 +240,11 @@ impl Reader {
 
     pub(super) fn succeeded(&mut self) {
         (self.is_alone, self.failures, self.not_before) = (false, 0, None);
+    }
+
+    /// Whether it has ended: its end is told after what waits, so that nothing may be added to that.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.is_some()
     }
 
     /// Ends it after what waits.

@@ -53,6 +53,18 @@ fn synced(channels: &[u128], removed: &[u128]) -> Answer {
     )
 }
 
+fn message(seq: u128) -> serde_json::Value {
+    json!({
+        "id": channel(100 + seq), "channel_id": channel(1), "seq": seq, "body": "", "created_at": "then",
+        "author": { "id": channel(7), "username": "a" },
+    })
+}
+
+fn say(readers: &mut Readers, seq: u128, now: Instant) {
+    let message = serde_json::from_value(message(seq)).unwrap();
+    readers.live(channel(1), &Live::Message(message), now);
+}
+
 fn code(readers: &mut Readers, number: u64) -> Option<String> {
     match readers.take(number, Waker::noop()) {
         Taken::End(Some(ClientError::Refused(refusal))) => refusal.code().map(str::to_owned),
@@ -144,12 +156,6 @@ fn a_reader_of_the_newest_messages_begins_with_a_page() {
     readers.answered(&asked, joined(&[1]), now);
     let (job, asked) = readers.next(now).unwrap();
     assert_eq!(job, Job::Page { channel: channel(1), after: None, limit: 2 });
-    let message = |seq: u128| {
-        json!({
-            "id": channel(100 + seq), "channel_id": channel(1), "seq": seq, "body": "", "created_at": "then",
-            "author": { "id": channel(7), "username": "a" },
-        })
-    };
     let page =
         json!({ "messages": [message(2), message(3)], "has_more_before": true, "has_more_after": false });
     readers.answered(&asked, Answer::Page(serde_json::from_value(page).unwrap()), now);
@@ -162,4 +168,41 @@ fn a_reader_of_the_newest_messages_begins_with_a_page() {
         assert_eq!((message.seq, cursor.seq), (seq, seq));
     }
     assert_eq!(readers.next(now).map(|(job, _)| job), Some(sync(&[1])));
+}
+
+#[test]
+fn a_hole_that_shows_while_the_reader_has_enough_to_do_is_asked_for_when_there_is_room() {
+    let (mut readers, numbers, now) = readers(&[1]);
+    let (_, asked) = readers.next(now).unwrap();
+    readers.answered(&asked, synced(&[1], &[]), now);
+    [4, 5, 6, 8].into_iter().for_each(|seq| say(&mut readers, seq, now));
+    assert_eq!((readers.is_due(numbers[0]), readers.due_at(now)), (false, None));
+    assert!(matches!(readers.take(numbers[0], Waker::noop()), Taken::Event(..)));
+    assert!(readers.is_due(numbers[0]), "the task has to learn of the time");
+    assert!(readers.due_at(now).is_some_and(|due| due > now));
+}
+
+#[test]
+fn nothing_follows_the_end_of_a_reader() {
+    let (mut readers, numbers, now) = readers(&[1]);
+    let (_, asked) = readers.next(now).unwrap();
+    say(&mut readers, 4, now);
+    readers.left(channel(1), "kicked", "go home");
+    // The channel goes on, and an answer was on its way.
+    say(&mut readers, 5, now);
+    readers.answered(&asked, synced(&[1], &[]), now);
+    assert!(matches!(readers.take(numbers[0], Waker::noop()), Taken::Event(_, Cursor { seq: 4, .. })));
+    assert_eq!(code(&mut readers, numbers[0]).as_deref(), Some("kicked"));
+    say(&mut readers, 5, now);
+    assert!(matches!(readers.take(numbers[0], Waker::noop()), Taken::End(None)));
+}
+
+#[test]
+fn who_asks_where_a_reader_begins_hears_why_it_does_not_also_after_its_end_was_told() {
+    let mut readers = Readers::new(0.5);
+    let number = readers.open(channel(1), Start::Now, OPTIONS);
+    readers.left(channel(1), "kicked", "go home");
+    assert_eq!(code(&mut readers, number).as_deref(), Some("kicked"));
+    let why = readers.begun(number, Waker::noop()).unwrap_err();
+    assert!(matches!(why, Some(ClientError::Refused(_))), "{why:?}");
 }
