@@ -60,7 +60,7 @@ async fn what_is_answered_during_the_warm_up_counts_nowhere_and_then_it_says_tha
     let found = cold.json();
     assert_eq!((cold.code, &found["sent"], &found["completed"]), (Some(3), &0.into(), &0.into()), "{found}");
     assert!(!cold.stderr.contains("measuring"), "{}", cold.stderr);
-    let warm = bench(&url, &["--clients=2", "--warm-up=100ms", "--duration=300ms"]).await;
+    let warm = bench(&url, &["--clients=2", "--warm-up=100ms", "--duration=1s"]).await;
     assert_eq!(warm.code, Some(0), "{} {}", warm.stdout, warm.stderr);
     assert!(warm.json()["completed"].as_u64().unwrap() > 0);
     assert!(warm.stderr.lines().any(|line| line.ends_with("measuring")), "{}", warm.stderr);

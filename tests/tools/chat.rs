@@ -286,6 +286,23 @@ async fn on_a_pipe_commands_are_obeyed_in_their_order_and_find_earlier_messages(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn on_a_pipe_what_stands_before_a_line_that_is_no_text_is_sent() {
+    let server = TestServer::start(Kind::Sqlite).await;
+    let (url, token) = (url(&server), server.token("ann").await);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args(["chat", &url, "--channel", "general", "--token", &token]).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"before\n\xff\nafter\n").await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(told.contains("the input ends here"), "{told}");
+    assert_eq!(bodies(&server).await, ["before"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_a_pipe_quit_sends_what_waits_and_reads_no_further() {
     let server = TestServer::start(Kind::Sqlite).await;
     let ended = typed(&server, "q1\nq2\n/quit\nafter quit\n").await;
@@ -354,6 +371,25 @@ async fn what_is_typed_to_a_server_that_does_not_answer_survives_an_interrupt() 
     let told = String::from_utf8(ended.stderr).unwrap();
     assert!(told.contains("1 message is kept in"), "{told}");
     assert!(is_kept());
+}
+
+#[test]
+fn without_a_connection_nobody_types_into_the_outbox_of_a_chat_that_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
+    command.args([
+        "chat",
+        "http://127.0.0.1:1",
+        "--token",
+        "x",
+        "--channel",
+        "general",
+        "--plain",
+        "--outbox",
+    ]);
+    command.arg(folder.path().join("ob")).env_clear();
+    let ann = Terminal::start(command, 80, 20);
+    assert_eq!(ann.ended().code(), Some(1));
 }
 
 #[tokio::test]

@@ -303,7 +303,10 @@ async fn a_database_without_tables_or_without_a_server_is_told() {
     let (found, took) =
         (check(&told, "reachable")["found"].as_str().unwrap(), &check(&told, "reachable")["took_ms"]);
     assert!(found.contains("127.0.0.1:1") && found.contains("Connection refused"), "{found}");
-    assert!(took.as_f64().unwrap() < 2_000.0, "nothing is waited for: {told}");
+    assert!(
+        took.as_f64().unwrap() < 5_000.0,
+        "a start of the server waits so long, and this does not: {told}"
+    );
     assert!(!away.out.contains("hunter2"), "{}", away.out);
     let missing = imks(&["doctor", "--database", "sqlite:/nowhere/imks.db", "--json"]).await;
     assert_fault(&missing, "reachable", "no server has run");

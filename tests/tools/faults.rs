@@ -26,8 +26,8 @@ pub enum Fault {
     CutsQuiet,
 }
 
-/// How long nothing may happen.
-const QUIET: Duration = Duration::from_secs(1);
+/// How long nothing may happen: longer than a busy machine needs between a sign-in and what follows it.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Starts a proxy with a fault in front of a server.
 pub async fn proxy(target: SocketAddr, fault: Fault) -> SocketAddr {

@@ -95,6 +95,13 @@ impl Channel {
         }
     }
 
+    /// Notes why a message that was on its way was refused for good.
+    pub(super) fn fail(&mut self, nonce: &str, why: &str) {
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.nonce == nonce) {
+            pending.failure = Some(why.to_owned());
+        }
+    }
+
     /// Replaces a message that is known.
     pub(super) fn replace(&mut self, message: Message) {
         if let Some(known) = self.find(&message.id) {

@@ -14,6 +14,8 @@ use crate::cli::terminal::text;
 pub(super) struct Conversation {
     pub(super) me: Option<Author>,
     pub(super) channels: Vec<Channel>,
+    /// Whether the server has told all channels, which may take several events.
+    pub(super) has_channels: bool,
     /// The id of the channel that is shown.
     pub(super) current: Option<String>,
     pub(super) link: String,
@@ -59,6 +61,7 @@ impl Conversation {
         Self {
             me: None,
             channels: Vec::new(),
+            has_channels: false,
             current: None,
             link: "connecting".into(),
             is_online: false,
@@ -189,11 +192,13 @@ impl Conversation {
                 self.arrive(&data["message"]);
             }
             Err(why) => {
-                let pending = self
-                    .channel(channel)
-                    .and_then(|channel| channel.pending.iter_mut().find(|pending| pending.nonce == nonce));
-                if let Some(pending) = pending {
-                    pending.failure = Some(why.clone());
+                let is_screen = self.is_screen;
+                if let Some(channel) = self.channel(channel) {
+                    match is_screen {
+                        true => channel.fail(nonce, &why),
+                        // What nobody sees would pile up.
+                        false => channel.pending.retain(|pending| pending.nonce != nonce),
+                    }
                 }
                 self.effects.push(Effect::Failed);
                 self.notice(format!("not sent: {why}"));
@@ -299,11 +304,6 @@ impl Conversation {
     pub(super) fn tell(&mut self, event: &'static str, payload: Value) {
         self.effects.push(Effect::Tell { event, payload });
     }
-}
-
-/// Returns a number of things in words: `1 message`, `2 messages`.
-pub(super) fn counted(count: usize, one: &str, several: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// Returns a field as text; empty if it is none.

@@ -5,17 +5,22 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::channel::{CatchingUp, Channel};
-use super::conversation::{Conversation, counted, number, word};
+use super::conversation::{Conversation, number, word};
 use super::effect::{Effect, Printed, Purpose};
 use super::message::{Author, Message, Reaction, Thread};
-use crate::cli::terminal::text;
+use crate::cli::terminal::text::{self, counted};
 
 impl Conversation {
     pub(super) fn ready(&mut self, payload: &Value) {
-        let (user, is_first) = (&payload["user"], self.me.is_none());
+        let user = &payload["user"];
         self.me = Some(Author { id: word(user, "id"), username: word(user, "username") });
         (self.is_online, self.is_token_over) = (true, false);
         self.list(payload);
+    }
+
+    /// Shows the channel to begin with, or again the one that was shown, when all channels are known.
+    fn begin(&mut self) {
+        let is_first = !std::mem::replace(&mut self.has_channels, true);
         if let Some(current) = self.current.clone() {
             return self.open(&current);
         }
@@ -38,7 +43,8 @@ impl Conversation {
         }
     }
 
-    /// Takes the channels of `session:ready`. Those that have gone on without this client are caught up with.
+    /// Takes channels of `session:ready` and of the events that follow it. Those that have gone on without this client are
+    /// caught up with.
     pub(super) fn list(&mut self, payload: &Value) {
         for told in payload["channels"].as_array().into_iter().flatten() {
             let (id, seq, rev) = (word(told, "channel_id"), number(told, "last_seq"), number(told, "rev"));
@@ -62,6 +68,10 @@ impl Conversation {
             }
         }
         self.channels.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+        // A channel that is not there yet may come in a later event.
+        if self.me.is_some() && payload["channels_complete"] != false {
+            self.begin();
+        }
     }
 
     /// Asks for what is missing, of all channels at once.
@@ -283,7 +293,7 @@ impl Conversation {
 
     pub(super) fn show_thread(&mut self, channel: &str, seq: i64, data: &Value) {
         let replies = data["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let count = counted(replies.len(), "reply", "replies");
+        let count = counted(replies.len() as u64, "reply", "replies");
         self.notice(format!("{count} to #{seq} in {}", self.name_of(channel)));
         for message in replies.iter().filter_map(Message::read) {
             self.notice(format!("  {} {}: {}", message.time(), message.name(), message.shown()));

@@ -4,8 +4,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::command::{self, Command, HELP};
-use super::conversation::{Conversation, counted};
+use super::conversation::Conversation;
 use super::effect::{Effect, Purpose};
+use crate::cli::terminal::text::counted;
 
 impl Conversation {
     /// Handles a line: a message or a command. Without a screen it waits for what stands before it. `nonce` makes a new
@@ -43,7 +44,7 @@ impl Conversation {
                 if all.is_empty() {
                     return self.fails("you are in no channel");
                 }
-                self.notice(format!("sent to {}", counted(all.len(), "channel", "channels")));
+                self.notice(format!("sent to {}", counted(all.len() as u64, "channel", "channels")));
                 all.iter().for_each(|channel| self.send(channel, body.clone(), None, nonce()));
             }
             Command::Ping => {
@@ -143,7 +144,7 @@ impl Conversation {
             return self.effects.push(Effect::Quit);
         }
         self.was_warned = true;
-        let are = counted(waiting, "message is", "messages are");
+        let are = counted(waiting as u64, "message is", "messages are");
         self.notice(format!("{are} not sent yet; /quit again ends anyway"));
     }
 }

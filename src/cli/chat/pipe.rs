@@ -1,8 +1,9 @@
 //! The lines of `imks chat` without a screen: each is obeyed when what stands before it is answered.
 
 use super::command::Command;
-use super::conversation::{Conversation, counted};
+use super::conversation::Conversation;
 use super::effect::{Effect, Kept};
+use crate::cli::terminal::text::counted;
 
 impl Conversation {
     /// Adds an outbox, if there is one, with the messages that it keeps from before.
@@ -25,12 +26,12 @@ impl Conversation {
 
     /// Whether another line may be read: what waits is kept in memory.
     pub(super) fn wants_line(&self) -> bool {
-        self.lines.is_empty() && (self.me.is_some() || self.may_keep())
+        self.lines.is_empty() && (self.has_channels || self.may_keep())
     }
 
     /// Whether everything was done that was typed, and answered.
     pub(super) fn is_done(&self) -> bool {
-        self.me.is_some() && self.lines.is_empty() && self.waiting() == 0 && self.asked == 0
+        self.has_channels && self.lines.is_empty() && self.waiting() == 0 && self.asked == 0
     }
 
     /// Returns how many messages are not sent yet.
@@ -40,7 +41,7 @@ impl Conversation {
 
     /// Returns why not all of the input was taken before the first sign-in, where that matters to an outbox.
     pub(super) fn not_taken(&self) -> Option<String> {
-        if self.me.is_some() || !self.has_outbox {
+        if self.has_channels || !self.has_outbox {
             return None;
         }
         if self.wanted_channel.is_none() {
@@ -55,7 +56,7 @@ impl Conversation {
 
     /// Sends what the outbox keeps, now that the channels are known. What is for none of them is lost, and said.
     pub(super) fn send_kept(&mut self) {
-        if self.me.is_none() {
+        if !self.has_channels {
             return;
         }
         while self.on_their_way() < WAITING_MAX
@@ -73,7 +74,7 @@ impl Conversation {
 
     fn is_turn_of(&self, line: &Result<Command, String>) -> bool {
         let is_message = matches!(line, Ok(Command::Say(_)));
-        let is_free = self.me.is_some() && self.kept.is_empty() && self.commands == 0;
+        let is_free = self.has_channels && self.kept.is_empty() && self.commands == 0;
         is_free
             && match is_message {
                 true => self.on_their_way() < WAITING_MAX,
@@ -82,7 +83,7 @@ impl Conversation {
     }
 
     fn may_keep(&self) -> bool {
-        let is_early = self.me.is_none() && self.has_outbox && self.wanted_channel.is_some();
+        let is_early = !self.has_channels && self.has_outbox && self.wanted_channel.is_some();
         is_early && self.kept.len() < KEPT_MAX
     }
 
@@ -100,10 +101,10 @@ pub(super) fn left_over(waiting: usize, outbox: Option<&str>) -> Option<String> 
         Some(file) => {
             format!(
                 "{} kept in {file}: the next run sends what is there",
-                counted(waiting, "message is", "messages are")
+                counted(waiting as u64, "message is", "messages are")
             )
         }
-        None => format!("{} not sent", counted(waiting, "message was", "messages were")),
+        None => format!("{} not sent", counted(waiting as u64, "message was", "messages were")),
     };
     (waiting > 0).then_some(text)
 }

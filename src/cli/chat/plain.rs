@@ -1,6 +1,6 @@
 //! `imks chat` without a screen: reads lines, prints lines.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::conversation::Conversation;
 use super::effect::{Effect, Printed};
 use super::message::Message;
 use super::remote::{News, Remote, now_ms, tell};
+use crate::ImksResult;
 use crate::cli::terminal::{EXIT_INTERRUPTED, Endings, Progress, causes, text};
 use crate::cli::{hint, say};
 use crate::client::{ClientError, nonce};
-use crate::{ImksError, ImksResult};
 
 /// How a chat without a screen ended.
 enum End {
@@ -61,11 +61,11 @@ struct Plain {
 }
 
 impl Plain {
-    /// Signs in. Meanwhile, and until the input ends if that fails, the outbox keeps what is read. Returns how the chat
-    /// ended, if it did.
+    /// Signs in, again and again while there is input that an outbox keeps meanwhile. Returns how the chat ended, if it did.
     async fn sign_in(&mut self, endings: &mut Endings, shown: &str) -> ImksResult<Option<End>> {
         let mut progress = Some(Progress::show("connecting", self.is_json));
         let (mut signing_in, mut has_failed) = (Box::pin(self.remote.sign_in()), false);
+        let mut next = None;
         loop {
             let takes_lines = self.takes_lines();
             if has_failed && !takes_lines {
@@ -75,10 +75,20 @@ impl Plain {
                 signed_in = &mut signing_in, if !has_failed => {
                     drop(progress.take());
                     let Err(error) = signed_in else { return Ok(None) };
-                    hint(&not_connected(&error, shown));
+                    if next.is_none() {
+                        hint(&not_connected(&error, shown));
+                    }
+                    // The input of a person has no end that could be waited for.
+                    if io::stdin().is_terminal() {
+                        return Ok(Some(End::NotConnected));
+                    }
                     has_failed = true;
+                    next = error.is_retryable().then(|| Instant::now() + SIGN_IN_PAUSE);
                 }
-                line = self.input.recv(), if takes_lines => self.take(line)?,
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if has_failed && next.is_some() => {
+                    (signing_in, has_failed) = (Box::pin(self.remote.sign_in()), false);
+                }
+                line = self.input.recv(), if takes_lines => self.take(line),
                 () = endings.next() => return Ok(Some(End::Interrupted)),
             }
             self.carry_out()?;
@@ -90,7 +100,7 @@ impl Plain {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ready_by = Instant::now() + READY_MAX;
         loop {
-            let (is_ready, takes_lines) = (self.conversation.me.is_some(), self.takes_lines());
+            let (is_ready, takes_lines) = (self.conversation.has_channels, self.takes_lines());
             tokio::select! {
                 told = news.recv() => {
                     let Some(told) = told else { return Ok(End::SignedOut("the client has ended".into())) };
@@ -98,7 +108,7 @@ impl Plain {
                         return Ok(End::SignedOut(causes(&error)));
                     }
                 }
-                line = self.input.recv(), if takes_lines => self.take(line)?,
+                line = self.input.recv(), if takes_lines => self.take(line),
                 _ = ticks.tick() => self.conversation.tick(),
                 () = sleep_until(ready_by), if !is_ready => {
                     let why = "no session:ready comes: the server is away, or it is not imks";
@@ -147,15 +157,16 @@ impl Plain {
         self.has_input && self.conversation.wants_line()
     }
 
-    fn take(&mut self, line: Option<io::Result<String>>) -> ImksResult<()> {
+    /// Takes a line. One that cannot be read, such as one that is not UTF-8, is the last: what came before is still sent.
+    fn take(&mut self, line: Option<io::Result<String>>) {
         match line {
-            Some(line) => {
-                let line = line.map_err(ImksError::io("reading standard input"))?;
-                self.conversation.enter(&line, now_ms(), nonce);
+            Some(Ok(line)) => self.conversation.enter(&line, now_ms(), nonce),
+            Some(Err(error)) => {
+                self.conversation.fails(format!("the input ends here: {}", causes(&error)));
+                self.has_input = false;
             }
             None => self.has_input = false,
         }
-        Ok(())
     }
 
     /// Does what the conversation wants. Returns whether it is over.
@@ -249,6 +260,8 @@ fn as_json(printed: &Printed) -> Value {
 const LINES_MAX: usize = 64;
 /// How long the first event of the session may take.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// The pause before signing in is tried again while there is input.
+const SIGN_IN_PAUSE: Duration = Duration::from_secs(5);
 /// How long what came before the end of a session is waited for.
 const HEAR_OUT_MAX: Duration = Duration::from_secs(2);
 /// The interval of what is done now and then.

@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::conversation::Conversation;
@@ -52,6 +55,17 @@ struct Message {
     channel: String,
     nonce: String,
     payload: Value,
+}
+
+impl Outgoing {
+    /// Waits until the client has everything.
+    async fn handed_over(&self) {
+        while !self.messages.lock().is_empty() {
+            drop(self.turn.lock().await);
+            yield_now().await;
+        }
+        drop(self.turn.lock().await);
+    }
 }
 
 impl Remote {
@@ -120,8 +134,10 @@ impl Remote {
         None
     }
 
-    /// Closes the connection.
+    /// Closes the connection, as soon as the client has what was typed: the outbox keeps nothing else.
     pub(super) async fn close(self) {
+        // Where the client takes nothing more, waiting does not help.
+        let _ = timeout(HAND_OVER_MAX, self.outgoing.handed_over()).await;
         self.client.close().await;
     }
 
@@ -283,6 +299,8 @@ pub(super) fn now_ms() -> u64 {
 
 /// How much may wait for the terminal. While there is more, the connection is not read.
 const NEWS_MAX: usize = 1_024;
+/// How long the client may take to put what was typed into the outbox, when the chat ends.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

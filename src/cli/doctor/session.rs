@@ -106,8 +106,13 @@ async fn sign_in(client: &Client) -> (Option<(Socket, Value)>, Outcome) {
     let signing_in = async {
         let socket = client.socket("/")?;
         let mut ready: EventStream<Value> = socket.stream("session:ready");
+        let mut more: EventStream<Value> = socket.stream("session:channels");
         socket.connect().await?;
-        let first = timeout(ANSWER_MAX, ready.next()).await;
+        let mut first = timeout(ANSWER_MAX, ready.next()).await;
+        if let Ok(Some(Ok(told))) = &mut first {
+            // What has not come by then is missing in what is said about channels.
+            let _ = timeout(ANSWER_MAX, add_channels(told, &mut more)).await;
+        }
         Ok::<_, ClientError>((socket, first))
     };
     match signing_in.await {
@@ -121,6 +126,19 @@ async fn sign_in(client: &Client) -> (Option<(Socket, Value)>, Outcome) {
         Ok((socket, _)) => {
             let text = "let in; without session:ready, so this is another server than imks";
             (Some((socket, Value::Null)), Outcome::Good(text.into()))
+        }
+    }
+}
+
+/// Adds the channels that the first event of the session has no room for.
+async fn add_channels(ready: &mut Value, more: &mut EventStream<Value>) {
+    let mut is_complete = ready["channels_complete"] != false;
+    while !is_complete {
+        let Some(Ok(told)) = more.next().await else { return };
+        is_complete = told["channels_complete"] != false;
+        let all = ready.get_mut("channels").and_then(Value::as_array_mut);
+        if let (Some(all), Some(channels)) = (all, told["channels"].as_array()) {
+            all.extend(channels.iter().cloned());
         }
     }
 }

@@ -406,6 +406,7 @@ fn on_a_pipe_no_channel_takes_the_place_of_one_that_is_gone() {
     conversation.event("session:ready", &ready(5, 1), 0);
     assert_eq!(outcome(&mut conversation, "are you still there?"), (false, true));
     conversation.sent("c1", "n", Err("forbidden: no".into()));
+    assert!(conversation.channels.iter().all(|channel| channel.pending.is_empty()), "it piles up");
     assert_eq!(outcome(&mut conversation, "/join other"), (false, true), "of the message before");
     assert_eq!(outcome(&mut conversation, "hello"), (true, false));
 }
@@ -611,6 +612,26 @@ fn a_message_that_was_kept_for_a_channel_that_is_not_there_is_told() {
     }
     let told = &conversation.notices.back().unwrap().text;
     assert!(told.contains("no channel opz") && told.contains("deployed"), "{told}");
+}
+
+#[test]
+fn a_channel_may_come_after_the_first_event_of_the_session() {
+    let mut first = ready(5, 1);
+    first["channels_complete"] = json!(false);
+    let rest = json!({ "channels": [{ "channel_id": "c3", "name": "ops", "last_seq": 0, "rev": 0 }],
+        "channels_complete": true });
+    for (wanted, is_there) in [("ops", true), ("opz", false)] {
+        let mut conversation = early(Some(wanted));
+        conversation.enter("deployed", 0, || "n1".into());
+        conversation.take_effects();
+        conversation.event("session:ready", &first, 0);
+        assert!(conversation.take_effects().is_empty() && !conversation.is_done(), "{wanted}");
+        conversation.event("session:channels", &rest, 0);
+        let effects = conversation.take_effects();
+        let is_sent = |effect: &Effect| matches!(effect, Effect::Send { channel, .. } if channel == "c3");
+        assert_eq!(effects.iter().any(is_sent), is_there, "{wanted}: {effects:?}");
+        assert_eq!(effects.contains(&Effect::Forget { nonce: "n1".into() }), !is_there, "{wanted}");
+    }
 }
 
 #[test]
