@@ -72,8 +72,7 @@ impl HttpClient {
         request: Request<Full<Bytes>>,
         limits: Limits,
     ) -> ImksResult<Response<Bytes>> {
-        let answered = timeout(limits.deadline, Box::pin(self.exchange(request, limits))).await;
-        answered.map_err(|_| ImksError::Timeout(to))?.map_err(|error| failed(to, error.as_ref()))
+        self.exchange(to, request, limits, failed).await
     }
 
     /// Sends a request as [`HttpClient::send`] does, for somebody on the terminal, who is told the cause of a failure.
@@ -88,20 +87,24 @@ impl HttpClient {
         request: Request<Full<Bytes>>,
         limits: Limits,
     ) -> ImksResult<Response<Bytes>> {
-        let answered = timeout(limits.deadline, Box::pin(self.exchange(request, limits))).await;
-        answered
-            .map_err(|_| ImksError::Timeout(to))?
-            .map_err(|error| ImksError::io(to)(std::io::Error::other(deepest(error.as_ref()).to_string())))
+        self.exchange(to, request, limits, told).await
     }
 
+    /// Sends a request and reads the answer. `fail` makes an error of what went wrong before the deadline.
     async fn exchange(
         &self,
+        to: &'static str,
         request: Request<Full<Bytes>>,
         limits: Limits,
-    ) -> Result<Response<Bytes>, Box<dyn Error + Send + Sync>> {
-        let (head, body) = self.0.request(request).await?.into_parts();
-        let body = Limited::new(body, limits.answer_bytes_max).collect().await?.to_bytes();
-        Ok(Response::from_parts(head, body))
+        fail: fn(&'static str, &(dyn Error + 'static)) -> ImksError,
+    ) -> ImksResult<Response<Bytes>> {
+        let exchange = async {
+            let (head, body) = self.0.request(request).await?.into_parts();
+            let body = Limited::new(body, limits.answer_bytes_max).collect().await?.to_bytes();
+            Ok::<_, Box<dyn Error + Send + Sync>>(Response::from_parts(head, body))
+        };
+        let answered = timeout(limits.deadline, Box::pin(exchange)).await;
+        answered.map_err(|_| ImksError::Timeout(to))?.map_err(|error| fail(to, error.as_ref()))
     }
 }
 
@@ -138,6 +141,12 @@ impl std::fmt::Debug for HttpClient {
 fn failed(to: &'static str, error: &(dyn Error + 'static)) -> ImksError {
     tracing::warn!(to, cause = %deepest(error), "an HTTP request failed");
     ImksError::Unavailable(to)
+}
+
+/// Returns the error for somebody on the terminal, with the deepest cause.
+#[cfg(feature = "tools")]
+fn told(to: &'static str, error: &(dyn Error + 'static)) -> ImksError {
+    ImksError::io(to)(std::io::Error::other(deepest(error).to_string()))
 }
 
 fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {

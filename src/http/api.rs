@@ -15,6 +15,7 @@ use super::routes::{failure, method_not_allowed, protect};
 use crate::contract::PREFIX;
 use crate::control::api::{Head, Peer};
 use crate::messaging::api::{Answer, Api, Call, Method, ServerFacts};
+use crate::telemetry::traceparent::TraceParent;
 use crate::{ImksError, ImksResult};
 
 /// Returns all routes of the API. A body has at most `body_bytes_max` bytes.
@@ -75,7 +76,7 @@ pub(super) async fn read(
         peer: parts.extensions.get().map(|ConnectInfo(peer)| *peer),
         authorization: text(&parts.headers, header::AUTHORIZATION.as_str())?,
         idempotency_key: idempotency_key(&parts.headers)?,
-        traceparent: parts.headers.get(TRACEPARENT).and_then(|it| it.to_str().ok()).map(str::to_owned),
+        traceparent: traceparent(&parts.headers),
         parameters,
         query: parts.uri.query().map(str::to_owned),
         body: to_bytes(body, body_bytes_max).await.map_err(unreadable)?,
@@ -97,6 +98,13 @@ fn idempotency_key(headers: &HeaderMap) -> ImksResult<Option<String>> {
         return Err(ImksError::invalid(IDEMPOTENCY_KEY, "is there twice"));
     }
     text(headers, IDEMPOTENCY_KEY)
+}
+
+/// Returns the span that a request is a part of. Who names two names none, like everybody whose header is malformed.
+fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    TraceParent::parse(value.to_str().ok()?)
 }
 
 fn text(headers: &HeaderMap, name: &str) -> ImksResult<Option<String>> {
@@ -131,3 +139,19 @@ pub(super) fn respond(answer: Answer) -> Response {
 
 const TRACEPARENT: &str = "traceparent";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_names_two_spans_is_a_part_of_none() {
+        let value = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let mut headers = HeaderMap::new();
+        assert_eq!(traceparent(&headers), None);
+        headers.append(TRACEPARENT, value.clone());
+        assert!(traceparent(&headers).is_some());
+        headers.append(TRACEPARENT, value);
+        assert_eq!(traceparent(&headers), None);
+    }
+}

@@ -24,6 +24,7 @@ pub use crate::contract::Method;
 use crate::envelope::{Failure, RequestId};
 use crate::socket::Namespace;
 pub(crate) use crate::socket::bearer;
+use crate::telemetry::traceparent::TraceParent;
 use crate::{ImksError, ImksResult};
 
 /// The routes of the features.
@@ -62,8 +63,8 @@ pub struct Call {
     pub authorization: Option<String>,
     /// The header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
-    /// The header `traceparent`.
-    pub traceparent: Option<String>,
+    /// The span that the header `traceparent` names.
+    pub traceparent: Option<TraceParent>,
     /// Parameters in the path, decoded.
     pub parameters: Vec<(String, String)>,
     /// The query, as it came.
@@ -130,9 +131,9 @@ impl ApiRequest {
         Caller::over_http(messaging, Session::new(identity, token, None), &self.namespace)
     }
 
-    /// Returns the header `traceparent`.
-    pub(super) fn traceparent(&self) -> Option<&str> {
-        self.call.traceparent.as_deref()
+    /// Returns the span that the header `traceparent` names.
+    pub(super) fn traceparent(&self) -> Option<TraceParent> {
+        self.call.traceparent
     }
 
     /// Returns the parameters of the request, including those in the path.

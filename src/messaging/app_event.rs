@@ -22,13 +22,14 @@ pub(super) async fn answer(
         Ok(asked) => application.ask(asked).await,
         Err(error) => Err(error),
     };
-    let answered = asked.and_then(|answer| send(&mut event, &answer, span.as_ref()));
+    let request_id = RequestId::next();
+    let answered = asked.and_then(|answer| send(&mut event, &answer, &request_id, span.as_ref()));
     if let Some(span) = &mut span {
         span.note("imks.event", event.logged_name().to_owned());
-        span.outcome(&answered);
     }
+    outcome::note_traced(&mut span, &answered, &request_id);
     if let Err(error) = answered {
-        outcome::fail(&mut event, &error);
+        outcome::fail_as(&mut event, &error, &request_id);
     }
 }
 
@@ -50,10 +51,14 @@ fn read(caller: &Caller, event: &Event) -> ImksResult<AppEvent> {
     })
 }
 
-fn send(event: &mut Event, answer: &application::Answer, span: Option<&Span>) -> ImksResult<()> {
+fn send(
+    event: &mut Event,
+    answer: &application::Answer,
+    request_id: &RequestId,
+    span: Option<&Span>,
+) -> ImksResult<()> {
     let Some(ack) = event.take_ack() else { return Ok(()) };
-    let request_id = RequestId::next();
-    let envelope = Success::new(&answer.data, &request_id).traced(span.map(Span::parent));
+    let envelope = Success::new(&answer.data, request_id).traced(span.map(Span::parent));
     let json = serde_json::to_string(&envelope)?;
     outcome::note_sent(
         event.socket(),

@@ -60,7 +60,8 @@ pub(super) fn fail(event: &mut Event, error: &ImksError) {
     fail_as(event, error, &RequestId::next());
 }
 
-fn fail_as(event: &mut Event, error: &ImksError, request_id: &RequestId) {
+/// Sends an error with the id that the span of the request has, too: as the requested ack, or else as the event `error`.
+pub(super) fn fail_as(event: &mut Event, error: &ImksError, request_id: &RequestId) {
     note(event.logged_name(), Some(event.socket().id()), error, request_id);
     if let Some(ack) = event.take_ack() {
         return note_sent(event.socket(), ack.send(&Failure::new(error, request_id)));

@@ -258,7 +258,8 @@ impl<'a> Registry<'a> {
             match (caller, application) {
                 (Ok(caller), Some(application)) => {
                     let (started, seconds) = (Instant::now(), app_seconds.clone());
-                    let traced = traced::event(&messaging, APPLICATION, &event, started);
+                    let since = event.waits_since().unwrap_or(started);
+                    let traced = traced::event(&messaging, APPLICATION, &event, since);
                     let answering = app_event::answer(application.clone(), caller, event, traced);
                     Either::Left(answering.map(move |()| seconds.record(started.elapsed())))
                 }

@@ -26,15 +26,14 @@ pub(super) fn event(
     Some(span)
 }
 
-/// Begins the span of a request over HTTP, with the header `traceparent`, if it is sampled.
+/// Begins the span of a request over HTTP, if it is sampled.
 pub(super) fn call(
     messaging: &Messaging,
     name: &'static str,
     route: &'static str,
-    header: Option<&str>,
+    parent: Option<TraceParent>,
 ) -> Option<Span> {
-    let parent = || TraceParent::parse(header?);
-    let mut span = messaging.tracer()?.accept(name, parent)?;
+    let mut span = messaging.tracer()?.accept(name, || parent)?;
     span.note("http.route", route);
     Some(span)
 }

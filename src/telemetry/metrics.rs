@@ -36,6 +36,7 @@ pub enum AfterPanic {
 }
 
 label!(AfterPanic { BegunAgain = "begun_again", ProcessEnds = "process_ends" });
+
 /// What became of a span.
 pub enum SpanEnd {
     /// The collector has it.

@@ -191,9 +191,10 @@ impl Span {
     /// Records that it was done.
     pub fn succeeded(&mut self) {
         self.0.outcome = Some(OK);
+        self.0.data.status = None;
     }
 
-    /// Records what came of it.
+    /// Records what came of it. Of several outcomes, the last one counts: what failed may be tried again.
     pub fn outcome<T>(&mut self, outcome: &ImksResult<T>) {
         match outcome {
             Ok(_) => self.succeeded(),
@@ -203,18 +204,23 @@ impl Span {
 
     /// Records an error. The trace is marked as failed if the error is the server's.
     pub fn failed(&mut self, error: &ImksError) {
-        let code = error.code().as_str();
-        self.0.outcome = Some(code);
-        self.note("error.type", code);
-        if error.http_status() >= SERVER_ERRORS {
-            self.0.data.status = Some(Status { code: StatusCode::Error.into(), message: String::new() });
-        }
+        self.0.outcome = Some(error.code().as_str());
+        let is_ours = error.http_status() >= SERVER_ERRORS;
+        self.0.data.status =
+            is_ours.then(|| Status { code: StatusCode::Error.into(), message: String::new() });
     }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        self.note("imks.outcome", self.0.outcome.unwrap_or(ABANDONED));
+        if self.0.outcome.is_none() && std::thread::panicking() {
+            self.failed(&ImksError::Internal("a panic"));
+        }
+        let outcome = self.0.outcome.unwrap_or(ABANDONED);
+        if outcome != OK && outcome != ABANDONED {
+            self.note("error.type", outcome);
+        }
+        self.note("imks.outcome", outcome);
         let mut data = std::mem::take(&mut self.0.data);
         data.end_time_unix_nano = nanos().max(data.start_time_unix_nano);
         if self.0.context.0.tracer.0.ended.try_send(data).is_err() {
@@ -339,6 +345,32 @@ mod tests {
         }
         drop(tracer.accept("event", || None));
         assert!(attribute(&spans.recv().await.unwrap(), "imks.outcome").contains("abandoned"));
+    }
+
+    #[tokio::test]
+    async fn what_failed_before_it_was_done_is_no_failure() {
+        let (tracer, mut spans) = tracer(EVERYTHING);
+        let mut span = tracer.accept("event", || None).unwrap();
+        span.failed(&ImksError::Unavailable("core"));
+        span.failed(&ImksError::Unavailable("core"));
+        span.succeeded();
+        drop(span);
+        let span = spans.recv().await.unwrap();
+        assert!(attribute(&span, "imks.outcome").contains("\"ok\""), "{span:?}");
+        assert_eq!((&span.status, span.attributes.len()), (&None, 1), "{span:?}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_marks_the_trace() {
+        let (tracer, mut spans) = tracer(EVERYTHING);
+        let span = tracer.accept("event", || None);
+        let panicking: std::thread::JoinHandle<()> = std::thread::spawn(move || {
+            let _span = span;
+            panic!("a bug");
+        });
+        assert!(panicking.join().is_err());
+        let span = spans.recv().await.unwrap();
+        assert!(attribute(&span, "imks.outcome").contains("internal") && span.status.is_some(), "{span:?}");
     }
 
     #[test]

@@ -161,10 +161,12 @@ impl Lane {
                 self.expect_repeats = REPEATS_EXPECTED;
                 continue;
             }
-            if failure.transient {
+            let is_last = !failure.transient || Instant::now() + pause > deadline;
+            // What passes at the second attempt, such as a deadlock, says nothing about the database.
+            if failure.transient && (is_last || pause > FIRST_PAUSE) {
                 self.writes.failed();
             }
-            if !failure.transient || Instant::now() + pause > deadline {
+            if is_last {
                 return Err(failure);
             }
             metrics::APPEND_PROBLEMS.of(AppendProblem::Retried).increment();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::models::Db;
 use crate::{ImksError, ImksResult};
 
-/// When a transaction has failed because of the database, unless one has succeeded since then.
+/// When a transaction or a row has failed because of the database, unless one has succeeded since then.
 #[derive(Debug, Default)]
 pub struct Writes(Mutex<Option<Instant>>);
 
@@ -23,27 +23,26 @@ impl Writes {
         *self.0.lock() = Some(Instant::now());
     }
 
-    /// Checks that the database takes writes. If a transaction has failed, a row is written after a pause, so that
-    /// this is noticed without clients.
+    /// Checks that the database takes writes. If a transaction has failed, a row is written after a pause, and again after
+    /// each further pause, so that this is noticed without clients.
     ///
     /// # Errors
-    /// [`ImksError::Unavailable`] right after a transaction has failed; the error of the database if it still
-    /// takes no row.
+    /// [`ImksError::Unavailable`] in the pause after a failure; the error of the database if it still takes no row.
     pub async fn check(&self, db: &Db) -> ImksResult<()> {
         let Some(failed) = *self.0.lock() else { return Ok(()) };
         if failed.elapsed() < PAUSE {
             return Err(ImksError::Unavailable("writes"));
         }
-        db.write_and_remove().await?;
+        let outcome = db.write_and_remove().await;
         let mut last = self.0.lock();
         if *last == Some(failed) {
-            *last = None;
+            *last = outcome.is_err().then(Instant::now);
         }
-        Ok(())
+        outcome
     }
 }
 
-/// How long a failed transaction counts before a row is tried. What the lanes write is larger than a row, and may not
+/// How long a failure counts before a row is tried. What the lanes write is larger than a row, and may not
 /// fit where that does.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -68,9 +67,10 @@ mod tests {
         *writes.0.lock() = Some(Instant::now() - PAUSE);
         writes.check(&db).await.unwrap();
         assert!(writes.0.lock().is_none());
-        writes.failed();
-        *writes.0.lock() = Some(Instant::now() - PAUSE);
+        let late = Instant::now() - PAUSE;
+        *writes.0.lock() = Some(late);
         db.close().await;
-        assert!(writes.check(&db).await.is_err() && writes.0.lock().is_some());
+        assert!(writes.check(&db).await.is_err());
+        assert!(writes.0.lock().is_some_and(|failed| failed > late), "the next row is tried after a pause");
     }
 }

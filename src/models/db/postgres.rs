@@ -238,7 +238,7 @@ fn may_be_starting(error: &Error) -> bool {
                 | ErrorKind::ConnectionAborted
                 | ErrorKind::TimedOut
         ),
-        Error::Database(refusal) => refusal.code().is_some_and(|code| code == CANNOT_CONNECT_NOW),
+        Error::Database(refusal) => refusal.code().is_some_and(|code| NOT_YET.contains(&&*code)),
         _ => false,
     }
 }
@@ -326,8 +326,9 @@ const SCHEMA: &str = "SELECT COALESCE((SELECT path.name FROM unnest(current_sche
     WITH ORDINALITY AS path(name, place) JOIN pg_namespace n ON n.nspname = path.name \
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = '_sqlx_migrations' AND c.relkind = 'r' \
     ORDER BY path.place LIMIT 1), current_schema())::TEXT";
-/// The code of PostgreSQL for a server that is starting, stopping or recovering.
-const CANNOT_CONNECT_NOW: &str = "57P03";
+/// The codes of PostgreSQL for a server that is starting, stopping or recovering, and for one that has no connection left,
+/// perhaps because it still counts those of a process that was killed.
+const NOT_YET: [&str; 2] = ["57P03", "53300"];
 /// The pause between two attempts to reach a server that may be starting.
 const START_PAUSE: Duration = Duration::from_millis(200);
 /// The extra time a live connection needs to report that its statement was cancelled.

@@ -31,7 +31,8 @@ impl Source {
 
     /// Returns a request with the current numbers of all instruments.
     pub(super) fn request(&self) -> ExportMetricsServiceRequest {
-        let now = nanos();
+        // A clock that was set back must not end the counting before it began.
+        let now = nanos().max(self.started);
         let metrics = self.catalog.iter().copied().flatten().map(|instrument| self.metric(instrument, now));
         let scope = ScopeMetrics {
             scope: Some(InstrumentationScope { name: "imks".into(), ..Default::default() }),
