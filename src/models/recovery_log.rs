@@ -32,7 +32,11 @@ pub async fn postgres(url: &str, prefix: &str) -> ImksResult<Arc<dyn RecoveryLog
         let mut tx = sqlx::Connection::begin(lease.connection()?).await?;
         // Of nodes that start at once, one creates the tables.
         sqlx::query(LOCK_TABLES).execute(&mut *tx).await?;
-        sqlx::raw_sql(TABLES).execute(&mut *tx).await?;
+        // To alter a table waits for everybody who reads it, such as a backup, and everybody else for that.
+        let are_there: bool = sqlx::query_scalar(ARE_TABLES_THERE).fetch_one(&mut *tx).await?;
+        if !are_there {
+            sqlx::raw_sql(TABLES).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
         Ok::<_, ImksError>(())
     });
@@ -86,7 +90,7 @@ impl PostgresLog {
     async fn write_batch(&self, bucket: &str, batch: &Batch) -> ImksResult<Written> {
         let bucket = self.bucket(bucket);
         let before = match batch.again {
-            true => self.position_of(&bucket, batch).await?,
+            true => self.first_position_of(&bucket, batch).await?,
             false => None,
         };
         // What is there already is not written again.
@@ -98,16 +102,19 @@ impl PostgresLog {
         let stored: std::collections::HashSet<Vec<u8>> = head.stored.into_iter().collect();
         let is_taken = |key: &SessionKey| head.epoch as u64 == batch.epoch && !stored.contains(&key.0[..]);
         let taken = batch.sessions.iter().map(|session| session.key).filter(is_taken).collect();
-        let first = before.unwrap_or(head.last - to_i64(entries.len() as u64) + 1);
-        let positions = (to_u64(first)..).take(batch.entries.len()).collect();
+        let first = before.unwrap_or(Some(head.last - to_i64(entries.len() as u64) + 1));
+        let positions =
+            first.map_or_else(Vec::new, |first| (to_u64(first)..).take(batch.entries.len()).collect());
         Ok(Written { epoch: head.epoch as u64, positions, taken })
     }
 
-    /// Returns the position of the first entry of a batch, if the batch is in the log. If an attempt is still under way, the
-    /// next one fails, because numbers are unique. No lock is held from one query to the next: a node can stop in between.
-    async fn position_of(&self, bucket: &str, batch: &Batch) -> ImksResult<Option<i64>> {
-        let query = sqlx::query_scalar(POSITION_OF).bind(bucket).bind(batch.node.to_string());
-        Ok(query.bind(to_i64(batch.number)).fetch_optional(&self.pool).await?)
+    /// Returns the position of the first entry of a batch, if the batch was written, and `Some(None)` if all its entries have
+    /// been removed since. If an attempt is still under way, the next one fails, because numbers are unique. No lock is held
+    /// from one query to the next: a node can stop in between.
+    async fn first_position_of(&self, bucket: &str, batch: &Batch) -> ImksResult<Option<Option<i64>>> {
+        let query = sqlx::query_scalar(FIRST_POSITION_OF).bind(bucket).bind(batch.node.to_string());
+        let query = query.bind(to_i64(batch.number)).bind(to_i64(batch.serial));
+        Ok(query.fetch_optional(&self.pool).await?)
     }
 
     async fn store(&self, bucket: &str, batch: &Batch, entries: &[&[u8]]) -> ImksResult<Head> {
@@ -218,7 +225,8 @@ impl RecoveryLog for PostgresLog {
             entries.bind(to_i64(keep.entries)).bind(to_i64(keep.bytes)).execute(&self.pool).await?;
             let sessions = sqlx::query(TRIM_SESSIONS).bind(&bucket).bind(micros(keep.millis));
             sessions.bind(to_i64(keep.sessions)).execute(&self.pool).await?;
-            sqlx::query(TRIM_LEASES).bind(&bucket).bind(micros(keep.millis)).execute(&self.pool).await?;
+            let leases = sqlx::query(TRIM_LEASES).bind(&bucket);
+            leases.bind(micros(keep.millis.saturating_add(WRITER_MILLIS))).execute(&self.pool).await?;
             Ok(())
         })
     }
@@ -252,6 +260,9 @@ const TABLES: &str = concat!(
     include_str!("../../migrate/postgres/0202_recovery.sql"),
     include_str!("../../migrate/postgres/0203_recovery_version.sql")
 );
+// The column that the last of these adds.
+const ARE_TABLES_THERE: &str = "SELECT EXISTS (SELECT 1 FROM pg_attribute
+    WHERE attrelid = to_regclass('recovery_lease') AND attname = 'epoch' AND NOT attisdropped)";
 const LOCK_TABLES: &str = "SELECT pg_advisory_xact_lock(hashtext('imks recovery'))";
 // One statement is one round trip, and everything or nothing. The row of the node comes first: nothing is written by an
 // attempt that a later batch has overtaken.
@@ -295,8 +306,11 @@ const WRITE: &str = concat!(
     )
     SELECT epoch, last, ARRAY(SELECT given.key FROM given JOIN saved ON saved.key = sha256(given.key)) AS stored FROM head"
 );
-const POSITION_OF: &str =
-    "SELECT position FROM recovery_entry WHERE bucket = $1 AND node = $2 AND number = $3";
+// Those at the beginning may have been removed already.
+const FIRST_POSITION_OF: &str = "SELECT (
+        SELECT position - (number - $3) FROM recovery_entry
+        WHERE bucket = l.bucket AND node = l.node AND number >= $3 ORDER BY number LIMIT 1
+    ) FROM recovery_lease l WHERE l.bucket = $1 AND l.node = $2 AND l.serial = $4";
 const CREATE: &str =
     "INSERT INTO recovery_bucket (bucket, epoch, last) VALUES ($1, $2, 0) ON CONFLICT (bucket) DO NOTHING";
 const READ: &str = "SELECT b.epoch, b.last, e.position, e.entry FROM recovery_bucket b LEFT JOIN LATERAL (
@@ -352,6 +366,8 @@ const TRIM_LEASES: &str =
 
 /// The connections of a node: one writes, the others read and find sessions.
 const CONNECTIONS: u32 = 4;
+/// How much longer than its entries the row of a node is kept: without it a batch that is written again would be there twice.
+const WRITER_MILLIS: u64 = 3_600_000;
 /// The entries that are read with one query.
 const ROWS_PER_READ: i64 = 512;
 /// The size after which a query reads no further entry, in bytes.

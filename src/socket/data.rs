@@ -88,6 +88,16 @@ impl SavedData {
         self.shared.iter().flat_map(|shared| shared.iter()).filter_map(field).collect()
     }
 
+    /// Returns the values that other nodes may see, by name, to be stored: all of them.
+    ///
+    /// # Errors
+    /// That of a value that JSON cannot represent.
+    pub(crate) fn try_to_json(&self) -> ImksResult<Map<String, Value>> {
+        let field =
+            |(name, to_json): &(Cow<'static, str>, ToJson)| to_json().map(|value| (name.to_string(), value));
+        self.shared.iter().flat_map(|shared| shared.iter()).map(field).collect()
+    }
+
     /// Creates data from values that another node has stored. Those without a rule stay what others may see.
     pub(crate) fn from_json(values: Map<String, Value>, rules: &HashMap<&'static str, RestoreValue>) -> Self {
         let mut data = Self::default();

@@ -167,11 +167,12 @@ impl Drop for BrokerProcess {
 }
 
 /// Returns an address for a process that may end and begin again. Its port is below those that the system gives to
-/// connections: one of these could take it meanwhile, even the one that tries whether the process listens again.
+/// connections: one of these could take it meanwhile, even the one that tries whether the process listens again. So is the
+/// one that is 10,000 higher, which a Redis Cluster needs too.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Tests run in processes of their own.
-    let first = 15_000 + u16::try_from(std::process::id() % 1_700).unwrap() * 10;
+    let first = 15_000 + u16::try_from(std::process::id() % 770).unwrap() * 10;
     let numbers = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
     let mut addresses = numbers.map(|number| SocketAddr::from((Ipv4Addr::LOCALHOST, first + number)));
     addresses.find(|address| std::net::TcpListener::bind(address).is_ok()).unwrap()

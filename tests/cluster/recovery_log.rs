@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use imks::node::NodeId;
 use imks::recovery_log;
-use imks::socket::recovery_log::{Batch, Expected, Found, RecoveryLog, SavedSession, SessionKey};
+use imks::socket::recovery_log::{Batch, Expected, Found, Keep, RecoveryLog, SavedSession, SessionKey};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,6 +77,11 @@ impl Node {
         self.log.take("/", key, Expected { generation, version }, self.id).await.unwrap()
     }
 
+    async fn keeps(&self, entries: u64) {
+        let keep = Keep { millis: 3_600_000, entries, bytes: 1 << 20, sessions: 100 };
+        self.log.trim("/", keep).await.unwrap();
+    }
+
     async fn entries(&self) -> Vec<Bytes> {
         self.log.read("/", 0).await.unwrap().entries
     }
@@ -125,6 +130,24 @@ async fn entries_are_there_once(broker: &Broker) {
     assert_eq!(two.entries().await, ["a", "b", "c"]);
 }
 
+async fn entries_that_were_removed_do_not_come_back(broker: &Broker) {
+    if broker.kind == Kind::Nats {
+        // JetStream removes entries by itself.
+        return;
+    }
+    let mut node = Node::start(broker).await;
+    let batch = node.batch(&["a", "b"], &[]);
+    assert_eq!(node.positions(&batch).await, [1, 2]);
+    let again = Batch { again: true, ..batch };
+    node.keeps(1).await;
+    assert_eq!((node.positions(&again).await, node.entries().await), (vec![1, 2], vec![Bytes::from("b")]));
+    node.keeps(0).await;
+    node.positions(&again).await;
+    assert!(node.entries().await.is_empty());
+    let next = node.batch(&["c"], &[]);
+    assert_eq!(node.positions(&next).await, [3]);
+}
+
 async fn a_session_is_taken_as_it_was_found(broker: &Broker) {
     let (mut one, mut two) = (Node::start(broker).await, Node::start(broker).await);
     let batch = one.batch(&[], &[(ONE, 1, "x"), (TWO, 1, "x")]);
@@ -167,6 +190,7 @@ async fn what_nodes_expect(broker: Broker) {
     entries_are_there_once(&named("a")).await;
     a_session_is_taken_as_it_was_found(&named("b")).await;
     positions_of_another_log_mean_nothing(&named("c")).await;
+    entries_that_were_removed_do_not_come_back(&named("d")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,7 +22,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::jetstream::{
-    Got, GotMessage, Kind, Receipt, Refusal, StreamState, failed, lost, refused, refused_because, unreadable,
+    EXPECTED, Got, GotMessage, Kind, Receipt, SESSION_SECONDS, StreamState, expecting, failed, is_conflict,
+    lost, once, refused, refused_because, unreadable,
 };
 use super::nats::Nats;
 use crate::bus::BoxFuture;
@@ -75,7 +76,7 @@ impl Bucket {
         match sequence {
             Some(sequence) => {
                 let taken_at = known.and_then(|stored| stored.taken_at);
-                self.stored.insert(key, Stored { generation, sequence, taken_at });
+                self.stored.insert(key, Stored { generation, sequence, taken_at, noted: Instant::now() });
             }
             None if known.is_some() => drop(self.stored.remove(&key)),
             None => {}
@@ -89,6 +90,8 @@ struct Stored {
     generation: u64,
     sequence: u64,
     taken_at: Option<i64>,
+    /// When this node learned of it.
+    noted: Instant,
 }
 
 /// A session in its message. Times are microseconds of the clocks of the nodes.
@@ -177,8 +180,9 @@ impl NatsLog {
     async fn read_positions(&self, bucket: &str, receipts: &[Receipt], newest: u64) -> ImksResult<Vec<u64>> {
         let stored = |receipt: &Receipt| receipt.error.is_none();
         let refusal = receipts.iter().position(|receipt| receipt.error.is_some());
-        // Later ones must not be before it when it is sent again.
-        let torn = refusal.is_some_and(|n| receipts.iter().skip(n).any(stored));
+        // Later ones must not be before it when it is sent again, and are if it was lost on its way and has come now.
+        let in_order = receipts.iter().filter(|it| it.error.is_none()).is_sorted_by_key(|it| it.seq);
+        let torn = !in_order || refusal.is_some_and(|n| receipts.iter().skip(n).any(stored));
         let emptied = receipts.iter().any(|it| stored(it) && !it.duplicate && it.seq <= newest);
         if torn || emptied {
             self.give_up(bucket).await?;
@@ -390,7 +394,8 @@ impl NatsLog {
         let receipt = receipts.first().ok_or_else(unreadable)?;
         match &receipt.error {
             None => {
-                let stored = Stored { generation, sequence: receipt.seq, taken_at: Some(now) };
+                let (sequence, taken_at, noted) = (receipt.seq, Some(now), Instant::now());
+                let stored = Stored { generation, sequence, taken_at, noted };
                 self.known(bucket, |known| known.stored.insert(key, stored));
                 Ok(true)
             }
@@ -431,29 +436,12 @@ impl RecoveryLog for NatsLog {
         Box::pin(self.take_session(bucket, key, expected, node))
     }
 
-    /// The streams remove what is old by themselves.
-    fn trim<'a>(&'a self, _bucket: &'a str, _keep: Keep) -> BoxFuture<'a, ImksResult<()>> {
+    /// The streams remove what is old by themselves. What this node knows of it goes too.
+    fn trim<'a>(&'a self, bucket: &'a str, _keep: Keep) -> BoxFuture<'a, ImksResult<()>> {
+        let lifetime = Duration::from_secs(SESSION_SECONDS);
+        self.known(bucket, |known| known.stored.retain(|_, stored| stored.noted.elapsed() < lifetime));
         Box::pin(async { Ok(()) })
     }
-}
-
-/// Returns the headers of a message that is stored once, however often it is sent.
-fn once(id: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Msg-Id", id);
-    headers
-}
-
-/// Returns the headers of a message that fails unless the last one of its subject has this sequence.
-fn expecting(sequence: u64) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(EXPECTED, sequence.to_string());
-    headers
-}
-
-/// Whether a message was refused because the last one of its subject has another sequence.
-fn is_conflict(refusal: &Refusal) -> bool {
-    WRONG_SEQUENCE.contains(&refusal.err_code)
 }
 
 fn encode(content: &impl Serialize) -> ImksResult<Bytes> {
@@ -477,11 +465,8 @@ fn to_micros(millis: u64) -> i64 {
     i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
-/// The header that makes a message fail unless the last one of its subject has this sequence.
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
-/// Codes of errors of JetStream: no such message, and another last sequence than expected, which has two.
+/// The code of the error that there is no such message.
 const NO_MESSAGE: u64 = 10_037;
-const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
 /// The sequence of the message that a stream of entries begins with: the positions of entries count from there.
 const FIRST_MESSAGE: u64 = 1;
 /// After how long a stream may no longer recognise an entry that is sent again: a little less than its window.

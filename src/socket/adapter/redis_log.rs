@@ -100,7 +100,6 @@ impl RedisLog {
         call.keys.push(format!("{}:node:{}", self.base(bucket), batch.node));
         call.arg(batch.node.to_string());
         call.number(batch.number);
-        call.number(u64::from(batch.again));
         call.arg(batch.lease.map(|lease| lease.to_string()).unwrap_or_default());
         call.number(SESSION_MILLIS);
         call.number(batch.entries.len() as u64);

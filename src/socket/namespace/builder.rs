@@ -69,8 +69,9 @@ impl NamespaceBuilder {
     /// Sets what happens with the events of this namespace for a client that reads too slowly. By default its connection is
     /// closed.
     ///
-    /// With a policy that drops, clients miss events without knowing it, so their sessions are not recovered. Acks are
-    /// never dropped; with [`WhenFull::DropOldest`] they go before events that wait.
+    /// With a policy that drops, clients miss events without knowing it, so their sessions are not recovered. Acks and the
+    /// end of the namespace are never dropped; with [`WhenFull::DropOldest`] they go before events that wait.
+    /// Lanes and keys of the latest state do not matter then.
     pub fn when_full(&mut self, policy: WhenFull) -> &mut Self {
         self.0.hooks.when_full = policy;
         self

@@ -120,6 +120,9 @@ impl Ack {
     }
 
     /// Sends the ack with any arguments. It is not an error if the client has left.
+    ///
+    /// # Errors
+    /// [`ImksError::LimitReached`] if too much waits for the recovery log that nodes share.
     pub fn send_args(self, args: &impl Arguments) -> ImksResult<()> {
         self.answer(args, |_| None)
     }
@@ -143,7 +146,7 @@ impl Ack {
     ) -> ImksResult<()> {
         let packet = encode_ack(self.socket.namespace().path(), self.id, args)?;
         match self.socket.answer(packet, hold, self.lane) {
-            Err(SendError::Slow) => return Err(ImksError::LimitReached("what waits to be sent")),
+            Err(SendError::Slow) => return Err(ImksError::LimitReached("what waits for the recovery log")),
             Err(SendError::Closed) => {
                 tracing::debug!(socket_sid = %self.socket.id(), "client left before its answer");
             }

@@ -12,7 +12,6 @@ use super::socket::Socket;
 use crate::bus::BoxFuture;
 use crate::engine::{Close, CloseReason, SendError};
 use crate::error::{ImksError, ImksResult};
-use crate::socket::codec::dialect::Renderings;
 use crate::socket::codec::encoder::{EncodedPacket, encode_connect, encode_disconnect};
 use crate::socket::data::SavedData;
 use crate::socket::reason::DisconnectReason;
@@ -174,8 +173,7 @@ impl Socket {
     /// A stock client does not reconnect by itself after this ("io server disconnect").
     pub fn disconnect(&self, close: bool) {
         if self.is_connected() {
-            let bye = encode_disconnect(self.namespace().path());
-            let delivered = self.deliver(&Renderings::new(&bye), None).is_ok();
+            let delivered = self.deliver_always(encode_disconnect(self.namespace().path())).is_ok();
             tracing::debug!(socket_sid = %self.id(), delivered, "socket disconnected by the server");
         }
         self.namespace().remove(self, DisconnectReason::ServerNamespace);

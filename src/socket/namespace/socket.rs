@@ -238,6 +238,15 @@ impl Socket {
         self.0.namespace.hooks().when_full
     }
 
+    /// Sends a packet that the client must get, such as DISCONNECT: no policy about full queues drops it.
+    pub(crate) fn deliver_always(&self, packet: EncodedPacket) -> Result<(), SendError> {
+        match self.when_full() {
+            WhenFull::Close => self.deliver(&Renderings::new(&packet), None),
+            // Answers are never dropped.
+            WhenFull::DropNewest | WhenFull::DropOldest => self.answer_now(packet, |_| None, Lane::Chat),
+        }
+    }
+
     /// Sends a packet to this client only. A single frame is moved instead of shared.
     pub(crate) fn deliver_owned(&self, packet: EncodedPacket) -> Result<(), SendError> {
         let plain = packet.len() == 1 && self.0.dialect == Dialect::Default;
@@ -264,6 +273,9 @@ impl Socket {
     /// Sends an answer to a packet of the client, in its lane. This never closes the connection, however slowly the client
     /// reads. `hold` gets the size of the answer in bytes, and the reservation it returns is dropped when the
     /// answer has been sent.
+    ///
+    /// # Errors
+    /// [`SendError::Slow`] if too much waits for the recovery log, and [`SendError::Closed`] if the connection ends.
     pub(crate) fn answer(
         &self,
         packet: EncodedPacket,
@@ -274,7 +286,8 @@ impl Socket {
             return Err(SendError::Closed);
         }
         let Some((store, link)) = self.0.namespace.delivery().shared().zip(self.link()) else {
-            return self.answer_now(packet, hold, lane);
+            // A connection that is closing for its slowness is no fault of the answer.
+            return self.answer_now(packet, hold, lane).map_err(|_| SendError::Closed);
         };
         // What the client has been told must be true on any other node.
         let bytes = packet.size();

@@ -102,7 +102,8 @@ pub struct SavedSession {
 pub struct Written {
     /// The epoch of the bucket.
     pub epoch: u64,
-    /// The positions of the entries, in ascending order. Entries of other nodes may be in between.
+    /// The positions of the entries, in ascending order. Entries of other nodes may be in between. None if an earlier
+    /// attempt has written them, and they have been removed since.
     pub positions: Vec<u64>,
     /// The sessions that were not stored, because another node has taken them.
     pub taken: Vec<SessionKey>,

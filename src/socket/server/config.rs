@@ -11,8 +11,8 @@ use crate::socket::recovery::config::Recovery;
 pub struct Config {
     /// The time in which a connection must join a namespace. It is closed otherwise.
     pub connect_timeout: Duration,
-    /// The maximum number of connections that have not joined a namespace, and so are nobody yet. Further ones wait
-    /// in the accept queue of the engine, which answers with 503 when that is full: a stock client comes back.
+    /// The maximum number of connections that have not joined a namespace, and so are nobody yet. The engine answers
+    /// further ones with 503: a stock client comes back.
     pub unjoined_max: usize,
     /// The encoding of packets. Clients must be configured with the same one.
     pub parser: Parser,

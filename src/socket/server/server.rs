@@ -99,8 +99,28 @@ impl Server {
 
     /// Returns the next connection, when there is a place for it.
     async fn next(&self, engine: &Engine) -> Option<(Connection, OwnedSemaphorePermit)> {
-        let place = self.0.unjoined.clone().acquire_owned().await.ok()?;
+        let place = self.place(engine).await?;
         Some((engine.accept().await?, place))
+    }
+
+    /// Returns a place for a connection that has not joined a namespace. While there is none, the engine refuses new
+    /// sessions, and those that were quicker than that are closed: nobody drives a connection that waits, so its client
+    /// would get neither OPEN nor pings.
+    async fn place(&self, engine: &Engine) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = self.0.unjoined.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        engine.set_full(true);
+        let mut free = pin!(self.0.unjoined.clone().acquire_owned());
+        let place = loop {
+            tokio::select! {
+                biased;
+                place = &mut free => break place.ok(),
+                connection = engine.accept() => drop(connection?),
+            }
+        };
+        engine.set_full(false);
+        place
     }
 
     /// Serves the connections of an engine until the engine or the server is closed, then waits for them to
@@ -109,6 +129,8 @@ impl Server {
     /// When the server is closed, it closes the engine, which then refuses new sessions.
     pub async fn serve(&self, engine: Engine) {
         self.listen_to_bus();
+        // An earlier call may have been dropped while it waited for a place.
+        engine.set_full(false);
         let closed = self.0.open.closed();
         let mut closed = pin!(closed);
         loop {

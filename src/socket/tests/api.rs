@@ -471,6 +471,23 @@ async fn a_namespace_that_drops_keeps_its_slow_clients_and_restores_no_session()
 }
 
 #[tokio::test]
+async fn a_slow_client_that_is_disconnected_is_told_so_whatever_its_namespace_drops() {
+    for policy in [WhenFull::DropNewest, WhenFull::DropOldest] {
+        let server = server(|ns| _ = ns.when_full(policy));
+        let (_peer, _) = join(&server).await;
+        let namespace = server.namespace("/").unwrap();
+        let socket = namespace.sockets().pop().unwrap();
+        socket.outbox().block();
+        for number in 0..1_000 {
+            namespace.emit("price", &number).unwrap();
+        }
+        let events = socket.queued().packets;
+        socket.disconnect(false);
+        assert_eq!(socket.queued().packets, events + 1, "{policy:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_names_rooms_gets_so_many_and_may_change_them() {
     let server = server(|_| {});
     let (_peer, _) = join(&server).await;

@@ -1,6 +1,6 @@
 //! JetStream as the recovery log uses it: the settings of its streams, and what they answer.
 
-use async_nats::{Message, StatusCode, Subscriber};
+use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -96,6 +96,25 @@ pub(super) async fn receipts(replies: &mut Subscriber, count: usize) -> ImksResu
     receipts.into_iter().collect::<Option<_>>().ok_or_else(unreadable)
 }
 
+/// Returns the headers of a message that is stored once, however often it is sent.
+pub(super) fn once(id: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", id);
+    headers
+}
+
+/// Returns the headers of a message that fails unless the last one of its subject has this sequence.
+pub(super) fn expecting(sequence: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(EXPECTED, sequence.to_string());
+    headers
+}
+
+/// Whether a message was refused because the last one of its subject has another sequence.
+pub(super) fn is_conflict(refusal: &Refusal) -> bool {
+    WRONG_SEQUENCE.contains(&refusal.err_code)
+}
+
 pub(super) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> ImksError {
     ImksError::AdapterNats(Cause::new(error))
 }
@@ -116,11 +135,15 @@ pub(super) fn unreadable() -> ImksError {
     ImksError::AdapterNats(Cause::new("an answer that is not one of the recovery log"))
 }
 
+/// The header that makes a message fail unless the last one of its subject has this sequence.
+pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The codes of the error that the last message has another sequence than expected.
+const WRONG_SEQUENCE: [u64; 2] = [10_071, 10_164];
 /// The age of entries in seconds.
-const ENTRY_SECONDS: i64 = 600;
+const ENTRY_SECONDS: u64 = 600;
 /// The lifetime of a session that is not stored again in seconds. Those of connected clients are, at least every twenty
 /// minutes.
-const SESSION_SECONDS: i64 = 3_600;
+pub(super) const SESSION_SECONDS: u64 = 3_600;
 /// The maximum number of entries in a bucket. The oldest is dropped first.
 const ENTRIES_MAX: i64 = 65_536;
 /// The maximum size of the entries of a bucket in bytes. The oldest is dropped first.

@@ -1,13 +1,13 @@
--- KEYS[3]: the node; then the sessions to store, and those that ended. ARGV: the node, the number of its first entry, 1 if
--- this is a further attempt, the lease or nothing, the lifetime of a session, how many entries and sessions, the number of
--- the batch, the epoch of its positions, and the entries and sessions. An attempt that a later batch has overtaken writes
--- nothing.
+-- KEYS[3]: the node; then the sessions to store, and those that ended. ARGV: the node, the number of its first entry, the
+-- lease or nothing, the lifetime of a session, how many entries and sessions, the number of the batch, the epoch of its
+-- positions, and the entries and sessions. A further attempt writes no entry again, and one that a later batch has overtaken
+-- writes nothing.
 local newest = redis.call('HGET', KEYS[3], 'serial')
-if newest and tonumber(newest) > tonumber(ARGV[9]) then return {} end
-redis.call('HSET', KEYS[3], 'serial', ARGV[9])
-local lease, ttl = ARGV[5], ARGV[6]
-local entries, sessions = tonumber(ARGV[7]), tonumber(ARGV[8])
-local at, first, done = 11, last + 1, false
+if newest and tonumber(newest) > tonumber(ARGV[8]) then return {} end
+redis.call('HSET', KEYS[3], 'serial', ARGV[8])
+local lease, ttl = ARGV[4], ARGV[5]
+local entries, sessions = tonumber(ARGV[6]), tonumber(ARGV[7])
+local at, first, done = 10, last + 1, false
 if entries > 0 then
   local known = redis.call('HMGET', KEYS[3], 'epoch', 'number', 'first')
   if known[1] == epoch and known[2] == ARGV[3] then first, done = tonumber(known[3]), true end
@@ -26,7 +26,7 @@ end
 at = at + entries
 local answer = { epoch, whole(first) }
 redis.call('PEXPIRE', KEYS[3], ttl)
-if epoch ~= ARGV[10] then return answer end
+if epoch ~= ARGV[9] then return answer end
 for i = 1, sessions do
   local key, generation, away, record, version = KEYS[3 + i], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   at = at + 4

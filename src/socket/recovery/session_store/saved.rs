@@ -47,7 +47,7 @@ pub(super) fn encode(record: &Record, log: &Log, quiet: Option<Position>) -> Imk
     let saved = Saved {
         id: record.id,
         owner: record.owner.as_deref().map(Cow::Borrowed),
-        data: record.data.to_json(),
+        data: record.data.try_to_json()?,
         memberships: record.memberships.save(),
         greeted: record.greeted,
         at,

@@ -19,7 +19,7 @@ use super::arrivals::Arrivals;
 use super::follow::{Unwritten, guarded};
 use super::link::{Credentials, Link, Pid};
 use super::log::{Bounds, Logged};
-use super::outgoing::Held;
+use super::outgoing::{After, Held};
 use super::record::{Outcome, State};
 use super::saved::{self, RestoreData};
 use super::sent::Position;
@@ -119,13 +119,16 @@ impl SessionStore {
         bytes: usize,
         after: impl FnOnce() + Send + 'static,
     ) -> ImksResult<()> {
-        let Some(shared) = &self.shared else {
-            after();
-            return Ok(());
+        let after: After = Box::new(after);
+        let held = match &self.shared {
+            Some(shared) => {
+                let cursor = self.position();
+                let held = shared.arrivals.lock().hold(cursor, bytes, after);
+                shared.arrived.notify_one();
+                held
+            }
+            None => Held::Due(after),
         };
-        let cursor = self.position();
-        let held = shared.arrivals.lock().hold(cursor, bytes, Box::new(after));
-        shared.arrived.notify_one();
         settle_held(held)
     }
 
@@ -166,21 +169,16 @@ impl SessionStore {
         bytes: usize,
         after: impl FnOnce() + Send + 'static,
     ) -> ImksResult<()> {
-        let Some(shared) = &self.shared else {
-            after();
-            return Ok(());
-        };
-        let number = |state: &Sessions| match link {
-            Some(link) => link.waits_for.load(Ordering::Acquire),
-            None => state.outgoing.last(),
-        };
-        if link.is_some_and(|link| link.waits_for.load(Ordering::Acquire) <= *shared.released.borrow()) {
+        let waits_for = |link: &Link| link.waits_for.load(Ordering::Acquire);
+        let is_released =
+            |shared: &SharedLog| link.is_some_and(|link| waits_for(link) <= *shared.released.borrow());
+        if self.shared.as_ref().is_none_or(is_released) {
             after();
             return Ok(());
         }
         let held = {
             let mut state = self.state.lock();
-            let number = number(&state);
+            let number = link.map_or_else(|| state.outgoing.last(), waits_for);
             state.outgoing.hold(number, bytes, Box::new(after))
         };
         settle_held(held)

@@ -149,6 +149,20 @@ async fn a_session_that_became_too_large_is_not_recovered_from_what_was_stored_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_with_a_value_that_cannot_be_stored_is_not_recovered_without_it() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.node(), cluster.node());
+    let mut client = Client::join(&one).await;
+    settle(&one).await;
+    // JSON has no such keys.
+    client.socket().share_data("pairs", std::collections::HashMap::from([((1, 2), 3)]));
+    settle(&one).await;
+    kill(&one);
+    let _broken = client.move_to(&two).await;
+    assert!(!client.recovered);
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_an_entry_that_this_version_cannot_read_clients_get_new_sessions() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.node(), cluster.node());
