@@ -288,8 +288,7 @@ settings! {
     "socket." in config.socket => {
         connect_timeout: "IMKS_CONNECT_TIMEOUT" = "How long a new connection may take to sign in";
         unjoined_max: "IMKS_UNJOINED_MAX" =
-            "The most connections that have not signed in yet; further ones wait, as many as \
-             `engine.accept_queue`, and then are answered with 503";
+            "The most connections that have not signed in yet; further ones are answered with 503";
         events_in_flight (events_in_flight_max): "IMKS_EVENTS_IN_FLIGHT" =
             "The most events of one connection whose handlers may run at once; beyond that further events \
              wait";

@@ -253,6 +253,11 @@ impl Config {
             (self.messaging.retention.is_possible(), MESSAGE_RETENTION),
             (!self.http.proxy_protocol || !self.http.trusted_proxies.is_empty(), PROXY_PROTOCOL),
             (!self.quic.zero_rtt || self.quic.listen.is_some(), QUIC_EARLY),
+            (self.socket.unjoined_max > 0, UNJOINED_RULE),
+            (
+                self.http.tcp_keepalive.is_zero() || KEEPALIVE.contains(&self.http.tcp_keepalive.as_secs()),
+                KEEPALIVE_RULE,
+            ),
         ];
         let wrong = checks.into_iter().filter(|(fine, _)| !fine).map(|(_, sentence)| sentence);
         wrong.chain(self.quic.problem())
@@ -286,6 +291,10 @@ const PING_MAX: Duration = Duration::from_secs(3_600);
 const PING_RULE: &str =
     "IMKS_ENGINE_PING_INTERVAL must be from 20ms to 1h: shorter only costs, longer finds nobody gone";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const UNJOINED_RULE: &str = "IMKS_UNJOINED_MAX must be at least 1, or nobody can sign in";
+/// The seconds that Linux takes.
+const KEEPALIVE: std::ops::RangeInclusive<u64> = 1..=32_767;
+const KEEPALIVE_RULE: &str = "IMKS_TCP_KEEPALIVE must be from 1s to 32767s, or 0s for never";
 const APPEND_POSITIVE: &str = "IMKS_APPEND_LANES, IMKS_APPEND_BATCH and IMKS_APPEND_QUEUE must be at least 1";
 const FEED_RETENTION: &str =
     "IMKS_FEED_RETENTION must be at most 14d, as long as changes of messages are kept";
@@ -365,6 +374,9 @@ mod tests {
             ("IMKS_ATTACHMENTS_ADDRESS_LIFETIME", "30h"),
             ("IMKS_ATTACHMENTS_SIZE", "0"),
             ("IMKS_QUIC_0RTT", "true"),
+            ("IMKS_UNJOINED_MAX", "0"),
+            ("IMKS_TCP_KEEPALIVE", "500ms"),
+            ("IMKS_TCP_KEEPALIVE", "10h"),
             ("PORT", "http"),
         ] {
             let text = load_from(&[(variable, value)], &[]).unwrap_err().to_string();

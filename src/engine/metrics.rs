@@ -89,6 +89,8 @@ instruments! {
     SESSIONS: Gauge[transport: Transport] = "imks_sessions";
     /// Engine.IO sessions opened, by their first transport
     SESSIONS_OPENED: Counter[transport: Transport] = "imks_sessions_opened_total";
+    /// Engine.IO sessions refused with 503, because the server was full or stopped
+    SESSIONS_REFUSED: Counter = "imks_sessions_refused_total";
     /// Engine.IO sessions closed, by reason
     SESSIONS_CLOSED: Counter[reason: CloseReason] = "imks_sessions_closed_total";
     /// Requests for sessions of other nodes, which a load balancer without sticky sessions sent to this node, by kind

@@ -256,3 +256,19 @@ fn where_others_have_filled_the_queue_the_newest_is_dropped_and_a_client_that_ke
     }
     assert_eq!(take(&outbox, Take::All), ["price", "chat", "price", "chat", "price", "chat"]);
 }
+
+#[test]
+fn what_must_not_be_lost_takes_the_place_of_the_oldest_that_may_be_and_closes_no_connection() {
+    let outbox = outbox_of(Transport::WebSocket);
+    block(&outbox, true);
+    for number in 0..300 {
+        outbox.send_bounded(&[Frame::text(&number.to_string())], WhenFull::DropOldest).unwrap();
+    }
+    outbox.send(Frame::text("chat")).unwrap();
+    outbox.send_in(&[Frame::text("history")], Lane::Bulk).unwrap();
+    assert!(!outbox.is_closed());
+    let newest = (46..300).map(|number| number.to_string());
+    let expected: Vec<String> =
+        ["chat".to_owned()].into_iter().chain(newest).chain(["history".to_owned()]).collect();
+    assert_eq!(take(&outbox, Take::All), expected);
+}

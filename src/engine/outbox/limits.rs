@@ -51,7 +51,8 @@ pub enum WhenFull {
     Close,
     /// The new message is dropped.
     DropNewest,
-    /// The oldest messages that wait are dropped, as many as the new one needs.
+    /// The oldest messages that wait are dropped, as many as the new one needs. A message that must not be dropped
+    /// takes their place too, before the connection is closed for it.
     DropOldest,
 }
 

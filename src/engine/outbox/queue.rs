@@ -91,11 +91,9 @@ impl Queue {
         if let Some(refusal) = state.refusal() {
             return Err(refusal);
         }
-        while self.is_full(&state) {
+        if !(oldest && self.make_room(&mut state)) && self.is_full(&state) {
             metrics::OUTBOX_DROPPED.increment();
-            if !(oldest && state.drop_oldest()) {
-                return Ok(Pressure(true));
-            }
+            return Ok(Pressure(true));
         }
         let waits = self.waits_for_client(&state);
         match oldest {
@@ -277,7 +275,8 @@ impl Queue {
         if let Some(refusal) = state.refusal() {
             return Err(refusal);
         }
-        if !self.is_full(state) {
+        // A packet that must not be lost is worth more than those that may be.
+        if self.make_room(state) {
             return Ok(());
         }
         state.slow = true;
@@ -290,6 +289,17 @@ impl Queue {
             waker.wake_by_ref();
         }
         Err(SendError::Slow)
+    }
+
+    /// Drops packets that can be dropped, the oldest first, while the queue is full. Returns whether it has room.
+    fn make_room(&self, state: &mut State) -> bool {
+        while self.is_full(state) {
+            if !state.drop_oldest() {
+                return false;
+            }
+            metrics::OUTBOX_DROPPED.increment();
+        }
+        true
     }
 
     fn is_full(&self, state: &State) -> bool {

@@ -12,6 +12,7 @@ mod webtransport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::request::Parts;
 use http::{Request, Uri};
@@ -50,6 +51,8 @@ struct Inner {
     registry: Arc<Registry>,
     accepting: RwLock<Option<mpsc::Sender<Connection>>>,
     accepted: Mutex<mpsc::Receiver<Connection>>,
+    /// Whether the holder has no place for new sessions.
+    full: AtomicBool,
     tasks: TaskTracker,
 }
 
@@ -73,6 +76,7 @@ impl Engine {
             registry: Arc::new(Registry::new()),
             accepting: RwLock::new(Some(accepting)),
             accepted: Mutex::new(accepted),
+            full: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             config,
         })))
@@ -143,6 +147,11 @@ impl Engine {
     /// Refuses new sessions from now on (503). Existing sessions continue.
     pub fn close(&self) {
         self.0.accepting.write().take();
+    }
+
+    /// Refuses new sessions (503) while the holder has no place for them. Existing sessions continue.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.0.full.store(full, Ordering::Relaxed);
     }
 
     /// Returns the number of live sessions.

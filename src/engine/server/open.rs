@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::request::Parts;
 use http::{Method, header};
@@ -20,7 +21,7 @@ use crate::engine::polling::{Inbox, Payload};
 use crate::engine::registry::LiveSession;
 use crate::engine::request_error::RequestError;
 use crate::engine::websocket::WebSocket;
-use crate::engine::{Connection, Frame, Handshake, Protocol, Secure, Sid, Transport};
+use crate::engine::{Connection, Frame, Handshake, Protocol, Secure, Sid, Transport, metrics};
 
 impl Engine {
     /// Answers the first request of a session.
@@ -98,8 +99,12 @@ impl Inner {
         &self,
         accepting: Option<&'a mpsc::Sender<Connection>>,
     ) -> Option<mpsc::Permit<'a, Connection>> {
-        let permit = accepting?.try_reserve().ok()?;
-        (self.registry.len() < self.config.sessions_max).then_some(permit)
+        let has_room = self.registry.len() < self.config.sessions_max && !self.full.load(Ordering::Relaxed);
+        let permit = accepting.filter(|_| has_room).and_then(|accepting| accepting.try_reserve().ok());
+        if permit.is_none() {
+            metrics::SESSIONS_REFUSED.increment();
+        }
+        permit
     }
 
     /// Returns the empty queue of a new session.
