@@ -15,7 +15,7 @@ run: ## build and start a complete server, no configuration; ARGS="--listen 0.0.
 
 chat: ## chat with that server on the terminal; WHO=ben is somebody else, ARGS="--channel general" adds options
 	@cargo build --quiet
-	@IMKS_TOKEN="$$(target/debug/imks token $(WHO))" target/debug/imks chat http://127.0.0.1:3000 $(ARGS)
+	@token="$$(target/debug/imks token $(WHO))" && IMKS_TOKEN="$$token" target/debug/imks chat http://127.0.0.1:3000 $(ARGS)
 
 certificate: ## a certificate for development in ./certs; ARGS="--name chat.test" adds options
 	@cargo run --quiet -- certificate $(ARGS)

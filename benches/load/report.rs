@@ -112,6 +112,8 @@ impl Report {
                 missed.push(format!("{}: {kib:.2} KiB at rest, at most {IDLE_KIB_FIRST}", workload.name()));
             }
         }
+        let failed = self.failures.iter().filter(|(_, kind)| *kind == Kind::Imks);
+        missed.extend(failed.map(|(workload, _)| format!("{}: a round failed", workload.name())));
         let ours = self.results.iter().filter(|(_, kind, _)| *kind == Kind::Imks);
         let faults: u64 = ours.map(|(_, _, m)| m.unordered + m.doubled + m.lost).sum();
         if faults > 0 {

@@ -79,14 +79,17 @@ fn main() -> Outcome<()> {
         }
     }
     limits::raise_open_files()?;
-    let (mut rows, mut storms) = (Vec::new(), Vec::new());
+    let (mut rows, mut storms, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for database in databases {
         println!("persist: {} ...", database.name());
         let measured = if only_storm { Ok(()) } else { measure(database, &mut rows) };
         let storm = measured.and_then(|()| storm::run(database, crowd));
         match storm {
             Ok(storm) => storms.push(storm),
-            Err(error) => println!("{}: failed: {error}", database.name()),
+            Err(error) => {
+                println!("{}: failed: {error}", database.name());
+                failed.push(format!("{}: failed", database.name()));
+            }
         }
     }
     let text = report::markdown(&rows, &storms);
@@ -94,7 +97,9 @@ fn main() -> Outcome<()> {
     if let Some(path) = report {
         std::fs::write(path, &text)?;
     }
-    match report::missed(&rows, &storms) {
+    // What was not measured has kept no budget.
+    failed.extend(report::missed(&rows, &storms));
+    match failed {
         missed if gate && !missed.is_empty() => Err(format!("budgets missed: {}", missed.join("; ")).into()),
         _ => Ok(()),
     }
