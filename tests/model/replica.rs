@@ -127,7 +127,14 @@ impl Replica {
                 payload["read_states"].as_array().unwrap().iter().for_each(|it| self.read(it))
             }
             "read:updated" if payload.get("user_id").is_none() && payload["thread_id"].is_null() => {
-                self.read(payload)
+                // Another device has sent a message, and a later one may be known already.
+                let is_behind = |it: &Copied| {
+                    payload["user_rev"] == 0 && payload["read_seq"].as_i64().unwrap() < it.read_seq
+                };
+                let copied = self.channels.get(payload["channel_id"].as_str().unwrap());
+                if !copied.is_some_and(is_behind) {
+                    self.read(payload);
+                }
             }
             // That a channel was made may be told late, as its state.
             "read:updated" | "mention:new" | "typing" | "presence:update" | "channel:updated" => {}
