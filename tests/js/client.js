@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 import msgpack from "socket.io-msgpack-parser";
 
-export const PATIENCE_MS = 10_000;
+export const PATIENCE_MS = 20_000;
 
 const TRANSPORTS = {
   polling: ["polling"],
