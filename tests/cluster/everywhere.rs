@@ -49,7 +49,6 @@ on_each_broker! {
                 assert_eq!(soon(other, "typing").await["typing"], false, "after {end}");
             }
         }
-        assert!(alice.events_so_far().await.iter().all(|(name, _)| name != "typing"), "it was all over before");
     }
 
     async fn what_a_user_may_do_is_the_same_on_all_nodes_within_a_second(cluster: Cluster) {

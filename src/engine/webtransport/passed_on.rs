@@ -12,20 +12,24 @@ use tokio::time::timeout;
 use super::stream::StreamWire;
 
 /// The stream of a client, without its session.
-pub(crate) struct PassedOn(Box<StreamWire>);
+pub(crate) struct PassedOn {
+    wire: Box<StreamWire>,
+    /// Whether the owner of the session has ended it. What the client still sends is for nobody.
+    has_ended: bool,
+}
 
 impl PassedOn {
     /// Takes a wire whose first packet has been read. Also returns the bytes that came after that.
     pub(crate) fn new(mut wire: Box<StreamWire>) -> (Self, Bytes) {
         let early = wire.take_early();
-        (Self(wire), early)
+        (Self { wire, has_ended: false }, early)
     }
 
     /// Ends the session of the client, once it has everything.
     pub(crate) async fn close(mut self) {
         let ended = std::future::poll_fn(|cx| {
-            self.0.shutdown(cx);
-            self.0.poll_discard(cx)
+            self.wire.shutdown(cx);
+            self.wire.poll_discard(cx)
         });
         // The outcome does not matter.
         let _ = timeout(CLOSE_TIME, ended).await;
@@ -38,21 +42,26 @@ impl AsyncRead for PassedOn {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.get_mut().0.poll_bytes(cx, buffer)
+        match self.has_ended {
+            true => Poll::Ready(Ok(())),
+            false => self.get_mut().wire.poll_bytes(cx, buffer),
+        }
     }
 }
 
 impl AsyncWrite for PassedOn {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self.get_mut().0.sending()).poll_write(cx, bytes)
+        Pin::new(self.get_mut().wire.sending()).poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().0.sending()).poll_flush(cx)
+        Pin::new(self.get_mut().wire.sending()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().0.sending()).poll_shutdown(cx)
+        let this = self.get_mut();
+        this.has_ended = true;
+        Pin::new(this.wire.sending()).poll_shutdown(cx)
     }
 }
 
