@@ -199,7 +199,7 @@ async fn an_operator_watches(kind: Kind) {
         // The nodes had not met yet.
         None => panic!("the socket of the other node is not shown: {all}"),
     };
-    page.raw(&format!(r#"42/admin,{}"#, json!(["_disconnect", "/", false, socket["id"]]))).await;
+    page.raw(&format!(r#"42/admin,{}"#, json!(["_disconnect", "/", true, socket["id"]]))).await;
     assert!(bob.was_dismissed().await, "the page of one node ends sockets of the other");
     cluster.stop().await;
 }
