@@ -91,6 +91,13 @@ impl Bucket {
         Ok(())
     }
 
+    /// Removes tokens that were taken elsewhere, as far as there are any.
+    pub fn spend(&mut self, rate: &Rate, count: u32, now: Instant) {
+        let interval = rate.interval();
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + interval * count.min(rate.burst);
+        self.full_at = Some(full_at.min(now + interval * rate.burst));
+    }
+
     /// Whether the bucket is full, and so equal to a new one.
     pub fn is_full(&self, now: Instant) -> bool {
         self.full_at.is_none_or(|at| at <= now)
@@ -142,6 +149,19 @@ impl<K: Eq + Hash> Limiter<K> {
             return Ok(());
         }
         self.buckets.entry(key).or_default().take(&rate, now)
+    }
+
+    /// Removes tokens that were taken elsewhere from the bucket of `key`.
+    pub fn spend(&self, key: K, count: u32, now: Instant) {
+        let rate = self.rate.get();
+        if !rate.is_off() {
+            self.buckets.entry(key).or_default().spend(&rate, count, now);
+        }
+    }
+
+    /// Whether nothing is limited.
+    pub fn is_off(&self) -> bool {
+        self.rate.get().is_off()
     }
 
     /// Replaces the rate. Buckets keep what has been taken from them.
@@ -213,6 +233,19 @@ mod tests {
         let wait = Duration::from_millis(10);
         assert_eq!(bucket.take(&fast, now), Err(wait));
         assert_eq!(bucket.take(&fast, now + wait), Ok(()));
+    }
+
+    #[test]
+    fn what_was_taken_elsewhere_is_missing_here_and_more_than_there_is_costs_no_more() {
+        let (limiter, now) = (Limiter::new(Rate::new(1, 3)), Instant::now());
+        limiter.spend("alice", 2, now);
+        assert!(limiter.take("alice", now).is_ok());
+        assert_eq!(limiter.take("alice", now), Err(Duration::from_secs(1)));
+        limiter.spend("alice", u32::MAX, now);
+        assert_eq!(limiter.take("alice", now), Err(Duration::from_secs(1)));
+        limiter.set_rate(Rate::OFF);
+        limiter.spend("bob", 1, now);
+        assert!(limiter.is_off() && limiter.len() == 1);
     }
 
     #[test]

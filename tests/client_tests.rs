@@ -7,6 +7,8 @@
 
 #[path = "client/database.rs"]
 mod database;
+#[path = "support/npm.rs"]
+mod npm;
 #[path = "client/package.rs"]
 mod package;
 #[allow(dead_code, reason = "shared with dialect_tests, which uses what is left")]

@@ -23,12 +23,21 @@ mod client;
 #[path = "support/collector.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod collector;
+#[path = "cluster/everywhere.rs"]
+mod everywhere;
+#[path = "support/npm.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod npm;
+#[path = "cluster/outages.rs"]
+mod outages;
 #[path = "cluster/pipe.rs"]
 mod pipe;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "cluster/presence.rs"]
 mod presence;
+#[path = "cluster/process.rs"]
+mod process;
 #[path = "cluster/proxy.rs"]
 mod proxy;
 #[path = "cluster/recovery.rs"]
@@ -37,6 +46,8 @@ mod recovery;
 mod recovery_log;
 #[path = "cluster/relay.rs"]
 mod relay;
+#[path = "cluster/rolling.rs"]
+mod rolling;
 #[path = "client/script.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod script;
@@ -50,3 +61,5 @@ mod suite;
 #[path = "dialect/server.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod talker;
+#[path = "cluster/upgrade.rs"]
+mod upgrade;

@@ -30,6 +30,7 @@ mod transport {
     pub mod relay;
     pub mod tls;
     pub mod webtransport;
+    pub mod webtransport_passed_on;
     pub mod webtransport_rude;
     pub mod wt_client;
 }

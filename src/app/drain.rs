@@ -50,9 +50,10 @@ impl App {
         }
         let sockets = self.namespace.sockets();
         let pause = pause_between(sockets.len(), deadline.saturating_duration_since(Instant::now()));
+        let spread = reconnect_spread(self.namespace.cluster().others().len());
         tracing::info!(sessions = sockets.len(), "messages are flushed, closing sessions");
         for (index, socket) in sockets.iter().enumerate() {
-            let notice = Shutdown { reason: "restart", reconnect_after_ms: reconnect_after_ms() };
+            let notice = Shutdown { reason: "restart", reconnect_after_ms: reconnect_after_ms(spread) };
             if socket.emit(SHUTDOWN.name(), &notice).is_ok() {
                 socket.close_connection();
             }
@@ -72,8 +73,13 @@ impl App {
 }
 
 /// Returns a random delay for one client, so that clients do not all reconnect at once.
-fn reconnect_after_ms() -> u64 {
-    u64::try_from(random_up_to(RECONNECT_SPREAD).as_millis()).unwrap_or(u64::MAX)
+fn reconnect_after_ms(spread: Duration) -> u64 {
+    u64::try_from(random_up_to(spread).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns the longest delay: short where other nodes take the clients, who are closed slowly enough for that.
+fn reconnect_spread(other_nodes: usize) -> Duration {
+    if other_nodes == 0 { RECONNECT_SPREAD } else { MOVE_SPREAD }
 }
 
 /// Returns the pause between two slices. A few sessions are closed at once; many are spread over up to half
@@ -87,7 +93,10 @@ fn pause_between(sessions: usize, time: Duration) -> Duration {
 const SLICE: usize = 200;
 /// The longest pause between two slices.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// The longest delay of clients whose only node restarts.
 const RECONNECT_SPREAD: Duration = Duration::from_secs(30);
+/// The longest delay of clients who find another node.
+const MOVE_SPREAD: Duration = Duration::from_secs(1);
 /// How long a polling client may take to fetch the end of its session: longer than the gap between two polls.
 const LAST_POLL: Duration = Duration::from_secs(5);
 /// How long handlers may take to answer after the last write is stored.
@@ -110,7 +119,11 @@ mod tests {
 
     #[test]
     fn clients_are_asked_to_come_back_at_different_times() {
-        let times: std::collections::HashSet<u64> = (0..100).map(|_| reconnect_after_ms()).collect();
-        assert!(times.len() > 50 && times.iter().all(|time| *time <= 30_000));
+        let times = |nodes| -> std::collections::HashSet<u64> {
+            (0..100).map(|_| reconnect_after_ms(reconnect_spread(nodes))).collect()
+        };
+        let (alone, moved) = (times(0), times(2));
+        assert!(alone.len() > 50 && alone.iter().all(|time| *time <= 30_000));
+        assert!(moved.len() > 50 && moved.iter().all(|time| *time <= 1_000));
     }
 }

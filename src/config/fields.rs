@@ -364,7 +364,7 @@ settings! {
         sends_per_channel: "IMKS_LIMIT_SENDS_PER_CHANNEL" =
             "Rate of messages, edits and deletions of one user in one channel";
         sessions_per_user: "IMKS_LIMIT_SESSIONS_PER_USER" =
-            "The most connections of one user on this node; 0 for no limit";
+            "The most connections of one user, on all nodes together; 0 for no limit";
     }
     "limits." in config.control => {
         control_calls (calls): "IMKS_LIMIT_CONTROL_CALLS" = "Rate of calls of one API key";

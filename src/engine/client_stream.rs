@@ -1,4 +1,4 @@
-//! The stream of a client whose WebSocket another node answers: its bytes are passed on as they are. While nothing
+//! The stream of a client whose WebSocket or WebTransport session another node answers: its bytes are passed on as they are. While nothing
 //! moves, it owns no buffer.
 
 use std::future::poll_fn;
@@ -14,19 +14,32 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::engine::raw_stream::{Io, TakeStream, take_known};
 use crate::engine::read_buffer::with_read_buffer;
+use crate::engine::webtransport::{PassedOn, StreamWire};
 
-/// The stream below a WebSocket that this node does not read, once the request has been answered.
+/// The stream of a client that this node does not read, once the request has been answered.
 pub struct ClientStream {
-    upgrade: OnUpgrade,
-    take: Option<TakeStream>,
+    below: Below,
     stall_max: Duration,
+}
+
+/// What the stream is.
+enum Below {
+    /// That below a WebSocket, which the HTTP layer releases.
+    WebSocket(OnUpgrade, Option<TakeStream>),
+    /// That of a WebTransport session.
+    WebTransport(Box<StreamWire>),
 }
 
 impl ClientStream {
     /// Creates the stream of a request that is being answered. A client that takes nothing of what waits for it is
     /// let go after `stall_max`.
     pub(crate) fn new(upgrade: OnUpgrade, take: Option<TakeStream>, stall_max: Duration) -> Self {
-        Self { upgrade, take, stall_max }
+        Self { below: Below::WebSocket(upgrade, take), stall_max }
+    }
+
+    /// Creates the stream of a WebTransport session whose first packet has been read.
+    pub(crate) fn webtransport(wire: Box<StreamWire>, stall_max: Duration) -> Self {
+        Self { below: Below::WebTransport(wire), stall_max }
     }
 
     /// Waits until the response was sent, then carries bytes between the client and `owner` until both have ended,
@@ -36,8 +49,17 @@ impl ClientStream {
     /// # Errors
     /// The error of either stream.
     pub async fn join<S: AsyncRead + AsyncWrite + Unpin>(self, owner: S) -> io::Result<()> {
-        let upgraded = self.upgrade.await.map_err(io::Error::other)?;
-        let TakeStream(take) = self.take.unwrap_or(TakeStream(take_known));
+        let (upgrade, take) = match self.below {
+            Below::WebSocket(upgrade, take) => (upgrade, take),
+            Below::WebTransport(wire) => {
+                let (mut client, early) = PassedOn::new(wire);
+                let carried = carry(&mut client, early, owner, self.stall_max).await;
+                client.close().await;
+                return carried;
+            }
+        };
+        let upgraded = upgrade.await.map_err(io::Error::other)?;
+        let TakeStream(take) = take.unwrap_or(TakeStream(take_known));
         let Some((stream, early)) = take(upgraded) else {
             return Err(io::Error::other("the stream of the listener is not known"));
         };

@@ -200,10 +200,7 @@ async fn sign_in(
     let listed = follow_channels(socket, &session, &memberships);
     // Joined before it is counted, so that concurrent connects cannot all pass.
     socket.join(&user);
-    let sessions_max = messaging.rates().sessions_per_user();
-    if sessions_max > 0 && socket.namespace().sockets_in(&user).len() > sessions_max {
-        return Err(ImksError::LimitReached("sessions_per_user"));
-    }
+    count_sessions(messaging, socket.namespace().sockets_in(&user).len(), identity.user_id)?;
     // A membership that began meanwhile did not find the socket; from now on it does.
     if !messaging.permissions().are_current(identity.user_id, &all) {
         all = messaging.permissions().memberships(identity.user_id).await?;
@@ -229,6 +226,16 @@ async fn sign_in(
     let accept = welcome(context, &session, mode, &memberships, &states)?;
     session_log::signed_in(socket, &session);
     Ok(accept.holding(|bytes| room.for_bytes(bytes)))
+}
+
+/// Refuses a session beyond the limit of its user, of whom this node has so many, this one included. Those of other nodes
+/// are known a moment after they began.
+fn count_sessions(messaging: &Messaging, here: usize, user: Uuid) -> ImksResult<()> {
+    let most = messaging.rates().sessions_per_user();
+    if most > 0 && here.saturating_add(messaging.presence().elsewhere(user)) > most {
+        return Err(ImksError::LimitReached("sessions_per_user"));
+    }
+    Ok(())
 }
 
 /// Keeps a session with its socket.

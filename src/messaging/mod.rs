@@ -68,6 +68,7 @@ mod search;
 mod server_facts;
 mod session;
 mod session_log;
+mod shared_rates;
 mod small_channels;
 mod standings;
 mod stream;
@@ -139,7 +140,7 @@ pub struct Config {
     pub sends_per_channel: Rate,
     /// The rate of connects of one user. Generous, because all devices reconnect at once after a restart.
     pub connects: Rate,
-    /// The most sockets of one user on this node; 0 means no limit.
+    /// The most sockets of one user on all nodes; 0 means no limit.
     pub sessions_per_user: usize,
     /// The memory of large answers in flight.
     pub answers: AnswerLimits,
@@ -278,6 +279,10 @@ impl Jobs {
         if let Some(relay) = self.messaging.relay() {
             relay.start(&Audience::new(namespace, self.messaging.activity()), tasks, stop);
             self.messaging.presence().report((relay.node(), relay.pipe()), namespace, tasks, stop);
+            let (node, pipe) = (relay.node(), relay.pipe().clone());
+            jobs.keep("rates", move |messaging, namespace, stop| {
+                shared_rates::share(messaging, (node, pipe.clone()), namespace, stop)
+            });
         }
         let Self { routes, contract, facts, .. } = self;
         Api { namespace: namespace.clone(), routes, contract, facts }

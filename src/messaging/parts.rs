@@ -84,7 +84,7 @@ impl Messaging {
     /// Combines the parts.
     pub fn new(config: Config, parts: Parts) -> Self {
         Self(Arc::new(Inner {
-            rates: Rates::new(&config),
+            rates: Rates::new(&config, parts.relay.is_some()),
             answers: AnswerBudget::new(config.answers.clone()),
             presence: Board::new(parts.relay.as_ref().map(Relay::node)),
             config,

@@ -147,6 +147,11 @@ impl Board {
         state.all.chosen(user).filter(|_| state.exchange.is_none())
     }
 
+    /// Returns how many devices of a user are connected to other nodes, as far as these have reported it.
+    pub(super) fn elsewhere(&self, user: Uuid) -> usize {
+        self.0.state.lock().all.elsewhere(user)
+    }
+
     pub(super) fn shown(&self, users: &[Uuid]) -> Vec<Presence> {
         let (all, now) = (&self.0.state.lock().all, now());
         users.iter().map(|user| all.shown(*user, now)).collect()

@@ -1,5 +1,6 @@
 //! Rate limits with one bucket per user, or per user and channel, shared by all connections of the user.
 
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Config;
+use super::shared_rates::Spent;
 use crate::rate_limit::{CurrentRate, Limiter, Rate};
 use crate::{ImksError, ImksResult};
 
@@ -18,11 +20,13 @@ pub struct RateLimit<K: Eq + Hash> {
     /// The name on the wire, in `details.bucket` of `rate_limited`.
     name: &'static str,
     limiter: Arc<Limiter<K>>,
+    /// What was taken since the other nodes were told, if there can be any: at most [`SPENT_MAX`] keys.
+    spent: Option<Arc<Mutex<HashMap<K, u32>>>>,
 }
 
-impl<K: Eq + Hash> RateLimit<K> {
-    fn new(name: &'static str, rate: Rate) -> Self {
-        Self { name, limiter: Arc::new(Limiter::new(rate)) }
+impl<K: Eq + Hash + Copy> RateLimit<K> {
+    fn new(name: &'static str, rate: Rate, reaches_others: bool) -> Self {
+        Self { name, limiter: Arc::new(Limiter::new(rate)), spent: reaches_others.then(Arc::default) }
     }
 
     /// Takes a token from the bucket of `key`.
@@ -31,13 +35,25 @@ impl<K: Eq + Hash> RateLimit<K> {
     /// [`ImksError::RateLimited`] when the bucket is empty.
     pub fn take(&self, key: K) -> ImksResult<()> {
         let refuse = |retry_after| ImksError::RateLimited { bucket: self.name, retry_after };
-        self.limiter.take(key, Instant::now()).map_err(refuse)
+        self.limiter.take(key, Instant::now()).map_err(refuse)?;
+        if let Some(spent) = self.spent.as_ref().filter(|_| !self.limiter.is_off()) {
+            let mut spent = spent.lock();
+            if spent.len() < SPENT_MAX || spent.contains_key(&key) {
+                *spent.entry(key).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what was taken since the last call.
+    fn take_spent(&self) -> HashMap<K, u32> {
+        self.spent.as_ref().map(|spent| std::mem::take(&mut *spent.lock())).unwrap_or_default()
     }
 }
 
 impl<K: Eq + Hash> Clone for RateLimit<K> {
     fn clone(&self) -> Self {
-        Self { name: self.name, limiter: self.limiter.clone() }
+        Self { name: self.name, limiter: self.limiter.clone(), spent: self.spent.clone() }
     }
 }
 
@@ -58,20 +74,25 @@ pub(super) struct Rates {
     pieces_of_user: RateLimit<Uuid>,
     /// The limits that single features added.
     others: Mutex<Vec<RateLimit<Uuid>>>,
+    reaches_others: bool,
 }
 
 impl Rates {
-    pub(super) fn new(config: &Config) -> Self {
+    /// Creates the limits. `reaches_others` says whether other nodes count too.
+    pub(super) fn new(config: &Config, reaches_others: bool) -> Self {
+        let of_user = |name, rate| RateLimit::new(name, rate, reaches_others);
+        let of_two = |name, rate| RateLimit::new(name, rate, reaches_others);
         Self {
-            connects: RateLimit::new("connect:user", config.connects),
-            requests: RateLimit::new("requests:user", config.events),
+            connects: of_user("connect:user", config.connects),
+            requests: of_user("requests:user", config.events),
             events: CurrentRate::new(config.events),
             sessions_per_user: AtomicUsize::new(config.sessions_per_user),
-            sends: RateLimit::new("send:user", config.sends),
-            sends_per_channel: RateLimit::new("send:user_channel", config.sends_per_channel),
-            pieces: RateLimit::new("stream:message", Rate::new(PIECES_PER_SECOND, PIECES_PER_SECOND)),
-            pieces_of_user: RateLimit::new("stream:user", PIECES_OF_USER),
+            sends: of_user("send:user", config.sends),
+            sends_per_channel: of_two("send:user_channel", config.sends_per_channel),
+            pieces: of_two("stream:message", Rate::new(PIECES_PER_SECOND, PIECES_PER_SECOND)),
+            pieces_of_user: of_user("stream:user", PIECES_OF_USER),
             others: Mutex::default(),
+            reaches_others,
         }
     }
 
@@ -97,7 +118,7 @@ impl Rates {
 
     /// Adds a rate limit for one feature.
     pub(super) fn add(&self, name: &'static str, rate: Rate) -> RateLimit<Uuid> {
-        let limit = RateLimit::new(name, rate);
+        let limit = RateLimit::new(name, rate, self.reaches_others);
         self.others.lock().push(limit.clone());
         limit
     }
@@ -119,17 +140,60 @@ impl Rates {
         self.count_piece(user, message)
     }
 
+    fn of_users(&self) -> [&RateLimit<Uuid>; 4] {
+        [&self.connects, &self.requests, &self.sends, &self.pieces_of_user]
+    }
+
+    fn of_two(&self) -> [&RateLimit<(Uuid, Uuid)>; 2] {
+        [&self.sends_per_channel, &self.pieces]
+    }
+
+    /// Returns what users who are connected to other nodes too have taken on this one since the last call.
+    pub(super) fn spent(&self, is_elsewhere: impl Fn(Uuid) -> bool) -> Vec<Spent<'static>> {
+        let mut all = Vec::new();
+        for limit in self.of_users().into_iter().chain(&*self.others.lock()) {
+            let spent = limit.take_spent().into_iter();
+            all.extend(spent.map(|(user, count)| Spent::new(limit.name, user, None, count)));
+        }
+        for limit in self.of_two() {
+            let spent = limit.take_spent().into_iter();
+            all.extend(spent.map(|((user, of), count)| Spent::new(limit.name, user, Some(of), count)));
+        }
+        all.retain(|spent| is_elsewhere(spent.user));
+        all
+    }
+
+    /// Removes the tokens that a user has taken on another node. What only a newer version limits is passed over.
+    pub(super) fn spend(&self, spent: &Spent<'_>, now: Instant) {
+        let Spent { limit: name, user, of, count } = spent;
+        match of {
+            None => {
+                let others = self.others.lock();
+                let mut limits = self.of_users().into_iter().chain(&*others);
+                let limit = limits.find(|limit| limit.name == name);
+                limit.inspect(|limit| limit.limiter.spend(*user, *count, now));
+            }
+            Some(of) => {
+                let limit = self.of_two().into_iter().find(|limit| limit.name == name);
+                limit.inspect(|limit| limit.limiter.spend((*user, *of), *count, now));
+            }
+        }
+    }
+
     /// Removes the buckets that are full. Called periodically.
     pub(super) fn sweep(&self, now: Instant) {
-        let own = [&self.connects, &self.requests, &self.sends, &self.pieces_of_user];
-        for limit in own.into_iter().chain(&*self.others.lock()) {
+        for limit in self.of_users().into_iter().chain(&*self.others.lock()) {
             limit.limiter.sweep(now);
         }
-        self.sends_per_channel.limiter.sweep(now);
-        self.pieces.limiter.sweep(now);
+        for limit in self.of_two() {
+            limit.limiter.sweep(now);
+        }
     }
 }
 
+/// The most users, or users and channels, of one limit whom other nodes are told about at once. What further ones take counts
+/// on this node alone.
+const SPENT_MAX: usize = 10_000;
 /// The most pieces of one streamed message in a second.
 pub(super) const PIECES_PER_SECOND: u32 = 20;
 /// The pieces of all streamed messages of one user: each is a commit.

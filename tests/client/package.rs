@@ -2,9 +2,8 @@
 //!
 //! `make test` installs what it is built with.
 
-use std::{fs::File, path::Path, process::Command};
-
 use super::database::{Database, Kind};
+use super::npm::{build, npm};
 use super::script::Script;
 use super::server::{Server, token};
 
@@ -14,25 +13,6 @@ const KILLS: usize = 3;
 const ACKS_PER_LIFE: u64 = 50;
 /// How long a token lasts whose end is tested.
 const SHORT: &str = "4s";
-
-/// Runs a script of npm in the package.
-fn npm(script: &str) {
-    let mut npm = Command::new("npm");
-    npm.args(["run", "--silent", script])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/js"));
-    let output = npm.output().expect("npm runs: `make test` installs what is missing");
-    let said =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(output.status.success(), "npm run {script}:\n{said}");
-}
-
-/// Builds the package. Tests are processes of their own: one after the other, and the compiler writes only what is new.
-fn build() {
-    let lock = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("client-package.lock"));
-    let lock = lock.expect("a file for the lock");
-    lock.lock().expect("the lock");
-    npm("build");
-}
 
 /// A server and two people, with tokens.
 struct World {

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -10,8 +11,9 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Where requests go.
@@ -26,10 +28,13 @@ pub enum Rule {
 pub struct Balancer {
     pub addr: SocketAddr,
     _accepting: AbortOnDropHandle<()>,
+    _checking: Option<AbortOnDropHandle<()>>,
 }
 
 struct Nodes {
     all: Vec<SocketAddr>,
+    /// Whether each of them is ready, as far as anybody asks.
+    are_ready: Vec<AtomicBool>,
     rule: Rule,
     next: AtomicUsize,
     tasks: TaskTracker,
@@ -39,15 +44,28 @@ type Answer = Response<Either<Incoming, Full<Bytes>>>;
 
 impl Balancer {
     pub async fn start(all: Vec<SocketAddr>, rule: Rule) -> Self {
+        Self::begin(all, rule, false).await
+    }
+
+    /// Like HAProxy with `option httpchk GET /health/ready`: nothing new goes to a node that is not ready.
+    pub async fn start_checking(all: Vec<SocketAddr>, rule: Rule) -> Self {
+        Self::begin(all, rule, true).await
+    }
+
+    async fn begin(all: Vec<SocketAddr>, rule: Rule, checks: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let nodes = Arc::new(Nodes { all, rule, next: AtomicUsize::new(0), tasks: TaskTracker::new() });
+        let are_ready = all.iter().map(|_| AtomicBool::new(true)).collect();
+        let (next, tasks) = (AtomicUsize::new(0), TaskTracker::new());
+        let nodes = Arc::new(Nodes { all, are_ready, rule, next, tasks });
+        let checking = checks.then(|| AbortOnDropHandle::new(tokio::spawn(check(nodes.clone()))));
         let accepting = async move {
             while let Ok((client, _)) = listener.accept().await {
                 nodes.tasks.spawn(serve(nodes.clone(), client));
             }
         };
-        Self { addr, _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)) }
+        let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
+        Self { addr, _accepting: accepting, _checking: checking }
     }
 
     pub fn url(&self) -> String {
@@ -101,14 +119,46 @@ impl Nodes {
             (Rule::NeverTheOwner, false) => &self.all[1..],
         };
         for _ in nodes {
-            let next = self.next.fetch_add(1, Ordering::SeqCst);
-            if let Ok(stream) = TcpStream::connect(nodes[next % nodes.len()]).await {
+            let node = nodes[self.next.fetch_add(1, Ordering::SeqCst) % nodes.len()];
+            if self.is_ready(node)
+                && let Ok(stream) = TcpStream::connect(node).await
+            {
                 return Some(stream);
             }
         }
         None
     }
+
+    fn is_ready(&self, node: SocketAddr) -> bool {
+        let place = self.all.iter().position(|it| *it == node);
+        place.is_some_and(|place| self.are_ready[place].load(Ordering::SeqCst))
+    }
 }
+
+/// Asks all nodes again and again whether they are ready.
+async fn check(nodes: Arc<Nodes>) {
+    loop {
+        for (node, is_ready) in nodes.all.iter().zip(&nodes.are_ready) {
+            let answer = timeout(CHECK_MAX, ready(*node)).await;
+            is_ready.store(matches!(answer, Ok(Ok(true))), Ordering::SeqCst);
+        }
+        sleep(CHECK_INTERVAL).await;
+    }
+}
+
+async fn ready(node: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(node).await?;
+    let request = format!("GET /health/ready HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(answer.starts_with(b"HTTP/1.1 200 "))
+}
+
+/// How often a node is asked whether it is ready.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long it may take to answer.
+const CHECK_MAX: Duration = Duration::from_secs(2);
 
 fn bad_gateway() -> Answer {
     let mut response = Response::new(Either::Right(Full::default()));

@@ -1,63 +1,21 @@
 //! Several nodes behind a balancer that sends every request to another one: stock clients notice nothing.
 
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use imks::engine;
 use imks::node::NodeId;
 use imks::socket::{Config, Parser};
 use imks::testing::forward::{Contact, Forwarder, routes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::balancer::{Balancer, Rule};
 use crate::broker::{Broker, Kind};
+use crate::process::{Process, acquainted, http, imks, open};
 use crate::script::Script;
 use crate::serve::Cluster;
 use crate::talker::Running;
-
-/// Nothing takes longer, unless it will never come.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The answer to one request on a connection of its own: status and body.
-async fn http(addr: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(addr).await.unwrap();
-    let length = body.len();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
-/// Opens a session by polling; its path.
-async fn open(addr: SocketAddr) -> String {
-    let path = "/socket.io/?EIO=4&transport=polling";
-    let (_, body) = http(addr, "GET", path, "").await;
-    let opened: serde_json::Value = serde_json::from_str(&body[1..]).unwrap();
-    format!("{path}&sid={}", opened["sid"].as_str().unwrap())
-}
-
-/// Waits until all nodes pass requests on to each other.
-async fn acquainted(nodes: &[SocketAddr]) {
-    let deadline = Instant::now() + PATIENCE;
-    for owner in nodes {
-        for other in nodes {
-            while http(*other, "POST", &open(*owner).await, "40").await.1 != "ok" {
-                assert!(Instant::now() < deadline, "{other} passes nothing on to {owner}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
-}
 
 async fn clients_talk(kind: Kind) {
     let cluster = Cluster::start(kind, 3).await;
@@ -139,50 +97,6 @@ fn clients_with_the_msgpack_parser_talk_though_no_request_reaches_the_owner() {
     talk(Parser::MsgPack, &["msgpack"]);
 }
 
-/// A node as a process; killed when dropped.
-struct Process {
-    child: Child,
-    addr: SocketAddr,
-}
-
-fn imks(broker: &Broker, database: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_imks"));
-    command.env_clear().envs(std::env::vars().filter(|(name, _)| name == "PATH"));
-    command.env("DATABASE_URL", database).env("IMKS_CLUSTER_PREFIX", &broker.prefix).stdin(Stdio::null());
-    match broker.kind {
-        Kind::Redis => command.env("REDIS_URL", broker.url()),
-        Kind::Nats => command.env("NATS_URL", broker.url()),
-        Kind::Postgres => command.env("IMKS_ADAPTER", "postgres"),
-    };
-    command
-}
-
-impl Process {
-    fn start(broker: &Broker, database: &str, name: &str) -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let mut command = imks(broker, database);
-        command.env("IMKS_NODE", name).args(["--listen", &free.to_string()]).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        assert!(lines.any(|line| line.contains(&free.to_string())), "imks does not start");
-        // Reads on to the end: a full pipe would block the server.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, addr: free }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 async fn the_owner_dies(kind: Kind, via: &'static str) {
     let broker = Broker::shared(kind).await;
     let database = match &broker.database {
@@ -190,7 +104,7 @@ async fn the_owner_dies(kind: Kind, via: &'static str) {
         None => crate::postgres::create().await,
     };
     let names = ["one", "two", "three"];
-    let mut nodes: Vec<_> = names.iter().map(|name| Process::start(&broker, &database, name)).collect();
+    let mut nodes: Vec<_> = names.iter().map(|name| Process::start(&broker, &database, name, &[])).collect();
     let addresses: Vec<_> = nodes.iter().map(|node| node.addr).collect();
     acquainted(&addresses).await;
     let token = imks(&broker, &database).args(["token", "alice"]).output().unwrap();

@@ -21,7 +21,7 @@ use crate::server::{TestServer, first_channel};
 /// Several servers with one database, which reach each other through a broker.
 pub struct Cluster {
     pub nodes: Vec<TestServer>,
-    broker: Broker,
+    pub broker: Broker,
 }
 
 impl Cluster {
@@ -29,8 +29,12 @@ impl Cluster {
         Self::start_with(kind, nodes, |_| {}).await
     }
 
-    async fn start_with(kind: Kind, nodes: usize, edit: impl Fn(&mut Config)) -> Self {
-        let broker = Broker::shared(kind).await;
+    pub async fn start_with(kind: Kind, nodes: usize, edit: impl Fn(&mut Config)) -> Self {
+        Self::start_on(Broker::shared(kind).await, nodes, edit).await
+    }
+
+    /// On a broker of its own.
+    pub async fn start_on(broker: Broker, nodes: usize, edit: impl Fn(&mut Config)) -> Self {
         let database = match &broker.database {
             Some(url) => url.clone(),
             None => crate::postgres::create().await,
@@ -44,7 +48,7 @@ impl Cluster {
     }
 
     /// A signed-in client of node `index`.
-    async fn client(&self, index: usize, name: &str) -> TestClient {
+    pub async fn client(&self, index: usize, name: &str) -> TestClient {
         self.nodes[index].client(name).await
     }
 
@@ -55,7 +59,8 @@ impl Cluster {
     }
 }
 
-async fn node(broker: &Broker, database: &str, edit: impl Fn(&mut Config)) -> TestServer {
+/// One more node of a cluster.
+pub async fn node(broker: &Broker, database: &str, edit: impl Fn(&mut Config)) -> TestServer {
     let addr = broker.proxy.addr;
     let url = database.to_owned();
     TestServer::start_with(crate::server::Kind::Sqlite, |config| {
@@ -146,6 +151,8 @@ macro_rules! on_each_broker {
         }
     )*};
 }
+
+pub(crate) use on_each_broker;
 
 on_each_broker! {
     async fn everybody_sees_the_messages_of_all_nodes_once_and_in_order(cluster: Cluster) {

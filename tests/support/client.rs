@@ -181,7 +181,10 @@ impl TestClient {
 
     async fn receive(&mut self) -> Option<()> {
         let packet = self.packet().await?;
-        if let Some(json) = packet.strip_prefix("42") {
+        if let Some(event) = packet.strip_prefix("42") {
+            // Those of other namespaces have its name first.
+            let json =
+                event.split_once(',').filter(|_| event.starts_with('/')).map_or(event, |(_, json)| json);
             let mut event: Vec<Value> = serde_json::from_str(json).unwrap();
             let payload = event.get_mut(1).map(Value::take).unwrap_or_default();
             self.events.push_back((event[0].as_str().unwrap().to_owned(), payload));

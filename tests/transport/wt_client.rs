@@ -43,6 +43,11 @@ impl WtServer {
         let config = Config { webtransport: true, ..config };
         let heartbeat = Heartbeat { interval: config.ping_interval, timeout: config.ping_timeout };
         let http = Server::start(config).await;
+        Self::over(http, limits, heartbeat)
+    }
+
+    /// A listener for the sessions of this server.
+    pub fn over(http: Server, limits: webtransport::Config, heartbeat: Heartbeat) -> Self {
         let certificates = Certificates::self_signed(vec!["localhost".into()]).unwrap();
         let socket = webtransport::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = Listener::new(socket, &certificates, &limits, heartbeat).unwrap();

@@ -1,7 +1,8 @@
 //! Forwarding: requests of sessions on other nodes, and requests that other nodes forward to this one.
 
-use http::Request;
+use bytes::Bytes;
 use http::request::Parts;
+use http::{Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::upgrade::OnUpgrade;
@@ -12,8 +13,11 @@ use super::request::{self, BodyError, Query};
 use crate::ImksError;
 use crate::engine::client_stream::ClientStream;
 use crate::engine::forward::{ForwardedReply, ForwardedRequest, NotForwarded};
+use crate::engine::raw_stream::LateStream;
+use crate::engine::registry::LiveSession;
 use crate::engine::request_error::RequestError;
-use crate::engine::{Sid, metrics};
+use crate::engine::webtransport::StreamWire;
+use crate::engine::{Sid, Transport, metrics};
 
 impl Engine {
     /// Answers a request that another node received for a session of this node (see
@@ -26,7 +30,10 @@ impl Engine {
         let socket = parts.extensions.remove::<OnUpgrade>().filter(|_| upgrade);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let session = query.sid.as_deref().and_then(|sid| self.0.registry.get(sid));
+        let is_webtransport =
+            query.transport() == Some(Transport::WebTransport) && self.0.config.webtransport;
         let answered = match (session, self.transport(&query)) {
+            (Some(session), _) if is_webtransport => self.take_carried(&parts, socket, &session),
             (_, None) => Err(RequestError::TransportUnknown),
             (None, _) => Err(RequestError::SessionUnknown),
             (Some(session), Some(transport)) => {
@@ -34,6 +41,53 @@ impl Engine {
             }
         };
         answered.unwrap_or_else(|error| reply::error(&error, &parts, upgrade))
+    }
+
+    /// Answers the stream of a WebTransport session with another node, which wants to take over a session of this one.
+    fn take_carried(
+        &self,
+        parts: &Parts,
+        socket: Option<OnUpgrade>,
+        session: &LiveSession,
+    ) -> Result<Reply, RequestError> {
+        let socket = socket.ok_or(RequestError::BadRequest)?;
+        let stream = LateStream::new(socket, parts.extensions.get().copied());
+        self.offer_stream(session, StreamWire::carried(stream, self.0.config.max_payload))?;
+        Ok(reply::carries_stream())
+    }
+
+    /// Passes on a WebTransport session that wants to take over a session which this node does not have.
+    pub(super) async fn forward_webtransport(
+        &self,
+        sid: &str,
+        parts: &Parts,
+        wire: Box<StreamWire>,
+    ) -> Result<(), RequestError> {
+        let config = &self.0.config;
+        let owner =
+            Sid::owner(sid).filter(|owner| *owner != self.0.node).ok_or(RequestError::SessionUnknown)?;
+        let within = config.ping_interval + config.ping_timeout;
+        let uri = format!("{}?EIO=4&transport=webtransport&sid={sid}", self.0.prefix);
+        let request = ForwardedRequest {
+            method: Method::GET,
+            uri: uri.parse().map_err(|_| RequestError::SessionUnknown)?,
+            headers: parts.headers.clone(),
+            body: Bytes::new(),
+            client: Some(ClientStream::webtransport(wire, within)),
+        };
+        metrics::FORWARDED.of(request.kind()).increment();
+        let answer = match &config.hooks.forward {
+            Some(forward) => forward(owner, request).await,
+            None => Err(NotForwarded::UnknownNode),
+        };
+        match answer {
+            Ok(reply) if reply.status == StatusCode::SWITCHING_PROTOCOLS => Ok(()),
+            Ok(_) => Err(RequestError::SessionUnknown),
+            Err(error) => {
+                metrics::NOT_FORWARDED.of(error).increment();
+                Err(RequestError::SessionUnknown)
+            }
+        }
     }
 
     /// Answers a request for a session that this node does not have, by forwarding it to the owner if there is one.

@@ -189,7 +189,7 @@ impl Engine {
         query.transport().filter(|transport| match transport {
             Transport::Polling => config.polling,
             Transport::WebSocket => config.websocket,
-            // Sessions on QUIC never arrive as an HTTP/1 request.
+            // Sessions on QUIC never arrive as an HTTP/1 request of a client.
             Transport::WebTransport | Transport::Quic => false,
         })
     }

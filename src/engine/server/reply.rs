@@ -145,6 +145,15 @@ pub(crate) fn switching(asked: WebSocketHandshake<'_>, extensions: Option<Header
     reply
 }
 
+/// Returns the response that begins to carry the stream of a WebTransport session, which another node has.
+pub(crate) fn carries_stream() -> Reply {
+    let mut reply = empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = reply.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    reply
+}
+
 /// Returns the response to a preflight request, or `None` for any other request.
 pub(crate) fn preflight(cors: &Cors, parts: &Parts) -> Option<Reply> {
     if parts.method != Method::OPTIONS {

@@ -68,6 +68,7 @@ impl<'a> Query<'a> {
         match self.transport.as_deref() {
             Some("polling") => Some(Transport::Polling),
             Some("websocket") => Some(Transport::WebSocket),
+            Some("webtransport") => Some(Transport::WebTransport),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@ use super::{Engine, Inner, cors};
 use crate::engine::connection::{self, Start};
 use crate::engine::duplex::Duplex;
 use crate::engine::metrics::{self, QuicHandshake};
+use crate::engine::registry::LiveSession;
 use crate::engine::request_error::RequestError;
 use crate::engine::webtransport::{self, Channel, First, StreamWire};
 use crate::engine::{Connection, Frame, Handshake, Protocol, QuicRequest, SessionRequest, Transport};
@@ -76,7 +77,7 @@ impl Engine {
                 Ok(handshake) => return self.0.start_stream(handshake, wire),
                 Err(error) => Err(error),
             },
-            First::Upgrade(sid) => self.upgrade_webtransport(&sid, wire),
+            First::Upgrade(sid) => Box::pin(self.upgrade_webtransport(&sid, &parts, wire)).await,
             // Its request has a head of its own.
             First::Request { .. } => Err(RequestError::BadRequest),
         };
@@ -142,8 +143,24 @@ impl Engine {
         Ok(Handshake::new(sid, peer, transport, true, &parts.uri, &parts.headers))
     }
 
-    fn upgrade_webtransport(&self, sid: &str, wire: Box<StreamWire>) -> Result<(), RequestError> {
-        let session = self.0.registry.get(sid).ok_or(RequestError::SessionUnknown)?;
+    async fn upgrade_webtransport(
+        &self,
+        sid: &str,
+        parts: &Parts,
+        wire: Box<StreamWire>,
+    ) -> Result<(), RequestError> {
+        match self.0.registry.get(sid) {
+            Some(session) => self.offer_stream(&session, wire),
+            None => self.forward_webtransport(sid, parts, wire).await,
+        }
+    }
+
+    /// Offers the stream of a WebTransport session to a session of this node.
+    pub(super) fn offer_stream(
+        &self,
+        session: &LiveSession,
+        wire: Box<StreamWire>,
+    ) -> Result<(), RequestError> {
         // Version 3 does not support WebTransport.
         if session.protocol() != Protocol::V4 {
             return Err(RequestError::BadRequest);

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use wtransport::quinn::{Connection, SendStream};
 
+use super::ends::Sending;
 use super::writer::Writer;
 use crate::engine::Frame;
 use crate::engine::client_stream::Stall;
@@ -57,7 +58,7 @@ impl Bulk {
         if self.open.is_none()
             && let Poll::Ready(Some(sending)) = self.poll_opening(cx)
         {
-            self.open = Some(Writer::new(sending));
+            self.open = Some(Writer::new(Sending::Quic(sending)));
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         let waiting = open.backlog().total().bytes;
@@ -95,8 +96,7 @@ impl Bulk {
         let Some(open) = &mut self.open else { return Poll::Ready(()) };
         let ending = self.ending.get_or_insert_with(|| {
             open.finish();
-            let stopped = open.sending.stopped();
-            Box::pin(async move { drop(stopped.await) })
+            Box::pin(open.sending.delivered())
         });
         ready!(ending.as_mut().poll(cx));
         self.open = None;

@@ -10,13 +10,16 @@ pub(crate) use reader::{BINARY, Incoming, Reader, Violation};
 cfg_if::cfg_if! {
     if #[cfg(feature = "socketio")] {
         mod bulk;
+        mod ends;
         mod http3;
+        mod passed_on;
         mod raw;
         mod stream;
         mod writer;
 
         pub use http3::{Guard, SessionRequest};
         pub use raw::{Confirmed, QuicRequest};
+        pub(crate) use passed_on::PassedOn;
         pub(crate) use stream::{Channel, First, StreamWire, head};
     }
 }

@@ -3,18 +3,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Version, header};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, ReadBuf};
 use wtransport::quinn::{ConnectionError, RecvStream, SendStream};
 
+use super::ends::{Receiving, Sending, carried};
 use crate::engine::close::WireEnd;
 use crate::engine::outbox::Backlog;
+use crate::engine::raw_stream::LateStream;
 use crate::engine::read_buffer::with_read_buffer;
 use crate::engine::webtransport::bulk::Bulk;
 use crate::engine::webtransport::http3::Session;
@@ -30,7 +34,7 @@ pub(crate) struct StreamWire {
     writer: Writer,
     /// The second stream of the peer, for large answers, if it may have one.
     bulk: Option<Bulk>,
-    receiving: RecvStream,
+    receiving: Receiving,
     reader: Reader,
     /// The bytes that were read together with the first packet.
     early: Option<Box<[u8]>>,
@@ -48,6 +52,8 @@ pub(crate) struct StreamWire {
 pub(crate) enum Channel {
     WebTransport(Session),
     Quic(Raw),
+    /// A WebTransport session with another node, which carries the bytes of its stream.
+    Carried,
 }
 
 impl Channel {
@@ -56,12 +62,13 @@ impl Channel {
         match self {
             Self::WebTransport(session) => session.stream().await,
             Self::Quic(raw) => raw.stream().await,
+            Self::Carried => None,
         }
     }
 
     fn transport(&self) -> Transport {
         match self {
-            Self::WebTransport(_) => Transport::WebTransport,
+            Self::WebTransport(_) | Self::Carried => Transport::WebTransport,
             Self::Quic(_) => Transport::Quic,
         }
     }
@@ -70,7 +77,7 @@ impl Channel {
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::WebTransport(session) => session.poll_ended(cx),
-            Self::Quic(_) => Poll::Pending,
+            Self::Quic(_) | Self::Carried => Poll::Pending,
         }
     }
 
@@ -78,6 +85,7 @@ impl Channel {
         match self {
             Self::WebTransport(session) => session.close_reason(),
             Self::Quic(raw) => raw.close_reason(),
+            Self::Carried => None,
         }
     }
 
@@ -86,6 +94,8 @@ impl Channel {
         match self {
             Self::WebTransport(session) => session.set_code(code),
             Self::Quic(raw) => raw.set_close(code, text),
+            // The other node sees the end of the stream, and nothing else.
+            Self::Carried => {}
         }
     }
 
@@ -97,13 +107,14 @@ impl Channel {
                 raw.end();
                 Box::pin(std::future::ready(()))
             }
+            Self::Carried => Box::pin(std::future::ready(())),
         }
     }
 
     /// Returns the second stream, if the peer may open one.
     fn bulk(&self) -> Option<Bulk> {
         match self {
-            Self::WebTransport(_) => None,
+            Self::WebTransport(_) | Self::Carried => None,
             Self::Quic(raw) => Some(raw.bulk()),
         }
     }
@@ -112,7 +123,7 @@ impl Channel {
     /// whole request.
     fn first_packet_bytes_max(&self) -> usize {
         match self {
-            Self::WebTransport(_) => ID_BYTES_MAX,
+            Self::WebTransport(_) | Self::Carried => ID_BYTES_MAX,
             Self::Quic(_) => REQUEST_BYTES_MAX,
         }
     }
@@ -135,13 +146,13 @@ impl StreamWire {
     pub(crate) async fn open(mut channel: Channel, payload_max: usize) -> Option<(Box<Self>, First)> {
         let (sending, receiving, early) = channel.stream().await?;
         let unconfirmed = match &mut channel {
-            Channel::WebTransport(_) => None,
+            Channel::WebTransport(_) | Channel::Carried => None,
             Channel::Quic(raw) => raw.confirmed(),
         };
         let mut wire = Box::new(Self {
-            writer: Writer::new(sending),
+            writer: Writer::new(Sending::Quic(sending)),
             bulk: channel.bulk(),
-            receiving,
+            receiving: Receiving::Quic(receiving),
             reader: Reader::new(channel.first_packet_bytes_max()),
             early: (!early.is_empty()).then(|| early.into()),
             unconfirmed,
@@ -155,6 +166,45 @@ impl StreamWire {
         let first = poll_fn(|cx| wire.poll_first(cx)).await.ok()?;
         wire.reader = Reader::new(payload_max);
         Some((wire, first))
+    }
+
+    /// Creates the wire of a client whose WebTransport session is with another node, which has read its first packet.
+    pub(crate) fn carried(stream: LateStream, payload_max: usize) -> Box<Self> {
+        let (sending, receiving) = carried(stream);
+        Box::new(Self {
+            channel: Channel::Carried,
+            writer: Writer::new(sending),
+            bulk: None,
+            receiving,
+            reader: Reader::new(payload_max),
+            early: None,
+            unconfirmed: None,
+            held: None,
+            told: false,
+            leaving: None,
+        })
+    }
+
+    /// Takes the bytes that were read together with the first packet.
+    pub(super) fn take_early(&mut self) -> Bytes {
+        self.early.take().map(Bytes::from).unwrap_or_default()
+    }
+
+    pub(super) fn sending(&mut self) -> &mut Sending {
+        &mut self.writer.sending
+    }
+
+    /// Reads bytes that this node does not look at. Nothing is read once the peer has ended its session.
+    pub(super) fn poll_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = AsyncRead::poll_read(Pin::new(&mut self.receiving), cx, buffer);
+        if read.is_pending() && self.channel.poll_ended(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        read
     }
 
     /// Returns the transport of the wire.
@@ -187,10 +237,9 @@ impl StreamWire {
     /// everything and does not disconnect.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let leaving = self.leaving.get_or_insert_with(|| {
-            let stopped = self.writer.sending.stopped();
+            let delivered = self.writer.sending.delivered();
             Box::pin(async move {
-                // Ready when everything is acknowledged, or can no longer be.
-                let _ = stopped.await;
+                delivered.await;
                 tokio::time::sleep(GRACE).await;
             })
         });
@@ -351,7 +400,7 @@ impl StreamWire {
     /// Returns the name of the server that the peer wants to reach, if it is not in a request.
     pub(crate) fn server_name(&self) -> String {
         match &self.channel {
-            Channel::WebTransport(_) => String::new(),
+            Channel::WebTransport(_) | Channel::Carried => String::new(),
             Channel::Quic(raw) => raw.server_name(),
         }
     }

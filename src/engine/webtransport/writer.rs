@@ -7,21 +7,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
-use wtransport::quinn::SendStream;
 
+use super::ends::Sending;
 use crate::engine::Frame;
 use crate::engine::outbox::Backlog;
 
 /// The sending direction of a stream.
 pub(super) struct Writer {
-    pub(super) sending: SendStream,
+    pub(super) sending: Sending,
     frames: VecDeque<Frame>,
     /// The number of bytes of the first frame that are already sent, as encoded on this wire.
     written: usize,
 }
 
 impl Writer {
-    pub(super) fn new(sending: SendStream) -> Self {
+    pub(super) fn new(sending: Sending) -> Self {
         Self { sending, frames: VecDeque::new(), written: 0 }
     }
 
@@ -63,8 +63,7 @@ impl Writer {
     /// Ends the direction. The rest of a frame that the peer has not taken yet is given up: to write it now would fail.
     pub(super) fn finish(&mut self) {
         (self.frames, self.written) = (VecDeque::new(), 0);
-        // Fails only if it was called before, or the peer no longer reads.
-        let _ = self.sending.finish();
+        self.sending.finish();
     }
 
     /// Returns what is queued.

@@ -107,7 +107,7 @@ impl Presences {
             Devices::Gone => {
                 entry.is_off(node, sent, sent.at(record.since.min(sent.micros)).after(self.grace));
             }
-            devices => entry.is_on(node, number, devices == Devices::Active),
+            Devices::Idle | Devices::Active => entry.is_on((node, number), record),
         }
         record.chosen.map(|chosen| entry.choose(chosen, sent));
         record.last_active.inspect(|at| entry.was_active((*at).min(sent.micros)));
@@ -150,6 +150,11 @@ impl Presences {
     /// Returns what others see of a user.
     pub(super) fn shown(&self, user: Uuid, now: Moment) -> Presence {
         self.users.get(&user).map_or_else(|| Presence::unknown(user), |entry| entry.seen(now.micros))
+    }
+
+    /// Returns how many devices of a user other nodes have reported.
+    pub(super) fn elsewhere(&self, user: Uuid) -> usize {
+        self.users.get(&user).map_or(0, User::elsewhere)
     }
 
     /// Returns what a user has chosen, if the user is known here.

@@ -413,6 +413,41 @@ mod tests {
     }
 
     #[test]
+    fn every_node_knows_how_many_devices_a_user_has_on_the_others() {
+        let mut world = World::new(3);
+        let elsewhere = |world: &World| [0, 1, 2].map(|n: usize| world.nodes[n].all.elsewhere(ALICE));
+        world.change(0, |all, now| all.active(ALICE, PHONE, now));
+        world.change(0, |all, now| all.active(ALICE, "tablet", now));
+        world.change(1, |all, now| all.arrived((ALICE, "laptop"), true, None, now));
+        world.calm(1);
+        assert_eq!(elsewhere(&world), [1, 2, 3]);
+        world.change(0, |all, now| all.gone(ALICE, PHONE, now));
+        world.calm(1);
+        assert_eq!(elsewhere(&world), [1, 1, 2], "one of two has left");
+        // As a node of an earlier version, which does not say how many there are.
+        let record = Record {
+            user: ALICE,
+            devices: super::super::wire::Devices::Idle,
+            count: 0,
+            since: 0,
+            last_active: None,
+            version: 1,
+            chosen: None,
+        };
+        let (old, now) = (NodeId::from_bytes([9; 5]), world.now(2));
+        let message = Message {
+            version: VERSION,
+            node: old,
+            at: now.micros,
+            number: 1,
+            body: Body::Reports(vec![record]),
+        };
+        world.under_way.push((2, message));
+        world.deliver(0);
+        assert_eq!(elsewhere(&world), [1, 1, 3]);
+    }
+
+    #[test]
     fn who_moves_to_another_node_within_the_grace_period_is_not_told_and_who_stays_away_is_told_once() {
         let mut world = World::new(3);
         world.change(0, |all, now| all.active(ALICE, PHONE, now));
@@ -654,7 +689,7 @@ mod tests {
             let chosen = Some(StoredChoice { choice: version as i32, until, set_at: since });
             let devices = [super::super::wire::Devices::Gone, super::super::wire::Devices::Idle, super::super::wire::Devices::Active];
             let records: Vec<Record> = devices.into_iter().map(|devices| Record {
-                user: ALICE, devices, since, last_active: Some(at.wrapping_mul(3)), version, chosen,
+                user: ALICE, devices, count: u16::MAX, since, last_active: Some(at.wrapping_mul(3)), version, chosen,
             }).collect();
             let body = match kind {
                 0 => Body::Reports(records),

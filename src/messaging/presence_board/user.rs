@@ -113,6 +113,8 @@ pub(super) struct Reported {
     /// The number of its reports.
     pub(super) number: u64,
     is_active: bool,
+    /// How many devices are connected there, as far as it says so.
+    count: u16,
 }
 
 /// A short absence, which is not shown.
@@ -141,6 +143,8 @@ pub(super) struct User {
     active_at: Option<Micros>,
     /// What the devices of this node said last, and since when.
     own: (Devices, Micros),
+    /// How many devices of this node there were when the other nodes were told last.
+    own_count: u16,
     pub(super) look_at: Option<Moment>,
     pub(super) shown: Presence,
 }
@@ -159,6 +163,7 @@ impl User {
             chose_here: None,
             active_at: None,
             own: (Devices::Gone, 0),
+            own_count: 0,
             look_at: None,
             shown: Presence::unknown(user),
         }
@@ -206,12 +211,18 @@ impl User {
     }
 
     /// Notes that there are devices on another node.
-    pub(super) fn is_on(&mut self, node: NodeId, number: u64, is_active: bool) {
-        let reported = Reported { node, number, is_active };
+    pub(super) fn is_on(&mut self, (node, number): (NodeId, u64), record: &Record) {
+        let (is_active, count) = (record.devices == Devices::Active, record.count);
+        let reported = Reported { node, number, is_active, count };
         match self.nodes.iter_mut().find(|known| known.node == node) {
             Some(known) => *known = reported,
             None => self.nodes.push(reported),
         }
+    }
+
+    /// Returns how many devices other nodes have reported. One that does not say how many has at least one.
+    pub(super) fn elsewhere(&self) -> usize {
+        self.nodes.iter().map(|reported| usize::from(reported.count.max(1))).sum()
     }
 
     /// Notes that there is no device on another node any more. The absence is not shown until `until`.
@@ -261,8 +272,9 @@ impl User {
     /// Returns what the other nodes have to know.
     pub(super) fn record(&self) -> Record {
         let Presence { user_id, last_active_at, version, .. } = self.shown;
-        let ((devices, since), last_active) = (self.own, last_active_at.map(|at| at.0));
-        Record { user: user_id, devices, since, last_active, version, chosen: self.chosen }
+        let ((devices, since), count) = (self.own, self.own_count);
+        let last_active = last_active_at.map(|at| at.0);
+        Record { user: user_id, devices, count, since, last_active, version, chosen: self.chosen }
     }
 
     /// Returns the status at `now`, and when it may change by itself.
@@ -303,7 +315,9 @@ impl User {
         if was != is {
             self.own = (is, now.micros);
         }
-        was != is
+        let count = u16::try_from(self.devices.len()).unwrap_or(u16::MAX);
+        let had = std::mem::replace(&mut self.own_count, count);
+        was != is || had != count
     }
 
     fn devices_say(&self, now: Moment) -> Devices {

@@ -41,6 +41,9 @@ pub(super) struct Record {
     pub(super) user: Uuid,
     #[serde(rename = "d")]
     pub(super) devices: Devices,
+    /// How many devices are connected. Older versions do not say it.
+    #[serde(rename = "n", default)]
+    pub(super) count: u16,
     /// Since when the devices say so.
     #[serde(rename = "s")]
     pub(super) since: Micros,
@@ -86,6 +89,7 @@ mod tests {
         Record {
             user: Uuid::from_u128(u128::MAX - number),
             devices: Devices::Active,
+            count: 2,
             since: 1_800_000_000_000_000,
             last_active: Some(1_800_000_000_000_000),
             version: 1_800_000_000_000,
@@ -99,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_it_was_written_by_this_version_and_its_neighbours() {
-        let bare = Record { last_active: None, chosen: None, devices: Devices::Gone, ..record(1) };
+        let bare = Record { last_active: None, chosen: None, devices: Devices::Gone, count: 0, ..record(1) };
         let after = Some(Uuid::from_u128(3));
         let page = Body::Page { after, records: vec![record(4)], is_last: true };
         for body in [Body::Reports(vec![record(0), bare]), Body::Hello, Body::Ask { after: None }, page] {

@@ -44,12 +44,13 @@ impl Redis {
         Ok(Self { config, prefix: prefix.into() })
     }
 
-    /// Creates a client that gives up where it would otherwise wait or reconnect: the pipe replaces it.
-    fn client(&self) -> Result<Client, fred::error::Error> {
+    /// Creates a client that gives up where it would otherwise wait or reconnect: the pipe replaces it. In each of its
+    /// channels there is room for so many messages, which is allocated at once.
+    fn client(&self, messages_max: usize) -> Result<Client, fred::error::Error> {
         Builder::from_config(self.config.clone())
             .with_performance_config(|config| {
                 config.default_command_timeout = COMMAND_MAX;
-                config.broadcast_channel_capacity = MESSAGES_MAX;
+                config.broadcast_channel_capacity = messages_max;
             })
             .with_connection_config(|config| {
                 config.connection_timeout = COMMAND_MAX;
@@ -62,9 +63,10 @@ impl Redis {
     }
 
     async fn open(&self, arrivals: Arrivals) -> Result<RedisConnection, fred::error::Error> {
-        let (publisher, subscriber) = (self.client()?, self.client()?);
+        let (publisher, subscriber) = (self.client(NO_MESSAGES)?, self.client(MESSAGES_MAX)?);
         let messages = subscriber.message_rx();
-        let connected = [Box::pin(publisher.init()).await?, Box::pin(subscriber.init()).await?];
+        let publishing = Running(Box::pin(publisher.init()).await?);
+        let connected = [publishing, Running(Box::pin(subscriber.init()).await?)];
         let stop = CancellationToken::new();
         let (ended, until_gone) = (stop.clone(), receive(messages, arrivals, self.prefix.clone()));
         let receiving = TaskTracker::new();
@@ -100,13 +102,23 @@ impl Broker for Redis {
     }
 }
 
+/// The task of a client, which ends with this value: on a connection that fell silent it would wait for ever, and keep its
+/// memory and its socket.
+struct Running(ConnectHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Two connections: one that publishes, and one that subscribes, so that neither waits for the other.
 struct RedisConnection {
     publisher: Client,
     subscriber: Client,
     clustered: bool,
     /// The tasks of the clients, which end when their connection does.
-    ended: tokio::sync::Mutex<[ConnectHandle; 2]>,
+    ended: tokio::sync::Mutex<[Running; 2]>,
     prefix: Arc<str>,
     _stop: DropGuard,
     /// The task that receives messages, until `_stop`.
@@ -197,7 +209,7 @@ impl Connection for RedisConnection {
     fn failed(&self) -> BoxFuture<'_, String> {
         Box::pin(async move {
             let mut ended = self.ended.lock().await;
-            let [publisher, subscriber] = &mut *ended;
+            let [Running(publisher), Running(subscriber)] = &mut *ended;
             let ended = tokio::select! {
                 ended = publisher => ended,
                 ended = subscriber => ended,
@@ -258,6 +270,8 @@ fn failed(error: fred::error::Error) -> ImksError {
 
 /// The messages that may wait in the client library before it drops the oldest, which is counted.
 const MESSAGES_MAX: usize = 16_384;
+/// The room for messages of a client that receives none.
+const NO_MESSAGES: usize = 16;
 /// The commands that may wait in the client library.
 const COMMANDS_MAX: usize = 16_384;
 /// How long a command may take.
